@@ -1,0 +1,200 @@
+//! Who: users, nodes and sessions.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+
+/// A user, named by 1 to [`UserId::MAX_BYTES`] bytes of UTF-8 without control characters.
+///
+/// Ids are compared byte for byte: no case folding and no Unicode normalisation happens here or anywhere else.
+/// Whoever holds a `UserId` need not check it again.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct UserId(Box<str>);
+
+impl UserId {
+    /// The longest id, in bytes of UTF-8. It leaves room for a prefix in an LMDB key, which is at most 511 bytes.
+    pub const MAX_BYTES: usize = 256;
+
+    /// Checks an id that comes from outside.
+    ///
+    /// # Errors
+    /// [`UserIdError`] says which of the three rules it breaks.
+    pub fn parse(id: &str) -> Result<Self, UserIdError> {
+        if id.is_empty() {
+            return Err(UserIdError::Empty);
+        }
+        if id.len() > Self::MAX_BYTES {
+            return Err(UserIdError::TooLong);
+        }
+        if id.chars().any(char::is_control) {
+            return Err(UserIdError::ControlCharacter);
+        }
+        Ok(Self(id.into()))
+    }
+
+    /// The id as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a text is not a [`UserId`]. The messages are part of the wire protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+#[error("{}", self.words())]
+pub enum UserIdError {
+    /// No bytes at all.
+    Empty,
+    /// More than [`UserId::MAX_BYTES`] bytes.
+    TooLong,
+    /// A character of Unicode's category Cc, such as a newline or NUL.
+    ControlCharacter,
+}
+
+impl UserIdError {
+    /// What a client is told.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Empty => "User id is empty, it must be 1 to 256 bytes",
+            Self::TooLong => "User id is too long, it must be 1 to 256 bytes",
+            Self::ControlCharacter => "User id contains a control character",
+        }
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for UserId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        Self::parse(&id).map_err(serde::de::Error::custom)
+    }
+}
+
+/// One start of one server process.
+///
+/// Drawn at random at every start, so that what an earlier process left in a store is told apart from what is held
+/// now. 64 random bits: two of a million starts share one with a probability below 10⁻⁷, and then the elder's
+/// left-over slots would count as held, never the other way round.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u64);
+
+impl NodeId {
+    /// A node named by 64 random bits.
+    #[must_use]
+    pub const fn new(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The id of this node's session with the given number.
+    #[must_use]
+    pub const fn session(self, number: u64) -> SessionId {
+        SessionId { node: self, number }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// One session: the node whose socket it is, and a number that node never uses twice.
+///
+/// It names its node, so a slot cannot contradict itself about who holds it. It is an identifier and no secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId {
+    node: NodeId,
+    number: u64,
+}
+
+impl SessionId {
+    /// The node that serves the session.
+    #[must_use]
+    pub const fn node(self) -> NodeId {
+        self.node
+    }
+
+    /// The session's number on its node.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.number
+    }
+
+    /// The 16 bytes that stand for this session in a store: node, then number, both big-endian.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        ((u128::from(self.node.0) << 64) | u128::from(self.number)).to_be_bytes()
+    }
+
+    /// The session that [`SessionId::to_bytes`] wrote. Any 16 bytes are one.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [node, number] = [0, 8].map(|at| {
+            let mut half = [0; 8];
+            half.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_be_bytes(half)
+        });
+        NodeId(node).session(number)
+    }
+}
+
+/// 32 hexadecimal digits.
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:016x}", self.node, self.number)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn user_ids_are_bounded_in_bytes_and_free_of_control_characters() {
+        assert_eq!(UserId::parse(""), Err(UserIdError::Empty));
+        assert!(UserId::parse("a").is_ok());
+        assert!(UserId::parse(&"é".repeat(128)).is_ok());
+        assert_eq!(UserId::parse(&"é".repeat(129)), Err(UserIdError::TooLong));
+        for control in ["a\nb", "\0", "\u{7f}", "\u{85}"] {
+            assert_eq!(UserId::parse(control), Err(UserIdError::ControlCharacter));
+        }
+        assert!(UserId::parse(" \u{a0}🦀").is_ok());
+    }
+
+    #[test]
+    fn session_ids_keep_node_and_number_through_bytes() {
+        let id = NodeId::new(0x0123_4567_89ab_cdef).session(7);
+        assert_eq!(SessionId::from_bytes(id.to_bytes()), id);
+        assert_eq!(id.to_string(), "0123456789abcdef0000000000000007");
+        assert_eq!((id.node(), id.number()), (NodeId::new(0x0123_4567_89ab_cdef), 7));
+    }
+}

@@ -1,0 +1,136 @@
+//! How many live sessions one user may hold, as pure state machines.
+//!
+//! This crate decides; it does nothing. It has no sockets, no clock, no threads, no randomness and no log: what
+//! happens is told to it as an event, with the time, and what is to be done comes back as data. A thin shell carries
+//! that out. So every decision can be tested, simulated and replayed, and any server can embed it.
+//!
+//! Three machines:
+//!
+//! - [`Session`]: one per connection. Events in, [`Actions`] out.
+//! - [`ledger::apply`]: one rule per user's record. The only place where anyone is admitted.
+//! - [`Debts`]: one per process. Sees every slot back into the store when answers are lost.
+//!
+//! # The states of a session
+//!
+//! ```text
+//!            AUTHENTICATE             verified               granted             CHECK_CONNECTIONS
+//! Anonymous ─────────────► Verifying ──────────► Acquiring ──────────► Live ─────────────────► Asking
+//!   │    ▲                  │      │              │     │               │ ▲                     │  │
+//!   │    └──── not so ──────┘      │              │     │               │ └──────── found ──────┘  │
+//!   │    └────────── denied ───────┼──────────────┘     │               │                          │
+//!   │                              │                    │               │                          │
+//!   │ ◄──────────────── BYE, drop, silence, drain, violation can come at any time ───────────────► │
+//!   │                              ▼                    ▼               │                          ▼
+//!   │                            Leaving, until the answer comes        │ release               Leaving
+//!   ▼                              │ granted: release                   ▼                          │ release
+//! Drained ◄────────────────────────┴────────────────────────────────────┴──────────────────────────┘
+//! ```
+//!
+//! # What always holds
+//!
+//! - No acquire adds a slot while the user holds as many as the limit in force.
+//! - A count is the number of slots, so it is never negative and never drifts.
+//! - At most one command of a session is under way.
+//! - A session that was granted a slot submits exactly one release. If it left before the grant was told, the grant
+//!   is never told.
+//! - A slot is told only after the store said it is there.
+//! - Nothing is sent after a close, and a drained session does nothing.
+//! - Nothing a client sends makes any of this panic.
+//!
+//! # Driving it
+//!
+//! A complete shell, with a store that is one record and a peer that is a list of messages:
+//!
+//! ```
+//! use core::time::Duration;
+//! use session_core::*;
+//!
+//! let node = NodeId::new(0x5eed);
+//! let mut record = UserRecord::default();
+//! let mut debts = Debts::new(1000);
+//! let mut session = Session::new(node.session(1), &Limits::default(), Time::default());
+//! let mut sent = Vec::new();
+//! let mut now = Time::default();
+//!
+//! let peer = [
+//!     Event::Connected,
+//!     Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#),
+//!     Event::Text(r#"{"type":"BYE","payload":null}"#),
+//! ];
+//! for event in peer {
+//!     now = now + Duration::from_millis(1);
+//!     let mut next = Some(event);
+//!     while let Some(event) = next.take() {
+//!         let Actions { command, send, close } = session.handle(event, now);
+//!         match command {
+//!             None => {}
+//!             // Open authentication: the credential is the user id.
+//!             Some(Command::Verify(credential)) => {
+//!                 let identity = UserId::parse(credential.as_str()).map(|user| Identity { user });
+//!                 next = Some(Event::Verified(identity.map_err(Complaint::UserId)));
+//!             }
+//!             Some(Command::Store(command)) => {
+//!                 let outcome = match debts.before(&command) {
+//!                     Ok(()) => {
+//!                         let outcome = ledger::apply(&mut record, &command, Limit::default(), |_| Liveness::Alive);
+//!                         debts.after(&command, outcome, now);
+//!                         outcome
+//!                     }
+//!                     Err(cause) => Outcome::Rejected(cause),
+//!                 };
+//!                 if !matches!(command, ledger::Command::Release { .. }) {
+//!                     next = Some(Event::Stored(outcome));
+//!                 }
+//!             }
+//!         }
+//!         match send {
+//!             None => {}
+//!             Some(Frame::Reply(reply)) => sent.push(reply.encode()),
+//!             Some(Frame::Ping) => sent.push("(ping)".into()),
+//!         }
+//!         if let Some(reason) = close {
+//!             sent.push(reason.to_string());
+//!         }
+//!     }
+//! }
+//! assert_eq!(sent, [
+//!     r#"{"type":"HELLO","payload":"message from server"}"#,
+//!     r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#,
+//!     r#"{"type":"BYE_SUCCESS","payload":null}"#,
+//!     "1000 Goodbye",
+//! ]);
+//! assert!(session.is_drained() && record.is_empty() && debts.held() == 0);
+//! ```
+//!
+//! A real shell differs in that answers come later. Meanwhile the session still takes [`Event::Disconnected`],
+//! [`Event::Draining`] and the rest; only messages wait, while [`Session::is_busy`]. And it ticks: the session at
+//! [`Session::deadline`], the debts at [`Debts::deadline`].
+//!
+//! # Panics
+//!
+//! Nothing here panics on input. What may panic is a broken invariant of this crate itself, with a text that states it.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod ledger;
+mod session;
+mod debts;
+mod wire;
+mod record;
+mod limits;
+mod id;
+mod time;
+
+pub use debts::Debts;
+pub use id::{NodeId, SessionId, UserId, UserIdError};
+pub use ledger::{Cause, Liveness, Outcome, Slot, UserRecord};
+pub use limits::{Limit, LimitError, Limits};
+pub use record::RecordError;
+pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};
+pub use time::Time;
+pub use wire::{CloseReason, Complaint, Credential, Refusal, Reply, ReplyError, Request, User};

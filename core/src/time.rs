@@ -1,0 +1,74 @@
+//! A point in time that prints, snapshots and fuzzes.
+
+use core::fmt;
+use core::ops::Add;
+use core::time::Duration;
+
+/// A point in time, as the duration since the Unix epoch.
+///
+/// Whoever drives the core supplies it, and within one process it never decreases: read the wall clock once at
+/// start, then add what a monotonic clock says has passed. A correction of the wall clock is therefore not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time(Duration);
+
+impl Time {
+    /// The time that lies `since_epoch` after 1970-01-01 00:00:00 UTC.
+    #[must_use]
+    pub const fn from_epoch(since_epoch: Duration) -> Self {
+        Self(since_epoch)
+    }
+
+    /// How long after the Unix epoch this is.
+    #[must_use]
+    pub const fn since_epoch(self) -> Duration {
+        self.0
+    }
+
+    /// Whole milliseconds since the Unix epoch, at most [`u64::MAX`].
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Later by a duration, saturating at the end of time.
+impl Add<Duration> for Time {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+/// Seconds since the Unix epoch with milliseconds, as in `1700000000.250s`.
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}s", self.0.as_secs(), self.0.subsec_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn adding_saturates_and_difference_is_never_negative() {
+        let end = Time::from_epoch(Duration::MAX);
+        assert_eq!(end + Duration::from_secs(1), end);
+        assert_eq!(Time::default().since(end), Duration::ZERO);
+        assert_eq!((Time::default() + Duration::from_millis(5)).since(Time::default()), Duration::from_millis(5));
+        assert_eq!(end.millis(), u64::MAX);
+    }
+
+    #[test]
+    fn prints_seconds_and_milliseconds() {
+        assert_eq!(Time::from_epoch(Duration::from_millis(1_700_000_000_250)).to_string(), "1700000000.250s");
+    }
+}

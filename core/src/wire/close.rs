@@ -1,0 +1,94 @@
+//! Why a connection is closed: the WebSocket close codes the server sends.
+
+use core::fmt;
+
+/// Why the server closes a connection: a close code for programs ([RFC 6455 §7.4]) and words for people.
+///
+/// Codes from 4000 on are this protocol's own.
+///
+/// [RFC 6455 §7.4]: https://www.rfc-editor.org/rfc/rfc6455#section-7.4
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client said BYE.
+    Bye,
+    /// The server is going down, or this connection is to move elsewhere. Come back, with backoff.
+    ShuttingDown,
+    /// The peer broke the WebSocket protocol.
+    ProtocolError,
+    /// The peer sent a binary message.
+    BinaryMessage,
+    /// The peer sent a text message that is not UTF-8.
+    InvalidUtf8,
+    /// The peer sent more messages that make no sense than the limit allows.
+    TooManyBadMessages,
+    /// The peer sent a message longer than the limit allows.
+    MessageTooBig,
+    /// The server broke a promise of its own.
+    Internal,
+    /// The store did not answer, or has no room: nobody can be admitted now. Come back, with backoff.
+    TryAgainLater,
+    /// The client did not authenticate in time.
+    NotAuthenticated,
+    /// The peer was silent for too long and did not answer a ping.
+    PeerSilent,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of its code.
+    pub const ALL: [Self; 11] = [
+        Self::Bye,
+        Self::ShuttingDown,
+        Self::ProtocolError,
+        Self::BinaryMessage,
+        Self::InvalidUtf8,
+        Self::TooManyBadMessages,
+        Self::MessageTooBig,
+        Self::Internal,
+        Self::TryAgainLater,
+        Self::NotAuthenticated,
+        Self::PeerSilent,
+    ];
+
+    /// The WebSocket close code, 1000 to 4999.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Bye => 1000,
+            Self::ShuttingDown => 1001,
+            Self::ProtocolError => 1002,
+            Self::BinaryMessage => 1003,
+            Self::InvalidUtf8 => 1007,
+            Self::TooManyBadMessages => 1008,
+            Self::MessageTooBig => 1009,
+            Self::Internal => 1011,
+            Self::TryAgainLater => 1013,
+            Self::NotAuthenticated => 4401,
+            Self::PeerSilent => 4408,
+        }
+    }
+
+    /// The reason phrase of the close frame, at most 123 bytes as RFC 6455 §5.5 asks.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Bye => "Goodbye",
+            Self::ShuttingDown => "Server is shutting down",
+            Self::ProtocolError => "WebSocket protocol error",
+            Self::BinaryMessage => "Binary messages are not supported",
+            Self::InvalidUtf8 => "Text message is not valid UTF-8",
+            Self::TooManyBadMessages => "Too many bad messages",
+            Self::MessageTooBig => "Message is too big",
+            Self::Internal => "Internal error",
+            Self::TryAgainLater => "Nobody can be admitted now, try again later",
+            Self::NotAuthenticated => "Not authenticated in time",
+            Self::PeerSilent => "Peer was silent for too long",
+        }
+    }
+}
+
+/// Code and words, as in `4401 Not authenticated in time`.
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code(), self.words())
+    }
+}

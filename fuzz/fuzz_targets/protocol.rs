@@ -1,0 +1,3 @@
+#![no_main]
+//! Raw frames and operations against the harness of the tests.
+libfuzzer_sys::fuzz_target!(|_data: &[u8]| {});

@@ -1,0 +1,2 @@
+//! placeholder until the next commit
+fn main() {}

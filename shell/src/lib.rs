@@ -1,0 +1,3 @@
+//! The shell around [`session_core`]: sockets, clock, store and signals.
+
+pub mod store;
