@@ -1,0 +1,174 @@
+//! One batch of commands in one transaction. All of it is written, or nothing.
+
+use std::collections::BTreeMap;
+
+use heed::RwTxn;
+use session_core::ledger::{self, Command};
+use session_core::{Cause, Limit, Liveness, NodeId, Outcome, RecordError, UserId, UserRecord};
+
+use super::environment::Environment;
+use super::sweep::{Step, Sweep};
+
+/// What decides beside the record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rule {
+    pub(super) node: NodeId,
+    pub(super) limit: Limit,
+}
+
+/// What a batch came to, now in the store.
+#[derive(Debug)]
+pub(super) struct Applied {
+    /// One for each command, in their order.
+    pub(super) outcomes: Vec<Outcome>,
+    /// Where the sweep stands.
+    pub(super) sweep: Option<Sweep>,
+    /// A record that cannot be read: its user is refused.
+    pub(super) unreadable: Option<RecordError>,
+}
+
+/// Why a batch is not in the store.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Certainly nothing of it is.
+    NotApplied(heed::Error),
+    /// Nobody can tell: the commit failed. The outcomes are [`Outcome::Unknown`] where that matters.
+    InDoubt(heed::Error, Vec<Outcome>),
+}
+
+impl From<heed::Error> for Failure {
+    fn from(error: heed::Error) -> Self {
+        Self::NotApplied(error)
+    }
+}
+
+impl Rule {
+    pub(super) fn liveness(&self, node: NodeId) -> Liveness {
+        if node == self.node { Liveness::Alive } else { Liveness::Dead }
+    }
+}
+
+/// Applies the commands in their order, each user's with one read and at most one write, and takes a step of the
+/// sweep. With `refuse_acquires` no acquire is applied.
+pub(super) fn apply(
+    environment: &Environment,
+    rule: Rule,
+    commands: &[&Command],
+    refuse_acquires: Option<Cause>,
+    sweep: Option<Step<'_>>,
+) -> Result<Applied, Failure> {
+    let mut txn = environment.write()?;
+    let refuse_acquires = match refuse_acquires {
+        None if is_nearly_full(environment, &txn)? => Some(Cause::Full),
+        other => other,
+    };
+
+    let mut users = BTreeMap::new();
+    let mut outcomes = Vec::with_capacity(commands.len());
+    let mut unreadable = None;
+    for &command in commands {
+        let user = match users.entry(command.user()) {
+            std::collections::btree_map::Entry::Occupied(user) => user.into_mut(),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(User::read(environment, &txn, command.user())?)
+            }
+        };
+        outcomes.push(match (command, refuse_acquires, user) {
+            (_, _, Err(error)) => {
+                unreadable = Some(*error);
+                Outcome::Rejected(Cause::Failed)
+            }
+            (Command::Acquire { .. }, Some(cause), Ok(_)) => Outcome::Rejected(cause),
+            (Command::Acquire { .. } | Command::Release { .. } | Command::Lookup { .. }, _, Ok(user)) => {
+                ledger::apply(&mut user.now, command, rule.limit, |node| rule.liveness(node))
+            }
+        });
+    }
+
+    let mut changed = false;
+    let mut bytes = Vec::new();
+    for (id, user) in &users {
+        if let Ok(user) = user
+            && user.is_changed()
+        {
+            changed = true;
+            user.write(environment, &mut txn, id, &mut bytes)?;
+        }
+    }
+    let sweep = match sweep {
+        None => None,
+        Some(step) => {
+            let (sweep, removed) = step.take(environment, rule, &mut txn)?;
+            changed |= removed > 0;
+            Some(sweep)
+        }
+    };
+    if changed {
+        match environment.commit(txn) {
+            Ok(()) => {}
+            // Only the search for pages to write to says so, and that comes before the first byte is written.
+            Err(error @ heed::Error::Mdb(heed::MdbError::MapFull)) => return Err(Failure::NotApplied(error)),
+            Err(error) => {
+                doubt(&mut outcomes, commands, &users);
+                return Err(Failure::InDoubt(error, outcomes));
+            }
+        }
+    }
+    Ok(Applied { outcomes, sweep, unreadable })
+}
+
+/// A user's record as it was read, and as the commands have made it.
+struct User {
+    before: UserRecord,
+    now: UserRecord,
+}
+
+impl User {
+    fn read(environment: &Environment, txn: &RwTxn<'_>, id: &UserId) -> heed::Result<Result<Self, RecordError>> {
+        let before = match environment.records.get(txn, id.as_str().as_bytes())? {
+            None => UserRecord::default(),
+            Some(bytes) => match UserRecord::decode(bytes) {
+                Ok(record) => record,
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        Ok(Ok(Self { now: before.clone(), before }))
+    }
+
+    fn is_changed(&self) -> bool {
+        self.before != self.now
+    }
+
+    fn write(
+        &self,
+        environment: &Environment,
+        txn: &mut RwTxn<'_>,
+        id: &UserId,
+        bytes: &mut Vec<u8>,
+    ) -> heed::Result<()> {
+        let key = id.as_str().as_bytes();
+        if self.now.is_empty() {
+            environment.records.delete(txn, key).map(drop)
+        } else {
+            self.now.encode(bytes);
+            environment.records.put(txn, key, bytes)
+        }
+    }
+}
+
+/// Whether the last tenth of the map has begun, which is kept for what gives slots back: LMDB copies a page to change
+/// it, so even a delete needs room.
+fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bool> {
+    Ok(environment.used_pages(txn)? >= environment.map_pages() / 10 * 9)
+}
+
+/// What is unknown when a commit failed: all that was applied to a record that was to be written. A command that was
+/// refused before, and an answer that rests on an unchanged record, are as certain as they were.
+fn doubt(outcomes: &mut [Outcome], commands: &[&Command], users: &BTreeMap<&UserId, Result<User, RecordError>>) {
+    for (outcome, command) in outcomes.iter_mut().zip(commands) {
+        let was_to_be_written = matches!(users.get(command.user()), Some(Ok(user)) if user.is_changed());
+        if was_to_be_written && !matches!(outcome, Outcome::Rejected(_)) {
+            *outcome = Outcome::Unknown;
+        }
+    }
+}

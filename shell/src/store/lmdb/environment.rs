@@ -1,0 +1,243 @@
+//! One LMDB environment: opened with care, kept open, opened again after a failure that only this mends.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
+use thiserror::Error;
+
+use super::damage;
+use super::seldom::Seldom;
+
+pub(super) const DATA_FILE: &str = "data.mdb";
+
+/// An open environment with one table of records, which is LMDB's unnamed one.
+///
+/// Dropping it closes it. It is never cloned: whoever owns it knows that it is the only one.
+pub(super) struct Environment {
+    env: Env<WithoutTls>,
+    pub(super) records: Database<'static, Bytes, Bytes>,
+    map_pages: usize,
+}
+
+/// Whether a commit waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// A commit outlives a power cut.
+    Synced,
+    /// A commit outlives the process, which is all that what it holds needs.
+    Unsynced,
+}
+
+/// Why an environment does not open.
+#[derive(Debug, Error)]
+pub(super) enum EnvironmentError {
+    #[error("{DATA_FILE} is damaged: {0}")]
+    Damaged(String),
+    #[error("{DATA_FILE} is gone")]
+    Gone,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Lmdb(#[from] heed::Error),
+}
+
+impl Environment {
+    /// Opens the environment in an existing directory, or makes an empty one there. The caller holds the lock of the
+    /// data directory. The map's size is a multiple of every page size there is.
+    pub(super) fn open(directory: &Path, map_bytes: usize, durability: Durability) -> Result<Self, EnvironmentError> {
+        if let Some(damage) = damage::find(&directory.join(DATA_FILE))? {
+            return Err(EnvironmentError::Damaged(damage));
+        }
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(map_bytes);
+        match durability {
+            Durability::Synced => {}
+            // SAFETY: without syncs a crash of the machine may damage the file; an environment that is opened so is
+            // recreated after one and never trusted.
+            Durability::Unsynced => unsafe {
+                options.flags(EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC);
+            },
+        }
+        // SAFETY: nobody else maps or changes the file: the lock of the data directory keeps other servers out, heed
+        // refuses to open one twice in this process, and what can be seen to be damaged was refused above.
+        let env = unsafe { options.open(directory)? };
+        let records = env
+            .create_databases_and_commit(env.write_txn()?, |opener, txn| {
+                opener.create_database::<Bytes, Bytes>(txn, None).map(CommitOrAbort::<_, ()>::Commit)
+            })?
+            .commit()
+            .expect("the closure above never aborts");
+        let map_pages = env.info().map_size / env.unnamed_database_stat().page_size.max(1) as usize;
+        Ok(Self { env, records, map_pages })
+    }
+
+    pub(super) fn write(&self) -> heed::Result<RwTxn<'_>> {
+        self.env.write_txn()
+    }
+
+    /// Commits a transaction of [`Environment::write`].
+    pub(super) fn commit(&self, txn: RwTxn<'_>) -> heed::Result<()> {
+        #[cfg(test)]
+        if let Some(error) = faults::NEXT_COMMIT.take() {
+            return Err(error);
+        }
+        txn.commit()
+    }
+
+    /// How many records there are.
+    pub(super) fn entries(&self) -> usize {
+        self.env.unnamed_database_stat().entries
+    }
+
+    /// How many pages the map has.
+    pub(super) const fn map_pages(&self) -> usize {
+        self.map_pages
+    }
+
+    /// How many pages hold records.
+    ///
+    /// This shrinks when records go, unlike the number of the last page: LMDB never gives that back but reuses free
+    /// pages. The few pages which list the free ones are not counted.
+    pub(super) fn used_pages(&self, txn: &RwTxn<'_>) -> heed::Result<usize> {
+        let stat = self.records.stat(txn)?;
+        Ok(stat.branch_pages + stat.leaf_pages + stat.overflow_pages)
+    }
+}
+
+/// Keeps an environment open for the one thread that uses it.
+pub(super) struct Keeper {
+    directory: PathBuf,
+    map_bytes: usize,
+    durability: Durability,
+    environment: Option<Environment>,
+    backoff: Duration,
+    retry_at: Instant,
+    log: Seldom,
+}
+
+impl Keeper {
+    const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+    const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+    pub(super) fn open(directory: &Path, map_bytes: usize, durability: Durability) -> Result<Self, EnvironmentError> {
+        Ok(Self {
+            directory: directory.into(),
+            map_bytes,
+            durability,
+            environment: Some(Environment::open(directory, map_bytes, durability)?),
+            backoff: Self::FIRST_BACKOFF,
+            retry_at: Instant::now(),
+            log: Seldom::default(),
+        })
+    }
+
+    /// The environment, if it is open or can be opened again now.
+    pub(super) fn environment(&mut self) -> Option<&Environment> {
+        if self.environment.is_none() && Instant::now() >= self.retry_at {
+            match self.reopen() {
+                Ok(environment) => {
+                    tracing::warn!(directory = %self.directory.display(), "the store is open again");
+                    self.environment = Some(environment);
+                    self.backoff = Self::FIRST_BACKOFF;
+                }
+                Err(error) => {
+                    if let Some(held_back) = self.log.pass() {
+                        let directory = self.directory.display();
+                        tracing::error!(%directory, %error, held_back, "the store does not open, all is refused");
+                    }
+                    self.retry_at = Instant::now() + self.backoff;
+                    self.backoff = (self.backoff * 2).min(Self::LONGEST_BACKOFF);
+                }
+            }
+        }
+        self.environment.as_ref()
+    }
+
+    /// Closes the environment if it takes no more transactions, as LMDB's does not after a failed write of its meta
+    /// page. To be called after a failure.
+    pub(super) fn check(&mut self) {
+        if self.environment.as_ref().is_some_and(|environment| environment.write().is_err()) {
+            self.environment = None;
+            self.retry_at = Instant::now();
+        }
+    }
+
+    /// Opens what was open before. Never an empty environment instead of one that is gone: what this process wrote
+    /// there still counts.
+    fn reopen(&self) -> Result<Environment, EnvironmentError> {
+        match fs::metadata(self.directory.join(DATA_FILE)) {
+            Ok(file) if file.len() > 0 => Environment::open(&self.directory, self.map_bytes, self.durability),
+            Ok(_) => Err(EnvironmentError::Gone),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(EnvironmentError::Gone),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod faults {
+    use super::{Instant, Keeper};
+    use std::cell::Cell;
+
+    thread_local! {
+        /// How the next commit on this thread fails, if it does. It is not applied.
+        pub(in super::super) static NEXT_COMMIT: Cell<Option<heed::Error>> = const { Cell::new(None) };
+    }
+
+    impl Keeper {
+        /// Closes the environment, as after a fatal failure.
+        pub(in super::super) fn break_down(&mut self) {
+            self.environment = None;
+            self.retry_at = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_used_pages_shrink_when_records_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let mut txn = environment.write().unwrap();
+        for number in 0..2000_u32 {
+            environment.records.put(&mut txn, &number.to_be_bytes(), &[0; 200]).unwrap();
+        }
+        assert!(environment.used_pages(&txn).unwrap() > 100);
+        for number in 0..2000_u32 {
+            environment.records.delete(&mut txn, &number.to_be_bytes()).unwrap();
+        }
+        assert_eq!(environment.used_pages(&txn).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_gone_or_damaged_is_not_replaced_while_serving() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        keeper.check();
+        assert!(keeper.environment().is_some());
+        keeper.break_down();
+        assert!(keeper.environment().is_some());
+
+        let data = directory.path().join(DATA_FILE);
+        let whole = fs::read(&data).unwrap();
+        keeper.break_down();
+        fs::write(&data, &whole[..100]).unwrap();
+        assert!(keeper.environment().is_none());
+        keeper.break_down();
+        fs::remove_file(&data).unwrap();
+        assert!(keeper.environment().is_none());
+        assert!(!data.exists());
+        keeper.break_down();
+        fs::write(&data, "").unwrap();
+        assert!(keeper.environment().is_none());
+        keeper.break_down();
+        fs::write(&data, &whole).unwrap();
+        assert!(keeper.environment().is_some());
+    }
+}

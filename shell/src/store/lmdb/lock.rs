@@ -1,0 +1,111 @@
+//! One server per data directory.
+
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::OpenError;
+
+/// The right to use a data directory: a lock on its file `lock`, which holds our process id as text.
+///
+/// The kernel releases it when the process ends, however that happens. The file itself stays: removing it would let
+/// a second server lock a new one while a third still waits on the old.
+#[derive(Debug)]
+pub(super) struct DirectoryLock {
+    file: File,
+}
+
+/// Who has a data directory locked, as far as its lock file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// This very process.
+    ThisProcess,
+    /// The process with this id.
+    Process(u32),
+    /// A process that has not written its id yet.
+    Unknown,
+}
+
+impl DirectoryLock {
+    pub(super) fn acquire(directory: &Path) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Directory { directory: directory.into(), source };
+        let path = directory.join("lock");
+        // Not truncated on opening: until the lock is ours, the text is its holder's.
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse { directory: directory.into(), holder: Holder::read(&path) });
+            }
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        let lock = Self { file };
+        lock.sign().map_err(unusable)?;
+        Ok(lock)
+    }
+
+    fn sign(&self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        (&self.file).write_all(format!("{}\n", std::process::id()).as_bytes())
+    }
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Whoever locks it next is not to be taken for us before it has signed. If this fails it merely may be.
+        drop(self.file.set_len(0));
+    }
+}
+
+impl Holder {
+    fn read(path: &Path) -> Self {
+        match fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
+            Some(id) if id == std::process::id() => Self::ThisProcess,
+            Some(id) => Self::Process(id),
+            None => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ThisProcess => write!(f, "this process ({})", std::process::id()),
+            Self::Process(id) => write!(f, "process {id}"),
+            Self::Unknown => f.write_str("another process"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_and_names_the_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::acquire(directory.path()).unwrap();
+        let refused = || DirectoryLock::acquire(directory.path()).unwrap_err().to_string();
+        let in_words = |holder: &str| {
+            let path = directory.path().display();
+            format!("the data directory {path} is in use by {holder}; stop that server or use another directory")
+        };
+        assert_eq!(refused(), in_words(&format!("this process ({})", std::process::id())));
+        fs::write(directory.path().join("lock"), "12\n").unwrap();
+        assert_eq!(refused(), in_words("process 12"));
+        fs::write(directory.path().join("lock"), "").unwrap();
+        assert_eq!(refused(), in_words("another process"));
+        drop(lock);
+        DirectoryLock::acquire(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn the_id_of_a_killed_server_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        fs::write(&path, "4000000000\n").unwrap();
+        let _lock = DirectoryLock::acquire(directory.path()).unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), format!("{}\n", std::process::id()));
+    }
+}

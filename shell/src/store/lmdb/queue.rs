@@ -1,0 +1,184 @@
+//! The bounded queue between whoever submits commands and the one thread that applies them.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use session_core::ledger::Command;
+use session_core::{Cause, Outcome};
+
+use crate::store::Done;
+
+/// A command and whom to answer.
+pub(super) type Submitted = (Command, Done);
+
+/// First in, first out, bounded. Releases may fill all of it, other commands only three quarters: what gives slots
+/// back always finds room before what takes them.
+#[derive(Debug)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    /// Told when the queue stops being empty, and when it is closed.
+    ready: Condvar,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    commands: VecDeque<Submitted>,
+    open: bool,
+}
+
+/// What [`Queue::take`] came back with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Commands, at least one.
+    Batch,
+    /// None in time.
+    Nothing,
+    /// None, and there will be none.
+    Closed,
+}
+
+impl Queue {
+    pub(super) fn new(capacity: usize) -> Self {
+        let inner = Inner { commands: VecDeque::new(), open: true };
+        Self { inner: Mutex::new(inner), ready: Condvar::new(), capacity }
+    }
+
+    /// Queues the command, or rejects it at once.
+    pub(super) fn push(&self, command: Command, done: Done) {
+        let room = match command {
+            Command::Release { .. } => self.capacity,
+            Command::Acquire { .. } | Command::Lookup { .. } => self.capacity - self.capacity / 4,
+        };
+        let mut inner = self.lock();
+        let cause = if !inner.open {
+            Cause::Failed
+        } else if inner.commands.len() >= room {
+            Cause::Overloaded
+        } else {
+            inner.commands.push_back((command, done));
+            let was_empty = inner.commands.len() == 1;
+            drop(inner);
+            if was_empty {
+                self.ready.notify_one();
+            }
+            return;
+        };
+        // The answer is a stranger's code: it may well submit the next command.
+        drop(inner);
+        done.answer(Outcome::Rejected(cause));
+    }
+
+    /// Moves up to `most` commands into `batch`, which is empty. Waits for one, but at most for `patience` if there
+    /// is any.
+    pub(super) fn take(&self, batch: &mut VecDeque<Submitted>, most: usize, patience: Option<Duration>) -> Taken {
+        let mut inner = self.lock();
+        let idle = |inner: &mut Inner| inner.commands.is_empty() && inner.open;
+        inner = match patience {
+            None => self.ready.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(time) => self.ready.wait_timeout_while(inner, time, idle).unwrap_or_else(PoisonError::into_inner).0,
+        };
+        if inner.commands.is_empty() {
+            return if inner.open { Taken::Nothing } else { Taken::Closed };
+        }
+        if inner.commands.len() <= most {
+            std::mem::swap(&mut inner.commands, batch);
+        } else {
+            batch.extend(inner.commands.drain(..most));
+        }
+        Taken::Batch
+    }
+
+    /// Takes no more commands. Those in the queue can still be taken out.
+    pub(super) fn close(&self) {
+        self.lock().open = false;
+        self.ready.notify_all();
+    }
+
+    /// Takes no more commands and rejects those in the queue: nobody will take them out.
+    pub(super) fn abandon(&self) {
+        self.close();
+        let left = std::mem::take(&mut self.lock().commands);
+        reject(left, Cause::Failed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under the lock can panic halfway through a change.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers each that it was not applied.
+pub(super) fn reject(commands: impl IntoIterator<Item = Submitted>, cause: Cause) {
+    for (_, done) in commands {
+        done.answer(Outcome::Rejected(cause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Answers, acquire, lookup, release};
+    use super::*;
+
+    #[test]
+    fn acquires_fill_three_quarters_and_releases_the_rest() {
+        let queue = Queue::new(8);
+        let answers = Answers::default();
+        for number in 0..7 {
+            queue.push(acquire("ada", number), answers.done());
+        }
+        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded)]);
+        queue.push(lookup("ada", 1), answers.done());
+        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded)]);
+        queue.push(release("ada", 1), answers.done());
+        queue.push(release("ada", 2), answers.done());
+        assert_eq!(answers.now(), []);
+        queue.push(release("ada", 3), answers.done());
+        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded)]);
+    }
+
+    #[test]
+    fn batches_keep_the_order_and_their_bound() {
+        let queue = Queue::new(8);
+        let answers = Answers::default();
+        let submitted = [acquire("ada", 1), release("ada", 1), acquire("ada", 2)];
+        for command in submitted.clone() {
+            queue.push(command, answers.done());
+        }
+        let mut taken = Vec::new();
+        let mut batch = VecDeque::new();
+        for expected in [2, 1] {
+            assert_eq!(queue.take(&mut batch, 2, None), Taken::Batch);
+            assert_eq!(batch.len(), expected);
+            taken.extend(batch.drain(..).map(|(command, _)| command));
+        }
+        assert_eq!(taken, submitted);
+        assert_eq!(queue.take(&mut batch, 2, Some(Duration::ZERO)), Taken::Nothing);
+    }
+
+    #[test]
+    fn a_closed_queue_gives_out_what_it_has_and_rejects_the_rest() {
+        let queue = Queue::new(8);
+        let answers = Answers::default();
+        queue.push(acquire("ada", 1), answers.done());
+        queue.close();
+        queue.push(release("ada", 1), answers.done());
+        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Failed)]);
+        let mut batch = VecDeque::new();
+        assert_eq!(queue.take(&mut batch, 8, None), Taken::Batch);
+        assert_eq!(batch.len(), 1);
+        batch.clear();
+        assert_eq!(answers.now(), [Outcome::Unknown]);
+        assert_eq!(queue.take(&mut batch, 8, None), Taken::Closed);
+    }
+
+    #[test]
+    fn an_abandoned_queue_answers_what_it_has() {
+        let queue = Queue::new(8);
+        let answers = Answers::default();
+        queue.push(acquire("ada", 1), answers.done());
+        queue.abandon();
+        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Failed)]);
+    }
+}

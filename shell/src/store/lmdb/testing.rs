@@ -1,0 +1,95 @@
+//! What the tests of this module share.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use session_core::ledger::Command;
+use session_core::{Limit, NodeId, Outcome, SessionId, Time, UserId};
+
+use super::LmdbConfig;
+use crate::store::{Done, Store};
+
+/// More than anything here takes: a test that waits this long has failed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) const NODE: NodeId = NodeId::new(1);
+pub(super) const OTHER_NODE: NodeId = NodeId::new(2);
+
+/// Small maps and a limit of two.
+pub(super) fn config(directory: &Path) -> LmdbConfig {
+    LmdbConfig {
+        live_map_bytes: 4 << 20,
+        users_map_bytes: 4 << 20,
+        ..LmdbConfig::new(directory, Limit::new(2).unwrap())
+    }
+}
+
+pub(super) fn user(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+pub(super) fn acquire(id: &str, number: u64) -> Command {
+    acquire_for(id, NODE.session(number))
+}
+
+pub(super) fn acquire_for(id: &str, session: SessionId) -> Command {
+    Command::Acquire { user: user(id), session, at: Time::from_epoch(Duration::from_secs(session.number())) }
+}
+
+pub(super) fn release(id: &str, number: u64) -> Command {
+    Command::Release { user: user(id), session: NODE.session(number) }
+}
+
+pub(super) fn lookup(id: &str, number: u64) -> Command {
+    Command::Lookup { user: user(id), session: NODE.session(number) }
+}
+
+pub(super) fn granted(connections: u32) -> Outcome {
+    Outcome::Granted { connections }
+}
+
+pub(super) fn found(connections: u32) -> Outcome {
+    Outcome::Found { connections }
+}
+
+/// Submits the command and waits for its answer.
+pub(super) fn ask(store: &dyn Store, command: Command) -> Outcome {
+    let answers = Answers::default();
+    store.submit(command, answers.done());
+    answers.next()
+}
+
+/// Collects answers in the order in which they come.
+#[derive(Debug)]
+pub(super) struct Answers {
+    sender: Sender<Outcome>,
+    receiver: Receiver<Outcome>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        let (sender, receiver) = channel();
+        Self { sender, receiver }
+    }
+}
+
+impl Answers {
+    pub(super) fn done(&self) -> Done {
+        let sender = self.sender.clone();
+        Done::new(move |outcome| {
+            // Fails when the test no longer looks.
+            let _ = sender.send(outcome);
+        })
+    }
+
+    /// Waits for the next.
+    pub(super) fn next(&self) -> Outcome {
+        self.receiver.recv_timeout(PATIENCE).expect("every command is answered")
+    }
+
+    /// Those that have come.
+    pub(super) fn now(&self) -> Vec<Outcome> {
+        self.receiver.try_iter().collect()
+    }
+}

@@ -1,0 +1,164 @@
+//! The store as a whole. The writer's own tests drive it without its thread.
+
+use session_core::{Cause, Outcome, Time};
+
+use super::environment::DATA_FILE;
+use super::testing::*;
+use super::*;
+
+fn open(directory: &std::path::Path, node: NodeId) -> LmdbStore {
+    LmdbStore::open_under_boot(&config(directory), node, Some("one boot")).unwrap()
+}
+
+#[test]
+fn it_grants_denies_releases_and_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), NODE);
+    assert_eq!(ask(&store, lookup("ada", 1)), found(0));
+    assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
+    assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
+    assert_eq!(ask(&store, acquire("ada", 2)), granted(2));
+    assert_eq!(ask(&store, acquire("ada", 3)), Outcome::Denied);
+    assert_eq!(ask(&store, acquire("bob", 4)), granted(1));
+    assert_eq!(ask(&store, lookup("ada", 1)), found(2));
+    assert_eq!(ask(&store, release("ada", 3)), Outcome::Released);
+    assert_eq!(ask(&store, release("ada", 1)), Outcome::Released);
+    assert_eq!(ask(&store, release("ada", 1)), Outcome::Released);
+    assert_eq!(ask(&store, acquire("ada", 3)), granted(2));
+    assert_eq!(ask(&store, lookup("bob", 4)), found(1));
+}
+
+#[test]
+fn slots_of_another_node_are_void_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), NODE);
+    assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
+    assert_eq!(ask(&store, acquire("ada", 2)), granted(2));
+    assert!(store.close(PATIENCE));
+    let same = open(directory.path(), NODE);
+    assert_eq!(ask(&same, acquire("ada", 3)), Outcome::Denied);
+    drop(same);
+    let other = open(directory.path(), OTHER_NODE);
+    assert_eq!(ask(&other, acquire_for("ada", OTHER_NODE.session(1))), granted(1));
+}
+
+#[test]
+fn another_boot_empties_the_slots_and_keeps_the_users() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), NODE);
+    assert_eq!(store.known_users(), 0);
+    assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
+    assert_eq!(ask(&store, acquire("bob", 2)), granted(1));
+    drop(store);
+    let store = LmdbStore::open_under_boot(&config(directory.path()), NODE, Some("another boot")).unwrap();
+    assert_eq!(store.known_users(), 2);
+    assert_eq!(ask(&store, lookup("ada", 1)), found(0));
+}
+
+#[test]
+fn damaged_slots_are_thrown_away() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path(), NODE));
+    let data = directory.path().join("live").join(DATA_FILE);
+    fs::write(data, "not a database").unwrap();
+    let store = open(directory.path(), NODE);
+    assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
+}
+
+#[test]
+fn damaged_users_are_refused_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path(), NODE));
+    fs::write(directory.path().join("users").join(DATA_FILE), "not a database").unwrap();
+    let error = LmdbStore::open(&config(directory.path()), NODE).unwrap_err();
+    assert!(matches!(error, OpenError::UsersDamaged { .. }), "{error:?}");
+}
+
+#[test]
+fn a_second_store_is_refused_until_the_first_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), NODE);
+    let error = LmdbStore::open(&config(directory.path()), OTHER_NODE).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { holder: Holder::ThisProcess, .. }), "{error:?}");
+    assert!(first.close(PATIENCE));
+    drop(open(directory.path(), OTHER_NODE));
+}
+
+#[test]
+fn senseless_configurations_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let refused = |config: LmdbConfig| LmdbStore::open(&config, NODE).unwrap_err().to_string();
+    for bytes in [0, (1 << 20) - 1, usize::MAX] {
+        assert!(refused(LmdbConfig { live_map_bytes: bytes, ..config.clone() }).contains(&bytes.to_string()));
+        assert!(refused(LmdbConfig { users_map_bytes: bytes, ..config.clone() }).contains(&bytes.to_string()));
+    }
+    assert!(refused(LmdbConfig { queue_capacity: 3, ..config.clone() }).contains("3 commands"));
+    fs::write(directory.path().join("file"), "").unwrap();
+    let file = directory.path().join("file").join("directory");
+    assert!(refused(LmdbConfig { directory: file.clone(), ..config }).contains(file.to_str().unwrap()));
+}
+
+#[test]
+fn the_defaults_open() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(LmdbStore::open(&LmdbConfig::new(directory.path(), Limit::default()), NODE).unwrap());
+}
+
+#[test]
+fn closing_answers_all_and_takes_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), NODE);
+    let answers = Answers::default();
+    for number in 0..5000 {
+        store.submit(acquire(&format!("user {number}"), number), answers.done());
+    }
+    assert!(store.close(PATIENCE));
+    assert_eq!(answers.now(), vec![granted(1); 5000]);
+    assert_eq!(ask(&store, release("user 1", 1)), Outcome::Rejected(Cause::Failed));
+    assert!(store.close(Duration::ZERO));
+    drop(store);
+    assert_eq!(open(directory.path(), NODE).known_users(), 5000);
+}
+
+#[test]
+fn a_full_map_refuses_acquires_until_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LmdbConfig { live_map_bytes: 1 << 20, ..config(directory.path()) };
+    let store = LmdbStore::open(&config, NODE).unwrap();
+    let name = |number: u64| format!("{number:0>200}");
+    // Twice: the second time every page was in use before.
+    for _ in 0..2 {
+        let mut held = 0;
+        while ask(&store, acquire(&name(held), held)) == granted(1) {
+            held += 1;
+            assert!(held < 100_000, "a map of 1 MiB gets full");
+        }
+        assert!(held > 500, "{held} users fit");
+        assert_eq!(ask(&store, acquire(&name(held), held)), Outcome::Rejected(Cause::Full));
+        assert_eq!(ask(&store, lookup(&name(0), 0)), found(1));
+        // In an order that touches another page each time, and many at once.
+        let answers = Answers::default();
+        for number in (0..held).map(|number| number * 769 % held) {
+            store.submit(release(&name(number), number), answers.done());
+        }
+        for _ in 0..held {
+            assert_eq!(answers.next(), Outcome::Released);
+        }
+    }
+}
+
+#[test]
+fn users_are_known_with_the_time_of_their_first_session() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), NODE);
+    assert_eq!(ask(&store, acquire("ada", 7)), granted(1));
+    assert_eq!(ask(&store, acquire("ada", 8)), granted(2));
+    assert!(store.close(PATIENCE));
+    let mut users = users::open(&directory.path().join("users"), 4 << 20).unwrap();
+    let environment = users.environment().unwrap();
+    let txn = environment.write().unwrap();
+    let ada = environment.records.get(&txn, b"ada").unwrap().unwrap();
+    let at = Time::from_epoch(Duration::from_secs(7));
+    assert_eq!(user::KnownUser::decode(ada), Ok(user::KnownUser { first_seen: at, last_seen: at }));
+}

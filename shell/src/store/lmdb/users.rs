@@ -1,0 +1,206 @@
+//! The directory `users/`: everybody who was ever granted a slot. It has a thread of its own, for which no admission
+//! ever waits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use session_core::{Time, UserId};
+
+use super::OpenError;
+use super::environment::{Durability, Environment, EnvironmentError, Keeper};
+use super::seldom::Seldom;
+use super::user::KnownUser;
+
+/// How many users may wait to be noted. The next is dropped, and noted at its next first session.
+const QUEUE: usize = 8192;
+
+/// How many users one commit notes, at most.
+const BATCH: usize = 4096;
+
+/// How often there is a commit, at most: each waits for the disk.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Opens `users/`, or makes it.
+pub(super) fn open(directory: &Path, map_bytes: usize) -> Result<Keeper, OpenError> {
+    let keeper = Keeper::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
+        EnvironmentError::Damaged(_)
+        | EnvironmentError::Lmdb(heed::Error::Mdb(
+            heed::MdbError::Invalid | heed::MdbError::Corrupted | heed::MdbError::PageNotFound,
+        )) => OpenError::UsersDamaged { directory: directory.into(), source: error.into() },
+        EnvironmentError::Gone | EnvironmentError::Io(_) | EnvironmentError::Lmdb(_) => {
+            OpenError::Users { directory: directory.into(), source: error.into() }
+        }
+    })?;
+    // A synced file that its directory has forgotten does not outlive a power cut.
+    let sync = |path: &Path| fs::File::open(path).and_then(|directory| directory.sync_all());
+    sync(directory)
+        .and_then(|()| directory.parent().map_or(Ok(()), sync))
+        .map_err(|source: io::Error| OpenError::Directory { directory: directory.into(), source })?;
+    Ok(keeper)
+}
+
+/// Where users to be noted are handed in. Dropping it ends the [`Recorder`] once all are noted.
+#[derive(Debug)]
+pub(super) struct Notes {
+    sender: SyncSender<(UserId, Time)>,
+    dropped: u64,
+    log: Seldom,
+}
+
+/// What runs on the thread.
+pub(super) struct Recorder {
+    keeper: Keeper,
+    notes: Receiver<(UserId, Time)>,
+    log: Seldom,
+}
+
+/// Both ends.
+pub(super) fn recorder(keeper: Keeper) -> (Notes, Recorder) {
+    let (sender, notes) = sync_channel(QUEUE);
+    (Notes { sender, dropped: 0, log: Seldom::default() }, Recorder { keeper, notes, log: Seldom::default() })
+}
+
+impl Notes {
+    /// Has the user noted, unless the queue is full.
+    pub(super) fn note(&mut self, user: UserId, at: Time) {
+        match self.sender.try_send((user, at)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.dropped += 1;
+                if self.log.pass().is_some() {
+                    tracing::warn!(
+                        dropped = self.dropped,
+                        "users are not noted as seen: more came than can be written"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Recorder {
+    /// Notes users until the other end is dropped.
+    pub(super) fn run(mut self) {
+        let mut committed: Option<Instant> = None;
+        while let Ok((user, at)) = self.notes.recv() {
+            let mut seen = BTreeMap::from([(user, at)]);
+            let due = committed.map_or_else(Instant::now, |at| at + PAUSE);
+            while seen.len() < BATCH {
+                match self.notes.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                    Ok((user, at)) => drop(seen.insert(user, at)),
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                }
+            }
+            self.record(&seen);
+            committed = Some(Instant::now());
+        }
+    }
+
+    fn record(&mut self, seen: &BTreeMap<UserId, Time>) {
+        let Some(environment) = self.keeper.environment() else { return };
+        if let Err(error) = write(environment, seen, &mut self.log) {
+            if let Some(held_back) = self.log.pass() {
+                tracing::error!(users = seen.len(), %error, held_back, "users are not noted as seen");
+            }
+            self.keeper.check();
+        }
+    }
+}
+
+fn write(environment: &Environment, seen: &BTreeMap<UserId, Time>, log: &mut Seldom) -> heed::Result<()> {
+    let mut txn = environment.write()?;
+    let mut changed = false;
+    for (user, &at) in seen {
+        let key = user.as_str().as_bytes();
+        let known = match environment.records.get(&txn, key)?.map(KnownUser::decode).transpose() {
+            Ok(known) => known,
+            // What cannot be read may be of a later version of this software: it is not ours to write over.
+            Err(error) => {
+                if let Some(held_back) = log.pass() {
+                    tracing::error!(%user, %error, held_back, "a known user's record cannot be read and is left alone");
+                }
+                continue;
+            }
+        };
+        if let Some(user) = KnownUser::seen(known, at) {
+            environment.records.put(&mut txn, key, &user.encode())?;
+            changed = true;
+        }
+    }
+    if changed { environment.commit(txn) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: usize = 4 << 20;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_epoch(Duration::from_secs(seconds))
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id).unwrap()
+    }
+
+    fn known(environment: &Environment, id: &str) -> Option<KnownUser> {
+        let txn = environment.write().unwrap();
+        environment.records.get(&txn, id.as_bytes()).unwrap().map(|bytes| KnownUser::decode(bytes).unwrap())
+    }
+
+    #[test]
+    fn what_is_queued_is_noted_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap());
+        for number in 0..5000 {
+            notes.note(user(&format!("user {number}")), at(1));
+        }
+        notes.note(user("user 0"), at(4000));
+        drop(notes);
+        recorder.run();
+        let mut keeper = open(directory.path(), MAP).unwrap();
+        let environment = keeper.environment().unwrap();
+        assert_eq!(environment.entries(), 5000);
+        assert_eq!(known(environment, "user 1"), Some(KnownUser { first_seen: at(1), last_seen: at(1) }));
+        assert_eq!(known(environment, "user 0"), Some(KnownUser { first_seen: at(1), last_seen: at(4000) }));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap());
+        for _ in 0..QUEUE + 3 {
+            notes.note(user("ada"), at(1));
+        }
+        assert_eq!(notes.dropped, 3);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = open(directory.path(), MAP).unwrap();
+        let environment = keeper.environment().unwrap();
+        let mut txn = environment.write().unwrap();
+        environment.records.put(&mut txn, b"ada", &[2, 7]).unwrap();
+        environment.commit(txn).unwrap();
+        let seen = BTreeMap::from([(user("ada"), at(1)), (user("bob"), at(1))]);
+        write(environment, &seen, &mut Seldom::default()).unwrap();
+        let txn = environment.write().unwrap();
+        assert_eq!(environment.records.get(&txn, b"ada").unwrap(), Some([2, 7].as_slice()));
+        assert!(environment.records.get(&txn, b"bob").unwrap().is_some());
+    }
+
+    #[test]
+    fn damage_is_told_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path(), MAP).unwrap());
+        fs::write(directory.path().join("data.mdb"), [1; 9000]).unwrap();
+        let error = open(directory.path(), MAP).err().unwrap();
+        assert!(matches!(error, OpenError::UsersDamaged { .. }), "{error:?}");
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    }
+}

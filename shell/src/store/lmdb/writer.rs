@@ -1,0 +1,425 @@
+//! The thread that owns `live/`: it takes batches from the queue, applies each in one transaction, then answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use session_core::ledger::Command;
+use session_core::{Cause, Outcome};
+
+use super::batch::{self, Applied, Failure, Rule};
+use super::environment::{Environment, Keeper};
+use super::queue::{self, Queue, Submitted, Taken};
+use super::seldom::Seldom;
+use super::sweep::{Step, Sweep};
+use super::users::Notes;
+
+/// How many commands one transaction applies, at most.
+const BATCH: usize = 1024;
+
+/// How many records the sweep looks at beside a batch of commands, and how many when there are none.
+const SWEEP_BUSY: usize = 32;
+const SWEEP_IDLE: usize = 256;
+
+/// How long the sweep rests after a step, and after one that failed.
+const SWEEP_PAUSE: Duration = Duration::from_millis(2);
+const SWEEP_RETRY: Duration = Duration::from_secs(1);
+
+/// Owns the environment of `live/`.
+pub(super) struct Writer {
+    queue: Arc<Queue>,
+    live: Keeper,
+    rule: Rule,
+    notes: Notes,
+    sweep: Sweep,
+    /// When its next step is due.
+    sweep_at: Instant,
+    /// How many commands one transaction applies, at most.
+    batch: usize,
+    log: Seldom,
+}
+
+impl Writer {
+    pub(super) fn new(queue: Arc<Queue>, mut live: Keeper, rule: Rule, notes: Notes) -> Self {
+        let batch = live.environment().map_or(BATCH, batch_for);
+        let (sweep, sweep_at) = (Sweep::Start, Instant::now());
+        Self { queue, live, rule, notes, sweep, sweep_at, batch, log: Seldom::default() }
+    }
+
+    /// Serves the queue until it is closed and empty.
+    pub(super) fn run(mut self) {
+        let abandon = Abandon(Arc::clone(&self.queue));
+        let mut commands = VecDeque::new();
+        loop {
+            let patience = (self.sweep != Sweep::Over).then(|| self.sweep_at.saturating_duration_since(Instant::now()));
+            match abandon.0.take(&mut commands, self.batch, patience) {
+                Taken::Batch | Taken::Nothing => self.serve(&mut commands),
+                Taken::Closed => return,
+            }
+        }
+    }
+
+    /// Applies the commands, answers them and takes them out. A step of the sweep goes with them if it is due.
+    fn serve(&mut self, commands: &mut VecDeque<Submitted>) {
+        let now = Instant::now();
+        let is_due = self.sweep != Sweep::Over && now >= self.sweep_at;
+        if is_due {
+            self.sweep_at = now + SWEEP_RETRY;
+        }
+        let Some(live) = self.live.environment() else {
+            queue::reject(commands.drain(..), Cause::Failed);
+            return;
+        };
+        let asked: Vec<&Command> = commands.iter().map(|(command, _)| command).collect();
+        let records = if asked.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
+        let step = is_due.then_some(Step { from: &self.sweep, records });
+        let outcomes = match batch::apply(live, self.rule, &asked, None, step) {
+            Ok(applied) => self.accept(applied),
+            Err(Failure::NotApplied(error)) => {
+                let cause = cause_of(&error);
+                self.complain(&error, "a batch was not applied, once more without its acquires");
+                self.retry(&asked, cause)
+            }
+            Err(Failure::InDoubt(error, outcomes)) => self.doubt(&error, outcomes),
+        };
+        for ((command, done), outcome) in commands.drain(..).zip(outcomes) {
+            done.answer(outcome);
+            if let (Command::Acquire { user, at, .. }, Outcome::Granted { connections: 1 }) = (command, outcome) {
+                self.notes.note(user, at);
+            }
+        }
+    }
+
+    /// Gives slots back even where none can be taken: in a full map, above all.
+    fn retry(&mut self, asked: &[&Command], cause: Cause) -> Vec<Outcome> {
+        // Without the sweep, which may be what failed.
+        let Some(live) = self.live.environment() else { return vec![Outcome::Rejected(Cause::Failed); asked.len()] };
+        match batch::apply(live, self.rule, asked, Some(cause), None) {
+            Ok(applied) => self.accept(applied),
+            Err(Failure::NotApplied(error)) => {
+                self.complain(&error, "a batch was not applied, its commands are rejected");
+                self.live.check();
+                vec![Outcome::Rejected(cause_of(&error)); asked.len()]
+            }
+            Err(Failure::InDoubt(error, outcomes)) => self.doubt(&error, outcomes),
+        }
+    }
+
+    fn accept(&mut self, applied: Applied) -> Vec<Outcome> {
+        if let Some(sweep) = applied.sweep {
+            self.sweep = sweep;
+            self.sweep_at = Instant::now() + SWEEP_PAUSE;
+        }
+        if let Some(error) = applied.unreadable {
+            self.complain(&error, "a user's record cannot be read, the user is refused");
+        }
+        applied.outcomes
+    }
+
+    fn doubt(&mut self, error: &heed::Error, outcomes: Vec<Outcome>) -> Vec<Outcome> {
+        self.complain(error, "a commit failed, nobody knows whether it was applied");
+        self.live.check();
+        outcomes
+    }
+
+    fn complain(&mut self, error: &dyn std::error::Error, what: &str) {
+        if let Some(held_back) = self.log.pass() {
+            tracing::error!(%error, held_back, "{what}");
+        }
+    }
+}
+
+/// Bounds the batch in a small map, so that the tenth that is kept for releases is enough for them.
+///
+/// LMDB copies what it changes: for one record that is the path to it from the root, a neighbour to merge with and the
+/// list of free pages, eight pages at most. It cannot reuse what the last transaction gave up, so two batches must fit.
+fn batch_for(environment: &Environment) -> usize {
+    const PAGES: usize = 8;
+    (environment.map_pages() / 10 / 2 / PAGES).clamp(1, BATCH)
+}
+
+fn cause_of(error: &heed::Error) -> Cause {
+    match error {
+        heed::Error::Mdb(heed::MdbError::MapFull) => Cause::Full,
+        heed::Error::Mdb(_)
+        | heed::Error::Io(_)
+        | heed::Error::Encoding(_)
+        | heed::Error::Decoding(_)
+        | heed::Error::EnvAlreadyOpened => Cause::Failed,
+    }
+}
+
+/// Sees to it that nobody queues for a writer that is gone, should it panic.
+struct Abandon(Arc<Queue>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use session_core::UserRecord;
+
+    use super::super::environment::{DATA_FILE, Durability, faults};
+    use super::super::testing::{
+        Answers, NODE, OTHER_NODE, acquire, acquire_for, config, found, granted, lookup, release,
+    };
+    use super::super::users;
+    use super::*;
+
+    /// A writer on the test's own thread.
+    fn writer(directory: &Path, node: session_core::NodeId) -> Writer {
+        let config = config(directory);
+        let keeper = |name: &str| {
+            let directory = directory.join(name);
+            std::fs::create_dir_all(&directory).unwrap();
+            Keeper::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
+        };
+        let (notes, _) = users::recorder(keeper("users"));
+        let rule = Rule { node, limit: config.limit };
+        Writer::new(Arc::new(Queue::new(8)), keeper("live"), rule, notes)
+    }
+
+    /// The same with a map of 1 MiB.
+    fn small_writer(directory: &Path, node: session_core::NodeId) -> Writer {
+        let mut writer = writer(directory, node);
+        let small = directory.join("small");
+        std::fs::create_dir_all(&small).unwrap();
+        writer.live = Keeper::open(&small, 1 << 20, Durability::Unsynced).unwrap();
+        writer.batch = writer.live.environment().map(batch_for).unwrap();
+        writer
+    }
+
+    fn fail_next_commit() {
+        faults::NEXT_COMMIT.set(Some(heed::Error::Io(std::io::ErrorKind::StorageFull.into())));
+    }
+
+    /// Serves the commands as one batch.
+    fn serve(writer: &mut Writer, commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
+        let answers = Answers::default();
+        let mut batch = commands.into_iter().map(|command| (command, answers.done())).collect();
+        writer.serve(&mut batch);
+        assert!(batch.is_empty());
+        answers.now()
+    }
+
+    fn put(writer: &mut Writer, key: &str, bytes: &[u8]) {
+        let environment = writer.live.environment().unwrap();
+        let mut txn = environment.write().unwrap();
+        environment.records.put(&mut txn, key.as_bytes(), bytes).unwrap();
+        environment.commit(txn).unwrap();
+    }
+
+    fn bytes(writer: &mut Writer, key: &str) -> Option<Vec<u8>> {
+        let environment = writer.live.environment().unwrap();
+        let txn = environment.write().unwrap();
+        environment.records.get(&txn, key.as_bytes()).unwrap().map(<[u8]>::to_vec)
+    }
+
+    /// Takes steps of the sweep until it is over, and says how many.
+    fn sweep(writer: &mut Writer) -> usize {
+        for steps in 0..100_000 {
+            if writer.sweep == Sweep::Over {
+                return steps;
+            }
+            writer.sweep_at = Instant::now();
+            serve(writer, []);
+        }
+        panic!("the sweep comes to an end");
+    }
+
+    #[test]
+    fn a_batch_is_applied_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        let outcomes = serve(
+            &mut writer,
+            [
+                acquire("ada", 1),
+                acquire("ada", 2),
+                acquire("ada", 3),
+                acquire("bob", 4),
+                release("ada", 1),
+                acquire("ada", 3),
+                lookup("ada", 3),
+                release("bob", 4),
+            ],
+        );
+        let released = Outcome::Released;
+        let expected = [granted(1), granted(2), Outcome::Denied, granted(1), released, granted(2), found(2), released];
+        assert_eq!(outcomes, expected);
+        assert_eq!(bytes(&mut writer, "bob"), None);
+        let ada = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
+        let sessions: Vec<_> = ada.slots().iter().map(|slot| slot.session.number()).collect();
+        assert_eq!(sessions, [2, 3]);
+    }
+
+    #[test]
+    fn an_empty_record_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        serve(&mut writer, [acquire("ada", 1)]);
+        assert!(bytes(&mut writer, "ada").is_some());
+        serve(&mut writer, [release("ada", 1)]);
+        assert_eq!(bytes(&mut writer, "ada"), None);
+    }
+
+    #[test]
+    fn a_batch_that_changes_nothing_writes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        serve(&mut writer, [acquire("ada", 1)]);
+        fail_next_commit();
+        let outcomes = serve(&mut writer, [lookup("ada", 1), acquire("ada", 1), acquire("bob", 2), release("bob", 2)]);
+        assert_eq!(outcomes, [found(1), granted(1), granted(1), Outcome::Released]);
+        assert!(faults::NEXT_COMMIT.take().is_some(), "there was no commit");
+    }
+
+    #[test]
+    fn after_a_failed_commit_what_was_to_be_written_is_unknown() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        serve(&mut writer, [acquire("ada", 1), acquire("bob", 2)]);
+        put(&mut writer, "eve", &[9]);
+        fail_next_commit();
+        let outcomes = serve(
+            &mut writer,
+            [
+                acquire("ada", 3),
+                acquire("ada", 4),
+                lookup("bob", 2),
+                release("bob", 9),
+                acquire("eve", 5),
+                acquire("joe", 6),
+            ],
+        );
+        let (unknown, failed) = (Outcome::Unknown, Outcome::Rejected(Cause::Failed));
+        assert_eq!(outcomes, [unknown, unknown, found(1), Outcome::Released, failed, unknown]);
+        assert_eq!(serve(&mut writer, [lookup("ada", 1), acquire("ada", 3)]), [found(1), granted(2)]);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_applied_without_its_acquires() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = small_writer(directory.path(), NODE);
+        let (full, released) = (Outcome::Rejected(Cause::Full), Outcome::Released);
+        serve(&mut writer, [acquire("ada", 1), acquire("bob", 2)]);
+        let many = (0..5000).map(|number| acquire(&format!("{number:0>250}"), number));
+        let mut outcomes = serve(&mut writer, many.chain([release("ada", 1), lookup("bob", 2)]));
+        assert_eq!(outcomes.split_off(5000), [released, found(1)]);
+        assert_eq!(outcomes, [full; 5000]);
+        assert_eq!(bytes(&mut writer, "ada"), None);
+
+        // The same when only the commit finds that it does not fit.
+        faults::NEXT_COMMIT.set(Some(heed::Error::Mdb(heed::MdbError::MapFull)));
+        assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 2)]), [full, released]);
+        assert_eq!(bytes(&mut writer, "bob"), None);
+    }
+
+    #[test]
+    fn a_broken_environment_is_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        serve(&mut writer, [acquire("ada", 1)]);
+        writer.live.break_down();
+        assert_eq!(serve(&mut writer, [acquire("ada", 2), acquire("ada", 3)]), [granted(2), Outcome::Denied]);
+    }
+
+    #[test]
+    fn while_the_environment_does_not_open_all_is_rejected() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        serve(&mut writer, [acquire("ada", 1)]);
+        writer.live.break_down();
+        let (data, aside) = (directory.path().join("live").join(DATA_FILE), directory.path().join("aside"));
+        std::fs::rename(&data, &aside).unwrap();
+        let failed = Outcome::Rejected(Cause::Failed);
+        assert_eq!(serve(&mut writer, [acquire("ada", 2), release("ada", 1), lookup("ada", 1)]), [failed; 3]);
+        std::fs::rename(&aside, &data).unwrap();
+        writer.live.break_down();
+        assert_eq!(serve(&mut writer, [lookup("ada", 1)]), [found(1)]);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        writer.sweep = Sweep::Over;
+        put(&mut writer, "ada", &[9]);
+        let failed = Outcome::Rejected(Cause::Failed);
+        let outcomes = serve(&mut writer, [acquire("ada", 1), release("ada", 1), lookup("ada", 1), acquire("bob", 2)]);
+        assert_eq!(outcomes, [failed, failed, failed, granted(1)]);
+        assert_eq!(bytes(&mut writer, "ada"), Some(vec![9]));
+    }
+
+    #[test]
+    fn the_sweep_removes_what_dead_nodes_left_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut dead = writer(directory.path(), OTHER_NODE);
+        for number in 0..1000 {
+            serve(&mut dead, [acquire_for(&format!("user {number}"), OTHER_NODE.session(number))]);
+        }
+        put(&mut dead, "user 500", &[9]);
+        drop(dead);
+        let mut writer = writer(directory.path(), NODE);
+        writer.sweep_at += Duration::from_secs(1000);
+        assert_eq!(serve(&mut writer, [acquire("user 7", 1), acquire("new", 2)]), [granted(1), granted(1)]);
+        let steps = sweep(&mut writer);
+        assert!((3..=5).contains(&steps), "1001 records in {steps} steps");
+        assert_eq!(writer.live.environment().unwrap().entries(), 2);
+        assert_eq!(serve(&mut writer, [lookup("user 7", 1), lookup("new", 2)]), [found(1), found(1)]);
+    }
+
+    #[test]
+    fn a_map_that_dead_nodes_have_filled_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut dead = small_writer(directory.path(), OTHER_NODE);
+        let mut number = 0;
+        let name = |number: u64| format!("{:0>250}", number * 7919 % 100_003);
+        while serve(&mut dead, [acquire_for(&name(number), OTHER_NODE.session(number))]) == [granted(1)] {
+            number += 1;
+        }
+        drop(dead);
+        let mut writer = small_writer(directory.path(), NODE);
+        writer.sweep_at += Duration::from_secs(1000);
+        let full = Outcome::Rejected(Cause::Full);
+        assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [full]);
+        let steps = sweep(&mut writer);
+        assert!(steps > 0, "{number} records in {steps} steps");
+        assert_eq!(writer.live.environment().unwrap().entries(), 0);
+        assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [granted(1)]);
+    }
+
+    #[test]
+    fn a_step_that_was_not_committed_is_taken_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut dead = writer(directory.path(), OTHER_NODE);
+        serve(&mut dead, [acquire_for("ada", OTHER_NODE.session(1))]);
+        drop(dead);
+        let mut writer = writer(directory.path(), NODE);
+        fail_next_commit();
+        serve(&mut writer, []);
+        assert_eq!(writer.sweep, Sweep::Start);
+        assert!(bytes(&mut writer, "ada").is_some());
+        sweep(&mut writer);
+        assert_eq!(bytes(&mut writer, "ada"), None);
+    }
+
+    #[test]
+    fn a_writer_that_panics_leaves_nobody_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = writer(directory.path(), NODE);
+        let queue = Arc::clone(&writer.queue);
+        let answers = Answers::default();
+        queue.push(acquire("ada", 1), crate::store::Done::new(|_| panic!("an answer that panics, on purpose")));
+        queue.push(acquire("ada", 2), answers.done());
+        assert!(std::thread::spawn(move || writer.run()).join().is_err());
+        assert_eq!(answers.next(), Outcome::Unknown);
+        queue.push(acquire("ada", 3), answers.done());
+        assert_eq!(answers.next(), Outcome::Rejected(Cause::Failed));
+    }
+}
