@@ -1,2 +1,59 @@
-//! placeholder until the next commit
-fn main() {}
+//! Holds sessions of one user against a server, and prints what happens to them.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, value_parser};
+use session_core::UserId;
+use shell::client::{Format, Options, Plan, Printer, Url, Verdict, hold, interrupts};
+
+const AFTER_HELP: &str = "\
+Ctrl-C or SIGTERM says BYE on every session and waits for the answer; the second one ends at once.\n
+Exit codes:
+  0  every session ended with BYE
+  1  the output cannot be written, or signals cannot be caught
+  2  wrong usage
+  3  a session was refused because the user has reached the connection limit
+  4  a session was lost: the server cannot be reached, closed the connection or refused for another reason";
+
+/// Holds sessions of one user until Ctrl-C, and prints each event as it arrives
+#[derive(Parser)]
+#[command(name = "client", version, after_help = AFTER_HELP)]
+struct Arguments {
+    /// The server, a ws:// URL
+    #[arg(long, env = "SESSIONS_URL", default_value = "ws://localhost:3000")]
+    url: Url,
+    /// The user to authenticate as, 1 to 256 bytes
+    #[arg(long, env = "SESSIONS_USER", default_value = "testuser", value_parser = UserId::parse)]
+    user: UserId,
+    /// How many sessions to hold, 1 to 10000; those granted are held even if others are refused
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=10_000))]
+    connections: u16,
+    /// Print each event as a line of JSON, {"connection":1,"type":"HELLO","payload":"message from server"}
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+    /// Print no events, only errors
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(verdict) => verdict.into(),
+        Err(error) => {
+            drop(writeln!(io::stderr(), "error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Arguments { url, user, connections, json, quiet }: Arguments) -> Result<Verdict> {
+    let told = if json { Format::Json } else { Format::Words };
+    let format = if quiet { Format::Quiet } else { told };
+    let plan = Plan { url, user, connections, options: Options::default() };
+    let interrupts = interrupts().context("cannot catch Ctrl-C and SIGTERM")?;
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let printer = Printer::new(format, &mut out, &mut err);
+    smol::block_on(hold(&plan, printer, interrupts)).context("cannot write to standard output")
+}

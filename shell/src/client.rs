@@ -1,0 +1,41 @@
+//! A client of the server: for programs, for tests, and for the `client` binary.
+//!
+//! - [`Connection`]: one WebSocket, from its handshake to its close.
+//! - [`User`]: one user and the connections held for it, any number, of any number of users.
+//! - [`hold`](hold()): what the binary does: holds sessions and prints what happens until it is told to leave.
+//!
+//! Everything runs on smol and is bounded by [`Options`], but for waiting for the server to say something by itself.
+//!
+//! ```no_run
+//! use shell::client::{Error, Url, User};
+//!
+//! # fn main() -> Result<(), Error> {
+//! let url: Url = "ws://localhost:3000".parse()?;
+//! smol::block_on(async {
+//!     let mut ada = User::new(&url, "ada");
+//!     for held in 1..=3 {
+//!         assert_eq!(ada.connect().await?.connections, held);
+//!     }
+//!     assert!(matches!(ada.connect().await, Err(Error::LimitReached { .. })));
+//!     ada.disconnect().await?;
+//!     ada.connect().await?;
+//!     Ok(())
+//! })
+//! # }
+//! ```
+
+mod user;
+mod connection;
+mod url;
+mod error;
+mod hold;
+mod printer;
+#[cfg(test)]
+mod fake_server;
+
+pub use connection::{Connection, Event, Options};
+pub use error::Error;
+pub use hold::{Plan, Verdict, hold, interrupts};
+pub use printer::{Format, Printer};
+pub use url::Url;
+pub use user::User;

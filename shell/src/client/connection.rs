@@ -1,0 +1,418 @@
+//! One WebSocket, as its client sees it.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
+use async_tungstenite::tungstenite::{self, error::ProtocolError};
+use async_tungstenite::{WebSocketStream, client_async_with_config};
+use futures_util::{SinkExt as _, StreamExt as _};
+use session_core::{Credential, Refusal, Reply, Request, User};
+use smol::Timer;
+use smol::future::{or, poll_once};
+use smol::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
+
+use super::{Error, Url};
+
+/// A WebSocket that the server has greeted.
+///
+/// Pings are answered while something of it is awaited, and only then: a connection left alone for longer than the
+/// server's patience (40 s by default) counts as dead there. Dropping it drops the socket without a BYE.
+#[derive(Debug)]
+pub struct Connection {
+    socket: WebSocketStream<TcpStream>,
+    reply_timeout: Duration,
+}
+
+/// How long a client waits. Each default is 10 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// From resolving the server's name to its HELLO.
+    pub connect_timeout: Duration,
+    /// From a request to its reply.
+    pub reply_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(10), reply_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// What the server says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A message of the protocol.
+    Reply(Reply),
+    /// A message this version does not understand, as it came.
+    Unknown(String),
+    /// A close frame, the last thing it says.
+    Closed {
+        /// The close code (RFC 6455 §7.4), 1005 if the frame has none.
+        code: u16,
+        /// The frame's words.
+        words: String,
+    },
+}
+
+impl Connection {
+    /// Connects and waits for the server's HELLO, with the default [`Options`].
+    ///
+    /// # Errors
+    /// As [`Connection::open_with`].
+    pub async fn open(url: &Url) -> Result<Self, Error> {
+        Self::open_with(url, Options::default()).await
+    }
+
+    /// Connects, trying every address of the host in turn, and waits for the server's HELLO.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Handshake`], [`Error::TimedOut`]; and from here on, like every other method,
+    /// [`Error::Closed`], [`Error::Lost`] and [`Error::Unexpected`].
+    pub async fn open_with(url: &Url, options: Options) -> Result<Self, Error> {
+        let patience = Patience::new(options.connect_timeout);
+        let stream = patience.wait_for("TCP connection", connect(url)).await?;
+        let socket = patience.wait_for("WebSocket handshake", shake_hands(url, stream)).await?;
+        let mut connection = Self { socket, reply_timeout: options.reply_timeout };
+        let greeting = patience.wait_for("HELLO", connection.next_reply()).await?;
+        if greeting == Reply::Hello { Ok(connection) } else { Err(unexpected("HELLO", &greeting)) }
+    }
+
+    /// Asks for a slot for `user`. The answer is the user with the slots held, this one included.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::Complaint`] when there is a slot already. After each
+    /// of them the connection is as good as before.
+    pub async fn authenticate(&mut self, user: &str) -> Result<User, Error> {
+        let request = Request::Authenticate(Credential::new(user));
+        match self.ask(&request, "answer to AUTHENTICATE").await? {
+            Reply::AuthenticateSuccess(user) => Ok(user),
+            Reply::AuthenticateFailure(Refusal::LimitReached) => Err(Error::LimitReached { user: user.into() }),
+            Reply::AuthenticateFailure(refusal) => Err(Error::Refused { user: user.into(), refusal }),
+            Reply::Error(complaint) => Err(Error::Complaint(complaint)),
+            other @ (Reply::Hello | Reply::ByeSuccess | Reply::CheckConnectionsSuccess(_)) => {
+                Err(unexpected("answer to AUTHENTICATE", &other))
+            }
+        }
+    }
+
+    /// Asks who the session's user is and how many slots that user holds.
+    ///
+    /// # Errors
+    /// [`Error::Complaint`] before a successful [`Connection::authenticate`], or when the store does not answer.
+    pub async fn check_connections(&mut self) -> Result<User, Error> {
+        match self.ask(&Request::CheckConnections, "answer to CHECK_CONNECTIONS").await? {
+            Reply::CheckConnectionsSuccess(user) => Ok(user),
+            Reply::Error(complaint) => Err(Error::Complaint(complaint)),
+            other @ (Reply::Hello
+            | Reply::ByeSuccess
+            | Reply::AuthenticateSuccess(_)
+            | Reply::AuthenticateFailure(_)) => Err(unexpected("answer to CHECK_CONNECTIONS", &other)),
+        }
+    }
+
+    /// Gives the slot back: says BYE, waits for BYE_SUCCESS and for the server to close.
+    ///
+    /// # Errors
+    /// Only those of a lost connection. The slot comes back then too, once the server notices.
+    pub async fn bye(mut self) -> Result<(), Error> {
+        let patience = Patience::new(self.reply_timeout);
+        let farewell = async {
+            self.feed(Request::Bye.encode()).await?;
+            // Answers to what was asked before it come first.
+            while self.next_reply().await? != Reply::ByeSuccess {}
+            Ok(())
+        };
+        patience.wait_for("BYE_SUCCESS", farewell).await?;
+        // An end without a close frame will do as well: the slot is given back.
+        let end = async {
+            while let Some(Ok(_)) = self.socket.next().await {}
+            Ok(())
+        };
+        patience.wait_for("close after BYE_SUCCESS", end).await
+    }
+
+    /// Sends a text message, whatever it says. The answer, if any, is for [`Connection::next_event`].
+    ///
+    /// # Errors
+    /// [`Error::Lost`], or [`Error::TimedOut`] when the server does not read.
+    pub async fn send_text(&mut self, text: impl Into<String>) -> Result<(), Error> {
+        let patience = Patience::new(self.reply_timeout);
+        patience.wait_for("end of a message being sent", self.feed(text.into())).await
+    }
+
+    /// Waits, for ever if need be, for the next thing the server says, and answers pings meanwhile.
+    ///
+    /// It may be dropped at any time and loses nothing.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub async fn next_event(&mut self) -> Result<Event, Error> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    return Ok(Reply::parse(&text).map_or_else(|_| Event::Unknown(text.to_string()), Event::Reply));
+                }
+                Some(Ok(Message::Binary(bytes))) => {
+                    return Ok(Event::Unknown(String::from_utf8_lossy(&bytes).into_owned()));
+                }
+                // Tungstenite answers a ping when it is next asked to read.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Ok(Message::Close(frame))) => {
+                    // Our close frame in answer. Tried once and not awaited, so that being dropped here cannot lose
+                    // the event; few bytes always fit.
+                    let _sent: Option<Result<(), tungstenite::Error>> = poll_once(self.socket.flush()).await;
+                    return Ok(closed(frame));
+                }
+                Some(Err(error)) => return Err(lost(&error)),
+                None => return Err(Error::Lost("it was closed before".into())),
+            }
+        }
+    }
+
+    async fn ask(&mut self, request: &Request, awaited: &'static str) -> Result<Reply, Error> {
+        let patience = Patience::new(self.reply_timeout);
+        let exchange = async {
+            self.feed(request.encode()).await?;
+            self.next_reply().await
+        };
+        patience.wait_for(awaited, exchange).await
+    }
+
+    async fn feed(&mut self, text: String) -> Result<(), Error> {
+        self.socket.send(Message::text(text)).await.map_err(|error| lost(&error))
+    }
+
+    /// The next message this version understands. Others may be there for clients that know more.
+    async fn next_reply(&mut self) -> Result<Reply, Error> {
+        loop {
+            match self.next_event().await? {
+                Event::Reply(reply) => return Ok(reply),
+                Event::Unknown(_) => {}
+                Event::Closed { code, words } => return Err(Error::Closed { code, words }),
+            }
+        }
+    }
+}
+
+/// How long is left to wait.
+struct Patience {
+    after: Duration,
+    until: Instant,
+}
+
+impl Patience {
+    fn new(after: Duration) -> Self {
+        Self { after, until: Instant::now() + after }
+    }
+
+    async fn wait_for<T>(
+        &self,
+        awaited: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let late = async {
+            Timer::at(self.until).await;
+            Err(Error::TimedOut { awaited, after: self.after })
+        };
+        or(work, late).await
+    }
+}
+
+async fn connect(url: &Url) -> Result<TcpStream, Error> {
+    // A server that vanished without a word is noticed after a minute: half of it idle, then three probes.
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
+    let connected = async {
+        let stream = TcpStream::connect((url.host(), url.port())).await?;
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(stream)
+    };
+    connected.await.map_err(|why| Error::Unreachable { url: Box::new(url.clone()), why })
+}
+
+async fn shake_hands(url: &Url, stream: TcpStream) -> Result<WebSocketStream<TcpStream>, Error> {
+    /// Allocated for as long as the connection lives. Messages are short.
+    const READ_BUFFER_BYTES: usize = 2 * 1024;
+    /// Many times what a server of this protocol says at once.
+    const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        // Every message leaves at once.
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
+    match client_async_with_config(url.uri(), stream, Some(config)).await {
+        Ok((socket, _response)) => Ok(socket),
+        Err(error) => Err(Error::Handshake { url: Box::new(url.clone()), why: refusal_of_handshake(&error) }),
+    }
+}
+
+fn refusal_of_handshake(error: &tungstenite::Error) -> String {
+    if let tungstenite::Error::Http(response) = error {
+        format!("it answered HTTP {}", response.status())
+    } else {
+        error.to_string()
+    }
+}
+
+fn lost(error: &tungstenite::Error) -> Error {
+    Error::Lost(if let tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) = error {
+        "the server went away without a word".into()
+    } else {
+        error.to_string()
+    })
+}
+
+fn closed(frame: Option<CloseFrame>) -> Event {
+    /// RFC 6455 §7.1.5: what a close frame without a code counts as.
+    const NO_CODE: u16 = 1005;
+
+    frame.map_or_else(
+        || Event::Closed { code: NO_CODE, words: String::new() },
+        |CloseFrame { code, reason }| Event::Closed { code: code.into(), words: reason.to_string() },
+    )
+}
+
+fn unexpected(awaited: &'static str, said: &Reply) -> Error {
+    Error::Unexpected { awaited, said: said.encode() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_server::{Listener, bounded};
+    use super::*;
+    use session_core::{Complaint, UserId};
+
+    fn ada(connections: u32) -> User {
+        User { id: UserId::parse("ada").expect("a good id"), connections }
+    }
+
+    #[test]
+    fn a_session_from_hello_to_close() {
+        bounded(async |listener: Listener| {
+            let client = async {
+                let mut connection = Connection::open(&listener.url()).await?;
+                assert_eq!(connection.authenticate("ada").await?, ada(1));
+                assert_eq!(connection.check_connections().await?, ada(2));
+                connection.bye().await
+            };
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+                assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("ada"))));
+                peer.say(&Reply::AuthenticateSuccess(ada(1))).await;
+                assert_eq!(peer.hear().await, Some(Request::CheckConnections));
+                peer.say_text(r#"{"type":"NEWS","payload":"of a later version"}"#).await;
+                peer.say(&Reply::CheckConnectionsSuccess(ada(2))).await;
+                assert_eq!(peer.hear().await, Some(Request::Bye));
+                peer.say(&Reply::ByeSuccess).await;
+                peer.close(1000, "Goodbye").await;
+                assert_eq!(peer.hear().await, None, "the close is answered");
+            };
+            let (ended, ()) = smol::future::zip(client, server).await;
+            ended.expect("all went well");
+        });
+    }
+
+    #[test]
+    fn refusals_are_told_apart_and_leave_the_connection_as_it_was() {
+        bounded(async |listener: Listener| {
+            let client = async {
+                let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
+                let error = connection.authenticate("ada").await.expect_err("the limit");
+                assert!(matches!(&error, Error::LimitReached { user } if user == "ada"), "{error}");
+                let error = connection.authenticate("").await.expect_err("no user");
+                assert!(matches!(&error, Error::Refused { refusal: Refusal::StoreSilent, .. }), "{error}");
+                let error = connection.check_connections().await.expect_err("not authenticated");
+                assert!(matches!(error, Error::Complaint(Complaint::NotAuthenticated)), "{error}");
+            };
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+                for answer in [
+                    Reply::AuthenticateFailure(Refusal::LimitReached),
+                    Reply::AuthenticateFailure(Refusal::StoreSilent),
+                    Reply::Error(Complaint::NotAuthenticated),
+                ] {
+                    peer.hear().await;
+                    peer.say(&answer).await;
+                }
+            };
+            smol::future::zip(client, server).await;
+        });
+    }
+
+    #[test]
+    fn events_are_messages_known_and_unknown_then_the_close_and_pings_are_answered_meanwhile() {
+        bounded(async |listener: Listener| {
+            let client = async {
+                let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
+                connection.send_text("anything").await.expect("an open connection");
+                assert_eq!(connection.next_event().await.ok(), Some(Event::Reply(Reply::Error(Complaint::NotJson))));
+                assert_eq!(connection.next_event().await.ok(), Some(Event::Unknown("hm".into())));
+                let closed = Event::Closed { code: 4408, words: "Peer was silent for too long".into() };
+                assert_eq!(connection.next_event().await.ok(), Some(closed));
+                assert!(matches!(connection.next_event().await, Err(Error::Lost(_))));
+            };
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+                assert_eq!(peer.hear_text().await.as_deref(), Some("anything"));
+                peer.say(&Reply::Error(Complaint::NotJson)).await;
+                peer.ping().await;
+                peer.say_text("hm").await;
+                peer.close(4408, "Peer was silent for too long").await;
+            };
+            smol::future::zip(client, server).await;
+        });
+    }
+
+    #[test]
+    fn a_server_without_a_word_times_out_and_one_that_leaves_is_lost() {
+        bounded(async |listener: Listener| {
+            let hasty = Options { connect_timeout: Duration::from_millis(20), ..Options::default() };
+            let error = Connection::open_with(&listener.url(), hasty).await.expect_err("nobody accepts");
+            assert!(matches!(error, Error::TimedOut { awaited: "WebSocket handshake", .. }), "{error}");
+        });
+        bounded(async |listener: Listener| {
+            let url = listener.url();
+            let server = async { drop(listener.accept().await) };
+            let (opened, ()) = smol::future::zip(Connection::open(&url), server).await;
+            assert!(matches!(opened, Err(Error::Lost(_))), "{opened:?}");
+        });
+    }
+
+    #[test]
+    fn a_server_that_greets_with_a_close_says_why() {
+        bounded(async |listener: Listener| {
+            let url = listener.url();
+            let server = async { listener.accept().await.close(1013, "Try again").await };
+            let (opened, ()) = smol::future::zip(Connection::open(&url), server).await;
+            assert!(matches!(opened, Err(Error::Closed { code: 1013, .. })), "{opened:?}");
+        });
+    }
+
+    #[test]
+    fn what_is_no_websocket_says_what_it_answered() {
+        bounded(async |listener: Listener| {
+            let url = listener.url();
+            let (opened, ()) = smol::future::zip(Connection::open(&url), listener.answer_http("503 No room")).await;
+            let error = opened.expect_err("no WebSocket");
+            assert!(error.to_string().contains("it answered HTTP 503 Service Unavailable"), "{error}");
+        });
+    }
+
+    #[test]
+    fn nobody_there_is_unreachable() {
+        bounded(async |listener: Listener| {
+            let url = listener.url();
+            drop(listener);
+            let opened = Connection::open(&url).await;
+            assert!(matches!(opened, Err(Error::Unreachable { .. })), "{opened:?}");
+        });
+    }
+}

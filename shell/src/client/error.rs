@@ -1,0 +1,131 @@
+//! What goes wrong for a client.
+
+use std::io;
+use std::time::Duration;
+
+use session_core::{Complaint, Refusal};
+use thiserror::Error;
+
+use super::Url;
+
+/// Why a client did not get what it asked for.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Not the URL of a server.
+    #[error("bad URL {url:?}: {why}; write it as in ws://localhost:3000")]
+    BadUrl {
+        /// What was given.
+        url: String,
+        /// The rule it breaks.
+        why: String,
+    },
+    /// There is no TCP connection to be had.
+    #[error("cannot reach {url}: {why}; {}", remedy(.why))]
+    Unreachable {
+        /// The server.
+        url: Box<Url>,
+        /// What the operating system says.
+        why: io::Error,
+    },
+    /// Something listens there, but it did not open a WebSocket.
+    #[error("no WebSocket at {url}: {why}; check that the URL is that of a session server")]
+    Handshake {
+        /// The server.
+        url: Box<Url>,
+        /// What it did instead, as in `it answered HTTP 503 Service Unavailable`.
+        why: String,
+    },
+    /// The user holds as many sessions as the limit allows.
+    #[error("user {user:?} has reached the connection limit; end another session of this user first")]
+    LimitReached {
+        /// Who was refused.
+        user: String,
+    },
+    /// `AUTHENTICATE` was refused for any other reason.
+    #[error("user {user:?} was refused: {refusal}")]
+    Refused {
+        /// Who was refused.
+        user: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The server answered with an `ERROR`.
+    #[error("the server would not do that: {0}")]
+    Complaint(Complaint),
+    /// The server answered something that is no answer to what was asked.
+    #[error("waiting for {awaited}, the server said {said}; client and server do not speak the same protocol")]
+    Unexpected {
+        /// What was waited for.
+        awaited: &'static str,
+        /// What came.
+        said: String,
+    },
+    /// The server closed the connection.
+    #[error("the server closed the connection: {code} {words}{}", advice(*.code))]
+    Closed {
+        /// The close code (RFC 6455 §7.4), 1005 if the close frame had none.
+        code: u16,
+        /// The close frame's words.
+        words: String,
+    },
+    /// The connection broke without a close, or was used after its close.
+    #[error("the connection is lost: {0}; connect again")]
+    Lost(String),
+    /// The server did not do its part in time. The connection is out of step and good for nothing else.
+    #[error("no {awaited} within {after:?}; the server may be overloaded, try again later")]
+    TimedOut {
+        /// What was waited for.
+        awaited: &'static str,
+        /// How long.
+        after: Duration,
+    },
+    /// A user without connections was to be disconnected.
+    #[error("user {user:?} holds no connection; connect first")]
+    NotConnected {
+        /// Whose connection was asked for.
+        user: String,
+    },
+}
+
+fn remedy(why: &io::Error) -> &'static str {
+    /// Linux, the BSDs and macOS agree on these.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    match why.raw_os_error() {
+        Some(ENFILE | EMFILE) => "raise the limit of open files (ulimit -n)",
+        Some(_) | None => "check the URL and that the server is running",
+    }
+}
+
+/// The codes after which a client may come back by itself.
+fn advice(code: u16) -> &'static str {
+    match code {
+        1001 | 1011 | 1013 => "; try again in a while",
+        4408 => "; connect again",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_says_what_failed_and_what_to_do() {
+        let url: Box<Url> = Box::new("ws://localhost:1".parse().expect("a good URL"));
+        let refused = Error::Unreachable { url: url.clone(), why: io::ErrorKind::ConnectionRefused.into() };
+        assert_eq!(
+            refused.to_string(),
+            "cannot reach ws://localhost:1/: connection refused; check the URL and that the server is running"
+        );
+        let full = Error::Unreachable { url, why: io::Error::from_raw_os_error(24) };
+        assert!(full.to_string().ends_with("raise the limit of open files (ulimit -n)"), "{full}");
+        let closed = Error::Closed { code: 1001, words: "Server is shutting down".into() };
+        assert_eq!(
+            closed.to_string(),
+            "the server closed the connection: 1001 Server is shutting down; try again in a while"
+        );
+        let late = Error::TimedOut { awaited: "HELLO", after: Duration::from_secs(10) };
+        assert_eq!(late.to_string(), "no HELLO within 10s; the server may be overloaded, try again later");
+    }
+}

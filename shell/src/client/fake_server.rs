@@ -1,0 +1,131 @@
+//! A server for the client's tests: scripted with [`Peer`], or as small as a real one can be with [`Listener::serve`].
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::Bytes;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
+use async_tungstenite::{WebSocketStream, accept_async};
+use futures_util::StreamExt as _;
+use session_core::{Credential, Refusal, Reply, Request, User, UserId};
+use smol::LocalExecutor;
+use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use smol::net::{TcpListener, TcpStream};
+
+use super::Url;
+
+/// Runs a test on a fresh port, and not for ever.
+pub(super) fn bounded(test: impl AsyncFnOnce(Listener)) {
+    let late = async {
+        smol::Timer::after(Duration::from_secs(20)).await;
+        panic!("the test takes too long");
+    };
+    smol::block_on(smol::future::or(async { test(Listener::bind().await).await }, late));
+}
+
+pub(super) struct Listener(TcpListener);
+
+impl Listener {
+    async fn bind() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
+    }
+
+    pub(super) fn url(&self) -> Url {
+        let address = self.0.local_addr().expect("an address");
+        format!("ws://{address}").parse().expect("a good URL")
+    }
+
+    pub(super) async fn accept(&self) -> Peer {
+        let (stream, _) = self.0.accept().await.expect("a connection");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Peer(accept_async(stream).await.expect("a handshake"))
+    }
+
+    /// Answers one request with a status and nothing else.
+    pub(super) async fn answer_http(&self, status: &str) {
+        let (mut stream, _) = self.0.accept().await.expect("a connection");
+        let mut request = [0; 1024];
+        let _: usize = stream.read(&mut request).await.expect("a request");
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.expect("a reader");
+    }
+
+    /// Serves for ever, with one limit for all users together.
+    pub(super) async fn serve<T>(&self, limit: u32) -> T {
+        let held = Rc::new(Cell::new(0));
+        let sessions = LocalExecutor::new();
+        let accepting = async {
+            loop {
+                let peer = self.accept().await;
+                sessions.spawn(peer.serve(held.clone(), limit)).detach();
+            }
+        };
+        sessions.run(accepting).await
+    }
+}
+
+/// The server's end of one connection.
+pub(super) struct Peer(WebSocketStream<TcpStream>);
+
+impl Peer {
+    pub(super) async fn say(&mut self, reply: &Reply) {
+        self.say_text(&reply.encode()).await;
+    }
+
+    pub(super) async fn say_text(&mut self, text: &str) {
+        self.0.send(Message::text(text)).await.expect("a reader");
+    }
+
+    /// The next request, or none when the client has closed or left.
+    pub(super) async fn hear(&mut self) -> Option<Request> {
+        self.hear_text().await.map(|text| Request::parse(&text).expect("a good request"))
+    }
+
+    pub(super) async fn hear_text(&mut self) -> Option<String> {
+        match self.0.next().await {
+            Some(Ok(Message::Text(text))) => Some(text.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Pings and waits for the pong.
+    pub(super) async fn ping(&mut self) {
+        self.0.send(Message::Ping(Bytes::new())).await.expect("a reader");
+        assert!(matches!(self.0.next().await, Some(Ok(Message::Pong(_)))));
+    }
+
+    pub(super) async fn close(&mut self, code: u16, words: &'static str) {
+        let frame = CloseFrame { code: code.into(), reason: words.into() };
+        self.0.send(Message::Close(Some(frame))).await.expect("a reader");
+    }
+
+    async fn serve(mut self, held: Rc<Cell<u32>>, limit: u32) {
+        let mut user = None;
+        self.say(&Reply::Hello).await;
+        while let Some(request) = self.hear().await {
+            let known = |id: &UserId| User { id: id.clone(), connections: held.get() };
+            let reply = match request {
+                Request::Authenticate(_) if held.get() >= limit => Reply::AuthenticateFailure(Refusal::LimitReached),
+                Request::Authenticate(credential) => {
+                    held.set(held.get() + 1);
+                    Reply::AuthenticateSuccess(known(user.insert(parse(&credential))))
+                }
+                Request::CheckConnections => {
+                    Reply::CheckConnectionsSuccess(known(user.as_ref().expect("an authenticated session")))
+                }
+                Request::Bye => break,
+            };
+            self.say(&reply).await;
+        }
+        held.set(held.get() - u32::from(user.is_some()));
+        // The client may be gone without a BYE.
+        drop(self.0.send(Message::text(Reply::ByeSuccess.encode())).await);
+        drop(self.0.send(Message::Close(Some(CloseFrame { code: 1000.into(), reason: "Goodbye".into() }))).await);
+        while let Some(Ok(_)) = self.0.next().await {}
+    }
+}
+
+fn parse(credential: &Credential) -> UserId {
+    UserId::parse(credential.as_str()).expect("a good id")
+}

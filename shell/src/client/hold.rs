@@ -1,0 +1,388 @@
+//! What the `client` binary does: holds sessions of one user until it is told to leave.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::process::ExitCode;
+
+use async_signal::{Signal, Signals};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt as _};
+use session_core::{Reply, UserId};
+use smol::channel::{self, Receiver, Sender};
+use smol::future::or;
+use smol::lock::Mutex;
+
+use super::printer::{Line, Printer};
+use super::{Connection, Error, Event, Options, Url};
+
+/// Which sessions to hold.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The server.
+    pub url: Url,
+    /// Whose sessions.
+    pub user: UserId,
+    /// How many.
+    pub connections: u16,
+    /// How long to wait for the server.
+    pub options: Options,
+}
+
+/// How it ended, the better first. Of many sessions the worst counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// With BYE, on request. Exit code 0.
+    Goodbye,
+    /// The limit refused it. Exit code 3.
+    LimitReached,
+    /// No server, a lost connection, or a server that closed or refused for another reason than the limit. Exit code 4.
+    Lost,
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        Self::from(match verdict {
+            Verdict::Goodbye => 0,
+            Verdict::LimitReached => 3,
+            Verdict::Lost => 4,
+        })
+    }
+}
+
+/// Holds the sessions of `plan` and prints what happens to them, until all have ended.
+///
+/// At the first interrupt every session says BYE; the second ends at once. What is refused or lost is not tried
+/// again. When nobody reads the output any more, that is an interrupt too.
+///
+/// # Errors
+/// When the output cannot be written for any other reason. The sessions have said BYE then.
+pub async fn hold(plan: &Plan, printer: Printer<'_>, interrupts: impl Stream<Item = ()>) -> io::Result<Verdict> {
+    let (leave, left) = channel::bounded(1);
+    let printer = RefCell::new(printer.numbered(plan.connections > 1));
+    let holder = Holder { plan, printer, leave, left, door: Mutex::new(Door::Open) };
+    let verdict = or(holder.hold_all(), holder.heed(interrupts)).await;
+    holder.printer.into_inner().finish().map(|()| verdict)
+}
+
+/// Ctrl-C (SIGINT) and SIGTERM, from now on, instead of the end of the process that they mean otherwise.
+///
+/// # Errors
+/// When the operating system does not allow it.
+pub fn interrupts() -> io::Result<impl Stream<Item = ()>> {
+    Ok(Signals::new([Signal::Int, Signal::Term])?.map(drop))
+}
+
+struct Holder<'a, 'p> {
+    plan: &'a Plan,
+    printer: RefCell<Printer<'p>>,
+    /// Never sends: closing it tells every session to leave.
+    leave: Sender<Infallible>,
+    left: Receiver<Infallible>,
+    /// Sessions come in one after another, so that those with the lowest numbers get the slots.
+    door: Mutex<Door>,
+}
+
+enum Door {
+    Open,
+    /// There is no server to be had: what one session has found out the others need not try.
+    Shut,
+}
+
+impl Holder<'_, '_> {
+    async fn hold_all(&self) -> Verdict {
+        let mut sessions: FuturesUnordered<_> =
+            (1..=self.plan.connections).map(|number| self.hold_one(number)).collect();
+        let mut worst = Verdict::Goodbye;
+        while let Some(verdict) = sessions.next().await {
+            worst = worst.max(verdict);
+        }
+        worst
+    }
+
+    async fn heed(&self, interrupts: impl Stream<Item = ()>) -> Verdict {
+        let mut interrupts = pin!(interrupts.chain(futures_util::stream::pending()));
+        interrupts.next().await;
+        self.leave.close();
+        interrupts.next().await;
+        Verdict::Lost
+    }
+
+    async fn hold_one(&self, number: u16) -> Verdict {
+        match self.enter(number).await {
+            Ok(connection) => self.stay(number, connection).await,
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// A connection with a slot, or how it ended without.
+    async fn enter(&self, number: u16) -> Result<Connection, Verdict> {
+        let mut door = self.door.lock().await;
+        if matches!(*door, Door::Shut) {
+            return Err(Verdict::Lost);
+        }
+        let opened =
+            or(self.asked_to_leave(), async { Some(Connection::open_with(&self.plan.url, self.plan.options).await) });
+        let mut connection = match opened.await {
+            None => return Err(Verdict::Goodbye),
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => {
+                *door = Door::Shut;
+                return Err(self.fail(number, &error));
+            }
+        };
+        self.print(number, &Line::Connected(&self.plan.url));
+        self.print(number, &Line::Reply(&Reply::Hello));
+        match connection.authenticate(self.plan.user.as_str()).await {
+            Ok(user) => {
+                self.print(number, &Line::Reply(&Reply::AuthenticateSuccess(user)));
+                Ok(connection)
+            }
+            Err(error) => {
+                drop(door);
+                let verdict = self.fail(number, &error);
+                if matches!(error, Error::LimitReached { .. } | Error::Refused { .. } | Error::Complaint(_)) {
+                    self.part(number, connection).await;
+                }
+                Err(verdict)
+            }
+        }
+    }
+
+    /// Holds the slot until told to leave, or until the server takes it away.
+    async fn stay(&self, number: u16, mut connection: Connection) -> Verdict {
+        loop {
+            match or(self.asked_to_leave(), async { Some(connection.next_event().await) }).await {
+                None => return self.part(number, connection).await,
+                Some(Ok(Event::Reply(reply))) => self.print(number, &Line::Reply(&reply)),
+                Some(Ok(Event::Unknown(text))) => self.print(number, &Line::Unknown(&text)),
+                Some(Ok(Event::Closed { code, words })) => return self.fail(number, &Error::Closed { code, words }),
+                Some(Err(error)) => return self.fail(number, &error),
+            }
+        }
+    }
+
+    async fn part(&self, number: u16, connection: Connection) -> Verdict {
+        match connection.bye().await {
+            Ok(()) => {
+                self.print(number, &Line::Reply(&Reply::ByeSuccess));
+                Verdict::Goodbye
+            }
+            Err(error) => self.fail(number, &error),
+        }
+    }
+
+    /// Ready with nothing, when it is time to leave.
+    async fn asked_to_leave<T>(&self) -> Option<T> {
+        match self.left.recv().await {
+            Ok(never) => match never {},
+            Err(channel::RecvError) => None,
+        }
+    }
+
+    fn fail(&self, number: u16, error: &Error) -> Verdict {
+        self.print(number, &Line::Failed(error));
+        match error {
+            Error::LimitReached { .. } => Verdict::LimitReached,
+            Error::BadUrl { .. }
+            | Error::Unreachable { .. }
+            | Error::Handshake { .. }
+            | Error::Refused { .. }
+            | Error::Complaint(_)
+            | Error::Unexpected { .. }
+            | Error::Closed { .. }
+            | Error::Lost(_)
+            | Error::TimedOut { .. }
+            | Error::NotConnected { .. } => Verdict::Lost,
+        }
+    }
+
+    fn print(&self, number: u16, line: &Line<'_>) {
+        let mut printer = self.printer.borrow_mut();
+        printer.print(number, line);
+        if printer.has_failed() {
+            self.leave.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_server::{Listener, bounded};
+    use super::super::printer::Format;
+    use super::*;
+
+    /// Runs the client with this many connections against a server with a limit. The interrupt comes once this many
+    /// lines are printed.
+    async fn run(listener: &Listener, limit: u32, connections: u16, lines: usize) -> (Verdict, String, String) {
+        let (interrupt, interrupts) = channel::unbounded();
+        let mut out = Interrupting { text: String::new(), lines, interrupt };
+        let mut err = Vec::new();
+        let printer = Printer::new(Format::Words, &mut out, &mut err);
+        let plan = plan(listener.url(), connections);
+        let verdict = or(hold(&plan, printer, interrupts), listener.serve(limit)).await.expect("a writable output");
+        (verdict, out.text, String::from_utf8(err).expect("text"))
+    }
+
+    fn plan(url: Url, connections: u16) -> Plan {
+        let user = UserId::parse("testuser").expect("a good id");
+        Plan { url, user, connections, options: Options::default() }
+    }
+
+    /// An output that interrupts the client once it has this many lines.
+    struct Interrupting {
+        text: String,
+        lines: usize,
+        interrupt: Sender<()>,
+    }
+
+    impl io::Write for Interrupting {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.text += std::str::from_utf8(bytes).expect("whole lines of text");
+            if self.text.lines().count() == self.lines {
+                self.interrupt.try_send(()).expect("a listening client");
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn one_session_is_held_until_the_interrupt() {
+        bounded(async |listener: Listener| {
+            let (verdict, out, err) = run(&listener, 3, 1, 3).await;
+            let expected = format!(
+                "connected to {}\n\
+                 HELLO message from server\n\
+                 AUTHENTICATE_SUCCESS testuser holds 1 connection\n\
+                 BYE_SUCCESS goodbye\n",
+                listener.url()
+            );
+            assert_eq!((verdict, &*out, &*err), (Verdict::Goodbye, &*expected, ""));
+        });
+    }
+
+    #[test]
+    fn a_lone_refused_session_ends_at_once() {
+        bounded(async |listener: Listener| {
+            let (verdict, out, err) = run(&listener, 0, 1, usize::MAX).await;
+            assert_eq!(verdict, Verdict::LimitReached);
+            assert!(out.ends_with(
+                "\nAUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
+                 BYE_SUCCESS goodbye\n"
+            ));
+            assert_eq!(
+                err,
+                "error: user \"testuser\" has reached the connection limit; end another session of this user first\n"
+            );
+        });
+    }
+
+    #[test]
+    fn what_is_granted_is_held_though_others_are_refused_and_the_first_come_first() {
+        bounded(async |listener: Listener| {
+            // Five greeted, three granted, two refused and gone: then the interrupt.
+            let (verdict, out, err) = run(&listener, 3, 5, 5 * 2 + 3 + 2 * 2).await;
+            assert_eq!(verdict, Verdict::LimitReached);
+            for number in 1..=3 {
+                let granted = format!("#{number} AUTHENTICATE_SUCCESS testuser holds {number} connection");
+                assert!(out.contains(&granted), "{out}");
+            }
+            assert_eq!(out.lines().filter(|line| line.ends_with("BYE_SUCCESS goodbye")).count(), 5);
+            let refused: Vec<_> = err.lines().map(|line| &line[..line.len().min(16)]).collect();
+            assert_eq!(refused, ["error: #4 user \"", "error: #5 user \""]);
+        });
+    }
+
+    #[test]
+    fn a_server_that_closes_is_a_loss_told_with_its_reason() {
+        bounded(async |listener: Listener| {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let plan = plan(listener.url(), 1);
+            let printer = Printer::new(Format::Json, &mut out, &mut err);
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+                peer.hear().await;
+                let user = session_core::User { id: plan.user.clone(), connections: 1 };
+                peer.say(&Reply::AuthenticateSuccess(user)).await;
+                peer.close(1001, "Server is shutting down").await;
+            };
+            let (verdict, ()) = smol::future::zip(hold(&plan, printer, pending_interrupts()), server).await;
+            assert_eq!(verdict.ok(), Some(Verdict::Lost));
+            let out = String::from_utf8(out).expect("text");
+            let closed =
+                r#"{"connection":1,"type":"CLOSED","payload":{"code":1001,"words":"Server is shutting down"}}"#;
+            assert_eq!(out.lines().last(), Some(closed));
+        });
+    }
+
+    #[test]
+    fn without_a_server_all_fail_and_one_says_so() {
+        bounded(async |listener: Listener| {
+            let plan = plan(listener.url(), 100);
+            drop(listener);
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let printer = Printer::new(Format::Words, &mut out, &mut err);
+            let verdict = hold(&plan, printer, pending_interrupts()).await;
+            assert_eq!(verdict.ok(), Some(Verdict::Lost));
+            let err = String::from_utf8(err).expect("text");
+            assert!(err.starts_with("error: #1 cannot reach ws://127.0.0.1:") && err.lines().count() == 1, "{err}");
+        });
+    }
+
+    #[test]
+    fn the_second_interrupt_ends_at_once() {
+        bounded(async |listener: Listener| {
+            let plan = plan(listener.url(), 2);
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let printer = Printer::new(Format::Quiet, &mut out, &mut err);
+            let (interrupt, interrupts) = channel::unbounded();
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+                peer.hear().await;
+                let user = session_core::User { id: plan.user.clone(), connections: 1 };
+                peer.say(&Reply::AuthenticateSuccess(user)).await;
+                interrupt.send(()).await.expect("a listening client");
+                assert!(peer.hear().await.is_some(), "a BYE, which is left unanswered");
+                interrupt.send(()).await.expect("a listening client");
+                std::future::pending().await
+            };
+            let verdict = or(hold(&plan, printer, interrupts), server).await;
+            assert_eq!((verdict.ok(), out), (Some(Verdict::Lost), vec![]));
+        });
+    }
+
+    #[test]
+    fn an_output_that_nobody_reads_is_an_interrupt() {
+        struct Broken;
+
+        impl io::Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        bounded(async |listener: Listener| {
+            let plan = plan(listener.url(), 2);
+            let mut err = Vec::new();
+            let mut broken = Broken;
+            let printer = Printer::new(Format::Json, &mut broken, &mut err);
+            let verdict = or(hold(&plan, printer, pending_interrupts()), listener.serve(3)).await;
+            assert_eq!((verdict.ok(), err), (Some(Verdict::Goodbye), vec![]));
+        });
+    }
+
+    fn pending_interrupts() -> impl Stream<Item = ()> {
+        futures_util::stream::pending()
+    }
+}

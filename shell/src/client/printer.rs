@@ -1,0 +1,270 @@
+//! What a held session prints: events for people or for scripts, and errors.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use session_core::{Refusal, Reply, User};
+
+use super::{Error, Url};
+
+/// How events are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A short line for people. Among several it opens with its connection, as in `#3 `.
+    Words,
+    /// A line of JSON, `{"connection":3,"type":…,"payload":…}`: the server's messages as they are on the wire, and
+    ///
+    /// | type | payload |
+    /// |---|---|
+    /// | `CONNECTED` | the server's URL |
+    /// | `UNKNOWN` | a message this version does not understand, as it came |
+    /// | `CLOSED` | `{"code":…,"words":…}` of the server's close frame |
+    /// | `LOST` | how the connection broke, in words |
+    /// | `FAILED` | what else went wrong, in words |
+    Json,
+    /// Not at all.
+    Quiet,
+}
+
+/// Prints events to one output and errors to another, each line whole and at once.
+pub struct Printer<'a> {
+    format: Format,
+    numbered: bool,
+    out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
+    failure: Option<io::Error>,
+}
+
+/// What happens to a session.
+pub(super) enum Line<'a> {
+    Connected(&'a Url),
+    Reply(&'a Reply),
+    Unknown(&'a str),
+    Failed(&'a Error),
+}
+
+impl<'a> Printer<'a> {
+    /// Prints events to `out` and errors to `err`.
+    #[must_use]
+    pub fn new(format: Format, out: &'a mut dyn Write, err: &'a mut dyn Write) -> Self {
+        Self { format, numbered: false, out, err, failure: None }
+    }
+
+    /// Whether there are several connections to be told apart.
+    pub(super) fn numbered(self, numbered: bool) -> Self {
+        Self { numbered, ..self }
+    }
+
+    /// Whether events cannot be written any more. Then they are dropped.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Why events could not be written, unless it is only that nobody reads them any more.
+    pub(super) fn finish(self) -> io::Result<()> {
+        match self.failure {
+            Some(failure) if failure.kind() != io::ErrorKind::BrokenPipe => Err(failure),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn print(&mut self, number: u16, line: &Line<'_>) {
+        let prefix = if self.numbered { format!("#{number} ") } else { String::new() };
+        let event = match self.format {
+            Format::Words => words(line).map(|words| format!("{prefix}{words}")),
+            Format::Json => Some(json(number, line)),
+            Format::Quiet => None,
+        };
+        if let Some(event) = event
+            && self.failure.is_none()
+        {
+            self.failure = write_line(self.out, &event).err();
+        }
+        if let Line::Failed(error) = line {
+            // An error that cannot be told is still in the exit code.
+            let _told: io::Result<()> = write_line(self.err, &format!("error: {prefix}{error}"));
+        }
+    }
+}
+
+/// Control characters are shown, not sent: what a server says must not drive a terminal.
+fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
+    let mut shown = String::with_capacity(line.len() + 1);
+    for character in line.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown.push('\n');
+    to.write_all(shown.as_bytes())?;
+    to.flush()
+}
+
+/// The line for people, none where the error says it all.
+fn words(line: &Line<'_>) -> Option<String> {
+    match line {
+        Line::Connected(url) => Some(format!("connected to {url}")),
+        Line::Reply(reply) => Some(words_of_reply(reply)),
+        Line::Unknown(text) => Some(format!("unknown message {text}")),
+        Line::Failed(error) => match (reply_of(error), error) {
+            (Some(reply), _) => Some(words_of_reply(&reply)),
+            (None, Error::Closed { code, words }) => Some(format!("CLOSED {code} {words}")),
+            (None, _) => None,
+        },
+    }
+}
+
+fn words_of_reply(reply: &Reply) -> String {
+    match reply {
+        Reply::Hello => "HELLO message from server".into(),
+        Reply::AuthenticateSuccess(user) => format!("AUTHENTICATE_SUCCESS {}", holds(user)),
+        Reply::AuthenticateFailure(refusal) => format!("AUTHENTICATE_FAILURE {refusal}"),
+        Reply::ByeSuccess => "BYE_SUCCESS goodbye".into(),
+        Reply::CheckConnectionsSuccess(user) => format!("CHECK_CONNECTIONS_SUCCESS {}", holds(user)),
+        Reply::Error(complaint) => format!("ERROR {complaint}"),
+    }
+}
+
+fn holds(User { id, connections }: &User) -> String {
+    let plural = if *connections == 1 { "" } else { "s" };
+    format!("{id} holds {connections} connection{plural}")
+}
+
+/// The line for scripts.
+fn json(number: u16, line: &Line<'_>) -> String {
+    #[derive(Serialize)]
+    struct Close<'a> {
+        code: u16,
+        words: &'a str,
+    }
+
+    match line {
+        Line::Connected(url) => frame(number, "CONNECTED", &url.to_string()),
+        Line::Reply(reply) => json_of_reply(number, reply),
+        Line::Unknown(text) => frame(number, "UNKNOWN", text),
+        Line::Failed(error) => match (reply_of(error), error) {
+            (Some(reply), _) => json_of_reply(number, &reply),
+            (None, Error::Closed { code, words }) => frame(number, "CLOSED", &Close { code: *code, words }),
+            (None, Error::Lost(words)) => frame(number, "LOST", words),
+            (None, _) => frame(number, "FAILED", &error.to_string()),
+        },
+    }
+}
+
+/// The wire's own object, with the connection as its first key.
+fn json_of_reply(number: u16, reply: &Reply) -> String {
+    let mut line = format!(r#"{{"connection":{number},"#);
+    line += reply.encode().strip_prefix('{').expect("a reply is a JSON object");
+    line
+}
+
+fn frame<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> String {
+    let payload = serde_json::to_string(payload).expect("strings and numbers always serialise");
+    let mut line = String::new();
+    write!(line, r#"{{"connection":{number},"type":"{kind}","payload":{payload}}}"#).expect("a string takes all");
+    line
+}
+
+/// The message behind an error, where it was one.
+fn reply_of(error: &Error) -> Option<Reply> {
+    match error {
+        Error::LimitReached { .. } => Some(Reply::AuthenticateFailure(Refusal::LimitReached)),
+        Error::Refused { refusal, .. } => Some(Reply::AuthenticateFailure(refusal.clone())),
+        Error::Complaint(complaint) => Some(Reply::Error(complaint.clone())),
+        Error::BadUrl { .. }
+        | Error::Unreachable { .. }
+        | Error::Handshake { .. }
+        | Error::Unexpected { .. }
+        | Error::Closed { .. }
+        | Error::Lost(_)
+        | Error::TimedOut { .. }
+        | Error::NotConnected { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use session_core::{Complaint, UserId};
+
+    /// What is printed of these lines as connection 3 of several: events, then errors.
+    fn print(format: Format, lines: &[Line<'_>]) -> (String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut printer = Printer::new(format, &mut out, &mut err).numbered(true);
+        for line in lines {
+            printer.print(3, line);
+        }
+        printer.finish().expect("memory takes all");
+        (String::from_utf8(out).expect("text"), String::from_utf8(err).expect("text"))
+    }
+
+    fn story(run: impl FnOnce(&[Line<'_>])) {
+        let url = "ws://h:1".parse().expect("a good URL");
+        let user = |connections| User { id: UserId::parse("ada").expect("a good id"), connections };
+        run(&[
+            Line::Connected(&url),
+            Line::Reply(&Reply::Hello),
+            Line::Reply(&Reply::AuthenticateSuccess(user(1))),
+            Line::Reply(&Reply::CheckConnectionsSuccess(user(2))),
+            Line::Failed(&Error::Complaint(Complaint::NotJson)),
+            Line::Failed(&Error::LimitReached { user: "ada".into() }),
+            Line::Failed(&Error::Closed { code: 1001, words: "gone".into() }),
+            Line::Failed(&Error::Lost("cut".into())),
+            Line::Unknown("\u{1b}[2J"),
+            Line::Reply(&Reply::ByeSuccess),
+        ]);
+    }
+
+    #[test]
+    fn words_are_short_and_control_characters_shown() {
+        story(|lines| {
+            let (out, err) = print(Format::Words, lines);
+            assert_eq!(
+                out,
+                "#3 connected to ws://h:1/\n\
+                 #3 HELLO message from server\n\
+                 #3 AUTHENTICATE_SUCCESS ada holds 1 connection\n\
+                 #3 CHECK_CONNECTIONS_SUCCESS ada holds 2 connections\n\
+                 #3 ERROR Message is not valid JSON\n\
+                 #3 AUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
+                 #3 CLOSED 1001 gone\n\
+                 #3 unknown message \\u{1b}[2J\n\
+                 #3 BYE_SUCCESS goodbye\n"
+            );
+            assert_eq!(err.lines().count(), 4);
+            assert!(err.ends_with("error: #3 the connection is lost: cut; connect again\n"), "{err}");
+        });
+    }
+
+    #[test]
+    fn json_is_the_wire_with_the_connection_first() {
+        story(|lines| {
+            let (out, err) = print(Format::Json, lines);
+            let expected = [
+                r#"{"connection":3,"type":"CONNECTED","payload":"ws://h:1/"}"#,
+                r#"{"connection":3,"type":"HELLO","payload":"message from server"}"#,
+                r#"{"connection":3,"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#,
+                r#"{"connection":3,"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":2}}"#,
+                r#"{"connection":3,"type":"ERROR","payload":"Message is not valid JSON"}"#,
+                r#"{"connection":3,"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#,
+                r#"{"connection":3,"type":"CLOSED","payload":{"code":1001,"words":"gone"}}"#,
+                r#"{"connection":3,"type":"LOST","payload":"cut"}"#,
+                r#"{"connection":3,"type":"UNKNOWN","payload":"\u001b[2J"}"#,
+                r#"{"connection":3,"type":"BYE_SUCCESS","payload":null}"#,
+            ];
+            assert_eq!(out.lines().collect::<Vec<_>>(), expected);
+            assert_eq!(err.lines().count(), 4);
+        });
+    }
+
+    #[test]
+    fn quiet_tells_errors_alone() {
+        story(|lines| {
+            let (out, err) = print(Format::Quiet, lines);
+            assert_eq!((&*out, err.lines().count()), ("", 4));
+        });
+    }
+}

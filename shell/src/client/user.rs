@@ -1,0 +1,132 @@
+//! A user and the connections held for it.
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use super::{Connection, Error, Event, Options, Url};
+
+/// One user of one server, with any number of connections, the most recent last. Opening none costs nothing.
+///
+/// Dropping it drops every socket without a BYE.
+#[derive(Debug)]
+pub struct User {
+    url: Url,
+    id: String,
+    options: Options,
+    connections: Vec<Connection>,
+}
+
+impl User {
+    /// A user without connections. The server decides whether the id is one.
+    #[must_use]
+    pub fn new(url: &Url, id: &str) -> Self {
+        Self { url: url.clone(), id: id.into(), options: Options::default(), connections: Vec::new() }
+    }
+
+    /// The same user, waiting as long as `options` say.
+    #[must_use]
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    /// Opens one more connection and authenticates it. The answer is the user as the server sees it.
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`] when the user holds as many as the limit allows; otherwise as
+    /// [`Connection::open_with`] and [`Connection::authenticate`]. No connection is added then.
+    pub async fn connect(&mut self) -> Result<session_core::User, Error> {
+        let mut connection = Connection::open_with(&self.url, self.options).await?;
+        let user = connection.authenticate(&self.id).await?;
+        self.connections.push(connection);
+        Ok(user)
+    }
+
+    /// Says BYE on the most recent connection and waits until the server has closed it.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] without any; otherwise as [`Connection::bye`]. The connection is gone in any case.
+    pub async fn disconnect(&mut self) -> Result<(), Error> {
+        let connection = self.connections.pop().ok_or_else(|| Error::NotConnected { user: self.id.clone() })?;
+        connection.bye().await
+    }
+
+    /// Drops the socket of the most recent connection without a BYE, as a crash would. Says whether there was one.
+    pub fn abandon(&mut self) -> bool {
+        self.connections.pop().is_some()
+    }
+
+    /// How many connections are held open here. The server may have ended some that nobody has looked at since.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The most recent connection.
+    #[must_use]
+    pub fn latest(&mut self) -> Option<&mut Connection> {
+        self.connections.last_mut()
+    }
+
+    /// Waits, for ever if need be, for the next thing the server says on any of the connections, and answers pings on
+    /// all of them meanwhile. A connection that has ended is held no more.
+    ///
+    /// It may be dropped at any time and loses nothing.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when a connection broke, and [`Error::NotConnected`] when there is none.
+    pub async fn next_event(&mut self) -> Result<Event, Error> {
+        let mut waiting: FuturesUnordered<_> = (self.connections.iter_mut().enumerate())
+            .map(|(at, connection)| async move { (at, connection.next_event().await) })
+            .collect();
+        let next = waiting.next().await;
+        drop(waiting);
+        let Some((at, event)) = next else { return Err(Error::NotConnected { user: self.id.clone() }) };
+        if matches!(event, Ok(Event::Closed { .. }) | Err(_)) {
+            drop(self.connections.remove(at));
+        }
+        event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_server::{Listener, bounded};
+    use super::*;
+
+    #[test]
+    fn a_user_holds_connections_up_to_the_limit_and_gives_them_back() {
+        bounded(async |listener: Listener| {
+            let mut ada = User::new(&listener.url(), "ada");
+            let client = async {
+                assert_eq!(ada.connect().await.expect("the first").connections, 1);
+                assert_eq!(ada.connect().await.expect("the second").connections, 2);
+                assert!(matches!(ada.connect().await, Err(Error::LimitReached { .. })));
+                assert_eq!(ada.connections(), 2);
+                ada.disconnect().await.expect("a good bye");
+                assert_eq!(ada.connect().await.expect("again").connections, 2);
+                let latest = ada.latest().expect("a connection");
+                assert_eq!(latest.check_connections().await.expect("an answer").connections, 2);
+                assert!(ada.abandon() && ada.abandon() && !ada.abandon());
+                assert!(matches!(ada.disconnect().await, Err(Error::NotConnected { .. })));
+            };
+            smol::future::or(client, listener.serve(2)).await;
+        });
+    }
+
+    #[test]
+    fn the_next_event_comes_from_any_connection_and_a_closed_one_is_held_no_more() {
+        bounded(async |listener: Listener| {
+            let mut ada = User::new(&listener.url(), "ada");
+            let client = async {
+                ada.connect().await.expect("the first");
+                ada.connect().await.expect("the second");
+                let first = ada.connections.first_mut().expect("a connection");
+                first.send_text(r#"{"type":"BYE"}"#).await.expect("an open connection");
+                assert_eq!(ada.next_event().await.ok(), Some(Event::Reply(session_core::Reply::ByeSuccess)));
+                assert!(matches!(ada.next_event().await, Ok(Event::Closed { code: 1000, .. })));
+                assert_eq!(ada.connections(), 1);
+            };
+            smol::future::or(client, listener.serve(2)).await;
+        });
+    }
+}
