@@ -116,6 +116,12 @@ impl Debts {
         self.owed.len()
     }
 
+    /// Whether this session's release is owed, be it that it waits or that it is under way again.
+    #[must_use]
+    pub fn owes(&self, session: SessionId) -> bool {
+        self.owed.contains_key(&session)
+    }
+
     /// How many sessions hold, or may hold, a slot.
     #[must_use]
     pub const fn held(&self) -> usize {

@@ -1,0 +1,194 @@
+//! Every ledger command of this process passes here on its way to the store, and every slot is seen back.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use session_core::ledger::Command;
+use session_core::{Debts, Outcome, Time, UserId};
+use smol::Timer;
+use smol::future::FutureExt as _;
+
+use crate::clock::Clock;
+use crate::mailbox::{Mailbox, Ticket};
+use crate::store::{Done, Store};
+
+/// Puts [`Debts`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
+/// releases that fail are tried again until they are confirmed.
+pub(crate) struct Custody {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    /// How long an answer may take.
+    store_timeout: Duration,
+    ledger: Mutex<Ledger>,
+}
+
+struct Ledger {
+    debts: Debts,
+    /// Wakes [`Custody::retry`], which may have to look earlier than it meant to.
+    retry: Option<Waker>,
+}
+
+/// A command of a session that the store has not answered yet.
+pub(crate) struct UnderWay {
+    command: Command,
+    ticket: Ticket,
+    /// When nobody waits for the answer any longer.
+    pub(crate) until: Time,
+}
+
+impl Custody {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, room: usize) -> Self {
+        let ledger = Ledger { debts: Debts::new(room), retry: None };
+        Self { store, clock, store_timeout, ledger: Mutex::new(ledger) }
+    }
+
+    /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
+    fn submit(self: &Arc<Self>, command: Command, mailbox: &Arc<Mailbox>) -> UnderWay {
+        let until = self.clock.now() + self.store_timeout;
+        let ticket = mailbox.await_answer();
+        let reserved = self.lock().debts.before(&command);
+        match reserved {
+            Ok(()) => {
+                let (custody, mailbox, asked) = (Arc::clone(self), Arc::clone(mailbox), command.clone());
+                let done = Done::new(move |outcome| {
+                    // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
+                    if mailbox.deliver(ticket, outcome) {
+                        custody.note(&asked, outcome);
+                    }
+                });
+                self.store.submit(command.clone(), done);
+            }
+            Err(cause) => {
+                let delivered = mailbox.deliver(ticket, Outcome::Rejected(cause));
+                debug_assert!(delivered, "the answer was awaited a moment ago");
+            }
+        }
+        UnderWay { command, ticket, until }
+    }
+
+    /// Ends the wait for an answer: false if it has come meanwhile.
+    fn give_up(&self, under_way: &UnderWay, mailbox: &Mailbox) -> bool {
+        let late = mailbox.give_up(under_way.ticket);
+        if late {
+            self.note(&under_way.command, Outcome::Unknown);
+        }
+        late
+    }
+
+    /// Hands a release over for good: nobody else needs to see to it.
+    fn release(self: &Arc<Self>, release: Command) {
+        let (custody, asked) = (Arc::clone(self), release.clone());
+        self.store.submit(release, Done::new(move |outcome| custody.note(&asked, outcome)));
+    }
+
+    /// Tries owed releases again when they are due. Never ends.
+    pub(crate) async fn retry(self: Arc<Self>) {
+        loop {
+            let now = self.clock.now();
+            while let Some(release) = { self.lock().debts.due(now) } {
+                self.release(release);
+            }
+            let deadline = self.lock().debts.deadline();
+            let timer = deadline.map_or_else(Timer::never, |deadline| Timer::at(self.clock.instant(deadline)));
+            let sooner = poll_fn(|cx| {
+                let mut ledger = self.lock();
+                if ledger.debts.deadline() != deadline {
+                    return Poll::Ready(());
+                }
+                ledger.retry = Some(cx.waker().clone());
+                Poll::Pending
+            });
+            let later = async {
+                timer.await;
+            };
+            sooner.or(later).await;
+        }
+    }
+
+    /// How many releases the store has not confirmed.
+    pub(crate) fn owed(&self) -> usize {
+        self.lock().debts.owed()
+    }
+
+    fn note(&self, command: &Command, outcome: Outcome) {
+        let now = self.clock.now();
+        let waker = {
+            let mut ledger = self.lock();
+            let before = ledger.debts.deadline();
+            ledger.debts.after(command, outcome, now);
+            if ledger.debts.deadline() == before { None } else { ledger.retry.take() }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        // `Debts` does not panic on any input, so a poisoned one is still whole.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One session's way to the store.
+///
+/// It knows whether its session may hold a slot, and gives the slot back when it is dropped: a connection that ends
+/// in a way nobody thought of leaks nothing.
+pub(crate) struct Claim {
+    custody: Arc<Custody>,
+    mailbox: Arc<Mailbox>,
+    held: Option<UserId>,
+    under_way: Option<UnderWay>,
+    session: session_core::SessionId,
+}
+
+impl Claim {
+    pub(crate) fn new(custody: Arc<Custody>, mailbox: Arc<Mailbox>, session: session_core::SessionId) -> Self {
+        Self { custody, mailbox, held: None, under_way: None, session }
+    }
+
+    /// Submits the session's command.
+    pub(crate) fn submit(&mut self, command: Command) {
+        match &command {
+            Command::Acquire { user, .. } => self.held = Some(user.clone()),
+            Command::Release { .. } => {
+                self.held = None;
+                return self.custody.release(command);
+            }
+            Command::Lookup { .. } => {}
+        }
+        self.under_way = Some(self.custody.submit(command, &self.mailbox));
+    }
+
+    /// When the wait for the command under way ends.
+    pub(crate) fn until(&self) -> Option<Time> {
+        self.under_way.as_ref().map(|under_way| under_way.until)
+    }
+
+    /// The time of [`Claim::until`] has come: true if the answer is now [`Outcome::Unknown`].
+    pub(crate) fn give_up(&mut self) -> bool {
+        let late = self.under_way.as_ref().is_some_and(|under_way| self.custody.give_up(under_way, &self.mailbox));
+        if late {
+            self.answered(Outcome::Unknown);
+        }
+        late
+    }
+
+    /// Takes note of the answer to the command under way.
+    pub(crate) fn answered(&mut self, outcome: Outcome) {
+        match self.under_way.take().map(|under_way| under_way.command) {
+            // After any of these the session has no slot, or `Debts` sees to it.
+            Some(Command::Acquire { .. }) if !matches!(outcome, Outcome::Granted { .. }) => self.held = None,
+            Some(Command::Acquire { .. } | Command::Release { .. } | Command::Lookup { .. }) | None => {}
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(user) = self.held.take() {
+            self.custody.release(Command::Release { user, session: self.session });
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A stream that lets others have their turn.
+
+use std::io::{IoSlice, Result};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use smol::io::{AsyncRead, AsyncWrite};
+
+/// Bounds how much one task reads before the others on its thread, and its own timers, have their turn.
+///
+/// A peer that sends faster than it is read would otherwise keep the reading loop, here or inside a library, busy
+/// for as long as it likes: with a flood of pings, say, or of empty fragments.
+#[derive(Debug)]
+pub(crate) struct Fair<S> {
+    stream: S,
+    reads_left: u8,
+}
+
+impl<S> Fair<S> {
+    /// Reads in a row before a pause.
+    const READS: u8 = 16;
+
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, reads_left: Self::READS }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Fair<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
+        let Some(reads_left) = self.reads_left.checked_sub(1) else {
+            self.reads_left = Self::READS;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.reads_left = if read.is_pending() { Self::READS } else { reads_left };
+        Poll::Ready(ready!(read))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Fair<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[test]
+    fn a_stream_that_is_always_ready_pauses_and_goes_on() {
+        let mut stream = Fair::new(smol::io::repeat(7));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut buffer = [0; 1];
+        let mut read = || Pin::new(&mut stream).poll_read(&mut cx, &mut buffer).is_ready();
+        for _ in 0..3 {
+            assert!((0..Fair::<()>::READS).all(|_| read()));
+            assert!(!read());
+        }
+    }
+}

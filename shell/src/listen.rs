@@ -1,0 +1,99 @@
+//! Opens the listening sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+
+use crate::config::Listen;
+
+/// How many connections the kernel may complete before they are accepted, if it is allowed that many
+/// (`net.core.somaxconn`). With the 128 of the standard library the slowest of 1,000 at once waited a second.
+const BACKLOG: i32 = 4096;
+
+/// An address that cannot be listened on.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}: {error}{}", hint(.error))]
+pub struct ListenError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+/// Binds every address. One that this machine does not have is left out, as long as another of its host remains.
+///
+/// # Errors
+/// [`ListenError`] with the address that is taken, forbidden or missing.
+pub fn listen(hosts: &[Listen]) -> Result<Vec<TcpListener>, ListenError> {
+    let mut listeners = Vec::new();
+    for host in hosts {
+        let (mut bound, mut missing) = (0, None);
+        for &address in &host.addresses {
+            match bind(address) {
+                Ok(listener) => {
+                    listeners.push(listener);
+                    bound += 1;
+                }
+                Err(error) if is_missing(&error) => missing = Some(ListenError { address, error }),
+                Err(error) => return Err(ListenError { address, error }),
+            }
+        }
+        match missing {
+            Some(error) if bound == 0 => return Err(error),
+            Some(_) | None => {}
+        }
+    }
+    Ok(listeners)
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Else a restarted server could not listen while connections of its predecessor are in TIME_WAIT.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether this machine has no such address, or none of that family.
+fn is_missing(error: &io::Error) -> bool {
+    // Errors for a family the kernel lacks have no `ErrorKind` of their own: EAFNOSUPPORT is 97 on Linux, 47 on macOS.
+    error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(97 | 47))
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "; another server is running there, choose another port with --listen"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "; ports below 1024 need privileges, choose another with --listen"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_an_error_that_names_it() {
+        let first = listen(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let address = first[0].local_addr().unwrap();
+        let error = listen(&[address.to_string().parse().unwrap()]).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {address}")), "{error}");
+        assert!(error.contains("--listen"), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_an_error_unless_its_host_has_another() {
+        // 192.0.2.0/24 belongs to nobody (RFC 5737).
+        let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        assert!(listen(&["192.0.2.1:0".parse().unwrap()]).is_err());
+        let both = Listen { text: "both".into(), addresses: vec![elsewhere, "127.0.0.1:0".parse().unwrap()] };
+        assert_eq!(listen(&[both]).unwrap().len(), 1);
+    }
+}

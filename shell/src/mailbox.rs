@@ -1,0 +1,164 @@
+//! What the rest of the process has to tell one connection: an answer from the store, and that it is time to go.
+
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use session_core::Outcome;
+
+/// A connection's letter box. It is bounded by its shape: one answer, because at most one command of a session is
+/// under way, and one flag.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    answer: Answer,
+    tickets: u32,
+    draining: Draining,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+enum Answer {
+    #[default]
+    NotAwaited,
+    Awaited(Ticket),
+    Here(Outcome),
+}
+
+#[derive(Debug, Default)]
+enum Draining {
+    #[default]
+    No,
+    ToTell,
+    Told,
+}
+
+/// Tells the answer to one command from a late answer to an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket(u32);
+
+/// What the connection finds in its mailbox.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Mail {
+    Draining,
+    Stored(Outcome),
+}
+
+impl Mailbox {
+    /// Begins to await an answer. An earlier one that has not come is no longer awaited.
+    pub(crate) fn await_answer(&self) -> Ticket {
+        let mut inner = self.lock();
+        inner.tickets = inner.tickets.wrapping_add(1);
+        let ticket = Ticket(inner.tickets);
+        inner.answer = Answer::Awaited(ticket);
+        ticket
+    }
+
+    /// Delivers an answer. False if nobody awaits it any more.
+    #[must_use]
+    pub(crate) fn deliver(&self, ticket: Ticket, outcome: Outcome) -> bool {
+        let mut inner = self.lock();
+        match inner.answer {
+            Answer::Awaited(awaited) if awaited == ticket => {
+                inner.answer = Answer::Here(outcome);
+                wake(inner);
+                true
+            }
+            Answer::Awaited(_) | Answer::Here(_) | Answer::NotAwaited => false,
+        }
+    }
+
+    /// Stops awaiting an answer. False if it has come: then it is still to be fetched.
+    #[must_use]
+    pub(crate) fn give_up(&self, ticket: Ticket) -> bool {
+        let mut inner = self.lock();
+        match inner.answer {
+            Answer::Awaited(awaited) if awaited == ticket => {
+                inner.answer = Answer::NotAwaited;
+                true
+            }
+            Answer::Awaited(_) | Answer::Here(_) | Answer::NotAwaited => false,
+        }
+    }
+
+    /// Tells the connection, once, that the server is going down.
+    pub(crate) fn drain(&self) {
+        let mut inner = self.lock();
+        if matches!(inner.draining, Draining::No) {
+            inner.draining = Draining::ToTell;
+            wake(inner);
+        }
+    }
+
+    /// The next thing to know, the drain first.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Mail> {
+        let mut inner = self.lock();
+        if matches!(inner.draining, Draining::ToTell) {
+            inner.draining = Draining::Told;
+            return Poll::Ready(Mail::Draining);
+        }
+        if let Answer::Here(outcome) = inner.answer {
+            inner.answer = Answer::NotAwaited;
+            return Poll::Ready(Mail::Stored(outcome));
+        }
+        match &mut inner.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is a single assignment, so a poisoned mailbox is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes outside the lock, so that whoever is woken does not run into it.
+fn wake(mut inner: MutexGuard<'_, Inner>) {
+    let waker = mem::take(&mut inner.waker);
+    drop(inner);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(mailbox: &Mailbox) -> Poll<Mail> {
+        mailbox.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn an_answer_reaches_only_who_awaits_it() {
+        let mailbox = Mailbox::default();
+        let first = mailbox.await_answer();
+        assert!(mailbox.give_up(first));
+        assert!(!mailbox.deliver(first, Outcome::Denied), "a late answer is not delivered");
+        let second = mailbox.await_answer();
+        assert!(!mailbox.deliver(first, Outcome::Denied), "nor taken for the next one");
+        assert_eq!(poll(&mailbox), Poll::Pending);
+        assert!(mailbox.deliver(second, Outcome::Released));
+        assert!(!mailbox.give_up(second), "what has come cannot be given up");
+        assert!(!mailbox.deliver(second, Outcome::Denied), "nor come twice");
+        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Released)));
+        assert_eq!(poll(&mailbox), Poll::Pending);
+    }
+
+    #[test]
+    fn the_drain_is_told_once_and_first() {
+        let mailbox = Mailbox::default();
+        let ticket = mailbox.await_answer();
+        assert!(mailbox.deliver(ticket, Outcome::Denied));
+        mailbox.drain();
+        mailbox.drain();
+        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Draining));
+        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied)));
+        mailbox.drain();
+        assert_eq!(poll(&mailbox), Poll::Pending);
+    }
+}

@@ -1,0 +1,275 @@
+//! Accepts connections, knows those that live, and ends them all.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use session_core::{Limits, NodeId, Session, SessionId, Time};
+use smol::future::FutureExt as _;
+use smol::net::TcpStream;
+use smol::{Async, Executor, Task, Timer};
+
+use crate::clock::Clock;
+use crate::connection::Connection;
+use crate::custody::{Claim, Custody};
+use crate::fair::Fair;
+use crate::handshake::{Handshake, shake_hands};
+use crate::log::{Refusals, Throttle};
+use crate::mailbox::{Mail, Mailbox};
+use crate::socket::Socket;
+use crate::store::Store;
+
+/// What a server is made of, but for its sockets and its store.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// This process, in the store. The store must know it by the same id.
+    pub node: NodeId,
+    /// What bounds a session.
+    pub limits: Limits,
+    /// How long the store may take to answer before the answer counts as [`session_core::Outcome::Unknown`].
+    pub store_timeout: Duration,
+    /// The longest message a client may send, in bytes.
+    pub max_message_bytes: usize,
+}
+
+/// A server on bound sockets.
+pub struct Server {
+    listeners: Vec<Async<TcpListener>>,
+    addresses: Vec<SocketAddr>,
+    house: Arc<House>,
+}
+
+/// What all connections share.
+struct House {
+    settings: Settings,
+    clock: Clock,
+    custody: Arc<Custody>,
+    registry: Registry,
+    refusals: Arc<Refusals>,
+    trouble: Throttle,
+}
+
+impl Server {
+    /// How many sessions may hold, or wait for, a slot at the same time. It bounds what a store that has stopped
+    /// confirming releases can make this process remember.
+    const MAX_CLAIMS: usize = 1 << 20;
+    /// How long a full stop of accepting lasts when the system has no more file descriptors or memory.
+    const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+    /// How long sessions have to drain once the server stops.
+    const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
+
+    /// A server on listeners that are bound already, so that a test can have the system choose the port.
+    ///
+    /// # Errors
+    /// When a listener cannot be made non-blocking, or does not know its address.
+    pub fn new(listeners: Vec<TcpListener>, store: Arc<dyn Store>, settings: Settings) -> io::Result<Self> {
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
+        let clock = Clock::start();
+        let custody = Arc::new(Custody::new(store, clock, settings.store_timeout, Self::MAX_CLAIMS));
+        let house = House {
+            settings,
+            clock,
+            custody,
+            registry: Registry::new(settings.node),
+            refusals: Arc::default(),
+            trouble: Throttle::default(),
+        };
+        Ok(Self { listeners, addresses, house: Arc::new(house) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves until `stop` is ready, then drains: no new connections, every session told that the server goes away,
+    /// every slot given back. Returns after at most 6 seconds of that, even if peers do not read and the store does
+    /// not answer.
+    ///
+    /// Connections run on the executor; whoever calls this runs it, on as many threads as they like.
+    pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
+        let Self { listeners, addresses: _, house } = self;
+        let retrying = executor.spawn(Arc::clone(&house.custody).retry());
+        let accepting: Vec<Task<()>> = listeners
+            .into_iter()
+            .map(|listener| executor.spawn(accept(listener, Arc::clone(&house), Arc::clone(&executor))))
+            .collect();
+        stop.await;
+        for task in accepting {
+            task.cancel().await;
+        }
+        let sessions = house.registry.drain();
+        tracing::info!(sessions, "stopping");
+        let drained = async {
+            house.registry.emptied().await;
+            true
+        };
+        let timeout = async {
+            Timer::after(Self::DRAIN_TIMEOUT).await;
+            false
+        };
+        if !drained.or(timeout).await {
+            tracing::warn!(sessions = house.registry.len(), "gave up on sessions that did not end");
+        }
+        retrying.cancel().await;
+        let owed = house.custody.owed();
+        if owed > 0 {
+            tracing::warn!(owed, "the store has not confirmed every release; those slots are void all the same");
+        }
+    }
+}
+
+/// Accepts for ever. No error ends it: what a client or a full table causes passes.
+async fn accept(listener: Async<TcpListener>, house: Arc<House>, executor: Arc<Executor<'static>>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let entry = Entry::new(&house);
+                let served = serve(TcpStream::from(stream), entry);
+                executor.spawn(served).detach();
+            }
+            // The client was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if let Some(others) = house.trouble.pass() {
+                    tracing::error!(%error, others, "cannot accept connections, will try again");
+                }
+                Timer::after(Server::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.
+async fn serve(stream: TcpStream, entry: Entry) {
+    let id = entry.id;
+    let connection = AssertUnwindSafe(converse(stream, entry));
+    if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
+        // The claim gave the slot back when the panic dropped it.
+        tracing::error!(session = %id, "a connection panicked; please report this");
+    }
+}
+
+async fn converse(stream: TcpStream, entry: Entry) {
+    let house = &*entry.house;
+    let accepted = house.clock.now();
+    if stream.set_nodelay(true).is_err() {
+        return; // The peer is gone.
+    }
+    let Some(socket) = upgrade(stream, house, &entry.mailbox, accepted).await else { return };
+    let mailbox = Arc::clone(&entry.mailbox);
+    let connection = Connection {
+        session: Session::new(entry.id, &house.settings.limits, accepted),
+        socket,
+        claim: Claim::new(Arc::clone(&house.custody), Arc::clone(&mailbox), entry.id),
+        mailbox,
+        clock: house.clock,
+        refusals: Arc::clone(&house.refusals),
+    };
+    connection.run().await;
+}
+
+/// The opening handshake. It may take as long as authentication may, and ends at once when the server drains.
+async fn upgrade(stream: TcpStream, house: &House, mailbox: &Mailbox, accepted: Time) -> Option<Socket> {
+    let deadline = house.clock.instant(accepted + house.settings.limits.auth_timeout);
+    let handshake = async { Some(shake_hands(Fair::new(stream)).await) };
+    let late = async {
+        Timer::at(deadline).await;
+        None
+    };
+    let drained = poll_fn(|cx| {
+        mailbox.poll(cx).map(|mail| match mail {
+            Mail::Draining => None,
+            Mail::Stored(_) => unreachable!("nothing was asked of the store yet"),
+        })
+    });
+    match handshake.or(drained).or(late).await? {
+        Handshake::Upgraded { stream, read } => Some(Socket::new(stream, read, house.settings.max_message_bytes).await),
+        Handshake::Answered => None,
+    }
+}
+
+/// The connections that live, by number.
+struct Registry {
+    node: NodeId,
+    next: AtomicU64,
+    living: Mutex<Living>,
+}
+
+#[derive(Default)]
+struct Living {
+    mailboxes: HashMap<u64, Arc<Mailbox>>,
+    /// Who waits for the last to leave.
+    waiting: Option<Waker>,
+}
+
+/// A connection's place in the registry: gone when dropped.
+struct Entry {
+    id: SessionId,
+    mailbox: Arc<Mailbox>,
+    house: Arc<House>,
+}
+
+impl Registry {
+    fn new(node: NodeId) -> Self {
+        Self { node, next: AtomicU64::new(1), living: Mutex::default() }
+    }
+
+    /// Tells every connection to end; how many those are.
+    fn drain(&self) -> usize {
+        let living = self.lock();
+        living.mailboxes.values().for_each(|mailbox| mailbox.drain());
+        living.mailboxes.len()
+    }
+
+    fn len(&self) -> usize {
+        self.lock().mailboxes.len()
+    }
+
+    /// Ready when nobody is left.
+    async fn emptied(&self) {
+        poll_fn(|cx| {
+            let mut living = self.lock();
+            if living.mailboxes.is_empty() {
+                return Poll::Ready(());
+            }
+            living.waiting = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Living> {
+        // No operation on the map panics half way, so a poisoned one is still whole.
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn new(house: &Arc<House>) -> Self {
+        let number = house.registry.next.fetch_add(1, Ordering::Relaxed);
+        let mailbox = Arc::<Mailbox>::default();
+        house.registry.lock().mailboxes.insert(number, Arc::clone(&mailbox));
+        Self { id: house.registry.node.session(number), mailbox, house: Arc::clone(house) }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut living = self.house.registry.lock();
+        living.mailboxes.remove(&self.id.number());
+        let waker = if living.mailboxes.is_empty() { living.waiting.take() } else { None };
+        drop(living);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A server as a process: configuration in, exit out.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use session_core::NodeId;
+use smol::Executor;
+
+use crate::config::{Config, StoreKind};
+use crate::listen::listen;
+use crate::server::{Server, Settings};
+use crate::store::{LmdbConfig, LmdbStore, MemoryStore, Store};
+use crate::{log::Log, signals};
+
+/// How long the store has to write down what it was given once every session has ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs a server until a signal stops it.
+///
+/// # Errors
+/// When it cannot start: an address that is taken, a data directory that cannot be used. Each says so in words.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    let log = Log::start(Log::parse_filter(&config.log)?, config.log_format);
+    let stop = signals::stop().context("cannot listen for signals")?;
+    let node = NodeId::new(getrandom::u64().context("the system gives no random numbers")?);
+
+    let listeners = listen(&config.listen)?;
+    let store = open(config, node)?;
+    let settings = Settings {
+        node,
+        limits: config.session_limits(),
+        store_timeout: config.store_timeout,
+        max_message_bytes: config.max_message_bytes as usize,
+    };
+    let server = Server::new(listeners, Arc::clone(&store), settings)?;
+    announce(config, &server)?;
+
+    let executor = Arc::new(Executor::new());
+    on_threads(config.threads, &executor, server.run(Arc::clone(&executor), stop));
+
+    if !store.close(CLOSE_TIMEOUT) {
+        tracing::error!("the store did not close in time, left it as it is");
+    }
+    tracing::info!(dropped_log_lines = log.dropped_lines(), "stopped");
+    Ok(())
+}
+
+fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match config.store {
+        StoreKind::Memory => Arc::new(MemoryStore::new(node, config.limit)),
+        StoreKind::Lmdb => {
+            let store = LmdbStore::open(&LmdbConfig::new(&config.data, config.limit), node)?;
+            tracing::info!(known_users = store.known_users(), "opened the store");
+            Arc::new(store)
+        }
+    })
+}
+
+/// The one line on standard output: where the server listens, and where its data is.
+fn announce(config: &Config, server: &Server) -> io::Result<()> {
+    let mut line = String::from("listening on ");
+    for (at, address) in server.addresses().iter().enumerate() {
+        let separator = if at == 0 { "" } else { " and " };
+        let _infallible = write!(line, "{separator}ws://{address}");
+    }
+    line += &match config.store {
+        StoreKind::Memory => ", data in memory only".to_owned(),
+        StoreKind::Lmdb => format!(", data in {}", config.data.display()),
+    };
+    let mut stdout = io::stdout().lock();
+    // Nobody may be reading: a server does not end because of that.
+    let _unread = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    Ok(())
+}
+
+/// Runs `main` on this thread and helps the executor with so many threads, this one included.
+fn on_threads(threads: u16, executor: &Arc<Executor<'static>>, main: impl Future<Output = ()>) {
+    let (stop, stopped) = smol::channel::bounded::<()>(1);
+    for number in 1..threads {
+        let (executor, stopped) = (Arc::clone(executor), stopped.clone());
+        let work = move || smol::block_on(executor.run(stopped.recv()));
+        // With fewer threads it is slower, not wrong.
+        if let Err(error) = thread::Builder::new().name(format!("sessions-{number}")).spawn(work) {
+            tracing::warn!(%error, "cannot start a thread, going on with {number}");
+            break;
+        }
+    }
+    smol::block_on(executor.run(main));
+    drop(stop);
+}
