@@ -1,0 +1,378 @@
+//! A server to talk to, and raw sockets to maltreat it with.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use session_core::{Limit, Limits, NodeId};
+use shell::server::{Server, Settings};
+use shell::store::{MemoryStore, Store};
+use smol::Executor;
+
+/// No wait in a test is longer than this: what takes longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The node of every [`InProcess`] server, for the store it is given.
+pub const NODE: NodeId = NodeId::new(0x7e57);
+
+/// A server in this process, on a port of its own. Stopped when dropped.
+pub struct InProcess {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: Option<smol::channel::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl InProcess {
+    /// A server with a memory store, the default limits and two threads.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with(Arc::new(MemoryStore::new(NODE, Limit::default())), Limits::default(), 2)
+    }
+
+    /// A server with this store, which must know it as [`NODE`].
+    #[must_use]
+    pub fn with(store: Arc<dyn Store>, limits: Limits, threads: usize) -> Self {
+        Self::with_timeout(store, limits, threads, Duration::from_secs(5))
+    }
+
+    /// As [`InProcess::with`], with a time limit for the store.
+    #[must_use]
+    pub fn with_timeout(store: Arc<dyn Store>, limits: Limits, threads: usize, store_timeout: Duration) -> Self {
+        Self::with_settings(store, Settings { node: NODE, limits, store_timeout, max_message_bytes: 4096 }, threads)
+    }
+
+    /// A server that takes messages of up to so many bytes.
+    #[must_use]
+    pub fn with_message_limit(store: Arc<dyn Store>, max_message_bytes: usize) -> Self {
+        let (limits, store_timeout) = (Limits::default(), Duration::from_secs(5));
+        Self::with_settings(store, Settings { node: NODE, limits, store_timeout, max_message_bytes }, 2)
+    }
+
+    fn with_settings(store: Arc<dyn Store>, settings: Settings, threads: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let server = Server::new(vec![listener], store, settings).expect("a server");
+        let address = server.addresses()[0];
+        let (stop, stopped) = smol::channel::bounded::<()>(1);
+        let executor = Arc::new(Executor::<'static>::new());
+        let (ended, end) = smol::channel::bounded::<()>(1);
+        let mut handles: Vec<_> = (1..threads)
+            .map(|_| {
+                let (executor, end) = (Arc::clone(&executor), end.clone());
+                thread::spawn(move || smol::block_on(executor.run(async { assert!(end.recv().await.is_err()) })))
+            })
+            .collect();
+        handles.push(thread::spawn(move || {
+            let stop = async move { assert!(stopped.recv().await.is_err()) };
+            smol::block_on(executor.run(server.run(Arc::clone(&executor), stop)));
+            drop(ended);
+        }));
+        Self { address, stop: Some(stop), threads: handles }
+    }
+
+    /// The URL for a client.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}/", self.address)
+    }
+
+    /// Stops it and waits until it has stopped; how long that took.
+    pub fn stop(&mut self) -> Duration {
+        let start = Instant::now();
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            assert!(thread.join().is_ok(), "a thread of the server panicked");
+        }
+        start.elapsed()
+    }
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            // A test that fails already must not abort because of a second panic.
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// The real server as a process of its own. Killed when dropped.
+pub struct Process {
+    /// Where it listens first.
+    pub address: SocketAddr,
+    /// The line it printed at its start.
+    pub announcement: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts the server binary on a port of its own and waits until it listens.
+    #[must_use]
+    pub fn start(binary: &str, data: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(binary)
+            .args(["--listen", "127.0.0.1:0", "--log", "warn", "--data"])
+            .arg(data)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server binary starts");
+        let mut announcement = String::new();
+        let stdout = child.stdout.take().expect("it was piped");
+        BufReader::new(stdout).read_line(&mut announcement).expect("its output is text");
+        let address = announcement.split(['/', ',', ' ']).find_map(|word| word.parse().ok());
+        let address = address.unwrap_or_else(|| panic!("the server did not say where it listens: {announcement:?}"));
+        Self { address, announcement, child }
+    }
+
+    /// The URL for a client.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}/", self.address)
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it with SIGKILL and waits until it has ended.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is ours to kill");
+        self.child.wait().expect("it was killed");
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Waits until a child process ends.
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    eventually("the process ends", || {
+        status = child.try_wait().expect("it is our child");
+        status.is_some()
+    });
+    status.expect("it has ended")
+}
+
+/// Looks again and again whether something has become true.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A TCP connection on which a test says whatever it likes.
+pub struct Raw {
+    stream: TcpStream,
+}
+
+/// What the server sent: a WebSocket frame (RFC 6455 §5.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    /// A text message.
+    Text(String),
+    /// A ping.
+    Ping,
+    /// A pong with its data.
+    Pong(Vec<u8>),
+    /// A close frame.
+    Close(u16, String),
+    /// The end of the stream.
+    End,
+    /// The connection was reset: what the server said before may be lost.
+    Reset,
+}
+
+impl Raw {
+    /// Connects.
+    #[must_use]
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the server accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
+        stream.set_nodelay(true).expect("a socket option");
+        Self { stream }
+    }
+
+    /// Connects, shakes hands and hears HELLO.
+    #[must_use]
+    pub fn open(address: SocketAddr) -> Self {
+        let mut raw = Self::connect(address);
+        raw.write(
+            b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        raw.skip_head();
+        raw.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+        raw
+    }
+
+    /// Reads the head of the answer to a handshake, which must be good.
+    pub fn skip_head(&mut self) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).expect("an answer to the handshake");
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    }
+
+    /// As [`Raw::open`], and signs in: how many connections the user has now.
+    #[must_use]
+    pub fn authenticated(address: SocketAddr, user: &str, connections: u32) -> Self {
+        let mut raw = Self::open(address);
+        raw.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+        raw.expect_text(&format!(
+            r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"{user}","connections":{connections}}}}}"#
+        ));
+        raw
+    }
+
+    /// Sends bytes. A peer that has closed is no error: what it said is still to be read.
+    pub fn write(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Sends a text message.
+    pub fn text(&mut self, text: &str) -> bool {
+        self.frame(0x81, text.as_bytes())
+    }
+
+    /// Sends a frame with this first byte, masked with zeros.
+    pub fn frame(&mut self, first: u8, payload: &[u8]) -> bool {
+        let mut bytes = frame_head(first, payload.len());
+        bytes.extend_from_slice(payload);
+        self.write(&bytes)
+    }
+
+    /// The next frame.
+    pub fn read(&mut self) -> Sent {
+        self.try_read().unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Sent::End,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Sent::Reset,
+            _ => panic!("the server says nothing: {error}"),
+        })
+    }
+
+    /// Reads one frame, which must be this text.
+    pub fn expect_text(&mut self, text: &str) {
+        assert_eq!(self.read(), Sent::Text(text.into()));
+    }
+
+    /// Reads what is left, which must be a close frame with this code and the end, not a reset.
+    pub fn expect_close(&mut self, code: u16) {
+        match self.read() {
+            Sent::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            other => panic!("expected a close with {code}, got {other:?}"),
+        }
+        assert_eq!(self.read(), Sent::End);
+    }
+
+    /// Reads a close frame with this code, and answers it. Then the server must end the connection.
+    pub fn expect_goodbye(&mut self, code: u16) {
+        match self.read() {
+            Sent::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            other => panic!("expected a close with {code}, got {other:?}"),
+        }
+        self.frame(0x88, &code.to_be_bytes());
+        assert_eq!(self.read(), Sent::End);
+    }
+
+    /// Says BYE and waits for its success: the slot is free for whoever asks after this.
+    pub fn say_bye(&mut self) {
+        self.text(r#"{"type":"BYE"}"#);
+        let mut heard = self.read();
+        while matches!(heard, Sent::Ping | Sent::Pong(_)) {
+            heard = self.read();
+        }
+        assert!(
+            matches!(&heard, Sent::Text(text) if text.starts_with(r#"{"type":"BYE_SUCCESS""#)),
+            "expected BYE_SUCCESS, got {heard:?}"
+        );
+    }
+
+    /// Sends a pong that nobody asked for, which is a sign of life (RFC 6455 §5.5.3).
+    pub fn pong(&mut self) {
+        self.frame(0x8a, b"");
+    }
+
+    /// How long to try to send what the server does not take.
+    pub fn set_write_timeout(&self, timeout: Duration) {
+        self.stream.set_write_timeout(Some(timeout)).expect("a socket option");
+    }
+
+    /// Everything until the server closes.
+    pub fn read_to_end(&mut self) -> String {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).expect("the server closes, and does not reset");
+        String::from_utf8(bytes).expect("the server speaks UTF-8")
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn shut_down_writing(&mut self) {
+        drop(self.stream.shutdown(std::net::Shutdown::Write));
+    }
+
+    fn try_read(&mut self) -> io::Result<Sent> {
+        let mut head = [0; 2];
+        self.stream.read_exact(&mut head)?;
+        let length = match head[1] {
+            126 => {
+                let mut length = [0; 2];
+                self.stream.read_exact(&mut length)?;
+                usize::from(u16::from_be_bytes(length))
+            }
+            length => usize::from(length),
+        };
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload)?;
+        Ok(match (head[0], &*payload) {
+            (0x81, text) => Sent::Text(String::from_utf8_lossy(text).into()),
+            (0x88, [high, low, words @ ..]) => {
+                Sent::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(words).into())
+            }
+            (0x89, _) => Sent::Ping,
+            (0x8a, data) => Sent::Pong(data.to_vec()),
+            (first, _) => panic!("a server may not send a frame that begins with {first:#x}"),
+        })
+    }
+}
+
+/// The head of a masked frame, its mask being zeros.
+#[must_use]
+pub fn frame_head(first: u8, length: usize) -> Vec<u8> {
+    let mut head = vec![first];
+    match u16::try_from(length) {
+        Ok(short @ 0..126) => head.push(0x80 | u8::try_from(short).expect("below 126")),
+        Ok(medium) => {
+            head.push(0x80 | 126);
+            head.extend(medium.to_be_bytes());
+        }
+        Err(_) => {
+            head.push(0x80 | 127);
+            head.extend((length as u64).to_be_bytes());
+        }
+    }
+    head.extend([0; 4]);
+    head
+}

@@ -1,0 +1,585 @@
+//! A world in which everything that can go wrong does: many clients, one server process at a time, and a store that
+//! keeps its contract and is otherwise hostile. Time is virtual, nothing sleeps, and the same operations give the same
+//! history.
+//!
+//! It runs the real [`Session`], the real [`ledger::apply`] and the real [`Debts`]. Beside them it keeps an
+//! intentionally naive model, sets of session ids, and after every step it asks whether the two still agree.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use session_core::ledger::{self, Command as LedgerCommand};
+use session_core::{
+    Actions, Cause, Command, Complaint, Debts, Event, Frame, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply,
+    Request, Session, SessionId, Time, UserId, UserRecord, Violation,
+};
+
+/// Something that happens. Numbers are taken modulo what there is to choose from.
+#[derive(Debug, Clone, Arbitrary)]
+pub enum Op {
+    /// A client connects.
+    Connect,
+    /// A client sends a message, whether or not the last one was answered.
+    Say {
+        /// Which connection.
+        who: u8,
+        /// What it says.
+        what: Message,
+    },
+    /// A client breaks the WebSocket protocol.
+    Violate {
+        /// Which connection.
+        who: u8,
+        /// How.
+        how: u8,
+    },
+    /// A client answers a ping, or sends one.
+    Alive {
+        /// Which connection.
+        who: u8,
+    },
+    /// A client leaves without BYE.
+    Leave {
+        /// Which connection.
+        who: u8,
+    },
+    /// The store gets on with one of the commands it was given.
+    Store {
+        /// Which of those that are next for their session.
+        which: u8,
+        /// How it goes.
+        fate: Fate,
+    },
+    /// Time passes, and every deadline in it is met on the dot.
+    Pass {
+        /// How much.
+        millis: u16,
+    },
+    /// The server is asked to stop. It takes no more connections.
+    Drain,
+    /// The server is killed, and another one started on the same store.
+    Restart,
+}
+
+/// What a client says.
+#[derive(Debug, Clone, Arbitrary)]
+pub enum Message {
+    /// AUTHENTICATE as one of a few users.
+    Authenticate {
+        /// Which user.
+        user: u8,
+    },
+    /// CHECK_CONNECTIONS.
+    Check,
+    /// BYE.
+    Bye,
+    /// Any text at all.
+    Raw(String),
+}
+
+/// What a store does with a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
+pub enum Fate {
+    /// Applies it and answers.
+    Apply,
+    /// Applies it, and the answer is lost.
+    ApplyUnanswered,
+    /// Applies it, and answers that nobody knows.
+    ApplyUnknown,
+    /// Does not apply it, and says so.
+    Reject,
+    /// Does not apply it, and answers that nobody knows.
+    DropUnknown,
+    /// Loses the command and the answer.
+    DropUnanswered,
+    /// Answers that nobody knows, and may apply it later.
+    Postpone,
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    limit: Limit,
+    now: Time,
+    generation: u64,
+    next_session: u64,
+    draining: bool,
+    connections: BTreeMap<SessionId, Connection>,
+    debts: Debts,
+    store: Store,
+    /// How many invariants were looked at, so that a test can tell that some were.
+    pub checks: u64,
+}
+
+/// A session with its socket, as a shell would hold it.
+#[derive(Debug)]
+struct Connection {
+    session: Session,
+    /// Messages sent by the client that the server has not read.
+    unread: VecDeque<String>,
+    /// The command under way, and when the wait for its answer ends.
+    under_way: Option<(LedgerCommand, Time)>,
+    /// Whether the socket can still carry something to the client.
+    open: bool,
+    /// Whether the client was told that it has a slot, and not since that it is over.
+    told: bool,
+    greeted: bool,
+}
+
+/// The hostile store.
+#[derive(Debug, Default)]
+struct Store {
+    records: BTreeMap<UserId, UserRecord>,
+    /// Submitted and not applied, in the order of submission.
+    queue: VecDeque<Queued>,
+    /// The naive model of `records`: who holds what.
+    model: BTreeMap<UserId, BTreeSet<SessionId>>,
+}
+
+#[derive(Debug, Clone)]
+struct Queued {
+    command: LedgerCommand,
+    /// False once the answer was given, or lost.
+    answered: bool,
+}
+
+impl World {
+    /// How long a session waits for the store.
+    pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+    const USERS: u8 = 4;
+    const MAX_CONNECTIONS: usize = 32;
+    const MAX_QUEUE: usize = 256;
+
+    /// A world where a user may hold `limit` slots.
+    #[must_use]
+    pub fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            now: Time::from_epoch(Duration::from_secs(1_000_000)),
+            generation: 1,
+            next_session: 1,
+            draining: false,
+            connections: BTreeMap::new(),
+            debts: Debts::new(Self::MAX_CONNECTIONS * 2),
+            store: Store::default(),
+            checks: 0,
+        }
+    }
+
+    /// Runs a whole history, checks after every step, and then that everything comes back.
+    pub fn run(limit: Limit, ops: &[Op]) -> Self {
+        let mut world = Self::new(limit);
+        for op in ops {
+            world.step(op);
+            world.check();
+        }
+        world.settle();
+        world
+    }
+
+    /// Does one thing.
+    pub fn step(&mut self, op: &Op) {
+        match op {
+            Op::Connect => self.connect(),
+            Op::Say { who, what } => {
+                if let Some(id) = self.pick(*who) {
+                    let text = match what {
+                        Message::Authenticate { user } => {
+                            Request::Authenticate(credential(*user % Self::USERS)).encode()
+                        }
+                        Message::Check => Request::CheckConnections.encode(),
+                        Message::Bye => Request::Bye.encode(),
+                        Message::Raw(text) => text.clone(),
+                    };
+                    self.connections.get_mut(&id).expect("picked").unread.push_back(text);
+                    self.read(id);
+                }
+            }
+            Op::Violate { who, how } => {
+                let violations =
+                    [Violation::Protocol, Violation::InvalidUtf8, Violation::MessageTooBig, Violation::BinaryMessage];
+                if let Some(id) = self.pick(*who) {
+                    self.handle(id, Event::Violation(violations[usize::from(*how) % violations.len()]));
+                }
+            }
+            Op::Alive { who } => {
+                if let Some(id) = self.pick(*who) {
+                    self.handle(id, Event::Alive);
+                }
+            }
+            Op::Leave { who } => {
+                if let Some(id) = self.pick(*who) {
+                    self.lose(id);
+                }
+            }
+            Op::Store { which, fate } => self.store_step(*which, *fate),
+            Op::Pass { millis } => self.pass(Duration::from_millis(u64::from(*millis))),
+            Op::Drain => {
+                self.draining = true;
+                for id in self.ids() {
+                    self.handle(id, Event::Draining);
+                }
+            }
+            Op::Restart => self.restart(),
+        }
+    }
+
+    /// Checks every invariant that must hold at any time.
+    pub fn check(&mut self) {
+        self.checks += 1;
+        let mut seen = BTreeSet::new();
+        for (user, record) in &self.store.records {
+            let live: Vec<_> = record.slots().iter().filter(|slot| self.is_alive(slot.session.node())).collect();
+            assert!(live.len() <= self.limit.slots() as usize, "{user} holds more slots than the limit");
+            let model: BTreeSet<_> = self.store.model.get(user).into_iter().flatten().copied().collect();
+            let slots: BTreeSet<_> = record.slots().iter().map(|slot| slot.session).collect();
+            assert_eq!(slots.len(), record.slots().len(), "{user} has two slots of one session");
+            assert_eq!(slots, model, "the record of {user} is not what was granted and not released");
+            for slot in live {
+                assert!(seen.insert(slot.session), "session {} has two slots", slot.session);
+                assert!(self.is_accounted_for(slot.session), "nobody will release the slot of {}", slot.session);
+            }
+        }
+        for (id, connection) in &self.connections {
+            if connection.told {
+                assert!(seen.contains(id), "session {id} was told that it has a slot, and has none");
+            }
+            let busy = connection.session.is_busy();
+            assert_eq!(
+                busy,
+                connection.under_way.is_some(),
+                "session {id}: busy, and nothing under way, or the reverse"
+            );
+            assert!(!(busy && connection.session.deadline().is_some()), "session {id} counts silence while busy");
+        }
+        assert!(self.debts.owed() <= self.debts.held(), "more is owed than was reserved");
+    }
+
+    /// Ends all faults and lets everybody leave, then checks that everything has come back.
+    pub fn settle(&mut self) {
+        for id in self.ids() {
+            self.lose(id);
+        }
+        // Long enough for every wait to end and every debt to be tried again, with a store that is well.
+        for _ in 0..1000 {
+            while !self.store.queue.is_empty() {
+                self.store_step(0, Fate::Apply);
+                self.check();
+            }
+            if self.connections.is_empty() && self.debts.held() == 0 {
+                break;
+            }
+            self.pass(Duration::from_secs(1));
+            self.check();
+        }
+        assert!(self.connections.is_empty(), "these sessions never drained: {:?}", self.connections);
+        assert_eq!((self.debts.held(), self.debts.owed()), (0, 0), "a debt was never paid");
+        self.draining = false;
+        for user in 0..Self::USERS {
+            self.connect();
+            let (&id, _) = self.connections.last_key_value().expect("it has just connected");
+            self.handle(id, Event::Text(&Request::Authenticate(credential(user)).encode()));
+            while !self.store.queue.is_empty() {
+                self.store_step(0, Fate::Apply);
+            }
+            assert_eq!(
+                self.connections[&id].told,
+                self.limit.slots() > 0,
+                "a newcomer was not admitted at the first try"
+            );
+            let slots = self.store.records.get(&UserId::parse(credential(user).as_str()).expect("a user"));
+            assert_eq!(slots.map_or(0, |record| record.slots().len()), self.limit.slots().min(1) as usize);
+            self.lose(id);
+            while !self.store.queue.is_empty() {
+                self.store_step(0, Fate::Apply);
+            }
+            self.check();
+        }
+        assert_eq!(self.debts.held(), 0);
+        let left: Vec<_> = self.store.records.values().flat_map(UserRecord::slots).collect();
+        assert!(left.is_empty(), "these slots were never given back: {left:?}");
+    }
+
+    fn connect(&mut self) {
+        if self.draining || self.connections.len() >= Self::MAX_CONNECTIONS {
+            return;
+        }
+        let id = self.node().session(self.next_session);
+        self.next_session += 1;
+        let connection = Connection {
+            session: Session::new(id, &Limits::default(), self.now),
+            unread: VecDeque::new(),
+            under_way: None,
+            open: true,
+            told: false,
+            greeted: false,
+        };
+        self.connections.insert(id, connection);
+        self.handle(id, Event::Connected);
+        assert!(self.connections[&id].greeted, "no HELLO on session {id}");
+    }
+
+    /// The client goes away: what it sent and nobody read is lost with it.
+    fn lose(&mut self, id: SessionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.unread.clear();
+            connection.told = false;
+            self.handle(id, Event::Disconnected);
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.open = false;
+            }
+            self.bury(id);
+        }
+    }
+
+    fn restart(&mut self) {
+        // What the store was given may still be applied: a dead process cannot take it back.
+        self.store.queue.iter_mut().for_each(|queued| queued.answered = true);
+        self.connections.clear();
+        self.debts = Debts::new(Self::MAX_CONNECTIONS * 2);
+        self.draining = false;
+        self.generation += 1;
+    }
+
+    /// Lets time pass from deadline to deadline.
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        for _ in 0..100_000 {
+            let sessions = self.connections.values().filter_map(|connection| connection.session.deadline());
+            let answers = self.connections.values().filter_map(|connection| connection.under_way.as_ref());
+            let next = sessions.chain(answers.map(|&(_, until)| until)).chain(self.debts.deadline()).min();
+            let Some(next) = next.filter(|&next| next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            for id in self.ids() {
+                self.handle(id, Event::Tick);
+                let late = self.connections.get(&id).and_then(|connection| connection.under_way.as_ref());
+                if late.is_some_and(|&(_, until)| until <= self.now) {
+                    self.answer(id, Outcome::Unknown);
+                }
+            }
+            while let Some(release) = self.debts.due(self.now) {
+                self.submit(release);
+            }
+        }
+        panic!("time stands still at {}: a deadline that has passed stays", self.now);
+    }
+
+    /// The store takes a step with a command that no earlier one of its session waits before.
+    fn store_step(&mut self, which: u8, fate: Fate) {
+        let mut sessions = BTreeSet::new();
+        let heads: Vec<_> =
+            (0..self.store.queue.len()).filter(|&at| sessions.insert(self.store.queue[at].command.session())).collect();
+        let Some(&at) = heads.get(usize::from(which) % heads.len().max(1)) else { return };
+        let queued = self.store.queue[at].clone();
+        let (applied, answer) = match fate {
+            Fate::Apply => (true, Some(None)),
+            Fate::ApplyUnanswered => (true, None),
+            Fate::ApplyUnknown => (true, Some(Some(Outcome::Unknown))),
+            Fate::Reject => (false, Some(Some(Outcome::Rejected(Cause::Failed)))),
+            Fate::DropUnknown => (false, Some(Some(Outcome::Unknown))),
+            Fate::DropUnanswered => (false, None),
+            Fate::Postpone => {
+                self.store.queue[at].answered = true;
+                if !queued.answered {
+                    self.outcome(&queued.command, Outcome::Unknown);
+                }
+                return;
+            }
+        };
+        self.store.queue.remove(at);
+        let outcome = if applied { Some(self.apply(&queued.command)) } else { None };
+        match answer {
+            Some(said) if !queued.answered => {
+                let outcome = said.or(outcome).expect("what was applied has an outcome");
+                self.outcome(&queued.command, outcome);
+            }
+            // A release has nobody who stops waiting for it: a store must answer it in the end.
+            None if matches!(queued.command, LedgerCommand::Release { .. }) && !queued.answered => {
+                self.outcome(&queued.command, Outcome::Unknown);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Applies a command, and holds the rule against the model.
+    fn apply(&mut self, command: &LedgerCommand) -> Outcome {
+        let alive = self.node();
+        let liveness = |node| if node == alive { Liveness::Alive } else { Liveness::Dead };
+        let record = self.store.records.entry(command.user().clone()).or_default();
+        let outcome = ledger::apply(record, command, self.limit, liveness);
+        let held = self.store.model.entry(command.user().clone()).or_default();
+        held.retain(|session| session.node() == alive);
+        let session = command.session();
+        let expected = match command {
+            LedgerCommand::Acquire { .. } => {
+                if held.contains(&session) || held.len() < self.limit.slots() as usize {
+                    held.insert(session);
+                    Outcome::Granted { connections: u32::try_from(held.len()).expect("few") }
+                } else {
+                    Outcome::Denied
+                }
+            }
+            LedgerCommand::Release { .. } => {
+                held.remove(&session);
+                Outcome::Released
+            }
+            LedgerCommand::Lookup { .. } => Outcome::Found { connections: u32::try_from(held.len()).expect("few") },
+        };
+        assert_eq!(outcome, expected, "the rule and the model differ about {command:?}");
+        outcome
+    }
+
+    /// The store has answered a command: to the session that waits, or to the debts.
+    fn outcome(&mut self, command: &LedgerCommand, outcome: Outcome) {
+        if command.session().node() != self.node() {
+            return; // Who asked is dead.
+        }
+        let waits = self.connections.get(&command.session()).and_then(|connection| connection.under_way.as_ref());
+        if waits.is_some_and(|(waited_for, _)| waited_for == command) {
+            self.answer(command.session(), outcome);
+        } else if matches!(command, LedgerCommand::Release { .. }) {
+            self.debts.after(command, outcome, self.now);
+        }
+    }
+
+    /// Ends a session's wait.
+    fn answer(&mut self, id: SessionId, outcome: Outcome) {
+        let connection = self.connections.get_mut(&id).expect("a session that waits is there");
+        let (command, _) = connection.under_way.take().expect("it waits");
+        self.debts.after(&command, outcome, self.now);
+        self.handle(id, Event::Stored(outcome));
+    }
+
+    fn submit(&mut self, command: LedgerCommand) {
+        self.store.queue.push_back(Queued { command, answered: false });
+    }
+
+    /// Gives a session its next messages, as long as it takes them.
+    fn read(&mut self, id: SessionId) {
+        while let Some(connection) = self.connections.get_mut(&id) {
+            if connection.session.is_busy() || !connection.open {
+                return;
+            }
+            let Some(text) = connection.unread.pop_front() else { return };
+            self.handle(id, Event::Text(&text));
+        }
+    }
+
+    /// Tells a session what happened and does what it says, as a shell does.
+    fn handle(&mut self, id: SessionId, event: Event<'_>) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let leaves = matches!(event, Event::Disconnected | Event::Draining);
+            let Actions { command, send, close } = connection.session.handle(event, self.now);
+            if leaves {
+                connection.told = false;
+            }
+            if let Some(frame) = send {
+                assert!(connection.open, "session {id} sends {frame:?} after its close");
+                connection.hear(&frame);
+            }
+            if close.is_some() {
+                assert!(connection.open, "session {id} closes twice");
+                (connection.open, connection.told) = (false, false);
+                connection.unread.clear();
+            }
+            match command {
+                None => {}
+                Some(Command::Verify(credential)) => {
+                    let verdict = UserId::parse(credential.as_str()).map(|user| Identity { user });
+                    next = Some(Event::Verified(verdict.map_err(Complaint::UserId)));
+                }
+                Some(Command::Store(command @ LedgerCommand::Release { .. })) => {
+                    connection.told = false;
+                    self.submit(command);
+                }
+                Some(Command::Store(command)) => {
+                    assert!(connection.under_way.is_none(), "session {id} has two commands under way");
+                    connection.under_way = Some((command.clone(), self.now + Self::STORE_TIMEOUT));
+                    // A store that is full says so at once.
+                    let full = self.store.queue.len() >= Self::MAX_QUEUE;
+                    match self.debts.before(&command) {
+                        Ok(()) if !full => self.submit(command),
+                        Ok(()) => {
+                            self.debts.after(&command, Outcome::Rejected(Cause::Full), self.now);
+                            self.reject(id, Cause::Full, &mut next);
+                        }
+                        Err(cause) => self.reject(id, cause, &mut next),
+                    }
+                }
+            }
+        }
+        self.bury(id);
+        self.read(id);
+    }
+
+    fn reject(&mut self, id: SessionId, cause: Cause, next: &mut Option<Event<'_>>) {
+        self.connections.get_mut(&id).expect("it has just spoken").under_way = None;
+        *next = Some(Event::Stored(Outcome::Rejected(cause)));
+    }
+
+    /// Forgets a connection that has ended.
+    fn bury(&mut self, id: SessionId) {
+        if self.connections.get(&id).is_some_and(|connection| connection.session.is_drained() && !connection.open) {
+            self.connections.remove(&id);
+        }
+    }
+
+    /// Whether somebody sees to it that this session's slot is given back.
+    fn is_accounted_for(&self, session: SessionId) -> bool {
+        let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_drained());
+        let release = |queued: &Queued| {
+            queued.command.session() == session && matches!(queued.command, LedgerCommand::Release { .. })
+        };
+        served || self.debts.owes(session) || self.store.queue.iter().any(release)
+    }
+
+    fn node(&self) -> NodeId {
+        NodeId::new(self.generation)
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        node == self.node()
+    }
+
+    fn ids(&self) -> Vec<SessionId> {
+        self.connections.keys().copied().collect()
+    }
+
+    fn pick(&self, who: u8) -> Option<SessionId> {
+        let open: Vec<_> =
+            self.connections.iter().filter(|(_, connection)| connection.open).map(|(&id, _)| id).collect();
+        open.get(usize::from(who) % open.len().max(1)).copied()
+    }
+}
+
+impl Connection {
+    /// The client hears a frame.
+    fn hear(&mut self, frame: &Frame) {
+        let Frame::Reply(reply) = frame else { return };
+        let text = reply.encode();
+        let heard = Reply::parse(&text).expect("a client can read what the server says");
+        assert_eq!(&heard, reply, "a client reads something else than was said");
+        match reply {
+            Reply::Hello => {
+                assert!(!self.greeted, "HELLO twice");
+                self.greeted = true;
+            }
+            Reply::AuthenticateSuccess(_) => {
+                assert!(!self.told, "granted twice");
+                self.told = true;
+            }
+            Reply::ByeSuccess | Reply::AuthenticateFailure(_) | Reply::CheckConnectionsSuccess(_) | Reply::Error(_) => {
+            }
+        }
+    }
+}
+
+fn credential(user: u8) -> session_core::Credential {
+    session_core::Credential::new(&format!("user {user}"))
+}

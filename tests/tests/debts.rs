@@ -1,0 +1,388 @@
+//! Debts: that every slot finds its way back into the store, however many answers are lost.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use session_core::ledger::{Command, apply};
+use session_core::{Cause, Debts, Limit, Liveness, NodeId, Outcome, SessionId, Time, UserId, UserRecord};
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+const GRANTED: Outcome = Outcome::Granted { connections: 1 };
+const FOUND: Outcome = Outcome::Found { connections: 1 };
+const FAILED: Outcome = Outcome::Rejected(Cause::Failed);
+
+fn user() -> UserId {
+    UserId::parse("ada").unwrap()
+}
+
+fn session(number: u64) -> SessionId {
+    NodeId::new(0xada).session(number)
+}
+
+fn acquire(number: u64) -> Command {
+    Command::Acquire { user: user(), session: session(number), at: at(0) }
+}
+
+fn release(number: u64) -> Command {
+    Command::Release { user: user(), session: session(number) }
+}
+
+fn look_up(number: u64) -> Command {
+    Command::Lookup { user: user(), session: session(number) }
+}
+
+fn at(millis: u64) -> Time {
+    Time::from_epoch(Duration::from_millis(millis))
+}
+
+/// What an owner can see: (held, owed, deadline).
+fn seen(debts: &Debts) -> (usize, usize, Option<Time>) {
+    (debts.held(), debts.owed(), debts.deadline())
+}
+
+#[test]
+fn an_acquire_is_submitted_only_if_there_is_room_to_owe_it() {
+    let mut debts = Debts::new(2);
+    assert_eq!(seen(&debts), (0, 0, None));
+    assert_eq!([1, 2, 3].map(|number| debts.before(&acquire(number))), [Ok(()), Ok(()), Err(Cause::Overloaded)]);
+    assert_eq!(debts.held(), 2, "what was refused reserved nothing");
+
+    // Whether it is under way, granted, or owed: it keeps its room until it is certainly not in the store.
+    debts.after(&acquire(1), GRANTED, at(0));
+    debts.after(&acquire(2), Outcome::Unknown, at(0));
+    assert_eq!(debts.before(&acquire(3)), Err(Cause::Overloaded));
+    debts.after(&release(1), FAILED, at(0));
+    assert_eq!(debts.before(&acquire(3)), Err(Cause::Overloaded));
+
+    assert_eq!(debts.due(at(50)), Some(release(1)));
+    debts.after(&release(1), Outcome::Released, at(50));
+    assert_eq!([3, 4].map(|number| debts.before(&acquire(number))), [Ok(()), Err(Cause::Overloaded)]);
+
+    assert_eq!(Debts::new(0).before(&acquire(1)), Err(Cause::Overloaded));
+}
+
+#[test]
+fn releases_and_lookups_need_no_room() {
+    let mut debts = Debts::new(1);
+    assert_eq!(debts.before(&acquire(1)), Ok(()));
+    for _ in 0..3 {
+        assert_eq!(debts.before(&release(1)), Ok(()));
+        assert_eq!(debts.before(&look_up(1)), Ok(()));
+    }
+    assert_eq!(debts.held(), 1);
+}
+
+/// Each row: command, outcome => what is held and owed, of one session that has its room.
+#[test]
+fn what_every_answer_to_every_command_leaves() {
+    let rejections = Cause::ALL.map(Outcome::Rejected);
+    let others = [GRANTED, Outcome::Denied, Outcome::Released, FOUND, Outcome::Unknown];
+    let outcomes: Vec<_> = others.into_iter().chain(rejections).collect();
+
+    let kept = (1, 0, None);
+    let gone = (0, 0, None);
+    let owed = (1, 1, Some(at(1050)));
+    for (command, expected) in [
+        (acquire(1), [kept, gone, owed, owed, owed, gone, gone, gone]),
+        (release(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
+        (look_up(1), [kept; 8]),
+    ] {
+        for (&outcome, expected) in outcomes.iter().zip(expected) {
+            let mut debts = Debts::new(1);
+            debts.before(&acquire(1)).unwrap();
+            debts.after(&command, outcome, at(1000));
+            assert_eq!(seen(&debts), expected, "{command:?}, {outcome:?}");
+            assert_eq!([1, 2].map(|number| debts.owes(session(number))), [expected.1 == 1, false]);
+        }
+    }
+}
+
+#[test]
+fn a_release_is_tried_again_after_50_ms_and_twice_as_long_each_time_up_to_5_s() {
+    let mut debts = Debts::new(1);
+    debts.before(&acquire(1)).unwrap();
+    let mut now = at(1_000);
+    debts.after(&acquire(1), Outcome::Unknown, now);
+    let schedule = [50, 100, 200, 400, 800, 1_600, 3_200].into_iter().chain([5_000; 100]);
+    for (try_number, backoff) in schedule.enumerate() {
+        let due = now + Duration::from_millis(backoff);
+        let early = Time::from_epoch(due.since_epoch() - NANOSECOND);
+        assert_eq!(seen(&debts), (1, 1, Some(due)), "try {try_number}");
+        assert_eq!(debts.due(early), None, "try {try_number}");
+        assert_eq!(debts.due(due), Some(release(1)), "try {try_number}");
+        assert_eq!(seen(&debts), (1, 1, None), "it is under way: still owed, not due");
+        assert!(debts.owes(session(1)));
+        assert_eq!(debts.due(due + Debts::LONGEST_BACKOFF), None, "one at a time");
+        // The answer takes its time; the pause counts from there.
+        now = due + Duration::from_millis(7);
+        debts.after(&release(1), if try_number % 2 == 0 { Outcome::Unknown } else { FAILED }, now);
+    }
+    assert_eq!(Debts::LONGEST_BACKOFF, Duration::from_secs(5));
+    assert_eq!(debts.due(now + Debts::LONGEST_BACKOFF), Some(release(1)));
+    debts.after(&release(1), Outcome::Released, now);
+    assert_eq!(seen(&debts), (0, 0, None));
+}
+
+#[test]
+fn each_debt_has_a_backoff_of_its_own() {
+    let mut debts = Debts::new(2);
+    for number in [1, 2] {
+        debts.before(&acquire(number)).unwrap();
+    }
+    debts.after(&acquire(1), Outcome::Unknown, at(0));
+    assert_eq!(debts.due(at(50)), Some(release(1)));
+    debts.after(&release(1), Outcome::Unknown, at(50));
+    // Due at 150 now. The other one is younger but due earlier.
+    debts.after(&acquire(2), Outcome::Unknown, at(60));
+    assert_eq!(debts.deadline(), Some(at(110)));
+    assert_eq!([debts.due(at(149)), debts.due(at(149))], [Some(release(2)), None]);
+    assert_eq!(debts.deadline(), Some(at(150)));
+    assert_eq!([debts.due(at(150)), debts.due(at(150))], [Some(release(1)), None]);
+}
+
+#[test]
+fn a_session_whose_room_is_free_again_owes_from_the_start() {
+    let mut debts = Debts::new(1);
+    for now in [1_000, 2_000] {
+        debts.before(&acquire(1)).unwrap();
+        debts.after(&acquire(1), Outcome::Unknown, at(now));
+        assert_eq!(debts.deadline(), Some(at(now + 50)), "no backoff is inherited from a debt that is paid");
+        assert_eq!(debts.due(at(now + 50)), Some(release(1)));
+        debts.after(&release(1), Outcome::Released, at(now + 50));
+        assert_eq!(seen(&debts), (0, 0, None));
+    }
+}
+
+#[test]
+fn so_many_releases_are_tried_at_once_and_no_more() {
+    assert_eq!(Debts::MAX_UNDER_WAY, 64);
+    let mut debts = Debts::new(100);
+    for number in 0..100 {
+        debts.before(&acquire(number)).unwrap();
+        debts.after(&acquire(number), Outcome::Unknown, at(0));
+    }
+    let now = at(1_000);
+    let first: Vec<_> = std::iter::from_fn(|| debts.due(now)).collect();
+    assert_eq!(first, (0..64).map(release).collect::<Vec<_>>());
+    assert_eq!(seen(&debts), (100, 100, None), "no tick until one of them is answered");
+
+    // One answered makes room for one more, however it was answered.
+    debts.after(&first[0], Outcome::Released, now);
+    assert_eq!(seen(&debts), (99, 99, Some(at(50))));
+    assert_eq!([debts.due(now), debts.due(now)], [Some(release(64)), None]);
+    debts.after(&first[1], Outcome::Unknown, now);
+    assert_eq!([debts.due(now), debts.due(now)], [Some(release(65)), None]);
+
+    // With the store well again all of them come back.
+    let mut under_way: Vec<_> = first[2..].iter().cloned().chain([64, 65].map(release)).collect();
+    let mut now = now;
+    while let Some(command) = under_way.pop() {
+        debts.after(&command, Outcome::Released, now);
+        now = now.max(debts.deadline().unwrap_or(now));
+        under_way.extend(debts.due(now));
+    }
+    assert_eq!(seen(&debts), (0, 0, None));
+}
+
+/// What becomes of a command on its way to a store and back.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Answered,
+    Rejected(Cause),
+    /// The answer is lost, the command was applied.
+    Applied,
+    /// The answer is lost, and so was the command.
+    Lost,
+    /// The answer is lost, and the command may be applied later, or never.
+    Late,
+}
+
+/// One step in the life of a process and its store.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// A new session asks for a slot.
+    Open,
+    /// A session that was granted one gives it back.
+    Close(prop::sample::Index),
+    /// A command under way ends.
+    Answer(prop::sample::Index, Fate),
+    /// A command whose answer was lost is applied after all, or certainly never.
+    Late(prop::sample::Index, bool),
+    /// Time passes, and what is due is submitted.
+    Pause(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    let fate = prop_oneof![
+        4 => Just(Fate::Answered),
+        1 => prop::sample::select(&Cause::ALL[..]).prop_map(Fate::Rejected),
+        1 => Just(Fate::Applied),
+        1 => Just(Fate::Lost),
+        2 => Just(Fate::Late),
+    ];
+    prop_oneof![
+        4 => Just(Step::Open),
+        2 => index().prop_map(Step::Close),
+        6 => (index(), fate).prop_map(|(index, fate)| Step::Answer(index, fate)),
+        1 => (index(), any::<bool>()).prop_map(|(index, applied)| Step::Late(index, applied)),
+        2 => prop_oneof![1..500_u64, 1..20_000_u64].prop_map(Step::Pause),
+    ]
+}
+
+/// A process that submits as sessions do, and a store that keeps its contract and no more.
+struct World {
+    debts: Debts,
+    room: usize,
+    now: Time,
+    record: UserRecord,
+    opened: u64,
+    granted: Vec<u64>,
+    under_way: Vec<Command>,
+    /// Commands that the store may still apply, at most one of each session.
+    late: BTreeMap<SessionId, Command>,
+}
+
+const LIMIT: u32 = 4;
+
+impl World {
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Open => {
+                self.opened += 1;
+                let command = acquire(self.opened);
+                let full = self.debts.held() == self.room;
+                let admitted = self.debts.before(&command);
+                assert_eq!(admitted, if full { Err(Cause::Overloaded) } else { Ok(()) });
+                self.under_way.extend(admitted.is_ok().then_some(command));
+            }
+            Step::Close(index) if !self.granted.is_empty() => {
+                let command = release(self.granted.swap_remove(index.index(self.granted.len())));
+                assert_eq!(self.debts.before(&command), Ok(()));
+                self.under_way.push(command);
+            }
+            Step::Answer(index, fate) if !self.under_way.is_empty() => {
+                let command = self.under_way.swap_remove(index.index(self.under_way.len()));
+                self.answer(&command, fate);
+            }
+            Step::Late(index, applied) if !self.late.is_empty() => {
+                let session = *self.late.keys().nth(index.index(self.late.len())).unwrap();
+                let command = self.late.remove(&session).unwrap();
+                if applied {
+                    self.apply(&command);
+                }
+            }
+            Step::Pause(millis) => {
+                self.now = self.now + Duration::from_millis(millis);
+                self.submit_what_is_due();
+            }
+            Step::Close(_) | Step::Answer(..) | Step::Late(..) => {}
+        }
+        self.check();
+    }
+
+    fn submit_what_is_due(&mut self) {
+        let due = |debts: &Debts, now| debts.deadline().is_some_and(|deadline| deadline <= now);
+        while due(&self.debts, self.now) {
+            let command = self.debts.due(self.now).expect("at its deadline something is due");
+            assert!(!self.under_way.contains(&command), "one release of a session at a time");
+            self.under_way.push(command);
+        }
+        assert_eq!(self.debts.due(self.now), None, "nothing is due before its deadline");
+    }
+
+    fn answer(&mut self, command: &Command, fate: Fate) {
+        let outcome = match fate {
+            Fate::Answered => self.apply(command),
+            Fate::Rejected(cause) => Outcome::Rejected(cause),
+            Fate::Applied => {
+                self.apply(command);
+                Outcome::Unknown
+            }
+            Fate::Lost => Outcome::Unknown,
+            Fate::Late => {
+                // Two that are late: in order.
+                if let Some(elder) = self.late.insert(command.session(), command.clone()) {
+                    let _outcome = apply(&mut self.record, &elder, Limit::new(LIMIT).unwrap(), |_| Liveness::Alive);
+                }
+                Outcome::Unknown
+            }
+        };
+        if let (Command::Acquire { session, .. }, Outcome::Granted { .. }) = (command, outcome) {
+            self.granted.push(session.number());
+        }
+        self.debts.after(command, outcome, self.now);
+    }
+
+    /// Applies a command, and before it what is late of the same session: in order, or not at all.
+    fn apply(&mut self, command: &Command) -> Outcome {
+        let limit = Limit::new(LIMIT).unwrap();
+        if let Some(elder) = self.late.remove(&command.session()) {
+            let _outcome = apply(&mut self.record, &elder, limit, |_| Liveness::Alive);
+        }
+        apply(&mut self.record, command, limit, |_| Liveness::Alive)
+    }
+
+    fn check(&self) {
+        let (held, owed, deadline) = seen(&self.debts);
+        assert!(owed <= held && held <= self.room, "owed {owed}, held {held}, room {}", self.room);
+        let acquires = |command: &&Command| matches!(command, Command::Acquire { .. });
+        let may_hold: BTreeSet<_> = (self.record.slots().iter().map(|slot| slot.session))
+            .chain(self.late.values().chain(&self.under_way).filter(acquires).map(Command::session))
+            .collect();
+        assert!(may_hold.len() <= held, "a slot that nobody would give back: {may_hold:?}");
+        for session in may_hold {
+            let served = self.granted.contains(&session.number());
+            let under_way = self.under_way.iter().any(|command| command.session() == session);
+            assert!(served || under_way || self.debts.owes(session), "{session} is forgotten");
+        }
+        assert!(deadline.is_none() || owed > 0);
+    }
+
+    /// The store is well again and everybody leaves.
+    fn end(mut self) {
+        for command in std::mem::take(&mut self.under_way) {
+            self.answer(&command, Fate::Answered);
+        }
+        for number in std::mem::take(&mut self.granted) {
+            self.answer(&release(number), Fate::Answered);
+        }
+        let well_since = self.now;
+        while let Some(deadline) = self.debts.deadline() {
+            self.now = self.now.max(deadline);
+            self.submit_what_is_due();
+            for command in std::mem::take(&mut self.under_way) {
+                self.answer(&command, Fate::Answered);
+            }
+            self.check();
+        }
+        assert!(self.now <= well_since + Debts::LONGEST_BACKOFF);
+        assert_eq!(seen(&self.debts), (0, 0, None));
+        assert!(self.record.is_empty() && self.late.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_slot_comes_back_whatever_was_lost(room in 0..8_usize, steps in prop::collection::vec(step(), 0..120)) {
+        let mut world = World {
+            debts: Debts::new(room),
+            room,
+            now: at(0),
+            record: UserRecord::default(),
+            opened: 0,
+            granted: Vec::new(),
+            under_way: Vec::new(),
+            late: BTreeMap::new(),
+        };
+        for step in steps {
+            world.step(step);
+        }
+        world.end();
+    }
+}

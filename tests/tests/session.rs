@@ -1,0 +1,916 @@
+//! Transitions of one session: a row per (state, event), scenarios in words, and any history at all.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use session_core::Complaint::{AlreadyAuthenticated, CredentialNotText, Impatient, NotAuthenticated, NotJson};
+use session_core::{
+    Actions, Cause, CloseReason, Command, Complaint, Credential, Event, Frame, Identity, Limits, NodeId, Outcome,
+    Refusal, Reply, Session, SessionId, Time, User, UserId, UserIdError, Violation, ledger,
+};
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A unit-only enum and the list of all its variants, so that the table below cannot miss one.
+macro_rules! listed {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        enum $name { $($variant),+ }
+
+        impl $name {
+            const ALL: &[Self] = &[$(Self::$variant),+];
+        }
+    };
+}
+
+listed! {
+    /// The states of a session. Only events lead into them: see [`State::histories`].
+    State {
+        Anonymous, Verifying, Acquiring, LiveHeard, LivePinged, Asking, LeavingVerification, LeavingAcquire,
+        LeavingLookup, Drained,
+    }
+}
+
+listed! {
+    /// What can happen, in every kind that could matter.
+    Input {
+        Connected,
+        Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown,
+        Alive,
+        Protocol, Utf8, Size, Binary,
+        Verified, NotVerified,
+        Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent,
+        Draining, Disconnected,
+        EarlyTick, Tick, LateTick,
+    }
+}
+
+use Input::*;
+
+const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown];
+const VIOLATIONS: &[Input] = &[Protocol, Utf8, Size, Binary];
+const VERDICTS: &[Input] = &[Verified, NotVerified];
+const OUTCOMES: &[Input] = &[Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent];
+const TICKS: &[Input] = &[EarlyTick, Tick, LateTick];
+
+/// Every (state, input) => what is submitted, sent and closed with, and when the session ticks next. Seconds count
+/// from the session's beginning; the limits are 10 s to authenticate, a ping after 30 s of silence, 5 s to answer it.
+#[rustfmt::skip]
+fn specification() -> Vec<(State, Vec<Row>)> {
+    vec![
+        // Now is 1 s.
+        (State::Anonymous, vec![
+            on(&[Connected],          None,              say(Reply::Hello),                    None,                    Waits(10)),
+            on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
+            on(&[AuthenticateNobody], None,              refuse(of(CredentialNotText)),        None,                    Waits(10)),
+            on(&[Check],              None,              error(NotAuthenticated),              None,                    Waits(10)),
+            on(&[Bye],                None,              say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
+            on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(10)),
+            on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(10)),
+            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Over),
+            on(&[Disconnected],       None,              None,                                 None,                    Over),
+            on(&[Tick, LateTick],     None,              None,                                 close(CloseReason::NotAuthenticated), Over),
+            ignores(&[&[Alive, EarlyTick], VERDICTS, OUTCOMES], Waits(10)),
+        ]),
+        // Now is 2 s.
+        (State::Verifying, vec![
+            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
+            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Verified],           acquire(at(2)),    None,                                 None,                    Busy),
+            on(&[NotVerified],        None,              refuse(of(too_long())),               None,                    Waits(10)),
+            on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
+            on(&[Disconnected],       None,              None,                                 None,                    Busy),
+            ignores(&[&[Connected, Alive], OUTCOMES, TICKS], Busy),
+        ]),
+        // Now is 3 s.
+        (State::Acquiring, vec![
+            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
+            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Granted],            None,              say(Reply::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
+            on(&[Denied],             None,              refuse(Refusal::LimitReached),        None,                    Waits(10)),
+            on(&[Overloaded],         None,              refuse(Refusal::Store(Cause::Overloaded)), close(CloseReason::TryAgainLater), Over),
+            on(&[Full],               None,              refuse(Refusal::Store(Cause::Full)),  close(CloseReason::TryAgainLater),    Over),
+            on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), close(CloseReason::TryAgainLater),   Over),
+            on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
+            on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
+            on(&[Disconnected],       None,              None,                                 None,                    Busy),
+            ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
+        ]),
+        // Now is 4 s, the peer was heard at 3 s.
+        (State::LiveHeard, vec![
+            on(&[Authenticate, AuthenticateNobody], None, error(AlreadyAuthenticated),         None,                    Waits(34)),
+            on(&[Check],              look_up(),         None,                                 None,                    Busy),
+            on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
+            on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(34)),
+            on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(34)),
+            on(&[Alive],              None,              None,                                 None,                    Waits(34)),
+            on(&[Protocol],           release(),         error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
+            on(&[Disconnected],       release(),         None,                                 None,                    Over),
+            on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
+            on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
+            ignores(&[&[Connected, EarlyTick], VERDICTS, OUTCOMES], Waits(33)),
+        ]),
+        // Now is 34 s, the peer was pinged at 33 s.
+        (State::LivePinged, vec![
+            on(&[Authenticate, AuthenticateNobody], None, error(AlreadyAuthenticated),         None,                    Waits(64)),
+            on(&[Check],              look_up(),         None,                                 None,                    Busy),
+            on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
+            on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(64)),
+            on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(64)),
+            on(&[Alive],              None,              None,                                 None,                    Waits(64)),
+            on(&[Protocol],           release(),         error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
+            on(&[Disconnected],       release(),         None,                                 None,                    Over),
+            on(&[Tick, LateTick],     release(),         None,                                 close(CloseReason::PeerSilent),       Over),
+            ignores(&[&[Connected, EarlyTick], VERDICTS, OUTCOMES], Waits(38)),
+        ]),
+        // Now is 35 s, whenever the question came.
+        (State::Asking, vec![
+            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
+            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Found],              None,              say(Reply::CheckConnectionsSuccess(ada(3))), None,             Waits(65)),
+            on(&[Granted, Denied, Released, Overloaded, Full, Failed, Silent], None, error(Complaint::StoreSilent), None, Waits(65)),
+            on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
+            on(&[Disconnected],       None,              None,                                 None,                    Busy),
+            ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
+        ]),
+        (State::LeavingVerification, vec![
+            on(VERDICTS,              None,              None,                                 None,                    Over),
+            ignores(&[&[Connected, Alive, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
+        ]),
+        (State::LeavingAcquire, vec![
+            on(&[Granted],            release(),         None,                                 None,                    Over),
+            on(&[Denied, Released, Found, Overloaded, Full, Failed, Silent], None, None,       None,                    Over),
+            ignores(&[&[Connected, Alive, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+        ]),
+        (State::LeavingLookup, vec![
+            on(OUTCOMES,              release(),         None,                                 None,                    Over),
+            ignores(&[&[Connected, Alive, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+        ]),
+        (State::Drained, vec![
+            ignores(&[Input::ALL], Over),
+        ]),
+    ]
+}
+
+/// The three questions a shell asks of a session after every event, answered together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// Ticks at this second and takes messages.
+    Waits(u64),
+    /// A command is under way, no tick is due, messages wait.
+    Busy,
+    /// Nothing is ever due again.
+    Over,
+}
+
+use After::{Busy, Over, Waits};
+
+struct Row {
+    inputs: Vec<Input>,
+    actions: Actions,
+    after: After,
+    /// Not even what the session hides of its state may change.
+    nothing_changes: bool,
+}
+
+fn on(
+    inputs: &[Input],
+    command: Option<Command>,
+    send: Option<Frame>,
+    close: Option<CloseReason>,
+    after: After,
+) -> Row {
+    Row { inputs: inputs.to_vec(), actions: Actions { command, send, close }, after, nothing_changes: false }
+}
+
+fn ignores(inputs: &[&[Input]], after: After) -> Row {
+    Row { inputs: inputs.concat(), actions: Actions::default(), after, nothing_changes: true }
+}
+
+#[test]
+fn every_transition_is_as_specified() {
+    for (state, rows) in specification() {
+        for Row { inputs, actions, after, nothing_changes } in rows {
+            for (input, history) in
+                inputs.into_iter().flat_map(|input| state.histories().into_iter().map(move |history| (input, history)))
+            {
+                let mut session = session();
+                for &(time, ref event) in &history {
+                    drop(session.handle(event.clone(), at(time)));
+                }
+                let before = format!("{session:?}");
+                let now = input.time(&session, at(state.now()));
+                let row = format!("{state:?}, {input:?} at {now}, after {history:?}");
+                assert_eq!(session.handle(input.event(), now), actions, "{row}");
+                assert_eq!(after_of(&session), after, "{row}");
+                assert_eq!(session.id(), id(), "{row}");
+                if nothing_changes {
+                    assert_eq!(format!("{session:?}"), before, "{row}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_specification_has_every_state_and_event_exactly_once() {
+    let specification = specification();
+    let states: Vec<_> = specification.iter().map(|(state, _)| *state).collect();
+    assert_eq!(states, State::ALL);
+    for (state, rows) in specification {
+        let mut inputs: Vec<_> = rows.into_iter().flat_map(|row| row.inputs).collect();
+        inputs.sort();
+        assert_eq!(inputs, Input::ALL, "{state:?}");
+    }
+    let kinds: BTreeSet<_> = Input::ALL.iter().map(|input| kind(&input.event())).collect();
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (0..KINDS).collect::<Vec<_>>(), "an event without an input");
+}
+
+const KINDS: u8 = 20;
+
+/// Numbers the kinds of event. Whoever adds one must give it an [`Input`], and with it a row in every state.
+fn kind(event: &Event<'_>) -> u8 {
+    match event {
+        Event::Connected => 0,
+        Event::Text(_) => 1,
+        Event::Alive => 2,
+        Event::Violation(Violation::Protocol) => 3,
+        Event::Violation(Violation::InvalidUtf8) => 4,
+        Event::Violation(Violation::MessageTooBig) => 5,
+        Event::Violation(Violation::BinaryMessage) => 6,
+        Event::Verified(Ok(_)) => 7,
+        Event::Verified(Err(_)) => 8,
+        Event::Stored(Outcome::Granted { .. }) => 9,
+        Event::Stored(Outcome::Denied) => 10,
+        Event::Stored(Outcome::Released) => 11,
+        Event::Stored(Outcome::Found { .. }) => 12,
+        Event::Stored(Outcome::Rejected(Cause::Overloaded)) => 13,
+        Event::Stored(Outcome::Rejected(Cause::Full)) => 14,
+        Event::Stored(Outcome::Rejected(Cause::Failed)) => 15,
+        Event::Stored(Outcome::Unknown) => 16,
+        Event::Draining => 17,
+        Event::Disconnected => 18,
+        Event::Tick => 19,
+    }
+}
+
+/// The machine, driven by inputs at seconds.
+fn run(session: &mut Session, inputs: &[(u64, Input)]) -> Vec<Actions> {
+    inputs.iter().map(|&(second, input)| session.handle(input.event(), at(second))).collect()
+}
+
+/// A session at one of the states, by the first way that leads there.
+fn session_in(state: State) -> Session {
+    let mut session = session();
+    for (second, event) in state.histories().swap_remove(0) {
+        drop(session.handle(event, at(second)));
+    }
+    session
+}
+
+fn nothing() -> Actions {
+    Actions::default()
+}
+
+fn only(command: Option<Command>, send: Option<Frame>, close: Option<CloseReason>) -> Actions {
+    Actions { command, send, close }
+}
+
+#[test]
+fn a_whole_visit() {
+    let mut session = session();
+    let actions = run(
+        &mut session,
+        &[(0, Connected), (1, Authenticate), (2, Verified), (3, Granted), (4, Check), (5, Found), (6, Bye)],
+    );
+    assert_eq!(
+        actions,
+        [
+            only(None, say(Reply::Hello), None),
+            only(verify(), None, None),
+            only(acquire(at(2)), None, None),
+            only(None, say(Reply::AuthenticateSuccess(ada(2))), None),
+            only(look_up(), None, None),
+            only(None, say(Reply::CheckConnectionsSuccess(ada(3))), None),
+            // The shell serves a struct's fields in this order: the release is queued before the reply.
+            only(release(), say(Reply::ByeSuccess), close(CloseReason::Bye)),
+        ]
+    );
+    assert!(session.is_drained());
+}
+
+#[test]
+fn a_grant_that_comes_after_the_peer_left_is_released_once_and_never_told() {
+    for (leaving, told) in [
+        (Disconnected, nothing()),
+        (Draining, only(None, None, close(CloseReason::ShuttingDown))),
+        (Size, only(None, error(Complaint::MessageTooBig), close(CloseReason::MessageTooBig))),
+    ] {
+        let mut session = session_in(State::Acquiring);
+        let actions = run(&mut session, &[(3, leaving), (4, Granted), (5, Granted), (6, Disconnected), (7, Tick)]);
+        let released = only(release(), None, None);
+        assert_eq!(actions, [told, released, nothing(), nothing(), nothing()]);
+        assert!(session.is_drained());
+    }
+}
+
+#[test]
+fn the_authentication_deadline_counts_from_the_beginning_whatever_is_tried() {
+    let mut session = session();
+    let tries = [(1, Connected), (2, Authenticate), (3, Verified), (4, Denied), (8, Authenticate), (9, NotVerified)];
+    drop(run(&mut session, &tries));
+    assert_eq!(session.deadline(), Some(at(10)));
+    assert_eq!(session.handle(Event::Tick, before(at(10))), nothing());
+    assert_eq!(session.handle(Event::Tick, at(10)), only(None, None, close(CloseReason::NotAuthenticated)));
+    assert!(session.is_drained());
+}
+
+#[test]
+fn a_message_that_comes_too_late_to_authenticate_is_not_served_even_without_a_tick() {
+    for &message in MESSAGES {
+        let mut early = session();
+        let late = only(None, None, close(CloseReason::NotAuthenticated));
+        assert_ne!(early.handle(message.event(), before(at(10))), late, "{message:?}");
+        for time in [at(10), at(10) + HOUR] {
+            let mut session = session();
+            assert_eq!(session.handle(message.event(), time), late, "{message:?} at {time}");
+            assert!(session.is_drained());
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_comes_after_the_authentication_deadline_still_counts() {
+    let mut session = session();
+    let actions = run(&mut session, &[(9, Authenticate), (11, Tick), (12, Verified), (13, Tick), (14, Granted)]);
+    let success = only(None, say(Reply::AuthenticateSuccess(ada(2))), None);
+    assert_eq!(actions[1..], [nothing(), only(acquire(at(12)), None, None), nothing(), success]);
+
+    let mut session = session_in(State::Anonymous);
+    let actions = run(&mut session, &[(9, Authenticate), (11, Verified), (14, Denied), (14, Tick)]);
+    let denied = only(None, refuse(Refusal::LimitReached), None);
+    assert_eq!(actions[2..], [denied, only(None, None, close(CloseReason::NotAuthenticated))]);
+}
+
+#[test]
+fn a_silent_peer_is_pinged_and_then_closed_each_at_its_exact_time() {
+    let mut session = session_in(State::LiveHeard);
+    assert_eq!(session.deadline(), Some(at(33)));
+    assert_eq!(session.handle(Event::Tick, before(at(33))), nothing());
+    assert_eq!(session.handle(Event::Tick, at(33)), only(None, Some(Frame::Ping), None));
+    assert_eq!(session.deadline(), Some(at(38)));
+    assert_eq!(session.handle(Event::Tick, before(at(38))), nothing());
+    assert_eq!(session.handle(Event::Tick, at(38)), only(release(), None, close(CloseReason::PeerSilent)));
+    assert_eq!(session.deadline(), None);
+}
+
+#[test]
+fn every_sign_of_life_puts_the_next_ping_off() {
+    for sign in [Alive, Garbage, Authenticate] {
+        let mut session = session_in(State::LivePinged);
+        assert_eq!(session.deadline(), Some(at(38)));
+        drop(run(&mut session, &[(37, sign)]));
+        assert_eq!(session.deadline(), Some(at(67)), "{sign:?}");
+        assert_eq!(run(&mut session, &[(66, Tick), (67, Tick)]), [nothing(), only(None, Some(Frame::Ping), None)]);
+        assert_eq!(session.deadline(), Some(at(72)), "{sign:?}");
+    }
+}
+
+#[test]
+fn silence_is_not_counted_while_a_question_is_under_way() {
+    let mut session = session_in(State::LivePinged);
+    let actions = run(&mut session, &[(37, Check), (38, Tick), (99, Tick), (100, Found), (129, Tick), (130, Tick)]);
+    let found = only(None, say(Reply::CheckConnectionsSuccess(ada(3))), None);
+    let ping = only(None, Some(Frame::Ping), None);
+    assert_eq!(actions[1..], [nothing(), nothing(), found, nothing(), ping]);
+}
+
+/// LIMITS tolerates two.
+#[test]
+fn exactly_so_many_bad_messages_are_tolerated_and_the_next_one_closes() {
+    let anonymous = [(Garbage, NotJson), (Unknown, no_such_type()), (Check, NotAuthenticated)];
+    let live = [
+        (Garbage, NotJson),
+        (Unknown, no_such_type()),
+        (Authenticate, AlreadyAuthenticated),
+        (AuthenticateNobody, AlreadyAuthenticated),
+    ];
+    for (state, bad, release) in [
+        (State::Anonymous, &anonymous[..], None),
+        (State::LiveHeard, &live, release()),
+        (State::LivePinged, &live, release()),
+    ] {
+        let now = at(state.now());
+        for (last, complaint) in bad {
+            let mut session = session_in(state);
+            for (message, complaint) in [&bad[0], &bad[1]] {
+                let tolerated = only(None, error(complaint.clone()), None);
+                assert_eq!(session.handle(message.event(), now), tolerated, "{state:?} {message:?}");
+            }
+            // What makes sense is served as ever.
+            assert_eq!(session.handle(Event::Alive, now), nothing());
+            assert!(session.deadline().is_some());
+            let closed = only(release.clone(), error(complaint.clone()), close(CloseReason::TooManyBadMessages));
+            assert_eq!(session.handle(last.event(), now), closed, "{state:?} {last:?}");
+            assert!(session.is_drained());
+        }
+    }
+}
+
+#[test]
+fn credentials_that_name_nobody_are_bad_messages() {
+    let mut session = session();
+    let actions = run(&mut session, &[(0, AuthenticateNobody), (0, Authenticate), (0, NotVerified), (0, Garbage)]);
+    assert_eq!(actions[3], only(None, error(NotJson), close(CloseReason::TooManyBadMessages)));
+
+    let last_straws = [(&[AuthenticateNobody][..], CredentialNotText), (&[Authenticate, NotVerified], too_long())];
+    for (inputs, complaint) in last_straws {
+        let mut session = session_in(State::Anonymous);
+        drop(run(&mut session, &[(0, Garbage), (0, Garbage)]));
+        let inputs: Vec<_> = inputs.iter().map(|&input| (0, input)).collect();
+        let actions = run(&mut session, &inputs);
+        let closed = only(None, refuse(of(complaint)), close(CloseReason::TooManyBadMessages));
+        assert_eq!(actions.last(), Some(&closed));
+        assert!(session.is_drained());
+    }
+}
+
+#[test]
+fn bad_messages_are_counted_across_authentication() {
+    let mut session = session();
+    let inputs = [
+        (0, Garbage),
+        (0, Authenticate),
+        (0, Verified),
+        (0, Granted),
+        (1, Garbage),
+        (2, Check),
+        (2, Found),
+        (3, Garbage),
+    ];
+    let last = run(&mut session, &inputs).pop();
+    assert_eq!(last, Some(only(release(), error(NotJson), close(CloseReason::TooManyBadMessages))));
+}
+
+#[test]
+fn with_none_tolerated_the_first_bad_message_closes() {
+    let mut session = Session::new(id(), &Limits { max_bad_messages: 0, ..LIMITS }, at(0));
+    let closed = only(None, error(NotJson), close(CloseReason::TooManyBadMessages));
+    assert_eq!(session.handle(Garbage.event(), at(0)), closed);
+}
+
+#[test]
+fn refusals_by_limit_are_not_bad_messages() {
+    let mut session = session();
+    for _ in 0..100 {
+        let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Denied)]);
+        assert_eq!(actions[2], only(None, refuse(Refusal::LimitReached), None));
+    }
+    for _ in 0..2 {
+        assert_eq!(run(&mut session, &[(1, Garbage)]), [only(None, error(NotJson), None)]);
+    }
+    let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Granted)]);
+    assert_eq!(actions[2], only(None, say(Reply::AuthenticateSuccess(ada(2))), None));
+}
+
+#[test]
+fn questions_the_store_does_not_answer_and_impatience_are_not_bad_messages() {
+    let mut session = session_in(State::LiveHeard);
+    for _ in 0..100 {
+        let actions = run(&mut session, &[(4, Check), (4, Garbage), (4, Silent)]);
+        let impatient = only(None, error(Impatient), None);
+        let silent = only(None, error(Complaint::StoreSilent), None);
+        assert_eq!(actions, [only(look_up(), None, None), impatient, silent]);
+    }
+    for _ in 0..2 {
+        assert_eq!(run(&mut session, &[(4, Garbage)]), [only(None, error(NotJson), None)]);
+    }
+}
+
+#[test]
+fn authenticating_twice_takes_no_second_slot() {
+    let mut session = session_in(State::LiveHeard);
+    let already = only(None, error(AlreadyAuthenticated), None);
+    // Not even if somebody answers what was never asked.
+    let actions = run(&mut session, &[(4, Authenticate), (4, Verified), (4, Granted), (4, Authenticate)]);
+    assert_eq!(actions, [already.clone(), nothing(), nothing(), already]);
+    assert_eq!(run(&mut session, &[(5, Disconnected), (5, Disconnected)]), [only(release(), None, None), nothing()]);
+}
+
+#[test]
+fn a_question_under_way_does_not_cost_the_release() {
+    for answer in OUTCOMES {
+        let mut session = session_in(State::Asking);
+        let actions = run(&mut session, &[(35, Disconnected), (36, *answer), (37, *answer)]);
+        assert_eq!(actions, [nothing(), only(release(), None, None), nothing()], "{answer:?}");
+        assert!(session.is_drained());
+    }
+}
+
+#[test]
+fn a_deadline_beyond_the_end_of_time_is_none_that_comes() {
+    let end = Time::from_epoch(Duration::MAX);
+    let session = Session::new(id(), &LIMITS, end);
+    assert_eq!(session.deadline(), Some(end));
+}
+
+/// A session together with what must hold after each of its events, whatever came before.
+struct Witness {
+    session: Session,
+    now: Time,
+    under_way: Option<Question>,
+    grants: u32,
+    releases: u32,
+    /// It closed, or its peer left.
+    over: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Verify,
+    Acquire,
+    Lookup,
+}
+
+impl Witness {
+    fn new() -> Self {
+        Self { session: session(), now: at(0), under_way: None, grants: 0, releases: 0, over: false }
+    }
+
+    fn handle(&mut self, event: &Event<'_>) {
+        let answered = match (event, self.under_way) {
+            (Event::Verified(_), Some(Question::Verify))
+            | (Event::Stored(_), Some(Question::Acquire | Question::Lookup)) => self.under_way.take(),
+            _ => None,
+        };
+        if let (Event::Stored(Outcome::Granted { .. }), Some(Question::Acquire)) = (event, answered) {
+            self.grants += 1;
+        }
+        let was_drained = self.session.is_drained();
+        let Actions { command, send, close } = self.session.handle(event.clone(), self.now);
+
+        assert!(!was_drained || (&command, &send, close) == (&None, &None, None), "drained, it does nothing");
+        assert!(!self.over || (&send, close) == (&None, None), "nothing is sent after a close");
+        self.over |= close.is_some() || *event == Event::Disconnected;
+
+        if let Some(Frame::Reply(Reply::AuthenticateSuccess(user))) = send {
+            let &Event::Stored(Outcome::Granted { connections }) = event else { panic!("told without a grant") };
+            assert_eq!((answered, user), (Some(Question::Acquire), ada(connections)));
+        }
+        let question = match command {
+            None => None,
+            Some(Command::Verify(credential)) => {
+                assert_eq!(credential, Credential::new("ada's token"));
+                Some(Question::Verify)
+            }
+            Some(Command::Store(command)) => {
+                assert_eq!((command.user(), command.session()), (&user(), id()));
+                match command {
+                    ledger::Command::Acquire { at, .. } => {
+                        assert_eq!(at, self.now);
+                        Some(Question::Acquire)
+                    }
+                    ledger::Command::Lookup { .. } => Some(Question::Lookup),
+                    ledger::Command::Release { .. } => {
+                        self.releases += 1;
+                        None
+                    }
+                }
+            }
+        };
+        if question.is_some() {
+            assert_eq!(self.under_way, None, "one command at a time");
+            assert!(!self.over, "nothing is asked for a peer that left");
+            self.under_way = question;
+        }
+        assert_eq!(self.session.is_busy(), self.under_way.is_some());
+        assert_eq!(self.session.deadline().is_none(), self.session.is_busy() || self.session.is_drained());
+        assert_eq!(self.session.is_drained(), self.over && self.under_way.is_none());
+        assert!(self.releases <= self.grants, "a release for every grant, no more");
+        assert!(!self.session.is_drained() || self.releases == self.grants, "a release for every grant, no fewer");
+    }
+
+    fn take(&mut self, input: Input) {
+        self.now = self.now.max(input.time(&self.session, self.now));
+        self.handle(&input.event());
+    }
+
+    /// An answer to what is under way, if anything is.
+    fn answer(&mut self, outcome: Outcome) {
+        match self.under_way {
+            Some(Question::Verify) => self.take(Verified),
+            Some(Question::Acquire | Question::Lookup) => self.handle(&Event::Stored(outcome)),
+            None => {}
+        }
+    }
+
+    /// The peer leaves, and what is under way is answered at last.
+    fn end(mut self) {
+        self.take(Disconnected);
+        self.answer(Outcome::Granted { connections: 1 });
+        assert!(self.session.is_drained());
+        assert_eq!(self.releases, self.grants);
+    }
+}
+
+#[test]
+fn what_always_holds_holds_after_every_two_inputs_in_every_state() {
+    for history in State::ALL.iter().flat_map(|state| state.histories()) {
+        for &first in Input::ALL {
+            for &second in Input::ALL {
+                let mut witness = Witness::new();
+                for &(time, ref event) in &history {
+                    witness.now = at(time);
+                    witness.handle(event);
+                }
+                witness.take(first);
+                witness.take(second);
+                witness.end();
+            }
+        }
+    }
+}
+
+/// One step of any history at all.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// Even what breaks the contract, such as an answer that nobody asked for.
+    Input(Input),
+    Answer(Outcome),
+    Pause(Duration),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    const ENDS: &[Input] = &[Bye, Protocol, Utf8, Size, Binary, Draining, Disconnected, LateTick];
+    let goes_on: Vec<_> = Input::ALL.iter().copied().filter(|input| !ENDS.contains(input)).collect();
+    let outcome = prop_oneof![
+        4 => (1..9_u32).prop_map(|connections| Outcome::Granted { connections }),
+        2 => (0..9_u32).prop_map(|connections| Outcome::Found { connections }),
+        1 => Just(Outcome::Denied),
+        1 => prop::sample::select(&Cause::ALL[..]).prop_map(Outcome::Rejected),
+        1 => Just(Outcome::Unknown),
+    ];
+    prop_oneof![
+        12 => prop::sample::select(goes_on).prop_map(Step::Input),
+        1 => prop::sample::select(ENDS).prop_map(Step::Input),
+        4 => Just(Step::Input(Authenticate)),
+        8 => outcome.prop_map(Step::Answer),
+        3 => (0..40_000_u64).prop_map(|millis| Step::Pause(Duration::from_millis(millis))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_always_holds_holds_in_any_history(steps in prop::collection::vec(step(), 0..40)) {
+        let mut witness = Witness::new();
+        for step in steps {
+            match step {
+                Step::Input(input) => witness.take(input),
+                Step::Answer(outcome) => witness.answer(outcome),
+                Step::Pause(pause) => witness.now = witness.now + pause,
+            }
+        }
+        witness.end();
+    }
+
+    #[test]
+    fn no_message_whatever_makes_it_panic_or_take_a_slot(
+        messages in prop::collection::vec(prop_oneof![any::<String>(), r#"\{("type"|"payload"|:|,|"BYE"|null|[{}\[\]]){0,9}\}?"#], 0..8),
+    ) {
+        for state in [State::Anonymous, State::LiveHeard, State::Asking] {
+            let mut session = session_in(state);
+            for message in &messages {
+                let actions = session.handle(Event::Text(message), at(state.now()));
+                let acquires = matches!(actions.command, Some(Command::Store(ledger::Command::Acquire { .. })));
+                prop_assert!(!acquires && !matches!(actions.send, Some(Frame::Reply(Reply::AuthenticateSuccess(_)))));
+            }
+        }
+    }
+}
+
+impl State {
+    /// The ways into the state, as (second, event).
+    fn histories(self) -> Vec<History> {
+        match self {
+            Self::Anonymous => vec![
+                vec![],
+                vec![(0, Connected.event())],
+                // Denied, so it may try again.
+                [Connected, Authenticate, Verified, Denied].map(|input| (0, input.event())).to_vec(),
+                // Not verified, which is the first of two bad messages that are tolerated.
+                [Connected, Authenticate, NotVerified].map(|input| (0, input.event())).to_vec(),
+            ],
+            Self::Verifying => then(Self::Anonymous, &[(1, Authenticate)]),
+            Self::Acquiring => then(Self::Verifying, &[(2, Verified)]),
+            Self::LiveHeard => [
+                then(Self::Acquiring, &[(3, Granted)]),
+                then(Self::Acquiring, &[(3, Granted), (3, Check), (3, Found)]),
+                then(Self::Acquiring, &[(3, Granted), (3, Check), (3, Silent)]),
+            ]
+            .concat(),
+            Self::LivePinged => then(Self::LiveHeard, &[(33, Tick)]),
+            Self::Asking => [then(Self::LiveHeard, &[(4, Check)]), then(Self::LivePinged, &[(34, Check)])].concat(),
+            Self::LeavingVerification => left(Self::Verifying),
+            Self::LeavingAcquire => left(Self::Acquiring),
+            Self::LeavingLookup => left(Self::Asking),
+            Self::Drained => [
+                then(Self::Anonymous, &[(1, Disconnected)]),
+                then(Self::Anonymous, &[(10, Tick)]),
+                then(Self::LiveHeard, &[(4, Bye)]),
+                then(Self::LivePinged, &[(38, Tick)]),
+                then(Self::Acquiring, &[(3, Silent)]),
+                then(Self::LeavingVerification, &[(4, Verified)]),
+                then(Self::LeavingAcquire, &[(4, Granted)]),
+                then(Self::LeavingLookup, &[(36, Found)]),
+            ]
+            .concat(),
+        }
+    }
+
+    /// The second at which the specification's event comes.
+    fn now(self) -> u64 {
+        match self {
+            Self::Anonymous => 1,
+            Self::Verifying => 2,
+            Self::Acquiring | Self::LeavingVerification => 3,
+            Self::LiveHeard | Self::LeavingAcquire => 4,
+            Self::LivePinged => 34,
+            Self::Asking => 35,
+            Self::LeavingLookup => 36,
+            Self::Drained => 50,
+        }
+    }
+}
+
+type History = Vec<(u64, Event<'static>)>;
+
+fn then(state: State, inputs: &[(u64, Input)]) -> Vec<History> {
+    let more = inputs.iter().map(|&(time, input)| (time, input.event()));
+    state.histories().into_iter().map(|history| history.into_iter().chain(more.clone()).collect()).collect()
+}
+
+fn left(state: State) -> Vec<History> {
+    [Disconnected, Draining, Size].into_iter().flat_map(|input| then(state, &[(state.now(), input)])).collect()
+}
+
+impl Input {
+    fn event(self) -> Event<'static> {
+        match self {
+            Connected => Event::Connected,
+            Authenticate => Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada's token"}"#),
+            AuthenticateNobody => Event::Text(r#"{"type":"AUTHENTICATE","payload":7}"#),
+            Check => Event::Text(r#"{"type":"CHECK_CONNECTIONS","payload":null}"#),
+            Bye => Event::Text(r#"{"type":"BYE","payload":null}"#),
+            Garbage => Event::Text("Hello?"),
+            Unknown => Event::Text(r#"{"type":"DANCE","payload":"ada"}"#),
+            Alive => Event::Alive,
+            Protocol => Event::Violation(Violation::Protocol),
+            Utf8 => Event::Violation(Violation::InvalidUtf8),
+            Size => Event::Violation(Violation::MessageTooBig),
+            Binary => Event::Violation(Violation::BinaryMessage),
+            Verified => Event::Verified(Ok(Identity { user: user() })),
+            NotVerified => Event::Verified(Err(too_long())),
+            Granted => Event::Stored(Outcome::Granted { connections: 2 }),
+            Denied => Event::Stored(Outcome::Denied),
+            Released => Event::Stored(Outcome::Released),
+            Found => Event::Stored(Outcome::Found { connections: 3 }),
+            Overloaded => Event::Stored(Outcome::Rejected(Cause::Overloaded)),
+            Full => Event::Stored(Outcome::Rejected(Cause::Full)),
+            Failed => Event::Stored(Outcome::Rejected(Cause::Failed)),
+            Silent => Event::Stored(Outcome::Unknown),
+            Draining => Event::Draining,
+            Disconnected => Event::Disconnected,
+            EarlyTick | Tick | LateTick => Event::Tick,
+        }
+    }
+
+    /// When it comes: at `now`, but ticks around the deadline if there is one.
+    fn time(self, session: &Session, now: Time) -> Time {
+        let deadline = session.deadline();
+        match self {
+            EarlyTick => deadline.map_or(now, before),
+            Tick => deadline.unwrap_or(now),
+            LateTick => deadline.unwrap_or(now) + HOUR,
+            Connected | Authenticate | AuthenticateNobody | Check | Bye | Garbage | Unknown | Alive | Protocol
+            | Utf8 | Size | Binary | Verified | NotVerified | Granted | Denied | Released | Found | Overloaded
+            | Full | Failed | Silent | Draining | Disconnected => now,
+        }
+    }
+}
+
+fn after_of(session: &Session) -> After {
+    match (session.deadline(), session.is_busy(), session.is_drained()) {
+        (Some(deadline), false, false) => {
+            let since = deadline.since(at(0));
+            assert_eq!(since.subsec_nanos(), 0, "the table counts in seconds");
+            Waits(since.as_secs())
+        }
+        (None, true, false) => Busy,
+        (None, false, true) => Over,
+        contradiction => panic!("deadline, busy and drained contradict each other: {contradiction:?}"),
+    }
+}
+
+const LIMITS: Limits = Limits {
+    auth_timeout: Duration::from_secs(10),
+    ping_interval: Duration::from_secs(30),
+    pong_timeout: Duration::from_secs(5),
+    max_bad_messages: 2,
+};
+
+fn session() -> Session {
+    Session::new(id(), &LIMITS, at(0))
+}
+
+fn id() -> SessionId {
+    NodeId::new(0xada).session(7)
+}
+
+/// A second of the session's life; it began some time after the epoch.
+fn at(second: u64) -> Time {
+    Time::from_epoch(Duration::from_secs(1_700_000_000 + second))
+}
+
+fn before(time: Time) -> Time {
+    Time::from_epoch(time.since_epoch() - NANOSECOND)
+}
+
+fn user() -> UserId {
+    UserId::parse("ada").unwrap()
+}
+
+fn ada(connections: u32) -> User {
+    User { id: user(), connections }
+}
+
+fn verify() -> Option<Command> {
+    Some(Command::Verify(Credential::new("ada's token")))
+}
+
+fn acquire(at: Time) -> Option<Command> {
+    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), at }))
+}
+
+fn look_up() -> Option<Command> {
+    Some(Command::Store(ledger::Command::Lookup { user: user(), session: id() }))
+}
+
+fn release() -> Option<Command> {
+    Some(Command::Store(ledger::Command::Release { user: user(), session: id() }))
+}
+
+fn say(reply: Reply) -> Option<Frame> {
+    Some(Frame::Reply(reply))
+}
+
+fn refuse(refusal: Refusal) -> Option<Frame> {
+    say(Reply::AuthenticateFailure(refusal))
+}
+
+fn of(complaint: Complaint) -> Refusal {
+    Refusal::Credential(complaint)
+}
+
+fn error(complaint: Complaint) -> Option<Frame> {
+    say(Reply::Error(complaint))
+}
+
+fn close(reason: CloseReason) -> Option<CloseReason> {
+    Some(reason)
+}
+
+fn too_long() -> Complaint {
+    Complaint::UserId(UserIdError::TooLong)
+}
+
+fn no_such_type() -> Complaint {
+    Complaint::UnknownType("DANCE".into())
+}

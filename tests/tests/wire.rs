@@ -1,0 +1,591 @@
+//! The wire protocol, byte for byte: every message, every close, every rejection.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::iter::successors;
+use std::thread;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use session_core::{
+    Cause, CloseReason, Complaint, Credential, Refusal, Reply, ReplyError, Request, User, UserId, UserIdError,
+};
+
+/// The protocol that a plain client speaks: these bytes are a promise.
+#[test]
+fn the_messages_of_the_plain_protocol() {
+    for (request, frame) in [
+        (
+            Request::Authenticate(Credential::new("my-unique-user-id")),
+            r#"{"type":"AUTHENTICATE","payload":"my-unique-user-id"}"#,
+        ),
+        (Request::Bye, r#"{"type":"BYE","payload":null}"#),
+        (Request::CheckConnections, r#"{"type":"CHECK_CONNECTIONS","payload":null}"#),
+    ] {
+        assert_eq!(Request::parse(frame), Ok(request.clone()));
+        assert_eq!(request.encode(), frame);
+    }
+    for (reply, frame) in [
+        (Reply::Hello, r#"{"type":"HELLO","payload":"message from server"}"#),
+        (
+            Reply::AuthenticateSuccess(user("my-unique-user-id", 1)),
+            r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"my-unique-user-id","connections":1}}"#,
+        ),
+        (
+            Reply::AuthenticateFailure(Refusal::LimitReached),
+            r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#,
+        ),
+        (Reply::ByeSuccess, r#"{"type":"BYE_SUCCESS","payload":null}"#),
+        (
+            Reply::CheckConnectionsSuccess(user("my-unique-user-id", 3)),
+            r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"my-unique-user-id","connections":3}}"#,
+        ),
+        (Reply::Error(Complaint::unknown_type("X")), r#"{"type":"ERROR","payload":"No such event type X"}"#),
+    ] {
+        assert_eq!(reply.encode(), frame);
+        assert_eq!(Reply::parse(frame).unwrap(), reply);
+    }
+}
+
+#[test]
+fn a_missing_payload_is_taken_as_null() {
+    assert_eq!(Request::parse(r#"{"type":"BYE"}"#), Ok(Request::Bye));
+    assert_eq!(Request::parse(r#"{"type":"CHECK_CONNECTIONS"}"#), Ok(Request::CheckConnections));
+    assert_eq!(Request::parse(r#"{"type":"AUTHENTICATE"}"#), Err(Complaint::CredentialNotText));
+}
+
+#[test]
+fn every_reply() {
+    let mut table = String::new();
+    for reply in replies() {
+        writeln!(table, "{reply:?}\n    {}", reply.encode()).unwrap();
+        assert_eq!(Reply::parse(&reply.encode()).unwrap(), reply);
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn every_request() {
+    let credentials = ["ada", "", "ada \"the\" \\ countess", "é🦀\u{2028}", "\0\n\u{7f}"];
+    let requests = credentials.map(|text| Request::Authenticate(Credential::new(text)));
+    let mut table = String::new();
+    for request in requests.into_iter().chain([Request::CheckConnections, Request::Bye]) {
+        writeln!(table, "{request:?}\n    {}", visible(&request.encode())).unwrap();
+        assert_eq!(Request::parse(&request.encode()), Ok(request));
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn a_credential_is_never_printed() {
+    let request = Request::Authenticate(Credential::new("hunter2"));
+    assert_eq!(format!("{request:?}"), "Authenticate(Credential(7 bytes))");
+}
+
+#[test]
+fn every_close_reason() {
+    let listed: Vec<_> = successors(close_reason_after(None), |&reason| close_reason_after(Some(reason))).collect();
+    assert_eq!(CloseReason::ALL.to_vec(), listed);
+    insta::assert_snapshot!(listed.iter().fold(String::new(), |table, reason| format!("{table}{reason}\n")), @r"
+    1000 Goodbye
+    1001 Server is shutting down
+    1002 WebSocket protocol error
+    1003 Binary messages are not supported
+    1007 Text message is not valid UTF-8
+    1008 Too many bad messages
+    1009 Message is too big
+    1011 Internal error
+    1013 Nobody can be admitted now, try again later
+    4401 Not authenticated in time
+    4408 Peer was silent for too long
+    ");
+
+    let codes: Vec<_> = listed.iter().map(|reason| reason.code()).collect();
+    assert!(codes.is_sorted_by(|a, b| a < b), "codes are unique and in order: {codes:?}");
+    for reason in listed {
+        // RFC 6455 §5.5: a control frame holds 125 bytes, two of them are the code. §7.4: who may use which code.
+        assert!((1..=123).contains(&reason.words().len()), "{reason}");
+        assert!(matches!(reason.code(), 1000..=1003 | 1007..=1014 | 4000..=4999), "{reason}");
+        assert_eq!(reason.to_string(), format!("{} {}", reason.code(), reason.words()));
+    }
+}
+
+/// What a server answers to every kind of message that it does not serve.
+#[test]
+fn every_rejection() {
+    let mut table = String::new();
+    for (title, messages) in rejected() {
+        writeln!(table, "# {title}\n").unwrap();
+        for message in messages {
+            let answer = Request::parse(message).map_err(|complaint| complaint.to_string());
+            writeln!(table, "{}\n    {}", visible(message), visible(&answer.expect_err(message))).unwrap();
+        }
+        table.push('\n');
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[rustfmt::skip]
+fn rejected() -> Vec<(&'static str, Vec<&'static str>)> {
+    vec![
+        ("Not JSON", vec![
+            "", " ", "Hello?", "{", "}", "{}}", "nul", "'BYE'", "\"BYE", "BYE", "{type:\"BYE\"}", "{'type':'BYE'}",
+            r#"{"type":"BYE",}"#, r#"{"type" "BYE"}"#, r#"{"type":"BYE""payload":null}"#, r#"{"type":BYE}"#,
+            r#"{1:"BYE"}"#, r#"{"type":"BYE"}//"#, r#"{"type":"BYE"}{"type":"BYE"}"#, r#"{"type":"BYE"} x"#,
+            "{\"type\":\"BYE\"}\0", "\0{\"type\":\"BYE\"}", "{\"type\":\"B\0YE\"}", "{\"type\":\"BYE\n\"}",
+            "\u{feff}{\"type\":\"BYE\"}", "\u{a0}{\"type\":\"BYE\"}", "\u{b}{\"type\":\"BYE\"}",
+            r#"{"type":"\ud800"}"#, r#"{"type":"\udc00"}"#, r#"{"type":"\ud800\u0041"}"#, r#"{"type":"\u12"}"#, r#"{"type":"\x41"}"#,
+            r#"{"type":"AUTHENTICATE","payload":"\ud83e"}"#, r#"{"\ud800":1,"type":"BYE"}"#,
+            r#"{"type":"BYE","payload":01}"#, r#"{"type":"BYE","payload":+1}"#, r#"{"type":"BYE","payload":1.}"#,
+            r#"{"type":"BYE","payload":NaN}"#, r#"{"type":"BYE","payload":nil}"#, r#"{"type":"BYE","x":[1,]}"#,
+        ]),
+        ("JSON, but not an object", vec![
+            "null", "true", "false", "0", "-1", "18446744073709551616", "1.5e3", "\"\"", "\"BYE\"", r#""\u0042""#,
+            "[]", r#"["BYE",null]"#, r#"[{"type":"BYE"}]"#,
+        ]),
+        ("The same key twice", vec![
+            r#"{"type":"BYE","type":"BYE"}"#, r#"{"type":"BYE","type":"CHECK_CONNECTIONS"}"#,
+            r#"{"type":null,"type":"BYE"}"#, r#"{"type":1,"type":"BYE"}"#, r#"{"type":"BYE","\u0074ype":"BYE"}"#,
+            r#"{"type":"BYE","payload":null,"payload":null}"#, r#"{"payload":"ada","type":"AUTHENTICATE","payload":"bob"}"#,
+            r#"{"payload":{},"payload":null,"type":"BYE"}"#,
+        ]),
+        ("No type", vec![
+            "{}", " { } ", r#"{"payload":null}"#, r#"{"payload":"ada"}"#, r#"{"Type":"BYE"}"#, r#"{"type ":"BYE"}"#,
+            r#"{"type":null}"#, r#"{"type":null,"payload":"ada"}"#, r#"{"payload":{"type":"BYE"}}"#, r#"{"":"BYE"}"#,
+        ]),
+        ("A type that is not a string", vec![
+            r#"{"type":1}"#, r#"{"type":-1}"#, r#"{"type":1.5}"#, r#"{"type":true}"#, r#"{"type":false}"#, r#"{"type":[]}"#,
+            r#"{"type":["BYE"]}"#, r#"{"type":{}}"#, r#"{"type":{"type":"BYE"}}"#, r#"{"type":18446744073709551616}"#,
+        ]),
+        ("A type that does not exist", vec![
+            r#"{"type":""}"#, r#"{"type":"X"}"#, r#"{"type":"bye"}"#, r#"{"type":"BYE "}"#, r#"{"type":" BYE"}"#,
+            r#"{"type":"BYE\u0000"}"#, r#"{"type":"DANCE","payload":{"with":["ada"]}}"#, r#"{"type":"HELLO","payload":null}"#,
+            r#"{"type":"BYE_SUCCESS"}"#, r#"{"type":"null"}"#, r#"{"type":"é🦀"}"#, r#"{"type":"\ud83e\udd80"}"#,
+            r#"{"type":"\"\\\n"}"#,
+        ]),
+        ("A payload of the wrong kind", vec![
+            r#"{"type":"AUTHENTICATE"}"#, r#"{"type":"AUTHENTICATE","payload":null}"#, r#"{"type":"AUTHENTICATE","payload":true}"#,
+            r#"{"type":"AUTHENTICATE","payload":7}"#, r#"{"type":"AUTHENTICATE","payload":-7}"#, r#"{"type":"AUTHENTICATE","payload":7.5}"#,
+            r#"{"type":"AUTHENTICATE","payload":["ada"]}"#, r#"{"type":"AUTHENTICATE","payload":{"id":"ada"}}"#,
+            r#"{"type":"BYE","payload":"null"}"#, r#"{"type":"BYE","payload":""}"#, r#"{"type":"BYE","payload":false}"#,
+            r#"{"type":"BYE","payload":0}"#, r#"{"type":"BYE","payload":-1}"#, r#"{"type":"BYE","payload":0.5}"#,
+            r#"{"type":"BYE","payload":[]}"#, r#"{"type":"BYE","payload":{}}"#,
+            r#"{"type":"CHECK_CONNECTIONS","payload":"ada"}"#, r#"{"type":"CHECK_CONNECTIONS","payload":true}"#,
+            r#"{"type":"CHECK_CONNECTIONS","payload":1}"#, r#"{"type":"CHECK_CONNECTIONS","payload":-1}"#,
+            r#"{"type":"CHECK_CONNECTIONS","payload":1.5}"#, r#"{"type":"CHECK_CONNECTIONS","payload":[null]}"#,
+            r#"{"type":"CHECK_CONNECTIONS","payload":{"id":null}}"#,
+        ]),
+    ]
+}
+
+/// Ways to say the same that are as good.
+#[test]
+fn what_is_accepted() {
+    let ada = || Request::Authenticate(Credential::new("ada"));
+    for (message, request) in [
+        ("\t\r\n { \"type\" :\n\"BYE\" , \"payload\" : null } \r\n", Request::Bye),
+        (r#"{"payload":"ada","type":"AUTHENTICATE"}"#, ada()),
+        (r#"{"\u0074ype":"\u0041UTHENTICATE","paylo\u0061d":"\u0061da"}"#, ada()),
+        (r#"{"type":"AUTHENTICATE","payload":"ada","token":"x","x":[{"type":"BYE"}],"n":1e999}"#, ada()),
+        // What is ignored may come twice.
+        (r#"{"x":1,"type":"AUTHENTICATE","x":2,"payload":"ada"}"#, ada()),
+        (r#"{"TYPE":"BYE","type":"CHECK_CONNECTIONS","":{"payload":1}}"#, Request::CheckConnections),
+        // What a credential must look like is for the authenticator.
+        (r#"{"type":"AUTHENTICATE","payload":""}"#, Request::Authenticate(Credential::new(""))),
+        (r#"{"type":"AUTHENTICATE","payload":"\u0000\ud83e\udd80é"}"#, Request::Authenticate(Credential::new("\0🦀é"))),
+        (
+            "{\"type\":\"AUTHENTICATE\",\"payload\":\"\u{feff}\u{7f}\"}",
+            Request::Authenticate(Credential::new("\u{feff}\u{7f}")),
+        ),
+    ] {
+        assert_eq!(Request::parse(message), Ok(request), "{message}");
+    }
+}
+
+#[test]
+fn a_message_cut_off_at_any_byte_is_not_json() {
+    for request in [Request::Authenticate(Credential::new("ada\"\n")), Request::CheckConnections, Request::Bye] {
+        let message = request.encode();
+        for cut in 0..message.len() {
+            assert_eq!(Request::parse(&message[..cut]), Err(Complaint::NotJson), "{}", &message[..cut]);
+        }
+    }
+    for reply in replies() {
+        let message = reply.encode();
+        for cut in (0..message.len()).filter(|&cut| message.is_char_boundary(cut)) {
+            assert!(matches!(Reply::parse(&message[..cut]), Err(ReplyError::Malformed(_))), "{}", &message[..cut]);
+        }
+    }
+}
+
+#[test]
+fn an_unknown_type_is_shown_up_to_64_characters() {
+    for character in ["x", "é", "🦀", "\"", "\0"] {
+        for (length, shown) in [(1, 1), (64, 64), (65, 64), (1000, 64)] {
+            let message = json!({ "type": character.repeat(length) }).to_string();
+            let complaint = Request::parse(&message).unwrap_err();
+            assert_eq!(complaint, Complaint::UnknownType(character.repeat(shown).into()));
+            assert_eq!(complaint.words(), format!("No such event type {}", character.repeat(shown)));
+            let reply = Reply::Error(complaint);
+            assert_eq!(Reply::parse(&reply.encode()).unwrap(), reply);
+        }
+    }
+    assert_eq!(Complaint::SHOWN_CHARS, 64);
+}
+
+/// On a stack that would not bear recursion.
+#[test]
+fn however_deep_a_message_nests_it_costs_no_stack() {
+    const DEPTH: usize = 100_000;
+    let nested = |open: &str, inner: &str, close: &str| format!("{}{inner}{}", open.repeat(DEPTH), close.repeat(DEPTH));
+    let values = [nested("[", "", "]"), nested("[", "1", "]"), nested(r#"{"type":"#, "null", "}")];
+    let mut messages = vec![
+        ("[".repeat(DEPTH), Err(Complaint::NotJson)),
+        (r#"{"type":"#.repeat(DEPTH), Err(Complaint::NotJson)),
+        (r#"{"payload":"#.repeat(DEPTH), Err(Complaint::NotJson)),
+        (r#"[{"":"#.repeat(DEPTH), Err(Complaint::NotJson)),
+        ("]".repeat(DEPTH), Err(Complaint::NotJson)),
+        (values[0].clone(), Err(Complaint::NotAnObject)),
+        (values[1].clone(), Err(Complaint::NotAnObject)),
+        (values[2].clone(), Err(Complaint::TypeNotText)),
+    ];
+    for value in &values {
+        messages.extend([
+            (format!(r#"{{"type":{value}}}"#), Err(Complaint::TypeNotText)),
+            (format!(r#"{{"payload":{value}}}"#), Err(Complaint::NoType)),
+            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Err(Complaint::CredentialNotText)),
+            (format!(r#"{{"type":"BYE","payload":{value}}}"#), Err(Complaint::UnwantedPayload)),
+            (format!(r#"{{"type":"X","payload":{value}}}"#), Err(Complaint::unknown_type("X"))),
+            (format!(r#"{{"x":{value},"type":"BYE"}}"#), Ok(Request::Bye)),
+            (format!(r#"{{"x":{},"type":"BYE"}}"#, &value[..value.len() - 1]), Err(Complaint::NotJson)),
+        ]);
+    }
+    // A reader of replies recurses, to a bound.
+    for (message, _) in &messages {
+        assert!(Reply::parse(message).is_err(), "{message:.60}…");
+    }
+    let on_a_small_stack = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+        for (message, expected) in messages {
+            assert_eq!(Request::parse(&message), expected, "{message:.60}…");
+        }
+    });
+    on_a_small_stack.unwrap().join().unwrap();
+}
+
+#[test]
+fn a_client_understands_more_than_this_server_says() {
+    let parsed = |frame: &str| Reply::parse(frame).unwrap();
+    // More keys may follow, wherever.
+    let frame =
+        r#"{"v":2,"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","limit":3,"connections":1},"resume":"x"}"#;
+    assert_eq!(parsed(frame), Reply::AuthenticateSuccess(user("ada", 1)));
+    assert_eq!(parsed(r#"{"type":"HELLO","payload":"any words"}"#), Reply::Hello);
+    assert_eq!(parsed(r#"{"type":"BYE_SUCCESS"}"#), Reply::ByeSuccess);
+    // Reasons of a later server are words.
+    let closed = Reply::AuthenticateFailure(Refusal::Other("We are closed on Sundays".into()));
+    assert_eq!(parsed(r#"{"type":"AUTHENTICATE_FAILURE","payload":"We are closed on Sundays"}"#), closed);
+    assert_eq!(parsed(&closed.encode()), closed);
+    let tired = Reply::Error(Complaint::Other("I am tired".into()));
+    assert_eq!(parsed(r#"{"type":"ERROR","payload":"I am tired"}"#), tired);
+    assert_eq!(parsed(&tired.encode()), tired);
+}
+
+#[test]
+fn what_is_no_reply() {
+    for frame in [
+        "",
+        "HELLO",
+        "null",
+        "[]",
+        "{}",
+        r#"{"type":null}"#,
+        r#"{"type":1,"payload":null}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS"}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":null}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":"ada"}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada"}}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"connections":1}}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"","connections":1}}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"a\u0000","connections":1}}"#,
+        r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":-1}}"#,
+        r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":1.5}}"#,
+        r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":4294967296}}"#,
+        r#"{"type":"AUTHENTICATE_FAILURE","payload":null}"#,
+        r#"{"type":"AUTHENTICATE_FAILURE"}"#,
+        r#"{"type":"ERROR","payload":{"code":1}}"#,
+        r#"{"type":"HELLO","payload":"\ud800"}"#,
+        r#"{"type":"HELLO","type":"HELLO"}"#,
+        r#"{"type":"HELLO"} x"#,
+    ] {
+        assert!(matches!(Reply::parse(frame), Err(ReplyError::Malformed(_))), "{frame}");
+    }
+    let error = Reply::parse(r#"{"type":"SURPRISE","payload":null}"#).unwrap_err();
+    assert!(matches!(&error, ReplyError::UnknownType(kind) if &**kind == "SURPRISE"));
+    assert_eq!(error.to_string(), r#"unknown message type "SURPRISE""#);
+}
+
+#[test]
+fn no_two_reasons_say_the_same_words() {
+    let complaints: BTreeSet<_> = complaints().iter().map(|complaint| complaint.words().into_owned()).collect();
+    assert_eq!(complaints.len(), self::complaints().len());
+    let refusals: BTreeSet<_> = refusals().iter().map(|refusal| refusal.words().into_owned()).collect();
+    assert_eq!(refusals.len(), self::refusals().len());
+    assert_eq!(
+        Cause::ALL.to_vec(),
+        successors(cause_after(None), |&cause| cause_after(Some(cause))).collect::<Vec<_>>()
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_credential_comes_through(text in any_text()) {
+        let request = Request::Authenticate(Credential::new(&text));
+        prop_assert_eq!(Request::parse(&request.encode()), Ok(request));
+    }
+
+    #[test]
+    fn any_user_and_any_words_come_through(id in any_user_id(), connections in any::<u32>(), kind in any_text(), which in 0..3) {
+        let user = User { id: UserId::parse(&id).unwrap(), connections };
+        let reply = match which {
+            0 => Reply::AuthenticateSuccess(user),
+            1 => Reply::CheckConnectionsSuccess(user),
+            _ => Reply::Error(Complaint::unknown_type(&kind)),
+        };
+        prop_assert_eq!(Reply::parse(&reply.encode()).unwrap(), reply);
+    }
+
+    #[test]
+    fn nothing_makes_a_parser_panic(text in prop_oneof![any_text(), almost_json(), almost_a_message()]) {
+        let request = Request::parse(&text);
+        if let Err(complaint) = &request {
+            // However long the message, what is said about it is not.
+            let reply = Reply::Error(complaint.clone()).encode();
+            prop_assert!(reply.len() < 600, "{}", reply);
+        }
+        if let Ok(request) = request {
+            prop_assert_eq!(Request::parse(&request.encode()), Ok(request));
+        }
+        if let Ok(reply) = Reply::parse(&text) {
+            prop_assert_eq!(Reply::parse(&reply.encode()).unwrap(), reply);
+        }
+    }
+
+    /// Against a reader that is written the obvious way.
+    #[test]
+    fn any_object_means_what_a_plain_reading_says(entries in prop::collection::vec((any_key(), any_value()), 0..5)) {
+        let message = entries.iter().map(|(key, value)| format!("{} : {value}", json!(key))).collect::<Vec<_>>();
+        let message = format!(" {{{}}}", message.join(", "));
+        let given = |key: &str| entries.iter().filter(|(name, _)| name == key).map(|(_, value)| value).collect::<Vec<_>>();
+        let expected = match (given("type").len(), given("payload").len()) {
+            (2.., _) | (_, 2..) => Err(Complaint::KeyTwice),
+            _ => match (given("type").first().copied().unwrap_or(&Value::Null), given("payload").first().copied()) {
+                (Value::Null, _) => Err(Complaint::NoType),
+                (Value::String(kind), payload) => match (&**kind, payload.unwrap_or(&Value::Null)) {
+                    ("AUTHENTICATE", Value::String(text)) => Ok(Request::Authenticate(Credential::new(text))),
+                    ("AUTHENTICATE", _) => Err(Complaint::CredentialNotText),
+                    ("BYE", Value::Null) => Ok(Request::Bye),
+                    ("CHECK_CONNECTIONS", Value::Null) => Ok(Request::CheckConnections),
+                    ("BYE" | "CHECK_CONNECTIONS", _) => Err(Complaint::UnwantedPayload),
+                    (unknown, _) => Err(Complaint::UnknownType(unknown.chars().take(64).collect())),
+                },
+                _ => Err(Complaint::TypeNotText),
+            },
+        };
+        prop_assert_eq!(Request::parse(&message), expected, "{}", message);
+    }
+}
+
+/// Text with what JSON must escape, and what it need not.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), r#"[ -~\x00-\x1f\x7f"\\/é\u{2028}\u{feff}🦀]{0,90}"#]
+}
+
+fn any_user_id() -> impl Strategy<Value = String> {
+    prop_oneof![
+        r#"[ -~"\\é\u{2028}\u{feff}🦀]{1,64}"#,
+        Just("x".repeat(256)),
+        r"\PC{1,32}".prop_filter("bounded", |id| { id.len() <= 256 && !id.chars().any(char::is_control) })
+    ]
+}
+
+fn any_key() -> impl Strategy<Value = String> {
+    prop_oneof![6 => Just("type".into()), 4 => Just("payload".into()), 1 => Just("Type".into()), 1 => any::<String>()]
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let kind = prop::sample::select(&["AUTHENTICATE", "BYE", "CHECK_CONNECTIONS", "HELLO"][..]);
+    let leaf = prop_oneof![
+        6 => kind.prop_map(|kind| json!(kind)),
+        3 => Just(Value::Null),
+        1 => any::<bool>().prop_map(|value| json!(value)),
+        1 => any::<i64>().prop_map(|value| json!(value)),
+        1 => any::<u64>().prop_map(|value| json!(value)),
+        1 => any::<f64>().prop_map(|value| json!(value)),
+        2 => any::<String>().prop_map(|value| json!(value)),
+    ];
+    prop_oneof![
+        8 => leaf.clone(),
+        1 => prop::collection::vec(leaf.clone(), 0..3).prop_map(Value::Array),
+        1 => prop::collection::btree_map(any_key(), leaf, 0..3).prop_map(|map| map.into_iter().collect()),
+    ]
+}
+
+/// JSON's own words in any order.
+fn almost_json() -> impl Strategy<Value = String> {
+    let words = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\"",
+        "\\",
+        "null",
+        "true",
+        "1e9",
+        "-",
+        " ",
+        "\"type\"",
+        "\"payload\"",
+        "\"BYE\"",
+        "\"AUTHENTICATE\"",
+        "\"HELLO\"",
+        "\\u0000",
+        "\"\\ud800\"",
+        "\u{feff}",
+        "\0",
+    ];
+    prop::collection::vec(prop::sample::select(words.to_vec()), 0..20).prop_map(|words| words.concat())
+}
+
+/// A message with a few characters replaced.
+fn almost_a_message() -> impl Strategy<Value = String> {
+    let messages: Vec<_> = replies().iter().map(Reply::encode).chain([Request::Bye.encode()]).collect();
+    let wrong = prop::collection::vec(
+        (any::<prop::sample::Index>(), prop_oneof![any::<char>(), prop::char::range(' ', '~')]),
+        0..3,
+    );
+    (prop::sample::select(messages), wrong).prop_map(|(message, wrong)| {
+        let mut characters: Vec<_> = message.chars().collect();
+        for (index, character) in wrong {
+            let index = index.index(characters.len());
+            characters[index] = character;
+        }
+        characters.into_iter().collect()
+    })
+}
+
+/// Everything a server can say.
+fn replies() -> Vec<Reply> {
+    let users = [user("ada", 1), user("ada \"the\" \\ countess é🦀", u32::MAX)];
+    let successes = users.iter().cloned().map(Reply::AuthenticateSuccess);
+    let failures = refusals().into_iter().map(Reply::AuthenticateFailure);
+    let counts = users.iter().cloned().map(Reply::CheckConnectionsSuccess);
+    let errors = complaints().into_iter().map(Reply::Error);
+    [Reply::Hello]
+        .into_iter()
+        .chain(successes)
+        .chain(failures)
+        .chain([Reply::ByeSuccess])
+        .chain(counts)
+        .chain(errors)
+        .collect()
+}
+
+fn user(id: &str, connections: u32) -> User {
+    User { id: UserId::parse(id).unwrap(), connections }
+}
+
+fn refusals() -> Vec<Refusal> {
+    successors(refusal_after(None), |refusal| refusal_after(Some(refusal))).collect()
+}
+
+fn complaints() -> Vec<Complaint> {
+    successors(complaint_after(None), |complaint| complaint_after(Some(complaint))).collect()
+}
+
+/// Every refusal in a row. Whoever adds one must put it in here; so with the three functions below.
+fn refusal_after(refusal: Option<&Refusal>) -> Option<Refusal> {
+    match refusal {
+        None => Some(Refusal::LimitReached),
+        Some(Refusal::LimitReached) => Some(Refusal::Credential(Complaint::CredentialNotText)),
+        Some(Refusal::Credential(Complaint::CredentialNotText)) => Some(Refusal::Credential(UserIdError::Empty.into())),
+        Some(Refusal::Credential(Complaint::UserId(UserIdError::Empty))) => {
+            Some(Refusal::Credential(UserIdError::TooLong.into()))
+        }
+        Some(Refusal::Credential(Complaint::UserId(UserIdError::TooLong))) => {
+            Some(Refusal::Credential(UserIdError::ControlCharacter.into()))
+        }
+        // No other complaint is about a credential.
+        Some(Refusal::Credential(_)) => cause_after(None).map(Refusal::Store),
+        Some(&Refusal::Store(cause)) => Some(cause_after(Some(cause)).map_or(Refusal::StoreSilent, Refusal::Store)),
+        Some(Refusal::StoreSilent) => Some(Refusal::Other("Other words".into())),
+        Some(Refusal::Other(_)) => None,
+    }
+}
+
+fn complaint_after(complaint: Option<&Complaint>) -> Option<Complaint> {
+    match complaint {
+        None => Some(Complaint::NotJson),
+        Some(Complaint::NotJson) => Some(Complaint::NotAnObject),
+        Some(Complaint::NotAnObject) => Some(Complaint::KeyTwice),
+        Some(Complaint::KeyTwice) => Some(Complaint::NoType),
+        Some(Complaint::NoType) => Some(Complaint::TypeNotText),
+        Some(Complaint::TypeNotText) => Some(Complaint::UnknownType("DANCE \"é\" 🦀".into())),
+        Some(Complaint::UnknownType(_)) => Some(Complaint::UnwantedPayload),
+        Some(Complaint::UnwantedPayload) => Some(Complaint::CredentialNotText),
+        Some(Complaint::CredentialNotText) => Some(UserIdError::Empty.into()),
+        Some(Complaint::UserId(UserIdError::Empty)) => Some(UserIdError::TooLong.into()),
+        Some(Complaint::UserId(UserIdError::TooLong)) => Some(UserIdError::ControlCharacter.into()),
+        Some(Complaint::UserId(UserIdError::ControlCharacter)) => Some(Complaint::AlreadyAuthenticated),
+        Some(Complaint::AlreadyAuthenticated) => Some(Complaint::NotAuthenticated),
+        Some(Complaint::NotAuthenticated) => Some(Complaint::Impatient),
+        Some(Complaint::Impatient) => Some(Complaint::BinaryMessage),
+        Some(Complaint::BinaryMessage) => Some(Complaint::ProtocolError),
+        Some(Complaint::ProtocolError) => Some(Complaint::InvalidUtf8),
+        Some(Complaint::InvalidUtf8) => Some(Complaint::MessageTooBig),
+        Some(Complaint::MessageTooBig) => Some(Complaint::StoreSilent),
+        Some(Complaint::StoreSilent) => Some(Complaint::Other("Other words".into())),
+        Some(Complaint::Other(_)) => None,
+    }
+}
+
+fn cause_after(cause: Option<Cause>) -> Option<Cause> {
+    match cause {
+        None => Some(Cause::Overloaded),
+        Some(Cause::Overloaded) => Some(Cause::Full),
+        Some(Cause::Full) => Some(Cause::Failed),
+        Some(Cause::Failed) => None,
+    }
+}
+
+fn close_reason_after(reason: Option<CloseReason>) -> Option<CloseReason> {
+    match reason {
+        None => Some(CloseReason::Bye),
+        Some(CloseReason::Bye) => Some(CloseReason::ShuttingDown),
+        Some(CloseReason::ShuttingDown) => Some(CloseReason::ProtocolError),
+        Some(CloseReason::ProtocolError) => Some(CloseReason::BinaryMessage),
+        Some(CloseReason::BinaryMessage) => Some(CloseReason::InvalidUtf8),
+        Some(CloseReason::InvalidUtf8) => Some(CloseReason::TooManyBadMessages),
+        Some(CloseReason::TooManyBadMessages) => Some(CloseReason::MessageTooBig),
+        Some(CloseReason::MessageTooBig) => Some(CloseReason::Internal),
+        Some(CloseReason::Internal) => Some(CloseReason::TryAgainLater),
+        Some(CloseReason::TryAgainLater) => Some(CloseReason::NotAuthenticated),
+        Some(CloseReason::NotAuthenticated) => Some(CloseReason::PeerSilent),
+        Some(CloseReason::PeerSilent) => None,
+    }
+}
+
+/// The text between brackets, with what cannot be seen spelled out as `\u{…}`.
+fn visible(text: &str) -> String {
+    let seen = |character: char| match character {
+        ' '..='~' | 'é' | '🦀' => character.to_string(),
+        hidden => hidden.escape_unicode().to_string(),
+    };
+    format!("«{}»", text.chars().map(seen).collect::<String>())
+}
