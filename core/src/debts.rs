@@ -14,18 +14,30 @@ use crate::time::Time;
 /// acquire is submitted, so there is always room to owe.
 ///
 /// Every ledger command passes through here twice: [`Debts::before`] it is submitted, and [`Debts::after`] its
-/// answer, be it that a wait ended without one ([`Outcome::Unknown`]).
+/// answer, be it that a wait ended without one ([`Outcome::Unknown`]). Answers may come in any order, also those to
+/// an acquire and to the release that was submitted behind it.
 ///
-/// Invariant: every session that may have a slot in the store is either served, or has a release under way, or is
-/// in `owed`; their number is at most `room`.
+/// Invariant: a session that may have a slot in the store is in `held`, and unless its connection still sees to the
+/// release, or has submitted one that is not answered, it owes it there. At most `room` sessions are.
 #[derive(Debug)]
 pub struct Debts {
     room: usize,
-    /// Sessions that may have a slot in the store.
-    held: usize,
-    owed: BTreeMap<SessionId, Debt>,
-    /// The debts that wait for their next try.
+    held: BTreeMap<SessionId, Standing>,
+    /// The debts that wait for their next try: exactly those that are [`Standing::Waiting`].
     schedule: BTreeSet<(Time, SessionId)>,
+    /// How many are [`Standing::Trying`].
+    trying: usize,
+}
+
+/// How it stands with a session that may have a slot.
+#[derive(Debug)]
+enum Standing {
+    /// Nothing is owed: its connection sees to the release.
+    Served,
+    /// Its release is owed, and tried again then.
+    Waiting(Debt, Time),
+    /// Its release is owed, and under way again.
+    Trying(Debt),
 }
 
 #[derive(Debug)]
@@ -40,14 +52,14 @@ impl Debts {
 
     const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 
-    /// The longest pause between two tries of one release. A store that recovers has every slot back this long
-    /// after, and as much longer as the releases themselves take.
+    /// The longest pause between two tries of one release. Once a store is well again, every debt is tried within
+    /// this time, and as much longer as [`Debts::MAX_UNDER_WAY`] at a time take.
     pub const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
     /// No debts, and room for so many sessions at once that hold or may hold a slot.
     #[must_use]
     pub const fn new(room: usize) -> Self {
-        Self { room, held: 0, owed: BTreeMap::new(), schedule: BTreeSet::new() }
+        Self { room, held: BTreeMap::new(), schedule: BTreeSet::new(), trying: 0 }
     }
 
     /// Reserves what the command may come to owe. Must be asked before a session's command is submitted; releases
@@ -57,9 +69,9 @@ impl Debts {
     /// [`Cause::Overloaded`] for an acquire beyond the room: it must not be submitted.
     pub fn before(&mut self, command: &Command) -> Result<(), Cause> {
         match command {
-            Command::Acquire { .. } if self.held >= self.room => Err(Cause::Overloaded),
-            Command::Acquire { .. } => {
-                self.held += 1;
+            Command::Acquire { .. } if self.held.len() >= self.room => Err(Cause::Overloaded),
+            Command::Acquire { session, .. } => {
+                self.held.entry(*session).or_insert(Standing::Served);
                 Ok(())
             }
             Command::Release { .. } | Command::Lookup { .. } => Ok(()),
@@ -70,14 +82,9 @@ impl Debts {
     pub fn after(&mut self, command: &Command, outcome: Outcome, now: Time) {
         match (command, outcome) {
             (Command::Lookup { .. }, _) | (Command::Acquire { .. }, Outcome::Granted { .. }) => {}
-            (Command::Acquire { .. }, Outcome::Denied | Outcome::Rejected(_)) => {
-                self.held = self.held.saturating_sub(1)
-            }
-            (Command::Release { session, .. }, Outcome::Released) => {
-                self.owed.remove(session);
-                self.held = self.held.saturating_sub(1);
-            }
-            // Unknown, or the answer to another question: the slot may be there.
+            (Command::Acquire { session, .. }, Outcome::Denied | Outcome::Rejected(_))
+            | (Command::Release { session, .. }, Outcome::Released) => self.settle(*session),
+            // An answer to another question is as good as none: the slot may be there, or the acquire under way yet.
             (Command::Acquire { user, session, .. }, Outcome::Unknown | Outcome::Released | Outcome::Found { .. })
             | (
                 Command::Release { user, session },
@@ -96,42 +103,68 @@ impl Debts {
             return None;
         }
         let (_, session) = self.schedule.pop_first()?;
-        let debt = self.owed.get(&session)?;
-        Some(Command::Release { user: debt.user.clone(), session })
+        let Some(Standing::Waiting(debt, _)) = self.held.remove(&session) else {
+            unreachable!("the schedule has exactly the debts that wait");
+        };
+        let release = Command::Release { user: debt.user.clone(), session };
+        self.held.insert(session, Standing::Trying(debt));
+        self.trying += 1;
+        Some(release)
     }
 
     /// When [`Debts::due`] will next have something. May change with every call.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let under_way = self.owed.len() - self.schedule.len();
-        if under_way >= Self::MAX_UNDER_WAY {
+        if self.trying >= Self::MAX_UNDER_WAY {
             return None;
         }
         self.schedule.first().map(|&(at, _)| at)
     }
 
-    /// How many releases are owed.
-    #[must_use]
-    pub fn owed(&self) -> usize {
-        self.owed.len()
-    }
-
     /// Whether this session's release is owed, be it that it waits or that it is under way again.
     #[must_use]
     pub fn owes(&self, session: SessionId) -> bool {
-        self.owed.contains_key(&session)
+        matches!(self.held.get(&session), Some(Standing::Waiting(..) | Standing::Trying(_)))
+    }
+
+    /// How many releases are owed.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.schedule.len() + self.trying
     }
 
     /// How many sessions hold, or may hold, a slot.
     #[must_use]
-    pub const fn held(&self) -> usize {
-        self.held
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
+    /// The session certainly has no slot.
+    fn settle(&mut self, session: SessionId) {
+        match self.held.remove(&session) {
+            Some(Standing::Waiting(_, at)) => {
+                self.schedule.remove(&(at, session));
+            }
+            Some(Standing::Trying(_)) => self.trying -= 1,
+            Some(Standing::Served) | None => {}
+        }
+    }
+
+    /// The session may have a slot, and nobody else sees to its release. One that is settled already has none,
+    /// whatever a late answer says: its commands are applied in order, and the release was the last.
     fn owe(&mut self, user: &UserId, session: SessionId, now: Time) {
-        let debt = self.owed.entry(session).or_insert_with(|| Debt { user: user.clone(), tries: 0 });
-        let backoff = Self::FIRST_BACKOFF.saturating_mul(1 << debt.tries.min(16)).min(Self::LONGEST_BACKOFF);
-        debt.tries = debt.tries.saturating_add(1);
-        self.schedule.insert((now + backoff, session));
+        let Some(standing) = self.held.get_mut(&session) else { return };
+        let tries = match standing {
+            Standing::Served => 0,
+            Standing::Trying(debt) => {
+                self.trying -= 1;
+                debt.tries
+            }
+            Standing::Waiting(..) => return,
+        };
+        let backoff = Self::FIRST_BACKOFF.saturating_mul(1 << tries.min(16)).min(Self::LONGEST_BACKOFF);
+        let at = now + backoff;
+        *standing = Standing::Waiting(Debt { user: user.clone(), tries: tries.saturating_add(1) }, at);
+        self.schedule.insert((at, session));
     }
 }

@@ -67,7 +67,8 @@ pub enum Command {
 pub enum Outcome {
     /// The session has a slot; the user now holds so many.
     Granted {
-        /// Slots held, this one included: 1 to the limit.
+        /// Slots held, this one included. No more than the limit, unless the session held its slot before and the
+        /// limit was lowered since.
         connections: u32,
     },
     /// The user holds as many as the limit allows: nothing was taken.
@@ -107,7 +108,8 @@ pub enum Liveness {
 
 /// Applies a command to its user's record: the only place where anyone is admitted.
 ///
-/// First drops every slot that is void because its node is dead. `limit` is the one in force for this user;
+/// First drops every slot that is void because its node is dead. A dead node's session acquires nothing: its slot
+/// would be void at once, and whoever it told would be one too many. `limit` is the one in force for this user;
 /// [`Limit::MAX`] holds beside it. The record may have changed whatever the outcome is.
 #[must_use = "the outcome is owed to whoever asked"]
 pub fn apply(
@@ -121,6 +123,9 @@ pub fn apply(
         Command::Acquire { session, at, .. } => {
             if record.holds(session) {
                 return Outcome::Granted { connections: record.connections() };
+            }
+            if liveness(session.node()) == Liveness::Dead {
+                return Outcome::Rejected(Cause::Failed);
             }
             if record.connections() >= limit.slots() {
                 return Outcome::Denied;

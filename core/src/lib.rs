@@ -66,8 +66,9 @@
 //!             None => {}
 //!             // Open authentication: the credential is the user id.
 //!             Some(Command::Verify(credential)) => {
-//!                 let identity = UserId::parse(credential.as_str()).map(|user| Identity { user });
-//!                 next = Some(Event::Verified(identity.map_err(Complaint::UserId)));
+//!                 let text = credential.text().ok_or(Rejection::NotText);
+//!                 let user = text.and_then(|text| UserId::parse(text).map_err(Rejection::UserId));
+//!                 next = Some(Event::Verified(user.map(|user| Identity { user })));
 //!             }
 //!             Some(Command::Store(command)) => {
 //!                 let outcome = match debts.before(&command) {
@@ -133,4 +134,4 @@ pub use limits::{Limit, LimitError, Limits};
 pub use record::RecordError;
 pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};
 pub use time::Time;
-pub use wire::{CloseReason, Complaint, Credential, Refusal, Reply, ReplyError, Request, User};
+pub use wire::{CloseReason, Complaint, Credential, Refusal, Rejection, Reply, ReplyError, Request, User};

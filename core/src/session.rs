@@ -4,7 +4,7 @@ use crate::id::{SessionId, UserId};
 use crate::ledger::{self, Outcome};
 use crate::limits::Limits;
 use crate::time::Time;
-use crate::wire::{CloseReason, Complaint, Credential, Refusal, Reply, Request, User};
+use crate::wire::{CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
 
 /// One connection, from its first byte until it owes nothing any more. The [crate documentation](crate) shows how
 /// it is driven and draws its states.
@@ -62,7 +62,7 @@ pub enum Event<'a> {
     /// The peer did what the protocol forbids.
     Violation(Violation),
     /// The authenticator's answer to [`Command::Verify`].
-    Verified(Result<Identity, Complaint>),
+    Verified(Result<Identity, Rejection>),
     /// The store's answer to [`Command::Store`], for every ledger command but a release.
     Stored(Outcome),
     /// The server is going down.
@@ -217,7 +217,6 @@ impl Session {
             Ok(Request::Bye) => {
                 Actions { send: Some(Frame::Reply(Reply::ByeSuccess)), ..self.leave(Some(CloseReason::Bye)) }
             }
-            Err(complaint @ (Complaint::CredentialNotText | Complaint::UserId(_))) => self.refuse(complaint),
             Err(complaint) => self.bad_message(Reply::Error(complaint)),
         }
     }
@@ -253,23 +252,12 @@ impl Session {
         }
     }
 
-    /// Answers an `AUTHENTICATE` whose payload can name nobody.
-    fn refuse(&mut self, complaint: Complaint) -> Actions {
-        match self.state {
-            State::Anonymous => self.bad_message(Reply::AuthenticateFailure(Refusal::Credential(complaint))),
-            State::Live(..) => self.bad_message(Reply::Error(Complaint::AlreadyAuthenticated)),
-            State::Verifying | State::Acquiring(_) | State::Asking(_) | State::Leaving(_) | State::Drained => {
-                Actions::default()
-            }
-        }
-    }
-
     /// Answers a message that makes no sense here, and closes if it was one too many.
     fn bad_message(&mut self, reply: Reply) -> Actions {
-        self.bad_messages = self.bad_messages.saturating_add(1);
-        let actions = if self.bad_messages > self.limits.max_bad_messages {
+        let actions = if self.bad_messages >= self.limits.max_bad_messages {
             self.leave(Some(CloseReason::TooManyBadMessages))
         } else {
+            self.bad_messages += 1;
             Actions::default()
         };
         Actions { send: Some(Frame::Reply(reply)), ..actions }
@@ -303,15 +291,15 @@ impl Session {
         }
     }
 
-    fn verified(&mut self, verdict: Result<Identity, Complaint>, now: Time) -> Actions {
+    fn verified(&mut self, verdict: Result<Identity, Rejection>, now: Time) -> Actions {
         match (&self.state, verdict) {
             (State::Verifying, Ok(Identity { user })) => {
                 self.state = State::Acquiring(user.clone());
                 store(ledger::Command::Acquire { user, session: self.id, at: now })
             }
-            (State::Verifying, Err(complaint)) => {
+            (State::Verifying, Err(rejection)) => {
                 self.state = State::Anonymous;
-                self.bad_message(Reply::AuthenticateFailure(Refusal::Credential(complaint)))
+                self.bad_message(Reply::AuthenticateFailure(Refusal::Credential(rejection)))
             }
             (State::Leaving(Pending::Verification), Ok(_) | Err(_)) => {
                 self.state = State::Drained;
@@ -380,7 +368,8 @@ impl Session {
         self.state = State::Live(user.clone(), Peer::HeardAt(now));
         match outcome {
             Outcome::Found { connections } => send(Reply::CheckConnectionsSuccess(User { id: user, connections })),
-            Outcome::Granted { .. } | Outcome::Denied | Outcome::Released | Outcome::Rejected(_) | Outcome::Unknown => {
+            Outcome::Rejected(cause) => complain(Complaint::Store(cause)),
+            Outcome::Granted { .. } | Outcome::Denied | Outcome::Released | Outcome::Unknown => {
                 complain(Complaint::StoreSilent)
             }
         }

@@ -21,4 +21,4 @@ mod request;
 
 pub use close::CloseReason;
 pub use reply::{Complaint, Refusal, Reply, ReplyError, User};
-pub use request::{Credential, Request};
+pub use request::{Credential, Rejection, Request};

@@ -1,8 +1,10 @@
 //! Who a credential belongs to.
 
-use session_core::{Complaint, Credential, Identity, UserId};
+use session_core::{Credential, Identity, Rejection, UserId};
 
 /// Open authentication: whoever asks is who they say they are, the credential is the user id.
-pub(crate) fn authenticate(credential: &Credential) -> Result<Identity, Complaint> {
-    UserId::parse(credential.as_str()).map(|user| Identity { user }).map_err(Complaint::UserId)
+pub(crate) fn authenticate(credential: &Credential) -> Result<Identity, Rejection> {
+    let id = credential.text().ok_or(Rejection::NotText)?;
+    let user = UserId::parse(id).map_err(Rejection::UserId)?;
+    Ok(Identity { user })
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use session_core::ledger::{self, Command as LedgerCommand};
 use session_core::{
-    Actions, Cause, Command, Complaint, Debts, Event, Frame, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply,
+    Actions, Cause, Command, Debts, Event, Frame, Identity, Limit, Limits, Liveness, NodeId, Outcome, Rejection, Reply,
     Request, Session, SessionId, Time, UserId, UserRecord, Violation,
 };
 
@@ -288,7 +288,7 @@ impl World {
                 self.limit.slots() > 0,
                 "a newcomer was not admitted at the first try"
             );
-            let slots = self.store.records.get(&UserId::parse(credential(user).as_str()).expect("a user"));
+            let slots = self.store.records.get(&user_id(user));
             assert_eq!(slots.map_or(0, |record| record.slots().len()), self.limit.slots().min(1) as usize);
             self.lose(id);
             while !self.store.queue.is_empty() {
@@ -415,6 +415,7 @@ impl World {
         held.retain(|session| session.node() == alive);
         let session = command.session();
         let expected = match command {
+            LedgerCommand::Acquire { .. } if session.node() != alive => Outcome::Rejected(Cause::Failed),
             LedgerCommand::Acquire { .. } => {
                 if held.contains(&session) || held.len() < self.limit.slots() as usize {
                     held.insert(session);
@@ -491,8 +492,9 @@ impl World {
             match command {
                 None => {}
                 Some(Command::Verify(credential)) => {
-                    let verdict = UserId::parse(credential.as_str()).map(|user| Identity { user });
-                    next = Some(Event::Verified(verdict.map_err(Complaint::UserId)));
+                    let text = credential.text().ok_or(Rejection::NotText);
+                    let user = text.and_then(|text| UserId::parse(text).map_err(Rejection::UserId));
+                    next = Some(Event::Verified(user.map(|user| Identity { user })));
                 }
                 Some(Command::Store(command @ LedgerCommand::Release { .. })) => {
                     connection.told = false;
@@ -581,5 +583,9 @@ impl Connection {
 }
 
 fn credential(user: u8) -> session_core::Credential {
-    session_core::Credential::new(&format!("user {user}"))
+    session_core::Credential::new(user_id(user).as_str())
+}
+
+fn user_id(user: u8) -> UserId {
+    UserId::parse(&format!("user {user}")).expect("a good id")
 }

@@ -187,6 +187,66 @@ fn so_many_releases_are_tried_at_once_and_no_more() {
     assert_eq!(seen(&debts), (0, 0, None));
 }
 
+/// The answer to an acquire is lost, and the release that a connection in panic submitted behind it fails, too.
+#[test]
+fn a_debt_that_is_incurred_twice_is_one_debt() {
+    let mut debts = Debts::new(1);
+    debts.before(&acquire(1)).unwrap();
+    debts.after(&acquire(1), Outcome::Unknown, at(0));
+    debts.after(&release(1), Outcome::Unknown, at(10));
+    assert_eq!(seen(&debts), (1, 1, Some(at(50))));
+    assert_eq!([debts.due(at(99)), debts.due(at(99))], [Some(release(1)), None]);
+    // And if it fails while it is tried again: once more, later.
+    debts.after(&release(1), Outcome::Unknown, at(100));
+    assert_eq!(seen(&debts), (1, 1, Some(at(200))));
+}
+
+#[test]
+fn a_debt_that_is_paid_while_it_waits_is_forgotten_and_others_go_on() {
+    let mut debts = Debts::new(2);
+    debts.before(&acquire(1)).unwrap();
+    debts.after(&acquire(1), Outcome::Unknown, at(0));
+    debts.after(&release(1), Outcome::Released, at(0));
+    assert_eq!(seen(&debts), (0, 0, None));
+    debts.before(&acquire(2)).unwrap();
+    debts.after(&acquire(2), Outcome::Unknown, at(0));
+    assert_eq!(seen(&debts), (1, 1, Some(at(50))));
+}
+
+#[test]
+fn a_debt_that_is_paid_while_it_is_tried_again_makes_room_for_others() {
+    let mut debts = Debts::new(1);
+    for _ in 0..2 * Debts::MAX_UNDER_WAY {
+        debts.before(&acquire(1)).unwrap();
+        debts.after(&acquire(1), Outcome::Unknown, at(0));
+        assert_eq!(debts.due(at(50)), Some(release(1)));
+        debts.after(&release(1), Outcome::Released, at(50));
+        assert_eq!(seen(&debts), (0, 0, None));
+    }
+}
+
+#[test]
+fn room_is_given_back_once_however_often_it_is_settled() {
+    let mut debts = Debts::new(2);
+    debts.before(&acquire(1)).unwrap();
+    debts.before(&acquire(2)).unwrap();
+    debts.after(&acquire(2), GRANTED, at(0));
+    debts.after(&acquire(1), Outcome::Denied, at(0));
+    debts.after(&release(1), Outcome::Released, at(0));
+    assert_eq!(debts.held(), 1, "session 2 still holds its slot");
+    debts.before(&acquire(3)).unwrap();
+    assert_eq!(debts.before(&acquire(4)), Err(Cause::Overloaded));
+}
+
+#[test]
+fn a_late_answer_about_a_session_that_is_settled_owes_nothing() {
+    let mut debts = Debts::new(1);
+    debts.before(&acquire(1)).unwrap();
+    debts.after(&release(1), Outcome::Released, at(0));
+    debts.after(&acquire(1), Outcome::Unknown, at(0));
+    assert_eq!(seen(&debts), (0, 0, None));
+}
+
 /// What becomes of a command on its way to a store and back.
 #[derive(Debug, Clone, Copy)]
 enum Fate {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::ledger::{Command, apply};
-use session_core::{Limit, Liveness, NodeId, Outcome, RecordError, SessionId, Slot, Time, UserId, UserRecord};
+use session_core::{Cause, Limit, Liveness, NodeId, Outcome, RecordError, SessionId, Slot, Time, UserId, UserRecord};
 
 const HERE: NodeId = NodeId::new(1);
 const THERE: NodeId = NodeId::new(2);
@@ -101,6 +101,9 @@ fn the_rule() {
         (&[x, a, y], 1, acquire(b, 9), Outcome::Denied, &[a]),
         (&[x, y], 1, acquire(a, 9), granted(1), &[a]),
         (&[x, y], 0, acquire(a, 9), Outcome::Denied, &[]),
+        // And it acquires nothing any more: whoever it told would be one too many.
+        (&[], 3, acquire(x, 9), Outcome::Rejected(Cause::Failed), &[]),
+        (&[x, a], 3, acquire(x, 9), Outcome::Rejected(Cause::Failed), &[a]),
     ] {
         let row = format!("{held:?}, limit {limit}, {command:?}");
         let mut record = holding(held);
@@ -160,6 +163,7 @@ impl Model {
 
     fn apply(&mut self, number: usize, command: &Command, limit: u32) -> Outcome {
         match command {
+            Command::Acquire { session, .. } if self.dead.contains(&session.node()) => Outcome::Rejected(Cause::Failed),
             Command::Acquire { session, .. } => {
                 let is_new = !self.slots.contains_key(session);
                 if is_new && self.count() >= limit {
@@ -219,10 +223,8 @@ proptest! {
                     None
                 }
             };
-            // The dead submit nothing.
-            let Some(command) = command.filter(|command| !model.dead.contains(&command.session().node())) else {
-                continue;
-            };
+            // What the dead have submitted may still arrive.
+            let Some(command) = command else { continue };
             let before = model.count();
             let dead = &model.dead;
             let liveness = |node| if dead.contains(&node) { Liveness::Dead } else { Liveness::Alive };

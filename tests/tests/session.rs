@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::Complaint::{AlreadyAuthenticated, CredentialNotText, Impatient, NotAuthenticated, NotJson};
+use session_core::Complaint::{AlreadyAuthenticated, Impatient, NotAuthenticated, NotJson};
 use session_core::{
     Actions, Cause, CloseReason, Command, Complaint, Credential, Event, Frame, Identity, Limits, NodeId, Outcome,
-    Refusal, Reply, Session, SessionId, Time, User, UserId, UserIdError, Violation, ledger,
+    Refusal, Rejection, Reply, Session, SessionId, Time, User, UserId, UserIdError, Violation, ledger,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -67,7 +67,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         (State::Anonymous, vec![
             on(&[Connected],          None,              say(Reply::Hello),                    None,                    Waits(10)),
             on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
-            on(&[AuthenticateNobody], None,              refuse(of(CredentialNotText)),        None,                    Waits(10)),
+            on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
             on(&[Check],              None,              error(NotAuthenticated),              None,                    Waits(10)),
             on(&[Bye],                None,              say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(10)),
@@ -89,7 +89,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
             on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Verified],           acquire(at(2)),    None,                                 None,                    Busy),
-            on(&[NotVerified],        None,              refuse(of(too_long())),               None,                    Waits(10)),
+            on(&[NotVerified],        None,              refuse(nobody()),                     None,                    Waits(10)),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive], OUTCOMES, TICKS], Busy),
@@ -154,7 +154,10 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
             on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              say(Reply::CheckConnectionsSuccess(ada(3))), None,             Waits(65)),
-            on(&[Granted, Denied, Released, Overloaded, Full, Failed, Silent], None, error(Complaint::StoreSilent), None, Waits(65)),
+            on(&[Granted, Denied, Released, Silent], None, error(Complaint::StoreSilent),      None,                    Waits(65)),
+            on(&[Overloaded],         None,              error(Complaint::Store(Cause::Overloaded)), None,              Waits(65)),
+            on(&[Full],               None,              error(Complaint::Store(Cause::Full)), None,                    Waits(65)),
+            on(&[Failed],             None,              error(Complaint::Store(Cause::Failed)), None,                  Waits(65)),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
@@ -446,16 +449,15 @@ fn exactly_so_many_bad_messages_are_tolerated_and_the_next_one_closes() {
 #[test]
 fn credentials_that_name_nobody_are_bad_messages() {
     let mut session = session();
-    let actions = run(&mut session, &[(0, AuthenticateNobody), (0, Authenticate), (0, NotVerified), (0, Garbage)]);
-    assert_eq!(actions[3], only(None, error(NotJson), close(CloseReason::TooManyBadMessages)));
+    let nobody_twice = [(0, AuthenticateNobody), (0, NotVerified), (0, Authenticate), (0, NotVerified), (0, Garbage)];
+    let actions = run(&mut session, &nobody_twice);
+    assert_eq!(actions[3], only(None, refuse(nobody()), None));
+    assert_eq!(actions[4], only(None, error(NotJson), close(CloseReason::TooManyBadMessages)));
 
-    let last_straws = [(&[AuthenticateNobody][..], CredentialNotText), (&[Authenticate, NotVerified], too_long())];
-    for (inputs, complaint) in last_straws {
+    for last_straw in [AuthenticateNobody, Authenticate] {
         let mut session = session_in(State::Anonymous);
-        drop(run(&mut session, &[(0, Garbage), (0, Garbage)]));
-        let inputs: Vec<_> = inputs.iter().map(|&input| (0, input)).collect();
-        let actions = run(&mut session, &inputs);
-        let closed = only(None, refuse(of(complaint)), close(CloseReason::TooManyBadMessages));
+        let actions = run(&mut session, &[(0, Garbage), (0, Garbage), (0, last_straw), (0, NotVerified)]);
+        let closed = only(None, refuse(nobody()), close(CloseReason::TooManyBadMessages));
         assert_eq!(actions.last(), Some(&closed));
         assert!(session.is_drained());
     }
@@ -481,6 +483,16 @@ fn bad_messages_are_counted_across_authentication() {
 #[test]
 fn with_none_tolerated_the_first_bad_message_closes() {
     let mut session = Session::new(id(), &Limits { max_bad_messages: 0, ..LIMITS }, at(0));
+    let closed = only(None, error(NotJson), close(CloseReason::TooManyBadMessages));
+    assert_eq!(session.handle(Garbage.event(), at(0)), closed);
+}
+
+#[test]
+fn the_most_that_can_be_tolerated_is_a_bound_too() {
+    let mut session = Session::new(id(), &Limits { max_bad_messages: u16::MAX, ..LIMITS }, at(0));
+    for _ in 0..u16::MAX {
+        assert_eq!(session.handle(Garbage.event(), at(0)), only(None, error(NotJson), None));
+    }
     let closed = only(None, error(NotJson), close(CloseReason::TooManyBadMessages));
     assert_eq!(session.handle(Garbage.event(), at(0)), closed);
 }
@@ -586,7 +598,7 @@ impl Witness {
         let question = match command {
             None => None,
             Some(Command::Verify(credential)) => {
-                assert_eq!(credential, Credential::new("ada's token"));
+                assert!([Credential::new("ada's token"), Credential::NONE].contains(&credential));
                 Some(Question::Verify)
             }
             Some(Command::Store(command)) => {
@@ -797,7 +809,7 @@ impl Input {
             Size => Event::Violation(Violation::MessageTooBig),
             Binary => Event::Violation(Violation::BinaryMessage),
             Verified => Event::Verified(Ok(Identity { user: user() })),
-            NotVerified => Event::Verified(Err(too_long())),
+            NotVerified => Event::Verified(Err(Rejection::UserId(UserIdError::TooLong))),
             Granted => Event::Stored(Outcome::Granted { connections: 2 }),
             Denied => Event::Stored(Outcome::Denied),
             Released => Event::Stored(Outcome::Released),
@@ -875,6 +887,10 @@ fn verify() -> Option<Command> {
     Some(Command::Verify(Credential::new("ada's token")))
 }
 
+fn verify_none() -> Option<Command> {
+    Some(Command::Verify(Credential::NONE))
+}
+
 fn acquire(at: Time) -> Option<Command> {
     Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), at }))
 }
@@ -895,10 +911,6 @@ fn refuse(refusal: Refusal) -> Option<Frame> {
     say(Reply::AuthenticateFailure(refusal))
 }
 
-fn of(complaint: Complaint) -> Refusal {
-    Refusal::Credential(complaint)
-}
-
 fn error(complaint: Complaint) -> Option<Frame> {
     say(Reply::Error(complaint))
 }
@@ -907,8 +919,8 @@ fn close(reason: CloseReason) -> Option<CloseReason> {
     Some(reason)
 }
 
-fn too_long() -> Complaint {
-    Complaint::UserId(UserIdError::TooLong)
+fn nobody() -> Refusal {
+    Refusal::Credential(Rejection::UserId(UserIdError::TooLong))
 }
 
 fn no_such_type() -> Complaint {

@@ -10,7 +10,8 @@ use std::thread;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_core::{
-    Cause, CloseReason, Complaint, Credential, Refusal, Reply, ReplyError, Request, User, UserId, UserIdError,
+    Cause, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, ReplyError, Request, User, UserId,
+    UserIdError,
 };
 
 /// The protocol that a plain client speaks: these bytes are a promise.
@@ -53,7 +54,7 @@ fn the_messages_of_the_plain_protocol() {
 fn a_missing_payload_is_taken_as_null() {
     assert_eq!(Request::parse(r#"{"type":"BYE"}"#), Ok(Request::Bye));
     assert_eq!(Request::parse(r#"{"type":"CHECK_CONNECTIONS"}"#), Ok(Request::CheckConnections));
-    assert_eq!(Request::parse(r#"{"type":"AUTHENTICATE"}"#), Err(Complaint::CredentialNotText));
+    assert_eq!(Request::parse(r#"{"type":"AUTHENTICATE"}"#), Ok(Request::Authenticate(Credential::NONE)));
 }
 
 #[test]
@@ -67,11 +68,26 @@ fn every_reply() {
 }
 
 #[test]
+fn a_reply_is_an_object_and_so_is_a_user() {
+    for frame in [
+        r#"["BYE_SUCCESS",null]"#,
+        r#"{"type":["BYE_SUCCESS"]}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":["ada",1]}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"","connections":1}}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":-1}}"#,
+        r#"{"type":"ERROR","payload":null}"#,
+    ] {
+        assert!(matches!(Reply::parse(frame), Err(ReplyError::Malformed(_))), "{frame}");
+    }
+}
+
+#[test]
 fn every_request() {
     let credentials = ["ada", "", "ada \"the\" \\ countess", "é🦀\u{2028}", "\0\n\u{7f}"];
-    let requests = credentials.map(|text| Request::Authenticate(Credential::new(text)));
+    let credentials = credentials.map(Credential::new).into_iter().chain([Credential::NONE]);
+    let requests = credentials.map(Request::Authenticate);
     let mut table = String::new();
-    for request in requests.into_iter().chain([Request::CheckConnections, Request::Bye]) {
+    for request in requests.chain([Request::CheckConnections, Request::Bye]) {
         writeln!(table, "{request:?}\n    {}", visible(&request.encode())).unwrap();
         assert_eq!(Request::parse(&request.encode()), Ok(request));
     }
@@ -166,9 +182,6 @@ fn rejected() -> Vec<(&'static str, Vec<&'static str>)> {
             r#"{"type":"\"\\\n"}"#,
         ]),
         ("A payload of the wrong kind", vec![
-            r#"{"type":"AUTHENTICATE"}"#, r#"{"type":"AUTHENTICATE","payload":null}"#, r#"{"type":"AUTHENTICATE","payload":true}"#,
-            r#"{"type":"AUTHENTICATE","payload":7}"#, r#"{"type":"AUTHENTICATE","payload":-7}"#, r#"{"type":"AUTHENTICATE","payload":7.5}"#,
-            r#"{"type":"AUTHENTICATE","payload":["ada"]}"#, r#"{"type":"AUTHENTICATE","payload":{"id":"ada"}}"#,
             r#"{"type":"BYE","payload":"null"}"#, r#"{"type":"BYE","payload":""}"#, r#"{"type":"BYE","payload":false}"#,
             r#"{"type":"BYE","payload":0}"#, r#"{"type":"BYE","payload":-1}"#, r#"{"type":"BYE","payload":0.5}"#,
             r#"{"type":"BYE","payload":[]}"#, r#"{"type":"BYE","payload":{}}"#,
@@ -201,6 +214,14 @@ fn what_is_accepted() {
         ),
     ] {
         assert_eq!(Request::parse(message), Ok(request), "{message}");
+    }
+}
+
+#[test]
+fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reject() {
+    for payload in ["null", "true", "7", "-7", "7.5", r#"["ada"]"#, r#"{"id":"ada"}"#] {
+        let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
+        assert_eq!(Request::parse(&message), Ok(Request::Authenticate(Credential::NONE)), "{message}");
     }
 }
 
@@ -255,7 +276,7 @@ fn however_deep_a_message_nests_it_costs_no_stack() {
         messages.extend([
             (format!(r#"{{"type":{value}}}"#), Err(Complaint::TypeNotText)),
             (format!(r#"{{"payload":{value}}}"#), Err(Complaint::NoType)),
-            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Err(Complaint::CredentialNotText)),
+            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Ok(Request::Authenticate(Credential::NONE))),
             (format!(r#"{{"type":"BYE","payload":{value}}}"#), Err(Complaint::UnwantedPayload)),
             (format!(r#"{{"type":"X","payload":{value}}}"#), Err(Complaint::unknown_type("X"))),
             (format!(r#"{{"x":{value},"type":"BYE"}}"#), Ok(Request::Bye)),
@@ -386,7 +407,7 @@ proptest! {
                 (Value::Null, _) => Err(Complaint::NoType),
                 (Value::String(kind), payload) => match (&**kind, payload.unwrap_or(&Value::Null)) {
                     ("AUTHENTICATE", Value::String(text)) => Ok(Request::Authenticate(Credential::new(text))),
-                    ("AUTHENTICATE", _) => Err(Complaint::CredentialNotText),
+                    ("AUTHENTICATE", _) => Ok(Request::Authenticate(Credential::NONE)),
                     ("BYE", Value::Null) => Ok(Request::Bye),
                     ("CHECK_CONNECTIONS", Value::Null) => Ok(Request::CheckConnections),
                     ("BYE" | "CHECK_CONNECTIONS", _) => Err(Complaint::UnwantedPayload),
@@ -509,20 +530,14 @@ fn complaints() -> Vec<Complaint> {
     successors(complaint_after(None), |complaint| complaint_after(Some(complaint))).collect()
 }
 
-/// Every refusal in a row. Whoever adds one must put it in here; so with the three functions below.
+/// Every refusal in a row. Whoever adds one must put it in here; so with the functions below.
 fn refusal_after(refusal: Option<&Refusal>) -> Option<Refusal> {
     match refusal {
         None => Some(Refusal::LimitReached),
-        Some(Refusal::LimitReached) => Some(Refusal::Credential(Complaint::CredentialNotText)),
-        Some(Refusal::Credential(Complaint::CredentialNotText)) => Some(Refusal::Credential(UserIdError::Empty.into())),
-        Some(Refusal::Credential(Complaint::UserId(UserIdError::Empty))) => {
-            Some(Refusal::Credential(UserIdError::TooLong.into()))
+        Some(Refusal::LimitReached) => rejection_after(None).map(Refusal::Credential),
+        Some(&Refusal::Credential(rejection)) => {
+            rejection_after(Some(rejection)).map(Refusal::Credential).or(cause_after(None).map(Refusal::Store))
         }
-        Some(Refusal::Credential(Complaint::UserId(UserIdError::TooLong))) => {
-            Some(Refusal::Credential(UserIdError::ControlCharacter.into()))
-        }
-        // No other complaint is about a credential.
-        Some(Refusal::Credential(_)) => cause_after(None).map(Refusal::Store),
         Some(&Refusal::Store(cause)) => Some(cause_after(Some(cause)).map_or(Refusal::StoreSilent, Refusal::Store)),
         Some(Refusal::StoreSilent) => Some(Refusal::Other("Other words".into())),
         Some(Refusal::Other(_)) => None,
@@ -538,20 +553,29 @@ fn complaint_after(complaint: Option<&Complaint>) -> Option<Complaint> {
         Some(Complaint::NoType) => Some(Complaint::TypeNotText),
         Some(Complaint::TypeNotText) => Some(Complaint::UnknownType("DANCE \"é\" 🦀".into())),
         Some(Complaint::UnknownType(_)) => Some(Complaint::UnwantedPayload),
-        Some(Complaint::UnwantedPayload) => Some(Complaint::CredentialNotText),
-        Some(Complaint::CredentialNotText) => Some(UserIdError::Empty.into()),
-        Some(Complaint::UserId(UserIdError::Empty)) => Some(UserIdError::TooLong.into()),
-        Some(Complaint::UserId(UserIdError::TooLong)) => Some(UserIdError::ControlCharacter.into()),
-        Some(Complaint::UserId(UserIdError::ControlCharacter)) => Some(Complaint::AlreadyAuthenticated),
+        Some(Complaint::UnwantedPayload) => Some(Complaint::AlreadyAuthenticated),
         Some(Complaint::AlreadyAuthenticated) => Some(Complaint::NotAuthenticated),
         Some(Complaint::NotAuthenticated) => Some(Complaint::Impatient),
         Some(Complaint::Impatient) => Some(Complaint::BinaryMessage),
         Some(Complaint::BinaryMessage) => Some(Complaint::ProtocolError),
         Some(Complaint::ProtocolError) => Some(Complaint::InvalidUtf8),
         Some(Complaint::InvalidUtf8) => Some(Complaint::MessageTooBig),
-        Some(Complaint::MessageTooBig) => Some(Complaint::StoreSilent),
+        Some(Complaint::MessageTooBig) => cause_after(None).map(Complaint::Store),
+        Some(&Complaint::Store(cause)) => {
+            Some(cause_after(Some(cause)).map_or(Complaint::StoreSilent, Complaint::Store))
+        }
         Some(Complaint::StoreSilent) => Some(Complaint::Other("Other words".into())),
         Some(Complaint::Other(_)) => None,
+    }
+}
+
+fn rejection_after(rejection: Option<Rejection>) -> Option<Rejection> {
+    match rejection {
+        None => Some(Rejection::NotText),
+        Some(Rejection::NotText) => Some(Rejection::UserId(UserIdError::Empty)),
+        Some(Rejection::UserId(UserIdError::Empty)) => Some(Rejection::UserId(UserIdError::TooLong)),
+        Some(Rejection::UserId(UserIdError::TooLong)) => Some(Rejection::UserId(UserIdError::ControlCharacter)),
+        Some(Rejection::UserId(UserIdError::ControlCharacter)) => None,
     }
 }
 

@@ -8,7 +8,8 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::id::{UserId, UserIdError};
+use super::request::Rejection;
+use crate::id::UserId;
 use crate::ledger::Cause;
 
 /// A message from the server.
@@ -43,7 +44,7 @@ pub enum Refusal {
     /// The user holds as many slots as the limit allows.
     LimitReached,
     /// The credential names no user.
-    Credential(Complaint),
+    Credential(Rejection),
     /// The store certainly did not take the slot, for this cause.
     Store(Cause),
     /// The store did not say whether it took the slot: the session goes without, the slot goes back.
@@ -52,10 +53,10 @@ pub enum Refusal {
     Other(Box<str>),
 }
 
-/// What is wrong with a message, or with a credential.
+/// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Complaint {
-    /// Not JSON (RFC 8259), or nested deeper than the parser allows (127).
+    /// Not JSON (RFC 8259).
     NotJson,
     /// JSON, but not an object.
     NotAnObject,
@@ -69,10 +70,6 @@ pub enum Complaint {
     UnknownType(Box<str>),
     /// A payload on a message that takes none.
     UnwantedPayload,
-    /// An `AUTHENTICATE` whose payload is not a string.
-    CredentialNotText,
-    /// A user id that breaks a rule.
-    UserId(UserIdError),
     /// `AUTHENTICATE` on a session that has its slot.
     AlreadyAuthenticated,
     /// A request that needs a slot on a session without.
@@ -87,6 +84,8 @@ pub enum Complaint {
     InvalidUtf8,
     /// A message longer than the limit allows.
     MessageTooBig,
+    /// The store did not take the question, for this cause; nothing has changed.
+    Store(Cause),
     /// The store did not answer the question; nothing has changed.
     StoreSilent,
     /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
@@ -131,8 +130,18 @@ impl Reply {
             payload: serde_json::Value,
         }
 
+        // To serde an array is as good as a struct.
+        let an_object = || ReplyError::Malformed(serde::de::Error::custom("expected an object"));
+        if !text.trim_start().starts_with('{') {
+            return Err(an_object());
+        }
         let Envelope { kind, payload } = serde_json::from_str(text).map_err(ReplyError::Malformed)?;
-        let user = |payload| serde_json::from_value::<User>(payload).map_err(ReplyError::Malformed);
+        let user = |payload: serde_json::Value| {
+            if !payload.is_object() {
+                return Err(an_object());
+            }
+            serde_json::from_value::<User>(payload).map_err(ReplyError::Malformed)
+        };
         let words = |payload| serde_json::from_value::<Box<str>>(payload).map_err(ReplyError::Malformed);
         match &*kind {
             "HELLO" => Ok(Self::Hello),
@@ -152,7 +161,7 @@ impl Refusal {
     pub fn words(&self) -> Cow<'_, str> {
         match self {
             Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
-            Self::Credential(complaint) => complaint.words(),
+            Self::Credential(rejection) => rejection.words().into(),
             Self::Store(cause) => cause.words().into(),
             Self::StoreSilent => "The session store did not answer in time, try again later".into(),
             Self::Other(words) => Cow::Borrowed(words),
@@ -165,7 +174,7 @@ impl Refusal {
         [Self::LimitReached, Self::StoreSilent]
             .into_iter()
             .chain(Cause::ALL.map(Self::Store))
-            .chain(Complaint::OF_CREDENTIALS.map(Self::Credential))
+            .chain(Rejection::ALL.map(Self::Credential))
             .find(|known| known.words() == *words)
             .unwrap_or(Self::Other(words))
     }
@@ -175,16 +184,8 @@ impl Complaint {
     /// How many characters of an unknown type are shown.
     pub const SHOWN_CHARS: usize = 64;
 
-    /// The complaints that answer an `AUTHENTICATE`.
-    const OF_CREDENTIALS: [Self; 4] = [
-        Self::CredentialNotText,
-        Self::UserId(UserIdError::Empty),
-        Self::UserId(UserIdError::TooLong),
-        Self::UserId(UserIdError::ControlCharacter),
-    ];
-
-    /// The complaints about anything else whose words are fixed.
-    const OF_MESSAGES: [Self; 14] = [
+    /// The complaints whose words are fixed, but for those of a store.
+    const FIXED: [Self; 14] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::KeyTwice,
@@ -220,8 +221,6 @@ impl Complaint {
             Self::TypeNotText => "Message type is not a string",
             Self::UnknownType(kind) => return alloc::format!("{}{kind}", Self::UNKNOWN_TYPE).into(),
             Self::UnwantedPayload => "This message takes no payload",
-            Self::CredentialNotText => "AUTHENTICATE needs a user id as its payload, a string",
-            Self::UserId(error) => error.words(),
             Self::AlreadyAuthenticated => "This session is already authenticated",
             Self::NotAuthenticated => "This session is not authenticated",
             Self::Impatient => "The last message is not answered yet",
@@ -229,6 +228,7 @@ impl Complaint {
             Self::ProtocolError => "That breaks the WebSocket protocol",
             Self::InvalidUtf8 => "Text message is not valid UTF-8",
             Self::MessageTooBig => "Message is too big",
+            Self::Store(cause) => cause.words(),
             Self::StoreSilent => "The session store did not answer, try again later",
             Self::Other(words) => words,
         })
@@ -240,8 +240,8 @@ impl Complaint {
         if let Some(kind) = words.strip_prefix(Self::UNKNOWN_TYPE) {
             return Self::UnknownType(kind.into());
         }
-        let known = Self::OF_MESSAGES.into_iter().chain(Self::OF_CREDENTIALS);
-        known.into_iter().find(|known| known.words() == *words).unwrap_or(Self::Other(words))
+        let mut known = Self::FIXED.into_iter().chain(Cause::ALL.map(Self::Store));
+        known.find(|known| known.words() == *words).unwrap_or(Self::Other(words))
     }
 }
 

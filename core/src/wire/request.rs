@@ -22,37 +22,72 @@ pub enum Request {
     Bye,
 }
 
-/// What a client shows to be let in, not yet verified: with open authentication, the user id itself.
+/// What a client shows to be let in, not yet verified: with open authentication, the user id itself. Whether it is
+/// any good is for the authenticator to say.
 ///
 /// It may be a secret, so it is never printed: `{:?}` shows its length alone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credential(Box<str>);
+pub struct Credential(Option<Box<str>>);
 
 impl Credential {
+    /// No credential: the payload was missing, or not a string.
+    pub const NONE: Self = Self(None);
+
     /// The credential `text`, whatever it says.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self(text.into())
+        Self(Some(text.into()))
     }
 
-    /// What the client sent.
+    /// What the client sent, if it was a string.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub fn text(&self) -> Option<&str> {
+        self.0.as_deref()
     }
 }
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credential({} bytes)", self.0.len())
+        match &self.0 {
+            Some(text) => write!(f, "Credential({} bytes)", text.len()),
+            None => f.write_str("Credential(none)"),
+        }
+    }
+}
+
+/// Why a credential names nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// It is missing, or not a string.
+    NotText,
+    /// It is not a user id.
+    UserId(UserIdError),
+}
+
+impl Rejection {
+    /// Every rejection.
+    pub(super) const ALL: [Self; 4] = [
+        Self::NotText,
+        Self::UserId(UserIdError::Empty),
+        Self::UserId(UserIdError::TooLong),
+        Self::UserId(UserIdError::ControlCharacter),
+    ];
+
+    /// What a client is told.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NotText => "AUTHENTICATE needs a user id as its payload, a string",
+            Self::UserId(error) => error.words(),
+        }
     }
 }
 
 impl Request {
     /// Parses one text frame.
     ///
-    /// Keys other than `type` and `payload` are ignored. A key given twice is refused, because two readers could
-    /// differ about which one counts.
+    /// Keys other than `type` and `payload` are ignored. One of these two given twice is refused, because two readers
+    /// could differ about which one counts.
     ///
     /// # Errors
     /// The complaint to answer with.
@@ -69,7 +104,7 @@ impl Request {
         };
         match (&*kind, payload) {
             ("AUTHENTICATE", Value::Text(text)) => Ok(Self::Authenticate(Credential::new(&text))),
-            ("AUTHENTICATE", Value::Missing | Value::Null | Value::Other) => Err(Complaint::CredentialNotText),
+            ("AUTHENTICATE", Value::Missing | Value::Null | Value::Other) => Ok(Self::Authenticate(Credential::NONE)),
             ("CHECK_CONNECTIONS", Value::Missing | Value::Null) => Ok(Self::CheckConnections),
             ("CHECK_CONNECTIONS", Value::Text(_) | Value::Other) => Err(Complaint::UnwantedPayload),
             ("BYE", Value::Missing | Value::Null) => Ok(Self::Bye),
@@ -83,18 +118,12 @@ impl Request {
     pub fn encode(&self) -> String {
         match self {
             Self::Authenticate(credential) => {
-                let payload = quoted(credential.as_str());
+                let payload = credential.text().map_or_else(|| "null".into(), quoted);
                 alloc::format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#)
             }
             Self::CheckConnections => r#"{"type":"CHECK_CONNECTIONS","payload":null}"#.into(),
             Self::Bye => r#"{"type":"BYE","payload":null}"#.into(),
         }
-    }
-}
-
-impl From<UserIdError> for Complaint {
-    fn from(error: UserIdError) -> Self {
-        Self::UserId(error)
     }
 }
 

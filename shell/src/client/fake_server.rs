@@ -127,5 +127,5 @@ impl Peer {
 }
 
 fn parse(credential: &Credential) -> UserId {
-    UserId::parse(credential.as_str()).expect("a good id")
+    UserId::parse(credential.text().expect("a text")).expect("a good id")
 }
