@@ -33,9 +33,10 @@ mod printer;
 #[cfg(test)]
 mod fake_server;
 
+pub use crate::signals::interrupts;
 pub use connection::{Connection, Event, Options};
 pub use error::Error;
-pub use hold::{Plan, Verdict, hold, interrupts};
+pub use hold::{Plan, Verdict, hold};
 pub use printer::{Format, Printer};
 pub use url::Url;
 pub use user::User;

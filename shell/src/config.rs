@@ -33,7 +33,7 @@ pub struct Config {
     #[arg(long, env = "SESSIONS_LIMIT", value_name = "SESSIONS", default_value_t = Limit::default(), value_parser = limit)]
     pub limit: Limit,
 
-    /// How long a connection may take from its first byte until it is authenticated, 100ms to 1h
+    /// How long a connection may take from its beginning until it is authenticated, 100ms to 1h
     #[arg(long, env = "SESSIONS_AUTH_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = patience)]
     pub auth_timeout: Duration,
 

@@ -1,8 +1,8 @@
 //! Logging that never blocks, and never drowns anybody.
 
-use std::io;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use clap::ValueEnum;
 use session_core::Refusal;
@@ -61,23 +61,29 @@ impl Log {
     }
 }
 
-/// Lets one event a second through and counts the others.
+/// Lets one line pass a second and counts what it suppresses, so that what befalls every command, or every client,
+/// cannot flood the log.
 #[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<Option<(Instant, u64)>>);
+pub(crate) struct Throttle(Mutex<Suppressed>);
+
+#[derive(Debug, Default)]
+struct Suppressed {
+    since: Option<Instant>,
+    lines: u64,
+}
 
 impl Throttle {
-    const INTERVAL: Duration = Duration::from_secs(1);
+    const PAUSE: Duration = Duration::from_secs(1);
 
-    /// `Some` if this event may be told, with the number of those that were not since the last.
+    /// Whether to log now; if so, how many lines were suppressed since the last one.
     pub(crate) fn pass(&self) -> Option<u64> {
-        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match &mut *last {
-            Some((at, suppressed)) if at.elapsed() < Self::INTERVAL => {
-                *suppressed += 1;
-                None
-            }
-            told => Some(told.replace((Instant::now(), 0)).map_or(0, |(_, suppressed)| suppressed)),
+        let mut suppressed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if suppressed.since.is_some_and(|since| since.elapsed() < Self::PAUSE) {
+            suppressed.lines += 1;
+            return None;
         }
+        suppressed.since = Some(Instant::now());
+        Some(mem::take(&mut suppressed.lines))
     }
 }
 
@@ -92,15 +98,32 @@ impl Refusals {
     pub(crate) fn note(&self, refusal: &Refusal) {
         match refusal {
             Refusal::LimitReached | Refusal::Credential(_) | Refusal::Other(_) => {
-                if let Some(others) = self.by_limit.pass() {
-                    tracing::info!(why = %refusal, others, "refused a session");
+                if let Some(suppressed) = self.by_limit.pass() {
+                    tracing::info!(why = %refusal, suppressed, "refused a session");
                 }
             }
             Refusal::Store(_) | Refusal::StoreSilent => {
-                if let Some(others) = self.by_store.pass() {
-                    tracing::warn!(why = %refusal, others, "the store admits nobody");
+                if let Some(suppressed) = self.by_store.pass() {
+                    tracing::warn!(why = %refusal, suppressed, "the store admits nobody");
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_suppressed_is_counted() {
+        let throttle = Throttle::default();
+        let later = || throttle.0.lock().unwrap().since = None;
+        assert_eq!(throttle.pass(), Some(0));
+        assert_eq!((throttle.pass(), throttle.pass()), (None, None));
+        later();
+        assert_eq!(throttle.pass(), Some(2));
+        later();
+        assert_eq!(throttle.pass(), Some(0));
     }
 }

@@ -139,8 +139,8 @@ async fn accept(listener: Async<TcpListener>, house: Arc<House>, executor: Arc<E
             // The client was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if let Some(others) = house.trouble.pass() {
-                    tracing::error!(%error, others, "cannot accept connections, will try again");
+                if let Some(suppressed) = house.trouble.pass() {
+                    tracing::error!(%error, suppressed, "cannot accept connections, will try again");
                 }
                 Timer::after(Server::ACCEPT_PAUSE).await;
             }

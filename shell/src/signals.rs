@@ -1,25 +1,33 @@
 //! SIGINT and SIGTERM.
 
-use std::io;
-use std::process;
-use std::thread;
+use std::pin::pin;
+use std::{io, process, thread};
 
 use async_signal::{Signal, Signals};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 
-/// Ready at the first SIGINT or SIGTERM. The second ends the process at once, whatever it is doing.
+/// Every SIGINT (Ctrl-C) and SIGTERM from now on, instead of the end of the process that they mean otherwise.
 ///
 /// # Errors
-/// When the system does not let signals be caught, or a thread be started.
+/// When the system does not let them be caught.
+pub fn interrupts() -> io::Result<impl Stream<Item = ()> + Send> {
+    Ok(Signals::new([Signal::Int, Signal::Term])?.map(drop))
+}
+
+/// Ready at the first of them. The second ends the process at once, whatever it is doing.
+///
+/// # Errors
+/// When the system does not let them be caught, or a thread be started.
 pub(crate) fn stop() -> io::Result<impl Future<Output = ()>> {
-    let mut signals = Signals::new([Signal::Int, Signal::Term])?;
+    let interrupts = interrupts()?;
     let (first, stop) = smol::channel::bounded::<()>(1);
     // On a thread of its own, so that it works however busy the others are.
     thread::Builder::new().name("signals".into()).spawn(move || {
         smol::block_on(async {
-            signals.next().await;
+            let mut interrupts = pin!(interrupts);
+            interrupts.next().await;
             drop(first);
-            signals.next().await;
+            interrupts.next().await;
         });
         exit_at_once();
     })?;

@@ -6,7 +6,6 @@ use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
 
-use async_signal::{Signal, Signals};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use session_core::{Reply, UserId};
@@ -64,14 +63,6 @@ pub async fn hold(plan: &Plan, printer: Printer<'_>, interrupts: impl Stream<Ite
     let holder = Holder { plan, printer, leave, left, door: Mutex::new(Door::Open) };
     let verdict = or(holder.hold_all(), holder.heed(interrupts)).await;
     holder.printer.into_inner().finish().map(|()| verdict)
-}
-
-/// Ctrl-C (SIGINT) and SIGTERM, from now on, instead of the end of the process that they mean otherwise.
-///
-/// # Errors
-/// When the operating system does not allow it.
-pub fn interrupts() -> io::Result<impl Stream<Item = ()>> {
-    Ok(Signals::new([Signal::Int, Signal::Term])?.map(drop))
 }
 
 struct Holder<'a, 'p> {

@@ -36,7 +36,6 @@ mod user;
 mod environment;
 mod damage;
 mod lock;
-mod seldom;
 
 pub use lock::Holder;
 

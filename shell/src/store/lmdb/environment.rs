@@ -9,7 +9,7 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, Withou
 use thiserror::Error;
 
 use super::damage;
-use super::seldom::Seldom;
+use crate::log::Throttle;
 
 pub(super) const DATA_FILE: &str = "data.mdb";
 
@@ -115,7 +115,7 @@ pub(super) struct Keeper {
     environment: Option<Environment>,
     backoff: Duration,
     retry_at: Instant,
-    log: Seldom,
+    log: Throttle,
 }
 
 impl Keeper {
@@ -130,7 +130,7 @@ impl Keeper {
             environment: Some(Environment::open(directory, map_bytes, durability)?),
             backoff: Self::FIRST_BACKOFF,
             retry_at: Instant::now(),
-            log: Seldom::default(),
+            log: Throttle::default(),
         })
     }
 
@@ -144,9 +144,9 @@ impl Keeper {
                     self.backoff = Self::FIRST_BACKOFF;
                 }
                 Err(error) => {
-                    if let Some(held_back) = self.log.pass() {
+                    if let Some(suppressed) = self.log.pass() {
                         let directory = self.directory.display();
-                        tracing::error!(%directory, %error, held_back, "the store does not open, all is refused");
+                        tracing::error!(%directory, %error, suppressed, "the store does not open, all is refused");
                     }
                     self.retry_at = Instant::now() + self.backoff;
                     self.backoff = (self.backoff * 2).min(Self::LONGEST_BACKOFF);

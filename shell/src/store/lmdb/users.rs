@@ -11,8 +11,8 @@ use session_core::{Time, UserId};
 
 use super::OpenError;
 use super::environment::{Durability, Environment, EnvironmentError, Keeper};
-use super::seldom::Seldom;
 use super::user::KnownUser;
+use crate::log::Throttle;
 
 /// How many users may wait to be noted. The next is dropped, and noted at its next first session.
 const QUEUE: usize = 8192;
@@ -47,20 +47,20 @@ pub(super) fn open(directory: &Path, map_bytes: usize) -> Result<Keeper, OpenErr
 pub(super) struct Notes {
     sender: SyncSender<(UserId, Time)>,
     dropped: u64,
-    log: Seldom,
+    log: Throttle,
 }
 
 /// What runs on the thread.
 pub(super) struct Recorder {
     keeper: Keeper,
     notes: Receiver<(UserId, Time)>,
-    log: Seldom,
+    log: Throttle,
 }
 
 /// Both ends.
 pub(super) fn recorder(keeper: Keeper) -> (Notes, Recorder) {
     let (sender, notes) = sync_channel(QUEUE);
-    (Notes { sender, dropped: 0, log: Seldom::default() }, Recorder { keeper, notes, log: Seldom::default() })
+    (Notes { sender, dropped: 0, log: Throttle::default() }, Recorder { keeper, notes, log: Throttle::default() })
 }
 
 impl Notes {
@@ -101,16 +101,16 @@ impl Recorder {
 
     fn record(&mut self, seen: &BTreeMap<UserId, Time>) {
         let Some(environment) = self.keeper.environment() else { return };
-        if let Err(error) = write(environment, seen, &mut self.log) {
-            if let Some(held_back) = self.log.pass() {
-                tracing::error!(users = seen.len(), %error, held_back, "users are not noted as seen");
+        if let Err(error) = write(environment, seen, &self.log) {
+            if let Some(suppressed) = self.log.pass() {
+                tracing::error!(users = seen.len(), %error, suppressed, "users are not noted as seen");
             }
             self.keeper.check();
         }
     }
 }
 
-fn write(environment: &Environment, seen: &BTreeMap<UserId, Time>, log: &mut Seldom) -> heed::Result<()> {
+fn write(environment: &Environment, seen: &BTreeMap<UserId, Time>, log: &Throttle) -> heed::Result<()> {
     let mut txn = environment.write()?;
     let mut changed = false;
     for (user, &at) in seen {
@@ -119,8 +119,8 @@ fn write(environment: &Environment, seen: &BTreeMap<UserId, Time>, log: &mut Sel
             Ok(known) => known,
             // What cannot be read may be of a later version of this software: it is not ours to write over.
             Err(error) => {
-                if let Some(held_back) = log.pass() {
-                    tracing::error!(%user, %error, held_back, "a known user's record cannot be read and is left alone");
+                if let Some(suppressed) = log.pass() {
+                    tracing::error!(%user, %error, suppressed, "a known user's record cannot be read and is left alone");
                 }
                 continue;
             }
@@ -188,7 +188,7 @@ mod tests {
         environment.records.put(&mut txn, b"ada", &[2, 7]).unwrap();
         environment.commit(txn).unwrap();
         let seen = BTreeMap::from([(user("ada"), at(1)), (user("bob"), at(1))]);
-        write(environment, &seen, &mut Seldom::default()).unwrap();
+        write(environment, &seen, &Throttle::default()).unwrap();
         let txn = environment.write().unwrap();
         assert_eq!(environment.records.get(&txn, b"ada").unwrap(), Some([2, 7].as_slice()));
         assert!(environment.records.get(&txn, b"bob").unwrap().is_some());

@@ -10,9 +10,9 @@ use session_core::{Cause, Outcome};
 use super::batch::{self, Applied, Failure, Rule};
 use super::environment::{Environment, Keeper};
 use super::queue::{self, Queue, Submitted, Taken};
-use super::seldom::Seldom;
 use super::sweep::{Step, Sweep};
 use super::users::Notes;
+use crate::log::Throttle;
 
 /// How many commands one transaction applies, at most.
 const BATCH: usize = 1024;
@@ -36,14 +36,14 @@ pub(super) struct Writer {
     sweep_at: Instant,
     /// How many commands one transaction applies, at most.
     batch: usize,
-    log: Seldom,
+    log: Throttle,
 }
 
 impl Writer {
     pub(super) fn new(queue: Arc<Queue>, mut live: Keeper, rule: Rule, notes: Notes) -> Self {
         let batch = live.environment().map_or(BATCH, batch_for);
         let (sweep, sweep_at) = (Sweep::Start, Instant::now());
-        Self { queue, live, rule, notes, sweep, sweep_at, batch, log: Seldom::default() }
+        Self { queue, live, rule, notes, sweep, sweep_at, batch, log: Throttle::default() }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -123,8 +123,8 @@ impl Writer {
     }
 
     fn complain(&mut self, error: &dyn std::error::Error, what: &str) {
-        if let Some(held_back) = self.log.pass() {
-            tracing::error!(%error, held_back, "{what}");
+        if let Some(suppressed) = self.log.pass() {
+            tracing::error!(%error, suppressed, "{what}");
         }
     }
 }
