@@ -8,12 +8,33 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::ledger::{self, Command as LedgerCommand};
 use session_core::{
     Actions, Cause, Command, Debts, Event, Frame, Identity, Limit, Limits, Liveness, NodeId, Outcome, Rejection, Reply,
     Request, Session, SessionId, Time, UserId, UserRecord, Violation,
 };
+
+/// A limit and what happens under it, as a fuzzer makes them up.
+#[derive(Debug)]
+pub struct History {
+    /// How many slots a user may hold.
+    pub limit: Limit,
+    /// What happens, at most [`History::MAX_OPS`] operations.
+    pub ops: Vec<Op>,
+}
+
+impl History {
+    /// What takes longer than this finds nothing that a shorter history would not.
+    pub const MAX_OPS: usize = 400;
+}
+
+impl<'a> Arbitrary<'a> for History {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
+        let limit = Limit::new(bytes.int_in_range(0..=4)?).expect("four is below the ceiling");
+        Ok(Self { limit, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
+    }
+}
 
 /// Something that happens. Numbers are taken modulo what there is to choose from.
 #[derive(Debug, Clone, Arbitrary)]

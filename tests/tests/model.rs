@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
+use arbitrary::Unstructured;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::Limit;
-use tests::world::{Fate, Message, Op, World};
+use tests::world::{Fate, History, Message, Op, World};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 100_000, ..ProptestConfig::default() })]
@@ -46,6 +47,20 @@ fn a_grant_whose_answer_was_lost_is_released_when_its_time_is_over() {
     ];
     let world = World::run(Limit::new(1).unwrap(), &ops);
     assert!(world.checks > ops.len() as u64);
+}
+
+/// The fuzzer's seeds, without the fuzzer.
+#[test]
+fn the_seeds_of_the_fuzzer_hold() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/protocol");
+    let mut replayed = 0;
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        let history: History = Unstructured::new(&bytes).arbitrary().unwrap();
+        World::run(history.limit, &history.ops);
+        replayed += 1;
+    }
+    assert!(replayed > 0, "no seeds in {seeds}");
 }
 
 fn op() -> impl Strategy<Value = Op> {
