@@ -145,7 +145,7 @@ impl UserRecord {
     /// The record that holds these slots, as a store read them back.
     ///
     /// # Errors
-    /// [`RecordError::TooManySlots`] above the ceiling, [`RecordError::SlotTwice`] when two slots are of one session.
+    /// `TooManySlots` above the ceiling, `SlotTwice` when two slots are of one session.
     pub fn from_slots(slots: Vec<Slot>) -> Result<Self, crate::RecordError> {
         if slots.len() > Limit::MAX.slots() as usize {
             return Err(crate::RecordError::TooManySlots);

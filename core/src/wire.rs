@@ -15,10 +15,12 @@
 //! Both directions are parsed and written here, so that a server and a client cannot disagree. Parsing is total:
 //! any text gives a message or a [`Complaint`], in time and space linear in its length.
 
-mod close;
-mod reply;
 mod request;
+mod reply;
+mod refusal;
+mod close;
 
 pub use close::CloseReason;
-pub use reply::{Complaint, Refusal, Reply, ReplyError, User};
-pub use request::{Credential, Rejection, Request};
+pub use refusal::{Complaint, Refusal, Rejection};
+pub use reply::{Reply, ReplyError, User};
+pub use request::{Credential, Request};

@@ -47,8 +47,7 @@ impl Connection {
                 continue;
             }
             let deadline = self.deadline();
-            let now = self.clock.now();
-            let wake = poll_fn(|cx| self.poll(waiting.is_none(), now, deadline, &mut alarm, cx)).await;
+            let wake = poll_fn(|cx| self.poll(waiting.is_none(), deadline, &mut alarm, cx)).await;
             match wake {
                 Wake::Mail(Mail::Draining) => self.handle(Event::Draining),
                 Wake::Mail(Mail::Stored(outcome)) => self.answered(outcome),
@@ -62,20 +61,13 @@ impl Connection {
         }
     }
 
-    /// What the process has to say comes first, the clock last: what a peer has sent in time counts even if this
-    /// task, or the whole process, was not running when it came.
-    fn poll(
-        &mut self,
-        read: bool,
-        now: Time,
-        deadline: Option<Time>,
-        alarm: &mut Alarm,
-        cx: &mut Context<'_>,
-    ) -> Poll<Wake> {
+    /// What the process has to say comes first, the clock last: a peer that has answered in time is not silent, even if
+    /// this task, or the whole process, was not running when the answer came.
+    fn poll(&mut self, read: bool, deadline: Option<Time>, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Wake> {
         if let Poll::Ready(mail) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Mail(mail));
         }
-        if let Poll::Ready(incoming) = self.socket.poll(read, now, cx) {
+        if let Poll::Ready(incoming) = self.socket.poll(read, cx) {
             return Poll::Ready(Wake::Peer(incoming));
         }
         alarm.poll(deadline, cx).map(|()| Wake::Deadline)
@@ -120,7 +112,7 @@ impl Connection {
             }
             if let Some(reason) = close {
                 tracing::debug!(session = %self.session.id(), %reason, "closing");
-                self.socket.close(reason, now);
+                self.socket.close(reason);
             }
         }
     }

@@ -126,7 +126,7 @@ impl Custody {
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        // `Debts` does not panic on any input, so a poisoned one is still whole.
+        // `Debts` does not panic, whatever it is told, so a poisoned one is still whole.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
-//! The HTTP edge: the opening handshake of a WebSocket (RFC 6455 §4.2), and an answer in words to everything else.
+//! The HTTP edge: the opening handshake of a WebSocket (RFC 6455 §4.2), and an answer to everything else: in words, or
+//! with the bare status that hyper gives to what is not HTTP (400) or too large (431).
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -10,7 +11,7 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use smol::io::{AsyncRead as _, AsyncWrite as _};
@@ -43,6 +44,7 @@ pub(crate) async fn shake_hands(stream: Fair<TcpStream>) -> Handshake {
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
     if served.is_ok() && parts.service.upgraded.into_inner() {
+        // All of the answer has left hyper's buffer: it is shorter than what a fresh socket takes at once.
         return Handshake::Upgraded { stream, read: parts.read_buf.into() };
     }
     // What is unread is thrown away: to close a socket with unread data resets it, and takes the answer with it.
@@ -67,7 +69,11 @@ impl Service<Request<Incoming>> for Edge {
     type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let response = answer(request.method(), request.uri().path(), request.version(), request.headers());
+        let mut response = answer(request.method(), request.uri().path(), request.version(), request.headers());
+        // Its end would lie somewhere in the stream that is to be WebSocket frames.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !request.body().is_end_stream() {
+            response = words(StatusCode::BAD_REQUEST, "A handshake has no body");
+        }
         self.upgraded.store(response.status() == StatusCode::SWITCHING_PROTOCOLS, Ordering::Relaxed);
         ready(Ok(response))
     }

@@ -192,7 +192,9 @@ async fn upgrade(stream: TcpStream, house: &House, mailbox: &Mailbox, accepted: 
         })
     });
     match handshake.or(drained).or(late).await? {
-        Handshake::Upgraded { stream, read } => Some(Socket::new(stream, read, house.settings.max_message_bytes).await),
+        Handshake::Upgraded { stream, read } => {
+            Some(Socket::new(stream, read, house.settings.max_message_bytes, house.clock).await)
+        }
         Handshake::Answered => None,
     }
 }
@@ -225,9 +227,10 @@ impl Registry {
 
     /// Tells every connection to end; how many those are.
     fn drain(&self) -> usize {
-        let living = self.lock();
-        living.mailboxes.values().for_each(|mailbox| mailbox.drain());
-        living.mailboxes.len()
+        // Not under the lock, which whoever is woken needs to leave.
+        let mailboxes: Vec<_> = self.lock().mailboxes.values().cloned().collect();
+        mailboxes.iter().for_each(|mailbox| mailbox.drain());
+        mailboxes.len()
     }
 
     fn len(&self) -> usize {

@@ -14,11 +14,13 @@ use session_core::{CloseReason, Frame, Time, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 use smol::net::TcpStream;
 
+use crate::clock::Clock;
 use crate::fair::Fair;
 
 /// The server's end of a WebSocket. It never waits: what is sent is buffered, and polling moves it on.
 pub(crate) struct Socket {
     stream: WebSocketStream<Fair<TcpStream>>,
+    clock: Clock,
     phase: Phase,
     /// Whether something may be left to write. While it is, nothing is read: a peer that does not read its replies
     /// is not listened to, so at most one reply and the pongs waits for it.
@@ -64,7 +66,7 @@ impl Socket {
     const MAX_WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
     /// The WebSocket on a stream whose handshake is done; `read` is what was read beyond it.
-    pub(crate) async fn new(stream: Fair<TcpStream>, read: Vec<u8>, max_message_bytes: usize) -> Self {
+    pub(crate) async fn new(stream: Fair<TcpStream>, read: Vec<u8>, max_message_bytes: usize, clock: Clock) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(Self::READ_BUFFER_BYTES)
             .write_buffer_size(Self::WRITE_BUFFER_BYTES)
@@ -72,7 +74,7 @@ impl Socket {
             .max_message_size(Some(max_message_bytes))
             .max_frame_size(Some(max_message_bytes));
         let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-        Self { stream, phase: Phase::Open, unflushed: false }
+        Self { stream, clock, phase: Phase::Open, unflushed: false }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -105,14 +107,14 @@ impl Socket {
     }
 
     /// Sends what is buffered and a close frame, as one segment where it fits.
-    pub(crate) fn close(&mut self, reason: CloseReason, now: Time) {
+    pub(crate) fn close(&mut self, reason: CloseReason) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
         let code = CloseCode::from(reason.code());
         self.feed(Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason.words()) })));
         if matches!(self.phase, Phase::Open) {
-            let until = now + Self::CLOSE_TIMEOUT;
+            let until = self.clock.now() + Self::CLOSE_TIMEOUT;
             self.phase = match reason {
                 CloseReason::ProtocolError
                 | CloseReason::BinaryMessage
@@ -140,7 +142,10 @@ impl Socket {
     /// Moves the socket on. Ready with what the peer has to say; after a close only with [`Incoming::Gone`].
     ///
     /// With `read` false an open socket only writes.
-    pub(crate) fn poll(&mut self, read: bool, now: Time, cx: &mut Context<'_>) -> Poll<Incoming> {
+    pub(crate) fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming> {
+        if matches!(self.phase, Phase::Broken) {
+            return self.gone();
+        }
         if self.unflushed {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -149,17 +154,19 @@ impl Socket {
             }
         }
         match &mut self.phase {
-            Phase::Open if read => self.poll_message(now, cx),
-            Phase::Open | Phase::Closed => Poll::Pending,
-            Phase::Broken => self.gone(),
-            Phase::Closing { .. } => {
+            Phase::Open if read => self.poll_message(cx),
+            Phase::Open | Phase::Broken | Phase::Closed => Poll::Pending,
+            &mut Phase::Closing { until } => {
                 // Nothing the peer says after our close counts, but for its own close.
-                while let Some(Ok(message)) = ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-                    if message.is_close() {
-                        break;
+                loop {
+                    match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+                        Some(Ok(Message::Close(_))) | None | Some(Err(Error::Io(_))) => return self.gone(),
+                        Some(Ok(_)) => {}
+                        Some(Err(_)) => break,
                     }
                 }
-                self.gone()
+                self.phase = Phase::Draining { until, shut: false };
+                self.poll(read, cx)
             }
             Phase::Draining { shut, .. } => {
                 let stream = self.stream.get_mut();
@@ -176,7 +183,7 @@ impl Socket {
         }
     }
 
-    fn poll_message(&mut self, now: Time, cx: &mut Context<'_>) -> Poll<Incoming> {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
         Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
             Some(Ok(Message::Text(text))) => Incoming::Text(text),
             Some(Ok(Message::Binary(_))) => Incoming::Violation(Violation::BinaryMessage),
@@ -189,7 +196,7 @@ impl Socket {
             Some(Ok(Message::Close(_))) => {
                 // So does its answer to the close frame.
                 self.unflushed = true;
-                self.phase = Phase::Closing { until: now + Self::CLOSE_TIMEOUT };
+                self.phase = Phase::Closing { until: self.clock.now() + Self::CLOSE_TIMEOUT };
                 Incoming::Gone
             }
             Some(Err(Error::Utf8(_))) => Incoming::Violation(Violation::InvalidUtf8),

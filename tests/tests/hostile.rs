@@ -257,6 +257,34 @@ fn a_header_that_arrives_byte_by_byte_is_cut_off() {
     });
 }
 
+/// Where the body ends would be where frames begin, and whoever stands between may see that otherwise.
+#[test]
+fn a_handshake_with_a_body_is_refused_however_it_arrives() {
+    beside_a_witness(|server| {
+        let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let frame = [frame_head(0x81, 43), br#"{"type":"AUTHENTICATE","payload":"smuggled"}"#.to_vec()].concat();
+        for (header, in_one) in [
+            (format!("Content-Length: {}", frame.len()), true),
+            (format!("Content-Length: {}", frame.len()), false),
+            ("Transfer-Encoding: chunked".into(), true),
+            ("Transfer-Encoding: chunked".into(), false),
+            (format!("Expect: 100-continue\r\nContent-Length: {}", frame.len()), false),
+        ] {
+            let mut peer = Raw::connect(server.address);
+            let head = format!("{upgrade}{header}\r\n\r\n").into_bytes();
+            if in_one {
+                peer.write(&[head, frame.clone()].concat());
+            } else {
+                peer.write(&head);
+            }
+            let answer = peer.read_to_end();
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{header}: {answer}");
+            assert!(answer.contains("A handshake has no body"), "{header}: {answer}");
+        }
+    });
+}
+
 #[test]
 fn plain_http_is_told_what_this_is() {
     beside_a_witness(|server| {

@@ -43,7 +43,7 @@ fn a_killed_server_leaves_nobody_locked_out() {
 }
 
 #[test]
-fn sigterm_tells_every_session_gives_every_slot_back_and_exits_with_0() {
+fn sigterm_tells_every_session_and_exits_with_0() {
     let data = tempfile::tempdir().unwrap();
     let mut process = Process::start(SERVER, data.path(), &[]);
     let mut peers: Vec<_> = (1..=3).map(|held| Raw::authenticated(process.address, "ada", held)).collect();

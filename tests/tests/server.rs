@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::Command;
-use session_core::{Limit, Limits};
+use session_core::{Limit, Limits, Outcome, UserId};
 use shell::client::{Error, Url, User};
 use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Store};
-use tests::peer::{InProcess, NODE, Raw, Sent, eventually};
+use tests::peer::{InProcess, NODE, PATIENCE, Raw, Sent, eventually};
 
 const DENIED: &str =
     r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#;
@@ -224,8 +224,9 @@ fn exactly_three_of_two_hundred_are_admitted_by_lmdb() {
 }
 
 #[test]
-fn a_stopping_server_tells_everybody_and_closes_handshakes() {
-    let mut server = InProcess::start();
+fn a_stopping_server_tells_everybody_gives_every_slot_back_and_closes_handshakes() {
+    let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
+    let mut server = InProcess::with(store.clone(), Limits::default(), 2);
     let mut live = Raw::authenticated(server.address, "ada", 1);
     let mut anonymous = Raw::open(server.address);
     let mut handshake = Raw::connect(server.address);
@@ -241,6 +242,16 @@ fn a_stopping_server_tells_everybody_and_closes_handshakes() {
     assert!(server.stop() < Duration::from_secs(5));
     farewell.join().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert_eq!(held(&*store, "ada"), 0);
+}
+
+/// How many slots the store has for a user.
+fn held(store: &dyn Store, user: &str) -> u32 {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let lookup = Command::Lookup { user: UserId::parse(user).unwrap(), session: NODE.session(u64::MAX) };
+    store.submit(lookup, Done::new(move |outcome| sender.send(outcome).unwrap()));
+    let Outcome::Found { connections } = receiver.recv_timeout(PATIENCE).unwrap() else { panic!("no count") };
+    connections
 }
 
 #[test]
@@ -331,7 +342,24 @@ fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
 }
 
 #[test]
-fn a_stopping_server_never_tells_a_grant_that_was_under_way_and_does_not_wait_for_a_stalled_store() {
+fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
+    let store = Moody::new(1);
+    let mut server = InProcess::with(store.clone(), Limits::default(), 2);
+    store.stall();
+    let mut peer = Raw::open(server.address);
+    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    eventually("the acquire is under way", || store.waiting() == 1);
+    let stopping = thread::spawn(move || server.stop());
+    assert_eq!(peer.read(), Sent::Close(1001, "Server is shutting down".into()));
+    // Now the grant comes, and nobody is told.
+    store.recover();
+    assert_eq!(peer.read(), Sent::End);
+    assert!(stopping.join().unwrap() < Duration::from_secs(9));
+    assert_eq!(held(&*store, "ada"), 0, "it was given back");
+}
+
+#[test]
+fn a_stopping_server_does_not_wait_for_a_store_that_never_answers() {
     let store = Moody::new(1);
     let mut server = InProcess::with(store.clone(), Limits::default(), 2);
     store.stall();
@@ -341,4 +369,16 @@ fn a_stopping_server_never_tells_a_grant_that_was_under_way_and_does_not_wait_fo
     let farewell = thread::spawn(move || peer.expect_goodbye(1001));
     assert!(server.stop() < Duration::from_secs(9));
     farewell.join().unwrap();
+}
+
+#[test]
+fn whatever_a_peer_says_after_bye_it_hears_the_answer_and_no_reset() {
+    let server = InProcess::start();
+    for after in [tests::peer::frame_head(0x81, 1 << 20), b"no frame at all".to_vec(), vec![0x88, 0x80, 0, 0, 0, 0]] {
+        let mut peer = Raw::authenticated(server.address, "ada", 1);
+        let bye = br#"{"type":"BYE"}"#;
+        peer.write(&[tests::peer::frame_head(0x81, bye.len()), bye.to_vec(), after].concat());
+        peer.expect_text(GOODBYE);
+        peer.expect_close(1000);
+    }
 }

@@ -8,8 +8,7 @@ use core::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-use super::reply::{Complaint, quoted};
-use crate::id::UserIdError;
+use super::refusal::Complaint;
 
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,34 +54,6 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Why a credential names nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rejection {
-    /// It is missing, or not a string.
-    NotText,
-    /// It is not a user id.
-    UserId(UserIdError),
-}
-
-impl Rejection {
-    /// Every rejection.
-    pub(super) const ALL: [Self; 4] = [
-        Self::NotText,
-        Self::UserId(UserIdError::Empty),
-        Self::UserId(UserIdError::TooLong),
-        Self::UserId(UserIdError::ControlCharacter),
-    ];
-
-    /// What a client is told.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::NotText => "AUTHENTICATE needs a user id as its payload, a string",
-            Self::UserId(error) => error.words(),
-        }
-    }
-}
-
 impl Request {
     /// Parses one text frame.
     ///
@@ -118,7 +89,7 @@ impl Request {
     pub fn encode(&self) -> String {
         match self {
             Self::Authenticate(credential) => {
-                let payload = credential.text().map_or_else(|| "null".into(), quoted);
+                let payload = serde_json::json!(credential.text());
                 alloc::format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#)
             }
             Self::CheckConnections => r#"{"type":"CHECK_CONNECTIONS","payload":null}"#.into(),

@@ -60,7 +60,7 @@ pub struct LmdbConfig {
     pub live_map_bytes: usize,
     /// The same for `users/`. When it is full, new users are not noted; admission goes on.
     pub users_map_bytes: usize,
-    /// How many commands may wait: at least 4. Releases may fill all of it, others three quarters.
+    /// How many commands may wait, at least 1, before acquires and lookups are rejected. Releases are always taken.
     pub queue_capacity: usize,
 }
 
@@ -95,12 +95,9 @@ pub enum OpenError {
         /// What was configured.
         bytes: usize,
     },
-    /// The queue is too short to keep a quarter of it for releases.
-    #[error("a queue of {capacity} commands is too short, the least is 4")]
-    QueueCapacity {
-        /// What was configured.
-        capacity: usize,
-    },
+    /// The queue has no room at all.
+    #[error("a queue for no commands would reject every one, the least is 1")]
+    QueueCapacity,
     /// The directory cannot be made, read or written.
     #[error("the data directory {directory} cannot be used; it must be writable by this user, on a disk with room")]
     Directory {
@@ -154,7 +151,7 @@ pub enum OpenError {
 }
 
 impl LmdbStore {
-    /// How long dropping an open store waits for it to close.
+    /// How long dropping a store waits for it to close, unless [`Store::close`] has waited before.
     pub const DROP_PATIENCE: Duration = Duration::from_secs(5);
 
     /// Opens the data directory for `node`, which must be a fresh one: what other nodes have left in it is void.
@@ -168,8 +165,8 @@ impl LmdbStore {
     fn open_under_boot(config: &LmdbConfig, node: NodeId, boot: Option<&str>) -> Result<Self, OpenError> {
         let &LmdbConfig { ref directory, limit, live_map_bytes, users_map_bytes, queue_capacity } = config;
         let [live_map, users_map] = [map_bytes(live_map_bytes)?, map_bytes(users_map_bytes)?];
-        if queue_capacity < 4 {
-            return Err(OpenError::QueueCapacity { capacity: queue_capacity });
+        if queue_capacity == 0 {
+            return Err(OpenError::QueueCapacity);
         }
         let make = |directory: PathBuf| match fs::create_dir_all(&directory) {
             Ok(()) => Ok(directory),
@@ -215,7 +212,9 @@ impl Store for LmdbStore {
 
 impl Drop for LmdbStore {
     fn drop(&mut self) {
-        self.close(Self::DROP_PATIENCE);
+        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            self.close(Self::DROP_PATIENCE);
+        }
     }
 }
 

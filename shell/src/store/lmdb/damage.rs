@@ -1,10 +1,11 @@
 //! Looks for damage in an LMDB data file before it is mapped.
 //!
-//! LMDB trusts its file. A page that lies past the end of a file cut short ends the process with SIGBUS when it is
-//! read, so this must be found before. Yet a file shorter than its last page number says need not be damaged: LMDB
-//! never writes a page that a transaction took at the end and gave back ("the file may be shorter if the freeDB
-//! lists the final pages", mdb.c). So only the pages that the two trees refer to are looked for, and only in a file
-//! that is short: as a rule this reads two pages.
+//! LMDB trusts its file: a page past the end of one that was cut short, or a node that points out of its page, ends the
+//! process with SIGBUS or worse when it is read. So every page that the two trees refer to is looked at first, which
+//! takes about as long as reading the file. What was damaged in a way that still makes sense is not found.
+//!
+//! A file shorter than its last page number says need not be damaged: LMDB never writes a page that a transaction took
+//! at the end and gave back ("the file may be shorter if the freeDB lists the final pages", mdb.c).
 
 use std::fs::File;
 use std::io;
@@ -66,9 +67,6 @@ fn check(file: &File, bytes: u64) -> Result<(), Damage> {
     };
     let last_page = u64_at(&newest, format::LAST_PAGE)?;
     let tree = Tree { file, page_size, pages: bytes / u64::from(page_size), last_page };
-    if tree.pages > last_page {
-        return Ok(());
-    }
     let mut pending = Vec::new();
     for root in format::ROOTS {
         pending.push(u64_at(&newest, root)?);
@@ -76,7 +74,7 @@ fn check(file: &File, bytes: u64) -> Result<(), Damage> {
     tree.walk(pending.into_iter().filter(|&root| root != format::NO_PAGE).collect())
 }
 
-/// A data file that has fewer pages than its last page number says.
+/// The pages of a data file.
 struct Tree<'a> {
     file: &'a File,
     page_size: u32,
@@ -103,12 +101,19 @@ impl Tree<'_> {
                 let node = usize::from(u16_at(&page, slot)?);
                 let low = u64::from(u16_at(&page, node)?) | u64::from(u16_at(&page, node + 2)?) << 16;
                 let flags = u16_at(&page, node + 4)?;
-                if kind & format::BRANCH != 0 {
+                let data = node + 8 + usize::from(u16_at(&page, node + 6)?);
+                let data_bytes = if kind & format::BRANCH != 0 {
                     pending.push(low | u64::from(flags) << 32);
+                    0
                 } else if flags & format::BIG_DATA != 0 {
-                    let data = node + 8 + usize::from(u16_at(&page, node + 6)?);
                     let bytes = low + (format::PAGE_HEADER as u64 - 1);
                     self.demand(u64_at(&page, data)?, bytes / u64::from(self.page_size) + 1)?;
+                    8
+                } else {
+                    low
+                };
+                if node < lower || data as u64 + data_bytes > u64::from(self.page_size) {
+                    return Err(format!("a node of its page {number} lies outside of it"));
                 }
             }
         }
@@ -204,6 +209,32 @@ mod tests {
                 metas[at..at + 8].copy_from_slice(&(last_page + 5).to_le_bytes());
             }
             file.write_all_at(&metas, 0).unwrap();
+            assert_eq!(find(&path).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_overwritten_is_damage_whatever_is_in_its_place() {
+        for values in [100, 1000, 9000] {
+            let (directory, file) = file_with(values);
+            let path = directory.path().join(DATA_FILE);
+            let whole = std::fs::read(&path).unwrap();
+            let is_node = |at: usize| matches!(u16_at(&whole, at + 10), Ok(1 | 2)) && at / 4096 > 1;
+            let in_use = |at: usize| u64_at(&whole, at).is_ok_and(|number| number == at as u64 / 4096);
+            let mut found = 0;
+            for page in (0..whole.len()).step_by(4096).filter(|&page| is_node(page) && in_use(page)) {
+                let mut damage = |bytes: &[u8], at: usize| {
+                    file.write_all_at(bytes, at as u64).unwrap();
+                    found += u32::from(find(&path).unwrap().is_some());
+                    file.write_all_at(&whole[page..page + 4096], page as u64).unwrap();
+                };
+                damage(&[0; 4096], page);
+                // A node that begins at the very end of the page, and one that begins in its header.
+                damage(&4095_u16.to_le_bytes(), page + 16);
+                damage(&2_u16.to_le_bytes(), page + 16);
+            }
+            // A page that no tree refers to any more may hold anything.
+            assert!(found >= 6, "{found} with values of {values} bytes");
             assert_eq!(find(&path).unwrap(), None);
         }
     }

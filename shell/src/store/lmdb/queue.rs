@@ -12,8 +12,9 @@ use crate::store::Done;
 /// A command and whom to answer.
 pub(super) type Submitted = (Command, Done);
 
-/// First in, first out, bounded. Releases may fill all of it, other commands only three quarters: what gives slots
-/// back always finds room before what takes them.
+/// First in, first out, bounded: where `capacity` commands wait, no other acquire or lookup is taken. A release always
+/// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
+/// that were granted.
 #[derive(Debug)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
@@ -48,8 +49,8 @@ impl Queue {
     /// Queues the command, or rejects it at once.
     pub(super) fn push(&self, command: Command, done: Done) {
         let room = match command {
-            Command::Release { .. } => self.capacity,
-            Command::Acquire { .. } | Command::Lookup { .. } => self.capacity - self.capacity / 4,
+            Command::Release { .. } => usize::MAX,
+            Command::Acquire { .. } | Command::Lookup { .. } => self.capacity,
         };
         let mut inner = self.lock();
         let cause = if !inner.open {
@@ -122,20 +123,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acquires_fill_three_quarters_and_releases_the_rest() {
+    fn a_full_queue_takes_releases_and_nothing_else() {
         let queue = Queue::new(8);
         let answers = Answers::default();
-        for number in 0..7 {
+        for number in 0..9 {
             queue.push(acquire("ada", number), answers.done());
         }
         assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded)]);
-        queue.push(lookup("ada", 1), answers.done());
-        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded)]);
-        queue.push(release("ada", 1), answers.done());
-        queue.push(release("ada", 2), answers.done());
+        for number in 0..100 {
+            queue.push(release("ada", number), answers.done());
+        }
         assert_eq!(answers.now(), []);
-        queue.push(release("ada", 3), answers.done());
-        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded)]);
+        queue.push(lookup("ada", 1), answers.done());
+        queue.push(acquire("ada", 1), answers.done());
+        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded); 2]);
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn senseless_configurations_are_refused() {
         assert!(refused(LmdbConfig { live_map_bytes: bytes, ..config.clone() }).contains(&bytes.to_string()));
         assert!(refused(LmdbConfig { users_map_bytes: bytes, ..config.clone() }).contains(&bytes.to_string()));
     }
-    assert!(refused(LmdbConfig { queue_capacity: 3, ..config.clone() }).contains("3 commands"));
+    assert!(refused(LmdbConfig { queue_capacity: 0, ..config.clone() }).contains("the least is 1"));
     fs::write(directory.path().join("file"), "").unwrap();
     let file = directory.path().join("file").join("directory");
     assert!(refused(LmdbConfig { directory: file.clone(), ..config }).contains(file.to_str().unwrap()));
@@ -148,17 +148,24 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
     }
 }
 
-#[test]
-fn users_are_known_with_the_time_of_their_first_session() {
+/// What `users/` has of ada after these sessions, none of which has ended.
+fn known_after(sessions: &[u64]) -> Result<user::KnownUser, user::KnownUserError> {
     let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path(), NODE);
-    assert_eq!(ask(&store, acquire("ada", 7)), granted(1));
-    assert_eq!(ask(&store, acquire("ada", 8)), granted(2));
-    assert!(store.close(PATIENCE));
+    for &session in sessions {
+        let store = open(directory.path(), NODE);
+        assert!(matches!(ask(&store, acquire("ada", session)), Outcome::Granted { .. }));
+        assert!(store.close(PATIENCE));
+    }
     let mut users = users::open(&directory.path().join("users"), 4 << 20).unwrap();
     let environment = users.environment().unwrap();
     let txn = environment.write().unwrap();
-    let ada = environment.records.get(&txn, b"ada").unwrap().unwrap();
-    let at = Time::from_epoch(Duration::from_secs(7));
-    assert_eq!(user::KnownUser::decode(ada), Ok(user::KnownUser { first_seen: at, last_seen: at }));
+    user::KnownUser::decode(environment.records.get(&txn, b"ada").unwrap().unwrap())
+}
+
+#[test]
+fn users_are_known_with_the_time_of_their_first_and_of_a_recent_session() {
+    let at = |second| Time::from_epoch(Duration::from_secs(second));
+    assert_eq!(known_after(&[7, 8]), Ok(user::KnownUser { first_seen: at(7), last_seen: at(7) }));
+    // Also of somebody who is never away, so that the later one is not the first of their slots.
+    assert_eq!(known_after(&[7, 90_000]), Ok(user::KnownUser { first_seen: at(7), last_seen: at(90_000) }));
 }

@@ -14,7 +14,7 @@ use super::environment::{Durability, Environment, EnvironmentError, Keeper};
 use super::user::KnownUser;
 use crate::log::Throttle;
 
-/// How many users may wait to be noted. The next is dropped, and noted at its next first session.
+/// How many users may wait to be noted. The next is dropped, and noted at its next session.
 const QUEUE: usize = 8192;
 
 /// How many users one commit notes, at most.
@@ -90,7 +90,10 @@ impl Recorder {
             let due = committed.map_or_else(Instant::now, |at| at + PAUSE);
             while seen.len() < BATCH {
                 match self.notes.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                    Ok((user, at)) => drop(seen.insert(user, at)),
+                    // The earliest time counts: one second later is not worth a write.
+                    Ok((user, at)) => {
+                        seen.entry(user).or_insert(at);
+                    }
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
                 }
             }

@@ -84,7 +84,7 @@ impl Writer {
         };
         for ((command, done), outcome) in commands.drain(..).zip(outcomes) {
             done.answer(outcome);
-            if let (Command::Acquire { user, at, .. }, Outcome::Granted { connections: 1 }) = (command, outcome) {
+            if let (Command::Acquire { user, at, .. }, Outcome::Granted { .. }) = (command, outcome) {
                 self.notes.note(user, at);
             }
         }

@@ -1,0 +1,192 @@
+//! What the server says no with: a refusal of a slot, a rejection of a credential, a complaint about a message.
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use core::fmt;
+
+use crate::id::UserIdError;
+use crate::ledger::Cause;
+
+/// Why an `AUTHENTICATE` was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The user holds as many slots as the limit allows.
+    LimitReached,
+    /// The credential names no user.
+    Credential(Rejection),
+    /// The store certainly did not take the slot, for this cause.
+    Store(Cause),
+    /// The store did not say whether it took the slot: the session goes without, the slot goes back.
+    StoreSilent,
+    /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
+    Other(Box<str>),
+}
+
+/// Why a credential names nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// It is missing, or not a string.
+    NotText,
+    /// It is not a user id.
+    UserId(UserIdError),
+}
+
+impl Rejection {
+    /// Every rejection.
+    const ALL: [Self; 4] = [
+        Self::NotText,
+        Self::UserId(UserIdError::Empty),
+        Self::UserId(UserIdError::TooLong),
+        Self::UserId(UserIdError::ControlCharacter),
+    ];
+
+    /// What a client is told.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NotText => "AUTHENTICATE needs a user id as its payload, a string",
+            Self::UserId(error) => error.words(),
+        }
+    }
+}
+
+/// What is wrong with a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Complaint {
+    /// Not JSON (RFC 8259).
+    NotJson,
+    /// JSON, but not an object.
+    NotAnObject,
+    /// An object with `type` or `payload` given twice.
+    KeyTwice,
+    /// An object without a `type`.
+    NoType,
+    /// A `type` that is not a string.
+    TypeNotText,
+    /// A `type` that does not exist, cut to [`Complaint::SHOWN_CHARS`] characters.
+    UnknownType(Box<str>),
+    /// A payload on a message that takes none.
+    UnwantedPayload,
+    /// `AUTHENTICATE` on a session that has its slot.
+    AlreadyAuthenticated,
+    /// A request that needs a slot on a session without.
+    NotAuthenticated,
+    /// A message before the last one was answered.
+    Impatient,
+    /// A binary message.
+    BinaryMessage,
+    /// A frame against RFC 6455.
+    ProtocolError,
+    /// A text message that is not UTF-8.
+    InvalidUtf8,
+    /// A message longer than the limit allows.
+    MessageTooBig,
+    /// The store did not take the question, for this cause; nothing has changed.
+    Store(Cause),
+    /// The store did not answer the question; nothing has changed.
+    StoreSilent,
+    /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
+    Other(Box<str>),
+}
+
+impl Refusal {
+    /// What the client is told. [`Refusal::from_words`] reads it back.
+    #[must_use]
+    pub fn words(&self) -> Cow<'_, str> {
+        match self {
+            Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
+            Self::Credential(rejection) => rejection.words().into(),
+            Self::Store(cause) => cause.words().into(),
+            Self::StoreSilent => "The session store did not answer in time, try again later".into(),
+            Self::Other(words) => Cow::Borrowed(words),
+        }
+    }
+
+    /// The refusal that says these words.
+    #[must_use]
+    pub fn from_words(words: Box<str>) -> Self {
+        [Self::LimitReached, Self::StoreSilent]
+            .into_iter()
+            .chain(Cause::ALL.map(Self::Store))
+            .chain(Rejection::ALL.map(Self::Credential))
+            .find(|known| known.words() == *words)
+            .unwrap_or(Self::Other(words))
+    }
+}
+
+impl Complaint {
+    /// How many characters of an unknown type are shown.
+    pub const SHOWN_CHARS: usize = 64;
+
+    /// The complaints whose words are fixed, but for those of a store.
+    const FIXED: [Self; 14] = [
+        Self::NotJson,
+        Self::NotAnObject,
+        Self::KeyTwice,
+        Self::NoType,
+        Self::TypeNotText,
+        Self::UnwantedPayload,
+        Self::AlreadyAuthenticated,
+        Self::NotAuthenticated,
+        Self::Impatient,
+        Self::BinaryMessage,
+        Self::ProtocolError,
+        Self::InvalidUtf8,
+        Self::MessageTooBig,
+        Self::StoreSilent,
+    ];
+
+    const UNKNOWN_TYPE: &str = "No such event type ";
+
+    /// The complaint about an unknown type, which it cuts.
+    #[must_use]
+    pub fn unknown_type(kind: &str) -> Self {
+        Self::UnknownType(kind.chars().take(Self::SHOWN_CHARS).collect())
+    }
+
+    /// What the client is told. [`Complaint::from_words`] reads it back.
+    #[must_use]
+    pub fn words(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::NotJson => "Message is not valid JSON",
+            Self::NotAnObject => "Message is not a JSON object",
+            Self::KeyTwice => "Message has the same key twice",
+            Self::NoType => "Message has no type",
+            Self::TypeNotText => "Message type is not a string",
+            Self::UnknownType(kind) => return alloc::format!("{}{kind}", Self::UNKNOWN_TYPE).into(),
+            Self::UnwantedPayload => "This message takes no payload",
+            Self::AlreadyAuthenticated => "This session is already authenticated",
+            Self::NotAuthenticated => "This session is not authenticated",
+            Self::Impatient => "The last message is not answered yet",
+            Self::BinaryMessage => "Binary messages are not supported",
+            Self::ProtocolError => "That breaks the WebSocket protocol",
+            Self::InvalidUtf8 => "Text message is not valid UTF-8",
+            Self::MessageTooBig => "Message is too big",
+            Self::Store(cause) => cause.words(),
+            Self::StoreSilent => "The session store did not answer, try again later",
+            Self::Other(words) => words,
+        })
+    }
+
+    /// The complaint that says these words.
+    #[must_use]
+    pub fn from_words(words: Box<str>) -> Self {
+        if let Some(kind) = words.strip_prefix(Self::UNKNOWN_TYPE) {
+            return Self::UnknownType(kind.into());
+        }
+        let mut known = Self::FIXED.into_iter().chain(Cause::ALL.map(Self::Store));
+        known.find(|known| known.words() == *words).unwrap_or(Self::Other(words))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words())
+    }
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words())
+    }
+}
