@@ -18,13 +18,18 @@ use crate::store::{Done, Store};
 /// releases that fail are tried again until they are confirmed.
 pub(crate) struct Custody {
     store: Arc<dyn Store>,
-    clock: Clock,
     /// How long an answer may take.
     store_timeout: Duration,
-    ledger: Mutex<Ledger>,
+    accounts: Arc<Accounts>,
 }
 
-struct Ledger {
+/// What the store's answers change. They come on the store's own thread, so this must not keep the store alive.
+struct Accounts {
+    clock: Clock,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
     debts: Debts,
     /// Wakes [`Custody::retry`], which may have to look earlier than it meant to.
     retry: Option<Waker>,
@@ -40,22 +45,22 @@ pub(crate) struct UnderWay {
 
 impl Custody {
     pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, room: usize) -> Self {
-        let ledger = Ledger { debts: Debts::new(room), retry: None };
-        Self { store, clock, store_timeout, ledger: Mutex::new(ledger) }
+        let inner = Mutex::new(Inner { debts: Debts::new(room), retry: None });
+        Self { store, store_timeout, accounts: Arc::new(Accounts { clock, inner }) }
     }
 
     /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
-    fn submit(self: &Arc<Self>, command: Command, mailbox: &Arc<Mailbox>) -> UnderWay {
-        let until = self.clock.now() + self.store_timeout;
+    fn submit(&self, command: Command, mailbox: &Arc<Mailbox>) -> UnderWay {
+        let until = self.accounts.clock.now() + self.store_timeout;
         let ticket = mailbox.await_answer();
-        let reserved = self.lock().debts.before(&command);
+        let reserved = self.accounts.lock().debts.before(&command);
         match reserved {
             Ok(()) => {
-                let (custody, mailbox, asked) = (Arc::clone(self), Arc::clone(mailbox), command.clone());
+                let (accounts, mailbox, asked) = (Arc::clone(&self.accounts), Arc::clone(mailbox), command.clone());
                 let done = Done::new(move |outcome| {
                     // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
                     if mailbox.deliver(ticket, outcome) {
-                        custody.note(&asked, outcome);
+                        accounts.note(&asked, outcome);
                     }
                 });
                 self.store.submit(command.clone(), done);
@@ -72,32 +77,33 @@ impl Custody {
     fn give_up(&self, under_way: &UnderWay, mailbox: &Mailbox) -> bool {
         let late = mailbox.give_up(under_way.ticket);
         if late {
-            self.note(&under_way.command, Outcome::Unknown);
+            self.accounts.note(&under_way.command, Outcome::Unknown);
         }
         late
     }
 
     /// Hands a release over for good: nobody else needs to see to it.
-    fn release(self: &Arc<Self>, release: Command) {
-        let (custody, asked) = (Arc::clone(self), release.clone());
-        self.store.submit(release, Done::new(move |outcome| custody.note(&asked, outcome)));
+    fn release(&self, release: Command) {
+        let (accounts, asked) = (Arc::clone(&self.accounts), release.clone());
+        self.store.submit(release, Done::new(move |outcome| accounts.note(&asked, outcome)));
     }
 
     /// Tries owed releases again when they are due. Never ends.
     pub(crate) async fn retry(self: Arc<Self>) {
         loop {
-            let now = self.clock.now();
-            while let Some(release) = { self.lock().debts.due(now) } {
+            let accounts = &*self.accounts;
+            let now = accounts.clock.now();
+            while let Some(release) = { accounts.lock().debts.due(now) } {
                 self.release(release);
             }
-            let deadline = self.lock().debts.deadline();
-            let timer = deadline.map_or_else(Timer::never, |deadline| Timer::at(self.clock.instant(deadline)));
+            let deadline = accounts.lock().debts.deadline();
+            let timer = deadline.map_or_else(Timer::never, |deadline| Timer::at(accounts.clock.instant(deadline)));
             let sooner = poll_fn(|cx| {
-                let mut ledger = self.lock();
-                if ledger.debts.deadline() != deadline {
+                let mut inner = accounts.lock();
+                if inner.debts.deadline() != deadline {
                     return Poll::Ready(());
                 }
-                ledger.retry = Some(cx.waker().clone());
+                inner.retry = Some(cx.waker().clone());
                 Poll::Pending
             });
             let later = async {
@@ -109,25 +115,27 @@ impl Custody {
 
     /// How many releases the store has not confirmed.
     pub(crate) fn owed(&self) -> usize {
-        self.lock().debts.owed()
+        self.accounts.lock().debts.owed()
     }
+}
 
+impl Accounts {
     fn note(&self, command: &Command, outcome: Outcome) {
         let now = self.clock.now();
         let waker = {
-            let mut ledger = self.lock();
-            let before = ledger.debts.deadline();
-            ledger.debts.after(command, outcome, now);
-            if ledger.debts.deadline() == before { None } else { ledger.retry.take() }
+            let mut inner = self.lock();
+            let before = inner.debts.deadline();
+            inner.debts.after(command, outcome, now);
+            if inner.debts.deadline() == before { None } else { inner.retry.take() }
         };
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ledger> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // `Debts` does not panic, whatever it is told, so a poisoned one is still whole.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -46,6 +46,10 @@ pub fn listen(hosts: &[Listen]) -> Result<Vec<TcpListener>, ListenError> {
     Ok(listeners)
 }
 
+/// What the kernel may buffer in each direction of a connection, in bytes; Linux doubles it. Messages are short, and
+/// left to itself it lets megabytes wait for a peer that does not read.
+const SOCKET_BUFFER: usize = 32 * 1024;
+
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -54,6 +58,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     // Else a restarted server could not listen while connections of its predecessor are in TIME_WAIT.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    // Accepted sockets inherit these.
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -71,10 +71,12 @@ fn announce(config: &Config, server: &Server) -> io::Result<()> {
         StoreKind::Memory => ", data in memory only".to_owned(),
         StoreKind::Lmdb => format!(", data in {}", config.data.display()),
     };
-    let mut stdout = io::stdout().lock();
-    // Nobody may be reading: a server does not end because of that.
-    let _unread = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    Ok(())
+    // On a thread of its own, and whether or not it succeeds: nobody may be reading, and a server serves all the same.
+    let print = move || {
+        let mut stdout = io::stdout().lock();
+        let _unread = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    };
+    thread::Builder::new().name("announcer".into()).spawn(print).map(drop)
 }
 
 /// Runs `main` on this thread and helps the executor with so many threads, this one included.

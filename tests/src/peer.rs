@@ -4,13 +4,13 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use session_core::{Limit, Limits, NodeId};
+use session_core::{Limit, Limits, NodeId, Outcome, UserId, ledger};
 use shell::server::{Server, Settings};
-use shell::store::{MemoryStore, Store};
+use shell::store::{Done, MemoryStore, Store};
 use smol::Executor;
 
 /// No wait in a test is longer than this: what takes longer has failed.
@@ -169,6 +169,18 @@ pub fn wait(child: &mut Child) -> ExitStatus {
         status.is_some()
     });
     status.expect("it has ended")
+}
+
+/// How many slots a store has for a user, if it says so.
+pub fn held(store: &dyn Store, user: &str) -> Option<u32> {
+    let (sender, receiver) = mpsc::channel();
+    let lookup =
+        ledger::Command::Lookup { user: UserId::parse(user).expect("a good id"), session: NODE.session(u64::MAX) };
+    store.submit(lookup, Done::new(move |outcome| sender.send(outcome).expect("it is awaited")));
+    match receiver.recv_timeout(PATIENCE).expect("a store answers") {
+        Outcome::Found { connections } => Some(connections),
+        _ => None,
+    }
 }
 
 /// Looks again and again whether something has become true.

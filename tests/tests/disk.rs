@@ -4,14 +4,14 @@
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use session_core::{Limit, Limits};
 use shell::store::{LmdbConfig, LmdbStore};
-use tests::peer::{InProcess, NODE, Raw, Sent, eventually};
+use tests::peer::{InProcess, NODE, Raw, Sent, eventually, held};
 
 /// A file system of so many KiB, unmounted when dropped. `None` where mounting is not allowed.
 struct SmallDisk(tempfile::TempDir);
@@ -30,8 +30,16 @@ impl SmallDisk {
 
     /// Takes all the room there is.
     fn fill(&self) {
+        self.fill_but(0);
+    }
+
+    /// Takes all the room there is but so many KiB.
+    fn fill_but(&self, kib: usize) {
+        let room = self.path().join("room");
+        std::fs::write(&room, vec![0; kib * 1024]).unwrap();
         let mut file = File::create(self.path().join("filler")).unwrap();
         while file.write_all(&[0; 4096]).is_ok() {}
+        std::fs::remove_file(room).unwrap();
     }
 
     fn free(&self) {
@@ -67,12 +75,12 @@ fn sign_in(server: &InProcess, user: &str) -> Answer {
 }
 
 /// Signs in one user after another until somebody is turned away.
-fn sign_in_until_full(server: &InProcess, most: usize) -> (Vec<Raw>, String) {
-    let mut held = Vec::new();
-    for number in 0..most {
-        match sign_in(server, &format!("user {number} {}", "x".repeat(200))) {
-            Answer::Admitted(peer) => held.push(peer),
-            Answer::TurnedAway(words) => return (held, words),
+fn sign_in_until_full(server: &InProcess, first: usize, most: usize) -> (Vec<Raw>, String) {
+    let mut peers = Vec::new();
+    for number in first..most {
+        match sign_in(server, &name(number)) {
+            Answer::Admitted(peer) => peers.push(peer),
+            Answer::TurnedAway(words) => return (peers, words),
         }
     }
     panic!("{most} users were admitted and nothing was full");
@@ -85,31 +93,73 @@ fn everybody_leaves(held: Vec<Raw>) {
     }
 }
 
+fn name(number: usize) -> String {
+    format!("user {number} {}", "x".repeat(200))
+}
+
 fn admitted_again(server: &InProcess) {
     eventually("somebody is admitted again", || matches!(sign_in(server, "ada"), Answer::Admitted(_)));
-    eventually("user 0 holds nothing", || match sign_in(server, &format!("user 0 {}", "x".repeat(200))) {
-        Answer::Admitted(mut peer) => {
-            peer.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
-            matches!(peer.read(), Sent::Text(text) if text.ends_with(r#""connections":1}}"#))
+}
+
+/// A server whose data is on the disk.
+fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, InProcess) {
+    let config = LmdbConfig::new(disk.path().join("data"), Limit::default());
+    let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
+    let server = InProcess::with(store.clone(), Limits::default(), 2);
+    (store, server)
+}
+
+macro_rules! mount_or_skip {
+    ($kib:expr) => {
+        match SmallDisk::mount($kib) {
+            Some(disk) => disk,
+            None => {
+                println!("skipped: mounting a file system is not allowed here");
+                return;
+            }
         }
-        Answer::TurnedAway(_) => false,
-    });
+    };
 }
 
 #[test]
-fn a_full_disk_admits_nobody_takes_releases_and_is_survived() {
-    let Some(disk) = SmallDisk::mount(1024) else {
-        println!("skipped: mounting a file system is not allowed here");
-        return;
-    };
-    let config = LmdbConfig::new(disk.path().join("data"), Limit::default());
-    let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
-    let server = InProcess::with(store, Limits::default(), 2);
-    drop(sign_in(&server, "somebody who was here before"));
-    disk.fill();
-    let (held, _words) = sign_in_until_full(&server, 3000);
-    everybody_leaves(held);
-    disk.free();
+fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
+    let disk = mount_or_skip!(1024);
+    // Few slots, and so few pages in the file that could be used again; then many.
+    for users in [3, 100, 1000] {
+        let (store, server) = serve(&disk);
+        let held_at_first: Vec<_> = (0..users).map(|number| sign_in(&server, &name(number))).collect();
+        disk.fill();
+        let (held_then, words) = sign_in_until_full(&server, users, 3000);
+        assert!(words.contains("The session store is full"), "{words}");
+        let most = users + held_then.len();
+        for answer in held_at_first {
+            let Answer::Admitted(peer) = answer else { panic!("there was room") };
+            drop(peer);
+        }
+        everybody_leaves(held_then);
+        // With the disk still full.
+        for number in 0..most {
+            eventually("the slot is back", || held(&*store, &name(number)) == Some(0));
+        }
+        disk.free();
+        admitted_again(&server);
+        drop(server);
+        drop(store);
+    }
+}
+
+#[test]
+fn a_disk_that_the_slots_themselves_have_filled_goes_on_when_they_are_given_back() {
+    let disk = mount_or_skip!(1024);
+    let (store, server) = serve(&disk);
+    let (peers, words) = sign_in_until_full(&server, 0, 8000);
+    assert!(words.contains("The session store is full"), "{words}");
+    let most = peers.len();
+    everybody_leaves(peers);
+    for number in 0..most {
+        eventually("the slot is back", || held(&*store, &name(number)) == Some(0));
+    }
+    // Nobody has made room on the disk, but there is room in the file.
     admitted_again(&server);
 }
 
@@ -118,9 +168,45 @@ fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), Limit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
-    let server = InProcess::with(store, Limits::default(), 2);
-    let (held, words) = sign_in_until_full(&server, 8000);
+    let server = InProcess::with(store.clone(), Limits::default(), 2);
+    let (peers, words) = sign_in_until_full(&server, 0, 8000);
     assert!(words.contains("The session store is full"), "{words}");
-    everybody_leaves(held);
+    let most = peers.len();
+    everybody_leaves(peers);
+    for number in 0..most {
+        eventually("the slot is back", || held(&*store, &name(number)) == Some(0));
+    }
     admitted_again(&server);
+}
+
+#[test]
+fn a_server_that_starts_with_little_room_serves_or_says_why_not() {
+    let disk = mount_or_skip!(512);
+    let (mut started, mut refused) = (0, 0);
+    for kib in (0..400).step_by(4) {
+        disk.fill_but(kib);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_server-under-test"))
+            .args(["--listen", "127.0.0.1:0", "--log", "off", "--data"])
+            .arg(disk.path().join("data"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.starts_with("listening on") {
+            started += 1;
+            child.kill().unwrap();
+            child.wait().unwrap();
+        } else {
+            refused += 1;
+            let output = child.wait_with_output().unwrap();
+            let words = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{kib} KiB left: {words}");
+            assert!(words.contains(disk.path().to_str().unwrap()), "{words}");
+        }
+        std::fs::remove_dir_all(disk.path().join("data")).unwrap_or_default();
+        disk.free();
+    }
+    assert!(started > 0 && refused > 0, "{started} started, {refused} refused");
 }

@@ -34,6 +34,7 @@ mod live;
 mod users;
 mod user;
 mod environment;
+mod ballast;
 mod damage;
 mod lock;
 
@@ -99,7 +100,9 @@ pub enum OpenError {
     #[error("a queue for no commands would reject every one, the least is 1")]
     QueueCapacity,
     /// The directory cannot be made, read or written.
-    #[error("the data directory {directory} cannot be used; it must be writable by this user, on a disk with room")]
+    #[error(
+        "the data directory {directory} cannot be used; it must be a directory that this user can write to, on a disk with room"
+    )]
     Directory {
         /// Which, or the one in it that is meant.
         directory: PathBuf,
@@ -174,10 +177,15 @@ impl LmdbStore {
         };
         make(directory.clone())?;
         let lock = Arc::new(DirectoryLock::acquire(directory)?);
-        let mut users = users::open(&make(directory.join("users"))?, users_map)?;
+        let users = directory.join("users");
+        let is_new = !users.exists();
+        let mut users = users::open(&make(users)?, users_map)?;
         let live = live::open(&make(directory.join("live"))?, live_map, boot)?;
 
         let known_users = users.environment().map_or(0, |users| users.entries());
+        if known_users == 0 && !is_new {
+            tracing::warn!(directory = %directory.display(), "nobody is known here: was users/data.mdb removed?");
+        }
         let queue = Arc::new(Queue::new(queue_capacity));
         let (notes, recorder) = users::recorder(users);
         let writer = Writer::new(Arc::clone(&queue), live, Rule { node, limit }, notes);

@@ -6,7 +6,8 @@ use heed::RwTxn;
 use session_core::ledger::{self, Command};
 use session_core::{Cause, Limit, Liveness, NodeId, Outcome, RecordError, UserId, UserRecord};
 
-use super::environment::Environment;
+use super::ballast::Ballast;
+use super::environment::{Environment, Uncommitted};
 use super::sweep::{Step, Sweep};
 
 /// What decides beside the record.
@@ -49,17 +50,19 @@ impl Rule {
 }
 
 /// Applies the commands in their order, each user's with one read and at most one write, and takes a step of the
-/// sweep. With `refuse_acquires` no acquire is applied.
+/// sweep. With `refuse_acquires` no acquire is applied, nor where the last of the room is left that releases need; if
+/// the disk is full that is the room in the file.
 pub(super) fn apply(
     environment: &Environment,
     rule: Rule,
     commands: &[&Command],
     refuse_acquires: Option<Cause>,
+    disk_is_full: bool,
     sweep: Option<Step<'_>>,
 ) -> Result<Applied, Failure> {
     let mut txn = environment.write()?;
     let refuse_acquires = match refuse_acquires {
-        None if is_nearly_full(environment, &txn)? => Some(Cause::Full),
+        None if is_nearly_full(environment, &txn, disk_is_full)? => Some(Cause::Full),
         other => other,
     };
 
@@ -106,9 +109,8 @@ pub(super) fn apply(
     if changed {
         match environment.commit(txn) {
             Ok(()) => {}
-            // Only the search for pages to write to says so, and that comes before the first byte is written.
-            Err(error @ heed::Error::Mdb(heed::MdbError::MapFull)) => return Err(Failure::NotApplied(error)),
-            Err(error) => {
+            Err(Uncommitted::NotApplied(error)) => return Err(Failure::NotApplied(error)),
+            Err(Uncommitted::InDoubt(error)) => {
                 doubt(&mut outcomes, commands, &users);
                 return Err(Failure::InDoubt(error, outcomes));
             }
@@ -156,10 +158,12 @@ impl User {
     }
 }
 
-/// Whether the last tenth of the map has begun, which is kept for what gives slots back: LMDB copies a page to change
-/// it, so even a delete needs room.
-fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bool> {
-    Ok(environment.used_pages(txn)? >= environment.map_pages() / 10 * 9)
+/// Whether what is left is kept for what gives slots back: LMDB copies a page to change it, so even a delete needs room.
+/// That is the last tenth of the map, and on a full disk as many pages of the file as the ballast would be.
+fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>, disk_is_full: bool) -> heed::Result<bool> {
+    let used = environment.used_pages(txn)?;
+    let file_is_full = || used + Ballast::BYTES / 4096 >= environment.file_pages();
+    Ok(used >= environment.map_pages() / 10 * 9 || disk_is_full && file_is_full())
 }
 
 /// What is unknown when a commit failed: all that was applied to a record that was to be written. A command that was

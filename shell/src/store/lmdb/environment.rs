@@ -1,5 +1,6 @@
 //! One LMDB environment: opened with care, kept open, opened again after a failure that only this mends.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -31,6 +32,27 @@ pub(super) enum Durability {
     Unsynced,
 }
 
+/// How a commit failed.
+///
+/// The last that a commit writes is its meta page, and with that it takes effect. If that write fails, LMDB allows no
+/// other transaction (`MDB_FATAL_ERROR` in mdb.c, always set by `mdb_env_write_meta` when it fails). So where another
+/// one can begin, the commit failed before.
+#[derive(Debug)]
+pub(super) enum Uncommitted {
+    /// Certainly nothing was applied.
+    NotApplied(heed::Error),
+    /// Nobody can tell.
+    InDoubt(heed::Error),
+}
+
+impl From<Uncommitted> for heed::Error {
+    fn from(failure: Uncommitted) -> Self {
+        match failure {
+            Uncommitted::NotApplied(error) | Uncommitted::InDoubt(error) => error,
+        }
+    }
+}
+
 /// Why an environment does not open.
 #[derive(Debug, Error)]
 pub(super) enum EnvironmentError {
@@ -51,6 +73,7 @@ impl Environment {
         if let Some(damage) = damage::find(&directory.join(DATA_FILE))? {
             return Err(EnvironmentError::Damaged(damage));
         }
+        fill_lock_file(directory)?;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(map_bytes);
         match durability {
@@ -79,17 +102,25 @@ impl Environment {
     }
 
     /// Commits a transaction of [`Environment::write`].
-    pub(super) fn commit(&self, txn: RwTxn<'_>) -> heed::Result<()> {
+    pub(super) fn commit(&self, txn: RwTxn<'_>) -> Result<(), Uncommitted> {
         #[cfg(test)]
-        if let Some(error) = faults::NEXT_COMMIT.take() {
-            return Err(error);
+        if let Some(failure) = faults::NEXT_COMMIT.take() {
+            return Err(failure);
         }
-        txn.commit()
+        txn.commit().map_err(|error| match self.write() {
+            Ok(_) => Uncommitted::NotApplied(error),
+            Err(_) => Uncommitted::InDoubt(error),
+        })
     }
 
     /// How many records there are.
     pub(super) fn entries(&self) -> usize {
         self.env.unnamed_database_stat().entries
+    }
+
+    /// How many pages the file has, or will have once those at its end are written.
+    pub(super) fn file_pages(&self) -> usize {
+        self.env.info().last_page_number + 1
     }
 
     /// How many pages the map has.
@@ -105,6 +136,15 @@ impl Environment {
         let stat = self.records.stat(txn)?;
         Ok(stat.branch_pages + stat.leaf_pages + stat.overflow_pages)
     }
+}
+
+/// Gives LMDB's lock file the bytes that LMDB would only ask for: it maps the file and writes to it, which on a disk
+/// without room ends the process with SIGBUS. LMDB sets the content right when nobody else has it open.
+fn fill_lock_file(directory: &Path) -> io::Result<()> {
+    const BYTES: u64 = 8192;
+    let mut file = fs::File::options().create(true).append(true).open(directory.join("lock.mdb"))?;
+    let missing = BYTES.saturating_sub(file.metadata()?.len());
+    io::copy(&mut io::repeat(0).take(missing), &mut file).map(drop)
 }
 
 /// Keeps an environment open for the one thread that uses it.
@@ -132,6 +172,10 @@ impl Keeper {
             retry_at: Instant::now(),
             log: Throttle::default(),
         })
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The environment, if it is open or can be opened again now.
@@ -179,12 +223,12 @@ impl Keeper {
 
 #[cfg(test)]
 pub(super) mod faults {
-    use super::{Instant, Keeper};
+    use super::{Instant, Keeper, Uncommitted};
     use std::cell::Cell;
 
     thread_local! {
         /// How the next commit on this thread fails, if it does. It is not applied.
-        pub(in super::super) static NEXT_COMMIT: Cell<Option<heed::Error>> = const { Cell::new(None) };
+        pub(in super::super) static NEXT_COMMIT: Cell<Option<Uncommitted>> = const { Cell::new(None) };
     }
 
     impl Keeper {

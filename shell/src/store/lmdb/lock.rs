@@ -7,13 +7,15 @@ use std::path::Path;
 
 use super::OpenError;
 
-/// The right to use a data directory: a lock on its file `lock`, which holds our process id as text.
+/// The right to use a data directory: a lock on the directory itself, and a file `lock` in it with our process id as
+/// text for whoever is refused. Removing that file changes nothing.
 ///
-/// The kernel releases it when the process ends, however that happens. The file itself stays: removing it would let
-/// a second server lock a new one while a third still waits on the old.
+/// The kernel releases the lock when the process ends, however that happens.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
     file: File,
+    /// Its descriptor carries the lock.
+    _directory: File,
 }
 
 /// Who has a data directory locked, as far as its lock file tells.
@@ -31,16 +33,17 @@ impl DirectoryLock {
     pub(super) fn acquire(directory: &Path) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Directory { directory: directory.into(), source };
         let path = directory.join("lock");
-        // Not truncated on opening: until the lock is ours, the text is its holder's.
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
-        match file.try_lock() {
+        let locked = File::open(directory).map_err(unusable)?;
+        match locked.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(OpenError::InUse { directory: directory.into(), holder: Holder::read(&path) });
             }
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        let lock = Self { file };
+        // Not truncated on opening: that would be one write more that can fail.
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
+        let lock = Self { file, _directory: locked };
         lock.sign().map_err(unusable)?;
         Ok(lock)
     }

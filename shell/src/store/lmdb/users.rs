@@ -133,7 +133,10 @@ fn write(environment: &Environment, seen: &BTreeMap<UserId, Time>, log: &Throttl
             changed = true;
         }
     }
-    if changed { environment.commit(txn) } else { Ok(()) }
+    if changed {
+        environment.commit(txn)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
 //! The thread that owns `live/`: it takes batches from the queue, applies each in one transaction, then answers.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::Command;
 use session_core::{Cause, Outcome};
 
+use super::ballast::Ballast;
 use super::batch::{self, Applied, Failure, Rule};
 use super::environment::{Environment, Keeper};
 use super::queue::{self, Queue, Submitted, Taken};
 use super::sweep::{Step, Sweep};
 use super::users::Notes;
 use crate::log::Throttle;
+
+/// The number of this error on every Unix.
+const EIO: i32 = 5;
 
 /// How many commands one transaction applies, at most.
 const BATCH: usize = 1024;
@@ -31,6 +36,7 @@ pub(super) struct Writer {
     live: Keeper,
     rule: Rule,
     notes: Notes,
+    ballast: Ballast,
     sweep: Sweep,
     /// When its next step is due.
     sweep_at: Instant,
@@ -43,7 +49,8 @@ impl Writer {
     pub(super) fn new(queue: Arc<Queue>, mut live: Keeper, rule: Rule, notes: Notes) -> Self {
         let batch = live.environment().map_or(BATCH, batch_for);
         let (sweep, sweep_at) = (Sweep::Start, Instant::now());
-        Self { queue, live, rule, notes, sweep, sweep_at, batch, log: Throttle::default() }
+        let ballast = Ballast::load(live.directory());
+        Self { queue, live, rule, notes, ballast, sweep, sweep_at, batch, log: Throttle::default() }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -73,11 +80,15 @@ impl Writer {
         let asked: Vec<&Command> = commands.iter().map(|(command, _)| command).collect();
         let records = if asked.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
         let step = is_due.then_some(Step { from: &self.sweep, records });
-        let outcomes = match batch::apply(live, self.rule, &asked, None, step) {
+        let disk_is_full = !self.ballast.is_loaded();
+        let outcomes = match batch::apply(live, self.rule, &asked, None, disk_is_full, step) {
             Ok(applied) => self.accept(applied),
             Err(Failure::NotApplied(error)) => {
-                let cause = cause_of(&error);
                 self.complain(&error, "a batch was not applied, once more without its acquires");
+                let cause = cause_of(&error);
+                if matches!(error, heed::Error::Io(_)) {
+                    self.ballast.drop();
+                }
                 self.retry(&asked, cause)
             }
             Err(Failure::InDoubt(error, outcomes)) => self.doubt(&error, outcomes),
@@ -90,14 +101,19 @@ impl Writer {
         }
     }
 
-    /// Gives slots back even where none can be taken: in a full map, above all.
+    /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
+    /// once, or else one by one.
     fn retry(&mut self, asked: &[&Command], cause: Cause) -> Vec<Outcome> {
         // Without the sweep, which may be what failed.
         let Some(live) = self.live.environment() else { return vec![Outcome::Rejected(Cause::Failed); asked.len()] };
-        match batch::apply(live, self.rule, asked, Some(cause), None) {
+        match batch::apply(live, self.rule, asked, Some(cause), true, None) {
             Ok(applied) => self.accept(applied),
+            Err(Failure::NotApplied(_)) if asked.len() > 1 => {
+                let (first, second) = asked.split_at(asked.len() / 2);
+                [self.retry(first, cause), self.retry(second, cause)].concat()
+            }
             Err(Failure::NotApplied(error)) => {
-                self.complain(&error, "a batch was not applied, its commands are rejected");
+                self.complain(&error, "a command was not applied");
                 self.live.check();
                 vec![Outcome::Rejected(cause_of(&error)); asked.len()]
             }
@@ -141,6 +157,10 @@ fn batch_for(environment: &Environment) -> usize {
 fn cause_of(error: &heed::Error) -> Cause {
     match error {
         heed::Error::Mdb(heed::MdbError::MapFull) => Cause::Full,
+        // LMDB says EIO, "short write, filesystem full?", where a write finds room for some of its bytes only.
+        heed::Error::Io(error) if error.kind() == ErrorKind::StorageFull || error.raw_os_error() == Some(EIO) => {
+            Cause::Full
+        }
         heed::Error::Mdb(_)
         | heed::Error::Io(_)
         | heed::Error::Encoding(_)
@@ -164,7 +184,7 @@ mod tests {
 
     use session_core::UserRecord;
 
-    use super::super::environment::{DATA_FILE, Durability, faults};
+    use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
     use super::super::testing::{
         Answers, NODE, OTHER_NODE, acquire, acquire_for, config, found, granted, lookup, release,
     };
@@ -195,7 +215,7 @@ mod tests {
     }
 
     fn fail_next_commit() {
-        faults::NEXT_COMMIT.set(Some(heed::Error::Io(std::io::ErrorKind::StorageFull.into())));
+        faults::NEXT_COMMIT.set(Some(Uncommitted::InDoubt(heed::Error::Io(ErrorKind::Other.into()))));
     }
 
     /// Serves the commands as one batch.
@@ -315,7 +335,8 @@ mod tests {
         assert_eq!(bytes(&mut writer, "ada"), None);
 
         // The same when only the commit finds that it does not fit.
-        faults::NEXT_COMMIT.set(Some(heed::Error::Mdb(heed::MdbError::MapFull)));
+        let full_map = heed::Error::Mdb(heed::MdbError::MapFull);
+        faults::NEXT_COMMIT.set(Some(Uncommitted::NotApplied(full_map)));
         assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 2)]), [full, released]);
         assert_eq!(bytes(&mut writer, "bob"), None);
     }

@@ -1,0 +1,92 @@
+//! Room on the disk for giving slots back when there is none left.
+//!
+//! LMDB copies a page to change it, so even a release needs room. A file of a few hundred KiB lies beside `live/`'s data
+//! for the day when the disk is full: then it is removed, nobody is admitted, and what it took is there for releases. It
+//! is put back when the disk has that much room again.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The file, and whether it is there.
+#[derive(Debug)]
+pub(super) struct Ballast {
+    file: PathBuf,
+    /// When to try to put it back, if it is not there.
+    missing: Option<Instant>,
+}
+
+impl Ballast {
+    /// What the file takes. A release changes about four pages, and gives as many back with the next one.
+    pub(super) const BYTES: usize = 64 * 4096;
+
+    const RETRY: Duration = Duration::from_secs(1);
+
+    /// Puts the file into the directory, if it can.
+    pub(super) fn load(directory: &Path) -> Self {
+        let mut ballast = Self { file: directory.join("ballast"), missing: Some(Instant::now()) };
+        if !ballast.is_loaded() {
+            tracing::warn!(file = %ballast.file.display(), "the disk is nearly full");
+        }
+        ballast
+    }
+
+    /// Whether the file is there, now and then after an attempt to put it back.
+    pub(super) fn is_loaded(&mut self) -> bool {
+        if self.missing.is_some_and(|retry| retry <= Instant::now()) {
+            self.missing = match self.write() {
+                Ok(()) => None,
+                Err(_) => {
+                    self.remove();
+                    Some(Instant::now() + Self::RETRY)
+                }
+            };
+        }
+        self.missing.is_none()
+    }
+
+    /// Makes room.
+    pub(super) fn drop(&mut self) {
+        self.remove();
+        self.missing = Some(Instant::now() + Self::RETRY);
+    }
+
+    /// Real bytes: a hole would take no room.
+    fn write(&self) -> io::Result<()> {
+        if fs::metadata(&self.file).is_ok_and(|file| file.len() == Self::BYTES as u64) {
+            return Ok(());
+        }
+        File::create(&self.file)?.write_all(&vec![0xb4; Self::BYTES])
+    }
+
+    fn remove(&self) {
+        // It may not be there. If it is and cannot be removed, there is no room to be had here.
+        drop(fs::remove_file(&self.file));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_there_until_it_is_dropped_and_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ballast");
+        let mut ballast = Ballast::load(directory.path());
+        assert!(ballast.is_loaded());
+        assert_eq!(fs::metadata(&file).unwrap().len(), Ballast::BYTES as u64);
+        ballast.drop();
+        assert!(!ballast.is_loaded() && !file.exists());
+        ballast.missing = Some(Instant::now());
+        assert!(ballast.is_loaded() && file.exists());
+    }
+
+    #[test]
+    fn where_it_cannot_be_put_it_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ballast = Ballast::load(&directory.path().join("no such directory"));
+        assert!(!ballast.is_loaded());
+    }
+}
