@@ -131,6 +131,11 @@ fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
         disk.fill();
         let (held_then, words) = sign_in_until_full(&server, users, 3000);
         assert!(words.contains("The session store is full"), "{words}");
+        // What room there is now is kept for releases.
+        for number in 0..100 {
+            let newcomer = sign_in(&server, &format!("newcomer {number} {}", "x".repeat(200)));
+            assert!(matches!(newcomer, Answer::TurnedAway(_)), "newcomer {number} got in");
+        }
         let most = users + held_then.len();
         for answer in held_at_first {
             let Answer::Admitted(peer) = answer else { panic!("there was room") };

@@ -104,7 +104,7 @@ impl Environment {
     /// Commits a transaction of [`Environment::write`].
     pub(super) fn commit(&self, txn: RwTxn<'_>) -> Result<(), Uncommitted> {
         #[cfg(test)]
-        if let Some(failure) = faults::NEXT_COMMIT.take() {
+        if let Some(failure) = faults::next() {
             return Err(failure);
         }
         txn.commit().map_err(|error| match self.write() {
@@ -224,11 +224,21 @@ impl Keeper {
 #[cfg(test)]
 pub(super) mod faults {
     use super::{Instant, Keeper, Uncommitted};
-    use std::cell::Cell;
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
 
     thread_local! {
-        /// How the next commit on this thread fails, if it does. It is not applied.
-        pub(in super::super) static NEXT_COMMIT: Cell<Option<Uncommitted>> = const { Cell::new(None) };
+        static FAILURES: RefCell<VecDeque<Uncommitted>> = const { RefCell::new(VecDeque::new()) };
+    }
+
+    /// Has the next commits on this thread fail. They are not applied.
+    pub(in super::super) fn fail(failures: impl IntoIterator<Item = Uncommitted>) {
+        FAILURES.with_borrow_mut(|next| next.extend(failures));
+    }
+
+    /// The failure that is next, which is then over.
+    pub(in super::super) fn next() -> Option<Uncommitted> {
+        FAILURES.with_borrow_mut(VecDeque::pop_front)
     }
 
     impl Keeper {

@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn fail_next_commit() {
-        faults::NEXT_COMMIT.set(Some(Uncommitted::InDoubt(heed::Error::Io(ErrorKind::Other.into()))));
+        faults::fail([Uncommitted::InDoubt(heed::Error::Io(ErrorKind::Other.into()))]);
     }
 
     /// Serves the commands as one batch.
@@ -296,7 +296,7 @@ mod tests {
         fail_next_commit();
         let outcomes = serve(&mut writer, [lookup("ada", 1), acquire("ada", 1), acquire("bob", 2), release("bob", 2)]);
         assert_eq!(outcomes, [found(1), granted(1), granted(1), Outcome::Released]);
-        assert!(faults::NEXT_COMMIT.take().is_some(), "there was no commit");
+        assert!(faults::next().is_some(), "there was no commit");
     }
 
     #[test]
@@ -336,9 +336,25 @@ mod tests {
 
         // The same when only the commit finds that it does not fit.
         let full_map = heed::Error::Mdb(heed::MdbError::MapFull);
-        faults::NEXT_COMMIT.set(Some(Uncommitted::NotApplied(full_map)));
+        faults::fail([Uncommitted::NotApplied(full_map)]);
         assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 2)]), [full, released]);
         assert_eq!(bytes(&mut writer, "bob"), None);
+    }
+
+    #[test]
+    fn on_a_full_disk_releases_are_applied_by_halves_if_they_do_not_fit_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        let users = ["ada", "bob", "eve", "joe"];
+        serve(&mut writer, users.map(|user| acquire(user, 1)));
+        // All of them, the releases among them, the first half; the second half and each of the first fit.
+        let full = || Uncommitted::NotApplied(heed::Error::Io(ErrorKind::StorageFull.into()));
+        faults::fail([full(), full(), full()]);
+        let asked = [release("ada", 1), acquire("new", 2), release("bob", 1), release("eve", 1), release("joe", 1)];
+        let (released, rejected) = (Outcome::Released, Outcome::Rejected(Cause::Full));
+        assert_eq!(serve(&mut writer, asked), [released, rejected, released, released, released]);
+        assert_eq!(users.map(|user| bytes(&mut writer, user)), [const { None }; 4]);
+        assert!(!writer.ballast.is_loaded());
     }
 
     #[test]
