@@ -1,43 +1,96 @@
 //! One connection: the only place that sees both the session and its socket.
 
-use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use async_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
-use session_core::{Actions, Command, Event, Outcome, Reply, Session, Time};
-use smol::Timer;
+use session_core::{Actions, CloseReason, Command, Event, Frame, Limits, Outcome, Reply, Session, Time, Violation};
 
 use crate::authenticator::authenticate;
-use crate::clock::Clock;
-use crate::custody::Claim;
+use crate::clock::{Alarm, Clock};
+use crate::custody::{Claim, Custody};
 use crate::log::Refusals;
 use crate::mailbox::{Mail, Mailbox};
-use crate::socket::{Incoming, Socket};
+use crate::registry::Entry;
+
+/// A socket as a connection needs it: a stream of messages one way, of frames the other. It never waits.
+pub trait Wire {
+    /// A text message.
+    type Text: Deref<Target = str>;
+
+    /// Moves the socket on. Ready with what the peer has to say; after a close only with [`Incoming::Gone`].
+    ///
+    /// With `read` false an open socket only writes.
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<Self::Text>>;
+
+    /// Buffers a frame, if the socket is open.
+    fn send(&mut self, frame: Frame);
+
+    /// Closes the socket after what is buffered. It still waits for the peer's close.
+    fn close(&mut self, reason: CloseReason);
+
+    /// When [`Wire::cut`] is due.
+    fn deadline(&self) -> Option<Time>;
+
+    /// Gives up on the peer.
+    fn cut(&mut self);
+
+    /// Whether the end has come.
+    fn is_closed(&self) -> bool;
+}
+
+/// What comes from the peer.
+#[derive(Debug)]
+pub enum Incoming<Text> {
+    /// A text message.
+    Text(Text),
+    /// A sign of life that is no message.
+    Alive,
+    /// What ends the connection.
+    Violation(Violation),
+    /// The peer's close frame, or the end of the stream.
+    Gone,
+}
 
 /// Drives a session over its socket until both have ended.
-pub(crate) struct Connection {
-    pub(crate) session: Session,
-    pub(crate) socket: Socket,
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) claim: Claim,
-    pub(crate) clock: Clock,
-    pub(crate) refusals: Arc<Refusals>,
+pub struct Connection<W: Wire> {
+    session: Session,
+    socket: W,
+    mailbox: Arc<Mailbox>,
+    claim: Claim,
+    clock: Clock,
+    refusals: Arc<Refusals>,
 }
 
 /// Why a connection wakes.
-enum Wake {
+enum Wake<Text> {
     Mail(Mail),
-    Peer(Incoming),
+    Peer(Incoming<Text>),
     Deadline,
 }
 
-impl Connection {
-    pub(crate) async fn run(mut self) {
-        let mut alarm = Alarm::new(self.clock);
+impl<W: Wire> Connection<W> {
+    /// A connection that has been open since `accepted`, which is when its time to authenticate began.
+    pub fn new(
+        entry: &Entry,
+        socket: W,
+        limits: &Limits,
+        accepted: Time,
+        custody: Arc<Custody>,
+        refusals: Arc<Refusals>,
+    ) -> Self {
+        let mailbox = Arc::clone(entry.mailbox());
+        let clock = custody.clock().clone();
+        let claim = Claim::new(custody, Arc::clone(&mailbox), entry.id());
+        Self { session: Session::new(entry.id(), limits, accepted), socket, mailbox, claim, clock, refusals }
+    }
+
+    /// Runs to the end.
+    pub async fn run(mut self) {
+        let mut alarm = Alarm::new(self.clock.clone());
         // A message that came while the session was busy. No other is read until it is handled.
-        let mut waiting: Option<Utf8Bytes> = None;
+        let mut waiting: Option<W::Text> = None;
         self.handle(Event::Connected);
         while !(self.session.is_drained() && self.socket.is_closed()) {
             if !self.session.is_busy()
@@ -63,7 +116,13 @@ impl Connection {
 
     /// What the process has to say comes first, the clock last: a peer that has answered in time is not silent, even if
     /// this task, or the whole process, was not running when the answer came.
-    fn poll(&mut self, read: bool, deadline: Option<Time>, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Wake> {
+    fn poll(
+        &mut self,
+        read: bool,
+        deadline: Option<Time>,
+        alarm: &mut Alarm,
+        cx: &mut Context<'_>,
+    ) -> Poll<Wake<W::Text>> {
         if let Poll::Ready(mail) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Mail(mail));
         }
@@ -105,7 +164,7 @@ impl Connection {
                 None => {}
             }
             if let Some(frame) = send {
-                if let session_core::Frame::Reply(Reply::AuthenticateFailure(refusal)) = &frame {
+                if let Frame::Reply(Reply::AuthenticateFailure(refusal)) = &frame {
                     self.refusals.note(refusal);
                 }
                 self.socket.send(frame);
@@ -115,31 +174,5 @@ impl Connection {
                 self.socket.close(reason);
             }
         }
-    }
-}
-
-/// One timer for all of a connection's deadlines.
-///
-/// Deadlines move with every message, mostly to later, so the timer is left where it is and looks again when it goes
-/// off: a busy connection does not touch the process's timer queue at all.
-struct Alarm {
-    clock: Clock,
-    timer: Timer,
-    set_to: Option<Time>,
-}
-
-impl Alarm {
-    fn new(clock: Clock) -> Self {
-        Self { clock, timer: Timer::never(), set_to: None }
-    }
-
-    /// Ready when `deadline` has passed, and perhaps before.
-    fn poll(&mut self, deadline: Option<Time>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
-        if self.set_to.is_none_or(|set_to| deadline < set_to) {
-            self.timer.set_at(self.clock.instant(deadline));
-            self.set_to = Some(deadline);
-        }
-        Pin::new(&mut self.timer).poll(cx).map(|_| self.set_to = None)
     }
 }

@@ -6,17 +6,15 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use session_core::ledger::Command;
-use session_core::{Debts, Outcome, Time, UserId};
-use smol::Timer;
-use smol::future::FutureExt as _;
+use session_core::{Debts, Outcome, SessionId, Time, UserId};
 
-use crate::clock::Clock;
+use crate::clock::{Alarm, Clock};
 use crate::mailbox::{Mailbox, Ticket};
 use crate::store::{Done, Store};
 
 /// Puts [`Debts`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
 /// releases that fail are tried again until they are confirmed.
-pub(crate) struct Custody {
+pub struct Custody {
     store: Arc<dyn Store>,
     /// How long an answer may take.
     store_timeout: Duration,
@@ -36,17 +34,26 @@ struct Inner {
 }
 
 /// A command of a session that the store has not answered yet.
-pub(crate) struct UnderWay {
+struct UnderWay {
     command: Command,
     ticket: Ticket,
     /// When nobody waits for the answer any longer.
-    pub(crate) until: Time,
+    until: Time,
 }
 
 impl Custody {
-    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, room: usize) -> Self {
+    /// The way to this store. An answer may take `store_timeout`; so many sessions at once as there is room for may hold,
+    /// or wait for, a slot.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, room: usize) -> Arc<Self> {
         let inner = Mutex::new(Inner { debts: Debts::new(room), retry: None });
-        Self { store, store_timeout, accounts: Arc::new(Accounts { clock, inner }) }
+        Arc::new(Self { store, store_timeout, accounts: Arc::new(Accounts { clock, inner }) })
+    }
+
+    /// The clock of the process.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.accounts.clock
     }
 
     /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
@@ -89,7 +96,8 @@ impl Custody {
     }
 
     /// Tries owed releases again when they are due. Never ends.
-    pub(crate) async fn retry(self: Arc<Self>) {
+    pub async fn retry(self: Arc<Self>) {
+        let mut alarm = Alarm::new(self.accounts.clock.clone());
         loop {
             let accounts = &*self.accounts;
             let now = accounts.clock.now();
@@ -97,25 +105,29 @@ impl Custody {
                 self.release(release);
             }
             let deadline = accounts.lock().debts.deadline();
-            let timer = deadline.map_or_else(Timer::never, |deadline| Timer::at(accounts.clock.instant(deadline)));
-            let sooner = poll_fn(|cx| {
+            poll_fn(|cx| {
                 let mut inner = accounts.lock();
                 if inner.debts.deadline() != deadline {
                     return Poll::Ready(());
                 }
                 inner.retry = Some(cx.waker().clone());
-                Poll::Pending
-            });
-            let later = async {
-                timer.await;
-            };
-            sooner.or(later).await;
+                drop(inner);
+                alarm.poll(deadline, cx)
+            })
+            .await;
         }
     }
 
     /// How many releases the store has not confirmed.
-    pub(crate) fn owed(&self) -> usize {
+    #[must_use]
+    pub fn owed(&self) -> usize {
         self.accounts.lock().debts.owed()
+    }
+
+    /// How many sessions hold, or may hold, a slot.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.accounts.lock().debts.held()
     }
 }
 
@@ -143,21 +155,23 @@ impl Accounts {
 ///
 /// It knows whether its session may hold a slot, and gives the slot back when it is dropped: a connection that ends
 /// in a way nobody thought of leaks nothing.
-pub(crate) struct Claim {
+pub struct Claim {
     custody: Arc<Custody>,
     mailbox: Arc<Mailbox>,
     held: Option<UserId>,
     under_way: Option<UnderWay>,
-    session: session_core::SessionId,
+    session: SessionId,
 }
 
 impl Claim {
-    pub(crate) fn new(custody: Arc<Custody>, mailbox: Arc<Mailbox>, session: session_core::SessionId) -> Self {
+    /// A session that holds nothing yet.
+    #[must_use]
+    pub fn new(custody: Arc<Custody>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
         Self { custody, mailbox, held: None, under_way: None, session }
     }
 
     /// Submits the session's command.
-    pub(crate) fn submit(&mut self, command: Command) {
+    pub fn submit(&mut self, command: Command) {
         match &command {
             Command::Acquire { user, .. } => self.held = Some(user.clone()),
             Command::Release { .. } => {
@@ -166,16 +180,18 @@ impl Claim {
             }
             Command::Lookup { .. } => {}
         }
+        debug_assert!(self.under_way.is_none(), "a session has one command under way at most");
         self.under_way = Some(self.custody.submit(command, &self.mailbox));
     }
 
     /// When the wait for the command under way ends.
-    pub(crate) fn until(&self) -> Option<Time> {
+    #[must_use]
+    pub fn until(&self) -> Option<Time> {
         self.under_way.as_ref().map(|under_way| under_way.until)
     }
 
     /// The time of [`Claim::until`] has come: true if the answer is now [`Outcome::Unknown`].
-    pub(crate) fn give_up(&mut self) -> bool {
+    pub fn give_up(&mut self) -> bool {
         let late = self.under_way.as_ref().is_some_and(|under_way| self.custody.give_up(under_way, &self.mailbox));
         if late {
             self.answered(Outcome::Unknown);
@@ -184,7 +200,7 @@ impl Claim {
     }
 
     /// Takes note of the answer to the command under way.
-    pub(crate) fn answered(&mut self, outcome: Outcome) {
+    pub fn answered(&mut self, outcome: Outcome) {
         match self.under_way.take().map(|under_way| under_way.command) {
             // After any of these the session has no slot, or `Debts` sees to it.
             Some(Command::Acquire { .. }) if !matches!(outcome, Outcome::Granted { .. }) => self.held = None,

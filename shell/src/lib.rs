@@ -4,27 +4,32 @@
 //! |---|---|
 //! | [`service`] | the server as a process: configuration in, exit code out |
 //! | [`server`] | accepts connections, knows those that live, ends them all |
+//! | [`registry`] | the connections that live |
 //! | `handshake` | HTTP: the upgrade to a WebSocket, and answers in words to everything else |
-//! | `connection` | one connection: the only place that sees both the session and its socket |
+//! | [`connection`] | one connection: the only place that sees both the session and its socket |
 //! | `socket` | one WebSocket: what is sent, what is read, how it is closed |
-//! | `custody` | every ledger command passes here; sees every slot back |
+//! | [`custody`] | every ledger command passes here; sees every slot back |
 //! | [`store`] | where slots are kept |
 //! | [`client`] | the other end: users who hold connections |
+//!
+//! A connection is driven over any [`connection::Wire`], by any [`clock::Clock`] and with any [`store::Store`]: so what
+//! runs in a simulation is what runs in the server.
 
-pub mod client;
-pub mod config;
-pub mod listen;
-pub mod log;
-pub mod server;
 pub mod service;
+pub mod config;
+pub mod server;
+pub mod listen;
+pub mod registry;
+pub mod connection;
+pub mod custody;
+pub mod mailbox;
 pub mod store;
+pub mod clock;
+pub mod log;
+pub mod client;
 
-mod authenticator;
-mod clock;
-mod connection;
-mod custody;
-mod fair;
 mod handshake;
-mod mailbox;
-mod signals;
 mod socket;
+mod fair;
+mod authenticator;
+mod signals;

@@ -89,13 +89,14 @@ impl Throttle {
 
 /// Logs refused sessions at a bounded rate, those of the limit apart from those that tell of trouble.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {
+pub struct Refusals {
     by_limit: Throttle,
     by_store: Throttle,
 }
 
 impl Refusals {
-    pub(crate) fn note(&self, refusal: &Refusal) {
+    /// Takes note of one.
+    pub fn note(&self, refusal: &Refusal) {
         match refusal {
             Refusal::LimitReached | Refusal::Credential(_) | Refusal::Other(_) => {
                 if let Some(suppressed) = self.by_limit.pass() {

@@ -9,7 +9,7 @@ use session_core::Outcome;
 /// A connection's letter box. It is bounded by its shape: one answer, because at most one command of a session is
 /// under way, and one flag.
 #[derive(Debug, Default)]
-pub(crate) struct Mailbox(Mutex<Inner>);
+pub struct Mailbox(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -37,18 +37,20 @@ enum Draining {
 
 /// Tells the answer to one command from a late answer to an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket(u32);
+pub struct Ticket(u32);
 
 /// What the connection finds in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Mail {
+pub enum Mail {
+    /// The server is going down. Comes once.
     Draining,
+    /// The answer to the command under way.
     Stored(Outcome),
 }
 
 impl Mailbox {
     /// Begins to await an answer. An earlier one that has not come is no longer awaited.
-    pub(crate) fn await_answer(&self) -> Ticket {
+    pub fn await_answer(&self) -> Ticket {
         let mut inner = self.lock();
         inner.tickets = inner.tickets.wrapping_add(1);
         let ticket = Ticket(inner.tickets);
@@ -58,7 +60,7 @@ impl Mailbox {
 
     /// Delivers an answer. False if nobody awaits it any more.
     #[must_use]
-    pub(crate) fn deliver(&self, ticket: Ticket, outcome: Outcome) -> bool {
+    pub fn deliver(&self, ticket: Ticket, outcome: Outcome) -> bool {
         let mut inner = self.lock();
         match inner.answer {
             Answer::Awaited(awaited) if awaited == ticket => {
@@ -72,7 +74,7 @@ impl Mailbox {
 
     /// Stops awaiting an answer. False if it has come: then it is still to be fetched.
     #[must_use]
-    pub(crate) fn give_up(&self, ticket: Ticket) -> bool {
+    pub fn give_up(&self, ticket: Ticket) -> bool {
         let mut inner = self.lock();
         match inner.answer {
             Answer::Awaited(awaited) if awaited == ticket => {
@@ -84,7 +86,7 @@ impl Mailbox {
     }
 
     /// Tells the connection, once, that the server is going down.
-    pub(crate) fn drain(&self) {
+    pub fn drain(&self) {
         let mut inner = self.lock();
         if matches!(inner.draining, Draining::No) {
             inner.draining = Draining::ToTell;
@@ -93,7 +95,7 @@ impl Mailbox {
     }
 
     /// The next thing to know, the drain first.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Mail> {
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Mail> {
         let mut inner = self.lock();
         if matches!(inner.draining, Draining::ToTell) {
             inner.draining = Draining::Told;

@@ -1,27 +1,25 @@
 //! Accepts connections, knows those that live, and ends them all.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::Arc;
 use std::time::Duration;
 
-use session_core::{Limits, NodeId, Session, SessionId, Time};
+use session_core::{Limits, NodeId, Time};
 use smol::future::FutureExt as _;
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
 
 use crate::clock::Clock;
 use crate::connection::Connection;
-use crate::custody::{Claim, Custody};
+use crate::custody::Custody;
 use crate::fair::Fair;
 use crate::handshake::{Handshake, shake_hands};
 use crate::log::{Refusals, Throttle};
 use crate::mailbox::{Mail, Mailbox};
+use crate::registry::{Entry, Registry};
 use crate::socket::Socket;
 use crate::store::Store;
 
@@ -50,7 +48,7 @@ struct House {
     settings: Settings,
     clock: Clock,
     custody: Arc<Custody>,
-    registry: Registry,
+    registry: Arc<Registry>,
     refusals: Arc<Refusals>,
     trouble: Throttle,
 }
@@ -72,7 +70,7 @@ impl Server {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
-        let custody = Arc::new(Custody::new(store, clock, settings.store_timeout, Self::MAX_CLAIMS));
+        let custody = Custody::new(store, clock.clone(), settings.store_timeout, Self::MAX_CLAIMS);
         let house = House {
             settings,
             clock,
@@ -132,8 +130,8 @@ async fn accept(listener: Async<TcpListener>, house: Arc<House>, executor: Arc<E
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let entry = Entry::new(&house);
-                let served = serve(TcpStream::from(stream), entry);
+                let entry = house.registry.enter();
+                let served = serve(TcpStream::from(stream), Arc::clone(&house), entry);
                 executor.spawn(served).detach();
             }
             // The client was gone before it was accepted.
@@ -149,40 +147,30 @@ async fn accept(listener: Async<TcpListener>, house: Arc<House>, executor: Arc<E
 }
 
 /// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.
-async fn serve(stream: TcpStream, entry: Entry) {
-    let id = entry.id;
-    let connection = AssertUnwindSafe(converse(stream, entry));
+async fn serve(stream: TcpStream, house: Arc<House>, entry: Entry) {
+    let id = entry.id();
+    let connection = AssertUnwindSafe(converse(stream, &house, entry));
     if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
         // The claim gave the slot back when the panic dropped it.
         tracing::error!(session = %id, "a connection panicked; please report this");
     }
 }
 
-async fn converse(stream: TcpStream, entry: Entry) {
-    let house = &*entry.house;
+async fn converse(stream: TcpStream, house: &House, entry: Entry) {
     let accepted = house.clock.now();
     if stream.set_nodelay(true).is_err() {
         return; // The peer is gone.
     }
-    let Some(socket) = upgrade(stream, house, &entry.mailbox, accepted).await else { return };
-    let mailbox = Arc::clone(&entry.mailbox);
-    let connection = Connection {
-        session: Session::new(entry.id, &house.settings.limits, accepted),
-        socket,
-        claim: Claim::new(Arc::clone(&house.custody), Arc::clone(&mailbox), entry.id),
-        mailbox,
-        clock: house.clock,
-        refusals: Arc::clone(&house.refusals),
-    };
-    connection.run().await;
+    let Some(socket) = upgrade(stream, house, entry.mailbox(), accepted).await else { return };
+    let (custody, refusals) = (Arc::clone(&house.custody), Arc::clone(&house.refusals));
+    Connection::new(&entry, socket, &house.settings.limits, accepted, custody, refusals).run().await;
 }
 
 /// The opening handshake. It may take as long as authentication may, and ends at once when the server drains.
 async fn upgrade(stream: TcpStream, house: &House, mailbox: &Mailbox, accepted: Time) -> Option<Socket> {
-    let deadline = house.clock.instant(accepted + house.settings.limits.auth_timeout);
     let handshake = async { Some(shake_hands(Fair::new(stream)).await) };
     let late = async {
-        Timer::at(deadline).await;
+        house.clock.wait_until(accepted + house.settings.limits.auth_timeout).await;
         None
     };
     let drained = poll_fn(|cx| {
@@ -193,86 +181,8 @@ async fn upgrade(stream: TcpStream, house: &House, mailbox: &Mailbox, accepted: 
     });
     match handshake.or(drained).or(late).await? {
         Handshake::Upgraded { stream, read } => {
-            Some(Socket::new(stream, read, house.settings.max_message_bytes, house.clock).await)
+            Some(Socket::new(stream, read, house.settings.max_message_bytes, house.clock.clone()).await)
         }
         Handshake::Answered => None,
-    }
-}
-
-/// The connections that live, by number.
-struct Registry {
-    node: NodeId,
-    next: AtomicU64,
-    living: Mutex<Living>,
-}
-
-#[derive(Default)]
-struct Living {
-    mailboxes: HashMap<u64, Arc<Mailbox>>,
-    /// Who waits for the last to leave.
-    waiting: Option<Waker>,
-}
-
-/// A connection's place in the registry: gone when dropped.
-struct Entry {
-    id: SessionId,
-    mailbox: Arc<Mailbox>,
-    house: Arc<House>,
-}
-
-impl Registry {
-    fn new(node: NodeId) -> Self {
-        Self { node, next: AtomicU64::new(1), living: Mutex::default() }
-    }
-
-    /// Tells every connection to end; how many those are.
-    fn drain(&self) -> usize {
-        // Not under the lock, which whoever is woken needs to leave.
-        let mailboxes: Vec<_> = self.lock().mailboxes.values().cloned().collect();
-        mailboxes.iter().for_each(|mailbox| mailbox.drain());
-        mailboxes.len()
-    }
-
-    fn len(&self) -> usize {
-        self.lock().mailboxes.len()
-    }
-
-    /// Ready when nobody is left.
-    async fn emptied(&self) {
-        poll_fn(|cx| {
-            let mut living = self.lock();
-            if living.mailboxes.is_empty() {
-                return Poll::Ready(());
-            }
-            living.waiting = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Living> {
-        // No operation on the map panics half way, so a poisoned one is still whole.
-        self.living.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Entry {
-    fn new(house: &Arc<House>) -> Self {
-        let number = house.registry.next.fetch_add(1, Ordering::Relaxed);
-        let mailbox = Arc::<Mailbox>::default();
-        house.registry.lock().mailboxes.insert(number, Arc::clone(&mailbox));
-        Self { id: house.registry.node.session(number), mailbox, house: Arc::clone(house) }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        let mut living = self.house.registry.lock();
-        living.mailboxes.remove(&self.id.number());
-        let waker = if living.mailboxes.is_empty() { living.waiting.take() } else { None };
-        drop(living);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 }

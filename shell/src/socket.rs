@@ -15,6 +15,7 @@ use smol::io::{AsyncRead as _, AsyncWrite as _};
 use smol::net::TcpStream;
 
 use crate::clock::Clock;
+use crate::connection::{Incoming, Wire};
 use crate::fair::Fair;
 
 /// The server's end of a WebSocket. It never waits: what is sent is buffered, and polling moves it on.
@@ -44,16 +45,6 @@ enum Phase {
     Closed,
 }
 
-/// What comes from the peer.
-#[derive(Debug)]
-pub(crate) enum Incoming {
-    Text(Utf8Bytes),
-    Alive,
-    Violation(Violation),
-    /// The peer's close frame, or the end of the stream.
-    Gone,
-}
-
 impl Socket {
     /// How long after a close the peer has to answer it.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,25 +68,63 @@ impl Socket {
         Self { stream, clock, phase: Phase::Open, unflushed: false }
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
+    fn feed(&mut self, message: Message) {
+        match Pin::new(&mut self.stream).start_send(message) {
+            Ok(()) => self.unflushed = true,
+            // The stream is broken: nothing reaches the peer any more.
+            Err(_) => self.phase = Phase::Broken,
+        }
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Incoming<Utf8Bytes>> {
+        Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
+            Some(Ok(Message::Text(text))) => Incoming::Text(text),
+            Some(Ok(Message::Binary(_))) => Incoming::Violation(Violation::BinaryMessage),
+            Some(Ok(Message::Ping(_))) => {
+                // The pong that tungstenite has queued leaves with the next flush.
+                self.unflushed = true;
+                Incoming::Alive
+            }
+            Some(Ok(Message::Pong(_))) => Incoming::Alive,
+            Some(Ok(Message::Close(_))) => {
+                // So does its answer to the close frame.
+                self.unflushed = true;
+                self.phase = Phase::Closing { until: self.clock.now() + Self::CLOSE_TIMEOUT };
+                Incoming::Gone
+            }
+            Some(Err(Error::Utf8(_))) => Incoming::Violation(Violation::InvalidUtf8),
+            Some(Err(Error::Capacity(_))) => Incoming::Violation(Violation::MessageTooBig),
+            Some(Err(Error::Protocol(error))) if !is_end(&error) => Incoming::Violation(Violation::Protocol),
+            Some(Err(_)) | None => return self.gone(),
+            Some(Ok(Message::Frame(_))) => unreachable!("raw frames are only ever sent, says tungstenite"),
+        })
+    }
+
+    fn gone(&mut self) -> Poll<Incoming<Utf8Bytes>> {
+        self.phase = Phase::Closed;
+        Poll::Ready(Incoming::Gone)
+    }
+}
+
+impl Wire for Socket {
+    type Text = Utf8Bytes;
+
+    fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
     }
 
-    /// When [`Socket::cut`] is due.
-    pub(crate) fn deadline(&self) -> Option<Time> {
+    fn deadline(&self) -> Option<Time> {
         match self.phase {
             Phase::Closing { until } | Phase::Draining { until, .. } => Some(until),
             Phase::Open | Phase::Broken | Phase::Closed => None,
         }
     }
 
-    /// Gives up on the peer.
-    pub(crate) fn cut(&mut self) {
+    fn cut(&mut self) {
         self.phase = Phase::Closed;
     }
 
-    /// Buffers a frame, if the socket is open.
-    pub(crate) fn send(&mut self, frame: Frame) {
+    fn send(&mut self, frame: Frame) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -106,8 +135,8 @@ impl Socket {
         self.feed(message);
     }
 
-    /// Sends what is buffered and a close frame, as one segment where it fits.
-    pub(crate) fn close(&mut self, reason: CloseReason) {
+    /// What is buffered and the close frame leave as one segment where they fit.
+    fn close(&mut self, reason: CloseReason) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -131,18 +160,7 @@ impl Socket {
         }
     }
 
-    fn feed(&mut self, message: Message) {
-        match Pin::new(&mut self.stream).start_send(message) {
-            Ok(()) => self.unflushed = true,
-            // The stream is broken: nothing reaches the peer any more.
-            Err(_) => self.phase = Phase::Broken,
-        }
-    }
-
-    /// Moves the socket on. Ready with what the peer has to say; after a close only with [`Incoming::Gone`].
-    ///
-    /// With `read` false an open socket only writes.
-    pub(crate) fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming> {
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<Utf8Bytes>> {
         if matches!(self.phase, Phase::Broken) {
             return self.gone();
         }
@@ -181,35 +199,6 @@ impl Socket {
                 self.gone()
             }
         }
-    }
-
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
-        Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-            Some(Ok(Message::Text(text))) => Incoming::Text(text),
-            Some(Ok(Message::Binary(_))) => Incoming::Violation(Violation::BinaryMessage),
-            Some(Ok(Message::Ping(_))) => {
-                // The pong that tungstenite has queued leaves with the next flush.
-                self.unflushed = true;
-                Incoming::Alive
-            }
-            Some(Ok(Message::Pong(_))) => Incoming::Alive,
-            Some(Ok(Message::Close(_))) => {
-                // So does its answer to the close frame.
-                self.unflushed = true;
-                self.phase = Phase::Closing { until: self.clock.now() + Self::CLOSE_TIMEOUT };
-                Incoming::Gone
-            }
-            Some(Err(Error::Utf8(_))) => Incoming::Violation(Violation::InvalidUtf8),
-            Some(Err(Error::Capacity(_))) => Incoming::Violation(Violation::MessageTooBig),
-            Some(Err(Error::Protocol(error))) if !is_end(&error) => Incoming::Violation(Violation::Protocol),
-            Some(Err(_)) | None => return self.gone(),
-            Some(Ok(Message::Frame(_))) => unreachable!("raw frames are only ever sent, says tungstenite"),
-        })
-    }
-
-    fn gone(&mut self) -> Poll<Incoming> {
-        self.phase = Phase::Closed;
-        Poll::Ready(Incoming::Gone)
     }
 }
 

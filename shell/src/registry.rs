@@ -1,0 +1,116 @@
+//! The connections that live.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use session_core::{NodeId, SessionId};
+
+use crate::mailbox::Mailbox;
+
+/// Names connections, knows those that live, and tells them all to end.
+#[derive(Debug)]
+pub struct Registry {
+    node: NodeId,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    last: u64,
+    mailboxes: BTreeMap<u64, Arc<Mailbox>>,
+    /// Who waits for the last to leave.
+    waiting: Option<Waker>,
+}
+
+/// A connection's place in the registry: gone when dropped.
+#[derive(Debug)]
+pub struct Entry {
+    id: SessionId,
+    mailbox: Arc<Mailbox>,
+    registry: Arc<Registry>,
+}
+
+impl Registry {
+    /// Nobody yet, on this node.
+    #[must_use]
+    pub fn new(node: NodeId) -> Arc<Self> {
+        Arc::new(Self { node, inner: Mutex::default() })
+    }
+
+    /// Takes a connection in, under a number that was never used before.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Entry {
+        let mailbox = Arc::<Mailbox>::default();
+        let mut inner = self.lock();
+        inner.last += 1;
+        let number = inner.last;
+        inner.mailboxes.insert(number, Arc::clone(&mailbox));
+        Entry { id: self.node.session(number), mailbox, registry: Arc::clone(self) }
+    }
+
+    /// Tells every connection to end; how many those are.
+    pub fn drain(&self) -> usize {
+        // Not under the lock, which whoever is woken needs to leave.
+        let mailboxes: Vec<_> = self.lock().mailboxes.values().cloned().collect();
+        mailboxes.iter().for_each(|mailbox| mailbox.drain());
+        mailboxes.len()
+    }
+
+    /// How many connections live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().mailboxes.len()
+    }
+
+    /// Whether none does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits until none does.
+    pub async fn emptied(&self) {
+        poll_fn(|cx| {
+            let mut inner = self.lock();
+            if inner.mailboxes.is_empty() {
+                return Poll::Ready(());
+            }
+            inner.waiting = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No operation on the map panics half way, so a poisoned one is still whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// The connection's session.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Where the process tells the connection what it must know.
+    #[must_use]
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut inner = self.registry.lock();
+        inner.mailboxes.remove(&self.id.number());
+        let waker = if inner.mailboxes.is_empty() { inner.waiting.take() } else { None };
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
