@@ -1,0 +1,633 @@
+//! A deterministic simulation of several servers over one store, in the manner of FoundationDB's and TigerBeetle's.
+//!
+//! It runs what the real server runs: [`Connection`], [`Custody`] with its retries, [`Registry`], the session machine and
+//! the ledger's rule. Only the sockets, the store and the clocks are simulated. There are no threads, nothing sleeps, and
+//! one seed decides everything, so the same seed gives the same trace, byte for byte.
+//!
+//! - [`history`]: what happens, from a seed or from a fuzzer, and how a failing history is made small.
+//! - [`SharedStore`]: keeps its contract and is otherwise hostile.
+//! - [`Line`]: a socket that is two queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use session_core::{
+    CloseReason, Credential, Debts, Limits, NodeId, Reply, Request, SessionId, Time, UserId, Violation,
+};
+use shell::clock::{Clock, Dial};
+use shell::connection::Connection;
+use shell::custody::Custody;
+use shell::log::Refusals;
+use shell::registry::Registry;
+
+use self::line::{Heard, Line, Sent};
+use self::store::SharedStore;
+
+pub mod history;
+mod line;
+mod store;
+
+pub use history::{History, Op};
+pub use store::Fate;
+
+/// The world of one history.
+pub struct Simulation {
+    store: Arc<SharedStore>,
+    now: Time,
+    servers: Vec<Server>,
+    clients: BTreeMap<u32, Client>,
+    arrivals: u32,
+    nodes: u64,
+    /// The faults are over: the store does at once what it is asked.
+    healed: bool,
+    trace: Trace,
+}
+
+/// A machine that runs a server, most of the time.
+struct Server {
+    node: NodeId,
+    status: Status,
+    dial: Arc<Dial>,
+    /// How fast its clock runs, in thousandths.
+    rate: u32,
+    custody: Arc<Custody>,
+    registry: Arc<Registry>,
+    tasks: BTreeMap<u64, Task>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Up,
+    /// It takes no more connections.
+    Draining,
+    /// It does nothing, and everybody takes it for alive.
+    Paused,
+    Dead,
+}
+
+/// Something that runs on a server: a connection, or (as number 0) the retries.
+struct Task {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    woken: Arc<Woken>,
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One connection, seen from its client.
+struct Client {
+    node: NodeId,
+    session: SessionId,
+    line: Line,
+    /// It was told that it has a slot, and since then neither that this is over nor has it left.
+    granted: bool,
+    /// It answers pings.
+    answers_pings: bool,
+    greeted: bool,
+    closed: Option<CloseReason>,
+}
+
+/// What happened, a line each, and how often what.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// The lines, if they are kept.
+    pub lines: Option<String>,
+    /// How often each kind of operation came, and how often each reply and close was heard.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// The longest that a slot took to come back in the end, by what it was waiting for.
+    pub reclaimed: BTreeMap<&'static str, Duration>,
+}
+
+/// How the time of a slot to come back is bounded, for somebody who leaves a store that is well.
+const LIMITS: Limits = Limits {
+    auth_timeout: Duration::from_secs(10),
+    ping_interval: Duration::from_secs(30),
+    pong_timeout: Duration::from_secs(10),
+    max_bad_messages: 16,
+};
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+const USERS: u8 = 24;
+const SERVERS: usize = 3;
+const MAX_CLIENTS: usize = 300;
+
+impl Simulation {
+    /// Runs a history with every check, and then that everything comes back. `traced` keeps the trace's lines.
+    ///
+    /// # Panics
+    /// When something does not hold. The text says what.
+    #[must_use]
+    pub fn run(history: &History, traced: bool) -> Trace {
+        let mut simulation = Self::new(history, traced);
+        for op in &history.ops {
+            simulation.step(op);
+            simulation.check();
+        }
+        simulation.end();
+        simulation.trace
+    }
+
+    fn new(history: &History, traced: bool) -> Self {
+        let trace = Trace { lines: traced.then(String::new), ..Trace::default() };
+        let mut simulation = Self {
+            store: Arc::new(SharedStore::new(history.limit)),
+            now: Time::from_epoch(Duration::from_secs(1_000_000)),
+            servers: Vec::new(),
+            clients: BTreeMap::new(),
+            arrivals: 0,
+            nodes: 0,
+            healed: false,
+            trace,
+        };
+        for _ in 0..SERVERS {
+            let server = simulation.boot();
+            simulation.servers.push(server);
+        }
+        simulation
+    }
+
+    fn step(&mut self, op: &Op) {
+        self.tell(|| format!("{op:?}"));
+        self.count(op.kind());
+        match op {
+            Op::Connect { server, user } => self.connect(*server, &[Request::Authenticate(credential(*user))]),
+            Op::Visit { server, user } => {
+                // All in one segment: nobody waits for an answer.
+                let whole = [Request::Authenticate(credential(*user)), Request::CheckConnections, Request::Bye];
+                self.connect(*server, &whole);
+            }
+            Op::Storm { server, user, clients } => {
+                for client in 0..*clients % 32 {
+                    self.connect(*server, &[Request::Authenticate(credential(user.wrapping_add(client % 4)))]);
+                }
+            }
+            Op::Idle { server } => self.connect(*server, &[]),
+            Op::Authenticate { who, user } => self.say(*who, &Request::Authenticate(credential(*user)).encode()),
+            Op::Check { who } => self.say(*who, &Request::CheckConnections.encode()),
+            Op::Bye { who } => self.say(*who, &Request::Bye.encode()),
+            Op::Raw { who, text } => self.say(*who, text),
+            Op::Violate { who, how } => {
+                let violations =
+                    [Violation::Protocol, Violation::InvalidUtf8, Violation::MessageTooBig, Violation::BinaryMessage];
+                self.with(*who, |client| {
+                    client.line.send(Sent::Violation(violations[usize::from(*how) % violations.len()]));
+                });
+            }
+            Op::Pong { who } => self.with(*who, |client| client.line.send(Sent::Alive)),
+            Op::Leave { who } => self.with(*who, Client::leave),
+            Op::FallSilent { who } => self.with(*who, |client| client.answers_pings = false),
+            Op::StopReading { who } => self.with(*who, |client| client.line.set_attentive(false)),
+            Op::Store { which, fate } => self.store_step(*which, *fate),
+            Op::StoreFull { full } => self.store.set_full(*full),
+            Op::LateAnswers => self.store.answer_all_late(),
+            Op::Pass { millis } => self.pass(Duration::from_millis(u64::from(*millis))),
+            Op::Kill { server } => self.kill(usize::from(*server) % SERVERS),
+            Op::Start { server } => self.start(usize::from(*server) % SERVERS),
+            Op::Pause { server } => self.pause(usize::from(*server) % SERVERS),
+            Op::Resume { server } => self.resume(usize::from(*server) % SERVERS),
+            Op::Drain { server } => self.drain(usize::from(*server) % SERVERS),
+            Op::ClockRate { server, per_mille } => {
+                self.servers[usize::from(*server) % SERVERS].rate = 200 + u32::from(*per_mille) % 2000;
+            }
+            Op::ClockJump { server, millis } => {
+                let server = &self.servers[usize::from(*server) % SERVERS];
+                server.dial.turn_to(server.time() + Duration::from_millis(u64::from(*millis)));
+                server.wake_all();
+            }
+        }
+        self.run_tasks();
+    }
+
+    /// What must hold after every step.
+    fn check(&self) {
+        self.store.check();
+        let slots: BTreeSet<_> = self.store.live_slots().into_iter().map(|(_, session)| session).collect();
+        for client in self.clients.values().filter(|client| client.granted) {
+            assert!(
+                slots.contains(&client.session),
+                "session {} was told that it has a slot, and has none",
+                client.session
+            );
+        }
+        for server in self.servers.iter().filter(|server| server.status != Status::Dead) {
+            let slots = slots.iter().filter(|session| session.node() == server.node).count();
+            let (held, owed) = (server.custody.held(), server.custody.owed());
+            assert!(slots <= held, "node {} has {slots} slots and answers for {held}", server.node);
+            assert!(owed <= held, "node {} owes {owed} and answers for {held}", server.node);
+        }
+    }
+
+    /// Ends all faults, lets everybody leave, and checks that everything comes back in time.
+    fn end(&mut self) {
+        self.tell(|| "the faults end".into());
+        self.healed = true;
+        self.store.set_full(false);
+        for client in self.clients.values() {
+            client.line.set_attentive(true);
+        }
+        for server in 0..SERVERS {
+            self.servers[server].rate = 1000;
+            match self.servers[server].status {
+                Status::Paused => self.resume(server),
+                Status::Dead => self.start(server),
+                Status::Up | Status::Draining => {}
+            }
+        }
+        self.store.answer_all_late();
+        self.run_tasks();
+        self.recover();
+
+        // What was owed is paid within the longest pause between two tries.
+        let healed = self.now;
+        self.pass_until(Debts::LONGEST_BACKOFF, |simulation| {
+            simulation.servers.iter().all(|server| server.custody.owed() == 0)
+        });
+        for server in &self.servers {
+            assert_eq!(server.custody.owed(), 0, "a debt of node {} was not paid in time", server.node);
+        }
+        self.reclaimed("a debt", healed);
+
+        // Whoever says BYE, or is gone, gives the slot back at once; whoever is silent when that is found out.
+        let left = self.now;
+        let mut silent = 0;
+        for (number, client) in &mut self.clients {
+            match number % 3 {
+                0 => client.line.send(Sent::Text(Request::Bye.encode())),
+                1 => client.leave(),
+                _ => {
+                    client.answers_pings = false;
+                    silent += u32::from(client.granted);
+                }
+            }
+        }
+        self.run_tasks();
+        self.recover();
+        assert_eq!(
+            self.store.live_slots().len(),
+            silent as usize,
+            "who has left holds a slot, or who has not does not"
+        );
+        self.reclaimed("BYE, or a lost socket", left);
+        self.pass_until(LIMITS.ping_interval + LIMITS.pong_timeout, |simulation| {
+            simulation.store.live_slots().is_empty()
+        });
+        assert!(self.store.live_slots().is_empty(), "these slots were never given back: {:?}", self.store.live_slots());
+        self.reclaimed("silence", left);
+        // The last sockets have their time to answer the close.
+        self.pass_until(LIMITS.auth_timeout, |simulation| {
+            simulation.servers.iter().all(|server| server.registry.is_empty())
+        });
+
+        for server in 0..SERVERS {
+            assert_eq!(self.servers[server].registry.len(), 0, "a connection never ended");
+            assert_eq!(self.servers[server].custody.held(), 0, "a reservation was never given back");
+            if self.servers[server].status == Status::Draining {
+                self.kill(server);
+                self.start(server);
+            }
+        }
+        self.clients.clear();
+        for user in 0..USERS {
+            self.connect(user, &[Request::Authenticate(credential(user))]);
+            self.run_tasks();
+            self.recover();
+            let client = self.clients.last_key_value().map(|(_, client)| client.granted);
+            assert_eq!(client, Some(true), "a newcomer was not admitted at the first try");
+        }
+        self.check();
+    }
+
+    /// The store does all it was asked, and is well.
+    fn recover(&mut self) {
+        while !self.store.is_idle() {
+            let _outcome = self.store.step(0, Fate::Apply);
+            self.run_tasks();
+        }
+        self.check();
+    }
+
+    fn boot(&mut self) -> Server {
+        self.nodes += 1;
+        let node = NodeId::new(self.nodes);
+        self.store.start(node);
+        let dial = Arc::<Dial>::default();
+        // No two clocks show the same.
+        dial.turn_to(self.now + Duration::from_secs(self.nodes * 1000));
+        let custody = Custody::new(self.store.clone(), Clock::by_dial(dial.clone()), STORE_TIMEOUT, MAX_CLIENTS / 2);
+        let retries = Task::new(Arc::clone(&custody).retry());
+        let tasks = BTreeMap::from([(0, retries)]);
+        Server { node, status: Status::Up, dial, rate: 1000, custody, registry: Registry::new(node), tasks }
+    }
+
+    fn connect(&mut self, server: u8, requests: &[Request]) {
+        let index = usize::from(server) % SERVERS;
+        let server = &mut self.servers[index];
+        if server.status != Status::Up || self.clients.len() >= MAX_CLIENTS {
+            return;
+        }
+        let clock = server.custody.clock().clone();
+        let line = Line::new(clock.clone());
+        for request in requests {
+            line.send(Sent::Text(request.encode()));
+        }
+        let entry = server.registry.enter();
+        let session = entry.id();
+        let custody = Arc::clone(&server.custody);
+        let connection =
+            Connection::new(&entry, line.clone(), &LIMITS, clock.now(), custody, Arc::new(Refusals::default()));
+        let task = async move {
+            connection.run().await;
+            drop(entry);
+        };
+        server.tasks.insert(session.number(), Task::new(task));
+        let client = Client {
+            node: server.node,
+            session,
+            line,
+            granted: false,
+            answers_pings: true,
+            greeted: false,
+            closed: None,
+        };
+        self.arrivals += 1;
+        self.clients.insert(self.arrivals, client);
+    }
+
+    fn say(&mut self, who: u8, text: &str) {
+        self.with(who, |client| client.line.send(Sent::Text(text.to_owned())));
+    }
+
+    /// Does something with one of the clients that are still there.
+    fn with(&mut self, who: u8, act: impl FnOnce(&mut Client)) {
+        let there = self.clients.values().filter(|client| client.line.is_open()).count();
+        let mut there =
+            self.clients.values_mut().filter(|client| client.line.is_open()).skip(usize::from(who) % there.max(1));
+        if let Some(client) = there.next() {
+            act(client);
+        }
+    }
+
+    fn store_step(&mut self, which: u8, fate: Fate) {
+        if let Some((command, outcome)) = self.store.step(which, fate) {
+            self.tell(|| format!("    {command:?} => {outcome:?}"));
+            self.count(history::name_of(fate));
+        }
+    }
+
+    fn kill(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if server.status == Status::Dead {
+            return;
+        }
+        server.status = Status::Dead;
+        self.store.kill(server.node);
+        server.tasks.clear();
+        let node = server.node;
+        for client in self.clients.values_mut().filter(|client| client.node == node) {
+            client.granted = false;
+            client.line.lose();
+        }
+        // The slots are void from this moment, and every check from here on sees to it.
+        self.clients.retain(|_, client| client.node != node);
+    }
+
+    fn start(&mut self, index: usize) {
+        let server = &self.servers[index];
+        match server.status {
+            Status::Dead => {}
+            // A server that was stopped gracefully has ended when its last connection has.
+            Status::Draining if server.registry.is_empty() => self.kill(index),
+            Status::Draining | Status::Up | Status::Paused => return,
+        }
+        self.servers[index] = self.boot();
+    }
+
+    fn pause(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if server.status == Status::Up {
+            server.status = Status::Paused;
+            self.store.pause(server.node);
+        }
+    }
+
+    fn resume(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if server.status == Status::Paused {
+            server.status = Status::Up;
+            server.wake_all();
+            let node = server.node;
+            self.store.resume(node);
+            self.run_tasks();
+        }
+    }
+
+    fn drain(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if server.status == Status::Up {
+            server.status = Status::Draining;
+            server.registry.drain();
+            let node = server.node;
+            // From here on an acquire under way is never told as granted.
+            for client in self.clients.values_mut().filter(|client| client.node == node) {
+                client.granted = false;
+            }
+        }
+    }
+
+    /// Lets time pass, from alarm to alarm.
+    fn pass(&mut self, duration: Duration) {
+        self.pass_until(duration, |_| false);
+    }
+
+    /// Lets time pass until its end, or until something is so.
+    fn pass_until(&mut self, duration: Duration, is_so: impl Fn(&Self) -> bool) {
+        let end = self.now + duration;
+        for _ in 0..100_000 {
+            if is_so(self) {
+                return;
+            }
+            let alarms = self.servers.iter().filter_map(Server::next_alarm).min();
+            let step = alarms.filter(|&step| self.now + step <= end).unwrap_or_else(|| end.since(self.now));
+            self.now = self.now + step;
+            for server in &self.servers {
+                server.advance(step);
+            }
+            self.run_tasks();
+            if self.healed {
+                self.recover();
+            }
+            if self.now == end && !self.servers.iter().any(Server::is_due) {
+                return;
+            }
+        }
+        panic!("time stands still at {}: an alarm that has gone off is set again at once", self.now);
+    }
+
+    /// Runs every task that was woken until none is, and has the clients listen.
+    fn run_tasks(&mut self) {
+        for _ in 0..10_000 {
+            let mut is_quiet = true;
+            for server in self.servers.iter_mut().filter(|server| server.is_running()) {
+                server.tasks.retain(|_, task| {
+                    if !task.woken.0.swap(false, Ordering::Relaxed) {
+                        return true;
+                    }
+                    is_quiet = false;
+                    task.poll()
+                });
+            }
+            is_quiet &= !self.listen();
+            if is_quiet {
+                self.clients.retain(|_, client| client.closed.is_none() && client.line.is_open());
+                return;
+            }
+        }
+        panic!("the tasks never come to rest");
+    }
+
+    /// Has every client hear what the server says. Whether anybody said anything in turn.
+    fn listen(&mut self) -> bool {
+        let Self { clients, trace, .. } = self;
+        let mut spoke = false;
+        for client in clients.values_mut() {
+            for heard in client.line.hear() {
+                if let Some(lines) = &mut trace.lines {
+                    let _infallible = writeln!(lines, "    {} hears {heard:?}", client.session);
+                }
+                spoke |= client.hear(&heard, trace);
+            }
+        }
+        spoke
+    }
+
+    fn reclaimed(&mut self, cause: &'static str, since: Time) {
+        let took = self.now.since(since);
+        self.trace.reclaimed.insert(cause, took);
+    }
+
+    fn tell(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(lines) = &mut self.trace.lines {
+            let _infallible = writeln!(lines, "{now} {}", line());
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.trace.counts.entry(what).or_insert(0) += 1;
+    }
+}
+
+impl Server {
+    fn is_running(&self) -> bool {
+        matches!(self.status, Status::Up | Status::Draining)
+    }
+
+    fn time(&self) -> Time {
+        self.custody.clock().now()
+    }
+
+    fn is_due(&self) -> bool {
+        self.is_running() && self.dial.next_alarm().is_some_and(|alarm| alarm <= self.time())
+    }
+
+    /// How long, by the world's time, until something on this server is due.
+    fn next_alarm(&self) -> Option<Duration> {
+        let alarm = self.dial.next_alarm().filter(|_| self.is_running())?;
+        let nanos = alarm.since(self.time()).as_nanos() * 1000;
+        let nanos = nanos.div_ceil(u128::from(self.rate));
+        Some(Duration::from_nanos(u64::try_from(nanos).expect("alarms are set to within centuries")))
+    }
+
+    /// Its clock goes on, whether it runs or not.
+    fn advance(&self, step: Duration) {
+        let nanos = step.as_nanos() * u128::from(self.rate) / 1000;
+        let step = Duration::from_nanos(u64::try_from(nanos).expect("a step is within centuries"));
+        self.dial.turn_to(self.time() + step);
+        if self.is_due() {
+            self.wake_all();
+        }
+    }
+
+    fn wake_all(&self) {
+        for task in self.tasks.values() {
+            task.woken.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Task {
+    fn new(future: impl Future<Output = ()> + 'static) -> Self {
+        Self { future: Box::pin(future), woken: Arc::new(Woken(AtomicBool::new(true))) }
+    }
+
+    /// Whether it goes on.
+    fn poll(&mut self) -> bool {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+    }
+}
+
+impl Client {
+    fn leave(&mut self) {
+        self.granted = false;
+        self.line.lose();
+    }
+
+    /// Whether it says something in turn.
+    fn hear(&mut self, heard: &Heard, trace: &mut Trace) -> bool {
+        assert!(self.closed.is_none(), "session {} is told {heard:?} after its close", self.session);
+        let name = match heard {
+            Heard::Ping if self.answers_pings && self.line.is_attentive() => {
+                self.line.send(Sent::Alive);
+                return true;
+            }
+            Heard::Ping => "ping unanswered",
+            Heard::Close(reason) => {
+                self.granted = false;
+                self.closed = Some(*reason);
+                history::name_of_close(*reason)
+            }
+            Heard::Reply(reply) => {
+                let read = Reply::parse(&reply.encode()).expect("a client can read what the server says");
+                assert_eq!(&read, reply, "a client reads something else than was said");
+                assert_eq!(matches!(reply, Reply::Hello), !self.greeted, "HELLO comes first, and once");
+                self.greeted = true;
+                match reply {
+                    Reply::Hello => "HELLO",
+                    Reply::AuthenticateSuccess(user) => {
+                        assert!(!self.granted, "granted twice");
+                        assert!(user.connections > 0, "a grant of nothing");
+                        self.granted = self.line.is_open();
+                        "granted"
+                    }
+                    Reply::AuthenticateFailure(_) => "refused",
+                    Reply::ByeSuccess => {
+                        self.granted = false;
+                        "BYE_SUCCESS"
+                    }
+                    Reply::CheckConnectionsSuccess(_) => "counted",
+                    Reply::Error(_) => "ERROR",
+                }
+            }
+        };
+        *trace.counts.entry(name).or_insert(0) += 1;
+        false
+    }
+}
+
+fn credential(user: u8) -> Credential {
+    Credential::new(user_id(user).as_str())
+}
+
+fn user_id(user: u8) -> UserId {
+    UserId::parse(&format!("user {}", user % USERS)).expect("a good id")
+}

@@ -1,0 +1,246 @@
+//! What happens in a simulation: from a seed, from a fuzzer, and made small when it fails.
+
+use std::panic::{self, AssertUnwindSafe};
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use session_core::{CloseReason, Limit};
+
+use super::Simulation;
+use super::store::Fate;
+
+/// A limit, and what happens under it.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// How many slots a user may hold: 1 to 4.
+    pub limit: Limit,
+    /// What happens, at most [`History::MAX_OPS`] operations.
+    pub ops: Vec<Op>,
+}
+
+/// Something that happens. Numbers are taken modulo what there is to choose from, so that a history still makes sense
+/// when some of it is left out.
+#[derive(Debug, Clone, Arbitrary)]
+#[expect(missing_docs, reason = "each field says which of its kind")]
+pub enum Op {
+    /// A client connects and signs in.
+    Connect { server: u8, user: u8 },
+    /// A client connects, signs in, asks and says BYE, all in one segment.
+    Visit { server: u8, user: u8 },
+    /// Many clients of a few users come at once.
+    Storm { server: u8, user: u8, clients: u8 },
+    /// A client connects and says nothing.
+    Idle { server: u8 },
+    /// A client says AUTHENTICATE, perhaps again.
+    Authenticate { who: u8, user: u8 },
+    /// A client says CHECK_CONNECTIONS.
+    Check { who: u8 },
+    /// A client says BYE.
+    Bye { who: u8 },
+    /// A client says anything.
+    Raw { who: u8, text: String },
+    /// A client breaks the WebSocket protocol.
+    Violate { who: u8, how: u8 },
+    /// A client gives a sign of life.
+    Pong { who: u8 },
+    /// A client vanishes.
+    Leave { who: u8 },
+    /// A client answers no ping any more.
+    FallSilent { who: u8 },
+    /// A client reads nothing any more.
+    StopReading { who: u8 },
+    /// The store gets on with a command.
+    Store { which: u8, fate: Fate },
+    /// The store has no room, or has again.
+    StoreFull { full: bool },
+    /// What the store has kept to itself comes.
+    LateAnswers,
+    /// Time passes.
+    Pass { millis: u16 },
+    /// A server is killed.
+    Kill { server: u8 },
+    /// A server that is dead, or has stopped, is started.
+    Start { server: u8 },
+    /// A server is halted; its clock goes on.
+    Pause { server: u8 },
+    /// It goes on.
+    Resume { server: u8 },
+    /// A server is asked to stop.
+    Drain { server: u8 },
+    /// A server's clock runs at another rate: 0.2 to 2.2 times the world's.
+    ClockRate { server: u8, per_mille: u16 },
+    /// A server's clock jumps forward.
+    ClockJump { server: u8, millis: u16 },
+}
+
+impl History {
+    /// The most operations of a history.
+    pub const MAX_OPS: usize = 400;
+
+    /// The history of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let limit = Limit::new(1 + random.below(4)).expect("four is below the ceiling");
+        let ops = 40 + random.below(260);
+        // Each seed has its own mood: how well the store is, and how often a server fails.
+        let mood = Mood { store: random.below(100), servers: random.below(100) };
+        Self { limit, ops: (0..ops).map(|_| random.op(&mood)).collect() }
+    }
+
+    /// Runs the history. What does not hold, in words.
+    ///
+    /// # Errors
+    /// The text of the check that failed.
+    pub fn run(&self, traced: bool) -> std::result::Result<super::Trace, String> {
+        panic::catch_unwind(AssertUnwindSafe(|| Simulation::run(self, traced))).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+        })
+    }
+
+    /// A history that fails too and has as few operations as leaving some out achieves.
+    #[must_use]
+    pub fn minimised(mut self) -> Self {
+        let mut chunk = self.ops.len().div_ceil(2);
+        while chunk > 0 {
+            let mut at = 0;
+            let mut is_shorter = false;
+            while at < self.ops.len() {
+                let mut ops = self.ops.clone();
+                ops.drain(at..(at + chunk).min(ops.len()));
+                let shorter = Self { limit: self.limit, ops };
+                if shorter.run(false).is_err() {
+                    self = shorter;
+                    is_shorter = true;
+                } else {
+                    at += chunk;
+                }
+            }
+            if !is_shorter || chunk > 1 {
+                chunk /= 2;
+            }
+        }
+        self
+    }
+}
+
+impl<'a> Arbitrary<'a> for History {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
+        let limit = Limit::new(bytes.int_in_range(1..=4)?).expect("four is below the ceiling");
+        Ok(Self { limit, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
+    }
+}
+
+impl Op {
+    /// What kind of operation this is, for counting.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } | Self::Visit { .. } | Self::Idle { .. } => "connect",
+            Self::Storm { .. } => "storm",
+            Self::Authenticate { .. } | Self::Check { .. } | Self::Bye { .. } => "message",
+            Self::Raw { .. } => "raw message",
+            Self::Violate { .. } => "violation",
+            Self::Pong { .. } => "pong",
+            Self::Leave { .. } => "lost socket",
+            Self::FallSilent { .. } => "fall silent",
+            Self::StopReading { .. } => "stop reading",
+            Self::Store { .. } => "store step",
+            Self::StoreFull { .. } => "store full or not",
+            Self::LateAnswers => "late answers",
+            Self::Pass { .. } => "time",
+            Self::Kill { .. } => "kill",
+            Self::Start { .. } => "start",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
+            Self::Drain { .. } => "drain",
+            Self::ClockRate { .. } => "clock rate",
+            Self::ClockJump { .. } => "clock jump",
+        }
+    }
+}
+
+pub(super) fn name_of(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Apply => "applied",
+        Fate::ApplySilently => "applied, answered late",
+        Fate::ApplyUnknown => "applied, answered unknown",
+        Fate::Reject => "rejected",
+        Fate::Drop => "dropped, answered unknown",
+        Fate::DropSilently => "dropped, answered late",
+        Fate::Postpone => "answered unknown, applied late",
+    }
+}
+
+pub(super) fn name_of_close(reason: CloseReason) -> &'static str {
+    reason.words()
+}
+
+struct Mood {
+    store: u32,
+    servers: u32,
+}
+
+/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below a bound, near enough evenly.
+    fn below(&mut self, bound: u32) -> u32 {
+        u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32)
+            .expect("the product's upper half is below the bound")
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).expect("it is below 256")
+    }
+
+    fn short(&mut self) -> u16 {
+        u16::try_from(self.below(65536)).expect("it is below 65536")
+    }
+
+    fn op(&mut self, mood: &Mood) -> Op {
+        let (server, user, who) = (self.byte(), self.byte(), self.byte());
+        match self.below(1000) {
+            0..160 => Op::Connect { server, user },
+            160..200 => Op::Visit { server, user },
+            200..225 => Op::Storm { server, user, clients: self.byte() },
+            225..240 => Op::Idle { server },
+            240..270 => Op::Authenticate { who, user },
+            270..310 => Op::Check { who },
+            310..380 => Op::Bye { who },
+            380..390 => Op::Raw { who, text: "{\"type\":\"?\"}".into() },
+            390..400 => Op::Violate { who, how: self.byte() },
+            400..410 => Op::Pong { who },
+            410..470 => Op::Leave { who },
+            470..480 => Op::FallSilent { who },
+            480..490 => Op::StopReading { who },
+            490..800 => Op::Store { which: self.byte(), fate: self.fate(mood) },
+            800..805 => Op::StoreFull { full: self.below(2) == 0 },
+            805..820 => Op::LateAnswers,
+            820..900 => Op::Pass { millis: self.short() / 64 },
+            900..930 => Op::Pass { millis: self.short() },
+            _ if self.below(100) >= mood.servers => Op::Store { which: who, fate: Fate::Apply },
+            930..940 => Op::Kill { server },
+            940..960 => Op::Start { server },
+            960..968 => Op::Pause { server },
+            968..978 => Op::Resume { server },
+            978..984 => Op::Drain { server },
+            984..992 => Op::ClockRate { server, per_mille: self.short() },
+            _ => Op::ClockJump { server, millis: self.short() },
+        }
+    }
+
+    fn fate(&mut self, mood: &Mood) -> Fate {
+        const FAULTS: [Fate; 6] =
+            [Fate::ApplySilently, Fate::ApplyUnknown, Fate::Reject, Fate::Drop, Fate::DropSilently, Fate::Postpone];
+        if self.below(100) >= mood.store { Fate::Apply } else { FAULTS[self.below(6) as usize] }
+    }
+}

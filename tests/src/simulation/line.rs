@@ -1,0 +1,178 @@
+//! A socket that is two queues.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use session_core::{CloseReason, Frame, Reply, Time, Violation};
+use shell::clock::Clock;
+use shell::connection::{Incoming, Wire};
+
+/// One connection between a client and a server. Both ends are here; the server sees it as a [`Wire`].
+#[derive(Clone)]
+pub(super) struct Line(Rc<RefCell<Inner>>);
+
+struct Inner {
+    clock: Clock,
+    /// What the client has sent and the server has not read.
+    inbox: VecDeque<Sent>,
+    /// What the server has sent since the client last listened.
+    outbox: Vec<Heard>,
+    /// The client reads and answers a close. Otherwise the server's writes get stuck.
+    attentive: bool,
+    /// The client is there.
+    connected: bool,
+    stuck: bool,
+    phase: Phase,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closing { until: Time },
+    Closed,
+}
+
+/// What a client does to a line.
+#[derive(Debug)]
+pub(super) enum Sent {
+    Text(String),
+    Alive,
+    Violation(Violation),
+}
+
+/// What a client hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Heard {
+    Reply(Reply),
+    Ping,
+    Close(CloseReason),
+}
+
+impl Line {
+    /// How long a server waits for the answer to its close.
+    const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+    pub(super) fn new(clock: Clock) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            clock,
+            inbox: VecDeque::new(),
+            outbox: Vec::new(),
+            attentive: true,
+            connected: true,
+            stuck: false,
+            phase: Phase::Open,
+            waker: None,
+        })))
+    }
+
+    /// Whether the server would still hear the client.
+    pub(super) fn is_open(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.connected && inner.phase == Phase::Open
+    }
+
+    pub(super) fn send(&self, sent: Sent) {
+        self.0.borrow_mut().inbox.push_back(sent);
+        self.wake();
+    }
+
+    /// The client is gone, and what it sent and nobody read with it.
+    pub(super) fn lose(&self) {
+        {
+            let mut inner = self.0.borrow_mut();
+            inner.connected = false;
+            inner.inbox.clear();
+        }
+        self.wake();
+    }
+
+    pub(super) fn set_attentive(&self, attentive: bool) {
+        self.0.borrow_mut().attentive = attentive;
+        self.wake();
+    }
+
+    pub(super) fn is_attentive(&self) -> bool {
+        self.0.borrow().attentive
+    }
+
+    /// What the server has sent, in order.
+    pub(super) fn hear(&self) -> Vec<Heard> {
+        std::mem::take(&mut self.0.borrow_mut().outbox)
+    }
+
+    fn wake(&self) {
+        let waker = self.0.borrow_mut().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Wire for Line {
+    type Text = String;
+
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<String>> {
+        let mut inner = self.0.borrow_mut();
+        inner.waker = Some(cx.waker().clone());
+        let over = match inner.phase {
+            Phase::Closed => return Poll::Pending,
+            Phase::Open => !inner.connected,
+            Phase::Closing { .. } => !inner.connected || inner.attentive,
+        };
+        if over {
+            inner.phase = Phase::Closed;
+            return Poll::Ready(Incoming::Gone);
+        }
+        if inner.stuck && !inner.attentive {
+            return Poll::Pending;
+        }
+        inner.stuck = false;
+        if inner.phase != Phase::Open || !read {
+            return Poll::Pending;
+        }
+        match inner.inbox.pop_front() {
+            Some(Sent::Text(text)) => Poll::Ready(Incoming::Text(text)),
+            Some(Sent::Alive) => Poll::Ready(Incoming::Alive),
+            Some(Sent::Violation(violation)) => Poll::Ready(Incoming::Violation(violation)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn send(&mut self, frame: Frame) {
+        let mut inner = self.0.borrow_mut();
+        assert_eq!(inner.phase, Phase::Open, "{frame:?} is sent after a close");
+        inner.stuck = true;
+        inner.outbox.push(match frame {
+            Frame::Reply(reply) => Heard::Reply(reply),
+            Frame::Ping => Heard::Ping,
+        });
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        let mut inner = self.0.borrow_mut();
+        if inner.phase == Phase::Open {
+            inner.outbox.push(Heard::Close(reason));
+            inner.stuck = true;
+            inner.phase = Phase::Closing { until: inner.clock.now() + Self::CLOSE_TIMEOUT };
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match self.0.borrow().phase {
+            Phase::Closing { until } => Some(until),
+            Phase::Open | Phase::Closed => None,
+        }
+    }
+
+    fn cut(&mut self) {
+        self.0.borrow_mut().phase = Phase::Closed;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.borrow().phase == Phase::Closed
+    }
+}

@@ -1,0 +1,159 @@
+//! Seeds of the simulation.
+//!
+//! ```text
+//! cargo test simulation                                        a few thousand seeds
+//! SIM_SEEDS=1000000 cargo test --release simulation -- --nocapture     as many as asked for
+//! SIM_SEED=17 cargo test simulation -- --nocapture             one, with its trace
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "progress, and what was found")]
+
+use std::collections::BTreeMap;
+use std::panic;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tests::simulation::History;
+
+const SEEDS: u64 = 2000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+/// What was seen over all seeds.
+#[derive(Default)]
+struct Seen {
+    counts: BTreeMap<&'static str, u64>,
+    reclaimed: BTreeMap<&'static str, Duration>,
+}
+
+#[test]
+fn simulation_of_many_seeds() {
+    if let Some(seed) = number("SIM_SEED") {
+        return replay(seed);
+    }
+    let (seeds, first) = (number("SIM_SEEDS").unwrap_or(SEEDS), number("SIM_FIRST").unwrap_or(0));
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let (seen, failure) = (Mutex::new(Seen::default()), Mutex::new(None));
+    let start = Instant::now();
+    quietly(|| {
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while !failed.load(Ordering::Relaxed) {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= first + seeds {
+                            return;
+                        }
+                        match History::of(seed).run(false) {
+                            Ok(trace) => {
+                                let mut seen = seen.lock().unwrap();
+                                for (what, count) in trace.counts {
+                                    *seen.counts.entry(what).or_default() += count;
+                                }
+                                for (what, took) in trace.reclaimed {
+                                    let longest = seen.reclaimed.entry(what).or_default();
+                                    *longest = took.max(*longest);
+                                }
+                            }
+                            Err(why) => {
+                                failed.store(true, Ordering::Relaxed);
+                                failure.lock().unwrap().get_or_insert((seed, why));
+                            }
+                        }
+                        let done = seed + 1 - first;
+                        if done.is_multiple_of(10_000) {
+                            println!("{done} of {seeds} seeds, {:.0} a second", rate(done, start));
+                        }
+                    }
+                });
+            }
+        });
+    });
+    if let Some((seed, why)) = failure.into_inner().unwrap() {
+        report(seed, &why);
+    }
+    let Seen { counts, reclaimed } = seen.into_inner().unwrap();
+    println!("{seeds} seeds in {:.1?}, {:.0} a second", start.elapsed(), rate(seeds, start));
+    println!("what happened: {counts:#?}");
+    println!("the longest that it took to come back, of virtual time: {reclaimed:#?}");
+    if seeds >= SEEDS {
+        for what in MUST_HAPPEN {
+            assert!(counts.contains_key(what), "in {seeds} seeds there was never: {what}");
+        }
+    }
+}
+
+/// A simulation that does not do these finds nothing.
+const MUST_HAPPEN: [&str; 27] = [
+    "kill",
+    "start",
+    "pause",
+    "resume",
+    "drain",
+    "clock rate",
+    "clock jump",
+    "storm",
+    "lost socket",
+    "violation",
+    "fall silent",
+    "stop reading",
+    "store full or not",
+    "late answers",
+    "applied, answered late",
+    "applied, answered unknown",
+    "rejected",
+    "dropped, answered unknown",
+    "dropped, answered late",
+    "answered unknown, applied late",
+    "granted",
+    "refused",
+    "BYE_SUCCESS",
+    "counted",
+    "Server is shutting down",
+    "Peer was silent for too long",
+    "Not authenticated in time",
+];
+
+#[test]
+fn simulation_of_one_seed_is_the_same_every_time() {
+    for seed in 0..20 {
+        let [first, second] = [(); 2].map(|()| History::of(seed).run(true).unwrap().lines.unwrap());
+        assert!(first.len() > 1000, "a trace of {} bytes", first.len());
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+fn rate(seeds: u64, since: Instant) -> f64 {
+    f64::from(u32::try_from(seeds).unwrap_or(u32::MAX)) / since.elapsed().as_secs_f64()
+}
+
+/// Panics are how checks fail, and are reported in the end: not one by one as they come.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let result = work();
+    panic::set_hook(hook);
+    result
+}
+
+fn report(seed: u64, why: &str) {
+    let small = quietly(|| History::of(seed).minimised());
+    let still = quietly(|| small.run(false)).unwrap_err();
+    println!("seed {seed} fails: {why}");
+    println!("a history of {} operations does, too: {still}", small.ops.len());
+    println!("limit {}, {:#?}", small.limit, small.ops);
+    println!("to replay: SIM_SEED={seed} cargo test simulation -- --nocapture");
+    panic!("seed {seed}: {why}");
+}
+
+fn replay(seed: u64) {
+    match quietly(|| History::of(seed).run(false)) {
+        Ok(_) => println!("{}", History::of(seed).run(true).unwrap().lines.unwrap()),
+        Err(why) => report(seed, &why),
+    }
+}
