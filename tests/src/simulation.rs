@@ -94,6 +94,9 @@ struct Client {
     /// It answers pings.
     answers_pings: bool,
     greeted: bool,
+    /// How many messages it sent, and how many replies to them it heard.
+    asked: u32,
+    answered: u32,
     closed: Option<CloseReason>,
 }
 
@@ -119,6 +122,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 const USERS: u8 = 24;
 const SERVERS: usize = 3;
 const MAX_CLIENTS: usize = 300;
+/// How many sessions of one server may hold, or wait for, a slot: few, so that there are often too many.
+const ROOM: usize = 60;
 
 impl Simulation {
     /// Runs a history with every check, and then that everything comes back. `traced` keeps the trace's lines.
@@ -222,7 +227,7 @@ impl Simulation {
             let slots = slots.iter().filter(|session| session.node() == server.node).count();
             let (held, owed) = (server.custody.held(), server.custody.owed());
             assert!(slots <= held, "node {} has {slots} slots and answers for {held}", server.node);
-            assert!(owed <= held, "node {} owes {owed} and answers for {held}", server.node);
+            assert!(owed <= held && held <= ROOM, "node {} owes {owed} and answers for {held}", server.node);
         }
     }
 
@@ -255,6 +260,9 @@ impl Simulation {
             assert_eq!(server.custody.owed(), 0, "a debt of node {} was not paid in time", server.node);
         }
         self.reclaimed("a debt", healed);
+        for client in self.clients.values() {
+            assert_eq!(client.asked, client.answered, "session {} waits for an answer for ever", client.session);
+        }
 
         // Whoever says BYE, or is gone, gives the slot back at once; whoever is silent when that is found out.
         let left = self.now;
@@ -322,7 +330,7 @@ impl Simulation {
         let dial = Arc::<Dial>::default();
         // No two clocks show the same.
         dial.turn_to(self.now + Duration::from_secs(self.nodes * 1000));
-        let custody = Custody::new(self.store.clone(), Clock::by_dial(dial.clone()), STORE_TIMEOUT, MAX_CLIENTS / 2);
+        let custody = Custody::new(self.store.clone(), Clock::by_dial(dial.clone()), STORE_TIMEOUT, ROOM);
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
         Server { node, status: Status::Up, dial, rate: 1000, custody, registry: Registry::new(node), tasks }
@@ -356,6 +364,8 @@ impl Simulation {
             granted: false,
             answers_pings: true,
             greeted: false,
+            asked: u32::try_from(requests.len()).expect("few"),
+            answered: 0,
             closed: None,
         };
         self.arrivals += 1;
@@ -363,7 +373,10 @@ impl Simulation {
     }
 
     fn say(&mut self, who: u8, text: &str) {
-        self.with(who, |client| client.line.send(Sent::Text(text.to_owned())));
+        self.with(who, |client| {
+            client.asked += 1;
+            client.line.send(Sent::Text(text.to_owned()));
+        });
     }
 
     /// Does something with one of the clients that are still there.
@@ -601,6 +614,7 @@ impl Client {
                 assert_eq!(&read, reply, "a client reads something else than was said");
                 assert_eq!(matches!(reply, Reply::Hello), !self.greeted, "HELLO comes first, and once");
                 self.greeted = true;
+                self.answered += u32::from(*reply != Reply::Hello);
                 match reply {
                     Reply::Hello => "HELLO",
                     Reply::AuthenticateSuccess(user) => {
