@@ -176,6 +176,7 @@ impl fmt::Debug for SessionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
     use alloc::string::ToString;
 
     #[test]
@@ -196,5 +197,14 @@ mod tests {
         assert_eq!(SessionId::from_bytes(id.to_bytes()), id);
         assert_eq!(id.to_string(), "0123456789abcdef0000000000000007");
         assert_eq!((id.node(), id.number()), (NodeId::new(0x0123_4567_89ab_cdef), 7));
+    }
+
+    #[test]
+    fn ids_print_whole_and_for_debugging_too() {
+        let (user, id) = (UserId::parse("ada \"the\" countess").unwrap(), NodeId::new(0xada).session(7));
+        assert_eq!(user.to_string(), "ada \"the\" countess");
+        assert_eq!(format!("{user:?}"), r#""ada \"the\" countess""#);
+        assert_eq!(format!("{:?}", id.node()), "0000000000000ada");
+        assert_eq!(format!("{id:?}"), "0000000000000ada0000000000000007");
     }
 }

@@ -30,7 +30,7 @@ pub struct Config {
     pub data: PathBuf,
 
     /// How many sessions one user may hold at once, 1 to 1024
-    #[arg(long, env = "SESSIONS_LIMIT", value_name = "SESSIONS", default_value_t = Limit::default(), value_parser = limit)]
+    #[arg(long, env = "SESSIONS_LIMIT", value_name = "SESSIONS", default_value_t = Limit::default(), value_parser = limit, allow_negative_numbers = true)]
     pub limit: Limit,
 
     /// How long a connection may take from its beginning until it is authenticated, 100ms to 1h
@@ -125,7 +125,7 @@ impl FromStr for Listen {
             hosts.map(|host| SocketAddr::new(host, port)).into()
         } else {
             text.to_socket_addrs()
-                .map_err(|error| format!("{error}; expected HOST:PORT, as in 0.0.0.0:3000"))?
+                .map_err(|error| format!("{error}; it must be HOST:PORT, as in 0.0.0.0:3000"))?
                 .collect()
         };
         if addresses.is_empty() {
@@ -162,7 +162,7 @@ fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, Str
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
-    Log::parse_filter(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    Log::parse_filter(text).map(|_| text.to_owned())
 }
 
 #[cfg(test)]
@@ -195,7 +195,7 @@ mod tests {
         for (arguments, words) in [
             (["--limit", "0"], "the least is 1"),
             (["--limit", "1025"], "the most is 1024"),
-            (["--limit", "-1"], "unexpected argument"),
+            (["--limit", "-1"], "expected a whole number"),
             (["--limit", "many"], "expected a whole number"),
             (["--auth-timeout", "10"], "write it as in 10s"),
             (["--auth-timeout", "99ms"], "it must be 100ms to 1h"),
@@ -205,9 +205,10 @@ mod tests {
             (["--max-message-bytes", "1023"], "1024..=1048576"),
             (["--threads", "0"], "1..=256"),
             (["--store", "redis"], "[possible values: lmdb, memory]"),
-            (["--listen", "3000"], "expected HOST:PORT"),
+            (["--listen", "3000"], "it must be HOST:PORT"),
             (["--listen", "localhost:70000"], "invalid port"),
             (["--log", "shell=loud"], "invalid"),
+            (["--log", "inof"], "\"inof\" is no level"),
         ] {
             let error = parse(&arguments).unwrap_err();
             assert!(error.contains(words), "{arguments:?}: {error}");

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use session_core::{Actions, CloseReason, Command, Event, Frame, Limits, Outcome, Reply, Session, Time, Violation};
+use session_core::{Actions, CloseReason, Command, Event, Frame, Limits, Outcome, Session, Time, Violation, ledger};
 
 use crate::authenticator::authenticate;
 use crate::clock::{Alarm, Clock};
@@ -139,7 +139,7 @@ impl<W: Wire> Connection<W> {
     fn deadline_passed(&mut self) {
         let now = self.clock.now();
         if self.claim.until().is_some_and(|until| until <= now) && self.claim.give_up() {
-            self.handle(Event::Stored(Outcome::Unknown));
+            self.answered(Outcome::Unknown);
         }
         self.handle(Event::Tick);
         if self.socket.deadline().is_some_and(|until| until <= now) {
@@ -148,7 +148,9 @@ impl<W: Wire> Connection<W> {
     }
 
     fn answered(&mut self, outcome: Outcome) {
-        self.claim.answered(outcome);
+        if let Some(ledger::Command::Acquire { user, .. }) = self.claim.answered(outcome) {
+            self.refusals.note(&user, outcome);
+        }
         self.handle(Event::Stored(outcome));
     }
 
@@ -164,9 +166,6 @@ impl<W: Wire> Connection<W> {
                 None => {}
             }
             if let Some(frame) = send {
-                if let Frame::Reply(Reply::AuthenticateFailure(refusal)) = &frame {
-                    self.refusals.note(refusal);
-                }
                 self.socket.send(frame);
             }
             if let Some(reason) = close {

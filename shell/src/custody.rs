@@ -190,22 +190,20 @@ impl Claim {
         self.under_way.as_ref().map(|under_way| under_way.until)
     }
 
-    /// The time of [`Claim::until`] has come: true if the answer is now [`Outcome::Unknown`].
-    pub fn give_up(&mut self) -> bool {
-        let late = self.under_way.as_ref().is_some_and(|under_way| self.custody.give_up(under_way, &self.mailbox));
-        if late {
-            self.answered(Outcome::Unknown);
-        }
-        late
+    /// The time of [`Claim::until`] has come. True if nobody waits for the answer any longer: then it is
+    /// [`Outcome::Unknown`], and false if it has come meanwhile.
+    pub fn give_up(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| self.custody.give_up(under_way, &self.mailbox))
     }
 
-    /// Takes note of the answer to the command under way.
-    pub fn answered(&mut self, outcome: Outcome) {
-        match self.under_way.take().map(|under_way| under_way.command) {
-            // After any of these the session has no slot, or `Debts` sees to it.
-            Some(Command::Acquire { .. }) if !matches!(outcome, Outcome::Granted { .. }) => self.held = None,
-            Some(Command::Acquire { .. } | Command::Release { .. } | Command::Lookup { .. }) | None => {}
+    /// Takes note of the answer to the command under way, and says which that was.
+    pub fn answered(&mut self, outcome: Outcome) -> Option<Command> {
+        let command = self.under_way.take()?.command;
+        if matches!(command, Command::Acquire { .. }) && !matches!(outcome, Outcome::Granted { .. }) {
+            // The session has no slot, or `Debts` sees to it.
+            self.held = None;
         }
+        Some(command)
     }
 }
 

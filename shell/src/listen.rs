@@ -74,7 +74,7 @@ fn is_missing(error: &io::Error) -> bool {
 
 fn hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::AddrInUse {
-        "; another server is running there, or it is listed twice: choose another port with --listen"
+        "; another program listens there, or the address is given twice: choose another with --listen"
     } else if error.kind() == io::ErrorKind::PermissionDenied {
         "; ports below 1024 need privileges, choose another with --listen"
     } else {

@@ -1,14 +1,15 @@
 //! Logging that never blocks, and never drowns anybody.
 
+use std::str::FromStr as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use clap::ValueEnum;
-use session_core::Refusal;
+use session_core::{Outcome, UserId};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -34,9 +35,16 @@ impl Log {
     /// Parses what to log: a level, or directives as of `tracing_subscriber::EnvFilter`.
     ///
     /// # Errors
-    /// When it is neither.
-    pub fn parse_filter(filter: &str) -> Result<EnvFilter, ParseError> {
-        EnvFilter::builder().parse(filter)
+    /// When it is neither, in words.
+    pub fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
+        // To the filter a misspelt level is the name of a target, and nothing would be logged at all.
+        let is_level = |word: &str| LevelFilter::from_str(word).is_ok();
+        match filter.split(',').find(|part| !part.contains('=') && !is_level(part.trim())) {
+            Some(part) => {
+                Err(format!("{part:?} is no level: it must be error, warn, info, debug, trace, off or TARGET=LEVEL"))
+            }
+            None => EnvFilter::builder().parse(filter).map_err(|error| error.to_string()),
+        }
     }
 
     /// Starts to log to standard error, for the whole process. A second call changes nothing.
@@ -75,15 +83,15 @@ struct Suppressed {
 impl Throttle {
     const PAUSE: Duration = Duration::from_secs(1);
 
-    /// Whether to log now; if so, how many lines were suppressed since the last one.
-    pub(crate) fn pass(&self) -> Option<u64> {
+    /// Whether to log now; if so, how many lines were suppressed since the last one, if any were.
+    pub(crate) fn pass(&self) -> Option<Option<u64>> {
         let mut suppressed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if suppressed.since.is_some_and(|since| since.elapsed() < Self::PAUSE) {
             suppressed.lines += 1;
             return None;
         }
         suppressed.since = Some(Instant::now());
-        Some(mem::take(&mut suppressed.lines))
+        Some(Some(mem::take(&mut suppressed.lines)).filter(|&lines| lines > 0))
     }
 }
 
@@ -95,17 +103,23 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Takes note of one.
-    pub fn note(&self, refusal: &Refusal) {
-        match refusal {
-            Refusal::LimitReached | Refusal::Credential(_) | Refusal::Other(_) => {
+    /// Takes note of what became of an acquire.
+    pub fn note(&self, user: &UserId, outcome: Outcome) {
+        match outcome {
+            Outcome::Granted { .. } => {}
+            Outcome::Denied => {
                 if let Some(suppressed) = self.by_limit.pass() {
-                    tracing::info!(why = %refusal, suppressed, "refused a session");
+                    tracing::info!(%user, suppressed, "refused a session: the user has reached the limit");
                 }
             }
-            Refusal::Store(_) | Refusal::StoreSilent => {
+            Outcome::Rejected(cause) => {
                 if let Some(suppressed) = self.by_store.pass() {
-                    tracing::warn!(why = %refusal, suppressed, "the store admits nobody");
+                    tracing::warn!(why = cause.words(), suppressed, "refused a session: the store took no slot");
+                }
+            }
+            Outcome::Unknown | Outcome::Released | Outcome::Found { .. } => {
+                if let Some(suppressed) = self.by_store.pass() {
+                    tracing::warn!(suppressed, "refused a session: the store did not answer in time");
                 }
             }
         }
@@ -120,11 +134,11 @@ mod tests {
     fn what_is_suppressed_is_counted() {
         let throttle = Throttle::default();
         let later = || throttle.0.lock().unwrap().since = None;
-        assert_eq!(throttle.pass(), Some(0));
+        assert_eq!(throttle.pass(), Some(None));
         assert_eq!((throttle.pass(), throttle.pass()), (None, None));
         later();
-        assert_eq!(throttle.pass(), Some(2));
+        assert_eq!(throttle.pass(), Some(Some(2)));
         later();
-        assert_eq!(throttle.pass(), Some(0));
+        assert_eq!(throttle.pass(), Some(None));
     }
 }

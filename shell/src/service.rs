@@ -24,7 +24,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it cannot start: an address that is taken, a data directory that cannot be used. Each says so in words.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    let log = Log::start(Log::parse_filter(&config.log)?, config.log_format);
+    let log = Log::start(Log::parse_filter(&config.log).map_err(anyhow::Error::msg)?, config.log_format);
     let stop = signals::stop().context("cannot listen for signals")?;
     let node = NodeId::new(getrandom::u64().context("the system gives no random numbers")?);
 

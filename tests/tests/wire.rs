@@ -113,7 +113,7 @@ fn every_close_reason() {
     1008 Too many bad messages
     1009 Message is too big
     1011 Internal error
-    1013 Nobody can be admitted now, try again later
+    1013 Nobody can be admitted now
     4401 Not authenticated in time
     4408 Peer was silent for too long
     ");
@@ -345,6 +345,16 @@ fn what_is_no_reply() {
     let error = Reply::parse(r#"{"type":"SURPRISE","payload":null}"#).unwrap_err();
     assert!(matches!(&error, ReplyError::UnknownType(kind) if &**kind == "SURPRISE"));
     assert_eq!(error.to_string(), r#"unknown message type "SURPRISE""#);
+}
+
+#[test]
+fn every_reason_prints_as_its_words() {
+    for complaint in complaints() {
+        assert_eq!(complaint.to_string(), complaint.words());
+    }
+    for refusal in refusals() {
+        assert_eq!(refusal.to_string(), refusal.words());
+    }
 }
 
 #[test]

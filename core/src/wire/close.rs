@@ -79,7 +79,7 @@ impl CloseReason {
             Self::TooManyBadMessages => "Too many bad messages",
             Self::MessageTooBig => "Message is too big",
             Self::Internal => "Internal error",
-            Self::TryAgainLater => "Nobody can be admitted now, try again later",
+            Self::TryAgainLater => "Nobody can be admitted now",
             Self::NotAuthenticated => "Not authenticated in time",
             Self::PeerSilent => "Peer was silent for too long",
         }

@@ -10,12 +10,13 @@ use shell::client::{Format, Options, Plan, Printer, Url, Verdict, hold, interrup
 
 const AFTER_HELP: &str = "\
 Ctrl-C or SIGTERM says BYE on every session and waits for the answer; the second one ends at once.\n
-Exit codes:
-  0  every session ended with BYE
+Exit codes, the highest that applies:
+  0  ended by Ctrl-C, SIGTERM or a closed pipe, and no session was refused or lost
   1  the output cannot be written, or signals cannot be caught
   2  wrong usage
   3  a session was refused because the user has reached the connection limit
-  4  a session was lost: the server cannot be reached, closed the connection or refused for another reason";
+  4  a session was lost: the server cannot be reached, does not answer within 10 seconds, closed the connection or
+     refused for another reason; or a second Ctrl-C did not wait for its BYE";
 
 /// Holds sessions of one user until Ctrl-C, and prints each event as it arrives
 #[derive(Parser)]
@@ -24,7 +25,7 @@ struct Arguments {
     /// The server, a ws:// URL
     #[arg(long, env = "SESSIONS_URL", default_value = "ws://localhost:3000")]
     url: Url,
-    /// The user to authenticate as, 1 to 256 bytes
+    /// The user to authenticate as, 1 to 256 bytes without control characters
     #[arg(long, env = "SESSIONS_USER", default_value = "testuser", value_parser = UserId::parse)]
     user: UserId,
     /// How many sessions to hold, 1 to 10000; those granted are held even if others are refused
@@ -33,7 +34,7 @@ struct Arguments {
     /// Print each event as a line of JSON, {"connection":1,"type":"HELLO","payload":"message from server"}
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
-    /// Print no events, only errors
+    /// Print no events, only errors; not with --json
     #[arg(long)]
     quiet: bool,
 }

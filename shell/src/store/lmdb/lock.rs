@@ -5,6 +5,9 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+
 use super::OpenError;
 
 /// The right to use a data directory: a lock on the directory itself, and a file `lock` in it with our process id as
@@ -65,10 +68,18 @@ impl Holder {
     fn read(path: &Path) -> Self {
         match fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
             Some(id) if id == std::process::id() => Self::ThisProcess,
-            Some(id) => Self::Process(id),
-            None => Self::Unknown,
+            Some(id) if lives(id) => Self::Process(id),
+            // One that was killed, and whose successor has not signed yet.
+            Some(_) | None => Self::Unknown,
         }
     }
+}
+
+/// Whether there is a process with this id.
+fn lives(id: u32) -> bool {
+    let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+    // To be forbidden to signal it is to be told that it is there.
+    id.is_some_and(|id| !matches!(test_kill_process(id), Err(Errno::SRCH)))
 }
 
 impl fmt::Display for Holder {
@@ -95,8 +106,12 @@ mod tests {
             format!("the data directory {path} is in use by {holder}; stop that server or use another directory")
         };
         assert_eq!(refused(), in_words(&format!("this process ({})", std::process::id())));
-        fs::write(directory.path().join("lock"), "12\n").unwrap();
-        assert_eq!(refused(), in_words("process 12"));
+        let other = std::os::unix::process::parent_id();
+        fs::write(directory.path().join("lock"), format!("{other}\n")).unwrap();
+        assert_eq!(refused(), in_words(&format!("process {other}")));
+        // Of one that was killed, and whose successor has not signed yet. No system numbers processes that high.
+        fs::write(directory.path().join("lock"), "2000000000\n").unwrap();
+        assert_eq!(refused(), in_words("another process"));
         fs::write(directory.path().join("lock"), "").unwrap();
         assert_eq!(refused(), in_words("another process"));
         drop(lock);

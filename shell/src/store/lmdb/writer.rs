@@ -84,7 +84,7 @@ impl Writer {
         let outcomes = match batch::apply(live, self.rule, &asked, None, disk_is_full, step) {
             Ok(applied) => self.accept(applied),
             Err(Failure::NotApplied(error)) => {
-                self.complain(&error, "a batch was not applied, once more without its acquires");
+                self.complain(&error, "no room, or a failing disk: nobody is admitted, slots are still given back");
                 let cause = cause_of(&error);
                 if matches!(error, heed::Error::Io(_)) {
                     self.ballast.drop();
@@ -113,7 +113,7 @@ impl Writer {
                 [self.retry(first, cause), self.retry(second, cause)].concat()
             }
             Err(Failure::NotApplied(error)) => {
-                self.complain(&error, "a command was not applied");
+                self.complain(&error, "a slot could not be given back, and will be tried again");
                 self.live.check();
                 vec![Outcome::Rejected(cause_of(&error)); asked.len()]
             }
