@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use arbitrary::Unstructured;
 use tests::simulation::History;
 
 const SEEDS: u64 = 2000;
@@ -126,6 +127,20 @@ fn simulation_of_one_seed_is_the_same_every_time() {
         assert!(first.len() > 1000, "a trace of {} bytes", first.len());
         assert_eq!(first, second, "seed {seed}");
     }
+}
+
+/// The fuzzer's seeds, without the fuzzer.
+#[test]
+fn simulation_of_the_fuzzers_seeds() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/simulation");
+    let mut replayed = 0;
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        let history: History = Unstructured::new(&bytes).arbitrary().unwrap();
+        history.run(false).unwrap();
+        replayed += 1;
+    }
+    assert!(replayed > 0, "no seeds in {seeds}");
 }
 
 fn rate(seeds: u64, since: Instant) -> f64 {
