@@ -5,8 +5,8 @@
 //! one seed decides everything, so the same seed gives the same trace, byte for byte.
 //!
 //! - [`history`]: what happens, from a seed or from a fuzzer, and how a failing history is made small.
-//! - [`SharedStore`]: keeps its contract and is otherwise hostile.
-//! - [`Line`]: a socket that is two queues.
+//! - `store`: keeps its contract and is otherwise hostile.
+//! - `line`: a socket that is two queues.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
