@@ -114,3 +114,27 @@ impl Drop for Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::Context;
+
+    #[test]
+    fn it_knows_who_is_there_until_the_last_has_left() {
+        let registry = Registry::new(NodeId::new(7));
+        assert!(registry.is_empty());
+        let (first, second) = (registry.enter(), registry.enter());
+        assert_eq!((first.id().number(), second.id().number(), registry.len()), (1, 2, 2));
+        assert_eq!(registry.drain(), 2);
+        let mut emptied = pin!(registry.emptied());
+        let mut poll = || emptied.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        drop(first);
+        assert!(poll().is_pending() && !registry.is_empty());
+        drop(second);
+        assert!(poll().is_ready() && registry.is_empty());
+        assert_eq!(registry.enter().id().number(), 3, "no number is used twice");
+    }
+}

@@ -123,7 +123,7 @@ macro_rules! mount_or_skip {
 
 #[test]
 fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
-    let disk = mount_or_skip!(1024);
+    let disk = mount_or_skip!(4096);
     // Few slots, and so few pages in the file that could be used again; then many.
     for users in [3, 100, 1000] {
         let (store, server) = serve(&disk);

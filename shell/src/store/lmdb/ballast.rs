@@ -2,7 +2,7 @@
 //!
 //! LMDB copies a page to change it, so even a release needs room. A file of a few hundred KiB lies beside `live/`'s data
 //! for the day when the disk is full: then it is removed, nobody is admitted, and what it took is there for releases. It
-//! is put back when the disk has that much room again.
+//! is put back when the disk has twice that much room, so that what it left itself does not count as room again.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -25,8 +25,9 @@ impl Ballast {
 
     /// Puts the file into the directory, if it can.
     pub(super) fn load(directory: &Path) -> Self {
-        let mut ballast = Self { file: directory.join("ballast"), missing: Some(Instant::now()) };
-        if !ballast.is_loaded() {
+        let mut ballast = Self { file: directory.join("ballast"), missing: None };
+        ballast.put_back(Self::BYTES);
+        if ballast.missing.is_some() {
             tracing::warn!(file = %ballast.file.display(), "the disk is nearly full");
         }
         ballast
@@ -35,13 +36,7 @@ impl Ballast {
     /// Whether the file is there, now and then after an attempt to put it back.
     pub(super) fn is_loaded(&mut self) -> bool {
         if self.missing.is_some_and(|retry| retry <= Instant::now()) {
-            self.missing = match self.write() {
-                Ok(()) => None,
-                Err(_) => {
-                    self.remove();
-                    Some(Instant::now() + Self::RETRY)
-                }
-            };
+            self.put_back(2 * Self::BYTES);
         }
         self.missing.is_none()
     }
@@ -52,12 +47,25 @@ impl Ballast {
         self.missing = Some(Instant::now() + Self::RETRY);
     }
 
+    /// Puts the file back if there is so much room.
+    fn put_back(&mut self, room: usize) {
+        self.missing = match self.write(room) {
+            Ok(()) => None,
+            Err(_) => {
+                self.remove();
+                Some(Instant::now() + Self::RETRY)
+            }
+        };
+    }
+
     /// Real bytes: a hole would take no room.
-    fn write(&self) -> io::Result<()> {
+    fn write(&self, room: usize) -> io::Result<()> {
         if fs::metadata(&self.file).is_ok_and(|file| file.len() == Self::BYTES as u64) {
             return Ok(());
         }
-        File::create(&self.file)?.write_all(&vec![0xb4; Self::BYTES])
+        let mut file = File::create(&self.file)?;
+        file.write_all(&vec![0xb4; room])?;
+        file.set_len(Self::BYTES as u64)
     }
 
     fn remove(&self) {
@@ -80,7 +88,8 @@ mod tests {
         ballast.drop();
         assert!(!ballast.is_loaded() && !file.exists());
         ballast.missing = Some(Instant::now());
-        assert!(ballast.is_loaded() && file.exists());
+        assert!(ballast.is_loaded());
+        assert_eq!(fs::metadata(&file).unwrap().len(), Ballast::BYTES as u64);
     }
 
     #[test]
