@@ -8,8 +8,7 @@
 #![allow(clippy::print_stdout, reason = "seeds, times and skipped tests are to be seen")]
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -22,6 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use session_core::Refusal;
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
+use tests::disk::SmallDisk;
 use tests::peer::{PATIENCE, Raw, Sent, eventually, wait};
 
 /// How many sessions a user may hold.
@@ -505,39 +505,6 @@ fn is_for_want_of_room(error: &Error) -> bool {
 
 fn long_name(number: u64) -> String {
     format!("user {number} {}", "x".repeat(200))
-}
-
-/// A file system of so many KiB, unmounted when dropped. `None` where mounting is not allowed.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(kib: u32) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let size = format!("size={kib}k");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) {
-        let mut file = File::create(self.path().join("filler")).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.path().join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: what is still open in there goes when it is closed.
-        drop(Command::new("umount").arg("-l").arg(self.path()).status());
-    }
 }
 
 /// The real server as a process of its own, which may also fail to start. Killed when dropped.

@@ -3,56 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use session_core::{Limit, Limits};
 use shell::store::{LmdbConfig, LmdbStore};
+use tests::disk::SmallDisk;
 use tests::peer::{InProcess, NODE, Raw, Sent, eventually, held};
-
-/// A file system of so many KiB, unmounted when dropped. `None` where mounting is not allowed.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(kib: u32) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let size = format!("size={kib}k");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) {
-        self.fill_but(0);
-    }
-
-    /// Takes all the room there is but so many KiB.
-    fn fill_but(&self, kib: usize) {
-        let room = self.path().join("room");
-        std::fs::write(&room, vec![0; kib * 1024]).unwrap();
-        let mut file = File::create(self.path().join("filler")).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        std::fs::remove_file(room).unwrap();
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.path().join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: what is still open in there goes when it is closed.
-        drop(Command::new("umount").arg("-l").arg(self.path()).status());
-    }
-}
 
 enum Answer {
     Admitted(Raw),
@@ -95,6 +53,22 @@ fn everybody_leaves(held: Vec<Raw>) {
 
 fn name(number: usize) -> String {
     format!("user {number} {}", "x".repeat(200))
+}
+
+/// Fills the store with users, who then leave: every slot comes back, and somebody is admitted again.
+fn fills_up_and_recovers(store: &LmdbStore, server: &InProcess) {
+    let (peers, words) = sign_in_until_full(server, 0, 8000);
+    assert!(words.contains("The session store is full"), "{words}");
+    let most = peers.len();
+    everybody_leaves(peers);
+    every_slot_is_back(store, most);
+    admitted_again(server);
+}
+
+fn every_slot_is_back(store: &LmdbStore, users: usize) {
+    for number in 0..users {
+        eventually("the slot is back", || held(store, &name(number)) == Some(0));
+    }
 }
 
 fn admitted_again(server: &InProcess) {
@@ -143,9 +117,7 @@ fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
         }
         everybody_leaves(held_then);
         // With the disk still full.
-        for number in 0..most {
-            eventually("the slot is back", || held(&*store, &name(number)) == Some(0));
-        }
+        every_slot_is_back(&store, most);
         disk.free();
         admitted_again(&server);
         drop(server);
@@ -157,15 +129,8 @@ fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
 fn a_disk_that_the_slots_themselves_have_filled_goes_on_when_they_are_given_back() {
     let disk = mount_or_skip!(1024);
     let (store, server) = serve(&disk);
-    let (peers, words) = sign_in_until_full(&server, 0, 8000);
-    assert!(words.contains("The session store is full"), "{words}");
-    let most = peers.len();
-    everybody_leaves(peers);
-    for number in 0..most {
-        eventually("the slot is back", || held(&*store, &name(number)) == Some(0));
-    }
-    // Nobody has made room on the disk, but there is room in the file.
-    admitted_again(&server);
+    // Nobody makes room on the disk, but there is room in the file when they have left.
+    fills_up_and_recovers(&store, &server);
 }
 
 #[test]
@@ -174,14 +139,7 @@ fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), Limit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
     let server = InProcess::with(store.clone(), Limits::default(), 2);
-    let (peers, words) = sign_in_until_full(&server, 0, 8000);
-    assert!(words.contains("The session store is full"), "{words}");
-    let most = peers.len();
-    everybody_leaves(peers);
-    for number in 0..most {
-        eventually("the slot is back", || held(&*store, &name(number)) == Some(0));
-    }
-    admitted_again(&server);
+    fills_up_and_recovers(&store, &server);
 }
 
 #[test]

@@ -319,14 +319,20 @@ fn a_store_that_does_not_answer_admits_nobody_and_a_late_grant_is_given_back() {
     eventually("the slot comes back", || connections(&server, "ada") == Some(1));
 }
 
-#[test]
-fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
-    let store = Moody::new(1);
-    let server = InProcess::with(store.clone(), Limits::default(), 2);
+/// A client of ada's whose acquire the store holds back.
+fn acquiring(store: &Moody, server: &InProcess) -> Raw {
     store.stall();
     let mut peer = Raw::open(server.address);
     peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
     eventually("the acquire is under way", || store.waiting() == 1);
+    peer
+}
+
+#[test]
+fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
+    let store = Moody::new(1);
+    let server = InProcess::with(store.clone(), Limits::default(), 2);
+    let peer = acquiring(&store, &server);
     drop(peer);
     store.recover();
     eventually("the slot comes back", || connections(&server, "ada") == Some(1));
@@ -336,10 +342,7 @@ fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
 fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
     let store = Moody::new(1);
     let mut server = InProcess::with(store.clone(), Limits::default(), 2);
-    store.stall();
-    let mut peer = Raw::open(server.address);
-    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
-    eventually("the acquire is under way", || store.waiting() == 1);
+    let mut peer = acquiring(&store, &server);
     let stopping = thread::spawn(move || server.stop());
     assert_eq!(peer.read(), Sent::Close(1001, "Server is shutting down".into()));
     // Now the grant comes, and nobody is told.
@@ -353,10 +356,7 @@ fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
 fn a_stopping_server_does_not_wait_for_a_store_that_never_answers() {
     let store = Moody::new(1);
     let mut server = InProcess::with(store.clone(), Limits::default(), 2);
-    store.stall();
-    let mut peer = Raw::open(server.address);
-    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
-    eventually("the acquire is under way", || store.waiting() == 1);
+    let mut peer = acquiring(&store, &server);
     let farewell = thread::spawn(move || peer.expect_goodbye(1001));
     assert!(server.stop() < Duration::from_secs(9));
     farewell.join().unwrap();
