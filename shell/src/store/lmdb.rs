@@ -177,15 +177,10 @@ impl LmdbStore {
         };
         make(directory.clone())?;
         let lock = Arc::new(DirectoryLock::acquire(directory)?);
-        let users = directory.join("users");
-        let is_new = !users.exists();
-        let mut users = users::open(&make(users)?, users_map)?;
+        let mut users = users::open(&make(directory.join("users"))?, users_map)?;
         let live = live::open(&make(directory.join("live"))?, live_map, boot)?;
 
         let known_users = users.environment().map_or(0, |users| users.entries());
-        if known_users == 0 && !is_new {
-            tracing::warn!(directory = %directory.display(), "nobody is known here: was users/data.mdb removed?");
-        }
         let queue = Arc::new(Queue::new(queue_capacity));
         let (notes, recorder) = users::recorder(users);
         let writer = Writer::new(Arc::clone(&queue), live, Rule { node, limit }, notes);

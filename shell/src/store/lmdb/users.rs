@@ -10,7 +10,7 @@ use std::{fs, io};
 use session_core::{Time, UserId};
 
 use super::OpenError;
-use super::environment::{Durability, Environment, EnvironmentError, Keeper};
+use super::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper};
 use super::user::KnownUser;
 use crate::log::Throttle;
 
@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens `users/`, or makes it.
 pub(super) fn open(directory: &Path, map_bytes: usize) -> Result<Keeper, OpenError> {
+    if is_robbed(directory) {
+        tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: everybody known is forgotten");
+    }
     let keeper = Keeper::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
         EnvironmentError::Damaged(_)
         | EnvironmentError::Lmdb(heed::Error::Mdb(
@@ -40,6 +43,12 @@ pub(super) fn open(directory: &Path, map_bytes: usize) -> Result<Keeper, OpenErr
         .and_then(|()| directory.parent().map_or(Ok(()), sync))
         .map_err(|source: io::Error| OpenError::Directory { directory: directory.into(), source })?;
     Ok(keeper)
+}
+
+/// Whether an environment was here, as the lock file it leaves behind tells, and its data are not.
+fn is_robbed(directory: &Path) -> bool {
+    let has_data = fs::metadata(directory.join(DATA_FILE)).is_ok_and(|file| file.len() > 0);
+    directory.join("lock.mdb").exists() && !has_data
 }
 
 /// Where users to be noted are handed in. Dropping it ends the [`Recorder`] once all are noted.
@@ -198,6 +207,18 @@ mod tests {
         let txn = environment.write().unwrap();
         assert_eq!(environment.records.get(&txn, b"ada").unwrap(), Some([2, 7].as_slice()));
         assert!(environment.records.get(&txn, b"bob").unwrap().is_some());
+    }
+
+    #[test]
+    fn data_that_were_taken_away_are_missed_and_only_they() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_robbed(directory.path()), "nothing was there yet");
+        drop(open(directory.path(), 4 << 20).unwrap());
+        assert!(!is_robbed(directory.path()), "nobody is known, and nothing is missing");
+        fs::write(directory.path().join(DATA_FILE), "").unwrap();
+        assert!(is_robbed(directory.path()));
+        fs::remove_file(directory.path().join(DATA_FILE)).unwrap();
+        assert!(is_robbed(directory.path()));
     }
 
     #[test]
