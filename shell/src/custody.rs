@@ -214,3 +214,35 @@ impl Drop for Claim {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+
+    use session_core::{Limit, NodeId};
+
+    use super::*;
+    use crate::mailbox::Mail;
+    use crate::store::MemoryStore;
+
+    #[test]
+    fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
+        let node = NodeId::new(1);
+        let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
+        let store = Arc::new(MemoryStore::new(node, Limit::new(1).unwrap()));
+        let custody = Custody::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
+        let mailbox = Arc::<Mailbox>::default();
+        let mut claim = Claim::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
+        let acquire = Command::Acquire { user: user.clone(), session, at: Time::default() };
+        for command in [acquire, Command::Lookup { user, session }] {
+            claim.submit(command.clone());
+            let Poll::Ready(Mail::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("this store answers at once");
+            };
+            assert_eq!(claim.answered(outcome), Some(command));
+        }
+        assert_eq!(custody.held(), 1);
+        drop(claim);
+        assert_eq!(custody.held(), 0);
+    }
+}

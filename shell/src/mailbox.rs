@@ -143,6 +143,7 @@ mod tests {
         assert!(!mailbox.deliver(first, Outcome::Denied), "a late answer is not delivered");
         let second = mailbox.await_answer();
         assert!(!mailbox.deliver(first, Outcome::Denied), "nor taken for the next one");
+        assert!(!mailbox.give_up(first), "which is still awaited");
         assert_eq!(poll(&mailbox), Poll::Pending);
         assert!(mailbox.deliver(second, Outcome::Released));
         assert!(!mailbox.give_up(second), "what has come cannot be given up");

@@ -69,7 +69,7 @@ impl LmdbConfig {
     const MIB: usize = 1 << 20;
 
     /// 64 GiB where the machine has the addresses for it, else 256 MiB.
-    pub const DEFAULT_MAP_BYTES: usize = if usize::BITS >= 64 { 1 << (usize::BITS - 28) } else { 256 * Self::MIB };
+    pub const DEFAULT_MAP_BYTES: usize = if usize::BITS >= 64 { 64 << 30 } else { 256 << 20 };
 
     /// The default number of commands that may wait.
     pub const DEFAULT_QUEUE_CAPACITY: usize = 8192;

@@ -95,7 +95,21 @@ mod tests {
     #[test]
     fn where_it_cannot_be_put_it_is_not_there() {
         let directory = tempfile::tempdir().unwrap();
+        let start = Instant::now();
         let mut ballast = Ballast::load(&directory.path().join("no such directory"));
         assert!(!ballast.is_loaded());
+        assert!(ballast.missing.unwrap() >= start + Ballast::RETRY, "it is not tried all the time");
+    }
+
+    #[test]
+    fn what_is_there_is_left_alone_if_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ballast");
+        fs::write(&file, [1; Ballast::BYTES]).unwrap();
+        Ballast::load(directory.path());
+        assert_eq!(fs::read(&file).unwrap(), [1; Ballast::BYTES]);
+        fs::write(&file, [1]).unwrap();
+        Ballast::load(directory.path());
+        assert_eq!(fs::read(&file).unwrap(), [0xb4; Ballast::BYTES]);
     }
 }

@@ -176,3 +176,39 @@ fn doubt(outcomes: &mut [Outcome], commands: &[&Command], users: &BTreeMap<&User
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::environment::Durability;
+    use super::super::testing::{NODE, acquire, granted, lookup, release};
+    use super::*;
+
+    #[test]
+    fn on_a_full_disk_the_last_pages_of_the_file_are_for_releases() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let rule = Rule { node: NODE, limit: Limit::new(1).unwrap() };
+        let serve = |command: Command, disk_is_full| {
+            apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes[0]
+        };
+        let left = || environment.file_pages() - environment.used_pages(&environment.write().unwrap()).unwrap();
+        let name = |number: u64| format!("{number:0>200}");
+        for number in 0..3000 {
+            assert_eq!(serve(acquire(&name(number), number), false), granted(1));
+        }
+        for number in 0..2000 {
+            assert_eq!(serve(release(&name(number), number), true), Outcome::Released);
+        }
+        assert!(left() > 100, "{} pages are free in the file", left());
+        let mut number = 0;
+        while serve(acquire(&name(number), number), true) == granted(1) {
+            number += 1;
+        }
+        assert!((60..=64).contains(&left()), "{} pages are left for releases", left());
+        let full = Outcome::Rejected(Cause::Full);
+        let commands = [acquire("new", 1), lookup("new", 1), release(&name(0), 0)];
+        let outcomes = commands.map(|command| serve(command, true));
+        assert_eq!(outcomes, [full, Outcome::Found { connections: 0 }, Outcome::Released]);
+        assert_eq!(serve(acquire("new", 1), false), granted(1));
+    }
+}

@@ -159,91 +159,178 @@ fn u64_at(page: &[u8], at: usize) -> Result<u64, Damage> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::super::environment::{DATA_FILE, Durability, Environment};
     use super::*;
 
-    /// A file with branches, leaves and overflow pages, and one whose last pages are all of the records' tree.
-    fn file_with(values: usize) -> (tempfile::TempDir, File) {
-        let directory = tempfile::tempdir().unwrap();
-        let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        let mut txn = environment.write().unwrap();
-        for number in 0..200_u32 {
-            environment.records.put(&mut txn, &number.to_be_bytes(), &vec![1; values]).unwrap();
+    const PAGE: usize = 4096;
+
+    /// So many transactions, so many records in all, and so many bytes in each.
+    const FILES: [(u32, u32, usize); 4] = [(1, 200, 100), (2, 200, 1000), (2, 200, 9000), (1, 10, FULL)];
+
+    /// With this many bytes ten records leave no room in their page at all.
+    const FULL: usize = 394;
+
+    /// The data file of an environment.
+    struct Subject {
+        directory: TempDir,
+        file: File,
+        whole: Vec<u8>,
+    }
+
+    impl Subject {
+        fn new((transactions, records, bytes): (u32, u32, usize)) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+            for transaction in 1..=transactions {
+                let mut txn = environment.write().unwrap();
+                for number in 0..records * transaction / transactions {
+                    environment.records.put(&mut txn, &number.to_be_bytes(), &vec![1; bytes]).unwrap();
+                }
+                environment.commit(txn).unwrap();
+            }
+            drop(environment);
+            let path = directory.path().join(DATA_FILE);
+            let whole = std::fs::read(&path).unwrap();
+            let file = File::options().write(true).open(path).unwrap();
+            Self { directory, file, whole }
         }
-        environment.commit(txn).unwrap();
-        drop(environment);
-        let file = File::options().write(true).open(directory.path().join(DATA_FILE)).unwrap();
-        (directory, file)
+
+        fn find(&self) -> Option<Damage> {
+            find(&self.directory.path().join(DATA_FILE)).unwrap()
+        }
+
+        /// What is found when these bytes are there.
+        fn find_with(&self, at: usize, bytes: &[u8]) -> Option<Damage> {
+            self.file.write_all_at(bytes, at as u64).unwrap();
+            let damage = self.find();
+            self.file.write_all_at(&self.whole[at..at + bytes.len()], at as u64).unwrap();
+            damage
+        }
+
+        fn word(&self, at: usize) -> u16 {
+            u16_at(&self.whole, at).unwrap()
+        }
+
+        /// Where the pages begin that a tree refers to: no other is missed.
+        fn pages(&self) -> Vec<usize> {
+            let pages = (2 * PAGE..self.whole.len()).step_by(PAGE);
+            pages.filter(|&page| self.find_with(page, &[0xff; 16]).is_some()).collect()
+        }
     }
 
     #[test]
     fn a_file_that_is_whole_has_no_damage() {
-        let (directory, _file) = file_with(1000);
-        assert_eq!(find(&directory.path().join(DATA_FILE)).unwrap(), None);
-        assert_eq!(find(&directory.path().join("no such file")).unwrap(), None);
+        for records in FILES {
+            assert_eq!(Subject::new(records).find(), None, "{records:?}");
+        }
+        assert_eq!(find(Path::new("no such file")).unwrap(), None);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(find(file.path()).unwrap(), None);
+        find(&file.path().join("not a directory")).unwrap_err();
     }
 
     #[test]
     fn a_file_cut_short_is_damaged_wherever_it_is_cut() {
-        for values in [100, 1000, 9000] {
-            let (directory, file) = file_with(values);
-            let path = directory.path().join(DATA_FILE);
-            let pages = file.metadata().unwrap().len() / 4096;
-            for pages in [pages - 1, pages / 2, 3, 2, 1] {
-                file.set_len(pages * 4096).unwrap();
-                let damage = find(&path).unwrap().unwrap();
-                assert!(damage.starts_with("it is cut short") || damage.starts_with("it cannot be read"), "{damage}");
+        for records in FILES {
+            let subject = Subject::new(records);
+            let pages = subject.whole.len() / PAGE;
+            for left in [pages - 1, pages.div_ceil(2), 1] {
+                subject.file.set_len((left * PAGE) as u64).unwrap();
+                let damage = subject.find().unwrap();
+                let is_told = damage.starts_with("it is cut short") || damage.starts_with("it cannot be read");
+                assert!(is_told, "{records:?} {damage}");
             }
         }
     }
 
     #[test]
     fn a_last_page_that_was_never_written_is_no_damage() {
-        for values in [100, 1000, 9000] {
-            let (directory, file) = file_with(values);
-            let path = directory.path().join(DATA_FILE);
-            let mut metas = read(&File::open(&path).unwrap(), 0, 8192).unwrap();
-            for meta in [0, 4096] {
+        for records in FILES {
+            let subject = Subject::new(records);
+            for meta in [0, PAGE] {
                 let at = meta + format::LAST_PAGE;
-                let last_page = u64_at(&metas, at).unwrap();
-                metas[at..at + 8].copy_from_slice(&(last_page + 5).to_le_bytes());
+                let last_page = u64_at(&subject.whole, at).unwrap();
+                subject.file.write_all_at(&(last_page + 5).to_le_bytes(), at as u64).unwrap();
             }
-            file.write_all_at(&metas, 0).unwrap();
-            assert_eq!(find(&path).unwrap(), None);
+            assert_eq!(subject.find(), None, "{records:?}");
         }
     }
 
     #[test]
     fn a_page_that_was_overwritten_is_damage_whatever_is_in_its_place() {
-        for values in [100, 1000, 9000] {
-            let (directory, file) = file_with(values);
-            let path = directory.path().join(DATA_FILE);
-            let whole = std::fs::read(&path).unwrap();
-            let is_node = |at: usize| matches!(u16_at(&whole, at + 10), Ok(1 | 2)) && at / 4096 > 1;
-            let in_use = |at: usize| u64_at(&whole, at).is_ok_and(|number| number == at as u64 / 4096);
-            let mut found = 0;
-            for page in (0..whole.len()).step_by(4096).filter(|&page| is_node(page) && in_use(page)) {
-                let mut damage = |bytes: &[u8], at: usize| {
-                    file.write_all_at(bytes, at as u64).unwrap();
-                    found += u32::from(find(&path).unwrap().is_some());
-                    file.write_all_at(&whole[page..page + 4096], page as u64).unwrap();
+        for records in FILES {
+            let subject = Subject::new(records);
+            let pages = subject.pages();
+            assert!(!pages.is_empty(), "{records:?} {pages:?}");
+            for page in pages {
+                let number = (page / PAGE) as u64;
+                let node = page + usize::from(subject.word(page + format::PAGE_HEADER));
+                // The upper half of a page's number, of the size of a large record, and two bytes more in a small one.
+                let (beyond, by) = match (subject.word(page + 10), subject.word(node + 4)) {
+                    (format::BRANCH, _) => (node + 4, 1_u16),
+                    (_, format::BIG_DATA) => (node + 2, 0xff),
+                    _ => (node, subject.word(node) + 2),
                 };
-                damage(&[0; 4096], page);
-                // A node that begins at the very end of the page, and one that begins in its header.
-                damage(&4095_u16.to_le_bytes(), page + 16);
-                damage(&2_u16.to_le_bytes(), page + 16);
+                let damages = [
+                    ("nothing", page, vec![0; PAGE]),
+                    ("another page", page, (number + 1).to_le_bytes().to_vec()),
+                    ("a page of another kind", page + 10, vec![4, 0]),
+                    ("a node at the very end", page + 16, 4095_u16.to_le_bytes().to_vec()),
+                    ("a node in the header", page + 16, vec![2, 0]),
+                    ("a reference to what is not there", beyond, by.to_le_bytes().to_vec()),
+                ];
+                for (what, at, bytes) in damages {
+                    assert!(subject.find_with(at, &bytes).is_some(), "{records:?}: {what} in page {number}");
+                }
             }
-            // A page that no tree refers to any more may hold anything.
-            assert!(found >= 6, "{found} with values of {values} bytes");
-            assert_eq!(find(&path).unwrap(), None);
+            assert_eq!(subject.find(), None);
         }
     }
 
     #[test]
+    fn the_pages_of_a_large_record_are_all_there() {
+        for (bytes, pages) in [(8176, 2), (8177, 3), (70_000, 18)] {
+            let subject = Subject::new((1, 1, bytes));
+            let mut nodes = subject.pages().into_iter().map(|page| page + usize::from(subject.word(page + 16)));
+            let node = nodes.find(|node| subject.word(node + 4) == format::BIG_DATA).unwrap();
+            let first = node + 8 + usize::from(subject.word(node + 6));
+            let last = (subject.whole.len() / PAGE - pages) as u64;
+            assert_eq!(subject.find_with(first, &last.to_le_bytes()), None, "{bytes}");
+            assert!(subject.find_with(first, &(last + 1).to_le_bytes()).is_some(), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_no_tree_refers_to_any_more_may_hold_anything() {
+        let subject = Subject::new((2, 200, 1000));
+        let pages = subject.pages();
+        let left = (2 * PAGE..subject.whole.len()).step_by(PAGE).filter(|page| !pages.contains(page));
+        assert!(left.clone().count() > 0);
+        for page in left {
+            assert_eq!(subject.find_with(page, &[7; PAGE]), None);
+        }
+    }
+
+    #[test]
+    fn pages_that_refer_to_each_other_in_a_circle_are_damage() {
+        let subject = Subject::new((1, 200, 1000));
+        let branch = subject.pages().into_iter().find(|page| subject.word(page + 10) == format::BRANCH).unwrap();
+        let node = branch + usize::from(subject.word(branch + format::PAGE_HEADER));
+        let itself = u16::try_from(branch / PAGE).unwrap();
+        // It has this one node.
+        subject.file.write_all_at(&[18, 0], branch as u64 + 12).unwrap();
+        let damage = subject.find_with(node, &itself.to_le_bytes()).unwrap();
+        assert_eq!(damage, "its pages refer to each other in a circle");
+    }
+
+    #[test]
     fn a_senseless_page_size_is_damage() {
-        let (directory, file) = file_with(10);
-        file.write_all_at(&[0; 4], format::PAGE_SIZE as u64).unwrap();
-        let damage = find(&directory.path().join(DATA_FILE)).unwrap();
-        assert_eq!(damage.unwrap(), "its first page gives a page size of 0 bytes");
+        let subject = Subject::new((1, 1, 10));
+        for size in [0_u32, 256, 6000, 65536] {
+            let damage = subject.find_with(format::PAGE_SIZE, &size.to_le_bytes());
+            assert_eq!(damage.unwrap(), format!("its first page gives a page size of {size} bytes"));
+        }
     }
 }

@@ -21,6 +21,9 @@ pub(super) struct Environment {
     env: Env<WithoutTls>,
     pub(super) records: Database<'static, Bytes, Bytes>,
     map_pages: usize,
+    /// A fault was injected after which LMDB takes no more transactions.
+    #[cfg(test)]
+    is_broken: std::cell::Cell<bool>,
 }
 
 /// Whether a commit waits for the disk.
@@ -94,10 +97,20 @@ impl Environment {
             .commit()
             .expect("the closure above never aborts");
         let map_pages = env.info().map_size / env.unnamed_database_stat().page_size.max(1) as usize;
-        Ok(Self { env, records, map_pages })
+        Ok(Self {
+            env,
+            records,
+            map_pages,
+            #[cfg(test)]
+            is_broken: false.into(),
+        })
     }
 
     pub(super) fn write(&self) -> heed::Result<RwTxn<'_>> {
+        #[cfg(test)]
+        if self.is_broken.get() {
+            return Err(heed::MdbError::Panic.into());
+        }
         self.env.write_txn()
     }
 
@@ -105,6 +118,7 @@ impl Environment {
     pub(super) fn commit(&self, txn: RwTxn<'_>) -> Result<(), Uncommitted> {
         #[cfg(test)]
         if let Some(failure) = faults::next() {
+            self.is_broken.set(matches!(failure, Uncommitted::InDoubt(_)));
             return Err(failure);
         }
         txn.commit().map_err(|error| match self.write() {
@@ -231,7 +245,7 @@ pub(super) mod faults {
         static FAILURES: RefCell<VecDeque<Uncommitted>> = const { RefCell::new(VecDeque::new()) };
     }
 
-    /// Has the next commits on this thread fail. They are not applied.
+    /// Has the next commits on this thread fail. They are not applied, and one in doubt is the environment's last.
     pub(in super::super) fn fail(failures: impl IntoIterator<Item = Uncommitted>) {
         FAILURES.with_borrow_mut(|next| next.extend(failures));
     }
@@ -270,6 +284,71 @@ mod tests {
     }
 
     #[test]
+    fn the_pages_of_every_kind_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let mut txn = environment.write().unwrap();
+        for number in 0..2000 {
+            environment.records.put(&mut txn, format!("{number:0>200}").as_bytes(), &[]).unwrap();
+        }
+        let small = environment.used_pages(&txn).unwrap();
+        for number in 0..10_u32 {
+            environment.records.put(&mut txn, &number.to_be_bytes(), &[0; 9000]).unwrap();
+        }
+        let large = environment.used_pages(&txn).unwrap() - small;
+        assert!((30..=32).contains(&large), "10 records of three pages take {large}");
+        environment.commit(txn).unwrap();
+        let bytes = fs::metadata(directory.path().join(DATA_FILE)).unwrap().len();
+        let pages = environment.file_pages();
+        assert_eq!(bytes, pages as u64 * u64::from(environment.env.unnamed_database_stat().page_size));
+        assert!((100..pages - large).contains(&small), "{small} of {pages}");
+    }
+
+    #[test]
+    fn only_what_may_be_lost_is_not_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        let unsynced = EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC;
+        for (durability, expected) in [(Durability::Unsynced, unsynced), (Durability::Synced, EnvFlags::empty())] {
+            let environment = Environment::open(directory.path(), 4 << 20, durability).unwrap();
+            assert_eq!(environment.env.flags().unwrap().unwrap() & unsynced, expected);
+        }
+    }
+
+    #[test]
+    fn the_lock_file_is_filled_and_left_alone_when_it_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lock.mdb");
+        for (before, after) in [(0, 8192), (100, 8192), (10_000, 10_000)] {
+            fs::write(&file, vec![1; before]).unwrap();
+            fill_lock_file(directory.path()).unwrap();
+            let bytes = fs::read(&file).unwrap();
+            assert_eq!((bytes.len(), &bytes[..before]), (after, &*vec![1; before]));
+        }
+    }
+
+    #[test]
+    fn what_does_not_open_is_tried_again_less_and_less_often() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let (data, aside) = (directory.path().join(DATA_FILE), directory.path().join("aside"));
+        fs::rename(&data, &aside).unwrap();
+        keeper.break_down();
+        for millis in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            let (pause, start) = (Duration::from_millis(millis), Instant::now());
+            assert_eq!(keeper.backoff, pause);
+            keeper.retry_at = start;
+            assert!(keeper.environment().is_none());
+            assert!(keeper.retry_at >= start + pause);
+        }
+        fs::rename(&aside, &data).unwrap();
+        keeper.retry_at = Instant::now() + Duration::from_secs(1000);
+        assert!(keeper.environment().is_none(), "it is not time yet");
+        keeper.retry_at = Instant::now();
+        assert!(keeper.environment().is_some());
+        assert_eq!(keeper.backoff, Keeper::FIRST_BACKOFF);
+    }
+
+    #[test]
     fn what_is_gone_or_damaged_is_not_replaced_while_serving() {
         let directory = tempfile::tempdir().unwrap();
         let mut keeper = Keeper::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
@@ -286,6 +365,7 @@ mod tests {
         keeper.break_down();
         fs::remove_file(&data).unwrap();
         assert!(keeper.environment().is_none());
+        assert!(matches!(keeper.reopen(), Err(EnvironmentError::Gone)));
         assert!(!data.exists());
         keeper.break_down();
         fs::write(&data, "").unwrap();
@@ -293,5 +373,8 @@ mod tests {
         keeper.break_down();
         fs::write(&data, &whole).unwrap();
         assert!(keeper.environment().is_some());
+
+        keeper.directory = data;
+        assert!(matches!(keeper.reopen(), Err(EnvironmentError::Io(_))), "a file is no directory");
     }
 }

@@ -103,6 +103,21 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_removed_is_an_error_of_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(DATA_FILE)).unwrap();
+        let error = open(directory.path(), MAP, Some("one")).err().unwrap();
+        assert!(matches!(error, OpenError::Directory { .. }), "{error:?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn linux_names_its_boots() {
+        let boot = boot_id().unwrap();
+        assert!(boot.len() == 36 && boot.chars().all(|char| char == '-' || char.is_ascii_hexdigit()), "{boot:?}");
+    }
+
+    #[test]
     fn any_state_that_a_crash_leaves_opens() {
         let directory = tempfile::tempdir().unwrap();
         for missing in [BOOT_FILE, DATA_FILE, "lock.mdb"] {

@@ -115,7 +115,8 @@ mod tests {
         fs::write(directory.path().join("lock"), "").unwrap();
         assert_eq!(refused(), in_words("another process"));
         drop(lock);
-        DirectoryLock::acquire(directory.path()).unwrap();
+        drop(DirectoryLock::acquire(directory.path()).unwrap());
+        assert_eq!(fs::read_to_string(directory.path().join("lock")).unwrap(), "", "no trace of who is gone");
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn another_boot_empties_the_slots_and_keeps_the_users() {
     drop(store);
     let store = LmdbStore::open_under_boot(&config(directory.path()), NODE, Some("another boot")).unwrap();
     assert_eq!(store.known_users(), 2);
+    assert_eq!(format!("{store:?}"), "LmdbStore { known_users: 2, .. }");
     assert_eq!(ask(&store, lookup("ada", 1)), found(0));
 }
 
@@ -102,7 +103,11 @@ fn senseless_configurations_are_refused() {
 #[test]
 fn the_defaults_open() {
     let directory = tempfile::tempdir().unwrap();
-    drop(LmdbStore::open(&LmdbConfig::new(directory.path(), Limit::default()), NODE).unwrap());
+    let config = LmdbConfig::new(directory.path(), Limit::default());
+    if cfg!(target_pointer_width = "64") {
+        assert_eq!([config.live_map_bytes, config.users_map_bytes], [64 << 30; 2]);
+    }
+    drop(LmdbStore::open(&config, NODE).unwrap());
 }
 
 #[test]
