@@ -1,11 +1,11 @@
 //! The directory `users/`: everybody who was ever granted a slot. It has a thread of its own, for which no admission
 //! ever waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fs, io};
+use std::{fs, io, mem};
 
 use session_core::{Time, UserId};
 
@@ -15,13 +15,11 @@ use super::user::KnownUser;
 use crate::log::Throttle;
 
 /// How many users may wait to be noted. The next is dropped, and noted at its next session.
-const QUEUE: usize = 8192;
+const ROOM: usize = 64 * 1024;
 
-/// How many users one commit notes, at most.
-const BATCH: usize = 4096;
-
-/// How often there is a commit, at most: each waits for the disk.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How often there is a commit, at most: each waits for the disk, and copies every page on which somebody is noted.
+/// Nobody waits for it, and what a killed server had not noted yet is noted at the user's next session.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Opens `users/`, or makes it.
 pub(super) fn open(directory: &Path, map_bytes: usize) -> Result<Keeper, OpenError> {
@@ -54,7 +52,7 @@ fn is_robbed(directory: &Path) -> bool {
 /// Where users to be noted are handed in. Dropping it ends the [`Recorder`] once all are noted.
 #[derive(Debug)]
 pub(super) struct Notes {
-    sender: SyncSender<(UserId, Time)>,
+    desk: Arc<Desk>,
     dropped: u64,
     log: Throttle,
 }
@@ -62,52 +60,101 @@ pub(super) struct Notes {
 /// What runs on the thread.
 pub(super) struct Recorder {
     keeper: Keeper,
-    notes: Receiver<(UserId, Time)>,
+    desk: Arc<Desk>,
     log: Throttle,
+}
+
+/// Where the notes lie between the two. To hand one in wakes nobody, but for the first after a while: a wake for each
+/// costs more than all else that is done for it.
+#[derive(Debug, Default)]
+struct Desk {
+    pile: Mutex<Pile>,
+    /// Told of the first note on an empty desk, and of the end.
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pile {
+    /// Who was seen, and when first.
+    seen: HashMap<UserId, Time>,
+    ended: bool,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Pile> {
+        // Every change is a single operation of the map, so a poisoned one is still whole.
+        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All notes, once there are any and `until` has come; none after the end. In order, so that neighbours in the tree
+    /// are noted together.
+    fn take(&self, until: Option<Instant>) -> BTreeMap<UserId, Time> {
+        let pile = self.lock();
+        let mut pile = self
+            .news
+            .wait_while(pile, |pile| pile.seen.is_empty() && !pile.ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = until {
+            let pause = until.saturating_duration_since(Instant::now());
+            pile =
+                self.news.wait_timeout_while(pile, pause, |pile| !pile.ended).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let seen = mem::take(&mut pile.seen);
+        drop(pile);
+        seen.into_iter().collect()
+    }
 }
 
 /// Both ends.
 pub(super) fn recorder(keeper: Keeper) -> (Notes, Recorder) {
-    let (sender, notes) = sync_channel(QUEUE);
-    (Notes { sender, dropped: 0, log: Throttle::default() }, Recorder { keeper, notes, log: Throttle::default() })
+    let desk = Arc::<Desk>::default();
+    let notes = Notes { desk: Arc::clone(&desk), dropped: 0, log: Throttle::default() };
+    (notes, Recorder { keeper, desk, log: Throttle::default() })
 }
 
 impl Notes {
-    /// Has the user noted, unless the queue is full.
-    pub(super) fn note(&mut self, user: UserId, at: Time) {
-        match self.sender.try_send((user, at)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+    /// Has these users noted, as far as there is room for them. The earliest time counts: some seconds later are not
+    /// worth a write.
+    pub(super) fn note(&mut self, users: impl IntoIterator<Item = (UserId, Time)>) {
+        let mut pile = self.desk.lock();
+        let was_empty = pile.seen.is_empty();
+        let before = self.dropped;
+        for (user, at) in users {
+            if pile.seen.len() < ROOM {
+                pile.seen.entry(user).or_insert(at);
+            } else if !pile.seen.contains_key(&user) {
                 self.dropped += 1;
-                if self.log.pass().is_some() {
-                    tracing::warn!(
-                        dropped = self.dropped,
-                        "users are not noted as seen: more came than can be written"
-                    );
-                }
             }
         }
+        let is_news = was_empty && !pile.seen.is_empty();
+        drop(pile);
+        if is_news {
+            self.desk.news.notify_one();
+        }
+        if self.dropped > before && self.log.pass().is_some() {
+            tracing::warn!(dropped = self.dropped, "users are not noted as seen: more came than can be written");
+        }
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        self.desk.lock().ended = true;
+        self.desk.news.notify_one();
     }
 }
 
 impl Recorder {
     /// Notes users until the other end is dropped.
     pub(super) fn run(mut self) {
-        let mut committed: Option<Instant> = None;
-        while let Ok((user, at)) = self.notes.recv() {
-            let mut seen = BTreeMap::from([(user, at)]);
-            let due = committed.map_or_else(Instant::now, |at| at + PAUSE);
-            while seen.len() < BATCH {
-                match self.notes.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                    // The earliest time counts: one second later is not worth a write.
-                    Ok((user, at)) => {
-                        seen.entry(user).or_insert(at);
-                    }
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                }
+        let mut next = None;
+        loop {
+            let seen = self.desk.take(next);
+            if seen.is_empty() {
+                return;
             }
             self.record(&seen);
-            committed = Some(Instant::now());
+            next = Some(Instant::now() + PAUSE);
         }
     }
 
@@ -171,26 +218,22 @@ mod tests {
     fn what_is_queued_is_noted_before_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap());
-        for number in 0..5000 {
-            notes.note(user(&format!("user {number}")), at(1));
-        }
-        notes.note(user("user 0"), at(4000));
+        notes.note((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
+        notes.note([(user("user 1"), at(2))]);
         drop(notes);
         recorder.run();
         let mut keeper = open(directory.path(), MAP).unwrap();
         let environment = keeper.environment().unwrap();
         assert_eq!(environment.entries(), 5000);
         assert_eq!(known(environment, "user 1"), Some(KnownUser { first_seen: at(1), last_seen: at(1) }));
-        assert_eq!(known(environment, "user 0"), Some(KnownUser { first_seen: at(1), last_seen: at(4000) }));
     }
 
     #[test]
     fn what_does_not_fit_is_dropped_and_counted() {
         let directory = tempfile::tempdir().unwrap();
         let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap());
-        for _ in 0..QUEUE + 3 {
-            notes.note(user("ada"), at(1));
-        }
+        notes.note((0..ROOM + 3).map(|number| (user(&format!("user {number}")), at(1))));
+        notes.note([(user("user 0"), at(2))]);
         assert_eq!(notes.dropped, 3);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::Command;
@@ -21,6 +22,11 @@ const EIO: i32 = 5;
 
 /// How many commands one transaction applies, at most.
 const BATCH: usize = 1024;
+
+/// What costs is the number of transactions and of wakes, not of commands. So after a transaction with so much company
+/// the next one waits so long for its own. Whoever comes alone does not wait.
+const COMPANY: usize = 3;
+const GATHER: Duration = Duration::from_micros(500);
 
 /// How many records the sweep looks at beside a batch of commands, and how many when there are none.
 const SWEEP_BUSY: usize = 32;
@@ -57,13 +63,24 @@ impl Writer {
     pub(super) fn run(mut self) {
         let abandon = Abandon(Arc::clone(&self.queue));
         let mut commands = VecDeque::new();
+        let mut has_company = false;
         loop {
-            let patience = (self.sweep != Sweep::Over).then(|| self.sweep_at.saturating_duration_since(Instant::now()));
-            match abandon.0.take(&mut commands, self.batch, patience) {
-                Taken::Batch | Taken::Nothing => self.serve(&mut commands),
+            if has_company {
+                thread::sleep(GATHER);
+            }
+            match abandon.0.take(&mut commands, self.batch, self.patience()) {
+                Taken::Batch | Taken::Nothing => {
+                    has_company = (COMPANY..self.batch).contains(&commands.len());
+                    self.serve(&mut commands);
+                }
                 Taken::Closed => return,
             }
         }
+    }
+
+    /// How long to wait for a command: as long as it takes, or until the next step of the sweep is due.
+    fn patience(&self) -> Option<Duration> {
+        (self.sweep != Sweep::Over).then(|| self.sweep_at.saturating_duration_since(Instant::now()))
     }
 
     /// Applies the commands, answers them and takes them out. A step of the sweep goes with them if it is due.
@@ -93,12 +110,14 @@ impl Writer {
             }
             Err(Failure::InDoubt(error, outcomes)) => self.doubt(&error, outcomes),
         };
+        let mut granted = Vec::new();
         for ((command, done), outcome) in commands.drain(..).zip(outcomes) {
             done.answer(outcome);
             if let (Command::Acquire { user, at, .. }, Outcome::Granted { .. }) = (command, outcome) {
-                self.notes.note(user, at);
+                granted.push((user, at));
             }
         }
+        self.notes.note(granted);
     }
 
     /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
@@ -294,8 +313,11 @@ mod tests {
         let mut writer = writer(directory.path(), NODE);
         serve(&mut writer, [acquire("ada", 1)]);
         fail_next_commit();
+        // Nor does a step of the sweep that removes nothing.
+        (writer.sweep, writer.sweep_at) = (Sweep::Start, Instant::now());
         let outcomes = serve(&mut writer, [lookup("ada", 1), acquire("ada", 1), acquire("bob", 2), release("bob", 2)]);
         assert_eq!(outcomes, [found(1), granted(1), granted(1), Outcome::Released]);
+        assert_eq!(writer.sweep, Sweep::Over);
         assert!(faults::next().is_some(), "there was no commit");
     }
 
@@ -347,6 +369,7 @@ mod tests {
         let mut writer = writer(directory.path(), NODE);
         let users = ["ada", "bob", "eve", "joe"];
         serve(&mut writer, users.map(|user| acquire(user, 1)));
+        serve(&mut writer, [acquire("zoe", 1)]);
         // All of them, the releases among them, the first half; the second half and each of the first fit.
         let full = || Uncommitted::NotApplied(heed::Error::Io(ErrorKind::StorageFull.into()));
         faults::fail([full(), full(), full()]);
@@ -355,6 +378,10 @@ mod tests {
         assert_eq!(serve(&mut writer, asked), [released, rejected, released, released, released]);
         assert_eq!(users.map(|user| bytes(&mut writer, user)), [const { None }; 4]);
         assert!(!writer.ballast.is_loaded());
+        // One that does not fit alone is to be tried again.
+        faults::fail([full(), full()]);
+        assert_eq!(serve(&mut writer, [release("zoe", 1)]), [rejected]);
+        assert_eq!(serve(&mut writer, [release("zoe", 1)]), [released]);
     }
 
     #[test]
@@ -405,8 +432,12 @@ mod tests {
         let mut writer = writer(directory.path(), NODE);
         writer.sweep_at += Duration::from_secs(1000);
         assert_eq!(serve(&mut writer, [acquire("user 7", 1), acquire("new", 2)]), [granted(1), granted(1)]);
-        let steps = sweep(&mut writer);
-        assert!((3..=5).contains(&steps), "1001 records in {steps} steps");
+        assert_eq!(writer.sweep, Sweep::Start, "its first step is not due");
+        assert!(writer.patience() > Some(Duration::from_secs(900)));
+        let start = Instant::now();
+        assert_eq!(sweep(&mut writer), 4, "1001 records in steps of 256");
+        assert!(writer.sweep_at >= start + SWEEP_PAUSE);
+        assert_eq!(writer.patience(), None);
         assert_eq!(writer.live.environment().unwrap().entries(), 2);
         assert_eq!(serve(&mut writer, [lookup("user 7", 1), lookup("new", 2)]), [found(1), found(1)]);
     }
@@ -420,6 +451,9 @@ mod tests {
         while serve(&mut dead, [acquire_for(&name(number), OTHER_NODE.session(number))]) == [granted(1)] {
             number += 1;
         }
+        let environment = dead.live.environment().unwrap();
+        let used = environment.used_pages(&environment.write().unwrap()).unwrap();
+        assert!((225..=228).contains(&used), "{used} of 256 pages are used, the last tenth is for releases");
         drop(dead);
         let mut writer = small_writer(directory.path(), NODE);
         writer.sweep_at += Duration::from_secs(1000);
@@ -439,11 +473,39 @@ mod tests {
         drop(dead);
         let mut writer = writer(directory.path(), NODE);
         fail_next_commit();
+        let start = Instant::now();
         serve(&mut writer, []);
         assert_eq!(writer.sweep, Sweep::Start);
+        assert!(writer.sweep_at >= start + SWEEP_RETRY);
         assert!(bytes(&mut writer, "ada").is_some());
         sweep(&mut writer);
         assert_eq!(bytes(&mut writer, "ada"), None);
+    }
+
+    #[test]
+    fn a_batch_is_small_in_a_small_map() {
+        for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 25), (1 << 30, BATCH)] {
+            let directory = tempfile::tempdir().unwrap();
+            let environment = Environment::open(directory.path(), map_bytes, Durability::Unsynced).unwrap();
+            assert_eq!(batch_for(&environment), batch);
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_is_told_from_what_fails() {
+        let io = |error: std::io::Error| cause_of(&heed::Error::Io(error));
+        assert_eq!(io(ErrorKind::StorageFull.into()), Cause::Full);
+        assert_eq!(io(std::io::Error::from_raw_os_error(EIO)), Cause::Full);
+        assert_eq!(io(ErrorKind::PermissionDenied.into()), Cause::Failed);
+        assert_eq!(cause_of(&heed::MdbError::MapFull.into()), Cause::Full);
+        assert_eq!(cause_of(&heed::MdbError::Corrupted.into()), Cause::Failed);
+    }
+
+    #[test]
+    fn the_ballast_lies_beside_the_slots() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        assert!(writer.ballast.is_loaded() && directory.path().join("live").join("ballast").exists());
     }
 
     #[test]
@@ -454,7 +516,7 @@ mod tests {
         let answers = Answers::default();
         queue.push(acquire("ada", 1), crate::store::Done::new(|_| panic!("an answer that panics, on purpose")));
         queue.push(acquire("ada", 2), answers.done());
-        assert!(std::thread::spawn(move || writer.run()).join().is_err());
+        assert!(thread::spawn(move || writer.run()).join().is_err());
         assert_eq!(answers.next(), Outcome::Unknown);
         queue.push(acquire("ada", 3), answers.done());
         assert_eq!(answers.next(), Outcome::Rejected(Cause::Failed));
