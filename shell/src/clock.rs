@@ -1,21 +1,28 @@
-//! The one clock of a process, and the alarms that go off by it.
+//! The one clock of a process. By it [alarms](alarm) go off.
 
-use std::collections::BTreeMap;
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use session_core::Time;
 use smol::Timer;
+
+mod alarm;
+
+pub(crate) use alarm::Alarm;
+use alarm::Alarms;
 
 /// Tells the time as the core wants it: it never decreases.
 ///
 /// The real one reads the wall clock once and then adds what has passed, so corrections of the wall clock are not seen.
 /// The other stands still until somebody turns its [`Dial`], which is how a simulation has time under its thumb.
 #[derive(Debug, Clone)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    alarms: Arc<Alarms>,
+}
 
 #[derive(Debug, Clone)]
 enum Source {
@@ -24,25 +31,28 @@ enum Source {
 }
 
 impl Clock {
-    /// The real clock, from now on.
+    /// The real clock, from now on. Its alarms go off while somebody [rings](Clock::ring) them.
     #[must_use]
     pub fn start() -> Self {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self(Source::Real { origin: Time::from_epoch(since_epoch), started: Instant::now() })
+        let source = Source::Real { origin: Time::from_epoch(since_epoch), started: Instant::now() };
+        Self { source, alarms: Arc::default() }
     }
 
-    /// A clock that shows what its dial is set to.
+    /// A clock that shows what its dial is set to. Nobody rings its alarms: whoever turns the dial polls what waits for
+    /// them.
     #[must_use]
     pub fn by_dial(dial: Arc<Dial>) -> Self {
-        Self(Source::Dial(dial))
+        let alarms = Arc::clone(&dial.alarms);
+        Self { source: Source::Dial(dial), alarms }
     }
 
     /// The present time.
     #[must_use]
     pub fn now(&self) -> Time {
-        match &self.0 {
+        match &self.source {
             Source::Real { origin, started } => *origin + started.elapsed(),
-            Source::Dial(dial) => dial.lock().now,
+            Source::Dial(dial) => dial.now(),
         }
     }
 
@@ -53,114 +63,67 @@ impl Clock {
             poll_fn(|cx| alarm.poll(Some(time), cx)).await;
         }
     }
+
+    /// Wakes whoever has set an alarm to a time that has come. Never ends.
+    ///
+    /// One timer serves all alarms, and is touched only for one that is earlier than all others. A timer for each costs
+    /// a wake of the thread that waits for events whenever one is set.
+    pub async fn ring(&self) {
+        let mut timer = Timer::never();
+        poll_fn(|cx| {
+            loop {
+                for waker in self.alarms.due(self.now()) {
+                    waker.wake();
+                }
+                timer = self.timer_at(self.alarms.first(cx.waker()));
+                if Pin::new(&mut timer).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    fn timer_at(&self, time: Option<Time>) -> Timer {
+        let at = match (&self.source, time) {
+            (Source::Real { origin, started }, Some(time)) => started.checked_add(time.since(*origin)),
+            (Source::Dial(_), Some(_)) | (Source::Real { .. } | Source::Dial(_), None) => None,
+        };
+        // What no Instant can hold lies centuries ahead.
+        at.map_or_else(Timer::never, Timer::at)
+    }
 }
 
-/// What a simulated clock shows, and what waits for it.
+/// What a simulated clock shows.
 #[derive(Debug, Default)]
-pub struct Dial(Mutex<DialState>);
-
-#[derive(Debug, Default)]
-struct DialState {
-    now: Time,
-    /// How many alarms are set to each time.
-    alarms: BTreeMap<Time, usize>,
+pub struct Dial {
+    now: Mutex<Time>,
+    alarms: Arc<Alarms>,
 }
 
 impl Dial {
-    /// Turns the clock to a time, unless that is past. Nobody is woken: whoever turns the dial polls what waits for it.
+    /// Turns the clock to a time, unless that is past.
     pub fn turn_to(&self, time: Time) {
-        let mut state = self.lock();
-        state.now = state.now.max(time);
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = time.max(*now);
     }
 
     /// The earliest time that an alarm is set to.
     #[must_use]
     pub fn next_alarm(&self) -> Option<Time> {
-        self.lock().alarms.first_key_value().map(|(&time, _)| time)
+        self.alarms.next()
     }
 
-    fn set(&self, time: Time) {
-        *self.lock().alarms.entry(time).or_insert(0) += 1;
-    }
-
-    fn unset(&self, time: Time) {
-        let mut state = self.lock();
-        if let Some(alarms) = state.alarms.get_mut(&time) {
-            *alarms -= 1;
-            if *alarms == 0 {
-                state.alarms.remove(&time);
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, DialState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One timer for all deadlines of a task.
-///
-/// Deadlines move with every message, mostly to later, so it is left where it is and looks again when it goes off: a
-/// busy connection does not touch the process's timer queue at all.
-#[derive(Debug)]
-pub(crate) struct Alarm {
-    clock: Clock,
-    timer: Timer,
-    set_to: Option<Time>,
-}
-
-impl Alarm {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, timer: Timer::never(), set_to: None }
-    }
-
-    /// Ready when `deadline` has passed, and perhaps before.
-    pub(crate) fn poll(&mut self, deadline: Option<Time>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
-        if self.set_to.is_none_or(|set_to| deadline < set_to) {
-            self.set(deadline);
-        }
-        let gone_off = match &self.clock.0 {
-            Source::Real { .. } => Pin::new(&mut self.timer).poll(cx).map(drop),
-            Source::Dial(dial) if self.set_to.is_some_and(|set_to| set_to <= dial.lock().now) => Poll::Ready(()),
-            Source::Dial(_) => Poll::Pending,
-        };
-        if gone_off.is_ready() {
-            self.unset();
-        }
-        gone_off
-    }
-
-    fn set(&mut self, time: Time) {
-        self.unset();
-        match &self.clock.0 {
-            Source::Real { origin, started } => {
-                // A time that no Instant can hold lies centuries ahead: a year is late enough to look again.
-                let far = || Instant::now() + Duration::from_secs(365 * 24 * 60 * 60);
-                self.timer.set_at(started.checked_add(time.since(*origin)).unwrap_or_else(far));
-            }
-            Source::Dial(dial) => dial.set(time),
-        }
-        self.set_to = Some(time);
-    }
-
-    fn unset(&mut self) {
-        if let (Some(time), Source::Dial(dial)) = (self.set_to.take(), &self.clock.0) {
-            dial.unset(time);
-        }
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        self.unset();
+    fn now(&self) -> Time {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::task::Waker;
+    use smol::future::or;
+    use std::task::{Context, Waker};
 
     fn at(second: u64) -> Time {
         Time::from_epoch(Duration::from_secs(second))
@@ -187,8 +150,16 @@ mod tests {
     fn a_real_alarm_goes_off_by_itself() {
         let clock = Clock::start();
         let until = clock.now() + Duration::from_millis(5);
-        smol::block_on(clock.wait_until(until));
-        assert!(clock.now() >= until);
-        smol::block_on(clock.wait_until(Time::default()));
+        let mut alarm = Alarm::new(clock.clone());
+        let far = Some(Time::from_epoch(Duration::MAX));
+        assert_eq!(alarm.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
+        let waiting = async {
+            poll_fn(|cx| alarm.poll(Some(until), cx)).await;
+            assert!(clock.now() >= until, "and not at the first time it was set to");
+            clock.wait_until(until + Duration::from_millis(1)).await;
+            assert!(clock.now() >= until + Duration::from_millis(1));
+            clock.wait_until(Time::default()).await;
+        };
+        smol::block_on(or(clock.ring(), waiting));
     }
 }

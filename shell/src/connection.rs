@@ -87,9 +87,11 @@ impl<W: Wire> Connection<W> {
     }
 
     /// Runs to the end.
-    pub async fn run(mut self) {
+    ///
+    /// Not by value: a future keeps its arguments twice, and this is what an idle session is made of.
+    pub async fn run(&mut self) {
         let mut alarm = Alarm::new(self.clock.clone());
-        // A message that came while the session was busy. No other is read until it is handled.
+        // A message, until the session is not busy. No other is read until it is handled.
         let mut waiting: Option<W::Text> = None;
         self.handle(Event::Connected);
         while !(self.session.is_drained() && self.socket.is_closed()) {
@@ -104,8 +106,7 @@ impl<W: Wire> Connection<W> {
             match wake {
                 Wake::Mail(Mail::Draining) => self.handle(Event::Draining),
                 Wake::Mail(Mail::Stored(outcome)) => self.answered(outcome),
-                Wake::Peer(Incoming::Text(text)) if self.session.is_busy() => waiting = Some(text),
-                Wake::Peer(Incoming::Text(text)) => self.handle(Event::Text(&text)),
+                Wake::Peer(Incoming::Text(text)) => waiting = Some(text),
                 Wake::Peer(Incoming::Alive) => self.handle(Event::Alive),
                 Wake::Peer(Incoming::Violation(violation)) => self.handle(Event::Violation(violation)),
                 Wake::Peer(Incoming::Gone) => self.handle(Event::Disconnected),

@@ -45,7 +45,8 @@ pub(crate) async fn shake_hands(stream: Fair<TcpStream>) -> Handshake {
     let mut stream = parts.io.into_inner();
     if served.is_ok() && parts.service.upgraded.into_inner() {
         // All of the answer has left hyper's buffer: it is shorter than what a fresh socket takes at once.
-        return Handshake::Upgraded { stream, read: parts.read_buf.into() };
+        // Copied: the buffer itself is eight times larger than what the WebSocket keeps for as long as it lives.
+        return Handshake::Upgraded { stream, read: parts.read_buf.to_vec() };
     }
     // What is unread is thrown away: to close a socket with unread data resets it, and takes the answer with it.
     drop(poll_fn(|cx| poll_discard(&mut stream, cx)).await);

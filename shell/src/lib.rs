@@ -27,6 +27,7 @@ pub mod store;
 pub mod clock;
 pub mod log;
 pub mod client;
+pub mod threads;
 
 mod handshake;
 mod socket;

@@ -96,6 +96,8 @@ impl Server {
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
         let Self { listeners, addresses: _, house } = self;
         let retrying = executor.spawn(Arc::clone(&house.custody).retry());
+        let clock = house.clock.clone();
+        let ringing = executor.spawn(async move { clock.ring().await });
         let accepting: Vec<Task<()>> = listeners
             .into_iter()
             .map(|listener| executor.spawn(accept(listener, Arc::clone(&house), Arc::clone(&executor))))
@@ -118,6 +120,7 @@ impl Server {
             tracing::warn!(sessions = house.registry.len(), "gave up on sessions that did not end");
         }
         retrying.cancel().await;
+        ringing.cancel().await;
         let owed = house.custody.owed();
         if owed > 0 {
             tracing::warn!(owed, "the store has not confirmed every release; those slots are void all the same");
@@ -161,7 +164,8 @@ async fn converse(stream: TcpStream, house: &House, entry: Entry) {
     if stream.set_nodelay(true).is_err() {
         return; // The peer is gone.
     }
-    let Some(socket) = upgrade(stream, house, entry.mailbox(), accepted).await else { return };
+    // Boxed, so that it is gone once it is over: it is larger than all that follows.
+    let Some(socket) = Box::pin(upgrade(stream, house, entry.mailbox(), accepted)).await else { return };
     let (custody, refusals) = (Arc::clone(&house.custody), Arc::clone(&house.refusals));
     Connection::new(&entry, socket, &house.settings.limits, accepted, custody, refusals).run().await;
 }

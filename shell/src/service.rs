@@ -14,6 +14,7 @@ use crate::config::{Config, StoreKind};
 use crate::listen::listen;
 use crate::server::{Server, Settings};
 use crate::store::{LmdbConfig, LmdbStore, MemoryStore, Store};
+use crate::threads::on_threads;
 use crate::{log::Log, signals};
 
 /// How long the store has to write down what it was given once every session has ended.
@@ -77,20 +78,4 @@ fn announce(config: &Config, server: &Server) -> io::Result<()> {
         let _unread = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     };
     thread::Builder::new().name("announcer".into()).spawn(print).map(drop)
-}
-
-/// Runs `main` on this thread and helps the executor with so many threads, this one included.
-fn on_threads(threads: u16, executor: &Arc<Executor<'static>>, main: impl Future<Output = ()>) {
-    let (stop, stopped) = smol::channel::bounded::<()>(1);
-    for number in 1..threads {
-        let (executor, stopped) = (Arc::clone(executor), stopped.clone());
-        let work = move || smol::block_on(executor.run(stopped.recv()));
-        // With fewer threads it is slower, not wrong.
-        if let Err(error) = thread::Builder::new().name(format!("sessions-{number}")).spawn(work) {
-            tracing::warn!(%error, "cannot start a thread, going on with {number}");
-            break;
-        }
-    }
-    smol::block_on(executor.run(main));
-    drop(stop);
 }

@@ -17,7 +17,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use session_core::{
-    CloseReason, Credential, Debts, Limits, NodeId, Reply, Request, SessionId, Time, UserId, Violation,
+    CloseReason, Complaint, Credential, Debts, Limits, NodeId, Reply, Request, SessionId, Time, UserId, Violation,
 };
 use shell::clock::{Clock, Dial};
 use shell::connection::Connection;
@@ -350,7 +350,7 @@ impl Simulation {
         let entry = server.registry.enter();
         let session = entry.id();
         let custody = Arc::clone(&server.custody);
-        let connection =
+        let mut connection =
             Connection::new(&entry, line.clone(), &LIMITS, clock.now(), custody, Arc::new(Refusals::default()));
         let task = async move {
             connection.run().await;
@@ -629,7 +629,14 @@ impl Client {
                         "BYE_SUCCESS"
                     }
                     Reply::CheckConnectionsSuccess(_) => "counted",
-                    Reply::Error(_) => "ERROR",
+                    Reply::Error(complaint) => {
+                        assert_ne!(
+                            *complaint,
+                            Complaint::Impatient,
+                            "a message was not kept until the session was free"
+                        );
+                        "ERROR"
+                    }
                 }
             }
         };

@@ -27,6 +27,8 @@ struct Inner {
     stuck: bool,
     phase: Phase,
     waker: Option<Waker>,
+    /// How often the server has looked at the line since this time.
+    polls: (Time, u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,9 @@ impl Line {
     /// How long a server waits for the answer to its close.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+    /// How often a server may look at a line while its clock stands still: more often than it is ever woken.
+    const MAX_POLLS: u32 = 10_000;
+
     pub(super) fn new(clock: Clock) -> Self {
         Self(Rc::new(RefCell::new(Inner {
             clock,
@@ -66,6 +71,7 @@ impl Line {
             stuck: false,
             phase: Phase::Open,
             waker: None,
+            polls: (Time::default(), 0),
         })))
     }
 
@@ -112,12 +118,22 @@ impl Line {
     }
 }
 
+impl Inner {
+    fn count_poll(&mut self) {
+        let now = self.clock.now();
+        let polls = if self.polls.0 == now { self.polls.1 + 1 } else { 1 };
+        assert!(polls <= Line::MAX_POLLS, "a connection goes round in circles");
+        self.polls = (now, polls);
+    }
+}
+
 impl Wire for Line {
     type Text = String;
 
     fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<String>> {
         let mut inner = self.0.borrow_mut();
         inner.waker = Some(cx.waker().clone());
+        inner.count_poll();
         let over = match inner.phase {
             Phase::Closed => return Poll::Pending,
             Phase::Open => !inner.connected,
