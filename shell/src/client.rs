@@ -2,6 +2,7 @@
 //!
 //! - [`Connection`]: one WebSocket, from its handshake to its close.
 //! - [`User`]: one user and the connections held for it, any number, of any number of users.
+//! - [`load`]: many sign-ins, counted and timed.
 //! - [`hold`](hold()): what the binary does: holds sessions and prints what happens until it is told to leave.
 //!
 //! Everything runs on smol and is bounded by [`Options`], but for waiting for the server to say something by itself.
@@ -28,6 +29,7 @@ mod user;
 mod connection;
 mod url;
 mod error;
+pub mod load;
 mod hold;
 mod printer;
 #[cfg(test)]

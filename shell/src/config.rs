@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use session_core::{Limit, Limits};
 
 use crate::log::{Log, LogFormat};
+use crate::threads::one_per_core;
 
 /// The server's configuration. Every value was checked when it was parsed.
 #[derive(Debug, Clone, Args)]
@@ -68,7 +68,7 @@ pub struct Config {
         long,
         env = "SESSIONS_THREADS",
         value_name = "THREADS",
-        default_value_t = available_parallelism().map_or(1, |cores| cores.get().min(256) as u16),
+        default_value_t = one_per_core(),
         hide_default_value = true,
         value_parser = clap::value_parser!(u16).range(1..=256)
     )]

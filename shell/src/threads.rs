@@ -1,9 +1,15 @@
 //! Runs a future on this thread, and what it spawns on others beside it.
 
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, available_parallelism};
 
 use smol::Executor;
+
+/// One thread per core of this machine, 256 at most.
+#[must_use]
+pub fn one_per_core() -> u16 {
+    available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX).min(256))
+}
 
 /// Runs `main` to its end on this thread, which helps the executor meanwhile, as do `threads - 1` others.
 pub fn on_threads<T>(threads: u16, executor: &Arc<Executor<'static>>, main: impl Future<Output = T>) -> T {

@@ -25,7 +25,7 @@ pub struct Connection {
     reply_timeout: Duration,
 }
 
-/// How long a client waits. Each default is 10 s.
+/// How long a client waits. Each default is 10 s; [`Duration::MAX`] is for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// From resolving the server's name to its HELLO.
@@ -199,12 +199,13 @@ impl Connection {
 /// How long is left to wait.
 struct Patience {
     after: Duration,
-    until: Instant,
+    /// None: for ever.
+    until: Option<Instant>,
 }
 
 impl Patience {
     fn new(after: Duration) -> Self {
-        Self { after, until: Instant::now() + after }
+        Self { after, until: Instant::now().checked_add(after) }
     }
 
     async fn wait_for<T>(
@@ -213,7 +214,7 @@ impl Patience {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let late = async {
-            Timer::at(self.until).await;
+            self.until.map_or_else(Timer::never, Timer::at).await;
             Err(Error::TimedOut { awaited, after: self.after })
         };
         or(work, late).await

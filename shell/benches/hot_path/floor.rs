@@ -1,0 +1,62 @@
+//! The floor: the least that the same libraries do. It greets, grants and says goodbye, with no session, no store and
+//! no checks.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
+use async_tungstenite::{WebSocketStream, accept_async_with_config};
+use futures_util::{SinkExt as _, StreamExt as _};
+use shell::config::Listen;
+use shell::listen::listen;
+use shell::threads::on_threads;
+use smol::net::TcpStream;
+use smol::{Async, Executor};
+
+const HELLO: &str = r#"{"type":"HELLO","payload":"message from server"}"#;
+const GRANT: &str = r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"user-00000000","connections":1}}"#;
+const GOODBYE: &str = r#"{"type":"BYE_SUCCESS","payload":null}"#;
+
+/// Serves until the process is killed. The first line on standard output says where.
+pub(crate) fn serve(threads: u16) -> Result<()> {
+    let listener = listen(&["127.0.0.1:0".parse::<Listen>().map_err(anyhow::Error::msg)?])?.remove(0);
+    println!("listening on ws://{}", listener.local_addr()?);
+    let listener = Async::new(listener)?;
+    let executor = Arc::new(Executor::new());
+    on_threads(threads, &executor, async {
+        loop {
+            if let Ok((stream, _)) = listener.accept().await {
+                executor.spawn(converse(TcpStream::from(stream))).detach();
+            }
+        }
+    })
+}
+
+async fn converse(stream: TcpStream) {
+    let config = WebSocketConfig::default().read_buffer_size(1024).write_buffer_size(4096);
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    if let Ok(mut socket) = accept_async_with_config(stream, Some(config)).await {
+        let _lost = answer(&mut socket).await;
+    }
+}
+
+async fn answer(socket: &mut WebSocketStream<TcpStream>) -> Result<()> {
+    socket.send(Message::text(HELLO)).await?;
+    while let Some(message) = socket.next().await {
+        match message? {
+            Message::Text(text) if text.starts_with(r#"{"type":"AUTHENTICATE""#) => {
+                socket.send(Message::text(GRANT)).await?;
+            }
+            Message::Text(_) => {
+                socket.feed(Message::text(GOODBYE)).await?;
+                let close = CloseFrame { code: CloseCode::Normal, reason: "Goodbye".into() };
+                socket.send(Message::Close(Some(close))).await?;
+            }
+            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
+        }
+    }
+    Ok(())
+}

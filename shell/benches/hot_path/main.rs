@@ -1,0 +1,68 @@
+//! Measures the server against the floor: a bare server on the same libraries that does no work at all. Both run as
+//! processes, in turns, under the same load from this one.
+//!
+//! ```sh
+//! cargo bench -p shell                                      # about four minutes
+//! cargo bench -p shell -- --full --save target/bench.json
+//! ```
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use shell::threads::one_per_core;
+
+use crate::table::Table;
+
+mod rows;
+mod measure;
+mod table;
+mod process;
+mod stock;
+mod floor;
+
+/// Prints how the server compares with a bare one on the same libraries
+#[derive(Parser)]
+struct Arguments {
+    /// Measure everything: also one thousand and ten million known users, for which it needs 2 GB of disk
+    #[arg(long)]
+    full: bool,
+    /// Write the figures to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Measure only what has this in its name: cycles, latency, memory, rush, restart, storm or known
+    #[arg(value_name = "NAME")]
+    only: Option<String>,
+    /// Serve as the floor
+    #[arg(long, hide = true)]
+    floor: bool,
+    /// What cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let Arguments { full, save, only, floor, bench: _ } = Arguments::parse();
+    let threads = one_per_core();
+    if floor {
+        return floor::serve(threads);
+    }
+    measure::raise_descriptor_limit();
+    let directory = tempfile::tempdir().context("no temporary directory")?;
+    let mut table = Table::new();
+    for (name, row) in rows::ALL {
+        let is_wanted = only.as_ref().map_or(full || !rows::is_long(name), |only| name.contains(only.as_str()));
+        if is_wanted {
+            let place = directory.path().join(name);
+            fs::create_dir(&place)?;
+            row(&measure::Bench { threads, place }, &mut table).with_context(|| format!("measuring {name}"))?;
+        }
+    }
+    if let Some(file) = save {
+        fs::write(&file, table.to_json()).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! A server as a process, and what it costs, as the kernel counts it (proc(5)).
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result};
+use shell::client::Url;
+
+/// A server that listens. Killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) url: Url,
+}
+
+impl Process {
+    /// The floor, which is this program.
+    pub(crate) fn floor() -> Result<Self> {
+        Self::start(Command::new(env::current_exe()?).arg("--floor"))
+    }
+
+    /// The real server, as it is started by its users, but for its port.
+    pub(crate) fn server(data: &Path, options: &[&str]) -> Result<Self> {
+        let log = fs::File::options().create(true).append(true).open(data.with_extension("log"))?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data).args(options).stderr(log);
+        Self::start(&mut command)
+    }
+
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("standard output is a pipe")?).read_line(&mut line)?;
+        let url = line.split([' ', ',', '\n']).find(|word| word.starts_with("ws://"));
+        let url = url.with_context(|| format!("{command:?} did not say where it listens: {line:?}"))?.parse()?;
+        Ok(Self { child, url })
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time so far, in user and kernel mode.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        cpu_of(self.id())
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn memory(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in proc(5)")?;
+        Ok(1024.0 * line.trim().trim_end_matches(" kB").parse::<f64>()?)
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// The ticks that proc(5) counts in: 100 a second wherever Linux runs.
+const TICK: Duration = Duration::from_millis(10);
+
+fn cpu_of(process: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    Ok(ticks(&stat).context("no processor time in proc(5)")?.0)
+}
+
+/// The time that all other processes have taken so far. Threads of the kernel are none.
+pub(crate) fn cpu_of_others(ours: &[u32]) -> Result<Duration> {
+    const KTHREADD: u32 = 2;
+
+    let mut sum = Duration::ZERO;
+    for entry in fs::read_dir("/proc")? {
+        let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // It may end meanwhile.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
+        if let Some((cpu, parent)) = ticks(&stat)
+            && parent != KTHREADD
+            && id != KTHREADD
+            && !ours.contains(&id)
+        {
+            sum += cpu;
+        }
+    }
+    Ok(sum)
+}
+
+/// Processor time and parent from `/proc/PID/stat`.
+fn ticks(stat: &str) -> Option<(Duration, u32)> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let number = |at: usize| fields.get(at)?.parse::<u32>().ok();
+    Some((TICK * (number(11)? + number(12)?), number(1)?))
+}
