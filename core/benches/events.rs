@@ -1,0 +1,265 @@
+//! What one event costs in the pure machines: time, and allocations.
+//!
+//! ```sh
+//! cargo bench -p session-core
+//! ```
+//!
+//! A session is made for every measurement, outside the measured time; what an event leaves behind is dropped outside
+//! of it, too.
+
+use std::time::Duration;
+
+use divan::counter::ItemsCount;
+use divan::{AllocProfiler, Bencher, black_box};
+use session_core::ledger::{self, Command as StoreCommand};
+use session_core::{
+    Actions, Cause, Debts, Event, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply, Request, Session,
+    SessionId, Slot, Time, User, UserId, UserRecord,
+};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+const NODE: NodeId = NodeId::new(0x5eed);
+const AUTHENTICATE: Event<'static> = Event::Text(r#"{"type":"AUTHENTICATE","payload":"user-00000000"}"#);
+const CHECK_CONNECTIONS: Event<'static> = Event::Text(r#"{"type":"CHECK_CONNECTIONS","payload":null}"#);
+const BYE: Event<'static> = Event::Text(r#"{"type":"BYE","payload":null}"#);
+const GRANTED: Event<'static> = Event::Stored(Outcome::Granted { connections: 1 });
+
+fn main() {
+    divan::main();
+}
+
+fn user() -> UserId {
+    UserId::parse("user-00000000").expect("a good id")
+}
+
+fn verified() -> Event<'static> {
+    Event::Verified(Ok(Identity { user: user() }))
+}
+
+fn at(second: u64) -> Time {
+    Time::from_epoch(Duration::from_secs(second))
+}
+
+/// A session to which these have happened.
+fn session(events: impl IntoIterator<Item = Event<'static>>) -> Session {
+    let mut session = Session::new(NODE.session(1), &Limits::default(), at(0));
+    for event in events {
+        drop(session.handle(event, at(1)));
+    }
+    session
+}
+
+/// The record of a user with so many slots.
+fn record(slots: u32) -> UserRecord {
+    let slots = (1..=slots).map(|number| Slot { session: id(number), since: at(1) }).collect();
+    UserRecord::from_slots(slots).expect("sessions that differ, within the ceiling")
+}
+
+fn id(number: u32) -> SessionId {
+    NODE.session(number.into())
+}
+
+/// One event, after those that come before it.
+mod session_event {
+    use super::*;
+
+    fn measure(bencher: Bencher<'_, '_>, before: &[Event<'static>], event: &Event<'static>) {
+        bencher
+            .with_inputs(|| (session(before.iter().cloned()), event.clone()))
+            .bench_local_values(|(mut session, event)| (session.handle(black_box(event), at(2)), session));
+    }
+
+    #[divan::bench]
+    fn connected(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[], &Event::Connected);
+    }
+
+    #[divan::bench]
+    fn authenticate(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected], &AUTHENTICATE);
+    }
+
+    #[divan::bench]
+    fn verified_then_acquire(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected, AUTHENTICATE], &verified());
+    }
+
+    #[divan::bench]
+    fn granted(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected, AUTHENTICATE, verified()], &GRANTED);
+    }
+
+    #[divan::bench]
+    fn denied(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected, AUTHENTICATE, verified()], &Event::Stored(Outcome::Denied));
+    }
+
+    #[divan::bench]
+    fn check_connections(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected, AUTHENTICATE, verified(), GRANTED], &CHECK_CONNECTIONS);
+    }
+
+    #[divan::bench]
+    fn alive(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected, AUTHENTICATE, verified(), GRANTED], &Event::Alive);
+    }
+
+    #[divan::bench]
+    fn tick_that_is_early(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected, AUTHENTICATE, verified(), GRANTED], &Event::Tick);
+    }
+
+    #[divan::bench]
+    fn bye(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected, AUTHENTICATE, verified(), GRANTED], &BYE);
+    }
+
+    #[divan::bench]
+    fn nonsense(bencher: Bencher<'_, '_>) {
+        measure(bencher, &[Event::Connected], &Event::Text("{\"type\":"));
+    }
+
+    /// From HELLO to BYE_SUCCESS, with the frames that are sent.
+    #[divan::bench]
+    fn whole_life(bencher: Bencher<'_, '_>) {
+        bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
+            let mut session = session([]);
+            let mut bytes = 0;
+            for event in [Event::Connected, AUTHENTICATE, verified(), GRANTED, BYE] {
+                let Actions { command, send, close } = session.handle(event, at(2));
+                black_box((command, close));
+                bytes += match send {
+                    Some(session_core::Frame::Reply(reply)) => reply.encode().len(),
+                    Some(session_core::Frame::Ping) | None => 0,
+                };
+            }
+            bytes
+        });
+    }
+}
+
+/// The admission rule, and records as they are written down.
+mod ledger_rule {
+    use super::*;
+
+    const LIMIT: [u32; 3] = [1, 3, 1024];
+
+    fn measure(bencher: Bencher<'_, '_>, slots: u32, limit: u32, command: &StoreCommand) {
+        let limit = Limit::new(limit).expect("within the ceiling");
+        bencher.with_inputs(|| record(slots)).bench_local_values(|mut record| {
+            (ledger::apply(&mut record, black_box(command), limit, |_| Liveness::Alive), record)
+        });
+    }
+
+    /// The last slot that the limit allows.
+    #[divan::bench(args = LIMIT)]
+    fn acquire_granted(bencher: Bencher<'_, '_>, limit: u32) {
+        measure(bencher, limit - 1, limit, &StoreCommand::Acquire { user: user(), session: id(0), at: at(2) });
+    }
+
+    #[divan::bench(args = LIMIT)]
+    fn acquire_denied(bencher: Bencher<'_, '_>, limit: u32) {
+        measure(bencher, limit, limit, &StoreCommand::Acquire { user: user(), session: id(0), at: at(2) });
+    }
+
+    #[divan::bench(args = LIMIT)]
+    fn release(bencher: Bencher<'_, '_>, limit: u32) {
+        measure(bencher, limit, limit, &StoreCommand::Release { user: user(), session: id(limit) });
+    }
+
+    #[divan::bench(args = LIMIT)]
+    fn lookup(bencher: Bencher<'_, '_>, limit: u32) {
+        measure(bencher, limit, limit, &StoreCommand::Lookup { user: user(), session: id(0) });
+    }
+
+    /// What a node that died has left goes as the record is touched.
+    #[divan::bench(args = LIMIT)]
+    fn acquire_among_void_slots(bencher: Bencher<'_, '_>, limit: u32) {
+        let acquire = StoreCommand::Acquire { user: user(), session: NodeId::new(2).session(1), at: at(2) };
+        let alive = |node| if node == NODE { Liveness::Dead } else { Liveness::Alive };
+        bencher.with_inputs(|| record(limit)).bench_local_values(|mut record| {
+            (ledger::apply(&mut record, black_box(&acquire), Limit::default(), alive), record)
+        });
+    }
+
+    #[divan::bench(args = LIMIT)]
+    fn encode(bencher: Bencher<'_, '_>, slots: u32) {
+        let mut bytes = Vec::new();
+        let record = record(slots);
+        bencher.bench_local(move || black_box(&record).encode(&mut bytes));
+    }
+
+    #[divan::bench(args = LIMIT)]
+    fn decode(bencher: Bencher<'_, '_>, slots: u32) {
+        let mut bytes = Vec::new();
+        record(slots).encode(&mut bytes);
+        bencher.bench_local(|| UserRecord::decode(black_box(&bytes)));
+    }
+}
+
+/// The debts of a process that serves so many sessions.
+mod debts {
+    use super::*;
+
+    const SESSIONS: [u32; 3] = [0, 1_000, 100_000];
+
+    fn acquire(number: u32) -> StoreCommand {
+        StoreCommand::Acquire { user: user(), session: id(number), at: at(1) }
+    }
+
+    fn release(number: u32) -> StoreCommand {
+        StoreCommand::Release { user: user(), session: id(number) }
+    }
+
+    fn serving(sessions: u32) -> Debts {
+        let mut debts = Debts::new(1 << 20);
+        for number in 1..=sessions {
+            debts.before(&acquire(number)).expect("room");
+        }
+        debts
+    }
+
+    /// An acquire and its release, as they should go.
+    #[divan::bench(args = SESSIONS)]
+    fn slot_taken_and_given_back(bencher: Bencher<'_, '_>, sessions: u32) {
+        let mut debts = serving(sessions);
+        let (acquire, release) = (acquire(0), release(0));
+        bencher.bench_local(move || {
+            debts.before(black_box(&acquire)).expect("room");
+            debts.after(&acquire, Outcome::Granted { connections: 1 }, at(2));
+            debts.after(&release, Outcome::Released, at(3));
+        });
+    }
+
+    /// A release that fails once, is owed, and tried again.
+    #[divan::bench(args = SESSIONS)]
+    fn release_owed_and_paid(bencher: Bencher<'_, '_>, sessions: u32) {
+        let mut debts = serving(sessions);
+        let (acquire, release) = (acquire(0), release(0));
+        bencher.bench_local(move || {
+            debts.before(black_box(&acquire)).expect("room");
+            debts.after(&release, Outcome::Rejected(Cause::Failed), at(2));
+            let again = debts.due(at(3));
+            debts.after(&release, Outcome::Released, at(3));
+            again
+        });
+    }
+}
+
+/// Messages, in and out.
+mod wire {
+    use super::*;
+
+    #[divan::bench]
+    fn parse_request() -> Result<Request, session_core::Complaint> {
+        Request::parse(black_box(r#"{"type":"AUTHENTICATE","payload":"user-00000000"}"#))
+    }
+
+    #[divan::bench]
+    fn encode_reply(bencher: Bencher<'_, '_>) {
+        let reply = Reply::AuthenticateSuccess(User { id: user(), connections: 1 });
+        bencher.bench_local(|| black_box(&reply).encode());
+    }
+}
