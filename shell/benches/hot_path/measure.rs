@@ -10,9 +10,9 @@ use shell::client::load::{Counts, Cycles, Pace, Tally, Users};
 use shell::threads::on_threads;
 use smol::Executor;
 
-use crate::process::{Process, cpu_of_others};
+use crate::process::{Process, Watch};
 
-/// How often each pair is measured.
+/// How often each is measured.
 pub(crate) const ROUNDS: usize = 5;
 
 pub(crate) struct Bench {
@@ -21,17 +21,25 @@ pub(crate) struct Bench {
     pub(crate) place: PathBuf,
 }
 
-/// One run of full cycles.
+/// Full cycles, for so long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) users: Users,
+    pub(crate) pace: Pace,
+    pub(crate) duration: Duration,
+}
+
+/// What came of it.
 pub(crate) struct Run {
     pub(crate) counts: Counts,
     pub(crate) per_second: f64,
-    /// The server's processor time for one, in microseconds.
+    /// The server's processor time for one cycle, in microseconds.
     pub(crate) cpu_micros: f64,
     pub(crate) is_disturbed: bool,
 }
 
-/// The floor's run and the server's.
-pub(crate) type Pair = (Run, Run);
+/// A run against each of some processes, one after another.
+pub(crate) type Round<const N: usize> = [Run; N];
 
 impl Bench {
     /// Runs work on all threads.
@@ -40,45 +48,45 @@ impl Bench {
         on_threads(self.threads, &executor, work(&executor))
     }
 
-    /// Full cycles against both, in turns, after a first pair that does not count.
-    pub(crate) fn pairs(
-        &self,
-        floor: &Process,
-        server: &Process,
-        users: Users,
-        pace: Pace,
-        duration: Duration,
-    ) -> Result<Vec<Pair>> {
-        let ours = [floor.id(), server.id(), std::process::id()];
-        let mut pairs = Vec::new();
+    /// The load on each of the processes, in turns, after a first round that is short and does not count.
+    pub(crate) fn in_turns<const N: usize>(&self, processes: [&Process; N], load: Load) -> Result<Vec<Round<N>>> {
+        let mut rounds = Vec::new();
         for round in 0..=ROUNDS {
-            let duration = if round == 0 { Duration::from_secs(1) } else { duration };
-            let pair =
-                (self.cycles(floor, &ours, users, pace, duration)?, self.cycles(server, &ours, users, pace, duration)?);
+            let duration = if round == 0 { Duration::from_secs(1) } else { load.duration };
+            let runs = processes.map(|process| self.load(process, &processes, Load { duration, ..load }));
+            let runs: Vec<Run> = runs.into_iter().collect::<Result<_>>()?;
             if round > 0 {
-                pairs.push(pair);
+                rounds.push(runs.try_into().unwrap_or_else(|_| unreachable!("a run for each process")));
             }
         }
-        Ok(pairs)
+        Ok(rounds)
     }
 
-    fn cycles(&self, process: &Process, ours: &[u32], users: Users, pace: Pace, duration: Duration) -> Result<Run> {
-        let load = Cycles { url: process.url.clone(), users, pace, duration };
+    fn load(&self, process: &Process, all: &[&Process], load: Load) -> Result<Run> {
+        let Load { users, pace, duration } = load;
+        let cycles = Cycles { url: process.url.clone(), users, pace, duration };
         let tally = Arc::<Tally>::default();
-        let (cpu, others) = (process.cpu()?, cpu_of_others(ours)?);
-        self.run(async |executor| load.run(executor, &tally).await);
-        let (cpu, others) = (process.cpu()? - cpu, cpu_of_others(ours)?.saturating_sub(others));
+        let (cpu, watch) = (process.cpu()?, Watch::begin(all)?);
+        self.run(async |executor| cycles.run(executor, &tally).await);
+        let (cpu, is_disturbed) = (process.cpu()? - cpu, watch.is_disturbed()?);
         let counts = tally.counts();
         ensure!(counts.failures.is_empty() && counts.cycles > 0, "cycles failed: {:?}", counts.failures);
         let per_second = counts.cycles as f64 / duration.as_secs_f64();
         let cpu_micros = cpu.as_secs_f64() * 1e6 / counts.cycles as f64;
-        Ok(Run { counts, per_second, cpu_micros, is_disturbed: others > duration / 10 })
+        Ok(Run { counts, per_second, cpu_micros, is_disturbed })
     }
 }
 
-/// How many of them were disturbed, of how many.
-pub(crate) fn disturbed(pairs: &[Pair]) -> (usize, usize) {
-    (pairs.iter().filter(|(floor, server)| floor.is_disturbed || server.is_disturbed).count(), pairs.len())
+impl Run {
+    /// From AUTHENTICATE, or from when it was due, to its answer, in milliseconds.
+    pub(crate) fn sign_in_millis(&self, quantile: f64) -> f64 {
+        self.counts.sign_in.value_at_quantile(quantile) as f64 / 1e6
+    }
+}
+
+/// How many of the rounds were disturbed, of how many.
+pub(crate) fn disturbed<const N: usize>(rounds: &[Round<N>]) -> (usize, usize) {
+    (rounds.iter().filter(|round| round.iter().any(|run| run.is_disturbed)).count(), rounds.len())
 }
 
 /// The median of what it finds; zero of nothing.
@@ -99,5 +107,5 @@ pub(crate) fn raise_descriptor_limit() {
 pub(crate) fn sessions() -> u32 {
     const MOST: u64 = 15_000;
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    limit.saturating_sub(500).min(MOST) as u32
+    u32::try_from(limit.saturating_sub(500).min(MOST)).expect("it is below 15,001")
 }

@@ -1,9 +1,10 @@
 //! A server as a process, and what it costs, as the kernel counts it (proc(5)).
 
+use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context as _, Result};
@@ -77,11 +78,39 @@ fn cpu_of(process: u32) -> Result<Duration> {
     Ok(ticks(&stat).context("no processor time in proc(5)")?.0)
 }
 
-/// The time that all other processes have taken so far. Threads of the kernel are none.
-pub(crate) fn cpu_of_others(ours: &[u32]) -> Result<Duration> {
+/// Watches what else the machine does meanwhile.
+pub(crate) struct Watch {
+    ours: Vec<u32>,
+    before: HashMap<u32, Duration>,
+    began: Instant,
+}
+
+impl Watch {
+    /// From now on, beside these processes and this one.
+    pub(crate) fn begin(ours: &[&Process]) -> Result<Self> {
+        let ours = ours.iter().map(|process| process.id()).chain([std::process::id()]).collect();
+        Ok(Self { ours, before: all_processes()?, began: Instant::now() })
+    }
+
+    /// Whether other processes have taken more than a tenth of a core. What those took that have ended is not seen.
+    pub(crate) fn is_disturbed(&self) -> Result<bool> {
+        self.is_disturbed_beside(&[])
+    }
+
+    /// The same, when these were started since.
+    pub(crate) fn is_disturbed_beside(&self, started: &[&Process]) -> Result<bool> {
+        let is_ours = |id: u32| self.ours.contains(&id) || started.iter().any(|process| process.id() == id);
+        let others = all_processes()?.into_iter().filter(|&(id, _)| !is_ours(id));
+        let taken = others.map(|(id, cpu)| cpu.saturating_sub(self.before.get(&id).copied().unwrap_or_default()));
+        Ok(taken.sum::<Duration>() > self.began.elapsed() / 10)
+    }
+}
+
+/// The time that each process has taken so far. Threads of the kernel are none.
+fn all_processes() -> Result<HashMap<u32, Duration>> {
     const KTHREADD: u32 = 2;
 
-    let mut sum = Duration::ZERO;
+    let mut all = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // It may end meanwhile.
@@ -89,12 +118,11 @@ pub(crate) fn cpu_of_others(ours: &[u32]) -> Result<Duration> {
         if let Some((cpu, parent)) = ticks(&stat)
             && parent != KTHREADD
             && id != KTHREADD
-            && !ours.contains(&id)
         {
-            sum += cpu;
+            all.insert(id, cpu);
         }
     }
-    Ok(sum)
+    Ok(all)
 }
 
 /// Processor time and parent from `/proc/PID/stat`.

@@ -1,29 +1,91 @@
 //! What is printed: a line for each figure, as soon as it is known.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// The figures so far.
 pub(crate) struct Table(Vec<Row>);
 
 /// One figure.
-#[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) figure: String,
     pub(crate) unit: &'static str,
-    /// Medians.
-    pub(crate) floor: Option<f64>,
+    /// What it is held against, mostly the floor: a median, as is the server's.
+    pub(crate) beside: Option<f64>,
     pub(crate) server: f64,
-    /// The median of the ratios of pairs, each measured in turns.
+    /// The median of the ratios of the two, each pair measured in turns.
     pub(crate) ratio: Option<f64>,
-    pub(crate) goal: &'static str,
-    pub(crate) is_met: bool,
-    /// Of how many pairs how many were measured while other processes took more than a tenth of a core.
+    pub(crate) goal: Goal,
+    /// Of how many rounds how many were measured while other processes took more than a tenth of a core.
     pub(crate) disturbed: (usize, usize),
+}
+
+/// What is hoped for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Goal {
+    None,
+    /// Of the figure itself.
+    Below(f64),
+    /// Of the ratio.
+    AtLeast {
+        ratio: f64,
+        of: &'static str,
+    },
+    /// Of the ratio.
+    AtMost {
+        ratio: f64,
+        of: &'static str,
+    },
+    /// The ratio differs from 1 by no more than so many tenths.
+    Within {
+        tenths: u8,
+        of: &'static str,
+    },
+}
+
+/// A row as it is saved.
+#[derive(Serialize)]
+struct Saved<'a> {
+    figure: &'a str,
+    unit: &'static str,
+    beside: Option<f64>,
+    server: f64,
+    ratio: Option<f64>,
+    goal: String,
+    is_met: bool,
+    disturbed_rounds: usize,
+    rounds: usize,
+}
+
+impl Goal {
+    fn is_met(self, row: &Row) -> bool {
+        let ratio = row.ratio.unwrap_or(f64::NAN);
+        match self {
+            Self::None => true,
+            Self::Below(most) => row.server <= most,
+            Self::AtLeast { ratio: least, .. } => ratio >= least,
+            Self::AtMost { ratio: most, .. } => ratio <= most,
+            Self::Within { tenths, .. } => (ratio - 1.0).abs() <= f64::from(tenths) / 10.0,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Below(most) => write!(f, "≤ {most}"),
+            Self::AtLeast { ratio, of } => write!(f, "≥ {ratio} × {of}"),
+            Self::AtMost { ratio, of } => write!(f, "≤ {ratio} × {of}"),
+            Self::Within { tenths, of } => write!(f, "± 0.{tenths} × {of}"),
+        }
+    }
 }
 
 impl Table {
     pub(crate) fn new() -> Self {
-        println!("{:<58} {:>12} {:>12} {:>7}  {:<22}", "figure", "floor", "server", "ratio", "goal");
+        println!("{:<74} {:>9} {:>9} {:>6}  {:<23}", "figure", "floor", "server", "ratio", "goal");
         Self(Vec::new())
     }
 
@@ -32,17 +94,30 @@ impl Table {
         let or_none = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
         let figure = format!("{}, {}", row.figure, row.unit);
         let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
-        let verdict = if row.is_met { "met" } else { "MISSED" };
+        let verdict = match row.goal {
+            Goal::None => "",
+            goal if goal.is_met(&row) => "met",
+            Goal::Below(_) | Goal::AtLeast { .. } | Goal::AtMost { .. } | Goal::Within { .. } => "MISSED",
+        };
         let note = match row.disturbed {
             (0, _) => String::new(),
             (disturbed, of) => format!(", disturbed {disturbed} of {of}"),
         };
-        let (floor, server, goal) = (or_none(row.floor), number(row.server), row.goal);
-        println!("{figure:<58} {floor:>12} {server:>12} {ratio:>7}  {goal:<22} {verdict}{note}");
+        let (beside, server, goal) = (or_none(row.beside), number(row.server), row.goal.to_string());
+        println!("{figure:<74} {beside:>9} {server:>9} {ratio:>6}  {goal:<23} {verdict}{note}");
         self.0.push(row);
     }
 
     pub(crate) fn to_json(&self) -> String {
-        serde_json::to_string_pretty(&self.0).expect("plain figures always serialise")
+        let rows: Vec<_> = self.0.iter().map(Row::saved).collect();
+        serde_json::to_string_pretty(&rows).expect("plain figures always serialise")
+    }
+}
+
+impl Row {
+    fn saved(&self) -> Saved<'_> {
+        let &Self { ref figure, unit, beside, server, ratio, goal, disturbed: (disturbed_rounds, rounds) } = self;
+        let is_met = goal.is_met(self);
+        Saved { figure, unit, beside, server, ratio, goal: goal.to_string(), is_met, disturbed_rounds, rounds }
     }
 }

@@ -1,0 +1,104 @@
+//! Whether the number of known users matters: the figures of servers that know a thousand, a million and ten million,
+//! taken in turns.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use shell::client::load::{Pace, Users};
+
+use super::memory::{PINGS, of_a_session};
+use super::rush::uncontended;
+use super::{RUN, server};
+use crate::measure::{Bench, Load, Round, disturbed, median, sessions};
+use crate::process::{Process, Watch};
+use crate::table::{Goal, Row, Table};
+
+const FEW: u32 = 1_000;
+const KNOWN: [u32; 3] = [FEW, 1_000_000, 10_000_000];
+
+/// A figure that a load yields for each server.
+type Figure = fn(&crate::measure::Run) -> f64;
+
+pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
+    let servers = KNOWN.map(|known| server(bench, known, &PINGS));
+    let [few, many, most] = servers;
+    let servers = [few?, many?, most?];
+    let all = servers.each_ref();
+
+    // Users drawn from those that all servers know: else what differs is the load.
+    for at_once in [64, 16] {
+        let load = Load { users: Users(FEW), pace: Pace::Concurrency(at_once), duration: RUN };
+        let rounds = bench.in_turns(all, load)?;
+        compare(table, &rounds, &format!("full cycles, {at_once} at once"), "per second", |run| run.per_second);
+        let figure = format!("full cycles, {at_once} at once: processor time of one");
+        compare(table, &rounds, &figure, "µs", |run| run.cpu_micros);
+    }
+    let rounds = bench.in_turns(all, Load { users: Users(FEW), pace: Pace::Rate(4000.0), duration: RUN })?;
+    let quantiles: [(_, Figure); 2] = [("p50", |run| run.sign_in_millis(0.5)), ("p99", |run| run.sign_in_millis(0.99))];
+    for (name, quantile) in quantiles {
+        compare(table, &rounds, &format!("AUTHENTICATE to reply at 4000/s, open loop, {name}"), "ms", quantile);
+    }
+    each(table, all, "1000 users × 1 sign-in at once", "decisions/s", |server| uncontended(bench, server))?;
+    each(table, all, "resident memory of an idle session, pinged", "bytes", |server| {
+        of_a_session(bench, server, sessions() / 3)
+    })?;
+    drop(servers);
+    let mut starts = Vec::new();
+    for known in KNOWN {
+        let began = Instant::now();
+        drop(Process::server(&bench.place.join(format!("data-{known}")), &[])?);
+        starts.push(began.elapsed());
+    }
+    let millis = |start: &Duration| start.as_secs_f64() * 1e3;
+    table.add(Row {
+        figure: "start with 10,000,000 users known (beside: 1,000)".into(),
+        unit: "ms until it listens",
+        beside: starts.first().map(millis),
+        server: starts.last().map(millis).unwrap_or_default(),
+        ratio: None,
+        goal: Goal::None,
+        disturbed: (0, 1),
+    });
+    Ok(())
+}
+
+/// The servers that know more beside the one that knows few.
+fn compare(table: &mut Table, rounds: &[Round<3>], figure: &str, unit: &'static str, of: Figure) {
+    for (at, known) in KNOWN.into_iter().enumerate().skip(1) {
+        table.add(Row {
+            figure: format!("{known} users known: {figure}"),
+            unit,
+            beside: Some(median(rounds, |[few, ..]| of(few))),
+            server: median(rounds, |round| of(&round[at])),
+            ratio: Some(median(rounds, |round| of(&round[at]) / of(&round[0]))),
+            goal: Goal::Within { tenths: 1, of: "1000 known" },
+            disturbed: disturbed(rounds),
+        });
+    }
+}
+
+/// The same for a figure that is taken once.
+fn each(
+    table: &mut Table,
+    servers: [&Process; 3],
+    figure: &str,
+    unit: &'static str,
+    measure: impl Fn(&Process) -> Result<f64>,
+) -> Result<()> {
+    let watch = Watch::begin(&servers)?;
+    let [few, many, most] = servers.map(measure);
+    let (few, rest) = (few?, [many?, most?]);
+    let disturbed = (watch.is_disturbed()?.into(), 1);
+    for (known, server) in KNOWN.into_iter().skip(1).zip(rest) {
+        table.add(Row {
+            figure: format!("{known} users known: {figure}"),
+            unit,
+            beside: Some(few),
+            server,
+            ratio: Some(server / few),
+            goal: Goal::Within { tenths: 1, of: "1000 known" },
+            disturbed,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! From AUTHENTICATE to its answer, when half of what the floor can do is asked for.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use shell::client::load::{Pace, Users};
+
+use super::{KNOWN, RUN, both};
+use crate::measure::{Bench, Load, disturbed, median};
+use crate::table::{Goal, Row, Table};
+
+pub(super) fn latency(bench: &Bench, table: &mut Table) -> Result<()> {
+    let (floor, server) = both(bench, &[])?;
+    let closed = Load { users: Users(KNOWN), pace: Pace::Concurrency(64), duration: Duration::from_secs(1) };
+    let rate = median(&bench.in_turns([&floor], closed)?, |[floor]| floor.per_second) / 2.0;
+    let open = Load { users: Users(KNOWN), pace: Pace::Rate(rate), duration: RUN };
+    let rounds = bench.in_turns([&floor, &server], open)?;
+    for (quantile, name, goal) in [(0.5, "p50", 1.0), (0.99, "p99", 5.0), (0.999, "p99.9", 15.0)] {
+        table.add(Row {
+            figure: format!("AUTHENTICATE to reply at {rate:.0}/s, open loop, {name}"),
+            unit: "ms",
+            beside: Some(median(&rounds, |[floor, _]| floor.sign_in_millis(quantile))),
+            server: median(&rounds, |[_, server]| server.sign_in_millis(quantile)),
+            ratio: None,
+            goal: Goal::Below(goal),
+            disturbed: disturbed(&rounds),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! A server that was killed left a million slots behind.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use shell::client::load::Users;
+use shell::client::{Error, User};
+
+use super::KNOWN;
+use crate::measure::{Bench, ROUNDS, median};
+use crate::process::{Process, Watch};
+use crate::stock;
+use crate::table::{Goal, Row, Table};
+
+/// Three slots each.
+const USERS: u32 = 333_334;
+
+pub(super) fn restart(bench: &Bench, table: &mut Table) -> Result<()> {
+    let data = bench.place.join("data");
+    let (mut listening, mut admitting, mut disturbed) = (Vec::new(), Vec::new(), 0);
+    for round in (0..).take(ROUNDS) {
+        Process::server(&data, &[])?.kill()?;
+        stock::know_users(&data, KNOWN)?;
+        stock::leave_slots(&data, USERS)?;
+        let watch = Watch::begin(&[])?;
+        let began = Instant::now();
+        let server = Process::server(&data, &[])?;
+        listening.push(began.elapsed().as_secs_f64() * 1e3);
+        let began = Instant::now();
+        let mut user = User::new(&server.url, &Users::name(round * 1000));
+        smol::block_on(user.connect())?;
+        admitting.push(began.elapsed().as_secs_f64() * 1e3);
+        disturbed += usize::from(watch.is_disturbed_beside(&[&server])?);
+        smol::block_on(async {
+            ensure!(user.connect().await?.connections == 2 && user.connect().await?.connections == 3, "no third slot");
+            ensure!(matches!(user.connect().await, Err(Error::LimitReached { .. })), "a fourth slot");
+            Ok(())
+        })?;
+    }
+    table.add(Row {
+        figure: "first admission after SIGKILL with 1,000,000 stale slots".into(),
+        unit: "ms from listening",
+        beside: None,
+        server: median(&admitting, |&millis| millis),
+        ratio: None,
+        goal: Goal::Below(50.0),
+        disturbed: (disturbed, ROUNDS),
+    });
+    table.add(Row {
+        figure: "the same server's start, 1,000,000 users known".into(),
+        unit: "ms until it listens",
+        beside: None,
+        server: median(&listening, |&millis| millis),
+        ratio: None,
+        goal: Goal::None,
+        disturbed: (disturbed, ROUNDS),
+    });
+    Ok(())
+}

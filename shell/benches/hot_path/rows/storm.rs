@@ -1,0 +1,82 @@
+//! All clients are lost and back at once, three of each user, with a limit of three.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use shell::client::load::Held;
+use smol::Timer;
+
+use super::both;
+use super::memory::hold;
+use crate::measure::{Bench, sessions};
+use crate::process::{Process, Watch};
+use crate::table::{Goal, Row, Table};
+
+const MIB: f64 = (1 << 20) as f64;
+
+struct Storm {
+    /// From the first who comes back to the last who is granted a slot.
+    took: Duration,
+    /// Resident memory with all of them back, to that before.
+    grown: f64,
+    /// Resident memory once all have left, to that of the fresh server, in bytes.
+    kept: f64,
+}
+
+pub(super) fn storm(bench: &Bench, table: &mut Table) -> Result<()> {
+    let sessions = sessions();
+    let (floor, server) = both(bench, &[])?;
+    let watch = Watch::begin(&[&floor, &server])?;
+    let (floor, server) = (blow(bench, &floor, sessions)?, blow(bench, &server, sessions)?);
+    let disturbed = (watch.is_disturbed()?.into(), 1);
+    table.add(Row {
+        figure: format!("{sessions} clients lost and back, none refused"),
+        unit: "s",
+        beside: Some(floor.took.as_secs_f64()),
+        server: server.took.as_secs_f64(),
+        ratio: Some(server.took.as_secs_f64() / floor.took.as_secs_f64()),
+        goal: Goal::None,
+        disturbed,
+    });
+    table.add(Row {
+        figure: "memory with all of them back, of that before".into(),
+        unit: "ratio",
+        beside: Some(floor.grown),
+        server: server.grown,
+        ratio: None,
+        goal: Goal::Below(1.05),
+        disturbed,
+    });
+    table.add(Row {
+        figure: "memory kept once all have left".into(),
+        unit: "MiB",
+        beside: Some(floor.kept / MIB),
+        server: server.kept / MIB,
+        ratio: None,
+        goal: Goal::Below(10.0),
+        disturbed,
+    });
+    Ok(())
+}
+
+fn blow(bench: &Bench, process: &Process, sessions: u32) -> Result<Storm> {
+    /// How long memory has to be given back.
+    const REST: Duration = Duration::from_secs(3);
+
+    bench.run(async |executor| {
+        let empty = process.memory()?;
+        let held = hold(&process.url, sessions, executor).await?;
+        let before = process.memory()?;
+        held.vanish().await;
+        let began = Instant::now();
+        let held = Held::open(&process.url, sessions, 1024, executor).await;
+        let took = began.elapsed();
+        let counts = held.counts();
+        ensure!(counts.cycles == u64::from(sessions) && counts.refused == 0, "not all are back: {counts:?}");
+        Timer::after(REST).await;
+        let grown = process.memory()? / before;
+        held.vanish().await;
+        Timer::after(REST).await;
+        Ok(Storm { took, grown, kept: process.memory()? - empty })
+    })
+}
