@@ -29,6 +29,7 @@ pub mod log;
 pub mod client;
 pub mod threads;
 
+mod heap;
 mod handshake;
 mod socket;
 mod fair;

@@ -22,6 +22,19 @@ struct Inner {
     mailboxes: BTreeMap<u64, Arc<Mailbox>>,
     /// Who waits for the last to leave.
     waiting: Option<Waker>,
+    /// The most connections that lived at once since [`Registry::halved`] was last ready.
+    most: usize,
+    /// Who waits for that.
+    halving: Option<Waker>,
+}
+
+impl Inner {
+    /// Fewer are not worth a look.
+    const MANY: usize = 1024;
+
+    fn is_halved(&self) -> bool {
+        self.most >= Self::MANY && self.mailboxes.len() <= self.most / 2
+    }
 }
 
 /// A connection's place in the registry: gone when dropped.
@@ -47,6 +60,7 @@ impl Registry {
         inner.last += 1;
         let number = inner.last;
         inner.mailboxes.insert(number, Arc::clone(&mailbox));
+        inner.most = inner.most.max(inner.mailboxes.len());
         Entry { id: self.node.session(number), mailbox, registry: Arc::clone(self) }
     }
 
@@ -83,6 +97,21 @@ impl Registry {
         .await;
     }
 
+    /// Waits until half of the connections have left, of the most there were since this was last ready, if those were
+    /// more than a thousand.
+    pub async fn halved(&self) {
+        poll_fn(|cx| {
+            let mut inner = self.lock();
+            if inner.is_halved() {
+                inner.most = inner.mailboxes.len();
+                return Poll::Ready(());
+            }
+            inner.halving = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No operation on the map panics half way, so a poisoned one is still whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -107,9 +136,10 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut inner = self.registry.lock();
         inner.mailboxes.remove(&self.id.number());
-        let waker = if inner.mailboxes.is_empty() { inner.waiting.take() } else { None };
+        let waiting = if inner.mailboxes.is_empty() { inner.waiting.take() } else { None };
+        let halving = if inner.is_halved() { inner.halving.take() } else { None };
         drop(inner);
-        if let Some(waker) = waker {
+        for waker in [waiting, halving].into_iter().flatten() {
             waker.wake();
         }
     }
@@ -119,7 +149,8 @@ impl Drop for Entry {
 mod tests {
     use super::*;
     use std::pin::pin;
-    use std::task::Context;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake};
 
     #[test]
     fn it_knows_who_is_there_until_the_last_has_left() {
@@ -136,5 +167,40 @@ mod tests {
         drop(second);
         assert!(poll().is_ready() && registry.is_empty());
         assert_eq!(registry.enter().id().number(), 3, "no number is used twice");
+    }
+
+    #[test]
+    fn it_tells_when_half_of_many_have_left() {
+        let registry = Registry::new(NodeId::new(7));
+        let halved = || pin!(registry.halved()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let mut few: Vec<_> = (0..Inner::MANY - 1).map(|_| registry.enter()).collect();
+        few.clear();
+        assert!(!halved());
+
+        let mut many: Vec<_> = (0..Inner::MANY * 4).map(|_| registry.enter()).collect();
+        assert!(!halved());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(pin!(registry.halved()).poll(&mut Context::from_waker(&waker)).is_pending());
+        many.truncate(Inner::MANY * 2 + 1);
+        assert!(!woken.0.load(Ordering::Relaxed) && !halved());
+        assert!(pin!(registry.halved()).poll(&mut Context::from_waker(&waker)).is_pending());
+        many.truncate(Inner::MANY * 2);
+        assert!(woken.0.load(Ordering::Relaxed) && halved());
+        assert!(!halved(), "it counts from there");
+        many.truncate(Inner::MANY + 1);
+        assert!(!halved());
+        many.clear();
+        assert!(halved());
+        assert!(!halved());
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }

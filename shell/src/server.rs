@@ -17,6 +17,7 @@ use crate::connection::Connection;
 use crate::custody::Custody;
 use crate::fair::Fair;
 use crate::handshake::{Handshake, shake_hands};
+use crate::heap;
 use crate::log::{Refusals, Throttle};
 use crate::mailbox::{Mail, Mailbox};
 use crate::registry::{Entry, Registry};
@@ -59,6 +60,8 @@ impl Server {
     const MAX_CLAIMS: usize = 1 << 20;
     /// How long a full stop of accepting lasts when the system has no more file descriptors or memory.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+    /// How long after half of many connections have left their memory is given back.
+    const TIDY_PAUSE: Duration = Duration::from_secs(1);
     /// How long sessions have to drain once the server stops.
     const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -98,6 +101,7 @@ impl Server {
         let retrying = executor.spawn(Arc::clone(&house.custody).retry());
         let clock = house.clock.clone();
         let ringing = executor.spawn(async move { clock.ring().await });
+        let tidying = executor.spawn(tidy(Arc::clone(&house)));
         let accepting: Vec<Task<()>> = listeners
             .into_iter()
             .map(|listener| executor.spawn(accept(listener, Arc::clone(&house), Arc::clone(&executor))))
@@ -121,6 +125,7 @@ impl Server {
         }
         retrying.cancel().await;
         ringing.cancel().await;
+        tidying.cancel().await;
         let owed = house.custody.owed();
         if owed > 0 {
             tracing::warn!(owed, "the store has not confirmed every release; those slots are void all the same");
@@ -146,6 +151,16 @@ async fn accept(listener: Async<TcpListener>, house: Arc<House>, executor: Arc<E
                 Timer::after(Server::ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Gives memory back after many connections have left. Never ends.
+async fn tidy(house: Arc<House>) {
+    loop {
+        house.registry.halved().await;
+        // Whoever is about to leave with them has left by then.
+        Timer::after(Server::TIDY_PAUSE).await;
+        smol::unblock(heap::give_back).await;
     }
 }
 
