@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use shell::client::load::{Counts, Cycles, Pace, Tally, Users};
+use shell::client::load::{Counts, Cycles, MOST_AT_ONCE, Pace, Tally, Users};
 use shell::threads::on_threads;
 use smol::Executor;
 
@@ -64,13 +64,14 @@ impl Bench {
 
     fn load(&self, process: &Process, all: &[&Process], load: Load) -> Result<Run> {
         let Load { users, pace, duration } = load;
-        let cycles = Cycles { url: process.url.clone(), users, pace, duration };
+        let cycles = Cycles { url: process.url.clone(), users, pace, most_at_once: MOST_AT_ONCE, duration };
         let tally = Arc::<Tally>::default();
         let (cpu, watch) = (process.cpu()?, Watch::begin(all)?);
         self.run(async |executor| cycles.run(executor, &tally).await);
         let (cpu, is_disturbed) = (process.cpu()? - cpu, watch.is_disturbed()?);
         let counts = tally.counts();
         ensure!(counts.failures.is_empty() && counts.cycles > 0, "cycles failed: {:?}", counts.failures);
+        ensure!(counts.not_begun == 0, "{} cycles were not begun", counts.not_begun);
         let per_second = counts.cycles as f64 / duration.as_secs_f64();
         let cpu_micros = cpu.as_secs_f64() * 1e6 / counts.cycles as f64;
         Ok(Run { counts, per_second, cpu_micros, is_disturbed })
