@@ -226,7 +226,7 @@ async fn connect(url: &Url) -> Result<TcpStream, Error> {
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
     let connected = async {
-        let stream = TcpStream::connect((url.host(), url.port())).await?;
+        let stream = TcpStream::connect(&*url.resolve().await?).await?;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(stream)

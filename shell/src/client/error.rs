@@ -91,9 +91,13 @@ fn remedy(why: &io::Error) -> &'static str {
     /// Linux, the BSDs and macOS agree on these.
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
-    match why.raw_os_error() {
-        Some(ENFILE | EMFILE) => "raise the limit of open files (ulimit -n)",
-        Some(_) | None => "check the URL and that the server is running",
+    match (why.raw_os_error(), why.kind()) {
+        (Some(ENFILE | EMFILE), _) => "raise the limit of open files (ulimit -n)",
+        // Also where this machine has no such network at all.
+        (_, io::ErrorKind::AddrNotAvailable) => {
+            "check the URL; with many connections, this machine may be out of ports"
+        }
+        (_, _) => "check the URL and that the server is running",
     }
 }
 
@@ -118,8 +122,10 @@ mod tests {
             refused.to_string(),
             "cannot reach ws://localhost:1/: connection refused; check the URL and that the server is running"
         );
-        let full = Error::Unreachable { url, why: io::Error::from_raw_os_error(24) };
+        let full = Error::Unreachable { url: url.clone(), why: io::Error::from_raw_os_error(24) };
         assert!(full.to_string().ends_with("raise the limit of open files (ulimit -n)"), "{full}");
+        let no_port = Error::Unreachable { url: url.clone(), why: io::ErrorKind::AddrNotAvailable.into() };
+        assert!(no_port.to_string().ends_with("this machine may be out of ports"), "{no_port}");
         let closed = Error::Closed { code: 1001, words: "Server is shutting down".into() };
         assert_eq!(
             closed.to_string(),

@@ -1,7 +1,9 @@
 //! Where a server is.
 
-use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::{fmt, io};
 
 use http::Uri;
 
@@ -11,23 +13,46 @@ use super::Error;
 ///
 /// `wss://` is not supported by this version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Url(Uri);
+pub struct Url {
+    uri: Uri,
+    /// Where its host is, if that was looked up for good.
+    addresses: Option<Arc<[SocketAddr]>>,
+}
 
 impl Url {
     const DEFAULT_PORT: u16 = 80;
 
+    /// The same URL, but with the addresses that its host has now, so that no connection looks them up again.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]: the host has none.
+    pub async fn look_up(self) -> Result<Self, Error> {
+        match self.resolve().await {
+            Ok(addresses) => Ok(Self { addresses: Some(addresses.into()), ..self }),
+            Err(why) => Err(Error::Unreachable { url: Box::new(self), why }),
+        }
+    }
+
+    /// The addresses to connect to, in the order in which they are to be tried.
+    pub(super) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match &self.addresses {
+            Some(addresses) => Ok(addresses.to_vec()),
+            None => smol::net::resolve((self.host(), self.port())).await,
+        }
+    }
+
     /// The name or address to connect to, an IPv6 address without its brackets.
-    pub(super) fn host(&self) -> &str {
-        let host = self.0.host().unwrap_or_default();
+    fn host(&self) -> &str {
+        let host = self.uri.host().unwrap_or_default();
         host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 
-    pub(super) fn port(&self) -> u16 {
-        self.0.port_u16().unwrap_or(Self::DEFAULT_PORT)
+    fn port(&self) -> u16 {
+        self.uri.port_u16().unwrap_or(Self::DEFAULT_PORT)
     }
 
     pub(super) fn uri(&self) -> &Uri {
-        &self.0
+        &self.uri
     }
 }
 
@@ -35,7 +60,9 @@ impl FromStr for Url {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text).map(Self).map_err(|why| Error::BadUrl { url: text.into(), why: why.into() })
+        parse(text)
+            .map(|uri| Self { uri, addresses: None })
+            .map_err(|why| Error::BadUrl { url: text.into(), why: why.into() })
     }
 }
 
@@ -70,7 +97,7 @@ fn parse(text: &str) -> Result<Uri, &'static str> {
 /// With the path, even where it was left out.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.uri.fmt(f)
     }
 }
 
@@ -88,6 +115,15 @@ mod tests {
         assert_eq!(read("WS://example.org"), ("example.org".into(), 80, "ws://example.org/".into()));
         assert_eq!(read("ws://h?a=b"), ("h".into(), 80, "ws://h/?a=b".into()));
         assert_eq!(read("ws://[::1]:9/a?b"), ("::1".into(), 9, "ws://[::1]:9/a?b".into()));
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once_and_stays_the_host() {
+        let url: Url = "ws://localhost:9/a".parse().expect("a good URL");
+        let found = smol::block_on(url.look_up()).expect("every machine knows localhost");
+        let addresses = smol::block_on(found.resolve()).expect("they are known");
+        assert!(!addresses.is_empty() && addresses.iter().all(|address| address.port() == 9), "{addresses:?}");
+        assert_eq!((found.to_string(), found.host()), ("ws://localhost:9/a".into(), "localhost"));
     }
 
     #[test]
