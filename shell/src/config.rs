@@ -151,7 +151,7 @@ fn store_patience(text: &str) -> Result<Duration, String> {
     duration(text, Duration::from_millis(10), Duration::from_secs(60))
 }
 
-fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 10s, 500ms or 2m"))?;
     if (least..=most).contains(&duration) {

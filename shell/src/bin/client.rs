@@ -1,12 +1,12 @@
-//! Holds sessions of one user against a server, and prints what happens to them.
+//! Holds sessions of one user against a server, and prints what happens to them; or measures a server.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, value_parser};
+use clap::{Args, Parser, Subcommand, value_parser};
 use session_core::UserId;
-use shell::client::{Format, Options, Plan, Printer, Url, Verdict, hold, interrupts};
+use shell::client::{Format, Options, Plan, Printer, Url, Verdict, bench, hold, interrupts};
 
 const AFTER_HELP: &str = "\
 Ctrl-C or SIGTERM says BYE on every session and waits for the answer; the second one ends at once.\n
@@ -20,8 +20,23 @@ Exit codes, the highest that applies:
 
 /// Holds sessions of one user until Ctrl-C, and prints each event as it arrives
 #[derive(Parser)]
-#[command(name = "client", version, after_help = AFTER_HELP)]
+#[command(name = "client", version, after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    holding: Holding,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures a server of your own: how many sign-ins a second it bears, and how long they take
+    #[command(after_help = bench::AFTER_HELP)]
+    Bench(bench::Settings),
+}
+
+#[derive(Args)]
+struct Holding {
     /// The server, a ws:// URL
     #[arg(long, env = "SESSIONS_URL", default_value = "ws://localhost:3000")]
     url: Url,
@@ -49,12 +64,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Arguments { url, user, connections, json, quiet }: Arguments) -> Result<Verdict> {
+fn run(Arguments { command, holding }: Arguments) -> Result<Verdict> {
+    let interrupts = interrupts().context("cannot catch Ctrl-C and SIGTERM")?;
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    if let Some(Command::Bench(settings)) = command {
+        return Ok(bench::run(&settings, interrupts, &mut out, &mut err)?);
+    }
+    let Holding { url, user, connections, json, quiet } = holding;
     let told = if json { Format::Json } else { Format::Words };
     let format = if quiet { Format::Quiet } else { told };
     let plan = Plan { url, user, connections, options: Options::default() };
-    let interrupts = interrupts().context("cannot catch Ctrl-C and SIGTERM")?;
-    let (mut out, mut err) = (io::stdout(), io::stderr());
     let printer = Printer::new(format, &mut out, &mut err);
     smol::block_on(hold(&plan, printer, interrupts)).context("cannot write to standard output")
 }

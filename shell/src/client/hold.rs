@@ -32,11 +32,12 @@ pub struct Plan {
 /// How it ended, the better first. Of many sessions the worst counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// With BYE, on request. Exit code 0.
+    /// With BYE, on request; or of load that was made, none failed. Exit code 0.
     Goodbye,
     /// The limit refused it. Exit code 3.
     LimitReached,
-    /// No server, a lost connection, or a server that closed or refused for another reason than the limit. Exit code 4.
+    /// No server, a lost connection, or a server that closed or refused for another reason than the limit; or load that
+    /// failed in part. Exit code 4.
     Lost,
 }
 

@@ -82,8 +82,8 @@ impl Users {
 }
 
 impl Schedule {
-    fn new(rate: f64) -> Self {
-        Self { begin: Instant::now(), rate: rate.max(0.001) }
+    fn new(begin: Instant, rate: f64) -> Self {
+        Self { begin, rate: rate.max(0.001) }
     }
 
     /// When this one begins.
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_schedule_is_even_and_does_not_drift() {
-        let schedule = Schedule::new(1000.0);
+        let schedule = Schedule::new(Instant::now(), 1000.0);
         assert_eq!(schedule.time(0), schedule.begin);
         assert_eq!(schedule.time(86_400_000), schedule.begin + Duration::from_secs(86_400));
     }

@@ -88,8 +88,15 @@ impl<'a> Printer<'a> {
     }
 }
 
+pub(super) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
+    let mut shown = shown(line);
+    shown.push('\n');
+    to.write_all(shown.as_bytes())?;
+    to.flush()
+}
+
 /// Control characters are shown, not sent: what a server says must not drive a terminal.
-fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
+pub(super) fn shown(line: &str) -> String {
     let mut shown = String::with_capacity(line.len() + 1);
     for character in line.chars() {
         if character.is_control() {
@@ -98,9 +105,7 @@ fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
             shown.push(character);
         }
     }
-    shown.push('\n');
-    to.write_all(shown.as_bytes())?;
-    to.flush()
+    shown
 }
 
 /// The line for people, none where the error says it all.

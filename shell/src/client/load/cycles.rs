@@ -47,27 +47,30 @@ impl Cycles {
         executor: &Arc<Executor<'static>>,
         tally: &Arc<Tally>,
     ) {
-        let end = Instant::now() + self.duration;
+        let begin = Instant::now();
+        let end = begin + self.duration;
         let (alive, ended) = channel::bounded::<()>(1);
-        let (beginning, begin) = channel::bounded::<()>(1);
+        let (open, is_open) = channel::bounded::<()>(1);
         let begun = async {
             match self.pace {
                 Pace::Concurrency(at_once) => {
                     for _ in 0..at_once {
                         let (one, tally, alive) = (self.clone(), Arc::clone(tally), alive.clone());
                         let is_over = {
-                            let begin = begin.clone();
-                            move || begin.is_closed() || Instant::now() >= end
+                            let is_open = is_open.clone();
+                            move || is_open.is_closed() || Instant::now() >= end
                         };
                         executor.spawn(async move { one.one_after_another(is_over, &tally, alive).await }).detach();
                     }
                     Timer::at(end).await;
                 }
-                Pace::Rate(rate) => self.as_they_are_due(rate, end, executor, tally, &alive).await,
+                Pace::Rate(rate) => {
+                    self.as_they_are_due(Schedule::new(begin, rate), end, executor, tally, &alive).await
+                }
             }
         };
         or(stop, begun).await;
-        drop(beginning);
+        drop(open);
         drop(alive);
         let all = async {
             let _closed = ended.recv().await;
@@ -90,13 +93,12 @@ impl Cycles {
 
     async fn as_they_are_due(
         &self,
-        rate: f64,
+        schedule: Schedule,
         end: Instant,
         executor: &Arc<Executor<'static>>,
         tally: &Arc<Tally>,
         alive: &channel::Sender<()>,
     ) {
-        let schedule = Schedule::new(rate);
         for number in 0.. {
             if schedule.time(number) >= end {
                 return;

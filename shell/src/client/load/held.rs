@@ -1,6 +1,7 @@
 //! Sessions that are only held.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use smol::future::or;
 use smol::{Executor, Task, channel};
@@ -41,7 +42,7 @@ impl Held {
     /// and whoever is lost later counts as a failure then. Dropped before its end, it opens no more.
     pub async fn add(&mut self, sessions: u32, users: Users, pace: Pace) {
         let schedule = match pace {
-            Pace::Rate(rate) => Some(Schedule::new(rate)),
+            Pace::Rate(rate) => Some(Schedule::new(Instant::now(), rate)),
             Pace::Concurrency(_) => None,
         };
         let at_once = match pace {

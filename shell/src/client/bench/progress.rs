@@ -1,0 +1,175 @@
+//! How a run is going: a bar on a terminal, a line a second where there is none.
+
+use std::cell::{Cell, RefCell};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use humantime::format_duration;
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use smol::Timer;
+
+use super::report::per_second;
+use crate::client::load::{Counts, Tally};
+use crate::client::printer::write_line;
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Phase {
+    /// Reaching the server.
+    Reaching,
+    /// Opening so many sessions.
+    Opening(u32),
+    /// Running cycles for so long.
+    Cycling(Instant, Duration),
+    /// Holding sessions for so long.
+    Holding(Instant, Duration),
+    /// Waiting for those under way.
+    Ending,
+}
+
+/// Tells how a run is going.
+pub(super) struct Progress<'a> {
+    bar: ProgressBar,
+    /// Where lines go if there is no terminal.
+    lines: Option<RefCell<&'a mut dyn Write>>,
+    phase: Cell<Phase>,
+}
+
+/// Whole steps of the bar.
+const STEPS: u64 = 1000;
+
+impl<'a> Progress<'a> {
+    /// On the terminal that standard error is, or else to `err`, unless that is to be silent.
+    pub(super) fn new(err: &'a mut dyn Write, silent: bool) -> Self {
+        let style = ProgressStyle::with_template("{bar:10} {wide_msg}").expect("a good template");
+        let bar = ProgressBar::with_draw_target(Some(STEPS), ProgressDrawTarget::stderr()).with_style(style);
+        let lines = (bar.is_hidden() && !silent).then(|| RefCell::new(err));
+        Self { bar, lines, phase: Cell::new(Phase::Reaching) }
+    }
+
+    /// What the run is doing from now on.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    /// Tells it for as long as it is polled.
+    pub(super) async fn watch<T>(&self, tally: &Tally) -> T {
+        const REDRAWN: Duration = Duration::from_millis(100);
+        const SECOND: Duration = Duration::from_secs(1);
+
+        let (mut at, mut before) = (Instant::now(), tally.counts());
+        loop {
+            Timer::after(REDRAWN).await;
+            let now = Instant::now();
+            if now - at >= SECOND {
+                let counts = tally.counts();
+                self.tell(&line(self.phase.get(), now, &counts, &before, now - at));
+                (at, before) = (now, counts);
+            }
+            if !self.bar.is_hidden() {
+                self.bar.set_position(self.position(now, tally));
+            }
+        }
+    }
+
+    /// Takes the bar away: what comes next is the report.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn tell(&self, line: &str) {
+        if self.bar.message() == line {
+            return;
+        }
+        self.bar.set_message(line.to_owned());
+        if let Some(lines) = &self.lines {
+            // Whoever reads no lines gets the report.
+            let _told: std::io::Result<()> = write_line(*lines.borrow_mut(), line);
+        }
+    }
+
+    fn position(&self, now: Instant, tally: &Tally) -> u64 {
+        let part = match self.phase.get() {
+            Phase::Reaching => 0.0,
+            Phase::Opening(sessions) => tally.cycles() as f64 / f64::from(sessions),
+            Phase::Cycling(since, length) | Phase::Holding(since, length) => (now - since).div_duration_f64(length),
+            Phase::Ending => 1.0,
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 0 to 1000")]
+        let step = (part.min(1.0) * STEPS as f64) as u64;
+        step
+    }
+}
+
+/// What is known now, and what came of the time since `before`.
+fn line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Duration) -> String {
+    let of = |since: Instant, length| match now - since {
+        passed if passed > length => "ending".into(),
+        passed => format!("{}s/{}", passed.as_secs(), format_duration(length)),
+    };
+    let (phase, count) = match phase {
+        Phase::Reaching => return "reaching the server".into(),
+        Phase::Opening(_) => ("opening".into(), format!("{} answered", HumanCount(counts.cycles))),
+        Phase::Cycling(since, length) => (of(since, length), format!("{} cycles", HumanCount(counts.cycles))),
+        Phase::Holding(since, length) => {
+            let held = counts.cycles.saturating_sub(counts.refused + counts.lost);
+            return format!(
+                "{}  {} held  {} refused  {} lost",
+                of(since, length),
+                HumanCount(held),
+                counts.refused,
+                counts.lost
+            );
+        }
+        Phase::Ending => ("ending".into(), format!("{} cycles", HumanCount(counts.cycles))),
+    };
+    let rate = per_second((counts.cycles - before.cycles) as f64 / over.as_secs_f64());
+    let mut recent = counts.sign_in.clone();
+    // It was a part of these counts a second ago.
+    let p99 = match recent.subtract(&before.sign_in) {
+        Ok(()) if !recent.is_empty() => format!("p99 {:.1} ms", recent.value_at_quantile(0.99) as f64 / 1e6),
+        Ok(()) | Err(_) => "p99 -".into(),
+    };
+    let [refused, failed, open] =
+        [counts.refused, counts.failed() + counts.not_begun, counts.under_way()].map(HumanCount);
+    format!("{phase}  {count}  {rate}  {p99}  {refused} refused  {failed} failed  {open} open")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(cycles: u64, millis: u64) -> Counts {
+        let mut counts = Counts { begun: cycles + 20, cycles, refused: 3, ..Counts::default() };
+        counts.sign_in.record_n(millis * 1_000_000, cycles).expect("it is within an hour");
+        counts
+    }
+
+    #[test]
+    fn a_line_tells_the_last_second_and_what_has_become_of_all() {
+        let since = Instant::now();
+        let second = Duration::from_secs(1);
+        let before = counts(1000, 1);
+        let mut now = before.clone();
+        now.sign_in.record_n(7_000_000, 2000).expect("it is within an hour");
+        (now.begun, now.cycles, now.not_begun) = (3021, 3000, 4);
+        now.failures.insert("cut".into(), 5);
+        let told = |phase, passed| line(phase, since + second * passed, &now, &before, second * 2);
+        let cycling = Phase::Cycling(since, second * 10);
+        assert_eq!(told(cycling, 3), "3s/10s  3,000 cycles  1,000/s  p99 7.0 ms  3 refused  9 failed  16 open");
+        assert_eq!(told(cycling, 11), "ending  3,000 cycles  1,000/s  p99 7.0 ms  3 refused  9 failed  16 open");
+        assert_eq!(
+            told(Phase::Opening(9000), 3),
+            "opening  3,000 answered  1,000/s  p99 7.0 ms  3 refused  9 failed  16 open"
+        );
+        assert_eq!(told(Phase::Holding(since, second * 10), 3), "3s/10s  2,997 held  3 refused  0 lost");
+        assert_eq!(told(Phase::Reaching, 3), "reaching the server");
+    }
+
+    #[test]
+    fn a_second_without_answers_has_no_latency() {
+        let (now, counts) = (Instant::now(), counts(10, 1));
+        let told = line(Phase::Ending, now, &counts, &counts, Duration::from_secs(1));
+        assert_eq!(told, "ending  10 cycles  0.0/s  p99 -  3 refused  0 failed  20 open");
+    }
+}

@@ -1,0 +1,152 @@
+//! What `client bench` can be told, within which bounds.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::client::Url;
+use crate::client::load::{Pace, Users};
+use crate::config;
+use crate::threads::one_per_core;
+
+/// A run. Every value was checked when it was parsed.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// The server, a ws:// URL
+    #[arg(long, env = "SESSIONS_URL", default_value = "ws://localhost:3000")]
+    pub url: Url,
+
+    /// Open loop: begin so many cycles a second whether or not the server keeps up, 1 to 100000. A sign-in counts from
+    /// when it was due, so that a server that stalls shows
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole::<u32, 1, 100_000>, allow_negative_numbers = true)]
+    pub rate: u32,
+
+    /// Closed loop instead: so many cycles at once, each begun when the one before it has ended, 1 to 10000. As fast as
+    /// the server can, but while it stalls nobody asks
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = whole::<u16, 1, 10_000>, allow_negative_numbers = true)]
+    pub concurrency: Option<u16>,
+
+    /// How many users sign in, each time one of them at random, 1 to 100000000: user-00000000 and on [default: 10000;
+    /// with --hold a third of the sessions]
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, 100_000_000>, allow_negative_numbers = true)]
+    pub users: Option<u32>,
+
+    /// For how long to begin cycles, or to hold sessions once all are open, 100ms to 1day
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub duration: Duration,
+
+    /// Instead of cycles open so many sessions, dealt evenly to the users, and hold them, 1 to 60000. --rate or
+    /// --concurrency says how fast they are opened
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, 60_000>, allow_negative_numbers = true)]
+    pub hold: Option<u32>,
+
+    /// Print the report as one object of JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// How many threads make the load, 1 to 256 [default: one per core]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = one_per_core(),
+        hide_default_value = true,
+        value_parser = whole::<u16, 1, 256>,
+        allow_negative_numbers = true
+    )]
+    pub threads: u16,
+}
+
+/// What its help says beside its options.
+pub const AFTER_HELP: &str = "\
+A cycle connects, hears HELLO, authenticates, says BYE and waits for the close. Who has no answer 10 seconds after the \
+last cycle was begun counts as failed. Progress goes to standard error, the report to standard output.\n
+Ctrl-C or SIGTERM begins no more cycles, or says BYE on every session, and reports once they have ended; the second one \
+reports at once.\n
+Exit codes:
+  0  no cycle or session failed; a refusal at the limit is no failure
+  1  the report cannot be written, signals cannot be caught, or open files are too few
+  2  wrong usage
+  4  one failed or could not be begun, or none succeeded; or a second Ctrl-C";
+
+impl Settings {
+    /// How fast cycles are begun, or sessions opened.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.concurrency.map_or(Pace::Rate(self.rate.into()), Pace::Concurrency)
+    }
+
+    /// Who signs in: 10,000 users, or so many that each holds three sessions, unless it was said.
+    #[must_use]
+    pub fn users(&self) -> Users {
+        let usual = self.hold.map_or(10_000, |sessions| sessions.div_ceil(3));
+        Users(self.users.unwrap_or(usual))
+    }
+}
+
+fn whole<T: TryFrom<u32>, const LEAST: u32, const MOST: u32>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| format!("expected a whole number, {LEAST} to {MOST}"))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    config::duration(text, Duration::from_millis(100), DAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Settings, String> {
+        let arguments = ["bench"].iter().chain(arguments);
+        Cli::try_parse_from(arguments).map(|cli| cli.settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_open_loop_of_ten_seconds_is_the_default() {
+        let settings = parse(&[]).unwrap();
+        assert_eq!((settings.pace(), settings.users()), (Pace::Rate(1000.0), Users(10_000)));
+        assert_eq!((settings.duration, settings.hold, settings.json), (Duration::from_secs(10), None, false));
+        let closed = parse(&["--concurrency", "64", "--users", "7"]).unwrap();
+        assert_eq!((closed.pace(), closed.users()), (Pace::Concurrency(64), Users(7)));
+    }
+
+    #[test]
+    fn three_sessions_of_each_user_are_held_unless_it_is_said() {
+        assert_eq!(parse(&["--hold", "10"]).unwrap().users(), Users(4));
+        assert_eq!(parse(&["--hold", "10", "--users", "1"]).unwrap().users(), Users(1));
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused_in_words() {
+        for (arguments, words) in [
+            (&["--rate", "0"][..], "expected a whole number, 1 to 100000"),
+            (&["--rate", "100001"], "expected a whole number, 1 to 100000"),
+            (&["--rate", "1e3"], "expected a whole number"),
+            (&["--rate", "-1"], "expected a whole number"),
+            (&["--concurrency", "10001"], "1 to 10000"),
+            (&["--concurrency", "0"], "1 to 10000"),
+            (&["--users", "0"], "1 to 100000000"),
+            (&["--hold", "60001"], "1 to 60000"),
+            (&["--hold", "99999999999999999999"], "1 to 60000"),
+            (&["--threads", "257"], "1 to 256"),
+            (&["--duration", "10"], "write it as in 10s"),
+            (&["--duration", "99ms"], "it must be 100ms to 1day"),
+            (&["--duration", "25h"], "it must be 100ms to 1day"),
+            (&["--url", "http://localhost"], "only ws is supported"),
+            (&["--rate", "10", "--concurrency", "10"], "cannot be used with"),
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert!(error.contains(words), "{arguments:?}: {error}");
+        }
+    }
+}
