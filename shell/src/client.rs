@@ -4,7 +4,7 @@
 //! - [`User`]: one user and the connections held for it, any number, of any number of users.
 //! - [`load`]: many sign-ins, counted and timed.
 //! - [`hold`](hold()): what the binary does: holds sessions and prints what happens until it is told to leave.
-//! - [`bench`]: what `client bench` does: puts load on a server and reports how it bore it.
+//! - [`bench`](mod@bench): what `client bench` does: puts load on a server and reports how it bore it.
 //!
 //! Everything runs on smol and is bounded by [`Options`], but for waiting for the server to say something by itself.
 //!

@@ -19,6 +19,7 @@ use crate::threads::on_threads;
 
 mod settings;
 mod report;
+mod warnings;
 mod json;
 mod chart;
 mod progress;

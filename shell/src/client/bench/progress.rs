@@ -105,7 +105,7 @@ impl<'a> Progress<'a> {
 fn line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Duration) -> String {
     let of = |since: Instant, length| match now - since {
         passed if passed > length => "ending".into(),
-        passed => format!("{}s/{}", passed.as_secs(), format_duration(length)),
+        passed => format!("{:.0}s/{}", passed.as_secs_f64(), format_duration(length)),
     };
     let (phase, count) = match phase {
         Phase::Reaching => return "reaching the server".into(),
@@ -130,9 +130,13 @@ fn line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Dura
         Ok(()) if !recent.is_empty() => format!("p99 {:.1} ms", recent.value_at_quantile(0.99) as f64 / 1e6),
         Ok(()) | Err(_) => "p99 -".into(),
     };
-    let [refused, failed, open] =
-        [counts.refused, counts.failed() + counts.not_begun, counts.under_way()].map(HumanCount);
-    format!("{phase}  {count}  {rate}  {p99}  {refused} refused  {failed} failed  {open} open")
+    let [refused, failed, open, not_begun] =
+        [counts.refused, counts.failed(), counts.under_way(), counts.not_begun].map(HumanCount);
+    let mut line = format!("{phase}  {count}  {rate}  {p99}  {refused} refused  {failed} failed  {open} open");
+    if counts.not_begun > 0 {
+        line += &format!("  {not_begun} not begun");
+    }
+    line
 }
 
 #[cfg(test)]
@@ -152,18 +156,21 @@ mod tests {
         let before = counts(1000, 1);
         let mut now = before.clone();
         now.sign_in.record_n(7_000_000, 2000).expect("it is within an hour");
-        (now.begun, now.cycles, now.not_begun) = (3021, 3000, 4);
+        (now.begun, now.cycles) = (3021, 3000);
         now.failures.insert("cut".into(), 5);
         let told = |phase, passed| line(phase, since + second * passed, &now, &before, second * 2);
         let cycling = Phase::Cycling(since, second * 10);
-        assert_eq!(told(cycling, 3), "3s/10s  3,000 cycles  1,000/s  p99 7.0 ms  3 refused  9 failed  16 open");
-        assert_eq!(told(cycling, 11), "ending  3,000 cycles  1,000/s  p99 7.0 ms  3 refused  9 failed  16 open");
+        assert_eq!(told(cycling, 3), "3s/10s  3,000 cycles  1,000/s  p99 7.0 ms  3 refused  5 failed  16 open");
+        assert_eq!(told(cycling, 11), "ending  3,000 cycles  1,000/s  p99 7.0 ms  3 refused  5 failed  16 open");
         assert_eq!(
             told(Phase::Opening(9000), 3),
-            "opening  3,000 answered  1,000/s  p99 7.0 ms  3 refused  9 failed  16 open"
+            "opening  3,000 answered  1,000/s  p99 7.0 ms  3 refused  5 failed  16 open"
         );
         assert_eq!(told(Phase::Holding(since, second * 10), 3), "3s/10s  2,997 held  3 refused  0 lost");
         assert_eq!(told(Phase::Reaching, 3), "reaching the server");
+        now.not_begun = 4000;
+        let told = line(cycling, since, &now, &before, second);
+        assert!(told.ends_with("  5 failed  16 open  4,000 not begun"), "{told}");
     }
 
     #[test]

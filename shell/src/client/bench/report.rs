@@ -8,9 +8,10 @@ use hdrhistogram::Histogram;
 use humantime::format_duration;
 use indicatif::HumanCount;
 
+use super::warnings::warnings;
 use super::{Settings, chart};
 use crate::client::Verdict;
-use crate::client::load::{Counts, MOST_AT_ONCE, Pace, Users};
+use crate::client::load::{Counts, Pace, Users};
 use crate::client::printer::shown;
 
 /// What a run has come to.
@@ -80,7 +81,7 @@ impl Report {
         }
         self.failures(&mut text);
         self.latencies(&mut text);
-        for warning in self.warnings() {
+        for warning in warnings(self) {
             line(&mut text, format_args!("\nwarning: {warning}"));
         }
         text
@@ -167,55 +168,6 @@ impl Report {
         text.push('\n');
         chart::draw("sign-in, ms", sign_in, text);
     }
-
-    /// What makes the figures say something else than they seem to.
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let Counts { not_begun, sign_in, late, lost, .. } = &self.counts;
-        let failed = self.counts.failed() - lost;
-        if failed > 0 && !sign_in.is_empty() {
-            warnings.push(format!(
-                "the latencies are of those that ended well: how long the {} that failed\n\
-                 were kept waiting is in no figure above.",
-                HumanCount(failed)
-            ));
-        }
-        if *not_begun > 0 {
-            let remedy = if self.most_at_once < MOST_AT_ONCE {
-                "\nThe limit of open files leaves no room for more: raise it with ulimit -n."
-            } else {
-                ""
-            };
-            warnings.push(format!(
-                "the rate was not kept. {} cycles were not begun when they were due,\n\
-                 because {} were under way. They are in no figure above: whoever had come then\n\
-                 would have waited longer than these figures say.{remedy}",
-                HumanCount(*not_begun),
-                HumanCount(self.most_at_once as u64),
-            ));
-        }
-        // What was late by less, or by little beside what the server took, does not mislead.
-        let misleads = |quantile, least: Duration| {
-            let (late, sign_in) = (late.value_at_quantile(quantile), sign_in.value_at_quantile(quantile));
-            u128::from(late) >= least.as_nanos() && late >= sign_in / 4
-        };
-        let which = if misleads(0.99, Duration::from_millis(1)) {
-            Some(("one in a hundred was sent", late.value_at_quantile(0.99)))
-        } else if misleads(1.0, Duration::from_millis(10)) {
-            Some(("one was sent", late.max()))
-        } else {
-            None
-        };
-        if let Some((which, nanos)) = which {
-            warnings.push(format!(
-                "the load itself came late. By no fault of the server's {which}\n\
-                 {} ms after its time or later, and what sign-ins took includes that. Use another\n\
-                 machine than the server's, or ask for less.",
-                millis(nanos)
-            ));
-        }
-        warnings
-    }
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
@@ -258,6 +210,7 @@ pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::client::load::MOST_AT_ONCE;
 
     #[derive(Parser)]
     struct Cli {
@@ -282,10 +235,6 @@ pub(super) mod tests {
             end: End::Whole,
             most_at_once: MOST_AT_ONCE,
         }
-    }
-
-    fn warnings(report: &Report) -> Vec<String> {
-        report.words().split("\nwarning: ").skip(1).map(|warning| warning.trim_end().replace('\n', " ")).collect()
     }
 
     #[test]
@@ -356,46 +305,6 @@ pub(super) mod tests {
         let words = report.words();
         assert!(words.contains("91 × words 9\n") && !words.contains("words 10"), "{words}");
         assert!(words.contains("267 × of other kinds, which --json lists\n"), "{words}");
-    }
-
-    #[test]
-    fn a_rate_that_was_not_kept_is_no_success_and_said_to_be_none() {
-        let mut report = report(&[]);
-        report.counts.not_begun = 1234;
-        let kept = "the rate was not kept. 1,234 cycles were not begun when they were due, because 10,000 were under \
-                    way. They are in no figure above: whoever had come then would have waited longer than these \
-                    figures say.";
-        assert_eq!(warnings(&report), [kept]);
-        assert_eq!(report.verdict(), Verdict::Lost);
-        report.most_at_once = 100;
-        assert!(warnings(&report)[0].ends_with("raise it with ulimit -n."));
-    }
-
-    #[test]
-    fn a_load_that_came_late_is_not_blamed_on_the_server() {
-        let late = |millis: u64, times| {
-            let mut report = report(&[]);
-            report.counts.late.record_n(millis * 1_000_000, times).expect("it is within an hour");
-            warnings(&report)
-        };
-        let told = |which| {
-            format!(
-                "the load itself came late. By no fault of the server's {which} ms after its time or later, and what \
-                 sign-ins took includes that. Use another machine than the server's, or ask for less."
-            )
-        };
-        assert_eq!(late(3, 1000), [told("one in a hundred was sent 3.000")]);
-        assert_eq!(late(20, 1), [told("one was sent 20.005")]);
-        assert!(late(9, 1).is_empty(), "beside 40 ms it is little");
-    }
-
-    #[test]
-    fn what_failed_is_said_to_be_in_no_latency() {
-        let mut report = report(&[]);
-        report.counts.failures.insert("no answer".into(), 7);
-        let told = "the latencies are of those that ended well: how long the 7 that failed were kept waiting is in no \
-                    figure above.";
-        assert_eq!(warnings(&report), [told]);
     }
 
     #[test]
