@@ -41,7 +41,7 @@ const STEPS: u64 = 1000;
 impl<'a> Progress<'a> {
     /// On the terminal that standard error is, or else to `err`, unless that is to be silent.
     pub(super) fn new(err: &'a mut dyn Write, silent: bool) -> Self {
-        let style = ProgressStyle::with_template("{bar:10} {wide_msg}").expect("a good template");
+        let style = ProgressStyle::with_template("{bar:8} {msg}").expect("a good template");
         let bar = ProgressBar::with_draw_target(Some(STEPS), ProgressDrawTarget::stderr()).with_style(style);
         let lines = (bar.is_hidden() && !silent).then(|| RefCell::new(err));
         Self { bar, lines, phase: Cell::new(Phase::Reaching) }
@@ -121,13 +121,16 @@ fn line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Dura
                 counts.lost
             );
         }
-        Phase::Ending => ("ending".into(), format!("{} cycles", HumanCount(counts.cycles))),
+        Phase::Ending => {
+            let [failed, open] = [counts.failed(), counts.under_way()].map(HumanCount);
+            return format!("ending  {failed} failed  {open} open");
+        }
     };
     let rate = per_second((counts.cycles - before.cycles) as f64 / over.as_secs_f64());
     let mut recent = counts.sign_in.clone();
     // It was a part of these counts a second ago.
     let p99 = match recent.subtract(&before.sign_in) {
-        Ok(()) if !recent.is_empty() => format!("p99 {:.1} ms", recent.value_at_quantile(0.99) as f64 / 1e6),
+        Ok(()) if !recent.is_empty() => format!("p99 {}", short(recent.value_at_quantile(0.99))),
         Ok(()) | Err(_) => "p99 -".into(),
     };
     let [refused, failed, open, not_begun] =
@@ -137,6 +140,12 @@ fn line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Dura
         line += &format!("  {not_begun} not begun");
     }
     line
+}
+
+/// Two digits or more of milliseconds.
+fn short(nanos: u64) -> String {
+    let millis = nanos as f64 / 1e6;
+    if millis < 9.95 { format!("{millis:.1}ms") } else { format!("{millis:.0}ms") }
 }
 
 #[cfg(test)]
@@ -160,11 +169,11 @@ mod tests {
         now.failures.insert("cut".into(), 5);
         let told = |phase, passed| line(phase, since + second * passed, &now, &before, second * 2);
         let cycling = Phase::Cycling(since, second * 10);
-        assert_eq!(told(cycling, 3), "3s/10s  3,000 cycles  1,000/s  p99 7.0 ms  3 refused  5 failed  16 open");
-        assert_eq!(told(cycling, 11), "ending  3,000 cycles  1,000/s  p99 7.0 ms  3 refused  5 failed  16 open");
+        assert_eq!(told(cycling, 3), "3s/10s  3,000 cycles  1,000/s  p99 7.0ms  3 refused  5 failed  16 open");
+        assert_eq!(told(cycling, 11), "ending  3,000 cycles  1,000/s  p99 7.0ms  3 refused  5 failed  16 open");
         assert_eq!(
             told(Phase::Opening(9000), 3),
-            "opening  3,000 answered  1,000/s  p99 7.0 ms  3 refused  5 failed  16 open"
+            "opening  3,000 answered  1,000/s  p99 7.0ms  3 refused  5 failed  16 open"
         );
         assert_eq!(told(Phase::Holding(since, second * 10), 3), "3s/10s  2,997 held  3 refused  0 lost");
         assert_eq!(told(Phase::Reaching, 3), "reaching the server");
@@ -174,9 +183,16 @@ mod tests {
     }
 
     #[test]
+    fn a_latency_is_short() {
+        assert_eq!([40_000, 9_940_000, 9_960_000, 2_074_123_456].map(short), ["0.0ms", "9.9ms", "10ms", "2074ms"]);
+    }
+
+    #[test]
     fn a_second_without_answers_has_no_latency() {
         let (now, counts) = (Instant::now(), counts(10, 1));
-        let told = line(Phase::Ending, now, &counts, &counts, Duration::from_secs(1));
-        assert_eq!(told, "ending  10 cycles  0.0/s  p99 -  3 refused  0 failed  20 open");
+        let told = |phase| line(phase, now, &counts, &counts, Duration::from_secs(1));
+        let cycling = Phase::Cycling(now, Duration::from_secs(90));
+        assert_eq!(told(cycling), "0s/1m 30s  10 cycles  0.0/s  p99 -  3 refused  0 failed  20 open");
+        assert_eq!(told(Phase::Ending), "ending  0 failed  20 open");
     }
 }
