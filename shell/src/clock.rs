@@ -1,4 +1,4 @@
-//! The one clock of a process. By it [alarms](alarm) go off.
+//! The one clock of a process, by which alarms go off.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
