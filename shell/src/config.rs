@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use session_core::{Limit, Limits};
 
 use crate::log::{Log, LogFormat};
+use crate::store::{Forget, LmdbConfig};
 use crate::threads::one_per_core;
 
 /// The server's configuration. Every value was checked when it was parsed.
@@ -63,6 +64,11 @@ pub struct Config {
     #[arg(long, env = "SESSIONS_STORE", value_name = "KIND", default_value = "lmdb")]
     pub store: StoreKind,
 
+    /// How long a user who holds no slot stays known after it was last granted one, 1h to 100years, or `never` to forget
+    /// nobody. Not before; at most about a day later
+    #[arg(long, env = "SESSIONS_FORGET_AFTER", value_name = "TIME", default_value = "30d", value_parser = forget)]
+    pub forget_after: Forget,
+
     /// How many threads serve connections, 1 to 256 [default: one per core]
     #[arg(
         long,
@@ -102,6 +108,12 @@ impl Config {
             pong_timeout: self.pong_timeout,
             ..Limits::default()
         }
+    }
+
+    /// Where and how the store keeps its data, if that is LMDB.
+    #[must_use]
+    pub fn lmdb(&self) -> LmdbConfig {
+        LmdbConfig { forget_after: self.forget_after, ..LmdbConfig::new(&self.data, self.limit) }
     }
 }
 
@@ -151,6 +163,16 @@ fn store_patience(text: &str) -> Result<Duration, String> {
     duration(text, Duration::from_millis(10), Duration::from_secs(60))
 }
 
+fn forget(text: &str) -> Result<Forget, String> {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    /// As humantime counts it.
+    const YEAR: Duration = Duration::from_secs(31_557_600);
+    if text == "never" {
+        return Ok(Forget::Never);
+    }
+    duration(text, HOUR, 100 * YEAR).map(Forget::After).map_err(|error| format!("{error}; or write `never`"))
+}
+
 pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 10s, 500ms or 2m"))?;
@@ -186,6 +208,7 @@ mod tests {
         let config = parse(&[]).unwrap();
         assert_eq!(config.session_limits(), Limits::default());
         assert_eq!(config.limit.slots(), 3);
+        assert_eq!(config.forget_after, Forget::default());
         let addresses: Vec<_> = config.listen[0].addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["127.0.0.1:3000", "[::1]:3000"]);
     }
@@ -202,6 +225,9 @@ mod tests {
             (["--ping-interval", "2h"], "it must be 100ms to 1h"),
             (["--pong-timeout", "soon"], "write it as in 10s"),
             (["--store-timeout", "61s"], "it must be 10ms to 1m"),
+            (["--forget-after", "59m"], "it must be 1h to 100years; or write `never`"),
+            (["--forget-after", "101y"], "it must be 1h to 100years; or write `never`"),
+            (["--forget-after", "30"], "write it as in 10s, 500ms or 2m; or write `never`"),
             (["--max-message-bytes", "1023"], "1024..=1048576"),
             (["--threads", "0"], "1..=256"),
             (["--store", "redis"], "[possible values: lmdb, memory]"),
@@ -213,6 +239,16 @@ mod tests {
             let error = parse(&arguments).unwrap_err();
             assert!(error.contains(words), "{arguments:?}: {error}");
         }
+    }
+
+    #[test]
+    fn the_store_is_told_whom_to_forget_and_where_it_is() {
+        let forget = |time: &str| parse(&["--forget-after", time]).unwrap().lmdb().forget_after;
+        let hours = |hours: u64| Forget::After(Duration::from_secs(hours * 3600));
+        let times = ["never", "1h", "90d", "100years"].map(forget);
+        assert_eq!(times, [Forget::Never, hours(1), hours(90 * 24), hours(876_600)]);
+        let lmdb = parse(&["--data", "there", "--limit", "7"]).unwrap().lmdb();
+        assert_eq!((lmdb.directory, lmdb.limit), (PathBuf::from("there"), Limit::new(7).unwrap()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use smol::Executor;
 use crate::config::{Config, StoreKind};
 use crate::listen::listen;
 use crate::server::{Server, Settings};
-use crate::store::{LmdbConfig, LmdbStore, MemoryStore, Store};
+use crate::store::{LmdbStore, MemoryStore, Store};
 use crate::threads::on_threads;
 use crate::{log::Log, signals};
 
@@ -54,7 +54,7 @@ fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store {
         StoreKind::Memory => Arc::new(MemoryStore::new(node, config.limit)),
         StoreKind::Lmdb => {
-            let store = LmdbStore::open(&LmdbConfig::new(&config.data, config.limit), node)?;
+            let store = LmdbStore::open(&config.lmdb(), node)?;
             tracing::info!(known_users = store.known_users(), "opened the store");
             Arc::new(store)
         }

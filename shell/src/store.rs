@@ -8,7 +8,7 @@ use session_core::ledger::{Command, Outcome};
 mod memory;
 mod lmdb;
 
-pub use lmdb::{Holder, LmdbConfig, LmdbStore, OpenError};
+pub use lmdb::{Forget, Holder, LmdbConfig, LmdbStore, OpenError};
 pub use memory::MemoryStore;
 
 /// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user, under the

@@ -3,12 +3,12 @@
 //! ```text
 //! DIR/lock     held while a server uses the directory, names its process
 //! DIR/live/    the slots held now; not synced, thrown away when the machine has started anew
-//! DIR/users/   everybody who was ever granted a slot; synced
+//! DIR/users/   everybody who was granted a slot and is not forgotten; synced
 //! ```
 //!
 //! LMDB has one writer, so each environment has a thread that owns it. Commands go through a bounded [`queue`] to the
 //! [`writer`], which applies many in one transaction ([`batch`]) and then answers. It hands the users it admits to the
-//! recorder ([`users`]), for which nobody waits.
+//! recorder ([`users`]), for which nobody waits, and which asks it who holds a slot before it forgets anybody.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ use thiserror::Error;
 use self::batch::Rule;
 use self::lock::DirectoryLock;
 use self::queue::Queue;
+use self::users::Inquiry;
 use self::writer::Writer;
 use super::{Done, Store};
 
@@ -39,6 +40,7 @@ mod damage;
 mod lock;
 
 pub use lock::Holder;
+pub use users::Forget;
 
 /// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
@@ -59,8 +61,12 @@ pub struct LmdbConfig {
     /// The most that `live/` may grow to, in bytes: at least 1 MiB, rounded up to whole ones. It is address space; disk
     /// and memory are taken as they are used. From nine tenths of it on, acquires are rejected.
     pub live_map_bytes: usize,
-    /// The same for `users/`. When it is full, new users are not noted; admission goes on.
+    /// The same for `users/`. From nine tenths of it on, new users are not noted; admission goes on.
     pub users_map_bytes: usize,
+    /// When a user who holds no slot is forgotten: so long after it was last granted one, and a while more, at most an
+    /// hour, a day (or a twenty-fourth of the time, if that is less), and three hours and a half for every ten million
+    /// users. That while begins anew with the process.
+    pub forget_after: Forget,
     /// How many commands may wait, at least 1, before acquires and lookups are rejected. Releases are always taken.
     pub queue_capacity: usize,
 }
@@ -82,6 +88,7 @@ impl LmdbConfig {
             limit,
             live_map_bytes: Self::DEFAULT_MAP_BYTES,
             users_map_bytes: Self::DEFAULT_MAP_BYTES,
+            forget_after: Forget::default(),
             queue_capacity: Self::DEFAULT_QUEUE_CAPACITY,
         }
     }
@@ -166,7 +173,8 @@ impl LmdbStore {
     }
 
     fn open_under_boot(config: &LmdbConfig, node: NodeId, boot: Option<&str>) -> Result<Self, OpenError> {
-        let &LmdbConfig { ref directory, limit, live_map_bytes, users_map_bytes, queue_capacity } = config;
+        let &LmdbConfig { ref directory, limit, live_map_bytes, users_map_bytes, forget_after, queue_capacity } =
+            config;
         let [live_map, users_map] = [map_bytes(live_map_bytes)?, map_bytes(users_map_bytes)?];
         if queue_capacity == 0 {
             return Err(OpenError::QueueCapacity);
@@ -183,6 +191,7 @@ impl LmdbStore {
         let known_users = users.environment().map_or(0, |users| users.entries());
         let queue = Arc::new(Queue::new(queue_capacity));
         let (notes, recorder) = users::recorder(users);
+        let recorder = recorder.forgetting(forget_after, Inquiry::new(Arc::clone(&queue), node));
         let writer = Writer::new(Arc::clone(&queue), live, Rule { node, limit }, notes);
         let running = Arc::new(Running::default());
         // Should the second not start, the first ends by itself: its queue's other end is dropped.

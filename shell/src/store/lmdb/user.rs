@@ -1,4 +1,4 @@
-//! What is kept of a user for good, and how it is written down.
+//! What is kept of a user who holds no slot, too, and how it is written down.
 //!
 //! ```text
 //! version 1:  01 | first seen (8 bytes) | last seen (8 bytes)
@@ -19,7 +19,7 @@ const BYTES: usize = 17;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KnownUser {
     pub(super) first_seen: Time,
-    /// Coarse: up to [`KnownUser::COARSE`] behind.
+    /// When a slot was last granted, or seen to be held. Coarse: up to [`KnownUser::COARSE`] behind.
     pub(super) last_seen: Time,
 }
 
@@ -57,11 +57,12 @@ impl KnownUser {
         Ok(Self { first_seen: time(1), last_seen: time(9) })
     }
 
-    /// The record after the user was seen, or `None` if the old one still says enough.
+    /// The record after the user was seen, or `None` if the old one still says enough. A time that lies ahead was
+    /// written by a clock that was wrong, and does not stay.
     pub(super) fn seen(known: Option<Self>, at: Time) -> Option<Self> {
         match known {
             None => Some(Self { first_seen: at, last_seen: at }),
-            Some(user) if at.since_epoch().saturating_sub(user.last_seen.since_epoch()) > Self::COARSE => {
+            Some(user) if at.since(user.last_seen).max(user.last_seen.since(at)) > Self::COARSE => {
                 Some(Self { last_seen: at, ..user })
             }
             Some(_) => None,
@@ -100,6 +101,9 @@ mod tests {
         assert_eq!(user, KnownUser { first_seen: at(100), last_seen: at(100) });
         assert_eq!(KnownUser::seen(Some(user), at(3700)), None);
         assert_eq!(KnownUser::seen(Some(user), at(50)), None);
+        let ahead = KnownUser { last_seen: at(3701), ..user };
+        assert_eq!(KnownUser::seen(Some(ahead), at(101)), None);
+        assert_eq!(KnownUser::seen(Some(ahead), at(100)), Some(user), "a clock was wrong");
         assert_eq!(KnownUser::seen(Some(user), at(3701)), Some(KnownUser { last_seen: at(3701), ..user }));
     }
 }

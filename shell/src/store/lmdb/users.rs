@@ -1,5 +1,5 @@
-//! The directory `users/`: everybody who was ever granted a slot. It has a thread of its own, for which no admission
-//! ever waits.
+//! The directory `users/`: everybody who was granted a slot and is not [forgotten](forget). It has a thread of its own,
+//! for which no admission ever waits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -7,18 +7,28 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
+use heed::RwTxn;
 use session_core::{Time, UserId};
 
 use super::OpenError;
 use super::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper};
 use super::user::KnownUser;
+use crate::clock::Clock;
 use crate::log::Throttle;
+
+mod forget;
+mod inquiry;
+
+pub use forget::Forget;
+use forget::Step;
+pub(super) use forget::Sweep;
+pub(super) use inquiry::Inquiry;
 
 /// How many users may wait to be noted. The next is dropped, and noted at its next session.
 const ROOM: usize = 64 * 1024;
 
-/// How often there is a commit, at most: each waits for the disk, and copies every page on which somebody is noted.
-/// Nobody waits for it, and what a killed server had not noted yet is noted at the user's next session.
+/// How often there is a commit, at most: each waits for the disk, and copies every page on which somebody is noted or
+/// forgotten. Nobody waits for it, and what a killed server had not noted yet is noted at the user's next session.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Opens `users/`, or makes it.
@@ -61,6 +71,8 @@ pub(super) struct Notes {
 pub(super) struct Recorder {
     keeper: Keeper,
     desk: Arc<Desk>,
+    clock: Clock,
+    sweep: Option<Sweep>,
     log: Throttle,
 }
 
@@ -86,22 +98,29 @@ impl Desk {
         self.pile.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All notes, once there are any and `until` has come; none after the end. In order, so that neighbours in the tree
-    /// are noted together.
-    fn take(&self, until: Option<Instant>) -> BTreeMap<UserId, Time> {
+    /// Whether a note about the user lies here.
+    fn has(&self, user: &UserId) -> bool {
+        self.lock().seen.contains_key(user)
+    }
+
+    /// All notes, once there are any or a step is due, and `until` has come; or at the end, whether this is it. In
+    /// order, so that neighbours in the tree are noted together.
+    fn take(&self, until: Instant, due: Option<Instant>) -> (BTreeMap<UserId, Time>, bool) {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let pile = self.lock();
+        let idle = |pile: &mut Pile| pile.seen.is_empty() && !pile.ended;
+        let pile = match due {
+            None => self.news.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(due) => self.news.wait_timeout_while(pile, left(due), idle).unwrap_or_else(PoisonError::into_inner).0,
+        };
         let mut pile = self
             .news
-            .wait_while(pile, |pile| pile.seen.is_empty() && !pile.ended)
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(until) = until {
-            let pause = until.saturating_duration_since(Instant::now());
-            pile =
-                self.news.wait_timeout_while(pile, pause, |pile| !pile.ended).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let seen = mem::take(&mut pile.seen);
+            .wait_timeout_while(pile, left(until), |pile| !pile.ended)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        let (seen, ended) = (mem::take(&mut pile.seen), pile.ended);
         drop(pile);
-        seen.into_iter().collect()
+        (seen.into_iter().collect(), ended)
     }
 }
 
@@ -109,7 +128,7 @@ impl Desk {
 pub(super) fn recorder(keeper: Keeper) -> (Notes, Recorder) {
     let desk = Arc::<Desk>::default();
     let notes = Notes { desk: Arc::clone(&desk), dropped: 0, log: Throttle::default() };
-    (notes, Recorder { keeper, desk, log: Throttle::default() })
+    (notes, Recorder { keeper, desk, clock: Clock::start(), sweep: None, log: Throttle::default() })
 }
 
 impl Notes {
@@ -145,33 +164,83 @@ impl Drop for Notes {
 }
 
 impl Recorder {
-    /// Notes users until the other end is dropped.
+    /// Has it forget users, too.
+    pub(super) fn forgetting(self, forget: Forget, inquiry: Inquiry) -> Self {
+        let sweep = Sweep::new(forget, inquiry, self.clock.now());
+        Self { sweep, ..self }
+    }
+
+    /// Notes users until the other end is dropped, and forgets others meanwhile.
     pub(super) fn run(mut self) {
-        let mut next = None;
+        let mut next = Instant::now();
         loop {
-            let seen = self.desk.take(next);
-            if seen.is_empty() {
+            let (seen, ended) = self.desk.take(next, self.sweep.as_ref().map(Sweep::due));
+            let step = if ended { None } else { self.step() };
+            self.record(seen, step);
+            if ended {
                 return;
             }
-            self.record(&seen);
-            next = Some(Instant::now() + PAUSE);
+            next = Instant::now() + PAUSE;
         }
     }
 
-    fn record(&mut self, seen: &BTreeMap<UserId, Time>) {
-        let Some(environment) = self.keeper.environment() else { return };
-        if let Err(error) = write(environment, seen, &self.log) {
-            if let Some(suppressed) = self.log.pass() {
-                tracing::error!(users = seen.len(), %error, suppressed, "users are not noted as seen");
+    /// The next step of the sweep, if it is due.
+    fn step(&mut self) -> Option<Step> {
+        let sweep = self.sweep.as_mut().filter(|sweep| sweep.due() <= Instant::now())?;
+        match sweep.step(self.keeper.environment()?, self.clock.now()) {
+            Ok(step) => Some(step),
+            Err(error) => {
+                if let Some(suppressed) = self.log.pass() {
+                    tracing::error!(%error, suppressed, "the known users cannot be looked through, nobody is forgotten");
+                }
+                sweep.failed();
+                self.keeper.check();
+                None
             }
+        }
+    }
+
+    /// Writes down who was seen, and forgets whom the step has found.
+    fn record(&mut self, mut seen: BTreeMap<UserId, Time>, mut step: Option<Step>) {
+        let Some(environment) = self.keeper.environment() else { return };
+        if let Some(step) = &mut step {
+            for user in step.holding.drain(..) {
+                seen.entry(user).or_insert(step.now);
+            }
+            step.forgettable.retain(|user| !self.desk.has(user));
+        }
+        let mut written = write(environment, &seen, step.as_ref(), &self.log);
+        let failed = written.is_err();
+        if let Err(error) = &written {
+            if let Some(suppressed) = self.log.pass() {
+                tracing::error!(seen = seen.len(), %error, suppressed, "users are not noted as seen, or not forgotten");
+            }
+            // To forget makes room, for which the notes may have left none.
+            written = write(environment, &BTreeMap::new(), step.as_ref(), &self.log);
+        }
+        if let (Some(sweep), Some(step)) = (&mut self.sweep, step) {
+            match written {
+                Ok(forgotten) => sweep.took(step, forgotten, environment.entries()),
+                Err(_) => sweep.failed(),
+            }
+        }
+        if failed {
             self.keeper.check();
         }
     }
 }
 
-fn write(environment: &Environment, seen: &BTreeMap<UserId, Time>, log: &Throttle) -> heed::Result<()> {
+/// Notes these users and forgets whom the step has found, in one transaction if there is anything to write. How many
+/// were forgotten.
+fn write(
+    environment: &Environment,
+    seen: &BTreeMap<UserId, Time>,
+    step: Option<&Step>,
+    log: &Throttle,
+) -> heed::Result<usize> {
     let mut txn = environment.write()?;
     let mut changed = false;
+    let mut without_room = 0_usize;
     for (user, &at) in seen {
         let key = user.as_str().as_bytes();
         let known = match environment.records.get(&txn, key)?.map(KnownUser::decode).transpose() {
@@ -184,15 +253,29 @@ fn write(environment: &Environment, seen: &BTreeMap<UserId, Time>, log: &Throttl
                 continue;
             }
         };
-        if let Some(user) = KnownUser::seen(known, at) {
+        if known.is_none() && is_nearly_full(environment, &txn)? {
+            without_room += 1;
+        } else if let Some(user) = KnownUser::seen(known, at) {
             environment.records.put(&mut txn, key, &user.encode())?;
             changed = true;
         }
     }
-    if changed {
+    if without_room > 0
+        && let Some(suppressed) = log.pass()
+    {
+        tracing::error!(users = without_room, suppressed, "new users are not noted: there is no room for them");
+    }
+    let forgotten = step.map_or(Ok(0), |step| step.forget(environment, &mut txn))?;
+    if changed || forgotten > 0 {
         environment.commit(txn)?;
     }
-    Ok(())
+    Ok(forgotten)
+}
+
+/// Whether what is left is kept for those who are known, and for forgetting: LMDB copies a page to change it, so even a
+/// delete needs room.
+fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bool> {
+    Ok(environment.used_pages(txn)? >= environment.map_pages() / 10 * 9)
 }
 
 #[cfg(test)]
@@ -246,7 +329,7 @@ mod tests {
         environment.records.put(&mut txn, b"ada", &[2, 7]).unwrap();
         environment.commit(txn).unwrap();
         let seen = BTreeMap::from([(user("ada"), at(1)), (user("bob"), at(1))]);
-        write(environment, &seen, &Throttle::default()).unwrap();
+        write(environment, &seen, None, &Throttle::default()).unwrap();
         let txn = environment.write().unwrap();
         assert_eq!(environment.records.get(&txn, b"ada").unwrap(), Some([2, 7].as_slice()));
         assert!(environment.records.get(&txn, b"bob").unwrap().is_some());
