@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
     use crate::store::lmdb::queue::Taken;
-    use crate::store::lmdb::testing::{NODE, user};
+    use crate::store::lmdb::testing::{self, NODE, user};
 
     fn inquiry(capacity: usize) -> (Inquiry, Arc<Queue>) {
         let queue = Arc::new(Queue::new(capacity));
@@ -132,7 +132,9 @@ mod tests {
         assert_eq!(inquiry.patience, PATIENCE);
         inquiry.patience = Duration::ZERO;
         let asked: Vec<_> = (0..100).map(|number| user(&format!("user {number}"))).collect();
+        let start = Instant::now();
         assert_eq!(inquiry.ask(&asked), Holders::default());
+        assert!(start.elapsed() < testing::PATIENCE);
         let mut batch = VecDeque::new();
         assert_eq!(queue.take(&mut batch, 100, None), Taken::Batch);
         assert_eq!(batch.len(), GROUP, "nor are others asked about meanwhile");

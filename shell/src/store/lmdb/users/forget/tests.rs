@@ -456,6 +456,21 @@ fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
 }
 
 #[test]
+fn a_recorder_that_idles_takes_its_steps() {
+    let mut subject = Subject::unanswered([("ada", first(960)), ("bob", first(999))], 4 << 20);
+    subject.sweep().due = Instant::now();
+    let Subject { directory, notes, recorder, queue, .. } = subject;
+    let thread = thread::spawn(move || recorder.run());
+    let mut batch = VecDeque::new();
+    assert_eq!(queue.0.take(&mut batch, 1, Some(PATIENCE)), Taken::Batch);
+    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Found { connections: 0 }));
+    drop(notes);
+    thread.join().unwrap();
+    let mut keeper = open(directory.path(), 4 << 20).unwrap();
+    assert_eq!(keeper.environment().unwrap().entries(), 1);
+}
+
+#[test]
 fn the_end_waits_for_no_step_and_no_rest() {
     // In the second case the next step is due.
     for due in [Duration::from_secs(1000), Duration::ZERO] {
