@@ -65,7 +65,7 @@ pub struct Config {
     pub store: StoreKind,
 
     /// How long a user who holds no slot stays known after it was last granted one, 1h to 100years, or `never` to forget
-    /// nobody. Not before; at most about a day later
+    /// nobody. It is forgotten within about a day after that
     #[arg(long, env = "SESSIONS_FORGET_AFTER", value_name = "TIME", default_value = "30d", value_parser = forget)]
     pub forget_after: Forget,
 

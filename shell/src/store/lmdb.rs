@@ -63,9 +63,9 @@ pub struct LmdbConfig {
     pub live_map_bytes: usize,
     /// The same for `users/`. From nine tenths of it on, new users are not noted; admission goes on.
     pub users_map_bytes: usize,
-    /// When a user who holds no slot is forgotten: so long after it was last granted one, and a while more, at most an
-    /// hour, a day (or a twenty-fourth of the time, if that is less), and three hours and a half for every ten million
-    /// users. That while begins anew with the process.
+    /// How long after it was last granted a slot a user is forgotten who holds none. It outlives that by an hour, a
+    /// twenty-fourth of the time but at most a day, and three hours and a half for every ten million users, at most.
+    /// After a start that begins anew, and a time before it in which nobody was granted a slot may not count.
     pub forget_after: Forget,
     /// How many commands may wait, at least 1, before acquires and lookups are rejected. Releases are always taken.
     pub queue_capacity: usize,

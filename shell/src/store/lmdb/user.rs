@@ -1,4 +1,4 @@
-//! What is kept of a user who holds no slot, too, and how it is written down.
+//! What is kept of a user until it is forgotten, and how it is written down.
 //!
 //! ```text
 //! version 1:  01 | first seen (8 bytes) | last seen (8 bytes)

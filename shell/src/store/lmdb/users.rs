@@ -20,8 +20,7 @@ mod forget;
 mod inquiry;
 
 pub use forget::Forget;
-use forget::Step;
-pub(super) use forget::Sweep;
+use forget::{Step, Sweep};
 pub(super) use inquiry::Inquiry;
 
 /// How many users may wait to be noted. The next is dropped, and noted at its next session.

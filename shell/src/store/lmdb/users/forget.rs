@@ -73,7 +73,7 @@ const FIRST_REST: Duration = Duration::from_secs(600);
 
 /// The passes over the table.
 #[derive(Debug)]
-pub(in super::super) struct Sweep {
+pub(super) struct Sweep {
     ages: Ages,
     inquiry: Inquiry,
     rest: Duration,
@@ -102,7 +102,7 @@ pub(super) struct Step {
 
 impl Sweep {
     /// For a server that has started `now`. Nothing, if nobody is ever forgotten.
-    pub(in super::super) fn new(forget: Forget, inquiry: Inquiry, now: Time) -> Option<Self> {
+    pub(super) fn new(forget: Forget, inquiry: Inquiry, now: Time) -> Option<Self> {
         let forget_after = match forget {
             Forget::Never => return None,
             Forget::After(forget_after) => forget_after,

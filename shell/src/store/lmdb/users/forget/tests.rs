@@ -246,6 +246,8 @@ fn a_step_is_bounded_and_the_next_begins_where_it_ended() {
         let step = subject.step();
         assert!(step.forgettable.len() <= looked_at * 2 / 3 + 1, "{} after {forgotten}", step.forgettable.len());
         subject.recorder.record(BTreeMap::new(), Some(step));
+        let told = if subject.sweep().past.is_some() { 10_001 - subject.known().len() } else { 0 };
+        assert_eq!(subject.sweep().forgotten, told, "the pass counts whom it has forgotten");
     }
     let kept: Vec<_> = (0..10_000).filter(every_third).map(|number| names[number].clone()).collect();
     assert_eq!(subject.known()[1..], kept);
