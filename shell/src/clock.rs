@@ -123,6 +123,7 @@ impl Dial {
 mod tests {
     use super::*;
     use smol::future::or;
+    use std::pin::pin;
     use std::task::{Context, Waker};
 
     fn at(second: u64) -> Time {
@@ -160,6 +161,23 @@ mod tests {
             assert!(clock.now() >= until + Duration::from_millis(1));
             clock.wait_until(Time::default()).await;
         };
-        smol::block_on(or(clock.ring(), waiting));
+        let ringing = async {
+            clock.ring().await;
+            panic!("it never ends");
+        };
+        smol::block_on(or(ringing, waiting));
+    }
+
+    #[test]
+    fn a_wait_ends_when_its_time_has_come_and_not_before() {
+        let dial = Arc::<Dial>::default();
+        let clock = Clock::by_dial(dial.clone());
+        let mut wait = pin!(clock.wait_until(at(5)));
+        let mut poll = || wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        dial.turn_to(at(4));
+        assert!(poll().is_pending());
+        dial.turn_to(at(5));
+        assert!(poll().is_ready());
     }
 }

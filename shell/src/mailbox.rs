@@ -129,7 +129,21 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
+
+    /// A task that knows whether it was woken.
+    #[derive(Debug, Default)]
+    struct Task(AtomicBool);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 
     fn poll(mailbox: &Mailbox) -> Poll<Mail> {
         mailbox.poll(&mut Context::from_waker(Waker::noop()))
@@ -163,5 +177,24 @@ mod tests {
         assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied)));
         mailbox.drain();
         assert_eq!(poll(&mailbox), Poll::Pending);
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_by_what_there_is_to_fetch() {
+        let mailbox = Mailbox::default();
+        let task = Arc::<Task>::default();
+        let waker = Arc::clone(&task).into();
+        let is_woken = |act: &dyn Fn()| {
+            assert_eq!(mailbox.poll(&mut Context::from_waker(&waker)), Poll::Pending);
+            act();
+            task.0.swap(false, Ordering::Relaxed)
+        };
+        let (late, ticket) = (mailbox.await_answer(), mailbox.await_answer());
+        assert!(!is_woken(&|| assert!(!mailbox.deliver(late, Outcome::Denied))));
+        assert!(is_woken(&|| assert!(mailbox.deliver(ticket, Outcome::Denied))));
+        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied)));
+        assert!(is_woken(&|| mailbox.drain()));
+        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Draining));
+        assert!(!is_woken(&|| mailbox.drain()));
     }
 }

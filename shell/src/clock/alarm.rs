@@ -118,3 +118,76 @@ impl Drop for Alarm {
         self.unset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+    use std::time::Duration;
+
+    use super::super::Dial;
+    use super::*;
+
+    /// A task that counts how often it is woken.
+    #[derive(Debug, Default)]
+    struct Sleeper(AtomicU32);
+
+    impl Wake for Sleeper {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn sleeper() -> (Waker, impl Fn() -> u32) {
+        let sleeper = Arc::<Sleeper>::default();
+        (Arc::clone(&sleeper).into(), move || sleeper.0.load(Ordering::Relaxed))
+    }
+
+    fn at(second: u64) -> Time {
+        Time::from_epoch(Duration::from_secs(second))
+    }
+
+    #[test]
+    fn those_whose_time_has_come_are_taken_out_and_no_other() {
+        let alarms = Alarms::default();
+        let wakers = [4, 5, 5, 6].map(|second| {
+            let (waker, wakes) = sleeper();
+            alarms.set(at(second), waker);
+            wakes
+        });
+        alarms.due(at(5)).into_iter().for_each(Waker::wake);
+        assert_eq!(wakers.map(|wakes| wakes()), [1, 1, 1, 0]);
+        assert_eq!(alarms.next(), Some(at(6)));
+    }
+
+    #[test]
+    fn who_rings_is_woken_once_and_only_for_an_earlier_time() {
+        let alarms = Alarms::default();
+        let (ringer, wakes) = sleeper();
+        let set = |second| {
+            alarms.set(at(second), Waker::noop().clone());
+            wakes()
+        };
+        assert_eq!(alarms.first(&ringer), None);
+        assert_eq!([set(5), set(4)], [1, 1]);
+        assert_eq!(alarms.first(&ringer), Some(at(4)));
+        assert_eq!([set(5), set(4), set(3), set(2)], [1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn an_alarm_is_left_alone_for_a_later_deadline_but_not_for_another_task() {
+        let mut alarm = Alarm::new(Clock::by_dial(Arc::<Dial>::default()));
+        let ((one, wakes_one), (other, wakes_other)) = (sleeper(), sleeper());
+        let mut key = |second, waker| {
+            assert_eq!(alarm.poll(Some(at(second)), &mut Context::from_waker(waker)), Poll::Pending);
+            alarm.set.as_ref().map(|&(key, _)| key)
+        };
+        let set = key(5, &one);
+        assert_eq!([key(5, &one), key(9, &one)], [set; 2]);
+        assert_eq!(key(3, &one).unwrap().0, at(3));
+        assert_eq!(key(9, &other).unwrap().0, at(3));
+        alarm.clock.alarms.due(at(3)).into_iter().for_each(Waker::wake);
+        assert_eq!((wakes_one(), wakes_other()), (0, 1));
+    }
+}

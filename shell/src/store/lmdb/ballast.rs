@@ -76,6 +76,9 @@ impl Ballast {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -111,5 +114,22 @@ mod tests {
         fs::write(&file, [1]).unwrap();
         Ballast::load(directory.path());
         assert_eq!(fs::read(&file).unwrap(), [0xb4; Ballast::BYTES]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn it_is_put_back_where_there_is_twice_the_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ballast = Ballast::load(directory.path());
+        ballast.drop();
+        // A pipe in its place counts what is written. It has no length to set, so the attempt fails in the end.
+        let (mut reader, writer) = io::pipe().unwrap();
+        let pipe = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        std::os::unix::fs::symlink(pipe, directory.path().join("ballast")).unwrap();
+        let counting = thread::spawn(move || io::copy(&mut reader, &mut io::sink()).unwrap());
+        ballast.missing = Some(Instant::now());
+        assert!(!ballast.is_loaded());
+        drop(writer);
+        assert_eq!(counting.join().unwrap(), 2 * Ballast::BYTES as u64);
     }
 }

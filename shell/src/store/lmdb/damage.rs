@@ -333,4 +333,27 @@ mod tests {
             assert_eq!(damage.unwrap(), format!("its first page gives a page size of {size} bytes"));
         }
     }
+
+    #[test]
+    fn the_first_pages_are_needed_as_far_as_they_say_something() {
+        let subject = Subject::new((1, 0, 0));
+        subject.file.set_len(4096 + 152).unwrap();
+        assert_eq!(subject.find(), None);
+        subject.file.set_len(4096 + 151).unwrap();
+        assert!(subject.find().unwrap().starts_with("it cannot be read at byte 4096"));
+    }
+
+    /// So does LMDB choose (`mdb_env_pick_meta`).
+    #[test]
+    fn of_two_first_pages_that_are_equally_new_the_first_counts() {
+        let mut subject = Subject::new((1, 200, 100));
+        let newest = subject.whole[PAGE + format::PAGE_HEADER..PAGE + format::META_BYTES].to_vec();
+        subject.file.write_all_at(&newest, format::PAGE_HEADER as u64).unwrap();
+        subject.whole[format::PAGE_HEADER..format::META_BYTES].copy_from_slice(&newest);
+        let nowhere = 9999_u64.to_le_bytes();
+        for root in format::ROOTS {
+            assert!(subject.find_with(root, &nowhere).is_some());
+            assert_eq!(subject.find_with(PAGE + root, &nowhere), None);
+        }
+    }
 }

@@ -1,11 +1,15 @@
 //! What the tests of this module share.
 
+use std::io::{Read as _, Seek as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use session_core::ledger::Command;
 use session_core::{Limit, NodeId, Outcome, SessionId, Time, UserId};
+use tracing::Dispatch;
+use tracing::subscriber::NoSubscriber;
 
 use super::LmdbConfig;
 use crate::store::{Done, Store};
@@ -58,6 +62,19 @@ pub(super) fn ask(store: &dyn Store, command: Command) -> Outcome {
     let answers = Answers::default();
     store.submit(command, answers.done());
     answers.next()
+}
+
+/// What this thread logs meanwhile.
+pub(super) fn logged(work: impl FnOnce()) -> String {
+    // While there is one subscriber only, a line that another test's thread comes to first is off for good.
+    let _second = Dispatch::new(NoSubscriber::new());
+    let mut file = tempfile::tempfile().unwrap();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::new(file.try_clone().unwrap())).finish();
+    tracing::subscriber::with_default(log, work);
+    let mut lines = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut lines).unwrap();
+    lines
 }
 
 /// Collects answers in the order in which they come.

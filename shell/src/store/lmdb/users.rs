@@ -279,6 +279,9 @@ fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bo
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use super::super::testing::{PATIENCE, logged};
     use super::*;
 
     const MAP: usize = 4 << 20;
@@ -354,5 +357,38 @@ mod tests {
         let error = open(directory.path(), MAP).err().unwrap();
         assert!(matches!(error, OpenError::UsersDamaged { .. }), "{error:?}");
         assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    }
+
+    #[test]
+    fn who_is_dropped_is_told_in_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap());
+        assert_eq!(logged(|| notes.note((0..ROOM).map(|number| (user(&format!("user {number}")), at(1))))), "");
+        let lines = logged(|| notes.note(["ada", "bob"].map(|id| (user(id), at(1)))));
+        assert!(lines.contains("users are not noted") && lines.contains("dropped=2"), "{lines}");
+    }
+
+    #[test]
+    fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap());
+        let desk = Arc::clone(&notes.desk);
+        let are_taken = |within| {
+            let start = Instant::now();
+            while !desk.lock().seen.is_empty() && start.elapsed() < within {
+                thread::sleep(Duration::from_millis(1));
+            }
+            desk.lock().seen.is_empty()
+        };
+        let recording = thread::spawn(move || recorder.run());
+        // It is to sleep by now, and to be woken.
+        thread::sleep(Duration::from_millis(50));
+        notes.note([(user("ada"), at(1))]);
+        assert!(are_taken(PATIENCE));
+        notes.note([(user("bob"), at(1))]);
+        assert!(!are_taken(Duration::from_millis(100)));
+        drop(notes);
+        recording.join().unwrap();
+        assert_eq!(open(directory.path(), MAP).unwrap().environment().unwrap().entries(), 2);
     }
 }

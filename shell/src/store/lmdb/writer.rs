@@ -205,7 +205,7 @@ mod tests {
 
     use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
     use super::super::testing::{
-        Answers, NODE, OTHER_NODE, acquire, acquire_for, config, found, granted, lookup, release,
+        Answers, NODE, OTHER_NODE, acquire, acquire_for, config, found, granted, logged, lookup, release,
     };
     use super::super::users;
     use super::*;
@@ -520,5 +520,15 @@ mod tests {
         assert_eq!(answers.next(), Outcome::Unknown);
         queue.push(acquire("ada", 3), answers.done());
         assert_eq!(answers.next(), Outcome::Rejected(Cause::Failed));
+    }
+
+    #[test]
+    fn trouble_is_told_in_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path(), NODE);
+        assert_eq!(logged(|| drop(serve(&mut writer, [acquire("ada", 1)]))), "");
+        fail_next_commit();
+        let lines = logged(|| drop(serve(&mut writer, [acquire("ada", 2)])));
+        assert!(lines.contains("ERROR") && lines.contains("a commit failed"), "{lines}");
     }
 }
