@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use session_core::{Actions, CloseReason, Command, Event, Frame, Limits, Outcome, Session, Time, Violation, ledger};
 
@@ -61,7 +62,13 @@ pub struct Connection<W: Wire> {
     claim: Claim,
     clock: Clock,
     refusals: Arc<Refusals>,
+    /// While the store has a question, and is not late: when the peer is listened to again.
+    listen_at: Option<Time>,
 }
+
+/// How long nothing is read while the store has a question. Mostly its answer comes sooner, and to look whether the
+/// peer has left meanwhile, and to ask to be told, are two system calls.
+const EARSHOT: Duration = Duration::from_millis(100);
 
 /// Why a connection wakes.
 enum Wake<Text> {
@@ -83,7 +90,8 @@ impl<W: Wire> Connection<W> {
         let mailbox = Arc::clone(entry.mailbox());
         let clock = custody.clock().clone();
         let claim = Claim::new(custody, Arc::clone(&mailbox), entry.id());
-        Self { session: Session::new(entry.id(), limits, accepted), socket, mailbox, claim, clock, refusals }
+        let session = Session::new(entry.id(), limits, accepted);
+        Self { session, socket, mailbox, claim, clock, refusals, listen_at: None }
     }
 
     /// Runs to the end.
@@ -102,7 +110,8 @@ impl<W: Wire> Connection<W> {
                 continue;
             }
             let deadline = self.deadline();
-            let wake = poll_fn(|cx| self.poll(waiting.is_none(), deadline, &mut alarm, cx)).await;
+            let wake =
+                poll_fn(|cx| self.poll(waiting.is_none() && self.listen_at.is_none(), deadline, &mut alarm, cx)).await;
             match wake {
                 Wake::Mail(Mail::Draining) => self.handle(Event::Draining),
                 Wake::Mail(Mail::Stored(outcome)) => self.answered(outcome),
@@ -134,11 +143,15 @@ impl<W: Wire> Connection<W> {
     }
 
     fn deadline(&self) -> Option<Time> {
-        [self.session.deadline(), self.socket.deadline(), self.claim.until()].into_iter().flatten().min()
+        [self.session.deadline(), self.socket.deadline(), self.claim.until(), self.listen_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn deadline_passed(&mut self) {
         let now = self.clock.now();
+        self.listen_at = self.listen_at.filter(|&at| now < at);
         if self.claim.until().is_some_and(|until| until <= now) && self.claim.give_up() {
             self.answered(Outcome::Unknown);
         }
@@ -149,6 +162,7 @@ impl<W: Wire> Connection<W> {
     }
 
     fn answered(&mut self, outcome: Outcome) {
+        self.listen_at = None;
         if let Some(ledger::Command::Acquire { user, .. }) = self.claim.answered(outcome) {
             self.refusals.note(&user, outcome);
         }
@@ -163,7 +177,10 @@ impl<W: Wire> Connection<W> {
             let Actions { command, send, close } = self.session.handle(event, now);
             match command {
                 Some(Command::Verify(credential)) => next = Some(Event::Verified(authenticate(&credential))),
-                Some(Command::Store(command)) => self.claim.submit(command),
+                Some(Command::Store(command)) => {
+                    self.claim.submit(command);
+                    self.listen_at = self.claim.until().map(|_| now + EARSHOT);
+                }
                 None => {}
             }
             if let Some(frame) = send {

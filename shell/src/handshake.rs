@@ -39,6 +39,9 @@ pub(crate) async fn shake_hands(stream: Fair<TcpStream>) -> Handshake {
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .header_read_timeout(None)
+        // Or else hyper looks, between the request and its answer, whether the peer is still there: a system call, and
+        // another to be told. That is found out soon enough.
+        .half_close(true)
         .serve_connection(FuturesIo::new(stream), Edge { upgraded: AtomicBool::new(false) });
     let served = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
     let parts = connection.into_parts();
