@@ -305,13 +305,41 @@ impl Simulation {
         }
         self.clients.clear();
         for user in 0..USERS {
-            self.connect(user, &[Request::Authenticate(credential(user))]);
-            self.run_tasks();
-            self.recover();
-            let client = self.clients.last_key_value().map(|(_, client)| client.granted);
-            assert_eq!(client, Some(true), "a newcomer was not admitted at the first try");
+            assert!(self.is_admitted(user, user), "a newcomer was not admitted at the first try");
         }
         self.check();
+        self.end_with_a_crash();
+    }
+
+    /// What a server held that is killed is free at once, and not a slot more: a full user is as full on the others.
+    fn end_with_a_crash(&mut self) {
+        const USER: u8 = 0;
+
+        for server in 0..3 {
+            while self.is_admitted(server, USER) {}
+            let full = self.slots_of(USER);
+            let crashed = self.now;
+            self.kill(usize::from(server));
+            assert!(self.slots_of(USER) < full, "a killed server holds slots");
+            while self.is_admitted(server + 1, USER) {}
+            assert_eq!(self.slots_of(USER), full, "the slots of a killed server are not all free at once");
+            self.reclaimed("a crash", crashed);
+            self.start(usize::from(server));
+        }
+        self.check();
+    }
+
+    fn slots_of(&self, user: u8) -> usize {
+        let user = user_id(user);
+        self.store.live_slots().into_iter().filter(|(holder, _)| *holder == user).count()
+    }
+
+    /// Whether the user is admitted at the first try, while the store is well.
+    fn is_admitted(&mut self, server: u8, user: u8) -> bool {
+        self.connect(server, &[Request::Authenticate(credential(user))]);
+        self.run_tasks();
+        self.recover();
+        self.clients.last_key_value().is_some_and(|(_, client)| client.granted)
     }
 
     /// The store does all it was asked, and is well.

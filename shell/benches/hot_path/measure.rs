@@ -50,10 +50,18 @@ impl Bench {
 
     /// The load on each of the processes, in turns, after a first round that is short and does not count.
     pub(crate) fn in_turns<const N: usize>(&self, processes: [&Process; N], load: Load) -> Result<Vec<Round<N>>> {
+        self.each_in_turns(processes.map(|process| (process, load)))
+    }
+
+    /// The same, with a load of its own for each.
+    pub(crate) fn each_in_turns<const N: usize>(&self, loads: [(&Process, Load); N]) -> Result<Vec<Round<N>>> {
+        let processes = loads.map(|(process, _)| process);
         let mut rounds = Vec::new();
         for round in 0..=ROUNDS {
-            let duration = if round == 0 { Duration::from_secs(1) } else { load.duration };
-            let runs = processes.map(|process| self.load(process, &processes, Load { duration, ..load }));
+            let runs = loads.map(|(process, load)| {
+                let duration = if round == 0 { Duration::from_secs(1) } else { load.duration };
+                self.load(process, &processes, Load { duration, ..load })
+            });
             let runs: Vec<Run> = runs.into_iter().collect::<Result<_>>()?;
             if round > 0 {
                 rounds.push(runs.try_into().unwrap_or_else(|_| unreachable!("a run for each process")));
