@@ -180,7 +180,7 @@ impl Claim {
             }
             Command::Lookup { .. } => {}
         }
-        debug_assert!(self.under_way.is_none(), "a session has one command under way at most");
+        assert!(self.under_way.is_none(), "a session has one command under way at most");
         self.under_way = Some(self.custody.submit(command, &self.mailbox));
     }
 
