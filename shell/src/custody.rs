@@ -171,6 +171,9 @@ impl Claim {
     }
 
     /// Submits the session's command.
+    ///
+    /// # Panics
+    /// When another one is under way that is no release: a session has one at most.
     pub fn submit(&mut self, command: Command) {
         match &command {
             Command::Acquire { user, .. } => self.held = Some(user.clone()),
