@@ -72,8 +72,8 @@ impl Alarms {
 
 /// One alarm for all deadlines of a task.
 ///
-/// Deadlines move with every message, mostly to later, so it is left where it is and looks again when it goes off: a
-/// busy connection does not touch the queue at all.
+/// Deadlines move with every message, mostly to later, so it is left where it is and looks again when it goes off: only
+/// an earlier one, such as that of a question to the store, touches the queue.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     clock: Clock,

@@ -206,16 +206,20 @@ impl Recorder {
             for user in step.holding.drain(..) {
                 seen.entry(user).or_insert(step.now);
             }
-            step.forgettable.retain(|user| !self.desk.has(user));
+            step.forgettable.retain(|user| !seen.contains_key(user) && !self.desk.has(user));
         }
         let mut written = write(environment, &seen, step.as_ref(), &self.log);
-        let failed = written.is_err();
+        let mut failed = written.is_err();
         if let Err(error) = &written {
             if let Some(suppressed) = self.log.pass() {
                 tracing::error!(seen = seen.len(), %error, suppressed, "users are not noted as seen, or not forgotten");
             }
-            // To forget makes room, for which the notes may have left none.
-            written = write(environment, &BTreeMap::new(), step.as_ref(), &self.log);
+            // Each by itself: to forget makes room for the notes, and may have been what there was no room for.
+            if step.is_some() {
+                written = write(environment, &BTreeMap::new(), step.as_ref(), &self.log);
+                let noted = write(environment, &seen, None, &self.log);
+                failed = written.is_err() || noted.is_err();
+            }
         }
         if let (Some(sweep), Some(step)) = (&mut self.sweep, step) {
             match written {

@@ -380,7 +380,18 @@ fn notes_that_do_not_fit_are_in_nobodys_way() {
     subject.put([("ada", first(960).encode())]);
     faults::fail([full_disk()]);
     subject.turn(&["eve"]);
-    assert_eq!(subject.known(), ["bob"]);
+    assert_eq!(subject.known(), ["bob", "eve"], "and noted once there is room");
+}
+
+#[test]
+fn whoever_comes_meanwhile_stays_though_the_note_does_not_fit() {
+    let mut subject = Subject::new([("ada", first(960)), ("eve", first(960)), ("bob", first(999))], &[]);
+    let step = subject.step();
+    assert_eq!(step.forgettable, [user("ada"), user("eve")]);
+    faults::fail([full_disk()]);
+    subject.recorder.record(BTreeMap::from([(user("ada"), day(START))]), Some(step));
+    assert_eq!(subject.known(), ["ada", "bob"]);
+    assert_eq!(subject.get("ada"), Some(first(START)), "what it was known for is not lost");
 }
 
 #[test]
