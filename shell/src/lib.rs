@@ -28,6 +28,7 @@ pub mod clock;
 pub mod log;
 pub mod client;
 pub mod threads;
+pub mod descriptors;
 
 mod heap;
 mod handshake;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use shell::descriptors::raise_limit;
 use shell::threads::one_per_core;
 
 use crate::table::Table;
@@ -51,7 +52,8 @@ fn main() -> Result<()> {
     if floor {
         return floor::serve(threads);
     }
-    measure::raise_descriptor_limit();
+    // Also of the servers that are started. If it cannot be, opening fails later on, in words.
+    raise_limit();
     let directory = tempfile::tempdir().context("no temporary directory")?;
     let save = save.map(|file| create(&file)).transpose()?;
     let mut table = Table::new();

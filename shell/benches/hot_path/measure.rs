@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use shell::client::load::{Counts, Cycles, MOST_AT_ONCE, Pace, Tally, Users};
+use shell::descriptors::raise_limit;
 use shell::threads::on_threads;
 use smol::Executor;
 
@@ -105,16 +105,8 @@ pub(crate) fn median<T>(of: &[T], figure: impl Fn(&T) -> f64) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
-/// As many file descriptors as the system allows, here and in the servers that are started.
-pub(crate) fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // If not, opening fails later on, in words.
-    let _as_it_was = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
-}
-
 /// So many sessions as this process and a server may have open.
 pub(crate) fn sessions() -> u32 {
     const MOST: u64 = 15_000;
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    u32::try_from(limit.saturating_sub(500).min(MOST)).expect("it is below 15,001")
+    u32::try_from(raise_limit().saturating_sub(500).min(MOST)).expect("it is below 15,001")
 }

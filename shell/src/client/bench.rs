@@ -15,6 +15,7 @@ use self::progress::{Phase, Progress};
 use super::load::{Cycles, HEAD_START, Held, MOST_AT_ONCE, Pace, Tally};
 use super::printer::write_line;
 use super::{Connection, Url, Verdict};
+use crate::descriptors;
 use crate::threads::on_threads;
 
 mod settings;
@@ -23,10 +24,12 @@ mod warnings;
 mod json;
 mod chart;
 mod progress;
-mod descriptors;
 
 pub use report::{End, Report};
 pub use settings::{AFTER_HELP, Settings};
+
+/// What this process has open besides sessions: outputs, the reactor's, signals, and connections that are being closed.
+const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Why there is no report.
 #[derive(Debug, Error)]
@@ -61,7 +64,7 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Verdict, Error> {
-    let room = descriptors::raise();
+    let room = descriptors::raise_limit().saturating_sub(OTHER_DESCRIPTORS);
     let asked = settings.hold.map_or_else(|| settings.concurrency.map_or(0, u64::from), u64::from);
     if asked > room {
         return Err(Error::Room { asked, room });

@@ -52,19 +52,23 @@ pub(super) fn rush(bench: &Bench, table: &mut Table) -> Result<()> {
 
 fn one_round(bench: &Bench, server: &Process) -> Result<Rush> {
     let watch = Watch::begin(&[server])?;
-    let rate = |users, granted| {
-        let (admitted, took) = bench.run(async |executor| at_once(&server.url, users, executor).await)?;
-        ensure!(admitted == granted, "{admitted} were admitted instead of {granted}");
-        Ok(f64::from(SESSIONS) / took.as_secs_f64())
-    };
-    let (uncontended, some_users, one_user) = (rate(SESSIONS, SESSIONS)?, rate(100, 300)?, rate(1, 3)?);
+    let uncontended = rate(bench, server, SESSIONS, SESSIONS)?;
+    let some_users = rate(bench, server, 100, 300)?;
+    let one_user = rate(bench, server, 1, 3)?;
     Ok(Rush { uncontended, some_users, one_user, is_disturbed: watch.is_disturbed()? })
 }
 
 /// The decisions per second when each of a thousand users signs in once, as the median of some rounds.
 pub(super) fn uncontended(bench: &Bench, server: &Process) -> Result<f64> {
-    let rounds: Vec<Rush> = (0..ROUNDS).map(|_| one_round(bench, server)).collect::<Result<_>>()?;
-    Ok(median(&rounds, |round| round.uncontended))
+    let rates: Vec<f64> = (0..ROUNDS).map(|_| rate(bench, server, SESSIONS, SESSIONS)).collect::<Result<_>>()?;
+    Ok(median(&rates, |&rate| rate))
+}
+
+/// The decisions per second when the connections are of so many users, of whom so many sessions must be granted.
+fn rate(bench: &Bench, server: &Process, users: u32, granted: u32) -> Result<f64> {
+    let (admitted, took) = bench.run(async |executor| at_once(&server.url, users, executor).await)?;
+    ensure!(admitted == granted, "{admitted} were admitted instead of {granted}");
+    Ok(f64::from(SESSIONS) / took.as_secs_f64())
 }
 
 /// Opens the connections, has all of them authenticate at the same time as one of so many users, and says how many
