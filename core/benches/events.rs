@@ -35,7 +35,7 @@ fn user() -> UserId {
 }
 
 fn verified() -> Event<'static> {
-    Event::Verified(Ok(Identity { user: user() }))
+    Event::Verified(Ok(Identity::of(user())))
 }
 
 fn at(second: u64) -> Time {
@@ -156,12 +156,17 @@ mod ledger_rule {
     /// The last slot that the limit allows.
     #[divan::bench(args = LIMIT)]
     fn acquire_granted(bencher: Bencher<'_, '_>, limit: u32) {
-        measure(bencher, limit - 1, limit, &StoreCommand::Acquire { user: user(), session: id(0), at: at(2) });
+        measure(
+            bencher,
+            limit - 1,
+            limit,
+            &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2) },
+        );
     }
 
     #[divan::bench(args = LIMIT)]
     fn acquire_denied(bencher: Bencher<'_, '_>, limit: u32) {
-        measure(bencher, limit, limit, &StoreCommand::Acquire { user: user(), session: id(0), at: at(2) });
+        measure(bencher, limit, limit, &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2) });
     }
 
     #[divan::bench(args = LIMIT)]
@@ -177,7 +182,8 @@ mod ledger_rule {
     /// What a node that died has left goes as the record is touched.
     #[divan::bench(args = LIMIT)]
     fn acquire_among_void_slots(bencher: Bencher<'_, '_>, limit: u32) {
-        let acquire = StoreCommand::Acquire { user: user(), session: NodeId::new(2).session(1), at: at(2) };
+        let acquire =
+            StoreCommand::Acquire { user: user(), session: NodeId::new(2).session(1), limit: None, at: at(2) };
         let alive = |node| if node == NODE { Liveness::Dead } else { Liveness::Alive };
         bencher.with_inputs(|| record(limit)).bench_local_values(|mut record| {
             (ledger::apply(&mut record, black_box(&acquire), Limit::default(), alive), record)
@@ -206,7 +212,7 @@ mod debts {
     const SESSIONS: [u32; 3] = [0, 1_000, 100_000];
 
     fn acquire(number: u32) -> StoreCommand {
-        StoreCommand::Acquire { user: user(), session: id(number), at: at(1) }
+        StoreCommand::Acquire { user: user(), session: id(number), limit: None, at: at(1) }
     }
 
     fn release(number: u32) -> StoreCommand {

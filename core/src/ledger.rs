@@ -43,6 +43,8 @@ pub enum Command {
         user: UserId,
         /// For which session.
         session: SessionId,
+        /// The limit that the user's token claims. It goes before the one that is in force otherwise.
+        limit: Option<Limit>,
         /// When it was asked for.
         at: Time,
     },
@@ -109,25 +111,25 @@ pub enum Liveness {
 /// Applies a command to its user's record: the only place where anyone is admitted.
 ///
 /// First drops every slot that is void because its node is dead. A dead node's session acquires nothing: its slot
-/// would be void at once, and whoever it told would be one too many. `limit` is the one in force for this user;
-/// [`Limit::MAX`] holds beside it. The record may have changed whatever the outcome is.
+/// would be void at once, and whoever it told would be one too many. `default` is the limit in force for an acquire that
+/// claims none; [`Limit::MAX`] holds beside either. The record may have changed whatever the outcome is.
 #[must_use = "the outcome is owed to whoever asked"]
 pub fn apply(
     record: &mut UserRecord,
     command: &Command,
-    limit: Limit,
+    default: Limit,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Outcome {
     record.slots.retain(|slot| liveness(slot.session.node()) == Liveness::Alive);
     match *command {
-        Command::Acquire { session, at, .. } => {
+        Command::Acquire { session, limit, at, .. } => {
             if record.holds(session) {
                 return Outcome::Granted { connections: record.connections() };
             }
             if liveness(session.node()) == Liveness::Dead {
                 return Outcome::Rejected(Cause::Failed);
             }
-            if record.connections() >= limit.slots() {
+            if record.connections() >= limit.unwrap_or(default).slots() {
                 return Outcome::Denied;
             }
             record.slots.push(Slot { session, since: at });

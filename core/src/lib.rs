@@ -68,7 +68,7 @@
 //!             Some(Command::Verify(credential)) => {
 //!                 let text = credential.text().ok_or(Rejection::NotText);
 //!                 let user = text.and_then(|text| UserId::parse(text).map_err(Rejection::UserId));
-//!                 next = Some(Event::Verified(user.map(|user| Identity { user })));
+//!                 next = Some(Event::Verified(user.map(Identity::of)));
 //!             }
 //!             Some(Command::Store(command)) => {
 //!                 let outcome = match debts.before(&command) {
@@ -133,5 +133,5 @@ pub use ledger::{Cause, Liveness, Outcome, Slot, UserRecord};
 pub use limits::{Limit, LimitError, Limits};
 pub use record::RecordError;
 pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};
-pub use time::Time;
-pub use wire::{CloseReason, Complaint, Credential, Refusal, Rejection, Reply, ReplyError, Request, User};
+pub use time::{Time, WallTime};
+pub use wire::{CloseReason, Complaint, Credential, Refusal, Rejection, Reply, ReplyError, Request, TokenError, User};

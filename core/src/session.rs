@@ -1,9 +1,12 @@
 //! The session machine: one per connection, one event in, one set of actions out.
 
+use core::num::NonZeroU32;
+use core::time::Duration;
+
 use crate::id::{SessionId, UserId};
 use crate::ledger::{self, Outcome};
-use crate::limits::Limits;
-use crate::time::Time;
+use crate::limits::{Limit, Limits};
+use crate::time::{Time, WallTime};
 use crate::wire::{CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
 
 /// One connection, from its first byte until it owes nothing any more. The [crate documentation](crate) shows how
@@ -14,6 +17,9 @@ pub struct Session {
     limits: Limits,
     authenticate_by: Time,
     bad_messages: u16,
+    pace: Pace,
+    /// When the token runs out that the session was, or is to be, let in with.
+    expires: Option<WallTime>,
     state: State,
 }
 
@@ -28,11 +34,22 @@ enum State {
     /// The session has a slot. Nothing is under way.
     Live(UserId, Peer),
     /// The session has a slot, and the store has a question of the client's.
-    Asking(UserId),
+    Asking(UserId, Question),
+    /// The session has a slot, and the authenticator has another credential for it.
+    Renewing(UserId),
     /// The connection is over, and the answer to the command under way decides what is left to do.
     Leaving(Pending),
     /// Nothing is left to do.
     Drained,
+}
+
+/// Why the store is asked how many slots the user holds.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    /// The client wants to know.
+    Connections,
+    /// The client has shown a fresh token, which runs out then, and the answer to it has the number.
+    Renewal(Option<WallTime>),
 }
 
 /// What is under way while a session leaves.
@@ -41,6 +58,7 @@ enum Pending {
     Verification,
     Acquire(UserId),
     Lookup(UserId),
+    Renewal(UserId),
 }
 
 /// What is known of the peer of a live session.
@@ -48,6 +66,27 @@ enum Pending {
 enum Peer {
     HeardAt(Time),
     PingedAt(Time),
+}
+
+/// How fast the peer speaks: a token bucket that holds one second's worth, as the generic cell rate algorithm keeps it
+/// (ITU-T I.371), in one point in time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    /// When the bucket would be full again.
+    full_at: Time,
+}
+
+impl Pace {
+    /// Whether one more is allowed now. One that is not takes nothing.
+    fn allows(&mut self, rate: NonZeroU32, now: Time) -> bool {
+        const SECOND: Duration = Duration::from_secs(1);
+        let full_at = self.full_at.max(now) + SECOND / rate.get();
+        let allowed = full_at.since(now) <= SECOND;
+        if allowed {
+            self.full_at = full_at;
+        }
+        allowed
+    }
 }
 
 /// What can happen to a session.
@@ -65,6 +104,8 @@ pub enum Event<'a> {
     Verified(Result<Identity, Rejection>),
     /// The store's answer to [`Command::Store`], for every ledger command but a release.
     Stored(Outcome),
+    /// The wall clock has reached [`Session::expires_at`].
+    Expired,
     /// The server is going down.
     Draining,
     /// The peer has left: its close frame arrived, or the socket is lost.
@@ -87,11 +128,24 @@ pub enum Violation {
     BinaryMessage,
 }
 
-/// Who a verified credential belongs to.
+/// Who a verified credential belongs to, and what it says about its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub user: UserId,
+    /// How many sessions the user may hold, if the credential says so.
+    pub limit: Option<Limit>,
+    /// When the credential runs out, and with it a session that was let in with it. Only one that runs out can be
+    /// followed by another.
+    pub expires: Option<WallTime>,
+}
+
+impl Identity {
+    /// The identity that is nothing but a user: for as long as the connection lasts, under whatever limit is in force.
+    #[must_use]
+    pub const fn of(user: UserId) -> Self {
+        Self { user, limit: None, expires: None }
+    }
 }
 
 /// What is to be done, in this order: submit the command, send the frame, close.
@@ -136,6 +190,8 @@ impl Session {
             limits: *limits,
             authenticate_by: now + limits.auth_timeout,
             bad_messages: 0,
+            pace: Pace::default(),
+            expires: None,
             state: State::Anonymous,
         }
     }
@@ -150,7 +206,7 @@ impl Session {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         match self.state {
-            State::Verifying | State::Acquiring(_) | State::Asking(_) | State::Leaving(_) => true,
+            State::Verifying | State::Acquiring(_) | State::Asking(..) | State::Renewing(_) | State::Leaving(_) => true,
             State::Anonymous | State::Live(..) | State::Drained => false,
         }
     }
@@ -171,7 +227,24 @@ impl Session {
             State::Anonymous => Some(self.authenticate_by),
             State::Live(_, Peer::HeardAt(at)) => Some(at + self.limits.ping_interval),
             State::Live(_, Peer::PingedAt(at)) => Some(at + self.limits.pong_timeout),
-            State::Verifying | State::Acquiring(_) | State::Asking(_) | State::Leaving(_) | State::Drained => None,
+            State::Verifying
+            | State::Acquiring(_)
+            | State::Asking(..)
+            | State::Renewing(_)
+            | State::Leaving(_)
+            | State::Drained => None,
+        }
+    }
+
+    /// When, by the wall clock, [`Event::Expired`] is due. May change with every event.
+    ///
+    /// There is none while the authenticator has another credential: whether the session goes on is for its answer.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<WallTime> {
+        match self.state {
+            State::Acquiring(_) | State::Live(..) | State::Asking(_, Question::Connections) => self.expires,
+            State::Asking(_, Question::Renewal(expires)) => expires,
+            State::Anonymous | State::Verifying | State::Renewing(_) | State::Leaving(_) | State::Drained => None,
         }
     }
 
@@ -185,6 +258,7 @@ impl Session {
             Event::Violation(violation) => self.violation(violation),
             Event::Verified(verdict) => self.verified(verdict, now),
             Event::Stored(outcome) => self.stored(outcome, now),
+            Event::Expired => self.expired(),
             Event::Draining => self.leave(Some(CloseReason::ShuttingDown)),
             Event::Disconnected => self.leave(None),
             Event::Tick => self.tick(now),
@@ -197,7 +271,8 @@ impl Session {
             State::Verifying
             | State::Acquiring(_)
             | State::Live(..)
-            | State::Asking(_)
+            | State::Asking(..)
+            | State::Renewing(_)
             | State::Leaving(_)
             | State::Drained => Actions::default(),
         }
@@ -208,8 +283,13 @@ impl Session {
             State::Anonymous if now >= self.authenticate_by => return self.leave(Some(CloseReason::NotAuthenticated)),
             State::Anonymous => {}
             State::Live(_, peer) => *peer = Peer::HeardAt(now),
-            State::Verifying | State::Acquiring(_) | State::Asking(_) => return complain(Complaint::Impatient),
+            State::Verifying | State::Acquiring(_) | State::Asking(..) | State::Renewing(_) => {
+                return complain(Complaint::Impatient);
+            }
             State::Leaving(_) | State::Drained => return Actions::default(),
+        }
+        if !self.keeps_pace(now) {
+            return self.leave(Some(CloseReason::TooManyMessages));
         }
         match Request::parse(text) {
             Ok(Request::Authenticate(credential)) => self.authenticate(credential),
@@ -222,42 +302,61 @@ impl Session {
     }
 
     fn authenticate(&mut self, credential: Credential) -> Actions {
-        match self.state {
-            State::Anonymous => {
-                self.state = State::Verifying;
-                Actions { command: Some(Command::Verify(credential)), ..Actions::default() }
+        self.state = match core::mem::replace(&mut self.state, State::Drained) {
+            State::Anonymous => State::Verifying,
+            State::Live(user, _) if self.expires.is_some() => State::Renewing(user),
+            state @ State::Live(..) => {
+                self.state = state;
+                return self.bad_message(Reply::Error(Complaint::AlreadyAuthenticated));
             }
-            State::Live(..) => self.bad_message(Reply::Error(Complaint::AlreadyAuthenticated)),
-            State::Verifying | State::Acquiring(_) | State::Asking(_) | State::Leaving(_) | State::Drained => {
-                Actions::default()
+            state @ (State::Verifying
+            | State::Acquiring(_)
+            | State::Asking(..)
+            | State::Renewing(_)
+            | State::Leaving(_)
+            | State::Drained) => {
+                self.state = state;
+                return Actions::default();
             }
-        }
+        };
+        Actions { command: Some(Command::Verify(credential)), ..Actions::default() }
     }
 
     fn check_connections(&mut self) -> Actions {
         match core::mem::replace(&mut self.state, State::Drained) {
-            State::Live(user, _) => {
-                self.state = State::Asking(user.clone());
-                store(ledger::Command::Lookup { user, session: self.id })
-            }
+            State::Live(user, _) => self.ask(user, Question::Connections),
             state @ State::Anonymous => {
                 self.state = state;
                 self.bad_message(Reply::Error(Complaint::NotAuthenticated))
             }
-            state
-            @ (State::Verifying | State::Acquiring(_) | State::Asking(_) | State::Leaving(_) | State::Drained) => {
+            state @ (State::Verifying
+            | State::Acquiring(_)
+            | State::Asking(..)
+            | State::Renewing(_)
+            | State::Leaving(_)
+            | State::Drained) => {
                 self.state = state;
                 Actions::default()
             }
         }
     }
 
+    fn ask(&mut self, user: UserId, question: Question) -> Actions {
+        self.state = State::Asking(user.clone(), question);
+        store(ledger::Command::Lookup { user, session: self.id })
+    }
+
+    /// Whether the peer may say something now, and takes note that it does.
+    fn keeps_pace(&mut self, now: Time) -> bool {
+        self.limits.max_message_rate.is_none_or(|rate| self.pace.allows(rate, now))
+    }
+
     /// Answers a message that makes no sense here, and closes if it was one too many.
     fn bad_message(&mut self, reply: Reply) -> Actions {
-        let actions = if self.bad_messages >= self.limits.max_bad_messages {
+        let actions = if self.limits.max_bad_messages.is_some_and(|most| self.bad_messages >= most) {
             self.leave(Some(CloseReason::TooManyBadMessages))
         } else {
-            self.bad_messages += 1;
+            self.bad_messages = self.bad_messages.saturating_add(1);
             Actions::default()
         };
         Actions { send: Some(Frame::Reply(reply)), ..actions }
@@ -266,14 +365,10 @@ impl Session {
     fn alive(&mut self, now: Time) -> Actions {
         match &mut self.state {
             State::Live(_, peer) => *peer = Peer::HeardAt(now),
-            State::Anonymous
-            | State::Verifying
-            | State::Acquiring(_)
-            | State::Asking(_)
-            | State::Leaving(_)
-            | State::Drained => {}
+            State::Anonymous | State::Verifying | State::Acquiring(_) | State::Asking(..) | State::Renewing(_) => {}
+            State::Leaving(_) | State::Drained => return Actions::default(),
         }
-        Actions::default()
+        if self.keeps_pace(now) { Actions::default() } else { self.leave(Some(CloseReason::TooManyMessages)) }
     }
 
     fn violation(&mut self, violation: Violation) -> Actions {
@@ -285,42 +380,59 @@ impl Session {
         };
         match self.state {
             State::Leaving(_) | State::Drained => Actions::default(),
-            State::Anonymous | State::Verifying | State::Acquiring(_) | State::Live(..) | State::Asking(_) => {
+            State::Anonymous
+            | State::Verifying
+            | State::Acquiring(_)
+            | State::Live(..)
+            | State::Asking(..)
+            | State::Renewing(_) => {
                 Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason)) }
             }
         }
     }
 
     fn verified(&mut self, verdict: Result<Identity, Rejection>, now: Time) -> Actions {
-        match (&self.state, verdict) {
-            (State::Verifying, Ok(Identity { user })) => {
-                self.state = State::Acquiring(user.clone());
-                store(ledger::Command::Acquire { user, session: self.id, at: now })
+        match core::mem::replace(&mut self.state, State::Drained) {
+            State::Verifying => match verdict {
+                Ok(Identity { user, limit, expires }) => {
+                    self.expires = expires;
+                    self.state = State::Acquiring(user.clone());
+                    store(ledger::Command::Acquire { user, session: self.id, limit, at: now })
+                }
+                Err(rejection) => {
+                    self.state = State::Anonymous;
+                    self.bad_message(Reply::AuthenticateFailure(Refusal::Credential(rejection)))
+                }
+            },
+            State::Renewing(user) => {
+                let refusal = match verdict {
+                    Ok(identity) if identity.user == user => {
+                        return self.ask(user, Question::Renewal(identity.expires));
+                    }
+                    Ok(_) => Refusal::AnotherUser,
+                    Err(rejection) => Refusal::Credential(rejection),
+                };
+                self.state = State::Live(user, Peer::HeardAt(now));
+                self.bad_message(Reply::AuthenticateFailure(refusal))
             }
-            (State::Verifying, Err(rejection)) => {
-                self.state = State::Anonymous;
-                self.bad_message(Reply::AuthenticateFailure(Refusal::Credential(rejection)))
-            }
-            (State::Leaving(Pending::Verification), Ok(_) | Err(_)) => {
-                self.state = State::Drained;
+            State::Leaving(Pending::Verification) => Actions::default(),
+            State::Leaving(Pending::Renewal(user)) => self.release(user),
+            state @ (State::Anonymous
+            | State::Acquiring(_)
+            | State::Live(..)
+            | State::Asking(..)
+            | State::Leaving(Pending::Acquire(_) | Pending::Lookup(_))
+            | State::Drained) => {
+                self.state = state;
                 Actions::default()
             }
-            (
-                State::Anonymous
-                | State::Acquiring(_)
-                | State::Live(..)
-                | State::Asking(_)
-                | State::Leaving(Pending::Acquire(_) | Pending::Lookup(_))
-                | State::Drained,
-                Ok(_) | Err(_),
-            ) => Actions::default(),
         }
     }
 
     fn stored(&mut self, outcome: Outcome, now: Time) -> Actions {
         match core::mem::replace(&mut self.state, State::Drained) {
             State::Acquiring(user) => self.acquired(user, outcome, now),
-            State::Asking(user) => self.looked_up(user, outcome, now),
+            State::Asking(user, question) => self.looked_up(user, question, outcome, now),
             State::Leaving(Pending::Acquire(user)) => match outcome {
                 Outcome::Granted { .. } => self.release(user),
                 // Whatever may be in the store after these is owed by `Debts`, not by the session.
@@ -333,8 +445,9 @@ impl Session {
             State::Leaving(Pending::Lookup(user)) => self.release(user),
             state @ (State::Anonymous
             | State::Verifying
+            | State::Renewing(_)
             | State::Live(..)
-            | State::Leaving(Pending::Verification)
+            | State::Leaving(Pending::Verification | Pending::Renewal(_))
             | State::Drained) => {
                 self.state = state;
                 Actions::default()
@@ -364,15 +477,32 @@ impl Session {
         }
     }
 
-    fn looked_up(&mut self, user: UserId, outcome: Outcome, now: Time) -> Actions {
+    fn looked_up(&mut self, user: UserId, question: Question, outcome: Outcome, now: Time) -> Actions {
         self.state = State::Live(user.clone(), Peer::HeardAt(now));
-        match outcome {
-            Outcome::Found { connections } => send(Reply::CheckConnectionsSuccess(User { id: user, connections })),
-            Outcome::Rejected(cause) => complain(Complaint::Store(cause)),
-            Outcome::Granted { .. } | Outcome::Denied | Outcome::Released | Outcome::Unknown => {
-                complain(Complaint::StoreSilent)
+        let found = match outcome {
+            Outcome::Found { connections } => Ok(User { id: user, connections }),
+            Outcome::Rejected(cause) => Err(Some(cause)),
+            Outcome::Granted { .. } | Outcome::Denied | Outcome::Released | Outcome::Unknown => Err(None),
+        };
+        send(match (question, found) {
+            (Question::Connections, Ok(user)) => Reply::CheckConnectionsSuccess(user),
+            (Question::Connections, Err(cause)) => Reply::Error(cause.map_or(Complaint::StoreSilent, Complaint::Store)),
+            (Question::Renewal(expires), Ok(user)) => {
+                self.expires = expires;
+                Reply::AuthenticateSuccess(user)
             }
+            // The session goes on with the token it had.
+            (Question::Renewal(_), Err(cause)) => {
+                Reply::AuthenticateFailure(cause.map_or(Refusal::StoreSilent, Refusal::Store))
+            }
+        })
+    }
+
+    fn expired(&mut self) -> Actions {
+        if self.expires_at().is_none() {
+            return Actions::default();
         }
+        self.leave(Some(CloseReason::TokenExpired))
     }
 
     fn tick(&mut self, now: Time) -> Actions {
@@ -386,9 +516,12 @@ impl Session {
                 *peer = Peer::PingedAt(now);
                 Actions { send: Some(Frame::Ping), ..Actions::default() }
             }
-            State::Verifying | State::Acquiring(_) | State::Asking(_) | State::Leaving(_) | State::Drained => {
-                Actions::default()
-            }
+            State::Verifying
+            | State::Acquiring(_)
+            | State::Asking(..)
+            | State::Renewing(_)
+            | State::Leaving(_)
+            | State::Drained => Actions::default(),
         }
     }
 
@@ -399,7 +532,8 @@ impl Session {
             State::Live(user, _) => (State::Drained, self.release(user).command),
             State::Verifying => (State::Leaving(Pending::Verification), None),
             State::Acquiring(user) => (State::Leaving(Pending::Acquire(user)), None),
-            State::Asking(user) => (State::Leaving(Pending::Lookup(user)), None),
+            State::Asking(user, _) => (State::Leaving(Pending::Lookup(user)), None),
+            State::Renewing(user) => (State::Leaving(Pending::Renewal(user)), None),
             state @ (State::Leaving(_) | State::Drained) => {
                 self.state = state;
                 return Actions::default();

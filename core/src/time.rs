@@ -1,4 +1,4 @@
-//! A point in time that prints, snapshots and fuzzes.
+//! Points in time that print, snapshot and fuzz.
 
 use core::fmt;
 use core::ops::Add;
@@ -34,6 +34,28 @@ impl Time {
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// What the wall clock shows, in whole seconds since the Unix epoch: the calendar by which tokens run out.
+///
+/// Unlike [`Time`] it may be corrected at any time, in either direction. The core only passes it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    /// So many seconds after 1970-01-01 00:00:00 UTC, as a NumericDate of [RFC 7519 §2] counts them.
+    ///
+    /// [RFC 7519 §2]: https://www.rfc-editor.org/rfc/rfc7519#section-2
+    #[must_use]
+    pub const fn from_unix_seconds(seconds: u64) -> Self {
+        Self(seconds)
+    }
+
+    /// Whole seconds since the Unix epoch.
+    #[must_use]
+    pub const fn unix_seconds(self) -> u64 {
+        self.0
     }
 }
 

@@ -3,7 +3,7 @@
 //! | direction | type | payload |
 //! |---|---|---|
 //! | server | `HELLO` | `"message from server"` |
-//! | client | `AUTHENTICATE` | the credential, a string |
+//! | client | `AUTHENTICATE` | the credential, a string or `{"token":"…"}` |
 //! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}` |
 //! | server | `AUTHENTICATE_FAILURE` | why, in words ([`Refusal`]) |
 //! | client | `BYE` | `null`, or none |
@@ -21,6 +21,6 @@ mod refusal;
 mod close;
 
 pub use close::CloseReason;
-pub use refusal::{Complaint, Refusal, Rejection};
+pub use refusal::{Complaint, Refusal, Rejection, TokenError};
 pub use reply::{Reply, ReplyError, User};
 pub use request::{Credential, Request};

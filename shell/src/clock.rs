@@ -2,11 +2,12 @@
 
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use session_core::Time;
+use session_core::{Time, WallTime};
 use smol::Timer;
 
 mod alarm;
@@ -16,8 +17,8 @@ use alarm::Alarms;
 
 /// Tells the time as the core wants it: it never decreases.
 ///
-/// The real one reads the wall clock once and then adds what has passed, so corrections of the wall clock are not seen.
-/// The other stands still until somebody turns its [`Dial`], which is how a simulation has time under its thumb.
+/// The real one reads the wall clock once and then adds what has passed, so corrections of the wall clock are not seen:
+/// what must follow the wall clock asks for it by name. The other stands still until somebody turns its [`Dial`], which is how a simulation has time under its thumb.
 #[derive(Debug, Clone)]
 pub struct Clock {
     source: Source,
@@ -26,16 +27,20 @@ pub struct Clock {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Real { origin: Time, started: Instant },
+    Real { origin: Time, started: Instant, wall: Arc<WallClock> },
     Dial(Arc<Dial>),
 }
+
+/// How far the wall clock is ahead of the time, in milliseconds, when it was last looked at.
+#[derive(Debug, Default)]
+struct WallClock(AtomicI64);
 
 impl Clock {
     /// The real clock, from now on. Its alarms go off while somebody [rings](Clock::ring) them.
     #[must_use]
     pub fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let source = Source::Real { origin: Time::from_epoch(since_epoch), started: Instant::now() };
+        let (origin, started) = (Time::from_epoch(wall_time()), Instant::now());
+        let source = Source::Real { origin, started, wall: Arc::default() };
         Self { source, alarms: Arc::default() }
     }
 
@@ -51,9 +56,66 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Time {
         match &self.source {
-            Source::Real { origin, started } => *origin + started.elapsed(),
+            Source::Real { origin, started, .. } => *origin + started.elapsed(),
             Source::Dial(dial) => dial.now(),
         }
+    }
+
+    /// What the wall clock shows.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        let since_epoch = match &self.source {
+            Source::Real { .. } => wall_time(),
+            Source::Dial(dial) => {
+                let millis = i128::from(dial.now().millis()) + i128::from(dial.wall_ahead());
+                Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX))
+            }
+        };
+        WallTime::from_unix_seconds(since_epoch.as_secs())
+    }
+
+    /// When the wall clock will show `wall`, unless it is corrected before.
+    #[must_use]
+    pub fn time_of(&self, wall: WallTime) -> Time {
+        let ahead = match &self.source {
+            Source::Real { wall, .. } => wall.0.load(Ordering::Relaxed),
+            Source::Dial(dial) => dial.wall_ahead(),
+        };
+        let millis = i128::from(wall.unix_seconds()) * 1000 - i128::from(ahead);
+        Time::from_epoch(Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX)))
+    }
+
+    /// Whether the wall clock shows `wall`, or later. This one looks at it.
+    #[must_use]
+    pub fn has_come(&self, wall: WallTime) -> bool {
+        self.look_at_wall();
+        self.time_of(wall) <= self.now()
+    }
+
+    /// Looks at the wall clock once a second, and has everybody who waits look again when it was corrected. Never ends.
+    pub async fn watch_wall(&self) {
+        loop {
+            Timer::after(Self::WALL_LOOK).await;
+            if self.look_at_wall() {
+                tracing::info!("the wall clock was corrected");
+                self.alarms.wake_all();
+            }
+        }
+    }
+
+    /// How long a correction of the wall clock forwards may go unnoticed.
+    const WALL_LOOK: Duration = Duration::from_secs(1);
+
+    /// Whether the wall clock was corrected since this was last asked.
+    fn look_at_wall(&self) -> bool {
+        /// Less is the time between looking at the one clock and at the other.
+        const NOISE_MILLIS: u64 = 10;
+
+        let Source::Real { wall, .. } = &self.source else { return false };
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        // Rounded down: what is due at a time of the wall clock has come when an alarm for it goes off.
+        let ahead = millis(wall_time()) - millis(self.now().since_epoch()) - 1;
+        ahead.abs_diff(wall.0.swap(ahead, Ordering::Relaxed)) >= NOISE_MILLIS
     }
 
     /// Waits until `time`.
@@ -86,7 +148,7 @@ impl Clock {
 
     fn timer_at(&self, time: Option<Time>) -> Timer {
         let at = match (&self.source, time) {
-            (Source::Real { origin, started }, Some(time)) => started.checked_add(time.since(*origin)),
+            (Source::Real { origin, started, .. }, Some(time)) => started.checked_add(time.since(*origin)),
             (Source::Dial(_), Some(_)) | (Source::Real { .. } | Source::Dial(_), None) => None,
         };
         // What no Instant can hold lies centuries ahead.
@@ -94,10 +156,16 @@ impl Clock {
     }
 }
 
+fn wall_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
 /// What a simulated clock shows.
 #[derive(Debug, Default)]
 pub struct Dial {
     now: Mutex<Time>,
+    /// How far the wall clock is ahead, in milliseconds.
+    wall_ahead: AtomicI64,
     alarms: Arc<Alarms>,
 }
 
@@ -108,6 +176,11 @@ impl Dial {
         *now = time.max(*now);
     }
 
+    /// Sets the wall clock ahead of the time by so many milliseconds, or behind it. Whoever does wakes those who wait.
+    pub fn set_wall_ahead(&self, millis: i64) {
+        self.wall_ahead.store(millis, Ordering::Relaxed);
+    }
+
     /// The earliest time that an alarm is set to.
     #[must_use]
     pub fn next_alarm(&self) -> Option<Time> {
@@ -116,6 +189,10 @@ impl Dial {
 
     fn now(&self) -> Time {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wall_ahead(&self) -> i64 {
+        self.wall_ahead.load(Ordering::Relaxed)
     }
 }
 
@@ -166,6 +243,62 @@ mod tests {
             panic!("it never ends");
         };
         smol::block_on(or(ringing, waiting));
+    }
+
+    #[test]
+    fn the_wall_clock_is_followed_where_it_is_asked_for_and_through_its_corrections() {
+        let dial = Arc::<Dial>::default();
+        let clock = Clock::by_dial(dial.clone());
+        let noon = WallTime::from_unix_seconds(100);
+        dial.turn_to(at(40));
+        assert_eq!((clock.time_of(noon), clock.has_come(noon)), (at(100), false));
+        dial.set_wall_ahead(50_000);
+        assert_eq!((clock.time_of(noon), clock.has_come(noon)), (at(50), false));
+        dial.turn_to(at(50));
+        assert!(clock.has_come(noon));
+        dial.set_wall_ahead(-1);
+        assert_eq!(clock.time_of(noon), at(100) + Duration::from_millis(1));
+        dial.set_wall_ahead(i64::MAX);
+        assert!(clock.has_come(noon) && clock.time_of(noon) == Time::default());
+        dial.set_wall_ahead(i64::MIN);
+        assert!(!clock.has_come(WallTime::from_unix_seconds(0)));
+        assert!(!clock.has_come(WallTime::from_unix_seconds(u64::MAX)));
+    }
+
+    #[test]
+    fn the_real_wall_clock_is_looked_at() {
+        let clock = Clock::start();
+        clock.look_at_wall();
+        assert!(!clock.look_at_wall(), "nobody has corrected it");
+        let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
+        wall.0.store(60_000, Ordering::Relaxed);
+        let soon = WallTime::from_unix_seconds(wall_time().as_secs() + 5);
+        assert!(clock.time_of(soon) < clock.now(), "as if the wall clock were a minute ahead");
+        assert!(clock.look_at_wall(), "that it is not is found out");
+        let wait = clock.time_of(soon).since(clock.now());
+        assert!(Duration::from_secs(3) < wait && wait < Duration::from_millis(5100), "{wait:?}");
+        assert!(!clock.has_come(soon) && clock.has_come(WallTime::from_unix_seconds(wall_time().as_secs() - 1)));
+    }
+
+    #[test]
+    fn a_correction_of_the_wall_clock_wakes_whoever_waits() {
+        let clock = Clock::start();
+        let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
+        wall.0.store(-60_000, Ordering::Relaxed);
+        let mut alarm = Alarm::new(clock.clone());
+        let far = clock.now() + Duration::from_secs(3600);
+        let mut polls = 0;
+        let waiting = poll_fn(|cx| {
+            polls += 1;
+            assert!(alarm.poll(Some(far), cx).is_pending());
+            if polls > 1 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let watching = async {
+            clock.watch_wall().await;
+            panic!("it never ends");
+        };
+        smol::block_on(or(watching, waiting));
+        assert_eq!(polls, 2);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use session_core::{Actions, CloseReason, Command, Event, Frame, Limits, Outcome, Session, Time, Violation, ledger};
 
-use crate::authenticator::authenticate;
+use crate::authenticator::Authenticator;
 use crate::clock::{Alarm, Clock};
 use crate::custody::{Claim, Custody};
 use crate::log::Refusals;
@@ -54,6 +54,16 @@ pub enum Incoming<Text> {
     Gone,
 }
 
+/// What a connection asks of the process, for all of them one.
+pub struct Services {
+    /// The way to the store.
+    pub custody: Arc<Custody>,
+    /// Who says whom a credential belongs to.
+    pub authenticator: Box<dyn Authenticator>,
+    /// Where refusals are logged.
+    pub refusals: Refusals,
+}
+
 /// Drives a session over its socket until both have ended.
 pub struct Connection<W: Wire> {
     session: Session,
@@ -61,7 +71,7 @@ pub struct Connection<W: Wire> {
     mailbox: Arc<Mailbox>,
     claim: Claim,
     clock: Clock,
-    refusals: Arc<Refusals>,
+    services: Arc<Services>,
     /// While the store has a question, and is not late: when the peer is listened to again.
     listen_at: Option<Time>,
 }
@@ -79,19 +89,12 @@ enum Wake<Text> {
 
 impl<W: Wire> Connection<W> {
     /// A connection that has been open since `accepted`, which is when its time to authenticate began.
-    pub fn new(
-        entry: &Entry,
-        socket: W,
-        limits: &Limits,
-        accepted: Time,
-        custody: Arc<Custody>,
-        refusals: Arc<Refusals>,
-    ) -> Self {
+    pub fn new(entry: &Entry, socket: W, limits: &Limits, accepted: Time, services: Arc<Services>) -> Self {
         let mailbox = Arc::clone(entry.mailbox());
-        let clock = custody.clock().clone();
-        let claim = Claim::new(custody, Arc::clone(&mailbox), entry.id());
+        let clock = services.custody.clock().clone();
+        let claim = Claim::new(Arc::clone(&services.custody), Arc::clone(&mailbox), entry.id());
         let session = Session::new(entry.id(), limits, accepted);
-        Self { session, socket, mailbox, claim, clock, refusals, listen_at: None }
+        Self { session, socket, mailbox, claim, clock, services, listen_at: None }
     }
 
     /// Runs to the end.
@@ -109,9 +112,7 @@ impl<W: Wire> Connection<W> {
                 self.handle(Event::Text(&text));
                 continue;
             }
-            let deadline = self.deadline();
-            let wake =
-                poll_fn(|cx| self.poll(waiting.is_none() && self.listen_at.is_none(), deadline, &mut alarm, cx)).await;
+            let wake = poll_fn(|cx| self.poll(waiting.is_none() && self.listen_at.is_none(), &mut alarm, cx)).await;
             match wake {
                 Wake::Mail(Mail::Draining) => self.handle(Event::Draining),
                 Wake::Mail(Mail::Stored(outcome)) => self.answered(outcome),
@@ -126,24 +127,20 @@ impl<W: Wire> Connection<W> {
 
     /// What the process has to say comes first, the clock last: a peer that has answered in time is not silent, even if
     /// this task, or the whole process, was not running when the answer came.
-    fn poll(
-        &mut self,
-        read: bool,
-        deadline: Option<Time>,
-        alarm: &mut Alarm,
-        cx: &mut Context<'_>,
-    ) -> Poll<Wake<W::Text>> {
+    fn poll(&mut self, read: bool, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Wake<W::Text>> {
         if let Poll::Ready(mail) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Mail(mail));
         }
         if let Poll::Ready(incoming) = self.socket.poll(read, cx) {
             return Poll::Ready(Wake::Peer(incoming));
         }
-        alarm.poll(deadline, cx).map(|()| Wake::Deadline)
+        // Now, and not when the wait began: the wall clock may have been corrected since.
+        alarm.poll(self.deadline(), cx).map(|()| Wake::Deadline)
     }
 
     fn deadline(&self) -> Option<Time> {
-        [self.session.deadline(), self.socket.deadline(), self.claim.until(), self.listen_at]
+        let expiry = self.session.expires_at().map(|wall| self.clock.time_of(wall));
+        [self.session.deadline(), self.socket.deadline(), self.claim.until(), self.listen_at, expiry]
             .into_iter()
             .flatten()
             .min()
@@ -155,6 +152,9 @@ impl<W: Wire> Connection<W> {
         if self.claim.until().is_some_and(|until| until <= now) && self.claim.give_up() {
             self.answered(Outcome::Unknown);
         }
+        if self.session.expires_at().is_some_and(|wall| self.clock.has_come(wall)) {
+            self.handle(Event::Expired);
+        }
         self.handle(Event::Tick);
         if self.socket.deadline().is_some_and(|until| until <= now) {
             self.socket.cut();
@@ -164,7 +164,7 @@ impl<W: Wire> Connection<W> {
     fn answered(&mut self, outcome: Outcome) {
         self.listen_at = None;
         if let Some(ledger::Command::Acquire { user, .. }) = self.claim.answered(outcome) {
-            self.refusals.note(&user, outcome);
+            self.services.refusals.note(&user, outcome);
         }
         self.handle(Event::Stored(outcome));
     }
@@ -176,7 +176,13 @@ impl<W: Wire> Connection<W> {
             let now = self.clock.now();
             let Actions { command, send, close } = self.session.handle(event, now);
             match command {
-                Some(Command::Verify(credential)) => next = Some(Event::Verified(authenticate(&credential))),
+                Some(Command::Verify(credential)) => {
+                    let verdict = self.services.authenticator.authenticate(&credential);
+                    if let Err(rejection) = verdict {
+                        self.services.refusals.note_rejection(rejection);
+                    }
+                    next = Some(Event::Verified(verdict));
+                }
                 Some(Command::Store(command)) => {
                     self.claim.submit(command);
                     self.listen_at = self.claim.until().map(|_| now + EARSHOT);

@@ -236,7 +236,7 @@ mod tests {
         let custody = Custody::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
         let mut claim = Claim::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
-        let acquire = Command::Acquire { user: user.clone(), session, at: Time::default() };
+        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: Time::default() };
         for command in [acquire, Command::Lookup { user, session }] {
             claim.submit(command.clone());
             let Poll::Ready(Mail::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop())) else {

@@ -8,6 +8,7 @@
 //! | `handshake` | HTTP: the upgrade to a WebSocket, and answers in words to everything else |
 //! | [`connection`] | one connection: the only place that sees both the session and its socket |
 //! | `socket` | one WebSocket: what is sent, what is read, how it is closed |
+//! | [`authenticator`] | who a credential belongs to |
 //! | [`custody`] | every ledger command passes here; sees every slot back |
 //! | [`store`] | where slots are kept |
 //! | [`client`] | the other end: users who hold connections |
@@ -21,6 +22,7 @@ pub mod server;
 pub mod listen;
 pub mod registry;
 pub mod connection;
+pub mod authenticator;
 pub mod custody;
 pub mod mailbox;
 pub mod store;
@@ -34,5 +36,4 @@ mod heap;
 mod handshake;
 mod socket;
 mod fair;
-mod authenticator;
 mod signals;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use clap::ValueEnum;
-use session_core::{Outcome, UserId};
+use session_core::{Outcome, Rejection, UserId};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -99,10 +99,18 @@ impl Throttle {
 #[derive(Debug, Default)]
 pub struct Refusals {
     by_limit: Throttle,
+    by_credential: Throttle,
     by_store: Throttle,
 }
 
 impl Refusals {
+    /// Takes note of a credential that lets nobody in.
+    pub fn note_rejection(&self, rejection: Rejection) {
+        if let Some(suppressed) = self.by_credential.pass() {
+            tracing::info!(why = rejection.words(), suppressed, "refused a session: the credential is no good");
+        }
+    }
+
     /// Takes note of what became of an acquire.
     pub fn note(&self, user: &UserId, outcome: Outcome) {
         match outcome {

@@ -12,8 +12,9 @@ use smol::future::FutureExt as _;
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
 
+use crate::authenticator::Authenticator;
 use crate::clock::Clock;
-use crate::connection::Connection;
+use crate::connection::{Connection, Services};
 use crate::custody::Custody;
 use crate::fair::Fair;
 use crate::handshake::{Handshake, shake_hands};
@@ -48,9 +49,8 @@ pub struct Server {
 struct House {
     settings: Settings,
     clock: Clock,
-    custody: Arc<Custody>,
+    services: Arc<Services>,
     registry: Arc<Registry>,
-    refusals: Arc<Refusals>,
     trouble: Throttle,
 }
 
@@ -69,7 +69,12 @@ impl Server {
     ///
     /// # Errors
     /// When a listener cannot be made non-blocking, or does not know its address.
-    pub fn new(listeners: Vec<TcpListener>, store: Arc<dyn Store>, settings: Settings) -> io::Result<Self> {
+    pub fn new(
+        listeners: Vec<TcpListener>,
+        store: Arc<dyn Store>,
+        authenticator: Box<dyn Authenticator>,
+        settings: Settings,
+    ) -> io::Result<Self> {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
@@ -77,9 +82,8 @@ impl Server {
         let house = House {
             settings,
             clock,
-            custody,
+            services: Arc::new(Services { custody, authenticator, refusals: Refusals::default() }),
             registry: Registry::new(settings.node),
-            refusals: Arc::default(),
             trouble: Throttle::default(),
         };
         Ok(Self { listeners, addresses, house: Arc::new(house) })
@@ -98,9 +102,11 @@ impl Server {
     /// Connections run on the executor; whoever calls this runs it, on as many threads as they like.
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
         let Self { listeners, addresses: _, house } = self;
-        let retrying = executor.spawn(Arc::clone(&house.custody).retry());
+        let retrying = executor.spawn(Arc::clone(&house.services.custody).retry());
         let clock = house.clock.clone();
         let ringing = executor.spawn(async move { clock.ring().await });
+        let clock = house.clock.clone();
+        let watching = executor.spawn(async move { clock.watch_wall().await });
         let tidying = executor.spawn(tidy(Arc::clone(&house)));
         let accepting: Vec<Task<()>> = listeners
             .into_iter()
@@ -125,8 +131,9 @@ impl Server {
         }
         retrying.cancel().await;
         ringing.cancel().await;
+        watching.cancel().await;
         tidying.cancel().await;
-        let owed = house.custody.owed();
+        let owed = house.services.custody.owed();
         if owed > 0 {
             tracing::warn!(owed, "the store has not confirmed every release; those slots are void all the same");
         }
@@ -181,8 +188,7 @@ async fn converse(stream: TcpStream, house: &House, entry: Entry) {
     }
     // Boxed, so that it is gone once it is over: it is larger than all that follows.
     let Some(socket) = Box::pin(upgrade(stream, house, entry.mailbox(), accepted)).await else { return };
-    let (custody, refusals) = (Arc::clone(&house.custody), Arc::clone(&house.refusals));
-    Connection::new(&entry, socket, &house.settings.limits, accepted, custody, refusals).run().await;
+    Connection::new(&entry, socket, &house.settings.limits, accepted, Arc::clone(&house.services)).run().await;
 }
 
 /// The opening handshake. It may take as long as authentication may, and ends at once when the server drains.

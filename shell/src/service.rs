@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use session_core::NodeId;
 use smol::Executor;
 
+use crate::authenticator::Open;
 use crate::config::{Config, StoreKind};
 use crate::listen::listen;
 use crate::server::{Server, Settings};
@@ -37,7 +38,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         store_timeout: config.store_timeout,
         max_message_bytes: config.max_message_bytes as usize,
     };
-    let server = Server::new(listeners, Arc::clone(&store), settings)?;
+    let server = Server::new(listeners, Arc::clone(&store), Box::new(Open), settings)?;
     announce(config, &server)?;
 
     let executor = Arc::new(Executor::new());

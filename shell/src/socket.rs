@@ -152,9 +152,11 @@ impl Wire for Socket {
                 CloseReason::Bye
                 | CloseReason::ShuttingDown
                 | CloseReason::TooManyBadMessages
+                | CloseReason::TooManyMessages
                 | CloseReason::Internal
                 | CloseReason::TryAgainLater
                 | CloseReason::NotAuthenticated
+                | CloseReason::TokenExpired
                 | CloseReason::PeerSilent => Phase::Closing { until },
             };
         }

@@ -1,8 +1,11 @@
 //! Where slots are kept. A store knows the ledger's commands, outcomes and rule; it never sees a session.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use session_core::Limit;
 use session_core::ledger::{Command, Outcome};
 
 mod memory;
@@ -20,10 +23,32 @@ pub trait Store: Send + Sync {
     /// are applied in the order of these calls, or not at all.
     fn submit(&self, command: Command, done: Done);
 
+    /// Sets how many slots a user may hold whose token claims no limit. It holds for every command that is
+    /// submitted once this has returned, and may hold for those that wait.
+    fn set_limit(&self, limit: Limit);
+
     /// Takes no more commands (they are rejected), applies those submitted, answers them, and closes.
     ///
     /// Waits at most `within` and returns whether it finished. Calling it again waits again.
     fn close(&self, within: Duration) -> bool;
+}
+
+/// A limit that can be changed while others go by it.
+#[derive(Debug, Clone)]
+struct SharedLimit(Arc<AtomicU32>);
+
+impl SharedLimit {
+    fn new(limit: Limit) -> Self {
+        Self(Arc::new(AtomicU32::new(limit.slots())))
+    }
+
+    fn set(&self, limit: Limit) {
+        self.0.store(limit.slots(), Ordering::SeqCst);
+    }
+
+    fn now(&self) -> Limit {
+        Limit::new(self.0.load(Ordering::SeqCst)).expect("only limits are put in")
+    }
 }
 
 /// The answer that is owed to whoever submitted a command. Dropped without one, it answers [`Outcome::Unknown`], so

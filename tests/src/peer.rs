@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use session_core::{Limit, Limits, NodeId, Outcome, UserId, ledger};
+use shell::authenticator::Open;
 use shell::server::{Server, Settings};
 use shell::store::{Done, MemoryStore, Store};
 use smol::Executor;
@@ -55,7 +56,7 @@ impl InProcess {
 
     fn with_settings(store: Arc<dyn Store>, settings: Settings, threads: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let server = Server::new(vec![listener], store, settings).expect("a server");
+        let server = Server::new(vec![listener], store, Box::new(Open), settings).expect("a server");
         let address = server.addresses()[0];
         let (stop, stopped) = smol::channel::bounded::<()>(1);
         let executor = Arc::new(Executor::<'static>::new());

@@ -7,9 +7,11 @@
 //! - [`history`]: what happens, from a seed or from a fuzzer, and how a failing history is made small.
 //! - `store`: keeps its contract and is otherwise hostile.
 //! - `line`: a socket that is two queues.
+//! - `desk`: knows users by name, or by tokens that anybody can make.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,17 +20,20 @@ use std::time::Duration;
 
 use session_core::{
     CloseReason, Complaint, Credential, Debts, Limits, NodeId, Reply, Request, SessionId, Time, UserId, Violation,
+    WallTime,
 };
 use shell::clock::{Clock, Dial};
-use shell::connection::Connection;
+use shell::connection::{Connection, Services};
 use shell::custody::Custody;
 use shell::log::Refusals;
 use shell::registry::Registry;
 
+use self::desk::Desk;
 use self::line::{Heard, Line, Sent};
 use self::store::SharedStore;
 
 pub mod history;
+mod desk;
 mod line;
 mod store;
 
@@ -55,7 +60,7 @@ struct Server {
     dial: Arc<Dial>,
     /// How fast its clock runs, in thousandths.
     rate: u32,
-    custody: Arc<Custody>,
+    services: Arc<Services>,
     registry: Arc<Registry>,
     tasks: BTreeMap<u64, Task>,
 }
@@ -94,9 +99,11 @@ struct Client {
     /// It answers pings.
     answers_pings: bool,
     greeted: bool,
-    /// How many messages it sent, and how many replies to them it heard.
-    asked: u32,
-    answered: u32,
+    /// The messages that it waits for an answer to, each with when its token runs out, if it shows one.
+    asked: VecDeque<Option<WallTime>>,
+    /// When the token runs out that let it in.
+    expires: Option<WallTime>,
+    user: Option<UserId>,
     closed: Option<CloseReason>,
 }
 
@@ -116,7 +123,8 @@ const LIMITS: Limits = Limits {
     auth_timeout: Duration::from_secs(10),
     ping_interval: Duration::from_secs(30),
     pong_timeout: Duration::from_secs(10),
-    max_bad_messages: 16,
+    max_bad_messages: Some(16),
+    max_message_rate: NonZeroU32::new(100),
 };
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 const USERS: u8 = 24;
@@ -177,6 +185,17 @@ impl Simulation {
             }
             Op::Idle { server } => self.connect(*server, &[]),
             Op::Authenticate { who, user } => self.say(*who, &Request::Authenticate(credential(*user)).encode()),
+            Op::SignIn { server, user, limit, seconds } => {
+                let expires = self.servers[usize::from(*server) % SERVERS].wall_in(*seconds);
+                self.connect(*server, &[Request::Authenticate(desk::token(&user_id(*user), Some(*limit), expires))]);
+                self.last_shows(*server, expires);
+            }
+            Op::Renew { who, user, seconds } => self.renew(*who, *user, *seconds),
+            Op::WallClock { server, seconds } => {
+                let server = &self.servers[usize::from(*server) % SERVERS];
+                server.dial.set_wall_ahead(i64::from(*seconds) * 1000);
+                server.wake_all();
+            }
             Op::Check { who } => self.say(*who, &Request::CheckConnections.encode()),
             Op::Bye { who } => self.say(*who, &Request::Bye.encode()),
             Op::Raw { who, text } => self.say(*who, text),
@@ -223,9 +242,14 @@ impl Simulation {
                 client.session
             );
         }
+        for server in self.servers.iter().filter(|server| server.is_running()) {
+            for client in self.clients.values().filter(|client| client.node == server.node && client.granted) {
+                client.check_token(server);
+            }
+        }
         for server in self.servers.iter().filter(|server| server.status != Status::Dead) {
             let slots = slots.iter().filter(|session| session.node() == server.node).count();
-            let (held, owed) = (server.custody.held(), server.custody.owed());
+            let (held, owed) = (server.custody().held(), server.custody().owed());
             assert!(slots <= held, "node {} has {slots} slots and answers for {held}", server.node);
             assert!(owed <= held && held <= ROOM, "node {} owes {owed} and answers for {held}", server.node);
         }
@@ -254,14 +278,14 @@ impl Simulation {
         // What was owed is paid within the longest pause between two tries.
         let healed = self.now;
         self.pass_until(Debts::LONGEST_BACKOFF, |simulation| {
-            simulation.servers.iter().all(|server| server.custody.owed() == 0)
+            simulation.servers.iter().all(|server| server.custody().owed() == 0)
         });
         for server in &self.servers {
-            assert_eq!(server.custody.owed(), 0, "a debt of node {} was not paid in time", server.node);
+            assert_eq!(server.custody().owed(), 0, "a debt of node {} was not paid in time", server.node);
         }
         self.reclaimed("a debt", healed);
         for client in self.clients.values() {
-            assert_eq!(client.asked, client.answered, "session {} waits for an answer for ever", client.session);
+            assert!(client.asked.is_empty(), "session {} waits for an answer for ever", client.session);
         }
 
         // Whoever says BYE, or is gone, gives the slot back at once; whoever is silent when that is found out.
@@ -297,7 +321,7 @@ impl Simulation {
 
         for server in 0..SERVERS {
             assert_eq!(self.servers[server].registry.len(), 0, "a connection never ended");
-            assert_eq!(self.servers[server].custody.held(), 0, "a reservation was never given back");
+            assert_eq!(self.servers[server].custody().held(), 0, "a reservation was never given back");
             if self.servers[server].status == Status::Draining {
                 self.kill(server);
                 self.start(server);
@@ -358,10 +382,13 @@ impl Simulation {
         let dial = Arc::<Dial>::default();
         // No two clocks show the same.
         dial.turn_to(self.now + Duration::from_secs(self.nodes * 1000));
-        let custody = Custody::new(self.store.clone(), Clock::by_dial(dial.clone()), STORE_TIMEOUT, ROOM);
+        let clock = Clock::by_dial(dial.clone());
+        let custody = Custody::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
-        Server { node, status: Status::Up, dial, rate: 1000, custody, registry: Registry::new(node), tasks }
+        let authenticator = Box::new(Desk { clock });
+        let services = Arc::new(Services { custody, authenticator, refusals: Refusals::default() });
+        Server { node, status: Status::Up, dial, rate: 1000, services, registry: Registry::new(node), tasks }
     }
 
     fn connect(&mut self, server: u8, requests: &[Request]) {
@@ -370,16 +397,15 @@ impl Simulation {
         if server.status != Status::Up || self.clients.len() >= MAX_CLIENTS {
             return;
         }
-        let clock = server.custody.clock().clone();
+        let clock = server.custody().clock().clone();
         let line = Line::new(clock.clone());
         for request in requests {
             line.send(Sent::Text(request.encode()));
         }
         let entry = server.registry.enter();
         let session = entry.id();
-        let custody = Arc::clone(&server.custody);
-        let mut connection =
-            Connection::new(&entry, line.clone(), &LIMITS, clock.now(), custody, Arc::new(Refusals::default()));
+        let services = Arc::clone(&server.services);
+        let mut connection = Connection::new(&entry, line.clone(), &LIMITS, clock.now(), services);
         let task = async move {
             connection.run().await;
             drop(entry);
@@ -392,17 +418,42 @@ impl Simulation {
             granted: false,
             answers_pings: true,
             greeted: false,
-            asked: u32::try_from(requests.len()).expect("few"),
-            answered: 0,
+            asked: vec![None; requests.len()].into(),
+            expires: None,
+            user: None,
             closed: None,
         };
         self.arrivals += 1;
         self.clients.insert(self.arrivals, client);
     }
 
+    /// The client that has just come to this server, if it was let in, shows a token that lasts until then.
+    fn last_shows(&mut self, server: u8, expires: WallTime) {
+        let node = self.servers[usize::from(server) % SERVERS].node;
+        if let Some((_, client)) = self.clients.last_key_value()
+            && client.node == node
+            && client.asked.len() == 1
+            && !client.greeted
+        {
+            let (_, client) = self.clients.iter_mut().next_back().expect("it has just been looked at");
+            client.asked = [Some(expires)].into();
+        }
+    }
+
+    fn renew(&mut self, who: u8, user: u8, seconds: u8) {
+        let walls: BTreeMap<_, _> = self.servers.iter().map(|server| (server.node, server.wall_in(seconds))).collect();
+        self.with(who, |client| {
+            let expires = walls[&client.node];
+            // Mostly the user whose session it is, if anybody's.
+            let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
+            client.asked.push_back(Some(expires));
+            client.line.send(Sent::Text(Request::Authenticate(desk::token(&user, None, expires)).encode()));
+        });
+    }
+
     fn say(&mut self, who: u8, text: &str) {
         self.with(who, |client| {
-            client.asked += 1;
+            client.asked.push_back(None);
             client.line.send(Sent::Text(text.to_owned()));
         });
     }
@@ -573,7 +624,16 @@ impl Server {
     }
 
     fn time(&self) -> Time {
-        self.custody.clock().now()
+        self.custody().clock().now()
+    }
+
+    fn custody(&self) -> &Arc<Custody> {
+        &self.services.custody
+    }
+
+    /// What its wall clock shows so many seconds from now.
+    fn wall_in(&self, seconds: u8) -> WallTime {
+        WallTime::from_unix_seconds(self.custody().clock().wall().unix_seconds() + u64::from(seconds))
     }
 
     fn is_due(&self) -> bool {
@@ -623,6 +683,17 @@ impl Client {
         self.line.lose();
     }
 
+    /// Nobody is let in by a token that has run out, unless a fresh one is being looked at.
+    fn check_token(&self, server: &Server) {
+        let has_come = |wall: &WallTime| server.custody().clock().has_come(*wall);
+        let renewed = self.asked.iter().flatten().any(|expires| !has_come(expires));
+        assert!(
+            renewed || !self.expires.as_ref().is_some_and(has_come),
+            "session {} goes on though its token has run out",
+            self.session
+        );
+    }
+
     /// Whether it says something in turn.
     fn hear(&mut self, heard: &Heard, trace: &mut Trace) -> bool {
         assert!(self.closed.is_none(), "session {} is told {heard:?} after its close", self.session);
@@ -642,14 +713,18 @@ impl Client {
                 assert_eq!(&read, reply, "a client reads something else than was said");
                 assert_eq!(matches!(reply, Reply::Hello), !self.greeted, "HELLO comes first, and once");
                 self.greeted = true;
-                self.answered += u32::from(*reply != Reply::Hello);
+                let shown = if *reply == Reply::Hello { None } else { self.asked.pop_front().flatten() };
                 match reply {
                     Reply::Hello => "HELLO",
                     Reply::AuthenticateSuccess(user) => {
-                        assert!(!self.granted, "granted twice");
+                        let is_renewed = self.granted;
+                        assert!(!is_renewed || self.expires.is_some(), "granted twice");
                         assert!(user.connections > 0, "a grant of nothing");
+                        assert!(!is_renewed || self.user.as_ref() == Some(&user.id), "a session changed its user");
                         self.granted = self.line.is_open();
-                        "granted"
+                        self.user = Some(user.id.clone());
+                        self.expires = shown;
+                        if is_renewed { "renewed" } else { "granted" }
                     }
                     Reply::AuthenticateFailure(_) => "refused",
                     Reply::ByeSuccess => {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::ledger::{self, Command as LedgerCommand};
 use session_core::{
-    Actions, Cause, Command, Debts, Event, Frame, Identity, Limit, Limits, Liveness, NodeId, Outcome, Rejection, Reply,
-    Request, Session, SessionId, Time, UserId, UserRecord, Violation,
+    Actions, Cause, Command, Credential, Debts, Event, Frame, Identity, Limit, Limits, Liveness, NodeId, Outcome,
+    Rejection, Reply, Request, Session, SessionId, Time, TokenError, UserId, UserRecord, Violation, WallTime,
 };
 
 /// A limit and what happens under it, as a fuzzer makes them up.
@@ -81,6 +81,11 @@ pub enum Op {
     Drain,
     /// The server is killed, and another one started on the same store.
     Restart,
+    /// The wall clock is set, to so many seconds ahead of the time or behind it.
+    SetWallClock {
+        /// How many.
+        seconds: i8,
+    },
 }
 
 /// What a client says.
@@ -90,6 +95,15 @@ pub enum Message {
     Authenticate {
         /// Which user.
         user: u8,
+    },
+    /// AUTHENTICATE with a token.
+    Show {
+        /// Of which user.
+        user: u8,
+        /// The limit that it claims.
+        limit: Option<u8>,
+        /// How many seconds it lasts.
+        seconds: u8,
     },
     /// CHECK_CONNECTIONS.
     Check,
@@ -123,6 +137,8 @@ pub enum Fate {
 pub struct World {
     limit: Limit,
     now: Time,
+    /// How many seconds the wall clock is ahead.
+    wall_ahead: i64,
     generation: u64,
     next_session: u64,
     draining: bool,
@@ -145,6 +161,8 @@ struct Connection {
     open: bool,
     /// Whether the client was told that it has a slot, and not since that it is over.
     told: bool,
+    /// Whether the last AUTHENTICATE that was looked into was by somebody who had a slot.
+    renews: bool,
     greeted: bool,
 }
 
@@ -169,6 +187,8 @@ impl World {
     /// How long a session waits for the store.
     pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
     const USERS: u8 = 4;
+    /// The highest limit that a token claims.
+    const MAX_CLAIM: u32 = 5;
     const MAX_CONNECTIONS: usize = 32;
     const MAX_QUEUE: usize = 256;
 
@@ -178,6 +198,7 @@ impl World {
         Self {
             limit,
             now: Time::from_epoch(Duration::from_secs(1_000_000)),
+            wall_ahead: 0,
             generation: 1,
             next_session: 1,
             draining: false,
@@ -208,6 +229,10 @@ impl World {
                     let text = match what {
                         Message::Authenticate { user } => {
                             Request::Authenticate(credential(*user % Self::USERS)).encode()
+                        }
+                        Message::Show { user, limit, seconds } => {
+                            let token = self.token(*user % Self::USERS, *limit, *seconds);
+                            Request::Authenticate(token).encode()
                         }
                         Message::Check => Request::CheckConnections.encode(),
                         Message::Bye => Request::Bye.encode(),
@@ -243,6 +268,10 @@ impl World {
                 }
             }
             Op::Restart => self.restart(),
+            Op::SetWallClock { seconds } => {
+                self.wall_ahead = i64::from(*seconds);
+                self.expire();
+            }
         }
     }
 
@@ -252,7 +281,8 @@ impl World {
         let mut seen = BTreeSet::new();
         for (user, record) in &self.store.records {
             let live: Vec<_> = record.slots().iter().filter(|slot| self.is_alive(slot.session.node())).collect();
-            assert!(live.len() <= self.limit.slots() as usize, "{user} holds more slots than the limit");
+            let most = self.limit.slots().max(Self::MAX_CLAIM);
+            assert!(live.len() <= most as usize, "{user} holds more slots than any limit");
             let model: BTreeSet<_> = self.store.model.get(user).into_iter().flatten().copied().collect();
             let slots: BTreeSet<_> = record.slots().iter().map(|slot| slot.session).collect();
             assert_eq!(slots.len(), record.slots().len(), "{user} has two slots of one session");
@@ -266,6 +296,8 @@ impl World {
             if connection.told {
                 assert!(seen.contains(id), "session {id} was told that it has a slot, and has none");
             }
+            let expires = connection.session.expires_at();
+            assert!(expires.is_none_or(|wall| self.now < self.time_of(wall)), "session {id} has outlived its token");
             let busy = connection.session.is_busy();
             assert_eq!(
                 busy,
@@ -334,6 +366,7 @@ impl World {
             under_way: None,
             open: true,
             told: false,
+            renews: false,
             greeted: false,
         };
         self.connections.insert(id, connection);
@@ -369,12 +402,15 @@ impl World {
         for _ in 0..100_000 {
             let sessions = self.connections.values().filter_map(|connection| connection.session.deadline());
             let answers = self.connections.values().filter_map(|connection| connection.under_way.as_ref());
+            let tokens = self.connections.values().filter_map(|connection| connection.session.expires_at());
+            let sessions = sessions.chain(tokens.map(|wall| self.time_of(wall)));
             let next = sessions.chain(answers.map(|&(_, until)| until)).chain(self.debts.deadline()).min();
             let Some(next) = next.filter(|&next| next <= end) else {
                 self.now = end;
                 return;
             };
             self.now = self.now.max(next);
+            self.expire();
             for id in self.ids() {
                 self.handle(id, Event::Tick);
                 let late = self.connections.get(&id).and_then(|connection| connection.under_way.as_ref());
@@ -387,6 +423,44 @@ impl World {
             }
         }
         panic!("time stands still at {}: a deadline that has passed stays", self.now);
+    }
+
+    /// Tells every session whose token has run out by the wall clock.
+    fn expire(&mut self) {
+        for id in self.ids() {
+            let expires = self.connections[&id].session.expires_at();
+            if expires.is_some_and(|wall| self.time_of(wall) <= self.now) {
+                self.handle(id, Event::Expired);
+            }
+        }
+    }
+
+    /// When the wall clock shows this.
+    fn time_of(&self, wall: WallTime) -> Time {
+        Time::from_epoch(Duration::from_secs(wall.unix_seconds().saturating_add_signed(-self.wall_ahead)))
+    }
+
+    /// A token of a user: `user|limit|expiry`.
+    fn token(&self, user: u8, limit: Option<u8>, seconds: u8) -> Credential {
+        let limit = limit.map_or(String::new(), |limit| (u32::from(limit) % (Self::MAX_CLAIM + 1)).to_string());
+        let now = self.now.since_epoch().as_secs().saturating_add_signed(self.wall_ahead);
+        Credential::Token(format!("{}|{limit}|{}", user_id(user), now + u64::from(seconds)).into())
+    }
+
+    fn verify(&self, credential: &Credential) -> std::result::Result<Identity, Rejection> {
+        let Credential::Token(token) = credential else {
+            let text = credential.text().ok_or(Rejection::NotText)?;
+            return UserId::parse(text).map(Identity::of).map_err(Rejection::UserId);
+        };
+        let malformed = Rejection::Token(TokenError::Malformed);
+        let [user, limit, expires] = token.split('|').collect::<Vec<_>>()[..] else { return Err(malformed) };
+        let user = UserId::parse(user).map_err(Rejection::UserId)?;
+        let limit = limit.parse().ok().map(|slots: u32| Limit::new(slots % (Self::MAX_CLAIM + 1)).expect("few"));
+        let expires = expires.parse().map(WallTime::from_unix_seconds).map_err(|_| malformed)?;
+        if self.time_of(expires) <= self.now {
+            return Err(Rejection::Token(TokenError::Expired));
+        }
+        Ok(Identity { user, limit, expires: Some(expires) })
     }
 
     /// The store takes a step with a command that no earlier one of its session waits before.
@@ -437,8 +511,8 @@ impl World {
         let session = command.session();
         let expected = match command {
             LedgerCommand::Acquire { .. } if session.node() != alive => Outcome::Rejected(Cause::Failed),
-            LedgerCommand::Acquire { .. } => {
-                if held.contains(&session) || held.len() < self.limit.slots() as usize {
+            LedgerCommand::Acquire { limit, .. } => {
+                if held.contains(&session) || held.len() < limit.unwrap_or(self.limit).slots() as usize {
                     held.insert(session);
                     Outcome::Granted { connections: u32::try_from(held.len()).expect("few") }
                 } else {
@@ -513,9 +587,8 @@ impl World {
             match command {
                 None => {}
                 Some(Command::Verify(credential)) => {
-                    let text = credential.text().ok_or(Rejection::NotText);
-                    let user = text.and_then(|text| UserId::parse(text).map_err(Rejection::UserId));
-                    next = Some(Event::Verified(user.map(|user| Identity { user })));
+                    connection.renews = connection.told;
+                    next = Some(Event::Verified(self.verify(&credential)));
                 }
                 Some(Command::Store(command @ LedgerCommand::Release { .. })) => {
                     connection.told = false;
@@ -536,6 +609,11 @@ impl World {
                     }
                 }
             }
+        }
+        // The token that it had may have run out while it was asked for another.
+        let expires = self.connections.get(&id).and_then(|connection| connection.session.expires_at());
+        if expires.is_some_and(|wall| self.time_of(wall) <= self.now) {
+            self.handle(id, Event::Expired);
         }
         self.bury(id);
         self.read(id);
@@ -594,7 +672,7 @@ impl Connection {
                 self.greeted = true;
             }
             Reply::AuthenticateSuccess(_) => {
-                assert!(!self.told, "granted twice");
+                assert_eq!(self.told, self.renews, "granted twice");
                 self.told = true;
             }
             Reply::ByeSuccess | Reply::AuthenticateFailure(_) | Reply::CheckConnectionsSuccess(_) | Reply::Error(_) => {
@@ -603,8 +681,8 @@ impl Connection {
     }
 }
 
-fn credential(user: u8) -> session_core::Credential {
-    session_core::Credential::new(user_id(user).as_str())
+fn credential(user: u8) -> Credential {
+    Credential::new(user_id(user).as_str())
 }
 
 fn user_id(user: u8) -> UserId {

@@ -23,7 +23,7 @@ fn session(number: u64) -> SessionId {
 }
 
 fn acquire(number: u64) -> Command {
-    Command::Acquire { user: user(), session: session(number), at: at(0) }
+    Command::Acquire { user: user(), session: session(number), limit: None, at: at(0) }
 }
 
 fn release(number: u64) -> Command {

@@ -99,7 +99,7 @@ fn user_ids_that_break_a_rule_are_refused_in_words() {
 fn one_bad_message_too_many_closes_and_gives_the_slot_back() {
     beside_a_witness(|server| {
         let mut peer = Raw::authenticated(server.address, "peer", 1);
-        for _ in 0..=Limits::default().max_bad_messages {
+        for _ in 0..=Limits::default().max_bad_messages.expect("there is a default") {
             peer.text("?");
             peer.expect_text(&error("Message is not valid JSON"));
         }

@@ -17,7 +17,7 @@ fn user() -> UserId {
 }
 
 fn acquire(session: SessionId, second: u64) -> Command {
-    Command::Acquire { user: user(), session, at: at(second) }
+    Command::Acquire { user: user(), session, limit: None, at: at(second) }
 }
 
 fn release(session: SessionId) -> Command {

@@ -109,7 +109,7 @@ fn a_silent_peer_is_pinged_and_then_dropped_and_an_answer_keeps_it() {
 
 #[test]
 fn an_unauthenticated_socket_is_closed_at_its_deadline_which_no_refusal_moves() {
-    let limits = Limits { auth_timeout: Duration::from_millis(400), ..Limits::default() };
+    let limits = Limits { auth_timeout: Duration::from_millis(400), max_message_rate: None, ..Limits::default() };
     let server = InProcess::with(Arc::new(MemoryStore::new(NODE, Limit::new(1).unwrap())), limits, 2);
     let _holder = Raw::authenticated(server.address, "ada", 1);
     let start = Instant::now();
@@ -288,6 +288,10 @@ impl Moody {
 }
 
 impl Store for Moody {
+    fn set_limit(&self, limit: Limit) {
+        self.inner.set_limit(limit);
+    }
+
     fn submit(&self, command: Command, done: Done) {
         let mut held_back = self.held_back.lock().unwrap();
         if self.stalled.load(Ordering::SeqCst) {

@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::Complaint::{AlreadyAuthenticated, Impatient, NotAuthenticated, NotJson};
 use session_core::{
-    Actions, Cause, CloseReason, Command, Complaint, Credential, Event, Frame, Identity, Limits, NodeId, Outcome,
-    Refusal, Rejection, Reply, Session, SessionId, Time, User, UserId, UserIdError, Violation, ledger,
+    Actions, Cause, CloseReason, Command, Complaint, Credential, Event, Frame, Identity, Limit, Limits, NodeId,
+    Outcome, Refusal, Rejection, Reply, Session, SessionId, Time, User, UserId, UserIdError, Violation, WallTime,
+    ledger,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -31,8 +33,8 @@ macro_rules! listed {
 listed! {
     /// The states of a session. Only events lead into them: see [`State::histories`].
     State {
-        Anonymous, Verifying, Acquiring, LiveHeard, LivePinged, Asking, LeavingVerification, LeavingAcquire,
-        LeavingLookup, Drained,
+        Anonymous, Verifying, Acquiring, LiveHeard, LivePinged, Asking, AcquiringByToken, LiveByToken, Renewing,
+        AskingRenewal, LeavingVerification, LeavingAcquire, LeavingLookup, LeavingRenewal, Drained,
     }
 }
 
@@ -43,9 +45,9 @@ listed! {
         Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown,
         Alive,
         Protocol, Utf8, Size, Binary,
-        Verified, NotVerified,
+        Verified, VerifiedByToken, VerifiedOther, NotVerified,
         Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent,
-        Draining, Disconnected,
+        Expired, Draining, Disconnected,
         EarlyTick, Tick, LateTick,
     }
 }
@@ -54,7 +56,7 @@ use Input::*;
 
 const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown];
 const VIOLATIONS: &[Input] = &[Protocol, Utf8, Size, Binary];
-const VERDICTS: &[Input] = &[Verified, NotVerified];
+const VERDICTS: &[Input] = &[Verified, VerifiedByToken, VerifiedOther, NotVerified];
 const OUTCOMES: &[Input] = &[Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent];
 const TICKS: &[Input] = &[EarlyTick, Tick, LateTick];
 
@@ -79,7 +81,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       None,              None,                                 None,                    Over),
             on(&[Tick, LateTick],     None,              None,                                 close(CloseReason::NotAuthenticated), Over),
-            ignores(&[&[Alive, EarlyTick], VERDICTS, OUTCOMES], Waits(10)),
+            ignores(&[&[Alive, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(10)),
         ]),
         // Now is 2 s.
         (State::Verifying, vec![
@@ -89,10 +91,12 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
             on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Verified],           acquire(at(2)),    None,                                 None,                    Busy),
+            on(&[VerifiedByToken],    acquire_up_to(7),  None,                                 None,                    Busy),
+            on(&[VerifiedOther],      acquire_for_bob(), None,                                 None,                    Busy),
             on(&[NotVerified],        None,              refuse(nobody()),                     None,                    Waits(10)),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive], OUTCOMES, TICKS], Busy),
+            ignores(&[&[Connected, Alive, Expired], OUTCOMES, TICKS], Busy),
         ]),
         // Now is 3 s.
         (State::Acquiring, vec![
@@ -109,7 +113,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
+            ignores(&[&[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
         ]),
         // Now is 4 s, the peer was heard at 3 s.
         (State::LiveHeard, vec![
@@ -127,7 +131,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
             on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
-            ignores(&[&[Connected, EarlyTick], VERDICTS, OUTCOMES], Waits(33)),
+            ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(33)),
         ]),
         // Now is 34 s, the peer was pinged at 33 s.
         (State::LivePinged, vec![
@@ -144,7 +148,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick, LateTick],     release(),         None,                                 close(CloseReason::PeerSilent),       Over),
-            ignores(&[&[Connected, EarlyTick], VERDICTS, OUTCOMES], Waits(38)),
+            ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(38)),
         ]),
         // Now is 35 s, whenever the question came.
         (State::Asking, vec![
@@ -160,20 +164,92 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Failed],             None,              error(Complaint::Store(Cause::Failed)), None,                  Waits(65)),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
+            ignores(&[&[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
+        ]),
+        // The same three states of a session whose token runs out. Now is 3 s, 4 s and 35 s as above.
+        (State::AcquiringByToken, vec![
+            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
+            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Granted],            None,              say(Reply::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
+            on(&[Denied],             None,              refuse(Refusal::LimitReached),        None,                    Waits(10)),
+            on(&[Overloaded],         None,              refuse(Refusal::Store(Cause::Overloaded)), close(CloseReason::TryAgainLater), Over),
+            on(&[Full],               None,              refuse(Refusal::Store(Cause::Full)),  close(CloseReason::TryAgainLater),    Over),
+            on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), close(CloseReason::TryAgainLater),   Over),
+            on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
+            on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
+            on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
+            on(&[Disconnected],       None,              None,                                 None,                    Busy),
+            ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
+        ]),
+        (State::LiveByToken, vec![
+            on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
+            on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
+            on(&[Check],              look_up(),         None,                                 None,                    Busy),
+            on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
+            on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(34)),
+            on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(34)),
+            on(&[Alive],              None,              None,                                 None,                    Waits(34)),
+            on(&[Protocol],           release(),         error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Expired],            release(),         None,                                 close(CloseReason::TokenExpired),     Over),
+            on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
+            on(&[Disconnected],       release(),         None,                                 None,                    Over),
+            on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
+            on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
+            ignores(&[&[Connected, EarlyTick], VERDICTS, OUTCOMES], Waits(33)),
+        ]),
+        // Now is 5 s.
+        (State::Renewing, vec![
+            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
+            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Verified, VerifiedByToken], look_up(),  None,                                 None,                    Busy),
+            on(&[VerifiedOther],      None,              refuse(Refusal::AnotherUser),         None,                    Waits(35)),
+            on(&[NotVerified],        None,              refuse(nobody()),                     None,                    Waits(35)),
+            on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
+            on(&[Disconnected],       None,              None,                                 None,                    Busy),
+            ignores(&[&[Connected, Alive, Expired], OUTCOMES, TICKS], Busy),
+        ]),
+        // Now is 35 s.
+        (State::AskingRenewal, vec![
+            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
+            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Found],              None,              say(Reply::AuthenticateSuccess(ada(3))), None,                 Waits(65)),
+            on(&[Granted, Denied, Released, Silent], None, refuse(Refusal::StoreSilent),       None,                    Waits(65)),
+            on(&[Overloaded],         None,              refuse(Refusal::Store(Cause::Overloaded)), None,               Waits(65)),
+            on(&[Full],               None,              refuse(Refusal::Store(Cause::Full)),  None,                    Waits(65)),
+            on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), None,                   Waits(65)),
+            on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
+            on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
+            on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingVerification, vec![
             on(VERDICTS,              None,              None,                                 None,                    Over),
-            ignores(&[&[Connected, Alive, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
+            ignores(&[&[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
         ]),
         (State::LeavingAcquire, vec![
             on(&[Granted],            release(),         None,                                 None,                    Over),
             on(&[Denied, Released, Found, Overloaded, Full, Failed, Silent], None, None,       None,                    Over),
-            ignores(&[&[Connected, Alive, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[&[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingLookup, vec![
             on(OUTCOMES,              release(),         None,                                 None,                    Over),
-            ignores(&[&[Connected, Alive, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[&[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+        ]),
+        (State::LeavingRenewal, vec![
+            on(VERDICTS,              release(),         None,                                 None,                    Over),
+            ignores(&[&[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
         ]),
         (State::Drained, vec![
             ignores(&[Input::ALL], Over),
@@ -255,7 +331,7 @@ fn the_specification_has_every_state_and_event_exactly_once() {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (0..KINDS).collect::<Vec<_>>(), "an event without an input");
 }
 
-const KINDS: u8 = 20;
+const KINDS: u8 = 21;
 
 /// Numbers the kinds of event. Whoever adds one must give it an [`Input`], and with it a row in every state.
 fn kind(event: &Event<'_>) -> u8 {
@@ -280,6 +356,7 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Draining => 17,
         Event::Disconnected => 18,
         Event::Tick => 19,
+        Event::Expired => 20,
     }
 }
 
@@ -482,14 +559,14 @@ fn bad_messages_are_counted_across_authentication() {
 
 #[test]
 fn with_none_tolerated_the_first_bad_message_closes() {
-    let mut session = Session::new(id(), &Limits { max_bad_messages: 0, ..LIMITS }, at(0));
+    let mut session = Session::new(id(), &Limits { max_bad_messages: Some(0), ..LIMITS }, at(0));
     let closed = only(None, error(NotJson), close(CloseReason::TooManyBadMessages));
     assert_eq!(session.handle(Garbage.event(), at(0)), closed);
 }
 
 #[test]
 fn the_most_that_can_be_tolerated_is_a_bound_too() {
-    let mut session = Session::new(id(), &Limits { max_bad_messages: u16::MAX, ..LIMITS }, at(0));
+    let mut session = Session::new(id(), &Limits { max_bad_messages: Some(u16::MAX), ..LIMITS }, at(0));
     for _ in 0..u16::MAX {
         assert_eq!(session.handle(Garbage.event(), at(0)), only(None, error(NotJson), None));
     }
@@ -552,6 +629,72 @@ fn a_deadline_beyond_the_end_of_time_is_none_that_comes() {
     assert_eq!(session.deadline(), Some(end));
 }
 
+#[test]
+fn a_session_lasts_as_long_as_the_last_token_that_was_told_to_be_good() {
+    let until = |second| Some(WallTime::from_unix_seconds(second));
+    let fresh = |second| Event::Verified(Ok(by_token(second)));
+    let mut session = session_in(State::LiveByToken);
+    assert_eq!(session.expires_at(), until(100));
+    drop(run(&mut session, &[(4, Check)]));
+    assert_eq!(session.expires_at(), until(100), "also while a question is asked");
+    drop(run(&mut session, &[(4, Found), (5, Authenticate)]));
+    assert_eq!(session.expires_at(), None, "whether it goes on is for the authenticator now");
+    drop(session.handle(fresh(200), at(5)));
+    assert_eq!(session.expires_at(), until(200), "the fresh token is good");
+    drop(run(&mut session, &[(6, Silent)]));
+    assert_eq!(session.expires_at(), until(100), "but the client was not told so");
+    drop(run(&mut session, &[(7, Authenticate)]));
+    drop(session.handle(fresh(50), at(7)));
+    let told = run(&mut session, &[(8, Found)]);
+    assert_eq!(told, [only(None, say(Reply::AuthenticateSuccess(ada(3))), None)]);
+    assert_eq!(session.expires_at(), until(50), "the last counts, also if it is shorter");
+    for (verdict, refusal) in [(VerifiedOther, Refusal::AnotherUser), (NotVerified, nobody())] {
+        let actions = run(&mut session, &[(9, Authenticate), (9, verdict)]);
+        assert_eq!(actions[1], only(None, refuse(refusal), None));
+        assert_eq!(session.expires_at(), until(50));
+    }
+    let actions =
+        run(&mut session, &[(10, Authenticate), (10, Verified), (10, Found), (11, Expired), (12, Authenticate)]);
+    assert_eq!(session.expires_at(), None);
+    assert_eq!(actions[3], nothing(), "a credential that never runs out");
+    assert_eq!(actions[4], only(release(), error(AlreadyAuthenticated), close(CloseReason::TooManyBadMessages)));
+}
+
+#[test]
+fn a_peer_may_speak_so_often_in_a_second_and_at_once() {
+    let limits = Limits { max_message_rate: NonZeroU32::new(10), max_bad_messages: None, ..LIMITS };
+    let mut session = Session::new(id(), &limits, at(0));
+    let mut say = |input: Input, millis: u64| session.handle(input.event(), at(0) + Duration::from_millis(millis));
+    for _ in 0..10 {
+        assert_eq!(say(Garbage, 0).close, None, "ten at once");
+    }
+    assert_eq!(say(Garbage, 100).close, None, "one more in a tenth of a second");
+    for second in 2..5 {
+        for tenth in 0..10 {
+            assert_eq!(say(if tenth % 2 == 0 { Garbage } else { Alive }, second * 1000 + tenth * 100).close, None);
+        }
+    }
+    for _ in 0..9 {
+        assert_eq!(say(Alive, 4950).close, None);
+    }
+    assert_eq!(say(Alive, 4950), only(None, None, close(CloseReason::TooManyMessages)));
+
+    let mut session = session_in(State::LiveByToken);
+    assert!((0..10_000).all(|_| session.handle(Event::Alive, at(4)) == nothing()), "without a bound there is none");
+}
+
+#[test]
+fn who_speaks_too_often_gives_the_slot_back() {
+    let limits = Limits { max_message_rate: NonZeroU32::MIN.checked_add(1), ..LIMITS };
+    let mut session = Session::new(id(), &limits, at(0));
+    let actions = run(&mut session, &[(0, Authenticate), (0, Verified), (0, Granted), (0, Alive), (0, Check)]);
+    assert_eq!(actions[4], only(release(), None, close(CloseReason::TooManyMessages)));
+    // One that asks for a slot meanwhile is released once it has it.
+    let mut session = Session::new(id(), &limits, at(0));
+    let actions = run(&mut session, &[(0, Authenticate), (0, Verified), (0, Alive), (0, Alive), (0, Granted)]);
+    assert_eq!(actions[3..], [only(None, None, close(CloseReason::TooManyMessages)), only(release(), None, None)]);
+}
+
 /// A session together with what must hold after each of its events, whatever came before.
 struct Witness {
     session: Session,
@@ -559,6 +702,10 @@ struct Witness {
     under_way: Option<Question>,
     grants: u32,
     releases: u32,
+    /// Who was let in, and until when the token lasts that did it, if it runs out.
+    identity: Option<Identity>,
+    /// The identity that a fresh token of the same user has proved, while the store is asked.
+    renewal: Option<Identity>,
     /// It closed, or its peer left.
     over: bool,
 }
@@ -572,7 +719,16 @@ enum Question {
 
 impl Witness {
     fn new() -> Self {
-        Self { session: session(), now: at(0), under_way: None, grants: 0, releases: 0, over: false }
+        Self {
+            session: session(),
+            now: at(0),
+            under_way: None,
+            grants: 0,
+            releases: 0,
+            identity: None,
+            renewal: None,
+            over: false,
+        }
     }
 
     fn handle(&mut self, event: &Event<'_>) {
@@ -584,6 +740,13 @@ impl Witness {
         if let (Event::Stored(Outcome::Granted { .. }), Some(Question::Acquire)) = (event, answered) {
             self.grants += 1;
         }
+        if let (Event::Verified(Ok(identity)), Some(Question::Verify)) = (event, answered) {
+            if !self.has_slot() {
+                self.identity = Some(identity.clone());
+            } else if self.identity.as_ref().is_some_and(|known| known.user == identity.user) {
+                self.renewal = Some(identity.clone());
+            }
+        }
         let was_drained = self.session.is_drained();
         let Actions { command, send, close } = self.session.handle(event.clone(), self.now);
 
@@ -592,19 +755,36 @@ impl Witness {
         self.over |= close.is_some() || *event == Event::Disconnected;
 
         if let Some(Frame::Reply(Reply::AuthenticateSuccess(user))) = send {
-            let &Event::Stored(Outcome::Granted { connections }) = event else { panic!("told without a grant") };
-            assert_eq!((answered, user), (Some(Question::Acquire), ada(connections)));
+            let connections = match (event, answered, &self.renewal) {
+                (&Event::Stored(Outcome::Granted { connections }), Some(Question::Acquire), None) => connections,
+                (&Event::Stored(Outcome::Found { connections }), Some(Question::Lookup), Some(renewal)) => {
+                    self.identity = Some(renewal.clone());
+                    connections
+                }
+                _ => panic!("told without a grant, or a renewal"),
+            };
+            assert_eq!((Some(user.id), user.connections), (self.user(), connections));
+        }
+        if answered == Some(Question::Lookup) {
+            self.renewal = None;
+        }
+        if answered == Some(Question::Acquire) && !self.has_slot() {
+            self.identity = None;
         }
         let question = match command {
             None => None,
             Some(Command::Verify(credential)) => {
-                assert!([Credential::new("ada's token"), Credential::NONE].contains(&credential));
+                assert!([Credential::new("ada's token"), Credential::None].contains(&credential));
+                let renewable = self.identity.as_ref().is_none_or(|known| known.expires.is_some());
+                assert!(renewable, "only a token that runs out is followed by another");
                 Some(Question::Verify)
             }
             Some(Command::Store(command)) => {
-                assert_eq!((command.user(), command.session()), (&user(), id()));
+                assert_eq!((Some(command.user()), command.session()), (self.user().as_ref(), id()));
                 match command {
-                    ledger::Command::Acquire { at, .. } => {
+                    ledger::Command::Acquire { limit, at, .. } => {
+                        assert!(!self.has_slot(), "no second slot");
+                        assert_eq!(limit, self.identity.as_ref().and_then(|identity| identity.limit));
                         assert_eq!(at, self.now);
                         Some(Question::Acquire)
                     }
@@ -622,10 +802,22 @@ impl Witness {
             self.under_way = question;
         }
         assert_eq!(self.session.is_busy(), self.under_way.is_some());
+        let in_force = self.renewal.as_ref().or(self.identity.as_ref());
+        let is_asked = self.over || self.under_way == Some(Question::Verify);
+        let expires = in_force.filter(|_| !is_asked).and_then(|identity| identity.expires);
+        assert_eq!(self.session.expires_at(), expires);
         assert_eq!(self.session.deadline().is_none(), self.session.is_busy() || self.session.is_drained());
         assert_eq!(self.session.is_drained(), self.over && self.under_way.is_none());
         assert!(self.releases <= self.grants, "a release for every grant, no more");
         assert!(!self.session.is_drained() || self.releases == self.grants, "a release for every grant, no fewer");
+    }
+
+    fn has_slot(&self) -> bool {
+        self.grants > self.releases
+    }
+
+    fn user(&self) -> Option<UserId> {
+        self.identity.as_ref().map(|identity| identity.user.clone())
     }
 
     fn take(&mut self, input: Input) {
@@ -679,7 +871,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    const ENDS: &[Input] = &[Bye, Protocol, Utf8, Size, Binary, Draining, Disconnected, LateTick];
+    const ENDS: &[Input] = &[Bye, Protocol, Utf8, Size, Binary, Expired, Draining, Disconnected, LateTick];
     let goes_on: Vec<_> = Input::ALL.iter().copied().filter(|input| !ENDS.contains(input)).collect();
     let outcome = prop_oneof![
         4 => (1..9_u32).prop_map(|connections| Outcome::Granted { connections }),
@@ -717,7 +909,7 @@ proptest! {
     fn no_message_whatever_makes_it_panic_or_take_a_slot(
         messages in prop::collection::vec(prop_oneof![any::<String>(), r#"\{("type"|"payload"|:|,|"BYE"|null|[{}\[\]]){0,9}\}?"#], 0..8),
     ) {
-        for state in [State::Anonymous, State::LiveHeard, State::Asking] {
+        for state in [State::Anonymous, State::LiveHeard, State::Asking, State::LiveByToken] {
             let mut session = session_in(state);
             for message in &messages {
                 let actions = session.handle(Event::Text(message), at(state.now()));
@@ -750,6 +942,11 @@ impl State {
             .concat(),
             Self::LivePinged => then(Self::LiveHeard, &[(33, Tick)]),
             Self::Asking => [then(Self::LiveHeard, &[(4, Check)]), then(Self::LivePinged, &[(34, Check)])].concat(),
+            Self::AcquiringByToken => then(Self::Verifying, &[(2, VerifiedByToken)]),
+            Self::LiveByToken => then(Self::AcquiringByToken, &[(3, Granted)]),
+            Self::Renewing => then(Self::LiveByToken, &[(4, Authenticate)]),
+            Self::AskingRenewal => then(Self::Renewing, &[(5, VerifiedByToken)]),
+            Self::LeavingRenewal => left(Self::Renewing),
             Self::LeavingVerification => left(Self::Verifying),
             Self::LeavingAcquire => left(Self::Acquiring),
             Self::LeavingLookup => left(Self::Asking),
@@ -762,6 +959,8 @@ impl State {
                 then(Self::LeavingVerification, &[(4, Verified)]),
                 then(Self::LeavingAcquire, &[(4, Granted)]),
                 then(Self::LeavingLookup, &[(36, Found)]),
+                then(Self::LiveByToken, &[(4, Expired)]),
+                then(Self::LeavingRenewal, &[(36, NotVerified)]),
             ]
             .concat(),
         }
@@ -772,11 +971,12 @@ impl State {
         match self {
             Self::Anonymous => 1,
             Self::Verifying => 2,
-            Self::Acquiring | Self::LeavingVerification => 3,
-            Self::LiveHeard | Self::LeavingAcquire => 4,
+            Self::Acquiring | Self::AcquiringByToken | Self::LeavingVerification => 3,
+            Self::LiveHeard | Self::LiveByToken | Self::LeavingAcquire => 4,
+            Self::Renewing => 5,
             Self::LivePinged => 34,
-            Self::Asking => 35,
-            Self::LeavingLookup => 36,
+            Self::Asking | Self::AskingRenewal => 35,
+            Self::LeavingLookup | Self::LeavingRenewal => 36,
             Self::Drained => 50,
         }
     }
@@ -808,7 +1008,9 @@ impl Input {
             Utf8 => Event::Violation(Violation::InvalidUtf8),
             Size => Event::Violation(Violation::MessageTooBig),
             Binary => Event::Violation(Violation::BinaryMessage),
-            Verified => Event::Verified(Ok(Identity { user: user() })),
+            Verified => Event::Verified(Ok(Identity::of(user()))),
+            VerifiedByToken => Event::Verified(Ok(by_token(100))),
+            VerifiedOther => Event::Verified(Ok(Identity { user: bob(), ..by_token(100) })),
             NotVerified => Event::Verified(Err(Rejection::UserId(UserIdError::TooLong))),
             Granted => Event::Stored(Outcome::Granted { connections: 2 }),
             Denied => Event::Stored(Outcome::Denied),
@@ -818,6 +1020,7 @@ impl Input {
             Full => Event::Stored(Outcome::Rejected(Cause::Full)),
             Failed => Event::Stored(Outcome::Rejected(Cause::Failed)),
             Silent => Event::Stored(Outcome::Unknown),
+            Expired => Event::Expired,
             Draining => Event::Draining,
             Disconnected => Event::Disconnected,
             EarlyTick | Tick | LateTick => Event::Tick,
@@ -832,8 +1035,8 @@ impl Input {
             Tick => deadline.unwrap_or(now),
             LateTick => deadline.unwrap_or(now) + HOUR,
             Connected | Authenticate | AuthenticateNobody | Check | Bye | Garbage | Unknown | Alive | Protocol
-            | Utf8 | Size | Binary | Verified | NotVerified | Granted | Denied | Released | Found | Overloaded
-            | Full | Failed | Silent | Draining | Disconnected => now,
+            | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified | Granted | Denied
+            | Released | Found | Overloaded | Full | Failed | Silent | Expired | Draining | Disconnected => now,
         }
     }
 }
@@ -855,7 +1058,8 @@ const LIMITS: Limits = Limits {
     auth_timeout: Duration::from_secs(10),
     ping_interval: Duration::from_secs(30),
     pong_timeout: Duration::from_secs(5),
-    max_bad_messages: 2,
+    max_bad_messages: Some(2),
+    max_message_rate: None,
 };
 
 fn session() -> Session {
@@ -888,11 +1092,31 @@ fn verify() -> Option<Command> {
 }
 
 fn verify_none() -> Option<Command> {
-    Some(Command::Verify(Credential::NONE))
+    Some(Command::Verify(Credential::None))
 }
 
 fn acquire(at: Time) -> Option<Command> {
-    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), at }))
+    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), limit: None, at }))
+}
+
+/// What a token of limit so many leads to at 2 s.
+fn acquire_up_to(slots: u32) -> Option<Command> {
+    let limit = Limit::new(slots).ok();
+    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), limit, at: at(2) }))
+}
+
+fn acquire_for_bob() -> Option<Command> {
+    let limit = Limit::new(7).ok();
+    Some(Command::Store(ledger::Command::Acquire { user: bob(), session: id(), limit, at: at(2) }))
+}
+
+/// Ada by a token that claims a limit of 7 and runs out at this second of the wall clock.
+fn by_token(expires: u64) -> Identity {
+    Identity { user: user(), limit: Limit::new(7).ok(), expires: Some(WallTime::from_unix_seconds(expires)) }
+}
+
+fn bob() -> UserId {
+    UserId::parse("bob").unwrap()
 }
 
 fn look_up() -> Option<Command> {

@@ -44,9 +44,9 @@ macro_rules! suite {
 }
 
 suite!(memory: grants_up_to_the_limit, is_idempotent, keeps_the_order_of_a_session, agrees_with_the_rule,
-    admits_exactly_the_limit_under_a_race, keeps_users_apart, rejects_after_close_and_answers_everything);
+    goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set, admits_exactly_the_limit_under_a_race, keeps_users_apart, rejects_after_close_and_answers_everything);
 suite!(lmdb: grants_up_to_the_limit, is_idempotent, keeps_the_order_of_a_session, agrees_with_the_rule,
-    admits_exactly_the_limit_under_a_race, keeps_users_apart, rejects_after_close_and_answers_everything);
+    goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set, admits_exactly_the_limit_under_a_race, keeps_users_apart, rejects_after_close_and_answers_everything);
 
 fn grants_up_to_the_limit(open: fn(Limit) -> Subject) {
     let subject = open(Limit::new(3).unwrap());
@@ -59,6 +59,31 @@ fn grants_up_to_the_limit(open: fn(Limit) -> Subject) {
     assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Found { connections: 2 });
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::Granted { connections: 3 });
     assert_eq!(subject.ask(acquire("ada", 5)), Outcome::Denied);
+}
+
+fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(Limit) -> Subject) {
+    let subject = open(Limit::new(1).unwrap());
+    let claim = |number, slots| Command::Acquire {
+        user: user("ada"),
+        session: session(number),
+        limit: Some(Limit::new(slots).unwrap()),
+        at: Time::default(),
+    };
+    let granted = |connections| Outcome::Granted { connections };
+    assert_eq!(subject.ask(claim(1, 0)), Outcome::Denied);
+    assert_eq!(subject.ask(acquire("ada", 1)), granted(1));
+    assert_eq!(subject.ask(acquire("ada", 2)), Outcome::Denied);
+    assert_eq!(subject.ask(claim(2, 2)), granted(2));
+    assert_eq!(subject.ask(claim(3, 2)), Outcome::Denied);
+    subject.store.set_limit(Limit::new(4).unwrap());
+    assert_eq!([acquire("ada", 3), acquire("ada", 4)].map(|asked| subject.ask(asked)), [granted(3), granted(4)]);
+    assert_eq!(subject.ask(acquire("ada", 5)), Outcome::Denied);
+    subject.store.set_limit(Limit::new(2).unwrap());
+    assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
+    assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
+    assert_eq!(subject.ask(acquire("ada", 6)), Outcome::Denied);
+    assert_eq!(subject.ask(release("ada", 3)), Outcome::Released);
+    assert_eq!(subject.ask(acquire("ada", 6)), granted(2));
 }
 
 fn is_idempotent(open: fn(Limit) -> Subject) {
@@ -167,7 +192,12 @@ fn slots_of_another_node_are_void_in_lmdb() {
     drop(first);
     let next = NodeId::new(0xbeef);
     let second = Subject { store: Arc::new(LmdbStore::open(&config, next).unwrap()), _directory: None };
-    let again = |session| Command::Acquire { user: user("ada"), session: next.session(session), at: Time::default() };
+    let again = |session| Command::Acquire {
+        user: user("ada"),
+        session: next.session(session),
+        limit: None,
+        at: Time::default(),
+    };
     assert_eq!(second.ask(again(1)), Outcome::Granted { connections: 1 });
     assert_eq!(second.ask(release("ada", 1)), Outcome::Released, "of the old node");
     assert_eq!(second.ask(again(2)), Outcome::Granted { connections: 2 });
@@ -187,7 +217,7 @@ impl Subject {
 }
 
 fn acquire(name: &str, number: u64) -> Command {
-    Command::Acquire { user: user(name), session: session(number), at: Time::default() }
+    Command::Acquire { user: user(name), session: session(number), limit: None, at: Time::default() }
 }
 
 fn release(name: &str, number: u64) -> Command {

@@ -10,8 +10,8 @@ use std::thread;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_core::{
-    Cause, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, ReplyError, Request, User, UserId,
-    UserIdError,
+    Cause, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, ReplyError, Request, TokenError, User,
+    UserId, UserIdError,
 };
 
 /// The protocol that a plain client speaks: these bytes are a promise.
@@ -54,7 +54,7 @@ fn the_messages_of_the_plain_protocol() {
 fn a_missing_payload_is_taken_as_null() {
     assert_eq!(Request::parse(r#"{"type":"BYE"}"#), Ok(Request::Bye));
     assert_eq!(Request::parse(r#"{"type":"CHECK_CONNECTIONS"}"#), Ok(Request::CheckConnections));
-    assert_eq!(Request::parse(r#"{"type":"AUTHENTICATE"}"#), Ok(Request::Authenticate(Credential::NONE)));
+    assert_eq!(Request::parse(r#"{"type":"AUTHENTICATE"}"#), Ok(Request::Authenticate(Credential::None)));
 }
 
 #[test]
@@ -84,7 +84,8 @@ fn a_reply_is_an_object_and_so_is_a_user() {
 #[test]
 fn every_request() {
     let credentials = ["ada", "", "ada \"the\" \\ countess", "é🦀\u{2028}", "\0\n\u{7f}"];
-    let credentials = credentials.map(Credential::new).into_iter().chain([Credential::NONE]);
+    let credentials =
+        credentials.map(Credential::new).into_iter().chain([Credential::Token("a.b.c".into()), Credential::None]);
     let requests = credentials.map(Request::Authenticate);
     let mut table = String::new();
     for request in requests.chain([Request::CheckConnections, Request::Bye]) {
@@ -98,6 +99,8 @@ fn every_request() {
 fn a_credential_is_never_printed() {
     let request = Request::Authenticate(Credential::new("hunter2"));
     assert_eq!(format!("{request:?}"), "Authenticate(Credential(7 bytes))");
+    let request = Request::Authenticate(Credential::Token("hunter2".into()));
+    assert_eq!(format!("{request:?}"), "Authenticate(Credential(token, 7 bytes))");
 }
 
 #[test]
@@ -111,15 +114,22 @@ fn every_close_reason() {
     1003 Binary messages are not supported
     1007 Text message is not valid UTF-8
     1008 Too many bad messages
+    1008 Too many messages in a second
     1009 Message is too big
     1011 Internal error
     1013 Nobody can be admitted now
     4401 Not authenticated in time
+    4402 Token has expired
     4408 Peer was silent for too long
     ");
 
-    let codes: Vec<_> = listed.iter().map(|reason| reason.code()).collect();
-    assert!(codes.is_sorted_by(|a, b| a < b), "codes are unique and in order: {codes:?}");
+    let mut codes: Vec<_> = listed.iter().map(|reason| reason.code()).collect();
+    assert_eq!(codes.iter().filter(|&&code| code == 1008).count(), 2, "both are a policy that was violated");
+    codes.dedup();
+    assert!(
+        codes.is_sorted_by(|a, b| a < b) && codes.len() + 1 == listed.len(),
+        "or else unique, and in order: {codes:?}"
+    );
     for reason in listed {
         // RFC 6455 §5.5: a control frame holds 125 bytes, two of them are the code. §7.4: who may use which code.
         assert!((1..=123).contains(&reason.words().len()), "{reason}");
@@ -218,10 +228,39 @@ fn what_is_accepted() {
 }
 
 #[test]
-fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reject() {
-    for payload in ["null", "true", "7", "-7", "7.5", r#"["ada"]"#, r#"{"id":"ada"}"#] {
+fn a_token_may_come_in_an_object() {
+    let token = |text: &str| Ok(Request::Authenticate(Credential::Token(text.into())));
+    for (payload, request) in [
+        (r#"{"token":"a.b.c"}"#, token("a.b.c")),
+        (r#"{"x":{"token":"y"},"tok\u0065n":"\u0061.b","x":1}"#, token("a.b")),
+        (r#"{"token":""}"#, token("")),
+        (r#"{"token":"a","token":"b"}"#, Err(Complaint::KeyTwice)),
+        (r#"{"token":null,"token":"b"}"#, Err(Complaint::KeyTwice)),
+        (r#"{"token":"a""#, Err(Complaint::NotJson)),
+    ] {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
-        assert_eq!(Request::parse(&message), Ok(Request::Authenticate(Credential::NONE)), "{message}");
+        assert_eq!(Request::parse(&message), request, "{message}");
+    }
+}
+
+#[test]
+fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reject() {
+    for payload in [
+        "null",
+        "true",
+        "7",
+        "-7",
+        "7.5",
+        r#"["ada"]"#,
+        r#"{"id":"ada"}"#,
+        "{}",
+        r#"{"token":7}"#,
+        r#"{"token":null}"#,
+        r#"{"token":{"token":"ada"}}"#,
+        r#"{"token":["ada"]}"#,
+    ] {
+        let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
+        assert_eq!(Request::parse(&message), Ok(Request::Authenticate(Credential::None)), "{message}");
     }
 }
 
@@ -261,7 +300,12 @@ fn an_unknown_type_is_shown_up_to_64_characters() {
 fn however_deep_a_message_nests_it_costs_no_stack() {
     const DEPTH: usize = 100_000;
     let nested = |open: &str, inner: &str, close: &str| format!("{}{inner}{}", open.repeat(DEPTH), close.repeat(DEPTH));
-    let values = [nested("[", "", "]"), nested("[", "1", "]"), nested(r#"{"type":"#, "null", "}")];
+    let values = [
+        nested("[", "", "]"),
+        nested("[", "1", "]"),
+        nested(r#"{"type":"#, "null", "}"),
+        nested(r#"{"token":"#, "null", "}"),
+    ];
     let mut messages = vec![
         ("[".repeat(DEPTH), Err(Complaint::NotJson)),
         (r#"{"type":"#.repeat(DEPTH), Err(Complaint::NotJson)),
@@ -271,12 +315,13 @@ fn however_deep_a_message_nests_it_costs_no_stack() {
         (values[0].clone(), Err(Complaint::NotAnObject)),
         (values[1].clone(), Err(Complaint::NotAnObject)),
         (values[2].clone(), Err(Complaint::TypeNotText)),
+        (values[3].clone(), Err(Complaint::NoType)),
     ];
     for value in &values {
         messages.extend([
             (format!(r#"{{"type":{value}}}"#), Err(Complaint::TypeNotText)),
             (format!(r#"{{"payload":{value}}}"#), Err(Complaint::NoType)),
-            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Ok(Request::Authenticate(Credential::NONE))),
+            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Ok(Request::Authenticate(Credential::None))),
             (format!(r#"{{"type":"BYE","payload":{value}}}"#), Err(Complaint::UnwantedPayload)),
             (format!(r#"{{"type":"X","payload":{value}}}"#), Err(Complaint::unknown_type("X"))),
             (format!(r#"{{"x":{value},"type":"BYE"}}"#), Ok(Request::Bye)),
@@ -417,7 +462,10 @@ proptest! {
                 (Value::Null, _) => Err(Complaint::NoType),
                 (Value::String(kind), payload) => match (&**kind, payload.unwrap_or(&Value::Null)) {
                     ("AUTHENTICATE", Value::String(text)) => Ok(Request::Authenticate(Credential::new(text))),
-                    ("AUTHENTICATE", _) => Ok(Request::Authenticate(Credential::NONE)),
+                    ("AUTHENTICATE", payload) => Ok(Request::Authenticate(match payload.get("token") {
+                        Some(Value::String(token)) => Credential::Token(token.as_str().into()),
+                        _ => Credential::None,
+                    })),
                     ("BYE", Value::Null) => Ok(Request::Bye),
                     ("CHECK_CONNECTIONS", Value::Null) => Ok(Request::CheckConnections),
                     ("BYE" | "CHECK_CONNECTIONS", _) => Err(Complaint::UnwantedPayload),
@@ -549,7 +597,8 @@ fn refusal_after(refusal: Option<&Refusal>) -> Option<Refusal> {
             rejection_after(Some(rejection)).map(Refusal::Credential).or(cause_after(None).map(Refusal::Store))
         }
         Some(&Refusal::Store(cause)) => Some(cause_after(Some(cause)).map_or(Refusal::StoreSilent, Refusal::Store)),
-        Some(Refusal::StoreSilent) => Some(Refusal::Other("Other words".into())),
+        Some(Refusal::StoreSilent) => Some(Refusal::AnotherUser),
+        Some(Refusal::AnotherUser) => Some(Refusal::Other("Other words".into())),
         Some(Refusal::Other(_)) => None,
     }
 }
@@ -585,7 +634,30 @@ fn rejection_after(rejection: Option<Rejection>) -> Option<Rejection> {
         Some(Rejection::NotText) => Some(Rejection::UserId(UserIdError::Empty)),
         Some(Rejection::UserId(UserIdError::Empty)) => Some(Rejection::UserId(UserIdError::TooLong)),
         Some(Rejection::UserId(UserIdError::TooLong)) => Some(Rejection::UserId(UserIdError::ControlCharacter)),
-        Some(Rejection::UserId(UserIdError::ControlCharacter)) => None,
+        Some(Rejection::UserId(UserIdError::ControlCharacter)) => token_error_after(None).map(Rejection::Token),
+        Some(Rejection::Token(error)) => token_error_after(Some(error)).map(Rejection::Token),
+    }
+}
+
+fn token_error_after(error: Option<TokenError>) -> Option<TokenError> {
+    match error {
+        None => Some(TokenError::Missing),
+        Some(TokenError::Missing) => Some(TokenError::Malformed),
+        Some(TokenError::Malformed) => Some(TokenError::Algorithm),
+        Some(TokenError::Algorithm) => Some(TokenError::Critical),
+        Some(TokenError::Critical) => Some(TokenError::NoKeyId),
+        Some(TokenError::NoKeyId) => Some(TokenError::UnknownKey),
+        Some(TokenError::UnknownKey) => Some(TokenError::Signature),
+        Some(TokenError::Signature) => Some(TokenError::ClaimTwice),
+        Some(TokenError::ClaimTwice) => Some(TokenError::NoExpiry),
+        Some(TokenError::NoExpiry) => Some(TokenError::Expired),
+        Some(TokenError::Expired) => Some(TokenError::NotYetValid),
+        Some(TokenError::NotYetValid) => Some(TokenError::Audience),
+        Some(TokenError::Audience) => Some(TokenError::Issuer),
+        Some(TokenError::Issuer) => Some(TokenError::ClaimType),
+        Some(TokenError::ClaimType) => Some(TokenError::NoUser),
+        Some(TokenError::NoUser) => Some(TokenError::Limit),
+        Some(TokenError::Limit) => None,
     }
 }
 
@@ -606,11 +678,13 @@ fn close_reason_after(reason: Option<CloseReason>) -> Option<CloseReason> {
         Some(CloseReason::ProtocolError) => Some(CloseReason::BinaryMessage),
         Some(CloseReason::BinaryMessage) => Some(CloseReason::InvalidUtf8),
         Some(CloseReason::InvalidUtf8) => Some(CloseReason::TooManyBadMessages),
-        Some(CloseReason::TooManyBadMessages) => Some(CloseReason::MessageTooBig),
+        Some(CloseReason::TooManyBadMessages) => Some(CloseReason::TooManyMessages),
+        Some(CloseReason::TooManyMessages) => Some(CloseReason::MessageTooBig),
         Some(CloseReason::MessageTooBig) => Some(CloseReason::Internal),
         Some(CloseReason::Internal) => Some(CloseReason::TryAgainLater),
         Some(CloseReason::TryAgainLater) => Some(CloseReason::NotAuthenticated),
-        Some(CloseReason::NotAuthenticated) => Some(CloseReason::PeerSilent),
+        Some(CloseReason::NotAuthenticated) => Some(CloseReason::TokenExpired),
+        Some(CloseReason::TokenExpired) => Some(CloseReason::PeerSilent),
         Some(CloseReason::PeerSilent) => None,
     }
 }

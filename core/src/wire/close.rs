@@ -21,6 +21,8 @@ pub enum CloseReason {
     InvalidUtf8,
     /// The peer sent more messages that make no sense than the limit allows.
     TooManyBadMessages,
+    /// The peer sent more messages in a second than the limit allows.
+    TooManyMessages,
     /// The peer sent a message longer than the limit allows.
     MessageTooBig,
     /// The server broke a promise of its own.
@@ -29,23 +31,27 @@ pub enum CloseReason {
     TryAgainLater,
     /// The client did not authenticate in time.
     NotAuthenticated,
+    /// The client's token has run out. Come back with a fresh one.
+    TokenExpired,
     /// The peer was silent for too long and did not answer a ping.
     PeerSilent,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Bye,
         Self::ShuttingDown,
         Self::ProtocolError,
         Self::BinaryMessage,
         Self::InvalidUtf8,
         Self::TooManyBadMessages,
+        Self::TooManyMessages,
         Self::MessageTooBig,
         Self::Internal,
         Self::TryAgainLater,
         Self::NotAuthenticated,
+        Self::TokenExpired,
         Self::PeerSilent,
     ];
 
@@ -58,11 +64,12 @@ impl CloseReason {
             Self::ProtocolError => 1002,
             Self::BinaryMessage => 1003,
             Self::InvalidUtf8 => 1007,
-            Self::TooManyBadMessages => 1008,
+            Self::TooManyBadMessages | Self::TooManyMessages => 1008,
             Self::MessageTooBig => 1009,
             Self::Internal => 1011,
             Self::TryAgainLater => 1013,
             Self::NotAuthenticated => 4401,
+            Self::TokenExpired => 4402,
             Self::PeerSilent => 4408,
         }
     }
@@ -77,10 +84,12 @@ impl CloseReason {
             Self::BinaryMessage => "Binary messages are not supported",
             Self::InvalidUtf8 => "Text message is not valid UTF-8",
             Self::TooManyBadMessages => "Too many bad messages",
+            Self::TooManyMessages => "Too many messages in a second",
             Self::MessageTooBig => "Message is too big",
             Self::Internal => "Internal error",
             Self::TryAgainLater => "Nobody can be admitted now",
             Self::NotAuthenticated => "Not authenticated in time",
+            Self::TokenExpired => "Token has expired",
             Self::PeerSilent => "Peer was silent for too long",
         }
     }

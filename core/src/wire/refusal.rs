@@ -14,6 +14,8 @@ pub enum Refusal {
     LimitReached,
     /// The credential names no user.
     Credential(Rejection),
+    /// The credential is good, but of another user than the one whose session this is.
+    AnotherUser,
     /// The store certainly did not take the slot, for this cause.
     Store(Cause),
     /// The store did not say whether it took the slot: the session goes without, the slot goes back.
@@ -29,11 +31,95 @@ pub enum Rejection {
     NotText,
     /// It is not a user id.
     UserId(UserIdError),
+    /// It is no token that lets anybody in.
+    Token(TokenError),
+}
+
+/// Why a token lets nobody in. The words help an honest developer and tell nothing about the server's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TokenError {
+    /// There is none.
+    Missing,
+    /// It is not a JSON Web Signature in its compact form (RFC 7515 §3.1), or its parts are not what they must be.
+    Malformed,
+    /// Its header names another algorithm than the one that is configured, or none.
+    Algorithm,
+    /// Its header asks for an extension that this server does not have (RFC 7515 §4.1.11).
+    Critical,
+    /// Its header names no key, and there are several.
+    NoKeyId,
+    /// Its header names a key that is not here.
+    UnknownKey,
+    /// It was not signed with this key.
+    Signature,
+    /// A claim, or a parameter of its header, stands in it twice.
+    ClaimTwice,
+    /// It has no `exp`.
+    NoExpiry,
+    /// Its time is over (RFC 7519 §4.1.4).
+    Expired,
+    /// Its time has not come (RFC 7519 §4.1.5).
+    NotYetValid,
+    /// It is meant for somebody else (RFC 7519 §4.1.3).
+    Audience,
+    /// It is from somebody else (RFC 7519 §4.1.1).
+    Issuer,
+    /// A claim does not have the type that it must have.
+    ClaimType,
+    /// The claim that is to name the user is not there.
+    NoUser,
+    /// The limit that it claims is no whole number from 0 to [`Limit::MAX`](crate::Limit::MAX).
+    Limit,
+}
+
+impl TokenError {
+    /// Every error.
+    pub const ALL: [Self; 16] = [
+        Self::Missing,
+        Self::Malformed,
+        Self::Algorithm,
+        Self::Critical,
+        Self::NoKeyId,
+        Self::UnknownKey,
+        Self::Signature,
+        Self::ClaimTwice,
+        Self::NoExpiry,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::Audience,
+        Self::Issuer,
+        Self::ClaimType,
+        Self::NoUser,
+        Self::Limit,
+    ];
+
+    /// What a client is told.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Missing => "AUTHENTICATE needs a token as its payload, a string or {\"token\": a string}",
+            Self::Malformed => "Token is not a signed JSON Web Token",
+            Self::Algorithm => "Token is not signed with the algorithm that this server accepts",
+            Self::Critical => "Token needs an extension that this server does not have",
+            Self::NoKeyId => "Token does not say which key it was signed with (kid)",
+            Self::UnknownKey => "Token was signed with a key that this server does not know",
+            Self::Signature => "Token's signature is not valid",
+            Self::ClaimTwice => "Token says the same thing twice",
+            Self::NoExpiry => "Token does not say when it expires (exp)",
+            Self::Expired => "Token has expired",
+            Self::NotYetValid => "Token is not valid yet",
+            Self::Audience => "Token is meant for another audience",
+            Self::Issuer => "Token is from another issuer",
+            Self::ClaimType => "A claim of the token has the wrong type",
+            Self::NoUser => "Token does not say who its user is",
+            Self::Limit => "The limit that the token claims is not a whole number from 0 to 1024",
+        }
+    }
 }
 
 impl Rejection {
-    /// Every rejection.
-    const ALL: [Self; 4] = [
+    /// Every rejection but those of tokens.
+    const OPEN: [Self; 4] = [
         Self::NotText,
         Self::UserId(UserIdError::Empty),
         Self::UserId(UserIdError::TooLong),
@@ -46,6 +132,7 @@ impl Rejection {
         match self {
             Self::NotText => "AUTHENTICATE needs a user id as its payload, a string",
             Self::UserId(error) => error.words(),
+            Self::Token(error) => error.words(),
         }
     }
 }
@@ -96,6 +183,7 @@ impl Refusal {
         match self {
             Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
             Self::Credential(rejection) => rejection.words().into(),
+            Self::AnotherUser => "This session belongs to another user".into(),
             Self::Store(cause) => cause.words().into(),
             Self::StoreSilent => "The session store did not answer in time, try again later".into(),
             Self::Other(words) => Cow::Borrowed(words),
@@ -105,10 +193,11 @@ impl Refusal {
     /// The refusal that says these words.
     #[must_use]
     pub fn from_words(words: Box<str>) -> Self {
-        [Self::LimitReached, Self::StoreSilent]
+        let tokens = TokenError::ALL.map(Rejection::Token);
+        [Self::LimitReached, Self::StoreSilent, Self::AnotherUser]
             .into_iter()
             .chain(Cause::ALL.map(Self::Store))
-            .chain(Rejection::ALL.map(Self::Credential))
+            .chain(Rejection::OPEN.into_iter().chain(tokens).map(Self::Credential))
             .find(|known| known.words() == *words)
             .unwrap_or(Self::Other(words))
     }

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
 use super::refusal::Complaint;
@@ -21,35 +21,52 @@ pub enum Request {
     Bye,
 }
 
-/// What a client shows to be let in, not yet verified: with open authentication, the user id itself. Whether it is
-/// any good is for the authenticator to say.
+/// What a client shows to be let in, not yet verified: a user id where authentication is open, else a token. Whether
+/// it is any good is for the authenticator to say.
 ///
 /// It may be a secret, so it is never printed: `{:?}` shows its length alone.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credential(Option<Box<str>>);
+pub enum Credential {
+    /// None: the payload was missing, or neither a string nor an object with a `token` that is one.
+    None,
+    /// The payload, a string.
+    Text(Box<str>),
+    /// The payload, an object: its `token`.
+    Token(Box<str>),
+}
 
 impl Credential {
-    /// No credential: the payload was missing, or not a string.
-    pub const NONE: Self = Self(None);
-
-    /// The credential `text`, whatever it says.
+    /// The credential `text`, whatever it says, as a plain string.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self(Some(text.into()))
+        Self::Text(text.into())
     }
 
     /// What the client sent, if it was a string.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
-        self.0.as_deref()
+        match self {
+            Self::Text(text) => Some(text),
+            Self::None | Self::Token(_) => None,
+        }
+    }
+
+    /// What the client sent, if it can be a token: a string, or the `token` of an object.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Self::Text(token) | Self::Token(token) => Some(token),
+            Self::None => None,
+        }
     }
 }
 
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(text) => write!(f, "Credential({} bytes)", text.len()),
-            None => f.write_str("Credential(none)"),
+        match self {
+            Self::None => f.write_str("Credential(none)"),
+            Self::Text(text) => write!(f, "Credential({} bytes)", text.len()),
+            Self::Token(token) => write!(f, "Credential(token, {} bytes)", token.len()),
         }
     }
 }
@@ -71,15 +88,22 @@ impl Request {
         let kind = match kind {
             Value::Missing | Value::Null => return Err(Complaint::NoType),
             Value::Text(kind) => kind,
-            Value::Other => return Err(Complaint::TypeNotText),
+            Value::Object { .. } | Value::Other => return Err(Complaint::TypeNotText),
         };
         match (&*kind, payload) {
             ("AUTHENTICATE", Value::Text(text)) => Ok(Self::Authenticate(Credential::new(&text))),
-            ("AUTHENTICATE", Value::Missing | Value::Null | Value::Other) => Ok(Self::Authenticate(Credential::NONE)),
+            ("AUTHENTICATE", Value::Object { token: Some(token) }) => {
+                Ok(Self::Authenticate(Credential::Token(token.into())))
+            }
+            ("AUTHENTICATE", Value::Missing | Value::Null | Value::Object { token: None } | Value::Other) => {
+                Ok(Self::Authenticate(Credential::None))
+            }
             ("CHECK_CONNECTIONS", Value::Missing | Value::Null) => Ok(Self::CheckConnections),
-            ("CHECK_CONNECTIONS", Value::Text(_) | Value::Other) => Err(Complaint::UnwantedPayload),
+            ("CHECK_CONNECTIONS", Value::Text(_) | Value::Object { .. } | Value::Other) => {
+                Err(Complaint::UnwantedPayload)
+            }
             ("BYE", Value::Missing | Value::Null) => Ok(Self::Bye),
-            ("BYE", Value::Text(_) | Value::Other) => Err(Complaint::UnwantedPayload),
+            ("BYE", Value::Text(_) | Value::Object { .. } | Value::Other) => Err(Complaint::UnwantedPayload),
             (unknown, _) => Err(Complaint::unknown_type(unknown)),
         }
     }
@@ -89,7 +113,11 @@ impl Request {
     pub fn encode(&self) -> String {
         match self {
             Self::Authenticate(credential) => {
-                let payload = serde_json::json!(credential.text());
+                let payload = match credential {
+                    Credential::None => serde_json::Value::Null,
+                    Credential::Text(text) => serde_json::json!(text),
+                    Credential::Token(token) => serde_json::json!({ "token": token }),
+                };
                 alloc::format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#)
             }
             Self::CheckConnections => r#"{"type":"CHECK_CONNECTIONS","payload":null}"#.into(),
@@ -109,6 +137,10 @@ enum Value<'a> {
     Missing,
     Null,
     Text(Cow<'a, str>),
+    /// An object, and its `token` if that is a string.
+    Object {
+        token: Option<Cow<'a, str>>,
+    },
     Other,
 }
 
@@ -186,36 +218,58 @@ impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ValueVisitor;
+        deserializer.deserialize_any(ValueVisitor { looks_inside: true })
+    }
+}
 
-        impl<'de> Visitor<'de> for ValueVisitor {
-            type Value = Value<'de>;
+struct ValueVisitor {
+    /// Whether to look for a `token` in an object. One level deep, so nesting costs no stack.
+    looks_inside: bool,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any JSON value")
+impl<'de> DeserializeSeed<'de> for ValueVisitor {
+    type Value = Value<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    visit_rest_as!(Value::Other);
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Owned(text.into())))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut token = Value::Missing;
+        while let Some(Text(key)) = entries.next_key()? {
+            if !self.looks_inside || key != "token" {
+                entries.next_value::<IgnoredAny>()?;
+                continue;
             }
-
-            visit_rest_as!(Value::Other);
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Value::Null)
+            if !matches!(token, Value::Missing) {
+                return Err(A::Error::custom("key given twice"));
             }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Value::Text(Cow::Owned(text.into())))
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Value::Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Value::Other)
-            }
+            token = entries.next_value_seed(Self { looks_inside: false })?;
         }
-
-        deserializer.deserialize_any(ValueVisitor)
+        let token = if let Value::Text(token) = token { Some(token) } else { None };
+        Ok(Value::Object { token })
     }
 }
 

@@ -34,6 +34,13 @@ impl Alarms {
         due
     }
 
+    /// Has everybody who has set one look again.
+    pub(super) fn wake_all(&self) {
+        // Not under the lock, which whoever is woken needs.
+        let wakers: Vec<_> = self.lock().set.values().cloned().collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// The earliest time. Wakes `ringer` once there is an earlier one.
     pub(super) fn first(&self, ringer: &Waker) -> Option<Time> {
         let mut queue = self.lock();

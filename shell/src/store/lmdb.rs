@@ -20,12 +20,11 @@ use session_core::ledger::Command;
 use session_core::{Limit, NodeId};
 use thiserror::Error;
 
-use self::batch::Rule;
 use self::lock::DirectoryLock;
 use self::queue::Queue;
 use self::users::Inquiry;
 use self::writer::Writer;
-use super::{Done, Store};
+use super::{Done, SharedLimit, Store};
 
 mod queue;
 mod writer;
@@ -48,6 +47,7 @@ pub struct LmdbStore {
     running: Arc<Running>,
     /// Released when the store is closed and its threads, which hold it too, have ended.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
+    limit: SharedLimit,
     known_users: usize,
 }
 
@@ -56,7 +56,7 @@ pub struct LmdbStore {
 pub struct LmdbConfig {
     /// The data directory, made if need be.
     pub directory: PathBuf,
-    /// How many slots a user may hold.
+    /// How many slots a user may hold whose token claims no limit.
     pub limit: Limit,
     /// The most that `live/` may grow to, in bytes: at least 1 MiB, rounded up to whole ones. It is address space; disk
     /// and memory are taken as they are used. From nine tenths of it on, acquires are rejected.
@@ -192,12 +192,13 @@ impl LmdbStore {
         let queue = Arc::new(Queue::new(queue_capacity));
         let (notes, recorder) = users::recorder(users);
         let recorder = recorder.forgetting(forget_after, Inquiry::new(Arc::clone(&queue), node));
-        let writer = Writer::new(Arc::clone(&queue), live, Rule { node, limit }, notes);
+        let limit = SharedLimit::new(limit);
+        let writer = Writer::new(Arc::clone(&queue), live, node, limit.clone(), notes);
         let running = Arc::new(Running::default());
         // Should the second not start, the first ends by itself: its queue's other end is dropped.
         spawn("users", &lock, &running, move || recorder.run())?;
         spawn("live", &lock, &running, move || writer.run())?;
-        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), known_users })
+        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), limit, known_users })
     }
 
     /// How many users the store knew when it was opened.
@@ -210,6 +211,10 @@ impl LmdbStore {
 impl Store for LmdbStore {
     fn submit(&self, command: Command, done: Done) {
         self.queue.push(command, done);
+    }
+
+    fn set_limit(&self, limit: Limit) {
+        self.limit.set(limit);
     }
 
     fn close(&self, within: Duration) -> bool {

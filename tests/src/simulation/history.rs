@@ -32,6 +32,12 @@ pub enum Op {
     Idle { server: u8 },
     /// A client says AUTHENTICATE, perhaps again.
     Authenticate { who: u8, user: u8 },
+    /// A client connects and signs in with a token that claims a limit and lasts so many seconds.
+    SignIn { server: u8, user: u8, limit: u8, seconds: u8 },
+    /// A client shows a fresh token, perhaps of another user.
+    Renew { who: u8, user: u8, seconds: u8 },
+    /// A server's wall clock is set, to so many seconds ahead of its time or behind it.
+    WallClock { server: u8, seconds: i8 },
     /// A client says CHECK_CONNECTIONS.
     Check { who: u8 },
     /// A client says BYE.
@@ -135,6 +141,9 @@ impl Op {
     /// What kind of operation this is, for counting.
     pub(super) fn kind(&self) -> &'static str {
         match self {
+            Self::SignIn { .. } => "token",
+            Self::Renew { .. } => "fresh token",
+            Self::WallClock { .. } => "wall clock set",
             Self::Connect { .. } | Self::Visit { .. } | Self::Idle { .. } => "connect",
             Self::Storm { .. } => "storm",
             Self::Authenticate { .. } | Self::Check { .. } | Self::Bye { .. } => "message",
@@ -209,7 +218,9 @@ impl Random {
     fn op(&mut self, mood: &Mood) -> Op {
         let (server, user, who) = (self.byte(), self.byte(), self.byte());
         match self.below(1000) {
-            0..160 => Op::Connect { server, user },
+            0..100 => Op::Connect { server, user },
+            100..140 => Op::SignIn { server, user, limit: self.byte(), seconds: self.byte() },
+            140..160 => Op::Renew { who, user, seconds: self.byte() },
             160..200 => Op::Visit { server, user },
             200..225 => Op::Storm { server, user, clients: self.byte() },
             225..240 => Op::Idle { server },
@@ -224,7 +235,8 @@ impl Random {
             480..490 => Op::StopReading { who },
             490..800 => Op::Store { which: self.byte(), fate: self.fate(mood) },
             800..805 => Op::StoreFull { full: self.below(2) == 0 },
-            805..820 => Op::LateAnswers,
+            805..815 => Op::LateAnswers,
+            815..820 => Op::WallClock { server, seconds: self.byte().cast_signed() },
             820..900 => Op::Pass { millis: self.short() / 64 },
             900..930 => Op::Pass { millis: self.short() },
             _ if self.below(100) >= mood.servers => Op::Store { which: who, fate: Fate::Apply },

@@ -38,7 +38,12 @@ pub(super) fn acquire(id: &str, number: u64) -> Command {
 }
 
 pub(super) fn acquire_for(id: &str, session: SessionId) -> Command {
-    Command::Acquire { user: user(id), session, at: Time::from_epoch(Duration::from_secs(session.number())) }
+    Command::Acquire {
+        user: user(id),
+        session,
+        limit: None,
+        at: Time::from_epoch(Duration::from_secs(session.number())),
+    }
 }
 
 pub(super) fn release(id: &str, number: u64) -> Command {

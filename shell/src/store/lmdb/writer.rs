@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::Command;
-use session_core::{Cause, Outcome};
+use session_core::{Cause, NodeId, Outcome};
 
 use super::ballast::Ballast;
 use super::batch::{self, Applied, Failure, Rule};
@@ -16,6 +16,7 @@ use super::queue::{self, Queue, Submitted, Taken};
 use super::sweep::{Step, Sweep};
 use super::users::Notes;
 use crate::log::Throttle;
+use crate::store::SharedLimit;
 
 /// The number of this error on every Unix.
 const EIO: i32 = 5;
@@ -40,7 +41,8 @@ const SWEEP_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     queue: Arc<Queue>,
     live: Keeper,
-    rule: Rule,
+    node: NodeId,
+    limit: SharedLimit,
     notes: Notes,
     ballast: Ballast,
     sweep: Sweep,
@@ -52,11 +54,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(queue: Arc<Queue>, mut live: Keeper, rule: Rule, notes: Notes) -> Self {
+    pub(super) fn new(queue: Arc<Queue>, mut live: Keeper, node: NodeId, limit: SharedLimit, notes: Notes) -> Self {
         let batch = live.environment().map_or(BATCH, batch_for);
         let (sweep, sweep_at) = (Sweep::Start, Instant::now());
         let ballast = Ballast::load(live.directory());
-        Self { queue, live, rule, notes, ballast, sweep, sweep_at, batch, log: Throttle::default() }
+        Self { queue, live, node, limit, notes, ballast, sweep, sweep_at, batch, log: Throttle::default() }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -90,6 +92,7 @@ impl Writer {
         if is_due {
             self.sweep_at = now + SWEEP_RETRY;
         }
+        let rule = self.rule();
         let Some(live) = self.live.environment() else {
             queue::reject(commands.drain(..), Cause::Failed);
             return;
@@ -98,7 +101,7 @@ impl Writer {
         let records = if asked.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
         let step = is_due.then_some(Step { from: &self.sweep, records });
         let disk_is_full = !self.ballast.is_loaded();
-        let outcomes = match batch::apply(live, self.rule, &asked, None, disk_is_full, step) {
+        let outcomes = match batch::apply(live, rule, &asked, None, disk_is_full, step) {
             Ok(applied) => self.accept(applied),
             Err(Failure::NotApplied(error)) => {
                 self.complain(&error, "no room, or a failing disk: nobody is admitted, slots are still given back");
@@ -120,12 +123,17 @@ impl Writer {
         self.notes.note(granted);
     }
 
+    fn rule(&self) -> Rule {
+        Rule { node: self.node, limit: self.limit.now() }
+    }
+
     /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
     /// once, or else one by one.
     fn retry(&mut self, asked: &[&Command], cause: Cause) -> Vec<Outcome> {
         // Without the sweep, which may be what failed.
+        let rule = self.rule();
         let Some(live) = self.live.environment() else { return vec![Outcome::Rejected(Cause::Failed); asked.len()] };
-        match batch::apply(live, self.rule, asked, Some(cause), true, None) {
+        match batch::apply(live, rule, asked, Some(cause), true, None) {
             Ok(applied) => self.accept(applied),
             Err(Failure::NotApplied(_)) if asked.len() > 1 => {
                 let (first, second) = asked.split_at(asked.len() / 2);
@@ -211,7 +219,7 @@ mod tests {
     use super::*;
 
     /// A writer on the test's own thread.
-    fn writer(directory: &Path, node: session_core::NodeId) -> Writer {
+    fn writer(directory: &Path, node: NodeId) -> Writer {
         let config = config(directory);
         let keeper = |name: &str| {
             let directory = directory.join(name);
@@ -219,12 +227,12 @@ mod tests {
             Keeper::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
         };
         let (notes, _) = users::recorder(keeper("users"));
-        let rule = Rule { node, limit: config.limit };
-        Writer::new(Arc::new(Queue::new(8)), keeper("live"), rule, notes)
+        let limit = SharedLimit::new(config.limit);
+        Writer::new(Arc::new(Queue::new(8)), keeper("live"), node, limit, notes)
     }
 
     /// The same with a map of 1 MiB.
-    fn small_writer(directory: &Path, node: session_core::NodeId) -> Writer {
+    fn small_writer(directory: &Path, node: NodeId) -> Writer {
         let mut writer = writer(directory, node);
         let small = directory.join("small");
         std::fs::create_dir_all(&small).unwrap();

@@ -9,7 +9,6 @@ use session_core::ledger::Command;
 use session_core::{Limit, Outcome};
 use tempfile::TempDir;
 
-use super::super::super::batch::Rule;
 use super::super::super::environment::{Durability, Keeper, Uncommitted, faults};
 use super::super::super::queue::{Queue, Taken};
 use super::super::super::testing::{Answers, NODE, PATIENCE, acquire, granted, release, user};
@@ -17,6 +16,7 @@ use super::super::super::writer::Writer;
 use super::super::{Notes, Recorder, open, recorder};
 use super::*;
 use crate::clock::{Clock, Dial};
+use crate::store::SharedLimit;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLI: Duration = Duration::from_millis(1);
@@ -423,8 +423,8 @@ fn the_writer_is_asked() {
     // The notes get lost, so that only the slots count.
     let other = tempfile::tempdir().unwrap();
     let (notes, _) = recorder(open(other.path(), 4 << 20).unwrap());
-    let rule = Rule { node: NODE, limit: Limit::new(2).unwrap() };
-    let writer = Writer::new(Arc::clone(&subject.queue.0), live, rule, notes);
+    let limit = SharedLimit::new(Limit::new(2).unwrap());
+    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, limit, notes);
     let thread = thread::spawn(move || writer.run());
     let answers = Answers::default();
     let ask = |subject: &Subject, command| {
