@@ -9,6 +9,7 @@
 //! | [`connection`] | one connection: the only place that sees both the session and its socket |
 //! | `socket` | one WebSocket: what is sent, what is read, how it is closed |
 //! | [`authenticator`] | who a credential belongs to |
+//! | [`tokens`] | signed tokens as credentials: keys, rules, and making some for development |
 //! | [`custody`] | every ledger command passes here; sees every slot back |
 //! | [`store`] | where slots are kept |
 //! | [`client`] | the other end: users who hold connections |
@@ -23,6 +24,7 @@ pub mod listen;
 pub mod registry;
 pub mod connection;
 pub mod authenticator;
+pub mod tokens;
 pub mod custody;
 pub mod mailbox;
 pub mod store;

@@ -1,0 +1,85 @@
+//! Says what is in a token and whether it lets anybody in, for whoever has one that does not.
+
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use session_core::{Identity, Rejection, TokenError, WallTime};
+
+use super::Verifier;
+use super::claims::{Claims, Header, Parts};
+
+/// What the token says, and what becomes of it: `Ok` if it lets its user in. The text is meant for the person who holds
+/// the token: it shows its claims, but never its signature.
+///
+/// # Errors
+/// The same text, when it lets nobody in.
+pub fn explain(verifier: &Verifier, token: &str, now: WallTime) -> Result<String, String> {
+    let verdict = verifier.verify(token, now);
+    let mut text = String::new();
+    describe(&mut text, token, now);
+    match verdict {
+        Ok(Identity { user, limit, expires }) => {
+            let limit = limit.map_or("the server's limit".into(), |limit| format!("a limit of {limit}"));
+            let left = expires.map_or(0, |end| end.unix_seconds().saturating_sub(now.unix_seconds()));
+            let left = humantime::format_duration(Duration::from_secs(left));
+            let _infallible = write!(text, "accepted: user {:?}, with {limit}, for another {left}", user.as_str());
+            Ok(text)
+        }
+        Err(rejection) => {
+            let _infallible = write!(text, "refused: {}{}", rejection.words(), advice(verifier, rejection));
+            Err(text)
+        }
+    }
+}
+
+/// What can be read of it, be it authentic or not.
+fn describe(text: &mut String, token: &str, now: WallTime) {
+    let Ok(parts) = Parts::of(token) else { return };
+    if let Ok(Header { algorithm, key_id, .. }) = Header::read(parts.header) {
+        let key = key_id.map_or(String::new(), |id| format!(", key {id:?}"));
+        let _infallible = writeln!(text, "signed with {algorithm:?}{key}");
+    }
+    let Ok(claims) = Claims::read(parts.claims) else { return };
+    let _infallible = writeln!(text, "claims {}", claims.pretty());
+    for (name, words) in [("nbf", "valid from"), ("exp", "valid until")] {
+        if let Ok(Some(seconds)) = claims.seconds(name) {
+            let _infallible = writeln!(text, "{words} {}", moment(seconds, now));
+        }
+    }
+}
+
+/// A time as people write it, and how far it is.
+fn moment(seconds: u64, now: WallTime) -> String {
+    let far = humantime::format_duration(Duration::from_secs(seconds.abs_diff(now.unix_seconds())));
+    let when = if seconds > now.unix_seconds() { format!("in {far}") } else { format!("{far} ago") };
+    // Beyond the year 9999 there is no such way to write it.
+    match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) {
+        Some(time) if seconds < 253_402_300_800 => format!("{}, {when}", humantime::format_rfc3339_seconds(time)),
+        Some(_) | None => when,
+    }
+}
+
+fn advice(verifier: &Verifier, rejection: Rejection) -> String {
+    let rules = &verifier.rules;
+    let Rejection::Token(error) = rejection else {
+        return format!(" (the user is the claim {:?}, configured as jwt_user_claim)", rules.user_claim);
+    };
+    match error {
+        TokenError::Algorithm => format!(" (jwt_algorithm is {})", verifier.keys.algorithm()),
+        TokenError::Expired | TokenError::NotYetValid => {
+            format!(" (by this machine's clock; jwt_leeway is {})", humantime::format_duration(rules.leeway))
+        }
+        TokenError::Audience => format!(" (jwt_audience is {})", rules.audiences.join(", ")),
+        TokenError::Issuer => format!(" (jwt_issuer is {})", rules.issuers.join(", ")),
+        TokenError::NoUser => format!(" (jwt_user_claim is {})", rules.user_claim),
+        TokenError::Limit => format!(" (jwt_limit_claim is {})", rules.limit_claim),
+        TokenError::UnknownKey | TokenError::NoKeyId => format!(" (of {} keys)", verifier.keys.count()),
+        TokenError::Signature => " (it was signed with another key, or changed since)".into(),
+        TokenError::Missing
+        | TokenError::Malformed
+        | TokenError::Critical
+        | TokenError::ClaimTwice
+        | TokenError::NoExpiry
+        | TokenError::ClaimType => String::new(),
+    }
+}

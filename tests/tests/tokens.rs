@@ -1,0 +1,503 @@
+//! Tokens: who is let in, and why the others are not.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use jsonwebtoken::EncodingKey;
+use rcgen::{
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
+};
+use serde_json::{Value, json};
+use session_core::{Identity, Limit, Rejection, TokenError, UserId, UserIdError, WallTime};
+use shell::tokens::{Algorithm, Grant, KeyError, KeySource, Keys, MintError, Rules, Secret, Verifier, explain, mint};
+use tempfile::TempDir;
+
+const SECRET: &[u8] = b"a secret that is long enough even for HS512, which wants sixty-four bytes";
+const NOW: u64 = 1_700_000_000;
+
+#[test]
+fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
+    let identity = |limit: Option<u32>, expires| Identity {
+        user: UserId::parse("ada").unwrap(),
+        limit: limit.map(|slots| Limit::new(slots).unwrap()),
+        expires: Some(WallTime::from_unix_seconds(expires)),
+    };
+    for (claims, expected) in [
+        (json!({"sub": "ada", "exp": NOW + 60}), identity(None, NOW + 60)),
+        (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": 7}), identity(Some(7), NOW + 1)),
+        (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": 0}), identity(Some(0), NOW + 1)),
+        (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": 1024}), identity(Some(1024), NOW + 1)),
+        // A NumericDate may have a fraction; what is cut off does not count for the bearer.
+        (json!({"sub": "ada", "exp": 1_700_000_060.9, "nbf": 1_700_000_000.9}), identity(None, NOW + 60)),
+        (json!({"sub": "ada", "exp": u64::MAX, "nbf": NOW, "aud": "anybody", "iss": ["x"]}), identity(None, u64::MAX)),
+        (json!({"sub": "ada", "exp": NOW + 60, "iat": "nonsense", "x": {"x": 1}}), identity(None, NOW + 60)),
+    ] {
+        assert_eq!(verifier("HS256").verify(&signed(&claims), at(NOW)), Ok(expected), "{claims}");
+    }
+}
+
+#[test]
+fn a_token_counts_from_its_nbf_until_its_exp_and_the_leeway_widens_that() {
+    let token = signed(&json!({"sub": "ada", "exp": 2000, "nbf": 1000}));
+    let verdict = |leeway, now| {
+        let rules = Rules { leeway: Duration::from_secs(leeway), ..Rules::default() };
+        Verifier { rules, ..verifier("HS256") }
+            .verify(&token, at(now))
+            .map(|identity| identity.expires.unwrap().unix_seconds())
+    };
+    for (leeway, from, until) in [(0, 1000, 2000), (30, 970, 2030)] {
+        assert_eq!(verdict(leeway, from - 1), refused(TokenError::NotYetValid));
+        assert_eq!(verdict(leeway, from), Ok(until), "and its session ends when it does");
+        assert_eq!(verdict(leeway, until - 1), Ok(until));
+        assert_eq!(verdict(leeway, until), refused(TokenError::Expired));
+        assert_eq!(verdict(leeway, u64::MAX), refused(TokenError::Expired));
+    }
+}
+
+#[test]
+fn claims_that_will_not_do_are_told_apart() {
+    for (claims, error) in [
+        (json!({"sub": "ada"}), TokenError::NoExpiry),
+        (json!({"sub": "ada", "exp": NOW - 1}), TokenError::Expired),
+        (json!({"sub": "ada", "exp": NOW}), TokenError::Expired),
+        (json!({"sub": "ada", "exp": NOW + 9, "nbf": NOW + 1}), TokenError::NotYetValid),
+        (json!({"sub": "ada", "exp": "2030-01-01"}), TokenError::ClaimType),
+        (json!({"sub": "ada", "exp": -1}), TokenError::ClaimType),
+        (json!({"sub": "ada", "exp": 1e300}), TokenError::ClaimType),
+        (json!({"sub": "ada", "exp": null}), TokenError::ClaimType),
+        (json!({"sub": "ada", "exp": NOW + 9, "nbf": "now"}), TokenError::ClaimType),
+        (json!({"exp": NOW + 9}), TokenError::NoUser),
+        (json!({"sub": 7, "exp": NOW + 9}), TokenError::ClaimType),
+        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": 1025}), TokenError::Limit),
+        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": -1}), TokenError::Limit),
+        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": 1.5}), TokenError::Limit),
+        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": "7"}), TokenError::Limit),
+        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": null}), TokenError::Limit),
+        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": 4_294_967_299_u64}), TokenError::Limit),
+    ] {
+        assert_eq!(verifier("HS256").verify(&signed(&claims), at(NOW)), refused(error), "{claims}");
+    }
+    for (user, error) in
+        [("", UserIdError::Empty), ("a\nb", UserIdError::ControlCharacter), (&*"x".repeat(257), UserIdError::TooLong)]
+    {
+        let token = signed(&json!({"sub": user, "exp": NOW + 9}));
+        assert_eq!(verifier("HS256").verify(&token, at(NOW)), Err(Rejection::UserId(error)));
+    }
+}
+
+#[test]
+fn audience_issuer_and_the_names_of_claims_are_configured() {
+    let rules = Rules {
+        user_claim: "uid".into(),
+        limit_claim: "seats".into(),
+        audiences: vec!["chess".into(), "go".into()],
+        issuers: vec!["https://id.example.com".into()],
+        leeway: Duration::ZERO,
+    };
+    let verifier = Verifier { rules, ..verifier("HS256") };
+    let verdict = |changes: Value| {
+        let mut claims =
+            json!({"uid": "ada", "exp": NOW + 9, "aud": "go", "iss": "https://id.example.com", "seats": 2, "sub": 1});
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        verifier.verify(&signed(&claims), at(NOW)).map(|identity| identity.limit.unwrap().slots())
+    };
+    assert_eq!(verdict(json!({})), Ok(2));
+    assert_eq!(verdict(json!({"aud": ["poker", "chess"]})), Ok(2));
+    for aud in [json!("poker"), json!([]), json!(["Go"]), json!("")] {
+        assert_eq!(verdict(json!({"aud": aud})), refused(TokenError::Audience));
+    }
+    for aud in [json!(null), json!(7), json!({"go": 1}), json!(["go", 7])] {
+        assert_eq!(verdict(json!({"aud": aud})), refused(TokenError::ClaimType));
+    }
+    assert_eq!(verdict(json!({"iss": "https://id.example.com/"})), refused(TokenError::Issuer));
+    assert_eq!(verdict(json!({"iss": ["https://id.example.com"]})), refused(TokenError::ClaimType));
+    let bare = signed(&json!({"uid": "ada", "exp": NOW + 9, "aud": "go"}));
+    assert_eq!(verifier.verify(&bare, at(NOW)).map(drop), refused(TokenError::Issuer));
+    let bare = signed(&json!({"uid": "ada", "exp": NOW + 9}));
+    assert_eq!(verifier.verify(&bare, at(NOW)).map(drop), refused(TokenError::Audience));
+}
+
+#[test]
+fn what_is_not_authentic_is_refused_whatever_it_claims() {
+    let header = json!({"alg": "HS256", "typ": "JWT"});
+    let claims = json!({"sub": "ada", "exp": NOW + 60});
+    let good = token(&header, &claims);
+    assert!(verifier("HS256").verify(&good, at(NOW)).is_ok());
+    let with_header = |header: Value| token(&header, &claims);
+    let unsigned = format!("{}.{}.", encoded(&json!({"alg": "none"})), encoded(&claims));
+    let other_claims = good.replacen(&encoded(&claims), &encoded(&json!({"sub": "eve", "exp": NOW + 60})), 1);
+    let flipped = format!("{}{}", &good[..good.len() - 2], if good.ends_with("AA") { "BB" } else { "AA" });
+    for (token, error) in [
+        (String::new(), TokenError::Malformed),
+        ("ada".into(), TokenError::Malformed),
+        ("..".into(), TokenError::Malformed),
+        ("a.b".into(), TokenError::Malformed),
+        (format!("{good}."), TokenError::Malformed),
+        (format!("{good}.x.y"), TokenError::Malformed),
+        (format!(" {good}"), TokenError::Malformed),
+        (format!("Bearer {good}"), TokenError::Malformed),
+        (good.replacen('.', "=.", 1), TokenError::Malformed),
+        (format!("{}.e30.x", BASE64.encode("[]")), TokenError::Malformed),
+        (format!("{}.e30.x", BASE64.encode("{\"alg\":")), TokenError::Malformed),
+        (format!("{}.e30.x", BASE64.encode("\"HS256\"")), TokenError::Malformed),
+        (with_header(json!({"typ": "JWT"})), TokenError::Malformed),
+        (with_header(json!({"alg": ["HS256"]})), TokenError::Malformed),
+        (with_header(json!({"alg": "HS256", "kid": 7})), TokenError::Malformed),
+        (unsigned, TokenError::Algorithm),
+        (with_header(json!({"alg": "none"})), TokenError::Algorithm),
+        (with_header(json!({"alg": "hs256"})), TokenError::Algorithm),
+        (with_header(json!({"alg": "HS512"})), TokenError::Algorithm),
+        (with_header(json!({"alg": "RS256"})), TokenError::Algorithm),
+        (with_header(json!({"alg": ""})), TokenError::Algorithm),
+        (with_header(json!({"alg": "HS256", "crit": ["b64"], "b64": false})), TokenError::Critical),
+        (with_header(json!({"alg": "HS256", "crit": []})), TokenError::Critical),
+        (other_claims, TokenError::Signature),
+        (flipped, TokenError::Signature),
+        (good[..good.len() - 1].into(), TokenError::Signature),
+        (good[..good.rfind('.').unwrap() + 1].into(), TokenError::Signature),
+        (signed_with(b"another secret that is quite as long", &claims), TokenError::Signature),
+        // Only once it is known to be authentic is a token read.
+        (signed_with(b"another secret that is quite as long", &json!({"exp": "x"})), TokenError::Signature),
+        (text_token(r#"{"alg":"HS256","alg":"HS256"}"#, &claims.to_string()), TokenError::ClaimTwice),
+        (text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","sub":"eve","exp":1700000060}"#), TokenError::ClaimTwice),
+        (text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1,"exp":1700000060}"#), TokenError::ClaimTwice),
+        (
+            text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","s\u0075b":"eve","exp":1700000060}"#),
+            TokenError::ClaimTwice,
+        ),
+        (text_token(r#"{"alg":"HS256"}"#, r#"["sub"]"#), TokenError::Malformed),
+        (text_token(r#"{"alg":"HS256"}"#, &"[".repeat(100_000)), TokenError::Malformed),
+        (text_token(r#"{"alg":"HS256"}"#, &format!(r#"{{"x":{}"#, "[".repeat(100_000))), TokenError::Malformed),
+        ("a".repeat(1 << 20), TokenError::Malformed),
+        (format!("{}.{}.{}", "a".repeat(1 << 18), "a".repeat(1 << 18), "a".repeat(1 << 18)), TokenError::Malformed),
+        (format!("{}{}", good, "A".repeat(1 << 20)), TokenError::Signature),
+    ] {
+        let verdict = verifier("HS256").verify(&token, at(NOW));
+        assert_eq!(verdict, refused(error), "{token:.300}");
+    }
+    for cut in 0..good.len() {
+        assert!(verifier("HS256").verify(&good[..cut], at(NOW)).is_err(), "cut off at {cut}");
+    }
+}
+
+#[test]
+fn every_algorithm_lets_in_whom_its_own_key_has_signed_and_nobody_else() {
+    let directory = Directory::new();
+    let (mut verifiers, mut tokens) = (Vec::new(), Vec::new());
+    for name in Algorithm::NAMES {
+        let algorithm: Algorithm = name.parse().unwrap();
+        let (source, private_key) = match name {
+            "HS256" | "HS384" | "HS512" => (KeySource::Secret(Secret::new(SECRET)), None),
+            _ => directory.key_pair(name),
+        };
+        let grant = Grant { private_key, ..grant() };
+        tokens.push(mint(algorithm, &source, &Rules::default(), &grant, at(NOW)).unwrap());
+        verifiers.push(Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: Rules::default() });
+    }
+    for (at_key, verifier) in verifiers.iter().enumerate() {
+        for (at_token, token) in tokens.iter().enumerate() {
+            let verdict = verifier.verify(token, at(NOW));
+            let expected = if at_key == at_token { Ok(()) } else { refused(TokenError::Algorithm) };
+            assert_eq!(verdict.map(drop), expected, "{} by {:?}", Algorithm::NAMES[at_token], verifier.keys);
+        }
+    }
+    // Another key of the same algorithm.
+    for name in ["RS256", "PS256", "ES256", "EdDSA"] {
+        let (other, _) = directory.key_pair(name);
+        let other = Verifier { keys: Keys::load(name.parse().unwrap(), &other).unwrap(), rules: Rules::default() };
+        let token = &tokens[Algorithm::NAMES.iter().position(|known| *known == name).unwrap()];
+        assert_eq!(other.verify(token, at(NOW)).map(drop), refused(TokenError::Signature), "{name}");
+    }
+}
+
+/// The oldest trick: everybody has the public key, and if the token could choose the algorithm, everybody could sign.
+#[test]
+fn a_public_key_is_no_secret() {
+    let directory = Directory::new();
+    let (source, _) = directory.key_pair("RS256");
+    let pem = fs::read(source.file().unwrap()).unwrap();
+    let claims = json!({"sub": "ada", "exp": NOW + 60});
+    let forged = signed_with(&pem, &claims);
+    let rsa = Verifier { keys: Keys::load("RS256".parse().unwrap(), &source).unwrap(), rules: Rules::default() };
+    assert_eq!(rsa.verify(&forged, at(NOW)), refused(TokenError::Algorithm));
+    let renamed = forged.replacen(&encoded(&json!({"alg": "HS256"})), &encoded(&json!({"alg": "RS256"})), 1);
+    assert_eq!(rsa.verify(&renamed, at(NOW)), refused(TokenError::Signature));
+    // Nor can an operator make it one by mistake.
+    let mistaken = Keys::load("HS256".parse().unwrap(), &KeySource::SecretFile(source.file().unwrap().into()));
+    assert!(mistaken.unwrap_err().to_string().contains("it is a key in PEM, a secret is needed"));
+}
+
+#[test]
+fn keys_of_a_set_are_found_by_their_ids() {
+    let directory = Directory::new();
+    let pairs: Vec<_> = ["RS256", "RS256", "ES256", "EdDSA"].map(|name| (name, directory.key_pair(name))).into();
+    let jwk = |at: usize, id: Option<&str>| {
+        let (name, (_, private)) = &pairs[at];
+        let pem = fs::read_to_string(private.as_ref().unwrap()).unwrap();
+        let key = match *name {
+            "RS256" => EncodingKey::from_rsa_pem(pem.as_bytes()),
+            _ => EncodingKey::from_ec_pem(pem.as_bytes()),
+        };
+        let mut jwk = if *name == "EdDSA" {
+            let point = KeyPair::from_pem(&pem).unwrap().public_key_raw().to_vec();
+            json!({"kty": "OKP", "crv": "Ed25519", "x": BASE64.encode(point)})
+        } else {
+            let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key.unwrap(), name.parse().unwrap()).unwrap();
+            serde_json::to_value(jwk).unwrap()
+        };
+        if let Some(id) = id {
+            jwk["kid"] = id.into();
+        }
+        jwk
+    };
+    let set = |keys: Vec<Value>| directory.write("keys.json", json!({ "keys": keys }).to_string().as_bytes());
+    let token = |which: usize, key_id: Option<&str>| {
+        let (name, (source, private_key)) = &pairs[which];
+        let grant = Grant { key_id: key_id.map(Into::into), private_key: private_key.clone(), ..grant() };
+        mint(name.parse().unwrap(), source, &Rules::default(), &grant, at(NOW)).unwrap()
+    };
+    let verifier = |name: &str, path: &PathBuf| Verifier {
+        keys: Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path.clone())).unwrap(),
+        rules: Rules::default(),
+    };
+
+    let mut encrypts = jwk(0, Some("encrypts"));
+    encrypts["use"] = "enc".into();
+    let mut signs = jwk(0, Some("signs"));
+    signs["key_ops"] = json!(["sign"]);
+    let unknown = json!({"kty": "quantum", "kid": "q"});
+    let all = set(vec![
+        jwk(0, Some("old")),
+        jwk(1, Some("new")),
+        jwk(2, Some("curve")),
+        jwk(3, Some("ed")),
+        encrypts,
+        signs,
+        unknown,
+    ]);
+    let rsa = verifier("RS256", &all);
+    assert_eq!(rsa.keys.count(), 2, "only those of the algorithm count");
+    assert!(rsa.verify(&token(0, Some("old")), at(NOW)).is_ok() && rsa.verify(&token(1, Some("new")), at(NOW)).is_ok());
+    for (which, key_id, error) in [
+        (0, Some("new"), TokenError::Signature),
+        (0, Some("curve"), TokenError::UnknownKey),
+        (0, Some("encrypts"), TokenError::UnknownKey),
+        (0, Some("signs"), TokenError::UnknownKey),
+        (0, Some(""), TokenError::UnknownKey),
+        (0, Some("OLD"), TokenError::UnknownKey),
+        (0, None, TokenError::NoKeyId),
+        (2, Some("curve"), TokenError::Algorithm),
+    ] {
+        assert_eq!(rsa.verify(&token(which, key_id), at(NOW)).map(drop), refused(error), "{which} {key_id:?}");
+    }
+    assert!(verifier("ES256", &all).verify(&token(2, Some("curve")), at(NOW)).is_ok());
+    assert!(verifier("EdDSA", &all).verify(&token(3, None), at(NOW)).is_ok(), "the only one needs no name");
+    assert!(verifier("RS256", &set(vec![jwk(0, None)])).verify(&token(0, None), at(NOW)).is_ok());
+
+    let why = |name: &str, path: PathBuf| {
+        Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path)).unwrap_err().to_string()
+    };
+    assert!(why("PS512", set(vec![jwk(2, Some("curve"))])).ends_with("none of its keys is of that algorithm"));
+    assert!(
+        why("RS256", set(vec![jwk(0, Some("x")), jwk(1, Some("x"))])).ends_with("two of its keys have the id \"x\"")
+    );
+    assert!(why("RS256", directory.write("keys.json", b"{}")).contains("it is no JSON Web Key Set: "));
+    assert!(why("HS256", set(vec![])).ends_with("secrets do not belong into a key set"));
+}
+
+#[test]
+fn keys_that_will_not_do_are_refused_in_words() {
+    let directory = Directory::new();
+    let (rsa, rsa_private) = directory.key_pair("RS256");
+    let (curve, _) = directory.key_pair("ES384");
+    let public = |path: PathBuf| KeySource::PublicKeyFile(path);
+    let secret = |text: &[u8]| KeySource::SecretFile(directory.write(&format!("secret of {}", text.len()), text));
+    let certificate = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    for (name, source, words) in [
+        ("HS256", secret(b"too short\n"), "it has 9 bytes, 32 are the least (RFC 7518, 3.2)"),
+        ("HS384", secret(&[b'x'; 47]), "48 are the least"),
+        ("HS512", secret(&[b'x'; 63]), "64 are the least"),
+        ("RS256", secret(SECRET), "it needs a public key, not a secret"),
+        ("HS256", rsa.clone(), "it needs a secret, not a public key"),
+        ("RS256", public(rsa_private.unwrap()), "it is a private key, which has no business on this machine"),
+        ("RS256", public(directory.write("cert", certificate)), "`openssl x509 -pubkey -noout` takes the public key"),
+        ("ES256", rsa, "it is no public key in PEM of the kind that ES256 needs"),
+        ("RS256", curve.clone(), "it is no public key in PEM of the kind that RS256 needs"),
+        ("ES256", curve, "it is of another curve"),
+        ("RS256", public(directory.write("empty", b"")), "it is no public key in PEM"),
+        ("RS256", public(directory.path("missing")), "cannot read"),
+        ("RS256", public(directory.write("huge", &vec![b'x'; (1 << 20) + 1])), "it is larger than 1 MiB"),
+    ] {
+        let error = Keys::load(name.parse().unwrap(), &source).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(matches!(error, KeyError::Unfit { .. } | KeyError::Unreadable { .. }));
+    }
+    assert!(Keys::load("HS256".parse().unwrap(), &secret(&[b'x'; 32])).is_ok());
+    assert_eq!(Secret::new(b"x\r\n"), Secret::new(b"x"));
+    assert_eq!(Secret::new(b" x\n\n"), Secret::new(b" x\n\n"), "one line break, no more, and no space");
+    assert!("HS255".parse::<Algorithm>().unwrap_err().starts_with("it must be one of HS256, "));
+}
+
+#[test]
+fn secrets_and_tokens_are_not_printed() {
+    let verifier = verifier("HS256");
+    assert_eq!(format!("{:?}", verifier.keys), "Keys(1 of HS256)");
+    let source = KeySource::Secret(Secret::new(b"hunter2hunter2hunter2hunter2hunter2"));
+    assert_eq!(format!("{source:?}"), "Secret(Secret(35 bytes))");
+}
+
+#[test]
+fn a_token_that_is_made_says_what_the_rules_ask_for() {
+    let rules = Rules {
+        user_claim: "uid".into(),
+        limit_claim: "seats".into(),
+        audiences: vec!["go".into(), "chess".into()],
+        issuers: vec!["me".into()],
+        leeway: Duration::ZERO,
+    };
+    let source = KeySource::Secret(Secret::new(SECRET));
+    let limited = Grant { limit: Limit::new(2).ok(), ..grant() };
+    let token = mint("HS256".parse().unwrap(), &source, &rules, &limited, at(NOW)).unwrap();
+    let verifier = Verifier { rules, ..verifier("HS256") };
+    let identity = verifier.verify(&token, at(NOW)).unwrap();
+    assert_eq!((identity.user.as_str(), identity.limit.unwrap().slots()), ("ada", 2));
+    assert_eq!(identity.expires, Some(at(NOW + 3600)));
+
+    let directory = Directory::new();
+    let (public, private) = directory.key_pair("ES256");
+    let es256: Algorithm = "ES256".parse().unwrap();
+    let make = |algorithm, source: &KeySource, private_key: Option<PathBuf>| {
+        mint(algorithm, source, &Rules::default(), &Grant { private_key, ..grant() }, at(NOW)).unwrap_err()
+    };
+    assert!(matches!(make(es256, &public, None), MintError::NoPrivateKey(_)));
+    assert!(matches!(make("HS256".parse().unwrap(), &source, private), MintError::UnwantedPrivateKey(_)));
+    assert!(matches!(make(es256, &public, Some(directory.write("x", b"x"))), MintError::PrivateKey { .. }));
+    assert!(matches!(make(es256, &public, Some(directory.path("missing"))), MintError::Key(_)));
+    let short = KeySource::Secret(Secret::new(b"short"));
+    assert!(matches!(make("HS256".parse().unwrap(), &short, None), MintError::Key(_)));
+}
+
+#[test]
+fn an_explanation_shows_the_claims_and_says_why_and_what_is_configured() {
+    let rules = Rules { audiences: vec!["go".into()], ..Rules::default() };
+    let verifier = Verifier { rules, ..verifier("HS256") };
+    let good = signed(&json!({"sub": "ada", "exp": NOW + 90, "aud": "go", "max_sessions": 2}));
+    let text = explain(&verifier, &good, at(NOW)).unwrap();
+    assert!(text.starts_with("signed with \"HS256\"\nclaims {\n"), "{text}");
+    assert!(text.contains("valid until 2023-11-14T22:14:50Z, in 1m 30s\n"), "{text}");
+    assert!(text.ends_with("accepted: user \"ada\", with a limit of 2, for another 1m 30s"), "{text}");
+    assert!(!text.contains(good.rsplit_once('.').unwrap().1), "the signature is not shown");
+    for (token, words) in [
+        (
+            signed(&json!({"sub": "ada", "exp": NOW - 60, "aud": "go"})),
+            "refused: Token has expired (by this machine's clock; jwt_leeway is 0s)",
+        ),
+        (
+            signed(&json!({"sub": "ada", "exp": NOW + 60, "aud": "chess"})),
+            "refused: Token is meant for another audience (jwt_audience is go)",
+        ),
+        (
+            signed_with(&[7; 40], &json!({})),
+            "refused: Token's signature is not valid (it was signed with another key, or changed since)",
+        ),
+        ("ada".into(), "refused: Token is not a signed JSON Web Token"),
+        (token(&json!({"alg": "HS512"}), &json!({})), "(jwt_algorithm is HS256)"),
+    ] {
+        let text = explain(&verifier, &token, at(NOW)).unwrap_err();
+        assert!(text.contains(words), "{text}");
+    }
+    let far = signed(&json!({"sub": "ada", "exp": u64::MAX, "aud": "go"}));
+    assert!(explain(&verifier, &far, at(NOW)).is_ok());
+}
+
+/// A temporary directory, and keys in it.
+struct Directory(TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// A fresh key for this algorithm: where its public half is, and its private half.
+    fn key_pair(&self, name: &str) -> (KeySource, Option<PathBuf>) {
+        let kind: &SignatureAlgorithm = match name {
+            "ES256" => &PKCS_ECDSA_P256_SHA256,
+            "ES384" => &PKCS_ECDSA_P384_SHA384,
+            "EdDSA" => &PKCS_ED25519,
+            _ => &PKCS_RSA_SHA256,
+        };
+        let pair = KeyPair::generate_for(kind).unwrap();
+        let number = fs::read_dir(self.0.path()).unwrap().count();
+        let public = self.write(&format!("{number}.pub"), pair.public_key_pem().as_bytes());
+        let private = self.write(&format!("{number}.key"), pair.serialize_pem().as_bytes());
+        (KeySource::PublicKeyFile(public), Some(private))
+    }
+}
+
+fn grant() -> Grant {
+    Grant {
+        user: UserId::parse("ada").unwrap(),
+        lasts: Duration::from_secs(3600),
+        limit: None,
+        key_id: None,
+        private_key: None,
+    }
+}
+
+fn verifier(name: &str) -> Verifier {
+    let keys = Keys::load(name.parse().unwrap(), &KeySource::Secret(Secret::new(SECRET))).unwrap();
+    Verifier { keys, rules: Rules::default() }
+}
+
+fn at(second: u64) -> WallTime {
+    WallTime::from_unix_seconds(second)
+}
+
+fn refused<T>(error: TokenError) -> Result<T, Rejection> {
+    Err(Rejection::Token(error))
+}
+
+fn encoded(value: &Value) -> String {
+    BASE64.encode(value.to_string())
+}
+
+/// A token with the usual header and a good signature.
+fn signed(claims: &Value) -> String {
+    signed_with(SECRET, claims)
+}
+
+fn signed_with(secret: &[u8], claims: &Value) -> String {
+    sign(secret, &format!("{}.{}", encoded(&json!({"alg": "HS256"})), encoded(claims)))
+}
+
+/// A token with any header and a good signature by HS256.
+fn token(header: &Value, claims: &Value) -> String {
+    text_token(&header.to_string(), &claims.to_string())
+}
+
+fn text_token(header: &str, claims: &str) -> String {
+    sign(SECRET, &format!("{}.{}", BASE64.encode(header), BASE64.encode(claims)))
+}
+
+fn sign(secret: &[u8], text: &str) -> String {
+    let key = EncodingKey::from_secret(secret);
+    let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
+    format!("{text}.{signature}")
+}
