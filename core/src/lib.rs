@@ -4,8 +4,9 @@
 //! happens is told to it as an event, with the time, and what is to be done comes back as data. A thin shell carries
 //! that out. So every decision can be tested, simulated and replayed, and any server can embed it.
 //!
-//! Three machines:
+//! Four machines:
 //!
+//! - [`Door`]: one per process. Which connections come in at all.
 //! - [`Session`]: one per connection. Events in, [`Actions`] out.
 //! - [`ledger::apply`]: one rule per user's record. The only place where anyone is admitted.
 //! - [`Debts`]: one per process. Sees every slot back into the store when answers are lost.
@@ -119,15 +120,18 @@ extern crate alloc;
 extern crate std;
 
 pub mod ledger;
+mod door;
 mod session;
 mod debts;
 mod wire;
 mod record;
+mod bucket;
 mod limits;
 mod id;
 mod time;
 
 pub use debts::Debts;
+pub use door::{Door, DoorBounds, Network, TurnedAway, Visit};
 pub use id::{NodeId, SessionId, UserId, UserIdError};
 pub use ledger::{Cause, Liveness, Outcome, Slot, UserRecord};
 pub use limits::{Limit, LimitError, Limits};

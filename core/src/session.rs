@@ -1,8 +1,6 @@
 //! The session machine: one per connection, one event in, one set of actions out.
 
-use core::num::NonZeroU32;
-use core::time::Duration;
-
+use crate::bucket::Bucket;
 use crate::id::{SessionId, UserId};
 use crate::ledger::{self, Outcome};
 use crate::limits::{Limit, Limits};
@@ -17,7 +15,8 @@ pub struct Session {
     limits: Limits,
     authenticate_by: Time,
     bad_messages: u16,
-    pace: Pace,
+    /// What the peer may still say.
+    pace: Bucket,
     /// When the token runs out that the session was, or is to be, let in with.
     expires: Option<WallTime>,
     state: State,
@@ -66,27 +65,6 @@ enum Pending {
 enum Peer {
     HeardAt(Time),
     PingedAt(Time),
-}
-
-/// How fast the peer speaks: a token bucket that holds one second's worth, as the generic cell rate algorithm keeps it
-/// (ITU-T I.371), in one point in time.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pace {
-    /// When the bucket would be full again.
-    full_at: Time,
-}
-
-impl Pace {
-    /// Whether one more is allowed now. One that is not takes nothing.
-    fn allows(&mut self, rate: NonZeroU32, now: Time) -> bool {
-        const SECOND: Duration = Duration::from_secs(1);
-        let full_at = self.full_at.max(now) + SECOND / rate.get();
-        let allowed = full_at.since(now) <= SECOND;
-        if allowed {
-            self.full_at = full_at;
-        }
-        allowed
-    }
 }
 
 /// What can happen to a session.
@@ -190,7 +168,7 @@ impl Session {
             limits: *limits,
             authenticate_by: now + limits.auth_timeout,
             bad_messages: 0,
-            pace: Pace::default(),
+            pace: Bucket::default(),
             expires: None,
             state: State::Anonymous,
         }
@@ -348,7 +326,7 @@ impl Session {
 
     /// Whether the peer may say something now, and takes note that it does.
     fn keeps_pace(&mut self, now: Time) -> bool {
-        self.limits.max_message_rate.is_none_or(|rate| self.pace.allows(rate, now))
+        self.limits.max_message_rate.is_none_or(|rate| self.pace.take(rate, now).is_ok())
     }
 
     /// Answers a message that makes no sense here, and closes if it was one too many.

@@ -1,0 +1,251 @@
+//! Which connections come in at all, before anybody is asked who they are.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use core::net::IpAddr;
+use core::num::{NonZeroU32, NonZeroUsize};
+use core::ops::Bound;
+
+use crate::bucket::Bucket;
+use crate::time::Time;
+
+mod turned_away;
+mod network;
+
+pub use network::Network;
+pub use turned_away::TurnedAway;
+
+/// Counts the connections of one process, and turns away those that are too many or come too fast.
+///
+/// A connection is a [`Visit`] here. It begins with [`Door::enter`], is told apart from others by its
+/// [`Network`] in [`Door::identify`] and no longer waits after [`Door::admit`]. [`Door::leave`] takes it back.
+///
+/// ```
+/// use core::num::NonZeroUsize;
+/// use session_core::{Door, DoorBounds, Time, TurnedAway};
+///
+/// let (ada, bob) = ("192.0.2.1".parse().unwrap(), "2001:db8::b0b".parse().unwrap());
+/// let bounds = DoorBounds { connections: NonZeroUsize::new(2), per_address: NonZeroUsize::new(1), ..DoorBounds::default() };
+/// let mut door = Door::new(bounds);
+/// let now = Time::default();
+///
+/// let mut first = door.enter().unwrap();
+/// assert_eq!(door.identify(&mut first, ada, now), Ok(()));
+/// let mut second = door.enter().unwrap();
+/// let crowd = TurnedAway::TooManyOfAddress { network: ada.into() };
+/// assert_eq!(door.identify(&mut second, ada, now), Err(crowd));
+/// assert_eq!(door.enter().unwrap_err(), TurnedAway::TooMany, "the second is being told why, and is still there");
+///
+/// door.leave(second);
+/// let mut third = door.enter().unwrap();
+/// assert_eq!(door.identify(&mut third, bob, now), Ok(()));
+/// door.admit(&mut third);
+/// assert_eq!((door.connections(), door.waiting()), (2, 1));
+/// ```
+///
+/// # What always holds
+///
+/// - Each count is the number of visits that were not given back, so it is never negative and never drifts. A visit that
+///   is lost, not given back, is counted for ever.
+/// - No count is above a bound that was in force all the time.
+/// - In no second are more than twice [`DoorBounds::arrivals_per_address`] visits of one network identified, while that
+///   bound is in force, and no faster than that in the long run: what is saved up is one second's worth.
+/// - Whoever leaves makes room at once. Whoever was turned away has used up nothing.
+/// - A network is remembered while it has connections, and up to a second longer. Sweeps forget it, a few steps with
+///   each arrival: no more than about twice as many are kept as were to be remembered at once.
+#[derive(Debug)]
+pub struct Door {
+    bounds: DoorBounds,
+    connections: usize,
+    waiting: usize,
+    /// Each network that is in use, and some that no longer are.
+    networks: BTreeMap<Network, Usage>,
+    /// The sweep goes on behind this one.
+    swept: Option<Network>,
+    /// The latest time it was told.
+    now: Time,
+}
+
+/// How many may come in. Each bound is off while it is `None`. The default is no bound at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DoorBounds {
+    /// Connections in all.
+    pub connections: Option<NonZeroUsize>,
+    /// Connections that wait: accepted, but not authenticated.
+    pub waiting: Option<NonZeroUsize>,
+    /// Connections of one address, or rather of its [`Network`].
+    pub per_address: Option<NonZeroUsize>,
+    /// New connections of one address, or rather of its [`Network`], in a second. So many at once may come after a
+    /// second without any.
+    pub arrivals_per_address: Option<NonZeroU32>,
+}
+
+/// One connection's place behind a [`Door`]. Give it back with [`Door::leave`], to the door it is from: one that is
+/// dropped instead is counted for ever.
+#[derive(Debug)]
+#[must_use = "the door counts it until it is given back"]
+pub struct Visit {
+    /// Whose connections it counts among; nobody's, until it is identified.
+    network: Option<Network>,
+    waits: bool,
+}
+
+impl Visit {
+    /// Where it comes from, if it was identified and not turned away.
+    #[must_use]
+    pub const fn network(&self) -> Option<Network> {
+        self.network
+    }
+}
+
+/// What one network has used up.
+#[derive(Debug, Default)]
+struct Usage {
+    connections: usize,
+    arrivals: Bucket,
+}
+
+impl Usage {
+    /// Whether it has all that a network may have, as one that never came.
+    fn is_none(&self, rate: Option<NonZeroU32>, now: Time) -> bool {
+        self.connections == 0 && rate.is_none_or(|rate| self.arrivals.is_full(rate, now))
+    }
+}
+
+impl Door {
+    /// How many networks are looked at with each arrival, whether they are still to be remembered.
+    const SWEEP_STEPS: usize = 4;
+
+    /// Nobody is inside, and these bounds are in force.
+    #[must_use]
+    pub const fn new(bounds: DoorBounds) -> Self {
+        let now = Time::from_epoch(core::time::Duration::ZERO);
+        Self { bounds, connections: 0, waiting: 0, networks: BTreeMap::new(), swept: None, now }
+    }
+
+    /// Takes a connection in that was just accepted. It waits, and counts for no address yet.
+    ///
+    /// # Errors
+    /// [`TurnedAway::TooMany`] or, if that does not apply, [`TurnedAway::TooManyWaiting`]: it is not counted.
+    pub fn enter(&mut self) -> Result<Visit, TurnedAway> {
+        if is_reached(self.bounds.connections, self.connections) {
+            return Err(TurnedAway::TooMany);
+        }
+        if is_reached(self.bounds.waiting, self.waiting) {
+            return Err(TurnedAway::TooManyWaiting);
+        }
+        self.connections += 1;
+        self.waiting += 1;
+        Ok(Visit { network: None, waits: true })
+    }
+
+    /// Notes where a connection comes from, once that is known: at once for one that comes directly, after it was told
+    /// for one that comes through a proxy. A visit that has been identified stays where it is.
+    ///
+    /// # Errors
+    /// [`TurnedAway::TooManyOfAddress`] or, if that does not apply, [`TurnedAway::TooFast`]: nothing has changed. The
+    /// visit is not identified; it keeps its place among all, and among those that wait, until it leaves.
+    pub fn identify(&mut self, visit: &mut Visit, address: IpAddr, now: Time) -> Result<(), TurnedAway> {
+        if visit.network.is_some() {
+            return Ok(());
+        }
+        self.now = self.now.max(now);
+        self.sweep();
+
+        // No bound is zero, so one that is new here is not turned away and leaves nothing behind.
+        let network = Network::from(address);
+        let usage = self.networks.entry(network).or_default();
+        if is_reached(self.bounds.per_address, usage.connections) {
+            return Err(TurnedAway::TooManyOfAddress { network });
+        }
+        if let Some(rate) = self.bounds.arrivals_per_address {
+            let taken = usage.arrivals.take(rate, self.now);
+            taken.map_err(|retry_after| TurnedAway::TooFast { network, retry_after })?;
+        }
+        usage.connections += 1;
+        visit.network = Some(network);
+        Ok(())
+    }
+
+    /// Notes that a connection is authenticated: it no longer waits. Once is enough.
+    pub const fn admit(&mut self, visit: &mut Visit) {
+        if visit.waits {
+            visit.waits = false;
+            self.waiting -= 1;
+        }
+    }
+
+    /// Takes a visit back: the connection is over.
+    ///
+    /// # Panics
+    /// If the visit is from another door, and this one does not know its network.
+    #[expect(clippy::needless_pass_by_value, reason = "a visit that has left must not be used again")]
+    pub fn leave(&mut self, visit: Visit) {
+        let Visit { network, waits } = visit;
+        self.connections -= 1;
+        self.waiting -= usize::from(waits);
+        let Some(network) = network else { return };
+        let Entry::Occupied(mut usage) = self.networks.entry(network) else {
+            unreachable!("a network that has connections is remembered");
+        };
+        usage.get_mut().connections -= 1;
+        if usage.get().is_none(self.bounds.arrivals_per_address, self.now) {
+            usage.remove();
+        }
+    }
+
+    /// Puts other bounds in force. Whoever is inside stays, though they be too many.
+    pub const fn set_bounds(&mut self, bounds: DoorBounds) {
+        self.bounds = bounds;
+    }
+
+    /// The bounds in force.
+    #[must_use]
+    pub const fn bounds(&self) -> DoorBounds {
+        self.bounds
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub const fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// How many of them wait.
+    #[must_use]
+    pub const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// How many networks are remembered, which is what a door's memory depends on.
+    #[must_use]
+    pub fn networks(&self) -> usize {
+        self.networks.len()
+    }
+
+    /// Goes on with forgetting the networks that are no longer in use.
+    ///
+    /// Why that keeps few: a sweep of `n` networks, and of those that come meanwhile, takes `n / 3` arrivals. Then none is
+    /// left but those that were in use at its beginning, at most `m` say, and those that arrived since: `m + n / 3`. So
+    /// `n` comes down to one and a half `m` where a sweep begins, and is `2 m` at most before it ends.
+    fn sweep(&mut self) {
+        let behind = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut ahead = self.networks.range((behind, Bound::Unbounded));
+        let mut over = [None; Self::SWEEP_STEPS];
+        for over in &mut over {
+            let next = ahead.next();
+            self.swept = next.map(|(&network, _)| network);
+            let Some((_, usage)) = next else { break };
+            if usage.is_none(self.bounds.arrivals_per_address, self.now) {
+                *over = self.swept;
+            }
+        }
+        for network in over.into_iter().flatten() {
+            self.networks.remove(&network);
+        }
+    }
+}
+
+fn is_reached(bound: Option<NonZeroUsize>, count: usize) -> bool {
+    bound.is_some_and(|bound| count >= bound.get())
+}

@@ -1,0 +1,313 @@
+//! The door beside a model of it that is naive on purpose: lists of visits and of arrivals.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use session_core::{Door, DoorBounds, Network, Time, TurnedAway, Visit};
+
+const SECOND: Duration = Duration::from_secs(1);
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Zero is no bound.
+fn bounds(connections: usize, waiting: usize, per_address: usize, arrivals_per_address: u32) -> DoorBounds {
+    DoorBounds {
+        connections: NonZeroUsize::new(connections),
+        waiting: NonZeroUsize::new(waiting),
+        per_address: NonZeroUsize::new(per_address),
+        arrivals_per_address: NonZeroU32::new(arrivals_per_address),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_door_does_as_its_model_whatever_comes(
+        first in any_bounds(0..5_u32),
+        steps in vec(step(any_bounds(0..5_u32)), 0..200),
+    ) {
+        let mut world = World::new(first);
+        steps.iter().for_each(|step| world.step(step));
+        world.empty();
+    }
+
+    /// Under one pace, known in advance and nothing else to stop them, every arrival is decided exactly.
+    #[test]
+    fn a_pace_is_kept_exactly(rate in 1..6_u32, steps in vec(step(Just(bounds(0, 0, 0, 0))), 0..200)) {
+        let mut world = World::new(bounds(0, 0, 0, rate));
+        for step in steps {
+            match step {
+                Step::Change(_) => {}
+                Step::Enter
+                | Step::Identify(..)
+                | Step::Arrive(_)
+                | Step::Admit(_)
+                | Step::Leave(_)
+                | Step::Pass(_)
+                | Step::Wait(_) => world.step(&step),
+            }
+        }
+    }
+}
+
+/// One step in the life of a door.
+#[derive(Debug, Clone)]
+enum Step {
+    Enter,
+    /// Somebody is identified, from one of [`ADDRESSES`]; perhaps once more.
+    Identify(prop::sample::Index, usize),
+    /// The same, of a connection that comes directly.
+    Arrive(usize),
+    Admit(prop::sample::Index),
+    Leave(prop::sample::Index),
+    /// So many nanoseconds pass.
+    Pass(u64),
+    /// Exactly as long passes as the last one was told who came too fast, or a nanosecond less.
+    Wait(bool),
+    Change(DoorBounds),
+}
+
+/// Addresses, and the number of the network of each.
+const ADDRESSES: [(&str, usize); 7] = [
+    ("192.0.2.1", 0),
+    ("::ffff:192.0.2.1", 0),
+    ("192.0.2.2", 1),
+    ("2001:db8::1", 2),
+    ("2001:db8::ffff:ffff:ffff:ffff", 2),
+    ("2001:db8:0:1::1", 3),
+    ("::1", 4),
+];
+
+fn any_bounds(rate: impl Strategy<Value = u32>) -> impl Strategy<Value = DoorBounds> {
+    (0..8_usize, 0..6_usize, 0..4_usize, rate).prop_map(|(all, waiting, per, rate)| bounds(all, waiting, per, rate))
+}
+
+fn step(change: impl Strategy<Value = DoorBounds>) -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    let address = || 0..ADDRESSES.len();
+    let moment = prop_oneof![Just(1), 1..2_000_u64, 1..400_000_000_u64, 1..3_000_000_000_u64, Just(1_000_000_000)];
+    prop_oneof![
+        2 => Just(Step::Enter),
+        4 => (index(), address()).prop_map(|(who, address)| Step::Identify(who, address)),
+        8 => address().prop_map(Step::Arrive),
+        2 => index().prop_map(Step::Admit),
+        8 => index().prop_map(Step::Leave),
+        4 => moment.prop_map(Step::Pass),
+        2 => any::<bool>().prop_map(Step::Wait),
+        1 => change.prop_map(Step::Change),
+    ]
+}
+
+/// What a [`Door`] should be: lists, which are looked through from the beginning each time.
+struct Model {
+    bounds: DoorBounds,
+    /// Whether it waits, and the number of its network.
+    visits: Vec<(bool, Option<usize>)>,
+    /// Every one that was identified while there was a pace: its network, when, and how often the pace had changed.
+    arrivals: Vec<(usize, Duration, usize)>,
+    paces: usize,
+    now: Duration,
+}
+
+/// What the model knows of whether one more arrival is too fast.
+enum Pace {
+    Kept,
+    /// For so long.
+    TooFast(Duration),
+    /// The pace has changed under those that arrived lately.
+    Unclear,
+}
+
+impl Model {
+    fn count(&self, which: impl Fn(&(bool, Option<usize>)) -> bool) -> usize {
+        self.visits.iter().filter(|&visit| which(visit)).count()
+    }
+
+    fn enter(&mut self) -> Option<TurnedAway> {
+        if self.bounds.connections.is_some_and(|most| self.visits.len() >= most.get()) {
+            return Some(TurnedAway::TooMany);
+        }
+        if self.bounds.waiting.is_some_and(|most| self.count(|visit| visit.0) >= most.get()) {
+            return Some(TurnedAway::TooManyWaiting);
+        }
+        self.visits.push((true, None));
+        None
+    }
+
+    /// Those of a network since it last was away for a second.
+    fn latest(&self, network: usize) -> impl Iterator<Item = (Duration, usize)> {
+        let mut next = self.now;
+        let backwards = self.arrivals.iter().rev().filter(move |arrival| arrival.0 == network);
+        backwards.map(|&(_, at, paces)| (at, paces)).take_while(move |&(at, _)| {
+            let apart = next - at;
+            next = at;
+            apart < SECOND
+        })
+    }
+
+    /// The rule: between any arrival and this one, both included, lie no more of them than `rate` and what time brings.
+    fn pace(&self, network: usize) -> Pace {
+        let Some(rate) = self.bounds.arrivals_per_address.map(|rate| u128::from(rate.get())) else { return Pace::Kept };
+        if self.latest(network).any(|(_, paces)| paces != self.paces) {
+            return Pace::Unclear;
+        }
+        let wait = (2..).zip(self.latest(network)).map(|(count, (at, _)): (u128, _)| {
+            let due_nanos = (count.saturating_sub(rate) * SECOND.as_nanos()).div_ceil(rate);
+            due_nanos.saturating_sub((self.now - at).as_nanos())
+        });
+        match wait.max() {
+            None | Some(0) => Pace::Kept,
+            Some(nanos) => Pace::TooFast(Duration::from_nanos(u64::try_from(nanos).unwrap())),
+        }
+    }
+
+    fn identified(&mut self, who: usize, network: usize) {
+        self.visits[who].1 = Some(network);
+        if self.bounds.arrivals_per_address.is_some() {
+            self.arrivals.push((network, self.now, self.paces));
+        }
+    }
+}
+
+/// A door and its model, side by side.
+struct World {
+    door: Door,
+    model: Model,
+    visits: Vec<Visit>,
+    last_wait: Duration,
+}
+
+impl World {
+    fn new(bounds: DoorBounds) -> Self {
+        let model = Model { bounds, visits: Vec::new(), arrivals: Vec::new(), paces: 0, now: Duration::ZERO };
+        Self { door: Door::new(bounds), model, visits: Vec::new(), last_wait: Duration::ZERO }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let some = |who: &prop::sample::Index, of: &[Visit]| (!of.is_empty()).then(|| who.index(of.len()));
+        match step {
+            Step::Enter => _ = self.enter(),
+            Step::Arrive(address) => {
+                if self.enter() {
+                    self.identify(self.visits.len() - 1, *address);
+                }
+            }
+            Step::Identify(who, address) => {
+                if let Some(who) = some(who, &self.visits) {
+                    self.identify(who, *address);
+                }
+            }
+            Step::Admit(who) => {
+                if let Some(who) = some(who, &self.visits) {
+                    self.door.admit(&mut self.visits[who]);
+                    self.model.visits[who].0 = false;
+                }
+            }
+            Step::Leave(who) => {
+                if let Some(who) = some(who, &self.visits) {
+                    self.door.leave(self.visits.swap_remove(who));
+                    self.model.visits.swap_remove(who);
+                }
+            }
+            Step::Pass(nanos) => self.model.now += Duration::from_nanos(*nanos),
+            Step::Wait(whole) => {
+                let early = if *whole { Duration::ZERO } else { NANOSECOND };
+                self.model.now += self.last_wait.saturating_sub(early);
+            }
+            Step::Change(bounds) => {
+                self.door.set_bounds(*bounds);
+                self.model.paces += usize::from(bounds.arrivals_per_address != self.model.bounds.arrivals_per_address);
+                self.model.bounds = *bounds;
+            }
+        }
+        self.check();
+    }
+
+    fn enter(&mut self) -> bool {
+        match (self.door.enter(), self.model.enter()) {
+            (Ok(visit), None) => {
+                self.visits.push(visit);
+                true
+            }
+            (entered, expected) => {
+                assert_eq!(entered.err(), expected);
+                false
+            }
+        }
+    }
+
+    fn identify(&mut self, who: usize, nth: usize) {
+        let (address, number) = (address(ADDRESSES[nth].0), ADDRESSES[nth].1);
+        let network = Network::from(address);
+        let identified = self.door.identify(&mut self.visits[who], address, Time::from_epoch(self.model.now));
+        if self.model.visits[who].1.is_some() {
+            return assert_eq!(identified, Ok(()));
+        }
+        let of_address = self.model.count(|visit| visit.1 == Some(number));
+        if self.model.bounds.per_address.is_some_and(|most| of_address >= most.get()) {
+            return assert_eq!(identified, Err(TurnedAway::TooManyOfAddress { network }));
+        }
+        match self.model.pace(number) {
+            Pace::Kept => assert_eq!(identified, Ok(())),
+            Pace::TooFast(retry_after) => assert_eq!(identified, Err(TurnedAway::TooFast { network, retry_after })),
+            Pace::Unclear => {
+                let rate = self.model.bounds.arrivals_per_address.unwrap().get();
+                let bearable = |reason| matches!(reason, TurnedAway::TooFast { retry_after, .. } if retry_after <= SECOND / rate + NANOSECOND);
+                assert!(identified.is_ok() || identified.is_err_and(bearable), "{identified:?}");
+            }
+        }
+        match identified {
+            Ok(()) => self.model.identified(who, number),
+            Err(turned_away) => self.last_wait = turned_away.retry_after(),
+        }
+    }
+
+    /// Everybody leaves. A second later there is nothing left to remember, which a few arrivals notice.
+    fn empty(mut self) {
+        self.model.visits.clear();
+        self.visits.drain(..).for_each(|visit| self.door.leave(visit));
+        self.step(&Step::Pass(1_000_000_000));
+        self.step(&Step::Change(bounds(0, 0, 0, 100)));
+        for _ in 0..3 {
+            self.step(&Step::Arrive(0));
+        }
+        assert_eq!(self.door.networks(), 1);
+    }
+
+    fn check(&self) {
+        let waiting = self.model.count(|visit| visit.0);
+        assert_eq!((self.door.connections(), self.door.waiting()), (self.model.visits.len(), waiting));
+        let networks: Vec<_> = self.visits.iter().map(Visit::network).collect();
+        let numbers = self.model.visits.iter().map(|visit| visit.1);
+        let expected = numbers.map(|number| {
+            number
+                .map(|number| ADDRESSES.iter().find(|(_, nth)| *nth == number).unwrap().0)
+                .map(address)
+                .map(Network::from)
+        });
+        assert_eq!(networks, expected.collect::<Vec<_>>());
+
+        // Those that must be remembered are, which the pace shows; and none that never came.
+        let inside = (0..5).filter(|&number| self.model.count(|visit| visit.1 == Some(number)) > 0).count();
+        assert!((inside..=5).contains(&self.door.networks()));
+
+        // In no second more than twice the rate, as long as it is the same. It is enough to look at the last one.
+        if let Some(rate) = self.model.bounds.arrivals_per_address {
+            for number in 0..5 {
+                let lately = self.model.arrivals.iter().filter(|&&(network, at, paces)| {
+                    network == number && paces == self.model.paces && self.model.now - at <= SECOND
+                });
+                assert!(lately.count() <= 2 * rate.get() as usize);
+            }
+        }
+    }
+}
