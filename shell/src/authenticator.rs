@@ -1,5 +1,7 @@
 //! Who a credential belongs to.
 
+use std::sync::Arc;
+
 use session_core::{Credential, Identity, Rejection, UserId};
 
 /// Says who a credential belongs to, at once: it computes, and waits for nobody.
@@ -9,6 +11,12 @@ pub trait Authenticator: Send + Sync {
     /// # Errors
     /// Why it proves none. The client is told.
     fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection>;
+}
+
+impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
+        self.as_ref().authenticate(credential)
+    }
 }
 
 /// Open authentication: whoever asks is who they say they are, the credential is the user id.

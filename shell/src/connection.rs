@@ -11,6 +11,7 @@ use session_core::{Actions, CloseReason, Command, Event, Frame, Limits, Outcome,
 use crate::authenticator::Authenticator;
 use crate::clock::{Alarm, Clock};
 use crate::custody::{Claim, Custody};
+use crate::doorway::Visitor;
 use crate::log::Refusals;
 use crate::mailbox::{Mail, Mailbox};
 use crate::registry::Entry;
@@ -72,6 +73,7 @@ pub struct Connection<W: Wire> {
     claim: Claim,
     clock: Clock,
     services: Arc<Services>,
+    visitor: Visitor,
     /// While the store has a question, and is not late: when the peer is listened to again.
     listen_at: Option<Time>,
 }
@@ -89,12 +91,19 @@ enum Wake<Text> {
 
 impl<W: Wire> Connection<W> {
     /// A connection that has been open since `accepted`, which is when its time to authenticate began.
-    pub fn new(entry: &Entry, socket: W, limits: &Limits, accepted: Time, services: Arc<Services>) -> Self {
+    pub fn new(
+        entry: &Entry,
+        socket: W,
+        limits: &Limits,
+        accepted: Time,
+        services: Arc<Services>,
+        visitor: Visitor,
+    ) -> Self {
         let mailbox = Arc::clone(entry.mailbox());
         let clock = services.custody.clock().clone();
         let claim = Claim::new(Arc::clone(&services.custody), Arc::clone(&mailbox), entry.id());
         let session = Session::new(entry.id(), limits, accepted);
-        Self { session, socket, mailbox, claim, clock, services, listen_at: None }
+        Self { session, socket, mailbox, claim, clock, services, visitor, listen_at: None }
     }
 
     /// Runs to the end.
@@ -165,6 +174,9 @@ impl<W: Wire> Connection<W> {
         self.listen_at = None;
         if let Some(ledger::Command::Acquire { user, .. }) = self.claim.answered(outcome) {
             self.services.refusals.note(&user, outcome);
+        }
+        if matches!(outcome, Outcome::Granted { .. }) {
+            self.visitor.admit();
         }
         self.handle(Event::Stored(outcome));
     }

@@ -3,9 +3,11 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -14,77 +16,164 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use smol::io::{AsyncRead as _, AsyncWrite as _};
-use smol::net::TcpStream;
+use session_core::TurnedAway;
+use smol::Timer;
+use smol::future::FutureExt as _;
+use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use smol_hyper::rt::FuturesIo;
 
-use crate::fair::Fair;
+use crate::doorway::Visitor;
+use crate::policy::Policy;
 
-/// The most bytes of a request's head. Beyond it the answer is 431.
-const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// The most header fields of a request. Beyond it the answer is 431.
 const MAX_HEADERS: usize = 64;
+/// How long a client has to read its answer and close, before the socket is taken away.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Where proxies say for whom they ask.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// How one HTTP request ended.
-pub(crate) enum Handshake {
-    /// The stream speaks WebSocket now; `read` are bytes of it that came with the request.
-    Upgraded { stream: Fair<TcpStream>, read: Vec<u8> },
-    /// The request was answered and the connection is over.
+#[derive(Debug)]
+pub enum Handshake<S> {
+    /// The stream speaks WebSocket now.
+    Upgraded {
+        /// The stream.
+        stream: S,
+        /// Bytes of it that came with the request.
+        read: Vec<u8>,
+    },
+    /// The request was answered, or did not come in time, and the connection is over.
     Answered,
 }
 
-/// Serves one request. Takes as long as the peer likes: the caller bounds it, and may drop it at any time.
-pub(crate) async fn shake_hands(stream: Fair<TcpStream>) -> Handshake {
+/// Serves one request, from `peer` or from somebody behind it. Once `late` is ready a request that has not come whole is
+/// answered 408; the caller may drop this at any time.
+pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: IpAddr,
+    policy: &Policy,
+    visitor: &mut Visitor,
+    late: impl Future<Output = ()>,
+) -> Handshake<S> {
+    let edge = Edge { peer, policy, request: Mutex::new(RequestState { visitor, is_upgraded: false }) };
     let mut connection = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
+        .max_buf_size(policy.max_header_bytes)
         .max_headers(MAX_HEADERS)
         .header_read_timeout(None)
         // Or else hyper looks, between the request and its answer, whether the peer is still there: a system call, and
         // another to be told. That is found out soon enough.
         .half_close(true)
-        .serve_connection(FuturesIo::new(stream), Edge { upgraded: AtomicBool::new(false) });
-    let served = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+        .serve_connection(FuturesIo::new(stream), edge);
+    let served = async { Some(poll_fn(|cx| connection.poll_without_shutdown(cx)).await) };
+    let late = async {
+        late.await;
+        None
+    };
+    let served = served.or(late).await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
-    if served.is_ok() && parts.service.upgraded.into_inner() {
-        // All of the answer has left hyper's buffer: it is shorter than what a fresh socket takes at once.
-        // Copied: the buffer itself is eight times larger than what the WebSocket keeps for as long as it lives.
-        return Handshake::Upgraded { stream, read: parts.read_buf.to_vec() };
+    let is_upgraded = parts.service.request.into_inner().unwrap_or_else(PoisonError::into_inner).is_upgraded;
+    match served {
+        Some(Ok(())) if is_upgraded => {
+            // All of the answer has left hyper's buffer: it is shorter than what a fresh socket takes at once.
+            // Copied: the buffer itself is eight times larger than what the WebSocket keeps for as long as it lives.
+            return Handshake::Upgraded { stream, read: parts.read_buf.to_vec() };
+        }
+        Some(_) => part(&mut stream, b"").await,
+        None => {
+            let answer = bare(StatusCode::REQUEST_TIMEOUT, "The request did not come in time", None);
+            part(&mut stream, &answer).await;
+        }
     }
-    // What is unread is thrown away: to close a socket with unread data resets it, and takes the answer with it.
-    drop(poll_fn(|cx| poll_discard(&mut stream, cx)).await);
     Handshake::Answered
 }
 
-fn poll_discard(stream: &mut Fair<TcpStream>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+/// Says a last word, and waits a moment for the peer to have read it.
+///
+/// What is unread meanwhile is thrown away: to close a socket with unread data resets it, and takes the answer with it.
+pub(crate) async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, last_word: &[u8]) {
+    let goodbye = async {
+        let written = stream.write_all(last_word).await;
+        if written.is_ok() {
+            drop(poll_fn(|cx| poll_discard(stream, cx)).await);
+        }
+    };
+    let late = async {
+        Timer::after(FAREWELL).await;
+    };
+    goodbye.or(late).await;
+}
+
+fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
     ready!(Pin::new(&mut *stream).poll_close(cx))?;
     let mut unread = [0; 4096];
     while ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread))? > 0 {}
     Poll::Ready(Ok(()))
 }
 
-struct Edge {
-    upgraded: AtomicBool,
+/// The answer to somebody who is turned away before anything was read, as bytes.
+pub(crate) fn turn_away(turned_away: TurnedAway) -> Vec<u8> {
+    bare(StatusCode::SERVICE_UNAVAILABLE, turned_away.words(), Some(turned_away.retry_after()))
 }
 
-impl Service<Request<Incoming>> for Edge {
+/// An answer in words, as bytes, where hyper has no part in it.
+pub(crate) fn bare(status: StatusCode, message: &'static str, retry_after: Option<Duration>) -> Vec<u8> {
+    let body = Body { message }.encode();
+    let retry_after = retry_after.map_or(String::new(), |after| format!("retry-after: {}\r\n", whole_seconds(after)));
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n{retry_after}content-length: {}\r\n\r\n{body}",
+        body.len(),
+    )
+    .into_bytes()
+}
+
+/// Retry-After counts in whole seconds (RFC 9110 §10.2.3).
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+/// Serves the one request of a connection.
+struct Edge<'a> {
+    peer: IpAddr,
+    policy: &'a Policy,
+    request: Mutex<RequestState<'a>>,
+}
+
+struct RequestState<'a> {
+    visitor: &'a mut Visitor,
+    is_upgraded: bool,
+}
+
+impl Service<Request<Incoming>> for Edge<'_> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut response = answer(request.method(), request.uri().path(), request.version(), request.headers());
+        let mut state = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        let forwarded: Vec<_> = lines(request.headers(), X_FORWARDED_FOR).collect();
+        let client = self.policy.proxies.client(self.peer, &forwarded);
+        let mut response = match state.visitor.identify(client) {
+            Ok(()) => answer(self.policy, request.method(), request.uri().path(), request.version(), request.headers()),
+            Err(turned_away) => unavailable(turned_away),
+        };
         // Its end would lie somewhere in the stream that is to be WebSocket frames.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !request.body().is_end_stream() {
             response = words(StatusCode::BAD_REQUEST, "A handshake has no body");
         }
-        self.upgraded.store(response.status() == StatusCode::SWITCHING_PROTOCOLS, Ordering::Relaxed);
+        state.is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         ready(Ok(response))
     }
 }
 
 /// What a request gets: 101 for a good handshake, and words for anything else.
-fn answer(method: &Method, path: &str, version: Version, headers: &HeaderMap) -> Response<Full<Bytes>> {
+fn answer(
+    policy: &Policy,
+    method: &Method,
+    path: &str,
+    version: Version,
+    headers: &HeaderMap,
+) -> Response<Full<Bytes>> {
     if path != "/" {
         return words(StatusCode::NOT_FOUND, "There is nothing here, the web socket is at /");
     }
@@ -108,6 +197,12 @@ fn answer(method: &Method, path: &str, version: Version, headers: &HeaderMap) ->
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return response;
     }
+    if !policy.hosts.allows(only(headers, header::HOST)) {
+        return words(StatusCode::MISDIRECTED_REQUEST, "This server does not go by that name (Host)");
+    }
+    if !policy.origins.allows(only(headers, header::ORIGIN)) {
+        return words(StatusCode::FORBIDDEN, "Pages of that origin may not connect (Origin)");
+    }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     match (keys.next(), keys.next()) {
         (Some(key), None) if is_nonce(key.as_bytes()) => switch(key.as_bytes()),
@@ -128,14 +223,25 @@ fn switch(key: &[u8]) -> Response<Full<Bytes>> {
     response
 }
 
-fn words(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
-    #[derive(serde::Serialize)]
-    struct Body {
-        message: &'static str,
-    }
+fn unavailable(turned_away: TurnedAway) -> Response<Full<Bytes>> {
+    let mut response = words(StatusCode::SERVICE_UNAVAILABLE, turned_away.words());
+    response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(turned_away.retry_after()).into());
+    response
+}
 
-    let body = serde_json::to_string(&Body { message }).expect("a string always serialises");
-    let mut response = Response::new(Full::from(body));
+#[derive(serde::Serialize)]
+struct Body {
+    message: &'static str,
+}
+
+impl Body {
+    fn encode(&self) -> String {
+        serde_json::to_string(self).expect("a string always serialises")
+    }
+}
+
+fn words(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(Body { message }.encode()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     // One request per connection. Not as a setting of hyper: then it would also say so of a connection that upgrades.
@@ -143,10 +249,23 @@ fn words(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
+/// The lines of a header that are text.
+fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
+}
+
+/// The only line of a header; one that is no valid value of it, if there are several.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (Some(_), Some(_)) => Some(b","),
+        (line, _) => line.map(HeaderValue::as_bytes),
+    }
+}
+
 /// Whether a comma-separated header has the token, in any case (RFC 9110 §5.6.1, §7.6.1).
 fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    let lines = headers.get_all(name);
-    let mut tokens = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+    let mut tokens = lines(headers, name).flat_map(|line| line.split(','));
     tokens.any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
@@ -172,7 +291,7 @@ mod tests {
             .iter()
             .map(|&(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
             .collect();
-        answer(method, path, Version::HTTP_11, &headers)
+        answer(&Policy::default(), method, path, Version::HTTP_11, &headers)
     }
 
     #[test]
@@ -202,6 +321,10 @@ mod tests {
         for key in ["", "short", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ===", "dGhlIHNhbXBsZSBub25j*Q=="] {
             assert_eq!(with("sec-websocket-key", key), 400, "{key:?}");
         }
-        assert_eq!(answer(&Method::GET, "/", Version::HTTP_10, ask(&Method::GET, "/", &[]).headers()).status(), 200);
+        assert_eq!(
+            answer(&Policy::default(), &Method::GET, "/", Version::HTTP_10, ask(&Method::GET, "/", &[]).headers())
+                .status(),
+            200
+        );
     }
 }

@@ -5,7 +5,7 @@
 //! | [`service`] | the server as a process: configuration in, exit code out |
 //! | [`server`] | accepts connections, knows those that live, ends them all |
 //! | [`registry`] | the connections that live |
-//! | `handshake` | HTTP: the upgrade to a WebSocket, and answers in words to everything else |
+//! | [`handshake`] | HTTP: the upgrade to a WebSocket, and answers in words to everything else |
 //! | [`connection`] | one connection: the only place that sees both the session and its socket |
 //! | `socket` | one WebSocket: what is sent, what is read, how it is closed |
 //! | [`authenticator`] | who a credential belongs to |
@@ -20,6 +20,12 @@
 pub mod service;
 pub mod config;
 pub mod server;
+pub mod policy;
+pub mod doorway;
+pub mod handshake;
+pub mod proxies;
+pub mod origins;
+pub mod tls;
 pub mod listen;
 pub mod registry;
 pub mod connection;
@@ -35,7 +41,9 @@ pub mod threads;
 pub mod descriptors;
 
 mod heap;
-mod handshake;
+mod opening;
+mod stream;
 mod socket;
 mod fair;
+mod reload;
 mod signals;

@@ -3,7 +3,7 @@
 use std::str::FromStr as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{io, mem};
+use std::{fmt, io, mem};
 
 use clap::ValueEnum;
 use session_core::{Outcome, Rejection, UserId};
@@ -22,9 +22,9 @@ pub enum LogFormat {
 }
 
 /// The process's log. Dropped, it writes what is still buffered.
-#[derive(Debug)]
 pub struct Log {
     dropped: ErrorCounter,
+    set_filter: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
     _worker: WorkerGuard,
 }
 
@@ -54,18 +54,39 @@ impl Log {
             NonBlockingBuilder::default().lossy(true).buffered_lines_limit(Self::BUFFERED_LINES).finish(io::stderr());
         let dropped = writer.error_counter();
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
-        // An error means that this process logs already.
-        let _already = match format {
-            LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
-            LogFormat::Json => log.json().flatten_event(true).try_init(),
+        // That it does not begin means that this process logs already.
+        let set_filter: Box<dyn Fn(EnvFilter) -> bool + Send + Sync> = match format {
+            LogFormat::Text => {
+                let log = log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).with_filter_reloading();
+                let handle = log.reload_handle();
+                let _already = log.try_init();
+                Box::new(move |filter| handle.reload(filter).is_ok())
+            }
+            LogFormat::Json => {
+                let log = log.json().flatten_event(true).with_filter_reloading();
+                let handle = log.reload_handle();
+                let _already = log.try_init();
+                Box::new(move |filter| handle.reload(filter).is_ok())
+            }
         };
-        Self { dropped, _worker: worker }
+        Self { dropped, set_filter, _worker: worker }
+    }
+
+    /// Logs by another filter from now on. False if this process logs elsewhere.
+    pub fn set_filter(&self, filter: EnvFilter) -> bool {
+        (self.set_filter)(filter)
     }
 
     /// How many lines were dropped because standard error was not read fast enough.
     #[must_use]
     pub fn dropped_lines(&self) -> usize {
         self.dropped.dropped_lines()
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("dropped", &self.dropped).finish_non_exhaustive()
     }
 }
 

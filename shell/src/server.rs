@@ -4,10 +4,11 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use session_core::{Limits, NodeId, Time};
+use session_core::{DoorBounds, NodeId, Time, TurnedAway};
 use smol::future::FutureExt as _;
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
@@ -16,26 +17,28 @@ use crate::authenticator::Authenticator;
 use crate::clock::Clock;
 use crate::connection::{Connection, Services};
 use crate::custody::Custody;
-use crate::fair::Fair;
-use crate::handshake::{Handshake, shake_hands};
+use crate::doorway::{Doorway, Visitor};
+use crate::handshake::{Handshake, part, shake_hands, turn_away};
 use crate::heap;
-use crate::log::{Refusals, Throttle};
+use crate::log::Refusals;
 use crate::mailbox::{Mail, Mailbox};
+use crate::opening::{self, Opened};
+use crate::policy::Policy;
 use crate::registry::{Entry, Registry};
 use crate::socket::Socket;
 use crate::store::Store;
 
-/// What a server is made of, but for its sockets and its store.
-#[derive(Debug, Clone, Copy)]
+/// What a server is made of, but for its sockets, its store and its authenticator.
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// This process, in the store. The store must know it by the same id.
     pub node: NodeId,
-    /// What bounds a session.
-    pub limits: Limits,
     /// How long the store may take to answer before the answer counts as [`session_core::Outcome::Unknown`].
     pub store_timeout: Duration,
-    /// The longest message a client may send, in bytes.
-    pub max_message_bytes: usize,
+    /// How many connections may come in.
+    pub bounds: DoorBounds,
+    /// What they are treated by.
+    pub policy: Policy,
 }
 
 /// A server on bound sockets.
@@ -45,19 +48,45 @@ pub struct Server {
     house: Arc<House>,
 }
 
+/// Changes what a server goes by, while it runs.
+#[derive(Clone)]
+pub struct Control(Arc<House>);
+
+impl Control {
+    /// Treats connections that come from now on by another policy.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.0.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// Puts other bounds on connections in force. Those that are there stay.
+    pub fn set_bounds(&self, bounds: DoorBounds) {
+        self.0.doorway.set_bounds(bounds);
+    }
+}
+
 /// What all connections share.
 struct House {
-    settings: Settings,
+    policy: RwLock<Arc<Policy>>,
     clock: Clock,
+    doorway: Arc<Doorway>,
     services: Arc<Services>,
     registry: Arc<Registry>,
-    trouble: Throttle,
+    /// How many connections are being told that they may not come in.
+    parting: AtomicUsize,
+}
+
+impl House {
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Server {
     /// How many sessions may hold, or wait for, a slot at the same time. It bounds what a store that has stopped
     /// confirming releases can make this process remember.
     const MAX_CLAIMS: usize = 1 << 20;
+    /// How many connections at once are told that they may not come in. Further ones are just closed.
+    const MAX_PARTING: usize = 64;
     /// How long a full stop of accepting lasts when the system has no more file descriptors or memory.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
     /// How long after half of many connections have left their memory is given back.
@@ -78,15 +107,23 @@ impl Server {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
-        let custody = Custody::new(store, clock.clone(), settings.store_timeout, Self::MAX_CLAIMS);
+        let Settings { node, store_timeout, bounds, policy } = settings;
+        let custody = Custody::new(store, clock.clone(), store_timeout, Self::MAX_CLAIMS);
         let house = House {
-            settings,
+            policy: RwLock::new(Arc::new(policy)),
+            doorway: Doorway::new(bounds, clock.clone()),
             clock,
             services: Arc::new(Services { custody, authenticator, refusals: Refusals::default() }),
-            registry: Registry::new(settings.node),
-            trouble: Throttle::default(),
+            registry: Registry::new(node),
+            parting: AtomicUsize::new(0),
         };
         Ok(Self { listeners, addresses, house: Arc::new(house) })
+    }
+
+    /// What changes it while it runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control(Arc::clone(&self.house))
     }
 
     /// Where it listens.
@@ -142,23 +179,53 @@ impl Server {
 
 /// Accepts for ever. No error ends it: what a client or a full table causes passes.
 async fn accept(listener: Async<TcpListener>, house: Arc<House>, executor: Arc<Executor<'static>>) {
+    let mut pause = None;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let entry = house.registry.enter();
-                let served = serve(TcpStream::from(stream), Arc::clone(&house), entry);
-                executor.spawn(served).detach();
+            Ok((stream, peer)) => {
+                end_pause(&mut pause);
+                welcome(TcpStream::from(stream), peer, &house, &executor);
             }
             // The client was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if let Some(suppressed) = house.trouble.pass() {
-                    tracing::error!(%error, suppressed, "cannot accept connections, will try again");
+                if pause.is_none() {
+                    tracing::error!(%error, "cannot accept connections; those that come wait until there is room");
                 }
+                pause.get_or_insert_with(Instant::now);
                 Timer::after(Server::ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+fn end_pause(pause: &mut Option<Instant>) {
+    if let Some(since) = pause.take() {
+        tracing::info!(paused_millis = since.elapsed().as_millis(), "accepting connections again");
+    }
+}
+
+fn welcome(stream: TcpStream, peer: SocketAddr, house: &Arc<House>, executor: &Executor<'static>) {
+    let policy = house.policy();
+    // Whoever comes through a proxy is counted once the proxy has said who it is.
+    let address = Some(peer.ip()).filter(|&address| !policy.proxies.is_trusted(address));
+    match house.doorway.enter(address) {
+        Ok(visitor) => {
+            let entry = house.registry.enter();
+            executor.spawn(serve(stream, peer, policy, visitor, Arc::clone(house), entry)).detach();
+        }
+        // To tell somebody so over TLS would cost more than to serve them.
+        Err(_) if policy.tls.is_some() => drop(stream),
+        Err(turned_away) => executor.spawn(show_out(stream, turned_away, Arc::clone(house))).detach(),
+    }
+}
+
+/// Tells a client that it may not come in.
+async fn show_out(mut stream: TcpStream, turned_away: TurnedAway, house: Arc<House>) {
+    if house.parting.fetch_add(1, Ordering::Relaxed) < Server::MAX_PARTING {
+        part(&mut stream, &turn_away(turned_away)).await;
+    }
+    house.parting.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Gives memory back after many connections have left. Never ends.
@@ -172,31 +239,61 @@ async fn tidy(house: Arc<House>) {
 }
 
 /// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.
-async fn serve(stream: TcpStream, house: Arc<House>, entry: Entry) {
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    policy: Arc<Policy>,
+    visitor: Visitor,
+    house: Arc<House>,
+    entry: Entry,
+) {
     let id = entry.id();
-    let connection = AssertUnwindSafe(converse(stream, &house, entry));
+    let connection = AssertUnwindSafe(converse(stream, peer, policy, visitor, &house, entry));
     if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
         // The claim gave the slot back when the panic dropped it.
         tracing::error!(session = %id, "a connection panicked; please report this");
     }
 }
 
-async fn converse(stream: TcpStream, house: &House, entry: Entry) {
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    policy: Arc<Policy>,
+    mut visitor: Visitor,
+    house: &House,
+    entry: Entry,
+) {
     let accepted = house.clock.now();
     if stream.set_nodelay(true).is_err() {
         return; // The peer is gone.
     }
     // Boxed, so that it is gone once it is over: it is larger than all that follows.
-    let Some(socket) = Box::pin(upgrade(stream, house, entry.mailbox(), accepted)).await else { return };
-    Connection::new(&entry, socket, &house.settings.limits, accepted, Arc::clone(&house.services)).run().await;
+    let upgraded = Box::pin(upgrade(stream, peer, &policy, &mut visitor, house, entry.mailbox(), accepted)).await;
+    let Some(socket) = upgraded else { return };
+    let limits = policy.limits;
+    drop(policy);
+    Connection::new(&entry, socket, &limits, accepted, Arc::clone(&house.services), visitor).run().await;
 }
 
-/// The opening handshake. It may take as long as authentication may, and ends at once when the server drains.
-async fn upgrade(stream: TcpStream, house: &House, mailbox: &Mailbox, accepted: Time) -> Option<Socket> {
-    let handshake = async { Some(shake_hands(Fair::new(stream)).await) };
-    let late = async {
-        house.clock.wait_until(accepted + house.settings.limits.auth_timeout).await;
-        None
+/// The opening handshake, and what may come before it. Ends at once when the server drains.
+async fn upgrade(
+    stream: TcpStream,
+    peer: SocketAddr,
+    policy: &Policy,
+    visitor: &mut Visitor,
+    house: &House,
+    mailbox: &Mailbox,
+    accepted: Time,
+) -> Option<Socket> {
+    let late = || house.clock.wait_until(accepted + policy.header_timeout);
+    let handshake = async {
+        let opened = opening::open(stream, peer.ip(), policy, visitor);
+        let opened = opened.or(async {
+            late().await;
+            None
+        });
+        let Opened { stream, peer } = opened.await?;
+        Some(shake_hands(stream, peer, policy, visitor, late()).await)
     };
     let drained = poll_fn(|cx| {
         mailbox.poll(cx).map(|mail| match mail {
@@ -204,10 +301,8 @@ async fn upgrade(stream: TcpStream, house: &House, mailbox: &Mailbox, accepted: 
             Mail::Stored(_) => unreachable!("nothing was asked of the store yet"),
         })
     });
-    match handshake.or(drained).or(late).await? {
-        Handshake::Upgraded { stream, read } => {
-            Some(Socket::new(stream, read, house.settings.max_message_bytes, house.clock.clone()).await)
-        }
+    match handshake.or(drained).await? {
+        Handshake::Upgraded { stream, read } => Some(Socket::new(stream, read, policy, house.clock.clone()).await),
         Handshake::Answered => None,
     }
 }

@@ -6,49 +6,111 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use session_core::NodeId;
 use smol::Executor;
 
-use crate::authenticator::Open;
-use crate::config::{Config, StoreKind};
+use crate::authenticator::{Authenticator, Open};
+use crate::clock::Clock;
+use crate::config::{Authentication, Config, Loaded, Sources, StoreKind};
+use crate::descriptors::raise_limit;
 use crate::listen::listen;
+use crate::reload::Reloader;
 use crate::server::{Server, Settings};
 use crate::store::{LmdbStore, MemoryStore, Store};
 use crate::threads::on_threads;
+use crate::tokens::Tokens;
 use crate::{log::Log, signals};
 
 /// How long the store has to write down what it was given once every session has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs a server until a signal stops it.
+/// Runs a server until a signal stops it. SIGHUP has it read the sources of its configuration again.
 ///
 /// # Errors
-/// When it cannot start: an address that is taken, a data directory that cannot be used. Each says so in words.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+/// When it cannot start: an address that is taken, a data directory, a key or a certificate that cannot be used. Each says
+/// so in words.
+pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
+    let Loaded { config, settings: _, warnings } = &loaded;
     let log = Log::start(Log::parse_filter(&config.log).map_err(anyhow::Error::msg)?, config.log_format);
-    let stop = signals::stop().context("cannot listen for signals")?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let (stop, hangups) = (signals::stop(), signals::hangups());
+    let (stop, hangups) = (stop.context("cannot listen for signals")?, hangups.context("cannot listen for signals")?);
     let node = NodeId::new(getrandom::u64().context("the system gives no random numbers")?);
+    let descriptors = raise_limit();
+    guard_open_auth(config)?;
 
+    let policy = config.policy()?;
+    let tokens = tokens(config, &sources)?;
+    let authenticator: Box<dyn Authenticator> = match &tokens {
+        None => Box::new(Open),
+        Some(tokens) => Box::new(Arc::clone(tokens)),
+    };
     let listeners = listen(&config.listen)?;
     let store = open(config, node)?;
-    let settings = Settings {
-        node,
-        limits: config.session_limits(),
-        store_timeout: config.store_timeout,
-        max_message_bytes: config.max_message_bytes as usize,
-    };
-    let server = Server::new(listeners, Arc::clone(&store), Box::new(Open), settings)?;
+    let bounds = config.door_bounds(descriptors);
+    tracing::info!(
+        descriptors,
+        max_connections = bounds.connections,
+        "raised the limit of open files as far as it goes"
+    );
+    let settings = Settings { node, store_timeout: config.store_timeout, bounds, policy };
+    let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     announce(config, &server)?;
 
     let executor = Arc::new(Executor::new());
-    on_threads(config.threads, &executor, server.run(Arc::clone(&executor), stop));
+    let threads = config.threads;
+    let log = Arc::new(log);
+    let reloader = Reloader {
+        sources,
+        started: loaded.clone(),
+        loaded,
+        control: server.control(),
+        store: Arc::clone(&store),
+        tokens,
+        log: Arc::clone(&log),
+        descriptors,
+    };
+    let reloading = executor.spawn(reloader.run(hangups));
+    on_threads(threads, &executor, server.run(Arc::clone(&executor), stop));
+    drop(reloading);
 
     if !store.close(CLOSE_TIMEOUT) {
         tracing::error!("the store did not close in time, left it as it is");
     }
     tracing::info!(dropped_log_lines = log.dropped_lines(), "stopped");
     Ok(())
+}
+
+/// Whoever asks is who they say they are: nobody is to find that out on the open network by surprise.
+fn guard_open_auth(config: &Config) -> anyhow::Result<()> {
+    if !config.is_open_to_the_network() {
+        return Ok(());
+    }
+    if !config.allow_open_auth {
+        bail!(
+            "with open authentication whoever says `ada` is taken for ada, and this server is to listen beyond this machine: \
+             have users show tokens (--auth jwt), let it listen on localhost, or give --allow-open-auth if something before \
+             it knows who they are"
+        );
+    }
+    tracing::warn!(
+        "open authentication beyond this machine: whoever can reach this server is taken for whom they say they are"
+    );
+    Ok(())
+}
+
+fn tokens(config: &Config, sources: &Sources) -> anyhow::Result<Option<Arc<Tokens>>> {
+    match config.auth {
+        Authentication::Open => Ok(None),
+        Authentication::Jwt => {
+            let verifier = config.verifier(sources.secret())?;
+            tracing::info!(algorithm = %verifier.keys.algorithm(), keys = verifier.keys.count(), "users show tokens");
+            Ok(Some(Arc::new(Tokens::new(verifier, Clock::start()))))
+        }
+    }
 }
 
 fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
@@ -65,9 +127,10 @@ fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
 /// The one line on standard output: where the server listens, and where its data is.
 fn announce(config: &Config, server: &Server) -> io::Result<()> {
     let mut line = String::from("listening on ");
+    let scheme = if config.tls_cert.is_some() { "wss" } else { "ws" };
     for (at, address) in server.addresses().iter().enumerate() {
         let separator = if at == 0 { "" } else { " and " };
-        let _infallible = write!(line, "{separator}ws://{address}");
+        let _infallible = write!(line, "{separator}{scheme}://{address}");
     }
     line += &match config.store {
         StoreKind::Memory => ", data in memory only".to_owned(),

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM.
+//! SIGINT, SIGTERM and SIGHUP.
 
 use std::pin::pin;
 use std::{io, process, thread};
@@ -12,6 +12,14 @@ use futures_util::{Stream, StreamExt as _};
 /// When the system does not let them be caught.
 pub fn interrupts() -> io::Result<impl Stream<Item = ()> + Send> {
     Ok(Signals::new([Signal::Int, Signal::Term])?.map(drop))
+}
+
+/// Every SIGHUP from now on, instead of the end of the process that it means otherwise.
+///
+/// # Errors
+/// When the system does not let it be caught.
+pub(crate) fn hangups() -> io::Result<impl Stream<Item = ()> + Send> {
+    Ok(Signals::new([Signal::Hup])?.map(drop))
 }
 
 /// Ready at the first of them. The second ends the process at once, whatever it is doing.

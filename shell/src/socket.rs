@@ -12,15 +12,16 @@ use async_tungstenite::tungstenite::{Bytes, Error};
 use futures_util::{Sink as _, Stream as _};
 use session_core::{CloseReason, Frame, Time, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
-use smol::net::TcpStream;
 
 use crate::clock::Clock;
 use crate::connection::{Incoming, Wire};
 use crate::fair::Fair;
+use crate::policy::Policy;
+use crate::stream::Stream;
 
 /// The server's end of a WebSocket. It never waits: what is sent is buffered, and polling moves it on.
 pub(crate) struct Socket {
-    stream: WebSocketStream<Fair<TcpStream>>,
+    stream: WebSocketStream<Fair<Stream>>,
     clock: Clock,
     phase: Phase,
     /// Whether something may be left to write. While it is, nothing is read: a peer that does not read its replies
@@ -53,17 +54,15 @@ impl Socket {
     /// Above this it writes before it is told to. Replies are shorter, so each leaves as one segment, together with
     /// the close frame that follows it.
     const WRITE_BUFFER_BYTES: usize = 4 * 1024;
-    /// What may wait for a peer that does not read: one reply of at most 2 KiB, and pongs.
-    const MAX_WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
     /// The WebSocket on a stream whose handshake is done; `read` is what was read beyond it.
-    pub(crate) async fn new(stream: Fair<TcpStream>, read: Vec<u8>, max_message_bytes: usize, clock: Clock) -> Self {
+    pub(crate) async fn new(stream: Fair<Stream>, read: Vec<u8>, policy: &Policy, clock: Clock) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(Self::READ_BUFFER_BYTES)
             .write_buffer_size(Self::WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(Self::MAX_WRITE_BUFFER_BYTES)
-            .max_message_size(Some(max_message_bytes))
-            .max_frame_size(Some(max_message_bytes));
+            .max_write_buffer_size(policy.max_unsent_bytes)
+            .max_message_size(Some(policy.max_message_bytes))
+            .max_frame_size(Some(policy.max_message_bytes));
         let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
         Self { stream, clock, phase: Phase::Open, unflushed: false }
     }

@@ -3,6 +3,7 @@
 //! - [`world`]: sessions, debts and a hostile store on a virtual clock, with the invariants checked after every step.
 //!   Proptest and the fuzz targets drive the same operations over it.
 //! - [`simulation`]: several servers, run by the real code, over one hostile store; one seed decides everything.
+//! - [`edge`]: any bytes before the first frame, read by the real code.
 //! - [`disk`]: a disk that is small enough to be filled.
 //! - [`peer`]: a server on a port of its own, in this process or as a process, and raw sockets to maltreat it with.
 
@@ -10,6 +11,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not expected fails the test")]
 
 pub mod disk;
+pub mod edge;
 pub mod peer;
 pub mod simulation;
 pub mod world;

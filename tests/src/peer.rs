@@ -1,18 +1,20 @@
 //! A server to talk to, and raw sockets to maltreat it with.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use session_core::{Limit, Limits, NodeId, Outcome, UserId, ledger};
-use shell::authenticator::Open;
-use shell::server::{Server, Settings};
+use session_core::{DoorBounds, Limit, Limits, NodeId, Outcome, UserId, ledger};
+use shell::authenticator::{Authenticator, Open};
+use shell::policy::Policy;
+use shell::server::{Control, Server, Settings};
 use shell::store::{Done, MemoryStore, Store};
 use smol::Executor;
+use socket2::{Domain, Socket, Type};
 
 /// No wait in a test is longer than this: what takes longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,6 +26,8 @@ pub const NODE: NodeId = NodeId::new(0x7e57);
 pub struct InProcess {
     /// Where it listens.
     pub address: SocketAddr,
+    /// What changes it while it runs.
+    pub control: Control,
     stop: Option<smol::channel::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -44,20 +48,33 @@ impl InProcess {
     /// As [`InProcess::with`], with a time limit for the store.
     #[must_use]
     pub fn with_timeout(store: Arc<dyn Store>, limits: Limits, threads: usize, store_timeout: Duration) -> Self {
-        Self::with_settings(store, Settings { node: NODE, limits, store_timeout, max_message_bytes: 4096 }, threads)
+        let policy = Policy { limits, ..Policy::default() };
+        Self::serving(store, Box::new(Open), Settings { store_timeout, policy, ..settings() }, threads)
     }
 
-    /// A server that takes messages of up to so many bytes.
+    /// A server that treats connections by this policy, with a memory store.
     #[must_use]
-    pub fn with_message_limit(store: Arc<dyn Store>, max_message_bytes: usize) -> Self {
-        let (limits, store_timeout) = (Limits::default(), Duration::from_secs(5));
-        Self::with_settings(store, Settings { node: NODE, limits, store_timeout, max_message_bytes }, 2)
+    pub fn with_policy(policy: Policy) -> Self {
+        Self::with_settings(Settings { policy, ..settings() })
     }
 
-    fn with_settings(store: Arc<dyn Store>, settings: Settings, threads: usize) -> Self {
+    /// A server with a memory store and these settings, whose node must be [`NODE`].
+    #[must_use]
+    pub fn with_settings(settings: Settings) -> Self {
+        Self::serving(Arc::new(MemoryStore::new(NODE, Limit::default())), Box::new(Open), settings, 2)
+    }
+
+    /// A server with all that it is made of.
+    #[must_use]
+    pub fn serving(
+        store: Arc<dyn Store>,
+        authenticator: Box<dyn Authenticator>,
+        settings: Settings,
+        threads: usize,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let server = Server::new(vec![listener], store, Box::new(Open), settings).expect("a server");
-        let address = server.addresses()[0];
+        let server = Server::new(vec![listener], store, authenticator, settings).expect("a server");
+        let (address, control) = (server.addresses()[0], server.control());
         let (stop, stopped) = smol::channel::bounded::<()>(1);
         let executor = Arc::new(Executor::<'static>::new());
         let (ended, end) = smol::channel::bounded::<()>(1);
@@ -72,7 +89,7 @@ impl InProcess {
             smol::block_on(executor.run(server.run(Arc::clone(&executor), stop)));
             drop(ended);
         }));
-        Self { address, stop: Some(stop), threads: handles }
+        Self { address, control, stop: Some(stop), threads: handles }
     }
 
     /// The URL for a client.
@@ -102,6 +119,13 @@ impl Drop for InProcess {
     }
 }
 
+/// The usual settings of a server in a test: no bound on connections.
+#[must_use]
+pub fn settings() -> Settings {
+    let (store_timeout, bounds) = (Duration::from_secs(5), DoorBounds::default());
+    Settings { node: NODE, store_timeout, bounds, policy: Policy::default() }
+}
+
 /// The real server as a process of its own. Killed when dropped.
 pub struct Process {
     /// Where it listens first.
@@ -112,10 +136,22 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the server binary on a port of its own and waits until it listens.
+    /// Starts the server binary, [`unguarded`], on a port of its own and waits until it listens.
     #[must_use]
     pub fn start(binary: &str, data: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(binary)
+        Self::run(unguarded(binary), data, arguments)
+    }
+
+    /// Starts the server binary as it is, with the bounds on what comes from one address at their defaults.
+    #[must_use]
+    pub fn start_guarded(binary: &str, data: &Path, arguments: &[&str]) -> Self {
+        Self::run(Command::new(binary), data, arguments)
+    }
+
+    /// Starts a command that is the server binary, perhaps in an environment of its own.
+    #[must_use]
+    pub fn run(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--log", "warn", "--data"])
             .arg(data)
             .args(arguments)
@@ -162,6 +198,17 @@ impl Drop for Process {
     }
 }
 
+/// The server binary with the bounds on what comes from one address off, as everybody in a test does. Its arguments may say
+/// otherwise.
+#[must_use]
+pub fn unguarded(binary: &str) -> Command {
+    let mut command = Command::new(binary);
+    for bound in ["CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "UNAUTHENTICATED"] {
+        command.env(format!("SESSIONS_MAX_{bound}"), "unlimited");
+    }
+    command
+}
+
 /// Waits until a child process ends.
 pub fn wait(child: &mut Child) -> ExitStatus {
     let mut status = None;
@@ -193,6 +240,17 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Connects from this address of this machine.
+///
+/// # Errors
+/// What the system says.
+pub fn connect_from(from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
 /// A TCP connection on which a test says whatever it likes.
 pub struct Raw {
     stream: TcpStream,
@@ -219,7 +277,16 @@ impl Raw {
     /// Connects.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the server accepts");
+        Self::of(TcpStream::connect(address).expect("the server accepts"))
+    }
+
+    /// Connects from this address of this machine, shakes hands and hears HELLO.
+    #[must_use]
+    pub fn open_from(from: IpAddr, address: SocketAddr) -> Self {
+        Self::of(connect_from(from, address).expect("the server accepts")).greeted()
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
@@ -229,25 +296,40 @@ impl Raw {
     /// Connects, shakes hands and hears HELLO.
     #[must_use]
     pub fn open(address: SocketAddr) -> Self {
-        let mut raw = Self::connect(address);
-        raw.write(
+        Self::connect(address).greeted()
+    }
+
+    fn greeted(mut self) -> Self {
+        self.write(
             b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
               Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         );
-        raw.skip_head();
-        raw.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
-        raw
+        self.skip_head();
+        self.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+        self
     }
 
     /// Reads the head of the answer to a handshake, which must be good.
     pub fn skip_head(&mut self) {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            self.stream.read_exact(&mut byte).expect("an answer to the handshake");
+        let head = self.try_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    }
+
+    /// Reads the head of an answer, as far as it comes.
+    pub fn try_head(&mut self) -> String {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && self.stream.read_exact(&mut byte).is_ok() {
             head.push(byte[0]);
         }
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        String::from_utf8_lossy(&head).into()
+    }
+
+    /// Whether the server says nothing for so long, nor closes.
+    pub fn is_silent_for(&mut self, duration: Duration) -> bool {
+        self.stream.set_read_timeout(Some(duration)).expect("a socket option");
+        let heard = self.stream.read(&mut [0]).map_err(|error| error.kind());
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        matches!(heard, Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
 
     /// As [`Raw::open`], and signs in: how many connections the user has now.

@@ -19,12 +19,13 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use session_core::{
-    CloseReason, Complaint, Credential, Debts, Limits, NodeId, Reply, Request, SessionId, Time, UserId, Violation,
-    WallTime,
+    CloseReason, Complaint, Credential, Debts, DoorBounds, Limits, NodeId, Reply, Request, SessionId, Time, UserId,
+    Violation, WallTime,
 };
 use shell::clock::{Clock, Dial};
 use shell::connection::{Connection, Services};
 use shell::custody::Custody;
+use shell::doorway::Doorway;
 use shell::log::Refusals;
 use shell::registry::Registry;
 
@@ -62,6 +63,7 @@ struct Server {
     rate: u32,
     services: Arc<Services>,
     registry: Arc<Registry>,
+    doorway: Arc<Doorway>,
     tasks: BTreeMap<u64, Task>,
 }
 
@@ -321,6 +323,7 @@ impl Simulation {
 
         for server in 0..SERVERS {
             assert_eq!(self.servers[server].registry.len(), 0, "a connection never ended");
+            assert_eq!(self.servers[server].doorway.counts(), (0, 0), "the door counts somebody who has left");
             assert_eq!(self.servers[server].custody().held(), 0, "a reservation was never given back");
             if self.servers[server].status == Status::Draining {
                 self.kill(server);
@@ -386,9 +389,10 @@ impl Simulation {
         let custody = Custody::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
+        let doorway = Doorway::new(DoorBounds::default(), clock.clone());
         let authenticator = Box::new(Desk { clock });
         let services = Arc::new(Services { custody, authenticator, refusals: Refusals::default() });
-        Server { node, status: Status::Up, dial, rate: 1000, services, registry: Registry::new(node), tasks }
+        Server { node, status: Status::Up, dial, rate: 1000, services, registry: Registry::new(node), doorway, tasks }
     }
 
     fn connect(&mut self, server: u8, requests: &[Request]) {
@@ -405,7 +409,8 @@ impl Simulation {
         let entry = server.registry.enter();
         let session = entry.id();
         let services = Arc::clone(&server.services);
-        let mut connection = Connection::new(&entry, line.clone(), &LIMITS, clock.now(), services);
+        let visitor = server.doorway.enter(None).expect("no bounds");
+        let mut connection = Connection::new(&entry, line.clone(), &LIMITS, clock.now(), services, visitor);
         let task = async move {
             connection.run().await;
             drop(entry);

@@ -11,7 +11,7 @@ use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, mpsc};
 use std::thread;
@@ -22,7 +22,7 @@ use session_core::Refusal;
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
 use tests::disk::SmallDisk;
-use tests::peer::{PATIENCE, Raw, Sent, eventually, wait};
+use tests::peer::{PATIENCE, Raw, Sent, eventually, unguarded, wait};
 
 /// How many sessions a user may hold.
 const LIMIT: u32 = 3;
@@ -524,7 +524,7 @@ impl Server {
     }
 
     fn spawn(data: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_server-under-test"))
+        let mut child = unguarded(env!("CARGO_BIN_EXE_server-under-test"))
             .args(["--listen", "127.0.0.1:0", "--log", "error", "--data"])
             .arg(data)
             .args(arguments)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use session_core::{Limit, Limits};
 use shell::store::{LmdbConfig, LmdbStore};
 use tests::disk::SmallDisk;
-use tests::peer::{InProcess, NODE, Raw, Sent, eventually, held};
+use tests::peer::{InProcess, NODE, Raw, Sent, eventually, held, unguarded};
 
 enum Answer {
     Admitted(Raw),
@@ -148,7 +148,7 @@ fn a_server_that_starts_with_little_room_serves_or_says_why_not() {
     let (mut started, mut refused) = (0, 0);
     for kib in (0..400).step_by(4) {
         disk.fill_but(kib);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_server-under-test"))
+        let mut child = unguarded(env!("CARGO_BIN_EXE_server-under-test"))
             .args(["--listen", "127.0.0.1:0", "--log", "off", "--data"])
             .arg(disk.path().join("data"))
             .stdout(Stdio::piped())

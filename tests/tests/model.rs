@@ -76,12 +76,15 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0..500_u16).prop_map(|millis| Op::Pass { millis }),
         1 => Just(Op::Drain),
         1 => Just(Op::Restart),
+        1 => any::<i8>().prop_map(|seconds| Op::SetWallClock { seconds }),
     ]
 }
 
 fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         6 => any::<u8>().prop_map(|user| Message::Authenticate { user }),
+        4 => (any::<u8>(), prop::option::of(any::<u8>()), 0..20_u8)
+            .prop_map(|(user, limit, seconds)| Message::Show { user, limit, seconds }),
         2 => Just(Message::Check),
         3 => Just(Message::Bye),
         1 => any::<String>().prop_map(Message::Raw),

@@ -86,7 +86,16 @@ fn a_server_that_cannot_start_says_why_and_touches_nothing() {
     for (arguments, code, words) in [
         (vec!["--limit", "0"], 2, "the least is 1"),
         (vec!["--ping-interval", "1ms"], 2, "it must be 100ms to 1h"),
-        (vec!["--listen", "192.0.2.1:80"], 1, "cannot listen on 192.0.2.1:80"),
+        (vec!["--listen", "192.0.2.1:80", "--allow-open-auth"], 1, "cannot listen on 192.0.2.1:80"),
+        (vec!["--listen", "0.0.0.0:0"], 1, "with open authentication whoever says `ada` is taken for ada"),
+        (
+            vec!["--auth", "jwt"],
+            1,
+            "there is no secret that tokens are signed with: give it in the environment variable",
+        ),
+        (vec!["--auth", "jwt", "--jwt-secret-file", "/missing"], 1, "cannot read /missing: No such file"),
+        (vec!["--tls-cert", "/missing"], 2, "a certificate needs its key"),
+        (vec!["--tls-cert", "/missing", "--tls-key", "/missing"], 1, "cannot read /missing: No such file"),
     ] {
         let output = server(&arguments, &data);
         let error = String::from_utf8(output.stderr).unwrap();

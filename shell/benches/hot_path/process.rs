@@ -27,6 +27,10 @@ impl Process {
         let log = fs::File::options().create(true).append(true).open(data.with_extension("log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
         command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data).args(options).stderr(log);
+        // The load comes from one address.
+        for bound in ["CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "UNAUTHENTICATED"] {
+            command.env(format!("SESSIONS_MAX_{bound}"), "unlimited");
+        }
         Self::start(&mut command)
     }
 

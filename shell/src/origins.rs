@@ -1,0 +1,312 @@
+//! Which pages may connect from a browser, and by which names this server goes.
+//!
+//! A browser says in the header `Origin` which page asks (RFC 6454 §7, RFC 6455 §10.2), and lets any page ask: without a
+//! look at it every page that somebody visits could open sessions from that somebody's browser. Other programs send
+//! none, or whatever they like, so this keeps out nobody but pages.
+
+use std::fmt;
+use std::str::{self, FromStr};
+
+use http::Uri;
+use http::uri::Authority;
+
+/// The origins that may connect. None at all, unless they are written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins(Vec<Origin>);
+
+/// One of them, or a pattern of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// `*`: every one.
+    Any,
+    /// `null`: what browsers say where there is no origin to tell, such as of a file. Many pages can make it so.
+    Null,
+    /// `https://app.example.com`: this one.
+    One(Place),
+    /// `https://*.example.com`: every host below this one, on this scheme and port.
+    Below(Place),
+}
+
+/// Scheme, host and port, as browsers compare them (RFC 6454 §5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// In lower case.
+    scheme: String,
+    /// In lower case.
+    host: String,
+    port: u16,
+}
+
+impl Origins {
+    /// Whether a request with this header, if it has one, may come in. One that is no valid origin is of no page that is
+    /// known.
+    #[must_use]
+    pub fn allows(&self, header: Option<&[u8]>) -> bool {
+        let Some(header) = header else { return true };
+        if self.0.contains(&Origin::Any) {
+            return true;
+        }
+        let Ok(header) = str::from_utf8(header) else { return false };
+        if header == "null" {
+            return self.0.contains(&Origin::Null);
+        }
+        Place::parse(header).is_ok_and(|place| self.0.iter().any(|origin| origin.covers(&place)))
+    }
+}
+
+impl FromIterator<Origin> for Origins {
+    fn from_iter<I: IntoIterator<Item = Origin>>(origins: I) -> Self {
+        Self(origins.into_iter().collect())
+    }
+}
+
+impl Origin {
+    fn covers(&self, place: &Place) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Null => false,
+            Self::One(one) => one == place,
+            Self::Below(Place { scheme, host, port }) => {
+                let below = place.host.strip_suffix(host.as_str()).and_then(|rest| rest.strip_suffix('.'));
+                below.is_some_and(|name| !name.is_empty()) && *scheme == place.scheme && *port == place.port
+            }
+        }
+    }
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "*" => return Ok(Self::Any),
+            "null" => return Ok(Self::Null),
+            _ => {}
+        }
+        let place = match text.split_once("://*.") {
+            Some((scheme, host)) => Place::parse(&format!("{scheme}://{host}")).map(Self::Below),
+            None => Place::parse(text).map(Self::One),
+        };
+        place.map_err(|why| {
+            format!(
+                "{why}; write it as in https://app.example.com, http://localhost:8080, https://*.example.com, null or *"
+            )
+        })
+    }
+}
+
+impl Place {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
+        if rest.contains(['/', '?', '#']) {
+            return Err("an origin has no path, and no slash at its end");
+        }
+        let uri: Uri = text.parse().map_err(|_| "it is no origin")?;
+        let authority = uri.authority().ok_or("it has no host")?;
+        let scheme = scheme.to_ascii_lowercase();
+        let standard = match scheme.as_str() {
+            "https" => Some(443),
+            "http" => Some(80),
+            _ => None,
+        };
+        let (host, port) = host_and_port(authority)?;
+        let port = port.or(standard).ok_or("this scheme needs a port")?;
+        Ok(Self { scheme, host, port })
+    }
+}
+
+/// In lower case; and the port if there is one.
+fn host_and_port(authority: &Authority) -> Result<(String, Option<u16>), &'static str> {
+    if authority.as_str().contains('@') {
+        return Err("it has a user name");
+    }
+    let host = authority.host();
+    if host.is_empty() {
+        return Err("it has no host");
+    }
+    if host.contains('*') {
+        return Err("`*` can stand for what is before a host's first point, and for nothing else");
+    }
+    let port = match authority.as_str().strip_prefix(host) {
+        Some("") => None,
+        _ => Some(authority.port_u16().ok_or("its port is not a number from 0 to 65535")?),
+    };
+    Ok((host.to_ascii_lowercase(), port))
+}
+
+/// The names that this server goes by. Any, unless they are written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hosts(Vec<Host>);
+
+/// One of them: a host, with a port or with any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// In lower case.
+    host: String,
+    port: Option<u16>,
+}
+
+impl Hosts {
+    /// Whether a request with this header, if it has one, has come to the right server.
+    #[must_use]
+    pub fn allows(&self, header: Option<&[u8]>) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        let asked = header.and_then(|header| str::from_utf8(header).ok()?.parse::<Host>().ok());
+        asked.is_some_and(|asked| {
+            self.0.iter().any(|known| known.host == asked.host && (known.port.is_none() || known.port == asked.port))
+        })
+    }
+}
+
+impl FromIterator<Host> for Hosts {
+    fn from_iter<I: IntoIterator<Item = Host>>(hosts: I) -> Self {
+        Self(hosts.into_iter().collect())
+    }
+}
+
+impl FromStr for Host {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let authority = text.parse::<Authority>().map_err(|_| "it is no host");
+        let parsed = authority.and_then(|authority| host_and_port(&authority));
+        let (host, port) =
+            parsed.map_err(|why| format!("{why}; write it as in sessions.example.com or localhost:3000"))?;
+        Ok(Self { host, port })
+    }
+}
+
+/// As it is written in a configuration.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins(texts: &[&str]) -> Origins {
+        texts.iter().map(|text| text.parse::<Origin>().unwrap()).collect()
+    }
+
+    #[test]
+    fn who_is_no_browser_may_always_and_a_page_only_if_it_is_written_down() {
+        assert!(Origins::default().allows(None));
+        for origin in ["https://app.example.com", "null", "", "http://localhost"] {
+            assert!(!Origins::default().allows(Some(origin.as_bytes())), "{origin}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let allowed = origins(&["https://app.example.com", "HTTP://LocalHost:8080", "http://[::1]:3000", "app://x:1"]);
+        for (origin, is_allowed) in [
+            ("https://app.example.com", true),
+            ("https://app.example.com:443", true),
+            ("HTTPS://APP.Example.COM", true),
+            ("http://app.example.com", false),
+            ("https://app.example.com:8443", false),
+            ("https://app.example.com.", false),
+            ("https://app.example.com.evil.com", false),
+            ("https://evil.com/https://app.example.com", false),
+            ("https://evilapp.example.com", false),
+            ("https://example.com", false),
+            ("https://app.example.com/", false),
+            ("https://ada@app.example.com", false),
+            ("https://app.example.com:99999", false),
+            ("https://app.example.com:", false),
+            ("https://app.example.com https://evil.com", false),
+            ("http://localhost:8080", true),
+            ("http://localhost", false),
+            ("http://[::1]:3000", true),
+            ("http://[::1]", false),
+            ("app://x:1", true),
+            ("null", false),
+            ("*", false),
+            (",", false),
+            ("", false),
+        ] {
+            assert_eq!(allowed.allows(Some(origin.as_bytes())), is_allowed, "{origin}");
+        }
+        assert!(!allowed.allows(Some(b"https://app.example.com\xff")));
+    }
+
+    #[test]
+    fn a_star_stands_for_hosts_below_one_and_alone_for_all() {
+        let below = origins(&["https://*.example.com", "http://*.localhost:8080"]);
+        for (origin, is_allowed) in [
+            ("https://app.example.com", true),
+            ("https://a.b.example.com:443", true),
+            ("https://example.com", false),
+            ("https://.example.com", false),
+            ("https://evilexample.com", false),
+            ("http://app.example.com", false),
+            ("https://app.example.com:8443", false),
+            ("http://app.localhost:8080", true),
+        ] {
+            assert_eq!(below.allows(Some(origin.as_bytes())), is_allowed, "{origin}");
+        }
+        for origin in ["https://anything.example", "null", "", "\u{e9}"] {
+            assert!(origins(&["*"]).allows(Some(origin.as_bytes())), "{origin}");
+        }
+        assert!(origins(&["null"]).allows(Some(b"null")) && !origins(&["null"]).allows(Some(b"https://x.example")));
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused_in_words() {
+        for (text, words) in [
+            ("", "no scheme"),
+            ("app.example.com", "no scheme"),
+            ("https://", "it is no origin"),
+            ("https://app.example.com/", "no slash at its end"),
+            ("https://app.example.com/chess", "an origin has no path"),
+            ("https://app.example.com?x", "an origin has no path"),
+            ("https://ada@app.example.com", "a user name"),
+            ("https://app.*.com", "for nothing else"),
+            ("https://*", "for nothing else"),
+            ("https://*.*.com", "for nothing else"),
+            ("https://a b", "it is no origin"),
+            ("https://app.example.com:x", "its port is not a number"),
+            ("https://app.example.com:99999", "its port is not a number"),
+            ("app://x", "needs a port"),
+        ] {
+            let error = text.parse::<Origin>().unwrap_err();
+            assert!(error.contains(words) && error.contains("write it as in"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_server_goes_by_any_name_or_by_those_that_are_written_down() {
+        assert!(Hosts::default().allows(None) && Hosts::default().allows(Some(b"\xff")));
+        let hosts: Hosts = ["sessions.example.com", "localhost:3000", "[::1]"]
+            .map(|text| text.parse::<Host>().unwrap())
+            .into_iter()
+            .collect();
+        for (host, is_allowed) in [
+            ("sessions.example.com", true),
+            ("Sessions.Example.Com:8443", true),
+            ("localhost:3000", true),
+            ("localhost", false),
+            ("localhost:3001", false),
+            ("[::1]:3000", true),
+            ("evil.com", false),
+            ("sessions.example.com.evil.com", false),
+            ("evil.com:sessions.example.com", false),
+            ("ada@sessions.example.com", false),
+            ("", false),
+            (",", false),
+        ] {
+            assert_eq!(hosts.allows(Some(host.as_bytes())), is_allowed, "{host}");
+        }
+        assert!(!hosts.allows(None));
+        for text in ["", "*", "a b", "x:y", "x:99999", "ada@x"] {
+            assert!(text.parse::<Host>().unwrap_err().contains("write it as in"), "{text}");
+        }
+        assert_eq!(["X:1", "y"].map(|text| text.parse::<Host>().unwrap().to_string()), ["x:1", "y"]);
+    }
+}

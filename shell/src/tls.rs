@@ -1,0 +1,128 @@
+//! TLS for the server: its certificate and how it is spoken (TLS 1.2 and 1.3, HTTP/1.1 by ALPN).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_rustls::pki_types::pem::{self, PemObject as _};
+use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use futures_rustls::rustls::crypto::aws_lc_rs;
+use futures_rustls::rustls::{self, ServerConfig};
+use thiserror::Error;
+
+/// Where a server's certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate in PEM, its issuers after it.
+    pub certificate: PathBuf,
+    /// Its private key in PEM: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+}
+
+/// Why TLS cannot be spoken.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file cannot be read, or is no PEM.
+    #[error("cannot read {path}: {}", words(.why))]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: pem::Error,
+    },
+    /// There is no certificate in the file.
+    #[error("{path} has no certificate in PEM (-----BEGIN CERTIFICATE-----)")]
+    NoCertificate {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The certificate and the key do not fit, or one of them is not supported.
+    #[error("the certificate {certificate} cannot be used with the key {key}: {why}")]
+    Unfit {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What rustls says.
+        why: rustls::Error,
+    },
+}
+
+fn words(error: &pem::Error) -> String {
+    if let pem::Error::NoItemsFound = error {
+        "it has no private key in PEM (-----BEGIN PRIVATE KEY-----)".into()
+    } else if let pem::Error::Io(error) = error {
+        error.to_string()
+    } else {
+        format!("it is no PEM: {error}")
+    }
+}
+
+impl CertificateFiles {
+    /// Reads the certificate and its key.
+    ///
+    /// # Errors
+    /// [`TlsError`] says which file is no good, and why.
+    pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let certificates = certificates(&self.certificate)?;
+        let key =
+            PrivateKeyDer::from_pem_file(&self.key).map_err(|why| TlsError::File { path: self.key.clone(), why })?;
+        let unfit = |why| TlsError::Unfit { certificate: self.certificate.clone(), key: self.key.clone(), why };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(unfit)?
+            .with_no_client_auth()
+            .with_single_cert(certificates, key)
+            .map_err(unfit)?;
+        // A WebSocket begins as HTTP/1.1. A client that offers only others hears so in the handshake (RFC 7301 §3.2).
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |why| TlsError::File { path: path.into(), why };
+    let items = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
+    let certificates = items.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate { path: path.into() });
+    }
+    Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn files_that_will_not_do_are_named_with_what_is_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let [mine, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
+        for (name, text) in [
+            ("cert", mine.cert.pem()),
+            ("key", mine.signing_key.serialize_pem()),
+            ("other key", other.signing_key.serialize_pem()),
+            ("empty", String::new()),
+            ("torn", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".into()),
+        ] {
+            fs::write(path(name), text).unwrap();
+        }
+        let load = |certificate, key| CertificateFiles { certificate: path(certificate), key: path(key) }.load();
+        let config = load("cert", "key").unwrap();
+        assert_eq!(config.alpn_protocols, [b"http/1.1"]);
+        for (certificate, key, words) in [
+            ("missing", "key", "missing: No such file"),
+            ("cert", "missing", "missing: No such file"),
+            ("empty", "key", "empty has no certificate in PEM"),
+            ("key", "key", "key has no certificate in PEM"),
+            ("cert", "cert", "cert: it has no private key in PEM"),
+            ("torn", "key", "torn: it is no PEM"),
+            ("cert", "other key", "cannot be used with the key"),
+        ] {
+            let error = load(certificate, key).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

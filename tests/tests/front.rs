@@ -1,0 +1,198 @@
+//! The front door, over real sockets: who comes in, who is turned away, and what each is told.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use session_core::{DoorBounds, Limits};
+use shell::policy::Policy;
+use shell::server::Settings;
+use tests::peer::{InProcess, PATIENCE, Raw, Sent, eventually, settings};
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// A handshake with these headers beside the usual ones, and all that the server answers until it closes.
+fn ask(server: &InProcess, headers: &str) -> String {
+    let mut peer = Raw::connect(server.address);
+    peer.write(format!("{UPGRADE}{headers}\r\n").as_bytes());
+    peer.read_to_end()
+}
+
+/// What somebody hears who is turned away.
+fn turned_away(server: &InProcess) -> String {
+    let answer = ask(server, "");
+    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    assert!(answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    answer.rsplit_once("\r\n\r\n").unwrap().1.into()
+}
+
+/// Opens a session once there is room for it.
+fn come_in(server: &InProcess) -> Raw {
+    let start = Instant::now();
+    loop {
+        let mut peer = Raw::connect(server.address);
+        peer.write(format!("{UPGRADE}\r\n").as_bytes());
+        if peer.try_head().starts_with("HTTP/1.1 101 ") {
+            peer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+            return peer;
+        }
+        assert!(start.elapsed() < PATIENCE, "there is never room");
+    }
+}
+
+fn bounded(bounds: DoorBounds) -> InProcess {
+    InProcess::with_settings(Settings { bounds, ..settings() })
+}
+
+#[test]
+fn beyond_the_bound_on_connections_the_answer_is_503_until_one_leaves() {
+    let server = bounded(DoorBounds { connections: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let (first, mut second) = (Raw::authenticated(server.address, "ada", 1), Raw::open(server.address));
+    for _ in 0..200 {
+        assert_eq!(
+            turned_away(&server),
+            r#"{"message":"The server has as many connections as it may, try again later"}"#
+        );
+    }
+    second.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    second.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2}}"#);
+    drop(first);
+    drop(come_in(&server));
+}
+
+#[test]
+fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
+    let server = bounded(DoorBounds { waiting: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let mut held: Vec<_> = (1..=3).map(|held| Raw::authenticated(server.address, "ada", held)).collect();
+    let silent = [(); 2].map(|()| Raw::connect(server.address));
+    eventually("two wait", || ask(&server, "").starts_with("HTTP/1.1 503 "));
+    assert!(turned_away(&server).contains("connections that are not authenticated yet"), "they wait from the start");
+    drop(silent);
+    let mut refused = come_in(&server);
+    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    assert!(matches!(refused.read(), Sent::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
+    let _waiting = come_in(&server);
+    assert!(turned_away(&server).contains("not authenticated yet"), "who is refused waits");
+    held.pop().unwrap().say_bye();
+    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    assert!(matches!(refused.read(), Sent::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
+    drop(come_in(&server));
+}
+
+#[test]
+fn an_address_has_so_many_connections_and_another_one_as_many() {
+    let server = bounded(DoorBounds { per_address: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let held = [(); 2].map(|()| Raw::open(server.address));
+    assert_eq!(turned_away(&server), r#"{"message":"Your address has as many connections as one may"}"#);
+    drop(Raw::open_from("127.0.0.2".parse().unwrap(), server.address));
+    server.control.set_bounds(DoorBounds { per_address: NonZeroUsize::new(3), ..DoorBounds::default() });
+    let _third = Raw::open(server.address);
+    assert!(turned_away(&server).contains("Your address"));
+    drop(held);
+    drop(come_in(&server));
+    server.control.set_bounds(DoorBounds::default());
+    let _many: Vec<_> = (0..20).map(|_| Raw::open(server.address)).collect();
+}
+
+#[test]
+fn an_address_opens_so_many_connections_in_a_second() {
+    let server = bounded(DoorBounds { arrivals_per_address: NonZeroU32::new(4), ..DoorBounds::default() });
+    let start = Instant::now();
+    let mut came = 0;
+    while start.elapsed() < Duration::from_millis(1500) {
+        let mut peer = Raw::connect(server.address);
+        peer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        let answer = peer.read_to_end();
+        if answer.starts_with("HTTP/1.1 503 ") {
+            assert!(answer.contains("Your address opens connections faster than one may"), "{answer}");
+        } else {
+            came += 1;
+        }
+    }
+    // Four at once, and one each quarter of a second; of a clock that is looked at a little later.
+    assert!((8..=11).contains(&came), "{came}");
+    drop(Raw::open_from("127.0.0.2".parse().unwrap(), server.address));
+}
+
+#[test]
+fn a_request_that_does_not_come_whole_in_time_is_answered_408() {
+    let server = InProcess::with_policy(Policy { header_timeout: Duration::from_millis(300), ..Policy::default() });
+    for begun in ["", "GET / HT", UPGRADE] {
+        let start = Instant::now();
+        let mut peer = Raw::connect(server.address);
+        peer.write(begun.as_bytes());
+        let answer = peer.read_to_end();
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        assert!(answer.ends_with(r#"{"message":"The request did not come in time"}"#), "{answer}");
+        assert!((300..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    }
+    // Whoever is through has the time to authenticate.
+    let mut patient = Raw::open(server.address);
+    assert!(patient.is_silent_for(Duration::from_millis(500)));
+}
+
+#[test]
+fn the_head_of_a_request_may_have_so_many_bytes() {
+    for bytes in [8 * 1024, 32 * 1024] {
+        let server = InProcess::with_policy(Policy { max_header_bytes: bytes, ..Policy::default() });
+        // It is looked at as it comes: a little more than the bound may have come by then.
+        let padded = ask(&server, &format!("X: {}\r\n", "x".repeat(bytes * 2)));
+        assert!(padded.starts_with("HTTP/1.1 431 "), "{padded}");
+        let mut peer = Raw::connect(server.address);
+        peer.write(format!("{UPGRADE}X: {}\r\n\r\n", "x".repeat(bytes - 512)).as_bytes());
+        peer.skip_head();
+    }
+}
+
+#[test]
+fn a_client_that_speaks_too_often_is_closed_with_1008_and_its_slot_is_free() {
+    let limits = Limits { max_message_rate: NonZeroU32::new(20), max_bad_messages: None, ..Limits::default() };
+    let server = InProcess::with_policy(Policy { limits, ..Policy::default() });
+    let mut messages = Raw::authenticated(server.address, "ada", 1);
+    let mut pings = Raw::authenticated(server.address, "bob", 1);
+    for _ in 0..60 {
+        messages.text("?");
+        pings.frame(0x89, b"");
+    }
+    for peer in [&mut messages, &mut pings] {
+        let close = loop {
+            match peer.read() {
+                Sent::Text(_) | Sent::Pong(_) => {}
+                other => break other,
+            }
+        };
+        assert_eq!(close, Sent::Close(1008, "Too many messages in a second".into()));
+    }
+    drop(Raw::authenticated(server.address, "ada", 1));
+    drop(Raw::authenticated(server.address, "bob", 1));
+}
+
+#[test]
+fn as_many_bad_messages_as_are_configured_are_borne() {
+    let limits = Limits { max_bad_messages: Some(2), ..Limits::default() };
+    let server = InProcess::with_policy(Policy { limits, ..Policy::default() });
+    let mut peer = Raw::open(server.address);
+    for _ in 0..3 {
+        peer.text("?");
+        assert!(matches!(peer.read(), Sent::Text(_)));
+    }
+    peer.expect_goodbye(1008);
+}
+
+/// Nothing is read while a reply is unsent, so it is pings whose pongs pile up: tungstenite answers each with what
+/// the next one brings.
+#[test]
+fn what_waits_for_a_client_that_does_not_read_is_bounded() {
+    let limits = Limits { max_message_rate: None, max_bad_messages: None, ..Limits::default() };
+    let server = InProcess::with_policy(Policy { limits, max_unsent_bytes: 8 * 1024, ..Policy::default() });
+    let mut deaf = Raw::authenticated(server.address, "ada", 1);
+    deaf.set_write_timeout(Duration::from_millis(500));
+    let mut sent = 0;
+    while deaf.frame(0x89, &[b'x'; 125]) && sent < 200_000 {
+        sent += 1;
+    }
+    assert!(sent < 200_000, "the server takes all that it is sent");
+    drop(Raw::authenticated(server.address, "bob", 1));
+}
