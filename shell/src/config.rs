@@ -11,7 +11,7 @@
 //! assert_eq!(loaded.config.limit.slots(), 5);
 //! ```
 //!
-//! What is wrong is told all at once ([`Problems`]). What was read can be printed as a file ([`print`]), and compared with
+//! What is wrong is told all at once ([`Problems`]). What was read can be printed as a file ([`mod@print`]), and compared with
 //! what is read later ([`diff`]).
 
 mod table;
@@ -39,6 +39,7 @@ pub use listen::Listen;
 pub use problem::{Origin, Problem, Problems};
 pub(crate) use rule::duration_within as duration;
 pub use sources::{Loaded, Setting, Sources};
+pub use made::VerifierError;
 pub use table::{Authentication, Config, StoreKind};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use session_core::{Limit, Limits};

@@ -48,7 +48,8 @@ settings! {
             value: "FILE", default: "", applies: AtOnce
         }
 
-        /// From which pages browsers may connect, such as https://app.example.com or https://*.example.com; `*` for any.
+        /// From which pages browsers may connect, such as `https://app.example.com` or
+        /// `https://*.example.com`; `*` for any.
         /// A client that sends no Origin is no browser, and may always
         allowed_origins: Vec<Origin> {
             rule: list(one(Origin::from_str)),
