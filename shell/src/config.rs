@@ -1,102 +1,47 @@
-//! What can be set, within which bounds.
+//! What can be set, within which bounds, and where.
+//!
+//! `table` has every key, once. Each can be set in a TOML file, by an environment variable and by a flag, in rising
+//! order of precedence:
+//!
+//! ```
+//! use shell::config::{Flags, Sources};
+//!
+//! let environment = [("SESSIONS_LIMIT".into(), "5".into())];
+//! let loaded = Sources::new(Flags::default(), environment).load().unwrap();
+//! assert_eq!(loaded.config.limit.slots(), 5);
+//! ```
+//!
+//! What is wrong is told all at once ([`Problems`]). What was read can be printed as a file ([`print`]), and compared with
+//! what is read later ([`diff`]).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
+use session_core::Limits;
 
-use clap::{Args, ValueEnum};
-use session_core::{Limit, Limits};
+use crate::store::LmdbConfig;
 
-use crate::log::{Log, LogFormat};
-use crate::store::{Forget, LmdbConfig};
-use crate::threads::one_per_core;
+mod table;
+mod listen;
+mod sources;
+mod change;
+pub mod print;
+mod command;
+mod flags;
+mod environment;
+mod file;
+mod problem;
+mod key;
+pub mod rule;
+#[cfg(test)]
+mod sample;
 
-/// The server's configuration. Every value was checked when it was parsed.
-#[derive(Debug, Clone, Args)]
-pub struct Config {
-    /// Where to listen: HOST:PORT, where HOST is an address or a name. Can be given several times, or as a list with
-    /// commas. `localhost` is 127.0.0.1 and, where the machine has it, ::1. Port 0 lets the system choose
-    #[arg(
-        long,
-        env = "SESSIONS_LISTEN",
-        value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = "localhost:3000"
-    )]
-    pub listen: Vec<Listen>,
-
-    /// The directory that holds the data. Created if it does not exist; one server at a time
-    #[arg(long, env = "SESSIONS_DATA", value_name = "DIR", default_value = "./data")]
-    pub data: PathBuf,
-
-    /// How many sessions one user may hold at once, 1 to 1024
-    #[arg(long, env = "SESSIONS_LIMIT", value_name = "SESSIONS", default_value_t = Limit::default(), value_parser = limit, allow_negative_numbers = true)]
-    pub limit: Limit,
-
-    /// How long a connection may take from its beginning until it is authenticated, 100ms to 1h
-    #[arg(long, env = "SESSIONS_AUTH_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = patience)]
-    pub auth_timeout: Duration,
-
-    /// How long the store may take to answer, 10ms to 1m. Whoever waits longer is refused
-    #[arg(long, env = "SESSIONS_STORE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = store_patience)]
-    pub store_timeout: Duration,
-
-    /// How long a client may be silent before it is sent a ping, 100ms to 1h
-    #[arg(long, env = "SESSIONS_PING_INTERVAL", value_name = "TIME", default_value = "30s", value_parser = patience)]
-    pub ping_interval: Duration,
-
-    /// How long after that ping a client may still be silent before it counts as dead, 100ms to 1h
-    #[arg(long, env = "SESSIONS_PONG_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = patience)]
-    pub pong_timeout: Duration,
-
-    /// The longest message a client may send, in bytes, 1024 to 1048576
-    #[arg(
-        long,
-        env = "SESSIONS_MAX_MESSAGE_BYTES",
-        value_name = "BYTES",
-        default_value_t = 4096,
-        value_parser = clap::value_parser!(u32).range(1024..=1_048_576)
-    )]
-    pub max_message_bytes: u32,
-
-    /// Where users and slots are kept: in LMDB in the data directory, or in memory, where they end with the process
-    #[arg(long, env = "SESSIONS_STORE", value_name = "KIND", default_value = "lmdb")]
-    pub store: StoreKind,
-
-    /// How long a user who holds no slot stays known after it was last granted one, 1h to 100years, or `never` to forget
-    /// nobody. It is forgotten within about a day after that
-    #[arg(long, env = "SESSIONS_FORGET_AFTER", value_name = "TIME", default_value = "30d", value_parser = forget)]
-    pub forget_after: Forget,
-
-    /// How many threads serve connections, 1 to 256 [default: one per core]
-    #[arg(
-        long,
-        env = "SESSIONS_THREADS",
-        value_name = "THREADS",
-        default_value_t = one_per_core(),
-        hide_default_value = true,
-        value_parser = clap::value_parser!(u16).range(1..=256)
-    )]
-    pub threads: u16,
-
-    /// What to log to standard error: error, warn, info, debug, trace or off, or directives such as `shell=debug`
-    #[arg(long, env = "SESSIONS_LOG", value_name = "LEVEL", default_value = "info", value_parser = log_filter)]
-    pub log: String,
-
-    /// How to log: text for people, json for programs
-    #[arg(long, env = "SESSIONS_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-}
-
-/// Which store to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StoreKind {
-    /// LMDB in the data directory.
-    Lmdb,
-    /// A map in memory.
-    Memory,
-}
+pub use change::{Change, diff};
+pub use command::{Arguments, Next};
+pub use flags::Flags;
+pub use key::{Applies, Key};
+pub use listen::Listen;
+pub use problem::{Origin, Problem, Problems};
+pub(crate) use rule::duration_within as duration;
+pub use sources::{Loaded, Setting, Sources};
+pub use table::{Config, StoreKind};
 
 impl Config {
     /// What bounds a session.
@@ -117,96 +62,33 @@ impl Config {
     }
 }
 
-/// One `--listen`: the addresses its host stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// What was asked for.
-    pub text: String,
-    /// At least one address.
-    pub addresses: Vec<SocketAddr>,
-}
-
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let localhost = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
-        let addresses: Vec<_> = if let Some(port) = localhost {
-            // Not looked up: machines differ about what their hosts file says of it.
-            let hosts: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-            hosts.map(|host| SocketAddr::new(host, port)).into()
-        } else {
-            text.to_socket_addrs()
-                .map_err(|error| format!("{error}; it must be HOST:PORT, as in 0.0.0.0:3000"))?
-                .collect()
-        };
-        if addresses.is_empty() {
-            return Err("this name has no address".into());
-        }
-        Ok(Self { text: text.into(), addresses })
-    }
-}
-
-fn limit(text: &str) -> Result<Limit, String> {
-    match text.parse::<u32>() {
-        Ok(0) => Err("with 0 nobody would ever be admitted, the least is 1".into()),
-        Ok(slots) => Limit::new(slots).map_err(|error| error.to_string()),
-        Err(_) => Err("expected a whole number, 1 to 1024".into()),
-    }
-}
-
-fn patience(text: &str) -> Result<Duration, String> {
-    duration(text, Duration::from_millis(100), Duration::from_secs(60 * 60))
-}
-
-fn store_patience(text: &str) -> Result<Duration, String> {
-    duration(text, Duration::from_millis(10), Duration::from_secs(60))
-}
-
-fn forget(text: &str) -> Result<Forget, String> {
-    const HOUR: Duration = Duration::from_secs(60 * 60);
-    /// As humantime counts it.
-    const YEAR: Duration = Duration::from_secs(31_557_600);
-    if text == "never" {
-        return Ok(Forget::Never);
-    }
-    duration(text, HOUR, 100 * YEAR).map(Forget::After).map_err(|error| format!("{error}; or write `never`"))
-}
-
-pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 10s, 500ms or 2m"))?;
-    if (least..=most).contains(&duration) {
-        Ok(duration)
-    } else {
-        Err(format!("it must be {} to {}", humantime::format_duration(least), humantime::format_duration(most)))
-    }
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    Log::parse_filter(text).map(|_| text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use crate::store::Forget;
     use clap::Parser;
+    use session_core::Limit;
 
     #[derive(Debug, Parser)]
     struct Cli {
         #[command(flatten)]
-        config: Config,
+        flags: Flags,
     }
 
     fn parse(arguments: &[&str]) -> Result<Config, String> {
         let arguments = ["server"].iter().chain(arguments);
-        Cli::try_parse_from(arguments).map(|cli| cli.config).map_err(|error| error.to_string())
+        let flags = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.flags;
+        Ok(Sources::new(flags, []).load().map_err(|problems| problems.to_string())?.config)
     }
 
     #[test]
     fn defaults_are_those_of_the_core_and_localhost() {
         let config = parse(&[]).unwrap();
         assert_eq!(config.session_limits(), Limits::default());
+        assert_eq!(config.limit, Limit::default());
         assert_eq!(config.limit.slots(), 3);
         assert_eq!(config.forget_after, Forget::default());
         let addresses: Vec<_> = config.listen[0].addresses.iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use session_core::NodeId;
 use smol::Executor;
 
-use crate::config::{Config, StoreKind};
+use crate::config::{Config, Loaded, StoreKind};
 use crate::listen::listen;
 use crate::server::{Server, Settings};
 use crate::store::{LmdbStore, MemoryStore, Store};
@@ -24,8 +24,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When it cannot start: an address that is taken, a data directory that cannot be used. Each says so in words.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
+    let Loaded { config, settings: _, warnings } = loaded;
     let log = Log::start(Log::parse_filter(&config.log).map_err(anyhow::Error::msg)?, config.log_format);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let stop = signals::stop().context("cannot listen for signals")?;
     let node = NodeId::new(getrandom::u64().context("the system gives no random numbers")?);
 

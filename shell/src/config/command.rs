@@ -1,0 +1,126 @@
+//! The server's command line.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use super::flags::Flags;
+use super::print;
+use super::problem::Origin;
+use super::sources::{Loaded, Sources};
+
+/// Limits how many live sessions one user may hold, over WebSockets.
+///
+/// A client opens a WebSocket at `/` and authenticates; the open socket is its session. Every option can also be set
+/// by the environment variable that its help names, or in a file: what is said here counts most, then the environment,
+/// then the file. Times are written as in 10s, 500ms or 2m.
+#[derive(Debug, Parser)]
+#[command(name = "server", version, after_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+SIGINT (Ctrl-C) and SIGTERM end every session, close the store and exit within 10 seconds; a second one at once.
+
+Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuration, 130 stopped by a second signal.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prints the configuration that these options, the environment and the file make, and what came from where
+    #[command(after_help = "Exit codes: 0 printed, 1 the output cannot be written, 2 wrong usage or configuration.")]
+    Config(Print),
+    /// Says everything that is wrong in a configuration file, which is looked at by itself
+    #[command(after_help = "Exit codes: 0 it is good, 1 it is not or cannot be read, 2 wrong usage.")]
+    CheckConfig {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Print {
+    /// Print a file with every key at its default, commented out, to begin with
+    #[arg(long)]
+    default: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// What is left to do.
+#[derive(Debug)]
+pub enum Next {
+    /// Run a server with this configuration, whose sources can be read again.
+    Serve(Sources, Box<Loaded>),
+    /// End with this exit code.
+    Exit(u8),
+}
+
+impl Arguments {
+    /// Does what was asked for, but for running a server. Says on `err` whatever is wrong.
+    pub fn run(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        out: &mut impl Write,
+        err: &mut impl Write,
+    ) -> Next {
+        let Self { flags, command } = self;
+        let written = match command {
+            None => {
+                let sources = Sources::new(flags, environment);
+                match load(&sources, err) {
+                    Ok(loaded) => return Next::Serve(sources, Box::new(loaded)),
+                    Err(written) => written.map(|()| 2),
+                }
+            }
+            Some(Command::Config(Print { default: true, .. })) => write!(out, "{}", print::defaults()).map(|()| 0),
+            Some(Command::Config(print)) => {
+                print_effective(&Sources::new(flags.and(print.flags), environment), out, err)
+            }
+            Some(Command::CheckConfig { file }) => check(&flags, &file, out, err),
+        };
+        Next::Exit(written.unwrap_or(1))
+    }
+}
+
+/// Reads the sources, or says what is wrong with them.
+fn load(sources: &Sources, err: &mut impl Write) -> Result<Loaded, io::Result<()>> {
+    sources.load().map_err(|problems| writeln!(err, "error: the configuration is wrong\n{problems}"))
+}
+
+fn print_effective(sources: &Sources, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    let loaded = match load(sources, err) {
+        Ok(loaded) => loaded,
+        Err(written) => return written.map(|()| 2),
+    };
+    for warning in &loaded.warnings {
+        writeln!(err, "warning: {warning}")?;
+    }
+    write!(out, "{}", print::effective(&loaded)).map(|()| 0)
+}
+
+fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    if let [flag, ..] = &flags.names()[..] {
+        let words = format!("check-config looks at the file by itself, {flag} cannot be given with it");
+        write!(err, "{}", Arguments::command().error(ErrorKind::ArgumentConflict, words))?;
+        return Ok(2);
+    }
+    match Sources::of_file(file).load() {
+        Ok(loaded) => {
+            let set = loaded.settings.iter().filter(|setting| setting.origin != Origin::Default).count();
+            let defaults = loaded.settings.len() - set;
+            writeln!(out, "{} is good: it sets {set} keys, {defaults} are at their defaults", file.display())?;
+            Ok(0)
+        }
+        Err(problems) => {
+            writeln!(err, "{problems}")?;
+            Ok(1)
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The environment variables that begin with `SESSIONS_`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::key::Key;
+use super::problem::{Origin, Problem, nearest};
+use super::sources::{Layer, Setting};
+
+const PREFIX: &str = "SESSIONS_";
+
+/// Names the configuration file.
+pub(super) const FILE: &str = "SESSIONS_CONFIG";
+
+/// Those that are no keys of the server: the client's.
+const OTHERS: [&str; 2] = ["SESSIONS_URL", "SESSIONS_USER"];
+
+/// Those of an environment that may be meant for us. One that is empty counts as not set.
+pub(super) fn ours(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, OsString> {
+    let named = environment.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    named.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty()).collect()
+}
+
+/// The file that is named in there.
+pub(super) fn file(environment: &BTreeMap<String, OsString>) -> Option<PathBuf> {
+    environment.get(FILE).map(PathBuf::from)
+}
+
+/// What they set.
+pub(super) fn read(keys: &'static [Key], environment: &BTreeMap<String, OsString>) -> Layer {
+    let mut layer = Layer::default();
+    for (name, value) in environment {
+        let origin = Origin::Variable(name.clone());
+        match (keys.iter().find(|key| key.variable == *name), value.to_str()) {
+            (Some(key), Some(text)) => layer.settings.push(Setting { key, texts: key.split(text), origin }),
+            (Some(key), None) => layer.problems.push(Problem::of_key(origin, key.name, "its value is not UTF-8")),
+            (None, _) if name == FILE || OTHERS.contains(&&**name) => {}
+            // No more than a warning: whoever runs containers sets variables that we do not know, after a service's name.
+            (None, _) => {
+                let candidates = keys.iter().map(|key| &*key.variable).chain([FILE]);
+                let suggestion = nearest(name, candidates).map(str::to_owned);
+                let warning = Problem::new(origin, "there is no such variable, it is ignored");
+                layer.warnings.push(Problem { suggestion, ..warning });
+            }
+        }
+    }
+    layer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn of(variables: &[(&str, &str)]) -> Layer {
+        let environment = variables.iter().map(|&(name, value)| (name.into(), value.into()));
+        read(Config::keys(), &ours(environment))
+    }
+
+    #[test]
+    fn a_variable_sets_its_key() {
+        let layer = of(&[("SESSIONS_LISTEN", "a:1, b:2"), ("SESSIONS_LIMIT", "5")]);
+        let [limit, listen] = &layer.settings[..] else { panic!("{layer:?}") };
+        assert_eq!((limit.key.name, &limit.texts[..]), ("limit", &["5".to_owned()][..]));
+        assert_eq!((listen.key.name, &listen.texts[..]), ("listen", &["a:1".to_owned(), "b:2".to_owned()][..]));
+        assert_eq!(limit.origin, Origin::Variable("SESSIONS_LIMIT".into()));
+    }
+
+    #[test]
+    fn what_is_empty_counts_as_not_set() {
+        let environment = || [("SESSIONS_LIMIT".into(), "".into()), (FILE.into(), "".into())];
+        assert_eq!(read(Config::keys(), &ours(environment())).settings, []);
+        assert_eq!(file(&ours(environment())), None);
+        assert_eq!(file(&ours([(FILE.into(), "there".into())])), Some("there".into()));
+    }
+
+    #[test]
+    fn a_variable_that_nobody_knows_is_warned_of() {
+        let layer = of(&[
+            (FILE, "sessions.toml"),
+            ("SESSIONS_LIMITS", "5"),
+            ("SESSIONS_PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("SESSIONS_URL", "ws://localhost"),
+            ("SESSIONS_USER", "ada"),
+            ("SESSION_LIMIT", "5"),
+            ("PATH", "/bin"),
+        ]);
+        let warnings: Vec<_> = layer.warnings.iter().map(ToString::to_string).collect();
+        let words = "there is no such variable, it is ignored";
+        assert_eq!(
+            warnings,
+            [
+                format!("SESSIONS_LIMITS: {words}; did you mean SESSIONS_LIMIT?"),
+                format!("SESSIONS_PORT_80_TCP_ADDR: {words}"),
+            ]
+        );
+        assert!(layer.settings.is_empty() && layer.problems.is_empty(), "{layer:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_value_that_is_no_text_is_a_problem() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let environment = [("SESSIONS_DATA".into(), OsString::from_vec(vec![0xff]))];
+        let layer = read(Config::keys(), &ours(environment));
+        assert_eq!(layer.problems[0].to_string(), "SESSIONS_DATA: its value is not UTF-8");
+        assert!(layer.settings.is_empty());
+    }
+}

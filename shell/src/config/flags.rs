@@ -1,0 +1,234 @@
+//! The flags: one for each key, and `--config`.
+//!
+//! clap reads the environment only to show it in the help: what counts is read by `environment`, which tells of
+//! everything that is wrong at once.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+
+use super::key::Key;
+use super::problem::Origin;
+use super::rule::{Refusal, Shape};
+use super::sources::Setting;
+use super::{Config, environment};
+
+/// What was said on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// The configuration file, if one was named.
+    pub file: Option<PathBuf>,
+    /// The keys that were set.
+    pub given: Vec<Setting>,
+}
+
+impl Flags {
+    /// Both, where a key of `other` counts more and its lists are added.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.file = other.file.or(self.file);
+        for setting in other.given {
+            match self.given.iter_mut().find(|given| given.key == setting.key) {
+                Some(given) if given.key.shape == Shape::List => given.texts.extend(setting.texts),
+                Some(given) => *given = setting,
+                None => self.given.push(setting),
+            }
+        }
+        self
+    }
+
+    /// The names of all that was given, with their hyphens.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let file = self.file.iter().map(|_| "--config".to_owned());
+        file.chain(self.given.iter().map(|setting| setting.origin.to_string())).collect()
+    }
+}
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let file = Arg::new("config")
+            .long("config")
+            .env(environment::FILE)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("A configuration file, in TOML. `server config --default` prints one to begin with");
+        command.arg(file).args(Config::keys().iter().map(argument))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let was_given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let file = matches.get_one::<PathBuf>("config").filter(|_| was_given("config")).cloned();
+        let given = Config::keys().iter().filter(|key| was_given(key.name)).map(|key| setting(key, matches)).collect();
+        Ok(Self { file, given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn argument(key: &'static Key) -> Arg {
+    let argument = Arg::new(key.name)
+        .long(&*key.flag)
+        .env(&*key.variable)
+        .value_name(key.placeholder)
+        .value_parser(ValueParser::new(Checked(key)))
+        .allow_negative_numbers(true)
+        .help(key.help)
+        .help_heading(key.group)
+        .hide_default_value(matches!(key.default, Cow::Owned(_)));
+    let argument = if key.default.is_empty() { argument } else { argument.default_value(&*key.default) };
+    match key.shape {
+        Shape::One => argument.action(ArgAction::Set),
+        Shape::List => argument.action(ArgAction::Append),
+        Shape::Switch => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
+    }
+}
+
+fn setting(key: &'static Key, matches: &ArgMatches) -> Setting {
+    let texts = matches.get_many::<String>(key.name).into_iter().flatten();
+    let texts = texts.flat_map(|text| key.split(text)).collect();
+    Setting { key, texts, origin: Origin::Flag(format!("--{}", key.flag)) }
+}
+
+/// Refuses on the command line what the key's rule refuses, in clap's own form.
+#[derive(Debug, Clone)]
+struct Checked(&'static Key);
+
+impl TypedValueParser for Checked {
+    type Value = String;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
+        let Self(key) = self;
+        let text = StringValueParser::new().parse_ref(command, arg, value)?;
+        let Some(refusal) = key.check(&key.split(&text)).err().and_then(|refusals| refusals.into_iter().next()) else {
+            return Ok(text);
+        };
+        let Refusal { text, reason } = refusal;
+        if key.choices.is_empty() {
+            (move |_: &str| Err::<String, _>(reason.clone())).parse_ref(command, arg, OsStr::new(&text))
+        } else {
+            PossibleValuesParser::new(key.choices.clone()).parse_ref(command, arg, OsStr::new(&text))
+        }
+    }
+
+    fn parse_ref_(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+        source: ValueSource,
+    ) -> Result<String, clap::Error> {
+        match source {
+            ValueSource::CommandLine => self.parse_ref(command, arg, value),
+            // Only shown in the help.
+            _ => Ok(value.to_string_lossy().into_owned()),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let Self(key) = self;
+        if key.choices.is_empty() { None } else { Some(Box::new(key.choices.iter().cloned())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::sample::Sample;
+
+    /// What `Sample` is given.
+    fn parse(arguments: &[&str]) -> Result<Vec<Setting>, clap::Error> {
+        let keys = Sample::keys();
+        let command = Command::new("sample").args(keys.iter().map(argument));
+        let matches = command.try_get_matches_from(["sample"].iter().chain(arguments))?;
+        let was_given = |key: &&Key| matches.value_source(key.name) == Some(ValueSource::CommandLine);
+        Ok(keys.iter().filter(was_given).map(|key| setting(key, &matches)).collect())
+    }
+
+    fn texts(arguments: &[&str]) -> Vec<String> {
+        let [setting] = <[Setting; 1]>::try_from(parse(arguments).unwrap()).unwrap();
+        setting.texts
+    }
+
+    fn flags(arguments: &[&str]) -> Flags {
+        let command = Flags::augment_args(Command::new("server"));
+        Flags::from_arg_matches(&command.get_matches_from(["server"].iter().chain(arguments))).unwrap()
+    }
+
+    #[test]
+    fn only_what_is_said_is_given() {
+        assert_eq!(parse(&[]).unwrap(), []);
+        let [most] = &parse(&["--most", "7"]).unwrap()[..] else { panic!("one was given") };
+        assert_eq!((most.key.name, most.origin.to_string()), ("most", "--most".into()));
+        let none = flags(&[]);
+        assert!(none.file.is_none() && none.given.is_empty(), "{none:?}");
+    }
+
+    #[test]
+    fn each_shape_is_written_in_its_way() {
+        assert_eq!(texts(&["--may-be-open"]), ["true"]);
+        assert_eq!(texts(&["--may-be-open=false"]), ["false"]);
+        assert_eq!(texts(&["--ports", "80,443", "--ports=81"]), ["80", "443", "81"]);
+        assert_eq!(texts(&["--origins="]), [""; 0]);
+        assert_eq!(texts(&["--certificate="]), [""]);
+        let twice = parse(&["--most", "1", "--most", "2"]).unwrap_err();
+        assert!(twice.to_string().contains("cannot be used multiple times"), "{twice}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_as_clap_tells_it() {
+        for (arguments, words) in [
+            (&["--most", "11"][..], "invalid value '11' for '--most <N>': 11 is not in 1..=10; or write `unlimited`"),
+            (&["--most", "-1"], "invalid value '-1' for '--most <N>': -1 is not in 1..=10"),
+            (&["--ports", "80,x"], "invalid value 'x' for '--ports <PORT>': expected a whole number in 1..=65535"),
+            (&["--ports="], "invalid value '' for '--ports <PORT>': at least one must be given"),
+            (&["--kind", "redis"], "invalid value 'redis' for '--kind <KIND>'\n  [possible values: lmdb, memory]"),
+            (&["--may-be-open=maybe"], "[possible values: true, false]"),
+            (&["--may-be-open", "false"], "unexpected argument 'false'"),
+            (&["--mosd", "7"], "tip: a similar argument exists: '--most'"),
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert!(error.to_string().contains(words), "{arguments:?}: {error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn the_help_has_groups_variables_and_defaults() {
+        let help = Flags::augment_args(Command::new("server")).render_long_help().to_string();
+        for words in
+            ["\nLimits:\n", "[env: SESSIONS_LIMIT", "[default: 3]", "[env: SESSIONS_CONFIG", "[default: one per core]"]
+        {
+            assert!(help.contains(words), "{words}: {help}");
+        }
+        assert_eq!(help.matches("--threads").count(), 1);
+        let (_, threads) = help.split_once("--threads").unwrap();
+        let (threads, _) = threads.split_once("--").unwrap();
+        assert_eq!(threads.matches("[default:").count(), 1, "how many this machine has does not matter: {threads}");
+    }
+
+    #[test]
+    fn what_is_said_later_counts_more_and_lists_grow() {
+        let one = flags(&["--config", "a.toml", "--limit", "5", "--log", "warn", "--listen", "127.0.0.1:1"]);
+        let both = one.and(flags(&["--config", "b.toml", "--limit", "6", "--listen", "127.0.0.1:2"]));
+        let mut texts: Vec<_> = both.given.iter().map(|setting| setting.texts.join(",")).collect();
+        texts.sort();
+        assert_eq!(texts, ["127.0.0.1:1,127.0.0.1:2", "6", "warn"]);
+        assert_eq!(both.names(), ["--config", "--listen", "--limit", "--log"]);
+        assert_eq!(both.clone().and(Flags::default()).file, Some("b.toml".into()));
+        assert_eq!(both.file, Some("b.toml".into()));
+    }
+}
