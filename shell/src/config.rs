@@ -36,10 +36,10 @@ pub use command::{Arguments, Next};
 pub use flags::Flags;
 pub use key::{Applies, Key};
 pub use listen::Listen;
+pub use made::VerifierError;
 pub use problem::{Origin, Problem, Problems};
 pub(crate) use rule::duration_within as duration;
 pub use sources::{Loaded, Setting, Sources};
-pub use made::VerifierError;
 pub use table::{Authentication, Config, StoreKind};
 
 #[cfg(test)]

@@ -40,3 +40,50 @@ pub fn diff(old: &Loaded, new: &Loaded) -> Vec<Change> {
         .map(|(old, new)| Change { key: old.key, old: old.texts.join(","), new: new.texts.join(",") })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, Sources};
+
+    fn load(given: &[(&str, &str)]) -> Loaded {
+        let environment = given.iter().map(|&(name, value)| (name.into(), value.into()));
+        Sources::new(Flags::default(), environment).load().unwrap()
+    }
+
+    #[test]
+    fn what_has_changed_is_told_with_when_that_takes_effect() {
+        let old = load(&[("SESSIONS_LIMIT", "3"), ("SESSIONS_LOG", "warn"), ("SESSIONS_THREADS", "2")]);
+        let new = load(&[
+            ("SESSIONS_LIMIT", "4"),
+            ("SESSIONS_LOG", "warn"),
+            ("SESSIONS_THREADS", "2"),
+            ("SESSIONS_LISTEN", "127.0.0.1:1,127.0.0.1:2"),
+        ]);
+        let changes: Vec<_> = diff(&old, &new).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            changes,
+            [
+                r#"listen was "localhost:3000" and is "127.0.0.1:1,127.0.0.1:2" after a restart"#,
+                r#"limit was "3" and is "4" at once"#,
+            ]
+        );
+        assert_eq!(diff(&old, &old), []);
+    }
+
+    #[test]
+    fn what_is_only_written_otherwise_or_said_elsewhere_has_not_changed() {
+        let default = load(&[]);
+        let written =
+            [("SESSIONS_AUTH_TIMEOUT", "10000ms"), ("SESSIONS_LIMIT", "3"), ("SESSIONS_FORGET_AFTER", "720h")];
+        assert_eq!(diff(&default, &load(&written)), []);
+    }
+
+    #[test]
+    fn a_name_that_has_got_another_address_has_not_changed() {
+        let old = load(&[]);
+        let mut new = old.clone();
+        new.config.listen[0].addresses.pop();
+        assert_eq!(diff(&old, &new), []);
+    }
+}

@@ -145,13 +145,103 @@ fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write)
     match Sources::of_file(file).load() {
         Ok(loaded) => {
             let set = loaded.settings.iter().filter(|setting| setting.origin != Origin::Default).count();
-            let defaults = loaded.settings.len() - set;
-            writeln!(out, "{} is good: it sets {set} keys, {defaults} are at their defaults", file.display())?;
+            let all = loaded.settings.len();
+            writeln!(out, "{} is good: it sets {set} of {all} keys, the others are at their defaults", file.display())?;
             Ok(0)
         }
         Err(problems) => {
             writeln!(err, "{problems}")?;
             Ok(1)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exit code, if it ends, and both outputs.
+    fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<u8>, String, String) {
+        let arguments = Arguments::try_parse_from(["server"].iter().chain(arguments)).unwrap();
+        let environment = variables.iter().map(|&(name, value)| (name.into(), value.into()));
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = match arguments.run(environment, &mut out, &mut err) {
+            Next::Serve(..) => None,
+            Next::Exit(code) => Some(code),
+        };
+        (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions.toml");
+        std::fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        (directory, path)
+    }
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_serves_unless_the_configuration_is_wrong() {
+        assert_eq!(run(&["--limit", "5"], &[("SESSIONS_LIMITS", "5")]), (None, String::new(), String::new()));
+        let (code, out, err) = run(&[], &[("SESSIONS_LIMIT", "0"), ("SESSIONS_THREADS", "0")]);
+        assert_eq!((code, &*out), (Some(2), ""));
+        assert!(
+            err.starts_with("error: ") && err.contains("SESSIONS_LIMIT:") && err.contains("SESSIONS_THREADS:"),
+            "{err}"
+        );
+    }
+
+    #[test]
+    fn config_prints_what_counts_with_options_before_and_after_it() {
+        let (code, out, err) = run(&["--limit", "4", "--threads", "7", "config", "--limit", "5"], &[]);
+        assert_eq!((code, &*err), (Some(0), ""));
+        assert!(out.contains("\nlimit = 5  # --limit\n") && out.contains("\nthreads = 7  # --threads\n"), "{out}");
+        let (code, out, err) = run(&["config"], &[("SESSIONS_LIMITS", "5")]);
+        assert_eq!(code, Some(0));
+        assert!(
+            out.contains("\nlimit = 3  # default\n") && err.starts_with("warning: SESSIONS_LIMITS: "),
+            "{out}{err}"
+        );
+        let (code, out, err) = run(&["config"], &[("SESSIONS_LIMIT", "0")]);
+        assert_eq!((code, &*out), (Some(2), ""));
+        assert!(err.contains("SESSIONS_LIMIT: "), "{err}");
+    }
+
+    #[test]
+    fn config_default_prints_the_defaults_whatever_is_set() {
+        let (code, out, err) = run(&["config", "--default"], &[("SESSIONS_LIMIT", "0")]);
+        assert_eq!((code, &*out, &*err), (Some(0), &*print::defaults(), ""));
+    }
+
+    #[test]
+    fn check_config_looks_at_the_file_by_itself() {
+        let (_directory, good) = file("limit = 5\nthreads = 2");
+        let (code, out, err) = run(&["check-config", &good], &[("SESSIONS_LIMIT", "0")]);
+        assert_eq!((code, &*err), (Some(0), ""));
+        assert!(out.starts_with(&format!("{good} is good: it sets 2 of ")), "{out}");
+
+        let (_directory, bad) = file("limit = 0\nthreads = 0");
+        let (code, out, err) = run(&["check-config", &bad], &[]);
+        assert_eq!((code, &*out), (Some(1), ""));
+        assert!(err.contains(":1:1: limit: ") && err.contains(":2:1: threads: "), "{err}");
+        let (code, _, err) = run(&["check-config", "missing.toml"], &[]);
+        assert_eq!(code, Some(1));
+        assert!(err.contains("missing.toml: it cannot be read"), "{err}");
+
+        let (code, out, err) = run(&["--limit", "5", "check-config", &good], &[]);
+        assert_eq!((code, &*out), (Some(2), ""));
+        assert!(err.contains("--limit cannot be given with it"), "{err}");
+    }
+
+    #[test]
+    fn output_that_cannot_be_written_is_a_failure() {
+        let arguments = Arguments::try_parse_from(["server", "config"]).unwrap();
+        let mut full = &mut [0_u8; 0][..];
+        assert!(matches!(arguments.run([], &mut full, &mut Vec::new()), Next::Exit(1)));
     }
 }

@@ -4,7 +4,7 @@
 //! everything that is wrong at once.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
@@ -55,7 +55,7 @@ impl Args for Flags {
             .long("config")
             .env(environment::FILE)
             .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
+            .value_parser(value_parser!(OsString))
             .help("A configuration file, in TOML. `server config --default` prints one to begin with");
         command.arg(file).args(Config::keys().iter().map(argument))
     }
@@ -68,7 +68,7 @@ impl Args for Flags {
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let was_given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
-        let file = matches.get_one::<PathBuf>("config").filter(|_| was_given("config")).cloned();
+        let file = matches.get_one::<OsString>("config").filter(|_| was_given("config")).map(PathBuf::from);
         let given = Config::keys().iter().filter(|key| was_given(key.name)).map(|key| setting(key, matches)).collect();
         Ok(Self { file, given })
     }

@@ -95,3 +95,97 @@ fn comment(text: &mut String, words: &str) {
     }
     text.push('\n');
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::sample::Sample;
+    use crate::config::{Flags, Origin, Sources};
+
+    /// What a file with this text makes.
+    fn load(text: &str) -> Loaded {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sessions.toml");
+        fs::write(&path, text).unwrap();
+        Sources::of_file(path).load().unwrap()
+    }
+
+    #[test]
+    fn the_file_of_defaults_makes_the_defaults_also_when_it_sets_them() {
+        let (text, default) = (defaults(), load(""));
+        assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
+        let is_key = |line: &str| Config::keys().iter().any(|key| line.starts_with(&format!("# {} = ", key.name)));
+        let lines = text.lines().map(|line| if is_key(line) { &line[2..] } else { line });
+        let set = load(&lines.collect::<Vec<_>>().join("\n"));
+        assert_eq!(set.config, default.config);
+        for (set, default) in set.settings.iter().zip(&default.settings) {
+            assert_eq!(set.texts, default.texts);
+            assert!(matches!(set.origin, Origin::Line { .. }), "{:?} is in the file", set.key);
+        }
+    }
+
+    #[test]
+    fn the_file_of_defaults_says_what_there_is_to_know() {
+        let text = defaults();
+        for words in [
+            "\n# Limits\n# ------\n\n# How many sessions one user may hold at once, 1 to 1024.\n\
+             # Also SESSIONS_LIMIT and --limit. SIGHUP re-reads it.\n# limit = 3\n",
+            "\n# One of lmdb, memory.\n# Also SESSIONS_STORE and --store. A change needs a restart.\n# store = \"lmdb\"\n",
+            "\n# listen = [\"localhost:3000\"]\n",
+        ] {
+            assert!(text.contains(words), "{words}\n{text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.contains("may hold at once"), "a line is full before it is broken");
+    }
+
+    #[test]
+    fn what_counts_is_printed_with_its_origin_and_makes_the_same_again() {
+        let limit = Config::keys().iter().find(|key| key.name == "limit").unwrap();
+        let given = vec![Setting { key: limit, texts: vec!["5".into()], origin: Origin::Flag("--limit".into()) }];
+        let variable = |name: &str, value: &str| (name.into(), value.into());
+        let environment = [
+            variable("SESSIONS_DATA", "a \"b\" \\ \t\u{7f}\u{e9}"),
+            variable("SESSIONS_LISTEN", "127.0.0.1:1,[::1]:2"),
+        ];
+        let loaded = Sources::new(Flags { file: None, given }, environment).load().unwrap();
+        let text = effective(&loaded);
+        for line in [
+            "# Limits",
+            "limit = 5  # --limit",
+            "listen = [\"127.0.0.1:1\", \"[::1]:2\"]  # SESSIONS_LISTEN",
+            "auth_timeout = \"10s\"  # default",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+        let again = load(&text);
+        assert_eq!(again.config, loaded.config);
+        assert!(effective(&load("\nlimit = 6")).contains("sessions.toml:2\n"));
+    }
+
+    #[test]
+    fn a_file_with_a_strange_name_stays_in_its_comment() {
+        let mut loaded = load("");
+        loaded.settings[0].origin = Origin::Line { path: "a\nlimit = 9".into(), line: 1, column: 1 };
+        assert_eq!(load(&effective(&loaded)).config.limit.slots(), 3);
+    }
+
+    #[test]
+    fn a_value_is_written_as_what_it_looks_like() {
+        for (name, text, written) in [
+            ("most", "7", "7"),
+            ("most", "007", "\"007\""),
+            ("most", "unlimited", "\"unlimited\""),
+            ("may_be_open", "true", "true"),
+            ("kind", "true", "\"true\""),
+            ("certificate", "", "\"\""),
+            ("ports", "80,443", "[80, 443]"),
+            ("origins", "", "[]"),
+        ] {
+            let key = Sample::keys().iter().find(|key| key.name == name).unwrap();
+            assert_eq!(value(key, &key.split(text)), written, "{name} {text}");
+        }
+    }
+}

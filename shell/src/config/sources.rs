@@ -141,3 +141,151 @@ impl Disagreement {
         Problem { keys: keys.iter().map(|&key| key.into()).collect(), ..Problem::new(origin, reason) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::sample::Sample;
+
+    fn layer(keys: &'static [Key], origin: &Origin, given: &[(&str, &str)]) -> Layer {
+        let setting = |&(name, text): &(&str, &str)| {
+            let key = keys.iter().find(|key| key.name == name).unwrap();
+            Setting { key, texts: key.split(text), origin: origin.clone() }
+        };
+        Layer { settings: given.iter().map(setting).collect(), ..Layer::default() }
+    }
+
+    fn flags(given: &[(&str, &str)]) -> Flags {
+        Flags { file: None, given: layer(Config::keys(), &Origin::Flag("--flag".into()), given).settings }
+    }
+
+    fn variables<'a>(given: &'a [(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> + use<'a> {
+        given.iter().map(|&(name, value)| (name.into(), value.into()))
+    }
+
+    fn file(directory: &Path, text: &str) -> String {
+        let path = directory.join("sessions.toml");
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn origin(loaded: &Loaded, name: &str) -> Origin {
+        loaded.settings.iter().find(|setting| setting.key.name == name).unwrap().origin.clone()
+    }
+
+    fn words(problems: Problems) -> Vec<String> {
+        let Problems(problems) = problems;
+        problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn flags_count_more_than_variables_and_those_more_than_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(directory.path(), "limit = 4\nlog = \"warn\"\n\nthreads = 7");
+        let environment = [("SESSIONS_CONFIG", &*path), ("SESSIONS_LIMIT", "5"), ("SESSIONS_THREADS", "8")];
+        let loaded = Sources::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap();
+        let Config { limit, threads, log, max_message_bytes, .. } = &loaded.config;
+        assert_eq!((limit.slots(), *threads, &**log, &*max_message_bytes.to_string()), (6, 8, "warn", "4096"));
+
+        let line = Origin::Line { path: path.into(), line: 2, column: 1 };
+        assert_eq!(origin(&loaded, "limit"), Origin::Flag("--flag".into()));
+        assert_eq!(origin(&loaded, "threads"), Origin::Variable("SESSIONS_THREADS".into()));
+        assert_eq!(origin(&loaded, "log"), line);
+        assert_eq!(origin(&loaded, "max_message_bytes"), Origin::Default);
+    }
+
+    #[test]
+    fn a_flag_names_the_file_before_a_variable_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(directory.path(), "limit = 4");
+        let flags = Flags { file: Some(path.into()), given: Vec::new() };
+        let missing = [("SESSIONS_CONFIG", "missing.toml")];
+        assert_eq!(Sources::new(flags, variables(&missing)).load().unwrap().config.limit.slots(), 4);
+        let problems = words(Sources::new(Flags::default(), variables(&missing)).load().unwrap_err());
+        assert!(problems.len() == 1 && problems[0].starts_with("missing.toml: it cannot be read"), "{problems:?}");
+        let empty = [("SESSIONS_CONFIG", "")];
+        assert_eq!(Sources::new(Flags::default(), variables(&empty)).load().unwrap().config.limit.slots(), 3);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once_and_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(directory.path(), "threads = 0\nlimmit = 4\nlimit = 2000\nlog = \"inof\"");
+        let environment = [
+            ("SESSIONS_CONFIG", &*path),
+            ("SESSIONS_PING_INTERVAL", "1ms"),
+            ("SESSIONS_LISTEN", "x,y"),
+            ("SESSIONS_LIMIT", "0"),
+            ("SESSIONS_THREADS", "2"),
+        ];
+        let problems = words(Sources::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap_err());
+        let host = "it must be HOST:PORT, as in 0.0.0.0:3000";
+        assert_eq!(
+            problems,
+            [
+                format!("{path}:1:1: threads: invalid value '0': 0 is not in 1..=256"),
+                format!("{path}:2:1: limmit: there is no such key; did you mean limit?"),
+                format!(
+                    "{path}:3:1: limit: invalid value '2000': a limit of 2000 sessions per user is too many, the most is 1024"
+                ),
+                format!(
+                    "{path}:4:1: log: invalid value 'inof': \"inof\" is no level: it must be error, warn, info, debug, trace, off or TARGET=LEVEL"
+                ),
+                "SESSIONS_LIMIT: invalid value '0': with 0 nobody would ever be admitted, the least is 1".into(),
+                format!("SESSIONS_LISTEN: invalid value 'x': invalid socket address; {host}"),
+                format!("SESSIONS_LISTEN: invalid value 'y': invalid socket address; {host}"),
+                "SESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h".into(),
+            ]
+        );
+    }
+
+    #[test]
+    fn keys_that_do_not_go_together_are_told_by_the_strongest_of_them() {
+        let sources = Sources::new(flags(&[("limit", "6")]), variables(&[("SESSIONS_LOG", "warn")]));
+        let agree = |config: &Config| {
+            assert_eq!(config.limit.slots(), 6);
+            let disagreement = |keys, reason: &str| Disagreement { keys, reason: reason.into() };
+            vec![disagreement(&["log", "limit"], "no"), disagreement(&["threads", "log"], "never")]
+        };
+        let problems = words(sources.load_if(agree).unwrap_err());
+        assert_eq!(problems, ["SESSIONS_LOG: threads, log: never", "--flag: log, limit: no"]);
+    }
+
+    #[test]
+    fn a_file_that_has_changed_is_read_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(directory.path(), "limit = 4");
+        let sources = Sources::of_file(&path);
+        assert_eq!(sources.load().unwrap().config.limit.slots(), 4);
+        file(directory.path(), "limit = 5");
+        assert_eq!(sources.load().unwrap().config.limit.slots(), 5);
+        file(directory.path(), "limit = 0");
+        assert!(sources.load().is_err());
+    }
+
+    #[test]
+    fn what_is_probably_a_mistake_is_warned_of() {
+        let loaded = Sources::new(Flags::default(), variables(&[("SESSIONS_LIMITS", "5")])).load().unwrap();
+        let [warning] = &loaded.warnings[..] else { panic!("one: {:?}", loaded.warnings) };
+        assert!(warning.to_string().starts_with("SESSIONS_LIMITS: "));
+    }
+
+    #[test]
+    fn a_better_source_replaces_a_list_and_can_unset_a_value() {
+        let keys = Sample::keys();
+        let below = [("ports", "1,2"), ("origins", "a,b"), ("certificate", "there"), ("most", "11")];
+        let above = [("ports", "3"), ("origins", ""), ("certificate", ""), ("most", "unlimited")];
+        let file = Origin::Line { path: "file".into(), line: 1, column: 1 };
+        let resolved = resolve(keys, [layer(keys, &file, &below), layer(keys, &Origin::Flag("--flag".into()), &above)]);
+        let texts: Vec<_> = resolved.settings.iter().map(|setting| setting.texts.join(",")).collect();
+        assert_eq!(texts, ["3", "", "false", "", "unlimited", "lmdb"]);
+        let texts: Vec<_> = resolved.settings.iter().map(|setting| &*setting.texts).collect();
+        let sample = Sample::read(&texts).unwrap();
+        assert_eq!((sample.ports, sample.origins.len(), sample.certificate), (vec![3], 0, None));
+        let problems: Vec<_> = resolved.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems, ["file:1:1: most: invalid value '11': 11 is not in 1..=10; or write `unlimited`"]);
+    }
+}

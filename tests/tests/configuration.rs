@@ -1,0 +1,108 @@
+//! The server binary and its configuration: the file, the environment and the command line of a real process.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tests::peer::{Process, Raw};
+
+const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
+
+/// Runs a command that ends by itself, in a directory and with these variables and no others of ours.
+fn run(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("SESSIONS_"));
+    let mut command = Command::new(SERVER);
+    for name in ours {
+        command.env_remove(name);
+    }
+    let command = command.current_dir(directory).args(arguments).envs(variables.iter().copied());
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn file(directory: &Path, text: &str) -> PathBuf {
+    let path = directory.join("sessions.toml");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn every_source_is_read_and_the_strongest_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    file(directory.path(), "limit = 4\nthreads = 7\nauth_timeout = \"7s\"\n");
+    let variables = [
+        ("SESSIONS_CONFIG", "sessions.toml"),
+        ("SESSIONS_LIMIT", "5"),
+        ("SESSIONS_THREADS", "8"),
+        ("SESSIONS_LOG", ""),
+    ];
+    let (code, out, err) = run(directory.path(), &["config", "--limit", "6"], &variables);
+    assert_eq!((code, &*err), (Some(0), ""));
+    for line in [
+        "limit = 6  # --limit",
+        "threads = 8  # SESSIONS_THREADS",
+        "auth_timeout = \"7s\"  # sessions.toml:3",
+        "log = \"info\"  # default",
+    ] {
+        assert!(out.lines().any(|other| other == line), "{line}\n{out}");
+    }
+}
+
+#[test]
+fn variables_that_are_empty_are_not_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let variables = ["SESSIONS_CONFIG", "SESSIONS_LIMIT", "SESSIONS_DATA", "SESSIONS_LISTEN", "SESSIONS_STORE"]
+        .map(|name| (name, ""));
+    let (code, out, err) = run(directory.path(), &["config"], &variables);
+    assert_eq!((code, &*err), (Some(0), ""));
+    assert_eq!(out, run(directory.path(), &["config"], &[]).1);
+}
+
+#[test]
+fn what_is_wrong_in_file_and_environment_is_told_at_once_and_nothing_is_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    file(directory.path(), "limmit = 4\nthreads = 0\n");
+    let variables = [("SESSIONS_PING_INTERVAL", "1ms"), ("SESSIONS_STORE", "redis")];
+    for command in [&["--config", "sessions.toml"][..], &["config", "--config", "sessions.toml"]] {
+        let (code, out, err) = run(directory.path(), command, &variables);
+        assert_eq!((code, &*out), (Some(2), ""), "{err}");
+        for words in [
+            "\nsessions.toml:1:1: limmit: there is no such key; did you mean limit?\n",
+            "\nsessions.toml:2:1: threads: invalid value '0': 0 is not in 1..=256\n",
+            "\nSESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h\n",
+            "\nSESSIONS_STORE: invalid value 'redis': it must be one of lmdb, memory\n",
+        ] {
+            assert!(err.contains(words), "{words}\n{err}");
+        }
+    }
+    let (code, _, err) = run(directory.path(), &["check-config", "sessions.toml"], &variables);
+    assert_eq!((code, err.lines().count()), (Some(1), 2), "{err}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no data was made");
+}
+
+#[test]
+fn the_file_of_defaults_is_good_and_so_is_what_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    for command in [&["config"][..], &["config", "--default"]] {
+        let (code, out, _) = run(directory.path(), command, &[]);
+        assert_eq!(code, Some(0));
+        file(directory.path(), &out);
+        let (code, out, err) = run(directory.path(), &["check-config", "sessions.toml"], &[]);
+        assert!(code == Some(0) && out.starts_with("sessions.toml is good"), "{out}{err}");
+    }
+}
+
+#[test]
+fn a_server_runs_by_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = file(directory.path(), "limit = 1\nstore = \"memory\"\n");
+    let process = Process::start(SERVER, directory.path(), &["--config", file.to_str().unwrap()]);
+    assert!(process.announcement.contains("in memory"), "{}", process.announcement);
+    let _held = Raw::authenticated(process.address, "ada", 1);
+    let mut refused = Raw::open(process.address);
+    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    let answer = format!("{:?}", refused.read());
+    assert!(answer.contains("connection limit"), "{answer}");
+}
