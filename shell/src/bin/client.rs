@@ -17,8 +17,9 @@ Exit codes, the highest that applies:
   1  the output cannot be written, or signals cannot be caught
   2  wrong usage, or a file of certificates or a token that is none
   3  a session was refused because the user has reached the connection limit
-  4  a session was lost: the server cannot be reached or trusted, does not answer within 10 seconds, closed the
-     connection or refused for another reason; or a second Ctrl-C did not wait for its BYE";
+  4  a session was lost: the server cannot be reached or trusted, does not answer within 10
+     seconds, closed the connection or refused for another reason; or a second Ctrl-C did not
+     wait for its BYE";
 
 /// Holds sessions of one user until Ctrl-C, and prints each event as it arrives
 #[derive(Parser)]
@@ -48,7 +49,7 @@ struct Holding {
     /// The user to authenticate as, 1 to 256 bytes without control characters [default: testuser]
     #[arg(long, env = "SESSIONS_USER", value_parser = UserId::parse)]
     user: Option<UserId>,
-    /// A file with a JSON Web Token to authenticate with instead, - for standard input; not with --user
+    /// A file with a JSON Web Token to authenticate with instead of a user id, - for standard input; not with --user
     #[arg(long, value_name = "FILE", conflicts_with = "user", value_parser = Token::read)]
     token_file: Option<Token>,
     /// How many sessions to hold, 1 to 10000; those granted are held even if others are refused

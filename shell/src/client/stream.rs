@@ -136,6 +136,22 @@ mod tests {
     }
 
     #[test]
+    fn it_says_beforehand_that_it_will_speak_http() {
+        let authority = Authority::new();
+        bounded(async |listener: Listener| {
+            let tls = authority.certify(&["127.0.0.1"], NOW);
+            let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
+            let options = trusting(authority.trust());
+            let server = async {
+                let stream = tls.accept(listener.accept_tcp().await).await.expect("trust");
+                stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec)
+            };
+            let (_opened, agreed) = zip(Connection::open_with(&url, &options), server).await;
+            assert_eq!(agreed.as_deref(), Some(&b"http/1.1"[..]));
+        });
+    }
+
+    #[test]
     fn a_server_that_nobody_known_vouches_for_is_not_talked_to() {
         let authority = Authority::new();
         for trust in [Trust::SYSTEM, Authority::new().trust()] {

@@ -128,6 +128,22 @@ mod tests {
     }
 
     #[test]
+    fn a_user_can_be_whoever_a_token_says() {
+        bounded(async |listener: Listener| {
+            let token = "aa.bb.cc".parse().expect("a good token");
+            let mut user = User::with_token(&listener.url(), token);
+            let client = async {
+                // This server takes it for an id.
+                assert_eq!(user.connect().await.expect("a slot").id.as_str(), "aa.bb.cc");
+                user.disconnect().await.expect("a good bye");
+                let error = user.disconnect().await.expect_err("none is left");
+                assert_eq!(error.to_string(), "the holder of the token holds no connection; connect first");
+            };
+            smol::future::or(client, listener.serve(1)).await;
+        });
+    }
+
+    #[test]
     fn the_next_event_comes_from_any_connection_and_a_closed_one_is_held_no_more() {
         bounded(async |listener: Listener| {
             let mut ada = User::new(&listener.url(), "ada");
