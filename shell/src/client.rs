@@ -6,6 +6,8 @@
 //! - [`hold`](hold()): what the binary does: holds sessions and prints what happens until it is told to leave.
 //! - [`bench`](mod@bench): what `client bench` does: puts load on a server and reports how it bore it.
 //!
+//! A server at `wss://` is asked for a certificate from an authority in [`Trust`], by default the system's.
+//!
 //! Everything runs on smol and is bounded by [`Options`], but for waiting for the server to say something by itself.
 //!
 //! ```no_run
@@ -28,7 +30,12 @@
 
 mod user;
 mod connection;
+mod login;
 mod url;
+mod trust;
+mod stream;
+mod upgrade;
+mod obstacle;
 mod error;
 pub mod load;
 mod hold;
@@ -36,11 +43,16 @@ mod printer;
 pub mod bench;
 #[cfg(test)]
 mod fake_server;
+#[cfg(test)]
+mod fake_authority;
 
 pub use crate::signals::interrupts;
 pub use connection::{Connection, Event, Options};
 pub use error::Error;
 pub use hold::{Plan, Verdict, hold};
+pub use login::{Login, Token};
+pub use obstacle::Obstacle;
 pub use printer::{Format, Printer};
+pub use trust::Trust;
 pub use url::Url;
 pub use user::User;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use shell::client::Trust;
 use shell::client::load::{Counts, Cycles, MOST_AT_ONCE, Pace, Tally, Users};
 use shell::descriptors::raise_limit;
 use shell::threads::on_threads;
@@ -72,7 +73,14 @@ impl Bench {
 
     fn load(&self, process: &Process, all: &[&Process], load: Load) -> Result<Run> {
         let Load { users, pace, duration } = load;
-        let cycles = Cycles { url: process.url.clone(), users, pace, most_at_once: MOST_AT_ONCE, duration };
+        let cycles = Cycles {
+            url: process.url.clone(),
+            trust: Trust::SYSTEM,
+            users,
+            pace,
+            most_at_once: MOST_AT_ONCE,
+            duration,
+        };
         let tally = Arc::<Tally>::default();
         let (cpu, watch) = (process.cpu()?, Watch::begin(all)?);
         self.run(async |executor| cycles.run(executor, &tally).await);

@@ -14,7 +14,7 @@ use thiserror::Error;
 use self::progress::{Phase, Progress};
 use super::load::{Cycles, HEAD_START, Held, MOST_AT_ONCE, Pace, Tally};
 use super::printer::write_line;
-use super::{Connection, Url, Verdict};
+use super::{Connection, Options, Url, Verdict};
 use crate::descriptors;
 use crate::threads::on_threads;
 
@@ -169,14 +169,15 @@ impl<'a> Run<'a> {
     /// Where the server is, if it is there.
     async fn reach(&self) -> Result<Url, super::Error> {
         let url = self.settings.url.clone().look_up().await?;
-        Connection::open(&url).await?.bye().await?;
+        let options = Options { trust: self.settings.trust(), ..Options::default() };
+        Connection::open_with(&url, &options).await?.bye().await?;
         Ok(url)
     }
 
     async fn cycle(&self, url: Url) {
         let Settings { duration, .. } = *self.settings;
         let (users, pace, most_at_once) = (self.settings.users(), self.settings.pace(), self.most_at_once);
-        let cycles = Cycles { url, users, pace, most_at_once, duration };
+        let cycles = Cycles { url, trust: self.settings.trust(), users, pace, most_at_once, duration };
         self.begin(Phase::Cycling(Instant::now(), duration));
         cycles.run_until(self.stopped(), self.executor, &self.tally).await;
         self.main.end();
@@ -184,7 +185,7 @@ impl<'a> Run<'a> {
 
     async fn hold(&self, url: &Url, sessions: u32) {
         let Settings { duration, .. } = *self.settings;
-        let mut held = Held::none(url, self.executor, &self.tally);
+        let mut held = Held::none(url, &self.settings.trust(), self.executor, &self.tally);
         self.begin(Phase::Opening(sessions));
         let opened = self.unless_stopped(held.add(sessions, self.settings.users(), self.settings.pace())).await;
         self.main.end();

@@ -3,17 +3,18 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use async_tungstenite::tungstenite::{self, error::ProtocolError};
-use async_tungstenite::{WebSocketStream, client_async_with_config};
 use futures_util::{SinkExt as _, StreamExt as _};
 use session_core::{Credential, Refusal, Reply, Request, User};
 use smol::Timer;
 use smol::future::{or, poll_once};
-use smol::net::TcpStream;
-use socket2::{SockRef, TcpKeepalive};
 
-use super::{Error, Url};
+use super::obstacle::is_hang_up;
+use super::stream::{Stream, connect, encrypt};
+use super::upgrade::upgrade;
+use super::{Error, Login, Trust, Url};
 
 /// A WebSocket that the server has greeted.
 ///
@@ -21,22 +22,25 @@ use super::{Error, Url};
 /// server's patience (40 s by default) counts as dead there. Dropping it drops the socket without a BYE.
 #[derive(Debug)]
 pub struct Connection {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
     reply_timeout: Duration,
 }
 
-/// How long a client waits. Each default is 10 s; [`Duration::MAX`] is for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How long a client waits, and whom it trusts. The default of each time is 10 s; [`Duration::MAX`] is for ever.
+#[derive(Debug, Clone)]
 pub struct Options {
     /// From resolving the server's name to its HELLO.
     pub connect_timeout: Duration,
     /// From a request to its reply.
     pub reply_timeout: Duration,
+    /// Who vouches for a server at `wss://`.
+    pub trust: Trust,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), reply_timeout: Duration::from_secs(10) }
+        let patience = Duration::from_secs(10);
+        Self { connect_timeout: patience, reply_timeout: patience, trust: Trust::SYSTEM }
     }
 }
 
@@ -62,7 +66,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::open_with`].
     pub async fn open(url: &Url) -> Result<Self, Error> {
-        Self::open_with(url, Options::default()).await
+        Self::open_with(url, &Options::default()).await
     }
 
     /// Connects, trying every address of the host in turn, and waits for the server's HELLO.
@@ -70,10 +74,18 @@ impl Connection {
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Handshake`], [`Error::TimedOut`]; and from here on, like every other method,
     /// [`Error::Closed`], [`Error::Lost`] and [`Error::Unexpected`].
-    pub async fn open_with(url: &Url, options: Options) -> Result<Self, Error> {
+    pub async fn open_with(url: &Url, options: &Options) -> Result<Self, Error> {
         let patience = Patience::new(options.connect_timeout);
         let stream = patience.wait_for("TCP connection", connect(url)).await?;
-        let socket = patience.wait_for("WebSocket handshake", shake_hands(url, stream)).await?;
+        let stream = match url.name() {
+            // Boxed: it is large, and most are plain.
+            Some(name) => {
+                let encrypting = Box::pin(encrypt(url, name, &options.trust, stream));
+                patience.wait_for("TLS handshake", encrypting).await?
+            }
+            None => Stream::Plain(stream),
+        };
+        let socket = patience.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
         let mut connection = Self { socket, reply_timeout: options.reply_timeout };
         let greeting = patience.wait_for("HELLO", connection.next_reply()).await?;
         if greeting == Reply::Hello { Ok(connection) } else { Err(unexpected("HELLO", &greeting)) }
@@ -85,11 +97,23 @@ impl Connection {
     /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::Complaint`] when there is a slot already. After each
     /// of them the connection is as good as before.
     pub async fn authenticate(&mut self, user: &str) -> Result<User, Error> {
-        let request = Request::Authenticate(Credential::new(user));
-        match self.ask(&request, "answer to AUTHENTICATE").await? {
+        self.sign_in(Credential::new(user), Some(user)).await
+    }
+
+    /// Asks for a slot for the user that this names, or proves to be.
+    ///
+    /// # Errors
+    /// As [`Connection::authenticate`].
+    pub async fn authenticate_with(&mut self, login: &Login) -> Result<User, Error> {
+        self.sign_in(login.credential(), login.user()).await
+    }
+
+    async fn sign_in(&mut self, credential: Credential, user: Option<&str>) -> Result<User, Error> {
+        let user = || user.map(Into::into);
+        match self.ask(&Request::Authenticate(credential), "answer to AUTHENTICATE").await? {
             Reply::AuthenticateSuccess(user) => Ok(user),
-            Reply::AuthenticateFailure(Refusal::LimitReached) => Err(Error::LimitReached { user: user.into() }),
-            Reply::AuthenticateFailure(refusal) => Err(Error::Refused { user: user.into(), refusal }),
+            Reply::AuthenticateFailure(Refusal::LimitReached) => Err(Error::LimitReached { user: user() }),
+            Reply::AuthenticateFailure(refusal) => Err(Error::Refused { user: user(), refusal }),
             Reply::Error(complaint) => Err(Error::Complaint(complaint)),
             other @ (Reply::Hello | Reply::ByeSuccess | Reply::CheckConnectionsSuccess(_)) => {
                 Err(unexpected("answer to AUTHENTICATE", &other))
@@ -221,51 +245,13 @@ impl Patience {
     }
 }
 
-async fn connect(url: &Url) -> Result<TcpStream, Error> {
-    // A server that vanished without a word is noticed after a minute: half of it idle, then three probes.
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
-    let connected = async {
-        let stream = TcpStream::connect(&*url.resolve().await?).await?;
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(stream)
-    };
-    connected.await.map_err(|why| Error::Unreachable { url: Box::new(url.clone()), why })
-}
-
-async fn shake_hands(url: &Url, stream: TcpStream) -> Result<WebSocketStream<TcpStream>, Error> {
-    /// Allocated for as long as the connection lives. Messages are short.
-    const READ_BUFFER_BYTES: usize = 2 * 1024;
-    /// Many times what a server of this protocol says at once.
-    const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        // Every message leaves at once.
-        .write_buffer_size(0)
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    match client_async_with_config(url.uri(), stream, Some(config)).await {
-        Ok((socket, _response)) => Ok(socket),
-        Err(error) => Err(Error::Handshake { url: Box::new(url.clone()), why: refusal_of_handshake(&error) }),
-    }
-}
-
-fn refusal_of_handshake(error: &tungstenite::Error) -> String {
-    if let tungstenite::Error::Http(response) = error {
-        format!("it answered HTTP {}", response.status())
-    } else {
-        error.to_string()
-    }
-}
-
 fn lost(error: &tungstenite::Error) -> Error {
-    Error::Lost(if let tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) = error {
-        "the server went away without a word".into()
+    let is_end = if let tungstenite::Error::Io(error) = error {
+        is_hang_up(error.kind())
     } else {
-        error.to_string()
-    })
+        matches!(error, tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))
+    };
+    Error::Lost(if is_end { "the server went away without a word".into() } else { error.to_string() })
 }
 
 fn closed(frame: Option<CloseFrame>) -> Event {
@@ -325,7 +311,7 @@ mod tests {
             let client = async {
                 let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
                 let error = connection.authenticate("ada").await.expect_err("the limit");
-                assert!(matches!(&error, Error::LimitReached { user } if user == "ada"), "{error}");
+                assert!(matches!(&error, Error::LimitReached { user } if user.as_deref() == Some("ada")), "{error}");
                 let error = connection.authenticate("").await.expect_err("no user");
                 assert!(matches!(&error, Error::Refused { refusal: Refusal::StoreSilent, .. }), "{error}");
                 let error = connection.check_connections().await.expect_err("not authenticated");
@@ -376,7 +362,7 @@ mod tests {
     fn a_server_without_a_word_times_out_and_one_that_leaves_is_lost() {
         bounded(async |listener: Listener| {
             let hasty = Options { connect_timeout: Duration::from_millis(20), ..Options::default() };
-            let error = Connection::open_with(&listener.url(), hasty).await.expect_err("nobody accepts");
+            let error = Connection::open_with(&listener.url(), &hasty).await.expect_err("nobody accepts");
             assert!(matches!(error, Error::TimedOut { awaited: "WebSocket handshake", .. }), "{error}");
         });
         bounded(async |listener: Listener| {
@@ -398,12 +384,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_websocket_says_what_it_answered() {
+    fn a_token_is_shown_as_it_is_and_told_in_no_error() {
         bounded(async |listener: Listener| {
-            let url = listener.url();
-            let (opened, ()) = smol::future::zip(Connection::open(&url), listener.answer_http("503 No room")).await;
-            let error = opened.expect_err("no WebSocket");
-            assert!(error.to_string().contains("it answered HTTP 503 Service Unavailable"), "{error}");
+            let client = async {
+                let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
+                let login = Login::Token("aa.secret.cc".parse().expect("a good token"));
+                let error = connection.authenticate_with(&login).await.expect_err("the limit");
+                assert!(matches!(error, Error::LimitReached { user: None }), "{error:?}");
+                let error = connection.authenticate_with(&login).await.expect_err("a refusal");
+                assert_eq!(error.to_string(), "the holder of the token was refused: Token has expired");
+                assert_eq!(connection.authenticate_with(&login).await.expect("a slot"), ada(1));
+                let ada = Login::User("ada".into());
+                let error = connection.authenticate_with(&ada).await.expect_err("the limit");
+                assert!(matches!(&error, Error::LimitReached { user } if user.as_deref() == Some("ada")), "{error}");
+            };
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+                for answer in [
+                    Reply::AuthenticateFailure(Refusal::LimitReached),
+                    Reply::AuthenticateFailure(Refusal::Other("Token has expired".into())),
+                    Reply::AuthenticateSuccess(ada(1)),
+                ] {
+                    assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("aa.secret.cc"))));
+                    peer.say(&answer).await;
+                }
+                assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("ada"))));
+                peer.say(&Reply::AuthenticateFailure(Refusal::LimitReached)).await;
+            };
+            smol::future::zip(client, server).await;
         });
     }
 

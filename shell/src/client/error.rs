@@ -6,7 +6,7 @@ use std::time::Duration;
 use session_core::{Complaint, Refusal};
 use thiserror::Error;
 
-use super::Url;
+use super::{Obstacle, Url};
 
 /// Why a client did not get what it asked for.
 #[derive(Debug, Error)]
@@ -27,25 +27,41 @@ pub enum Error {
         /// What the operating system says.
         why: io::Error,
     },
-    /// Something listens there, but it did not open a WebSocket.
-    #[error("no WebSocket at {url}: {why}; check that the URL is that of a session server")]
+    /// Something listens there, but it did not open a WebSocket, or is not to be trusted.
+    #[error("no WebSocket at {url}: {why}")]
     Handshake {
         /// The server.
         url: Box<Url>,
-        /// What it did instead, as in `it answered HTTP 503 Service Unavailable`.
+        /// What it did instead.
+        why: Box<Obstacle>,
+    },
+    /// Nothing that certificates could be checked with.
+    #[error("no certificates from {from}: {why}; name a file in PEM, which begins with -----BEGIN CERTIFICATE-----")]
+    BadCa {
+        /// The file.
+        from: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No token to authenticate with.
+    #[error("no token in {from}: {why}; give a JSON Web Token and nothing else")]
+    BadToken {
+        /// Where it should be.
+        from: String,
+        /// The rule it breaks. It says nothing of what is there.
         why: String,
     },
     /// The user holds as many sessions as the limit allows.
-    #[error("user {user:?} has reached the connection limit; end another session of this user first")]
+    #[error("{} has reached the connection limit; end another session of this user first", whoever(.user.as_deref()))]
     LimitReached {
-        /// Who was refused.
-        user: String,
+        /// Who was refused. None for the holder of a token: who that is the server says to those it lets in.
+        user: Option<String>,
     },
     /// `AUTHENTICATE` was refused for any other reason.
-    #[error("user {user:?} was refused: {refusal}")]
+    #[error("{} was refused: {refusal}", whoever(.user.as_deref()))]
     Refused {
-        /// Who was refused.
-        user: String,
+        /// Who was refused. None for the holder of a token.
+        user: Option<String>,
         /// Why.
         refusal: Refusal,
     },
@@ -80,11 +96,21 @@ pub enum Error {
         after: Duration,
     },
     /// A user without connections was to be disconnected.
-    #[error("user {user:?} holds no connection; connect first")]
+    #[error("{} holds no connection; connect first", whoever(.user.as_deref()))]
     NotConnected {
-        /// Whose connection was asked for.
-        user: String,
+        /// Whose connection was asked for. None for the holder of a token.
+        user: Option<String>,
     },
+}
+
+impl Error {
+    pub(super) fn no_web_socket(url: &Url, why: Obstacle) -> Self {
+        Self::Handshake { url: Box::new(url.clone()), why: Box::new(why) }
+    }
+}
+
+fn whoever(user: Option<&str>) -> String {
+    user.map_or_else(|| "the holder of the token".into(), |user| format!("user {user:?}"))
 }
 
 fn remedy(why: &io::Error) -> &'static str {
@@ -101,10 +127,11 @@ fn remedy(why: &io::Error) -> &'static str {
     }
 }
 
-/// The codes after which a client may come back by itself.
+/// The codes after which a client may come back.
 fn advice(code: u16) -> &'static str {
     match code {
         1001 | 1011 | 1013 => "; try again in a while",
+        4402 => "; authenticate again with a fresh token",
         4408 => "; connect again",
         _ => "",
     }
@@ -131,6 +158,15 @@ mod tests {
             closed.to_string(),
             "the server closed the connection: 1001 Server is shutting down; try again in a while"
         );
+        let expired = Error::Closed { code: 4402, words: "Token has expired".into() };
+        assert_eq!(
+            expired.to_string(),
+            "the server closed the connection: 4402 Token has expired; authenticate again with a fresh token"
+        );
+        let full = Error::LimitReached { user: Some("ada".into()) };
+        assert!(full.to_string().starts_with("user \"ada\" has reached the connection limit; "), "{full}");
+        let full = Error::LimitReached { user: None };
+        assert!(full.to_string().starts_with("the holder of the token has reached the connection limit; "), "{full}");
         let late = Error::TimedOut { awaited: "HELLO", after: Duration::from_secs(10) };
         assert_eq!(late.to_string(), "no HELLO within 10s; the server may be overloaded, try again later");
     }

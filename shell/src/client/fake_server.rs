@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_tungstenite::tungstenite::Bytes;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use async_tungstenite::{WebSocketStream, accept_async};
+use futures_rustls::TlsAcceptor;
 use futures_util::StreamExt as _;
 use session_core::{Credential, Refusal, Reply, Request, User, UserId};
 use smol::LocalExecutor;
-use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use smol::net::{TcpListener, TcpStream};
 
 use super::Url;
@@ -24,31 +25,65 @@ pub(super) fn bounded(test: impl AsyncFnOnce(Listener)) {
     smol::block_on(smol::future::or(async { test(Listener::bind().await).await }, late));
 }
 
-pub(super) struct Listener(TcpListener);
+pub(super) struct Listener {
+    socket: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
 impl Listener {
     async fn bind() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").await.expect("a free port"))
+        Self { socket: TcpListener::bind("127.0.0.1:0").await.expect("a free port"), tls: None }
+    }
+
+    /// The same, but speaking TLS.
+    pub(super) fn with_tls(self, tls: TlsAcceptor) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.socket.local_addr().expect("an address").port()
     }
 
     pub(super) fn url(&self) -> Url {
-        let address = self.0.local_addr().expect("an address");
-        format!("ws://{address}").parse().expect("a good URL")
+        let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+        format!("{scheme}://127.0.0.1:{}", self.port()).parse().expect("a good URL")
     }
 
     pub(super) async fn accept(&self) -> Peer {
-        let (stream, _) = self.0.accept().await.expect("a connection");
-        stream.set_nodelay(true).expect("a TCP socket");
-        Peer(accept_async(stream).await.expect("a handshake"))
+        Peer(accept_async(self.accept_stream().await.expect("TLS")).await.expect("a handshake"))
     }
 
-    /// Answers one request with a status and nothing else.
-    pub(super) async fn answer_http(&self, status: &str) {
-        let (mut stream, _) = self.0.accept().await.expect("a connection");
+    pub(super) async fn accept_tcp(&self) -> TcpStream {
+        let (stream, _) = self.socket.accept().await.expect("a connection");
+        stream.set_nodelay(true).expect("a TCP socket");
+        stream
+    }
+
+    /// None if the client does not trust it, or speaks no TLS where that is spoken.
+    pub(super) async fn accept_stream(&self) -> Option<Box<dyn Stream>> {
+        let stream = self.accept_tcp().await;
+        match &self.tls {
+            Some(tls) => Some(Box::new(tls.accept(stream).await.ok()?)),
+            None => Some(Box::new(stream)),
+        }
+    }
+
+    /// Answers one request with this, in pieces that are likely to arrive one by one.
+    pub(super) async fn answer(&self, pieces: &[&str]) {
+        let mut stream = self.accept_stream().await.expect("TLS");
         let mut request = [0; 1024];
         let _: usize = stream.read(&mut request).await.expect("a request");
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        stream.write_all(answer.as_bytes()).await.expect("a reader");
+        for piece in pieces {
+            stream.write_all(piece.as_bytes()).await.expect("a reader");
+            stream.flush().await.expect("a reader");
+            smol::Timer::after(Duration::from_millis(5)).await;
+        }
+        // The client may be gone.
+        drop(stream.close().await);
     }
 
     /// Serves for ever, with one limit for all users together.
@@ -66,7 +101,7 @@ impl Listener {
 }
 
 /// The server's end of one connection.
-pub(super) struct Peer(WebSocketStream<TcpStream>);
+pub(super) struct Peer(WebSocketStream<Box<dyn Stream>>);
 
 impl Peer {
     pub(super) async fn say(&mut self, reply: &Reply) {

@@ -8,13 +8,13 @@ use std::process::ExitCode;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use session_core::{Reply, UserId};
+use session_core::Reply;
 use smol::channel::{self, Receiver, Sender};
 use smol::future::or;
 use smol::lock::Mutex;
 
 use super::printer::{Line, Printer};
-use super::{Connection, Error, Event, Options, Url};
+use super::{Connection, Error, Event, Login, Options, Url};
 
 /// Which sessions to hold.
 #[derive(Debug, Clone)]
@@ -22,10 +22,10 @@ pub struct Plan {
     /// The server.
     pub url: Url,
     /// Whose sessions.
-    pub user: UserId,
+    pub login: Login,
     /// How many.
     pub connections: u16,
-    /// How long to wait for the server.
+    /// How long to wait for the server, and whom to trust.
     pub options: Options,
 }
 
@@ -115,7 +115,7 @@ impl Holder<'_, '_> {
             return Err(Verdict::Lost);
         }
         let opened =
-            or(self.asked_to_leave(), async { Some(Connection::open_with(&self.plan.url, self.plan.options).await) });
+            or(self.asked_to_leave(), async { Some(Connection::open_with(&self.plan.url, &self.plan.options).await) });
         let mut connection = match opened.await {
             None => return Err(Verdict::Goodbye),
             Some(Ok(connection)) => connection,
@@ -126,7 +126,7 @@ impl Holder<'_, '_> {
         };
         self.print(number, &Line::Connected(&self.plan.url));
         self.print(number, &Line::Reply(&Reply::Hello));
-        match connection.authenticate(self.plan.user.as_str()).await {
+        match connection.authenticate_with(&self.plan.login).await {
             Ok(user) => {
                 self.print(number, &Line::Reply(&Reply::AuthenticateSuccess(user)));
                 Ok(connection)
@@ -180,6 +180,8 @@ impl Holder<'_, '_> {
             Error::BadUrl { .. }
             | Error::Unreachable { .. }
             | Error::Handshake { .. }
+            | Error::BadCa { .. }
+            | Error::BadToken { .. }
             | Error::Refused { .. }
             | Error::Complaint(_)
             | Error::Unexpected { .. }
@@ -204,6 +206,7 @@ mod tests {
     use super::super::fake_server::{Listener, bounded};
     use super::super::printer::Format;
     use super::*;
+    use session_core::UserId;
 
     /// Runs the client with this many connections against a server with a limit. The interrupt comes once this many
     /// lines are printed.
@@ -218,8 +221,7 @@ mod tests {
     }
 
     fn plan(url: Url, connections: u16) -> Plan {
-        let user = UserId::parse("testuser").expect("a good id");
-        Plan { url, user, connections, options: Options::default() }
+        Plan { url, login: Login::User("testuser".into()), connections, options: Options::default() }
     }
 
     /// An output that interrupts the client once it has this many lines.
@@ -300,7 +302,7 @@ mod tests {
                 let mut peer = listener.accept().await;
                 peer.say(&Reply::Hello).await;
                 peer.hear().await;
-                let user = session_core::User { id: plan.user.clone(), connections: 1 };
+                let user = session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
                 peer.say(&Reply::AuthenticateSuccess(user)).await;
                 peer.close(1001, "Server is shutting down").await;
             };
@@ -338,7 +340,7 @@ mod tests {
                 let mut peer = listener.accept().await;
                 peer.say(&Reply::Hello).await;
                 peer.hear().await;
-                let user = session_core::User { id: plan.user.clone(), connections: 1 };
+                let user = session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
                 peer.say(&Reply::AuthenticateSuccess(user)).await;
                 interrupt.send(()).await.expect("a listening client");
                 assert!(peer.hear().await.is_some(), "a BYE, which is left unanswered");

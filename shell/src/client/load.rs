@@ -101,7 +101,7 @@ impl Schedule {
     }
 }
 
-async fn sign_in(url: &Url, user: &str, due: Option<Due>, options: Options) -> Result<(Connection, Entry), Error> {
+async fn sign_in(url: &Url, user: &str, due: Option<Due>, options: &Options) -> Result<(Connection, Entry), Error> {
     let began = due.map_or_else(Instant::now, |due| due.at - HEAD_START);
     let mut connection = Connection::open_with(url, options).await?;
     let (mut idle, mut late) = (Duration::ZERO, None);

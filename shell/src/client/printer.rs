@@ -182,6 +182,8 @@ fn reply_of(error: &Error) -> Option<Reply> {
         Error::BadUrl { .. }
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
+        | Error::BadCa { .. }
+        | Error::BadToken { .. }
         | Error::Unexpected { .. }
         | Error::Closed { .. }
         | Error::Lost(_)
@@ -215,7 +217,7 @@ mod tests {
             Line::Reply(&Reply::AuthenticateSuccess(user(1))),
             Line::Reply(&Reply::CheckConnectionsSuccess(user(2))),
             Line::Failed(&Error::Complaint(Complaint::NotJson)),
-            Line::Failed(&Error::LimitReached { user: "ada".into() }),
+            Line::Failed(&Error::LimitReached { user: Some("ada".into()) }),
             Line::Failed(&Error::Closed { code: 1001, words: "gone".into() }),
             Line::Failed(&Error::Lost("cut".into())),
             Line::Unknown("\u{1b}[2J"),

@@ -5,23 +5,23 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use futures_rustls::pki_types::ServerName;
 use http::Uri;
 
 use super::Error;
 
-/// The URL of a server: `ws://host[:port][/path][?query]` (RFC 6455 §3), port 80 and path `/` unless it says otherwise.
-///
-/// `wss://` is not supported by this version.
+/// The URL of a server: `ws://host[:port][/path][?query]`, or `wss://` for TLS (RFC 6455 §3). The port is 80, or 443 for
+/// TLS, and the path `/`, unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     uri: Uri,
+    /// What its certificate must name, if it is to have one.
+    name: Option<ServerName<'static>>,
     /// Where its host is, if that was looked up for good.
     addresses: Option<Arc<[SocketAddr]>>,
 }
 
 impl Url {
-    const DEFAULT_PORT: u16 = 80;
-
     /// The same URL, but with the addresses that its host has now, so that no connection looks them up again.
     ///
     /// # Errors
@@ -41,14 +41,18 @@ impl Url {
         }
     }
 
-    /// The name or address to connect to, an IPv6 address without its brackets.
+    /// The name or address to connect to.
     fn host(&self) -> &str {
-        let host = self.uri.host().unwrap_or_default();
-        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+        host(&self.uri)
     }
 
     fn port(&self) -> u16 {
-        self.uri.port_u16().unwrap_or(Self::DEFAULT_PORT)
+        self.uri.port_u16().unwrap_or(if self.name.is_some() { 443 } else { 80 })
+    }
+
+    /// The name or address that a certificate must be for, if TLS is to be spoken.
+    pub(super) fn name(&self) -> Option<ServerName<'static>> {
+        self.name.clone()
     }
 
     pub(super) fn uri(&self) -> &Uri {
@@ -61,37 +65,49 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         parse(text)
-            .map(|uri| Self { uri, addresses: None })
+            .map(|(uri, name)| Self { uri, name, addresses: None })
             .map_err(|why| Error::BadUrl { url: text.into(), why: why.into() })
     }
 }
 
-fn parse(text: &str) -> Result<Uri, &'static str> {
+fn parse(text: &str) -> Result<(Uri, Option<ServerName<'static>>), &'static str> {
     let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
-    if scheme.eq_ignore_ascii_case("wss") {
-        return Err("wss is not supported by this version, only ws");
-    }
-    if !scheme.eq_ignore_ascii_case("ws") {
-        return Err("only ws is supported");
-    }
+    let scheme = scheme.to_ascii_lowercase();
+    let is_secure = match &*scheme {
+        "ws" => false,
+        "wss" => true,
+        _ => return Err("only ws and wss are supported"),
+    };
     if rest.contains('#') {
         return Err("a WebSocket URL has no fragment");
     }
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let uri: Uri = format!("ws://{authority}{slash}{path}").parse().map_err(|_| "it is not a valid URL")?;
+    let uri: Uri = format!("{scheme}://{authority}{slash}{path}").parse().map_err(|_| "it is not a valid URL")?;
     if authority.contains('@') {
         return Err("a WebSocket URL has no user name");
     }
-    let host = uri.host().unwrap_or_default();
-    if host.is_empty() {
+    let with_brackets = uri.host().unwrap_or_default();
+    if with_brackets.is_empty() {
         return Err("it has no host");
     }
     // `http` takes a port that is no number between 0 and 65535 for none at all.
-    if authority != host && uri.port_u16().is_none_or(|port| port == 0) {
+    if authority != with_brackets && uri.port_u16().is_none_or(|port| port == 0) {
         return Err("its port is not a number from 1 to 65535");
     }
-    Ok(uri)
+    let name = if is_secure {
+        let name = ServerName::try_from(host(&uri)).map_err(|_| "its host is no name that a certificate can have")?;
+        Some(name.to_owned())
+    } else {
+        None
+    };
+    Ok((uri, name))
+}
+
+/// An IPv6 address without its brackets.
+fn host(uri: &Uri) -> &str {
+    let host = uri.host().unwrap_or_default();
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// With the path, even where it was left out.
@@ -114,7 +130,21 @@ mod tests {
         assert_eq!(read("ws://localhost:3000"), ("localhost".into(), 3000, "ws://localhost:3000/".into()));
         assert_eq!(read("WS://example.org"), ("example.org".into(), 80, "ws://example.org/".into()));
         assert_eq!(read("ws://h?a=b"), ("h".into(), 80, "ws://h/?a=b".into()));
+        assert_eq!(read("WSS://h"), ("h".into(), 443, "wss://h/".into()));
+        assert_eq!(read("wss://h:80/a"), ("h".into(), 80, "wss://h:80/a".into()));
         assert_eq!(read("ws://[::1]:9/a?b"), ("::1".into(), 9, "ws://[::1]:9/a?b".into()));
+    }
+
+    #[test]
+    fn names_and_addresses_are_what_a_certificate_must_be_for() {
+        let name = |text: &str| {
+            let url: Url = text.parse().expect("a good URL");
+            url.name().map(|name| name.to_str().into_owned())
+        };
+        assert_eq!(name("wss://example.org:9/a").as_deref(), Some("example.org"));
+        assert_eq!(name("wss://127.0.0.1").as_deref(), Some("127.0.0.1"));
+        assert_eq!(name("wss://[::1]:9").as_deref(), Some("::1"));
+        assert_eq!(name("ws://example.org"), None);
     }
 
     #[test]
@@ -127,17 +157,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ws_url_is_refused_in_words() {
+    fn what_is_no_web_socket_url_is_refused_in_words() {
         let why = |text: &str| text.parse::<Url>().expect_err("a bad URL").to_string();
         assert_eq!(
-            why("wss://example.org"),
-            "bad URL \"wss://example.org\": wss is not supported by this version, only ws; \
-             write it as in ws://localhost:3000"
+            why("https://example.org"),
+            "bad URL \"https://example.org\": only ws and wss are supported; write it as in ws://localhost:3000"
         );
         for (text, words) in [
             ("", "no scheme"),
             ("localhost:3000", "no scheme"),
-            ("http://localhost:3000", "only ws is supported"),
+            ("http://localhost:3000", "only ws and wss are supported"),
+            ("wss://a..b", "no name that a certificate can have"),
             ("ws://", "not a valid URL"),
             ("ws:///path", "not a valid URL"),
             ("ws://a b", "not a valid URL"),

@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use super::{Connection, Error, Event, Options, Url};
+use super::{Connection, Error, Event, Login, Options, Token, Url};
 
 /// One user of one server, with any number of connections, the most recent last. Opening none costs nothing.
 ///
@@ -11,7 +11,7 @@ use super::{Connection, Error, Event, Options, Url};
 #[derive(Debug)]
 pub struct User {
     url: Url,
-    id: String,
+    login: Login,
     options: Options,
     connections: Vec<Connection>,
 }
@@ -20,10 +20,20 @@ impl User {
     /// A user without connections. The server decides whether the id is one.
     #[must_use]
     pub fn new(url: &Url, id: &str) -> Self {
-        Self { url: url.clone(), id: id.into(), options: Options::default(), connections: Vec::new() }
+        Self::with_login(url, Login::User(id.into()))
     }
 
-    /// The same user, waiting as long as `options` say.
+    /// The user that this token names, without connections. The server decides who that is, and whether it believes it.
+    #[must_use]
+    pub fn with_token(url: &Url, token: Token) -> Self {
+        Self::with_login(url, Login::Token(token))
+    }
+
+    fn with_login(url: &Url, login: Login) -> Self {
+        Self { url: url.clone(), login, options: Options::default(), connections: Vec::new() }
+    }
+
+    /// The same user, waiting for and trusting whom `options` say.
     #[must_use]
     pub fn with_options(self, options: Options) -> Self {
         Self { options, ..self }
@@ -35,8 +45,8 @@ impl User {
     /// [`Error::LimitReached`] when the user holds as many as the limit allows; otherwise as
     /// [`Connection::open_with`] and [`Connection::authenticate`]. No connection is added then.
     pub async fn connect(&mut self) -> Result<session_core::User, Error> {
-        let mut connection = Connection::open_with(&self.url, self.options).await?;
-        let user = connection.authenticate(&self.id).await?;
+        let mut connection = Connection::open_with(&self.url, &self.options).await?;
+        let user = connection.authenticate_with(&self.login).await?;
         self.connections.push(connection);
         Ok(user)
     }
@@ -46,7 +56,7 @@ impl User {
     /// # Errors
     /// [`Error::NotConnected`] without any; otherwise as [`Connection::bye`]. The connection is gone in any case.
     pub async fn disconnect(&mut self) -> Result<(), Error> {
-        let connection = self.connections.pop().ok_or_else(|| Error::NotConnected { user: self.id.clone() })?;
+        let connection = self.connections.pop().ok_or_else(|| self.not_connected())?;
         connection.bye().await
     }
 
@@ -80,11 +90,15 @@ impl User {
             .collect();
         let next = waiting.next().await;
         drop(waiting);
-        let Some((at, event)) = next else { return Err(Error::NotConnected { user: self.id.clone() }) };
+        let Some((at, event)) = next else { return Err(self.not_connected()) };
         if matches!(event, Ok(Event::Closed { .. }) | Err(_)) {
             drop(self.connections.remove(at));
         }
         event
+    }
+
+    fn not_connected(&self) -> Error {
+        Error::NotConnected { user: self.login.user().map(Into::into) }
     }
 }
 
@@ -110,6 +124,22 @@ mod tests {
                 assert!(matches!(ada.disconnect().await, Err(Error::NotConnected { .. })));
             };
             smol::future::or(client, listener.serve(2)).await;
+        });
+    }
+
+    #[test]
+    fn a_user_can_be_whoever_a_token_says() {
+        bounded(async |listener: Listener| {
+            let token = "aa.bb.cc".parse().expect("a good token");
+            let mut user = User::with_token(&listener.url(), token);
+            let client = async {
+                // This server takes it for an id.
+                assert_eq!(user.connect().await.expect("a slot").id.as_str(), "aa.bb.cc");
+                user.disconnect().await.expect("a good bye");
+                let error = user.disconnect().await.expect_err("none is left");
+                assert_eq!(error.to_string(), "the holder of the token holds no connection; connect first");
+            };
+            smol::future::or(client, listener.serve(1)).await;
         });
     }
 

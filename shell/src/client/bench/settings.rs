@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::client::Url;
 use crate::client::load::{Pace, Users};
+use crate::client::{Trust, Url};
 use crate::config;
 use crate::threads::one_per_core;
 
 /// A run. Every value was checked when it was parsed.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// The server, a ws:// URL
+    /// The server, a ws:// or wss:// URL
     #[arg(long, env = "SESSIONS_URL", default_value = "ws://localhost:3000")]
     pub url: Url,
+
+    /// For wss://, a PEM file with the certificates to trust instead of the system's
+    #[arg(long, value_name = "FILE", env = "SESSIONS_CA", value_parser = |file: &str| Trust::read(file))]
+    pub ca: Option<Trust>,
 
     /// Open loop: begin so many cycles a second whether or not the server keeps up, 1 to 100000. A sign-in counts from
     /// when it was due, so that a server that stalls shows
@@ -69,6 +73,12 @@ Exit codes:
   4  one failed or could not be begun, or none succeeded; or a second Ctrl-C";
 
 impl Settings {
+    /// Who vouches for the server.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        self.ca.clone().unwrap_or_default()
+    }
+
     /// How fast cycles are begun, or sessions opened.
     #[must_use]
     pub fn pace(&self) -> Pace {
@@ -142,7 +152,7 @@ mod tests {
             (&["--duration", "10"], "write it as in 10s"),
             (&["--duration", "99ms"], "it must be 100ms to 1day"),
             (&["--duration", "25h"], "it must be 100ms to 1day"),
-            (&["--url", "http://localhost"], "only ws is supported"),
+            (&["--url", "http://localhost"], "only ws and wss are supported"),
             (&["--rate", "10", "--concurrency", "10"], "cannot be used with"),
         ] {
             let error = parse(arguments).unwrap_err();

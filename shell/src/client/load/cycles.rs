@@ -7,13 +7,15 @@ use smol::future::or;
 use smol::{Executor, Timer, channel};
 
 use super::{Due, GRACE, Pace, Schedule, Tally, Users, sign_in};
-use crate::client::{Error, Options, Url};
+use crate::client::{Error, Options, Trust, Url};
 
 /// Full cycles: connect, HELLO, AUTHENTICATE, its answer, BYE, BYE_SUCCESS, close.
 #[derive(Debug, Clone)]
 pub struct Cycles {
     /// The server. Its name is looked up for every connection, unless [`Url::look_up`] has done so for all.
     pub url: Url,
+    /// Who vouches for it, if it is at `wss://`.
+    pub trust: Trust,
     /// Who signs in, each cycle one of them at random.
     pub users: Users,
     /// How fast.
@@ -26,9 +28,6 @@ pub struct Cycles {
 
 /// As many as an open loop should have under way: a server that leaves more waiting has stalled.
 pub const MOST_AT_ONCE: usize = 10_000;
-
-/// Waits for no answer: the end of the load bounds the wait, and a timer per answer would cost more than the answer.
-const PATIENT: Options = Options { connect_timeout: Duration::MAX, reply_timeout: Duration::MAX };
 
 /// How long somebody waits who could not connect, before the next try.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -119,8 +118,11 @@ impl Cycles {
     }
 
     async fn cycle(&self, due: Option<Due>, tally: &Tally) -> Result<(), Error> {
+        // The end of the load bounds the wait, and a timer per answer would cost more than the answer.
+        let trust = self.trust.clone();
+        let patient = Options { connect_timeout: Duration::MAX, reply_timeout: Duration::MAX, trust };
         let session = async {
-            let (connection, entry) = sign_in(&self.url, &self.users.any(), due, PATIENT).await?;
+            let (connection, entry) = sign_in(&self.url, &self.users.any(), due, &patient).await?;
             connection.bye().await?;
             Ok(entry)
         };

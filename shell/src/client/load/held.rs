@@ -7,12 +7,13 @@ use smol::future::or;
 use smol::{Executor, Task, channel};
 
 use super::{Counts, Due, Pace, Schedule, Tally, Users, sign_in};
-use crate::client::{Connection, Error, Event, Options, Url};
+use crate::client::{Connection, Error, Event, Options, Trust, Url};
 
 /// Sessions that are held: they answer pings, and that is all. Dropped, their sockets are dropped without a BYE.
 #[derive(Debug)]
 pub struct Held {
     url: Url,
+    trust: Trust,
     executor: Arc<Executor<'static>>,
     tally: Arc<Tally>,
     sessions: Vec<Task<()>>,
@@ -24,17 +25,18 @@ pub struct Held {
 impl Held {
     /// Opens so many sessions, `at_once` at a time, and signs in three of each user, the first users first.
     pub async fn open(url: &Url, sessions: u32, at_once: u16, executor: &Arc<Executor<'static>>) -> Self {
-        let mut held = Self::none(url, executor, &Arc::default());
+        let mut held = Self::none(url, &Trust::SYSTEM, executor, &Arc::default());
         held.add(sessions, Users(sessions.div_ceil(3)), Pace::Concurrency(at_once)).await;
         held
     }
 
-    /// Sessions of this server, none so far, that are counted in this tally.
+    /// Sessions of this server, none so far, that are counted in this tally. It is trusted for `wss://` if these vouch
+    /// for it.
     #[must_use]
-    pub fn none(url: &Url, executor: &Arc<Executor<'static>>, tally: &Arc<Tally>) -> Self {
+    pub fn none(url: &Url, trust: &Trust, executor: &Arc<Executor<'static>>, tally: &Arc<Tally>) -> Self {
         let (leave, left) = channel::bounded(1);
-        let (url, executor, tally) = (url.clone(), Arc::clone(executor), Arc::clone(tally));
-        Self { url, executor, tally, sessions: Vec::new(), leave, left }
+        let (url, trust, executor, tally) = (url.clone(), trust.clone(), Arc::clone(executor), Arc::clone(tally));
+        Self { url, trust, executor, tally, sessions: Vec::new(), leave, left }
     }
 
     /// Opens so many more, dealt evenly to so many users, the first users first, and returns when all have their
@@ -57,7 +59,12 @@ impl Held {
                 None => None,
             };
             let _open = place.send(()).await;
-            let session = Session { url: self.url.clone(), tally: Arc::clone(&self.tally), left: self.left.clone() };
+            let session = Session {
+                url: self.url.clone(),
+                options: Options { trust: self.trust.clone(), ..Options::default() },
+                tally: Arc::clone(&self.tally),
+                left: self.left.clone(),
+            };
             let (user, places) = (users.dealt(number, sessions), places.clone());
             self.tally.begin();
             self.sessions.push(self.executor.spawn(async move {
@@ -98,13 +105,14 @@ impl Held {
 /// One of them.
 struct Session {
     url: Url,
+    options: Options,
     tally: Arc<Tally>,
     left: channel::Receiver<()>,
 }
 
 impl Session {
     async fn open(&self, user: &str, due: Option<Due>) -> Option<Connection> {
-        match sign_in(&self.url, user, due, Options::default()).await {
+        match sign_in(&self.url, user, due, &self.options).await {
             Ok((connection, entry)) => {
                 self.tally.succeed(&entry);
                 (!entry.refused).then_some(connection)

@@ -157,6 +157,8 @@ fn kind(error: &Error) -> String {
         Error::BadUrl { .. }
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
+        | Error::BadCa { .. }
+        | Error::BadToken { .. }
         | Error::LimitReached { .. }
         | Error::Complaint(_)
         | Error::Unexpected { .. }
@@ -194,7 +196,7 @@ mod tests {
         let tally = Tally::default();
         for user in ["ada", "grace"] {
             tally.begin();
-            tally.fail(&Error::Refused { user: user.into(), refusal: session_core::Refusal::StoreSilent });
+            tally.fail(&Error::Refused { user: Some(user.into()), refusal: session_core::Refusal::StoreSilent });
         }
         assert_eq!(tally.counts().failures.into_values().collect::<Vec<_>>(), [2]);
     }

@@ -1,0 +1,272 @@
+//! The bytes below a WebSocket: TCP, with TLS over it if the URL says so.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_rustls::client::TlsStream;
+use futures_rustls::pki_types::ServerName;
+use smol::io::{AsyncRead, AsyncWrite};
+use smol::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
+
+use super::{Error, Obstacle, Trust, Url};
+
+/// A connection's stream.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    /// Boxed: it is large, and most are plain.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Connects, trying every address of the host in turn.
+pub(super) async fn connect(url: &Url) -> Result<TcpStream, Error> {
+    // A server that vanished without a word is noticed after a minute: half of it idle, then three probes.
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
+    let connected = async {
+        let stream = TcpStream::connect(&*url.resolve().await?).await?;
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(stream)
+    };
+    connected.await.map_err(|why| match Obstacle::of_stream(&why) {
+        Some(obstacle) => Error::no_web_socket(url, obstacle),
+        None => Error::Unreachable { url: Box::new(url.clone()), why },
+    })
+}
+
+/// Shakes hands with a server that proves to have this name.
+pub(super) async fn encrypt(
+    url: &Url,
+    name: ServerName<'static>,
+    trust: &Trust,
+    stream: TcpStream,
+) -> Result<Stream, Error> {
+    match trust.connector().await.connect(name, stream).await {
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Err(error) => Err(Error::no_web_socket(url, Obstacle::of_tls(&error))),
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_close(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_close(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake_authority::Authority;
+    use super::super::fake_server::{Listener, bounded};
+    use super::super::{Connection, Options};
+    use super::*;
+    use futures_rustls::TlsAcceptor;
+    use futures_rustls::rustls::HandshakeKind;
+    use futures_rustls::rustls::version::{TLS12, TLS13};
+    use session_core::Reply;
+    use smol::future::{or, zip};
+
+    const NOW: [i32; 2] = [2000, 2200];
+
+    fn trusting(trust: Trust) -> Options {
+        Options { trust, ..Options::default() }
+    }
+
+    /// Why a client that trusts these does not come in at `wss://127.0.0.1`.
+    fn refusal(tls: TlsAcceptor, trust: Trust) -> String {
+        let mut words = String::new();
+        bounded(async |listener: Listener| {
+            let listener = listener.with_tls(tls);
+            let (url, options) = (listener.url(), trusting(trust));
+            let (opened, accepted) = zip(Connection::open_with(&url, &options), listener.accept_stream()).await;
+            let error = opened.expect_err("no trust").to_string();
+            assert!(accepted.is_none(), "{error}");
+            words = error.strip_prefix(&format!("no WebSocket at {url}: ")).expect("no WebSocket").into();
+        });
+        words
+    }
+
+    #[test]
+    fn a_server_that_is_vouched_for_is_talked_to_by_name_and_by_address() {
+        let authority = Authority::new();
+        for versions in [&[&TLS12][..], &[&TLS13], &[&TLS12, &TLS13]] {
+            bounded(async |listener: Listener| {
+                let tls = authority.certify_for(versions, &["localhost", "127.0.0.1"], NOW);
+                let listener = listener.with_tls(tls);
+                let by_name: Url = format!("wss://localhost:{}", listener.port()).parse().expect("a good URL");
+                let client = async {
+                    for url in [listener.url(), by_name] {
+                        let mut connection =
+                            Connection::open_with(&url, &trusting(authority.trust())).await.expect("a greeting");
+                        assert_eq!(connection.authenticate("ada").await.expect("a slot").connections, 1);
+                        connection.bye().await.expect("a good bye");
+                    }
+                };
+                or(client, listener.serve(1)).await;
+            });
+        }
+    }
+
+    #[test]
+    fn each_handshake_is_a_whole_one_and_for_http() {
+        let authority = Authority::new();
+        bounded(async |listener: Listener| {
+            let tls = authority.certify(&["127.0.0.1"], NOW);
+            let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
+            let options = trusting(authority.trust());
+            for _ in 0..2 {
+                let server = async {
+                    let stream = tls.accept(listener.accept_tcp().await).await.expect("trust");
+                    let (_, state) = stream.get_ref();
+                    assert_eq!(state.alpn_protocol(), Some(&b"http/1.1"[..]));
+                    assert_eq!(state.handshake_kind(), Some(HandshakeKind::Full));
+                };
+                let (_opened, ()) = zip(Connection::open_with(&url, &options), server).await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_server_that_nobody_known_vouches_for_is_not_talked_to() {
+        let authority = Authority::new();
+        for trust in [Trust::SYSTEM, Authority::new().trust()] {
+            assert_eq!(
+                refusal(authority.certify(&["127.0.0.1"], NOW), trust),
+                "its certificate is not trusted, for no authority known here has issued it; name the file with the \
+                 certificate of that authority with --ca"
+            );
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_its_own_authority_is_told_apart() {
+        let authority = Authority::new();
+        let refusal = refusal(authority.tls(), authority.trust());
+        assert_eq!(
+            refusal,
+            "its certificate is no good: it is an authority's own (CA:TRUE), not a server's; have it replaced"
+        );
+    }
+
+    #[test]
+    fn one_of_many_authorities_will_do() {
+        let [first, second] = [Authority::new(), Authority::new()];
+        let both = first.file();
+        std::fs::write(both.path(), format!("The first\n{}{}", first.pem(), second.pem())).unwrap();
+        let trust = Trust::read(both.path()).unwrap();
+        for authority in [first, second] {
+            bounded(async |listener: Listener| {
+                let listener = listener.with_tls(authority.certify(&["127.0.0.1"], NOW));
+                let (url, options) = (listener.url(), trusting(trust.clone()));
+                let client = async { drop(Connection::open_with(&url, &options).await.expect("a greeting")) };
+                or(client, listener.serve(1)).await;
+            });
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_does_not_fit_is_told_with_what_is_wrong() {
+        let authority = Authority::new();
+        let refusal = |names: &[&str], years| refusal(authority.certify(names, years), authority.trust());
+        assert_eq!(
+            refusal(&["localhost", "192.0.2.1", "c.example", "d.example", "e.example", "f.example"], NOW),
+            "its certificate is for localhost, 192.0.2.1, c.example, d.example, e.example, not for the host of the URL; \
+             check the URL"
+        );
+        assert_eq!(
+            refusal(&["127.0.0.1"], [2000, 2001]),
+            "its certificate has expired; have it renewed, and check the clock of this machine"
+        );
+        assert_eq!(
+            refusal(&["127.0.0.1"], [2200, 2201]),
+            "its certificate is not valid yet; check the clock of this machine"
+        );
+    }
+
+    #[test]
+    fn who_speaks_no_tls_is_told_to_those_who_do_and_the_other_way_round() {
+        let authority = Authority::new();
+        bounded(async |listener: Listener| {
+            let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
+            let answer = ["HTTP/1.1 400 Bad Request\r\n\r\n"];
+            let (opened, ()) = zip(Connection::open(&url), listener.answer(&answer)).await;
+            assert_eq!(
+                opened.expect_err("no TLS").to_string(),
+                format!(
+                    "no WebSocket at {url}: it does not speak TLS; check the port, or try ws://, where nothing is encrypted"
+                )
+            );
+        });
+        bounded(async |listener: Listener| {
+            let listener = listener.with_tls(authority.certify(&["127.0.0.1"], NOW));
+            let url: Url = format!("ws://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
+            let (opened, accepted) = zip(Connection::open(&url), listener.accept_stream()).await;
+            assert!(accepted.is_none());
+            let error = opened.expect_err("TLS alone").to_string();
+            assert_eq!(error, format!("no WebSocket at {url}: it speaks TLS; try wss://"));
+        });
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_instead_of_shaking_hands_is_told_in_words() {
+        bounded(async |listener: Listener| {
+            let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
+            let server = async { drop(listener.accept_stream().await) };
+            let (opened, ()) = zip(Connection::open(&url), server).await;
+            let error = opened.expect_err("nobody there").to_string();
+            assert!(error.contains("it hung up before it answered; try again in a while"), "{error}");
+        });
+    }
+
+    #[test]
+    fn refusals_and_losses_are_told_as_without_tls() {
+        let authority = Authority::new();
+        bounded(async |listener: Listener| {
+            let listener = listener.with_tls(authority.certify(&["127.0.0.1"], NOW));
+            let (url, options) = (listener.url(), trusting(authority.trust()));
+            let answer = ["HTTP/1.1 503 No\r\nRetry-After: 1\r\n\r\n", r#"{"message":"Full"}"#];
+            let (opened, ()) = zip(Connection::open_with(&url, &options), listener.answer(&answer)).await;
+            let error = opened.expect_err("no room").to_string();
+            let expected = "it answered HTTP 503 Service Unavailable: \"Full\"; try again in 1 s";
+            assert!(error.ends_with(expected), "{error}");
+
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+            };
+            let (opened, ()) = zip(Connection::open_with(&url, &options), server).await;
+            // Dropped without a word, not even TLS's own.
+            let error = opened.expect("a greeting").next_event().await.expect_err("no more").to_string();
+            assert_eq!(error, "the connection is lost: the server went away without a word; connect again");
+        });
+    }
+}

@@ -1,0 +1,123 @@
+//! Whose certificates a client trusts.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use futures_rustls::TlsConnector;
+use futures_rustls::pki_types::CertificateDer;
+use futures_rustls::pki_types::pem::PemObject as _;
+use futures_rustls::rustls::client::Resumption;
+use futures_rustls::rustls::crypto::aws_lc_rs;
+use futures_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::Error;
+
+/// The authorities one of which must have issued a server's certificate, for `wss://`. By default those that the system
+/// trusts.
+///
+/// A copy costs nothing: all share what was read.
+#[derive(Clone, Default)]
+pub struct Trust(Option<Arc<ClientConfig>>);
+
+impl Trust {
+    /// The authorities that the system trusts. They are read at the first connection that needs them, and kept. If it
+    /// has none, no server is trusted. `SSL_CERT_FILE` and `SSL_CERT_DIR` say where they are, if not where this system
+    /// usually has them.
+    pub const SYSTEM: Self = Self(None);
+
+    /// The most bytes of a file of certificates: what all authorities of the web take is a fifth of that.
+    pub const MAX_BYTES: u64 = 1024 * 1024;
+
+    /// Those of a file in PEM, and nobody else.
+    ///
+    /// # Errors
+    /// [`Error::BadCa`]: it cannot be read, is longer than [`Trust::MAX_BYTES`], or has no certificate, or one that is
+    /// none.
+    pub fn read(file: impl AsRef<Path>) -> Result<Self, Error> {
+        let file = file.as_ref();
+        let bad = |why| Error::BadCa { from: file.display().to_string(), why };
+        let mut pem = Vec::new();
+        let opened = std::fs::File::open(file);
+        let read = opened.and_then(|file| file.take(Self::MAX_BYTES + 1).read_to_end(&mut pem));
+        read.map_err(|error| bad(error.to_string()))?;
+        Self::parse(&pem).map_err(bad)
+    }
+
+    fn parse(pem: &[u8]) -> Result<Self, String> {
+        if pem.len() as u64 > Self::MAX_BYTES {
+            return Err(format!("it is longer than {} bytes", Self::MAX_BYTES));
+        }
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| error.to_string())?;
+            roots.add(certificate).map_err(|error| error.to_string())?;
+        }
+        if roots.is_empty() {
+            return Err("it has no certificate".into());
+        }
+        Ok(Self(Some(config(roots))))
+    }
+
+    pub(super) async fn connector(&self) -> TlsConnector {
+        static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+
+        let config = match self.0.as_ref().or_else(|| SYSTEM.get()) {
+            Some(config) => Arc::clone(config),
+            // Some hundred files, maybe.
+            None => smol::unblock(|| Arc::clone(SYSTEM.get_or_init(system))).await,
+        };
+        config.into()
+    }
+}
+
+/// Whose, and not all that belongs to it.
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Trust(a file's)" } else { "Trust(the system's)" })
+    }
+}
+
+fn system() -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    // What cannot be read or understood is trusted by nobody: a server that needs it is refused.
+    let (_added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    config(roots)
+}
+
+fn config(roots: RootCertStore) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider has ciphers of TLS 1.2 and 1.3");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A load stands for many devices, each of which would shake hands in full.
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_good_certificates_is_refused_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        let refused = || Trust::read(&file).unwrap_err().to_string();
+        let start = format!("no certificates from {}: ", file.display());
+        assert!(refused().starts_with(&start) && refused().contains("No such file"), "{}", refused());
+        for (pem, words) in [
+            ("", "it has no certificate; "),
+            ("certificates", "it has no certificate; "),
+            ("-----BEGIN PRIVATE KEY-----\naGFpbA==\n-----END PRIVATE KEY-----\n", "it has no certificate; "),
+            ("-----BEGIN CERTIFICATE-----\naGFpbA==\n-----END CERTIFICATE-----\n", "invalid peer certificate: "),
+            ("-----BEGIN CERTIFICATE-----\naGFpbA==\n", "section end"),
+            (&"\n".repeat(1024 * 1024 + 1), "it is longer than 1048576 bytes; "),
+        ] {
+            std::fs::write(&file, pem).unwrap();
+            assert!(refused().starts_with(&start) && refused().contains(words), "{}", refused());
+            assert!(refused().ends_with("-----BEGIN CERTIFICATE-----"), "{}", refused());
+        }
+    }
+}

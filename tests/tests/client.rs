@@ -1,0 +1,201 @@
+//! The client's binary: how it is told whom to trust and who it is.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use futures_rustls::TlsAcceptor;
+use futures_rustls::pki_types::PrivateKeyDer;
+use futures_rustls::rustls::ServerConfig;
+use futures_rustls::rustls::crypto::aws_lc_rs;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
+use smol::net::{TcpListener, TcpStream};
+use tests::peer::{Process, wait};
+
+const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
+const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
+const TOKEN: &str = "head.hushhush.seal";
+
+/// A client that takes nothing from the environment of this test.
+fn client(arguments: &[&str]) -> Command {
+    let mut command = Command::new(CLIENT);
+    for variable in ["URL", "USER", "CA", "TOKEN"] {
+        command.env_remove(format!("SESSIONS_{variable}"));
+    }
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Lets it hold a session, and interrupts it then: its exit code and what it said.
+fn run(mut command: Command, input: &str) -> (i32, String) {
+    let mut child = command.spawn().unwrap();
+    // Nobody reads it, unless the token is to come from there.
+    let _written = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("AUTHENTICATE_SUCCESS") && lines.read_line(&mut said).unwrap() > 0 {}
+    // It may have ended: then it is waited for no less.
+    let _sent = kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT);
+    lines.read_to_string(&mut said).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (wait(&mut child).code().unwrap(), said)
+}
+
+/// The real server, and before it one that speaks TLS.
+struct Front {
+    directory: tempfile::TempDir,
+    url: String,
+    _server: Process,
+    _tasks: smol::Task<()>,
+}
+
+impl Front {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Process::start(SERVER, &directory.path().join("data"), &[]);
+        let tls = certify(&directory.path().join("ca.pem"));
+        let listener = smol::block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("wss://{}/", listener.local_addr().unwrap());
+        let _tasks = smol::spawn(forward(listener, tls, server.address));
+        Self { directory, url, _server: server, _tasks }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+}
+
+/// TLS for 127.0.0.1, with a certificate of an authority whose own is put here.
+fn certify(ca: &std::path::Path) -> TlsAcceptor {
+    let [key, authority_key] = [(); 2].map(|()| KeyPair::generate().unwrap());
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    std::fs::write(ca, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
+    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()).into()
+}
+
+async fn forward(listener: TcpListener, tls: TlsAcceptor, to: SocketAddr) {
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        let tls = tls.clone();
+        smol::spawn(async move {
+            // Whoever does not trust it is not served.
+            let Ok(client) = tls.accept(client).await else { return };
+            let server = TcpStream::connect(to).await.unwrap();
+            server.set_nodelay(true).unwrap();
+            let (from_client, to_client) = smol::io::split(client);
+            let up = smol::io::copy(from_client, server.clone());
+            let down = smol::io::copy(server, to_client);
+            let _ended = smol::future::or(up, down).await;
+        })
+        .detach();
+    }
+}
+
+#[test]
+fn a_server_is_trusted_by_file_by_variable_or_by_the_system() {
+    let front = Front::start();
+    let ca = front.ca().display().to_string();
+    let mut by_variable = client(&["--url", &front.url]);
+    by_variable.env("SESSIONS_CA", &ca);
+    let mut by_system = client(&["--url", &front.url]);
+    by_system.env("SSL_CERT_FILE", &ca);
+    for command in [client(&["--url", &front.url, "--ca", &ca]), by_variable, by_system] {
+        let (code, said) = run(command, "");
+        assert_eq!(code, 0, "{said}");
+        assert!(said.starts_with(&format!("connected to {}\n", front.url)), "{said}");
+        assert!(said.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{said}");
+    }
+    let (code, said) = run(client(&["--url", &front.url]), "");
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("its certificate is not trusted") && said.contains("with --ca\n"), "{said}");
+}
+
+#[test]
+fn a_file_that_vouches_for_nobody_is_wrong_usage() {
+    let (code, said) = run(client(&["--ca", "/dev/null"]), "");
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("no certificates from /dev/null: it has no certificate; "), "{said}");
+}
+
+#[test]
+fn a_server_that_speaks_tls_is_measured() {
+    let front = Front::start();
+    let ca = front.ca().display().to_string();
+    let bench = |arguments: &[&str]| {
+        let fixed = ["bench", "--url", &front.url, "--duration", "200ms", "--json"];
+        let output = client(&[&fixed[..], arguments].concat()).output().unwrap();
+        let report = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), report + &String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, report) = bench(&["--concurrency", "2", "--ca", &ca]);
+    assert!(code == Some(0) && report.contains(r#""failed":0"#) && !report.contains(r#""cycles":0"#), "{report}");
+    let (code, report) = bench(&["--hold", "6", "--ca", &ca]);
+    assert!(code == Some(0) && report.contains(r#""granted":6"#), "{report}");
+    let (code, report) = bench(&["--concurrency", "2"]);
+    assert!(code == Some(4) && report.contains("its certificate is not trusted"), "{report}");
+}
+
+/// This server takes everybody's word, and so a token for a user's id: it says what it was shown.
+#[test]
+fn a_token_comes_from_a_file_from_standard_input_or_from_a_variable() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(SERVER, &directory.path().join("data"), &[]);
+    let file = directory.path().join("token").display().to_string();
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let url = server.url();
+    let by_file = client(&["--url", &url, "--token-file", &file]);
+    let by_input = client(&["--url", &url, "--token-file", "-"]);
+    let mut by_variable = client(&["--url", &url]);
+    by_variable.env("SESSIONS_TOKEN", TOKEN);
+    let mut by_both = client(&["--url", &url, "--token-file", &file]);
+    by_both.env("SESSIONS_TOKEN", "an.other.one");
+    for command in [by_file, by_input, by_variable, by_both] {
+        let (code, said) = run(command, &format!("{TOKEN}\n"));
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains(&format!("AUTHENTICATE_SUCCESS {TOKEN} holds 1 connection\n")), "{said}");
+    }
+}
+
+#[test]
+fn a_user_and_a_token_exclude_each_other_and_no_token_is_printed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), TOKEN).unwrap();
+    let file = file.path().display().to_string();
+    let with = |variable: &str, value: &str, arguments: &[&str]| {
+        let mut command = client(arguments);
+        command.env(variable, value);
+        let (code, said) = run(command, "");
+        assert!(!said.contains("hushhush"), "{said}");
+        (code, said)
+    };
+    let both_told = "cannot be used with";
+    for (variable, value, arguments, words) in [
+        ("SESSIONS_URL", "ws://localhost", &["--user", "ada", "--token-file", &*file][..], both_told),
+        ("SESSIONS_USER", "ada", &["--token-file", &file], both_told),
+        ("SESSIONS_TOKEN", TOKEN, &["--user", "ada"], "not both; SESSIONS_TOKEN has a token"),
+    ] {
+        let (code, said) = with(variable, value, arguments);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    for value in ["", "Bearer head.hushhush.seal"] {
+        let (code, said) = with("SESSIONS_TOKEN", value, &[]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("no token in SESSIONS_TOKEN: "), "{said}");
+    }
+    let (code, said) = with("SESSIONS_TOKEN", TOKEN, &["--help"]);
+    assert!(code == 0 && said.contains("--token-file") && said.contains("SESSIONS_TOKEN"), "{said}");
+    let (code, said) = with("SESSIONS_TOKEN", TOKEN, &["--token-file", "/nowhere"]);
+    assert!(code == 2 && said.contains("no token in /nowhere: No such file"), "{said}");
+}
