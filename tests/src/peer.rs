@@ -423,6 +423,12 @@ impl Raw {
         String::from_utf8(bytes).expect("the server speaks UTF-8")
     }
 
+    /// Waits until the server closes, whatever it says before, and however it does.
+    pub fn wait_for_end(&mut self) {
+        let end = self.stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(_) | Err(io::ErrorKind::ConnectionReset)), "{end:?}");
+    }
+
     /// Says that nothing more will be sent.
     pub fn shut_down_writing(&mut self) {
         drop(self.stream.shutdown(std::net::Shutdown::Write));
