@@ -106,3 +106,13 @@ fn a_server_runs_by_its_file() {
     let answer = format!("{:?}", refused.read());
     assert!(answer.contains("connection limit"), "{answer}");
 }
+
+#[test]
+fn a_variable_that_nobody_knows_is_warned_of_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    // It is no address of this machine, so that it ends.
+    let arguments = ["--listen", "192.0.2.1:80", "--store", "memory"];
+    let (code, _, err) = run(directory.path(), &arguments, &[("SESSIONS_LIMITS", "5")]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("SESSIONS_LIMITS: there is no such variable") && err.contains("SESSIONS_LIMIT?"), "{err}");
+}
