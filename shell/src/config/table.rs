@@ -276,6 +276,14 @@ pub(super) fn agree(config: &Config) -> Vec<Disagreement> {
             "this algorithm needs a public key: give it in jwt_public_key_file, or several in jwt_key_set_file",
         );
     }
+    if config.is_open_to_the_network() && !config.allow_open_auth {
+        disagree(
+            &["listen", "auth", "allow_open_auth"],
+            "with open authentication whoever says `ada` is taken for ada, and this server is to listen beyond this machine: have \
+             users show tokens (auth = \"jwt\"), let it listen on localhost, or set allow_open_auth if something before it \
+             knows who they are",
+        );
+    }
     disagreements
 }
 
