@@ -114,8 +114,16 @@ fn sighup_puts_in_force_what_can_change_and_says_what_cannot() {
     // What needs a restart is told again, what is in force is not.
     let lines = subject.reload("limit = 2\nthreads = 7\n");
     assert!(has(&lines, "after a restart") && !has(&lines, "limit was"), "{lines:#?}");
-    let lines = subject.reload("limit = 2\nlog = \"warn\"\n");
+    let lines = subject.reload("limit = 2\nlog = \"warn\"\nmax_connections = 2\n");
     assert!(!has(&lines, "after a restart"), "{lines:#?}");
+    let _third = Raw::open(subject.process.address);
+    let mut one_too_many = Raw::connect(subject.process.address);
+    assert!(one_too_many.try_head().starts_with("HTTP/1.1 503 "));
+    // Nothing is logged any more but warnings.
+    fs::write(&subject.file, "limit = 3\nthreads = 7\nlog = \"info\"\n").unwrap();
+    subject.hang_up();
+    let lines = subject.wait_for_log("after a restart");
+    assert!(!has(&lines, "at once"), "{lines:#?}");
 }
 
 #[test]
