@@ -52,7 +52,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
         None => Box::new(Open),
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
-    let listeners = listen(&config.listen)?;
+    let listeners = listen(&config.listen, config.send_buffer_bytes())?;
     let store = open(config, node)?;
     let bounds = config.door_bounds(descriptors);
     tracing::info!(

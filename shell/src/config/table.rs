@@ -177,10 +177,12 @@ settings! {
             value: "N", default: "16", applies: AtOnce
         }
 
-        /// How many bytes may wait here for a client that does not read, 8192 to 1048576 or `unlimited`. Then it is cut off
+        /// How many bytes the kernel may keep for a client that does not read, 4096 to 16777216 or `unlimited`, which is what
+        /// the kernel thinks fit; Linux takes twice that, and `net.core.wmem_max` bounds it. Then nothing more is read from
+        /// the client, so that it soon counts as silent
         max_unsent_bytes: Bound {
-            rule: bound(8192..=1_048_576),
-            value: "BYTES", default: "16384", applies: AtOnce
+            rule: bound(4096..=16_777_216),
+            value: "BYTES", default: "32768", applies: AfterRestart
         }
     }
 
