@@ -7,8 +7,8 @@ use crate::time::Time;
 
 /// A bucket of tokens that holds one second's worth: an arrival takes one, and time refills it.
 ///
-/// It counts in billionths of a token. Of these a nanosecond brings as many as a second brings tokens, so nothing is ever
-/// rounded.
+/// It counts in billionths of a token. Of these a nanosecond brings as many as a second brings tokens, so nothing is
+/// ever rounded.
 #[derive(Debug, Default)]
 pub(crate) struct Bucket {
     /// How much was missing, in billionths of a token...
@@ -104,6 +104,7 @@ mod tests {
         assert_eq!(bucket.take(NonZeroU32::MAX, at(0)), wait(1));
         assert_eq!(bucket.take(NonZeroU32::MAX, at(1)), Ok(()));
         assert_eq!(bucket.take(NonZeroU32::MIN, at(1)), wait(1_000_000_000));
+        assert!(bucket.is_full(NonZeroU32::MAX, at((1 << 32) + 3)), "where the product no longer fits");
         assert!(bucket.is_full(NonZeroU32::MAX, end));
         assert_eq!(bucket.take(NonZeroU32::MIN, end), Ok(()));
         assert_eq!(bucket.take(NonZeroU32::MIN, end), wait(1_000_000_000));

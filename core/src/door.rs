@@ -25,8 +25,8 @@ pub use turned_away::TurnedAway;
 /// use session_core::{Door, DoorBounds, Time, TurnedAway};
 ///
 /// let (ada, bob) = ("192.0.2.1".parse().unwrap(), "2001:db8::b0b".parse().unwrap());
-/// let bounds = DoorBounds { connections: NonZeroUsize::new(2), per_address: NonZeroUsize::new(1), ..DoorBounds::default() };
-/// let mut door = Door::new(bounds);
+/// let (connections, per_address) = (NonZeroUsize::new(2), NonZeroUsize::new(1));
+/// let mut door = Door::new(DoorBounds { connections, per_address, ..DoorBounds::default() });
 /// let now = Time::default();
 ///
 /// let mut first = door.enter().unwrap();
@@ -45,8 +45,8 @@ pub use turned_away::TurnedAway;
 ///
 /// # What always holds
 ///
-/// - Each count is the number of visits that were not given back, so it is never negative and never drifts. A visit that
-///   is lost, not given back, is counted for ever.
+/// - Each count is the number of visits that were not given back, so it is never negative and never drifts. A visit
+///   that is lost, not given back, is counted for ever.
 /// - No count is above a bound that was in force all the time.
 /// - In no second are more than twice [`DoorBounds::arrivals_per_address`] visits of one network identified, while that
 ///   bound is in force, and no faster than that in the long run: what is saved up is one second's worth.
@@ -179,7 +179,7 @@ impl Door {
     ///
     /// # Panics
     /// If the visit is from another door, and this one does not know its network.
-    #[expect(clippy::needless_pass_by_value, reason = "a visit that has left must not be used again")]
+    #[expect(clippy::needless_pass_by_value, reason = "whoever has left cannot leave again")]
     pub fn leave(&mut self, visit: Visit) {
         let Visit { network, waits } = visit;
         self.connections -= 1;
@@ -225,9 +225,9 @@ impl Door {
 
     /// Goes on with forgetting the networks that are no longer in use.
     ///
-    /// Why that keeps few: a sweep of `n` networks, and of those that come meanwhile, takes `n / 3` arrivals. Then none is
-    /// left but those that were in use at its beginning, at most `m` say, and those that arrived since: `m + n / 3`. So
-    /// `n` comes down to one and a half `m` where a sweep begins, and is `2 m` at most before it ends.
+    /// Why that keeps few: a sweep of `n` networks, and of those that come meanwhile, takes `n / 3` arrivals. Then none
+    /// is left but those that were in use at its beginning, at most `m` say, and those that arrived since: `m + n / 3`.
+    /// So `n` comes down to one and a half `m` where a sweep begins, and is `2 m` at most before it ends.
     fn sweep(&mut self) {
         let behind = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
         let mut ahead = self.networks.range((behind, Bound::Unbounded));

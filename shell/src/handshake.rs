@@ -151,7 +151,9 @@ impl Service<Request<Incoming>> for Edge<'_> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut state = self.request.lock().unwrap_or_else(PoisonError::into_inner);
-        let forwarded: Vec<_> = lines(request.headers(), X_FORWARDED_FOR).collect();
+        // One that is no text is no address either: to leave it out would move trust to what stands before it.
+        let forwarded = request.headers().get_all(X_FORWARDED_FOR).iter();
+        let forwarded: Vec<_> = forwarded.map(|line| line.to_str().unwrap_or_default()).collect();
         let client = self.policy.proxies.client(self.peer, &forwarded);
         let mut response = match state.visitor.identify(client) {
             Ok(()) => answer(self.policy, request.method(), request.uri().path(), request.version(), request.headers()),

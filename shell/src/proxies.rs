@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use ppp::v2::{Addresses, Header};
+use ppp::v2::{Addresses, Header, Protocol};
 use smol::io::{AsyncRead, AsyncReadExt as _};
 use thiserror::Error;
 
@@ -123,6 +123,9 @@ pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<
         return Ok(None);
     }
     let header = Header::try_from(&*header).map_err(|error| HeaderError::Malformed(error.to_string()))?;
+    if header.protocol != Protocol::Stream {
+        return Ok(None);
+    }
     Ok(match header.addresses {
         Addresses::IPv4(pair) => Some(SocketAddr::new(pair.source_address.into(), pair.source_port)),
         Addresses::IPv6(pair) => {
@@ -239,6 +242,9 @@ mod tests {
             (header(0x21, 0x21, &v6), Some("[2001:db9::9]:4660")),
             (header(0x21, 0x21, &mapped), Some("203.0.113.9:1")),
             (header(0x21, 0x31, &unix), None),
+            // What came over UDP did not come here.
+            (header(0x21, 0x12, &v4), None),
+            (header(0x21, 0x10, &v4), None),
             (header(0x21, 0x00, &[]), None),
             // Of itself, whatever it says then.
             (header(0x20, 0x11, &v4), None),

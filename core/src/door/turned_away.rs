@@ -46,9 +46,9 @@ impl TurnedAway {
         }
     }
 
-    /// How long the client had better wait before it tries again: more than zero, a second at most. After that it
-    /// is certainly not [`TurnedAway::TooFast`] unless others of its address came before it. For the other reasons it is
-    /// a hint, of one second.
+    /// How long the client had better wait before it tries again: more than zero, a second at most. Whoever came too
+    /// fast is in time then, unless others of its address came before it. For the other reasons it is a hint, of one
+    /// second.
     #[must_use]
     pub const fn retry_after(self) -> Duration {
         match self {
