@@ -27,6 +27,10 @@
 //! Drained ◄────────────────────────┴────────────────────────────────────┴──────────────────────────┘
 //! ```
 //!
+//! A session that was let in by a credential that runs out has one state more: `Renewing`, while the authenticator has a
+//! fresh one. If that is good and of the same user, the store is asked as above, and its answer is told as the answer to
+//! `AUTHENTICATE`.
+//!
 //! # What always holds
 //!
 //! - No acquire adds a slot while the user holds as many as the limit in force.
@@ -35,6 +39,8 @@
 //! - A session that was granted a slot submits exactly one release. If it left before the grant was told, the grant
 //!   is never told.
 //! - A slot is told only after the store said it is there.
+//! - A session has one user, and one slot at most, whatever credentials it is shown.
+//! - Once a session's credential has run out it is closed, unless the client was told that a fresh one is good.
 //! - Nothing is sent after a close, and a drained session does nothing.
 //! - Nothing a client sends makes any of this panic.
 //!
@@ -106,7 +112,8 @@
 //!
 //! A real shell differs in that answers come later. Meanwhile the session still takes [`Event::Disconnected`],
 //! [`Event::Draining`] and the rest; only messages wait, while [`Session::is_busy`]. And it ticks: the session at
-//! [`Session::deadline`], the debts at [`Debts::deadline`].
+//! [`Session::deadline`], the debts at [`Debts::deadline`]. And it tells a session when the wall clock has come to
+//! [`Session::expires_at`], which [`Time`] does not follow.
 //!
 //! # Panics
 //!
