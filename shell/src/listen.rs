@@ -20,16 +20,18 @@ pub struct ListenError {
     error: io::Error,
 }
 
-/// Binds every address. One that this machine does not have is left out, as long as another of its host remains.
+/// Binds every address. One that this machine does not have is left out, as long as another of its host remains. The
+/// kernel may keep `send_buffer` bytes for each peer that does not read; Linux doubles it. `None`: what it thinks fit, which
+/// may be megabytes.
 ///
 /// # Errors
 /// [`ListenError`] with the address that is taken, forbidden or missing.
-pub fn listen(hosts: &[Listen]) -> Result<Vec<TcpListener>, ListenError> {
+pub fn listen(hosts: &[Listen], send_buffer: Option<usize>) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::new();
     for host in hosts {
         let (mut bound, mut missing) = (0, None);
         for &address in &host.addresses {
-            match bind(address) {
+            match bind(address, send_buffer) {
                 Ok(listener) => {
                     listeners.push(listener);
                     bound += 1;
@@ -46,11 +48,10 @@ pub fn listen(hosts: &[Listen]) -> Result<Vec<TcpListener>, ListenError> {
     Ok(listeners)
 }
 
-/// What the kernel may buffer in each direction of a connection, in bytes; Linux doubles it. Messages are short, and
-/// left to itself it lets megabytes wait for a peer that does not read.
-const SOCKET_BUFFER: usize = 32 * 1024;
+/// What the kernel may buffer of what peers send, in bytes for each; Linux doubles it. Messages are short.
+const RECEIVE_BUFFER: usize = 32 * 1024;
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, send_buffer: Option<usize>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -59,8 +60,10 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit these.
-    socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    if let Some(bytes) = send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -88,9 +91,9 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_that_names_it() {
-        let first = listen(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let first = listen(&["127.0.0.1:0".parse().unwrap()], None).unwrap();
         let address = first[0].local_addr().unwrap();
-        let error = listen(&[address.to_string().parse().unwrap()]).unwrap_err().to_string();
+        let error = listen(&[address.to_string().parse().unwrap()], None).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {address}")), "{error}");
         assert!(error.contains("--listen"), "{error}");
     }
@@ -99,8 +102,8 @@ mod tests {
     fn an_address_of_another_machine_is_an_error_unless_its_host_has_another() {
         // 192.0.2.0/24 belongs to nobody (RFC 5737).
         let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
-        assert!(listen(&["192.0.2.1:0".parse().unwrap()]).is_err());
+        assert!(listen(&["192.0.2.1:0".parse().unwrap()], None).is_err());
         let both = Listen { text: "both".into(), addresses: vec![elsewhere, "127.0.0.1:0".parse().unwrap()] };
-        assert_eq!(listen(&[both]).unwrap().len(), 1);
+        assert_eq!(listen(&[both], None).unwrap().len(), 1);
     }
 }

@@ -16,8 +16,6 @@ pub struct Policy {
     pub limits: Limits,
     /// The longest message a client may send, in bytes.
     pub max_message_bytes: usize,
-    /// How many bytes may wait here for a client that does not read. Beyond that the connection is lost.
-    pub max_unsent_bytes: usize,
     /// How long a client may take until its request has come whole. Beyond it the answer is 408.
     pub header_timeout: Duration,
     /// The most bytes of a request's head, 8192 at least. Beyond it the answer is 431.
@@ -39,7 +37,6 @@ impl Default for Policy {
         Self {
             limits: Limits::default(),
             max_message_bytes: 4096,
-            max_unsent_bytes: 16 * 1024,
             header_timeout: Duration::from_secs(5),
             max_header_bytes: 8 * 1024,
             origins: Origins::default(),

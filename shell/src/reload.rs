@@ -116,7 +116,17 @@ impl Reloader {
         };
         let filter = Log::parse_filter(&new.config.log)?;
 
-        // Before the log's own level, which may hide it.
+        let read = [("the certificate", policy.tls.is_some()), ("the keys of tokens", verifier.is_some())];
+        let read: Vec<_> = read.iter().filter(|(_, is_read)| *is_read).map(|(what, _)| *what).collect();
+
+        self.control.set_policy(policy);
+        self.control.set_bounds(bounds);
+        self.store.set_limit(new.config.limit);
+        if let Some((tokens, verifier)) = verifier {
+            tokens.set(verifier);
+        }
+
+        // Once it is so, and before the log's own level, which may hide it.
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }
@@ -128,16 +138,7 @@ impl Reloader {
         for change in changes(&self.started, Applies::AfterRestart) {
             tracing::warn!("{change}");
         }
-        let read = [("the certificate", policy.tls.is_some()), ("the keys of tokens", verifier.is_some())];
-        let read: Vec<_> = read.iter().filter(|(_, is_read)| *is_read).map(|(what, _)| *what).collect();
         tracing::info!(also = read.join(", "), "read the configuration again");
-
-        self.control.set_policy(policy);
-        self.control.set_bounds(bounds);
-        self.store.set_limit(new.config.limit);
-        if let Some((tokens, verifier)) = verifier {
-            tokens.set(verifier);
-        }
         self.log.set_filter(filter);
         self.loaded = new;
         Ok(())

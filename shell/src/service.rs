@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use session_core::NodeId;
 use smol::Executor;
 
@@ -40,7 +40,11 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
     let (stop, hangups) = (stop.context("cannot listen for signals")?, hangups.context("cannot listen for signals")?);
     let node = NodeId::new(getrandom::u64().context("the system gives no random numbers")?);
     let descriptors = raise_limit();
-    guard_open_auth(config)?;
+    if config.is_open_to_the_network() {
+        tracing::warn!(
+            "open authentication beyond this machine: whoever can reach this server is taken for whom they say they are"
+        );
+    }
 
     let policy = config.policy()?;
     let tokens = tokens(config, &sources)?;
@@ -48,7 +52,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
         None => Box::new(Open),
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
-    let listeners = listen(&config.listen)?;
+    let listeners = listen(&config.listen, config.send_buffer_bytes())?;
     let store = open(config, node)?;
     let bounds = config.door_bounds(descriptors);
     tracing::info!(
@@ -81,24 +85,6 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
         tracing::error!("the store did not close in time, left it as it is");
     }
     tracing::info!(dropped_log_lines = log.dropped_lines(), "stopped");
-    Ok(())
-}
-
-/// Whoever asks is who they say they are: nobody is to find that out on the open network by surprise.
-fn guard_open_auth(config: &Config) -> anyhow::Result<()> {
-    if !config.is_open_to_the_network() {
-        return Ok(());
-    }
-    if !config.allow_open_auth {
-        bail!(
-            "with open authentication whoever says `ada` is taken for ada, and this server is to listen beyond this machine: \
-             have users show tokens (--auth jwt), let it listen on localhost, or give --allow-open-auth if something before \
-             it knows who they are"
-        );
-    }
-    tracing::warn!(
-        "open authentication beyond this machine: whoever can reach this server is taken for whom they say they are"
-    );
     Ok(())
 }
 

@@ -54,13 +54,15 @@ impl Socket {
     /// Above this it writes before it is told to. Replies are shorter, so each leaves as one segment, together with
     /// the close frame that follows it.
     const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+    /// More than ever waits here: one reply of at most 2 KiB, and a pong. The rest waits in the kernel.
+    const MAX_WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
     /// The WebSocket on a stream whose handshake is done; `read` is what was read beyond it.
     pub(crate) async fn new(stream: Fair<Stream>, read: Vec<u8>, policy: &Policy, clock: Clock) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(Self::READ_BUFFER_BYTES)
             .write_buffer_size(Self::WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(policy.max_unsent_bytes)
+            .max_write_buffer_size(Self::MAX_WRITE_BUFFER_BYTES)
             .max_message_size(Some(policy.max_message_bytes))
             .max_frame_size(Some(policy.max_message_bytes));
         let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;

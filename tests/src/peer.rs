@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -151,10 +151,16 @@ impl Process {
     /// Starts a command that is the server binary, perhaps in an environment of its own.
     #[must_use]
     pub fn run(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
+        command.args(["--log", "warn"]).args(arguments);
+        Self::run_as(command, data)
+    }
+
+    /// As [`Process::run`], with nothing said about the log.
+    #[must_use]
+    pub fn run_as(mut command: Command, data: &Path) -> Self {
         let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--log", "warn", "--data"])
+            .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(data)
-            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -177,6 +183,11 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it says on standard error, if its command has that piped. Once.
+    pub fn stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
     }
 
     /// Ends it with SIGKILL and waits until it has ended.
@@ -421,6 +432,12 @@ impl Raw {
         let mut bytes = Vec::new();
         self.stream.read_to_end(&mut bytes).expect("the server closes, and does not reset");
         String::from_utf8(bytes).expect("the server speaks UTF-8")
+    }
+
+    /// Waits until the server closes, whatever it says before, and however it does.
+    pub fn wait_for_end(&mut self) {
+        let end = self.stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(_) | Err(io::ErrorKind::ConnectionReset)), "{end:?}");
     }
 
     /// Says that nothing more will be sent.

@@ -3,18 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use futures_rustls::TlsAcceptor;
-use futures_rustls::pki_types::PrivateKeyDer;
-use futures_rustls::rustls::ServerConfig;
-use futures_rustls::rustls::crypto::aws_lc_rs;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
-use smol::net::{TcpListener, TcpStream};
+use shell::tls::CertificateFiles;
+use tests::certificates::Authority;
 use tests::peer::{Process, wait};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
@@ -46,59 +40,28 @@ fn run(mut command: Command, input: &str) -> (i32, String) {
     (wait(&mut child).code().unwrap(), said)
 }
 
-/// The real server, and before it one that speaks TLS.
+/// A server that speaks TLS, with a certificate of an authority of its own.
 struct Front {
-    directory: tempfile::TempDir,
+    authority: Authority,
+    _directory: tempfile::TempDir,
     url: String,
     _server: Process,
-    _tasks: smol::Task<()>,
 }
 
 impl Front {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = Process::start(SERVER, &directory.path().join("data"), &[]);
-        let tls = certify(&directory.path().join("ca.pem"));
-        let listener = smol::block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("wss://{}/", listener.local_addr().unwrap());
-        let _tasks = smol::spawn(forward(listener, tls, server.address));
-        Self { directory, url, _server: server, _tasks }
+        let authority = Authority::new(directory.path());
+        let CertificateFiles { certificate, key } = authority.certify("server", &["127.0.0.1"]);
+        let arguments = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+        let server = Process::start(SERVER, &directory.path().join("data"), &arguments);
+        let url = format!("wss://{}/", server.address);
+        assert!(server.announcement.starts_with(&format!("listening on wss://{}", server.address)));
+        Self { authority, _directory: directory, url, _server: server }
     }
 
     fn ca(&self) -> PathBuf {
-        self.directory.path().join("ca.pem")
-    }
-}
-
-/// TLS for 127.0.0.1, with a certificate of an authority whose own is put here.
-fn certify(ca: &std::path::Path) -> TlsAcceptor {
-    let [key, authority_key] = [(); 2].map(|()| KeyPair::generate().unwrap());
-    let mut authority = CertificateParams::default();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    std::fs::write(ca, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
-    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
-    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()).into()
-}
-
-async fn forward(listener: TcpListener, tls: TlsAcceptor, to: SocketAddr) {
-    loop {
-        let (client, _) = listener.accept().await.unwrap();
-        let tls = tls.clone();
-        smol::spawn(async move {
-            // Whoever does not trust it is not served.
-            let Ok(client) = tls.accept(client).await else { return };
-            let server = TcpStream::connect(to).await.unwrap();
-            server.set_nodelay(true).unwrap();
-            let (from_client, to_client) = smol::io::split(client);
-            let up = smol::io::copy(from_client, server.clone());
-            let down = smol::io::copy(server, to_client);
-            let _ended = smol::future::or(up, down).await;
-        })
-        .detach();
+        self.authority.ca.clone()
     }
 }
 

@@ -106,3 +106,46 @@ fn a_server_runs_by_its_file() {
     let answer = format!("{:?}", refused.read());
     assert!(answer.contains("connection limit"), "{answer}");
 }
+
+#[test]
+fn a_variable_that_nobody_knows_is_warned_of_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    // It is no address of this machine, so that it ends.
+    let arguments = ["--listen", "192.0.2.1:80", "--store", "memory", "--allow-open-auth"];
+    let (code, _, err) = run(directory.path(), &arguments, &[("SESSIONS_LIMITS", "5")]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("SESSIONS_LIMITS: there is no such variable") && err.contains("SESSIONS_LIMIT?"), "{err}");
+}
+
+#[test]
+fn what_does_not_go_together_and_files_that_will_not_do_are_told_by_their_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |text: &str| {
+        file(directory.path(), text);
+        run(directory.path(), &["check-config", "sessions.toml"], &[])
+    };
+    let (code, _, err) = check(
+        "limit = 0\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1\"\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
+    );
+    assert_eq!((code, err.lines().count()), (Some(1), 4), "{err}");
+    for words in [
+        "sessions.toml:1:1: limit: invalid value '0'",
+        "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
+        "listen, auth, allow_open_auth: with open authentication whoever says",
+        "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: only one of them",
+    ] {
+        assert!(err.contains(words), "{words}\n{err}");
+    }
+    // One of them is refused by itself, so that nothing can be said of both.
+    let (_, _, err) = check("auth = \"jot\"\nlisten = \"0.0.0.0:1\"\n");
+    assert_eq!(err.lines().count(), 1, "{err}");
+
+    let (code, _, err) = check(
+        "tls_cert = \"x.pem\"\ntls_key = \"x.key\"\n\nauth = \"jwt\"\njwt_algorithm = \"ES256\"\njwt_key_set_file = \"k\"\n",
+    );
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("sessions.toml:1:1: tls_cert: cannot read x.pem: No such file"), "{err}");
+    assert!(err.contains("sessions.toml:6:1: jwt_key_set_file: cannot read k: No such file"), "{err}");
+    let (code, out, err) = check("auth = \"jwt\"\n");
+    assert!(code == Some(0), "its secret may be in the server's environment: {out}{err}");
+}

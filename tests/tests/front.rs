@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use session_core::{DoorBounds, Limits};
 use shell::policy::Policy;
 use shell::server::Settings;
-use tests::peer::{InProcess, PATIENCE, Raw, Sent, eventually, settings};
+use tests::peer::{InProcess, PATIENCE, Process, Raw, Sent, eventually, settings};
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -181,18 +181,33 @@ fn as_many_bad_messages_as_are_configured_are_borne() {
     peer.expect_goodbye(1008);
 }
 
-/// Nothing is read while a reply is unsent, so it is pings whose pongs pile up: tungstenite answers each with what
-/// the next one brings.
+/// A client that sends pings and reads no pongs: so many are borne as there is room for their pongs.
 #[test]
 fn what_waits_for_a_client_that_does_not_read_is_bounded() {
-    let limits = Limits { max_message_rate: None, max_bad_messages: None, ..Limits::default() };
-    let server = InProcess::with_policy(Policy { limits, max_unsent_bytes: 8 * 1024, ..Policy::default() });
-    let mut deaf = Raw::authenticated(server.address, "ada", 1);
-    deaf.set_write_timeout(Duration::from_millis(500));
-    let mut sent = 0;
-    while deaf.frame(0x89, &[b'x'; 125]) && sent < 200_000 {
-        sent += 1;
-    }
-    assert!(sent < 200_000, "the server takes all that it is sent");
-    drop(Raw::authenticated(server.address, "bob", 1));
+    let borne = |bound: &str| {
+        let data = tempfile::tempdir().unwrap();
+        let arguments = [
+            "--max-unsent-bytes",
+            bound,
+            "--max-message-rate",
+            "unlimited",
+            "--ping-interval",
+            "1s",
+            "--pong-timeout",
+            "1s",
+        ];
+        let server = Process::start(env!("CARGO_BIN_EXE_server-under-test"), data.path(), &arguments);
+        let mut deaf = Raw::authenticated(server.address, "ada", 1);
+        deaf.set_write_timeout(Duration::from_millis(300));
+        let pings = (0..1_000_000).take_while(|_| deaf.frame(0x89, &[b'x'; 125])).count();
+        // Nothing is read from it any more: so it is silent, and its slot comes back.
+        eventually("the slot is free", || {
+            let mut other = Raw::open(server.address);
+            other.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+            matches!(other.read(), Sent::Text(answer) if answer.contains(r#""connections":1"#))
+        });
+        pings * 131
+    };
+    let (little, much) = (borne("4096"), borne("100000"));
+    assert!(little + 100_000 < much, "{little} bytes, and {much}");
 }

@@ -2,11 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use jsonwebtoken::EncodingKey;
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use serde_json::json;
 use session_core::{Limit, UserId, WallTime};
 use shell::clock::Clock;
+use shell::policy::Policy;
+use shell::server::Settings;
 use shell::store::MemoryStore;
 use shell::tokens::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
 use tests::peer::{InProcess, NODE, Raw, Sent, settings};
@@ -103,6 +111,94 @@ fn other_keys_are_gone_by_from_when_they_are_set_and_whoever_is_in_stays() {
     peer.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":1}}"#);
 }
 
+/// By a server that takes RS256 by a set of keys, for an audience.
+#[test]
+fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let [ours, theirs] = [(); 2].map(|()| KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap());
+    let pem = ours.serialize_pem();
+    let key = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::RS256).unwrap();
+    let mut jwk = serde_json::to_value(jwk).unwrap();
+    jwk["kid"] = "ours".into();
+    let set = write("keys.json", &json!({ "keys": [jwk] }).to_string());
+    let (algorithm, source) = ("RS256".parse().unwrap(), KeySource::KeySetFile(set));
+    let rules = Rules { audiences: vec!["chess".into()], ..Rules::default() };
+    let verifier = Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: rules.clone() };
+    let tokens = Tokens::new(verifier, Clock::start());
+    let policy = Policy { max_message_bytes: 2 << 20, ..Policy::default() };
+    let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
+    let server = InProcess::serving(store, Box::new(tokens), Settings { policy, ..settings() }, 2);
+
+    let (ours, theirs) = (write("ours.key", &pem), write("theirs.key", &theirs.serialize_pem()));
+    let make = |private_key: &PathBuf, key_id: &str, rules: &Rules, shift: i64| {
+        let grant =
+            Grant { key_id: Some(key_id.into()), private_key: Some(private_key.clone()), ..grant("ada", 60, None) };
+        let now = WallTime::from_unix_seconds(now().as_secs().saturating_add_signed(shift));
+        mint(algorithm, &source, rules, &grant, now).unwrap()
+    };
+    let claims = json!({"sub": "ada", "aud": "chess", "exp": now().as_secs() + 60});
+    let sign = |claims: &str| {
+        let text = format!("{}.{}", BASE64.encode(r#"{"alg":"RS256","kid":"ours"}"#), BASE64.encode(claims));
+        let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::RS256).unwrap();
+        format!("{text}.{signature}")
+    };
+    let good = make(&ours, "ours", &rules, 0);
+    let hmac = {
+        let text =
+            format!("{}.{}", BASE64.encode(r#"{"alg":"HS256","kid":"ours"}"#), BASE64.encode(claims.to_string()));
+        let public = KeyPair::from_pem(&pem).unwrap().public_key_pem();
+        let key = EncodingKey::from_secret(public.as_bytes());
+        format!("{text}.{}", jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap())
+    };
+    let not_yet = json!({"sub": "ada", "aud": "chess", "exp": now().as_secs() + 99, "nbf": now().as_secs() + 60});
+    let twice = format!(r#"{{"sub":"ada","sub":"eve","aud":"chess","exp":{}}}"#, now().as_secs() + 60);
+    let none = format!("{}.{}.", BASE64.encode(r#"{"alg":"none"}"#), BASE64.encode(claims.to_string()));
+    for (what, token, words) in [
+        ("expired", make(&ours, "ours", &rules, -61), "Token has expired"),
+        ("not yet valid", sign(&not_yet.to_string()), "Token is not valid yet"),
+        ("by another key", make(&theirs, "ours", &rules, 0), "Token's signature is not valid"),
+        (
+            "for others",
+            make(&ours, "ours", &Rules { audiences: vec!["go".into()], ..Rules::default() }, 0),
+            "Token is meant for another audience",
+        ),
+        ("unsigned", none, "Token is not signed with the algorithm that this server accepts"),
+        ("signed with the public key", hmac, "Token is not signed with the algorithm that this server accepts"),
+        ("cut off", good[..good.len() - 3].into(), "Token's signature is not valid"),
+        ("cut off in its claims", good[..good.rfind('.').unwrap() - 3].into(), "Token is not a signed JSON Web Token"),
+        ("a megabyte", format!("{good}{}", "A".repeat(1 << 20)), "Token's signature is not valid"),
+        ("a megabyte of nothing", "A".repeat(1 << 20), "Token is not a signed JSON Web Token"),
+        (
+            "by an unknown key",
+            make(&ours, "other", &rules, 0),
+            "Token was signed with a key that this server does not know",
+        ),
+        ("with a claim twice", sign(&twice), "Token says the same thing twice"),
+        ("for nobody", sign(r#"{"aud":"chess","exp":99999999999}"#), "Token does not say who its user is"),
+        ("for ever", sign(r#"{"sub":"ada","aud":"chess"}"#), "Token does not say when it expires (exp)"),
+    ] {
+        let mut peer = Raw::open(server.address);
+        show(&mut peer, &format!(r#""{token}""#));
+        assert_eq!(peer.read(), Sent::Text(failure(words)), "{what}");
+    }
+    let mut peer = Raw::open(server.address);
+    show(&mut peer, &format!(r#""{good}""#));
+    peer.expect_text(&success("ada", 1));
+
+    // Where messages are as short as they mostly are, such a token is not even read.
+    let strict = self::server();
+    let mut peer = Raw::open(strict.address);
+    show(&mut peer, &format!(r#""{}""#, "A".repeat(1 << 20)));
+    assert!(matches!(peer.read(), Sent::Text(words) if words.contains("Message is too big")));
+    peer.expect_close(1009);
+}
+
 fn server() -> InProcess {
     let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
     InProcess::serving(store, Box::new(tokens(SECRET)), settings(), 2)
@@ -118,16 +214,20 @@ fn verifier(secret: &[u8]) -> Verifier {
 }
 
 fn token(user: &str, seconds: u64, limit: Option<u32>) -> String {
-    let grant = Grant {
+    let grant = grant(user, seconds, limit);
+    let source = KeySource::Secret(Secret::new(SECRET));
+    let now = WallTime::from_unix_seconds(now().as_secs());
+    mint("HS256".parse().unwrap(), &source, &Rules::default(), &grant, now).unwrap()
+}
+
+fn grant(user: &str, seconds: u64, limit: Option<u32>) -> Grant {
+    Grant {
         user: UserId::parse(user).unwrap(),
         lasts: Duration::from_secs(seconds),
         limit: limit.map(|slots| Limit::new(slots).unwrap()),
         key_id: None,
         private_key: None,
-    };
-    let source = KeySource::Secret(Secret::new(SECRET));
-    let now = WallTime::from_unix_seconds(now().as_secs());
-    mint("HS256".parse().unwrap(), &source, &Rules::default(), &grant, now).unwrap()
+    }
 }
 
 fn now() -> Duration {

@@ -20,7 +20,7 @@ const GOODBYE: &str = r#"{"type":"BYE_SUCCESS","payload":null}"#;
 
 /// Serves until the process is killed. The first line on standard output says where.
 pub(crate) fn serve(threads: u16) -> Result<()> {
-    let listener = listen(&["127.0.0.1:0".parse::<Listen>().map_err(anyhow::Error::msg)?])?.remove(0);
+    let listener = listen(&["127.0.0.1:0".parse::<Listen>().map_err(anyhow::Error::msg)?], Some(32 * 1024))?.remove(0);
     println!("listening on ws://{}", listener.local_addr()?);
     let listener = Async::new(listener)?;
     let executor = Arc::new(Executor::new());

@@ -9,10 +9,10 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::flags::Flags;
-use super::print;
-use super::problem::Origin;
+use super::problem::{Origin, Problem};
 use super::sources::{Loaded, Sources};
 use super::tokens;
+use super::{Authentication, print};
 
 /// Limits how many live sessions one user may hold, over WebSockets.
 ///
@@ -136,6 +136,24 @@ fn print_effective(sources: &Sources, out: &mut impl Write, err: &mut impl Write
     write!(out, "{}", print::effective(&loaded)).map(|()| 0)
 }
 
+/// What is wrong with the files that it names. A secret may be in the environment of the server, which is not this one.
+fn unusable(loaded: &Loaded) -> Vec<Problem> {
+    let Loaded { config, settings, .. } = loaded;
+    let problem = |key: &str, why: String| {
+        let origin = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.origin.clone());
+        Problem::of_key(origin.unwrap_or(Origin::Default), key, why)
+    };
+    let certificate = config.policy().err().map(|error| problem("tls_cert", error.to_string()));
+    let keys = [
+        ("jwt_secret_file", &config.jwt_secret_file),
+        ("jwt_public_key_file", &config.jwt_public_key_file),
+        ("jwt_key_set_file", &config.jwt_key_set_file),
+    ];
+    let keys = keys.into_iter().find(|(_, file)| file.is_some() && config.auth == Authentication::Jwt);
+    let keys = keys.and_then(|(key, _)| config.verifier(None).err().map(|error| problem(key, error.to_string())));
+    certificate.into_iter().chain(keys).collect()
+}
+
 fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     if let [flag, ..] = &flags.names()[..] {
         let words = format!("check-config looks at the file by itself, {flag} cannot be given with it");
@@ -143,6 +161,12 @@ fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write)
         return Ok(2);
     }
     match Sources::of_file(file).load() {
+        Ok(loaded) if !unusable(&loaded).is_empty() => {
+            for problem in unusable(&loaded) {
+                writeln!(err, "{problem}")?;
+            }
+            Ok(1)
+        }
         Ok(loaded) => {
             let set = loaded.settings.iter().filter(|setting| setting.origin != Origin::Default).count();
             let all = loaded.settings.len();

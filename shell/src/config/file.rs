@@ -232,7 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_spelt_as_a_flag_or_a_variable_is_known_again() {
+        for (key, suggestion) in [("may-be-opened", "may_be_open"), ("MAY_BE_OPEN", "may_be_open"), ("Most", "most")] {
+            let problems = problems(&format!("{key} = 1"));
+            assert_eq!(problems, [format!("file:1:1: {key}: there is no such key; did you mean {suggestion}?")]);
+        }
+    }
+
+    #[test]
     fn what_is_broken_is_told_once() {
+        assert_eq!(problems("most == 7"), ["file:1:7: this is no TOML: extra `=`, expected nothing"]);
         let problems = problems("most = [1,\n 2");
         assert!(problems.len() == 1 && problems[0].starts_with("file:2:3: this is no TOML: "), "{problems:?}");
         assert_eq!(of("most = \"7\nports = 80").settings.len(), 1, "the next line is read");

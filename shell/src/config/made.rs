@@ -70,7 +70,6 @@ impl Config {
         Ok(Policy {
             limits: self.session_limits(),
             max_message_bytes: bytes(self.max_message_bytes),
-            max_unsent_bytes: bytes(self.max_unsent_bytes),
             header_timeout: self.header_timeout.unwrap_or(self.auth_timeout).min(self.auth_timeout),
             max_header_bytes: bytes(self.max_header_bytes),
             origins: self.allowed_origins.iter().cloned().collect(),
@@ -119,6 +118,12 @@ impl Config {
             issuers: self.jwt_issuer.clone(),
             leeway: self.jwt_leeway,
         }
+    }
+
+    /// How many bytes the kernel may keep for a client that does not read, if that is bounded.
+    #[must_use]
+    pub fn send_buffer_bytes(&self) -> Option<usize> {
+        size(self.max_unsent_bytes).map(NonZeroUsize::get)
     }
 
     /// Where and how the store keeps its data, if that is LMDB.

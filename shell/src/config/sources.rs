@@ -95,10 +95,22 @@ impl Sources {
                     return Ok(Loaded { config, settings, warnings });
                 }
             }
-            Err(refused) => problems.extend(refused.into_iter().map(|(key, refusal)| {
-                let setting = settings.iter().find(|setting| setting.key == key);
-                setting.map_or(Origin::Default, |setting| setting.origin.clone()).refuses(key, refusal)
-            })),
+            Err(refused) => {
+                // What does not go together is told as well, as far as it is not about these.
+                let mut rest = settings.clone();
+                let is_refused = |key: &Key| refused.iter().any(|(other, _)| *other == key);
+                for setting in rest.iter_mut().filter(|setting| is_refused(setting.key)) {
+                    setting.texts = setting.key.default_texts();
+                }
+                let texts: Vec<_> = rest.iter().map(|setting| &*setting.texts).collect();
+                let disagreements = Config::read(&texts).map(|config| agree(&config)).unwrap_or_default();
+                let sound = |one: &Disagreement| !refused.iter().any(|(key, _)| one.keys.contains(&key.name));
+                problems.extend(disagreements.into_iter().filter(sound).map(|one| one.problem(&settings)));
+                problems.extend(refused.into_iter().map(|(key, refusal)| {
+                    let setting = settings.iter().find(|setting| setting.key == key);
+                    setting.map_or(Origin::Default, |setting| setting.origin.clone()).refuses(key, refusal)
+                }));
+            }
         }
         // In the order in which they are found in the file, however they were.
         problems.sort_by(|one, other| one.origin.cmp(&other.origin));

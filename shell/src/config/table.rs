@@ -177,10 +177,12 @@ settings! {
             value: "N", default: "16", applies: AtOnce
         }
 
-        /// How many bytes may wait here for a client that does not read, 8192 to 1048576 or `unlimited`. Then it is cut off
+        /// How many bytes the kernel may keep for a client that does not read, 4096 to 16777216 or `unlimited`, which is what
+        /// the kernel thinks fit; Linux takes twice that, and `net.core.wmem_max` bounds it. Then nothing more is read from
+        /// the client, so that it soon counts as silent
         max_unsent_bytes: Bound {
-            rule: bound(8192..=1_048_576),
-            value: "BYTES", default: "16384", applies: AtOnce
+            rule: bound(4096..=16_777_216),
+            value: "BYTES", default: "32768", applies: AfterRestart
         }
     }
 
@@ -274,6 +276,14 @@ pub(super) fn agree(config: &Config) -> Vec<Disagreement> {
         disagree(
             &["jwt_algorithm", "jwt_public_key_file", "jwt_key_set_file"],
             "this algorithm needs a public key: give it in jwt_public_key_file, or several in jwt_key_set_file",
+        );
+    }
+    if config.is_open_to_the_network() && !config.allow_open_auth {
+        disagree(
+            &["listen", "auth", "allow_open_auth"],
+            "with open authentication whoever says `ada` is taken for ada, and this server is to listen beyond this machine: have \
+             users show tokens (auth = \"jwt\"), let it listen on localhost, or set allow_open_auth if something before it \
+             knows who they are",
         );
     }
     disagreements
