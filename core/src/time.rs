@@ -90,6 +90,11 @@ mod tests {
     }
 
     #[test]
+    fn the_wall_clock_counts_as_unix_does() {
+        assert_eq!(WallTime::from_unix_seconds(1_700_000_000).unix_seconds(), 1_700_000_000);
+    }
+
+    #[test]
     fn prints_seconds_and_milliseconds() {
         assert_eq!(Time::from_epoch(Duration::from_millis(1_700_000_000_250)).to_string(), "1700000000.250s");
     }

@@ -153,12 +153,8 @@ fn when_to_come_again_is_exact() {
     let ada = address("192.0.2.1");
     let mut now = at(5);
     for _ in 0..100 {
-        let turned_away = loop {
-            match arrive(&mut door, ada, now) {
-                Ok(visit) => door.leave(visit),
-                Err(turned_away) => break turned_away,
-            }
-        };
+        let turned_away =
+            (0..=7).find_map(|_| arrive(&mut door, ada, now).map(|visit| door.leave(visit)).err()).unwrap();
         let wait = turned_away.retry_after();
         assert!(!wait.is_zero() && wait <= SECOND / 7 + NANOSECOND, "{wait:?}");
         let early = now + (wait - NANOSECOND);

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,12 +14,28 @@ use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
 };
 use serde_json::{Value, json};
-use session_core::{Identity, Limit, Rejection, TokenError, UserId, UserIdError, WallTime};
-use shell::tokens::{Algorithm, Grant, KeyError, KeySource, Keys, MintError, Rules, Secret, Verifier, explain, mint};
+use session_core::{Credential, Identity, Limit, Rejection, Time, TokenError, UserId, UserIdError, WallTime};
+use shell::authenticator::Authenticator as _;
+use shell::clock::{Clock, Dial};
+use shell::tokens::{
+    Algorithm, Grant, KeyError, KeySource, Keys, MintError, Rules, Secret, Tokens, Verifier, explain, mint,
+};
 use tempfile::TempDir;
 
 const SECRET: &[u8] = b"a secret that is long enough even for HS512, which wants sixty-four bytes";
 const NOW: u64 = 1_700_000_000;
+
+/// Of 2040 bits.
+const SHORT_RSA_KEY: &[u8] = b"-----BEGIN PUBLIC KEY-----
+MIIBITANBgkqhkiG9w0BAQEFAAOCAQ4AMIIBCQKCAQAA6/xBx2Zo22Fll7b7Tn1D
+46wF8OjbqofwgUakNZZjNlrteuZuM61Ljm+XUB3LI2WFpcqaBZaREkt6x+lADSK/
+3q6J/O2uepg2dAyYOOcdKENOJtQlgfDSY8Nq3MfBv+skq0JKlxAelI747b4VjSqh
+Z1NYJEsRifITSDPbfpWPX1XJpWz7E+B7ymuwenGvLULjXE8xst7q3p1dCr8vNcW5
+mUWlBNGeuCxnhp7ioXIb8HiB8waJ+gNUqJ7VfbVLfvDPr9/krU+xG6+Kq8j2Ylk8
+XlvczgqOE6vWF5/oGx/wK0uk0P5Ws/gecTxle/9FAxdnRmORK65JE62D8A6rAfYd
+AgMBAAE=
+-----END PUBLIC KEY-----
+";
 
 #[test]
 fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
@@ -237,7 +254,8 @@ fn a_public_key_is_no_secret() {
 #[test]
 fn keys_of_a_set_are_found_by_their_ids() {
     let directory = Directory::new();
-    let pairs: Vec<_> = ["RS256", "RS256", "ES256", "EdDSA"].map(|name| (name, directory.key_pair(name))).into();
+    let pairs: Vec<_> =
+        ["RS256", "RS256", "ES256", "EdDSA", "ES384"].map(|name| (name, directory.key_pair(name))).into();
     let jwk = |at: usize, id: Option<&str>| {
         let (name, (_, private)) = &pairs[at];
         let pem = fs::read_to_string(private.as_ref().unwrap()).unwrap();
@@ -278,6 +296,7 @@ fn keys_of_a_set_are_found_by_their_ids() {
         jwk(1, Some("new")),
         jwk(2, Some("curve")),
         jwk(3, Some("ed")),
+        jwk(4, Some("other curve")),
         encrypts,
         signs,
         unknown,
@@ -300,11 +319,19 @@ fn keys_of_a_set_are_found_by_their_ids() {
     assert!(verifier("ES256", &all).verify(&token(2, Some("curve")), at(NOW)).is_ok());
     assert!(verifier("EdDSA", &all).verify(&token(3, None), at(NOW)).is_ok(), "the only one needs no name");
     assert!(verifier("RS256", &set(vec![jwk(0, None)])).verify(&token(0, None), at(NOW)).is_ok());
+    let mut unnamed = jwk(4, None);
+    unnamed.as_object_mut().unwrap().remove("alg");
+    let unnamed = || set(vec![unnamed.clone()]);
+    assert!(verifier("ES384", &unnamed()).verify(&token(4, None), at(NOW)).is_ok(), "the curve says which algorithm");
 
     let why = |name: &str, path: PathBuf| {
         Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path)).unwrap_err().to_string()
     };
-    assert!(why("PS512", set(vec![jwk(2, Some("curve"))])).ends_with("none of its keys is of that algorithm"));
+    let none = "none of its keys is of that algorithm";
+    assert!(why("PS512", set(vec![jwk(0, None), jwk(2, None)])).ends_with(none), "they are for others by name or kind");
+    for name in ["ES256", "EdDSA", "PS512"] {
+        assert!(why(name, unnamed()).ends_with(none), "{name}");
+    }
     assert!(
         why("RS256", set(vec![jwk(0, Some("x")), jwk(1, Some("x"))])).ends_with("two of its keys have the id \"x\"")
     );
@@ -333,22 +360,46 @@ fn keys_that_will_not_do_are_refused_in_words() {
         ("ES256", curve, "it is of another curve"),
         ("RS256", public(directory.write("empty", b"")), "it is no public key in PEM"),
         ("RS256", public(directory.path("missing")), "cannot read"),
+        ("RS256", public(directory.write("short", SHORT_RSA_KEY)), "its modulus is shorter than 2048 bits"),
+        ("RS256", public(directory.write("large", &vec![b'x'; 1 << 20])), "it is no public key in PEM"),
         ("RS256", public(directory.write("huge", &vec![b'x'; (1 << 20) + 1])), "it is larger than 1 MiB"),
     ] {
         let error = Keys::load(name.parse().unwrap(), &source).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
         assert!(matches!(error, KeyError::Unfit { .. } | KeyError::Unreadable { .. }));
     }
-    assert!(Keys::load("HS256".parse().unwrap(), &secret(&[b'x'; 32])).is_ok());
+    for (name, least) in [("HS256", 32), ("HS384", 48), ("HS512", 64)] {
+        assert!(Keys::load(name.parse().unwrap(), &secret(&vec![b'x'; least])).is_ok(), "{name}");
+    }
     assert_eq!(Secret::new(b"x\r\n"), Secret::new(b"x"));
     assert_eq!(Secret::new(b" x\n\n"), Secret::new(b" x\n\n"), "one line break, no more, and no space");
     assert!("HS255".parse::<Algorithm>().unwrap_err().starts_with("it must be one of HS256, "));
 }
 
 #[test]
+fn an_authenticator_goes_by_the_keys_it_has_now_and_by_the_wall_clock() {
+    let dial = Arc::<Dial>::default();
+    let tokens = Arc::new(Tokens::new(verifier("HS256"), Clock::by_dial(dial.clone())));
+    let good: Box<str> = signed(&json!({"sub": "ada", "exp": NOW + 60})).into();
+    let verdict = |credential| tokens.authenticate(&credential).map(|identity| identity.user.as_str().to_owned());
+    dial.turn_to(Time::from_epoch(Duration::from_secs(NOW + 59)));
+    assert_eq!(verdict(Credential::None), refused(TokenError::Missing));
+    assert_eq!(verdict(Credential::Text(good.clone())), Ok("ada".into()));
+    assert_eq!(verdict(Credential::Token(good.clone())), Ok("ada".into()));
+    dial.set_wall_ahead(1000);
+    assert_eq!(verdict(Credential::Token(good.clone())), refused(TokenError::Expired));
+    dial.set_wall_ahead(0);
+    tokens.set(verifier("HS512"));
+    assert_eq!(verdict(Credential::Token(good)), refused(TokenError::Algorithm));
+    assert_eq!(tokens.verifier().keys.algorithm().name(), "HS512");
+}
+
+#[test]
 fn secrets_and_tokens_are_not_printed() {
     let verifier = verifier("HS256");
     assert_eq!(format!("{:?}", verifier.keys), "Keys(1 of HS256)");
+    let printed = format!("{:?}", Tokens::new(verifier, Clock::by_dial(Arc::default())));
+    assert!(printed.starts_with("Tokens { verifier: Verifier { keys: Keys(1 of HS256), rules: "), "{printed}");
     let source = KeySource::Secret(Secret::new(b"hunter2hunter2hunter2hunter2hunter2"));
     assert_eq!(format!("{source:?}"), "Secret(Secret(35 bytes))");
 }
@@ -411,6 +462,17 @@ fn an_explanation_shows_the_claims_and_says_why_and_what_is_configured() {
         (token(&json!({"alg": "HS512"}), &json!({})), "(jwt_algorithm is HS256)"),
     ] {
         let text = explain(&verifier, &token, at(NOW)).unwrap_err();
+        assert!(text.contains(words), "{text}");
+    }
+    for (claims, now, words) in [
+        (json!({"exp": NOW}), NOW, "valid until 2023-11-14T22:13:20Z, 0s ago\n"),
+        (json!({"nbf": NOW - 1}), NOW, "valid from 2023-11-14T22:13:19Z, 1s ago\n"),
+        (json!({"exp": 253_402_300_799_u64}), 253_402_300_798, "valid until 9999-12-31T23:59:59Z, in 1s\n"),
+        // There is no such way to write it.
+        (json!({"exp": 253_402_300_800_u64}), 253_402_300_799, "valid until in 1s\n"),
+        (json!({"exp": u64::MAX}), u64::MAX - 1, "valid until in 1s\n"),
+    ] {
+        let text = explain(&verifier, &signed(&claims), at(now)).unwrap_err();
         assert!(text.contains(words), "{text}");
     }
     let far = signed(&json!({"sub": "ada", "exp": u64::MAX, "aud": "go"}));

@@ -244,6 +244,17 @@ fn a_token_may_come_in_an_object() {
 }
 
 #[test]
+fn a_text_can_be_a_token_and_a_token_is_no_text() {
+    for (credential, text, token) in [
+        (Credential::new("ada"), Some("ada"), Some("ada")),
+        (Credential::Token("a.b.c".into()), None, Some("a.b.c")),
+        (Credential::None, None, None),
+    ] {
+        assert_eq!((credential.text(), credential.token()), (text, token), "{credential:?}");
+    }
+}
+
+#[test]
 fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reject() {
     for payload in [
         "null",

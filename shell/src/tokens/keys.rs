@@ -265,14 +265,14 @@ fn public_key(algorithm: Algorithm, pem: &[u8]) -> Result<DecodingKey, String> {
         AlgorithmFamily::Hmac => unreachable!("a symmetric one has no public key"),
     };
     let key = key.map_err(|_| format!("it is no public key in PEM of the kind that {algorithm} needs"))?;
-    let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
+    let bytes = key.try_get_as_bytes().unwrap_or_default();
     let fits = match algorithm.name() {
         // An uncompressed point of the curve: a byte and two coordinates.
-        "ES256" => length == 65,
-        "ES384" => length == 97,
-        "EdDSA" => length == 32,
-        // A modulus of 2048 bits and what is around it.
-        _ => length > 256,
+        "ES256" => bytes.len() == 65,
+        "ES384" => bytes.len() == 97,
+        "EdDSA" => bytes.len() == 32,
+        // A sequence that begins with the modulus (RFC 8017, A.1.1), whose first byte is zero if it has 2048 bits.
+        _ => matches!(bytes, [0x30, 0x82, _, _, 2, 0x82, high, low, ..] if u16::from_be_bytes([*high, *low]) > 256),
     };
     if !fits {
         return Err(match algorithm.0.family() {
