@@ -88,8 +88,16 @@ impl Clock {
     /// Whether the wall clock shows `wall`, or later. This one looks at it.
     #[must_use]
     pub fn has_come(&self, wall: WallTime) -> bool {
-        self.look_at_wall();
-        self.time_of(wall) <= self.now()
+        let has_come = match &self.source {
+            Source::Real { .. } => wall_time() >= Duration::from_secs(wall.unix_seconds()),
+            Source::Dial(_) => self.time_of(wall) <= self.now(),
+        };
+        // It was set back: whoever asks because of `time_of` is not to be told the same again at once. That it was set
+        // forward is left to be found by `watch_wall`, since others have to hear of it, too.
+        if !has_come && self.time_of(wall) <= self.now() {
+            self.look_at_wall();
+        }
+        has_come
     }
 
     /// Looks at the wall clock once a second, and has everybody who waits look again when it was corrected. Never ends.
@@ -281,6 +289,13 @@ mod tests {
         let wait = clock.time_of(soon).since(clock.now());
         assert!(Duration::from_secs(3) < wait && wait < Duration::from_millis(5100), "{wait:?}");
         assert!(!clock.has_come(soon) && clock.has_come(WallTime::from_unix_seconds(wall_time().as_secs() - 1)));
+        // As if it had been set back a minute: whoever asks sees that, and waits for the right time.
+        wall.0.store(60_000, Ordering::Relaxed);
+        assert!(!clock.has_come(soon) && clock.time_of(soon) > clock.now());
+        // As if it had been set forward: whoever asks leaves that to be found.
+        wall.0.store(-60_000, Ordering::Relaxed);
+        assert!(clock.has_come(WallTime::from_unix_seconds(0)) && !clock.has_come(soon));
+        assert!(clock.look_at_wall());
     }
 
     #[test]

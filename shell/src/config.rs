@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(config.limit, Limit::default());
         assert_eq!(config.limit.slots(), 3);
         assert_eq!(config.forget_after, Forget::default());
-        let addresses: Vec<_> = config.listen[0].addresses.iter().map(ToString::to_string).collect();
+        let addresses: Vec<_> = config.listen[0].resolve().unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["127.0.0.1:3000", "[::1]:3000"]);
     }
 
@@ -95,6 +95,8 @@ mod tests {
             (["--store", "redis"], "[possible values: lmdb, memory]"),
             (["--listen", "3000"], "it must be HOST:PORT"),
             (["--listen", "localhost:70000"], "invalid port"),
+            (["--listen", "::1:3000"], "needs brackets"),
+            (["--listen", ":3000"], "it has no host"),
             (["--log", "shell=loud"], "invalid"),
             (["--log", "inof"], "\"inof\" is no level"),
         ] {
@@ -116,7 +118,7 @@ mod tests {
     #[test]
     fn listen_can_be_given_twice_and_as_a_list() {
         let config = parse(&["--listen", "127.0.0.1:1,127.0.0.1:2", "--listen", "[::1]:3"]).unwrap();
-        let texts: Vec<_> = config.listen.iter().map(|listen| &*listen.text).collect();
+        let texts: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["127.0.0.1:1", "127.0.0.1:2", "[::1]:3"]);
     }
 }

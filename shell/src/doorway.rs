@@ -70,7 +70,7 @@ impl Doorway {
         if let Some(suppressed) = self.log.pass() {
             let hint = match turned_away {
                 TurnedAway::TooManyOfAddress { .. } | TurnedAway::TooFast { .. } => {
-                    "; if that is a proxy of yours, name it in trusted_proxies"
+                    "; if that is a proxy of yours, name it in trusted_proxies and have it say for whom it asks"
                 }
                 TurnedAway::TooMany | TurnedAway::TooManyWaiting => "",
             };

@@ -12,40 +12,56 @@ use crate::config::Listen;
 /// (`net.core.somaxconn`). With the 128 of the standard library the slowest of 1,000 at once waited a second.
 const BACKLOG: i32 = 4096;
 
-/// An address that cannot be listened on.
+/// What cannot be listened on.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {error}{}", hint(.error))]
-pub struct ListenError {
-    address: SocketAddr,
-    error: io::Error,
+pub enum ListenError {
+    /// An address.
+    #[error("cannot listen on {address}: {why}{}", hint(.why))]
+    Address {
+        /// Which.
+        address: SocketAddr,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// A name.
+    #[error("cannot listen on {host}: {why}")]
+    Name {
+        /// Which, and the port.
+        host: Listen,
+        /// What the system says.
+        why: io::Error,
+    },
 }
 
-/// Binds every address. One that this machine does not have is left out, as long as another of its host remains. The
-/// kernel may keep `send_buffer` bytes for each peer that does not read; Linux doubles it. `None`: what it thinks fit, which
-/// may be megabytes.
+/// Binds every address of these hosts. One that this machine does not have is left out, as long as another of its host
+/// remains. The kernel may keep `send_buffer` bytes for each peer that does not read; Linux doubles it. `None`: what it
+/// thinks fit, which may be megabytes.
 ///
 /// # Errors
-/// [`ListenError`] with the address that is taken, forbidden or missing.
+/// [`ListenError`] with the address that is taken, forbidden or missing, or the name that has none.
 pub fn listen(hosts: &[Listen], send_buffer: Option<usize>) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::new();
     for host in hosts {
-        let (mut bound, mut missing) = (0, None);
-        for &address in &host.addresses {
-            match bind(address, send_buffer) {
-                Ok(listener) => {
-                    listeners.push(listener);
-                    bound += 1;
-                }
-                Err(error) if is_missing(&error) => missing = Some(ListenError { address, error }),
-                Err(error) => return Err(ListenError { address, error }),
-            }
-        }
-        match missing {
-            Some(error) if bound == 0 => return Err(error),
-            Some(_) | None => {}
-        }
+        let addresses = host.resolve().map_err(|why| ListenError::Name { host: host.clone(), why })?;
+        listeners.extend(listen_on(&addresses, send_buffer)?);
     }
     Ok(listeners)
+}
+
+/// The addresses of one host.
+fn listen_on(addresses: &[SocketAddr], send_buffer: Option<usize>) -> Result<Vec<TcpListener>, ListenError> {
+    let (mut bound, mut missing) = (Vec::new(), None);
+    for &address in addresses {
+        match bind(address, send_buffer) {
+            Ok(listener) => bound.push(listener),
+            Err(why) if is_missing(&why) => missing = Some(ListenError::Address { address, why }),
+            Err(why) => return Err(ListenError::Address { address, why }),
+        }
+    }
+    match missing {
+        Some(error) if bound.is_empty() => Err(error),
+        Some(_) | None => Ok(bound),
+    }
 }
 
 /// What the kernel may buffer of what peers send, in bytes for each; Linux doubles it. Messages are short.
@@ -103,7 +119,7 @@ mod tests {
         // 192.0.2.0/24 belongs to nobody (RFC 5737).
         let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
         assert!(listen(&["192.0.2.1:0".parse().unwrap()], None).is_err());
-        let both = Listen { text: "both".into(), addresses: vec![elsewhere, "127.0.0.1:0".parse().unwrap()] };
-        assert_eq!(listen(&[both], None).unwrap().len(), 1);
+        assert_eq!(listen_on(&[elsewhere, "127.0.0.1:0".parse().unwrap()], None).unwrap().len(), 1);
+        assert!(listen_on(&[], None).unwrap().is_empty());
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn open(
     Some(Opened { stream: Fair::new(stream), peer })
 }
 
-/// Who is at the other end, if a proxy that is trusted says so first.
+/// Who is at the other end. A proxy that is trusted has to say so first.
 async fn introduced(stream: &mut TcpStream, peer: IpAddr, policy: &Policy, visitor: &mut Visitor) -> Option<IpAddr> {
     /// What such a header begins with, and neither HTTP nor TLS does.
     const FIRST: u8 = b'\r';
@@ -45,7 +45,13 @@ async fn introduced(stream: &mut TcpStream, peer: IpAddr, policy: &Policy, visit
     let mut first = [0];
     // An end, or an error, is found again by whoever reads next.
     if !matches!(stream.peek(&mut first).await, Ok(1)) || first != [FIRST] {
-        return Some(peer);
+        if !policy.proxies.is_trusted(peer) {
+            return Some(peer);
+        }
+        // It would be for its client to say who it is.
+        tracing::debug!(%peer, "a trusted proxy sends no header of the PROXY protocol");
+        part(stream, &bare(StatusCode::BAD_REQUEST, "The header of the PROXY protocol is missing", None)).await;
+        return None;
     }
     let source = match proxies::read_header(stream).await {
         Ok(source) => source,

@@ -154,9 +154,7 @@ impl Hosts {
             return true;
         }
         let asked = header.and_then(|header| str::from_utf8(header).ok()?.parse::<Host>().ok());
-        asked.is_some_and(|asked| {
-            self.0.iter().any(|known| known.host == asked.host && (known.port.is_none() || known.port == asked.port))
-        })
+        asked.is_some_and(|asked| self.0.iter().any(|known| known.is_meant_by(&asked)))
     }
 }
 
@@ -166,10 +164,25 @@ impl FromIterator<Host> for Hosts {
     }
 }
 
+impl Host {
+    /// A request leaves its port out where that is the scheme's own. Which scheme that was is not known here: TLS may have
+    /// ended at a proxy.
+    fn is_meant_by(&self, asked: &Self) -> bool {
+        let ports = match (self.port, asked.port) {
+            (None, _) => true,
+            (Some(known), Some(asked)) => known == asked,
+            (Some(known), None) => matches!(known, 80 | 443),
+        };
+        ports && self.host == asked.host
+    }
+}
+
 impl FromStr for Host {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // A port may be empty (RFC 3986 §3.2.3).
+        let text = text.strip_suffix(':').unwrap_or(text);
         let authority = text.parse::<Authority>().map_err(|_| "it is no host");
         let parsed = authority.and_then(|authority| host_and_port(&authority));
         let (host, port) =
@@ -283,7 +296,7 @@ mod tests {
     #[test]
     fn a_server_goes_by_any_name_or_by_those_that_are_written_down() {
         assert!(Hosts::default().allows(None) && Hosts::default().allows(Some(b"\xff")));
-        let hosts: Hosts = ["sessions.example.com", "localhost:3000", "[::1]"]
+        let hosts: Hosts = ["sessions.example.com", "localhost:3000", "[::1]", "web.example.com:443"]
             .map(|text| text.parse::<Host>().unwrap())
             .into_iter()
             .collect();
@@ -294,6 +307,10 @@ mod tests {
             ("localhost", false),
             ("localhost:3001", false),
             ("[::1]:3000", true),
+            ("web.example.com", true),
+            ("web.example.com:", true),
+            ("web.example.com:443", true),
+            ("web.example.com:80", false),
             ("evil.com", false),
             ("sessions.example.com.evil.com", false),
             ("evil.com:sessions.example.com", false),

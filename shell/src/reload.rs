@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt as _};
 use smol::Timer;
 use smol::future::or;
 
-use crate::config::{Applies, Loaded, Sources, diff};
+use crate::config::{Applies, Authentication, Loaded, Sources, diff};
 use crate::log::Log;
 use crate::server::Control;
 use crate::store::Store;
@@ -63,9 +63,10 @@ impl Reloader {
                 let file = self.key_file();
                 let now = file.as_deref().and_then(stamp);
                 match wake {
-                    Wake::Hangup => self.reload(),
-                    Wake::Look if now != seen => self.reload_keys(),
-                    Wake::Look => {}
+                    // Keys that have changed are read even if the rest is no good.
+                    Wake::Hangup if self.reload() => {}
+                    Wake::Hangup | Wake::Look if now != seen => self.reload_keys(),
+                    Wake::Hangup | Wake::Look => {}
                 }
                 (self, now)
             })
@@ -94,26 +95,28 @@ impl Reloader {
         }
     }
 
-    fn reload(&mut self) {
-        match self.read_again() {
-            Ok(()) => {}
-            Err(error) => {
-                for line in error.to_string().lines() {
-                    tracing::error!("{line}");
-                }
-                tracing::error!("the configuration was not read again, nothing has changed");
+    /// Whether it could be read.
+    fn reload(&mut self) -> bool {
+        let read = self.read_again();
+        if let Err(error) = &read {
+            for line in error.to_string().lines() {
+                tracing::error!("{line}");
             }
+            tracing::error!("the configuration was not read again, nothing has changed");
         }
+        read.is_ok()
     }
 
     /// Puts all of it in force, or nothing.
     fn read_again(&mut self) -> Result<(), Unchanged> {
         let new = self.sources.load()?;
         let (policy, bounds) = (new.config.policy()?, new.config.door_bounds(self.descriptors));
-        let verifier = match &self.tokens {
-            None => None,
-            Some(tokens) => Some((tokens, new.config.verifier(self.sources.secret())?)),
+        // Also where that would only count after a restart: it is not to fail then.
+        let verifier = match new.config.auth {
+            Authentication::Open => None,
+            Authentication::Jwt => Some(new.config.verifier(self.sources.secret())?),
         };
+        let verifier = self.tokens.as_ref().zip(verifier);
         let filter = Log::parse_filter(&new.config.log)?;
 
         let read = [("the certificate", policy.tls.is_some()), ("the keys of tokens", verifier.is_some())];

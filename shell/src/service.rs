@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use session_core::NodeId;
+use anyhow::{Context as _, bail};
+use session_core::{DoorBounds, NodeId};
 use smol::Executor;
 
 use crate::authenticator::{Authenticator, Open};
@@ -46,6 +46,11 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
         );
     }
 
+    if config.sends_tokens_in_the_clear() {
+        tracing::warn!(
+            "tokens come over the network unencrypted: set tls_cert and tls_key, or put something before it that does"
+        );
+    }
     let policy = config.policy()?;
     let tokens = tokens(config, &sources)?;
     let authenticator: Box<dyn Authenticator> = match &tokens {
@@ -55,11 +60,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
     let store = open(config, node)?;
     let bounds = config.door_bounds(descriptors);
-    tracing::info!(
-        descriptors,
-        max_connections = bounds.connections,
-        "raised the limit of open files as far as it goes"
-    );
+    tell_room(config, descriptors, &bounds)?;
     let settings = Settings { node, store_timeout: config.store_timeout, bounds, policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     announce(config, &server)?;
@@ -85,6 +86,31 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
         tracing::error!("the store did not close in time, left it as it is");
     }
     tracing::info!(dropped_log_lines = log.dropped_lines(), "stopped");
+    Ok(())
+}
+
+/// How many files may be open, and how many connections that leaves room for.
+fn tell_room(config: &Config, descriptors: u64, bounds: &DoorBounds) -> anyhow::Result<()> {
+    /// With fewer, somebody has forgotten something.
+    const FEW: usize = 1000;
+
+    let max_connections = bounds.connections;
+    tracing::info!(descriptors, max_connections, "raised the limit of open files as far as it goes");
+    if max_connections.is_some() && descriptors <= Config::SPARE_DESCRIPTORS {
+        bail!(
+            "{descriptors} files may be open, and {} are kept free beside those of connections: raise the limit (ulimit -n), \
+             or set max_connections to unlimited",
+            Config::SPARE_DESCRIPTORS
+        );
+    }
+    if config.door_bounds(u64::MAX).connections != max_connections
+        && max_connections.is_some_and(|most| most.get() < FEW)
+    {
+        tracing::warn!(
+            max_connections,
+            "the limit of open files leaves room for few connections: raise it (ulimit -n)"
+        );
+    }
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub struct Rules {
     /// If any are given, the token must be from one of them (`iss`).
     pub issuers: Vec<String>,
     /// How far the clocks of whoever signs and of this machine may be apart: a token counts from so much before its
-    /// `nbf` until so much after its `exp`.
+    /// `nbf` until so much after its `exp`, in whole seconds, rounded up.
     pub leeway: Duration,
 }
 
@@ -132,7 +132,7 @@ impl Verifier {
 
     /// When the token's time is over, if it has come and is not.
     fn in_time(&self, claims: &Claims, now: WallTime) -> Result<WallTime, TokenError> {
-        let leeway = self.rules.leeway.as_secs();
+        let leeway = self.rules.leeway.as_secs() + u64::from(self.rules.leeway.subsec_nanos() > 0);
         let expires = claims.seconds("exp")?.ok_or(TokenError::NoExpiry)?.saturating_add(leeway);
         if expires <= now.unix_seconds() {
             return Err(TokenError::Expired);

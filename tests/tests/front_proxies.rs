@@ -141,10 +141,13 @@ fn a_trusted_proxy_may_introduce_its_client_by_the_proxy_protocol() {
     // A proxy behind a proxy is.
     let (chained, _held_too) = knock(&server, &proxied([127, 0, 0, 9]), "X-Forwarded-For: 203.0.113.3\r\n");
     assert_eq!((chained, knock(&server, &proxied([203, 0, 113, 3]), "").0), (101, 503));
-    // One that asks for itself, or sends no header.
+    // One that asks for itself. One that sends no header would let its clients send one.
     let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"[..]].concat();
     let (itself, _held_three) = knock(&server, &local, "");
-    assert_eq!((itself, knock(&server, b"", "").0), (101, 503));
+    assert_eq!((itself, knock(&server, &local, "").0), (101, 503));
+    let (missing, mut told) = knock(&server, b"", "X-Forwarded-For: 203.0.113.9\r\n");
+    assert_eq!(missing, 400);
+    assert_eq!(told.read_to_end(), r#"{"message":"The header of the PROXY protocol is missing"}"#);
 
     let (nonsense, mut told) = knock(&server, b"\r\n\r\n\0\r\nQUIT\n\x11\x11\x00\x0c............", "");
     assert_eq!(nonsense, 400);

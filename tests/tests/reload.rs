@@ -175,6 +175,16 @@ fn the_keys_of_tokens_are_read_again_when_their_file_changes() {
     held.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
     assert!(matches!(held.read(), Sent::Text(answer) if answer.contains(r#""connections":1"#)), "sessions stay");
 
+    // A configuration that is no good keeps no new key out.
+    let last = "the last secret of thirty-two bytes";
+    fs::write(&secret, last).unwrap();
+    fs::write(&subject.file, "limmit = 1\n").unwrap();
+    subject.hang_up();
+    subject.wait_for_log("the keys of tokens have changed, read them again");
+    assert!(authenticate(&subject.process, &token(new, "kim")).0.contains("signature is not valid"));
+    assert!(authenticate(&subject.process, &token(last, "kim")).0.contains("AUTHENTICATE_SUCCESS"));
+    fs::write(&subject.file, &settings).unwrap();
+
     // The log has no secret and no token.
     subject.hang_up();
     let lines = subject.wait_for_log("read the configuration again");
@@ -185,6 +195,16 @@ fn make_token(arguments: &[&str], secret: &str) -> String {
     let output = Command::new(SERVER).arg("token").args(arguments).env("SESSIONS_JWT_SECRET", secret).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().into()
+}
+
+#[test]
+fn a_configuration_that_could_not_be_started_with_is_told_before_the_restart() {
+    let subject = Subject::start("limit = 1\n");
+    let lines = subject.reload("limit = 2\nauth = \"jwt\"\njwt_secret_file = \"/missing\"\n");
+    assert!(has(&lines, "cannot read /missing") && has(&lines, "nothing has changed"), "{lines:#?}");
+    // A name is looked up when it is listened on, and not before.
+    let lines = subject.reload("limit = 3\nlisten = \"nowhere.invalid:1\"\nallow_open_auth = true\n");
+    assert!(has(&lines, r#"limit was "1" and is "3" at once"#), "{lines:#?}");
 }
 
 #[test]
@@ -270,6 +290,17 @@ fn running_out_of_files_pauses_accepting_is_told_once_and_passes() {
     eventually("there is room", || authenticate(&subject.process, "ada").0.contains("AUTHENTICATE_SUCCESS"));
 }
 
+#[test]
+fn with_no_file_to_spare_it_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\"", SERVER, "--listen", "127.0.0.1:0", "--store", "memory"]);
+    let output = command.current_dir(directory.path()).output().unwrap();
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    assert!(words.contains("128 files may be open, and 128 are kept free"), "{words}");
+}
+
 /// The usual way: a bound below what the system has, so that those who are too many hear of it.
 #[test]
 fn with_few_files_there_may_be_few_connections() {
@@ -278,6 +309,7 @@ fn with_few_files_there_may_be_few_connections() {
     let subject = Subject::start_in(tempfile::tempdir().unwrap(), "max_connection_rate = \"unlimited\"\n", command);
     let ready = subject.wait_for_log("descriptors=");
     assert!(has(&ready, "descriptors=160") && has(&ready, "max_connections=32"), "{ready:#?}");
+    subject.wait_for_log("room for few connections");
     let _inside: Vec<_> = (0..32).map(|_| Raw::open(subject.process.address)).collect();
     let mut late = Raw::connect(subject.process.address);
     assert!(late.try_head().starts_with("HTTP/1.1 503 "));

@@ -62,12 +62,12 @@ fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
 fn a_token_counts_from_its_nbf_until_its_exp_and_the_leeway_widens_that() {
     let token = signed(&json!({"sub": "ada", "exp": 2000, "nbf": 1000}));
     let verdict = |leeway, now| {
-        let rules = Rules { leeway: Duration::from_secs(leeway), ..Rules::default() };
+        let rules = Rules { leeway: Duration::from_millis(leeway), ..Rules::default() };
         Verifier { rules, ..verifier("HS256") }
             .verify(&token, at(now))
             .map(|identity| identity.expires.unwrap().unix_seconds())
     };
-    for (leeway, from, until) in [(0, 1000, 2000), (30, 970, 2030)] {
+    for (leeway, from, until) in [(0, 1000, 2000), (30_000, 970, 2030), (1, 999, 2001), (1000, 999, 2001)] {
         assert_eq!(verdict(leeway, from - 1), refused(TokenError::NotYetValid));
         assert_eq!(verdict(leeway, from), Ok(until), "and its session ends when it does");
         assert_eq!(verdict(leeway, until - 1), Ok(until));
@@ -324,10 +324,15 @@ fn keys_of_a_set_are_found_by_their_ids() {
     let unnamed = || set(vec![unnamed.clone()]);
     assert!(verifier("ES384", &unnamed()).verify(&token(4, None), at(NOW)).is_ok(), "the curve says which algorithm");
 
+    let mut nameless = vec![jwk(0, None), jwk(1, None), jwk(2, None)];
+    let by_trial = verifier("RS256", &set(nameless.clone()));
+    assert!(by_trial.verify(&token(0, None), at(NOW)).is_ok() && by_trial.verify(&token(1, None), at(NOW)).is_ok());
+    assert_eq!(by_trial.verify(&token(0, Some("old")), at(NOW)).map(drop), refused(TokenError::UnknownKey));
+
     let why = |name: &str, path: PathBuf| {
         Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path)).unwrap_err().to_string()
     };
-    let none = "none of its keys is of that algorithm";
+    let none = "none of its keys can be used for that algorithm";
     assert!(why("PS512", set(vec![jwk(0, None), jwk(2, None)])).ends_with(none), "they are for others by name or kind");
     for name in ["ES256", "EdDSA", "PS512"] {
         assert!(why(name, unnamed()).ends_with(none), "{name}");
@@ -335,6 +340,14 @@ fn keys_of_a_set_are_found_by_their_ids() {
     assert!(
         why("RS256", set(vec![jwk(0, Some("x")), jwk(1, Some("x"))])).ends_with("two of its keys have the id \"x\"")
     );
+    nameless.extend((0..7).map(|_| jwk(0, None)));
+    assert!(why("RS256", set(nameless)).ends_with("more than 8 of its keys have no id"));
+    let mut weak = jwk(0, Some("weak"));
+    weak["n"] = BASE64.encode([0x80; 255]).into();
+    assert!(why("RS256", set(vec![weak])).ends_with("none of its keys can be used for that algorithm"));
+    let mut torn = jwk(2, Some("torn"));
+    torn["x"] = "AAAA".into();
+    assert!(why("ES256", set(vec![torn])).ends_with("none of its keys can be used for that algorithm"));
     assert!(why("RS256", directory.write("keys.json", b"{}")).contains("it is no JSON Web Key Set: "));
     assert!(why("HS256", set(vec![])).ends_with("secrets do not belong into a key set"));
 }

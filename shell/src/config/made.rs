@@ -135,8 +135,18 @@ impl Config {
     /// Whether anybody is taken for whom they say they are, also from beyond this machine.
     #[must_use]
     pub fn is_open_to_the_network(&self) -> bool {
-        let is_beyond = |listen: &super::Listen| listen.addresses.iter().any(|address| !address.ip().is_loopback());
-        self.auth == Authentication::Open && self.listen.iter().any(is_beyond)
+        self.auth == Authentication::Open && self.listens_beyond()
+    }
+
+    /// Whether users show tokens to it over an open network that whoever is on the way can read.
+    #[must_use]
+    pub fn sends_tokens_in_the_clear(&self) -> bool {
+        let is_covered = self.tls_cert.is_some() || !self.trusted_proxies.is_empty();
+        self.auth == Authentication::Jwt && self.listens_beyond() && !is_covered
+    }
+
+    fn listens_beyond(&self) -> bool {
+        self.listen.iter().any(|listen| !listen.is_local())
     }
 }
 

@@ -247,8 +247,8 @@ mod tests {
                     "{path}:4:1: log: invalid value 'inof': \"inof\" is no level: it must be error, warn, info, debug, trace, off or TARGET=LEVEL"
                 ),
                 "SESSIONS_LIMIT: invalid value '0': with 0 nobody would ever be admitted, the least is 1".into(),
-                format!("SESSIONS_LISTEN: invalid value 'x': invalid socket address; {host}"),
-                format!("SESSIONS_LISTEN: invalid value 'y': invalid socket address; {host}"),
+                format!("SESSIONS_LISTEN: invalid value 'x': it has no port; {host}"),
+                format!("SESSIONS_LISTEN: invalid value 'y': it has no port; {host}"),
                 "SESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h".into(),
             ]
         );

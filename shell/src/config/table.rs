@@ -69,8 +69,8 @@ settings! {
             value: "NETWORK", default: "", applies: AtOnce
         }
 
-        /// Whether a connection may begin with a header of the PROXY protocol, version 2. Switch it on only if the trusted
-        /// proxies send one: else their clients could
+        /// Whether connections of trusted proxies begin with a header of the PROXY protocol, version 2. Then they must; from
+        /// others one is read and ignored
         proxy_protocol: bool {
             rule: switch(),
             value: "BOOL", default: "false", applies: AtOnce

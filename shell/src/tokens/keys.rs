@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::{fmt, fs, io};
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{AlgorithmFamily, DecodingKey};
+use jsonwebtoken::{AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use serde::Deserialize;
 use session_core::TokenError;
 use thiserror::Error;
@@ -156,13 +156,15 @@ pub struct Keys {
 enum Known {
     /// Whatever id a token names.
     One(DecodingKey),
-    /// By their ids.
-    Set(BTreeMap<String, DecodingKey>),
+    /// By their ids, and those that have none.
+    Set { named: BTreeMap<String, DecodingKey>, nameless: Vec<DecodingKey> },
 }
 
 impl Keys {
     /// The largest file that is read, in bytes.
     const MAX_FILE_BYTES: u64 = 1 << 20;
+    /// How many keys without an id a set may have: each of them is tried for a token that names none.
+    const MAX_NAMELESS: usize = 8;
 
     /// Reads the keys.
     ///
@@ -176,7 +178,7 @@ impl Keys {
             KeySource::Secret(secret) => Known::One(symmetric(algorithm, secret).map_err(unfit)?),
             KeySource::SecretFile(path) => Known::One(symmetric(algorithm, &Secret::new(&read(path)?)).map_err(unfit)?),
             KeySource::PublicKeyFile(path) => Known::One(public_key(algorithm, &read(path)?).map_err(unfit)?),
-            KeySource::KeySetFile(path) => Known::Set(key_set(algorithm, &read(path)?).map_err(unfit)?),
+            KeySource::KeySetFile(path) => key_set(algorithm, &read(path)?).map_err(unfit)?,
         };
         Ok(Self { algorithm, known })
     }
@@ -192,24 +194,25 @@ impl Keys {
     pub fn count(&self) -> usize {
         match &self.known {
             Known::One(_) => 1,
-            Known::Set(keys) => keys.len(),
+            Known::Set { named, nameless } => named.len() + nameless.len(),
         }
     }
 
     pub(super) fn verify(&self, key_id: Option<&str>, signed: &[u8], signature: &str) -> Result<(), TokenError> {
-        let key = match (&self.known, key_id) {
-            (Known::One(key), _) => key,
-            (Known::Set(keys), Some(id)) => keys.get(id).ok_or(TokenError::UnknownKey)?,
-            (Known::Set(keys), None) => {
-                let mut keys = keys.values();
-                let (Some(only), None) = (keys.next(), keys.next()) else { return Err(TokenError::NoKeyId) };
-                only
-            }
+        let is_by = |key: &DecodingKey| {
+            jsonwebtoken::crypto::verify(signature, signed, key, self.algorithm.0).is_ok_and(|is_valid| is_valid)
         };
-        match jsonwebtoken::crypto::verify(signature, signed, key, self.algorithm.0) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(TokenError::Signature),
-        }
+        let is_authentic = match (&self.known, key_id) {
+            (Known::One(key), _) => is_by(key),
+            (Known::Set { named, .. }, Some(id)) => is_by(named.get(id).ok_or(TokenError::UnknownKey)?),
+            (Known::Set { named, nameless }, None) if nameless.is_empty() => {
+                let mut keys = named.values();
+                let (Some(only), None) = (keys.next(), keys.next()) else { return Err(TokenError::NoKeyId) };
+                is_by(only)
+            }
+            (Known::Set { nameless, .. }, None) => nameless.iter().any(is_by),
+        };
+        if is_authentic { Ok(()) } else { Err(TokenError::Signature) }
     }
 }
 
@@ -265,27 +268,36 @@ fn public_key(algorithm: Algorithm, pem: &[u8]) -> Result<DecodingKey, String> {
         AlgorithmFamily::Hmac => unreachable!("a symmetric one has no public key"),
     };
     let key = key.map_err(|_| format!("it is no public key in PEM of the kind that {algorithm} needs"))?;
-    let bytes = key.try_get_as_bytes().unwrap_or_default();
-    let fits = match algorithm.name() {
+    fit(algorithm, &key).map(|()| key)
+}
+
+/// Whether the key is as long as the algorithm has it.
+fn fit(algorithm: Algorithm, key: &DecodingKey) -> Result<(), String> {
+    let fits = match (key.kind(), algorithm.name()) {
         // An uncompressed point of the curve: a byte and two coordinates.
-        "ES256" => bytes.len() == 65,
-        "ES384" => bytes.len() == 97,
-        "EdDSA" => bytes.len() == 32,
+        (DecodingKeyKind::SecretOrDer(point), "ES256") => point.len() == 65,
+        (DecodingKeyKind::SecretOrDer(point), "ES384") => point.len() == 97,
+        (DecodingKeyKind::SecretOrDer(point), "EdDSA") => point.len() == 32,
         // A sequence that begins with the modulus (RFC 8017, A.1.1), whose first byte is zero if it has 2048 bits.
-        _ => matches!(bytes, [0x30, 0x82, _, _, 2, 0x82, high, low, ..] if u16::from_be_bytes([*high, *low]) > 256),
+        (DecodingKeyKind::SecretOrDer(der), _) => {
+            matches!(**der, [0x30, 0x82, _, _, 2, 0x82, high, low, ..] if u16::from_be_bytes([high, low]) > 256)
+        }
+        (DecodingKeyKind::RsaModulusExponent { n, e: _ }, _) => {
+            n.iter().skip_while(|&&byte| byte == 0).count() >= 256 && algorithm.0.family() == AlgorithmFamily::Rsa
+        }
     };
-    if !fits {
-        return Err(match algorithm.0.family() {
-            AlgorithmFamily::Rsa => "its modulus is shorter than 2048 bits".into(),
-            AlgorithmFamily::Ec | AlgorithmFamily::Ed | AlgorithmFamily::Hmac => "it is of another curve".into(),
-        });
+    if fits {
+        return Ok(());
     }
-    Ok(key)
+    Err(match algorithm.0.family() {
+        AlgorithmFamily::Rsa => "its modulus is shorter than 2048 bits".into(),
+        AlgorithmFamily::Ec | AlgorithmFamily::Ed | AlgorithmFamily::Hmac => "it is of another curve".into(),
+    })
 }
 
 /// The keys of a set that are of this algorithm. Others, and those that this version does not understand, are passed
-/// over, as RFC 7517 §5 asks.
-fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<BTreeMap<String, DecodingKey>, String> {
+/// over, as RFC 7517 §5 asks; so are those that could not be used, with a warning.
+fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<Known, String> {
     #[derive(Deserialize)]
     struct KeySet {
         keys: Vec<serde_json::Value>,
@@ -295,23 +307,31 @@ fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<BTreeMap<String, Decodin
         return Err("secrets do not belong into a key set".into());
     }
     let set: KeySet = serde_json::from_slice(json).map_err(|error| format!("it is no JSON Web Key Set: {error}"))?;
-    let mut keys = BTreeMap::new();
+    let (mut named, mut nameless) = (BTreeMap::new(), Vec::new());
     for key in set.keys {
         let Ok(key) = serde_json::from_value::<Jwk>(key) else { continue };
         if !is_for(algorithm, &key) {
             continue;
         }
-        let Ok(usable) = DecodingKey::from_jwk(&key) else { continue };
-        // A set with one key, which needs no id, is common.
-        let id = key.common.key_id.unwrap_or_default();
-        if keys.insert(id.clone(), usable).is_some() {
-            return Err(format!("two of its keys have the id {id:?}"));
+        let id = key.common.key_id.clone();
+        let usable = DecodingKey::from_jwk(&key).map_err(|error| error.to_string());
+        match (usable.and_then(|key| fit(algorithm, &key).map(|()| key)), id) {
+            (Ok(key), None) => nameless.push(key),
+            (Ok(key), Some(id)) => {
+                if named.insert(id.clone(), key).is_some() {
+                    return Err(format!("two of its keys have the id {id:?}"));
+                }
+            }
+            (Err(why), id) => tracing::warn!(id, "passed over a key of the set: {why}"),
         }
     }
-    if keys.is_empty() {
-        return Err("none of its keys is of that algorithm".into());
+    if named.is_empty() && nameless.is_empty() {
+        return Err("none of its keys can be used for that algorithm".into());
     }
-    Ok(keys)
+    if nameless.len() > Keys::MAX_NAMELESS {
+        return Err(format!("more than {} of its keys have no id", Keys::MAX_NAMELESS));
+    }
+    Ok(Known::Set { named, nameless })
 }
 
 fn is_for(algorithm: Algorithm, key: &Jwk) -> bool {
