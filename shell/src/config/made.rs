@@ -160,3 +160,149 @@ fn number(bound: Bound) -> Option<NonZeroU32> {
 fn size(bound: Bound) -> Option<NonZeroUsize> {
     number(bound).and_then(|most| NonZeroUsize::try_from(most).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Flags, Sources};
+
+    fn config(given: &[(&str, &str)]) -> Config {
+        let environment = given.iter().map(|&(key, value)| (format!("SESSIONS_{key}").into(), value.into()));
+        Sources::new(Flags::default(), environment).load().unwrap().config
+    }
+
+    #[test]
+    fn a_bound_is_a_number_or_none_at_all() {
+        let names = ["CONNECTIONS", "UNAUTHENTICATED", "CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "BAD_MESSAGES"];
+        let names = [&names[..], &["MESSAGE_RATE", "MESSAGE_BYTES", "HEADER_BYTES", "UNSENT_BYTES"]].concat();
+        let set = |texts: [&str; 9]| {
+            let names: Vec<_> = names.iter().map(|name| format!("MAX_{name}")).collect();
+            config(&names.iter().map(String::as_str).zip(texts).collect::<Vec<_>>())
+        };
+
+        let some = set(["5", "4", "3", "2", "65535", "7", "1024", "8193", "4097"]);
+        let bounds = DoorBounds {
+            connections: NonZeroUsize::new(5),
+            waiting: NonZeroUsize::new(4),
+            per_address: NonZeroUsize::new(3),
+            arrivals_per_address: NonZeroU32::new(2),
+        };
+        assert_eq!(some.door_bounds(u64::MAX), bounds);
+        let limits = some.session_limits();
+        assert_eq!((limits.max_bad_messages, limits.max_message_rate), (Some(65_535), NonZeroU32::new(7)));
+        let policy = some.policy().unwrap();
+        assert_eq!((policy.limits, policy.max_message_bytes, policy.max_header_bytes), (limits, 1024, 8193));
+        assert_eq!(some.send_buffer_bytes(), Some(4097));
+
+        let none = set(["unlimited"; 9]);
+        assert_eq!(none.door_bounds(u64::MAX), DoorBounds::default());
+        let limits = none.session_limits();
+        assert_eq!((limits.max_bad_messages, limits.max_message_rate), (None, None));
+        let policy = none.policy().unwrap();
+        assert_eq!((policy.max_message_bytes, policy.max_header_bytes), (usize::MAX, usize::MAX));
+        assert_eq!(none.send_buffer_bytes(), None);
+    }
+
+    #[test]
+    fn no_more_connections_come_in_than_files_may_be_open_beside_the_others() {
+        let config = config(&[("MAX_CONNECTIONS", "10")]);
+        for (descriptors, connections) in [(0, 1), (128, 1), (129, 1), (130, 2), (137, 9), (138, 10), (139, 10)] {
+            let bounds = config.door_bounds(descriptors);
+            assert_eq!(bounds.connections, NonZeroUsize::new(connections), "{descriptors}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_no_longer_than_its_user_has_to_authenticate() {
+        for (header, auth, seconds) in [("5s", "10s", 5), ("20s", "10s", 10), ("unlimited", "7s", 7)] {
+            let config = config(&[("HEADER_TIMEOUT", header), ("AUTH_TIMEOUT", auth)]);
+            assert_eq!(config.policy().unwrap().header_timeout, Duration::from_secs(seconds), "{header}");
+        }
+    }
+
+    #[test]
+    fn connections_are_treated_as_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let (certificate, key) = (path("cert"), path("key"));
+        let tls = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
+        assert!(matches!(config(&tls).policy(), Err(TlsError::File { .. })));
+        let mine = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&certificate, mine.cert.pem()).unwrap();
+        fs::write(&key, mine.signing_key.serialize_pem()).unwrap();
+        assert!(config(&tls).policy().unwrap().tls.is_some() && config(&[]).policy().unwrap().tls.is_none());
+
+        let policy = config(&[
+            ("ALLOWED_ORIGINS", "https://a.example,null"),
+            ("ALLOWED_HOSTS", "b.example"),
+            ("TRUSTED_PROXIES", "10.0.0.0/8"),
+            ("PROXY_PROTOCOL", "true"),
+        ]);
+        let policy = policy.policy().unwrap();
+        assert!(policy.origins.allows(Some(b"null")) && !policy.origins.allows(Some(b"https://b.example")));
+        assert!(policy.hosts.allows(Some(b"b.example")) && !policy.hosts.allows(Some(b"a.example")));
+        assert!(policy.proxies.is_trusted([10, 0, 0, 1].into()) && policy.proxy_protocol);
+    }
+
+    #[test]
+    fn keys_are_of_one_secret_or_of_one_file() {
+        let secret = || Some(Secret::new(b"a secret"));
+        let source = |given: &[(&str, &str)], secret| config(given).key_source(secret).map_err(|why| why.to_string());
+        assert_eq!(source(&[], secret()), Ok(KeySource::Secret(Secret::new(b"a secret"))));
+        assert!(source(&[], None).unwrap_err().contains("SESSIONS_JWT_SECRET"));
+        assert!(source(&[("JWT_SECRET_FILE", "there")], secret()).unwrap_err().contains("one secret"));
+        let there = || "there".into();
+        for (key, file, secret) in [
+            ("JWT_SECRET_FILE", KeySource::SecretFile(there()), None),
+            ("JWT_PUBLIC_KEY_FILE", KeySource::PublicKeyFile(there()), None),
+            ("JWT_KEY_SET_FILE", KeySource::KeySetFile(there()), None),
+            // The secret is of no use, and does not harm.
+            ("JWT_PUBLIC_KEY_FILE", KeySource::PublicKeyFile(there()), secret()),
+            ("JWT_KEY_SET_FILE", KeySource::KeySetFile(there()), secret()),
+        ] {
+            assert_eq!(source(&[(key, "there")], secret), Ok(file));
+        }
+    }
+
+    #[test]
+    fn tokens_are_checked_by_the_keys_and_the_rules_that_are_configured() {
+        let config = config(&[
+            ("JWT_ALGORITHM", "HS384"),
+            ("JWT_USER_CLAIM", "uid"),
+            ("JWT_LIMIT_CLAIM", "seats"),
+            ("JWT_AUDIENCE", "chess,go"),
+            ("JWT_ISSUER", "me"),
+            ("JWT_LEEWAY", "5s"),
+        ]);
+        assert!(matches!(config.verifier(None), Err(VerifierError::NoSecret)));
+        assert!(matches!(config.verifier(Some(Secret::new(b"short"))), Err(VerifierError::Keys(_))));
+        let verifier = config.verifier(Some(Secret::new(&[b'x'; 48]))).unwrap();
+        assert_eq!((verifier.keys.algorithm().name(), verifier.keys.count()), ("HS384", 1));
+        let rules = Rules {
+            user_claim: "uid".into(),
+            limit_claim: "seats".into(),
+            audiences: vec!["chess".into(), "go".into()],
+            issuers: vec!["me".into()],
+            leeway: Duration::from_secs(5),
+        };
+        assert_eq!(verifier.rules, rules);
+    }
+
+    #[test]
+    fn a_server_is_open_to_the_network_if_anybody_beyond_this_machine_can_ask_and_need_not_prove_anything() {
+        for (listen, auth, is_open) in [
+            ("localhost:1", "open", false),
+            ("127.0.0.1:1,[::1]:1", "open", false),
+            ("127.0.0.1:1,192.0.2.1:1", "open", true),
+            ("0.0.0.0:1", "open", true),
+            ("[::]:1", "open", true),
+            ("0.0.0.0:1", "jwt", false),
+        ] {
+            let config = config(&[("LISTEN", listen), ("AUTH", auth), ("ALLOW_OPEN_AUTH", "true")]);
+            assert_eq!(config.is_open_to_the_network(), is_open, "{listen} {auth}");
+        }
+    }
+}

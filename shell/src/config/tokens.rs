@@ -113,3 +113,82 @@ fn slots(text: &str) -> Result<Limit, String> {
     let slots = text.parse::<u32>().map_err(|_| "expected a whole number, 0 to 1024".to_owned())?;
     Limit::new(slots).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::config::{Arguments, Next};
+
+    const SECRET: &str = "a secret that is long enough for HS256";
+
+    /// The exit code and both outputs, by this secret in the environment.
+    fn run(secret: &str, arguments: &[&str]) -> Result<(u8, String, String), String> {
+        let arguments = Arguments::try_parse_from(["server"].iter().chain(arguments)).map_err(|why| why.to_string())?;
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let environment = [("SESSIONS_JWT_SECRET".into(), secret.into())];
+        let Next::Exit(code) = arguments.run(environment, &mut out, &mut err) else { panic!("it ends") };
+        Ok((code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap()))
+    }
+
+    #[test]
+    fn a_token_that_is_made_is_good_for_as_long_as_it_was_to_be_and_says_how_many() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        let name = file.to_str().unwrap();
+        let make = ["token", "--user", "ada", "--ttl", "90s", "--sessions", "2", "--key-id", "mine"];
+        let (code, token, err) = run(SECRET, &make).unwrap();
+        assert_eq!((code, &*err), (0, ""));
+        fs::write(&file, format!(" {token}\n")).unwrap();
+
+        let (code, out, err) = run(SECRET, &["check-token", name]).unwrap();
+        assert_eq!((code, &*err), (0, ""));
+        assert!(out.contains("key \"mine\"") && out.contains("accepted: user \"ada\", with a limit of 2"), "{out}");
+        assert!(out.contains("for another 1m 30s") || out.contains("for another 1m 29s"), "{out}");
+        assert!(out.contains("\"exp\": ") && out.ends_with('\n'), "{out}");
+
+        let (code, out, err) = run("another secret that is long enough", &["check-token", name]).unwrap();
+        assert_eq!((code, &*err), (3, ""));
+        assert!(out.contains("refused: Token's signature is not valid"), "{out}");
+        let (code, out, _) = run(SECRET, &["check-token", name, "--jwt-audience", "chess"]).unwrap();
+        assert!(code == 3 && out.contains("(jwt_audience is chess)"), "{out}");
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_token_is_said_in_words() {
+        for (secret, arguments, words) in [
+            ("", &["token", "--user", "ada"][..], "there is no secret that tokens are signed with"),
+            ("", &["check-token", "/dev/null"], "there is no secret that tokens are signed with"),
+            ("short", &["token", "--user", "ada"], "it has 5 bytes, 32 are the least"),
+            (SECRET, &["check-token", "/missing"], "cannot read /missing: "),
+        ] {
+            let (code, out, err) = run(secret, arguments).unwrap();
+            assert_eq!((code, &*out), (1, ""));
+            assert!(err.starts_with("error: ") && err.contains(words), "{err}");
+        }
+        let (code, _, err) = run(SECRET, &["token", "--user", "ada", "--limit=1", "--tls-cert", "x"]).unwrap();
+        assert!(code == 2 && err.contains("a certificate needs its key"), "{err}");
+    }
+
+    #[test]
+    fn a_token_lasts_a_second_at_least_and_a_century_at_most_and_has_a_limit_that_there_is() {
+        assert_eq!(lifetime("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(lifetime("100years"), Ok(Duration::from_secs(3_155_760_000)));
+        for text in ["999ms", "0s", "101years"] {
+            assert_eq!(lifetime(text), Err("it must be 1s to 100years".into()));
+        }
+        assert_eq!(["0", "1024"].map(|text| slots(text).unwrap().slots()), [0, 1024]);
+        for (text, words) in [("1025", "the most is 1024"), ("-1", "expected a whole number"), ("x", "0 to 1024")] {
+            assert!(slots(text).unwrap_err().contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_more_than_a_token_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        fs::write(&file, vec![b'x'; (1 << 20) + 1]).unwrap();
+        assert_eq!(read(&file).unwrap().len(), 1 << 20);
+    }
+}
