@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use session_core::{DoorBounds, NodeId, Time, TurnedAway};
+use session_core::{DoorBounds, Limits, NodeId, Time, TurnedAway};
 use smol::future::FutureExt as _;
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
@@ -212,7 +213,9 @@ fn welcome(stream: TcpStream, peer: SocketAddr, house: &Arc<House>, executor: &E
     match house.doorway.enter(address) {
         Ok(visitor) => {
             let entry = house.registry.enter();
-            executor.spawn(serve(stream, peer, policy, visitor, Arc::clone(house), entry)).detach();
+            let arrival = Arrival { stream, peer: peer.ip(), policy, visitor, accepted: house.clock.now() };
+            let upgrade = Box::pin(upgrade(arrival, Arc::clone(house), Arc::clone(entry.mailbox())));
+            executor.spawn(serve(upgrade, Arc::clone(house), entry)).detach();
         }
         // To tell somebody so over TLS would cost more than to serve them.
         Err(_) if policy.tls.is_some() => drop(stream),
@@ -238,62 +241,57 @@ async fn tidy(house: Arc<House>) {
     }
 }
 
-/// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.
-async fn serve(
+/// A connection that has come in.
+struct Arrival {
     stream: TcpStream,
-    peer: SocketAddr,
+    peer: IpAddr,
     policy: Arc<Policy>,
     visitor: Visitor,
-    house: Arc<House>,
-    entry: Entry,
-) {
+    /// When its time to authenticate began.
+    accepted: Time,
+}
+
+/// One that speaks WebSocket, and what the session is made with.
+struct Upgraded {
+    socket: Socket,
+    limits: Limits,
+    visitor: Visitor,
+    accepted: Time,
+}
+
+/// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.
+///
+/// All that comes before the first frame is in a box of its own, which is gone once it is over: it is larger than all that
+/// follows, and a future keeps room for whatever it is ever given.
+async fn serve(upgrade: Pin<Box<impl Future<Output = Option<Upgraded>>>>, house: Arc<House>, entry: Entry) {
     let id = entry.id();
-    let connection = AssertUnwindSafe(converse(stream, peer, policy, visitor, &house, entry));
+    let connection = AssertUnwindSafe(converse(upgrade, &house, &entry));
     if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
         // The claim gave the slot back when the panic dropped it.
         tracing::error!(session = %id, "a connection panicked; please report this");
     }
 }
 
-async fn converse(
-    stream: TcpStream,
-    peer: SocketAddr,
-    policy: Arc<Policy>,
-    mut visitor: Visitor,
-    house: &House,
-    entry: Entry,
-) {
-    let accepted = house.clock.now();
-    if stream.set_nodelay(true).is_err() {
-        return; // The peer is gone.
-    }
-    // Boxed, so that it is gone once it is over: it is larger than all that follows.
-    let upgraded = Box::pin(upgrade(stream, peer, &policy, &mut visitor, house, entry.mailbox(), accepted)).await;
-    let Some(socket) = upgraded else { return };
-    let limits = policy.limits;
-    drop(policy);
-    Connection::new(&entry, socket, &limits, accepted, Arc::clone(&house.services), visitor).run().await;
+async fn converse(upgrade: Pin<Box<impl Future<Output = Option<Upgraded>>>>, house: &House, entry: &Entry) {
+    let Some(Upgraded { socket, limits, visitor, accepted }) = upgrade.await else { return };
+    Connection::new(entry, socket, &limits, accepted, Arc::clone(&house.services), visitor).run().await;
 }
 
 /// The opening handshake, and what may come before it. Ends at once when the server drains.
-async fn upgrade(
-    stream: TcpStream,
-    peer: SocketAddr,
-    policy: &Policy,
-    visitor: &mut Visitor,
-    house: &House,
-    mailbox: &Mailbox,
-    accepted: Time,
-) -> Option<Socket> {
+async fn upgrade(arrival: Arrival, house: Arc<House>, mailbox: Arc<Mailbox>) -> Option<Upgraded> {
+    let Arrival { stream, peer, policy, mut visitor, accepted } = arrival;
+    if stream.set_nodelay(true).is_err() {
+        return None; // The peer is gone.
+    }
     let late = || house.clock.wait_until(accepted + policy.header_timeout);
     let handshake = async {
-        let opened = opening::open(stream, peer.ip(), policy, visitor);
+        let opened = opening::open(stream, peer, &policy, &mut visitor);
         let opened = opened.or(async {
             late().await;
             None
         });
         let Opened { stream, peer } = opened.await?;
-        Some(shake_hands(stream, peer, policy, visitor, late()).await)
+        Some(shake_hands(stream, peer, &policy, &mut visitor, late()).await)
     };
     let drained = poll_fn(|cx| {
         mailbox.poll(cx).map(|mail| match mail {
@@ -302,7 +300,10 @@ async fn upgrade(
         })
     });
     match handshake.or(drained).await? {
-        Handshake::Upgraded { stream, read } => Some(Socket::new(stream, read, policy, house.clock.clone()).await),
+        Handshake::Upgraded { stream, read } => {
+            let socket = Socket::new(stream, read, &policy, house.clock.clone()).await;
+            Some(Upgraded { socket, limits: policy.limits, visitor, accepted })
+        }
         Handshake::Answered => None,
     }
 }
