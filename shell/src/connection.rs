@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use session_core::{Actions, CloseReason, Command, Event, Frame, Limits, Outcome, Session, Time, Violation, ledger};
+use session_core::{
+    Actions, CloseReason, Command, Event, Frame, Limits, Outcome, Refusal, Reply, Session, Time, Violation, ledger,
+};
 
 use crate::authenticator::Authenticator;
 use crate::clock::{Alarm, Clock};
@@ -202,6 +204,9 @@ impl<W: Wire> Connection<W> {
                 None => {}
             }
             if let Some(frame) = send {
+                if frame == Frame::Reply(Reply::AuthenticateFailure(Refusal::AnotherUser)) {
+                    self.services.refusals.note_another_user();
+                }
                 self.socket.send(frame);
             }
             if let Some(reason) = close {

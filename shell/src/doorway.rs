@@ -14,6 +14,7 @@ pub struct Doorway {
     clock: Clock,
     door: Mutex<Door>,
     log: Throttle,
+    refused: Throttle,
 }
 
 /// One connection's place. It leaves when dropped.
@@ -28,7 +29,8 @@ impl Doorway {
     /// Nobody is inside.
     #[must_use]
     pub fn new(bounds: DoorBounds, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, door: Mutex::new(Door::new(bounds)), log: Throttle::default() })
+        let (log, refused) = (Throttle::default(), Throttle::default());
+        Arc::new(Self { clock, door: Mutex::new(Door::new(bounds)), log, refused })
     }
 
     /// Takes in a connection that was just accepted, from this address if it is known already.
@@ -66,15 +68,37 @@ impl Doorway {
         (door.connections(), door.waiting())
     }
 
+    /// Takes note of a request that was answered with a refusal, because of this header with this value.
+    fn note_refused(&self, header: &'static str, value: Option<&[u8]>) {
+        /// Whoever asks chooses how long it is.
+        const SHOWN_BYTES: usize = 100;
+
+        if let Some(suppressed) = self.refused.pass() {
+            let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(SHOWN_BYTES)]));
+            tracing::info!(
+                header,
+                value = value.as_deref(),
+                suppressed,
+                "refused a request that this server is not for"
+            );
+        }
+    }
+
     fn note(&self, turned_away: TurnedAway) -> TurnedAway {
         if let Some(suppressed) = self.log.pass() {
+            let bound = match turned_away {
+                TurnedAway::TooMany => "max_connections",
+                TurnedAway::TooManyWaiting => "max_unauthenticated",
+                TurnedAway::TooManyOfAddress { .. } => "max_connections_per_address",
+                TurnedAway::TooFast { .. } => "max_connection_rate",
+            };
             let hint = match turned_away {
                 TurnedAway::TooManyOfAddress { .. } | TurnedAway::TooFast { .. } => {
                     "; if that is a proxy of yours, name it in trusted_proxies and have it say for whom it asks"
                 }
                 TurnedAway::TooMany | TurnedAway::TooManyWaiting => "",
             };
-            tracing::warn!(suppressed, "turned a connection away: {turned_away}{hint}");
+            tracing::warn!(bound, suppressed, "turned a connection away: {turned_away}{hint}");
         }
         turned_away
     }
@@ -94,6 +118,11 @@ impl Visitor {
         let Self { doorway, visit: Some(visit) } = self else { return Ok(()) };
         let identified = doorway.lock().identify(visit, address, doorway.clock.now());
         identified.map_err(|turned_away| doorway.note(turned_away))
+    }
+
+    /// Takes note of a request of this connection that was refused because of a header.
+    pub(crate) fn note_refused(&self, header: &'static str, value: Option<&[u8]>) {
+        self.doorway.note_refused(header, value);
     }
 
     /// Where it comes from, if that is known and it was not turned away.

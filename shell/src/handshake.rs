@@ -169,7 +169,16 @@ impl Service<Request<Incoming>> for Edge<'_> {
         let forwarded: Vec<_> = forwarded.map(|line| line.to_str().unwrap_or_default()).collect();
         let client = self.policy.proxies.client(self.peer, &forwarded);
         let mut response = match state.visitor.identify(client) {
-            Ok(()) => answer(self.policy, request.method(), request.uri().path(), request.version(), request.headers()),
+            Ok(()) => {
+                let headers = request.headers();
+                let answer = answer(self.policy, request.method(), request.uri().path(), request.version(), headers);
+                match answer.status() {
+                    StatusCode::FORBIDDEN => state.visitor.note_refused("Origin", only(headers, header::ORIGIN)),
+                    StatusCode::MISDIRECTED_REQUEST => state.visitor.note_refused("Host", only(headers, header::HOST)),
+                    _ => {}
+                }
+                answer
+            }
             Err(turned_away) => unavailable(turned_away),
         };
         // Its end would lie somewhere in the stream that is to be WebSocket frames.
@@ -192,12 +201,16 @@ fn answer(
     if path != "/" {
         return words(StatusCode::NOT_FOUND, "There is nothing here, the web socket is at /");
     }
-    if method != Method::GET {
-        let mut response = words(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    if method != Method::GET && method != Method::HEAD {
+        let mut response = words(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed, and HEAD");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    if !lists(headers, header::UPGRADE, "websocket") {
+    // RFC 9112 §3.2.
+    if version == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+        return words(StatusCode::BAD_REQUEST, "The header Host must be given once");
+    }
+    if method == Method::HEAD || !lists(headers, header::UPGRADE, "websocket") {
         return words(StatusCode::OK, "Web socket is needed to talk to this server");
     }
     if version != Version::HTTP_11 {
@@ -294,7 +307,8 @@ fn is_nonce(key: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const GOOD: [(&str, &str); 4] = [
+    const GOOD: [(&str, &str); 5] = [
+        ("host", "test"),
         ("connection", "keep-alive, Upgrade"),
         ("upgrade", "WebSocket"),
         ("sec-websocket-version", "13"),
@@ -363,7 +377,12 @@ mod tests {
             }
             ask(&Method::GET, "/", &headers).status().as_u16()
         };
-        assert_eq!(ask(&Method::GET, "/", &[]).status(), 200);
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(ask(&method, "/", &[("host", "test")]).status(), 200);
+        }
+        assert_eq!(ask(&Method::HEAD, "/", &GOOD).status(), 200, "only GET opens a web socket");
+        assert_eq!(ask(&Method::GET, "/", &[]).status(), 400);
+        assert_eq!(ask(&Method::GET, "/", &[("host", "test"), ("host", "test")]).status(), 400);
         assert_eq!(ask(&Method::GET, "/x", &GOOD).status(), 404);
         assert_eq!(ask(&Method::POST, "/", &GOOD).status(), 405);
         assert_eq!(with("connection", "close"), 400);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
 use clap::ValueEnum;
-use session_core::{Outcome, Rejection, UserId};
+use session_core::{Outcome, Refusal, Rejection, UserId};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -129,6 +129,14 @@ impl Refusals {
     pub fn note_rejection(&self, rejection: Rejection) {
         if let Some(suppressed) = self.by_credential.pass() {
             tracing::info!(why = rejection.words(), suppressed, "refused a session: the credential is no good");
+        }
+    }
+
+    /// Takes note of a credential that is good, but of another user than the one whose session it was shown to.
+    pub fn note_another_user(&self) {
+        if let Some(suppressed) = self.by_credential.pass() {
+            let why = Refusal::AnotherUser.words();
+            tracing::info!(%why, suppressed, "refused to renew a session");
         }
     }
 

@@ -137,11 +137,17 @@ impl Reloader {
         for change in changes(&self.loaded, Applies::AtOnce) {
             tracing::info!("{change}");
         }
+        if self.loaded.config.tls_cert.is_some() && new.config.tls_cert.is_none() {
+            tracing::warn!(
+                "from now on no TLS is spoken: whoever connects to wss:// is turned away, others can be read"
+            );
+        }
         // Again each time, until it is started again or they are as they were.
         for change in changes(&self.started, Applies::AfterRestart) {
             tracing::warn!("{change}");
         }
-        tracing::info!(also = read.join(", "), "read the configuration again");
+        let also = Some(read.join(" and ")).filter(|read| !read.is_empty());
+        tracing::info!(also_read = also, "read the configuration again");
         self.log.set_filter(filter);
         self.loaded = new;
         Ok(())

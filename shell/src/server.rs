@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use session_core::{DoorBounds, Limits, NodeId, Time, TurnedAway};
-use smol::future::FutureExt as _;
+use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
 
@@ -86,7 +86,8 @@ impl Server {
     /// How many sessions may hold, or wait for, a slot at the same time. It bounds what a store that has stopped
     /// confirming releases can make this process remember.
     const MAX_CLAIMS: usize = 1 << 20;
-    /// How many connections at once are told that they may not come in. Further ones are just closed.
+    /// How many connections at once are waited for, when they are told that they may not come in. Further ones are told,
+    /// too, but what they send meanwhile may cost them the answer.
     const MAX_PARTING: usize = 64;
     /// How long a full stop of accepting lasts when the system has no more file descriptors or memory.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -225,8 +226,13 @@ fn welcome(stream: TcpStream, peer: SocketAddr, house: &Arc<House>, executor: &E
 
 /// Tells a client that it may not come in.
 async fn show_out(mut stream: TcpStream, turned_away: TurnedAway, house: Arc<House>) {
+    let answer = turn_away(turned_away);
+    let parting = part(&mut stream, &answer);
     if house.parting.fetch_add(1, Ordering::Relaxed) < Server::MAX_PARTING {
-        part(&mut stream, &turn_away(turned_away)).await;
+        parting.await;
+    } else {
+        // As far as it goes without waiting: so much a fresh socket takes at once.
+        let _left: Option<()> = poll_once(parting).await;
     }
     house.parting.fetch_sub(1, Ordering::Relaxed);
 }

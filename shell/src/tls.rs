@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_rustls::pki_types::pem::{self, PemObject as _};
 use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use futures_rustls::rustls::crypto::aws_lc_rs;
-use futures_rustls::rustls::{self, ServerConfig};
+use futures_rustls::rustls::{self, InconsistentKeys, ServerConfig};
 use thiserror::Error;
 
 /// Where a server's certificate is.
@@ -21,10 +21,18 @@ pub struct CertificateFiles {
 /// Why TLS cannot be spoken.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// A file cannot be read, or is no PEM.
+    /// The certificate cannot be read, or is no PEM.
     #[error("cannot read {path}: {}", words(.why))]
-    File {
-        /// Which.
+    Certificate {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        why: pem::Error,
+    },
+    /// The private key cannot be read, or is none in PEM.
+    #[error("cannot read {path}: {}", words(.why))]
+    Key {
+        /// Its file.
         path: PathBuf,
         /// What is wrong.
         why: pem::Error,
@@ -36,7 +44,7 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// The certificate and the key do not fit, or one of them is not supported.
-    #[error("the certificate {certificate} cannot be used with the key {key}: {why}")]
+    #[error("the certificate {certificate} cannot be used with the key {key}: {}", unfit(.why))]
     Unfit {
         /// The certificate's file.
         certificate: PathBuf,
@@ -47,9 +55,17 @@ pub enum TlsError {
     },
 }
 
+fn unfit(error: &rustls::Error) -> String {
+    if let rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) = error {
+        "the key is of another certificate".into()
+    } else {
+        error.to_string()
+    }
+}
+
 fn words(error: &pem::Error) -> String {
     if let pem::Error::NoItemsFound = error {
-        "it has no private key in PEM (-----BEGIN PRIVATE KEY-----)".into()
+        "it has no private key in PEM (-----BEGIN PRIVATE KEY-----); one that is encrypted will not do".into()
     } else if let pem::Error::Io(error) = error {
         error.to_string()
     } else {
@@ -65,7 +81,7 @@ impl CertificateFiles {
     pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let certificates = certificates(&self.certificate)?;
         let key =
-            PrivateKeyDer::from_pem_file(&self.key).map_err(|why| TlsError::File { path: self.key.clone(), why })?;
+            PrivateKeyDer::from_pem_file(&self.key).map_err(|why| TlsError::Key { path: self.key.clone(), why })?;
         let unfit = |why| TlsError::Unfit { certificate: self.certificate.clone(), key: self.key.clone(), why };
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -80,7 +96,7 @@ impl CertificateFiles {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |why| TlsError::File { path: path.into(), why };
+    let unreadable = |why| TlsError::Certificate { path: path.into(), why };
     let items = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
     let certificates = items.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     if certificates.is_empty() {
@@ -119,7 +135,7 @@ mod tests {
             ("key", "key", "key has no certificate in PEM"),
             ("cert", "cert", "cert: it has no private key in PEM"),
             ("torn", "key", "torn: it is no PEM"),
-            ("cert", "other key", "cannot be used with the key"),
+            ("cert", "other key", "other key: the key is of another certificate"),
         ] {
             let error = load(certificate, key).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");

@@ -18,6 +18,7 @@ mod claims;
 mod mint;
 mod explain;
 
+pub(crate) use claims::reads_as_token;
 pub use explain::explain;
 pub use keys::{Algorithm, KeyError, KeySource, Keys, Secret};
 pub use mint::{Grant, MintError, mint};

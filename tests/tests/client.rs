@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use shell::tls::CertificateFiles;
 use tests::certificates::Authority;
-use tests::peer::{Process, wait};
+use tests::peer::{Process, unguarded, wait};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
@@ -109,25 +109,62 @@ fn a_server_that_speaks_tls_is_measured() {
     assert!(code == Some(4) && report.contains("its certificate is not trusted"), "{report}");
 }
 
-/// This server takes everybody's word, and so a token for a user's id: it says what it was shown.
+/// A token for ada that whoever has `secret` takes.
+fn token(secret: &str) -> String {
+    let made =
+        Command::new(SERVER).args(["token", "--user", "ada"]).env("SESSIONS_JWT_SECRET", secret).output().unwrap();
+    String::from_utf8(made.stdout).unwrap().trim().into()
+}
+
 #[test]
 fn a_token_comes_from_a_file_from_standard_input_or_from_a_variable() {
+    const SECRET: &str = "thirty-two bytes of nothing much";
     let directory = tempfile::tempdir().unwrap();
-    let server = Process::start(SERVER, &directory.path().join("data"), &[]);
+    let mut server = unguarded(SERVER);
+    server.env("SESSIONS_JWT_SECRET", SECRET);
+    let server = Process::run(server, &directory.path().join("data"), &["--auth", "jwt"]);
+    let token = token(SECRET);
     let file = directory.path().join("token").display().to_string();
-    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    std::fs::write(&file, format!("{token}\n")).unwrap();
     let url = server.url();
     let by_file = client(&["--url", &url, "--token-file", &file]);
     let by_input = client(&["--url", &url, "--token-file", "-"]);
     let mut by_variable = client(&["--url", &url]);
-    by_variable.env("SESSIONS_TOKEN", TOKEN);
+    by_variable.env("SESSIONS_TOKEN", &token);
     let mut by_both = client(&["--url", &url, "--token-file", &file]);
     by_both.env("SESSIONS_TOKEN", "an.other.one");
     for command in [by_file, by_input, by_variable, by_both] {
-        let (code, said) = run(command, &format!("{TOKEN}\n"));
+        let (code, said) = run(command, &format!("{token}\n"));
         assert_eq!(code, 0, "{said}");
-        assert!(said.contains(&format!("AUTHENTICATE_SUCCESS {TOKEN} holds 1 connection\n")), "{said}");
+        assert!(said.contains("AUTHENTICATE_SUCCESS ada holds 1 connection\n") && !said.contains(&token), "{said}");
     }
+    let (code, said) = run(client(&["--url", &url, "--user", "ada"]), "");
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("this server asks for a token, in a file (--token-file) or in SESSIONS_TOKEN\n"), "{said}");
+}
+
+/// It would be logged, stored and printed as the name of a user.
+#[test]
+fn a_server_that_takes_everybodys_word_takes_no_token_and_neither_of_the_two_shows_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut server = unguarded(SERVER);
+    server.args(["--log", "trace"]).stderr(Stdio::piped());
+    let mut server = Process::run_as(server, &data);
+    let token = token("thirty-two bytes of nothing much");
+    let mut command = client(&["--url", &server.url()]);
+    command.env("SESSIONS_TOKEN", &token);
+    let (code, said) = run(command, "");
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("This server takes user ids, not tokens: its authentication is open; give a user"), "{said}");
+    kill_process(Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    let mut log = String::new();
+    server.stderr().unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.contains("refused a session: the credential is no good"), "{log}");
+    let seal = token.rsplit('.').next().unwrap();
+    let kept = ["live", "users"].map(|folder| std::fs::read(data.join(folder).join("data.mdb")).unwrap()).concat();
+    let is_kept = kept.windows(seal.len()).any(|bytes| bytes == seal.as_bytes());
+    assert!(!said.contains(seal) && !log.contains(seal) && !is_kept, "{said}{log}");
 }
 
 #[test]
@@ -142,7 +179,7 @@ fn a_user_and_a_token_exclude_each_other_and_no_token_is_printed() {
         assert!(!said.contains("hushhush"), "{said}");
         (code, said)
     };
-    let both_told = "cannot be used with";
+    let both_told = "(--user or SESSIONS_USER) or a token, not both; --token-file has a token";
     for (variable, value, arguments, words) in [
         ("SESSIONS_URL", "ws://localhost", &["--user", "ada", "--token-file", &*file][..], both_told),
         ("SESSIONS_USER", "ada", &["--token-file", &file], both_told),

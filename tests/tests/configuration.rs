@@ -70,7 +70,7 @@ fn what_is_wrong_in_file_and_environment_is_told_at_once_and_nothing_is_touched(
         assert_eq!((code, &*out), (Some(2), ""), "{err}");
         for words in [
             "\nsessions.toml:1:1: limmit: there is no such key; did you mean limit?\n",
-            "\nsessions.toml:2:1: threads: invalid value '0': 0 is not in 1..=256\n",
+            "\nsessions.toml:2:1: threads: invalid value '0': 0 is not from 1 to 256\n",
             "\nSESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h\n",
             "\nSESSIONS_STORE: invalid value 'redis': it must be one of lmdb, memory\n",
         ] {
@@ -125,10 +125,12 @@ fn what_does_not_go_together_and_files_that_will_not_do_are_told_by_their_lines(
         run(directory.path(), &["check-config", "sessions.toml"], &[])
     };
     let (code, _, err) = check(
-        "limit = 0\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1\"\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
+        "limit = 0\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1,0.0.0.0:1\"\nproxy_protocol = true\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
     );
-    assert_eq!((code, err.lines().count()), (Some(1), 4), "{err}");
+    assert_eq!((code, err.lines().count()), (Some(1), 6), "{err}");
     for words in [
+        "listen: 0.0.0.0:1 is given twice",
+        "proxy_protocol, trusted_proxies: no proxy is trusted",
         "sessions.toml:1:1: limit: invalid value '0'",
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
         "listen, auth, allow_open_auth: with open authentication whoever says",

@@ -28,6 +28,24 @@ fn turned_away(server: &InProcess) -> String {
     answer.rsplit_once("\r\n\r\n").unwrap().1.into()
 }
 
+/// Also if they are so many that the server waits for few of them, and whatever they sent meanwhile.
+#[test]
+fn a_crowd_is_turned_away_in_words_to_the_last_of_it() {
+    let server = bounded(DoorBounds { per_address: NonZeroUsize::new(1), ..DoorBounds::default() });
+    let _first = Raw::open(server.address);
+    let crowd: Vec<_> = (0..500)
+        .map(|number| {
+            let mut peer = Raw::connect(server.address);
+            if number % 2 == 0 {
+                peer.write(format!("{UPGRADE}\r\n").as_bytes());
+            }
+            peer
+        })
+        .collect();
+    let told = crowd.into_iter().map(|mut peer| peer.try_head()).filter(|head| head.starts_with("HTTP/1.1 503 "));
+    assert_eq!(told.count(), 500);
+}
+
 /// Opens a session once there is room for it.
 fn come_in(server: &InProcess) -> Raw {
     let start = Instant::now();

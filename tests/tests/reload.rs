@@ -75,6 +75,39 @@ impl Subject {
     }
 }
 
+#[test]
+fn who_is_refused_before_there_is_a_session_is_logged_with_what_decides_it() {
+    let subject = Subject::start_in(
+        tempfile::tempdir().unwrap(),
+        "max_connections_per_address = 1\nallowed_hosts = \"here\"\nallowed_origins = \"null\"\n",
+        Command::new(SERVER),
+    );
+    let ask = |headers: &str| {
+        let mut peer = Raw::connect(subject.process.address);
+        let version = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
+        peer.write(format!("GET / HTTP/1.1\r\n{headers}\r\n{version}\r\n\r\n").as_bytes());
+        peer.try_head()
+    };
+    let long = format!("https://{}", "x".repeat(200));
+    for (headers, status, header, value) in [
+        ("Host: there", "421", "Host", "there"),
+        (&format!("Host: here\r\nOrigin: {long}"), "403", "Origin", &long[..100]),
+    ] {
+        let head = ask(headers);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let lines = subject.wait_for_log("refused a request that this server is not for");
+        let line = lines.last().unwrap();
+        assert!(line.contains(&format!("header=\"{header}\" value=\"{value}\"")), "{line}");
+        // One line a second.
+        thread::sleep(Duration::from_millis(1100));
+    }
+    let _held = Raw::connect(subject.process.address);
+    eventually("the second one is refused", || {
+        Raw::connect(subject.process.address).try_head().starts_with("HTTP/1.1 503 ")
+    });
+    assert!(has(&subject.wait_for_log("turned a connection away"), "bound=\"max_connections_per_address\""));
+}
+
 /// What the server answers to AUTHENTICATE with this payload.
 fn authenticate(process: &Process, payload: &str) -> (String, Raw) {
     let mut peer = Raw::open(process.address);
@@ -247,8 +280,9 @@ fn another_certificate_is_shown_after_sighup() {
     drop(authority.certify("server", &["127.0.0.1"]));
     assert!(connect().is_err(), "not by itself");
     subject.hang_up();
-    assert!(has(&subject.wait_for_log("read the configuration again"), "the certificate"));
+    assert!(has(&subject.wait_for_log("read the configuration again"), "also_read=\"the certificate\""));
     assert_eq!(connect().unwrap().0, 1);
+    assert!(has(&subject.reload(""), "from now on no TLS is spoken"));
 }
 
 #[test]

@@ -642,7 +642,8 @@ fn complaint_after(complaint: Option<&Complaint>) -> Option<Complaint> {
 fn rejection_after(rejection: Option<Rejection>) -> Option<Rejection> {
     match rejection {
         None => Some(Rejection::NotText),
-        Some(Rejection::NotText) => Some(Rejection::UserId(UserIdError::Empty)),
+        Some(Rejection::NotText) => Some(Rejection::UnwantedToken),
+        Some(Rejection::UnwantedToken) => Some(Rejection::UserId(UserIdError::Empty)),
         Some(Rejection::UserId(UserIdError::Empty)) => Some(Rejection::UserId(UserIdError::TooLong)),
         Some(Rejection::UserId(UserIdError::TooLong)) => Some(Rejection::UserId(UserIdError::ControlCharacter)),
         Some(Rejection::UserId(UserIdError::ControlCharacter)) => token_error_after(None).map(Rejection::Token),

@@ -31,6 +31,8 @@ pub enum Rejection {
     NotText,
     /// It is not a user id.
     UserId(UserIdError),
+    /// It is a token where user ids are asked for. Tokens are secrets, user ids are not: so it is not taken for one.
+    UnwantedToken,
     /// It is no token that lets anybody in.
     Token(TokenError),
 }
@@ -119,8 +121,9 @@ impl TokenError {
 
 impl Rejection {
     /// Every rejection but those of tokens.
-    const OPEN: [Self; 4] = [
+    const OPEN: [Self; 5] = [
         Self::NotText,
+        Self::UnwantedToken,
         Self::UserId(UserIdError::Empty),
         Self::UserId(UserIdError::TooLong),
         Self::UserId(UserIdError::ControlCharacter),
@@ -132,6 +135,7 @@ impl Rejection {
         match self {
             Self::NotText => "AUTHENTICATE needs a user id as its payload, a string",
             Self::UserId(error) => error.words(),
+            Self::UnwantedToken => "This server takes user ids, not tokens: its authentication is open",
             Self::Token(error) => error.words(),
         }
     }

@@ -50,7 +50,7 @@ struct Holding {
     #[arg(long, env = "SESSIONS_USER", value_parser = UserId::parse)]
     user: Option<UserId>,
     /// A file with a JSON Web Token to authenticate with instead of a user id, - for standard input; not with --user
-    #[arg(long, value_name = "FILE", conflicts_with = "user", value_parser = Token::read)]
+    #[arg(long, value_name = "FILE", value_parser = Token::read)]
     token_file: Option<Token>,
     /// How many sessions to hold, 1 to 10000; those granted are held even if others are refused
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=10_000))]
@@ -92,13 +92,16 @@ fn run(Arguments { command, holding }: Arguments) -> Result<Verdict> {
 /// A token in the environment is no option to clap, so that none can be on the command line, which everybody sees.
 fn login(user: Option<UserId>, token_file: Option<Token>) -> Result<Login, clap::Error> {
     let mistake = |kind, words| Arguments::command().error(kind, words);
-    let token = match token_file {
-        Some(token) => Some(token),
-        None => Token::in_environment().map_err(|error| mistake(ErrorKind::InvalidValue, error.to_string()))?,
+    let (token, place) = match token_file {
+        Some(token) => (Some(token), "--token-file"),
+        None => (
+            Token::in_environment().map_err(|error| mistake(ErrorKind::InvalidValue, error.to_string()))?,
+            Token::VARIABLE,
+        ),
     };
     match (user, token) {
         (Some(_), Some(_)) => {
-            let words = format!("give a user or a token, not both; {} has a token", Token::VARIABLE);
+            let words = format!("give a user (--user or SESSIONS_USER) or a token, not both; {place} has a token");
             Err(mistake(ErrorKind::ArgumentConflict, words))
         }
         (None, Some(token)) => Ok(Login::Token(token)),

@@ -7,7 +7,7 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use async_tungstenite::tungstenite::{self, error::ProtocolError};
 use futures_util::{SinkExt as _, StreamExt as _};
-use session_core::{Credential, Refusal, Reply, Request, User};
+use session_core::{Refusal, Reply, Request, User};
 use smol::Timer;
 use smol::future::{or, poll_once};
 
@@ -97,20 +97,17 @@ impl Connection {
     /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::Complaint`] when there is a slot already. After each
     /// of them the connection is as good as before.
     pub async fn authenticate(&mut self, user: &str) -> Result<User, Error> {
-        self.sign_in(Credential::new(user), Some(user)).await
+        self.authenticate_with(&Login::User(user.into())).await
     }
 
     /// Asks for a slot for the user that this names, or proves to be.
     ///
     /// # Errors
-    /// As [`Connection::authenticate`].
+    /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], with which there is a slot.
     pub async fn authenticate_with(&mut self, login: &Login) -> Result<User, Error> {
-        self.sign_in(login.credential(), login.user()).await
-    }
-
-    async fn sign_in(&mut self, credential: Credential, user: Option<&str>) -> Result<User, Error> {
-        let user = || user.map(Into::into);
-        match self.ask(&Request::Authenticate(credential), "answer to AUTHENTICATE").await? {
+        let user = || login.user().map(Into::into);
+        match self.ask(&Request::Authenticate(login.credential()), "answer to AUTHENTICATE").await? {
+            Reply::AuthenticateSuccess(user) if login.is_token(user.id.as_str()) => Err(Error::TokenTakenForName),
             Reply::AuthenticateSuccess(user) => Ok(user),
             Reply::AuthenticateFailure(Refusal::LimitReached) => Err(Error::LimitReached { user: user() }),
             Reply::AuthenticateFailure(refusal) => Err(Error::Refused { user: user(), refusal }),
@@ -272,7 +269,7 @@ fn unexpected(awaited: &'static str, said: &Reply) -> Error {
 mod tests {
     use super::super::fake_server::{Listener, bounded};
     use super::*;
-    use session_core::{Complaint, UserId};
+    use session_core::{Complaint, Credential, UserId};
 
     fn ada(connections: u32) -> User {
         User { id: UserId::parse("ada").expect("a good id"), connections }
@@ -394,6 +391,8 @@ mod tests {
                 let error = connection.authenticate_with(&login).await.expect_err("a refusal");
                 assert_eq!(error.to_string(), "the holder of the token was refused: Token has expired");
                 assert_eq!(connection.authenticate_with(&login).await.expect("a slot"), ada(1));
+                let error = connection.authenticate_with(&login).await.expect_err("a server that does not check");
+                assert!(matches!(error, Error::TokenTakenForName) && !error.to_string().contains("secret"), "{error}");
                 let ada = Login::User("ada".into());
                 let error = connection.authenticate_with(&ada).await.expect_err("the limit");
                 assert!(matches!(&error, Error::LimitReached { user } if user.as_deref() == Some("ada")), "{error}");
@@ -405,6 +404,10 @@ mod tests {
                     Reply::AuthenticateFailure(Refusal::LimitReached),
                     Reply::AuthenticateFailure(Refusal::Other("Token has expired".into())),
                     Reply::AuthenticateSuccess(ada(1)),
+                    Reply::AuthenticateSuccess(User {
+                        id: UserId::parse("aa.secret.cc").expect("an id"),
+                        connections: 1,
+                    }),
                 ] {
                     assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("aa.secret.cc"))));
                     peer.say(&answer).await;

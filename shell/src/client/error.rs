@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use session_core::{Complaint, Refusal};
+use session_core::{Complaint, Refusal, Rejection};
 use thiserror::Error;
 
 use super::{Obstacle, Url};
@@ -58,13 +58,17 @@ pub enum Error {
         user: Option<String>,
     },
     /// `AUTHENTICATE` was refused for any other reason.
-    #[error("{} was refused: {refusal}", whoever(.user.as_deref()))]
+    #[error("{} was refused: {refusal}{}", whoever(.user.as_deref()), way_in(.user.as_deref(), .refusal))]
     Refused {
         /// Who was refused. None for the holder of a token.
         user: Option<String>,
         /// Why.
         refusal: Refusal,
     },
+    /// The server said that the user is called as the token reads, so it takes tokens for names: it does not check them,
+    /// and shows them to whoever sees its users.
+    #[error("the server took the token for the name of a user: it does not check tokens, so show it none")]
+    TokenTakenForName,
     /// The server answered with an `ERROR`.
     #[error("the server would not do that: {0}")]
     Complaint(Complaint),
@@ -113,6 +117,16 @@ fn whoever(user: Option<&str>) -> String {
     user.map_or_else(|| "the holder of the token".into(), |user| format!("user {user:?}"))
 }
 
+fn way_in(user: Option<&str>, refusal: &Refusal) -> &'static str {
+    match (user, refusal) {
+        (Some(_), Refusal::Credential(Rejection::Token(_))) => {
+            "; this server asks for a token, in a file (--token-file) or in SESSIONS_TOKEN"
+        }
+        (None, Refusal::Credential(Rejection::UnwantedToken)) => "; give a user, and no token",
+        (Some(_) | None, _) => "",
+    }
+}
+
 fn remedy(why: &io::Error) -> &'static str {
     /// Linux, the BSDs and macOS agree on these.
     const ENFILE: i32 = 23;
@@ -140,6 +154,7 @@ fn advice(code: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use session_core::TokenError;
 
     #[test]
     fn each_says_what_failed_and_what_to_do() {
@@ -167,6 +182,17 @@ mod tests {
         assert!(full.to_string().starts_with("user \"ada\" has reached the connection limit; "), "{full}");
         let full = Error::LimitReached { user: None };
         assert!(full.to_string().starts_with("the holder of the token has reached the connection limit; "), "{full}");
+        for (user, refusal, way_in) in [
+            (
+                Some("ada".into()),
+                Rejection::Token(TokenError::Malformed),
+                "asks for a token, in a file (--token-file) or",
+            ),
+            (None, Rejection::UnwantedToken, "; give a user, and no token"),
+        ] {
+            let refused = Error::Refused { user, refusal: Refusal::Credential(refusal) };
+            assert!(refused.to_string().contains(way_in), "{refused}");
+        }
         let late = Error::TimedOut { awaited: "HELLO", after: Duration::from_secs(10) };
         assert_eq!(late.to_string(), "no HELLO within 10s; the server may be overloaded, try again later");
     }

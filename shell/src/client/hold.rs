@@ -134,7 +134,7 @@ impl Holder<'_, '_> {
             Err(error) => {
                 drop(door);
                 let verdict = self.fail(number, &error);
-                if matches!(error, Error::LimitReached { .. } | Error::Refused { .. } | Error::Complaint(_)) {
+                if is_still_open(&error) {
                     self.part(number, connection).await;
                 }
                 Err(verdict)
@@ -183,6 +183,7 @@ impl Holder<'_, '_> {
             | Error::BadCa { .. }
             | Error::BadToken { .. }
             | Error::Refused { .. }
+            | Error::TokenTakenForName
             | Error::Complaint(_)
             | Error::Unexpected { .. }
             | Error::Closed { .. }
@@ -199,6 +200,11 @@ impl Holder<'_, '_> {
             self.leave.close();
         }
     }
+}
+
+/// Whether the server still listens to a connection that did not get what it asked for.
+fn is_still_open(error: &Error) -> bool {
+    matches!(error, Error::LimitReached { .. } | Error::Refused { .. } | Error::TokenTakenForName | Error::Complaint(_))
 }
 
 #[cfg(test)]

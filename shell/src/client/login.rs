@@ -32,6 +32,14 @@ impl Login {
         })
     }
 
+    /// Whether a server that calls the user so has taken the token for a name.
+    pub(super) fn is_token(&self, user: &str) -> bool {
+        match self {
+            Self::User(_) => false,
+            Self::Token(Token(text)) => user == &**text,
+        }
+    }
+
     /// The user's id, where that is known before the server has said it.
     pub(super) fn user(&self) -> Option<&str> {
         match self {

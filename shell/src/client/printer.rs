@@ -95,17 +95,23 @@ pub(super) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
     to.flush()
 }
 
-/// Control characters are shown, not sent: what a server says must not drive a terminal.
+/// Control characters, and those that turn the direction of text, are shown, not sent: what a server says must neither
+/// drive a terminal nor read as something else there.
 pub(super) fn shown(line: &str) -> String {
     let mut shown = String::with_capacity(line.len() + 1);
     for character in line.chars() {
-        if character.is_control() {
+        if character.is_control() || turns_text(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
         }
     }
     shown
+}
+
+/// The explicit marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9 §2).
+const fn turns_text(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The line for people, none where the error says it all.
@@ -184,6 +190,7 @@ fn reply_of(error: &Error) -> Option<Reply> {
         | Error::Handshake { .. }
         | Error::BadCa { .. }
         | Error::BadToken { .. }
+        | Error::TokenTakenForName
         | Error::Unexpected { .. }
         | Error::Closed { .. }
         | Error::Lost(_)

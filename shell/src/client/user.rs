@@ -106,6 +106,7 @@ impl User {
 mod tests {
     use super::super::fake_server::{Listener, bounded};
     use super::*;
+    use session_core::{Credential, Reply, Request, UserId};
 
     #[test]
     fn a_user_holds_connections_up_to_the_limit_and_gives_them_back() {
@@ -133,13 +134,25 @@ mod tests {
             let token = "aa.bb.cc".parse().expect("a good token");
             let mut user = User::with_token(&listener.url(), token);
             let client = async {
-                // This server takes it for an id.
-                assert_eq!(user.connect().await.expect("a slot").id.as_str(), "aa.bb.cc");
+                assert_eq!(user.connect().await.expect("a slot").id.as_str(), "ada");
                 user.disconnect().await.expect("a good bye");
                 let error = user.disconnect().await.expect_err("none is left");
                 assert_eq!(error.to_string(), "the holder of the token holds no connection; connect first");
             };
-            smol::future::or(client, listener.serve(1)).await;
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+                assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("aa.bb.cc"))));
+                let ada = session_core::User { id: UserId::parse("ada").expect("a good id"), connections: 1 };
+                peer.say(&Reply::AuthenticateSuccess(ada)).await;
+                assert_eq!(peer.hear().await, Some(Request::Bye));
+                peer.say(&Reply::ByeSuccess).await;
+                peer.close(1000, "Goodbye").await;
+                assert_eq!(peer.hear().await, None);
+                drop(peer);
+                std::future::pending().await
+            };
+            smol::future::or(client, server).await;
         });
     }
 
@@ -152,7 +165,7 @@ mod tests {
                 ada.connect().await.expect("the second");
                 let first = ada.connections.first_mut().expect("a connection");
                 first.send_text(r#"{"type":"BYE"}"#).await.expect("an open connection");
-                assert_eq!(ada.next_event().await.ok(), Some(Event::Reply(session_core::Reply::ByeSuccess)));
+                assert_eq!(ada.next_event().await.ok(), Some(Event::Reply(Reply::ByeSuccess)));
                 assert!(matches!(ada.next_event().await, Ok(Event::Closed { code: 1000, .. })));
                 assert_eq!(ada.connections(), 1);
             };

@@ -13,6 +13,7 @@ use super::problem::{Origin, Problem};
 use super::sources::{Loaded, Sources};
 use super::tokens;
 use super::{Authentication, print};
+use crate::tls::TlsError;
 
 /// Limits how many live sessions one user may hold, over WebSockets.
 ///
@@ -30,6 +31,7 @@ pub struct Arguments {
 
 const AFTER_HELP: &str = "\
 SIGINT (Ctrl-C) and SIGTERM end every session, close the store and exit within 10 seconds; a second one at once.
+SIGHUP reads the configuration, keys and certificates again; the log says what has changed, and what needs a restart.
 
 Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuration, 130 stopped by a second signal.";
 
@@ -143,7 +145,13 @@ fn unusable(loaded: &Loaded) -> Vec<Problem> {
         let origin = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.origin.clone());
         Problem::of_key(origin.unwrap_or(Origin::Default), key, why)
     };
-    let certificate = config.policy().err().map(|error| problem("tls_cert", error.to_string()));
+    let certificate = config.policy().err().map(|error| {
+        let key = match error {
+            TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => "tls_cert",
+            TlsError::Key { .. } | TlsError::Unfit { .. } => "tls_key",
+        };
+        problem(key, error.to_string())
+    });
     let keys = [
         ("jwt_secret_file", &config.jwt_secret_file),
         ("jwt_public_key_file", &config.jwt_public_key_file),

@@ -192,9 +192,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_as_clap_tells_it() {
         for (arguments, words) in [
-            (&["--most", "11"][..], "invalid value '11' for '--most <N>': 11 is not in 1..=10; or write `unlimited`"),
-            (&["--most", "-1"], "invalid value '-1' for '--most <N>': -1 is not in 1..=10"),
-            (&["--ports", "80,x"], "invalid value 'x' for '--ports <PORT>': expected a whole number in 1..=65535"),
+            (
+                &["--most", "11"][..],
+                "invalid value '11' for '--most <N>': 11 is not from 1 to 10; or write `unlimited`",
+            ),
+            (&["--most", "-1"], "invalid value '-1' for '--most <N>': -1 is not from 1 to 10"),
+            (&["--ports", "80,x"], "invalid value 'x' for '--ports <PORT>': expected a whole number from 1 to 65535"),
             (&["--ports="], "invalid value '' for '--ports <PORT>': at least one must be given"),
             (&["--kind", "redis"], "invalid value 'redis' for '--kind <KIND>'\n  [possible values: lmdb, memory]"),
             (&["--may-be-open=maybe"], "[possible values: true, false]"),

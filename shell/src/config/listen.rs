@@ -26,6 +26,12 @@ impl Listen {
         Ok((&*self.host, self.port).to_socket_addrs()?.collect())
     }
 
+    /// Whether the system is to choose the port.
+    #[must_use]
+    pub const fn is_any_port(&self) -> bool {
+        self.port == 0
+    }
+
     /// Whether nobody can reach it but from this machine, as far as that can be told without a look at any name but
     /// `localhost`.
     #[must_use]
@@ -38,7 +44,7 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let words = |why: &str| format!("{why}; it must be HOST:PORT, as in 0.0.0.0:3000");
+        let words = |why: &str| format!("{why}; it must be HOST:PORT, as in 127.0.0.1:3000");
         let (host, port) = text.rsplit_once(':').ok_or_else(|| words("it has no port"))?;
         let port = port.parse().map_err(|_| words("invalid port"))?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));

@@ -126,6 +126,12 @@ impl Config {
         size(self.max_unsent_bytes).map(NonZeroUsize::get)
     }
 
+    /// Whether a message may be so long.
+    #[must_use]
+    pub fn takes_message(&self, bytes: usize) -> bool {
+        size(self.max_message_bytes).is_none_or(|most| bytes <= most.get())
+    }
+
     /// Where and how the store keeps its data, if that is LMDB.
     #[must_use]
     pub fn lmdb(&self) -> LmdbConfig {
@@ -229,7 +235,7 @@ mod tests {
         let path = |name: &str| directory.path().join(name).display().to_string();
         let (certificate, key) = (path("cert"), path("key"));
         let tls = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
-        assert!(matches!(config(&tls).policy(), Err(TlsError::File { .. })));
+        assert!(matches!(config(&tls).policy(), Err(TlsError::Certificate { .. })));
         let mine = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::write(&certificate, mine.cert.pem()).unwrap();
         fs::write(&key, mine.signing_key.serialize_pem()).unwrap();

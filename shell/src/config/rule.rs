@@ -102,8 +102,8 @@ where
         match text.parse() {
             Ok(number) if range.contains(&number) => Ok(number),
             // So that a number too large for the type is told the same as one that is too large for us.
-            _ if is_whole_number(text) => Err(format!("{text} is not in {least}..={most}")),
-            Ok(_) | Err(_) => Err(format!("expected a whole number in {least}..={most}")),
+            _ if is_whole_number(text) => Err(format!("{text} is not from {least} to {most}")),
+            Ok(_) | Err(_) => Err(format!("expected a whole number from {least} to {most}")),
         }
     })
 }
@@ -242,10 +242,10 @@ mod tests {
         let rule = number(2..=300_u16);
         assert_eq!(["2", "300", "+7"].map(|text| read(&rule, text).unwrap()), [2, 300, 7]);
         for text in ["1", "301", "-5", "99999999999999999999"] {
-            assert_eq!(read(&rule, text).unwrap_err(), format!("{text} is not in 2..=300"));
+            assert_eq!(read(&rule, text).unwrap_err(), format!("{text} is not from 2 to 300"));
         }
         for text in ["", "-", "3.0", "many", "1e2", " 5"] {
-            assert_eq!(read(&rule, text).unwrap_err(), "expected a whole number in 2..=300", "{text:?}");
+            assert_eq!(read(&rule, text).unwrap_err(), "expected a whole number from 2 to 300", "{text:?}");
         }
     }
 
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(read(&rule, "unlimited").unwrap(), Bound::Unlimited);
         assert_eq!(read(&rule, "10").unwrap(), Bound::AtMost(NonZeroU32::new(10).unwrap()));
         assert_eq!(["unlimited", "10"].map(|text| read(&rule, text).unwrap().to_string()), ["unlimited", "10"]);
-        assert_eq!(read(&rule, "11").unwrap_err(), "11 is not in 0..=10; or write `unlimited`");
+        assert_eq!(read(&rule, "11").unwrap_err(), "11 is not from 0 to 10; or write `unlimited`");
         assert_eq!(read(&rule, "0").unwrap_err(), "the least is 1; or write `unlimited`");
     }
 

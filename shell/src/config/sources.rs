@@ -234,11 +234,11 @@ mod tests {
             ("SESSIONS_THREADS", "2"),
         ];
         let problems = words(Sources::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap_err());
-        let host = "it must be HOST:PORT, as in 0.0.0.0:3000";
+        let host = "it must be HOST:PORT, as in 127.0.0.1:3000";
         assert_eq!(
             problems,
             [
-                format!("{path}:1:1: threads: invalid value '0': 0 is not in 1..=256"),
+                format!("{path}:1:1: threads: invalid value '0': 0 is not from 1 to 256"),
                 format!("{path}:2:1: limmit: there is no such key; did you mean limit?"),
                 format!(
                     "{path}:3:1: limit: invalid value '2000': a limit of 2000 sessions per user is too many, the most is 1024"
@@ -298,6 +298,6 @@ mod tests {
         let sample = Sample::read(&texts).unwrap();
         assert_eq!((sample.ports, sample.origins.len(), sample.certificate), (vec![3], 0, None));
         let problems: Vec<_> = resolved.problems.iter().map(ToString::to_string).collect();
-        assert_eq!(problems, ["file:1:1: most: invalid value '11': 11 is not in 1..=10; or write `unlimited`"]);
+        assert_eq!(problems, ["file:1:1: most: invalid value '11': 11 is not from 1 to 10; or write `unlimited`"]);
     }
 }

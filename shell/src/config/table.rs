@@ -29,8 +29,8 @@ settings! {
     pub struct Config;
 
     "Listening" {
-        /// Where to listen: HOST:PORT, where HOST is an address or a name. Can be given several times, or as a list with
-        /// commas. `localhost` is 127.0.0.1 and, where the machine has it, ::1. Port 0 lets the system choose
+        /// Where to listen: HOST:PORT, where HOST is an address or a name; several with commas between them, or as an
+        /// array in the file, or as a flag that is given again. `localhost` is 127.0.0.1 and, where the machine has it, ::1. Port 0 lets the system choose
         listen: Vec<Listen> {
             rule: at_least_one(list(one(Listen::from_str))),
             value: "HOST:PORT", default: "localhost:3000", applies: AfterRestart
@@ -261,6 +261,17 @@ pub(super) fn agree(config: &Config) -> Vec<Disagreement> {
         (Some(_), None) => disagree(&["tls_cert", "tls_key"], "a certificate needs its key"),
         (None, Some(_)) => disagree(&["tls_key", "tls_cert"], "a key needs its certificate"),
         (Some(_), Some(_)) | (None, None) => {}
+    }
+    // Of port 0 there are many.
+    let is_twice = |at: usize, listen: &Listen| !listen.is_any_port() && config.listen[..at].contains(listen);
+    if let Some((_, listen)) = config.listen.iter().enumerate().find(|&(at, listen)| is_twice(at, listen)) {
+        disagree(&["listen"], &format!("{listen} is given twice"));
+    }
+    if config.proxy_protocol && config.trusted_proxies.is_empty() {
+        disagree(
+            &["proxy_protocol", "trusted_proxies"],
+            "no proxy is trusted, so no header of that protocol would count",
+        );
     }
     let keys = [&config.jwt_secret_file, &config.jwt_public_key_file, &config.jwt_key_set_file];
     if keys.into_iter().flatten().count() > 1 {

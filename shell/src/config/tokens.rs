@@ -1,12 +1,12 @@
 //! `server token` and `server check-token`: tokens for development, and what is wrong with one.
 
 use std::fs;
-use std::io::{self, Read as _, Write};
+use std::io::{self, IsTerminal as _, Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use session_core::{Limit, UserId};
+use session_core::{Credential, Limit, Request, UserId};
 
 use super::flags::Flags;
 use super::rule::duration_within;
@@ -79,6 +79,9 @@ impl Check {
         out: &mut impl Write,
         err: &mut impl Write,
     ) -> io::Result<u8> {
+        if self.file == Path::new("-") && io::stdin().is_terminal() {
+            writeln!(err, "paste the token, then press Enter and Ctrl-D")?;
+        }
         let token = match read(&self.file) {
             Ok(token) => token,
             Err(error) => return writeln!(err, "error: cannot read {}: {error}", self.file.display()).map(|()| 1),
@@ -87,7 +90,13 @@ impl Check {
             Ok(verifier) => verifier,
             Err(error) => return writeln!(err, "error: {error}").map(|()| 1),
         };
+        let message = Request::Authenticate(Credential::new(token.trim())).encode();
         match explain(&verifier, token.trim(), Clock::start().wall()) {
+            Ok(text) if !loaded.config.takes_message(message.len()) => {
+                let (bytes, most) = (message.len(), loaded.config.max_message_bytes);
+                writeln!(out, "{text}\nbut refused: its message has {bytes} bytes, max_message_bytes is {most}")
+                    .map(|()| 3)
+            }
             Ok(text) => writeln!(out, "{text}").map(|()| 0),
             Err(text) => writeln!(out, "{text}").map(|()| 3),
         }
@@ -147,6 +156,16 @@ mod tests {
         assert!(out.contains("key \"mine\"") && out.contains("accepted: user \"ada\", with a limit of 2"), "{out}");
         assert!(out.contains("for another 1m 30s") || out.contains("for another 1m 29s"), "{out}");
         assert!(out.contains("\"exp\": ") && out.ends_with('\n'), "{out}");
+
+        let (code, out, _) = run(SECRET, &["check-token", name, "--max-message-bytes", "1024"]).unwrap();
+        assert!(code == 0 && !out.contains("but"), "{out}");
+        let long = ["token", "--user", &"u".repeat(256), "--key-id", &"k".repeat(700), "--sessions", "0"];
+        let (_, token, _) = run(SECRET, &long).unwrap();
+        fs::write(&file, token).unwrap();
+        let (code, out, _) = run(SECRET, &["check-token", name, "--max-message-bytes", "1024"]).unwrap();
+        assert!(code == 3 && out.contains("but refused: its message has 1"), "{out}");
+        let (code, out, _) = run(SECRET, &["check-token", name]).unwrap();
+        assert!(code == 0 && out.ends_with("; but 0 sessions are none: it never gets one\n"), "{out}");
 
         let (code, out, err) = run("another secret that is long enough", &["check-token", name]).unwrap();
         assert_eq!((code, &*err), (3, ""));

@@ -101,6 +101,16 @@ fn whole_seconds(seconds: f64) -> Option<u64> {
     (0.0..=MOST).contains(&seconds).then_some(seconds as u64)
 }
 
+/// Whether this is, or was meant to be, a token: its first part, of three or more with points between them, has a JSON
+/// object in it. No name that a person has chosen does.
+pub(crate) fn reads_as_token(text: &str) -> bool {
+    // As it is in a header of HTTP, `Bearer` stands before it (RFC 6750 §2.1).
+    let text = text.rsplit(char::is_whitespace).next().unwrap_or(text);
+    let mut parts = text.split('.');
+    let header = parts.next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    parts.count() >= 2 && header.is_some_and(|header| serde_json::from_slice::<Map<String, Value>>(&header).is_ok())
+}
+
 /// A JSON object in base64url (RFC 4648 §5) without padding. No key of it stands there twice, because two readers could
 /// differ about which one counts (RFC 7519 §4, RFC 8725 §2.4).
 fn object(encoded: &str) -> Result<Map<String, Value>, TokenError> {

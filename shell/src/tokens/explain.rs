@@ -19,10 +19,13 @@ pub fn explain(verifier: &Verifier, token: &str, now: WallTime) -> Result<String
     describe(&mut text, token, now);
     match verdict {
         Ok(Identity { user, limit, expires }) => {
+            let is_nobody = limit.is_some_and(|limit| limit.slots() == 0);
             let limit = limit.map_or("the server's limit".into(), |limit| format!("a limit of {limit}"));
             let left = expires.map_or(0, |end| end.unix_seconds().saturating_sub(now.unix_seconds()));
             let left = humantime::format_duration(Duration::from_secs(left));
-            let _infallible = write!(text, "accepted: user {:?}, with {limit}, for another {left}", user.as_str());
+            let nobody = if is_nobody { "; but 0 sessions are none: it never gets one" } else { "" };
+            let user = user.as_str();
+            let _infallible = write!(text, "accepted: user {user:?}, with {limit}, for another {left}{nobody}");
             Ok(text)
         }
         Err(rejection) => {
@@ -43,7 +46,10 @@ fn describe(text: &mut String, token: &str, now: WallTime) {
     let _infallible = writeln!(text, "claims {}", claims.pretty());
     for (name, words) in [("nbf", "valid from"), ("exp", "valid until")] {
         if let Ok(Some(seconds)) = claims.seconds(name) {
-            let _infallible = writeln!(text, "{words} {}", moment(seconds, now));
+            // Nobody means a time that is so many times as far from the year 1970.
+            let is_millis = (now.unix_seconds() / 2..now.unix_seconds().saturating_mul(2)).contains(&(seconds / 1000));
+            let unit = if is_millis { "; it counts in seconds, is that in milliseconds?" } else { "" };
+            let _infallible = writeln!(text, "{words} {}{unit}", moment(seconds, now));
         }
     }
 }

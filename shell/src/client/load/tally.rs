@@ -160,6 +160,7 @@ fn kind(error: &Error) -> String {
         | Error::BadCa { .. }
         | Error::BadToken { .. }
         | Error::LimitReached { .. }
+        | Error::TokenTakenForName
         | Error::Complaint(_)
         | Error::Unexpected { .. }
         | Error::Closed { .. }
