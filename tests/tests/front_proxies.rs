@@ -102,7 +102,7 @@ fn behind_a_trusted_proxy_each_client_counts_for_itself() {
     assert_eq!(from("203.0.113.3").0, 101);
     // A line that is no text, to which the proxy has appended who asked it: what stands before it is the client's own.
     let mut forger = Raw::connect(server.address);
-    let lines = b"X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: \xff, 203.0.113.3\r\n";
+    let lines = b"Host: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: \xff, 203.0.113.3\r\n";
     forger.write(&[UPGRADE.as_bytes(), lines, b"\r\n"].concat());
     assert!(forger.try_head().starts_with("HTTP/1.1 101 "), "it counts as the proxy's");
     let (_, mut proxy) = knock(&server, b"", "");
