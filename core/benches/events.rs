@@ -13,8 +13,8 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, Command as StoreCommand};
 use session_core::{
-    Actions, Cause, Debts, Event, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply, Request, Session,
-    SessionId, Slot, Time, User, UserId, UserRecord,
+    Actions, Cause, Debts, Event, Hold, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply, Request, Session,
+    SessionId, Terms, Time, User, UserId, UserRecord,
 };
 
 #[global_allocator]
@@ -24,7 +24,7 @@ const NODE: NodeId = NodeId::new(0x5eed);
 const AUTHENTICATE: Event<'static> = Event::Text(r#"{"type":"AUTHENTICATE","payload":"user-00000000"}"#);
 const CHECK_CONNECTIONS: Event<'static> = Event::Text(r#"{"type":"CHECK_CONNECTIONS","payload":null}"#);
 const BYE: Event<'static> = Event::Text(r#"{"type":"BYE","payload":null}"#);
-const GRANTED: Event<'static> = Event::Stored(Outcome::Granted { connections: 1 });
+const GRANTED: Event<'static> = Event::Stored(Outcome::granted(1));
 
 fn main() {
     divan::main();
@@ -53,8 +53,8 @@ fn session(events: impl IntoIterator<Item = Event<'static>>) -> Session {
 
 /// The record of a user with so many slots.
 fn record(slots: u32) -> UserRecord {
-    let slots = (1..=slots).map(|number| Slot { session: id(number), since: at(1) }).collect();
-    UserRecord::from_slots(slots).expect("sessions that differ, within the ceiling")
+    let slots = (1..=slots).map(|number| Hold::new(id(number), at(1))).collect();
+    UserRecord::from_holds(slots).expect("sessions that differ, within the ceiling")
 }
 
 fn id(number: u32) -> SessionId {
@@ -93,7 +93,7 @@ mod session_event {
 
     #[divan::bench]
     fn denied(bencher: Bencher<'_, '_>) {
-        measure(bencher, &[Event::Connected, AUTHENTICATE, verified()], &Event::Stored(Outcome::Denied));
+        measure(bencher, &[Event::Connected, AUTHENTICATE, verified()], &Event::Stored(Outcome::Denied(None)));
     }
 
     #[divan::bench]
@@ -149,7 +149,7 @@ mod ledger_rule {
     fn measure(bencher: Bencher<'_, '_>, slots: u32, limit: u32, command: &StoreCommand) {
         let limit = Limit::new(limit).expect("within the ceiling");
         bencher.with_inputs(|| record(slots)).bench_local_values(|mut record| {
-            (ledger::apply(&mut record, black_box(command), limit, |_| Liveness::Alive), record)
+            (ledger::apply(&mut record, black_box(command), &Terms::new(limit), |_| Liveness::Alive), record)
         });
     }
 
@@ -160,13 +160,18 @@ mod ledger_rule {
             bencher,
             limit - 1,
             limit,
-            &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2) },
+            &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2), wish: None },
         );
     }
 
     #[divan::bench(args = LIMIT)]
     fn acquire_denied(bencher: Bencher<'_, '_>, limit: u32) {
-        measure(bencher, limit, limit, &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2) });
+        measure(
+            bencher,
+            limit,
+            limit,
+            &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2), wish: None },
+        );
     }
 
     #[divan::bench(args = LIMIT)]
@@ -176,17 +181,22 @@ mod ledger_rule {
 
     #[divan::bench(args = LIMIT)]
     fn lookup(bencher: Bencher<'_, '_>, limit: u32) {
-        measure(bencher, limit, limit, &StoreCommand::Lookup { user: user(), session: id(0) });
+        measure(bencher, limit, limit, &StoreCommand::Lookup { user: user(), session: id(0), at: at(2) });
     }
 
     /// What a node that died has left goes as the record is touched.
     #[divan::bench(args = LIMIT)]
     fn acquire_among_void_slots(bencher: Bencher<'_, '_>, limit: u32) {
-        let acquire =
-            StoreCommand::Acquire { user: user(), session: NodeId::new(2).session(1), limit: None, at: at(2) };
-        let alive = |node| if node == NODE { Liveness::Dead } else { Liveness::Alive };
+        let acquire = StoreCommand::Acquire {
+            user: user(),
+            session: NodeId::new(2).session(1),
+            limit: None,
+            at: at(2),
+            wish: None,
+        };
+        let alive = |node| if node == NODE { Liveness::DeadSince(at(1)) } else { Liveness::Alive };
         bencher.with_inputs(|| record(limit)).bench_local_values(|mut record| {
-            (ledger::apply(&mut record, black_box(&acquire), Limit::default(), alive), record)
+            (ledger::apply(&mut record, black_box(&acquire), &Terms::default(), alive), record)
         });
     }
 
@@ -212,7 +222,7 @@ mod debts {
     const SESSIONS: [u32; 3] = [0, 1_000, 100_000];
 
     fn acquire(number: u32) -> StoreCommand {
-        StoreCommand::Acquire { user: user(), session: id(number), limit: None, at: at(1) }
+        StoreCommand::Acquire { user: user(), session: id(number), limit: None, at: at(1), wish: None }
     }
 
     fn release(number: u32) -> StoreCommand {
@@ -234,8 +244,8 @@ mod debts {
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
             debts.before(black_box(&acquire)).expect("room");
-            debts.after(&acquire, Outcome::Granted { connections: 1 }, at(2));
-            debts.after(&release, Outcome::Released, at(3));
+            debts.after(&acquire, &Outcome::granted(1), at(2));
+            debts.after(&release, &Outcome::Released, at(3));
         });
     }
 
@@ -246,9 +256,9 @@ mod debts {
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
             debts.before(black_box(&acquire)).expect("room");
-            debts.after(&release, Outcome::Rejected(Cause::Failed), at(2));
+            debts.after(&release, &Outcome::Rejected(Cause::Failed), at(2));
             let again = debts.due(at(3));
-            debts.after(&release, Outcome::Released, at(3));
+            debts.after(&release, &Outcome::Released, at(3));
             again
         });
     }

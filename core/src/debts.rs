@@ -10,7 +10,8 @@ use crate::time::Time;
 /// Sees every slot of one process back into the store.
 ///
 /// An acquire whose answer never came may have taken a slot, and a release may fail. Both leave a *debt*: a release
-/// that is submitted again, with backoff, until the store confirms it. Room for that debt is reserved before the
+/// that is submitted again, with backoff, until the store confirms it. What is said of releases holds for
+/// [`Command::Linger`] as well: a slot that lingers is nobody's to give back. Room for that debt is reserved before the
 /// acquire is submitted, so there is always room to owe.
 ///
 /// Every ledger command passes through here twice: [`Debts::before`] it is submitted, and [`Debts::after`] its
@@ -43,6 +44,8 @@ enum Standing {
 #[derive(Debug)]
 struct Debt {
     user: UserId,
+    /// When the session was lost, if its slot is to linger from then on.
+    lost: Option<Time>,
     tries: u32,
 }
 
@@ -74,26 +77,28 @@ impl Debts {
                 self.held.entry(*session).or_insert(Standing::Served);
                 Ok(())
             }
-            Command::Release { .. } | Command::Lookup { .. } => Ok(()),
+            Command::Release { .. }
+            | Command::Linger { .. }
+            | Command::Lookup { .. }
+            | Command::List { .. }
+            | Command::End { .. } => Ok(()),
         }
     }
 
     /// Takes note of what became of a submitted command.
-    pub fn after(&mut self, command: &Command, outcome: Outcome, now: Time) {
+    pub fn after(&mut self, command: &Command, outcome: &Outcome, now: Time) {
         match (command, outcome) {
-            (Command::Lookup { .. }, _) | (Command::Acquire { .. }, Outcome::Granted { .. }) => {}
-            (Command::Acquire { session, .. }, Outcome::Denied | Outcome::Rejected(_))
-            | (Command::Release { session, .. }, Outcome::Released) => self.settle(*session),
+            (Command::Lookup { .. } | Command::List { .. } | Command::End { .. }, _)
+            | (Command::Acquire { .. }, Outcome::Granted { .. }) => {}
+            (Command::Acquire { session, .. }, Outcome::Denied(_) | Outcome::Rejected(_))
+            | (Command::Release { session, .. } | Command::Linger { session, .. }, Outcome::Released) => {
+                self.settle(*session);
+            }
             // An answer to another question is as good as none: the slot may be there, or the acquire under way yet.
-            (Command::Acquire { user, session, .. }, Outcome::Unknown | Outcome::Released | Outcome::Found { .. })
-            | (
-                Command::Release { user, session },
-                Outcome::Granted { .. }
-                | Outcome::Denied
-                | Outcome::Found { .. }
-                | Outcome::Rejected(_)
-                | Outcome::Unknown,
-            ) => self.owe(user, *session, now),
+            (Command::Acquire { user, session, .. } | Command::Release { user, session }, _) => {
+                self.owe(user, *session, None, now);
+            }
+            (Command::Linger { user, session, at }, _) => self.owe(user, *session, Some(*at), now),
         }
     }
 
@@ -106,7 +111,11 @@ impl Debts {
         let Some(Standing::Waiting(debt, _)) = self.held.remove(&session) else {
             unreachable!("the schedule has exactly the debts that wait");
         };
-        let release = Command::Release { user: debt.user.clone(), session };
+        let user = debt.user.clone();
+        let release = match debt.lost {
+            None => Command::Release { user, session },
+            Some(at) => Command::Linger { user, session, at },
+        };
         self.held.insert(session, Standing::Trying(debt));
         self.trying += 1;
         Some(release)
@@ -152,7 +161,7 @@ impl Debts {
 
     /// The session may have a slot, and nobody else sees to its release. One that is settled already has none,
     /// whatever a late answer says: its commands are applied in order, and the release was the last.
-    fn owe(&mut self, user: &UserId, session: SessionId, now: Time) {
+    fn owe(&mut self, user: &UserId, session: SessionId, lost: Option<Time>, now: Time) {
         let Some(standing) = self.held.get_mut(&session) else { return };
         let tries = match standing {
             Standing::Served => 0,
@@ -164,7 +173,7 @@ impl Debts {
         };
         let backoff = Self::FIRST_BACKOFF.saturating_mul(1 << tries.min(16)).min(Self::LONGEST_BACKOFF);
         let at = now + backoff;
-        *standing = Standing::Waiting(Debt { user: user.clone(), tries: tries.saturating_add(1) }, at);
+        *standing = Standing::Waiting(Debt { user: user.clone(), lost, tries: tries.saturating_add(1) }, at);
         self.schedule.insert((at, session));
     }
 }

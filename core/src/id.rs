@@ -86,6 +86,49 @@ impl<'de> Deserialize<'de> for UserId {
     }
 }
 
+/// What a client calls a device, or itself: 1 to [`Name::MAX_BYTES`] bytes of UTF-8 without control characters. Compared
+/// byte for byte.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Name(Box<str>);
+
+impl Name {
+    /// The longest name, in bytes of UTF-8.
+    pub const MAX_BYTES: usize = 64;
+
+    /// Checks a name that comes from outside: `None` if it breaks one of the rules.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let is_good = (1..=Self::MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+        is_good.then(|| Self(name.into()))
+    }
+
+    /// The name as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::parse(&name).ok_or_else(|| serde::de::Error::custom("not a name of 1 to 64 bytes"))
+    }
+}
+
 /// One start of one server process.
 ///
 /// Drawn at random at every start, so that what an earlier process left in a store is told apart from what is held
@@ -148,6 +191,16 @@ impl SessionId {
         ((u128::from(self.node.0) << 64) | u128::from(self.number)).to_be_bytes()
     }
 
+    /// Reads the 32 lower-case hexadecimal digits that a session is displayed as. `None` for anything else.
+    #[must_use]
+    pub fn parse(digits: &str) -> Option<Self> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if digits.len() != 32 || !digits.bytes().all(is_digit) {
+            return None;
+        }
+        u128::from_str_radix(digits, 16).ok().map(|bits| Self::from_bytes(bits.to_be_bytes()))
+    }
+
     /// The session that [`SessionId::to_bytes`] wrote. Any 16 bytes are one.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
@@ -197,6 +250,20 @@ mod tests {
         assert_eq!(SessionId::from_bytes(id.to_bytes()), id);
         assert_eq!(id.to_string(), "0123456789abcdef0000000000000007");
         assert_eq!((id.node(), id.number()), (NodeId::new(0x0123_4567_89ab_cdef), 7));
+        assert_eq!(SessionId::parse("0123456789abcdef0000000000000007"), Some(id));
+        for wrong in ["", "7", "0123456789ABCDEF0000000000000007", "+123456789abcdef0000000000000007"] {
+            assert_eq!(SessionId::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(SessionId::parse(&"0".repeat(33)), None);
+    }
+
+    #[test]
+    fn names_are_short_and_free_of_control_characters() {
+        assert_eq!(Name::parse("Firefox on the laptop").unwrap().to_string(), "Firefox on the laptop");
+        assert!(Name::parse(&"é".repeat(32)).is_some());
+        for wrong in ["", "a\nb", "\u{85}", &"é".repeat(33)] {
+            assert_eq!(Name::parse(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The ledger: one rule that decides who is admitted, for every store.
 //!
-//! There is no counter. A user's count *is* the number of slots in the user's record, each keyed by its session, so
-//! it cannot be negative and cannot drift. A store keeps records and runs, atomically for one user,
+//! There is no counter. A user's count *is* the number of slots that the sessions in the user's record hold, each keyed by
+//! its session, so it cannot be negative and cannot drift. A store keeps records and runs, atomically for one user,
 //! *read record → [`apply`] → write record*: a lock in memory, a write transaction in LMDB, one compare-and-set
 //! in a distributed store.
 //!
@@ -12,41 +12,40 @@
 //! - Every command is answered once. [`Outcome::Rejected`] means *certainly not applied*; a store that cannot say
 //!   answers [`Outcome::Unknown`], and then it may be applied even later.
 //! - [`Outcome::Granted`] is given only when the slot is in the store.
+//! - Whoever lost its hold to a command is told so ([`Applied::ended`]) once it is applied, or may be; whatever becomes
+//!   of the answer.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::time::Duration;
 
-use crate::id::{NodeId, SessionId, UserId};
+use crate::id::{Name, NodeId, SessionId, UserId};
 use crate::limits::Limit;
+use crate::record::{Guest, Held, Hold, Resumable, UserRecord};
+use crate::resume::ResumeKey;
 use crate::time::Time;
 
-/// What a store keeps of one user: the slots held, oldest first.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UserRecord {
-    slots: Vec<Slot>,
-}
+mod slots;
+mod terms;
 
-/// One session's hold on one of its user's places.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
-    /// Who holds it. The slot is void once that session's node is dead.
-    pub session: SessionId,
-    /// When it was taken, by the clock of the node that took it.
-    pub since: Time,
-}
+use self::slots::Slots;
+pub use self::terms::{Counting, LimitRule, Own, Terms, WhenFull};
 
 /// What a session asks of the store, about its own user. Each is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Take a slot for the session, if the user has one left.
+    /// Take a slot for the session, if the user has one left, or can be made to have one.
     Acquire {
         /// Whose slot.
         user: UserId,
         /// For which session.
         session: SessionId,
-        /// The limit that the user's token claims. It goes before the one that is in force otherwise.
+        /// The limit that the user's token claims.
         limit: Option<Limit>,
         /// When it was asked for.
         at: Time,
+        /// What a client asks for that says more than who it is.
+        wish: Option<Box<Wish>>,
     },
     /// Give the session's slot back, if it holds one.
     Release {
@@ -55,37 +54,190 @@ pub enum Command {
         /// Which session's.
         session: SessionId,
     },
+    /// The session is lost: keep its slot for whoever takes it up again, if it can be, for as long as was said when it was
+    /// granted. Else it is given back.
+    Linger {
+        /// Whose slot.
+        user: UserId,
+        /// Which session's.
+        session: SessionId,
+        /// When it was lost.
+        at: Time,
+    },
     /// Count the user's slots.
     Lookup {
         /// Whose slots.
         user: UserId,
         /// Who asks.
         session: SessionId,
+        /// When.
+        at: Time,
+    },
+    /// Say who holds the user's slots.
+    List {
+        /// Whose slots.
+        user: UserId,
+        /// Who asks.
+        session: SessionId,
+        /// The limit that the token of whoever asks claims.
+        limit: Option<Limit>,
+        /// When.
+        at: Time,
+    },
+    /// End sessions of the user.
+    End {
+        /// Whose sessions.
+        user: UserId,
+        /// Who asks. It is not ended.
+        session: SessionId,
+        /// Which.
+        which: Which,
+        /// What those are told who lose their slot.
+        by: Ending,
+        /// When.
+        at: Time,
     },
 }
 
-/// What became of a [`Command`].
+/// Which sessions are to be ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// This one.
+    One(SessionId),
+    /// All of the user's.
+    All,
+    /// Those that hold slots beyond the limit in force, the newest slots first.
+    Excess {
+        /// Whether only to say which.
+        dry_run: bool,
+    },
+}
+
+/// What a client asks for that says more of itself than who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Which device it runs on.
+    pub device: Option<Name>,
+    /// What it calls itself.
+    pub label: Option<Name>,
+    /// The hold it wants to take up again.
+    pub resume: Option<ResumeKey>,
+    /// How a hold that it is given anew can be taken up.
+    pub fresh: Option<ResumeKey>,
+    /// Whom to end, if there is no other way.
+    pub evict: Option<Evict>,
+}
+
+/// Whom a client chooses to end where its user's slots are all taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Evict {
+    /// Those who hold the oldest slots.
+    Oldest,
+    /// Those who hold the slots of these sessions, the first first.
+    These(Box<[SessionId]>),
+}
+
+impl Evict {
+    /// How many sessions a client may name.
+    pub const MOST: usize = 100;
+}
+
+/// What became of a [`Command`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The session has a slot; the user now holds so many.
     Granted {
         /// Slots held, this one included. No more than the limit, unless the session held its slot before and the
         /// limit was lowered since.
         connections: u32,
+        /// More about it, for a client that asked by a [`Wish`].
+        grant: Option<Box<Grant>>,
     },
-    /// The user holds as many as the limit allows: nothing was taken.
-    Denied,
-    /// The session has no slot.
+    /// The user holds as many as the limit allows: nothing was taken. Who holds them, for a client that asked by a
+    /// [`Wish`].
+    Denied(Option<Box<Listing>>),
+    /// The session has no slot, or it lingers.
     Released,
     /// The user holds so many slots.
     Found {
         /// Slots held.
         connections: u32,
     },
+    /// Who holds the user's slots.
+    Listed(Box<Listing>),
+    /// These sessions were ended, or would be.
+    Ended {
+        /// Who.
+        sessions: Box<[SessionId]>,
+        /// Slots held then.
+        connections: u32,
+    },
     /// The command was certainly not applied: nothing has changed and nothing is owed.
     Rejected(Cause),
     /// Nobody knows whether the command was, or will be, applied. An acquire that ends so owes a release.
     Unknown,
+}
+
+/// What else there is to say of a slot that was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// The limit in force.
+    pub limit: Limit,
+    /// How long the slot lingers once its session is lost.
+    pub linger: Duration,
+    /// Whether the slot is one that was taken up again, with the token that was shown.
+    pub is_resumed: bool,
+}
+
+/// Who holds a user's slots, and under which limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The limit in force.
+    pub limit: Limit,
+    /// Where it comes from.
+    pub rule: LimitRule,
+    /// How many slots are held.
+    pub connections: u32,
+    /// Who holds them, oldest first.
+    pub holds: Box<[Hold]>,
+    /// When a slot comes back by itself to somebody who comes then, if that is known.
+    pub free_at: Option<Time>,
+    /// Whether no limit is in the way, but that the device has as many sessions as one may.
+    pub is_device_full: bool,
+    /// Whether a client may choose whom to end.
+    pub may_choose: bool,
+}
+
+/// What was done to a record, and to others than who asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the outcome is owed to whoever asked, and those who were ended are to be told"]
+pub struct Applied {
+    /// The answer for whoever asked.
+    pub outcome: Outcome,
+    /// Sessions that had a slot, as far as they know, and have none any more.
+    pub ended: Vec<Ended>,
+}
+
+/// A session that lost its slot to somebody else's command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Which.
+    pub session: SessionId,
+    /// What it is told.
+    pub how: Ending,
+}
+
+/// How a session lost its slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// To another session of its user, which calls itself so, or its device.
+    TakenOver(Option<Name>),
+    /// Another session of its user has ended it, which calls itself so, or its device. [`apply`] finds that out.
+    ByUser(Option<Name>),
+    /// The operator has.
+    ByOperator,
+    /// Its client has taken it up on another connection.
+    Resumed,
 }
 
 /// Why a store did not apply a command.
@@ -104,83 +256,248 @@ pub enum Cause {
 pub enum Liveness {
     /// It does, or may.
     Alive,
-    /// It never will again: its slots are void.
-    Dead,
+    /// It has not since then, as far as is known, and never will again: its slots are void, but for those that linger, and
+    /// those that can be taken up linger from then on.
+    DeadSince(Time),
 }
 
 /// Applies a command to its user's record: the only place where anyone is admitted.
 ///
-/// First drops every slot that is void because its node is dead. A dead node's session acquires nothing: its slot
-/// would be void at once, and whoever it told would be one too many. `default` is the limit in force for an acquire that
-/// claims none; [`Limit::MAX`] holds beside either. The record may have changed whatever the outcome is.
-#[must_use = "the outcome is owed to whoever asked"]
+/// First drops every hold that is void, because its node is dead or because it has lingered for its time. A dead node's
+/// session acquires nothing: its slot would be void at once, and whoever it told would be one too many. The record may have
+/// changed whatever the outcome is.
 pub fn apply(
     record: &mut UserRecord,
     command: &Command,
-    default: Limit,
+    terms: &Terms,
     liveness: impl Fn(NodeId) -> Liveness,
-) -> Outcome {
-    record.slots.retain(|slot| liveness(slot.session.node()) == Liveness::Alive);
-    match *command {
-        Command::Acquire { session, limit, at, .. } => {
-            if record.holds(session) {
-                return Outcome::Granted { connections: record.connections() };
+) -> Applied {
+    drop_void(record, command.at(), &liveness);
+    let mut ended = Vec::new();
+    let outcome = match command {
+        Command::Acquire { session, limit, at, wish, .. } => {
+            if liveness(session.node()) == Liveness::Alive {
+                acquire(record, *session, *limit, *at, wish.as_deref(), terms, &mut ended)
+            } else {
+                Outcome::Rejected(Cause::Failed)
             }
-            if liveness(session.node()) == Liveness::Dead {
-                return Outcome::Rejected(Cause::Failed);
-            }
-            if record.connections() >= limit.unwrap_or(default).slots() {
-                return Outcome::Denied;
-            }
-            record.slots.push(Slot { session, since: at });
-            Outcome::Granted { connections: record.connections() }
         }
         Command::Release { session, .. } => {
-            record.slots.retain(|slot| slot.session != session);
+            record.holds_mut().retain(|hold| hold.session != *session);
             Outcome::Released
         }
-        Command::Lookup { .. } => Outcome::Found { connections: record.connections() },
+        Command::Linger { session, at, .. } => {
+            linger(record, *session, *at);
+            Outcome::Released
+        }
+        Command::Lookup { .. } => Outcome::Found { connections: Slots::count_of(record, terms.counting) },
+        Command::List { limit, .. } => Outcome::Listed(Box::new(listing(record, *limit, terms))),
+        Command::End { session, which, by, .. } => end(record, *session, *which, by, terms, &mut ended),
+    };
+    Applied { outcome, ended }
+}
+
+/// Drops what is void at this time, and has what a dead node held linger, if it can: what [`apply`] begins with, for whoever
+/// looks through records that nobody touches.
+pub fn settle(record: &mut UserRecord, now: Time, liveness: impl Fn(NodeId) -> Liveness) {
+    drop_void(record, Some(now), &liveness);
+}
+
+/// The same. Without a time nothing has lingered for long enough.
+fn drop_void(record: &mut UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) {
+    record.holds_mut().retain_mut(|hold| {
+        if hold.held == Held::Live
+            && let Liveness::DeadSince(since) = liveness(hold.session.node())
+        {
+            hold.held = Held::Lingering { until: since + hold.linger() };
+            if hold.linger().is_zero() {
+                return false;
+            }
+        }
+        match hold.held {
+            Held::Live => true,
+            Held::Lingering { until } => at.is_none_or(|at| at < until),
+        }
+    });
+}
+
+fn acquire(
+    record: &mut UserRecord,
+    session: SessionId,
+    claim: Option<Limit>,
+    at: Time,
+    wish: Option<&Wish>,
+    terms: &Terms,
+    ended: &mut Vec<Ended>,
+) -> Outcome {
+    let (limit, _) = terms.limit_for(claim);
+    if record.hold_of(session).is_some() {
+        return granted(record, session, limit, wish, terms);
+    }
+    if limit.slots() > 0 && resume(record, session, wish, ended) {
+        return granted(record, session, limit, wish, terms);
+    }
+    match make_room(record, limit, wish, terms) {
+        Room::Is => {}
+        Room::MadeBy(victims) => {
+            let by = wish.and_then(|wish| wish.label.clone().or_else(|| wish.device.clone()));
+            remove(record, &victims, &Ending::TakenOver(by), ended);
+        }
+        Room::None { is_device_full } => {
+            let listing = || Box::new(Listing { is_device_full, ..listing(record, claim, terms) });
+            return Outcome::Denied(wish.map(|_| listing()));
+        }
+    }
+    let guest = wish.map(|wish| Guest {
+        device: wish.device.clone(),
+        label: wish.label.clone(),
+        resumable: wish.fresh.map(|key| Resumable { key, linger: terms.linger() }),
+    });
+    let guest = guest.filter(|guest| *guest != Guest::default()).map(Box::new);
+    record.holds_mut().push(Hold { guest, ..Hold::new(session, at) });
+    granted(record, session, limit, wish, terms)
+}
+
+/// Moves a hold to the session that shows its token: nobody is admitted, and whoever has it loses it.
+///
+/// Its device stays: another one could make of one slot two.
+fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&Wish>, ended: &mut Vec<Ended>) -> bool {
+    let Some((wish, key)) = wish.and_then(|wish| Some((wish, wish.resume?))) else { return false };
+    let has_key = |hold: &&mut Hold| hold.resumable().is_some_and(|resumable| resumable.key == key);
+    let Some(hold) = record.holds_mut().iter_mut().find(has_key) else { return false };
+    if hold.held == Held::Live {
+        ended.push(Ended { session: hold.session, how: Ending::Resumed });
+    }
+    (hold.session, hold.held) = (session, Held::Live);
+    if let (Some(guest), Some(label)) = (&mut hold.guest, &wish.label) {
+        guest.label = Some(label.clone());
+    }
+    true
+}
+
+/// Whether another session has a place.
+enum Room {
+    /// It has.
+    Is,
+    /// It has once these have lost theirs.
+    MadeBy(Vec<SessionId>),
+    /// It has none.
+    None {
+        /// Because its device has as many sessions as one may.
+        is_device_full: bool,
+    },
+}
+
+/// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
+fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Terms) -> Room {
+    let none = Room::None { is_device_full: false };
+    if limit.slots() == 0 {
+        return none;
+    }
+    let is_below = record.holds().len() < UserRecord::MAX_HOLDS;
+    if terms.counting == Counting::Sessions && is_below && Slots::count_of(record, terms.counting) < limit.slots() {
+        return Room::Is;
+    }
+    let slots = Slots::of(record, terms.counting);
+    if let Some(slot) = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)) {
+        let is_device_full = slot.holds.len() >= usize::from(terms.per_device.get());
+        return if is_below && !is_device_full { Room::Is } else { Room::None { is_device_full } };
+    }
+    let mut held = slots.count();
+    let mut holds = record.holds().len();
+    let mut victims = Vec::new();
+    let candidates = slots.victims(terms, wish.and_then(|wish| wish.evict.as_ref()));
+    for slot in candidates {
+        if held < limit.slots() && holds < UserRecord::MAX_HOLDS {
+            break;
+        }
+        held -= 1;
+        holds -= slot.holds.len();
+        victims.extend(slot.holds.iter().map(|hold| hold.session));
+    }
+    match () {
+        () if held >= limit.slots() || holds >= UserRecord::MAX_HOLDS => none,
+        () if victims.is_empty() => Room::Is,
+        () => Room::MadeBy(victims),
     }
 }
 
-impl UserRecord {
-    /// The record that holds these slots, as a store read them back.
-    ///
-    /// # Errors
-    /// `TooManySlots` above the ceiling, `SlotTwice` when two slots are of one session.
-    pub fn from_slots(slots: Vec<Slot>) -> Result<Self, crate::RecordError> {
-        if slots.len() > Limit::MAX.slots() as usize {
-            return Err(crate::RecordError::TooManySlots);
+/// Takes these sessions' holds away. Those that live are told how.
+fn remove(record: &mut UserRecord, sessions: &[SessionId], how: &Ending, ended: &mut Vec<Ended>) {
+    record.holds_mut().retain(|hold| {
+        let stays = !sessions.contains(&hold.session);
+        if !stays && hold.held == Held::Live {
+            ended.push(Ended { session: hold.session, how: how.clone() });
         }
-        let mut sessions: Vec<_> = slots.iter().map(|slot| slot.session).collect();
-        sessions.sort_unstable();
-        if sessions.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(crate::RecordError::SlotTwice);
+        stays
+    });
+}
+
+fn granted(record: &UserRecord, session: SessionId, limit: Limit, wish: Option<&Wish>, terms: &Terms) -> Outcome {
+    let connections = Slots::count_of(record, terms.counting);
+    let grant = wish.map(|wish| {
+        let resumable = record.hold_of(session).and_then(Hold::resumable);
+        let key = resumable.map(|resumable| resumable.key);
+        let linger = resumable.map_or(Duration::ZERO, |resumable| resumable.linger);
+        Box::new(Grant { limit, linger, is_resumed: key.is_some() && key == wish.resume })
+    });
+    Outcome::Granted { connections, grant }
+}
+
+fn linger(record: &mut UserRecord, session: SessionId, at: Time) {
+    record.holds_mut().retain_mut(|hold| {
+        if hold.session != session {
+            return true;
         }
-        Ok(Self { slots })
-    }
+        if hold.held == Held::Live {
+            hold.held = Held::Lingering { until: at + hold.linger() };
+        }
+        !hold.linger().is_zero()
+    });
+}
 
-    /// The slots, oldest first. Some may be void.
-    #[must_use]
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
+fn listing(record: &UserRecord, claim: Option<Limit>, terms: &Terms) -> Listing {
+    let (limit, rule) = terms.limit_for(claim);
+    let slots = Slots::of(record, terms.counting);
+    Listing {
+        limit,
+        rule,
+        connections: slots.count(),
+        holds: record.holds().into(),
+        free_at: slots.free_at(limit),
+        is_device_full: false,
+        may_choose: terms.client_choice,
     }
+}
 
-    /// Whether nothing is left to keep.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+fn end(
+    record: &mut UserRecord,
+    asker: SessionId,
+    which: Which,
+    by: &Ending,
+    terms: &Terms,
+    ended: &mut Vec<Ended>,
+) -> Outcome {
+    let slots = Slots::of(record, terms.counting);
+    let mut sessions: Vec<_> = match which {
+        Which::One(session) => record.hold_of(session).map(|hold| hold.session).into_iter().collect(),
+        Which::All => record.holds().iter().map(|hold| hold.session).collect(),
+        Which::Excess { .. } => slots.beyond(terms.limit_for(None).0),
+    };
+    // Whoever has lost its own slot meanwhile ends nobody.
+    let may = !matches!(by, Ending::ByUser(_)) || record.hold_of(asker).is_some();
+    sessions.retain(|&session| may && session != asker);
+    let named;
+    let by = if *by == Ending::ByUser(None) {
+        named = Ending::ByUser(record.hold_of(asker).and_then(Hold::name).cloned());
+        &named
+    } else {
+        by
+    };
+    if !matches!(which, Which::Excess { dry_run: true }) {
+        remove(record, &sessions, by, ended);
     }
-
-    /// Whether the session has a slot here.
-    #[must_use]
-    pub fn holds(&self, session: SessionId) -> bool {
-        self.slots.iter().any(|slot| slot.session == session)
-    }
-
-    fn connections(&self) -> u32 {
-        u32::try_from(self.slots.len()).expect("a record holds at most Limit::MAX slots")
-    }
+    Outcome::Ended { sessions: sessions.into(), connections: Slots::count_of(record, terms.counting) }
 }
 
 impl Command {
@@ -188,7 +505,12 @@ impl Command {
     #[must_use]
     pub const fn user(&self) -> &UserId {
         match self {
-            Self::Acquire { user, .. } | Self::Release { user, .. } | Self::Lookup { user, .. } => user,
+            Self::Acquire { user, .. }
+            | Self::Release { user, .. }
+            | Self::Linger { user, .. }
+            | Self::Lookup { user, .. }
+            | Self::List { user, .. }
+            | Self::End { user, .. } => user,
         }
     }
 
@@ -196,8 +518,41 @@ impl Command {
     #[must_use]
     pub const fn session(&self) -> SessionId {
         match self {
-            Self::Acquire { session, .. } | Self::Release { session, .. } | Self::Lookup { session, .. } => *session,
+            Self::Acquire { session, .. }
+            | Self::Release { session, .. }
+            | Self::Linger { session, .. }
+            | Self::Lookup { session, .. }
+            | Self::List { session, .. }
+            | Self::End { session, .. } => *session,
         }
+    }
+
+    /// When it was asked, where that matters.
+    #[must_use]
+    pub const fn at(&self) -> Option<Time> {
+        match self {
+            Self::Release { .. } | Self::Linger { .. } => None,
+            Self::Acquire { at, .. } | Self::Lookup { at, .. } | Self::List { at, .. } | Self::End { at, .. } => {
+                Some(*at)
+            }
+        }
+    }
+
+    /// Whether the session gives up its slot with it: handed over for good, and tried again until it is confirmed.
+    #[must_use]
+    pub const fn gives_up(&self) -> bool {
+        match self {
+            Self::Release { .. } | Self::Linger { .. } => true,
+            Self::Acquire { .. } | Self::Lookup { .. } | Self::List { .. } | Self::End { .. } => false,
+        }
+    }
+}
+
+impl Outcome {
+    /// A grant to a client that asked for nothing but a slot.
+    #[must_use]
+    pub const fn granted(connections: u32) -> Self {
+        Self::Granted { connections, grant: None }
     }
 }
 

@@ -29,16 +29,25 @@
 //!
 //! A session that was let in by a credential that runs out has one state more: `Renewing`, while the authenticator has a
 //! fresh one. If that is good and of the same user, the store is asked as above, and its answer is told as the answer to
-//! `AUTHENTICATE`.
+//! `AUTHENTICATE`. `LIST_SESSIONS` and `END_SESSION` are asked as `CHECK_CONNECTIONS` is.
+//!
+//! Others can take a session's slot away ([`Event::Ended`]): one that has it, or waits for it, is told, and closed.
+//!
+//! A client that authenticates with an object ([`Ask`]) is told how to take its session up again. Where slots linger, one
+//! whose session is lost is not released but kept for it, for so long.
 //!
 //! # What always holds
 //!
-//! - No acquire adds a slot while the user holds as many as the limit in force.
+//! - No acquire adds a slot while the user holds as many as the limit in force; if others lose theirs for it, that is one
+//!   step: they go and it comes, or neither.
 //! - A count is the number of slots, so it is never negative and never drifts.
+//! - A session has a hold on one slot at most. A resume token moves one hold at most, admits nobody, and leaves one live
+//!   session to it.
 //! - At most one command of a session is under way.
-//! - A session that was granted a slot submits exactly one release. If it left before the grant was told, the grant
-//!   is never told.
-//! - A slot is told only after the store said it is there.
+//! - A session that was granted a slot submits exactly one release, or one [`ledger::Command::Linger`]. If it left before
+//!   the grant was told, the grant is never told.
+//! - A slot is told only after the store said it is there. Whoever was told so is in the record until told otherwise.
+//! - A session that loses its slot before its own grant arrives is told so, and never of the grant.
 //! - A session has one user, and one slot at most, whatever credentials it is shown.
 //! - Once a session's credential has run out it is closed, unless the client was told that a fresh one is good.
 //! - Nothing is sent after a close, and a drained session does nothing.
@@ -73,20 +82,21 @@
 //!             None => {}
 //!             // Open authentication: the credential is the user id.
 //!             Some(Command::Verify(credential)) => {
-//!                 let text = credential.text().ok_or(Rejection::NotText);
-//!                 let user = text.and_then(|text| UserId::parse(text).map_err(Rejection::UserId));
+//!                 let user = credential.user().ok_or(Rejection::NotText);
+//!                 let user = user.and_then(|user| UserId::parse(user).map_err(Rejection::UserId));
 //!                 next = Some(Event::Verified(user.map(Identity::of)));
 //!             }
 //!             Some(Command::Store(command)) => {
 //!                 let outcome = match debts.before(&command) {
 //!                     Ok(()) => {
-//!                         let outcome = ledger::apply(&mut record, &command, Limit::default(), |_| Liveness::Alive);
-//!                         debts.after(&command, outcome, now);
-//!                         outcome
+//!                         let applied = ledger::apply(&mut record, &command, &Terms::default(), |_| Liveness::Alive);
+//!                         assert!(applied.ended.is_empty(), "there is nobody else");
+//!                         debts.after(&command, &applied.outcome, now);
+//!                         applied.outcome
 //!                     }
 //!                     Err(cause) => Outcome::Rejected(cause),
 //!                 };
-//!                 if !matches!(command, ledger::Command::Release { .. }) {
+//!                 if !command.gives_up() {
 //!                     next = Some(Event::Stored(outcome));
 //!                 }
 //!             }
@@ -132,6 +142,7 @@ mod session;
 mod debts;
 mod wire;
 mod record;
+mod resume;
 mod bucket;
 mod limits;
 mod id;
@@ -139,10 +150,14 @@ mod time;
 
 pub use debts::Debts;
 pub use door::{Door, DoorBounds, Network, TurnedAway, Visit};
-pub use id::{NodeId, SessionId, UserId, UserIdError};
-pub use ledger::{Cause, Liveness, Outcome, Slot, UserRecord};
+pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
+pub use ledger::{Cause, Counting, Ended, Ending, Evict, Liveness, Outcome, Own, Terms, WhenFull};
 pub use limits::{Limit, LimitError, Limits};
-pub use record::RecordError;
+pub use record::{Guest, Held, Hold, RecordError, Resumable, UserRecord};
+pub use resume::{ResumeKey, ResumeToken};
 pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};
 pub use time::{Time, WallTime};
-pub use wire::{CloseReason, Complaint, Credential, Refusal, Rejection, Reply, ReplyError, Request, TokenError, User};
+pub use wire::{
+    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, ReplyError,
+    Request, SessionInfo, SessionState, Sessions, TokenError, User,
+};

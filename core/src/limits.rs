@@ -8,10 +8,10 @@ use thiserror::Error;
 
 /// How many slots a user may hold at once: 0 to [`Limit::MAX`]. With 0 nobody is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Limit(u32);
+pub struct Limit(u16);
 
 impl Limit {
-    /// The hard ceiling of slots in one record, whatever is configured, so that a record stays small.
+    /// The highest limit: as many as a record can hold ([`UserRecord::MAX_HOLDS`](crate::UserRecord::MAX_HOLDS)).
     pub const MAX: Self = Self(1024);
 
     /// A limit of `slots`.
@@ -19,13 +19,18 @@ impl Limit {
     /// # Errors
     /// When it is above [`Limit::MAX`].
     pub const fn new(slots: u32) -> Result<Self, LimitError> {
-        if slots > Self::MAX.0 { Err(LimitError { slots }) } else { Ok(Self(slots)) }
+        if slots > Self::MAX.slots() {
+            return Err(LimitError { slots });
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "it was looked at")]
+        let few = slots as u16;
+        Ok(Self(few))
     }
 
     /// The number of slots.
     #[must_use]
     pub const fn slots(self) -> u32 {
-        self.0
+        self.0 as u32
     }
 }
 

@@ -1,11 +1,19 @@
 //! The session machine: one per connection, one event in, one set of actions out.
 
+use alloc::boxed::Box;
+use core::mem;
+use core::time::Duration;
+
 use crate::bucket::Bucket;
-use crate::id::{SessionId, UserId};
-use crate::ledger::{self, Outcome};
+use crate::id::{Name, SessionId, UserId};
+use crate::ledger::{self, Ending, Grant, Listing, Outcome, Which, Wish};
 use crate::limits::{Limit, Limits};
+use crate::resume::ResumeToken;
 use crate::time::{Time, WallTime};
-use crate::wire::{CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
+use crate::wire::{
+    Admission, Ask, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, Request, SessionInfo,
+    Sessions, User,
+};
 
 /// One connection, from its first byte until it owes nothing any more. The [crate documentation](crate) shows how
 /// it is driven and draws its states.
@@ -19,6 +27,12 @@ pub struct Session {
     pace: Bucket,
     /// When the token runs out that the session was, or is to be, let in with.
     expires: Option<WallTime>,
+    /// The limit that it claims.
+    claim: Option<Limit>,
+    /// Whether the client was given time to choose whom to end. It is, once.
+    has_chosen: bool,
+    /// Whether the slot lingers once the client is lost.
+    lingers: bool,
     state: State,
 }
 
@@ -26,10 +40,10 @@ pub struct Session {
 enum State {
     /// No slot and nothing under way.
     Anonymous,
-    /// The authenticator has the credential.
-    Verifying,
-    /// The store has the acquire.
-    Acquiring(UserId),
+    /// The authenticator has the credential, and this is what was asked for beside a slot.
+    Verifying(Option<Box<Ask>>),
+    /// The store has the acquire. Whoever asked for more than a slot may take one up, or be told how to.
+    Acquiring(UserId, Option<Box<Tokens>>),
     /// The session has a slot. Nothing is under way.
     Live(UserId, Peer),
     /// The session has a slot, and the store has a question of the client's.
@@ -42,13 +56,27 @@ enum State {
     Drained,
 }
 
-/// Why the store is asked how many slots the user holds.
+/// The tokens that go with a slot that was asked for at length.
+#[derive(Debug, Clone, Copy)]
+struct Tokens {
+    /// What was shown, to take up a slot.
+    shown: Option<ResumeToken>,
+    /// What a slot that is given anew can be taken up with.
+    fresh: Option<ResumeToken>,
+}
+
+/// What the store is asked while the session has its slot.
 #[derive(Debug, Clone, Copy)]
 enum Question {
-    /// The client wants to know.
+    /// How many slots the user holds: the client wants to know.
     Connections,
-    /// The client has shown a fresh token, which runs out then, and the answer to it has the number.
-    Renewal(Option<WallTime>),
+    /// The same: the client has shown a fresh token, which claims this and runs out then, and the answer to it has the
+    /// number.
+    Renewal(Option<Limit>, Option<WallTime>),
+    /// Who holds them.
+    Sessions,
+    /// To end another session.
+    End,
 }
 
 /// What is under way while a session leaves.
@@ -56,8 +84,19 @@ enum Question {
 enum Pending {
     Verification,
     Acquire(UserId),
-    Lookup(UserId),
-    Renewal(UserId),
+    /// The store's answer to a question, which is of no interest any more.
+    Question(UserId, Exit),
+    /// The same of the authenticator's.
+    Renewal(UserId, Exit),
+}
+
+/// How a session gives up its slot.
+#[derive(Debug, Clone, Copy)]
+enum Exit {
+    /// At once.
+    Release,
+    /// For whoever takes it up: it was lost then.
+    Linger(Time),
 }
 
 /// What is known of the peer of a live session.
@@ -82,6 +121,9 @@ pub enum Event<'a> {
     Verified(Result<Identity, Rejection>),
     /// The store's answer to [`Command::Store`], for every ledger command but a release.
     Stored(Outcome),
+    /// The slot was taken away, or the session goes on on another connection. It comes from whoever applied the command
+    /// that did it, perhaps before the answer to the session's own.
+    Ended(Ending),
     /// The wall clock has reached [`Session::expires_at`].
     Expired,
     /// The server is going down.
@@ -116,13 +158,18 @@ pub struct Identity {
     /// When the credential runs out, and with it a session that was let in with it. Only one that runs out can be
     /// followed by another.
     pub expires: Option<WallTime>,
+    /// Which device it was made for. It goes before what the client says.
+    pub device: Option<Name>,
+    /// What the slot can be taken up with: drawn at random by whoever drives the session, for a client that says more than
+    /// who it is. Without it the slot cannot be.
+    pub fresh: Option<ResumeToken>,
 }
 
 impl Identity {
     /// The identity that is nothing but a user: for as long as the connection lasts, under whatever limit is in force.
     #[must_use]
     pub const fn of(user: UserId) -> Self {
-        Self { user, limit: None, expires: None }
+        Self { user, limit: None, expires: None, device: None, fresh: None }
     }
 }
 
@@ -145,8 +192,8 @@ pub struct Actions {
 pub enum Command {
     /// Ask the authenticator who this is. Answered by [`Event::Verified`].
     Verify(Credential),
-    /// Ask the store. An acquire or a lookup is answered by [`Event::Stored`]; a release is handed over for good,
-    /// whatever becomes of it is for [`Debts`](crate::Debts).
+    /// Ask the store. Answered by [`Event::Stored`], but for a release, or a slot that is to linger: those are handed over
+    /// for good ([`ledger::Command::gives_up`]), whatever becomes of them is for [`Debts`](crate::Debts).
     Store(ledger::Command),
 }
 
@@ -160,6 +207,9 @@ pub enum Frame {
 }
 
 impl Session {
+    /// How long a client that asked at length has, once, to choose whom to end and to ask again.
+    pub const CHOICE_TIME: Duration = Duration::from_secs(60);
+
     /// A session that begins `now`: the time to authenticate counts from here.
     #[must_use]
     pub fn new(id: SessionId, limits: &Limits, now: Time) -> Self {
@@ -170,6 +220,9 @@ impl Session {
             bad_messages: 0,
             pace: Bucket::default(),
             expires: None,
+            claim: None,
+            has_chosen: false,
+            lingers: false,
             state: State::Anonymous,
         }
     }
@@ -184,7 +237,9 @@ impl Session {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         match self.state {
-            State::Verifying | State::Acquiring(_) | State::Asking(..) | State::Renewing(_) | State::Leaving(_) => true,
+            State::Verifying(_) | State::Acquiring(..) | State::Asking(..) | State::Renewing(_) | State::Leaving(_) => {
+                true
+            }
             State::Anonymous | State::Live(..) | State::Drained => false,
         }
     }
@@ -205,8 +260,8 @@ impl Session {
             State::Anonymous => Some(self.authenticate_by),
             State::Live(_, Peer::HeardAt(at)) => Some(at + self.limits.ping_interval),
             State::Live(_, Peer::PingedAt(at)) => Some(at + self.limits.pong_timeout),
-            State::Verifying
-            | State::Acquiring(_)
+            State::Verifying(_)
+            | State::Acquiring(..)
             | State::Asking(..)
             | State::Renewing(_)
             | State::Leaving(_)
@@ -220,9 +275,11 @@ impl Session {
     #[must_use]
     pub fn expires_at(&self) -> Option<WallTime> {
         match self.state {
-            State::Acquiring(_) | State::Live(..) | State::Asking(_, Question::Connections) => self.expires,
-            State::Asking(_, Question::Renewal(expires)) => expires,
-            State::Anonymous | State::Verifying | State::Renewing(_) | State::Leaving(_) | State::Drained => None,
+            State::Acquiring(..)
+            | State::Live(..)
+            | State::Asking(_, Question::Connections | Question::Sessions | Question::End) => self.expires,
+            State::Asking(_, Question::Renewal(_, expires)) => expires,
+            State::Anonymous | State::Verifying(_) | State::Renewing(_) | State::Leaving(_) | State::Drained => None,
         }
     }
 
@@ -233,21 +290,22 @@ impl Session {
             Event::Connected => self.connected(),
             Event::Text(text) => self.text(text, now),
             Event::Alive => self.alive(now),
-            Event::Violation(violation) => self.violation(violation),
+            Event::Violation(violation) => self.violation(violation, now),
             Event::Verified(verdict) => self.verified(verdict, now),
             Event::Stored(outcome) => self.stored(outcome, now),
-            Event::Expired => self.expired(),
-            Event::Draining => self.leave(Some(CloseReason::ShuttingDown)),
-            Event::Disconnected => self.leave(None),
+            Event::Ended(ending) => self.ended(&ending, now),
+            Event::Expired => self.expired(now),
+            Event::Draining => self.leave(Some(CloseReason::ShuttingDown), now),
+            Event::Disconnected => self.leave(None, now),
             Event::Tick => self.tick(now),
         }
     }
 
     fn connected(&self) -> Actions {
         match self.state {
-            State::Anonymous => send(Reply::Hello),
-            State::Verifying
-            | State::Acquiring(_)
+            State::Anonymous => say(Reply::Hello),
+            State::Verifying(_)
+            | State::Acquiring(..)
             | State::Live(..)
             | State::Asking(..)
             | State::Renewing(_)
@@ -258,37 +316,42 @@ impl Session {
 
     fn text(&mut self, text: &str, now: Time) -> Actions {
         match &mut self.state {
-            State::Anonymous if now >= self.authenticate_by => return self.leave(Some(CloseReason::NotAuthenticated)),
+            State::Anonymous if now >= self.authenticate_by => {
+                return self.leave(Some(CloseReason::NotAuthenticated), now);
+            }
             State::Anonymous => {}
             State::Live(_, peer) => *peer = Peer::HeardAt(now),
-            State::Verifying | State::Acquiring(_) | State::Asking(..) | State::Renewing(_) => {
+            State::Verifying(_) | State::Acquiring(..) | State::Asking(..) | State::Renewing(_) => {
                 return complain(Complaint::Impatient);
             }
             State::Leaving(_) | State::Drained => return Actions::default(),
         }
         if !self.keeps_pace(now) {
-            return self.leave(Some(CloseReason::TooManyMessages));
+            return self.leave(Some(CloseReason::TooManyMessages), now);
         }
         match Request::parse(text) {
-            Ok(Request::Authenticate(credential)) => self.authenticate(credential),
-            Ok(Request::CheckConnections) => self.check_connections(),
+            Ok(Request::Authenticate(credential)) => self.authenticate(credential, None, now),
+            Ok(Request::AuthenticateWith(credential, ask)) => self.authenticate(credential, Some(ask), now),
+            Ok(Request::CheckConnections) => self.ask(Question::Connections, now),
+            Ok(Request::ListSessions) => self.ask(Question::Sessions, now),
+            Ok(Request::EndSession(session)) => self.end(session, now),
             Ok(Request::Bye) => {
-                Actions { send: Some(Frame::Reply(Reply::ByeSuccess)), ..self.leave(Some(CloseReason::Bye)) }
+                Actions { send: Some(Frame::Reply(Reply::ByeSuccess)), ..self.leave(Some(CloseReason::Bye), now) }
             }
-            Err(complaint) => self.bad_message(Reply::Error(complaint)),
+            Err(complaint) => self.bad_message(Reply::Error(complaint), now),
         }
     }
 
-    fn authenticate(&mut self, credential: Credential) -> Actions {
-        self.state = match core::mem::replace(&mut self.state, State::Drained) {
-            State::Anonymous => State::Verifying,
+    fn authenticate(&mut self, credential: Credential, ask: Option<Box<Ask>>, now: Time) -> Actions {
+        self.state = match mem::replace(&mut self.state, State::Drained) {
+            State::Anonymous => State::Verifying(ask),
             State::Live(user, _) if self.expires.is_some() => State::Renewing(user),
             state @ State::Live(..) => {
                 self.state = state;
-                return self.bad_message(Reply::Error(Complaint::AlreadyAuthenticated));
+                return self.bad_message(Reply::Error(Complaint::AlreadyAuthenticated), now);
             }
-            state @ (State::Verifying
-            | State::Acquiring(_)
+            state @ (State::Verifying(_)
+            | State::Acquiring(..)
             | State::Asking(..)
             | State::Renewing(_)
             | State::Leaving(_)
@@ -300,28 +363,43 @@ impl Session {
         Actions { command: Some(Command::Verify(credential)), ..Actions::default() }
     }
 
-    fn check_connections(&mut self) -> Actions {
-        match core::mem::replace(&mut self.state, State::Drained) {
-            State::Live(user, _) => self.ask(user, Question::Connections),
-            state @ State::Anonymous => {
-                self.state = state;
-                self.bad_message(Reply::Error(Complaint::NotAuthenticated))
+    /// Asks the store about the session's user, if the session has its slot.
+    fn ask(&mut self, question: Question, now: Time) -> Actions {
+        let Some(user) = self.user() else { return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now) };
+        let session = self.id;
+        let command = match question {
+            Question::Connections | Question::Renewal(..) => {
+                ledger::Command::Lookup { user: user.clone(), session, at: now }
             }
-            state @ (State::Verifying
-            | State::Acquiring(_)
+            Question::Sessions => ledger::Command::List { user: user.clone(), session, limit: self.claim, at: now },
+            Question::End => unreachable!("this question comes with its command"),
+        };
+        self.state = State::Asking(user, question);
+        store(command)
+    }
+
+    fn end(&mut self, which: SessionId, now: Time) -> Actions {
+        let Some(user) = self.user() else { return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now) };
+        if which == self.id {
+            return complain(Complaint::OwnSession);
+        }
+        let (session, which, by) = (self.id, Which::One(which), Ending::ByUser(None));
+        self.state = State::Asking(user.clone(), Question::End);
+        store(ledger::Command::End { user, session, which, by, at: now })
+    }
+
+    /// Whose slot the session has, if nothing else is under way.
+    fn user(&self) -> Option<UserId> {
+        match &self.state {
+            State::Live(user, _) => Some(user.clone()),
+            State::Anonymous
+            | State::Verifying(_)
+            | State::Acquiring(..)
             | State::Asking(..)
             | State::Renewing(_)
             | State::Leaving(_)
-            | State::Drained) => {
-                self.state = state;
-                Actions::default()
-            }
+            | State::Drained => None,
         }
-    }
-
-    fn ask(&mut self, user: UserId, question: Question) -> Actions {
-        self.state = State::Asking(user.clone(), question);
-        store(ledger::Command::Lookup { user, session: self.id })
     }
 
     /// Whether the peer may say something now, and takes note that it does.
@@ -330,9 +408,9 @@ impl Session {
     }
 
     /// Answers a message that makes no sense here, and closes if it was one too many.
-    fn bad_message(&mut self, reply: Reply) -> Actions {
+    fn bad_message(&mut self, reply: Reply, now: Time) -> Actions {
         let actions = if self.limits.max_bad_messages.is_some_and(|most| self.bad_messages >= most) {
-            self.leave(Some(CloseReason::TooManyBadMessages))
+            self.leave(Some(CloseReason::TooManyBadMessages), now)
         } else {
             self.bad_messages = self.bad_messages.saturating_add(1);
             Actions::default()
@@ -343,13 +421,13 @@ impl Session {
     fn alive(&mut self, now: Time) -> Actions {
         match &mut self.state {
             State::Live(_, peer) => *peer = Peer::HeardAt(now),
-            State::Anonymous | State::Verifying | State::Acquiring(_) | State::Asking(..) | State::Renewing(_) => {}
+            State::Anonymous | State::Verifying(_) | State::Acquiring(..) | State::Asking(..) | State::Renewing(_) => {}
             State::Leaving(_) | State::Drained => return Actions::default(),
         }
-        if self.keeps_pace(now) { Actions::default() } else { self.leave(Some(CloseReason::TooManyMessages)) }
+        if self.keeps_pace(now) { Actions::default() } else { self.leave(Some(CloseReason::TooManyMessages), now) }
     }
 
-    fn violation(&mut self, violation: Violation) -> Actions {
+    fn violation(&mut self, violation: Violation, now: Time) -> Actions {
         let (complaint, reason) = match violation {
             Violation::Protocol => (Complaint::ProtocolError, CloseReason::ProtocolError),
             Violation::InvalidUtf8 => (Complaint::InvalidUtf8, CloseReason::InvalidUtf8),
@@ -359,47 +437,44 @@ impl Session {
         match self.state {
             State::Leaving(_) | State::Drained => Actions::default(),
             State::Anonymous
-            | State::Verifying
-            | State::Acquiring(_)
+            | State::Verifying(_)
+            | State::Acquiring(..)
             | State::Live(..)
             | State::Asking(..)
             | State::Renewing(_) => {
-                Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason)) }
+                Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason), now) }
             }
         }
     }
 
     fn verified(&mut self, verdict: Result<Identity, Rejection>, now: Time) -> Actions {
-        match core::mem::replace(&mut self.state, State::Drained) {
-            State::Verifying => match verdict {
-                Ok(Identity { user, limit, expires }) => {
-                    self.expires = expires;
-                    self.state = State::Acquiring(user.clone());
-                    store(ledger::Command::Acquire { user, session: self.id, limit, at: now })
-                }
+        match mem::replace(&mut self.state, State::Drained) {
+            State::Verifying(ask) => match verdict {
+                Ok(identity) => self.acquire(identity, ask, now),
                 Err(rejection) => {
                     self.state = State::Anonymous;
-                    self.bad_message(Reply::AuthenticateFailure(Refusal::Credential(rejection)))
+                    let refusal = Refusal::Credential(rejection);
+                    self.bad_message(refuse(refusal, ask.is_some()), now)
                 }
             },
             State::Renewing(user) => {
+                self.state = State::Live(user.clone(), Peer::HeardAt(now));
                 let refusal = match verdict {
                     Ok(identity) if identity.user == user => {
-                        return self.ask(user, Question::Renewal(identity.expires));
+                        return self.ask(Question::Renewal(identity.limit, identity.expires), now);
                     }
                     Ok(_) => Refusal::AnotherUser,
                     Err(rejection) => Refusal::Credential(rejection),
                 };
-                self.state = State::Live(user, Peer::HeardAt(now));
-                self.bad_message(Reply::AuthenticateFailure(refusal))
+                self.bad_message(Reply::AuthenticateFailure(refusal), now)
             }
             State::Leaving(Pending::Verification) => Actions::default(),
-            State::Leaving(Pending::Renewal(user)) => self.release(user),
+            State::Leaving(Pending::Renewal(user, exit)) => self.give_up(user, exit),
             state @ (State::Anonymous
-            | State::Acquiring(_)
+            | State::Acquiring(..)
             | State::Live(..)
             | State::Asking(..)
-            | State::Leaving(Pending::Acquire(_) | Pending::Lookup(_))
+            | State::Leaving(Pending::Acquire(_) | Pending::Question(..))
             | State::Drained) => {
                 self.state = state;
                 Actions::default()
@@ -407,25 +482,46 @@ impl Session {
         }
     }
 
+    fn acquire(&mut self, identity: Identity, ask: Option<Box<Ask>>, now: Time) -> Actions {
+        let Identity { user, limit, expires, device, fresh } = identity;
+        (self.expires, self.claim) = (expires, limit);
+        let (wish, tokens) = ask
+            .map(|ask| {
+                let Ask { device: said, label, resume, evict } = *ask;
+                let tokens = Tokens { shown: resume, fresh };
+                let [resume, fresh] = [resume, fresh].map(|token| token.map(|token| token.key()));
+                (Box::new(Wish { device: device.or(said), label, resume, fresh, evict }), Box::new(tokens))
+            })
+            .unzip();
+        self.state = State::Acquiring(user.clone(), tokens);
+        store(ledger::Command::Acquire { user, session: self.id, limit, at: now, wish })
+    }
+
     fn stored(&mut self, outcome: Outcome, now: Time) -> Actions {
-        match core::mem::replace(&mut self.state, State::Drained) {
-            State::Acquiring(user) => self.acquired(user, outcome, now),
-            State::Asking(user, question) => self.looked_up(user, question, outcome, now),
+        match mem::replace(&mut self.state, State::Drained) {
+            State::Acquiring(user, tokens) => self.acquired(user, tokens.as_deref(), outcome, now),
+            State::Asking(user, question) => self.answered(user, question, outcome, now),
             State::Leaving(Pending::Acquire(user)) => match outcome {
-                Outcome::Granted { .. } => self.release(user),
+                // What was taken up again was lost again, before its client could know.
+                Outcome::Granted { grant: Some(grant), .. } if grant.is_resumed && self.lingers => {
+                    self.give_up(user, Exit::Linger(now))
+                }
+                Outcome::Granted { .. } => self.give_up(user, Exit::Release),
                 // Whatever may be in the store after these is owed by `Debts`, not by the session.
-                Outcome::Denied
+                Outcome::Denied(_)
                 | Outcome::Released
                 | Outcome::Found { .. }
+                | Outcome::Listed(_)
+                | Outcome::Ended { .. }
                 | Outcome::Rejected(_)
                 | Outcome::Unknown => Actions::default(),
             },
-            State::Leaving(Pending::Lookup(user)) => self.release(user),
+            State::Leaving(Pending::Question(user, exit)) => self.give_up(user, exit),
             state @ (State::Anonymous
-            | State::Verifying
+            | State::Verifying(_)
             | State::Renewing(_)
             | State::Live(..)
-            | State::Leaving(Pending::Verification | Pending::Renewal(_))
+            | State::Leaving(Pending::Verification | Pending::Renewal(..))
             | State::Drained) => {
                 self.state = state;
                 Actions::default()
@@ -434,53 +530,124 @@ impl Session {
     }
 
     /// The acquire of a session that still wants it was answered. The state is `Drained` until this says otherwise.
-    fn acquired(&mut self, user: UserId, outcome: Outcome, now: Time) -> Actions {
+    fn acquired(&mut self, user: UserId, tokens: Option<&Tokens>, outcome: Outcome, now: Time) -> Actions {
         let refusal = match outcome {
-            Outcome::Granted { connections } => {
+            Outcome::Granted { connections, grant } => {
                 self.state = State::Live(user.clone(), Peer::HeardAt(now));
-                return send(Reply::AuthenticateSuccess(User { id: user, connections }));
+                let user = User { id: user, connections };
+                return say(match (tokens, grant) {
+                    (Some(tokens), Some(grant)) => self.admit(user, tokens, &grant),
+                    (Some(_), None) | (None, _) => Reply::AuthenticateSuccess(user),
+                });
             }
-            Outcome::Denied => {
+            Outcome::Denied(listing) => {
                 self.state = State::Anonymous;
-                return send(Reply::AuthenticateFailure(Refusal::LimitReached));
+                return say(match listing {
+                    Some(listing) => self.deny(&listing, now),
+                    None => refuse(Refusal::LimitReached, tokens.is_some()),
+                });
             }
             Outcome::Rejected(cause) => Refusal::Store(cause),
             // An answer to another question is as good as none: `Debts` sees it so, too.
-            Outcome::Unknown | Outcome::Released | Outcome::Found { .. } => Refusal::StoreSilent,
+            Outcome::Unknown
+            | Outcome::Released
+            | Outcome::Found { .. }
+            | Outcome::Listed(_)
+            | Outcome::Ended { .. } => Refusal::StoreSilent,
         };
         Actions {
             command: None,
-            send: Some(Frame::Reply(Reply::AuthenticateFailure(refusal))),
+            send: Some(Frame::Reply(refuse(refusal, tokens.is_some()))),
             close: Some(CloseReason::TryAgainLater),
         }
     }
 
-    fn looked_up(&mut self, user: UserId, question: Question, outcome: Outcome, now: Time) -> Actions {
+    fn admit(&mut self, user: User, tokens: &Tokens, grant: &Grant) -> Reply {
+        let &Grant { limit, linger, is_resumed } = grant;
+        let resume = if is_resumed { tokens.shown } else { tokens.fresh };
+        self.lingers = resume.is_some() && !linger.is_zero();
+        Reply::Admitted(Box::new(Admission { user, limit, session: self.id, resume, linger }))
+    }
+
+    fn deny(&mut self, listing: &Listing, now: Time) -> Reply {
+        if !self.has_chosen {
+            self.has_chosen = true;
+            self.authenticate_by = self.authenticate_by.max(now + Self::CHOICE_TIME);
+        }
+        let refusal = if listing.is_device_full { Refusal::DeviceFull } else { Refusal::LimitReached };
+        Reply::Denied(Box::new(Denial {
+            refusal,
+            limit: Some(listing.limit),
+            retry_after: listing.free_at.map(|at| at.since(now)),
+            sessions: Some(shown(listing)),
+            may_choose: listing.may_choose,
+        }))
+    }
+
+    fn answered(&mut self, user: UserId, question: Question, outcome: Outcome, now: Time) -> Actions {
         self.state = State::Live(user.clone(), Peer::HeardAt(now));
-        let found = match outcome {
-            Outcome::Found { connections } => Ok(User { id: user, connections }),
-            Outcome::Rejected(cause) => Err(Some(cause)),
-            Outcome::Granted { .. } | Outcome::Denied | Outcome::Released | Outcome::Unknown => Err(None),
-        };
-        send(match (question, found) {
-            (Question::Connections, Ok(user)) => Reply::CheckConnectionsSuccess(user),
-            (Question::Connections, Err(cause)) => Reply::Error(cause.map_or(Complaint::StoreSilent, Complaint::Store)),
-            (Question::Renewal(expires), Ok(user)) => {
-                self.expires = expires;
-                Reply::AuthenticateSuccess(user)
+        // None: an answer to another question, which is as good as none.
+        let cause = match (&question, outcome) {
+            (Question::Connections, Outcome::Found { connections }) => {
+                return say(Reply::CheckConnectionsSuccess(User { id: user, connections }));
             }
+            (&Question::Renewal(claim, expires), Outcome::Found { connections }) => {
+                (self.claim, self.expires) = (claim, expires);
+                return say(Reply::AuthenticateSuccess(User { id: user, connections }));
+            }
+            (Question::Sessions, Outcome::Listed(listing)) => {
+                let (limit, connections) = (listing.limit.slots(), listing.connections);
+                let sessions = Sessions { limit, connections, sessions: shown(&listing) };
+                return say(Reply::ListSessionsSuccess(Box::new(sessions)));
+            }
+            (Question::End, Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
+                return complain(Complaint::NoSuchSession);
+            }
+            (Question::End, Outcome::Ended { connections, .. }) => {
+                return say(Reply::EndSessionSuccess(User { id: user, connections }));
+            }
+            (_, Outcome::Rejected(cause)) => Some(cause),
+            (
+                _,
+                Outcome::Granted { .. }
+                | Outcome::Denied(_)
+                | Outcome::Released
+                | Outcome::Found { .. }
+                | Outcome::Listed(_)
+                | Outcome::Ended { .. }
+                | Outcome::Unknown,
+            ) => None,
+        };
+        say(match question {
             // The session goes on with the token it had.
-            (Question::Renewal(_), Err(cause)) => {
-                Reply::AuthenticateFailure(cause.map_or(Refusal::StoreSilent, Refusal::Store))
+            Question::Renewal(..) => Reply::AuthenticateFailure(cause.map_or(Refusal::StoreSilent, Refusal::Store)),
+            Question::Connections | Question::Sessions | Question::End => {
+                Reply::Error(cause.map_or(Complaint::StoreSilent, Complaint::Store))
             }
         })
     }
 
-    fn expired(&mut self) -> Actions {
+    /// The slot is somebody else's, or nobody's. The release that the session owes all the same finds nothing.
+    fn ended(&mut self, ending: &Ending, now: Time) -> Actions {
+        match self.state {
+            // Nothing was granted to it yet, or it is on its way out by itself.
+            State::Anonymous | State::Verifying(_) | State::Leaving(_) | State::Drained => return Actions::default(),
+            State::Acquiring(..) | State::Live(..) | State::Asking(..) | State::Renewing(_) => {}
+        }
+        match ending {
+            Ending::Resumed => self.leave(Some(CloseReason::Resumed), now),
+            Ending::TakenOver(_) | Ending::ByUser(_) | Ending::ByOperator => {
+                let words = Reply::Evicted(ending.words().into());
+                Actions { send: Some(Frame::Reply(words)), ..self.leave(Some(CloseReason::Evicted), now) }
+            }
+        }
+    }
+
+    fn expired(&mut self, now: Time) -> Actions {
         if self.expires_at().is_none() {
             return Actions::default();
         }
-        self.leave(Some(CloseReason::TokenExpired))
+        self.leave(Some(CloseReason::TokenExpired), now)
     }
 
     fn tick(&mut self, now: Time) -> Actions {
@@ -488,14 +655,14 @@ impl Session {
             return Actions::default();
         }
         match &mut self.state {
-            State::Anonymous => self.leave(Some(CloseReason::NotAuthenticated)),
-            State::Live(_, Peer::PingedAt(_)) => self.leave(Some(CloseReason::PeerSilent)),
+            State::Anonymous => self.leave(Some(CloseReason::NotAuthenticated), now),
+            State::Live(_, Peer::PingedAt(_)) => self.leave(Some(CloseReason::PeerSilent), now),
             State::Live(_, peer @ Peer::HeardAt(_)) => {
                 *peer = Peer::PingedAt(now);
                 Actions { send: Some(Frame::Ping), ..Actions::default() }
             }
-            State::Verifying
-            | State::Acquiring(_)
+            State::Verifying(_)
+            | State::Acquiring(..)
             | State::Asking(..)
             | State::Renewing(_)
             | State::Leaving(_)
@@ -503,15 +670,21 @@ impl Session {
         }
     }
 
-    /// Ends the connection: gives the slot back, or remembers to once the command under way is answered.
-    fn leave(&mut self, close: Option<CloseReason>) -> Actions {
-        let (state, command) = match core::mem::replace(&mut self.state, State::Drained) {
+    /// Ends the connection: gives the slot up, or remembers to once the command under way is answered.
+    fn leave(&mut self, close: Option<CloseReason>, now: Time) -> Actions {
+        let is_lost = close.is_none_or(CloseReason::lingers);
+        let exit = if is_lost && self.lingers { Exit::Linger(now) } else { Exit::Release };
+        let (state, command) = match mem::replace(&mut self.state, State::Drained) {
             State::Anonymous => (State::Drained, None),
-            State::Live(user, _) => (State::Drained, self.release(user).command),
-            State::Verifying => (State::Leaving(Pending::Verification), None),
-            State::Acquiring(user) => (State::Leaving(Pending::Acquire(user)), None),
-            State::Asking(user, _) => (State::Leaving(Pending::Lookup(user)), None),
-            State::Renewing(user) => (State::Leaving(Pending::Renewal(user)), None),
+            State::Live(user, _) => (State::Drained, self.give_up(user, exit).command),
+            State::Verifying(_) => (State::Leaving(Pending::Verification), None),
+            State::Acquiring(user, tokens) => {
+                // What a client takes up it can take up again.
+                self.lingers = is_lost && tokens.is_some_and(|tokens| tokens.shown.is_some());
+                (State::Leaving(Pending::Acquire(user)), None)
+            }
+            State::Asking(user, _) => (State::Leaving(Pending::Question(user, exit)), None),
+            State::Renewing(user) => (State::Leaving(Pending::Renewal(user, exit)), None),
             state @ (State::Leaving(_) | State::Drained) => {
                 self.state = state;
                 return Actions::default();
@@ -521,19 +694,36 @@ impl Session {
         Actions { command, send: None, close }
     }
 
-    fn release(&self, user: UserId) -> Actions {
-        store(ledger::Command::Release { user, session: self.id })
+    fn give_up(&self, user: UserId, exit: Exit) -> Actions {
+        store(match exit {
+            Exit::Release => ledger::Command::Release { user, session: self.id },
+            Exit::Linger(at) => ledger::Command::Linger { user, session: self.id, at },
+        })
     }
+}
+
+/// Who holds the slots, as far as it is shown.
+fn shown(listing: &Listing) -> Box<[SessionInfo]> {
+    listing.holds.iter().take(Sessions::MOST).map(SessionInfo::from).collect()
 }
 
 fn store(command: ledger::Command) -> Actions {
     Actions { command: Some(Command::Store(command)), ..Actions::default() }
 }
 
-fn send(reply: Reply) -> Actions {
+fn say(reply: Reply) -> Actions {
     Actions { send: Some(Frame::Reply(reply)), ..Actions::default() }
 }
 
 fn complain(complaint: Complaint) -> Actions {
-    send(Reply::Error(complaint))
+    say(Reply::Error(complaint))
+}
+
+/// A refusal that has to do with nobody else's sessions, at length if that was asked for.
+fn refuse(refusal: Refusal, at_length: bool) -> Reply {
+    if at_length {
+        Reply::Denied(Box::new(Denial { refusal, limit: None, sessions: None, retry_after: None, may_choose: false }))
+    } else {
+        Reply::AuthenticateFailure(refusal)
+    }
 }

@@ -3,13 +3,18 @@
 //! | direction | type | payload |
 //! |---|---|---|
 //! | server | `HELLO` | `"message from server"` |
-//! | client | `AUTHENTICATE` | the credential, a string or `{"token":"…"}` |
-//! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}` |
-//! | server | `AUTHENTICATE_FAILURE` | why, in words ([`Refusal`]) |
+//! | client | `AUTHENTICATE` | the credential, a string; or an object ([`Ask`]) with `user` or `token`, and `device`, `label`, `resume`, `evict` |
+//! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}`; to whom sent an object more of it ([`Admission`]) |
+//! | server | `AUTHENTICATE_FAILURE` | why, in words ([`Refusal`]); to whom sent an object more beside it ([`Denial`]) |
 //! | client | `BYE` | `null`, or none |
 //! | server | `BYE_SUCCESS` | `null`, then the server closes |
 //! | client | `CHECK_CONNECTIONS` | `null`, or none |
 //! | server | `CHECK_CONNECTIONS_SUCCESS` | the user |
+//! | client | `LIST_SESSIONS` | `null`, or none |
+//! | server | `LIST_SESSIONS_SUCCESS` | who holds the user's slots ([`Sessions`]) |
+//! | client | `END_SESSION` | the id of another session of the user |
+//! | server | `END_SESSION_SUCCESS` | the user |
+//! | server | `EVICTED` | who took the slot away, in words; then the server closes |
 //! | server | `ERROR` | what was wrong, in words ([`Complaint`]) |
 //!
 //! Both directions are parsed and written here, so that a server and a client cannot disagree. Parsing is total:
@@ -22,5 +27,5 @@ mod close;
 
 pub use close::CloseReason;
 pub use refusal::{Complaint, Refusal, Rejection, TokenError};
-pub use reply::{Reply, ReplyError, User};
-pub use request::{Credential, Request};
+pub use reply::{Admission, Denial, Reply, ReplyError, SessionInfo, SessionState, Sessions, User};
+pub use request::{Ask, AskError, Credential, Request};

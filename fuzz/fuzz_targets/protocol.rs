@@ -7,5 +7,5 @@ use libfuzzer_sys::fuzz_target;
 use tests::world::{History, World};
 
 fuzz_target!(|history: History| {
-    World::run(history.limit, &history.ops);
+    World::run(history.terms, &history.ops);
 });

@@ -30,7 +30,7 @@ pub struct Open;
 impl Authenticator for Open {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
         let id = match credential {
-            Credential::Text(id) => id,
+            Credential::Text(id) | Credential::User(id) => id,
             Credential::Token(_) => return Err(Rejection::UnwantedToken),
             Credential::None => return Err(Rejection::NotText),
         };

@@ -4,6 +4,8 @@
 //! - [`User`]: one user and the connections held for it, any number, of any number of users.
 //! - [`load`]: many sign-ins, counted and timed.
 //! - [`hold`](hold()): what the binary does: holds sessions and prints what happens until it is told to leave.
+//! - [`reconnect`]: when a client comes back by itself, and how soon.
+//! - [`manage`]: who holds a user's slots, and to end one of them.
 //! - [`bench`](mod@bench): what `client bench` does: puts load on a server and reports how it bore it.
 //!
 //! A server at `wss://` is asked for a certificate from an authority in [`Trust`], by default the system's.
@@ -39,6 +41,9 @@ mod obstacle;
 mod error;
 pub mod load;
 mod hold;
+pub mod manage;
+pub mod reconnect;
+mod resume;
 mod printer;
 pub mod bench;
 #[cfg(test)]
@@ -47,7 +52,7 @@ mod fake_server;
 mod fake_authority;
 
 pub use crate::signals::interrupts;
-pub use connection::{Connection, Event, Options};
+pub use connection::{Connection, Event, Grant, Options};
 pub use error::Error;
 pub use hold::{Plan, Verdict, hold};
 pub use login::{Login, Token};

@@ -40,7 +40,7 @@ pub use made::VerifierError;
 pub use problem::{Origin, Problem, Problems};
 pub(crate) use rule::duration_within as duration;
 pub use sources::{Loaded, Setting, Sources};
-pub use table::{Authentication, Config, StoreKind};
+pub use table::{Authentication, Config, Count, StoreKind, WhenFull};
 
 #[cfg(test)]
 mod tests {
@@ -92,6 +92,11 @@ mod tests {
             (["--forget-after", "30"], "write it as in 10s, 500ms or 2m; or write `never`"),
             (["--max-message-bytes", "1023"], "from 1024 to 1048576"),
             (["--threads", "0"], "from 1 to 256"),
+            (["--linger", "25h"], "it must be 0s to 1day"),
+            (["--when-full", "evict"], "[possible values: deny, evict-oldest]"),
+            (["--count", "users"], "[possible values: sessions, devices]"),
+            (["--max-sessions-per-device", "0"], "from 1 to 1024"),
+            (["--max-sessions-per-device", "1025"], "from 1 to 1024"),
             (["--store", "redis"], "[possible values: lmdb, memory]"),
             (["--listen", "3000"], "it must be HOST:PORT"),
             (["--listen", "localhost:70000"], "invalid port"),
@@ -112,7 +117,7 @@ mod tests {
         let times = ["never", "1h", "90d", "100years"].map(forget);
         assert_eq!(times, [Forget::Never, hours(1), hours(90 * 24), hours(876_600)]);
         let lmdb = parse(&["--data", "there", "--limit", "7"]).unwrap().lmdb();
-        assert_eq!((lmdb.directory, lmdb.limit), (PathBuf::from("there"), Limit::new(7).unwrap()));
+        assert_eq!((lmdb.directory, lmdb.terms.limit), (PathBuf::from("there"), Limit::new(7).unwrap()));
     }
 
     #[test]

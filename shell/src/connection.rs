@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use session_core::{
-    Actions, CloseReason, Command, Event, Frame, Limits, Outcome, Refusal, Reply, Session, Time, Violation, ledger,
+    Actions, CloseReason, Command, Credential, Event, Frame, Identity, Limits, Outcome, Refusal, Rejection, Reply,
+    ResumeToken, Session, Time, Violation,
 };
 
 use crate::authenticator::Authenticator;
@@ -63,8 +64,21 @@ pub struct Services {
     pub custody: Arc<Custody>,
     /// Who says whom a credential belongs to.
     pub authenticator: Box<dyn Authenticator>,
+    /// Draws what a slot can be taken up with again. `None` where the system has no randomness: then it cannot.
+    pub draw: Box<dyn Fn() -> Option<ResumeToken> + Send + Sync>,
     /// Where refusals are logged.
     pub refusals: Refusals,
+}
+
+impl Services {
+    fn verify(&self, credential: &Credential) -> Result<Identity, Rejection> {
+        let verdict = self.authenticator.authenticate(credential);
+        if let Err(rejection) = verdict {
+            self.refusals.note_rejection(rejection);
+        }
+        let wants_more = matches!(credential, Credential::User(_) | Credential::Token(_));
+        verdict.map(|identity| Identity { fresh: if wants_more { (self.draw)() } else { None }, ..identity })
+    }
 }
 
 /// Drives a session over its socket until both have ended.
@@ -126,6 +140,7 @@ impl<W: Wire> Connection<W> {
             let wake = poll_fn(|cx| self.poll(waiting.is_none() && self.listen_at.is_none(), &mut alarm, cx)).await;
             match wake {
                 Wake::Mail(Mail::Draining) => self.handle(Event::Draining),
+                Wake::Mail(Mail::Ended(ending)) => self.handle(Event::Ended(ending)),
                 Wake::Mail(Mail::Stored(outcome)) => self.answered(outcome),
                 Wake::Peer(Incoming::Text(text)) => waiting = Some(text),
                 Wake::Peer(Incoming::Alive) => self.handle(Event::Alive),
@@ -174,8 +189,8 @@ impl<W: Wire> Connection<W> {
 
     fn answered(&mut self, outcome: Outcome) {
         self.listen_at = None;
-        if let Some(ledger::Command::Acquire { user, .. }) = self.claim.answered(outcome) {
-            self.services.refusals.note(&user, outcome);
+        if let Some(user) = self.claim.answered(&outcome) {
+            self.services.refusals.note(&user, &outcome);
         }
         if matches!(outcome, Outcome::Granted { .. }) {
             self.visitor.admit();
@@ -191,11 +206,7 @@ impl<W: Wire> Connection<W> {
             let Actions { command, send, close } = self.session.handle(event, now);
             match command {
                 Some(Command::Verify(credential)) => {
-                    let verdict = self.services.authenticator.authenticate(&credential);
-                    if let Err(rejection) = verdict {
-                        self.services.refusals.note_rejection(rejection);
-                    }
-                    next = Some(Event::Verified(verdict));
+                    next = Some(Event::Verified(self.services.verify(&credential)));
                 }
                 Some(Command::Store(command)) => {
                     self.claim.submit(command);

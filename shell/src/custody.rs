@@ -33,9 +33,10 @@ struct Inner {
     retry: Option<Waker>,
 }
 
-/// A command of a session that the store has not answered yet.
+/// A command of a session that the store has not answered yet. Not the command itself, which is larger than all else that
+/// there is of an idle session's way to the store.
 struct UnderWay {
-    command: Command,
+    is_acquire: bool,
     ticket: Ticket,
     /// When nobody waits for the answer any longer.
     until: Time,
@@ -59,6 +60,7 @@ impl Custody {
     /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
     fn submit(&self, command: Command, mailbox: &Arc<Mailbox>) -> UnderWay {
         let until = self.accounts.clock.now() + self.store_timeout;
+        let is_acquire = matches!(command, Command::Acquire { .. });
         let ticket = mailbox.await_answer();
         let reserved = self.accounts.lock().debts.before(&command);
         match reserved {
@@ -66,33 +68,25 @@ impl Custody {
                 let (accounts, mailbox, asked) = (Arc::clone(&self.accounts), Arc::clone(mailbox), command.clone());
                 let done = Done::new(move |outcome| {
                     // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
+                    let noted = outcome.clone();
                     if mailbox.deliver(ticket, outcome) {
-                        accounts.note(&asked, outcome);
+                        accounts.note(&asked, &noted);
                     }
                 });
-                self.store.submit(command.clone(), done);
+                self.store.submit(command, done);
             }
             Err(cause) => {
                 let delivered = mailbox.deliver(ticket, Outcome::Rejected(cause));
                 debug_assert!(delivered, "the answer was awaited a moment ago");
             }
         }
-        UnderWay { command, ticket, until }
+        UnderWay { is_acquire, ticket, until }
     }
 
-    /// Ends the wait for an answer: false if it has come meanwhile.
-    fn give_up(&self, under_way: &UnderWay, mailbox: &Mailbox) -> bool {
-        let late = mailbox.give_up(under_way.ticket);
-        if late {
-            self.accounts.note(&under_way.command, Outcome::Unknown);
-        }
-        late
-    }
-
-    /// Hands a release over for good: nobody else needs to see to it.
+    /// Hands over for good what gives a slot up: nobody else needs to see to it.
     fn release(&self, release: Command) {
         let (accounts, asked) = (Arc::clone(&self.accounts), release.clone());
-        self.store.submit(release, Done::new(move |outcome| accounts.note(&asked, outcome)));
+        self.store.submit(release, Done::new(move |outcome| accounts.note(&asked, &outcome)));
     }
 
     /// Tries owed releases again when they are due. Never ends.
@@ -132,7 +126,13 @@ impl Custody {
 }
 
 impl Accounts {
-    fn note(&self, command: &Command, outcome: Outcome) {
+    /// Nobody waits any longer for the answer to this session's acquire: it counts as [`Outcome::Unknown`].
+    fn forsake(&self, user: &UserId, session: SessionId) {
+        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: self.clock.now(), wish: None };
+        self.note(&acquire, &Outcome::Unknown);
+    }
+
+    fn note(&self, command: &Command, outcome: &Outcome) {
         let now = self.clock.now();
         let waker = {
             let mut inner = self.lock();
@@ -173,15 +173,15 @@ impl Claim {
     /// Submits the session's command.
     ///
     /// # Panics
-    /// When another one is under way that is no release: a session has one at most.
+    /// When another one is under way that is to be answered: a session has one at most.
     pub fn submit(&mut self, command: Command) {
         match &command {
             Command::Acquire { user, .. } => self.held = Some(user.clone()),
-            Command::Release { .. } => {
+            Command::Release { .. } | Command::Linger { .. } => {
                 self.held = None;
                 return self.custody.release(command);
             }
-            Command::Lookup { .. } => {}
+            Command::Lookup { .. } | Command::List { .. } | Command::End { .. } => {}
         }
         assert!(self.under_way.is_none(), "a session has one command under way at most");
         self.under_way = Some(self.custody.submit(command, &self.mailbox));
@@ -196,17 +196,22 @@ impl Claim {
     /// The time of [`Claim::until`] has come. True if nobody waits for the answer any longer: then it is
     /// [`Outcome::Unknown`], and false if it has come meanwhile.
     pub fn give_up(&self) -> bool {
-        self.under_way.as_ref().is_some_and(|under_way| self.custody.give_up(under_way, &self.mailbox))
+        let Some(under_way) = &self.under_way else { return false };
+        let is_late = self.mailbox.give_up(under_way.ticket);
+        if is_late
+            && under_way.is_acquire
+            && let Some(user) = &self.held
+        {
+            self.custody.accounts.forsake(user, self.session);
+        }
+        is_late
     }
 
-    /// Takes note of the answer to the command under way, and says which that was.
-    pub fn answered(&mut self, outcome: Outcome) -> Option<Command> {
-        let command = self.under_way.take()?.command;
-        if matches!(command, Command::Acquire { .. }) && !matches!(outcome, Outcome::Granted { .. }) {
-            // The session has no slot, or `Debts` sees to it.
-            self.held = None;
-        }
-        Some(command)
+    /// Takes note of the answer to the command under way. If that was an acquire and was not granted, says whose.
+    pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
+        let is_acquire = self.under_way.take()?.is_acquire;
+        // Then the session has no slot, or `Debts` sees to it.
+        self.held.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
     }
 }
 
@@ -236,13 +241,13 @@ mod tests {
         let custody = Custody::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
         let mut claim = Claim::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
-        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: Time::default() };
-        for command in [acquire, Command::Lookup { user, session }] {
-            claim.submit(command.clone());
+        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: Time::default(), wish: None };
+        for command in [acquire, Command::Lookup { user, session, at: Time::default() }] {
+            claim.submit(command);
             let Poll::Ready(Mail::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop())) else {
                 panic!("this store answers at once");
             };
-            assert_eq!(claim.answered(outcome), Some(command));
+            assert_eq!(claim.answered(&outcome), None, "nobody was refused");
         }
         assert_eq!(custody.held(), 1);
         drop(claim);

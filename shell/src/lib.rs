@@ -12,6 +12,7 @@
 //! | [`tokens`] | signed tokens as credentials: keys, rules, and making some for development |
 //! | [`custody`] | every ledger command passes here; sees every slot back |
 //! | [`store`] | where slots are kept |
+//! | [`operator`] | what an operator asks about a user, and has changed |
 //! | [`client`] | the other end: users who hold connections |
 //!
 //! A connection is driven over any [`connection::Wire`], by any [`clock::Clock`] and with any [`store::Store`]: so what
@@ -34,6 +35,7 @@ pub mod tokens;
 pub mod custody;
 pub mod mailbox;
 pub mod store;
+pub mod operator;
 pub mod clock;
 pub mod log;
 pub mod client;

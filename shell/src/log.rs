@@ -141,10 +141,10 @@ impl Refusals {
     }
 
     /// Takes note of what became of an acquire.
-    pub fn note(&self, user: &UserId, outcome: Outcome) {
+    pub fn note(&self, user: &UserId, outcome: &Outcome) {
         match outcome {
             Outcome::Granted { .. } => {}
-            Outcome::Denied => {
+            Outcome::Denied(_) => {
                 if let Some(suppressed) = self.by_limit.pass() {
                     tracing::info!(%user, suppressed, "refused a session: the user has reached the limit");
                 }
@@ -154,7 +154,11 @@ impl Refusals {
                     tracing::warn!(why = cause.words(), suppressed, "refused a session: the store took no slot");
                 }
             }
-            Outcome::Unknown | Outcome::Released | Outcome::Found { .. } => {
+            Outcome::Unknown
+            | Outcome::Released
+            | Outcome::Found { .. }
+            | Outcome::Listed(_)
+            | Outcome::Ended { .. } => {
                 if let Some(suppressed) = self.by_store.pass() {
                     tracing::warn!(suppressed, "refused a session: the store did not answer in time");
                 }

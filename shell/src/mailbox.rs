@@ -1,13 +1,14 @@
-//! What the rest of the process has to tell one connection: an answer from the store, and that it is time to go.
+//! What the rest of the process has to tell one connection: an answer from the store, that its slot is gone, and that it is
+//! time to go.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use session_core::Outcome;
+use session_core::{Ending, Network, Outcome};
 
 /// A connection's letter box. It is bounded by its shape: one answer, because at most one command of a session is
-/// under way, and one flag.
+/// under way, one flag, and one word about how the slot was lost, which is lost once.
 #[derive(Debug, Default)]
 pub struct Mailbox(Mutex<Inner>);
 
@@ -16,6 +17,9 @@ struct Inner {
     answer: Answer,
     tickets: u32,
     draining: Draining,
+    ended: Option<Box<Ending>>,
+    /// Where the connection comes from.
+    from: Option<Network>,
     waker: Option<Waker>,
 }
 
@@ -44,11 +48,24 @@ pub struct Ticket(u32);
 pub enum Mail {
     /// The server is going down. Comes once.
     Draining,
+    /// The session's slot is gone.
+    Ended(Ending),
     /// The answer to the command under way.
     Stored(Outcome),
 }
 
 impl Mailbox {
+    /// Notes where the connection comes from, once that is known.
+    pub fn come_from(&self, network: Network) {
+        self.lock().from = Some(network);
+    }
+
+    /// Where the connection comes from, if that is known.
+    #[must_use]
+    pub fn from(&self) -> Option<Network> {
+        self.lock().from
+    }
+
     /// Begins to await an answer. An earlier one that has not come is no longer awaited.
     pub fn await_answer(&self) -> Ticket {
         let mut inner = self.lock();
@@ -94,15 +111,26 @@ impl Mailbox {
         }
     }
 
-    /// The next thing to know, the drain first.
+    /// Tells the connection that its session's slot is gone.
+    pub fn end(&self, ending: Ending) {
+        let mut inner = self.lock();
+        inner.ended.get_or_insert_with(|| Box::new(ending));
+        wake(inner);
+    }
+
+    /// The next thing to know: that the slot is gone first, the answer last, which may be the grant of that very slot.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Mail> {
         let mut inner = self.lock();
+        if let Some(ending) = inner.ended.take() {
+            return Poll::Ready(Mail::Ended(*ending));
+        }
         if matches!(inner.draining, Draining::ToTell) {
             inner.draining = Draining::Told;
             return Poll::Ready(Mail::Draining);
         }
-        if let Answer::Here(outcome) = inner.answer {
-            inner.answer = Answer::NotAwaited;
+        if matches!(inner.answer, Answer::Here(_))
+            && let Answer::Here(outcome) = mem::take(&mut inner.answer)
+        {
             return Poll::Ready(Mail::Stored(outcome));
         }
         match &mut inner.waker {
@@ -154,14 +182,14 @@ mod tests {
         let mailbox = Mailbox::default();
         let first = mailbox.await_answer();
         assert!(mailbox.give_up(first));
-        assert!(!mailbox.deliver(first, Outcome::Denied), "a late answer is not delivered");
+        assert!(!mailbox.deliver(first, Outcome::Denied(None)), "a late answer is not delivered");
         let second = mailbox.await_answer();
-        assert!(!mailbox.deliver(first, Outcome::Denied), "nor taken for the next one");
+        assert!(!mailbox.deliver(first, Outcome::Denied(None)), "nor taken for the next one");
         assert!(!mailbox.give_up(first), "which is still awaited");
         assert_eq!(poll(&mailbox), Poll::Pending);
         assert!(mailbox.deliver(second, Outcome::Released));
         assert!(!mailbox.give_up(second), "what has come cannot be given up");
-        assert!(!mailbox.deliver(second, Outcome::Denied), "nor come twice");
+        assert!(!mailbox.deliver(second, Outcome::Denied(None)), "nor come twice");
         assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Released)));
         assert_eq!(poll(&mailbox), Poll::Pending);
     }
@@ -170,11 +198,11 @@ mod tests {
     fn the_drain_is_told_once_and_first() {
         let mailbox = Mailbox::default();
         let ticket = mailbox.await_answer();
-        assert!(mailbox.deliver(ticket, Outcome::Denied));
+        assert!(mailbox.deliver(ticket, Outcome::Denied(None)));
         mailbox.drain();
         mailbox.drain();
         assert_eq!(poll(&mailbox), Poll::Ready(Mail::Draining));
-        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied)));
+        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied(None))));
         mailbox.drain();
         assert_eq!(poll(&mailbox), Poll::Pending);
     }
@@ -190,9 +218,9 @@ mod tests {
             task.0.swap(false, Ordering::Relaxed)
         };
         let (late, ticket) = (mailbox.await_answer(), mailbox.await_answer());
-        assert!(!is_woken(&|| assert!(!mailbox.deliver(late, Outcome::Denied))));
-        assert!(is_woken(&|| assert!(mailbox.deliver(ticket, Outcome::Denied))));
-        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied)));
+        assert!(!is_woken(&|| assert!(!mailbox.deliver(late, Outcome::Denied(None)))));
+        assert!(is_woken(&|| assert!(mailbox.deliver(ticket, Outcome::Denied(None)))));
+        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied(None))));
         assert!(is_woken(&|| mailbox.drain()));
         assert_eq!(poll(&mailbox), Poll::Ready(Mail::Draining));
         assert!(!is_woken(&|| mailbox.drain()));

@@ -5,9 +5,10 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use session_core::{NodeId, SessionId};
+use session_core::{Ended, Network, NodeId, SessionId};
 
 use crate::mailbox::Mailbox;
+use crate::store::Router;
 
 /// Names connections, knows those that live, and tells them all to end.
 #[derive(Debug)]
@@ -72,6 +73,17 @@ impl Registry {
         mailboxes.len()
     }
 
+    /// Where the connection of this session comes from, if it lives here and that is known.
+    #[must_use]
+    pub fn from(&self, session: SessionId) -> Option<Network> {
+        let mailbox = self.mailbox_of(session)?;
+        mailbox.from()
+    }
+
+    fn mailbox_of(&self, session: SessionId) -> Option<Arc<Mailbox>> {
+        if session.node() == self.node { self.lock().mailboxes.get(&session.number()).cloned() } else { None }
+    }
+
     /// How many connections live.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -115,6 +127,18 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No operation on the map panics half way, so a poisoned one is still whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Router for Registry {
+    /// Tells those that live here. Of others' sessions it knows nothing, nor of those that have left.
+    fn deliver(&self, ended: Vec<Ended>) {
+        for Ended { session, how } in ended {
+            // Not under the lock, which whoever is woken needs to leave.
+            if let Some(mailbox) = self.mailbox_of(session) {
+                mailbox.end(how);
+            }
+        }
     }
 }
 

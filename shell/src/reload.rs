@@ -124,7 +124,7 @@ impl Reloader {
 
         self.control.set_policy(policy);
         self.control.set_bounds(bounds);
-        self.store.set_limit(new.config.limit);
+        self.store.set_terms(new.config.terms());
         if let Some((tokens, verifier)) = verifier {
             tokens.set(verifier);
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use session_core::{DoorBounds, Limits, NodeId, Time, TurnedAway};
+use session_core::{DoorBounds, Limits, NodeId, ResumeToken, Time, TurnedAway};
 use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
@@ -110,16 +110,33 @@ impl Server {
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
         let Settings { node, store_timeout, bounds, policy } = settings;
+        let registry = Registry::new(node);
+        store.route(Arc::<Registry>::clone(&registry));
         let custody = Custody::new(store, clock.clone(), store_timeout, Self::MAX_CLAIMS);
+        let draw = || {
+            let mut random = [0; 32];
+            getrandom::fill(&mut random).ok().map(|()| ResumeToken::new(random))
+        };
         let house = House {
             policy: RwLock::new(Arc::new(policy)),
             doorway: Doorway::new(bounds, clock.clone()),
             clock,
-            services: Arc::new(Services { custody, authenticator, refusals: Refusals::default() }),
-            registry: Registry::new(node),
+            services: Arc::new(Services {
+                custody,
+                authenticator,
+                draw: Box::new(draw),
+                refusals: Refusals::default(),
+            }),
+            registry,
             parting: AtomicUsize::new(0),
         };
         Ok(Self { listeners, addresses, house: Arc::new(house) })
+    }
+
+    /// The connections that live.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.house.registry
     }
 
     /// What changes it while it runs.
@@ -280,6 +297,9 @@ async fn serve(upgrade: Pin<Box<impl Future<Output = Option<Upgraded>>>>, house:
 
 async fn converse(upgrade: Pin<Box<impl Future<Output = Option<Upgraded>>>>, house: &House, entry: &Entry) {
     let Some(Upgraded { socket, limits, visitor, accepted }) = upgrade.await else { return };
+    if let Some(network) = visitor.network() {
+        entry.mailbox().come_from(network);
+    }
     Connection::new(entry, socket, &limits, accepted, Arc::clone(&house.services), visitor).run().await;
 }
 
@@ -302,7 +322,7 @@ async fn upgrade(arrival: Arrival, house: Arc<House>, mailbox: Arc<Mailbox>) -> 
     let drained = poll_fn(|cx| {
         mailbox.poll(cx).map(|mail| match mail {
             Mail::Draining => None,
-            Mail::Stored(_) => unreachable!("nothing was asked of the store yet"),
+            Mail::Stored(_) | Mail::Ended(_) => unreachable!("nothing was asked of the store yet"),
         })
     });
     match handshake.or(drained).await? {

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use session_core::{DoorBounds, NodeId};
-use smol::Executor;
+use smol::{Executor, Task};
 
 use crate::authenticator::{Authenticator, Open};
 use crate::clock::Clock;
 use crate::config::{Authentication, Config, Loaded, Sources, StoreKind};
 use crate::descriptors::raise_limit;
 use crate::listen::listen;
+use crate::operator::{Operator, socket};
 use crate::reload::Reloader;
 use crate::server::{Server, Settings};
 use crate::store::{LmdbStore, MemoryStore, Store};
@@ -63,9 +64,10 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
     tell_room(config, descriptors, &bounds)?;
     let settings = Settings { node, store_timeout: config.store_timeout, bounds, policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
+    let executor = Arc::new(Executor::new());
+    let operating = take_orders(config, &store, node, &server, &executor);
     announce(config, &server)?;
 
-    let executor = Arc::new(Executor::new());
     let threads = config.threads;
     let log = Arc::new(log);
     let reloader = Reloader {
@@ -80,13 +82,38 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
     };
     let reloading = executor.spawn(reloader.run(hangups));
     on_threads(threads, &executor, server.run(Arc::clone(&executor), stop));
-    drop(reloading);
+    drop((reloading, operating));
 
     if !store.close(CLOSE_TIMEOUT) {
         tracing::error!("the store did not close in time, left it as it is");
     }
     tracing::info!(dropped_log_lines = log.dropped_lines(), "stopped");
     Ok(())
+}
+
+/// Listens to an operator on the socket in the data directory, where there is one. That it cannot is no reason not to serve.
+fn take_orders(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    node: NodeId,
+    server: &Server,
+    executor: &Arc<Executor<'static>>,
+) -> Option<Task<()>> {
+    if config.store == StoreKind::Memory {
+        return None;
+    }
+    match socket::bind(&config.data) {
+        Ok(listener) => {
+            let registry = Arc::clone(server.registry());
+            let operator = Operator::new(Arc::clone(store), node, Some(registry), config.store_timeout);
+            Some(executor.spawn(socket::serve(listener, Arc::new(operator), Arc::clone(executor))))
+        }
+        Err(error) => {
+            let path = socket::path(&config.data);
+            tracing::error!(path = %path.display(), %error, "cannot take orders from an operator");
+            None
+        }
+    }
 }
 
 /// How many files may be open, and how many connections that leaves room for.
@@ -127,7 +154,7 @@ fn tokens(config: &Config, sources: &Sources) -> anyhow::Result<Option<Arc<Token
 
 fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store {
-        StoreKind::Memory => Arc::new(MemoryStore::new(node, config.limit)),
+        StoreKind::Memory => Arc::new(MemoryStore::with_terms(node, config.terms())),
         StoreKind::Lmdb => {
             let store = LmdbStore::open(&config.lmdb(), node)?;
             tracing::info!(known_users = store.known_users(), "opened the store");

@@ -158,7 +158,9 @@ impl Wire for Socket {
                 | CloseReason::TryAgainLater
                 | CloseReason::NotAuthenticated
                 | CloseReason::TokenExpired
-                | CloseReason::PeerSilent => Phase::Closing { until },
+                | CloseReason::PeerSilent
+                | CloseReason::Evicted
+                | CloseReason::Resumed => Phase::Closing { until },
             };
         }
     }

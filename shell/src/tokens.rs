@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::{Credential, Identity, Limit, Rejection, TokenError, UserId, WallTime};
+use session_core::{Credential, Identity, Limit, Name, Rejection, TokenError, UserId, WallTime};
 
 use self::claims::{Claims, Header, Parts};
 use crate::authenticator::Authenticator;
@@ -30,6 +30,8 @@ pub struct Rules {
     pub user_claim: String,
     /// The claim that says how many sessions the user may hold, `max_sessions` by default.
     pub limit_claim: String,
+    /// The claim that names the device, if one does: none by default.
+    pub device_claim: Option<String>,
     /// If any are given, the token must be meant for one of them (`aud`).
     pub audiences: Vec<String>,
     /// If any are given, the token must be from one of them (`iss`).
@@ -44,6 +46,7 @@ impl Default for Rules {
         Self {
             user_claim: "sub".into(),
             limit_claim: "max_sessions".into(),
+            device_claim: None,
             audiences: Vec::new(),
             issuers: Vec::new(),
             leeway: Duration::ZERO,
@@ -114,7 +117,8 @@ impl Verifier {
         let user = user.ok_or(Rejection::Token(TokenError::NoUser))?;
         let user = UserId::parse(user).map_err(Rejection::UserId)?;
         let limit = self.limit(&claims).map_err(Rejection::Token)?;
-        Ok(Identity { user, limit, expires: Some(expires) })
+        let device = self.device(&claims).map_err(Rejection::Token)?;
+        Ok(Identity { limit, expires: Some(expires), device, ..Identity::of(user) })
     }
 
     /// The claims of a token that was signed with one of the keys.
@@ -155,6 +159,12 @@ impl Verifier {
             return Err(TokenError::Issuer);
         }
         Ok(())
+    }
+
+    fn device(&self, claims: &Claims) -> Result<Option<Name>, TokenError> {
+        let Some(claim) = &self.rules.device_claim else { return Ok(None) };
+        let device = claims.text(claim)?;
+        device.map(|device| Name::parse(device).ok_or(TokenError::Device)).transpose()
     }
 
     fn limit(&self, claims: &Claims) -> Result<Option<Limit>, TokenError> {

@@ -3,6 +3,7 @@
 //! - [`world`]: sessions, debts and a hostile store on a virtual clock, with the invariants checked after every step.
 //!   Proptest and the fuzz targets drive the same operations over it.
 //! - [`simulation`]: several servers, run by the real code, over one hostile store; one seed decides everything.
+//! - [`referee`]: holds the ledger's rule to its promises; both of these ask it about every command.
 //! - [`edge`]: any bytes before the first frame, read by the real code.
 //! - [`certificates`]: an authority of a test's own.
 //! - [`disk`]: a disk that is small enough to be filled.
@@ -15,5 +16,6 @@ pub mod certificates;
 pub mod disk;
 pub mod edge;
 pub mod peer;
+pub mod referee;
 pub mod simulation;
 pub mod world;

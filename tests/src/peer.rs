@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use session_core::{DoorBounds, Limit, Limits, NodeId, Outcome, UserId, ledger};
+use session_core::{DoorBounds, Limit, Limits, NodeId, Outcome, Time, UserId, ledger};
 use shell::authenticator::{Authenticator, Open};
 use shell::policy::Policy;
 use shell::server::{Control, Server, Settings};
@@ -233,8 +233,11 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 /// How many slots a store has for a user, if it says so.
 pub fn held(store: &dyn Store, user: &str) -> Option<u32> {
     let (sender, receiver) = mpsc::channel();
-    let lookup =
-        ledger::Command::Lookup { user: UserId::parse(user).expect("a good id"), session: NODE.session(u64::MAX) };
+    let lookup = ledger::Command::Lookup {
+        user: UserId::parse(user).expect("a good id"),
+        session: NODE.session(u64::MAX),
+        at: Time::default(),
+    };
     store.submit(lookup, Done::new(move |outcome| sender.send(outcome).expect("it is awaited")));
     match receiver.recv_timeout(PATIENCE).expect("a store answers") {
         Outcome::Found { connections } => Some(connections),

@@ -14,13 +14,13 @@ use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use session_core::{
-    CloseReason, Complaint, Credential, Debts, DoorBounds, Limits, NodeId, Reply, Request, SessionId, Time, UserId,
-    Violation, WallTime,
+    Ask, CloseReason, Complaint, Credential, Debts, DoorBounds, Evict, Limit, Limits, Name, NodeId, Reply, Request,
+    ResumeToken, Session, SessionId, Terms, Time, UserId, Violation, WallTime, WhenFull,
 };
 use shell::clock::{Clock, Dial};
 use shell::connection::{Connection, Services};
@@ -32,6 +32,7 @@ use shell::registry::Registry;
 use self::desk::Desk;
 use self::line::{Heard, Line, Sent};
 use self::store::SharedStore;
+use crate::world::World;
 
 pub mod history;
 mod desk;
@@ -44,6 +45,10 @@ pub use store::Fate;
 /// The world of one history.
 pub struct Simulation {
     store: Arc<SharedStore>,
+    /// The terms that it began with.
+    terms: Terms,
+    /// Every token that a client was told.
+    told: Vec<(UserId, ResumeToken)>,
     now: Time,
     servers: Vec<Server>,
     clients: BTreeMap<u32, Client>,
@@ -107,6 +112,8 @@ struct Client {
     expires: Option<WallTime>,
     user: Option<UserId>,
     closed: Option<CloseReason>,
+    /// It was told that its slot is gone.
+    evicted: bool,
 }
 
 /// What happened, a line each, and how often what.
@@ -128,6 +135,7 @@ const LIMITS: Limits = Limits {
     max_bad_messages: Some(16),
     max_message_rate: NonZeroU32::new(100),
 };
+const START: Time = Time::from_epoch(Duration::from_secs(1_000_000));
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 const USERS: u8 = 24;
 const SERVERS: usize = 3;
@@ -154,8 +162,10 @@ impl Simulation {
     fn new(history: &History, traced: bool) -> Self {
         let trace = Trace { lines: traced.then(String::new), ..Trace::default() };
         let mut simulation = Self {
-            store: Arc::new(SharedStore::new(history.limit)),
-            now: Time::from_epoch(Duration::from_secs(1_000_000)),
+            store: Arc::new(SharedStore::new(history.terms, START)),
+            terms: history.terms,
+            told: Vec::new(),
+            now: START,
             servers: Vec::new(),
             clients: BTreeMap::new(),
             arrivals: 0,
@@ -189,7 +199,8 @@ impl Simulation {
             Op::Authenticate { who, user } => self.say(*who, &Request::Authenticate(credential(*user)).encode()),
             Op::SignIn { server, user, limit, seconds } => {
                 let expires = self.servers[usize::from(*server) % SERVERS].wall_in(*seconds);
-                self.connect(*server, &[Request::Authenticate(desk::token(&user_id(*user), Some(*limit), expires))]);
+                let token = desk::token(&user_id(*user), Some(*limit), expires);
+                self.connect(*server, &[Request::AuthenticateWith(token, Box::default())]);
                 self.last_shows(*server, expires);
             }
             Op::Renew { who, user, seconds } => self.renew(*who, *user, *seconds),
@@ -198,6 +209,36 @@ impl Simulation {
                 server.dial.set_wall_ahead(i64::from(*seconds) * 1000);
                 server.wake_all();
             }
+            Op::Guest { server, user, device, evict, resume } => {
+                let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
+                let ask = Ask {
+                    device: device.and_then(|device| Name::parse(&format!("device {}", device % 3))),
+                    label: None,
+                    // Mostly of this very user.
+                    resume: resume.map(|&(_, token)| token),
+                    evict: self.choice(&user_id(*user), *evict),
+                };
+                let user = resume.map_or_else(|| user_id(*user), |(owner, _)| owner.clone());
+                let credential = Credential::User(user.as_str().into());
+                self.connect(*server, &[Request::AuthenticateWith(credential, Box::new(ask))]);
+            }
+            Op::Choose { who, evict } => {
+                let user = self.user_of(*who);
+                let ask = Ask { evict: self.choice(&user, *evict), ..Ask::default() };
+                let credential = Credential::User(user.as_str().into());
+                self.say(*who, &Request::AuthenticateWith(credential, Box::new(ask)).encode());
+            }
+            Op::List { who } => self.say(*who, &Request::ListSessions.encode()),
+            Op::End { who, which } => {
+                let holds = self.store.holds_of(&self.user_of(*who));
+                if let Some(hold) = holds.get(usize::from(*which) % holds.len().max(1)) {
+                    self.say(*who, &Request::EndSession(hold.session).encode());
+                }
+            }
+            Op::SetLimit { slots } => {
+                self.store.set_limit(Limit::new(u32::from(*slots) % 6).expect("five is below the ceiling"));
+            }
+            Op::Enforce { user } => self.store.enforce(user_id(*user)),
             Op::Check { who } => self.say(*who, &Request::CheckConnections.encode()),
             Op::Bye { who } => self.say(*who, &Request::Bye.encode()),
             Op::Raw { who, text } => self.say(*who, text),
@@ -233,13 +274,40 @@ impl Simulation {
         self.run_tasks();
     }
 
+    /// Whom to end, of those who are there: mostly nobody.
+    fn choice(&self, user: &UserId, evict: u8) -> Option<Evict> {
+        match evict % 4 {
+            0 | 1 => None,
+            2 => Some(Evict::Oldest),
+            _ => {
+                let holds = self.store.holds_of(user);
+                let chosen = holds.iter().skip(usize::from(evict) / 4 % holds.len().max(1));
+                let chosen: Box<[_]> = chosen.map(|hold| hold.session).collect();
+                Some(Evict::These(chosen)).filter(|_| !holds.is_empty())
+            }
+        }
+    }
+
+    /// As whom this client was let in, or else somebody.
+    fn user_of(&self, who: u8) -> UserId {
+        let there: Vec<_> = self.clients.values().filter(|client| client.line.is_open()).collect();
+        let client = there.get(usize::from(who) % there.len().max(1));
+        client.and_then(|client| client.user.clone()).unwrap_or_else(|| user_id(who))
+    }
+
     /// What must hold after every step.
-    fn check(&self) {
+    fn check(&mut self) {
         self.store.check();
+        for (what, count) in self.store.take_counts() {
+            *self.trace.counts.entry(what).or_insert(0) += count;
+        }
         let slots: BTreeSet<_> = self.store.live_slots().into_iter().map(|(_, session)| session).collect();
         for client in self.clients.values().filter(|client| client.granted) {
+            // A server that is paused tells nobody anything.
+            let is_paused = |server: &Server| server.node == client.node && server.status == Status::Paused;
+            let is_yet_to_hear = self.store.has_ended(client.session) && self.servers.iter().any(is_paused);
             assert!(
-                slots.contains(&client.session),
+                slots.contains(&client.session) || is_yet_to_hear,
                 "session {} was told that it has a slot, and has none",
                 client.session
             );
@@ -262,6 +330,7 @@ impl Simulation {
         self.tell(|| "the faults end".into());
         self.healed = true;
         self.store.set_full(false);
+        self.store.set_limit(self.terms.limit);
         for client in self.clients.values() {
             client.line.set_attentive(true);
         }
@@ -316,8 +385,8 @@ impl Simulation {
         });
         assert!(self.store.live_slots().is_empty(), "these slots were never given back: {:?}", self.store.live_slots());
         self.reclaimed("silence", left);
-        // The last sockets have their time to answer the close.
-        self.pass_until(LIMITS.auth_timeout, |simulation| {
+        // The last sockets have their time to answer the close, or to choose.
+        self.pass_until(LIMITS.auth_timeout + Session::CHOICE_TIME, |simulation| {
             simulation.servers.iter().all(|server| server.registry.is_empty())
         });
 
@@ -329,6 +398,13 @@ impl Simulation {
                 self.kill(server);
                 self.start(server);
             }
+        }
+        // What lingers has its time.
+        self.pass(World::LINGER + Duration::from_secs(1));
+        self.store.sweep();
+        for user in 0..USERS {
+            let left = self.store.holds_of(&user_id(user));
+            assert!(left.is_empty(), "a slot lingers for ever: {left:?}");
         }
         self.clients.clear();
         for user in 0..USERS {
@@ -342,6 +418,10 @@ impl Simulation {
     fn end_with_a_crash(&mut self) {
         const USER: u8 = 0;
 
+        // Where the newest takes the place of the oldest nobody is ever refused.
+        if self.terms.when_full() == WhenFull::EvictOldest {
+            return;
+        }
         for server in 0..3 {
             while self.is_admitted(server, USER) {}
             let full = self.slots_of(USER);
@@ -381,7 +461,8 @@ impl Simulation {
     fn boot(&mut self) -> Server {
         self.nodes += 1;
         let node = NodeId::new(self.nodes);
-        self.store.start(node);
+        let registry = Registry::new(node);
+        self.store.start(node, Arc::clone(&registry));
         let dial = Arc::<Dial>::default();
         // No two clocks show the same.
         dial.turn_to(self.now + Duration::from_secs(self.nodes * 1000));
@@ -391,8 +472,16 @@ impl Simulation {
         let tasks = BTreeMap::from([(0, retries)]);
         let doorway = Doorway::new(DoorBounds::default(), clock.clone());
         let authenticator = Box::new(Desk { clock });
-        let services = Arc::new(Services { custody, authenticator, refusals: Refusals::default() });
-        Server { node, status: Status::Up, dial, rate: 1000, services, registry: Registry::new(node), doorway, tasks }
+        let drawn = AtomicU64::new(0);
+        let draw = move || {
+            let mut random = [0; 32];
+            random[..8].copy_from_slice(&node.session(0).to_bytes()[..8]);
+            random[8..16].copy_from_slice(&drawn.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+            Some(ResumeToken::new(random))
+        };
+        let services =
+            Arc::new(Services { custody, authenticator, draw: Box::new(draw), refusals: Refusals::default() });
+        Server { node, status: Status::Up, dial, rate: 1000, services, registry, doorway, tasks }
     }
 
     fn connect(&mut self, server: u8, requests: &[Request]) {
@@ -427,6 +516,7 @@ impl Simulation {
             expires: None,
             user: None,
             closed: None,
+            evicted: false,
         };
         self.arrivals += 1;
         self.clients.insert(self.arrivals, client);
@@ -452,7 +542,8 @@ impl Simulation {
             // Mostly the user whose session it is, if anybody's.
             let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
             client.asked.push_back(Some(expires));
-            client.line.send(Sent::Text(Request::Authenticate(desk::token(&user, None, expires)).encode()));
+            let token = desk::token(&user, None, expires);
+            client.line.send(Sent::Text(Request::AuthenticateWith(token, Box::default()).encode()));
         });
     }
 
@@ -555,6 +646,7 @@ impl Simulation {
             let alarms = self.servers.iter().filter_map(Server::next_alarm).min();
             let step = alarms.filter(|&step| self.now + step <= end).unwrap_or_else(|| end.since(self.now));
             self.now = self.now + step;
+            self.store.set_now(self.now);
             for server in &self.servers {
                 server.advance(step);
             }
@@ -593,12 +685,17 @@ impl Simulation {
 
     /// Has every client hear what the server says. Whether anybody said anything in turn.
     fn listen(&mut self) -> bool {
-        let Self { clients, trace, .. } = self;
+        let Self { clients, trace, told, .. } = self;
         let mut spoke = false;
         for client in clients.values_mut() {
             for heard in client.line.hear() {
                 if let Some(lines) = &mut trace.lines {
                     let _infallible = writeln!(lines, "    {} hears {heard:?}", client.session);
+                }
+                if let Heard::Reply(Reply::Admitted(admission)) = &heard
+                    && let Some(token) = admission.resume
+                {
+                    told.push((admission.user.id.clone(), token));
                 }
                 spoke |= client.hear(&heard, trace);
             }
@@ -718,10 +815,33 @@ impl Client {
                 assert_eq!(&read, reply, "a client reads something else than was said");
                 assert_eq!(matches!(reply, Reply::Hello), !self.greeted, "HELLO comes first, and once");
                 self.greeted = true;
-                let shown = if *reply == Reply::Hello { None } else { self.asked.pop_front().flatten() };
+                let shown = match reply {
+                    Reply::Hello | Reply::Evicted(_) => None,
+                    _ => self.asked.pop_front().flatten(),
+                };
                 match reply {
                     Reply::Hello => "HELLO",
+                    Reply::Admitted(admission) => {
+                        assert!(!self.granted, "granted twice");
+                        assert!(!self.evicted, "granted after it was ended");
+                        assert_eq!(admission.session, self.session);
+                        self.granted = self.line.is_open();
+                        self.user = Some(admission.user.id.clone());
+                        self.expires = shown;
+                        "granted at length"
+                    }
+                    Reply::Denied(_) => "refused at length",
+                    Reply::ListSessionsSuccess(_) => "listed",
+                    Reply::EndSessionSuccess(_) => "ended another",
+                    Reply::Evicted(_) => {
+                        self.granted = false;
+                        self.evicted = true;
+                        // Whatever it still asked is never answered.
+                        self.asked.clear();
+                        "EVICTED"
+                    }
                     Reply::AuthenticateSuccess(user) => {
+                        assert!(!self.evicted, "granted after it was ended");
                         let is_renewed = self.granted;
                         assert!(!is_renewed || self.expires.is_some(), "granted twice");
                         assert!(user.connections > 0, "a grant of nothing");

@@ -2,24 +2,28 @@
 //! keeps its contract and is otherwise hostile. Time is virtual, nothing sleeps, and the same operations give the same
 //! history.
 //!
-//! It runs the real [`Session`], the real [`ledger::apply`] and the real [`Debts`]. Beside them it keeps an
-//! intentionally naive model, sets of session ids, and after every step it asks whether the two still agree.
+//! It runs the real [`Session`], the real [`ledger::apply`] and the real [`Debts`]. A [`referee`] judges every command that
+//! the store applies, and after every step the world asks whether all that must hold does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use session_core::ledger::{self, Command as LedgerCommand};
+use session_core::ledger::{self, Applied, Command as LedgerCommand, Which};
 use session_core::{
-    Actions, Cause, Command, Credential, Debts, Event, Frame, Identity, Limit, Limits, Liveness, NodeId, Outcome,
-    Rejection, Reply, Request, Session, SessionId, Time, TokenError, UserId, UserRecord, Violation, WallTime,
+    Actions, Ask, Cause, Command, Counting, Credential, Debts, Ended, Ending, Event, Evict, Frame, Held, Hold,
+    Identity, Limit, Limits, Liveness, Name, NodeId, Outcome, Rejection, Reply, Request, ResumeToken, Session,
+    SessionId, Terms, Time, TokenError, UserId, UserRecord, Violation, WallTime, WhenFull,
 };
 
-/// A limit and what happens under it, as a fuzzer makes them up.
+use crate::referee;
+
+/// Terms and what happens under them, as a fuzzer makes them up.
 #[derive(Debug)]
 pub struct History {
-    /// How many slots a user may hold.
-    pub limit: Limit,
+    /// On which users are admitted.
+    pub terms: Terms,
     /// What happens, at most [`History::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }
@@ -32,7 +36,23 @@ impl History {
 impl<'a> Arbitrary<'a> for History {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let limit = Limit::new(bytes.int_in_range(0..=4)?).expect("four is below the ceiling");
-        Ok(Self { limit, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
+        let terms = terms(limit, bytes.arbitrary()?);
+        Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
+    }
+}
+
+/// The terms with this limit, of which each of these bits decides one thing.
+#[must_use]
+pub fn terms(limit: Limit, bits: u8) -> Terms {
+    let has = |bit: u8| bits & bit != 0;
+    Terms {
+        when_full: if has(1) { WhenFull::EvictOldest } else { WhenFull::Deny },
+        client_choice: has(2),
+        lingering_first: has(4),
+        counting: if has(8) { Counting::Devices } else { Counting::Sessions },
+        per_device: NonZeroU16::new(2).expect("it is not zero"),
+        linger: if has(16) { World::LINGER } else { Duration::ZERO },
+        ..Terms::new(limit)
     }
 }
 
@@ -81,6 +101,16 @@ pub enum Op {
     Drain,
     /// The server is killed, and another one started on the same store.
     Restart,
+    /// The server admits by another limit from now on.
+    SetLimit {
+        /// How many slots a user may hold, modulo six.
+        slots: u8,
+    },
+    /// An operator ends who is beyond the limit.
+    Enforce {
+        /// Of which user.
+        user: u8,
+    },
     /// The wall clock is set, to so many seconds ahead of the time or behind it.
     SetWallClock {
         /// How many.
@@ -104,6 +134,24 @@ pub enum Message {
         limit: Option<u8>,
         /// How many seconds it lasts.
         seconds: u8,
+    },
+    /// AUTHENTICATE with an object.
+    Ask {
+        /// As which user.
+        user: u8,
+        /// On which device, if on any.
+        device: Option<u8>,
+        /// Whom to end: nobody, the oldest, or some of those who are there.
+        evict: u8,
+        /// Which of the tokens that any client was told is shown, if any is.
+        resume: Option<u8>,
+    },
+    /// LIST_SESSIONS.
+    List,
+    /// END_SESSION.
+    End {
+        /// Which of those who are there, whosever they are.
+        which: u8,
     },
     /// CHECK_CONNECTIONS.
     Check,
@@ -135,7 +183,14 @@ pub enum Fate {
 /// The world.
 #[derive(Debug)]
 pub struct World {
-    limit: Limit,
+    terms: Terms,
+    /// The terms that it began with.
+    first_terms: Terms,
+    /// Since when the nodes before this one are dead.
+    deaths: BTreeMap<NodeId, Time>,
+    /// Every token that a client was told, and whose slot it is of.
+    told: Vec<(UserId, ResumeToken)>,
+    tokens: u64,
     now: Time,
     /// How many seconds the wall clock is ahead.
     wall_ahead: i64,
@@ -172,8 +227,6 @@ struct Store {
     records: BTreeMap<UserId, UserRecord>,
     /// Submitted and not applied, in the order of submission.
     queue: VecDeque<Queued>,
-    /// The naive model of `records`: who holds what.
-    model: BTreeMap<UserId, BTreeSet<SessionId>>,
 }
 
 #[derive(Debug, Clone)]
@@ -186,17 +239,23 @@ struct Queued {
 impl World {
     /// How long a session waits for the store.
     pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// How long slots linger, where they do.
+    pub const LINGER: Duration = Duration::from_secs(20);
     const USERS: u8 = 4;
     /// The highest limit that a token claims.
     const MAX_CLAIM: u32 = 5;
     const MAX_CONNECTIONS: usize = 32;
     const MAX_QUEUE: usize = 256;
 
-    /// A world where a user may hold `limit` slots.
+    /// A world where users are admitted on these terms.
     #[must_use]
-    pub fn new(limit: Limit) -> Self {
+    pub fn new(terms: Terms) -> Self {
         Self {
-            limit,
+            terms,
+            first_terms: terms,
+            deaths: BTreeMap::new(),
+            told: Vec::new(),
+            tokens: 0,
             now: Time::from_epoch(Duration::from_secs(1_000_000)),
             wall_ahead: 0,
             generation: 1,
@@ -210,8 +269,8 @@ impl World {
     }
 
     /// Runs a whole history, checks after every step, and then that everything comes back.
-    pub fn run(limit: Limit, ops: &[Op]) -> Self {
-        let mut world = Self::new(limit);
+    pub fn run(terms: Terms, ops: &[Op]) -> Self {
+        let mut world = Self::new(terms);
         for op in ops {
             world.step(op);
             world.check();
@@ -232,8 +291,13 @@ impl World {
                         }
                         Message::Show { user, limit, seconds } => {
                             let token = self.token(*user % Self::USERS, *limit, *seconds);
-                            Request::Authenticate(token).encode()
+                            Request::AuthenticateWith(token, Box::default()).encode()
                         }
+                        Message::Ask { user, device, evict, resume } => {
+                            self.ask(*user % Self::USERS, *device, *evict, *resume).encode()
+                        }
+                        Message::List => Request::ListSessions.encode(),
+                        Message::End { which } => self.end_session(*which).encode(),
                         Message::Check => Request::CheckConnections.encode(),
                         Message::Bye => Request::Bye.encode(),
                         Message::Raw(text) => text.clone(),
@@ -268,6 +332,16 @@ impl World {
                 }
             }
             Op::Restart => self.restart(),
+            Op::SetLimit { slots } => {
+                self.terms.limit = Limit::new(u32::from(*slots) % 6).expect("five is below the ceiling");
+            }
+            Op::Enforce { user } => {
+                let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
+                let (which, by) = (Which::Excess { dry_run: false }, Ending::ByOperator);
+                let command = LedgerCommand::End { user, session, which, by, at: self.now };
+                // Nobody here waits for the answer.
+                self.store.queue.push_back(Queued { command, answered: true });
+            }
             Op::SetWallClock { seconds } => {
                 self.wall_ahead = i64::from(*seconds);
                 self.expire();
@@ -279,18 +353,20 @@ impl World {
     pub fn check(&mut self) {
         self.checks += 1;
         let mut seen = BTreeSet::new();
-        for (user, record) in &self.store.records {
-            let live: Vec<_> = record.slots().iter().filter(|slot| self.is_alive(slot.session.node())).collect();
-            let most = self.limit.slots().max(Self::MAX_CLAIM);
-            assert!(live.len() <= most as usize, "{user} holds more slots than any limit");
-            let model: BTreeSet<_> = self.store.model.get(user).into_iter().flatten().copied().collect();
-            let slots: BTreeSet<_> = record.slots().iter().map(|slot| slot.session).collect();
-            assert_eq!(slots.len(), record.slots().len(), "{user} has two slots of one session");
-            assert_eq!(slots, model, "the record of {user} is not what was granted and not released");
-            for slot in live {
-                assert!(seen.insert(slot.session), "session {} has two slots", slot.session);
-                assert!(self.is_accounted_for(slot.session), "nobody will release the slot of {}", slot.session);
+        for record in self.store.records.values() {
+            for hold in record.holds() {
+                assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
+                if hold.held == Held::Live && self.is_alive(hold.session.node()) {
+                    let session = hold.session;
+                    assert!(self.is_accounted_for(session), "nobody will give up the slot of {session}");
+                }
             }
+        }
+        let is_lingering = |hold: &Hold| hold.held != Held::Live;
+        let lingering: Vec<_> =
+            self.store.records.values().flat_map(UserRecord::holds).filter(|hold| is_lingering(hold)).collect();
+        for hold in lingering {
+            seen.remove(&hold.session);
         }
         for (id, connection) in &self.connections {
             if connection.told {
@@ -329,6 +405,15 @@ impl World {
         assert!(self.connections.is_empty(), "these sessions never drained: {:?}", self.connections);
         assert_eq!((self.debts.held(), self.debts.owed()), (0, 0), "a debt was never paid");
         self.draining = false;
+        // What lingers has its time.
+        self.pass(Self::LINGER);
+        self.terms = self.first_terms;
+        let (now, alive) = (self.now, self.node());
+        let deaths = self.deaths.clone();
+        for record in self.store.records.values_mut() {
+            ledger::settle(record, now, |node| liveness(&deaths, alive, node));
+            assert!(record.is_empty(), "a slot lingers for ever: {record:?}");
+        }
         for user in 0..Self::USERS {
             self.connect();
             let (&id, _) = self.connections.last_key_value().expect("it has just connected");
@@ -338,11 +423,11 @@ impl World {
             }
             assert_eq!(
                 self.connections[&id].told,
-                self.limit.slots() > 0,
+                self.terms.limit.slots() > 0,
                 "a newcomer was not admitted at the first try"
             );
             let slots = self.store.records.get(&user_id(user));
-            assert_eq!(slots.map_or(0, |record| record.slots().len()), self.limit.slots().min(1) as usize);
+            assert_eq!(slots.map_or(0, |record| record.holds().len()), self.terms.limit.slots().min(1) as usize);
             self.lose(id);
             while !self.store.queue.is_empty() {
                 self.store_step(0, Fate::Apply);
@@ -350,7 +435,7 @@ impl World {
             self.check();
         }
         assert_eq!(self.debts.held(), 0);
-        let left: Vec<_> = self.store.records.values().flat_map(UserRecord::slots).collect();
+        let left: Vec<_> = self.store.records.values().flat_map(UserRecord::holds).collect();
         assert!(left.is_empty(), "these slots were never given back: {left:?}");
     }
 
@@ -393,6 +478,7 @@ impl World {
         self.connections.clear();
         self.debts = Debts::new(Self::MAX_CONNECTIONS * 2);
         self.draining = false;
+        self.deaths.insert(self.node(), self.now);
         self.generation += 1;
     }
 
@@ -447,9 +533,48 @@ impl World {
         Credential::Token(format!("{}|{limit}|{}", user_id(user), now + u64::from(seconds)).into())
     }
 
-    fn verify(&self, credential: &Credential) -> std::result::Result<Identity, Rejection> {
+    /// AUTHENTICATE with an object, of what there is to choose from now.
+    fn ask(&self, user: u8, device: Option<u8>, evict: u8, resume: Option<u8>) -> Request {
+        let those = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::holds);
+        let evict = match evict % 4 {
+            0 | 1 => None,
+            2 => Some(Evict::Oldest),
+            _ => {
+                let chosen = those.iter().skip(usize::from(evict) / 4 % those.len().max(1));
+                Some(Evict::These(chosen.map(|hold| hold.session).collect()))
+            }
+        };
+        let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
+        let ask = Ask {
+            device: device.and_then(|device| Name::parse(&format!("device {}", device % 3))),
+            label: None,
+            resume: resume.map(|&(_, token)| token),
+            // None is no list.
+            evict: evict.filter(|evict| !matches!(evict, Evict::These(these) if these.is_empty())),
+        };
+        Request::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(ask))
+    }
+
+    fn end_session(&self, which: u8) -> Request {
+        let there: Vec<_> = self.store.records.values().flat_map(UserRecord::holds).map(|hold| hold.session).collect();
+        let session = there.get(usize::from(which) % there.len().max(1));
+        Request::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
+    }
+
+    fn verify(&mut self, credential: &Credential) -> std::result::Result<Identity, Rejection> {
+        let identity = self.identify(credential)?;
+        if matches!(credential, Credential::Text(_)) {
+            return Ok(identity);
+        }
+        self.tokens += 1;
+        let mut random = [0; 32];
+        random[..8].copy_from_slice(&self.tokens.to_be_bytes());
+        Ok(Identity { fresh: Some(ResumeToken::new(random)), ..identity })
+    }
+
+    fn identify(&self, credential: &Credential) -> std::result::Result<Identity, Rejection> {
         let Credential::Token(token) = credential else {
-            let text = credential.text().ok_or(Rejection::NotText)?;
+            let text = credential.user().ok_or(Rejection::NotText)?;
             return UserId::parse(text).map(Identity::of).map_err(Rejection::UserId);
         };
         let malformed = Rejection::Token(TokenError::Malformed);
@@ -460,7 +585,7 @@ impl World {
         if self.time_of(expires) <= self.now {
             return Err(Rejection::Token(TokenError::Expired));
         }
-        Ok(Identity { user, limit, expires: Some(expires) })
+        Ok(Identity { limit, expires: Some(expires), ..Identity::of(user) })
     }
 
     /// The store takes a step with a command that no earlier one of its session waits before.
@@ -493,39 +618,25 @@ impl World {
                 self.outcome(&queued.command, outcome);
             }
             // A release has nobody who stops waiting for it: a store must answer it in the end.
-            None if matches!(queued.command, LedgerCommand::Release { .. }) && !queued.answered => {
+            None if queued.command.gives_up() && !queued.answered => {
                 self.outcome(&queued.command, Outcome::Unknown);
             }
             Some(_) | None => {}
         }
     }
 
-    /// Applies a command, and holds the rule against the model.
+    /// Applies a command, has the rule judged, and tells those who lost their slots.
     fn apply(&mut self, command: &LedgerCommand) -> Outcome {
-        let alive = self.node();
-        let liveness = |node| if node == alive { Liveness::Alive } else { Liveness::Dead };
+        let (alive, deaths) = (self.node(), self.deaths.clone());
+        let liveness = |node| liveness(&deaths, alive, node);
         let record = self.store.records.entry(command.user().clone()).or_default();
-        let outcome = ledger::apply(record, command, self.limit, liveness);
-        let held = self.store.model.entry(command.user().clone()).or_default();
-        held.retain(|session| session.node() == alive);
-        let session = command.session();
-        let expected = match command {
-            LedgerCommand::Acquire { .. } if session.node() != alive => Outcome::Rejected(Cause::Failed),
-            LedgerCommand::Acquire { limit, .. } => {
-                if held.contains(&session) || held.len() < limit.unwrap_or(self.limit).slots() as usize {
-                    held.insert(session);
-                    Outcome::Granted { connections: u32::try_from(held.len()).expect("few") }
-                } else {
-                    Outcome::Denied
-                }
-            }
-            LedgerCommand::Release { .. } => {
-                held.remove(&session);
-                Outcome::Released
-            }
-            LedgerCommand::Lookup { .. } => Outcome::Found { connections: u32::try_from(held.len()).expect("few") },
-        };
-        assert_eq!(outcome, expected, "the rule and the model differ about {command:?}");
+        let before = record.clone();
+        let applied = ledger::apply(record, command, &self.terms, liveness);
+        referee::judge(&before, command, &self.terms, liveness, &applied, record);
+        let Applied { outcome, ended } = applied;
+        for Ended { session, how } in ended {
+            self.handle(session, Event::Ended(how));
+        }
         outcome
     }
 
@@ -537,8 +648,8 @@ impl World {
         let waits = self.connections.get(&command.session()).and_then(|connection| connection.under_way.as_ref());
         if waits.is_some_and(|(waited_for, _)| waited_for == command) {
             self.answer(command.session(), outcome);
-        } else if matches!(command, LedgerCommand::Release { .. }) {
-            self.debts.after(command, outcome, self.now);
+        } else if command.gives_up() {
+            self.debts.after(command, &outcome, self.now);
         }
     }
 
@@ -546,7 +657,7 @@ impl World {
     fn answer(&mut self, id: SessionId, outcome: Outcome) {
         let connection = self.connections.get_mut(&id).expect("a session that waits is there");
         let (command, _) = connection.under_way.take().expect("it waits");
-        self.debts.after(&command, outcome, self.now);
+        self.debts.after(&command, &outcome, self.now);
         self.handle(id, Event::Stored(outcome));
     }
 
@@ -577,7 +688,9 @@ impl World {
             }
             if let Some(frame) = send {
                 assert!(connection.open, "session {id} sends {frame:?} after its close");
-                connection.hear(&frame);
+                if let Some(told) = connection.hear(&frame) {
+                    self.told.push(told);
+                }
             }
             if close.is_some() {
                 assert!(connection.open, "session {id} closes twice");
@@ -588,9 +701,10 @@ impl World {
                 None => {}
                 Some(Command::Verify(credential)) => {
                     connection.renews = connection.told;
-                    next = Some(Event::Verified(self.verify(&credential)));
+                    let verdict = self.verify(&credential);
+                    next = Some(Event::Verified(verdict));
                 }
-                Some(Command::Store(command @ LedgerCommand::Release { .. })) => {
+                Some(Command::Store(command)) if command.gives_up() => {
                     connection.told = false;
                     self.submit(command);
                 }
@@ -602,7 +716,7 @@ impl World {
                     match self.debts.before(&command) {
                         Ok(()) if !full => self.submit(command),
                         Ok(()) => {
-                            self.debts.after(&command, Outcome::Rejected(Cause::Full), self.now);
+                            self.debts.after(&command, &Outcome::Rejected(Cause::Full), self.now);
                             self.reject(id, Cause::Full, &mut next);
                         }
                         Err(cause) => self.reject(id, cause, &mut next),
@@ -634,9 +748,7 @@ impl World {
     /// Whether somebody sees to it that this session's slot is given back.
     fn is_accounted_for(&self, session: SessionId) -> bool {
         let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_drained());
-        let release = |queued: &Queued| {
-            queued.command.session() == session && matches!(queued.command, LedgerCommand::Release { .. })
-        };
+        let release = |queued: &Queued| queued.command.session() == session && queued.command.gives_up();
         served || self.debts.owes(session) || self.store.queue.iter().any(release)
     }
 
@@ -660,9 +772,9 @@ impl World {
 }
 
 impl Connection {
-    /// The client hears a frame.
-    fn hear(&mut self, frame: &Frame) {
-        let Frame::Reply(reply) = frame else { return };
+    /// The client hears a frame. If that tells it a token, that and whose.
+    fn hear(&mut self, frame: &Frame) -> Option<(UserId, ResumeToken)> {
+        let Frame::Reply(reply) = frame else { return None };
         let text = reply.encode();
         let heard = Reply::parse(&text).expect("a client can read what the server says");
         assert_eq!(&heard, reply, "a client reads something else than was said");
@@ -675,10 +787,27 @@ impl Connection {
                 assert_eq!(self.told, self.renews, "granted twice");
                 self.told = true;
             }
-            Reply::ByeSuccess | Reply::AuthenticateFailure(_) | Reply::CheckConnectionsSuccess(_) | Reply::Error(_) => {
+            Reply::Admitted(admission) => {
+                assert!(!self.told, "granted twice");
+                self.told = true;
+                return admission.resume.map(|token| (admission.user.id.clone(), token));
             }
+            Reply::ByeSuccess
+            | Reply::AuthenticateFailure(_)
+            | Reply::Denied(_)
+            | Reply::CheckConnectionsSuccess(_)
+            | Reply::ListSessionsSuccess(_)
+            | Reply::EndSessionSuccess(_)
+            | Reply::Evicted(_)
+            | Reply::Error(_) => {}
         }
+        None
     }
+}
+
+/// Of those that are not alive it is known since when.
+fn liveness(deaths: &BTreeMap<NodeId, Time>, alive: NodeId, node: NodeId) -> Liveness {
+    if node == alive { Liveness::Alive } else { Liveness::DeadSince(deaths[&node]) }
 }
 
 fn credential(user: u8) -> Credential {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use shell::tls::CertificateFiles;
 use tests::certificates::Authority;
-use tests::peer::{Process, unguarded, wait};
+use tests::peer::{Process, Raw, Sent, eventually, unguarded, wait};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
@@ -198,4 +198,98 @@ fn a_user_and_a_token_exclude_each_other_and_no_token_is_printed() {
     assert!(code == 0 && said.contains("--token-file") && said.contains("SESSIONS_TOKEN"), "{said}");
     let (code, said) = with("SESSIONS_TOKEN", TOKEN, &["--token-file", "/nowhere"]);
     assert!(code == 2 && said.contains("no token in /nowhere: No such file"), "{said}");
+}
+
+/// A server with these arguments, and a client of it.
+fn at(arguments: &[&str]) -> (tempfile::TempDir, Process, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(SERVER, &directory.path().join("data"), arguments);
+    let url = process.url();
+    (directory, process, url)
+}
+
+#[test]
+fn sessions_are_listed_and_ended_from_the_command_line_also_at_the_limit() {
+    let (_directory, process, url) = at(&["--limit", "2", "--client-choice"]);
+    let mut first = Raw::open(process.address);
+    first.text(r#"{"type":"AUTHENTICATE","payload":{"user":"ada","label":"Firefox"}}"#);
+    let Sent::Text(granted) = first.read() else { panic!("no answer") };
+    let session = granted.split("\"session\":\"").nth(1).unwrap()[..32].to_owned();
+    let ask = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
+    let (code, said) = ask(&["sessions"]);
+    assert!(code == 0 && said.starts_with("1 slot of 2 taken\n"), "{said}");
+    assert!(said.contains(&format!("{session}, label \"Firefox\", since 20")), "{said}");
+    let mut second = Raw::authenticated(process.address, "ada", 2);
+    let (code, said) = ask(&["sessions", "--json"]);
+    assert!(code == 0 && said.starts_with(r#"{"limit":2,"connections":2,"sessions":[{"id":""#), "{said}");
+    assert_eq!(said.matches("\"state\":\"live\"").count(), 2, "{said}");
+
+    assert_eq!(ask(&["end", &session]), (0, "ended\n".into()));
+    first.expect_text(r#"{"type":"EVICTED","payload":"Another session of this user has taken the place of this one"}"#);
+    let (code, said) = ask(&["end", &session]);
+    assert!(code == 4 && said.contains("This user has no such session"), "{said}");
+    let (code, said) = ask(&["end", "7"]);
+    assert!(code == 2 && said.contains("32 hexadecimal digits"), "{said}");
+    second.say_bye();
+}
+
+#[test]
+fn a_client_ends_others_if_told_to_and_is_ended_with_a_code_of_its_own() {
+    let (_directory, process, url) = at(&["--limit", "1", "--client-choice"]);
+    let mut held = client(&["--url", &url, "--label", "first"]).spawn().unwrap();
+    let mut lines = BufReader::new(held.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("AUTHENTICATE_SUCCESS")));
+    let (code, said) = run(client(&["--url", &url, "--label", "second", "--evict", "oldest"]), "");
+    assert!(code == 0 && said.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{said}");
+    assert_eq!(lines.next().unwrap(), "EVICTED second has taken the place of this session");
+    assert_eq!(wait(&mut held).code(), Some(5));
+    let (code, said) = run(client(&["--url", &url, "--evict", "nobody"]), "");
+    assert!(code == 2 && said.contains("write oldest, or 1 to 100 ids"), "{said}");
+    drop(process);
+}
+
+#[test]
+fn a_session_is_taken_up_again_from_its_file_and_no_token_is_printed() {
+    let (directory, process, url) = at(&["--limit", "1", "--linger", "1m", "--lingering-first=false"]);
+    let file = directory.path().join("resume");
+    let name = file.display().to_string();
+    let mut lost = client(&["--url", &url, "--resume", &name, "--json"]).spawn().unwrap();
+    let mut lines = BufReader::new(lost.stdout.take().unwrap()).lines();
+    let said: String = lines.by_ref().take(3).map(Result::unwrap).collect();
+    assert!(said.contains("AUTHENTICATE_SUCCESS"), "{said}");
+    lost.kill().unwrap();
+    lost.wait().unwrap();
+    let token = std::fs::read_to_string(&file).unwrap();
+    assert!(token.trim().len() == 64 && !said.contains(token.trim()), "{said}");
+    eventually("it is lost", || run(client(&["sessions", "--url", &url]), "").1.contains(", lost, kept until 20"));
+    let (code, said) = run(client(&["--url", &url]), "");
+    assert_eq!(code, 3, "{said}");
+    let (code, said) = run(client(&["--url", &url, "--resume", &name]), "");
+    assert!(code == 0 && said.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{said}");
+    assert!(!said.contains(token.trim()), "{said}");
+    std::fs::write(&file, "my diary\n").unwrap();
+    let (code, said) = run(client(&["--url", &url, "--resume", &name]), "");
+    assert!(code == 4 && said.contains("it does not hold one"), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "my diary\n");
+    drop(process);
+}
+
+#[test]
+fn a_client_that_is_to_comes_back_to_its_slot_when_the_server_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut process = Process::start(SERVER, &data, &["--limit", "1", "--linger", "1m"]);
+    let url = process.url();
+    let port = process.address.port().to_string();
+    let mut held = client(&["--url", &url, "--reconnect"]).spawn().unwrap();
+    let mut lines = BufReader::new(held.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("AUTHENTICATE_SUCCESS")));
+    process.kill();
+    let listen = format!("127.0.0.1:{port}");
+    let mut again = unguarded(SERVER);
+    again.args(["--listen", &listen, "--limit", "1", "--linger", "1m", "--log", "off"]);
+    let _again = Process::run_as(again, &data);
+    assert!(lines.any(|line| line == "AUTHENTICATE_SUCCESS testuser holds 1 connection"));
+    let _sent = kill_process(Pid::from_raw(i32::try_from(held.id()).unwrap()).unwrap(), Signal::INT);
+    assert_eq!(wait(&mut held).code(), Some(0));
 }

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::ledger::{Command, apply};
-use session_core::{Cause, Debts, Limit, Liveness, NodeId, Outcome, SessionId, Time, UserId, UserRecord};
+use session_core::ledger::{self, Command, Wish};
+use session_core::{
+    Cause, Debts, Ending, Held, Limit, Liveness, NodeId, Outcome, ResumeKey, SessionId, Terms, Time, UserId, UserRecord,
+};
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
-const GRANTED: Outcome = Outcome::Granted { connections: 1 };
+const GRANTED: Outcome = Outcome::granted(1);
 const FOUND: Outcome = Outcome::Found { connections: 1 };
 const FAILED: Outcome = Outcome::Rejected(Cause::Failed);
 
@@ -23,7 +25,7 @@ fn session(number: u64) -> SessionId {
 }
 
 fn acquire(number: u64) -> Command {
-    Command::Acquire { user: user(), session: session(number), limit: None, at: at(0) }
+    Command::Acquire { user: user(), session: session(number), limit: None, at: at(0), wish: None }
 }
 
 fn release(number: u64) -> Command {
@@ -31,7 +33,18 @@ fn release(number: u64) -> Command {
 }
 
 fn look_up(number: u64) -> Command {
-    Command::Lookup { user: user(), session: session(number) }
+    Command::Lookup { user: user(), session: session(number), at: at(0) }
+}
+
+/// The session was lost at the 7th millisecond.
+fn linger(number: u64) -> Command {
+    Command::Linger { user: user(), session: session(number), at: at(7) }
+}
+
+/// An acquire of a slot that can be taken up again.
+fn acquire_for_good(number: u64) -> Command {
+    let wish = Wish { fresh: Some(ResumeKey::from_bytes([9; 32])), ..Wish::default() };
+    Command::Acquire { user: user(), session: session(number), limit: None, at: at(0), wish: Some(Box::new(wish)) }
 }
 
 fn at(millis: u64) -> Time {
@@ -51,14 +64,14 @@ fn an_acquire_is_submitted_only_if_there_is_room_to_owe_it() {
     assert_eq!(debts.held(), 2, "what was refused reserved nothing");
 
     // Whether it is under way, granted, or owed: it keeps its room until it is certainly not in the store.
-    debts.after(&acquire(1), GRANTED, at(0));
-    debts.after(&acquire(2), Outcome::Unknown, at(0));
+    debts.after(&acquire(1), &GRANTED, at(0));
+    debts.after(&acquire(2), &Outcome::Unknown, at(0));
     assert_eq!(debts.before(&acquire(3)), Err(Cause::Overloaded));
-    debts.after(&release(1), FAILED, at(0));
+    debts.after(&release(1), &FAILED, at(0));
     assert_eq!(debts.before(&acquire(3)), Err(Cause::Overloaded));
 
     assert_eq!(debts.due(at(50)), Some(release(1)));
-    debts.after(&release(1), Outcome::Released, at(50));
+    debts.after(&release(1), &Outcome::Released, at(50));
     assert_eq!([3, 4].map(|number| debts.before(&acquire(number))), [Ok(()), Err(Cause::Overloaded)]);
 
     assert_eq!(Debts::new(0).before(&acquire(1)), Err(Cause::Overloaded));
@@ -79,7 +92,7 @@ fn releases_and_lookups_need_no_room() {
 #[test]
 fn what_every_answer_to_every_command_leaves() {
     let rejections = Cause::ALL.map(Outcome::Rejected);
-    let others = [GRANTED, Outcome::Denied, Outcome::Released, FOUND, Outcome::Unknown];
+    let others = [GRANTED, Outcome::Denied(None), Outcome::Released, FOUND, Outcome::Unknown];
     let outcomes: Vec<_> = others.into_iter().chain(rejections).collect();
 
     let kept = (1, 0, None);
@@ -88,9 +101,12 @@ fn what_every_answer_to_every_command_leaves() {
     for (command, expected) in [
         (acquire(1), [kept, gone, owed, owed, owed, gone, gone, gone]),
         (release(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
+        (linger(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
         (look_up(1), [kept; 8]),
+        (Command::List { user: user(), session: session(1), limit: None, at: at(0) }, [kept; 8]),
+        (end_all(1), [kept; 8]),
     ] {
-        for (&outcome, expected) in outcomes.iter().zip(expected) {
+        for (outcome, expected) in outcomes.iter().zip(expected) {
             let mut debts = Debts::new(1);
             debts.before(&acquire(1)).unwrap();
             debts.after(&command, outcome, at(1000));
@@ -100,12 +116,47 @@ fn what_every_answer_to_every_command_leaves() {
     }
 }
 
+fn end_all(number: u64) -> Command {
+    let (which, by) = (ledger::Which::All, Ending::ByUser(None));
+    Command::End { user: user(), session: session(number), which, by, at: at(0) }
+}
+
+#[test]
+fn what_is_to_linger_is_tried_again_as_that_and_from_the_same_time_on() {
+    let mut debts = Debts::new(1);
+    debts.before(&acquire_for_good(1)).unwrap();
+    debts.after(&acquire_for_good(1), &GRANTED, at(0));
+    debts.before(&linger(1)).unwrap();
+    let mut now = at(1_000);
+    debts.after(&linger(1), &Outcome::Unknown, now);
+    for (backoff, outcome) in [(50, FAILED), (100, Outcome::Unknown), (200, GRANTED), (400, FOUND)] {
+        now = now + Duration::from_millis(backoff);
+        assert_eq!(seen(&debts), (1, 1, Some(now)));
+        assert_eq!([debts.due(now), debts.due(now)], [Some(linger(1)), None], "lost at the same time as ever");
+        assert!(debts.owes(session(1)));
+        debts.after(&linger(1), &outcome, now);
+    }
+    now = now + Duration::from_millis(800);
+    assert_eq!(debts.due(now), Some(linger(1)));
+    debts.after(&linger(1), &Outcome::Released, now);
+    assert_eq!(seen(&debts), (0, 0, None));
+    assert!(!debts.owes(session(1)));
+}
+
+#[test]
+fn an_acquire_whose_answer_is_lost_owes_a_release_though_its_slot_could_be_taken_up_again() {
+    let mut debts = Debts::new(1);
+    debts.before(&acquire_for_good(1)).unwrap();
+    debts.after(&acquire_for_good(1), &Outcome::Unknown, at(0));
+    assert_eq!(debts.due(at(50)), Some(release(1)), "its token was never told");
+}
+
 #[test]
 fn a_release_is_tried_again_after_50_ms_and_twice_as_long_each_time_up_to_5_s() {
     let mut debts = Debts::new(1);
     debts.before(&acquire(1)).unwrap();
     let mut now = at(1_000);
-    debts.after(&acquire(1), Outcome::Unknown, now);
+    debts.after(&acquire(1), &Outcome::Unknown, now);
     let schedule = [50, 100, 200, 400, 800, 1_600, 3_200].into_iter().chain([5_000; 100]);
     for (try_number, backoff) in schedule.enumerate() {
         let due = now + Duration::from_millis(backoff);
@@ -118,11 +169,11 @@ fn a_release_is_tried_again_after_50_ms_and_twice_as_long_each_time_up_to_5_s() 
         assert_eq!(debts.due(due + Debts::LONGEST_BACKOFF), None, "one at a time");
         // The answer takes its time; the pause counts from there.
         now = due + Duration::from_millis(7);
-        debts.after(&release(1), if try_number % 2 == 0 { Outcome::Unknown } else { FAILED }, now);
+        debts.after(&release(1), if try_number % 2 == 0 { &Outcome::Unknown } else { &FAILED }, now);
     }
     assert_eq!(Debts::LONGEST_BACKOFF, Duration::from_secs(5));
     assert_eq!(debts.due(now + Debts::LONGEST_BACKOFF), Some(release(1)));
-    debts.after(&release(1), Outcome::Released, now);
+    debts.after(&release(1), &Outcome::Released, now);
     assert_eq!(seen(&debts), (0, 0, None));
 }
 
@@ -132,11 +183,11 @@ fn each_debt_has_a_backoff_of_its_own() {
     for number in [1, 2] {
         debts.before(&acquire(number)).unwrap();
     }
-    debts.after(&acquire(1), Outcome::Unknown, at(0));
+    debts.after(&acquire(1), &Outcome::Unknown, at(0));
     assert_eq!(debts.due(at(50)), Some(release(1)));
-    debts.after(&release(1), Outcome::Unknown, at(50));
+    debts.after(&release(1), &Outcome::Unknown, at(50));
     // Due at 150 now. The other one is younger but due earlier.
-    debts.after(&acquire(2), Outcome::Unknown, at(60));
+    debts.after(&acquire(2), &Outcome::Unknown, at(60));
     assert_eq!(debts.deadline(), Some(at(110)));
     assert_eq!([debts.due(at(149)), debts.due(at(149))], [Some(release(2)), None]);
     assert_eq!(debts.deadline(), Some(at(150)));
@@ -148,10 +199,10 @@ fn a_session_whose_room_is_free_again_owes_from_the_start() {
     let mut debts = Debts::new(1);
     for now in [1_000, 2_000] {
         debts.before(&acquire(1)).unwrap();
-        debts.after(&acquire(1), Outcome::Unknown, at(now));
+        debts.after(&acquire(1), &Outcome::Unknown, at(now));
         assert_eq!(debts.deadline(), Some(at(now + 50)), "no backoff is inherited from a debt that is paid");
         assert_eq!(debts.due(at(now + 50)), Some(release(1)));
-        debts.after(&release(1), Outcome::Released, at(now + 50));
+        debts.after(&release(1), &Outcome::Released, at(now + 50));
         assert_eq!(seen(&debts), (0, 0, None));
     }
 }
@@ -162,7 +213,7 @@ fn so_many_releases_are_tried_at_once_and_no_more() {
     let mut debts = Debts::new(100);
     for number in 0..100 {
         debts.before(&acquire(number)).unwrap();
-        debts.after(&acquire(number), Outcome::Unknown, at(0));
+        debts.after(&acquire(number), &Outcome::Unknown, at(0));
     }
     let now = at(1_000);
     let first: Vec<_> = std::iter::from_fn(|| debts.due(now)).collect();
@@ -170,17 +221,17 @@ fn so_many_releases_are_tried_at_once_and_no_more() {
     assert_eq!(seen(&debts), (100, 100, None), "no tick until one of them is answered");
 
     // One answered makes room for one more, however it was answered.
-    debts.after(&first[0], Outcome::Released, now);
+    debts.after(&first[0], &Outcome::Released, now);
     assert_eq!(seen(&debts), (99, 99, Some(at(50))));
     assert_eq!([debts.due(now), debts.due(now)], [Some(release(64)), None]);
-    debts.after(&first[1], Outcome::Unknown, now);
+    debts.after(&first[1], &Outcome::Unknown, now);
     assert_eq!([debts.due(now), debts.due(now)], [Some(release(65)), None]);
 
     // With the store well again all of them come back.
     let mut under_way: Vec<_> = first[2..].iter().cloned().chain([64, 65].map(release)).collect();
     let mut now = now;
     while let Some(command) = under_way.pop() {
-        debts.after(&command, Outcome::Released, now);
+        debts.after(&command, &Outcome::Released, now);
         now = now.max(debts.deadline().unwrap_or(now));
         under_way.extend(debts.due(now));
     }
@@ -192,12 +243,12 @@ fn so_many_releases_are_tried_at_once_and_no_more() {
 fn a_debt_that_is_incurred_twice_is_one_debt() {
     let mut debts = Debts::new(1);
     debts.before(&acquire(1)).unwrap();
-    debts.after(&acquire(1), Outcome::Unknown, at(0));
-    debts.after(&release(1), Outcome::Unknown, at(10));
+    debts.after(&acquire(1), &Outcome::Unknown, at(0));
+    debts.after(&release(1), &Outcome::Unknown, at(10));
     assert_eq!(seen(&debts), (1, 1, Some(at(50))));
     assert_eq!([debts.due(at(99)), debts.due(at(99))], [Some(release(1)), None]);
     // And if it fails while it is tried again: once more, later.
-    debts.after(&release(1), Outcome::Unknown, at(100));
+    debts.after(&release(1), &Outcome::Unknown, at(100));
     assert_eq!(seen(&debts), (1, 1, Some(at(200))));
 }
 
@@ -205,11 +256,11 @@ fn a_debt_that_is_incurred_twice_is_one_debt() {
 fn a_debt_that_is_paid_while_it_waits_is_forgotten_and_others_go_on() {
     let mut debts = Debts::new(2);
     debts.before(&acquire(1)).unwrap();
-    debts.after(&acquire(1), Outcome::Unknown, at(0));
-    debts.after(&release(1), Outcome::Released, at(0));
+    debts.after(&acquire(1), &Outcome::Unknown, at(0));
+    debts.after(&release(1), &Outcome::Released, at(0));
     assert_eq!(seen(&debts), (0, 0, None));
     debts.before(&acquire(2)).unwrap();
-    debts.after(&acquire(2), Outcome::Unknown, at(0));
+    debts.after(&acquire(2), &Outcome::Unknown, at(0));
     assert_eq!(seen(&debts), (1, 1, Some(at(50))));
 }
 
@@ -218,9 +269,9 @@ fn a_debt_that_is_paid_while_it_is_tried_again_makes_room_for_others() {
     let mut debts = Debts::new(1);
     for _ in 0..2 * Debts::MAX_UNDER_WAY {
         debts.before(&acquire(1)).unwrap();
-        debts.after(&acquire(1), Outcome::Unknown, at(0));
+        debts.after(&acquire(1), &Outcome::Unknown, at(0));
         assert_eq!(debts.due(at(50)), Some(release(1)));
-        debts.after(&release(1), Outcome::Released, at(50));
+        debts.after(&release(1), &Outcome::Released, at(50));
         assert_eq!(seen(&debts), (0, 0, None));
     }
 }
@@ -230,9 +281,9 @@ fn room_is_given_back_once_however_often_it_is_settled() {
     let mut debts = Debts::new(2);
     debts.before(&acquire(1)).unwrap();
     debts.before(&acquire(2)).unwrap();
-    debts.after(&acquire(2), GRANTED, at(0));
-    debts.after(&acquire(1), Outcome::Denied, at(0));
-    debts.after(&release(1), Outcome::Released, at(0));
+    debts.after(&acquire(2), &GRANTED, at(0));
+    debts.after(&acquire(1), &Outcome::Denied(None), at(0));
+    debts.after(&release(1), &Outcome::Released, at(0));
     assert_eq!(debts.held(), 1, "session 2 still holds its slot");
     debts.before(&acquire(3)).unwrap();
     assert_eq!(debts.before(&acquire(4)), Err(Cause::Overloaded));
@@ -242,8 +293,8 @@ fn room_is_given_back_once_however_often_it_is_settled() {
 fn a_late_answer_about_a_session_that_is_settled_owes_nothing() {
     let mut debts = Debts::new(1);
     debts.before(&acquire(1)).unwrap();
-    debts.after(&release(1), Outcome::Released, at(0));
-    debts.after(&acquire(1), Outcome::Unknown, at(0));
+    debts.after(&release(1), &Outcome::Released, at(0));
+    debts.after(&acquire(1), &Outcome::Unknown, at(0));
     assert_eq!(seen(&debts), (0, 0, None));
 }
 
@@ -306,21 +357,34 @@ struct World {
     late: BTreeMap<SessionId, Command>,
 }
 
-const LIMIT: u32 = 4;
+/// Four slots, of which some linger.
+fn apply(record: &mut UserRecord, command: &Command) -> Outcome {
+    let terms = Terms { linger: Duration::from_secs(100), ..Terms::new(Limit::new(4).unwrap()) };
+    ledger::apply(record, command, &terms, |_| Liveness::Alive).outcome
+}
+
+/// How a session asks for its slot, and how it gives it up: every other one may come back.
+fn come_and_go(number: u64) -> (Command, Command) {
+    if number.is_multiple_of(2) {
+        (acquire(number), release(number))
+    } else {
+        (acquire_for_good(number), linger(number))
+    }
+}
 
 impl World {
     fn step(&mut self, step: Step) {
         match step {
             Step::Open => {
                 self.opened += 1;
-                let command = acquire(self.opened);
+                let (command, _) = come_and_go(self.opened);
                 let full = self.debts.held() == self.room;
                 let admitted = self.debts.before(&command);
                 assert_eq!(admitted, if full { Err(Cause::Overloaded) } else { Ok(()) });
                 self.under_way.extend(admitted.is_ok().then_some(command));
             }
             Step::Close(index) if !self.granted.is_empty() => {
-                let command = release(self.granted.swap_remove(index.index(self.granted.len())));
+                let (_, command) = come_and_go(self.granted.swap_remove(index.index(self.granted.len())));
                 assert_eq!(self.debts.before(&command), Ok(()));
                 self.under_way.push(command);
             }
@@ -366,31 +430,36 @@ impl World {
             Fate::Late => {
                 // Two that are late: in order.
                 if let Some(elder) = self.late.insert(command.session(), command.clone()) {
-                    let _outcome = apply(&mut self.record, &elder, Limit::new(LIMIT).unwrap(), |_| Liveness::Alive);
+                    let _outcome = apply(&mut self.record, &elder);
                 }
                 Outcome::Unknown
             }
         };
-        if let (Command::Acquire { session, .. }, Outcome::Granted { .. }) = (command, outcome) {
+        if let (Command::Acquire { session, .. }, Outcome::Granted { .. }) = (command, &outcome) {
             self.granted.push(session.number());
         }
-        self.debts.after(command, outcome, self.now);
+        self.debts.after(command, &outcome, self.now);
     }
 
     /// Applies a command, and before it what is late of the same session: in order, or not at all.
     fn apply(&mut self, command: &Command) -> Outcome {
-        let limit = Limit::new(LIMIT).unwrap();
         if let Some(elder) = self.late.remove(&command.session()) {
-            let _outcome = apply(&mut self.record, &elder, limit, |_| Liveness::Alive);
+            let _outcome = apply(&mut self.record, &elder);
         }
-        apply(&mut self.record, command, limit, |_| Liveness::Alive)
+        apply(&mut self.record, command)
+    }
+
+    /// Whose slots somebody has to give back: those that linger are nobody's.
+    fn live(&self) -> impl Iterator<Item = SessionId> {
+        self.record.holds().iter().filter(|hold| hold.held == Held::Live).map(|hold| hold.session)
     }
 
     fn check(&self) {
         let (held, owed, deadline) = seen(&self.debts);
         assert!(owed <= held && held <= self.room, "owed {owed}, held {held}, room {}", self.room);
         let acquires = |command: &&Command| matches!(command, Command::Acquire { .. });
-        let may_hold: BTreeSet<_> = (self.record.slots().iter().map(|slot| slot.session))
+        let may_hold: BTreeSet<_> = self
+            .live()
             .chain(self.late.values().chain(&self.under_way).filter(acquires).map(Command::session))
             .collect();
         assert!(may_hold.len() <= held, "a slot that nobody would give back: {may_hold:?}");
@@ -408,7 +477,7 @@ impl World {
             self.answer(&command, Fate::Answered);
         }
         for number in std::mem::take(&mut self.granted) {
-            self.answer(&release(number), Fate::Answered);
+            self.answer(&come_and_go(number).1, Fate::Answered);
         }
         let well_since = self.now;
         while let Some(deadline) = self.debts.deadline() {
@@ -421,7 +490,12 @@ impl World {
         }
         assert!(self.now <= well_since + Debts::LONGEST_BACKOFF);
         assert_eq!(seen(&self.debts), (0, 0, None));
-        assert!(self.record.is_empty() && self.late.is_empty());
+        assert_eq!(self.live().next(), None);
+        assert!(
+            self.record.holds().iter().all(|hold| hold.session.number() % 2 == 1),
+            "only who may come back lingers"
+        );
+        assert!(self.late.is_empty());
     }
 }
 

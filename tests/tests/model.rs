@@ -5,20 +5,20 @@
 use arbitrary::Unstructured;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::Limit;
-use tests::world::{Fate, History, Message, Op, World};
+use session_core::{Limit, Terms};
+use tests::world::{Fate, History, Message, Op, World, terms};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 100_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_history_breaks_the_limit_or_leaks_a_slot(limit in 0..=4_u32, ops in vec(op(), 0..160)) {
-        World::run(Limit::new(limit).unwrap(), &ops);
+    fn no_history_breaks_the_limit_or_leaks_a_slot(limit in 0..=4_u32, bits: u8, ops in vec(op(), 0..160)) {
+        World::run(terms(Limit::new(limit).unwrap(), bits), &ops);
     }
 
     /// With few connections that authenticate at once, most histories run into the limit.
     #[test]
-    fn no_race_of_newcomers_breaks_the_limit(limit in 1..=3_u32, fates in vec((0..8_u8, fate()), 0..80)) {
+    fn no_race_of_newcomers_breaks_the_limit(limit in 1..=3_u32, bits: u8, fates in vec((0..8_u8, fate()), 0..80)) {
         let mut ops = Vec::new();
         for who in 0..8 {
             ops.push(Op::Connect);
@@ -30,7 +30,7 @@ proptest! {
             ops.push(Op::Connect);
             ops.push(Op::Say { who: 7, what: Message::Authenticate { user: 0 } });
         }
-        World::run(Limit::new(limit).unwrap(), &ops);
+        World::run(terms(Limit::new(limit).unwrap(), bits), &ops);
     }
 }
 
@@ -45,7 +45,7 @@ fn a_grant_whose_answer_was_lost_is_released_when_its_time_is_over() {
         Op::Pass { millis: 100 },
         Op::Store { which: 0, fate: Fate::Apply },
     ];
-    let world = World::run(Limit::new(1).unwrap(), &ops);
+    let world = World::run(Terms::new(Limit::new(1).unwrap()), &ops);
     assert!(world.checks > ops.len() as u64);
 }
 
@@ -57,7 +57,7 @@ fn the_seeds_of_the_fuzzer_hold() {
     for seed in std::fs::read_dir(seeds).unwrap() {
         let bytes = std::fs::read(seed.unwrap().path()).unwrap();
         let history: History = Unstructured::new(&bytes).arbitrary().unwrap();
-        World::run(history.limit, &history.ops);
+        World::run(history.terms, &history.ops);
         replayed += 1;
     }
     assert!(replayed > 0, "no seeds in {seeds}");
@@ -77,6 +77,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Drain),
         1 => Just(Op::Restart),
         1 => any::<i8>().prop_map(|seconds| Op::SetWallClock { seconds }),
+        2 => any::<u8>().prop_map(|slots| Op::SetLimit { slots }),
+        1 => any::<u8>().prop_map(|user| Op::Enforce { user }),
     ]
 }
 
@@ -85,6 +87,10 @@ fn message() -> impl Strategy<Value = Message> {
         6 => any::<u8>().prop_map(|user| Message::Authenticate { user }),
         4 => (any::<u8>(), prop::option::of(any::<u8>()), 0..20_u8)
             .prop_map(|(user, limit, seconds)| Message::Show { user, limit, seconds }),
+        8 => (any::<u8>(), prop::option::of(any::<u8>()), any::<u8>(), prop::option::of(any::<u8>()))
+            .prop_map(|(user, device, evict, resume)| Message::Ask { user, device, evict, resume }),
+        1 => Just(Message::List),
+        1 => any::<u8>().prop_map(|which| Message::End { which }),
         2 => Just(Message::Check),
         3 => Just(Message::Bye),
         1 => any::<String>().prop_map(Message::Raw),

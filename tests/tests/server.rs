@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::Command;
-use session_core::{Limit, Limits};
+use session_core::{Limit, Limits, Terms, UserId};
 use shell::client::{Error, Url, User};
-use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Store};
+use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tests::peer::{InProcess, NODE, Raw, Sent, eventually, held};
 
 const DENIED: &str =
@@ -288,8 +288,20 @@ impl Moody {
 }
 
 impl Store for Moody {
-    fn set_limit(&self, limit: Limit) {
-        self.inner.set_limit(limit);
+    fn route(&self, router: Arc<dyn Router>) {
+        self.inner.route(router);
+    }
+
+    fn terms_for(&self, user: &UserId) -> Terms {
+        self.inner.terms_for(user)
+    }
+
+    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
+        self.inner.amend(user, amendment, done);
+    }
+
+    fn set_terms(&self, terms: Terms) {
+        self.inner.set_terms(terms);
     }
 
     fn submit(&self, command: Command, done: Done) {

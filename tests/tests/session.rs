@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::Complaint::{AlreadyAuthenticated, Impatient, NotAuthenticated, NotJson};
 use session_core::{
-    Actions, Cause, CloseReason, Command, Complaint, Credential, Event, Frame, Identity, Limit, Limits, NodeId,
+    Actions, Cause, CloseReason, Command, Complaint, Credential, Ending, Event, Frame, Identity, Limit, Limits, NodeId,
     Outcome, Refusal, Rejection, Reply, Session, SessionId, Time, User, UserId, UserIdError, Violation, WallTime,
     ledger,
 };
@@ -47,7 +47,7 @@ listed! {
         Protocol, Utf8, Size, Binary,
         Verified, VerifiedByToken, VerifiedOther, NotVerified,
         Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent,
-        Expired, Draining, Disconnected,
+        Evicted, TakenUp, Expired, Draining, Disconnected,
         EarlyTick, Tick, LateTick,
     }
 }
@@ -58,6 +58,7 @@ const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check, Bye, Garba
 const VIOLATIONS: &[Input] = &[Protocol, Utf8, Size, Binary];
 const VERDICTS: &[Input] = &[Verified, VerifiedByToken, VerifiedOther, NotVerified];
 const OUTCOMES: &[Input] = &[Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent];
+const ENDINGS: &[Input] = &[Evicted, TakenUp];
 const TICKS: &[Input] = &[EarlyTick, Tick, LateTick];
 
 /// Every (state, input) => what is submitted, sent and closed with, and when the session ticks next. Seconds count
@@ -81,7 +82,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       None,              None,                                 None,                    Over),
             on(&[Tick, LateTick],     None,              None,                                 close(CloseReason::NotAuthenticated), Over),
-            ignores(&[&[Alive, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(10)),
+            ignores(&[ENDINGS, &[Alive, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(10)),
         ]),
         // Now is 2 s.
         (State::Verifying, vec![
@@ -96,7 +97,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[NotVerified],        None,              refuse(nobody()),                     None,                    Waits(10)),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive, Expired], OUTCOMES, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, Alive, Expired], OUTCOMES, TICKS], Busy),
         ]),
         // Now is 3 s.
         (State::Acquiring, vec![
@@ -111,6 +112,8 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Full],               None,              refuse(Refusal::Store(Cause::Full)),  close(CloseReason::TryAgainLater),    Over),
             on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), close(CloseReason::TryAgainLater),   Over),
             on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
+            on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
+            on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
@@ -118,7 +121,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         // Now is 4 s, the peer was heard at 3 s.
         (State::LiveHeard, vec![
             on(&[Authenticate, AuthenticateNobody], None, error(AlreadyAuthenticated),         None,                    Waits(34)),
-            on(&[Check],              look_up(),         None,                                 None,                    Busy),
+            on(&[Check],              look_up(4),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(34)),
             on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(34)),
@@ -127,6 +130,8 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Utf8],               release(),         error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
             on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
             on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
+            on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
@@ -136,7 +141,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         // Now is 34 s, the peer was pinged at 33 s.
         (State::LivePinged, vec![
             on(&[Authenticate, AuthenticateNobody], None, error(AlreadyAuthenticated),         None,                    Waits(64)),
-            on(&[Check],              look_up(),         None,                                 None,                    Busy),
+            on(&[Check],              look_up(34),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(64)),
             on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(64)),
@@ -145,6 +150,8 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Utf8],               release(),         error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
             on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
             on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
+            on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick, LateTick],     release(),         None,                                 close(CloseReason::PeerSilent),       Over),
@@ -162,6 +169,8 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Overloaded],         None,              error(Complaint::Store(Cause::Overloaded)), None,              Waits(65)),
             on(&[Full],               None,              error(Complaint::Store(Cause::Full)), None,                    Waits(65)),
             on(&[Failed],             None,              error(Complaint::Store(Cause::Failed)), None,                  Waits(65)),
+            on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
+            on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
@@ -180,6 +189,8 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), close(CloseReason::TryAgainLater),   Over),
             on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
+            on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
+            on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
@@ -187,7 +198,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         (State::LiveByToken, vec![
             on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
             on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
-            on(&[Check],              look_up(),         None,                                 None,                    Busy),
+            on(&[Check],              look_up(4),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(34)),
             on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(34)),
@@ -197,6 +208,8 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
             on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Expired],            release(),         None,                                 close(CloseReason::TokenExpired),     Over),
+            on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
+            on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
@@ -210,9 +223,11 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
             on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
             on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
-            on(&[Verified, VerifiedByToken], look_up(),  None,                                 None,                    Busy),
+            on(&[Verified, VerifiedByToken], look_up(5),  None,                                 None,                    Busy),
             on(&[VerifiedOther],      None,              refuse(Refusal::AnotherUser),         None,                    Waits(35)),
             on(&[NotVerified],        None,              refuse(nobody()),                     None,                    Waits(35)),
+            on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
+            on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive, Expired], OUTCOMES, TICKS], Busy),
@@ -230,26 +245,28 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Full],               None,              refuse(Refusal::Store(Cause::Full)),  None,                    Waits(65)),
             on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), None,                   Waits(65)),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
+            on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
+            on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingVerification, vec![
             on(VERDICTS,              None,              None,                                 None,                    Over),
-            ignores(&[&[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
         ]),
         (State::LeavingAcquire, vec![
             on(&[Granted],            release(),         None,                                 None,                    Over),
             on(&[Denied, Released, Found, Overloaded, Full, Failed, Silent], None, None,       None,                    Over),
-            ignores(&[&[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingLookup, vec![
             on(OUTCOMES,              release(),         None,                                 None,                    Over),
-            ignores(&[&[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingRenewal, vec![
             on(VERDICTS,              release(),         None,                                 None,                    Over),
-            ignores(&[&[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
         ]),
         (State::Drained, vec![
             ignores(&[Input::ALL], Over),
@@ -331,7 +348,7 @@ fn the_specification_has_every_state_and_event_exactly_once() {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (0..KINDS).collect::<Vec<_>>(), "an event without an input");
 }
 
-const KINDS: u8 = 21;
+const KINDS: u8 = 23;
 
 /// Numbers the kinds of event. Whoever adds one must give it an [`Input`], and with it a row in every state.
 fn kind(event: &Event<'_>) -> u8 {
@@ -346,9 +363,10 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Verified(Ok(_)) => 7,
         Event::Verified(Err(_)) => 8,
         Event::Stored(Outcome::Granted { .. }) => 9,
-        Event::Stored(Outcome::Denied) => 10,
+        Event::Stored(Outcome::Denied(_)) => 10,
         Event::Stored(Outcome::Released) => 11,
-        Event::Stored(Outcome::Found { .. }) => 12,
+        // The last two come only to those who asked for them: `guests` has them.
+        Event::Stored(Outcome::Found { .. } | Outcome::Listed(_) | Outcome::Ended { .. }) => 12,
         Event::Stored(Outcome::Rejected(Cause::Overloaded)) => 13,
         Event::Stored(Outcome::Rejected(Cause::Full)) => 14,
         Event::Stored(Outcome::Rejected(Cause::Failed)) => 15,
@@ -357,6 +375,8 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Disconnected => 18,
         Event::Tick => 19,
         Event::Expired => 20,
+        Event::Ended(Ending::Resumed) => 21,
+        Event::Ended(Ending::TakenOver(_) | Ending::ByUser(_) | Ending::ByOperator) => 22,
     }
 }
 
@@ -396,7 +416,7 @@ fn a_whole_visit() {
             only(verify(), None, None),
             only(acquire(at(2)), None, None),
             only(None, say(Reply::AuthenticateSuccess(ada(2))), None),
-            only(look_up(), None, None),
+            only(look_up(4), None, None),
             only(None, say(Reply::CheckConnectionsSuccess(ada(3))), None),
             // The shell serves a struct's fields in this order: the release is queued before the reply.
             only(release(), say(Reply::ByeSuccess), close(CloseReason::Bye)),
@@ -595,7 +615,7 @@ fn questions_the_store_does_not_answer_and_impatience_are_not_bad_messages() {
         let actions = run(&mut session, &[(4, Check), (4, Garbage), (4, Silent)]);
         let impatient = only(None, error(Impatient), None);
         let silent = only(None, error(Complaint::StoreSilent), None);
-        assert_eq!(actions, [only(look_up(), None, None), impatient, silent]);
+        assert_eq!(actions, [only(look_up(4), None, None), impatient, silent]);
     }
     for _ in 0..2 {
         assert_eq!(run(&mut session, &[(4, Garbage)]), [only(None, error(NotJson), None)]);
@@ -756,7 +776,7 @@ impl Witness {
 
         if let Some(Frame::Reply(Reply::AuthenticateSuccess(user))) = send {
             let connections = match (event, answered, &self.renewal) {
-                (&Event::Stored(Outcome::Granted { connections }), Some(Question::Acquire), None) => connections,
+                (&Event::Stored(Outcome::Granted { connections, .. }), Some(Question::Acquire), None) => connections,
                 (&Event::Stored(Outcome::Found { connections }), Some(Question::Lookup), Some(renewal)) => {
                     self.identity = Some(renewal.clone());
                     connections
@@ -788,7 +808,13 @@ impl Witness {
                         assert_eq!(at, self.now);
                         Some(Question::Acquire)
                     }
-                    ledger::Command::Lookup { .. } => Some(Question::Lookup),
+                    ledger::Command::Lookup { at, .. } => {
+                        assert_eq!(at, self.now);
+                        Some(Question::Lookup)
+                    }
+                    ledger::Command::Linger { .. } | ledger::Command::List { .. } | ledger::Command::End { .. } => {
+                        panic!("nobody asked for that")
+                    }
                     ledger::Command::Release { .. } => {
                         self.releases += 1;
                         None
@@ -837,7 +863,7 @@ impl Witness {
     /// The peer leaves, and what is under way is answered at last.
     fn end(mut self) {
         self.take(Disconnected);
-        self.answer(Outcome::Granted { connections: 1 });
+        self.answer(Outcome::granted(1));
         assert!(self.session.is_drained());
         assert_eq!(self.releases, self.grants);
     }
@@ -862,7 +888,7 @@ fn what_always_holds_holds_after_every_two_inputs_in_every_state() {
 }
 
 /// One step of any history at all.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Step {
     /// Even what breaks the contract, such as an answer that nobody asked for.
     Input(Input),
@@ -871,12 +897,13 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    const ENDS: &[Input] = &[Bye, Protocol, Utf8, Size, Binary, Expired, Draining, Disconnected, LateTick];
+    const ENDS: &[Input] =
+        &[Bye, Protocol, Utf8, Size, Binary, Evicted, TakenUp, Expired, Draining, Disconnected, LateTick];
     let goes_on: Vec<_> = Input::ALL.iter().copied().filter(|input| !ENDS.contains(input)).collect();
     let outcome = prop_oneof![
-        4 => (1..9_u32).prop_map(|connections| Outcome::Granted { connections }),
+        4 => (1..9_u32).prop_map(Outcome::granted),
         2 => (0..9_u32).prop_map(|connections| Outcome::Found { connections }),
-        1 => Just(Outcome::Denied),
+        1 => Just(Outcome::Denied(None)),
         1 => prop::sample::select(&Cause::ALL[..]).prop_map(Outcome::Rejected),
         1 => Just(Outcome::Unknown),
     ];
@@ -1012,14 +1039,16 @@ impl Input {
             VerifiedByToken => Event::Verified(Ok(by_token(100))),
             VerifiedOther => Event::Verified(Ok(Identity { user: bob(), ..by_token(100) })),
             NotVerified => Event::Verified(Err(Rejection::UserId(UserIdError::TooLong))),
-            Granted => Event::Stored(Outcome::Granted { connections: 2 }),
-            Denied => Event::Stored(Outcome::Denied),
+            Granted => Event::Stored(Outcome::granted(2)),
+            Denied => Event::Stored(Outcome::Denied(None)),
             Released => Event::Stored(Outcome::Released),
             Found => Event::Stored(Outcome::Found { connections: 3 }),
             Overloaded => Event::Stored(Outcome::Rejected(Cause::Overloaded)),
             Full => Event::Stored(Outcome::Rejected(Cause::Full)),
             Failed => Event::Stored(Outcome::Rejected(Cause::Failed)),
             Silent => Event::Stored(Outcome::Unknown),
+            Evicted => Event::Ended(Ending::TakenOver(None)),
+            TakenUp => Event::Ended(Ending::Resumed),
             Expired => Event::Expired,
             Draining => Event::Draining,
             Disconnected => Event::Disconnected,
@@ -1036,7 +1065,8 @@ impl Input {
             LateTick => deadline.unwrap_or(now) + HOUR,
             Connected | Authenticate | AuthenticateNobody | Check | Bye | Garbage | Unknown | Alive | Protocol
             | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified | Granted | Denied
-            | Released | Found | Overloaded | Full | Failed | Silent | Expired | Draining | Disconnected => now,
+            | Released | Found | Overloaded | Full | Failed | Silent | Evicted | TakenUp | Expired | Draining
+            | Disconnected => now,
         }
     }
 }
@@ -1096,31 +1126,32 @@ fn verify_none() -> Option<Command> {
 }
 
 fn acquire(at: Time) -> Option<Command> {
-    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), limit: None, at }))
+    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), limit: None, at, wish: None }))
 }
 
 /// What a token of limit so many leads to at 2 s.
 fn acquire_up_to(slots: u32) -> Option<Command> {
     let limit = Limit::new(slots).ok();
-    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), limit, at: at(2) }))
+    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), limit, at: at(2), wish: None }))
 }
 
 fn acquire_for_bob() -> Option<Command> {
     let limit = Limit::new(7).ok();
-    Some(Command::Store(ledger::Command::Acquire { user: bob(), session: id(), limit, at: at(2) }))
+    Some(Command::Store(ledger::Command::Acquire { user: bob(), session: id(), limit, at: at(2), wish: None }))
 }
 
 /// Ada by a token that claims a limit of 7 and runs out at this second of the wall clock.
 fn by_token(expires: u64) -> Identity {
-    Identity { user: user(), limit: Limit::new(7).ok(), expires: Some(WallTime::from_unix_seconds(expires)) }
+    let expires = Some(WallTime::from_unix_seconds(expires));
+    Identity { limit: Limit::new(7).ok(), expires, ..Identity::of(user()) }
 }
 
 fn bob() -> UserId {
     UserId::parse("bob").unwrap()
 }
 
-fn look_up() -> Option<Command> {
-    Some(Command::Store(ledger::Command::Lookup { user: user(), session: id() }))
+fn look_up(second: u64) -> Option<Command> {
+    Some(Command::Store(ledger::Command::Lookup { user: user(), session: id(), at: at(second) }))
 }
 
 fn release() -> Option<Command> {
@@ -1129,6 +1160,10 @@ fn release() -> Option<Command> {
 
 fn say(reply: Reply) -> Option<Frame> {
     Some(Frame::Reply(reply))
+}
+
+fn evicted() -> Option<Frame> {
+    say(Reply::Evicted("Another session of this user has taken the place of this one".into()))
 }
 
 fn refuse(refusal: Refusal) -> Option<Frame> {

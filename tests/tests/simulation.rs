@@ -90,7 +90,7 @@ fn simulation_of_many_seeds() {
 }
 
 /// A simulation that does not do these finds nothing.
-const MUST_HAPPEN: [&str; 32] = [
+const MUST_HAPPEN: [&str; 45] = [
     "token",
     "fresh token",
     "wall clock set",
@@ -123,6 +123,20 @@ const MUST_HAPPEN: [&str; 32] = [
     "Server is shutting down",
     "Peer was silent for too long",
     "Not authenticated in time",
+    // And at the limit.
+    "limit set",
+    "limit enforced",
+    "granted at length",
+    "refused at length",
+    "listed",
+    "ended another",
+    "EVICTED",
+    "somebody ended",
+    "ended while its release was under way",
+    "resumed",
+    "resumed from a live session",
+    "a token of a slot that is gone",
+    "granted beside a slot that lingers",
 ];
 
 #[test]
@@ -166,7 +180,7 @@ fn report(seed: u64, why: &str) {
     let still = quietly(|| small.run(false)).unwrap_err();
     println!("seed {seed} fails: {why}");
     println!("a history of {} operations does, too: {still}", small.ops.len());
-    println!("limit {}, {:#?}", small.limit, small.ops);
+    println!("{:?}, {:#?}", small.terms, small.ops);
     println!("to replay: SIM_SEED={seed} cargo test simulation -- --nocapture");
     panic!("seed {seed}: {why}");
 }

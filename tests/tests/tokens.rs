@@ -43,6 +43,8 @@ fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
         user: UserId::parse("ada").unwrap(),
         limit: limit.map(|slots| Limit::new(slots).unwrap()),
         expires: Some(WallTime::from_unix_seconds(expires)),
+        device: None,
+        fresh: None,
     };
     for (claims, expected) in [
         (json!({"sub": "ada", "exp": NOW + 60}), identity(None, NOW + 60)),
@@ -56,6 +58,27 @@ fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
     ] {
         assert_eq!(verifier("HS256").verify(&signed(&claims), at(NOW)), Ok(expected), "{claims}");
     }
+}
+
+#[test]
+fn a_token_names_the_device_where_a_claim_is_to() {
+    let rules = Rules { device_claim: Some("dev".into()), ..Rules::default() };
+    let naming = Verifier { rules, ..verifier("HS256") };
+    let device = |verifier: &Verifier, device: Value| {
+        let claims = json!({"sub": "ada", "exp": NOW + 60, "dev": device});
+        verifier.verify(&signed(&claims), at(NOW)).map(|identity| identity.device.map(|name| name.to_string()))
+    };
+    assert_eq!(device(&naming, json!("laptop")), Ok(Some("laptop".into())));
+    assert_eq!(device(&verifier("HS256"), json!("laptop")), Ok(None));
+    assert_eq!(device(&verifier("HS256"), json!(7)), Ok(None));
+    for wrong in ["", "a\nb", &"x".repeat(65)] {
+        assert_eq!(device(&naming, json!(wrong)), refused(TokenError::Device));
+    }
+    assert_eq!(device(&naming, json!(7)), refused(TokenError::ClaimType));
+    assert_eq!(
+        naming.verify(&signed(&json!({"sub": "ada", "exp": NOW + 60})), at(NOW)).map(|identity| identity.device),
+        Ok(None)
+    );
 }
 
 #[test]
@@ -112,6 +135,7 @@ fn audience_issuer_and_the_names_of_claims_are_configured() {
     let rules = Rules {
         user_claim: "uid".into(),
         limit_claim: "seats".into(),
+        device_claim: None,
         audiences: vec!["chess".into(), "go".into()],
         issuers: vec!["https://id.example.com".into()],
         leeway: Duration::ZERO,
@@ -422,6 +446,7 @@ fn a_token_that_is_made_says_what_the_rules_ask_for() {
     let rules = Rules {
         user_claim: "uid".into(),
         limit_claim: "seats".into(),
+        device_claim: None,
         audiences: vec!["go".into(), "chess".into()],
         issuers: vec!["me".into()],
         leeway: Duration::ZERO,
@@ -533,6 +558,7 @@ fn grant() -> Grant {
         user: UserId::parse("ada").unwrap(),
         lasts: Duration::from_secs(3600),
         limit: None,
+        device: None,
         key_id: None,
         private_key: None,
     }

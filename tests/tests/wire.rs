@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::iter::successors;
 use std::thread;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_core::{
-    Cause, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, ReplyError, Request, TokenError, User,
+    Admission, Ask, AskError, Cause, CloseReason, Complaint, Credential, Denial, Ending, Evict, Limit, Name, NodeId,
+    Refusal, Rejection, Reply, ReplyError, Request, ResumeToken, SessionInfo, SessionState, Sessions, TokenError, User,
     UserId, UserIdError,
 };
 
@@ -84,11 +86,25 @@ fn a_reply_is_an_object_and_so_is_a_user() {
 #[test]
 fn every_request() {
     let credentials = ["ada", "", "ada \"the\" \\ countess", "é🦀\u{2028}", "\0\n\u{7f}"];
-    let credentials =
-        credentials.map(Credential::new).into_iter().chain([Credential::Token("a.b.c".into()), Credential::None]);
+    let credentials = credentials.map(Credential::new).into_iter().chain([Credential::None]);
     let requests = credentials.map(Request::Authenticate);
+    let session = NodeId::new(7).session(8);
+    let ask = Ask {
+        device: Name::parse("laptop"),
+        label: Name::parse("é \"7\""),
+        resume: Some(ResumeToken::new([0x5e; 32])),
+        evict: Some(Evict::Oldest),
+    };
+    let these = Ask { evict: Some(Evict::These([session].into())), ..Ask::default() };
+    let asks = [
+        (Credential::Token("a.b.c".into()), Ask::default()),
+        (Credential::User("ada".into()), ask),
+        (Credential::None, these),
+    ];
+    let asks = asks.map(|(credential, ask)| Request::AuthenticateWith(credential, Box::new(ask)));
+    let others = [Request::CheckConnections, Request::ListSessions, Request::EndSession(session), Request::Bye];
     let mut table = String::new();
-    for request in requests.chain([Request::CheckConnections, Request::Bye]) {
+    for request in requests.chain(asks).chain(others) {
         writeln!(table, "{request:?}\n    {}", visible(&request.encode())).unwrap();
         assert_eq!(Request::parse(&request.encode()), Ok(request));
     }
@@ -121,6 +137,8 @@ fn every_close_reason() {
     4401 Not authenticated in time
     4402 Token has expired
     4408 Peer was silent for too long
+    4409 The slot of this session was taken away
+    4410 The session goes on on another connection
     ");
 
     let mut codes: Vec<_> = listed.iter().map(|reason| reason.code()).collect();
@@ -229,7 +247,7 @@ fn what_is_accepted() {
 
 #[test]
 fn a_token_may_come_in_an_object() {
-    let token = |text: &str| Ok(Request::Authenticate(Credential::Token(text.into())));
+    let token = |text: &str| Ok(Request::AuthenticateWith(Credential::Token(text.into()), Box::default()));
     for (payload, request) in [
         (r#"{"token":"a.b.c"}"#, token("a.b.c")),
         (r#"{"x":{"token":"y"},"tok\u0065n":"\u0061.b","x":1}"#, token("a.b")),
@@ -244,13 +262,14 @@ fn a_token_may_come_in_an_object() {
 }
 
 #[test]
-fn a_text_can_be_a_token_and_a_token_is_no_text() {
-    for (credential, text, token) in [
+fn a_text_can_be_a_user_or_a_token_and_neither_of_these_the_other() {
+    for (credential, user, token) in [
         (Credential::new("ada"), Some("ada"), Some("ada")),
+        (Credential::User("ada".into()), Some("ada"), None),
         (Credential::Token("a.b.c".into()), None, Some("a.b.c")),
         (Credential::None, None, None),
     ] {
-        assert_eq!((credential.text(), credential.token()), (text, token), "{credential:?}");
+        assert_eq!((credential.user(), credential.token()), (user, token), "{credential:?}");
     }
 }
 
@@ -271,7 +290,126 @@ fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reje
         r#"{"token":["ada"]}"#,
     ] {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
-        assert_eq!(Request::parse(&message), Ok(Request::Authenticate(Credential::None)), "{message}");
+        assert_eq!(Request::parse(&message), Ok(nobody(payload)), "{message}");
+    }
+}
+
+/// An object of AUTHENTICATE in all its glory, and what is wrong with one.
+#[test]
+fn an_object_says_who_from_where_and_what_for() {
+    let id = NodeId::new(7).session(8);
+    let token = ResumeToken::new([0xab; 32]);
+    let (name, resume, ids) = (|text: &str| Some(Name::parse(text).unwrap()), token.text(), vec![id.to_string(); 100]);
+    let ask = |ask: Ask| Ok(Request::AuthenticateWith(Credential::User("ada".into()), Box::new(ask)));
+    let full = Ask { device: name("é"), label: name("x y"), resume: Some(token), evict: Some(Evict::Oldest) };
+    let these = |count| Ask { evict: Some(Evict::These(vec![id; count].into())), ..Ask::default() };
+    let bad = |error| Err(Complaint::BadAsk(error));
+    for (fields, request) in [
+        (json!({"device": "é", "label": "x y", "resume": resume, "evict": "oldest"}), ask(full)),
+        (json!({"device": null, "label": null, "resume": null, "evict": null, "token": null}), ask(Ask::default())),
+        (json!({"more": {"user": ["x"]}, "devices": 7}), ask(Ask::default())),
+        (json!({"evict": [id.to_string()]}), ask(these(1))),
+        (json!({"evict": ids}), ask(these(100))),
+        (json!({"token": "x"}), bad(AskError::UserAndToken)),
+        (json!({"device": ""}), bad(AskError::Device)),
+        (json!({"device": "x".repeat(65)}), bad(AskError::Device)),
+        (json!({"device": 7}), bad(AskError::Device)),
+        (json!({"label": "a\nb"}), bad(AskError::Label)),
+        (json!({"label": ["x"]}), bad(AskError::Label)),
+        (json!({"resume": resume.to_uppercase()}), bad(AskError::Resume)),
+        (json!({"resume": ""}), bad(AskError::Resume)),
+        (json!({"resume": [resume]}), bad(AskError::Resume)),
+        (json!({"evict": "newest"}), bad(AskError::Evict)),
+        (json!({"evict": []}), bad(AskError::Evict)),
+        (json!({"evict": [id.to_string(), 7]}), bad(AskError::Evict)),
+        (json!({"evict": [[id.to_string()]]}), bad(AskError::Evict)),
+        (json!({"evict": vec![id.to_string(); 101]}), bad(AskError::Evict)),
+        (json!({"evict": {"oldest": true}}), bad(AskError::Evict)),
+        (json!({"evict": true}), bad(AskError::Evict)),
+    ] {
+        let mut payload = json!({"user": "ada"});
+        payload.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let message = json!({"type": "AUTHENTICATE", "payload": payload}).to_string();
+        assert_eq!(Request::parse(&message), request, "{message}");
+        if let Ok(request) = request {
+            assert_eq!(Request::parse(&request.encode()), Ok(request));
+        }
+    }
+    for twice in [r#""user":"eve""#, r#""evict":null,"evict":"oldest""#, r#""resume":1,"resume":2"#] {
+        let message = format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada",{twice}}}}}"#);
+        assert_eq!(Request::parse(&message), Err(Complaint::KeyTwice), "{message}");
+    }
+    // However deep, it costs no stack.
+    let deep = format!(r#"{{"type":"AUTHENTICATE","payload":{{"evict":[{}"#, "[".repeat(100_000));
+    assert_eq!(Request::parse(&deep), Err(Complaint::NotJson));
+}
+
+#[test]
+fn sessions_are_listed_and_ended_by_messages_of_their_own() {
+    let id = NodeId::new(7).session(8);
+    for (message, request) in [
+        (r#"{"type":"LIST_SESSIONS"}"#.to_owned(), Ok(Request::ListSessions)),
+        (r#"{"type":"LIST_SESSIONS","payload":null}"#.into(), Ok(Request::ListSessions)),
+        (r#"{"type":"LIST_SESSIONS","payload":{}}"#.into(), Err(Complaint::UnwantedPayload)),
+        (format!(r#"{{"type":"END_SESSION","payload":"{id}"}}"#), Ok(Request::EndSession(id))),
+        (format!(r#"{{"type":"END_SESSION","payload":["{id}"]}}"#), Err(Complaint::BadSessionId)),
+        (format!(r#"{{"type":"END_SESSION","payload":{{"user":"{id}"}}}}"#), Err(Complaint::BadSessionId)),
+        (r#"{"type":"END_SESSION","payload":"7"}"#.into(), Err(Complaint::BadSessionId)),
+        (r#"{"type":"END_SESSION"}"#.into(), Err(Complaint::BadSessionId)),
+    ] {
+        assert_eq!(Request::parse(&message), request, "{message}");
+        if let Ok(request) = request {
+            assert_eq!(Request::parse(&request.encode()), Ok(request));
+        }
+    }
+}
+
+#[test]
+fn a_refusal_has_a_code_for_programs() {
+    let limit = |slots| Limit::new(slots).ok();
+    for (refusal, limit, code) in [
+        (Refusal::LimitReached, limit(3), "limit_reached"),
+        (Refusal::LimitReached, None, "limit_reached"),
+        (Refusal::LimitReached, limit(0), "banned"),
+        (Refusal::DeviceFull, limit(3), "device_full"),
+        (Refusal::Credential(Rejection::NotText), None, "credential_refused"),
+        (Refusal::AnotherUser, None, "another_user"),
+        (Refusal::Store(Cause::Full), None, "store_unavailable"),
+        (Refusal::StoreSilent, None, "store_unavailable"),
+        (Refusal::Other("x".into()), None, "other"),
+    ] {
+        assert_eq!(refusal.code(limit), code);
+    }
+}
+
+/// A server of a later version may say more, and one of an earlier less.
+#[test]
+fn what_is_said_at_length_is_read_with_more_keys_and_with_fewer() {
+    let session = "0".repeat(32);
+    let admitted = json!({"type": "AUTHENTICATE_SUCCESS", "payload":
+        {"id": "ada", "connections": 1, "limit": 3, "session": session, "colour": "red"}});
+    let Ok(Reply::Admitted(admission)) = Reply::parse(&admitted.to_string()) else { panic!("it is at length") };
+    assert_eq!((admission.resume, admission.linger), (None, Duration::ZERO));
+    let denied = json!({"type": "AUTHENTICATE_FAILURE", "payload": "No", "code": "new", "colour": "red"});
+    let Ok(Reply::Denied(denial)) = Reply::parse(&denied.to_string()) else { panic!("it is at length") };
+    assert_eq!(
+        *denial,
+        Denial {
+            refusal: Refusal::Other("No".into()),
+            limit: None,
+            sessions: None,
+            retry_after: None,
+            may_choose: false
+        }
+    );
+    for wrong in [
+        json!({"id": "ada", "connections": 1, "limit": 1025, "session": session}),
+        json!({"id": "ada", "connections": 1, "limit": 3, "session": "7"}),
+        json!({"id": "ada", "connections": 1, "limit": 3, "session": session, "resume": "7"}),
+        json!({"id": "ada", "connections": 1, "session": session}),
+    ] {
+        let message = json!({"type": "AUTHENTICATE_SUCCESS", "payload": wrong}).to_string();
+        assert!(matches!(Reply::parse(&message), Err(ReplyError::Malformed(_))), "{message}");
     }
 }
 
@@ -307,6 +445,15 @@ fn an_unknown_type_is_shown_up_to_64_characters() {
 }
 
 /// On a stack that would not bear recursion.
+/// An AUTHENTICATE whose payload says nothing.
+fn nobody(payload: &str) -> Request {
+    if payload.starts_with('{') {
+        Request::AuthenticateWith(Credential::None, Box::default())
+    } else {
+        Request::Authenticate(Credential::None)
+    }
+}
+
 #[test]
 fn however_deep_a_message_nests_it_costs_no_stack() {
     const DEPTH: usize = 100_000;
@@ -332,7 +479,7 @@ fn however_deep_a_message_nests_it_costs_no_stack() {
         messages.extend([
             (format!(r#"{{"type":{value}}}"#), Err(Complaint::TypeNotText)),
             (format!(r#"{{"payload":{value}}}"#), Err(Complaint::NoType)),
-            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Ok(Request::Authenticate(Credential::None))),
+            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Ok(nobody(value))),
             (format!(r#"{{"type":"BYE","payload":{value}}}"#), Err(Complaint::UnwantedPayload)),
             (format!(r#"{{"type":"X","payload":{value}}}"#), Err(Complaint::unknown_type("X"))),
             (format!(r#"{{"x":{value},"type":"BYE"}}"#), Ok(Request::Bye)),
@@ -473,10 +620,13 @@ proptest! {
                 (Value::Null, _) => Err(Complaint::NoType),
                 (Value::String(kind), payload) => match (&**kind, payload.unwrap_or(&Value::Null)) {
                     ("AUTHENTICATE", Value::String(text)) => Ok(Request::Authenticate(Credential::new(text))),
-                    ("AUTHENTICATE", payload) => Ok(Request::Authenticate(match payload.get("token") {
-                        Some(Value::String(token)) => Credential::Token(token.as_str().into()),
-                        _ => Credential::None,
-                    })),
+                    ("AUTHENTICATE", Value::Object(fields)) => {
+                        Ok(Request::AuthenticateWith(match fields.get("token") {
+                            Some(Value::String(token)) => Credential::Token(token.as_str().into()),
+                            _ => Credential::None,
+                        }, Box::default()))
+                    }
+                    ("AUTHENTICATE", _) => Ok(Request::Authenticate(Credential::None)),
                     ("BYE", Value::Null) => Ok(Request::Bye),
                     ("CHECK_CONNECTIONS", Value::Null) => Ok(Request::CheckConnections),
                     ("BYE" | "CHECK_CONNECTIONS", _) => Err(Complaint::UnwantedPayload),
@@ -575,6 +725,7 @@ fn replies() -> Vec<Reply> {
     let users = [user("ada", 1), user("ada \"the\" \\ countess é🦀", u32::MAX)];
     let successes = users.iter().cloned().map(Reply::AuthenticateSuccess);
     let failures = refusals().into_iter().map(Reply::AuthenticateFailure);
+    let ends = users.iter().cloned().map(Reply::EndSessionSuccess);
     let counts = users.iter().cloned().map(Reply::CheckConnectionsSuccess);
     let errors = complaints().into_iter().map(Reply::Error);
     [Reply::Hello]
@@ -583,8 +734,58 @@ fn replies() -> Vec<Reply> {
         .chain(failures)
         .chain([Reply::ByeSuccess])
         .chain(counts)
+        .chain(at_length())
+        .chain(ends)
         .chain(errors)
         .collect()
+}
+
+/// What is said to those who asked at length, and of others' sessions.
+fn at_length() -> Vec<Reply> {
+    let session = NodeId::new(0x0123_4567_89ab_cdef).session(7);
+    let limit = Limit::new(3).unwrap();
+    let resume = Some(ResumeToken::new([0x5e; 32]));
+    let admission = Admission { user: user("ada", 2), limit, session, resume, linger: Duration::from_millis(90_001) };
+    let bare = Admission { resume: None, linger: Duration::ZERO, ..admission.clone() };
+    let name = |text: &str| Name::parse(text);
+    let live = SessionInfo {
+        id: session,
+        device: None,
+        label: None,
+        since: 1_700_000_000_123,
+        state: SessionState::Live,
+        until: None,
+    };
+    let lost = SessionInfo {
+        device: name("laptop \"7\""),
+        label: name("é🦀"),
+        state: SessionState::Lingering,
+        until: Some(1_700_000_060_123),
+        ..live.clone()
+    };
+    let sessions: Box<[_]> = [live, lost].into();
+    let retry_after = Some(Duration::from_millis(1_500));
+    let denial = |refusal, limit| Denial { refusal, limit, sessions: None, retry_after: None, may_choose: false };
+    let full = Denial {
+        sessions: Some(sessions.clone()),
+        retry_after,
+        may_choose: true,
+        ..denial(Refusal::LimitReached, Some(limit))
+    };
+    vec![
+        Reply::Admitted(Box::new(admission)),
+        Reply::Admitted(Box::new(bare)),
+        Reply::Denied(Box::new(full)),
+        Reply::Denied(Box::new(denial(Refusal::LimitReached, Limit::new(0).ok()))),
+        Reply::Denied(Box::new(denial(Refusal::StoreSilent, None))),
+        Reply::ListSessionsSuccess(Box::new(Sessions { limit: 3, connections: 2, sessions })),
+        Reply::ListSessionsSuccess(Box::new(Sessions { limit: 0, connections: 0, sessions: [].into() })),
+        Reply::Evicted(Ending::TakenOver(name("phone")).words().into()),
+        Reply::Evicted(Ending::TakenOver(None).words().into()),
+        Reply::Evicted(Ending::ByUser(name("phone")).words().into()),
+        Reply::Evicted(Ending::ByUser(None).words().into()),
+        Reply::Evicted(Ending::ByOperator.words().into()),
+    ]
 }
 
 fn user(id: &str, connections: u32) -> User {
@@ -603,7 +804,8 @@ fn complaints() -> Vec<Complaint> {
 fn refusal_after(refusal: Option<&Refusal>) -> Option<Refusal> {
     match refusal {
         None => Some(Refusal::LimitReached),
-        Some(Refusal::LimitReached) => rejection_after(None).map(Refusal::Credential),
+        Some(Refusal::LimitReached) => Some(Refusal::DeviceFull),
+        Some(Refusal::DeviceFull) => rejection_after(None).map(Refusal::Credential),
         Some(&Refusal::Credential(rejection)) => {
             rejection_after(Some(rejection)).map(Refusal::Credential).or(cause_after(None).map(Refusal::Store))
         }
@@ -623,7 +825,13 @@ fn complaint_after(complaint: Option<&Complaint>) -> Option<Complaint> {
         Some(Complaint::NoType) => Some(Complaint::TypeNotText),
         Some(Complaint::TypeNotText) => Some(Complaint::UnknownType("DANCE \"é\" 🦀".into())),
         Some(Complaint::UnknownType(_)) => Some(Complaint::UnwantedPayload),
-        Some(Complaint::UnwantedPayload) => Some(Complaint::AlreadyAuthenticated),
+        Some(Complaint::UnwantedPayload) => Some(Complaint::BadSessionId),
+        Some(Complaint::BadSessionId) => Some(Complaint::NoSuchSession),
+        Some(Complaint::NoSuchSession) => Some(Complaint::OwnSession),
+        Some(Complaint::OwnSession) => ask_error_after(None).map(Complaint::BadAsk),
+        Some(&Complaint::BadAsk(error)) => {
+            Some(ask_error_after(Some(error)).map_or(Complaint::AlreadyAuthenticated, Complaint::BadAsk))
+        }
         Some(Complaint::AlreadyAuthenticated) => Some(Complaint::NotAuthenticated),
         Some(Complaint::NotAuthenticated) => Some(Complaint::Impatient),
         Some(Complaint::Impatient) => Some(Complaint::BinaryMessage),
@@ -636,6 +844,17 @@ fn complaint_after(complaint: Option<&Complaint>) -> Option<Complaint> {
         }
         Some(Complaint::StoreSilent) => Some(Complaint::Other("Other words".into())),
         Some(Complaint::Other(_)) => None,
+    }
+}
+
+fn ask_error_after(error: Option<AskError>) -> Option<AskError> {
+    match error {
+        None => Some(AskError::UserAndToken),
+        Some(AskError::UserAndToken) => Some(AskError::Device),
+        Some(AskError::Device) => Some(AskError::Label),
+        Some(AskError::Label) => Some(AskError::Resume),
+        Some(AskError::Resume) => Some(AskError::Evict),
+        Some(AskError::Evict) => None,
     }
 }
 
@@ -669,7 +888,8 @@ fn token_error_after(error: Option<TokenError>) -> Option<TokenError> {
         Some(TokenError::Issuer) => Some(TokenError::ClaimType),
         Some(TokenError::ClaimType) => Some(TokenError::NoUser),
         Some(TokenError::NoUser) => Some(TokenError::Limit),
-        Some(TokenError::Limit) => None,
+        Some(TokenError::Limit) => Some(TokenError::Device),
+        Some(TokenError::Device) => None,
     }
 }
 
@@ -697,7 +917,9 @@ fn close_reason_after(reason: Option<CloseReason>) -> Option<CloseReason> {
         Some(CloseReason::TryAgainLater) => Some(CloseReason::NotAuthenticated),
         Some(CloseReason::NotAuthenticated) => Some(CloseReason::TokenExpired),
         Some(CloseReason::TokenExpired) => Some(CloseReason::PeerSilent),
-        Some(CloseReason::PeerSilent) => None,
+        Some(CloseReason::PeerSilent) => Some(CloseReason::Evicted),
+        Some(CloseReason::Evicted) => Some(CloseReason::Resumed),
+        Some(CloseReason::Resumed) => None,
     }
 }
 

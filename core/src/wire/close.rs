@@ -35,11 +35,16 @@ pub enum CloseReason {
     TokenExpired,
     /// The peer was silent for too long and did not answer a ping.
     PeerSilent,
+    /// The session's slot was taken away: by another session of its user, or by the operator. Do not come back by
+    /// yourself: whoever has the slot now would lose it in turn.
+    Evicted,
+    /// The client has taken the session up on another connection.
+    Resumed,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its code.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Bye,
         Self::ShuttingDown,
         Self::ProtocolError,
@@ -53,6 +58,8 @@ impl CloseReason {
         Self::NotAuthenticated,
         Self::TokenExpired,
         Self::PeerSilent,
+        Self::Evicted,
+        Self::Resumed,
     ];
 
     /// The WebSocket close code, 1000 to 4999.
@@ -71,6 +78,30 @@ impl CloseReason {
             Self::NotAuthenticated => 4401,
             Self::TokenExpired => 4402,
             Self::PeerSilent => 4408,
+            Self::Evicted => 4409,
+            Self::Resumed => 4410,
+        }
+    }
+
+    /// Whether the session of a client that is closed with this lingers, where it can be taken up again. One whose socket is
+    /// lost does, too.
+    #[must_use]
+    pub const fn lingers(self) -> bool {
+        match self {
+            Self::ShuttingDown | Self::PeerSilent => true,
+            Self::Bye
+            | Self::ProtocolError
+            | Self::BinaryMessage
+            | Self::InvalidUtf8
+            | Self::TooManyBadMessages
+            | Self::TooManyMessages
+            | Self::MessageTooBig
+            | Self::Internal
+            | Self::TryAgainLater
+            | Self::NotAuthenticated
+            | Self::TokenExpired
+            | Self::Evicted
+            | Self::Resumed => false,
         }
     }
 
@@ -91,6 +122,8 @@ impl CloseReason {
             Self::NotAuthenticated => "Not authenticated in time",
             Self::TokenExpired => "Token has expired",
             Self::PeerSilent => "Peer was silent for too long",
+            Self::Evicted => "The slot of this session was taken away",
+            Self::Resumed => "The session goes on on another connection",
         }
     }
 }

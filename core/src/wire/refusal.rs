@@ -4,14 +4,18 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::fmt;
 
+use super::request::AskError;
 use crate::id::UserIdError;
-use crate::ledger::Cause;
+use crate::ledger::{Cause, Ending};
+use crate::limits::Limit;
 
 /// Why an `AUTHENTICATE` was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The user holds as many slots as the limit allows.
     LimitReached,
+    /// The device has as many sessions as one may.
+    DeviceFull,
     /// The credential names no user.
     Credential(Rejection),
     /// The credential is good, but of another user than the one whose session this is.
@@ -72,11 +76,13 @@ pub enum TokenError {
     NoUser,
     /// The limit that it claims is no whole number from 0 to [`Limit::MAX`](crate::Limit::MAX).
     Limit,
+    /// The device that it names is no [`Name`](crate::Name).
+    Device,
 }
 
 impl TokenError {
     /// Every error.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Missing,
         Self::Malformed,
         Self::Algorithm,
@@ -93,6 +99,7 @@ impl TokenError {
         Self::ClaimType,
         Self::NoUser,
         Self::Limit,
+        Self::Device,
     ];
 
     /// What a client is told.
@@ -115,6 +122,9 @@ impl TokenError {
             Self::ClaimType => "A claim of the token has the wrong type",
             Self::NoUser => "Token does not say who its user is",
             Self::Limit => "The limit that the token claims is not a whole number from 0 to 1024",
+            Self::Device => {
+                "The device that the token names is not a string of 1 to 64 bytes without control characters"
+            }
         }
     }
 }
@@ -158,6 +168,14 @@ pub enum Complaint {
     UnknownType(Box<str>),
     /// A payload on a message that takes none.
     UnwantedPayload,
+    /// An `AUTHENTICATE` whose payload is an object that makes no sense.
+    BadAsk(AskError),
+    /// An `END_SESSION` without a session's id.
+    BadSessionId,
+    /// An `END_SESSION` of a session that the user does not have, or no longer.
+    NoSuchSession,
+    /// An `END_SESSION` of the session that says it.
+    OwnSession,
     /// `AUTHENTICATE` on a session that has its slot.
     AlreadyAuthenticated,
     /// A request that needs a slot on a session without.
@@ -186,6 +204,7 @@ impl Refusal {
     pub fn words(&self) -> Cow<'_, str> {
         match self {
             Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
+            Self::DeviceFull => "This device has as many sessions as one may".into(),
             Self::Credential(rejection) => rejection.words().into(),
             Self::AnotherUser => "This session belongs to another user".into(),
             Self::Store(cause) => cause.words().into(),
@@ -194,11 +213,25 @@ impl Refusal {
         }
     }
 
+    /// The same for a program. `limit` is the limit in force, where it is known.
+    #[must_use]
+    pub fn code(&self, limit: Option<Limit>) -> &'static str {
+        match self {
+            Self::LimitReached if limit.is_some_and(|limit| limit.slots() == 0) => "banned",
+            Self::LimitReached => "limit_reached",
+            Self::DeviceFull => "device_full",
+            Self::Credential(_) => "credential_refused",
+            Self::AnotherUser => "another_user",
+            Self::Store(_) | Self::StoreSilent => "store_unavailable",
+            Self::Other(_) => "other",
+        }
+    }
+
     /// The refusal that says these words.
     #[must_use]
     pub fn from_words(words: Box<str>) -> Self {
         let tokens = TokenError::ALL.map(Rejection::Token);
-        [Self::LimitReached, Self::StoreSilent, Self::AnotherUser]
+        [Self::LimitReached, Self::DeviceFull, Self::StoreSilent, Self::AnotherUser]
             .into_iter()
             .chain(Cause::ALL.map(Self::Store))
             .chain(Rejection::OPEN.into_iter().chain(tokens).map(Self::Credential))
@@ -212,13 +245,16 @@ impl Complaint {
     pub const SHOWN_CHARS: usize = 64;
 
     /// The complaints whose words are fixed, but for those of a store.
-    const FIXED: [Self; 14] = [
+    const FIXED: [Self; 17] = [
         Self::NotJson,
         Self::NotAnObject,
         Self::KeyTwice,
         Self::NoType,
         Self::TypeNotText,
         Self::UnwantedPayload,
+        Self::BadSessionId,
+        Self::NoSuchSession,
+        Self::OwnSession,
         Self::AlreadyAuthenticated,
         Self::NotAuthenticated,
         Self::Impatient,
@@ -248,6 +284,10 @@ impl Complaint {
             Self::TypeNotText => "Message type is not a string",
             Self::UnknownType(kind) => return alloc::format!("{}{kind}", Self::UNKNOWN_TYPE).into(),
             Self::UnwantedPayload => "This message takes no payload",
+            Self::BadAsk(error) => error.words(),
+            Self::BadSessionId => "END_SESSION needs the id of a session as its payload, 32 hexadecimal digits",
+            Self::NoSuchSession => "This user has no such session",
+            Self::OwnSession => "A session ends itself with BYE",
             Self::AlreadyAuthenticated => "This session is already authenticated",
             Self::NotAuthenticated => "This session is not authenticated",
             Self::Impatient => "The last message is not answered yet",
@@ -267,7 +307,8 @@ impl Complaint {
         if let Some(kind) = words.strip_prefix(Self::UNKNOWN_TYPE) {
             return Self::UnknownType(kind.into());
         }
-        let mut known = Self::FIXED.into_iter().chain(Cause::ALL.map(Self::Store));
+        let asks = AskError::ALL.map(Self::BadAsk);
+        let mut known = Self::FIXED.into_iter().chain(Cause::ALL.map(Self::Store)).chain(asks);
         known.find(|known| known.words() == *words).unwrap_or(Self::Other(words))
     }
 }
@@ -281,5 +322,20 @@ impl fmt::Display for Refusal {
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words())
+    }
+}
+
+impl Ending {
+    /// What the client is told whose session has lost its slot.
+    #[must_use]
+    pub fn words(&self) -> Cow<'static, str> {
+        match self {
+            Self::TakenOver(Some(by)) => alloc::format!("{by} has taken the place of this session").into(),
+            Self::TakenOver(None) => "Another session of this user has taken the place of this one".into(),
+            Self::ByUser(Some(by)) => alloc::format!("{by} has ended this session").into(),
+            Self::ByUser(None) => "Another session of this user has ended this one".into(),
+            Self::ByOperator => "The operator has ended this session".into(),
+            Self::Resumed => "This session goes on on another connection".into(),
+        }
     }
 }

@@ -3,12 +3,18 @@
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::fmt;
+use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use super::refusal::{Complaint, Refusal};
-use crate::id::UserId;
+use crate::id::{Name, SessionId, UserId};
+use crate::limits::Limit;
+use crate::record::{Held, Hold};
+use crate::resume::ResumeToken;
 
 /// A message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +23,22 @@ pub enum Reply {
     Hello,
     /// The session has a slot; the user with the slots held, this one included.
     AuthenticateSuccess(User),
+    /// The same, at length.
+    Admitted(Box<Admission>),
     /// The session has no slot.
     AuthenticateFailure(Refusal),
+    /// The same, at length.
+    Denied(Box<Denial>),
     /// The slot is given back; the server closes.
     ByeSuccess,
     /// The user of the session with the slots held.
     CheckConnectionsSuccess(User),
+    /// Who holds the slots of the session's user.
+    ListSessionsSuccess(Box<Sessions>),
+    /// The other session is ended; the user with the slots held.
+    EndSessionSuccess(User),
+    /// The slot was taken away, in words; the server closes.
+    Evicted(Box<str>),
     /// The client's message was not understood, or cannot be served now.
     Error(Complaint),
 }
@@ -36,6 +52,107 @@ pub struct User {
     pub connections: u32,
 }
 
+/// What a client is told of its slot that asked at length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// The user with the slots held, this one included.
+    pub user: User,
+    /// The limit in force.
+    pub limit: Limit,
+    /// The session's id: what others end it by, and no secret.
+    pub session: SessionId,
+    /// What another connection takes the session up with, once this one is lost.
+    pub resume: Option<ResumeToken>,
+    /// How long it can then, in whole milliseconds.
+    pub linger: Duration,
+}
+
+/// What a client is told that asked at length and has no slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// Why. On the wire in words, and as [`Refusal::code`].
+    pub refusal: Refusal,
+    /// The limit in force, where that is why.
+    pub limit: Option<Limit>,
+    /// Who holds the slots, the oldest first and at most [`Sessions::MOST`], where they are all taken.
+    pub sessions: Option<Box<[SessionInfo]>>,
+    /// When to come back, where a slot is known to be free then, in whole milliseconds.
+    pub retry_after: Option<Duration>,
+    /// Whether the client may choose whom of these to end, and ask again.
+    pub may_choose: bool,
+}
+
+/// The sessions of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// How many slots the user may hold.
+    pub limit: u32,
+    /// How many the user holds.
+    pub connections: u32,
+    /// Who holds them, the oldest first, at most [`Sessions::MOST`].
+    pub sessions: Box<[SessionInfo]>,
+}
+
+impl Sessions {
+    /// How many are shown.
+    pub const MOST: usize = 100;
+}
+
+/// A session as the wire shows one to another of its user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Its id.
+    #[serde(with = "hexadecimal")]
+    pub id: SessionId,
+    /// Which device it runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Name>,
+    /// What it calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Name>,
+    /// When it took its slot, in milliseconds since the Unix epoch.
+    pub since: u64,
+    /// Whether its client is there.
+    pub state: SessionState,
+    /// When it will have lingered for its time, if it does, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+/// Whether the client of a session is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionState {
+    /// It is.
+    Live,
+    /// It is lost, and may come back.
+    Lingering,
+}
+
+impl From<&Hold> for SessionInfo {
+    fn from(hold: &Hold) -> Self {
+        let (state, until) = match hold.held {
+            Held::Live => (SessionState::Live, None),
+            Held::Lingering { until } => (SessionState::Lingering, Some(until.millis())),
+        };
+        let (device, label) = (hold.device().cloned(), hold.label().cloned());
+        Self { id: hold.session, device, label, since: hold.since.millis(), state, until }
+    }
+}
+
+mod hexadecimal {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SessionId, D::Error> {
+        let digits = Cow::<str>::deserialize(deserializer)?;
+        SessionId::parse(&digits).ok_or_else(|| serde::de::Error::custom("not the id of a session"))
+    }
+}
+
 /// Why a text is not a [`Reply`].
 #[derive(Debug, Error)]
 pub enum ReplyError {
@@ -47,6 +164,36 @@ pub enum ReplyError {
     UnknownType(Box<str>),
 }
 
+/// A grant at length, as it is on the wire. Without a `session` it is a short one.
+#[derive(Serialize, Deserialize)]
+struct AdmissionFields<'a> {
+    id: UserId,
+    connections: u32,
+    limit: u32,
+    session: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resume: Option<Cow<'a, str>>,
+    #[serde(default)]
+    linger_ms: u64,
+}
+
+/// What stands beside the words of a refusal at length.
+#[derive(Serialize, Deserialize)]
+struct DenialFields<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    payload: Cow<'a, str>,
+    code: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sessions: Option<Cow<'a, [SessionInfo]>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    choice: bool,
+}
+
 impl Reply {
     /// The text frame that says this.
     #[must_use]
@@ -54,9 +201,37 @@ impl Reply {
         match self {
             Self::Hello => r#"{"type":"HELLO","payload":"message from server"}"#.into(),
             Self::AuthenticateSuccess(user) => frame("AUTHENTICATE_SUCCESS", user),
+            Self::Admitted(admission) => {
+                let Admission { user: User { id, connections }, limit, session, resume, linger } = &**admission;
+                let fields = AdmissionFields {
+                    id: id.clone(),
+                    connections: *connections,
+                    limit: limit.slots(),
+                    session: alloc::format!("{session}").into(),
+                    resume: resume.map(|token| token.text().into()),
+                    linger_ms: millis(*linger),
+                };
+                frame("AUTHENTICATE_SUCCESS", &fields)
+            }
             Self::AuthenticateFailure(refusal) => frame("AUTHENTICATE_FAILURE", &refusal.words()),
+            Self::Denied(denial) => {
+                let Denial { refusal, limit, sessions, retry_after, may_choose } = &**denial;
+                let fields = DenialFields {
+                    kind: "AUTHENTICATE_FAILURE",
+                    payload: refusal.words(),
+                    code: refusal.code(*limit).into(),
+                    limit: limit.map(Limit::slots),
+                    sessions: sessions.as_deref().map(Cow::Borrowed),
+                    retry_after_ms: retry_after.map(millis),
+                    choice: *may_choose,
+                };
+                write(&fields)
+            }
             Self::ByeSuccess => r#"{"type":"BYE_SUCCESS","payload":null}"#.into(),
             Self::CheckConnectionsSuccess(user) => frame("CHECK_CONNECTIONS_SUCCESS", user),
+            Self::ListSessionsSuccess(sessions) => frame("LIST_SESSIONS_SUCCESS", sessions),
+            Self::EndSessionSuccess(user) => frame("END_SESSION_SUCCESS", user),
+            Self::Evicted(words) => frame("EVICTED", words),
             Self::Error(complaint) => frame("ERROR", &complaint.words()),
         }
     }
@@ -72,6 +247,16 @@ impl Reply {
             kind: Cow<'a, str>,
             #[serde(default)]
             payload: serde_json::Value,
+            #[serde(default)]
+            code: Option<IgnoredAny>,
+            #[serde(default)]
+            limit: Option<u32>,
+            #[serde(default)]
+            sessions: Option<Box<[SessionInfo]>>,
+            #[serde(default)]
+            retry_after_ms: Option<u64>,
+            #[serde(default)]
+            choice: bool,
         }
 
         // To serde an array is as good as a struct.
@@ -79,24 +264,60 @@ impl Reply {
         if !text.trim_start().starts_with('{') {
             return Err(an_object());
         }
-        let Envelope { kind, payload } = serde_json::from_str(text).map_err(ReplyError::Malformed)?;
-        let user = |payload: serde_json::Value| {
-            if !payload.is_object() {
-                return Err(an_object());
-            }
-            serde_json::from_value::<User>(payload).map_err(ReplyError::Malformed)
-        };
-        let words = |payload| serde_json::from_value::<Box<str>>(payload).map_err(ReplyError::Malformed);
+        let envelope: Envelope<'_> = serde_json::from_str(text).map_err(ReplyError::Malformed)?;
+        let Envelope { kind, payload, code, limit, sessions, retry_after_ms, choice: may_choose } = envelope;
+        let is_object = payload.is_object();
+        let of_object = || if is_object { Ok(()) } else { Err(an_object()) };
+        let user = |payload| of_object().and_then(|()| read::<User>(payload));
+        let words = read::<Box<str>>;
         match &*kind {
             "HELLO" => Ok(Self::Hello),
+            "AUTHENTICATE_SUCCESS" if payload.get("session").is_some() => {
+                admission(payload).map(|admission| Self::Admitted(Box::new(admission)))
+            }
             "AUTHENTICATE_SUCCESS" => user(payload).map(Self::AuthenticateSuccess),
-            "AUTHENTICATE_FAILURE" => Ok(Self::AuthenticateFailure(Refusal::from_words(words(payload)?))),
+            "AUTHENTICATE_FAILURE" => {
+                let refusal = Refusal::from_words(words(payload)?);
+                if code.is_none() {
+                    return Ok(Self::AuthenticateFailure(refusal));
+                }
+                let limit = limit.map(Limit::new).transpose().map_err(malformed)?;
+                let retry_after = retry_after_ms.map(Duration::from_millis);
+                Ok(Self::Denied(Box::new(Denial { refusal, limit, sessions, retry_after, may_choose })))
+            }
             "BYE_SUCCESS" => Ok(Self::ByeSuccess),
             "CHECK_CONNECTIONS_SUCCESS" => user(payload).map(Self::CheckConnectionsSuccess),
+            "LIST_SESSIONS_SUCCESS" => of_object().and_then(|()| read(payload)).map(Self::ListSessionsSuccess),
+            "END_SESSION_SUCCESS" => user(payload).map(Self::EndSessionSuccess),
+            "EVICTED" => words(payload).map(Self::Evicted),
             "ERROR" => Ok(Self::Error(Complaint::from_words(words(payload)?))),
             _ => Err(ReplyError::UnknownType(kind.into())),
         }
     }
+}
+
+fn admission(payload: serde_json::Value) -> Result<Admission, ReplyError> {
+    let AdmissionFields { id, connections, limit, session, resume, linger_ms } = read(payload)?;
+    let no = |what| malformed(alloc::format!("{what} makes no sense"));
+    Ok(Admission {
+        user: User { id, connections },
+        limit: Limit::new(limit).map_err(malformed)?,
+        session: SessionId::parse(&session).ok_or_else(|| no("session"))?,
+        resume: resume.map(|token| ResumeToken::parse(&token).ok_or_else(|| no("resume"))).transpose()?,
+        linger: Duration::from_millis(linger_ms),
+    })
+}
+
+fn read<T: DeserializeOwned>(payload: serde_json::Value) -> Result<T, ReplyError> {
+    serde_json::from_value(payload).map_err(ReplyError::Malformed)
+}
+
+fn malformed(why: impl fmt::Display) -> ReplyError {
+    ReplyError::Malformed(serde::de::Error::custom(why))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn frame(kind: &str, payload: &impl Serialize) -> String {
@@ -107,5 +328,9 @@ fn frame(kind: &str, payload: &impl Serialize) -> String {
         payload: &'a T,
     }
 
-    serde_json::to_string(&Envelope { kind, payload }).expect("strings and numbers always serialise")
+    write(&Envelope { kind, payload })
+}
+
+fn write(message: &impl Serialize) -> String {
+    serde_json::to_string(message).expect("strings and numbers always serialise")
 }

@@ -3,20 +3,32 @@
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Map;
 use serde_json::error::Category;
 
 use super::refusal::Complaint;
+use crate::id::{Name, SessionId};
+use crate::ledger::Evict;
+use crate::resume::ResumeToken;
 
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Asks for a slot.
+    /// Asks for a slot. The payload is no object.
     Authenticate(Credential),
+    /// Asks for a slot, and for more than that: the payload is an object, and so the credential is no
+    /// [`Credential::Text`]. Whoever says so is answered at more length.
+    AuthenticateWith(Credential, Box<Ask>),
     /// Asks who the session's user is and how many slots that user holds.
     CheckConnections,
+    /// Asks who holds the slots of the session's user.
+    ListSessions,
+    /// Asks for another session of the same user to be ended.
+    EndSession(SessionId),
     /// Gives the slot back and asks to be closed.
     Bye,
 }
@@ -27,12 +39,59 @@ pub enum Request {
 /// It may be a secret, so it is never printed: `{:?}` shows its length alone.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// None: the payload was missing, or neither a string nor an object with a `token` that is one.
+    /// None: the payload was missing, or neither a string nor an object with a `user` or a `token` that is one.
     None,
     /// The payload, a string.
     Text(Box<str>),
+    /// The payload, an object: its `user`.
+    User(Box<str>),
     /// The payload, an object: its `token`.
     Token(Box<str>),
+}
+
+/// What a client asks for beside a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ask {
+    /// Which device it runs on.
+    pub device: Option<Name>,
+    /// What it calls itself, for people.
+    pub label: Option<Name>,
+    /// The token of a slot that it wants to take up again.
+    pub resume: Option<ResumeToken>,
+    /// Whom to end, if there is no other way.
+    pub evict: Option<Evict>,
+}
+
+/// What is wrong with the payload of an `AUTHENTICATE` that is an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AskError {
+    /// It has both a user and a token.
+    UserAndToken,
+    /// `device` is no [`Name`].
+    Device,
+    /// `label` is no [`Name`].
+    Label,
+    /// `resume` is no [`ResumeToken`].
+    Resume,
+    /// `evict` is neither `"oldest"` nor a list of sessions.
+    Evict,
+}
+
+impl AskError {
+    /// Every error.
+    pub const ALL: [Self; 5] = [Self::UserAndToken, Self::Device, Self::Label, Self::Resume, Self::Evict];
+
+    /// What a client is told.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::UserAndToken => "AUTHENTICATE takes a user or a token, not both",
+            Self::Device => "device must be a string of 1 to 64 bytes without control characters",
+            Self::Label => "label must be a string of 1 to 64 bytes without control characters",
+            Self::Resume => "resume must be a token from an earlier grant, 64 hexadecimal digits",
+            Self::Evict => "evict must be \"oldest\" or a list of 1 to 100 session ids",
+        }
+    }
 }
 
 impl Credential {
@@ -42,11 +101,11 @@ impl Credential {
         Self::Text(text.into())
     }
 
-    /// What the client sent, if it was a string.
+    /// What the client sent, if it can be a user id: a string, or the `user` of an object.
     #[must_use]
-    pub fn text(&self) -> Option<&str> {
+    pub fn user(&self) -> Option<&str> {
         match self {
-            Self::Text(text) => Some(text),
+            Self::Text(user) | Self::User(user) => Some(user),
             Self::None | Self::Token(_) => None,
         }
     }
@@ -56,7 +115,7 @@ impl Credential {
     pub fn token(&self) -> Option<&str> {
         match self {
             Self::Text(token) | Self::Token(token) => Some(token),
-            Self::None => None,
+            Self::None | Self::User(_) => None,
         }
     }
 }
@@ -66,6 +125,7 @@ impl fmt::Debug for Credential {
         match self {
             Self::None => f.write_str("Credential(none)"),
             Self::Text(text) => write!(f, "Credential({} bytes)", text.len()),
+            Self::User(user) => write!(f, "Credential(user, {} bytes)", user.len()),
             Self::Token(token) => write!(f, "Credential(token, {} bytes)", token.len()),
         }
     }
@@ -74,8 +134,8 @@ impl fmt::Debug for Credential {
 impl Request {
     /// Parses one text frame.
     ///
-    /// Keys other than `type` and `payload` are ignored. One of these two given twice is refused, because two readers
-    /// could differ about which one counts.
+    /// Keys other than `type` and `payload`, and those of a payload that mean nothing, are ignored. One that means something
+    /// and is given twice is refused, because two readers could differ about which one counts.
     ///
     /// # Errors
     /// The complaint to answer with.
@@ -88,23 +148,24 @@ impl Request {
         let kind = match kind {
             Value::Missing | Value::Null => return Err(Complaint::NoType),
             Value::Text(kind) => kind,
-            Value::Object { .. } | Value::Other => return Err(Complaint::TypeNotText),
+            Value::Object(_) | Value::Other => return Err(Complaint::TypeNotText),
         };
-        match (&*kind, payload) {
-            ("AUTHENTICATE", Value::Text(text)) => Ok(Self::Authenticate(Credential::new(&text))),
-            ("AUTHENTICATE", Value::Object { token: Some(token) }) => {
-                Ok(Self::Authenticate(Credential::Token(token.into())))
-            }
-            ("AUTHENTICATE", Value::Missing | Value::Null | Value::Object { token: None } | Value::Other) => {
-                Ok(Self::Authenticate(Credential::None))
-            }
-            ("CHECK_CONNECTIONS", Value::Missing | Value::Null) => Ok(Self::CheckConnections),
-            ("CHECK_CONNECTIONS", Value::Text(_) | Value::Object { .. } | Value::Other) => {
-                Err(Complaint::UnwantedPayload)
-            }
-            ("BYE", Value::Missing | Value::Null) => Ok(Self::Bye),
-            ("BYE", Value::Text(_) | Value::Object { .. } | Value::Other) => Err(Complaint::UnwantedPayload),
-            (unknown, _) => Err(Complaint::unknown_type(unknown)),
+        let has_payload = !matches!(payload, Value::Missing | Value::Null);
+        match &*kind {
+            "AUTHENTICATE" => match payload {
+                Value::Text(text) => Ok(Self::Authenticate(Credential::new(&text))),
+                Value::Object(fields) => fields.read().map_err(Complaint::BadAsk),
+                Value::Missing | Value::Null | Value::Other => Ok(Self::Authenticate(Credential::None)),
+            },
+            "END_SESSION" => match payload {
+                Value::Text(id) => SessionId::parse(&id).map(Self::EndSession).ok_or(Complaint::BadSessionId),
+                Value::Missing | Value::Null | Value::Object(_) | Value::Other => Err(Complaint::BadSessionId),
+            },
+            "CHECK_CONNECTIONS" | "LIST_SESSIONS" | "BYE" if has_payload => Err(Complaint::UnwantedPayload),
+            "CHECK_CONNECTIONS" => Ok(Self::CheckConnections),
+            "LIST_SESSIONS" => Ok(Self::ListSessions),
+            "BYE" => Ok(Self::Bye),
+            unknown => Err(Complaint::unknown_type(unknown)),
         }
     }
 
@@ -112,17 +173,113 @@ impl Request {
     #[must_use]
     pub fn encode(&self) -> String {
         match self {
-            Self::Authenticate(credential) => {
-                let payload = match credential {
-                    Credential::None => serde_json::Value::Null,
-                    Credential::Text(text) => serde_json::json!(text),
-                    Credential::Token(token) => serde_json::json!({ "token": token }),
-                };
-                alloc::format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#)
+            Self::Authenticate(credential) => authenticate(&credential.encode()),
+            Self::AuthenticateWith(credential, ask) => {
+                let payload = credential.encode();
+                let mut fields = if let serde_json::Value::Object(fields) = payload { fields } else { Map::new() };
+                ask.encode(&mut fields);
+                authenticate(&fields.into())
             }
             Self::CheckConnections => r#"{"type":"CHECK_CONNECTIONS","payload":null}"#.into(),
+            Self::ListSessions => r#"{"type":"LIST_SESSIONS","payload":null}"#.into(),
+            Self::EndSession(id) => alloc::format!(r#"{{"type":"END_SESSION","payload":"{id}"}}"#),
             Self::Bye => r#"{"type":"BYE","payload":null}"#.into(),
         }
+    }
+}
+
+fn authenticate(payload: &serde_json::Value) -> String {
+    alloc::format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#)
+}
+
+impl Credential {
+    fn encode(&self) -> serde_json::Value {
+        match self {
+            Self::None => serde_json::Value::Null,
+            Self::Text(text) => serde_json::json!(text),
+            Self::User(user) => serde_json::json!({ "user": user }),
+            Self::Token(token) => serde_json::json!({ "token": token }),
+        }
+    }
+}
+
+impl Ask {
+    fn encode(&self, fields: &mut Map<String, serde_json::Value>) {
+        let Self { device, label, resume, evict } = self;
+        for (key, name) in [("device", device), ("label", label)] {
+            if let Some(name) = name {
+                fields.insert(key.into(), name.as_str().into());
+            }
+        }
+        if let Some(resume) = resume {
+            fields.insert("resume".into(), resume.text().into());
+        }
+        match evict {
+            None => {}
+            Some(Evict::Oldest) => {
+                fields.insert("evict".into(), "oldest".into());
+            }
+            Some(Evict::These(sessions)) => {
+                let sessions: Vec<_> =
+                    sessions.iter().map(|session| serde_json::json!(alloc::format!("{session}"))).collect();
+                fields.insert("evict".into(), sessions.into());
+            }
+        }
+    }
+}
+
+/// The fields of an object that mean something.
+#[derive(Default)]
+struct Fields<'a> {
+    user: Field<'a>,
+    token: Field<'a>,
+    device: Field<'a>,
+    label: Field<'a>,
+    resume: Field<'a>,
+    evict: Field<'a>,
+}
+
+impl<'a> Fields<'a> {
+    fn named(&mut self, key: &str) -> Option<&mut Field<'a>> {
+        match key {
+            "user" => Some(&mut self.user),
+            "token" => Some(&mut self.token),
+            "device" => Some(&mut self.device),
+            "label" => Some(&mut self.label),
+            "resume" => Some(&mut self.resume),
+            "evict" => Some(&mut self.evict),
+            _ => None,
+        }
+    }
+
+    fn read(self) -> Result<Request, AskError> {
+        let credential = match (self.user, self.token) {
+            (Field::Text(_), Field::Text(_)) => return Err(AskError::UserAndToken),
+            (Field::Text(user), _) => Credential::User(user.into()),
+            (_, Field::Text(token)) => Credential::Token(token.into()),
+            (_, _) => Credential::None,
+        };
+        let name = |field: Field<'_>, error| match field {
+            Field::Missing | Field::Null => Ok(None),
+            Field::Text(text) => Name::parse(&text).map(Some).ok_or(error),
+            Field::List(_) | Field::Other => Err(error),
+        };
+        let (device, label) = (name(self.device, AskError::Device)?, name(self.label, AskError::Label)?);
+        let resume = match self.resume {
+            Field::Missing | Field::Null => None,
+            Field::Text(text) => Some(ResumeToken::parse(&text).ok_or(AskError::Resume)?),
+            Field::List(_) | Field::Other => return Err(AskError::Resume),
+        };
+        let evict = match self.evict {
+            Field::Missing | Field::Null => None,
+            Field::Text(text) if text == "oldest" => Some(Evict::Oldest),
+            Field::List(ids) => {
+                let ids: Option<Box<[_]>> = ids.iter().map(|id| SessionId::parse(id.as_deref()?)).collect();
+                Some(Evict::These(ids.filter(|ids| !ids.is_empty()).ok_or(AskError::Evict)?))
+            }
+            Field::Text(_) | Field::Other => return Err(AskError::Evict),
+        };
+        Ok(Request::AuthenticateWith(credential, Box::new(Ask { device, label, resume, evict })))
     }
 }
 
@@ -137,15 +294,24 @@ enum Value<'a> {
     Missing,
     Null,
     Text(Cow<'a, str>),
-    /// An object, and its `token` if that is a string.
-    Object {
-        token: Option<Cow<'a, str>>,
-    },
+    Object(Box<Fields<'a>>),
     Other,
 }
 
-/// Implements the `visit_*` methods of every kind of JSON value that is of no interest.
-macro_rules! visit_rest_as {
+/// A field of a payload, one level deeper.
+#[derive(Default)]
+enum Field<'a> {
+    #[default]
+    Missing,
+    Null,
+    Text(Cow<'a, str>),
+    /// An array: its items, where they are strings. One that is too long is [`Field::Other`].
+    List(Vec<Option<Cow<'a, str>>>),
+    Other,
+}
+
+/// Implements the `visit_*` methods of scalar kinds of JSON values, which are of no interest.
+macro_rules! visit_scalars_as {
     ($other:expr) => {
         fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
             Ok($other)
@@ -162,11 +328,33 @@ macro_rules! visit_rest_as {
         fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
             Ok($other)
         }
+    };
+}
 
+/// The same for arrays.
+macro_rules! visit_items_as {
+    ($other:expr) => {
         /// `IgnoredAny` is skipped without recursion, so nesting costs no stack.
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
             while items.next_element::<IgnoredAny>()?.is_some() {}
             Ok($other)
+        }
+    };
+}
+
+/// The same for strings, borrowed if they can be, and null.
+macro_rules! visit_texts_as {
+    ($text:expr, $null:expr) => {
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok($null)
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+            Ok($text(Cow::Owned(text.into())))
+        }
+
+        fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+            Ok($text(Cow::Borrowed(text)))
         }
     };
 }
@@ -182,7 +370,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
                 f.write_str("any JSON")
             }
 
-            visit_rest_as!(Frame::Other);
+            visit_scalars_as!(Frame::Other);
+            visit_items_as!(Frame::Other);
 
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
                 Ok(Frame::Other)
@@ -218,58 +407,100 @@ impl<'de: 'a, 'a> Deserialize<'de> for Frame<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor { looks_inside: true })
-    }
-}
+        struct ValueVisitor;
 
-struct ValueVisitor {
-    /// Whether to look for a `token` in an object. One level deep, so nesting costs no stack.
-    looks_inside: bool,
-}
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = Value<'de>;
 
-impl<'de> DeserializeSeed<'de> for ValueVisitor {
-    type Value = Value<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    visit_rest_as!(Value::Other);
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Owned(text.into())))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut token = Value::Missing;
-        while let Some(Text(key)) = entries.next_key()? {
-            if !self.looks_inside || key != "token" {
-                entries.next_value::<IgnoredAny>()?;
-                continue;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any JSON value")
             }
-            if !matches!(token, Value::Missing) {
-                return Err(A::Error::custom("key given twice"));
+
+            visit_scalars_as!(Value::Other);
+            visit_items_as!(Value::Other);
+            visit_texts_as!(Value::Text, Value::Null);
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Box::<Fields<'de>>::default();
+                while let Some(Text(key)) = entries.next_key()? {
+                    let Some(field) = fields.named(&key) else {
+                        entries.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    if !matches!(field, Field::Missing) {
+                        return Err(A::Error::custom("key given twice"));
+                    }
+                    *field = entries.next_value()?;
+                }
+                Ok(Value::Object(fields))
             }
-            token = entries.next_value_seed(Self { looks_inside: false })?;
         }
-        let token = if let Value::Text(token) = token { Some(token) } else { None };
-        Ok(Value::Object { token })
+
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldVisitor;
+
+        impl<'de> Visitor<'de> for FieldVisitor {
+            type Value = Field<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any JSON value")
+            }
+
+            visit_scalars_as!(Field::Other);
+            visit_texts_as!(Field::Text, Field::Null);
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut texts = Vec::new();
+                while texts.len() < Evict::MOST
+                    && let Some(Item(text)) = items.next_element()?
+                {
+                    texts.push(text);
+                }
+                let is_longer = items.next_element::<IgnoredAny>()?.is_some();
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(if is_longer { Field::Other } else { Field::List(texts) })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Field::Other)
+            }
+        }
+
+        deserializer.deserialize_any(FieldVisitor)
+    }
+}
+
+/// An item of an array, if it is a string.
+struct Item<'a>(Option<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Item<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemVisitor;
+
+        impl<'de> Visitor<'de> for ItemVisitor {
+            type Value = Item<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any JSON value")
+            }
+
+            visit_scalars_as!(Item(None));
+            visit_items_as!(Item(None));
+            visit_texts_as!(|text| Item(Some(text)), Item(None));
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Item(None))
+            }
+        }
+
+        deserializer.deserialize_any(ItemVisitor)
     }
 }
 

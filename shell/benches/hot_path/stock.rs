@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions, PutFlags};
-use session_core::ledger::{Slot, UserRecord};
-use session_core::{NodeId, Time};
+use session_core::{Hold, NodeId, Time, UserRecord};
 use shell::client::load::Users;
 
 const MAP_BYTES: usize = 8 << 30;
@@ -29,9 +28,9 @@ pub(crate) fn leave_slots(data: &Path, users: u32) -> Result<()> {
     append(
         &data.join("live"),
         (0..users).map(|user| {
-            let slots = (0..3).map(|slot| Slot { session: dead.session(u64::from(user) * 3 + slot), since }).collect();
+            let slots = (0..3).map(|slot| Hold::new(dead.session(u64::from(user) * 3 + slot), since)).collect();
             let mut bytes = Vec::new();
-            UserRecord::from_slots(slots).expect("three sessions that differ").encode(&mut bytes);
+            UserRecord::from_holds(slots).expect("three sessions that differ").encode(&mut bytes);
             (Users::name(user), bytes)
         }),
     )

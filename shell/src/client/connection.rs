@@ -7,11 +7,12 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use async_tungstenite::tungstenite::{self, error::ProtocolError};
 use futures_util::{SinkExt as _, StreamExt as _};
-use session_core::{Refusal, Reply, Request, User};
+use session_core::{Admission, Ask, Denial, Refusal, Reply, Request, SessionId, Sessions, User};
 use smol::Timer;
 use smol::future::{or, poll_once};
 
 use super::obstacle::is_hang_up;
+use super::printer::{told, told_unknown};
 use super::stream::{Stream, connect, encrypt};
 use super::upgrade::upgrade;
 use super::{Error, Login, Trust, Url};
@@ -47,9 +48,9 @@ impl Default for Options {
 /// What the server says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A message of the protocol.
+    /// A message of the protocol. [`Reply::Evicted`] says that the slot is gone; a close with 4409 follows.
     Reply(Reply),
-    /// A message this version does not understand, as it came.
+    /// A message this version does not understand, as it came, but for a resume token.
     Unknown(String),
     /// A close frame, the last thing it says.
     Closed {
@@ -58,6 +59,42 @@ pub enum Event {
         /// The frame's words.
         words: String,
     },
+}
+
+/// A slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// Who has it: all that is said to whoever has not asked at length, or shows a fresh token.
+    Short(User),
+    /// And the session's id, the limit, and what it can be taken up again with.
+    AtLength(Box<Admission>),
+}
+
+impl Grant {
+    /// The user with the slots held, this one included.
+    #[must_use]
+    pub fn user(&self) -> &User {
+        match self {
+            Self::Short(user) => user,
+            Self::AtLength(admission) => &admission.user,
+        }
+    }
+
+    /// What was said at length.
+    #[must_use]
+    pub fn admission(&self) -> Option<&Admission> {
+        match self {
+            Self::Short(_) => None,
+            Self::AtLength(admission) => Some(admission),
+        }
+    }
+
+    pub(super) fn into_reply(self) -> Reply {
+        match self {
+            Self::Short(user) => Reply::AuthenticateSuccess(user),
+            Self::AtLength(admission) => Reply::Admitted(admission),
+        }
+    }
 }
 
 impl Connection {
@@ -100,21 +137,91 @@ impl Connection {
         self.authenticate_with(&Login::User(user.into())).await
     }
 
-    /// Asks for a slot for the user that this names, or proves to be.
+    /// Asks for a slot for the user that this names, or proves to be. It says nothing else, and is answered so.
     ///
     /// # Errors
     /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], with which there is a slot.
     pub async fn authenticate_with(&mut self, login: &Login) -> Result<User, Error> {
-        let user = || login.user().map(Into::into);
-        match self.ask(&Request::Authenticate(login.credential()), "answer to AUTHENTICATE").await? {
-            Reply::AuthenticateSuccess(user) if login.is_token(user.id.as_str()) => Err(Error::TokenTakenForName),
-            Reply::AuthenticateSuccess(user) => Ok(user),
-            Reply::AuthenticateFailure(Refusal::LimitReached) => Err(Error::LimitReached { user: user() }),
-            Reply::AuthenticateFailure(refusal) => Err(Error::Refused { user: user(), refusal }),
-            Reply::Error(complaint) => Err(Error::Complaint(complaint)),
-            other @ (Reply::Hello | Reply::ByeSuccess | Reply::CheckConnectionsSuccess(_)) => {
-                Err(unexpected("answer to AUTHENTICATE", &other))
+        let request = Request::Authenticate(login.credential());
+        self.sign_in(login, &request).await.map(|grant| grant.user().clone())
+    }
+
+    /// Asks for a slot at length: what else is asked for stands in `ask`, which may be empty. Who is refused at the limit
+    /// may choose from [`Error::denial`] whom to end, and ask again on this connection within 60 s.
+    ///
+    /// # Errors
+    /// As [`Connection::authenticate_with`], with a [`Denial`] where the server said more.
+    pub async fn authenticate_with_ask(&mut self, login: &Login, ask: Ask) -> Result<Grant, Error> {
+        let request = Request::AuthenticateWith(login.credential_at_length(), Box::new(ask));
+        self.sign_in(login, &request).await
+    }
+
+    async fn sign_in(&mut self, login: &Login, request: &Request) -> Result<Grant, Error> {
+        let refused = |refusal: Refusal, denial: Option<Box<Denial>>| {
+            let user = login.user().map(Into::into);
+            match refusal {
+                Refusal::LimitReached => Error::LimitReached { user, denial },
+                refusal @ (Refusal::DeviceFull
+                | Refusal::Credential(_)
+                | Refusal::AnotherUser
+                | Refusal::Store(_)
+                | Refusal::StoreSilent
+                | Refusal::Other(_)) => Error::Refused { user, refusal, denial },
             }
+        };
+        let grant = match self.ask(request, "answer to AUTHENTICATE").await? {
+            Reply::AuthenticateSuccess(user) => Grant::Short(user),
+            Reply::Admitted(admission) => Grant::AtLength(admission),
+            Reply::AuthenticateFailure(refusal) => return Err(refused(refusal, None)),
+            Reply::Denied(denial) => return Err(refused(denial.refusal.clone(), Some(denial))),
+            Reply::Error(complaint) => return Err(Error::Complaint(complaint)),
+            other @ (Reply::Hello
+            | Reply::ByeSuccess
+            | Reply::CheckConnectionsSuccess(_)
+            | Reply::ListSessionsSuccess(_)
+            | Reply::EndSessionSuccess(_)
+            | Reply::Evicted(_)) => return Err(unexpected("answer to AUTHENTICATE", &other)),
+        };
+        if login.is_token(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
+    }
+
+    /// Asks who holds the slots of the session's user, this session included.
+    ///
+    /// # Errors
+    /// As [`Connection::check_connections`].
+    pub async fn list_sessions(&mut self) -> Result<Sessions, Error> {
+        match self.ask(&Request::ListSessions, "answer to LIST_SESSIONS").await? {
+            Reply::ListSessionsSuccess(sessions) => Ok(*sessions),
+            Reply::Error(complaint) => Err(Error::Complaint(complaint)),
+            other @ (Reply::Hello
+            | Reply::ByeSuccess
+            | Reply::AuthenticateSuccess(_)
+            | Reply::AuthenticateFailure(_)
+            | Reply::CheckConnectionsSuccess(_)
+            | Reply::Admitted(_)
+            | Reply::Denied(_)
+            | Reply::EndSessionSuccess(_)
+            | Reply::Evicted(_)) => Err(unexpected("answer to LIST_SESSIONS", &other)),
+        }
+    }
+
+    /// Ends another session of the same user. The answer is the user with the slots that are still held.
+    ///
+    /// # Errors
+    /// As [`Connection::check_connections`]; [`Error::Complaint`] also when the user has no such session, or it is this one.
+    pub async fn end_session(&mut self, session: SessionId) -> Result<User, Error> {
+        match self.ask(&Request::EndSession(session), "answer to END_SESSION").await? {
+            Reply::EndSessionSuccess(user) => Ok(user),
+            Reply::Error(complaint) => Err(Error::Complaint(complaint)),
+            other @ (Reply::Hello
+            | Reply::ByeSuccess
+            | Reply::AuthenticateSuccess(_)
+            | Reply::AuthenticateFailure(_)
+            | Reply::CheckConnectionsSuccess(_)
+            | Reply::Admitted(_)
+            | Reply::Denied(_)
+            | Reply::ListSessionsSuccess(_)
+            | Reply::Evicted(_)) => Err(unexpected("answer to END_SESSION", &other)),
         }
     }
 
@@ -129,7 +236,12 @@ impl Connection {
             other @ (Reply::Hello
             | Reply::ByeSuccess
             | Reply::AuthenticateSuccess(_)
-            | Reply::AuthenticateFailure(_)) => Err(unexpected("answer to CHECK_CONNECTIONS", &other)),
+            | Reply::AuthenticateFailure(_)
+            | Reply::Admitted(_)
+            | Reply::Denied(_)
+            | Reply::ListSessionsSuccess(_)
+            | Reply::EndSessionSuccess(_)
+            | Reply::Evicted(_)) => Err(unexpected("answer to CHECK_CONNECTIONS", &other)),
         }
     }
 
@@ -173,10 +285,10 @@ impl Connection {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    return Ok(Reply::parse(&text).map_or_else(|_| Event::Unknown(text.to_string()), Event::Reply));
+                    return Ok(Reply::parse(&text).map_or_else(|_| Event::Unknown(told_unknown(&text)), Event::Reply));
                 }
                 Some(Ok(Message::Binary(bytes))) => {
-                    return Ok(Event::Unknown(String::from_utf8_lossy(&bytes).into_owned()));
+                    return Ok(Event::Unknown(told_unknown(&String::from_utf8_lossy(&bytes))));
                 }
                 // Tungstenite answers a ping when it is next asked to read.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -196,7 +308,8 @@ impl Connection {
         let patience = Patience::new(self.reply_timeout);
         let exchange = async {
             self.feed(request.encode()).await?;
-            self.next_reply().await
+            let reply = self.next_reply().await?;
+            if let Reply::Evicted(words) = reply { Err(Error::Evicted(words)) } else { Ok(reply) }
         };
         patience.wait_for(awaited, exchange).await
     }
@@ -262,7 +375,7 @@ fn closed(frame: Option<CloseFrame>) -> Event {
 }
 
 fn unexpected(awaited: &'static str, said: &Reply) -> Error {
-    Error::Unexpected { awaited, said: said.encode() }
+    Error::Unexpected { awaited, said: told(said) }
 }
 
 #[cfg(test)]
@@ -308,7 +421,10 @@ mod tests {
             let client = async {
                 let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
                 let error = connection.authenticate("ada").await.expect_err("the limit");
-                assert!(matches!(&error, Error::LimitReached { user } if user.as_deref() == Some("ada")), "{error}");
+                assert!(
+                    matches!(&error, Error::LimitReached { user, denial: None } if user.as_deref() == Some("ada")),
+                    "{error}"
+                );
                 let error = connection.authenticate("").await.expect_err("no user");
                 assert!(matches!(&error, Error::Refused { refusal: Refusal::StoreSilent, .. }), "{error}");
                 let error = connection.check_connections().await.expect_err("not authenticated");
@@ -387,7 +503,7 @@ mod tests {
                 let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
                 let login = Login::Token("aa.secret.cc".parse().expect("a good token"));
                 let error = connection.authenticate_with(&login).await.expect_err("the limit");
-                assert!(matches!(error, Error::LimitReached { user: None }), "{error:?}");
+                assert!(matches!(error, Error::LimitReached { user: None, denial: None }), "{error:?}");
                 let error = connection.authenticate_with(&login).await.expect_err("a refusal");
                 assert_eq!(error.to_string(), "the holder of the token was refused: Token has expired");
                 assert_eq!(connection.authenticate_with(&login).await.expect("a slot"), ada(1));
@@ -395,7 +511,10 @@ mod tests {
                 assert!(matches!(error, Error::TokenTakenForName) && !error.to_string().contains("secret"), "{error}");
                 let ada = Login::User("ada".into());
                 let error = connection.authenticate_with(&ada).await.expect_err("the limit");
-                assert!(matches!(&error, Error::LimitReached { user } if user.as_deref() == Some("ada")), "{error}");
+                assert!(
+                    matches!(&error, Error::LimitReached { user, denial: None } if user.as_deref() == Some("ada")),
+                    "{error}"
+                );
             };
             let server = async {
                 let mut peer = listener.accept().await;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use session_core::{Complaint, Refusal, Rejection};
+use session_core::{Complaint, Denial, Refusal, Rejection};
 use thiserror::Error;
 
 use super::{Obstacle, Url};
@@ -52,10 +52,12 @@ pub enum Error {
         why: String,
     },
     /// The user holds as many sessions as the limit allows.
-    #[error("{} has reached the connection limit; end another session of this user first", whoever(.user.as_deref()))]
+    #[error("{} {}", whoever(.user.as_deref()), limited(.denial.as_deref()))]
     LimitReached {
         /// Who was refused. None for the holder of a token: who that is the server says to those it lets in.
         user: Option<String>,
+        /// What the server says beside, if it was asked at length.
+        denial: Option<Box<Denial>>,
     },
     /// `AUTHENTICATE` was refused for any other reason.
     #[error("{} was refused: {refusal}{}", whoever(.user.as_deref()), way_in(.user.as_deref(), .refusal))]
@@ -64,6 +66,21 @@ pub enum Error {
         user: Option<String>,
         /// Why.
         refusal: Refusal,
+        /// What the server says beside, if it was asked at length.
+        denial: Option<Box<Denial>>,
+    },
+    /// The slot of the session was taken away while something was asked. A close with 4409 follows.
+    #[error("the session was ended: {0}")]
+    Evicted(Box<str>),
+    /// The file that keeps a resume token has none, or cannot be read or written.
+    #[error(
+        "no good file for a resume token, {file}: {why}; name one that is not there yet, or that this client wrote"
+    )]
+    BadResumeFile {
+        /// The file.
+        file: String,
+        /// What is wrong with it. It says nothing of what is there.
+        why: String,
     },
     /// The server said that the user is called as the token reads, so it takes tokens for names: it does not check them,
     /// and shows them to whoever sees its users.
@@ -108,6 +125,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the server said of a refusal at length: its limit, who holds the slots, when to come back. Its code for programs
+    /// is [`Refusal::code`].
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        match self {
+            Self::LimitReached { denial, .. } | Self::Refused { denial, .. } => denial.as_deref(),
+            Self::BadUrl { .. }
+            | Self::Unreachable { .. }
+            | Self::Handshake { .. }
+            | Self::BadCa { .. }
+            | Self::BadToken { .. }
+            | Self::TokenTakenForName
+            | Self::Evicted(_)
+            | Self::BadResumeFile { .. }
+            | Self::Complaint(_)
+            | Self::Unexpected { .. }
+            | Self::Closed { .. }
+            | Self::Lost(_)
+            | Self::TimedOut { .. }
+            | Self::NotConnected { .. } => None,
+        }
+    }
+
     pub(super) fn no_web_socket(url: &Url, why: Obstacle) -> Self {
         Self::Handshake { url: Box::new(url.clone()), why: Box::new(why) }
     }
@@ -115,6 +155,14 @@ impl Error {
 
 fn whoever(user: Option<&str>) -> String {
     user.map_or_else(|| "the holder of the token".into(), |user| format!("user {user:?}"))
+}
+
+fn limited(denial: Option<&Denial>) -> &'static str {
+    if denial.and_then(|denial| denial.limit).is_some_and(|limit| limit.slots() == 0) {
+        "may hold no connection: the limit is 0; ask whoever runs the server"
+    } else {
+        "has reached the connection limit; end another session of this user first"
+    }
 }
 
 fn way_in(user: Option<&str>, refusal: &Refusal) -> &'static str {
@@ -147,6 +195,7 @@ fn advice(code: u16) -> &'static str {
         1001 | 1011 | 1013 => "; try again in a while",
         4402 => "; authenticate again with a fresh token",
         4408 => "; connect again",
+        4409 => "; connect again if that was not meant",
         _ => "",
     }
 }
@@ -178,9 +227,9 @@ mod tests {
             expired.to_string(),
             "the server closed the connection: 4402 Token has expired; authenticate again with a fresh token"
         );
-        let full = Error::LimitReached { user: Some("ada".into()) };
+        let full = Error::LimitReached { user: Some("ada".into()), denial: None };
         assert!(full.to_string().starts_with("user \"ada\" has reached the connection limit; "), "{full}");
-        let full = Error::LimitReached { user: None };
+        let full = Error::LimitReached { user: None, denial: None };
         assert!(full.to_string().starts_with("the holder of the token has reached the connection limit; "), "{full}");
         for (user, refusal, way_in) in [
             (
@@ -190,7 +239,7 @@ mod tests {
             ),
             (None, Rejection::UnwantedToken, "; give a user, and no token"),
         ] {
-            let refused = Error::Refused { user, refusal: Refusal::Credential(refusal) };
+            let refused = Error::Refused { user, refusal: Refusal::Credential(refusal), denial: None };
             assert!(refused.to_string().contains(way_in), "{refused}");
         }
         let late = Error::TimedOut { awaited: "HELLO", after: Duration::from_secs(10) };

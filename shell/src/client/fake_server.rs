@@ -150,6 +150,9 @@ impl Peer {
                     Reply::CheckConnectionsSuccess(known(user.as_ref().expect("an authenticated session")))
                 }
                 Request::Bye => break,
+                Request::AuthenticateWith(..) | Request::ListSessions | Request::EndSession(_) => {
+                    unreachable!("what is served here is the plain protocol")
+                }
             };
             self.say(&reply).await;
         }
@@ -162,5 +165,5 @@ impl Peer {
 }
 
 fn parse(credential: &Credential) -> UserId {
-    UserId::parse(credential.text().expect("a text")).expect("a good id")
+    UserId::parse(credential.user().expect("a text")).expect("a good id")
 }

@@ -3,18 +3,24 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use session_core::Reply;
+use session_core::{Ask, Evict, Refusal, Reply, ResumeToken, SessionId, SessionInfo};
+use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 use smol::future::or;
 use smol::lock::Mutex;
 
+use super::manage::describe;
 use super::printer::{Line, Printer};
-use super::{Connection, Error, Event, Login, Options, Url};
+use super::reconnect::{Again, Backoff};
+use super::resume::ResumeFile;
+use super::{Connection, Error, Event, Grant, Login, Options, Token, Url};
 
 /// Which sessions to hold.
 #[derive(Debug, Clone)]
@@ -23,10 +29,42 @@ pub struct Plan {
     pub url: Url,
     /// Whose sessions.
     pub login: Login,
+    /// What else is asked for. None, and nothing of the next four: the plain protocol.
+    pub ask: Option<Ask>,
+    /// Where the token is kept with which a session is taken up again.
+    pub resume: Option<PathBuf>,
+    /// Whether to come back by itself.
+    pub reconnect: bool,
+    /// Where a fresh token of the user's may be, once the first has run out.
+    pub token_file: Option<String>,
+    /// Whether somebody is there to choose whom to end, at standard input.
+    pub picks: bool,
     /// How many.
     pub connections: u16,
     /// How long to wait for the server, and whom to trust.
     pub options: Options,
+}
+
+impl Plan {
+    /// One session of this user by the plain protocol, which is not tried again.
+    #[must_use]
+    pub fn new(url: Url, login: Login) -> Self {
+        Self {
+            url,
+            login,
+            ask: None,
+            resume: None,
+            reconnect: false,
+            token_file: None,
+            picks: false,
+            connections: 1,
+            options: Options::default(),
+        }
+    }
+
+    fn asks_at_length(&self) -> bool {
+        self.ask.is_some() || self.resume.is_some() || self.reconnect || self.picks
+    }
 }
 
 /// How it ended, the better first. Of many sessions the worst counts.
@@ -39,6 +77,8 @@ pub enum Verdict {
     /// No server, a lost connection, or a server that closed or refused for another reason than the limit; or load that
     /// failed in part. Exit code 4.
     Lost,
+    /// The slot was taken away, or the session goes on on another connection. Exit code 5.
+    Evicted,
 }
 
 impl From<Verdict> for ExitCode {
@@ -47,14 +87,15 @@ impl From<Verdict> for ExitCode {
             Verdict::Goodbye => 0,
             Verdict::LimitReached => 3,
             Verdict::Lost => 4,
+            Verdict::Evicted => 5,
         })
     }
 }
 
 /// Holds the sessions of `plan` and prints what happens to them, until all have ended.
 ///
-/// At the first interrupt every session says BYE; the second ends at once. What is refused or lost is not tried
-/// again. When nobody reads the output any more, that is an interrupt too.
+/// At the first interrupt every session says BYE; the second ends at once. What is refused or lost is tried again only if
+/// the plan says so, and as [`Again`] has it. When nobody reads the output any more, that is an interrupt too.
 ///
 /// # Errors
 /// When the output cannot be written for any other reason. The sessions have said BYE then.
@@ -102,48 +143,137 @@ impl Holder<'_, '_> {
     }
 
     async fn hold_one(&self, number: u16) -> Verdict {
-        match self.enter(number).await {
-            Ok(connection) => self.stay(number, connection).await,
-            Err(verdict) => verdict,
+        let file = self.plan.resume.as_ref().map(|file| ResumeFile::of(file, number, self.plan.connections));
+        let mut visit = Visit { number, login: self.plan.login.clone(), resume: None, file };
+        match visit.file.as_ref().map_or(Ok(None), ResumeFile::read) {
+            Ok(token) => visit.resume = token,
+            Err(error) => return self.fail(number, &error).verdict,
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            let begun = Instant::now();
+            let end = match self.enter(&mut visit).await {
+                Ok(connection) => {
+                    let end = self.stay(number, connection).await;
+                    backoff.held_for(begun.elapsed());
+                    end
+                }
+                Err(end) => end,
+            };
+            if !self.plan.reconnect || (end.again == Again::WithFreshToken && !self.has_fresh_token(&mut visit)) {
+                return end.verdict;
+            }
+            let Some(wait) = backoff.wait(end.again, fastrand::f64()) else { return end.verdict };
+            self.print(number, &Line::Retry(wait));
+            let waited = async {
+                Timer::after(wait).await;
+                Some(())
+            };
+            if or(self.asked_to_leave(), waited).await.is_none() {
+                return Verdict::Goodbye;
+            }
+        }
+    }
+
+    /// Whether there is another token than the one that has run out.
+    fn has_fresh_token(&self, visit: &mut Visit) -> bool {
+        let read = self.plan.token_file.as_ref().and_then(|file| Token::read(file).ok()).map(Login::Token);
+        match read {
+            Some(login) if login != visit.login => {
+                visit.login = login;
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
     /// A connection with a slot, or how it ended without.
-    async fn enter(&self, number: u16) -> Result<Connection, Verdict> {
+    async fn enter(&self, visit: &mut Visit) -> Result<Connection, End> {
+        let number = visit.number;
         let mut door = self.door.lock().await;
         if matches!(*door, Door::Shut) {
-            return Err(Verdict::Lost);
+            return Err(End { verdict: Verdict::Lost, again: Again::Never });
         }
         let opened =
             or(self.asked_to_leave(), async { Some(Connection::open_with(&self.plan.url, &self.plan.options).await) });
         let mut connection = match opened.await {
-            None => return Err(Verdict::Goodbye),
+            None => return Err(End { verdict: Verdict::Goodbye, again: Again::Never }),
             Some(Ok(connection)) => connection,
             Some(Err(error)) => {
-                *door = Door::Shut;
+                if !self.plan.reconnect {
+                    *door = Door::Shut;
+                }
                 return Err(self.fail(number, &error));
             }
         };
         self.print(number, &Line::Connected(&self.plan.url));
         self.print(number, &Line::Reply(&Reply::Hello));
-        match connection.authenticate_with(&self.plan.login).await {
-            Ok(user) => {
-                self.print(number, &Line::Reply(&Reply::AuthenticateSuccess(user)));
-                Ok(connection)
+        let mut granted = self.sign_in(&mut connection, visit, None).await;
+        while let Err(error) = &granted
+            && let Some(choice) = self.choose(error).await
+        {
+            granted = self.sign_in(&mut connection, visit, Some(choice)).await;
+        }
+        match granted {
+            Ok(grant) => {
+                let kept = visit.keep(&grant);
+                self.print(number, &Line::Reply(&grant.into_reply()));
+                match kept {
+                    Ok(()) => Ok(connection),
+                    Err(error) => {
+                        drop(door);
+                        let end = self.fail(number, &error);
+                        self.part(number, connection).await;
+                        Err(end)
+                    }
+                }
             }
             Err(error) => {
                 drop(door);
-                let verdict = self.fail(number, &error);
+                let end = self.fail(number, &error);
                 if is_still_open(&error) {
                     self.part(number, connection).await;
                 }
-                Err(verdict)
+                Err(end)
             }
         }
     }
 
+    async fn sign_in(
+        &self,
+        connection: &mut Connection,
+        visit: &Visit,
+        choice: Option<SessionId>,
+    ) -> Result<Grant, Error> {
+        if !self.plan.asks_at_length() {
+            return connection.authenticate_with(&visit.login).await.map(Grant::Short);
+        }
+        let mut ask = self.plan.ask.clone().unwrap_or_default();
+        ask.resume = visit.resume;
+        if let Some(choice) = choice {
+            ask.evict = Some(Evict::These([choice].into()));
+        }
+        connection.authenticate_with_ask(&visit.login, ask).await
+    }
+
+    /// Whom somebody at the terminal wants to end, if there is somebody and they may choose.
+    async fn choose(&self, error: &Error) -> Option<SessionId> {
+        let denial = error.denial().filter(|denial| self.plan.picks && denial.may_choose)?;
+        let sessions = denial.sessions.as_deref().filter(|sessions| !sessions.is_empty())?;
+        self.printer.borrow_mut().ask(&question(sessions));
+        let answer = async {
+            smol::unblock(|| {
+                let mut line = String::new();
+                io::stdin().read_line(&mut line).ok().map(|_| line)
+            })
+            .await
+        };
+        let line = or(self.asked_to_leave(), answer).await?;
+        chosen(sessions, &line)
+    }
+
     /// Holds the slot until told to leave, or until the server takes it away.
-    async fn stay(&self, number: u16, mut connection: Connection) -> Verdict {
+    async fn stay(&self, number: u16, mut connection: Connection) -> End {
         loop {
             match or(self.asked_to_leave(), async { Some(connection.next_event().await) }).await {
                 None => return self.part(number, connection).await,
@@ -155,13 +285,13 @@ impl Holder<'_, '_> {
         }
     }
 
-    async fn part(&self, number: u16, connection: Connection) -> Verdict {
+    async fn part(&self, number: u16, connection: Connection) -> End {
         match connection.bye().await {
             Ok(()) => {
                 self.print(number, &Line::Reply(&Reply::ByeSuccess));
-                Verdict::Goodbye
+                End { verdict: Verdict::Goodbye, again: Again::Never }
             }
-            Err(error) => self.fail(number, &error),
+            Err(error) => End { again: Again::Never, ..self.fail(number, &error) },
         }
     }
 
@@ -173,10 +303,11 @@ impl Holder<'_, '_> {
         }
     }
 
-    fn fail(&self, number: u16, error: &Error) -> Verdict {
+    fn fail(&self, number: u16, error: &Error) -> End {
         self.print(number, &Line::Failed(error));
-        match error {
-            Error::LimitReached { .. } => Verdict::LimitReached,
+        let verdict = match error {
+            Error::LimitReached { .. } | Error::Refused { refusal: Refusal::DeviceFull, .. } => Verdict::LimitReached,
+            Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => Verdict::Evicted,
             Error::BadUrl { .. }
             | Error::Unreachable { .. }
             | Error::Handshake { .. }
@@ -184,13 +315,15 @@ impl Holder<'_, '_> {
             | Error::BadToken { .. }
             | Error::Refused { .. }
             | Error::TokenTakenForName
+            | Error::BadResumeFile { .. }
             | Error::Complaint(_)
             | Error::Unexpected { .. }
             | Error::Closed { .. }
             | Error::Lost(_)
             | Error::TimedOut { .. }
             | Error::NotConnected { .. } => Verdict::Lost,
-        }
+        };
+        End { verdict, again: Again::after(error) }
     }
 
     fn print(&self, number: u16, line: &Line<'_>) {
@@ -200,6 +333,44 @@ impl Holder<'_, '_> {
             self.leave.close();
         }
     }
+}
+
+/// How one connection ended.
+struct End {
+    verdict: Verdict,
+    again: Again,
+}
+
+/// What one session, and those that follow it, know from one connection to the next.
+struct Visit {
+    number: u16,
+    login: Login,
+    /// What it takes the session up with.
+    resume: Option<ResumeToken>,
+    file: Option<ResumeFile>,
+}
+
+impl Visit {
+    /// Keeps the token of a grant.
+    fn keep(&mut self, grant: &Grant) -> Result<(), Error> {
+        let Some(token) = grant.admission().and_then(|admission| admission.resume) else { return Ok(()) };
+        self.resume = Some(token);
+        self.file.as_ref().map_or(Ok(()), |file| file.write(&token))
+    }
+}
+
+/// Asks which of these is to be ended.
+fn question(sessions: &[SessionInfo]) -> Vec<String> {
+    let lines =
+        sessions.iter().zip(1..).map(|(session, number): (_, usize)| format!("{number}: {}", describe(session)));
+    let asked = format!("end which of them, 1 to {}? Enter for none", sessions.len());
+    ["all slots are taken, by".to_owned()].into_iter().chain(lines).chain([asked]).collect()
+}
+
+/// Which of these an answer means, if any.
+fn chosen(sessions: &[SessionInfo], answer: &str) -> Option<SessionId> {
+    let number: usize = answer.trim().parse().ok()?;
+    sessions.get(number.checked_sub(1)?).map(|session| session.id)
 }
 
 /// Whether the server still listens to a connection that did not get what it asked for.
@@ -227,7 +398,7 @@ mod tests {
     }
 
     fn plan(url: Url, connections: u16) -> Plan {
-        Plan { url, login: Login::User("testuser".into()), connections, options: Options::default() }
+        Plan { connections, ..Plan::new(url, Login::User("testuser".into())) }
     }
 
     /// An output that interrupts the client once it has this many lines.
@@ -318,6 +489,41 @@ mod tests {
             let closed =
                 r#"{"connection":1,"type":"CLOSED","payload":{"code":1001,"words":"Server is shutting down"}}"#;
             assert_eq!(out.lines().last(), Some(closed));
+        });
+    }
+
+    #[test]
+    fn an_evicted_session_says_so_and_shows_no_resume_token() {
+        bounded(async |listener: Listener| {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let ask = Ask { label: session_core::Name::parse("desk"), ..Ask::default() };
+            let plan = Plan { ask: Some(ask.clone()), ..plan(listener.url(), 1) };
+            let printer = Printer::new(Format::Json, &mut out, &mut err);
+            let server = async {
+                let mut peer = listener.accept().await;
+                peer.say(&Reply::Hello).await;
+                let user = session_core::Credential::User("testuser".into());
+                assert_eq!(peer.hear().await, Some(session_core::Request::AuthenticateWith(user, Box::new(ask))));
+                let grant = session_core::Admission {
+                    user: session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 },
+                    limit: session_core::Limit::default(),
+                    session: session_core::NodeId::new(7).session(1),
+                    resume: Some(ResumeToken::new([0xab; 32])),
+                    linger: std::time::Duration::from_secs(1),
+                };
+                peer.say(&Reply::Admitted(Box::new(grant))).await;
+                // A message of a later version may have one, too.
+                peer.say_text(&format!(r#"{{"type":"NEWS","payload":{{"resume":"{}"}}}}"#, "ab".repeat(32))).await;
+                peer.say(&Reply::Evicted("desk\u{1b} has ended this session".into())).await;
+                peer.close(4409, "The slot of this session was taken away").await;
+            };
+            let (verdict, ()) = smol::future::zip(hold(&plan, printer, pending_interrupts()), server).await;
+            assert_eq!(verdict.ok(), Some(Verdict::Evicted));
+            let out = String::from_utf8(out).expect("text");
+            let err = String::from_utf8(err).expect("text");
+            assert!(!out.contains("abab") && !err.contains("abab") && !out.contains("resume"), "{out}{err}");
+            assert!(!out.contains('\u{1b}') && out.contains(r#""type":"EVICTED""#), "{out}");
+            assert!(out.ends_with("\"code\":4409,\"words\":\"The slot of this session was taken away\"}}\n"), "{out}");
         });
     }
 

@@ -32,6 +32,14 @@ impl Login {
         })
     }
 
+    /// The same for an object, which says what it has.
+    pub(super) fn credential_at_length(&self) -> Credential {
+        match self {
+            Self::User(id) => Credential::User(id.as_str().into()),
+            Self::Token(Token(text)) => Credential::Token(text.clone()),
+        }
+    }
+
     /// Whether a server that calls the user so has taken the token for a name.
     pub(super) fn is_token(&self, user: &str) -> bool {
         match self {

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
-use session_core::{Refusal, Reply, User};
+use session_core::{Admission, Refusal, Reply, User};
 
 use super::{Error, Url};
 
@@ -13,12 +14,14 @@ use super::{Error, Url};
 pub enum Format {
     /// A short line for people. Among several it opens with its connection, as in `#3 `.
     Words,
-    /// A line of JSON, `{"connection":3,"type":…,"payload":…}`: the server's messages as they are on the wire, and
+    /// A line of JSON, `{"connection":3,"type":…,"payload":…}`: the server's messages as they are on the wire, but
+    /// without a resume token, and
     ///
     /// | type | payload |
     /// |---|---|
     /// | `CONNECTED` | the server's URL |
     /// | `UNKNOWN` | a message this version does not understand, as it came |
+    /// | `RETRY` | `{"after_ms":…}`: when the session comes back, if it is to |
     /// | `CLOSED` | `{"code":…,"words":…}` of the server's close frame |
     /// | `LOST` | how the connection broke, in words |
     /// | `FAILED` | what else went wrong, in words |
@@ -42,6 +45,8 @@ pub(super) enum Line<'a> {
     Reply(&'a Reply),
     Unknown(&'a str),
     Failed(&'a Error),
+    /// It is tried again after this.
+    Retry(Duration),
 }
 
 impl<'a> Printer<'a> {
@@ -66,6 +71,15 @@ impl<'a> Printer<'a> {
         match self.failure {
             Some(failure) if failure.kind() != io::ErrorKind::BrokenPipe => Err(failure),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Asks whoever sits at the terminal.
+    pub(super) fn ask(&mut self, lines: &[String]) {
+        for line in lines {
+            if self.failure.is_none() {
+                self.failure = write_line(self.out, line).err();
+            }
         }
     }
 
@@ -120,6 +134,7 @@ fn words(line: &Line<'_>) -> Option<String> {
         Line::Connected(url) => Some(format!("connected to {url}")),
         Line::Reply(reply) => Some(words_of_reply(reply)),
         Line::Unknown(text) => Some(format!("unknown message {text}")),
+        Line::Retry(after) => Some(format!("connecting again in {:.1} s", after.as_secs_f64())),
         Line::Failed(error) => match (reply_of(error), error) {
             (Some(reply), _) => Some(words_of_reply(&reply)),
             (None, Error::Closed { code, words }) => Some(format!("CLOSED {code} {words}")),
@@ -135,6 +150,11 @@ fn words_of_reply(reply: &Reply) -> String {
         Reply::AuthenticateFailure(refusal) => format!("AUTHENTICATE_FAILURE {refusal}"),
         Reply::ByeSuccess => "BYE_SUCCESS goodbye".into(),
         Reply::CheckConnectionsSuccess(user) => format!("CHECK_CONNECTIONS_SUCCESS {}", holds(user)),
+        Reply::Admitted(admission) => format!("AUTHENTICATE_SUCCESS {}", holds(&admission.user)),
+        Reply::Denied(denial) => format!("AUTHENTICATE_FAILURE {}", denial.refusal),
+        Reply::ListSessionsSuccess(sessions) => format!("LIST_SESSIONS_SUCCESS {} connections", sessions.connections),
+        Reply::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", holds(user)),
+        Reply::Evicted(words) => format!("EVICTED {words}"),
         Reply::Error(complaint) => format!("ERROR {complaint}"),
     }
 }
@@ -152,10 +172,18 @@ fn json(number: u16, line: &Line<'_>) -> String {
         words: &'a str,
     }
 
+    #[derive(Serialize)]
+    struct Retry {
+        after_ms: u64,
+    }
+
     match line {
         Line::Connected(url) => frame(number, "CONNECTED", &url.to_string()),
         Line::Reply(reply) => json_of_reply(number, reply),
         Line::Unknown(text) => frame(number, "UNKNOWN", text),
+        Line::Retry(after) => {
+            frame(number, "RETRY", &Retry { after_ms: after.as_millis().try_into().unwrap_or(u64::MAX) })
+        }
         Line::Failed(error) => match (reply_of(error), error) {
             (Some(reply), _) => json_of_reply(number, &reply),
             (None, Error::Closed { code, words }) => frame(number, "CLOSED", &Close { code: *code, words }),
@@ -168,8 +196,47 @@ fn json(number: u16, line: &Line<'_>) -> String {
 /// The wire's own object, with the connection as its first key.
 fn json_of_reply(number: u16, reply: &Reply) -> String {
     let mut line = format!(r#"{{"connection":{number},"#);
-    line += reply.encode().strip_prefix('{').expect("a reply is a JSON object");
+    line += told(reply).strip_prefix('{').expect("a reply is a JSON object");
     line
+}
+
+/// The reply as it is on the wire, but for a resume token: that is a secret.
+pub(super) fn told(reply: &Reply) -> String {
+    match reply {
+        Reply::Admitted(admission) => {
+            Reply::Admitted(Box::new(Admission { resume: None, ..(**admission).clone() })).encode()
+        }
+        Reply::Hello
+        | Reply::AuthenticateSuccess(_)
+        | Reply::AuthenticateFailure(_)
+        | Reply::Denied(_)
+        | Reply::ByeSuccess
+        | Reply::CheckConnectionsSuccess(_)
+        | Reply::ListSessionsSuccess(_)
+        | Reply::EndSessionSuccess(_)
+        | Reply::Evicted(_)
+        | Reply::Error(_) => reply.encode(),
+    }
+}
+
+/// A message that is none of these, as it came, but for a resume token.
+pub(super) fn told_unknown(text: &str) -> String {
+    match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(mut message) if text.contains("resume") => {
+            forget(&mut message);
+            message.to_string()
+        }
+        Ok(_) | Err(_) => text.into(),
+    }
+}
+
+fn forget(message: &mut serde_json::Value) {
+    if let Some(fields) = message.as_object_mut() {
+        drop(fields.remove("resume"));
+        fields.values_mut().for_each(forget);
+    } else if let Some(items) = message.as_array_mut() {
+        items.iter_mut().for_each(forget);
+    }
 }
 
 fn frame<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> String {
@@ -182,8 +249,12 @@ fn frame<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> String 
 /// The message behind an error, where it was one.
 fn reply_of(error: &Error) -> Option<Reply> {
     match error {
-        Error::LimitReached { .. } => Some(Reply::AuthenticateFailure(Refusal::LimitReached)),
-        Error::Refused { refusal, .. } => Some(Reply::AuthenticateFailure(refusal.clone())),
+        Error::LimitReached { denial: Some(denial), .. } | Error::Refused { denial: Some(denial), .. } => {
+            Some(Reply::Denied(denial.clone()))
+        }
+        Error::LimitReached { denial: None, .. } => Some(Reply::AuthenticateFailure(Refusal::LimitReached)),
+        Error::Refused { refusal, denial: None, .. } => Some(Reply::AuthenticateFailure(refusal.clone())),
+        Error::Evicted(words) => Some(Reply::Evicted(words.clone())),
         Error::Complaint(complaint) => Some(Reply::Error(complaint.clone())),
         Error::BadUrl { .. }
         | Error::Unreachable { .. }
@@ -191,6 +262,7 @@ fn reply_of(error: &Error) -> Option<Reply> {
         | Error::BadCa { .. }
         | Error::BadToken { .. }
         | Error::TokenTakenForName
+        | Error::BadResumeFile { .. }
         | Error::Unexpected { .. }
         | Error::Closed { .. }
         | Error::Lost(_)
@@ -224,7 +296,7 @@ mod tests {
             Line::Reply(&Reply::AuthenticateSuccess(user(1))),
             Line::Reply(&Reply::CheckConnectionsSuccess(user(2))),
             Line::Failed(&Error::Complaint(Complaint::NotJson)),
-            Line::Failed(&Error::LimitReached { user: Some("ada".into()) }),
+            Line::Failed(&Error::LimitReached { user: Some("ada".into()), denial: None }),
             Line::Failed(&Error::Closed { code: 1001, words: "gone".into() }),
             Line::Failed(&Error::Lost("cut".into())),
             Line::Unknown("\u{1b}[2J"),

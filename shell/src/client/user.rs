@@ -3,6 +3,8 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
+use session_core::{Ask, Name};
+
 use super::{Connection, Error, Event, Login, Options, Token, Url};
 
 /// One user of one server, with any number of connections, the most recent last. Opening none costs nothing.
@@ -13,6 +15,8 @@ pub struct User {
     url: Url,
     login: Login,
     options: Options,
+    /// None: the plain protocol is spoken.
+    ask: Option<Ask>,
     connections: Vec<Connection>,
 }
 
@@ -30,13 +34,27 @@ impl User {
     }
 
     fn with_login(url: &Url, login: Login) -> Self {
-        Self { url: url.clone(), login, options: Options::default(), connections: Vec::new() }
+        Self { url: url.clone(), login, options: Options::default(), ask: None, connections: Vec::new() }
     }
 
     /// The same user, waiting for and trusting whom `options` say.
     #[must_use]
     pub fn with_options(self, options: Options) -> Self {
         Self { options, ..self }
+    }
+
+    /// The same user, on this device: from here on it asks for its slots at length.
+    #[must_use]
+    pub fn with_device(self, device: Name) -> Self {
+        let ask = Ask { device: Some(device), ..self.ask.unwrap_or_default() };
+        Self { ask: Some(ask), ..self }
+    }
+
+    /// The same user, whose sessions call themselves so: from here on it asks for its slots at length.
+    #[must_use]
+    pub fn with_label(self, label: Name) -> Self {
+        let ask = Ask { label: Some(label), ..self.ask.unwrap_or_default() };
+        Self { ask: Some(ask), ..self }
     }
 
     /// Opens one more connection and authenticates it. The answer is the user as the server sees it.
@@ -46,7 +64,10 @@ impl User {
     /// [`Connection::open_with`] and [`Connection::authenticate`]. No connection is added then.
     pub async fn connect(&mut self) -> Result<session_core::User, Error> {
         let mut connection = Connection::open_with(&self.url, &self.options).await?;
-        let user = connection.authenticate_with(&self.login).await?;
+        let user = match &self.ask {
+            None => connection.authenticate_with(&self.login).await?,
+            Some(ask) => connection.authenticate_with_ask(&self.login, ask.clone()).await?.user().clone(),
+        };
         self.connections.push(connection);
         Ok(user)
     }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use super::flags::Flags;
+use super::flags::{DataFlags, Flags};
 use super::problem::{Origin, Problem};
 use super::sources::{Loaded, Sources};
 use super::tokens;
 use super::{Authentication, print};
+use crate::operator::{self, Asked, EndArguments, LimitArguments, UserArguments};
 use crate::tls::TlsError;
 
 /// Limits how many live sessions one user may hold, over WebSockets.
@@ -54,6 +55,33 @@ enum Command {
         after_help = "Exit codes: 0 it is good, 1 it cannot be checked, 2 wrong usage or configuration, 3 it is refused."
     )]
     CheckToken(tokens::Check),
+    /// Shows a user's limit, or sets it for this user alone
+    #[command(after_help = OPERATOR_HELP)]
+    Limit(Operated<LimitArguments>),
+    /// Says who holds a user's slots, since when and from where, and what another session would get
+    #[command(after_help = OPERATOR_HELP)]
+    Explain(Operated<UserArguments>),
+    /// Ends a user's sessions: they are told so, and closed
+    #[command(after_help = OPERATOR_HELP)]
+    End(Operated<EndArguments>),
+    /// Forgets what is kept of a user who holds no slot: the own limit, and when it was seen
+    #[command(after_help = OPERATOR_HELP)]
+    Forget(Operated<UserArguments>),
+}
+
+const OPERATOR_HELP: &str = "\
+The server that runs on the data directory is asked, over the socket operator.sock in it. Where none runs, the store
+itself is.
+
+Exit codes: 0 done, 1 not done, 2 wrong usage or configuration.";
+
+/// What an operator asks for, and where.
+#[derive(Debug, Args)]
+struct Operated<A: Args> {
+    #[command(flatten)]
+    asked: A,
+    #[command(flatten)]
+    flags: DataFlags,
 }
 
 #[derive(Debug, Args)]
@@ -104,6 +132,18 @@ impl Arguments {
                 let sources = Sources::new(flags.and(mem::take(&mut check.flags)), environment);
                 with(&sources, out, err, |loaded, out, err| check.run(&sources, loaded, out, err))
             }
+            Some(Command::Limit(Operated { asked, flags: own })) => {
+                operate(&asked.asked(), &Sources::new(flags.and(own.0), environment), out, err)
+            }
+            Some(Command::Explain(Operated { asked, flags: own })) => {
+                operate(&asked.explain(), &Sources::new(flags.and(own.0), environment), out, err)
+            }
+            Some(Command::End(Operated { asked, flags: own })) => {
+                operate(&asked.asked(), &Sources::new(flags.and(own.0), environment), out, err)
+            }
+            Some(Command::Forget(Operated { asked, flags: own })) => {
+                operate(&asked.forget(), &Sources::new(flags.and(own.0), environment), out, err)
+            }
         };
         Next::Exit(written.unwrap_or(1))
     }
@@ -125,6 +165,10 @@ fn with<O: Write, E: Write>(
         Ok(loaded) => act(&loaded, out, err),
         Err(written) => written.map(|()| 2),
     }
+}
+
+fn operate(asked: &Asked, sources: &Sources, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    with(sources, out, err, |loaded, out, err| operator::run(asked, &loaded.config, out, err))
 }
 
 fn print_effective(sources: &Sources, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {

@@ -49,15 +49,40 @@ impl Flags {
     }
 }
 
+/// Those of the flags that say which data directory is meant.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DataFlags(pub(super) Flags);
+
+impl DataFlags {
+    fn keys() -> impl Iterator<Item = &'static Key> {
+        Config::keys().iter().filter(|key| key.name == "data")
+    }
+}
+
+impl Args for DataFlags {
+    fn augment_args(command: Command) -> Command {
+        command.arg(file()).args(Self::keys().map(|key| argument(key).help_heading(None)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for DataFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(read(matches, Self::keys())))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
-        let file = Arg::new("config")
-            .long("config")
-            .env(environment::FILE)
-            .value_name("FILE")
-            .value_parser(value_parser!(OsString))
-            .help("A configuration file, in TOML. `server config --default` prints one to begin with");
-        command.arg(file).args(Config::keys().iter().map(argument))
+        command.arg(file()).args(Config::keys().iter().map(argument))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -67,16 +92,28 @@ impl Args for Flags {
 
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let was_given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
-        let file = matches.get_one::<OsString>("config").filter(|_| was_given("config")).map(PathBuf::from);
-        let given = Config::keys().iter().filter(|key| was_given(key.name)).map(|key| setting(key, matches)).collect();
-        Ok(Self { file, given })
+        Ok(read(matches, Config::keys().iter()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+fn file() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .env(environment::FILE)
+        .value_name("FILE")
+        .value_parser(value_parser!(OsString))
+        .help("A configuration file, in TOML. `server config --default` prints one to begin with")
+}
+
+fn read(matches: &ArgMatches, keys: impl Iterator<Item = &'static Key>) -> Flags {
+    let was_given = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    let file = matches.get_one::<OsString>("config").filter(|_| was_given("config")).map(PathBuf::from);
+    Flags { file, given: keys.filter(|key| was_given(key.name)).map(|key| setting(key, matches)).collect() }
 }
 
 fn argument(key: &'static Key) -> Arg {

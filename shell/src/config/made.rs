@@ -2,7 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use session_core::{DoorBounds, Limits};
+use session_core::{DoorBounds, Limits, Terms};
 use thiserror::Error;
 
 use super::rule::Bound;
@@ -114,6 +114,7 @@ impl Config {
         Rules {
             user_claim: self.jwt_user_claim.clone(),
             limit_claim: self.jwt_limit_claim.clone(),
+            device_claim: self.jwt_device_claim.clone(),
             audiences: self.jwt_audience.clone(),
             issuers: self.jwt_issuer.clone(),
             leeway: self.jwt_leeway,
@@ -132,10 +133,24 @@ impl Config {
         size(self.max_message_bytes).is_none_or(|most| bytes <= most.get())
     }
 
+    /// On which terms users are admitted.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            when_full: self.when_full.into(),
+            client_choice: self.client_choice,
+            lingering_first: self.lingering_first,
+            counting: self.count.into(),
+            per_device: self.max_sessions_per_device,
+            linger: self.linger,
+            ..Terms::new(self.limit)
+        }
+    }
+
     /// Where and how the store keeps its data, if that is LMDB.
     #[must_use]
     pub fn lmdb(&self) -> LmdbConfig {
-        LmdbConfig { forget_after: self.forget_after, ..LmdbConfig::new(&self.data, self.limit) }
+        LmdbConfig { forget_after: self.forget_after, terms: self.terms(), ..LmdbConfig::new(&self.data, self.limit) }
     }
 
     /// Whether anybody is taken for whom they say they are, also from beyond this machine.
@@ -170,7 +185,10 @@ fn size(bound: Bound) -> Option<NonZeroUsize> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::num::NonZeroU16;
     use std::time::Duration;
+
+    use session_core::{Counting, Limit, Own, WhenFull};
 
     use super::*;
     use crate::config::{Flags, Sources};
@@ -254,6 +272,31 @@ mod tests {
     }
 
     #[test]
+    fn what_happens_at_the_limit_is_as_it_is_written() {
+        assert_eq!(config(&[]).terms(), Terms::default());
+        let terms = config(&[
+            ("LIMIT", "5"),
+            ("WHEN_FULL", "evict-oldest"),
+            ("CLIENT_CHOICE", "true"),
+            ("LINGER", "90s"),
+            ("LINGERING_FIRST", "false"),
+            ("COUNT", "devices"),
+            ("MAX_SESSIONS_PER_DEVICE", "7"),
+        ]);
+        let expected = Terms {
+            limit: Limit::new(5).unwrap(),
+            own: Own::default(),
+            when_full: WhenFull::EvictOldest,
+            client_choice: true,
+            lingering_first: false,
+            counting: Counting::Devices,
+            per_device: NonZeroU16::new(7).unwrap(),
+            linger: Duration::from_secs(90),
+        };
+        assert_eq!((terms.terms(), terms.lmdb().terms), (expected, expected));
+    }
+
+    #[test]
     fn keys_are_of_one_secret_or_of_one_file() {
         let secret = || Some(Secret::new(b"a secret"));
         let source = |given: &[(&str, &str)], secret| config(given).key_source(secret).map_err(|why| why.to_string());
@@ -279,6 +322,7 @@ mod tests {
             ("JWT_ALGORITHM", "HS384"),
             ("JWT_USER_CLAIM", "uid"),
             ("JWT_LIMIT_CLAIM", "seats"),
+            ("JWT_DEVICE_CLAIM", "dev"),
             ("JWT_AUDIENCE", "chess,go"),
             ("JWT_ISSUER", "me"),
             ("JWT_LEEWAY", "5s"),
@@ -290,6 +334,7 @@ mod tests {
         let rules = Rules {
             user_claim: "uid".into(),
             limit_claim: "seats".into(),
+            device_claim: Some("dev".into()),
             audiences: vec!["chess".into(), "go".into()],
             issuers: vec!["me".into()],
             leeway: Duration::from_secs(5),

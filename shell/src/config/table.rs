@@ -4,12 +4,13 @@
 //! A new key is a new entry. Its rule is put together from those in [`rule`](super::rule); if it must hold together with
 //! others, [`agree`] says so.
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use session_core::Limit;
+use session_core::{Counting, Limit};
 
 use super::Listen;
 use super::key::settings;
@@ -110,6 +111,12 @@ settings! {
         /// The claim that says how many sessions the user may hold. It goes before `limit`
         jwt_limit_claim: String { rule: text(), value: "CLAIM", default: "max_sessions", applies: AtOnce }
 
+        /// The claim that names the device, if any does. It goes before what the client says, which anybody can make up
+        jwt_device_claim: Option<String> {
+            rule: optional(text()),
+            value: "CLAIM", default: "", applies: AtOnce
+        }
+
         /// Whom a token must be meant for (aud), one of these; none given is anybody
         jwt_audience: Vec<String> { rule: list(text()), value: "NAME", default: "", applies: AtOnce }
 
@@ -186,6 +193,31 @@ settings! {
         }
     }
 
+    "At the limit" {
+        /// What happens when all of a user's slots are taken and another session comes: `deny` refuses it, `evict-oldest` ends
+        /// the session that has the oldest slot. Can be set for single users (`server limit`)
+        when_full: WhenFull { rule: choice(), value: "WHAT", default: "deny", applies: AtOnce }
+
+        /// Whether a client that asks for it may choose whom to end then
+        client_choice: bool { rule: switch(), value: "BOOL", default: "false", applies: AtOnce }
+
+        /// How long the slot of a session lingers whose client is lost without BYE, for that client to take it up again, 0s to
+        /// 1day. Only of clients that ask for it; it holds for slots that are granted from then on
+        linger: Duration { rule: duration(Duration::ZERO..=24 * HOUR), value: "TIME", default: "0s", applies: AtOnce }
+
+        /// Whether slots that only linger are given up for a newcomer, oldest first, before anybody is refused or ended
+        lingering_first: bool { rule: switch(), value: "BOOL", default: "true", applies: AtOnce }
+
+        /// What holds a slot: `sessions`, each of them; or `devices`, all the sessions together that name the same one
+        count: Count { rule: choice(), value: "WHAT", default: "sessions", applies: AtOnce }
+
+        /// How many sessions one device may have, 1 to 1024, where devices are counted
+        max_sessions_per_device: NonZeroU16 {
+            rule: one(sessions_per_device),
+            value: "N", default: "16", applies: AtOnce
+        }
+    }
+
     "Timeouts" {
         /// How long a connection may take from its beginning until it is authenticated, 100ms to 1h
         auth_timeout: Duration { rule: patience(), value: "TIME", default: "10s", applies: AtOnce }
@@ -235,6 +267,42 @@ pub enum Authentication {
     Open,
     /// By a signed token.
     Jwt,
+}
+
+/// What happens when all of a user's slots are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WhenFull {
+    /// Another session is refused.
+    Deny,
+    /// It takes the place of the oldest.
+    EvictOldest,
+}
+
+impl From<WhenFull> for session_core::WhenFull {
+    fn from(when_full: WhenFull) -> Self {
+        match when_full {
+            WhenFull::Deny => Self::Deny,
+            WhenFull::EvictOldest => Self::EvictOldest,
+        }
+    }
+}
+
+/// What holds a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Count {
+    /// Each session.
+    Sessions,
+    /// All the sessions of a device.
+    Devices,
+}
+
+impl From<Count> for Counting {
+    fn from(count: Count) -> Self {
+        match count {
+            Count::Sessions => Self::Sessions,
+            Count::Devices => Self::Devices,
+        }
+    }
 }
 
 /// Which store to use.
@@ -312,6 +380,11 @@ fn limit(text: &str) -> Result<Limit, String> {
         Ok(slots) => Limit::new(slots).map_err(|error| error.to_string()),
         Err(_) => Err("expected a whole number, 1 to 1024".into()),
     }
+}
+
+fn sessions_per_device(text: &str) -> Result<NonZeroU16, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroU16| u32::from(number.get()) <= Limit::MAX.slots());
+    number.ok_or_else(|| "expected a whole number from 1 to 1024".into())
 }
 
 fn header_timeout(text: &str) -> Result<Option<Duration>, String> {

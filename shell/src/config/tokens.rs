@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use session_core::{Credential, Limit, Request, UserId};
+use session_core::{Credential, Limit, Name, Request, UserId};
 
 use super::flags::Flags;
 use super::rule::duration_within;
@@ -26,6 +26,9 @@ pub(super) struct Make {
     /// How many sessions the user may hold, 0 to 1024; without it the token does not say
     #[arg(long, value_name = "SESSIONS", value_parser = slots)]
     sessions: Option<Limit>,
+    /// Which device it is for, where `jwt_device_claim` says by which claim; 1 to 64 bytes without control characters
+    #[arg(long, value_name = "NAME", value_parser = device)]
+    device: Option<Name>,
     /// Which key it is signed with (kid), where the server has several
     #[arg(long, value_name = "ID")]
     key_id: Option<String>,
@@ -57,8 +60,8 @@ impl Make {
         out: &mut impl Write,
         err: &mut impl Write,
     ) -> io::Result<u8> {
-        let Self { user, ttl, sessions, key_id, private_key, flags: _ } = self;
-        let grant = Grant { user, lasts: ttl, limit: sessions, key_id, private_key };
+        let Self { user, ttl, sessions, device, key_id, private_key, flags: _ } = self;
+        let grant = Grant { user, lasts: ttl, limit: sessions, device, key_id, private_key };
         let config = &loaded.config;
         let source = match config.key_source(sources.secret()) {
             Ok(source) => source,
@@ -118,6 +121,10 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_secs(1), 100 * YEAR)
 }
 
+fn device(text: &str) -> Result<Name, String> {
+    Name::parse(text).ok_or_else(|| "expected 1 to 64 bytes without control characters".into())
+}
+
 fn slots(text: &str) -> Result<Limit, String> {
     let slots = text.parse::<u32>().map_err(|_| "expected a whole number, 0 to 1024".to_owned())?;
     Limit::new(slots).map_err(|error| error.to_string())
@@ -167,6 +174,12 @@ mod tests {
         let (code, out, _) = run(SECRET, &["check-token", name]).unwrap();
         assert!(code == 0 && out.ends_with("; but 0 sessions are none: it never gets one\n"), "{out}");
 
+        let with_device = ["token", "--user", "ada", "--device", "laptop", "--jwt-device-claim", "dev"];
+        let (_, token, _) = run(SECRET, &with_device).unwrap();
+        fs::write(&file, token).unwrap();
+        let (code, out, _) = run(SECRET, &["check-token", name, "--jwt-device-claim", "dev"]).unwrap();
+        assert!(code == 0 && out.contains("\"dev\": \"laptop\"") && out.contains(", on device \"laptop\", "), "{out}");
+
         let (code, out, err) = run("another secret that is long enough", &["check-token", name]).unwrap();
         assert_eq!((code, &*err), (3, ""));
         assert!(out.contains("refused: Token's signature is not valid"), "{out}");
@@ -180,6 +193,7 @@ mod tests {
             ("", &["token", "--user", "ada"][..], "there is no secret that tokens are signed with"),
             ("", &["check-token", "/dev/null"], "there is no secret that tokens are signed with"),
             ("short", &["token", "--user", "ada"], "it has 5 bytes, 32 are the least"),
+            (SECRET, &["token", "--user", "ada", "--device", "x"], "no claim names the device"),
             (SECRET, &["check-token", "/missing"], "cannot read /missing: "),
         ] {
             let (code, out, err) = run(secret, arguments).unwrap();

@@ -10,6 +10,7 @@
 //! [`writer`], which applies many in one transaction ([`batch`]) and then answers. It hands the users it admits to the
 //! recorder ([`users`]), for which nobody waits, and which asks it who holds a slot before it forgets anybody.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,14 +18,14 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use session_core::ledger::Command;
-use session_core::{Limit, NodeId};
+use session_core::{Limit, NodeId, Terms, UserId};
 use thiserror::Error;
 
 use self::lock::DirectoryLock;
 use self::queue::Queue;
-use self::users::Inquiry;
+use self::users::{Amendments, Inquiry};
 use self::writer::Writer;
-use super::{Done, SharedLimit, Store};
+use super::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
 
 mod queue;
 mod writer;
@@ -33,6 +34,7 @@ mod sweep;
 mod live;
 mod users;
 mod user;
+mod own;
 mod environment;
 mod ballast;
 mod damage;
@@ -47,7 +49,9 @@ pub struct LmdbStore {
     running: Arc<Running>,
     /// Released when the store is closed and its threads, which hold it too, have ended.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
-    limit: SharedLimit,
+    terms: SharedTerms,
+    route: Route,
+    amendments: Amendments,
     known_users: usize,
 }
 
@@ -56,8 +60,8 @@ pub struct LmdbStore {
 pub struct LmdbConfig {
     /// The data directory, made if need be.
     pub directory: PathBuf,
-    /// How many slots a user may hold whose token claims no limit.
-    pub limit: Limit,
+    /// On which terms users are admitted.
+    pub terms: Terms,
     /// The most that `live/` may grow to, in bytes: at least 1 MiB, rounded up to whole ones. It is address space; disk
     /// and memory are taken as they are used. From nine tenths of it on, acquires are rejected.
     pub live_map_bytes: usize,
@@ -85,7 +89,7 @@ impl LmdbConfig {
     pub fn new(directory: impl Into<PathBuf>, limit: Limit) -> Self {
         Self {
             directory: directory.into(),
-            limit,
+            terms: Terms::new(limit),
             live_map_bytes: Self::DEFAULT_MAP_BYTES,
             users_map_bytes: Self::DEFAULT_MAP_BYTES,
             forget_after: Forget::default(),
@@ -173,7 +177,7 @@ impl LmdbStore {
     }
 
     fn open_under_boot(config: &LmdbConfig, node: NodeId, boot: Option<&str>) -> Result<Self, OpenError> {
-        let &LmdbConfig { ref directory, limit, live_map_bytes, users_map_bytes, forget_after, queue_capacity } =
+        let &LmdbConfig { ref directory, terms, live_map_bytes, users_map_bytes, forget_after, queue_capacity } =
             config;
         let [live_map, users_map] = [map_bytes(live_map_bytes)?, map_bytes(users_map_bytes)?];
         if queue_capacity == 0 {
@@ -188,17 +192,22 @@ impl LmdbStore {
         let mut users = users::open(&make(directory.join("users"))?, users_map)?;
         let live = live::open(&make(directory.join("live"))?, live_map, boot)?;
 
-        let known_users = users.environment().map_or(0, |users| users.entries());
+        let own = users
+            .environment()
+            .map_or_else(|| Ok(HashMap::new()), own::read_all)
+            .map_err(|source| OpenError::UsersDamaged { directory: directory.join("users"), source })?;
+        let known_users = users.environment().map_or(0, |users| users.entries()) - own.len();
         let queue = Arc::new(Queue::new(queue_capacity));
-        let (notes, recorder) = users::recorder(users);
+        let (terms, route) = (SharedTerms::new(terms, own), Route::default());
+        let (notes, recorder) = users::recorder(users, terms.clone());
+        let amendments = recorder.amendments();
         let recorder = recorder.forgetting(forget_after, Inquiry::new(Arc::clone(&queue), node));
-        let limit = SharedLimit::new(limit);
-        let writer = Writer::new(Arc::clone(&queue), live, node, limit.clone(), notes);
+        let writer = Writer::new(Arc::clone(&queue), live, node, terms.clone(), route.clone(), notes);
         let running = Arc::new(Running::default());
         // Should the second not start, the first ends by itself: its queue's other end is dropped.
         spawn("users", &lock, &running, move || recorder.run())?;
         spawn("live", &lock, &running, move || writer.run())?;
-        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), limit, known_users })
+        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), terms, route, amendments, known_users })
     }
 
     /// How many users the store knew when it was opened.
@@ -213,8 +222,20 @@ impl Store for LmdbStore {
         self.queue.push(command, done);
     }
 
-    fn set_limit(&self, limit: Limit) {
-        self.limit.set(limit);
+    fn route(&self, router: Arc<dyn Router>) {
+        self.route.set(router);
+    }
+
+    fn set_terms(&self, terms: Terms) {
+        self.terms.set(terms);
+    }
+
+    fn terms_for(&self, user: &UserId) -> Terms {
+        self.terms.of(user)
+    }
+
+    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
+        self.amendments.submit(user, amendment, done);
     }
 
     fn close(&self, within: Duration) -> bool {

@@ -2,19 +2,20 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use session_core::ledger::{self, Command};
-use session_core::{Cause, Limit, Liveness, NodeId, Outcome, UserId, UserRecord};
+use session_core::ledger::{self, Applied, Command};
+use session_core::{Cause, Limit, Liveness, NodeId, Outcome, Own, Terms, Time, UserId, UserRecord};
 
-use super::{Done, SharedLimit, Store};
+use super::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
 
 /// Keeps records in memory, only those of users who hold a slot.
-#[derive(Debug)]
 pub struct MemoryStore {
     node: NodeId,
-    limit: SharedLimit,
+    terms: SharedTerms,
+    route: Route,
     /// `None` once the store is closed.
     records: Mutex<Option<HashMap<UserId, UserRecord>>>,
 }
@@ -23,42 +24,80 @@ impl MemoryStore {
     /// An empty store for one node, where a user may hold `limit` slots.
     #[must_use]
     pub fn new(node: NodeId, limit: Limit) -> Self {
-        Self { node, limit: SharedLimit::new(limit), records: Mutex::new(Some(HashMap::new())) }
+        Self::with_terms(node, Terms::new(limit))
     }
 
-    fn apply(&self, command: &Command) -> Outcome {
+    /// An empty store for one node, on these terms.
+    #[must_use]
+    pub fn with_terms(node: NodeId, terms: Terms) -> Self {
+        let terms = SharedTerms::new(terms, HashMap::new());
+        Self { node, terms, route: Route::default(), records: Mutex::new(Some(HashMap::new())) }
+    }
+
+    fn apply(&self, command: &Command) -> Applied {
         // The rule does not panic, so a poisoned map is still whole.
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(records) = &mut *records else { return Outcome::Rejected(Cause::Failed) };
-        let limit = self.limit.now();
-        let liveness = |node| if node == self.node { Liveness::Alive } else { Liveness::Dead };
+        let Some(records) = &mut *records else {
+            return Applied { outcome: Outcome::Rejected(Cause::Failed), ended: Vec::new() };
+        };
+        let terms = self.terms.of(command.user());
+        // There never was another node here.
+        let dead = Liveness::DeadSince(Time::default());
+        let liveness = |node| if node == self.node { Liveness::Alive } else { dead };
         match records.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
-                let outcome = ledger::apply(entry.get_mut(), command, limit, liveness);
+                let applied = ledger::apply(entry.get_mut(), command, &terms, liveness);
                 if entry.get().is_empty() {
                     entry.remove();
                 }
-                outcome
+                applied
             }
             Entry::Vacant(entry) => {
                 let mut record = UserRecord::default();
-                let outcome = ledger::apply(&mut record, command, limit, liveness);
+                let applied = ledger::apply(&mut record, command, &terms, liveness);
                 if !record.is_empty() {
                     entry.insert(record);
                 }
-                outcome
+                applied
             }
         }
     }
 }
 
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
 impl Store for MemoryStore {
     fn submit(&self, command: Command, done: Done) {
-        done.answer(self.apply(&command));
+        let Applied { outcome, ended } = self.apply(&command);
+        self.route.deliver(ended);
+        done.answer(outcome);
     }
 
-    fn set_limit(&self, limit: Limit) {
-        self.limit.set(limit);
+    fn route(&self, router: Arc<dyn Router>) {
+        self.route.set(router);
+    }
+
+    fn set_terms(&self, terms: Terms) {
+        self.terms.set(terms);
+    }
+
+    fn terms_for(&self, user: &UserId) -> Terms {
+        self.terms.of(user)
+    }
+
+    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
+        self.terms.set_own(
+            &user,
+            match amendment {
+                Amendment::Set(own) => own,
+                Amendment::Forget => Own::default(),
+            },
+        );
+        done.answer(Ok(()));
     }
 
     fn close(&self, _within: Duration) -> bool {

@@ -18,14 +18,15 @@ pub fn explain(verifier: &Verifier, token: &str, now: WallTime) -> Result<String
     let mut text = String::new();
     describe(&mut text, token, now);
     match verdict {
-        Ok(Identity { user, limit, expires }) => {
+        Ok(Identity { user, limit, expires, device, fresh: _ }) => {
+            let device = device.map_or(String::new(), |device| format!(", on device {device:?}"));
             let is_nobody = limit.is_some_and(|limit| limit.slots() == 0);
             let limit = limit.map_or("the server's limit".into(), |limit| format!("a limit of {limit}"));
             let left = expires.map_or(0, |end| end.unix_seconds().saturating_sub(now.unix_seconds()));
             let left = humantime::format_duration(Duration::from_secs(left));
             let nobody = if is_nobody { "; but 0 sessions are none: it never gets one" } else { "" };
             let user = user.as_str();
-            let _infallible = write!(text, "accepted: user {user:?}, with {limit}, for another {left}{nobody}");
+            let _infallible = write!(text, "accepted: user {user:?}{device}, with {limit}, for another {left}{nobody}");
             Ok(text)
         }
         Err(rejection) => {
@@ -79,6 +80,9 @@ fn advice(verifier: &Verifier, rejection: Rejection) -> String {
         TokenError::Issuer => format!(" (jwt_issuer is {})", rules.issuers.join(", ")),
         TokenError::NoUser => format!(" (jwt_user_claim is {})", rules.user_claim),
         TokenError::Limit => format!(" (jwt_limit_claim is {})", rules.limit_claim),
+        TokenError::Device => {
+            format!(" (jwt_device_claim is {})", rules.device_claim.as_deref().unwrap_or_default())
+        }
         TokenError::UnknownKey | TokenError::NoKeyId => format!(" (of {} keys)", verifier.keys.count()),
         TokenError::Signature => " (it was signed with another key, or changed since)".into(),
         TokenError::Missing

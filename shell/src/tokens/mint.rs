@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
-use session_core::{Limit, UserId, WallTime};
+use session_core::{Limit, Name, UserId, WallTime};
 use thiserror::Error;
 
 use super::keys::{KeyError, read};
@@ -21,6 +21,8 @@ pub struct Grant {
     pub lasts: Duration,
     /// How many sessions the user may hold, if it is to say so.
     pub limit: Option<Limit>,
+    /// Which device it is for, if it is to say so.
+    pub device: Option<Name>,
     /// The key's id, where there are several.
     pub key_id: Option<String>,
     /// The private key in PEM (PKCS #8), for algorithms that need one.
@@ -36,6 +38,9 @@ pub enum MintError {
     /// There is only a public key.
     #[error("{0} needs a private key to sign with: give it as --private-key FILE")]
     NoPrivateKey(Algorithm),
+    /// No claim is for the device.
+    #[error("no claim names the device: say which one does in jwt_device_claim")]
+    NoDeviceClaim,
     /// There is a private key that is not needed.
     #[error("{0} signs with the secret, not with a private key")]
     UnwantedPrivateKey(Algorithm),
@@ -75,6 +80,10 @@ pub fn mint(
     }
     if let Some(limit) = grant.limit {
         claims.insert(rules.limit_claim.clone(), limit.slots().into());
+    }
+    if let Some(device) = &grant.device {
+        let claim = rules.device_claim.clone().ok_or(MintError::NoDeviceClaim)?;
+        claims.insert(claim, device.as_str().into());
     }
     jsonwebtoken::encode(&header, &Value::Object(claims), &key)
         .map_err(|_| MintError::PrivateKey { path: grant.private_key.clone().unwrap_or_default(), algorithm })

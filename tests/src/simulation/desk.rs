@@ -35,6 +35,6 @@ impl Desk {
         if self.clock.has_come(expires) {
             return Err(TokenError::Expired);
         }
-        Ok(Identity { user, limit, expires: Some(expires) })
+        Ok(Identity { limit, expires: Some(expires), ..Identity::of(user) })
     }
 }

@@ -3,16 +3,17 @@
 use std::panic::{self, AssertUnwindSafe};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use session_core::{CloseReason, Limit};
+use session_core::{CloseReason, Limit, Terms};
 
 use super::Simulation;
 use super::store::Fate;
+use crate::world::terms;
 
-/// A limit, and what happens under it.
+/// Terms, and what happens under them.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// How many slots a user may hold: 1 to 4.
-    pub limit: Limit,
+    /// On which users are admitted. The limit is 1 to 4.
+    pub terms: Terms,
     /// What happens, at most [`History::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }
@@ -38,6 +39,18 @@ pub enum Op {
     Renew { who: u8, user: u8, seconds: u8 },
     /// A server's wall clock is set, to so many seconds ahead of its time or behind it.
     WallClock { server: u8, seconds: i8 },
+    /// A client connects and signs in with an object: on a device, to end others, or with a token that some client was told.
+    Guest { server: u8, user: u8, device: Option<u8>, evict: u8, resume: Option<u8> },
+    /// A client says AUTHENTICATE with an object, perhaps to choose after it was refused.
+    Choose { who: u8, evict: u8 },
+    /// A client asks who holds the slots.
+    List { who: u8 },
+    /// A client ends another session of its user.
+    End { who: u8, which: u8 },
+    /// Another limit is in force.
+    SetLimit { slots: u8 },
+    /// An operator ends who is beyond the limit.
+    Enforce { user: u8 },
     /// A client says CHECK_CONNECTIONS.
     Check { who: u8 },
     /// A client says BYE.
@@ -87,10 +100,11 @@ impl History {
     pub fn of(seed: u64) -> Self {
         let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
         let limit = Limit::new(1 + random.below(4)).expect("four is below the ceiling");
+        let terms = terms(limit, random.byte());
         let ops = 40 + random.below(260);
         // Each seed has its own mood: how well the store is, and how often a server fails.
         let mood = Mood { store: random.below(100), servers: random.below(100) };
-        Self { limit, ops: (0..ops).map(|_| random.op(&mood)).collect() }
+        Self { terms, ops: (0..ops).map(|_| random.op(&mood)).collect() }
     }
 
     /// Runs the history. What does not hold, in words.
@@ -114,7 +128,7 @@ impl History {
             while at < self.ops.len() {
                 let mut ops = self.ops.clone();
                 ops.drain(at..(at + chunk).min(ops.len()));
-                let shorter = Self { limit: self.limit, ops };
+                let shorter = Self { terms: self.terms, ops };
                 if shorter.run(false).is_err() {
                     self = shorter;
                     is_shorter = true;
@@ -133,7 +147,8 @@ impl History {
 impl<'a> Arbitrary<'a> for History {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let limit = Limit::new(bytes.int_in_range(1..=4)?).expect("four is below the ceiling");
-        Ok(Self { limit, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
+        let terms = terms(limit, bytes.arbitrary()?);
+        Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
     }
 }
 
@@ -144,6 +159,11 @@ impl Op {
             Self::SignIn { .. } => "token",
             Self::Renew { .. } => "fresh token",
             Self::WallClock { .. } => "wall clock set",
+            Self::Guest { .. } => "object",
+            Self::Choose { .. } => "choice",
+            Self::List { .. } | Self::End { .. } => "sessions managed",
+            Self::SetLimit { .. } => "limit set",
+            Self::Enforce { .. } => "limit enforced",
             Self::Connect { .. } | Self::Visit { .. } | Self::Idle { .. } => "connect",
             Self::Storm { .. } => "storm",
             Self::Authenticate { .. } | Self::Check { .. } | Self::Bye { .. } => "message",
@@ -218,14 +238,24 @@ impl Random {
     fn op(&mut self, mood: &Mood) -> Op {
         let (server, user, who) = (self.byte(), self.byte(), self.byte());
         match self.below(1000) {
-            0..100 => Op::Connect { server, user },
+            0..50 => Op::Connect { server, user },
+            50..100 => {
+                let device = Some(self.byte()).filter(|device| device % 2 == 0);
+                let resume = Some(self.byte()).filter(|_| self.below(3) == 0);
+                Op::Guest { server, user, device, evict: self.byte(), resume }
+            }
             100..140 => Op::SignIn { server, user, limit: self.byte(), seconds: self.byte() },
             140..160 => Op::Renew { who, user, seconds: self.byte() },
             160..200 => Op::Visit { server, user },
             200..225 => Op::Storm { server, user, clients: self.byte() },
             225..240 => Op::Idle { server },
             240..270 => Op::Authenticate { who, user },
-            270..310 => Op::Check { who },
+            270..280 => Op::Check { who },
+            280..290 => Op::Choose { who, evict: self.byte() },
+            290..295 => Op::List { who },
+            295..303 => Op::End { who, which: self.byte() },
+            303..308 => Op::SetLimit { slots: self.byte() },
+            308..310 => Op::Enforce { user },
             310..380 => Op::Bye { who },
             380..390 => Op::Raw { who, text: "{\"type\":\"?\"}".into() },
             390..400 => Op::Violate { who, how: self.byte() },

@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use session_core::ledger::{self, Command};
-use session_core::{Cause, Limit, Liveness, NodeId, Outcome, SessionId, UserId, UserRecord};
-use shell::store::{Done, Store};
+use session_core::ledger::{self, Applied, Command, Which};
+use session_core::{
+    Cause, Ended, Ending, Held, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId, UserRecord,
+};
+use shell::registry::Registry;
+use shell::store::{Amended, Amendment, Done, Router, Store};
+
+use crate::referee;
 
 /// What the store does with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Arbitrary)]
@@ -33,20 +38,31 @@ pub enum Fate {
 pub(super) const MAX_CLAIM: u32 = 5;
 
 /// Who is alive is an oracle's word here: from start to kill.
+///
+/// The clocks of the servers differ by as much as they like, and what lingers does so by the clock of whoever wrote it. A
+/// store that compared them would be at the mercy of the worst. So this one, as a shared one would, has one clock: what a
+/// command says of the time is corrected by how far its server's clock is from the store's.
 pub(super) struct SharedStore {
-    limit: Limit,
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
+    terms: Terms,
+    /// The time by the store's clock.
+    now: Time,
     alive: BTreeSet<NodeId>,
+    /// Since when the others are dead.
+    deaths: BTreeMap<NodeId, Time>,
+    /// Where those are told who lose their slots.
+    routes: BTreeMap<NodeId, Arc<Registry>>,
+    /// Who has lost a slot to somebody else.
+    ended: BTreeSet<SessionId>,
+    /// How often something was reached that is hard to reach.
+    counts: BTreeMap<&'static str, u64>,
     /// Their answers wait until they run again.
     paused: BTreeSet<NodeId>,
     full: bool,
     records: BTreeMap<UserId, UserRecord>,
-    /// The naive model of the records.
-    model: BTreeMap<UserId, BTreeSet<SessionId>>,
     queue: VecDeque<(Command, Option<Done>)>,
     /// Answers that are long in coming, or that a paused server has not taken.
     late: Vec<(NodeId, Done, Outcome)>,
@@ -55,12 +71,69 @@ struct Inner {
 impl SharedStore {
     const MAX_QUEUE: usize = 512;
 
-    pub(super) fn new(limit: Limit) -> Self {
-        Self { limit, inner: Mutex::default() }
+    pub(super) fn new(terms: Terms, now: Time) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                terms,
+                now,
+                alive: BTreeSet::new(),
+                deaths: BTreeMap::new(),
+                routes: BTreeMap::new(),
+                ended: BTreeSet::new(),
+                counts: BTreeMap::new(),
+                paused: BTreeSet::new(),
+                full: false,
+                records: BTreeMap::new(),
+                queue: VecDeque::new(),
+                late: Vec::new(),
+            }),
+        }
     }
 
-    pub(super) fn start(&self, node: NodeId) {
-        self.lock().alive.insert(node);
+    pub(super) fn start(&self, node: NodeId, registry: Arc<Registry>) {
+        let mut inner = self.lock();
+        inner.alive.insert(node);
+        inner.routes.insert(node, registry);
+    }
+
+    pub(super) fn set_now(&self, now: Time) {
+        self.lock().now = now;
+    }
+
+    pub(super) fn set_limit(&self, limit: Limit) {
+        self.lock().terms.limit = limit;
+    }
+
+    /// Whether this session has lost its slot to somebody else.
+    pub(super) fn has_ended(&self, session: SessionId) -> bool {
+        self.lock().ended.contains(&session)
+    }
+
+    pub(super) fn take_counts(&self) -> BTreeMap<&'static str, u64> {
+        mem::take(&mut self.lock().counts)
+    }
+
+    /// Has an operator end who is beyond the limit.
+    pub(super) fn enforce(&self, user: UserId) {
+        let mut inner = self.lock();
+        let Some(&node) = inner.alive.first() else { return };
+        let (session, which) = (node.session(0), Which::Excess { dry_run: false });
+        let command = Command::End { user, session, which, by: Ending::ByOperator, at: inner.now };
+        inner.queue.push_back((command, None));
+    }
+
+    /// Drops what has lingered for its time from records that nobody touches.
+    pub(super) fn sweep(&self) {
+        let mut inner = self.lock();
+        let (now, alive, deaths) = (inner.now, inner.alive.clone(), inner.deaths.clone());
+        for record in inner.records.values_mut() {
+            ledger::settle(record, now, |node| liveness(&alive, &deaths, node));
+        }
+    }
+
+    /// Every hold of a user, whoever's and however held.
+    pub(super) fn holds_of(&self, user: &UserId) -> Vec<Hold> {
+        self.lock().records.get(user).map_or_else(Vec::new, |record| record.holds().to_vec())
     }
 
     /// The node is dead. What it submitted may still be applied; nobody hears of it.
@@ -69,6 +142,9 @@ impl SharedStore {
             let mut inner = self.lock();
             inner.alive.remove(&node);
             inner.paused.remove(&node);
+            inner.routes.remove(&node);
+            let now = inner.now;
+            inner.deaths.insert(node, now);
             let (dead, late) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| asker == node);
             inner.late = late;
             let queued = inner.queue.iter_mut().filter(|(command, _)| command.session().node() == node);
@@ -128,7 +204,7 @@ impl SharedStore {
         }
         let (command, done) = inner.queue.remove(at).expect("it is in the queue");
         let applied = match fate {
-            Fate::Apply | Fate::ApplySilently | Fate::ApplyUnknown => Some(inner.apply(&command, self.limit)),
+            Fate::Apply | Fate::ApplySilently | Fate::ApplyUnknown => Some(inner.apply(&command)),
             Fate::Reject | Fate::Drop | Fate::DropSilently | Fate::Postpone => None,
         };
         let said = match fate {
@@ -155,19 +231,19 @@ impl SharedStore {
             Some(done) if late || inner.paused.contains(&asker) => inner.late.push((asker, done, outcome)),
             Some(done) => {
                 drop(inner);
-                done.answer(outcome);
+                done.answer(outcome.clone());
                 return (command, Some(outcome));
             }
         }
         (command, None)
     }
 
-    /// Every slot of a live node, by user.
+    /// Every slot of a live node that is held, by user. Not those that linger.
     pub(super) fn live_slots(&self) -> Vec<(UserId, SessionId)> {
         let inner = self.lock();
-        let slots = inner.records.iter().flat_map(|(user, record)| record.slots().iter().map(move |slot| (user, slot)));
+        let slots = inner.records.iter().flat_map(|(user, record)| record.holds().iter().map(move |slot| (user, slot)));
         slots
-            .filter(|(_, slot)| inner.alive.contains(&slot.session.node()))
+            .filter(|(_, slot)| inner.alive.contains(&slot.session.node()) && slot.held == Held::Live)
             .map(|(user, slot)| (user.clone(), slot.session))
             .collect()
     }
@@ -176,15 +252,11 @@ impl SharedStore {
     pub(super) fn check(&self) {
         let inner = self.lock();
         let mut seen = BTreeSet::new();
-        for (user, record) in &inner.records {
-            let live = record.slots().iter().filter(|slot| inner.alive.contains(&slot.session.node())).count();
-            let most = self.limit.slots().max(MAX_CLAIM);
-            assert!(live <= most as usize, "{user} holds {live} slots, no limit is above {most}");
-            let model = inner.model.get(user).cloned().unwrap_or_default();
-            let slots: BTreeSet<_> = record.slots().iter().map(|slot| slot.session).collect();
-            assert_eq!(slots, model, "the record of {user} is not what was granted and not released");
-            for slot in record.slots() {
-                assert!(seen.insert(slot.session), "session {} has two slots", slot.session);
+        let mut keys = BTreeSet::new();
+        for hold in inner.records.values().flat_map(UserRecord::holds) {
+            assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
+            if let Some(resumable) = hold.resumable() {
+                assert!(keys.insert(resumable.key.to_bytes()), "one token for two holds");
             }
         }
     }
@@ -195,33 +267,72 @@ impl SharedStore {
 }
 
 impl Inner {
-    /// Applies a command, and holds the rule against the model.
-    fn apply(&mut self, command: &Command, limit: Limit) -> Outcome {
-        let alive = &self.alive;
-        let liveness = |node| if alive.contains(&node) { Liveness::Alive } else { Liveness::Dead };
+    /// Applies a command by the store's clock, has the rule judged, and tells those who have lost their slots.
+    fn apply(&mut self, command: &Command) -> Outcome {
+        let mut command = command.clone();
+        match &mut command {
+            Command::Acquire { at, .. }
+            | Command::Linger { at, .. }
+            | Command::Lookup { at, .. }
+            | Command::List { at, .. }
+            | Command::End { at, .. } => *at = self.now,
+            Command::Release { .. } => {}
+        }
+        let (alive, deaths) = (&self.alive, &self.deaths);
+        let liveness = |node| liveness(alive, deaths, node);
         let record = self.records.entry(command.user().clone()).or_default();
-        let outcome = ledger::apply(record, command, limit, liveness);
-        let held = self.model.entry(command.user().clone()).or_default();
-        held.retain(|session| alive.contains(&session.node()));
-        let session = command.session();
-        let count = |held: &BTreeSet<_>| u32::try_from(held.len()).expect("few");
-        let expected = match command {
-            Command::Acquire { .. } if !alive.contains(&session.node()) => Outcome::Rejected(Cause::Failed),
-            Command::Acquire { limit: claim, .. }
-                if held.contains(&session) || count(held) < claim.unwrap_or(limit).slots() =>
-            {
-                held.insert(session);
-                Outcome::Granted { connections: count(held) }
+        let before = record.clone();
+        let applied = ledger::apply(record, &command, &self.terms, liveness);
+        referee::judge(&before, &command, &self.terms, liveness, &applied, record);
+        let Applied { outcome, ended } = applied;
+        self.count(&command, &before, &outcome, &ended);
+        for Ended { session, how } in ended {
+            self.ended.insert(session);
+            if let Some(registry) = self.routes.get(&session.node()) {
+                registry.deliver(vec![Ended { session, how }]);
             }
-            Command::Acquire { .. } => Outcome::Denied,
-            Command::Release { .. } => {
-                held.remove(&session);
-                Outcome::Released
-            }
-            Command::Lookup { .. } => Outcome::Found { connections: count(held) },
-        };
-        assert_eq!(outcome, expected, "the rule and the model differ about {command:?}");
+        }
         outcome
+    }
+
+    /// Takes note of the races that are worth a count.
+    fn count(&mut self, command: &Command, before: &UserRecord, outcome: &Outcome, ended: &[Ended]) {
+        let mut reached = Vec::new();
+        for Ended { session, how } in ended {
+            reached.push(if *how == Ending::Resumed { "resumed from a live session" } else { "somebody ended" });
+            let is_of_victim = |(command, _): &&(Command, Option<Done>)| command.session() == *session;
+            if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.gives_up()) {
+                reached.push("ended while its release was under way");
+            }
+            if self.late.iter().any(|(_, _, outcome)| matches!(outcome, Outcome::Granted { .. })) {
+                reached.push("ended while a grant was long in coming");
+            }
+        }
+        if let (Command::Acquire { wish: Some(wish), .. }, Outcome::Granted { grant: Some(grant), .. }) =
+            (command, outcome)
+        {
+            if grant.is_resumed {
+                reached.push("resumed");
+            } else if wish.resume.is_some() {
+                reached.push("a token of a slot that is gone");
+            }
+        }
+        if let (Command::Acquire { .. }, Outcome::Granted { .. }) = (command, outcome)
+            && before.holds().iter().any(|hold| hold.held != Held::Live)
+        {
+            reached.push("granted beside a slot that lingers");
+        }
+        for what in reached {
+            *self.counts.entry(what).or_insert(0) += 1;
+        }
+    }
+}
+
+fn liveness(alive: &BTreeSet<NodeId>, deaths: &BTreeMap<NodeId, Time>, node: NodeId) -> Liveness {
+    if alive.contains(&node) {
+        Liveness::Alive
+    } else {
+        Liveness::DeadSince(deaths.get(&node).copied().unwrap_or_default())
     }
 }
 
@@ -234,9 +345,8 @@ impl Store for SharedStore {
             drop(done);
             return;
         }
-        let is_release = matches!(command, Command::Release { .. });
         let refused = match () {
-            () if is_release => None,
+            () if command.gives_up() => None,
             () if inner.full && matches!(command, Command::Acquire { .. }) => Some(Cause::Full),
             () if inner.queue.len() >= Self::MAX_QUEUE => Some(Cause::Overloaded),
             () => None,
@@ -250,8 +360,20 @@ impl Store for SharedStore {
         }
     }
 
-    fn set_limit(&self, _limit: Limit) {
-        unreachable!("the simulated servers are never told another limit");
+    fn route(&self, _router: Arc<dyn Router>) {
+        unreachable!("nobody is ended");
+    }
+
+    fn terms_for(&self, _user: &UserId) -> Terms {
+        unreachable!("there is no operator");
+    }
+
+    fn amend(&self, _user: UserId, _amendment: Amendment, _done: Amended) {
+        unreachable!("there is no operator");
+    }
+
+    fn set_terms(&self, _terms: Terms) {
+        unreachable!("the simulated servers are never told other terms");
     }
 
     fn close(&self, _within: Duration) -> bool {

@@ -161,6 +161,8 @@ fn kind(error: &Error) -> String {
         | Error::BadToken { .. }
         | Error::LimitReached { .. }
         | Error::TokenTakenForName
+        | Error::Evicted(_)
+        | Error::BadResumeFile { .. }
         | Error::Complaint(_)
         | Error::Unexpected { .. }
         | Error::Closed { .. }
@@ -197,7 +199,8 @@ mod tests {
         let tally = Tally::default();
         for user in ["ada", "grace"] {
             tally.begin();
-            tally.fail(&Error::Refused { user: Some(user.into()), refusal: session_core::Refusal::StoreSilent });
+            let refusal = session_core::Refusal::StoreSilent;
+            tally.fail(&Error::Refused { user: Some(user.into()), refusal, denial: None });
         }
         assert_eq!(tally.counts().failures.into_values().collect::<Vec<_>>(), [2]);
     }

@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 
 use heed::RwTxn;
 use session_core::ledger::{self, Command};
-use session_core::{Cause, Limit, Liveness, NodeId, Outcome, RecordError, UserId, UserRecord};
+use session_core::{Cause, Ended, Held, Liveness, NodeId, Outcome, RecordError, Time, UserId, UserRecord};
 
 use super::ballast::Ballast;
 use super::environment::{Environment, Uncommitted};
 use super::sweep::{Step, Sweep};
+use crate::store::SharedTerms;
 
 /// What decides beside the record.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rule {
+pub(super) struct Rule<'a> {
     pub(super) node: NodeId,
-    pub(super) limit: Limit,
+    /// When this node's process began, which is since when it knows that the others are dead: it has their directory.
+    pub(super) born: Time,
+    /// When this batch is applied.
+    pub(super) now: Time,
+    pub(super) terms: &'a SharedTerms,
 }
 
 /// What a batch came to, now in the store.
@@ -22,6 +27,10 @@ pub(super) struct Rule {
 pub(super) struct Applied {
     /// One for each command, in their order.
     pub(super) outcomes: Vec<Outcome>,
+    /// Who lost a slot to somebody else's command.
+    pub(super) ended: Vec<Ended>,
+    /// Whether a record may have been left with a slot that lingers.
+    pub(super) lingers: bool,
     /// Where the sweep stands.
     pub(super) sweep: Option<Sweep>,
     /// A record that cannot be read: its user is refused.
@@ -33,8 +42,9 @@ pub(super) struct Applied {
 pub(super) enum Failure {
     /// Certainly nothing of it is.
     NotApplied(heed::Error),
-    /// Nobody can tell: the commit failed. The outcomes are [`Outcome::Unknown`] where that matters.
-    InDoubt(heed::Error, Vec<Outcome>),
+    /// Nobody can tell: the commit failed. The outcomes are [`Outcome::Unknown`] where that matters, and those who may have
+    /// lost their slots are to take them for lost.
+    InDoubt(heed::Error, Vec<Outcome>, Vec<Ended>),
 }
 
 impl From<heed::Error> for Failure {
@@ -43,9 +53,9 @@ impl From<heed::Error> for Failure {
     }
 }
 
-impl Rule {
+impl Rule<'_> {
     pub(super) fn liveness(&self, node: NodeId) -> Liveness {
-        if node == self.node { Liveness::Alive } else { Liveness::Dead }
+        if node == self.node { Liveness::Alive } else { Liveness::DeadSince(self.born) }
     }
 }
 
@@ -54,7 +64,7 @@ impl Rule {
 /// the disk is full that is the room in the file.
 pub(super) fn apply(
     environment: &Environment,
-    rule: Rule,
+    rule: Rule<'_>,
     commands: &[&Command],
     refuse_acquires: Option<Cause>,
     disk_is_full: bool,
@@ -68,6 +78,7 @@ pub(super) fn apply(
 
     let mut users = BTreeMap::new();
     let mut outcomes = Vec::with_capacity(commands.len());
+    let mut ended = Vec::new();
     let mut unreadable = None;
     for &command in commands {
         let user = match users.entry(command.user()) {
@@ -82,28 +93,43 @@ pub(super) fn apply(
                 Outcome::Rejected(Cause::Failed)
             }
             (Command::Acquire { .. }, Some(cause), Ok(_)) => Outcome::Rejected(cause),
-            (Command::Acquire { .. } | Command::Release { .. } | Command::Lookup { .. }, _, Ok(user)) => {
-                ledger::apply(&mut user.now, command, rule.limit, |node| rule.liveness(node))
+            (
+                Command::Acquire { .. }
+                | Command::Release { .. }
+                | Command::Linger { .. }
+                | Command::Lookup { .. }
+                | Command::List { .. }
+                | Command::End { .. },
+                _,
+                Ok(user),
+            ) => {
+                let terms = rule.terms.of(command.user());
+                let applied = ledger::apply(&mut user.now, command, &terms, |node| rule.liveness(node));
+                ended.extend(applied.ended);
+                applied.outcome
             }
         });
     }
 
     let mut changed = false;
+    let mut lingers = false;
     let mut bytes = Vec::new();
     for (id, user) in &users {
         if let Ok(user) = user
             && user.is_changed()
         {
             changed = true;
+            lingers |= user.now.holds().iter().any(|hold| hold.held != Held::Live);
             user.write(environment, &mut txn, id, &mut bytes)?;
         }
     }
     let sweep = match sweep {
         None => None,
         Some(step) => {
-            let (sweep, removed) = step.take(environment, rule, &mut txn)?;
-            changed |= removed > 0;
-            Some(sweep)
+            let swept = step.take(environment, rule, &mut txn)?;
+            changed |= swept.removed > 0;
+            lingers |= swept.lingers;
+            Some(swept.stands)
         }
     };
     if changed {
@@ -112,11 +138,11 @@ pub(super) fn apply(
             Err(Uncommitted::NotApplied(error)) => return Err(Failure::NotApplied(error)),
             Err(Uncommitted::InDoubt(error)) => {
                 doubt(&mut outcomes, commands, &users);
-                return Err(Failure::InDoubt(error, outcomes));
+                return Err(Failure::InDoubt(error, outcomes, ended));
             }
         }
     }
-    Ok(Applied { outcomes, sweep, unreadable })
+    Ok(Applied { outcomes, ended, lingers, sweep, unreadable })
 }
 
 /// A user's record as it was read, and as the commands have made it.
@@ -179,6 +205,10 @@ fn doubt(outcomes: &mut [Outcome], commands: &[&Command], users: &BTreeMap<&User
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use session_core::{Limit, Terms};
+
     use super::super::environment::Durability;
     use super::super::testing::{NODE, acquire, granted, lookup, release};
     use super::*;
@@ -187,9 +217,10 @@ mod tests {
     fn on_a_full_disk_the_last_pages_of_the_file_are_for_releases() {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        let rule = Rule { node: NODE, limit: Limit::new(1).unwrap() };
+        let terms = SharedTerms::new(Terms::new(Limit::new(1).unwrap()), HashMap::new());
+        let rule = Rule { node: NODE, born: Time::default(), now: Time::default(), terms: &terms };
         let serve = |command: Command, disk_is_full| {
-            apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes[0]
+            apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
         };
         let left = || environment.file_pages() - environment.used_pages(&environment.write().unwrap()).unwrap();
         let name = |number: u64| format!("{number:0>200}");

@@ -12,7 +12,7 @@ use crate::store::Done;
 /// A command and whom to answer.
 pub(super) type Submitted = (Command, Done);
 
-/// First in, first out, bounded: where `capacity` commands wait, no other acquire or lookup is taken. A release always
+/// First in, first out, bounded: where `capacity` commands wait, no other is taken. What gives a slot up always
 /// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
 /// that were granted.
 #[derive(Debug)]
@@ -48,10 +48,7 @@ impl Queue {
 
     /// Queues the command, or rejects it at once.
     pub(super) fn push(&self, command: Command, done: Done) {
-        let room = match command {
-            Command::Release { .. } => usize::MAX,
-            Command::Acquire { .. } | Command::Lookup { .. } => self.capacity,
-        };
+        let room = if command.gives_up() { usize::MAX } else { self.capacity };
         let mut inner = self.lock();
         let cause = if !inner.open {
             Cause::Failed
@@ -136,7 +133,7 @@ mod tests {
         assert_eq!(answers.now(), []);
         queue.push(lookup("ada", 1), answers.done());
         queue.push(acquire("ada", 1), answers.done());
-        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded); 2]);
+        assert_eq!(answers.now(), vec![Outcome::Rejected(Cause::Overloaded); 2]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Removes what dead nodes have left in the records of users that nobody touches again.
 //!
 //! Nothing depends on it: a void slot counts for nothing, and goes when its record is next touched. It only gives the
-//! room back, in bounded steps, in one pass after the environment was opened.
+//! room back, in bounded steps, in one pass after the environment was opened; and in another one after a while, if there
+//! were slots that lingered.
 //!
 //! # Records that cannot be read
 //!
@@ -14,7 +15,7 @@
 use std::ops::Bound;
 
 use heed::RwTxn;
-use session_core::{Liveness, UserRecord};
+use session_core::{Held, UserRecord, ledger};
 
 use super::batch::Rule;
 use super::environment::Environment;
@@ -37,29 +38,37 @@ pub(super) struct Step<'a> {
     pub(super) records: usize,
 }
 
+/// What a step came to.
+#[derive(Debug)]
+pub(super) struct Swept {
+    /// Where the pass stands once the transaction is committed.
+    pub(super) stands: Sweep,
+    /// How many records went.
+    pub(super) removed: usize,
+    /// Whether some remain in which a slot lingers.
+    pub(super) lingers: bool,
+}
+
 impl Step<'_> {
-    /// Takes the step, and says where the pass then stands and how many records went. It stands there once the
-    /// transaction is committed.
-    pub(super) fn take(
-        self,
-        environment: &Environment,
-        rule: Rule,
-        txn: &mut RwTxn<'_>,
-    ) -> heed::Result<(Sweep, usize)> {
+    /// Takes the step.
+    pub(super) fn take(self, environment: &Environment, rule: Rule<'_>, txn: &mut RwTxn<'_>) -> heed::Result<Swept> {
         let start = match self.from {
             Sweep::Start => Bound::Unbounded,
             Sweep::After(key) => Bound::Excluded(key.as_slice()),
-            Sweep::Over => return Ok((Sweep::Over, 0)),
+            Sweep::Over => return Ok(Swept { stands: Sweep::Over, removed: 0, lingers: false }),
         };
         let mut left_over = Vec::new();
         let mut last = None;
         let mut seen = 0;
+        let mut lingers = false;
         for entry in environment.records.range(txn, &(start, Bound::Unbounded))?.take(self.records) {
             let (key, bytes) = entry?;
             seen += 1;
             last = Some(key.to_vec());
-            if is_left_over(bytes, rule) {
-                left_over.push(key.to_vec());
+            match look(bytes, rule) {
+                Found::LeftOver => left_over.push(key.to_vec()),
+                Found::Lingering => lingers = true,
+                Found::Live => {}
             }
         }
         for key in &left_over {
@@ -69,13 +78,26 @@ impl Step<'_> {
             Some(key) if seen == self.records => Sweep::After(key),
             Some(_) | None => Sweep::Over,
         };
-        Ok((sweep, left_over.len()))
+        Ok(Swept { stands: sweep, removed: left_over.len(), lingers })
     }
 }
 
-fn is_left_over(bytes: &[u8], rule: Rule) -> bool {
-    match UserRecord::decode(bytes) {
-        Ok(record) => record.slots().iter().all(|slot| rule.liveness(slot.session.node()) == Liveness::Dead),
-        Err(_) => true,
+/// What a record has.
+enum Found {
+    /// Nothing that counts.
+    LeftOver,
+    /// A slot that lingers.
+    Lingering,
+    /// Slots that are held.
+    Live,
+}
+
+fn look(bytes: &[u8], rule: Rule<'_>) -> Found {
+    let Ok(mut record) = UserRecord::decode(bytes) else { return Found::LeftOver };
+    ledger::settle(&mut record, rule.now, |node| rule.liveness(node));
+    match record.holds() {
+        [] => Found::LeftOver,
+        holds if holds.iter().any(|hold| hold.held != Held::Live) => Found::Lingering,
+        _ => Found::Live,
     }
 }

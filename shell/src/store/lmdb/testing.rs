@@ -1,24 +1,30 @@
 //! What the tests of this module share.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use session_core::ledger::Command;
-use session_core::{Limit, NodeId, Outcome, SessionId, Time, UserId};
+use session_core::ledger::{Command, Wish};
+use session_core::{Cause, Ended, Limit, NodeId, Outcome, ResumeKey, SessionId, Terms, Time, UserId};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
 use super::LmdbConfig;
-use crate::store::{Done, Store};
+use crate::store::{Done, Router, SharedTerms, Store};
 
 /// More than anything here takes: a test that waits this long has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) const NODE: NodeId = NodeId::new(1);
 pub(super) const OTHER_NODE: NodeId = NodeId::new(2);
+
+pub(super) const RELEASED: Outcome = Outcome::Released;
+pub(super) const UNKNOWN: Outcome = Outcome::Unknown;
+pub(super) const FULL: Outcome = Outcome::Rejected(Cause::Full);
+pub(super) const FAILED: Outcome = Outcome::Rejected(Cause::Failed);
 
 /// Small maps and a limit of two.
 pub(super) fn config(directory: &Path) -> LmdbConfig {
@@ -27,6 +33,11 @@ pub(super) fn config(directory: &Path) -> LmdbConfig {
         users_map_bytes: 4 << 20,
         ..LmdbConfig::new(directory, Limit::new(2).unwrap())
     }
+}
+
+/// A limit of two, and nothing set for anybody.
+pub(super) fn terms() -> SharedTerms {
+    SharedTerms::new(Terms::new(Limit::new(2).unwrap()), HashMap::new())
 }
 
 pub(super) fn user(id: &str) -> UserId {
@@ -43,19 +54,32 @@ pub(super) fn acquire_for(id: &str, session: SessionId) -> Command {
         session,
         limit: None,
         at: Time::from_epoch(Duration::from_secs(session.number())),
+        wish: None,
     }
 }
+
+/// An acquire that says more.
+pub(super) fn acquire_with(id: &str, session: SessionId, at: Time, wish: Wish) -> Command {
+    Command::Acquire { user: user(id), session, limit: None, at, wish: Some(Box::new(wish)) }
+}
+
+/// What a client says whose slot can be taken up again with [`KEY`].
+pub(super) fn resumable() -> Wish {
+    Wish { fresh: Some(KEY), ..Wish::default() }
+}
+
+pub(super) const KEY: ResumeKey = ResumeKey::from_bytes([7; 32]);
 
 pub(super) fn release(id: &str, number: u64) -> Command {
     Command::Release { user: user(id), session: NODE.session(number) }
 }
 
 pub(super) fn lookup(id: &str, number: u64) -> Command {
-    Command::Lookup { user: user(id), session: NODE.session(number) }
+    Command::Lookup { user: user(id), session: NODE.session(number), at: Time::from_epoch(Duration::from_secs(number)) }
 }
 
 pub(super) fn granted(connections: u32) -> Outcome {
-    Outcome::Granted { connections }
+    Outcome::granted(connections)
 }
 
 pub(super) fn found(connections: u32) -> Outcome {
@@ -101,7 +125,7 @@ impl Answers {
         let sender = self.sender.clone();
         Done::new(move |outcome| {
             // Fails when the test no longer looks.
-            let _ = sender.send(outcome);
+            drop(sender.send(outcome));
         })
     }
 
@@ -113,5 +137,23 @@ impl Answers {
     /// Those that have come.
     pub(super) fn now(&self) -> Vec<Outcome> {
         self.receiver.try_iter().collect()
+    }
+}
+
+/// Hears whom a store tells that they have lost their slots.
+#[derive(Debug)]
+pub(super) struct Ear(Sender<Vec<Ended>>);
+
+impl Ear {
+    pub(super) fn new() -> (Arc<Self>, Receiver<Vec<Ended>>) {
+        let (sender, heard) = channel();
+        (Arc::new(Self(sender)), heard)
+    }
+}
+
+impl Router for Ear {
+    fn deliver(&self, ended: Vec<Ended>) {
+        // Fails when the test no longer listens.
+        let _unheard = self.0.send(ended);
     }
 }

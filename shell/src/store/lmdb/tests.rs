@@ -1,5 +1,6 @@
 //! The store as a whole. The writer's own tests drive it without its thread.
 
+use session_core::ledger::Wish;
 use session_core::{Cause, Outcome, Time};
 
 use super::environment::DATA_FILE;
@@ -18,7 +19,7 @@ fn it_grants_denies_releases_and_counts() {
     assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
     assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
     assert_eq!(ask(&store, acquire("ada", 2)), granted(2));
-    assert_eq!(ask(&store, acquire("ada", 3)), Outcome::Denied);
+    assert_eq!(ask(&store, acquire("ada", 3)), Outcome::Denied(None));
     assert_eq!(ask(&store, acquire("bob", 4)), granted(1));
     assert_eq!(ask(&store, lookup("ada", 1)), found(2));
     assert_eq!(ask(&store, release("ada", 3)), Outcome::Released);
@@ -36,10 +37,47 @@ fn slots_of_another_node_are_void_at_once() {
     assert_eq!(ask(&store, acquire("ada", 2)), granted(2));
     assert!(store.close(PATIENCE));
     let same = open(directory.path(), NODE);
-    assert_eq!(ask(&same, acquire("ada", 3)), Outcome::Denied);
+    assert_eq!(ask(&same, acquire("ada", 3)), Outcome::Denied(None));
     drop(same);
     let other = open(directory.path(), OTHER_NODE);
     assert_eq!(ask(&other, acquire_for("ada", OTHER_NODE.session(1))), granted(1));
+}
+
+#[test]
+fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_to_when_they_were_granted() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let directory = tempfile::tempdir().unwrap();
+    let open = |node, linger| {
+        let terms = Terms { linger, ..config(directory.path()).terms };
+        LmdbStore::open_under_boot(&LmdbConfig { terms, ..config(directory.path()) }, node, Some("one boot")).unwrap()
+    };
+    let now = crate::clock::Clock::start().now();
+    let store = open(NODE, Duration::ZERO);
+    assert!(matches!(
+        ask(&store, acquire_with("eve", NODE.session(1), now, resumable())),
+        Outcome::Granted { connections: 1, .. }
+    ));
+    store.set_terms(Terms { linger: HOUR, ..config(directory.path()).terms });
+    for user in ["ada", "joe"] {
+        ask(&store, acquire_with(user, NODE.session(1), now, resumable()));
+        assert_eq!(ask(&store, acquire(user, 2)), granted(2));
+    }
+    drop(store);
+
+    // The terms of today are of no account to what was granted before.
+    let store = open(OTHER_NODE, Duration::ZERO);
+    let count = |user, at| {
+        let command = Command::Lookup { user: self::user(user), session: OTHER_NODE.session(1), at };
+        ask(&store, command)
+    };
+    assert_eq!(["eve", "ada", "joe"].map(|user| count(user, now)), [found(0), found(1), found(1)]);
+    let resume = Wish { resume: Some(KEY), ..resumable() };
+    let outcome = ask(&store, acquire_with("ada", OTHER_NODE.session(1), now, resume));
+    let Outcome::Granted { connections: 1, grant: Some(grant) } = outcome else { panic!("{outcome:?}") };
+    assert!(grant.is_resumed);
+    assert_eq!(grant.linger, HOUR);
+    assert_eq!(count("joe", now + HOUR), found(1), "from the start of this one on, which was later");
+    assert_eq!(["ada", "joe"].map(|user| count(user, now + HOUR * 2)), [found(1), found(0)]);
 }
 
 #[test]

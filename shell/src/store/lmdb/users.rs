@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
 use heed::RwTxn;
-use session_core::{Time, UserId};
+use session_core::{Cause, Own, Time, UserId};
 
-use super::OpenError;
 use super::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper};
 use super::user::KnownUser;
+use super::writer::cause_of;
+use super::{OpenError, own};
 use crate::clock::Clock;
 use crate::log::Throttle;
+use crate::store::{Amended, Amendment, SharedTerms};
 
 mod forget;
 mod inquiry;
@@ -70,6 +72,7 @@ pub(super) struct Notes {
 pub(super) struct Recorder {
     keeper: Keeper,
     desk: Arc<Desk>,
+    terms: SharedTerms,
     clock: Clock,
     sweep: Option<Sweep>,
     log: Throttle,
@@ -88,7 +91,51 @@ struct Desk {
 struct Pile {
     /// Who was seen, and when first.
     seen: HashMap<UserId, Time>,
+    /// What is to be changed, in this order.
+    amendments: Vec<(UserId, Amendment, Amended)>,
     ended: bool,
+    /// Nobody comes to the desk any more.
+    closed: bool,
+}
+
+/// What lay on the desk.
+struct OnDesk {
+    seen: BTreeMap<UserId, Time>,
+    amendments: Vec<(UserId, Amendment, Amended)>,
+    /// Whether this is all.
+    ended: bool,
+}
+
+/// Where changes to what is kept of users are handed in.
+#[derive(Debug, Clone)]
+pub(super) struct Amendments(Arc<Desk>);
+
+impl Amendments {
+    pub(super) fn submit(&self, user: UserId, amendment: Amendment, done: Amended) {
+        let mut pile = self.0.lock();
+        if pile.closed {
+            drop(pile);
+            return done.answer(Err(Cause::Failed));
+        }
+        pile.amendments.push((user, amendment, done));
+        drop(pile);
+        self.0.news.notify_one();
+    }
+}
+
+/// Sees to it that nobody waits at a desk to which nobody comes.
+struct Closing(Arc<Desk>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut pile = self.0.lock();
+        pile.closed = true;
+        let left = mem::take(&mut pile.amendments);
+        drop(pile);
+        for (_, _, done) in left {
+            done.answer(Err(Cause::Failed));
+        }
+    }
 }
 
 impl Desk {
@@ -102,32 +149,33 @@ impl Desk {
         self.lock().seen.contains_key(user)
     }
 
-    /// All notes, once there are any or a step is due, and `until` has come; or at the end, whether this is it. In
-    /// order, so that neighbours in the tree are noted together.
-    fn take(&self, until: Instant, due: Option<Instant>) -> (BTreeMap<UserId, Time>, bool) {
+    /// All notes, once there are any or a step is due, and `until` has come; or at the end, or at once if something is to
+    /// be changed, for which somebody waits. In order, so that neighbours in the tree are noted together.
+    fn take(&self, until: Instant, due: Option<Instant>) -> OnDesk {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let pile = self.lock();
-        let idle = |pile: &mut Pile| pile.seen.is_empty() && !pile.ended;
+        let is_urgent = |pile: &Pile| pile.ended || !pile.amendments.is_empty();
+        let idle = |pile: &mut Pile| pile.seen.is_empty() && !is_urgent(pile);
         let pile = match due {
             None => self.news.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
             Some(due) => self.news.wait_timeout_while(pile, left(due), idle).unwrap_or_else(PoisonError::into_inner).0,
         };
         let mut pile = self
             .news
-            .wait_timeout_while(pile, left(until), |pile| !pile.ended)
+            .wait_timeout_while(pile, left(until), |pile| !is_urgent(pile))
             .unwrap_or_else(PoisonError::into_inner)
             .0;
-        let (seen, ended) = (mem::take(&mut pile.seen), pile.ended);
+        let (seen, amendments, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.amendments), pile.ended);
         drop(pile);
-        (seen.into_iter().collect(), ended)
+        OnDesk { seen: seen.into_iter().collect(), amendments, ended }
     }
 }
 
-/// Both ends.
-pub(super) fn recorder(keeper: Keeper) -> (Notes, Recorder) {
+/// Both ends. What is set for users is in force by these terms once it is written down.
+pub(super) fn recorder(keeper: Keeper, terms: SharedTerms) -> (Notes, Recorder) {
     let desk = Arc::<Desk>::default();
     let notes = Notes { desk: Arc::clone(&desk), dropped: 0, log: Throttle::default() };
-    (notes, Recorder { keeper, desk, clock: Clock::start(), sweep: None, log: Throttle::default() })
+    (notes, Recorder { keeper, desk, terms, clock: Clock::start(), sweep: None, log: Throttle::default() })
 }
 
 impl Notes {
@@ -169,17 +217,50 @@ impl Recorder {
         Self { sweep, ..self }
     }
 
+    /// Where changes are handed in.
+    pub(super) fn amendments(&self) -> Amendments {
+        Amendments(Arc::clone(&self.desk))
+    }
+
     /// Notes users until the other end is dropped, and forgets others meanwhile.
     pub(super) fn run(mut self) {
+        let _closing = Closing(Arc::clone(&self.desk));
         let mut next = Instant::now();
         loop {
-            let (seen, ended) = self.desk.take(next, self.sweep.as_ref().map(Sweep::due));
+            let OnDesk { seen, amendments, ended } = self.desk.take(next, self.sweep.as_ref().map(Sweep::due));
             let step = if ended { None } else { self.step() };
             self.record(seen, step);
+            // Behind the notes: what is forgotten was perhaps only noted now.
+            self.amend(amendments);
             if ended {
                 return;
             }
             next = Instant::now() + PAUSE;
+        }
+    }
+
+    /// Changes what is kept of users, all in one transaction, and says so.
+    fn amend(&mut self, amendments: Vec<(UserId, Amendment, Amended)>) {
+        if amendments.is_empty() {
+            return;
+        }
+        let result = match self.keeper.environment() {
+            Some(environment) => write_amendments(environment, &amendments),
+            None => Err(Cause::Failed),
+        };
+        if let Err(cause) = result {
+            tracing::error!(
+                changes = amendments.len(),
+                why = cause.words(),
+                "what is set for users is not written down"
+            );
+            self.keeper.check();
+        }
+        for (user, amendment, done) in amendments {
+            if result.is_ok() {
+                self.terms.set_own(&user, own_of(amendment));
+            }
+            done.answer(result);
         }
     }
 
@@ -223,7 +304,7 @@ impl Recorder {
         }
         if let (Some(sweep), Some(step)) = (&mut self.sweep, step) {
             match written {
-                Ok(forgotten) => sweep.took(step, forgotten, environment.entries()),
+                Ok(forgotten) => sweep.took(step, forgotten, environment.entries() - self.terms.own_users()),
                 Err(_) => sweep.failed(),
             }
         }
@@ -231,6 +312,31 @@ impl Recorder {
             self.keeper.check();
         }
     }
+}
+
+fn own_of(amendment: Amendment) -> Own {
+    match amendment {
+        Amendment::Set(own) => own,
+        Amendment::Forget => Own::default(),
+    }
+}
+
+fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment, Amended)]) -> Result<(), Cause> {
+    let written = || -> heed::Result<()> {
+        let mut txn = environment.write()?;
+        for (user, amendment, _) in amendments {
+            own::put(environment, &mut txn, user, own_of(*amendment))?;
+            if *amendment == Amendment::Forget {
+                environment.records.delete(&mut txn, user.as_str().as_bytes())?;
+            }
+        }
+        environment.commit(txn)?;
+        Ok(())
+    };
+    written().map_err(|error| {
+        tracing::error!(%error, "the known users cannot be written to");
+        cause_of(&error)
+    })
 }
 
 /// Notes these users and forgets whom the step has found, in one transaction if there is anything to write. How many
@@ -285,7 +391,10 @@ fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bo
 mod tests {
     use std::thread;
 
-    use super::super::testing::{PATIENCE, logged};
+    use session_core::{Limit, WhenFull};
+
+    use super::super::environment::{Uncommitted, faults};
+    use super::super::testing::{PATIENCE, logged, terms};
     use super::*;
 
     const MAP: usize = 4 << 20;
@@ -306,7 +415,7 @@ mod tests {
     #[test]
     fn what_is_queued_is_noted_before_the_end() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap());
+        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
         notes.note((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
         notes.note([(user("user 1"), at(2))]);
         drop(notes);
@@ -320,7 +429,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_dropped_and_counted() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap());
+        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
         notes.note((0..ROOM + 3).map(|number| (user(&format!("user {number}")), at(1))));
         notes.note([(user("user 0"), at(2))]);
         assert_eq!(notes.dropped, 3);
@@ -363,10 +472,96 @@ mod tests {
         assert!(error.to_string().contains("restore it from a backup"), "{error}");
     }
 
+    /// Has it changed, as an operator would: what came of it.
+    fn amend(recorder: &mut Recorder, changes: &[(&str, Amendment)]) -> Vec<Result<(), Cause>> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let done = || {
+            let answer = answer.clone();
+            Amended::new(move |result| answer.send(result).unwrap())
+        };
+        recorder.amend(changes.iter().map(|&(id, amendment)| (user(id), amendment, done())).collect());
+        answered.try_iter().collect()
+    }
+
+    fn limit(slots: u32) -> Own {
+        Own { limit: Some(Limit::new(slots).unwrap()), when_full: None }
+    }
+
+    #[test]
+    fn what_is_set_for_a_user_is_in_force_and_outlives_the_process_until_it_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let terms = terms();
+        let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
+        recorder.record([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
+        let (own, other) = (limit(7), Own { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
+        let changes = [("ada", Amendment::Set(own)), ("eve", Amendment::Set(limit(1))), ("eve", Amendment::Set(other))];
+        assert_eq!(amend(&mut recorder, &changes), [Ok(()); 3]);
+        assert_eq!((terms.of(&user("ada")).own, terms.of(&user("eve")).own), (own, other));
+        assert_eq!(terms.of(&user("bob")).own, Own::default());
+        drop(recorder);
+
+        let mut keeper = open(directory.path(), MAP).unwrap();
+        let environment = keeper.environment().unwrap();
+        assert_eq!(own::read_all(environment).unwrap(), [(user("ada"), own), (user("eve"), other)].into());
+        assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
+        let (_notes, mut recorder) = super::recorder(keeper, terms.clone());
+        let changes = [("ada", Amendment::Forget), ("eve", Amendment::Set(Own::default()))];
+        assert_eq!(amend(&mut recorder, &changes), [Ok(()); 2]);
+        assert_eq!((terms.own_users(), terms.of(&user("ada")).own), (0, Own::default()));
+        let environment = recorder.keeper.environment().unwrap();
+        assert!(own::read_all(environment).unwrap().is_empty());
+        assert_eq!(environment.entries(), 1, "bob is still known");
+    }
+
+    #[test]
+    fn what_is_not_written_down_is_not_in_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let terms = terms();
+        let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
+        let full = heed::Error::Mdb(heed::MdbError::MapFull);
+        for (failure, cause) in [
+            (Uncommitted::NotApplied(full), Cause::Full),
+            (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::Other.into())), Cause::Failed),
+        ] {
+            faults::fail([failure]);
+            assert_eq!(amend(&mut recorder, &[("ada", Amendment::Set(limit(7)))]), [Err(cause)]);
+            assert_eq!(terms.own_users(), 0);
+        }
+    }
+
+    #[test]
+    fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let terms = terms();
+        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
+        let amendments = recorder.amendments();
+        let recording = thread::spawn(move || recorder.run());
+        // So that it pauses.
+        notes.note([(user("ada"), at(1))]);
+        let (answer, answered) = std::sync::mpsc::channel();
+        let submit = |own| {
+            let answer = answer.clone();
+            let done = Amended::new(move |result| answer.send(result).unwrap());
+            amendments.submit(user("ada"), Amendment::Set(own), done);
+        };
+        let start = Instant::now();
+        for slots in 1..=3 {
+            submit(limit(slots));
+            assert_eq!(answered.recv_timeout(PATIENCE), Ok(Ok(())));
+            assert_eq!(terms.of(&user("ada")).own, limit(slots));
+        }
+        assert!(start.elapsed() < PAUSE, "{:?}", start.elapsed());
+        drop(notes);
+        recording.join().unwrap();
+        submit(limit(4));
+        assert_eq!(answered.recv_timeout(PATIENCE), Ok(Err(Cause::Failed)));
+        assert_eq!(terms.of(&user("ada")).own, limit(3));
+    }
+
     #[test]
     fn who_is_dropped_is_told_in_the_log() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap());
+        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
         assert_eq!(logged(|| notes.note((0..ROOM).map(|number| (user(&format!("user {number}")), at(1))))), "");
         let lines = logged(|| notes.note(["ada", "bob"].map(|id| (user(id), at(1)))));
         assert!(lines.contains("users are not noted") && lines.contains("dropped=2"), "{lines}");
@@ -375,7 +570,7 @@ mod tests {
     #[test]
     fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap());
+        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
         let desk = Arc::clone(&notes.desk);
         let are_taken = |within| {
             let start = Instant::now();

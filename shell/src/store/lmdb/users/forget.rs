@@ -42,6 +42,7 @@ use heed::RwTxn;
 use session_core::{Time, UserId};
 
 use super::super::environment::Environment;
+use super::super::own::FIRST_USER;
 use super::super::user::KnownUser;
 use super::Inquiry;
 
@@ -132,7 +133,7 @@ impl Sweep {
 
     /// Who of the next records is old, and past which key the one after that begins.
     fn look(&mut self, environment: &Environment, now: Time) -> heed::Result<(Vec<UserId>, Option<Vec<u8>>)> {
-        let start = self.past.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let start = self.past.as_deref().map_or(Bound::Included(FIRST_USER), Bound::Excluded);
         let txn = environment.write()?;
         let mut records = Vec::new();
         for entry in environment.records.range(&txn, &(start, Bound::Unbounded))?.take(self.records) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use session_core::ledger::Command;
 use session_core::{NodeId, Outcome, SessionId, UserId};
 
+use crate::clock::Clock;
 use crate::store::Done;
 use crate::store::lmdb::queue::Queue;
 
@@ -22,6 +23,7 @@ pub(in super::super) struct Inquiry {
     queue: Arc<Queue>,
     /// No session of this node's has it: they count from 1.
     asker: SessionId,
+    clock: Clock,
     patience: Duration,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct Holders {
 
 impl Inquiry {
     pub(in super::super) fn new(queue: Arc<Queue>, node: NodeId) -> Self {
-        Self { queue, asker: node.session(0), patience: PATIENCE }
+        Self { queue, asker: node.session(0), clock: Clock::start(), patience: PATIENCE }
     }
 
     /// Asks about these users and waits for the answers.
@@ -49,7 +51,8 @@ impl Inquiry {
                     // Fails when the answer comes too late.
                     drop(answers.send((about, outcome)));
                 });
-                self.queue.push(Command::Lookup { user: user.clone(), session: self.asker }, done);
+                let lookup = Command::Lookup { user: user.clone(), session: self.asker, at: self.clock.now() };
+                self.queue.push(lookup, done);
             }
             for _ in group {
                 match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -60,7 +63,9 @@ impl Inquiry {
                         Outcome::Rejected(_)
                         | Outcome::Unknown
                         | Outcome::Granted { .. }
-                        | Outcome::Denied
+                        | Outcome::Denied(_)
+                        | Outcome::Listed(_)
+                        | Outcome::Ended { .. }
                         | Outcome::Released,
                     )) => {}
                     Err(_) => return holders,

@@ -5,18 +5,18 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use session_core::Outcome;
 use session_core::ledger::Command;
-use session_core::{Limit, Outcome};
 use tempfile::TempDir;
 
 use super::super::super::environment::{Durability, Keeper, Uncommitted, faults};
 use super::super::super::queue::{Queue, Taken};
-use super::super::super::testing::{Answers, NODE, PATIENCE, acquire, granted, release, user};
+use super::super::super::testing::{Answers, NODE, PATIENCE, acquire, granted, release, terms, user};
 use super::super::super::writer::Writer;
-use super::super::{Notes, Recorder, open, recorder};
+use super::super::{Notes, OnDesk, Recorder, open, recorder};
 use super::*;
 use crate::clock::{Clock, Dial};
-use crate::store::SharedLimit;
+use crate::store::Route;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLI: Duration = Duration::from_millis(1);
@@ -75,7 +75,7 @@ impl Subject {
 
     fn unanswered(known: impl IntoIterator<Item = (impl AsRef<str>, KnownUser)>, map_bytes: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (notes, mut recorder) = recorder(open(directory.path(), map_bytes).unwrap());
+        let (notes, mut recorder) = recorder(open(directory.path(), map_bytes).unwrap(), terms());
         let (dial, queue) = (Arc::<Dial>::default(), Arc::new(Queue::new(64)));
         dial.turn_to(day(START));
         recorder.clock = Clock::by_dial(Arc::clone(&dial));
@@ -308,7 +308,7 @@ fn whoever_comes_meanwhile_stays() {
     assert_eq!(subject.known(), ["ada", "bob", "zoe"]);
     // That of bob still lies on the desk.
     assert_eq!([subject.get("ada"), subject.get("bob")], [Some(first(START)), Some(first(960))]);
-    let (seen, ended) = subject.recorder.desk.take(Instant::now(), None);
+    let OnDesk { seen, ended, .. } = subject.recorder.desk.take(Instant::now(), None);
     assert!(!ended);
     subject.recorder.record(seen, None);
     assert_eq!(subject.get("bob"), Some(first(START)));
@@ -422,9 +422,8 @@ fn the_writer_is_asked() {
     let live = Keeper::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
     // The notes get lost, so that only the slots count.
     let other = tempfile::tempdir().unwrap();
-    let (notes, _) = recorder(open(other.path(), 4 << 20).unwrap());
-    let limit = SharedLimit::new(Limit::new(2).unwrap());
-    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, limit, notes);
+    let (notes, _) = recorder(open(other.path(), 4 << 20).unwrap(), terms());
+    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, terms(), Route::default(), notes);
     let thread = thread::spawn(move || writer.run());
     let answers = Answers::default();
     let ask = |subject: &Subject, command| {
@@ -450,7 +449,7 @@ fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
     let (near, later) = (Duration::from_millis(5), Duration::from_millis(10));
     let far = Instant::now() + Duration::from_secs(1000);
     let took = |until, due| {
-        let (seen, ended) = desk.take(until, due);
+        let OnDesk { seen, ended, .. } = desk.take(until, due);
         assert!(!ended);
         seen.len()
     };
@@ -464,8 +463,10 @@ fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
     assert_eq!(took(start + near, Some(far)), 2);
     assert!(start.elapsed() >= near);
     drop(subject.notes);
-    assert_eq!(desk.take(far, Some(far)), (BTreeMap::new(), true));
-    assert_eq!(desk.take(far, None), (BTreeMap::new(), true));
+    for due in [Some(far), None] {
+        let OnDesk { seen, ended, .. } = desk.take(far, due);
+        assert!(seen.is_empty() && ended);
+    }
 }
 
 #[test]

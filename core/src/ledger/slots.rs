@@ -1,0 +1,123 @@
+//! A record's holds as the slots that they make.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::{Counting, Evict, Terms, WhenFull};
+use crate::id::{Name, SessionId};
+use crate::limits::Limit;
+use crate::record::{Held, Hold, UserRecord};
+use crate::time::Time;
+
+/// The slots that a record's holds make, in the order of their oldest hold.
+pub(super) struct Slots<'a>(Vec<Slot<'a>>);
+
+/// One slot: the hold of one session, or those of all of a device's.
+pub(super) struct Slot<'a> {
+    /// At least one, oldest first.
+    pub(super) holds: Vec<&'a Hold>,
+    device: Option<&'a Name>,
+}
+
+impl<'a> Slots<'a> {
+    pub(super) fn of(record: &'a UserRecord, counting: Counting) -> Self {
+        let mut slots: Vec<Slot<'a>> = Vec::with_capacity(record.holds().len());
+        let mut devices = BTreeMap::new();
+        for hold in record.holds() {
+            let device = match counting {
+                Counting::Sessions => None,
+                Counting::Devices => hold.device(),
+            };
+            match device.and_then(|device| devices.get(device)) {
+                Some(&at) => {
+                    let slot: &mut Slot<'a> = &mut slots[at];
+                    slot.holds.push(hold);
+                }
+                None => {
+                    if let Some(device) = device {
+                        devices.insert(device, slots.len());
+                    }
+                    slots.push(Slot { holds: [hold].into(), device });
+                }
+            }
+        }
+        Self(slots)
+    }
+
+    /// How many slots a record's holds make, which is all that most want to know.
+    pub(super) fn count_of(record: &UserRecord, counting: Counting) -> u32 {
+        let count = match counting {
+            Counting::Sessions => record.holds().len(),
+            Counting::Devices => Slots::of(record, counting).0.len(),
+        };
+        u32::try_from(count).expect("a record has few holds")
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).expect("a record has few holds")
+    }
+
+    /// The slot that this device has already.
+    pub(super) fn of_device(&self, device: &Name) -> Option<&Slot<'a>> {
+        self.0.iter().find(|slot| slot.device == Some(device))
+    }
+
+    /// The slots that may be taken away for a newcomer, in the order in which they are.
+    pub(super) fn victims(&self, terms: &Terms, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
+        let mut lingering: Vec<_> = self
+            .0
+            .iter()
+            .filter_map(|slot| Some((slot.lingers_until()?, slot)))
+            .filter(|_| terms.lingering_first)
+            .collect();
+        // A stable sort: of those that end at the same time the oldest comes first.
+        lingering.sort_by_key(|&(until, _)| until);
+        let mut victims: Vec<_> = lingering.into_iter().map(|(_, slot)| slot).collect();
+        let is_left = |slot: &&Slot<'a>| !(terms.lingering_first && slot.lingers_until().is_some());
+        match (choice.filter(|_| terms.client_choice), terms.when_full()) {
+            (Some(Evict::These(sessions)), _) => {
+                for &session in sessions {
+                    let chosen = self.0.iter().find(|slot| slot.is_held_by(session)).filter(is_left);
+                    if let Some(chosen) = chosen
+                        && !victims.iter().any(|victim| victim.is_held_by(session))
+                    {
+                        victims.push(chosen);
+                    }
+                }
+            }
+            (Some(Evict::Oldest), _) | (None, WhenFull::EvictOldest) => victims.extend(self.0.iter().filter(is_left)),
+            (None, WhenFull::Deny) => {}
+        }
+        victims
+    }
+
+    /// Who holds a slot beyond the limit: of the newest slots.
+    pub(super) fn beyond(&self, limit: Limit) -> Vec<SessionId> {
+        let most = usize::try_from(limit.slots()).unwrap_or(usize::MAX);
+        let newest = self.0.iter().skip(most).rev();
+        newest.flat_map(|slot| slot.holds.iter().map(|hold| hold.session)).collect()
+    }
+
+    /// When so many slots have lingered for their time that one is free, if nobody comes or goes until then.
+    pub(super) fn free_at(&self, limit: Limit) -> Option<Time> {
+        let needed = (self.count() + 1).checked_sub(limit.slots()).filter(|_| limit.slots() > 0)?;
+        let mut ends: Vec<_> = self.0.iter().filter_map(Slot::lingers_until).collect();
+        ends.sort_unstable();
+        ends.get(usize::try_from(needed).ok()?.checked_sub(1)?).copied()
+    }
+}
+
+impl Slot<'_> {
+    fn is_held_by(&self, session: SessionId) -> bool {
+        self.holds.iter().any(|hold| hold.session == session)
+    }
+
+    /// When it is free, if nobody takes it up: when all of its holds only linger.
+    fn lingers_until(&self) -> Option<Time> {
+        let ends = self.holds.iter().map(|hold| match hold.held {
+            Held::Live => None,
+            Held::Lingering { until } => Some(until),
+        });
+        ends.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+}

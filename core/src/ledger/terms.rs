@@ -1,0 +1,126 @@
+//! What the rule goes by, beside the record.
+
+use core::num::NonZeroU16;
+use core::time::Duration;
+
+use crate::limits::Limit;
+
+/// The terms on which a user is admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How many slots a user may hold whose token claims no limit.
+    pub limit: Limit,
+    /// What is set for this user alone.
+    pub own: Own,
+    /// What happens when all of the user's slots are taken and another session comes.
+    pub when_full: WhenFull,
+    /// Whether a client may choose whom to end then.
+    pub client_choice: bool,
+    /// Whether slots that only linger are given up for a newcomer, oldest first, before anybody is ended or refused.
+    pub lingering_first: bool,
+    /// What holds a slot.
+    pub counting: Counting,
+    /// How many sessions one device may have, where devices are counted.
+    pub per_device: NonZeroU16,
+    /// How long a slot that can be taken up again lingers once its session is lost, at most some 49 days.
+    pub linger: Duration,
+}
+
+/// What is set for one user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Own {
+    /// How many slots the user may hold, whatever a token claims.
+    pub limit: Option<Limit>,
+    /// What happens when they are all taken.
+    pub when_full: Option<WhenFull>,
+}
+
+/// What happens when all of a user's slots are taken and another session comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WhenFull {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It takes the place of the oldest.
+    EvictOldest,
+}
+
+/// What holds a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Counting {
+    /// A session.
+    #[default]
+    Sessions,
+    /// All the sessions of one device; and a session that names none.
+    Devices,
+}
+
+/// Where a limit comes from, the more specific later: it wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LimitRule {
+    /// The server's default.
+    Server,
+    /// What the user's token claims.
+    Token,
+    /// What is set for the user.
+    User,
+}
+
+impl Terms {
+    /// The default number of sessions that one device may have.
+    pub const PER_DEVICE: NonZeroU16 = NonZeroU16::new(16).expect("it is not zero");
+
+    /// The terms where a user may hold so many slots and nobody is ever ended: sessions count, and none lingers.
+    #[must_use]
+    pub const fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            own: Own { limit: None, when_full: None },
+            when_full: WhenFull::Deny,
+            client_choice: false,
+            lingering_first: true,
+            counting: Counting::Sessions,
+            per_device: Self::PER_DEVICE,
+            linger: Duration::ZERO,
+        }
+    }
+
+    /// The same for a user for whom this is set.
+    #[must_use]
+    pub const fn of(self, own: Own) -> Self {
+        Self { own, ..self }
+    }
+
+    /// The limit in force for a user whose token claims this, and where it comes from.
+    #[must_use]
+    pub fn limit_for(&self, claim: Option<Limit>) -> (Limit, LimitRule) {
+        let own = self.own.limit.map(|limit| (limit, LimitRule::User));
+        let claim = claim.map(|limit| (limit, LimitRule::Token));
+        own.or(claim).unwrap_or((self.limit, LimitRule::Server))
+    }
+
+    /// What happens when the user's slots are all taken.
+    #[must_use]
+    pub fn when_full(&self) -> WhenFull {
+        self.own.when_full.unwrap_or(self.when_full)
+    }
+
+    /// How long a slot lingers, in whole milliseconds, as a record can keep it.
+    pub(super) fn linger(&self) -> Duration {
+        Duration::from_millis(u32::try_from(self.linger.as_millis()).unwrap_or(u32::MAX).into())
+    }
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self::new(Limit::default())
+    }
+}
+
+impl Own {
+    /// Whether nothing is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -1,0 +1,141 @@
+//! `client sessions` and `client end`: who holds a user's slots, and to end one of them.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use session_core::{Ask, Evict, SessionId, SessionInfo, SessionState, Sessions};
+
+use super::printer::write_line;
+use super::{Connection, Error, Login, Options, Url, Verdict};
+use crate::clock::moment;
+
+/// Who holds the user's slots, but for the session that asks. To ask it signs in, and takes a slot for a moment; where all
+/// are taken the refusal says who is there.
+///
+/// # Errors
+/// As [`Connection::open_with`] and [`Connection::authenticate_with_ask`], but for a refusal that lists the sessions.
+pub async fn sessions(url: &Url, login: &Login, options: &Options) -> Result<Sessions, Error> {
+    let mut connection = Connection::open_with(url, options).await?;
+    let own = match connection.authenticate_with_ask(login, Ask::default()).await {
+        Ok(grant) => grant.admission().map(|admission| admission.session),
+        Err(error) => {
+            let listed = error.denial().and_then(|denial| Some((denial.limit?.slots(), denial.sessions.clone()?)));
+            let Some((limit, sessions)) = listed else { return Err(error) };
+            connection.bye().await?;
+            // All of them are taken.
+            let connections = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(limit);
+            return Ok(Sessions { limit, connections, sessions });
+        }
+    };
+    let Sessions { limit, connections, sessions } = connection.list_sessions().await?;
+    connection.bye().await?;
+    let sessions = sessions.into_iter().filter(|session| Some(session.id) != own).collect();
+    Ok(Sessions { limit, connections: connections.saturating_sub(1), sessions })
+}
+
+/// Ends a session of the user. Where all slots are taken it takes that one's place for a moment, if the server lets clients
+/// choose whom to end.
+///
+/// # Errors
+/// As [`Connection::open_with`] and [`Connection::authenticate_with_ask`]; and [`Error::Complaint`] if there is no such
+/// session.
+pub async fn end(url: &Url, login: &Login, options: &Options, session: SessionId) -> Result<(), Error> {
+    let mut connection = Connection::open_with(url, options).await?;
+    let signed_in = connection.authenticate_with_ask(login, Ask::default()).await;
+    let ended = match signed_in {
+        Ok(_) => connection.end_session(session).await.map(drop),
+        Err(error) if error.denial().is_some_and(|denial| denial.may_choose) => {
+            let evict = Some(Evict::These([session].into()));
+            connection.authenticate_with_ask(login, Ask { evict, ..Ask::default() }).await.map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    // Whatever came of it, the slot goes back.
+    let parted = connection.bye().await;
+    ended.and(parted)
+}
+
+/// Prints what came of either, for people or as JSON.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn print(
+    result: Result<Option<Sessions>, Error>,
+    json: bool,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Verdict> {
+    match result {
+        Ok(sessions) => {
+            match sessions {
+                Some(sessions) if json => writeln!(out, "{}", serde_json::to_string(&sessions)?)?,
+                Some(Sessions { limit, connections, sessions }) => {
+                    let plural = if connections == 1 { "" } else { "s" };
+                    writeln!(out, "{connections} slot{plural} of {limit} taken")?;
+                    for session in &sessions {
+                        write_line(out, &describe(session))?;
+                    }
+                }
+                None if json => writeln!(out, "{{\"ended\":true}}")?,
+                None => writeln!(out, "ended")?,
+            }
+            Ok(Verdict::Goodbye)
+        }
+        Err(error) => {
+            write_line(err, &format!("error: {error}"))?;
+            Ok(if let Error::LimitReached { .. } = error { Verdict::LimitReached } else { Verdict::Lost })
+        }
+    }
+}
+
+/// A session, for people.
+#[must_use]
+pub fn describe(session: &SessionInfo) -> String {
+    let mut words = session.id.to_string();
+    for (what, name) in [("label", &session.label), ("device", &session.device)] {
+        if let Some(name) = name {
+            let _infallible = write!(words, ", {what} {:?}", name.as_str());
+        }
+    }
+    let _infallible = write!(words, ", since {}", moment(session.since));
+    match (session.state, session.until) {
+        (SessionState::Live, _) => {}
+        (SessionState::Lingering, None) => words += ", lost",
+        (SessionState::Lingering, Some(until)) => {
+            let _infallible = write!(words, ", lost, kept until {}", moment(until));
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use session_core::{Name, NodeId};
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_told_with_what_it_calls_itself_and_whether_it_is_there() {
+        let live = SessionInfo {
+            id: NodeId::new(7).session(8),
+            device: None,
+            label: None,
+            since: 1_700_000_000_000,
+            state: SessionState::Live,
+            until: None,
+        };
+        assert_eq!(describe(&live), "00000000000000070000000000000008, since 2023-11-14T22:13:20Z");
+        let lost = SessionInfo {
+            label: Name::parse("Firefox"),
+            device: Name::parse("laptop"),
+            state: SessionState::Lingering,
+            until: Some(u64::MAX),
+            ..live
+        };
+        assert_eq!(
+            describe(&lost),
+            "00000000000000070000000000000008, label \"Firefox\", device \"laptop\", since 2023-11-14T22:13:20Z, \
+             lost, kept until 18446744073709551615 ms after 1970"
+        );
+    }
+}

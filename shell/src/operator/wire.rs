@@ -1,0 +1,153 @@
+//! Orders as HTTP: methods, paths and bodies.
+//!
+//! | | |
+//! |---|---|
+//! | `GET /v1/users/{user}` | [`Order::Explain`] |
+//! | `DELETE /v1/users/{user}` | [`Order::Forget`] |
+//! | `PUT /v1/users/{user}/limit`, a [`Change`] | [`Order::Limit`] |
+//! | `DELETE /v1/users/{user}/limit` | the same, to the default |
+//! | `DELETE /v1/users/{user}/sessions` | [`Order::End`], all |
+//! | `DELETE /v1/users/{user}/sessions/{session}` | [`Order::End`], one |
+//!
+//! A user stands percent-encoded in the path (RFC 3986 §2.1). The answer is a [`Report`](super::Report) in JSON, or
+//! `{"error": words}`.
+
+use http::{Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use session_core::{SessionId, UserId};
+
+use super::{Change, DefaultWord, Disobedience, Order, Setting};
+
+/// Why a request is no order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoOrder {
+    /// There is no such place.
+    NotFound,
+    /// This cannot be done to it; what can.
+    NotAllowed(&'static str),
+    /// What it says makes no sense.
+    Bad(String),
+}
+
+/// Reads an order.
+pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, Order), NoOrder> {
+    let bad = |words: String| NoOrder::Bad(words);
+    let rest = path.strip_prefix("/v1/users/").ok_or(NoOrder::NotFound)?;
+    let parts: Vec<_> = rest.split('/').collect();
+    let (user, place) = parts.split_first().ok_or(NoOrder::NotFound)?;
+    let user = percent_decode_str(user).decode_utf8().map_err(|_| bad("the user is not UTF-8".into()))?;
+    let user = UserId::parse(&user).map_err(|error| bad(error.words().into()))?;
+    let order = match (place, method) {
+        ([], &Method::GET) => Order::Explain,
+        ([], &Method::DELETE) => Order::Forget,
+        ([], _) => return Err(NoOrder::NotAllowed("GET, DELETE")),
+        (["limit"], &Method::PUT) => {
+            let change =
+                serde_json::from_slice(body).map_err(|error| bad(format!("the body is no change: {error}")))?;
+            Order::Limit(change)
+        }
+        (["limit"], &Method::DELETE) => {
+            Order::Limit(Change { limit: Some(Setting::Default(DefaultWord::Default)), ..Change::default() })
+        }
+        (["limit"], _) => return Err(NoOrder::NotAllowed("PUT, DELETE")),
+        (["sessions"], &Method::DELETE) => Order::End(None),
+        (["sessions", id], &Method::DELETE) => {
+            let session = SessionId::parse(id).ok_or_else(|| bad("a session's id has 32 hexadecimal digits".into()))?;
+            Order::End(Some(session))
+        }
+        (["sessions"] | ["sessions", _], _) => return Err(NoOrder::NotAllowed("DELETE")),
+        (_, _) => return Err(NoOrder::NotFound),
+    };
+    Ok((user, order))
+}
+
+/// Writes what [`read`] reads: method, path and body.
+pub(super) fn write(user: &UserId, order: &Order) -> (Method, String, String) {
+    let user = format!("/v1/users/{}", utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC));
+    match order {
+        Order::Explain => (Method::GET, user, String::new()),
+        Order::Forget => (Method::DELETE, user, String::new()),
+        Order::Limit(change) => {
+            let body = serde_json::to_string(change).expect("words and numbers always serialise");
+            (Method::PUT, format!("{user}/limit"), body)
+        }
+        Order::End(None) => (Method::DELETE, format!("{user}/sessions"), String::new()),
+        Order::End(Some(session)) => (Method::DELETE, format!("{user}/sessions/{session}"), String::new()),
+    }
+}
+
+/// The status of an answer to an order that was not obeyed.
+pub(super) fn status(disobedience: &Disobedience) -> StatusCode {
+    match disobedience {
+        Disobedience::Bad(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Disobedience::NoSuchSession => StatusCode::NOT_FOUND,
+        Disobedience::HoldsSlots(_) => StatusCode::CONFLICT,
+        Disobedience::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Disobedience::StoreSilent => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use session_core::NodeId;
+
+    use super::super::{Full, Slots, UnlimitedWord};
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_as_it_was_written_whatever_the_user_is_called() {
+        let session = NodeId::new(7).session(8);
+        let limits = [
+            Change::default(),
+            Change { limit: Some(Setting::To(Slots::Number(5))), enforce: true, dry_run: true, ..Change::default() },
+            Change {
+                limit: Some(Setting::To(Slots::Unlimited(UnlimitedWord::Unlimited))),
+                when_full: Some(Setting::To(Full::EvictOldest)),
+                ..Change::default()
+            },
+            Change {
+                limit: Some(Setting::Default(DefaultWord::Default)),
+                when_full: Some(Setting::Default(DefaultWord::Default)),
+                ..Change::default()
+            },
+        ];
+        let orders = [Order::Explain, Order::Forget, Order::End(None), Order::End(Some(session))];
+        for name in ["ada", "a/b?c#d%20 é🦀", "..", "limit"] {
+            let user = UserId::parse(name).unwrap();
+            for order in orders.iter().cloned().chain(limits.map(Order::Limit)) {
+                let (method, path, body) = write(&user, &order);
+                assert!(path.parse::<http::Uri>().is_ok(), "{path}");
+                assert_eq!(read(&method, &path, body.as_bytes()), Ok((user.clone(), order)), "{path} {body}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_order_is_told_apart() {
+        let read = |method: &str, path: &str, body: &str| read(&method.parse().unwrap(), path, body.as_bytes());
+        for path in ["/", "/v1/users", "/v2/users/ada", "/v1/users/ada/x", "/v1/users/ada/sessions/1/2"] {
+            assert_eq!(read("GET", path, ""), Err(NoOrder::NotFound), "{path}");
+        }
+        for (method, path, allowed) in [
+            ("POST", "/v1/users/ada", "GET, DELETE"),
+            ("GET", "/v1/users/ada/limit", "PUT, DELETE"),
+            ("GET", "/v1/users/ada/sessions", "DELETE"),
+            ("PUT", "/v1/users/ada/sessions/1", "DELETE"),
+        ] {
+            assert_eq!(read(method, path, ""), Err(NoOrder::NotAllowed(allowed)), "{path}");
+        }
+        for (method, path, body) in [
+            ("GET", "/v1/users/", ""),
+            ("GET", "/v1/users/%FF", ""),
+            ("GET", "/v1/users/%0A", ""),
+            ("PUT", "/v1/users/ada/limit", ""),
+            ("PUT", "/v1/users/ada/limit", r#"{"limit":-1}"#),
+            ("PUT", "/v1/users/ada/limit", r#"{"limit":"many"}"#),
+            ("PUT", "/v1/users/ada/limit", r#"{"limits":5}"#),
+            ("PUT", "/v1/users/ada/limit", r#"{"when_full":"evict"}"#),
+            ("DELETE", "/v1/users/ada/sessions/7", ""),
+        ] {
+            assert!(matches!(read(method, path, body), Err(NoOrder::Bad(_))), "{method} {path} {body}");
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! What is asked by an object and told at length, key by key, and that a plain reading of it says the same.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::thread;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+use session_core::{
+    Admission, Ask, AskError, Cause, CloseReason, Complaint, Credential, Denial, Evict, Held, Hold, Limit, Name,
+    NodeId, Refusal, Rejection, Reply, ReplyError, Request, ResumeToken, SessionId, SessionInfo, SessionState, Time,
+    TokenError, User, UserId,
+};
+
+fn session(number: u64) -> SessionId {
+    NodeId::new(0xada).session(number)
+}
+
+fn asked(payload: &str) -> Result<Request, Complaint> {
+    Request::parse(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#))
+}
+
+fn asks_for(credential: Credential, ask: Ask) -> Result<Request, Complaint> {
+    Ok(Request::AuthenticateWith(credential, Box::new(ask)))
+}
+
+#[test]
+fn a_user_or_a_token_may_come_in_an_object() {
+    let token = |text: &str| asks_for(Credential::Token(text.into()), Ask::default());
+    let user = |text: &str| asks_for(Credential::User(text.into()), Ask::default());
+    let none = || asks_for(Credential::None, Ask::default());
+    for (payload, request) in [
+        (r#"{"token":"a.b.c"}"#, token("a.b.c")),
+        (r#"{"x":{"token":"y"},"tok\u0065n":"\u0061.b","x":1}"#, token("a.b")),
+        (r#"{"token":""}"#, token("")),
+        (r#"{"user":"ada"}"#, user("ada")),
+        (r#"{"\u0075ser":"\u0061da","Token":"x"}"#, user("ada")),
+        // What is null, or no string, is as good as none.
+        (r#"{"user":"ada","token":null}"#, user("ada")),
+        (r#"{"user":null,"token":"a.b.c"}"#, token("a.b.c")),
+        (r#"{"user":7,"token":"a.b.c"}"#, token("a.b.c")),
+        (r#"{"user":null,"token":null,"device":null,"label":null,"resume":null,"evict":null}"#, none()),
+        ("{}", none()),
+        (r#"{"id":"ada"}"#, none()),
+        (r#"{"token":7}"#, none()),
+        (r#"{"token":{"token":"ada"}}"#, none()),
+        (r#"{"user":["ada"]}"#, none()),
+        (r#"{"user":"ada","token":"a.b.c"}"#, Err(Complaint::BadAsk(AskError::UserAndToken))),
+        (r#"{"token":"","user":""}"#, Err(Complaint::BadAsk(AskError::UserAndToken))),
+        (r#"{"token":"a""#, Err(Complaint::NotJson)),
+    ] {
+        assert_eq!(asked(payload), request, "{payload}");
+    }
+}
+
+#[test]
+fn a_key_that_means_something_comes_once_whatever_it_says() {
+    for key in ["user", "token", "device", "label", "resume", "evict"] {
+        for (first, second) in [("null", "null"), ("null", r#""x""#), (r#""x""#, r#""x""#), ("[]", "{}"), ("1", "2")] {
+            let payload = format!(r#"{{"{key}":{first},"y":1,"{key}":{second},"y":2}}"#);
+            assert_eq!(asked(&payload), Err(Complaint::KeyTwice), "{payload}");
+            // On a message that takes no such payload, too.
+            let message = format!(r#"{{"type":"BYE","payload":{payload}}}"#);
+            assert_eq!(Request::parse(&message), Err(Complaint::KeyTwice), "{message}");
+        }
+    }
+}
+
+#[test]
+fn what_a_client_says_of_itself_is_bounded() {
+    let ask = |ask| asks_for(Credential::User("ada".into()), ask);
+    let wrong = |error| Err(Complaint::BadAsk(error));
+    let token = ResumeToken::new([0xcd; 32]);
+    for (fields, expected) in [
+        (json!({ "device": "é".repeat(32) }), ask(Ask { device: Name::parse(&"é".repeat(32)), ..Ask::default() })),
+        (json!({ "device": format!("{}x", "é".repeat(32)) }), wrong(AskError::Device)),
+        (json!({ "device": "" }), wrong(AskError::Device)),
+        (json!({ "device": "a\u{85}" }), wrong(AskError::Device)),
+        (json!({ "device": 7 }), wrong(AskError::Device)),
+        (json!({ "device": ["laptop"] }), wrong(AskError::Device)),
+        (json!({ "label": "x".repeat(64) }), ask(Ask { label: Name::parse(&"x".repeat(64)), ..Ask::default() })),
+        (json!({ "label": "x".repeat(65) }), wrong(AskError::Label)),
+        (json!({ "label": "\0" }), wrong(AskError::Label)),
+        (json!({ "label": false }), wrong(AskError::Label)),
+        (json!({ "label": { "text": "x" } }), wrong(AskError::Label)),
+        (json!({ "resume": "cd".repeat(32) }), ask(Ask { resume: Some(token), ..Ask::default() })),
+        (json!({ "resume": "CD".repeat(32) }), wrong(AskError::Resume)),
+        (json!({ "resume": "cd".repeat(31) }), wrong(AskError::Resume)),
+        (json!({ "resume": "" }), wrong(AskError::Resume)),
+        (json!({ "resume": ["cd".repeat(32)] }), wrong(AskError::Resume)),
+        (json!({ "resume": -1 }), wrong(AskError::Resume)),
+    ] {
+        let mut payload = fields.clone();
+        payload["user"] = json!("ada");
+        assert_eq!(asked(&payload.to_string()), expected, "{payload}");
+    }
+}
+
+#[test]
+fn whom_to_end_is_the_oldest_or_a_list_of_one_to_a_hundred_sessions() {
+    let id = |number: u64| json!(session(number).to_string());
+    let ids = |count: u64| (0..count).map(id).collect::<Vec<_>>();
+    let these = |numbers: &[u64]| Some(Evict::These(numbers.iter().map(|&number| session(number)).collect()));
+    for (evict, expected) in [
+        (json!("oldest"), Some(Evict::Oldest)),
+        (json!([id(1)]), these(&[1])),
+        // In this order, and twice if that is what was said.
+        (json!([id(2), id(1), id(2)]), these(&[2, 1, 2])),
+        (json!(ids(100)), these(&(0..100).collect::<Vec<_>>())),
+        (json!(ids(101)), None),
+        (json!(ids(5000)), None),
+        (json!([]), None),
+        (json!("Oldest"), None),
+        (json!(""), None),
+        (json!("newest"), None),
+        (id(1), None),
+        (json!([null]), None),
+        (json!([id(1), 7]), None),
+        (json!([id(1), null]), None),
+        (json!([id(1), "oldest"]), None),
+        (json!([[id(1)]]), None),
+        (json!([{ "id": id(1) }]), None),
+        (json!({ "oldest": true }), None),
+        (json!(1), None),
+        (json!(true), None),
+        (json!(1.5), None),
+    ] {
+        let payload = json!({ "user": "ada", "evict": evict });
+        let expected = match expected {
+            Some(evict) => asks_for(Credential::User("ada".into()), Ask { evict: Some(evict), ..Ask::default() }),
+            None => Err(Complaint::BadAsk(AskError::Evict)),
+        };
+        assert_eq!(asked(&payload.to_string()), expected, "{payload}");
+    }
+    assert_eq!(Evict::MOST, 100);
+}
+
+#[test]
+fn a_text_can_be_a_user_or_a_token_and_what_is_named_is_that_alone() {
+    for (credential, user, token) in [
+        (Credential::new("ada"), Some("ada"), Some("ada")),
+        (Credential::User("ada".into()), Some("ada"), None),
+        (Credential::Token("a.b.c".into()), None, Some("a.b.c")),
+        (Credential::None, None, None),
+    ] {
+        assert_eq!((credential.user(), credential.token()), (user, token), "{credential:?}");
+    }
+}
+
+/// On a stack that would not bear recursion.
+#[test]
+fn however_deep_a_field_nests_it_costs_no_stack() {
+    const DEPTH: usize = 100_000;
+    let wrong = |error| Err(Complaint::BadAsk(error));
+    let mut messages = Vec::new();
+    for (open, close) in [("[", "]"), (r#"{"evict":"#, "}")] {
+        let value = format!("{}null{}", open.repeat(DEPTH), close.repeat(DEPTH));
+        messages.extend([
+            (format!(r#"{{"user":{value}}}"#), asks_for(Credential::None, Ask::default())),
+            (format!(r#"{{"x":{value}}}"#), asks_for(Credential::None, Ask::default())),
+            (format!(r#"{{"device":{value}}}"#), wrong(AskError::Device)),
+            (format!(r#"{{"label":{value}}}"#), wrong(AskError::Label)),
+            (format!(r#"{{"resume":{value}}}"#), wrong(AskError::Resume)),
+            (format!(r#"{{"evict":{value}}}"#), wrong(AskError::Evict)),
+            (format!(r#"{{"evict":["{}",{value}]}}"#, session(1)), wrong(AskError::Evict)),
+            (format!(r#"{{"evict":{}"#, open.repeat(DEPTH)), Err(Complaint::NotJson)),
+        ]);
+    }
+    let on_a_small_stack = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+        for (payload, expected) in messages {
+            assert_eq!(asked(&payload), expected, "{payload:.60}…");
+        }
+    });
+    on_a_small_stack.unwrap().join().unwrap();
+}
+
+#[test]
+fn neither_a_credential_nor_a_resume_token_is_printed() {
+    for (credential, shown) in [
+        (Credential::Token("hunter2".into()), "Credential(token, 7 bytes)"),
+        (Credential::User("hunter2".into()), "Credential(user, 7 bytes)"),
+        (Credential::None, "Credential(none)"),
+    ] {
+        let ask = Ask { resume: Some(ResumeToken::new([0xcd; 32])), ..Ask::default() };
+        let printed = format!("{:?}", Request::AuthenticateWith(credential, Box::new(ask)));
+        assert!(printed.starts_with(&format!("AuthenticateWith({shown}, ")), "{printed}");
+        assert!(printed.contains("resume: Some(ResumeToken(…))") && !printed.contains("cd"), "{printed}");
+    }
+    assert!(!format!("{:?}", admitted()).contains("cd"));
+}
+
+#[test]
+fn a_session_lingers_whose_server_goes_or_whose_client_is_silent_and_no_other_that_is_closed() {
+    let lingering: Vec<_> = CloseReason::ALL.into_iter().filter(|reason| reason.lingers()).collect();
+    assert_eq!(lingering, [CloseReason::ShuttingDown, CloseReason::PeerSilent]);
+}
+
+/// The long form beside the plain one, byte for byte: its words are where a plain client looks for them.
+#[test]
+fn what_is_told_at_length() {
+    let digits = "0000000000000ada0000000000000007";
+    let token = "cd".repeat(32);
+    for (reply, frame) in [
+        (
+            admitted(),
+            format!(
+                r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"ada","connections":2,"limit":3,"session":"{digits}","resume":"{token}","linger_ms":30000}}}}"#
+            ),
+        ),
+        (
+            Reply::Denied(Box::new(Denial {
+                refusal: Refusal::LimitReached,
+                limit: Some(Limit::new(1).unwrap()),
+                sessions: Some([SessionInfo::from(&Hold::new(session(1), Time::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
+                retry_after: Some(Duration::from_millis(1500)),
+                may_choose: true,
+            })),
+            [
+                r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed","#,
+                r#""code":"limit_reached","limit":1,"sessions":[{"id":"0000000000000ada0000000000000001","#,
+                r#""since":1700000000250,"state":"live"}],"retry_after_ms":1500,"choice":true}"#,
+            ]
+            .concat(),
+        ),
+        (Reply::Evicted("words".into()), r#"{"type":"EVICTED","payload":"words"}"#.into()),
+        (
+            Reply::EndSessionSuccess(User { id: UserId::parse("ada").unwrap(), connections: 1 }),
+            r#"{"type":"END_SESSION_SUCCESS","payload":{"id":"ada","connections":1}}"#.into(),
+        ),
+    ] {
+        assert_eq!(reply.encode(), frame);
+        assert_eq!(Reply::parse(&frame).unwrap(), reply);
+    }
+}
+
+fn admitted() -> Reply {
+    Reply::Admitted(Box::new(Admission {
+        user: User { id: UserId::parse("ada").unwrap(), connections: 2 },
+        limit: Limit::new(3).unwrap(),
+        session: session(7),
+        resume: Some(ResumeToken::new([0xcd; 32])),
+        linger: Duration::from_secs(30),
+    }))
+}
+
+#[test]
+fn a_hold_is_shown_without_its_token() {
+    let since = Time::from_epoch(Duration::from_nanos(5_999_999));
+    let live = Hold::new(session(1), since);
+    let lingering = Hold { held: Held::Lingering { until: since + Duration::from_secs(1) }, ..live.clone() };
+    let shown = |hold: &Hold| serde_json::to_string(&SessionInfo::from(hold)).unwrap();
+    assert_eq!(shown(&live), r#"{"id":"0000000000000ada0000000000000001","since":5,"state":"live"}"#);
+    let frame = r#"{"id":"0000000000000ada0000000000000001","since":5,"state":"lingering","until":1005}"#;
+    assert_eq!(shown(&lingering), frame);
+}
+
+#[test]
+fn what_is_told_at_length_and_makes_no_sense_is_no_reply() {
+    for frame in [
+        r#"{"type":"AUTHENTICATE_FAILURE","payload":"x","code":"x","limit":1025}"#,
+        r#"{"type":"AUTHENTICATE_FAILURE","payload":"x","code":"x","limit":"3"}"#,
+        r#"{"type":"AUTHENTICATE_FAILURE","payload":"x","code":"x","retry_after_ms":-1}"#,
+        r#"{"type":"AUTHENTICATE_FAILURE","payload":"x","code":"x","sessions":[{"id":"7","since":0,"state":"live"}]}"#,
+        r#"{"type":"AUTHENTICATE_FAILURE","payload":"x","code":"x","sessions":[{"id":"0000000000000ada0000000000000007","since":0,"state":"dead"}]}"#,
+        r#"{"type":"LIST_SESSIONS_SUCCESS","payload":[3,1,[]]}"#,
+        r#"{"type":"LIST_SESSIONS_SUCCESS","payload":{"limit":3,"connections":1}}"#,
+        r#"{"type":"END_SESSION_SUCCESS","payload":["ada",1]}"#,
+        r#"{"type":"EVICTED","payload":null}"#,
+        r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1,"limit":3,"session":7}}"#,
+    ] {
+        assert!(matches!(Reply::parse(frame), Err(ReplyError::Malformed(_))), "{frame}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_ask_comes_through(credential in any_credential(), ask in any_ask()) {
+        let request = Request::AuthenticateWith(credential, Box::new(ask));
+        prop_assert_eq!(Request::parse(&request.encode()), Ok(request));
+    }
+
+    #[test]
+    fn any_refusal_at_length_comes_through(denial in any_denial()) {
+        let reply = Reply::Denied(Box::new(denial));
+        let frame = reply.encode();
+        prop_assert_eq!(Reply::parse(&frame).unwrap(), reply.clone());
+        // A plain client finds the words where it has always found them.
+        let Reply::Denied(denial) = reply else { unreachable!() };
+        let frame: Value = serde_json::from_str(&frame).unwrap();
+        prop_assert_eq!(&frame["type"], "AUTHENTICATE_FAILURE");
+        prop_assert_eq!(&frame["payload"], &*denial.refusal.words());
+    }
+
+    /// Against a reader that is written the obvious way.
+    #[test]
+    fn any_object_asks_for_what_a_plain_reading_says(
+        fields in prop::collection::btree_map(any_field(), any_field_value(), 0..7),
+    ) {
+        let fields: Map<_, _> = fields.into_iter().collect();
+        prop_assert_eq!(asked(&json!(fields).to_string()), plain_reading(&fields), "{:?}", fields);
+    }
+}
+
+/// What an object asks for, read the obvious way. Its keys come once.
+fn plain_reading(fields: &Map<String, Value>) -> Result<Request, Complaint> {
+    let given = |key: &str| fields.get(key).filter(|value| !value.is_null());
+    let text = |key: &str| fields.get(key).and_then(Value::as_str);
+    fn read<T>(
+        value: Option<&Value>,
+        parse: impl Fn(&str) -> Option<T>,
+        error: AskError,
+    ) -> Result<Option<T>, Complaint> {
+        value.map(|value| value.as_str().and_then(parse).ok_or(Complaint::BadAsk(error))).transpose()
+    }
+    let credential = match (text("user"), text("token")) {
+        (Some(_), Some(_)) => return Err(Complaint::BadAsk(AskError::UserAndToken)),
+        (Some(user), None) => Credential::User(user.into()),
+        (None, Some(token)) => Credential::Token(token.into()),
+        (None, None) => Credential::None,
+    };
+    let device = read(given("device"), Name::parse, AskError::Device)?;
+    let label = read(given("label"), Name::parse, AskError::Label)?;
+    let resume = read(given("resume"), ResumeToken::parse, AskError::Resume)?;
+    let evict = match given("evict") {
+        None => None,
+        Some(Value::String(text)) if text == "oldest" => Some(Evict::Oldest),
+        Some(Value::Array(ids)) if (1..=100).contains(&ids.len()) => {
+            let ids: Option<Vec<_>> = ids.iter().map(|id| SessionId::parse(id.as_str()?)).collect();
+            Some(Evict::These(ids.ok_or(Complaint::BadAsk(AskError::Evict))?.into()))
+        }
+        Some(_) => return Err(Complaint::BadAsk(AskError::Evict)),
+    };
+    Ok(Request::AuthenticateWith(credential, Box::new(Ask { device, label, resume, evict })))
+}
+
+fn any_credential() -> impl Strategy<Value = Credential> {
+    prop_oneof![
+        any_text().prop_map(|user| Credential::User(user.into())),
+        any_text().prop_map(|token| Credential::Token(token.into())),
+        Just(Credential::None),
+    ]
+}
+
+fn any_name() -> impl Strategy<Value = Name> {
+    r#"[ -~"\\é\u{2028}\u{feff}🦀]{1,16}"#.prop_map(|name| Name::parse(&name).unwrap())
+}
+
+fn any_session() -> impl Strategy<Value = SessionId> {
+    (any::<u64>(), any::<u64>()).prop_map(|(node, number)| NodeId::new(node).session(number))
+}
+
+fn any_ask() -> impl Strategy<Value = Ask> {
+    let evict = prop_oneof![
+        Just(Evict::Oldest),
+        prop::collection::vec(any_session(), 1..=100).prop_map(|these| Evict::These(these.into())),
+    ];
+    let resume = prop::option::of(any::<[u8; 32]>().prop_map(ResumeToken::new));
+    (prop::option::of(any_name()), prop::option::of(any_name()), resume, prop::option::of(evict))
+        .prop_map(|(device, label, resume, evict)| Ask { device, label, resume, evict })
+}
+
+fn any_denial() -> impl Strategy<Value = Denial> {
+    let known = vec![
+        Refusal::LimitReached,
+        Refusal::DeviceFull,
+        Refusal::AnotherUser,
+        Refusal::Credential(Rejection::Token(TokenError::Expired)),
+        Refusal::Store(Cause::Full),
+        Refusal::StoreSilent,
+    ];
+    let refusal =
+        prop_oneof![prop::sample::select(known), any_text().prop_map(|words| Refusal::from_words(words.into()))];
+    let limit = prop::option::of((0..=1024_u32).prop_map(|slots| Limit::new(slots).unwrap()));
+    let name = || prop::option::of(any_name());
+    let info = (any_session(), name(), name(), any::<u64>(), any::<Option<u64>>()).prop_map(
+        |(id, device, label, since, until)| {
+            let state = if until.is_some() { SessionState::Lingering } else { SessionState::Live };
+            SessionInfo { id, device, label, since, state, until }
+        },
+    );
+    let sessions = prop::option::of(prop::collection::vec(info, 0..5).prop_map(Into::into));
+    let retry_after = prop::option::of(any::<u64>().prop_map(Duration::from_millis));
+    (refusal, limit, sessions, retry_after, any::<bool>()).prop_map(
+        |(refusal, limit, sessions, retry_after, may_choose)| Denial {
+            refusal,
+            limit,
+            sessions,
+            retry_after,
+            may_choose,
+        },
+    )
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), r#"[ -~\x00-\x1f\x7f"\\/é\u{2028}\u{feff}🦀]{0,90}"#]
+}
+
+fn any_field() -> impl Strategy<Value = String> {
+    prop::sample::select(&["user", "token", "device", "label", "resume", "evict", "x"][..]).prop_map(Into::into)
+}
+
+fn any_field_value() -> impl Strategy<Value = Value> {
+    let id = any_session().prop_map(|session| json!(session.to_string()));
+    prop_oneof![
+        2 => Just(Value::Null),
+        1 => Just(json!("oldest")),
+        1 => any::<bool>().prop_map(|value| json!(value)),
+        1 => any::<i64>().prop_map(|value| json!(value)),
+        1 => any_text().prop_map(|text| json!(text)),
+        6 => any_name().prop_map(|name| json!(name.as_str())),
+        4 => any::<[u8; 32]>().prop_map(|token| json!(ResumeToken::new(token).text())),
+        3 => prop::collection::vec(id, 0..103).prop_map(Value::Array),
+        1 => Just(json!([null])),
+        1 => Just(json!({"user": "eve"})),
+    ]
+}

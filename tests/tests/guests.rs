@@ -1,0 +1,361 @@
+//! Sessions of clients that authenticate with an object: what they are told, what they may choose, and what of them lingers.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that finds nothing there has failed")]
+
+use std::time::Duration;
+
+use session_core::ledger::{self, Grant, LimitRule, Listing, Which, Wish};
+use session_core::{
+    Actions, Admission, Cause, CloseReason, Command, Complaint, Denial, Ending, Event, Evict, Frame, Hold, Identity,
+    Limit, Limits, Name, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo,
+    SessionState, Sessions, Time, User, UserId, Violation,
+};
+
+const LINGER: Duration = Duration::from_secs(90);
+
+fn at(second: u64) -> Time {
+    Time::from_epoch(Duration::from_secs(1_700_000_000 + second))
+}
+
+fn id() -> SessionId {
+    NodeId::new(0xada).session(7)
+}
+
+fn user() -> UserId {
+    UserId::parse("ada").unwrap()
+}
+
+fn ada(connections: u32) -> User {
+    User { id: user(), connections }
+}
+
+fn limit(slots: u32) -> Limit {
+    Limit::new(slots).unwrap()
+}
+
+fn shown() -> ResumeToken {
+    ResumeToken::new([1; 32])
+}
+
+fn fresh() -> ResumeToken {
+    ResumeToken::new([2; 32])
+}
+
+fn name(text: &str) -> Option<Name> {
+    Name::parse(text)
+}
+
+/// A session that is there, driven at these seconds.
+struct Subject(Session, u64);
+
+impl Subject {
+    fn new() -> Self {
+        Self(Session::new(id(), &Limits::default(), at(0)), 0)
+    }
+
+    fn handle(&mut self, event: Event<'_>) -> Actions {
+        self.0.handle(event, at(self.1))
+    }
+
+    /// AUTHENTICATE with this object, and the authenticator's answer to it: the acquire that comes of that.
+    fn ask(&mut self, fields: &str, identity: Identity) -> ledger::Command {
+        let text = format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada"{fields}}}}}"#);
+        let actions = self.handle(Event::Text(&text));
+        assert!(matches!(actions.command, Some(Command::Verify(_))) && actions.send.is_none(), "{actions:?}");
+        let actions = self.handle(Event::Verified(Ok(identity)));
+        let Actions { command: Some(Command::Store(command)), send: None, close: None } = actions else {
+            panic!("{actions:?}")
+        };
+        command
+    }
+
+    fn granted(&mut self, is_resumed: bool, linger: Duration) -> Actions {
+        let grant = Grant { limit: limit(3), linger, is_resumed };
+        self.handle(Event::Stored(Outcome::Granted { connections: 2, grant: Some(Box::new(grant)) }))
+    }
+
+    /// One that has its slot, which lingers for so long.
+    fn live(linger: Duration) -> Self {
+        let mut subject = Self::new();
+        drop(subject.ask("", drawn()));
+        let _told: Actions = subject.granted(false, linger);
+        subject
+    }
+
+    /// AUTHENTICATE with a token to resume, and its acquire under way.
+    fn resuming() -> Self {
+        let mut subject = Self::new();
+        drop(subject.ask(&format!(r#","resume":"{}""#, shown().text()), drawn()));
+        subject
+    }
+}
+
+fn drawn() -> Identity {
+    Identity { fresh: Some(fresh()), ..Identity::of(user()) }
+}
+
+fn say(reply: Reply) -> Actions {
+    Actions { send: Some(Frame::Reply(reply)), ..Actions::default() }
+}
+
+fn store(command: ledger::Command) -> Actions {
+    Actions { command: Some(Command::Store(command)), ..Actions::default() }
+}
+
+fn release() -> ledger::Command {
+    ledger::Command::Release { user: user(), session: id() }
+}
+
+fn linger(second: u64) -> ledger::Command {
+    ledger::Command::Linger { user: user(), session: id(), at: at(second) }
+}
+
+fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
+    say(Reply::Admitted(Box::new(Admission { user: ada(2), limit: limit(3), session: id(), resume, linger })))
+}
+
+fn listing() -> Listing {
+    let hold = Hold::new(NodeId::new(9).session(9), at(0));
+    Listing {
+        limit: limit(1),
+        rule: LimitRule::Server,
+        connections: 1,
+        holds: [hold].into(),
+        free_at: Some(at(3)),
+        is_device_full: false,
+        may_choose: true,
+    }
+}
+
+fn info() -> SessionInfo {
+    let (id, since) = (NodeId::new(9).session(9), at(0).millis());
+    SessionInfo { id, device: None, label: None, since, state: SessionState::Live, until: None }
+}
+
+#[test]
+fn what_is_asked_for_goes_to_the_store_and_no_token_does() {
+    let mut subject = Subject::new();
+    let fields = format!(
+        r#","device":"laptop","label":"Firefox","resume":"{}","evict":["{}"]"#,
+        shown().text(),
+        NodeId::new(9).session(9)
+    );
+    let ledger::Command::Acquire { wish: Some(wish), limit: claim, at: asked, .. } =
+        subject.ask(&fields, Identity { limit: Some(limit(7)), ..drawn() })
+    else {
+        panic!("it asks for a slot")
+    };
+    let expected = Wish {
+        device: name("laptop"),
+        label: name("Firefox"),
+        resume: Some(shown().key()),
+        fresh: Some(fresh().key()),
+        evict: Some(Evict::These([NodeId::new(9).session(9)].into())),
+    };
+    assert_eq!((*wish, claim, asked), (expected, Some(limit(7)), at(0)));
+    // What a token says of the device goes before what the client says.
+    let command = Subject::new().ask(r#","device":"mine""#, Identity { device: name("laptop"), ..drawn() });
+    assert!(matches!(command, ledger::Command::Acquire { wish: Some(wish), .. } if wish.device == name("laptop")));
+}
+
+#[test]
+fn a_grant_at_length_has_the_token_that_the_slot_is_taken_up_with() {
+    let mut anew = Subject::new();
+    drop(anew.ask("", drawn()));
+    assert_eq!(anew.granted(false, LINGER), admitted(Some(fresh()), LINGER));
+    assert_eq!(Subject::resuming().granted(true, LINGER), admitted(Some(shown()), LINGER));
+    // What it wanted to take up was gone: it has another one.
+    assert_eq!(Subject::resuming().granted(false, LINGER), admitted(Some(fresh()), LINGER));
+    // Where none was drawn there is none.
+    let mut without = Subject::new();
+    drop(without.ask("", Identity::of(user())));
+    assert_eq!(without.granted(false, LINGER), admitted(None, LINGER));
+    assert_eq!(without.handle(Event::Disconnected), store(release()), "and so nobody could take it up");
+}
+
+#[test]
+fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
+    let mut subject = Subject::new();
+    subject.1 = 2;
+    drop(subject.ask("", drawn()));
+    let denial = Denial {
+        refusal: Refusal::LimitReached,
+        limit: Some(limit(1)),
+        sessions: Some([info()].into()),
+        retry_after: Some(Duration::from_secs(1)),
+        may_choose: true,
+    };
+    let denied = |subject: &mut Subject| subject.handle(Event::Stored(Outcome::Denied(Some(Box::new(listing())))));
+    assert_eq!(subject.0.deadline(), None);
+    assert_eq!(denied(&mut subject), say(Reply::Denied(Box::new(denial.clone()))));
+    assert_eq!(subject.0.deadline(), Some(at(62)), "a minute from the refusal");
+    subject.1 = 50;
+    drop(subject.ask(r#","evict":"oldest""#, drawn()));
+    let late = Denial { retry_after: Some(Duration::ZERO), ..denial };
+    assert_eq!(denied(&mut subject), say(Reply::Denied(Box::new(late))));
+    assert_eq!(subject.0.deadline(), Some(at(62)), "once");
+    subject.1 = 62;
+    let expected = Actions { close: Some(CloseReason::NotAuthenticated), ..Actions::default() };
+    assert_eq!(subject.handle(Event::Tick), expected);
+    // A plain client has no such time.
+    let mut plain = Subject::new();
+    drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
+    drop(plain.handle(Event::Verified(Ok(Identity::of(user())))));
+    let refused = plain.handle(Event::Stored(Outcome::Denied(None)));
+    assert_eq!(refused, say(Reply::AuthenticateFailure(Refusal::LimitReached)));
+    assert_eq!(plain.0.deadline(), Some(at(10)));
+}
+
+#[test]
+fn every_refusal_is_at_length_for_those_who_asked_so() {
+    let denied = |refusal| {
+        Reply::Denied(Box::new(Denial { refusal, limit: None, sessions: None, retry_after: None, may_choose: false }))
+    };
+    let mut subject = Subject::new();
+    drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":{}}"#)));
+    let rejected = subject.handle(Event::Verified(Err(Rejection::NotText)));
+    assert_eq!(rejected, say(denied(Refusal::Credential(Rejection::NotText))));
+    for (outcome, refusal) in [
+        (Outcome::Rejected(Cause::Full), Refusal::Store(Cause::Full)),
+        (Outcome::Unknown, Refusal::StoreSilent),
+        (Outcome::Released, Refusal::StoreSilent),
+    ] {
+        let mut subject = Subject::new();
+        drop(subject.ask("", drawn()));
+        let expected = Actions { close: Some(CloseReason::TryAgainLater), ..say(denied(refusal)) };
+        assert_eq!(subject.handle(Event::Stored(outcome)), expected);
+    }
+    let mut subject = Subject::new();
+    drop(subject.ask("", drawn()));
+    let full = Listing { is_device_full: true, free_at: None, ..listing() };
+    let actions = subject.handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
+    assert!(
+        matches!(&actions.send, Some(Frame::Reply(Reply::Denied(denial))) if denial.refusal == Refusal::DeviceFull)
+    );
+}
+
+#[test]
+fn only_who_is_lost_lingers() {
+    let lost = [(Event::Disconnected, None), (Event::Draining, Some(CloseReason::ShuttingDown))];
+    for (event, close) in lost {
+        let mut subject = Subject::live(LINGER);
+        subject.1 = 5;
+        assert_eq!(subject.handle(event.clone()), Actions { close, ..store(linger(5)) });
+        assert!(subject.0.is_drained());
+        // Not where nothing does, nor for plain clients.
+        assert_eq!(Subject::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(release()) });
+        let mut plain = Subject::new();
+        drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
+        drop(plain.handle(Event::Verified(Ok(Identity::of(user())))));
+        drop(plain.handle(Event::Stored(Outcome::granted(1))));
+        assert_eq!(plain.handle(event), Actions { close, ..store(release()) });
+    }
+    let mut silent = Subject::live(LINGER);
+    for second in [30, 40] {
+        silent.1 = second;
+        let actions = silent.handle(Event::Tick);
+        if second == 40 {
+            assert_eq!(actions, Actions { close: Some(CloseReason::PeerSilent), ..store(linger(40)) });
+        }
+    }
+    let bye = r#"{"type":"BYE"}"#;
+    let ended = Event::Ended(Ending::ByOperator);
+    for event in [Event::Text(bye), Event::Violation(Violation::Protocol), ended, Event::Ended(Ending::Resumed)] {
+        let actions = Subject::live(LINGER).handle(event);
+        assert_eq!(actions.command, Some(Command::Store(release())), "{actions:?}");
+    }
+}
+
+#[test]
+fn who_is_lost_while_a_question_is_under_way_lingers_from_then() {
+    for question in [r#"{"type":"CHECK_CONNECTIONS"}"#, r#"{"type":"LIST_SESSIONS"}"#] {
+        let mut subject = Subject::live(LINGER);
+        drop(subject.handle(Event::Text(question)));
+        subject.1 = 5;
+        assert_eq!(subject.handle(Event::Disconnected), Actions::default());
+        subject.1 = 8;
+        assert_eq!(subject.handle(Event::Stored(Outcome::Unknown)), store(linger(5)));
+    }
+}
+
+#[test]
+fn what_is_taken_up_and_lost_before_it_is_told_can_be_taken_up_again() {
+    let granted = |mut subject: Subject, is_resumed, event: Event<'_>| {
+        drop(subject.handle(event));
+        subject.1 = 4;
+        subject.granted(is_resumed, LINGER)
+    };
+    assert_eq!(granted(Subject::resuming(), true, Event::Disconnected), store(linger(4)));
+    assert_eq!(granted(Subject::resuming(), true, Event::Draining), store(linger(4)));
+    // Nobody knows the token of one that was given anew.
+    assert_eq!(granted(Subject::resuming(), false, Event::Disconnected), store(release()));
+    let mut anew = Subject::new();
+    drop(anew.ask("", drawn()));
+    assert_eq!(granted(anew, false, Event::Disconnected), store(release()));
+    // Whoever was sent away is not lost.
+    assert_eq!(granted(Subject::resuming(), true, Event::Violation(Violation::Protocol)), store(release()));
+    assert_eq!(granted(Subject::resuming(), true, Event::Ended(Ending::ByOperator)), store(release()));
+}
+
+#[test]
+fn an_ending_that_overtakes_the_grant_is_told_and_the_grant_never() {
+    let mut subject = Subject::resuming();
+    let words = "phone has taken the place of this session";
+    let told = subject.handle(Event::Ended(Ending::TakenOver(name("phone"))));
+    let expected = Actions { close: Some(CloseReason::Evicted), ..say(Reply::Evicted(words.into())) };
+    assert_eq!(told, expected);
+    assert!(subject.0.is_busy());
+    assert_eq!(subject.granted(false, LINGER), store(release()));
+    assert!(subject.0.is_drained());
+    // A second one finds nobody.
+    assert_eq!(subject.handle(Event::Ended(Ending::ByOperator)), Actions::default());
+}
+
+#[test]
+fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
+    let list = r#"{"type":"LIST_SESSIONS"}"#;
+    let other = NodeId::new(9).session(9);
+    let end = format!(r#"{{"type":"END_SESSION","payload":"{other}"}}"#);
+    let complaint = |complaint| say(Reply::Error(complaint));
+    let mut subject = Subject::new();
+    for text in [list, &*end] {
+        assert_eq!(subject.handle(Event::Text(text)), complaint(Complaint::NotAuthenticated));
+    }
+
+    let mut subject = Subject::live(LINGER);
+    subject.1 = 3;
+    let asked = subject.handle(Event::Text(list));
+    let command = ledger::Command::List { user: user(), session: id(), limit: None, at: at(3) };
+    assert_eq!(asked, store(command));
+    let told = subject.handle(Event::Stored(Outcome::Listed(Box::new(listing()))));
+    let sessions = Sessions { limit: 1, connections: 1, sessions: [info()].into() };
+    assert_eq!(told, say(Reply::ListSessionsSuccess(Box::new(sessions))));
+
+    let asked = subject.handle(Event::Text(&end));
+    let (which, by) = (Which::One(other), Ending::ByUser(None));
+    assert_eq!(asked, store(ledger::Command::End { user: user(), session: id(), which, by, at: at(3) }));
+    let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
+    assert_eq!(told, say(Reply::EndSessionSuccess(ada(1))));
+    drop(subject.handle(Event::Text(&end)));
+    let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
+    assert_eq!(told, complaint(Complaint::NoSuchSession));
+    for (text, outcome, expected) in [
+        (list, Outcome::Rejected(Cause::Overloaded), Complaint::Store(Cause::Overloaded)),
+        (list, Outcome::Unknown, Complaint::StoreSilent),
+        (list, Outcome::Found { connections: 1 }, Complaint::StoreSilent),
+        (&end, Outcome::Listed(Box::new(listing())), Complaint::StoreSilent),
+        (&end, Outcome::Rejected(Cause::Failed), Complaint::Store(Cause::Failed)),
+    ] {
+        drop(subject.handle(Event::Text(text)));
+        assert_eq!(subject.handle(Event::Stored(outcome)), complaint(expected));
+    }
+    let own = format!(r#"{{"type":"END_SESSION","payload":"{}"}}"#, id());
+    assert_eq!(subject.handle(Event::Text(&own)), complaint(Complaint::OwnSession));
+}
+
+#[test]
+fn a_session_is_no_larger_than_it_need_be() {
+    // Of one that asks for nothing of this there may be a million.
+    assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
+    assert!(size_of::<Outcome>() <= 24, "{}", size_of::<Outcome>());
+}

@@ -1,0 +1,188 @@
+//! The bytes that a user's record is kept as.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use session_core::{Guest, Held, Hold, Name, NodeId, RecordError, Resumable, ResumeKey, SessionId, Time, UserRecord};
+
+const HERE: NodeId = NodeId::new(1);
+
+fn millis(millis: u64) -> Time {
+    Time::from_epoch(Duration::from_millis(millis))
+}
+
+fn encoded(holds: Vec<Hold>) -> Vec<u8> {
+    // Whatever the buffer held before.
+    let mut bytes = vec![9; 500];
+    UserRecord::from_holds(holds).unwrap().encode(&mut bytes);
+    bytes
+}
+
+/// What these holds are read back as.
+fn read(bytes: &[u8]) -> Result<Vec<Hold>, RecordError> {
+    UserRecord::decode(bytes).map(|record| record.holds().to_vec())
+}
+
+fn full_hold() -> Hold {
+    let guest = Guest {
+        device: Name::parse("laptop"),
+        label: Name::parse("Fé"),
+        resumable: Some(Resumable {
+            key: ResumeKey::from_bytes([0xab; 32]),
+            linger: Duration::from_millis(0x0102_0304),
+        }),
+    };
+    Hold {
+        session: NodeId::new(0x0123_4567_89ab_cdef).session(0x42),
+        since: millis(0x018b_cfe5_6800),
+        held: Held::Lingering { until: millis(0x018b_cfe5_6801) },
+        guest: Some(Box::new(guest)),
+    }
+}
+
+/// Version 1, which is read and no longer written: these bytes are a promise. Never change this test.
+#[test]
+fn the_bytes_of_version_1() {
+    #[rustfmt::skip]
+    let bytes = [
+        0x01,
+        0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,  0, 0, 0, 0, 0, 0, 0, 0x42,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x00,
+        0, 0, 0, 0, 0, 0, 0, 7,  0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,  0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let holds = vec![
+        Hold::new(NodeId::new(0x0123_4567_89ab_cdef).session(0x42), millis(0x018b_cfe5_6800)),
+        Hold::new(NodeId::new(7).session(u64::MAX), Time::default()),
+    ];
+    assert_eq!(read(&bytes), Ok(holds));
+    assert_eq!(read(&[1]), Ok(vec![]));
+}
+
+/// Version 2, on disk: these bytes are a promise. Never change this test, add one for the next version.
+#[test]
+fn the_bytes_of_version_2() {
+    #[rustfmt::skip]
+    let bytes = [
+        &[
+            0x02,
+            0, 0, 0, 0, 0, 0, 0, 7,  0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,  0, 0, 0, 0, 0, 0, 0, 0,  0,
+            0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,  0, 0, 0, 0, 0, 0, 0, 0x42,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0,
+            0x0f,
+            0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x01,
+        ][..],
+        &[0xab; 32],
+        &[1, 2, 3, 4,  6, b'l', b'a', b'p', b't', b'o', b'p',  3, b'F', 0xc3, 0xa9],
+    ].concat();
+    let holds = vec![Hold::new(NodeId::new(7).session(u64::MAX), Time::default()), full_hold()];
+    assert_eq!(encoded(holds.clone()), bytes);
+    assert_eq!(read(&bytes), Ok(holds));
+    assert_eq!(encoded(vec![]), [2]);
+    assert_eq!(read(&[2]), Ok(vec![]));
+}
+
+#[test]
+fn what_is_finer_than_a_millisecond_is_not_kept() {
+    let hold = |nanos| Hold::new(HERE.session(1), Time::from_epoch(Duration::from_nanos(nanos)));
+    assert_eq!(read(&encoded(vec![hold(5_999_999)])), Ok(vec![hold(5_000_000)]));
+}
+
+#[test]
+fn every_reason_not_to_read_a_record() {
+    let hold = |number: u64, more: &[u8]| [&HERE.session(number).to_bytes()[..], &[0; 8], more].concat();
+    let record = |numbers: &[u64]| [vec![1], numbers.iter().flat_map(|&number| hold(number, &[])).collect()].concat();
+    let second = |more: &[u8]| [&[2][..], &hold(1, more)].concat();
+    let numbers: Vec<_> = (0..=1024).collect();
+    for (bytes, error, words) in [
+        (vec![], RecordError::Empty, "the record is empty"),
+        (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 and 2"),
+        (vec![3], RecordError::Version(3), "the record has version 3, this server reads versions 1 and 2"),
+        // The version is looked at first: nothing else is known of another one.
+        (vec![255; 30], RecordError::Version(255), "the record has version 255, this server reads versions 1 and 2"),
+        (vec![1, 0], RecordError::CutOff, "the record is cut off"),
+        (vec![1; 24], RecordError::CutOff, "the record is cut off"),
+        (vec![1; 26], RecordError::CutOff, "the record is cut off"),
+        (second(&[]), RecordError::CutOff, "the record is cut off"),
+        (second(&[1, 0, 0]), RecordError::CutOff, "the record is cut off"),
+        (second(&[4, 2, b'x']), RecordError::CutOff, "the record is cut off"),
+        (second(&[16]), RecordError::BadHold, "the record has a hold that makes no sense"),
+        (second(&[4, 0]), RecordError::BadHold, "the record has a hold that makes no sense"),
+        (second(&[8, 1, b'\n']), RecordError::BadHold, "the record has a hold that makes no sense"),
+        (second(&[8, 1, 0xff]), RecordError::BadHold, "the record has a hold that makes no sense"),
+        (record(&[5, 5]), RecordError::SessionTwice, "the record has two slots of one session"),
+        (record(&[5, 3, 4, 5]), RecordError::SessionTwice, "the record has two slots of one session"),
+        (record(&numbers), RecordError::TooManyHolds, "the record has more slots than any limit allows"),
+    ] {
+        assert_eq!(read(&bytes), Err(error), "{bytes:?}");
+        assert_eq!(error.to_string(), words);
+    }
+    assert_eq!(read(&record(&numbers[1..])).unwrap().len(), 1024);
+}
+
+fn name() -> impl Strategy<Value = Option<Name>> {
+    prop::option::of("[a-zé🦀 ]{1,16}").prop_map(|name| name.and_then(|name| Name::parse(&name)))
+}
+
+fn hold() -> impl Strategy<Value = Hold> {
+    let resumable = prop::option::of((any::<[u8; 32]>(), any::<u32>())).prop_map(|resumable| {
+        resumable.map(|(key, linger)| Resumable {
+            key: ResumeKey::from_bytes(key),
+            linger: Duration::from_millis(linger.into()),
+        })
+    });
+    let guest = (name(), name(), resumable).prop_map(|(device, label, resumable)| Guest { device, label, resumable });
+    (any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()), guest).prop_map(
+        |(node, number, since, until, guest)| Hold {
+            session: NodeId::new(node).session(number),
+            since: millis(since),
+            held: until.map_or(Held::Live, |until| Held::Lingering { until: millis(until) }),
+            guest: (guest != Guest::default()).then(|| Box::new(guest)),
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_record_survives_its_bytes(holds in prop::collection::vec(hold(), 0..20)) {
+        prop_assert_eq!(read(&encoded(holds.clone())), Ok(holds));
+    }
+
+    /// Between two holds nobody can tell; a store writes a record whole or not at all.
+    #[test]
+    fn a_record_that_is_cut_off_is_never_guessed_at(holds in prop::collection::vec(hold(), 1..5), cut in any::<prop::sample::Index>()) {
+        let mut bytes = encoded(holds.clone());
+        bytes.truncate(cut.index(bytes.len()));
+        match read(&bytes) {
+            Ok(read) => prop_assert_eq!(&*read, &holds[..read.len()]),
+            Err(error) => prop_assert!(matches!(error, RecordError::CutOff | RecordError::Empty), "{:?}", error),
+        }
+    }
+
+    #[test]
+    fn whatever_can_be_read_is_read_the_same_again(bytes in any_record()) {
+        if let Ok(holds) = read(&bytes) {
+            prop_assert_eq!(read(&encoded(holds.clone())), Ok(holds));
+        }
+    }
+}
+
+/// Bytes at random, and bytes that look like a record. Small numbers, so that two holds may be of one session.
+fn any_record() -> impl Strategy<Value = Vec<u8>> {
+    let holds =
+        prop::collection::vec((0..2_u8, any::<u64>(), 0..17_u8, prop::collection::vec(any::<u8>(), 0..50)), 0..6);
+    let holds = holds.prop_map(|holds| {
+        let hold = |(number, since, flags, rest): (u8, u64, u8, Vec<u8>)| {
+            [&[0; 15][..], &[number], &since.to_be_bytes(), &[flags], &rest].concat()
+        };
+        [vec![2], holds.into_iter().flat_map(hold).collect()].concat()
+    });
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..100), holds]
+}
+
+#[test]
+fn a_session_is_found_by_its_id() {
+    let record = UserRecord::from_holds(vec![full_hold()]).unwrap();
+    assert_eq!(record.hold_of(full_hold().session), Some(&full_hold()));
+    assert_eq!(record.hold_of(SessionId::from_bytes([0; 16])), None);
+    assert_eq!(full_hold().name(), Name::parse("Fé").as_ref());
+}

@@ -1,0 +1,766 @@
+//! The ledger's rule where one session takes another's place: who is ended, what lingers, what is taken up, and by whom.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that finds nothing there has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use session_core::ledger::{self, Command, Grant, LimitRule, Listing, Which, Wish};
+use session_core::{
+    Cause, Counting, Ended, Ending, Evict, Held, Hold, Limit, Liveness, Name, NodeId, Outcome, Own, ResumeKey,
+    SessionId, Terms, Time, UserId, UserRecord, WhenFull,
+};
+
+const HERE: NodeId = NodeId::new(1);
+const THERE: NodeId = NodeId::new(2);
+const LINGER: Duration = Duration::from_secs(10);
+
+fn user() -> UserId {
+    UserId::parse("ada").unwrap()
+}
+
+fn id(number: u64) -> SessionId {
+    HERE.session(number)
+}
+
+fn at(second: u64) -> Time {
+    Time::from_epoch(Duration::from_secs(second))
+}
+
+fn limit(slots: u32) -> Limit {
+    Limit::new(slots).unwrap()
+}
+
+fn name(text: &str) -> Option<Name> {
+    Some(Name::parse(text).unwrap())
+}
+
+fn key(number: u8) -> ResumeKey {
+    ResumeKey::from_bytes([number; 32])
+}
+
+fn terms(slots: u32) -> Terms {
+    Terms { linger: LINGER, ..Terms::new(limit(slots)) }
+}
+
+fn choosing(slots: u32) -> Terms {
+    Terms { client_choice: true, ..terms(slots) }
+}
+
+fn evicting(slots: u32) -> Terms {
+    Terms { when_full: WhenFull::EvictOldest, ..terms(slots) }
+}
+
+fn devices(slots: u32) -> Terms {
+    Terms { counting: Counting::Devices, per_device: 3.try_into().unwrap(), ..choosing(slots) }
+}
+
+/// One user's record, on which commands are applied. What happens at second `n` is the `n`th command.
+#[derive(Debug, Default, Clone)]
+struct Subject {
+    record: UserRecord,
+    second: u64,
+    dead: BTreeMap<NodeId, Time>,
+    ended: Vec<Ended>,
+}
+
+impl Subject {
+    fn apply(&mut self, terms: &Terms, command: &Command) -> Outcome {
+        let dead = self.dead.clone();
+        let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
+        let applied = ledger::apply(&mut self.record, command, terms, liveness);
+        self.ended = applied.ended;
+        applied.outcome
+    }
+
+    fn now(&mut self) -> Time {
+        self.second += 1;
+        at(self.second)
+    }
+
+    fn acquire(&mut self, terms: &Terms, session: SessionId, wish: Option<Wish>) -> Outcome {
+        let at = self.now();
+        self.apply(terms, &Command::Acquire { user: user(), session, limit: None, at, wish: wish.map(Box::new) })
+    }
+
+    /// A plain client's.
+    fn plain(&mut self, terms: &Terms, number: u64) -> Outcome {
+        self.acquire(terms, id(number), None)
+    }
+
+    /// One whose slot can be taken up with the key of its number.
+    fn guest(&mut self, terms: &Terms, number: u64) -> Outcome {
+        let fresh = Some(key(u8::try_from(number).unwrap()));
+        self.acquire(terms, id(number), Some(Wish { fresh, ..Wish::default() }))
+    }
+
+    fn on_device(&mut self, terms: &Terms, number: u64, device: &str) -> Outcome {
+        let fresh = Some(key(u8::try_from(number).unwrap()));
+        self.acquire(terms, id(number), Some(Wish { device: name(device), fresh, ..Wish::default() }))
+    }
+
+    fn evict(&mut self, terms: &Terms, number: u64, evict: Evict) -> Outcome {
+        self.acquire(terms, id(number), Some(Wish { evict: Some(evict), label: name("new"), ..Wish::default() }))
+    }
+
+    fn resume(&mut self, terms: &Terms, number: u64, shown: u8) -> Outcome {
+        let wish = Wish { resume: Some(key(shown)), fresh: Some(key(200)), ..Wish::default() };
+        self.acquire(terms, id(number), Some(wish))
+    }
+
+    fn release(&mut self, number: u64) -> Outcome {
+        self.apply(&terms(9), &Command::Release { user: user(), session: id(number) })
+    }
+
+    fn linger(&mut self, number: u64) -> Outcome {
+        let at = self.now();
+        self.apply(&terms(9), &Command::Linger { user: user(), session: id(number), at })
+    }
+
+    fn count_at(&mut self, terms: &Terms, at: Time) -> u32 {
+        let outcome = self.apply(terms, &Command::Lookup { user: user(), session: id(0), at });
+        let Outcome::Found { connections } = outcome else { panic!("{outcome:?}") };
+        connections
+    }
+
+    fn count(&mut self, terms: &Terms) -> u32 {
+        self.count_at(terms, at(self.second))
+    }
+
+    fn list(&mut self, terms: &Terms) -> Listing {
+        let at = at(self.second);
+        let outcome = self.apply(terms, &Command::List { user: user(), session: id(0), limit: None, at });
+        let Outcome::Listed(listing) = outcome else { panic!("{outcome:?}") };
+        *listing
+    }
+
+    fn end(&mut self, terms: &Terms, asker: u64, which: Which, by: Ending) -> Vec<u64> {
+        let at = at(self.second);
+        let outcome = self.apply(terms, &Command::End { user: user(), session: id(asker), which, by, at });
+        let Outcome::Ended { sessions, connections } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(connections, self.clone().count(terms));
+        sessions.iter().map(|session| session.number()).collect()
+    }
+
+    fn held(&self) -> Vec<u64> {
+        self.record.holds().iter().map(|hold| hold.session.number()).collect()
+    }
+
+    /// Who was told by the last command that its slot is gone.
+    fn told(&self) -> Vec<u64> {
+        self.ended.iter().map(|ended| ended.session.number()).collect()
+    }
+}
+
+fn granted(connections: u32) -> Outcome {
+    Outcome::granted(connections)
+}
+
+fn is_granted(outcome: &Outcome, slots: u32) -> bool {
+    matches!(outcome, Outcome::Granted { connections, .. } if *connections == slots)
+}
+
+fn is_denied(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Denied(_))
+}
+
+fn ended(number: u64, how: Ending) -> Ended {
+    Ended { session: id(number), how }
+}
+
+#[test]
+fn the_most_specific_limit_is_in_force() {
+    let with = |own: Option<u32>| Terms::new(limit(3)).of(Own { limit: own.map(limit), when_full: None });
+    for (own, claim, slots, rule) in [
+        (None, None, 3, LimitRule::Server),
+        (None, Some(5), 5, LimitRule::Token),
+        (None, Some(0), 0, LimitRule::Token),
+        (Some(1), None, 1, LimitRule::User),
+        (Some(7), Some(5), 7, LimitRule::User),
+        (Some(0), Some(5), 0, LimitRule::User),
+    ] {
+        let claim = claim.map(limit);
+        assert_eq!(with(own).limit_for(claim), (limit(slots), rule));
+        let mut subject = Subject::default();
+        let granted = (1..=9)
+            .filter(|&number| {
+                let command =
+                    Command::Acquire { user: user(), session: id(number), limit: claim, at: at(1), wish: None };
+                matches!(subject.apply(&with(own), &command), Outcome::Granted { .. })
+            })
+            .count();
+        assert_eq!(granted, slots as usize, "{own:?} {claim:?}");
+    }
+    let own = Own { limit: None, when_full: Some(WhenFull::Deny) };
+    assert_eq!(evicting(1).of(own).when_full(), WhenFull::Deny);
+    assert_eq!((evicting(1).when_full(), terms(1).when_full()), (WhenFull::EvictOldest, WhenFull::Deny));
+}
+
+#[test]
+fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule() {
+    let mut subject = Subject::default();
+    for number in 1..=3 {
+        assert_eq!(subject.plain(&evicting(3), number), granted(u32::try_from(number).unwrap()));
+        assert_eq!(subject.told(), [0; 0], "there is room");
+    }
+    assert_eq!(subject.plain(&evicting(3), 4), granted(3));
+    assert_eq!((subject.held(), &*subject.ended), (vec![2, 3, 4], &[ended(1, Ending::TakenOver(None))][..]));
+    // With a lower limit as many go as it takes.
+    assert_eq!(subject.plain(&evicting(2), 5), granted(2));
+    assert_eq!((subject.held(), subject.told()), (vec![4, 5], vec![2, 3]));
+    assert_eq!(subject.plain(&evicting(1), 6), granted(1));
+    assert_eq!((subject.held(), subject.told()), (vec![6], vec![4, 5]));
+    // Whoever has its slot takes nobody's.
+    assert_eq!(subject.plain(&evicting(1), 6), granted(1));
+    assert_eq!(subject.told(), [0; 0]);
+    // With 0 nobody comes, so nobody goes.
+    assert_eq!(subject.plain(&evicting(0), 7), Outcome::Denied(None));
+    assert_eq!(subject.held(), [6]);
+    // What is set for the user goes before what the server does.
+    let own = Own { limit: None, when_full: Some(WhenFull::Deny) };
+    assert_eq!(subject.plain(&evicting(1).of(own), 8), Outcome::Denied(None));
+}
+
+#[test]
+fn whom_a_client_chooses_goes_if_it_may_choose_and_if_that_will_do() {
+    let full = |count: u64| {
+        let mut subject = Subject::default();
+        (1..=count).for_each(|number| drop(subject.plain(&terms(9), number)));
+        subject
+    };
+    let these = |numbers: &[u64]| Evict::These(numbers.iter().map(|&number| id(number)).collect());
+    for (held, terms, evict, then) in [
+        (3, choosing(3), Evict::Oldest, Some(vec![2, 3, 9])),
+        (3, choosing(3), these(&[2]), Some(vec![1, 3, 9])),
+        // No more than needed, in their order.
+        (3, choosing(3), these(&[3, 1]), Some(vec![1, 2, 9])),
+        (3, choosing(4), these(&[2]), Some(vec![1, 2, 3, 9])),
+        (4, choosing(3), these(&[3, 1]), Some(vec![2, 4, 9])),
+        (4, choosing(2), Evict::Oldest, Some(vec![4, 9])),
+        // Not enough: then nobody.
+        (4, choosing(3), these(&[3]), None),
+        (4, choosing(3), these(&[3, 3, 3]), None),
+        (3, choosing(3), these(&[7]), None),
+        (3, choosing(3), these(&[]), None),
+        // Those who are not there do no harm.
+        (3, choosing(3), these(&[7, 8, 2]), Some(vec![1, 3, 9])),
+        // Nobody may choose.
+        (3, terms(3), these(&[2]), None),
+        (3, terms(3), Evict::Oldest, None),
+        (3, choosing(0), Evict::Oldest, None),
+        // Then the rule counts; a choice goes before it.
+        (3, evicting(3), these(&[2]), Some(vec![2, 3, 9])),
+        (3, Terms { client_choice: true, ..evicting(3) }, these(&[3]), Some(vec![1, 2, 9])),
+        (3, Terms { client_choice: true, ..evicting(3) }, these(&[7]), None),
+    ] {
+        let mut subject = full(held);
+        let before = subject.record.clone();
+        let outcome = subject.evict(&terms, 9, evict.clone());
+        match &then {
+            Some(then) => {
+                assert!(is_granted(&outcome, u32::try_from(then.len()).unwrap()), "{evict:?} {outcome:?}");
+                assert_eq!(&subject.held(), then, "{evict:?}");
+                let gone: Vec<_> = (1..=held).filter(|number| !then.contains(number)).collect();
+                assert_eq!(
+                    subject.ended,
+                    gone.iter().map(|&number| ended(number, Ending::TakenOver(name("new")))).collect::<Vec<_>>()
+                );
+            }
+            None => {
+                assert!(is_denied(&outcome), "{evict:?}");
+                assert_eq!((&subject.record, subject.told()), (&before, vec![]), "{evict:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refusal_lists_who_is_there_to_those_who_asked_at_length() {
+    let mut subject = Subject::default();
+    drop(subject.plain(&terms(2), 1));
+    drop(subject.on_device(&terms(2), 2, "laptop"));
+    assert_eq!(subject.plain(&terms(2), 3), Outcome::Denied(None));
+    let Outcome::Denied(Some(listing)) = subject.guest(&terms(2), 3) else { panic!("it asked") };
+    assert_eq!((listing.limit, listing.rule, listing.connections), (limit(2), LimitRule::Server, 2));
+    assert_eq!((listing.free_at, listing.is_device_full), (None, false));
+    assert_eq!(&*listing.holds, subject.record.holds());
+    assert_eq!(*listing, subject.list(&terms(2)));
+    let own = terms(2).of(Own { limit: Some(limit(1)), when_full: None });
+    assert_eq!((subject.list(&own).limit, subject.list(&own).rule), (limit(1), LimitRule::User));
+}
+
+#[test]
+fn a_grant_at_length_says_the_limit_and_for_how_long_it_can_be_taken_up() {
+    let mut subject = Subject::default();
+    let grant = |linger, is_resumed| Some(Box::new(Grant { limit: limit(2), linger, is_resumed }));
+    let Outcome::Granted { grant: first, .. } = subject.guest(&terms(2), 1) else { panic!("there is room") };
+    assert_eq!(first, grant(LINGER, false));
+    let finer = Terms { linger: Duration::from_nanos(5_999_999), ..terms(2) };
+    let Outcome::Granted { grant: second, .. } = subject.guest(&finer, 2) else { panic!("there is room") };
+    assert_eq!(second, grant(Duration::from_millis(5), false));
+    // The linger is that of the first grant.
+    let Outcome::Granted { grant: resumed, .. } = subject.resume(&finer, 3, 1) else { panic!("it may") };
+    assert_eq!(resumed, grant(LINGER, true));
+    // What is longer than a record can say is cut.
+    let longest = Duration::from_millis(u32::MAX.into());
+    let long = Terms { linger: Duration::MAX, ..terms(9) };
+    let Outcome::Granted { grant: Some(fourth), .. } = subject.guest(&long, 4) else { panic!("there is room") };
+    assert_eq!(fourth.linger, longest);
+}
+
+#[test]
+fn a_lost_session_lingers_for_its_time_and_no_longer() {
+    let mut subject = Subject::default();
+    let full = Terms { lingering_first: false, ..terms(1) };
+    drop(subject.guest(&full, 1));
+    assert_eq!(subject.linger(1), Outcome::Released);
+    let until = at(subject.second) + LINGER;
+    assert_eq!(subject.record.holds()[0].held, Held::Lingering { until });
+    assert_eq!(subject.list(&full).free_at, Some(until));
+    // Once is enough: it does not begin anew.
+    assert_eq!(subject.linger(1), Outcome::Released);
+    assert_eq!(subject.record.holds()[0].held, Held::Lingering { until });
+    assert!(is_denied(&subject.plain(&full, 2)));
+    let moment = Duration::from_millis(1);
+    assert_eq!(subject.clone().count_at(&full, Time::from_epoch(until.since_epoch().saturating_sub(moment))), 1);
+    assert_eq!(subject.clone().count_at(&full, until), 0);
+    // What is given back lingers no longer.
+    let mut released = subject.clone();
+    assert_eq!((released.release(1), released.held()), (Outcome::Released, vec![]));
+    subject.second = until.since_epoch().as_secs();
+    assert_eq!(subject.plain(&full, 2), granted(1));
+    assert_eq!((subject.held(), subject.told()), (vec![2], vec![]), "nobody is told who is not there");
+}
+
+#[test]
+fn what_nobody_can_take_up_does_not_linger() {
+    let mut subject = Subject::default();
+    drop(subject.plain(&terms(3), 1));
+    drop(subject.guest(&Terms { linger: Duration::ZERO, ..terms(3) }, 2));
+    drop(subject.acquire(&terms(3), id(3), Some(Wish { label: name("x"), ..Wish::default() })));
+    for number in 1..=3 {
+        assert_eq!(subject.linger(number), Outcome::Released);
+    }
+    assert_eq!(subject.held(), [0; 0]);
+    assert_eq!(subject.linger(7), Outcome::Released, "nor what is not there");
+}
+
+#[test]
+fn lingering_slots_are_given_up_first_those_that_end_first_before_the_others() {
+    let mut subject = Subject::default();
+    (1..=4).for_each(|number| drop(subject.guest(&terms(4), number)));
+    drop(subject.linger(3));
+    drop(subject.linger(1));
+    assert_eq!(subject.plain(&terms(4), 5), granted(4));
+    assert_eq!((subject.held(), subject.told()), (vec![1, 2, 4, 5], vec![]));
+    // Before anybody is ended, be it by rule or by choice.
+    assert_eq!(subject.plain(&evicting(4), 6), granted(4));
+    assert_eq!((subject.held(), subject.told()), (vec![2, 4, 5, 6], vec![]));
+    drop(subject.linger(2));
+    assert!(is_granted(&subject.evict(&choosing(4), 7, Evict::These([id(4)].into())), 4));
+    assert_eq!((subject.held(), subject.told()), (vec![4, 5, 6, 7], vec![]));
+    // Together with the choice, if it takes more.
+    drop(subject.guest(&terms(9), 8));
+    drop(subject.linger(8));
+    assert!(is_granted(&subject.evict(&choosing(4), 9, Evict::These([id(6), id(8)].into())), 4));
+    assert_eq!((subject.held(), subject.told()), (vec![4, 5, 7, 9], vec![6]));
+
+    let last = Terms { lingering_first: false, ..terms(1) };
+    let mut subject = Subject::default();
+    drop(subject.guest(&last, 1));
+    drop(subject.linger(1));
+    assert!(is_denied(&subject.plain(&last, 2)));
+    assert_eq!(subject.plain(&Terms { when_full: WhenFull::EvictOldest, ..last }, 2), granted(1));
+    assert_eq!(subject.told(), [0; 0]);
+}
+
+#[test]
+fn a_token_moves_its_slot_and_admits_nobody() {
+    let full = Terms { lingering_first: false, ..terms(2) };
+    let mut subject = Subject::default();
+    drop(subject.acquire(&full, id(1), Some(Wish { fresh: Some(key(1)), label: name("old"), ..Wish::default() })));
+    drop(subject.plain(&full, 2));
+    let since = subject.record.holds()[0].since;
+
+    // From one that lives.
+    assert!(is_granted(&subject.resume(&full, 3, 1), 2));
+    assert_eq!((subject.held(), &*subject.ended), (vec![3, 2], &[ended(1, Ending::Resumed)][..]));
+    // What the old session still says of itself finds nothing.
+    assert_eq!((subject.linger(1), subject.release(1)), (Outcome::Released, Outcome::Released));
+    assert_eq!(subject.held(), [3, 2]);
+    // From one that lingers, and again with the same token, also with a lower limit and on other terms.
+    drop(subject.linger(3));
+    assert!(is_granted(&subject.resume(&terms(1), 4, 1), 2));
+    assert_eq!((subject.held(), subject.told()), (vec![4, 2], vec![]));
+    let hold = &subject.record.holds()[0];
+    assert_eq!((hold.held, hold.since, hold.label()), (Held::Live, since, name("old").as_ref()));
+    assert_eq!(hold.resumable().unwrap().key, key(1), "the token stays with its slot");
+    // Another label may be said, another device may not.
+    let wish = Wish { resume: Some(key(1)), label: name("new"), device: name("other"), ..Wish::default() };
+    assert!(is_granted(&subject.acquire(&full, id(5), Some(wish)), 2));
+    let hold = &subject.record.holds()[0];
+    assert_eq!((hold.label(), hold.device()), (name("new").as_ref(), None));
+
+    // Wrong ones are as good as none.
+    assert!(is_denied(&subject.resume(&full, 6, 9)));
+    drop(subject.release(2));
+    assert!(is_granted(&subject.resume(&full, 6, 9), 2));
+    assert_eq!(subject.record.holds()[1].resumable().unwrap().key, key(200));
+    // Nor is one of a slot that is gone, or has lingered for its time; and whoever may have none takes none up.
+    assert!(is_denied(&subject.resume(&terms(0), 7, 1)));
+    drop(subject.release(5));
+    assert!(is_granted(&subject.resume(&full, 7, 1), 2));
+    assert_eq!(subject.held(), [6, 7]);
+    drop(subject.linger(6));
+    subject.second += 10;
+    assert!(is_granted(&subject.guest(&full, 8), 2));
+    assert_eq!(subject.held(), [7, 8], "session 6 has lingered for its time");
+}
+
+#[test]
+fn what_a_dead_node_held_lingers_from_when_that_is_known() {
+    let terms = Terms { lingering_first: false, ..terms(9) };
+    let mut subject = Subject::default();
+    let guest = |number: u8| Some(Wish { fresh: Some(key(number)), ..Wish::default() });
+    drop(subject.acquire(&terms, THERE.session(1), guest(1)));
+    drop(subject.acquire(&terms, THERE.session(2), guest(2)));
+    drop(subject.acquire(&terms, THERE.session(3), None));
+    drop(subject.acquire(&terms, HERE.session(4), guest(4)));
+    let until = Time::from_epoch(Duration::from_millis(9_500));
+    drop(subject.apply(&terms, &Command::Linger { user: user(), session: THERE.session(2), at: Time::default() }));
+    subject.dead.insert(THERE, at(20));
+    // The one that lingered lingers for what is left of its time, from a clock that was wrong or not.
+    assert_eq!(subject.clone().count_at(&terms, until), 3);
+    assert_eq!(subject.count_at(&terms, at(29)), 2);
+    assert_eq!(subject.record.holds()[0].held, Held::Lingering { until: at(20) + LINGER });
+    let outcome = subject.acquire(&terms, THERE.session(9), guest(9));
+    assert_eq!(outcome, Outcome::Rejected(Cause::Failed), "a dead node's session acquires nothing");
+    subject.second = 29;
+    assert!(is_granted(&subject.clone().resume(&terms, 5, 1), 2), "in the last second");
+    assert_eq!(subject.count_at(&terms, at(30)), 1);
+}
+
+#[test]
+fn sessions_of_one_device_hold_one_slot() {
+    let terms = devices(2);
+    let mut subject = Subject::default();
+    for (number, device, outcome) in [(1, "laptop", 1), (2, "laptop", 1), (3, "phone", 2), (4, "laptop", 2)] {
+        assert!(is_granted(&subject.on_device(&terms, number, device), outcome));
+    }
+    // No fourth of it; that is not for want of a slot.
+    let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "laptop") else { panic!("it is full") };
+    assert!(listing.is_device_full && listing.connections == 2);
+    let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "tablet") else { panic!("it is full") };
+    assert!(!listing.is_device_full);
+    // Whoever names none has a slot of its own.
+    assert_eq!(subject.plain(&terms, 5), Outcome::Denied(None));
+    assert_eq!(subject.count(&Terms { counting: Counting::Sessions, ..terms }), 4);
+    // It is free when the last has gone.
+    drop(subject.release(1));
+    drop(subject.release(2));
+    assert!(is_denied(&subject.on_device(&terms, 5, "tablet")));
+    drop(subject.linger(4));
+    assert_eq!(subject.count(&terms), 2, "the last one lingers");
+    assert!(is_granted(&subject.on_device(&terms, 6, "laptop"), 2), "where another one joins it");
+    drop(subject.release(6));
+    assert!(is_granted(&subject.on_device(&terms, 7, "tablet"), 2), "and it gives way when all have left");
+    assert_eq!(subject.held(), [3, 7]);
+
+    // Whoever is ended is ended with all of its device.
+    drop(subject.on_device(&terms, 8, "tablet"));
+    let these = Evict::These([id(8)].into());
+    assert!(is_granted(&subject.evict(&terms, 9, these), 2));
+    assert_eq!((subject.held(), subject.told()), (vec![3, 9], vec![7, 8]));
+}
+
+#[test]
+fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
+    let terms = Terms { per_device: 1024.try_into().unwrap(), ..devices(1024) };
+    let mut subject = Subject::default();
+    let join = |subject: &mut Subject, number: u64, evict| {
+        let wish = Wish { device: name(&format!("{}", number % 7)), evict, ..Wish::default() };
+        subject.acquire(&terms, id(number), Some(wish))
+    };
+    for number in 1..=1024 {
+        assert!(matches!(join(&mut subject, number, None), Outcome::Granted { .. }));
+    }
+    assert_eq!(subject.count(&terms), 7);
+    assert!(is_denied(&join(&mut subject, 1025, None)));
+    assert!(is_denied(&subject.acquire(&terms, id(2000), Some(Wish { device: name("new"), ..Wish::default() }))));
+    // To make room for one takes a whole slot.
+    assert!(is_granted(&subject.evict(&terms, 1026, Evict::Oldest), 7));
+    assert_eq!(subject.told().len(), 147);
+}
+
+#[test]
+fn sessions_are_ended_by_others_of_their_user_and_by_the_operator() {
+    let mut subject = Subject::default();
+    (1..=4).for_each(|number| drop(subject.guest(&terms(9), number)));
+    drop(subject.acquire(&terms(9), id(5), Some(Wish { label: name("boss"), fresh: Some(key(5)), ..Wish::default() })));
+    let one = |number| Which::One(id(number));
+    assert_eq!(subject.end(&terms(9), 5, one(2), Ending::ByUser(None)), [2]);
+    assert_eq!(subject.ended, [ended(2, Ending::ByUser(name("boss")))]);
+    assert_eq!(subject.end(&terms(9), 5, one(2), Ending::ByUser(None)), [0; 0], "it is gone");
+    assert_eq!(subject.end(&terms(9), 5, one(5), Ending::ByUser(None)), [0; 0], "nobody ends itself");
+    assert_eq!(subject.end(&terms(9), 2, one(1), Ending::ByUser(None)), [0; 0], "who has lost its own ends nobody");
+    drop(subject.linger(3));
+    assert_eq!(subject.end(&terms(9), 5, one(3), Ending::ByUser(None)), [3]);
+    assert_eq!(subject.told(), [0; 0], "nobody is told who is not there");
+
+    let excess = |dry_run| Which::Excess { dry_run };
+    drop(subject.guest(&terms(9), 6));
+    assert_eq!(subject.end(&terms(2), 0, excess(true), Ending::ByOperator), [6, 5]);
+    assert_eq!((subject.held(), subject.told()), (vec![1, 4, 5, 6], vec![]));
+    assert_eq!(subject.end(&terms(2), 0, excess(false), Ending::ByOperator), [6, 5]);
+    assert_eq!((subject.held(), subject.ended.len()), (vec![1, 4], 2));
+    assert!(subject.ended.contains(&ended(6, Ending::ByOperator)));
+    assert_eq!(subject.end(&terms(2), 0, excess(false), Ending::ByOperator), [0; 0]);
+    assert_eq!(subject.end(&terms(2), 0, Which::All, Ending::ByOperator), [1, 4]);
+    assert_eq!(subject.held(), [0; 0]);
+}
+
+/// What a naive model keeps of one hold. It knows who is there; the rule must say who goes.
+#[derive(Debug, Clone)]
+struct Kept {
+    device: Option<u8>,
+    key: Option<u8>,
+    linger: Duration,
+    /// Until when it lingers, if it does.
+    until: Option<Time>,
+}
+
+/// One step of a user's history.
+#[derive(Debug, Clone)]
+enum Step {
+    Acquire { node: u64, number: u64, device: Option<u8>, evict: Option<Vec<u64>>, resume: Option<u8>, plain: bool },
+    Release { node: u64, number: u64 },
+    Linger { node: u64, number: u64 },
+    End { asker: u64, which: u64 },
+    Excess,
+    Terms { limit: u32, evicts: bool, chooses: bool, first: bool, devices: bool, linger: bool },
+    Dies { node: u64 },
+    Pass { seconds: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (node, number) = (0..3_u64, 0..6_u64);
+    let device = prop::option::of(0..3_u8);
+    let evict = prop::option::of(prop::collection::vec(0..6_u64, 0..4));
+    let resume = prop::option::weighted(0.3, 0..40_u8);
+    prop_oneof![
+        12 => (node.clone(), number.clone(), device, evict, resume, any::<bool>()).prop_map(
+            |(node, number, device, evict, resume, plain)| Step::Acquire { node, number, device, evict, resume, plain }
+        ),
+        4 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Release { node, number }),
+        5 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Linger { node, number }),
+        2 => (number.clone(), number).prop_map(|(asker, which)| Step::End { asker, which }),
+        1 => Just(Step::Excess),
+        3 => (0..5_u32, any::<[bool; 5]>()).prop_map(|(limit, [evicts, chooses, first, devices, linger])| Step::Terms {
+            limit, evicts, chooses, first, devices, linger
+        }),
+        1 => node.prop_map(|node| Step::Dies { node }),
+        2 => (0..15_u64).prop_map(|seconds| Step::Pass { seconds }),
+    ]
+}
+
+fn slots_of(kept: &BTreeMap<SessionId, Kept>, counting: Counting) -> usize {
+    match counting {
+        Counting::Sessions => kept.len(),
+        Counting::Devices => {
+            let devices: BTreeSet<_> = kept.values().filter_map(|kept| kept.device).collect();
+            devices.len() + kept.values().filter(|kept| kept.device.is_none()).count()
+        }
+    }
+}
+
+fn shown(hold: &Hold) -> (SessionId, Option<Time>) {
+    let until = match hold.held {
+        Held::Live => None,
+        Held::Lingering { until } => Some(until),
+    };
+    (hold.session, until)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, max_shrink_iters: 50_000, ..ProptestConfig::default() })]
+
+    /// The model does not predict whom the rule ends. It holds it to what must be so whoever that is.
+    #[test]
+    fn whatever_happens_the_rule_keeps_its_promises(steps in prop::collection::vec(step(), 1..60)) {
+        let mut subject = Subject::default();
+        let mut kept: BTreeMap<SessionId, Kept> = BTreeMap::new();
+        let mut terms = terms(2);
+        let mut tokens = 0_u8;
+        for step in steps {
+            let mut now = subject.now();
+            let command = match step.clone() {
+                Step::Acquire { node, number, device, evict, resume, plain } => {
+                    tokens = tokens.wrapping_add(1);
+                    let wish = Wish {
+                        device: device.and_then(|device| name(&device.to_string())),
+                        label: None,
+                        // None is shown before it is drawn.
+                        resume: resume.filter(|&shown| shown != tokens).map(key),
+                        fresh: Some(key(tokens)),
+                        evict: evict.map(|numbers| match &numbers[..] {
+                            [] => Evict::Oldest,
+                            numbers => Evict::These(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
+                        }),
+                    };
+                    let wish = (!plain).then(|| Box::new(wish));
+                    let session = NodeId::new(node).session(number);
+                    Some(Command::Acquire { user: user(), session, limit: None, at: now, wish })
+                }
+                Step::Release { node, number } => {
+                    Some(Command::Release { user: user(), session: NodeId::new(node).session(number) })
+                }
+                Step::Linger { node, number } => {
+                    Some(Command::Linger { user: user(), session: NodeId::new(node).session(number), at: now })
+                }
+                Step::End { asker, which } => Some(Command::End {
+                    user: user(),
+                    session: NodeId::new(asker % 3).session(asker),
+                    which: Which::One(NodeId::new(which % 3).session(which)),
+                    by: Ending::ByUser(None),
+                    at: now,
+                }),
+                Step::Excess => Some(Command::End {
+                    user: user(),
+                    session: id(0),
+                    which: Which::Excess { dry_run: false },
+                    by: Ending::ByOperator,
+                    at: now,
+                }),
+                Step::Terms { limit: slots, evicts, chooses, first, devices: by_device, linger } => {
+                    terms = Terms {
+                        when_full: if evicts { WhenFull::EvictOldest } else { WhenFull::Deny },
+                        client_choice: chooses,
+                        lingering_first: first,
+                        counting: if by_device { Counting::Devices } else { Counting::Sessions },
+                        per_device: 2.try_into().unwrap(),
+                        linger: if linger { LINGER } else { Duration::ZERO },
+                        ..Terms::new(limit(slots))
+                    };
+                    None
+                }
+                Step::Dies { node } => {
+                    subject.dead.entry(NodeId::new(node)).or_insert(now);
+                    None
+                }
+                Step::Pass { seconds } => {
+                    subject.second += seconds;
+                    now = at(subject.second);
+                    None
+                }
+            };
+            let Some(command) = command else { continue };
+
+            // What is void by now is gone first, unless the command does not say when it is.
+            for (session, kept) in &mut kept {
+                if let Some(&dead) = subject.dead.get(&session.node()) {
+                    kept.until = kept.until.or(Some(dead + kept.linger));
+                }
+            }
+            let is_over = |kept: &Kept| kept.linger.is_zero() && kept.until.is_some()
+                || command.at().is_some() && kept.until.is_some_and(|until| until <= now);
+            kept.retain(|_, kept| !is_over(kept));
+            let before = kept.clone();
+            let was_dead = subject.dead.contains_key(&command.session().node());
+            let outcome = subject.apply(&terms, &command);
+            let then: BTreeMap<_, _> = subject.record.holds().iter().map(shown).collect();
+            prop_assert_eq!(then.len(), subject.record.holds().len(), "a session has two holds");
+            let gone: BTreeSet<_> = before.keys().copied().filter(|session| !then.contains_key(session)).collect();
+            let come: BTreeSet<_> = then.keys().copied().filter(|session| !before.contains_key(session)).collect();
+            let session = command.session();
+
+            match &command {
+                Command::Release { .. } => {
+                    prop_assert_eq!(&outcome, &Outcome::Released);
+                    prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
+                    prop_assert!(!then.contains_key(&session));
+                    kept.remove(&session);
+                }
+                Command::Linger { .. } => {
+                    prop_assert_eq!(&outcome, &Outcome::Released);
+                    prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
+                    if let Some(old) = kept.get_mut(&session) {
+                        old.until = old.until.or(Some(now + old.linger));
+                        prop_assert_eq!(then.contains_key(&session), !old.linger.is_zero());
+                    }
+                    kept.retain(|kept, _| *kept != session || then.contains_key(kept));
+                }
+                Command::End { which, .. } => {
+                    let Outcome::Ended { sessions, .. } = &outcome else { panic!("{outcome:?}") };
+                    prop_assert_eq!(&gone, &sessions.iter().copied().collect());
+                    prop_assert!(come.is_empty());
+                    match which {
+                        Which::One(one) => {
+                            let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
+                            prop_assert_eq!(gone.len(), usize::from(may));
+                        }
+                        _ => prop_assert!(slots_of(&kept, terms.counting).saturating_sub(gone.len()) <= terms.limit.slots() as usize
+                            || terms.counting == Counting::Devices || before.contains_key(&session)),
+                    }
+                    kept.retain(|kept, _| !gone.contains(kept));
+                }
+                Command::Acquire { wish, .. } => match &outcome {
+                    Outcome::Granted { connections, .. } if before.contains_key(&session) => {
+                        prop_assert!(!was_dead && gone.is_empty() && come.is_empty());
+                        prop_assert_eq!(*connections as usize, slots_of(&kept, terms.counting));
+                    }
+                    Outcome::Granted { connections, grant } => {
+                        prop_assert!(!was_dead && terms.limit.slots() > 0, "admitted though nobody may be");
+                        prop_assert_eq!(&come, &[session].into(), "exactly one comes");
+                        let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
+                        let resumed = before.iter().find(|(_, kept)| {
+                            is_resumed && kept.key.map(key) == wish.as_ref().and_then(|wish| wish.resume)
+                        });
+                        if let Some((old, moved)) = resumed {
+                            prop_assert_eq!(&gone, &[*old].into(), "a token moves one hold, and ends nobody else");
+                            kept.remove(old);
+                            kept.insert(session, Kept { until: None, ..moved.clone() });
+                        } else {
+                            prop_assert!(!is_resumed, "a token of nobody");
+                            let told = wish.as_ref().and_then(|wish| wish.device.clone());
+                            let device = told.map(|device| device.as_str().parse().unwrap());
+                            let fresh = wish.as_ref().map(|_| tokens);
+                            let linger = if fresh.is_some() { terms.linger } else { Duration::ZERO };
+                            kept.retain(|kept, _| !gone.contains(kept));
+                            let others = slots_of(&kept, terms.counting);
+                            kept.insert(session, Kept { device, key: fresh, linger, until: None });
+                            let slots = slots_of(&kept, terms.counting);
+                            prop_assert!(slots == others || slots <= terms.limit.slots() as usize, "admitted beyond the limit");
+                            // Nobody is ended who need not be.
+                            if !gone.is_empty() {
+                                let may = terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
+                                    || terms.when_full == WhenFull::EvictOldest
+                                    || terms.client_choice && wish.as_ref().is_some_and(|wish| wish.evict.is_some());
+                                prop_assert!(may, "somebody was ended without leave");
+                                prop_assert_eq!(slots, terms.limit.slots() as usize, "more were ended than it took");
+                            }
+                        }
+                        prop_assert_eq!(*connections as usize, slots_of(&kept, terms.counting));
+                    }
+                    Outcome::Denied(listing) => {
+                        prop_assert!(gone.is_empty() && come.is_empty(), "all or nothing");
+                        let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
+                        prop_assert!(is_device_full || slots_of(&kept, terms.counting) >= terms.limit.slots() as usize);
+                        prop_assert!(!(terms.when_full == WhenFull::EvictOldest && terms.limit.slots() > 0 && !is_device_full)
+                            || terms.client_choice, "it need not have been refused");
+                    }
+                    outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(Cause::Failed)),
+                },
+                Command::Lookup { .. } | Command::List { .. } => unreachable!("none of the steps"),
+            }
+            let model: BTreeMap<_, _> = kept.iter().map(|(&session, kept)| (session, kept.until)).collect();
+            prop_assert_eq!(&then, &model, "{:?}", &step);
+            // Exactly those are told who were there and have lost their hold to somebody else.
+            let own = if command.gives_up() { Some(session) } else { None };
+            let lost = gone.into_iter().filter(|&gone| before[&gone].until.is_none() && Some(gone) != own);
+            let told: BTreeSet<_> = subject.ended.iter().map(|ended| ended.session).collect();
+            prop_assert_eq!(told.len(), subject.ended.len(), "somebody is told twice");
+            prop_assert_eq!(told, lost.collect::<BTreeSet<_>>());
+        }
+    }
+}
