@@ -11,7 +11,8 @@ use crate::time::Time;
 ///
 /// An acquire whose answer never came may have taken a slot, and a release may fail. Both leave a *debt*: a release
 /// that is submitted again, with backoff, until the store confirms it. What is said of releases holds for
-/// [`Command::Linger`] as well: a slot that lingers is nobody's to give back. Room for that debt is reserved before the
+/// [`Command::Linger`] as well: a slot that lingers is nobody's to give back. That is what an acquire owes which was to
+/// take a slot up again: where it could not, it is given back. Room for that debt is reserved before the
 /// acquire is submitted, so there is always room to owe.
 ///
 /// Every ledger command passes through here twice: [`Debts::before`] it is submitted, and [`Debts::after`] its
@@ -95,11 +96,21 @@ impl Debts {
                 self.settle(*session);
             }
             // An answer to another question is as good as none: the slot may be there, or the acquire under way yet.
-            (Command::Acquire { user, session, .. } | Command::Release { user, session }, _) => {
-                self.owe(user, *session, None, now);
+            (Command::Acquire { user, session, wish, .. }, _) => {
+                let is_return = wish.as_ref().is_some_and(|wish| wish.resume.is_some());
+                self.forsake(user, *session, is_return, now);
             }
+            (Command::Release { user, session }, _) => self.owe(user, *session, None, now),
             (Command::Linger { user, session, at }, _) => self.owe(user, *session, Some(*at), now),
         }
+    }
+
+    /// Nobody waits any longer for the answer to the session's acquire: it counts as [`Outcome::Unknown`].
+    ///
+    /// A slot that was to be taken up again (`is_return`) is not given back then, or its client would lose it to a slow
+    /// store: it lingers, if it can.
+    pub fn forsake(&mut self, user: &UserId, session: SessionId, is_return: bool, now: Time) {
+        self.owe(user, session, is_return.then_some(now), now);
     }
 
     /// The next release to try again, if one is due. It is under way until [`Debts::after`] says what became of it.

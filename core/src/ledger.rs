@@ -306,13 +306,14 @@ pub fn settle(record: &mut UserRecord, now: Time, liveness: impl Fn(NodeId) -> L
 /// The same. Without a time nothing has lingered for long enough.
 fn drop_void(record: &mut UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) {
     record.holds_mut().retain_mut(|hold| {
-        if hold.held == Held::Live
-            && let Liveness::DeadSince(since) = liveness(hold.session.node())
-        {
-            hold.held = Held::Lingering { until: since + hold.linger() };
-            if hold.linger().is_zero() {
-                return false;
-            }
+        if let Liveness::DeadSince(since) = liveness(hold.session.node()) {
+            let latest = since + hold.linger();
+            hold.held = match hold.held {
+                Held::Live if hold.linger().is_zero() => return false,
+                Held::Live => Held::Lingering { until: latest },
+                // One that lasts longer was written by a clock that was wrong.
+                Held::Lingering { until } => Held::Lingering { until: until.min(latest) },
+            };
         }
         match hold.held {
             Held::Live => true,
@@ -344,8 +345,15 @@ fn acquire(
             remove(record, &victims, &Ending::TakenOver(by), ended);
         }
         Room::None { is_device_full } => {
-            let listing = || Box::new(Listing { is_device_full, ..listing(record, claim, terms) });
-            return Outcome::Denied(wish.map(|_| listing()));
+            return Outcome::Denied(wish.map(|_| {
+                let listing = listing(record, claim, terms);
+                Box::new(if is_device_full {
+                    // Nobody else's slot would be of any use.
+                    Listing { is_device_full, may_choose: false, free_at: None, ..listing }
+                } else {
+                    listing
+                })
+            }));
         }
     }
     let guest = wish.map(|wish| Guest {
@@ -401,7 +409,12 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Ter
     let slots = Slots::of(record, terms.counting);
     if let Some(slot) = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)) {
         let is_device_full = slot.holds.len() >= usize::from(terms.per_device.get());
-        return if is_below && !is_device_full { Room::Is } else { Room::None { is_device_full } };
+        if is_below && !is_device_full {
+            return Room::Is;
+        }
+        // One that only lingers makes room in its own slot.
+        let lingering = slot.longest_lost().filter(|_| terms.lingering_first);
+        return lingering.map_or(Room::None { is_device_full }, |hold| Room::MadeBy([hold.session].into()));
     }
     let mut held = slots.count();
     let mut holds = record.holds().len();
@@ -466,7 +479,7 @@ fn listing(record: &UserRecord, claim: Option<Limit>, terms: &Terms) -> Listing 
         holds: record.holds().into(),
         free_at: slots.free_at(limit),
         is_device_full: false,
-        may_choose: terms.client_choice,
+        may_choose: terms.client_choice && limit.slots() > 0,
     }
 }
 

@@ -485,14 +485,18 @@ impl Session {
     fn acquire(&mut self, identity: Identity, ask: Option<Box<Ask>>, now: Time) -> Actions {
         let Identity { user, limit, expires, device, fresh } = identity;
         (self.expires, self.claim) = (expires, limit);
-        let (wish, tokens) = ask
-            .map(|ask| {
+        let (wish, tokens) = match (ask, device) {
+            (Some(ask), device) => {
                 let Ask { device: said, label, resume, evict } = *ask;
                 let tokens = Tokens { shown: resume, fresh };
                 let [resume, fresh] = [resume, fresh].map(|token| token.map(|token| token.key()));
-                (Box::new(Wish { device: device.or(said), label, resume, fresh, evict }), Box::new(tokens))
-            })
-            .unzip();
+                let wish = Wish { device: device.or(said), label, resume, fresh, evict };
+                (Some(Box::new(wish)), Some(Box::new(tokens)))
+            }
+            // It asks for nothing, and its token binds it to a device all the same.
+            (None, device @ Some(_)) => (Some(Box::new(Wish { device, ..Wish::default() })), None),
+            (None, None) => (None, None),
+        };
         self.state = State::Acquiring(user.clone(), tokens);
         store(ledger::Command::Acquire { user, session: self.id, limit, at: now, wish })
     }
@@ -542,9 +546,10 @@ impl Session {
             }
             Outcome::Denied(listing) => {
                 self.state = State::Anonymous;
-                return say(match listing {
-                    Some(listing) => self.deny(&listing, now),
-                    None => refuse(Refusal::LimitReached, tokens.is_some()),
+                return say(match (listing, tokens) {
+                    (Some(listing), Some(_)) => self.deny(&listing, now),
+                    (Some(listing), None) if listing.is_device_full => refuse(Refusal::DeviceFull, false),
+                    (Some(_) | None, _) => refuse(Refusal::LimitReached, tokens.is_some()),
                 });
             }
             Outcome::Rejected(cause) => Refusal::Store(cause),

@@ -33,10 +33,21 @@ struct Inner {
     retry: Option<Waker>,
 }
 
+/// What a command under way is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A slot.
+    Slot,
+    /// A slot that is to be taken up again.
+    Return,
+    /// An answer.
+    Answer,
+}
+
 /// A command of a session that the store has not answered yet. Not the command itself, which is larger than all else that
 /// there is of an idle session's way to the store.
 struct UnderWay {
-    is_acquire: bool,
+    purpose: Purpose,
     ticket: Ticket,
     /// When nobody waits for the answer any longer.
     until: Time,
@@ -60,7 +71,15 @@ impl Custody {
     /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
     fn submit(&self, command: Command, mailbox: &Arc<Mailbox>) -> UnderWay {
         let until = self.accounts.clock.now() + self.store_timeout;
-        let is_acquire = matches!(command, Command::Acquire { .. });
+        let purpose = match &command {
+            Command::Acquire { wish, .. } if wish.as_ref().is_some_and(|wish| wish.resume.is_some()) => Purpose::Return,
+            Command::Acquire { .. } => Purpose::Slot,
+            Command::Release { .. }
+            | Command::Linger { .. }
+            | Command::Lookup { .. }
+            | Command::List { .. }
+            | Command::End { .. } => Purpose::Answer,
+        };
         let ticket = mailbox.await_answer();
         let reserved = self.accounts.lock().debts.before(&command);
         match reserved {
@@ -80,7 +99,7 @@ impl Custody {
                 debug_assert!(delivered, "the answer was awaited a moment ago");
             }
         }
-        UnderWay { is_acquire, ticket, until }
+        UnderWay { purpose, ticket, until }
     }
 
     /// Hands over for good what gives a slot up: nobody else needs to see to it.
@@ -126,18 +145,16 @@ impl Custody {
 }
 
 impl Accounts {
-    /// Nobody waits any longer for the answer to this session's acquire: it counts as [`Outcome::Unknown`].
-    fn forsake(&self, user: &UserId, session: SessionId) {
-        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: self.clock.now(), wish: None };
-        self.note(&acquire, &Outcome::Unknown);
+    fn note(&self, command: &Command, outcome: &Outcome) {
+        self.change(|debts, now| debts.after(command, outcome, now));
     }
 
-    fn note(&self, command: &Command, outcome: &Outcome) {
+    fn change(&self, change: impl FnOnce(&mut Debts, Time)) {
         let now = self.clock.now();
         let waker = {
             let mut inner = self.lock();
             let before = inner.debts.deadline();
-            inner.debts.after(command, outcome, now);
+            change(&mut inner.debts, now);
             if inner.debts.deadline() == before { None } else { inner.retry.take() }
         };
         if let Some(waker) = waker {
@@ -199,17 +216,18 @@ impl Claim {
         let Some(under_way) = &self.under_way else { return false };
         let is_late = self.mailbox.give_up(under_way.ticket);
         if is_late
-            && under_way.is_acquire
+            && under_way.purpose != Purpose::Answer
             && let Some(user) = &self.held
         {
-            self.custody.accounts.forsake(user, self.session);
+            let is_return = under_way.purpose == Purpose::Return;
+            self.custody.accounts.change(|debts, now| debts.forsake(user, self.session, is_return, now));
         }
         is_late
     }
 
     /// Takes note of the answer to the command under way. If that was an acquire and was not granted, says whose.
     pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
-        let is_acquire = self.under_way.take()?.is_acquire;
+        let is_acquire = self.under_way.take()?.purpose != Purpose::Answer;
         // Then the session has no slot, or `Debts` sees to it.
         self.held.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
     }

@@ -9,6 +9,7 @@ use session_core::ledger::{self, Command, Ending, LimitRule, Listing, Outcome, W
 use session_core::{Cause, Limit, Liveness, NodeId, Own, SessionId, SessionInfo, Terms, UserId, UserRecord, WhenFull};
 use smol::Timer;
 use smol::future::or;
+use smol::lock::Mutex;
 use thiserror::Error;
 
 use crate::clock::Clock;
@@ -29,6 +30,8 @@ pub struct Operator {
     /// The connections that live, where a server runs.
     registry: Option<Arc<Registry>>,
     store_timeout: Duration,
+    /// Held from reading what is set for a user until it is changed, so that no change is lost to another.
+    changing: Mutex<()>,
 }
 
 /// What is asked for, of one user.
@@ -182,6 +185,9 @@ pub enum Disobedience {
     /// The store did not take it.
     #[error("{}", .0.words())]
     Store(Cause),
+    /// It was done, and how it stands now the store cannot say.
+    #[error("it is done, but the store cannot say how it stands now")]
+    Unseen,
     /// The store did not answer.
     #[error("the store did not answer in time, nobody knows whether it was done")]
     StoreSilent,
@@ -191,7 +197,7 @@ impl Operator {
     /// An operator of this store, which knows this process as `node`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, node: NodeId, registry: Option<Arc<Registry>>, store_timeout: Duration) -> Self {
-        Self { store, node, clock: Clock::start(), registry, store_timeout }
+        Self { store, node, clock: Clock::start(), registry, store_timeout, changing: Mutex::new(()) }
     }
 
     /// Does what is asked for, and says how it stands then.
@@ -203,31 +209,39 @@ impl Operator {
             Order::Explain => self.report(user, Vec::new()).await,
             Order::Limit(change) if change.dry_run => self.look_ahead(user, change).await,
             Order::Limit(change) => {
-                let own = self.own_after(user, change)?;
-                self.amend(user, Amendment::Set(own)).await?;
+                {
+                    let _alone = self.changing.lock().await;
+                    let own = self.own_after(user, change)?;
+                    self.amend(user, Amendment::Set(own)).await?;
+                    tracing::info!(%user, ?own, "the operator set what holds for a user");
+                }
                 let which = Which::Excess { dry_run: false };
                 let ended = if change.enforce { self.end(user, which).await? } else { Vec::new() };
-                tracing::info!(%user, ?own, ended = ended.len(), "the operator set what holds for a user");
-                self.report(user, ended).await
+                self.tell(user, ended).await
             }
             Order::End(session) => {
                 let ended = self.end(user, session.map_or(Which::All, Which::One)).await?;
                 if ended.is_empty() && session.is_some() {
                     return Err(Disobedience::NoSuchSession);
                 }
-                tracing::info!(%user, ended = ended.len(), "the operator ended sessions");
-                self.report(user, ended).await
+                self.tell(user, ended).await
             }
             Order::Forget => {
+                let _alone = self.changing.lock().await;
                 let held = self.list(user).await?.connections;
                 if held > 0 {
                     return Err(Disobedience::HoldsSlots(held));
                 }
                 self.amend(user, Amendment::Forget).await?;
                 tracing::info!(%user, "the operator had a user forgotten");
-                self.report(user, Vec::new()).await
+                self.tell(user, Vec::new()).await
             }
         }
+    }
+
+    /// How it stands after something was done. That nobody can say so does not undo it.
+    async fn tell(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
+        self.report(user, ended).await.map_err(|_| Disobedience::Unseen)
     }
 
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
@@ -251,7 +265,11 @@ impl Operator {
             Vec::new()
         };
         let (limit, rule) = terms.limit_for(None);
-        Ok(self.describe(user, &Listing { limit, rule, ..listing }, &terms, &ended, true))
+        let now = self.describe(user, &Listing { limit, rule, ..listing.clone() }, &terms, &ended, true);
+        // What comes next comes to those who would be left.
+        let holds = listing.holds.iter().filter(|hold| !ended.contains(&hold.session)).cloned().collect();
+        let next = self.describe(user, &Listing { limit, rule, holds, ..listing }, &terms, &ended, true).next;
+        Ok(Report { next, ..now })
     }
 
     fn own_after(&self, user: &UserId, change: &Change) -> Result<Own, Disobedience> {
@@ -269,6 +287,10 @@ impl Operator {
             Some(Setting::Default(_)) => own.when_full = None,
             Some(Setting::To(Full::Deny)) => own.when_full = Some(WhenFull::Deny),
             Some(Setting::To(Full::EvictOldest)) => own.when_full = Some(WhenFull::EvictOldest),
+        }
+        if change.enforce && own.limit.is_none() {
+            // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
+            return Err(Disobedience::Bad("only a limit that is set for the user can be enforced: give one".into()));
         }
         Ok(own)
     }
@@ -328,9 +350,13 @@ impl Operator {
     }
 
     async fn end(&self, user: &UserId, which: Which) -> Result<Vec<SessionId>, Disobedience> {
-        let (user, session, by) = (user.clone(), self.asker(), Ending::ByOperator);
+        let (asked, session, by) = (user, self.asker(), Ending::ByOperator);
+        let user = user.clone();
         let end = Command::End { user, session, which, by, at: self.clock.now() };
         if let Outcome::Ended { sessions, .. } = self.ask(end).await? {
+            if !sessions.is_empty() {
+                tracing::info!(user = %asked, ended = sessions.len(), "the operator ended sessions");
+            }
             Ok(sessions.into_vec())
         } else {
             Err(Disobedience::StoreSilent)

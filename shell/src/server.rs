@@ -191,7 +191,10 @@ impl Server {
         tidying.cancel().await;
         let owed = house.services.custody.owed();
         if owed > 0 {
-            tracing::warn!(owed, "the store has not confirmed every release; those slots are void all the same");
+            tracing::warn!(
+                owed,
+                "the store has not confirmed every release; at the next start those slots are void, or linger if they can"
+            );
         }
     }
 }

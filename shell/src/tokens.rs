@@ -163,8 +163,9 @@ impl Verifier {
 
     fn device(&self, claims: &Claims) -> Result<Option<Name>, TokenError> {
         let Some(claim) = &self.rules.device_claim else { return Ok(None) };
-        let device = claims.text(claim)?;
-        device.map(|device| Name::parse(device).ok_or(TokenError::Device)).transpose()
+        // Without it, the client could make one up.
+        let device = claims.text(claim)?.ok_or(TokenError::NoDevice)?;
+        Name::parse(device).map(Some).ok_or(TokenError::Device)
     }
 
     fn limit(&self, claims: &Claims) -> Result<Option<Limit>, TokenError> {

@@ -114,7 +114,12 @@ pub fn judge(
                         let rest = then.values().copied().filter(|hold| hold.session != session);
                         let is_shared = slots(&then) == count(rest, terms.counting);
                         assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
-                        if !gone.is_empty() {
+                        let device = wish.and_then(|wish| wish.device.clone());
+                        let is_own = |gone: &SessionId| device.is_some() && before[gone].device() == device.as_ref();
+                        if terms.counting == Counting::Devices && gone.len() == 1 && gone.iter().all(is_own) {
+                            let only_lingered = gone.iter().all(|gone| before[gone].held != Held::Live);
+                            assert!(terms.lingering_first && only_lingered, "a device has ended one of its own");
+                        } else if !gone.is_empty() {
                             assert_eq!(slots(&then), limit, "more were ended than it took");
                             let only_lingered = gone.iter().all(|gone| before[gone].held != Held::Live);
                             let chosen = terms.client_choice && wish.is_some_and(|wish| wish.evict.is_some());

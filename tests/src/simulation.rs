@@ -230,9 +230,14 @@ impl Simulation {
             }
             Op::List { who } => self.say(*who, &Request::ListSessions.encode()),
             Op::End { who, which } => {
-                let holds = self.store.holds_of(&self.user_of(*who));
+                let who = self.somebody_with_others(*who);
+                let mut holds = self.store.holds_of(&self.user_of(who));
+                if *which >= 64 {
+                    // Else perhaps its own, which it may not end so.
+                    self.with(who, |client| holds.retain(|hold| hold.session != client.session));
+                }
                 if let Some(hold) = holds.get(usize::from(*which) % holds.len().max(1)) {
-                    self.say(*who, &Request::EndSession(hold.session).encode());
+                    self.say(who, &Request::EndSession(hold.session).encode());
                 }
             }
             Op::SetLimit { slots } => {
@@ -293,6 +298,19 @@ impl Simulation {
         let there: Vec<_> = self.clients.values().filter(|client| client.line.is_open()).collect();
         let client = there.get(usize::from(who) % there.len().max(1));
         client.and_then(|client| client.user.clone()).unwrap_or_else(|| user_id(who))
+    }
+
+    /// Which of the clients that are still there has a slot and is not the only one of its user, if any of them is that.
+    fn somebody_with_others(&self, who: u8) -> u8 {
+        let there = self.clients.values().filter(|client| client.line.is_open());
+        let able: Vec<_> = (0..=u8::MAX)
+            .zip(there)
+            .filter(|(_, client)| {
+                client.granted && client.user.as_ref().is_some_and(|user| self.store.holds_of(user).len() > 1)
+            })
+            .map(|(number, _)| number)
+            .collect();
+        able.get(usize::from(who) % able.len().max(1)).copied().unwrap_or(who)
     }
 
     /// What must hold after every step.

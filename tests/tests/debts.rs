@@ -152,6 +152,18 @@ fn an_acquire_whose_answer_is_lost_owes_a_release_though_its_slot_could_be_taken
 }
 
 #[test]
+fn a_return_whose_answer_is_lost_owes_that_its_slot_lingers_on_for_a_client_that_has_its_token() {
+    let mut debts = Debts::new(1);
+    let Command::Acquire { user, session, limit, at: asked, wish } = acquire_for_good(1) else { unreachable!() };
+    let wish = wish.map(|wish| Box::new(Wish { resume: wish.fresh, ..*wish }));
+    let resume = Command::Acquire { user, session, limit, at: asked, wish };
+    debts.before(&resume).unwrap();
+    debts.after(&resume, &Outcome::Unknown, at(7));
+    let Some(Command::Linger { at: lost, .. }) = debts.due(at(57)) else { panic!("it would be given back") };
+    assert_eq!(lost, at(7));
+}
+
+#[test]
 fn a_release_is_tried_again_after_50_ms_and_twice_as_long_each_time_up_to_5_s() {
     let mut debts = Debts::new(1);
     debts.before(&acquire(1)).unwrap();

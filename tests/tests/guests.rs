@@ -235,6 +235,29 @@ fn every_refusal_is_at_length_for_those_who_asked_so() {
 }
 
 #[test]
+fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_plainly() {
+    let waiting = || {
+        let mut subject = Subject::new();
+        drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
+        let identity = Identity { device: name("laptop"), ..drawn() };
+        let actions = subject.handle(Event::Verified(Ok(identity)));
+        let Some(Command::Store(ledger::Command::Acquire { wish: Some(wish), .. })) = actions.command else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(*wish, Wish { device: name("laptop"), ..Wish::default() });
+        subject
+    };
+    let mut subject = waiting();
+    assert_eq!(subject.granted(false, LINGER), say(Reply::AuthenticateSuccess(ada(2))));
+    assert_eq!(subject.handle(Event::Disconnected), store(release()), "nobody could take it up again");
+    for (is_device_full, refusal) in [(true, Refusal::DeviceFull), (false, Refusal::LimitReached)] {
+        let full = Listing { is_device_full, ..listing() };
+        let actions = waiting().handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
+        assert_eq!(actions, say(Reply::AuthenticateFailure(refusal)));
+    }
+}
+
+#[test]
 fn only_who_is_lost_lingers() {
     let lost = [(Event::Disconnected, None), (Event::Draining, Some(CloseReason::ShuttingDown))];
     for (event, close) in lost {

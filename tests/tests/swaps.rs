@@ -442,6 +442,20 @@ fn what_a_dead_node_held_lingers_from_when_that_is_known() {
 }
 
 #[test]
+fn what_lingers_by_a_clock_that_was_ahead_lingers_no_longer_than_it_may() {
+    let mut subject = Subject::default();
+    assert!(is_granted(&subject.guest(&terms(1), 1), 1));
+    subject.second = 1_000_000;
+    drop(subject.linger(1));
+    subject.second = 20;
+    assert_eq!(subject.count(&terms(1)), 1);
+    subject.dead.insert(HERE, at(20));
+    assert_eq!(subject.count(&terms(1)), 1);
+    assert_eq!(subject.record.holds()[0].held, Held::Lingering { until: at(20) + LINGER });
+    assert_eq!(subject.count_at(&terms(1), at(20) + LINGER), 0);
+}
+
+#[test]
 fn sessions_of_one_device_hold_one_slot() {
     let terms = devices(2);
     let mut subject = Subject::default();
@@ -451,8 +465,16 @@ fn sessions_of_one_device_hold_one_slot() {
     // No fourth of it; that is not for want of a slot.
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "laptop") else { panic!("it is full") };
     assert!(listing.is_device_full && listing.connections == 2);
+    assert!(!listing.may_choose, "nobody else's slot would be of any use");
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "tablet") else { panic!("it is full") };
     assert!(!listing.is_device_full);
+    // One of its own that only lingers makes room for it, the one that ends first, and nobody else does.
+    let mut reloaded = subject.clone();
+    drop(reloaded.linger(4));
+    drop(reloaded.linger(2));
+    assert!(is_denied(&reloaded.on_device(&Terms { lingering_first: false, ..terms }, 9, "laptop")));
+    assert!(is_granted(&reloaded.on_device(&terms, 9, "laptop"), 2));
+    assert_eq!((reloaded.held(), reloaded.told()), (vec![1, 2, 3, 9], vec![]));
     // Whoever names none has a slot of its own.
     assert_eq!(subject.plain(&terms, 5), Outcome::Denied(None));
     assert_eq!(subject.count(&Terms { counting: Counting::Sessions, ..terms }), 4);
@@ -732,7 +754,10 @@ proptest! {
                             let slots = slots_of(&kept, terms.counting);
                             prop_assert!(slots == others || slots <= terms.limit.slots() as usize, "admitted beyond the limit");
                             // Nobody is ended who need not be.
-                            if !gone.is_empty() {
+                            let is_own = |gone: &SessionId| device.is_some() && before[gone].device == device;
+                            if terms.counting == Counting::Devices && gone.len() == 1 && gone.iter().all(is_own) {
+                                prop_assert!(terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some()));
+                            } else if !gone.is_empty() {
                                 let may = terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
                                     || terms.when_full == WhenFull::EvictOldest
                                     || terms.client_choice && wish.as_ref().is_some_and(|wish| wish.evict.is_some());

@@ -77,7 +77,7 @@ fn a_token_names_the_device_where_a_claim_is_to() {
     assert_eq!(device(&naming, json!(7)), refused(TokenError::ClaimType));
     assert_eq!(
         naming.verify(&signed(&json!({"sub": "ada", "exp": NOW + 60})), at(NOW)).map(|identity| identity.device),
-        Ok(None)
+        refused(TokenError::NoDevice)
     );
 }
 

@@ -889,7 +889,8 @@ fn token_error_after(error: Option<TokenError>) -> Option<TokenError> {
         Some(TokenError::ClaimType) => Some(TokenError::NoUser),
         Some(TokenError::NoUser) => Some(TokenError::Limit),
         Some(TokenError::Limit) => Some(TokenError::Device),
-        Some(TokenError::Device) => None,
+        Some(TokenError::Device) => Some(TokenError::NoDevice),
+        Some(TokenError::NoDevice) => None,
     }
 }
 

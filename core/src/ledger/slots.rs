@@ -112,6 +112,15 @@ impl Slot<'_> {
         self.holds.iter().any(|hold| hold.session == session)
     }
 
+    /// Of the holds that only linger the one that ends first.
+    pub(super) fn longest_lost(&self) -> Option<&Hold> {
+        let lingering = self.holds.iter().filter_map(|&hold| match hold.held {
+            Held::Live => None,
+            Held::Lingering { until } => Some((until, hold)),
+        });
+        lingering.min_by_key(|&(until, _)| until).map(|(_, hold)| hold)
+    }
+
     /// When it is free, if nobody takes it up: when all of its holds only linger.
     fn lingers_until(&self) -> Option<Time> {
         let ends = self.holds.iter().map(|hold| match hold.held {

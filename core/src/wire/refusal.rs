@@ -78,11 +78,13 @@ pub enum TokenError {
     Limit,
     /// The device that it names is no [`Name`](crate::Name).
     Device,
+    /// The claim that is to name the device is not there.
+    NoDevice,
 }
 
 impl TokenError {
     /// Every error.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Missing,
         Self::Malformed,
         Self::Algorithm,
@@ -100,6 +102,7 @@ impl TokenError {
         Self::NoUser,
         Self::Limit,
         Self::Device,
+        Self::NoDevice,
     ];
 
     /// What a client is told.
@@ -125,6 +128,7 @@ impl TokenError {
             Self::Device => {
                 "The device that the token names is not a string of 1 to 64 bytes without control characters"
             }
+            Self::NoDevice => "Token does not say which device it is for",
         }
     }
 }

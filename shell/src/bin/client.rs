@@ -19,7 +19,7 @@ Exit codes, the highest that applies:
   0  ended by Ctrl-C, SIGTERM or a closed pipe, and no session was refused or lost
   1  the output cannot be written, or signals cannot be caught
   2  wrong usage, or a file of certificates or a token that is none
-  3  a session was refused because the user has reached the connection limit
+  3  a session was refused because the user has reached the connection limit, or the device its own
   4  a session was lost: the server cannot be reached or trusted, does not answer within 10
      seconds, closed the connection or refused for another reason; or a second Ctrl-C did not
      wait for its BYE

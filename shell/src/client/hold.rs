@@ -274,13 +274,22 @@ impl Holder<'_, '_> {
 
     /// Holds the slot until told to leave, or until the server takes it away.
     async fn stay(&self, number: u16, mut connection: Connection) -> End {
+        let mut evicted = false;
         loop {
             match or(self.asked_to_leave(), async { Some(connection.next_event().await) }).await {
                 None => return self.part(number, connection).await,
+                // The close frame may not arrive: it is over all the same, and not to be tried again.
+                Some(Ok(Event::Reply(reply @ Reply::Evicted(_)))) => {
+                    self.print(number, &Line::Reply(&reply));
+                    evicted = true;
+                }
                 Some(Ok(Event::Reply(reply))) => self.print(number, &Line::Reply(&reply)),
                 Some(Ok(Event::Unknown(text))) => self.print(number, &Line::Unknown(&text)),
                 Some(Ok(Event::Closed { code, words })) => return self.fail(number, &Error::Closed { code, words }),
-                Some(Err(error)) => return self.fail(number, &error),
+                Some(Err(error)) => {
+                    let end = self.fail(number, &error);
+                    return if evicted { End { verdict: Verdict::Evicted, again: Again::Never } } else { end };
+                }
             }
         }
     }

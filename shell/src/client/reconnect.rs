@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use session_core::Refusal;
+use session_core::{Refusal, Rejection, TokenError};
 
-use super::Error;
+use super::{Error, Obstacle};
 
 /// Whether a client that failed may try again, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +36,32 @@ impl Again {
             Error::Lost(_) => Self::AtOnce,
             Error::Unreachable { .. } | Error::TimedOut { .. } => Self::Later,
             Error::Refused { refusal: Refusal::Store(_) | Refusal::StoreSilent, .. } => Self::Later,
+            Error::Refused { refusal: Refusal::Credential(Rejection::Token(TokenError::Expired)), .. } => {
+                Self::WithFreshToken
+            }
             Error::LimitReached { .. } | Error::Refused { .. } => {
                 let retry_after = error.denial().and_then(|denial| denial.retry_after);
                 retry_after.map_or(Self::Never, Self::After)
             }
+            Error::Handshake { why, .. } => match **why {
+                // A server that stops still has connections in its queue, and hangs up on them.
+                Obstacle::HungUp => Self::Later,
+                // It, or a proxy before it, has no room or no server now (RFC 6585 §4, RFC 9110 §15.6).
+                Obstacle::Answered { status: 429 | 502..=504, retry_after, .. } => {
+                    retry_after.map_or(Self::Later, Self::After)
+                }
+                Obstacle::Answered { .. }
+                | Obstacle::SpeaksTls
+                | Obstacle::SpeaksNoTls
+                | Obstacle::NotTrusted
+                | Obstacle::WrongName { .. }
+                | Obstacle::Expired
+                | Obstacle::NotYetValid
+                | Obstacle::BadCertificate(_)
+                | Obstacle::Tls(_)
+                | Obstacle::Protocol(_) => Self::Never,
+            },
             Error::BadUrl { .. }
-            | Error::Handshake { .. }
             | Error::BadCa { .. }
             | Error::BadToken { .. }
             | Error::BadResumeFile { .. }
@@ -100,6 +120,7 @@ mod tests {
     use session_core::{Cause, Denial};
 
     use super::*;
+    use crate::client::Url;
 
     fn closed(code: u16) -> Error {
         Error::Closed { code, words: String::new() }
@@ -122,6 +143,9 @@ mod tests {
         let refused = |refusal| Error::Refused { user: None, refusal, denial: None };
         assert_eq!(Again::after(&refused(Refusal::Store(Cause::Failed))), Again::Later);
         assert_eq!(Again::after(&refused(Refusal::AnotherUser)), Again::Never);
+        let token = |error| refused(Refusal::Credential(Rejection::Token(error)));
+        assert_eq!(Again::after(&token(TokenError::Expired)), Again::WithFreshToken);
+        assert_eq!(Again::after(&token(TokenError::Signature)), Again::Never);
         let full = |retry_after| {
             let denial =
                 Denial { refusal: Refusal::LimitReached, limit: None, sessions: None, retry_after, may_choose: false };
@@ -131,6 +155,26 @@ mod tests {
         assert_eq!(Again::after(&full(Some(second))), Again::After(second));
         assert_eq!(Again::after(&full(None)), Again::Never);
         assert_eq!(Again::after(&Error::LimitReached { user: None, denial: None }), Again::Never);
+    }
+
+    #[test]
+    fn a_server_that_stops_or_is_full_may_be_tried_again_and_one_that_is_none_may_not() {
+        let url = Box::new("ws://localhost".parse::<Url>().unwrap());
+        let handshake = |why| Again::after(&Error::Handshake { url: url.clone(), why: Box::new(why) });
+        let answered = |status, seconds: Option<u64>| {
+            let retry_after = seconds.map(Duration::from_secs);
+            handshake(Obstacle::Answered { status, message: None, retry_after })
+        };
+        assert_eq!(handshake(Obstacle::HungUp), Again::Later);
+        for status in [429, 502, 503, 504] {
+            assert_eq!(answered(status, None), Again::Later);
+            assert_eq!(answered(status, Some(7)), Again::After(Duration::from_secs(7)));
+        }
+        for status in [200, 400, 403, 404, 421, 500] {
+            assert_eq!(answered(status, Some(7)), Again::Never);
+        }
+        assert_eq!(handshake(Obstacle::SpeaksTls), Again::Never);
+        assert_eq!(handshake(Obstacle::Expired), Again::Never);
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl ResumeFile {
     /// [`Error::BadResumeFile`]: it cannot be written.
     pub(super) fn write(&self, token: &ResumeToken) -> Result<(), Error> {
         let mut draft = self.0.as_os_str().to_owned();
-        draft.push(format!(".{}", process::id()));
+        draft.push(format!(".new-{}", process::id()));
         let draft = PathBuf::from(draft);
         let written = || {
             let _left_over = fs::remove_file(&draft);

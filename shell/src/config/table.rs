@@ -111,7 +111,8 @@ settings! {
         /// The claim that says how many sessions the user may hold. It goes before `limit`
         jwt_limit_claim: String { rule: text(), value: "CLAIM", default: "max_sessions", applies: AtOnce }
 
-        /// The claim that names the device, if any does. It goes before what the client says, which anybody can make up
+        /// The claim that names the device, if any does: every token must then. It goes before what the client says, which
+        /// anybody can make up
         jwt_device_claim: Option<String> {
             rule: optional(text()),
             value: "CLAIM", default: "", applies: AtOnce

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -15,9 +16,10 @@ use hyper::{client, server};
 use serde::Serialize;
 use serde_json::json;
 use session_core::UserId;
-use smol::Executor;
 use smol::future::or;
+use smol::lock::Semaphore;
 use smol::net::unix::{UnixListener, UnixStream};
+use smol::{Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
 use super::wire::{self, NoOrder};
@@ -50,13 +52,30 @@ pub fn bind(data: &Path) -> io::Result<UnixListener> {
     listener
 }
 
+/// How many orders are heard at a time, and how long one may take.
+const MAX_CONVERSATIONS: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Takes orders for ever.
 pub async fn serve(listener: UnixListener, operator: Arc<Operator>, executor: Arc<Executor<'static>>) {
+    let places = Arc::new(Semaphore::new(MAX_CONVERSATIONS));
     loop {
+        let place = places.acquire_arc().await;
         match listener.accept().await {
-            Ok((stream, _)) => executor.spawn(converse(stream, Arc::clone(&operator))).detach(),
+            Ok((stream, _)) => {
+                let conversation = converse(stream, Arc::clone(&operator));
+                let late = async {
+                    Timer::after(PATIENCE).await;
+                };
+                executor
+                    .spawn(async move {
+                        or(conversation, late).await;
+                        drop(place);
+                    })
+                    .detach();
+            }
             // It passes, as it does for those who connect over the network.
-            Err(_) => drop(smol::Timer::after(std::time::Duration::from_millis(100)).await),
+            Err(_) => drop(Timer::after(Duration::from_millis(100)).await),
         }
     }
 }
@@ -112,7 +131,13 @@ fn say(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
 pub async fn order(data: &Path, user: &UserId, order: &Order) -> Result<Option<Report>, String> {
     let stream = match UnixStream::connect(path(data)).await {
         Ok(stream) => stream,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        // The last: the path is longer than a socket's may be, so that no server listens there either.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput
+            ) =>
+        {
             return Ok(None);
         }
         Err(error) => return Err(format!("cannot open {}: {error}", path(data).display())),

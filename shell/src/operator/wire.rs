@@ -83,6 +83,7 @@ pub(super) fn status(disobedience: &Disobedience) -> StatusCode {
         Disobedience::NoSuchSession => StatusCode::NOT_FOUND,
         Disobedience::HoldsSlots(_) => StatusCode::CONFLICT,
         Disobedience::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Disobedience::Unseen => StatusCode::ACCEPTED,
         Disobedience::StoreSilent => StatusCode::GATEWAY_TIMEOUT,
     }
 }

@@ -80,7 +80,7 @@ fn advice(verifier: &Verifier, rejection: Rejection) -> String {
         TokenError::Issuer => format!(" (jwt_issuer is {})", rules.issuers.join(", ")),
         TokenError::NoUser => format!(" (jwt_user_claim is {})", rules.user_claim),
         TokenError::Limit => format!(" (jwt_limit_claim is {})", rules.limit_claim),
-        TokenError::Device => {
+        TokenError::Device | TokenError::NoDevice => {
             format!(" (jwt_device_claim is {})", rules.device_claim.as_deref().unwrap_or_default())
         }
         TokenError::UnknownKey | TokenError::NoKeyId => format!(" (of {} keys)", verifier.keys.count()),

@@ -238,7 +238,7 @@ impl Random {
     fn op(&mut self, mood: &Mood) -> Op {
         let (server, user, who) = (self.byte(), self.byte(), self.byte());
         match self.below(1000) {
-            0..50 => Op::Connect { server, user },
+            0..40 => Op::Connect { server, user },
             50..100 => {
                 let device = Some(self.byte()).filter(|device| device % 2 == 0);
                 let resume = Some(self.byte()).filter(|_| self.below(3) == 0);
@@ -253,7 +253,7 @@ impl Random {
             270..280 => Op::Check { who },
             280..290 => Op::Choose { who, evict: self.byte() },
             290..295 => Op::List { who },
-            295..303 => Op::End { who, which: self.byte() },
+            40..50 | 295..303 => Op::End { who, which: self.byte() },
             303..308 => Op::SetLimit { slots: self.byte() },
             308..310 => Op::Enforce { user },
             310..380 => Op::Bye { who },

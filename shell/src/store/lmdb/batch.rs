@@ -127,7 +127,7 @@ pub(super) fn apply(
         None => None,
         Some(step) => {
             let swept = step.take(environment, rule, &mut txn)?;
-            changed |= swept.removed > 0;
+            changed |= swept.changed > 0;
             lingers |= swept.lingers;
             Some(swept.stands)
         }

@@ -1,8 +1,9 @@
 //! Removes what dead nodes have left in the records of users that nobody touches again.
 //!
 //! Nothing depends on it: a void slot counts for nothing, and goes when its record is next touched. It only gives the
-//! room back, in bounded steps, in one pass after the environment was opened; and in another one after a while, if there
-//! were slots that lingered.
+//! room back, and writes down until when lingers what a dead node held, so that another restart does not begin anew. It
+//! goes in bounded steps, in one pass after the environment was opened, and in another one after a while, if there were
+//! slots that lingered.
 //!
 //! # Records that cannot be read
 //!
@@ -43,8 +44,8 @@ pub(super) struct Step<'a> {
 pub(super) struct Swept {
     /// Where the pass stands once the transaction is committed.
     pub(super) stands: Sweep,
-    /// How many records went.
-    pub(super) removed: usize,
+    /// How many records went, or are others now.
+    pub(super) changed: usize,
     /// Whether some remain in which a slot lingers.
     pub(super) lingers: bool,
 }
@@ -55,9 +56,10 @@ impl Step<'_> {
         let start = match self.from {
             Sweep::Start => Bound::Unbounded,
             Sweep::After(key) => Bound::Excluded(key.as_slice()),
-            Sweep::Over => return Ok(Swept { stands: Sweep::Over, removed: 0, lingers: false }),
+            Sweep::Over => return Ok(Swept { stands: Sweep::Over, changed: 0, lingers: false }),
         };
         let mut left_over = Vec::new();
+        let mut settled = Vec::new();
         let mut last = None;
         let mut seen = 0;
         let mut lingers = false;
@@ -67,18 +69,26 @@ impl Step<'_> {
             last = Some(key.to_vec());
             match look(bytes, rule) {
                 Found::LeftOver => left_over.push(key.to_vec()),
-                Found::Lingering => lingers = true,
+                Found::Lingering(record) => {
+                    lingers = true;
+                    settled.extend(record.map(|record| (key.to_vec(), record)));
+                }
                 Found::Live => {}
             }
         }
         for key in &left_over {
             environment.records.delete(txn, key)?;
         }
+        let mut bytes = Vec::new();
+        for (key, record) in &settled {
+            record.encode(&mut bytes);
+            environment.records.put(txn, key, &bytes)?;
+        }
         let sweep = match last {
             Some(key) if seen == self.records => Sweep::After(key),
             Some(_) | None => Sweep::Over,
         };
-        Ok(Swept { stands: sweep, removed: left_over.len(), lingers })
+        Ok(Swept { stands: sweep, changed: left_over.len() + settled.len(), lingers })
     }
 }
 
@@ -86,18 +96,21 @@ impl Step<'_> {
 enum Found {
     /// Nothing that counts.
     LeftOver,
-    /// A slot that lingers.
-    Lingering,
+    /// A slot that lingers; and the record as it is to be written down, if it was not.
+    Lingering(Option<UserRecord>),
     /// Slots that are held.
     Live,
 }
 
 fn look(bytes: &[u8], rule: Rule<'_>) -> Found {
-    let Ok(mut record) = UserRecord::decode(bytes) else { return Found::LeftOver };
+    let Ok(before) = UserRecord::decode(bytes) else { return Found::LeftOver };
+    let mut record = before.clone();
     ledger::settle(&mut record, rule.now, |node| rule.liveness(node));
     match record.holds() {
         [] => Found::LeftOver,
-        holds if holds.iter().any(|hold| hold.held != Held::Live) => Found::Lingering,
+        holds if holds.iter().any(|hold| hold.held != Held::Live) => {
+            Found::Lingering(Some(record).filter(|record| *record != before))
+        }
         _ => Found::Live,
     }
 }

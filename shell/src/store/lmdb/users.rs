@@ -304,7 +304,9 @@ impl Recorder {
         }
         if let (Some(sweep), Some(step)) = (&mut self.sweep, step) {
             match written {
-                Ok(forgotten) => sweep.took(step, forgotten, environment.entries() - self.terms.own_users()),
+                Ok(forgotten) => {
+                    sweep.took(step, forgotten, environment.entries().saturating_sub(self.terms.own_users()))
+                }
                 Err(_) => sweep.failed(),
             }
         }

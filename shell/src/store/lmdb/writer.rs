@@ -196,6 +196,8 @@ impl Writer {
         self.complain(error, "a commit failed, nobody knows whether it was applied");
         // To be told so and to have a slot all the same is harmless: it is given back.
         self.route.deliver(ended);
+        // What lingers may be among it.
+        self.lingers = true;
         self.live.check();
         outcomes
     }
@@ -481,7 +483,9 @@ mod tests {
         let (mut writer, dial) = successor(directory.path(), 100, &left);
         let start = Instant::now();
         step_of_the_sweep(&mut writer);
-        assert!(bytes(&mut writer, "ada").is_some(), "somebody may take it up again");
+        // Somebody may take it up again, and no other start makes that longer.
+        let record = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
+        assert_eq!(record.holds()[0].held, Held::Lingering { until: at(1100) });
         assert_eq!(bytes(&mut writer, "bob"), None);
         assert_eq!(writer.sweep, Sweep::Start, "there will be another pass");
         assert!(writer.sweep_at >= start + Duration::from_secs(100), "once it has lingered for its time");
