@@ -11,9 +11,9 @@ use crate::time::Time;
 ///
 /// An acquire whose answer never came may have taken a slot, and a release may fail. Both leave a *debt*: a release
 /// that is submitted again, with backoff, until the store confirms it. What is said of releases holds for
-/// [`Command::Linger`] as well: a slot that lingers is nobody's to give back. That is what an acquire owes which was to
-/// take a slot up again: where it could not, it is given back. Room for that debt is reserved before the
-/// acquire is submitted, so there is always room to owe.
+/// [`Command::Linger`] as well, which is what the acquire of a slot that was to be taken up again comes to owe: a slot
+/// that lingers is nobody's to give back. Room for the debt is reserved before the acquire is submitted, so there is
+/// always room to owe.
 ///
 /// Every ledger command passes through here twice: [`Debts::before`] it is submitted, and [`Debts::after`] its
 /// answer, be it that a wait ended without one ([`Outcome::Unknown`]). Answers may come in any order, also those to

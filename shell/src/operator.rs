@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use session_core::ledger::{self, Command, Ending, LimitRule, Listing, Outcome, Which};
-use session_core::{Cause, Limit, Liveness, NodeId, Own, SessionId, SessionInfo, Terms, UserId, UserRecord, WhenFull};
+use session_core::{
+    Cause, Hold, Limit, Liveness, NodeId, Own, SessionId, SessionInfo, Terms, UserId, UserRecord, WhenFull,
+};
 use smol::Timer;
 use smol::future::or;
 use smol::lock::Mutex;
@@ -247,29 +249,31 @@ impl Operator {
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
         let listing = self.list(user).await?;
         let terms = self.store.terms_for(user);
-        Ok(self.describe(user, &listing, &terms, &ended, false))
+        let next = self.next(user, listing.holds.to_vec(), &terms);
+        Ok(self.describe(user, &listing, &terms, next, &ended))
     }
 
     /// What a change would do.
     async fn look_ahead(&self, user: &UserId, change: &Change) -> Result<Report, Disobedience> {
         let listing = self.list(user).await?;
         let terms = self.store.terms_for(user).of(self.own_after(user, change)?);
-        let which = Which::Excess { dry_run: true };
+        let mut left = listing.holds.to_vec();
         let (user_of, session, by) = (user.clone(), self.asker(), Ending::ByOperator);
+        let which = Which::Excess { dry_run: true };
         let excess = Command::End { user: user_of, session, which, by, at: self.clock.now() };
-        let ended = if let Outcome::Ended { sessions, .. } = self.imagine(&listing, &excess, &terms).0
-            && change.enforce
+        let ended = if change.enforce
+            && let Outcome::Ended { sessions, .. } = imagine(left.clone(), &excess, &terms).0
         {
             sessions.into_vec()
         } else {
             Vec::new()
         };
-        let (limit, rule) = terms.limit_for(None);
-        let now = self.describe(user, &Listing { limit, rule, ..listing.clone() }, &terms, &ended, true);
         // What comes next comes to those who would be left.
-        let holds = listing.holds.iter().filter(|hold| !ended.contains(&hold.session)).cloned().collect();
-        let next = self.describe(user, &Listing { limit, rule, holds, ..listing }, &terms, &ended, true).next;
-        Ok(Report { next, ..now })
+        left.retain(|hold| !ended.contains(&hold.session));
+        let next = self.next(user, left, &terms);
+        let (limit, rule) = terms.limit_for(None);
+        let report = self.describe(user, &Listing { limit, rule, ..listing }, &terms, next, &ended);
+        Ok(Report { dry_run: true, ..report })
     }
 
     fn own_after(&self, user: &UserId, change: &Change) -> Result<Own, Disobedience> {
@@ -295,29 +299,21 @@ impl Operator {
         Ok(own)
     }
 
-    /// The outcome of a command on a copy of what is listed, and what the copy is then.
-    fn imagine(&self, listing: &Listing, command: &Command, terms: &Terms) -> (Outcome, UserRecord) {
-        let mut record = UserRecord::from_holds(listing.holds.to_vec()).expect("it is a record's");
-        // Whoever was void was dropped before it was listed.
-        let applied = ledger::apply(&mut record, command, terms, |_| Liveness::Alive);
-        (applied.outcome, record)
-    }
-
-    fn describe(&self, user: &UserId, listing: &Listing, terms: &Terms, ended: &[SessionId], dry_run: bool) -> Report {
-        let asked = Command::Acquire {
-            user: user.clone(),
-            session: self.asker(),
-            limit: None,
-            at: self.clock.now(),
-            wish: None,
-        };
-        let (outcome, record) = self.imagine(listing, &asked, terms);
-        let gone = listing.holds.iter().filter(|hold| record.hold_of(hold.session).is_none());
-        let next = if matches!(outcome, Outcome::Granted { .. }) {
-            Next::Granted { ended: gone.map(|hold| hold.session.to_string()).collect() }
+    /// What another session would get beside these.
+    fn next(&self, user: &UserId, holds: Vec<Hold>, terms: &Terms) -> Next {
+        let (user, session) = (user.clone(), self.asker());
+        let asked = Command::Acquire { user, session, limit: None, at: self.clock.now(), wish: None };
+        let sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
+        let (outcome, record) = imagine(holds, &asked, terms);
+        if matches!(outcome, Outcome::Granted { .. }) {
+            let gone = sessions.into_iter().filter(|&session| record.hold_of(session).is_none());
+            Next::Granted { ended: gone.map(|session| session.to_string()).collect() }
         } else {
             Next::Denied
-        };
+        }
+    }
+
+    fn describe(&self, user: &UserId, listing: &Listing, terms: &Terms, next: Next, ended: &[SessionId]) -> Report {
         let holder = |hold| {
             let session = SessionInfo::from(hold);
             let from = self.registry.as_ref().and_then(|registry| registry.from(session.id));
@@ -339,7 +335,7 @@ impl Operator {
             sessions: listing.holds.iter().map(holder).collect(),
             next,
             ended: ended.iter().map(ToString::to_string).collect(),
-            dry_run,
+            dry_run: false,
         }
     }
 
@@ -394,4 +390,12 @@ impl Operator {
         };
         or(async { answered.recv().await.map_err(|_| Disobedience::StoreSilent) }, late).await
     }
+}
+
+/// The outcome of a command where these are held, and what is held then.
+fn imagine(holds: Vec<Hold>, command: &Command, terms: &Terms) -> (Outcome, UserRecord) {
+    let mut record = UserRecord::from_holds(holds).expect("they are a record's");
+    // Whoever was void was dropped before it was listed.
+    let applied = ledger::apply(&mut record, command, terms, |_| Liveness::Alive);
+    (applied.outcome, record)
 }

@@ -136,18 +136,6 @@ fn whom_to_end_is_the_oldest_or_a_list_of_one_to_a_hundred_sessions() {
     assert_eq!(Evict::MOST, 100);
 }
 
-#[test]
-fn a_text_can_be_a_user_or_a_token_and_what_is_named_is_that_alone() {
-    for (credential, user, token) in [
-        (Credential::new("ada"), Some("ada"), Some("ada")),
-        (Credential::User("ada".into()), Some("ada"), None),
-        (Credential::Token("a.b.c".into()), None, Some("a.b.c")),
-        (Credential::None, None, None),
-    ] {
-        assert_eq!((credential.user(), credential.token()), (user, token), "{credential:?}");
-    }
-}
-
 /// On a stack that would not bear recursion.
 #[test]
 fn however_deep_a_field_nests_it_costs_no_stack() {

@@ -342,6 +342,16 @@ macro_rules! visit_items_as {
     };
 }
 
+/// The same for objects.
+macro_rules! visit_entries_as {
+    ($other:expr) => {
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok($other)
+        }
+    };
+}
+
 /// The same for strings, borrowed if they can be, and null.
 macro_rules! visit_texts_as {
     ($text:expr, $null:expr) => {
@@ -452,6 +462,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
             }
 
             visit_scalars_as!(Field::Other);
+            visit_entries_as!(Field::Other);
             visit_texts_as!(Field::Text, Field::Null);
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
@@ -464,11 +475,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
                 let is_longer = items.next_element::<IgnoredAny>()?.is_some();
                 while items.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(if is_longer { Field::Other } else { Field::List(texts) })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Field::Other)
             }
         }
 
@@ -492,12 +498,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Item<'a> {
 
             visit_scalars_as!(Item(None));
             visit_items_as!(Item(None));
+            visit_entries_as!(Item(None));
             visit_texts_as!(|text| Item(Some(text)), Item(None));
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Item(None))
-            }
         }
 
         deserializer.deserialize_any(ItemVisitor)

@@ -190,19 +190,10 @@ impl Connection {
     /// # Errors
     /// As [`Connection::check_connections`].
     pub async fn list_sessions(&mut self) -> Result<Sessions, Error> {
-        match self.ask(&Request::ListSessions, "answer to LIST_SESSIONS").await? {
-            Reply::ListSessionsSuccess(sessions) => Ok(*sessions),
-            Reply::Error(complaint) => Err(Error::Complaint(complaint)),
-            other @ (Reply::Hello
-            | Reply::ByeSuccess
-            | Reply::AuthenticateSuccess(_)
-            | Reply::AuthenticateFailure(_)
-            | Reply::CheckConnectionsSuccess(_)
-            | Reply::Admitted(_)
-            | Reply::Denied(_)
-            | Reply::EndSessionSuccess(_)
-            | Reply::Evicted(_)) => Err(unexpected("answer to LIST_SESSIONS", &other)),
-        }
+        self.ask_for(&Request::ListSessions, "answer to LIST_SESSIONS", |reply| {
+            if let Reply::ListSessionsSuccess(sessions) = reply { Ok(*sessions) } else { Err(reply) }
+        })
+        .await
     }
 
     /// Ends another session of the same user. The answer is the user with the slots that are still held.
@@ -210,19 +201,10 @@ impl Connection {
     /// # Errors
     /// As [`Connection::check_connections`]; [`Error::Complaint`] also when the user has no such session, or it is this one.
     pub async fn end_session(&mut self, session: SessionId) -> Result<User, Error> {
-        match self.ask(&Request::EndSession(session), "answer to END_SESSION").await? {
-            Reply::EndSessionSuccess(user) => Ok(user),
-            Reply::Error(complaint) => Err(Error::Complaint(complaint)),
-            other @ (Reply::Hello
-            | Reply::ByeSuccess
-            | Reply::AuthenticateSuccess(_)
-            | Reply::AuthenticateFailure(_)
-            | Reply::CheckConnectionsSuccess(_)
-            | Reply::Admitted(_)
-            | Reply::Denied(_)
-            | Reply::ListSessionsSuccess(_)
-            | Reply::Evicted(_)) => Err(unexpected("answer to END_SESSION", &other)),
-        }
+        self.ask_for(&Request::EndSession(session), "answer to END_SESSION", |reply| {
+            if let Reply::EndSessionSuccess(user) = reply { Ok(user) } else { Err(reply) }
+        })
+        .await
     }
 
     /// Asks who the session's user is and how many slots that user holds.
@@ -230,19 +212,10 @@ impl Connection {
     /// # Errors
     /// [`Error::Complaint`] before a successful [`Connection::authenticate`], or when the store does not answer.
     pub async fn check_connections(&mut self) -> Result<User, Error> {
-        match self.ask(&Request::CheckConnections, "answer to CHECK_CONNECTIONS").await? {
-            Reply::CheckConnectionsSuccess(user) => Ok(user),
-            Reply::Error(complaint) => Err(Error::Complaint(complaint)),
-            other @ (Reply::Hello
-            | Reply::ByeSuccess
-            | Reply::AuthenticateSuccess(_)
-            | Reply::AuthenticateFailure(_)
-            | Reply::Admitted(_)
-            | Reply::Denied(_)
-            | Reply::ListSessionsSuccess(_)
-            | Reply::EndSessionSuccess(_)
-            | Reply::Evicted(_)) => Err(unexpected("answer to CHECK_CONNECTIONS", &other)),
-        }
+        self.ask_for(&Request::CheckConnections, "answer to CHECK_CONNECTIONS", |reply| {
+            if let Reply::CheckConnectionsSuccess(user) = reply { Ok(user) } else { Err(reply) }
+        })
+        .await
     }
 
     /// Gives the slot back: says BYE, waits for BYE_SUCCESS and for the server to close.
@@ -312,6 +285,20 @@ impl Connection {
             if let Reply::Evicted(words) = reply { Err(Error::Evicted(words)) } else { Ok(reply) }
         };
         patience.wait_for(awaited, exchange).await
+    }
+
+    /// Asks, for what `read` finds in the reply; or it hands the reply back, which is then no answer.
+    async fn ask_for<T>(
+        &mut self,
+        request: &Request,
+        awaited: &'static str,
+        read: impl FnOnce(Reply) -> Result<T, Reply>,
+    ) -> Result<T, Error> {
+        match read(self.ask(request, awaited).await?) {
+            Ok(answer) => Ok(answer),
+            Err(Reply::Error(complaint)) => Err(Error::Complaint(complaint)),
+            Err(other) => Err(unexpected(awaited, &other)),
+        }
     }
 
     async fn feed(&mut self, text: String) -> Result<(), Error> {
