@@ -106,14 +106,25 @@ struct Client {
     /// It answers pings.
     answers_pings: bool,
     greeted: bool,
-    /// The messages that it waits for an answer to, each with when its token runs out, if it shows one.
-    asked: VecDeque<Option<WallTime>>,
+    /// What was shown by the messages that it waits for an answer to.
+    asked: VecDeque<Shown>,
     /// When the token runs out that let it in.
     expires: Option<WallTime>,
     user: Option<UserId>,
     closed: Option<CloseReason>,
     /// It was told that its slot is gone.
     evicted: bool,
+}
+
+/// Whom a message says its client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// It does not say.
+    Nothing,
+    /// A user, by name, which never runs out.
+    Name,
+    /// The user of a token that runs out then.
+    Token(WallTime),
 }
 
 /// What happened, a line each, and how often what.
@@ -201,7 +212,6 @@ impl Simulation {
                 let expires = self.servers[usize::from(*server) % SERVERS].wall_in(*seconds);
                 let token = desk::token(&user_id(*user), Some(*limit), expires);
                 self.connect(*server, &[Request::AuthenticateWith(token, Box::default())]);
-                self.last_shows(*server, expires);
             }
             Op::Renew { who, user, seconds } => self.renew(*who, *user, *seconds),
             Op::WallClock { server, seconds } => {
@@ -530,7 +540,7 @@ impl Simulation {
             granted: false,
             answers_pings: true,
             greeted: false,
-            asked: vec![None; requests.len()].into(),
+            asked: requests.iter().map(Shown::by).collect(),
             expires: None,
             user: None,
             closed: None,
@@ -540,36 +550,19 @@ impl Simulation {
         self.clients.insert(self.arrivals, client);
     }
 
-    /// The client that has just come to this server, if it was let in, shows a token that lasts until then.
-    fn last_shows(&mut self, server: u8, expires: WallTime) {
-        let node = self.servers[usize::from(server) % SERVERS].node;
-        if let Some((_, client)) = self.clients.last_key_value()
-            && client.node == node
-            && client.asked.len() == 1
-            && !client.greeted
-        {
-            let (_, client) = self.clients.iter_mut().next_back().expect("it has just been looked at");
-            client.asked = [Some(expires)].into();
-        }
-    }
-
     fn renew(&mut self, who: u8, user: u8, seconds: u8) {
         let walls: BTreeMap<_, _> = self.servers.iter().map(|server| (server.node, server.wall_in(seconds))).collect();
         self.with(who, |client| {
             let expires = walls[&client.node];
             // Mostly the user whose session it is, if anybody's.
             let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
-            client.asked.push_back(Some(expires));
             let token = desk::token(&user, None, expires);
-            client.line.send(Sent::Text(Request::AuthenticateWith(token, Box::default()).encode()));
+            client.say(&Request::AuthenticateWith(token, Box::default()).encode());
         });
     }
 
     fn say(&mut self, who: u8, text: &str) {
-        self.with(who, |client| {
-            client.asked.push_back(None);
-            client.line.send(Sent::Text(text.to_owned()));
-        });
+        self.with(who, |client| client.say(text));
     }
 
     /// Does something with one of the clients that are still there.
@@ -797,16 +790,38 @@ impl Task {
     }
 }
 
+impl Shown {
+    fn by(request: &Request) -> Self {
+        let (Request::Authenticate(credential) | Request::AuthenticateWith(credential, _)) = request else {
+            return Self::Nothing;
+        };
+        match credential {
+            Credential::None => Self::Nothing,
+            Credential::Text(_) | Credential::User(_) => Self::Name,
+            Credential::Token(token) => desk::expiry(token).map_or(Self::Nothing, Self::Token),
+        }
+    }
+}
+
 impl Client {
     fn leave(&mut self) {
         self.granted = false;
         self.line.lose();
     }
 
-    /// Nobody is let in by a token that has run out, unless a fresh one is being looked at.
+    fn say(&mut self, text: &str) {
+        self.asked.push_back(Request::parse(text).as_ref().map_or(Shown::Nothing, Shown::by));
+        self.line.send(Sent::Text(text.to_owned()));
+    }
+
+    /// Nobody is let in by a token that has run out, unless something else that it showed is being looked at.
     fn check_token(&self, server: &Server) {
         let has_come = |wall: &WallTime| server.custody().clock().has_come(*wall);
-        let renewed = self.asked.iter().flatten().any(|expires| !has_come(expires));
+        let renewed = self.asked.iter().any(|shown| match shown {
+            Shown::Nothing => false,
+            Shown::Name => true,
+            Shown::Token(expires) => !has_come(expires),
+        });
         assert!(
             renewed || !self.expires.as_ref().is_some_and(has_come),
             "session {} goes on though its token has run out",
@@ -835,8 +850,9 @@ impl Client {
                 self.greeted = true;
                 let shown = match reply {
                     Reply::Hello | Reply::Evicted(_) => None,
-                    _ => self.asked.pop_front().flatten(),
+                    _ => self.asked.pop_front(),
                 };
+                let expires = if let Some(Shown::Token(expires)) = shown { Some(expires) } else { None };
                 match reply {
                     Reply::Hello => "HELLO",
                     Reply::Admitted(admission) => {
@@ -845,7 +861,7 @@ impl Client {
                         assert_eq!(admission.session, self.session);
                         self.granted = self.line.is_open();
                         self.user = Some(admission.user.id.clone());
-                        self.expires = shown;
+                        self.expires = expires;
                         "granted at length"
                     }
                     Reply::Denied(_) => "refused at length",
@@ -866,7 +882,7 @@ impl Client {
                         assert!(!is_renewed || self.user.as_ref() == Some(&user.id), "a session changed its user");
                         self.granted = self.line.is_open();
                         self.user = Some(user.id.clone());
-                        self.expires = shown;
+                        self.expires = expires;
                         if is_renewed { "renewed" } else { "granted" }
                     }
                     Reply::AuthenticateFailure(_) => "refused",

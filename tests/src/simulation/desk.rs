@@ -17,6 +17,11 @@ pub(super) fn token(user: &UserId, limit: Option<u8>, expires: WallTime) -> Cred
     Credential::Token(format!("{user}|{limit}|{}", expires.unix_seconds()).into())
 }
 
+/// When a token runs out.
+pub(super) fn expiry(token: &str) -> Option<WallTime> {
+    token.rsplit_once('|')?.1.parse().map(WallTime::from_unix_seconds).ok()
+}
+
 impl Authenticator for Desk {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
         let Credential::Token(token) = credential else { return Open.authenticate(credential) };
@@ -26,12 +31,12 @@ impl Authenticator for Desk {
 
 impl Desk {
     fn read(&self, token: &str) -> Result<Identity, TokenError> {
-        let [user, limit, expires] = token.split('|').collect::<Vec<_>>()[..] else {
+        let [user, limit, _] = token.split('|').collect::<Vec<_>>()[..] else {
             return Err(TokenError::Malformed);
         };
         let user = UserId::parse(user).map_err(|_| TokenError::NoUser)?;
         let limit = limit.parse().ok().and_then(|slots| Limit::new(slots).ok());
-        let expires = expires.parse().map(WallTime::from_unix_seconds).map_err(|_| TokenError::NoExpiry)?;
+        let expires = expiry(token).ok_or(TokenError::NoExpiry)?;
         if self.clock.has_come(expires) {
             return Err(TokenError::Expired);
         }
