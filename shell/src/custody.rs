@@ -245,11 +245,13 @@ impl Drop for Claim {
 mod tests {
     use std::task::Context;
 
-    use session_core::{Limit, NodeId};
+    use session_core::ledger::Wish;
+    use session_core::{Limit, NodeId, ResumeKey, Terms};
 
     use super::*;
+    use crate::clock::Dial;
     use crate::mailbox::Mail;
-    use crate::store::MemoryStore;
+    use crate::store::{Amended, Amendment, MemoryStore, Router};
 
     #[test]
     fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
@@ -270,5 +272,55 @@ mod tests {
         assert_eq!(custody.held(), 1);
         drop(claim);
         assert_eq!(custody.held(), 0);
+    }
+
+    /// A store that never answers.
+    #[derive(Default)]
+    struct Silent(Mutex<Vec<Done>>);
+
+    impl Store for Silent {
+        fn submit(&self, _: Command, done: Done) {
+            self.0.lock().unwrap().push(done);
+        }
+
+        fn route(&self, _: Arc<dyn Router>) {}
+
+        fn set_terms(&self, _: Terms) {}
+
+        fn terms_for(&self, _: &UserId) -> Terms {
+            Terms::default()
+        }
+
+        fn amend(&self, _: UserId, _: Amendment, done: Amended) {
+            done.answer(Ok(()));
+        }
+
+        fn close(&self, _: Duration) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn who_waits_in_vain_owes_a_release_or_that_the_slot_it_came_back_to_lingers_on() {
+        let (user, session) = (UserId::parse("ada").unwrap(), NodeId::new(1).session(1));
+        let late = Time::default() + Duration::from_secs(1);
+        let retried = late + Duration::from_millis(50);
+        let resume = Some(ResumeKey::from_bytes([9; 32]));
+        for (wish, owed) in [
+            (None, Command::Release { user: user.clone(), session }),
+            (Some(Wish { fresh: resume, ..Wish::default() }), Command::Release { user: user.clone(), session }),
+            (Some(Wish { resume, ..Wish::default() }), Command::Linger { user: user.clone(), session, at: late }),
+        ] {
+            let dial = Arc::<Dial>::default();
+            let clock = Clock::by_dial(Arc::clone(&dial));
+            let custody = Custody::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
+            let mut claim = Claim::new(Arc::clone(&custody), Arc::default(), session);
+            let wish = wish.map(Box::new);
+            claim.submit(Command::Acquire { user: user.clone(), session, limit: None, at: Time::default(), wish });
+            assert_eq!(claim.until(), Some(late));
+            dial.turn_to(late);
+            assert!(claim.give_up());
+            assert_eq!(custody.accounts.lock().debts.due(retried), Some(owed));
+        }
     }
 }

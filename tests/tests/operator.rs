@@ -92,6 +92,9 @@ fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_se
     // Who would have to go, and nobody has.
     let dry = report(data, &["limit", "ada", "2", "--enforce", "--dry-run"]);
     assert_eq!((&dry["limit"], &dry["connections"]), (&2.into(), &4.into()));
+    // What comes next comes to those who would be left.
+    let swapped = report(data, &["limit", "ada", "2", "--when-full", "evict-oldest", "--enforce", "--dry-run"]);
+    assert_eq!(swapped["next"]["ended"], Value::from(vec![dry["sessions"][0]["id"].clone()]));
     let told = report(data, &["limit", "ada"]);
     assert_eq!((&told["limit"], told["ended"].as_array().unwrap().len()), (&4.into(), 0));
     // Lowered, it ends nobody by itself.

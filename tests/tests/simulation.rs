@@ -148,6 +148,12 @@ fn simulation_of_one_seed_is_the_same_every_time() {
     }
 }
 
+/// It failed once: a token ran out while its client's name was being looked at. For as long as a seed means the same.
+#[test]
+fn simulation_of_the_seed_of_a_name_after_a_token() {
+    History::of(18_139).run(false).unwrap();
+}
+
 /// The fuzzer's seeds, without the fuzzer.
 #[test]
 fn simulation_of_the_fuzzers_seeds() {

@@ -467,7 +467,9 @@ fn sessions_of_one_device_hold_one_slot() {
     assert!(listing.is_device_full && listing.connections == 2);
     assert!(!listing.may_choose, "nobody else's slot would be of any use");
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "tablet") else { panic!("it is full") };
-    assert!(!listing.is_device_full);
+    assert!(!listing.is_device_full && listing.may_choose);
+    let Outcome::Denied(Some(listing)) = subject.on_device(&devices(0), 5, "tablet") else { panic!("it is full") };
+    assert!(!listing.may_choose, "a limit of 0 evicts nobody");
     // One of its own that only lingers makes room for it, the one that ends first, and nobody else does.
     let mut reloaded = subject.clone();
     drop(reloaded.linger(4));
