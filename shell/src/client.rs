@@ -41,6 +41,7 @@ mod obstacle;
 mod error;
 pub mod load;
 mod hold;
+mod pick;
 pub mod manage;
 pub mod reconnect;
 mod resume;

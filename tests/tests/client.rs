@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use shell::tls::CertificateFiles;
 use tests::certificates::Authority;
-use tests::peer::{Process, Raw, Sent, eventually, unguarded, wait};
+use tests::peer::{PATIENCE, Process, Raw, Sent, eventually, unguarded, wait};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
@@ -246,6 +250,127 @@ fn a_client_ends_others_if_told_to_and_is_ended_with_a_code_of_its_own() {
     let (code, said) = run(client(&["--url", &url, "--evict", "nobody"]), "");
     assert!(code == 2 && said.contains("write oldest, or 1 to 100 ids"), "{said}");
     drop(process);
+}
+
+/// A client that somebody sits at.
+struct Terminal {
+    client: Child,
+    person: File,
+    /// What it prints, as it comes.
+    screen: Receiver<String>,
+    shown: String,
+}
+
+impl Terminal {
+    fn start(mut command: Command) -> Self {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, vec![]).unwrap().into_string().unwrap();
+        let open = || File::options().read(true).write(true).open(&name).unwrap();
+        let client = command.stdin(open()).stdout(open()).stderr(open()).spawn().unwrap();
+        let person = File::from(person);
+        let (sender, screen) = mpsc::channel();
+        let mut reader = person.try_clone().unwrap();
+        thread::spawn(move || {
+            let mut bytes = [0; 1024];
+            // An error: nobody has the other end any more.
+            while let Ok(length @ 1..) = reader.read(&mut bytes) {
+                let text = std::str::from_utf8(&bytes[..length]).unwrap().replace('\r', "");
+                // An error: the test has failed, and goes nowhere.
+                drop(sender.send(text));
+            }
+        });
+        Self { client, person, screen, shown: String::new() }
+    }
+
+    fn wait_for(&mut self, words: &str) {
+        while !self.shown.contains(words) {
+            let more = self.screen.recv_timeout(PATIENCE);
+            self.shown += &more.unwrap_or_else(|_| panic!("waited in vain for {words:?} after {:?}", self.shown));
+        }
+    }
+
+    fn answer(&mut self, line: &str) {
+        self.shown.clear();
+        writeln!(self.person, "{line}").unwrap();
+    }
+
+    fn interrupt(&self) {
+        kill_process(Pid::from_raw(i32::try_from(self.client.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    }
+
+    /// Waits for the end: the exit code, and what was shown since the last answer.
+    fn end(mut self) -> (i32, String) {
+        let code = wait(&mut self.client).code().unwrap();
+        self.shown.extend(self.screen);
+        (code, self.shown)
+    }
+}
+
+/// Two sessions of ada's, called by these names.
+fn two_of(process: &Process) -> [Raw; 2] {
+    ["Firefox", "the telly"].map(|label| {
+        let mut raw = Raw::open(process.address);
+        raw.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada","label":"{label}"}}}}"#));
+        let Sent::Text(granted) = raw.read() else { panic!("no answer") };
+        assert!(granted.starts_with(r#"{"type":"AUTHENTICATE_SUCCESS""#), "{granted}");
+        raw
+    })
+}
+
+#[test]
+fn whoever_is_refused_at_a_terminal_sees_who_is_there() {
+    let (_directory, process, url) = at(&["--limit", "2"]);
+    let _held = two_of(&process);
+    let (code, shown) = Terminal::start(client(&["--url", &url, "--user", "ada"])).end();
+    let refused = "\nAUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
+                   the slots are held by\n  ";
+    assert!(code == 3 && shown.contains(refused) && !shown.contains('?'), "{shown}");
+    let lines: Vec<_> = shown.lines().skip_while(|line| !line.starts_with("  ")).collect();
+    assert!(lines[0].contains(", label \"Firefox\", since 20") && lines[1].contains("label \"the telly\""), "{shown}");
+    assert!(lines[2].starts_with("error: user \"ada\" has reached") && lines[3] == "BYE_SUCCESS goodbye", "{shown}");
+    // It is for people.
+    let (code, said) = run(client(&["--url", &url, "--user", "ada"]), "");
+    assert!(code == 3 && !said.contains("Firefox"), "{said}");
+}
+
+#[test]
+fn whoever_is_refused_at_a_terminal_may_pick_whom_to_end() {
+    let (_directory, process, url) = at(&["--limit", "2", "--client-choice"]);
+    let [_first, mut second] = two_of(&process);
+    let start = || Terminal::start(client(&["--url", &url, "--user", "ada", "--label", "desk"]));
+    let question = "end which of them? 1 to 2, several with spaces between, or Enter for none\n";
+    let mut nobody = start();
+    nobody.wait_for(question);
+    nobody.answer("");
+    let (code, shown) = nobody.end();
+    assert!(code == 3 && shown.contains("error: user \"ada\" has reached"), "{shown}");
+    assert!(!shown.contains("AUTHENTICATE_FAILURE"), "told before: {shown}");
+
+    let mut undecided = start();
+    undecided.wait_for(question);
+    undecided.interrupt();
+    let (code, shown) = undecided.end();
+    assert!(code == 3 && shown.ends_with("\nBYE_SUCCESS goodbye\n"), "{shown}");
+    let mut picky = start();
+    // It is no answer yet.
+    picky.answer("1");
+    picky.wait_for(question);
+    assert!(picky.shown.contains("\n1: ") && picky.shown.contains("\n2: "), "{}", picky.shown);
+    picky.answer("the telly");
+    picky.wait_for(question);
+    picky.answer("2");
+    picky.wait_for("AUTHENTICATE_SUCCESS ada holds 2 connections\n");
+    second.expect_text(r#"{"type":"EVICTED","payload":"desk has taken the place of this session"}"#);
+    // Nobody waits for an answer that would be of no use.
+    let mut abandoned = start();
+    abandoned.wait_for(question);
+    drop(process);
+    for lost in [picky, abandoned] {
+        let (code, shown) = lost.end();
+        assert!(code == 4 && shown.contains("error: the connection is lost: "), "{shown}");
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ use shell::client::{
 };
 
 const AFTER_HELP: &str = "\
+At a terminal, whoever is refused sees who holds the slots, and is asked whom to end if the server
+lets clients choose.\n
 A token can also be given in the environment variable SESSIONS_TOKEN. It is never printed.\n
 Ctrl-C or SIGTERM says BYE on every session and waits for the answer; the second one ends at once.\n
 Exit codes, the highest that applies:

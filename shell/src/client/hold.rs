@@ -16,7 +16,7 @@ use smol::channel::{self, Receiver, Sender};
 use smol::future::or;
 use smol::lock::Mutex;
 
-use super::manage::describe;
+use super::pick::{Answer, Person, listed, question};
 use super::printer::{Line, Printer};
 use super::reconnect::{Again, Backoff};
 use super::resume::ResumeFile;
@@ -37,7 +37,7 @@ pub struct Plan {
     pub reconnect: bool,
     /// Where a fresh token of the user's may be, once the first has run out.
     pub token_file: Option<String>,
-    /// Whether somebody is there to choose whom to end, at standard input.
+    /// Whether somebody is there at standard input: to be shown who holds the slots, and to choose whom to end.
     pub picks: bool,
     /// How many.
     pub connections: u16,
@@ -102,7 +102,7 @@ impl From<Verdict> for ExitCode {
 pub async fn hold(plan: &Plan, printer: Printer<'_>, interrupts: impl Stream<Item = ()>) -> io::Result<Verdict> {
     let (leave, left) = channel::bounded(1);
     let printer = RefCell::new(printer.numbered(plan.connections > 1));
-    let holder = Holder { plan, printer, leave, left, door: Mutex::new(Door::Open) };
+    let holder = Holder { plan, printer, leave, left, door: Mutex::new(Door::Open), person: Person::default() };
     let verdict = or(holder.hold_all(), holder.heed(interrupts)).await;
     holder.printer.into_inner().finish().map(|()| verdict)
 }
@@ -115,6 +115,7 @@ struct Holder<'a, 'p> {
     left: Receiver<Infallible>,
     /// Sessions come in one after another, so that those with the lowest numbers get the slots.
     door: Mutex<Door>,
+    person: Person,
 }
 
 enum Door {
@@ -208,13 +209,7 @@ impl Holder<'_, '_> {
         };
         self.print(number, &Line::Connected(&self.plan.url));
         self.print(number, &Line::Reply(&Reply::Hello));
-        let mut granted = self.sign_in(&mut connection, visit, None).await;
-        while let Err(error) = &granted
-            && let Some(choice) = self.choose(error).await
-        {
-            granted = self.sign_in(&mut connection, visit, Some(choice)).await;
-        }
-        match granted {
+        match self.get_in(&mut connection, visit).await {
             Ok(grant) => {
                 let kept = visit.keep(&grant);
                 self.print(number, &Line::Reply(&grant.into_reply()));
@@ -230,12 +225,44 @@ impl Holder<'_, '_> {
             }
             Err(error) => {
                 drop(door);
-                let end = self.fail(number, &error);
                 if is_still_open(&error) {
                     self.part(number, connection).await;
                 }
-                Err(end)
+                Err(End::after(&error))
             }
+        }
+    }
+
+    /// Signs in, or says why not. Somebody at the terminal is shown who holds the slots, and asked whom to end if the server
+    /// lets clients choose.
+    async fn get_in(&self, connection: &mut Connection, visit: &Visit) -> Result<Grant, Error> {
+        let number = visit.number;
+        let mut choice = None;
+        loop {
+            let error = match self.sign_in(connection, visit, choice).await {
+                Ok(grant) => return Ok(grant),
+                Err(error) => error,
+            };
+            let listing = error.denial().filter(|_| self.plan.picks);
+            let listing = listing.and_then(|denial| Some((denial.sessions.as_deref()?, denial.may_choose)));
+            let Some((sessions @ [_, ..], may_choose)) = listing else {
+                self.print(number, &Line::Failed(&error));
+                return Err(error);
+            };
+            self.print(number, &Line::Refused(&error));
+            self.printer.borrow_mut().tell(&listed(sessions, may_choose));
+            let chosen = if may_choose { self.choose(connection, sessions).await } else { Ok(None) };
+            choice = match chosen {
+                Ok(Some(these)) => Some(these),
+                Ok(None) => {
+                    self.print(number, &Line::Error(&error));
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.print(number, &Line::Failed(&error));
+                    return Err(error);
+                }
+            };
         }
     }
 
@@ -243,33 +270,47 @@ impl Holder<'_, '_> {
         &self,
         connection: &mut Connection,
         visit: &Visit,
-        choice: Option<SessionId>,
+        choice: Option<Box<[SessionId]>>,
     ) -> Result<Grant, Error> {
         if !self.plan.asks_at_length() {
             return connection.authenticate_with(&visit.login).await.map(Grant::Short);
         }
         let mut ask = self.plan.ask.clone().unwrap_or_default();
         ask.resume = visit.resume;
-        if let Some(choice) = choice {
-            ask.evict = Some(Evict::These([choice].into()));
+        if let Some(these) = choice {
+            ask.evict = Some(Evict::These(these));
         }
         connection.authenticate_with_ask(&visit.login, ask).await
     }
 
-    /// Whom somebody at the terminal wants to end, if there is somebody and they may choose.
-    async fn choose(&self, error: &Error) -> Option<SessionId> {
-        let denial = error.denial().filter(|denial| self.plan.picks && denial.may_choose)?;
-        let sessions = denial.sessions.as_deref().filter(|sessions| !sessions.is_empty())?;
-        self.printer.borrow_mut().ask(&question(sessions));
-        let answer = async {
-            smol::unblock(|| {
-                let mut line = String::new();
-                io::stdin().read_line(&mut line).ok().map(|_| line)
-            })
-            .await
-        };
-        let line = or(self.asked_to_leave(), answer).await?;
-        chosen(sessions, &line)
+    /// Whom somebody at the terminal wants to end, if anybody.
+    ///
+    /// # Errors
+    /// When the connection is gone, for which the server has its reasons if the answer takes too long.
+    async fn choose(
+        &self,
+        connection: &mut Connection,
+        sessions: &[SessionInfo],
+    ) -> Result<Option<Box<[SessionId]>>, Error> {
+        loop {
+            let put_question = || self.printer.borrow_mut().tell(&[question(sessions.len())]);
+            let answered = async {
+                let line = or(self.asked_to_leave(), self.person.answer(put_question)).await;
+                Ok(line.map_or(Answer::Nobody, |line| Answer::parse(&line, sessions)))
+            };
+            let closed = async {
+                loop {
+                    if let Event::Closed { code, words } = connection.next_event().await? {
+                        return Err(Error::Closed { code, words });
+                    }
+                }
+            };
+            match or(answered, closed).await? {
+                Answer::Nobody => return Ok(None),
+                Answer::These(these) => return Ok(Some(these)),
+                Answer::Nonsense => {}
+            }
+        }
     }
 
     /// Holds the slot until told to leave, or until the server takes it away.
@@ -314,6 +355,26 @@ impl Holder<'_, '_> {
 
     fn fail(&self, number: u16, error: &Error) -> End {
         self.print(number, &Line::Failed(error));
+        End::after(error)
+    }
+
+    fn print(&self, number: u16, line: &Line<'_>) {
+        let mut printer = self.printer.borrow_mut();
+        printer.print(number, line);
+        if printer.has_failed() {
+            self.leave.close();
+        }
+    }
+}
+
+/// How one connection ended.
+struct End {
+    verdict: Verdict,
+    again: Again,
+}
+
+impl End {
+    fn after(error: &Error) -> Self {
         let verdict = match error {
             Error::LimitReached { .. } | Error::Refused { refusal: Refusal::DeviceFull, .. } => Verdict::LimitReached,
             Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => Verdict::Evicted,
@@ -332,22 +393,8 @@ impl Holder<'_, '_> {
             | Error::TimedOut { .. }
             | Error::NotConnected { .. } => Verdict::Lost,
         };
-        End { verdict, again: Again::after(error) }
+        Self { verdict, again: Again::after(error) }
     }
-
-    fn print(&self, number: u16, line: &Line<'_>) {
-        let mut printer = self.printer.borrow_mut();
-        printer.print(number, line);
-        if printer.has_failed() {
-            self.leave.close();
-        }
-    }
-}
-
-/// How one connection ended.
-struct End {
-    verdict: Verdict,
-    again: Again,
 }
 
 /// What one session, and those that follow it, know from one connection to the next.
@@ -366,20 +413,6 @@ impl Visit {
         self.resume = Some(token);
         self.file.as_ref().map_or(Ok(()), |file| file.write(&token))
     }
-}
-
-/// Asks which of these is to be ended.
-fn question(sessions: &[SessionInfo]) -> Vec<String> {
-    let lines =
-        sessions.iter().zip(1..).map(|(session, number): (_, usize)| format!("{number}: {}", describe(session)));
-    let asked = format!("end which of them, 1 to {}? Enter for none", sessions.len());
-    ["all slots are taken, by".to_owned()].into_iter().chain(lines).chain([asked]).collect()
-}
-
-/// Which of these an answer means, if any.
-fn chosen(sessions: &[SessionInfo], answer: &str) -> Option<SessionId> {
-    let number: usize = answer.trim().parse().ok()?;
-    sessions.get(number.checked_sub(1)?).map(|session| session.id)
 }
 
 /// Whether the server still listens to a connection that did not get what it asked for.

@@ -44,7 +44,12 @@ pub(super) enum Line<'a> {
     Connected(&'a Url),
     Reply(&'a Reply),
     Unknown(&'a str),
+    /// It failed: an event, and an error.
     Failed(&'a Error),
+    /// It was refused, which is an event, and perhaps not the end of it.
+    Refused(&'a Error),
+    /// It failed, and the event is known.
+    Error(&'a Error),
     /// It is tried again after this.
     Retry(Duration),
 }
@@ -74,8 +79,8 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Asks whoever sits at the terminal.
-    pub(super) fn ask(&mut self, lines: &[String]) {
+    /// Tells whoever sits at the terminal what is no event.
+    pub(super) fn tell(&mut self, lines: &[String]) {
         for line in lines {
             if self.failure.is_none() {
                 self.failure = write_line(self.out, line).err();
@@ -87,7 +92,7 @@ impl<'a> Printer<'a> {
         let prefix = if self.numbered { format!("#{number} ") } else { String::new() };
         let event = match self.format {
             Format::Words => words(line).map(|words| format!("{prefix}{words}")),
-            Format::Json => Some(json(number, line)),
+            Format::Json => json(number, line),
             Format::Quiet => None,
         };
         if let Some(event) = event
@@ -95,7 +100,7 @@ impl<'a> Printer<'a> {
         {
             self.failure = write_line(self.out, &event).err();
         }
-        if let Line::Failed(error) = line {
+        if let Line::Failed(error) | Line::Error(error) = line {
             // An error that cannot be told is still in the exit code.
             let _told: io::Result<()> = write_line(self.err, &format!("error: {prefix}{error}"));
         }
@@ -135,11 +140,12 @@ fn words(line: &Line<'_>) -> Option<String> {
         Line::Reply(reply) => Some(words_of_reply(reply)),
         Line::Unknown(text) => Some(format!("unknown message {text}")),
         Line::Retry(after) => Some(format!("connecting again in {:.1} s", after.as_secs_f64())),
-        Line::Failed(error) => match (reply_of(error), error) {
+        Line::Failed(error) | Line::Refused(error) => match (reply_of(error), error) {
             (Some(reply), _) => Some(words_of_reply(&reply)),
             (None, Error::Closed { code, words }) => Some(format!("CLOSED {code} {words}")),
             (None, _) => None,
         },
+        Line::Error(_) => None,
     }
 }
 
@@ -164,8 +170,8 @@ fn holds(User { id, connections }: &User) -> String {
     format!("{id} holds {connections} connection{plural}")
 }
 
-/// The line for scripts.
-fn json(number: u16, line: &Line<'_>) -> String {
+/// The line for scripts, none where there is no event.
+fn json(number: u16, line: &Line<'_>) -> Option<String> {
     #[derive(Serialize)]
     struct Close<'a> {
         code: u16,
@@ -177,20 +183,21 @@ fn json(number: u16, line: &Line<'_>) -> String {
         after_ms: u64,
     }
 
-    match line {
+    Some(match line {
         Line::Connected(url) => frame(number, "CONNECTED", &url.to_string()),
         Line::Reply(reply) => json_of_reply(number, reply),
         Line::Unknown(text) => frame(number, "UNKNOWN", text),
         Line::Retry(after) => {
             frame(number, "RETRY", &Retry { after_ms: after.as_millis().try_into().unwrap_or(u64::MAX) })
         }
-        Line::Failed(error) => match (reply_of(error), error) {
+        Line::Failed(error) | Line::Refused(error) => match (reply_of(error), error) {
             (Some(reply), _) => json_of_reply(number, &reply),
             (None, Error::Closed { code, words }) => frame(number, "CLOSED", &Close { code: *code, words }),
             (None, Error::Lost(words)) => frame(number, "LOST", words),
             (None, _) => frame(number, "FAILED", &error.to_string()),
         },
-    }
+        Line::Error(_) => return None,
+    })
 }
 
 /// The wire's own object, with the connection as its first key.

@@ -1,0 +1,128 @@
+//! Somebody at a terminal who was refused: shown who holds the slots, and asked whom to end.
+
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::{io, thread};
+
+use rustix::termios::{QueueSelector, tcflush};
+use session_core::{SessionId, SessionInfo};
+use smol::channel::{self, Receiver};
+
+use super::manage::describe;
+
+/// Who sits at standard input.
+#[derive(Default)]
+pub(super) struct Person {
+    /// The line that was typed last. A thread of its own reads, from the first question on, and for ever: a read cannot be
+    /// given up.
+    typed: OnceCell<Receiver<String>>,
+}
+
+impl Person {
+    /// The next line that is typed after the question is put. None if there will be none.
+    pub(super) async fn answer(&self, put_question: impl FnOnce()) -> Option<String> {
+        // What was typed before is no answer to this question, whether it has been read or not.
+        let _none_if_no_terminal = tcflush(io::stdin(), QueueSelector::IFlush);
+        let typed = self.typed.get_or_init(|| {
+            let (sender, typed) = channel::bounded(1);
+            let _detached = thread::spawn(move || {
+                for line in io::stdin().lines().map_while(Result::ok) {
+                    if sender.force_send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+            typed
+        });
+        let _old = typed.try_recv();
+        put_question();
+        typed.recv().await.ok()
+    }
+}
+
+/// Who holds the slots, for people; with numbers if they are to choose.
+pub(super) fn listed(sessions: &[SessionInfo], is_choice: bool) -> Vec<String> {
+    let line = |(number, session): (usize, _)| {
+        if is_choice { format!("{number}: {}", describe(session)) } else { format!("  {}", describe(session)) }
+    };
+    ["the slots are held by".to_owned()].into_iter().chain((1..).zip(sessions).map(line)).collect()
+}
+
+/// Asks which of so many are to be ended.
+pub(super) fn question(sessions: usize) -> String {
+    match sessions {
+        1 => "end it? 1, or Enter for no".into(),
+        _ => format!("end which of them? 1 to {sessions}, several with spaces between, or Enter for none"),
+    }
+}
+
+/// What an answer means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// To end nobody.
+    Nobody,
+    /// To end these.
+    These(Box<[SessionId]>),
+    /// Nothing.
+    Nonsense,
+}
+
+impl Answer {
+    pub(super) fn parse(line: &str, sessions: &[SessionInfo]) -> Self {
+        let numbers = line.split([' ', ',', '\t']).filter(|number| !number.is_empty());
+        let session = |number: &str| Some(sessions.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.id);
+        match numbers.map(session).collect::<Option<BTreeSet<_>>>() {
+            None => Self::Nonsense,
+            Some(these) if these.is_empty() => Self::Nobody,
+            Some(these) => Self::These(these.into_iter().collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use session_core::{NodeId, SessionState};
+
+    use super::*;
+
+    fn sessions(count: u64) -> Box<[SessionInfo]> {
+        let session = |number| SessionInfo {
+            id: NodeId::new(7).session(number),
+            device: None,
+            label: None,
+            since: 1_700_000_000_000,
+            state: SessionState::Live,
+            until: None,
+        };
+        (1..=count).map(session).collect()
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_list() {
+        let three = sessions(3);
+        let these =
+            |numbers: &[u64]| Answer::These(numbers.iter().map(|&number| NodeId::new(7).session(number)).collect());
+        for (line, meant) in [
+            ("2", these(&[2])),
+            (" 3 1,1\t", these(&[1, 3])),
+            ("", Answer::Nobody),
+            (" , ", Answer::Nobody),
+            ("0", Answer::Nonsense),
+            ("4", Answer::Nonsense),
+            ("1 4", Answer::Nonsense),
+            ("-1", Answer::Nonsense),
+            ("the first", Answer::Nonsense),
+            ("99999999999999999999999", Answer::Nonsense),
+        ] {
+            assert_eq!(Answer::parse(line, &three), meant, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_shown_only_where_they_are_of_use() {
+        let one = sessions(1);
+        let told = "00000000000000070000000000000001, since 2023-11-14T22:13:20Z";
+        assert_eq!(listed(&one, true), ["the slots are held by".to_owned(), format!("1: {told}")]);
+        assert_eq!(listed(&one, false), ["the slots are held by".to_owned(), format!("  {told}")]);
+    }
+}
