@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::pin::Pin;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Wake, Waker};
@@ -220,7 +221,9 @@ impl Simulation {
                 server.wake_all();
             }
             Op::Guest { server, user, device, evict, resume } => {
-                let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
+                // Of the latest, most of whose slots are there.
+                let latest = &self.told[self.told.len().saturating_sub(16)..];
+                let resume = resume.and_then(|which| latest.get(usize::from(which) % latest.len().max(1)));
                 let ask = Ask {
                     device: device.and_then(|device| Name::parse(&format!("device {}", device % 3))),
                     label: None,
@@ -238,7 +241,9 @@ impl Simulation {
                 let credential = Credential::User(user.as_str().into());
                 self.say(*who, &Request::AuthenticateWith(credential, Box::new(ask)).encode());
             }
-            Op::List { who } => self.say(*who, &Request::ListSessions.encode()),
+            Op::List { who } => {
+                self.say(self.somebody_with_slot(*who, |_| true), &Request::ListSessions.encode());
+            }
             Op::End { who, which } => {
                 let who = self.somebody_with_others(*who);
                 let mut holds = self.store.holds_of(&self.user_of(who));
@@ -270,6 +275,12 @@ impl Simulation {
             Op::StopReading { who } => self.with(*who, |client| client.line.set_attentive(false)),
             Op::Store { which, fate } => self.store_step(*which, *fate),
             Op::StoreFull { full } => self.store.set_full(*full),
+            Op::Work { commands } => {
+                for _ in 0..*commands {
+                    self.store_step(0, Fate::Apply);
+                    self.run_tasks();
+                }
+            }
             Op::LateAnswers => self.store.answer_all_late(),
             Op::Pass { millis } => self.pass(Duration::from_millis(u64::from(*millis))),
             Op::Kill { server } => self.kill(usize::from(*server) % SERVERS),
@@ -312,12 +323,15 @@ impl Simulation {
 
     /// Which of the clients that are still there has a slot and is not the only one of its user, if any of them is that.
     fn somebody_with_others(&self, who: u8) -> u8 {
+        self.somebody_with_slot(who, |user| self.store.holds_of(user).len() > 1)
+    }
+
+    /// Which of the clients that are still there has a slot of such a user, if any of them has.
+    fn somebody_with_slot(&self, who: u8, of: impl Fn(&UserId) -> bool) -> u8 {
         let there = self.clients.values().filter(|client| client.line.is_open());
         let able: Vec<_> = (0..=u8::MAX)
             .zip(there)
-            .filter(|(_, client)| {
-                client.granted && client.user.as_ref().is_some_and(|user| self.store.holds_of(user).len() > 1)
-            })
+            .filter(|(_, client)| client.granted && client.user.as_ref().is_some_and(&of))
             .map(|(number, _)| number)
             .collect();
         able.get(usize::from(who) % able.len().max(1)).copied().unwrap_or(who)
@@ -440,6 +454,7 @@ impl Simulation {
         }
         self.check();
         self.end_with_a_crash();
+        self.come_home();
     }
 
     /// What a server held that is killed is free at once, and not a slot more: a full user is as full on the others.
@@ -464,6 +479,53 @@ impl Simulation {
         self.check();
     }
 
+    /// Whoever a killed server held comes home with a token, also to a user who is full, once and again; and nobody is
+    /// admitted by it.
+    fn come_home(&mut self) {
+        const USER: u8 = 1;
+
+        if self.terms.linger.is_zero() {
+            return;
+        }
+        let user = user_id(USER);
+        for server in 0..3 {
+            for client in self.clients.values_mut() {
+                client.leave();
+            }
+            self.run_tasks();
+            self.recover();
+            self.pass(World::LINGER);
+            let known = self.told.len();
+            for _ in 0..self.terms.limit.slots() {
+                let _admitted = self.is_let_in(server, &guest(USER, None));
+            }
+            let tokens = self.told.split_off(known);
+            self.kill(usize::from(server));
+            let lost = self.store.holds_of(&user);
+            let mut came = 0;
+            for (_, token) in tokens {
+                // Those whose place the next one took have none.
+                if !lost.iter().any(|hold| hold.resumable().is_some_and(|resumable| resumable.key == token.key())) {
+                    continue;
+                }
+                for _ in 0..2 {
+                    assert!(self.is_let_in(server + 1, &guest(USER, Some(token))), "a token opened nothing");
+                    let there = self.store.holds_of(&user);
+                    assert_eq!(there.len(), lost.len(), "a token admitted somebody, or cost somebody a slot");
+                }
+                came += 1;
+            }
+            assert!(came > 0, "nobody could come home");
+            self.count("came home after a crash");
+            let full = self.slots_of(USER);
+            if self.terms.when_full() == WhenFull::Deny {
+                assert!(!self.is_admitted(server + 1, USER), "beside {full} who came home there was room");
+            }
+            self.start(usize::from(server));
+        }
+        self.check();
+    }
+
     fn slots_of(&self, user: u8) -> usize {
         let user = user_id(user);
         self.store.live_slots().into_iter().filter(|(holder, _)| *holder == user).count()
@@ -471,7 +533,11 @@ impl Simulation {
 
     /// Whether the user is admitted at the first try, while the store is well.
     fn is_admitted(&mut self, server: u8, user: u8) -> bool {
-        self.connect(server, &[Request::Authenticate(credential(user))]);
+        self.is_let_in(server, &Request::Authenticate(credential(user)))
+    }
+
+    fn is_let_in(&mut self, server: u8, request: &Request) -> bool {
+        self.connect(server, slice::from_ref(request));
         self.run_tasks();
         self.recover();
         self.clients.last_key_value().is_some_and(|(_, client)| client.granted)
@@ -551,6 +617,7 @@ impl Simulation {
     }
 
     fn renew(&mut self, who: u8, user: u8, seconds: u8) {
+        let who = self.somebody_with_slot(who, |_| true);
         let walls: BTreeMap<_, _> = self.servers.iter().map(|server| (server.node, server.wall_in(seconds))).collect();
         self.with(who, |client| {
             let expires = walls[&client.node];
@@ -909,6 +976,12 @@ impl Client {
 
 fn credential(user: u8) -> Credential {
     Credential::new(user_id(user).as_str())
+}
+
+/// What somebody says who asks at length, perhaps to take up a session again.
+fn guest(user: u8, resume: Option<ResumeToken>) -> Request {
+    let credential = Credential::User(user_id(user).as_str().into());
+    Request::AuthenticateWith(credential, Box::new(Ask { resume, ..Ask::default() }))
 }
 
 fn user_id(user: u8) -> UserId {

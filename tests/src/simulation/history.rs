@@ -5,8 +5,8 @@ use std::panic::{self, AssertUnwindSafe};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::{CloseReason, Limit, Terms};
 
-use super::Simulation;
 use super::store::Fate;
+use super::{Simulation, USERS};
 use crate::world::terms;
 
 /// Terms, and what happens under them.
@@ -35,7 +35,7 @@ pub enum Op {
     Authenticate { who: u8, user: u8 },
     /// A client connects and signs in with a token that claims a limit and lasts so many seconds.
     SignIn { server: u8, user: u8, limit: u8, seconds: u8 },
-    /// A client shows a fresh token, perhaps of another user.
+    /// A client that has a slot, if any has, shows a fresh token, perhaps of another user.
     Renew { who: u8, user: u8, seconds: u8 },
     /// A server's wall clock is set, to so many seconds ahead of its time or behind it.
     WallClock { server: u8, seconds: i8 },
@@ -71,6 +71,8 @@ pub enum Op {
     Store { which: u8, fate: Fate },
     /// The store has no room, or has again.
     StoreFull { full: bool },
+    /// The store gets on with many commands, and all goes well.
+    Work { commands: u8 },
     /// What the store has kept to itself comes.
     LateAnswers,
     /// Time passes.
@@ -102,8 +104,10 @@ impl History {
         let limit = Limit::new(1 + random.below(4)).expect("four is below the ceiling");
         let terms = terms(limit, random.byte());
         let ops = 40 + random.below(260);
-        // Each seed has its own mood: how well the store is, and how often a server fails.
-        let mood = Mood { store: random.below(100), servers: random.below(100) };
+        // Each seed has its own mood: how well the store is, how often a server fails, and how much users have to do with
+        // one another.
+        let users = [2, 6, u32::from(USERS)][random.below(3) as usize];
+        let mood = Mood { store: random.below(100), servers: random.below(100), users };
         Self { terms, ops: (0..ops).map(|_| random.op(&mood)).collect() }
     }
 
@@ -175,6 +179,7 @@ impl Op {
             Self::StopReading { .. } => "stop reading",
             Self::Store { .. } => "store step",
             Self::StoreFull { .. } => "store full or not",
+            Self::Work { .. } => "store well for a while",
             Self::LateAnswers => "late answers",
             Self::Pass { .. } => "time",
             Self::Kill { .. } => "kill",
@@ -207,6 +212,7 @@ pub(super) fn name_of_close(reason: CloseReason) -> &'static str {
 struct Mood {
     store: u32,
     servers: u32,
+    users: u32,
 }
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
@@ -236,9 +242,10 @@ impl Random {
     }
 
     fn op(&mut self, mood: &Mood) -> Op {
-        let (server, user, who) = (self.byte(), self.byte(), self.byte());
+        let (server, who) = (self.byte(), self.byte());
+        let user = u8::try_from(self.below(mood.users)).expect("there are few");
         match self.below(1000) {
-            0..40 => Op::Connect { server, user },
+            0..50 => Op::Connect { server, user },
             50..100 => {
                 let device = Some(self.byte()).filter(|device| device % 2 == 0);
                 let resume = Some(self.byte()).filter(|_| self.below(3) == 0);
@@ -247,13 +254,14 @@ impl Random {
             100..140 => Op::SignIn { server, user, limit: self.byte(), seconds: self.byte() },
             140..160 => Op::Renew { who, user, seconds: self.byte() },
             160..200 => Op::Visit { server, user },
-            200..225 => Op::Storm { server, user, clients: self.byte() },
-            225..240 => Op::Idle { server },
+            200..210 => Op::Storm { server, user, clients: self.byte() },
+            210..230 => Op::End { who, which: self.byte() },
+            230..240 => Op::Idle { server },
             240..270 => Op::Authenticate { who, user },
             270..280 => Op::Check { who },
             280..290 => Op::Choose { who, evict: self.byte() },
             290..295 => Op::List { who },
-            40..50 | 295..303 => Op::End { who, which: self.byte() },
+            295..303 => Op::End { who, which: self.byte() },
             303..308 => Op::SetLimit { slots: self.byte() },
             308..310 => Op::Enforce { user },
             310..380 => Op::Bye { who },
@@ -267,8 +275,9 @@ impl Random {
             800..805 => Op::StoreFull { full: self.below(2) == 0 },
             805..815 => Op::LateAnswers,
             815..820 => Op::WallClock { server, seconds: self.byte().cast_signed() },
-            820..900 => Op::Pass { millis: self.short() / 64 },
-            900..930 => Op::Pass { millis: self.short() },
+            820..860 => Op::Pass { millis: self.short() / 64 },
+            860..915 => Op::Work { commands: self.byte() },
+            915..930 => Op::Pass { millis: self.short() },
             _ if self.below(100) >= mood.servers => Op::Store { which: who, fate: Fate::Apply },
             930..940 => Op::Kill { server },
             940..960 => Op::Start { server },

@@ -313,6 +313,11 @@ impl Inner {
         {
             if grant.is_resumed {
                 reached.push("resumed");
+                let is_of_dead = |hold: &Hold| !self.alive.contains(&hold.session.node());
+                if before.holds().iter().any(|hold| hold.resumable().map(|r| r.key) == wish.resume && is_of_dead(hold))
+                {
+                    reached.push("resumed from a killed server");
+                }
             } else if wish.resume.is_some() {
                 reached.push("a token of a slot that is gone");
             }
