@@ -135,6 +135,8 @@ pub enum Evict {
     Oldest,
     /// Those who hold the slots of these sessions, the first first.
     These(Box<[SessionId]>),
+    /// Nobody, not even where the newest takes the place of the oldest; nor is a slot given up that only lingers.
+    Nobody,
 }
 
 impl Evict {
@@ -406,6 +408,7 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Ter
     if terms.counting == Counting::Sessions && is_below && Slots::count_of(record, terms.counting) < limit.slots() {
         return Room::Is;
     }
+    let choice = wish.and_then(|wish| wish.evict.as_ref());
     let slots = Slots::of(record, terms.counting);
     if let Some(slot) = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)) {
         let is_device_full = slot.holds.len() >= usize::from(terms.per_device.get());
@@ -413,13 +416,13 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Ter
             return Room::Is;
         }
         // One that only lingers makes room in its own slot.
-        let lingering = slot.longest_lost().filter(|_| terms.lingering_first);
+        let lingering = slot.longest_lost().filter(|_| terms.lingering_first && choice != Some(&Evict::Nobody));
         return lingering.map_or(Room::None { is_device_full }, |hold| Room::MadeBy([hold.session].into()));
     }
     let mut held = slots.count();
     let mut holds = record.holds().len();
     let mut victims = Vec::new();
-    let candidates = slots.victims(terms, wish.and_then(|wish| wish.evict.as_ref()));
+    let candidates = slots.victims(terms, choice);
     for slot in candidates {
         if held < limit.slots() && holds < UserRecord::MAX_HOLDS {
             break;

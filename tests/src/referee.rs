@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use session_core::ledger::{Applied, Command, Which};
 use session_core::{
-    Cause, Counting, Ending, Held, Hold, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserRecord, WhenFull,
+    Cause, Counting, Ending, Evict, Held, Hold, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserRecord, WhenFull,
 };
 
 type Holds<'a> = BTreeMap<SessionId, &'a Hold>;
@@ -114,6 +114,8 @@ pub fn judge(
                         let rest = then.values().copied().filter(|hold| hold.session != session);
                         let is_shared = slots(&then) == count(rest, terms.counting);
                         assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
+                        let spares = wish.is_some_and(|wish| wish.evict == Some(Evict::Nobody));
+                        assert!(!spares || gone.is_empty(), "somebody was ended against the newcomer's will");
                         let device = wish.and_then(|wish| wish.device.clone());
                         let is_own = |gone: &SessionId| device.is_some() && before[gone].device() == device.as_ref();
                         if terms.counting == Counting::Devices && gone.len() == 1 && gone.iter().all(is_own) {

@@ -303,7 +303,8 @@ impl Simulation {
     /// Whom to end, of those who are there: mostly nobody.
     fn choice(&self, user: &UserId, evict: u8) -> Option<Evict> {
         match evict % 4 {
-            0 | 1 => None,
+            0 => None,
+            1 => Some(Evict::Nobody).filter(|_| evict % 8 == 1),
             2 => Some(Evict::Oldest),
             _ => {
                 let holds = self.store.holds_of(user);

@@ -537,7 +537,8 @@ impl World {
     fn ask(&self, user: u8, device: Option<u8>, evict: u8, resume: Option<u8>) -> Request {
         let those = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::holds);
         let evict = match evict % 4 {
-            0 | 1 => None,
+            0 => None,
+            1 => Some(Evict::Nobody).filter(|_| evict % 8 == 1),
             2 => Some(Evict::Oldest),
             _ => {
                 let chosen = those.iter().skip(usize::from(evict) / 4 % those.len().max(1));

@@ -98,12 +98,13 @@ fn what_a_client_says_of_itself_is_bounded() {
 }
 
 #[test]
-fn whom_to_end_is_the_oldest_or_a_list_of_one_to_a_hundred_sessions() {
+fn whom_to_end_is_the_oldest_or_nobody_or_a_list_of_one_to_a_hundred_sessions() {
     let id = |number: u64| json!(session(number).to_string());
     let ids = |count: u64| (0..count).map(id).collect::<Vec<_>>();
     let these = |numbers: &[u64]| Some(Evict::These(numbers.iter().map(|&number| session(number)).collect()));
     for (evict, expected) in [
         (json!("oldest"), Some(Evict::Oldest)),
+        (json!("nobody"), Some(Evict::Nobody)),
         (json!([id(1)]), these(&[1])),
         // In this order, and twice if that is what was said.
         (json!([id(2), id(1), id(2)]), these(&[2, 1, 2])),
@@ -112,6 +113,7 @@ fn whom_to_end_is_the_oldest_or_a_list_of_one_to_a_hundred_sessions() {
         (json!(ids(5000)), None),
         (json!([]), None),
         (json!("Oldest"), None),
+        (json!("NOBODY"), None),
         (json!(""), None),
         (json!("newest"), None),
         (id(1), None),
@@ -315,6 +317,7 @@ fn plain_reading(fields: &Map<String, Value>) -> Result<Request, Complaint> {
     let evict = match given("evict") {
         None => None,
         Some(Value::String(text)) if text == "oldest" => Some(Evict::Oldest),
+        Some(Value::String(text)) if text == "nobody" => Some(Evict::Nobody),
         Some(Value::Array(ids)) if (1..=100).contains(&ids.len()) => {
             let ids: Option<Vec<_>> = ids.iter().map(|id| SessionId::parse(id.as_str()?)).collect();
             Some(Evict::These(ids.ok_or(Complaint::BadAsk(AskError::Evict))?.into()))
@@ -343,6 +346,7 @@ fn any_session() -> impl Strategy<Value = SessionId> {
 fn any_ask() -> impl Strategy<Value = Ask> {
     let evict = prop_oneof![
         Just(Evict::Oldest),
+        Just(Evict::Nobody),
         prop::collection::vec(any_session(), 1..=100).prop_map(|these| Evict::These(these.into())),
     ];
     let resume = prop::option::of(any::<[u8; 32]>().prop_map(ResumeToken::new));

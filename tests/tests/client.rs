@@ -238,6 +238,20 @@ fn sessions_are_listed_and_ended_from_the_command_line_also_at_the_limit() {
 }
 
 #[test]
+fn who_only_asks_ends_nobody_though_the_newest_takes_the_place_of_the_oldest() {
+    let (_directory, process, url) = at(&["--limit", "1", "--when-full", "evict-oldest"]);
+    let mut only = Raw::authenticated(process.address, "ada", 1);
+    let at = ["--url", &*url, "--user", "ada"];
+    let (code, said) = run(client(&[&["sessions"][..], &at].concat()), "");
+    assert!(code == 0 && said.starts_with("1 slot of 1 taken\n"), "{said}");
+    let (code, said) = run(client(&[&at[..], &["--evict", "nobody"]].concat()), "");
+    assert_eq!(code, 3, "{said}");
+    let (code, said) = run(client(&[&["end", "00000000000000000000000000000001"][..], &at].concat()), "");
+    assert_eq!(code, 3, "{said}");
+    only.say_bye();
+}
+
+#[test]
 fn a_client_ends_others_if_told_to_and_is_ended_with_a_code_of_its_own() {
     let (_directory, process, url) = at(&["--limit", "1", "--client-choice"]);
     let mut held = client(&["--url", &url, "--label", "first"]).spawn().unwrap();
@@ -247,8 +261,8 @@ fn a_client_ends_others_if_told_to_and_is_ended_with_a_code_of_its_own() {
     assert!(code == 0 && said.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{said}");
     assert_eq!(lines.next().unwrap(), "EVICTED second has taken the place of this session");
     assert_eq!(wait(&mut held).code(), Some(5));
-    let (code, said) = run(client(&["--url", &url, "--evict", "nobody"]), "");
-    assert!(code == 2 && said.contains("write oldest, or 1 to 100 ids"), "{said}");
+    let (code, said) = run(client(&["--url", &url, "--evict", "everybody"]), "");
+    assert!(code == 2 && said.contains("write oldest, nobody, or 1 to 100 ids"), "{said}");
     drop(process);
 }
 

@@ -243,6 +243,11 @@ fn whom_a_client_chooses_goes_if_it_may_choose_and_if_that_will_do() {
         (4, choosing(3), these(&[3, 3, 3]), None),
         (3, choosing(3), these(&[7]), None),
         (3, choosing(3), these(&[]), None),
+        // To end nobody is everybody's to say.
+        (3, choosing(3), Evict::Nobody, None),
+        (3, evicting(3), Evict::Nobody, None),
+        (4, evicting(3), Evict::Nobody, None),
+        (3, evicting(4), Evict::Nobody, Some(vec![1, 2, 3, 9])),
         // Those who are not there do no harm.
         (3, choosing(3), these(&[7, 8, 2]), Some(vec![1, 3, 9])),
         // Nobody may choose.
@@ -373,6 +378,25 @@ fn lingering_slots_are_given_up_first_those_that_end_first_before_the_others() {
     assert!(is_denied(&subject.plain(&last, 2)));
     assert_eq!(subject.plain(&Terms { when_full: WhenFull::EvictOldest, ..last }, 2), granted(1));
     assert_eq!(subject.told(), [0; 0]);
+}
+
+#[test]
+fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
+    let mut subject = Subject::default();
+    drop(subject.guest(&evicting(2), 1));
+    drop(subject.linger(1));
+    drop(subject.plain(&evicting(2), 2));
+    assert!(is_denied(&subject.evict(&evicting(2), 3, Evict::Nobody)));
+    assert_eq!((subject.held(), subject.told()), (vec![1, 2], vec![]));
+
+    // Nor one of its own device, which is full.
+    let terms = Terms { per_device: 1.try_into().unwrap(), ..devices(2) };
+    let mut subject = Subject::default();
+    drop(subject.on_device(&terms, 1, "laptop"));
+    drop(subject.linger(1));
+    let wish = |evict| Some(Wish { device: name("laptop"), evict, ..Wish::default() });
+    assert!(is_denied(&subject.acquire(&terms, id(2), wish(Some(Evict::Nobody)))));
+    assert!(is_granted(&subject.acquire(&terms, id(2), wish(None)), 1));
 }
 
 #[test]
@@ -629,6 +653,7 @@ proptest! {
                         fresh: Some(key(tokens)),
                         evict: evict.map(|numbers| match &numbers[..] {
                             [] => Evict::Oldest,
+                            [5, ..] => Evict::Nobody,
                             numbers => Evict::These(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
                         }),
                     };
@@ -758,12 +783,15 @@ proptest! {
                             // Nobody is ended who need not be.
                             let is_own = |gone: &SessionId| device.is_some() && before[gone].device == device;
                             if terms.counting == Counting::Devices && gone.len() == 1 && gone.iter().all(is_own) {
+                                prop_assert!(wish.as_ref().is_some_and(|wish| wish.evict != Some(Evict::Nobody)));
                                 prop_assert!(terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some()));
                             } else if !gone.is_empty() {
                                 let may = terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
                                     || terms.when_full == WhenFull::EvictOldest
                                     || terms.client_choice && wish.as_ref().is_some_and(|wish| wish.evict.is_some());
                                 prop_assert!(may, "somebody was ended without leave");
+                                let is_spared = wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody));
+                                prop_assert!(!is_spared, "somebody was ended against the newcomer's will");
                                 prop_assert_eq!(slots, terms.limit.slots() as usize, "more were ended than it took");
                             }
                         }
@@ -774,7 +802,7 @@ proptest! {
                         let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                         prop_assert!(is_device_full || slots_of(&kept, terms.counting) >= terms.limit.slots() as usize);
                         prop_assert!(!(terms.when_full == WhenFull::EvictOldest && terms.limit.slots() > 0 && !is_device_full)
-                            || terms.client_choice, "it need not have been refused");
+                            || terms.client_choice || wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody)), "it need not have been refused");
                     }
                     outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(Cause::Failed)),
                 },

@@ -100,6 +100,7 @@ fn every_request() {
         (Credential::Token("a.b.c".into()), Ask::default()),
         (Credential::User("ada".into()), ask),
         (Credential::None, these),
+        (Credential::None, Ask { evict: Some(Evict::Nobody), ..Ask::default() }),
     ];
     let asks = asks.map(|(credential, ask)| Request::AuthenticateWith(credential, Box::new(ask)));
     let others = [Request::CheckConnections, Request::ListSessions, Request::EndSession(session), Request::Bye];

@@ -64,6 +64,10 @@ impl<'a> Slots<'a> {
 
     /// The slots that may be taken away for a newcomer, in the order in which they are.
     pub(super) fn victims(&self, terms: &Terms, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
+        // To want nobody ended needs no leave.
+        if choice == Some(&Evict::Nobody) {
+            return Vec::new();
+        }
         let mut lingering: Vec<_> = self
             .0
             .iter()
@@ -86,7 +90,7 @@ impl<'a> Slots<'a> {
                 }
             }
             (Some(Evict::Oldest), _) | (None, WhenFull::EvictOldest) => victims.extend(self.0.iter().filter(is_left)),
-            (None, WhenFull::Deny) => {}
+            (Some(Evict::Nobody), _) | (None, WhenFull::Deny) => {}
         }
         victims
     }

@@ -89,7 +89,7 @@ impl AskError {
             Self::Device => "device must be a string of 1 to 64 bytes without control characters",
             Self::Label => "label must be a string of 1 to 64 bytes without control characters",
             Self::Resume => "resume must be a token from an earlier grant, 64 hexadecimal digits",
-            Self::Evict => "evict must be \"oldest\" or a list of 1 to 100 session ids",
+            Self::Evict => "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids",
         }
     }
 }
@@ -219,6 +219,9 @@ impl Ask {
             Some(Evict::Oldest) => {
                 fields.insert("evict".into(), "oldest".into());
             }
+            Some(Evict::Nobody) => {
+                fields.insert("evict".into(), "nobody".into());
+            }
             Some(Evict::These(sessions)) => {
                 let sessions: Vec<_> =
                     sessions.iter().map(|session| serde_json::json!(alloc::format!("{session}"))).collect();
@@ -273,6 +276,7 @@ impl<'a> Fields<'a> {
         let evict = match self.evict {
             Field::Missing | Field::Null => None,
             Field::Text(text) if text == "oldest" => Some(Evict::Oldest),
+            Field::Text(text) if text == "nobody" => Some(Evict::Nobody),
             Field::List(ids) => {
                 let ids: Option<Box<[_]>> = ids.iter().map(|id| SessionId::parse(id.as_deref()?)).collect();
                 Some(Evict::These(ids.filter(|ids| !ids.is_empty()).ok_or(AskError::Evict)?))

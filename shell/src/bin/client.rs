@@ -29,9 +29,8 @@ Exit codes, the highest that applies:
      another connection (4410)";
 
 const MANAGE_HELP: &str = "\
-To ask, the client signs in and takes a slot of the user for a moment. If all are taken it is refused, and told who is there;
-but where the newest takes the place of the oldest, the oldest is ended for it, and where a slot only lingers, that is given
-up.
+To ask, the client signs in and takes a slot of the user for a moment, if one is free. If all are taken it is refused, and
+told who is there; nobody is ended for it.
 
 Exit codes: 0 done, 2 wrong usage, 3 refused because the user has reached the connection limit, 4 not done.";
 
@@ -94,8 +93,9 @@ struct Holding {
     /// What the sessions call themselves where the user's sessions are listed, as --device
     #[arg(long, value_name = "NAME", value_parser = name)]
     label: Option<Name>,
-    /// Whom to end if the limit is reached: oldest, or the ids of sessions with commas between; the server must allow it
-    #[arg(long, value_name = "oldest|ID,ID…", value_parser = evict)]
+    /// Whom to end if the limit is reached: oldest, or the ids of sessions with commas between, if the server allows it; or
+    /// nobody, also where the newest takes the place of the oldest
+    #[arg(long, value_name = "oldest|nobody|ID,ID…", value_parser = evict)]
     evict: Option<Evict>,
     /// Take up the session whose token is in this file, if one is, and keep the token there; with several, in FILE.1 and on
     #[arg(long, value_name = "FILE")]
@@ -185,12 +185,14 @@ fn name(text: &str) -> Result<Name, &'static str> {
 }
 
 fn evict(text: &str) -> Result<Evict, &'static str> {
-    if text == "oldest" {
-        return Ok(Evict::Oldest);
+    match text {
+        "oldest" => return Ok(Evict::Oldest),
+        "nobody" => return Ok(Evict::Nobody),
+        _ => {}
     }
     let ids: Option<Box<[_]>> = text.split(',').map(SessionId::parse).collect();
     let ids = ids.filter(|ids| ids.len() <= Evict::MOST);
-    ids.map(Evict::These).ok_or("write oldest, or 1 to 100 ids of 32 hexadecimal digits with commas between")
+    ids.map(Evict::These).ok_or("write oldest, nobody, or 1 to 100 ids of 32 hexadecimal digits with commas between")
 }
 
 /// A token in the environment is no option to clap, so that none can be on the command line, which everybody sees.

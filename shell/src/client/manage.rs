@@ -9,14 +9,14 @@ use super::printer::write_line;
 use super::{Connection, Error, Login, Options, Url, Verdict};
 use crate::clock::moment;
 
-/// Who holds the user's slots, but for the session that asks. To ask it signs in, and takes a slot for a moment; where all
-/// are taken the refusal says who is there.
+/// Who holds the user's slots, but for the session that asks. To ask it signs in, and takes a slot for a moment if one is
+/// free; where all are taken the refusal says who is there. Nobody is ended for it.
 ///
 /// # Errors
 /// As [`Connection::open_with`] and [`Connection::authenticate_with_ask`], but for a refusal that lists the sessions.
 pub async fn sessions(url: &Url, login: &Login, options: &Options) -> Result<Sessions, Error> {
     let mut connection = Connection::open_with(url, options).await?;
-    let own = match connection.authenticate_with_ask(login, Ask::default()).await {
+    let own = match connection.authenticate_with_ask(login, asking()).await {
         Ok(grant) => grant.admission().map(|admission| admission.session),
         Err(error) => {
             let listed = error.denial().and_then(|denial| Some((denial.limit?.slots(), denial.sessions.clone()?)));
@@ -41,7 +41,7 @@ pub async fn sessions(url: &Url, login: &Login, options: &Options) -> Result<Ses
 /// session.
 pub async fn end(url: &Url, login: &Login, options: &Options, session: SessionId) -> Result<(), Error> {
     let mut connection = Connection::open_with(url, options).await?;
-    let signed_in = connection.authenticate_with_ask(login, Ask::default()).await;
+    let signed_in = connection.authenticate_with_ask(login, asking()).await;
     let ended = match signed_in {
         Ok(_) => connection.end_session(session).await.map(drop),
         Err(error) if error.denial().is_some_and(|denial| denial.may_choose) => {
@@ -53,6 +53,11 @@ pub async fn end(url: &Url, login: &Login, options: &Options, session: SessionId
     // Whatever came of it, the slot goes back.
     let parted = connection.bye().await;
     ended.and(parted)
+}
+
+/// Whoever only asks ends nobody by it.
+fn asking() -> Ask {
+    Ask { evict: Some(Evict::Nobody), ..Ask::default() }
 }
 
 /// Prints what came of either, for people or as JSON.
