@@ -83,8 +83,10 @@ impl Obstacle {
     #[expect(clippy::wildcard_enum_match_arm, reason = "those that have no words of ours are told in their own")]
     fn of_certificate(error: &CertificateError) -> Self {
         match error {
-            // Also of one that has the name of an authority that is known, and another key.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::NotTrusted,
+            // The latter of one that has the name of an authority that is known, and another key, perhaps of another kind.
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Self::NotTrusted,
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
             CertificateError::NotValidForName => Self::WrongName { names: Vec::new() },
@@ -192,6 +194,11 @@ mod tests {
     fn certificates_that_are_wrong_in_rare_ways_are_told_in_words() {
         let told = |error| Obstacle::of_tls(&io::Error::other(rustls::Error::InvalidCertificate(error))).to_string();
         assert_eq!(told(CertificateError::Revoked), "its certificate is no good: Revoked; have it replaced");
+        let other_key = CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id: vec![1],
+            public_key_algorithm_id: vec![2],
+        };
+        assert!(told(other_key).starts_with("its certificate is not trusted, "));
         assert!(told(CertificateError::NotValidYet).starts_with("its certificate is not valid yet; "));
         assert!(told(CertificateError::NotValidForName).starts_with("its certificate is for no name at all, "));
     }

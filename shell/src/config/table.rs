@@ -203,7 +203,7 @@ settings! {
         client_choice: bool { rule: switch(), value: "BOOL", default: "false", applies: AtOnce }
 
         /// How long the slot of a session lingers whose client is lost without BYE, for that client to take it up again, 0s to
-        /// 1day. Only of clients that ask for it; it holds for slots that are granted from then on
+        /// 1day. Only of clients that authenticate with an object; it holds for slots that are granted from then on
         linger: Duration { rule: duration(Duration::ZERO..=24 * HOUR), value: "TIME", default: "0s", applies: AtOnce }
 
         /// Whether slots that only linger are given up for a newcomer, oldest first, before anybody is refused or ended
