@@ -304,8 +304,8 @@ fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
             "label must be a string of 1 to 64 bytes without control characters",
         ),
         (json!({"user": "ada", "resume": "x"}), "resume must be a token from an earlier grant, 64 hexadecimal digits"),
-        (json!({"user": "ada", "evict": []}), "evict must be \"oldest\" or a list of 1 to 100 session ids"),
-        (json!({"user": "ada", "evict": ["x"]}), "evict must be \"oldest\" or a list of 1 to 100 session ids"),
+        (json!({"user": "ada", "evict": []}), "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids"),
+        (json!({"user": "ada", "evict": ["x"]}), "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids"),
     ] {
         assert_eq!(authenticate(&mut peer, payload), json!({"type": "ERROR", "payload": words}));
     }

@@ -1,128 +1,186 @@
-//! The operator's orders, several at a time.
+//! An operator's orders: to a server that runs, and to the store where none does.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![cfg(unix)]
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Output};
 
-use session_core::ledger::{Command, Own, Terms};
-use session_core::{Limit, UserId, WhenFull};
-use shell::operator::{Change, Full, Operator, Order, Setting, Slots, socket};
-use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
-use smol::Executor;
-use smol::future::{or, yield_now, zip};
-use tests::peer::{NODE, PATIENCE, eventually};
+use serde_json::Value;
+use tests::peer::{Process, Raw, Sent};
 
-/// A store in which everything waits until it is got on with.
-struct Slow {
-    store: MemoryStore,
-    waiting: Mutex<VecDeque<Waiting>>,
+const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
+
+/// Gives an order on the command line: exit code, and both outputs.
+fn order(data: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(SERVER);
+    let Output { status, stdout, stderr } = command.args(arguments).arg("--data").arg(data).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-enum Waiting {
-    Command(Command, Done),
-    Amendment(UserId, Amendment, Amended),
+/// One that is obeyed: what it reports.
+fn report(data: &Path, arguments: &[&str]) -> Value {
+    let (code, out, err) = order(data, &[arguments, &["--json"]].concat());
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    serde_json::from_str(&out).unwrap()
 }
 
-impl Slow {
-    fn new() -> Arc<Self> {
-        let store = MemoryStore::new(NODE, Limit::default());
-        Arc::new(Self { store, waiting: Mutex::new(VecDeque::new()) })
-    }
-
-    fn waiting(&self) -> usize {
-        self.waiting.lock().unwrap().len()
-    }
-
-    /// Gets on with what has waited longest, if anything waits.
-    fn step(&self) {
-        let first = self.waiting.lock().unwrap().pop_front();
-        match first {
-            Some(Waiting::Command(command, done)) => self.store.submit(command, done),
-            Some(Waiting::Amendment(user, amendment, done)) => self.store.amend(user, amendment, done),
-            None => {}
-        }
-    }
+/// Signs in with an object: the session's id, or why not.
+fn sign_in(process: &Process, user: &str, label: &str) -> (Raw, Result<String, Value>) {
+    let mut peer = Raw::open(process.address);
+    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"{user}","label":"{label}"}}}}"#));
+    let answer = answer(&mut peer);
+    let session = answer["payload"]["session"].as_str().map(ToOwned::to_owned);
+    (peer, session.ok_or(answer))
 }
 
-impl Store for Slow {
-    fn submit(&self, command: Command, done: Done) {
-        self.waiting.lock().unwrap().push_back(Waiting::Command(command, done));
-    }
-
-    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
-        self.waiting.lock().unwrap().push_back(Waiting::Amendment(user, amendment, done));
-    }
-
-    fn route(&self, router: Arc<dyn Router>) {
-        self.store.route(router);
-    }
-
-    fn set_terms(&self, terms: Terms) {
-        self.store.set_terms(terms);
-    }
-
-    fn terms_for(&self, user: &UserId) -> Terms {
-        self.store.terms_for(user)
-    }
-
-    fn close(&self, within: Duration) -> bool {
-        self.store.close(within)
-    }
+fn answer(peer: &mut Raw) -> Value {
+    let Sent::Text(text) = peer.read() else { panic!("no answer") };
+    serde_json::from_str(&text).unwrap()
 }
 
-fn ada() -> UserId {
-    UserId::parse("ada").unwrap()
-}
-
-fn operator(store: &Arc<Slow>) -> Operator {
-    Operator::new(Arc::<Slow>::clone(store), NODE, None, PATIENCE)
+fn expect_end(peer: &mut Raw) {
+    peer.expect_text(r#"{"type":"EVICTED","payload":"The operator has ended this session"}"#);
+    assert_eq!(peer.read(), Sent::Close(4409, "The slot of this session was taken away".into()));
 }
 
 #[test]
-fn what_two_operators_set_at_once_holds_both() {
-    let store = Slow::new();
-    let operator = operator(&store);
-    let ada = ada();
-    let limit = Order::Limit(Change { limit: Some(Setting::To(Slots::Number(7))), ..Change::default() });
-    let full = Order::Limit(Change { when_full: Some(Setting::To(Full::EvictOldest)), ..Change::default() });
-    let working = async {
-        loop {
-            // Whoever can ask has asked before.
-            store.step();
-            yield_now().await;
-        }
-    };
-    let (limit, full) = smol::block_on(or(zip(operator.obey(&ada, &limit), operator.obey(&ada, &full)), working));
-    assert!(limit.is_ok() && full.is_ok(), "{limit:?} {full:?}");
-    let own = Own { limit: Some(Limit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
-    assert_eq!(store.terms_for(&ada).own, own);
-}
-
-#[test]
-fn no_more_than_sixteen_orders_are_heard_at_a_time_and_none_is_lost() {
-    const ORDERS: usize = 24;
-    const AT_A_TIME: usize = 16;
+fn a_running_server_says_who_holds_what_and_ends_whom_it_is_told_to() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Slow::new();
-    let listener = socket::bind(directory.path()).unwrap();
-    let executor = Arc::new(Executor::new());
-    let serving = socket::serve(listener, Arc::new(operator(&store)), Arc::clone(&executor));
-    // It ends with the test's process.
-    thread::spawn(move || smol::block_on(executor.run(serving)));
-    thread::scope(|scope| {
-        let order = || smol::block_on(socket::order(directory.path(), &ada(), &Order::Explain));
-        let orders: Vec<_> = (0..ORDERS).map(|_| scope.spawn(order)).collect();
-        eventually("as many are heard as may be", || store.waiting() >= AT_A_TIME);
-        for left in (1..=ORDERS).rev() {
-            eventually("the next is heard", || store.waiting() >= left.min(AT_A_TIME));
-            assert_eq!(store.waiting(), left.min(AT_A_TIME));
-            store.step();
-        }
-        for order in orders {
-            assert!(order.join().unwrap().is_ok_and(|report| report.is_some()));
-        }
-    });
+    let process = Process::start(SERVER, directory.path(), &[]);
+    let (_first, first) = sign_in(&process, "ada", "laptop");
+    let (mut second, second_id) = sign_in(&process, "ada", "phone");
+    let mut plain = Raw::authenticated(process.address, "ada", 3);
+
+    let told = report(directory.path(), &["explain", "ada"]);
+    assert_eq!((&told["limit"], &told["rule"], &told["connections"]), (&3.into(), &"server".into(), &3.into()));
+    assert_eq!(told["next"]["outcome"], "denied");
+    let sessions = told["sessions"].as_array().unwrap();
+    assert_eq!(sessions[0]["id"], first.unwrap().as_str());
+    assert_eq!((&sessions[1]["label"], &sessions[1]["from"]), (&"phone".into(), &"127.0.0.1".into()));
+    assert_eq!((&sessions[2]["label"], &sessions[2]["state"]), (&Value::Null, &"live".into()));
+    let (code, words, _) = order(directory.path(), &["explain", "ada"]);
+    assert!(code == 0 && words.starts_with("user \"ada\" holds 3 slots of 3 (the server's default"), "{words}");
+    assert!(words.contains(", label \"phone\", from 127.0.0.1\n"), "{words}");
+    assert!(words.ends_with("the next session would be refused: all slots are taken\n"), "{words}");
+
+    let second_id = second_id.unwrap();
+    assert_eq!(report(directory.path(), &["end", "ada", &second_id])["ended"], Value::from(vec![second_id.clone()]));
+    expect_end(&mut second);
+    let (code, _, err) = order(directory.path(), &["end", "ada", &second_id]);
+    assert_eq!((code, &*err), (1, "error: this user has no such session\n"));
+    let (code, _, err) = order(directory.path(), &["forget", "ada"]);
+    assert_eq!((code, &*err), (1, "error: this user holds 2 slots: end them first\n"));
+    assert_eq!(report(directory.path(), &["end", "ada"])["ended"].as_array().unwrap().len(), 2);
+    expect_end(&mut plain);
+    assert_eq!(report(directory.path(), &["explain", "ada"])["connections"], 0);
+    assert_eq!(report(directory.path(), &["end", "nobody"])["ended"], Value::Array(vec![]));
+}
+
+#[test]
+fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let mut process = Process::start(SERVER, data, &[]);
+    let mut held: Vec<_> = (1..=3).map(|held| Raw::authenticated(process.address, "ada", held)).collect();
+    assert_eq!(report(data, &["limit", "ada", "4"])["rule"], "user");
+    held.push(Raw::authenticated(process.address, "ada", 4));
+
+    // Who would have to go, and nobody has.
+    let dry = report(data, &["limit", "ada", "2", "--enforce", "--dry-run"]);
+    assert_eq!((&dry["limit"], &dry["connections"]), (&2.into(), &4.into()));
+    // What comes next comes to those who would be left.
+    let swapped = report(data, &["limit", "ada", "2", "--when-full", "evict-oldest", "--enforce", "--dry-run"]);
+    assert_eq!(swapped["next"]["ended"], Value::from(vec![dry["sessions"][0]["id"].clone()]));
+    let told = report(data, &["limit", "ada"]);
+    assert_eq!((&told["limit"], told["ended"].as_array().unwrap().len()), (&4.into(), 0));
+    // Lowered, it ends nobody by itself.
+    assert_eq!(report(data, &["limit", "ada", "2"])["connections"], 4);
+    let told = report(data, &["limit", "ada", "--enforce"]);
+    assert_eq!((&told["ended"], &told["connections"]), (&dry["ended"], &2.into()));
+    held.drain(2..).rev().for_each(|mut newest| expect_end(&mut newest));
+    assert!(matches!(sign_in(&process, "ada", "x").1, Err(refusal) if refusal["limit"] == 2));
+    let (code, out, err) = order(data, &["limit", "eve", "--enforce"]);
+    assert_eq!((code, &*out), (1, ""));
+    assert_eq!(err, "error: only a limit that is set for the user can be enforced: give one\n");
+    // Others are not touched.
+    assert!(sign_in(&process, "bob", "x").1.is_ok());
+
+    assert_eq!(
+        report(data, &["limit", "ada", "--when-full", "evict-oldest"])["next"]["ended"][0],
+        told["sessions"][0]["id"]
+    );
+    assert!(sign_in(&process, "ada", "x").1.is_ok());
+    held[0].expect_text(r#"{"type":"EVICTED","payload":"x has taken the place of this session"}"#);
+    assert_eq!(report(data, &["limit", "ada", "0"])["when_full"], "evict-oldest");
+    assert!(matches!(sign_in(&process, "ada", "x").1, Err(refusal) if refusal["code"] == "banned"));
+
+    process.kill();
+    let told = report(data, &["limit", "ada", "unlimited"]);
+    assert_eq!((&told["limit"], &told["connections"]), (&1024.into(), &0.into()));
+    let process = Process::start(SERVER, data, &[]);
+    let told = report(data, &["limit", "ada"]);
+    assert_eq!(
+        (&told["limit"], &told["rule"], &told["when_full"]),
+        (&1024.into(), &"user".into(), &"evict-oldest".into())
+    );
+    report(data, &["limit", "ada", "default", "--when-full", "default"]);
+    let told = report(data, &["explain", "ada"]);
+    assert_eq!((&told["limit"], &told["rule"], &told["when_full"]), (&3.into(), &"server".into(), &"deny".into()));
+    report(data, &["limit", "ada", "5"]);
+    assert_eq!(report(data, &["forget", "ada"])["rule"], "server");
+    drop(process);
+    assert_eq!(report(data, &["limit", "ada"])["rule"], "server");
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_what_a_killed_server_left_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("operator.sock");
+    let mut process = Process::start(SERVER, directory.path(), &[]);
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    process.kill();
+    assert!(socket.exists());
+    let _second = Process::start(SERVER, directory.path(), &[]);
+    assert_eq!(report(directory.path(), &["explain", "ada"])["connections"], 0);
+    // A server that cannot be asked is not gone round.
+    std::fs::remove_file(&socket).unwrap();
+    let (code, _, err) = order(directory.path(), &["explain", "ada"]);
+    assert!(code == 1 && err.contains("is in use by"), "{err}");
+    let (code, _, err) = order(&directory.path().join("missing"), &["explain", "ada"]);
+    assert!(code == 1 && err.contains("there is no data directory"), "{err}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_over_the_socket_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let _process = Process::start(SERVER, directory.path(), &[]);
+    let ask = |method: &str, path: &str, body: &str| {
+        let mut socket = UnixStream::connect(directory.path().join("operator.sock")).unwrap();
+        let length = body.len();
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        socket.write_all((head + body).as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let long = format!(r#"{{"limit":{}}}"#, " ".repeat(5000));
+    for (method, path, body, status, words) in [
+        ("GET", "/v1/users/ada%2Fb", "", 200, r#""user":"ada/b""#),
+        ("GET", "/", "", 404, "there is nothing here"),
+        ("POST", "/v1/users/ada", "", 405, "allow: GET, DELETE"),
+        ("PUT", "/v1/users/ada/limit", r#"{"limit":1025}"#, 422, "the most is 1024"),
+        ("PUT", "/v1/users/ada/limit", r#"{"limit":"lots"}"#, 400, "the body is no change"),
+        ("PUT", "/v1/users/ada/limit", &long, 413, "too long"),
+        ("GET", "/v1/users/", "", 400, "User id is empty"),
+        ("DELETE", "/v1/users/ada/sessions/00", "", 400, "32 hexadecimal digits"),
+        ("DELETE", "/v1/users/ada/limit", "", 200, r#""rule":"server""#),
+    ] {
+        let answer = ask(method, path, body);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(words), "{path}: {answer}");
+    }
 }
