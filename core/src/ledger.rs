@@ -28,7 +28,7 @@ use crate::time::Time;
 mod slots;
 mod terms;
 
-use self::slots::Slots;
+use self::slots::{Slot, Slots};
 pub use self::terms::{Counting, LimitRule, Own, Terms, WhenFull};
 
 /// What a session asks of the store, about its own user. Each is idempotent.
@@ -81,6 +81,8 @@ pub enum Command {
         session: SessionId,
         /// The limit that the token of whoever asks claims.
         limit: Option<Limit>,
+        /// Whether to say all, and not only the [`Listing::MOST`] oldest.
+        whole: bool,
         /// When.
         at: Time,
     },
@@ -200,7 +202,7 @@ pub struct Listing {
     pub rule: LimitRule,
     /// How many slots are held.
     pub connections: u32,
-    /// Who holds them, oldest first.
+    /// Who holds them, oldest first, at most [`Listing::MOST`] unless all were asked for.
     pub holds: Box<[Hold]>,
     /// When a slot comes back by itself to somebody who comes then, if that is known.
     pub free_at: Option<Time>,
@@ -208,6 +210,11 @@ pub struct Listing {
     pub is_device_full: bool,
     /// Whether a client may choose whom to end.
     pub may_choose: bool,
+}
+
+impl Listing {
+    /// How many holds are listed to a client: many who ask at once must not take much memory.
+    pub const MOST: usize = 100;
 }
 
 /// What was done to a record, and to others than who asked.
@@ -293,7 +300,10 @@ pub fn apply(
             Outcome::Released
         }
         Command::Lookup { .. } => Outcome::Found { connections: Slots::count_of(record, terms.counting) },
-        Command::List { limit, .. } => Outcome::Listed(Box::new(listing(record, *limit, terms))),
+        Command::List { limit, whole, .. } => {
+            let most = if *whole { UserRecord::MAX_HOLDS } else { Listing::MOST };
+            Outcome::Listed(Box::new(listing(record, *limit, terms, most)))
+        }
         Command::End { session, which, by, .. } => end(record, *session, *which, by, terms, &mut ended),
     };
     Applied { outcome, ended }
@@ -346,16 +356,10 @@ fn acquire(
             let by = wish.and_then(|wish| wish.label.clone().or_else(|| wish.device.clone()));
             remove(record, &victims, &Ending::TakenOver(by), ended);
         }
-        Room::None { is_device_full } => {
-            return Outcome::Denied(wish.map(|_| {
-                let listing = listing(record, claim, terms);
-                Box::new(if is_device_full {
-                    // Nobody else's slot would be of any use.
-                    Listing { is_device_full, may_choose: false, free_at: None, ..listing }
-                } else {
-                    listing
-                })
-            }));
+        Room::None { is_device_full, free_at } => {
+            let listing =
+                |_| Box::new(Listing { is_device_full, free_at, ..listing(record, claim, terms, Listing::MOST) });
+            return Outcome::Denied(wish.map(listing));
         }
     }
     let guest = wish.map(|wish| Guest {
@@ -370,11 +374,15 @@ fn acquire(
 
 /// Moves a hold to the session that shows its token: nobody is admitted, and whoever has it loses it.
 ///
-/// Its device stays: another one could make of one slot two.
+/// Its device stays: another one could make of one slot two. And whoever names a device takes up nothing of another's: many
+/// could share the slot of one.
 fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&Wish>, ended: &mut Vec<Ended>) -> bool {
     let Some((wish, key)) = wish.and_then(|wish| Some((wish, wish.resume?))) else { return false };
-    let has_key = |hold: &&mut Hold| hold.resumable().is_some_and(|resumable| resumable.key == key);
-    let Some(hold) = record.holds_mut().iter_mut().find(has_key) else { return false };
+    let is_meant = |hold: &&mut Hold| {
+        hold.resumable().is_some_and(|resumable| resumable.key == key)
+            && (wish.device.is_none() || wish.device.as_ref() == hold.device())
+    };
+    let Some(hold) = record.holds_mut().iter_mut().find(is_meant) else { return false };
     if hold.held == Held::Live {
         ended.push(Ended { session: hold.session, how: Ending::Resumed });
     }
@@ -395,36 +403,31 @@ enum Room {
     None {
         /// Because its device has as many sessions as one may.
         is_device_full: bool,
+        /// When it has one, if that is known.
+        free_at: Option<Time>,
     },
 }
 
 /// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
 fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Terms) -> Room {
-    let none = Room::None { is_device_full: false };
     if limit.slots() == 0 {
-        return none;
+        return Room::None { is_device_full: false, free_at: None };
     }
     let is_below = record.holds().len() < UserRecord::MAX_HOLDS;
     if terms.counting == Counting::Sessions && is_below && Slots::count_of(record, terms.counting) < limit.slots() {
         return Room::Is;
     }
-    let choice = wish.and_then(|wish| wish.evict.as_ref());
     let slots = Slots::of(record, terms.counting);
-    if let Some(slot) = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)) {
-        let is_device_full = slot.holds.len() >= usize::from(terms.per_device.get());
-        if is_below && !is_device_full {
-            return Room::Is;
-        }
-        // One that only lingers makes room in its own slot.
-        let lingering = slot.longest_lost().filter(|_| terms.lingering_first && choice != Some(&Evict::Nobody));
-        return lingering.map_or(Room::None { is_device_full }, |hold| Room::MadeBy([hold.session].into()));
-    }
+    // Beside others of its device a session has its place among those.
+    let shared = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)).map(Slot::apart);
+    let is_shared = shared.is_some();
+    let most = if is_shared { u32::from(terms.per_device.get()) } else { limit.slots() };
+    let slots = shared.unwrap_or(slots);
     let mut held = slots.count();
     let mut holds = record.holds().len();
     let mut victims = Vec::new();
-    let candidates = slots.victims(terms, choice);
-    for slot in candidates {
-        if held < limit.slots() && holds < UserRecord::MAX_HOLDS {
+    for slot in slots.victims(terms, wish.and_then(|wish| wish.evict.as_ref())) {
+        if held < most && holds < UserRecord::MAX_HOLDS {
             break;
         }
         held -= 1;
@@ -432,7 +435,9 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Ter
         victims.extend(slot.holds.iter().map(|hold| hold.session));
     }
     match () {
-        () if held >= limit.slots() || holds >= UserRecord::MAX_HOLDS => none,
+        () if held >= most || holds >= UserRecord::MAX_HOLDS => {
+            Room::None { is_device_full: is_shared && slots.count() >= most, free_at: slots.free_at(most) }
+        }
         () if victims.is_empty() => Room::Is,
         () => Room::MadeBy(victims),
     }
@@ -472,15 +477,15 @@ fn linger(record: &mut UserRecord, session: SessionId, at: Time) {
     });
 }
 
-fn listing(record: &UserRecord, claim: Option<Limit>, terms: &Terms) -> Listing {
+fn listing(record: &UserRecord, claim: Option<Limit>, terms: &Terms, most: usize) -> Listing {
     let (limit, rule) = terms.limit_for(claim);
     let slots = Slots::of(record, terms.counting);
     Listing {
         limit,
         rule,
         connections: slots.count(),
-        holds: record.holds().into(),
-        free_at: slots.free_at(limit),
+        holds: record.holds().iter().take(most).cloned().collect(),
+        free_at: slots.free_at(limit.slots()),
         is_device_full: false,
         may_choose: terms.client_choice && limit.slots() > 0,
     }

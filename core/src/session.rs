@@ -371,7 +371,9 @@ impl Session {
             Question::Connections | Question::Renewal(..) => {
                 ledger::Command::Lookup { user: user.clone(), session, at: now }
             }
-            Question::Sessions => ledger::Command::List { user: user.clone(), session, limit: self.claim, at: now },
+            Question::Sessions => {
+                ledger::Command::List { user: user.clone(), session, limit: self.claim, whole: false, at: now }
+            }
             Question::End => unreachable!("this question comes with its command"),
         };
         self.state = State::Asking(user, question);
@@ -583,6 +585,7 @@ impl Session {
         Reply::Denied(Box::new(Denial {
             refusal,
             limit: Some(listing.limit),
+            connections: Some(listing.connections),
             retry_after: listing.free_at.map(|at| at.since(now)),
             sessions: Some(shown(listing)),
             may_choose: listing.may_choose,
@@ -707,9 +710,8 @@ impl Session {
     }
 }
 
-/// Who holds the slots, as far as it is shown.
 fn shown(listing: &Listing) -> Box<[SessionInfo]> {
-    listing.holds.iter().take(Sessions::MOST).map(SessionInfo::from).collect()
+    listing.holds.iter().map(SessionInfo::from).collect()
 }
 
 fn store(command: ledger::Command) -> Actions {
@@ -727,7 +729,14 @@ fn complain(complaint: Complaint) -> Actions {
 /// A refusal that has to do with nobody else's sessions, at length if that was asked for.
 fn refuse(refusal: Refusal, at_length: bool) -> Reply {
     if at_length {
-        Reply::Denied(Box::new(Denial { refusal, limit: None, sessions: None, retry_after: None, may_choose: false }))
+        Reply::Denied(Box::new(Denial {
+            refusal,
+            limit: None,
+            connections: None,
+            sessions: None,
+            retry_after: None,
+            may_choose: false,
+        }))
     } else {
         Reply::AuthenticateFailure(refusal)
     }

@@ -341,7 +341,7 @@ impl Operator {
 
     async fn list(&self, user: &UserId) -> Result<Listing, Disobedience> {
         let (user, session) = (user.clone(), self.asker());
-        let list = Command::List { user, session, limit: None, at: self.clock.now() };
+        let list = Command::List { user, session, limit: None, whole: true, at: self.clock.now() };
         if let Outcome::Listed(listing) = self.ask(list).await? { Ok(*listing) } else { Err(Disobedience::StoreSilent) }
     }
 

@@ -55,10 +55,11 @@ pub fn judge(
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
             assert_eq!(applied.outcome, Outcome::Found { connections: slots(&then) });
         }
-        Command::List { .. } => {
+        Command::List { whole, .. } => {
             let Outcome::Listed(listing) = &applied.outcome else { panic!("no list: {:?}", applied.outcome) };
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
-            assert_eq!((&*listing.holds, listing.connections), (after.holds(), slots(&then)));
+            let most = if *whole { after.holds().len() } else { after.holds().len().min(100) };
+            assert_eq!((&*listing.holds, listing.connections), (&after.holds()[..most], slots(&then)));
         }
         Command::End { which, by, .. } => {
             let Outcome::Ended { sessions, connections } = &applied.outcome else { panic!("{:?}", applied.outcome) };
@@ -96,7 +97,11 @@ pub fn judge(
                     assert_eq!(*connections, slots(&then));
                     assert_eq!(grant.is_some(), wish.is_some());
                     let key = wish.and_then(|wish| wish.resume);
-                    let moved = before.values().find(|hold| key.is_some() && key_of(hold) == key);
+                    let named = wish.and_then(|wish| wish.device.as_ref());
+                    let is_meant = |hold: &&&Hold| {
+                        key.is_some() && key_of(hold) == key && (named.is_none() || named == hold.device())
+                    };
+                    let moved = before.values().find(is_meant);
                     if before.contains_key(&session) {
                         assert!(come.is_empty() && gone.is_empty(), "whoever has its slot took another");
                     } else if let Some(moved) = moved.filter(|_| limit > 0) {
@@ -116,19 +121,26 @@ pub fn judge(
                         assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
                         let spares = wish.is_some_and(|wish| wish.evict == Some(Evict::Nobody));
                         assert!(!spares || gone.is_empty(), "somebody was ended against the newcomer's will");
-                        let device = wish.and_then(|wish| wish.device.clone());
-                        let is_own = |gone: &SessionId| device.is_some() && before[gone].device() == device.as_ref();
-                        if terms.counting == Counting::Devices && gone.len() == 1 && gone.iter().all(is_own) {
-                            let only_lingered = gone.iter().all(|gone| before[gone].held != Held::Live);
-                            assert!(terms.lingering_first && only_lingered, "a device has ended one of its own");
+                        let only_lingered = gone.iter().all(|gone| before[gone].held != Held::Live);
+                        let may = terms.lingering_first && only_lingered
+                            || terms.when_full() == WhenFull::EvictOldest
+                            || terms.client_choice && wish.is_some_and(|wish| wish.evict.is_some());
+                        assert!(gone.is_empty() || may, "somebody was ended without leave");
+                        let device = wish.and_then(|wish| wish.device.as_ref());
+                        let device = device.filter(|_| terms.counting == Counting::Devices);
+                        let is_own = |hold: &&Hold| device.is_some() && hold.device() == device;
+                        if before.values().copied().any(|hold| is_own(&hold)) {
+                            let own = then.values().copied().filter(is_own).count();
+                            let most = usize::from(terms.per_device.get());
+                            assert!(own <= most, "a device has more sessions than one may");
+                            assert!(gone.iter().all(|gone| is_own(&before[gone])), "another device was ended");
+                            let is_full = own == most || then.len() == UserRecord::MAX_HOLDS;
+                            assert!(gone.is_empty() || is_full, "more were ended than it took");
                         } else if !gone.is_empty() {
-                            assert_eq!(slots(&then), limit, "more were ended than it took");
-                            let only_lingered = gone.iter().all(|gone| before[gone].held != Held::Live);
-                            let chosen = terms.client_choice && wish.is_some_and(|wish| wish.evict.is_some());
-                            let may = terms.lingering_first && only_lingered
-                                || terms.when_full() == WhenFull::EvictOldest
-                                || chosen;
-                            assert!(may, "somebody was ended without leave");
+                            assert!(
+                                slots(&then) == limit || then.len() == UserRecord::MAX_HOLDS,
+                                "more were ended than it took"
+                            );
                         }
                     }
                 }
@@ -138,6 +150,13 @@ pub fn judge(
                     let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                     let is_ceiling = after.holds().len() >= UserRecord::MAX_HOLDS;
                     assert!(slots(&then) >= limit || is_device_full || is_ceiling, "refused without need");
+                    let choice = wish.and_then(|wish| wish.evict.as_ref());
+                    let gives_way = match choice.filter(|_| terms.client_choice) {
+                        Some(Evict::Oldest) => true,
+                        Some(Evict::These(_) | Evict::Nobody) => false,
+                        None => terms.when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
+                    };
+                    assert!(limit == 0 || !gives_way, "refused, though somebody was to be ended for it");
                 }
                 outcome => assert!(is_dead && *outcome == Outcome::Rejected(Cause::Failed), "{outcome:?}"),
             }

@@ -202,13 +202,14 @@ fn what_is_told_at_length() {
             Reply::Denied(Box::new(Denial {
                 refusal: Refusal::LimitReached,
                 limit: Some(Limit::new(1).unwrap()),
+                connections: Some(2),
                 sessions: Some([SessionInfo::from(&Hold::new(session(1), Time::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
                 retry_after: Some(Duration::from_millis(1500)),
                 may_choose: true,
             })),
             [
                 r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed","#,
-                r#""code":"limit_reached","limit":1,"sessions":[{"id":"0000000000000ada0000000000000001","#,
+                r#""code":"limit_reached","limit":1,"connections":2,"sessions":[{"id":"0000000000000ada0000000000000001","#,
                 r#""since":1700000000250,"state":"live"}],"retry_after_ms":1500,"choice":true}"#,
             ]
             .concat(),
@@ -375,10 +376,11 @@ fn any_denial() -> impl Strategy<Value = Denial> {
     );
     let sessions = prop::option::of(prop::collection::vec(info, 0..5).prop_map(Into::into));
     let retry_after = prop::option::of(any::<u64>().prop_map(Duration::from_millis));
-    (refusal, limit, sessions, retry_after, any::<bool>()).prop_map(
-        |(refusal, limit, sessions, retry_after, may_choose)| Denial {
+    (refusal, limit, any::<Option<u32>>(), sessions, retry_after, any::<bool>()).prop_map(
+        |(refusal, limit, connections, sessions, retry_after, may_choose)| Denial {
             refusal,
             limit,
+            connections,
             sessions,
             retry_after,
             may_choose,

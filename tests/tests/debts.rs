@@ -103,7 +103,7 @@ fn what_every_answer_to_every_command_leaves() {
         (release(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
         (linger(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
         (look_up(1), [kept; 8]),
-        (Command::List { user: user(), session: session(1), limit: None, at: at(0) }, [kept; 8]),
+        (Command::List { user: user(), session: session(1), limit: None, whole: false, at: at(0) }, [kept; 8]),
         (end_all(1), [kept; 8]),
     ] {
         for (outcome, expected) in outcomes.iter().zip(expected) {

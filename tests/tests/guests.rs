@@ -181,6 +181,7 @@ fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
     let denial = Denial {
         refusal: Refusal::LimitReached,
         limit: Some(limit(1)),
+        connections: Some(1),
         sessions: Some([info()].into()),
         retry_after: Some(Duration::from_secs(1)),
         may_choose: true,
@@ -209,7 +210,14 @@ fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
 #[test]
 fn every_refusal_is_at_length_for_those_who_asked_so() {
     let denied = |refusal| {
-        Reply::Denied(Box::new(Denial { refusal, limit: None, sessions: None, retry_after: None, may_choose: false }))
+        Reply::Denied(Box::new(Denial {
+            refusal,
+            limit: None,
+            connections: None,
+            sessions: None,
+            retry_after: None,
+            may_choose: false,
+        }))
     };
     let mut subject = Subject::new();
     drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":{}}"#)));
@@ -348,7 +356,7 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
     let mut subject = Subject::live(LINGER);
     subject.1 = 3;
     let asked = subject.handle(Event::Text(list));
-    let command = ledger::Command::List { user: user(), session: id(), limit: None, at: at(3) };
+    let command = ledger::Command::List { user: user(), session: id(), limit: None, whole: false, at: at(3) };
     assert_eq!(asked, store(command));
     let told = subject.handle(Event::Stored(Outcome::Listed(Box::new(listing()))));
     let sessions = Sessions { limit: 1, connections: 1, sessions: [info()].into() };

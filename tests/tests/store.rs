@@ -330,7 +330,7 @@ fn lists_and_ends(open: fn(Limit) -> Subject) {
         subject.ask(wishing("ada", number, number, wish(number)));
     }
     subject.ask(wishing("bob", 9, 0, wish(9)));
-    let list = Command::List { user: user("ada"), session: session(1), limit: None, at: at(5) };
+    let list = Command::List { user: user("ada"), session: session(1), limit: None, whole: false, at: at(5) };
     let Outcome::Listed(listing) = subject.ask(list) else { panic!("it is answered by a list") };
     assert_eq!((listing.limit.slots(), listing.connections, listing.free_at), (5, 4, None));
     let seen: Vec<_> = listing.holds.iter().map(|hold| (hold.session, hold.since, hold.label().cloned())).collect();

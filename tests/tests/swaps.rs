@@ -130,7 +130,7 @@ impl Subject {
 
     fn list(&mut self, terms: &Terms) -> Listing {
         let at = at(self.second);
-        let outcome = self.apply(terms, &Command::List { user: user(), session: id(0), limit: None, at });
+        let outcome = self.apply(terms, &Command::List { user: user(), session: id(0), limit: None, whole: false, at });
         let Outcome::Listed(listing) = outcome else { panic!("{outcome:?}") };
         *listing
     }
@@ -420,9 +420,10 @@ fn a_token_moves_its_slot_and_admits_nobody() {
     let hold = &subject.record.holds()[0];
     assert_eq!((hold.held, hold.since, hold.label()), (Held::Live, since, name("old").as_ref()));
     assert_eq!(hold.resumable().unwrap().key, key(1), "the token stays with its slot");
-    // Another label may be said, another device may not.
-    let wish = Wish { resume: Some(key(1)), label: name("new"), device: name("other"), ..Wish::default() };
-    assert!(is_granted(&subject.acquire(&full, id(5), Some(wish)), 2));
+    // Another label may be said. Another device opens nothing: it could share the slot of this one.
+    let wish = |device| Some(Wish { resume: Some(key(1)), label: name("new"), device, ..Wish::default() });
+    assert!(is_denied(&subject.acquire(&full, id(5), wish(name("other")))));
+    assert!(is_granted(&subject.acquire(&full, id(5), wish(None)), 2));
     let hold = &subject.record.holds()[0];
     assert_eq!((hold.label(), hold.device()), (name("new").as_ref(), None));
 
@@ -489,7 +490,29 @@ fn sessions_of_one_device_hold_one_slot() {
     // No fourth of it; that is not for want of a slot.
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "laptop") else { panic!("it is full") };
     assert!(listing.is_device_full && listing.connections == 2);
-    assert!(!listing.may_choose, "nobody else's slot would be of any use");
+    assert!(listing.may_choose && listing.free_at.is_none());
+    // Whoever may choose, or comes where the oldest give way, ends one of its own device's, and nobody else.
+    for (evict, allowing, then) in [
+        (Some(Evict::These([id(2)].into())), terms, Some(vec![1, 3, 4, 9])),
+        (Some(Evict::These([id(3), id(4), id(1)].into())), terms, Some(vec![1, 2, 3, 9])),
+        (Some(Evict::Oldest), terms, Some(vec![2, 3, 4, 9])),
+        (None, Terms { when_full: WhenFull::EvictOldest, ..terms }, Some(vec![2, 3, 4, 9])),
+        (Some(Evict::These([id(3)].into())), terms, None),
+        (Some(Evict::Oldest), Terms { client_choice: false, ..terms }, None),
+        (Some(Evict::Nobody), Terms { when_full: WhenFull::EvictOldest, ..terms }, None),
+    ] {
+        let mut subject = subject.clone();
+        let outcome =
+            subject.acquire(&allowing, id(9), Some(Wish { device: name("laptop"), evict, ..Wish::default() }));
+        assert_eq!(is_granted(&outcome, 2), then.is_some(), "{outcome:?}");
+        assert_eq!(subject.held(), then.unwrap_or_else(|| vec![1, 2, 3, 4]));
+    }
+    // Nor need the bound have been so low when they came.
+    let lower = Terms { per_device: 2.try_into().unwrap(), ..terms };
+    let mut crowded = subject.clone();
+    let wish = Wish { device: name("laptop"), evict: Some(Evict::Oldest), ..Wish::default() };
+    assert!(is_granted(&crowded.acquire(&lower, id(9), Some(wish)), 2));
+    assert_eq!((crowded.held(), crowded.told()), (vec![3, 4, 9], vec![1, 2]));
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "tablet") else { panic!("it is full") };
     assert!(!listing.is_device_full && listing.may_choose);
     let Outcome::Denied(Some(listing)) = subject.on_device(&devices(0), 5, "tablet") else { panic!("it is full") };
@@ -498,7 +521,19 @@ fn sessions_of_one_device_hold_one_slot() {
     let mut reloaded = subject.clone();
     drop(reloaded.linger(4));
     drop(reloaded.linger(2));
-    assert!(is_denied(&reloaded.on_device(&Terms { lingering_first: false, ..terms }, 9, "laptop")));
+    let last = Terms { lingering_first: false, ..terms };
+    let Outcome::Denied(Some(listing)) = reloaded.on_device(&last, 9, "laptop") else { panic!("it is full") };
+    assert_eq!(
+        listing.free_at,
+        listing
+            .holds
+            .iter()
+            .filter_map(|hold| match hold.held {
+                Held::Live => None,
+                Held::Lingering { until } => Some(until),
+            })
+            .min()
+    );
     assert!(is_granted(&reloaded.on_device(&terms, 9, "laptop"), 2));
     assert_eq!((reloaded.held(), reloaded.told()), (vec![1, 2, 3, 9], vec![]));
     // Whoever names none has a slot of its own.
@@ -767,6 +802,9 @@ proptest! {
                         });
                         if let Some((old, moved)) = resumed {
                             prop_assert_eq!(&gone, &[*old].into(), "a token moves one hold, and ends nobody else");
+                            let named = wish.as_ref().and_then(|wish| wish.device.clone());
+                            let named: Option<u8> = named.map(|device| device.as_str().parse().unwrap());
+                            prop_assert!(named.is_none() || named == moved.device, "a token opened another device's slot");
                             kept.remove(old);
                             kept.insert(session, Kept { until: None, ..moved.clone() });
                         } else {
@@ -781,17 +819,18 @@ proptest! {
                             let slots = slots_of(&kept, terms.counting);
                             prop_assert!(slots == others || slots <= terms.limit.slots() as usize, "admitted beyond the limit");
                             // Nobody is ended who need not be.
-                            let is_own = |gone: &SessionId| device.is_some() && before[gone].device == device;
-                            if terms.counting == Counting::Devices && gone.len() == 1 && gone.iter().all(is_own) {
-                                prop_assert!(wish.as_ref().is_some_and(|wish| wish.evict != Some(Evict::Nobody)));
-                                prop_assert!(terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some()));
+                            let may = terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
+                                || terms.when_full == WhenFull::EvictOldest
+                                || terms.client_choice && wish.as_ref().is_some_and(|wish| wish.evict.is_some());
+                            prop_assert!(gone.is_empty() || may, "somebody was ended without leave");
+                            let is_spared = wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody));
+                            prop_assert!(gone.is_empty() || !is_spared, "somebody was ended against the newcomer's will");
+                            let is_own = |kept: &&Kept| terms.counting == Counting::Devices && device.is_some() && kept.device == device;
+                            if before.values().any(|kept| is_own(&kept)) {
+                                prop_assert!(gone.iter().all(|gone| is_own(&&before[gone])), "another device was ended");
+                                let own = kept.values().filter(is_own).count();
+                                prop_assert!(own <= 2 && (gone.is_empty() || own == 2), "more were ended than it took");
                             } else if !gone.is_empty() {
-                                let may = terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
-                                    || terms.when_full == WhenFull::EvictOldest
-                                    || terms.client_choice && wish.as_ref().is_some_and(|wish| wish.evict.is_some());
-                                prop_assert!(may, "somebody was ended without leave");
-                                let is_spared = wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody));
-                                prop_assert!(!is_spared, "somebody was ended against the newcomer's will");
                                 prop_assert_eq!(slots, terms.limit.slots() as usize, "more were ended than it took");
                             }
                         }
@@ -801,7 +840,7 @@ proptest! {
                         prop_assert!(gone.is_empty() && come.is_empty(), "all or nothing");
                         let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                         prop_assert!(is_device_full || slots_of(&kept, terms.counting) >= terms.limit.slots() as usize);
-                        prop_assert!(!(terms.when_full == WhenFull::EvictOldest && terms.limit.slots() > 0 && !is_device_full)
+                        prop_assert!(!(terms.when_full == WhenFull::EvictOldest && terms.limit.slots() > 0)
                             || terms.client_choice || wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody)), "it need not have been refused");
                     }
                     outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(Cause::Failed)),

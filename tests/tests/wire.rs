@@ -397,6 +397,7 @@ fn what_is_said_at_length_is_read_with_more_keys_and_with_fewer() {
         *denial,
         Denial {
             refusal: Refusal::Other("No".into()),
+            connections: None,
             limit: None,
             sessions: None,
             retry_after: None,
@@ -766,7 +767,14 @@ fn at_length() -> Vec<Reply> {
     };
     let sessions: Box<[_]> = [live, lost].into();
     let retry_after = Some(Duration::from_millis(1_500));
-    let denial = |refusal, limit| Denial { refusal, limit, sessions: None, retry_after: None, may_choose: false };
+    let denial = |refusal, limit| Denial {
+        refusal,
+        limit,
+        connections: None,
+        sessions: None,
+        retry_after: None,
+        may_choose: false,
+    };
     let full = Denial {
         sessions: Some(sessions.clone()),
         retry_after,

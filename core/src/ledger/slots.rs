@@ -102,27 +102,24 @@ impl<'a> Slots<'a> {
         newest.flat_map(|slot| slot.holds.iter().map(|hold| hold.session)).collect()
     }
 
-    /// When so many slots have lingered for their time that one is free, if nobody comes or goes until then.
-    pub(super) fn free_at(&self, limit: Limit) -> Option<Time> {
-        let needed = (self.count() + 1).checked_sub(limit.slots()).filter(|_| limit.slots() > 0)?;
+    /// When so many slots have lingered for their time that one more has its place among the `most` there may be, if nobody
+    /// comes or goes until then.
+    pub(super) fn free_at(&self, most: u32) -> Option<Time> {
+        let needed = (self.count() + 1).checked_sub(most).filter(|_| most > 0)?;
         let mut ends: Vec<_> = self.0.iter().filter_map(Slot::lingers_until).collect();
         ends.sort_unstable();
         ends.get(usize::try_from(needed).ok()?.checked_sub(1)?).copied()
     }
 }
 
-impl Slot<'_> {
-    fn is_held_by(&self, session: SessionId) -> bool {
-        self.holds.iter().any(|hold| hold.session == session)
+impl<'a> Slot<'a> {
+    /// Its holds, each as a slot of its own.
+    pub(super) fn apart(&self) -> Slots<'a> {
+        Slots(self.holds.iter().map(|&hold| Slot { holds: [hold].into(), device: None }).collect())
     }
 
-    /// Of the holds that only linger the one that ends first.
-    pub(super) fn longest_lost(&self) -> Option<&Hold> {
-        let lingering = self.holds.iter().filter_map(|&hold| match hold.held {
-            Held::Live => None,
-            Held::Lingering { until } => Some((until, hold)),
-        });
-        lingering.min_by_key(|&(until, _)| until).map(|(_, hold)| hold)
+    fn is_held_by(&self, session: SessionId) -> bool {
+        self.holds.iter().any(|hold| hold.session == session)
     }
 
     /// When it is free, if nobody takes it up: when all of its holds only linger.

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::refusal::{Complaint, Refusal};
 use crate::id::{Name, SessionId, UserId};
+use crate::ledger::Listing;
 use crate::limits::Limit;
 use crate::record::{Held, Hold};
 use crate::resume::ResumeToken;
@@ -74,7 +75,9 @@ pub struct Denial {
     pub refusal: Refusal,
     /// The limit in force, where that is why.
     pub limit: Option<Limit>,
-    /// Who holds the slots, the oldest first and at most [`Sessions::MOST`], where they are all taken.
+    /// How many slots the user holds, where they are all taken.
+    pub connections: Option<u32>,
+    /// Who holds them, the oldest first and at most [`Sessions::MOST`].
     pub sessions: Option<Box<[SessionInfo]>>,
     /// When to come back, where a slot is known to be free then, in whole milliseconds.
     pub retry_after: Option<Duration>,
@@ -95,7 +98,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// How many are shown.
-    pub const MOST: usize = 100;
+    pub const MOST: usize = Listing::MOST;
 }
 
 /// A session as the wire shows one to another of its user.
@@ -186,6 +189,8 @@ struct DenialFields<'a> {
     code: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sessions: Option<Cow<'a, [SessionInfo]>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,12 +220,13 @@ impl Reply {
             }
             Self::AuthenticateFailure(refusal) => frame("AUTHENTICATE_FAILURE", &refusal.words()),
             Self::Denied(denial) => {
-                let Denial { refusal, limit, sessions, retry_after, may_choose } = &**denial;
+                let Denial { refusal, limit, connections, sessions, retry_after, may_choose } = &**denial;
                 let fields = DenialFields {
                     kind: "AUTHENTICATE_FAILURE",
                     payload: refusal.words(),
                     code: refusal.code(*limit).into(),
                     limit: limit.map(Limit::slots),
+                    connections: *connections,
                     sessions: sessions.as_deref().map(Cow::Borrowed),
                     retry_after_ms: retry_after.map(millis),
                     choice: *may_choose,
@@ -252,6 +258,8 @@ impl Reply {
             #[serde(default)]
             limit: Option<u32>,
             #[serde(default)]
+            connections: Option<u32>,
+            #[serde(default)]
             sessions: Option<Box<[SessionInfo]>>,
             #[serde(default)]
             retry_after_ms: Option<u64>,
@@ -265,7 +273,8 @@ impl Reply {
             return Err(an_object());
         }
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(ReplyError::Malformed)?;
-        let Envelope { kind, payload, code, limit, sessions, retry_after_ms, choice: may_choose } = envelope;
+        let Envelope { kind, payload, code, limit, connections, sessions, retry_after_ms, choice: may_choose } =
+            envelope;
         let is_object = payload.is_object();
         let of_object = || if is_object { Ok(()) } else { Err(an_object()) };
         let user = |payload| of_object().and_then(|()| read::<User>(payload));
@@ -283,7 +292,7 @@ impl Reply {
                 }
                 let limit = limit.map(Limit::new).transpose().map_err(malformed)?;
                 let retry_after = retry_after_ms.map(Duration::from_millis);
-                Ok(Self::Denied(Box::new(Denial { refusal, limit, sessions, retry_after, may_choose })))
+                Ok(Self::Denied(Box::new(Denial { refusal, limit, connections, sessions, retry_after, may_choose })))
             }
             "BYE_SUCCESS" => Ok(Self::ByeSuccess),
             "CHECK_CONNECTIONS_SUCCESS" => user(payload).map(Self::CheckConnectionsSuccess),

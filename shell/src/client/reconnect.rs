@@ -147,8 +147,14 @@ mod tests {
         assert_eq!(Again::after(&token(TokenError::Expired)), Again::WithFreshToken);
         assert_eq!(Again::after(&token(TokenError::Signature)), Again::Never);
         let full = |retry_after| {
-            let denial =
-                Denial { refusal: Refusal::LimitReached, limit: None, sessions: None, retry_after, may_choose: false };
+            let denial = Denial {
+                refusal: Refusal::LimitReached,
+                limit: None,
+                connections: None,
+                sessions: None,
+                retry_after,
+                may_choose: false,
+            };
             Error::LimitReached { user: None, denial: Some(Box::new(denial)) }
         };
         let second = Duration::from_secs(1);
