@@ -51,11 +51,13 @@ impl Socket {
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
     /// What tungstenite allocates for each connection for as long as it lives. Messages are short.
     const READ_BUFFER_BYTES: usize = 1024;
-    /// Above this it writes before it is told to. Replies are shorter, so each leaves as one segment, together with
+    /// Above this it writes before it is told to. Most replies are shorter, so each leaves as one segment, together with
     /// the close frame that follows it.
     const WRITE_BUFFER_BYTES: usize = 4 * 1024;
-    /// More than ever waits here: one reply of at most 2 KiB, and a pong. The rest waits in the kernel.
-    const MAX_WRITE_BUFFER_BYTES: usize = 16 * 1024;
+    /// More than ever waits here: one reply and a pong. The longest lists [`session_core::ledger::Listing::MOST`] sessions, of which each takes 360
+    /// bytes at most: 100 for its id and its times, and twice 64 for each of two names of nothing but quotation marks. The
+    /// rest waits in the kernel.
+    const MAX_WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
     /// The WebSocket on a stream whose handshake is done; `read` is what was read beyond it.
     pub(crate) async fn new(stream: Fair<Stream>, read: Vec<u8>, policy: &Policy, clock: Clock) -> Self {

@@ -305,7 +305,10 @@ fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
         ),
         (json!({"user": "ada", "resume": "x"}), "resume must be a token from an earlier grant, 64 hexadecimal digits"),
         (json!({"user": "ada", "evict": []}), "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids"),
-        (json!({"user": "ada", "evict": ["x"]}), "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids"),
+        (
+            json!({"user": "ada", "evict": ["x"]}),
+            "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids",
+        ),
     ] {
         assert_eq!(authenticate(&mut peer, payload), json!({"type": "ERROR", "payload": words}));
     }
@@ -315,4 +318,23 @@ fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
         authenticate(&mut peer, json!({"user": "ada", "device": null, "more": {"x": [1]}}))["type"],
         "AUTHENTICATE_SUCCESS"
     );
+}
+
+/// A hundred sessions with names as long as names can be take 36 KiB.
+#[test]
+fn the_longest_list_arrives_whole_both_as_an_answer_and_with_a_refusal() {
+    let name = "\"".repeat(64);
+    let (server, _store) =
+        server(|terms| (terms.limit, terms.linger) = (Limit::new(110).unwrap(), Duration::from_secs(1)));
+    let ask = json!({"user": "ada", "device": name, "label": name});
+    let mut held: Vec<_> = (0..110).map(|_| admitted(&server, ask.clone()).0).collect();
+    let told = self::ask(&mut held[0], &json!({"type": "LIST_SESSIONS"}));
+    let sessions = |told: &Value| told["sessions"].as_array().map(Vec::len);
+    let payload = &told["payload"];
+    assert_eq!((sessions(payload), &payload["connections"], &payload["limit"]), (Some(100), &json!(110), &json!(110)));
+    let (mut refused, told) = denied(&server, ask);
+    assert_eq!((sessions(&told), &told["connections"]), (Some(100), &json!(110)));
+    assert_eq!(told["sessions"][99]["label"], json!(name));
+    refused.say_bye();
+    held[0].say_bye();
 }
