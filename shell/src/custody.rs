@@ -87,15 +87,12 @@ impl Custody {
                 let (accounts, mailbox, asked) = (Arc::clone(&self.accounts), Arc::clone(mailbox), command.clone());
                 let done = Done::new(move |outcome| {
                     // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
-                    let noted = outcome.clone();
-                    if mailbox.deliver(ticket, outcome) {
-                        accounts.note(&asked, &noted);
-                    }
+                    let _late = !mailbox.deliver(ticket, outcome, |outcome| accounts.note(&asked, outcome));
                 });
                 self.store.submit(command, done);
             }
             Err(cause) => {
-                let delivered = mailbox.deliver(ticket, Outcome::Rejected(cause));
+                let delivered = mailbox.deliver(ticket, Outcome::Rejected(cause), |_| {});
                 debug_assert!(delivered, "the answer was awaited a moment ago");
             }
         }

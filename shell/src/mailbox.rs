@@ -76,11 +76,15 @@ impl Mailbox {
     }
 
     /// Delivers an answer. False if nobody awaits it any more.
+    ///
+    /// If it is, it is noted first, by `note`: whoever fetches it may submit another command at once, and what became of
+    /// this one must be known by then. `note` is called under the mailbox's lock.
     #[must_use]
-    pub fn deliver(&self, ticket: Ticket, outcome: Outcome) -> bool {
+    pub fn deliver(&self, ticket: Ticket, outcome: Outcome, note: impl FnOnce(&Outcome)) -> bool {
         let mut inner = self.lock();
         match inner.answer {
             Answer::Awaited(awaited) if awaited == ticket => {
+                note(&outcome);
                 inner.answer = Answer::Here(outcome);
                 wake(inner);
                 true
@@ -182,14 +186,17 @@ mod tests {
         let mailbox = Mailbox::default();
         let first = mailbox.await_answer();
         assert!(mailbox.give_up(first));
-        assert!(!mailbox.deliver(first, Outcome::Denied(None)), "a late answer is not delivered");
+        let note = |_: &Outcome| panic!("nor noted");
+        assert!(!mailbox.deliver(first, Outcome::Denied(None), note), "a late answer is not delivered");
         let second = mailbox.await_answer();
-        assert!(!mailbox.deliver(first, Outcome::Denied(None)), "nor taken for the next one");
+        assert!(!mailbox.deliver(first, Outcome::Denied(None), |_| {}), "nor taken for the next one");
         assert!(!mailbox.give_up(first), "which is still awaited");
         assert_eq!(poll(&mailbox), Poll::Pending);
-        assert!(mailbox.deliver(second, Outcome::Released));
+        let is_locked = || mailbox.0.try_lock().is_err();
+        let noted = |_: &Outcome| assert!(is_locked(), "it is noted before anybody can fetch it");
+        assert!(mailbox.deliver(second, Outcome::Released, noted));
         assert!(!mailbox.give_up(second), "what has come cannot be given up");
-        assert!(!mailbox.deliver(second, Outcome::Denied(None)), "nor come twice");
+        assert!(!mailbox.deliver(second, Outcome::Denied(None), |_| {}), "nor come twice");
         assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Released)));
         assert_eq!(poll(&mailbox), Poll::Pending);
     }
@@ -198,7 +205,7 @@ mod tests {
     fn the_drain_is_told_once_and_first() {
         let mailbox = Mailbox::default();
         let ticket = mailbox.await_answer();
-        assert!(mailbox.deliver(ticket, Outcome::Denied(None)));
+        assert!(mailbox.deliver(ticket, Outcome::Denied(None), |_| {}));
         mailbox.drain();
         mailbox.drain();
         assert_eq!(poll(&mailbox), Poll::Ready(Mail::Draining));
@@ -218,8 +225,8 @@ mod tests {
             task.0.swap(false, Ordering::Relaxed)
         };
         let (late, ticket) = (mailbox.await_answer(), mailbox.await_answer());
-        assert!(!is_woken(&|| assert!(!mailbox.deliver(late, Outcome::Denied(None)))));
-        assert!(is_woken(&|| assert!(mailbox.deliver(ticket, Outcome::Denied(None)))));
+        assert!(!is_woken(&|| assert!(!mailbox.deliver(late, Outcome::Denied(None), |_| {}))));
+        assert!(is_woken(&|| assert!(mailbox.deliver(ticket, Outcome::Denied(None), |_| {}))));
         assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied(None))));
         assert!(is_woken(&|| mailbox.drain()));
         assert_eq!(poll(&mailbox), Poll::Ready(Mail::Draining));
