@@ -49,7 +49,11 @@ enum State {
     /// The session has a slot, and the store has a question of the client's.
     Asking(UserId, Question),
     /// The session has a slot, and the authenticator has another credential for it.
-    Renewing(UserId),
+    Renewing {
+        user: UserId,
+        /// Whether it was shown in an object.
+        at_length: bool,
+    },
     /// The connection is over, and the answer to the command under way decides what is left to do.
     Leaving(Pending),
     /// Nothing is left to do.
@@ -72,7 +76,12 @@ enum Question {
     Connections,
     /// The same: the client has shown a fresh token, which claims this and runs out then, and the answer to it has the
     /// number.
-    Renewal(Option<Limit>, Option<WallTime>),
+    Renewal {
+        claim: Option<Limit>,
+        expires: Option<WallTime>,
+        /// Whether it was shown in an object.
+        at_length: bool,
+    },
     /// Who holds them.
     Sessions,
     /// To end another session.
@@ -237,9 +246,11 @@ impl Session {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         match self.state {
-            State::Verifying(_) | State::Acquiring(..) | State::Asking(..) | State::Renewing(_) | State::Leaving(_) => {
-                true
-            }
+            State::Verifying(_)
+            | State::Acquiring(..)
+            | State::Asking(..)
+            | State::Renewing { .. }
+            | State::Leaving(_) => true,
             State::Anonymous | State::Live(..) | State::Drained => false,
         }
     }
@@ -263,7 +274,7 @@ impl Session {
             State::Verifying(_)
             | State::Acquiring(..)
             | State::Asking(..)
-            | State::Renewing(_)
+            | State::Renewing { .. }
             | State::Leaving(_)
             | State::Drained => None,
         }
@@ -278,8 +289,10 @@ impl Session {
             State::Acquiring(..)
             | State::Live(..)
             | State::Asking(_, Question::Connections | Question::Sessions | Question::End) => self.expires,
-            State::Asking(_, Question::Renewal(_, expires)) => expires,
-            State::Anonymous | State::Verifying(_) | State::Renewing(_) | State::Leaving(_) | State::Drained => None,
+            State::Asking(_, Question::Renewal { expires, .. }) => expires,
+            State::Anonymous | State::Verifying(_) | State::Renewing { .. } | State::Leaving(_) | State::Drained => {
+                None
+            }
         }
     }
 
@@ -308,7 +321,7 @@ impl Session {
             | State::Acquiring(..)
             | State::Live(..)
             | State::Asking(..)
-            | State::Renewing(_)
+            | State::Renewing { .. }
             | State::Leaving(_)
             | State::Drained => Actions::default(),
         }
@@ -321,7 +334,7 @@ impl Session {
             }
             State::Anonymous => {}
             State::Live(_, peer) => *peer = Peer::HeardAt(now),
-            State::Verifying(_) | State::Acquiring(..) | State::Asking(..) | State::Renewing(_) => {
+            State::Verifying(_) | State::Acquiring(..) | State::Asking(..) | State::Renewing { .. } => {
                 return complain(Complaint::Impatient);
             }
             State::Leaving(_) | State::Drained => return Actions::default(),
@@ -345,7 +358,7 @@ impl Session {
     fn authenticate(&mut self, credential: Credential, ask: Option<Box<Ask>>, now: Time) -> Actions {
         self.state = match mem::replace(&mut self.state, State::Drained) {
             State::Anonymous => State::Verifying(ask),
-            State::Live(user, _) if self.expires.is_some() => State::Renewing(user),
+            State::Live(user, _) if self.expires.is_some() => State::Renewing { user, at_length: ask.is_some() },
             state @ State::Live(..) => {
                 self.state = state;
                 return self.bad_message(Reply::Error(Complaint::AlreadyAuthenticated), now);
@@ -353,7 +366,7 @@ impl Session {
             state @ (State::Verifying(_)
             | State::Acquiring(..)
             | State::Asking(..)
-            | State::Renewing(_)
+            | State::Renewing { .. }
             | State::Leaving(_)
             | State::Drained) => {
                 self.state = state;
@@ -368,7 +381,7 @@ impl Session {
         let Some(user) = self.user() else { return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now) };
         let session = self.id;
         let command = match question {
-            Question::Connections | Question::Renewal(..) => {
+            Question::Connections | Question::Renewal { .. } => {
                 ledger::Command::Lookup { user: user.clone(), session, at: now }
             }
             Question::Sessions => {
@@ -398,7 +411,7 @@ impl Session {
             | State::Verifying(_)
             | State::Acquiring(..)
             | State::Asking(..)
-            | State::Renewing(_)
+            | State::Renewing { .. }
             | State::Leaving(_)
             | State::Drained => None,
         }
@@ -423,7 +436,11 @@ impl Session {
     fn alive(&mut self, now: Time) -> Actions {
         match &mut self.state {
             State::Live(_, peer) => *peer = Peer::HeardAt(now),
-            State::Anonymous | State::Verifying(_) | State::Acquiring(..) | State::Asking(..) | State::Renewing(_) => {}
+            State::Anonymous
+            | State::Verifying(_)
+            | State::Acquiring(..)
+            | State::Asking(..)
+            | State::Renewing { .. } => {}
             State::Leaving(_) | State::Drained => return Actions::default(),
         }
         if self.keeps_pace(now) { Actions::default() } else { self.leave(Some(CloseReason::TooManyMessages), now) }
@@ -443,7 +460,7 @@ impl Session {
             | State::Acquiring(..)
             | State::Live(..)
             | State::Asking(..)
-            | State::Renewing(_) => {
+            | State::Renewing { .. } => {
                 Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason), now) }
             }
         }
@@ -459,16 +476,19 @@ impl Session {
                     self.bad_message(refuse(refusal, ask.is_some()), now)
                 }
             },
-            State::Renewing(user) => {
+            State::Renewing { user, at_length } => {
                 self.state = State::Live(user.clone(), Peer::HeardAt(now));
                 let refusal = match verdict {
                     Ok(identity) if identity.user == user => {
-                        return self.ask(Question::Renewal(identity.limit, identity.expires), now);
+                        return self.ask(
+                            Question::Renewal { claim: identity.limit, expires: identity.expires, at_length },
+                            now,
+                        );
                     }
                     Ok(_) => Refusal::AnotherUser,
                     Err(rejection) => Refusal::Credential(rejection),
                 };
-                self.bad_message(Reply::AuthenticateFailure(refusal), now)
+                self.bad_message(refuse(refusal, at_length), now)
             }
             State::Leaving(Pending::Verification) => Actions::default(),
             State::Leaving(Pending::Renewal(user, exit)) => self.give_up(user, exit),
@@ -525,7 +545,7 @@ impl Session {
             State::Leaving(Pending::Question(user, exit)) => self.give_up(user, exit),
             state @ (State::Anonymous
             | State::Verifying(_)
-            | State::Renewing(_)
+            | State::Renewing { .. }
             | State::Live(..)
             | State::Leaving(Pending::Verification | Pending::Renewal(..))
             | State::Drained) => {
@@ -599,7 +619,7 @@ impl Session {
             (Question::Connections, Outcome::Found { connections }) => {
                 return say(Reply::CheckConnectionsSuccess(User { id: user, connections }));
             }
-            (&Question::Renewal(claim, expires), Outcome::Found { connections }) => {
+            (&Question::Renewal { claim, expires, .. }, Outcome::Found { connections }) => {
                 (self.claim, self.expires) = (claim, expires);
                 return say(Reply::AuthenticateSuccess(User { id: user, connections }));
             }
@@ -628,7 +648,9 @@ impl Session {
         };
         say(match question {
             // The session goes on with the token it had.
-            Question::Renewal(..) => Reply::AuthenticateFailure(cause.map_or(Refusal::StoreSilent, Refusal::Store)),
+            Question::Renewal { at_length, .. } => {
+                refuse(cause.map_or(Refusal::StoreSilent, Refusal::Store), at_length)
+            }
             Question::Connections | Question::Sessions | Question::End => {
                 Reply::Error(cause.map_or(Complaint::StoreSilent, Complaint::Store))
             }
@@ -640,7 +662,7 @@ impl Session {
         match self.state {
             // Nothing was granted to it yet, or it is on its way out by itself.
             State::Anonymous | State::Verifying(_) | State::Leaving(_) | State::Drained => return Actions::default(),
-            State::Acquiring(..) | State::Live(..) | State::Asking(..) | State::Renewing(_) => {}
+            State::Acquiring(..) | State::Live(..) | State::Asking(..) | State::Renewing { .. } => {}
         }
         match ending {
             Ending::Resumed => self.leave(Some(CloseReason::Resumed), now),
@@ -672,7 +694,7 @@ impl Session {
             State::Verifying(_)
             | State::Acquiring(..)
             | State::Asking(..)
-            | State::Renewing(_)
+            | State::Renewing { .. }
             | State::Leaving(_)
             | State::Drained => Actions::default(),
         }
@@ -680,7 +702,9 @@ impl Session {
 
     /// Ends the connection: gives the slot up, or remembers to once the command under way is answered.
     fn leave(&mut self, close: Option<CloseReason>, now: Time) -> Actions {
-        let is_lost = close.is_none_or(CloseReason::lingers);
+        // Whoever has taken the session up may not have it after all, if the store is in doubt: then the slot is still there,
+        // to be taken up again.
+        let is_lost = close.is_none_or(|reason| reason.lingers() || reason == CloseReason::Resumed);
         let exit = if is_lost && self.lingers { Exit::Linger(now) } else { Exit::Release };
         let (state, command) = match mem::replace(&mut self.state, State::Drained) {
             State::Anonymous => (State::Drained, None),
@@ -692,7 +716,7 @@ impl Session {
                 (State::Leaving(Pending::Acquire(user)), None)
             }
             State::Asking(user, _) => (State::Leaving(Pending::Question(user, exit)), None),
-            State::Renewing(user) => (State::Leaving(Pending::Renewal(user, exit)), None),
+            State::Renewing { user, .. } => (State::Leaving(Pending::Renewal(user, exit)), None),
             state @ (State::Leaving(_) | State::Drained) => {
                 self.state = state;
                 return Actions::default();

@@ -238,6 +238,26 @@ fn sessions_are_listed_and_ended_from_the_command_line_also_at_the_limit() {
 }
 
 #[test]
+fn whom_it_is_told_to_end_a_client_ends_also_where_a_slot_lingers() {
+    let (_directory, process, url) = at(&["--limit", "2", "--client-choice", "--linger", "1m"]);
+    let [lost, mut there] = two_of(&process);
+    drop(lost);
+    let ask = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
+    let mut said = String::new();
+    eventually("one is lost", || {
+        said = ask(&["sessions"]).1;
+        said.contains(", lost, kept until")
+    });
+    let there_is = said.lines().find(|line| line.contains("telly")).unwrap()[..32].to_owned();
+    let (code, refused) = ask(&["end", "00000000000000000000000000000001"]);
+    assert!(code == 4 && refused.contains("This user has no such session"), "{refused}");
+    assert_eq!(ask(&["sessions"]).1, said, "nobody has lost anything by that");
+    assert_eq!(ask(&["end", &there_is]), (0, "ended\n".into()));
+    let Sent::Text(told) = there.read() else { panic!("it is still there") };
+    assert!(told.starts_with(r#"{"type":"EVICTED","#), "{told}");
+}
+
+#[test]
 fn who_only_asks_ends_nobody_though_the_newest_takes_the_place_of_the_oldest() {
     let (_directory, process, url) = at(&["--limit", "1", "--when-full", "evict-oldest"]);
     let mut only = Raw::authenticated(process.address, "ada", 1);

@@ -8,7 +8,7 @@ use session_core::ledger::{self, Grant, LimitRule, Listing, Which, Wish};
 use session_core::{
     Actions, Admission, Cause, CloseReason, Command, Complaint, Denial, Ending, Event, Evict, Frame, Hold, Identity,
     Limit, Limits, Name, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo,
-    SessionState, Sessions, Time, User, UserId, Violation,
+    SessionState, Sessions, Time, TokenError, User, UserId, Violation, WallTime,
 };
 
 const LINGER: Duration = Duration::from_secs(90);
@@ -291,9 +291,43 @@ fn only_who_is_lost_lingers() {
     }
     let bye = r#"{"type":"BYE"}"#;
     let ended = Event::Ended(Ending::ByOperator);
-    for event in [Event::Text(bye), Event::Violation(Violation::Protocol), ended, Event::Ended(Ending::Resumed)] {
+    for event in [Event::Text(bye), Event::Violation(Violation::Protocol), ended] {
         let actions = Subject::live(LINGER).handle(event);
         assert_eq!(actions.command, Some(Command::Store(release())), "{actions:?}");
+    }
+    // Whoever is said to have taken it up may have failed to: it is still there then.
+    let resumed = || Event::Ended(Ending::Resumed);
+    let close = Some(CloseReason::Resumed);
+    assert_eq!(Subject::live(LINGER).handle(resumed()), Actions { close, ..store(linger(0)) });
+    assert_eq!(Subject::live(Duration::ZERO).handle(resumed()), Actions { close, ..store(release()) });
+}
+
+#[test]
+fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
+    let by_token = |user| Identity { expires: Some(WallTime::from_unix_seconds(100)), ..Identity::of(user) };
+    let refused = |refusal| {
+        let nothing =
+            Denial { refusal, limit: None, connections: None, sessions: None, retry_after: None, may_choose: false };
+        say(Reply::Denied(Box::new(nothing)))
+    };
+    let mut subject = Subject::new();
+    drop(subject.ask("", by_token(user())));
+    let _told: Actions = subject.granted(false, Duration::ZERO);
+    let ask = Event::Text(r#"{"type":"AUTHENTICATE","payload":{"token":"a.b.c"}}"#);
+    let expired = Rejection::Token(TokenError::Expired);
+    for (verdict, refusal) in [
+        (Ok(by_token(UserId::parse("eve").unwrap())), Refusal::AnotherUser),
+        (Err(expired), Refusal::Credential(expired)),
+    ] {
+        drop(subject.handle(ask.clone()));
+        assert_eq!(subject.handle(Event::Verified(verdict)), refused(refusal));
+    }
+    for (outcome, refusal) in
+        [(Outcome::Unknown, Refusal::StoreSilent), (Outcome::Rejected(Cause::Full), Refusal::Store(Cause::Full))]
+    {
+        drop(subject.handle(ask.clone()));
+        drop(subject.handle(Event::Verified(Ok(by_token(user())))));
+        assert_eq!(subject.handle(Event::Stored(outcome)), refused(refusal));
     }
 }
 

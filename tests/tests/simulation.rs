@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
 use session_core::{Limit, Terms};
-use tests::simulation::{History, Op};
+use tests::simulation::{Fate, History, Op};
 
 const SEEDS: u64 = 2000;
 
@@ -91,7 +91,7 @@ fn simulation_of_many_seeds() {
 }
 
 /// A simulation that does not do these finds nothing.
-const MUST_HAPPEN: [&str; 47] = [
+const MUST_HAPPEN: [&str; 48] = [
     "token",
     "fresh token",
     "wall clock set",
@@ -117,6 +117,7 @@ const MUST_HAPPEN: [&str; 47] = [
     "dropped, answered unknown",
     "dropped, answered late",
     "answered unknown, applied late",
+    "dropped, told as if applied",
     "granted",
     "refused",
     "BYE_SUCCESS",
@@ -161,6 +162,27 @@ fn simulation_of_a_name_after_a_token() {
         Op::Pass { millis: 4000 },
     ];
     History { terms: Terms::new(Limit::default()), ops }.run(false).unwrap();
+}
+
+/// The commit of a return fails: whoever had the slot is told that it is taken up, but nobody has taken it up.
+#[test]
+fn simulation_of_a_return_in_doubt_whose_client_comes_back() {
+    let come = |resume| Op::Guest { server: 0, user: 0, device: None, evict: 0, resume };
+    let ops = vec![
+        come(None),
+        Op::Work { commands: 1 },
+        come(Some(0)),
+        Op::Store { which: 0, fate: Fate::Doubt },
+        Op::Work { commands: 9 },
+        come(Some(0)),
+        Op::Work { commands: 1 },
+    ];
+    let terms = Terms { linger: Duration::from_secs(20), ..Terms::new(Limit::default()) };
+    let heard = |trace: &str| trace.lines().filter(|line| line.contains("hears Reply(Admitted")).count();
+    let trace = History { terms, ops }.run(true).unwrap().lines.unwrap();
+    let before_the_end = trace.split("the faults end").next().unwrap();
+    assert_eq!(heard(before_the_end), 2, "{before_the_end}");
+    assert!(before_the_end.contains("is_resumed: true"), "{before_the_end}");
 }
 
 /// The fuzzer's seeds, without the fuzzer.

@@ -15,6 +15,7 @@ use shell::client::{
 const AFTER_HELP: &str = "\
 At a terminal, whoever is refused sees who holds the slots, and is asked whom to end if the server
 lets clients choose.\n
+With --json each event is a line: {\"connection\":1,\"type\":\"HELLO\",\"payload\":\"message from server\"}\n
 A token can also be given in the environment variable SESSIONS_TOKEN. It is never printed.\n
 Ctrl-C or SIGTERM says BYE on every session and waits for the answer; the second one ends at once.\n
 Exit codes, the highest that applies:
@@ -23,8 +24,8 @@ Exit codes, the highest that applies:
   2  wrong usage, or a file of certificates or a token that is none
   3  a session was refused because the user has reached the connection limit, or the device its own
   4  a session was lost: the server cannot be reached or trusted, does not answer within 10
-     seconds, closed the connection or refused for another reason; or a second Ctrl-C did not
-     wait for its BYE
+     seconds, closed the connection or refused for another reason; or the file of --resume is no
+     good; or a second Ctrl-C did not wait for its BYE
   5  a session was ended by another session of the user or by the operator (4409), or goes on on
      another connection (4410)";
 
@@ -32,7 +33,8 @@ const MANAGE_HELP: &str = "\
 To ask, the client signs in and takes a slot of the user for a moment, if one is free. If all are taken it is refused, and
 told who is there; nobody is ended for it.
 
-Exit codes: 0 done, 2 wrong usage, 3 refused because the user has reached the connection limit, 4 not done.";
+Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage, 3 refused because the user has reached the connection
+limit, 4 not done.";
 
 /// Holds sessions of one user until Ctrl-C, and prints each event as it arrives
 #[derive(Parser)]
@@ -49,7 +51,8 @@ enum Command {
     /// Says who holds the user's slots
     #[command(after_help = MANAGE_HELP)]
     Sessions(Who),
-    /// Ends another session of the user; where all slots are taken, if the server lets clients choose whom to end
+    /// Ends another session of the user; where all slots are taken, if the server lets clients choose whom to end, and by
+    /// taking its place, after those that only linger and, where devices are counted, with the others of its device
     #[command(after_help = MANAGE_HELP)]
     End {
         /// Which, 32 hexadecimal digits as `client sessions` shows them
@@ -78,7 +81,7 @@ struct Who {
     /// A file with a JSON Web Token to authenticate with instead of a user id, - for standard input; not with --user
     #[arg(long, value_name = "FILE", value_parser = TokenFile::read)]
     token_file: Option<TokenFile>,
-    /// Print JSON: each event as a line, {"connection":1,"type":"HELLO","payload":"message from server"}
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

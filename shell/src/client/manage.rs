@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use session_core::{Ask, Evict, SessionId, SessionInfo, SessionState, Sessions};
+use session_core::{Ask, Complaint, Evict, SessionId, SessionInfo, SessionState, Sessions};
 
 use super::printer::write_line;
 use super::{Connection, Error, Login, Options, Url, Verdict};
@@ -19,12 +19,13 @@ pub async fn sessions(url: &Url, login: &Login, options: &Options) -> Result<Ses
     let own = match connection.authenticate_with_ask(login, asking()).await {
         Ok(grant) => grant.admission().map(|admission| admission.session),
         Err(error) => {
-            let listed = error.denial().and_then(|denial| Some((denial.limit?.slots(), denial.sessions.clone()?)));
-            let Some((limit, sessions)) = listed else { return Err(error) };
+            let listed = error.denial().and_then(|denial| {
+                let (limit, sessions) = (denial.limit?.slots(), denial.sessions.clone()?);
+                Some(Sessions { limit, connections: denial.connections?, sessions })
+            });
+            let Some(sessions) = listed else { return Err(error) };
             connection.bye().await?;
-            // All of them are taken.
-            let connections = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(limit);
-            return Ok(Sessions { limit, connections, sessions });
+            return Ok(sessions);
         }
     };
     let Sessions { limit, connections, sessions } = connection.list_sessions().await?;
@@ -34,7 +35,8 @@ pub async fn sessions(url: &Url, login: &Login, options: &Options) -> Result<Ses
 }
 
 /// Ends a session of the user. Where all slots are taken it takes that one's place for a moment, if the server lets clients
-/// choose whom to end.
+/// choose whom to end: the slots that only linger are given up first then, and where devices are counted, the others of its
+/// device are ended with it.
 ///
 /// # Errors
 /// As [`Connection::open_with`] and [`Connection::authenticate_with_ask`]; and [`Error::Complaint`] if there is no such
@@ -44,15 +46,33 @@ pub async fn end(url: &Url, login: &Login, options: &Options, session: SessionId
     let signed_in = connection.authenticate_with_ask(login, asking()).await;
     let ended = match signed_in {
         Ok(_) => connection.end_session(session).await.map(drop),
-        Err(error) if error.denial().is_some_and(|denial| denial.may_choose) => {
-            let evict = Some(Evict::These([session].into()));
-            connection.authenticate_with_ask(login, Ask { evict, ..Ask::default() }).await.map(drop)
-        }
-        Err(error) => Err(error),
+        Err(error) => match error.denial().filter(|denial| denial.may_choose) {
+            Some(denial) if is_certainly_not(denial.sessions.as_deref(), session) => {
+                Err(Error::Complaint(Complaint::NoSuchSession))
+            }
+            Some(_) => end_at_the_limit(&mut connection, login, session).await,
+            None => Err(error),
+        },
     };
     // Whatever came of it, the slot goes back.
     let parted = connection.bye().await;
     ended.and(parted)
+}
+
+/// Takes the place of a session that was there a moment ago, or of one that only lingered, and ends it then.
+async fn end_at_the_limit(connection: &mut Connection, login: &Login, session: SessionId) -> Result<(), Error> {
+    let evict = Some(Evict::These([session].into()));
+    connection.authenticate_with_ask(login, Ask { evict, ..Ask::default() }).await?;
+    match connection.end_session(session).await {
+        // It was its place.
+        Err(Error::Complaint(Complaint::NoSuchSession)) => Ok(()),
+        ended => ended.map(drop),
+    }
+}
+
+/// Whether a session is not among those that are shown, which are all.
+fn is_certainly_not(shown: Option<&[SessionInfo]>, session: SessionId) -> bool {
+    shown.is_some_and(|shown| shown.len() < Sessions::MOST && shown.iter().all(|info| info.id != session))
 }
 
 /// Whoever only asks ends nobody by it.

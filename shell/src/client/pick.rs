@@ -1,11 +1,10 @@
 //! Somebody at a terminal who was refused: shown who holds the slots, and asked whom to end.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
 use std::{io, thread};
 
 use rustix::termios::{QueueSelector, tcflush};
-use session_core::{SessionId, SessionInfo};
+use session_core::{Evict, SessionId, SessionInfo};
 use smol::channel::{self, Receiver};
 
 use super::manage::describe;
@@ -71,10 +70,12 @@ impl Answer {
     pub(super) fn parse(line: &str, sessions: &[SessionInfo]) -> Self {
         let numbers = line.split([' ', ',', '\t']).filter(|number| !number.is_empty());
         let session = |number: &str| Some(sessions.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.id);
-        match numbers.map(session).collect::<Option<BTreeSet<_>>>() {
+        match numbers.map(session).collect::<Option<Box<[_]>>>() {
             None => Self::Nonsense,
             Some(these) if these.is_empty() => Self::Nobody,
-            Some(these) => Self::These(these.into_iter().collect()),
+            Some(these) if these.len() > Evict::MOST => Self::Nonsense,
+            // In this order: the first go first, and no more than need be.
+            Some(these) => Self::These(these),
         }
     }
 }
@@ -104,7 +105,7 @@ mod tests {
             |numbers: &[u64]| Answer::These(numbers.iter().map(|&number| NodeId::new(7).session(number)).collect());
         for (line, meant) in [
             ("2", these(&[2])),
-            (" 3 1,1\t", these(&[1, 3])),
+            (" 3 1,1\t", these(&[3, 1, 1])),
             ("", Answer::Nobody),
             (" , ", Answer::Nobody),
             ("0", Answer::Nonsense),

@@ -202,6 +202,7 @@ pub(super) fn name_of(fate: Fate) -> &'static str {
         Fate::Drop => "dropped, answered unknown",
         Fate::DropSilently => "dropped, answered late",
         Fate::Postpone => "answered unknown, applied late",
+        Fate::Doubt => "dropped, told as if applied",
     }
 }
 
@@ -290,8 +291,15 @@ impl Random {
     }
 
     fn fate(&mut self, mood: &Mood) -> Fate {
-        const FAULTS: [Fate; 6] =
-            [Fate::ApplySilently, Fate::ApplyUnknown, Fate::Reject, Fate::Drop, Fate::DropSilently, Fate::Postpone];
-        if self.below(100) >= mood.store { Fate::Apply } else { FAULTS[self.below(6) as usize] }
+        const FAULTS: [Fate; 7] = [
+            Fate::ApplySilently,
+            Fate::ApplyUnknown,
+            Fate::Reject,
+            Fate::Drop,
+            Fate::DropSilently,
+            Fate::Postpone,
+            Fate::Doubt,
+        ];
+        if self.below(100) >= mood.store { Fate::Apply } else { FAULTS[self.below(7) as usize] }
     }
 }

@@ -32,6 +32,9 @@ pub enum Fate {
     DropSilently,
     /// Says that nobody knows, and applies it later.
     Postpone,
+    /// Does not apply it, says that nobody knows, and tells those who would have lost their slots that they may have: what a
+    /// store does whose commit ends in doubt.
+    Doubt,
 }
 
 /// The highest limit that a token claims.
@@ -204,14 +207,17 @@ impl SharedStore {
         }
         let (command, done) = inner.queue.remove(at).expect("it is in the queue");
         let applied = match fate {
-            Fate::Apply | Fate::ApplySilently | Fate::ApplyUnknown => Some(inner.apply(&command)),
+            Fate::Apply | Fate::ApplySilently | Fate::ApplyUnknown => Some(inner.apply(&command, true)),
+            Fate::Doubt => Some(inner.apply(&command, false)),
             Fate::Reject | Fate::Drop | Fate::DropSilently | Fate::Postpone => None,
         };
         let said = match fate {
             Fate::Apply | Fate::ApplySilently => applied,
             // Whoever was told that nobody knows can be told nothing else.
             Fate::Reject => Some(Outcome::Rejected(Cause::Failed)),
-            Fate::ApplyUnknown | Fate::Drop | Fate::DropSilently | Fate::Postpone => Some(Outcome::Unknown),
+            Fate::ApplyUnknown | Fate::Drop | Fate::DropSilently | Fate::Postpone | Fate::Doubt => {
+                Some(Outcome::Unknown)
+            }
         };
         let late = matches!(fate, Fate::ApplySilently | Fate::DropSilently);
         Some(Self::answer(inner, command, done, said, late))
@@ -267,8 +273,9 @@ impl SharedStore {
 }
 
 impl Inner {
-    /// Applies a command by the store's clock, has the rule judged, and tells those who have lost their slots.
-    fn apply(&mut self, command: &Command) -> Outcome {
+    /// Applies a command by the store's clock, has the rule judged, and tells those who have lost their slots; perhaps without
+    /// keeping what came of it.
+    fn apply(&mut self, command: &Command, keep: bool) -> Outcome {
         let mut command = command.clone();
         match &mut command {
             Command::Acquire { at, .. }
@@ -285,6 +292,9 @@ impl Inner {
         let applied = ledger::apply(record, &command, &self.terms, liveness);
         referee::judge(&before, &command, &self.terms, liveness, &applied, record);
         let Applied { outcome, ended } = applied;
+        if !keep {
+            *record = before.clone();
+        }
         self.count(&command, &before, &outcome, &ended);
         for Ended { session, how } in ended {
             self.ended.insert(session);
