@@ -258,7 +258,10 @@ impl Simulation {
             Op::SetLimit { slots } => {
                 self.store.set_limit(Limit::new(u32::from(*slots) % 6).expect("five is below the ceiling"));
             }
-            Op::Enforce { user } => self.store.enforce(user_id(*user)),
+            Op::Enforce { user } => {
+                let first = (0..USERS).map(user_id).find(|user| self.store.is_beyond_limit(user));
+                self.store.enforce(first.unwrap_or_else(|| user_id(*user)));
+            }
             Op::Check { who } => self.say(*who, &Request::CheckConnections.encode()),
             Op::Bye { who } => self.say(*who, &Request::Bye.encode()),
             Op::Raw { who, text } => self.say(*who, text),
@@ -502,6 +505,10 @@ impl Simulation {
             }
             let tokens = self.told.split_off(known);
             self.kill(usize::from(server));
+            if server == 2 {
+                // In the nick of time.
+                self.pass(World::LINGER.saturating_sub(Duration::from_millis(1)));
+            }
             let lost = self.store.holds_of(&user);
             let mut came = 0;
             for (_, token) in tokens {

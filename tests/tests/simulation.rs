@@ -91,7 +91,7 @@ fn simulation_of_many_seeds() {
 }
 
 /// A simulation that does not do these finds nothing.
-const MUST_HAPPEN: [&str; 48] = [
+const MUST_HAPPEN: [&str; 52] = [
     "token",
     "fresh token",
     "wall clock set",
@@ -135,9 +135,13 @@ const MUST_HAPPEN: [&str; 48] = [
     "EVICTED",
     "somebody ended",
     "ended while its release was under way",
+    "ended while its grant was long in coming",
+    "ended by a lower limit",
+    "chosen by two",
     "resumed",
     "resumed from a live session",
     "resumed from a killed server",
+    "resumed in its last second",
     "came home after a crash",
     "a token of a slot that is gone",
     "granted beside a slot that lingers",

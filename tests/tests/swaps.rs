@@ -424,6 +424,13 @@ fn a_token_moves_its_slot_and_admits_nobody() {
     let wish = |device| Some(Wish { resume: Some(key(1)), label: name("new"), device, ..Wish::default() });
     assert!(is_denied(&subject.acquire(&full, id(5), wish(name("other")))));
     assert!(is_granted(&subject.acquire(&full, id(5), wish(None)), 2));
+    let mut named = Subject::default();
+    drop(named.on_device(&full, 1, "laptop"));
+    for number in 2..4 {
+        let wish = Wish { resume: Some(key(1)), device: name("laptop"), ..Wish::default() };
+        assert!(is_granted(&named.acquire(&full, id(number), Some(wish)), 1));
+        assert_eq!(named.held(), [number]);
+    }
     let hold = &subject.record.holds()[0];
     assert_eq!((hold.label(), hold.device()), (name("new").as_ref(), None));
 

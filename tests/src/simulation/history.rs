@@ -49,7 +49,7 @@ pub enum Op {
     End { who: u8, which: u8 },
     /// Another limit is in force.
     SetLimit { slots: u8 },
-    /// An operator ends who is beyond the limit.
+    /// An operator ends who is beyond the limit, of the first user of whom anybody is, or else of this one.
     Enforce { user: u8 },
     /// A client says CHECK_CONNECTIONS.
     Check { who: u8 },
@@ -264,8 +264,8 @@ impl Random {
             290..295 => Op::List { who },
             295..303 => Op::End { who, which: self.byte() },
             303..308 => Op::SetLimit { slots: self.byte() },
-            308..310 => Op::Enforce { user },
-            310..380 => Op::Bye { who },
+            308..316 => Op::Enforce { user },
+            316..380 => Op::Bye { who },
             380..390 => Op::Raw { who, text: "{\"type\":\"?\"}".into() },
             390..400 => Op::Violate { who, how: self.byte() },
             400..410 => Op::Pong { who },

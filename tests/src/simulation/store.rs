@@ -8,7 +8,8 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use session_core::ledger::{self, Applied, Command, Which};
 use session_core::{
-    Cause, Ended, Ending, Held, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId, UserRecord,
+    Cause, Ended, Ending, Evict, Held, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId,
+    UserRecord,
 };
 use shell::registry::Registry;
 use shell::store::{Amended, Amendment, Done, Router, Store};
@@ -68,7 +69,7 @@ struct Inner {
     records: BTreeMap<UserId, UserRecord>,
     queue: VecDeque<(Command, Option<Done>)>,
     /// Answers that are long in coming, or that a paused server has not taken.
-    late: Vec<(NodeId, Done, Outcome)>,
+    late: Vec<(SessionId, Done, Outcome)>,
 }
 
 impl SharedStore {
@@ -116,6 +117,12 @@ impl SharedStore {
         mem::take(&mut self.lock().counts)
     }
 
+    /// Whether a user holds more than the limit that is set now.
+    pub(super) fn is_beyond_limit(&self, user: &UserId) -> bool {
+        let inner = self.lock();
+        inner.records.get(user).is_some_and(|record| record.holds().len() > inner.terms.limit.slots() as usize)
+    }
+
     /// Has an operator end who is beyond the limit.
     pub(super) fn enforce(&self, user: UserId) {
         let mut inner = self.lock();
@@ -148,11 +155,11 @@ impl SharedStore {
             inner.routes.remove(&node);
             let now = inner.now;
             inner.deaths.insert(node, now);
-            let (dead, late) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| asker == node);
+            let (dead, late) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| asker.node() == node);
             inner.late = late;
             let queued = inner.queue.iter_mut().filter(|(command, _)| command.session().node() == node);
             let queued: Vec<_> = queued.filter_map(|(_, done)| done.take()).collect();
-            let dead: Vec<(NodeId, Done, Outcome)> = dead;
+            let dead: Vec<(SessionId, Done, Outcome)> = dead;
             dead.into_iter().map(|(_, done, _)| done).chain(queued).collect()
         };
         // What they answer when they are dropped goes to a process that is no more.
@@ -181,7 +188,7 @@ impl SharedStore {
     fn answer_late(&self, whose: impl Fn(NodeId) -> bool) {
         let late: Vec<_> = {
             let mut inner = self.lock();
-            let (now, later) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| whose(asker));
+            let (now, later) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| whose(asker.node()));
             inner.late = later;
             now
         };
@@ -230,11 +237,11 @@ impl SharedStore {
         said: Option<Outcome>,
         late: bool,
     ) -> (Command, Option<Outcome>) {
-        let asker = command.session().node();
+        let asker = command.session();
         let outcome = said.expect("every fate says something");
         match done {
             None => return (command, None),
-            Some(done) if late || inner.paused.contains(&asker) => inner.late.push((asker, done, outcome)),
+            Some(done) if late || inner.paused.contains(&asker.node()) => inner.late.push((asker, done, outcome)),
             Some(done) => {
                 drop(inner);
                 done.answer(outcome.clone());
@@ -314,8 +321,11 @@ impl Inner {
             if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.gives_up()) {
                 reached.push("ended while its release was under way");
             }
-            if self.late.iter().any(|(_, _, outcome)| matches!(outcome, Outcome::Granted { .. })) {
-                reached.push("ended while a grant was long in coming");
+            let is_its_grant = |(asker, _, outcome): &(SessionId, Done, Outcome)| {
+                asker == session && matches!(outcome, Outcome::Granted { .. })
+            };
+            if self.late.iter().any(is_its_grant) {
+                reached.push("ended while its grant was long in coming");
             }
         }
         if let (Command::Acquire { wish: Some(wish), .. }, Outcome::Granted { grant: Some(grant), .. }) =
@@ -323,14 +333,32 @@ impl Inner {
         {
             if grant.is_resumed {
                 reached.push("resumed");
-                let is_of_dead = |hold: &Hold| !self.alive.contains(&hold.session.node());
-                if before.holds().iter().any(|hold| hold.resumable().map(|r| r.key) == wish.resume && is_of_dead(hold))
-                {
+                let is_of = |hold: &Hold| hold.resumable().map(|resumable| resumable.key) == wish.resume;
+                let is_of_dead = |hold: &Hold| is_of(hold) && !self.alive.contains(&hold.session.node());
+                if before.holds().iter().any(is_of_dead) {
                     reached.push("resumed from a killed server");
+                }
+                let is_last_second = |hold: &Hold| match hold.held {
+                    Held::Live => false,
+                    Held::Lingering { until } => until.since(self.now) < Duration::from_secs(1),
+                };
+                if before.holds().iter().any(|hold| is_of(hold) && is_last_second(hold)) {
+                    reached.push("resumed in its last second");
                 }
             } else if wish.resume.is_some() {
                 reached.push("a token of a slot that is gone");
             }
+        }
+        if let Command::Acquire { wish: Some(wish), .. } = command
+            && let Some(Evict::These(these)) = &wish.evict
+            && these.iter().any(|session| self.ended.contains(session))
+        {
+            reached.push("chosen by two");
+        }
+        if let (Command::End { which: Which::Excess { .. }, .. }, Outcome::Ended { sessions, .. }) = (command, outcome)
+            && !sessions.is_empty()
+        {
+            reached.push("ended by a lower limit");
         }
         if let (Command::Acquire { .. }, Outcome::Granted { .. }) = (command, outcome)
             && before.holds().iter().any(|hold| hold.held != Held::Live)
