@@ -11,7 +11,7 @@ use session_core::{
 };
 use smol::Timer;
 use smol::future::or;
-use smol::lock::Mutex;
+use smol::lock::{Mutex, MutexGuardArc};
 use thiserror::Error;
 
 use crate::clock::Clock;
@@ -32,8 +32,9 @@ pub struct Operator {
     /// The connections that live, where a server runs.
     registry: Option<Arc<Registry>>,
     store_timeout: Duration,
-    /// Held from reading what is set for a user until it is changed, so that no change is lost to another.
-    changing: Mutex<()>,
+    /// Held from reading what is set for a user until the store has changed it or not, also where nobody waits for that any
+    /// longer: so no change is lost to another.
+    changing: Arc<Mutex<()>>,
 }
 
 /// What is asked for, of one user.
@@ -187,11 +188,17 @@ pub enum Disobedience {
     /// The store did not take it.
     #[error("{}", .0.words())]
     Store(Cause),
+    /// What is set for the user is set, but those who are beyond the limit were not ended.
+    #[error("the limit is set, but whoever is beyond it was not ended: {0}; order it again")]
+    NotEnforced(Box<Self>),
+    /// The store failed while it changed something.
+    #[error("the store failed, nobody knows whether it was done; look, and order it again")]
+    InDoubt,
     /// It was done, and how it stands now the store cannot say.
     #[error("it is done, but the store cannot say how it stands now")]
     Unseen,
     /// The store did not answer.
-    #[error("the store did not answer in time, nobody knows whether it was done")]
+    #[error("the store did not answer in time, nobody knows whether it was done; look, and order it again")]
     StoreSilent,
 }
 
@@ -199,7 +206,7 @@ impl Operator {
     /// An operator of this store, which knows this process as `node`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, node: NodeId, registry: Option<Arc<Registry>>, store_timeout: Duration) -> Self {
-        Self { store, node, clock: Clock::start(), registry, store_timeout, changing: Mutex::new(()) }
+        Self { store, node, clock: Clock::start(), registry, store_timeout, changing: Arc::default() }
     }
 
     /// Does what is asked for, and says how it stands then.
@@ -212,13 +219,15 @@ impl Operator {
             Order::Limit(change) if change.dry_run => self.look_ahead(user, change).await,
             Order::Limit(change) => {
                 {
-                    let _alone = self.changing.lock().await;
+                    let alone = self.changing.lock_arc().await;
                     let own = self.own_after(user, change)?;
-                    self.amend(user, Amendment::Set(own)).await?;
+                    self.amend(user, Amendment::Set(own), alone).await?;
                     tracing::info!(%user, ?own, "the operator set what holds for a user");
                 }
                 let which = Which::Excess { dry_run: false };
-                let ended = if change.enforce { self.end(user, which).await? } else { Vec::new() };
+                let not_enforced = |why| Disobedience::NotEnforced(Box::new(why));
+                let ended =
+                    if change.enforce { self.end(user, which).await.map_err(not_enforced)? } else { Vec::new() };
                 self.tell(user, ended).await
             }
             Order::End(session) => {
@@ -229,12 +238,12 @@ impl Operator {
                 self.tell(user, ended).await
             }
             Order::Forget => {
-                let _alone = self.changing.lock().await;
+                let alone = self.changing.lock_arc().await;
                 let held = self.list(user).await?.connections;
                 if held > 0 {
                     return Err(Disobedience::HoldsSlots(held));
                 }
-                self.amend(user, Amendment::Forget).await?;
+                self.amend(user, Amendment::Forget, alone).await?;
                 tracing::info!(%user, "the operator had a user forgotten");
                 self.tell(user, Vec::new()).await
             }
@@ -374,13 +383,17 @@ impl Operator {
         if let Outcome::Rejected(cause) = outcome { Err(Disobedience::Store(cause)) } else { Ok(outcome) }
     }
 
-    async fn amend(&self, user: &UserId, amendment: Amendment) -> Result<(), Disobedience> {
+    async fn amend(&self, user: &UserId, amendment: Amendment, alone: MutexGuardArc<()>) -> Result<(), Disobedience> {
         let (answer, answered) = smol::channel::bounded(1);
         let done = Amended::new(move |result| {
+            drop(alone);
             let _late = answer.try_send(result);
         });
         self.store.amend(user.clone(), amendment, done);
-        self.wait(answered).await?.map_err(Disobedience::Store)
+        self.wait(answered).await?.map_err(|cause| match cause {
+            Cause::Overloaded | Cause::Full => Disobedience::Store(cause),
+            Cause::Failed => Disobedience::InDoubt,
+        })
     }
 
     async fn wait<T>(&self, answered: smol::channel::Receiver<T>) -> Result<T, Disobedience> {

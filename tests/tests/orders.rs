@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use session_core::ledger::{Command, Own, Terms};
-use session_core::{Limit, UserId, WhenFull};
-use shell::operator::{Change, Full, Operator, Order, Setting, Slots, socket};
+use session_core::{Cause, Limit, Outcome, UserId, WhenFull};
+use shell::operator::{Change, Disobedience, Full, Operator, Order, Setting, Slots, socket};
 use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};
@@ -99,6 +99,72 @@ fn what_two_operators_set_at_once_holds_both() {
     assert!(limit.is_ok() && full.is_ok(), "{limit:?} {full:?}");
     let own = Own { limit: Some(Limit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
     assert_eq!(store.terms_for(&ada).own, own);
+}
+
+/// The answer to the first is late: what it asks for is done all the same, and the second builds upon that.
+#[test]
+fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
+    let store = Slow::new();
+    let operator = Operator::new(Arc::<Slow>::clone(&store), NODE, None, Duration::from_millis(1));
+    let ada = ada();
+    let limit = Order::Limit(Change { limit: Some(Setting::To(Slots::Number(0))), ..Change::default() });
+    let full = Order::Limit(Change { when_full: Some(Setting::To(Full::EvictOldest)), ..Change::default() });
+    assert_eq!(smol::block_on(operator.obey(&ada, &limit)), Err(Disobedience::StoreSilent));
+    let working = async {
+        loop {
+            yield_now().await;
+            store.step();
+        }
+    };
+    // Whatever comes of it in this millisecond: it waits for the first.
+    let _either = smol::block_on(or(operator.obey(&ada, &full), working));
+    while store.waiting() > 0 {
+        store.step();
+    }
+    assert_eq!(
+        store.terms_for(&ada).own,
+        Own { limit: Some(Limit::new(0).unwrap()), when_full: Some(WhenFull::EvictOldest) }
+    );
+}
+
+/// A store that takes what is set, and no command.
+struct Deaf(MemoryStore);
+
+impl Store for Deaf {
+    fn submit(&self, _: Command, done: Done) {
+        done.answer(Outcome::Rejected(Cause::Overloaded));
+    }
+
+    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
+        self.0.amend(user, amendment, done);
+    }
+
+    fn route(&self, router: Arc<dyn Router>) {
+        self.0.route(router);
+    }
+
+    fn set_terms(&self, terms: Terms) {
+        self.0.set_terms(terms);
+    }
+
+    fn terms_for(&self, user: &UserId) -> Terms {
+        self.0.terms_for(user)
+    }
+
+    fn close(&self, within: Duration) -> bool {
+        self.0.close(within)
+    }
+}
+
+#[test]
+fn a_limit_that_is_set_but_not_enforced_is_told_to_be_set() {
+    let store = Arc::new(Deaf(MemoryStore::new(NODE, Limit::default())));
+    let operator = Operator::new(Arc::<Deaf>::clone(&store), NODE, None, PATIENCE);
+    let limit = Some(Setting::To(Slots::Number(0)));
+    let order = Order::Limit(Change { limit, enforce: true, ..Change::default() });
+    let told = smol::block_on(operator.obey(&ada(), &order)).unwrap_err().to_string();
+    assert!(told.starts_with("the limit is set, but whoever is beyond it was not ended: The server is over"), "{told}");
+    assert_eq!(store.terms_for(&ada()).own.limit, Some(Limit::new(0).unwrap()));
 }
 
 #[test]

@@ -83,6 +83,8 @@ pub(super) fn status(disobedience: &Disobedience) -> StatusCode {
         Disobedience::NoSuchSession => StatusCode::NOT_FOUND,
         Disobedience::HoldsSlots(_) => StatusCode::CONFLICT,
         Disobedience::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Disobedience::NotEnforced(why) => status(why),
+        Disobedience::InDoubt => StatusCode::INTERNAL_SERVER_ERROR,
         Disobedience::Unseen => StatusCode::ACCEPTED,
         Disobedience::StoreSilent => StatusCode::GATEWAY_TIMEOUT,
     }

@@ -1,13 +1,13 @@
 //! A store that is a map: for tests, and for servers that need not know their users tomorrow.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::{self, Applied, Command};
-use session_core::{Cause, Limit, Liveness, NodeId, Outcome, Own, Terms, Time, UserId, UserRecord};
+use session_core::{Cause, Held, Limit, Liveness, NodeId, Outcome, Own, Terms, Time, UserId, UserRecord};
 
 use super::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
 
@@ -17,7 +17,36 @@ pub struct MemoryStore {
     terms: SharedTerms,
     route: Route,
     /// `None` once the store is closed.
-    records: Mutex<Option<HashMap<UserId, UserRecord>>>,
+    records: Mutex<Option<Records>>,
+}
+
+#[derive(Default)]
+struct Records {
+    by_user: HashMap<UserId, UserRecord>,
+    lost: Lost,
+}
+
+/// Users who lost a session that lingers, each once, and when it has lingered for its time: who never comes again is found
+/// here.
+#[derive(Default)]
+struct Lost {
+    queue: VecDeque<(Time, UserId)>,
+    users: HashSet<UserId>,
+}
+
+impl Lost {
+    fn note(&mut self, until: Time, user: &UserId) {
+        if self.users.insert(user.clone()) {
+            self.queue.push_back((until, user.clone()));
+        }
+    }
+
+    fn next(&mut self, now: Time) -> Option<UserId> {
+        self.queue.front().filter(|(until, _)| *until <= now)?;
+        let (_, user) = self.queue.pop_front()?;
+        self.users.remove(&user);
+        Some(user)
+    }
 }
 
 impl MemoryStore {
@@ -31,7 +60,7 @@ impl MemoryStore {
     #[must_use]
     pub fn with_terms(node: NodeId, terms: Terms) -> Self {
         let terms = SharedTerms::new(terms, HashMap::new());
-        Self { node, terms, route: Route::default(), records: Mutex::new(Some(HashMap::new())) }
+        Self { node, terms, route: Route::default(), records: Mutex::new(Some(Records::default())) }
     }
 
     fn apply(&self, command: &Command) -> Applied {
@@ -44,7 +73,8 @@ impl MemoryStore {
         // There never was another node here.
         let dead = Liveness::DeadSince(Time::default());
         let liveness = |node| if node == self.node { Liveness::Alive } else { dead };
-        match records.entry(command.user().clone()) {
+        let Records { by_user, lost } = records;
+        let applied = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
                 let applied = ledger::apply(entry.get_mut(), command, &terms, liveness);
                 if entry.get().is_empty() {
@@ -60,8 +90,39 @@ impl MemoryStore {
                 }
                 applied
             }
+        };
+        if let Command::Linger { user, at, .. } = command
+            && let Some(until) = by_user.get(user).and_then(|record| lingers_until(record, *at))
+        {
+            lost.note(until, user);
         }
+        if let Some(now) = command.at() {
+            for _ in 0..SWEPT {
+                let Some(user) = lost.next(now) else { break };
+                let Entry::Occupied(mut entry) = by_user.entry(user) else { continue };
+                ledger::settle(entry.get_mut(), now, liveness);
+                if let Some(until) = lingers_until(entry.get(), now) {
+                    lost.note(until, entry.key());
+                } else if entry.get().is_empty() {
+                    entry.remove();
+                }
+            }
+        }
+        applied
     }
+}
+
+/// How many users are looked at with a command whether what they lost has lingered for its time: more than one, so that it
+/// goes sooner than it comes.
+const SWEPT: usize = 2;
+
+/// When all that lingers in a record after this time has done so for its time, if anything does.
+fn lingers_until(record: &UserRecord, now: Time) -> Option<Time> {
+    let ends = record.holds().iter().filter_map(|hold| match hold.held {
+        Held::Live => None,
+        Held::Lingering { until } => Some(until),
+    });
+    ends.filter(|&until| until > now).max()
 }
 
 impl fmt::Debug for MemoryStore {
@@ -103,5 +164,60 @@ impl Store for MemoryStore {
     fn close(&self, _within: Duration) -> bool {
         *self.records.lock().unwrap_or_else(PoisonError::into_inner) = None;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use session_core::ledger::Wish;
+    use session_core::{ResumeKey, SessionId};
+
+    use super::*;
+
+    const NODE: NodeId = NodeId::new(1);
+    const LINGER: Duration = Duration::from_secs(10);
+
+    fn at(second: u64) -> Time {
+        Time::from_epoch(Duration::from_secs(second))
+    }
+
+    fn user(number: u64) -> UserId {
+        UserId::parse(&format!("user {number}")).unwrap()
+    }
+
+    fn lose(store: &MemoryStore, number: u64, second: u64) {
+        let (user, session): (_, SessionId) = (user(number), NODE.session(number));
+        let wish = Some(Box::new(Wish { fresh: Some(ResumeKey::from_bytes([7; 32])), ..Wish::default() }));
+        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: at(second), wish };
+        assert!(matches!(store.apply(&acquire).outcome, Outcome::Granted { .. }));
+        assert_eq!(store.apply(&Command::Linger { user, session, at: at(second) }).outcome, Outcome::Released);
+    }
+
+    fn kept(store: &MemoryStore) -> (usize, usize, usize) {
+        let records = store.records.lock().unwrap();
+        let Records { by_user, lost } = records.as_ref().unwrap();
+        (by_user.len(), lost.queue.len(), lost.users.len())
+    }
+
+    #[test]
+    fn what_was_lost_and_nobody_comes_for_goes_when_it_has_lingered_for_its_time() {
+        let terms = Terms { linger: LINGER, ..Terms::new(Limit::default()) };
+        let store = MemoryStore::with_terms(NODE, terms);
+        for second in 0..100 {
+            lose(&store, second, second);
+            let lingering = usize::try_from(second.min(9) + 1).unwrap();
+            assert_eq!(kept(&store), (lingering, lingering, lingering), "in second {second}");
+        }
+        let lookup =
+            |second| drop(store.apply(&Command::Lookup { user: user(0), session: NODE.session(0), at: at(second) }));
+        (0..10).for_each(|_| lookup(200));
+        assert_eq!(kept(&store), (0, 0, 0));
+        for second in 300..400 {
+            lose(&store, 7, second);
+            drop(store.apply(&Command::Release { user: user(7), session: NODE.session(7) }));
+        }
+        assert_eq!(kept(&store).2, 1, "a user waits once");
     }
 }

@@ -48,6 +48,13 @@ pub(super) enum Uncommitted {
     InDoubt(heed::Error),
 }
 
+impl From<heed::Error> for Uncommitted {
+    /// Of what fails before the commit.
+    fn from(error: heed::Error) -> Self {
+        Self::NotApplied(error)
+    }
+}
+
 impl From<Uncommitted> for heed::Error {
     fn from(failure: Uncommitted) -> Self {
         match failure {

@@ -10,7 +10,7 @@ use std::{fs, io, mem};
 use heed::RwTxn;
 use session_core::{Cause, Own, Time, UserId};
 
-use super::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper};
+use super::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper, Uncommitted};
 use super::user::KnownUser;
 use super::writer::cause_of;
 use super::{OpenError, own};
@@ -324,7 +324,7 @@ fn own_of(amendment: Amendment) -> Own {
 }
 
 fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment, Amended)]) -> Result<(), Cause> {
-    let written = || -> heed::Result<()> {
+    let written = || -> Result<(), Uncommitted> {
         let mut txn = environment.write()?;
         for (user, amendment, _) in amendments {
             own::put(environment, &mut txn, user, own_of(*amendment))?;
@@ -332,12 +332,14 @@ fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment,
                 environment.records.delete(&mut txn, user.as_str().as_bytes())?;
             }
         }
-        environment.commit(txn)?;
-        Ok(())
+        environment.commit(txn)
     };
-    written().map_err(|error| {
+    written().map_err(|failure| {
+        // What may be on disk is said by no cause to be certainly not.
+        let in_doubt = matches!(failure, Uncommitted::InDoubt(_));
+        let error = heed::Error::from(failure);
         tracing::error!(%error, "the known users cannot be written to");
-        cause_of(&error)
+        if in_doubt { Cause::Failed } else { cause_of(&error) }
     })
 }
 
@@ -395,7 +397,7 @@ mod tests {
 
     use session_core::{Limit, WhenFull};
 
-    use super::super::environment::{Uncommitted, faults};
+    use super::super::environment::faults;
     use super::super::testing::{PATIENCE, logged, terms};
     use super::*;
 
@@ -524,6 +526,7 @@ mod tests {
         for (failure, cause) in [
             (Uncommitted::NotApplied(full), Cause::Full),
             (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::Other.into())), Cause::Failed),
+            (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::StorageFull.into())), Cause::Failed),
         ] {
             faults::fail([failure]);
             assert_eq!(amend(&mut recorder, &[("ada", Amendment::Set(limit(7)))]), [Err(cause)]);
