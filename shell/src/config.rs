@@ -78,7 +78,6 @@ mod tests {
     #[test]
     fn values_out_of_bounds_are_refused_in_words() {
         for (arguments, words) in [
-            (["--limit", "0"], "the least is 1"),
             (["--limit", "1025"], "the most is 1024"),
             (["--limit", "-1"], "expected a whole number"),
             (["--limit", "many"], "expected a whole number"),

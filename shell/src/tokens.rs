@@ -170,6 +170,9 @@ impl Verifier {
 
     fn limit(&self, claims: &Claims) -> Result<Option<Limit>, TokenError> {
         let Some(value) = claims.value(&self.rules.limit_claim) else { return Ok(None) };
+        if value == "unlimited" {
+            return Ok(Some(Limit::MAX));
+        }
         let slots = value.as_u64().and_then(|slots| u32::try_from(slots).ok());
         slots.and_then(|slots| Limit::new(slots).ok()).map(Some).ok_or(TokenError::Limit)
     }

@@ -125,13 +125,13 @@ fn what_does_not_go_together_and_files_that_will_not_do_are_told_by_their_lines(
         run(directory.path(), &["check-config", "sessions.toml"], &[])
     };
     let (code, _, err) = check(
-        "limit = 0\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1,0.0.0.0:1\"\nproxy_protocol = true\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
+        "limit = 1025\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1,0.0.0.0:1\"\nproxy_protocol = true\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
     );
     assert_eq!((code, err.lines().count()), (Some(1), 6), "{err}");
     for words in [
         "listen: 0.0.0.0:1 is given twice",
         "proxy_protocol, trusted_proxies: no proxy is trusted",
-        "sessions.toml:1:1: limit: invalid value '0'",
+        "sessions.toml:1:1: limit: invalid value '1025'",
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
         "listen, auth, allow_open_auth: with open authentication whoever says",
         "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: only one of them",

@@ -162,8 +162,8 @@ fn sighup_puts_in_force_what_can_change_and_says_what_cannot() {
 #[test]
 fn a_configuration_that_is_wrong_changes_nothing_and_every_error_is_told() {
     let subject = Subject::start("limit = 1\n");
-    let lines = subject.reload("limit = 0\nlimmit = 7\nmax_bad_messages = 1\n");
-    assert!(has(&lines, "limit: invalid value '0'") && has(&lines, "did you mean limit?"), "{lines:#?}");
+    let lines = subject.reload("limit = 1025\nlimmit = 7\nmax_bad_messages = 1\n");
+    assert!(has(&lines, "limit: invalid value '1025'") && has(&lines, "did you mean limit?"), "{lines:#?}");
     assert!(has(&lines, "the configuration was not read again, nothing has changed"), "{lines:#?}");
     let (_, mut held) = authenticate(&subject.process, "ada");
     assert!(authenticate(&subject.process, "ada").0.contains("connection limit"));

@@ -51,6 +51,7 @@ fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
         (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": 7}), identity(Some(7), NOW + 1)),
         (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": 0}), identity(Some(0), NOW + 1)),
         (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": 1024}), identity(Some(1024), NOW + 1)),
+        (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": "unlimited"}), identity(Some(1024), NOW + 1)),
         // A NumericDate may have a fraction; what is cut off does not count for the bearer.
         (json!({"sub": "ada", "exp": 1_700_000_060.9, "nbf": 1_700_000_000.9}), identity(None, NOW + 60)),
         (json!({"sub": "ada", "exp": u64::MAX, "nbf": NOW, "aud": "anybody", "iss": ["x"]}), identity(None, u64::MAX)),
@@ -117,6 +118,7 @@ fn claims_that_will_not_do_are_told_apart() {
         (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": -1}), TokenError::Limit),
         (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": 1.5}), TokenError::Limit),
         (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": "7"}), TokenError::Limit),
+        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": "Unlimited"}), TokenError::Limit),
         (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": null}), TokenError::Limit),
         (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": 4_294_967_299_u64}), TokenError::Limit),
     ] {

@@ -74,7 +74,7 @@ pub enum TokenError {
     ClaimType,
     /// The claim that is to name the user is not there.
     NoUser,
-    /// The limit that it claims is no whole number from 0 to [`Limit::MAX`](crate::Limit::MAX).
+    /// The limit that it claims is neither a whole number from 0 to [`Limit::MAX`](crate::Limit::MAX) nor `"unlimited"`.
     Limit,
     /// The device that it names is no [`Name`](crate::Name).
     Device,
@@ -124,7 +124,7 @@ impl TokenError {
             Self::Issuer => "Token is from another issuer",
             Self::ClaimType => "A claim of the token has the wrong type",
             Self::NoUser => "Token does not say who its user is",
-            Self::Limit => "The limit that the token claims is not a whole number from 0 to 1024",
+            Self::Limit => "The limit that the token claims is neither a whole number from 0 to 1024 nor \"unlimited\"",
             Self::Device => {
                 "The device that the token names is not a string of 1 to 64 bytes without control characters"
             }

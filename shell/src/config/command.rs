@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn without_a_command_it_serves_unless_the_configuration_is_wrong() {
         assert_eq!(run(&["--limit", "5"], &[("SESSIONS_LIMITS", "5")]), (None, String::new(), String::new()));
-        let (code, out, err) = run(&[], &[("SESSIONS_LIMIT", "0"), ("SESSIONS_THREADS", "0")]);
+        let (code, out, err) = run(&[], &[("SESSIONS_LIMIT", "1025"), ("SESSIONS_THREADS", "0")]);
         assert_eq!((code, &*out), (Some(2), ""));
         assert!(
             err.starts_with("error: ") && err.contains("SESSIONS_LIMIT:") && err.contains("SESSIONS_THREADS:"),
@@ -283,25 +283,25 @@ mod tests {
             out.contains("\nlimit = 3  # default\n") && err.starts_with("warning: SESSIONS_LIMITS: "),
             "{out}{err}"
         );
-        let (code, out, err) = run(&["config"], &[("SESSIONS_LIMIT", "0")]);
+        let (code, out, err) = run(&["config"], &[("SESSIONS_LIMIT", "1025")]);
         assert_eq!((code, &*out), (Some(2), ""));
         assert!(err.contains("SESSIONS_LIMIT: "), "{err}");
     }
 
     #[test]
     fn config_default_prints_the_defaults_whatever_is_set() {
-        let (code, out, err) = run(&["config", "--default"], &[("SESSIONS_LIMIT", "0")]);
+        let (code, out, err) = run(&["config", "--default"], &[("SESSIONS_LIMIT", "1025")]);
         assert_eq!((code, &*out, &*err), (Some(0), &*print::defaults(), ""));
     }
 
     #[test]
     fn check_config_looks_at_the_file_by_itself() {
         let (_directory, good) = file("limit = 5\nthreads = 2");
-        let (code, out, err) = run(&["check-config", &good], &[("SESSIONS_LIMIT", "0")]);
+        let (code, out, err) = run(&["check-config", &good], &[("SESSIONS_LIMIT", "1025")]);
         assert_eq!((code, &*err), (Some(0), ""));
         assert!(out.starts_with(&format!("{good} is good: it sets 2 of ")), "{out}");
 
-        let (_directory, bad) = file("limit = 0\nthreads = 0");
+        let (_directory, bad) = file("limit = 1025\nthreads = 0");
         let (code, out, err) = run(&["check-config", &bad], &[]);
         assert_eq!((code, &*out), (Some(1), ""));
         assert!(err.contains(":1:1: limit: ") && err.contains(":2:1: threads: "), "{err}");

@@ -130,7 +130,8 @@ mod tests {
     fn the_file_of_defaults_says_what_there_is_to_know() {
         let text = defaults();
         for words in [
-            "\n# Limits\n# ------\n\n# How many sessions one user may hold at once, 1 to 1024.\n\
+            "\n# Limits\n# ------\n\n# How many sessions one user may hold at once, 0 to 1024, where 0 admits nobody but whom a token or\n\
+             # `server limit` allows more; `unlimited` is 1024.\n\
              # Also SESSIONS_LIMIT and --limit. SIGHUP re-reads it.\n# limit = 3\n",
             "\n# One of lmdb, memory.\n# Also SESSIONS_STORE and --store. A change needs a restart.\n# store = \"lmdb\"\n",
             "\n# listen = [\"localhost:3000\"]\n",

@@ -230,7 +230,7 @@ mod tests {
             ("SESSIONS_CONFIG", &*path),
             ("SESSIONS_PING_INTERVAL", "1ms"),
             ("SESSIONS_LISTEN", "x,y"),
-            ("SESSIONS_LIMIT", "0"),
+            ("SESSIONS_LIMIT", "-1"),
             ("SESSIONS_THREADS", "2"),
         ];
         let problems = words(Sources::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap_err());
@@ -246,7 +246,7 @@ mod tests {
                 format!(
                     "{path}:4:1: log: invalid value 'inof': \"inof\" is no level: it must be error, warn, info, debug, trace, off or TARGET=LEVEL"
                 ),
-                "SESSIONS_LIMIT: invalid value '0': with 0 nobody would ever be admitted, the least is 1".into(),
+                "SESSIONS_LIMIT: invalid value '-1': expected a whole number from 0 to 1024, or `unlimited`".into(),
                 format!("SESSIONS_LISTEN: invalid value 'x': it has no port; {host}"),
                 format!("SESSIONS_LISTEN: invalid value 'y': it has no port; {host}"),
                 "SESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h".into(),
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(sources.load().unwrap().config.limit.slots(), 4);
         file(directory.path(), "limit = 5");
         assert_eq!(sources.load().unwrap().config.limit.slots(), 5);
-        file(directory.path(), "limit = 0");
+        file(directory.path(), "limit = 1025");
         assert!(sources.load().is_err());
     }
 

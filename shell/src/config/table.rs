@@ -132,7 +132,8 @@ settings! {
     }
 
     "Limits" {
-        /// How many sessions one user may hold at once, 1 to 1024
+        /// How many sessions one user may hold at once, 0 to 1024, where 0 admits nobody but whom a token or `server limit`
+        /// allows more; `unlimited` is 1024
         limit: Limit { rule: one(limit), value: "SESSIONS", default: "3", applies: AtOnce }
 
         /// How many connections there may be in all, 1 to 10000000 or `unlimited`; fewer where the limit of open files is
@@ -375,12 +376,12 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// As humantime counts it.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
-fn limit(text: &str) -> Result<Limit, String> {
-    match text.parse::<u32>() {
-        Ok(0) => Err("with 0 nobody would ever be admitted, the least is 1".into()),
-        Ok(slots) => Limit::new(slots).map_err(|error| error.to_string()),
-        Err(_) => Err("expected a whole number, 1 to 1024".into()),
+pub(super) fn limit(text: &str) -> Result<Limit, String> {
+    if text == "unlimited" {
+        return Ok(Limit::MAX);
     }
+    let slots = text.parse::<u32>().map_err(|_| "expected a whole number from 0 to 1024, or `unlimited`".to_owned())?;
+    Limit::new(slots).map_err(|error| error.to_string())
 }
 
 fn sessions_per_device(text: &str) -> Result<NonZeroU16, String> {

@@ -10,6 +10,7 @@ use session_core::{Credential, Limit, Name, Request, UserId};
 
 use super::flags::Flags;
 use super::rule::duration_within;
+use super::table::limit;
 use super::{Loaded, Sources};
 use crate::clock::Clock;
 use crate::tokens::{Grant, explain, mint};
@@ -23,8 +24,8 @@ pub(super) struct Make {
     /// How long it lasts, 1s to 100years
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
     ttl: Duration,
-    /// How many sessions the user may hold, 0 to 1024; without it the token does not say
-    #[arg(long, value_name = "SESSIONS", value_parser = slots)]
+    /// How many sessions the user may hold, 0 to 1024, `unlimited` being 1024; without it the token does not say
+    #[arg(long, value_name = "SESSIONS", value_parser = limit)]
     sessions: Option<Limit>,
     /// Which device it is for, where `jwt_device_claim` says by which claim; 1 to 64 bytes without control characters
     #[arg(long, value_name = "NAME", value_parser = device)]
@@ -125,11 +126,6 @@ fn device(text: &str) -> Result<Name, String> {
     Name::parse(text).ok_or_else(|| "expected 1 to 64 bytes without control characters".into())
 }
 
-fn slots(text: &str) -> Result<Limit, String> {
-    let slots = text.parse::<u32>().map_err(|_| "expected a whole number, 0 to 1024".to_owned())?;
-    Limit::new(slots).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -211,9 +207,9 @@ mod tests {
         for text in ["999ms", "0s", "101years"] {
             assert_eq!(lifetime(text), Err("it must be 1s to 100years".into()));
         }
-        assert_eq!(["0", "1024"].map(|text| slots(text).unwrap().slots()), [0, 1024]);
+        assert_eq!(["0", "1024", "unlimited"].map(|text| limit(text).unwrap().slots()), [0, 1024, 1024]);
         for (text, words) in [("1025", "the most is 1024"), ("-1", "expected a whole number"), ("x", "0 to 1024")] {
-            assert!(slots(text).unwrap_err().contains(words), "{text}");
+            assert!(limit(text).unwrap_err().contains(words), "{text}");
         }
     }
 
