@@ -151,7 +151,11 @@ fn the_socket_is_its_owners_alone_and_what_a_killed_server_left_is_replaced() {
     let (code, _, err) = order(directory.path(), &["explain", "ada"]);
     assert!(code == 1 && err.contains("is in use by"), "{err}");
     let (code, _, err) = order(&directory.path().join("missing"), &["explain", "ada"]);
-    assert!(code == 1 && err.contains("there is no data directory"), "{err}");
+    assert!(code == 1 && err.contains("there is no data of a server in"), "{err}");
+    let other = tempfile::tempdir().unwrap();
+    let (code, _, err) = order(other.path(), &["limit", "ada", "5"]);
+    assert!(code == 1 && err.contains("there is no data of a server in"), "{err}");
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0, "nothing is left in what was named by mistake");
 }
 
 #[test]

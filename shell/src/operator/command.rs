@@ -145,8 +145,12 @@ async fn obtain(Asked { user, order, .. }: &Asked, config: &Config) -> Result<Re
     if let Some(report) = socket::order(&config.data, user, order).await? {
         return Ok(report);
     }
-    if !config.data.exists() {
-        return Err(format!("there is no data directory {}: name it with --data", config.data.display()));
+    // A directory that is something else is not made one.
+    if !LmdbStore::is_in(&config.data) {
+        return Err(format!(
+            "there is no data of a server in {}: name its directory with --data",
+            config.data.display()
+        ));
     }
     let node = NodeId::new(getrandom::u64().map_err(|error| error.to_string())?);
     let store = LmdbStore::open(&config.lmdb(), node).map_err(|error| in_words(&error))?;

@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io, thread};
@@ -167,6 +167,12 @@ pub enum OpenError {
 impl LmdbStore {
     /// How long dropping a store waits for it to close, unless [`Store::close`] has waited before.
     pub const DROP_PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Whether a server has kept its data in this directory.
+    #[must_use]
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join("users").is_dir()
+    }
 
     /// Opens the data directory for `node`, which must be a fresh one: what other nodes have left in it is void.
     ///

@@ -10,8 +10,8 @@ use super::environment::{DATA_FILE, Durability, Keeper};
 const BOOT_FILE: &str = "boot";
 
 /// Opens `live/`, or makes it anew: if it was made under another boot, when what was not synced may be damaged, if
-/// the boot is not known, or if it does not open. Nothing is lost by that. The server that starts is a new node, so
-/// every slot in there is of a dead one.
+/// the boot is not known, or if it does not open. What is lost by that is what lingered. The server that starts is a new
+/// node, so every slot in there is of a dead one.
 ///
 /// The boot file is removed first and written last, so a crash between leaves a directory that is made anew.
 pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<Keeper, OpenError> {

@@ -7,7 +7,7 @@ use super::environment::DATA_FILE;
 use super::testing::*;
 use super::*;
 
-fn open(directory: &std::path::Path, node: NodeId) -> LmdbStore {
+fn open(directory: &Path, node: NodeId) -> LmdbStore {
     LmdbStore::open_under_boot(&config(directory), node, Some("one boot")).unwrap()
 }
 
