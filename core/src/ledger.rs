@@ -351,7 +351,6 @@ fn acquire(
         return granted(record, session, limit, wish, terms);
     }
     match make_room(record, limit, wish, terms) {
-        Room::Is => {}
         Room::MadeBy(victims) => {
             let by = wish.and_then(|wish| wish.label.clone().or_else(|| wish.device.clone()));
             remove(record, &victims, &Ending::TakenOver(by), ended);
@@ -395,9 +394,7 @@ fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&Wish>, ende
 
 /// Whether another session has a place.
 enum Room {
-    /// It has.
-    Is,
-    /// It has once these have lost theirs.
+    /// It has, once these have lost theirs, if any need to.
     MadeBy(Vec<SessionId>),
     /// It has none.
     None {
@@ -415,7 +412,7 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Ter
     }
     let is_below = record.holds().len() < UserRecord::MAX_HOLDS;
     if terms.counting == Counting::Sessions && is_below && Slots::count_of(record, terms.counting) < limit.slots() {
-        return Room::Is;
+        return Room::MadeBy(Vec::new());
     }
     let slots = Slots::of(record, terms.counting);
     // Beside others of its device a session has its place among those.
@@ -434,12 +431,10 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Ter
         holds -= slot.holds.len();
         victims.extend(slot.holds.iter().map(|hold| hold.session));
     }
-    match () {
-        () if held >= most || holds >= UserRecord::MAX_HOLDS => {
-            Room::None { is_device_full: is_shared && slots.count() >= most, free_at: slots.free_at(most) }
-        }
-        () if victims.is_empty() => Room::Is,
-        () => Room::MadeBy(victims),
+    if held < most && holds < UserRecord::MAX_HOLDS {
+        Room::MadeBy(victims)
+    } else {
+        Room::None { is_device_full: is_shared && slots.count() >= most, free_at: slots.free_at(most) }
     }
 }
 

@@ -565,6 +565,17 @@ fn sessions_of_one_device_hold_one_slot() {
 }
 
 #[test]
+fn at_the_ceiling_one_gives_way_to_one() {
+    let unlimited = Terms { when_full: WhenFull::EvictOldest, ..terms(1024) };
+    for terms in [unlimited, Terms { counting: Counting::Devices, ..unlimited }] {
+        let mut subject = Subject::default();
+        (1..=1024).for_each(|number| drop(subject.plain(&terms, number)));
+        assert_eq!(subject.plain(&terms, 1025), granted(1024));
+        assert_eq!((subject.held().len(), subject.told()), (1024, vec![1]));
+    }
+}
+
+#[test]
 fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
     let terms = Terms { per_device: 1024.try_into().unwrap(), ..devices(1024) };
     let mut subject = Subject::default();

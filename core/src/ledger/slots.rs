@@ -105,7 +105,7 @@ impl<'a> Slots<'a> {
     /// When so many slots have lingered for their time that one more has its place among the `most` there may be, if nobody
     /// comes or goes until then.
     pub(super) fn free_at(&self, most: u32) -> Option<Time> {
-        let needed = (self.count() + 1).checked_sub(most).filter(|_| most > 0)?;
+        let needed = (self.count() + 1).checked_sub(most)?;
         let mut ends: Vec<_> = self.0.iter().filter_map(Slot::lingers_until).collect();
         ends.sort_unstable();
         ends.get(usize::try_from(needed).ok()?.checked_sub(1)?).copied()
