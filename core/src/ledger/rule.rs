@@ -1,0 +1,258 @@
+//! The rule: who is admitted, who is ended for it, and what else becomes of a record.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::slots::{Slot, Slots};
+use super::{Applied, Cause, Command, Counting, Ended, Ending, Grant, Listing, Liveness, Outcome, Terms, Which, Wish};
+use crate::id::{NodeId, SessionId};
+use crate::limits::Limit;
+use crate::record::{Guest, Held, Hold, Resumable, UserRecord};
+use crate::time::Time;
+
+/// Applies a command to its user's record: the only place where anyone is admitted.
+///
+/// First drops every hold that is void, because its node is dead or because it has lingered for its time. A dead node's
+/// session acquires nothing: its slot would be void at once, and whoever it told would be one too many. The record may have
+/// changed whatever the outcome is.
+pub fn apply(
+    record: &mut UserRecord,
+    command: &Command,
+    terms: &Terms,
+    liveness: impl Fn(NodeId) -> Liveness,
+) -> Applied {
+    drop_void(record, command.at(), &liveness);
+    let mut ended = Vec::new();
+    let outcome = match command {
+        Command::Acquire { session, limit, at, wish, .. } => {
+            if liveness(session.node()) == Liveness::Alive {
+                acquire(record, *session, *limit, *at, wish.as_deref(), terms, &mut ended)
+            } else {
+                Outcome::Rejected(Cause::Failed)
+            }
+        }
+        Command::Release { session, .. } => {
+            record.holds_mut().retain(|hold| hold.session != *session);
+            Outcome::Released
+        }
+        Command::Linger { session, at, .. } => {
+            linger(record, *session, *at);
+            Outcome::Released
+        }
+        Command::Lookup { .. } => Outcome::Found { connections: Slots::count_of(record, terms.counting) },
+        Command::List { limit, whole, .. } => {
+            let most = if *whole { UserRecord::MAX_HOLDS } else { Listing::MOST };
+            Outcome::Listed(Box::new(listing(record, *limit, terms, most)))
+        }
+        Command::End { session, which, by, .. } => end(record, *session, *which, by, terms, &mut ended),
+    };
+    Applied { outcome, ended }
+}
+
+/// Drops what is void at this time, and has what a dead node held linger, if it can: what [`apply`] begins with, for whoever
+/// looks through records that nobody touches.
+pub fn settle(record: &mut UserRecord, now: Time, liveness: impl Fn(NodeId) -> Liveness) {
+    drop_void(record, Some(now), &liveness);
+}
+
+/// The same. Without a time nothing has lingered for long enough.
+fn drop_void(record: &mut UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) {
+    record.holds_mut().retain_mut(|hold| {
+        if let Liveness::DeadSince(since) = liveness(hold.session.node()) {
+            let latest = since + hold.linger();
+            hold.held = match hold.held {
+                Held::Live if hold.linger().is_zero() => return false,
+                Held::Live => Held::Lingering { until: latest },
+                // One that lasts longer was written by a clock that was wrong.
+                Held::Lingering { until } => Held::Lingering { until: until.min(latest) },
+            };
+        }
+        match hold.held {
+            Held::Live => true,
+            Held::Lingering { until } => at.is_none_or(|at| at < until),
+        }
+    });
+}
+
+fn acquire(
+    record: &mut UserRecord,
+    session: SessionId,
+    claim: Option<Limit>,
+    at: Time,
+    wish: Option<&Wish>,
+    terms: &Terms,
+    ended: &mut Vec<Ended>,
+) -> Outcome {
+    let (limit, _) = terms.limit_for(claim);
+    if record.hold_of(session).is_some() {
+        return granted(record, session, limit, wish, terms);
+    }
+    if limit.slots() > 0 && resume(record, session, wish, ended) {
+        return granted(record, session, limit, wish, terms);
+    }
+    match make_room(record, limit, wish, terms) {
+        Room::MadeBy(victims) => {
+            let by = wish.and_then(|wish| wish.label.clone().or_else(|| wish.device.clone()));
+            remove(record, &victims, &Ending::TakenOver(by), ended);
+        }
+        Room::None { is_device_full, free_at } => {
+            let listing =
+                |_| Box::new(Listing { is_device_full, free_at, ..listing(record, claim, terms, Listing::MOST) });
+            return Outcome::Denied(wish.map(listing));
+        }
+    }
+    let guest = wish.map(|wish| Guest {
+        device: wish.device.clone(),
+        label: wish.label.clone(),
+        resumable: wish.fresh.map(|key| Resumable { key, linger: terms.linger() }),
+    });
+    let guest = guest.filter(|guest| *guest != Guest::default()).map(Box::new);
+    record.holds_mut().push(Hold { guest, ..Hold::new(session, at) });
+    granted(record, session, limit, wish, terms)
+}
+
+/// Moves a hold to the session that shows its token: nobody is admitted, and whoever has it loses it.
+///
+/// Its device stays: another one could make of one slot two. And whoever names a device takes up nothing of another's: many
+/// could share the slot of one.
+fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&Wish>, ended: &mut Vec<Ended>) -> bool {
+    let Some((wish, key)) = wish.and_then(|wish| Some((wish, wish.resume?))) else { return false };
+    let is_meant = |hold: &&mut Hold| {
+        hold.resumable().is_some_and(|resumable| resumable.key == key)
+            && (wish.device.is_none() || wish.device.as_ref() == hold.device())
+    };
+    let Some(hold) = record.holds_mut().iter_mut().find(is_meant) else { return false };
+    if hold.held == Held::Live {
+        ended.push(Ended { session: hold.session, how: Ending::Resumed });
+    }
+    (hold.session, hold.held) = (session, Held::Live);
+    if let (Some(guest), Some(label)) = (&mut hold.guest, &wish.label) {
+        guest.label = Some(label.clone());
+    }
+    true
+}
+
+/// Whether another session has a place.
+enum Room {
+    /// It has, once these have lost theirs, if any need to.
+    MadeBy(Vec<SessionId>),
+    /// It has none.
+    None {
+        /// Because its device has as many sessions as one may.
+        is_device_full: bool,
+        /// When it has one, if that is known.
+        free_at: Option<Time>,
+    },
+}
+
+/// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
+fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Terms) -> Room {
+    if limit.slots() == 0 {
+        return Room::None { is_device_full: false, free_at: None };
+    }
+    let is_below = record.holds().len() < UserRecord::MAX_HOLDS;
+    if terms.counting == Counting::Sessions && is_below && Slots::count_of(record, terms.counting) < limit.slots() {
+        return Room::MadeBy(Vec::new());
+    }
+    let slots = Slots::of(record, terms.counting);
+    // Beside others of its device a session has its place among those.
+    let shared = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)).map(Slot::apart);
+    let is_shared = shared.is_some();
+    let most = if is_shared { u32::from(terms.per_device.get()) } else { limit.slots() };
+    let slots = shared.unwrap_or(slots);
+    let mut held = slots.count();
+    let mut holds = record.holds().len();
+    let mut victims = Vec::new();
+    for slot in slots.victims(terms, wish.and_then(|wish| wish.evict.as_ref())) {
+        if held < most && holds < UserRecord::MAX_HOLDS {
+            break;
+        }
+        held -= 1;
+        holds -= slot.holds.len();
+        victims.extend(slot.holds.iter().map(|hold| hold.session));
+    }
+    if held < most && holds < UserRecord::MAX_HOLDS {
+        Room::MadeBy(victims)
+    } else {
+        Room::None { is_device_full: is_shared && slots.count() >= most, free_at: slots.free_at(most) }
+    }
+}
+
+/// Takes these sessions' holds away. Those that live are told how.
+fn remove(record: &mut UserRecord, sessions: &[SessionId], how: &Ending, ended: &mut Vec<Ended>) {
+    record.holds_mut().retain(|hold| {
+        let stays = !sessions.contains(&hold.session);
+        if !stays && hold.held == Held::Live {
+            ended.push(Ended { session: hold.session, how: how.clone() });
+        }
+        stays
+    });
+}
+
+fn granted(record: &UserRecord, session: SessionId, limit: Limit, wish: Option<&Wish>, terms: &Terms) -> Outcome {
+    let connections = Slots::count_of(record, terms.counting);
+    let grant = wish.map(|wish| {
+        let resumable = record.hold_of(session).and_then(Hold::resumable);
+        let key = resumable.map(|resumable| resumable.key);
+        let linger = resumable.map_or(Duration::ZERO, |resumable| resumable.linger);
+        Box::new(Grant { limit, linger, is_resumed: key.is_some() && key == wish.resume })
+    });
+    Outcome::Granted { connections, grant }
+}
+
+fn linger(record: &mut UserRecord, session: SessionId, at: Time) {
+    record.holds_mut().retain_mut(|hold| {
+        if hold.session != session {
+            return true;
+        }
+        if hold.held == Held::Live {
+            hold.held = Held::Lingering { until: at + hold.linger() };
+        }
+        !hold.linger().is_zero()
+    });
+}
+
+fn listing(record: &UserRecord, claim: Option<Limit>, terms: &Terms, most: usize) -> Listing {
+    let (limit, rule) = terms.limit_for(claim);
+    let slots = Slots::of(record, terms.counting);
+    Listing {
+        limit,
+        rule,
+        connections: slots.count(),
+        holds: record.holds().iter().take(most).cloned().collect(),
+        free_at: slots.free_at(limit.slots()),
+        is_device_full: false,
+        may_choose: terms.client_choice && limit.slots() > 0,
+    }
+}
+
+fn end(
+    record: &mut UserRecord,
+    asker: SessionId,
+    which: Which,
+    by: &Ending,
+    terms: &Terms,
+    ended: &mut Vec<Ended>,
+) -> Outcome {
+    let slots = Slots::of(record, terms.counting);
+    let mut sessions: Vec<_> = match which {
+        Which::One(session) => record.hold_of(session).map(|hold| hold.session).into_iter().collect(),
+        Which::All => record.holds().iter().map(|hold| hold.session).collect(),
+        Which::Excess { .. } => slots.beyond(terms.limit_for(None).0),
+    };
+    // Whoever has lost its own slot meanwhile ends nobody.
+    let may = !matches!(by, Ending::ByUser(_)) || record.hold_of(asker).is_some();
+    sessions.retain(|&session| may && session != asker);
+    let named;
+    let by = if *by == Ending::ByUser(None) {
+        named = Ending::ByUser(record.hold_of(asker).and_then(Hold::name).cloned());
+        &named
+    } else {
+        by
+    };
+    if !matches!(which, Which::Excess { dry_run: true }) {
+        remove(record, &sessions, by, ended);
+    }
+    Outcome::Ended { sessions: sessions.into(), connections: Slots::count_of(record, terms.counting) }
+}
