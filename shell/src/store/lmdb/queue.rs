@@ -14,7 +14,8 @@ pub(super) type Submitted = (Command, Done);
 
 /// First in, first out, bounded: where `capacity` commands wait, no other is taken. What gives a slot up always
 /// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
-/// that were granted.
+/// that were granted. So is what the process asks for itself, which is no session's: an operator must be able to end those
+/// who fill the queue. There are few at a time.
 #[derive(Debug)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
@@ -48,7 +49,8 @@ impl Queue {
 
     /// Queues the command, or rejects it at once.
     pub(super) fn push(&self, command: Command, done: Done) {
-        let room = if command.gives_up() { usize::MAX } else { self.capacity };
+        let is_the_process = command.session().number() == 0;
+        let room = if command.gives_up() || is_the_process { usize::MAX } else { self.capacity };
         let mut inner = self.lock();
         let cause = if !inner.open {
             Cause::Failed
@@ -120,10 +122,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_takes_releases_and_nothing_else() {
+    fn a_full_queue_takes_releases_and_what_the_process_asks_and_nothing_else() {
         let queue = Queue::new(8);
         let answers = Answers::default();
-        for number in 0..9 {
+        for number in 1..=9 {
             queue.push(acquire("ada", number), answers.done());
         }
         assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded)]);
@@ -134,6 +136,8 @@ mod tests {
         queue.push(lookup("ada", 1), answers.done());
         queue.push(acquire("ada", 1), answers.done());
         assert_eq!(answers.now(), vec![Outcome::Rejected(Cause::Overloaded); 2]);
+        queue.push(lookup("ada", 0), answers.done());
+        assert_eq!(answers.now(), [], "the process itself is heard");
     }
 
     #[test]
