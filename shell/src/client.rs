@@ -52,7 +52,7 @@ mod fake_server;
 #[cfg(test)]
 mod fake_authority;
 
-pub use crate::signals::interrupts;
+pub use crate::runtime::signals::interrupts;
 pub use connection::{Connection, Event, Grant, Options};
 pub use error::Error;
 pub use hold::{Plan, Verdict, hold};

@@ -18,34 +18,12 @@
 //! A connection is driven over any [`connection::Wire`], by any [`clock::Clock`] and with any [`store::Store`]: so what
 //! runs in a simulation is what runs in the server.
 
-pub mod service;
+pub mod cli;
 pub mod config;
 pub mod server;
-pub mod policy;
-pub mod doorway;
-pub mod handshake;
-pub mod proxies;
-pub mod origins;
-pub mod tls;
-pub mod listen;
-pub mod registry;
-pub mod connection;
-pub mod authenticator;
-pub mod tokens;
-pub mod custody;
-pub mod mailbox;
+pub mod admin;
+pub mod net;
+pub mod auth;
 pub mod store;
-pub mod operator;
-pub mod clock;
-pub mod log;
+pub mod runtime;
 pub mod client;
-pub mod threads;
-pub mod descriptors;
-
-mod heap;
-mod opening;
-mod stream;
-mod socket;
-mod fair;
-mod reload;
-mod signals;

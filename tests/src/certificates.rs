@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use shell::tls::CertificateFiles;
+use shell::net::tls::CertificateFiles;
 
 /// An authority, and a directory for what it issues.
 pub struct Authority {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use session_core::{DoorBounds, Network};
-use shell::clock::Clock;
-use shell::doorway::Doorway;
-use shell::handshake::{Handshake, shake_hands};
-use shell::policy::Policy;
-use shell::proxies;
+use shell::net::connection_limiter::Doorway;
+use shell::net::settings::Policy;
+use shell::net::trusted_proxies;
+use shell::net::upgrade::{Handshake, shake_hands};
+use shell::runtime::clock::Clock;
 use smol::io::{AsyncRead, AsyncWrite};
 
 /// What a server made of the bytes.
@@ -45,7 +45,7 @@ pub fn knock(bytes: &[u8]) -> Reception {
 
 fn introduce(mut stream: Pieces<'_>) -> Reception {
     let whole = stream.unread;
-    let source = at_once(proxies::read_header(&mut stream));
+    let source = at_once(trusted_proxies::read_header(&mut stream));
     if source.is_err() {
         return Reception::NotIntroduced;
     }

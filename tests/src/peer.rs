@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use session_core::{DoorBounds, Limit, Limits, NodeId, Outcome, Time, UserId, ledger};
-use shell::authenticator::{Authenticator, Open};
-use shell::policy::Policy;
+use shell::auth::authenticator::{Authenticator, Open};
+use shell::net::settings::Policy;
 use shell::server::{Control, Server, Settings};
 use shell::store::{Done, MemoryStore, Store};
 use smol::Executor;

@@ -23,12 +23,12 @@ use session_core::{
     Ask, CloseReason, Complaint, Credential, Debts, DoorBounds, Evict, Limit, Limits, Name, NodeId, Reply, Request,
     ResumeToken, Session, SessionId, Terms, Time, UserId, Violation, WallTime, WhenFull,
 };
-use shell::clock::{Clock, Dial};
-use shell::connection::{Connection, Services};
-use shell::custody::Custody;
-use shell::doorway::Doorway;
-use shell::log::Refusals;
-use shell::registry::Registry;
+use shell::net::connection_limiter::Doorway;
+use shell::runtime::clock::{Clock, Dial};
+use shell::runtime::log::Refusals;
+use shell::server::connection::{Connection, Services};
+use shell::server::registry::Registry;
+use shell::server::store_client::Custody;
 
 use self::desk::Desk;
 use self::line::{Heard, Line, Sent};

@@ -11,7 +11,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use shell::tls::CertificateFiles;
+use shell::net::tls::CertificateFiles;
 use tests::certificates::Authority;
 use tests::peer::{PATIENCE, Process, Raw, Sent, eventually, unguarded, wait};
 

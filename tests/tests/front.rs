@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use session_core::{DoorBounds, Limits};
-use shell::policy::Policy;
+use shell::net::settings::Policy;
 use shell::server::Settings;
 use tests::peer::{InProcess, PATIENCE, Process, Raw, Sent, eventually, settings};
 

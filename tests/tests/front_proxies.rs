@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 
 use session_core::DoorBounds;
-use shell::policy::Policy;
+use shell::net::settings::Policy;
 use shell::server::Settings;
 use tests::peer::{InProcess, Raw, settings};
 

@@ -14,7 +14,7 @@ use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
 use session_core::{DoorBounds, Limits};
 use shell::client::{Error, Event, Options, Trust, Url, User};
-use shell::policy::Policy;
+use shell::net::settings::Policy;
 use shell::server::Settings;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::TcpStream;

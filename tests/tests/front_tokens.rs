@@ -12,11 +12,11 @@ use jsonwebtoken::EncodingKey;
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::json;
 use session_core::{Limit, UserId, WallTime};
-use shell::clock::Clock;
-use shell::policy::Policy;
+use shell::auth::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
+use shell::net::settings::Policy;
+use shell::runtime::clock::Clock;
 use shell::server::Settings;
 use shell::store::MemoryStore;
-use shell::tokens::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
 use tests::peer::{InProcess, NODE, Raw, Sent, settings};
 
 const SECRET: &[u8] = b"thirty-two bytes of nothing much";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use session_core::{Limit, Limits};
-use shell::policy::Policy;
+use shell::net::settings::Policy;
 use shell::store::MemoryStore;
 use tests::peer::{InProcess, NODE, Raw, Sent, frame_head};
 

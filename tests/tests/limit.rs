@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use session_core::ledger::Terms;
 use session_core::{Counting, Limit, WhenFull};
-use shell::authenticator::Open;
+use shell::auth::authenticator::Open;
 use shell::store::{MemoryStore, Store as _};
 use tests::peer::{InProcess, NODE, Process, Raw, Sent, eventually, settings};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use session_core::ledger::{Command, Own, Terms};
 use session_core::{Cause, Limit, Outcome, UserId, WhenFull};
-use shell::operator::{Change, Disobedience, Full, Operator, Order, Setting, Slots, socket};
+use shell::admin::{Change, Disobedience, Full, Operator, Order, Setting, Slots, socket};
 use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};

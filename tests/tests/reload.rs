@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use shell::client::{Options, Trust, Url, User};
-use shell::tls::CertificateFiles;
+use shell::net::tls::CertificateFiles;
 use tests::certificates::Authority;
 use tests::peer::{PATIENCE, Process, Raw, Sent, eventually, unguarded};
 

@@ -15,11 +15,11 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use session_core::{Credential, Identity, Limit, Rejection, Time, TokenError, UserId, UserIdError, WallTime};
-use shell::authenticator::Authenticator as _;
-use shell::clock::{Clock, Dial};
-use shell::tokens::{
+use shell::auth::authenticator::Authenticator as _;
+use shell::auth::{
     Algorithm, Grant, KeyError, KeySource, Keys, MintError, Rules, Secret, Tokens, Verifier, explain, mint,
 };
+use shell::runtime::clock::{Clock, Dial};
 use tempfile::TempDir;
 
 const SECRET: &[u8] = b"a secret that is long enough even for HS512, which wants sixty-four bytes";

@@ -8,9 +8,9 @@ use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
 use async_tungstenite::{WebSocketStream, accept_async_with_config};
 use futures_util::{SinkExt as _, StreamExt as _};
-use shell::config::Listen;
-use shell::listen::listen;
-use shell::threads::on_threads;
+use shell::net::listen_address::Listen;
+use shell::net::listener::listen;
+use shell::runtime::threads::on_threads;
 use smol::net::TcpStream;
 use smol::{Async, Executor};
 

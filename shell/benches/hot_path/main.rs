@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use shell::descriptors::raise_limit;
-use shell::threads::one_per_core;
+use shell::runtime::open_files::raise_limit;
+use shell::runtime::threads::one_per_core;
 
 use crate::table::Table;
 

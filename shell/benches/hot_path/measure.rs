@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use shell::client::Trust;
 use shell::client::load::{Counts, Cycles, MOST_AT_ONCE, Pace, Tally, Users};
-use shell::descriptors::raise_limit;
-use shell::threads::on_threads;
+use shell::runtime::open_files::raise_limit;
+use shell::runtime::threads::on_threads;
 use smol::Executor;
 
 use crate::process::{Process, Watch};

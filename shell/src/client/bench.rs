@@ -15,8 +15,8 @@ use self::progress::{Phase, Progress};
 use super::load::{Cycles, HEAD_START, Held, MOST_AT_ONCE, Pace, Tally};
 use super::printer::write_line;
 use super::{Connection, Options, Url, Verdict};
-use crate::descriptors;
-use crate::threads::on_threads;
+use crate::runtime::open_files;
+use crate::runtime::threads::on_threads;
 
 mod settings;
 mod report;
@@ -64,7 +64,7 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Verdict, Error> {
-    let room = descriptors::raise_limit().saturating_sub(OTHER_DESCRIPTORS);
+    let room = open_files::raise_limit().saturating_sub(OTHER_DESCRIPTORS);
     let asked = settings.hold.map_or_else(|| settings.concurrency.map_or(0, u64::from), u64::from);
     if asked > room {
         return Err(Error::Room { asked, room });

@@ -7,7 +7,7 @@ use session_core::{Ask, Complaint, Evict, SessionId, SessionInfo, SessionState, 
 
 use super::printer::write_line;
 use super::{Connection, Error, Login, Options, Url, Verdict};
-use crate::clock::moment;
+use crate::runtime::clock::moment;
 
 /// Who holds the user's slots, but for the session that asks. To ask it signs in, and takes a slot for a moment if one is
 /// free; where all are taken the refusal says who is there. Nobody is ended for it.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::error::{Origin, Problem, nearest};
 use super::key::Key;
-use super::problem::{Origin, Problem, nearest};
-use super::sources::{Layer, Setting};
+use super::loader::{Layer, Setting};
 
 const PREFIX: &str = "SESSIONS_";
 

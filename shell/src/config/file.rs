@@ -8,10 +8,10 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::error::{Origin, Problem, nearest};
 use super::key::Key;
-use super::problem::{Origin, Problem, nearest};
-use super::rule::Shape;
-use super::sources::{Layer, Setting};
+use super::loader::{Layer, Setting};
+use super::value::Shape;
 
 /// What this file sets.
 pub(super) fn read(keys: &'static [Key], path: &Path) -> Layer {

@@ -11,10 +11,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
+use super::error::Origin;
 use super::key::Key;
-use super::problem::Origin;
-use super::rule::{Refusal, Shape};
-use super::sources::Setting;
+use super::loader::Setting;
+use super::value::{Refusal, Shape};
 use super::{Config, environment};
 
 /// What was said on the command line.
@@ -51,7 +51,7 @@ impl Flags {
 
 /// Those of the flags that say which data directory is meant.
 #[derive(Debug, Clone, Default)]
-pub(super) struct DataFlags(pub(super) Flags);
+pub(crate) struct DataFlags(pub(crate) Flags);
 
 impl DataFlags {
     fn keys() -> impl Iterator<Item = &'static Key> {

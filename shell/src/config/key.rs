@@ -5,7 +5,7 @@ use std::fmt;
 
 use clap::builder::PossibleValue;
 
-use super::rule::{Refusal, Rule, Shape};
+use super::value::{Refusal, Rule, Shape};
 
 /// A key of the configuration.
 pub struct Key {
@@ -165,8 +165,8 @@ macro_rules! settings {
             /// Reads the texts of every key, in the order of the fields. Refusals come with the key that they are of.
             pub(super) fn read(
                 texts: &[&[String]],
-            ) -> Result<Self, Vec<(&'static $crate::config::Key, $crate::config::rule::Refusal)>> {
-                use $crate::config::rule::Rule;
+            ) -> Result<Self, Vec<(&'static $crate::config::Key, $crate::config::value::Refusal)>> {
+                use $crate::config::value::Rule;
                 let (mut keys, mut texts) = (Self::keys().iter(), texts.iter());
                 let mut refused = Vec::new();
                 $($(

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::Config;
 use super::key::{Applies, Key};
-use super::rule::Shape;
-use super::sources::{Loaded, Setting};
+use super::loader::{Loaded, Setting};
+use super::value::Shape;
 
 /// How wide a line of help is.
 const WIDTH: usize = 100;

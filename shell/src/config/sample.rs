@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::StoreKind;
 use super::key::settings;
-use super::rule::{Bound, at_least_one, bound, choice, list, number, optional, path, switch, text};
+use super::value::{Bound, at_least_one, bound, choice, list, number, optional, path, switch, text};
 
 settings! {
     /// What is set in tests.

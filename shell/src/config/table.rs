@@ -1,7 +1,7 @@
 //! Every key of the configuration, once. What is written here becomes the field, the flag, the environment variable, the
 //! key of the file, and what the help and `server config --default` say of it.
 //!
-//! A new key is a new entry. Its rule is put together from those in [`rule`](super::rule); if it must hold together with
+//! A new key is a new entry. Its rule is put together from those in [`rule`](super::value); if it must hold together with
 //! others, [`agree`] says so.
 
 use std::num::NonZeroU16;
@@ -12,18 +12,18 @@ use std::time::Duration;
 use clap::ValueEnum;
 use session_core::{Counting, Limit};
 
-use super::Listen;
 use super::key::settings;
-use super::rule::{
+use super::value::{
     Bound, Rule, at_least_one, bound, choice, duration, duration_within, list, number, one, optional, path, switch,
     text,
 };
-use crate::log::{Log, LogFormat};
-use crate::origins::{Host, Origin};
-use crate::proxies::Proxy;
+use crate::auth::Algorithm;
+use crate::net::listen_address::Listen;
+use crate::net::origins::{Host, Origin};
+use crate::net::trusted_proxies::Proxy;
+use crate::runtime::log::{Log, LogFormat};
+use crate::runtime::threads::one_per_core;
 use crate::store::Forget;
-use crate::threads::one_per_core;
-use crate::tokens::Algorithm;
 
 settings! {
     /// The server's configuration. Every value was checked when it was read.
@@ -318,13 +318,13 @@ pub enum StoreKind {
 
 /// Keys that do not go together, and why.
 #[derive(Debug)]
-pub(super) struct Disagreement {
-    pub(super) keys: &'static [&'static str],
-    pub(super) reason: String,
+pub(crate) struct Disagreement {
+    pub(crate) keys: &'static [&'static str],
+    pub(crate) reason: String,
 }
 
 /// Every set of keys whose values are good, but not together.
-pub(super) fn agree(config: &Config) -> Vec<Disagreement> {
+pub(crate) fn agree(config: &Config) -> Vec<Disagreement> {
     let mut disagreements = Vec::new();
     let mut disagree = |keys, reason: &str| disagreements.push(Disagreement { keys, reason: reason.into() });
     match (&config.tls_cert, &config.tls_key) {
@@ -376,7 +376,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// As humantime counts it.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
-pub(super) fn limit(text: &str) -> Result<Limit, String> {
+pub(crate) fn limit(text: &str) -> Result<Limit, String> {
     if text == "unlimited" {
         return Ok(Limit::MAX);
     }

@@ -1,8 +1,8 @@
 //! Who is who in a simulation: users by their names, and tokens that anybody can make.
 
 use session_core::{Credential, Identity, Limit, Rejection, TokenError, UserId, WallTime};
-use shell::authenticator::{Authenticator, Open};
-use shell::clock::Clock;
+use shell::auth::authenticator::{Authenticator, Open};
+use shell::runtime::clock::Clock;
 
 use super::store::MAX_CLAIM;
 

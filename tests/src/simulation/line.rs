@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use session_core::{CloseReason, Frame, Reply, Time, Violation};
-use shell::clock::Clock;
-use shell::connection::{Incoming, Wire};
+use shell::runtime::clock::Clock;
+use shell::server::connection::{Incoming, Wire};
 
 /// One connection between a client and a server. Both ends are here; the server sees it as a [`Wire`].
 #[derive(Clone)]

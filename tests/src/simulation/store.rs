@@ -11,7 +11,7 @@ use session_core::{
     Cause, Ended, Ending, Evict, Held, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId,
     UserRecord,
 };
-use shell::registry::Registry;
+use shell::server::registry::Registry;
 use shell::store::{Amended, Amendment, Done, Router, Store};
 
 use crate::referee;

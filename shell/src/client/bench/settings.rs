@@ -7,7 +7,7 @@ use clap::Args;
 use crate::client::load::{Pace, Users};
 use crate::client::{Trust, Url};
 use crate::config;
-use crate::threads::one_per_core;
+use crate::runtime::threads::one_per_core;
 
 /// A run. Every value was checked when it was parsed.
 #[derive(Debug, Clone, Args)]

@@ -6,7 +6,7 @@ use heed::RwTxn;
 use session_core::ledger::{self, Command};
 use session_core::{Cause, Ended, Held, Liveness, NodeId, Outcome, RecordError, Time, UserId, UserRecord};
 
-use super::ballast::Ballast;
+use super::ballast_file::Ballast;
 use super::environment::{Environment, Uncommitted};
 use super::sweep::{Step, Sweep};
 use crate::store::SharedTerms;

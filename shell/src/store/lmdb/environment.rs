@@ -9,8 +9,8 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
 use thiserror::Error;
 
-use super::damage;
-use crate::log::Throttle;
+use super::integrity;
+use crate::runtime::log::Throttle;
 
 pub(super) const DATA_FILE: &str = "data.mdb";
 
@@ -80,7 +80,7 @@ impl Environment {
     /// Opens the environment in an existing directory, or makes an empty one there. The caller holds the lock of the
     /// data directory. The map's size is a multiple of every page size there is.
     pub(super) fn open(directory: &Path, map_bytes: usize, durability: Durability) -> Result<Self, EnvironmentError> {
-        if let Some(damage) = damage::find(&directory.join(DATA_FILE))? {
+        if let Some(damage) = integrity::find(&directory.join(DATA_FILE))? {
             return Err(EnvironmentError::Damaged(damage));
         }
         fill_lock_file(directory)?;

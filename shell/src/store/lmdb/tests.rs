@@ -1,11 +1,17 @@
 //! The store as a whole. The writer's own tests drive it without its thread.
 
-use session_core::ledger::Wish;
-use session_core::{Cause, Outcome, Time};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use session_core::ledger::{Command, Wish};
+use session_core::{Cause, Limit, NodeId, Outcome, Terms, Time};
 
 use super::environment::DATA_FILE;
 use super::testing::*;
-use super::*;
+use super::users::{self, KnownUser, KnownUserError};
+use super::{Holder, LmdbConfig, LmdbStore, OpenError};
+use crate::store::Store as _;
 
 fn open(directory: &Path, node: NodeId) -> LmdbStore {
     LmdbStore::open_under_boot(&config(directory), node, Some("one boot")).unwrap()
@@ -51,7 +57,7 @@ fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_
         let terms = Terms { linger, ..config(directory.path()).terms };
         LmdbStore::open_under_boot(&LmdbConfig { terms, ..config(directory.path()) }, node, Some("one boot")).unwrap()
     };
-    let now = crate::clock::Clock::start().now();
+    let now = crate::runtime::clock::Clock::start().now();
     let store = open(NODE, Duration::ZERO);
     assert!(matches!(
         ask(&store, acquire_with("eve", NODE.session(1), now, resumable())),
@@ -192,7 +198,7 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
 }
 
 /// What `users/` has of ada after these sessions, none of which has ended.
-fn known_after(sessions: &[u64]) -> Result<user::KnownUser, user::KnownUserError> {
+fn known_after(sessions: &[u64]) -> Result<KnownUser, KnownUserError> {
     let directory = tempfile::tempdir().unwrap();
     for &session in sessions {
         let store = open(directory.path(), NODE);
@@ -202,13 +208,13 @@ fn known_after(sessions: &[u64]) -> Result<user::KnownUser, user::KnownUserError
     let mut users = users::open(&directory.path().join("users"), 4 << 20).unwrap();
     let environment = users.environment().unwrap();
     let txn = environment.write().unwrap();
-    user::KnownUser::decode(environment.records.get(&txn, b"ada").unwrap().unwrap())
+    KnownUser::decode(environment.records.get(&txn, b"ada").unwrap().unwrap())
 }
 
 #[test]
 fn users_are_known_with_the_time_of_their_first_and_of_a_recent_session() {
     let at = |second| Time::from_epoch(Duration::from_secs(second));
-    assert_eq!(known_after(&[7, 8]), Ok(user::KnownUser { first_seen: at(7), last_seen: at(7) }));
+    assert_eq!(known_after(&[7, 8]), Ok(KnownUser { first_seen: at(7), last_seen: at(7) }));
     // Also of somebody who is never away, so that the later one is not the first of their slots.
-    assert_eq!(known_after(&[7, 90_000]), Ok(user::KnownUser { first_seen: at(7), last_seen: at(90_000) }));
+    assert_eq!(known_after(&[7, 90_000]), Ok(KnownUser { first_seen: at(7), last_seen: at(90_000) }));
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use session_core::ledger::Command;
 use session_core::{Cause, Ended, NodeId, Outcome, Time};
 
-use super::ballast::Ballast;
+use super::ballast_file::Ballast;
 use super::batch::{self, Applied, Failure, Rule};
 use super::environment::{Environment, Keeper};
 use super::queue::{self, Queue, Submitted, Taken};
 use super::sweep::{Step, Sweep};
 use super::users::Notes;
-use crate::clock::Clock;
-use crate::log::Throttle;
+use crate::runtime::clock::Clock;
+use crate::runtime::log::Throttle;
 use crate::store::{Route, SharedTerms};
 
 /// The number of this error on every Unix.
@@ -258,7 +258,7 @@ mod tests {
     };
     use super::super::users;
     use super::*;
-    use crate::clock::Dial;
+    use crate::runtime::clock::Dial;
 
     /// A writer on the test's own thread.
     fn writer(directory: &Path, node: NodeId) -> Writer {

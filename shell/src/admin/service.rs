@@ -1,0 +1,408 @@
+//! What an operator asks about one user, and has changed: of a running server over a Unix socket ([`socket`]), or of the
+//! store itself while none runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use session_core::ledger::{self, Command, Ending, LimitRule, Listing, Outcome, Which};
+use session_core::{
+    Cause, Hold, Limit, Liveness, NodeId, Own, SessionId, SessionInfo, Terms, UserId, UserRecord, WhenFull,
+};
+use smol::Timer;
+use smol::future::or;
+use smol::lock::{Mutex, MutexGuardArc};
+use thiserror::Error;
+
+use crate::runtime::clock::Clock;
+use crate::server::registry::Registry;
+use crate::store::{Amended, Amendment, Done, Store};
+
+/// Obeys an operator.
+pub struct Operator {
+    store: Arc<dyn Store>,
+    node: NodeId,
+    clock: Clock,
+    /// The connections that live, where a server runs.
+    registry: Option<Arc<Registry>>,
+    store_timeout: Duration,
+    /// Held from reading what is set for a user until the store has changed it or not, also where nobody waits for that any
+    /// longer: so no change is lost to another.
+    changing: Arc<Mutex<()>>,
+}
+
+/// What is asked for, of one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Who holds the slots, since when, from where, under which limit, and what the next attempt would get.
+    Explain,
+    /// To set what holds for this user alone.
+    Limit(Change),
+    /// To end a session, or all.
+    End(Option<SessionId>),
+    /// To forget all that is known of the user, who must hold no slot.
+    Forget,
+}
+
+/// What is to be set for a user. What is not said stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// How many slots the user may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Setting<Slots>>,
+    /// What happens when they are all taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_full: Option<Setting<Full>>,
+    /// Whether sessions beyond the limit are ended, the newest slots first.
+    #[serde(default)]
+    pub enforce: bool,
+    /// Whether nothing is to be done, but to say who would be ended.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Something that is set for a user, or left to the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Setting<T> {
+    /// This.
+    To(T),
+    /// The default.
+    Default(DefaultWord),
+}
+
+/// `"default"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultWord {
+    /// That word.
+    Default,
+}
+
+/// How many slots: a number, or `"unlimited"`, which is as many as a record can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Slots {
+    /// So many.
+    Number(u32),
+    /// As many as there can be.
+    Unlimited(UnlimitedWord),
+}
+
+/// `"unlimited"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnlimitedWord {
+    /// That word.
+    Unlimited,
+}
+
+/// What happens when all of a user's slots are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Full {
+    /// Another session is refused.
+    Deny,
+    /// It takes the place of the oldest.
+    EvictOldest,
+}
+
+/// What came of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Of whom.
+    pub user: UserId,
+    /// How many slots the user may hold, 1024 at most.
+    pub limit: u32,
+    /// Where that comes from. A token may claim another, which goes before the server's.
+    pub rule: Rule,
+    /// What happens when they are all taken.
+    pub when_full: Full,
+    /// How many are held.
+    pub connections: u32,
+    /// Who holds them, the oldest first.
+    pub sessions: Vec<Holder>,
+    /// What another session without a token's claim would get.
+    pub next: Next,
+    /// Who was ended, or would be.
+    pub ended: Vec<String>,
+    /// Whether nothing was done, but to look.
+    pub dry_run: bool,
+}
+
+/// Where a limit comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// The server's default.
+    Server,
+    /// What a token claims.
+    Token,
+    /// What is set for the user.
+    User,
+}
+
+/// A session that holds a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The session, as others of its user see it.
+    #[serde(flatten)]
+    pub session: SessionInfo,
+    /// Where it comes from: an address, or a network of IPv6. Only of one that is connected to this server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+}
+
+/// What another session would get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Next {
+    /// A slot.
+    Granted {
+        /// Whose sessions would be ended for it, or whose lingering slots given up.
+        ended: Vec<String>,
+    },
+    /// None.
+    Denied,
+}
+
+/// Why an order was not obeyed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Disobedience {
+    /// It asks for what cannot be.
+    #[error("{0}")]
+    Bad(String),
+    /// The user has no such session.
+    #[error("this user has no such session")]
+    NoSuchSession,
+    /// The user holds slots.
+    #[error("this user holds {0} slots: end them first")]
+    HoldsSlots(u32),
+    /// The store did not take it.
+    #[error("{}", .0.words())]
+    Store(Cause),
+    /// What is set for the user is set, but those who are beyond the limit were not ended.
+    #[error("the limit is set, but whoever is beyond it was not ended: {0}; order it again")]
+    NotEnforced(Box<Self>),
+    /// The store failed while it changed something.
+    #[error("the store failed, nobody knows whether it was done; look, and order it again")]
+    InDoubt,
+    /// It was done, and how it stands now the store cannot say.
+    #[error("it is done, but the store cannot say how it stands now")]
+    Unseen,
+    /// The store did not answer.
+    #[error("the store did not answer in time, nobody knows whether it was done; look, and order it again")]
+    StoreSilent,
+}
+
+impl Operator {
+    /// An operator of this store, which knows this process as `node`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, node: NodeId, registry: Option<Arc<Registry>>, store_timeout: Duration) -> Self {
+        Self { store, node, clock: Clock::start(), registry, store_timeout, changing: Arc::default() }
+    }
+
+    /// Does what is asked for, and says how it stands then.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub async fn obey(&self, user: &UserId, order: &Order) -> Result<Report, Disobedience> {
+        match order {
+            Order::Explain => self.report(user, Vec::new()).await,
+            Order::Limit(change) if change.dry_run => self.look_ahead(user, change).await,
+            Order::Limit(change) => {
+                {
+                    let alone = self.changing.lock_arc().await;
+                    let own = self.own_after(user, change)?;
+                    self.amend(user, Amendment::Set(own), alone).await?;
+                    tracing::info!(%user, ?own, "the operator set what holds for a user");
+                }
+                let which = Which::Excess { dry_run: false };
+                let not_enforced = |why| Disobedience::NotEnforced(Box::new(why));
+                let ended =
+                    if change.enforce { self.end(user, which).await.map_err(not_enforced)? } else { Vec::new() };
+                self.tell(user, ended).await
+            }
+            Order::End(session) => {
+                let ended = self.end(user, session.map_or(Which::All, Which::One)).await?;
+                if ended.is_empty() && session.is_some() {
+                    return Err(Disobedience::NoSuchSession);
+                }
+                self.tell(user, ended).await
+            }
+            Order::Forget => {
+                let alone = self.changing.lock_arc().await;
+                let held = self.list(user).await?.connections;
+                if held > 0 {
+                    return Err(Disobedience::HoldsSlots(held));
+                }
+                self.amend(user, Amendment::Forget, alone).await?;
+                tracing::info!(%user, "the operator had a user forgotten");
+                self.tell(user, Vec::new()).await
+            }
+        }
+    }
+
+    /// How it stands after something was done. That nobody can say so does not undo it.
+    async fn tell(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
+        self.report(user, ended).await.map_err(|_| Disobedience::Unseen)
+    }
+
+    async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
+        let listing = self.list(user).await?;
+        let terms = self.store.terms_for(user);
+        let next = self.next(user, listing.holds.to_vec(), &terms);
+        Ok(self.describe(user, &listing, &terms, next, &ended))
+    }
+
+    /// What a change would do.
+    async fn look_ahead(&self, user: &UserId, change: &Change) -> Result<Report, Disobedience> {
+        let listing = self.list(user).await?;
+        let terms = self.store.terms_for(user).of(self.own_after(user, change)?);
+        let mut left = listing.holds.to_vec();
+        let (user_of, session, by) = (user.clone(), self.asker(), Ending::ByOperator);
+        let which = Which::Excess { dry_run: true };
+        let excess = Command::End { user: user_of, session, which, by, at: self.clock.now() };
+        let ended = if change.enforce
+            && let Outcome::Ended { sessions, .. } = imagine(left.clone(), &excess, &terms).0
+        {
+            sessions.into_vec()
+        } else {
+            Vec::new()
+        };
+        // What comes next comes to those who would be left.
+        left.retain(|hold| !ended.contains(&hold.session));
+        let next = self.next(user, left, &terms);
+        let (limit, rule) = terms.limit_for(None);
+        let report = self.describe(user, &Listing { limit, rule, ..listing }, &terms, next, &ended);
+        Ok(Report { dry_run: true, ..report })
+    }
+
+    fn own_after(&self, user: &UserId, change: &Change) -> Result<Own, Disobedience> {
+        let mut own = self.store.terms_for(user).own;
+        match change.limit {
+            None => {}
+            Some(Setting::Default(_)) => own.limit = None,
+            Some(Setting::To(Slots::Unlimited(_))) => own.limit = Some(Limit::MAX),
+            Some(Setting::To(Slots::Number(slots))) => {
+                own.limit = Some(Limit::new(slots).map_err(|error| Disobedience::Bad(error.to_string()))?);
+            }
+        }
+        match change.when_full {
+            None => {}
+            Some(Setting::Default(_)) => own.when_full = None,
+            Some(Setting::To(Full::Deny)) => own.when_full = Some(WhenFull::Deny),
+            Some(Setting::To(Full::EvictOldest)) => own.when_full = Some(WhenFull::EvictOldest),
+        }
+        if change.enforce && own.limit.is_none() {
+            // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
+            return Err(Disobedience::Bad("only a limit that is set for the user can be enforced: give one".into()));
+        }
+        Ok(own)
+    }
+
+    /// What another session would get beside these.
+    fn next(&self, user: &UserId, holds: Vec<Hold>, terms: &Terms) -> Next {
+        let (user, session) = (user.clone(), self.asker());
+        let asked = Command::Acquire { user, session, limit: None, at: self.clock.now(), wish: None };
+        let sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
+        let (outcome, record) = imagine(holds, &asked, terms);
+        if matches!(outcome, Outcome::Granted { .. }) {
+            let gone = sessions.into_iter().filter(|&session| record.hold_of(session).is_none());
+            Next::Granted { ended: gone.map(|session| session.to_string()).collect() }
+        } else {
+            Next::Denied
+        }
+    }
+
+    fn describe(&self, user: &UserId, listing: &Listing, terms: &Terms, next: Next, ended: &[SessionId]) -> Report {
+        let holder = |hold| {
+            let session = SessionInfo::from(hold);
+            let from = self.registry.as_ref().and_then(|registry| registry.from(session.id));
+            Holder { session, from: from.map(|network| network.to_string()) }
+        };
+        Report {
+            user: user.clone(),
+            limit: listing.limit.slots(),
+            rule: match listing.rule {
+                LimitRule::Server => Rule::Server,
+                LimitRule::Token => Rule::Token,
+                LimitRule::User => Rule::User,
+            },
+            when_full: match terms.when_full() {
+                WhenFull::Deny => Full::Deny,
+                WhenFull::EvictOldest => Full::EvictOldest,
+            },
+            connections: listing.connections,
+            sessions: listing.holds.iter().map(holder).collect(),
+            next,
+            ended: ended.iter().map(ToString::to_string).collect(),
+            dry_run: false,
+        }
+    }
+
+    async fn list(&self, user: &UserId) -> Result<Listing, Disobedience> {
+        let (user, session) = (user.clone(), self.asker());
+        let list = Command::List { user, session, limit: None, whole: true, at: self.clock.now() };
+        if let Outcome::Listed(listing) = self.ask(list).await? { Ok(*listing) } else { Err(Disobedience::StoreSilent) }
+    }
+
+    async fn end(&self, user: &UserId, which: Which) -> Result<Vec<SessionId>, Disobedience> {
+        let (asked, session, by) = (user, self.asker(), Ending::ByOperator);
+        let user = user.clone();
+        let end = Command::End { user, session, which, by, at: self.clock.now() };
+        if let Outcome::Ended { sessions, .. } = self.ask(end).await? {
+            if !sessions.is_empty() {
+                tracing::info!(user = %asked, ended = sessions.len(), "the operator ended sessions");
+            }
+            Ok(sessions.into_vec())
+        } else {
+            Err(Disobedience::StoreSilent)
+        }
+    }
+
+    /// No session of this node's has it: they count from 1.
+    fn asker(&self) -> SessionId {
+        self.node.session(0)
+    }
+
+    async fn ask(&self, command: Command) -> Result<Outcome, Disobedience> {
+        let (answer, answered) = smol::channel::bounded(1);
+        let done = Done::new(move |outcome| {
+            let _late = answer.try_send(outcome);
+        });
+        self.store.submit(command, done);
+        let outcome = self.wait(answered).await?;
+        if let Outcome::Rejected(cause) = outcome { Err(Disobedience::Store(cause)) } else { Ok(outcome) }
+    }
+
+    async fn amend(&self, user: &UserId, amendment: Amendment, alone: MutexGuardArc<()>) -> Result<(), Disobedience> {
+        let (answer, answered) = smol::channel::bounded(1);
+        let done = Amended::new(move |result| {
+            drop(alone);
+            let _late = answer.try_send(result);
+        });
+        self.store.amend(user.clone(), amendment, done);
+        self.wait(answered).await?.map_err(|cause| match cause {
+            Cause::Overloaded | Cause::Full => Disobedience::Store(cause),
+            Cause::Failed => Disobedience::InDoubt,
+        })
+    }
+
+    async fn wait<T>(&self, answered: smol::channel::Receiver<T>) -> Result<T, Disobedience> {
+        let late = async {
+            Timer::after(self.store_timeout).await;
+            Err(Disobedience::StoreSilent)
+        };
+        or(async { answered.recv().await.map_err(|_| Disobedience::StoreSilent) }, late).await
+    }
+}
+
+/// The outcome of a command where these are held, and what is held then.
+fn imagine(holds: Vec<Hold>, command: &Command, terms: &Terms) -> (Outcome, UserRecord) {
+    let mut record = UserRecord::from_holds(holds).expect("they are a record's");
+    // Whoever was void was dropped before it was listed.
+    let applied = ledger::apply(&mut record, command, terms, |_| Liveness::Alive);
+    (applied.outcome, record)
+}

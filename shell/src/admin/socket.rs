@@ -1,0 +1,175 @@
+//! The Unix socket in the data directory over which a running server takes orders: HTTP and JSON, as `wire` has them.
+//!
+//! Whoever may open it may do all that an operator may; so nobody may but who the server runs as (mode 0600).
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{client, server};
+use serde::Serialize;
+use serde_json::json;
+use session_core::UserId;
+use smol::future::or;
+use smol::lock::Semaphore;
+use smol::net::unix::{UnixListener, UnixStream};
+use smol::{Executor, Timer};
+use smol_hyper::rt::FuturesIo;
+
+use super::routes::{self, NoOrder};
+use super::{Operator, Order, Report};
+
+/// The longest body of an order, and many times that of an answer.
+const MAX_ORDER_BYTES: usize = 4096;
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// Where the server of this data directory takes orders.
+#[must_use]
+pub fn path(data: &Path) -> PathBuf {
+    data.join("operator.sock")
+}
+
+/// Binds the socket. What a server left there that is gone is removed: the caller has the directory's lock.
+///
+/// # Errors
+/// What the system says.
+pub fn bind(data: &Path) -> io::Result<UnixListener> {
+    let path = path(data);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // From its first moment on it is nobody else's.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(&path);
+    rustix::process::umask(before);
+    listener
+}
+
+/// How many orders are heard at a time, and how long one may take.
+const MAX_CONVERSATIONS: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Takes orders for ever.
+pub async fn serve(listener: UnixListener, operator: Arc<Operator>, executor: Arc<Executor<'static>>) {
+    let places = Arc::new(Semaphore::new(MAX_CONVERSATIONS));
+    loop {
+        let place = places.acquire_arc().await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let conversation = converse(stream, Arc::clone(&operator));
+                let late = async {
+                    Timer::after(PATIENCE).await;
+                };
+                executor
+                    .spawn(async move {
+                        or(conversation, late).await;
+                        drop(place);
+                    })
+                    .detach();
+            }
+            // It passes, as it does for those who connect over the network.
+            Err(_) => drop(Timer::after(Duration::from_millis(100)).await),
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, operator: Arc<Operator>) {
+    let answer = service_fn(|request| {
+        let operator = Arc::clone(&operator);
+        async move { Ok::<_, Infallible>(answer(request, &operator).await) }
+    });
+    let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
+    if let Err(error) = conversation.await {
+        tracing::debug!(%error, "an operator's connection broke");
+    }
+}
+
+async fn answer(request: Request<Incoming>, operator: &Operator) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, MAX_ORDER_BYTES).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off"),
+    };
+    match routes::read(&head.method, head.uri.path(), &body) {
+        Ok((user, order)) => match operator.obey(&user, &order).await {
+            Ok(report) => say(StatusCode::OK, &report),
+            Err(disobedience) => refuse(routes::status(&disobedience), &disobedience.to_string()),
+        },
+        Err(NoOrder::NotFound) => refuse(StatusCode::NOT_FOUND, "there is nothing here"),
+        Err(NoOrder::Bad(words)) => refuse(StatusCode::BAD_REQUEST, &words),
+        Err(NoOrder::NotAllowed(allowed)) => {
+            let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "that cannot be done to it");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+            response
+        }
+    }
+}
+
+fn refuse(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
+    say(status, &json!({ "error": words }))
+}
+
+fn say(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec(body).expect("words and numbers always serialise");
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Gives an order to the server of this data directory. `None` if none takes orders there.
+///
+/// # Errors
+/// Why it was not obeyed, in words.
+pub async fn order(data: &Path, user: &UserId, order: &Order) -> Result<Option<Report>, String> {
+    let stream = match UnixStream::connect(path(data)).await {
+        Ok(stream) => stream,
+        // The last: the path is longer than a socket's may be, so that no server listens there either.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(format!("cannot open {}: {error}", path(data).display())),
+    };
+    let (status, body) = ask(stream, user, order).await.map_err(|error| format!("the server broke off: {error}"))?;
+    if status == StatusCode::OK {
+        return serde_json::from_slice(&body).map(Some).map_err(|error| format!("the server's answer is odd: {error}"));
+    }
+    let words = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    let words = words.and_then(|answer| answer.get("error")?.as_str().map(ToOwned::to_owned));
+    Err(words.unwrap_or_else(|| format!("the server answered {status}")))
+}
+
+async fn ask(
+    stream: UnixStream,
+    user: &UserId,
+    order: &Order,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (method, path, body) = routes::write(user, order);
+    let (mut sender, connection) = client::conn::http1::handshake(FuturesIo::new(stream)).await?;
+    let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+    let request = request.body(Full::<Bytes>::from(body))?;
+    let exchange = async move {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
+        Ok((status, body))
+    };
+    // The connection moves on what is sent and received; it ends first only if it breaks.
+    let broken = async {
+        connection.await?;
+        Err("it closed without an answer".into())
+    };
+    or(exchange, broken).await
+}

@@ -1,0 +1,66 @@
+//! Who a credential belongs to.
+
+use std::sync::Arc;
+
+use session_core::{Credential, Identity, Rejection, UserId};
+
+use crate::auth::reads_as_token;
+
+/// Says who a credential belongs to, at once: it computes, and waits for nobody.
+pub trait Authenticator: Send + Sync {
+    /// The identity that the credential proves.
+    ///
+    /// # Errors
+    /// Why it proves none. The client is told.
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection>;
+}
+
+impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
+        self.as_ref().authenticate(credential)
+    }
+}
+
+/// Open authentication: whoever asks is who they say they are, the credential is the user id.
+///
+/// A token is refused: taken for a user id, it would be logged, stored and shown as one, and lets its finder in elsewhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Open;
+
+impl Authenticator for Open {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
+        let id = match credential {
+            Credential::Text(id) | Credential::User(id) => id,
+            Credential::Token(_) => return Err(Rejection::UnwantedToken),
+            Credential::None => return Err(Rejection::NotText),
+        };
+        if reads_as_token(id) {
+            return Err(Rejection::UnwantedToken);
+        }
+        UserId::parse(id).map(Identity::of).map_err(Rejection::UserId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_is_who_they_say_they_are_unless_they_show_a_token() {
+        // {"alg":"HS256"} . {"sub":"ada"} . a signature
+        const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2VhbA";
+
+        let verdict = |credential: &Credential| Open.authenticate(credential);
+        for name in ["ada", "ada.b.c", "eyre.jane.2", "e30", "eyJhbGciOiJIUzI1NiJ9", "a.eyJhbGciOiJIUzI1NiJ9.b"] {
+            assert_eq!(verdict(&Credential::new(name)), Ok(Identity::of(UserId::parse(name).unwrap())));
+        }
+        let bearer = format!("Bearer {TOKEN}");
+        let long = format!("{TOKEN}{}", "x".repeat(300));
+        let sealed = "eyJhbGciOiJkaXIifQ..aXY.dGV4dA.dGFn"; // Encrypted (RFC 7516): five parts.
+        for token in [TOKEN, &*bearer, &*long, sealed, &TOKEN[..TOKEN.len() - 6]] {
+            assert_eq!(verdict(&Credential::new(token)), Err(Rejection::UnwantedToken), "{token}");
+        }
+        assert_eq!(verdict(&Credential::Token("ada".into())), Err(Rejection::UnwantedToken));
+        assert_eq!(verdict(&Credential::None), Err(Rejection::NotText));
+    }
+}

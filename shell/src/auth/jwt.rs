@@ -1,0 +1,170 @@
+//! Signed JSON Web Tokens (RFC 7519, RFC 7515) as credentials: who may sign them, and what they must say.
+//!
+//! What is fixed by configuration is never looked up in the token: the algorithm above all. A token is first held to be
+//! authentic and then read, so nothing is said about the claims of one that anybody may have made.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use session_core::{Credential, Identity, Limit, Name, Rejection, TokenError, UserId, WallTime};
+
+use super::claims::{Claims, Header, Parts};
+use super::keys::Keys;
+use crate::auth::authenticator::Authenticator;
+use crate::runtime::clock::Clock;
+
+/// What a token must say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// The claim that names the user, `sub` by default.
+    pub user_claim: String,
+    /// The claim that says how many sessions the user may hold, `max_sessions` by default.
+    pub limit_claim: String,
+    /// The claim that names the device, if one does: none by default.
+    pub device_claim: Option<String>,
+    /// If any are given, the token must be meant for one of them (`aud`).
+    pub audiences: Vec<String>,
+    /// If any are given, the token must be from one of them (`iss`).
+    pub issuers: Vec<String>,
+    /// How far the clocks of whoever signs and of this machine may be apart: a token counts from so much before its
+    /// `nbf` until so much after its `exp`, in whole seconds, rounded up.
+    pub leeway: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            user_claim: "sub".into(),
+            limit_claim: "max_sessions".into(),
+            device_claim: None,
+            audiences: Vec::new(),
+            issuers: Vec::new(),
+            leeway: Duration::ZERO,
+        }
+    }
+}
+
+/// Lets in who has a good token. Its keys can be changed while it is in use.
+pub struct Tokens {
+    clock: Clock,
+    inner: RwLock<Arc<Verifier>>,
+}
+
+/// The keys and the rules: all that decides but for the time.
+#[derive(Debug)]
+pub struct Verifier {
+    /// Who may sign.
+    pub keys: Keys,
+    /// What must be said.
+    pub rules: Rules,
+}
+
+impl Tokens {
+    /// An authenticator that takes tokens by these rules and this clock.
+    #[must_use]
+    pub fn new(verifier: Verifier, clock: Clock) -> Self {
+        Self { clock, inner: RwLock::new(Arc::new(verifier)) }
+    }
+
+    /// Goes by other keys and rules from now on. Sessions that were let in before stay.
+    pub fn set(&self, verifier: Verifier) {
+        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
+    }
+
+    /// What it goes by.
+    #[must_use]
+    pub fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Authenticator for Tokens {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
+        let token = credential.token().ok_or(Rejection::Token(TokenError::Missing))?;
+        self.verifier().verify(token, self.clock.wall())
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("verifier", &self.verifier()).finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// Whom the token lets in at this time of the wall clock.
+    ///
+    /// # Errors
+    /// Why it lets nobody in.
+    pub fn verify(&self, token: &str, now: WallTime) -> Result<Identity, Rejection> {
+        let claims = self.authentic(token).map_err(Rejection::Token)?;
+        let expires = self.in_time(&claims, now).and_then(|expires| {
+            self.for_us(&claims)?;
+            Ok(expires)
+        });
+        let expires = expires.map_err(Rejection::Token)?;
+        let user = claims.text(&self.rules.user_claim).map_err(Rejection::Token)?;
+        let user = user.ok_or(Rejection::Token(TokenError::NoUser))?;
+        let user = UserId::parse(user).map_err(Rejection::UserId)?;
+        let limit = self.limit(&claims).map_err(Rejection::Token)?;
+        let device = self.device(&claims).map_err(Rejection::Token)?;
+        Ok(Identity { limit, expires: Some(expires), device, ..Identity::of(user) })
+    }
+
+    /// The claims of a token that was signed with one of the keys.
+    fn authentic(&self, token: &str) -> Result<Claims, TokenError> {
+        let parts = Parts::of(token)?;
+        let header = Header::read(parts.header)?;
+        if header.algorithm != self.keys.algorithm().name() {
+            return Err(TokenError::Algorithm);
+        }
+        if header.is_critical {
+            return Err(TokenError::Critical);
+        }
+        self.keys.verify(header.key_id.as_deref(), parts.signed.as_bytes(), parts.signature)?;
+        Claims::read(parts.claims)
+    }
+
+    /// When the token's time is over, if it has come and is not.
+    fn in_time(&self, claims: &Claims, now: WallTime) -> Result<WallTime, TokenError> {
+        let leeway = self.rules.leeway.as_secs() + u64::from(self.rules.leeway.subsec_nanos() > 0);
+        let expires = claims.seconds("exp")?.ok_or(TokenError::NoExpiry)?.saturating_add(leeway);
+        if expires <= now.unix_seconds() {
+            return Err(TokenError::Expired);
+        }
+        if claims.seconds("nbf")?.is_some_and(|from| from > now.unix_seconds().saturating_add(leeway)) {
+            return Err(TokenError::NotYetValid);
+        }
+        Ok(WallTime::from_unix_seconds(expires))
+    }
+
+    fn for_us(&self, claims: &Claims) -> Result<(), TokenError> {
+        let Rules { audiences, issuers, .. } = &self.rules;
+        let names_one_of =
+            |wanted: &[String], named: &[&str]| named.iter().any(|name| wanted.iter().any(|one| one == name));
+        if !audiences.is_empty() && !names_one_of(audiences, &claims.texts("aud")?) {
+            return Err(TokenError::Audience);
+        }
+        if !issuers.is_empty() && !names_one_of(issuers, claims.text("iss")?.as_slice()) {
+            return Err(TokenError::Issuer);
+        }
+        Ok(())
+    }
+
+    fn device(&self, claims: &Claims) -> Result<Option<Name>, TokenError> {
+        let Some(claim) = &self.rules.device_claim else { return Ok(None) };
+        // Without it, the client could make one up.
+        let device = claims.text(claim)?.ok_or(TokenError::NoDevice)?;
+        Name::parse(device).map(Some).ok_or(TokenError::Device)
+    }
+
+    fn limit(&self, claims: &Claims) -> Result<Option<Limit>, TokenError> {
+        let Some(value) = claims.value(&self.rules.limit_claim) else { return Ok(None) };
+        if value == "unlimited" {
+            return Ok(Some(Limit::MAX));
+        }
+        let slots = value.as_u64().and_then(|slots| u32::try_from(slots).ok());
+        slots.and_then(|slots| Limit::new(slots).ok()).map(Some).ok_or(TokenError::Limit)
+    }
+}

@@ -1,0 +1,185 @@
+//! A server as a process: configuration in, exit out.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use session_core::{DoorBounds, NodeId};
+use smol::{Executor, Task};
+
+use crate::admin::{Operator, socket};
+use crate::auth::Tokens;
+use crate::auth::authenticator::{Authenticator, Open};
+use crate::cli::reload::Reloader;
+use crate::config::{Authentication, Config, Loaded, Sources, StoreKind};
+use crate::net::listener::listen;
+use crate::runtime::clock::Clock;
+use crate::runtime::log::Log;
+use crate::runtime::open_files::raise_limit;
+use crate::runtime::signals;
+use crate::runtime::threads::on_threads;
+use crate::server::{Server, Settings};
+use crate::store::{LmdbStore, MemoryStore, Store};
+
+/// How long the store has to write down what it was given once every session has ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs a server until a signal stops it. SIGHUP has it read the sources of its configuration again.
+///
+/// # Errors
+/// When it cannot start: an address that is taken, a data directory, a key or a certificate that cannot be used. Each says
+/// so in words.
+pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
+    let Loaded { config, settings: _, warnings } = &loaded;
+    let log = Log::start(Log::parse_filter(&config.log).map_err(anyhow::Error::msg)?, config.log_format);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let (stop, hangups) = (signals::stop(), signals::hangups());
+    let (stop, hangups) = (stop.context("cannot listen for signals")?, hangups.context("cannot listen for signals")?);
+    let node = NodeId::new(getrandom::u64().context("the system gives no random numbers")?);
+    let descriptors = raise_limit();
+    if config.is_open_to_the_network() {
+        tracing::warn!(
+            "open authentication beyond this machine: whoever can reach this server is taken for whom they say they are"
+        );
+    }
+
+    if config.sends_tokens_in_the_clear() {
+        tracing::warn!(
+            "tokens come over the network unencrypted: set tls_cert and tls_key, or put something before it that does"
+        );
+    }
+    let policy = config.policy()?;
+    let tokens = tokens(config, &sources)?;
+    let authenticator: Box<dyn Authenticator> = match &tokens {
+        None => Box::new(Open),
+        Some(tokens) => Box::new(Arc::clone(tokens)),
+    };
+    let listeners = listen(&config.listen, config.send_buffer_bytes())?;
+    let store = open(config, node)?;
+    let bounds = config.door_bounds(descriptors);
+    tell_room(config, descriptors, &bounds)?;
+    let settings = Settings { node, store_timeout: config.store_timeout, bounds, policy };
+    let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
+    let executor = Arc::new(Executor::new());
+    let operating = take_orders(config, &store, node, &server, &executor);
+    announce(config, &server)?;
+
+    let threads = config.threads;
+    let log = Arc::new(log);
+    let reloader = Reloader {
+        sources,
+        started: loaded.clone(),
+        loaded,
+        control: server.control(),
+        store: Arc::clone(&store),
+        tokens,
+        log: Arc::clone(&log),
+        descriptors,
+    };
+    let reloading = executor.spawn(reloader.run(hangups));
+    on_threads(threads, &executor, server.run(Arc::clone(&executor), stop));
+    drop((reloading, operating));
+
+    if !store.close(CLOSE_TIMEOUT) {
+        tracing::error!("the store did not close in time, left it as it is");
+    }
+    tracing::info!(dropped_log_lines = log.dropped_lines(), "stopped");
+    Ok(())
+}
+
+/// Listens to an operator on the socket in the data directory, where there is one. That it cannot is no reason not to serve.
+fn take_orders(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    node: NodeId,
+    server: &Server,
+    executor: &Arc<Executor<'static>>,
+) -> Option<Task<()>> {
+    if config.store == StoreKind::Memory {
+        return None;
+    }
+    match socket::bind(&config.data) {
+        Ok(listener) => {
+            let registry = Arc::clone(server.registry());
+            let operator = Operator::new(Arc::clone(store), node, Some(registry), config.store_timeout);
+            Some(executor.spawn(socket::serve(listener, Arc::new(operator), Arc::clone(executor))))
+        }
+        Err(error) => {
+            let path = socket::path(&config.data);
+            tracing::error!(path = %path.display(), %error, "cannot take orders from an operator");
+            None
+        }
+    }
+}
+
+/// How many files may be open, and how many connections that leaves room for.
+fn tell_room(config: &Config, descriptors: u64, bounds: &DoorBounds) -> anyhow::Result<()> {
+    /// With fewer, somebody has forgotten something.
+    const FEW: usize = 1000;
+
+    let max_connections = bounds.connections;
+    tracing::info!(descriptors, max_connections, "raised the limit of open files as far as it goes");
+    if max_connections.is_some() && descriptors <= Config::SPARE_DESCRIPTORS {
+        bail!(
+            "{descriptors} files may be open, and {} are kept free beside those of connections: raise the limit (ulimit -n), \
+             or set max_connections to unlimited",
+            Config::SPARE_DESCRIPTORS
+        );
+    }
+    if config.door_bounds(u64::MAX).connections != max_connections
+        && max_connections.is_some_and(|most| most.get() < FEW)
+    {
+        tracing::warn!(
+            max_connections,
+            "the limit of open files leaves room for few connections: raise it (ulimit -n)"
+        );
+    }
+    Ok(())
+}
+
+fn tokens(config: &Config, sources: &Sources) -> anyhow::Result<Option<Arc<Tokens>>> {
+    match config.auth {
+        Authentication::Open => Ok(None),
+        Authentication::Jwt => {
+            let verifier = config.verifier(sources.secret())?;
+            tracing::info!(algorithm = %verifier.keys.algorithm(), keys = verifier.keys.count(), "users show tokens");
+            Ok(Some(Arc::new(Tokens::new(verifier, Clock::start()))))
+        }
+    }
+}
+
+fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match config.store {
+        StoreKind::Memory => Arc::new(MemoryStore::with_terms(node, config.terms())),
+        StoreKind::Lmdb => {
+            let store = LmdbStore::open(&config.lmdb(), node)?;
+            tracing::info!(known_users = store.known_users(), "opened the store");
+            Arc::new(store)
+        }
+    })
+}
+
+/// The one line on standard output: where the server listens, and where its data is.
+fn announce(config: &Config, server: &Server) -> io::Result<()> {
+    let mut line = String::from("listening on ");
+    let scheme = if config.tls_cert.is_some() { "wss" } else { "ws" };
+    for (at, address) in server.addresses().iter().enumerate() {
+        let separator = if at == 0 { "" } else { " and " };
+        let _infallible = write!(line, "{separator}{scheme}://{address}");
+    }
+    line += &match config.store {
+        StoreKind::Memory => ", data in memory only".to_owned(),
+        StoreKind::Lmdb => format!(", data in {}", config.data.display()),
+    };
+    // On a thread of its own, and whether or not it succeeds: nobody may be reading, and a server serves all the same.
+    let print = move || {
+        let mut stdout = io::stdout().lock();
+        let _unread = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    };
+    thread::Builder::new().name("announcer".into()).spawn(print).map(drop)
+}

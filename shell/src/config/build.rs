@@ -1,0 +1,359 @@
+//! What the rest of the server is made of, from the configuration.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use session_core::{DoorBounds, Limits, Terms};
+use thiserror::Error;
+
+use super::value::Bound;
+use super::{Authentication, Config};
+use crate::auth::{KeyError, KeySource, Keys, Rules, Secret, Verifier};
+use crate::net::settings::Policy;
+use crate::net::tls::{CertificateFiles, TlsError};
+use crate::store::LmdbConfig;
+
+/// Why tokens cannot be checked.
+#[derive(Debug, Error)]
+pub enum VerifierError {
+    /// There is no key.
+    #[error(
+        "there is no secret that tokens are signed with: give it in the environment variable SESSIONS_JWT_SECRET, \
+         or name its file in jwt_secret_file"
+    )]
+    NoSecret,
+    /// There is one in the environment and one in a file.
+    #[error("tokens are signed with one secret: SESSIONS_JWT_SECRET is set, and so is a file with keys")]
+    TwoSecrets,
+    /// The keys will not do.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+}
+
+impl Config {
+    /// How many descriptors stay free beside those of connections: for the store, the log, listeners, and for whoever is
+    /// being told that there is no room.
+    pub const SPARE_DESCRIPTORS: u64 = 128;
+
+    /// What bounds a session.
+    #[must_use]
+    pub fn session_limits(&self) -> Limits {
+        Limits {
+            auth_timeout: self.auth_timeout,
+            ping_interval: self.ping_interval,
+            pong_timeout: self.pong_timeout,
+            max_bad_messages: number(self.max_bad_messages).map(|most| u16::try_from(most.get()).unwrap_or(u16::MAX)),
+            max_message_rate: number(self.max_message_rate),
+        }
+    }
+
+    /// How many connections may come in, where so many files may be open.
+    #[must_use]
+    pub fn door_bounds(&self, descriptors: u64) -> DoorBounds {
+        let fitting = usize::try_from(descriptors.saturating_sub(Self::SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
+        let fitting = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN);
+        DoorBounds {
+            connections: size(self.max_connections).map(|most| most.min(fitting)),
+            waiting: size(self.max_unauthenticated),
+            per_address: size(self.max_connections_per_address),
+            arrivals_per_address: number(self.max_connection_rate),
+        }
+    }
+
+    /// What connections are treated by.
+    ///
+    /// # Errors
+    /// The certificate cannot be used.
+    pub fn policy(&self) -> Result<Policy, TlsError> {
+        let certificate = self.tls_cert.clone().zip(self.tls_key.clone());
+        let tls = certificate.map(|(certificate, key)| CertificateFiles { certificate, key }.load()).transpose()?;
+        let bytes = |bound| size(bound).map_or(usize::MAX, NonZeroUsize::get);
+        Ok(Policy {
+            limits: self.session_limits(),
+            max_message_bytes: bytes(self.max_message_bytes),
+            header_timeout: self.header_timeout.unwrap_or(self.auth_timeout).min(self.auth_timeout),
+            max_header_bytes: bytes(self.max_header_bytes),
+            origins: self.allowed_origins.iter().cloned().collect(),
+            hosts: self.allowed_hosts.iter().cloned().collect(),
+            proxies: self.trusted_proxies.iter().copied().collect(),
+            proxy_protocol: self.proxy_protocol,
+            tls,
+        })
+    }
+
+    /// What tokens are checked by.
+    ///
+    /// # Errors
+    /// [`VerifierError`]: there are no keys, or they cannot be used.
+    pub fn verifier(&self, secret: Option<Secret>) -> Result<Verifier, VerifierError> {
+        let keys = Keys::load(self.jwt_algorithm, &self.key_source(secret)?)?;
+        Ok(Verifier { keys, rules: self.token_rules() })
+    }
+
+    /// Where the keys of tokens come from.
+    ///
+    /// # Errors
+    /// There are none, or too many.
+    pub fn key_source(&self, secret: Option<Secret>) -> Result<KeySource, VerifierError> {
+        let files = [
+            self.jwt_secret_file.clone().map(KeySource::SecretFile),
+            self.jwt_public_key_file.clone().map(KeySource::PublicKeyFile),
+            self.jwt_key_set_file.clone().map(KeySource::KeySetFile),
+        ];
+        match (secret, files.into_iter().flatten().next()) {
+            (Some(_), Some(KeySource::SecretFile(_))) => Err(VerifierError::TwoSecrets),
+            // With a public key a secret is of no use, and does not harm.
+            (_, Some(file)) => Ok(file),
+            (Some(secret), None) => Ok(KeySource::Secret(secret)),
+            (None, None) => Err(VerifierError::NoSecret),
+        }
+    }
+
+    /// What a token must say.
+    #[must_use]
+    pub fn token_rules(&self) -> Rules {
+        Rules {
+            user_claim: self.jwt_user_claim.clone(),
+            limit_claim: self.jwt_limit_claim.clone(),
+            device_claim: self.jwt_device_claim.clone(),
+            audiences: self.jwt_audience.clone(),
+            issuers: self.jwt_issuer.clone(),
+            leeway: self.jwt_leeway,
+        }
+    }
+
+    /// How many bytes the kernel may keep for a client that does not read, if that is bounded.
+    #[must_use]
+    pub fn send_buffer_bytes(&self) -> Option<usize> {
+        size(self.max_unsent_bytes).map(NonZeroUsize::get)
+    }
+
+    /// Whether a message may be so long.
+    #[must_use]
+    pub fn takes_message(&self, bytes: usize) -> bool {
+        size(self.max_message_bytes).is_none_or(|most| bytes <= most.get())
+    }
+
+    /// On which terms users are admitted.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            when_full: self.when_full.into(),
+            client_choice: self.client_choice,
+            lingering_first: self.lingering_first,
+            counting: self.count.into(),
+            per_device: self.max_sessions_per_device,
+            linger: self.linger,
+            ..Terms::new(self.limit)
+        }
+    }
+
+    /// Where and how the store keeps its data, if that is LMDB.
+    #[must_use]
+    pub fn lmdb(&self) -> LmdbConfig {
+        LmdbConfig { forget_after: self.forget_after, terms: self.terms(), ..LmdbConfig::new(&self.data, self.limit) }
+    }
+
+    /// Whether anybody is taken for whom they say they are, also from beyond this machine.
+    #[must_use]
+    pub fn is_open_to_the_network(&self) -> bool {
+        self.auth == Authentication::Open && self.listens_beyond()
+    }
+
+    /// Whether users show tokens to it over an open network that whoever is on the way can read.
+    #[must_use]
+    pub fn sends_tokens_in_the_clear(&self) -> bool {
+        let is_covered = self.tls_cert.is_some() || !self.trusted_proxies.is_empty();
+        self.auth == Authentication::Jwt && self.listens_beyond() && !is_covered
+    }
+
+    fn listens_beyond(&self) -> bool {
+        self.listen.iter().any(|listen| !listen.is_local())
+    }
+}
+
+fn number(bound: Bound) -> Option<NonZeroU32> {
+    match bound {
+        Bound::Unlimited => None,
+        Bound::AtMost(most) => Some(most),
+    }
+}
+
+fn size(bound: Bound) -> Option<NonZeroUsize> {
+    number(bound).and_then(|most| NonZeroUsize::try_from(most).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::num::NonZeroU16;
+    use std::time::Duration;
+
+    use session_core::{Counting, Limit, Own, WhenFull};
+
+    use super::*;
+    use crate::config::{Flags, Sources};
+
+    fn config(given: &[(&str, &str)]) -> Config {
+        let environment = given.iter().map(|&(key, value)| (format!("SESSIONS_{key}").into(), value.into()));
+        Sources::new(Flags::default(), environment).load().unwrap().config
+    }
+
+    #[test]
+    fn a_bound_is_a_number_or_none_at_all() {
+        let names = ["CONNECTIONS", "UNAUTHENTICATED", "CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "BAD_MESSAGES"];
+        let names = [&names[..], &["MESSAGE_RATE", "MESSAGE_BYTES", "HEADER_BYTES", "UNSENT_BYTES"]].concat();
+        let set = |texts: [&str; 9]| {
+            let names: Vec<_> = names.iter().map(|name| format!("MAX_{name}")).collect();
+            config(&names.iter().map(String::as_str).zip(texts).collect::<Vec<_>>())
+        };
+
+        let some = set(["5", "4", "3", "2", "65535", "7", "1024", "8193", "4097"]);
+        let bounds = DoorBounds {
+            connections: NonZeroUsize::new(5),
+            waiting: NonZeroUsize::new(4),
+            per_address: NonZeroUsize::new(3),
+            arrivals_per_address: NonZeroU32::new(2),
+        };
+        assert_eq!(some.door_bounds(u64::MAX), bounds);
+        let limits = some.session_limits();
+        assert_eq!((limits.max_bad_messages, limits.max_message_rate), (Some(65_535), NonZeroU32::new(7)));
+        let policy = some.policy().unwrap();
+        assert_eq!((policy.limits, policy.max_message_bytes, policy.max_header_bytes), (limits, 1024, 8193));
+        assert_eq!(some.send_buffer_bytes(), Some(4097));
+
+        let none = set(["unlimited"; 9]);
+        assert_eq!(none.door_bounds(u64::MAX), DoorBounds::default());
+        let limits = none.session_limits();
+        assert_eq!((limits.max_bad_messages, limits.max_message_rate), (None, None));
+        let policy = none.policy().unwrap();
+        assert_eq!((policy.max_message_bytes, policy.max_header_bytes), (usize::MAX, usize::MAX));
+        assert_eq!(none.send_buffer_bytes(), None);
+    }
+
+    #[test]
+    fn no_more_connections_come_in_than_files_may_be_open_beside_the_others() {
+        let config = config(&[("MAX_CONNECTIONS", "10")]);
+        for (descriptors, connections) in [(0, 1), (128, 1), (129, 1), (130, 2), (137, 9), (138, 10), (139, 10)] {
+            let bounds = config.door_bounds(descriptors);
+            assert_eq!(bounds.connections, NonZeroUsize::new(connections), "{descriptors}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_no_longer_than_its_user_has_to_authenticate() {
+        for (header, auth, seconds) in [("5s", "10s", 5), ("20s", "10s", 10), ("unlimited", "7s", 7)] {
+            let config = config(&[("HEADER_TIMEOUT", header), ("AUTH_TIMEOUT", auth)]);
+            assert_eq!(config.policy().unwrap().header_timeout, Duration::from_secs(seconds), "{header}");
+        }
+    }
+
+    #[test]
+    fn connections_are_treated_as_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let (certificate, key) = (path("cert"), path("key"));
+        let tls = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
+        assert!(matches!(config(&tls).policy(), Err(TlsError::Certificate { .. })));
+        let mine = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&certificate, mine.cert.pem()).unwrap();
+        fs::write(&key, mine.signing_key.serialize_pem()).unwrap();
+        assert!(config(&tls).policy().unwrap().tls.is_some() && config(&[]).policy().unwrap().tls.is_none());
+
+        let policy = config(&[
+            ("ALLOWED_ORIGINS", "https://a.example,null"),
+            ("ALLOWED_HOSTS", "b.example"),
+            ("TRUSTED_PROXIES", "10.0.0.0/8"),
+            ("PROXY_PROTOCOL", "true"),
+        ]);
+        let policy = policy.policy().unwrap();
+        assert!(policy.origins.allows(Some(b"null")) && !policy.origins.allows(Some(b"https://b.example")));
+        assert!(policy.hosts.allows(Some(b"b.example")) && !policy.hosts.allows(Some(b"a.example")));
+        assert!(policy.proxies.is_trusted([10, 0, 0, 1].into()) && policy.proxy_protocol);
+    }
+
+    #[test]
+    fn what_happens_at_the_limit_is_as_it_is_written() {
+        assert_eq!(config(&[]).terms(), Terms::default());
+        let terms = config(&[
+            ("LIMIT", "5"),
+            ("WHEN_FULL", "evict-oldest"),
+            ("CLIENT_CHOICE", "true"),
+            ("LINGER", "90s"),
+            ("LINGERING_FIRST", "false"),
+            ("COUNT", "devices"),
+            ("MAX_SESSIONS_PER_DEVICE", "7"),
+        ]);
+        let expected = Terms {
+            limit: Limit::new(5).unwrap(),
+            own: Own::default(),
+            when_full: WhenFull::EvictOldest,
+            client_choice: true,
+            lingering_first: false,
+            counting: Counting::Devices,
+            per_device: NonZeroU16::new(7).unwrap(),
+            linger: Duration::from_secs(90),
+        };
+        assert_eq!((terms.terms(), terms.lmdb().terms), (expected, expected));
+    }
+
+    #[test]
+    fn keys_are_of_one_secret_or_of_one_file() {
+        let secret = || Some(Secret::new(b"a secret"));
+        let source = |given: &[(&str, &str)], secret| config(given).key_source(secret).map_err(|why| why.to_string());
+        assert_eq!(source(&[], secret()), Ok(KeySource::Secret(Secret::new(b"a secret"))));
+        assert!(source(&[], None).unwrap_err().contains("SESSIONS_JWT_SECRET"));
+        assert!(source(&[("JWT_SECRET_FILE", "there")], secret()).unwrap_err().contains("one secret"));
+        let there = || "there".into();
+        for (key, file, secret) in [
+            ("JWT_SECRET_FILE", KeySource::SecretFile(there()), None),
+            ("JWT_PUBLIC_KEY_FILE", KeySource::PublicKeyFile(there()), None),
+            ("JWT_KEY_SET_FILE", KeySource::KeySetFile(there()), None),
+            // The secret is of no use, and does not harm.
+            ("JWT_PUBLIC_KEY_FILE", KeySource::PublicKeyFile(there()), secret()),
+            ("JWT_KEY_SET_FILE", KeySource::KeySetFile(there()), secret()),
+        ] {
+            assert_eq!(source(&[(key, "there")], secret), Ok(file));
+        }
+    }
+
+    #[test]
+    fn tokens_are_checked_by_the_keys_and_the_rules_that_are_configured() {
+        let config = config(&[
+            ("JWT_ALGORITHM", "HS384"),
+            ("JWT_USER_CLAIM", "uid"),
+            ("JWT_LIMIT_CLAIM", "seats"),
+            ("JWT_DEVICE_CLAIM", "dev"),
+            ("JWT_AUDIENCE", "chess,go"),
+            ("JWT_ISSUER", "me"),
+            ("JWT_LEEWAY", "5s"),
+        ]);
+        assert!(matches!(config.verifier(None), Err(VerifierError::NoSecret)));
+        assert!(matches!(config.verifier(Some(Secret::new(b"short"))), Err(VerifierError::Keys(_))));
+        let verifier = config.verifier(Some(Secret::new(&[b'x'; 48]))).unwrap();
+        assert_eq!((verifier.keys.algorithm().name(), verifier.keys.count()), ("HS384", 1));
+        let rules = Rules {
+            user_claim: "uid".into(),
+            limit_claim: "seats".into(),
+            device_claim: Some("dev".into()),
+            audiences: vec!["chess".into(), "go".into()],
+            issuers: vec!["me".into()],
+            leeway: Duration::from_secs(5),
+        };
+        assert_eq!(verifier.rules, rules);
+    }
+
+    #[test]
+    fn a_server_is_open_to_the_network_if_anybody_beyond_this_machine_can_ask_and_need_not_prove_anything() {
+        for (listen, auth, is_open) in [
+            ("localhost:1", "open", false),
+            ("127.0.0.1:1,[::1]:1", "open", false),
+            ("127.0.0.1:1,192.0.2.1:1", "open", true),
+            ("0.0.0.0:1", "open", true),
+            ("[::]:1", "open", true),
+            ("0.0.0.0:1", "jwt", false),
+        ] {
+            let config = config(&[("LISTEN", listen), ("AUTH", auth), ("ALLOW_OPEN_AUTH", "true")]);
+            assert_eq!(config.is_open_to_the_network(), is_open, "{listen} {auth}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What can be set, within which bounds, and where.
+//!
+//! `table` has every key, once. Each can be set in a TOML file, by an environment variable and by a flag, in rising
+//! order of precedence:
+//!
+//! ```
+//! use shell::config::{Flags, Sources};
+//!
+//! let environment = [("SESSIONS_LIMIT".into(), "5".into())];
+//! let loaded = Sources::new(Flags::default(), environment).load().unwrap();
+//! assert_eq!(loaded.config.limit.slots(), 5);
+//! ```
+//!
+//! What is wrong is told all at once ([`Problems`]). What was read can be printed as a file ([`mod@print`]), and compared with
+//! what is read later ([`diff`]).
+
+pub(crate) mod build;
+mod diff;
+mod environment;
+pub(crate) mod error;
+mod file;
+pub(crate) mod flags;
+pub(crate) mod key;
+pub(crate) mod loader;
+pub mod print;
+#[cfg(test)]
+mod sample;
+pub(crate) mod table;
+#[cfg(test)]
+mod tests;
+pub mod value;
+
+pub use build::VerifierError;
+pub use diff::{Change, diff};
+pub use error::{Origin, Problem, Problems};
+pub use flags::Flags;
+pub use key::{Applies, Key};
+pub use loader::{Loaded, Setting, Sources};
+pub use table::{Authentication, Config, Count, StoreKind, WhenFull};
+pub(crate) use value::duration_within as duration;

@@ -1,0 +1,316 @@
+//! How the text of a key becomes its value: rules, and how they are put together.
+//!
+//! Whether it was written in the file, in a variable or on the command line, a value is text until its rule has read it,
+//! so that it is bounded and refused in the same words everywhere.
+//!
+//! ```
+//! use std::time::Duration;
+//! use shell::config::rule::{Rule, duration, list, number, optional};
+//!
+//! let ports: Rule<Vec<u16>> = list(number(1..=65_535));
+//! assert_eq!(ports.read(&["80".into(), "443".into()]).unwrap(), [80, 443]);
+//! let patience: Rule<Option<Duration>> = optional(duration(Duration::from_secs(1)..=Duration::from_secs(60)));
+//! assert_eq!(patience.read(&["".into()]).unwrap(), None);
+//! assert!(patience.read(&["2m".into()]).is_err());
+//! ```
+
+use std::fmt::{self, Display};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::slice;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
+/// How the text, or texts, of a key become a `T`.
+pub struct Rule<T> {
+    pub(super) shape: Shape,
+    /// All there is to choose from, if it is a choice.
+    pub(super) choices: Vec<PossibleValue>,
+    read: Box<Read<T>>,
+}
+
+type Read<T> = dyn Fn(&[String]) -> Result<T, Vec<Refusal>> + Send + Sync;
+
+/// How many texts a key holds, and how they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One text, which may be empty.
+    One,
+    /// `true` or `false`. As a flag it needs no value.
+    Switch,
+    /// Any number. With commas between them in one text, or an array in the file.
+    List,
+}
+
+/// One text that a rule does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was given.
+    pub text: String,
+    /// Why not, and what would do.
+    pub reason: String,
+}
+
+impl<T> Rule<T> {
+    /// Reads the texts of a key: exactly one, unless it is a list.
+    ///
+    /// # Errors
+    /// With every text that is refused.
+    pub fn read(&self, texts: &[String]) -> Result<T, Vec<Refusal>> {
+        (self.read)(texts)
+    }
+}
+
+impl<T> fmt::Debug for Rule<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rule").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+/// One text, read by `parse`, which says in words why it refuses one.
+pub fn one<T>(parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static) -> Rule<T> {
+    let read = move |texts: &[String]| {
+        let [text] = texts else { return Err(refused("", "it takes one value")) };
+        parse(text).map_err(|reason| refused(text, reason))
+    };
+    Rule { shape: Shape::One, choices: Vec::new(), read: Box::new(read) }
+}
+
+/// Any text but an empty one.
+#[must_use]
+pub fn text() -> Rule<String> {
+    one(|text| if text.is_empty() { Err("it must not be empty".into()) } else { Ok(text.to_owned()) })
+}
+
+/// A file or a directory, which need not exist. A relative one is looked for where the server was started.
+#[must_use]
+pub fn path() -> Rule<PathBuf> {
+    one(|text| if text.is_empty() { Err("it must not be empty".into()) } else { Ok(text.into()) })
+}
+
+/// A whole number within these bounds.
+pub fn number<T>(range: RangeInclusive<T>) -> Rule<T>
+where
+    T: FromStr + PartialOrd + Display + Send + Sync + 'static,
+{
+    one(move |text| {
+        let (least, most) = (range.start(), range.end());
+        match text.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            // So that a number too large for the type is told the same as one that is too large for us.
+            _ if is_whole_number(text) => Err(format!("{text} is not from {least} to {most}")),
+            Ok(_) | Err(_) => Err(format!("expected a whole number from {least} to {most}")),
+        }
+    })
+}
+
+fn is_whole_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A time within these bounds, written as in 10s, 500ms or 2m.
+#[must_use]
+pub fn duration(range: RangeInclusive<Duration>) -> Rule<Duration> {
+    one(move |text| duration_within(text, *range.start(), *range.end()))
+}
+
+pub(crate) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 10s, 500ms or 2m"))?;
+    if (least..=most).contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(format!("it must be {} to {}", humantime::format_duration(least), humantime::format_duration(most)))
+    }
+}
+
+/// A bound that may be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// There is none.
+    Unlimited,
+    /// So many, and no more.
+    AtMost(NonZeroU32),
+}
+
+impl Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unlimited => f.write_str("unlimited"),
+            Self::AtMost(most) => most.fmt(f),
+        }
+    }
+}
+
+/// `unlimited`, or a whole number within these bounds, of which the least is at least 1.
+#[must_use]
+pub fn bound(range: RangeInclusive<u32>) -> Rule<Bound> {
+    let number = number(range);
+    one(move |text| {
+        if text == "unlimited" {
+            return Ok(Bound::Unlimited);
+        }
+        let most = number.read(&[text.to_owned()]).map_err(|refusals| {
+            let reasons: Vec<_> = refusals.into_iter().map(|refusal| refusal.reason).collect();
+            format!("{}; or write `unlimited`", reasons.join(", "))
+        })?;
+        NonZeroU32::new(most).map(Bound::AtMost).ok_or_else(|| "the least is 1; or write `unlimited`".into())
+    })
+}
+
+/// One of the variants of an enum, by the names that clap has for them.
+#[must_use]
+pub fn choice<T: ValueEnum + 'static>() -> Rule<T> {
+    let choices: Vec<_> = T::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
+    let parse = |text: &str| {
+        T::from_str(text, false).map_err(|_| {
+            let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+            let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
+            format!("it must be one of {}", names.join(", "))
+        })
+    };
+    Rule { choices, ..one(parse) }
+}
+
+/// `true` or `false`.
+#[must_use]
+pub fn switch() -> Rule<bool> {
+    let parse = |text: &str| text.parse().map_err(|_| "it must be true or false".to_owned());
+    let choices = ["true", "false"].map(PossibleValue::new).into();
+    Rule { shape: Shape::Switch, choices, ..one(parse) }
+}
+
+/// A value, or none where the text is empty.
+pub fn optional<T: 'static>(rule: Rule<T>) -> Rule<Option<T>> {
+    let Rule { shape, choices, read } = rule;
+    let read = move |texts: &[String]| match texts {
+        [text] if text.is_empty() => Ok(None),
+        _ => read(texts).map(Some),
+    };
+    Rule { shape, choices, read: Box::new(read) }
+}
+
+/// Any number of values, also none.
+pub fn list<T: 'static>(item: Rule<T>) -> Rule<Vec<T>> {
+    let Rule { shape: _, choices, read: read_one } = item;
+    let read = move |texts: &[String]| {
+        let (mut values, mut refusals) = (Vec::new(), Vec::new());
+        for text in texts {
+            match read_one(slice::from_ref(text)) {
+                Ok(value) => values.push(value),
+                Err(refused) => refusals.extend(refused),
+            }
+        }
+        if refusals.is_empty() { Ok(values) } else { Err(refusals) }
+    };
+    Rule { shape: Shape::List, choices, read: Box::new(read) }
+}
+
+/// A list that is not empty.
+pub fn at_least_one<T: 'static>(list: Rule<Vec<T>>) -> Rule<Vec<T>> {
+    let Rule { shape, choices, read } = list;
+    let read = move |texts: &[String]| match texts {
+        [] => Err(refused("", "at least one must be given")),
+        _ => read(texts),
+    };
+    Rule { shape, choices, read: Box::new(read) }
+}
+
+fn refused(text: &str, reason: impl Into<String>) -> Vec<Refusal> {
+    vec![Refusal { text: text.into(), reason: reason.into() }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T>(rule: &Rule<T>, text: &str) -> Result<T, String> {
+        rule.read(&[text.into()]).map_err(|refusals| {
+            let [refusal] = &refusals[..] else { panic!("one text, so one refusal") };
+            assert_eq!(refusal.text, text);
+            refusal.reason.clone()
+        })
+    }
+
+    #[test]
+    fn a_number_is_whole_and_within_its_bounds() {
+        let rule = number(2..=300_u16);
+        assert_eq!(["2", "300", "+7"].map(|text| read(&rule, text).unwrap()), [2, 300, 7]);
+        for text in ["1", "301", "-5", "99999999999999999999"] {
+            assert_eq!(read(&rule, text).unwrap_err(), format!("{text} is not from 2 to 300"));
+        }
+        for text in ["", "-", "3.0", "many", "1e2", " 5"] {
+            assert_eq!(read(&rule, text).unwrap_err(), "expected a whole number from 2 to 300", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_and_is_within_its_bounds() {
+        let rule = duration(Duration::from_millis(100)..=Duration::from_secs(60));
+        assert_eq!(read(&rule, "100ms").unwrap(), Duration::from_millis(100));
+        assert_eq!(read(&rule, "1m").unwrap(), Duration::from_secs(60));
+        for text in ["99ms", "61s"] {
+            assert_eq!(read(&rule, text).unwrap_err(), "it must be 100ms to 1m");
+        }
+        assert!(read(&rule, "10").unwrap_err().contains("write it as in 10s"));
+    }
+
+    #[test]
+    fn a_bound_may_be_absent() {
+        let rule = bound(0..=10);
+        assert_eq!(read(&rule, "unlimited").unwrap(), Bound::Unlimited);
+        assert_eq!(read(&rule, "10").unwrap(), Bound::AtMost(NonZeroU32::new(10).unwrap()));
+        assert_eq!(["unlimited", "10"].map(|text| read(&rule, text).unwrap().to_string()), ["unlimited", "10"]);
+        assert_eq!(read(&rule, "11").unwrap_err(), "11 is not from 0 to 10; or write `unlimited`");
+        assert_eq!(read(&rule, "0").unwrap_err(), "the least is 1; or write `unlimited`");
+    }
+
+    #[test]
+    fn a_choice_is_told_all_there_is() {
+        use crate::runtime::log::LogFormat;
+        let rule = choice::<LogFormat>();
+        assert_eq!(read(&rule, "json").unwrap(), LogFormat::Json);
+        assert_eq!(read(&rule, "xml").unwrap_err(), "it must be one of text, json");
+        let names: Vec<_> = rule.choices.iter().map(PossibleValue::get_name).collect();
+        assert_eq!(names, ["text", "json"]);
+    }
+
+    #[test]
+    fn a_switch_is_true_or_false_and_nothing_else() {
+        let rule = switch();
+        assert_eq!((read(&rule, "true").unwrap(), read(&rule, "false").unwrap()), (true, false));
+        for text in ["yes", "1", "TRUE", ""] {
+            assert_eq!(read(&rule, text).unwrap_err(), "it must be true or false");
+        }
+    }
+
+    #[test]
+    fn what_is_empty_is_absent_only_where_it_may_be() {
+        assert_eq!(read(&optional(path()), "").unwrap(), None);
+        assert_eq!(read(&optional(path()), "there").unwrap(), Some(PathBuf::from("there")));
+        assert_eq!(read(&path(), "").unwrap_err(), "it must not be empty");
+        assert_eq!(read(&text(), "").unwrap_err(), "it must not be empty");
+        assert_eq!(read(&text(), "ada").unwrap(), "ada");
+    }
+
+    #[test]
+    fn a_list_refuses_each_of_its_values_by_itself() {
+        let rule = list(number(1..=9_u8));
+        let texts = |texts: &[&str]| -> Vec<_> { texts.iter().map(|&text| text.to_owned()).collect() };
+        assert_eq!(rule.read(&texts(&["1", "9"])).unwrap(), [1, 9]);
+        assert!(rule.read(&[]).unwrap().is_empty());
+        let refusals = rule.read(&texts(&["0", "5", "x"])).unwrap_err();
+        let by: Vec<_> = refusals.iter().map(|refusal| &*refusal.text).collect();
+        assert_eq!(by, ["0", "x"]);
+
+        let rule = at_least_one(rule);
+        assert_eq!(rule.read(&texts(&["1"])).unwrap(), [1]);
+        assert_eq!(rule.read(&[]).unwrap_err(), refused("", "at least one must be given"));
+        assert_eq!(one(|_| Ok(())).read(&texts(&["a", "b"])).unwrap_err(), refused("", "it takes one value"));
+    }
+}

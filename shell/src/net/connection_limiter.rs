@@ -1,0 +1,179 @@
+//! Where connections come in: the bounds on them, kept by [`session_core::Door`] and shared by all.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use session_core::{Door, DoorBounds, Network, TurnedAway, Visit};
+
+use crate::runtime::clock::Clock;
+use crate::runtime::log::Throttle;
+
+/// Counts connections and turns away those that are too many.
+#[derive(Debug)]
+pub struct Doorway {
+    clock: Clock,
+    door: Mutex<Door>,
+    log: Throttle,
+    refused: Throttle,
+}
+
+/// One connection's place. It leaves when dropped.
+#[derive(Debug)]
+pub struct Visitor {
+    doorway: Arc<Doorway>,
+    /// There until it is dropped.
+    visit: Option<Visit>,
+}
+
+impl Doorway {
+    /// Nobody is inside.
+    #[must_use]
+    pub fn new(bounds: DoorBounds, clock: Clock) -> Arc<Self> {
+        let (log, refused) = (Throttle::default(), Throttle::default());
+        Arc::new(Self { clock, door: Mutex::new(Door::new(bounds)), log, refused })
+    }
+
+    /// Takes in a connection that was just accepted, from this address if it is known already.
+    ///
+    /// # Errors
+    /// Why it may not come in. Nobody counts it.
+    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Visitor, TurnedAway> {
+        let mut door = self.lock();
+        let entered = door.enter().and_then(|mut visit| match address {
+            None => Ok(visit),
+            Some(address) => match door.identify(&mut visit, address, self.clock.now()) {
+                Ok(()) => Ok(visit),
+                Err(turned_away) => {
+                    door.leave(visit);
+                    Err(turned_away)
+                }
+            },
+        });
+        drop(door);
+        match entered {
+            Ok(visit) => Ok(Visitor { doorway: Arc::clone(self), visit: Some(visit) }),
+            Err(turned_away) => Err(self.note(turned_away)),
+        }
+    }
+
+    /// Puts other bounds in force. Whoever is inside stays.
+    pub fn set_bounds(&self, bounds: DoorBounds) {
+        self.lock().set_bounds(bounds);
+    }
+
+    /// How many connections there are, and how many of them are not authenticated.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let door = self.lock();
+        (door.connections(), door.waiting())
+    }
+
+    /// Takes note of a request that was answered with a refusal, because of this header with this value.
+    fn note_refused(&self, header: &'static str, value: Option<&[u8]>) {
+        /// Whoever asks chooses how long it is.
+        const SHOWN_BYTES: usize = 100;
+
+        if let Some(suppressed) = self.refused.pass() {
+            let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(SHOWN_BYTES)]));
+            tracing::info!(
+                header,
+                value = value.as_deref(),
+                suppressed,
+                "refused a request that this server is not for"
+            );
+        }
+    }
+
+    fn note(&self, turned_away: TurnedAway) -> TurnedAway {
+        if let Some(suppressed) = self.log.pass() {
+            let bound = match turned_away {
+                TurnedAway::TooMany => "max_connections",
+                TurnedAway::TooManyWaiting => "max_unauthenticated",
+                TurnedAway::TooManyOfAddress { .. } => "max_connections_per_address",
+                TurnedAway::TooFast { .. } => "max_connection_rate",
+            };
+            let hint = match turned_away {
+                TurnedAway::TooManyOfAddress { .. } | TurnedAway::TooFast { .. } => {
+                    "; if that is a proxy of yours, name it in trusted_proxies and have it say for whom it asks"
+                }
+                TurnedAway::TooMany | TurnedAway::TooManyWaiting => "",
+            };
+            tracing::warn!(bound, suppressed, "turned a connection away: {turned_away}{hint}");
+        }
+        turned_away
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Door> {
+        // Its counts change only once all is decided, so a poisoned door is still whole.
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Visitor {
+    /// Notes where the connection comes from, now that it is known. Once is enough.
+    ///
+    /// # Errors
+    /// Why it may not stay. It is still counted, among all, until it leaves.
+    pub fn identify(&mut self, address: IpAddr) -> Result<(), TurnedAway> {
+        let Self { doorway, visit: Some(visit) } = self else { return Ok(()) };
+        let identified = doorway.lock().identify(visit, address, doorway.clock.now());
+        identified.map_err(|turned_away| doorway.note(turned_away))
+    }
+
+    /// Takes note of a request of this connection that was refused because of a header.
+    pub(crate) fn note_refused(&self, header: &'static str, value: Option<&[u8]>) {
+        self.doorway.note_refused(header, value);
+    }
+
+    /// Where it comes from, if that is known and it was not turned away.
+    #[must_use]
+    pub fn network(&self) -> Option<Network> {
+        self.visit.as_ref().and_then(Visit::network)
+    }
+
+    /// Notes that the connection is authenticated.
+    pub fn admit(&mut self) {
+        if let Self { doorway, visit: Some(visit) } = self {
+            doorway.lock().admit(visit);
+        }
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        if let Some(visit) = self.visit.take() {
+            self.doorway.lock().leave(visit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    #[test]
+    fn who_comes_is_counted_until_it_is_dropped_and_who_is_turned_away_is_not() {
+        let bounds = DoorBounds { per_address: NonZeroUsize::new(1), ..DoorBounds::default() };
+        let doorway = Doorway::new(bounds, Clock::by_dial(Arc::default()));
+        let (ada, bob) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let mut first = doorway.enter(Some(ada)).unwrap();
+        assert!(matches!(doorway.enter(Some(ada)), Err(TurnedAway::TooManyOfAddress { .. })));
+        assert_eq!(doorway.counts(), (1, 1));
+        first.admit();
+        first.admit();
+        assert_eq!(doorway.counts(), (1, 0));
+        let mut through_a_proxy = doorway.enter(None).unwrap();
+        assert!(through_a_proxy.identify(ada).is_err());
+        assert_eq!(doorway.counts(), (2, 1));
+        assert_eq!(through_a_proxy.identify(bob), Ok(()));
+        drop(first);
+        assert_eq!(doorway.counts(), (1, 1));
+        assert!(doorway.enter(Some(bob)).is_err() && doorway.enter(Some(ada)).is_ok());
+        doorway.set_bounds(DoorBounds::default());
+        assert!(doorway.enter(Some(bob)).is_ok());
+        drop(through_a_proxy);
+        assert_eq!(doorway.counts(), (0, 0));
+    }
+}

@@ -1,0 +1,14 @@
+//! The path of a connection: TCP, PROXY header, TLS, HTTP, WebSocket.
+
+pub mod connection_limiter;
+pub mod listen_address;
+pub mod listener;
+pub mod origins;
+pub mod settings;
+pub mod stream;
+pub mod tls;
+pub mod transport;
+pub mod trusted_proxies;
+pub mod upgrade;
+pub mod websocket;
+pub mod yielding;

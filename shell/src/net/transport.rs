@@ -1,0 +1,101 @@
+//! What comes before the first byte of HTTP: a header of the PROXY protocol, and TLS.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_rustls::TlsAcceptor;
+use futures_rustls::rustls::ServerConfig;
+use http::StatusCode;
+use smol::net::TcpStream;
+
+use crate::net::connection_limiter::Visitor;
+use crate::net::settings::Policy;
+use crate::net::stream::Stream;
+use crate::net::trusted_proxies;
+use crate::net::upgrade::{bare, part, turn_away};
+use crate::net::yielding::Fair;
+
+/// A connection on which HTTP begins.
+pub(crate) struct Opened {
+    pub(crate) stream: Fair<Stream>,
+    /// Who is at its other end, or the last proxy before them.
+    pub(crate) peer: IpAddr,
+}
+
+/// Opens a connection from `peer`. `None` when it has come to its end.
+pub(crate) async fn open(
+    mut stream: TcpStream,
+    peer: IpAddr,
+    policy: &Policy,
+    visitor: &mut Visitor,
+) -> Option<Opened> {
+    let peer = if policy.proxy_protocol { introduced(&mut stream, peer, policy, visitor).await? } else { peer };
+    let stream = match &policy.tls {
+        None => Stream::Plain(stream),
+        Some(config) => Stream::Tls(Box::new(encrypt(stream, config, peer).await?)),
+    };
+    Some(Opened { stream: Fair::new(stream), peer })
+}
+
+/// Who is at the other end. A proxy that is trusted has to say so first.
+async fn introduced(stream: &mut TcpStream, peer: IpAddr, policy: &Policy, visitor: &mut Visitor) -> Option<IpAddr> {
+    /// What such a header begins with, and neither HTTP nor TLS does.
+    const FIRST: u8 = b'\r';
+
+    let mut first = [0];
+    // An end, or an error, is found again by whoever reads next.
+    if !matches!(stream.peek(&mut first).await, Ok(1)) || first != [FIRST] {
+        if !policy.proxies.is_trusted(peer) {
+            return Some(peer);
+        }
+        // It would be for its client to say who it is.
+        tracing::debug!(%peer, "a trusted proxy sends no header of the PROXY protocol");
+        part(stream, &bare(StatusCode::BAD_REQUEST, "The header of the PROXY protocol is missing", None)).await;
+        return None;
+    }
+    let source = match trusted_proxies::read_header(stream).await {
+        Ok(source) => source,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "not a header of the PROXY protocol");
+            part(stream, &bare(StatusCode::BAD_REQUEST, "That is no header of the PROXY protocol, version 2", None))
+                .await;
+            return None;
+        }
+    };
+    // What others say about themselves does not count.
+    let Some(source) = source.map(|source| source.ip()).filter(|_| policy.proxies.is_trusted(peer)) else {
+        return Some(peer);
+    };
+    // It may be a proxy again, which has yet to say for whom it asks.
+    if !policy.proxies.is_trusted(source)
+        && let Err(turned_away) = visitor.identify(source)
+    {
+        if policy.tls.is_none() {
+            part(stream, &turn_away(turned_away)).await;
+        }
+        return None;
+    }
+    Some(source)
+}
+
+async fn encrypt(
+    mut stream: TcpStream,
+    config: &Arc<ServerConfig>,
+    peer: IpAddr,
+) -> Option<futures_rustls::server::TlsStream<TcpStream>> {
+    /// The type of the record that every handshake begins with (RFC 8446 §5.1).
+    const HANDSHAKE: u8 = 22;
+
+    let mut first = [0];
+    if matches!(stream.peek(&mut first).await, Ok(1)) && first != [HANDSHAKE] {
+        part(&mut stream, &bare(StatusCode::BAD_REQUEST, "This port speaks TLS: use wss:// or https://", None)).await;
+        return None;
+    }
+    match TlsAcceptor::from(Arc::clone(config)).accept(stream).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            None
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The HTTP edge: the opening handshake of a WebSocket (RFC 6455 §4.2), and an answer to everything else: in words, or
+//! with the bare status that hyper gives to what is not HTTP (400) or too large (431).
+
+use std::convert::Infallible;
+use std::future::{Ready, poll_fn, ready};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::Full;
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use session_core::TurnedAway;
+use smol::Timer;
+use smol::future::FutureExt as _;
+use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use smol_hyper::rt::FuturesIo;
+
+use crate::net::connection_limiter::Visitor;
+use crate::net::settings::Policy;
+use crate::net::yielding::Fair;
+
+/// The most header fields of a request. Beyond it the answer is 431.
+const MAX_HEADERS: usize = 64;
+/// How long a client has to read its answer and close, before the socket is taken away.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How much of what a client goes on to send is thrown away, before the socket is taken away.
+const MAX_DISCARDED_BYTES: usize = 2 << 20;
+/// Where proxies say for whom they ask.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// How one HTTP request ended.
+#[derive(Debug)]
+pub enum Handshake<S> {
+    /// The stream speaks WebSocket now.
+    Upgraded {
+        /// The stream.
+        stream: S,
+        /// Bytes of it that came with the request.
+        read: Vec<u8>,
+    },
+    /// The request was answered, or did not come in time, and the connection is over.
+    Answered,
+}
+
+/// Serves one request, from `peer` or from somebody behind it. Once `late` is ready a request that has not come whole is
+/// answered 408; the caller may drop this at any time.
+pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: IpAddr,
+    policy: &Policy,
+    visitor: &mut Visitor,
+    late: impl Future<Output = ()>,
+) -> Handshake<S> {
+    let edge = Edge { peer, policy, request: Mutex::new(RequestState { visitor, is_upgraded: false }) };
+    let mut connection = http1::Builder::new()
+        .max_buf_size(policy.max_header_bytes)
+        .max_headers(MAX_HEADERS)
+        .header_read_timeout(None)
+        // Or else hyper looks, between the request and its answer, whether the peer is still there: a system call, and
+        // another to be told. That is found out soon enough.
+        .half_close(true)
+        .serve_connection(FuturesIo::new(stream), edge);
+    let served = async { Some(poll_fn(|cx| connection.poll_without_shutdown(cx)).await) };
+    let late = async {
+        late.await;
+        None
+    };
+    let served = served.or(late).await;
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    let is_upgraded = parts.service.request.into_inner().unwrap_or_else(PoisonError::into_inner).is_upgraded;
+    match served {
+        Some(Ok(())) if is_upgraded => {
+            // All of the answer has left hyper's buffer: it is shorter than what a fresh socket takes at once.
+            // Copied: the buffer itself is eight times larger than what the WebSocket keeps for as long as it lives.
+            return Handshake::Upgraded { stream, read: parts.read_buf.to_vec() };
+        }
+        Some(_) => part(&mut stream, b"").await,
+        None => {
+            let answer = bare(StatusCode::REQUEST_TIMEOUT, "The request did not come in time", None);
+            part(&mut stream, &answer).await;
+        }
+    }
+    Handshake::Answered
+}
+
+/// Says a last word, and waits a moment for the peer to have read it.
+///
+/// What is unread meanwhile is thrown away: to close a socket with unread data resets it, and takes the answer with it.
+/// So much of it, and no more; and others have their turn.
+pub(crate) async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, last_word: &[u8]) {
+    let mut stream = Fair::new(stream);
+    let mut left = MAX_DISCARDED_BYTES;
+    let goodbye = async {
+        let written = stream.write_all(last_word).await;
+        if written.is_ok() {
+            drop(poll_fn(|cx| poll_discard(&mut stream, &mut left, cx)).await);
+        }
+    };
+    let late = async {
+        Timer::after(FAREWELL).await;
+    };
+    goodbye.or(late).await;
+}
+
+fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    left: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<std::io::Result<()>> {
+    ready!(Pin::new(&mut *stream).poll_close(cx))?;
+    let mut unread = [0; 4096];
+    while *left > 0 {
+        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread))?;
+        *left = if read == 0 { 0 } else { left.saturating_sub(read) };
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// The answer to somebody who is turned away before anything was read, as bytes.
+pub(crate) fn turn_away(turned_away: TurnedAway) -> Vec<u8> {
+    bare(StatusCode::SERVICE_UNAVAILABLE, turned_away.words(), Some(turned_away.retry_after()))
+}
+
+/// An answer in words, as bytes, where hyper has no part in it.
+pub(crate) fn bare(status: StatusCode, message: &'static str, retry_after: Option<Duration>) -> Vec<u8> {
+    let body = Body { message }.encode();
+    let retry_after = retry_after.map_or(String::new(), |after| format!("retry-after: {}\r\n", whole_seconds(after)));
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n{retry_after}content-length: {}\r\n\r\n{body}",
+        body.len(),
+    )
+    .into_bytes()
+}
+
+/// Retry-After counts in whole seconds (RFC 9110 §10.2.3).
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+/// Serves the one request of a connection.
+struct Edge<'a> {
+    peer: IpAddr,
+    policy: &'a Policy,
+    request: Mutex<RequestState<'a>>,
+}
+
+struct RequestState<'a> {
+    visitor: &'a mut Visitor,
+    is_upgraded: bool,
+}
+
+impl Service<Request<Incoming>> for Edge<'_> {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut state = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that is no text is no address either: to leave it out would move trust to what stands before it.
+        let forwarded = request.headers().get_all(X_FORWARDED_FOR).iter();
+        let forwarded: Vec<_> = forwarded.map(|line| line.to_str().unwrap_or_default()).collect();
+        let client = self.policy.proxies.client(self.peer, &forwarded);
+        let mut response = match state.visitor.identify(client) {
+            Ok(()) => {
+                let headers = request.headers();
+                let answer = answer(self.policy, request.method(), request.uri().path(), request.version(), headers);
+                match answer.status() {
+                    StatusCode::FORBIDDEN => state.visitor.note_refused("Origin", only(headers, header::ORIGIN)),
+                    StatusCode::MISDIRECTED_REQUEST => state.visitor.note_refused("Host", only(headers, header::HOST)),
+                    _ => {}
+                }
+                answer
+            }
+            Err(turned_away) => unavailable(turned_away),
+        };
+        // Its end would lie somewhere in the stream that is to be WebSocket frames.
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !request.body().is_end_stream() {
+            response = words(StatusCode::BAD_REQUEST, "A handshake has no body");
+        }
+        state.is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        ready(Ok(response))
+    }
+}
+
+/// What a request gets: 101 for a good handshake, and words for anything else.
+fn answer(
+    policy: &Policy,
+    method: &Method,
+    path: &str,
+    version: Version,
+    headers: &HeaderMap,
+) -> Response<Full<Bytes>> {
+    if path != "/" {
+        return words(StatusCode::NOT_FOUND, "There is nothing here, the web socket is at /");
+    }
+    if method != Method::GET && method != Method::HEAD {
+        let mut response = words(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed, and HEAD");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    // RFC 9112 §3.2.
+    if version == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+        return words(StatusCode::BAD_REQUEST, "The header Host must be given once");
+    }
+    if method == Method::HEAD || !lists(headers, header::UPGRADE, "websocket") {
+        return words(StatusCode::OK, "Web socket is needed to talk to this server");
+    }
+    if version != Version::HTTP_11 {
+        return words(StatusCode::BAD_REQUEST, "A web socket needs HTTP/1.1");
+    }
+    if !lists(headers, header::CONNECTION, "upgrade") {
+        return words(StatusCode::BAD_REQUEST, "The header Connection: Upgrade is missing");
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut response = words(StatusCode::UPGRADE_REQUIRED, "Only version 13 of the web socket protocol is spoken");
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        return response;
+    }
+    if !policy.hosts.allows(only(headers, header::HOST)) {
+        return words(StatusCode::MISDIRECTED_REQUEST, "This server does not go by that name (Host)");
+    }
+    if !policy.origins.allows(only(headers, header::ORIGIN)) {
+        return words(StatusCode::FORBIDDEN, "Pages of that origin may not connect (Origin)");
+    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (Some(key), None) if is_nonce(key.as_bytes()) => switch(key.as_bytes()),
+        (Some(_) | None, _) => {
+            words(StatusCode::BAD_REQUEST, "The header Sec-WebSocket-Key must be given once, 16 bytes in base64")
+        }
+    }
+}
+
+fn switch(key: &[u8]) -> Response<Full<Bytes>> {
+    let accept = HeaderValue::try_from(derive_accept_key(key)).expect("base64 is a valid header value");
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+fn unavailable(turned_away: TurnedAway) -> Response<Full<Bytes>> {
+    let mut response = words(StatusCode::SERVICE_UNAVAILABLE, turned_away.words());
+    response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(turned_away.retry_after()).into());
+    response
+}
+
+#[derive(serde::Serialize)]
+struct Body {
+    message: &'static str,
+}
+
+impl Body {
+    fn encode(&self) -> String {
+        serde_json::to_string(self).expect("a string always serialises")
+    }
+}
+
+fn words(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(Body { message }.encode()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // One request per connection. Not as a setting of hyper: then it would also say so of a connection that upgrades.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The lines of a header that are text.
+fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
+}
+
+/// The only line of a header; one that is no valid value of it, if there are several.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (Some(_), Some(_)) => Some(b","),
+        (line, _) => line.map(HeaderValue::as_bytes),
+    }
+}
+
+/// Whether a comma-separated header has the token, in any case (RFC 9110 §5.6.1, §7.6.1).
+fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let mut tokens = lines(headers, name).flat_map(|line| line.split(','));
+    tokens.any(|listed| listed.trim().eq_ignore_ascii_case(token))
+}
+
+/// Whether this is 16 bytes in base64: 22 digits, of which the last has four bits to spare, and two paddings.
+fn is_nonce(key: &[u8]) -> bool {
+    let digits = key.strip_suffix(b"==").unwrap_or_default();
+    digits.len() == 22 && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || b"+/".contains(digit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 5] = [
+        ("host", "test"),
+        ("connection", "keep-alive, Upgrade"),
+        ("upgrade", "WebSocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    fn ask(method: &Method, path: &str, headers: &[(&'static str, &str)]) -> Response<Full<Bytes>> {
+        let headers = headers
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
+            .collect();
+        answer(&Policy::default(), method, path, Version::HTTP_11, &headers)
+    }
+
+    #[test]
+    fn a_good_handshake_switches_with_the_accept_key_of_the_rfc() {
+        let response = ask(&Method::GET, "/", &GOOD);
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+        assert_eq!(response.headers()[header::SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    /// A peer that sends without an end, and never keeps anybody waiting.
+    struct Flood(usize);
+
+    impl AsyncRead for Flood {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
+            self.0 += buffer.len();
+            Poll::Ready(Ok(buffer.len()))
+        }
+    }
+
+    impl AsyncWrite for Flood {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn to_part_from_whoever_sends_without_an_end_gives_others_their_turn_and_ends() {
+        let (mut flood, mut turns) = (Flood(0), 0);
+        let mut parting = Box::pin(part(&mut flood, b"goodbye"));
+        smol::block_on(poll_fn(|cx| {
+            turns += 1;
+            parting.as_mut().poll(cx)
+        }));
+        drop(parting);
+        assert!(turns > 10, "{turns}");
+        assert_eq!(flood.0, MAX_DISCARDED_BYTES);
+    }
+
+    #[test]
+    fn everything_else_is_told_what_is_wrong() {
+        let with = |name: &'static str, value: &'static str| {
+            let mut headers = GOOD.to_vec();
+            headers.retain(|&(other, _)| other != name);
+            if !value.is_empty() {
+                headers.push((name, value));
+            }
+            ask(&Method::GET, "/", &headers).status().as_u16()
+        };
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(ask(&method, "/", &[("host", "test")]).status(), 200);
+        }
+        assert_eq!(ask(&Method::HEAD, "/", &GOOD).status(), 200, "only GET opens a web socket");
+        assert_eq!(ask(&Method::GET, "/", &[]).status(), 400);
+        assert_eq!(ask(&Method::GET, "/", &[("host", "test"), ("host", "test")]).status(), 400);
+        assert_eq!(ask(&Method::GET, "/x", &GOOD).status(), 404);
+        assert_eq!(ask(&Method::POST, "/", &GOOD).status(), 405);
+        assert_eq!(with("connection", "close"), 400);
+        assert_eq!(with("upgrade", "h2c"), 200);
+        assert_eq!(with("sec-websocket-version", "8"), 426);
+        assert_eq!(with("sec-websocket-version", ""), 426);
+        for key in ["", "short", "dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ===", "dGhlIHNhbXBsZSBub25j*Q=="] {
+            assert_eq!(with("sec-websocket-key", key), 400, "{key:?}");
+        }
+        assert_eq!(
+            answer(&Policy::default(), &Method::GET, "/", Version::HTTP_10, ask(&Method::GET, "/", &[]).headers())
+                .status(),
+            200
+        );
+    }
+}

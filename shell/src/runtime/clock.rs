@@ -1,0 +1,340 @@
+//! The one clock of a process, by which alarms go off.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use session_core::{Time, WallTime};
+use smol::Timer;
+
+use super::timer_queue::Alarms;
+
+/// Tells the time as the core wants it: it never decreases.
+///
+/// The real one reads the wall clock once and then adds what has passed, so corrections of the wall clock are not seen:
+/// what must follow the wall clock asks for it by name. The other stands still until somebody turns its [`Dial`], which is how a simulation has time under its thumb.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    source: Source,
+    pub(super) alarms: Arc<Alarms>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Real { origin: Time, started: Instant, wall: Arc<WallClock> },
+    Dial(Arc<Dial>),
+}
+
+/// How far the wall clock is ahead of the time, in milliseconds, when it was last looked at.
+#[derive(Debug, Default)]
+struct WallClock(AtomicI64);
+
+impl Clock {
+    /// The real clock, from now on. Its alarms go off while somebody [rings](Clock::ring) them.
+    #[must_use]
+    pub fn start() -> Self {
+        let (origin, started) = (Time::from_epoch(wall_time()), Instant::now());
+        let source = Source::Real { origin, started, wall: Arc::default() };
+        Self { source, alarms: Arc::default() }
+    }
+
+    /// A clock that shows what its dial is set to. Nobody rings its alarms: whoever turns the dial polls what waits for
+    /// them.
+    #[must_use]
+    pub fn by_dial(dial: Arc<Dial>) -> Self {
+        let alarms = Arc::clone(&dial.alarms);
+        Self { source: Source::Dial(dial), alarms }
+    }
+
+    /// The present time.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        match &self.source {
+            Source::Real { origin, started, .. } => *origin + started.elapsed(),
+            Source::Dial(dial) => dial.now(),
+        }
+    }
+
+    /// What the wall clock shows.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        let since_epoch = match &self.source {
+            Source::Real { .. } => wall_time(),
+            Source::Dial(dial) => {
+                let millis = i128::from(dial.now().millis()) + i128::from(dial.wall_ahead());
+                Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX))
+            }
+        };
+        WallTime::from_unix_seconds(since_epoch.as_secs())
+    }
+
+    /// When the wall clock will show `wall`, unless it is corrected before.
+    #[must_use]
+    pub fn time_of(&self, wall: WallTime) -> Time {
+        let ahead = match &self.source {
+            Source::Real { wall, .. } => wall.0.load(Ordering::Relaxed),
+            Source::Dial(dial) => dial.wall_ahead(),
+        };
+        let millis = i128::from(wall.unix_seconds()) * 1000 - i128::from(ahead);
+        Time::from_epoch(Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX)))
+    }
+
+    /// Whether the wall clock shows `wall`, or later. This one looks at it.
+    #[must_use]
+    pub fn has_come(&self, wall: WallTime) -> bool {
+        let has_come = match &self.source {
+            Source::Real { .. } => wall_time() >= Duration::from_secs(wall.unix_seconds()),
+            Source::Dial(_) => self.time_of(wall) <= self.now(),
+        };
+        // It was set back: whoever asks because of `time_of` is not to be told the same again at once. That it was set
+        // forward is left to be found by `watch_wall`, since others have to hear of it, too.
+        if !has_come && self.time_of(wall) <= self.now() {
+            self.look_at_wall();
+        }
+        has_come
+    }
+
+    /// Looks at the wall clock once a second, and has everybody who waits look again when it was corrected. Never ends.
+    pub async fn watch_wall(&self) {
+        loop {
+            Timer::after(Self::WALL_LOOK).await;
+            if self.look_at_wall() {
+                tracing::info!("the wall clock was corrected");
+                self.alarms.wake_all();
+            }
+        }
+    }
+
+    /// How long a correction of the wall clock forwards may go unnoticed.
+    const WALL_LOOK: Duration = Duration::from_secs(1);
+
+    /// Whether the wall clock was corrected since this was last asked.
+    fn look_at_wall(&self) -> bool {
+        /// Less is the time between looking at the one clock and at the other.
+        const NOISE_MILLIS: u64 = 10;
+
+        let Source::Real { wall, .. } = &self.source else { return false };
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        // Rounded down: what is due at a time of the wall clock has come when an alarm for it goes off.
+        let ahead = millis(wall_time()) - millis(self.now().since_epoch()) - 1;
+        ahead.abs_diff(wall.0.swap(ahead, Ordering::Relaxed)) >= NOISE_MILLIS
+    }
+
+    /// Wakes whoever has set an alarm to a time that has come. Never ends.
+    ///
+    /// One timer serves all alarms, and is touched only for one that is earlier than all others. A timer for each costs
+    /// a wake of the thread that waits for events whenever one is set.
+    pub async fn ring(&self) {
+        let mut timer = Timer::never();
+        poll_fn(|cx| {
+            loop {
+                for waker in self.alarms.due(self.now()) {
+                    waker.wake();
+                }
+                timer = self.timer_at(self.alarms.first(cx.waker()));
+                if Pin::new(&mut timer).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    fn timer_at(&self, time: Option<Time>) -> Timer {
+        let at = match (&self.source, time) {
+            (Source::Real { origin, started, .. }, Some(time)) => started.checked_add(time.since(*origin)),
+            (Source::Dial(_), Some(_)) | (Source::Real { .. } | Source::Dial(_), None) => None,
+        };
+        // What no Instant can hold lies centuries ahead.
+        at.map_or_else(Timer::never, Timer::at)
+    }
+}
+
+fn wall_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
+}
+
+/// What a simulated clock shows.
+#[derive(Debug, Default)]
+pub struct Dial {
+    now: Mutex<Time>,
+    /// How far the wall clock is ahead, in milliseconds.
+    wall_ahead: AtomicI64,
+    alarms: Arc<Alarms>,
+}
+
+impl Dial {
+    /// Turns the clock to a time, unless that is past.
+    pub fn turn_to(&self, time: Time) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = time.max(*now);
+    }
+
+    /// Sets the wall clock ahead of the time by so many milliseconds, or behind it. Whoever does wakes those who wait.
+    pub fn set_wall_ahead(&self, millis: i64) {
+        self.wall_ahead.store(millis, Ordering::Relaxed);
+    }
+
+    /// The earliest time that an alarm is set to.
+    #[must_use]
+    pub fn next_alarm(&self) -> Option<Time> {
+        self.alarms.next()
+    }
+
+    fn now(&self) -> Time {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wall_ahead(&self) -> i64 {
+        self.wall_ahead.load(Ordering::Relaxed)
+    }
+}
+
+/// So many milliseconds after 1970, as people write it (RFC 3339).
+pub(crate) fn moment(millis: u64) -> String {
+    // Beyond the year 9999 there is no such way to write it.
+    let time = UNIX_EPOCH.checked_add(Duration::from_millis(millis)).filter(|_| millis < 253_402_300_800_000);
+    time.map_or_else(|| format!("{millis} ms after 1970"), |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::deadline_timer::Alarm;
+    use super::*;
+    use smol::future::or;
+    use std::pin::pin;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Wake, Waker};
+
+    fn at(second: u64) -> Time {
+        Time::from_epoch(Duration::from_secs(second))
+    }
+
+    #[test]
+    fn an_alarm_goes_off_when_the_dial_is_turned_past_it_and_once() {
+        let dial = Arc::<Dial>::default();
+        let mut alarm = Alarm::new(Clock::by_dial(dial.clone()));
+        let mut poll = |deadline| alarm.poll(deadline, &mut Context::from_waker(Waker::noop()));
+        assert_eq!(poll(None), Poll::Pending);
+        assert_eq!(poll(Some(at(5))), Poll::Pending);
+        // A later deadline does not move it, an earlier one does.
+        assert_eq!((poll(Some(at(9))), dial.next_alarm()), (Poll::Pending, Some(at(5))));
+        assert_eq!((poll(Some(at(3))), dial.next_alarm()), (Poll::Pending, Some(at(3))));
+        dial.turn_to(at(4));
+        assert_eq!((poll(Some(at(3))), dial.next_alarm()), (Poll::Ready(()), None));
+        assert_eq!((poll(Some(at(9))), dial.next_alarm()), (Poll::Pending, Some(at(9))));
+        drop(alarm);
+        assert_eq!(dial.next_alarm(), None);
+    }
+
+    #[test]
+    fn a_real_alarm_goes_off_by_itself() {
+        let clock = Clock::start();
+        let until = clock.now() + Duration::from_millis(5);
+        let mut alarm = Alarm::new(clock.clone());
+        let far = Some(Time::from_epoch(Duration::MAX));
+        assert_eq!(alarm.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
+        let waiting = async {
+            poll_fn(|cx| alarm.poll(Some(until), cx)).await;
+            assert!(clock.now() >= until, "and not at the first time it was set to");
+            clock.wait_until(until + Duration::from_millis(1)).await;
+            assert!(clock.now() >= until + Duration::from_millis(1));
+            clock.wait_until(Time::default()).await;
+        };
+        let ringing = async {
+            clock.ring().await;
+            panic!("it never ends");
+        };
+        smol::block_on(or(ringing, waiting));
+    }
+
+    #[test]
+    fn the_wall_clock_is_followed_where_it_is_asked_for_and_through_its_corrections() {
+        let dial = Arc::<Dial>::default();
+        let clock = Clock::by_dial(dial.clone());
+        let noon = WallTime::from_unix_seconds(100);
+        dial.turn_to(at(40));
+        assert_eq!((clock.time_of(noon), clock.has_come(noon)), (at(100), false));
+        dial.set_wall_ahead(50_000);
+        assert_eq!((clock.time_of(noon), clock.has_come(noon)), (at(50), false));
+        dial.turn_to(at(49) + Duration::from_millis(999));
+        assert!(!clock.has_come(noon));
+        dial.turn_to(at(50));
+        assert!(clock.has_come(noon));
+        dial.set_wall_ahead(-1);
+        assert_eq!(clock.time_of(noon), at(100) + Duration::from_millis(1));
+        dial.set_wall_ahead(i64::MAX);
+        assert!(clock.has_come(noon) && clock.time_of(noon) == Time::default());
+        dial.set_wall_ahead(i64::MIN);
+        assert!(!clock.has_come(WallTime::from_unix_seconds(0)));
+        assert!(!clock.has_come(WallTime::from_unix_seconds(u64::MAX)));
+    }
+
+    #[test]
+    fn the_real_wall_clock_is_looked_at() {
+        let clock = Clock::start();
+        clock.look_at_wall();
+        assert!(!clock.look_at_wall(), "nobody has corrected it");
+        let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
+        wall.0.store(60_000, Ordering::Relaxed);
+        let soon = WallTime::from_unix_seconds(wall_time().as_secs() + 5);
+        assert!(clock.time_of(soon) < clock.now(), "as if the wall clock were a minute ahead");
+        assert!(clock.look_at_wall(), "that it is not is found out");
+        let wait = clock.time_of(soon).since(clock.now());
+        assert!(Duration::from_secs(3) < wait && wait < Duration::from_millis(5100), "{wait:?}");
+        assert!(!clock.has_come(soon) && clock.has_come(WallTime::from_unix_seconds(wall_time().as_secs() - 1)));
+        // As if it had been set back a minute: whoever asks sees that, and waits for the right time.
+        wall.0.store(60_000, Ordering::Relaxed);
+        assert!(!clock.has_come(soon) && clock.time_of(soon) > clock.now());
+        // As if it had been set forward: whoever asks leaves that to be found.
+        wall.0.store(-60_000, Ordering::Relaxed);
+        assert!(clock.has_come(WallTime::from_unix_seconds(0)) && !clock.has_come(soon));
+        assert!(clock.look_at_wall());
+    }
+
+    #[test]
+    fn a_correction_of_the_wall_clock_wakes_whoever_waits() {
+        let clock = Clock::start();
+        let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
+        wall.0.store(-60_000, Ordering::Relaxed);
+        let woken = Arc::<Woken>::default();
+        let mut alarm = Alarm::new(clock.clone());
+        let far = Some(clock.now() + Duration::from_secs(3600));
+        assert!(alarm.poll(far, &mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
+        let watching = async {
+            clock.watch_wall().await;
+            panic!("it never ends");
+        };
+        let enough = async {
+            Timer::after(2 * Clock::WALL_LOOK).await;
+        };
+        smol::block_on(or(watching, enough));
+        assert!(woken.0.load(Ordering::Relaxed));
+    }
+
+    /// A task that knows whether it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_when_its_time_has_come_and_not_before() {
+        let dial = Arc::<Dial>::default();
+        let clock = Clock::by_dial(dial.clone());
+        let mut wait = pin!(clock.wait_until(at(5)));
+        let mut poll = || wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        dial.turn_to(at(4));
+        assert!(poll().is_pending());
+        dial.turn_to(at(5));
+        assert!(poll().is_ready());
+    }
+}

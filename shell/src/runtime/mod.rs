@@ -1,0 +1,12 @@
+//! What the process runs on: clock, timers, log, threads, signals, memory, open files.
+
+pub mod clock;
+pub mod deadline_timer;
+pub mod log;
+pub mod malloc;
+pub mod open_files;
+pub mod signals;
+#[cfg(test)]
+mod testing;
+pub mod threads;
+mod timer_queue;

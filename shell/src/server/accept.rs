@@ -1,0 +1,338 @@
+//! Accepts connections, knows those that live, and ends them all.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use session_core::{DoorBounds, Limits, NodeId, ResumeToken, Time, TurnedAway};
+use smol::future::{FutureExt as _, poll_once};
+use smol::net::TcpStream;
+use smol::{Async, Executor, Task, Timer};
+
+use crate::auth::authenticator::Authenticator;
+use crate::net::connection_limiter::{Doorway, Visitor};
+use crate::net::settings::Policy;
+use crate::net::transport::{self, Opened};
+use crate::net::upgrade::{Handshake, part, shake_hands, turn_away};
+use crate::net::websocket::Socket;
+use crate::runtime::clock::Clock;
+use crate::runtime::log::Refusals;
+use crate::runtime::malloc;
+use crate::server::connection::{Connection, Services};
+use crate::server::mailbox::{Mail, Mailbox};
+use crate::server::registry::{Entry, Registry};
+use crate::server::store_client::Custody;
+use crate::store::Store;
+
+/// What a server is made of, but for its sockets, its store and its authenticator.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This process, in the store. The store must know it by the same id.
+    pub node: NodeId,
+    /// How long the store may take to answer before the answer counts as [`session_core::Outcome::Unknown`].
+    pub store_timeout: Duration,
+    /// How many connections may come in.
+    pub bounds: DoorBounds,
+    /// What they are treated by.
+    pub policy: Policy,
+}
+
+/// A server on bound sockets.
+pub struct Server {
+    listeners: Vec<Async<TcpListener>>,
+    addresses: Vec<SocketAddr>,
+    house: Arc<House>,
+}
+
+/// Changes what a server goes by, while it runs.
+#[derive(Clone)]
+pub struct Control(Arc<House>);
+
+impl Control {
+    /// Treats connections that come from now on by another policy.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.0.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// Puts other bounds on connections in force. Those that are there stay.
+    pub fn set_bounds(&self, bounds: DoorBounds) {
+        self.0.doorway.set_bounds(bounds);
+    }
+}
+
+/// What all connections share.
+struct House {
+    policy: RwLock<Arc<Policy>>,
+    clock: Clock,
+    doorway: Arc<Doorway>,
+    services: Arc<Services>,
+    registry: Arc<Registry>,
+    /// How many connections are being told that they may not come in.
+    parting: AtomicUsize,
+}
+
+impl House {
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Server {
+    /// How many sessions may hold, or wait for, a slot at the same time. It bounds what a store that has stopped
+    /// confirming releases can make this process remember.
+    const MAX_CLAIMS: usize = 1 << 20;
+    /// How many connections at once are waited for, when they are told that they may not come in. Further ones are told,
+    /// too, but what they send meanwhile may cost them the answer.
+    const MAX_PARTING: usize = 64;
+    /// How long a full stop of accepting lasts when the system has no more file descriptors or memory.
+    const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+    /// How long after half of many connections have left their memory is given back.
+    const TIDY_PAUSE: Duration = Duration::from_secs(1);
+    /// How long sessions have to drain once the server stops.
+    const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
+
+    /// A server on listeners that are bound already, so that a test can have the system choose the port.
+    ///
+    /// # Errors
+    /// When a listener cannot be made non-blocking, or does not know its address.
+    pub fn new(
+        listeners: Vec<TcpListener>,
+        store: Arc<dyn Store>,
+        authenticator: Box<dyn Authenticator>,
+        settings: Settings,
+    ) -> io::Result<Self> {
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
+        let clock = Clock::start();
+        let Settings { node, store_timeout, bounds, policy } = settings;
+        let registry = Registry::new(node);
+        store.route(Arc::<Registry>::clone(&registry));
+        let custody = Custody::new(store, clock.clone(), store_timeout, Self::MAX_CLAIMS);
+        let draw = || {
+            let mut random = [0; 32];
+            getrandom::fill(&mut random).ok().map(|()| ResumeToken::new(random))
+        };
+        let house = House {
+            policy: RwLock::new(Arc::new(policy)),
+            doorway: Doorway::new(bounds, clock.clone()),
+            clock,
+            services: Arc::new(Services {
+                custody,
+                authenticator,
+                draw: Box::new(draw),
+                refusals: Refusals::default(),
+            }),
+            registry,
+            parting: AtomicUsize::new(0),
+        };
+        Ok(Self { listeners, addresses, house: Arc::new(house) })
+    }
+
+    /// The connections that live.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.house.registry
+    }
+
+    /// What changes it while it runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control(Arc::clone(&self.house))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves until `stop` is ready, then drains: no new connections, every session told that the server goes away,
+    /// every slot given back. Returns after at most 6 seconds of that, even if peers do not read and the store does
+    /// not answer.
+    ///
+    /// Connections run on the executor; whoever calls this runs it, on as many threads as they like.
+    pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
+        let Self { listeners, addresses: _, house } = self;
+        let retrying = executor.spawn(Arc::clone(&house.services.custody).retry());
+        let clock = house.clock.clone();
+        let ringing = executor.spawn(async move { clock.ring().await });
+        let clock = house.clock.clone();
+        let watching = executor.spawn(async move { clock.watch_wall().await });
+        let tidying = executor.spawn(tidy(Arc::clone(&house)));
+        let accepting: Vec<Task<()>> = listeners
+            .into_iter()
+            .map(|listener| executor.spawn(accept(listener, Arc::clone(&house), Arc::clone(&executor))))
+            .collect();
+        stop.await;
+        for task in accepting {
+            task.cancel().await;
+        }
+        let sessions = house.registry.drain();
+        tracing::info!(sessions, "stopping");
+        let drained = async {
+            house.registry.emptied().await;
+            true
+        };
+        let timeout = async {
+            Timer::after(Self::DRAIN_TIMEOUT).await;
+            false
+        };
+        if !drained.or(timeout).await {
+            tracing::warn!(sessions = house.registry.len(), "gave up on sessions that did not end");
+        }
+        retrying.cancel().await;
+        ringing.cancel().await;
+        watching.cancel().await;
+        tidying.cancel().await;
+        let owed = house.services.custody.owed();
+        if owed > 0 {
+            tracing::warn!(
+                owed,
+                "the store has not confirmed every release; at the next start those slots are void, or linger if they can"
+            );
+        }
+    }
+}
+
+/// Accepts for ever. No error ends it: what a client or a full table causes passes.
+async fn accept(listener: Async<TcpListener>, house: Arc<House>, executor: Arc<Executor<'static>>) {
+    let mut pause = None;
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                end_pause(&mut pause);
+                welcome(TcpStream::from(stream), peer, &house, &executor);
+            }
+            // The client was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if pause.is_none() {
+                    tracing::error!(%error, "cannot accept connections; those that come wait until there is room");
+                }
+                pause.get_or_insert_with(Instant::now);
+                Timer::after(Server::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn end_pause(pause: &mut Option<Instant>) {
+    if let Some(since) = pause.take() {
+        tracing::info!(paused_millis = since.elapsed().as_millis(), "accepting connections again");
+    }
+}
+
+fn welcome(stream: TcpStream, peer: SocketAddr, house: &Arc<House>, executor: &Executor<'static>) {
+    let policy = house.policy();
+    // Whoever comes through a proxy is counted once the proxy has said who it is.
+    let address = Some(peer.ip()).filter(|&address| !policy.proxies.is_trusted(address));
+    match house.doorway.enter(address) {
+        Ok(visitor) => {
+            let entry = house.registry.enter();
+            let arrival = Arrival { stream, peer: peer.ip(), policy, visitor, accepted: house.clock.now() };
+            let upgrade = Box::pin(upgrade(arrival, Arc::clone(house), Arc::clone(entry.mailbox())));
+            executor.spawn(serve(upgrade, Arc::clone(house), entry)).detach();
+        }
+        // To tell somebody so over TLS would cost more than to serve them.
+        Err(_) if policy.tls.is_some() => drop(stream),
+        Err(turned_away) => executor.spawn(show_out(stream, turned_away, Arc::clone(house))).detach(),
+    }
+}
+
+/// Tells a client that it may not come in.
+async fn show_out(mut stream: TcpStream, turned_away: TurnedAway, house: Arc<House>) {
+    let answer = turn_away(turned_away);
+    let parting = part(&mut stream, &answer);
+    if house.parting.fetch_add(1, Ordering::Relaxed) < Server::MAX_PARTING {
+        parting.await;
+    } else {
+        // As far as it goes without waiting: so much a fresh socket takes at once.
+        let _left: Option<()> = poll_once(parting).await;
+    }
+    house.parting.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Gives memory back after many connections have left. Never ends.
+async fn tidy(house: Arc<House>) {
+    loop {
+        house.registry.halved().await;
+        // Whoever is about to leave with them has left by then.
+        Timer::after(Server::TIDY_PAUSE).await;
+        smol::unblock(malloc::give_back).await;
+    }
+}
+
+/// A connection that has come in.
+struct Arrival {
+    stream: TcpStream,
+    peer: IpAddr,
+    policy: Arc<Policy>,
+    visitor: Visitor,
+    /// When its time to authenticate began.
+    accepted: Time,
+}
+
+/// One that speaks WebSocket, and what the session is made with.
+struct Upgraded {
+    socket: Socket,
+    limits: Limits,
+    visitor: Visitor,
+    accepted: Time,
+}
+
+/// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.
+///
+/// All that comes before the first frame is in a box of its own, which is gone once it is over: it is larger than all that
+/// follows, and a future keeps room for whatever it is ever given.
+async fn serve(upgrade: Pin<Box<impl Future<Output = Option<Upgraded>>>>, house: Arc<House>, entry: Entry) {
+    let id = entry.id();
+    let connection = AssertUnwindSafe(converse(upgrade, &house, &entry));
+    if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
+        // The claim gave the slot back when the panic dropped it.
+        tracing::error!(session = %id, "a connection panicked; please report this");
+    }
+}
+
+async fn converse(upgrade: Pin<Box<impl Future<Output = Option<Upgraded>>>>, house: &House, entry: &Entry) {
+    let Some(Upgraded { socket, limits, visitor, accepted }) = upgrade.await else { return };
+    if let Some(network) = visitor.network() {
+        entry.mailbox().come_from(network);
+    }
+    Connection::new(entry, socket, &limits, accepted, Arc::clone(&house.services), visitor).run().await;
+}
+
+/// The opening handshake, and what may come before it. Ends at once when the server drains.
+async fn upgrade(arrival: Arrival, house: Arc<House>, mailbox: Arc<Mailbox>) -> Option<Upgraded> {
+    let Arrival { stream, peer, policy, mut visitor, accepted } = arrival;
+    if stream.set_nodelay(true).is_err() {
+        return None; // The peer is gone.
+    }
+    let late = || house.clock.wait_until(accepted + policy.header_timeout);
+    let handshake = async {
+        let opened = transport::open(stream, peer, &policy, &mut visitor);
+        let opened = opened.or(async {
+            late().await;
+            None
+        });
+        let Opened { stream, peer } = opened.await?;
+        Some(shake_hands(stream, peer, &policy, &mut visitor, late()).await)
+    };
+    let drained = poll_fn(|cx| {
+        mailbox.poll(cx).map(|mail| match mail {
+            Mail::Draining => None,
+            Mail::Stored(_) | Mail::Ended(_) => unreachable!("nothing was asked of the store yet"),
+        })
+    });
+    match handshake.or(drained).await? {
+        Handshake::Upgraded { stream, read } => {
+            let socket = Socket::new(stream, read, &policy, house.clock.clone()).await;
+            Some(Upgraded { socket, limits: policy.limits, visitor, accepted })
+        }
+        Handshake::Answered => None,
+    }
+}

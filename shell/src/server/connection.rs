@@ -1,0 +1,230 @@
+//! One connection: the only place that sees both the session and its socket.
+
+use std::future::poll_fn;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use session_core::{
+    Actions, CloseReason, Command, Credential, Event, Frame, Identity, Limits, Outcome, Refusal, Rejection, Reply,
+    ResumeToken, Session, Time, Violation,
+};
+
+use crate::auth::authenticator::Authenticator;
+use crate::net::connection_limiter::Visitor;
+use crate::runtime::clock::Clock;
+use crate::runtime::deadline_timer::Alarm;
+use crate::runtime::log::Refusals;
+use crate::server::mailbox::{Mail, Mailbox};
+use crate::server::registry::Entry;
+use crate::server::store_client::{Claim, Custody};
+
+/// A socket as a connection needs it: a stream of messages one way, of frames the other. It never waits.
+pub trait Wire {
+    /// A text message.
+    type Text: Deref<Target = str>;
+
+    /// Moves the socket on. Ready with what the peer has to say; after a close only with [`Incoming::Gone`].
+    ///
+    /// With `read` false an open socket only writes.
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<Self::Text>>;
+
+    /// Buffers a frame, if the socket is open.
+    fn send(&mut self, frame: Frame);
+
+    /// Closes the socket after what is buffered. It still waits for the peer's close.
+    fn close(&mut self, reason: CloseReason);
+
+    /// When [`Wire::cut`] is due.
+    fn deadline(&self) -> Option<Time>;
+
+    /// Gives up on the peer.
+    fn cut(&mut self);
+
+    /// Whether the end has come.
+    fn is_closed(&self) -> bool;
+}
+
+/// What comes from the peer.
+#[derive(Debug)]
+pub enum Incoming<Text> {
+    /// A text message.
+    Text(Text),
+    /// A sign of life that is no message.
+    Alive,
+    /// What ends the connection.
+    Violation(Violation),
+    /// The peer's close frame, or the end of the stream.
+    Gone,
+}
+
+/// What a connection asks of the process, for all of them one.
+pub struct Services {
+    /// The way to the store.
+    pub custody: Arc<Custody>,
+    /// Who says whom a credential belongs to.
+    pub authenticator: Box<dyn Authenticator>,
+    /// Draws what a slot can be taken up with again. `None` where the system has no randomness: then it cannot.
+    pub draw: Box<dyn Fn() -> Option<ResumeToken> + Send + Sync>,
+    /// Where refusals are logged.
+    pub refusals: Refusals,
+}
+
+impl Services {
+    fn verify(&self, credential: &Credential) -> Result<Identity, Rejection> {
+        let verdict = self.authenticator.authenticate(credential);
+        if let Err(rejection) = verdict {
+            self.refusals.note_rejection(rejection);
+        }
+        let wants_more = matches!(credential, Credential::User(_) | Credential::Token(_));
+        verdict.map(|identity| Identity { fresh: if wants_more { (self.draw)() } else { None }, ..identity })
+    }
+}
+
+/// Drives a session over its socket until both have ended.
+pub struct Connection<W: Wire> {
+    session: Session,
+    socket: W,
+    mailbox: Arc<Mailbox>,
+    claim: Claim,
+    clock: Clock,
+    services: Arc<Services>,
+    visitor: Visitor,
+    /// While the store has a question, and is not late: when the peer is listened to again.
+    listen_at: Option<Time>,
+}
+
+/// How long nothing is read while the store has a question. Mostly its answer comes sooner, and to look whether the
+/// peer has left meanwhile, and to ask to be told, are two system calls.
+const EARSHOT: Duration = Duration::from_millis(100);
+
+/// Why a connection wakes.
+enum Wake<Text> {
+    Mail(Mail),
+    Peer(Incoming<Text>),
+    Deadline,
+}
+
+impl<W: Wire> Connection<W> {
+    /// A connection that has been open since `accepted`, which is when its time to authenticate began.
+    pub fn new(
+        entry: &Entry,
+        socket: W,
+        limits: &Limits,
+        accepted: Time,
+        services: Arc<Services>,
+        visitor: Visitor,
+    ) -> Self {
+        let mailbox = Arc::clone(entry.mailbox());
+        let clock = services.custody.clock().clone();
+        let claim = Claim::new(Arc::clone(&services.custody), Arc::clone(&mailbox), entry.id());
+        let session = Session::new(entry.id(), limits, accepted);
+        Self { session, socket, mailbox, claim, clock, services, visitor, listen_at: None }
+    }
+
+    /// Runs to the end.
+    ///
+    /// Not by value: a future keeps its arguments twice, and this is what an idle session is made of.
+    pub async fn run(&mut self) {
+        let mut alarm = Alarm::new(self.clock.clone());
+        // A message, until the session is not busy. No other is read until it is handled.
+        let mut waiting: Option<W::Text> = None;
+        self.handle(Event::Connected);
+        while !(self.session.is_drained() && self.socket.is_closed()) {
+            if !self.session.is_busy()
+                && let Some(text) = waiting.take()
+            {
+                self.handle(Event::Text(&text));
+                continue;
+            }
+            let wake = poll_fn(|cx| self.poll(waiting.is_none() && self.listen_at.is_none(), &mut alarm, cx)).await;
+            match wake {
+                Wake::Mail(Mail::Draining) => self.handle(Event::Draining),
+                Wake::Mail(Mail::Ended(ending)) => self.handle(Event::Ended(ending)),
+                Wake::Mail(Mail::Stored(outcome)) => self.answered(outcome),
+                Wake::Peer(Incoming::Text(text)) => waiting = Some(text),
+                Wake::Peer(Incoming::Alive) => self.handle(Event::Alive),
+                Wake::Peer(Incoming::Violation(violation)) => self.handle(Event::Violation(violation)),
+                Wake::Peer(Incoming::Gone) => self.handle(Event::Disconnected),
+                Wake::Deadline => self.deadline_passed(),
+            }
+        }
+    }
+
+    /// What the process has to say comes first, the clock last: a peer that has answered in time is not silent, even if
+    /// this task, or the whole process, was not running when the answer came.
+    fn poll(&mut self, read: bool, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Wake<W::Text>> {
+        if let Poll::Ready(mail) = self.mailbox.poll(cx) {
+            return Poll::Ready(Wake::Mail(mail));
+        }
+        if let Poll::Ready(incoming) = self.socket.poll(read, cx) {
+            return Poll::Ready(Wake::Peer(incoming));
+        }
+        // Now, and not when the wait began: the wall clock may have been corrected since.
+        alarm.poll(self.deadline(), cx).map(|()| Wake::Deadline)
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let expiry = self.session.expires_at().map(|wall| self.clock.time_of(wall));
+        [self.session.deadline(), self.socket.deadline(), self.claim.until(), self.listen_at, expiry]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn deadline_passed(&mut self) {
+        let now = self.clock.now();
+        self.listen_at = self.listen_at.filter(|&at| now < at);
+        if self.claim.until().is_some_and(|until| until <= now) && self.claim.give_up() {
+            self.answered(Outcome::Unknown);
+        }
+        if self.session.expires_at().is_some_and(|wall| self.clock.has_come(wall)) {
+            self.handle(Event::Expired);
+        }
+        self.handle(Event::Tick);
+        if self.socket.deadline().is_some_and(|until| until <= now) {
+            self.socket.cut();
+        }
+    }
+
+    fn answered(&mut self, outcome: Outcome) {
+        self.listen_at = None;
+        if let Some(user) = self.claim.answered(&outcome) {
+            self.services.refusals.note(&user, &outcome);
+        }
+        if matches!(outcome, Outcome::Granted { .. }) {
+            self.visitor.admit();
+        }
+        self.handle(Event::Stored(outcome));
+    }
+
+    /// Tells the session what happened and carries out what it decides: submit, send, close.
+    fn handle(&mut self, event: Event<'_>) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let now = self.clock.now();
+            let Actions { command, send, close } = self.session.handle(event, now);
+            match command {
+                Some(Command::Verify(credential)) => {
+                    next = Some(Event::Verified(self.services.verify(&credential)));
+                }
+                Some(Command::Store(command)) => {
+                    self.claim.submit(command);
+                    self.listen_at = self.claim.until().map(|_| now + EARSHOT);
+                }
+                None => {}
+            }
+            if let Some(frame) = send {
+                if frame == Frame::Reply(Reply::AuthenticateFailure(Refusal::AnotherUser)) {
+                    self.services.refusals.note_another_user();
+                }
+                self.socket.send(frame);
+            }
+            if let Some(reason) = close {
+                tracing::debug!(session = %self.session.id(), %reason, "closing");
+                self.socket.close(reason);
+            }
+        }
+    }
+}

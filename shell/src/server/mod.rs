@@ -1,0 +1,9 @@
+//! Serves connections: accepts them, runs a session on each, and ends them all at shutdown.
+
+mod accept;
+pub mod connection;
+pub mod mailbox;
+pub mod registry;
+pub mod store_client;
+
+pub use accept::*;

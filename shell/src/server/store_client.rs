@@ -1,0 +1,324 @@
+//! Every ledger command of this process passes here on its way to the store, and every slot is seen back.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use session_core::ledger::Command;
+use session_core::{Debts, Outcome, SessionId, Time, UserId};
+
+use crate::runtime::clock::Clock;
+use crate::runtime::deadline_timer::Alarm;
+use crate::server::mailbox::{Mailbox, Ticket};
+use crate::store::{Done, Store};
+
+/// Puts [`Debts`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
+/// releases that fail are tried again until they are confirmed.
+pub struct Custody {
+    store: Arc<dyn Store>,
+    /// How long an answer may take.
+    store_timeout: Duration,
+    accounts: Arc<Accounts>,
+}
+
+/// What the store's answers change. They come on the store's own thread, so this must not keep the store alive.
+struct Accounts {
+    clock: Clock,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    debts: Debts,
+    /// Wakes [`Custody::retry`], which may have to look earlier than it meant to.
+    retry: Option<Waker>,
+}
+
+/// What a command under way is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A slot.
+    Slot,
+    /// A slot that is to be taken up again.
+    Return,
+    /// An answer.
+    Answer,
+}
+
+/// A command of a session that the store has not answered yet. Not the command itself, which is larger than all else that
+/// there is of an idle session's way to the store.
+struct UnderWay {
+    purpose: Purpose,
+    ticket: Ticket,
+    /// When nobody waits for the answer any longer.
+    until: Time,
+}
+
+impl Custody {
+    /// The way to this store. An answer may take `store_timeout`; so many sessions at once as there is room for may hold,
+    /// or wait for, a slot.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, room: usize) -> Arc<Self> {
+        let inner = Mutex::new(Inner { debts: Debts::new(room), retry: None });
+        Arc::new(Self { store, store_timeout, accounts: Arc::new(Accounts { clock, inner }) })
+    }
+
+    /// The clock of the process.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.accounts.clock
+    }
+
+    /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
+    fn submit(&self, command: Command, mailbox: &Arc<Mailbox>) -> UnderWay {
+        let until = self.accounts.clock.now() + self.store_timeout;
+        let purpose = match &command {
+            Command::Acquire { wish, .. } if wish.as_ref().is_some_and(|wish| wish.resume.is_some()) => Purpose::Return,
+            Command::Acquire { .. } => Purpose::Slot,
+            Command::Release { .. }
+            | Command::Linger { .. }
+            | Command::Lookup { .. }
+            | Command::List { .. }
+            | Command::End { .. } => Purpose::Answer,
+        };
+        let ticket = mailbox.await_answer();
+        let reserved = self.accounts.lock().debts.before(&command);
+        match reserved {
+            Ok(()) => {
+                let (accounts, mailbox, asked) = (Arc::clone(&self.accounts), Arc::clone(mailbox), command.clone());
+                let done = Done::new(move |outcome| {
+                    // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
+                    let _late = !mailbox.deliver(ticket, outcome, |outcome| accounts.note(&asked, outcome));
+                });
+                self.store.submit(command, done);
+            }
+            Err(cause) => {
+                let delivered = mailbox.deliver(ticket, Outcome::Rejected(cause), |_| {});
+                debug_assert!(delivered, "the answer was awaited a moment ago");
+            }
+        }
+        UnderWay { purpose, ticket, until }
+    }
+
+    /// Hands over for good what gives a slot up: nobody else needs to see to it.
+    fn release(&self, release: Command) {
+        let (accounts, asked) = (Arc::clone(&self.accounts), release.clone());
+        self.store.submit(release, Done::new(move |outcome| accounts.note(&asked, &outcome)));
+    }
+
+    /// Tries owed releases again when they are due. Never ends.
+    pub async fn retry(self: Arc<Self>) {
+        let mut alarm = Alarm::new(self.accounts.clock.clone());
+        loop {
+            let accounts = &*self.accounts;
+            let now = accounts.clock.now();
+            while let Some(release) = { accounts.lock().debts.due(now) } {
+                self.release(release);
+            }
+            let deadline = accounts.lock().debts.deadline();
+            poll_fn(|cx| {
+                let mut inner = accounts.lock();
+                if inner.debts.deadline() != deadline {
+                    return Poll::Ready(());
+                }
+                inner.retry = Some(cx.waker().clone());
+                drop(inner);
+                alarm.poll(deadline, cx)
+            })
+            .await;
+        }
+    }
+
+    /// How many releases the store has not confirmed.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.accounts.lock().debts.owed()
+    }
+
+    /// How many sessions hold, or may hold, a slot.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.accounts.lock().debts.held()
+    }
+}
+
+impl Accounts {
+    fn note(&self, command: &Command, outcome: &Outcome) {
+        self.change(|debts, now| debts.after(command, outcome, now));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Debts, Time)) {
+        let now = self.clock.now();
+        let waker = {
+            let mut inner = self.lock();
+            let before = inner.debts.deadline();
+            change(&mut inner.debts, now);
+            if inner.debts.deadline() == before { None } else { inner.retry.take() }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // `Debts` does not panic, whatever it is told, so a poisoned one is still whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One session's way to the store.
+///
+/// It knows whether its session may hold a slot, and gives the slot back when it is dropped: a connection that ends
+/// in a way nobody thought of leaks nothing.
+pub struct Claim {
+    custody: Arc<Custody>,
+    mailbox: Arc<Mailbox>,
+    held: Option<UserId>,
+    under_way: Option<UnderWay>,
+    session: SessionId,
+}
+
+impl Claim {
+    /// A session that holds nothing yet.
+    #[must_use]
+    pub fn new(custody: Arc<Custody>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
+        Self { custody, mailbox, held: None, under_way: None, session }
+    }
+
+    /// Submits the session's command.
+    ///
+    /// # Panics
+    /// When another one is under way that is to be answered: a session has one at most.
+    pub fn submit(&mut self, command: Command) {
+        match &command {
+            Command::Acquire { user, .. } => self.held = Some(user.clone()),
+            Command::Release { .. } | Command::Linger { .. } => {
+                self.held = None;
+                return self.custody.release(command);
+            }
+            Command::Lookup { .. } | Command::List { .. } | Command::End { .. } => {}
+        }
+        assert!(self.under_way.is_none(), "a session has one command under way at most");
+        self.under_way = Some(self.custody.submit(command, &self.mailbox));
+    }
+
+    /// When the wait for the command under way ends.
+    #[must_use]
+    pub fn until(&self) -> Option<Time> {
+        self.under_way.as_ref().map(|under_way| under_way.until)
+    }
+
+    /// The time of [`Claim::until`] has come. True if nobody waits for the answer any longer: then it is
+    /// [`Outcome::Unknown`], and false if it has come meanwhile.
+    pub fn give_up(&self) -> bool {
+        let Some(under_way) = &self.under_way else { return false };
+        let is_late = self.mailbox.give_up(under_way.ticket);
+        if is_late
+            && under_way.purpose != Purpose::Answer
+            && let Some(user) = &self.held
+        {
+            let is_return = under_way.purpose == Purpose::Return;
+            self.custody.accounts.change(|debts, now| debts.forsake(user, self.session, is_return, now));
+        }
+        is_late
+    }
+
+    /// Takes note of the answer to the command under way. If that was an acquire and was not granted, says whose.
+    pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
+        let is_acquire = self.under_way.take()?.purpose != Purpose::Answer;
+        // Then the session has no slot, or `Debts` sees to it.
+        self.held.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(user) = self.held.take() {
+            self.custody.release(Command::Release { user, session: self.session });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Context;
+
+    use session_core::ledger::Wish;
+    use session_core::{Limit, NodeId, ResumeKey, Terms};
+
+    use super::*;
+    use crate::runtime::clock::Dial;
+    use crate::server::mailbox::Mail;
+    use crate::store::{Amended, Amendment, MemoryStore, Router};
+
+    #[test]
+    fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
+        let node = NodeId::new(1);
+        let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
+        let store = Arc::new(MemoryStore::new(node, Limit::new(1).unwrap()));
+        let custody = Custody::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
+        let mailbox = Arc::<Mailbox>::default();
+        let mut claim = Claim::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
+        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: Time::default(), wish: None };
+        for command in [acquire, Command::Lookup { user, session, at: Time::default() }] {
+            claim.submit(command);
+            let Poll::Ready(Mail::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("this store answers at once");
+            };
+            assert_eq!(claim.answered(&outcome), None, "nobody was refused");
+        }
+        assert_eq!(custody.held(), 1);
+        drop(claim);
+        assert_eq!(custody.held(), 0);
+    }
+
+    /// A store that never answers.
+    #[derive(Default)]
+    struct Silent(Mutex<Vec<Done>>);
+
+    impl Store for Silent {
+        fn submit(&self, _: Command, done: Done) {
+            self.0.lock().unwrap().push(done);
+        }
+
+        fn route(&self, _: Arc<dyn Router>) {}
+
+        fn set_terms(&self, _: Terms) {}
+
+        fn terms_for(&self, _: &UserId) -> Terms {
+            Terms::default()
+        }
+
+        fn amend(&self, _: UserId, _: Amendment, done: Amended) {
+            done.answer(Ok(()));
+        }
+
+        fn close(&self, _: Duration) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn who_waits_in_vain_owes_a_release_or_that_the_slot_it_came_back_to_lingers_on() {
+        let (user, session) = (UserId::parse("ada").unwrap(), NodeId::new(1).session(1));
+        let late = Time::default() + Duration::from_secs(1);
+        let retried = late + Duration::from_millis(50);
+        let resume = Some(ResumeKey::from_bytes([9; 32]));
+        for (wish, owed) in [
+            (None, Command::Release { user: user.clone(), session }),
+            (Some(Wish { fresh: resume, ..Wish::default() }), Command::Release { user: user.clone(), session }),
+            (Some(Wish { resume, ..Wish::default() }), Command::Linger { user: user.clone(), session, at: late }),
+        ] {
+            let dial = Arc::<Dial>::default();
+            let clock = Clock::by_dial(Arc::clone(&dial));
+            let custody = Custody::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
+            let mut claim = Claim::new(Arc::clone(&custody), Arc::default(), session);
+            let wish = wish.map(Box::new);
+            claim.submit(Command::Acquire { user: user.clone(), session, limit: None, at: Time::default(), wish });
+            assert_eq!(claim.until(), Some(late));
+            dial.turn_to(late);
+            assert!(claim.give_up());
+            assert_eq!(custody.accounts.lock().debts.due(retried), Some(owed));
+        }
+    }
+}

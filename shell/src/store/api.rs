@@ -1,0 +1,182 @@
+//! Where slots are kept. A store knows the ledger's commands, outcomes and rule; it never sees a session.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use session_core::ledger::{Command, Ended, Outcome, Own, Terms};
+use session_core::{Cause, UserId};
+
+/// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user, under the
+/// contract that the ledger's documentation states.
+pub trait Store: Send + Sync {
+    /// Submits a command and returns at once; it never waits for another command, a disk or a network.
+    ///
+    /// `done` is answered exactly once, from any thread, and perhaps before this returns. Commands of one session
+    /// are applied in the order of these calls, or not at all.
+    fn submit(&self, command: Command, done: Done);
+
+    /// Has those who lose their slots told by this. Once, before the first command.
+    fn route(&self, router: Arc<dyn Router>);
+
+    /// Sets the terms on which users are admitted. They hold for every command that is submitted once this has returned,
+    /// and may hold for those that wait. What they say of a user's own is of no account.
+    fn set_terms(&self, terms: Terms);
+
+    /// The terms in force for a user.
+    fn terms_for(&self, user: &UserId) -> Terms;
+
+    /// Changes what is kept of a user beside slots. `done` is answered exactly once, from any thread, when it is kept, or
+    /// certainly is not, or nobody can tell: [`Cause::Failed`] says neither. What is set holds from then on, and for every
+    /// later start of a store that outlives its process.
+    fn amend(&self, user: UserId, amendment: Amendment, done: Amended);
+
+    /// Takes no more commands (they are rejected), applies those submitted, answers them, and closes.
+    ///
+    /// Waits at most `within` and returns whether it finished. Calling it again waits again.
+    fn close(&self, within: Duration) -> bool;
+}
+
+/// What can be changed of what is kept of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amendment {
+    /// What is set for this user alone is this.
+    Set(Own),
+    /// Nothing is known of the user any more: neither what was set, nor when it was seen.
+    Forget,
+}
+
+/// Who waits for an [`Amendment`]. Dropped without an answer it answers [`Cause::Failed`].
+pub struct Amended(Option<Box<Answer>>);
+
+type Answer = dyn FnOnce(Result<(), Cause>) + Send;
+
+impl Amended {
+    /// Calls `answer` with what became of it.
+    pub fn new(answer: impl FnOnce(Result<(), Cause>) + Send + 'static) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+
+    /// Gives the answer.
+    pub fn answer(mut self, result: Result<(), Cause>) {
+        if let Some(answer) = self.0.take() {
+            answer(result);
+        }
+    }
+}
+
+impl Drop for Amended {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(Err(Cause::Failed));
+        }
+    }
+}
+
+impl fmt::Debug for Amended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Amended")
+    }
+}
+
+/// Tells sessions that they have lost their slots.
+pub trait Router: Send + Sync {
+    /// Tells each of these, wherever it is. Quick: it is called where commands are applied.
+    fn deliver(&self, ended: Vec<Ended>);
+}
+
+/// The router of a store, once it has one.
+#[derive(Clone, Default)]
+pub(crate) struct Route(Arc<OnceLock<Arc<dyn Router>>>);
+
+impl Route {
+    pub(crate) fn set(&self, router: Arc<dyn Router>) {
+        let is_first = self.0.set(router).is_ok();
+        debug_assert!(is_first, "a store has one router");
+    }
+
+    pub(crate) fn deliver(&self, ended: Vec<Ended>) {
+        if let Some(router) = self.0.get().filter(|_| !ended.is_empty()) {
+            router.deliver(ended);
+        }
+    }
+}
+
+/// The terms that all users are admitted on, and what is set for some, which can be changed while others go by them.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedTerms(Arc<RwLock<AllTerms>>);
+
+#[derive(Debug)]
+struct AllTerms {
+    terms: Terms,
+    own: HashMap<UserId, Own>,
+}
+
+impl SharedTerms {
+    pub(crate) fn new(terms: Terms, own: HashMap<UserId, Own>) -> Self {
+        Self(Arc::new(RwLock::new(AllTerms { terms, own })))
+    }
+
+    pub(crate) fn set(&self, terms: Terms) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).terms = terms;
+    }
+
+    /// How many users something is set for.
+    pub(crate) fn own_users(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).own.len()
+    }
+
+    pub(crate) fn set_own(&self, user: &UserId, own: Own) {
+        let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).own;
+        if own.is_empty() {
+            all.remove(user);
+        } else {
+            all.insert(user.clone(), own);
+        }
+    }
+
+    /// The terms for a user.
+    pub(crate) fn of(&self, user: &UserId) -> Terms {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.terms.of(all.own.get(user).copied().unwrap_or_default())
+    }
+
+    pub(crate) fn linger(&self) -> Duration {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).terms.linger
+    }
+}
+
+/// The answer that is owed to whoever submitted a command. Dropped without one, it answers [`Outcome::Unknown`], so
+/// that not even a store that panics leaves anybody waiting.
+pub struct Done(Option<Box<dyn FnOnce(Outcome) + Send>>);
+
+impl Done {
+    /// Calls `answer` with the outcome, on the store's thread: it must be quick and must not block.
+    pub fn new(answer: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        Self(Some(Box::new(answer)))
+    }
+
+    /// Gives the answer.
+    pub fn answer(mut self, outcome: Outcome) {
+        self.give(outcome);
+    }
+
+    fn give(&mut self, outcome: Outcome) {
+        if let Some(answer) = self.0.take() {
+            answer(outcome);
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.give(Outcome::Unknown);
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Done")
+    }
+}

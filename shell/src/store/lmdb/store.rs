@@ -1,0 +1,323 @@
+//! The store on disk: two LMDB environments in one data directory.
+//!
+//! ```text
+//! DIR/lock     held while a server uses the directory, names its process
+//! DIR/live/    the slots held now; not synced, thrown away when the machine has started anew
+//! DIR/users/   everybody who was granted a slot and is not forgotten; synced
+//! ```
+//!
+//! LMDB has one writer, so each environment has a thread that owns it. Commands go through a bounded [`queue`] to the
+//! [`writer`], which applies many in one transaction ([`batch`]) and then answers. It hands the users it admits to the
+//! recorder ([`users`]), for which nobody waits, and which asks it who holds a slot before it forgets anybody.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fs, io, thread};
+
+use session_core::ledger::Command;
+use session_core::{Limit, NodeId, Terms, UserId};
+use thiserror::Error;
+
+use super::live;
+use super::lock::{DirectoryLock, Holder};
+use super::queue::Queue;
+use super::users::{self, Amendments, Forget, Inquiry};
+use super::writer::Writer;
+use crate::store::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
+
+/// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
+pub struct LmdbStore {
+    queue: Arc<Queue>,
+    running: Arc<Running>,
+    /// Released when the store is closed and its threads, which hold it too, have ended.
+    lock: Mutex<Option<Arc<DirectoryLock>>>,
+    terms: SharedTerms,
+    route: Route,
+    amendments: Amendments,
+    known_users: usize,
+}
+
+/// Where and how large an [`LmdbStore`] is.
+#[derive(Debug, Clone)]
+pub struct LmdbConfig {
+    /// The data directory, made if need be.
+    pub directory: PathBuf,
+    /// On which terms users are admitted.
+    pub terms: Terms,
+    /// The most that `live/` may grow to, in bytes: at least 1 MiB, rounded up to whole ones. It is address space; disk
+    /// and memory are taken as they are used. From nine tenths of it on, acquires are rejected.
+    pub live_map_bytes: usize,
+    /// The same for `users/`. From nine tenths of it on, new users are not noted; admission goes on.
+    pub users_map_bytes: usize,
+    /// How long after it was last granted a slot a user is forgotten who holds none. It outlives that by an hour, a
+    /// twenty-fourth of the time but at most a day, and three hours and a half for every ten million users, at most.
+    /// After a start that begins anew, and a time before it in which nobody was granted a slot may not count.
+    pub forget_after: Forget,
+    /// How many commands may wait, at least 1, before acquires and lookups are rejected. Releases are always taken.
+    pub queue_capacity: usize,
+}
+
+impl LmdbConfig {
+    const MIB: usize = 1 << 20;
+
+    /// 64 GiB where the machine has the addresses for it, else 256 MiB.
+    pub const DEFAULT_MAP_BYTES: usize = if usize::BITS >= 64 { 64 << 30 } else { 256 << 20 };
+
+    /// The default number of commands that may wait.
+    pub const DEFAULT_QUEUE_CAPACITY: usize = 8192;
+
+    /// The defaults, in this directory and with this limit.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>, limit: Limit) -> Self {
+        Self {
+            directory: directory.into(),
+            terms: Terms::new(limit),
+            live_map_bytes: Self::DEFAULT_MAP_BYTES,
+            users_map_bytes: Self::DEFAULT_MAP_BYTES,
+            forget_after: Forget::default(),
+            queue_capacity: Self::DEFAULT_QUEUE_CAPACITY,
+        }
+    }
+}
+
+/// Why an [`LmdbStore`] does not open.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The map cannot have this size.
+    #[error("a map of {bytes} bytes cannot be made; the least is 1 MiB, the most what the machine can address")]
+    MapSize {
+        /// What was configured.
+        bytes: usize,
+    },
+    /// The queue has no room at all.
+    #[error("a queue for no commands would reject every one, the least is 1")]
+    QueueCapacity,
+    /// The directory cannot be made, read or written.
+    #[error(
+        "the data directory {directory} cannot be used; it must be a directory that this user can write to, on a disk with room"
+    )]
+    Directory {
+        /// Which, or the one in it that is meant.
+        directory: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A server already uses the directory.
+    #[error("the data directory {directory} is in use by {holder}; stop that server or use another directory")]
+    InUse {
+        /// Which.
+        directory: PathBuf,
+        /// Who uses it.
+        holder: Holder,
+    },
+    /// The users' records are damaged.
+    #[error(
+        "the known users in {directory} cannot be read; restore it from a backup, or move it away to start without any"
+    )]
+    UsersDamaged {
+        /// Which.
+        directory: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The users' records do not open, though nothing says that they are damaged.
+    #[error(
+        "the known users in {directory} do not open; check its permissions and the limits on memory and open files"
+    )]
+    Users {
+        /// Which.
+        directory: PathBuf,
+        /// What LMDB says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The slots' records do not open, not even made anew.
+    #[error("the slots in {directory} do not open; check its permissions and the limits on memory and open files")]
+    Live {
+        /// Which.
+        directory: PathBuf,
+        /// What LMDB says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The system gives no thread.
+    #[error("the store's threads cannot be started; check the limit on processes")]
+    Thread {
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl LmdbStore {
+    /// How long dropping a store waits for it to close, unless [`Store::close`] has waited before.
+    pub const DROP_PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Whether a server has kept its data in this directory.
+    #[must_use]
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join("users").is_dir()
+    }
+
+    /// Opens the data directory for `node`, which must be a fresh one: what other nodes have left in it is void.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what is in the way and what to do about it.
+    pub fn open(config: &LmdbConfig, node: NodeId) -> Result<Self, OpenError> {
+        Self::open_under_boot(config, node, live::boot_id().as_deref())
+    }
+
+    pub(super) fn open_under_boot(config: &LmdbConfig, node: NodeId, boot: Option<&str>) -> Result<Self, OpenError> {
+        let &LmdbConfig { ref directory, terms, live_map_bytes, users_map_bytes, forget_after, queue_capacity } =
+            config;
+        let [live_map, users_map] = [map_bytes(live_map_bytes)?, map_bytes(users_map_bytes)?];
+        if queue_capacity == 0 {
+            return Err(OpenError::QueueCapacity);
+        }
+        let make = |directory: PathBuf| match fs::create_dir_all(&directory) {
+            Ok(()) => Ok(directory),
+            Err(source) => Err(OpenError::Directory { directory, source }),
+        };
+        make(directory.clone())?;
+        let lock = Arc::new(DirectoryLock::acquire(directory)?);
+        let mut users = users::open(&make(directory.join("users"))?, users_map)?;
+        let live = live::open(&make(directory.join("live"))?, live_map, boot)?;
+
+        let own = users
+            .environment()
+            .map_or_else(|| Ok(HashMap::new()), users::read_all)
+            .map_err(|source| OpenError::UsersDamaged { directory: directory.join("users"), source })?;
+        let known_users = users.environment().map_or(0, |users| users.entries()) - own.len();
+        let queue = Arc::new(Queue::new(queue_capacity));
+        let (terms, route) = (SharedTerms::new(terms, own), Route::default());
+        let (notes, recorder) = users::recorder(users, terms.clone());
+        let amendments = recorder.amendments();
+        let recorder = recorder.forgetting(forget_after, Inquiry::new(Arc::clone(&queue), node));
+        let writer = Writer::new(Arc::clone(&queue), live, node, terms.clone(), route.clone(), notes);
+        let running = Arc::new(Running::default());
+        // Should the second not start, the first ends by itself: its queue's other end is dropped.
+        spawn("users", &lock, &running, move || recorder.run())?;
+        spawn("live", &lock, &running, move || writer.run())?;
+        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), terms, route, amendments, known_users })
+    }
+
+    /// How many users the store knew when it was opened.
+    #[must_use]
+    pub const fn known_users(&self) -> usize {
+        self.known_users
+    }
+}
+
+impl Store for LmdbStore {
+    fn submit(&self, command: Command, done: Done) {
+        self.queue.push(command, done);
+    }
+
+    fn route(&self, router: Arc<dyn Router>) {
+        self.route.set(router);
+    }
+
+    fn set_terms(&self, terms: Terms) {
+        self.terms.set(terms);
+    }
+
+    fn terms_for(&self, user: &UserId) -> Terms {
+        self.terms.of(user)
+    }
+
+    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
+        self.amendments.submit(user, amendment, done);
+    }
+
+    fn close(&self, within: Duration) -> bool {
+        self.queue.close();
+        // The writer ends once the queue is empty. With it goes the only sender of notes, which ends the recorder.
+        let ended = self.running.wait(within);
+        // From here on the threads alone hold the lock, for as long as they run.
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        ended
+    }
+}
+
+impl Drop for LmdbStore {
+    fn drop(&mut self) {
+        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            self.close(Self::DROP_PATIENCE);
+        }
+    }
+}
+
+impl fmt::Debug for LmdbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LmdbStore").field("known_users", &self.known_users).finish_non_exhaustive()
+    }
+}
+
+fn map_bytes(bytes: usize) -> Result<usize, OpenError> {
+    match bytes.checked_next_multiple_of(LmdbConfig::MIB) {
+        Some(whole) if bytes >= LmdbConfig::MIB => Ok(whole),
+        Some(_) | None => Err(OpenError::MapSize { bytes }),
+    }
+}
+
+/// Counts the threads that use the directory.
+#[derive(Debug, Default)]
+struct Running {
+    threads: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// One of them, until dropped.
+struct Run(Arc<Running>);
+
+impl Running {
+    /// Waits until none is left; whether that came in time.
+    fn wait(&self, within: Duration) -> bool {
+        let threads = self.lock();
+        let (threads, _) = self
+            .ended
+            .wait_timeout_while(threads, within, |threads| *threads > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *threads == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Run {
+    fn start(running: &Arc<Running>) -> Self {
+        *running.lock() += 1;
+        Self(Arc::clone(running))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        *self.0.lock() -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+/// Starts a thread that holds the directory's lock. It is not joined: to count itself out is the last that it does.
+fn spawn(
+    name: &str,
+    lock: &Arc<DirectoryLock>,
+    running: &Arc<Running>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<(), OpenError> {
+    let run = Run::start(running);
+    let lock = Arc::clone(lock);
+    let body = move || {
+        // Dropped in reverse order, also by a panic: the environment by the work, then the lock, then the count.
+        let _run = run;
+        let _lock = lock;
+        work();
+    };
+    thread::Builder::new()
+        .name(format!("store-{name}"))
+        .spawn(body)
+        .map(drop)
+        .map_err(|source| OpenError::Thread { source })
+}

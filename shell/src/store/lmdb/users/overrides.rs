@@ -1,0 +1,137 @@
+//! What is set for single users, and how it is written down, in `users/` beside those who are known.
+//!
+//! ```text
+//! key:        00 | user                       no user's id begins with a control character, so the others sort behind it
+//! version 1:  01 | what is set (1 byte)       1: a limit (4 bytes)   2: what happens when it is reached (1 byte)
+//! ```
+//!
+//! Integers are big-endian. The first byte of a value is the version; its meaning never changes once a release has written it.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+
+use heed::RwTxn;
+use session_core::{Limit, Own, UserId, WhenFull};
+use thiserror::Error;
+
+use crate::store::lmdb::environment::Environment;
+
+const VERSION: u8 = 1;
+const LIMIT: u8 = 1;
+const WHEN_FULL: u8 = 2;
+
+/// What the keys of single users' terms begin with.
+const PREFIX: u8 = 0;
+
+/// The first key that is behind them: where the known users begin.
+pub(super) const FIRST_USER: &[u8] = &[PREFIX + 1];
+
+/// Why bytes are not what is set for a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(in crate::store::lmdb) enum OwnError {
+    #[error("what is set for a user has version {0}, this server reads version {VERSION}")]
+    Version(u8),
+    #[error("what is set for a user makes no sense")]
+    Malformed,
+}
+
+/// Where what is set for this user lies.
+pub(super) fn key(user: &UserId) -> Vec<u8> {
+    [&[PREFIX], user.as_str().as_bytes()].concat()
+}
+
+pub(super) fn encode(own: Own) -> Vec<u8> {
+    let Own { limit, when_full } = own;
+    let mut bytes = vec![VERSION, 0];
+    if let Some(limit) = limit {
+        bytes[1] |= LIMIT;
+        bytes.extend_from_slice(&limit.slots().to_be_bytes());
+    }
+    if let Some(when_full) = when_full {
+        bytes[1] |= WHEN_FULL;
+        bytes.push(match when_full {
+            WhenFull::Deny => 0,
+            WhenFull::EvictOldest => 1,
+        });
+    }
+    bytes
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Own, OwnError> {
+    let (what, mut rest) = match *bytes {
+        [VERSION, what, ref rest @ ..] if what & !(LIMIT | WHEN_FULL) == 0 => (what, rest),
+        [version, ..] if version != VERSION => return Err(OwnError::Version(version)),
+        _ => return Err(OwnError::Malformed),
+    };
+    let mut own = Own::default();
+    if what & LIMIT != 0 {
+        let (slots, left) = rest.split_first_chunk().ok_or(OwnError::Malformed)?;
+        own.limit = Some(Limit::new(u32::from_be_bytes(*slots)).map_err(|_| OwnError::Malformed)?);
+        rest = left;
+    }
+    if what & WHEN_FULL != 0 {
+        own.when_full = match rest {
+            [0, ..] => Some(WhenFull::Deny),
+            [1, ..] => Some(WhenFull::EvictOldest),
+            _ => return Err(OwnError::Malformed),
+        };
+        rest = &rest[1..];
+    }
+    if rest.is_empty() { Ok(own) } else { Err(OwnError::Malformed) }
+}
+
+/// All that is set for anybody. Few, in a table of many users.
+pub(in crate::store::lmdb) fn read_all(
+    environment: &Environment,
+) -> Result<HashMap<UserId, Own>, Box<dyn std::error::Error + Send + Sync>> {
+    let txn = environment.write()?;
+    let range = (Bound::Unbounded, Bound::Excluded(FIRST_USER));
+    let mut all = HashMap::new();
+    for entry in environment.records.range(&txn, &range)? {
+        let (key, bytes) = entry?;
+        let user = key.get(1..).and_then(|id| UserId::parse(std::str::from_utf8(id).ok()?).ok());
+        all.insert(user.ok_or(OwnError::Malformed)?, decode(bytes)?);
+    }
+    Ok(all)
+}
+
+/// Writes down what is set for a user, or nothing any more.
+pub(super) fn put(environment: &Environment, txn: &mut RwTxn<'_>, user: &UserId, own: Own) -> heed::Result<()> {
+    if own.is_empty() {
+        environment.records.delete(txn, &key(user)).map(drop)
+    } else {
+        environment.records.put(txn, &key(user), &encode(own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(limit: Option<u32>, when_full: Option<WhenFull>) -> Own {
+        Own { limit: limit.map(|slots| Limit::new(slots).unwrap()), when_full }
+    }
+
+    #[test]
+    fn the_bytes_are_stable_and_read_back() {
+        for (own, bytes) in [
+            (own(Some(0), None), &[1, 1, 0, 0, 0, 0][..]),
+            (own(Some(1024), Some(WhenFull::Deny)), &[1, 3, 0, 0, 4, 0, 0]),
+            (own(None, Some(WhenFull::EvictOldest)), &[1, 2, 1]),
+            (Own::default(), &[1, 0]),
+        ] {
+            assert_eq!(encode(own), bytes);
+            assert_eq!(decode(bytes), Ok(own));
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_refused() {
+        assert_eq!(decode(&[2, 0]), Err(OwnError::Version(2)));
+        for bytes in
+            [&[][..], &[1], &[1, 4], &[1, 1], &[1, 1, 0, 0, 0], &[1, 1, 0, 0, 4, 1], &[1, 2], &[1, 2, 2], &[1, 0, 0]]
+        {
+            assert_eq!(decode(bytes), Err(OwnError::Malformed), "{bytes:?}");
+        }
+    }
+}

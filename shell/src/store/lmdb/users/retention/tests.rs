@@ -1,0 +1,505 @@
+//! The recorder with a sweep, its steps taken by hand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use session_core::Outcome;
+use session_core::ledger::Command;
+use tempfile::TempDir;
+
+use super::super::writer::{Notes, OnDesk, Recorder, open, recorder};
+use super::*;
+use crate::runtime::clock::{Clock, Dial};
+use crate::store::Route;
+use crate::store::lmdb::environment::{Durability, Keeper, Uncommitted, faults};
+use crate::store::lmdb::queue::{Queue, Taken};
+use crate::store::lmdb::testing::{Answers, NODE, PATIENCE, acquire, granted, release, terms, user};
+use crate::store::lmdb::writer::Writer;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MILLI: Duration = Duration::from_millis(1);
+
+/// When the server has started.
+const START: u64 = 1000;
+
+fn day(day: u64) -> Time {
+    Time::from_epoch(Duration::from_secs(day * 24 * 3600))
+}
+
+fn first(day_of_it: u64) -> KnownUser {
+    KnownUser { first_seen: day(1), last_seen: day(day_of_it) }
+}
+
+/// A recorder that forgets after 30 days, by a clock of the test's.
+struct Subject {
+    directory: TempDir,
+    notes: Notes,
+    recorder: Recorder,
+    dial: Arc<Dial>,
+    queue: Open,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+/// A queue that is closed when the test ends.
+struct Open(Arc<Queue>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Subject {
+    /// With these users known. Those in `holders` hold slots, says somebody in the writer's place.
+    fn new(known: impl IntoIterator<Item = (impl AsRef<str>, KnownUser)>, holders: &[&str]) -> Self {
+        Self::unanswered(known, 4 << 20).answered(holders)
+    }
+
+    fn answered(self, holders: &[&str]) -> Self {
+        let (queue, asked) = (Arc::clone(&self.queue.0), Arc::clone(&self.asked));
+        let holders: BTreeSet<_> = holders.iter().map(|&id| user(id)).collect();
+        thread::spawn(move || {
+            let mut batch = VecDeque::new();
+            while queue.take(&mut batch, 1000, None) == Taken::Batch {
+                for (command, done) in batch.drain(..) {
+                    assert!(matches!(command, Command::Lookup { .. }), "{command:?}");
+                    asked.lock().unwrap().push(command.user().to_string());
+                    done.answer(Outcome::Found { connections: holders.contains(command.user()).into() });
+                }
+            }
+        });
+        self
+    }
+
+    fn unanswered(known: impl IntoIterator<Item = (impl AsRef<str>, KnownUser)>, map_bytes: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (notes, mut recorder) = recorder(open(directory.path(), map_bytes).unwrap(), terms());
+        let (dial, queue) = (Arc::<Dial>::default(), Arc::new(Queue::new(64)));
+        dial.turn_to(day(START));
+        recorder.clock = Clock::by_dial(Arc::clone(&dial));
+        let forget = Forget::After(30 * DAY);
+        let recorder = recorder.forgetting(forget, Inquiry::new(Arc::clone(&queue), NODE));
+        let mut subject = Self { directory, notes, recorder, dial, queue: Open(queue), asked: Arc::default() };
+        subject.put(known.into_iter().map(|(id, user)| (id, user.encode())));
+        subject
+    }
+
+    fn put(&mut self, records: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>) {
+        let environment = self.recorder.keeper.environment().unwrap();
+        let mut txn = environment.write().unwrap();
+        for (id, bytes) in records {
+            environment.records.put(&mut txn, id.as_ref().as_bytes(), bytes.as_ref()).unwrap();
+        }
+        environment.commit(txn).unwrap();
+    }
+
+    /// All who are known.
+    fn known(&mut self) -> Vec<String> {
+        let environment = self.recorder.keeper.environment().unwrap();
+        let txn = environment.write().unwrap();
+        let keys = environment.records.iter(&txn).unwrap().map(|entry| entry.unwrap().0.to_vec());
+        keys.map(|key| String::from_utf8(key).unwrap()).collect()
+    }
+
+    fn get(&mut self, id: &str) -> Option<KnownUser> {
+        let environment = self.recorder.keeper.environment().unwrap();
+        let txn = environment.write().unwrap();
+        environment.records.get(&txn, id.as_bytes()).unwrap().map(|bytes| KnownUser::decode(bytes).unwrap())
+    }
+
+    fn sweep(&mut self) -> &mut Sweep {
+        self.recorder.sweep.as_mut().unwrap()
+    }
+
+    /// Takes the next step, due or not.
+    fn step(&mut self) -> Step {
+        self.sweep().due = Instant::now();
+        self.recorder.step().unwrap()
+    }
+
+    /// A turn of the recorder in which these users are noted now.
+    fn turn(&mut self, seen: &[&str]) {
+        let step = self.step();
+        let now = self.dial_now();
+        self.recorder.record(seen.iter().map(|id| (user(id), now)).collect(), Some(step));
+    }
+
+    /// A pass over the table, and how many steps it takes.
+    fn pass(&mut self) -> usize {
+        for steps in 1..100_000 {
+            self.turn(&[]);
+            if self.sweep().past.is_none() {
+                return steps;
+            }
+        }
+        panic!("a pass comes to an end");
+    }
+
+    fn pass_at(&mut self, time: Time) {
+        self.dial.turn_to(time);
+        self.pass();
+    }
+
+    fn dial_now(&self) -> Time {
+        self.recorder.clock.now()
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+fn in_doubt() -> Uncommitted {
+    Uncommitted::InDoubt(heed::Error::Io(ErrorKind::Other.into()))
+}
+
+fn full_disk() -> Uncommitted {
+    Uncommitted::NotApplied(heed::Error::Io(ErrorKind::StorageFull.into()))
+}
+
+#[test]
+fn who_is_old_and_holds_no_slot_is_forgotten_and_nobody_else() {
+    let mut subject = Subject::new([("old", first(960)), ("holder", first(960)), ("recent", first(980))], &["holder"]);
+    // Versions that this server does not read, and a record that is no user's.
+    subject.put([("later version", [2, 7]), ("cut off", [1, 7]), ("a\nb", [1, 7])]);
+    subject.put([("a\nb", first(960).encode())]);
+    assert_eq!(subject.pass(), 1);
+    assert_eq!(subject.known(), ["a\nb", "cut off", "holder", "later version", "recent"]);
+    assert_eq!(subject.asked(), ["holder", "old"]);
+}
+
+#[test]
+fn nobody_is_forgotten_early() {
+    let mut subject = Subject::new([("ada", first(980))], &[]);
+    let old = day(1010) + HOUR;
+    subject.pass_at(Time::from_epoch(old.since_epoch() - MILLI));
+    assert_eq!(subject.known(), ["ada"]);
+    assert_eq!(subject.asked(), [""; 0], "nor is the writer asked");
+    subject.pass_at(old);
+    assert_eq!(subject.known(), [""; 0]);
+}
+
+#[test]
+fn who_holds_a_slot_counts_as_seen() {
+    let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &["ada"]);
+    subject.pass();
+    assert_eq!(subject.get("ada"), Some(first(START)));
+    assert_eq!(subject.asked(), ["ada"]);
+    subject.pass_at(day(START + 1));
+    assert_eq!(subject.asked(), [""; 0], "not in every pass");
+}
+
+#[test]
+fn who_was_seen_in_the_future_was_not_seen_since_the_start() {
+    let mut subject = Subject::new([("ada", first(9999)), ("bob", first(START))], &[]);
+    subject.pass();
+    subject.pass_at(Time::from_epoch(day(1030).since_epoch()));
+    assert_eq!(subject.known(), ["ada", "bob"]);
+    subject.pass_at(day(1030) + HOUR);
+    assert_eq!(subject.known(), [""; 0]);
+    // So little that another clock's reading explains it is no future.
+    let now = subject.dial_now();
+    let ahead = |by: Duration| KnownUser { first_seen: day(1), last_seen: now + by }.encode();
+    subject.put([("ada", ahead(HOUR)), ("bob", ahead(HOUR + MILLI))]);
+    subject.pass();
+    assert_eq!(subject.known(), ["ada"]);
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_forgets_nobody_at_once() {
+    let mut subject = Subject::new([("ada", first(950)), ("bob", first(970)), ("new", first(START))], &[]);
+    subject.pass();
+    assert_eq!(subject.known(), ["ada", "bob", "new"], "for 30 days before the start nobody was seen");
+    subject.pass_at(day(START + 10) + HOUR);
+    assert_eq!(subject.known(), ["bob", "new"], "the 20 days between the two count");
+    subject.pass_at(day(START + 30) + HOUR);
+    assert_eq!(subject.known(), [""; 0]);
+}
+
+#[test]
+fn a_pause_that_is_shorter_counts() {
+    let known = [("ada", first(950)), ("zoe", first(971))];
+    let mut subject = Subject::new(known, &[]);
+    subject.pass();
+    assert_eq!(subject.known(), ["zoe"]);
+    // As far as it is known.
+    let mut subject = Subject::new(known, &[]);
+    subject.sweep().records = 1;
+    subject.pass();
+    assert_eq!(subject.known(), ["ada", "zoe"], "zoe was not looked at before ada");
+    subject.pass();
+    assert_eq!(subject.known(), ["zoe"]);
+}
+
+#[test]
+fn a_step_is_bounded_and_the_next_begins_where_it_ended() {
+    let names: Vec<_> = (0..10_000).map(|number| format!("user {number:0>4}")).collect();
+    let every_third = |number: &usize| number.is_multiple_of(3);
+    let age = |number| first(if every_third(&number) { 990 } else { 960 });
+    let known = names.iter().enumerate().map(|(number, name)| (name.as_str(), age(number)));
+    let mut subject = Subject::new([("a", first(990))], &[]);
+    subject.put(known.map(|(name, user)| (name, user.encode())));
+    for (forgotten, looked_at) in [(0, 4096), (2730, 4096), (5460, 1809)] {
+        assert_eq!(subject.known().len(), 10_001 - forgotten);
+        let step = subject.step();
+        assert!(step.forgettable.len() <= looked_at * 2 / 3 + 1, "{} after {forgotten}", step.forgettable.len());
+        subject.recorder.record(BTreeMap::new(), Some(step));
+        let told = if subject.sweep().past.is_some() { 10_001 - subject.known().len() } else { 0 };
+        assert_eq!(subject.sweep().forgotten, told, "the pass counts whom it has forgotten");
+    }
+    let kept: Vec<_> = (0..10_000).filter(every_third).map(|number| names[number].clone()).collect();
+    assert_eq!(subject.known()[1..], kept);
+    assert_eq!(subject.asked().len(), 6666, "each once");
+    assert_eq!(subject.pass(), 1, "the next pass begins at the beginning");
+}
+
+#[test]
+fn between_passes_it_rests() {
+    let mut subject = Subject::new([("ada", first(999))], &[]);
+    let start = Instant::now();
+    subject.sweep().records = 1;
+    subject.put([("bob", first(999).encode())]);
+    subject.turn(&[]);
+    assert!(subject.sweep().due <= Instant::now(), "there are more records");
+    assert!(subject.recorder.step().is_some());
+    subject.pass();
+    assert!(subject.sweep().due >= start + DAY);
+    assert!(subject.recorder.step().is_none());
+
+    let sweep = |forget| Sweep::new(forget, Inquiry::new(Arc::new(Queue::new(1)), NODE), day(START));
+    assert!(sweep(Forget::Never).is_none());
+    for (forget_after, first_rest, rest) in [
+        (HOUR, Duration::from_secs(150), Duration::from_secs(150)),
+        (10 * DAY, FIRST_REST, 10 * HOUR),
+        (1000 * DAY, FIRST_REST, DAY),
+        (Duration::MAX, FIRST_REST, DAY),
+    ] {
+        let before = Instant::now();
+        let sweep = sweep(Forget::After(forget_after)).unwrap();
+        assert_eq!(sweep.rest, rest);
+        assert!((before + first_rest..=Instant::now() + first_rest).contains(&sweep.due));
+    }
+}
+
+#[test]
+fn where_nobody_is_forgotten_nothing_is_written() {
+    let mut subject = Subject::new([("ada", first(990)), ("bob", first(9999))], &[]);
+    subject.put([("later version", [2, 7])]);
+    faults::fail([full_disk()]);
+    subject.pass();
+    subject.turn(&["ada", "later version"]);
+    assert!(faults::next().is_none(), "ada was noted");
+    faults::fail([full_disk()]);
+    subject.recorder.record(BTreeMap::from([(user("later version"), day(START))]), None);
+    subject.turn(&[]);
+    assert!(faults::next().is_some(), "there was no commit");
+}
+
+#[test]
+fn whoever_comes_meanwhile_stays() {
+    let old = ["ada", "bob", "eve"].map(|id| (id, first(960)));
+    let mut subject = Subject::new(old.into_iter().chain([("zoe", first(999))]), &[]);
+    let step = subject.step();
+    assert_eq!(step.forgettable, [user("ada"), user("bob"), user("eve")]);
+    subject.notes.note([(user("bob"), day(START))]);
+    subject.recorder.record(BTreeMap::from([(user("ada"), day(START))]), Some(step));
+    assert_eq!(subject.known(), ["ada", "bob", "zoe"]);
+    // That of bob still lies on the desk.
+    assert_eq!([subject.get("ada"), subject.get("bob")], [Some(first(START)), Some(first(960))]);
+    let OnDesk { seen, ended, .. } = subject.recorder.desk.take(Instant::now(), None);
+    assert!(!ended);
+    subject.recorder.record(seen, None);
+    assert_eq!(subject.get("bob"), Some(first(START)));
+    // Whoever comes after being forgotten is known anew.
+    subject.turn(&["eve"]);
+    assert_eq!(subject.get("eve"), Some(KnownUser { first_seen: day(START), last_seen: day(START) }));
+}
+
+#[test]
+fn a_record_that_has_changed_is_judged_anew() {
+    let old = ["ada", "bob", "eve"].map(|id| (id, first(960)));
+    let mut subject = Subject::new(old.into_iter().chain([("zoe", first(999))]), &[]);
+    let step = subject.step();
+    subject.put([("ada", [2, 7])]);
+    let environment = subject.recorder.keeper.environment().unwrap();
+    let mut txn = environment.write().unwrap();
+    environment.records.delete(&mut txn, b"bob").unwrap();
+    environment.commit(txn).unwrap();
+    subject.recorder.record(BTreeMap::new(), Some(step));
+    assert_eq!(subject.known(), ["ada", "zoe"]);
+}
+
+#[test]
+fn a_step_that_was_not_committed_is_taken_again_and_smaller() {
+    let names: Vec<_> = (0..20).map(|number| format!("user {number:0>2}")).collect();
+    let mut subject = Subject::new(names.iter().map(|name| (name.as_str(), first(960))), &[]);
+    subject.put([("a", first(999).encode())]);
+    subject.sweep().records = 10;
+    subject.turn(&[]);
+    assert_eq!(subject.known().len(), 12);
+    subject.sweep().records = 10;
+    // The second try finds the environment closed.
+    faults::fail([in_doubt()]);
+    subject.turn(&["b"]);
+    assert_eq!(subject.known().len(), 12);
+    assert_eq!(subject.sweep().past.as_deref(), Some(b"user 08".as_slice()));
+    assert_eq!(subject.sweep().records, 5);
+    for _ in 0..5 {
+        faults::fail([full_disk(), full_disk()]);
+        subject.turn(&[]);
+    }
+    assert_eq!(subject.sweep().records, 1);
+    subject.turn(&[]);
+    assert_eq!(subject.known().len(), 11);
+    assert_eq!(subject.sweep().records, RECORDS);
+    subject.pass();
+    assert_eq!(subject.known(), ["a"]);
+}
+
+#[test]
+fn a_table_that_cannot_be_read_is_swept_when_it_can() {
+    let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &[]);
+    let environment = subject.recorder.keeper.environment().unwrap();
+    faults::fail([in_doubt()]);
+    environment.commit(environment.write().unwrap()).unwrap_err();
+    subject.sweep().due = Instant::now();
+    assert!(subject.recorder.step().is_none());
+    assert_eq!(subject.known(), ["ada", "bob"], "it is open again");
+    subject.sweep().records = RECORDS;
+    subject.pass();
+    subject.pass();
+    assert_eq!(subject.known(), ["bob"]);
+}
+
+#[test]
+fn notes_that_do_not_fit_are_in_nobodys_way() {
+    let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &[]);
+    subject.pass();
+    subject.put([("ada", first(960).encode())]);
+    faults::fail([full_disk()]);
+    subject.turn(&["eve"]);
+    assert_eq!(subject.known(), ["bob", "eve"], "and noted once there is room");
+}
+
+#[test]
+fn whoever_comes_meanwhile_stays_though_the_note_does_not_fit() {
+    let mut subject = Subject::new([("ada", first(960)), ("eve", first(960)), ("bob", first(999))], &[]);
+    let step = subject.step();
+    assert_eq!(step.forgettable, [user("ada"), user("eve")]);
+    faults::fail([full_disk()]);
+    subject.recorder.record(BTreeMap::from([(user("ada"), day(START))]), Some(step));
+    assert_eq!(subject.known(), ["ada", "bob"]);
+    assert_eq!(subject.get("ada"), Some(first(START)), "what it was known for is not lost");
+}
+
+#[test]
+fn in_a_full_map_to_forget_makes_room() {
+    let mut subject = Subject::unanswered([("old", first(960))], 1 << 20);
+    let names: Vec<_> = (0..6000).map(|number| format!("{number:0>200}")).collect();
+    for names in names.chunks(100) {
+        let seen = names.iter().map(|name| (user(name), day(960)));
+        subject.recorder.record(seen.collect(), None);
+    }
+    let full = subject.known().len();
+    assert!((2000..5000).contains(&full), "{full} are known");
+    subject.recorder.record(BTreeMap::from([(user("new"), day(START)), (user(&names[0]), day(START - 1))]), None);
+    assert_eq!(subject.get("new"), None);
+    assert_eq!(subject.get(&names[0]).unwrap().last_seen, day(START - 1), "there is room for those who are known");
+    let mut subject = subject.answered(&[]);
+    subject.pass();
+    subject.pass();
+    assert_eq!(subject.known(), [names[0].as_str()]);
+    subject.turn(&["new"]);
+    assert!(subject.get("new").is_some());
+}
+
+#[test]
+fn the_writer_is_asked() {
+    let mut subject = Subject::unanswered([("ada", first(960)), ("bob", first(960)), ("eve", first(999))], 4 << 20);
+    let directory = tempfile::tempdir().unwrap();
+    let live = Keeper::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+    // The notes get lost, so that only the slots count.
+    let other = tempfile::tempdir().unwrap();
+    let (notes, _) = recorder(open(other.path(), 4 << 20).unwrap(), terms());
+    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, terms(), Route::default(), notes);
+    let thread = thread::spawn(move || writer.run());
+    let answers = Answers::default();
+    let ask = |subject: &Subject, command| {
+        subject.queue.0.push(command, answers.done());
+        answers.next()
+    };
+    assert_eq!(ask(&subject, acquire("ada", 1)), granted(1));
+    subject.pass();
+    assert_eq!(subject.known(), ["ada", "eve"]);
+    assert_eq!(ask(&subject, release("ada", 1)), Outcome::Released);
+    subject.pass_at(day(START + 30));
+    assert_eq!(subject.known(), ["ada"], "ada was seen at the last pass");
+    subject.pass_at(day(START + 30) + HOUR);
+    assert_eq!(subject.known(), [""; 0]);
+    subject.queue.0.close();
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
+    let mut subject = Subject::unanswered([("ada", first(960))], 4 << 20);
+    let desk = Arc::clone(&subject.recorder.desk);
+    let (near, later) = (Duration::from_millis(5), Duration::from_millis(10));
+    let far = Instant::now() + Duration::from_secs(1000);
+    let took = |until, due| {
+        let OnDesk { seen, ended, .. } = desk.take(until, due);
+        assert!(!ended);
+        seen.len()
+    };
+    let start = Instant::now();
+    assert_eq!(took(start, Some(start + near)), 0);
+    assert!(start.elapsed() >= near, "the step is due");
+    assert_eq!(took(start + later, Some(start)), 0);
+    assert!(start.elapsed() >= later, "the pause is over");
+    subject.notes.note([(user("ada"), day(START)), (user("bob"), day(START))]);
+    let start = Instant::now();
+    assert_eq!(took(start + near, Some(far)), 2);
+    assert!(start.elapsed() >= near);
+    drop(subject.notes);
+    for due in [Some(far), None] {
+        let OnDesk { seen, ended, .. } = desk.take(far, due);
+        assert!(seen.is_empty() && ended);
+    }
+}
+
+#[test]
+fn a_recorder_that_idles_takes_its_steps() {
+    let mut subject = Subject::unanswered([("ada", first(960)), ("bob", first(999))], 4 << 20);
+    subject.sweep().due = Instant::now();
+    let Subject { directory, notes, recorder, queue, .. } = subject;
+    let thread = thread::spawn(move || recorder.run());
+    let mut batch = VecDeque::new();
+    assert_eq!(queue.0.take(&mut batch, 1, Some(PATIENCE)), Taken::Batch);
+    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Found { connections: 0 }));
+    drop(notes);
+    thread.join().unwrap();
+    let mut keeper = open(directory.path(), 4 << 20).unwrap();
+    assert_eq!(keeper.environment().unwrap().entries(), 1);
+}
+
+#[test]
+fn the_end_waits_for_no_step_and_no_rest() {
+    // In the second case the next step is due.
+    for due in [Duration::from_secs(1000), Duration::ZERO] {
+        let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &[]);
+        subject.sweep().due = Instant::now() + due;
+        let Subject { directory, mut notes, recorder, .. } = subject;
+        notes.note([(user("eve"), day(START))]);
+        drop(notes);
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || {
+            recorder.run();
+            ended.send(()).unwrap();
+        });
+        end.recv_timeout(PATIENCE).unwrap();
+        let mut keeper = open(directory.path(), 4 << 20).unwrap();
+        assert_eq!(keeper.environment().unwrap().entries(), 3);
+    }
+}

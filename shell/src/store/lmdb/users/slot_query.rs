@@ -1,0 +1,149 @@
+//! Asks the writer who holds a slot, as any session may: with lookups, a few at a time.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use session_core::ledger::Command;
+use session_core::{NodeId, Outcome, SessionId, UserId};
+
+use crate::runtime::clock::Clock;
+use crate::store::Done;
+use crate::store::lmdb::queue::Queue;
+
+/// How many lookups are in the queue at once: few beside the commands of a batch.
+const GROUP: usize = 32;
+
+/// How long the answers may take in all. Whoever is not answered about by then is in the next pass.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The way to the writer.
+#[derive(Debug)]
+pub(in crate::store::lmdb) struct Inquiry {
+    queue: Arc<Queue>,
+    /// No session of this node's has it: they count from 1.
+    asker: SessionId,
+    clock: Clock,
+    patience: Duration,
+}
+
+/// What it brought. Whoever is neither here nor there could not be asked about.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Holders {
+    pub(super) with_slots: Vec<UserId>,
+    pub(super) without: Vec<UserId>,
+}
+
+impl Inquiry {
+    pub(in crate::store::lmdb) fn new(queue: Arc<Queue>, node: NodeId) -> Self {
+        Self { queue, asker: node.session(0), clock: Clock::start(), patience: PATIENCE }
+    }
+
+    /// Asks about these users and waits for the answers.
+    pub(super) fn ask(&self, users: &[UserId]) -> Holders {
+        let mut holders = Holders::default();
+        let deadline = Instant::now() + self.patience;
+        let (answers, inbox) = channel();
+        for group in users.chunks(GROUP) {
+            for user in group {
+                let (answers, about) = (answers.clone(), user.clone());
+                let done = Done::new(move |outcome| {
+                    // Fails when the answer comes too late.
+                    drop(answers.send((about, outcome)));
+                });
+                let lookup = Command::Lookup { user: user.clone(), session: self.asker, at: self.clock.now() };
+                self.queue.push(lookup, done);
+            }
+            for _ in group {
+                match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok((user, Outcome::Found { connections: 0 })) => holders.without.push(user),
+                    Ok((user, Outcome::Found { .. })) => holders.with_slots.push(user),
+                    Ok((
+                        _,
+                        Outcome::Rejected(_)
+                        | Outcome::Unknown
+                        | Outcome::Granted { .. }
+                        | Outcome::Denied(_)
+                        | Outcome::Listed(_)
+                        | Outcome::Ended { .. }
+                        | Outcome::Released,
+                    )) => {}
+                    Err(_) => return holders,
+                }
+            }
+        }
+        holders
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::thread;
+
+    use session_core::Cause;
+
+    use super::*;
+    use crate::store::lmdb::queue::Taken;
+    use crate::store::lmdb::testing::{self, NODE, user};
+
+    fn inquiry(capacity: usize) -> (Inquiry, Arc<Queue>) {
+        let queue = Arc::new(Queue::new(capacity));
+        (Inquiry::new(Arc::clone(&queue), NODE), queue)
+    }
+
+    #[test]
+    fn who_holds_slots_is_told_from_who_does_not_and_from_who_cannot_be_asked_about() {
+        let (inquiry, queue) = inquiry(8);
+        let asked = ["ada", "bob", "eve", "joe", "sue"].map(user);
+        let found = |connections| Outcome::Found { connections };
+        let outcomes = [found(0), found(2), Outcome::Unknown, Outcome::Rejected(Cause::Failed), found(0)];
+        let writer = thread::spawn(move || {
+            for outcome in outcomes {
+                let mut batch = VecDeque::new();
+                assert_eq!(queue.take(&mut batch, 1, None), Taken::Batch);
+                batch.pop_front().unwrap().1.answer(outcome);
+            }
+            queue.close();
+        });
+        let holders = inquiry.ask(&asked);
+        writer.join().unwrap();
+        let [ada, bob, _, _, sue] = asked.clone();
+        assert_eq!(holders, Holders { with_slots: vec![bob], without: vec![ada, sue] });
+        assert_eq!(inquiry.ask(&asked), Holders::default(), "nobody answers any more");
+    }
+
+    #[test]
+    fn few_are_asked_about_at_once() {
+        let (inquiry, queue) = inquiry(GROUP);
+        let asked: Vec<_> = (0..100).map(|number| user(&format!("user {number}"))).collect();
+        let writer = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || {
+                let mut batch = VecDeque::new();
+                while queue.take(&mut batch, 100, None) == Taken::Batch {
+                    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Found { connections: 0 }));
+                }
+            }
+        });
+        assert_eq!(inquiry.ask(&asked), Holders { with_slots: vec![], without: asked });
+        queue.close();
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn answers_are_not_waited_for_without_end() {
+        let (mut inquiry, queue) = inquiry(100);
+        assert_eq!(inquiry.patience, PATIENCE);
+        inquiry.patience = Duration::ZERO;
+        let asked: Vec<_> = (0..100).map(|number| user(&format!("user {number}"))).collect();
+        let start = Instant::now();
+        assert_eq!(inquiry.ask(&asked), Holders::default());
+        assert!(start.elapsed() < testing::PATIENCE);
+        let mut batch = VecDeque::new();
+        assert_eq!(queue.take(&mut batch, 100, None), Taken::Batch);
+        assert_eq!(batch.len(), GROUP, "nor are others asked about meanwhile");
+        // Late answers are heard by nobody.
+        batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Found { connections: 0 }));
+    }
+}

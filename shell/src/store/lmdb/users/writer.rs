@@ -1,0 +1,594 @@
+//! The directory `users/`: everybody who was granted a slot and is not [forgotten](forget). It has a thread of its own,
+//! for which no admission ever waits.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fs, io, mem};
+
+use heed::RwTxn;
+use session_core::{Cause, Own, Time, UserId};
+
+use super::known_user::KnownUser;
+use super::overrides;
+use super::retention::{Forget, Step, Sweep};
+use super::slot_query::Inquiry;
+use crate::runtime::clock::Clock;
+use crate::runtime::log::Throttle;
+use crate::store::lmdb::OpenError;
+use crate::store::lmdb::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper, Uncommitted};
+use crate::store::lmdb::writer::cause_of;
+use crate::store::{Amended, Amendment, SharedTerms};
+
+/// How many users may wait to be noted. The next is dropped, and noted at its next session.
+const ROOM: usize = 64 * 1024;
+
+/// How often there is a commit, at most: each waits for the disk, and copies every page on which somebody is noted or
+/// forgotten. Nobody waits for it, and what a killed server had not noted yet is noted at the user's next session.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Opens `users/`, or makes it.
+pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result<Keeper, OpenError> {
+    if is_robbed(directory) {
+        tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: everybody known is forgotten");
+    }
+    let keeper = Keeper::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
+        EnvironmentError::Damaged(_)
+        | EnvironmentError::Lmdb(heed::Error::Mdb(
+            heed::MdbError::Invalid | heed::MdbError::Corrupted | heed::MdbError::PageNotFound,
+        )) => OpenError::UsersDamaged { directory: directory.into(), source: error.into() },
+        EnvironmentError::Gone | EnvironmentError::Io(_) | EnvironmentError::Lmdb(_) => {
+            OpenError::Users { directory: directory.into(), source: error.into() }
+        }
+    })?;
+    // A synced file that its directory has forgotten does not outlive a power cut.
+    let sync = |path: &Path| fs::File::open(path).and_then(|directory| directory.sync_all());
+    sync(directory)
+        .and_then(|()| directory.parent().map_or(Ok(()), sync))
+        .map_err(|source: io::Error| OpenError::Directory { directory: directory.into(), source })?;
+    Ok(keeper)
+}
+
+/// Whether an environment was here, as the lock file it leaves behind tells, and its data are not.
+fn is_robbed(directory: &Path) -> bool {
+    let has_data = fs::metadata(directory.join(DATA_FILE)).is_ok_and(|file| file.len() > 0);
+    directory.join("lock.mdb").exists() && !has_data
+}
+
+/// Where users to be noted are handed in. Dropping it ends the [`Recorder`] once all are noted.
+#[derive(Debug)]
+pub(in crate::store::lmdb) struct Notes {
+    desk: Arc<Desk>,
+    dropped: u64,
+    log: Throttle,
+}
+
+/// What runs on the thread.
+pub(in crate::store::lmdb) struct Recorder {
+    pub(super) keeper: Keeper,
+    pub(super) desk: Arc<Desk>,
+    terms: SharedTerms,
+    pub(super) clock: Clock,
+    pub(super) sweep: Option<Sweep>,
+    log: Throttle,
+}
+
+/// Where the notes lie between the two. To hand one in wakes nobody, but for the first after a while: a wake for each
+/// costs more than all else that is done for it.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pile: Mutex<Pile>,
+    /// Told of the first note on an empty desk, and of the end.
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pile {
+    /// Who was seen, and when first.
+    seen: HashMap<UserId, Time>,
+    /// What is to be changed, in this order.
+    amendments: Vec<(UserId, Amendment, Amended)>,
+    ended: bool,
+    /// Nobody comes to the desk any more.
+    closed: bool,
+}
+
+/// What lay on the desk.
+pub(super) struct OnDesk {
+    pub(super) seen: BTreeMap<UserId, Time>,
+    pub(super) amendments: Vec<(UserId, Amendment, Amended)>,
+    /// Whether this is all.
+    pub(super) ended: bool,
+}
+
+/// Where changes to what is kept of users are handed in.
+#[derive(Debug, Clone)]
+pub(in crate::store::lmdb) struct Amendments(Arc<Desk>);
+
+impl Amendments {
+    pub(in crate::store::lmdb) fn submit(&self, user: UserId, amendment: Amendment, done: Amended) {
+        let mut pile = self.0.lock();
+        if pile.closed {
+            drop(pile);
+            return done.answer(Err(Cause::Failed));
+        }
+        pile.amendments.push((user, amendment, done));
+        drop(pile);
+        self.0.news.notify_one();
+    }
+}
+
+/// Sees to it that nobody waits at a desk to which nobody comes.
+struct Closing(Arc<Desk>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut pile = self.0.lock();
+        pile.closed = true;
+        let left = mem::take(&mut pile.amendments);
+        drop(pile);
+        for (_, _, done) in left {
+            done.answer(Err(Cause::Failed));
+        }
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Pile> {
+        // Every change is a single operation of the map, so a poisoned one is still whole.
+        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a note about the user lies here.
+    fn has(&self, user: &UserId) -> bool {
+        self.lock().seen.contains_key(user)
+    }
+
+    /// All notes, once there are any or a step is due, and `until` has come; or at the end, or at once if something is to
+    /// be changed, for which somebody waits. In order, so that neighbours in the tree are noted together.
+    pub(super) fn take(&self, until: Instant, due: Option<Instant>) -> OnDesk {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let pile = self.lock();
+        let is_urgent = |pile: &Pile| pile.ended || !pile.amendments.is_empty();
+        let idle = |pile: &mut Pile| pile.seen.is_empty() && !is_urgent(pile);
+        let pile = match due {
+            None => self.news.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(due) => self.news.wait_timeout_while(pile, left(due), idle).unwrap_or_else(PoisonError::into_inner).0,
+        };
+        let mut pile = self
+            .news
+            .wait_timeout_while(pile, left(until), |pile| !is_urgent(pile))
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        let (seen, amendments, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.amendments), pile.ended);
+        drop(pile);
+        OnDesk { seen: seen.into_iter().collect(), amendments, ended }
+    }
+}
+
+/// Both ends. What is set for users is in force by these terms once it is written down.
+pub(in crate::store::lmdb) fn recorder(keeper: Keeper, terms: SharedTerms) -> (Notes, Recorder) {
+    let desk = Arc::<Desk>::default();
+    let notes = Notes { desk: Arc::clone(&desk), dropped: 0, log: Throttle::default() };
+    (notes, Recorder { keeper, desk, terms, clock: Clock::start(), sweep: None, log: Throttle::default() })
+}
+
+impl Notes {
+    /// Has these users noted, as far as there is room for them. The earliest time counts: some seconds later are not
+    /// worth a write.
+    pub(in crate::store::lmdb) fn note(&mut self, users: impl IntoIterator<Item = (UserId, Time)>) {
+        let mut pile = self.desk.lock();
+        let was_empty = pile.seen.is_empty();
+        let before = self.dropped;
+        for (user, at) in users {
+            if pile.seen.len() < ROOM {
+                pile.seen.entry(user).or_insert(at);
+            } else if !pile.seen.contains_key(&user) {
+                self.dropped += 1;
+            }
+        }
+        let is_news = was_empty && !pile.seen.is_empty();
+        drop(pile);
+        if is_news {
+            self.desk.news.notify_one();
+        }
+        if self.dropped > before && self.log.pass().is_some() {
+            tracing::warn!(dropped = self.dropped, "users are not noted as seen: more came than can be written");
+        }
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        self.desk.lock().ended = true;
+        self.desk.news.notify_one();
+    }
+}
+
+impl Recorder {
+    /// Has it forget users, too.
+    pub(in crate::store::lmdb) fn forgetting(self, forget: Forget, inquiry: Inquiry) -> Self {
+        let sweep = Sweep::new(forget, inquiry, self.clock.now());
+        Self { sweep, ..self }
+    }
+
+    /// Where changes are handed in.
+    pub(in crate::store::lmdb) fn amendments(&self) -> Amendments {
+        Amendments(Arc::clone(&self.desk))
+    }
+
+    /// Notes users until the other end is dropped, and forgets others meanwhile.
+    pub(in crate::store::lmdb) fn run(mut self) {
+        let _closing = Closing(Arc::clone(&self.desk));
+        let mut next = Instant::now();
+        loop {
+            let OnDesk { seen, amendments, ended } = self.desk.take(next, self.sweep.as_ref().map(Sweep::due));
+            let step = if ended { None } else { self.step() };
+            self.record(seen, step);
+            // Behind the notes: what is forgotten was perhaps only noted now.
+            self.amend(amendments);
+            if ended {
+                return;
+            }
+            next = Instant::now() + PAUSE;
+        }
+    }
+
+    /// Changes what is kept of users, all in one transaction, and says so.
+    fn amend(&mut self, amendments: Vec<(UserId, Amendment, Amended)>) {
+        if amendments.is_empty() {
+            return;
+        }
+        let result = match self.keeper.environment() {
+            Some(environment) => write_amendments(environment, &amendments),
+            None => Err(Cause::Failed),
+        };
+        if let Err(cause) = result {
+            tracing::error!(
+                changes = amendments.len(),
+                why = cause.words(),
+                "what is set for users is not written down"
+            );
+            self.keeper.check();
+        }
+        for (user, amendment, done) in amendments {
+            if result.is_ok() {
+                self.terms.set_own(&user, own_of(amendment));
+            }
+            done.answer(result);
+        }
+    }
+
+    /// The next step of the sweep, if it is due.
+    pub(super) fn step(&mut self) -> Option<Step> {
+        let sweep = self.sweep.as_mut().filter(|sweep| sweep.due() <= Instant::now())?;
+        match sweep.step(self.keeper.environment()?, self.clock.now()) {
+            Ok(step) => Some(step),
+            Err(error) => {
+                if let Some(suppressed) = self.log.pass() {
+                    tracing::error!(%error, suppressed, "the known users cannot be looked through, nobody is forgotten");
+                }
+                sweep.failed();
+                self.keeper.check();
+                None
+            }
+        }
+    }
+
+    /// Writes down who was seen, and forgets whom the step has found.
+    pub(super) fn record(&mut self, mut seen: BTreeMap<UserId, Time>, mut step: Option<Step>) {
+        let Some(environment) = self.keeper.environment() else { return };
+        if let Some(step) = &mut step {
+            for user in step.holding.drain(..) {
+                seen.entry(user).or_insert(step.now);
+            }
+            step.forgettable.retain(|user| !seen.contains_key(user) && !self.desk.has(user));
+        }
+        let mut written = write(environment, &seen, step.as_ref(), &self.log);
+        let mut failed = written.is_err();
+        if let Err(error) = &written {
+            if let Some(suppressed) = self.log.pass() {
+                tracing::error!(seen = seen.len(), %error, suppressed, "users are not noted as seen, or not forgotten");
+            }
+            // Each by itself: to forget makes room for the notes, and may have been what there was no room for.
+            if step.is_some() {
+                written = write(environment, &BTreeMap::new(), step.as_ref(), &self.log);
+                let noted = write(environment, &seen, None, &self.log);
+                failed = written.is_err() || noted.is_err();
+            }
+        }
+        if let (Some(sweep), Some(step)) = (&mut self.sweep, step) {
+            match written {
+                Ok(forgotten) => {
+                    sweep.took(step, forgotten, environment.entries().saturating_sub(self.terms.own_users()))
+                }
+                Err(_) => sweep.failed(),
+            }
+        }
+        if failed {
+            self.keeper.check();
+        }
+    }
+}
+
+fn own_of(amendment: Amendment) -> Own {
+    match amendment {
+        Amendment::Set(own) => own,
+        Amendment::Forget => Own::default(),
+    }
+}
+
+fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment, Amended)]) -> Result<(), Cause> {
+    let written = || -> Result<(), Uncommitted> {
+        let mut txn = environment.write()?;
+        for (user, amendment, _) in amendments {
+            overrides::put(environment, &mut txn, user, own_of(*amendment))?;
+            if *amendment == Amendment::Forget {
+                environment.records.delete(&mut txn, user.as_str().as_bytes())?;
+            }
+        }
+        environment.commit(txn)
+    };
+    written().map_err(|failure| {
+        // What may be on disk is said by no cause to be certainly not.
+        let in_doubt = matches!(failure, Uncommitted::InDoubt(_));
+        let error = heed::Error::from(failure);
+        tracing::error!(%error, "the known users cannot be written to");
+        if in_doubt { Cause::Failed } else { cause_of(&error) }
+    })
+}
+
+/// Notes these users and forgets whom the step has found, in one transaction if there is anything to write. How many
+/// were forgotten.
+fn write(
+    environment: &Environment,
+    seen: &BTreeMap<UserId, Time>,
+    step: Option<&Step>,
+    log: &Throttle,
+) -> heed::Result<usize> {
+    let mut txn = environment.write()?;
+    let mut changed = false;
+    let mut without_room = 0_usize;
+    for (user, &at) in seen {
+        let key = user.as_str().as_bytes();
+        let known = match environment.records.get(&txn, key)?.map(KnownUser::decode).transpose() {
+            Ok(known) => known,
+            // What cannot be read may be of a later version of this software: it is not ours to write over.
+            Err(error) => {
+                if let Some(suppressed) = log.pass() {
+                    tracing::error!(%user, %error, suppressed, "a known user's record cannot be read and is left alone");
+                }
+                continue;
+            }
+        };
+        if known.is_none() && is_nearly_full(environment, &txn)? {
+            without_room += 1;
+        } else if let Some(user) = KnownUser::seen(known, at) {
+            environment.records.put(&mut txn, key, &user.encode())?;
+            changed = true;
+        }
+    }
+    if without_room > 0
+        && let Some(suppressed) = log.pass()
+    {
+        tracing::error!(users = without_room, suppressed, "new users are not noted: there is no room for them");
+    }
+    let forgotten = step.map_or(Ok(0), |step| step.forget(environment, &mut txn))?;
+    if changed || forgotten > 0 {
+        environment.commit(txn)?;
+    }
+    Ok(forgotten)
+}
+
+/// Whether what is left is kept for those who are known, and for forgetting: LMDB copies a page to change it, so even a
+/// delete needs room.
+fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bool> {
+    Ok(environment.used_pages(txn)? >= environment.map_pages() / 10 * 9)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use session_core::{Limit, WhenFull};
+
+    use super::*;
+    use crate::store::lmdb::environment::faults;
+    use crate::store::lmdb::testing::{PATIENCE, logged, terms};
+
+    const MAP: usize = 4 << 20;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_epoch(Duration::from_secs(seconds))
+    }
+
+    fn user(id: &str) -> UserId {
+        UserId::parse(id).unwrap()
+    }
+
+    fn known(environment: &Environment, id: &str) -> Option<KnownUser> {
+        let txn = environment.write().unwrap();
+        environment.records.get(&txn, id.as_bytes()).unwrap().map(|bytes| KnownUser::decode(bytes).unwrap())
+    }
+
+    #[test]
+    fn what_is_queued_is_noted_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
+        notes.note((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
+        notes.note([(user("user 1"), at(2))]);
+        drop(notes);
+        recorder.run();
+        let mut keeper = open(directory.path(), MAP).unwrap();
+        let environment = keeper.environment().unwrap();
+        assert_eq!(environment.entries(), 5000);
+        assert_eq!(known(environment, "user 1"), Some(KnownUser { first_seen: at(1), last_seen: at(1) }));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
+        notes.note((0..ROOM + 3).map(|number| (user(&format!("user {number}")), at(1))));
+        notes.note([(user("user 0"), at(2))]);
+        assert_eq!(notes.dropped, 3);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = open(directory.path(), MAP).unwrap();
+        let environment = keeper.environment().unwrap();
+        let mut txn = environment.write().unwrap();
+        environment.records.put(&mut txn, b"ada", &[2, 7]).unwrap();
+        environment.commit(txn).unwrap();
+        let seen = BTreeMap::from([(user("ada"), at(1)), (user("bob"), at(1))]);
+        write(environment, &seen, None, &Throttle::default()).unwrap();
+        let txn = environment.write().unwrap();
+        assert_eq!(environment.records.get(&txn, b"ada").unwrap(), Some([2, 7].as_slice()));
+        assert!(environment.records.get(&txn, b"bob").unwrap().is_some());
+    }
+
+    #[test]
+    fn data_that_were_taken_away_are_missed_and_only_they() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_robbed(directory.path()), "nothing was there yet");
+        drop(open(directory.path(), 4 << 20).unwrap());
+        assert!(!is_robbed(directory.path()), "nobody is known, and nothing is missing");
+        fs::write(directory.path().join(DATA_FILE), "").unwrap();
+        assert!(is_robbed(directory.path()));
+        fs::remove_file(directory.path().join(DATA_FILE)).unwrap();
+        assert!(is_robbed(directory.path()));
+    }
+
+    #[test]
+    fn damage_is_told_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path(), MAP).unwrap());
+        fs::write(directory.path().join("data.mdb"), [1; 9000]).unwrap();
+        let error = open(directory.path(), MAP).err().unwrap();
+        assert!(matches!(error, OpenError::UsersDamaged { .. }), "{error:?}");
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    }
+
+    /// Has it changed, as an operator would: what came of it.
+    fn amend(recorder: &mut Recorder, changes: &[(&str, Amendment)]) -> Vec<Result<(), Cause>> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let done = || {
+            let answer = answer.clone();
+            Amended::new(move |result| answer.send(result).unwrap())
+        };
+        recorder.amend(changes.iter().map(|&(id, amendment)| (user(id), amendment, done())).collect());
+        answered.try_iter().collect()
+    }
+
+    fn limit(slots: u32) -> Own {
+        Own { limit: Some(Limit::new(slots).unwrap()), when_full: None }
+    }
+
+    #[test]
+    fn what_is_set_for_a_user_is_in_force_and_outlives_the_process_until_it_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let terms = terms();
+        let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
+        recorder.record([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
+        let (own, other) = (limit(7), Own { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
+        let changes = [("ada", Amendment::Set(own)), ("eve", Amendment::Set(limit(1))), ("eve", Amendment::Set(other))];
+        assert_eq!(amend(&mut recorder, &changes), [Ok(()); 3]);
+        assert_eq!((terms.of(&user("ada")).own, terms.of(&user("eve")).own), (own, other));
+        assert_eq!(terms.of(&user("bob")).own, Own::default());
+        drop(recorder);
+
+        let mut keeper = open(directory.path(), MAP).unwrap();
+        let environment = keeper.environment().unwrap();
+        assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), own), (user("eve"), other)].into());
+        assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
+        let (_notes, mut recorder) = crate::store::lmdb::users::recorder(keeper, terms.clone());
+        let changes = [("ada", Amendment::Forget), ("eve", Amendment::Set(Own::default()))];
+        assert_eq!(amend(&mut recorder, &changes), [Ok(()); 2]);
+        assert_eq!((terms.own_users(), terms.of(&user("ada")).own), (0, Own::default()));
+        let environment = recorder.keeper.environment().unwrap();
+        assert!(overrides::read_all(environment).unwrap().is_empty());
+        assert_eq!(environment.entries(), 1, "bob is still known");
+    }
+
+    #[test]
+    fn what_is_not_written_down_is_not_in_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let terms = terms();
+        let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
+        let full = heed::Error::Mdb(heed::MdbError::MapFull);
+        for (failure, cause) in [
+            (Uncommitted::NotApplied(full), Cause::Full),
+            (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::Other.into())), Cause::Failed),
+            (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::StorageFull.into())), Cause::Failed),
+        ] {
+            faults::fail([failure]);
+            assert_eq!(amend(&mut recorder, &[("ada", Amendment::Set(limit(7)))]), [Err(cause)]);
+            assert_eq!(terms.own_users(), 0);
+        }
+    }
+
+    #[test]
+    fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let terms = terms();
+        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
+        let amendments = recorder.amendments();
+        let recording = thread::spawn(move || recorder.run());
+        // So that it pauses.
+        notes.note([(user("ada"), at(1))]);
+        let (answer, answered) = std::sync::mpsc::channel();
+        let submit = |own| {
+            let answer = answer.clone();
+            let done = Amended::new(move |result| answer.send(result).unwrap());
+            amendments.submit(user("ada"), Amendment::Set(own), done);
+        };
+        let start = Instant::now();
+        for slots in 1..=3 {
+            submit(limit(slots));
+            assert_eq!(answered.recv_timeout(PATIENCE), Ok(Ok(())));
+            assert_eq!(terms.of(&user("ada")).own, limit(slots));
+        }
+        assert!(start.elapsed() < PAUSE, "{:?}", start.elapsed());
+        drop(notes);
+        recording.join().unwrap();
+        submit(limit(4));
+        assert_eq!(answered.recv_timeout(PATIENCE), Ok(Err(Cause::Failed)));
+        assert_eq!(terms.of(&user("ada")).own, limit(3));
+    }
+
+    #[test]
+    fn who_is_dropped_is_told_in_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
+        assert_eq!(logged(|| notes.note((0..ROOM).map(|number| (user(&format!("user {number}")), at(1))))), "");
+        let lines = logged(|| notes.note(["ada", "bob"].map(|id| (user(id), at(1)))));
+        assert!(lines.contains("users are not noted") && lines.contains("dropped=2"), "{lines}");
+    }
+
+    #[test]
+    fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
+        let desk = Arc::clone(&notes.desk);
+        let are_taken = |within| {
+            let start = Instant::now();
+            while !desk.lock().seen.is_empty() && start.elapsed() < within {
+                thread::sleep(Duration::from_millis(1));
+            }
+            desk.lock().seen.is_empty()
+        };
+        let recording = thread::spawn(move || recorder.run());
+        // It is to sleep by now, and to be woken.
+        thread::sleep(Duration::from_millis(50));
+        notes.note([(user("ada"), at(1))]);
+        assert!(are_taken(PATIENCE));
+        notes.note([(user("bob"), at(1))]);
+        assert!(!are_taken(Duration::from_millis(100)));
+        drop(notes);
+        recording.join().unwrap();
+        assert_eq!(open(directory.path(), MAP).unwrap().environment().unwrap().entries(), 2);
+    }
+}

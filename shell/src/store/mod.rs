@@ -1,0 +1,10 @@
+//! Where slots are kept. A store knows the ledger's commands, outcomes and rule; it never sees a session.
+
+mod api;
+mod lmdb;
+mod memory;
+
+pub use api::*;
+pub(crate) use api::{Route, SharedTerms};
+pub use lmdb::{Forget, Holder, LmdbConfig, LmdbStore, OpenError};
+pub use memory::MemoryStore;
