@@ -6,8 +6,8 @@ use core::net::IpAddr;
 use core::num::{NonZeroU32, NonZeroUsize};
 use core::ops::Bound;
 
-use crate::bucket::Bucket;
 use crate::time::Time;
+use crate::token_bucket::Bucket;
 
 mod turned_away;
 mod network;

@@ -22,7 +22,7 @@ use core::time::Duration;
 use crate::id::{Name, SessionId, UserId};
 use crate::limits::Limit;
 use crate::record::Hold;
-use crate::resume::ResumeKey;
+use crate::resume_token::ResumeKey;
 use crate::time::Time;
 
 mod terms;

@@ -139,22 +139,22 @@ extern crate std;
 pub mod ledger;
 mod door;
 mod session;
-mod debts;
+mod release_tracker;
 mod wire;
 mod record;
-mod resume;
-mod bucket;
+mod resume_token;
+mod token_bucket;
 mod limits;
 mod id;
 mod time;
 
-pub use debts::Debts;
 pub use door::{Door, DoorBounds, Network, TurnedAway, Visit};
 pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
 pub use ledger::{Cause, Counting, Ended, Ending, Evict, Liveness, Outcome, Own, Terms, WhenFull};
 pub use limits::{Limit, LimitError, Limits};
 pub use record::{Guest, Held, Hold, RecordError, Resumable, UserRecord};
-pub use resume::{ResumeKey, ResumeToken};
+pub use release_tracker::Debts;
+pub use resume_token::{ResumeKey, ResumeToken};
 pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};
 pub use time::{Time, WallTime};
 pub use wire::{

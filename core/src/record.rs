@@ -18,7 +18,7 @@ use core::time::Duration;
 use thiserror::Error;
 
 use crate::id::{Name, SessionId};
-use crate::resume::ResumeKey;
+use crate::resume_token::ResumeKey;
 use crate::time::Time;
 
 const VERSION: u8 = 2;

@@ -4,12 +4,12 @@ use alloc::boxed::Box;
 use core::mem;
 use core::time::Duration;
 
-use crate::bucket::Bucket;
 use crate::id::{SessionId, UserId};
 use crate::ledger::{self, Ending, Grant, Listing, Outcome, Which, Wish};
 use crate::limits::{Limit, Limits};
-use crate::resume::ResumeToken;
+use crate::resume_token::ResumeToken;
 use crate::time::{Time, WallTime};
+use crate::token_bucket::Bucket;
 use crate::wire::{
     Admission, Ask, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, Request, SessionInfo,
     Sessions, User,

@@ -3,7 +3,7 @@
 use crate::id::{Name, UserId};
 use crate::ledger::{self, Ending, Outcome};
 use crate::limits::Limit;
-use crate::resume::ResumeToken;
+use crate::resume_token::ResumeToken;
 use crate::time::WallTime;
 use crate::wire::{CloseReason, Credential, Rejection, Reply};
 

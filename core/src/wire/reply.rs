@@ -15,7 +15,7 @@ use crate::id::{Name, SessionId, UserId};
 use crate::ledger::Listing;
 use crate::limits::Limit;
 use crate::record::{Held, Hold};
-use crate::resume::ResumeToken;
+use crate::resume_token::ResumeToken;
 
 /// A message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use serde_json::error::Category;
 use super::refusal::Complaint;
 use crate::id::{Name, SessionId};
 use crate::ledger::Evict;
-use crate::resume::ResumeToken;
+use crate::resume_token::ResumeToken;
 
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
