@@ -137,7 +137,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod ledger;
-mod door;
+mod connection_limiter;
 mod session;
 mod release_tracker;
 mod wire;
@@ -148,7 +148,7 @@ mod limits;
 mod id;
 mod time;
 
-pub use door::{Door, DoorBounds, Network, TurnedAway, Visit};
+pub use connection_limiter::{Door, DoorBounds, Network, TurnedAway, Visit};
 pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
 pub use ledger::{Cause, Counting, Ended, Ending, Evict, Liveness, Outcome, Own, Terms, WhenFull};
 pub use limits::{Limit, LimitError, Limits};
