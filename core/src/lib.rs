@@ -141,18 +141,17 @@ mod connection_limiter;
 mod session;
 mod release_tracker;
 mod wire;
-mod record;
 mod resume_token;
 mod token_bucket;
-mod limits;
 mod id;
 mod time;
 
 pub use connection_limiter::{Door, DoorBounds, Network, TurnedAway, Visit};
 pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
-pub use ledger::{Cause, Counting, Ended, Ending, Evict, Liveness, Outcome, Own, Terms, WhenFull};
-pub use limits::{Limit, LimitError, Limits};
-pub use record::{Guest, Held, Hold, RecordError, Resumable, UserRecord};
+pub use ledger::{
+    Cause, Counting, Ended, Ending, Evict, Guest, Held, Hold, Limit, LimitError, Limits, Liveness, Outcome, Own,
+    RecordError, Resumable, Terms, UserRecord, WhenFull,
+};
 pub use release_tracker::Debts;
 pub use resume_token::{ResumeKey, ResumeToken};
 pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};

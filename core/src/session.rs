@@ -5,8 +5,7 @@ use core::mem;
 use core::time::Duration;
 
 use crate::id::{SessionId, UserId};
-use crate::ledger::{self, Ending, Grant, Listing, Outcome, Which, Wish};
-use crate::limits::{Limit, Limits};
+use crate::ledger::{self, Ending, Grant, Limit, Limits, Listing, Outcome, Which, Wish};
 use crate::resume_token::ResumeToken;
 use crate::time::{Time, WallTime};
 use crate::token_bucket::Bucket;

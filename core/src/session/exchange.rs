@@ -1,8 +1,7 @@
 //! What goes into a session, and what comes out of it.
 
 use crate::id::{Name, UserId};
-use crate::ledger::{self, Ending, Outcome};
-use crate::limits::Limit;
+use crate::ledger::{self, Ending, Limit, Outcome};
 use crate::resume_token::ResumeToken;
 use crate::time::WallTime;
 use crate::wire::{CloseReason, Credential, Rejection, Reply};

@@ -6,8 +6,7 @@ use core::fmt;
 
 use super::request::AskError;
 use crate::id::UserIdError;
-use crate::ledger::{Cause, Ending};
-use crate::limits::Limit;
+use crate::ledger::{Cause, Ending, Limit};
 
 /// Why an `AUTHENTICATE` was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

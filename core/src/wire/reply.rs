@@ -12,9 +12,7 @@ use thiserror::Error;
 
 use super::refusal::{Complaint, Refusal};
 use crate::id::{Name, SessionId, UserId};
-use crate::ledger::Listing;
-use crate::limits::Limit;
-use crate::record::{Held, Hold};
+use crate::ledger::{Held, Hold, Limit, Listing};
 use crate::resume_token::ResumeToken;
 
 /// A message from the server.

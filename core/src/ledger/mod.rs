@@ -20,17 +20,19 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::id::{Name, SessionId, UserId};
-use crate::limits::Limit;
-use crate::record::Hold;
 use crate::resume_token::ResumeKey;
 use crate::time::Time;
 
-mod terms;
-mod rule;
+mod admission;
 mod slots;
+mod policy;
+mod limit;
+mod record;
 
-pub use self::rule::{apply, settle};
-pub use self::terms::{Counting, LimitRule, Own, Terms, WhenFull};
+pub use self::admission::{apply, settle};
+pub use self::limit::{Limit, LimitError, Limits};
+pub use self::policy::{Counting, LimitRule, Own, Terms, WhenFull};
+pub use self::record::{Guest, Held, Hold, RecordError, Resumable, UserRecord};
 
 /// What a session asks of the store, about its own user. Each is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,11 +4,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::limit::Limit;
+use super::policy::{Counting, Terms};
+use super::record::{Guest, Held, Hold, Resumable, UserRecord};
 use super::slots::{Slot, Slots};
-use super::{Applied, Cause, Command, Counting, Ended, Ending, Grant, Listing, Liveness, Outcome, Terms, Which, Wish};
+use super::{Applied, Cause, Command, Ended, Ending, Grant, Listing, Liveness, Outcome, Which, Wish};
 use crate::id::{NodeId, SessionId};
-use crate::limits::Limit;
-use crate::record::{Guest, Held, Hold, Resumable, UserRecord};
 use crate::time::Time;
 
 /// Applies a command to its user's record: the only place where anyone is admitted.
