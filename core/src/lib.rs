@@ -140,7 +140,7 @@ pub mod ledger;
 mod connection_limiter;
 mod session;
 mod release_tracker;
-mod wire;
+mod protocol;
 mod resume_token;
 mod token_bucket;
 mod id;
@@ -152,11 +152,11 @@ pub use ledger::{
     Cause, Counting, Ended, Ending, Evict, Guest, Held, Hold, Limit, LimitError, Limits, Liveness, Outcome, Own,
     RecordError, Resumable, Terms, UserRecord, WhenFull,
 };
+pub use protocol::{
+    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, ReplyError,
+    Request, SessionInfo, SessionState, Sessions, TokenError, User,
+};
 pub use release_tracker::Debts;
 pub use resume_token::{ResumeKey, ResumeToken};
 pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};
 pub use time::{Time, WallTime};
-pub use wire::{
-    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, ReplyError,
-    Request, SessionInfo, SessionState, Sessions, TokenError, User,
-};

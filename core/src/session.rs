@@ -6,13 +6,13 @@ use core::time::Duration;
 
 use crate::id::{SessionId, UserId};
 use crate::ledger::{self, Ending, Grant, Limit, Limits, Listing, Outcome, Which, Wish};
-use crate::resume_token::ResumeToken;
-use crate::time::{Time, WallTime};
-use crate::token_bucket::Bucket;
-use crate::wire::{
+use crate::protocol::{
     Admission, Ask, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, Request, SessionInfo,
     Sessions, User,
 };
+use crate::resume_token::ResumeToken;
+use crate::time::{Time, WallTime};
+use crate::token_bucket::Bucket;
 
 mod exchange;
 

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Se
 use serde_json::Map;
 use serde_json::error::Category;
 
-use super::refusal::Complaint;
+use super::error::Complaint;
 use crate::id::{Name, SessionId};
 use crate::ledger::Evict;
 use crate::resume_token::ResumeToken;

@@ -10,7 +10,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use super::refusal::{Complaint, Refusal};
+use super::error::{Complaint, Refusal};
 use crate::id::{Name, SessionId, UserId};
 use crate::ledger::{Held, Hold, Limit, Listing};
 use crate::resume_token::ResumeToken;
