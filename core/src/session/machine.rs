@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use core::mem;
 use core::time::Duration;
 
+use super::io::{Actions, Command, Event, Frame, Identity, Violation};
 use crate::id::{SessionId, UserId};
 use crate::ledger::{self, Ending, Grant, Limit, Limits, Listing, Outcome, Which, Wish};
 use crate::protocol::{
@@ -13,10 +14,6 @@ use crate::protocol::{
 use crate::resume_token::ResumeToken;
 use crate::time::{Time, WallTime};
 use crate::token_bucket::Bucket;
-
-mod exchange;
-
-pub use self::exchange::{Actions, Command, Event, Frame, Identity, Violation};
 
 /// One connection, from its first byte until it owes nothing any more. The [crate documentation](crate) shows how
 /// it is driven and draws its states.
