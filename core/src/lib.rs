@@ -149,8 +149,8 @@ mod time;
 pub use connection_limiter::{Door, DoorBounds, Network, TurnedAway, Visit};
 pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
 pub use ledger::{
-    Cause, Counting, Ended, Ending, Evict, Guest, Held, Hold, Limit, LimitError, Limits, Liveness, Outcome, Own,
-    RecordError, Resumable, Terms, UserRecord, WhenFull,
+    Cause, Counting, Ended, Ending, Evict, Guest, Held, Hold, Limit, LimitError, Liveness, Outcome, Own, RecordError,
+    Resumable, Terms, UserRecord, WhenFull,
 };
 pub use protocol::{
     Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, ReplyError,
@@ -158,5 +158,5 @@ pub use protocol::{
 };
 pub use release_tracker::Debts;
 pub use resume_token::{ResumeKey, ResumeToken};
-pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};
+pub use session::{Actions, Command, Event, Frame, Identity, Limits, Session, Violation};
 pub use time::{Time, WallTime};

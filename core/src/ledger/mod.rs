@@ -30,7 +30,7 @@ mod limit;
 mod record;
 
 pub use self::admission::{apply, settle};
-pub use self::limit::{Limit, LimitError, Limits};
+pub use self::limit::{Limit, LimitError};
 pub use self::policy::{Counting, LimitRule, Own, Terms, WhenFull};
 pub use self::record::{Guest, Held, Hold, RecordError, Resumable, UserRecord};
 

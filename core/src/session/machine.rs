@@ -5,8 +5,9 @@ use core::mem;
 use core::time::Duration;
 
 use super::io::{Actions, Command, Event, Frame, Identity, Violation};
+use super::settings::Limits;
 use crate::id::{SessionId, UserId};
-use crate::ledger::{self, Ending, Grant, Limit, Limits, Listing, Outcome, Which, Wish};
+use crate::ledger::{self, Ending, Grant, Limit, Listing, Outcome, Which, Wish};
 use crate::protocol::{
     Admission, Ask, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, Request, SessionInfo,
     Sessions, User,

@@ -2,6 +2,8 @@
 
 mod machine;
 mod io;
+mod settings;
 
 pub use io::{Actions, Command, Event, Frame, Identity, Violation};
 pub use machine::Session;
+pub use settings::Limits;
