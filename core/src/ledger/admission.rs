@@ -4,11 +4,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::command::{Command, Which, Wish};
 use super::limit::Limit;
+use super::outcome::{Applied, Cause, Ended, Ending, Grant, Listing, Liveness, Outcome};
 use super::policy::{Counting, Terms};
 use super::record::{Guest, Held, Hold, Resumable, UserRecord};
 use super::slots::{Slot, Slots};
-use super::{Applied, Cause, Command, Ended, Ending, Grant, Listing, Liveness, Outcome, Which, Wish};
 use crate::id::{NodeId, SessionId};
 use crate::time::Time;
 

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::Evict;
+use super::command::Evict;
 use super::limit::Limit;
 use super::policy::{Counting, Terms, WhenFull};
 use super::record::{Held, Hold, UserRecord};
