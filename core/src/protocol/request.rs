@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Se
 use serde_json::Map;
 use serde_json::error::Category;
 
-use super::error::Complaint;
+use super::error::{AskError, Complaint};
 use crate::id::{Name, SessionId};
 use crate::ledger::Evict;
 use crate::resume_token::ResumeToken;
@@ -60,38 +60,6 @@ pub struct Ask {
     pub resume: Option<ResumeToken>,
     /// Whom to end, if there is no other way.
     pub evict: Option<Evict>,
-}
-
-/// What is wrong with the payload of an `AUTHENTICATE` that is an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AskError {
-    /// It has both a user and a token.
-    UserAndToken,
-    /// `device` is no [`Name`].
-    Device,
-    /// `label` is no [`Name`].
-    Label,
-    /// `resume` is no [`ResumeToken`].
-    Resume,
-    /// `evict` is neither `"oldest"` nor a list of sessions.
-    Evict,
-}
-
-impl AskError {
-    /// Every error.
-    pub const ALL: [Self; 5] = [Self::UserAndToken, Self::Device, Self::Label, Self::Resume, Self::Evict];
-
-    /// What a client is told.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::UserAndToken => "AUTHENTICATE takes a user or a token, not both",
-            Self::Device => "device must be a string of 1 to 64 bytes without control characters",
-            Self::Label => "label must be a string of 1 to 64 bytes without control characters",
-            Self::Resume => "resume must be a token from an earlier grant, 64 hexadecimal digits",
-            Self::Evict => "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids",
-        }
-    }
 }
 
 impl Credential {
