@@ -1,6 +1,8 @@
 //! One session: what happens to a connection goes in as events, what is to be done about it comes out as actions.
 
 mod machine;
+mod state;
+mod replies;
 mod io;
 mod settings;
 
