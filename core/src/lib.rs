@@ -136,13 +136,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod session;
+mod protocol;
 pub mod ledger;
 mod connection_limiter;
-mod session;
 mod release_tracker;
-mod protocol;
-mod resume_token;
 mod token_bucket;
+mod resume_token;
 mod id;
 mod time;
 
