@@ -136,28 +136,27 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod ledger;
-mod door;
 mod session;
-mod debts;
-mod wire;
-mod record;
-mod resume;
-mod bucket;
-mod limits;
+mod protocol;
+pub mod ledger;
+mod connection_limiter;
+mod release_tracker;
+mod token_bucket;
+mod resume_token;
 mod id;
 mod time;
 
-pub use debts::Debts;
-pub use door::{Door, DoorBounds, Network, TurnedAway, Visit};
+pub use connection_limiter::{Door, DoorBounds, Network, TurnedAway, Visit};
 pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
-pub use ledger::{Cause, Counting, Ended, Ending, Evict, Liveness, Outcome, Own, Terms, WhenFull};
-pub use limits::{Limit, LimitError, Limits};
-pub use record::{Guest, Held, Hold, RecordError, Resumable, UserRecord};
-pub use resume::{ResumeKey, ResumeToken};
-pub use session::{Actions, Command, Event, Frame, Identity, Session, Violation};
-pub use time::{Time, WallTime};
-pub use wire::{
+pub use ledger::{
+    Cause, Counting, Ended, Ending, Evict, Guest, Held, Hold, Limit, LimitError, Liveness, Outcome, Own, RecordError,
+    Resumable, Terms, UserRecord, WhenFull,
+};
+pub use protocol::{
     Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, ReplyError,
     Request, SessionInfo, SessionState, Sessions, TokenError, User,
 };
+pub use release_tracker::Debts;
+pub use resume_token::{ResumeKey, ResumeToken};
+pub use session::{Actions, Command, Event, Frame, Identity, Limits, Session, Violation};
+pub use time::{Time, WallTime};

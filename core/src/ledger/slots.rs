@@ -3,10 +3,11 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{Counting, Evict, Terms, WhenFull};
+use super::command::Evict;
+use super::limit::Limit;
+use super::policy::{Counting, Terms, WhenFull};
+use super::record::{Held, Hold, UserRecord};
 use crate::id::{Name, SessionId};
-use crate::limits::Limit;
-use crate::record::{Held, Hold, UserRecord};
 use crate::time::Time;
 
 /// The slots that a record's holds make, in the order of their oldest hold.

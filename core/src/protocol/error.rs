@@ -4,10 +4,8 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::fmt;
 
-use super::request::AskError;
 use crate::id::UserIdError;
-use crate::ledger::{Cause, Ending};
-use crate::limits::Limit;
+use crate::ledger::{Cause, Ending, Limit};
 
 /// Why an `AUTHENTICATE` was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,6 +198,38 @@ pub enum Complaint {
     StoreSilent,
     /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
     Other(Box<str>),
+}
+
+/// What is wrong with the payload of an `AUTHENTICATE` that is an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AskError {
+    /// It has both a user and a token.
+    UserAndToken,
+    /// `device` is no [`Name`](crate::Name).
+    Device,
+    /// `label` is no [`Name`](crate::Name).
+    Label,
+    /// `resume` is no [`ResumeToken`](crate::ResumeToken).
+    Resume,
+    /// `evict` is neither `"oldest"` nor a list of sessions.
+    Evict,
+}
+
+impl AskError {
+    /// Every error.
+    pub const ALL: [Self; 5] = [Self::UserAndToken, Self::Device, Self::Label, Self::Resume, Self::Evict];
+
+    /// What a client is told.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::UserAndToken => "AUTHENTICATE takes a user or a token, not both",
+            Self::Device => "device must be a string of 1 to 64 bytes without control characters",
+            Self::Label => "label must be a string of 1 to 64 bytes without control characters",
+            Self::Resume => "resume must be a token from an earlier grant, 64 hexadecimal digits",
+            Self::Evict => "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids",
+        }
+    }
 }
 
 impl Refusal {

@@ -3,7 +3,7 @@
 use core::num::NonZeroU16;
 use core::time::Duration;
 
-use crate::limits::Limit;
+use super::limit::Limit;
 
 /// The terms on which a user is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

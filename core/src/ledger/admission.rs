@@ -4,11 +4,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::command::{Command, Which, Wish};
+use super::limit::Limit;
+use super::outcome::{Applied, Cause, Ended, Ending, Grant, Listing, Liveness, Outcome};
+use super::policy::{Counting, Terms};
+use super::record::{Guest, Held, Hold, Resumable, UserRecord};
 use super::slots::{Slot, Slots};
-use super::{Applied, Cause, Command, Counting, Ended, Ending, Grant, Listing, Liveness, Outcome, Terms, Which, Wish};
 use crate::id::{NodeId, SessionId};
-use crate::limits::Limit;
-use crate::record::{Guest, Held, Hold, Resumable, UserRecord};
 use crate::time::Time;
 
 /// Applies a command to its user's record: the only place where anyone is admitted.

@@ -6,14 +6,10 @@ use core::net::IpAddr;
 use core::num::{NonZeroU32, NonZeroUsize};
 use core::ops::Bound;
 
-use crate::bucket::Bucket;
+use super::client_prefix::Network;
+use super::exceeded::TurnedAway;
 use crate::time::Time;
-
-mod turned_away;
-mod network;
-
-pub use network::Network;
-pub use turned_away::TurnedAway;
+use crate::token_bucket::Bucket;
 
 /// Counts the connections of one process, and turns away those that are too many or come too fast.
 ///

@@ -4,20 +4,15 @@ use alloc::boxed::Box;
 use core::mem;
 use core::time::Duration;
 
-use crate::bucket::Bucket;
+use super::io::{Actions, Command, Event, Frame, Identity, Violation};
+use super::replies::{answer, complain, deny, refuse, say, store, violated};
+use super::settings::Limits;
+use super::state::{Exit, Peer, Pending, Question, State, Tokens};
 use crate::id::{SessionId, UserId};
-use crate::ledger::{self, Ending, Grant, Listing, Outcome, Which, Wish};
-use crate::limits::{Limit, Limits};
-use crate::resume::ResumeToken;
+use crate::ledger::{self, Ending, Grant, Limit, Listing, Outcome, Which, Wish};
+use crate::protocol::{Admission, Ask, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
 use crate::time::{Time, WallTime};
-use crate::wire::{
-    Admission, Ask, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, Request, SessionInfo,
-    Sessions, User,
-};
-
-mod exchange;
-
-pub use self::exchange::{Actions, Command, Event, Frame, Identity, Violation};
+use crate::token_bucket::Bucket;
 
 /// One connection, from its first byte until it owes nothing any more. The [crate documentation](crate) shows how
 /// it is driven and draws its states.
@@ -38,85 +33,6 @@ pub struct Session {
     /// Whether the slot lingers once the client is lost.
     lingers: bool,
     state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// No slot and nothing under way.
-    Anonymous,
-    /// The authenticator has the credential, and this is what was asked for beside a slot.
-    Verifying(Option<Box<Ask>>),
-    /// The store has the acquire. Whoever asked for more than a slot may take one up, or be told how to.
-    Acquiring(UserId, Option<Box<Tokens>>),
-    /// The session has a slot. Nothing is under way.
-    Live(UserId, Peer),
-    /// The session has a slot, and the store has a question of the client's.
-    Asking(UserId, Question),
-    /// The session has a slot, and the authenticator has another credential for it.
-    Renewing {
-        user: UserId,
-        /// Whether it was shown in an object.
-        at_length: bool,
-    },
-    /// The connection is over, and the answer to the command under way decides what is left to do.
-    Leaving(Pending),
-    /// Nothing is left to do.
-    Drained,
-}
-
-/// The tokens that go with a slot that was asked for at length.
-#[derive(Debug, Clone, Copy)]
-struct Tokens {
-    /// What was shown, to take up a slot.
-    shown: Option<ResumeToken>,
-    /// What a slot that is given anew can be taken up with.
-    fresh: Option<ResumeToken>,
-}
-
-/// What the store is asked while the session has its slot.
-#[derive(Debug, Clone, Copy)]
-enum Question {
-    /// How many slots the user holds: the client wants to know.
-    Connections,
-    /// The same: the client has shown a fresh token, which claims this and runs out then, and the answer to it has the
-    /// number.
-    Renewal {
-        claim: Option<Limit>,
-        expires: Option<WallTime>,
-        /// Whether it was shown in an object.
-        at_length: bool,
-    },
-    /// Who holds them.
-    Sessions,
-    /// To end another session.
-    End,
-}
-
-/// What is under way while a session leaves.
-#[derive(Debug)]
-enum Pending {
-    Verification,
-    Acquire(UserId),
-    /// The store's answer to a question, which is of no interest any more.
-    Question(UserId, Exit),
-    /// The same of the authenticator's.
-    Renewal(UserId, Exit),
-}
-
-/// How a session gives up its slot.
-#[derive(Debug, Clone, Copy)]
-enum Exit {
-    /// At once.
-    Release,
-    /// For whoever takes it up: it was lost then.
-    Linger(Time),
-}
-
-/// What is known of the peer of a live session.
-#[derive(Debug, Clone, Copy)]
-enum Peer {
-    HeardAt(Time),
-    PingedAt(Time),
 }
 
 impl Session {
@@ -149,14 +65,7 @@ impl Session {
     /// Whether a command is under way. Until its answer comes no message is to be delivered; every other event is.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        match self.state {
-            State::Verifying(_)
-            | State::Acquiring(..)
-            | State::Asking(..)
-            | State::Renewing { .. }
-            | State::Leaving(_) => true,
-            State::Anonymous | State::Live(..) | State::Drained => false,
-        }
+        self.state.is_busy()
     }
 
     /// Whether the session owes nothing and will never act again. It must be driven until then.
@@ -282,7 +191,9 @@ impl Session {
 
     /// Asks the store about the session's user, if the session has its slot.
     fn ask(&mut self, question: Question, now: Time) -> Actions {
-        let Some(user) = self.user() else { return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now) };
+        let Some(user) = self.state.user().cloned() else {
+            return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now);
+        };
         let session = self.id;
         let command = match question {
             Question::Connections | Question::Renewal { .. } => {
@@ -298,27 +209,15 @@ impl Session {
     }
 
     fn end(&mut self, which: SessionId, now: Time) -> Actions {
-        let Some(user) = self.user() else { return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now) };
+        let Some(user) = self.state.user().cloned() else {
+            return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now);
+        };
         if which == self.id {
             return complain(Complaint::OwnSession);
         }
         let (session, which, by) = (self.id, Which::One(which), Ending::ByUser(None));
         self.state = State::Asking(user.clone(), Question::End);
         store(ledger::Command::End { user, session, which, by, at: now })
-    }
-
-    /// Whose slot the session has, if nothing else is under way.
-    fn user(&self) -> Option<UserId> {
-        match &self.state {
-            State::Live(user, _) => Some(user.clone()),
-            State::Anonymous
-            | State::Verifying(_)
-            | State::Acquiring(..)
-            | State::Asking(..)
-            | State::Renewing { .. }
-            | State::Leaving(_)
-            | State::Drained => None,
-        }
     }
 
     /// Whether the peer may say something now, and takes note that it does.
@@ -351,23 +250,11 @@ impl Session {
     }
 
     fn violation(&mut self, violation: Violation, now: Time) -> Actions {
-        let (complaint, reason) = match violation {
-            Violation::Protocol => (Complaint::ProtocolError, CloseReason::ProtocolError),
-            Violation::InvalidUtf8 => (Complaint::InvalidUtf8, CloseReason::InvalidUtf8),
-            Violation::MessageTooBig => (Complaint::MessageTooBig, CloseReason::MessageTooBig),
-            Violation::BinaryMessage => (Complaint::BinaryMessage, CloseReason::BinaryMessage),
-        };
-        match self.state {
-            State::Leaving(_) | State::Drained => Actions::default(),
-            State::Anonymous
-            | State::Verifying(_)
-            | State::Acquiring(..)
-            | State::Live(..)
-            | State::Asking(..)
-            | State::Renewing { .. } => {
-                Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason), now) }
-            }
+        if self.state.is_over() {
+            return Actions::default();
         }
+        let (complaint, reason) = violated(violation);
+        Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason), now) }
     }
 
     fn verified(&mut self, verdict: Result<Identity, Rejection>, now: Time) -> Actions {
@@ -505,60 +392,15 @@ impl Session {
             self.has_chosen = true;
             self.authenticate_by = self.authenticate_by.max(now + Self::CHOICE_TIME);
         }
-        let refusal = if listing.is_device_full { Refusal::DeviceFull } else { Refusal::LimitReached };
-        Reply::Denied(Box::new(Denial {
-            refusal,
-            limit: Some(listing.limit),
-            connections: Some(listing.connections),
-            retry_after: listing.free_at.map(|at| at.since(now)),
-            sessions: Some(shown(listing)),
-            may_choose: listing.may_choose,
-        }))
+        deny(listing, now)
     }
 
     fn answered(&mut self, user: UserId, question: Question, outcome: Outcome, now: Time) -> Actions {
         self.state = State::Live(user.clone(), Peer::HeardAt(now));
-        // None: an answer to another question, which is as good as none.
-        let cause = match (&question, outcome) {
-            (Question::Connections, Outcome::Found { connections }) => {
-                return say(Reply::CheckConnectionsSuccess(User { id: user, connections }));
-            }
-            (&Question::Renewal { claim, expires, .. }, Outcome::Found { connections }) => {
-                (self.claim, self.expires) = (claim, expires);
-                return say(Reply::AuthenticateSuccess(User { id: user, connections }));
-            }
-            (Question::Sessions, Outcome::Listed(listing)) => {
-                let (limit, connections) = (listing.limit.slots(), listing.connections);
-                let sessions = Sessions { limit, connections, sessions: shown(&listing) };
-                return say(Reply::ListSessionsSuccess(Box::new(sessions)));
-            }
-            (Question::End, Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
-                return complain(Complaint::NoSuchSession);
-            }
-            (Question::End, Outcome::Ended { connections, .. }) => {
-                return say(Reply::EndSessionSuccess(User { id: user, connections }));
-            }
-            (_, Outcome::Rejected(cause)) => Some(cause),
-            (
-                _,
-                Outcome::Granted { .. }
-                | Outcome::Denied(_)
-                | Outcome::Released
-                | Outcome::Found { .. }
-                | Outcome::Listed(_)
-                | Outcome::Ended { .. }
-                | Outcome::Unknown,
-            ) => None,
-        };
-        say(match question {
-            // The session goes on with the token it had.
-            Question::Renewal { at_length, .. } => {
-                refuse(cause.map_or(Refusal::StoreSilent, Refusal::Store), at_length)
-            }
-            Question::Connections | Question::Sessions | Question::End => {
-                Reply::Error(cause.map_or(Complaint::StoreSilent, Complaint::Store))
-            }
-        })
+        if let (&Question::Renewal { claim, expires, .. }, Outcome::Found { .. }) = (&question, &outcome) {
+            (self.claim, self.expires) = (claim, expires);
+        }
+        say(answer(user, question, outcome))
     }
 
     /// The slot is somebody else's, or nobody's. The release that the session owes all the same finds nothing.
@@ -635,37 +477,5 @@ impl Session {
             Exit::Release => ledger::Command::Release { user, session: self.id },
             Exit::Linger(at) => ledger::Command::Linger { user, session: self.id, at },
         })
-    }
-}
-
-fn shown(listing: &Listing) -> Box<[SessionInfo]> {
-    listing.holds.iter().map(SessionInfo::from).collect()
-}
-
-fn store(command: ledger::Command) -> Actions {
-    Actions { command: Some(Command::Store(command)), ..Actions::default() }
-}
-
-fn say(reply: Reply) -> Actions {
-    Actions { send: Some(Frame::Reply(reply)), ..Actions::default() }
-}
-
-fn complain(complaint: Complaint) -> Actions {
-    say(Reply::Error(complaint))
-}
-
-/// A refusal that has to do with nobody else's sessions, at length if that was asked for.
-fn refuse(refusal: Refusal, at_length: bool) -> Reply {
-    if at_length {
-        Reply::Denied(Box::new(Denial {
-            refusal,
-            limit: None,
-            connections: None,
-            sessions: None,
-            retry_after: None,
-            may_choose: false,
-        }))
-    } else {
-        Reply::AuthenticateFailure(refusal)
     }
 }

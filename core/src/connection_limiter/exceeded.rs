@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::Network;
+use super::client_prefix::Network;
 
 /// Why a [`Door`](super::Door) turned a connection away: which bound of [`DoorBounds`](super::DoorBounds) it met.
 ///

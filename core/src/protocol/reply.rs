@@ -10,12 +10,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use super::refusal::{Complaint, Refusal};
+use super::error::{Complaint, Refusal};
 use crate::id::{Name, SessionId, UserId};
-use crate::ledger::Listing;
-use crate::limits::Limit;
-use crate::record::{Held, Hold};
-use crate::resume::ResumeToken;
+use crate::ledger::{Held, Hold, Limit, Listing};
+use crate::resume_token::ResumeToken;
 
 /// A message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]

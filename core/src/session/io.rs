@@ -1,11 +1,10 @@
 //! What goes into a session, and what comes out of it.
 
 use crate::id::{Name, UserId};
-use crate::ledger::{self, Ending, Outcome};
-use crate::limits::Limit;
-use crate::resume::ResumeToken;
+use crate::ledger::{self, Ending, Limit, Outcome};
+use crate::protocol::{CloseReason, Credential, Rejection, Reply};
+use crate::resume_token::ResumeToken;
 use crate::time::WallTime;
-use crate::wire::{CloseReason, Credential, Rejection, Reply};
 
 /// What can happen to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,10 +22,10 @@
 
 mod request;
 mod reply;
-mod refusal;
+mod error;
 mod close;
 
 pub use close::CloseReason;
-pub use refusal::{Complaint, Refusal, Rejection, TokenError};
+pub use error::{AskError, Complaint, Refusal, Rejection, TokenError};
 pub use reply::{Admission, Denial, Reply, ReplyError, SessionInfo, SessionState, Sessions, User};
-pub use request::{Ask, AskError, Credential, Request};
+pub use request::{Ask, Credential, Request};

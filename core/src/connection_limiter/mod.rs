@@ -1,0 +1,9 @@
+//! Which connections a process accepts: bounds on their number and rate, before anybody is authenticated.
+
+mod limiter;
+mod exceeded;
+mod client_prefix;
+
+pub use client_prefix::Network;
+pub use exceeded::TurnedAway;
+pub use limiter::{Door, DoorBounds, Visit};

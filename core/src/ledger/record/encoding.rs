@@ -1,0 +1,133 @@
+//! A user's record as bytes, the same for every store.
+//!
+//! ```text
+//! version 2:  02 | hold*      hold:  session (node, number: 8 bytes each) | since (8 bytes) | what follows (1 byte)
+//!                                    [1: lingers until (8 bytes)]
+//!                                    [2: resume key (32 bytes) | lingers for so long (4 bytes)]
+//!                                    [4: device (1 byte of length, then it)] [8: label (the same)]
+//! version 1:  01 | hold*      hold:  session | since
+//! ```
+//!
+//! Integers are big-endian, times count milliseconds from the Unix epoch, `lingers for` counts milliseconds. The first byte
+//! is the version; its meaning never changes once a release has written it.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{ELDER, Guest, Held, Hold, RecordError, Resumable, UserRecord, VERSION};
+use crate::id::{Name, SessionId};
+use crate::resume_token::ResumeKey;
+use crate::time::Time;
+
+const LINGERS: u8 = 1;
+const RESUMABLE: u8 = 2;
+const DEVICE: u8 = 4;
+const LABEL: u8 = 8;
+
+impl UserRecord {
+    /// Writes the record to `bytes`, which it clears first.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.push(VERSION);
+        for hold in &self.holds {
+            encode(hold, bytes);
+        }
+    }
+
+    /// Reads what [`UserRecord::encode`] wrote, in this version or in the one before it.
+    ///
+    /// # Errors
+    /// [`RecordError`] for anything else; such a record is never guessed at.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (&version, rest) = bytes.split_first().ok_or(RecordError::Empty)?;
+        let mut rest = Reader(rest);
+        let mut holds = Vec::new();
+        while !rest.0.is_empty() {
+            holds.push(match version {
+                ELDER => Hold::new(rest.session()?, rest.time()?),
+                VERSION => decode(&mut rest)?,
+                _ => return Err(RecordError::Version(version)),
+            });
+        }
+        match version {
+            ELDER | VERSION => Self::from_holds(holds),
+            _ => Err(RecordError::Version(version)),
+        }
+    }
+}
+
+fn encode(Hold { session, since, held, guest }: &Hold, bytes: &mut Vec<u8>) {
+    let none = Guest::default();
+    let Guest { device, label, resumable } = guest.as_deref().unwrap_or(&none);
+    let until = match held {
+        Held::Live => None,
+        Held::Lingering { until } => Some(until),
+    };
+    let flag = |is_there: bool, flag| if is_there { flag } else { 0 };
+    bytes.extend_from_slice(&session.to_bytes());
+    bytes.extend_from_slice(&since.millis().to_be_bytes());
+    bytes.push(
+        flag(until.is_some(), LINGERS)
+            | flag(resumable.is_some(), RESUMABLE)
+            | flag(device.is_some(), DEVICE)
+            | flag(label.is_some(), LABEL),
+    );
+    if let Some(until) = until {
+        bytes.extend_from_slice(&until.millis().to_be_bytes());
+    }
+    if let Some(Resumable { key, linger }) = resumable {
+        bytes.extend_from_slice(&key.to_bytes());
+        bytes.extend_from_slice(&u32::try_from(linger.as_millis()).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    for name in [device, label].into_iter().flatten() {
+        bytes.push(u8::try_from(name.as_str().len()).expect("a name has at most 64 bytes"));
+        bytes.extend_from_slice(name.as_str().as_bytes());
+    }
+}
+
+fn decode(bytes: &mut Reader<'_>) -> Result<Hold, RecordError> {
+    let (session, since, [flags]) = (bytes.session()?, bytes.time()?, bytes.take()?);
+    if flags & !(LINGERS | RESUMABLE | DEVICE | LABEL) != 0 {
+        return Err(RecordError::BadHold);
+    }
+    let has = |flag| flags & flag != 0;
+    let held = if has(LINGERS) { Held::Lingering { until: bytes.time()? } } else { Held::Live };
+    let resumable = if has(RESUMABLE) {
+        let key = ResumeKey::from_bytes(bytes.take()?);
+        Some(Resumable { key, linger: Duration::from_millis(u32::from_be_bytes(bytes.take()?).into()) })
+    } else {
+        None
+    };
+    let device = if has(DEVICE) { Some(bytes.name()?) } else { None };
+    let label = if has(LABEL) { Some(bytes.name()?) } else { None };
+    let guest = Guest { device, label, resumable };
+    Ok(Hold { session, since, held, guest: (guest != Guest::default()).then(|| Box::new(guest)) })
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        let (&first, rest) = self.0.split_first_chunk().ok_or(RecordError::CutOff)?;
+        self.0 = rest;
+        Ok(first)
+    }
+
+    fn session(&mut self) -> Result<SessionId, RecordError> {
+        self.take().map(SessionId::from_bytes)
+    }
+
+    fn time(&mut self) -> Result<Time, RecordError> {
+        let millis = u64::from_be_bytes(self.take()?);
+        Ok(Time::from_epoch(Duration::from_millis(millis)))
+    }
+
+    fn name(&mut self) -> Result<Name, RecordError> {
+        let [length] = self.take()?;
+        let (name, rest) = self.0.split_at_checked(usize::from(length)).ok_or(RecordError::CutOff)?;
+        self.0 = rest;
+        core::str::from_utf8(name).ok().and_then(Name::parse).ok_or(RecordError::BadHold)
+    }
+}

@@ -1,0 +1,233 @@
+//! What a client may say, and the total parser of it.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde_json::Map;
+use serde_json::error::Category;
+
+use self::reader::{Field, Fields, Frame, Value};
+use super::error::{AskError, Complaint};
+use crate::id::{Name, SessionId};
+use crate::ledger::Evict;
+use crate::resume_token::ResumeToken;
+
+mod reader;
+
+/// A message from a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Asks for a slot. The payload is no object.
+    Authenticate(Credential),
+    /// Asks for a slot, and for more than that: the payload is an object, and so the credential is no
+    /// [`Credential::Text`]. Whoever says so is answered at more length.
+    AuthenticateWith(Credential, Box<Ask>),
+    /// Asks who the session's user is and how many slots that user holds.
+    CheckConnections,
+    /// Asks who holds the slots of the session's user.
+    ListSessions,
+    /// Asks for another session of the same user to be ended.
+    EndSession(SessionId),
+    /// Gives the slot back and asks to be closed.
+    Bye,
+}
+
+/// What a client shows to be let in, not yet verified: a user id where authentication is open, else a token. Whether
+/// it is any good is for the authenticator to say.
+///
+/// It may be a secret, so it is never printed: `{:?}` shows its length alone.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// None: the payload was missing, or neither a string nor an object with a `user` or a `token` that is one.
+    None,
+    /// The payload, a string.
+    Text(Box<str>),
+    /// The payload, an object: its `user`.
+    User(Box<str>),
+    /// The payload, an object: its `token`.
+    Token(Box<str>),
+}
+
+/// What a client asks for beside a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ask {
+    /// Which device it runs on.
+    pub device: Option<Name>,
+    /// What it calls itself, for people.
+    pub label: Option<Name>,
+    /// The token of a slot that it wants to take up again.
+    pub resume: Option<ResumeToken>,
+    /// Whom to end, if there is no other way.
+    pub evict: Option<Evict>,
+}
+
+impl Credential {
+    /// The credential `text`, whatever it says, as a plain string.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// What the client sent, if it can be a user id: a string, or the `user` of an object.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Text(user) | Self::User(user) => Some(user),
+            Self::None | Self::Token(_) => None,
+        }
+    }
+
+    /// What the client sent, if it can be a token: a string, or the `token` of an object.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Self::Text(token) | Self::Token(token) => Some(token),
+            Self::None | Self::User(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("Credential(none)"),
+            Self::Text(text) => write!(f, "Credential({} bytes)", text.len()),
+            Self::User(user) => write!(f, "Credential(user, {} bytes)", user.len()),
+            Self::Token(token) => write!(f, "Credential(token, {} bytes)", token.len()),
+        }
+    }
+}
+
+impl Request {
+    /// Parses one text frame.
+    ///
+    /// Keys other than `type` and `payload`, and those of a payload that mean nothing, are ignored. One that means something
+    /// and is given twice is refused, because two readers could differ about which one counts.
+    ///
+    /// # Errors
+    /// The complaint to answer with.
+    pub fn parse(text: &str) -> Result<Self, Complaint> {
+        let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+            Category::Data => Complaint::KeyTwice,
+            Category::Io | Category::Syntax | Category::Eof => Complaint::NotJson,
+        })?;
+        let Frame::Object { kind, payload } = frame else { return Err(Complaint::NotAnObject) };
+        let kind = match kind {
+            Value::Missing | Value::Null => return Err(Complaint::NoType),
+            Value::Text(kind) => kind,
+            Value::Object(_) | Value::Other => return Err(Complaint::TypeNotText),
+        };
+        let has_payload = !matches!(payload, Value::Missing | Value::Null);
+        match &*kind {
+            "AUTHENTICATE" => match payload {
+                Value::Text(text) => Ok(Self::Authenticate(Credential::new(&text))),
+                Value::Object(fields) => Self::authenticate_with(*fields).map_err(Complaint::BadAsk),
+                Value::Missing | Value::Null | Value::Other => Ok(Self::Authenticate(Credential::None)),
+            },
+            "END_SESSION" => match payload {
+                Value::Text(id) => SessionId::parse(&id).map(Self::EndSession).ok_or(Complaint::BadSessionId),
+                Value::Missing | Value::Null | Value::Object(_) | Value::Other => Err(Complaint::BadSessionId),
+            },
+            "CHECK_CONNECTIONS" | "LIST_SESSIONS" | "BYE" if has_payload => Err(Complaint::UnwantedPayload),
+            "CHECK_CONNECTIONS" => Ok(Self::CheckConnections),
+            "LIST_SESSIONS" => Ok(Self::ListSessions),
+            "BYE" => Ok(Self::Bye),
+            unknown => Err(Complaint::unknown_type(unknown)),
+        }
+    }
+
+    /// The message that an object with these fields is.
+    fn authenticate_with(fields: Fields<'_>) -> Result<Self, AskError> {
+        let credential = match (fields.user, fields.token) {
+            (Field::Text(_), Field::Text(_)) => return Err(AskError::UserAndToken),
+            (Field::Text(user), _) => Credential::User(user.into()),
+            (_, Field::Text(token)) => Credential::Token(token.into()),
+            (_, _) => Credential::None,
+        };
+        let name = |field: Field<'_>, error| match field {
+            Field::Missing | Field::Null => Ok(None),
+            Field::Text(text) => Name::parse(&text).map(Some).ok_or(error),
+            Field::List(_) | Field::Other => Err(error),
+        };
+        let (device, label) = (name(fields.device, AskError::Device)?, name(fields.label, AskError::Label)?);
+        let resume = match fields.resume {
+            Field::Missing | Field::Null => None,
+            Field::Text(text) => Some(ResumeToken::parse(&text).ok_or(AskError::Resume)?),
+            Field::List(_) | Field::Other => return Err(AskError::Resume),
+        };
+        let evict = match fields.evict {
+            Field::Missing | Field::Null => None,
+            Field::Text(text) if text == "oldest" => Some(Evict::Oldest),
+            Field::Text(text) if text == "nobody" => Some(Evict::Nobody),
+            Field::List(ids) => {
+                let ids: Option<Box<[_]>> = ids.iter().map(|id| SessionId::parse(id.as_deref()?)).collect();
+                Some(Evict::These(ids.filter(|ids| !ids.is_empty()).ok_or(AskError::Evict)?))
+            }
+            Field::Text(_) | Field::Other => return Err(AskError::Evict),
+        };
+        Ok(Self::AuthenticateWith(credential, Box::new(Ask { device, label, resume, evict })))
+    }
+
+    /// The text frame that says this.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Authenticate(credential) => authenticate(&credential.encode()),
+            Self::AuthenticateWith(credential, ask) => {
+                let payload = credential.encode();
+                let mut fields = if let serde_json::Value::Object(fields) = payload { fields } else { Map::new() };
+                ask.encode(&mut fields);
+                authenticate(&fields.into())
+            }
+            Self::CheckConnections => r#"{"type":"CHECK_CONNECTIONS","payload":null}"#.into(),
+            Self::ListSessions => r#"{"type":"LIST_SESSIONS","payload":null}"#.into(),
+            Self::EndSession(id) => alloc::format!(r#"{{"type":"END_SESSION","payload":"{id}"}}"#),
+            Self::Bye => r#"{"type":"BYE","payload":null}"#.into(),
+        }
+    }
+}
+
+fn authenticate(payload: &serde_json::Value) -> String {
+    alloc::format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#)
+}
+
+impl Credential {
+    fn encode(&self) -> serde_json::Value {
+        match self {
+            Self::None => serde_json::Value::Null,
+            Self::Text(text) => serde_json::json!(text),
+            Self::User(user) => serde_json::json!({ "user": user }),
+            Self::Token(token) => serde_json::json!({ "token": token }),
+        }
+    }
+}
+
+impl Ask {
+    fn encode(&self, fields: &mut Map<String, serde_json::Value>) {
+        let Self { device, label, resume, evict } = self;
+        for (key, name) in [("device", device), ("label", label)] {
+            if let Some(name) = name {
+                fields.insert(key.into(), name.as_str().into());
+            }
+        }
+        if let Some(resume) = resume {
+            fields.insert("resume".into(), resume.text().into());
+        }
+        match evict {
+            None => {}
+            Some(Evict::Oldest) => {
+                fields.insert("evict".into(), "oldest".into());
+            }
+            Some(Evict::Nobody) => {
+                fields.insert("evict".into(), "nobody".into());
+            }
+            Some(Evict::These(sessions)) => {
+                let sessions: Vec<_> =
+                    sessions.iter().map(|session| serde_json::json!(alloc::format!("{session}"))).collect();
+                fields.insert("evict".into(), sessions.into());
+            }
+        }
+    }
+}

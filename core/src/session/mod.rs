@@ -1,0 +1,11 @@
+//! One session: what happens to a connection goes in as events, what is to be done about it comes out as actions.
+
+mod machine;
+mod state;
+mod replies;
+mod io;
+mod settings;
+
+pub use io::{Actions, Command, Event, Frame, Identity, Violation};
+pub use machine::Session;
+pub use settings::Limits;

@@ -1,0 +1,107 @@
+//! What a session says and asks for, put together from what it knows.
+
+use alloc::boxed::Box;
+
+use super::io::{Actions, Command, Frame, Violation};
+use super::state::Question;
+use crate::id::UserId;
+use crate::ledger::{self, Listing, Outcome};
+use crate::protocol::{CloseReason, Complaint, Denial, Refusal, Reply, SessionInfo, Sessions, User};
+use crate::time::Time;
+
+pub(super) fn store(command: ledger::Command) -> Actions {
+    Actions { command: Some(Command::Store(command)), ..Actions::default() }
+}
+
+pub(super) fn say(reply: Reply) -> Actions {
+    Actions { send: Some(Frame::Reply(reply)), ..Actions::default() }
+}
+
+pub(super) fn complain(complaint: Complaint) -> Actions {
+    say(Reply::Error(complaint))
+}
+
+/// A refusal that has to do with nobody else's sessions, at length if that was asked for.
+pub(super) fn refuse(refusal: Refusal, at_length: bool) -> Reply {
+    if at_length {
+        Reply::Denied(Box::new(Denial {
+            refusal,
+            limit: None,
+            connections: None,
+            sessions: None,
+            retry_after: None,
+            may_choose: false,
+        }))
+    } else {
+        Reply::AuthenticateFailure(refusal)
+    }
+}
+
+/// A refusal because of these sessions, told to a client that asked at length.
+pub(super) fn deny(listing: &Listing, now: Time) -> Reply {
+    let refusal = if listing.is_device_full { Refusal::DeviceFull } else { Refusal::LimitReached };
+    Reply::Denied(Box::new(Denial {
+        refusal,
+        limit: Some(listing.limit),
+        connections: Some(listing.connections),
+        retry_after: listing.free_at.map(|at| at.since(now)),
+        sessions: Some(shown(listing)),
+        may_choose: listing.may_choose,
+    }))
+}
+
+/// What a client is told of the store's answer to its question.
+pub(super) fn answer(user: UserId, question: Question, outcome: Outcome) -> Reply {
+    // None: an answer to another question, which is as good as none.
+    let cause = match (&question, outcome) {
+        (Question::Connections, Outcome::Found { connections }) => {
+            return Reply::CheckConnectionsSuccess(User { id: user, connections });
+        }
+        (Question::Renewal { .. }, Outcome::Found { connections }) => {
+            return Reply::AuthenticateSuccess(User { id: user, connections });
+        }
+        (Question::Sessions, Outcome::Listed(listing)) => {
+            let (limit, connections) = (listing.limit.slots(), listing.connections);
+            let sessions = Sessions { limit, connections, sessions: shown(&listing) };
+            return Reply::ListSessionsSuccess(Box::new(sessions));
+        }
+        (Question::End, Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
+            return Reply::Error(Complaint::NoSuchSession);
+        }
+        (Question::End, Outcome::Ended { connections, .. }) => {
+            return Reply::EndSessionSuccess(User { id: user, connections });
+        }
+        (_, Outcome::Rejected(cause)) => Some(cause),
+        (
+            _,
+            Outcome::Granted { .. }
+            | Outcome::Denied(_)
+            | Outcome::Released
+            | Outcome::Found { .. }
+            | Outcome::Listed(_)
+            | Outcome::Ended { .. }
+            | Outcome::Unknown,
+        ) => None,
+    };
+    match question {
+        // The session goes on with the token it had.
+        Question::Renewal { at_length, .. } => refuse(cause.map_or(Refusal::StoreSilent, Refusal::Store), at_length),
+        Question::Connections | Question::Sessions | Question::End => {
+            Reply::Error(cause.map_or(Complaint::StoreSilent, Complaint::Store))
+        }
+    }
+}
+
+/// What a peer is told that did this, and what its connection is closed with.
+pub(super) fn violated(violation: Violation) -> (Complaint, CloseReason) {
+    match violation {
+        Violation::Protocol => (Complaint::ProtocolError, CloseReason::ProtocolError),
+        Violation::InvalidUtf8 => (Complaint::InvalidUtf8, CloseReason::InvalidUtf8),
+        Violation::MessageTooBig => (Complaint::MessageTooBig, CloseReason::MessageTooBig),
+        Violation::BinaryMessage => (Complaint::BinaryMessage, CloseReason::BinaryMessage),
+    }
+}
+
+fn shown(listing: &Listing) -> Box<[SessionInfo]> {
+    listing.holds.iter().map(SessionInfo::from).collect()
+}

@@ -1,0 +1,127 @@
+//! How it stands with a session: what it has, and what is under way.
+
+use alloc::boxed::Box;
+
+use crate::id::UserId;
+use crate::ledger::Limit;
+use crate::protocol::Ask;
+use crate::resume_token::ResumeToken;
+use crate::time::{Time, WallTime};
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// No slot and nothing under way.
+    Anonymous,
+    /// The authenticator has the credential, and this is what was asked for beside a slot.
+    Verifying(Option<Box<Ask>>),
+    /// The store has the acquire. Whoever asked for more than a slot may take one up, or be told how to.
+    Acquiring(UserId, Option<Box<Tokens>>),
+    /// The session has a slot. Nothing is under way.
+    Live(UserId, Peer),
+    /// The session has a slot, and the store has a question of the client's.
+    Asking(UserId, Question),
+    /// The session has a slot, and the authenticator has another credential for it.
+    Renewing {
+        user: UserId,
+        /// Whether it was shown in an object.
+        at_length: bool,
+    },
+    /// The connection is over, and the answer to the command under way decides what is left to do.
+    Leaving(Pending),
+    /// Nothing is left to do.
+    Drained,
+}
+
+impl State {
+    /// Whether a command is under way.
+    pub(super) const fn is_busy(&self) -> bool {
+        match self {
+            Self::Verifying(_) | Self::Acquiring(..) | Self::Asking(..) | Self::Renewing { .. } | Self::Leaving(_) => {
+                true
+            }
+            Self::Anonymous | Self::Live(..) | Self::Drained => false,
+        }
+    }
+
+    /// Whether the connection is over.
+    pub(super) const fn is_over(&self) -> bool {
+        match self {
+            Self::Leaving(_) | Self::Drained => true,
+            Self::Anonymous
+            | Self::Verifying(_)
+            | Self::Acquiring(..)
+            | Self::Live(..)
+            | Self::Asking(..)
+            | Self::Renewing { .. } => false,
+        }
+    }
+
+    /// Whose slot the session has, if nothing else is under way.
+    pub(super) const fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::Live(user, _) => Some(user),
+            Self::Anonymous
+            | Self::Verifying(_)
+            | Self::Acquiring(..)
+            | Self::Asking(..)
+            | Self::Renewing { .. }
+            | Self::Leaving(_)
+            | Self::Drained => None,
+        }
+    }
+}
+
+/// The tokens that go with a slot that was asked for at length.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tokens {
+    /// What was shown, to take up a slot.
+    pub(super) shown: Option<ResumeToken>,
+    /// What a slot that is given anew can be taken up with.
+    pub(super) fresh: Option<ResumeToken>,
+}
+
+/// What the store is asked while the session has its slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Question {
+    /// How many slots the user holds: the client wants to know.
+    Connections,
+    /// The same: the client has shown a fresh token, which claims this and runs out then, and the answer to it has the
+    /// number.
+    Renewal {
+        claim: Option<Limit>,
+        expires: Option<WallTime>,
+        /// Whether it was shown in an object.
+        at_length: bool,
+    },
+    /// Who holds them.
+    Sessions,
+    /// To end another session.
+    End,
+}
+
+/// What is under way while a session leaves.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Verification,
+    Acquire(UserId),
+    /// The store's answer to a question, which is of no interest any more.
+    Question(UserId, Exit),
+    /// The same of the authenticator's.
+    Renewal(UserId, Exit),
+}
+
+/// How a session gives up its slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Exit {
+    /// At once.
+    Release,
+    /// For whoever takes it up: it was lost then.
+    Linger(Time),
+}
+
+/// What is known of the peer of a live session.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Peer {
+    HeardAt(Time),
+    PingedAt(Time),
+}
