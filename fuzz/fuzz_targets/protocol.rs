@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tests::world::{History, World};
+use tests::core_simulation::{History, World};
 
 fuzz_target!(|history: History| {
     World::run(history.terms, &history.ops);

@@ -12,8 +12,8 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use shell::tls::CertificateFiles;
-use tests::certificates::Authority;
-use tests::peer::{PATIENCE, Process, Raw, Sent, eventually, unguarded, wait};
+use tests::raw_client::{PATIENCE, Process, Raw, Sent, eventually, unguarded, wait};
+use tests::test_ca::Authority;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");

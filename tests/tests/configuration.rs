@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use tests::peer::{Process, Raw};
+use tests::raw_client::{Process, Raw};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 

@@ -21,8 +21,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use session_core::Refusal;
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
-use tests::disk::SmallDisk;
-use tests::peer::{PATIENCE, Raw, Sent, eventually, unguarded, wait};
+use tests::raw_client::{PATIENCE, Raw, Sent, eventually, unguarded, wait};
+use tests::small_disk::SmallDisk;
 
 /// How many sessions a user may hold.
 const LIMIT: u32 = 3;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use session_core::{Limit, Limits};
 use shell::store::{LmdbConfig, LmdbStore};
-use tests::disk::SmallDisk;
-use tests::peer::{InProcess, NODE, Raw, Sent, eventually, held, unguarded};
+use tests::raw_client::{InProcess, NODE, Raw, Sent, eventually, held, unguarded};
+use tests::small_disk::SmallDisk;
 
 enum Answer {
     Admitted(Raw),

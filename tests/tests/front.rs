@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use session_core::{DoorBounds, Limits};
 use shell::policy::Policy;
 use shell::server::Settings;
-use tests::peer::{InProcess, PATIENCE, Process, Raw, Sent, eventually, settings};
+use tests::raw_client::{InProcess, PATIENCE, Process, Raw, Sent, eventually, settings};
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use session_core::DoorBounds;
 use shell::policy::Policy;
 use shell::server::Settings;
-use tests::peer::{InProcess, Raw, settings};
+use tests::raw_client::{InProcess, Raw, settings};
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -18,8 +18,8 @@ use shell::policy::Policy;
 use shell::server::Settings;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::TcpStream;
-use tests::certificates::Authority;
-use tests::peer::{InProcess, Raw, settings};
+use tests::raw_client::{InProcess, Raw, settings};
+use tests::test_ca::Authority;
 
 struct Subject {
     authority: Authority,

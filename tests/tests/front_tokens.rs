@@ -17,7 +17,7 @@ use shell::policy::Policy;
 use shell::server::Settings;
 use shell::store::MemoryStore;
 use shell::tokens::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
-use tests::peer::{InProcess, NODE, Raw, Sent, settings};
+use tests::raw_client::{InProcess, NODE, Raw, Sent, settings};
 
 const SECRET: &[u8] = b"thirty-two bytes of nothing much";
 

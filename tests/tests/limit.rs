@@ -11,7 +11,7 @@ use session_core::ledger::Terms;
 use session_core::{Counting, Limit, WhenFull};
 use shell::authenticator::Open;
 use shell::store::{MemoryStore, Store as _};
-use tests::peer::{InProcess, NODE, Process, Raw, Sent, eventually, settings};
+use tests::raw_client::{InProcess, NODE, Process, Raw, Sent, eventually, settings};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const LIMIT_REACHED: &str = "User has reached connection limit, no more connections allowed";

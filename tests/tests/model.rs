@@ -6,7 +6,7 @@ use arbitrary::Unstructured;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::{Limit, Terms};
-use tests::world::{Fate, History, Message, Op, World, terms};
+use tests::core_simulation::{Fate, History, Message, Op, World, terms};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 100_000, ..ProptestConfig::default() })]

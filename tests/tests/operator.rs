@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::peer::{Process, Raw, Sent};
+use tests::raw_client::{Process, Raw, Sent};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 

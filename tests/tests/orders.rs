@@ -13,7 +13,7 @@ use shell::operator::{Change, Disobedience, Full, Operator, Order, Setting, Slot
 use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};
-use tests::peer::{NODE, PATIENCE, eventually};
+use tests::raw_client::{NODE, PATIENCE, eventually};
 
 /// A store in which everything waits until it is got on with.
 struct Slow {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use shell::client::{Options, Trust, Url, User};
 use shell::tls::CertificateFiles;
-use tests::certificates::Authority;
-use tests::peer::{PATIENCE, Process, Raw, Sent, eventually, unguarded};
+use tests::raw_client::{PATIENCE, Process, Raw, Sent, eventually, unguarded};
+use tests::test_ca::Authority;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 

@@ -11,7 +11,7 @@ use session_core::ledger::Command;
 use session_core::{Limit, Limits, Terms, UserId};
 use shell::client::{Error, Url, User};
 use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
-use tests::peer::{InProcess, NODE, Raw, Sent, eventually, held};
+use tests::raw_client::{InProcess, NODE, Raw, Sent, eventually, held};
 
 const DENIED: &str =
     r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#;
@@ -164,7 +164,7 @@ fn pipelined_frames_are_answered_in_order_even_in_one_segment_with_the_handshake
             r#"{"type":"CHECK_CONNECTIONS"}"#,
             r#"{"type":"BYE"}"#,
         ] {
-            bytes.extend(tests::peer::frame_head(0x81, text.len()));
+            bytes.extend(tests::raw_client::frame_head(0x81, text.len()));
             bytes.extend(text.as_bytes());
         }
         peer.write(&bytes);
@@ -381,10 +381,12 @@ fn a_stopping_server_does_not_wait_for_a_store_that_never_answers() {
 #[test]
 fn whatever_a_peer_says_after_bye_it_hears_the_answer_and_no_reset() {
     let server = InProcess::start();
-    for after in [tests::peer::frame_head(0x81, 1 << 20), b"no frame at all".to_vec(), vec![0x88, 0x80, 0, 0, 0, 0]] {
+    for after in
+        [tests::raw_client::frame_head(0x81, 1 << 20), b"no frame at all".to_vec(), vec![0x88, 0x80, 0, 0, 0, 0]]
+    {
         let mut peer = Raw::authenticated(server.address, "ada", 1);
         let bye = br#"{"type":"BYE"}"#;
-        peer.write(&[tests::peer::frame_head(0x81, bye.len()), bye.to_vec(), after].concat());
+        peer.write(&[tests::raw_client::frame_head(0x81, bye.len()), bye.to_vec(), after].concat());
         peer.expect_text(GOODBYE);
         peer.expect_close(1000);
     }

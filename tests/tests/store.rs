@@ -17,7 +17,7 @@ use session_core::{
 };
 use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tempfile::TempDir;
-use tests::peer::{NODE, PATIENCE};
+use tests::raw_client::{NODE, PATIENCE};
 
 /// A store, and what must outlive it.
 struct Subject {

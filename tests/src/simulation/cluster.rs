@@ -4,10 +4,10 @@
 //! the ledger's rule. Only the sockets, the store and the clocks are simulated. There are no threads, nothing sleeps, and
 //! one seed decides everything, so the same seed gives the same trace, byte for byte.
 //!
-//! - [`history`]: what happens, from a seed or from a fuzzer, and how a failing history is made small.
-//! - `store`: keeps its contract and is otherwise hostile.
-//! - `line`: a socket that is two queues.
-//! - `desk`: knows users by name, or by tokens that anybody can make.
+//! - `scenario`: what happens, from a seed or from a fuzzer, and how a failing history is made small.
+//! - `faulty_store`: keeps its contract and is otherwise hostile.
+//! - `socket`: a socket that is two queues.
+//! - `authenticator`: knows users by name, or by tokens that anybody can make.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -30,18 +30,11 @@ use shell::doorway::Doorway;
 use shell::log::Refusals;
 use shell::registry::Registry;
 
-use self::desk::Desk;
-use self::line::{Heard, Line, Sent};
-use self::store::SharedStore;
-use crate::world::World;
-
-pub mod history;
-mod desk;
-mod line;
-mod store;
-
-pub use history::{History, Op};
-pub use store::Fate;
+use super::authenticator::{self, Desk};
+use super::faulty_store::{Fate, SharedStore};
+use super::scenario::{self, History, Op};
+use super::socket::{Heard, Line, Sent};
+use crate::core_simulation::World;
 
 /// The world of one history.
 pub struct Simulation {
@@ -149,7 +142,7 @@ const LIMITS: Limits = Limits {
 };
 const START: Time = Time::from_epoch(Duration::from_secs(1_000_000));
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
-const USERS: u8 = 24;
+pub(super) const USERS: u8 = 24;
 const SERVERS: usize = 3;
 const MAX_CLIENTS: usize = 300;
 /// How many sessions of one server may hold, or wait for, a slot: few, so that there are often too many.
@@ -211,7 +204,7 @@ impl Simulation {
             Op::Authenticate { who, user } => self.say(*who, &Request::Authenticate(credential(*user)).encode()),
             Op::SignIn { server, user, limit, seconds } => {
                 let expires = self.servers[usize::from(*server) % SERVERS].wall_in(*seconds);
-                let token = desk::token(&user_id(*user), Some(*limit), expires);
+                let token = authenticator::token(&user_id(*user), Some(*limit), expires);
                 self.connect(*server, &[Request::AuthenticateWith(token, Box::default())]);
             }
             Op::Renew { who, user, seconds } => self.renew(*who, *user, *seconds),
@@ -631,7 +624,7 @@ impl Simulation {
             let expires = walls[&client.node];
             // Mostly the user whose session it is, if anybody's.
             let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
-            let token = desk::token(&user, None, expires);
+            let token = authenticator::token(&user, None, expires);
             client.say(&Request::AuthenticateWith(token, Box::default()).encode());
         });
     }
@@ -653,7 +646,7 @@ impl Simulation {
     fn store_step(&mut self, which: u8, fate: Fate) {
         if let Some((command, outcome)) = self.store.step(which, fate) {
             self.tell(|| format!("    {command:?} => {outcome:?}"));
-            self.count(history::name_of(fate));
+            self.count(scenario::name_of(fate));
         }
     }
 
@@ -873,7 +866,7 @@ impl Shown {
         match credential {
             Credential::None => Self::Nothing,
             Credential::Text(_) | Credential::User(_) => Self::Name,
-            Credential::Token(token) => desk::expiry(token).map_or(Self::Nothing, Self::Token),
+            Credential::Token(token) => authenticator::expiry(token).map_or(Self::Nothing, Self::Token),
         }
     }
 }
@@ -916,7 +909,7 @@ impl Client {
             Heard::Close(reason) => {
                 self.granted = false;
                 self.closed = Some(*reason);
-                history::name_of_close(*reason)
+                scenario::name_of_close(*reason)
             }
             Heard::Reply(reply) => {
                 let read = Reply::parse(&reply.encode()).expect("a client can read what the server says");

@@ -4,7 +4,7 @@ use session_core::{Credential, Identity, Limit, Rejection, TokenError, UserId, W
 use shell::authenticator::{Authenticator, Open};
 use shell::clock::Clock;
 
-use super::store::MAX_CLAIM;
+use super::faulty_store::MAX_CLAIM;
 
 /// Takes what [`token`] makes, and plain user ids.
 pub(super) struct Desk {

@@ -14,7 +14,7 @@ use session_core::{
 use shell::registry::Registry;
 use shell::store::{Amended, Amendment, Done, Router, Store};
 
-use crate::referee;
+use crate::rule_oracle;
 
 /// What the store does with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Arbitrary)]
@@ -297,7 +297,7 @@ impl Inner {
         let record = self.records.entry(command.user().clone()).or_default();
         let before = record.clone();
         let applied = ledger::apply(record, &command, &self.terms, liveness);
-        referee::judge(&before, &command, &self.terms, liveness, &applied, record);
+        rule_oracle::judge(&before, &command, &self.terms, liveness, &applied, record);
         let Applied { outcome, ended } = applied;
         if !keep {
             *record = before.clone();

@@ -5,9 +5,9 @@ use std::panic::{self, AssertUnwindSafe};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::{CloseReason, Limit, Terms};
 
-use super::store::Fate;
-use super::{Simulation, USERS};
-use crate::world::terms;
+use super::cluster::{Simulation, Trace, USERS};
+use super::faulty_store::Fate;
+use crate::core_simulation::terms;
 
 /// Terms, and what happens under them.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ impl History {
     ///
     /// # Errors
     /// The text of the check that failed.
-    pub fn run(&self, traced: bool) -> std::result::Result<super::Trace, String> {
+    pub fn run(&self, traced: bool) -> std::result::Result<Trace, String> {
         panic::catch_unwind(AssertUnwindSafe(|| Simulation::run(self, traced))).map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()

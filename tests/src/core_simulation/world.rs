@@ -2,7 +2,7 @@
 //! keeps its contract and is otherwise hostile. Time is virtual, nothing sleeps, and the same operations give the same
 //! history.
 //!
-//! It runs the real [`Session`], the real [`ledger::apply`] and the real [`Debts`]. A [`referee`] judges every command that
+//! It runs the real [`Session`], the real [`ledger::apply`] and the real [`Debts`]. A [`rule_oracle`] judges every command that
 //! the store applies, and after every step the world asks whether all that must hold does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,7 +17,7 @@ use session_core::{
     SessionId, Terms, Time, TokenError, UserId, UserRecord, Violation, WallTime, WhenFull,
 };
 
-use crate::referee;
+use crate::rule_oracle;
 
 /// Terms and what happens under them, as a fuzzer makes them up.
 #[derive(Debug)]
@@ -633,7 +633,7 @@ impl World {
         let record = self.store.records.entry(command.user().clone()).or_default();
         let before = record.clone();
         let applied = ledger::apply(record, command, &self.terms, liveness);
-        referee::judge(&before, command, &self.terms, liveness, &applied, record);
+        rule_oracle::judge(&before, command, &self.terms, liveness, &applied, record);
         let Applied { outcome, ended } = applied;
         for Ended { session, how } in ended {
             self.handle(session, Event::Ended(how));
