@@ -51,7 +51,7 @@ fn an_introduction_is_read_however_it_arrives() {
 /// The fuzzer's seeds, without the fuzzer.
 #[test]
 fn the_seeds_of_the_fuzzer_hold() {
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/edge");
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/handshake");
     let replayed = std::fs::read_dir(seeds).unwrap().map(|seed| knock(&std::fs::read(seed.unwrap().path()).unwrap()));
     assert!(replayed.count() > 0, "no seeds in {seeds}");
 }

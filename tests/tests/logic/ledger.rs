@@ -1,4 +1,4 @@
-//! The ledger's rule where nobody is ever ended and nothing lingers, against tables and a naive model. `swaps` has the rest,
+//! The ledger's rule where nobody is ever ended and nothing lingers, against tables and a naive model. `eviction` has the rest,
 //! and `record` the bytes that a record is kept as.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]

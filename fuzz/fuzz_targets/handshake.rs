@@ -1,6 +1,6 @@
 //! Any bytes where a header of the PROXY protocol, or HTTP, is expected.
 //!
-//! `cargo fuzz run edge`
+//! `cargo fuzz run handshake`
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
