@@ -7,15 +7,22 @@
 //! - [`handshake_harness`]: any bytes before the first frame, read by the real code.
 //! - [`test_ca`]: an authority of a test's own.
 //! - [`small_disk`]: a disk that is small enough to be filled.
-//! - [`raw_client`]: a server on a port of its own, in this process or as a process, and raw sockets to maltreat it with.
+//! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as its own process.
+//! - [`raw_client`]: a socket that sends any bytes.
+//! - [`waiting`]: waits with a time limit.
+//! - [`policies`]: admission policies of both simulations.
 
 #![allow(clippy::missing_panics_doc, reason = "a harness panics where a test fails, everywhere")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not expected fails the test")]
 
 pub mod core_simulation;
 pub mod simulation;
+pub mod policies;
 pub mod rule_oracle;
 pub mod handshake_harness;
+pub mod test_server;
+pub mod test_process;
 pub mod raw_client;
+pub mod waiting;
 pub mod small_disk;
 pub mod test_ca;

@@ -1,5 +1,12 @@
 //! Sessions, debts and a hostile store on a virtual clock.
 
+mod scenario;
 mod world;
+mod messages;
+mod commands;
+mod connection;
+mod store;
+mod checks;
 
-pub use world::{Fate, History, Message, Op, World, terms};
+pub use scenario::{Fate, History, Message, Op};
+pub use world::World;

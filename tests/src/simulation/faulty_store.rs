@@ -38,6 +38,22 @@ pub enum Fate {
     Doubt,
 }
 
+impl Fate {
+    /// Its name, for counting.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Apply => "applied",
+            Self::ApplySilently => "applied, answered late",
+            Self::ApplyUnknown => "applied, answered unknown",
+            Self::Reject => "rejected",
+            Self::Drop => "dropped, answered unknown",
+            Self::DropSilently => "dropped, answered late",
+            Self::Postpone => "answered unknown, applied late",
+            Self::Doubt => "dropped, told as if applied",
+        }
+    }
+}
+
 /// The highest limit that a token claims.
 pub(super) const MAX_CLAIM: u32 = 5;
 

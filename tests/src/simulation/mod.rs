@@ -1,11 +1,23 @@
-//! A deterministic simulation of several servers over one store.
+//! A deterministic simulation of several servers over one store, in the manner of FoundationDB's and TigerBeetle's.
+//!
+//! It runs what the real server runs: connections, submission with its retries, the registry, the session machine and
+//! the ledger's rule. Only the sockets, the store and the clocks are simulated. There are no threads, nothing sleeps, and
+//! one seed decides everything, so the same seed gives the same trace, byte for byte.
 
-mod authenticator;
-mod cluster;
-mod faulty_store;
 mod scenario;
+mod cluster;
+mod lifecycle;
+mod schedule;
+mod checks;
+mod minimise;
+mod server;
+mod client;
 mod socket;
+mod authenticator;
+mod faulty_store;
+mod trace;
 
-pub use cluster::{Simulation, Trace};
+pub use cluster::Simulation;
 pub use faulty_store::Fate;
 pub use scenario::{History, Op};
+pub use trace::Trace;

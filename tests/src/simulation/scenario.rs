@@ -1,13 +1,13 @@
-//! What happens in a simulation: from a seed, from a fuzzer, and made small when it fails.
-
-use std::panic::{self, AssertUnwindSafe};
+//! What happens in a simulation: from a seed, or from a fuzzer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use session_core::{CloseReason, Limit, Terms};
+use session_core::{Credential, Limit, Terms, UserId};
 
-use super::cluster::{Simulation, Trace, USERS};
 use super::faulty_store::Fate;
-use crate::core_simulation::terms;
+use crate::policies::terms;
+
+/// How many users there are.
+pub(super) const USERS: u8 = 24;
 
 /// Terms, and what happens under them.
 #[derive(Debug, Clone)]
@@ -110,42 +110,6 @@ impl History {
         let mood = Mood { store: random.below(100), servers: random.below(100), users };
         Self { terms, ops: (0..ops).map(|_| random.op(&mood)).collect() }
     }
-
-    /// Runs the history. What does not hold, in words.
-    ///
-    /// # Errors
-    /// The text of the check that failed.
-    pub fn run(&self, traced: bool) -> std::result::Result<Trace, String> {
-        panic::catch_unwind(AssertUnwindSafe(|| Simulation::run(self, traced))).map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
-        })
-    }
-
-    /// A history that fails too and has as few operations as leaving some out achieves.
-    #[must_use]
-    pub fn minimised(mut self) -> Self {
-        let mut chunk = self.ops.len().div_ceil(2);
-        while chunk > 0 {
-            let mut at = 0;
-            let mut is_shorter = false;
-            while at < self.ops.len() {
-                let mut ops = self.ops.clone();
-                ops.drain(at..(at + chunk).min(ops.len()));
-                let shorter = Self { terms: self.terms, ops };
-                if shorter.run(false).is_err() {
-                    self = shorter;
-                    is_shorter = true;
-                } else {
-                    at += chunk;
-                }
-            }
-            if !is_shorter || chunk > 1 {
-                chunk /= 2;
-            }
-        }
-        self
-    }
 }
 
 impl<'a> Arbitrary<'a> for History {
@@ -193,23 +157,6 @@ impl Op {
     }
 }
 
-pub(super) fn name_of(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Apply => "applied",
-        Fate::ApplySilently => "applied, answered late",
-        Fate::ApplyUnknown => "applied, answered unknown",
-        Fate::Reject => "rejected",
-        Fate::Drop => "dropped, answered unknown",
-        Fate::DropSilently => "dropped, answered late",
-        Fate::Postpone => "answered unknown, applied late",
-        Fate::Doubt => "dropped, told as if applied",
-    }
-}
-
-pub(super) fn name_of_close(reason: CloseReason) -> &'static str {
-    reason.words()
-}
-
 struct Mood {
     store: u32,
     servers: u32,
@@ -220,7 +167,7 @@ struct Mood {
 struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -302,4 +249,12 @@ impl Random {
         ];
         if self.below(100) >= mood.store { Fate::Apply } else { FAULTS[self.below(7) as usize] }
     }
+}
+
+pub(super) fn credential(user: u8) -> Credential {
+    Credential::new(user_id(user).as_str())
+}
+
+pub(super) fn user_id(user: u8) -> UserId {
+    UserId::parse(&format!("user {}", user % USERS)).expect("a good id")
 }

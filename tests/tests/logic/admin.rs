@@ -13,7 +13,8 @@ use shell::operator::{Change, Disobedience, Full, Operator, Order, Setting, Slot
 use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};
-use tests::raw_client::{NODE, PATIENCE, eventually};
+use tests::test_server::NODE;
+use tests::waiting::{PATIENCE, eventually};
 
 /// A store in which everything waits until it is got on with.
 struct Slow {

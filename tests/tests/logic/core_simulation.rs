@@ -6,7 +6,8 @@ use arbitrary::Unstructured;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::{Limit, Terms};
-use tests::core_simulation::{Fate, History, Message, Op, World, terms};
+use tests::core_simulation::{Fate, History, Message, Op, World};
+use tests::policies::terms;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 100_000, ..ProptestConfig::default() })]

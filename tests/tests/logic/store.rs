@@ -17,7 +17,8 @@ use session_core::{
 };
 use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tempfile::TempDir;
-use tests::raw_client::{NODE, PATIENCE};
+use tests::test_server::NODE;
+use tests::waiting::PATIENCE;
 
 /// A store, and what must outlive it.
 struct Subject {

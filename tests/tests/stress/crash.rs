@@ -21,8 +21,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use session_core::Refusal;
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
-use tests::raw_client::{PATIENCE, Raw, Sent, eventually, unguarded, wait};
+use tests::raw_client::{Raw, Sent};
 use tests::small_disk::SmallDisk;
+use tests::test_process::{unguarded, wait};
+use tests::waiting::{PATIENCE, eventually};
 
 /// How many sessions a user may hold.
 const LIMIT: u32 = 3;

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use shell::descriptors::raise_limit;
-use tests::raw_client::{Process, Raw, connect_from};
+use tests::raw_client::{Raw, connect_from};
+use tests::test_process::Process;
 
 const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 const SILENT: usize = 5000;

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::raw_client::{Process, Raw, Sent};
+use tests::raw_client::{Raw, Sent};
+use tests::test_process::Process;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 

@@ -8,7 +8,9 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tests::raw_client::{Process, Raw, Sent, eventually, wait};
+use tests::raw_client::{Raw, Sent};
+use tests::test_process::{Process, wait};
+use tests::waiting::eventually;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");

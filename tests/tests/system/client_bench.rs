@@ -7,7 +7,8 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tests::raw_client::{Process, Raw, wait};
+use tests::raw_client::Raw;
+use tests::test_process::{Process, wait};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");

@@ -12,8 +12,10 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use shell::tls::CertificateFiles;
-use tests::raw_client::{PATIENCE, Process, Raw, Sent, eventually, unguarded, wait};
+use tests::raw_client::{Raw, Sent};
 use tests::test_ca::Authority;
+use tests::test_process::{Process, unguarded, wait};
+use tests::waiting::{PATIENCE, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use tests::raw_client::{Process, Raw};
+use tests::raw_client::Raw;
+use tests::test_process::Process;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 

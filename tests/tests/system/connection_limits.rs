@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use session_core::{DoorBounds, Limits};
 use shell::policy::Policy;
 use shell::server::Settings;
-use tests::raw_client::{InProcess, PATIENCE, Process, Raw, Sent, eventually, settings};
+use tests::raw_client::{Raw, Sent};
+use tests::test_process::Process;
+use tests::test_server::{InProcess, settings};
+use tests::waiting::{PATIENCE, eventually};
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -9,8 +9,11 @@ use std::sync::Arc;
 
 use session_core::{Limit, Limits};
 use shell::store::{LmdbConfig, LmdbStore};
-use tests::raw_client::{InProcess, NODE, Raw, Sent, eventually, held, unguarded};
+use tests::raw_client::{Raw, Sent};
 use tests::small_disk::SmallDisk;
+use tests::test_process::unguarded;
+use tests::test_server::{InProcess, NODE, held};
+use tests::waiting::eventually;
 
 enum Answer {
     Admitted(Raw),

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use session_core::{Limit, Limits};
 use shell::policy::Policy;
 use shell::store::MemoryStore;
-use tests::raw_client::{InProcess, NODE, Raw, Sent, frame_head};
+use tests::raw_client::{Raw, Sent, frame_head};
+use tests::test_server::{InProcess, NODE};
 
 /// Runs an attack beside a session that must not notice, and checks that no count moved.
 fn beside_a_witness(attack: impl FnOnce(&InProcess)) {
@@ -209,7 +210,7 @@ fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
     // Far more answers than any buffer between the two holds.
     while peer.write(&questions) {}
     let mut other = Raw::authenticated(server.address, "other", 1);
-    tests::raw_client::eventually("the slot comes back", || {
+    tests::waiting::eventually("the slot comes back", || {
         let mut next = Raw::open(server.address);
         next.text(r#"{"type":"AUTHENTICATE","payload":"peer"}"#);
         let first = Sent::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());

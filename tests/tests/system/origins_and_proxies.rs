@@ -7,7 +7,8 @@ use std::num::NonZeroUsize;
 use session_core::DoorBounds;
 use shell::policy::Policy;
 use shell::server::Settings;
-use tests::raw_client::{InProcess, Raw, settings};
+use tests::raw_client::Raw;
+use tests::test_server::{InProcess, settings};
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use shell::client::{Options, Trust, Url, User};
 use shell::tls::CertificateFiles;
-use tests::raw_client::{PATIENCE, Process, Raw, Sent, eventually, unguarded};
+use tests::raw_client::{Raw, Sent};
 use tests::test_ca::Authority;
+use tests::test_process::{Process, unguarded};
+use tests::waiting::{PATIENCE, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 

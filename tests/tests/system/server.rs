@@ -11,7 +11,9 @@ use session_core::ledger::Command;
 use session_core::{Limit, Limits, Terms, UserId};
 use shell::client::{Error, Url, User};
 use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
-use tests::raw_client::{InProcess, NODE, Raw, Sent, eventually, held};
+use tests::raw_client::{Raw, Sent};
+use tests::test_server::{InProcess, NODE, held};
+use tests::waiting::eventually;
 
 const DENIED: &str =
     r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#;

@@ -11,7 +11,10 @@ use session_core::ledger::Terms;
 use session_core::{Counting, Limit, WhenFull};
 use shell::authenticator::Open;
 use shell::store::{MemoryStore, Store as _};
-use tests::raw_client::{InProcess, NODE, Process, Raw, Sent, eventually, settings};
+use tests::raw_client::{Raw, Sent};
+use tests::test_process::Process;
+use tests::test_server::{InProcess, NODE, settings};
+use tests::waiting::eventually;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const LIMIT_REACHED: &str = "User has reached connection limit, no more connections allowed";

@@ -18,8 +18,9 @@ use shell::policy::Policy;
 use shell::server::Settings;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::TcpStream;
-use tests::raw_client::{InProcess, Raw, settings};
+use tests::raw_client::Raw;
 use tests::test_ca::Authority;
+use tests::test_server::{InProcess, settings};
 
 struct Subject {
     authority: Authority,

@@ -17,7 +17,8 @@ use shell::policy::Policy;
 use shell::server::Settings;
 use shell::store::MemoryStore;
 use shell::tokens::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
-use tests::raw_client::{InProcess, NODE, Raw, Sent, settings};
+use tests::raw_client::{Raw, Sent};
+use tests::test_server::{InProcess, NODE, settings};
 
 const SECRET: &[u8] = b"thirty-two bytes of nothing much";
 

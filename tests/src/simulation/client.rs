@@ -1,0 +1,158 @@
+//! A simulated client: what it asked, what it was told, and what it may not be told.
+
+use std::collections::VecDeque;
+
+use session_core::{CloseReason, Complaint, Credential, NodeId, Reply, Request, SessionId, UserId, WallTime};
+
+use super::authenticator;
+use super::server::Server;
+use super::socket::{Heard, Line, Sent};
+use super::trace::Trace;
+
+/// One connection, seen from its client.
+pub(super) struct Client {
+    pub(super) node: NodeId,
+    pub(super) session: SessionId,
+    pub(super) line: Line,
+    /// It was told that it has a slot, and since then neither that this is over nor has it left.
+    pub(super) granted: bool,
+    /// It answers pings.
+    pub(super) answers_pings: bool,
+    pub(super) greeted: bool,
+    /// What was shown by the messages that it waits for an answer to.
+    pub(super) asked: VecDeque<Shown>,
+    /// When the token runs out that let it in.
+    pub(super) expires: Option<WallTime>,
+    pub(super) user: Option<UserId>,
+    pub(super) closed: Option<CloseReason>,
+    /// It was told that its slot is gone.
+    pub(super) evicted: bool,
+}
+
+/// Whom a message says its client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// It does not say.
+    Nothing,
+    /// A user, by name, which never runs out.
+    Name,
+    /// The user of a token that runs out then.
+    Token(WallTime),
+}
+
+impl Shown {
+    pub(super) fn by(request: &Request) -> Self {
+        let (Request::Authenticate(credential) | Request::AuthenticateWith(credential, _)) = request else {
+            return Self::Nothing;
+        };
+        match credential {
+            Credential::None => Self::Nothing,
+            Credential::Text(_) | Credential::User(_) => Self::Name,
+            Credential::Token(token) => authenticator::expiry(token).map_or(Self::Nothing, Self::Token),
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn leave(&mut self) {
+        self.granted = false;
+        self.line.lose();
+    }
+
+    pub(super) fn say(&mut self, text: &str) {
+        self.asked.push_back(Request::parse(text).as_ref().map_or(Shown::Nothing, Shown::by));
+        self.line.send(Sent::Text(text.to_owned()));
+    }
+
+    /// Nobody is let in by a token that has run out, unless something else that it showed is being looked at.
+    pub(super) fn check_token(&self, server: &Server) {
+        let has_come = |wall: &WallTime| server.custody().clock().has_come(*wall);
+        let renewed = self.asked.iter().any(|shown| match shown {
+            Shown::Nothing => false,
+            Shown::Name => true,
+            Shown::Token(expires) => !has_come(expires),
+        });
+        assert!(
+            renewed || !self.expires.as_ref().is_some_and(has_come),
+            "session {} goes on though its token has run out",
+            self.session
+        );
+    }
+
+    /// Whether it says something in turn.
+    pub(super) fn hear(&mut self, heard: &Heard, trace: &mut Trace) -> bool {
+        assert!(self.closed.is_none(), "session {} is told {heard:?} after its close", self.session);
+        let name = match heard {
+            Heard::Ping if self.answers_pings && self.line.is_attentive() => {
+                self.line.send(Sent::Alive);
+                return true;
+            }
+            Heard::Ping => "ping unanswered",
+            Heard::Close(reason) => {
+                self.granted = false;
+                self.closed = Some(*reason);
+                reason.words()
+            }
+            Heard::Reply(reply) => {
+                let read = Reply::parse(&reply.encode()).expect("a client can read what the server says");
+                assert_eq!(&read, reply, "a client reads something else than was said");
+                assert_eq!(matches!(reply, Reply::Hello), !self.greeted, "HELLO comes first, and once");
+                self.greeted = true;
+                let shown = match reply {
+                    Reply::Hello | Reply::Evicted(_) => None,
+                    _ => self.asked.pop_front(),
+                };
+                let expires = if let Some(Shown::Token(expires)) = shown { Some(expires) } else { None };
+                match reply {
+                    Reply::Hello => "HELLO",
+                    Reply::Admitted(admission) => {
+                        assert!(!self.granted, "granted twice");
+                        assert!(!self.evicted, "granted after it was ended");
+                        assert_eq!(admission.session, self.session);
+                        self.granted = self.line.is_open();
+                        self.user = Some(admission.user.id.clone());
+                        self.expires = expires;
+                        "granted at length"
+                    }
+                    Reply::Denied(_) => "refused at length",
+                    Reply::ListSessionsSuccess(_) => "listed",
+                    Reply::EndSessionSuccess(_) => "ended another",
+                    Reply::Evicted(_) => {
+                        self.granted = false;
+                        self.evicted = true;
+                        // Whatever it still asked is never answered.
+                        self.asked.clear();
+                        "EVICTED"
+                    }
+                    Reply::AuthenticateSuccess(user) => {
+                        assert!(!self.evicted, "granted after it was ended");
+                        let is_renewed = self.granted;
+                        assert!(!is_renewed || self.expires.is_some(), "granted twice");
+                        assert!(user.connections > 0, "a grant of nothing");
+                        assert!(!is_renewed || self.user.as_ref() == Some(&user.id), "a session changed its user");
+                        self.granted = self.line.is_open();
+                        self.user = Some(user.id.clone());
+                        self.expires = expires;
+                        if is_renewed { "renewed" } else { "granted" }
+                    }
+                    Reply::AuthenticateFailure(_) => "refused",
+                    Reply::ByeSuccess => {
+                        self.granted = false;
+                        "BYE_SUCCESS"
+                    }
+                    Reply::CheckConnectionsSuccess(_) => "counted",
+                    Reply::Error(complaint) => {
+                        assert_ne!(
+                            *complaint,
+                            Complaint::Impatient,
+                            "a message was not kept until the session was free"
+                        );
+                        "ERROR"
+                    }
+                }
+            }
+        };
+        *trace.counts.entry(name).or_insert(0) += 1;
+        false
+    }
+}
