@@ -6,5 +6,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _reception = tests::handshake_harness::knock(bytes);
+    let _reception = tests::handshake_harness::feed(bytes);
 });

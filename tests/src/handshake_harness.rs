@@ -18,11 +18,11 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 /// What a server made of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reception {
+pub enum FeedResult {
     /// They were a header of the PROXY protocol.
-    Introduced,
+    ProxyHeader,
     /// They were not.
-    NotIntroduced,
+    NoProxyHeader,
     /// They opened a WebSocket.
     Upgraded,
     /// They were answered with this status, or not at all.
@@ -35,28 +35,28 @@ const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
 
 /// Lets a server hear these bytes. The first decides who says them, and in what pieces.
 #[must_use]
-pub fn knock(bytes: &[u8]) -> Reception {
+pub fn feed(bytes: &[u8]) -> FeedResult {
     let (&how, bytes) = bytes.split_first().unwrap_or((&0, &[]));
     let peer = if how & 1 == 0 { DIRECT } else { PROXY };
-    let piece = [1, 2, 7, 64, 1000, 4096, 8192, usize::MAX][usize::from(how >> 2) % 8];
-    let stream = Pieces { unread: bytes, piece, written: Vec::new(), is_closed: false };
-    if how & 2 == 0 { ask(stream, peer) } else { introduce(stream) }
+    let chunk = [1, 2, 7, 64, 1000, 4096, 8192, usize::MAX][usize::from(how >> 2) % 8];
+    let stream = ChunkedStream { unread: bytes, chunk, written: Vec::new(), is_closed: false };
+    if how & 2 == 0 { serve_request(stream, peer) } else { read_proxy_header(stream) }
 }
 
-fn introduce(mut stream: Pieces<'_>) -> Reception {
+fn read_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
     let whole = stream.unread;
     let source = at_once(proxies::read_header(&mut stream));
     if source.is_err() {
-        return Reception::NotIntroduced;
+        return FeedResult::NoProxyHeader;
     }
     let [.., high, low] = *whole.first_chunk::<16>().expect("a header has sixteen bytes and more");
     let length = 16 + usize::from(u16::from_be_bytes([high, low]));
     assert_eq!(whole.len() - stream.unread.len(), length, "what follows the header is for somebody else");
     assert!(whole.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "that is no header");
-    Reception::Introduced
+    FeedResult::ProxyHeader
 }
 
-fn ask(stream: Pieces<'_>, peer: IpAddr) -> Reception {
+fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
     let policy = policy();
     let doorway = Doorway::new(DoorBounds::default(), Clock::by_dial(Arc::default()));
     let mut visitor = doorway.enter(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
@@ -68,17 +68,17 @@ fn ask(stream: Pieces<'_>, peer: IpAddr) -> Reception {
     if peer == DIRECT {
         assert_eq!(network, Some(Network::from(DIRECT)), "nobody is taken for somebody else");
     }
-    let reception = match handshake {
-        Handshake::Upgraded { .. } => Reception::Upgraded,
-        Handshake::Answered => Reception::Answered(stream.status()),
+    let result = match handshake {
+        Handshake::Upgraded { .. } => FeedResult::Upgraded,
+        Handshake::Answered => FeedResult::Answered(stream.status()),
     };
-    assert_eq!(reception == Reception::Upgraded, stream.status() == Some(101), "{:?}", stream.text());
+    assert_eq!(result == FeedResult::Upgraded, stream.status() == Some(101), "{:?}", stream.text());
     assert!(stream.written.len() < 1024, "a long answer: {:?}", stream.text());
-    assert!(stream.is_closed || reception == Reception::Upgraded, "the answer is the last word");
+    assert!(stream.is_closed || result == FeedResult::Upgraded, "the answer is the last word");
     if stream.status().is_some_and(|status| status != 400 && status != 431) {
         assert!(network.is_some(), "somebody was answered whom nobody counts");
     }
-    reception
+    result
 }
 
 /// What a server with every rule in force goes by.
@@ -105,14 +105,14 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A peer who has said all there is to say.
-struct Pieces<'a> {
+struct ChunkedStream<'a> {
     unread: &'a [u8],
-    piece: usize,
+    chunk: usize,
     written: Vec<u8>,
     is_closed: bool,
 }
 
-impl Pieces<'_> {
+impl ChunkedStream<'_> {
     fn status(&self) -> Option<u16> {
         self.text().strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|status| status.parse().ok())
     }
@@ -122,17 +122,17 @@ impl Pieces<'_> {
     }
 }
 
-impl AsyncRead for Pieces<'_> {
+impl AsyncRead for ChunkedStream<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
-        let length = buffer.len().min(self.piece).min(self.unread.len());
-        let (piece, unread) = self.unread.split_at(length);
-        buffer[..length].copy_from_slice(piece);
+        let length = buffer.len().min(self.chunk).min(self.unread.len());
+        let (chunk, unread) = self.unread.split_at(length);
+        buffer[..length].copy_from_slice(chunk);
         self.unread = unread;
         Poll::Ready(Ok(length))
     }
 }
 
-impl AsyncWrite for Pieces<'_> {
+impl AsyncWrite for ChunkedStream<'_> {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         assert!(!self.is_closed, "something is said after the last word");
         self.written.extend_from_slice(bytes);

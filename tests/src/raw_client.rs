@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::waiting::PATIENCE;
+use crate::waiting::TIMEOUT;
 
 /// Connects from this address of this machine.
 ///
@@ -20,13 +20,13 @@ pub fn connect_from(from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> 
 }
 
 /// A TCP connection on which a test says whatever it likes.
-pub struct Raw {
+pub struct RawClient {
     stream: TcpStream,
 }
 
 /// What the server sent: a WebSocket frame (RFC 6455 §5.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sent {
+pub enum Received {
     /// A text message.
     Text(String),
     /// A ping.
@@ -41,7 +41,7 @@ pub enum Sent {
     Reset,
 }
 
-impl Raw {
+impl RawClient {
     /// Connects.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
@@ -55,8 +55,8 @@ impl Raw {
     }
 
     fn of(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket option");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
+        stream.set_write_timeout(Some(TIMEOUT)).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
         Self { stream }
     }
@@ -96,11 +96,11 @@ impl Raw {
     pub fn is_silent_for(&mut self, duration: Duration) -> bool {
         self.stream.set_read_timeout(Some(duration)).expect("a socket option");
         let heard = self.stream.read(&mut [0]).map_err(|error| error.kind());
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        self.stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
         matches!(heard, Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
 
-    /// As [`Raw::open`], and signs in: how many connections the user has now.
+    /// As [`RawClient::open`], and signs in: how many connections the user has now.
     #[must_use]
     pub fn authenticated(address: SocketAddr, user: &str, connections: u32) -> Self {
         let mut raw = Self::open(address);
@@ -129,47 +129,47 @@ impl Raw {
     }
 
     /// The next frame.
-    pub fn read(&mut self) -> Sent {
+    pub fn read(&mut self) -> Received {
         self.try_read().unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Sent::End,
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Sent::Reset,
+            io::ErrorKind::UnexpectedEof => Received::End,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Received::Reset,
             _ => panic!("the server says nothing: {error}"),
         })
     }
 
     /// Reads one frame, which must be this text.
     pub fn expect_text(&mut self, text: &str) {
-        assert_eq!(self.read(), Sent::Text(text.into()));
+        assert_eq!(self.read(), Received::Text(text.into()));
     }
 
     /// Reads what is left, which must be a close frame with this code and the end, not a reset.
     pub fn expect_close(&mut self, code: u16) {
         match self.read() {
-            Sent::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            Received::Close(sent, words) => assert_eq!(sent, code, "{words}"),
             other => panic!("expected a close with {code}, got {other:?}"),
         }
-        assert_eq!(self.read(), Sent::End);
+        assert_eq!(self.read(), Received::End);
     }
 
     /// Reads a close frame with this code, and answers it. Then the server must end the connection.
     pub fn expect_goodbye(&mut self, code: u16) {
         match self.read() {
-            Sent::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            Received::Close(sent, words) => assert_eq!(sent, code, "{words}"),
             other => panic!("expected a close with {code}, got {other:?}"),
         }
         self.frame(0x88, &code.to_be_bytes());
-        assert_eq!(self.read(), Sent::End);
+        assert_eq!(self.read(), Received::End);
     }
 
     /// Says BYE and waits for its success: the slot is free for whoever asks after this.
     pub fn say_bye(&mut self) {
         self.text(r#"{"type":"BYE"}"#);
         let mut heard = self.read();
-        while matches!(heard, Sent::Ping | Sent::Pong(_)) {
+        while matches!(heard, Received::Ping | Received::Pong(_)) {
             heard = self.read();
         }
         assert!(
-            matches!(&heard, Sent::Text(text) if text.starts_with(r#"{"type":"BYE_SUCCESS""#)),
+            matches!(&heard, Received::Text(text) if text.starts_with(r#"{"type":"BYE_SUCCESS""#)),
             "expected BYE_SUCCESS, got {heard:?}"
         );
     }
@@ -202,7 +202,7 @@ impl Raw {
         drop(self.stream.shutdown(std::net::Shutdown::Write));
     }
 
-    fn try_read(&mut self) -> io::Result<Sent> {
+    fn try_read(&mut self) -> io::Result<Received> {
         let mut head = [0; 2];
         self.stream.read_exact(&mut head)?;
         let length = match head[1] {
@@ -216,12 +216,12 @@ impl Raw {
         let mut payload = vec![0; length];
         self.stream.read_exact(&mut payload)?;
         Ok(match (head[0], &*payload) {
-            (0x81, text) => Sent::Text(String::from_utf8_lossy(text).into()),
+            (0x81, text) => Received::Text(String::from_utf8_lossy(text).into()),
             (0x88, [high, low, words @ ..]) => {
-                Sent::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(words).into())
+                Received::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(words).into())
             }
-            (0x89, _) => Sent::Ping,
-            (0x8a, data) => Sent::Pong(data.to_vec()),
+            (0x89, _) => Received::Ping,
+            (0x8a, data) => Received::Pong(data.to_vec()),
             (first, _) => panic!("a server may not send a frame that begins with {first:#x}"),
         })
     }

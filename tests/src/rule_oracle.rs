@@ -11,11 +11,11 @@ use session_core::{
 
 type Holds<'a> = BTreeMap<SessionId, &'a Hold>;
 
-/// Judges what came of a command.
+/// Checks what came of a command.
 ///
 /// # Panics
 /// When the rule has broken a promise. The text says which.
-pub fn judge(
+pub fn check(
     before: &UserRecord,
     command: &Command,
     terms: &Terms,

@@ -7,14 +7,14 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use shell::tls::CertificateFiles;
 
 /// An authority, and a directory for what it issues.
-pub struct Authority {
+pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     directory: PathBuf,
     /// Its own certificate in PEM, for those who are to trust it.
     pub ca: PathBuf,
 }
 
-impl Authority {
+impl TestCa {
     /// A new one, which puts its certificate into this directory.
     #[must_use]
     pub fn new(directory: &Path) -> Self {

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use crate::waiting::eventually;
 
 /// The real server as a process of its own. Killed when dropped.
-pub struct Process {
+pub struct TestProcess {
     /// Where it listens first.
     pub address: SocketAddr,
     /// The line it printed at its start.
@@ -16,16 +16,16 @@ pub struct Process {
     child: Child,
 }
 
-impl Process {
-    /// Starts the server binary, [`unguarded`], on a port of its own and waits until it listens.
+impl TestProcess {
+    /// Starts the server binary, [`without_connection_limits`], on a port of its own and waits until it listens.
     #[must_use]
     pub fn start(binary: &str, data: &Path, arguments: &[&str]) -> Self {
-        Self::run(unguarded(binary), data, arguments)
+        Self::run(without_connection_limits(binary), data, arguments)
     }
 
     /// Starts the server binary as it is, with the bounds on what comes from one address at their defaults.
     #[must_use]
-    pub fn start_guarded(binary: &str, data: &Path, arguments: &[&str]) -> Self {
+    pub fn start_with_default_limits(binary: &str, data: &Path, arguments: &[&str]) -> Self {
         Self::run(Command::new(binary), data, arguments)
     }
 
@@ -36,7 +36,7 @@ impl Process {
         Self::run_as(command, data)
     }
 
-    /// As [`Process::run`], with nothing said about the log.
+    /// As [`TestProcess::run`], with nothing said about the log.
     #[must_use]
     pub fn run_as(mut command: Command, data: &Path) -> Self {
         let mut child = command
@@ -79,11 +79,11 @@ impl Process {
 
     /// Waits until it ends by itself.
     pub fn wait(&mut self) -> ExitStatus {
-        wait(&mut self.child)
+        wait_for_exit(&mut self.child)
     }
 }
 
-impl Drop for Process {
+impl Drop for TestProcess {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
@@ -93,7 +93,7 @@ impl Drop for Process {
 /// The server binary with the bounds on what comes from one address off, as everybody in a test does. Its arguments may say
 /// otherwise.
 #[must_use]
-pub fn unguarded(binary: &str) -> Command {
+pub fn without_connection_limits(binary: &str) -> Command {
     let mut command = Command::new(binary);
     for bound in ["CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "UNAUTHENTICATED"] {
         command.env(format!("SESSIONS_MAX_{bound}"), "unlimited");
@@ -102,7 +102,7 @@ pub fn unguarded(binary: &str) -> Command {
 }
 
 /// Waits until a child process ends.
-pub fn wait(child: &mut Child) -> ExitStatus {
+pub fn wait_for_exit(child: &mut Child) -> ExitStatus {
     let mut status = None;
     eventually("the process ends", || {
         status = child.try_wait().expect("it is our child");

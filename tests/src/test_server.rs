@@ -12,13 +12,13 @@ use shell::server::{Control, Server, Settings};
 use shell::store::{Done, MemoryStore, Store};
 use smol::Executor;
 
-use crate::waiting::PATIENCE;
+use crate::waiting::TIMEOUT;
 
-/// The node of every [`InProcess`] server, for the store it is given.
+/// The node of every [`TestServer`] server, for the store it is given.
 pub const NODE: NodeId = NodeId::new(0x7e57);
 
 /// A server in this process, on a port of its own. Stopped when dropped.
-pub struct InProcess {
+pub struct TestServer {
     /// Where it listens.
     pub address: SocketAddr,
     /// What changes it while it runs.
@@ -27,7 +27,7 @@ pub struct InProcess {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl InProcess {
+impl TestServer {
     /// A server with a memory store, the default limits and two threads.
     #[must_use]
     pub fn start() -> Self {
@@ -40,11 +40,11 @@ impl InProcess {
         Self::with_timeout(store, limits, threads, Duration::from_secs(5))
     }
 
-    /// As [`InProcess::with`], with a time limit for the store.
+    /// As [`TestServer::with`], with a time limit for the store.
     #[must_use]
     pub fn with_timeout(store: Arc<dyn Store>, limits: Limits, threads: usize, store_timeout: Duration) -> Self {
         let policy = Policy { limits, ..Policy::default() };
-        Self::serving(store, Box::new(Open), Settings { store_timeout, policy, ..settings() }, threads)
+        Self::with_authenticator(store, Box::new(Open), Settings { store_timeout, policy, ..settings() }, threads)
     }
 
     /// A server that treats connections by this policy, with a memory store.
@@ -56,12 +56,12 @@ impl InProcess {
     /// A server with a memory store and these settings, whose node must be [`NODE`].
     #[must_use]
     pub fn with_settings(settings: Settings) -> Self {
-        Self::serving(Arc::new(MemoryStore::new(NODE, Limit::default())), Box::new(Open), settings, 2)
+        Self::with_authenticator(Arc::new(MemoryStore::new(NODE, Limit::default())), Box::new(Open), settings, 2)
     }
 
     /// A server with all that it is made of.
     #[must_use]
-    pub fn serving(
+    pub fn with_authenticator(
         store: Arc<dyn Store>,
         authenticator: Box<dyn Authenticator>,
         settings: Settings,
@@ -104,7 +104,7 @@ impl InProcess {
     }
 }
 
-impl Drop for InProcess {
+impl Drop for TestServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         for thread in self.threads.drain(..) {
@@ -122,7 +122,7 @@ pub fn settings() -> Settings {
 }
 
 /// How many slots a store has for a user, if it says so.
-pub fn held(store: &dyn Store, user: &str) -> Option<u32> {
+pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
     let (sender, receiver) = mpsc::channel();
     let lookup = ledger::Command::Lookup {
         user: UserId::parse(user).expect("a good id"),
@@ -130,7 +130,7 @@ pub fn held(store: &dyn Store, user: &str) -> Option<u32> {
         at: Time::default(),
     };
     store.submit(lookup, Done::new(move |outcome| sender.send(outcome).expect("it is awaited")));
-    match receiver.recv_timeout(PATIENCE).expect("a store answers") {
+    match receiver.recv_timeout(TIMEOUT).expect("a store answers") {
         Outcome::Found { connections } => Some(connections),
         _ => None,
     }

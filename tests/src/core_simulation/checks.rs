@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use session_core::{Event, Held, Hold, Request, SessionId, UserRecord, ledger};
 
-use super::scenario::{Fate, credential, user_id};
+use super::scenario::{StoreFault, credential, user_id};
+use super::simulation::CoreSimulation;
 use super::store::{Queued, liveness};
-use super::world::World;
 use crate::policies::LINGER;
 
-impl World {
+impl CoreSimulation {
     /// Checks every invariant that must hold at any time.
     pub fn check(&mut self) {
         self.checks += 1;
@@ -48,14 +48,14 @@ impl World {
     }
 
     /// Ends all faults and lets everybody leave, then checks that everything has come back.
-    pub fn settle(&mut self) {
+    pub fn check_recovery(&mut self) {
         for id in self.ids() {
-            self.lose(id);
+            self.disconnect(id);
         }
         // Long enough for every wait to end and every debt to be tried again, with a store that is well.
         for _ in 0..1000 {
             while !self.store.queue.is_empty() {
-                self.store_step(0, Fate::Apply);
+                self.store_step(0, StoreFault::Apply);
                 self.check();
             }
             if self.connections.is_empty() && self.debts.held() == 0 {
@@ -81,7 +81,7 @@ impl World {
             let (&id, _) = self.connections.last_key_value().expect("it has just connected");
             self.handle(id, Event::Text(&Request::Authenticate(credential(user)).encode()));
             while !self.store.queue.is_empty() {
-                self.store_step(0, Fate::Apply);
+                self.store_step(0, StoreFault::Apply);
             }
             assert_eq!(
                 self.connections[&id].told,
@@ -90,9 +90,9 @@ impl World {
             );
             let slots = self.store.records.get(&user_id(user));
             assert_eq!(slots.map_or(0, |record| record.holds().len()), self.terms.limit.slots().min(1) as usize);
-            self.lose(id);
+            self.disconnect(id);
             while !self.store.queue.is_empty() {
-                self.store_step(0, Fate::Apply);
+                self.store_step(0, StoreFault::Apply);
             }
             self.check();
         }

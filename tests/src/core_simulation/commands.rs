@@ -5,27 +5,27 @@ use std::collections::BTreeSet;
 use session_core::ledger::{self, Applied, Command as LedgerCommand};
 use session_core::{Cause, Ended, Event, Outcome, SessionId};
 
-use super::scenario::Fate;
+use super::scenario::StoreFault;
+use super::simulation::CoreSimulation;
 use super::store::{Queued, liveness};
-use super::world::World;
 use crate::rule_oracle;
 
-impl World {
+impl CoreSimulation {
     /// The store takes a step with a command that no earlier one of its session waits before.
-    pub(super) fn store_step(&mut self, which: u8, fate: Fate) {
+    pub(super) fn store_step(&mut self, which: u8, fault: StoreFault) {
         let mut sessions = BTreeSet::new();
         let heads: Vec<_> =
             (0..self.store.queue.len()).filter(|&at| sessions.insert(self.store.queue[at].command.session())).collect();
         let Some(&at) = heads.get(usize::from(which) % heads.len().max(1)) else { return };
         let queued = self.store.queue[at].clone();
-        let (applied, answer) = match fate {
-            Fate::Apply => (true, Some(None)),
-            Fate::ApplyUnanswered => (true, None),
-            Fate::ApplyUnknown => (true, Some(Some(Outcome::Unknown))),
-            Fate::Reject => (false, Some(Some(Outcome::Rejected(Cause::Failed)))),
-            Fate::DropUnknown => (false, Some(Some(Outcome::Unknown))),
-            Fate::DropUnanswered => (false, None),
-            Fate::Postpone => {
+        let (applied, answer) = match fault {
+            StoreFault::Apply => (true, Some(None)),
+            StoreFault::ApplyUnanswered => (true, None),
+            StoreFault::ApplyUnknown => (true, Some(Some(Outcome::Unknown))),
+            StoreFault::Reject => (false, Some(Some(Outcome::Rejected(Cause::Failed)))),
+            StoreFault::DropUnknown => (false, Some(Some(Outcome::Unknown))),
+            StoreFault::DropUnanswered => (false, None),
+            StoreFault::Postpone => {
                 self.store.queue[at].answered = true;
                 if !queued.answered {
                     self.outcome(&queued.command, Outcome::Unknown);
@@ -55,7 +55,7 @@ impl World {
         let record = self.store.records.entry(command.user().clone()).or_default();
         let before = record.clone();
         let applied = ledger::apply(record, command, &self.terms, liveness);
-        rule_oracle::judge(&before, command, &self.terms, liveness, &applied, record);
+        rule_oracle::check(&before, command, &self.terms, liveness, &applied, record);
         let Applied { outcome, ended } = applied;
         for Ended { session, how } in ended {
             self.handle(session, Event::Ended(how));

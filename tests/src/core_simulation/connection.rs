@@ -24,7 +24,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// The client hears a frame. If that tells it a token, that and whose.
-    pub(super) fn hear(&mut self, frame: &Frame) -> Option<(UserId, ResumeToken)> {
+    pub(super) fn receive(&mut self, frame: &Frame) -> Option<(UserId, ResumeToken)> {
         let Frame::Reply(reply) = frame else { return None };
         let text = reply.encode();
         let heard = Reply::parse(&text).expect("a client can read what the server says");

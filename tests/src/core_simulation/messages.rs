@@ -6,9 +6,9 @@ use session_core::{
 };
 
 use super::scenario::user_id;
-use super::world::World;
+use super::simulation::CoreSimulation;
 
-impl World {
+impl CoreSimulation {
     /// A token of a user: `user|limit|expiry`.
     pub(super) fn token(&self, user: u8, limit: Option<u8>, seconds: u8) -> Credential {
         let limit = limit.map_or(String::new(), |limit| (u32::from(limit) % (Self::MAX_CLAIM + 1)).to_string());
@@ -17,7 +17,13 @@ impl World {
     }
 
     /// AUTHENTICATE with an object, of what there is to choose from now.
-    pub(super) fn ask(&self, user: u8, device: Option<u8>, evict: u8, resume: Option<u8>) -> Request {
+    pub(super) fn authenticate_with_object(
+        &self,
+        user: u8,
+        device: Option<u8>,
+        evict: u8,
+        resume: Option<u8>,
+    ) -> Request {
         let those = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::holds);
         let evict = match evict % 4 {
             0 => None,

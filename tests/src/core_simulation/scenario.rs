@@ -7,19 +7,19 @@ use crate::policies::terms;
 
 /// Terms and what happens under them, as a fuzzer makes them up.
 #[derive(Debug)]
-pub struct History {
+pub struct Scenario {
     /// On which users are admitted.
     pub terms: Terms,
-    /// What happens, at most [`History::MAX_OPS`] operations.
+    /// What happens, at most [`Scenario::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }
 
-impl History {
-    /// What takes longer than this finds nothing that a shorter history would not.
+impl Scenario {
+    /// What takes longer than this finds nothing that a shorter scenario would not.
     pub const MAX_OPS: usize = 400;
 }
 
-impl<'a> Arbitrary<'a> for History {
+impl<'a> Arbitrary<'a> for Scenario {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let limit = Limit::new(bytes.int_in_range(0..=4)?).expect("four is below the ceiling");
         let terms = terms(limit, bytes.arbitrary()?);
@@ -33,35 +33,35 @@ pub enum Op {
     /// A client connects.
     Connect,
     /// A client sends a message, whether or not the last one was answered.
-    Say {
+    Send {
         /// Which connection.
-        who: u8,
+        client: u8,
         /// What it says.
-        what: Message,
+        message: Message,
     },
     /// A client breaks the WebSocket protocol.
     Violate {
         /// Which connection.
-        who: u8,
+        client: u8,
         /// How.
         how: u8,
     },
     /// A client answers a ping, or sends one.
     Alive {
         /// Which connection.
-        who: u8,
+        client: u8,
     },
     /// A client leaves without BYE.
     Leave {
         /// Which connection.
-        who: u8,
+        client: u8,
     },
     /// The store gets on with one of the commands it was given.
     Store {
         /// Which of those that are next for their session.
         which: u8,
         /// How it goes.
-        fate: Fate,
+        fault: StoreFault,
     },
     /// Time passes, and every deadline in it is met on the dot.
     Pass {
@@ -98,7 +98,7 @@ pub enum Message {
         user: u8,
     },
     /// AUTHENTICATE with a token.
-    Show {
+    AuthenticateWithToken {
         /// Of which user.
         user: u8,
         /// The limit that it claims.
@@ -107,7 +107,7 @@ pub enum Message {
         seconds: u8,
     },
     /// AUTHENTICATE with an object.
-    Ask {
+    AuthenticateWithObject {
         /// As which user.
         user: u8,
         /// On which device, if on any.
@@ -134,7 +134,7 @@ pub enum Message {
 
 /// What a store does with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
-pub enum Fate {
+pub enum StoreFault {
     /// Applies it and answers.
     Apply,
     /// Applies it, and the answer is lost.

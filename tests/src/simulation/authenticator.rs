@@ -7,7 +7,7 @@ use shell::clock::Clock;
 use super::faulty_store::MAX_CLAIM;
 
 /// Takes what [`token`] makes, and plain user ids.
-pub(super) struct Desk {
+pub(super) struct SimulatedAuthenticator {
     pub(super) clock: Clock,
 }
 
@@ -22,14 +22,14 @@ pub(super) fn expiry(token: &str) -> Option<WallTime> {
     token.rsplit_once('|')?.1.parse().map(WallTime::from_unix_seconds).ok()
 }
 
-impl Authenticator for Desk {
+impl Authenticator for SimulatedAuthenticator {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
         let Credential::Token(token) = credential else { return Open.authenticate(credential) };
         self.read(token).map_err(Rejection::Token)
     }
 }
 
-impl Desk {
+impl SimulatedAuthenticator {
     fn read(&self, token: &str) -> Result<Identity, TokenError> {
         let [user, limit, _] = token.split('|').collect::<Vec<_>>()[..] else {
             return Err(TokenError::Malformed);

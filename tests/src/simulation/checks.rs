@@ -7,10 +7,10 @@ use std::time::Duration;
 use session_core::{Ask, Credential, Debts, Request, ResumeToken, Session, Time, WhenFull};
 
 use super::cluster::{LIMITS, ROOM, SERVERS, Simulation};
-use super::faulty_store::Fate;
+use super::faulty_store::StoreFault;
 use super::scenario::{USERS, credential, user_id};
 use super::server::{Server, Status};
-use super::socket::Sent;
+use super::socket::ClientInput;
 use crate::policies::LINGER;
 
 impl Simulation {
@@ -45,13 +45,13 @@ impl Simulation {
     }
 
     /// Ends all faults, lets everybody leave, and checks that everything comes back in time.
-    pub(super) fn end(&mut self) {
-        self.tell(|| "the faults end".into());
+    pub(super) fn check_recovery(&mut self) {
+        self.trace(|| "the faults end".into());
         self.healed = true;
         self.store.set_full(false);
         self.store.set_limit(self.terms.limit);
         for client in self.clients.values() {
-            client.line.set_attentive(true);
+            client.socket.set_attentive(true);
         }
         for server in 0..SERVERS {
             self.servers[server].rate = 1000;
@@ -83,7 +83,7 @@ impl Simulation {
         let mut silent = 0;
         for (number, client) in &mut self.clients {
             match number % 3 {
-                0 => client.line.send(Sent::Text(Request::Bye.encode())),
+                0 => client.socket.send(ClientInput::Text(Request::Bye.encode())),
                 1 => client.leave(),
                 _ => {
                     client.answers_pings = false;
@@ -130,12 +130,12 @@ impl Simulation {
             assert!(self.is_admitted(user, user), "a newcomer was not admitted at the first try");
         }
         self.check();
-        self.end_with_a_crash();
-        self.come_home();
+        self.check_slots_after_crash();
+        self.check_resume_after_crash();
     }
 
     /// What a server held that is killed is free at once, and not a slot more: a full user is as full on the others.
-    fn end_with_a_crash(&mut self) {
+    fn check_slots_after_crash(&mut self) {
         const USER: u8 = 0;
 
         // Where the newest takes the place of the oldest nobody is ever refused.
@@ -158,7 +158,7 @@ impl Simulation {
 
     /// Whoever a killed server held comes home with a token, also to a user who is full, once and again; and nobody is
     /// admitted by it.
-    fn come_home(&mut self) {
+    fn check_resume_after_crash(&mut self) {
         const USER: u8 = 1;
 
         if self.terms.linger.is_zero() {
@@ -174,7 +174,7 @@ impl Simulation {
             self.pass(LINGER);
             let known = self.told.len();
             for _ in 0..self.terms.limit.slots() {
-                let _admitted = self.is_let_in(server, &guest(USER, None));
+                let _admitted = self.is_accepted(server, &authenticate_with_object(USER, None));
             }
             let tokens = self.told.split_off(known);
             self.kill(usize::from(server));
@@ -190,7 +190,10 @@ impl Simulation {
                     continue;
                 }
                 for _ in 0..2 {
-                    assert!(self.is_let_in(server + 1, &guest(USER, Some(token))), "a token opened nothing");
+                    assert!(
+                        self.is_accepted(server + 1, &authenticate_with_object(USER, Some(token))),
+                        "a token opened nothing"
+                    );
                     let there = self.store.holds_of(&user);
                     assert_eq!(there.len(), lost.len(), "a token admitted somebody, or cost somebody a slot");
                 }
@@ -214,10 +217,10 @@ impl Simulation {
 
     /// Whether the user is admitted at the first try, while the store is well.
     fn is_admitted(&mut self, server: u8, user: u8) -> bool {
-        self.is_let_in(server, &Request::Authenticate(credential(user)))
+        self.is_accepted(server, &Request::Authenticate(credential(user)))
     }
 
-    fn is_let_in(&mut self, server: u8, request: &Request) -> bool {
+    fn is_accepted(&mut self, server: u8, request: &Request) -> bool {
         self.connect(server, slice::from_ref(request));
         self.run_tasks();
         self.recover();
@@ -227,7 +230,7 @@ impl Simulation {
     /// The store does all it was asked, and is well.
     pub(super) fn recover(&mut self) {
         while !self.store.is_idle() {
-            let _outcome = self.store.step(0, Fate::Apply);
+            let _outcome = self.store.step(0, StoreFault::Apply);
             self.run_tasks();
         }
         self.check();
@@ -240,7 +243,7 @@ impl Simulation {
 }
 
 /// What somebody says who asks at length, perhaps to take up a session again.
-fn guest(user: u8, resume: Option<ResumeToken>) -> Request {
+fn authenticate_with_object(user: u8, resume: Option<ResumeToken>) -> Request {
     let credential = Credential::User(user_id(user).as_str().into());
     Request::AuthenticateWith(credential, Box::new(Ask { resume, ..Ask::default() }))
 }

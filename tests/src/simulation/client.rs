@@ -6,21 +6,21 @@ use session_core::{CloseReason, Complaint, Credential, NodeId, Reply, Request, S
 
 use super::authenticator;
 use super::server::Server;
-use super::socket::{Heard, Line, Sent};
+use super::socket::{ClientInput, ServerOutput, SimulatedSocket};
 use super::trace::Trace;
 
 /// One connection, seen from its client.
 pub(super) struct Client {
     pub(super) node: NodeId,
     pub(super) session: SessionId,
-    pub(super) line: Line,
+    pub(super) socket: SimulatedSocket,
     /// It was told that it has a slot, and since then neither that this is over nor has it left.
     pub(super) granted: bool,
     /// It answers pings.
     pub(super) answers_pings: bool,
     pub(super) greeted: bool,
     /// What was shown by the messages that it waits for an answer to.
-    pub(super) asked: VecDeque<Shown>,
+    pub(super) asked: VecDeque<ShownCredential>,
     /// When the token runs out that let it in.
     pub(super) expires: Option<WallTime>,
     pub(super) user: Option<UserId>,
@@ -31,7 +31,7 @@ pub(super) struct Client {
 
 /// Whom a message says its client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum ShownCredential {
     /// It does not say.
     Nothing,
     /// A user, by name, which never runs out.
@@ -40,8 +40,8 @@ pub(super) enum Shown {
     Token(WallTime),
 }
 
-impl Shown {
-    pub(super) fn by(request: &Request) -> Self {
+impl ShownCredential {
+    pub(super) fn from_request(request: &Request) -> Self {
         let (Request::Authenticate(credential) | Request::AuthenticateWith(credential, _)) = request else {
             return Self::Nothing;
         };
@@ -56,21 +56,22 @@ impl Shown {
 impl Client {
     pub(super) fn leave(&mut self) {
         self.granted = false;
-        self.line.lose();
+        self.socket.lose();
     }
 
     pub(super) fn say(&mut self, text: &str) {
-        self.asked.push_back(Request::parse(text).as_ref().map_or(Shown::Nothing, Shown::by));
-        self.line.send(Sent::Text(text.to_owned()));
+        self.asked
+            .push_back(Request::parse(text).as_ref().map_or(ShownCredential::Nothing, ShownCredential::from_request));
+        self.socket.send(ClientInput::Text(text.to_owned()));
     }
 
     /// Nobody is let in by a token that has run out, unless something else that it showed is being looked at.
     pub(super) fn check_token(&self, server: &Server) {
         let has_come = |wall: &WallTime| server.custody().clock().has_come(*wall);
         let renewed = self.asked.iter().any(|shown| match shown {
-            Shown::Nothing => false,
-            Shown::Name => true,
-            Shown::Token(expires) => !has_come(expires),
+            ShownCredential::Nothing => false,
+            ShownCredential::Name => true,
+            ShownCredential::Token(expires) => !has_come(expires),
         });
         assert!(
             renewed || !self.expires.as_ref().is_some_and(has_come),
@@ -80,20 +81,20 @@ impl Client {
     }
 
     /// Whether it says something in turn.
-    pub(super) fn hear(&mut self, heard: &Heard, trace: &mut Trace) -> bool {
-        assert!(self.closed.is_none(), "session {} is told {heard:?} after its close", self.session);
-        let name = match heard {
-            Heard::Ping if self.answers_pings && self.line.is_attentive() => {
-                self.line.send(Sent::Alive);
+    pub(super) fn receive(&mut self, output: &ServerOutput, trace: &mut Trace) -> bool {
+        assert!(self.closed.is_none(), "session {} is told {output:?} after its close", self.session);
+        let name = match output {
+            ServerOutput::Ping if self.answers_pings && self.socket.is_attentive() => {
+                self.socket.send(ClientInput::Alive);
                 return true;
             }
-            Heard::Ping => "ping unanswered",
-            Heard::Close(reason) => {
+            ServerOutput::Ping => "ping unanswered",
+            ServerOutput::Close(reason) => {
                 self.granted = false;
                 self.closed = Some(*reason);
                 reason.words()
             }
-            Heard::Reply(reply) => {
+            ServerOutput::Reply(reply) => {
                 let read = Reply::parse(&reply.encode()).expect("a client can read what the server says");
                 assert_eq!(&read, reply, "a client reads something else than was said");
                 assert_eq!(matches!(reply, Reply::Hello), !self.greeted, "HELLO comes first, and once");
@@ -102,14 +103,14 @@ impl Client {
                     Reply::Hello | Reply::Evicted(_) => None,
                     _ => self.asked.pop_front(),
                 };
-                let expires = if let Some(Shown::Token(expires)) = shown { Some(expires) } else { None };
+                let expires = if let Some(ShownCredential::Token(expires)) = shown { Some(expires) } else { None };
                 match reply {
                     Reply::Hello => "HELLO",
                     Reply::Admitted(admission) => {
                         assert!(!self.granted, "granted twice");
                         assert!(!self.evicted, "granted after it was ended");
                         assert_eq!(admission.session, self.session);
-                        self.granted = self.line.is_open();
+                        self.granted = self.socket.is_open();
                         self.user = Some(admission.user.id.clone());
                         self.expires = expires;
                         "granted at length"
@@ -130,7 +131,7 @@ impl Client {
                         assert!(!is_renewed || self.expires.is_some(), "granted twice");
                         assert!(user.connections > 0, "a grant of nothing");
                         assert!(!is_renewed || self.user.as_ref() == Some(&user.id), "a session changed its user");
-                        self.granted = self.line.is_open();
+                        self.granted = self.socket.is_open();
                         self.user = Some(user.id.clone());
                         self.expires = expires;
                         if is_renewed { "renewed" } else { "granted" }

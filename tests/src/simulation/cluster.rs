@@ -1,4 +1,4 @@
-//! Several servers, their clients and the store: one step of a history after another.
+//! Several servers, their clients and the store: one step of a scenario after another.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,14 +10,14 @@ use session_core::{Ask, Credential, Evict, Limit, Limits, Name, Request, ResumeT
 use shell::connection::Connection;
 
 use super::authenticator;
-use super::client::{Client, Shown};
-use super::faulty_store::{Fate, SharedStore};
-use super::scenario::{History, Op, USERS, credential, user_id};
+use super::client::{Client, ShownCredential};
+use super::faulty_store::{SharedStore, StoreFault};
+use super::scenario::{Op, Scenario, USERS, credential, user_id};
 use super::server::{Server, Status, Task};
-use super::socket::{Line, Sent};
+use super::socket::{ClientInput, SimulatedSocket};
 use super::trace::Trace;
 
-/// The world of one history.
+/// The state of one simulation.
 pub struct Simulation {
     pub(super) store: Arc<SharedStore>,
     /// The terms that it began with.
@@ -50,26 +50,26 @@ const MAX_CLIENTS: usize = 300;
 pub(super) const ROOM: usize = 60;
 
 impl Simulation {
-    /// Runs a history with every check, and then that everything comes back. `traced` keeps the trace's lines.
+    /// Runs a scenario with every check, and then that everything comes back. `traced` keeps the trace's lines.
     ///
     /// # Panics
     /// When something does not hold. The text says what.
     #[must_use]
-    pub fn run(history: &History, traced: bool) -> Trace {
-        let mut simulation = Self::new(history, traced);
-        for op in &history.ops {
+    pub fn run(scenario: &Scenario, traced: bool) -> Trace {
+        let mut simulation = Self::new(scenario, traced);
+        for op in &scenario.ops {
             simulation.step(op);
             simulation.check();
         }
-        simulation.end();
+        simulation.check_recovery();
         simulation.trace
     }
 
-    fn new(history: &History, traced: bool) -> Self {
+    fn new(scenario: &Scenario, traced: bool) -> Self {
         let trace = Trace { lines: traced.then(String::new), ..Trace::default() };
         let mut simulation = Self {
-            store: Arc::new(SharedStore::new(history.terms, START)),
-            terms: history.terms,
+            store: Arc::new(SharedStore::new(scenario.terms, START)),
+            terms: scenario.terms,
             told: Vec::new(),
             now: START,
             servers: Vec::new(),
@@ -87,11 +87,11 @@ impl Simulation {
     }
 
     pub(super) fn step(&mut self, op: &Op) {
-        self.tell(|| format!("{op:?}"));
+        self.trace(|| format!("{op:?}"));
         self.count(op.kind());
         match op {
             Op::Connect { server, user } => self.connect(*server, &[Request::Authenticate(credential(*user))]),
-            Op::Visit { server, user } => {
+            Op::ConnectAndLeave { server, user } => {
                 // All in one segment: nobody waits for an answer.
                 let whole = [Request::Authenticate(credential(*user)), Request::CheckConnections, Request::Bye];
                 self.connect(*server, &whole);
@@ -102,19 +102,19 @@ impl Simulation {
                 }
             }
             Op::Idle { server } => self.connect(*server, &[]),
-            Op::Authenticate { who, user } => self.say(*who, &Request::Authenticate(credential(*user)).encode()),
-            Op::SignIn { server, user, limit, seconds } => {
-                let expires = self.servers[usize::from(*server) % SERVERS].wall_in(*seconds);
+            Op::Authenticate { client, user } => self.say(*client, &Request::Authenticate(credential(*user)).encode()),
+            Op::ConnectWithToken { server, user, limit, seconds } => {
+                let expires = self.servers[usize::from(*server) % SERVERS].wall_time_in(*seconds);
                 let token = authenticator::token(&user_id(*user), Some(*limit), expires);
                 self.connect(*server, &[Request::AuthenticateWith(token, Box::default())]);
             }
-            Op::Renew { who, user, seconds } => self.renew(*who, *user, *seconds),
+            Op::RenewToken { client, user, seconds } => self.renew(*client, *user, *seconds),
             Op::WallClock { server, seconds } => {
                 let server = &self.servers[usize::from(*server) % SERVERS];
                 server.dial.set_wall_ahead(i64::from(*seconds) * 1000);
                 server.wake_all();
             }
-            Op::Guest { server, user, device, evict, resume } => {
+            Op::ConnectWithObject { server, user, device, evict, resume } => {
                 // Of the latest, most of whose slots are there.
                 let latest = &self.told[self.told.len().saturating_sub(16)..];
                 let resume = resume.and_then(|which| latest.get(usize::from(which) % latest.len().max(1)));
@@ -129,24 +129,24 @@ impl Simulation {
                 let credential = Credential::User(user.as_str().into());
                 self.connect(*server, &[Request::AuthenticateWith(credential, Box::new(ask))]);
             }
-            Op::Choose { who, evict } => {
-                let user = self.user_of(*who);
+            Op::AuthenticateAndEvict { client, evict } => {
+                let user = self.user_of(*client);
                 let ask = Ask { evict: self.choice(&user, *evict), ..Ask::default() };
                 let credential = Credential::User(user.as_str().into());
-                self.say(*who, &Request::AuthenticateWith(credential, Box::new(ask)).encode());
+                self.say(*client, &Request::AuthenticateWith(credential, Box::new(ask)).encode());
             }
-            Op::List { who } => {
-                self.say(self.somebody_with_slot(*who, |_| true), &Request::ListSessions.encode());
+            Op::List { client } => {
+                self.say(self.client_with_slot(*client, |_| true), &Request::ListSessions.encode());
             }
-            Op::End { who, which } => {
-                let who = self.somebody_with_others(*who);
-                let mut holds = self.store.holds_of(&self.user_of(who));
+            Op::End { client, which } => {
+                let client = self.client_with_sibling(*client);
+                let mut holds = self.store.holds_of(&self.user_of(client));
                 if *which >= 64 {
                     // Else perhaps its own, which it may not end so.
-                    self.with(who, |client| holds.retain(|hold| hold.session != client.session));
+                    self.with(client, |client| holds.retain(|hold| hold.session != client.session));
                 }
                 if let Some(hold) = holds.get(usize::from(*which) % holds.len().max(1)) {
-                    self.say(who, &Request::EndSession(hold.session).encode());
+                    self.say(client, &Request::EndSession(hold.session).encode());
                 }
             }
             Op::SetLimit { slots } => {
@@ -156,25 +156,25 @@ impl Simulation {
                 let first = (0..USERS).map(user_id).find(|user| self.store.is_beyond_limit(user));
                 self.store.enforce(first.unwrap_or_else(|| user_id(*user)));
             }
-            Op::Check { who } => self.say(*who, &Request::CheckConnections.encode()),
-            Op::Bye { who } => self.say(*who, &Request::Bye.encode()),
-            Op::Raw { who, text } => self.say(*who, text),
-            Op::Violate { who, how } => {
+            Op::Check { client } => self.say(*client, &Request::CheckConnections.encode()),
+            Op::Bye { client } => self.say(*client, &Request::Bye.encode()),
+            Op::Raw { client, text } => self.say(*client, text),
+            Op::Violate { client, how } => {
                 let violations =
                     [Violation::Protocol, Violation::InvalidUtf8, Violation::MessageTooBig, Violation::BinaryMessage];
-                self.with(*who, |client| {
-                    client.line.send(Sent::Violation(violations[usize::from(*how) % violations.len()]));
+                self.with(*client, |client| {
+                    client.socket.send(ClientInput::Violation(violations[usize::from(*how) % violations.len()]));
                 });
             }
-            Op::Pong { who } => self.with(*who, |client| client.line.send(Sent::Alive)),
-            Op::Leave { who } => self.with(*who, Client::leave),
-            Op::FallSilent { who } => self.with(*who, |client| client.answers_pings = false),
-            Op::StopReading { who } => self.with(*who, |client| client.line.set_attentive(false)),
-            Op::Store { which, fate } => self.store_step(*which, *fate),
+            Op::Pong { client } => self.with(*client, |client| client.socket.send(ClientInput::Alive)),
+            Op::Leave { client } => self.with(*client, Client::leave),
+            Op::FallSilent { client } => self.with(*client, |client| client.answers_pings = false),
+            Op::StopReading { client } => self.with(*client, |client| client.socket.set_attentive(false)),
+            Op::Store { which, fault } => self.store_step(*which, *fault),
             Op::StoreFull { full } => self.store.set_full(*full),
             Op::Work { commands } => {
                 for _ in 0..*commands {
-                    self.store_step(0, Fate::Apply);
+                    self.store_step(0, StoreFault::Apply);
                     self.run_tasks();
                 }
             }
@@ -213,26 +213,26 @@ impl Simulation {
     }
 
     /// As whom this client was let in, or else somebody.
-    fn user_of(&self, who: u8) -> UserId {
-        let there: Vec<_> = self.clients.values().filter(|client| client.line.is_open()).collect();
-        let client = there.get(usize::from(who) % there.len().max(1));
-        client.and_then(|client| client.user.clone()).unwrap_or_else(|| user_id(who))
+    fn user_of(&self, number: u8) -> UserId {
+        let there: Vec<_> = self.clients.values().filter(|client| client.socket.is_open()).collect();
+        let client = there.get(usize::from(number) % there.len().max(1));
+        client.and_then(|client| client.user.clone()).unwrap_or_else(|| user_id(number))
     }
 
     /// Which of the clients that are still there has a slot and is not the only one of its user, if any of them is that.
-    fn somebody_with_others(&self, who: u8) -> u8 {
-        self.somebody_with_slot(who, |user| self.store.holds_of(user).len() > 1)
+    fn client_with_sibling(&self, number: u8) -> u8 {
+        self.client_with_slot(number, |user| self.store.holds_of(user).len() > 1)
     }
 
     /// Which of the clients that are still there has a slot of such a user, if any of them has.
-    fn somebody_with_slot(&self, who: u8, of: impl Fn(&UserId) -> bool) -> u8 {
-        let there = self.clients.values().filter(|client| client.line.is_open());
+    fn client_with_slot(&self, number: u8, of: impl Fn(&UserId) -> bool) -> u8 {
+        let there = self.clients.values().filter(|client| client.socket.is_open());
         let able: Vec<_> = (0..=u8::MAX)
             .zip(there)
             .filter(|(_, client)| client.granted && client.user.as_ref().is_some_and(&of))
             .map(|(number, _)| number)
             .collect();
-        able.get(usize::from(who) % able.len().max(1)).copied().unwrap_or(who)
+        able.get(usize::from(number) % able.len().max(1)).copied().unwrap_or(number)
     }
 
     pub(super) fn connect(&mut self, server: u8, requests: &[Request]) {
@@ -242,15 +242,15 @@ impl Simulation {
             return;
         }
         let clock = server.custody().clock().clone();
-        let line = Line::new(clock.clone());
+        let socket = SimulatedSocket::new(clock.clone());
         for request in requests {
-            line.send(Sent::Text(request.encode()));
+            socket.send(ClientInput::Text(request.encode()));
         }
         let entry = server.registry.enter();
         let session = entry.id();
         let services = Arc::clone(&server.services);
         let visitor = server.doorway.enter(None).expect("no bounds");
-        let mut connection = Connection::new(&entry, line.clone(), &LIMITS, clock.now(), services, visitor);
+        let mut connection = Connection::new(&entry, socket.clone(), &LIMITS, clock.now(), services, visitor);
         let task = async move {
             connection.run().await;
             drop(entry);
@@ -259,11 +259,11 @@ impl Simulation {
         let client = Client {
             node: server.node,
             session,
-            line,
+            socket,
             granted: false,
             answers_pings: true,
             greeted: false,
-            asked: requests.iter().map(Shown::by).collect(),
+            asked: requests.iter().map(ShownCredential::from_request).collect(),
             expires: None,
             user: None,
             closed: None,
@@ -273,10 +273,11 @@ impl Simulation {
         self.clients.insert(self.arrivals, client);
     }
 
-    fn renew(&mut self, who: u8, user: u8, seconds: u8) {
-        let who = self.somebody_with_slot(who, |_| true);
-        let walls: BTreeMap<_, _> = self.servers.iter().map(|server| (server.node, server.wall_in(seconds))).collect();
-        self.with(who, |client| {
+    fn renew(&mut self, number: u8, user: u8, seconds: u8) {
+        let number = self.client_with_slot(number, |_| true);
+        let walls: BTreeMap<_, _> =
+            self.servers.iter().map(|server| (server.node, server.wall_time_in(seconds))).collect();
+        self.with(number, |client| {
             let expires = walls[&client.node];
             // Mostly the user whose session it is, if anybody's.
             let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
@@ -285,28 +286,28 @@ impl Simulation {
         });
     }
 
-    fn say(&mut self, who: u8, text: &str) {
-        self.with(who, |client| client.say(text));
+    fn say(&mut self, number: u8, text: &str) {
+        self.with(number, |client| client.say(text));
     }
 
     /// Does something with one of the clients that are still there.
-    fn with(&mut self, who: u8, act: impl FnOnce(&mut Client)) {
-        let there = self.clients.values().filter(|client| client.line.is_open()).count();
+    fn with(&mut self, number: u8, act: impl FnOnce(&mut Client)) {
+        let there = self.clients.values().filter(|client| client.socket.is_open()).count();
         let mut there =
-            self.clients.values_mut().filter(|client| client.line.is_open()).skip(usize::from(who) % there.max(1));
+            self.clients.values_mut().filter(|client| client.socket.is_open()).skip(usize::from(number) % there.max(1));
         if let Some(client) = there.next() {
             act(client);
         }
     }
 
-    fn store_step(&mut self, which: u8, fate: Fate) {
-        if let Some((command, outcome)) = self.store.step(which, fate) {
-            self.tell(|| format!("    {command:?} => {outcome:?}"));
-            self.count(fate.name());
+    fn store_step(&mut self, which: u8, fault: StoreFault) {
+        if let Some((command, outcome)) = self.store.step(which, fault) {
+            self.trace(|| format!("    {command:?} => {outcome:?}"));
+            self.count(fault.name());
         }
     }
 
-    pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn trace(&mut self, line: impl FnOnce() -> String) {
         let now = self.now;
         if let Some(lines) = &mut self.trace.lines {
             let _infallible = writeln!(lines, "{now} {}", line());

@@ -18,7 +18,7 @@ use crate::rule_oracle;
 
 /// What the store does with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Arbitrary)]
-pub enum Fate {
+pub enum StoreFault {
     /// Applies it and answers.
     Apply,
     /// Applies it, and the answer is long in coming.
@@ -38,7 +38,7 @@ pub enum Fate {
     Doubt,
 }
 
-impl Fate {
+impl StoreFault {
     /// Its name, for counting.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -218,31 +218,35 @@ impl SharedStore {
     }
 
     /// Gets on with a command that no earlier one of its session waits before. Says which, and what came of it.
-    pub(super) fn step(&self, which: u8, fate: Fate) -> Option<(Command, Option<Outcome>)> {
+    pub(super) fn step(&self, which: u8, fault: StoreFault) -> Option<(Command, Option<Outcome>)> {
         let mut inner = self.lock();
         let mut sessions = BTreeSet::new();
         let heads: Vec<_> = (0..inner.queue.len()).filter(|&at| sessions.insert(inner.queue[at].0.session())).collect();
         let at = *heads.get(usize::from(which) % heads.len().max(1))?;
-        if fate == Fate::Postpone {
+        if fault == StoreFault::Postpone {
             let (command, done) = &mut inner.queue[at];
             let (command, done) = (command.clone(), done.take());
             return Some(Self::answer(inner, command, done, Some(Outcome::Unknown), false));
         }
         let (command, done) = inner.queue.remove(at).expect("it is in the queue");
-        let applied = match fate {
-            Fate::Apply | Fate::ApplySilently | Fate::ApplyUnknown => Some(inner.apply(&command, true)),
-            Fate::Doubt => Some(inner.apply(&command, false)),
-            Fate::Reject | Fate::Drop | Fate::DropSilently | Fate::Postpone => None,
-        };
-        let said = match fate {
-            Fate::Apply | Fate::ApplySilently => applied,
-            // Whoever was told that nobody knows can be told nothing else.
-            Fate::Reject => Some(Outcome::Rejected(Cause::Failed)),
-            Fate::ApplyUnknown | Fate::Drop | Fate::DropSilently | Fate::Postpone | Fate::Doubt => {
-                Some(Outcome::Unknown)
+        let applied = match fault {
+            StoreFault::Apply | StoreFault::ApplySilently | StoreFault::ApplyUnknown => {
+                Some(inner.apply(&command, true))
             }
+            StoreFault::Doubt => Some(inner.apply(&command, false)),
+            StoreFault::Reject | StoreFault::Drop | StoreFault::DropSilently | StoreFault::Postpone => None,
         };
-        let late = matches!(fate, Fate::ApplySilently | Fate::DropSilently);
+        let said = match fault {
+            StoreFault::Apply | StoreFault::ApplySilently => applied,
+            // Whoever was told that nobody knows can be told nothing else.
+            StoreFault::Reject => Some(Outcome::Rejected(Cause::Failed)),
+            StoreFault::ApplyUnknown
+            | StoreFault::Drop
+            | StoreFault::DropSilently
+            | StoreFault::Postpone
+            | StoreFault::Doubt => Some(Outcome::Unknown),
+        };
+        let late = matches!(fault, StoreFault::ApplySilently | StoreFault::DropSilently);
         Some(Self::answer(inner, command, done, said, late))
     }
 
@@ -254,7 +258,7 @@ impl SharedStore {
         late: bool,
     ) -> (Command, Option<Outcome>) {
         let asker = command.session();
-        let outcome = said.expect("every fate says something");
+        let outcome = said.expect("every fault says something");
         match done {
             None => return (command, None),
             Some(done) if late || inner.paused.contains(&asker.node()) => inner.late.push((asker, done, outcome)),
@@ -313,7 +317,7 @@ impl Inner {
         let record = self.records.entry(command.user().clone()).or_default();
         let before = record.clone();
         let applied = ledger::apply(record, &command, &self.terms, liveness);
-        rule_oracle::judge(&before, &command, &self.terms, liveness, &applied, record);
+        rule_oracle::check(&before, &command, &self.terms, liveness, &applied, record);
         let Applied { outcome, ended } = applied;
         if !keep {
             *record = before.clone();

@@ -13,7 +13,7 @@ use shell::doorway::Doorway;
 use shell::log::Refusals;
 use shell::registry::Registry;
 
-use super::authenticator::Desk;
+use super::authenticator::SimulatedAuthenticator;
 use super::cluster::{ROOM, STORE_TIMEOUT, Simulation};
 use super::server::{Server, Status, Task};
 
@@ -31,7 +31,7 @@ impl Simulation {
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
         let doorway = Doorway::new(DoorBounds::default(), clock.clone());
-        let authenticator = Box::new(Desk { clock });
+        let authenticator = Box::new(SimulatedAuthenticator { clock });
         let drawn = AtomicU64::new(0);
         let draw = move || {
             let mut random = [0; 32];
@@ -55,7 +55,7 @@ impl Simulation {
         let node = server.node;
         for client in self.clients.values_mut().filter(|client| client.node == node) {
             client.granted = false;
-            client.line.lose();
+            client.socket.lose();
         }
         // The slots are void from this moment, and every check from here on sees to it.
         self.clients.retain(|_, client| client.node != node);

@@ -1,13 +1,13 @@
-//! Runs a history to its first failure, and makes a failing one small.
+//! Runs a scenario to its first failure, and makes a failing one small.
 
 use std::panic::{self, AssertUnwindSafe};
 
 use super::cluster::Simulation;
-use super::scenario::History;
+use super::scenario::Scenario;
 use super::trace::Trace;
 
-impl History {
-    /// Runs the history. What does not hold, in words.
+impl Scenario {
+    /// Runs the scenario. What does not hold, in words.
     ///
     /// # Errors
     /// The text of the check that failed.
@@ -18,7 +18,7 @@ impl History {
         })
     }
 
-    /// A history that fails too and has as few operations as leaving some out achieves.
+    /// A scenario that fails too and has as few operations as leaving some out achieves.
     #[must_use]
     pub fn minimised(mut self) -> Self {
         let mut chunk = self.ops.len().div_ceil(2);

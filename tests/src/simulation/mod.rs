@@ -18,6 +18,6 @@ mod faulty_store;
 mod trace;
 
 pub use cluster::Simulation;
-pub use faulty_store::Fate;
-pub use scenario::{History, Op};
+pub use faulty_store::StoreFault;
+pub use scenario::{Op, Scenario};
 pub use trace::Trace;

@@ -7,7 +7,7 @@ use session_core::Reply;
 
 use super::cluster::Simulation;
 use super::server::Server;
-use super::socket::Heard;
+use super::socket::ServerOutput;
 
 impl Simulation {
     /// Lets time pass, from alarm to alarm.
@@ -55,7 +55,7 @@ impl Simulation {
             }
             is_quiet &= !self.listen();
             if is_quiet {
-                self.clients.retain(|_, client| client.closed.is_none() && client.line.is_open());
+                self.clients.retain(|_, client| client.closed.is_none() && client.socket.is_open());
                 return;
             }
         }
@@ -67,16 +67,16 @@ impl Simulation {
         let Self { clients, trace, told, .. } = self;
         let mut spoke = false;
         for client in clients.values_mut() {
-            for heard in client.line.hear() {
+            for output in client.socket.take_output() {
                 if let Some(lines) = &mut trace.lines {
-                    let _infallible = writeln!(lines, "    {} hears {heard:?}", client.session);
+                    let _infallible = writeln!(lines, "    {} hears {output:?}", client.session);
                 }
-                if let Heard::Reply(Reply::Admitted(admission)) = &heard
+                if let ServerOutput::Reply(Reply::Admitted(admission)) = &output
                     && let Some(token) = admission.resume
                 {
                     told.push((admission.user.id.clone(), token));
                 }
-                spoke |= client.hear(&heard, trace);
+                spoke |= client.receive(&output, trace);
             }
         }
         spoke

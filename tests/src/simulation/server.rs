@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// What its wall clock shows so many seconds from now.
-    pub(super) fn wall_in(&self, seconds: u8) -> WallTime {
+    pub(super) fn wall_time_in(&self, seconds: u8) -> WallTime {
         WallTime::from_unix_seconds(self.custody().clock().wall().unix_seconds() + u64::from(seconds))
     }
 

@@ -12,14 +12,14 @@ use shell::connection::{Incoming, Wire};
 
 /// One connection between a client and a server. Both ends are here; the server sees it as a [`Wire`].
 #[derive(Clone)]
-pub(super) struct Line(Rc<RefCell<Inner>>);
+pub(super) struct SimulatedSocket(Rc<RefCell<Inner>>);
 
 struct Inner {
     clock: Clock,
     /// What the client has sent and the server has not read.
-    inbox: VecDeque<Sent>,
+    inbox: VecDeque<ClientInput>,
     /// What the server has sent since the client last listened.
-    outbox: Vec<Heard>,
+    outbox: Vec<ServerOutput>,
     /// The client reads and answers a close. Otherwise the server's writes get stuck.
     attentive: bool,
     /// The client is there.
@@ -40,7 +40,7 @@ enum Phase {
 
 /// What a client does to a line.
 #[derive(Debug)]
-pub(super) enum Sent {
+pub(super) enum ClientInput {
     Text(String),
     Alive,
     Violation(Violation),
@@ -48,13 +48,13 @@ pub(super) enum Sent {
 
 /// What a client hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum ServerOutput {
     Reply(Reply),
     Ping,
     Close(CloseReason),
 }
 
-impl Line {
+impl SimulatedSocket {
     /// How long a server waits for the answer to its close.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -81,7 +81,7 @@ impl Line {
         inner.connected && inner.phase == Phase::Open
     }
 
-    pub(super) fn send(&self, sent: Sent) {
+    pub(super) fn send(&self, sent: ClientInput) {
         self.0.borrow_mut().inbox.push_back(sent);
         self.wake();
     }
@@ -106,7 +106,7 @@ impl Line {
     }
 
     /// What the server has sent, in order.
-    pub(super) fn hear(&self) -> Vec<Heard> {
+    pub(super) fn take_output(&self) -> Vec<ServerOutput> {
         std::mem::take(&mut self.0.borrow_mut().outbox)
     }
 
@@ -122,12 +122,12 @@ impl Inner {
     fn count_poll(&mut self) {
         let now = self.clock.now();
         let polls = if self.polls.0 == now { self.polls.1 + 1 } else { 1 };
-        assert!(polls <= Line::MAX_POLLS, "a connection goes round in circles");
+        assert!(polls <= SimulatedSocket::MAX_POLLS, "a connection goes round in circles");
         self.polls = (now, polls);
     }
 }
 
-impl Wire for Line {
+impl Wire for SimulatedSocket {
     type Text = String;
 
     fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<String>> {
@@ -151,9 +151,9 @@ impl Wire for Line {
             return Poll::Pending;
         }
         match inner.inbox.pop_front() {
-            Some(Sent::Text(text)) => Poll::Ready(Incoming::Text(text)),
-            Some(Sent::Alive) => Poll::Ready(Incoming::Alive),
-            Some(Sent::Violation(violation)) => Poll::Ready(Incoming::Violation(violation)),
+            Some(ClientInput::Text(text)) => Poll::Ready(Incoming::Text(text)),
+            Some(ClientInput::Alive) => Poll::Ready(Incoming::Alive),
+            Some(ClientInput::Violation(violation)) => Poll::Ready(Incoming::Violation(violation)),
             None => Poll::Pending,
         }
     }
@@ -163,15 +163,15 @@ impl Wire for Line {
         assert_eq!(inner.phase, Phase::Open, "{frame:?} is sent after a close");
         inner.stuck = true;
         inner.outbox.push(match frame {
-            Frame::Reply(reply) => Heard::Reply(reply),
-            Frame::Ping => Heard::Ping,
+            Frame::Reply(reply) => ServerOutput::Reply(reply),
+            Frame::Ping => ServerOutput::Ping,
         });
     }
 
     fn close(&mut self, reason: CloseReason) {
         let mut inner = self.0.borrow_mut();
         if inner.phase == Phase::Open {
-            inner.outbox.push(Heard::Close(reason));
+            inner.outbox.push(ServerOutput::Close(reason));
             inner.stuck = true;
             inner.phase = Phase::Closing { until: inner.clock.now() + Self::CLOSE_TIMEOUT };
         }

@@ -14,7 +14,7 @@ use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};
 use tests::test_server::NODE;
-use tests::waiting::{PATIENCE, eventually};
+use tests::waiting::{TIMEOUT, eventually};
 
 /// A store in which everything waits until it is got on with.
 struct Slow {
@@ -79,7 +79,7 @@ fn ada() -> UserId {
 }
 
 fn operator(store: &Arc<Slow>) -> Operator {
-    Operator::new(Arc::<Slow>::clone(store), NODE, None, PATIENCE)
+    Operator::new(Arc::<Slow>::clone(store), NODE, None, TIMEOUT)
 }
 
 #[test]
@@ -160,7 +160,7 @@ impl Store for Deaf {
 #[test]
 fn a_limit_that_is_set_but_not_enforced_is_told_to_be_set() {
     let store = Arc::new(Deaf(MemoryStore::new(NODE, Limit::default())));
-    let operator = Operator::new(Arc::<Deaf>::clone(&store), NODE, None, PATIENCE);
+    let operator = Operator::new(Arc::<Deaf>::clone(&store), NODE, None, TIMEOUT);
     let limit = Some(Setting::To(Slots::Number(0)));
     let order = Order::Limit(Change { limit, enforce: true, ..Change::default() });
     let told = smol::block_on(operator.obey(&ada(), &order)).unwrap_err().to_string();

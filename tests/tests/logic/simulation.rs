@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
 use session_core::{Limit, Terms};
-use tests::simulation::{Fate, History, Op};
+use tests::simulation::{Op, Scenario, StoreFault};
 
 const SEEDS: u64 = 2000;
 
@@ -51,7 +51,7 @@ fn simulation_of_many_seeds() {
                         if seed >= first + seeds {
                             return;
                         }
-                        match History::of(seed).run(false) {
+                        match Scenario::from_seed(seed).run(false) {
                             Ok(trace) => {
                                 let mut seen = seen.lock().unwrap();
                                 for (what, count) in trace.counts {
@@ -150,7 +150,7 @@ const MUST_HAPPEN: [&str; 52] = [
 #[test]
 fn simulation_of_one_seed_is_the_same_every_time() {
     for seed in 0..20 {
-        let [first, second] = [(); 2].map(|()| History::of(seed).run(true).unwrap().lines.unwrap());
+        let [first, second] = [(); 2].map(|()| Scenario::from_seed(seed).run(true).unwrap().lines.unwrap());
         assert!(first.len() > 1000, "a trace of {} bytes", first.len());
         assert_eq!(first, second, "seed {seed}");
     }
@@ -160,32 +160,32 @@ fn simulation_of_one_seed_is_the_same_every_time() {
 #[test]
 fn simulation_of_a_name_after_a_token() {
     let ops = vec![
-        Op::SignIn { server: 0, user: 0, limit: 1, seconds: 3 },
+        Op::ConnectWithToken { server: 0, user: 0, limit: 1, seconds: 3 },
         Op::Work { commands: 1 },
-        Op::Authenticate { who: 0, user: 0 },
+        Op::Authenticate { client: 0, user: 0 },
         Op::Pass { millis: 4000 },
     ];
-    History { terms: Terms::new(Limit::default()), ops }.run(false).unwrap();
+    Scenario { terms: Terms::new(Limit::default()), ops }.run(false).unwrap();
 }
 
 /// The commit of a return fails: whoever had the slot is told that it is taken up, but nobody has taken it up.
 #[test]
 fn simulation_of_a_return_in_doubt_whose_client_comes_back() {
-    let come = |resume| Op::Guest { server: 0, user: 0, device: None, evict: 0, resume };
+    let come = |resume| Op::ConnectWithObject { server: 0, user: 0, device: None, evict: 0, resume };
     let ops = vec![
         come(None),
         Op::Work { commands: 1 },
         come(Some(0)),
-        Op::Store { which: 0, fate: Fate::Doubt },
+        Op::Store { which: 0, fault: StoreFault::Doubt },
         Op::Work { commands: 9 },
         come(Some(0)),
         Op::Work { commands: 1 },
     ];
     let terms = Terms { linger: Duration::from_secs(20), ..Terms::new(Limit::default()) };
-    let heard = |trace: &str| trace.lines().filter(|line| line.contains("hears Reply(Admitted")).count();
-    let trace = History { terms, ops }.run(true).unwrap().lines.unwrap();
+    let output = |trace: &str| trace.lines().filter(|line| line.contains("hears Reply(Admitted")).count();
+    let trace = Scenario { terms, ops }.run(true).unwrap().lines.unwrap();
     let before_the_end = trace.split("the faults end").next().unwrap();
-    assert_eq!(heard(before_the_end), 2, "{before_the_end}");
+    assert_eq!(output(before_the_end), 2, "{before_the_end}");
     assert!(before_the_end.contains("is_resumed: true"), "{before_the_end}");
 }
 
@@ -196,8 +196,8 @@ fn simulation_of_the_fuzzers_seeds() {
     let mut replayed = 0;
     for seed in std::fs::read_dir(seeds).unwrap() {
         let bytes = std::fs::read(seed.unwrap().path()).unwrap();
-        let history: History = Unstructured::new(&bytes).arbitrary().unwrap();
-        history.run(false).unwrap();
+        let scenario: Scenario = Unstructured::new(&bytes).arbitrary().unwrap();
+        scenario.run(false).unwrap();
         replayed += 1;
     }
     assert!(replayed > 0, "no seeds in {seeds}");
@@ -217,18 +217,18 @@ fn quietly<T>(work: impl FnOnce() -> T) -> T {
 }
 
 fn report(seed: u64, why: &str) {
-    let small = quietly(|| History::of(seed).minimised());
+    let small = quietly(|| Scenario::from_seed(seed).minimised());
     let still = quietly(|| small.run(false)).unwrap_err();
     println!("seed {seed} fails: {why}");
-    println!("a history of {} operations does, too: {still}", small.ops.len());
+    println!("a scenario of {} operations does, too: {still}", small.ops.len());
     println!("{:?}, {:#?}", small.terms, small.ops);
     println!("to replay: SIM_SEED={seed} cargo test simulation -- --nocapture");
     panic!("seed {seed}: {why}");
 }
 
 fn replay(seed: u64) {
-    match quietly(|| History::of(seed).run(false)) {
-        Ok(_) => println!("{}", History::of(seed).run(true).unwrap().lines.unwrap()),
+    match quietly(|| Scenario::from_seed(seed).run(false)) {
+        Ok(_) => println!("{}", Scenario::from_seed(seed).run(true).unwrap().lines.unwrap()),
         Err(why) => report(seed, &why),
     }
 }

@@ -18,7 +18,7 @@ use session_core::{
 use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tempfile::TempDir;
 use tests::test_server::NODE;
-use tests::waiting::PATIENCE;
+use tests::waiting::TIMEOUT;
 
 /// A store, and what must outlive it.
 struct Subject {
@@ -140,7 +140,7 @@ fn keeps_the_order_of_a_session(open: fn(Limit) -> Subject) {
     let turns = (0..100).flat_map(|_| [acquire("ada", 1), release("ada", 1)]);
     let commands = turns.chain([acquire("ada", 2), release("ada", 1)]);
     let answers: Vec<_> = commands.map(|command| subject.submit(command)).collect();
-    let outcomes: Vec<_> = answers.iter().map(|answer| answer.recv_timeout(PATIENCE).unwrap()).collect();
+    let outcomes: Vec<_> = answers.iter().map(|answer| answer.recv_timeout(TIMEOUT).unwrap()).collect();
     for pair in outcomes[..200].chunks(2) {
         assert_eq!(pair, [Outcome::granted(1), Outcome::Released]);
     }
@@ -174,7 +174,7 @@ fn agrees_with_the_rule(open: fn(Limit) -> Subject) {
         for (command, answer) in commands.iter().zip(answers) {
             let record = records.entry(command.user().clone()).or_default();
             let expected = ledger::apply(record, command, &terms, |_| Liveness::Alive);
-            prop_assert_eq!(answer.recv_timeout(PATIENCE).unwrap(), expected.outcome, "{:?}", command);
+            prop_assert_eq!(answer.recv_timeout(TIMEOUT).unwrap(), expected.outcome, "{:?}", command);
             ended.extend(expected.ended);
         }
         prop_assert_eq!(subject.ended(), ended);
@@ -191,7 +191,7 @@ fn admits_exactly_the_limit_under_a_race(open: fn(Limit) -> Subject) {
                 scope.spawn(move || {
                     barrier.wait();
                     let answers: Vec<_> = (0..50).map(|at| submit(store, acquire("ada", thread * 100 + at))).collect();
-                    answers.iter().map(|answer| answer.recv_timeout(PATIENCE).unwrap()).collect::<Vec<_>>()
+                    answers.iter().map(|answer| answer.recv_timeout(TIMEOUT).unwrap()).collect::<Vec<_>>()
                 })
             })
             .collect();
@@ -216,13 +216,13 @@ fn keeps_users_apart(open: fn(Limit) -> Subject) {
 fn rejects_after_close_and_answers_everything(open: fn(Limit) -> Subject) {
     let subject = open(Limit::new(1).unwrap());
     let answers: Vec<_> = (0..500).map(|at| subject.submit(acquire(&format!("user {at}"), at))).collect();
-    assert!(subject.store.close(PATIENCE), "it closes in time");
+    assert!(subject.store.close(TIMEOUT), "it closes in time");
     for answer in answers {
-        assert_eq!(answer.recv_timeout(PATIENCE), Ok(Outcome::granted(1)), "what it took it applies");
+        assert_eq!(answer.recv_timeout(TIMEOUT), Ok(Outcome::granted(1)), "what it took it applies");
     }
     assert_eq!(subject.ask(acquire("late", 1)), Outcome::Rejected(Cause::Failed));
     assert_eq!(subject.ask(release("user 0", 0)), Outcome::Rejected(Cause::Failed));
-    assert!(subject.store.close(PATIENCE), "closing twice is the same as closing once");
+    assert!(subject.store.close(TIMEOUT), "closing twice is the same as closing once");
 }
 
 fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(Limit) -> Subject) {
@@ -257,10 +257,10 @@ fn swaps_many_slots_in_one_go(open: fn(Limit) -> Subject) {
     let answers: Vec<_> = (1..=100).map(|number| subject.submit(wishing("ada", number, 0, wish(number)))).collect();
     let late = subject.submit(release("ada", 1));
     for answer in answers {
-        let outcome = answer.recv_timeout(PATIENCE).unwrap();
+        let outcome = answer.recv_timeout(TIMEOUT).unwrap();
         assert!(matches!(outcome, Outcome::Granted { connections: 1, .. }), "{outcome:?}");
     }
-    assert_eq!(late.recv_timeout(PATIENCE), Ok(Outcome::Released));
+    assert_eq!(late.recv_timeout(TIMEOUT), Ok(Outcome::Released));
     let swapped = |number| ended(number, Ending::TakenOver(Some(label(number + 1))));
     assert_eq!(subject.ended(), (1..100).map(swapped).collect::<Vec<_>>());
     assert_eq!(subject.ask(lookup("ada", 100)), Outcome::Found { connections: 1 });
@@ -394,7 +394,7 @@ impl Subject {
     }
 
     fn ask(&self, command: Command) -> Outcome {
-        self.submit(command).recv_timeout(PATIENCE).expect("every command is answered")
+        self.submit(command).recv_timeout(TIMEOUT).expect("every command is answered")
     }
 
     /// Submits a command whose answer is heard in the order of all else.
@@ -404,7 +404,7 @@ impl Subject {
     }
 
     fn hear(&self) -> Heard {
-        self.heard.recv_timeout(PATIENCE).expect("the store says something")
+        self.heard.recv_timeout(TIMEOUT).expect("the store says something")
     }
 
     /// Who has lost a slot since. Whoever lost it to a command that is answered is among them.

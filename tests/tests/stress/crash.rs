@@ -21,10 +21,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use session_core::Refusal;
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
-use tests::raw_client::{Raw, Sent};
+use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
-use tests::test_process::{unguarded, wait};
-use tests::waiting::{PATIENCE, eventually};
+use tests::test_process::{wait_for_exit, without_connection_limits};
+use tests::waiting::{TIMEOUT, eventually};
 
 /// How many sessions a user may hold.
 const LIMIT: u32 = 3;
@@ -104,7 +104,7 @@ fn load_and_kill<C: Send>(
         for crowd in crowds {
             scope.spawn(|| work(crowd));
         }
-        let reached = reached.recv_timeout(PATIENCE);
+        let reached = reached.recv_timeout(TIMEOUT);
         // Not at the end of a step but somewhere in the next ones.
         let moment = Instant::now() + pause;
         while Instant::now() < moment {
@@ -253,23 +253,23 @@ fn a_server_stopped_for_longer_than_the_silence_bound_drops_only_the_silent() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &["--ping-interval", "1s", "--pong-timeout", "2s"]);
     let address = server.address();
-    let trio = |user: &str| (1..=LIMIT).map(|held| Raw::authenticated(address, user, held)).collect::<Vec<_>>();
+    let trio = |user: &str| (1..=LIMIT).map(|held| RawClient::authenticated(address, user, held)).collect::<Vec<_>>();
     let [mut answering, mut talking, leaving, mut silent, mut mixed] =
         ["answering", "talking", "leaving", "silent", "mixed"].map(trio);
     for peer in [&mut answering, &mut talking, &mut silent, &mut mixed].into_iter().flatten() {
-        assert_eq!(peer.read(), Sent::Ping);
+        assert_eq!(peer.read(), Received::Ping);
     }
     // The server awaits their pongs. It has not yet pinged these, or does not know them at all.
     let [mut unpinged, mut unpinged_silent] = ["unpinged", "unpinged silent"].map(trio);
-    let mut greeted = Raw::open(address);
+    let mut greeted = RawClient::open(address);
 
     server.signal(Signal::STOP);
-    answering.iter_mut().chain(&mut mixed[..1]).for_each(Raw::pong);
+    answering.iter_mut().chain(&mut mixed[..1]).for_each(RawClient::pong);
     talking.iter_mut().for_each(ask);
     drop(leaving);
     drop(mixed.remove(2));
     greeted.text(r#"{"type":"AUTHENTICATE","payload":"greeted"}"#);
-    let mut newcomer = Raw::connect(address);
+    let mut newcomer = RawClient::connect(address);
     newcomer.write(HANDSHAKE);
     // Not to wait for something: the stop must last longer than the bound.
     thread::sleep(SILENCE_BOUND + Duration::from_millis(300));
@@ -300,32 +300,32 @@ fn a_server_stopped_for_longer_than_the_silence_bound_drops_only_the_silent() {
     println!("after SIGCONT every slot was back within {took:?}");
     assert!(took < SILENCE_BOUND + Duration::from_secs(2), "{took:?}");
     for peer in silent.iter_mut().chain(&mut unpinged_silent).chain(&mut mixed[1..]) {
-        assert_eq!(after_pings(peer), Sent::Close(4408, "Peer was silent for too long".into()));
+        assert_eq!(after_pings(peer), Received::Close(4408, "Peer was silent for too long".into()));
     }
 }
 
 const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-fn ask(peer: &mut Raw) {
+fn ask(peer: &mut RawClient) {
     peer.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
 }
 
 /// The next message. Pings before it are answered.
-fn hear(peer: &mut Raw) -> String {
+fn hear(peer: &mut RawClient) -> String {
     loop {
         match peer.read() {
-            Sent::Text(text) => return text,
-            Sent::Ping => peer.pong(),
+            Received::Text(text) => return text,
+            Received::Ping => peer.pong(),
             other => panic!("expected a message, got {other:?}"),
         }
     }
 }
 
-fn after_pings(peer: &mut Raw) -> Sent {
+fn after_pings(peer: &mut RawClient) -> Received {
     loop {
         match peer.read() {
-            Sent::Ping => {}
+            Received::Ping => {}
             other => return other,
         }
     }
@@ -341,13 +341,13 @@ fn connections_of(user: &str, reply: &str) -> u32 {
 fn has_room_for_all(address: SocketAddr, user: &str) -> bool {
     let mut peers = Vec::new();
     let all = (1..=LIMIT).all(|number| {
-        let mut peer = Raw::open(address);
+        let mut peer = RawClient::open(address);
         peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
         let reply = hear(&mut peer);
         peers.push(peer);
         reply.contains(&format!(r#""connections":{number}}}"#))
     });
-    peers.iter_mut().for_each(Raw::say_bye);
+    peers.iter_mut().for_each(RawClient::say_bye);
     all
 }
 
@@ -526,7 +526,7 @@ impl Server {
     }
 
     fn spawn(data: &Path, arguments: &[&str]) -> Self {
-        let mut child = unguarded(env!("CARGO_BIN_EXE_server-under-test"))
+        let mut child = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"))
             .args(["--listen", "127.0.0.1:0", "--log", "error", "--data"])
             .arg(data)
             .args(arguments)
@@ -548,7 +548,7 @@ impl Server {
 
     /// Waits until it listens, or else for what it says instead.
     fn listen(&mut self) -> Result<(), String> {
-        let line = self.line.recv_timeout(PATIENCE).expect("it listens or ends");
+        let line = self.line.recv_timeout(TIMEOUT).expect("it listens or ends");
         self.address = line.split(['/', ',', ' ']).find_map(|word| word.parse().ok());
         self.address.map(drop).ok_or_else(|| self.words())
     }
@@ -573,12 +573,12 @@ impl Server {
 
     /// Waits until it ends by itself: its exit code, and what it says about it.
     fn end(mut self) -> (Option<i32>, String) {
-        (wait(&mut self.child).code(), self.words())
+        (wait_for_exit(&mut self.child).code(), self.words())
     }
 
     /// What it has said on standard error, once it has ended.
     fn words(&mut self) -> String {
-        wait(&mut self.child);
+        wait_for_exit(&mut self.child);
         let mut words = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut words).unwrap();

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use shell::descriptors::raise_limit;
-use tests::raw_client::{Raw, connect_from};
-use tests::test_process::Process;
+use tests::raw_client::{RawClient, connect_from};
+use tests::test_process::TestProcess;
 
 const ATTACKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 const SILENT: usize = 5000;
@@ -23,7 +23,7 @@ const SIGN_INS: u32 = 400;
 fn a_flood_from_one_address_keeps_nobody_else_from_signing_in() {
     assert!(raise_limit() > SILENT as u64 + 2000, "the limit of open files is too low for this test");
     let data = tempfile::tempdir().unwrap();
-    let server = Process::start_guarded(env!("CARGO_BIN_EXE_server-under-test"), data.path(), &[]);
+    let server = TestProcess::start_with_default_limits(env!("CARGO_BIN_EXE_server-under-test"), data.path(), &[]);
     let before = sign_ins(server.address);
 
     let silent: Vec<_> = (0..SILENT).filter_map(|_| connect_from(ATTACKER, server.address).ok()).collect();
@@ -64,7 +64,7 @@ fn sign_ins(address: SocketAddr) -> Vec<Duration> {
     let mut took: Vec<_> = (0..SIGN_INS)
         .map(|number| {
             let start = Instant::now();
-            let mut session = Raw::authenticated(address, &format!("user {number}"), 1);
+            let mut session = RawClient::authenticated(address, &format!("user {number}"), 1);
             let took = start.elapsed();
             session.say_bye();
             thread::sleep(Duration::from_millis(5));

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::raw_client::{Raw, Sent};
-use tests::test_process::Process;
+use tests::raw_client::{RawClient, Received};
+use tests::test_process::TestProcess;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
@@ -30,31 +30,31 @@ fn report(data: &Path, arguments: &[&str]) -> Value {
 }
 
 /// Signs in with an object: the session's id, or why not.
-fn sign_in(process: &Process, user: &str, label: &str) -> (Raw, Result<String, Value>) {
-    let mut peer = Raw::open(process.address);
+fn sign_in(process: &TestProcess, user: &str, label: &str) -> (RawClient, Result<String, Value>) {
+    let mut peer = RawClient::open(process.address);
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"{user}","label":"{label}"}}}}"#));
     let answer = answer(&mut peer);
     let session = answer["payload"]["session"].as_str().map(ToOwned::to_owned);
     (peer, session.ok_or(answer))
 }
 
-fn answer(peer: &mut Raw) -> Value {
-    let Sent::Text(text) = peer.read() else { panic!("no answer") };
+fn answer(peer: &mut RawClient) -> Value {
+    let Received::Text(text) = peer.read() else { panic!("no answer") };
     serde_json::from_str(&text).unwrap()
 }
 
-fn expect_end(peer: &mut Raw) {
+fn expect_end(peer: &mut RawClient) {
     peer.expect_text(r#"{"type":"EVICTED","payload":"The operator has ended this session"}"#);
-    assert_eq!(peer.read(), Sent::Close(4409, "The slot of this session was taken away".into()));
+    assert_eq!(peer.read(), Received::Close(4409, "The slot of this session was taken away".into()));
 }
 
 #[test]
 fn a_running_server_says_who_holds_what_and_ends_whom_it_is_told_to() {
     let directory = tempfile::tempdir().unwrap();
-    let process = Process::start(SERVER, directory.path(), &[]);
+    let process = TestProcess::start(SERVER, directory.path(), &[]);
     let (_first, first) = sign_in(&process, "ada", "laptop");
     let (mut second, second_id) = sign_in(&process, "ada", "phone");
-    let mut plain = Raw::authenticated(process.address, "ada", 3);
+    let mut plain = RawClient::authenticated(process.address, "ada", 3);
 
     let told = report(directory.path(), &["explain", "ada"]);
     assert_eq!((&told["limit"], &told["rule"], &told["connections"]), (&3.into(), &"server".into(), &3.into()));
@@ -85,10 +85,10 @@ fn a_running_server_says_who_holds_what_and_ends_whom_it_is_told_to() {
 fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_server() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
-    let mut process = Process::start(SERVER, data, &[]);
-    let mut held: Vec<_> = (1..=3).map(|held| Raw::authenticated(process.address, "ada", held)).collect();
+    let mut process = TestProcess::start(SERVER, data, &[]);
+    let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(process.address, "ada", held)).collect();
     assert_eq!(report(data, &["limit", "ada", "4"])["rule"], "user");
-    held.push(Raw::authenticated(process.address, "ada", 4));
+    held.push(RawClient::authenticated(process.address, "ada", 4));
 
     // Who would have to go, and nobody has.
     let dry = report(data, &["limit", "ada", "2", "--enforce", "--dry-run"]);
@@ -122,7 +122,7 @@ fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_se
     process.kill();
     let told = report(data, &["limit", "ada", "unlimited"]);
     assert_eq!((&told["limit"], &told["connections"]), (&1024.into(), &0.into()));
-    let process = Process::start(SERVER, data, &[]);
+    let process = TestProcess::start(SERVER, data, &[]);
     let told = report(data, &["limit", "ada"]);
     assert_eq!(
         (&told["limit"], &told["rule"], &told["when_full"]),
@@ -141,11 +141,11 @@ fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_se
 fn the_socket_is_its_owners_alone_and_what_a_killed_server_left_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("operator.sock");
-    let mut process = Process::start(SERVER, directory.path(), &[]);
+    let mut process = TestProcess::start(SERVER, directory.path(), &[]);
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     process.kill();
     assert!(socket.exists());
-    let _second = Process::start(SERVER, directory.path(), &[]);
+    let _second = TestProcess::start(SERVER, directory.path(), &[]);
     assert_eq!(report(directory.path(), &["explain", "ada"])["connections"], 0);
     // A server that cannot be asked is not gone round.
     std::fs::remove_file(&socket).unwrap();
@@ -162,7 +162,7 @@ fn the_socket_is_its_owners_alone_and_what_a_killed_server_left_is_replaced() {
 #[test]
 fn what_makes_no_sense_is_refused_over_the_socket_too() {
     let directory = tempfile::tempdir().unwrap();
-    let _process = Process::start(SERVER, directory.path(), &[]);
+    let _process = TestProcess::start(SERVER, directory.path(), &[]);
     let ask = |method: &str, path: &str, body: &str| {
         let mut socket = UnixStream::connect(directory.path().join("operator.sock")).unwrap();
         let length = body.len();

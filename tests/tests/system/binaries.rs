@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tests::raw_client::{Raw, Sent};
-use tests::test_process::{Process, wait};
+use tests::raw_client::{RawClient, Received};
+use tests::test_process::{TestProcess, wait_for_exit};
 use tests::waiting::eventually;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
@@ -24,20 +24,20 @@ fn server(arguments: &[&str], data: &Path) -> Output {
     Command::new(SERVER).args(["--listen", "127.0.0.1:0", "--data"]).arg(data).args(arguments).output().unwrap()
 }
 
-fn is_full(process: &Process, user: &str) -> bool {
-    let mut peer = Raw::open(process.address);
+fn is_full(process: &TestProcess, user: &str) -> bool {
+    let mut peer = RawClient::open(process.address);
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
-    matches!(peer.read(), Sent::Text(text) if text.contains("connection limit"))
+    matches!(peer.read(), Received::Text(text) if text.contains("connection limit"))
 }
 
 #[test]
 fn a_killed_server_leaves_nobody_locked_out() {
     let data = tempfile::tempdir().unwrap();
     for round in 0..3 {
-        let mut process = Process::start(SERVER, data.path(), &[]);
+        let mut process = TestProcess::start(SERVER, data.path(), &[]);
         let mut held = Vec::new();
         for user in ["ada", "grace"] {
-            held.extend((1..=3).map(|number| Raw::authenticated(process.address, user, number)));
+            held.extend((1..=3).map(|number| RawClient::authenticated(process.address, user, number)));
             assert!(is_full(&process, user), "round {round}");
         }
         process.kill();
@@ -47,25 +47,25 @@ fn a_killed_server_leaves_nobody_locked_out() {
 #[test]
 fn sigterm_tells_every_session_and_exits_with_0() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = Process::start(SERVER, data.path(), &[]);
-    let mut peers: Vec<_> = (1..=3).map(|held| Raw::authenticated(process.address, "ada", held)).collect();
+    let mut process = TestProcess::start(SERVER, data.path(), &[]);
+    let mut peers: Vec<_> = (1..=3).map(|held| RawClient::authenticated(process.address, "ada", held)).collect();
     let start = Instant::now();
     signal(process.id(), Signal::TERM);
     peers.iter_mut().for_each(|peer| peer.expect_goodbye(1001));
     assert_eq!(process.wait().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(10));
-    let restarted = Process::start(SERVER, data.path(), &[]);
-    drop(Raw::authenticated(restarted.address, "ada", 1));
+    let restarted = TestProcess::start(SERVER, data.path(), &[]);
+    drop(RawClient::authenticated(restarted.address, "ada", 1));
 }
 
 #[test]
 fn a_second_signal_ends_a_server_that_is_still_waiting_for_its_peers() {
     let data = tempfile::tempdir().unwrap();
-    let mut process = Process::start(SERVER, data.path(), &[]);
+    let mut process = TestProcess::start(SERVER, data.path(), &[]);
     // It neither reads nor answers the close.
-    let mut deaf = Raw::authenticated(process.address, "ada", 1);
+    let mut deaf = RawClient::authenticated(process.address, "ada", 1);
     signal(process.id(), Signal::INT);
-    assert_eq!(deaf.read(), Sent::Close(1001, "Server is shutting down".into()));
+    assert_eq!(deaf.read(), Received::Close(1001, "Server is shutting down".into()));
     signal(process.id(), Signal::INT);
     assert_eq!(process.wait().code(), Some(130));
 }
@@ -73,12 +73,12 @@ fn a_second_signal_ends_a_server_that_is_still_waiting_for_its_peers() {
 #[test]
 fn a_second_server_on_one_directory_is_refused_and_told_who_holds_it() {
     let data = tempfile::tempdir().unwrap();
-    let first = Process::start(SERVER, data.path(), &[]);
+    let first = TestProcess::start(SERVER, data.path(), &[]);
     let second = server(&[], data.path());
     let words = String::from_utf8(second.stderr).unwrap();
     assert_eq!(second.status.code(), Some(1), "{words}");
     assert!(words.contains("in use by") && words.contains(&first.id().to_string()), "{words}");
-    drop(Raw::authenticated(first.address, "ada", 1));
+    drop(RawClient::authenticated(first.address, "ada", 1));
 }
 
 #[test]
@@ -117,16 +117,16 @@ fn a_server_that_cannot_start_says_why_and_touches_nothing() {
 fn it_says_where_it_listens_and_where_its_data_is() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("deep").join("data");
-    let process = Process::start(SERVER, &data, &["--listen", "localhost:0"]);
+    let process = TestProcess::start(SERVER, &data, &["--listen", "localhost:0"]);
     let says = &process.announcement;
     assert!(says.contains("ws://127.0.0.1:") && says.contains(&data.display().to_string()), "{says}");
     assert!(data.is_dir(), "it was made");
     if std::net::TcpListener::bind("[::1]:0").is_ok() {
         assert!(says.contains(" and ws://[::1]:"), "{says}");
     }
-    let memory = Process::start(SERVER, &directory.path().join("none"), &["--store", "memory"]);
+    let memory = TestProcess::start(SERVER, &directory.path().join("none"), &["--store", "memory"]);
     assert!(memory.announcement.contains("in memory"), "{}", memory.announcement);
-    drop(Raw::authenticated(memory.address, "ada", 1));
+    drop(RawClient::authenticated(memory.address, "ada", 1));
     assert!(!directory.path().join("none").exists());
 }
 
@@ -163,7 +163,7 @@ impl Client {
 
     /// Waits for the end: the exit code, and the rest of both outputs.
     fn end(mut self) -> (i32, String) {
-        let code = wait(&mut self.child).code().unwrap();
+        let code = wait_for_exit(&mut self.child).code().unwrap();
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest).unwrap();
         self.child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
@@ -174,7 +174,7 @@ impl Client {
 #[test]
 fn the_demonstration_of_the_readme() {
     let data = tempfile::tempdir().unwrap();
-    let process = Process::start(SERVER, data.path(), &[]);
+    let process = TestProcess::start(SERVER, data.path(), &[]);
     let mut held: Vec<_> = (1..=3)
         .map(|held| {
             let mut client = Client::start(&process.url(), &[]);
@@ -208,7 +208,7 @@ fn the_demonstration_of_the_readme() {
 #[test]
 fn a_client_holds_many_connections_and_speaks_json_to_scripts() {
     let data = tempfile::tempdir().unwrap();
-    let process = Process::start(SERVER, data.path(), &["--limit", "5"]);
+    let process = TestProcess::start(SERVER, data.path(), &["--limit", "5"]);
     let mut client = Client::start(&process.url(), &["--user", "ada", "--connections", "7", "--json"]);
     let (mut granted, mut refused) = (Vec::new(), 0);
     while granted.len() + refused < 7 {
@@ -247,7 +247,7 @@ fn a_client_tells_by_its_exit_code_what_went_wrong() {
     assert_eq!(code, 2, "{output}");
 
     let data = tempfile::tempdir().unwrap();
-    let mut process = Process::start(SERVER, data.path(), &[]);
+    let mut process = TestProcess::start(SERVER, data.path(), &[]);
     let mut client = Client::start(&process.url(), &[]);
     client.until("AUTHENTICATE_SUCCESS");
     process.kill();

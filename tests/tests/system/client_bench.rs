@@ -7,15 +7,15 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tests::raw_client::Raw;
-use tests::test_process::{Process, wait};
+use tests::raw_client::RawClient;
+use tests::test_process::{TestProcess, wait_for_exit};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
 
-fn start() -> (Process, tempfile::TempDir) {
+fn start() -> (TestProcess, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
-    (Process::start(SERVER, data.path(), &[]), data)
+    (TestProcess::start(SERVER, data.path(), &[]), data)
 }
 
 fn bench(url: &str, arguments: &[&str]) -> Output {
@@ -67,7 +67,7 @@ impl Running {
     fn end(mut self) -> (Option<i32>, String) {
         let mut report = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut report).unwrap();
-        (wait(&mut self.child).code(), report)
+        (wait_for_exit(&mut self.child).code(), report)
     }
 }
 
@@ -94,7 +94,7 @@ fn a_closed_loop_is_as_fast_as_it_gets() {
 #[test]
 fn a_refusal_at_the_limit_is_no_failure() {
     let (server, _data) = start();
-    let _held: Vec<_> = (1..=3).map(|held| Raw::authenticated(server.address, "user-00000000", held)).collect();
+    let _held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "user-00000000", held)).collect();
     let (code, report) = report(&server.url(), &["--concurrency", "16", "--users", "1", "--duration", "300ms"]);
     assert_eq!((code, report["failed"].as_u64()), (Some(0), Some(0)), "{report}");
     assert!(report["cycles"].as_u64() >= Some(16) && report["refused"] == report["cycles"], "{report}");

@@ -12,10 +12,10 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use shell::tls::CertificateFiles;
-use tests::raw_client::{Raw, Sent};
-use tests::test_ca::Authority;
-use tests::test_process::{Process, unguarded, wait};
-use tests::waiting::{PATIENCE, eventually};
+use tests::raw_client::{RawClient, Received};
+use tests::test_ca::TestCa;
+use tests::test_process::{TestProcess, wait_for_exit, without_connection_limits};
+use tests::waiting::{TIMEOUT, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
@@ -43,24 +43,24 @@ fn run(mut command: Command, input: &str) -> (i32, String) {
     let _sent = kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT);
     lines.read_to_string(&mut said).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    (wait(&mut child).code().unwrap(), said)
+    (wait_for_exit(&mut child).code().unwrap(), said)
 }
 
 /// A server that speaks TLS, with a certificate of an authority of its own.
 struct Front {
-    authority: Authority,
+    authority: TestCa,
     _directory: tempfile::TempDir,
     url: String,
-    _server: Process,
+    _server: TestProcess,
 }
 
 impl Front {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::new(directory.path());
+        let authority = TestCa::new(directory.path());
         let CertificateFiles { certificate, key } = authority.certify("server", &["127.0.0.1"]);
         let arguments = ["--tls-cert", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
-        let server = Process::start(SERVER, &directory.path().join("data"), &arguments);
+        let server = TestProcess::start(SERVER, &directory.path().join("data"), &arguments);
         let url = format!("wss://{}/", server.address);
         assert!(server.announcement.starts_with(&format!("listening on wss://{}", server.address)));
         Self { authority, _directory: directory, url, _server: server }
@@ -126,9 +126,9 @@ fn token(secret: &str) -> String {
 fn a_token_comes_from_a_file_from_standard_input_or_from_a_variable() {
     const SECRET: &str = "thirty-two bytes of nothing much";
     let directory = tempfile::tempdir().unwrap();
-    let mut server = unguarded(SERVER);
+    let mut server = without_connection_limits(SERVER);
     server.env("SESSIONS_JWT_SECRET", SECRET);
-    let server = Process::run(server, &directory.path().join("data"), &["--auth", "jwt"]);
+    let server = TestProcess::run(server, &directory.path().join("data"), &["--auth", "jwt"]);
     let token = token(SECRET);
     let file = directory.path().join("token").display().to_string();
     std::fs::write(&file, format!("{token}\n")).unwrap();
@@ -154,9 +154,9 @@ fn a_token_comes_from_a_file_from_standard_input_or_from_a_variable() {
 fn a_server_that_takes_everybodys_word_takes_no_token_and_neither_of_the_two_shows_it() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let mut server = unguarded(SERVER);
+    let mut server = without_connection_limits(SERVER);
     server.args(["--log", "trace"]).stderr(Stdio::piped());
-    let mut server = Process::run_as(server, &data);
+    let mut server = TestProcess::run_as(server, &data);
     let token = token("thirty-two bytes of nothing much");
     let mut command = client(&["--url", &server.url()]);
     command.env("SESSIONS_TOKEN", &token);
@@ -207,9 +207,9 @@ fn a_user_and_a_token_exclude_each_other_and_no_token_is_printed() {
 }
 
 /// A server with these arguments, and a client of it.
-fn at(arguments: &[&str]) -> (tempfile::TempDir, Process, String) {
+fn at(arguments: &[&str]) -> (tempfile::TempDir, TestProcess, String) {
     let directory = tempfile::tempdir().unwrap();
-    let process = Process::start(SERVER, &directory.path().join("data"), arguments);
+    let process = TestProcess::start(SERVER, &directory.path().join("data"), arguments);
     let url = process.url();
     (directory, process, url)
 }
@@ -217,15 +217,15 @@ fn at(arguments: &[&str]) -> (tempfile::TempDir, Process, String) {
 #[test]
 fn sessions_are_listed_and_ended_from_the_command_line_also_at_the_limit() {
     let (_directory, process, url) = at(&["--limit", "2", "--client-choice"]);
-    let mut first = Raw::open(process.address);
+    let mut first = RawClient::open(process.address);
     first.text(r#"{"type":"AUTHENTICATE","payload":{"user":"ada","label":"Firefox"}}"#);
-    let Sent::Text(granted) = first.read() else { panic!("no answer") };
+    let Received::Text(granted) = first.read() else { panic!("no answer") };
     let session = granted.split("\"session\":\"").nth(1).unwrap()[..32].to_owned();
     let ask = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
     let (code, said) = ask(&["sessions"]);
     assert!(code == 0 && said.starts_with("1 slot of 2 taken\n"), "{said}");
     assert!(said.contains(&format!("{session}, label \"Firefox\", since 20")), "{said}");
-    let mut second = Raw::authenticated(process.address, "ada", 2);
+    let mut second = RawClient::authenticated(process.address, "ada", 2);
     let (code, said) = ask(&["sessions", "--json"]);
     assert!(code == 0 && said.starts_with(r#"{"limit":2,"connections":2,"sessions":[{"id":""#), "{said}");
     assert_eq!(said.matches("\"state\":\"live\"").count(), 2, "{said}");
@@ -255,14 +255,14 @@ fn whom_it_is_told_to_end_a_client_ends_also_where_a_slot_lingers() {
     assert!(code == 4 && refused.contains("This user has no such session"), "{refused}");
     assert_eq!(ask(&["sessions"]).1, said, "nobody has lost anything by that");
     assert_eq!(ask(&["end", &there_is]), (0, "ended\n".into()));
-    let Sent::Text(told) = there.read() else { panic!("it is still there") };
+    let Received::Text(told) = there.read() else { panic!("it is still there") };
     assert!(told.starts_with(r#"{"type":"EVICTED","#), "{told}");
 }
 
 #[test]
 fn who_only_asks_ends_nobody_though_the_newest_takes_the_place_of_the_oldest() {
     let (_directory, process, url) = at(&["--limit", "1", "--when-full", "evict-oldest"]);
-    let mut only = Raw::authenticated(process.address, "ada", 1);
+    let mut only = RawClient::authenticated(process.address, "ada", 1);
     let at = ["--url", &*url, "--user", "ada"];
     let (code, said) = run(client(&[&["sessions"][..], &at].concat()), "");
     assert!(code == 0 && said.starts_with("1 slot of 1 taken\n"), "{said}");
@@ -282,7 +282,7 @@ fn a_client_ends_others_if_told_to_and_is_ended_with_a_code_of_its_own() {
     let (code, said) = run(client(&["--url", &url, "--label", "second", "--evict", "oldest"]), "");
     assert!(code == 0 && said.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{said}");
     assert_eq!(lines.next().unwrap(), "EVICTED second has taken the place of this session");
-    assert_eq!(wait(&mut held).code(), Some(5));
+    assert_eq!(wait_for_exit(&mut held).code(), Some(5));
     let (code, said) = run(client(&["--url", &url, "--evict", "everybody"]), "");
     assert!(code == 2 && said.contains("write oldest, nobody, or 1 to 100 ids"), "{said}");
     drop(process);
@@ -322,7 +322,7 @@ impl Terminal {
 
     fn wait_for(&mut self, words: &str) {
         while !self.shown.contains(words) {
-            let more = self.screen.recv_timeout(PATIENCE);
+            let more = self.screen.recv_timeout(TIMEOUT);
             self.shown += &more.unwrap_or_else(|_| panic!("waited in vain for {words:?} after {:?}", self.shown));
         }
     }
@@ -338,18 +338,18 @@ impl Terminal {
 
     /// Waits for the end: the exit code, and what was shown since the last answer.
     fn end(mut self) -> (i32, String) {
-        let code = wait(&mut self.client).code().unwrap();
+        let code = wait_for_exit(&mut self.client).code().unwrap();
         self.shown.extend(self.screen);
         (code, self.shown)
     }
 }
 
 /// Two sessions of ada's, called by these names.
-fn two_of(process: &Process) -> [Raw; 2] {
+fn two_of(process: &TestProcess) -> [RawClient; 2] {
     ["Firefox", "the telly"].map(|label| {
-        let mut raw = Raw::open(process.address);
+        let mut raw = RawClient::open(process.address);
         raw.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada","label":"{label}"}}}}"#));
-        let Sent::Text(granted) = raw.read() else { panic!("no answer") };
+        let Received::Text(granted) = raw.read() else { panic!("no answer") };
         assert!(granted.starts_with(r#"{"type":"AUTHENTICATE_SUCCESS""#), "{granted}");
         raw
     })
@@ -439,7 +439,7 @@ fn a_session_is_taken_up_again_from_its_file_and_no_token_is_printed() {
 fn a_client_that_is_to_comes_back_to_its_slot_when_the_server_does() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let mut process = Process::start(SERVER, &data, &["--limit", "1", "--linger", "1m"]);
+    let mut process = TestProcess::start(SERVER, &data, &["--limit", "1", "--linger", "1m"]);
     let url = process.url();
     let port = process.address.port().to_string();
     let mut held = client(&["--url", &url, "--reconnect"]).spawn().unwrap();
@@ -447,10 +447,10 @@ fn a_client_that_is_to_comes_back_to_its_slot_when_the_server_does() {
     assert!(lines.any(|line| line.starts_with("AUTHENTICATE_SUCCESS")));
     process.kill();
     let listen = format!("127.0.0.1:{port}");
-    let mut again = unguarded(SERVER);
+    let mut again = without_connection_limits(SERVER);
     again.args(["--listen", &listen, "--limit", "1", "--linger", "1m", "--log", "off"]);
-    let _again = Process::run_as(again, &data);
+    let _again = TestProcess::run_as(again, &data);
     assert!(lines.any(|line| line == "AUTHENTICATE_SUCCESS testuser holds 1 connection"));
     let _sent = kill_process(Pid::from_raw(i32::try_from(held.id()).unwrap()).unwrap(), Signal::INT);
-    assert_eq!(wait(&mut held).code(), Some(0));
+    assert_eq!(wait_for_exit(&mut held).code(), Some(0));
 }

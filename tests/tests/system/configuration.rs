@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use tests::raw_client::Raw;
-use tests::test_process::Process;
+use tests::raw_client::RawClient;
+use tests::test_process::TestProcess;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
@@ -99,10 +99,10 @@ fn the_file_of_defaults_is_good_and_so_is_what_counts() {
 fn a_server_runs_by_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = file(directory.path(), "limit = 1\nstore = \"memory\"\n");
-    let process = Process::start(SERVER, directory.path(), &["--config", file.to_str().unwrap()]);
+    let process = TestProcess::start(SERVER, directory.path(), &["--config", file.to_str().unwrap()]);
     assert!(process.announcement.contains("in memory"), "{}", process.announcement);
-    let _held = Raw::authenticated(process.address, "ada", 1);
-    let mut refused = Raw::open(process.address);
+    let _held = RawClient::authenticated(process.address, "ada", 1);
+    let mut refused = RawClient::open(process.address);
     refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
     let answer = format!("{:?}", refused.read());
     assert!(answer.contains("connection limit"), "{answer}");

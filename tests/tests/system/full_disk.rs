@@ -9,24 +9,24 @@ use std::sync::Arc;
 
 use session_core::{Limit, Limits};
 use shell::store::{LmdbConfig, LmdbStore};
-use tests::raw_client::{Raw, Sent};
+use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
-use tests::test_process::unguarded;
-use tests::test_server::{InProcess, NODE, held};
+use tests::test_process::without_connection_limits;
+use tests::test_server::{NODE, TestServer, slots_in_store};
 use tests::waiting::eventually;
 
 enum Answer {
-    Admitted(Raw),
+    Admitted(RawClient),
     /// Closed with 1013, in these words.
     TurnedAway(String),
 }
 
-fn sign_in(server: &InProcess, user: &str) -> Answer {
-    let mut peer = Raw::open(server.address);
+fn sign_in(server: &TestServer, user: &str) -> Answer {
+    let mut peer = RawClient::open(server.address);
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
     match peer.read() {
-        Sent::Text(text) if text.contains("AUTHENTICATE_SUCCESS") => Answer::Admitted(peer),
-        Sent::Text(text) if text.contains("AUTHENTICATE_FAILURE") => {
+        Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS") => Answer::Admitted(peer),
+        Received::Text(text) if text.contains("AUTHENTICATE_FAILURE") => {
             assert!(text.contains("store") && text.contains("try again later"), "{text}");
             peer.expect_goodbye(1013);
             Answer::TurnedAway(text)
@@ -36,7 +36,7 @@ fn sign_in(server: &InProcess, user: &str) -> Answer {
 }
 
 /// Signs in one user after another until somebody is turned away.
-fn sign_in_until_full(server: &InProcess, first: usize, most: usize) -> (Vec<Raw>, String) {
+fn sign_in_until_full(server: &TestServer, first: usize, most: usize) -> (Vec<RawClient>, String) {
     let mut peers = Vec::new();
     for number in first..most {
         match sign_in(server, &name(number)) {
@@ -48,7 +48,7 @@ fn sign_in_until_full(server: &InProcess, first: usize, most: usize) -> (Vec<Raw
 }
 
 /// Releases are taken while it lasts, whether or not they can be written down now.
-fn everybody_leaves(held: Vec<Raw>) {
+fn everybody_leaves(held: Vec<RawClient>) {
     for mut peer in held {
         peer.say_bye();
     }
@@ -59,7 +59,7 @@ fn name(number: usize) -> String {
 }
 
 /// Fills the store with users, who then leave: every slot comes back, and somebody is admitted again.
-fn fills_up_and_recovers(store: &LmdbStore, server: &InProcess) {
+fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
     let (peers, words) = sign_in_until_full(server, 0, 8000);
     assert!(words.contains("The session store is full"), "{words}");
     let most = peers.len();
@@ -70,19 +70,19 @@ fn fills_up_and_recovers(store: &LmdbStore, server: &InProcess) {
 
 fn every_slot_is_back(store: &LmdbStore, users: usize) {
     for number in 0..users {
-        eventually("the slot is back", || held(store, &name(number)) == Some(0));
+        eventually("the slot is back", || slots_in_store(store, &name(number)) == Some(0));
     }
 }
 
-fn admitted_again(server: &InProcess) {
+fn admitted_again(server: &TestServer) {
     eventually("somebody is admitted again", || matches!(sign_in(server, "ada"), Answer::Admitted(_)));
 }
 
 /// A server whose data is on the disk.
-fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, InProcess) {
+fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, TestServer) {
     let config = LmdbConfig::new(disk.path().join("data"), Limit::default());
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
-    let server = InProcess::with(store.clone(), Limits::default(), 2);
+    let server = TestServer::with(store.clone(), Limits::default(), 2);
     (store, server)
 }
 
@@ -141,7 +141,7 @@ fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), Limit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
-    let server = InProcess::with(store.clone(), Limits::default(), 2);
+    let server = TestServer::with(store.clone(), Limits::default(), 2);
     fills_up_and_recovers(&store, &server);
 }
 
@@ -151,7 +151,7 @@ fn a_server_that_starts_with_little_room_serves_or_says_why_not() {
     let (mut started, mut refused) = (0, 0);
     for kib in (0..400).step_by(4) {
         disk.fill_but(kib);
-        let mut child = unguarded(env!("CARGO_BIN_EXE_server-under-test"))
+        let mut child = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"))
             .args(["--listen", "127.0.0.1:0", "--log", "off", "--data"])
             .arg(disk.path().join("data"))
             .stdout(Stdio::piped())

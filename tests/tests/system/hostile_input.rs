@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use session_core::{Limit, Limits};
 use shell::policy::Policy;
 use shell::store::MemoryStore;
-use tests::raw_client::{Raw, Sent, frame_head};
-use tests::test_server::{InProcess, NODE};
+use tests::raw_client::{RawClient, Received, frame_head};
+use tests::test_server::{NODE, TestServer};
 
 /// Runs an attack beside a session that must not notice, and checks that no count moved.
-fn beside_a_witness(attack: impl FnOnce(&InProcess)) {
+fn beside_a_witness(attack: impl FnOnce(&TestServer)) {
     let limits = Limits { auth_timeout: Duration::from_secs(1), ..Limits::default() };
     let server =
-        InProcess::with_policy(Policy { limits, header_timeout: Duration::from_millis(500), ..Policy::default() });
-    let mut witness = Raw::authenticated(server.address, "witness", 1);
+        TestServer::with_policy(Policy { limits, header_timeout: Duration::from_millis(500), ..Policy::default() });
+    let mut witness = RawClient::authenticated(server.address, "witness", 1);
     attack(&server);
     witness.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
     witness.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"witness","connections":1}}"#);
-    drop(Raw::authenticated(server.address, "newcomer", 1));
+    drop(RawClient::authenticated(server.address, "newcomer", 1));
 }
 
 fn error(words: &str) -> String {
@@ -31,7 +31,7 @@ fn error(words: &str) -> String {
 #[test]
 fn messages_without_sense_are_answered_and_the_session_lives_on() {
     beside_a_witness(|server| {
-        let mut peer = Raw::authenticated(server.address, "peer", 1);
+        let mut peer = RawClient::authenticated(server.address, "peer", 1);
         let long_type = format!(r#"{{"type":"{}"}}"#, "X".repeat(500));
         let long_answer = format!("No such event type {}", "X".repeat(64));
         let nested = "[".repeat(4000);
@@ -61,8 +61,8 @@ fn messages_without_sense_are_answered_and_the_session_lives_on() {
 
 #[test]
 fn a_hundred_thousand_brackets_are_only_a_bad_message() {
-    let server = InProcess::with_policy(Policy { max_message_bytes: 1 << 20, ..Policy::default() });
-    let mut peer = Raw::open(server.address);
+    let server = TestServer::with_policy(Policy { max_message_bytes: 1 << 20, ..Policy::default() });
+    let mut peer = RawClient::open(server.address);
     for nested in ["[".repeat(100_000), format!(r#"{{"type":"BYE","payload":{}"#, "[".repeat(100_000))] {
         peer.text(&nested);
         peer.expect_text(&error("Message is not valid JSON"));
@@ -75,7 +75,7 @@ fn a_hundred_thousand_brackets_are_only_a_bad_message() {
 #[test]
 fn user_ids_that_break_a_rule_are_refused_in_words() {
     beside_a_witness(|server| {
-        let mut peer = Raw::open(server.address);
+        let mut peer = RawClient::open(server.address);
         for (payload, words) in [
             (r#""""#.to_owned(), "User id is empty, it must be 1 to 256 bytes"),
             (format!(r#""{}""#, "x".repeat(257)), "User id is too long, it must be 1 to 256 bytes"),
@@ -99,13 +99,13 @@ fn user_ids_that_break_a_rule_are_refused_in_words() {
 #[test]
 fn one_bad_message_too_many_closes_and_gives_the_slot_back() {
     beside_a_witness(|server| {
-        let mut peer = Raw::authenticated(server.address, "peer", 1);
+        let mut peer = RawClient::authenticated(server.address, "peer", 1);
         for _ in 0..=Limits::default().max_bad_messages.expect("there is a default") {
             peer.text("?");
             peer.expect_text(&error("Message is not valid JSON"));
         }
         peer.expect_goodbye(1008);
-        drop(Raw::authenticated(server.address, "peer", 1));
+        drop(RawClient::authenticated(server.address, "peer", 1));
     });
 }
 
@@ -128,19 +128,19 @@ fn violations_of_the_web_socket_protocol_are_told_before_the_end_and_give_the_sl
             (&frame_head(0x09, 0), "That breaks the WebSocket protocol", 1002), // fragmented ping
             (&[frame_head(0x89, 126), vec![0; 126]].concat(), "That breaks the WebSocket protocol", 1002),
         ] {
-            let mut peer = Raw::authenticated(server.address, "peer", 1);
+            let mut peer = RawClient::authenticated(server.address, "peer", 1);
             peer.write(bytes);
             peer.expect_text(&error(words));
             peer.expect_close(code);
         }
-        drop(Raw::authenticated(server.address, "peer", 1));
+        drop(RawClient::authenticated(server.address, "peer", 1));
     });
 }
 
 #[test]
 fn a_frame_of_sixteen_mebibytes_is_drained_so_that_its_sender_hears_why() {
     beside_a_witness(|server| {
-        let mut peer = Raw::authenticated(server.address, "peer", 1);
+        let mut peer = RawClient::authenticated(server.address, "peer", 1);
         peer.frame(0x81, &vec![b'x'; 16 << 20]);
         peer.shut_down_writing();
         peer.expect_text(&error("Message is too big"));
@@ -152,7 +152,7 @@ fn a_frame_of_sixteen_mebibytes_is_drained_so_that_its_sender_hears_why() {
 fn a_message_that_never_ends_is_cut_off_by_the_deadline_or_by_silence() {
     // Before authentication: by the deadline.
     beside_a_witness(|server| {
-        let mut peer = Raw::open(server.address);
+        let mut peer = RawClient::open(server.address);
         peer.frame(0x01, br#"{"type":"#);
         peer.expect_goodbye(4401);
     });
@@ -162,22 +162,22 @@ fn a_message_that_never_ends_is_cut_off_by_the_deadline_or_by_silence() {
         pong_timeout: Duration::from_millis(200),
         ..Limits::default()
     };
-    let server = InProcess::with(Arc::new(MemoryStore::new(NODE, Limit::default())), limits, 2);
-    let mut peer = Raw::authenticated(server.address, "peer", 1);
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::default())), limits, 2);
+    let mut peer = RawClient::authenticated(server.address, "peer", 1);
     peer.frame(0x01, b"");
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(300) {
         peer.frame(0x00, b"");
     }
-    assert_eq!(peer.read(), Sent::Ping);
+    assert_eq!(peer.read(), Received::Ping);
     peer.expect_goodbye(4408);
-    drop(Raw::authenticated(server.address, "peer", 1));
+    drop(RawClient::authenticated(server.address, "peer", 1));
 }
 
 #[test]
 fn a_flood_of_pings_is_answered_without_hurting_anybody() {
     beside_a_witness(|server| {
-        let mut peer = Raw::authenticated(server.address, "peer", 1);
+        let mut peer = RawClient::authenticated(server.address, "peer", 1);
         let flood = [frame_head(0x89, 4), vec![1, 2, 3, 4]].concat().repeat(50_000);
         // Nothing is read meanwhile, so the pongs find no room and the server stops to listen: the flood may not
         // even be taken whole.
@@ -188,11 +188,11 @@ fn a_flood_of_pings_is_answered_without_hurting_anybody() {
         });
         let others = Instant::now();
         for _ in 0..20 {
-            Raw::authenticated(server.address, "other", 1).say_bye();
+            RawClient::authenticated(server.address, "other", 1).say_bye();
         }
         assert!(others.elapsed() < Duration::from_secs(10));
         let mut peer = flooding.join().unwrap();
-        assert_eq!(peer.read(), Sent::Pong(vec![1, 2, 3, 4]));
+        assert_eq!(peer.read(), Received::Pong(vec![1, 2, 3, 4]));
     });
 }
 
@@ -203,17 +203,17 @@ fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
         pong_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
-    let server = InProcess::with(Arc::new(MemoryStore::new(NODE, Limit::default())), limits, 2);
-    let mut peer = Raw::authenticated(server.address, "peer", 1);
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::default())), limits, 2);
+    let mut peer = RawClient::authenticated(server.address, "peer", 1);
     peer.set_write_timeout(Duration::from_millis(200));
     let questions = [frame_head(0x81, 28), br#"{"type":"CHECK_CONNECTIONS"}"#.to_vec()].concat().repeat(10_000);
     // Far more answers than any buffer between the two holds.
     while peer.write(&questions) {}
-    let mut other = Raw::authenticated(server.address, "other", 1);
+    let mut other = RawClient::authenticated(server.address, "other", 1);
     tests::waiting::eventually("the slot comes back", || {
-        let mut next = Raw::open(server.address);
+        let mut next = RawClient::open(server.address);
         next.text(r#"{"type":"AUTHENTICATE","payload":"peer"}"#);
-        let first = Sent::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());
+        let first = Received::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());
         let is_first = next.read() == first;
         other.pong();
         next.say_bye();
@@ -225,7 +225,7 @@ fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
 fn whoever_speaks_no_http_is_answered_or_cut_off() {
     beside_a_witness(|server| {
         let status = |bytes: &[u8]| {
-            let mut peer = Raw::connect(server.address);
+            let mut peer = RawClient::connect(server.address);
             peer.write(bytes);
             peer.read_to_end().get(9..12).map(ToOwned::to_owned)
         };
@@ -243,7 +243,7 @@ fn whoever_speaks_no_http_is_answered_or_cut_off() {
 #[test]
 fn a_header_that_arrives_byte_by_byte_is_cut_off() {
     beside_a_witness(|server| {
-        let mut peer = Raw::connect(server.address);
+        let mut peer = RawClient::connect(server.address);
         let start = Instant::now();
         let slow = b"GET / HTTP/1.1\r\nHost: a.very.long.name.that.takes.for.ever.to.arrive\r\n".iter().cycle();
         for byte in slow {
@@ -271,7 +271,7 @@ fn a_handshake_with_a_body_is_refused_however_it_arrives() {
             ("Transfer-Encoding: chunked".into(), false),
             (format!("Expect: 100-continue\r\nContent-Length: {}", frame.len()), false),
         ] {
-            let mut peer = Raw::connect(server.address);
+            let mut peer = RawClient::connect(server.address);
             let head = format!("{upgrade}{header}\r\n\r\n").into_bytes();
             if in_one {
                 peer.write(&[head, frame.clone()].concat());
@@ -289,7 +289,7 @@ fn a_handshake_with_a_body_is_refused_however_it_arrives() {
 fn plain_http_is_told_what_this_is() {
     beside_a_witness(|server| {
         let ask = |request: &str| {
-            let mut peer = Raw::connect(server.address);
+            let mut peer = RawClient::connect(server.address);
             peer.write(request.as_bytes());
             peer.read_to_end()
         };

@@ -7,15 +7,15 @@ use std::num::NonZeroUsize;
 use session_core::DoorBounds;
 use shell::policy::Policy;
 use shell::server::Settings;
-use tests::raw_client::Raw;
-use tests::test_server::{InProcess, settings};
+use tests::raw_client::RawClient;
+use tests::test_server::{TestServer, settings};
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// The status of the answer to a handshake with these headers, and a Host unless one is given, and the connection.
-fn knock(server: &InProcess, preface: &[u8], headers: &str) -> (u16, Raw) {
-    let mut peer = Raw::connect(server.address);
+fn knock(server: &TestServer, preface: &[u8], headers: &str) -> (u16, RawClient) {
+    let mut peer = RawClient::connect(server.address);
     let host = if headers.contains("Host:") { "" } else { "Host: x\r\n" };
     peer.write(&[preface, format!("{UPGRADE}{host}{headers}\r\n").as_bytes()].concat());
     let head = peer.try_head();
@@ -23,7 +23,7 @@ fn knock(server: &InProcess, preface: &[u8], headers: &str) -> (u16, Raw) {
     (status.unwrap_or_else(|| panic!("no answer but {head:?}")), peer)
 }
 
-fn status(server: &InProcess, headers: &str) -> u16 {
+fn status(server: &TestServer, headers: &str) -> u16 {
     knock(server, b"", headers).0
 }
 
@@ -31,7 +31,7 @@ fn status(server: &InProcess, headers: &str) -> u16 {
 fn a_page_may_connect_if_its_origin_is_written_down() {
     let origins = ["https://app.example.com", "http://*.localhost:8080"];
     let origins = origins.map(|origin| origin.parse().unwrap()).into_iter().collect();
-    let server = InProcess::with_policy(Policy { origins, ..Policy::default() });
+    let server = TestServer::with_policy(Policy { origins, ..Policy::default() });
     for (headers, expected) in [
         ("Host: x\r\n", 101),
         ("Host: x\r\nOrigin: https://app.example.com\r\n", 101),
@@ -50,11 +50,11 @@ fn a_page_may_connect_if_its_origin_is_written_down() {
     let (_, mut refused) = knock(&server, b"", "Host: x\r\nOrigin: https://evil.example\r\n");
     assert_eq!(refused.read_to_end(), r#"{"message":"Pages of that origin may not connect (Origin)"}"#);
     // Whoever only asks what this is may come from anywhere.
-    let mut peer = Raw::connect(server.address);
+    let mut peer = RawClient::connect(server.address);
     peer.write(b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\n\r\n");
     assert!(peer.read_to_end().starts_with("HTTP/1.1 200 "));
 
-    let strict = InProcess::start();
+    let strict = TestServer::start();
     assert_eq!(status(&strict, "Host: x\r\nOrigin: http://x\r\n"), 403, "none is allowed unless it is written down");
     let any = ["*"].map(|origin| origin.parse().unwrap()).into_iter().collect();
     strict.control.set_policy(Policy { origins: any, ..Policy::default() });
@@ -64,7 +64,7 @@ fn a_page_may_connect_if_its_origin_is_written_down() {
 #[test]
 fn a_server_may_go_by_certain_names_only() {
     let hosts = ["sessions.example.com", "localhost:3000"].map(|host| host.parse().unwrap()).into_iter().collect();
-    let server = InProcess::with_policy(Policy { hosts, ..Policy::default() });
+    let server = TestServer::with_policy(Policy { hosts, ..Policy::default() });
     for (headers, expected) in [
         ("Host: sessions.example.com\r\n", 101),
         ("Host: SESSIONS.example.com:8443\r\n", 101),
@@ -79,11 +79,11 @@ fn a_server_may_go_by_certain_names_only() {
 }
 
 /// A server behind a proxy on this machine, where an address may have one connection.
-fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> InProcess {
+fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> TestServer {
     let proxies = [trusted.parse().unwrap()].into_iter().collect();
     let bounds = DoorBounds { per_address: NonZeroUsize::new(1), ..DoorBounds::default() };
     let policy = Policy { proxies, proxy_protocol, ..Policy::default() };
-    InProcess::with_settings(Settings { bounds, policy, ..settings() })
+    TestServer::with_settings(Settings { bounds, policy, ..settings() })
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn behind_a_trusted_proxy_each_client_counts_for_itself() {
     }
     assert_eq!(from("203.0.113.3").0, 101);
     // A line that is no text, to which the proxy has appended who asked it: what stands before it is the client's own.
-    let mut forger = Raw::connect(server.address);
+    let mut forger = RawClient::connect(server.address);
     let lines = b"Host: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: \xff, 203.0.113.3\r\n";
     forger.write(&[UPGRADE.as_bytes(), lines, b"\r\n"].concat());
     assert!(forger.try_head().starts_with("HTTP/1.1 101 "), "it counts as the proxy's");
@@ -113,7 +113,7 @@ fn behind_a_trusted_proxy_each_client_counts_for_itself() {
 #[test]
 fn what_somebody_else_says_about_where_they_are_is_ignored() {
     let server = behind_a_proxy("192.0.2.1", true);
-    let _held = Raw::open(server.address);
+    let _held = RawClient::open(server.address);
     let preface = proxied([203, 0, 113, 7]);
     assert_eq!(knock(&server, b"", "X-Forwarded-For: 203.0.113.7\r\n").0, 503);
     drop(_held);

@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use shell::client::{Options, Trust, Url, User};
 use shell::tls::CertificateFiles;
-use tests::raw_client::{Raw, Sent};
-use tests::test_ca::Authority;
-use tests::test_process::{Process, unguarded};
-use tests::waiting::{PATIENCE, eventually};
+use tests::raw_client::{RawClient, Received};
+use tests::test_ca::TestCa;
+use tests::test_process::{TestProcess, without_connection_limits};
+use tests::waiting::{TIMEOUT, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
 /// A server, its configuration file, and what it logs.
 struct Subject {
-    process: Process,
+    process: TestProcess,
     file: PathBuf,
     log: Receiver<String>,
     directory: tempfile::TempDir,
@@ -31,14 +31,14 @@ struct Subject {
 
 impl Subject {
     fn start(settings: &str) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), settings, unguarded(SERVER))
+        Self::start_in(tempfile::tempdir().unwrap(), settings, without_connection_limits(SERVER))
     }
 
     fn start_in(directory: tempfile::TempDir, settings: &str, mut command: Command) -> Self {
         let file = directory.path().join("sessions.toml");
         fs::write(&file, settings).unwrap();
         command.stderr(Stdio::piped()).args(["--config", file.to_str().unwrap()]);
-        let mut process = Process::run_as(command, &directory.path().join("data"));
+        let mut process = TestProcess::run_as(command, &directory.path().join("data"));
         let (sender, log) = channel();
         let lines = BufReader::new(process.stderr().unwrap()).lines();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -50,7 +50,7 @@ impl Subject {
         let start = Instant::now();
         let mut lines: Vec<String> = Vec::new();
         while !lines.last().is_some_and(|line| line.contains(words)) {
-            let left = PATIENCE.saturating_sub(start.elapsed());
+            let left = TIMEOUT.saturating_sub(start.elapsed());
             lines.push(self.log.recv_timeout(left).unwrap_or_else(|_| panic!("no {words:?} in {lines:#?}")));
         }
         lines
@@ -85,7 +85,7 @@ fn who_is_refused_before_there_is_a_session_is_logged_with_what_decides_it() {
         Command::new(SERVER),
     );
     let ask = |headers: &str| {
-        let mut peer = Raw::connect(subject.process.address);
+        let mut peer = RawClient::connect(subject.process.address);
         let version = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
         peer.write(format!("GET / HTTP/1.1\r\n{headers}\r\n{version}\r\n\r\n").as_bytes());
         peer.try_head()
@@ -103,19 +103,19 @@ fn who_is_refused_before_there_is_a_session_is_logged_with_what_decides_it() {
         // One line a second.
         thread::sleep(Duration::from_millis(1100));
     }
-    let _held = Raw::connect(subject.process.address);
+    let _held = RawClient::connect(subject.process.address);
     eventually("the second one is refused", || {
-        Raw::connect(subject.process.address).try_head().starts_with("HTTP/1.1 503 ")
+        RawClient::connect(subject.process.address).try_head().starts_with("HTTP/1.1 503 ")
     });
     assert!(has(&subject.wait_for_log("turned a connection away"), "bound=\"max_connections_per_address\""));
 }
 
 /// What the server answers to AUTHENTICATE with this payload.
-fn authenticate(process: &Process, payload: &str) -> (String, Raw) {
-    let mut peer = Raw::open(process.address);
+fn authenticate(process: &TestProcess, payload: &str) -> (String, RawClient) {
+    let mut peer = RawClient::open(process.address);
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{payload}"}}"#));
     match peer.read() {
-        Sent::Text(answer) => (answer, peer),
+        Received::Text(answer) => (answer, peer),
         other => panic!("{other:?}"),
     }
 }
@@ -142,7 +142,7 @@ fn sighup_puts_in_force_what_can_change_and_says_what_cannot() {
     assert!(granted.contains(r#""connections":2"#), "{granted}");
     for _ in 0..2 {
         second.text("?");
-        assert!(matches!(second.read(), Sent::Text(_)));
+        assert!(matches!(second.read(), Received::Text(_)));
     }
     second.expect_goodbye(1008);
 
@@ -151,8 +151,8 @@ fn sighup_puts_in_force_what_can_change_and_says_what_cannot() {
     assert!(has(&lines, "after a restart") && !has(&lines, "limit was"), "{lines:#?}");
     let lines = subject.reload("limit = 2\nlog = \"warn\"\nmax_connections = 2\n");
     assert!(!has(&lines, "after a restart"), "{lines:#?}");
-    let _third = Raw::open(subject.process.address);
-    let mut one_too_many = Raw::connect(subject.process.address);
+    let _third = RawClient::open(subject.process.address);
+    let mut one_too_many = RawClient::connect(subject.process.address);
     assert!(one_too_many.try_head().starts_with("HTTP/1.1 503 "));
     // Nothing is logged any more but warnings.
     fs::write(&subject.file, "limit = 3\nthreads = 7\nlog = \"info\"\n").unwrap();
@@ -171,7 +171,7 @@ fn a_configuration_that_is_wrong_changes_nothing_and_every_error_is_told() {
     assert!(authenticate(&subject.process, "ada").0.contains("connection limit"));
     held.text("?");
     held.text("?");
-    assert!(matches!((held.read(), held.read()), (Sent::Text(_), Sent::Text(_))), "sixteen are borne");
+    assert!(matches!((held.read(), held.read()), (Received::Text(_), Received::Text(_))), "sixteen are borne");
 
     let missing = subject.path("missing.pem");
     let lines = subject.reload(&format!("limit = 2\ntls_cert = {missing:?}\ntls_key = {missing:?}\n"));
@@ -190,7 +190,7 @@ fn the_keys_of_tokens_are_read_again_when_their_file_changes() {
     let (old, new) = ("an old secret of thirty-two bytes", "a new secret of thirty-two bytes!");
     fs::write(&secret, old).unwrap();
     let settings = format!("auth = \"jwt\"\njwt_secret_file = {secret:?}\n");
-    let subject = Subject::start_in(directory, &settings, unguarded(SERVER));
+    let subject = Subject::start_in(directory, &settings, without_connection_limits(SERVER));
     assert!(authenticate(&subject.process, "ada").0.contains("Token is not a signed JSON Web Token"));
     let (granted, mut held) = authenticate(&subject.process, &token(old, "ada"));
     assert!(granted.contains("AUTHENTICATE_SUCCESS"), "{granted}");
@@ -208,7 +208,7 @@ fn the_keys_of_tokens_are_read_again_when_their_file_changes() {
     assert!(authenticate(&subject.process, &token(old, "eve")).0.contains("signature is not valid"));
     assert!(authenticate(&subject.process, &token(new, "eve")).0.contains("AUTHENTICATE_SUCCESS"));
     held.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
-    assert!(matches!(held.read(), Sent::Text(answer) if answer.contains(r#""connections":1"#)), "sessions stay");
+    assert!(matches!(held.read(), Received::Text(answer) if answer.contains(r#""connections":1"#)), "sessions stay");
 
     // A configuration that is no good keeps no new key out.
     let last = "the last secret of thirty-two bytes";
@@ -268,11 +268,11 @@ fn a_token_is_made_and_explained_by_the_same_configuration() {
 #[test]
 fn another_certificate_is_shown_after_sighup() {
     let directory = tempfile::tempdir().unwrap();
-    let authority = Authority::new(directory.path());
+    let authority = TestCa::new(directory.path());
     let CertificateFiles { certificate, key } = authority.certify("server", &["elsewhere.example"]);
     let settings = format!("tls_cert = {certificate:?}\ntls_key = {key:?}\n");
     let trust = Trust::read(&authority.ca).unwrap();
-    let subject = Subject::start_in(directory, &settings, unguarded(SERVER));
+    let subject = Subject::start_in(directory, &settings, without_connection_limits(SERVER));
     let url: Url = format!("wss://{}", subject.process.address).parse().unwrap();
     let connect = || {
         let mut ada = User::new(&url, "ada").with_options(Options { trust: trust.clone(), ..Options::default() });
@@ -289,7 +289,7 @@ fn another_certificate_is_shown_after_sighup() {
 
 #[test]
 fn a_server_that_is_open_to_the_network_warns_of_it() {
-    let mut command = unguarded(SERVER);
+    let mut command = without_connection_limits(SERVER);
     command.env("SESSIONS_ALLOW_OPEN_AUTH", "true").args(["--listen", "0.0.0.0:0"]);
     let subject = Subject::start_in(tempfile::tempdir().unwrap(), "", command);
     subject.wait_for_log("open authentication beyond this machine");
@@ -310,15 +310,15 @@ fn running_out_of_files_pauses_accepting_is_told_once_and_passes() {
     let subject = Subject::start_in(tempfile::tempdir().unwrap(), settings, command);
     let ready = subject.wait_for_log("descriptors=");
     assert!(has(&ready, &format!("descriptors={FILES}")), "{ready:#?}");
-    let witness = Raw::authenticated(subject.process.address, "witness", 1);
-    let many: Vec<_> = (0..2 * FILES).map(|_| Raw::connect(subject.process.address)).collect();
+    let witness = RawClient::authenticated(subject.process.address, "witness", 1);
+    let many: Vec<_> = (0..2 * FILES).map(|_| RawClient::connect(subject.process.address)).collect();
     subject.wait_for_log("cannot accept connections; those that come wait until there is room");
     let mut witness = witness;
     // Several times as long as one pause.
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(350) {
         witness.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
-        assert!(matches!(witness.read(), Sent::Text(answer) if answer.contains(r#""connections":1"#)));
+        assert!(matches!(witness.read(), Received::Text(answer) if answer.contains(r#""connections":1"#)));
     }
     drop(many);
     let lines = subject.wait_for_log("accepting connections again");
@@ -346,7 +346,7 @@ fn with_few_files_there_may_be_few_connections() {
     let ready = subject.wait_for_log("descriptors=");
     assert!(has(&ready, "descriptors=160") && has(&ready, "max_connections=32"), "{ready:#?}");
     subject.wait_for_log("room for few connections");
-    let _inside: Vec<_> = (0..32).map(|_| Raw::open(subject.process.address)).collect();
-    let mut late = Raw::connect(subject.process.address);
+    let _inside: Vec<_> = (0..32).map(|_| RawClient::open(subject.process.address)).collect();
+    let mut late = RawClient::connect(subject.process.address);
     assert!(late.try_head().starts_with("HTTP/1.1 503 "));
 }

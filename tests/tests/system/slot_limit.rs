@@ -11,55 +11,55 @@ use session_core::ledger::Terms;
 use session_core::{Counting, Limit, WhenFull};
 use shell::authenticator::Open;
 use shell::store::{MemoryStore, Store as _};
-use tests::raw_client::{Raw, Sent};
-use tests::test_process::Process;
-use tests::test_server::{InProcess, NODE, settings};
+use tests::raw_client::{RawClient, Received};
+use tests::test_process::TestProcess;
+use tests::test_server::{NODE, TestServer, settings};
 use tests::waiting::eventually;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const LIMIT_REACHED: &str = "User has reached connection limit, no more connections allowed";
 
 /// A server on these terms, with a limit of two.
-fn server(terms: impl FnOnce(&mut Terms)) -> (InProcess, Arc<MemoryStore>) {
+fn server(terms: impl FnOnce(&mut Terms)) -> (TestServer, Arc<MemoryStore>) {
     let mut those = Terms::new(Limit::new(2).unwrap());
     terms(&mut those);
     let store = Arc::new(MemoryStore::with_terms(NODE, those));
-    (InProcess::serving(Arc::<MemoryStore>::clone(&store), Box::new(Open), settings(), 2), store)
+    (TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(Open), settings(), 2), store)
 }
 
-fn ask(peer: &mut Raw, message: &Value) -> Value {
+fn ask(peer: &mut RawClient, message: &Value) -> Value {
     peer.text(&message.to_string());
     hear(peer)
 }
 
-fn hear(peer: &mut Raw) -> Value {
+fn hear(peer: &mut RawClient) -> Value {
     match peer.read() {
-        Sent::Text(text) => serde_json::from_str(&text).unwrap(),
+        Received::Text(text) => serde_json::from_str(&text).unwrap(),
         other => panic!("no answer but {other:?}"),
     }
 }
 
-fn authenticate(peer: &mut Raw, payload: Value) -> Value {
+fn authenticate(peer: &mut RawClient, payload: Value) -> Value {
     ask(peer, &json!({"type": "AUTHENTICATE", "payload": payload}))
 }
 
 /// One that signs in with this object and is let in: its socket and what it was told.
-fn admitted(server: &InProcess, payload: Value) -> (Raw, Value) {
-    let mut peer = Raw::open(server.address);
+fn admitted(server: &TestServer, payload: Value) -> (RawClient, Value) {
+    let mut peer = RawClient::open(server.address);
     let answer = authenticate(&mut peer, payload);
     assert_eq!(answer["type"], "AUTHENTICATE_SUCCESS", "{answer}");
     (peer, answer["payload"].clone())
 }
 
 /// One that signs in with this object and is not: what it was told.
-fn denied(server: &InProcess, payload: Value) -> (Raw, Value) {
-    let mut peer = Raw::open(server.address);
+fn denied(server: &TestServer, payload: Value) -> (RawClient, Value) {
+    let mut peer = RawClient::open(server.address);
     let answer = authenticate(&mut peer, payload);
     assert_eq!((&answer["type"], &answer["payload"]), (&json!("AUTHENTICATE_FAILURE"), &json!(LIMIT_REACHED)));
     (peer, answer)
 }
 
-fn expect_evicted(peer: &mut Raw, words: &str) {
+fn expect_evicted(peer: &mut RawClient, words: &str) {
     assert_eq!(hear(peer), json!({"type": "EVICTED", "payload": words}));
     peer.expect_goodbye(4409);
 }
@@ -68,7 +68,7 @@ fn expect_evicted(peer: &mut Raw, words: &str) {
 fn a_refusal_at_length_names_who_is_there_and_the_choice_ends_one_of_them() {
     let (server, _) = server(|terms| terms.client_choice = true);
     let (mut first, _) = admitted(&server, json!({"user": "ada", "label": "Firefox on the laptop", "device": "l"}));
-    let mut plain = Raw::authenticated(server.address, "ada", 2);
+    let mut plain = RawClient::authenticated(server.address, "ada", 2);
     let (mut newcomer, refusal) = denied(&server, json!({"user": "ada", "device": "phone"}));
     assert_eq!((&refusal["code"], &refusal["limit"]), (&json!("limit_reached"), &json!(2)));
     assert_eq!(refusal.get("retry_after_ms"), None);
@@ -101,7 +101,7 @@ fn where_there_is_no_choice_nobody_is_ended_by_it_and_one_that_does_not_suffice_
     denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
     denied(&server, json!({"user": "ada", "evict": [granted["session"], granted["session"], "0".repeat(32)]}));
     // None of them has lost anything.
-    let mut peer = Raw::open(server.address);
+    let mut peer = RawClient::open(server.address);
     assert_eq!(
         authenticate(&mut peer, json!("ada")),
         json!({"type": "AUTHENTICATE_FAILURE", "payload": LIMIT_REACHED})
@@ -113,14 +113,14 @@ fn where_there_is_no_choice_nobody_is_ended_by_it_and_one_that_does_not_suffice_
 #[test]
 fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule_also_for_plain_clients() {
     let (server, _) = server(|terms| terms.when_full = WhenFull::EvictOldest);
-    let mut held: Vec<_> = (1..=2).map(|held| Raw::authenticated(server.address, "ada", held)).collect();
+    let mut held: Vec<_> = (1..=2).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     for _ in 0..5 {
-        held.push(Raw::authenticated(server.address, "ada", 2));
+        held.push(RawClient::authenticated(server.address, "ada", 2));
         expect_evicted(&mut held.remove(0), "Another session of this user has taken the place of this one");
     }
     // Whoever is ended does not take the others with it, and BYE still gives a slot back.
     held[0].say_bye();
-    let _last = Raw::authenticated(server.address, "ada", 2);
+    let _last = RawClient::authenticated(server.address, "ada", 2);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn two_hundred_swaps_by_eight_at_once_never_hold_more_than_the_limit() {
         .map(|_| {
             std::thread::spawn(move || {
                 (0..25).for_each(|_| {
-                    let mut peer = Raw::open(address);
+                    let mut peer = RawClient::open(address);
                     let granted = authenticate(&mut peer, json!("ada"));
                     // It may have been ended before it was told.
                     if granted["type"] == "AUTHENTICATE_SUCCESS" {
@@ -144,7 +144,7 @@ fn two_hundred_swaps_by_eight_at_once_never_hold_more_than_the_limit() {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let mut last = Raw::open(address);
+    let mut last = RawClient::open(address);
     eventually("all of them have left", || {
         let granted = authenticate(&mut last, json!("eve"));
         granted["type"] == "AUTHENTICATE_SUCCESS" || granted["type"] == "ERROR"
@@ -155,7 +155,7 @@ fn two_hundred_swaps_by_eight_at_once_never_hold_more_than_the_limit() {
 fn sessions_are_listed_and_ended_by_others_of_their_user_and_by_nobody_else() {
     let (server, _) = server(|_| {});
     let (mut first, granted) = admitted(&server, json!({"user": "ada", "label": "first"}));
-    let mut plain = Raw::authenticated(server.address, "ada", 2);
+    let mut plain = RawClient::authenticated(server.address, "ada", 2);
     let (mut eve, _) = admitted(&server, json!({"user": "eve"}));
     let list = json!({"type": "LIST_SESSIONS"});
     let listed = ask(&mut plain, &list);
@@ -172,7 +172,7 @@ fn sessions_are_listed_and_ended_by_others_of_their_user_and_by_nobody_else() {
     );
     expect_evicted(&mut plain, "first has ended this session");
     assert_eq!(ask(&mut first, &end(&sessions[1]["id"])), words("This user has no such session"));
-    let mut nobody = Raw::open(server.address);
+    let mut nobody = RawClient::open(server.address);
     assert_eq!(ask(&mut nobody, &list), words("This session is not authenticated"));
 }
 
@@ -184,7 +184,7 @@ fn a_lost_session_is_taken_up_again_at_the_limit_and_by_nobody_elses_token() {
     let token = granted["resume"].as_str().unwrap().to_owned();
     assert_eq!((token.len(), &granted["linger_ms"]), (64, &json!(60_000)));
     drop(lost);
-    let mut eve = Raw::open(server.address);
+    let mut eve = RawClient::open(server.address);
     let strangers = authenticate(&mut eve, json!({"user": "eve", "resume": token}));
     assert_ne!(strangers["payload"]["resume"], token, "it is worth nothing to another user");
     let mut refusal = Value::Null;
@@ -219,7 +219,7 @@ fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
     let (_second, _) = admitted(&server, json!({"user": "ada"}));
     drop(lost);
     eventually("it makes room", || {
-        let mut newcomer = Raw::open(server.address);
+        let mut newcomer = RawClient::open(server.address);
         let answer = authenticate(&mut newcomer, json!("ada"));
         newcomer.say_bye();
         answer["type"] == "AUTHENTICATE_SUCCESS"
@@ -230,7 +230,7 @@ fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
     store.set_terms(Terms { linger: Duration::from_millis(300), lingering_first: false, ..Terms::default() });
     let (lost, granted) = admitted(&server, json!({"user": "bob"}));
     drop(lost);
-    let mut watcher = Raw::open(server.address);
+    let mut watcher = RawClient::open(server.address);
     assert_eq!(authenticate(&mut watcher, json!({"user": "bob"}))["type"], "AUTHENTICATE_SUCCESS");
     let start = Instant::now();
     let check = json!({"type": "CHECK_CONNECTIONS"});
@@ -247,18 +247,18 @@ fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
 fn what_a_killed_server_held_lingers_for_those_who_come_home() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = ["--limit", "1", "--linger", "1m", "--lingering-first=false"];
-    let mut process = Process::start(SERVER, directory.path(), &arguments);
-    let sign_in = |process: &Process, payload: Value| {
-        let mut peer = Raw::open(process.address);
+    let mut process = TestProcess::start(SERVER, directory.path(), &arguments);
+    let sign_in = |process: &TestProcess, payload: Value| {
+        let mut peer = RawClient::open(process.address);
         let answer = authenticate(&mut peer, payload);
         (peer, answer)
     };
     let (_held, granted) = sign_in(&process, json!({"user": "ada"}));
-    let _plain = Raw::authenticated(process.address, "bob", 1);
+    let _plain = RawClient::authenticated(process.address, "bob", 1);
     process.kill();
-    let process = Process::start(SERVER, directory.path(), &arguments);
+    let process = TestProcess::start(SERVER, directory.path(), &arguments);
     // Nobody can take up that of a plain client, so it is free; that of the other is kept for it.
-    let _bob = Raw::authenticated(process.address, "bob", 1);
+    let _bob = RawClient::authenticated(process.address, "bob", 1);
     let (_newcomer, refusal) = sign_in(&process, json!({"user": "ada"}));
     assert_eq!((&refusal["code"], &refusal["sessions"][0]["state"]), (&json!("limit_reached"), &json!("lingering")));
     let (_home, resumed) = sign_in(&process, json!({"user": "ada", "resume": granted["payload"]["resume"]}));
@@ -274,7 +274,7 @@ fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
     let tab = |device: &str| json!({"user": "ada", "device": device});
     let mut tabs: Vec<_> = (0..3).map(|_| admitted(&server, tab("laptop"))).collect();
     assert!(tabs.iter().all(|(_, granted)| granted["connections"] == 1));
-    let mut peer = Raw::open(server.address);
+    let mut peer = RawClient::open(server.address);
     let refusal = authenticate(&mut peer, tab("laptop"));
     assert_eq!(
         (&refusal["code"], &refusal["payload"]),
@@ -298,7 +298,7 @@ fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
 #[test]
 fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
     let (server, _) = server(|_| {});
-    let mut peer = Raw::open(server.address);
+    let mut peer = RawClient::open(server.address);
     for (payload, words) in [
         (json!({"user": "ada", "token": "x"}), "AUTHENTICATE takes a user or a token, not both"),
         (json!({"user": "ada", "device": ""}), "device must be a string of 1 to 64 bytes without control characters"),

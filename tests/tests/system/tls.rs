@@ -18,13 +18,13 @@ use shell::policy::Policy;
 use shell::server::Settings;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::TcpStream;
-use tests::raw_client::Raw;
-use tests::test_ca::Authority;
-use tests::test_server::{InProcess, settings};
+use tests::raw_client::RawClient;
+use tests::test_ca::TestCa;
+use tests::test_server::{TestServer, settings};
 
 struct Subject {
-    authority: Authority,
-    server: InProcess,
+    authority: TestCa,
+    server: TestServer,
     _directory: tempfile::TempDir,
 }
 
@@ -32,9 +32,9 @@ impl Subject {
     /// A server whose certificate is for this machine.
     fn start(bounds: DoorBounds, policy: Policy) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::new(directory.path());
+        let authority = TestCa::new(directory.path());
         let tls = Some(authority.certify("server", &["localhost", "127.0.0.1"]).load().unwrap());
-        let server = InProcess::with_settings(Settings { bounds, policy: Policy { tls, ..policy }, ..settings() });
+        let server = TestServer::with_settings(Settings { bounds, policy: Policy { tls, ..policy }, ..settings() });
         Self { authority, server, _directory: directory }
     }
 
@@ -125,13 +125,13 @@ fn client_config(ca: &Path, version: &'static SupportedProtocolVersion) -> Clien
 #[test]
 fn whoever_speaks_no_tls_is_told_so_and_others_are_not_disturbed() {
     let subject = plain();
-    let mut lost = Raw::connect(subject.server.address);
+    let mut lost = RawClient::connect(subject.server.address);
     lost.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let answer = lost.read_to_end();
     assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
     assert!(answer.ends_with(r#"{"message":"This port speaks TLS: use wss:// or https://"}"#), "{answer}");
     for nonsense in [&b"\x16\x03\x01\x00\x05nonsense"[..], b"\x16", &[0x16; 100_000]] {
-        let mut peer = Raw::connect(subject.server.address);
+        let mut peer = RawClient::connect(subject.server.address);
         peer.write(nonsense);
         peer.shut_down_writing();
         peer.wait_for_end();
@@ -145,7 +145,7 @@ fn a_handshake_that_takes_too_long_is_cut_off() {
     let subject = Subject::start(DoorBounds::default(), policy);
     for begun in [&b""[..], b"\x16\x03\x01\x02\x00"] {
         let start = Instant::now();
-        let mut slow = Raw::connect(subject.server.address);
+        let mut slow = RawClient::connect(subject.server.address);
         slow.write(begun);
         slow.wait_for_end();
         assert!((300..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());

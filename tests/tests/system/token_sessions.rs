@@ -17,8 +17,8 @@ use shell::policy::Policy;
 use shell::server::Settings;
 use shell::store::MemoryStore;
 use shell::tokens::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
-use tests::raw_client::{Raw, Sent};
-use tests::test_server::{InProcess, NODE, settings};
+use tests::raw_client::{RawClient, Received};
+use tests::test_server::{NODE, TestServer, settings};
 
 const SECRET: &[u8] = b"thirty-two bytes of nothing much";
 
@@ -26,7 +26,7 @@ const SECRET: &[u8] = b"thirty-two bytes of nothing much";
 fn a_token_is_the_payload_or_is_in_it_and_a_plain_name_lets_nobody_in() {
     let server = server();
     let token = token("ada", 3600, None);
-    let mut peer = Raw::open(server.address);
+    let mut peer = RawClient::open(server.address);
     for (payload, words) in [
         (r#""ada""#.to_owned(), "Token is not a signed JSON Web Token"),
         ("null".into(), r#"AUTHENTICATE needs a token as its payload, a string or {\"token\": a string}"#),
@@ -37,11 +37,11 @@ fn a_token_is_the_payload_or_is_in_it_and_a_plain_name_lets_nobody_in() {
     }
     show(&mut peer, &format!(r#""{token}""#));
     peer.expect_text(&success("ada", 1));
-    let mut other = Raw::open(server.address);
+    let mut other = RawClient::open(server.address);
     show(&mut other, &format!(r#"{{"token":"{token}","x":1}}"#));
     // Whoever sends an object is told more.
     assert!(
-        matches!(other.read(), Sent::Text(text) if text.starts_with(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2,"limit":3,"session":""#))
+        matches!(other.read(), Received::Text(text) if text.starts_with(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2,"limit":3,"session":""#))
     );
 }
 
@@ -50,13 +50,13 @@ fn the_limit_that_a_token_claims_goes_before_the_servers() {
     let server = server();
     let mut held = Vec::new();
     for (limit, connections) in [(Some(1), 1), (None, 2), (None, 3), (Some(4), 4)] {
-        let mut peer = Raw::open(server.address);
+        let mut peer = RawClient::open(server.address);
         show(&mut peer, &format!(r#""{}""#, token("ada", 3600, limit)));
         peer.expect_text(&success("ada", connections));
         held.push(peer);
     }
     for limit in [None, Some(1), Some(0), Some(4)] {
-        let mut peer = Raw::open(server.address);
+        let mut peer = RawClient::open(server.address);
         show(&mut peer, &format!(r#""{}""#, token("ada", 3600, limit)));
         peer.expect_text(&failure("User has reached connection limit, no more connections allowed"));
     }
@@ -65,7 +65,7 @@ fn the_limit_that_a_token_claims_goes_before_the_servers() {
 #[test]
 fn a_session_ends_with_its_token_unless_a_fresh_one_comes() {
     let server = server();
-    let [mut brief, mut renewed] = [(); 2].map(|()| Raw::open(server.address));
+    let [mut brief, mut renewed] = [(); 2].map(|()| RawClient::open(server.address));
     let brief_token = token("ada", 2, None);
     let end = now() + Duration::from_secs(2);
     for (peer, connections) in [(&mut brief, 1), (&mut renewed, 2)] {
@@ -84,30 +84,30 @@ fn a_session_ends_with_its_token_unless_a_fresh_one_comes() {
     renewed.expect_text(&success("ada", 2));
     let renewed_end = now() + Duration::from_secs(4);
 
-    assert_eq!(brief.read(), Sent::Close(4402, "Token has expired".into()));
+    assert_eq!(brief.read(), Received::Close(4402, "Token has expired".into()));
     let late = |end: Duration| now().checked_sub(end.saturating_sub(Duration::from_secs(1)));
     // Times in tokens are whole seconds, rounded down.
     assert!(late(end).is_some_and(|late| late < Duration::from_secs(3)), "too early, or too late");
     renewed.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
     renewed.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":1}}"#);
-    assert_eq!(renewed.read(), Sent::Close(4402, "Token has expired".into()));
+    assert_eq!(renewed.read(), Received::Close(4402, "Token has expired".into()));
     assert!(late(renewed_end).is_some_and(|late| late < Duration::from_secs(3)), "too early, or too late");
 }
 
 #[test]
 fn other_keys_are_gone_by_from_when_they_are_set_and_whoever_is_in_stays() {
     let tokens = Arc::new(tokens(SECRET));
-    let server = InProcess::serving(
+    let server = TestServer::with_authenticator(
         Arc::new(MemoryStore::new(NODE, Limit::default())),
         Box::new(Arc::clone(&tokens)),
         settings(),
         2,
     );
-    let mut peer = Raw::open(server.address);
+    let mut peer = RawClient::open(server.address);
     show(&mut peer, &format!(r#""{}""#, token("ada", 3600, None)));
     peer.expect_text(&success("ada", 1));
     tokens.set(verifier(b"another thirty-two bytes of that"));
-    let mut late = Raw::open(server.address);
+    let mut late = RawClient::open(server.address);
     show(&mut late, &format!(r#""{}""#, token("ada", 3600, None)));
     late.expect_text(&failure("Token's signature is not valid"));
     peer.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
@@ -136,7 +136,7 @@ fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
     let tokens = Tokens::new(verifier, Clock::start());
     let policy = Policy { max_message_bytes: 2 << 20, ..Policy::default() };
     let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
-    let server = InProcess::serving(store, Box::new(tokens), Settings { policy, ..settings() }, 2);
+    let server = TestServer::with_authenticator(store, Box::new(tokens), Settings { policy, ..settings() }, 2);
 
     let (ours, theirs) = (write("ours.key", &pem), write("theirs.key", &theirs.serialize_pem()));
     let make = |private_key: &PathBuf, key_id: &str, rules: &Rules, shift: i64| {
@@ -186,25 +186,25 @@ fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
         ("for nobody", sign(r#"{"aud":"chess","exp":99999999999}"#), "Token does not say who its user is"),
         ("for ever", sign(r#"{"sub":"ada","aud":"chess"}"#), "Token does not say when it expires (exp)"),
     ] {
-        let mut peer = Raw::open(server.address);
+        let mut peer = RawClient::open(server.address);
         show(&mut peer, &format!(r#""{token}""#));
-        assert_eq!(peer.read(), Sent::Text(failure(words)), "{what}");
+        assert_eq!(peer.read(), Received::Text(failure(words)), "{what}");
     }
-    let mut peer = Raw::open(server.address);
+    let mut peer = RawClient::open(server.address);
     show(&mut peer, &format!(r#""{good}""#));
     peer.expect_text(&success("ada", 1));
 
     // Where messages are as short as they mostly are, such a token is not even read.
     let strict = self::server();
-    let mut peer = Raw::open(strict.address);
+    let mut peer = RawClient::open(strict.address);
     show(&mut peer, &format!(r#""{}""#, "A".repeat(1 << 20)));
-    assert!(matches!(peer.read(), Sent::Text(words) if words.contains("Message is too big")));
+    assert!(matches!(peer.read(), Received::Text(words) if words.contains("Message is too big")));
     peer.expect_close(1009);
 }
 
-fn server() -> InProcess {
+fn server() -> TestServer {
     let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
-    InProcess::serving(store, Box::new(tokens(SECRET)), settings(), 2)
+    TestServer::with_authenticator(store, Box::new(tokens(SECRET)), settings(), 2)
 }
 
 fn tokens(secret: &[u8]) -> Tokens {
@@ -238,7 +238,7 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-fn show(peer: &mut Raw, payload: &str) {
+fn show(peer: &mut RawClient, payload: &str) {
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#));
 }
 

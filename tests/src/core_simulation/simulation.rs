@@ -1,9 +1,8 @@
-//! A world in which everything that can go wrong does: many clients, one server process at a time, and a store that
-//! keeps its contract and is otherwise hostile. Time is virtual, nothing sleeps, and the same operations give the same
-//! history.
+//! Many clients, one server process at a time, and a store that keeps its contract and is otherwise hostile. Time is
+//! virtual, nothing sleeps, and the same operations give the same result.
 //!
-//! It runs the real [`Session`], the real [`ledger::apply`] and the real [`Debts`]. A [`rule_oracle`] judges every command that
-//! the store applies, and after every step the world asks whether all that must hold does.
+//! It runs the real [`Session`], the real ledger rule and the real [`Debts`]. The rule oracle checks every command that
+//! the store applies. [`CoreSimulation::check`] checks the invariants after every step.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,9 +17,9 @@ use super::connection::Connection;
 use super::scenario::{Message, Op, credential, user_id};
 use super::store::{Queued, Store};
 
-/// The world.
+/// One server at a time, its clients and its store.
 #[derive(Debug)]
-pub struct World {
+pub struct CoreSimulation {
     pub(super) terms: Terms,
     /// The terms that it began with.
     pub(super) first_terms: Terms,
@@ -42,7 +41,7 @@ pub struct World {
     pub checks: u64,
 }
 
-impl World {
+impl CoreSimulation {
     /// How long a session waits for the store.
     pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
     pub(super) const USERS: u8 = 4;
@@ -51,7 +50,7 @@ impl World {
     const MAX_CONNECTIONS: usize = 32;
     const MAX_QUEUE: usize = 256;
 
-    /// A world where users are admitted on these terms.
+    /// A simulation where users are admitted on these terms.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
         Self {
@@ -72,33 +71,33 @@ impl World {
         }
     }
 
-    /// Runs a whole history, checks after every step, and then that everything comes back.
+    /// Runs a whole scenario, checks after every step, and then that everything comes back.
     pub fn run(terms: Terms, ops: &[Op]) -> Self {
-        let mut world = Self::new(terms);
+        let mut simulation = Self::new(terms);
         for op in ops {
-            world.step(op);
-            world.check();
+            simulation.step(op);
+            simulation.check();
         }
-        world.settle();
-        world
+        simulation.check_recovery();
+        simulation
     }
 
     /// Does one thing.
     pub fn step(&mut self, op: &Op) {
         match op {
             Op::Connect => self.connect(),
-            Op::Say { who, what } => {
-                if let Some(id) = self.pick(*who) {
-                    let text = match what {
+            Op::Send { client, message } => {
+                if let Some(id) = self.pick(*client) {
+                    let text = match message {
                         Message::Authenticate { user } => {
                             Request::Authenticate(credential(*user % Self::USERS)).encode()
                         }
-                        Message::Show { user, limit, seconds } => {
+                        Message::AuthenticateWithToken { user, limit, seconds } => {
                             let token = self.token(*user % Self::USERS, *limit, *seconds);
                             Request::AuthenticateWith(token, Box::default()).encode()
                         }
-                        Message::Ask { user, device, evict, resume } => {
-                            self.ask(*user % Self::USERS, *device, *evict, *resume).encode()
+                        Message::AuthenticateWithObject { user, device, evict, resume } => {
+                            self.authenticate_with_object(*user % Self::USERS, *device, *evict, *resume).encode()
                         }
                         Message::List => Request::ListSessions.encode(),
                         Message::End { which } => self.end_session(*which).encode(),
@@ -110,24 +109,24 @@ impl World {
                     self.read(id);
                 }
             }
-            Op::Violate { who, how } => {
+            Op::Violate { client, how } => {
                 let violations =
                     [Violation::Protocol, Violation::InvalidUtf8, Violation::MessageTooBig, Violation::BinaryMessage];
-                if let Some(id) = self.pick(*who) {
+                if let Some(id) = self.pick(*client) {
                     self.handle(id, Event::Violation(violations[usize::from(*how) % violations.len()]));
                 }
             }
-            Op::Alive { who } => {
-                if let Some(id) = self.pick(*who) {
+            Op::Alive { client } => {
+                if let Some(id) = self.pick(*client) {
                     self.handle(id, Event::Alive);
                 }
             }
-            Op::Leave { who } => {
-                if let Some(id) = self.pick(*who) {
-                    self.lose(id);
+            Op::Leave { client } => {
+                if let Some(id) = self.pick(*client) {
+                    self.disconnect(id);
                 }
             }
-            Op::Store { which, fate } => self.store_step(*which, *fate),
+            Op::Store { which, fault } => self.store_step(*which, *fault),
             Op::Pass { millis } => self.pass(Duration::from_millis(u64::from(*millis))),
             Op::Drain => {
                 self.draining = true;
@@ -174,7 +173,7 @@ impl World {
     }
 
     /// The client goes away: what it sent and nobody read is lost with it.
-    pub(super) fn lose(&mut self, id: SessionId) {
+    pub(super) fn disconnect(&mut self, id: SessionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.unread.clear();
             connection.told = false;
@@ -182,7 +181,7 @@ impl World {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.open = false;
             }
-            self.bury(id);
+            self.remove_if_finished(id);
         }
     }
 
@@ -263,7 +262,7 @@ impl World {
             }
             if let Some(frame) = send {
                 assert!(connection.open, "session {id} sends {frame:?} after its close");
-                if let Some(told) = connection.hear(&frame) {
+                if let Some(told) = connection.receive(&frame) {
                     self.told.push(told);
                 }
             }
@@ -304,7 +303,7 @@ impl World {
         if expires.is_some_and(|wall| self.time_of(wall) <= self.now) {
             self.handle(id, Event::Expired);
         }
-        self.bury(id);
+        self.remove_if_finished(id);
         self.read(id);
     }
 
@@ -314,7 +313,7 @@ impl World {
     }
 
     /// Forgets a connection that has ended.
-    fn bury(&mut self, id: SessionId) {
+    fn remove_if_finished(&mut self, id: SessionId) {
         if self.connections.get(&id).is_some_and(|connection| connection.session.is_drained() && !connection.open) {
             self.connections.remove(&id);
         }
@@ -332,9 +331,9 @@ impl World {
         self.connections.keys().copied().collect()
     }
 
-    fn pick(&self, who: u8) -> Option<SessionId> {
+    fn pick(&self, number: u8) -> Option<SessionId> {
         let open: Vec<_> =
             self.connections.iter().filter(|(_, connection)| connection.open).map(|(&id, _)| id).collect();
-        open.get(usize::from(who) % open.len().max(1)).copied()
+        open.get(usize::from(number) % open.len().max(1)).copied()
     }
 }
