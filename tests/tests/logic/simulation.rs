@@ -1,18 +1,19 @@
 //! Seeds of the simulation.
 //!
 //! ```text
-//! cargo test simulation                                        a few thousand seeds
-//! SIM_SEEDS=1000000 cargo test --release simulation -- --nocapture     as many as asked for
-//! SIM_SEED=17 cargo test simulation -- --nocapture             one, with its trace
+//! cargo test --test logic many_seeds                                   a few thousand seeds
+//! SIM_SEEDS=1000000 cargo test --release --test logic many_seeds -- --nocapture     as many as asked for
+//! SIM_SEED=17 cargo test --test logic many_seeds -- --nocapture        one, with its trace
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "progress, and what was found")]
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,39 +43,37 @@ fn simulation_of_many_seeds() {
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
     let (seen, failure) = (Mutex::new(Seen::default()), Mutex::new(None));
     let start = Instant::now();
-    quietly(|| {
-        thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-                scope.spawn(|| {
-                    while !failed.load(Ordering::Relaxed) {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= first + seeds {
-                            return;
-                        }
-                        match Scenario::from_seed(seed).run(false) {
-                            Ok(trace) => {
-                                let mut seen = seen.lock().unwrap();
-                                for (what, count) in trace.counts {
-                                    *seen.counts.entry(what).or_default() += count;
-                                }
-                                for (what, took) in trace.reclaimed {
-                                    let longest = seen.reclaimed.entry(what).or_default();
-                                    *longest = took.max(*longest);
-                                }
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    match quietly(|| Scenario::from_seed(seed).run(false)) {
+                        Ok(trace) => {
+                            let mut seen = seen.lock().unwrap();
+                            for (what, count) in trace.counts {
+                                *seen.counts.entry(what).or_default() += count;
                             }
-                            Err(why) => {
-                                failed.store(true, Ordering::Relaxed);
-                                failure.lock().unwrap().get_or_insert((seed, why));
+                            for (what, took) in trace.reclaimed {
+                                let longest = seen.reclaimed.entry(what).or_default();
+                                *longest = took.max(*longest);
                             }
                         }
-                        let done = seed + 1 - first;
-                        if done.is_multiple_of(10_000) {
-                            println!("{done} of {seeds} seeds, {:.0} a second", rate(done, start));
+                        Err(why) => {
+                            failed.store(true, Ordering::Relaxed);
+                            failure.lock().unwrap().get_or_insert((seed, why));
                         }
                     }
-                });
-            }
-        });
+                    let done = seed + 1 - first;
+                    if done.is_multiple_of(10_000) {
+                        println!("{done} of {seeds} seeds, {:.0} a second", rate(done, start));
+                    }
+                }
+            });
+        }
     });
     if let Some((seed, why)) = failure.into_inner().unwrap() {
         report(seed, &why);
@@ -207,12 +206,25 @@ fn rate(seeds: u64, since: Instant) -> f64 {
     f64::from(u32::try_from(seeds).unwrap_or(u32::MAX)) / since.elapsed().as_secs_f64()
 }
 
-/// Panics are how checks fail, and are reported in the end: not one by one as they come.
+thread_local! {
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Checks fail by panics. They are reported in the end, not one by one as they come. Other threads run other tests, whose
+/// panics are printed as ever.
 fn quietly<T>(work: impl FnOnce() -> T) -> T {
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !IS_QUIET.get() {
+                hook(info);
+            }
+        }));
+    });
+    let was_quiet = IS_QUIET.replace(true);
     let result = work();
-    panic::set_hook(hook);
+    IS_QUIET.set(was_quiet);
     result
 }
 
@@ -222,7 +234,7 @@ fn report(seed: u64, why: &str) {
     println!("seed {seed} fails: {why}");
     println!("a scenario of {} operations does, too: {still}", small.ops.len());
     println!("{:?}, {:#?}", small.terms, small.ops);
-    println!("to replay: SIM_SEED={seed} cargo test simulation -- --nocapture");
+    println!("to replay: SIM_SEED={seed} cargo test --test logic many_seeds -- --nocapture");
     panic!("seed {seed}: {why}");
 }
 
