@@ -4,8 +4,10 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
-use crate::waiting::eventually;
+use crate::waiting::{TIMEOUT, eventually};
 
 /// The real server as a process of its own. Killed when dropped.
 pub struct TestProcess {
@@ -38,18 +40,10 @@ impl TestProcess {
 
     /// As [`TestProcess::run`], with nothing said about the log.
     #[must_use]
-    pub fn run_as(mut command: Command, data: &Path) -> Self {
-        let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server binary starts");
-        let mut announcement = String::new();
-        let stdout = child.stdout.take().expect("it was piped");
-        BufReader::new(stdout).read_line(&mut announcement).expect("its output is text");
-        let address = announcement.split(['/', ',', ' ']).find_map(|word| word.parse().ok());
+    pub fn run_as(command: Command, data: &Path) -> Self {
+        let SpawnedProcess { child, first_line } = SpawnedProcess::spawn(command, data);
+        let announcement = first_line.wait();
+        let address = address_in(&announcement);
         let address = address.unwrap_or_else(|| panic!("the server did not say where it listens: {announcement:?}"));
         Self { address, announcement, child }
     }
@@ -88,6 +82,54 @@ impl Drop for TestProcess {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A server binary that was started and may not listen yet. It is not killed when dropped.
+pub struct SpawnedProcess {
+    /// The process.
+    pub child: Child,
+    /// Its first line on standard output.
+    pub first_line: FirstLine,
+}
+
+/// The first line that a process prints.
+pub struct FirstLine(mpsc::Receiver<String>);
+
+impl SpawnedProcess {
+    /// Starts a command that is the server binary, on a port of its own and with this data directory.
+    #[must_use]
+    pub fn spawn(mut command: Command, data: &Path) -> Self {
+        let mut child = command
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("it was piped"));
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("its output is text");
+            // A test that kills the server while it starts does not wait for the line.
+            drop(sender.send(line));
+        });
+        Self { child, first_line: FirstLine(receiver) }
+    }
+}
+
+impl FirstLine {
+    /// Waits for the line, which is empty if the process ends without one.
+    #[must_use]
+    pub fn wait(&self) -> String {
+        self.0.recv_timeout(TIMEOUT).expect("the server listens or ends")
+    }
+}
+
+/// The address in a server's first line.
+#[must_use]
+pub fn address_in(line: &str) -> Option<SocketAddr> {
+    line.split(['/', ',', ' ']).find_map(|word| word.parse().ok())
 }
 
 /// The server binary with the bounds on what comes from one address off, as everybody in a test does. Its arguments may say

@@ -8,7 +8,7 @@
 #![allow(clippy::print_stdout, reason = "seeds, times and skipped tests are to be seen")]
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -23,7 +23,7 @@ use shell::client::{Connection, Error, Url};
 use smol::block_on;
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
-use tests::test_process::{wait_for_exit, without_connection_limits};
+use tests::test_process::{FirstLine, SpawnedProcess, address_in, wait_for_exit, without_connection_limits};
 use tests::waiting::{TIMEOUT, eventually};
 
 /// How many sessions a user may hold.
@@ -512,8 +512,7 @@ fn long_name(number: u64) -> String {
 /// The real server as a process of its own, which may also fail to start. Killed when dropped.
 struct Server {
     child: Child,
-    /// The first line it prints, empty when it ends without one.
-    line: mpsc::Receiver<String>,
+    first_line: FirstLine,
     address: Option<SocketAddr>,
 }
 
@@ -526,30 +525,15 @@ impl Server {
     }
 
     fn spawn(data: &Path, arguments: &[&str]) -> Self {
-        let mut child = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"))
-            .args(["--listen", "127.0.0.1:0", "--log", "error", "--data"])
-            .arg(data)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, line) = mpsc::channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            // Nobody wants it any more if the server was killed while it was starting.
-            drop(sender.send(line));
-        });
-        Self { child, line, address: None }
+        let mut command = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"));
+        command.args(["--log", "error"]).args(arguments).stderr(Stdio::piped());
+        let SpawnedProcess { child, first_line } = SpawnedProcess::spawn(command, data);
+        Self { child, first_line, address: None }
     }
 
     /// Waits until it listens, or else for what it says instead.
     fn listen(&mut self) -> Result<(), String> {
-        let line = self.line.recv_timeout(TIMEOUT).expect("it listens or ends");
-        self.address = line.split(['/', ',', ' ']).find_map(|word| word.parse().ok());
+        self.address = address_in(&self.first_line.wait());
         self.address.map(drop).ok_or_else(|| self.words())
     }
 

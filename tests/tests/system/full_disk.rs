@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
-use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use session_core::{Limit, Limits};
 use shell::store::{LmdbConfig, LmdbStore};
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
-use tests::test_process::without_connection_limits;
+use tests::test_process::{SpawnedProcess, without_connection_limits};
 use tests::test_server::{NODE, TestServer, slots_in_store};
 use tests::waiting::eventually;
 
@@ -151,15 +150,10 @@ fn a_server_that_starts_with_little_room_serves_or_says_why_not() {
     let (mut started, mut refused) = (0, 0);
     for kib in (0..400).step_by(4) {
         disk.fill_but(kib);
-        let mut child = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"))
-            .args(["--listen", "127.0.0.1:0", "--log", "off", "--data"])
-            .arg(disk.path().join("data"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut command = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"));
+        command.args(["--log", "off"]).stderr(Stdio::piped());
+        let SpawnedProcess { mut child, first_line } = SpawnedProcess::spawn(command, &disk.path().join("data"));
+        let line = first_line.wait();
         if line.starts_with("listening on") {
             started += 1;
             child.kill().unwrap();
