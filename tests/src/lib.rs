@@ -1,12 +1,12 @@
 //! What the session manager is tested with.
 //!
-//! - [`core_simulation`]: sessions, debts and a hostile store on a virtual clock, with the invariants checked after every step.
-//!   Proptest and the fuzz targets drive the same operations over it.
-//! - [`simulation`]: several servers, run by the real code, over one hostile store; one seed decides everything.
-//! - [`rule_oracle`]: holds the ledger's rule to its promises; both of these ask it about every command.
-//! - [`handshake_harness`]: any bytes before the first frame, read by the real code.
-//! - [`test_ca`]: an authority of a test's own.
-//! - [`small_disk`]: a disk that is small enough to be filled.
+//! - [`core_simulation`]: sessions and a faulty store on a virtual clock, with the invariants checked after every
+//!   step. Proptest and a fuzz target run the same operations over it.
+//! - [`simulation`]: several servers, run by the real code, over one faulty store. One seed decides everything.
+//! - [`rule_oracle`]: checks the result of every ledger command. Both simulations use it.
+//! - [`handshake_harness`]: feeds any bytes to the code that runs before the first frame.
+//! - [`test_ca`]: a certificate authority for tests.
+//! - [`small_disk`]: a disk that a test can fill.
 //! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as its own process.
 //! - [`raw_client`]: a socket that sends any bytes.
 //! - [`waiting`]: waits with a time limit.

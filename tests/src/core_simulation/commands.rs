@@ -48,7 +48,7 @@ impl CoreSimulation {
         }
     }
 
-    /// Applies a command, has the rule judged, and tells those who lost their slots.
+    /// Applies a command, checks the result, and notifies the sessions that lost their slots.
     fn apply(&mut self, command: &LedgerCommand) -> Outcome {
         let (alive, deaths) = (self.node(), self.deaths.clone());
         let liveness = |node| liveness(&deaths, alive, node);

@@ -44,7 +44,7 @@ impl Simulation {
         }
     }
 
-    /// Ends all faults, lets everybody leave, and checks that everything comes back in time.
+    /// Ends all faults, disconnects all clients, and checks that all slots become free in time.
     pub(super) fn check_recovery(&mut self) {
         self.trace(|| "the faults end".into());
         self.healed = true;
@@ -134,7 +134,7 @@ impl Simulation {
         self.check_resume_after_crash();
     }
 
-    /// What a server held that is killed is free at once, and not a slot more: a full user is as full on the others.
+    /// Checks that the slots of a killed server are free at once, and no others.
     fn check_slots_after_crash(&mut self) {
         const USER: u8 = 0;
 
@@ -156,8 +156,8 @@ impl Simulation {
         self.check();
     }
 
-    /// Whoever a killed server held comes home with a token, also to a user who is full, once and again; and nobody is
-    /// admitted by it.
+    /// Checks that the clients of a killed server can resume, repeatedly, also when the user has no free slot; and that
+    /// a resume admits no additional session.
     fn check_resume_after_crash(&mut self) {
         const USER: u8 = 1;
 
@@ -227,7 +227,7 @@ impl Simulation {
         self.clients.last_key_value().is_some_and(|(_, client)| client.granted)
     }
 
-    /// The store does all it was asked, and is well.
+    /// The store applies all its commands without faults.
     pub(super) fn recover(&mut self) {
         while !self.store.is_idle() {
             let _outcome = self.store.step(0, StoreFault::Apply);
@@ -242,7 +242,7 @@ impl Simulation {
     }
 }
 
-/// What somebody says who asks at length, perhaps to take up a session again.
+/// AUTHENTICATE with an object, perhaps to resume a session.
 fn authenticate_with_object(user: u8, resume: Option<ResumeToken>) -> Request {
     let credential = Credential::User(user_id(user).as_str().into());
     Request::AuthenticateWith(credential, Box::new(Ask { resume, ..Ask::default() }))

@@ -14,29 +14,29 @@ pub(super) struct Client {
     pub(super) node: NodeId,
     pub(super) session: SessionId,
     pub(super) socket: SimulatedSocket,
-    /// It was told that it has a slot, and since then neither that this is over nor has it left.
+    /// The server granted it a slot, and the session has not ended since.
     pub(super) granted: bool,
     /// It answers pings.
     pub(super) answers_pings: bool,
     pub(super) greeted: bool,
-    /// What was shown by the messages that it waits for an answer to.
+    /// The credentials in the messages that are not answered yet.
     pub(super) asked: VecDeque<ShownCredential>,
-    /// When the token runs out that let it in.
+    /// When the token expires that it was admitted by.
     pub(super) expires: Option<WallTime>,
     pub(super) user: Option<UserId>,
     pub(super) closed: Option<CloseReason>,
-    /// It was told that its slot is gone.
+    /// The server told it that it was evicted.
     pub(super) evicted: bool,
 }
 
-/// Whom a message says its client is.
+/// The credential that a message shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ShownCredential {
-    /// It does not say.
+    /// None.
     Nothing,
-    /// A user, by name, which never runs out.
+    /// A user id, which never expires.
     Name,
-    /// The user of a token that runs out then.
+    /// A token that expires at this time.
     Token(WallTime),
 }
 
@@ -65,7 +65,7 @@ impl Client {
         self.socket.send(ClientInput::Text(text.to_owned()));
     }
 
-    /// Nobody is let in by a token that has run out, unless something else that it showed is being looked at.
+    /// Checks that the session ended when its token expired, unless the server is verifying a newer credential.
     pub(super) fn check_token(&self, server: &Server) {
         let has_come = |wall: &WallTime| server.custody().clock().has_come(*wall);
         let renewed = self.asked.iter().any(|shown| match shown {
@@ -80,7 +80,7 @@ impl Client {
         );
     }
 
-    /// Whether it says something in turn.
+    /// Takes a frame from the server. Returns whether the client answers it.
     pub(super) fn receive(&mut self, output: &ServerOutput, trace: &mut Trace) -> bool {
         assert!(self.closed.is_none(), "session {} is told {output:?} after its close", self.session);
         let name = match output {

@@ -20,21 +20,21 @@ use super::trace::Trace;
 /// The state of one simulation.
 pub struct Simulation {
     pub(super) store: Arc<SharedStore>,
-    /// The terms that it began with.
+    /// The terms at the start.
     pub(super) terms: Terms,
-    /// Every token that a client was told.
+    /// Every resume token that a client received.
     pub(super) told: Vec<(UserId, ResumeToken)>,
     pub(super) now: Time,
     pub(super) servers: Vec<Server>,
     pub(super) clients: BTreeMap<u32, Client>,
     arrivals: u32,
     pub(super) nodes: u64,
-    /// The faults are over: the store does at once what it is asked.
+    /// The faults are over: the store applies each command at once.
     pub(super) healed: bool,
     pub(super) trace: Trace,
 }
 
-/// How the time of a slot to come back is bounded, for somebody who leaves a store that is well.
+/// The timeouts. They bound how long a slot of a lost client stays taken.
 pub(super) const LIMITS: Limits = Limits {
     auth_timeout: Duration::from_secs(10),
     ping_interval: Duration::from_secs(30),
@@ -46,14 +46,14 @@ const START: Time = Time::from_epoch(Duration::from_secs(1_000_000));
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const SERVERS: usize = 3;
 const MAX_CLIENTS: usize = 300;
-/// How many sessions of one server may hold, or wait for, a slot: few, so that there are often too many.
+/// Maximum sessions of one server that hold a slot or wait for one. Low, so that scenarios often reach it.
 pub(super) const ROOM: usize = 60;
 
 impl Simulation {
-    /// Runs a scenario with every check, and then that everything comes back. `traced` keeps the trace's lines.
+    /// Runs a scenario with every check, then checks recovery. `traced` keeps the lines of the trace.
     ///
     /// # Panics
-    /// When something does not hold. The text says what.
+    /// If a check fails. The text says which.
     #[must_use]
     pub fn run(scenario: &Scenario, traced: bool) -> Trace {
         let mut simulation = Self::new(scenario, traced);
@@ -197,7 +197,7 @@ impl Simulation {
         self.run_tasks();
     }
 
-    /// Whom to end, of those who are there: mostly nobody.
+    /// Which sessions of the user to evict: mostly none.
     fn choice(&self, user: &UserId, evict: u8) -> Option<Evict> {
         match evict % 4 {
             0 => None,
@@ -212,19 +212,19 @@ impl Simulation {
         }
     }
 
-    /// As whom this client was let in, or else somebody.
+    /// The user of this client, or else any user.
     fn user_of(&self, number: u8) -> UserId {
         let there: Vec<_> = self.clients.values().filter(|client| client.socket.is_open()).collect();
         let client = there.get(usize::from(number) % there.len().max(1));
         client.and_then(|client| client.user.clone()).unwrap_or_else(|| user_id(number))
     }
 
-    /// Which of the clients that are still there has a slot and is not the only one of its user, if any of them is that.
+    /// A connected client whose user has several slots, if there is one.
     fn client_with_sibling(&self, number: u8) -> u8 {
         self.client_with_slot(number, |user| self.store.holds_of(user).len() > 1)
     }
 
-    /// Which of the clients that are still there has a slot of such a user, if any of them has.
+    /// A connected client with a slot whose user satisfies the predicate, if there is one.
     fn client_with_slot(&self, number: u8, of: impl Fn(&UserId) -> bool) -> u8 {
         let there = self.clients.values().filter(|client| client.socket.is_open());
         let able: Vec<_> = (0..=u8::MAX)
@@ -290,7 +290,7 @@ impl Simulation {
         self.with(number, |client| client.say(text));
     }
 
-    /// Does something with one of the clients that are still there.
+    /// Does something with one of the connected clients.
     fn with(&mut self, number: u8, act: impl FnOnce(&mut Client)) {
         let there = self.clients.values().filter(|client| client.socket.is_open()).count();
         let mut there =

@@ -1,4 +1,4 @@
-//! A store that several servers share, which keeps its contract and is otherwise hostile.
+//! A store that several servers share, which keeps its contract and is otherwise faulty.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -300,7 +300,7 @@ impl SharedStore {
 }
 
 impl Inner {
-    /// Applies a command by the store's clock, has the rule judged, and tells those who have lost their slots; perhaps without
+    /// Applies a command by the store's clock, checks the result, and notifies the sessions that lost their slots; perhaps without
     /// keeping what came of it.
     fn apply(&mut self, command: &Command, keep: bool) -> Outcome {
         let mut command = command.clone();
@@ -332,7 +332,7 @@ impl Inner {
         outcome
     }
 
-    /// Takes note of the races that are worth a count.
+    /// Counts the races that scenarios must reach.
     fn count(&mut self, command: &Command, before: &UserRecord, outcome: &Outcome, ended: &[Ended]) {
         let mut reached = Vec::new();
         for Ended { session, how } in ended {

@@ -87,7 +87,7 @@ pub enum Op {
     Resume { server: u8 },
     /// A server is asked to stop.
     Drain { server: u8 },
-    /// A server's clock runs at another rate: 0.2 to 2.2 times the world's.
+    /// A server's clock runs at another rate: 0.2 to 2.2 times that of the simulation.
     ClockRate { server: u8, per_mille: u16 },
     /// A server's clock jumps forward.
     ClockJump { server: u8, millis: u16 },

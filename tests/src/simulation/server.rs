@@ -73,7 +73,7 @@ impl Server {
         self.is_running() && self.dial.next_alarm().is_some_and(|alarm| alarm <= self.time())
     }
 
-    /// How long, by the world's time, until something on this server is due.
+    /// How long, by the simulation's clock, until something on this server is due.
     pub(super) fn next_alarm(&self) -> Option<Duration> {
         let alarm = self.dial.next_alarm().filter(|_| self.is_running())?;
         let nanos = alarm.since(self.time()).as_nanos() * 1000;

@@ -27,7 +27,7 @@ struct Inner {
     stuck: bool,
     phase: Phase,
     waker: Option<Waker>,
-    /// How often the server has looked at the line since this time.
+    /// How often the server has polled the socket since this time.
     polls: (Time, u32),
 }
 
@@ -38,7 +38,7 @@ enum Phase {
     Closed,
 }
 
-/// What a client does to a line.
+/// What a client does to its socket.
 #[derive(Debug)]
 pub(super) enum ClientInput {
     Text(String),
@@ -58,7 +58,7 @@ impl SimulatedSocket {
     /// How long a server waits for the answer to its close.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// How often a server may look at a line while its clock stands still: more often than it is ever woken.
+    /// How often a server may poll a socket while its clock stands still: more often than it is ever woken.
     const MAX_POLLS: u32 = 10_000;
 
     pub(super) fn new(clock: Clock) -> Self {
