@@ -1,11 +1,11 @@
-//! Raw frames and operations over the hostile world, with the invariants of the tests.
+//! Raw frames and operations over the hostile simulation, with the invariants of the tests.
 //!
 //! `cargo fuzz run protocol`
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tests::world::{History, World};
+use tests::core_simulation::{CoreSimulation, Scenario};
 
-fuzz_target!(|history: History| {
-    World::run(history.terms, &history.ops);
+fuzz_target!(|scenario: Scenario| {
+    CoreSimulation::run(scenario.terms, &scenario.ops);
 });

@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tests::simulation::{History, Simulation};
+use tests::simulation::{Scenario, Simulation};
 
-fuzz_target!(|history: History| {
-    let _trace = Simulation::run(&history, false);
+fuzz_target!(|scenario: Scenario| {
+    let _trace = Simulation::run(&scenario, false);
 });

@@ -1,21 +1,28 @@
 //! What the session manager is tested with.
 //!
-//! - [`world`]: sessions, debts and a hostile store on a virtual clock, with the invariants checked after every step.
-//!   Proptest and the fuzz targets drive the same operations over it.
-//! - [`simulation`]: several servers, run by the real code, over one hostile store; one seed decides everything.
-//! - [`referee`]: holds the ledger's rule to its promises; both of these ask it about every command.
-//! - [`edge`]: any bytes before the first frame, read by the real code.
-//! - [`certificates`]: an authority of a test's own.
-//! - [`disk`]: a disk that is small enough to be filled.
-//! - [`peer`]: a server on a port of its own, in this process or as a process, and raw sockets to maltreat it with.
+//! - [`core_simulation`]: sessions and a faulty store on a virtual clock, with the invariants checked after every
+//!   step. Proptest and a fuzz target run the same operations over it.
+//! - [`simulation`]: several servers, run by the real code, over one faulty store. One seed decides everything.
+//! - [`rule_oracle`]: checks the result of every ledger command. Both simulations use it.
+//! - [`handshake_harness`]: feeds any bytes to the code that runs before the first frame.
+//! - [`test_ca`]: a certificate authority for tests.
+//! - [`small_disk`]: a disk that a test can fill.
+//! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as its own process.
+//! - [`raw_client`]: a socket that sends any bytes.
+//! - [`waiting`]: waits with a time limit.
+//! - [`policies`]: admission policies of both simulations.
 
 #![allow(clippy::missing_panics_doc, reason = "a harness panics where a test fails, everywhere")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not expected fails the test")]
 
-pub mod certificates;
-pub mod disk;
-pub mod edge;
-pub mod peer;
-pub mod referee;
+pub mod core_simulation;
 pub mod simulation;
-pub mod world;
+pub mod policies;
+pub mod rule_oracle;
+pub mod handshake_harness;
+pub mod test_server;
+pub mod test_process;
+pub mod raw_client;
+pub mod waiting;
+pub mod small_disk;
+pub mod test_ca;

@@ -1,0 +1,110 @@
+//! The invariants: what must hold after every step, and in the end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use session_core::{Event, Held, Hold, Request, SessionId, UserRecord, ledger};
+
+use super::scenario::{StoreFault, credential, user_id};
+use super::simulation::CoreSimulation;
+use super::store::{Queued, liveness};
+use crate::policies::LINGER;
+
+impl CoreSimulation {
+    /// Checks every invariant that must hold at any time.
+    pub fn check(&mut self) {
+        self.checks += 1;
+        let mut seen = BTreeSet::new();
+        for record in self.store.records.values() {
+            for hold in record.holds() {
+                assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
+                if hold.held == Held::Live && self.is_alive(hold.session.node()) {
+                    let session = hold.session;
+                    assert!(self.is_accounted_for(session), "nobody will give up the slot of {session}");
+                }
+            }
+        }
+        let is_lingering = |hold: &Hold| hold.held != Held::Live;
+        let lingering: Vec<_> =
+            self.store.records.values().flat_map(UserRecord::holds).filter(|hold| is_lingering(hold)).collect();
+        for hold in lingering {
+            seen.remove(&hold.session);
+        }
+        for (id, connection) in &self.connections {
+            if connection.told {
+                assert!(seen.contains(id), "session {id} was told that it has a slot, and has none");
+            }
+            let expires = connection.session.expires_at();
+            assert!(expires.is_none_or(|wall| self.now < self.time_of(wall)), "session {id} has outlived its token");
+            let busy = connection.session.is_busy();
+            assert_eq!(
+                busy,
+                connection.under_way.is_some(),
+                "session {id}: busy, and nothing under way, or the reverse"
+            );
+            assert!(!(busy && connection.session.deadline().is_some()), "session {id} counts silence while busy");
+        }
+        assert!(self.debts.owed() <= self.debts.held(), "more is owed than was reserved");
+    }
+
+    /// Ends all faults and lets everybody leave, then checks that everything has come back.
+    pub fn check_recovery(&mut self) {
+        for id in self.ids() {
+            self.disconnect(id);
+        }
+        // Long enough for every wait to end and every debt to be tried again, with a store that is well.
+        for _ in 0..1000 {
+            while !self.store.queue.is_empty() {
+                self.store_step(0, StoreFault::Apply);
+                self.check();
+            }
+            if self.connections.is_empty() && self.debts.held() == 0 {
+                break;
+            }
+            self.pass(Duration::from_secs(1));
+            self.check();
+        }
+        assert!(self.connections.is_empty(), "these sessions never drained: {:?}", self.connections);
+        assert_eq!((self.debts.held(), self.debts.owed()), (0, 0), "a debt was never paid");
+        self.draining = false;
+        // What lingers has its time.
+        self.pass(LINGER);
+        self.terms = self.first_terms;
+        let (now, alive) = (self.now, self.node());
+        let deaths = self.deaths.clone();
+        for record in self.store.records.values_mut() {
+            ledger::settle(record, now, |node| liveness(&deaths, alive, node));
+            assert!(record.is_empty(), "a slot lingers for ever: {record:?}");
+        }
+        for user in 0..Self::USERS {
+            self.connect();
+            let (&id, _) = self.connections.last_key_value().expect("it has just connected");
+            self.handle(id, Event::Text(&Request::Authenticate(credential(user)).encode()));
+            while !self.store.queue.is_empty() {
+                self.store_step(0, StoreFault::Apply);
+            }
+            assert_eq!(
+                self.connections[&id].told,
+                self.terms.limit.slots() > 0,
+                "a newcomer was not admitted at the first try"
+            );
+            let slots = self.store.records.get(&user_id(user));
+            assert_eq!(slots.map_or(0, |record| record.holds().len()), self.terms.limit.slots().min(1) as usize);
+            self.disconnect(id);
+            while !self.store.queue.is_empty() {
+                self.store_step(0, StoreFault::Apply);
+            }
+            self.check();
+        }
+        assert_eq!(self.debts.held(), 0);
+        let left: Vec<_> = self.store.records.values().flat_map(UserRecord::holds).collect();
+        assert!(left.is_empty(), "these slots were never given back: {left:?}");
+    }
+
+    /// Whether somebody sees to it that this session's slot is given back.
+    fn is_accounted_for(&self, session: SessionId) -> bool {
+        let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_drained());
+        let release = |queued: &Queued| queued.command.session() == session && queued.command.gives_up();
+        served || self.debts.owes(session) || self.store.queue.iter().any(release)
+    }
+}

@@ -1,0 +1,90 @@
+//! The way of a ledger command: to the store, through it, and back as an outcome.
+
+use std::collections::BTreeSet;
+
+use session_core::ledger::{self, Applied, Command as LedgerCommand};
+use session_core::{Cause, Ended, Event, Outcome, SessionId};
+
+use super::scenario::StoreFault;
+use super::simulation::CoreSimulation;
+use super::store::{Queued, liveness};
+use crate::rule_oracle;
+
+impl CoreSimulation {
+    /// The store takes a step with a command that no earlier one of its session waits before.
+    pub(super) fn store_step(&mut self, which: u8, fault: StoreFault) {
+        let mut sessions = BTreeSet::new();
+        let heads: Vec<_> =
+            (0..self.store.queue.len()).filter(|&at| sessions.insert(self.store.queue[at].command.session())).collect();
+        let Some(&at) = heads.get(usize::from(which) % heads.len().max(1)) else { return };
+        let queued = self.store.queue[at].clone();
+        let (applied, answer) = match fault {
+            StoreFault::Apply => (true, Some(None)),
+            StoreFault::ApplyUnanswered => (true, None),
+            StoreFault::ApplyUnknown => (true, Some(Some(Outcome::Unknown))),
+            StoreFault::Reject => (false, Some(Some(Outcome::Rejected(Cause::Failed)))),
+            StoreFault::DropUnknown => (false, Some(Some(Outcome::Unknown))),
+            StoreFault::DropUnanswered => (false, None),
+            StoreFault::Postpone => {
+                self.store.queue[at].answered = true;
+                if !queued.answered {
+                    self.outcome(&queued.command, Outcome::Unknown);
+                }
+                return;
+            }
+        };
+        self.store.queue.remove(at);
+        let outcome = if applied { Some(self.apply(&queued.command)) } else { None };
+        match answer {
+            Some(said) if !queued.answered => {
+                let outcome = said.or(outcome).expect("what was applied has an outcome");
+                self.outcome(&queued.command, outcome);
+            }
+            // A release has nobody who stops waiting for it: a store must answer it in the end.
+            None if queued.command.gives_up() && !queued.answered => {
+                self.outcome(&queued.command, Outcome::Unknown);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Applies a command, checks the result, and notifies the sessions that lost their slots.
+    fn apply(&mut self, command: &LedgerCommand) -> Outcome {
+        let (alive, deaths) = (self.node(), self.deaths.clone());
+        let liveness = |node| liveness(&deaths, alive, node);
+        let record = self.store.records.entry(command.user().clone()).or_default();
+        let before = record.clone();
+        let applied = ledger::apply(record, command, &self.terms, liveness);
+        rule_oracle::check(&before, command, &self.terms, liveness, &applied, record);
+        let Applied { outcome, ended } = applied;
+        for Ended { session, how } in ended {
+            self.handle(session, Event::Ended(how));
+        }
+        outcome
+    }
+
+    /// The store has answered a command: to the session that waits, or to the debts.
+    fn outcome(&mut self, command: &LedgerCommand, outcome: Outcome) {
+        if command.session().node() != self.node() {
+            return; // Who asked is dead.
+        }
+        let waits = self.connections.get(&command.session()).and_then(|connection| connection.under_way.as_ref());
+        if waits.is_some_and(|(waited_for, _)| waited_for == command) {
+            self.answer(command.session(), outcome);
+        } else if command.gives_up() {
+            self.debts.after(command, &outcome, self.now);
+        }
+    }
+
+    /// Ends a session's wait.
+    pub(super) fn answer(&mut self, id: SessionId, outcome: Outcome) {
+        let connection = self.connections.get_mut(&id).expect("a session that waits is there");
+        let (command, _) = connection.under_way.take().expect("it waits");
+        self.debts.after(&command, &outcome, self.now);
+        self.handle(id, Event::Stored(outcome));
+    }
+
+    pub(super) fn submit(&mut self, command: LedgerCommand) {
+        self.store.queue.push_back(Queued { command, answered: false });
+    }
+}

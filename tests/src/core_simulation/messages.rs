@@ -1,0 +1,80 @@
+//! The messages of the clients, and how the server verifies their credentials.
+
+use session_core::{
+    Ask, Credential, Evict, Identity, Limit, Name, Rejection, Request, ResumeToken, TokenError, UserId, UserRecord,
+    WallTime,
+};
+
+use super::scenario::user_id;
+use super::simulation::CoreSimulation;
+
+impl CoreSimulation {
+    /// A token of a user: `user|limit|expiry`.
+    pub(super) fn token(&self, user: u8, limit: Option<u8>, seconds: u8) -> Credential {
+        let limit = limit.map_or(String::new(), |limit| (u32::from(limit) % (Self::MAX_CLAIM + 1)).to_string());
+        let now = self.now.since_epoch().as_secs().saturating_add_signed(self.wall_ahead);
+        Credential::Token(format!("{}|{limit}|{}", user_id(user), now + u64::from(seconds)).into())
+    }
+
+    /// AUTHENTICATE with an object, of what there is to choose from now.
+    pub(super) fn authenticate_with_object(
+        &self,
+        user: u8,
+        device: Option<u8>,
+        evict: u8,
+        resume: Option<u8>,
+    ) -> Request {
+        let those = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::holds);
+        let evict = match evict % 4 {
+            0 => None,
+            1 => Some(Evict::Nobody).filter(|_| evict % 8 == 1),
+            2 => Some(Evict::Oldest),
+            _ => {
+                let chosen = those.iter().skip(usize::from(evict) / 4 % those.len().max(1));
+                Some(Evict::These(chosen.map(|hold| hold.session).collect()))
+            }
+        };
+        let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
+        let ask = Ask {
+            device: device.and_then(|device| Name::parse(&format!("device {}", device % 3))),
+            label: None,
+            resume: resume.map(|&(_, token)| token),
+            // None is no list.
+            evict: evict.filter(|evict| !matches!(evict, Evict::These(these) if these.is_empty())),
+        };
+        Request::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(ask))
+    }
+
+    pub(super) fn end_session(&self, which: u8) -> Request {
+        let there: Vec<_> = self.store.records.values().flat_map(UserRecord::holds).map(|hold| hold.session).collect();
+        let session = there.get(usize::from(which) % there.len().max(1));
+        Request::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
+    }
+
+    pub(super) fn verify(&mut self, credential: &Credential) -> Result<Identity, Rejection> {
+        let identity = self.identify(credential)?;
+        if matches!(credential, Credential::Text(_)) {
+            return Ok(identity);
+        }
+        self.tokens += 1;
+        let mut random = [0; 32];
+        random[..8].copy_from_slice(&self.tokens.to_be_bytes());
+        Ok(Identity { fresh: Some(ResumeToken::new(random)), ..identity })
+    }
+
+    fn identify(&self, credential: &Credential) -> Result<Identity, Rejection> {
+        let Credential::Token(token) = credential else {
+            let text = credential.user().ok_or(Rejection::NotText)?;
+            return UserId::parse(text).map(Identity::of).map_err(Rejection::UserId);
+        };
+        let malformed = Rejection::Token(TokenError::Malformed);
+        let [user, limit, expires] = token.split('|').collect::<Vec<_>>()[..] else { return Err(malformed) };
+        let user = UserId::parse(user).map_err(Rejection::UserId)?;
+        let limit = limit.parse().ok().map(|slots: u32| Limit::new(slots % (Self::MAX_CLAIM + 1)).expect("few"));
+        let expires = expires.parse().map(WallTime::from_unix_seconds).map_err(|_| malformed)?;
+        if self.time_of(expires) <= self.now {
+            return Err(Rejection::Token(TokenError::Expired));
+        }
+        Ok(Identity { limit, expires: Some(expires), ..Identity::of(user) })
+    }
+}

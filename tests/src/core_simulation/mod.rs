@@ -1,0 +1,12 @@
+//! Sessions, debts and a hostile store on a virtual clock.
+
+mod scenario;
+mod simulation;
+mod messages;
+mod commands;
+mod connection;
+mod store;
+mod checks;
+
+pub use scenario::{Message, Op, Scenario, StoreFault};
+pub use simulation::CoreSimulation;

@@ -1,0 +1,339 @@
+//! Many clients, one server process at a time, and a store that keeps its contract and is otherwise hostile. Time is
+//! virtual, nothing sleeps, and the same operations give the same result.
+//!
+//! It runs the real [`Session`], the real ledger rule and the real [`Debts`]. The rule oracle checks every command that
+//! the store applies. [`CoreSimulation::check`] checks the invariants after every step.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use session_core::ledger::{Command as LedgerCommand, Which};
+use session_core::{
+    Actions, Cause, Command, Debts, Ending, Event, Limit, Limits, NodeId, Outcome, Request, ResumeToken, Session,
+    SessionId, Terms, Time, UserId, Violation, WallTime,
+};
+
+use super::connection::Connection;
+use super::scenario::{Message, Op, credential, user_id};
+use super::store::{Queued, Store};
+
+/// One server at a time, its clients and its store.
+#[derive(Debug)]
+pub struct CoreSimulation {
+    pub(super) terms: Terms,
+    /// The terms that it began with.
+    pub(super) first_terms: Terms,
+    /// Since when the nodes before this one are dead.
+    pub(super) deaths: BTreeMap<NodeId, Time>,
+    /// Every token that a client was told, and whose slot it is of.
+    pub(super) told: Vec<(UserId, ResumeToken)>,
+    pub(super) tokens: u64,
+    pub(super) now: Time,
+    /// How many seconds the wall clock is ahead.
+    pub(super) wall_ahead: i64,
+    generation: u64,
+    next_session: u64,
+    pub(super) draining: bool,
+    pub(super) connections: BTreeMap<SessionId, Connection>,
+    pub(super) debts: Debts,
+    pub(super) store: Store,
+    /// How many invariants were looked at, so that a test can tell that some were.
+    pub checks: u64,
+}
+
+impl CoreSimulation {
+    /// How long a session waits for the store.
+    pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+    pub(super) const USERS: u8 = 4;
+    /// The highest limit that a token claims.
+    pub(super) const MAX_CLAIM: u32 = 5;
+    const MAX_CONNECTIONS: usize = 32;
+    const MAX_QUEUE: usize = 256;
+
+    /// A simulation where users are admitted on these terms.
+    #[must_use]
+    pub fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            first_terms: terms,
+            deaths: BTreeMap::new(),
+            told: Vec::new(),
+            tokens: 0,
+            now: Time::from_epoch(Duration::from_secs(1_000_000)),
+            wall_ahead: 0,
+            generation: 1,
+            next_session: 1,
+            draining: false,
+            connections: BTreeMap::new(),
+            debts: Debts::new(Self::MAX_CONNECTIONS * 2),
+            store: Store::default(),
+            checks: 0,
+        }
+    }
+
+    /// Runs a whole scenario, checks after every step, and then that everything comes back.
+    pub fn run(terms: Terms, ops: &[Op]) -> Self {
+        let mut simulation = Self::new(terms);
+        for op in ops {
+            simulation.step(op);
+            simulation.check();
+        }
+        simulation.check_recovery();
+        simulation
+    }
+
+    /// Does one thing.
+    pub fn step(&mut self, op: &Op) {
+        match op {
+            Op::Connect => self.connect(),
+            Op::Send { client, message } => {
+                if let Some(id) = self.pick(*client) {
+                    let text = match message {
+                        Message::Authenticate { user } => {
+                            Request::Authenticate(credential(*user % Self::USERS)).encode()
+                        }
+                        Message::AuthenticateWithToken { user, limit, seconds } => {
+                            let token = self.token(*user % Self::USERS, *limit, *seconds);
+                            Request::AuthenticateWith(token, Box::default()).encode()
+                        }
+                        Message::AuthenticateWithObject { user, device, evict, resume } => {
+                            self.authenticate_with_object(*user % Self::USERS, *device, *evict, *resume).encode()
+                        }
+                        Message::List => Request::ListSessions.encode(),
+                        Message::End { which } => self.end_session(*which).encode(),
+                        Message::Check => Request::CheckConnections.encode(),
+                        Message::Bye => Request::Bye.encode(),
+                        Message::Raw(text) => text.clone(),
+                    };
+                    self.connections.get_mut(&id).expect("picked").unread.push_back(text);
+                    self.read(id);
+                }
+            }
+            Op::Violate { client, how } => {
+                let violations =
+                    [Violation::Protocol, Violation::InvalidUtf8, Violation::MessageTooBig, Violation::BinaryMessage];
+                if let Some(id) = self.pick(*client) {
+                    self.handle(id, Event::Violation(violations[usize::from(*how) % violations.len()]));
+                }
+            }
+            Op::Alive { client } => {
+                if let Some(id) = self.pick(*client) {
+                    self.handle(id, Event::Alive);
+                }
+            }
+            Op::Leave { client } => {
+                if let Some(id) = self.pick(*client) {
+                    self.disconnect(id);
+                }
+            }
+            Op::Store { which, fault } => self.store_step(*which, *fault),
+            Op::Pass { millis } => self.pass(Duration::from_millis(u64::from(*millis))),
+            Op::Drain => {
+                self.draining = true;
+                for id in self.ids() {
+                    self.handle(id, Event::Draining);
+                }
+            }
+            Op::Restart => self.restart(),
+            Op::SetLimit { slots } => {
+                self.terms.limit = Limit::new(u32::from(*slots) % 6).expect("five is below the ceiling");
+            }
+            Op::Enforce { user } => {
+                let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
+                let (which, by) = (Which::Excess { dry_run: false }, Ending::ByOperator);
+                let command = LedgerCommand::End { user, session, which, by, at: self.now };
+                // Nobody here waits for the answer.
+                self.store.queue.push_back(Queued { command, answered: true });
+            }
+            Op::SetWallClock { seconds } => {
+                self.wall_ahead = i64::from(*seconds);
+                self.expire();
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self) {
+        if self.draining || self.connections.len() >= Self::MAX_CONNECTIONS {
+            return;
+        }
+        let id = self.node().session(self.next_session);
+        self.next_session += 1;
+        let connection = Connection {
+            session: Session::new(id, &Limits::default(), self.now),
+            unread: VecDeque::new(),
+            under_way: None,
+            open: true,
+            told: false,
+            renews: false,
+            greeted: false,
+        };
+        self.connections.insert(id, connection);
+        self.handle(id, Event::Connected);
+        assert!(self.connections[&id].greeted, "no HELLO on session {id}");
+    }
+
+    /// The client goes away: what it sent and nobody read is lost with it.
+    pub(super) fn disconnect(&mut self, id: SessionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.unread.clear();
+            connection.told = false;
+            self.handle(id, Event::Disconnected);
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.open = false;
+            }
+            self.remove_if_finished(id);
+        }
+    }
+
+    fn restart(&mut self) {
+        // What the store was given may still be applied: a dead process cannot take it back.
+        self.store.queue.iter_mut().for_each(|queued| queued.answered = true);
+        self.connections.clear();
+        self.debts = Debts::new(Self::MAX_CONNECTIONS * 2);
+        self.draining = false;
+        self.deaths.insert(self.node(), self.now);
+        self.generation += 1;
+    }
+
+    /// Lets time pass from deadline to deadline.
+    pub(super) fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        for _ in 0..100_000 {
+            let sessions = self.connections.values().filter_map(|connection| connection.session.deadline());
+            let answers = self.connections.values().filter_map(|connection| connection.under_way.as_ref());
+            let tokens = self.connections.values().filter_map(|connection| connection.session.expires_at());
+            let sessions = sessions.chain(tokens.map(|wall| self.time_of(wall)));
+            let next = sessions.chain(answers.map(|&(_, until)| until)).chain(self.debts.deadline()).min();
+            let Some(next) = next.filter(|&next| next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            self.expire();
+            for id in self.ids() {
+                self.handle(id, Event::Tick);
+                let late = self.connections.get(&id).and_then(|connection| connection.under_way.as_ref());
+                if late.is_some_and(|&(_, until)| until <= self.now) {
+                    self.answer(id, Outcome::Unknown);
+                }
+            }
+            while let Some(release) = self.debts.due(self.now) {
+                self.submit(release);
+            }
+        }
+        panic!("time stands still at {}: a deadline that has passed stays", self.now);
+    }
+
+    /// Tells every session whose token has run out by the wall clock.
+    fn expire(&mut self) {
+        for id in self.ids() {
+            let expires = self.connections[&id].session.expires_at();
+            if expires.is_some_and(|wall| self.time_of(wall) <= self.now) {
+                self.handle(id, Event::Expired);
+            }
+        }
+    }
+
+    /// When the wall clock shows this.
+    pub(super) fn time_of(&self, wall: WallTime) -> Time {
+        Time::from_epoch(Duration::from_secs(wall.unix_seconds().saturating_add_signed(-self.wall_ahead)))
+    }
+
+    /// Gives a session its next messages, as long as it takes them.
+    fn read(&mut self, id: SessionId) {
+        while let Some(connection) = self.connections.get_mut(&id) {
+            if connection.session.is_busy() || !connection.open {
+                return;
+            }
+            let Some(text) = connection.unread.pop_front() else { return };
+            self.handle(id, Event::Text(&text));
+        }
+    }
+
+    /// Tells a session what happened and does what it says, as a shell does.
+    pub(super) fn handle(&mut self, id: SessionId, event: Event<'_>) {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let leaves = matches!(event, Event::Disconnected | Event::Draining);
+            let Actions { command, send, close } = connection.session.handle(event, self.now);
+            if leaves {
+                connection.told = false;
+            }
+            if let Some(frame) = send {
+                assert!(connection.open, "session {id} sends {frame:?} after its close");
+                if let Some(told) = connection.receive(&frame) {
+                    self.told.push(told);
+                }
+            }
+            if close.is_some() {
+                assert!(connection.open, "session {id} closes twice");
+                (connection.open, connection.told) = (false, false);
+                connection.unread.clear();
+            }
+            match command {
+                None => {}
+                Some(Command::Verify(credential)) => {
+                    connection.renews = connection.told;
+                    let verdict = self.verify(&credential);
+                    next = Some(Event::Verified(verdict));
+                }
+                Some(Command::Store(command)) if command.gives_up() => {
+                    connection.told = false;
+                    self.submit(command);
+                }
+                Some(Command::Store(command)) => {
+                    assert!(connection.under_way.is_none(), "session {id} has two commands under way");
+                    connection.under_way = Some((command.clone(), self.now + Self::STORE_TIMEOUT));
+                    // A store that is full says so at once.
+                    let full = self.store.queue.len() >= Self::MAX_QUEUE;
+                    match self.debts.before(&command) {
+                        Ok(()) if !full => self.submit(command),
+                        Ok(()) => {
+                            self.debts.after(&command, &Outcome::Rejected(Cause::Full), self.now);
+                            self.reject(id, Cause::Full, &mut next);
+                        }
+                        Err(cause) => self.reject(id, cause, &mut next),
+                    }
+                }
+            }
+        }
+        // The token that it had may have run out while it was asked for another.
+        let expires = self.connections.get(&id).and_then(|connection| connection.session.expires_at());
+        if expires.is_some_and(|wall| self.time_of(wall) <= self.now) {
+            self.handle(id, Event::Expired);
+        }
+        self.remove_if_finished(id);
+        self.read(id);
+    }
+
+    fn reject(&mut self, id: SessionId, cause: Cause, next: &mut Option<Event<'_>>) {
+        self.connections.get_mut(&id).expect("it has just spoken").under_way = None;
+        *next = Some(Event::Stored(Outcome::Rejected(cause)));
+    }
+
+    /// Forgets a connection that has ended.
+    fn remove_if_finished(&mut self, id: SessionId) {
+        if self.connections.get(&id).is_some_and(|connection| connection.session.is_drained() && !connection.open) {
+            self.connections.remove(&id);
+        }
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        NodeId::new(self.generation)
+    }
+
+    pub(super) fn is_alive(&self, node: NodeId) -> bool {
+        node == self.node()
+    }
+
+    pub(super) fn ids(&self) -> Vec<SessionId> {
+        self.connections.keys().copied().collect()
+    }
+
+    fn pick(&self, number: u8) -> Option<SessionId> {
+        let open: Vec<_> =
+            self.connections.iter().filter(|(_, connection)| connection.open).map(|(&id, _)| id).collect();
+        open.get(usize::from(number) % open.len().max(1)).copied()
+    }
+}

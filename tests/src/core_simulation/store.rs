@@ -1,0 +1,26 @@
+//! The hostile store: its records, and the commands that it has not applied yet.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use session_core::ledger::Command as LedgerCommand;
+use session_core::{Liveness, NodeId, Time, UserId, UserRecord};
+
+/// The hostile store.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    pub(super) records: BTreeMap<UserId, UserRecord>,
+    /// Submitted and not applied, in the order of submission.
+    pub(super) queue: VecDeque<Queued>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Queued {
+    pub(super) command: LedgerCommand,
+    /// False once the answer was given, or lost.
+    pub(super) answered: bool,
+}
+
+/// Of those that are not alive it is known since when.
+pub(super) fn liveness(deaths: &BTreeMap<NodeId, Time>, alive: NodeId, node: NodeId) -> Liveness {
+    if node == alive { Liveness::Alive } else { Liveness::DeadSince(deaths[&node]) }
+}

@@ -1,0 +1,150 @@
+//! Any bytes at all before the first frame: a header of the PROXY protocol, and HTTP.
+//!
+//! The real code reads them, from a stream that gives them in pieces and then ends.
+
+use std::io::Result;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use session_core::{DoorBounds, Network};
+use shell::net::connection_limiter::Doorway;
+use shell::net::settings::Policy;
+use shell::net::trusted_proxies;
+use shell::net::upgrade::{Handshake, shake_hands};
+use shell::runtime::clock::Clock;
+use smol::io::{AsyncRead, AsyncWrite};
+
+/// What a server made of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedResult {
+    /// They were a header of the PROXY protocol.
+    ProxyHeader,
+    /// They were not.
+    NoProxyHeader,
+    /// They opened a WebSocket.
+    Upgraded,
+    /// They were answered with this status, or not at all.
+    Answered(Option<u16>),
+}
+
+/// A direct peer, and one that is trusted to say for whom it asks.
+const DIRECT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
+
+/// Lets a server hear these bytes. The first decides who says them, and in what pieces.
+#[must_use]
+pub fn feed(bytes: &[u8]) -> FeedResult {
+    let (&how, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let peer = if how & 1 == 0 { DIRECT } else { PROXY };
+    let chunk = [1, 2, 7, 64, 1000, 4096, 8192, usize::MAX][usize::from(how >> 2) % 8];
+    let stream = ChunkedStream { unread: bytes, chunk, written: Vec::new(), is_closed: false };
+    if how & 2 == 0 { serve_request(stream, peer) } else { read_proxy_header(stream) }
+}
+
+fn read_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
+    let whole = stream.unread;
+    let source = at_once(trusted_proxies::read_header(&mut stream));
+    if source.is_err() {
+        return FeedResult::NoProxyHeader;
+    }
+    let [.., high, low] = *whole.first_chunk::<16>().expect("a header has sixteen bytes and more");
+    let length = 16 + usize::from(u16::from_be_bytes([high, low]));
+    assert_eq!(whole.len() - stream.unread.len(), length, "what follows the header is for somebody else");
+    assert!(whole.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "that is no header");
+    FeedResult::ProxyHeader
+}
+
+fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
+    let policy = policy();
+    let doorway = Doorway::new(DoorBounds::default(), Clock::by_dial(Arc::default()));
+    let mut visitor = doorway.enter(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
+    let mut stream = stream;
+    let never = std::future::pending();
+    let handshake = at_once(shake_hands(&mut stream, peer, &policy, &mut visitor, never));
+
+    let network = visitor.network();
+    if peer == DIRECT {
+        assert_eq!(network, Some(Network::from(DIRECT)), "nobody is taken for somebody else");
+    }
+    let result = match handshake {
+        Handshake::Upgraded { .. } => FeedResult::Upgraded,
+        Handshake::Answered => FeedResult::Answered(stream.status()),
+    };
+    assert_eq!(result == FeedResult::Upgraded, stream.status() == Some(101), "{:?}", stream.text());
+    assert!(stream.written.len() < 1024, "a long answer: {:?}", stream.text());
+    assert!(stream.is_closed || result == FeedResult::Upgraded, "the answer is the last word");
+    if stream.status().is_some_and(|status| status != 400 && status != 431) {
+        assert!(network.is_some(), "somebody was answered whom nobody counts");
+    }
+    result
+}
+
+/// What a server with every rule in force goes by.
+fn policy() -> Policy {
+    Policy {
+        origins: "https://app.example.com".parse().map(|one| [one].into_iter().collect()).expect("a good origin"),
+        hosts: "chess.example.com".parse().map(|one| [one].into_iter().collect()).expect("a good host"),
+        proxies: "10.0.0.0/8".parse().map(|one| [one].into_iter().collect()).expect("a good network"),
+        ..Policy::default()
+    }
+}
+
+/// A future that never waits.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(Waker::noop());
+    // Some yield to others now and then.
+    for _ in 0..100_000 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
+            return value;
+        }
+    }
+    panic!("it waits for something, and there is nothing to wait for");
+}
+
+/// A peer who has said all there is to say.
+struct ChunkedStream<'a> {
+    unread: &'a [u8],
+    chunk: usize,
+    written: Vec<u8>,
+    is_closed: bool,
+}
+
+impl ChunkedStream<'_> {
+    fn status(&self) -> Option<u16> {
+        self.text().strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|status| status.parse().ok())
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.written).expect("a server speaks UTF-8")
+    }
+}
+
+impl AsyncRead for ChunkedStream<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
+        let length = buffer.len().min(self.chunk).min(self.unread.len());
+        let (chunk, unread) = self.unread.split_at(length);
+        buffer[..length].copy_from_slice(chunk);
+        self.unread = unread;
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl AsyncWrite for ChunkedStream<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        assert!(!self.is_closed, "something is said after the last word");
+        self.written.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        self.is_closed = true;
+        Poll::Ready(Ok(()))
+    }
+}

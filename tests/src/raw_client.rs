@@ -1,0 +1,247 @@
+//! A client that sends any bytes, and reads WebSocket frames as they come.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::waiting::TIMEOUT;
+
+/// Connects from this address of this machine.
+///
+/// # Errors
+/// What the system says.
+pub fn connect_from(from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A TCP connection on which a test says whatever it likes.
+pub struct RawClient {
+    stream: TcpStream,
+}
+
+/// What the server sent: a WebSocket frame (RFC 6455 §5.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A text message.
+    Text(String),
+    /// A ping.
+    Ping,
+    /// A pong with its data.
+    Pong(Vec<u8>),
+    /// A close frame.
+    Close(u16, String),
+    /// The end of the stream.
+    End,
+    /// The connection was reset: what the server said before may be lost.
+    Reset,
+}
+
+impl RawClient {
+    /// Connects.
+    #[must_use]
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::of(TcpStream::connect(address).expect("the server accepts"))
+    }
+
+    /// Connects from this address of this machine, shakes hands and hears HELLO.
+    #[must_use]
+    pub fn open_from(from: IpAddr, address: SocketAddr) -> Self {
+        Self::of(connect_from(from, address).expect("the server accepts")).greeted()
+    }
+
+    fn of(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
+        stream.set_write_timeout(Some(TIMEOUT)).expect("a socket option");
+        stream.set_nodelay(true).expect("a socket option");
+        Self { stream }
+    }
+
+    /// Connects, shakes hands and hears HELLO.
+    #[must_use]
+    pub fn open(address: SocketAddr) -> Self {
+        Self::connect(address).greeted()
+    }
+
+    fn greeted(mut self) -> Self {
+        self.write(
+            b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        self.skip_head();
+        self.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+        self
+    }
+
+    /// Reads the head of the answer to a handshake, which must be good.
+    pub fn skip_head(&mut self) {
+        let head = self.try_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    }
+
+    /// Reads the head of an answer, as far as it comes.
+    pub fn try_head(&mut self) -> String {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && self.stream.read_exact(&mut byte).is_ok() {
+            head.push(byte[0]);
+        }
+        String::from_utf8_lossy(&head).into()
+    }
+
+    /// Whether the server says nothing for so long, nor closes.
+    pub fn is_silent_for(&mut self, duration: Duration) -> bool {
+        self.stream.set_read_timeout(Some(duration)).expect("a socket option");
+        let heard = self.stream.read(&mut [0]).map_err(|error| error.kind());
+        self.stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
+        matches!(heard, Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+    }
+
+    /// As [`RawClient::open`], and signs in: how many connections the user has now.
+    #[must_use]
+    pub fn authenticated(address: SocketAddr, user: &str, connections: u32) -> Self {
+        let mut raw = Self::open(address);
+        raw.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+        raw.expect_text(&format!(
+            r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"{user}","connections":{connections}}}}}"#
+        ));
+        raw
+    }
+
+    /// Sends bytes. A peer that has closed is no error: what it said is still to be read.
+    pub fn write(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Sends a text message.
+    pub fn text(&mut self, text: &str) -> bool {
+        self.frame(0x81, text.as_bytes())
+    }
+
+    /// Sends a frame with this first byte, masked with zeros.
+    pub fn frame(&mut self, first: u8, payload: &[u8]) -> bool {
+        let mut bytes = frame_head(first, payload.len());
+        bytes.extend_from_slice(payload);
+        self.write(&bytes)
+    }
+
+    /// The next frame.
+    pub fn read(&mut self) -> Received {
+        self.try_read().unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Received::End,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Received::Reset,
+            _ => panic!("the server says nothing: {error}"),
+        })
+    }
+
+    /// Reads one frame, which must be this text.
+    pub fn expect_text(&mut self, text: &str) {
+        assert_eq!(self.read(), Received::Text(text.into()));
+    }
+
+    /// Reads what is left, which must be a close frame with this code and the end, not a reset.
+    pub fn expect_close(&mut self, code: u16) {
+        match self.read() {
+            Received::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            other => panic!("expected a close with {code}, got {other:?}"),
+        }
+        assert_eq!(self.read(), Received::End);
+    }
+
+    /// Reads a close frame with this code, and answers it. Then the server must end the connection.
+    pub fn expect_goodbye(&mut self, code: u16) {
+        match self.read() {
+            Received::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            other => panic!("expected a close with {code}, got {other:?}"),
+        }
+        self.frame(0x88, &code.to_be_bytes());
+        assert_eq!(self.read(), Received::End);
+    }
+
+    /// Says BYE and waits for its success: the slot is free for whoever asks after this.
+    pub fn say_bye(&mut self) {
+        self.text(r#"{"type":"BYE"}"#);
+        let mut heard = self.read();
+        while matches!(heard, Received::Ping | Received::Pong(_)) {
+            heard = self.read();
+        }
+        assert!(
+            matches!(&heard, Received::Text(text) if text.starts_with(r#"{"type":"BYE_SUCCESS""#)),
+            "expected BYE_SUCCESS, got {heard:?}"
+        );
+    }
+
+    /// Sends a pong that nobody asked for, which is a sign of life (RFC 6455 §5.5.3).
+    pub fn pong(&mut self) {
+        self.frame(0x8a, b"");
+    }
+
+    /// How long to try to send what the server does not take.
+    pub fn set_write_timeout(&self, timeout: Duration) {
+        self.stream.set_write_timeout(Some(timeout)).expect("a socket option");
+    }
+
+    /// Everything until the server closes.
+    pub fn read_to_end(&mut self) -> String {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).expect("the server closes, and does not reset");
+        String::from_utf8(bytes).expect("the server speaks UTF-8")
+    }
+
+    /// Waits until the server closes, whatever it says before, and however it does.
+    pub fn wait_for_end(&mut self) {
+        let end = self.stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(_) | Err(io::ErrorKind::ConnectionReset)), "{end:?}");
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn shut_down_writing(&mut self) {
+        drop(self.stream.shutdown(std::net::Shutdown::Write));
+    }
+
+    fn try_read(&mut self) -> io::Result<Received> {
+        let mut head = [0; 2];
+        self.stream.read_exact(&mut head)?;
+        let length = match head[1] {
+            126 => {
+                let mut length = [0; 2];
+                self.stream.read_exact(&mut length)?;
+                usize::from(u16::from_be_bytes(length))
+            }
+            length => usize::from(length),
+        };
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload)?;
+        Ok(match (head[0], &*payload) {
+            (0x81, text) => Received::Text(String::from_utf8_lossy(text).into()),
+            (0x88, [high, low, words @ ..]) => {
+                Received::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(words).into())
+            }
+            (0x89, _) => Received::Ping,
+            (0x8a, data) => Received::Pong(data.to_vec()),
+            (first, _) => panic!("a server may not send a frame that begins with {first:#x}"),
+        })
+    }
+}
+
+/// The head of a masked frame, its mask being zeros.
+#[must_use]
+pub fn frame_head(first: u8, length: usize) -> Vec<u8> {
+    let mut head = vec![first];
+    match u16::try_from(length) {
+        Ok(short @ 0..126) => head.push(0x80 | u8::try_from(short).expect("below 126")),
+        Ok(medium) => {
+            head.push(0x80 | 126);
+            head.extend(medium.to_be_bytes());
+        }
+        Err(_) => {
+            head.push(0x80 | 127);
+            head.extend((length as u64).to_be_bytes());
+        }
+    }
+    head.extend([0; 4]);
+    head
+}

@@ -1,0 +1,209 @@
+//! Holds the ledger's rule to its promises, one command at a time: from what a record was and what it is then, read in the
+//! obvious way. It does not predict whom the rule ends; it knows what must be so whoever that is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use session_core::ledger::{Applied, Command, Which};
+use session_core::{
+    Cause, Counting, Ending, Evict, Held, Hold, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserRecord, WhenFull,
+};
+
+type Holds<'a> = BTreeMap<SessionId, &'a Hold>;
+
+/// Checks what came of a command.
+///
+/// # Panics
+/// When the rule has broken a promise. The text says which.
+pub fn check(
+    before: &UserRecord,
+    command: &Command,
+    terms: &Terms,
+    liveness: impl Fn(NodeId) -> Liveness,
+    applied: &Applied,
+    after: &UserRecord,
+) {
+    let before = alive(before, command.at(), &liveness);
+    let before: Holds<'_> = before.iter().map(|hold| (hold.session, hold)).collect();
+    let then: Holds<'_> = after.holds().iter().map(|hold| (hold.session, hold)).collect();
+    assert_eq!(then.len(), after.holds().len(), "a session has two holds");
+    let gone: BTreeSet<_> = before.keys().filter(|session| !then.contains_key(session)).copied().collect();
+    let come: BTreeSet<_> = then.keys().filter(|session| !before.contains_key(session)).copied().collect();
+    let session = command.session();
+    let is_dead = liveness(session.node()) != Liveness::Alive;
+    let slots = |holds: &Holds<'_>| count(holds.values().copied(), terms.counting);
+
+    match command {
+        Command::Release { .. } => {
+            assert_eq!(applied.outcome, Outcome::Released);
+            assert!(!then.contains_key(&session), "what was released is there");
+            assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "a release took more than its own");
+        }
+        Command::Linger { at, .. } => {
+            assert_eq!(applied.outcome, Outcome::Released);
+            assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "lingering took more than its own");
+            if let Some(old) = before.get(&session) {
+                let until = match old.held {
+                    Held::Live => *at + linger(old),
+                    Held::Lingering { until } => until,
+                };
+                let lingers = then.get(&session).map(|hold| hold.held);
+                assert_eq!(lingers, Some(Held::Lingering { until }).filter(|_| !linger(old).is_zero()));
+            }
+        }
+        Command::Lookup { .. } => {
+            assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
+            assert_eq!(applied.outcome, Outcome::Found { connections: slots(&then) });
+        }
+        Command::List { whole, .. } => {
+            let Outcome::Listed(listing) = &applied.outcome else { panic!("no list: {:?}", applied.outcome) };
+            assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
+            let most = if *whole { after.holds().len() } else { after.holds().len().min(100) };
+            assert_eq!((&*listing.holds, listing.connections), (&after.holds()[..most], slots(&then)));
+        }
+        Command::End { which, by, .. } => {
+            let Outcome::Ended { sessions, connections } = &applied.outcome else { panic!("{:?}", applied.outcome) };
+            assert_eq!((come.len(), *connections), (0, slots(&then)));
+            let told: BTreeSet<_> = sessions.iter().copied().collect();
+            assert!(!told.contains(&session), "a session has ended itself");
+            let may = !matches!(by, Ending::ByUser(_)) || before.contains_key(&session);
+            match which {
+                Which::Excess { dry_run: true } => assert!(gone.is_empty()),
+                Which::One(one) => {
+                    let expected = may && *one != session && before.contains_key(one);
+                    assert_eq!((gone.len(), gone.contains(one)), (usize::from(expected), expected));
+                }
+                Which::All => assert!(then.keys().all(|&left| left == session)),
+                Which::Excess { dry_run: false } => {
+                    assert!(
+                        slots(&then) <= terms.limit_for(None).0.slots(),
+                        "not all that is beyond the limit has gone"
+                    );
+                    let most = slots(&before).min(terms.limit_for(None).0.slots());
+                    assert_eq!(slots(&then), most, "more has gone than is beyond the limit");
+                }
+            }
+            if !matches!(which, Which::Excess { dry_run: true }) {
+                assert_eq!(gone, told);
+            }
+        }
+        Command::Acquire { limit, wish, .. } => {
+            let limit = terms.limit_for(*limit).0.slots();
+            let wish = wish.as_deref();
+            match &applied.outcome {
+                Outcome::Granted { connections, grant } => {
+                    assert!(!is_dead, "a dead node's session was granted a slot");
+                    assert!(then.get(&session).is_some_and(|hold| hold.held == Held::Live), "granted, and not there");
+                    assert_eq!(*connections, slots(&then));
+                    assert_eq!(grant.is_some(), wish.is_some());
+                    let key = wish.and_then(|wish| wish.resume);
+                    let named = wish.and_then(|wish| wish.device.as_ref());
+                    let is_meant = |hold: &&&Hold| {
+                        key.is_some() && key_of(hold) == key && (named.is_none() || named == hold.device())
+                    };
+                    let moved = before.values().find(is_meant);
+                    if before.contains_key(&session) {
+                        assert!(come.is_empty() && gone.is_empty(), "whoever has its slot took another");
+                    } else if let Some(moved) = moved.filter(|_| limit > 0) {
+                        assert!(grant.as_ref().is_some_and(|grant| grant.is_resumed), "a token was not heeded");
+                        assert_eq!(
+                            (&gone, &come),
+                            (&[moved.session].into(), &[session].into()),
+                            "a token moves one hold"
+                        );
+                        assert_eq!(then[&session].since, moved.since, "a slot became younger");
+                        assert_eq!(slots(&then), slots(&before), "a token has admitted somebody");
+                    } else {
+                        assert!(limit > 0, "somebody was admitted where nobody may be");
+                        assert_eq!(come, [session].into());
+                        let rest = then.values().copied().filter(|hold| hold.session != session);
+                        let is_shared = slots(&then) == count(rest, terms.counting);
+                        assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
+                        let spares = wish.is_some_and(|wish| wish.evict == Some(Evict::Nobody));
+                        assert!(!spares || gone.is_empty(), "somebody was ended against the newcomer's will");
+                        let only_lingered = gone.iter().all(|gone| before[gone].held != Held::Live);
+                        let may = terms.lingering_first && only_lingered
+                            || terms.when_full() == WhenFull::EvictOldest
+                            || terms.client_choice && wish.is_some_and(|wish| wish.evict.is_some());
+                        assert!(gone.is_empty() || may, "somebody was ended without leave");
+                        let device = wish.and_then(|wish| wish.device.as_ref());
+                        let device = device.filter(|_| terms.counting == Counting::Devices);
+                        let is_own = |hold: &&Hold| device.is_some() && hold.device() == device;
+                        if before.values().copied().any(|hold| is_own(&hold)) {
+                            let own = then.values().copied().filter(is_own).count();
+                            let most = usize::from(terms.per_device.get());
+                            assert!(own <= most, "a device has more sessions than one may");
+                            assert!(gone.iter().all(|gone| is_own(&before[gone])), "another device was ended");
+                            let is_full = own == most || then.len() == UserRecord::MAX_HOLDS;
+                            assert!(gone.is_empty() || is_full, "more were ended than it took");
+                        } else if !gone.is_empty() {
+                            assert!(
+                                slots(&then) == limit || then.len() == UserRecord::MAX_HOLDS,
+                                "more were ended than it took"
+                            );
+                        }
+                    }
+                }
+                Outcome::Denied(listing) => {
+                    assert!(gone.is_empty() && come.is_empty(), "refused, and something has changed");
+                    assert_eq!(listing.is_some(), wish.is_some());
+                    let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
+                    let is_ceiling = after.holds().len() >= UserRecord::MAX_HOLDS;
+                    assert!(slots(&then) >= limit || is_device_full || is_ceiling, "refused without need");
+                    let choice = wish.and_then(|wish| wish.evict.as_ref());
+                    let gives_way = match choice.filter(|_| terms.client_choice) {
+                        Some(Evict::Oldest) => true,
+                        Some(Evict::These(_) | Evict::Nobody) => false,
+                        None => terms.when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
+                    };
+                    assert!(limit == 0 || !gives_way, "refused, though somebody was to be ended for it");
+                }
+                outcome => assert!(is_dead && *outcome == Outcome::Rejected(Cause::Failed), "{outcome:?}"),
+            }
+        }
+    }
+
+    // Exactly those are told who were there and lost their hold to somebody else.
+    let own = command.gives_up().then_some(session);
+    let lost: BTreeSet<_> =
+        gone.into_iter().filter(|gone| before[gone].held == Held::Live && Some(*gone) != own).collect();
+    let told: BTreeSet<_> = applied.ended.iter().map(|ended| ended.session).collect();
+    assert_eq!(told.len(), applied.ended.len(), "somebody is told twice");
+    assert_eq!(told, lost, "those who are told are not those who lost their slots");
+}
+
+/// The holds that count at this time.
+fn alive(record: &UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) -> Vec<Hold> {
+    let mut holds = record.holds().to_vec();
+    for hold in &mut holds {
+        if let (Held::Live, Liveness::DeadSince(since)) = (hold.held, liveness(hold.session.node())) {
+            hold.held = Held::Lingering { until: since + linger(hold) };
+        }
+    }
+    holds.retain(|hold| match hold.held {
+        Held::Live => true,
+        Held::Lingering { until } => !linger(hold).is_zero() && at.is_none_or(|at| at < until),
+    });
+    holds
+}
+
+fn linger(hold: &Hold) -> Duration {
+    hold.resumable().map_or(Duration::ZERO, |resumable| resumable.linger)
+}
+
+fn key_of(hold: &Hold) -> Option<session_core::ResumeKey> {
+    hold.resumable().map(|resumable| resumable.key)
+}
+
+/// How many slots these holds make.
+fn count<'a, I: Iterator<Item = &'a Hold>>(holds: I, counting: Counting) -> u32 {
+    let mut alone = 0;
+    let mut devices = BTreeSet::new();
+    for hold in holds {
+        match hold.device().filter(|_| counting == Counting::Devices) {
+            Some(device) => drop(devices.insert(device.clone())),
+            None => alone += 1,
+        }
+    }
+    alone + u32::try_from(devices.len()).expect("few")
+}

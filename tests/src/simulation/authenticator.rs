@@ -1,0 +1,45 @@
+//! Who is who in a simulation: users by their names, and tokens that anybody can make.
+
+use session_core::{Credential, Identity, Limit, Rejection, TokenError, UserId, WallTime};
+use shell::auth::authenticator::{Authenticator, Open};
+use shell::runtime::clock::Clock;
+
+use super::faulty_store::MAX_CLAIM;
+
+/// Takes what [`token`] makes, and plain user ids.
+pub(super) struct SimulatedAuthenticator {
+    pub(super) clock: Clock,
+}
+
+/// A token of a user, which may claim a limit of up to [`MAX_CLAIM`].
+pub(super) fn token(user: &UserId, limit: Option<u8>, expires: WallTime) -> Credential {
+    let limit = limit.map_or(String::new(), |limit| (u32::from(limit) % (MAX_CLAIM + 1)).to_string());
+    Credential::Token(format!("{user}|{limit}|{}", expires.unix_seconds()).into())
+}
+
+/// When a token runs out.
+pub(super) fn expiry(token: &str) -> Option<WallTime> {
+    token.rsplit_once('|')?.1.parse().map(WallTime::from_unix_seconds).ok()
+}
+
+impl Authenticator for SimulatedAuthenticator {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
+        let Credential::Token(token) = credential else { return Open.authenticate(credential) };
+        self.read(token).map_err(Rejection::Token)
+    }
+}
+
+impl SimulatedAuthenticator {
+    fn read(&self, token: &str) -> Result<Identity, TokenError> {
+        let [user, limit, _] = token.split('|').collect::<Vec<_>>()[..] else {
+            return Err(TokenError::Malformed);
+        };
+        let user = UserId::parse(user).map_err(|_| TokenError::NoUser)?;
+        let limit = limit.parse().ok().and_then(|slots| Limit::new(slots).ok());
+        let expires = expiry(token).ok_or(TokenError::NoExpiry)?;
+        if self.clock.has_come(expires) {
+            return Err(TokenError::Expired);
+        }
+        Ok(Identity { limit, expires: Some(expires), ..Identity::of(user) })
+    }
+}

@@ -1,0 +1,249 @@
+//! The invariants: what must hold after every step, and in the end.
+
+use std::collections::BTreeSet;
+use std::slice;
+use std::time::Duration;
+
+use session_core::{Ask, Credential, Debts, Request, ResumeToken, Session, Time, WhenFull};
+
+use super::cluster::{LIMITS, ROOM, SERVERS, Simulation};
+use super::faulty_store::StoreFault;
+use super::scenario::{USERS, credential, user_id};
+use super::server::{Server, Status};
+use super::socket::ClientInput;
+use crate::policies::LINGER;
+
+impl Simulation {
+    /// What must hold after every step.
+    pub(super) fn check(&mut self) {
+        self.store.check();
+        for (what, count) in self.store.take_counts() {
+            *self.trace.counts.entry(what).or_insert(0) += count;
+        }
+        let slots: BTreeSet<_> = self.store.live_slots().into_iter().map(|(_, session)| session).collect();
+        for client in self.clients.values().filter(|client| client.granted) {
+            // A server that is paused tells nobody anything.
+            let is_paused = |server: &Server| server.node == client.node && server.status == Status::Paused;
+            let is_yet_to_hear = self.store.has_ended(client.session) && self.servers.iter().any(is_paused);
+            assert!(
+                slots.contains(&client.session) || is_yet_to_hear,
+                "session {} was told that it has a slot, and has none",
+                client.session
+            );
+        }
+        for server in self.servers.iter().filter(|server| server.is_running()) {
+            for client in self.clients.values().filter(|client| client.node == server.node && client.granted) {
+                client.check_token(server);
+            }
+        }
+        for server in self.servers.iter().filter(|server| server.status != Status::Dead) {
+            let slots = slots.iter().filter(|session| session.node() == server.node).count();
+            let (held, owed) = (server.custody().held(), server.custody().owed());
+            assert!(slots <= held, "node {} has {slots} slots and answers for {held}", server.node);
+            assert!(owed <= held && held <= ROOM, "node {} owes {owed} and answers for {held}", server.node);
+        }
+    }
+
+    /// Ends all faults, disconnects all clients, and checks that all slots become free in time.
+    pub(super) fn check_recovery(&mut self) {
+        self.trace(|| "the faults end".into());
+        self.healed = true;
+        self.store.set_full(false);
+        self.store.set_limit(self.terms.limit);
+        for client in self.clients.values() {
+            client.socket.set_attentive(true);
+        }
+        for server in 0..SERVERS {
+            self.servers[server].rate = 1000;
+            match self.servers[server].status {
+                Status::Paused => self.resume(server),
+                Status::Dead => self.start(server),
+                Status::Up | Status::Draining => {}
+            }
+        }
+        self.store.answer_all_late();
+        self.run_tasks();
+        self.recover();
+
+        // What was owed is paid within the longest pause between two tries.
+        let healed = self.now;
+        self.pass_until(Debts::LONGEST_BACKOFF, |simulation| {
+            simulation.servers.iter().all(|server| server.custody().owed() == 0)
+        });
+        for server in &self.servers {
+            assert_eq!(server.custody().owed(), 0, "a debt of node {} was not paid in time", server.node);
+        }
+        self.reclaimed("a debt", healed);
+        for client in self.clients.values() {
+            assert!(client.asked.is_empty(), "session {} waits for an answer for ever", client.session);
+        }
+
+        // Whoever says BYE, or is gone, gives the slot back at once; whoever is silent when that is found out.
+        let left = self.now;
+        let mut silent = 0;
+        for (number, client) in &mut self.clients {
+            match number % 3 {
+                0 => client.socket.send(ClientInput::Text(Request::Bye.encode())),
+                1 => client.leave(),
+                _ => {
+                    client.answers_pings = false;
+                    silent += u32::from(client.granted);
+                }
+            }
+        }
+        self.run_tasks();
+        self.recover();
+        assert_eq!(
+            self.store.live_slots().len(),
+            silent as usize,
+            "who has left holds a slot, or who has not does not"
+        );
+        self.reclaimed("BYE, or a lost socket", left);
+        self.pass_until(LIMITS.ping_interval + LIMITS.pong_timeout, |simulation| {
+            simulation.store.live_slots().is_empty()
+        });
+        assert!(self.store.live_slots().is_empty(), "these slots were never given back: {:?}", self.store.live_slots());
+        self.reclaimed("silence", left);
+        // The last sockets have their time to answer the close, or to choose.
+        self.pass_until(LIMITS.auth_timeout + Session::CHOICE_TIME, |simulation| {
+            simulation.servers.iter().all(|server| server.registry.is_empty())
+        });
+
+        for server in 0..SERVERS {
+            assert_eq!(self.servers[server].registry.len(), 0, "a connection never ended");
+            assert_eq!(self.servers[server].doorway.counts(), (0, 0), "the door counts somebody who has left");
+            assert_eq!(self.servers[server].custody().held(), 0, "a reservation was never given back");
+            if self.servers[server].status == Status::Draining {
+                self.kill(server);
+                self.start(server);
+            }
+        }
+        // What lingers has its time.
+        self.pass(LINGER + Duration::from_secs(1));
+        self.store.sweep();
+        for user in 0..USERS {
+            let left = self.store.holds_of(&user_id(user));
+            assert!(left.is_empty(), "a slot lingers for ever: {left:?}");
+        }
+        self.clients.clear();
+        for user in 0..USERS {
+            assert!(self.is_admitted(user, user), "a newcomer was not admitted at the first try");
+        }
+        self.check();
+        self.check_slots_after_crash();
+        self.check_resume_after_crash();
+    }
+
+    /// Checks that the slots of a killed server are free at once, and no others.
+    fn check_slots_after_crash(&mut self) {
+        const USER: u8 = 0;
+
+        // Where the newest takes the place of the oldest nobody is ever refused.
+        if self.terms.when_full() == WhenFull::EvictOldest {
+            return;
+        }
+        for server in 0..3 {
+            while self.is_admitted(server, USER) {}
+            let full = self.slots_of(USER);
+            let crashed = self.now;
+            self.kill(usize::from(server));
+            assert!(self.slots_of(USER) < full, "a killed server holds slots");
+            while self.is_admitted(server + 1, USER) {}
+            assert_eq!(self.slots_of(USER), full, "the slots of a killed server are not all free at once");
+            self.reclaimed("a crash", crashed);
+            self.start(usize::from(server));
+        }
+        self.check();
+    }
+
+    /// Checks that the clients of a killed server can resume, repeatedly, also when the user has no free slot; and that
+    /// a resume admits no additional session.
+    fn check_resume_after_crash(&mut self) {
+        const USER: u8 = 1;
+
+        if self.terms.linger.is_zero() {
+            return;
+        }
+        let user = user_id(USER);
+        for server in 0..3 {
+            for client in self.clients.values_mut() {
+                client.leave();
+            }
+            self.run_tasks();
+            self.recover();
+            self.pass(LINGER);
+            let known = self.told.len();
+            for _ in 0..self.terms.limit.slots() {
+                let _admitted = self.is_accepted(server, &authenticate_with_object(USER, None));
+            }
+            let tokens = self.told.split_off(known);
+            self.kill(usize::from(server));
+            if server == 2 {
+                // In the nick of time.
+                self.pass(LINGER.saturating_sub(Duration::from_millis(1)));
+            }
+            let lost = self.store.holds_of(&user);
+            let mut came = 0;
+            for (_, token) in tokens {
+                // Those whose place the next one took have none.
+                if !lost.iter().any(|hold| hold.resumable().is_some_and(|resumable| resumable.key == token.key())) {
+                    continue;
+                }
+                for _ in 0..2 {
+                    assert!(
+                        self.is_accepted(server + 1, &authenticate_with_object(USER, Some(token))),
+                        "a token opened nothing"
+                    );
+                    let there = self.store.holds_of(&user);
+                    assert_eq!(there.len(), lost.len(), "a token admitted somebody, or cost somebody a slot");
+                }
+                came += 1;
+            }
+            assert!(came > 0, "nobody could come home");
+            self.count("came home after a crash");
+            let full = self.slots_of(USER);
+            if self.terms.when_full() == WhenFull::Deny {
+                assert!(!self.is_admitted(server + 1, USER), "beside {full} who came home there was room");
+            }
+            self.start(usize::from(server));
+        }
+        self.check();
+    }
+
+    fn slots_of(&self, user: u8) -> usize {
+        let user = user_id(user);
+        self.store.live_slots().into_iter().filter(|(holder, _)| *holder == user).count()
+    }
+
+    /// Whether the user is admitted at the first try, while the store is well.
+    fn is_admitted(&mut self, server: u8, user: u8) -> bool {
+        self.is_accepted(server, &Request::Authenticate(credential(user)))
+    }
+
+    fn is_accepted(&mut self, server: u8, request: &Request) -> bool {
+        self.connect(server, slice::from_ref(request));
+        self.run_tasks();
+        self.recover();
+        self.clients.last_key_value().is_some_and(|(_, client)| client.granted)
+    }
+
+    /// The store applies all its commands without faults.
+    pub(super) fn recover(&mut self) {
+        while !self.store.is_idle() {
+            let _outcome = self.store.step(0, StoreFault::Apply);
+            self.run_tasks();
+        }
+        self.check();
+    }
+
+    fn reclaimed(&mut self, cause: &'static str, since: Time) {
+        let took = self.now.since(since);
+        self.trace.reclaimed.insert(cause, took);
+    }
+}
+
+/// AUTHENTICATE with an object, perhaps to resume a session.
+fn authenticate_with_object(user: u8, resume: Option<ResumeToken>) -> Request {
+    let credential = Credential::User(user_id(user).as_str().into());
+    Request::AuthenticateWith(credential, Box::new(Ask { resume, ..Ask::default() }))
+}

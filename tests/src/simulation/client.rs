@@ -1,0 +1,159 @@
+//! A simulated client: what it asked, what it was told, and what it may not be told.
+
+use std::collections::VecDeque;
+
+use session_core::{CloseReason, Complaint, Credential, NodeId, Reply, Request, SessionId, UserId, WallTime};
+
+use super::authenticator;
+use super::server::Server;
+use super::socket::{ClientInput, ServerOutput, SimulatedSocket};
+use super::trace::Trace;
+
+/// One connection, seen from its client.
+pub(super) struct Client {
+    pub(super) node: NodeId,
+    pub(super) session: SessionId,
+    pub(super) socket: SimulatedSocket,
+    /// The server granted it a slot, and the session has not ended since.
+    pub(super) granted: bool,
+    /// It answers pings.
+    pub(super) answers_pings: bool,
+    pub(super) greeted: bool,
+    /// The credentials in the messages that are not answered yet.
+    pub(super) asked: VecDeque<ShownCredential>,
+    /// When the token expires that it was admitted by.
+    pub(super) expires: Option<WallTime>,
+    pub(super) user: Option<UserId>,
+    pub(super) closed: Option<CloseReason>,
+    /// The server told it that it was evicted.
+    pub(super) evicted: bool,
+}
+
+/// The credential that a message shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShownCredential {
+    /// None.
+    Nothing,
+    /// A user id, which never expires.
+    Name,
+    /// A token that expires at this time.
+    Token(WallTime),
+}
+
+impl ShownCredential {
+    pub(super) fn from_request(request: &Request) -> Self {
+        let (Request::Authenticate(credential) | Request::AuthenticateWith(credential, _)) = request else {
+            return Self::Nothing;
+        };
+        match credential {
+            Credential::None => Self::Nothing,
+            Credential::Text(_) | Credential::User(_) => Self::Name,
+            Credential::Token(token) => authenticator::expiry(token).map_or(Self::Nothing, Self::Token),
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn leave(&mut self) {
+        self.granted = false;
+        self.socket.lose();
+    }
+
+    pub(super) fn say(&mut self, text: &str) {
+        self.asked
+            .push_back(Request::parse(text).as_ref().map_or(ShownCredential::Nothing, ShownCredential::from_request));
+        self.socket.send(ClientInput::Text(text.to_owned()));
+    }
+
+    /// Checks that the session ended when its token expired, unless the server is verifying a newer credential.
+    pub(super) fn check_token(&self, server: &Server) {
+        let has_come = |wall: &WallTime| server.custody().clock().has_come(*wall);
+        let renewed = self.asked.iter().any(|shown| match shown {
+            ShownCredential::Nothing => false,
+            ShownCredential::Name => true,
+            ShownCredential::Token(expires) => !has_come(expires),
+        });
+        assert!(
+            renewed || !self.expires.as_ref().is_some_and(has_come),
+            "session {} goes on though its token has run out",
+            self.session
+        );
+    }
+
+    /// Takes a frame from the server. Returns whether the client answers it.
+    pub(super) fn receive(&mut self, output: &ServerOutput, trace: &mut Trace) -> bool {
+        assert!(self.closed.is_none(), "session {} is told {output:?} after its close", self.session);
+        let name = match output {
+            ServerOutput::Ping if self.answers_pings && self.socket.is_attentive() => {
+                self.socket.send(ClientInput::Alive);
+                return true;
+            }
+            ServerOutput::Ping => "ping unanswered",
+            ServerOutput::Close(reason) => {
+                self.granted = false;
+                self.closed = Some(*reason);
+                reason.words()
+            }
+            ServerOutput::Reply(reply) => {
+                let read = Reply::parse(&reply.encode()).expect("a client can read what the server says");
+                assert_eq!(&read, reply, "a client reads something else than was said");
+                assert_eq!(matches!(reply, Reply::Hello), !self.greeted, "HELLO comes first, and once");
+                self.greeted = true;
+                let shown = match reply {
+                    Reply::Hello | Reply::Evicted(_) => None,
+                    _ => self.asked.pop_front(),
+                };
+                let expires = if let Some(ShownCredential::Token(expires)) = shown { Some(expires) } else { None };
+                match reply {
+                    Reply::Hello => "HELLO",
+                    Reply::Admitted(admission) => {
+                        assert!(!self.granted, "granted twice");
+                        assert!(!self.evicted, "granted after it was ended");
+                        assert_eq!(admission.session, self.session);
+                        self.granted = self.socket.is_open();
+                        self.user = Some(admission.user.id.clone());
+                        self.expires = expires;
+                        "granted at length"
+                    }
+                    Reply::Denied(_) => "refused at length",
+                    Reply::ListSessionsSuccess(_) => "listed",
+                    Reply::EndSessionSuccess(_) => "ended another",
+                    Reply::Evicted(_) => {
+                        self.granted = false;
+                        self.evicted = true;
+                        // Whatever it still asked is never answered.
+                        self.asked.clear();
+                        "EVICTED"
+                    }
+                    Reply::AuthenticateSuccess(user) => {
+                        assert!(!self.evicted, "granted after it was ended");
+                        let is_renewed = self.granted;
+                        assert!(!is_renewed || self.expires.is_some(), "granted twice");
+                        assert!(user.connections > 0, "a grant of nothing");
+                        assert!(!is_renewed || self.user.as_ref() == Some(&user.id), "a session changed its user");
+                        self.granted = self.socket.is_open();
+                        self.user = Some(user.id.clone());
+                        self.expires = expires;
+                        if is_renewed { "renewed" } else { "granted" }
+                    }
+                    Reply::AuthenticateFailure(_) => "refused",
+                    Reply::ByeSuccess => {
+                        self.granted = false;
+                        "BYE_SUCCESS"
+                    }
+                    Reply::CheckConnectionsSuccess(_) => "counted",
+                    Reply::Error(complaint) => {
+                        assert_ne!(
+                            *complaint,
+                            Complaint::Impatient,
+                            "a message was not kept until the session was free"
+                        );
+                        "ERROR"
+                    }
+                }
+            }
+        };
+        *trace.counts.entry(name).or_insert(0) += 1;
+        false
+    }
+}

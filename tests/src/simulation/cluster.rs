@@ -1,0 +1,320 @@
+//! Several servers, their clients and the store: one step of a scenario after another.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use session_core::{Ask, Credential, Evict, Limit, Limits, Name, Request, ResumeToken, Terms, Time, UserId, Violation};
+use shell::server::connection::Connection;
+
+use super::authenticator;
+use super::client::{Client, ShownCredential};
+use super::faulty_store::{SharedStore, StoreFault};
+use super::scenario::{Op, Scenario, USERS, credential, user_id};
+use super::server::{Server, Status, Task};
+use super::socket::{ClientInput, SimulatedSocket};
+use super::trace::Trace;
+
+/// The state of one simulation.
+pub struct Simulation {
+    pub(super) store: Arc<SharedStore>,
+    /// The terms at the start.
+    pub(super) terms: Terms,
+    /// Every resume token that a client received.
+    pub(super) told: Vec<(UserId, ResumeToken)>,
+    pub(super) now: Time,
+    pub(super) servers: Vec<Server>,
+    pub(super) clients: BTreeMap<u32, Client>,
+    arrivals: u32,
+    pub(super) nodes: u64,
+    /// The faults are over: the store applies each command at once.
+    pub(super) healed: bool,
+    pub(super) trace: Trace,
+}
+
+/// The timeouts. They bound how long a slot of a lost client stays taken.
+pub(super) const LIMITS: Limits = Limits {
+    auth_timeout: Duration::from_secs(10),
+    ping_interval: Duration::from_secs(30),
+    pong_timeout: Duration::from_secs(10),
+    max_bad_messages: Some(16),
+    max_message_rate: NonZeroU32::new(100),
+};
+const START: Time = Time::from_epoch(Duration::from_secs(1_000_000));
+pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const SERVERS: usize = 3;
+const MAX_CLIENTS: usize = 300;
+/// Maximum sessions of one server that hold a slot or wait for one. Low, so that scenarios often reach it.
+pub(super) const ROOM: usize = 60;
+
+impl Simulation {
+    /// Runs a scenario with every check, then checks recovery. `traced` keeps the lines of the trace.
+    ///
+    /// # Panics
+    /// If a check fails. The text says which.
+    #[must_use]
+    pub fn run(scenario: &Scenario, traced: bool) -> Trace {
+        let mut simulation = Self::new(scenario, traced);
+        for op in &scenario.ops {
+            simulation.step(op);
+            simulation.check();
+        }
+        simulation.check_recovery();
+        simulation.trace
+    }
+
+    fn new(scenario: &Scenario, traced: bool) -> Self {
+        let trace = Trace { lines: traced.then(String::new), ..Trace::default() };
+        let mut simulation = Self {
+            store: Arc::new(SharedStore::new(scenario.terms, START)),
+            terms: scenario.terms,
+            told: Vec::new(),
+            now: START,
+            servers: Vec::new(),
+            clients: BTreeMap::new(),
+            arrivals: 0,
+            nodes: 0,
+            healed: false,
+            trace,
+        };
+        for _ in 0..SERVERS {
+            let server = simulation.boot();
+            simulation.servers.push(server);
+        }
+        simulation
+    }
+
+    pub(super) fn step(&mut self, op: &Op) {
+        self.trace(|| format!("{op:?}"));
+        self.count(op.kind());
+        match op {
+            Op::Connect { server, user } => self.connect(*server, &[Request::Authenticate(credential(*user))]),
+            Op::ConnectAndLeave { server, user } => {
+                // All in one segment: nobody waits for an answer.
+                let whole = [Request::Authenticate(credential(*user)), Request::CheckConnections, Request::Bye];
+                self.connect(*server, &whole);
+            }
+            Op::Storm { server, user, clients } => {
+                for client in 0..*clients % 32 {
+                    self.connect(*server, &[Request::Authenticate(credential(user.wrapping_add(client % 4)))]);
+                }
+            }
+            Op::Idle { server } => self.connect(*server, &[]),
+            Op::Authenticate { client, user } => self.say(*client, &Request::Authenticate(credential(*user)).encode()),
+            Op::ConnectWithToken { server, user, limit, seconds } => {
+                let expires = self.servers[usize::from(*server) % SERVERS].wall_time_in(*seconds);
+                let token = authenticator::token(&user_id(*user), Some(*limit), expires);
+                self.connect(*server, &[Request::AuthenticateWith(token, Box::default())]);
+            }
+            Op::RenewToken { client, user, seconds } => self.renew(*client, *user, *seconds),
+            Op::WallClock { server, seconds } => {
+                let server = &self.servers[usize::from(*server) % SERVERS];
+                server.dial.set_wall_ahead(i64::from(*seconds) * 1000);
+                server.wake_all();
+            }
+            Op::ConnectWithObject { server, user, device, evict, resume } => {
+                // Of the latest, most of whose slots are there.
+                let latest = &self.told[self.told.len().saturating_sub(16)..];
+                let resume = resume.and_then(|which| latest.get(usize::from(which) % latest.len().max(1)));
+                let ask = Ask {
+                    device: device.and_then(|device| Name::parse(&format!("device {}", device % 3))),
+                    label: None,
+                    // Mostly of this very user.
+                    resume: resume.map(|&(_, token)| token),
+                    evict: self.choice(&user_id(*user), *evict),
+                };
+                let user = resume.map_or_else(|| user_id(*user), |(owner, _)| owner.clone());
+                let credential = Credential::User(user.as_str().into());
+                self.connect(*server, &[Request::AuthenticateWith(credential, Box::new(ask))]);
+            }
+            Op::AuthenticateAndEvict { client, evict } => {
+                let user = self.user_of(*client);
+                let ask = Ask { evict: self.choice(&user, *evict), ..Ask::default() };
+                let credential = Credential::User(user.as_str().into());
+                self.say(*client, &Request::AuthenticateWith(credential, Box::new(ask)).encode());
+            }
+            Op::List { client } => {
+                self.say(self.client_with_slot(*client, |_| true), &Request::ListSessions.encode());
+            }
+            Op::End { client, which } => {
+                let client = self.client_with_sibling(*client);
+                let mut holds = self.store.holds_of(&self.user_of(client));
+                if *which >= 64 {
+                    // Else perhaps its own, which it may not end so.
+                    self.with(client, |client| holds.retain(|hold| hold.session != client.session));
+                }
+                if let Some(hold) = holds.get(usize::from(*which) % holds.len().max(1)) {
+                    self.say(client, &Request::EndSession(hold.session).encode());
+                }
+            }
+            Op::SetLimit { slots } => {
+                self.store.set_limit(Limit::new(u32::from(*slots) % 6).expect("five is below the ceiling"));
+            }
+            Op::Enforce { user } => {
+                let first = (0..USERS).map(user_id).find(|user| self.store.is_beyond_limit(user));
+                self.store.enforce(first.unwrap_or_else(|| user_id(*user)));
+            }
+            Op::Check { client } => self.say(*client, &Request::CheckConnections.encode()),
+            Op::Bye { client } => self.say(*client, &Request::Bye.encode()),
+            Op::Raw { client, text } => self.say(*client, text),
+            Op::Violate { client, how } => {
+                let violations =
+                    [Violation::Protocol, Violation::InvalidUtf8, Violation::MessageTooBig, Violation::BinaryMessage];
+                self.with(*client, |client| {
+                    client.socket.send(ClientInput::Violation(violations[usize::from(*how) % violations.len()]));
+                });
+            }
+            Op::Pong { client } => self.with(*client, |client| client.socket.send(ClientInput::Alive)),
+            Op::Leave { client } => self.with(*client, Client::leave),
+            Op::FallSilent { client } => self.with(*client, |client| client.answers_pings = false),
+            Op::StopReading { client } => self.with(*client, |client| client.socket.set_attentive(false)),
+            Op::Store { which, fault } => self.store_step(*which, *fault),
+            Op::StoreFull { full } => self.store.set_full(*full),
+            Op::Work { commands } => {
+                for _ in 0..*commands {
+                    self.store_step(0, StoreFault::Apply);
+                    self.run_tasks();
+                }
+            }
+            Op::LateAnswers => self.store.answer_all_late(),
+            Op::Pass { millis } => self.pass(Duration::from_millis(u64::from(*millis))),
+            Op::Kill { server } => self.kill(usize::from(*server) % SERVERS),
+            Op::Start { server } => self.start(usize::from(*server) % SERVERS),
+            Op::Pause { server } => self.pause(usize::from(*server) % SERVERS),
+            Op::Resume { server } => self.resume(usize::from(*server) % SERVERS),
+            Op::Drain { server } => self.drain(usize::from(*server) % SERVERS),
+            Op::ClockRate { server, per_mille } => {
+                self.servers[usize::from(*server) % SERVERS].rate = 200 + u32::from(*per_mille) % 2000;
+            }
+            Op::ClockJump { server, millis } => {
+                let server = &self.servers[usize::from(*server) % SERVERS];
+                server.dial.turn_to(server.time() + Duration::from_millis(u64::from(*millis)));
+                server.wake_all();
+            }
+        }
+        self.run_tasks();
+    }
+
+    /// Which sessions of the user to evict: mostly none.
+    fn choice(&self, user: &UserId, evict: u8) -> Option<Evict> {
+        match evict % 4 {
+            0 => None,
+            1 => Some(Evict::Nobody).filter(|_| evict % 8 == 1),
+            2 => Some(Evict::Oldest),
+            _ => {
+                let holds = self.store.holds_of(user);
+                let chosen = holds.iter().skip(usize::from(evict) / 4 % holds.len().max(1));
+                let chosen: Box<[_]> = chosen.map(|hold| hold.session).collect();
+                Some(Evict::These(chosen)).filter(|_| !holds.is_empty())
+            }
+        }
+    }
+
+    /// The user of this client, or else any user.
+    fn user_of(&self, number: u8) -> UserId {
+        let there: Vec<_> = self.clients.values().filter(|client| client.socket.is_open()).collect();
+        let client = there.get(usize::from(number) % there.len().max(1));
+        client.and_then(|client| client.user.clone()).unwrap_or_else(|| user_id(number))
+    }
+
+    /// A connected client whose user has several slots, if there is one.
+    fn client_with_sibling(&self, number: u8) -> u8 {
+        self.client_with_slot(number, |user| self.store.holds_of(user).len() > 1)
+    }
+
+    /// A connected client with a slot whose user satisfies the predicate, if there is one.
+    fn client_with_slot(&self, number: u8, of: impl Fn(&UserId) -> bool) -> u8 {
+        let there = self.clients.values().filter(|client| client.socket.is_open());
+        let able: Vec<_> = (0..=u8::MAX)
+            .zip(there)
+            .filter(|(_, client)| client.granted && client.user.as_ref().is_some_and(&of))
+            .map(|(number, _)| number)
+            .collect();
+        able.get(usize::from(number) % able.len().max(1)).copied().unwrap_or(number)
+    }
+
+    pub(super) fn connect(&mut self, server: u8, requests: &[Request]) {
+        let index = usize::from(server) % SERVERS;
+        let server = &mut self.servers[index];
+        if server.status != Status::Up || self.clients.len() >= MAX_CLIENTS {
+            return;
+        }
+        let clock = server.custody().clock().clone();
+        let socket = SimulatedSocket::new(clock.clone());
+        for request in requests {
+            socket.send(ClientInput::Text(request.encode()));
+        }
+        let entry = server.registry.enter();
+        let session = entry.id();
+        let services = Arc::clone(&server.services);
+        let visitor = server.doorway.enter(None).expect("no bounds");
+        let mut connection = Connection::new(&entry, socket.clone(), &LIMITS, clock.now(), services, visitor);
+        let task = async move {
+            connection.run().await;
+            drop(entry);
+        };
+        server.tasks.insert(session.number(), Task::new(task));
+        let client = Client {
+            node: server.node,
+            session,
+            socket,
+            granted: false,
+            answers_pings: true,
+            greeted: false,
+            asked: requests.iter().map(ShownCredential::from_request).collect(),
+            expires: None,
+            user: None,
+            closed: None,
+            evicted: false,
+        };
+        self.arrivals += 1;
+        self.clients.insert(self.arrivals, client);
+    }
+
+    fn renew(&mut self, number: u8, user: u8, seconds: u8) {
+        let number = self.client_with_slot(number, |_| true);
+        let walls: BTreeMap<_, _> =
+            self.servers.iter().map(|server| (server.node, server.wall_time_in(seconds))).collect();
+        self.with(number, |client| {
+            let expires = walls[&client.node];
+            // Mostly the user whose session it is, if anybody's.
+            let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
+            let token = authenticator::token(&user, None, expires);
+            client.say(&Request::AuthenticateWith(token, Box::default()).encode());
+        });
+    }
+
+    fn say(&mut self, number: u8, text: &str) {
+        self.with(number, |client| client.say(text));
+    }
+
+    /// Does something with one of the connected clients.
+    fn with(&mut self, number: u8, act: impl FnOnce(&mut Client)) {
+        let there = self.clients.values().filter(|client| client.socket.is_open()).count();
+        let mut there =
+            self.clients.values_mut().filter(|client| client.socket.is_open()).skip(usize::from(number) % there.max(1));
+        if let Some(client) = there.next() {
+            act(client);
+        }
+    }
+
+    fn store_step(&mut self, which: u8, fault: StoreFault) {
+        if let Some((command, outcome)) = self.store.step(which, fault) {
+            self.trace(|| format!("    {command:?} => {outcome:?}"));
+            self.count(fault.name());
+        }
+    }
+
+    pub(super) fn trace(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(lines) = &mut self.trace.lines {
+            let _infallible = writeln!(lines, "{now} {}", line());
+        }
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.trace.counts.entry(what).or_insert(0) += 1;
+    }
+}

@@ -1,0 +1,445 @@
+//! A store that several servers share, which keeps its contract and is otherwise faulty.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arbitrary::Arbitrary;
+use session_core::ledger::{self, Applied, Command, Which};
+use session_core::{
+    Cause, Ended, Ending, Evict, Held, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId,
+    UserRecord,
+};
+use shell::server::registry::Registry;
+use shell::store::{Amended, Amendment, Done, Router, Store};
+
+use crate::rule_oracle;
+
+/// What the store does with a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Arbitrary)]
+pub enum StoreFault {
+    /// Applies it and answers.
+    Apply,
+    /// Applies it, and the answer is long in coming.
+    ApplySilently,
+    /// Applies it, and says that nobody knows.
+    ApplyUnknown,
+    /// Says that it certainly was not applied.
+    Reject,
+    /// Does not apply it, and says that nobody knows.
+    Drop,
+    /// Does not apply it, and says so when nobody waits any more.
+    DropSilently,
+    /// Says that nobody knows, and applies it later.
+    Postpone,
+    /// Does not apply it, says that nobody knows, and tells those who would have lost their slots that they may have: what a
+    /// store does whose commit ends in doubt.
+    Doubt,
+}
+
+impl StoreFault {
+    /// Its name, for counting.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Apply => "applied",
+            Self::ApplySilently => "applied, answered late",
+            Self::ApplyUnknown => "applied, answered unknown",
+            Self::Reject => "rejected",
+            Self::Drop => "dropped, answered unknown",
+            Self::DropSilently => "dropped, answered late",
+            Self::Postpone => "answered unknown, applied late",
+            Self::Doubt => "dropped, told as if applied",
+        }
+    }
+}
+
+/// The highest limit that a token claims.
+pub(super) const MAX_CLAIM: u32 = 5;
+
+/// Who is alive is an oracle's word here: from start to kill.
+///
+/// The clocks of the servers differ by as much as they like, and what lingers does so by the clock of whoever wrote it. A
+/// store that compared them would be at the mercy of the worst. So this one, as a shared one would, has one clock: what a
+/// command says of the time is corrected by how far its server's clock is from the store's.
+pub(super) struct SharedStore {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    terms: Terms,
+    /// The time by the store's clock.
+    now: Time,
+    alive: BTreeSet<NodeId>,
+    /// Since when the others are dead.
+    deaths: BTreeMap<NodeId, Time>,
+    /// Where those are told who lose their slots.
+    routes: BTreeMap<NodeId, Arc<Registry>>,
+    /// Who has lost a slot to somebody else.
+    ended: BTreeSet<SessionId>,
+    /// How often something was reached that is hard to reach.
+    counts: BTreeMap<&'static str, u64>,
+    /// Their answers wait until they run again.
+    paused: BTreeSet<NodeId>,
+    full: bool,
+    records: BTreeMap<UserId, UserRecord>,
+    queue: VecDeque<(Command, Option<Done>)>,
+    /// Answers that are long in coming, or that a paused server has not taken.
+    late: Vec<(SessionId, Done, Outcome)>,
+}
+
+impl SharedStore {
+    const MAX_QUEUE: usize = 512;
+
+    pub(super) fn new(terms: Terms, now: Time) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                terms,
+                now,
+                alive: BTreeSet::new(),
+                deaths: BTreeMap::new(),
+                routes: BTreeMap::new(),
+                ended: BTreeSet::new(),
+                counts: BTreeMap::new(),
+                paused: BTreeSet::new(),
+                full: false,
+                records: BTreeMap::new(),
+                queue: VecDeque::new(),
+                late: Vec::new(),
+            }),
+        }
+    }
+
+    pub(super) fn start(&self, node: NodeId, registry: Arc<Registry>) {
+        let mut inner = self.lock();
+        inner.alive.insert(node);
+        inner.routes.insert(node, registry);
+    }
+
+    pub(super) fn set_now(&self, now: Time) {
+        self.lock().now = now;
+    }
+
+    pub(super) fn set_limit(&self, limit: Limit) {
+        self.lock().terms.limit = limit;
+    }
+
+    /// Whether this session has lost its slot to somebody else.
+    pub(super) fn has_ended(&self, session: SessionId) -> bool {
+        self.lock().ended.contains(&session)
+    }
+
+    pub(super) fn take_counts(&self) -> BTreeMap<&'static str, u64> {
+        mem::take(&mut self.lock().counts)
+    }
+
+    /// Whether a user holds more than the limit that is set now.
+    pub(super) fn is_beyond_limit(&self, user: &UserId) -> bool {
+        let inner = self.lock();
+        inner.records.get(user).is_some_and(|record| record.holds().len() > inner.terms.limit.slots() as usize)
+    }
+
+    /// Has an operator end who is beyond the limit.
+    pub(super) fn enforce(&self, user: UserId) {
+        let mut inner = self.lock();
+        let Some(&node) = inner.alive.first() else { return };
+        let (session, which) = (node.session(0), Which::Excess { dry_run: false });
+        let command = Command::End { user, session, which, by: Ending::ByOperator, at: inner.now };
+        inner.queue.push_back((command, None));
+    }
+
+    /// Drops what has lingered for its time from records that nobody touches.
+    pub(super) fn sweep(&self) {
+        let mut inner = self.lock();
+        let (now, alive, deaths) = (inner.now, inner.alive.clone(), inner.deaths.clone());
+        for record in inner.records.values_mut() {
+            ledger::settle(record, now, |node| liveness(&alive, &deaths, node));
+        }
+    }
+
+    /// Every hold of a user, whoever's and however held.
+    pub(super) fn holds_of(&self, user: &UserId) -> Vec<Hold> {
+        self.lock().records.get(user).map_or_else(Vec::new, |record| record.holds().to_vec())
+    }
+
+    /// The node is dead. What it submitted may still be applied; nobody hears of it.
+    pub(super) fn kill(&self, node: NodeId) {
+        let unheard: Vec<_> = {
+            let mut inner = self.lock();
+            inner.alive.remove(&node);
+            inner.paused.remove(&node);
+            inner.routes.remove(&node);
+            let now = inner.now;
+            inner.deaths.insert(node, now);
+            let (dead, late) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| asker.node() == node);
+            inner.late = late;
+            let queued = inner.queue.iter_mut().filter(|(command, _)| command.session().node() == node);
+            let queued: Vec<_> = queued.filter_map(|(_, done)| done.take()).collect();
+            let dead: Vec<(SessionId, Done, Outcome)> = dead;
+            dead.into_iter().map(|(_, done, _)| done).chain(queued).collect()
+        };
+        // What they answer when they are dropped goes to a process that is no more.
+        drop(unheard);
+    }
+
+    pub(super) fn pause(&self, node: NodeId) {
+        self.lock().paused.insert(node);
+    }
+
+    pub(super) fn resume(&self, node: NodeId) {
+        self.lock().paused.remove(&node);
+        self.answer_late(|asker| asker == node);
+    }
+
+    pub(super) fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
+    /// Gives the answers that are late, but for those to servers that are paused.
+    pub(super) fn answer_all_late(&self) {
+        let paused = self.lock().paused.clone();
+        self.answer_late(|asker| !paused.contains(&asker));
+    }
+
+    fn answer_late(&self, whose: impl Fn(NodeId) -> bool) {
+        let late: Vec<_> = {
+            let mut inner = self.lock();
+            let (now, later) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| whose(asker.node()));
+            inner.late = later;
+            now
+        };
+        for (_, done, outcome) in late {
+            done.answer(outcome);
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().queue.is_empty()
+    }
+
+    /// Gets on with a command that no earlier one of its session waits before. Says which, and what came of it.
+    pub(super) fn step(&self, which: u8, fault: StoreFault) -> Option<(Command, Option<Outcome>)> {
+        let mut inner = self.lock();
+        let mut sessions = BTreeSet::new();
+        let heads: Vec<_> = (0..inner.queue.len()).filter(|&at| sessions.insert(inner.queue[at].0.session())).collect();
+        let at = *heads.get(usize::from(which) % heads.len().max(1))?;
+        if fault == StoreFault::Postpone {
+            let (command, done) = &mut inner.queue[at];
+            let (command, done) = (command.clone(), done.take());
+            return Some(Self::answer(inner, command, done, Some(Outcome::Unknown), false));
+        }
+        let (command, done) = inner.queue.remove(at).expect("it is in the queue");
+        let applied = match fault {
+            StoreFault::Apply | StoreFault::ApplySilently | StoreFault::ApplyUnknown => {
+                Some(inner.apply(&command, true))
+            }
+            StoreFault::Doubt => Some(inner.apply(&command, false)),
+            StoreFault::Reject | StoreFault::Drop | StoreFault::DropSilently | StoreFault::Postpone => None,
+        };
+        let said = match fault {
+            StoreFault::Apply | StoreFault::ApplySilently => applied,
+            // Whoever was told that nobody knows can be told nothing else.
+            StoreFault::Reject => Some(Outcome::Rejected(Cause::Failed)),
+            StoreFault::ApplyUnknown
+            | StoreFault::Drop
+            | StoreFault::DropSilently
+            | StoreFault::Postpone
+            | StoreFault::Doubt => Some(Outcome::Unknown),
+        };
+        let late = matches!(fault, StoreFault::ApplySilently | StoreFault::DropSilently);
+        Some(Self::answer(inner, command, done, said, late))
+    }
+
+    fn answer(
+        mut inner: MutexGuard<'_, Inner>,
+        command: Command,
+        done: Option<Done>,
+        said: Option<Outcome>,
+        late: bool,
+    ) -> (Command, Option<Outcome>) {
+        let asker = command.session();
+        let outcome = said.expect("every fault says something");
+        match done {
+            None => return (command, None),
+            Some(done) if late || inner.paused.contains(&asker.node()) => inner.late.push((asker, done, outcome)),
+            Some(done) => {
+                drop(inner);
+                done.answer(outcome.clone());
+                return (command, Some(outcome));
+            }
+        }
+        (command, None)
+    }
+
+    /// Every slot of a live node that is held, by user. Not those that linger.
+    pub(super) fn live_slots(&self) -> Vec<(UserId, SessionId)> {
+        let inner = self.lock();
+        let slots = inner.records.iter().flat_map(|(user, record)| record.holds().iter().map(move |slot| (user, slot)));
+        slots
+            .filter(|(_, slot)| inner.alive.contains(&slot.session.node()) && slot.held == Held::Live)
+            .map(|(user, slot)| (user.clone(), slot.session))
+            .collect()
+    }
+
+    /// Checks what must hold of the records at any time.
+    pub(super) fn check(&self) {
+        let inner = self.lock();
+        let mut seen = BTreeSet::new();
+        let mut keys = BTreeSet::new();
+        for hold in inner.records.values().flat_map(UserRecord::holds) {
+            assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
+            if let Some(resumable) = hold.resumable() {
+                assert!(keys.insert(resumable.key.to_bytes()), "one token for two holds");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Applies a command by the store's clock, checks the result, and notifies the sessions that lost their slots; perhaps without
+    /// keeping what came of it.
+    fn apply(&mut self, command: &Command, keep: bool) -> Outcome {
+        let mut command = command.clone();
+        match &mut command {
+            Command::Acquire { at, .. }
+            | Command::Linger { at, .. }
+            | Command::Lookup { at, .. }
+            | Command::List { at, .. }
+            | Command::End { at, .. } => *at = self.now,
+            Command::Release { .. } => {}
+        }
+        let (alive, deaths) = (&self.alive, &self.deaths);
+        let liveness = |node| liveness(alive, deaths, node);
+        let record = self.records.entry(command.user().clone()).or_default();
+        let before = record.clone();
+        let applied = ledger::apply(record, &command, &self.terms, liveness);
+        rule_oracle::check(&before, &command, &self.terms, liveness, &applied, record);
+        let Applied { outcome, ended } = applied;
+        if !keep {
+            *record = before.clone();
+        }
+        self.count(&command, &before, &outcome, &ended);
+        for Ended { session, how } in ended {
+            self.ended.insert(session);
+            if let Some(registry) = self.routes.get(&session.node()) {
+                registry.deliver(vec![Ended { session, how }]);
+            }
+        }
+        outcome
+    }
+
+    /// Counts the races that scenarios must reach.
+    fn count(&mut self, command: &Command, before: &UserRecord, outcome: &Outcome, ended: &[Ended]) {
+        let mut reached = Vec::new();
+        for Ended { session, how } in ended {
+            reached.push(if *how == Ending::Resumed { "resumed from a live session" } else { "somebody ended" });
+            let is_of_victim = |(command, _): &&(Command, Option<Done>)| command.session() == *session;
+            if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.gives_up()) {
+                reached.push("ended while its release was under way");
+            }
+            let is_its_grant = |(asker, _, outcome): &(SessionId, Done, Outcome)| {
+                asker == session && matches!(outcome, Outcome::Granted { .. })
+            };
+            if self.late.iter().any(is_its_grant) {
+                reached.push("ended while its grant was long in coming");
+            }
+        }
+        if let (Command::Acquire { wish: Some(wish), .. }, Outcome::Granted { grant: Some(grant), .. }) =
+            (command, outcome)
+        {
+            if grant.is_resumed {
+                reached.push("resumed");
+                let is_of = |hold: &Hold| hold.resumable().map(|resumable| resumable.key) == wish.resume;
+                let is_of_dead = |hold: &Hold| is_of(hold) && !self.alive.contains(&hold.session.node());
+                if before.holds().iter().any(is_of_dead) {
+                    reached.push("resumed from a killed server");
+                }
+                let is_last_second = |hold: &Hold| match hold.held {
+                    Held::Live => false,
+                    Held::Lingering { until } => until.since(self.now) < Duration::from_secs(1),
+                };
+                if before.holds().iter().any(|hold| is_of(hold) && is_last_second(hold)) {
+                    reached.push("resumed in its last second");
+                }
+            } else if wish.resume.is_some() {
+                reached.push("a token of a slot that is gone");
+            }
+        }
+        if let Command::Acquire { wish: Some(wish), .. } = command
+            && let Some(Evict::These(these)) = &wish.evict
+            && these.iter().any(|session| self.ended.contains(session))
+        {
+            reached.push("chosen by two");
+        }
+        if let (Command::End { which: Which::Excess { .. }, .. }, Outcome::Ended { sessions, .. }) = (command, outcome)
+            && !sessions.is_empty()
+        {
+            reached.push("ended by a lower limit");
+        }
+        if let (Command::Acquire { .. }, Outcome::Granted { .. }) = (command, outcome)
+            && before.holds().iter().any(|hold| hold.held != Held::Live)
+        {
+            reached.push("granted beside a slot that lingers");
+        }
+        for what in reached {
+            *self.counts.entry(what).or_insert(0) += 1;
+        }
+    }
+}
+
+fn liveness(alive: &BTreeSet<NodeId>, deaths: &BTreeMap<NodeId, Time>, node: NodeId) -> Liveness {
+    if alive.contains(&node) {
+        Liveness::Alive
+    } else {
+        Liveness::DeadSince(deaths.get(&node).copied().unwrap_or_default())
+    }
+}
+
+impl Store for SharedStore {
+    fn submit(&self, command: Command, done: Done) {
+        let mut inner = self.lock();
+        if !inner.alive.contains(&command.session().node()) {
+            // A dead process submits nothing; only what it leaves behind is taken apart.
+            drop(inner);
+            drop(done);
+            return;
+        }
+        let refused = match () {
+            () if command.gives_up() => None,
+            () if inner.full && matches!(command, Command::Acquire { .. }) => Some(Cause::Full),
+            () if inner.queue.len() >= Self::MAX_QUEUE => Some(Cause::Overloaded),
+            () => None,
+        };
+        match refused {
+            None => inner.queue.push_back((command, Some(done))),
+            Some(cause) => {
+                drop(inner);
+                done.answer(Outcome::Rejected(cause));
+            }
+        }
+    }
+
+    fn route(&self, _router: Arc<dyn Router>) {
+        unreachable!("nobody is ended");
+    }
+
+    fn terms_for(&self, _user: &UserId) -> Terms {
+        unreachable!("there is no operator");
+    }
+
+    fn amend(&self, _user: UserId, _amendment: Amendment, _done: Amended) {
+        unreachable!("there is no operator");
+    }
+
+    fn set_terms(&self, _terms: Terms) {
+        unreachable!("the simulated servers are never told other terms");
+    }
+
+    fn close(&self, _within: Duration) -> bool {
+        true
+    }
+}

@@ -1,0 +1,106 @@
+//! Servers start, stop, pause and are killed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use session_core::{DoorBounds, NodeId, ResumeToken};
+use shell::net::connection_limiter::Doorway;
+use shell::runtime::clock::{Clock, Dial};
+use shell::runtime::log::Refusals;
+use shell::server::connection::Services;
+use shell::server::registry::Registry;
+use shell::server::store_client::Custody;
+
+use super::authenticator::SimulatedAuthenticator;
+use super::cluster::{ROOM, STORE_TIMEOUT, Simulation};
+use super::server::{Server, Status, Task};
+
+impl Simulation {
+    pub(super) fn boot(&mut self) -> Server {
+        self.nodes += 1;
+        let node = NodeId::new(self.nodes);
+        let registry = Registry::new(node);
+        self.store.start(node, Arc::clone(&registry));
+        let dial = Arc::<Dial>::default();
+        // No two clocks show the same.
+        dial.turn_to(self.now + Duration::from_secs(self.nodes * 1000));
+        let clock = Clock::by_dial(dial.clone());
+        let custody = Custody::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
+        let retries = Task::new(Arc::clone(&custody).retry());
+        let tasks = BTreeMap::from([(0, retries)]);
+        let doorway = Doorway::new(DoorBounds::default(), clock.clone());
+        let authenticator = Box::new(SimulatedAuthenticator { clock });
+        let drawn = AtomicU64::new(0);
+        let draw = move || {
+            let mut random = [0; 32];
+            random[..8].copy_from_slice(&node.session(0).to_bytes()[..8]);
+            random[8..16].copy_from_slice(&drawn.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+            Some(ResumeToken::new(random))
+        };
+        let services =
+            Arc::new(Services { custody, authenticator, draw: Box::new(draw), refusals: Refusals::default() });
+        Server { node, status: Status::Up, dial, rate: 1000, services, registry, doorway, tasks }
+    }
+
+    pub(super) fn kill(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if server.status == Status::Dead {
+            return;
+        }
+        server.status = Status::Dead;
+        self.store.kill(server.node);
+        server.tasks.clear();
+        let node = server.node;
+        for client in self.clients.values_mut().filter(|client| client.node == node) {
+            client.granted = false;
+            client.socket.lose();
+        }
+        // The slots are void from this moment, and every check from here on sees to it.
+        self.clients.retain(|_, client| client.node != node);
+    }
+
+    pub(super) fn start(&mut self, index: usize) {
+        let server = &self.servers[index];
+        match server.status {
+            Status::Dead => {}
+            // A server that was stopped gracefully has ended when its last connection has.
+            Status::Draining if server.registry.is_empty() => self.kill(index),
+            Status::Draining | Status::Up | Status::Paused => return,
+        }
+        self.servers[index] = self.boot();
+    }
+
+    pub(super) fn pause(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if server.status == Status::Up {
+            server.status = Status::Paused;
+            self.store.pause(server.node);
+        }
+    }
+
+    pub(super) fn resume(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if server.status == Status::Paused {
+            server.status = Status::Up;
+            server.wake_all();
+            let node = server.node;
+            self.store.resume(node);
+            self.run_tasks();
+        }
+    }
+
+    pub(super) fn drain(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if server.status == Status::Up {
+            server.status = Status::Draining;
+            server.registry.drain();
+            let node = server.node;
+            // From here on an acquire under way is never told as granted.
+            for client in self.clients.values_mut().filter(|client| client.node == node) {
+                client.granted = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What happens in a simulation: from a seed, or from a fuzzer.
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use session_core::{Credential, Limit, Terms, UserId};
+
+use super::faulty_store::StoreFault;
+use crate::policies::terms;
+
+/// How many users there are.
+pub(super) const USERS: u8 = 24;
+
+/// Terms, and what happens under them.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// On which users are admitted. The limit is 1 to 4.
+    pub terms: Terms,
+    /// What happens, at most [`Scenario::MAX_OPS`] operations.
+    pub ops: Vec<Op>,
+}
+
+/// Something that happens. Numbers are taken modulo what there is to choose from, so that a scenario still makes sense
+/// when some of it is left out.
+#[derive(Debug, Clone, Arbitrary)]
+#[expect(missing_docs, reason = "each field says which of its kind")]
+pub enum Op {
+    /// A client connects and signs in.
+    Connect { server: u8, user: u8 },
+    /// A client connects, signs in, asks and says BYE, all in one segment.
+    ConnectAndLeave { server: u8, user: u8 },
+    /// Many clients of a few users come at once.
+    Storm { server: u8, user: u8, clients: u8 },
+    /// A client connects and says nothing.
+    Idle { server: u8 },
+    /// A client says AUTHENTICATE, perhaps again.
+    Authenticate { client: u8, user: u8 },
+    /// A client connects and signs in with a token that claims a limit and lasts so many seconds.
+    ConnectWithToken { server: u8, user: u8, limit: u8, seconds: u8 },
+    /// A client that has a slot, if any has, shows a fresh token, perhaps of another user.
+    RenewToken { client: u8, user: u8, seconds: u8 },
+    /// A server's wall clock is set, to so many seconds ahead of its time or behind it.
+    WallClock { server: u8, seconds: i8 },
+    /// A client connects and signs in with an object: on a device, to end others, or with a token that some client was told.
+    ConnectWithObject { server: u8, user: u8, device: Option<u8>, evict: u8, resume: Option<u8> },
+    /// A client says AUTHENTICATE with an object, perhaps to choose after it was refused.
+    AuthenticateAndEvict { client: u8, evict: u8 },
+    /// A client asks who holds the slots.
+    List { client: u8 },
+    /// A client ends another session of its user.
+    End { client: u8, which: u8 },
+    /// Another limit is in force.
+    SetLimit { slots: u8 },
+    /// An operator ends who is beyond the limit, of the first user of whom anybody is, or else of this one.
+    Enforce { user: u8 },
+    /// A client says CHECK_CONNECTIONS.
+    Check { client: u8 },
+    /// A client says BYE.
+    Bye { client: u8 },
+    /// A client says anything.
+    Raw { client: u8, text: String },
+    /// A client breaks the WebSocket protocol.
+    Violate { client: u8, how: u8 },
+    /// A client gives a sign of life.
+    Pong { client: u8 },
+    /// A client vanishes.
+    Leave { client: u8 },
+    /// A client answers no ping any more.
+    FallSilent { client: u8 },
+    /// A client reads nothing any more.
+    StopReading { client: u8 },
+    /// The store gets on with a command.
+    Store { which: u8, fault: StoreFault },
+    /// The store has no room, or has again.
+    StoreFull { full: bool },
+    /// The store gets on with many commands, and all goes well.
+    Work { commands: u8 },
+    /// What the store has kept to itself comes.
+    LateAnswers,
+    /// Time passes.
+    Pass { millis: u16 },
+    /// A server is killed.
+    Kill { server: u8 },
+    /// A server that is dead, or has stopped, is started.
+    Start { server: u8 },
+    /// A server is halted; its clock goes on.
+    Pause { server: u8 },
+    /// It goes on.
+    Resume { server: u8 },
+    /// A server is asked to stop.
+    Drain { server: u8 },
+    /// A server's clock runs at another rate: 0.2 to 2.2 times that of the simulation.
+    ClockRate { server: u8, per_mille: u16 },
+    /// A server's clock jumps forward.
+    ClockJump { server: u8, millis: u16 },
+}
+
+impl Scenario {
+    /// The most operations of a scenario.
+    pub const MAX_OPS: usize = 400;
+
+    /// The scenario of a seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let limit = Limit::new(1 + random.below(4)).expect("four is below the ceiling");
+        let terms = terms(limit, random.byte());
+        let ops = 40 + random.below(260);
+        // Each seed has its own weights: how well the store is, how often a server fails, and how much users have to do with
+        // one another.
+        let users = [2, 6, u32::from(USERS)][random.below(3) as usize];
+        let weights = Weights { store: random.below(100), servers: random.below(100), users };
+        Self { terms, ops: (0..ops).map(|_| random.op(&weights)).collect() }
+    }
+}
+
+impl<'a> Arbitrary<'a> for Scenario {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
+        let limit = Limit::new(bytes.int_in_range(1..=4)?).expect("four is below the ceiling");
+        let terms = terms(limit, bytes.arbitrary()?);
+        Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
+    }
+}
+
+impl Op {
+    /// What kind of operation this is, for counting.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::ConnectWithToken { .. } => "token",
+            Self::RenewToken { .. } => "fresh token",
+            Self::WallClock { .. } => "wall clock set",
+            Self::ConnectWithObject { .. } => "object",
+            Self::AuthenticateAndEvict { .. } => "choice",
+            Self::List { .. } | Self::End { .. } => "sessions managed",
+            Self::SetLimit { .. } => "limit set",
+            Self::Enforce { .. } => "limit enforced",
+            Self::Connect { .. } | Self::ConnectAndLeave { .. } | Self::Idle { .. } => "connect",
+            Self::Storm { .. } => "storm",
+            Self::Authenticate { .. } | Self::Check { .. } | Self::Bye { .. } => "message",
+            Self::Raw { .. } => "raw message",
+            Self::Violate { .. } => "violation",
+            Self::Pong { .. } => "pong",
+            Self::Leave { .. } => "lost socket",
+            Self::FallSilent { .. } => "fall silent",
+            Self::StopReading { .. } => "stop reading",
+            Self::Store { .. } => "store step",
+            Self::StoreFull { .. } => "store full or not",
+            Self::Work { .. } => "store well for a while",
+            Self::LateAnswers => "late answers",
+            Self::Pass { .. } => "time",
+            Self::Kill { .. } => "kill",
+            Self::Start { .. } => "start",
+            Self::Pause { .. } => "pause",
+            Self::Resume { .. } => "resume",
+            Self::Drain { .. } => "drain",
+            Self::ClockRate { .. } => "clock rate",
+            Self::ClockJump { .. } => "clock jump",
+        }
+    }
+}
+
+struct Weights {
+    store: u32,
+    servers: u32,
+    users: u32,
+}
+
+/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+struct Random(u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Below a bound, near enough evenly.
+    fn below(&mut self, bound: u32) -> u32 {
+        u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32)
+            .expect("the product's upper half is below the bound")
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).expect("it is below 256")
+    }
+
+    fn short(&mut self) -> u16 {
+        u16::try_from(self.below(65536)).expect("it is below 65536")
+    }
+
+    fn op(&mut self, weights: &Weights) -> Op {
+        let (server, client) = (self.byte(), self.byte());
+        let user = u8::try_from(self.below(weights.users)).expect("there are few");
+        match self.below(1000) {
+            0..50 => Op::Connect { server, user },
+            50..100 => {
+                let device = Some(self.byte()).filter(|device| device % 2 == 0);
+                let resume = Some(self.byte()).filter(|_| self.below(3) == 0);
+                Op::ConnectWithObject { server, user, device, evict: self.byte(), resume }
+            }
+            100..140 => Op::ConnectWithToken { server, user, limit: self.byte(), seconds: self.byte() },
+            140..160 => Op::RenewToken { client, user, seconds: self.byte() },
+            160..200 => Op::ConnectAndLeave { server, user },
+            200..210 => Op::Storm { server, user, clients: self.byte() },
+            210..230 => Op::End { client, which: self.byte() },
+            230..240 => Op::Idle { server },
+            240..270 => Op::Authenticate { client, user },
+            270..280 => Op::Check { client },
+            280..290 => Op::AuthenticateAndEvict { client, evict: self.byte() },
+            290..295 => Op::List { client },
+            295..303 => Op::End { client, which: self.byte() },
+            303..308 => Op::SetLimit { slots: self.byte() },
+            308..316 => Op::Enforce { user },
+            316..380 => Op::Bye { client },
+            380..390 => Op::Raw { client, text: "{\"type\":\"?\"}".into() },
+            390..400 => Op::Violate { client, how: self.byte() },
+            400..410 => Op::Pong { client },
+            410..470 => Op::Leave { client },
+            470..480 => Op::FallSilent { client },
+            480..490 => Op::StopReading { client },
+            490..800 => Op::Store { which: self.byte(), fault: self.fault(weights) },
+            800..805 => Op::StoreFull { full: self.below(2) == 0 },
+            805..815 => Op::LateAnswers,
+            815..820 => Op::WallClock { server, seconds: self.byte().cast_signed() },
+            820..860 => Op::Pass { millis: self.short() / 64 },
+            860..915 => Op::Work { commands: self.byte() },
+            915..930 => Op::Pass { millis: self.short() },
+            _ if self.below(100) >= weights.servers => Op::Store { which: client, fault: StoreFault::Apply },
+            930..940 => Op::Kill { server },
+            940..960 => Op::Start { server },
+            960..968 => Op::Pause { server },
+            968..978 => Op::Resume { server },
+            978..984 => Op::Drain { server },
+            984..992 => Op::ClockRate { server, per_mille: self.short() },
+            _ => Op::ClockJump { server, millis: self.short() },
+        }
+    }
+
+    fn fault(&mut self, weights: &Weights) -> StoreFault {
+        const FAULTS: [StoreFault; 7] = [
+            StoreFault::ApplySilently,
+            StoreFault::ApplyUnknown,
+            StoreFault::Reject,
+            StoreFault::Drop,
+            StoreFault::DropSilently,
+            StoreFault::Postpone,
+            StoreFault::Doubt,
+        ];
+        if self.below(100) >= weights.store { StoreFault::Apply } else { FAULTS[self.below(7) as usize] }
+    }
+}
+
+pub(super) fn credential(user: u8) -> Credential {
+    Credential::new(user_id(user).as_str())
+}
+
+pub(super) fn user_id(user: u8) -> UserId {
+    UserId::parse(&format!("user {}", user % USERS)).expect("a good id")
+}

@@ -1,0 +1,84 @@
+//! Time passes, tasks run, and clients read.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use session_core::Reply;
+
+use super::cluster::Simulation;
+use super::server::Server;
+use super::socket::ServerOutput;
+
+impl Simulation {
+    /// Lets time pass, from alarm to alarm.
+    pub(super) fn pass(&mut self, duration: Duration) {
+        self.pass_until(duration, |_| false);
+    }
+
+    /// Lets time pass until its end, or until something is so.
+    pub(super) fn pass_until(&mut self, duration: Duration, is_so: impl Fn(&Self) -> bool) {
+        let end = self.now + duration;
+        for _ in 0..100_000 {
+            if is_so(self) {
+                return;
+            }
+            let alarms = self.servers.iter().filter_map(Server::next_alarm).min();
+            let step = alarms.filter(|&step| self.now + step <= end).unwrap_or_else(|| end.since(self.now));
+            self.now = self.now + step;
+            self.store.set_now(self.now);
+            for server in &self.servers {
+                server.advance(step);
+            }
+            self.run_tasks();
+            if self.healed {
+                self.recover();
+            }
+            if self.now == end && !self.servers.iter().any(Server::is_due) {
+                return;
+            }
+        }
+        panic!("time stands still at {}: an alarm that has gone off is set again at once", self.now);
+    }
+
+    /// Runs every task that was woken until none is, and has the clients listen.
+    pub(super) fn run_tasks(&mut self) {
+        for _ in 0..10_000 {
+            let mut is_quiet = true;
+            for server in self.servers.iter_mut().filter(|server| server.is_running()) {
+                server.tasks.retain(|_, task| {
+                    if !task.take_woken() {
+                        return true;
+                    }
+                    is_quiet = false;
+                    task.poll()
+                });
+            }
+            is_quiet &= !self.listen();
+            if is_quiet {
+                self.clients.retain(|_, client| client.closed.is_none() && client.socket.is_open());
+                return;
+            }
+        }
+        panic!("the tasks never come to rest");
+    }
+
+    /// Has every client hear what the server says. Whether anybody said anything in turn.
+    fn listen(&mut self) -> bool {
+        let Self { clients, trace, told, .. } = self;
+        let mut spoke = false;
+        for client in clients.values_mut() {
+            for output in client.socket.take_output() {
+                if let Some(lines) = &mut trace.lines {
+                    let _infallible = writeln!(lines, "    {} hears {output:?}", client.session);
+                }
+                if let ServerOutput::Reply(Reply::Admitted(admission)) = &output
+                    && let Some(token) = admission.resume
+                {
+                    told.push((admission.user.id.clone(), token));
+                }
+                spoke |= client.receive(&output, trace);
+            }
+        }
+        spoke
+    }
+}

@@ -1,0 +1,116 @@
+//! A simulated machine that runs a server, with the tasks on it.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use session_core::{NodeId, Time, WallTime};
+use shell::net::connection_limiter::Doorway;
+use shell::runtime::clock::Dial;
+use shell::server::connection::Services;
+use shell::server::registry::Registry;
+use shell::server::store_client::Custody;
+
+/// A machine that runs a server, most of the time.
+pub(super) struct Server {
+    pub(super) node: NodeId,
+    pub(super) status: Status,
+    pub(super) dial: Arc<Dial>,
+    /// How fast its clock runs, in thousandths.
+    pub(super) rate: u32,
+    pub(super) services: Arc<Services>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) doorway: Arc<Doorway>,
+    pub(super) tasks: BTreeMap<u64, Task>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Up,
+    /// It takes no more connections.
+    Draining,
+    /// It does nothing, and everybody takes it for alive.
+    Paused,
+    Dead,
+}
+
+/// Something that runs on a server: a connection, or (as number 0) the retries.
+pub(super) struct Task {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    woken: Arc<Woken>,
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Server {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.status, Status::Up | Status::Draining)
+    }
+
+    pub(super) fn time(&self) -> Time {
+        self.custody().clock().now()
+    }
+
+    pub(super) fn custody(&self) -> &Arc<Custody> {
+        &self.services.custody
+    }
+
+    /// What its wall clock shows so many seconds from now.
+    pub(super) fn wall_time_in(&self, seconds: u8) -> WallTime {
+        WallTime::from_unix_seconds(self.custody().clock().wall().unix_seconds() + u64::from(seconds))
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.is_running() && self.dial.next_alarm().is_some_and(|alarm| alarm <= self.time())
+    }
+
+    /// How long, by the simulation's clock, until something on this server is due.
+    pub(super) fn next_alarm(&self) -> Option<Duration> {
+        let alarm = self.dial.next_alarm().filter(|_| self.is_running())?;
+        let nanos = alarm.since(self.time()).as_nanos() * 1000;
+        let nanos = nanos.div_ceil(u128::from(self.rate));
+        Some(Duration::from_nanos(u64::try_from(nanos).expect("alarms are set to within centuries")))
+    }
+
+    /// Its clock goes on, whether it runs or not.
+    pub(super) fn advance(&self, step: Duration) {
+        let nanos = step.as_nanos() * u128::from(self.rate) / 1000;
+        let step = Duration::from_nanos(u64::try_from(nanos).expect("a step is within centuries"));
+        self.dial.turn_to(self.time() + step);
+        if self.is_due() {
+            self.wake_all();
+        }
+    }
+
+    pub(super) fn wake_all(&self) {
+        for task in self.tasks.values() {
+            task.woken.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Task {
+    pub(super) fn new(future: impl Future<Output = ()> + 'static) -> Self {
+        Self { future: Box::pin(future), woken: Arc::new(Woken(AtomicBool::new(true))) }
+    }
+
+    /// Whether it was woken since the last call.
+    pub(super) fn take_woken(&self) -> bool {
+        self.woken.0.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether it goes on.
+    pub(super) fn poll(&mut self) -> bool {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+    }
+}

@@ -1,0 +1,194 @@
+//! A socket that is two queues.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use session_core::{CloseReason, Frame, Reply, Time, Violation};
+use shell::runtime::clock::Clock;
+use shell::server::connection::{Incoming, Wire};
+
+/// One connection between a client and a server. Both ends are here; the server sees it as a [`Wire`].
+#[derive(Clone)]
+pub(super) struct SimulatedSocket(Rc<RefCell<Inner>>);
+
+struct Inner {
+    clock: Clock,
+    /// What the client has sent and the server has not read.
+    inbox: VecDeque<ClientInput>,
+    /// What the server has sent since the client last listened.
+    outbox: Vec<ServerOutput>,
+    /// The client reads and answers a close. Otherwise the server's writes get stuck.
+    attentive: bool,
+    /// The client is there.
+    connected: bool,
+    stuck: bool,
+    phase: Phase,
+    waker: Option<Waker>,
+    /// How often the server has polled the socket since this time.
+    polls: (Time, u32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Closing { until: Time },
+    Closed,
+}
+
+/// What a client does to its socket.
+#[derive(Debug)]
+pub(super) enum ClientInput {
+    Text(String),
+    Alive,
+    Violation(Violation),
+}
+
+/// What a client hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ServerOutput {
+    Reply(Reply),
+    Ping,
+    Close(CloseReason),
+}
+
+impl SimulatedSocket {
+    /// How long a server waits for the answer to its close.
+    const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// How often a server may poll a socket while its clock stands still: more often than it is ever woken.
+    const MAX_POLLS: u32 = 10_000;
+
+    pub(super) fn new(clock: Clock) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            clock,
+            inbox: VecDeque::new(),
+            outbox: Vec::new(),
+            attentive: true,
+            connected: true,
+            stuck: false,
+            phase: Phase::Open,
+            waker: None,
+            polls: (Time::default(), 0),
+        })))
+    }
+
+    /// Whether the server would still hear the client.
+    pub(super) fn is_open(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.connected && inner.phase == Phase::Open
+    }
+
+    pub(super) fn send(&self, sent: ClientInput) {
+        self.0.borrow_mut().inbox.push_back(sent);
+        self.wake();
+    }
+
+    /// The client is gone, and what it sent and nobody read with it.
+    pub(super) fn lose(&self) {
+        {
+            let mut inner = self.0.borrow_mut();
+            inner.connected = false;
+            inner.inbox.clear();
+        }
+        self.wake();
+    }
+
+    pub(super) fn set_attentive(&self, attentive: bool) {
+        self.0.borrow_mut().attentive = attentive;
+        self.wake();
+    }
+
+    pub(super) fn is_attentive(&self) -> bool {
+        self.0.borrow().attentive
+    }
+
+    /// What the server has sent, in order.
+    pub(super) fn take_output(&self) -> Vec<ServerOutput> {
+        std::mem::take(&mut self.0.borrow_mut().outbox)
+    }
+
+    fn wake(&self) {
+        let waker = self.0.borrow_mut().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Inner {
+    fn count_poll(&mut self) {
+        let now = self.clock.now();
+        let polls = if self.polls.0 == now { self.polls.1 + 1 } else { 1 };
+        assert!(polls <= SimulatedSocket::MAX_POLLS, "a connection goes round in circles");
+        self.polls = (now, polls);
+    }
+}
+
+impl Wire for SimulatedSocket {
+    type Text = String;
+
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<String>> {
+        let mut inner = self.0.borrow_mut();
+        inner.waker = Some(cx.waker().clone());
+        inner.count_poll();
+        let over = match inner.phase {
+            Phase::Closed => return Poll::Pending,
+            Phase::Open => !inner.connected,
+            Phase::Closing { .. } => !inner.connected || inner.attentive,
+        };
+        if over {
+            inner.phase = Phase::Closed;
+            return Poll::Ready(Incoming::Gone);
+        }
+        if inner.stuck && !inner.attentive {
+            return Poll::Pending;
+        }
+        inner.stuck = false;
+        if inner.phase != Phase::Open || !read {
+            return Poll::Pending;
+        }
+        match inner.inbox.pop_front() {
+            Some(ClientInput::Text(text)) => Poll::Ready(Incoming::Text(text)),
+            Some(ClientInput::Alive) => Poll::Ready(Incoming::Alive),
+            Some(ClientInput::Violation(violation)) => Poll::Ready(Incoming::Violation(violation)),
+            None => Poll::Pending,
+        }
+    }
+
+    fn send(&mut self, frame: Frame) {
+        let mut inner = self.0.borrow_mut();
+        assert_eq!(inner.phase, Phase::Open, "{frame:?} is sent after a close");
+        inner.stuck = true;
+        inner.outbox.push(match frame {
+            Frame::Reply(reply) => ServerOutput::Reply(reply),
+            Frame::Ping => ServerOutput::Ping,
+        });
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        let mut inner = self.0.borrow_mut();
+        if inner.phase == Phase::Open {
+            inner.outbox.push(ServerOutput::Close(reason));
+            inner.stuck = true;
+            inner.phase = Phase::Closing { until: inner.clock.now() + Self::CLOSE_TIMEOUT };
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match self.0.borrow().phase {
+            Phase::Closing { until } => Some(until),
+            Phase::Open | Phase::Closed => None,
+        }
+    }
+
+    fn cut(&mut self) {
+        self.0.borrow_mut().phase = Phase::Closed;
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.borrow().phase == Phase::Closed
+    }
+}

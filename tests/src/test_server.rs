@@ -1,0 +1,137 @@
+//! A server in the process of the test.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use session_core::{DoorBounds, Limit, Limits, NodeId, Outcome, Time, UserId, ledger};
+use shell::auth::authenticator::{Authenticator, Open};
+use shell::net::settings::Policy;
+use shell::server::{Control, Server, Settings};
+use shell::store::{Done, MemoryStore, Store};
+use smol::Executor;
+
+use crate::waiting::TIMEOUT;
+
+/// The node of every [`TestServer`] server, for the store it is given.
+pub const NODE: NodeId = NodeId::new(0x7e57);
+
+/// A server in this process, on a port of its own. Stopped when dropped.
+pub struct TestServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What changes it while it runs.
+    pub control: Control,
+    stop: Option<smol::channel::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl TestServer {
+    /// A server with a memory store, the default limits and two threads.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with(Arc::new(MemoryStore::new(NODE, Limit::default())), Limits::default(), 2)
+    }
+
+    /// A server with this store, which must know it as [`NODE`].
+    #[must_use]
+    pub fn with(store: Arc<dyn Store>, limits: Limits, threads: usize) -> Self {
+        Self::with_timeout(store, limits, threads, Duration::from_secs(5))
+    }
+
+    /// As [`TestServer::with`], with a time limit for the store.
+    #[must_use]
+    pub fn with_timeout(store: Arc<dyn Store>, limits: Limits, threads: usize, store_timeout: Duration) -> Self {
+        let policy = Policy { limits, ..Policy::default() };
+        Self::with_authenticator(store, Box::new(Open), Settings { store_timeout, policy, ..settings() }, threads)
+    }
+
+    /// A server that treats connections by this policy, with a memory store.
+    #[must_use]
+    pub fn with_policy(policy: Policy) -> Self {
+        Self::with_settings(Settings { policy, ..settings() })
+    }
+
+    /// A server with a memory store and these settings, whose node must be [`NODE`].
+    #[must_use]
+    pub fn with_settings(settings: Settings) -> Self {
+        Self::with_authenticator(Arc::new(MemoryStore::new(NODE, Limit::default())), Box::new(Open), settings, 2)
+    }
+
+    /// A server with all that it is made of.
+    #[must_use]
+    pub fn with_authenticator(
+        store: Arc<dyn Store>,
+        authenticator: Box<dyn Authenticator>,
+        settings: Settings,
+        threads: usize,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let server = Server::new(vec![listener], store, authenticator, settings).expect("a server");
+        let (address, control) = (server.addresses()[0], server.control());
+        let (stop, stopped) = smol::channel::bounded::<()>(1);
+        let executor = Arc::new(Executor::<'static>::new());
+        let (ended, end) = smol::channel::bounded::<()>(1);
+        let mut handles: Vec<_> = (1..threads)
+            .map(|_| {
+                let (executor, end) = (Arc::clone(&executor), end.clone());
+                thread::spawn(move || smol::block_on(executor.run(async { assert!(end.recv().await.is_err()) })))
+            })
+            .collect();
+        handles.push(thread::spawn(move || {
+            let stop = async move { assert!(stopped.recv().await.is_err()) };
+            smol::block_on(executor.run(server.run(Arc::clone(&executor), stop)));
+            drop(ended);
+        }));
+        Self { address, control, stop: Some(stop), threads: handles }
+    }
+
+    /// The URL for a client.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://{}/", self.address)
+    }
+
+    /// Stops it and waits until it has stopped; how long that took.
+    pub fn stop(&mut self) -> Duration {
+        let start = Instant::now();
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            assert!(thread.join().is_ok(), "a thread of the server panicked");
+        }
+        start.elapsed()
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            // A test that fails already must not abort because of a second panic.
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// The usual settings of a server in a test: no bound on connections.
+#[must_use]
+pub fn settings() -> Settings {
+    let (store_timeout, bounds) = (Duration::from_secs(5), DoorBounds::default());
+    Settings { node: NODE, store_timeout, bounds, policy: Policy::default() }
+}
+
+/// How many slots a store has for a user, if it says so.
+pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
+    let (sender, receiver) = mpsc::channel();
+    let lookup = ledger::Command::Lookup {
+        user: UserId::parse(user).expect("a good id"),
+        session: NODE.session(u64::MAX),
+        at: Time::default(),
+    };
+    store.submit(lookup, Done::new(move |outcome| sender.send(outcome).expect("it is awaited")));
+    match receiver.recv_timeout(TIMEOUT).expect("a store answers") {
+        Outcome::Found { connections } => Some(connections),
+        _ => None,
+    }
+}

@@ -1,0 +1,111 @@
+//! Random scenarios over the hostile simulation: the invariants hold after every step, and everything comes back.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+
+use arbitrary::Unstructured;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use session_core::{Limit, Terms};
+use tests::core_simulation::{CoreSimulation, Message, Op, Scenario, StoreFault};
+use tests::policies::terms;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 100_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_history_breaks_the_limit_or_leaks_a_slot(limit in 0..=4_u32, bits: u8, ops in vec(op(), 0..160)) {
+        CoreSimulation::run(terms(Limit::new(limit).unwrap(), bits), &ops);
+    }
+
+    /// With few connections that authenticate at once, most scenarios run into the limit.
+    #[test]
+    fn no_race_of_newcomers_breaks_the_limit(limit in 1..=3_u32, bits: u8, faults in vec((0..8_u8, fault()), 0..80)) {
+        let mut ops = Vec::new();
+        for who in 0..8 {
+            ops.push(Op::Connect);
+            ops.push(Op::Send { client: who, message: Message::Authenticate { user: 0 } });
+        }
+        for (which, fault) in faults {
+            ops.push(Op::Store { which, fault });
+            ops.push(Op::Send { client: which, message: Message::Bye });
+            ops.push(Op::Connect);
+            ops.push(Op::Send { client: 7, message: Message::Authenticate { user: 0 } });
+        }
+        CoreSimulation::run(terms(Limit::new(limit).unwrap(), bits), &ops);
+    }
+}
+
+/// The worst that can happen to one grant, written out.
+#[test]
+fn a_grant_whose_answer_was_lost_is_released_when_its_time_is_over() {
+    let ops = [
+        Op::Connect,
+        Op::Send { client: 0, message: Message::Authenticate { user: 0 } },
+        Op::Store { which: 0, fault: StoreFault::ApplyUnanswered },
+        Op::Pass { millis: u16::try_from(CoreSimulation::STORE_TIMEOUT.as_millis()).unwrap() },
+        Op::Pass { millis: 100 },
+        Op::Store { which: 0, fault: StoreFault::Apply },
+    ];
+    let simulation = CoreSimulation::run(Terms::new(Limit::new(1).unwrap()), &ops);
+    assert!(simulation.checks > ops.len() as u64);
+}
+
+/// The fuzzer's seeds, without the fuzzer.
+#[test]
+fn the_seeds_of_the_fuzzer_hold() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/protocol");
+    let mut replayed = 0;
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        let scenario: Scenario = Unstructured::new(&bytes).arbitrary().unwrap();
+        CoreSimulation::run(scenario.terms, &scenario.ops);
+        replayed += 1;
+    }
+    assert!(replayed > 0, "no seeds in {seeds}");
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let client = 0..32_u8;
+    prop_oneof![
+        10 => Just(Op::Connect),
+        20 => (client.clone(), message()).prop_map(|(client, message)| Op::Send { client, message }),
+        1 => (client.clone(), any::<u8>()).prop_map(|(client, how)| Op::Violate { client, how }),
+        1 => client.clone().prop_map(|client| Op::Alive { client }),
+        6 => client.clone().prop_map(|client| Op::Leave { client }),
+        30 => (client, fault()).prop_map(|(which, fault)| Op::Store { which, fault }),
+        4 => any::<u16>().prop_map(|millis| Op::Pass { millis }),
+        4 => (0..500_u16).prop_map(|millis| Op::Pass { millis }),
+        1 => Just(Op::Drain),
+        1 => Just(Op::Restart),
+        1 => any::<i8>().prop_map(|seconds| Op::SetWallClock { seconds }),
+        2 => any::<u8>().prop_map(|slots| Op::SetLimit { slots }),
+        1 => any::<u8>().prop_map(|user| Op::Enforce { user }),
+    ]
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        6 => any::<u8>().prop_map(|user| Message::Authenticate { user }),
+        4 => (any::<u8>(), prop::option::of(any::<u8>()), 0..20_u8)
+            .prop_map(|(user, limit, seconds)| Message::AuthenticateWithToken { user, limit, seconds }),
+        8 => (any::<u8>(), prop::option::of(any::<u8>()), any::<u8>(), prop::option::of(any::<u8>()))
+            .prop_map(|(user, device, evict, resume)| Message::AuthenticateWithObject { user, device, evict, resume }),
+        1 => Just(Message::List),
+        1 => any::<u8>().prop_map(|which| Message::End { which }),
+        2 => Just(Message::Check),
+        3 => Just(Message::Bye),
+        1 => any::<String>().prop_map(Message::Raw),
+    ]
+}
+
+fn fault() -> impl Strategy<Value = StoreFault> {
+    prop_oneof![
+        12 => Just(StoreFault::Apply),
+        2 => Just(StoreFault::ApplyUnanswered),
+        2 => Just(StoreFault::ApplyUnknown),
+        2 => Just(StoreFault::Reject),
+        2 => Just(StoreFault::DropUnknown),
+        1 => Just(StoreFault::DropUnanswered),
+        2 => Just(StoreFault::Postpone),
+    ]
+}

@@ -1,0 +1,85 @@
+//! Any bytes before the first frame. The harness has the checks.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use proptest::prelude::*;
+use tests::handshake_harness::{FeedResult, feed};
+
+const HEAD: &str = "GET / HTTP/1.1\r\nHost: chess.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// By each peer and in pieces of each size.
+fn feed_in_every_way(bytes: &[u8], reads_proxy_header: bool) -> Vec<FeedResult> {
+    let ways = (0..32_u8).filter(|how| (how & 2 != 0) == reads_proxy_header);
+    let mut results: Vec<_> = ways.map(|how| feed(&[&[how], bytes].concat())).collect();
+    results.dedup();
+    results
+}
+
+#[test]
+fn every_kind_of_answer_is_the_same_however_the_request_arrives() {
+    for (request, result) in [
+        (format!("{HEAD}\r\n"), FeedResult::Upgraded),
+        (
+            format!("{HEAD}Origin: https://app.example.com\r\nX-Forwarded-For: 203.0.113.1\r\n\r\n"),
+            FeedResult::Upgraded,
+        ),
+        (format!("{HEAD}\r\n\u{1}\u{2}more"), FeedResult::Upgraded),
+        (format!("{HEAD}Origin: https://evil.example\r\n\r\n"), FeedResult::Answered(Some(403))),
+        (HEAD.replace("chess", "evil") + "\r\n", FeedResult::Answered(Some(421))),
+        (format!("{HEAD}Host: evil.example\r\n\r\n"), FeedResult::Answered(Some(400))),
+        (format!("{HEAD}Content-Length: 1\r\n\r\nx"), FeedResult::Answered(Some(400))),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".into(), FeedResult::Answered(Some(200))),
+        ("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n".into(), FeedResult::Answered(Some(200))),
+        ("GET / HTTP/1.1\r\n\r\n".into(), FeedResult::Answered(Some(400))),
+        ("GET /x HTTP/1.1\r\n\r\n".into(), FeedResult::Answered(Some(404))),
+        ("PUT / HTTP/1.1\r\n\r\n".into(), FeedResult::Answered(Some(405))),
+        ("nonsense\r\n\r\n".into(), FeedResult::Answered(Some(400))),
+        (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(100_000)), FeedResult::Answered(Some(431))),
+        (HEAD.into(), FeedResult::Answered(None)),
+        (String::new(), FeedResult::Answered(None)),
+    ] {
+        assert_eq!(feed_in_every_way(request.as_bytes(), false), [result], "{request:.200}");
+    }
+}
+
+#[test]
+fn an_introduction_is_read_however_it_arrives() {
+    let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x01\x7f\x00\x00\x01\x12\x34\x00\x50GET /";
+    assert_eq!(feed_in_every_way(header, true), [FeedResult::ProxyHeader]);
+    assert_eq!(feed_in_every_way(&header[..20], true), [FeedResult::NoProxyHeader]);
+    assert_eq!(feed_in_every_way(b"GET / HTTP/1.1\r\n\r\n", true), [FeedResult::NoProxyHeader]);
+}
+
+/// The fuzzer's seeds, without the fuzzer.
+#[test]
+fn the_seeds_of_the_fuzzer_hold() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/handshake");
+    let replayed = std::fs::read_dir(seeds).unwrap().map(|seed| feed(&std::fs::read(seed.unwrap().path()).unwrap()));
+    assert!(replayed.count() > 0, "no seeds in {seeds}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_borne(how: u8, bytes: Vec<u8>) {
+        let _reception = feed(&[&[how][..], &bytes].concat());
+    }
+
+    #[test]
+    fn any_headers_are_borne(how: u8, headers in prop::collection::vec(header(), 0..12)) {
+        let request = format!("{HEAD}{}\r\n", headers.concat());
+        let _reception = feed(&[&[how & !2][..], request.as_bytes()].concat());
+    }
+}
+
+fn header() -> impl Strategy<Value = String> {
+    let name =
+        prop::sample::select(vec!["Host", "Origin", "X-Forwarded-For", "Upgrade", "Content-Length", "Expect", "X"]);
+    let value = prop_oneof![
+        "[ -~]{0,40}",
+        "([0-9]{1,3}[.]){3}[0-9]{1,3}(, ([0-9]{1,3}[.]){3}[0-9]{1,3}){0,3}",
+        prop::sample::select(vec!["https://app.example.com", "null", "chess.example.com", "[::1]:3", "unknown", "0"])
+            .prop_map(Into::into),
+    ];
+    (name, value).prop_map(|(name, value)| format!("{name}: {value}\r\n"))
+}

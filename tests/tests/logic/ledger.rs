@@ -1,0 +1,269 @@
+//! The ledger's rule where nobody is ever ended and nothing lingers, against tables and a naive model. `eviction` has the rest,
+//! and `record` the bytes that a record is kept as.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use session_core::ledger::{self, Command};
+use session_core::{Cause, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId, UserRecord};
+
+const HERE: NodeId = NodeId::new(1);
+const THERE: NodeId = NodeId::new(2);
+
+fn user() -> UserId {
+    UserId::parse("ada").unwrap()
+}
+
+fn acquire(session: SessionId, second: u64) -> Command {
+    Command::Acquire { user: user(), session, limit: None, at: at(second), wish: None }
+}
+
+fn release(session: SessionId) -> Command {
+    Command::Release { user: user(), session }
+}
+
+fn look_up(session: SessionId) -> Command {
+    Command::Lookup { user: user(), session, at: at(9) }
+}
+
+/// What comes of a command where nobody is ever ended.
+fn apply(record: &mut UserRecord, command: &Command, limit: Limit, liveness: impl Fn(NodeId) -> Liveness) -> Outcome {
+    let applied = ledger::apply(record, command, &Terms::new(limit), liveness);
+    assert!(applied.ended.is_empty(), "{command:?} ended {:?}", applied.ended);
+    applied.outcome
+}
+
+fn at(second: u64) -> Time {
+    Time::from_epoch(Duration::from_secs(second))
+}
+
+fn granted(connections: u32) -> Outcome {
+    Outcome::granted(connections)
+}
+
+fn found(connections: u32) -> Outcome {
+    Outcome::Found { connections }
+}
+
+fn everyone_lives(_: NodeId) -> Liveness {
+    Liveness::Alive
+}
+
+fn there_is_dead(node: NodeId) -> Liveness {
+    if node == THERE { Liveness::DeadSince(at(0)) } else { Liveness::Alive }
+}
+
+/// The record that holds these sessions' slots, the first taken at second 1, the next at second 2, …
+fn holding(sessions: &[SessionId]) -> UserRecord {
+    let holds = (1..).zip(sessions).map(|(second, &session)| Hold::new(session, at(second)));
+    UserRecord::from_holds(holds.collect()).unwrap()
+}
+
+fn sessions(record: &UserRecord) -> Vec<SessionId> {
+    record.holds().iter().map(|slot| slot.session).collect()
+}
+
+/// Each row: slots held, limit, command => outcome, slots held then. Node 2 is dead.
+#[test]
+fn the_rule() {
+    let [a, b, c, d] = [1, 2, 3, 4].map(|number| HERE.session(number));
+    let [x, y] = [1, 2].map(|number| THERE.session(number));
+    for (held, limit, command, outcome, then) in [
+        // Up to the limit everyone is admitted, beyond it nobody.
+        (&[][..], 3, acquire(a, 9), granted(1), &[a][..]),
+        (&[a], 3, acquire(b, 9), granted(2), &[a, b]),
+        (&[a, b], 3, acquire(c, 9), granted(3), &[a, b, c]),
+        (&[a, b, c], 3, acquire(d, 9), Outcome::Denied(None), &[a, b, c]),
+        (&[], 1, acquire(a, 9), granted(1), &[a]),
+        (&[a], 1, acquire(b, 9), Outcome::Denied(None), &[a]),
+        (&[], 0, acquire(a, 9), Outcome::Denied(None), &[]),
+        // Who holds a slot is granted it again, at the limit and above, and takes no second one.
+        (&[a, b, c], 3, acquire(b, 9), granted(3), &[a, b, c]),
+        (&[a, b, c], 1, acquire(b, 9), granted(3), &[a, b, c]),
+        (&[a], 0, acquire(a, 9), granted(1), &[a]),
+        // A lowered limit takes nothing away and admits nobody until fewer hold a slot.
+        (&[a, b, c], 2, look_up(a), found(3), &[a, b, c]),
+        (&[a, b, c], 2, acquire(d, 9), Outcome::Denied(None), &[a, b, c]),
+        (&[a, b], 2, acquire(d, 9), Outcome::Denied(None), &[a, b]),
+        (&[a], 2, acquire(d, 9), granted(2), &[a, d]),
+        // A release takes that slot and no other, and none is as good.
+        (&[a, b, c], 3, release(b), Outcome::Released, &[a, c]),
+        (&[a, b, c], 3, release(d), Outcome::Released, &[a, b, c]),
+        (&[a], 3, release(a), Outcome::Released, &[]),
+        (&[], 3, release(a), Outcome::Released, &[]),
+        (&[a, b], 0, release(a), Outcome::Released, &[b]),
+        // The session with the same number on another node is another session.
+        (&[a], 3, release(x), Outcome::Released, &[a]),
+        // Anyone may look, and nothing changes.
+        (&[], 3, look_up(a), found(0), &[]),
+        (&[a, b], 3, look_up(d), found(2), &[a, b]),
+        // A dead node's slots are void, for every command.
+        (&[x, a, y], 3, look_up(a), found(1), &[a]),
+        (&[x, a, y], 3, release(b), Outcome::Released, &[a]),
+        (&[x, a, y], 3, release(a), Outcome::Released, &[]),
+        (&[x, a, y], 3, acquire(b, 9), granted(2), &[a, b]),
+        (&[x, a, y], 3, acquire(a, 9), granted(1), &[a]),
+        (&[x, a, y], 1, acquire(b, 9), Outcome::Denied(None), &[a]),
+        (&[x, y], 1, acquire(a, 9), granted(1), &[a]),
+        (&[x, y], 0, acquire(a, 9), Outcome::Denied(None), &[]),
+        // And it acquires nothing any more: whoever it told would be one too many.
+        (&[], 3, acquire(x, 9), Outcome::Rejected(Cause::Failed), &[]),
+        (&[x, a], 3, acquire(x, 9), Outcome::Rejected(Cause::Failed), &[a]),
+    ] {
+        let row = format!("{held:?}, limit {limit}, {command:?}");
+        let mut record = holding(held);
+        let before = record.clone();
+        assert_eq!(apply(&mut record, &command, Limit::new(limit).unwrap(), there_is_dead), outcome, "{row}");
+        assert_eq!(sessions(&record), then, "{row}");
+        assert_eq!(record.is_empty(), then.is_empty(), "{row}");
+        // Nobody's slot becomes younger; a new one is as old as its command says.
+        for slot in record.holds() {
+            let old = before.holds().iter().find(|old| old.session == slot.session);
+            assert_eq!(slot.since, old.map_or(at(9), |old| old.since), "{row}");
+        }
+    }
+}
+
+#[test]
+fn slots_are_kept_in_the_order_of_their_acquisition_whatever_the_clocks_say() {
+    let mut record = UserRecord::default();
+    let order = [HERE.session(9), THERE.session(1), HERE.session(3)];
+    for (session, second) in order.into_iter().zip([50, 10, 30]) {
+        let _outcome = apply(&mut record, &acquire(session, second), Limit::default(), everyone_lives);
+    }
+    assert_eq!(sessions(&record), order);
+    assert_eq!(record.holds().iter().map(|slot| slot.since).collect::<Vec<_>>(), [at(50), at(10), at(30)]);
+    assert!(record.hold_of(order[1]).is_some() && record.hold_of(HERE.session(1)).is_none());
+}
+
+#[test]
+fn not_even_the_highest_limit_admits_more_than_the_ceiling() {
+    let mut record = UserRecord::default();
+    for number in 1..=1024 {
+        let command = acquire(HERE.session(u64::from(number)), 1);
+        assert_eq!(apply(&mut record, &command, Limit::MAX, everyone_lives), granted(number));
+    }
+    assert_eq!(apply(&mut record, &acquire(HERE.session(0), 1), Limit::MAX, everyone_lives), Outcome::Denied(None));
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes);
+    assert_eq!(UserRecord::decode(&bytes), Ok(record), "what the rule made can be read back");
+}
+
+/// What the rule does, said another way: who holds a slot, and since which command.
+#[derive(Debug, Default)]
+struct Model {
+    slots: BTreeMap<SessionId, usize>,
+    dead: BTreeSet<NodeId>,
+}
+
+impl Model {
+    fn holders(&self) -> BTreeMap<usize, SessionId> {
+        let live = self.slots.iter().filter(|(session, _)| !self.dead.contains(&session.node()));
+        live.map(|(&session, &command)| (command, session)).collect()
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.holders().len()).unwrap()
+    }
+
+    fn apply(&mut self, number: usize, command: &Command, limit: u32) -> Outcome {
+        match command {
+            Command::Acquire { session, .. } if self.dead.contains(&session.node()) => Outcome::Rejected(Cause::Failed),
+            Command::Acquire { session, .. } => {
+                let is_new = !self.slots.contains_key(session);
+                if is_new && self.count() >= limit {
+                    return Outcome::Denied(None);
+                }
+                self.slots.entry(*session).or_insert(number);
+                granted(self.count())
+            }
+            Command::Release { session, .. } => {
+                self.slots.remove(session);
+                Outcome::Released
+            }
+            Command::Lookup { .. } => found(self.count()),
+            Command::Linger { .. } | Command::List { .. } | Command::End { .. } => unreachable!("none of the steps"),
+        }
+    }
+}
+
+/// One step of a user's history. Nodes are few and number their sessions low, so that steps meet.
+#[derive(Debug, Clone)]
+enum Step {
+    Command(Command),
+    /// A command that is applied again: a caller that did not hear the answer.
+    Again,
+    Limit(u32),
+    Dies(NodeId),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let session = || (0..5_u64, 0..4_u64).prop_map(|(node, number)| NodeId::new(node).session(number));
+    prop_oneof![
+        8 => (session(), 0..100_u64).prop_map(|(session, second)| Step::Command(acquire(session, second))),
+        4 => session().prop_map(|session| Step::Command(release(session))),
+        2 => session().prop_map(|session| Step::Command(look_up(session))),
+        2 => Just(Step::Again),
+        1 => (0..6_u32).prop_map(Step::Limit),
+        1 => (0..5_u64).prop_map(|node| Step::Dies(NodeId::new(node))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_rule_does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {
+        let (mut record, mut model) = (UserRecord::default(), Model::default());
+        let (mut limit, mut last) = (Limit::default(), None);
+        for (number, step) in steps.into_iter().enumerate() {
+            let command = match step {
+                Step::Command(command) => Some(command),
+                Step::Again => last.clone(),
+                Step::Limit(slots) => {
+                    limit = Limit::new(slots).unwrap();
+                    None
+                }
+                Step::Dies(node) => {
+                    model.dead.insert(node);
+                    None
+                }
+            };
+            // What the dead have submitted may still arrive.
+            let Some(command) = command else { continue };
+            let before = model.count();
+            let dead = &model.dead;
+            let liveness = |node| if dead.contains(&node) { Liveness::DeadSince(at(0)) } else { Liveness::Alive };
+            let outcome = apply(&mut record, &command, limit, liveness);
+            let expected = model.apply(number, &command, limit.slots());
+            prop_assert_eq!(outcome, expected, "{:?}", &command);
+            prop_assert_eq!(sessions(&record), model.holders().into_values().collect::<Vec<_>>());
+            prop_assert!(model.count() <= before || model.count() <= limit.slots(), "more than before, and too many");
+            last = Some(command);
+        }
+    }
+
+    #[test]
+    fn every_command_is_idempotent(held in prop::collection::btree_set((0..3_u64, 0..4_u64), 0..6), limit in 0..6_u32) {
+        let held: Vec<_> = held.into_iter().map(|(node, number)| NodeId::new(node).session(number)).collect();
+        let limit = Limit::new(limit).unwrap();
+        let session = HERE.session(2);
+        for command in [acquire(session, 9), release(session), look_up(session)] {
+            let mut once = holding(&held);
+            let first = apply(&mut once, &command, limit, there_is_dead);
+            let mut twice = once.clone();
+            prop_assert_eq!(apply(&mut twice, &command, limit, there_is_dead), first);
+            prop_assert_eq!(twice, once);
+        }
+    }
+}
+
+#[test]
+fn a_command_says_whose_it_is() {
+    for command in [acquire(HERE.session(5), 1), release(HERE.session(5)), look_up(HERE.session(5))] {
+        assert_eq!((command.user(), command.session()), (&user(), HERE.session(5)));
+    }
+}

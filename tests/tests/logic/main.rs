@@ -1,0 +1,18 @@
+//! Tests without sockets, processes and mounts. Their result does not depend on the load of the machine.
+
+mod ledger;
+mod eviction;
+mod record;
+mod store;
+mod admin;
+mod release_tracker;
+mod session;
+mod client_info;
+mod authenticate_object;
+mod protocol;
+mod tokens;
+mod connection_limiter;
+mod connection_limiter_model;
+mod handshake;
+mod core_simulation;
+mod simulation;

@@ -1,0 +1,246 @@
+//! Seeds of the simulation.
+//!
+//! ```text
+//! cargo test --test logic many_seeds                                   a few thousand seeds
+//! SIM_SEEDS=1000000 cargo test --release --test logic many_seeds -- --nocapture     as many as asked for
+//! SIM_SEED=17 cargo test --test logic many_seeds -- --nocapture        one, with its trace
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "progress, and what was found")]
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::panic;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use arbitrary::Unstructured;
+use session_core::{Limit, Terms};
+use tests::simulation::{Op, Scenario, StoreFault};
+
+const SEEDS: u64 = 2000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+/// What was seen over all seeds.
+#[derive(Default)]
+struct Seen {
+    counts: BTreeMap<&'static str, u64>,
+    reclaimed: BTreeMap<&'static str, Duration>,
+}
+
+#[test]
+fn simulation_of_many_seeds() {
+    if let Some(seed) = number("SIM_SEED") {
+        return replay(seed);
+    }
+    let (seeds, first) = (number("SIM_SEEDS").unwrap_or(SEEDS), number("SIM_FIRST").unwrap_or(0));
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let (seen, failure) = (Mutex::new(Seen::default()), Mutex::new(None));
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    match quietly(|| Scenario::from_seed(seed).run(false)) {
+                        Ok(trace) => {
+                            let mut seen = seen.lock().unwrap();
+                            for (what, count) in trace.counts {
+                                *seen.counts.entry(what).or_default() += count;
+                            }
+                            for (what, took) in trace.reclaimed {
+                                let longest = seen.reclaimed.entry(what).or_default();
+                                *longest = took.max(*longest);
+                            }
+                        }
+                        Err(why) => {
+                            failed.store(true, Ordering::Relaxed);
+                            failure.lock().unwrap().get_or_insert((seed, why));
+                        }
+                    }
+                    let done = seed + 1 - first;
+                    if done.is_multiple_of(10_000) {
+                        println!("{done} of {seeds} seeds, {:.0} a second", rate(done, start));
+                    }
+                }
+            });
+        }
+    });
+    if let Some((seed, why)) = failure.into_inner().unwrap() {
+        report(seed, &why);
+    }
+    let Seen { counts, reclaimed } = seen.into_inner().unwrap();
+    println!("{seeds} seeds in {:.1?}, {:.0} a second", start.elapsed(), rate(seeds, start));
+    println!("what happened: {counts:#?}");
+    println!("the longest that it took to come back, of virtual time: {reclaimed:#?}");
+    if seeds >= SEEDS {
+        for what in MUST_HAPPEN {
+            assert!(counts.contains_key(what), "in {seeds} seeds there was never: {what}");
+        }
+    }
+}
+
+/// A simulation that does not do these finds nothing.
+const MUST_HAPPEN: [&str; 52] = [
+    "token",
+    "fresh token",
+    "wall clock set",
+    "renewed",
+    "Token has expired",
+    "kill",
+    "start",
+    "pause",
+    "resume",
+    "drain",
+    "clock rate",
+    "clock jump",
+    "storm",
+    "lost socket",
+    "violation",
+    "fall silent",
+    "stop reading",
+    "store full or not",
+    "late answers",
+    "applied, answered late",
+    "applied, answered unknown",
+    "rejected",
+    "dropped, answered unknown",
+    "dropped, answered late",
+    "answered unknown, applied late",
+    "dropped, told as if applied",
+    "granted",
+    "refused",
+    "BYE_SUCCESS",
+    "counted",
+    "Server is shutting down",
+    "Peer was silent for too long",
+    "Not authenticated in time",
+    // And at the limit.
+    "limit set",
+    "limit enforced",
+    "granted at length",
+    "refused at length",
+    "listed",
+    "ended another",
+    "EVICTED",
+    "somebody ended",
+    "ended while its release was under way",
+    "ended while its grant was long in coming",
+    "ended by a lower limit",
+    "chosen by two",
+    "resumed",
+    "resumed from a live session",
+    "resumed from a killed server",
+    "resumed in its last second",
+    "came home after a crash",
+    "a token of a slot that is gone",
+    "granted beside a slot that lingers",
+];
+
+#[test]
+fn simulation_of_one_seed_is_the_same_every_time() {
+    for seed in 0..20 {
+        let [first, second] = [(); 2].map(|()| Scenario::from_seed(seed).run(true).unwrap().lines.unwrap());
+        assert!(first.len() > 1000, "a trace of {} bytes", first.len());
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+/// It failed once: a token ran out while its client's name was being looked at.
+#[test]
+fn simulation_of_a_name_after_a_token() {
+    let ops = vec![
+        Op::ConnectWithToken { server: 0, user: 0, limit: 1, seconds: 3 },
+        Op::Work { commands: 1 },
+        Op::Authenticate { client: 0, user: 0 },
+        Op::Pass { millis: 4000 },
+    ];
+    Scenario { terms: Terms::new(Limit::default()), ops }.run(false).unwrap();
+}
+
+/// The commit of a return fails: whoever had the slot is told that it is taken up, but nobody has taken it up.
+#[test]
+fn simulation_of_a_return_in_doubt_whose_client_comes_back() {
+    let come = |resume| Op::ConnectWithObject { server: 0, user: 0, device: None, evict: 0, resume };
+    let ops = vec![
+        come(None),
+        Op::Work { commands: 1 },
+        come(Some(0)),
+        Op::Store { which: 0, fault: StoreFault::Doubt },
+        Op::Work { commands: 9 },
+        come(Some(0)),
+        Op::Work { commands: 1 },
+    ];
+    let terms = Terms { linger: Duration::from_secs(20), ..Terms::new(Limit::default()) };
+    let output = |trace: &str| trace.lines().filter(|line| line.contains("hears Reply(Admitted")).count();
+    let trace = Scenario { terms, ops }.run(true).unwrap().lines.unwrap();
+    let before_the_end = trace.split("the faults end").next().unwrap();
+    assert_eq!(output(before_the_end), 2, "{before_the_end}");
+    assert!(before_the_end.contains("is_resumed: true"), "{before_the_end}");
+}
+
+/// The fuzzer's seeds, without the fuzzer.
+#[test]
+fn simulation_of_the_fuzzers_seeds() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/simulation");
+    let mut replayed = 0;
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        let scenario: Scenario = Unstructured::new(&bytes).arbitrary().unwrap();
+        scenario.run(false).unwrap();
+        replayed += 1;
+    }
+    assert!(replayed > 0, "no seeds in {seeds}");
+}
+
+fn rate(seeds: u64, since: Instant) -> f64 {
+    f64::from(u32::try_from(seeds).unwrap_or(u32::MAX)) / since.elapsed().as_secs_f64()
+}
+
+thread_local! {
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Checks fail by panics. They are reported in the end, not one by one as they come. Other threads run other tests, whose
+/// panics are printed as ever.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !IS_QUIET.get() {
+                hook(info);
+            }
+        }));
+    });
+    let was_quiet = IS_QUIET.replace(true);
+    let result = work();
+    IS_QUIET.set(was_quiet);
+    result
+}
+
+fn report(seed: u64, why: &str) {
+    let small = quietly(|| Scenario::from_seed(seed).minimised());
+    let still = quietly(|| small.run(false)).unwrap_err();
+    println!("seed {seed} fails: {why}");
+    println!("a scenario of {} operations does, too: {still}", small.ops.len());
+    println!("{:?}, {:#?}", small.terms, small.ops);
+    println!("to replay: SIM_SEED={seed} cargo test --test logic many_seeds -- --nocapture");
+    panic!("seed {seed}: {why}");
+}
+
+fn replay(seed: u64) {
+    match quietly(|| Scenario::from_seed(seed).run(false)) {
+        Ok(_) => println!("{}", Scenario::from_seed(seed).run(true).unwrap().lines.unwrap()),
+        Err(why) => report(seed, &why),
+    }
+}

@@ -1,0 +1,256 @@
+//! The real binaries as processes: what an operator and a user at a terminal see.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tests::raw_client::{RawClient, Received};
+use tests::test_process::{TestProcess, wait_for_exit};
+use tests::waiting::eventually;
+
+const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
+const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
+
+fn signal(id: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// Runs a server that is expected to end by itself.
+fn server(arguments: &[&str], data: &Path) -> Output {
+    Command::new(SERVER).args(["--listen", "127.0.0.1:0", "--data"]).arg(data).args(arguments).output().unwrap()
+}
+
+fn is_full(process: &TestProcess, user: &str) -> bool {
+    let mut peer = RawClient::open(process.address);
+    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    matches!(peer.read(), Received::Text(text) if text.contains("connection limit"))
+}
+
+#[test]
+fn a_killed_server_leaves_nobody_locked_out() {
+    let data = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let mut process = TestProcess::start(SERVER, data.path(), &[]);
+        let mut held = Vec::new();
+        for user in ["ada", "grace"] {
+            held.extend((1..=3).map(|number| RawClient::authenticated(process.address, user, number)));
+            assert!(is_full(&process, user), "round {round}");
+        }
+        process.kill();
+    }
+}
+
+#[test]
+fn sigterm_tells_every_session_and_exits_with_0() {
+    let data = tempfile::tempdir().unwrap();
+    let mut process = TestProcess::start(SERVER, data.path(), &[]);
+    let mut peers: Vec<_> = (1..=3).map(|held| RawClient::authenticated(process.address, "ada", held)).collect();
+    let start = Instant::now();
+    signal(process.id(), Signal::TERM);
+    peers.iter_mut().for_each(|peer| peer.expect_goodbye(1001));
+    assert_eq!(process.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(10));
+    let restarted = TestProcess::start(SERVER, data.path(), &[]);
+    drop(RawClient::authenticated(restarted.address, "ada", 1));
+}
+
+#[test]
+fn a_second_signal_ends_a_server_that_is_still_waiting_for_its_peers() {
+    let data = tempfile::tempdir().unwrap();
+    let mut process = TestProcess::start(SERVER, data.path(), &[]);
+    // It neither reads nor answers the close.
+    let mut deaf = RawClient::authenticated(process.address, "ada", 1);
+    signal(process.id(), Signal::INT);
+    assert_eq!(deaf.read(), Received::Close(1001, "Server is shutting down".into()));
+    signal(process.id(), Signal::INT);
+    assert_eq!(process.wait().code(), Some(130));
+}
+
+#[test]
+fn a_second_server_on_one_directory_is_refused_and_told_who_holds_it() {
+    let data = tempfile::tempdir().unwrap();
+    let first = TestProcess::start(SERVER, data.path(), &[]);
+    let second = server(&[], data.path());
+    let words = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{words}");
+    assert!(words.contains("in use by") && words.contains(&first.id().to_string()), "{words}");
+    drop(RawClient::authenticated(first.address, "ada", 1));
+}
+
+#[test]
+fn a_server_that_cannot_start_says_why_and_touches_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    for (arguments, code, words) in [
+        (vec!["--limit", "1025"], 2, "the most is 1024"),
+        (vec!["--ping-interval", "1ms"], 2, "it must be 100ms to 1h"),
+        (vec!["--listen", "192.0.2.1:80", "--allow-open-auth"], 1, "cannot listen on 192.0.2.1:80"),
+        (vec!["--listen", "0.0.0.0:0"], 2, "with open authentication whoever says `ada` is taken for ada"),
+        (
+            vec!["--auth", "jwt"],
+            1,
+            "there is no secret that tokens are signed with: give it in the environment variable",
+        ),
+        (vec!["--auth", "jwt", "--jwt-secret-file", "/missing"], 1, "cannot read /missing: No such file"),
+        (vec!["--tls-cert", "/missing"], 2, "a certificate needs its key"),
+        (vec!["--tls-cert", "/missing", "--tls-key", "/missing"], 1, "cannot read /missing: No such file"),
+    ] {
+        let output = server(&arguments, &data);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        assert!(error.contains(words), "{error}");
+        assert!(!data.exists(), "nothing was opened");
+    }
+    let file = directory.path().join("file");
+    std::fs::write(&file, "not a directory").unwrap();
+    let output = server(&[], &file);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains(&file.display().to_string()), "{error}");
+}
+
+#[test]
+fn it_says_where_it_listens_and_where_its_data_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("deep").join("data");
+    let process = TestProcess::start(SERVER, &data, &["--listen", "localhost:0"]);
+    let says = &process.announcement;
+    assert!(says.contains("ws://127.0.0.1:") && says.contains(&data.display().to_string()), "{says}");
+    assert!(data.is_dir(), "it was made");
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        assert!(says.contains(" and ws://[::1]:"), "{says}");
+    }
+    let memory = TestProcess::start(SERVER, &directory.path().join("none"), &["--store", "memory"]);
+    assert!(memory.announcement.contains("in memory"), "{}", memory.announcement);
+    drop(RawClient::authenticated(memory.address, "ada", 1));
+    assert!(!directory.path().join("none").exists());
+}
+
+/// A client process and what it prints.
+struct Client {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Client {
+    fn start(url: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(CLIENT)
+            .args(["--url", url])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// Reads on to the line that has these words.
+    fn until(&mut self, words: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "the client ended and never said {words:?}");
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for the end: the exit code, and the rest of both outputs.
+    fn end(mut self) -> (i32, String) {
+        let code = wait_for_exit(&mut self.child).code().unwrap();
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
+        (code, rest)
+    }
+}
+
+#[test]
+fn the_demonstration_of_the_readme() {
+    let data = tempfile::tempdir().unwrap();
+    let process = TestProcess::start(SERVER, data.path(), &[]);
+    let mut held: Vec<_> = (1..=3)
+        .map(|held| {
+            let mut client = Client::start(&process.url(), &[]);
+            let line = client.until("AUTHENTICATE_SUCCESS");
+            assert!(line.contains("testuser") && line.contains(&held.to_string()), "{line}");
+            client
+        })
+        .collect();
+    let (code, output) = Client::start(&process.url(), &[]).end();
+    assert_eq!(code, 3, "{output}");
+    assert!(output.contains("User has reached connection limit, no more connections allowed"), "{output}");
+
+    let leaving = held.pop().unwrap();
+    signal(leaving.child.id(), Signal::INT);
+    let (code, output) = leaving.end();
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("BYE_SUCCESS"), "{output}");
+
+    let mut back = Client::start(&process.url(), &[]);
+    back.until("AUTHENTICATE_SUCCESS");
+    // One that is killed says nothing, and its slot comes back all the same.
+    back.child.kill().unwrap();
+    back.child.wait().unwrap();
+    eventually("the slot of the killed client is back", || !is_full(&process, "testuser"));
+    for mut client in held {
+        client.child.kill().unwrap();
+        client.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_client_holds_many_connections_and_speaks_json_to_scripts() {
+    let data = tempfile::tempdir().unwrap();
+    let process = TestProcess::start(SERVER, data.path(), &["--limit", "5"]);
+    let mut client = Client::start(&process.url(), &["--user", "ada", "--connections", "7", "--json"]);
+    let (mut granted, mut refused) = (Vec::new(), 0);
+    while granted.len() + refused < 7 {
+        let mut line = String::new();
+        assert_ne!(client.lines.read_line(&mut line).unwrap(), 0, "the client ended");
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        match event["type"].as_str().unwrap() {
+            "AUTHENTICATE_SUCCESS" => granted.push(event["connection"].as_u64().unwrap()),
+            "AUTHENTICATE_FAILURE" => refused += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((granted.len(), refused), (5, 2));
+    assert!(is_full(&process, "ada"));
+    signal(client.child.id(), Signal::TERM);
+    let (code, output) = client.end();
+    assert_eq!(code, 3, "two were refused: {output}");
+    for connection in granted {
+        assert!(output.contains(&format!(r#"{{"connection":{connection},"type":"BYE_SUCCESS""#)), "{output}");
+    }
+    assert!(!is_full(&process, "ada"));
+}
+
+#[test]
+fn a_client_tells_by_its_exit_code_what_went_wrong() {
+    let unreachable = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("ws://{}", listener.local_addr().unwrap())
+    };
+    let (code, output) = Client::start(&unreachable, &[]).end();
+    assert_eq!(code, 4, "{output}");
+    assert!(output.contains(&unreachable), "{output}");
+    let (code, output) = Client::start("http://localhost", &[]).end();
+    assert!([2, 4].contains(&code), "{code} {output}");
+    let (code, output) = Client::start(&unreachable, &["--connections", "0"]).end();
+    assert_eq!(code, 2, "{output}");
+
+    let data = tempfile::tempdir().unwrap();
+    let mut process = TestProcess::start(SERVER, data.path(), &[]);
+    let mut client = Client::start(&process.url(), &[]);
+    client.until("AUTHENTICATE_SUCCESS");
+    process.kill();
+    let (code, output) = client.end();
+    assert_eq!(code, 4, "{output}");
+}

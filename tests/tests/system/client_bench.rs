@@ -1,0 +1,191 @@
+//! `client bench` as a process, against the real server: what an operator sees who measures it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tests::raw_client::RawClient;
+use tests::test_process::{TestProcess, wait_for_exit};
+
+const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
+const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
+
+fn start() -> (TestProcess, tempfile::TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    (TestProcess::start(SERVER, data.path(), &[]), data)
+}
+
+fn bench(url: &str, arguments: &[&str]) -> Output {
+    Command::new(CLIENT).args(["bench", "--url", url]).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The exit code, and the report of a run that is to say nothing else.
+fn report(url: &str, arguments: &[&str]) -> (Option<i32>, Value) {
+    let Output { status, stdout, stderr } = bench(url, &[&["--json"], arguments].concat());
+    assert_eq!(String::from_utf8_lossy(&stderr), "");
+    (status.code(), serde_json::from_slice(&stdout).unwrap())
+}
+
+/// A run that goes on until it is ended.
+struct Running {
+    child: Child,
+    progress: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn start(url: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(CLIENT)
+            .args(["bench", "--url", url, "--duration", "1h"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let progress = BufReader::new(child.stderr.take().unwrap());
+        Self { child, progress }
+    }
+
+    /// Reads on to a line of progress that has these words.
+    fn until(&mut self, words: &str) {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert_ne!(self.progress.read_line(&mut line).unwrap(), 0, "it ended and never said {words:?}");
+        }
+    }
+
+    fn interrupt(&self) {
+        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(id, Signal::INT).unwrap();
+    }
+
+    /// Waits for the end: the exit code and the report.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut report = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut report).unwrap();
+        (wait_for_exit(&mut self.child).code(), report)
+    }
+}
+
+#[test]
+fn an_open_loop_begins_as_many_as_it_was_asked_for() {
+    let (server, _data) = start();
+    let (code, report) = report(&server.url(), &["--rate", "200", "--duration", "500ms"]);
+    assert_eq!((code, report["cycles"].as_u64(), report["failed"].as_u64()), (Some(0), Some(100), Some(0)), "{report}");
+    for times in ["sign_in", "cycle", "late"] {
+        assert_eq!(report[times]["count"].as_u64(), Some(100), "{report}");
+    }
+    assert!(report["sign_in"]["p50_micros"].as_f64() <= report["sign_in"]["max_micros"].as_f64(), "{report}");
+}
+
+#[test]
+fn a_closed_loop_is_as_fast_as_it_gets() {
+    let (server, _data) = start();
+    let (code, report) = report(&server.url(), &["--concurrency", "4", "--duration", "300ms", "--users", "2"]);
+    assert_eq!((code, report["failed"].as_u64(), report["concurrency"].as_u64()), (Some(0), Some(0), Some(4)));
+    assert!(report["cycles"].as_u64() >= Some(4), "{report}");
+    assert_eq!(report["sign_in"]["count"], report["cycles"]);
+}
+
+#[test]
+fn a_refusal_at_the_limit_is_no_failure() {
+    let (server, _data) = start();
+    let _held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "user-00000000", held)).collect();
+    let (code, report) = report(&server.url(), &["--concurrency", "16", "--users", "1", "--duration", "300ms"]);
+    assert_eq!((code, report["failed"].as_u64()), (Some(0), Some(0)), "{report}");
+    assert!(report["cycles"].as_u64() >= Some(16) && report["refused"] == report["cycles"], "{report}");
+}
+
+#[test]
+fn sessions_are_held_and_leave_with_bye() {
+    let (server, _data) = start();
+    let (code, all) = report(&server.url(), &["--hold", "30", "--duration", "100ms"]);
+    assert_eq!((code, &all["users"], &all["hold"]["granted"]), (Some(0), &10.into(), &30.into()), "{all}");
+    // Their slots are back, or nobody would be granted one.
+    let (code, some) = report(&server.url(), &["--hold", "10", "--users", "1", "--duration", "100ms"]);
+    let hold = &some["hold"];
+    assert_eq!((code, &hold["granted"], &some["refused"], &hold["lost"]), (Some(0), &3.into(), &7.into(), &0.into()));
+}
+
+#[test]
+fn sessions_that_are_lost_are_counted() {
+    let (mut server, _data) = start();
+    let mut running = Running::start(&server.url(), &["--hold", "6"]);
+    running.until("6 held  0 refused  0 lost");
+    server.kill();
+    running.until("0 held  0 refused  6 lost");
+    running.interrupt();
+    let (code, report) = running.end();
+    assert_eq!(code, Some(4), "{report}");
+    assert!(report.contains("lost                 6") && report.contains("6 × the connection is lost"), "{report}");
+}
+
+#[test]
+fn a_server_that_goes_away_is_a_failure_with_words() {
+    let (mut server, _data) = start();
+    let mut running = Running::start(&server.url(), &["--rate", "50"]);
+    running.until(" cycles ");
+    server.kill();
+    running.until("0.0/s");
+    running.interrupt();
+    let (code, report) = running.end();
+    assert_eq!(code, Some(4), "{report}");
+    assert!(report.contains(&format!(" × cannot reach {}", server.url())), "{report}");
+}
+
+#[test]
+fn ctrl_c_ends_it_early_with_a_report() {
+    let (server, _data) = start();
+    let mut running = Running::start(&server.url(), &["--rate", "50"]);
+    running.until(" cycles ");
+    running.interrupt();
+    let (code, report) = running.end();
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report.contains("\nended early, by a signal\n") && report.contains("\np99.99 "), "{report}");
+}
+
+#[test]
+fn a_second_ctrl_c_waits_for_nobody() {
+    let (server, _data) = start();
+    let mut running = Running::start(&server.url(), &["--concurrency", "5"]);
+    running.until(" cycles ");
+    let id = Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
+    kill_process(id, Signal::STOP).unwrap();
+    running.until(" 0.0/s ");
+    running.interrupt();
+    running.until("ending");
+    running.interrupt();
+    let (code, report) = running.end();
+    assert_eq!(code, Some(4), "{report}");
+    assert!(report.contains(" 5 × still under way at the second Ctrl-C\n"), "{report}");
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_anything_is() {
+    let unreachable = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("ws://{}", listener.local_addr().unwrap())
+    };
+    let few_files = |arguments: &[&str]| {
+        let script = r#"ulimit -n 100 && exec "$0" bench "$@""#;
+        Command::new("sh").args(["-c", script, CLIENT, "--url", &unreachable]).args(arguments).output().unwrap()
+    };
+    for (Output { status, stdout, stderr }, code, words) in [
+        (bench(&unreachable, &[]), 4, "check the URL and that the server is running"),
+        (bench(&unreachable, &["--rate", "0"]), 2, "expected a whole number, 1 to 100000"),
+        (
+            few_files(&["--hold", "100"]),
+            1,
+            "100 sessions at once do not fit: the limit of open files leaves room for 36",
+        ),
+        (few_files(&["--concurrency", "37"]), 1, "37 sessions at once do not fit"),
+    ] {
+        let error = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), &*stdout), (Some(code), &b""[..]), "{error}");
+        assert!(error.contains(words), "{error}");
+    }
+}

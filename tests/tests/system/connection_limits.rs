@@ -1,0 +1,234 @@
+//! The front door, over real sockets: who comes in, who is turned away, and what each is told.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use session_core::{DoorBounds, Limits};
+use shell::net::settings::Policy;
+use shell::server::Settings;
+use tests::raw_client::{RawClient, Received};
+use tests::test_process::TestProcess;
+use tests::test_server::{TestServer, settings};
+use tests::waiting::{TIMEOUT, eventually};
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// A handshake with these headers beside the usual ones, and all that the server answers until it closes.
+fn ask(server: &TestServer, headers: &str) -> String {
+    let mut peer = RawClient::connect(server.address);
+    peer.write(format!("{UPGRADE}{headers}\r\n").as_bytes());
+    peer.read_to_end()
+}
+
+/// What somebody hears who is turned away.
+fn turned_away(server: &TestServer) -> String {
+    let answer = ask(server, "");
+    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    assert!(answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    answer.rsplit_once("\r\n\r\n").unwrap().1.into()
+}
+
+/// Also if they are so many that the server waits for few of them, and whatever they sent meanwhile.
+#[test]
+fn a_crowd_is_turned_away_in_words_to_the_last_of_it() {
+    let server = bounded(DoorBounds { per_address: NonZeroUsize::new(1), ..DoorBounds::default() });
+    let _first = RawClient::open(server.address);
+    let crowd: Vec<_> = (0..500)
+        .map(|number| {
+            let mut peer = RawClient::connect(server.address);
+            if number % 2 == 0 {
+                peer.write(format!("{UPGRADE}\r\n").as_bytes());
+            }
+            peer
+        })
+        .collect();
+    let told = crowd.into_iter().map(|mut peer| peer.try_head()).filter(|head| head.starts_with("HTTP/1.1 503 "));
+    assert_eq!(told.count(), 500);
+}
+
+/// Opens a session once there is room for it.
+fn come_in(server: &TestServer) -> RawClient {
+    let start = Instant::now();
+    loop {
+        let mut peer = RawClient::connect(server.address);
+        peer.write(format!("{UPGRADE}\r\n").as_bytes());
+        if peer.try_head().starts_with("HTTP/1.1 101 ") {
+            peer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+            return peer;
+        }
+        assert!(start.elapsed() < TIMEOUT, "there is never room");
+    }
+}
+
+fn bounded(bounds: DoorBounds) -> TestServer {
+    TestServer::with_settings(Settings { bounds, ..settings() })
+}
+
+#[test]
+fn beyond_the_bound_on_connections_the_answer_is_503_until_one_leaves() {
+    let server = bounded(DoorBounds { connections: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let (first, mut second) = (RawClient::authenticated(server.address, "ada", 1), RawClient::open(server.address));
+    for _ in 0..200 {
+        assert_eq!(
+            turned_away(&server),
+            r#"{"message":"The server has as many connections as it may, try again later"}"#
+        );
+    }
+    second.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    second.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2}}"#);
+    drop(first);
+    drop(come_in(&server));
+}
+
+#[test]
+fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
+    let server = bounded(DoorBounds { waiting: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
+    let silent = [(); 2].map(|()| RawClient::connect(server.address));
+    eventually("two wait", || ask(&server, "").starts_with("HTTP/1.1 503 "));
+    assert!(turned_away(&server).contains("connections that are not authenticated yet"), "they wait from the start");
+    drop(silent);
+    let mut refused = come_in(&server);
+    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
+    let _waiting = come_in(&server);
+    assert!(turned_away(&server).contains("not authenticated yet"), "who is refused waits");
+    held.pop().unwrap().say_bye();
+    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
+    drop(come_in(&server));
+}
+
+#[test]
+fn an_address_has_so_many_connections_and_another_one_as_many() {
+    let server = bounded(DoorBounds { per_address: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let held = [(); 2].map(|()| RawClient::open(server.address));
+    assert_eq!(turned_away(&server), r#"{"message":"Your address has as many connections as one may"}"#);
+    drop(RawClient::open_from("127.0.0.2".parse().unwrap(), server.address));
+    server.control.set_bounds(DoorBounds { per_address: NonZeroUsize::new(3), ..DoorBounds::default() });
+    let _third = RawClient::open(server.address);
+    assert!(turned_away(&server).contains("Your address"));
+    drop(held);
+    drop(come_in(&server));
+    server.control.set_bounds(DoorBounds::default());
+    let _many: Vec<_> = (0..20).map(|_| RawClient::open(server.address)).collect();
+}
+
+#[test]
+fn an_address_opens_so_many_connections_in_a_second() {
+    let server = bounded(DoorBounds { arrivals_per_address: NonZeroU32::new(4), ..DoorBounds::default() });
+    let start = Instant::now();
+    let mut came = 0;
+    while start.elapsed() < Duration::from_millis(1500) {
+        let mut peer = RawClient::connect(server.address);
+        peer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        let answer = peer.read_to_end();
+        if answer.starts_with("HTTP/1.1 503 ") {
+            assert!(answer.contains("Your address opens connections faster than one may"), "{answer}");
+        } else {
+            came += 1;
+        }
+    }
+    // Four at once, and one each quarter of a second; of a clock that is looked at a little later.
+    assert!((8..=11).contains(&came), "{came}");
+    drop(RawClient::open_from("127.0.0.2".parse().unwrap(), server.address));
+}
+
+#[test]
+fn a_request_that_does_not_come_whole_in_time_is_answered_408() {
+    let server = TestServer::with_policy(Policy { header_timeout: Duration::from_millis(300), ..Policy::default() });
+    for begun in ["", "GET / HT", UPGRADE] {
+        let start = Instant::now();
+        let mut peer = RawClient::connect(server.address);
+        peer.write(begun.as_bytes());
+        let answer = peer.read_to_end();
+        assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
+        assert!(answer.ends_with(r#"{"message":"The request did not come in time"}"#), "{answer}");
+        assert!((300..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    }
+    // Whoever is through has the time to authenticate.
+    let mut patient = RawClient::open(server.address);
+    assert!(patient.is_silent_for(Duration::from_millis(500)));
+}
+
+#[test]
+fn the_head_of_a_request_may_have_so_many_bytes() {
+    for bytes in [8 * 1024, 32 * 1024] {
+        let server = TestServer::with_policy(Policy { max_header_bytes: bytes, ..Policy::default() });
+        // It is looked at as it comes: a little more than the bound may have come by then.
+        let padded = ask(&server, &format!("X: {}\r\n", "x".repeat(bytes * 2)));
+        assert!(padded.starts_with("HTTP/1.1 431 "), "{padded}");
+        let mut peer = RawClient::connect(server.address);
+        peer.write(format!("{UPGRADE}X: {}\r\n\r\n", "x".repeat(bytes - 512)).as_bytes());
+        peer.skip_head();
+    }
+}
+
+#[test]
+fn a_client_that_speaks_too_often_is_closed_with_1008_and_its_slot_is_free() {
+    let limits = Limits { max_message_rate: NonZeroU32::new(20), max_bad_messages: None, ..Limits::default() };
+    let server = TestServer::with_policy(Policy { limits, ..Policy::default() });
+    let mut messages = RawClient::authenticated(server.address, "ada", 1);
+    let mut pings = RawClient::authenticated(server.address, "bob", 1);
+    for _ in 0..60 {
+        messages.text("?");
+        pings.frame(0x89, b"");
+    }
+    for peer in [&mut messages, &mut pings] {
+        let close = loop {
+            match peer.read() {
+                Received::Text(_) | Received::Pong(_) => {}
+                other => break other,
+            }
+        };
+        assert_eq!(close, Received::Close(1008, "Too many messages in a second".into()));
+    }
+    drop(RawClient::authenticated(server.address, "ada", 1));
+    drop(RawClient::authenticated(server.address, "bob", 1));
+}
+
+#[test]
+fn as_many_bad_messages_as_are_configured_are_borne() {
+    let limits = Limits { max_bad_messages: Some(2), ..Limits::default() };
+    let server = TestServer::with_policy(Policy { limits, ..Policy::default() });
+    let mut peer = RawClient::open(server.address);
+    for _ in 0..3 {
+        peer.text("?");
+        assert!(matches!(peer.read(), Received::Text(_)));
+    }
+    peer.expect_goodbye(1008);
+}
+
+/// A client that sends pings and reads no pongs: so many are borne as there is room for their pongs.
+#[test]
+fn what_waits_for_a_client_that_does_not_read_is_bounded() {
+    let borne = |bound: &str| {
+        let data = tempfile::tempdir().unwrap();
+        let arguments = [
+            "--max-unsent-bytes",
+            bound,
+            "--max-message-rate",
+            "unlimited",
+            "--ping-interval",
+            "1s",
+            "--pong-timeout",
+            "1s",
+        ];
+        let server = TestProcess::start(env!("CARGO_BIN_EXE_server-under-test"), data.path(), &arguments);
+        let mut deaf = RawClient::authenticated(server.address, "ada", 1);
+        deaf.set_write_timeout(Duration::from_millis(300));
+        let pings = (0..1_000_000).take_while(|_| deaf.frame(0x89, &[b'x'; 125])).count();
+        // Nothing is read from it any more: so it is silent, and its slot comes back.
+        eventually("the slot is free", || {
+            let mut other = RawClient::open(server.address);
+            other.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+            matches!(other.read(), Received::Text(answer) if answer.contains(r#""connections":1"#))
+        });
+        pings * 131
+    };
+    let (little, much) = (borne("4096"), borne("100000"));
+    assert!(little + 100_000 < much, "{little} bytes, and {much}");
+}

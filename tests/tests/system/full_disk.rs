@@ -1,0 +1,172 @@
+//! A disk that fills up under a running server, and one that has room again.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+use std::process::Stdio;
+use std::sync::Arc;
+
+use session_core::{Limit, Limits};
+use shell::store::{LmdbConfig, LmdbStore};
+use tests::raw_client::{RawClient, Received};
+use tests::small_disk::SmallDisk;
+use tests::test_process::{SpawnedProcess, without_connection_limits};
+use tests::test_server::{NODE, TestServer, slots_in_store};
+use tests::waiting::eventually;
+
+enum Answer {
+    Admitted(RawClient),
+    /// Closed with 1013, in these words.
+    TurnedAway(String),
+}
+
+fn sign_in(server: &TestServer, user: &str) -> Answer {
+    let mut peer = RawClient::open(server.address);
+    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    match peer.read() {
+        Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS") => Answer::Admitted(peer),
+        Received::Text(text) if text.contains("AUTHENTICATE_FAILURE") => {
+            assert!(text.contains("store") && text.contains("try again later"), "{text}");
+            peer.expect_goodbye(1013);
+            Answer::TurnedAway(text)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Signs in one user after another until somebody is turned away.
+fn sign_in_until_full(server: &TestServer, first: usize, most: usize) -> (Vec<RawClient>, String) {
+    let mut peers = Vec::new();
+    for number in first..most {
+        match sign_in(server, &name(number)) {
+            Answer::Admitted(peer) => peers.push(peer),
+            Answer::TurnedAway(words) => return (peers, words),
+        }
+    }
+    panic!("{most} users were admitted and nothing was full");
+}
+
+/// Releases are taken while it lasts, whether or not they can be written down now.
+fn everybody_leaves(held: Vec<RawClient>) {
+    for mut peer in held {
+        peer.say_bye();
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("user {number} {}", "x".repeat(200))
+}
+
+/// Fills the store with users, who then leave: every slot comes back, and somebody is admitted again.
+fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
+    let (peers, words) = sign_in_until_full(server, 0, 8000);
+    assert!(words.contains("The session store is full"), "{words}");
+    let most = peers.len();
+    everybody_leaves(peers);
+    every_slot_is_back(store, most);
+    admitted_again(server);
+}
+
+fn every_slot_is_back(store: &LmdbStore, users: usize) {
+    for number in 0..users {
+        eventually("the slot is back", || slots_in_store(store, &name(number)) == Some(0));
+    }
+}
+
+fn admitted_again(server: &TestServer) {
+    eventually("somebody is admitted again", || matches!(sign_in(server, "ada"), Answer::Admitted(_)));
+}
+
+/// A server whose data is on the disk.
+fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, TestServer) {
+    let config = LmdbConfig::new(disk.path().join("data"), Limit::default());
+    let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
+    let server = TestServer::with(store.clone(), Limits::default(), 2);
+    (store, server)
+}
+
+macro_rules! mount_or_skip {
+    ($kib:expr) => {
+        match SmallDisk::mount($kib) {
+            Some(disk) => disk,
+            None => {
+                println!("skipped: mounting a file system is not allowed here");
+                return;
+            }
+        }
+    };
+}
+
+#[test]
+fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
+    let disk = mount_or_skip!(4096);
+    // Few slots, and so few pages in the file that could be used again; then many.
+    for users in [3, 100, 1000] {
+        let (store, server) = serve(&disk);
+        let held_at_first: Vec<_> = (0..users).map(|number| sign_in(&server, &name(number))).collect();
+        disk.fill();
+        let (held_then, words) = sign_in_until_full(&server, users, 3000);
+        assert!(words.contains("The session store is full"), "{words}");
+        // What room there is now is kept for releases.
+        for number in 0..100 {
+            let newcomer = sign_in(&server, &format!("newcomer {number} {}", "x".repeat(200)));
+            assert!(matches!(newcomer, Answer::TurnedAway(_)), "newcomer {number} got in");
+        }
+        let most = users + held_then.len();
+        for answer in held_at_first {
+            let Answer::Admitted(peer) = answer else { panic!("there was room") };
+            drop(peer);
+        }
+        everybody_leaves(held_then);
+        // With the disk still full.
+        every_slot_is_back(&store, most);
+        disk.free();
+        admitted_again(&server);
+        drop(server);
+        drop(store);
+    }
+}
+
+#[test]
+fn a_disk_that_the_slots_themselves_have_filled_goes_on_when_they_are_given_back() {
+    let disk = mount_or_skip!(1024);
+    let (store, server) = serve(&disk);
+    // Nobody makes room on the disk, but there is room in the file when they have left.
+    fills_up_and_recovers(&store, &server);
+}
+
+#[test]
+fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), Limit::default()) };
+    let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
+    let server = TestServer::with(store.clone(), Limits::default(), 2);
+    fills_up_and_recovers(&store, &server);
+}
+
+#[test]
+fn a_server_that_starts_with_little_room_serves_or_says_why_not() {
+    let disk = mount_or_skip!(512);
+    let (mut started, mut refused) = (0, 0);
+    for kib in (0..400).step_by(4) {
+        disk.fill_but(kib);
+        let mut command = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"));
+        command.args(["--log", "off"]).stderr(Stdio::piped());
+        let SpawnedProcess { mut child, first_line } = SpawnedProcess::spawn(command, &disk.path().join("data"));
+        let line = first_line.wait();
+        if line.starts_with("listening on") {
+            started += 1;
+            child.kill().unwrap();
+            child.wait().unwrap();
+        } else {
+            refused += 1;
+            let output = child.wait_with_output().unwrap();
+            let words = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{kib} KiB left: {words}");
+            assert!(words.contains(disk.path().to_str().unwrap()), "{words}");
+        }
+        std::fs::remove_dir_all(disk.path().join("data")).unwrap_or_default();
+        disk.free();
+    }
+    assert!(started > 0 && refused > 0, "{started} started, {refused} refused");
+}

@@ -1,0 +1,307 @@
+//! Bad input over real sockets: each gets the answer the protocol names or is cut off by a bound, the server goes on
+//! serving others, and no count moves.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use session_core::{Limit, Limits};
+use shell::net::settings::Policy;
+use shell::store::MemoryStore;
+use tests::raw_client::{RawClient, Received, frame_head};
+use tests::test_server::{NODE, TestServer};
+
+/// Runs an attack beside a session that must not notice, and checks that no count moved.
+fn beside_a_witness(attack: impl FnOnce(&TestServer)) {
+    let limits = Limits { auth_timeout: Duration::from_secs(1), ..Limits::default() };
+    let server =
+        TestServer::with_policy(Policy { limits, header_timeout: Duration::from_millis(500), ..Policy::default() });
+    let mut witness = RawClient::authenticated(server.address, "witness", 1);
+    attack(&server);
+    witness.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
+    witness.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"witness","connections":1}}"#);
+    drop(RawClient::authenticated(server.address, "newcomer", 1));
+}
+
+fn error(words: &str) -> String {
+    format!(r#"{{"type":"ERROR","payload":"{words}"}}"#)
+}
+
+#[test]
+fn messages_without_sense_are_answered_and_the_session_lives_on() {
+    beside_a_witness(|server| {
+        let mut peer = RawClient::authenticated(server.address, "peer", 1);
+        let long_type = format!(r#"{{"type":"{}"}}"#, "X".repeat(500));
+        let long_answer = format!("No such event type {}", "X".repeat(64));
+        let nested = "[".repeat(4000);
+        for (message, words) in [
+            ("hello", "Message is not valid JSON"),
+            (r#"{"type":"BYE""#, "Message is not valid JSON"),
+            ("17", "Message is not a JSON object"),
+            ("[]", "Message is not a JSON object"),
+            ("null", "Message is not a JSON object"),
+            (&nested, "Message is not valid JSON"),
+            ("{}", "Message has no type"),
+            (r#"{"type":null}"#, "Message has no type"),
+            (r#"{"type":7}"#, "Message type is not a string"),
+            (r#"{"type":"BYE","payload":1}"#, "This message takes no payload"),
+            (r#"{"type":"NONSENSE"}"#, "No such event type NONSENSE"),
+            (&long_type, &long_answer),
+            (r#"{"type":"AUTHENTICATE","payload":"peer"}"#, "This session is already authenticated"),
+        ] {
+            peer.text(message);
+            peer.expect_text(&error(words));
+        }
+        peer.text(r#"{"type":"BYE"}"#);
+        peer.expect_text(r#"{"type":"BYE_SUCCESS","payload":null}"#);
+        peer.expect_goodbye(1000);
+    });
+}
+
+#[test]
+fn a_hundred_thousand_brackets_are_only_a_bad_message() {
+    let server = TestServer::with_policy(Policy { max_message_bytes: 1 << 20, ..Policy::default() });
+    let mut peer = RawClient::open(server.address);
+    for nested in ["[".repeat(100_000), format!(r#"{{"type":"BYE","payload":{}"#, "[".repeat(100_000))] {
+        peer.text(&nested);
+        peer.expect_text(&error("Message is not valid JSON"));
+    }
+    let balanced = format!(r#"{{"type":"BYE","payload":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    peer.text(&balanced);
+    peer.expect_text(&error("This message takes no payload"));
+}
+
+#[test]
+fn user_ids_that_break_a_rule_are_refused_in_words() {
+    beside_a_witness(|server| {
+        let mut peer = RawClient::open(server.address);
+        for (payload, words) in [
+            (r#""""#.to_owned(), "User id is empty, it must be 1 to 256 bytes"),
+            (format!(r#""{}""#, "x".repeat(257)), "User id is too long, it must be 1 to 256 bytes"),
+            (r#""a\u0000b""#.into(), "User id contains a control character"),
+            (r#""a\nb""#.into(), "User id contains a control character"),
+            ("17".into(), "AUTHENTICATE needs a user id as its payload, a string"),
+            ("null".into(), "AUTHENTICATE needs a user id as its payload, a string"),
+        ] {
+            peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#));
+            peer.expect_text(&format!(r#"{{"type":"AUTHENTICATE_FAILURE","payload":"{words}"}}"#));
+        }
+        // And may still get it right.
+        let longest = "é".repeat(128);
+        peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{longest}"}}"#));
+        peer.expect_text(&format!(
+            r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"{longest}","connections":1}}}}"#
+        ));
+    });
+}
+
+#[test]
+fn one_bad_message_too_many_closes_and_gives_the_slot_back() {
+    beside_a_witness(|server| {
+        let mut peer = RawClient::authenticated(server.address, "peer", 1);
+        for _ in 0..=Limits::default().max_bad_messages.expect("there is a default") {
+            peer.text("?");
+            peer.expect_text(&error("Message is not valid JSON"));
+        }
+        peer.expect_goodbye(1008);
+        drop(RawClient::authenticated(server.address, "peer", 1));
+    });
+}
+
+#[test]
+fn violations_of_the_web_socket_protocol_are_told_before_the_end_and_give_the_slot_back() {
+    beside_a_witness(|server| {
+        let too_big = frame_head(0x81, 16 << 20);
+        let invalid_utf8 = [frame_head(0x81, 2), vec![0xc3, 0x28]].concat();
+        let fragments_too_big: Vec<u8> =
+            [0x01, 0x00, 0x00].iter().flat_map(|&first| [frame_head(first, 2000), vec![b'x'; 2000]].concat()).collect();
+        for (bytes, words, code) in [
+            (&too_big, "Message is too big", 1009),
+            (&fragments_too_big, "Message is too big", 1009),
+            (&invalid_utf8, "Text message is not valid UTF-8", 1007),
+            (&frame_head(0x82, 0), "Binary messages are not supported", 1003),
+            (&frame_head(0xc1, 0), "That breaks the WebSocket protocol", 1002), // RSV1
+            (&frame_head(0x83, 0), "That breaks the WebSocket protocol", 1002), // reserved opcode
+            (&frame_head(0x80, 0), "That breaks the WebSocket protocol", 1002), // continues nothing
+            (&vec![0x81, 0x00], "That breaks the WebSocket protocol", 1002),    // not masked
+            (&frame_head(0x09, 0), "That breaks the WebSocket protocol", 1002), // fragmented ping
+            (&[frame_head(0x89, 126), vec![0; 126]].concat(), "That breaks the WebSocket protocol", 1002),
+        ] {
+            let mut peer = RawClient::authenticated(server.address, "peer", 1);
+            peer.write(bytes);
+            peer.expect_text(&error(words));
+            peer.expect_close(code);
+        }
+        drop(RawClient::authenticated(server.address, "peer", 1));
+    });
+}
+
+#[test]
+fn a_frame_of_sixteen_mebibytes_is_drained_so_that_its_sender_hears_why() {
+    beside_a_witness(|server| {
+        let mut peer = RawClient::authenticated(server.address, "peer", 1);
+        peer.frame(0x81, &vec![b'x'; 16 << 20]);
+        peer.shut_down_writing();
+        peer.expect_text(&error("Message is too big"));
+        peer.expect_close(1009);
+    });
+}
+
+#[test]
+fn a_message_that_never_ends_is_cut_off_by_the_deadline_or_by_silence() {
+    // Before authentication: by the deadline.
+    beside_a_witness(|server| {
+        let mut peer = RawClient::open(server.address);
+        peer.frame(0x01, br#"{"type":"#);
+        peer.expect_goodbye(4401);
+    });
+    // After it: empty fragments are no sign of life, so by silence.
+    let limits = Limits {
+        ping_interval: Duration::from_millis(200),
+        pong_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::default())), limits, 2);
+    let mut peer = RawClient::authenticated(server.address, "peer", 1);
+    peer.frame(0x01, b"");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(300) {
+        peer.frame(0x00, b"");
+    }
+    assert_eq!(peer.read(), Received::Ping);
+    peer.expect_goodbye(4408);
+    drop(RawClient::authenticated(server.address, "peer", 1));
+}
+
+#[test]
+fn a_flood_of_pings_is_answered_without_hurting_anybody() {
+    beside_a_witness(|server| {
+        let mut peer = RawClient::authenticated(server.address, "peer", 1);
+        let flood = [frame_head(0x89, 4), vec![1, 2, 3, 4]].concat().repeat(50_000);
+        // Nothing is read meanwhile, so the pongs find no room and the server stops to listen: the flood may not
+        // even be taken whole.
+        let flooding = std::thread::spawn(move || {
+            peer.set_write_timeout(Duration::from_millis(500));
+            peer.write(&flood);
+            peer
+        });
+        let others = Instant::now();
+        for _ in 0..20 {
+            RawClient::authenticated(server.address, "other", 1).say_bye();
+        }
+        assert!(others.elapsed() < Duration::from_secs(10));
+        let mut peer = flooding.join().unwrap();
+        assert_eq!(peer.read(), Received::Pong(vec![1, 2, 3, 4]));
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
+    let limits = Limits {
+        ping_interval: Duration::from_millis(300),
+        pong_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::default())), limits, 2);
+    let mut peer = RawClient::authenticated(server.address, "peer", 1);
+    peer.set_write_timeout(Duration::from_millis(200));
+    let questions = [frame_head(0x81, 28), br#"{"type":"CHECK_CONNECTIONS"}"#.to_vec()].concat().repeat(10_000);
+    // Far more answers than any buffer between the two holds.
+    while peer.write(&questions) {}
+    let mut other = RawClient::authenticated(server.address, "other", 1);
+    tests::waiting::eventually("the slot comes back", || {
+        let mut next = RawClient::open(server.address);
+        next.text(r#"{"type":"AUTHENTICATE","payload":"peer"}"#);
+        let first = Received::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());
+        let is_first = next.read() == first;
+        other.pong();
+        next.say_bye();
+        is_first
+    });
+}
+
+#[test]
+fn whoever_speaks_no_http_is_answered_or_cut_off() {
+    beside_a_witness(|server| {
+        let status = |bytes: &[u8]| {
+            let mut peer = RawClient::connect(server.address);
+            peer.write(bytes);
+            peer.read_to_end().get(9..12).map(ToOwned::to_owned)
+        };
+        assert_eq!(status(b"\x16\x03\x01\x02\x00garbage\r\n\r\n").as_deref(), Some("400"));
+        assert_eq!(status(b"GET / HTTP/9.9\r\n\r\n").as_deref(), Some("400"));
+        let megabyte = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 1 << 20], b"\r\n\r\n".to_vec()].concat();
+        assert_eq!(status(&megabyte).as_deref(), Some("431"));
+        let headers = (0..100).fold(String::from("GET / HTTP/1.1\r\n"), |head, at| head + &format!("x{at}: y\r\n"));
+        assert_eq!(status(format!("{headers}\r\n").as_bytes()).as_deref(), Some("431"));
+        assert_eq!(status(b"").as_deref(), Some("408"));
+        assert_eq!(status(b"GET / HTTP/1.1\r\nHost:").as_deref(), Some("408"));
+    });
+}
+
+#[test]
+fn a_header_that_arrives_byte_by_byte_is_cut_off() {
+    beside_a_witness(|server| {
+        let mut peer = RawClient::connect(server.address);
+        let start = Instant::now();
+        let slow = b"GET / HTTP/1.1\r\nHost: a.very.long.name.that.takes.for.ever.to.arrive\r\n".iter().cycle();
+        for byte in slow {
+            if !peer.write(&[*byte]) {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "the server waits for ever");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(start.elapsed() >= Duration::from_millis(400), "it was given its time");
+    });
+}
+
+/// Where the body ends would be where frames begin, and whoever stands between may see that otherwise.
+#[test]
+fn a_handshake_with_a_body_is_refused_however_it_arrives() {
+    beside_a_witness(|server| {
+        let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let frame = [frame_head(0x81, 43), br#"{"type":"AUTHENTICATE","payload":"smuggled"}"#.to_vec()].concat();
+        for (header, in_one) in [
+            (format!("Content-Length: {}", frame.len()), true),
+            (format!("Content-Length: {}", frame.len()), false),
+            ("Transfer-Encoding: chunked".into(), true),
+            ("Transfer-Encoding: chunked".into(), false),
+            (format!("Expect: 100-continue\r\nContent-Length: {}", frame.len()), false),
+        ] {
+            let mut peer = RawClient::connect(server.address);
+            let head = format!("{upgrade}{header}\r\n\r\n").into_bytes();
+            if in_one {
+                peer.write(&[head, frame.clone()].concat());
+            } else {
+                peer.write(&head);
+            }
+            let answer = peer.read_to_end();
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{header}: {answer}");
+            assert!(answer.contains("A handshake has no body"), "{header}: {answer}");
+        }
+    });
+}
+
+#[test]
+fn plain_http_is_told_what_this_is() {
+    beside_a_witness(|server| {
+        let ask = |request: &str| {
+            let mut peer = RawClient::connect(server.address);
+            peer.write(request.as_bytes());
+            peer.read_to_end()
+        };
+        let hello = ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(hello.starts_with("HTTP/1.1 200 OK\r\n"), "{hello}");
+        assert!(hello.ends_with("\r\n\r\n{\"message\":\"Web socket is needed to talk to this server\"}"), "{hello}");
+        assert!(ask("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        let method = ask("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(method.starts_with("HTTP/1.1 405 ") && method.contains("allow: GET"), "{method}");
+        let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+        assert!(ask(&format!("{upgrade}Sec-WebSocket-Version: 13\r\n\r\n")).starts_with("HTTP/1.1 400 "));
+        let version = ask(&format!("{upgrade}Sec-WebSocket-Version: 8\r\n\r\n"));
+        assert!(version.starts_with("HTTP/1.1 426 ") && version.contains("sec-websocket-version: 13"), "{version}");
+    });
+}

@@ -1,0 +1,16 @@
+//! Tests over real sockets, processes and disks.
+
+mod server;
+mod slot_limit;
+mod hostile_input;
+mod connection_limits;
+mod origins_and_proxies;
+mod tls;
+mod token_sessions;
+mod full_disk;
+mod binaries;
+mod configuration;
+mod reload;
+mod admin_commands;
+mod client_command;
+mod client_bench;

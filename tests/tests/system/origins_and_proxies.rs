@@ -1,0 +1,168 @@
+//! Who asks, from where, and by which name: origins, hosts, and proxies that say for whom they ask.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::num::NonZeroUsize;
+
+use session_core::DoorBounds;
+use shell::net::settings::Policy;
+use shell::server::Settings;
+use tests::raw_client::RawClient;
+use tests::test_server::{TestServer, settings};
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// The status of the answer to a handshake with these headers, and a Host unless one is given, and the connection.
+fn knock(server: &TestServer, preface: &[u8], headers: &str) -> (u16, RawClient) {
+    let mut peer = RawClient::connect(server.address);
+    let host = if headers.contains("Host:") { "" } else { "Host: x\r\n" };
+    peer.write(&[preface, format!("{UPGRADE}{host}{headers}\r\n").as_bytes()].concat());
+    let head = peer.try_head();
+    let status = head.get(9..12).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no answer but {head:?}")), peer)
+}
+
+fn status(server: &TestServer, headers: &str) -> u16 {
+    knock(server, b"", headers).0
+}
+
+#[test]
+fn a_page_may_connect_if_its_origin_is_written_down() {
+    let origins = ["https://app.example.com", "http://*.localhost:8080"];
+    let origins = origins.map(|origin| origin.parse().unwrap()).into_iter().collect();
+    let server = TestServer::with_policy(Policy { origins, ..Policy::default() });
+    for (headers, expected) in [
+        ("Host: x\r\n", 101),
+        ("Host: x\r\nOrigin: https://app.example.com\r\n", 101),
+        ("Host: x\r\norigin: HTTPS://App.Example.com:443\r\n", 101),
+        ("Host: x\r\nOrigin: http://chess.localhost:8080\r\n", 101),
+        ("Host: x\r\nOrigin: https://evil.example\r\n", 403),
+        ("Host: x\r\nOrigin: null\r\n", 403),
+        ("Host: x\r\nOrigin:\r\n", 403),
+        // Nor the page that says it is of this very host: names can be made to point here.
+        ("Host: evil.example\r\nOrigin: http://evil.example\r\n", 403),
+        ("Host: x\r\nOrigin: https://app.example.com\r\nOrigin: https://evil.example\r\n", 403),
+        ("Host: x\r\nOrigin: https://app.example.com, https://evil.example\r\n", 403),
+    ] {
+        assert_eq!(status(&server, headers), expected, "{headers}");
+    }
+    let (_, mut refused) = knock(&server, b"", "Host: x\r\nOrigin: https://evil.example\r\n");
+    assert_eq!(refused.read_to_end(), r#"{"message":"Pages of that origin may not connect (Origin)"}"#);
+    // Whoever only asks what this is may come from anywhere.
+    let mut peer = RawClient::connect(server.address);
+    peer.write(b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\n\r\n");
+    assert!(peer.read_to_end().starts_with("HTTP/1.1 200 "));
+
+    let strict = TestServer::start();
+    assert_eq!(status(&strict, "Host: x\r\nOrigin: http://x\r\n"), 403, "none is allowed unless it is written down");
+    let any = ["*"].map(|origin| origin.parse().unwrap()).into_iter().collect();
+    strict.control.set_policy(Policy { origins: any, ..Policy::default() });
+    assert_eq!(status(&strict, "Host: x\r\nOrigin: null\r\n"), 101);
+}
+
+#[test]
+fn a_server_may_go_by_certain_names_only() {
+    let hosts = ["sessions.example.com", "localhost:3000"].map(|host| host.parse().unwrap()).into_iter().collect();
+    let server = TestServer::with_policy(Policy { hosts, ..Policy::default() });
+    for (headers, expected) in [
+        ("Host: sessions.example.com\r\n", 101),
+        ("Host: SESSIONS.example.com:8443\r\n", 101),
+        ("Host: localhost:3000\r\n", 101),
+        ("Host: localhost\r\n", 421),
+        ("Host: evil.example\r\n", 421),
+        ("Host: sessions.example.com\r\nHost: evil.example\r\n", 400),
+        ("Host:\r\n", 421),
+    ] {
+        assert_eq!(status(&server, headers), expected, "{headers}");
+    }
+}
+
+/// A server behind a proxy on this machine, where an address may have one connection.
+fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> TestServer {
+    let proxies = [trusted.parse().unwrap()].into_iter().collect();
+    let bounds = DoorBounds { per_address: NonZeroUsize::new(1), ..DoorBounds::default() };
+    let policy = Policy { proxies, proxy_protocol, ..Policy::default() };
+    TestServer::with_settings(Settings { bounds, policy, ..settings() })
+}
+
+#[test]
+fn behind_a_trusted_proxy_each_client_counts_for_itself() {
+    let server = behind_a_proxy("127.0.0.0/8", false);
+    let from = |client: &str| knock(&server, b"", &format!("X-Forwarded-For: {client}\r\n"));
+    let (first, _held) = from("203.0.113.1");
+    let (second, _held_too) = from("evil, 203.0.113.2, 127.0.0.9");
+    assert_eq!((first, second), (101, 101));
+    for client in
+        ["203.0.113.1", "203.0.113.7, 203.0.113.1", "203.0.113.1:4711", "203.0.113.7\r\nX-Forwarded-For: 203.0.113.1"]
+    {
+        let (status, mut turned_away) = from(client);
+        assert_eq!(status, 503, "{client}");
+        assert_eq!(turned_away.read_to_end(), r#"{"message":"Your address has as many connections as one may"}"#);
+    }
+    assert_eq!(from("203.0.113.3").0, 101);
+    // A line that is no text, to which the proxy has appended who asked it: what stands before it is the client's own.
+    let mut forger = RawClient::connect(server.address);
+    let lines = b"Host: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: \xff, 203.0.113.3\r\n";
+    forger.write(&[UPGRADE.as_bytes(), lines, b"\r\n"].concat());
+    assert!(forger.try_head().starts_with("HTTP/1.1 101 "), "it counts as the proxy's");
+    let (_, mut proxy) = knock(&server, b"", "");
+    assert!(proxy.read_to_end().contains("Your address"), "which has as many as it may now");
+}
+
+#[test]
+fn what_somebody_else_says_about_where_they_are_is_ignored() {
+    let server = behind_a_proxy("192.0.2.1", true);
+    let _held = RawClient::open(server.address);
+    let preface = proxied([203, 0, 113, 7]);
+    assert_eq!(knock(&server, b"", "X-Forwarded-For: 203.0.113.7\r\n").0, 503);
+    drop(_held);
+    while knock(&server, &[], "").0 == 503 {}
+    let (first, _held) = loop {
+        let (status, held) = knock(&server, &preface, "");
+        if status != 503 {
+            break (status, held);
+        }
+    };
+    assert_eq!(first, 101, "the header is read all the same");
+    assert_eq!(knock(&server, &proxied([203, 0, 113, 8]), "").0, 503, "but does not count");
+}
+
+#[test]
+fn a_trusted_proxy_may_introduce_its_client_by_the_proxy_protocol() {
+    let server = behind_a_proxy("127.0.0.0/8", true);
+    let from = |last: u8, headers: &str| knock(&server, &proxied([203, 0, 113, last]), headers);
+    let (first, _held) = from(1, "");
+    assert_eq!(first, 101);
+    let (status, mut turned_away) = from(1, "");
+    assert_eq!(status, 503);
+    assert_eq!(turned_away.read_to_end(), r#"{"message":"Your address has as many connections as one may"}"#);
+    // The client is not trusted, whatever it says in turn.
+    assert_eq!(from(1, "X-Forwarded-For: 203.0.113.9\r\n").0, 503);
+    assert_eq!(from(2, "").0, 101);
+    // A proxy behind a proxy is.
+    let (chained, _held_too) = knock(&server, &proxied([127, 0, 0, 9]), "X-Forwarded-For: 203.0.113.3\r\n");
+    assert_eq!((chained, knock(&server, &proxied([203, 0, 113, 3]), "").0), (101, 503));
+    // One that asks for itself. One that sends no header would let its clients send one.
+    let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"[..]].concat();
+    let (itself, _held_three) = knock(&server, &local, "");
+    assert_eq!((itself, knock(&server, &local, "").0), (101, 503));
+    let (missing, mut told) = knock(&server, b"", "X-Forwarded-For: 203.0.113.9\r\n");
+    assert_eq!(missing, 400);
+    assert_eq!(told.read_to_end(), r#"{"message":"The header of the PROXY protocol is missing"}"#);
+
+    let (nonsense, mut told) = knock(&server, b"\r\n\r\n\0\r\nQUIT\n\x11\x11\x00\x0c............", "");
+    assert_eq!(nonsense, 400);
+    assert_eq!(told.read_to_end(), r#"{"message":"That is no header of the PROXY protocol, version 2"}"#);
+}
+
+#[test]
+fn where_the_proxy_protocol_is_off_its_header_is_nonsense() {
+    let server = behind_a_proxy("127.0.0.0/8", false);
+    assert_eq!(knock(&server, &proxied([203, 0, 113, 1]), "").0, 400);
+}
+
+/// A header of the PROXY protocol from this client.
+fn proxied(client: [u8; 4]) -> Vec<u8> {
+    [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c"[..], &client, &[127, 0, 0, 1, 0x12, 0x34, 0, 80]].concat()
+}

@@ -1,0 +1,395 @@
+//! The server over real sockets: the flow of the README, races, losses, and the graceful end.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use session_core::ledger::Command;
+use session_core::{Limit, Limits, Terms, UserId};
+use shell::client::{Error, Url, User};
+use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
+use tests::raw_client::{RawClient, Received};
+use tests::test_server::{NODE, TestServer, slots_in_store};
+use tests::waiting::eventually;
+
+const DENIED: &str =
+    r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#;
+const GOODBYE: &str = r#"{"type":"BYE_SUCCESS","payload":null}"#;
+
+#[test]
+fn the_plain_protocol_is_answered_byte_for_byte() {
+    let server = TestServer::start();
+    let mut peer = RawClient::open(server.address);
+    peer.text(r#"{"type":"AUTHENTICATE","payload":"my-unique-user-id"}"#);
+    peer.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"my-unique-user-id","connections":1}}"#);
+    peer.text(r#"{"type":"CHECK_CONNECTIONS","payload":null}"#);
+    peer.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"my-unique-user-id","connections":1}}"#);
+    peer.text(r#"{"type":"FOO","payload":null}"#);
+    peer.expect_text(r#"{"type":"ERROR","payload":"No such event type FOO"}"#);
+    peer.text(r#"{"type":"BYE","payload":null}"#);
+    peer.expect_text(GOODBYE);
+    peer.expect_goodbye(1000);
+}
+
+#[test]
+fn four_clients_of_one_user_get_three_slots_and_a_bye_frees_one() {
+    let server = TestServer::start();
+    let mut held: Vec<_> = (1..=3).map(|number| RawClient::authenticated(server.address, "ada", number)).collect();
+    let mut fourth = RawClient::open(server.address);
+    fourth.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    fourth.expect_text(DENIED);
+    // Another user is not concerned.
+    drop(RawClient::authenticated(server.address, "grace", 1));
+    // Whoever has seen BYE_SUCCESS finds the slot free, on the same socket that was refused.
+    held.pop().unwrap().say_bye();
+    fourth.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    fourth.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":3}}"#);
+}
+
+#[test]
+fn the_user_of_the_library_holds_many_connections() {
+    let server = TestServer::start();
+    smol::block_on(async {
+        let url: Url = server.url().parse().unwrap();
+        let mut users: Vec<_> = (0..20).map(|number| User::new(&url, &format!("user {number}"))).collect();
+        for user in &mut users {
+            for held in 1..=3 {
+                assert_eq!(user.connect().await.unwrap().connections, held);
+            }
+            assert!(matches!(user.connect().await, Err(Error::LimitReached { .. })));
+            user.disconnect().await.unwrap();
+            assert_eq!(user.connect().await.unwrap().connections, 3);
+        }
+    });
+}
+
+#[test]
+fn a_socket_lost_without_bye_gives_its_slot_back() {
+    let server = TestServer::start();
+    let held: Vec<_> = (1..=3).map(|number| RawClient::authenticated(server.address, "ada", number)).collect();
+    drop(held);
+    eventually("all three slots are back", || connections(&server, "ada") == Some(1));
+    // A close frame without BYE is no other thing.
+    let mut polite = RawClient::authenticated(server.address, "grace", 1);
+    polite.frame(0x88, &1000_u16.to_be_bytes());
+    assert_eq!(polite.read(), Received::Close(1000, String::new()));
+    assert_eq!(polite.read(), Received::End);
+    eventually("its slot is back", || connections(&server, "grace") == Some(1));
+}
+
+/// How many connections the user has with one more, which leaves again.
+fn connections(server: &TestServer, user: &str) -> Option<u32> {
+    let mut peer = RawClient::open(server.address);
+    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    let Received::Text(answer) = peer.read() else { return None };
+    peer.say_bye();
+    answer.rsplit_once(':')?.1.trim_end_matches('}').parse().ok()
+}
+
+#[test]
+fn a_silent_peer_is_pinged_and_then_dropped_and_an_answer_keeps_it() {
+    let limits = Limits {
+        ping_interval: Duration::from_millis(150),
+        pong_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::new(1).unwrap())), limits, 2);
+    let mut peer = RawClient::authenticated(server.address, "ada", 1);
+    for _ in 0..3 {
+        assert_eq!(peer.read(), Received::Ping);
+        peer.pong();
+    }
+    assert_eq!(peer.read(), Received::Ping);
+    let pinged = Instant::now();
+    assert_eq!(peer.read(), Received::Close(4408, "Peer was silent for too long".into()));
+    assert!(pinged.elapsed() >= Duration::from_millis(250), "it had its time to answer");
+    drop(RawClient::authenticated(server.address, "ada", 1));
+}
+
+#[test]
+fn an_unauthenticated_socket_is_closed_at_its_deadline_which_no_refusal_moves() {
+    let limits = Limits { auth_timeout: Duration::from_millis(400), max_message_rate: None, ..Limits::default() };
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::new(1).unwrap())), limits, 2);
+    let _holder = RawClient::authenticated(server.address, "ada", 1);
+    let start = Instant::now();
+    let mut silent = RawClient::open(server.address);
+    let mut refused = RawClient::open(server.address);
+    loop {
+        refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+        match refused.read() {
+            Received::Text(text) => assert_eq!(text, DENIED),
+            Received::Close(code, _) => break assert_eq!(code, 4401),
+            other => panic!("{other:?}"),
+        }
+        refused.pong();
+    }
+    assert!((350..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    silent.expect_goodbye(4401);
+}
+
+#[test]
+fn authenticate_twice_takes_no_second_slot_and_bye_twice_or_unauthenticated_is_served() {
+    let server = TestServer::start();
+    let mut peer = RawClient::authenticated(server.address, "ada", 1);
+    for user in ["ada", "grace"] {
+        peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+        peer.expect_text(r#"{"type":"ERROR","payload":"This session is already authenticated"}"#);
+    }
+    drop(RawClient::authenticated(server.address, "ada", 2));
+    drop(RawClient::authenticated(server.address, "grace", 1));
+    // The second BYE comes after the close: it is not even looked at.
+    peer.text(r#"{"type":"BYE"}"#);
+    peer.text(r#"{"type":"BYE"}"#);
+    peer.expect_text(GOODBYE);
+    peer.expect_goodbye(1000);
+    let mut anonymous = RawClient::open(server.address);
+    anonymous.text(r#"{"type":"BYE"}"#);
+    anonymous.expect_text(GOODBYE);
+    anonymous.expect_goodbye(1000);
+}
+
+#[test]
+fn pipelined_frames_are_answered_in_order_even_in_one_segment_with_the_handshake() {
+    let server = TestServer::start();
+    for _ in 0..20 {
+        let mut peer = RawClient::connect(server.address);
+        let mut bytes = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            .to_vec();
+        for text in [
+            r#"{"type":"CHECK_CONNECTIONS"}"#,
+            r#"{"type":"AUTHENTICATE","payload":"ada"}"#,
+            r#"{"type":"CHECK_CONNECTIONS"}"#,
+            r#"{"type":"CHECK_CONNECTIONS"}"#,
+            r#"{"type":"BYE"}"#,
+        ] {
+            bytes.extend(tests::raw_client::frame_head(0x81, text.len()));
+            bytes.extend(text.as_bytes());
+        }
+        peer.write(&bytes);
+        peer.skip_head();
+        peer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
+        peer.expect_text(r#"{"type":"ERROR","payload":"This session is not authenticated"}"#);
+        peer.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#);
+        for _ in 0..2 {
+            peer.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":1}}"#);
+        }
+        peer.expect_text(GOODBYE);
+        peer.expect_goodbye(1000);
+    }
+}
+
+/// 200 connections of one user, all past HELLO, all at once.
+fn race(store: Arc<dyn Store>, threads: usize) {
+    let server = TestServer::with(store, Limits::default(), threads);
+    let mut peers: Vec<_> = (0..200).map(|_| RawClient::open(server.address)).collect();
+    let barrier = Barrier::new(4);
+    let answers = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for part in peers.chunks_mut(50) {
+            scope.spawn(|| {
+                barrier.wait();
+                for peer in part.iter_mut() {
+                    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+                }
+                for peer in part {
+                    let Received::Text(answer) = peer.read() else { panic!("no answer") };
+                    answers.lock().unwrap().push(answer);
+                }
+            });
+        }
+    });
+    let mut answers = answers.into_inner().unwrap();
+    answers.retain(|answer| answer != DENIED);
+    answers.sort_unstable();
+    let granted = |held| format!(r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"ada","connections":{held}}}}}"#);
+    assert_eq!(answers, [1, 2, 3].map(granted));
+}
+
+#[test]
+fn exactly_three_of_two_hundred_are_admitted_by_memory() {
+    for threads in [1, 8] {
+        race(Arc::new(MemoryStore::new(NODE, Limit::default())), threads);
+    }
+}
+
+#[test]
+fn exactly_three_of_two_hundred_are_admitted_by_lmdb() {
+    for threads in [1, 8] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = LmdbConfig::new(directory.path(), Limit::default());
+        race(Arc::new(LmdbStore::open(&config, NODE).unwrap()), threads);
+    }
+}
+
+#[test]
+fn a_stopping_server_tells_everybody_gives_every_slot_back_and_closes_handshakes() {
+    let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
+    let mut server = TestServer::with(store.clone(), Limits::default(), 2);
+    let mut live = RawClient::authenticated(server.address, "ada", 1);
+    let mut anonymous = RawClient::open(server.address);
+    let mut handshake = RawClient::connect(server.address);
+    handshake.write(b"GET / HTTP/1.1\r\n");
+    // A later connection is served only once the earlier ones are accepted.
+    drop(RawClient::open(server.address));
+    let farewell = thread::spawn(move || {
+        live.expect_goodbye(1001);
+        anonymous.expect_goodbye(1001);
+        assert!(matches!(handshake.read(), Received::End | Received::Reset));
+    });
+    let address = server.address;
+    assert!(server.stop() < Duration::from_secs(5));
+    farewell.join().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert_eq!(slots_in_store(&*store, "ada"), Some(0));
+}
+
+#[test]
+fn a_server_stops_in_time_though_peers_do_not_read_or_answer() {
+    let mut server = TestServer::start();
+    let mut deaf = RawClient::authenticated(server.address, "ada", 1);
+    deaf.set_write_timeout(Duration::from_millis(200));
+    let questions = b"\x81\x9c\0\0\0\0{\"type\":\"CHECK_CONNECTIONS\"}".repeat(10_000);
+    while deaf.write(&questions) {}
+    let _silent = RawClient::authenticated(server.address, "grace", 1);
+    assert!(server.stop() < Duration::from_secs(9));
+}
+
+/// A memory store that can be made to hold its answers back, and to fail.
+struct Moody {
+    inner: MemoryStore,
+    stalled: AtomicBool,
+    held_back: Mutex<Vec<(Command, Done)>>,
+}
+
+impl Moody {
+    fn new(limit: u32) -> Arc<Self> {
+        let inner = MemoryStore::new(NODE, Limit::new(limit).unwrap());
+        Arc::new(Self { inner, stalled: AtomicBool::new(false), held_back: Mutex::default() })
+    }
+
+    fn stall(&self) {
+        self.stalled.store(true, Ordering::SeqCst);
+    }
+
+    fn waiting(&self) -> usize {
+        self.held_back.lock().unwrap().len()
+    }
+
+    /// Applies what was held back, in order, and stalls no more.
+    fn recover(&self) {
+        let mut held_back = self.held_back.lock().unwrap();
+        self.stalled.store(false, Ordering::SeqCst);
+        for (command, done) in held_back.drain(..) {
+            self.inner.submit(command, done);
+        }
+    }
+}
+
+impl Store for Moody {
+    fn route(&self, router: Arc<dyn Router>) {
+        self.inner.route(router);
+    }
+
+    fn terms_for(&self, user: &UserId) -> Terms {
+        self.inner.terms_for(user)
+    }
+
+    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
+        self.inner.amend(user, amendment, done);
+    }
+
+    fn set_terms(&self, terms: Terms) {
+        self.inner.set_terms(terms);
+    }
+
+    fn submit(&self, command: Command, done: Done) {
+        let mut held_back = self.held_back.lock().unwrap();
+        if self.stalled.load(Ordering::SeqCst) {
+            held_back.push((command, done));
+        } else {
+            drop(held_back);
+            self.inner.submit(command, done);
+        }
+    }
+
+    fn close(&self, within: Duration) -> bool {
+        !self.stalled.load(Ordering::SeqCst) && self.inner.close(within)
+    }
+}
+
+#[test]
+fn a_store_that_does_not_answer_admits_nobody_and_a_late_grant_is_given_back() {
+    let store = Moody::new(1);
+    let server = TestServer::with_timeout(store.clone(), Limits::default(), 2, Duration::from_millis(200));
+    store.stall();
+    let mut peer = RawClient::open(server.address);
+    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    peer.expect_text(
+        r#"{"type":"AUTHENTICATE_FAILURE","payload":"The session store did not answer in time, try again later"}"#,
+    );
+    peer.expect_goodbye(1013);
+    // The acquire is still in the store's queue, and applied now. The release that is owed comes after it.
+    store.recover();
+    eventually("the slot comes back", || connections(&server, "ada") == Some(1));
+}
+
+/// A client of ada's whose acquire the store holds back.
+fn acquiring(store: &Moody, server: &TestServer) -> RawClient {
+    store.stall();
+    let mut peer = RawClient::open(server.address);
+    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    eventually("the acquire is under way", || store.waiting() == 1);
+    peer
+}
+
+#[test]
+fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
+    let store = Moody::new(1);
+    let server = TestServer::with(store.clone(), Limits::default(), 2);
+    let peer = acquiring(&store, &server);
+    drop(peer);
+    store.recover();
+    eventually("the slot comes back", || connections(&server, "ada") == Some(1));
+}
+
+#[test]
+fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
+    let store = Moody::new(1);
+    let mut server = TestServer::with(store.clone(), Limits::default(), 2);
+    let mut peer = acquiring(&store, &server);
+    let stopping = thread::spawn(move || server.stop());
+    assert_eq!(peer.read(), Received::Close(1001, "Server is shutting down".into()));
+    // Now the grant comes, and nobody is told.
+    store.recover();
+    assert_eq!(peer.read(), Received::End);
+    assert!(stopping.join().unwrap() < Duration::from_secs(9));
+    assert_eq!(slots_in_store(&*store, "ada"), Some(0), "it was given back");
+}
+
+#[test]
+fn a_stopping_server_does_not_wait_for_a_store_that_never_answers() {
+    let store = Moody::new(1);
+    let mut server = TestServer::with(store.clone(), Limits::default(), 2);
+    let mut peer = acquiring(&store, &server);
+    let farewell = thread::spawn(move || peer.expect_goodbye(1001));
+    assert!(server.stop() < Duration::from_secs(9));
+    farewell.join().unwrap();
+}
+
+#[test]
+fn whatever_a_peer_says_after_bye_it_hears_the_answer_and_no_reset() {
+    let server = TestServer::start();
+    for after in
+        [tests::raw_client::frame_head(0x81, 1 << 20), b"no frame at all".to_vec(), vec![0x88, 0x80, 0, 0, 0, 0]]
+    {
+        let mut peer = RawClient::authenticated(server.address, "ada", 1);
+        let bye = br#"{"type":"BYE"}"#;
+        peer.write(&[tests::raw_client::frame_head(0x81, bye.len()), bye.to_vec(), after].concat());
+        peer.expect_text(GOODBYE);
+        peer.expect_close(1000);
+    }
+}

@@ -1,0 +1,343 @@
+//! At the limit, over real sockets: who is refused with what, who is ended, who comes home.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+#![allow(clippy::needless_pass_by_value, reason = "messages are made where they are sent")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use session_core::ledger::Terms;
+use session_core::{Counting, Limit, WhenFull};
+use shell::auth::authenticator::Open;
+use shell::store::{MemoryStore, Store as _};
+use tests::raw_client::{RawClient, Received};
+use tests::test_process::TestProcess;
+use tests::test_server::{NODE, TestServer, settings};
+use tests::waiting::eventually;
+
+const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
+const LIMIT_REACHED: &str = "User has reached connection limit, no more connections allowed";
+
+/// A server on these terms, with a limit of two.
+fn server(terms: impl FnOnce(&mut Terms)) -> (TestServer, Arc<MemoryStore>) {
+    let mut those = Terms::new(Limit::new(2).unwrap());
+    terms(&mut those);
+    let store = Arc::new(MemoryStore::with_terms(NODE, those));
+    (TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(Open), settings(), 2), store)
+}
+
+fn ask(peer: &mut RawClient, message: &Value) -> Value {
+    peer.text(&message.to_string());
+    hear(peer)
+}
+
+fn hear(peer: &mut RawClient) -> Value {
+    match peer.read() {
+        Received::Text(text) => serde_json::from_str(&text).unwrap(),
+        other => panic!("no answer but {other:?}"),
+    }
+}
+
+fn authenticate(peer: &mut RawClient, payload: Value) -> Value {
+    ask(peer, &json!({"type": "AUTHENTICATE", "payload": payload}))
+}
+
+/// One that signs in with this object and is let in: its socket and what it was told.
+fn admitted(server: &TestServer, payload: Value) -> (RawClient, Value) {
+    let mut peer = RawClient::open(server.address);
+    let answer = authenticate(&mut peer, payload);
+    assert_eq!(answer["type"], "AUTHENTICATE_SUCCESS", "{answer}");
+    (peer, answer["payload"].clone())
+}
+
+/// One that signs in with this object and is not: what it was told.
+fn denied(server: &TestServer, payload: Value) -> (RawClient, Value) {
+    let mut peer = RawClient::open(server.address);
+    let answer = authenticate(&mut peer, payload);
+    assert_eq!((&answer["type"], &answer["payload"]), (&json!("AUTHENTICATE_FAILURE"), &json!(LIMIT_REACHED)));
+    (peer, answer)
+}
+
+fn expect_evicted(peer: &mut RawClient, words: &str) {
+    assert_eq!(hear(peer), json!({"type": "EVICTED", "payload": words}));
+    peer.expect_goodbye(4409);
+}
+
+#[test]
+fn a_refusal_at_length_names_who_is_there_and_the_choice_ends_one_of_them() {
+    let (server, _) = server(|terms| terms.client_choice = true);
+    let (mut first, _) = admitted(&server, json!({"user": "ada", "label": "Firefox on the laptop", "device": "l"}));
+    let mut plain = RawClient::authenticated(server.address, "ada", 2);
+    let (mut newcomer, refusal) = denied(&server, json!({"user": "ada", "device": "phone"}));
+    assert_eq!((&refusal["code"], &refusal["limit"]), (&json!("limit_reached"), &json!(2)));
+    assert_eq!(refusal.get("retry_after_ms"), None);
+    let sessions = refusal["sessions"].as_array().unwrap();
+    assert_eq!(sessions.len(), 2);
+    assert_eq!((&sessions[0]["label"], &sessions[0]["state"]), (&json!("Firefox on the laptop"), &json!("live")));
+    assert_eq!(sessions[1].get("label"), None);
+
+    // On the same socket, and in one step.
+    let choice = json!({"user": "ada", "device": "phone", "evict": [sessions[0]["id"]]});
+    let granted = authenticate(&mut newcomer, choice);
+    assert_eq!((&granted["type"], &granted["payload"]["connections"]), (&json!("AUTHENTICATE_SUCCESS"), &json!(2)));
+    expect_evicted(&mut first, "phone has taken the place of this session");
+    // The oldest that is left, by word.
+    let (_third, granted) = admitted(&server, json!({"user": "ada", "evict": "oldest"}));
+    assert_eq!(granted["connections"], 2);
+    expect_evicted(&mut plain, "Another session of this user has taken the place of this one");
+}
+
+#[test]
+fn where_there_is_no_choice_nobody_is_ended_by_it_and_one_that_does_not_suffice_is_refused() {
+    let (server, store) = server(|_| {});
+    let (_first, granted) = admitted(&server, json!({"user": "ada"}));
+    let _second = admitted(&server, json!({"user": "ada"}));
+    denied(&server, json!({"user": "ada", "evict": "oldest"}));
+    denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
+
+    // With a lower limit two would have to go.
+    store.set_terms(Terms { client_choice: true, ..Terms::new(Limit::new(1).unwrap()) });
+    denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
+    denied(&server, json!({"user": "ada", "evict": [granted["session"], granted["session"], "0".repeat(32)]}));
+    // None of them has lost anything.
+    let mut peer = RawClient::open(server.address);
+    assert_eq!(
+        authenticate(&mut peer, json!("ada")),
+        json!({"type": "AUTHENTICATE_FAILURE", "payload": LIMIT_REACHED})
+    );
+    let (_third, granted) = admitted(&server, json!({"user": "ada", "evict": "oldest"}));
+    assert_eq!(granted["connections"], 1);
+}
+
+#[test]
+fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule_also_for_plain_clients() {
+    let (server, _) = server(|terms| terms.when_full = WhenFull::EvictOldest);
+    let mut held: Vec<_> = (1..=2).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
+    for _ in 0..5 {
+        held.push(RawClient::authenticated(server.address, "ada", 2));
+        expect_evicted(&mut held.remove(0), "Another session of this user has taken the place of this one");
+    }
+    // Whoever is ended does not take the others with it, and BYE still gives a slot back.
+    held[0].say_bye();
+    let _last = RawClient::authenticated(server.address, "ada", 2);
+}
+
+#[test]
+fn two_hundred_swaps_by_eight_at_once_never_hold_more_than_the_limit() {
+    let (server, _) = server(|terms| terms.when_full = WhenFull::EvictOldest);
+    let address = server.address;
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            std::thread::spawn(move || {
+                (0..25).for_each(|_| {
+                    let mut peer = RawClient::open(address);
+                    let granted = authenticate(&mut peer, json!("ada"));
+                    // It may have been ended before it was told.
+                    if granted["type"] == "AUTHENTICATE_SUCCESS" {
+                        assert!(granted["payload"]["connections"].as_u64().unwrap() <= 2, "{granted}");
+                    } else {
+                        assert_eq!(granted["type"], "EVICTED");
+                    }
+                });
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let mut last = RawClient::open(address);
+    eventually("all of them have left", || {
+        let granted = authenticate(&mut last, json!("eve"));
+        granted["type"] == "AUTHENTICATE_SUCCESS" || granted["type"] == "ERROR"
+    });
+}
+
+#[test]
+fn sessions_are_listed_and_ended_by_others_of_their_user_and_by_nobody_else() {
+    let (server, _) = server(|_| {});
+    let (mut first, granted) = admitted(&server, json!({"user": "ada", "label": "first"}));
+    let mut plain = RawClient::authenticated(server.address, "ada", 2);
+    let (mut eve, _) = admitted(&server, json!({"user": "eve"}));
+    let list = json!({"type": "LIST_SESSIONS"});
+    let listed = ask(&mut plain, &list);
+    assert_eq!(listed["type"], "LIST_SESSIONS_SUCCESS");
+    let sessions = &listed["payload"]["sessions"];
+    assert_eq!((&sessions[0]["id"], &sessions[0]["label"]), (&granted["session"], &json!("first")));
+    let end = |id: &Value| json!({"type": "END_SESSION", "payload": id});
+    let words = |words: &str| json!({"type": "ERROR", "payload": words});
+    assert_eq!(ask(&mut eve, &end(&granted["session"])), words("This user has no such session"));
+    assert_eq!(ask(&mut first, &end(&granted["session"])), words("A session ends itself with BYE"));
+    assert_eq!(
+        ask(&mut first, &end(&sessions[1]["id"])),
+        json!({"type": "END_SESSION_SUCCESS", "payload": {"id": "ada", "connections": 1}})
+    );
+    expect_evicted(&mut plain, "first has ended this session");
+    assert_eq!(ask(&mut first, &end(&sessions[1]["id"])), words("This user has no such session"));
+    let mut nobody = RawClient::open(server.address);
+    assert_eq!(ask(&mut nobody, &list), words("This session is not authenticated"));
+}
+
+#[test]
+fn a_lost_session_is_taken_up_again_at_the_limit_and_by_nobody_elses_token() {
+    let (server, _) = server(|terms| (terms.linger, terms.lingering_first) = (Duration::from_secs(60), false));
+    let (lost, granted) = admitted(&server, json!({"user": "ada", "label": "one"}));
+    let (_other, _) = admitted(&server, json!({"user": "ada"}));
+    let token = granted["resume"].as_str().unwrap().to_owned();
+    assert_eq!((token.len(), &granted["linger_ms"]), (64, &json!(60_000)));
+    drop(lost);
+    let mut eve = RawClient::open(server.address);
+    let strangers = authenticate(&mut eve, json!({"user": "eve", "resume": token}));
+    assert_ne!(strangers["payload"]["resume"], token, "it is worth nothing to another user");
+    let mut refusal = Value::Null;
+    eventually("the session is lost", || {
+        refusal = denied(&server, json!({"user": "ada"})).1;
+        refusal["sessions"][0]["state"] == "lingering"
+    });
+    let wait = refusal["retry_after_ms"].as_u64().unwrap();
+    assert!((50_000..=60_000).contains(&wait), "{refusal}");
+
+    let (mut back, resumed) = admitted(&server, json!({"user": "ada", "resume": token}));
+    assert_eq!((&resumed["connections"], &resumed["resume"]), (&json!(2), &json!(token)));
+    assert_ne!(resumed["session"], granted["session"]);
+    // Again, while that one lives: it goes on here, and one is closed.
+    let (mut again, _) = admitted(&server, json!({"user": "ada", "resume": token}));
+    back.expect_goodbye(4410);
+    let listed = ask(&mut again, &json!({"type": "LIST_SESSIONS"}));
+    assert_eq!(
+        (&listed["payload"]["connections"], &listed["payload"]["sessions"][0]["label"]),
+        (&json!(2), &json!("one"))
+    );
+    // BYE never lingers, and the token is gone with the slot.
+    again.say_bye();
+    let (_anew, granted) = admitted(&server, json!({"user": "ada", "resume": token}));
+    assert_ne!(granted["resume"], token);
+}
+
+#[test]
+fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
+    let (server, store) = server(|terms| terms.linger = Duration::from_secs(60));
+    let (lost, granted) = admitted(&server, json!({"user": "ada"}));
+    let (_second, _) = admitted(&server, json!({"user": "ada"}));
+    drop(lost);
+    eventually("it makes room", || {
+        let mut newcomer = RawClient::open(server.address);
+        let answer = authenticate(&mut newcomer, json!("ada"));
+        newcomer.say_bye();
+        answer["type"] == "AUTHENTICATE_SUCCESS"
+    });
+    let (_third, anew) = admitted(&server, json!({"user": "ada", "resume": granted["resume"]}));
+    assert_ne!(anew["resume"], granted["resume"], "it was given up");
+
+    store.set_terms(Terms { linger: Duration::from_millis(300), lingering_first: false, ..Terms::default() });
+    let (lost, granted) = admitted(&server, json!({"user": "bob"}));
+    drop(lost);
+    let mut watcher = RawClient::open(server.address);
+    assert_eq!(authenticate(&mut watcher, json!({"user": "bob"}))["type"], "AUTHENTICATE_SUCCESS");
+    let start = Instant::now();
+    let check = json!({"type": "CHECK_CONNECTIONS"});
+    eventually("it has lingered for its time", || {
+        std::thread::sleep(Duration::from_millis(20));
+        ask(&mut watcher, &check)["payload"]["connections"] == 1
+    });
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let (_late, anew) = admitted(&server, json!({"user": "bob", "resume": granted["resume"]}));
+    assert_ne!(anew["resume"], granted["resume"]);
+}
+
+#[test]
+fn what_a_killed_server_held_lingers_for_those_who_come_home() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["--limit", "1", "--linger", "1m", "--lingering-first=false"];
+    let mut process = TestProcess::start(SERVER, directory.path(), &arguments);
+    let sign_in = |process: &TestProcess, payload: Value| {
+        let mut peer = RawClient::open(process.address);
+        let answer = authenticate(&mut peer, payload);
+        (peer, answer)
+    };
+    let (_held, granted) = sign_in(&process, json!({"user": "ada"}));
+    let _plain = RawClient::authenticated(process.address, "bob", 1);
+    process.kill();
+    let process = TestProcess::start(SERVER, directory.path(), &arguments);
+    // Nobody can take up that of a plain client, so it is free; that of the other is kept for it.
+    let _bob = RawClient::authenticated(process.address, "bob", 1);
+    let (_newcomer, refusal) = sign_in(&process, json!({"user": "ada"}));
+    assert_eq!((&refusal["code"], &refusal["sessions"][0]["state"]), (&json!("limit_reached"), &json!("lingering")));
+    let (_home, resumed) = sign_in(&process, json!({"user": "ada", "resume": granted["payload"]["resume"]}));
+    assert_eq!(resumed["payload"]["resume"], granted["payload"]["resume"], "{resumed}");
+}
+
+#[test]
+fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
+    let (server, _) = server(|terms| {
+        (terms.counting, terms.client_choice) = (Counting::Devices, true);
+        terms.per_device = 3.try_into().unwrap();
+    });
+    let tab = |device: &str| json!({"user": "ada", "device": device});
+    let mut tabs: Vec<_> = (0..3).map(|_| admitted(&server, tab("laptop"))).collect();
+    assert!(tabs.iter().all(|(_, granted)| granted["connections"] == 1));
+    let mut peer = RawClient::open(server.address);
+    let refusal = authenticate(&mut peer, tab("laptop"));
+    assert_eq!(
+        (&refusal["code"], &refusal["payload"]),
+        (&json!("device_full"), &json!("This device has as many sessions as one may"))
+    );
+    let (mut phone, granted) = admitted(&server, tab("phone"));
+    assert_eq!(granted["connections"], 2);
+    denied(&server, json!({"user": "ada"}));
+    // One of three leaves: its slot is still held.
+    tabs.pop().unwrap().0.say_bye();
+    denied(&server, json!({"user": "ada"}));
+    let (_tablet, granted) =
+        admitted(&server, json!({"user": "ada", "device": "tablet", "evict": [tabs[1].1["session"]]}));
+    assert_eq!(granted["connections"], 2);
+    for (tab, _) in &mut tabs {
+        expect_evicted(tab, "tablet has taken the place of this session");
+    }
+    phone.say_bye();
+}
+
+#[test]
+fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
+    let (server, _) = server(|_| {});
+    let mut peer = RawClient::open(server.address);
+    for (payload, words) in [
+        (json!({"user": "ada", "token": "x"}), "AUTHENTICATE takes a user or a token, not both"),
+        (json!({"user": "ada", "device": ""}), "device must be a string of 1 to 64 bytes without control characters"),
+        (
+            json!({"user": "ada", "label": "é".repeat(33)}),
+            "label must be a string of 1 to 64 bytes without control characters",
+        ),
+        (json!({"user": "ada", "resume": "x"}), "resume must be a token from an earlier grant, 64 hexadecimal digits"),
+        (json!({"user": "ada", "evict": []}), "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids"),
+        (
+            json!({"user": "ada", "evict": ["x"]}),
+            "evict must be \"oldest\", \"nobody\" or a list of 1 to 100 session ids",
+        ),
+    ] {
+        assert_eq!(authenticate(&mut peer, payload), json!({"type": "ERROR", "payload": words}));
+    }
+    let refusal = authenticate(&mut peer, json!({"label": "nobody"}));
+    assert_eq!((&refusal["code"], &refusal["type"]), (&json!("credential_refused"), &json!("AUTHENTICATE_FAILURE")));
+    assert_eq!(
+        authenticate(&mut peer, json!({"user": "ada", "device": null, "more": {"x": [1]}}))["type"],
+        "AUTHENTICATE_SUCCESS"
+    );
+}
+
+/// A hundred sessions with names as long as names can be take 36 KiB.
+#[test]
+fn the_longest_list_arrives_whole_both_as_an_answer_and_with_a_refusal() {
+    let name = "\"".repeat(64);
+    let (server, _store) =
+        server(|terms| (terms.limit, terms.linger) = (Limit::new(110).unwrap(), Duration::from_secs(1)));
+    let ask = json!({"user": "ada", "device": name, "label": name});
+    let mut held: Vec<_> = (0..110).map(|_| admitted(&server, ask.clone()).0).collect();
+    let told = self::ask(&mut held[0], &json!({"type": "LIST_SESSIONS"}));
+    let sessions = |told: &Value| told["sessions"].as_array().map(Vec::len);
+    let payload = &told["payload"];
+    assert_eq!((sessions(payload), &payload["connections"], &payload["limit"]), (Some(100), &json!(110), &json!(110)));
+    let (mut refused, told) = denied(&server, ask);
+    assert_eq!((sessions(&told), &told["connections"]), (Some(100), &json!(110)));
+    assert_eq!(told["sessions"][99]["label"], json!(name));
+    refused.say_bye();
+    held[0].say_bye();
+}

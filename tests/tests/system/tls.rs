@@ -1,0 +1,181 @@
+//! The front door over TLS, with certificates of an authority of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_rustls::TlsConnector;
+use futures_rustls::pki_types::pem::PemObject as _;
+use futures_rustls::pki_types::{CertificateDer, ServerName};
+use futures_rustls::rustls::crypto::aws_lc_rs;
+use futures_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
+use session_core::{DoorBounds, Limits};
+use shell::client::{Error, Event, Options, Trust, Url, User};
+use shell::net::settings::Policy;
+use shell::server::Settings;
+use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use smol::net::TcpStream;
+use tests::raw_client::RawClient;
+use tests::test_ca::TestCa;
+use tests::test_server::{TestServer, settings};
+
+struct Subject {
+    authority: TestCa,
+    server: TestServer,
+    _directory: tempfile::TempDir,
+}
+
+impl Subject {
+    /// A server whose certificate is for this machine.
+    fn start(bounds: DoorBounds, policy: Policy) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = TestCa::new(directory.path());
+        let tls = Some(authority.certify("server", &["localhost", "127.0.0.1"]).load().unwrap());
+        let server = TestServer::with_settings(Settings { bounds, policy: Policy { tls, ..policy }, ..settings() });
+        Self { authority, server, _directory: directory }
+    }
+
+    fn url(&self) -> Url {
+        format!("wss://{}", self.server.address).parse().unwrap()
+    }
+
+    fn user(&self, id: &str) -> User {
+        let trust = Trust::read(&self.authority.ca).unwrap();
+        User::new(&self.url(), id).with_options(Options { trust, ..Options::default() })
+    }
+}
+
+fn plain() -> Subject {
+    Subject::start(DoorBounds::default(), Policy::default())
+}
+
+#[test]
+fn sessions_over_tls_are_as_any_others() {
+    let subject = plain();
+    smol::block_on(async {
+        let mut ada = subject.user("ada");
+        for held in 1..=3 {
+            assert_eq!(ada.connect().await.unwrap().connections, held);
+        }
+        assert!(matches!(ada.connect().await, Err(Error::LimitReached { .. })));
+        assert_eq!(ada.latest().unwrap().check_connections().await.unwrap().connections, 3);
+        ada.disconnect().await.unwrap();
+        assert_eq!(ada.connect().await.unwrap().connections, 3);
+        // The socket is dropped, with no goodbye of TLS or of ours.
+        assert!(ada.abandon());
+        while ada.connect().await.is_err() {}
+        // What the server says by itself comes through, too.
+        for _ in 0..=Limits::default().max_bad_messages.unwrap() {
+            ada.latest().unwrap().send_text("?").await.unwrap();
+        }
+        let end = loop {
+            if let Event::Closed { code, .. } = ada.next_event().await.unwrap() {
+                break code;
+            }
+        };
+        assert_eq!(end, 1008);
+    });
+}
+
+#[test]
+fn tls_1_2_and_1_3_are_spoken_and_only_http_1_1_on_them() {
+    let subject = plain();
+    let attempt =
+        |version: &'static SupportedProtocolVersion, alpn: &[&[u8]]| smol::block_on(handshake(&subject, version, alpn));
+    let http = Some(b"http/1.1".to_vec());
+    assert_eq!(attempt(&version::TLS13, &[b"http/1.1"]).unwrap(), (Some(ProtocolVersion::TLSv1_3), http.clone()));
+    assert_eq!(attempt(&version::TLS12, &[b"h2", b"http/1.1"]).unwrap(), (Some(ProtocolVersion::TLSv1_2), http));
+    assert_eq!(attempt(&version::TLS13, &[]).unwrap(), (Some(ProtocolVersion::TLSv1_3), None));
+    assert!(attempt(&version::TLS13, &[b"h2"]).unwrap_err().contains("ApplicationProtocol"));
+}
+
+/// Shakes hands and asks what this is: the version and the protocol that were agreed on.
+async fn handshake(
+    subject: &Subject,
+    version: &'static SupportedProtocolVersion,
+    alpn: &[&[u8]],
+) -> Result<(Option<ProtocolVersion>, Option<Vec<u8>>), String> {
+    let mut config = client_config(&subject.authority.ca, version);
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TcpStream::connect(subject.server.address).await.unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| format!("{e:?}"))?;
+    let agreed = stream.get_ref().1;
+    let agreed = (agreed.protocol_version(), agreed.alpn_protocol().map(<[u8]>::to_vec));
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    Ok(agreed)
+}
+
+fn client_config(ca: &Path, version: &'static SupportedProtocolVersion) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+#[test]
+fn whoever_speaks_no_tls_is_told_so_and_others_are_not_disturbed() {
+    let subject = plain();
+    let mut lost = RawClient::connect(subject.server.address);
+    lost.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = lost.read_to_end();
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+    assert!(answer.ends_with(r#"{"message":"This port speaks TLS: use wss:// or https://"}"#), "{answer}");
+    for nonsense in [&b"\x16\x03\x01\x00\x05nonsense"[..], b"\x16", &[0x16; 100_000]] {
+        let mut peer = RawClient::connect(subject.server.address);
+        peer.write(nonsense);
+        peer.shut_down_writing();
+        peer.wait_for_end();
+    }
+    smol::block_on(async { assert_eq!(subject.user("ada").connect().await.unwrap().connections, 1) });
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_is_cut_off() {
+    let policy = Policy { header_timeout: Duration::from_millis(300), ..Policy::default() };
+    let subject = Subject::start(DoorBounds::default(), policy);
+    for begun in [&b""[..], b"\x16\x03\x01\x02\x00"] {
+        let start = Instant::now();
+        let mut slow = RawClient::connect(subject.server.address);
+        slow.write(begun);
+        slow.wait_for_end();
+        assert!((300..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn beyond_a_bound_the_connection_is_just_closed() {
+    let bounds = DoorBounds { connections: NonZeroUsize::new(1), ..DoorBounds::default() };
+    let subject = Subject::start(bounds, Policy::default());
+    smol::block_on(async {
+        let mut ada = subject.user("ada");
+        ada.connect().await.unwrap();
+        assert!(matches!(ada.connect().await, Err(Error::Handshake { .. } | Error::Lost(_))));
+        ada.disconnect().await.unwrap();
+        while ada.connect().await.is_err() {}
+    });
+}
+
+#[test]
+fn another_certificate_is_shown_to_those_who_come_after_it_was_set() {
+    let subject = plain();
+    smol::block_on(async {
+        let mut before = subject.user("ada");
+        before.connect().await.unwrap();
+        let elsewhere = subject.authority.certify("other", &["elsewhere.example"]);
+        let tls = Some(elsewhere.load().unwrap());
+        subject.server.control.set_policy(Policy { tls, ..Policy::default() });
+        let error = subject.user("ada").connect().await.unwrap_err().to_string();
+        assert!(error.contains("certificate"), "{error}");
+        assert_eq!(before.latest().unwrap().check_connections().await.unwrap().connections, 1);
+    });
+}

@@ -1,0 +1,251 @@
+//! Sessions that were let in by tokens, over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use jsonwebtoken::EncodingKey;
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use serde_json::json;
+use session_core::{Limit, UserId, WallTime};
+use shell::auth::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
+use shell::net::settings::Policy;
+use shell::runtime::clock::Clock;
+use shell::server::Settings;
+use shell::store::MemoryStore;
+use tests::raw_client::{RawClient, Received};
+use tests::test_server::{NODE, TestServer, settings};
+
+const SECRET: &[u8] = b"thirty-two bytes of nothing much";
+
+#[test]
+fn a_token_is_the_payload_or_is_in_it_and_a_plain_name_lets_nobody_in() {
+    let server = server();
+    let token = token("ada", 3600, None);
+    let mut peer = RawClient::open(server.address);
+    for (payload, words) in [
+        (r#""ada""#.to_owned(), "Token is not a signed JSON Web Token"),
+        ("null".into(), r#"AUTHENTICATE needs a token as its payload, a string or {\"token\": a string}"#),
+        (format!(r#""{token}x""#), "Token's signature is not valid"),
+    ] {
+        show(&mut peer, &payload);
+        peer.expect_text(&failure(words));
+    }
+    show(&mut peer, &format!(r#""{token}""#));
+    peer.expect_text(&success("ada", 1));
+    let mut other = RawClient::open(server.address);
+    show(&mut other, &format!(r#"{{"token":"{token}","x":1}}"#));
+    // Whoever sends an object is told more.
+    assert!(
+        matches!(other.read(), Received::Text(text) if text.starts_with(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2,"limit":3,"session":""#))
+    );
+}
+
+#[test]
+fn the_limit_that_a_token_claims_goes_before_the_servers() {
+    let server = server();
+    let mut held = Vec::new();
+    for (limit, connections) in [(Some(1), 1), (None, 2), (None, 3), (Some(4), 4)] {
+        let mut peer = RawClient::open(server.address);
+        show(&mut peer, &format!(r#""{}""#, token("ada", 3600, limit)));
+        peer.expect_text(&success("ada", connections));
+        held.push(peer);
+    }
+    for limit in [None, Some(1), Some(0), Some(4)] {
+        let mut peer = RawClient::open(server.address);
+        show(&mut peer, &format!(r#""{}""#, token("ada", 3600, limit)));
+        peer.expect_text(&failure("User has reached connection limit, no more connections allowed"));
+    }
+}
+
+#[test]
+fn a_session_ends_with_its_token_unless_a_fresh_one_comes() {
+    let server = server();
+    let [mut brief, mut renewed] = [(); 2].map(|()| RawClient::open(server.address));
+    let brief_token = token("ada", 2, None);
+    let end = now() + Duration::from_secs(2);
+    for (peer, connections) in [(&mut brief, 1), (&mut renewed, 2)] {
+        show(peer, &format!(r#""{brief_token}""#));
+        peer.expect_text(&success("ada", connections));
+    }
+    for (payload, words) in [
+        (token("bob", 3600, None), "This session belongs to another user"),
+        (token("ada", 0, None), "Token has expired"),
+        ("ada".into(), "Token is not a signed JSON Web Token"),
+    ] {
+        show(&mut renewed, &format!(r#""{payload}""#));
+        renewed.expect_text(&failure(words));
+    }
+    show(&mut renewed, &format!(r#""{}""#, token("ada", 4, None)));
+    renewed.expect_text(&success("ada", 2));
+    let renewed_end = now() + Duration::from_secs(4);
+
+    assert_eq!(brief.read(), Received::Close(4402, "Token has expired".into()));
+    let late = |end: Duration| now().checked_sub(end.saturating_sub(Duration::from_secs(1)));
+    // Times in tokens are whole seconds, rounded down.
+    assert!(late(end).is_some_and(|late| late < Duration::from_secs(3)), "too early, or too late");
+    renewed.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
+    renewed.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":1}}"#);
+    assert_eq!(renewed.read(), Received::Close(4402, "Token has expired".into()));
+    assert!(late(renewed_end).is_some_and(|late| late < Duration::from_secs(3)), "too early, or too late");
+}
+
+#[test]
+fn other_keys_are_gone_by_from_when_they_are_set_and_whoever_is_in_stays() {
+    let tokens = Arc::new(tokens(SECRET));
+    let server = TestServer::with_authenticator(
+        Arc::new(MemoryStore::new(NODE, Limit::default())),
+        Box::new(Arc::clone(&tokens)),
+        settings(),
+        2,
+    );
+    let mut peer = RawClient::open(server.address);
+    show(&mut peer, &format!(r#""{}""#, token("ada", 3600, None)));
+    peer.expect_text(&success("ada", 1));
+    tokens.set(verifier(b"another thirty-two bytes of that"));
+    let mut late = RawClient::open(server.address);
+    show(&mut late, &format!(r#""{}""#, token("ada", 3600, None)));
+    late.expect_text(&failure("Token's signature is not valid"));
+    peer.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
+    peer.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":1}}"#);
+}
+
+/// By a server that takes RS256 by a set of keys, for an audience.
+#[test]
+fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let [ours, theirs] = [(); 2].map(|()| KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap());
+    let pem = ours.serialize_pem();
+    let key = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::RS256).unwrap();
+    let mut jwk = serde_json::to_value(jwk).unwrap();
+    jwk["kid"] = "ours".into();
+    let set = write("keys.json", &json!({ "keys": [jwk] }).to_string());
+    let (algorithm, source) = ("RS256".parse().unwrap(), KeySource::KeySetFile(set));
+    let rules = Rules { audiences: vec!["chess".into()], ..Rules::default() };
+    let verifier = Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: rules.clone() };
+    let tokens = Tokens::new(verifier, Clock::start());
+    let policy = Policy { max_message_bytes: 2 << 20, ..Policy::default() };
+    let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
+    let server = TestServer::with_authenticator(store, Box::new(tokens), Settings { policy, ..settings() }, 2);
+
+    let (ours, theirs) = (write("ours.key", &pem), write("theirs.key", &theirs.serialize_pem()));
+    let make = |private_key: &PathBuf, key_id: &str, rules: &Rules, shift: i64| {
+        let grant =
+            Grant { key_id: Some(key_id.into()), private_key: Some(private_key.clone()), ..grant("ada", 60, None) };
+        let now = WallTime::from_unix_seconds(now().as_secs().saturating_add_signed(shift));
+        mint(algorithm, &source, rules, &grant, now).unwrap()
+    };
+    let claims = json!({"sub": "ada", "aud": "chess", "exp": now().as_secs() + 60});
+    let sign = |claims: &str| {
+        let text = format!("{}.{}", BASE64.encode(r#"{"alg":"RS256","kid":"ours"}"#), BASE64.encode(claims));
+        let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::RS256).unwrap();
+        format!("{text}.{signature}")
+    };
+    let good = make(&ours, "ours", &rules, 0);
+    let hmac = {
+        let text =
+            format!("{}.{}", BASE64.encode(r#"{"alg":"HS256","kid":"ours"}"#), BASE64.encode(claims.to_string()));
+        let public = KeyPair::from_pem(&pem).unwrap().public_key_pem();
+        let key = EncodingKey::from_secret(public.as_bytes());
+        format!("{text}.{}", jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap())
+    };
+    let not_yet = json!({"sub": "ada", "aud": "chess", "exp": now().as_secs() + 99, "nbf": now().as_secs() + 60});
+    let twice = format!(r#"{{"sub":"ada","sub":"eve","aud":"chess","exp":{}}}"#, now().as_secs() + 60);
+    let none = format!("{}.{}.", BASE64.encode(r#"{"alg":"none"}"#), BASE64.encode(claims.to_string()));
+    for (what, token, words) in [
+        ("expired", make(&ours, "ours", &rules, -61), "Token has expired"),
+        ("not yet valid", sign(&not_yet.to_string()), "Token is not valid yet"),
+        ("by another key", make(&theirs, "ours", &rules, 0), "Token's signature is not valid"),
+        (
+            "for others",
+            make(&ours, "ours", &Rules { audiences: vec!["go".into()], ..Rules::default() }, 0),
+            "Token is meant for another audience",
+        ),
+        ("unsigned", none, "Token is not signed with the algorithm that this server accepts"),
+        ("signed with the public key", hmac, "Token is not signed with the algorithm that this server accepts"),
+        ("cut off", good[..good.len() - 3].into(), "Token's signature is not valid"),
+        ("cut off in its claims", good[..good.rfind('.').unwrap() - 3].into(), "Token is not a signed JSON Web Token"),
+        ("a megabyte", format!("{good}{}", "A".repeat(1 << 20)), "Token's signature is not valid"),
+        ("a megabyte of nothing", "A".repeat(1 << 20), "Token is not a signed JSON Web Token"),
+        (
+            "by an unknown key",
+            make(&ours, "other", &rules, 0),
+            "Token was signed with a key that this server does not know",
+        ),
+        ("with a claim twice", sign(&twice), "Token says the same thing twice"),
+        ("for nobody", sign(r#"{"aud":"chess","exp":99999999999}"#), "Token does not say who its user is"),
+        ("for ever", sign(r#"{"sub":"ada","aud":"chess"}"#), "Token does not say when it expires (exp)"),
+    ] {
+        let mut peer = RawClient::open(server.address);
+        show(&mut peer, &format!(r#""{token}""#));
+        assert_eq!(peer.read(), Received::Text(failure(words)), "{what}");
+    }
+    let mut peer = RawClient::open(server.address);
+    show(&mut peer, &format!(r#""{good}""#));
+    peer.expect_text(&success("ada", 1));
+
+    // Where messages are as short as they mostly are, such a token is not even read.
+    let strict = self::server();
+    let mut peer = RawClient::open(strict.address);
+    show(&mut peer, &format!(r#""{}""#, "A".repeat(1 << 20)));
+    assert!(matches!(peer.read(), Received::Text(words) if words.contains("Message is too big")));
+    peer.expect_close(1009);
+}
+
+fn server() -> TestServer {
+    let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
+    TestServer::with_authenticator(store, Box::new(tokens(SECRET)), settings(), 2)
+}
+
+fn tokens(secret: &[u8]) -> Tokens {
+    Tokens::new(verifier(secret), Clock::start())
+}
+
+fn verifier(secret: &[u8]) -> Verifier {
+    let keys = Keys::load("HS256".parse().unwrap(), &KeySource::Secret(Secret::new(secret))).unwrap();
+    Verifier { keys, rules: Rules::default() }
+}
+
+fn token(user: &str, seconds: u64, limit: Option<u32>) -> String {
+    let grant = grant(user, seconds, limit);
+    let source = KeySource::Secret(Secret::new(SECRET));
+    let now = WallTime::from_unix_seconds(now().as_secs());
+    mint("HS256".parse().unwrap(), &source, &Rules::default(), &grant, now).unwrap()
+}
+
+fn grant(user: &str, seconds: u64, limit: Option<u32>) -> Grant {
+    Grant {
+        user: UserId::parse(user).unwrap(),
+        lasts: Duration::from_secs(seconds),
+        limit: limit.map(|slots| Limit::new(slots).unwrap()),
+        device: None,
+        key_id: None,
+        private_key: None,
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+fn show(peer: &mut RawClient, payload: &str) {
+    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#));
+}
+
+fn success(user: &str, connections: u32) -> String {
+    format!(r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"{user}","connections":{connections}}}}}"#)
+}
+
+fn failure(words: &str) -> String {
+    format!(r#"{{"type":"AUTHENTICATE_FAILURE","payload":"{words}"}}"#)
+}
