@@ -2,21 +2,15 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`service`] | the server as a process: configuration in, exit code out |
-//! | [`server`] | accepts connections, knows those that live, ends them all |
-//! | [`registry`] | the connections that live |
-//! | [`handshake`] | HTTP: the upgrade to a WebSocket, and answers in words to everything else |
-//! | [`connection`] | one connection: the only place that sees both the session and its socket |
-//! | `socket` | one WebSocket: what is sent, what is read, how it is closed |
-//! | [`authenticator`] | who a credential belongs to |
-//! | [`tokens`] | signed tokens as credentials: keys, rules, and making some for development |
-//! | [`custody`] | every ledger command passes here; sees every slot back |
+//! | [`cli`] | the server's command line: configuration in, exit code out |
+//! | [`config`] | what can be set, within which bounds, and where |
+//! | [`server`] | accepts connections, runs a session on each, ends them all |
+//! | [`admin`] | what an operator asks about a user, and changes |
+//! | [`net`] | TCP, PROXY header, TLS, HTTP, WebSocket |
+//! | [`auth`] | verifies credentials |
 //! | [`store`] | where slots are kept |
-//! | [`operator`] | what an operator asks about a user, and has changed |
+//! | [`runtime`] | clock, timers, log, threads, signals |
 //! | [`client`] | the other end: users who hold connections |
-//!
-//! A connection is driven over any [`connection::Wire`], by any [`clock::Clock`] and with any [`store::Store`]: so what
-//! runs in a simulation is what runs in the server.
 
 pub mod cli;
 pub mod config;
