@@ -11,6 +11,9 @@
 //! | [`store`] | where slots are kept |
 //! | [`runtime`] | clock, timers, log, threads, signals |
 //! | [`client`] | the other end: users who hold connections |
+//!
+//! A connection is driven over any [`server::connection::Wire`], by any [`runtime::clock::Clock`] and with any
+//! [`store::Store`]: so what runs in a simulation is what runs in the server.
 
 pub mod cli;
 pub mod config;
