@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use shell::config::rule::{Rule, duration, list, number, optional};
+//! use shell::config::value::{Rule, duration, list, number, optional};
 //!
 //! let ports: Rule<Vec<u16>> = list(number(1..=65_535));
 //! assert_eq!(ports.read(&["80".into(), "443".into()]).unwrap(), [80, 443]);
