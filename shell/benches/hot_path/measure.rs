@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use shell::client::Trust;
-use shell::client::load::{Counts, Cycles, MOST_AT_ONCE, Pace, Tally, Users};
+use shell::client::bench::load::{Counts, Cycles, MOST_AT_ONCE, Pace, Tally, Users};
 use shell::descriptors::raise_limit;
 use shell::threads::on_threads;
 use smol::Executor;

@@ -11,8 +11,8 @@ use session_core::{Admission, Ask, Denial, Refusal, Reply, Request, SessionId, S
 use smol::Timer;
 use smol::future::{or, poll_once};
 
-use super::obstacle::is_hang_up;
-use super::printer::{told, told_unknown};
+use super::connect_error::is_hang_up;
+use super::run::printer::{told, told_unknown};
 use super::stream::{Stream, connect, encrypt};
 use super::upgrade::upgrade;
 use super::{Error, Login, Trust, Url};
@@ -367,8 +367,8 @@ fn unexpected(awaited: &'static str, said: &Reply) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_server::{Listener, bounded};
     use super::*;
+    use crate::client::testing::fake_server::{Listener, bounded};
     use session_core::{Complaint, Credential, UserId};
 
     fn ada(connections: u32) -> User {

@@ -85,10 +85,10 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_authority::Authority;
-    use super::super::fake_server::{Listener, bounded};
     use super::super::{Connection, Options};
     use super::*;
+    use crate::client::testing::fake_server::{Listener, bounded};
+    use crate::client::testing::test_ca::Authority;
     use futures_rustls::TlsAcceptor;
     use futures_rustls::rustls::HandshakeKind;
     use futures_rustls::rustls::version::{TLS12, TLS13};

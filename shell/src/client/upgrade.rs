@@ -14,7 +14,7 @@ use smol::Timer;
 use smol::future::or;
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-use super::obstacle::shortened;
+use super::connect_error::shortened;
 use super::stream::Stream;
 use super::{Error, Obstacle, Url};
 
@@ -193,9 +193,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_server::{Listener, bounded};
     use super::super::{Connection, Options};
     use super::*;
+    use crate::client::testing::fake_server::{Listener, bounded};
     use session_core::Reply;
     use smol::future::zip;
 

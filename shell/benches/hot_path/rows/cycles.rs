@@ -1,7 +1,7 @@
 //! Full cycles: connect, upgrade, HELLO, AUTHENTICATE, its answer, BYE, BYE_SUCCESS, close.
 
 use anyhow::Result;
-use shell::client::load::{Pace, Users};
+use shell::client::bench::load::{Pace, Users};
 
 use super::{KNOWN, RUN, both};
 use crate::measure::{Bench, Load, disturbed, median};

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use shell::client::load::{Pace, Users};
+use shell::client::bench::load::{Pace, Users};
 
 use super::memory::{PINGS, of_a_session};
 use super::rush::uncontended;

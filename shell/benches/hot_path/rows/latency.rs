@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use shell::client::load::{Pace, Users};
+use shell::client::bench::load::{Pace, Users};
 
 use super::{KNOWN, RUN, both};
 use crate::measure::{Bench, Load, disturbed, median};

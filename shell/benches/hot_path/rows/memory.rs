@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use shell::client::Url;
-use shell::client::load::Held;
+use shell::client::bench::load::Held;
 use smol::{Executor, Timer};
 
 use super::both;

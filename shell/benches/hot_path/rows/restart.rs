@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use shell::client::load::Users;
+use shell::client::bench::load::Users;
 use shell::client::{Error, User};
 
 use super::KNOWN;

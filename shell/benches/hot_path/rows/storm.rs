@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use shell::client::load::Held;
+use shell::client::bench::load::Held;
 use smol::Timer;
 
 use super::both;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::load::{Pace, Users};
 use super::report::QUANTILES;
 use super::{End, Report};
-use crate::client::load::{Pace, Users};
 
 impl Report {
     /// One object on one line. Times are in microseconds or seconds, as their names say, and with a fraction.

@@ -8,9 +8,9 @@ use humantime::format_duration;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smol::Timer;
 
+use super::load::{Counts, Tally};
 use super::report::per_second;
-use crate::client::load::{Counts, Tally};
-use crate::client::printer::write_line;
+use crate::client::run::printer::write_line;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy)]

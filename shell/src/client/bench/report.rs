@@ -8,11 +8,11 @@ use hdrhistogram::Histogram;
 use humantime::format_duration;
 use indicatif::HumanCount;
 
+use super::load::{Counts, Pace, Users};
 use super::warnings::warnings;
 use super::{Settings, chart};
 use crate::client::Verdict;
-use crate::client::load::{Counts, Pace, Users};
-use crate::client::printer::shown;
+use crate::client::run::printer::shown;
 
 /// What a run has come to.
 #[derive(Debug, Clone)]
@@ -210,7 +210,7 @@ pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::client::load::MOST_AT_ONCE;
+    use crate::client::bench::load::MOST_AT_ONCE;
 
     #[derive(Parser)]
     struct Cli {

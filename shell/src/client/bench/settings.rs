@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::client::load::{Pace, Users};
+use super::load::{Pace, Users};
 use crate::client::{Trust, Url};
 use crate::config;
 use crate::threads::one_per_core;

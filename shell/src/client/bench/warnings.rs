@@ -5,8 +5,8 @@ use std::time::Duration;
 use indicatif::HumanCount;
 
 use super::Report;
+use super::load::{Counts, MOST_AT_ONCE, Pace};
 use super::report::millis;
-use crate::client::load::{Counts, MOST_AT_ONCE, Pace};
 
 /// Each of a few lines.
 pub(super) fn warnings(report: &Report) -> Vec<String> {

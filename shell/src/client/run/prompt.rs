@@ -7,11 +7,11 @@ use rustix::termios::{QueueSelector, tcflush};
 use session_core::{Evict, SessionId, SessionInfo};
 use smol::channel::{self, Receiver};
 
-use super::manage::describe;
+use super::sessions_command::describe;
 
 /// Who sits at standard input.
 #[derive(Default)]
-pub(super) struct Person {
+pub(crate) struct Person {
     /// The line that was typed last. A thread of its own reads, from the first question on, and for ever: a read cannot be
     /// given up.
     typed: OnceCell<Receiver<String>>,
@@ -19,7 +19,7 @@ pub(super) struct Person {
 
 impl Person {
     /// The next line that is typed after the question is put. None if there will be none.
-    pub(super) async fn answer(&self, put_question: impl FnOnce()) -> Option<String> {
+    pub(crate) async fn answer(&self, put_question: impl FnOnce()) -> Option<String> {
         // What was typed before is no answer to this question, whether it has been read or not.
         let _none_if_no_terminal = tcflush(io::stdin(), QueueSelector::IFlush);
         let typed = self.typed.get_or_init(|| {
@@ -40,7 +40,7 @@ impl Person {
 }
 
 /// Who holds the slots, for people; with numbers if they are to choose.
-pub(super) fn listed(sessions: &[SessionInfo], is_choice: bool) -> Vec<String> {
+pub(crate) fn listed(sessions: &[SessionInfo], is_choice: bool) -> Vec<String> {
     let line = |(number, session): (usize, _)| {
         if is_choice { format!("{number}: {}", describe(session)) } else { format!("  {}", describe(session)) }
     };
@@ -48,7 +48,7 @@ pub(super) fn listed(sessions: &[SessionInfo], is_choice: bool) -> Vec<String> {
 }
 
 /// Asks which of so many are to be ended.
-pub(super) fn question(sessions: usize) -> String {
+pub(crate) fn question(sessions: usize) -> String {
     match sessions {
         1 => "end it? 1, or Enter for no".into(),
         _ => format!("end which of them? 1 to {sessions}, several with spaces between, or Enter for none"),
@@ -57,7 +57,7 @@ pub(super) fn question(sessions: usize) -> String {
 
 /// What an answer means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// To end nobody.
     Nobody,
     /// To end these.
@@ -67,7 +67,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    pub(super) fn parse(line: &str, sessions: &[SessionInfo]) -> Self {
+    pub(crate) fn parse(line: &str, sessions: &[SessionInfo]) -> Self {
         let numbers = line.split([' ', ',', '\t']).filter(|number| !number.is_empty());
         let session = |number: &str| Some(sessions.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.id);
         match numbers.map(session).collect::<Option<Box<[_]>>>() {

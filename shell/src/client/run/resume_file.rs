@@ -6,16 +6,16 @@ use std::{fs, process};
 
 use session_core::ResumeToken;
 
-use super::Error;
+use crate::client::Error;
 
 /// A file with a resume token. It is a secret, so the file is its owner's alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ResumeFile(PathBuf);
+pub(crate) struct ResumeFile(PathBuf);
 
 impl ResumeFile {
     /// The file of the connection with this number, of so many: with several each has its own, `FILE.1` and on.
     #[must_use]
-    pub(super) fn of(file: &Path, number: u16, connections: u16) -> Self {
+    pub(crate) fn of(file: &Path, number: u16, connections: u16) -> Self {
         if connections == 1 {
             return Self(file.into());
         }
@@ -28,7 +28,7 @@ impl ResumeFile {
     ///
     /// # Errors
     /// [`Error::BadResumeFile`]: it cannot be read, or holds something else, which is then not written over.
-    pub(super) fn read(&self) -> Result<Option<ResumeToken>, Error> {
+    pub(crate) fn read(&self) -> Result<Option<ResumeToken>, Error> {
         match fs::read_to_string(&self.0) {
             Ok(text) if text.trim().is_empty() => Ok(None),
             Ok(text) => match ResumeToken::parse(text.trim()) {
@@ -44,7 +44,7 @@ impl ResumeFile {
     ///
     /// # Errors
     /// [`Error::BadResumeFile`]: it cannot be written.
-    pub(super) fn write(&self, token: &ResumeToken) -> Result<(), Error> {
+    pub(crate) fn write(&self, token: &ResumeToken) -> Result<(), Error> {
         let mut draft = self.0.as_os_str().to_owned();
         draft.push(format!(".new-{}", process::id()));
         let draft = PathBuf::from(draft);

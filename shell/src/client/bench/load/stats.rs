@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::Entry;
+use super::schedule::Entry;
 use crate::client::Error;
 
 /// What came of it so far. Times are in nanoseconds.
@@ -110,16 +110,16 @@ impl Tally {
         }
     }
 
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.lock().begun += 1;
     }
 
-    pub(super) fn do_not_begin(&self) {
+    pub(crate) fn do_not_begin(&self) {
         self.lock().not_begun += 1;
     }
 
     /// It has ended well, or begun well where it is held.
-    pub(super) fn succeed(&self, entry: &Entry) {
+    pub(crate) fn succeed(&self, entry: &Entry) {
         let mut counts = self.lock();
         counts.cycles += 1;
         counts.refused += u64::from(entry.refused);
@@ -130,12 +130,12 @@ impl Tally {
         }
     }
 
-    pub(super) fn fail(&self, error: &Error) {
+    pub(crate) fn fail(&self, error: &Error) {
         self.lock().fail(&kind(error), 1);
     }
 
     /// It was held, and did not end well.
-    pub(super) fn lose(&self, error: &Error) {
+    pub(crate) fn lose(&self, error: &Error) {
         let mut counts = self.lock();
         counts.fail(&kind(error), 1);
         counts.lost += 1;

@@ -10,15 +10,15 @@ use futures_rustls::rustls::{self, ServerConfig, SupportedProtocolVersion};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::NamedTempFile;
 
-use super::Trust;
+use crate::client::Trust;
 
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -27,27 +27,27 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    pub(super) fn pem(&self) -> &str {
+    pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
 
     /// Its certificate, for `--ca`.
-    pub(super) fn file(&self) -> NamedTempFile {
+    pub(crate) fn file(&self) -> NamedTempFile {
         let file = NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), &self.pem).expect("room for it");
         file
     }
 
-    pub(super) fn trust(&self) -> Trust {
+    pub(crate) fn trust(&self) -> Trust {
         Trust::read(self.file().path()).expect("a good certificate")
     }
 
     /// TLS with a certificate for these names and addresses, from the first day of one year to that of another.
-    pub(super) fn certify(&self, names: &[&str], years: [i32; 2]) -> TlsAcceptor {
+    pub(crate) fn certify(&self, names: &[&str], years: [i32; 2]) -> TlsAcceptor {
         self.certify_for(rustls::DEFAULT_VERSIONS, names, years)
     }
 
-    pub(super) fn certify_for(
+    pub(crate) fn certify_for(
         &self,
         versions: &[&'static SupportedProtocolVersion],
         names: &[&str],
@@ -62,7 +62,7 @@ impl Authority {
     }
 
     /// TLS with its own certificate.
-    pub(super) fn tls(&self) -> TlsAcceptor {
+    pub(crate) fn tls(&self) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate");
         acceptor(rustls::DEFAULT_VERSIONS, certificate, self.issuer.key())
     }

@@ -11,22 +11,13 @@ use smol::future::or;
 use smol::{Executor, Timer, channel};
 use thiserror::Error;
 
-use self::progress::{Phase, Progress};
 use super::load::{Cycles, HEAD_START, Held, MOST_AT_ONCE, Pace, Tally};
-use super::printer::write_line;
-use super::{Connection, Options, Url, Verdict};
+use super::progress::{Phase, Progress};
+use super::{End, Report, Settings};
+use crate::client::run::printer::write_line;
+use crate::client::{Connection, Options, Url, Verdict};
 use crate::descriptors;
 use crate::threads::on_threads;
-
-mod settings;
-mod report;
-mod warnings;
-mod json;
-mod chart;
-mod progress;
-
-pub use report::{End, Report};
-pub use settings::{AFTER_HELP, Settings};
 
 /// What this process has open besides sessions: outputs, the reactor's, signals, and connections that are being closed.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -118,7 +109,7 @@ impl<'a> Run<'a> {
         Self { settings, most_at_once, executor, tally: Arc::default(), progress, stop, stopped, main, holding }
     }
 
-    async fn measure(&self, interrupts: impl Stream<Item = ()>) -> Result<Report, super::Error> {
+    async fn measure(&self, interrupts: impl Stream<Item = ()>) -> Result<Report, crate::client::Error> {
         let load = async {
             let reached = self.unless_stopped(self.reach()).await.transpose()?;
             match (reached, self.settings.hold) {
@@ -144,7 +135,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    async fn heed(&self, interrupts: impl Stream<Item = ()>) -> Result<End, super::Error> {
+    async fn heed(&self, interrupts: impl Stream<Item = ()>) -> Result<End, crate::client::Error> {
         let mut interrupts = pin!(interrupts.chain(futures_util::stream::pending()));
         interrupts.next().await;
         self.stop.close();
@@ -167,7 +158,7 @@ impl<'a> Run<'a> {
     }
 
     /// Where the server is, if it is there.
-    async fn reach(&self) -> Result<Url, super::Error> {
+    async fn reach(&self) -> Result<Url, crate::client::Error> {
         let url = self.settings.url.clone().look_up().await?;
         let options = Options { trust: self.settings.trust(), ..Options::default() };
         Connection::open_with(&url, &options).await?.bye().await?;

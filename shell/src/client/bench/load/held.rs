@@ -6,7 +6,8 @@ use std::time::Instant;
 use smol::future::or;
 use smol::{Executor, Task, channel};
 
-use super::{Counts, Due, Pace, Schedule, Tally, Users, sign_in};
+use super::schedule::{Due, Pace, Schedule, Users, sign_in};
+use super::{Counts, Tally};
 use crate::client::{Connection, Error, Event, Options, Trust, Url};
 
 /// Sessions that are held: they answer pings, and that is all. Dropped, their sockets are dropped without a BYE.

@@ -14,10 +14,10 @@ use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use smol::net::{TcpListener, TcpStream};
 
-use super::Url;
+use crate::client::Url;
 
 /// Runs a test on a fresh port, and not for ever.
-pub(super) fn bounded(test: impl AsyncFnOnce(Listener)) {
+pub(crate) fn bounded(test: impl AsyncFnOnce(Listener)) {
     let late = async {
         smol::Timer::after(Duration::from_secs(20)).await;
         panic!("the test takes too long");
@@ -25,12 +25,12 @@ pub(super) fn bounded(test: impl AsyncFnOnce(Listener)) {
     smol::block_on(smol::future::or(async { test(Listener::bind().await).await }, late));
 }
 
-pub(super) struct Listener {
+pub(crate) struct Listener {
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
@@ -40,31 +40,31 @@ impl Listener {
     }
 
     /// The same, but speaking TLS.
-    pub(super) fn with_tls(self, tls: TlsAcceptor) -> Self {
+    pub(crate) fn with_tls(self, tls: TlsAcceptor) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.socket.local_addr().expect("an address").port()
     }
 
-    pub(super) fn url(&self) -> Url {
+    pub(crate) fn url(&self) -> Url {
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         format!("{scheme}://127.0.0.1:{}", self.port()).parse().expect("a good URL")
     }
 
-    pub(super) async fn accept(&self) -> Peer {
+    pub(crate) async fn accept(&self) -> Peer {
         Peer(accept_async(self.accept_stream().await.expect("TLS")).await.expect("a handshake"))
     }
 
-    pub(super) async fn accept_tcp(&self) -> TcpStream {
+    pub(crate) async fn accept_tcp(&self) -> TcpStream {
         let (stream, _) = self.socket.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("a TCP socket");
         stream
     }
 
     /// None if the client does not trust it, or speaks no TLS where that is spoken.
-    pub(super) async fn accept_stream(&self) -> Option<Box<dyn Stream>> {
+    pub(crate) async fn accept_stream(&self) -> Option<Box<dyn Stream>> {
         let stream = self.accept_tcp().await;
         match &self.tls {
             Some(tls) => Some(Box::new(tls.accept(stream).await.ok()?)),
@@ -73,7 +73,7 @@ impl Listener {
     }
 
     /// Answers one request with this, in pieces that are likely to arrive one by one.
-    pub(super) async fn answer(&self, pieces: &[&str]) {
+    pub(crate) async fn answer(&self, pieces: &[&str]) {
         let mut stream = self.accept_stream().await.expect("TLS");
         let mut request = [0; 1024];
         let _: usize = stream.read(&mut request).await.expect("a request");
@@ -87,7 +87,7 @@ impl Listener {
     }
 
     /// Serves for ever, with one limit for all users together.
-    pub(super) async fn serve<T>(&self, limit: u32) -> T {
+    pub(crate) async fn serve<T>(&self, limit: u32) -> T {
         let held = Rc::new(Cell::new(0));
         let sessions = LocalExecutor::new();
         let accepting = async {
@@ -101,23 +101,23 @@ impl Listener {
 }
 
 /// The server's end of one connection.
-pub(super) struct Peer(WebSocketStream<Box<dyn Stream>>);
+pub(crate) struct Peer(WebSocketStream<Box<dyn Stream>>);
 
 impl Peer {
-    pub(super) async fn say(&mut self, reply: &Reply) {
+    pub(crate) async fn say(&mut self, reply: &Reply) {
         self.say_text(&reply.encode()).await;
     }
 
-    pub(super) async fn say_text(&mut self, text: &str) {
+    pub(crate) async fn say_text(&mut self, text: &str) {
         self.0.send(Message::text(text)).await.expect("a reader");
     }
 
     /// The next request, or none when the client has closed or left.
-    pub(super) async fn hear(&mut self) -> Option<Request> {
+    pub(crate) async fn hear(&mut self) -> Option<Request> {
         self.hear_text().await.map(|text| Request::parse(&text).expect("a good request"))
     }
 
-    pub(super) async fn hear_text(&mut self) -> Option<String> {
+    pub(crate) async fn hear_text(&mut self) -> Option<String> {
         match self.0.next().await {
             Some(Ok(Message::Text(text))) => Some(text.to_string()),
             _ => None,
@@ -125,12 +125,12 @@ impl Peer {
     }
 
     /// Pings and waits for the pong.
-    pub(super) async fn ping(&mut self) {
+    pub(crate) async fn ping(&mut self) {
         self.0.send(Message::Ping(Bytes::new())).await.expect("a reader");
         assert!(matches!(self.0.next().await, Some(Ok(Message::Pong(_)))));
     }
 
-    pub(super) async fn close(&mut self, code: u16, words: &'static str) {
+    pub(crate) async fn close(&mut self, code: u16, words: &'static str) {
         let frame = CloseFrame { code: code.into(), reason: words.into() };
         self.0.send(Message::Close(Some(frame))).await.expect("a reader");
     }

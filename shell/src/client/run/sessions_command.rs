@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use session_core::{Ask, Complaint, Evict, SessionId, SessionInfo, SessionState, Sessions};
 
 use super::printer::write_line;
-use super::{Connection, Error, Login, Options, Url, Verdict};
+use crate::client::{Connection, Error, Login, Options, Url, Verdict};
 use crate::clock::moment;
 
 /// Who holds the user's slots, but for the session that asks. To ask it signs in, and takes a slot for a moment if one is

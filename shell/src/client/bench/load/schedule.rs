@@ -3,15 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, Error, Options, Url};
-
-mod cycles;
-mod held;
-mod tally;
-
-pub use cycles::{Cycles, MOST_AT_ONCE};
-pub use held::Held;
-pub use tally::{Counts, Tally};
+use crate::client::{Connection, Error, Options, Url};
 
 /// Whom the load signs in: so many users, named `user-00000000` and on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,31 +27,31 @@ pub const HEAD_START: Duration = Duration::from_millis(50);
 
 /// The times of an open loop.
 #[derive(Debug, Clone, Copy)]
-struct Schedule {
+pub(crate) struct Schedule {
     begin: Instant,
     rate: f64,
 }
 
 /// When one of an open loop is due.
 #[derive(Debug, Clone, Copy)]
-struct Due {
+pub(crate) struct Due {
     /// Its AUTHENTICATE.
-    at: Instant,
+    pub(crate) at: Instant,
     /// How long after its time it was begun.
-    begun_late: Duration,
+    pub(crate) begun_late: Duration,
 }
 
 /// How a session came in, or was refused at the limit.
-struct Entry {
-    refused: bool,
+pub(crate) struct Entry {
+    pub(crate) refused: bool,
     /// When it was begun, or should have been.
-    began: Instant,
+    pub(crate) began: Instant,
     /// How long it had nothing to do but to wait for its time to authenticate.
-    idle: Duration,
+    pub(crate) idle: Duration,
     /// From AUTHENTICATE, or from when it was due, to its answer.
-    took: Duration,
+    pub(crate) took: Duration,
     /// How late AUTHENTICATE was without any fault of the server's. None in a closed loop.
-    late: Option<Duration>,
+    pub(crate) late: Option<Duration>,
 }
 
 impl Users {
@@ -70,29 +62,29 @@ impl Users {
     }
 
     /// One at random.
-    fn any(self) -> String {
+    pub(crate) fn any(self) -> String {
         Self::name(fastrand::u32(0..self.0.max(1)))
     }
 
     /// Whose this one of so many sessions is, if they are dealt evenly and the first users come first.
-    fn dealt(self, number: u32, sessions: u32) -> String {
+    pub(crate) fn dealt(self, number: u32, sessions: u32) -> String {
         let user = u64::from(number) * u64::from(self.0.clamp(1, sessions.max(1))) / u64::from(sessions.max(1));
         Self::name(u32::try_from(user).unwrap_or(u32::MAX))
     }
 }
 
 impl Schedule {
-    fn new(begin: Instant, rate: f64) -> Self {
+    pub(crate) fn new(begin: Instant, rate: f64) -> Self {
         Self { begin, rate: rate.max(0.001) }
     }
 
     /// When this one begins.
-    fn time(&self, number: u64) -> Instant {
+    pub(crate) fn time(&self, number: u64) -> Instant {
         self.begin + Duration::from_secs_f64(number as f64 / self.rate)
     }
 
     /// Waits for that time.
-    async fn wait_for(&self, number: u64) -> Due {
+    pub(crate) async fn wait_for(&self, number: u64) -> Due {
         let time = self.time(number);
         if time > Instant::now() {
             smol::Timer::at(time).await;
@@ -101,7 +93,12 @@ impl Schedule {
     }
 }
 
-async fn sign_in(url: &Url, user: &str, due: Option<Due>, options: &Options) -> Result<(Connection, Entry), Error> {
+pub(crate) async fn sign_in(
+    url: &Url,
+    user: &str,
+    due: Option<Due>,
+    options: &Options,
+) -> Result<(Connection, Entry), Error> {
     let began = due.map_or_else(Instant::now, |due| due.at - HEAD_START);
     let mut connection = Connection::open_with(url, options).await?;
     let (mut idle, mut late) = (Duration::ZERO, None);

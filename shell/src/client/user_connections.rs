@@ -125,8 +125,8 @@ impl User {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_server::{Listener, bounded};
     use super::*;
+    use crate::client::testing::fake_server::{Listener, bounded};
     use session_core::{Credential, Reply, Request, UserId};
 
     #[test]

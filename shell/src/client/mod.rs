@@ -2,7 +2,7 @@
 //!
 //! - [`Connection`]: one WebSocket, from its handshake to its close.
 //! - [`User`]: one user and the connections held for it, any number, of any number of users.
-//! - [`load`]: many sign-ins, counted and timed.
+//! - [`load`](bench::load): many sign-ins, counted and timed.
 //! - [`hold`](hold()): what the binary does: holds sessions and prints what happens until it is told to leave.
 //! - [`reconnect`]: when a client comes back by itself, and how soon.
 //! - [`manage`]: who holds a user's slots, and to end one of them.
@@ -30,35 +30,27 @@
 //! # }
 //! ```
 
-mod user;
+mod user_connections;
 mod connection;
-mod login;
+mod credentials;
 mod url;
-mod trust;
+mod root_certificates;
 mod stream;
 mod upgrade;
-mod obstacle;
+mod connect_error;
 mod error;
-pub mod load;
-mod hold;
-mod pick;
-pub mod manage;
 pub mod reconnect;
-mod resume;
-mod printer;
+pub mod run;
 pub mod bench;
 #[cfg(test)]
-mod fake_server;
-#[cfg(test)]
-mod fake_authority;
+mod testing;
 
 pub use crate::signals::interrupts;
+pub use connect_error::Obstacle;
 pub use connection::{Connection, Event, Grant, Options};
+pub use credentials::{Login, Token};
 pub use error::Error;
-pub use hold::{Plan, Verdict, hold};
-pub use login::{Login, Token};
-pub use obstacle::Obstacle;
-pub use printer::{Format, Printer};
-pub use trust::Trust;
+pub use root_certificates::Trust;
+pub use run::{Format, Plan, Printer, Verdict, hold, sessions_command as manage};
 pub use url::Url;
-pub use user::User;
+pub use user_connections::User;

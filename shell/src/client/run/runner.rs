@@ -16,11 +16,11 @@ use smol::channel::{self, Receiver, Sender};
 use smol::future::or;
 use smol::lock::Mutex;
 
-use super::pick::{Answer, Person, listed, question};
 use super::printer::{Line, Printer};
-use super::reconnect::{Again, Backoff};
-use super::resume::ResumeFile;
-use super::{Connection, Error, Event, Grant, Login, Options, Token, Url};
+use super::prompt::{Answer, Person, listed, question};
+use super::resume_file::ResumeFile;
+use crate::client::reconnect::{Again, Backoff};
+use crate::client::{Connection, Error, Event, Grant, Login, Options, Token, Url};
 
 /// Which sessions to hold.
 #[derive(Debug, Clone)]
@@ -422,9 +422,9 @@ fn is_still_open(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_server::{Listener, bounded};
     use super::super::printer::Format;
     use super::*;
+    use crate::client::testing::fake_server::{Listener, bounded};
     use session_core::UserId;
 
     /// Runs the client with this many connections against a server with a limit. The interrupt comes once this many

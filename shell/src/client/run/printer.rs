@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use session_core::{Admission, Refusal, Reply, User};
 
-use super::{Error, Url};
+use crate::client::{Error, Url};
 
 /// How events are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Printer<'a> {
 }
 
 /// What happens to a session.
-pub(super) enum Line<'a> {
+pub(crate) enum Line<'a> {
     Connected(&'a Url),
     Reply(&'a Reply),
     Unknown(&'a str),
@@ -62,17 +62,17 @@ impl<'a> Printer<'a> {
     }
 
     /// Whether there are several connections to be told apart.
-    pub(super) fn numbered(self, numbered: bool) -> Self {
+    pub(crate) fn numbered(self, numbered: bool) -> Self {
         Self { numbered, ..self }
     }
 
     /// Whether events cannot be written any more. Then they are dropped.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
 
     /// Why events could not be written, unless it is only that nobody reads them any more.
-    pub(super) fn finish(self) -> io::Result<()> {
+    pub(crate) fn finish(self) -> io::Result<()> {
         match self.failure {
             Some(failure) if failure.kind() != io::ErrorKind::BrokenPipe => Err(failure),
             Some(_) | None => Ok(()),
@@ -80,7 +80,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Tells whoever sits at the terminal what is no event.
-    pub(super) fn tell(&mut self, lines: &[String]) {
+    pub(crate) fn tell(&mut self, lines: &[String]) {
         for line in lines {
             if self.failure.is_none() {
                 self.failure = write_line(self.out, line).err();
@@ -88,7 +88,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    pub(super) fn print(&mut self, number: u16, line: &Line<'_>) {
+    pub(crate) fn print(&mut self, number: u16, line: &Line<'_>) {
         let prefix = if self.numbered { format!("#{number} ") } else { String::new() };
         let event = match self.format {
             Format::Words => words(line).map(|words| format!("{prefix}{words}")),
@@ -107,7 +107,7 @@ impl<'a> Printer<'a> {
     }
 }
 
-pub(super) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
+pub(crate) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
     let mut shown = shown(line);
     shown.push('\n');
     to.write_all(shown.as_bytes())?;
@@ -116,7 +116,7 @@ pub(super) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
 
 /// Control characters, and those that turn the direction of text, are shown, not sent: what a server says must neither
 /// drive a terminal nor read as something else there.
-pub(super) fn shown(line: &str) -> String {
+pub(crate) fn shown(line: &str) -> String {
     let mut shown = String::with_capacity(line.len() + 1);
     for character in line.chars() {
         if character.is_control() || turns_text(character) {
@@ -208,7 +208,7 @@ fn json_of_reply(number: u16, reply: &Reply) -> String {
 }
 
 /// The reply as it is on the wire, but for a resume token: that is a secret.
-pub(super) fn told(reply: &Reply) -> String {
+pub(crate) fn told(reply: &Reply) -> String {
     match reply {
         Reply::Admitted(admission) => {
             Reply::Admitted(Box::new(Admission { resume: None, ..(**admission).clone() })).encode()
@@ -227,7 +227,7 @@ pub(super) fn told(reply: &Reply) -> String {
 }
 
 /// A message that is none of these, as it came, but for a resume token.
-pub(super) fn told_unknown(text: &str) -> String {
+pub(crate) fn told_unknown(text: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(mut message) if text.contains("resume") => {
             forget(&mut message);

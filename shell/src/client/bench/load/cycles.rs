@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use smol::future::or;
 use smol::{Executor, Timer, channel};
 
-use super::{Due, GRACE, Pace, Schedule, Tally, Users, sign_in};
+use super::Tally;
+use super::schedule::{Due, GRACE, Pace, Schedule, Users, sign_in};
 use crate::client::{Error, Options, Trust, Url};
 
 /// Full cycles: connect, HELLO, AUTHENTICATE, its answer, BYE, BYE_SUCCESS, close.
