@@ -6,19 +6,14 @@ use std::time::Duration;
 use session_core::{Complaint, Denial, Refusal, Rejection};
 use thiserror::Error;
 
-use super::{Obstacle, Url};
+use super::{Obstacle, Url, UrlError};
 
 /// Why a client did not get what it asked for.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Not the URL of a server.
-    #[error("bad URL {url:?}: {why}; write it as in ws://localhost:3000")]
-    BadUrl {
-        /// What was given.
-        url: String,
-        /// The rule it breaks.
-        why: String,
-    },
+    #[error(transparent)]
+    BadUrl(#[from] UrlError),
     /// There is no TCP connection to be had.
     #[error("cannot reach {url}: {why}; {}", remedy(.why))]
     Unreachable {
@@ -131,7 +126,7 @@ impl Error {
     pub fn denial(&self) -> Option<&Denial> {
         match self {
             Self::LimitReached { denial, .. } | Self::Refused { denial, .. } => denial.as_deref(),
-            Self::BadUrl { .. }
+            Self::BadUrl(_)
             | Self::Unreachable { .. }
             | Self::Handshake { .. }
             | Self::BadCa { .. }

@@ -61,7 +61,7 @@ impl Again {
                 | Obstacle::Tls(_)
                 | Obstacle::Protocol(_) => Self::Never,
             },
-            Error::BadUrl { .. }
+            Error::BadUrl(_)
             | Error::BadCa { .. }
             | Error::BadToken { .. }
             | Error::BadResumeFile { .. }

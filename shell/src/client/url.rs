@@ -7,8 +7,7 @@ use std::{fmt, io};
 
 use futures_rustls::pki_types::ServerName;
 use http::Uri;
-
-use super::Error;
+use thiserror::Error;
 
 /// The URL of a server: `ws://host[:port][/path][?query]`, or `wss://` for TLS (RFC 6455 §3). The port is 80, or 443 for
 /// TLS, and the path `/`, unless it says otherwise.
@@ -21,16 +20,22 @@ pub struct Url {
     addresses: Option<Arc<[SocketAddr]>>,
 }
 
+/// A text that is not the URL of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("bad URL {url:?}: {why}; write it as in ws://localhost:3000")]
+pub struct UrlError {
+    url: String,
+    why: &'static str,
+}
+
 impl Url {
-    /// The same URL, but with the addresses that its host has now, so that no connection looks them up again.
+    /// Looks up the host now and keeps its addresses, so that no connection looks them up again.
     ///
     /// # Errors
-    /// [`Error::Unreachable`]: the host has none.
-    pub async fn look_up(self) -> Result<Self, Error> {
-        match self.resolve().await {
-            Ok(addresses) => Ok(Self { addresses: Some(addresses.into()), ..self }),
-            Err(why) => Err(Error::Unreachable { url: Box::new(self), why }),
-        }
+    /// When the host has no address.
+    pub async fn look_up(&self) -> io::Result<Self> {
+        let addresses = Some(self.resolve().await?.into());
+        Ok(Self { addresses, ..self.clone() })
     }
 
     /// The addresses to connect to, in the order in which they are to be tried.
@@ -61,12 +66,12 @@ impl Url {
 }
 
 impl FromStr for Url {
-    type Err = Error;
+    type Err = UrlError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, UrlError> {
         parse(text)
             .map(|(uri, name)| Self { uri, name, addresses: None })
-            .map_err(|why| Error::BadUrl { url: text.into(), why: why.into() })
+            .map_err(|why| UrlError { url: text.into(), why })
     }
 }
 

@@ -137,7 +137,7 @@ impl Times {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::report;
+    use super::super::testing::report;
 
     #[test]
     fn an_open_loop_has_a_rate_and_may_be_late() {

@@ -8,9 +8,9 @@ use humantime::format_duration;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smol::Timer;
 
+use super::format::per_second;
 use super::load::{Counts, Tally};
-use super::report::per_second;
-use crate::client::run::printer::write_line;
+use crate::client::output::write_line;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy)]

@@ -9,37 +9,17 @@ use std::time::{Duration, Instant};
 use futures_util::{Stream, StreamExt as _};
 use smol::future::or;
 use smol::{Executor, Timer, channel};
-use thiserror::Error;
 
 use super::load::{Cycles, HEAD_START, Held, MOST_AT_ONCE, Pace, Tally};
 use super::progress::{Phase, Progress};
-use super::{End, Report, Settings};
-use crate::client::run::printer::write_line;
+use super::{End, Error, Report, Settings};
+use crate::client::output::write_line;
 use crate::client::{Connection, Options, Url, Verdict};
 use crate::descriptors;
 use crate::threads::on_threads;
 
 /// What this process has open besides sessions: outputs, the reactor's, signals, and connections that are being closed.
 const OTHER_DESCRIPTORS: u64 = 64;
-
-/// Why there is no report.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// More sessions at once than this process may have.
-    #[error(
-        "{asked} sessions at once do not fit: the limit of open files leaves room for {room}; \
-         raise it with ulimit -n, or ask for fewer"
-    )]
-    Room {
-        /// How many sessions were asked for.
-        asked: u64,
-        /// How many fit.
-        room: u64,
-    },
-    /// The report cannot be written.
-    #[error("cannot write the report")]
-    Output(#[source] io::Error),
-}
 
 /// Runs the load, and prints how it is going to `err` and the report to `out`.
 ///
@@ -159,7 +139,9 @@ impl<'a> Run<'a> {
 
     /// Where the server is, if it is there.
     async fn reach(&self) -> Result<Url, crate::client::Error> {
-        let url = self.settings.url.clone().look_up().await?;
+        let url = &self.settings.url;
+        let unreachable = |why| crate::client::Error::Unreachable { url: Box::new(url.clone()), why };
+        let url = url.look_up().await.map_err(unreachable)?;
         let options = Options { trust: self.settings.trust(), ..Options::default() };
         Connection::open_with(&url, &options).await?.bye().await?;
         Ok(url)

@@ -5,8 +5,8 @@ use std::time::Duration;
 use indicatif::HumanCount;
 
 use super::Report;
+use super::format::millis;
 use super::load::{Counts, MOST_AT_ONCE, Pace};
-use super::report::millis;
 
 /// Each of a few lines.
 pub(super) fn warnings(report: &Report) -> Vec<String> {
@@ -70,7 +70,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::report;
+    use super::super::testing::report;
     use super::*;
     use crate::client::Verdict;
 

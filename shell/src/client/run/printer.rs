@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::Serialize;
-use session_core::{Admission, Refusal, Reply, User};
+use session_core::{Refusal, Reply, User};
 
+use crate::client::output::write_line;
+use crate::client::redact::told;
 use crate::client::{Error, Url};
 
 /// How events are printed.
@@ -107,32 +109,6 @@ impl<'a> Printer<'a> {
     }
 }
 
-pub(crate) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
-    let mut shown = shown(line);
-    shown.push('\n');
-    to.write_all(shown.as_bytes())?;
-    to.flush()
-}
-
-/// Control characters, and those that turn the direction of text, are shown, not sent: what a server says must neither
-/// drive a terminal nor read as something else there.
-pub(crate) fn shown(line: &str) -> String {
-    let mut shown = String::with_capacity(line.len() + 1);
-    for character in line.chars() {
-        if character.is_control() || turns_text(character) {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
-/// The explicit marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9 §2).
-const fn turns_text(character: char) -> bool {
-    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// The line for people, none where the error says it all.
 fn words(line: &Line<'_>) -> Option<String> {
     match line {
@@ -207,45 +183,6 @@ fn json_of_reply(number: u16, reply: &Reply) -> String {
     line
 }
 
-/// The reply as it is on the wire, but for a resume token: that is a secret.
-pub(crate) fn told(reply: &Reply) -> String {
-    match reply {
-        Reply::Admitted(admission) => {
-            Reply::Admitted(Box::new(Admission { resume: None, ..(**admission).clone() })).encode()
-        }
-        Reply::Hello
-        | Reply::AuthenticateSuccess(_)
-        | Reply::AuthenticateFailure(_)
-        | Reply::Denied(_)
-        | Reply::ByeSuccess
-        | Reply::CheckConnectionsSuccess(_)
-        | Reply::ListSessionsSuccess(_)
-        | Reply::EndSessionSuccess(_)
-        | Reply::Evicted(_)
-        | Reply::Error(_) => reply.encode(),
-    }
-}
-
-/// A message that is none of these, as it came, but for a resume token.
-pub(crate) fn told_unknown(text: &str) -> String {
-    match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(mut message) if text.contains("resume") => {
-            forget(&mut message);
-            message.to_string()
-        }
-        Ok(_) | Err(_) => text.into(),
-    }
-}
-
-fn forget(message: &mut serde_json::Value) {
-    if let Some(fields) = message.as_object_mut() {
-        drop(fields.remove("resume"));
-        fields.values_mut().for_each(forget);
-    } else if let Some(items) = message.as_array_mut() {
-        items.iter_mut().for_each(forget);
-    }
-}
-
 fn frame<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> String {
     let payload = serde_json::to_string(payload).expect("strings and numbers always serialise");
     let mut line = String::new();
@@ -263,7 +200,7 @@ fn reply_of(error: &Error) -> Option<Reply> {
         Error::Refused { refusal, denial: None, .. } => Some(Reply::AuthenticateFailure(refusal.clone())),
         Error::Evicted(words) => Some(Reply::Evicted(words.clone())),
         Error::Complaint(complaint) => Some(Reply::Error(complaint.clone())),
-        Error::BadUrl { .. }
+        Error::BadUrl(_)
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
         | Error::BadCa { .. }

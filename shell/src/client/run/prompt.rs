@@ -7,7 +7,7 @@ use rustix::termios::{QueueSelector, tcflush};
 use session_core::{Evict, SessionId, SessionInfo};
 use smol::channel::{self, Receiver};
 
-use super::sessions_command::describe;
+use crate::client::output::describe;
 
 /// Who sits at standard input.
 #[derive(Default)]

@@ -1,13 +1,11 @@
 //! `client sessions` and `client end`: who holds a user's slots, and to end one of them.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use session_core::{Ask, Complaint, Evict, SessionId, SessionInfo, SessionState, Sessions};
+use session_core::{Ask, Complaint, Evict, SessionId, SessionInfo, Sessions};
 
-use super::printer::write_line;
+use crate::client::output::{describe, write_line};
 use crate::client::{Connection, Error, Login, Options, Url, Verdict};
-use crate::clock::moment;
 
 /// Who holds the user's slots, but for the session that asks. To ask it signs in, and takes a slot for a moment if one is
 /// free; where all are taken the refusal says who is there. Nobody is ended for it.
@@ -110,57 +108,5 @@ pub fn print(
             write_line(err, &format!("error: {error}"))?;
             Ok(if let Error::LimitReached { .. } = error { Verdict::LimitReached } else { Verdict::Lost })
         }
-    }
-}
-
-/// A session, for people.
-#[must_use]
-pub fn describe(session: &SessionInfo) -> String {
-    let mut words = session.id.to_string();
-    for (what, name) in [("label", &session.label), ("device", &session.device)] {
-        if let Some(name) = name {
-            let _infallible = write!(words, ", {what} {:?}", name.as_str());
-        }
-    }
-    let _infallible = write!(words, ", since {}", moment(session.since));
-    match (session.state, session.until) {
-        (SessionState::Live, _) => {}
-        (SessionState::Lingering, None) => words += ", lost",
-        (SessionState::Lingering, Some(until)) => {
-            let _infallible = write!(words, ", lost, kept until {}", moment(until));
-        }
-    }
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use session_core::{Name, NodeId};
-
-    use super::*;
-
-    #[test]
-    fn a_session_is_told_with_what_it_calls_itself_and_whether_it_is_there() {
-        let live = SessionInfo {
-            id: NodeId::new(7).session(8),
-            device: None,
-            label: None,
-            since: 1_700_000_000_000,
-            state: SessionState::Live,
-            until: None,
-        };
-        assert_eq!(describe(&live), "00000000000000070000000000000008, since 2023-11-14T22:13:20Z");
-        let lost = SessionInfo {
-            label: Name::parse("Firefox"),
-            device: Name::parse("laptop"),
-            state: SessionState::Lingering,
-            until: Some(u64::MAX),
-            ..live
-        };
-        assert_eq!(
-            describe(&lost),
-            "00000000000000070000000000000008, label \"Firefox\", device \"laptop\", since 2023-11-14T22:13:20Z, \
-             lost, kept until 18446744073709551615 ms after 1970"
-        );
     }
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use smol::future::or;
 use smol::{Executor, Timer, channel};
 
-use super::Tally;
-use super::schedule::{Due, GRACE, Pace, Schedule, Users, sign_in};
+use super::schedule::{Due, Schedule};
+use super::sign_in::sign_in;
+use super::{Pace, Tally, Users};
 use crate::client::{Error, Options, Trust, Url};
 
 /// Full cycles: connect, HELLO, AUTHENTICATE, its answer, BYE, BYE_SUCCESS, close.
@@ -29,6 +30,9 @@ pub struct Cycles {
 
 /// As many as an open loop should have under way: a server that leaves more waiting has stalled.
 pub const MOST_AT_ONCE: usize = 10_000;
+
+/// How long answers may take once no more cycles are begun, and a held session to begin or to end.
+pub const GRACE: Duration = Duration::from_secs(10);
 
 /// How long somebody waits who could not connect, before the next try.
 const PAUSE: Duration = Duration::from_millis(100);

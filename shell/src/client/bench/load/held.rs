@@ -6,8 +6,9 @@ use std::time::Instant;
 use smol::future::or;
 use smol::{Executor, Task, channel};
 
-use super::schedule::{Due, Pace, Schedule, Users, sign_in};
-use super::{Counts, Tally};
+use super::schedule::{Due, Schedule};
+use super::sign_in::sign_in;
+use super::{Counts, Pace, Tally, Users};
 use crate::client::{Connection, Error, Event, Options, Trust, Url};
 
 /// Sessions that are held: they answer pings, and that is all. Dropped, their sockets are dropped without a BYE.

@@ -1,11 +1,14 @@
 //! Load on a server: full cycles, and sessions that are only held.
 
+mod profile;
 mod schedule;
+mod sign_in;
 mod cycles;
 mod held;
 mod stats;
 
-pub use cycles::{Cycles, MOST_AT_ONCE};
+pub use cycles::{Cycles, GRACE, MOST_AT_ONCE};
 pub use held::Held;
-pub use schedule::{GRACE, HEAD_START, Pace, Users};
+pub use profile::{Pace, Users};
+pub use schedule::HEAD_START;
 pub use stats::{Counts, Tally};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::schedule::Entry;
+use super::sign_in::Entry;
 use crate::client::Error;
 
 /// What came of it so far. Times are in nanoseconds.
@@ -154,7 +154,7 @@ fn nanos(time: Duration) -> u64 {
 fn kind(error: &Error) -> String {
     match error {
         Error::Refused { refusal, .. } => format!("refused: {refusal}"),
-        Error::BadUrl { .. }
+        Error::BadUrl(_)
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
         | Error::BadCa { .. }
