@@ -10,11 +10,11 @@ use session_core::{Admission, Ask, Denial, Refusal, Reply, Request, SessionId, S
 use smol::future::poll_once;
 
 use super::connect_error::is_hang_up;
-use super::redact::{told, told_unknown};
-use super::reply_timeout::Patience;
+use super::redact::{redact_unknown, redacted_json};
+use super::reply_timeout::ReplyTimeout;
 use super::stream::{Stream, connect, encrypt};
 use super::upgrade::upgrade;
-use super::{Error, Login, Trust, Url};
+use super::{Credentials, Error, RootCertificates, Url};
 
 /// A WebSocket that the server has greeted.
 ///
@@ -34,13 +34,13 @@ pub struct Options {
     /// From a request to its reply.
     pub reply_timeout: Duration,
     /// Who vouches for a server at `wss://`.
-    pub trust: Trust,
+    pub root_certificates: RootCertificates,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let patience = Duration::from_secs(10);
-        Self { connect_timeout: patience, reply_timeout: patience, trust: Trust::SYSTEM }
+        let timeout = Duration::from_secs(10);
+        Self { connect_timeout: timeout, reply_timeout: timeout, root_certificates: RootCertificates::SYSTEM }
     }
 }
 
@@ -56,7 +56,7 @@ pub enum Event {
         /// The close code (RFC 6455 §7.4), 1005 if the frame has none.
         code: u16,
         /// The frame's words.
-        words: String,
+        reason: String,
     },
 }
 
@@ -64,9 +64,9 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
     /// Who has it: all that is said to whoever has not asked at length, or shows a fresh token.
-    Short(User),
+    Plain(User),
     /// And the session's id, the limit, and what it can be taken up again with.
-    AtLength(Box<Admission>),
+    Detailed(Box<Admission>),
 }
 
 impl Grant {
@@ -74,24 +74,24 @@ impl Grant {
     #[must_use]
     pub fn user(&self) -> &User {
         match self {
-            Self::Short(user) => user,
-            Self::AtLength(admission) => &admission.user,
+            Self::Plain(user) => user,
+            Self::Detailed(details) => &details.user,
         }
     }
 
     /// What was said at length.
     #[must_use]
-    pub fn admission(&self) -> Option<&Admission> {
+    pub fn details(&self) -> Option<&Admission> {
         match self {
-            Self::Short(_) => None,
-            Self::AtLength(admission) => Some(admission),
+            Self::Plain(_) => None,
+            Self::Detailed(details) => Some(details),
         }
     }
 
     pub(super) fn into_reply(self) -> Reply {
         match self {
-            Self::Short(user) => Reply::AuthenticateSuccess(user),
-            Self::AtLength(admission) => Reply::Admitted(admission),
+            Self::Plain(user) => Reply::AuthenticateSuccess(user),
+            Self::Detailed(details) => Reply::Admitted(details),
         }
     }
 }
@@ -111,20 +111,20 @@ impl Connection {
     /// [`Error::Unreachable`], [`Error::Handshake`], [`Error::TimedOut`]; and from here on, like every other method,
     /// [`Error::Closed`], [`Error::Lost`] and [`Error::Unexpected`].
     pub async fn open_with(url: &Url, options: &Options) -> Result<Self, Error> {
-        let patience = Patience::new(options.connect_timeout);
-        let stream = patience.wait_for("TCP connection", connect(url)).await?;
-        let stream = match url.name() {
+        let timeout = ReplyTimeout::new(options.connect_timeout);
+        let stream = timeout.wait_for("TCP connection", connect(url)).await?;
+        let stream = match url.server_name() {
             // Boxed: it is large, and most are plain.
             Some(name) => {
-                let encrypting = Box::pin(encrypt(url, name, &options.trust, stream));
-                patience.wait_for("TLS handshake", encrypting).await?
+                let encrypting = Box::pin(encrypt(url, name, &options.root_certificates, stream));
+                timeout.wait_for("TLS handshake", encrypting).await?
             }
             None => Stream::Plain(stream),
         };
-        let socket = patience.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
+        let socket = timeout.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
         let mut connection = Self { socket, reply_timeout: options.reply_timeout };
-        let greeting = patience.wait_for("HELLO", connection.next_reply()).await?;
-        if greeting == Reply::Hello { Ok(connection) } else { Err(unexpected("HELLO", &greeting)) }
+        let greeting = timeout.wait_for("HELLO", connection.next_reply()).await?;
+        if greeting == Reply::Hello { Ok(connection) } else { Err(unexpected_reply("HELLO", &greeting)) }
     }
 
     /// Asks for a slot for `user`. The answer is the user with the slots held, this one included.
@@ -133,55 +133,55 @@ impl Connection {
     /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::Complaint`] when there is a slot already. After each
     /// of them the connection is as good as before.
     pub async fn authenticate(&mut self, user: &str) -> Result<User, Error> {
-        self.authenticate_with(&Login::User(user.into())).await
+        self.authenticate_with(&Credentials::User(user.into())).await
     }
 
     /// Asks for a slot for the user that this names, or proves to be. It says nothing else, and is answered so.
     ///
     /// # Errors
     /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], with which there is a slot.
-    pub async fn authenticate_with(&mut self, login: &Login) -> Result<User, Error> {
-        let request = Request::Authenticate(login.credential());
-        self.sign_in(login, &request).await.map(|grant| grant.user().clone())
+    pub async fn authenticate_with(&mut self, credentials: &Credentials) -> Result<User, Error> {
+        let request = Request::Authenticate(credentials.credential());
+        self.send_authenticate(credentials, &request).await.map(|grant| grant.user().clone())
     }
 
     /// Asks for a slot at length: what else is asked for stands in `ask`, which may be empty. Who is refused at the limit
-    /// may choose from [`Error::denial`] whom to end, and ask again on this connection within 60 s.
+    /// may choose from [`Error::details`] whom to end, and ask again on this connection within 60 s.
     ///
     /// # Errors
     /// As [`Connection::authenticate_with`], with a [`Denial`] where the server said more.
-    pub async fn authenticate_with_ask(&mut self, login: &Login, ask: Ask) -> Result<Grant, Error> {
-        let request = Request::AuthenticateWith(login.credential_at_length(), Box::new(ask));
-        self.sign_in(login, &request).await
+    pub async fn authenticate_with_options(&mut self, credentials: &Credentials, ask: Ask) -> Result<Grant, Error> {
+        let request = Request::AuthenticateWith(credentials.detailed_credential(), Box::new(ask));
+        self.send_authenticate(credentials, &request).await
     }
 
-    async fn sign_in(&mut self, login: &Login, request: &Request) -> Result<Grant, Error> {
-        let refused = |refusal: Refusal, denial: Option<Box<Denial>>| {
-            let user = login.user().map(Into::into);
+    async fn send_authenticate(&mut self, credentials: &Credentials, request: &Request) -> Result<Grant, Error> {
+        let refused = |refusal: Refusal, details: Option<Box<Denial>>| {
+            let user = credentials.user().map(Into::into);
             match refusal {
-                Refusal::LimitReached => Error::LimitReached { user, denial },
+                Refusal::LimitReached => Error::LimitReached { user, details },
                 refusal @ (Refusal::DeviceFull
                 | Refusal::Credential(_)
                 | Refusal::AnotherUser
                 | Refusal::Store(_)
                 | Refusal::StoreSilent
-                | Refusal::Other(_)) => Error::Refused { user, refusal, denial },
+                | Refusal::Other(_)) => Error::Refused { user, refusal, details },
             }
         };
-        let grant = match self.ask(request, "answer to AUTHENTICATE").await? {
-            Reply::AuthenticateSuccess(user) => Grant::Short(user),
-            Reply::Admitted(admission) => Grant::AtLength(admission),
+        let grant = match self.request(request, "answer to AUTHENTICATE").await? {
+            Reply::AuthenticateSuccess(user) => Grant::Plain(user),
+            Reply::Admitted(details) => Grant::Detailed(details),
             Reply::AuthenticateFailure(refusal) => return Err(refused(refusal, None)),
-            Reply::Denied(denial) => return Err(refused(denial.refusal.clone(), Some(denial))),
-            Reply::Error(complaint) => return Err(Error::Complaint(complaint)),
+            Reply::Denied(details) => return Err(refused(details.refusal.clone(), Some(details))),
+            Reply::Error(complaint) => return Err(Error::RequestFailed(complaint)),
             other @ (Reply::Hello
             | Reply::ByeSuccess
             | Reply::CheckConnectionsSuccess(_)
             | Reply::ListSessionsSuccess(_)
             | Reply::EndSessionSuccess(_)
-            | Reply::Evicted(_)) => return Err(unexpected("answer to AUTHENTICATE", &other)),
+            | Reply::Evicted(_)) => return Err(unexpected_reply("answer to AUTHENTICATE", &other)),
         };
-        if login.is_token(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
+        if credentials.is_token_text(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
     }
 
     /// Asks who holds the slots of the session's user, this session included.
@@ -189,7 +189,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::check_connections`].
     pub async fn list_sessions(&mut self) -> Result<Sessions, Error> {
-        self.ask_for(&Request::ListSessions, "answer to LIST_SESSIONS", |reply| {
+        self.request_as(&Request::ListSessions, "answer to LIST_SESSIONS", |reply| {
             if let Reply::ListSessionsSuccess(sessions) = reply { Ok(*sessions) } else { Err(reply) }
         })
         .await
@@ -200,7 +200,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::check_connections`]; [`Error::Complaint`] also when the user has no such session, or it is this one.
     pub async fn end_session(&mut self, session: SessionId) -> Result<User, Error> {
-        self.ask_for(&Request::EndSession(session), "answer to END_SESSION", |reply| {
+        self.request_as(&Request::EndSession(session), "answer to END_SESSION", |reply| {
             if let Reply::EndSessionSuccess(user) = reply { Ok(user) } else { Err(reply) }
         })
         .await
@@ -211,7 +211,7 @@ impl Connection {
     /// # Errors
     /// [`Error::Complaint`] before a successful [`Connection::authenticate`], or when the store does not answer.
     pub async fn check_connections(&mut self) -> Result<User, Error> {
-        self.ask_for(&Request::CheckConnections, "answer to CHECK_CONNECTIONS", |reply| {
+        self.request_as(&Request::CheckConnections, "answer to CHECK_CONNECTIONS", |reply| {
             if let Reply::CheckConnectionsSuccess(user) = reply { Ok(user) } else { Err(reply) }
         })
         .await
@@ -222,20 +222,20 @@ impl Connection {
     /// # Errors
     /// Only those of a lost connection. The slot comes back then too, once the server notices.
     pub async fn bye(mut self) -> Result<(), Error> {
-        let patience = Patience::new(self.reply_timeout);
+        let timeout = ReplyTimeout::new(self.reply_timeout);
         let farewell = async {
-            self.feed(Request::Bye.encode()).await?;
+            self.send(Request::Bye.encode()).await?;
             // Answers to what was asked before it come first.
             while self.next_reply().await? != Reply::ByeSuccess {}
             Ok(())
         };
-        patience.wait_for("BYE_SUCCESS", farewell).await?;
+        timeout.wait_for("BYE_SUCCESS", farewell).await?;
         // An end without a close frame will do as well: the slot is given back.
         let end = async {
             while let Some(Ok(_)) = self.socket.next().await {}
             Ok(())
         };
-        patience.wait_for("close after BYE_SUCCESS", end).await
+        timeout.wait_for("close after BYE_SUCCESS", end).await
     }
 
     /// Sends a text message, whatever it says. The answer, if any, is for [`Connection::next_event`].
@@ -243,8 +243,8 @@ impl Connection {
     /// # Errors
     /// [`Error::Lost`], or [`Error::TimedOut`] when the server does not read.
     pub async fn send_text(&mut self, text: impl Into<String>) -> Result<(), Error> {
-        let patience = Patience::new(self.reply_timeout);
-        patience.wait_for("end of a message being sent", self.feed(text.into())).await
+        let timeout = ReplyTimeout::new(self.reply_timeout);
+        timeout.wait_for("end of a message being sent", self.send(text.into())).await
     }
 
     /// Waits, for ever if need be, for the next thing the server says, and answers pings meanwhile.
@@ -257,10 +257,10 @@ impl Connection {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    return Ok(Reply::parse(&text).map_or_else(|_| Event::Unknown(told_unknown(&text)), Event::Reply));
+                    return Ok(Reply::parse(&text).map_or_else(|_| Event::Unknown(redact_unknown(&text)), Event::Reply));
                 }
                 Some(Ok(Message::Binary(bytes))) => {
-                    return Ok(Event::Unknown(told_unknown(&String::from_utf8_lossy(&bytes))));
+                    return Ok(Event::Unknown(redact_unknown(&String::from_utf8_lossy(&bytes))));
                 }
                 // Tungstenite answers a ping when it is next asked to read.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -268,40 +268,40 @@ impl Connection {
                     // Our close frame in answer. Tried once and not awaited, so that being dropped here cannot lose
                     // the event; few bytes always fit.
                     let _sent: Option<Result<(), tungstenite::Error>> = poll_once(self.socket.flush()).await;
-                    return Ok(closed(frame));
+                    return Ok(close_event(frame));
                 }
-                Some(Err(error)) => return Err(lost(&error)),
+                Some(Err(error)) => return Err(lost_error(&error)),
                 None => return Err(Error::Lost("it was closed before".into())),
             }
         }
     }
 
-    async fn ask(&mut self, request: &Request, awaited: &'static str) -> Result<Reply, Error> {
-        let patience = Patience::new(self.reply_timeout);
+    async fn request(&mut self, request: &Request, awaited: &'static str) -> Result<Reply, Error> {
+        let timeout = ReplyTimeout::new(self.reply_timeout);
         let exchange = async {
-            self.feed(request.encode()).await?;
+            self.send(request.encode()).await?;
             let reply = self.next_reply().await?;
-            if let Reply::Evicted(words) = reply { Err(Error::Evicted(words)) } else { Ok(reply) }
+            if let Reply::Evicted(reason) = reply { Err(Error::Evicted(reason)) } else { Ok(reply) }
         };
-        patience.wait_for(awaited, exchange).await
+        timeout.wait_for(awaited, exchange).await
     }
 
     /// Asks, for what `read` finds in the reply; or it hands the reply back, which is then no answer.
-    async fn ask_for<T>(
+    async fn request_as<T>(
         &mut self,
         request: &Request,
         awaited: &'static str,
         read: impl FnOnce(Reply) -> Result<T, Reply>,
     ) -> Result<T, Error> {
-        match read(self.ask(request, awaited).await?) {
+        match read(self.request(request, awaited).await?) {
             Ok(answer) => Ok(answer),
-            Err(Reply::Error(complaint)) => Err(Error::Complaint(complaint)),
-            Err(other) => Err(unexpected(awaited, &other)),
+            Err(Reply::Error(complaint)) => Err(Error::RequestFailed(complaint)),
+            Err(other) => Err(unexpected_reply(awaited, &other)),
         }
     }
 
-    async fn feed(&mut self, text: String) -> Result<(), Error> {
-        self.socket.send(Message::text(text)).await.map_err(|error| lost(&error))
+    async fn send(&mut self, text: String) -> Result<(), Error> {
+        self.socket.send(Message::text(text)).await.map_err(|error| lost_error(&error))
     }
 
     /// The next message this version understands. Others may be there for clients that know more.
@@ -310,13 +310,13 @@ impl Connection {
             match self.next_event().await? {
                 Event::Reply(reply) => return Ok(reply),
                 Event::Unknown(_) => {}
-                Event::Closed { code, words } => return Err(Error::Closed { code, words }),
+                Event::Closed { code, reason } => return Err(Error::Closed { code, reason }),
             }
         }
     }
 }
 
-fn lost(error: &tungstenite::Error) -> Error {
+fn lost_error(error: &tungstenite::Error) -> Error {
     let is_end = if let tungstenite::Error::Io(error) = error {
         is_hang_up(error.kind())
     } else {
@@ -325,18 +325,18 @@ fn lost(error: &tungstenite::Error) -> Error {
     Error::Lost(if is_end { "the server went away without a word".into() } else { error.to_string() })
 }
 
-fn closed(frame: Option<CloseFrame>) -> Event {
+fn close_event(frame: Option<CloseFrame>) -> Event {
     /// RFC 6455 §7.1.5: what a close frame without a code counts as.
     const NO_CODE: u16 = 1005;
 
     frame.map_or_else(
-        || Event::Closed { code: NO_CODE, words: String::new() },
-        |CloseFrame { code, reason }| Event::Closed { code: code.into(), words: reason.to_string() },
+        || Event::Closed { code: NO_CODE, reason: String::new() },
+        |CloseFrame { code, reason }| Event::Closed { code: code.into(), reason: reason.to_string() },
     )
 }
 
-fn unexpected(awaited: &'static str, said: &Reply) -> Error {
-    Error::Unexpected { awaited, said: told(said) }
+fn unexpected_reply(awaited: &'static str, received: &Reply) -> Error {
+    Error::Unexpected { awaited, received: redacted_json(received) }
 }
 
 #[cfg(test)]

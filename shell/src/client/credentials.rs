@@ -11,7 +11,7 @@ use super::Error;
 
 /// Who a client says it is, or what proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Login {
+pub enum Credentials {
     /// The user's id, for a server that takes everybody's word. The server decides whether it is one.
     User(String),
     /// A token that says who the user is, for a server that checks.
@@ -24,7 +24,7 @@ pub enum Login {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Box<str>);
 
-impl Login {
+impl Credentials {
     pub(super) fn credential(&self) -> Credential {
         Credential::new(match self {
             Self::User(id) => id,
@@ -33,7 +33,7 @@ impl Login {
     }
 
     /// The same for an object, which says what it has.
-    pub(super) fn credential_at_length(&self) -> Credential {
+    pub(super) fn detailed_credential(&self) -> Credential {
         match self {
             Self::User(id) => Credential::User(id.as_str().into()),
             Self::Token(Token(text)) => Credential::Token(text.clone()),
@@ -41,7 +41,7 @@ impl Login {
     }
 
     /// Whether a server that calls the user so has taken the token for a name.
-    pub(super) fn is_token(&self, user: &str) -> bool {
+    pub(super) fn is_token_text(&self, user: &str) -> bool {
         match self {
             Self::User(_) => false,
             Self::Token(Token(text)) => user == &**text,
@@ -68,10 +68,10 @@ impl Token {
     ///
     /// # Errors
     /// [`Error::BadToken`]: it is none.
-    pub fn in_environment() -> Result<Option<Self>, Error> {
-        let bad = |why: &str| Error::BadToken { from: Self::VARIABLE.into(), why: why.into() };
+    pub fn from_environment() -> Result<Option<Self>, Error> {
+        let bad = |reason: &str| Error::BadToken { from: Self::VARIABLE.into(), reason: reason.into() };
         match env::var(Self::VARIABLE) {
-            Ok(text) => parse(text.trim()).map(Some).map_err(bad),
+            Ok(text) => parse_token(text.trim()).map(Some).map_err(bad),
             Err(VarError::NotPresent) => Ok(None),
             Err(VarError::NotUnicode(_)) => Err(bad("it is not UTF-8")),
         }
@@ -83,12 +83,12 @@ impl Token {
     /// [`Error::BadToken`]: it cannot be read, or is none.
     pub fn read(file: &str) -> Result<Self, Error> {
         let (from, read) = match file {
-            "-" => ("standard input", read(&mut io::stdin())),
-            _ => (file, std::fs::File::open(file).and_then(|mut file| read(&mut file))),
+            "-" => ("standard input", read_text(&mut io::stdin())),
+            _ => (file, std::fs::File::open(file).and_then(|mut file| read_text(&mut file))),
         };
         let read = read.map_err(|error| error.to_string());
-        read.and_then(|text| parse(text.trim()).map_err(Into::into))
-            .map_err(|why| Error::BadToken { from: from.into(), why })
+        read.and_then(|text| parse_token(text.trim()).map_err(Into::into))
+            .map_err(|reason| Error::BadToken { from: from.into(), reason })
     }
 }
 
@@ -96,7 +96,7 @@ impl FromStr for Token {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text).map_err(|why| Error::BadToken { from: "what was given".into(), why: why.into() })
+        parse_token(text).map_err(|reason| Error::BadToken { from: "what was given".into(), reason: reason.into() })
     }
 }
 
@@ -106,7 +106,7 @@ impl fmt::Debug for Token {
     }
 }
 
-fn read(from: &mut dyn Read) -> io::Result<String> {
+fn read_text(from: &mut dyn Read) -> io::Result<String> {
     /// The newline at the end, and what else people leave there.
     const SPACE_BYTES: u64 = 1024;
 
@@ -116,15 +116,17 @@ fn read(from: &mut dyn Read) -> io::Result<String> {
 }
 
 /// Only the form is looked at: so a key or a password that was taken for a token stays here.
-fn parse(text: &str) -> Result<Token, &'static str> {
+fn parse_token(text: &str) -> Result<Token, &'static str> {
     if text.is_empty() {
         return Err("it is empty");
     }
     if text.len() > Token::MAX_BYTES {
         return Err("it is longer than 16384 bytes");
     }
-    let is_base64 =
-        |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) && !part.is_empty();
+    let is_base64 = |end_with_bye: &str| {
+        end_with_bye.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && !end_with_bye.is_empty()
+    };
     if text.split('.').count() != 3 || !text.split('.').all(is_base64) {
         return Err("it is not three parts in base64url with dots between them");
     }
@@ -142,15 +144,15 @@ mod tests {
         std::fs::write(&file, " head.Pay-load_1.seal\r\n\n").unwrap();
         let token = Token::read(&file).unwrap();
         assert_eq!(token, "head.Pay-load_1.seal".parse().unwrap());
-        let login = Login::Token(token);
-        assert_eq!((login.credential(), login.user()), (Credential::new("head.Pay-load_1.seal"), None));
-        assert_eq!(format!("{login:?}"), "Token(Token(20 bytes))");
+        let credentials = Credentials::Token(token);
+        assert_eq!((credentials.credential(), credentials.user()), (Credential::new("head.Pay-load_1.seal"), None));
+        assert_eq!(format!("{credentials:?}"), "Token(Token(20 bytes))");
     }
 
     #[test]
     fn what_is_no_token_is_refused_in_words_that_do_not_have_it() {
         let long = format!("a.{}.c", "b".repeat(Token::MAX_BYTES - 3));
-        for (text, words) in [
+        for (text, expected) in [
             ("", "it is empty"),
             (&*long, "longer than 16384 bytes"),
             ("secret", "not three parts"),
@@ -162,7 +164,7 @@ mod tests {
             ("s.ecr.et\n", "not three parts"),
         ] {
             let error = text.parse::<Token>().unwrap_err().to_string();
-            assert!(error.contains(words) && !error.contains("ecr"), "{error}");
+            assert!(error.contains(expected) && !error.contains("ecr"), "{error}");
         }
         assert!(long[..Token::MAX_BYTES].parse::<Token>().is_err(), "its last part is missing");
         assert!(format!("a.{}.c", "b".repeat(Token::MAX_BYTES - 4)).parse::<Token>().is_ok());

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// How it ended, the better first. Of many sessions the worst counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum ExitReason {
     /// With BYE, on request; or of load that was made, none failed. Exit code 0.
     Goodbye,
     /// The limit refused it. Exit code 3.
@@ -16,13 +16,13 @@ pub enum Verdict {
     Evicted,
 }
 
-impl From<Verdict> for ExitCode {
-    fn from(verdict: Verdict) -> Self {
-        Self::from(match verdict {
-            Verdict::Goodbye => 0,
-            Verdict::LimitReached => 3,
-            Verdict::Lost => 4,
-            Verdict::Evicted => 5,
+impl From<ExitReason> for ExitCode {
+    fn from(exit_reason: ExitReason) -> Self {
+        Self::from(match exit_reason {
+            ExitReason::Goodbye => 0,
+            ExitReason::LimitReached => 3,
+            ExitReason::Lost => 4,
+            ExitReason::Evicted => 5,
         })
     }
 }

@@ -1,26 +1,30 @@
-//! A client of the server: for programs, for tests, and for the `client` binary.
+//! A client of the session server, for programs, for tests, and for the `client` binary.
 //!
-//! - [`Connection`]: one WebSocket, from its handshake to its close.
-//! - [`User`]: one user and the connections held for it, any number, of any number of users.
-//! - [`load`](bench::load): many sign-ins, counted and timed.
-//! - [`hold`](hold()): what the binary does: holds sessions and prints what happens until it is told to leave.
-//! - [`reconnect`]: when a client comes back by itself, and how soon.
-//! - [`manage`]: who holds a user's slots, and to end one of them.
-//! - [`bench`](mod@bench): what `client bench` does: puts load on a server and reports how it bore it.
+//! | | |
+//! |---|---|
+//! | [`Connection`] | one WebSocket, from its handshake to its close |
+//! | [`UserConnections`] | all connections of one user |
+//! | [`run()`] | `client`: holds sessions and prints their events until an interrupt |
+//! | [`run::sessions_command`] | `client sessions`, `client end`: lists or ends a user's sessions |
+//! | [`bench`](mod@bench) | `client bench`: loads a server and reports what it measured |
+//! | [`bench::load`] | the load itself: many sign-ins, counted and timed |
+//! | [`reconnect`] | whether and when a client reconnects |
+//! | [`Arguments`] | the command line of the binary |
 //!
-//! A server at `wss://` is asked for a certificate from an authority in [`Trust`], by default the system's.
+//! For `wss://` the client checks the server's certificate against [`RootCertificates`], by default the system's.
 //!
-//! Everything runs on smol and is bounded by [`Options`], but for waiting for the server to say something by itself.
+//! Everything runs on smol. [`Options`] bound every wait except [`Connection::next_event`], which waits until the server
+//! sends something.
 //!
 //! ```no_run
-//! use shell::client::{Error, Url, User};
+//! use shell::client::{Error, Url, UserConnections};
 //!
 //! # fn main() -> Result<(), Error> {
 //! let url: Url = "ws://localhost:3000".parse()?;
 //! smol::block_on(async {
-//!     let mut ada = User::new(&url, "ada");
-//!     for held in 1..=3 {
-//!         assert_eq!(ada.connect().await?.connections, held);
+//!     let mut ada = UserConnections::new(&url, "ada");
+//!     for slots in 1..=3 {
+//!         assert_eq!(ada.connect().await?.connections, slots);
 //!     }
 //!     assert!(matches!(ada.connect().await, Err(Error::LimitReached { .. })));
 //!     ada.disconnect().await?;
@@ -46,16 +50,18 @@ mod output;
 pub mod reconnect;
 pub mod run;
 pub mod bench;
+mod arguments;
 #[cfg(test)]
 mod testing;
 
 pub use crate::signals::interrupts;
-pub use connect_error::Obstacle;
+pub use arguments::Arguments;
+pub use connect_error::ConnectError;
 pub use connection::{Connection, Event, Grant, Options};
-pub use credentials::{Login, Token};
+pub use credentials::{Credentials, Token};
 pub use error::Error;
-pub use exit_reason::Verdict;
-pub use root_certificates::Trust;
-pub use run::{Format, Plan, Printer, hold, sessions_command as manage};
+pub use exit_reason::ExitReason;
+pub use root_certificates::RootCertificates;
+pub use run::{Format, Printer, RunOptions, run};
 pub use url::{Url, UrlError};
-pub use user_connections::User;
+pub use user_connections::UserConnections;

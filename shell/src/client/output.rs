@@ -8,48 +8,48 @@ use session_core::{SessionInfo, SessionState};
 use crate::clock::moment;
 
 pub(crate) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
-    let mut shown = shown(line);
-    shown.push('\n');
-    to.write_all(shown.as_bytes())?;
+    let mut escape = escape(line);
+    escape.push('\n');
+    to.write_all(escape.as_bytes())?;
     to.flush()
 }
 
 /// Control characters, and those that turn the direction of text, are shown, not sent: what a server says must neither
 /// drive a terminal nor read as something else there.
-pub(crate) fn shown(line: &str) -> String {
-    let mut shown = String::with_capacity(line.len() + 1);
+pub(crate) fn escape(line: &str) -> String {
+    let mut escape = String::with_capacity(line.len() + 1);
     for character in line.chars() {
-        if character.is_control() || turns_text(character) {
-            shown.extend(character.escape_default());
+        if character.is_control() || is_bidi_control(character) {
+            escape.extend(character.escape_default());
         } else {
-            shown.push(character);
+            escape.push(character);
         }
     }
-    shown
+    escape
 }
 
 /// The explicit marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9 §2).
-const fn turns_text(character: char) -> bool {
+const fn is_bidi_control(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A session, for people.
-pub(crate) fn describe(session: &SessionInfo) -> String {
-    let mut words = session.id.to_string();
+pub(crate) fn format_session(session: &SessionInfo) -> String {
+    let mut text = session.id.to_string();
     for (what, name) in [("label", &session.label), ("device", &session.device)] {
         if let Some(name) = name {
-            let _infallible = write!(words, ", {what} {:?}", name.as_str());
+            let _infallible = write!(text, ", {what} {:?}", name.as_str());
         }
     }
-    let _infallible = write!(words, ", since {}", moment(session.since));
+    let _infallible = write!(text, ", since {}", moment(session.since));
     match (session.state, session.until) {
         (SessionState::Live, _) => {}
-        (SessionState::Lingering, None) => words += ", lost",
+        (SessionState::Lingering, None) => text += ", lost",
         (SessionState::Lingering, Some(until)) => {
-            let _infallible = write!(words, ", lost, kept until {}", moment(until));
+            let _infallible = write!(text, ", lost, kept until {}", moment(until));
         }
     }
-    words
+    text
 }
 
 #[cfg(test)]
@@ -68,7 +68,7 @@ mod tests {
             state: SessionState::Live,
             until: None,
         };
-        assert_eq!(describe(&live), "00000000000000070000000000000008, since 2023-11-14T22:13:20Z");
+        assert_eq!(format_session(&live), "00000000000000070000000000000008, since 2023-11-14T22:13:20Z");
         let lost = SessionInfo {
             label: Name::parse("Firefox"),
             device: Name::parse("laptop"),
@@ -77,7 +77,7 @@ mod tests {
             ..live
         };
         assert_eq!(
-            describe(&lost),
+            format_session(&lost),
             "00000000000000070000000000000008, label \"Firefox\", device \"laptop\", since 2023-11-14T22:13:20Z, \
              lost, kept until 18446744073709551615 ms after 1970"
         );

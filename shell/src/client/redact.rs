@@ -3,7 +3,7 @@
 use session_core::{Admission, Reply};
 
 /// The reply as it is on the wire, but for a resume token: that is a secret.
-pub(crate) fn told(reply: &Reply) -> String {
+pub(crate) fn redacted_json(reply: &Reply) -> String {
     match reply {
         Reply::Admitted(admission) => {
             Reply::Admitted(Box::new(Admission { resume: None, ..(**admission).clone() })).encode()
@@ -22,21 +22,21 @@ pub(crate) fn told(reply: &Reply) -> String {
 }
 
 /// A message that is none of these, as it came, but for a resume token.
-pub(crate) fn told_unknown(text: &str) -> String {
+pub(crate) fn redact_unknown(text: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(mut message) if text.contains("resume") => {
-            forget(&mut message);
+            redact(&mut message);
             message.to_string()
         }
         Ok(_) | Err(_) => text.into(),
     }
 }
 
-fn forget(message: &mut serde_json::Value) {
+fn redact(message: &mut serde_json::Value) {
     if let Some(fields) = message.as_object_mut() {
         drop(fields.remove("resume"));
-        fields.values_mut().for_each(forget);
+        fields.values_mut().for_each(redact);
     } else if let Some(items) = message.as_array_mut() {
-        items.iter_mut().for_each(forget);
+        items.iter_mut().for_each(redact);
     }
 }

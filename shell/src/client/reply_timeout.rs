@@ -8,13 +8,13 @@ use smol::future::or;
 use super::Error;
 
 /// How long is left to wait.
-pub(super) struct Patience {
+pub(super) struct ReplyTimeout {
     after: Duration,
     /// None: for ever.
     until: Option<Instant>,
 }
 
-impl Patience {
+impl ReplyTimeout {
     pub(super) fn new(after: Duration) -> Self {
         Self { after, until: Instant::now().checked_add(after) }
     }

@@ -19,9 +19,9 @@ use super::Error;
 ///
 /// A copy costs nothing: all share what was read.
 #[derive(Clone, Default)]
-pub struct Trust(Option<Arc<ClientConfig>>);
+pub struct RootCertificates(Option<Arc<ClientConfig>>);
 
-impl Trust {
+impl RootCertificates {
     /// The authorities that the system trusts. They are read at the first connection that needs them, and kept. If it
     /// has none, no server is trusted. `SSL_CERT_FILE` and `SSL_CERT_DIR` say where they are, if not where this system
     /// usually has them.
@@ -33,11 +33,11 @@ impl Trust {
     /// Those of a file in PEM, and nobody else.
     ///
     /// # Errors
-    /// [`Error::BadCa`]: it cannot be read, is longer than [`Trust::MAX_BYTES`], or has no certificate, or one that is
+    /// [`Error::BadCa`]: it cannot be read, is longer than [`RootCertificates::MAX_BYTES`], or has no certificate, or one that is
     /// none.
     pub fn read(file: impl AsRef<Path>) -> Result<Self, Error> {
         let file = file.as_ref();
-        let bad = |why| Error::BadCa { from: file.display().to_string(), why };
+        let bad = |reason| Error::BadCa { from: file.display().to_string(), reason };
         let mut pem = Vec::new();
         let opened = std::fs::File::open(file);
         let read = opened.and_then(|file| file.take(Self::MAX_BYTES + 1).read_to_end(&mut pem));
@@ -57,43 +57,43 @@ impl Trust {
         if roots.is_empty() {
             return Err("it has no certificate".into());
         }
-        Ok(Self(Some(config(roots))))
+        Ok(Self(Some(client_config(roots))))
     }
 
     pub(super) async fn connector(&self) -> TlsConnector {
         static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 
-        let config = match self.0.as_ref().or_else(|| SYSTEM.get()) {
-            Some(config) => Arc::clone(config),
+        let client_config = match self.0.as_ref().or_else(|| SYSTEM.get()) {
+            Some(client_config) => Arc::clone(client_config),
             // Some hundred files, maybe.
-            None => smol::unblock(|| Arc::clone(SYSTEM.get_or_init(system))).await,
+            None => smol::unblock(|| Arc::clone(SYSTEM.get_or_init(system_config))).await,
         };
-        config.into()
+        client_config.into()
     }
 }
 
 /// Whose, and not all that belongs to it.
-impl fmt::Debug for Trust {
+impl fmt::Debug for RootCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Trust(a file's)" } else { "Trust(the system's)" })
     }
 }
 
-fn system() -> Arc<ClientConfig> {
+fn system_config() -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     // What cannot be read or understood is trusted by nobody: a server that needs it is refused.
     let (_added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    config(roots)
+    client_config(roots)
 }
 
-fn config(roots: RootCertStore) -> Arc<ClientConfig> {
+fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("the provider has ciphers of TLS 1.2 and 1.3");
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut client_config = builder.with_root_certificates(roots).with_no_client_auth();
+    client_config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A load stands for many devices, each of which would shake hands in full.
-    config.resumption = Resumption::disabled();
-    Arc::new(config)
+    client_config.resumption = Resumption::disabled();
+    Arc::new(client_config)
 }
 
 #[cfg(test)]
@@ -104,10 +104,10 @@ mod tests {
     fn a_file_without_good_certificates_is_refused_in_words() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ca.pem");
-        let refused = || Trust::read(&file).unwrap_err().to_string();
+        let refused = || RootCertificates::read(&file).unwrap_err().to_string();
         let start = format!("no certificates from {}: ", file.display());
         assert!(refused().starts_with(&start) && refused().contains("No such file"), "{}", refused());
-        for (pem, words) in [
+        for (pem, expected) in [
             ("", "it has no certificate; "),
             ("certificates", "it has no certificate; "),
             ("-----BEGIN PRIVATE KEY-----\naGFpbA==\n-----END PRIVATE KEY-----\n", "it has no certificate; "),
@@ -116,7 +116,7 @@ mod tests {
             (&"\n".repeat(1024 * 1024 + 1), "it is longer than 1048576 bytes; "),
         ] {
             std::fs::write(&file, pem).unwrap();
-            assert!(refused().starts_with(&start) && refused().contains(words), "{}", refused());
+            assert!(refused().starts_with(&start) && refused().contains(expected), "{}", refused());
             assert!(refused().ends_with("-----BEGIN CERTIFICATE-----"), "{}", refused());
         }
     }

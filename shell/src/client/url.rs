@@ -15,7 +15,7 @@ use thiserror::Error;
 pub struct Url {
     uri: Uri,
     /// What its certificate must name, if it is to have one.
-    name: Option<ServerName<'static>>,
+    server_name: Option<ServerName<'static>>,
     /// Where its host is, if that was looked up for good.
     addresses: Option<Arc<[SocketAddr]>>,
 }
@@ -52,12 +52,12 @@ impl Url {
     }
 
     fn port(&self) -> u16 {
-        self.uri.port_u16().unwrap_or(if self.name.is_some() { 443 } else { 80 })
+        self.uri.port_u16().unwrap_or(if self.server_name.is_some() { 443 } else { 80 })
     }
 
     /// The name or address that a certificate must be for, if TLS is to be spoken.
-    pub(super) fn name(&self) -> Option<ServerName<'static>> {
-        self.name.clone()
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        self.server_name.clone()
     }
 
     pub(super) fn uri(&self) -> &Uri {
@@ -70,7 +70,7 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         parse(text)
-            .map(|(uri, name)| Self { uri, name, addresses: None })
+            .map(|(uri, server_name)| Self { uri, server_name, addresses: None })
             .map_err(|why| UrlError { url: text.into(), why })
     }
 }
@@ -86,10 +86,10 @@ fn parse(text: &str) -> Result<(Uri, Option<ServerName<'static>>), &'static str>
     if rest.contains('#') {
         return Err("a WebSocket URL has no fragment");
     }
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (ca, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let uri: Uri = format!("{scheme}://{authority}{slash}{path}").parse().map_err(|_| "it is not a valid URL")?;
-    if authority.contains('@') {
+    let uri: Uri = format!("{scheme}://{ca}{slash}{path}").parse().map_err(|_| "it is not a valid URL")?;
+    if ca.contains('@') {
         return Err("a WebSocket URL has no user name");
     }
     let with_brackets = uri.host().unwrap_or_default();
@@ -97,16 +97,17 @@ fn parse(text: &str) -> Result<(Uri, Option<ServerName<'static>>), &'static str>
         return Err("it has no host");
     }
     // `http` takes a port that is no number between 0 and 65535 for none at all.
-    if authority != with_brackets && uri.port_u16().is_none_or(|port| port == 0) {
+    if ca != with_brackets && uri.port_u16().is_none_or(|port| port == 0) {
         return Err("its port is not a number from 1 to 65535");
     }
-    let name = if is_secure {
-        let name = ServerName::try_from(host(&uri)).map_err(|_| "its host is no name that a certificate can have")?;
-        Some(name.to_owned())
+    let server_name = if is_secure {
+        let server_name =
+            ServerName::try_from(host(&uri)).map_err(|_| "its host is no name that a certificate can have")?;
+        Some(server_name.to_owned())
     } else {
         None
     };
-    Ok((uri, name))
+    Ok((uri, server_name))
 }
 
 /// An IPv6 address without its brackets.
@@ -142,14 +143,14 @@ mod tests {
 
     #[test]
     fn names_and_addresses_are_what_a_certificate_must_be_for() {
-        let name = |text: &str| {
+        let server_name = |text: &str| {
             let url: Url = text.parse().expect("a good URL");
-            url.name().map(|name| name.to_str().into_owned())
+            url.server_name().map(|server_name| server_name.to_str().into_owned())
         };
-        assert_eq!(name("wss://example.org:9/a").as_deref(), Some("example.org"));
-        assert_eq!(name("wss://127.0.0.1").as_deref(), Some("127.0.0.1"));
-        assert_eq!(name("wss://[::1]:9").as_deref(), Some("::1"));
-        assert_eq!(name("ws://example.org"), None);
+        assert_eq!(server_name("wss://example.org:9/a").as_deref(), Some("example.org"));
+        assert_eq!(server_name("wss://127.0.0.1").as_deref(), Some("127.0.0.1"));
+        assert_eq!(server_name("wss://[::1]:9").as_deref(), Some("::1"));
+        assert_eq!(server_name("ws://example.org"), None);
     }
 
     #[test]
@@ -168,7 +169,7 @@ mod tests {
             why("https://example.org"),
             "bad URL \"https://example.org\": only ws and wss are supported; write it as in ws://localhost:3000"
         );
-        for (text, words) in [
+        for (text, expected) in [
             ("", "no scheme"),
             ("localhost:3000", "no scheme"),
             ("http://localhost:3000", "only ws and wss are supported"),
@@ -183,7 +184,7 @@ mod tests {
             ("ws://h:0", "not a number"),
             ("ws://h:65536", "not a number"),
         ] {
-            assert!(why(text).contains(words), "{text:?}: {}", why(text));
+            assert!(why(text).contains(expected), "{text:?}: {}", why(text));
         }
     }
 }

@@ -5,36 +5,36 @@ use futures_util::stream::FuturesUnordered;
 
 use session_core::{Ask, Name};
 
-use super::{Connection, Error, Event, Login, Options, Token, Url};
+use super::{Connection, Credentials, Error, Event, Options, Token, Url};
 
 /// One user of one server, with any number of connections, the most recent last. Opening none costs nothing.
 ///
 /// Dropping it drops every socket without a BYE.
 #[derive(Debug)]
-pub struct User {
+pub struct UserConnections {
     url: Url,
-    login: Login,
+    credentials: Credentials,
     options: Options,
     /// None: the plain protocol is spoken.
     ask: Option<Ask>,
     connections: Vec<Connection>,
 }
 
-impl User {
+impl UserConnections {
     /// A user without connections. The server decides whether the id is one.
     #[must_use]
     pub fn new(url: &Url, id: &str) -> Self {
-        Self::with_login(url, Login::User(id.into()))
+        Self::with_credentials(url, Credentials::User(id.into()))
     }
 
     /// The user that this token names, without connections. The server decides who that is, and whether it believes it.
     #[must_use]
     pub fn with_token(url: &Url, token: Token) -> Self {
-        Self::with_login(url, Login::Token(token))
+        Self::with_credentials(url, Credentials::Token(token))
     }
 
-    fn with_login(url: &Url, login: Login) -> Self {
-        Self { url: url.clone(), login, options: Options::default(), ask: None, connections: Vec::new() }
+    fn with_credentials(url: &Url, credentials: Credentials) -> Self {
+        Self { url: url.clone(), credentials, options: Options::default(), ask: None, connections: Vec::new() }
     }
 
     /// The same user, waiting for and trusting whom `options` say.
@@ -65,8 +65,8 @@ impl User {
     pub async fn connect(&mut self) -> Result<session_core::User, Error> {
         let mut connection = Connection::open_with(&self.url, &self.options).await?;
         let user = match &self.ask {
-            None => connection.authenticate_with(&self.login).await?,
-            Some(ask) => connection.authenticate_with_ask(&self.login, ask.clone()).await?.user().clone(),
+            None => connection.authenticate_with(&self.credentials).await?,
+            Some(ask) => connection.authenticate_with_options(&self.credentials, ask.clone()).await?.user().clone(),
         };
         self.connections.push(connection);
         Ok(user)
@@ -82,7 +82,7 @@ impl User {
     }
 
     /// Drops the socket of the most recent connection without a BYE, as a crash would. Says whether there was one.
-    pub fn abandon(&mut self) -> bool {
+    pub fn drop_latest(&mut self) -> bool {
         self.connections.pop().is_some()
     }
 
@@ -119,20 +119,20 @@ impl User {
     }
 
     fn not_connected(&self) -> Error {
-        Error::NotConnected { user: self.login.user().map(Into::into) }
+        Error::NotConnected { user: self.credentials.user().map(Into::into) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::fake_server::{Listener, bounded};
+    use crate::client::testing::fake_server::{FakeServer, with_server};
     use session_core::{Credential, Reply, Request, UserId};
 
     #[test]
     fn a_user_holds_connections_up_to_the_limit_and_gives_them_back() {
-        bounded(async |listener: Listener| {
-            let mut ada = User::new(&listener.url(), "ada");
+        with_server(async |listener: FakeServer| {
+            let mut ada = UserConnections::new(&listener.url(), "ada");
             let client = async {
                 assert_eq!(ada.connect().await.expect("the first").connections, 1);
                 assert_eq!(ada.connect().await.expect("the second").connections, 2);
@@ -142,7 +142,7 @@ mod tests {
                 assert_eq!(ada.connect().await.expect("again").connections, 2);
                 let latest = ada.latest().expect("a connection");
                 assert_eq!(latest.check_connections().await.expect("an answer").connections, 2);
-                assert!(ada.abandon() && ada.abandon() && !ada.abandon());
+                assert!(ada.drop_latest() && ada.drop_latest() && !ada.drop_latest());
                 assert!(matches!(ada.disconnect().await, Err(Error::NotConnected { .. })));
             };
             smol::future::or(client, listener.serve(2)).await;
@@ -151,9 +151,9 @@ mod tests {
 
     #[test]
     fn a_user_can_be_whoever_a_token_says() {
-        bounded(async |listener: Listener| {
+        with_server(async |listener: FakeServer| {
             let token = "aa.bb.cc".parse().expect("a good token");
-            let mut user = User::with_token(&listener.url(), token);
+            let mut user = UserConnections::with_token(&listener.url(), token);
             let client = async {
                 assert_eq!(user.connect().await.expect("a slot").id.as_str(), "ada");
                 user.disconnect().await.expect("a good bye");
@@ -161,16 +161,16 @@ mod tests {
                 assert_eq!(error.to_string(), "the holder of the token holds no connection; connect first");
             };
             let server = async {
-                let mut peer = listener.accept().await;
-                peer.say(&Reply::Hello).await;
-                assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("aa.bb.cc"))));
+                let mut connection = listener.accept().await;
+                connection.send(&Reply::Hello).await;
+                assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("aa.bb.cc"))));
                 let ada = session_core::User { id: UserId::parse("ada").expect("a good id"), connections: 1 };
-                peer.say(&Reply::AuthenticateSuccess(ada)).await;
-                assert_eq!(peer.hear().await, Some(Request::Bye));
-                peer.say(&Reply::ByeSuccess).await;
-                peer.close(1000, "Goodbye").await;
-                assert_eq!(peer.hear().await, None);
-                drop(peer);
+                connection.send(&Reply::AuthenticateSuccess(ada)).await;
+                assert_eq!(connection.receive().await, Some(Request::Bye));
+                connection.send(&Reply::ByeSuccess).await;
+                connection.close(1000, "Goodbye").await;
+                assert_eq!(connection.receive().await, None);
+                drop(connection);
                 std::future::pending().await
             };
             smol::future::or(client, server).await;
@@ -179,8 +179,8 @@ mod tests {
 
     #[test]
     fn the_next_event_comes_from_any_connection_and_a_closed_one_is_held_no_more() {
-        bounded(async |listener: Listener| {
-            let mut ada = User::new(&listener.url(), "ada");
+        with_server(async |listener: FakeServer| {
+            let mut ada = UserConnections::new(&listener.url(), "ada");
             let client = async {
                 ada.connect().await.expect("the first");
                 ada.connect().await.expect("the second");

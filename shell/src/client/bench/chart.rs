@@ -18,7 +18,7 @@ struct Row {
 /// Adds a row for each span of times, up to the 1, 2 and 5 of every power of ten, in which there is something or around
 /// which there is.
 pub(super) fn draw(title: &str, times: &Histogram<u64>, text: &mut String) {
-    let rows = rows(times);
+    let rows = build_rows(times);
     let longest = rows.iter().map(|row| row.count).max().unwrap_or_default();
     let mut so_far = 0;
     let mut add = |line: String| writeln!(text, "{}", line.trim_end()).expect("a string takes all");
@@ -33,7 +33,7 @@ pub(super) fn draw(title: &str, times: &Histogram<u64>, text: &mut String) {
     }
 }
 
-fn rows(times: &Histogram<u64>) -> Vec<Row> {
+fn build_rows(times: &Histogram<u64>) -> Vec<Row> {
     let mut bounds = (3..=18).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_u64.pow(power)));
     let mut rows = vec![];
     let Some(mut most) = bounds.next() else { return rows };

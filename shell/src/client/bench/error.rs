@@ -6,13 +6,13 @@ use thiserror::Error;
 
 /// Why there is no report.
 #[derive(Debug, Error)]
-pub enum Error {
+pub enum BenchError {
     /// More sessions at once than this process may have.
     #[error(
         "{asked} sessions at once do not fit: the limit of open files leaves room for {room}; \
          raise it with ulimit -n, or ask for fewer"
     )]
-    Room {
+    TooManySessions {
         /// How many sessions were asked for.
         asked: u64,
         /// How many fit.

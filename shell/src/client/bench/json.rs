@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::load::{Pace, Users};
+use super::load::{LoadProfile, Users};
 use super::report::QUANTILES;
-use super::{End, Report};
+use super::{Report, RunEnd};
 
 impl Report {
     /// One object on one line. Times are in microseconds or seconds, as their names say, and with a fraction.
@@ -35,16 +35,16 @@ impl Report {
     #[must_use]
     pub fn json(&self) -> String {
         let Self { settings, counts, .. } = self;
-        let (asked_per_second, concurrency) = match settings.pace() {
-            Pace::Rate(rate) => (Some(rate), None),
-            Pace::Concurrency(at_once) => (None, Some(at_once)),
+        let (asked_per_second, concurrency) = match settings.profile() {
+            LoadProfile::Rate(rate) => (Some(rate), None),
+            LoadProfile::Concurrency(at_once) => (None, Some(at_once)),
         };
         let Users(users) = settings.users();
         let hold = settings.hold.map(|sessions| Hold {
             sessions,
             granted: self.granted(),
             lost: counts.lost,
-            seconds: self.held.as_secs_f64(),
+            seconds: self.held_for.as_secs_f64(),
         });
         encode(&Json {
             url: settings.url.to_string(),
@@ -53,8 +53,8 @@ impl Report {
             asked_per_second,
             concurrency,
             asked_seconds: settings.duration.as_secs_f64(),
-            interrupted: self.end != End::Whole,
-            seconds: self.took.as_secs_f64(),
+            interrupted: self.end != RunEnd::Complete,
+            seconds: self.elapsed.as_secs_f64(),
             cycles: counts.cycles,
             per_second: self.per_second(),
             refused: counts.refused,
@@ -62,9 +62,9 @@ impl Report {
             failures: &counts.failures,
             not_begun: counts.not_begun,
             hold,
-            sign_in: Times::of(&counts.sign_in),
-            cycle: Times::of(&counts.cycle),
-            late: asked_per_second.map(|_| Times::of(&counts.late)),
+            sign_in: Times::from_histogram(&counts.sign_in),
+            cycle: Times::from_histogram(&counts.cycle),
+            late: asked_per_second.map(|_| Times::from_histogram(&counts.late)),
         })
     }
 }
@@ -117,7 +117,7 @@ fn encode(json: &Json<'_>) -> String {
 }
 
 impl Times {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    fn from_histogram(histogram: &Histogram<u64>) -> Self {
         let micros = |nanos: u64| nanos as f64 / 1e3;
         let [p50_micros, p90_micros, p99_micros, p99_9_micros, p99_99_micros] =
             QUANTILES.map(|(_, quantile)| micros(histogram.value_at_quantile(quantile)));

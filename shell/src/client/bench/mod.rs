@@ -14,7 +14,7 @@ mod error;
 #[cfg(test)]
 mod testing;
 
-pub use error::Error;
-pub use report::{End, Report};
+pub use error::BenchError;
+pub use report::{Report, RunEnd};
 pub use run::run;
 pub use settings::{AFTER_HELP, Settings};

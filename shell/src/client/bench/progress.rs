@@ -9,7 +9,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use smol::Timer;
 
 use super::format::per_second;
-use super::load::{Counts, Tally};
+use super::load::{Counts, LoadStats};
 use crate::client::output::write_line;
 
 /// What a run is doing.
@@ -48,26 +48,26 @@ impl<'a> Progress<'a> {
     }
 
     /// What the run is doing from now on.
-    pub(super) fn enter(&self, phase: Phase) {
+    pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.set(phase);
     }
 
     /// Tells it for as long as it is polled.
-    pub(super) async fn watch<T>(&self, tally: &Tally) -> T {
+    pub(super) async fn watch<T>(&self, stats: &LoadStats) -> T {
         const REDRAWN: Duration = Duration::from_millis(100);
         const SECOND: Duration = Duration::from_secs(1);
 
-        let (mut at, mut before) = (Instant::now(), tally.counts());
+        let (mut at, mut before) = (Instant::now(), stats.counts());
         loop {
             Timer::after(REDRAWN).await;
             let now = Instant::now();
             if now - at >= SECOND {
-                let counts = tally.counts();
-                self.tell(&line(self.phase.get(), now, &counts, &before, now - at));
+                let counts = stats.counts();
+                self.show(&format_line(self.phase.get(), now, &counts, &before, now - at));
                 (at, before) = (now, counts);
             }
             if !self.bar.is_hidden() {
-                self.bar.set_position(self.position(now, tally));
+                self.bar.set_position(self.position(now, stats));
             }
         }
     }
@@ -77,7 +77,7 @@ impl<'a> Progress<'a> {
         self.bar.finish_and_clear();
     }
 
-    fn tell(&self, line: &str) {
+    fn show(&self, line: &str) {
         if self.bar.message() == line {
             return;
         }
@@ -88,34 +88,34 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn position(&self, now: Instant, tally: &Tally) -> u64 {
-        let part = match self.phase.get() {
+    fn position(&self, now: Instant, stats: &LoadStats) -> u64 {
+        let end_with_bye = match self.phase.get() {
             Phase::Reaching => 0.0,
-            Phase::Opening(sessions) => tally.cycles() as f64 / f64::from(sessions),
+            Phase::Opening(sessions) => stats.cycles() as f64 / f64::from(sessions),
             Phase::Cycling(since, length) | Phase::Holding(since, length) => (now - since).div_duration_f64(length),
             Phase::Ending => 1.0,
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is 0 to 1000")]
-        let step = (part.min(1.0) * STEPS as f64) as u64;
+        let step = (end_with_bye.min(1.0) * STEPS as f64) as u64;
         step
     }
 }
 
 /// What is known now, and what came of the time since `before`.
-fn line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Duration) -> String {
-    let of = |since: Instant, length| match now - since {
+fn format_line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Duration) -> String {
+    let time_text = |since: Instant, length| match now - since {
         passed if passed > length => "ending".into(),
         passed => format!("{:.0}s/{}", passed.as_secs_f64(), format_duration(length)),
     };
     let (phase, count) = match phase {
         Phase::Reaching => return "reaching the server".into(),
         Phase::Opening(_) => ("opening".into(), format!("{} answered", HumanCount(counts.cycles))),
-        Phase::Cycling(since, length) => (of(since, length), format!("{} cycles", HumanCount(counts.cycles))),
+        Phase::Cycling(since, length) => (time_text(since, length), format!("{} cycles", HumanCount(counts.cycles))),
         Phase::Holding(since, length) => {
             let held = counts.cycles.saturating_sub(counts.refused + counts.lost);
             return format!(
                 "{}  {} held  {} refused  {} lost",
-                of(since, length),
+                time_text(since, length),
                 HumanCount(held),
                 counts.refused,
                 counts.lost
@@ -130,7 +130,7 @@ fn line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Dura
     let mut recent = counts.sign_in.clone();
     // It was a part of these counts a second ago.
     let p99 = match recent.subtract(&before.sign_in) {
-        Ok(()) if !recent.is_empty() => format!("p99 {}", short(recent.value_at_quantile(0.99))),
+        Ok(()) if !recent.is_empty() => format!("p99 {}", short_millis(recent.value_at_quantile(0.99))),
         Ok(()) | Err(_) => "p99 -".into(),
     };
     let [refused, failed, open, not_begun] =
@@ -143,7 +143,7 @@ fn line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Dura
 }
 
 /// Two digits or more of milliseconds.
-fn short(nanos: u64) -> String {
+fn short_millis(nanos: u64) -> String {
     let millis = nanos as f64 / 1e6;
     if millis < 9.95 { format!("{millis:.1}ms") } else { format!("{millis:.0}ms") }
 }
@@ -167,32 +167,35 @@ mod tests {
         now.sign_in.record_n(7_000_000, 2000).expect("it is within an hour");
         (now.begun, now.cycles) = (3021, 3000);
         now.failures.insert("cut".into(), 5);
-        let told = |phase, passed| line(phase, since + second * passed, &now, &before, second * 2);
+        let line_at = |phase, passed| format_line(phase, since + second * passed, &now, &before, second * 2);
         let cycling = Phase::Cycling(since, second * 10);
-        assert_eq!(told(cycling, 3), "3s/10s  3,000 cycles  1,000/s  p99 7.0ms  3 refused  5 failed  16 open");
-        assert_eq!(told(cycling, 11), "ending  3,000 cycles  1,000/s  p99 7.0ms  3 refused  5 failed  16 open");
+        assert_eq!(line_at(cycling, 3), "3s/10s  3,000 cycles  1,000/s  p99 7.0ms  3 refused  5 failed  16 open");
+        assert_eq!(line_at(cycling, 11), "ending  3,000 cycles  1,000/s  p99 7.0ms  3 refused  5 failed  16 open");
         assert_eq!(
-            told(Phase::Opening(9000), 3),
+            line_at(Phase::Opening(9000), 3),
             "opening  3,000 answered  1,000/s  p99 7.0ms  3 refused  5 failed  16 open"
         );
-        assert_eq!(told(Phase::Holding(since, second * 10), 3), "3s/10s  2,997 held  3 refused  0 lost");
-        assert_eq!(told(Phase::Reaching, 3), "reaching the server");
+        assert_eq!(line_at(Phase::Holding(since, second * 10), 3), "3s/10s  2,997 held  3 refused  0 lost");
+        assert_eq!(line_at(Phase::Reaching, 3), "reaching the server");
         now.not_begun = 4000;
-        let told = line(cycling, since, &now, &before, second);
-        assert!(told.ends_with("  5 failed  16 open  4,000 not begun"), "{told}");
+        let line_at = format_line(cycling, since, &now, &before, second);
+        assert!(line_at.ends_with("  5 failed  16 open  4,000 not begun"), "{line_at}");
     }
 
     #[test]
     fn a_latency_is_short() {
-        assert_eq!([40_000, 9_940_000, 9_960_000, 2_074_123_456].map(short), ["0.0ms", "9.9ms", "10ms", "2074ms"]);
+        assert_eq!(
+            [40_000, 9_940_000, 9_960_000, 2_074_123_456].map(short_millis),
+            ["0.0ms", "9.9ms", "10ms", "2074ms"]
+        );
     }
 
     #[test]
     fn a_second_without_answers_has_no_latency() {
         let (now, counts) = (Instant::now(), counts(10, 1));
-        let told = |phase| line(phase, now, &counts, &counts, Duration::from_secs(1));
+        let line_at = |phase| format_line(phase, now, &counts, &counts, Duration::from_secs(1));
         let cycling = Phase::Cycling(now, Duration::from_secs(90));
-        assert_eq!(told(cycling), "0s/1m 30s  10 cycles  0.0/s  p99 -  3 refused  0 failed  20 open");
-        assert_eq!(told(Phase::Ending), "ending  0 failed  20 open");
+        assert_eq!(line_at(cycling), "0s/1m 30s  10 cycles  0.0/s  p99 -  3 refused  0 failed  20 open");
+        assert_eq!(line_at(Phase::Ending), "ending  0 failed  20 open");
     }
 }

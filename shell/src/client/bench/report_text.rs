@@ -8,19 +8,19 @@ use humantime::format_duration;
 use indicatif::HumanCount;
 
 use super::format::{millis, millis_of, per_second, seconds};
-use super::load::{Counts, Pace, Users};
+use super::load::{Counts, LoadProfile, Users};
 use super::report::QUANTILES;
 use super::warnings::warnings;
-use super::{End, Report, Settings, chart};
-use crate::client::output::shown;
+use super::{Report, RunEnd, Settings, chart};
+use crate::client::output::escape;
 
 impl Report {
     /// Text of 80 columns, but for the words of failures.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub fn text(&self) -> String {
         let mut text = format!("{}\n\n", self.headline());
         let counts = &self.counts;
-        let rate = format!("in {}, {}", seconds(self.took), self.rate_in_words());
+        let rate = format!("in {}, {}", seconds(self.elapsed), self.rate_text());
         let lines = match self.settings.hold {
             None => vec![
                 ("cycles", counts.cycles, rate),
@@ -29,7 +29,7 @@ impl Report {
             ],
             Some(_) => vec![
                 ("answered", counts.cycles, rate),
-                ("granted", self.granted(), format!("held for {}", seconds(self.held))),
+                ("granted", self.granted(), format!("held for {}", seconds(self.held_for))),
                 ("refused", counts.refused, "at the limit".into()),
                 ("failed", counts.failed() - counts.lost, "to open".into()),
                 ("lost", counts.lost, "while held, or at their BYE".into()),
@@ -37,12 +37,12 @@ impl Report {
         };
         for (name, count, rest) in lines {
             let count = HumanCount(count).to_string();
-            line(&mut text, format_args!("{name:<10} {count:>11} {rest}"));
+            push_line(&mut text, format_args!("{name:<10} {count:>11} {rest}"));
         }
         self.failures(&mut text);
         self.latencies(&mut text);
         for warning in warnings(self) {
-            line(&mut text, format_args!("\nwarning: {warning}"));
+            push_line(&mut text, format_args!("\nwarning: {warning}"));
         }
         text
     }
@@ -51,31 +51,31 @@ impl Report {
         let Settings { url, duration, hold, .. } = &self.settings;
         let Users(users) = self.settings.users();
         let users = format!("{} user{}", HumanCount(users.into()), if users == 1 { "" } else { "s" });
-        let pace = match self.settings.pace() {
-            Pace::Rate(_) => format!("open loop, {}/s", HumanCount(self.settings.rate.into())),
-            Pace::Concurrency(at_once) => format!("closed loop, {} at once", HumanCount(at_once.into())),
+        let profile = match self.settings.profile() {
+            LoadProfile::Rate(_) => format!("open loop, {}/s", HumanCount(self.settings.rate.into())),
+            LoadProfile::Concurrency(at_once) => format!("closed loop, {} at once", HumanCount(at_once.into())),
         };
         let asked = match hold {
-            None => format!("{users}, {pace}, for {}", format_duration(*duration)),
+            None => format!("{users}, {profile}, for {}", format_duration(*duration)),
             Some(sessions) => format!(
-                "{} sessions of {users}, {pace}, held for {}",
+                "{} sessions of {users}, {profile}, held for {}",
                 HumanCount((*sessions).into()),
                 format_duration(*duration)
             ),
         };
         let early = match self.end {
-            End::Whole => "",
-            End::Early => "\nended early, by a signal",
-            End::AtOnce => "\nended at once, by a second signal",
+            RunEnd::Complete => "",
+            RunEnd::Early => "\nended early, by a signal",
+            RunEnd::Immediately => "\nended at once, by a second signal",
         };
         format!("{url}\n{asked}{early}")
     }
 
-    fn rate_in_words(&self) -> String {
+    fn rate_text(&self) -> String {
         let achieved = per_second(self.per_second());
-        match self.settings.pace() {
-            Pace::Rate(asked) => format!("{achieved} of the {} asked for", per_second(asked)),
-            Pace::Concurrency(_) => achieved,
+        match self.settings.profile() {
+            LoadProfile::Rate(asked) => format!("{achieved} of the {} asked for", per_second(asked)),
+            LoadProfile::Concurrency(_) => achieved,
         }
     }
 
@@ -85,14 +85,14 @@ impl Report {
 
         let mut failures: Vec<_> = self.counts.failures.iter().collect();
         failures.sort_by_key(|&(_, &times)| Reverse(times));
-        for &(why, &times) in failures.iter().take(SHOWN) {
+        for &(reason, &times) in failures.iter().take(SHOWN) {
             let times = HumanCount(times).to_string();
-            line(text, format_args!("{times:>22} × {}", shown(why)));
+            push_line(text, format_args!("{times:>22} × {}", escape(reason)));
         }
         let rest: u64 = failures.iter().skip(SHOWN).map(|&(_, &times)| times).sum();
         if rest > 0 {
             let times = HumanCount(rest).to_string();
-            line(text, format_args!("{times:>22} × of other kinds, which --json lists"));
+            push_line(text, format_args!("{times:>22} × of other kinds, which --json lists"));
         }
     }
 
@@ -107,23 +107,23 @@ impl Report {
             columns.push(("sent late", late));
         }
         let mut row = |name: &str, cell: &dyn Fn(&str, &Histogram<u64>) -> String| {
-            let cells = columns.iter().map(|(name, of)| format!(" {:>15}", cell(name, of)));
-            line(text, format_args!("{name:<11}{}", cells.collect::<String>()));
+            let cells = columns.iter().map(|(name, times)| format!(" {:>15}", cell(name, times)));
+            push_line(text, format_args!("{name:<11}{}", cells.collect::<String>()));
         };
         row("\nlatency, ms", &|name, _| name.into());
-        row("min", &|_, of| millis(of.min()));
-        row("mean", &|_, of| millis_of(of.mean()));
+        row("min", &|_, times| millis(times.min()));
+        row("mean", &|_, times| millis_of(times.mean()));
         for (name, quantile) in QUANTILES {
-            row(name, &|_, of| millis(of.value_at_quantile(quantile)));
+            row(name, &|_, times| millis(times.value_at_quantile(quantile)));
         }
-        row("max", &|_, of| millis(of.max()));
+        row("max", &|_, times| millis(times.max()));
         text.push('\n');
         chart::draw("sign-in, ms", sign_in, text);
     }
 }
 
-fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(text, "{line}").expect("a string takes all");
+fn push_line(text: &mut String, push_line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{push_line}").expect("a string takes all");
     let end = text.trim_end().len();
     text.truncate(end);
     text.push('\n');
@@ -135,13 +135,13 @@ mod tests {
 
     use super::super::testing::report;
     use super::*;
-    use crate::client::Verdict;
+    use crate::client::ExitReason;
 
     #[test]
     fn the_words_of_an_open_loop() {
         let report = report(&[]);
         assert_eq!(
-            report.words(),
+            report.text(),
             "ws://h:1/\n\
              10,000 users, open loop, 1,000/s, for 10s\n\
              \n\
@@ -167,18 +167,18 @@ mod tests {
              ≤ 20                   0                                              99.900 %\n\
              ≤ 50                  10 ▏                                           100.000 %\n"
         );
-        assert_eq!(report.verdict(), Verdict::Goodbye);
+        assert_eq!(report.exit_reason(), ExitReason::Goodbye);
     }
 
     #[test]
     fn the_words_of_sessions_that_were_held() {
         let mut report = report(&["--hold", "12000", "--concurrency", "64", "--duration", "1m"]);
-        report.end = End::Early;
+        report.end = RunEnd::Early;
         report.counts.lost = 2;
         report.counts.failures = [("cut\u{1b}[2J".to_owned(), 3), ("closed".to_owned(), 10)].into();
-        let words = report.words();
+        let text = report.text();
         assert!(
-            words.starts_with(
+            text.starts_with(
                 "ws://h:1/\n\
                  12,000 sessions of 4,000 users, closed loop, 64 at once, held for 1m\n\
                  ended early, by a signal\n\
@@ -193,32 +193,32 @@ mod tests {
                  \n\
                  latency, ms         sign-in with connecting"
             ),
-            "{words}"
+            "{text}"
         );
-        assert_eq!(report.verdict(), Verdict::Lost);
+        assert_eq!(report.exit_reason(), ExitReason::Lost);
     }
 
     #[test]
     fn rare_kinds_of_failures_are_summed_up() {
         let mut report = report(&[]);
         report.counts.failures = (0..13).map(|number| (format!("words {number}"), 100 - number)).collect();
-        let words = report.words();
-        assert!(words.contains("91 × words 9\n") && !words.contains("words 10"), "{words}");
-        assert!(words.contains("267 × of other kinds, which --json lists\n"), "{words}");
+        let text = report.text();
+        assert!(text.contains("91 × words 9\n") && !text.contains("words 10"), "{text}");
+        assert!(text.contains("267 × of other kinds, which --json lists\n"), "{text}");
     }
 
     #[test]
     fn nothing_is_no_success_and_has_no_latencies() {
-        let report = Report { counts: Counts::default(), took: Duration::ZERO, ..report(&[]) };
-        assert_eq!(report.verdict(), Verdict::Lost);
-        let words = report.words();
-        assert!(words.ends_with("failed               0\n") && words.contains("0.0/s of the 1,000/s"), "{words}");
+        let report = Report { counts: Counts::default(), elapsed: Duration::ZERO, ..report(&[]) };
+        assert_eq!(report.exit_reason(), ExitReason::Lost);
+        let text = report.text();
+        assert!(text.ends_with("failed               0\n") && text.contains("0.0/s of the 1,000/s"), "{text}");
     }
 
     #[test]
     fn a_second_signal_is_no_success() {
-        let report = Report { end: End::AtOnce, ..report(&[]) };
-        assert_eq!(report.verdict(), Verdict::Lost);
-        assert!(report.words().contains("ended at once, by a second signal\n"));
+        let report = Report { end: RunEnd::Immediately, ..report(&[]) };
+        assert_eq!(report.exit_reason(), ExitReason::Lost);
+        assert!(report.text().contains("ended at once, by a second signal\n"));
     }
 }

@@ -10,11 +10,11 @@ use futures_util::{Stream, StreamExt as _};
 use smol::future::or;
 use smol::{Executor, Timer, channel};
 
-use super::load::{Cycles, HEAD_START, Held, MOST_AT_ONCE, Pace, Tally};
+use super::load::{CONNECT_LEAD, CycleLoad, HeldSessions, LoadProfile, LoadStats, MAX_CONCURRENT};
 use super::progress::{Phase, Progress};
-use super::{End, Error, Report, Settings};
+use super::{BenchError, Report, RunEnd, Settings};
 use crate::client::output::write_line;
-use crate::client::{Connection, Options, Url, Verdict};
+use crate::client::{Connection, Error, ExitReason, Options, Url};
 use crate::descriptors;
 use crate::threads::on_threads;
 
@@ -28,169 +28,186 @@ const OTHER_DESCRIPTORS: u64 = 64;
 /// read the report.
 ///
 /// # Errors
-/// [`Error::Room`] before anything is done, [`Error::Output`] at the end.
+/// [`BenchError::TooManySessions`] before anything is done, [`BenchError::Output`] at the end.
 pub fn run(
     settings: &Settings,
     interrupts: impl Stream<Item = ()>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> Result<Verdict, Error> {
+) -> Result<ExitReason, BenchError> {
     let room = descriptors::raise_limit().saturating_sub(OTHER_DESCRIPTORS);
     let asked = settings.hold.map_or_else(|| settings.concurrency.map_or(0, u64::from), u64::from);
     if asked > room {
-        return Err(Error::Room { asked, room });
+        return Err(BenchError::TooManySessions { asked, room });
     }
     let executor = Arc::new(Executor::new());
     let measured = {
         let progress = Progress::new(err, settings.json);
-        let run = Run::new(settings, room, &executor, &progress);
+        let run = BenchRun::new(settings, room, &executor, &progress);
         on_threads(settings.threads, &executor, run.measure(interrupts))
     };
     match measured {
         Ok(report) => {
-            let text = if settings.json { report.json() + "\n" } else { report.words() };
-            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output(error)),
-                Ok(()) | Err(_) => Ok(report.verdict()),
+            let output = if settings.json { report.json() + "\n" } else { report.text() };
+            match out.write_all(output.as_bytes()).and_then(|()| out.flush()) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(BenchError::Output(error)),
+                Ok(()) | Err(_) => Ok(report.exit_reason()),
             }
         }
         Err(error) => {
             // An error that cannot be told is still in the exit code.
             let _told: io::Result<()> = write_line(err, &format!("error: {error}"));
-            Ok(Verdict::Lost)
+            Ok(ExitReason::Lost)
         }
     }
 }
 
-struct Run<'a> {
+struct BenchRun<'a> {
     settings: &'a Settings,
-    most_at_once: usize,
+    max_concurrent: usize,
     executor: &'a Arc<Executor<'static>>,
-    tally: Arc<Tally>,
+    stats: Arc<LoadStats>,
     progress: &'a Progress<'a>,
     /// Never sends: closing it ends the run early.
     stop: channel::Sender<()>,
     stopped: channel::Receiver<()>,
     /// The cycles, or the opening of sessions.
-    main: Span,
-    holding: Span,
+    load_time: Stopwatch,
+    hold_time: Stopwatch,
 }
 
-impl<'a> Run<'a> {
+impl<'a> BenchRun<'a> {
     fn new(
         settings: &'a Settings,
         room: u64,
         executor: &'a Arc<Executor<'static>>,
         progress: &'a Progress<'a>,
     ) -> Self {
-        let most_at_once = usize::try_from(room).unwrap_or(usize::MAX).min(MOST_AT_ONCE);
+        let max_concurrent = usize::try_from(room).unwrap_or(usize::MAX).min(MAX_CONCURRENT);
         let (stop, stopped) = channel::bounded(1);
-        let (main, holding) = (Span::default(), Span::default());
-        Self { settings, most_at_once, executor, tally: Arc::default(), progress, stop, stopped, main, holding }
+        let (load_time, hold_time) = (Stopwatch::default(), Stopwatch::default());
+        Self {
+            settings,
+            max_concurrent,
+            executor,
+            stats: Arc::default(),
+            progress,
+            stop,
+            stopped,
+            load_time,
+            hold_time,
+        }
     }
 
-    async fn measure(&self, interrupts: impl Stream<Item = ()>) -> Result<Report, crate::client::Error> {
+    async fn measure(&self, interrupts: impl Stream<Item = ()>) -> Result<Report, Error> {
         let load = async {
-            let reached = self.unless_stopped(self.reach()).await.transpose()?;
+            let reached = self.unless_stopped(self.check_server()).await.transpose()?;
             match (reached, self.settings.hold) {
-                (Some(url), None) => self.cycle(url).await,
-                (Some(url), Some(sessions)) => self.hold(&url, sessions).await,
+                (Some(url), None) => self.run_cycles(url).await,
+                (Some(url), Some(sessions)) => self.hold_sessions(&url, sessions).await,
                 (None, _) => {}
             }
-            Ok(if self.stopped.is_closed() { End::Early } else { End::Whole })
+            Ok(if self.stopped.is_closed() { RunEnd::Early } else { RunEnd::Complete })
         };
-        let end = or(or(load, self.heed(interrupts)), self.progress.watch(&self.tally)).await;
+        let end = or(or(load, self.watch_signals(interrupts)), self.progress.watch(&self.stats)).await;
         self.progress.finish();
         let end = end?;
         if self.settings.hold.is_none() {
-            self.tally.give_up("still under way at the second Ctrl-C");
+            self.stats.stop_waiting("still under way at the second Ctrl-C");
         }
         Ok(Report {
             settings: self.settings.clone(),
-            counts: self.tally.counts(),
-            took: self.main.length(),
-            held: self.holding.length(),
+            counts: self.stats.counts(),
+            elapsed: self.load_time.elapsed(),
+            held_for: self.hold_time.elapsed(),
             end,
-            most_at_once: self.most_at_once,
+            max_concurrent: self.max_concurrent,
         })
     }
 
-    async fn heed(&self, interrupts: impl Stream<Item = ()>) -> Result<End, crate::client::Error> {
+    async fn watch_signals(&self, interrupts: impl Stream<Item = ()>) -> Result<RunEnd, Error> {
         let mut interrupts = pin!(interrupts.chain(futures_util::stream::pending()));
         interrupts.next().await;
         self.stop.close();
-        self.progress.enter(Phase::Ending);
+        self.progress.set_phase(Phase::Ending);
         interrupts.next().await;
-        Ok(End::AtOnce)
+        Ok(RunEnd::Immediately)
     }
 
-    async fn stopped(&self) {
+    async fn wait_for_stop(&self) {
         let _closed = self.stopped.recv().await;
     }
 
     /// What comes of it, or none if the run is ended early before.
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let stopped = async {
-            self.stopped().await;
+            self.wait_for_stop().await;
             None
         };
         or(stopped, async { Some(work.await) }).await
     }
 
     /// Where the server is, if it is there.
-    async fn reach(&self) -> Result<Url, crate::client::Error> {
+    async fn check_server(&self) -> Result<Url, Error> {
         let url = &self.settings.url;
-        let unreachable = |why| crate::client::Error::Unreachable { url: Box::new(url.clone()), why };
+        let unreachable = |reason| Error::Unreachable { url: Box::new(url.clone()), reason };
         let url = url.look_up().await.map_err(unreachable)?;
-        let options = Options { trust: self.settings.trust(), ..Options::default() };
+        let options = Options { root_certificates: self.settings.root_certificates(), ..Options::default() };
         Connection::open_with(&url, &options).await?.bye().await?;
         Ok(url)
     }
 
-    async fn cycle(&self, url: Url) {
+    async fn run_cycles(&self, url: Url) {
         let Settings { duration, .. } = *self.settings;
-        let (users, pace, most_at_once) = (self.settings.users(), self.settings.pace(), self.most_at_once);
-        let cycles = Cycles { url, trust: self.settings.trust(), users, pace, most_at_once, duration };
+        let (users, profile, max_concurrent) = (self.settings.users(), self.settings.profile(), self.max_concurrent);
+        let cycles = CycleLoad {
+            url,
+            root_certificates: self.settings.root_certificates(),
+            users,
+            profile,
+            max_concurrent,
+            duration,
+        };
         self.begin(Phase::Cycling(Instant::now(), duration));
-        cycles.run_until(self.stopped(), self.executor, &self.tally).await;
-        self.main.end();
+        cycles.run_until(self.wait_for_stop(), self.executor, &self.stats).await;
+        self.load_time.end();
     }
 
-    async fn hold(&self, url: &Url, sessions: u32) {
+    async fn hold_sessions(&self, url: &Url, sessions: u32) {
         let Settings { duration, .. } = *self.settings;
-        let mut held = Held::none(url, &self.settings.trust(), self.executor, &self.tally);
+        let mut held = HeldSessions::new(url, &self.settings.root_certificates(), self.executor, &self.stats);
         self.begin(Phase::Opening(sessions));
-        let opened = self.unless_stopped(held.add(sessions, self.settings.users(), self.settings.pace())).await;
-        self.main.end();
+        let opened = self.unless_stopped(held.add(sessions, self.settings.users(), self.settings.profile())).await;
+        self.load_time.end();
         if opened.is_some() {
-            self.holding.begin(Instant::now());
-            self.progress.enter(Phase::Holding(Instant::now(), duration));
+            self.hold_time.begin(Instant::now());
+            self.progress.set_phase(Phase::Holding(Instant::now(), duration));
             let _over = self.unless_stopped(Timer::after(duration)).await;
         }
-        self.holding.end();
-        self.progress.enter(Phase::Ending);
-        held.leave().await;
+        self.hold_time.end();
+        self.progress.set_phase(Phase::Ending);
+        held.end_all().await;
     }
 
     /// An open loop's first sign-in is due a while after it has begun.
     fn begin(&self, phase: Phase) {
-        let head_start = match self.settings.pace() {
-            Pace::Rate(_) => HEAD_START,
-            Pace::Concurrency(_) => Duration::ZERO,
+        let head_start = match self.settings.profile() {
+            LoadProfile::Rate(_) => CONNECT_LEAD,
+            LoadProfile::Concurrency(_) => Duration::ZERO,
         };
-        self.main.begin(Instant::now() + head_start);
-        self.progress.enter(phase);
+        self.load_time.begin(Instant::now() + head_start);
+        self.progress.set_phase(phase);
     }
 }
 
 /// A stretch of time that may have begun, and may have ended.
 #[derive(Debug, Default)]
-struct Span {
+struct Stopwatch {
     begun: Cell<Option<Instant>>,
     ended: Cell<Option<Instant>>,
 }
 
-impl Span {
+impl Stopwatch {
     fn begin(&self, at: Instant) {
         self.begun.set(Some(at));
     }
@@ -200,7 +217,7 @@ impl Span {
     }
 
     /// How long it was, or has been so far.
-    fn length(&self) -> Duration {
+    fn elapsed(&self) -> Duration {
         let ended = self.ended.get().unwrap_or_else(Instant::now);
         self.begun.get().map_or(Duration::ZERO, |begun| ended.saturating_duration_since(begun))
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::load::{Pace, Users};
-use crate::client::{Trust, Url};
+use super::load::{LoadProfile, Users};
+use crate::client::{RootCertificates, Url};
 use crate::config;
 use crate::threads::one_per_core;
 
@@ -17,31 +17,31 @@ pub struct Settings {
     pub url: Url,
 
     /// For wss://, a PEM file with the certificates to trust instead of the system's
-    #[arg(long, value_name = "FILE", env = "SESSIONS_CA", value_parser = |file: &str| Trust::read(file))]
-    pub ca: Option<Trust>,
+    #[arg(long, value_name = "FILE", env = "SESSIONS_CA", value_parser = |file: &str| RootCertificates::read(file))]
+    pub ca: Option<RootCertificates>,
 
     /// Open loop: begin so many cycles a second whether or not the server keeps up, 1 to 100000. A sign-in counts from
     /// when it was due, so that a server that stalls shows
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole::<u32, 1, 100_000>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = parse_whole_number::<u32, 1, 100_000>, allow_negative_numbers = true)]
     pub rate: u32,
 
     /// Closed loop instead: so many cycles at once, each begun when the one before it has ended, 1 to 10000. As fast as
     /// the server can, but while it stalls nobody asks
-    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = whole::<u16, 1, 10_000>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = parse_whole_number::<u16, 1, 10_000>, allow_negative_numbers = true)]
     pub concurrency: Option<u16>,
 
     /// How many users sign in, each time one of them at random, 1 to 100000000: user-00000000 and on [default: 10000;
     /// with --hold a third of the sessions]
-    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, 100_000_000>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = parse_whole_number::<u32, 1, 100_000_000>, allow_negative_numbers = true)]
     pub users: Option<u32>,
 
     /// For how long to begin cycles, or to hold sessions once all are open, 100ms to 1day
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
 
     /// Instead of cycles open so many sessions, dealt evenly to the users, and hold them, 1 to 60000. --rate or
     /// --concurrency says how fast they are opened
-    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, 60_000>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = parse_whole_number::<u32, 1, 60_000>, allow_negative_numbers = true)]
     pub hold: Option<u32>,
 
     /// Print the report as one object of JSON
@@ -54,7 +54,7 @@ pub struct Settings {
         value_name = "N",
         default_value_t = one_per_core(),
         hide_default_value = true,
-        value_parser = whole::<u16, 1, 256>,
+        value_parser = parse_whole_number::<u16, 1, 256>,
         allow_negative_numbers = true
     )]
     pub threads: u16,
@@ -75,14 +75,14 @@ Exit codes:
 impl Settings {
     /// Who vouches for the server.
     #[must_use]
-    pub fn trust(&self) -> Trust {
+    pub fn root_certificates(&self) -> RootCertificates {
         self.ca.clone().unwrap_or_default()
     }
 
     /// How fast cycles are begun, or sessions opened.
     #[must_use]
-    pub fn pace(&self) -> Pace {
-        self.concurrency.map_or(Pace::Rate(self.rate.into()), Pace::Concurrency)
+    pub fn profile(&self) -> LoadProfile {
+        self.concurrency.map_or(LoadProfile::Rate(self.rate.into()), LoadProfile::Concurrency)
     }
 
     /// Who signs in: 10,000 users, or so many that each holds three sessions, unless it was said.
@@ -93,14 +93,14 @@ impl Settings {
     }
 }
 
-fn whole<T: TryFrom<u32>, const LEAST: u32, const MOST: u32>(text: &str) -> Result<T, String> {
+fn parse_whole_number<T: TryFrom<u32>, const LEAST: u32, const MOST: u32>(text: &str) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
     number
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| format!("expected a whole number, {LEAST} to {MOST}"))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+fn parse_duration(text: &str) -> Result<Duration, String> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     config::duration(text, Duration::from_millis(100), DAY)
 }
@@ -124,10 +124,10 @@ mod tests {
     #[test]
     fn an_open_loop_of_ten_seconds_is_the_default() {
         let settings = parse(&[]).unwrap();
-        assert_eq!((settings.pace(), settings.users()), (Pace::Rate(1000.0), Users(10_000)));
+        assert_eq!((settings.profile(), settings.users()), (LoadProfile::Rate(1000.0), Users(10_000)));
         assert_eq!((settings.duration, settings.hold, settings.json), (Duration::from_secs(10), None, false));
         let closed = parse(&["--concurrency", "64", "--users", "7"]).unwrap();
-        assert_eq!((closed.pace(), closed.users()), (Pace::Concurrency(64), Users(7)));
+        assert_eq!((closed.profile(), closed.users()), (LoadProfile::Concurrency(64), Users(7)));
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn values_out_of_bounds_are_refused_in_words() {
-        for (arguments, words) in [
+        for (arguments, expected) in [
             (&["--rate", "0"][..], "expected a whole number, 1 to 100000"),
             (&["--rate", "100001"], "expected a whole number, 1 to 100000"),
             (&["--rate", "1e3"], "expected a whole number"),
@@ -156,7 +156,7 @@ mod tests {
             (&["--rate", "10", "--concurrency", "10"], "cannot be used with"),
         ] {
             let error = parse(arguments).unwrap_err();
-            assert!(error.contains(words), "{arguments:?}: {error}");
+            assert!(error.contains(expected), "{arguments:?}: {error}");
         }
     }
 }

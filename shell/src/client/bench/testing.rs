@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::load::{Counts, MOST_AT_ONCE};
-use super::{End, Report, Settings};
+use super::load::{Counts, MAX_CONCURRENT};
+use super::{Report, RunEnd, Settings};
 
 #[derive(Parser)]
 struct Cli {
@@ -25,9 +25,9 @@ pub(super) fn report(arguments: &[&str]) -> Report {
     Report {
         settings: Cli::parse_from(arguments).settings,
         counts,
-        took: Duration::from_secs(10),
-        held: Duration::from_secs(7),
-        end: End::Whole,
-        most_at_once: MOST_AT_ONCE,
+        elapsed: Duration::from_secs(10),
+        held_for: Duration::from_secs(7),
+        end: RunEnd::Complete,
+        max_concurrent: MAX_CONCURRENT,
     }
 }

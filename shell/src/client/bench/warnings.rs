@@ -6,7 +6,7 @@ use indicatif::HumanCount;
 
 use super::Report;
 use super::format::millis;
-use super::load::{Counts, MOST_AT_ONCE, Pace};
+use super::load::{Counts, LoadProfile, MAX_CONCURRENT};
 
 /// Each of a few lines.
 pub(super) fn warnings(report: &Report) -> Vec<String> {
@@ -21,7 +21,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
         ));
     }
     if *not_begun > 0 {
-        let remedy = if report.most_at_once < MOST_AT_ONCE {
+        let advice = if report.max_concurrent < MAX_CONCURRENT {
             "\nThe limit of open files leaves no room for more: raise it with ulimit -n."
         } else {
             ""
@@ -29,14 +29,14 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
         warnings.push(format!(
             "the rate was not kept. {} cycles were not begun when due,\n\
              because {} were under way. They are in no figure above: whoever had come then\n\
-             would have waited longer than these figures say.{remedy}",
+             would have waited longer than these figures say.{advice}",
             HumanCount(*not_begun),
-            HumanCount(report.most_at_once as u64),
+            HumanCount(report.max_concurrent as u64),
         ));
     }
-    let is_slow = match report.settings.pace() {
-        Pace::Rate(asked) => report.per_second() < 0.9 * asked,
-        Pace::Concurrency(_) => false,
+    let is_slow = match report.settings.profile() {
+        LoadProfile::Rate(asked) => report.per_second() < 0.9 * asked,
+        LoadProfile::Concurrency(_) => false,
     };
     if is_slow && *not_begun == 0 && report.counts.failed() == 0 && !sign_in.is_empty() {
         warnings.push(
@@ -72,10 +72,10 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
 mod tests {
     use super::super::testing::report;
     use super::*;
-    use crate::client::Verdict;
+    use crate::client::ExitReason;
 
-    fn told_by(report: &Report) -> Vec<String> {
-        report.words().split("\nwarning: ").skip(1).map(|warning| warning.trim_end().replace('\n', " ")).collect()
+    fn warnings_of(report: &Report) -> Vec<String> {
+        report.text().split("\nwarning: ").skip(1).map(|warning| warning.trim_end().replace('\n', " ")).collect()
     }
 
     #[test]
@@ -85,10 +85,10 @@ mod tests {
         let kept = "the rate was not kept. 1,234 cycles were not begun when due, because 10,000 were under \
                     way. They are in no figure above: whoever had come then would have waited longer than these \
                     figures say.";
-        assert_eq!(told_by(&report), [kept]);
-        assert_eq!(report.verdict(), Verdict::Lost);
-        report.most_at_once = 100;
-        assert!(told_by(&report)[0].ends_with("raise it with ulimit -n."));
+        assert_eq!(warnings_of(&report), [kept]);
+        assert_eq!(report.exit_reason(), ExitReason::Lost);
+        report.max_concurrent = 100;
+        assert!(warnings_of(&report)[0].ends_with("raise it with ulimit -n."));
     }
 
     #[test]
@@ -96,25 +96,25 @@ mod tests {
         let late = |millis: u64, times| {
             let mut report = report(&[]);
             report.counts.late.record_n(millis * 1_000_000, times).expect("it is within an hour");
-            told_by(&report)
+            warnings_of(&report)
         };
-        let told = |which| {
+        let expected = |which| {
             format!(
                 "the load itself came late. By no fault of the server's {which} ms after its time or later, and the \
                  latencies include that. Use another machine than the server's, or ask for less."
             )
         };
-        assert_eq!(late(3, 1000), [told("one in a hundred was sent 3.000")]);
-        assert_eq!(late(20, 1), [told("one was sent 20.005")]);
+        assert_eq!(late(3, 1000), [expected("one in a hundred was sent 3.000")]);
+        assert_eq!(late(20, 1), [expected("one was sent 20.005")]);
         assert!(late(9, 1).is_empty(), "beside 40 ms it is little");
     }
 
     #[test]
     fn a_rate_that_the_server_does_not_reach_is_told() {
-        let slow = |arguments| told_by(&Report { took: Duration::from_secs(12), ..report(arguments) });
-        let told = "the server was slower than the rate: whoever came later waited longer, and in a longer run still \
+        let slow = |arguments| warnings_of(&Report { elapsed: Duration::from_secs(12), ..report(arguments) });
+        let expected = "the server was slower than the rate: whoever came later waited longer, and in a longer run still \
                     longer. Ask for less to see how long a sign-in takes.";
-        assert_eq!(slow(&[]), [told]);
+        assert_eq!(slow(&[]), [expected]);
         assert!(slow(&["--concurrency", "7"]).is_empty(), "a closed loop has none");
     }
 
@@ -122,19 +122,19 @@ mod tests {
     fn what_failed_is_said_to_be_in_no_latency() {
         let mut report = report(&[]);
         report.counts.failures.insert("no answer".into(), 7);
-        let told = "the latencies are of those that ended well. How long the others were kept waiting, 7 that failed, is \
+        let expected = "the latencies are of those that ended well. How long the others were kept waiting, 7 that failed, is \
                     in no figure above.";
-        assert_eq!(told_by(&report), [told]);
+        assert_eq!(warnings_of(&report), [expected]);
     }
 
     #[test]
     fn each_fits_a_terminal() {
-        let mut report = Report { most_at_once: 9_999, ..report(&[]) };
+        let mut report = Report { max_concurrent: 9_999, ..report(&[]) };
         report.counts.not_begun = 9_999_999;
         report.counts.late.record_n(987_000_000, 5000).expect("it is within an hour");
         report.counts.failures.insert("no answer".into(), 9_999_999);
-        let words = report.words();
-        assert_eq!(words.matches("\nwarning: ").count(), 3);
-        assert!(words.lines().all(|line| line.chars().count() <= 80), "{words}");
+        let text = report.text();
+        assert_eq!(text.matches("\nwarning: ").count(), 3);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 }

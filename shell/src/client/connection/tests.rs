@@ -1,5 +1,5 @@
 use super::*;
-use crate::client::testing::fake_server::{Listener, bounded};
+use crate::client::testing::fake_server::{FakeServer, with_server};
 use session_core::{Complaint, Credential, UserId};
 
 fn ada(connections: u32) -> User {
@@ -8,7 +8,7 @@ fn ada(connections: u32) -> User {
 
 #[test]
 fn a_session_from_hello_to_close() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await?;
             assert_eq!(connection.authenticate("ada").await?, ada(1));
@@ -16,17 +16,17 @@ fn a_session_from_hello_to_close() {
             connection.bye().await
         };
         let server = async {
-            let mut peer = listener.accept().await;
-            peer.say(&Reply::Hello).await;
-            assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("ada"))));
-            peer.say(&Reply::AuthenticateSuccess(ada(1))).await;
-            assert_eq!(peer.hear().await, Some(Request::CheckConnections));
-            peer.say_text(r#"{"type":"NEWS","payload":"of a later version"}"#).await;
-            peer.say(&Reply::CheckConnectionsSuccess(ada(2))).await;
-            assert_eq!(peer.hear().await, Some(Request::Bye));
-            peer.say(&Reply::ByeSuccess).await;
-            peer.close(1000, "Goodbye").await;
-            assert_eq!(peer.hear().await, None, "the close is answered");
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
+            assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("ada"))));
+            connection.send(&Reply::AuthenticateSuccess(ada(1))).await;
+            assert_eq!(connection.receive().await, Some(Request::CheckConnections));
+            connection.send_text(r#"{"type":"NEWS","payload":"of a later version"}"#).await;
+            connection.send(&Reply::CheckConnectionsSuccess(ada(2))).await;
+            assert_eq!(connection.receive().await, Some(Request::Bye));
+            connection.send(&Reply::ByeSuccess).await;
+            connection.close(1000, "Goodbye").await;
+            assert_eq!(connection.receive().await, None, "the close is answered");
         };
         let (ended, ()) = smol::future::zip(client, server).await;
         ended.expect("all went well");
@@ -35,29 +35,29 @@ fn a_session_from_hello_to_close() {
 
 #[test]
 fn refusals_are_told_apart_and_leave_the_connection_as_it_was() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
             let error = connection.authenticate("ada").await.expect_err("the limit");
             assert!(
-                matches!(&error, Error::LimitReached { user, denial: None } if user.as_deref() == Some("ada")),
+                matches!(&error, Error::LimitReached { user, details: None } if user.as_deref() == Some("ada")),
                 "{error}"
             );
             let error = connection.authenticate("").await.expect_err("no user");
             assert!(matches!(&error, Error::Refused { refusal: Refusal::StoreSilent, .. }), "{error}");
             let error = connection.check_connections().await.expect_err("not authenticated");
-            assert!(matches!(error, Error::Complaint(Complaint::NotAuthenticated)), "{error}");
+            assert!(matches!(error, Error::RequestFailed(Complaint::NotAuthenticated)), "{error}");
         };
         let server = async {
-            let mut peer = listener.accept().await;
-            peer.say(&Reply::Hello).await;
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
             for answer in [
                 Reply::AuthenticateFailure(Refusal::LimitReached),
                 Reply::AuthenticateFailure(Refusal::StoreSilent),
                 Reply::Error(Complaint::NotAuthenticated),
             ] {
-                peer.hear().await;
-                peer.say(&answer).await;
+                connection.receive().await;
+                connection.send(&answer).await;
             }
         };
         smol::future::zip(client, server).await;
@@ -66,24 +66,24 @@ fn refusals_are_told_apart_and_leave_the_connection_as_it_was() {
 
 #[test]
 fn events_are_messages_known_and_unknown_then_the_close_and_pings_are_answered_meanwhile() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
             connection.send_text("anything").await.expect("an open connection");
             assert_eq!(connection.next_event().await.ok(), Some(Event::Reply(Reply::Error(Complaint::NotJson))));
             assert_eq!(connection.next_event().await.ok(), Some(Event::Unknown("hm".into())));
-            let closed = Event::Closed { code: 4408, words: "Peer was silent for too long".into() };
+            let closed = Event::Closed { code: 4408, reason: "Peer was silent for too long".into() };
             assert_eq!(connection.next_event().await.ok(), Some(closed));
             assert!(matches!(connection.next_event().await, Err(Error::Lost(_))));
         };
         let server = async {
-            let mut peer = listener.accept().await;
-            peer.say(&Reply::Hello).await;
-            assert_eq!(peer.hear_text().await.as_deref(), Some("anything"));
-            peer.say(&Reply::Error(Complaint::NotJson)).await;
-            peer.ping().await;
-            peer.say_text("hm").await;
-            peer.close(4408, "Peer was silent for too long").await;
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
+            assert_eq!(connection.receive_text().await.as_deref(), Some("anything"));
+            connection.send(&Reply::Error(Complaint::NotJson)).await;
+            connection.ping().await;
+            connection.send_text("hm").await;
+            connection.close(4408, "Peer was silent for too long").await;
         };
         smol::future::zip(client, server).await;
     });
@@ -91,12 +91,12 @@ fn events_are_messages_known_and_unknown_then_the_close_and_pings_are_answered_m
 
 #[test]
 fn a_server_without_a_word_times_out_and_one_that_leaves_is_lost() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let hasty = Options { connect_timeout: Duration::from_millis(20), ..Options::default() };
         let error = Connection::open_with(&listener.url(), &hasty).await.expect_err("nobody accepts");
         assert!(matches!(error, Error::TimedOut { awaited: "WebSocket handshake", .. }), "{error}");
     });
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let url = listener.url();
         let server = async { drop(listener.accept().await) };
         let (opened, ()) = smol::future::zip(Connection::open(&url), server).await;
@@ -106,7 +106,7 @@ fn a_server_without_a_word_times_out_and_one_that_leaves_is_lost() {
 
 #[test]
 fn a_server_that_greets_with_a_close_says_why() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let url = listener.url();
         let server = async { listener.accept().await.close(1013, "Try again").await };
         let (opened, ()) = smol::future::zip(Connection::open(&url), server).await;
@@ -116,38 +116,38 @@ fn a_server_that_greets_with_a_close_says_why() {
 
 #[test]
 fn a_token_is_shown_as_it_is_and_told_in_no_error() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
-            let login = Login::Token("aa.secret.cc".parse().expect("a good token"));
-            let error = connection.authenticate_with(&login).await.expect_err("the limit");
-            assert!(matches!(error, Error::LimitReached { user: None, denial: None }), "{error:?}");
-            let error = connection.authenticate_with(&login).await.expect_err("a refusal");
+            let credentials = Credentials::Token("aa.secret.cc".parse().expect("a good token"));
+            let error = connection.authenticate_with(&credentials).await.expect_err("the limit");
+            assert!(matches!(error, Error::LimitReached { user: None, details: None }), "{error:?}");
+            let error = connection.authenticate_with(&credentials).await.expect_err("a refusal");
             assert_eq!(error.to_string(), "the holder of the token was refused: Token has expired");
-            assert_eq!(connection.authenticate_with(&login).await.expect("a slot"), ada(1));
-            let error = connection.authenticate_with(&login).await.expect_err("a server that does not check");
+            assert_eq!(connection.authenticate_with(&credentials).await.expect("a slot"), ada(1));
+            let error = connection.authenticate_with(&credentials).await.expect_err("a server that does not check");
             assert!(matches!(error, Error::TokenTakenForName) && !error.to_string().contains("secret"), "{error}");
-            let ada = Login::User("ada".into());
+            let ada = Credentials::User("ada".into());
             let error = connection.authenticate_with(&ada).await.expect_err("the limit");
             assert!(
-                matches!(&error, Error::LimitReached { user, denial: None } if user.as_deref() == Some("ada")),
+                matches!(&error, Error::LimitReached { user, details: None } if user.as_deref() == Some("ada")),
                 "{error}"
             );
         };
         let server = async {
-            let mut peer = listener.accept().await;
-            peer.say(&Reply::Hello).await;
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
             for answer in [
                 Reply::AuthenticateFailure(Refusal::LimitReached),
                 Reply::AuthenticateFailure(Refusal::Other("Token has expired".into())),
                 Reply::AuthenticateSuccess(ada(1)),
                 Reply::AuthenticateSuccess(User { id: UserId::parse("aa.secret.cc").expect("an id"), connections: 1 }),
             ] {
-                assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("aa.secret.cc"))));
-                peer.say(&answer).await;
+                assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("aa.secret.cc"))));
+                connection.send(&answer).await;
             }
-            assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("ada"))));
-            peer.say(&Reply::AuthenticateFailure(Refusal::LimitReached)).await;
+            assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("ada"))));
+            connection.send(&Reply::AuthenticateFailure(Refusal::LimitReached)).await;
         };
         smol::future::zip(client, server).await;
     });
@@ -155,7 +155,7 @@ fn a_token_is_shown_as_it_is_and_told_in_no_error() {
 
 #[test]
 fn nobody_there_is_unreachable() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let url = listener.url();
         drop(listener);
         let opened = Connection::open(&url).await;

@@ -9,6 +9,6 @@ mod printer;
 #[cfg(test)]
 mod tests;
 
-pub use options::Plan;
+pub use options::RunOptions;
 pub use printer::{Format, Printer};
-pub use runner::hold;
+pub use runner::run;

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use session_core::Ask;
 
-use crate::client::{Login, Options, Url};
+use crate::client::{Credentials, Options, Url};
 
 /// Which sessions to hold.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct RunOptions {
     /// The server.
     pub url: Url,
     /// Whose sessions.
-    pub login: Login,
+    pub credentials: Credentials,
     /// What else is asked for. None, and nothing of the next four: the plain protocol.
     pub ask: Option<Ask>,
     /// Where the token is kept with which a session is taken up again.
@@ -22,31 +22,31 @@ pub struct Plan {
     /// Where a fresh token of the user's may be, once the first has run out.
     pub token_file: Option<String>,
     /// Whether somebody is there at standard input: to be shown who holds the slots, and to choose whom to end.
-    pub picks: bool,
+    pub is_interactive: bool,
     /// How many.
     pub connections: u16,
     /// How long to wait for the server, and whom to trust.
     pub options: Options,
 }
 
-impl Plan {
+impl RunOptions {
     /// One session of this user by the plain protocol, which is not tried again.
     #[must_use]
-    pub fn new(url: Url, login: Login) -> Self {
+    pub fn new(url: Url, credentials: Credentials) -> Self {
         Self {
             url,
-            login,
+            credentials,
             ask: None,
             resume: None,
             reconnect: false,
             token_file: None,
-            picks: false,
+            is_interactive: false,
             connections: 1,
             options: Options::default(),
         }
     }
 
-    pub(crate) fn asks_at_length(&self) -> bool {
-        self.ask.is_some() || self.resume.is_some() || self.reconnect || self.picks
+    pub(crate) fn is_detailed(&self) -> bool {
+        self.ask.is_some() || self.resume.is_some() || self.reconnect || self.is_interactive
     }
 }

@@ -8,14 +8,14 @@ use serde::Serialize;
 use session_core::{Refusal, Reply, User};
 
 use crate::client::output::write_line;
-use crate::client::redact::told;
+use crate::client::redact::redacted_json;
 use crate::client::{Error, Url};
 
 /// How events are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A short line for people. Among several it opens with its connection, as in `#3 `.
-    Words,
+    Text,
     /// A line of JSON, `{"connection":3,"type":…,"payload":…}`: the server's messages as they are on the wire, but
     /// without a resume token, and
     ///
@@ -35,7 +35,7 @@ pub enum Format {
 /// Prints events to one output and errors to another, each line whole and at once.
 pub struct Printer<'a> {
     format: Format,
-    numbered: bool,
+    with_numbers: bool,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     failure: Option<io::Error>,
@@ -60,12 +60,12 @@ impl<'a> Printer<'a> {
     /// Prints events to `out` and errors to `err`.
     #[must_use]
     pub fn new(format: Format, out: &'a mut dyn Write, err: &'a mut dyn Write) -> Self {
-        Self { format, numbered: false, out, err, failure: None }
+        Self { format, with_numbers: false, out, err, failure: None }
     }
 
     /// Whether there are several connections to be told apart.
-    pub(crate) fn numbered(self, numbered: bool) -> Self {
-        Self { numbered, ..self }
+    pub(crate) fn with_numbers(self, with_numbers: bool) -> Self {
+        Self { with_numbers, ..self }
     }
 
     /// Whether events cannot be written any more. Then they are dropped.
@@ -82,7 +82,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Tells whoever sits at the terminal what is no event.
-    pub(crate) fn tell(&mut self, lines: &[String]) {
+    pub(crate) fn print_lines(&mut self, lines: &[String]) {
         for line in lines {
             if self.failure.is_none() {
                 self.failure = write_line(self.out, line).err();
@@ -91,10 +91,10 @@ impl<'a> Printer<'a> {
     }
 
     pub(crate) fn print(&mut self, number: u16, line: &Line<'_>) {
-        let prefix = if self.numbered { format!("#{number} ") } else { String::new() };
+        let prefix = if self.with_numbers { format!("#{number} ") } else { String::new() };
         let event = match self.format {
-            Format::Words => words(line).map(|words| format!("{prefix}{words}")),
-            Format::Json => json(number, line),
+            Format::Text => format_text(line).map(|reason| format!("{prefix}{reason}")),
+            Format::Json => format_json(number, line),
             Format::Quiet => None,
         };
         if let Some(event) = event
@@ -110,48 +110,49 @@ impl<'a> Printer<'a> {
 }
 
 /// The line for people, none where the error says it all.
-fn words(line: &Line<'_>) -> Option<String> {
+fn format_text(line: &Line<'_>) -> Option<String> {
     match line {
         Line::Connected(url) => Some(format!("connected to {url}")),
-        Line::Reply(reply) => Some(words_of_reply(reply)),
+        Line::Reply(reply) => Some(reply_text(reply)),
         Line::Unknown(text) => Some(format!("unknown message {text}")),
         Line::Retry(after) => Some(format!("connecting again in {:.1} s", after.as_secs_f64())),
-        Line::Failed(error) | Line::Refused(error) => match (reply_of(error), error) {
-            (Some(reply), _) => Some(words_of_reply(&reply)),
-            (None, Error::Closed { code, words }) => Some(format!("CLOSED {code} {words}")),
+        Line::Failed(error) | Line::Refused(error) => match (error_reply(error), error) {
+            (Some(reply), _) => Some(reply_text(&reply)),
+            (None, Error::Closed { code, reason }) => Some(format!("CLOSED {code} {reason}")),
             (None, _) => None,
         },
         Line::Error(_) => None,
     }
 }
 
-fn words_of_reply(reply: &Reply) -> String {
+fn reply_text(reply: &Reply) -> String {
     match reply {
         Reply::Hello => "HELLO message from server".into(),
-        Reply::AuthenticateSuccess(user) => format!("AUTHENTICATE_SUCCESS {}", holds(user)),
+        Reply::AuthenticateSuccess(user) => format!("AUTHENTICATE_SUCCESS {}", user_text(user)),
         Reply::AuthenticateFailure(refusal) => format!("AUTHENTICATE_FAILURE {refusal}"),
         Reply::ByeSuccess => "BYE_SUCCESS goodbye".into(),
-        Reply::CheckConnectionsSuccess(user) => format!("CHECK_CONNECTIONS_SUCCESS {}", holds(user)),
-        Reply::Admitted(admission) => format!("AUTHENTICATE_SUCCESS {}", holds(&admission.user)),
-        Reply::Denied(denial) => format!("AUTHENTICATE_FAILURE {}", denial.refusal),
+        Reply::CheckConnectionsSuccess(user) => format!("CHECK_CONNECTIONS_SUCCESS {}", user_text(user)),
+        Reply::Admitted(details) => format!("AUTHENTICATE_SUCCESS {}", user_text(&details.user)),
+        Reply::Denied(details) => format!("AUTHENTICATE_FAILURE {}", details.refusal),
         Reply::ListSessionsSuccess(sessions) => format!("LIST_SESSIONS_SUCCESS {} connections", sessions.connections),
-        Reply::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", holds(user)),
-        Reply::Evicted(words) => format!("EVICTED {words}"),
+        Reply::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", user_text(user)),
+        Reply::Evicted(reason) => format!("EVICTED {reason}"),
         Reply::Error(complaint) => format!("ERROR {complaint}"),
     }
 }
 
-fn holds(User { id, connections }: &User) -> String {
+fn user_text(User { id, connections }: &User) -> String {
     let plural = if *connections == 1 { "" } else { "s" };
     format!("{id} holds {connections} connection{plural}")
 }
 
 /// The line for scripts, none where there is no event.
-fn json(number: u16, line: &Line<'_>) -> Option<String> {
+fn format_json(number: u16, line: &Line<'_>) -> Option<String> {
     #[derive(Serialize)]
     struct Close<'a> {
         code: u16,
-        words: &'a str,
+        #[serde(rename = "words")]
+        reason: &'a str,
     }
 
     #[derive(Serialize)]
@@ -160,30 +161,30 @@ fn json(number: u16, line: &Line<'_>) -> Option<String> {
     }
 
     Some(match line {
-        Line::Connected(url) => frame(number, "CONNECTED", &url.to_string()),
-        Line::Reply(reply) => json_of_reply(number, reply),
-        Line::Unknown(text) => frame(number, "UNKNOWN", text),
+        Line::Connected(url) => event_json(number, "CONNECTED", &url.to_string()),
+        Line::Reply(reply) => reply_json(number, reply),
+        Line::Unknown(text) => event_json(number, "UNKNOWN", text),
         Line::Retry(after) => {
-            frame(number, "RETRY", &Retry { after_ms: after.as_millis().try_into().unwrap_or(u64::MAX) })
+            event_json(number, "RETRY", &Retry { after_ms: after.as_millis().try_into().unwrap_or(u64::MAX) })
         }
-        Line::Failed(error) | Line::Refused(error) => match (reply_of(error), error) {
-            (Some(reply), _) => json_of_reply(number, &reply),
-            (None, Error::Closed { code, words }) => frame(number, "CLOSED", &Close { code: *code, words }),
-            (None, Error::Lost(words)) => frame(number, "LOST", words),
-            (None, _) => frame(number, "FAILED", &error.to_string()),
+        Line::Failed(error) | Line::Refused(error) => match (error_reply(error), error) {
+            (Some(reply), _) => reply_json(number, &reply),
+            (None, Error::Closed { code, reason }) => event_json(number, "CLOSED", &Close { code: *code, reason }),
+            (None, Error::Lost(reason)) => event_json(number, "LOST", reason),
+            (None, _) => event_json(number, "FAILED", &error.to_string()),
         },
         Line::Error(_) => return None,
     })
 }
 
 /// The wire's own object, with the connection as its first key.
-fn json_of_reply(number: u16, reply: &Reply) -> String {
+fn reply_json(number: u16, reply: &Reply) -> String {
     let mut line = format!(r#"{{"connection":{number},"#);
-    line += told(reply).strip_prefix('{').expect("a reply is a JSON object");
+    line += redacted_json(reply).strip_prefix('{').expect("a reply is a JSON object");
     line
 }
 
-fn frame<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> String {
+fn event_json<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> String {
     let payload = serde_json::to_string(payload).expect("strings and numbers always serialise");
     let mut line = String::new();
     write!(line, r#"{{"connection":{number},"type":"{kind}","payload":{payload}}}"#).expect("a string takes all");
@@ -191,15 +192,15 @@ fn frame<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> String 
 }
 
 /// The message behind an error, where it was one.
-fn reply_of(error: &Error) -> Option<Reply> {
+fn error_reply(error: &Error) -> Option<Reply> {
     match error {
-        Error::LimitReached { denial: Some(denial), .. } | Error::Refused { denial: Some(denial), .. } => {
-            Some(Reply::Denied(denial.clone()))
+        Error::LimitReached { details: Some(details), .. } | Error::Refused { details: Some(details), .. } => {
+            Some(Reply::Denied(details.clone()))
         }
-        Error::LimitReached { denial: None, .. } => Some(Reply::AuthenticateFailure(Refusal::LimitReached)),
-        Error::Refused { refusal, denial: None, .. } => Some(Reply::AuthenticateFailure(refusal.clone())),
-        Error::Evicted(words) => Some(Reply::Evicted(words.clone())),
-        Error::Complaint(complaint) => Some(Reply::Error(complaint.clone())),
+        Error::LimitReached { details: None, .. } => Some(Reply::AuthenticateFailure(Refusal::LimitReached)),
+        Error::Refused { refusal, details: None, .. } => Some(Reply::AuthenticateFailure(refusal.clone())),
+        Error::Evicted(reason) => Some(Reply::Evicted(reason.clone())),
+        Error::RequestFailed(complaint) => Some(Reply::Error(complaint.clone())),
         Error::BadUrl(_)
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
@@ -223,7 +224,7 @@ mod tests {
     /// What is printed of these lines as connection 3 of several: events, then errors.
     fn print(format: Format, lines: &[Line<'_>]) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut printer = Printer::new(format, &mut out, &mut err).numbered(true);
+        let mut printer = Printer::new(format, &mut out, &mut err).with_numbers(true);
         for line in lines {
             printer.print(3, line);
         }
@@ -239,9 +240,9 @@ mod tests {
             Line::Reply(&Reply::Hello),
             Line::Reply(&Reply::AuthenticateSuccess(user(1))),
             Line::Reply(&Reply::CheckConnectionsSuccess(user(2))),
-            Line::Failed(&Error::Complaint(Complaint::NotJson)),
-            Line::Failed(&Error::LimitReached { user: Some("ada".into()), denial: None }),
-            Line::Failed(&Error::Closed { code: 1001, words: "gone".into() }),
+            Line::Failed(&Error::RequestFailed(Complaint::NotJson)),
+            Line::Failed(&Error::LimitReached { user: Some("ada".into()), details: None }),
+            Line::Failed(&Error::Closed { code: 1001, reason: "gone".into() }),
             Line::Failed(&Error::Lost("cut".into())),
             Line::Unknown("\u{1b}[2J"),
             Line::Reply(&Reply::ByeSuccess),
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn words_are_short_and_control_characters_shown() {
         story(|lines| {
-            let (out, err) = print(Format::Words, lines);
+            let (out, err) = print(Format::Text, lines);
             assert_eq!(
                 out,
                 "#3 connected to ws://h:1/\n\

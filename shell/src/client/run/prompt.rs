@@ -7,19 +7,19 @@ use rustix::termios::{QueueSelector, tcflush};
 use session_core::{Evict, SessionId, SessionInfo};
 use smol::channel::{self, Receiver};
 
-use crate::client::output::describe;
+use crate::client::output::format_session;
 
 /// Who sits at standard input.
 #[derive(Default)]
-pub(crate) struct Person {
+pub(crate) struct StdinPrompt {
     /// The line that was typed last. A thread of its own reads, from the first question on, and for ever: a read cannot be
     /// given up.
     typed: OnceCell<Receiver<String>>,
 }
 
-impl Person {
+impl StdinPrompt {
     /// The next line that is typed after the question is put. None if there will be none.
-    pub(crate) async fn answer(&self, put_question: impl FnOnce()) -> Option<String> {
+    pub(crate) async fn read_answer(&self, print_question: impl FnOnce()) -> Option<String> {
         // What was typed before is no answer to this question, whether it has been read or not.
         let _none_if_no_terminal = tcflush(io::stdin(), QueueSelector::IFlush);
         let typed = self.typed.get_or_init(|| {
@@ -34,21 +34,25 @@ impl Person {
             typed
         });
         let _old = typed.try_recv();
-        put_question();
+        print_question();
         typed.recv().await.ok()
     }
 }
 
 /// Who holds the slots, for people; with numbers if they are to choose.
-pub(crate) fn listed(sessions: &[SessionInfo], is_choice: bool) -> Vec<String> {
+pub(crate) fn format_sessions(sessions: &[SessionInfo], is_choice: bool) -> Vec<String> {
     let line = |(number, session): (usize, _)| {
-        if is_choice { format!("{number}: {}", describe(session)) } else { format!("  {}", describe(session)) }
+        if is_choice {
+            format!("{number}: {}", format_session(session))
+        } else {
+            format!("  {}", format_session(session))
+        }
     };
     ["the slots are held by".to_owned()].into_iter().chain((1..).zip(sessions).map(line)).collect()
 }
 
 /// Asks which of so many are to be ended.
-pub(crate) fn question(sessions: usize) -> String {
+pub(crate) fn format_question(sessions: usize) -> String {
     match sessions {
         1 => "end it? 1, or Enter for no".into(),
         _ => format!("end which of them? 1 to {sessions}, several with spaces between, or Enter for none"),
@@ -59,11 +63,11 @@ pub(crate) fn question(sessions: usize) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// To end nobody.
-    Nobody,
+    EndNone,
     /// To end these.
-    These(Box<[SessionId]>),
+    End(Box<[SessionId]>),
     /// Nothing.
-    Nonsense,
+    Invalid,
 }
 
 impl Answer {
@@ -71,11 +75,11 @@ impl Answer {
         let numbers = line.split([' ', ',', '\t']).filter(|number| !number.is_empty());
         let session = |number: &str| Some(sessions.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.id);
         match numbers.map(session).collect::<Option<Box<[_]>>>() {
-            None => Self::Nonsense,
-            Some(these) if these.is_empty() => Self::Nobody,
-            Some(these) if these.len() > Evict::MOST => Self::Nonsense,
+            None => Self::Invalid,
+            Some(these) if these.is_empty() => Self::EndNone,
+            Some(these) if these.len() > Evict::MOST => Self::Invalid,
             // In this order: the first go first, and no more than need be.
-            Some(these) => Self::These(these),
+            Some(these) => Self::End(these),
         }
     }
 }
@@ -102,18 +106,18 @@ mod tests {
     fn numbers_are_those_of_the_list() {
         let three = sessions(3);
         let these =
-            |numbers: &[u64]| Answer::These(numbers.iter().map(|&number| NodeId::new(7).session(number)).collect());
+            |numbers: &[u64]| Answer::End(numbers.iter().map(|&number| NodeId::new(7).session(number)).collect());
         for (line, meant) in [
             ("2", these(&[2])),
             (" 3 1,1\t", these(&[3, 1, 1])),
-            ("", Answer::Nobody),
-            (" , ", Answer::Nobody),
-            ("0", Answer::Nonsense),
-            ("4", Answer::Nonsense),
-            ("1 4", Answer::Nonsense),
-            ("-1", Answer::Nonsense),
-            ("the first", Answer::Nonsense),
-            ("99999999999999999999999", Answer::Nonsense),
+            ("", Answer::EndNone),
+            (" , ", Answer::EndNone),
+            ("0", Answer::Invalid),
+            ("4", Answer::Invalid),
+            ("1 4", Answer::Invalid),
+            ("-1", Answer::Invalid),
+            ("the first", Answer::Invalid),
+            ("99999999999999999999999", Answer::Invalid),
         ] {
             assert_eq!(Answer::parse(line, &three), meant, "{line:?}");
         }
@@ -122,8 +126,8 @@ mod tests {
     #[test]
     fn numbers_are_shown_only_where_they_are_of_use() {
         let one = sessions(1);
-        let told = "00000000000000070000000000000001, since 2023-11-14T22:13:20Z";
-        assert_eq!(listed(&one, true), ["the slots are held by".to_owned(), format!("1: {told}")]);
-        assert_eq!(listed(&one, false), ["the slots are held by".to_owned(), format!("  {told}")]);
+        let expected = "00000000000000070000000000000001, since 2023-11-14T22:13:20Z";
+        assert_eq!(format_sessions(&one, true), ["the slots are held by".to_owned(), format!("1: {expected}")]);
+        assert_eq!(format_sessions(&one, false), ["the slots are held by".to_owned(), format!("  {expected}")]);
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct ResumeFile(PathBuf);
 impl ResumeFile {
     /// The file of the connection with this number, of so many: with several each has its own, `FILE.1` and on.
     #[must_use]
-    pub(crate) fn of(file: &Path, number: u16, connections: u16) -> Self {
+    pub(crate) fn for_connection(file: &Path, number: u16, connections: u16) -> Self {
         if connections == 1 {
             return Self(file.into());
         }
@@ -62,8 +62,8 @@ impl ResumeFile {
         written().map_err(|error: io::Error| self.bad(&error.to_string()))
     }
 
-    fn bad(&self, why: &str) -> Error {
-        Error::BadResumeFile { file: self.0.display().to_string(), why: why.into() }
+    fn bad(&self, reason: &str) -> Error {
+        Error::BadResumeFile { file: self.0.display().to_string(), reason: reason.into() }
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
     fn a_token_is_kept_for_its_owner_alone_and_nothing_else_is_written_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("resume");
-        let file = ResumeFile::of(&path, 1, 1);
+        let file = ResumeFile::for_connection(&path, 1, 1);
         assert_eq!(file.read().unwrap(), None);
         for byte in [7, 8] {
             let token = ResumeToken::new([byte; 32]);
@@ -91,7 +91,11 @@ mod tests {
         fs::write(&path, "my diary").unwrap();
         let error = file.read().unwrap_err().to_string();
         assert!(error.contains("it does not hold one") && !error.contains("diary"), "{error}");
-        assert_eq!(ResumeFile::of(&path, 2, 3).0, directory.path().join("resume.2"));
-        assert!(ResumeFile::of(&directory.path().join("no/where"), 1, 1).write(&ResumeToken::new([7; 32])).is_err());
+        assert_eq!(ResumeFile::for_connection(&path, 2, 3).0, directory.path().join("resume.2"));
+        assert!(
+            ResumeFile::for_connection(&directory.path().join("no/where"), 1, 1)
+                .write(&ResumeToken::new([7; 32]))
+                .is_err()
+        );
     }
 }

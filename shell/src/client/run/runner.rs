@@ -14,103 +14,121 @@ use smol::channel::{self, Receiver, Sender};
 use smol::future::or;
 use smol::lock::Mutex;
 
-use super::options::Plan;
+use super::options::RunOptions;
 use super::printer::{Line, Printer};
-use super::prompt::{Answer, Person, listed, question};
+use super::prompt::{Answer, StdinPrompt, format_question, format_sessions};
 use super::resume_file::ResumeFile;
-use crate::client::reconnect::{Again, Backoff};
-use crate::client::{Connection, Error, Event, Grant, Login, Token, Verdict};
+use crate::client::reconnect::{Backoff, RetryDecision};
+use crate::client::{Connection, Credentials, Error, Event, ExitReason, Grant, Token};
 
-/// Holds the sessions of `plan` and prints what happens to them, until all have ended.
+/// Holds the sessions of `run_options` and prints what happens to them, until all have ended.
 ///
 /// At the first interrupt every session says BYE; the second ends at once. What is refused or lost is tried again only if
-/// the plan says so, and as [`Again`] has it. When nobody reads the output any more, that is an interrupt too.
+/// the plan says so, and as [`RetryDecision`] has it. When nobody reads the output any more, that is an interrupt too.
 ///
 /// # Errors
 /// When the output cannot be written for any other reason. The sessions have said BYE then.
-pub async fn hold(plan: &Plan, printer: Printer<'_>, interrupts: impl Stream<Item = ()>) -> io::Result<Verdict> {
-    let (leave, left) = channel::bounded(1);
-    let printer = RefCell::new(printer.numbered(plan.connections > 1));
-    let holder = Holder { plan, printer, leave, left, door: Mutex::new(Door::Open), person: Person::default() };
-    let verdict = or(holder.hold_all(), holder.heed(interrupts)).await;
-    holder.printer.into_inner().finish().map(|()| verdict)
+pub async fn run(
+    run_options: &RunOptions,
+    printer: Printer<'_>,
+    interrupts: impl Stream<Item = ()>,
+) -> io::Result<ExitReason> {
+    let (stop, stopped) = channel::bounded(1);
+    let printer = RefCell::new(printer.with_numbers(run_options.connections > 1));
+    let runner = Runner {
+        run_options,
+        printer,
+        stop,
+        stopped,
+        server_status: Mutex::new(ServerStatus::Reachable),
+        prompt: StdinPrompt::default(),
+    };
+    let exit_reason = or(runner.run_all(), runner.watch_signals(interrupts)).await;
+    runner.printer.into_inner().finish().map(|()| exit_reason)
 }
 
-struct Holder<'a, 'p> {
-    plan: &'a Plan,
+struct Runner<'a, 'p> {
+    run_options: &'a RunOptions,
     printer: RefCell<Printer<'p>>,
     /// Never sends: closing it tells every session to leave.
-    leave: Sender<Infallible>,
-    left: Receiver<Infallible>,
+    stop: Sender<Infallible>,
+    stopped: Receiver<Infallible>,
     /// Sessions come in one after another, so that those with the lowest numbers get the slots.
-    door: Mutex<Door>,
-    person: Person,
+    server_status: Mutex<ServerStatus>,
+    prompt: StdinPrompt,
 }
 
-enum Door {
-    Open,
+enum ServerStatus {
+    Reachable,
     /// There is no server to be had: what one session has found out the others need not try.
-    Shut,
+    Unreachable,
 }
 
-impl Holder<'_, '_> {
-    async fn hold_all(&self) -> Verdict {
+impl Runner<'_, '_> {
+    async fn run_all(&self) -> ExitReason {
         let mut sessions: FuturesUnordered<_> =
-            (1..=self.plan.connections).map(|number| self.hold_one(number)).collect();
-        let mut worst = Verdict::Goodbye;
-        while let Some(verdict) = sessions.next().await {
-            worst = worst.max(verdict);
+            (1..=self.run_options.connections).map(|number| self.run_one(number)).collect();
+        let mut worst = ExitReason::Goodbye;
+        while let Some(exit_reason) = sessions.next().await {
+            worst = worst.max(exit_reason);
         }
         worst
     }
 
-    async fn heed(&self, interrupts: impl Stream<Item = ()>) -> Verdict {
+    async fn watch_signals(&self, interrupts: impl Stream<Item = ()>) -> ExitReason {
         let mut interrupts = pin!(interrupts.chain(futures_util::stream::pending()));
         interrupts.next().await;
-        self.leave.close();
+        self.stop.close();
         interrupts.next().await;
-        Verdict::Lost
+        ExitReason::Lost
     }
 
-    async fn hold_one(&self, number: u16) -> Verdict {
-        let file = self.plan.resume.as_ref().map(|file| ResumeFile::of(file, number, self.plan.connections));
-        let mut visit = Visit { number, login: self.plan.login.clone(), resume: None, file };
-        match visit.file.as_ref().map_or(Ok(None), ResumeFile::read) {
-            Ok(token) => visit.resume = token,
-            Err(error) => return self.fail(number, &error).verdict,
+    async fn run_one(&self, number: u16) -> ExitReason {
+        let file = self
+            .run_options
+            .resume
+            .as_ref()
+            .map(|file| ResumeFile::for_connection(file, number, self.run_options.connections));
+        let mut context =
+            SessionContext { number, credentials: self.run_options.credentials.clone(), resume: None, file };
+        match context.file.as_ref().map_or(Ok(None), ResumeFile::read) {
+            Ok(token) => context.resume = token,
+            Err(error) => return self.fail(number, &error).exit_reason,
         }
         let mut backoff = Backoff::default();
         loop {
             let begun = Instant::now();
-            let end = match self.enter(&mut visit).await {
+            let end = match self.connect(&mut context).await {
                 Ok(connection) => {
-                    let end = self.stay(number, connection).await;
-                    backoff.held_for(begun.elapsed());
+                    let end = self.wait_until_ended(number, connection).await;
+                    backoff.record_held(begun.elapsed());
                     end
                 }
                 Err(end) => end,
             };
-            if !self.plan.reconnect || (end.again == Again::WithFreshToken && !self.has_fresh_token(&mut visit)) {
-                return end.verdict;
+            if !self.run_options.reconnect
+                || (end.retry == RetryDecision::WithFreshToken && !self.has_fresh_token(&mut context))
+            {
+                return end.exit_reason;
             }
-            let Some(wait) = backoff.wait(end.again, fastrand::f64()) else { return end.verdict };
+            let Some(wait) = backoff.next_wait(end.retry, fastrand::f64()) else { return end.exit_reason };
             self.print(number, &Line::Retry(wait));
             let waited = async {
                 Timer::after(wait).await;
                 Some(())
             };
-            if or(self.asked_to_leave(), waited).await.is_none() {
-                return Verdict::Goodbye;
+            if or(self.wait_for_stop(), waited).await.is_none() {
+                return ExitReason::Goodbye;
             }
         }
     }
 
     /// Whether there is another token than the one that has run out.
-    fn has_fresh_token(&self, visit: &mut Visit) -> bool {
-        let read = self.plan.token_file.as_ref().and_then(|file| Token::read(file).ok()).map(Login::Token);
+    fn has_fresh_token(&self, context: &mut SessionContext) -> bool {
+        let read = self.run_options.token_file.as_ref().and_then(|file| Token::read(file).ok()).map(Credentials::Token);
         match read {
-            Some(login) if login != visit.login => {
-                visit.login = login;
+            Some(credentials) if credentials != context.credentials => {
+                context.credentials = credentials;
                 true
             }
             Some(_) | None => false,
@@ -118,69 +136,70 @@ impl Holder<'_, '_> {
     }
 
     /// A connection with a slot, or how it ended without.
-    async fn enter(&self, visit: &mut Visit) -> Result<Connection, End> {
-        let number = visit.number;
-        let mut door = self.door.lock().await;
-        if matches!(*door, Door::Shut) {
-            return Err(End { verdict: Verdict::Lost, again: Again::Never });
+    async fn connect(&self, context: &mut SessionContext) -> Result<Connection, SessionEnd> {
+        let number = context.number;
+        let mut server_status = self.server_status.lock().await;
+        if matches!(*server_status, ServerStatus::Unreachable) {
+            return Err(SessionEnd { exit_reason: ExitReason::Lost, retry: RetryDecision::Never });
         }
-        let opened =
-            or(self.asked_to_leave(), async { Some(Connection::open_with(&self.plan.url, &self.plan.options).await) });
+        let opened = or(self.wait_for_stop(), async {
+            Some(Connection::open_with(&self.run_options.url, &self.run_options.options).await)
+        });
         let mut connection = match opened.await {
-            None => return Err(End { verdict: Verdict::Goodbye, again: Again::Never }),
+            None => return Err(SessionEnd { exit_reason: ExitReason::Goodbye, retry: RetryDecision::Never }),
             Some(Ok(connection)) => connection,
             Some(Err(error)) => {
-                if !self.plan.reconnect {
-                    *door = Door::Shut;
+                if !self.run_options.reconnect {
+                    *server_status = ServerStatus::Unreachable;
                 }
                 return Err(self.fail(number, &error));
             }
         };
-        self.print(number, &Line::Connected(&self.plan.url));
+        self.print(number, &Line::Connected(&self.run_options.url));
         self.print(number, &Line::Reply(&Reply::Hello));
-        match self.get_in(&mut connection, visit).await {
+        match self.authenticate(&mut connection, context).await {
             Ok(grant) => {
-                let kept = visit.keep(&grant);
+                let kept = context.keep_resume_token(&grant);
                 self.print(number, &Line::Reply(&grant.into_reply()));
                 match kept {
                     Ok(()) => Ok(connection),
                     Err(error) => {
-                        drop(door);
+                        drop(server_status);
                         let end = self.fail(number, &error);
-                        self.part(number, connection).await;
+                        self.end_with_bye(number, connection).await;
                         Err(end)
                     }
                 }
             }
             Err(error) => {
-                drop(door);
+                drop(server_status);
                 if is_still_open(&error) {
-                    self.part(number, connection).await;
+                    self.end_with_bye(number, connection).await;
                 }
-                Err(End::after(&error))
+                Err(SessionEnd::from_error(&error))
             }
         }
     }
 
     /// Signs in, or says why not. Somebody at the terminal is shown who holds the slots, and asked whom to end if the server
     /// lets clients choose.
-    async fn get_in(&self, connection: &mut Connection, visit: &Visit) -> Result<Grant, Error> {
-        let number = visit.number;
+    async fn authenticate(&self, connection: &mut Connection, context: &SessionContext) -> Result<Grant, Error> {
+        let number = context.number;
         let mut choice = None;
         loop {
-            let error = match self.sign_in(connection, visit, choice).await {
+            let error = match self.send_authenticate(connection, context, choice).await {
                 Ok(grant) => return Ok(grant),
                 Err(error) => error,
             };
-            let listing = error.denial().filter(|_| self.plan.picks);
-            let listing = listing.and_then(|denial| Some((denial.sessions.as_deref()?, denial.may_choose)));
+            let listing = error.failure_details().filter(|_| self.run_options.is_interactive);
+            let listing = listing.and_then(|details| Some((details.sessions.as_deref()?, details.may_choose)));
             let Some((sessions @ [_, ..], may_choose)) = listing else {
                 self.print(number, &Line::Failed(&error));
                 return Err(error);
             };
             self.print(number, &Line::Refused(&error));
-            self.printer.borrow_mut().tell(&listed(sessions, may_choose));
-            let chosen = if may_choose { self.choose(connection, sessions).await } else { Ok(None) };
+            self.printer.borrow_mut().print_lines(&format_sessions(sessions, may_choose));
+            let chosen = if may_choose { self.choose_sessions(connection, sessions).await } else { Ok(None) };
             choice = match chosen {
                 Ok(Some(these)) => Some(these),
                 Ok(None) => {
@@ -195,59 +214,59 @@ impl Holder<'_, '_> {
         }
     }
 
-    async fn sign_in(
+    async fn send_authenticate(
         &self,
         connection: &mut Connection,
-        visit: &Visit,
+        context: &SessionContext,
         choice: Option<Box<[SessionId]>>,
     ) -> Result<Grant, Error> {
-        if !self.plan.asks_at_length() {
-            return connection.authenticate_with(&visit.login).await.map(Grant::Short);
+        if !self.run_options.is_detailed() {
+            return connection.authenticate_with(&context.credentials).await.map(Grant::Plain);
         }
-        let mut ask = self.plan.ask.clone().unwrap_or_default();
-        ask.resume = visit.resume;
+        let mut ask = self.run_options.ask.clone().unwrap_or_default();
+        ask.resume = context.resume;
         if let Some(these) = choice {
             ask.evict = Some(Evict::These(these));
         }
-        connection.authenticate_with_ask(&visit.login, ask).await
+        connection.authenticate_with_options(&context.credentials, ask).await
     }
 
     /// Whom somebody at the terminal wants to end, if anybody.
     ///
     /// # Errors
     /// When the connection is gone, for which the server has its reasons if the answer takes too long.
-    async fn choose(
+    async fn choose_sessions(
         &self,
         connection: &mut Connection,
         sessions: &[SessionInfo],
     ) -> Result<Option<Box<[SessionId]>>, Error> {
         loop {
-            let put_question = || self.printer.borrow_mut().tell(&[question(sessions.len())]);
+            let print_question = || self.printer.borrow_mut().print_lines(&[format_question(sessions.len())]);
             let answered = async {
-                let line = or(self.asked_to_leave(), self.person.answer(put_question)).await;
-                Ok(line.map_or(Answer::Nobody, |line| Answer::parse(&line, sessions)))
+                let line = or(self.wait_for_stop(), self.prompt.read_answer(print_question)).await;
+                Ok(line.map_or(Answer::EndNone, |line| Answer::parse(&line, sessions)))
             };
             let closed = async {
                 loop {
-                    if let Event::Closed { code, words } = connection.next_event().await? {
-                        return Err(Error::Closed { code, words });
+                    if let Event::Closed { code, reason } = connection.next_event().await? {
+                        return Err(Error::Closed { code, reason });
                     }
                 }
             };
             match or(answered, closed).await? {
-                Answer::Nobody => return Ok(None),
-                Answer::These(these) => return Ok(Some(these)),
-                Answer::Nonsense => {}
+                Answer::EndNone => return Ok(None),
+                Answer::End(these) => return Ok(Some(these)),
+                Answer::Invalid => {}
             }
         }
     }
 
     /// Holds the slot until told to leave, or until the server takes it away.
-    async fn stay(&self, number: u16, mut connection: Connection) -> End {
+    async fn wait_until_ended(&self, number: u16, mut connection: Connection) -> SessionEnd {
         let mut evicted = false;
         loop {
-            match or(self.asked_to_leave(), async { Some(connection.next_event().await) }).await {
-                None => return self.part(number, connection).await,
+            match or(self.wait_for_stop(), async { Some(connection.next_event().await) }).await {
+                None => return self.end_with_bye(number, connection).await,
                 // The close frame may not arrive: it is over all the same, and not to be tried again.
                 Some(Ok(Event::Reply(reply @ Reply::Evicted(_)))) => {
                     self.print(number, &Line::Reply(&reply));
@@ -255,58 +274,64 @@ impl Holder<'_, '_> {
                 }
                 Some(Ok(Event::Reply(reply))) => self.print(number, &Line::Reply(&reply)),
                 Some(Ok(Event::Unknown(text))) => self.print(number, &Line::Unknown(&text)),
-                Some(Ok(Event::Closed { code, words })) => return self.fail(number, &Error::Closed { code, words }),
+                Some(Ok(Event::Closed { code, reason })) => return self.fail(number, &Error::Closed { code, reason }),
                 Some(Err(error)) => {
                     let end = self.fail(number, &error);
-                    return if evicted { End { verdict: Verdict::Evicted, again: Again::Never } } else { end };
+                    return if evicted {
+                        SessionEnd { exit_reason: ExitReason::Evicted, retry: RetryDecision::Never }
+                    } else {
+                        end
+                    };
                 }
             }
         }
     }
 
-    async fn part(&self, number: u16, connection: Connection) -> End {
+    async fn end_with_bye(&self, number: u16, connection: Connection) -> SessionEnd {
         match connection.bye().await {
             Ok(()) => {
                 self.print(number, &Line::Reply(&Reply::ByeSuccess));
-                End { verdict: Verdict::Goodbye, again: Again::Never }
+                SessionEnd { exit_reason: ExitReason::Goodbye, retry: RetryDecision::Never }
             }
-            Err(error) => End { again: Again::Never, ..self.fail(number, &error) },
+            Err(error) => SessionEnd { retry: RetryDecision::Never, ..self.fail(number, &error) },
         }
     }
 
     /// Ready with nothing, when it is time to leave.
-    async fn asked_to_leave<T>(&self) -> Option<T> {
-        match self.left.recv().await {
+    async fn wait_for_stop<T>(&self) -> Option<T> {
+        match self.stopped.recv().await {
             Ok(never) => match never {},
             Err(channel::RecvError) => None,
         }
     }
 
-    fn fail(&self, number: u16, error: &Error) -> End {
+    fn fail(&self, number: u16, error: &Error) -> SessionEnd {
         self.print(number, &Line::Failed(error));
-        End::after(error)
+        SessionEnd::from_error(error)
     }
 
     fn print(&self, number: u16, line: &Line<'_>) {
         let mut printer = self.printer.borrow_mut();
         printer.print(number, line);
         if printer.has_failed() {
-            self.leave.close();
+            self.stop.close();
         }
     }
 }
 
 /// How one connection ended.
-struct End {
-    verdict: Verdict,
-    again: Again,
+struct SessionEnd {
+    exit_reason: ExitReason,
+    retry: RetryDecision,
 }
 
-impl End {
-    fn after(error: &Error) -> Self {
-        let verdict = match error {
-            Error::LimitReached { .. } | Error::Refused { refusal: Refusal::DeviceFull, .. } => Verdict::LimitReached,
-            Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => Verdict::Evicted,
+impl SessionEnd {
+    fn from_error(error: &Error) -> Self {
+        let exit_reason = match error {
+            Error::LimitReached { .. } | Error::Refused { refusal: Refusal::DeviceFull, .. } => {
+                ExitReason::LimitReached
+            }
+            Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => ExitReason::Evicted,
             Error::BadUrl(_)
             | Error::Unreachable { .. }
             | Error::Handshake { .. }
@@ -315,30 +340,30 @@ impl End {
             | Error::Refused { .. }
             | Error::TokenTakenForName
             | Error::BadResumeFile { .. }
-            | Error::Complaint(_)
+            | Error::RequestFailed(_)
             | Error::Unexpected { .. }
             | Error::Closed { .. }
             | Error::Lost(_)
             | Error::TimedOut { .. }
-            | Error::NotConnected { .. } => Verdict::Lost,
+            | Error::NotConnected { .. } => ExitReason::Lost,
         };
-        Self { verdict, again: Again::after(error) }
+        Self { exit_reason, retry: RetryDecision::from_error(error) }
     }
 }
 
 /// What one session, and those that follow it, know from one connection to the next.
-struct Visit {
+struct SessionContext {
     number: u16,
-    login: Login,
+    credentials: Credentials,
     /// What it takes the session up with.
     resume: Option<ResumeToken>,
     file: Option<ResumeFile>,
 }
 
-impl Visit {
+impl SessionContext {
     /// Keeps the token of a grant.
-    fn keep(&mut self, grant: &Grant) -> Result<(), Error> {
-        let Some(token) = grant.admission().and_then(|admission| admission.resume) else { return Ok(()) };
+    fn keep_resume_token(&mut self, grant: &Grant) -> Result<(), Error> {
+        let Some(token) = grant.details().and_then(|details| details.resume) else { return Ok(()) };
         self.resume = Some(token);
         self.file.as_ref().map_or(Ok(()), |file| file.write(&token))
     }
@@ -346,5 +371,8 @@ impl Visit {
 
 /// Whether the server still listens to a connection that did not get what it asked for.
 fn is_still_open(error: &Error) -> bool {
-    matches!(error, Error::LimitReached { .. } | Error::Refused { .. } | Error::TokenTakenForName | Error::Complaint(_))
+    matches!(
+        error,
+        Error::LimitReached { .. } | Error::Refused { .. } | Error::TokenTakenForName | Error::RequestFailed(_)
+    )
 }

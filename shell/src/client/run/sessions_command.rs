@@ -4,24 +4,24 @@ use std::io::{self, Write};
 
 use session_core::{Ask, Complaint, Evict, SessionId, SessionInfo, Sessions};
 
-use crate::client::output::{describe, write_line};
-use crate::client::{Connection, Error, Login, Options, Url, Verdict};
+use crate::client::output::{format_session, write_line};
+use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
 
 /// Who holds the user's slots, but for the session that asks. To ask it signs in, and takes a slot for a moment if one is
 /// free; where all are taken the refusal says who is there. Nobody is ended for it.
 ///
 /// # Errors
-/// As [`Connection::open_with`] and [`Connection::authenticate_with_ask`], but for a refusal that lists the sessions.
-pub async fn sessions(url: &Url, login: &Login, options: &Options) -> Result<Sessions, Error> {
+/// As [`Connection::open_with`] and [`Connection::authenticate_with_options`], but for a refusal that lists the sessions.
+pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -> Result<Sessions, Error> {
     let mut connection = Connection::open_with(url, options).await?;
-    let own = match connection.authenticate_with_ask(login, asking()).await {
-        Ok(grant) => grant.admission().map(|admission| admission.session),
+    let own = match connection.authenticate_with_options(credentials, list_only()).await {
+        Ok(grant) => grant.details().map(|details| details.session),
         Err(error) => {
-            let listed = error.denial().and_then(|denial| {
-                let (limit, sessions) = (denial.limit?.slots(), denial.sessions.clone()?);
-                Some(Sessions { limit, connections: denial.connections?, sessions })
+            let format_sessions = error.failure_details().and_then(|details| {
+                let (limit, sessions) = (details.limit?.slots(), details.sessions.clone()?);
+                Some(Sessions { limit, connections: details.connections?, sessions })
             });
-            let Some(sessions) = listed else { return Err(error) };
+            let Some(sessions) = format_sessions else { return Err(error) };
             connection.bye().await?;
             return Ok(sessions);
         }
@@ -37,18 +37,18 @@ pub async fn sessions(url: &Url, login: &Login, options: &Options) -> Result<Ses
 /// device are ended with it.
 ///
 /// # Errors
-/// As [`Connection::open_with`] and [`Connection::authenticate_with_ask`]; and [`Error::Complaint`] if there is no such
+/// As [`Connection::open_with`] and [`Connection::authenticate_with_options`]; and [`Error::Complaint`] if there is no such
 /// session.
-pub async fn end(url: &Url, login: &Login, options: &Options, session: SessionId) -> Result<(), Error> {
+pub async fn end(url: &Url, credentials: &Credentials, options: &Options, session: SessionId) -> Result<(), Error> {
     let mut connection = Connection::open_with(url, options).await?;
-    let signed_in = connection.authenticate_with_ask(login, asking()).await;
+    let signed_in = connection.authenticate_with_options(credentials, list_only()).await;
     let ended = match signed_in {
         Ok(_) => connection.end_session(session).await.map(drop),
-        Err(error) => match error.denial().filter(|denial| denial.may_choose) {
-            Some(denial) if is_certainly_not(denial.sessions.as_deref(), session) => {
-                Err(Error::Complaint(Complaint::NoSuchSession))
+        Err(error) => match error.failure_details().filter(|details| details.may_choose) {
+            Some(details) if is_known_absent(details.sessions.as_deref(), session) => {
+                Err(Error::RequestFailed(Complaint::NoSuchSession))
             }
-            Some(_) => end_at_the_limit(&mut connection, login, session).await,
+            Some(_) => take_over_and_end(&mut connection, credentials, session).await,
             None => Err(error),
         },
     };
@@ -58,23 +58,27 @@ pub async fn end(url: &Url, login: &Login, options: &Options, session: SessionId
 }
 
 /// Takes the place of a session that was there a moment ago, or of one that only lingered, and ends it then.
-async fn end_at_the_limit(connection: &mut Connection, login: &Login, session: SessionId) -> Result<(), Error> {
+async fn take_over_and_end(
+    connection: &mut Connection,
+    credentials: &Credentials,
+    session: SessionId,
+) -> Result<(), Error> {
     let evict = Some(Evict::These([session].into()));
-    connection.authenticate_with_ask(login, Ask { evict, ..Ask::default() }).await?;
+    connection.authenticate_with_options(credentials, Ask { evict, ..Ask::default() }).await?;
     match connection.end_session(session).await {
         // It was its place.
-        Err(Error::Complaint(Complaint::NoSuchSession)) => Ok(()),
+        Err(Error::RequestFailed(Complaint::NoSuchSession)) => Ok(()),
         ended => ended.map(drop),
     }
 }
 
 /// Whether a session is not among those that are shown, which are all.
-fn is_certainly_not(shown: Option<&[SessionInfo]>, session: SessionId) -> bool {
-    shown.is_some_and(|shown| shown.len() < Sessions::MOST && shown.iter().all(|info| info.id != session))
+fn is_known_absent(escape: Option<&[SessionInfo]>, session: SessionId) -> bool {
+    escape.is_some_and(|escape| escape.len() < Sessions::MOST && escape.iter().all(|info| info.id != session))
 }
 
 /// Whoever only asks ends nobody by it.
-fn asking() -> Ask {
+fn list_only() -> Ask {
     Ask { evict: Some(Evict::Nobody), ..Ask::default() }
 }
 
@@ -87,7 +91,7 @@ pub fn print(
     json: bool,
     out: &mut impl Write,
     err: &mut impl Write,
-) -> io::Result<Verdict> {
+) -> io::Result<ExitReason> {
     match result {
         Ok(sessions) => {
             match sessions {
@@ -96,17 +100,17 @@ pub fn print(
                     let plural = if connections == 1 { "" } else { "s" };
                     writeln!(out, "{connections} slot{plural} of {limit} taken")?;
                     for session in &sessions {
-                        write_line(out, &describe(session))?;
+                        write_line(out, &format_session(session))?;
                     }
                 }
                 None if json => writeln!(out, "{{\"ended\":true}}")?,
                 None => writeln!(out, "ended")?,
             }
-            Ok(Verdict::Goodbye)
+            Ok(ExitReason::Goodbye)
         }
         Err(error) => {
             write_line(err, &format!("error: {error}"))?;
-            Ok(if let Error::LimitReached { .. } = error { Verdict::LimitReached } else { Verdict::Lost })
+            Ok(if let Error::LimitReached { .. } = error { ExitReason::LimitReached } else { ExitReason::Lost })
         }
     }
 }

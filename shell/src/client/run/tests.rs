@@ -7,24 +7,25 @@ use session_core::{Ask, Reply, ResumeToken, UserId};
 use smol::channel::{self, Sender};
 use smol::future::or;
 
-use super::{Format, Plan, Printer, hold};
-use crate::client::testing::fake_server::{Listener, bounded};
-use crate::client::{Login, Url, Verdict};
+use super::{Format, Printer, RunOptions, run};
+use crate::client::testing::fake_server::{FakeServer, with_server};
+use crate::client::{Credentials, ExitReason, Url};
 
 /// Runs the client with this many connections against a server with a limit. The interrupt comes once this many
 /// lines are printed.
-async fn run(listener: &Listener, limit: u32, connections: u16, lines: usize) -> (Verdict, String, String) {
+async fn run_client(listener: &FakeServer, limit: u32, connections: u16, lines: usize) -> (ExitReason, String, String) {
     let (interrupt, interrupts) = channel::unbounded();
     let mut out = Interrupting { text: String::new(), lines, interrupt };
     let mut err = Vec::new();
-    let printer = Printer::new(Format::Words, &mut out, &mut err);
-    let plan = plan(listener.url(), connections);
-    let verdict = or(hold(&plan, printer, interrupts), listener.serve(limit)).await.expect("a writable output");
-    (verdict, out.text, String::from_utf8(err).expect("text"))
+    let printer = Printer::new(Format::Text, &mut out, &mut err);
+    let run_options = run_options(listener.url(), connections);
+    let exit_reason =
+        or(run(&run_options, printer, interrupts), listener.serve(limit)).await.expect("a writable output");
+    (exit_reason, out.text, String::from_utf8(err).expect("text"))
 }
 
-fn plan(url: Url, connections: u16) -> Plan {
-    Plan { connections, ..Plan::new(url, Login::User("testuser".into())) }
+fn run_options(url: Url, connections: u16) -> RunOptions {
+    RunOptions { connections, ..RunOptions::new(url, Credentials::User("testuser".into())) }
 }
 
 /// An output that interrupts the client once it has this many lines.
@@ -50,8 +51,8 @@ impl io::Write for Interrupting {
 
 #[test]
 fn one_session_is_held_until_the_interrupt() {
-    bounded(async |listener: Listener| {
-        let (verdict, out, err) = run(&listener, 3, 1, 3).await;
+    with_server(async |listener: FakeServer| {
+        let (exit_reason, out, err) = run_client(&listener, 3, 1, 3).await;
         let expected = format!(
             "connected to {}\n\
              HELLO message from server\n\
@@ -59,15 +60,15 @@ fn one_session_is_held_until_the_interrupt() {
              BYE_SUCCESS goodbye\n",
             listener.url()
         );
-        assert_eq!((verdict, &*out, &*err), (Verdict::Goodbye, &*expected, ""));
+        assert_eq!((exit_reason, &*out, &*err), (ExitReason::Goodbye, &*expected, ""));
     });
 }
 
 #[test]
 fn a_lone_refused_session_ends_at_once() {
-    bounded(async |listener: Listener| {
-        let (verdict, out, err) = run(&listener, 0, 1, usize::MAX).await;
-        assert_eq!(verdict, Verdict::LimitReached);
+    with_server(async |listener: FakeServer| {
+        let (exit_reason, out, err) = run_client(&listener, 0, 1, usize::MAX).await;
+        assert_eq!(exit_reason, ExitReason::LimitReached);
         assert!(out.ends_with(
             "\nAUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
              BYE_SUCCESS goodbye\n"
@@ -81,10 +82,10 @@ fn a_lone_refused_session_ends_at_once() {
 
 #[test]
 fn what_is_granted_is_held_though_others_are_refused_and_the_first_come_first() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         // Five greeted, three granted, two refused and gone: then the interrupt.
-        let (verdict, out, err) = run(&listener, 3, 5, 5 * 2 + 3 + 2 * 2).await;
-        assert_eq!(verdict, Verdict::LimitReached);
+        let (exit_reason, out, err) = run_client(&listener, 3, 5, 5 * 2 + 3 + 2 * 2).await;
+        assert_eq!(exit_reason, ExitReason::LimitReached);
         for number in 1..=3 {
             let granted = format!("#{number} AUTHENTICATE_SUCCESS testuser holds {number} connection");
             assert!(out.contains(&granted), "{out}");
@@ -97,20 +98,20 @@ fn what_is_granted_is_held_though_others_are_refused_and_the_first_come_first() 
 
 #[test]
 fn a_server_that_closes_is_a_loss_told_with_its_reason() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let plan = plan(listener.url(), 1);
+        let run_options = run_options(listener.url(), 1);
         let printer = Printer::new(Format::Json, &mut out, &mut err);
         let server = async {
-            let mut peer = listener.accept().await;
-            peer.say(&Reply::Hello).await;
-            peer.hear().await;
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
+            connection.receive().await;
             let user = session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
-            peer.say(&Reply::AuthenticateSuccess(user)).await;
-            peer.close(1001, "Server is shutting down").await;
+            connection.send(&Reply::AuthenticateSuccess(user)).await;
+            connection.close(1001, "Server is shutting down").await;
         };
-        let (verdict, ()) = smol::future::zip(hold(&plan, printer, pending_interrupts()), server).await;
-        assert_eq!(verdict.ok(), Some(Verdict::Lost));
+        let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, pending_interrupts()), server).await;
+        assert_eq!(exit_reason.ok(), Some(ExitReason::Lost));
         let out = String::from_utf8(out).expect("text");
         let closed = r#"{"connection":1,"type":"CLOSED","payload":{"code":1001,"words":"Server is shutting down"}}"#;
         assert_eq!(out.lines().last(), Some(closed));
@@ -119,16 +120,16 @@ fn a_server_that_closes_is_a_loss_told_with_its_reason() {
 
 #[test]
 fn an_evicted_session_says_so_and_shows_no_resume_token() {
-    bounded(async |listener: Listener| {
+    with_server(async |listener: FakeServer| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let ask = Ask { label: session_core::Name::parse("desk"), ..Ask::default() };
-        let plan = Plan { ask: Some(ask.clone()), ..plan(listener.url(), 1) };
+        let run_options = RunOptions { ask: Some(ask.clone()), ..run_options(listener.url(), 1) };
         let printer = Printer::new(Format::Json, &mut out, &mut err);
         let server = async {
-            let mut peer = listener.accept().await;
-            peer.say(&Reply::Hello).await;
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
             let user = session_core::Credential::User("testuser".into());
-            assert_eq!(peer.hear().await, Some(session_core::Request::AuthenticateWith(user, Box::new(ask))));
+            assert_eq!(connection.receive().await, Some(session_core::Request::AuthenticateWith(user, Box::new(ask))));
             let grant = session_core::Admission {
                 user: session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 },
                 limit: session_core::Limit::default(),
@@ -136,14 +137,14 @@ fn an_evicted_session_says_so_and_shows_no_resume_token() {
                 resume: Some(ResumeToken::new([0xab; 32])),
                 linger: std::time::Duration::from_secs(1),
             };
-            peer.say(&Reply::Admitted(Box::new(grant))).await;
+            connection.send(&Reply::Admitted(Box::new(grant))).await;
             // A message of a later version may have one, too.
-            peer.say_text(&format!(r#"{{"type":"NEWS","payload":{{"resume":"{}"}}}}"#, "ab".repeat(32))).await;
-            peer.say(&Reply::Evicted("desk\u{1b} has ended this session".into())).await;
-            peer.close(4409, "The slot of this session was taken away").await;
+            connection.send_text(&format!(r#"{{"type":"NEWS","payload":{{"resume":"{}"}}}}"#, "ab".repeat(32))).await;
+            connection.send(&Reply::Evicted("desk\u{1b} has ended this session".into())).await;
+            connection.close(4409, "The slot of this session was taken away").await;
         };
-        let (verdict, ()) = smol::future::zip(hold(&plan, printer, pending_interrupts()), server).await;
-        assert_eq!(verdict.ok(), Some(Verdict::Evicted));
+        let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, pending_interrupts()), server).await;
+        assert_eq!(exit_reason.ok(), Some(ExitReason::Evicted));
         let out = String::from_utf8(out).expect("text");
         let err = String::from_utf8(err).expect("text");
         assert!(!out.contains("abab") && !err.contains("abab") && !out.contains("resume"), "{out}{err}");
@@ -154,13 +155,13 @@ fn an_evicted_session_says_so_and_shows_no_resume_token() {
 
 #[test]
 fn without_a_server_all_fail_and_one_says_so() {
-    bounded(async |listener: Listener| {
-        let plan = plan(listener.url(), 100);
+    with_server(async |listener: FakeServer| {
+        let run_options = run_options(listener.url(), 100);
         drop(listener);
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let printer = Printer::new(Format::Words, &mut out, &mut err);
-        let verdict = hold(&plan, printer, pending_interrupts()).await;
-        assert_eq!(verdict.ok(), Some(Verdict::Lost));
+        let printer = Printer::new(Format::Text, &mut out, &mut err);
+        let exit_reason = run(&run_options, printer, pending_interrupts()).await;
+        assert_eq!(exit_reason.ok(), Some(ExitReason::Lost));
         let err = String::from_utf8(err).expect("text");
         assert!(err.starts_with("error: #1 cannot reach ws://127.0.0.1:") && err.lines().count() == 1, "{err}");
     });
@@ -168,24 +169,24 @@ fn without_a_server_all_fail_and_one_says_so() {
 
 #[test]
 fn the_second_interrupt_ends_at_once() {
-    bounded(async |listener: Listener| {
-        let plan = plan(listener.url(), 2);
+    with_server(async |listener: FakeServer| {
+        let run_options = run_options(listener.url(), 2);
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let printer = Printer::new(Format::Quiet, &mut out, &mut err);
         let (interrupt, interrupts) = channel::unbounded();
         let server = async {
-            let mut peer = listener.accept().await;
-            peer.say(&Reply::Hello).await;
-            peer.hear().await;
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
+            connection.receive().await;
             let user = session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
-            peer.say(&Reply::AuthenticateSuccess(user)).await;
+            connection.send(&Reply::AuthenticateSuccess(user)).await;
             interrupt.send(()).await.expect("a listening client");
-            assert!(peer.hear().await.is_some(), "a BYE, which is left unanswered");
+            assert!(connection.receive().await.is_some(), "a BYE, which is left unanswered");
             interrupt.send(()).await.expect("a listening client");
             std::future::pending().await
         };
-        let verdict = or(hold(&plan, printer, interrupts), server).await;
-        assert_eq!((verdict.ok(), out), (Some(Verdict::Lost), vec![]));
+        let exit_reason = or(run(&run_options, printer, interrupts), server).await;
+        assert_eq!((exit_reason.ok(), out), (Some(ExitReason::Lost), vec![]));
     });
 }
 
@@ -203,13 +204,13 @@ fn an_output_that_nobody_reads_is_an_interrupt() {
         }
     }
 
-    bounded(async |listener: Listener| {
-        let plan = plan(listener.url(), 2);
+    with_server(async |listener: FakeServer| {
+        let run_options = run_options(listener.url(), 2);
         let mut err = Vec::new();
         let mut broken = Broken;
         let printer = Printer::new(Format::Json, &mut broken, &mut err);
-        let verdict = or(hold(&plan, printer, pending_interrupts()), listener.serve(3)).await;
-        assert_eq!((verdict.ok(), err), (Some(Verdict::Goodbye), vec![]));
+        let exit_reason = or(run(&run_options, printer, pending_interrupts()), listener.serve(3)).await;
+        assert_eq!((exit_reason.ok(), err), (Some(ExitReason::Goodbye), vec![]));
     });
 }
 

@@ -1,4 +1,4 @@
-//! A server for the client's tests: scripted with [`Peer`], or as small as a real one can be with [`Listener::serve`].
+//! A server for the client's tests: scripted with [`FakeConnection`], or as small as a real one can be with [`FakeServer::serve`].
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,15 +17,15 @@ use smol::net::{TcpListener, TcpStream};
 use crate::client::Url;
 
 /// Runs a test on a fresh port, and not for ever.
-pub(crate) fn bounded(test: impl AsyncFnOnce(Listener)) {
+pub(crate) fn with_server(test: impl AsyncFnOnce(FakeServer)) {
     let late = async {
         smol::Timer::after(Duration::from_secs(20)).await;
         panic!("the test takes too long");
     };
-    smol::block_on(smol::future::or(async { test(Listener::bind().await).await }, late));
+    smol::block_on(smol::future::or(async { test(FakeServer::bind().await).await }, late));
 }
 
-pub(crate) struct Listener {
+pub(crate) struct FakeServer {
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
 }
@@ -34,7 +34,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-impl Listener {
+impl FakeServer {
     async fn bind() -> Self {
         Self { socket: TcpListener::bind("127.0.0.1:0").await.expect("a free port"), tls: None }
     }
@@ -53,8 +53,8 @@ impl Listener {
         format!("{scheme}://127.0.0.1:{}", self.port()).parse().expect("a good URL")
     }
 
-    pub(crate) async fn accept(&self) -> Peer {
-        Peer(accept_async(self.accept_stream().await.expect("TLS")).await.expect("a handshake"))
+    pub(crate) async fn accept(&self) -> FakeConnection {
+        FakeConnection(accept_async(self.accept_stream().await.expect("TLS")).await.expect("a handshake"))
     }
 
     pub(crate) async fn accept_tcp(&self) -> TcpStream {
@@ -92,8 +92,8 @@ impl Listener {
         let sessions = LocalExecutor::new();
         let accepting = async {
             loop {
-                let peer = self.accept().await;
-                sessions.spawn(peer.serve(held.clone(), limit)).detach();
+                let connection = self.accept().await;
+                sessions.spawn(connection.serve(held.clone(), limit)).detach();
             }
         };
         sessions.run(accepting).await
@@ -101,23 +101,23 @@ impl Listener {
 }
 
 /// The server's end of one connection.
-pub(crate) struct Peer(WebSocketStream<Box<dyn Stream>>);
+pub(crate) struct FakeConnection(WebSocketStream<Box<dyn Stream>>);
 
-impl Peer {
-    pub(crate) async fn say(&mut self, reply: &Reply) {
-        self.say_text(&reply.encode()).await;
+impl FakeConnection {
+    pub(crate) async fn send(&mut self, reply: &Reply) {
+        self.send_text(&reply.encode()).await;
     }
 
-    pub(crate) async fn say_text(&mut self, text: &str) {
+    pub(crate) async fn send_text(&mut self, text: &str) {
         self.0.send(Message::text(text)).await.expect("a reader");
     }
 
     /// The next request, or none when the client has closed or left.
-    pub(crate) async fn hear(&mut self) -> Option<Request> {
-        self.hear_text().await.map(|text| Request::parse(&text).expect("a good request"))
+    pub(crate) async fn receive(&mut self) -> Option<Request> {
+        self.receive_text().await.map(|text| Request::parse(&text).expect("a good request"))
     }
 
-    pub(crate) async fn hear_text(&mut self) -> Option<String> {
+    pub(crate) async fn receive_text(&mut self) -> Option<String> {
         match self.0.next().await {
             Some(Ok(Message::Text(text))) => Some(text.to_string()),
             _ => None,
@@ -130,15 +130,15 @@ impl Peer {
         assert!(matches!(self.0.next().await, Some(Ok(Message::Pong(_)))));
     }
 
-    pub(crate) async fn close(&mut self, code: u16, words: &'static str) {
-        let frame = CloseFrame { code: code.into(), reason: words.into() };
+    pub(crate) async fn close(&mut self, code: u16, reason: &'static str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
         self.0.send(Message::Close(Some(frame))).await.expect("a reader");
     }
 
     async fn serve(mut self, held: Rc<Cell<u32>>, limit: u32) {
         let mut user = None;
-        self.say(&Reply::Hello).await;
-        while let Some(request) = self.hear().await {
+        self.send(&Reply::Hello).await;
+        while let Some(request) = self.receive().await {
             let known = |id: &UserId| User { id: id.clone(), connections: held.get() };
             let reply = match request {
                 Request::Authenticate(_) if held.get() >= limit => Reply::AuthenticateFailure(Refusal::LimitReached),
@@ -154,7 +154,7 @@ impl Peer {
                     unreachable!("what is served here is the plain protocol")
                 }
             };
-            self.say(&reply).await;
+            self.send(&reply).await;
         }
         held.set(held.get() - u32::from(user.is_some()));
         // The client may be gone without a BYE.

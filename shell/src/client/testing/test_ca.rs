@@ -10,14 +10,14 @@ use futures_rustls::rustls::{self, ServerConfig, SupportedProtocolVersion};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::NamedTempFile;
 
-use crate::client::Trust;
+use crate::client::RootCertificates;
 
-pub(crate) struct Authority {
+pub(crate) struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-impl Authority {
+impl TestCa {
     pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
@@ -32,22 +32,22 @@ impl Authority {
     }
 
     /// Its certificate, for `--ca`.
-    pub(crate) fn file(&self) -> NamedTempFile {
-        let file = NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), &self.pem).expect("room for it");
-        file
+    pub(crate) fn pem_file(&self) -> NamedTempFile {
+        let pem_file = NamedTempFile::new().expect("a temporary file");
+        std::fs::write(pem_file.path(), &self.pem).expect("room for it");
+        pem_file
     }
 
-    pub(crate) fn trust(&self) -> Trust {
-        Trust::read(self.file().path()).expect("a good certificate")
+    pub(crate) fn root_certificates(&self) -> RootCertificates {
+        RootCertificates::read(self.pem_file().path()).expect("a good certificate")
     }
 
     /// TLS with a certificate for these names and addresses, from the first day of one year to that of another.
-    pub(crate) fn certify(&self, names: &[&str], years: [i32; 2]) -> TlsAcceptor {
-        self.certify_for(rustls::DEFAULT_VERSIONS, names, years)
+    pub(crate) fn acceptor(&self, names: &[&str], years: [i32; 2]) -> TlsAcceptor {
+        self.acceptor_with_versions(rustls::DEFAULT_VERSIONS, names, years)
     }
 
-    pub(crate) fn certify_for(
+    pub(crate) fn acceptor_with_versions(
         &self,
         versions: &[&'static SupportedProtocolVersion],
         names: &[&str],
@@ -62,7 +62,7 @@ impl Authority {
     }
 
     /// TLS with its own certificate.
-    pub(crate) fn tls(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor_with_ca_certificate(&self) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate");
         acceptor(rustls::DEFAULT_VERSIONS, certificate, self.issuer.key())
     }

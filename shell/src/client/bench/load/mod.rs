@@ -7,8 +7,8 @@ mod cycles;
 mod held;
 mod stats;
 
-pub use cycles::{Cycles, GRACE, MOST_AT_ONCE};
-pub use held::Held;
-pub use profile::{Pace, Users};
-pub use schedule::HEAD_START;
-pub use stats::{Counts, Tally};
+pub use cycles::{CycleLoad, GRACE, MAX_CONCURRENT};
+pub use held::HeldSessions;
+pub use profile::{LoadProfile, Users};
+pub use schedule::CONNECT_LEAD;
+pub use stats::{Counts, LoadStats};

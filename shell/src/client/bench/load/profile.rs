@@ -6,7 +6,7 @@ pub struct Users(pub u32);
 
 /// When the next one begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
+pub enum LoadProfile {
     /// Open loop: so many a second, whether or not those before have ended. A session authenticates at its time, and
     /// its latency counts from there: a server that stalls is seen to have kept everybody waiting who came meanwhile.
     Rate(f64),
@@ -22,12 +22,12 @@ impl Users {
     }
 
     /// One at random.
-    pub(crate) fn any(self) -> String {
+    pub(crate) fn random_name(self) -> String {
         Self::name(fastrand::u32(0..self.0.max(1)))
     }
 
     /// Whose this one of so many sessions is, if they are dealt evenly and the first users come first.
-    pub(crate) fn dealt(self, number: u32, sessions: u32) -> String {
+    pub(crate) fn name_for_session(self, number: u32, sessions: u32) -> String {
         let user = u64::from(number) * u64::from(self.0.clamp(1, sessions.max(1))) / u64::from(sessions.max(1));
         Self::name(u32::try_from(user).unwrap_or(u32::MAX))
     }
@@ -39,13 +39,13 @@ mod tests {
 
     #[test]
     fn sessions_are_dealt_evenly_and_first_users_come_first() {
-        let dealt = |users, sessions| -> Vec<String> {
-            (0..sessions).map(|number| Users(users).dealt(number, sessions).split_off(12)).collect()
+        let name_for_session = |users, sessions| -> Vec<String> {
+            (0..sessions).map(|number| Users(users).name_for_session(number, sessions).split_off(12)).collect()
         };
-        assert_eq!(dealt(2, 6), ["0", "0", "0", "1", "1", "1"]);
-        assert_eq!(dealt(4, 10), ["0", "0", "0", "1", "1", "2", "2", "2", "3", "3"]);
-        assert_eq!(dealt(1, 3), ["0", "0", "0"]);
-        assert_eq!(dealt(9, 3), ["0", "1", "2"]);
-        assert_eq!(dealt(0, 1), ["0"]);
+        assert_eq!(name_for_session(2, 6), ["0", "0", "0", "1", "1", "1"]);
+        assert_eq!(name_for_session(4, 10), ["0", "0", "0", "1", "1", "2", "2", "2", "3", "3"]);
+        assert_eq!(name_for_session(1, 3), ["0", "0", "0"]);
+        assert_eq!(name_for_session(9, 3), ["0", "1", "2"]);
+        assert_eq!(name_for_session(0, 1), ["0"]);
     }
 }

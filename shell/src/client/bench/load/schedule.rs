@@ -3,25 +3,25 @@
 use std::time::{Duration, Instant};
 
 /// How long before its time to authenticate a session of an open loop connects.
-pub const HEAD_START: Duration = Duration::from_millis(50);
+pub const CONNECT_LEAD: Duration = Duration::from_millis(50);
 
 /// The times of an open loop.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Schedule {
+pub(crate) struct ArrivalSchedule {
     begin: Instant,
     rate: f64,
 }
 
 /// When one of an open loop is due.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Due {
+pub(crate) struct Arrival {
     /// Its AUTHENTICATE.
     pub(crate) at: Instant,
     /// How long after its time it was begun.
     pub(crate) begun_late: Duration,
 }
 
-impl Schedule {
+impl ArrivalSchedule {
     pub(crate) fn new(begin: Instant, rate: f64) -> Self {
         Self { begin, rate: rate.max(0.001) }
     }
@@ -32,12 +32,12 @@ impl Schedule {
     }
 
     /// Waits for that time.
-    pub(crate) async fn wait_for(&self, number: u64) -> Due {
+    pub(crate) async fn wait_for(&self, number: u64) -> Arrival {
         let time = self.time(number);
         if time > Instant::now() {
             smol::Timer::at(time).await;
         }
-        Due { at: time + HEAD_START, begun_late: time.elapsed() }
+        Arrival { at: time + CONNECT_LEAD, begun_late: time.elapsed() }
     }
 }
 
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn a_schedule_is_even_and_does_not_drift() {
-        let schedule = Schedule::new(Instant::now(), 1000.0);
+        let schedule = ArrivalSchedule::new(Instant::now(), 1000.0);
         assert_eq!(schedule.time(0), schedule.begin);
         assert_eq!(schedule.time(86_400_000), schedule.begin + Duration::from_secs(86_400));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::sign_in::Entry;
+use super::sign_in::SignInTiming;
 use crate::client::Error;
 
 /// What came of it so far. Times are in nanoseconds.
@@ -36,13 +36,13 @@ pub struct Counts {
 
 /// [`Counts`] that all threads add to.
 #[derive(Debug)]
-pub struct Tally(Mutex<Counts>);
+pub struct LoadStats(Mutex<Counts>);
 
 /// The longest time that is told from longer ones: an hour, in nanoseconds.
-const LONGEST: u64 = 3_600_000_000_000;
+const MAX_NANOS: u64 = 3_600_000_000_000;
 
 /// How many kinds of failures are told apart: a server may have a word of its own for everybody.
-const KINDS: usize = 100;
+const MAX_KINDS: usize = 100;
 
 const OTHERS: &str = "others";
 
@@ -59,15 +59,17 @@ impl Counts {
         self.begun.saturating_sub(self.cycles + self.failed() - self.lost)
     }
 
-    fn fail(&mut self, why: &str, times: u64) {
-        let why = if self.failures.len() < KINDS || self.failures.contains_key(why) { why } else { OTHERS };
-        *self.failures.entry(why.to_owned()).or_insert(0) += times;
+    fn fail(&mut self, reason: &str, times: u64) {
+        let reason =
+            if self.failures.len() < MAX_KINDS || self.failures.contains_key(reason) { reason } else { OTHERS };
+        *self.failures.entry(reason.to_owned()).or_insert(0) += times;
     }
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        let histogram = || Histogram::new_with_bounds(1, LONGEST, 3).expect("three digits are a precision that it has");
+        let histogram =
+            || Histogram::new_with_bounds(1, MAX_NANOS, 3).expect("three digits are a precision that it has");
         Self {
             begun: 0,
             not_begun: 0,
@@ -82,13 +84,13 @@ impl Default for Counts {
     }
 }
 
-impl Default for Tally {
+impl Default for LoadStats {
     fn default() -> Self {
         Self(Mutex::new(Counts::default()))
     }
 }
 
-impl Tally {
+impl LoadStats {
     /// What was counted so far: a copy, of about a megabyte.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -102,40 +104,40 @@ impl Tally {
     }
 
     /// Counts all that are still under way as failed.
-    pub fn give_up(&self, why: &str) {
+    pub fn stop_waiting(&self, reason: &str) {
         let mut counts = self.lock();
         let under_way = counts.under_way();
         if under_way > 0 {
-            counts.fail(why, under_way);
+            counts.fail(reason, under_way);
         }
     }
 
-    pub(crate) fn begin(&self) {
+    pub(crate) fn record_start(&self) {
         self.lock().begun += 1;
     }
 
-    pub(crate) fn do_not_begin(&self) {
+    pub(crate) fn skip(&self) {
         self.lock().not_begun += 1;
     }
 
     /// It has ended well, or begun well where it is held.
-    pub(crate) fn succeed(&self, entry: &Entry) {
+    pub(crate) fn record_success(&self, timing: &SignInTiming) {
         let mut counts = self.lock();
         counts.cycles += 1;
-        counts.refused += u64::from(entry.refused);
-        counts.sign_in.saturating_record(nanos(entry.took));
-        counts.cycle.saturating_record(nanos(entry.began.elapsed().saturating_sub(entry.idle)));
-        if let Some(late) = entry.late {
+        counts.refused += u64::from(timing.is_refused);
+        counts.sign_in.saturating_record(nanos(timing.latency));
+        counts.cycle.saturating_record(nanos(timing.started_at.elapsed().saturating_sub(timing.idle)));
+        if let Some(late) = timing.late {
             counts.late.saturating_record(nanos(late));
         }
     }
 
-    pub(crate) fn fail(&self, error: &Error) {
+    pub(crate) fn record_failure(&self, error: &Error) {
         self.lock().fail(&kind(error), 1);
     }
 
     /// It was held, and did not end well.
-    pub(crate) fn lose(&self, error: &Error) {
+    pub(crate) fn record_loss(&self, error: &Error) {
         let mut counts = self.lock();
         counts.fail(&kind(error), 1);
         counts.lost += 1;
@@ -163,7 +165,7 @@ fn kind(error: &Error) -> String {
         | Error::TokenTakenForName
         | Error::Evicted(_)
         | Error::BadResumeFile { .. }
-        | Error::Complaint(_)
+        | Error::RequestFailed(_)
         | Error::Unexpected { .. }
         | Error::Closed { .. }
         | Error::Lost(_)
@@ -180,47 +182,47 @@ mod tests {
 
     #[test]
     fn failures_are_counted_by_kind_and_kinds_are_bounded() {
-        let tally = Tally::default();
+        let stats = LoadStats::default();
         for number in 0..150 {
-            tally.begin();
-            tally.fail(&Error::Lost(format!("{number:03}")));
+            stats.record_start();
+            stats.record_failure(&Error::Lost(format!("{number:03}")));
         }
-        tally.begin();
-        tally.fail(&Error::Lost("000".into()));
-        let counts = tally.counts();
+        stats.record_start();
+        stats.record_failure(&Error::Lost("000".into()));
+        let counts = stats.counts();
         assert_eq!((counts.failed(), counts.under_way()), (151, 0));
-        assert_eq!(counts.failures.len(), KINDS + 1);
+        assert_eq!(counts.failures.len(), MAX_KINDS + 1);
         assert_eq!(counts.failures["the connection is lost: 000; connect again"], 2);
         assert_eq!(counts.failures[OTHERS], 50);
     }
 
     #[test]
     fn the_like_are_counted_together_whoever_they_befell() {
-        let tally = Tally::default();
+        let stats = LoadStats::default();
         for user in ["ada", "grace"] {
-            tally.begin();
+            stats.record_start();
             let refusal = session_core::Refusal::StoreSilent;
-            tally.fail(&Error::Refused { user: Some(user.into()), refusal, denial: None });
+            stats.record_failure(&Error::Refused { user: Some(user.into()), refusal, details: None });
         }
-        assert_eq!(tally.counts().failures.into_values().collect::<Vec<_>>(), [2]);
+        assert_eq!(stats.counts().failures.into_values().collect::<Vec<_>>(), [2]);
     }
 
     #[test]
     fn whoever_is_under_way_can_be_given_up() {
-        let tally = Tally::default();
-        tally.give_up("nobody is there");
+        let stats = LoadStats::default();
+        stats.stop_waiting("nobody is there");
         for _ in 0..4 {
-            tally.begin();
+            stats.record_start();
         }
-        let (idle, took) = (Duration::ZERO, Duration::from_millis(1));
-        let entry = |refused| Entry { refused, began: Instant::now(), idle, took, late: None };
-        tally.succeed(&entry(false));
-        tally.succeed(&entry(true));
+        let (idle, latency) = (Duration::ZERO, Duration::from_millis(1));
+        let timing = |is_refused| SignInTiming { is_refused, started_at: Instant::now(), idle, latency, late: None };
+        stats.record_success(&timing(false));
+        stats.record_success(&timing(true));
         // One that is held is no longer under way, and neither is it once it is lost.
-        tally.lose(&Error::Lost("cut".into()));
-        assert_eq!(tally.counts().under_way(), 2);
-        tally.give_up("no answer");
-        let counts = tally.counts();
+        stats.record_loss(&Error::Lost("cut".into()));
+        assert_eq!(stats.counts().under_way(), 2);
+        stats.stop_waiting("no answer");
+        let counts = stats.counts();
         assert_eq!((counts.under_way(), counts.failures["no answer"], counts.failed()), (0, 2, 3));
         assert_eq!((counts.cycles, counts.refused, counts.lost), (2, 1, 1));
     }
