@@ -1,4 +1,4 @@
-//! One WebSocket, as its client sees it.
+//! One WebSocket, seen from the client.
 
 use std::time::Duration;
 
@@ -16,24 +16,24 @@ use super::stream::{Stream, connect, encrypt};
 use super::upgrade::upgrade;
 use super::{Credentials, Error, RootCertificates, Url};
 
-/// A WebSocket that the server has greeted.
+/// A WebSocket on which the server has sent HELLO.
 ///
-/// Pings are answered while something of it is awaited, and only then: a connection left alone for longer than the
-/// server's patience (40 s by default) counts as dead there. Dropping it drops the socket without a BYE.
+/// Pings are answered only while one of its futures is polled. The server considers a connection dead that is left
+/// alone for longer than its timeout (40 s by default). Dropping a connection closes the socket without a BYE.
 #[derive(Debug)]
 pub struct Connection {
     socket: WebSocketStream<Stream>,
     reply_timeout: Duration,
 }
 
-/// How long a client waits, and whom it trusts. The default of each time is 10 s; [`Duration::MAX`] is for ever.
+/// Timeouts and trusted certificate authorities. Each timeout is 10 s by default; [`Duration::MAX`] disables it.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// From resolving the server's name to its HELLO.
     pub connect_timeout: Duration,
     /// From a request to its reply.
     pub reply_timeout: Duration,
-    /// Who vouches for a server at `wss://`.
+    /// The authorities trusted for `wss://`.
     pub root_certificates: RootCertificates,
 }
 
@@ -44,28 +44,28 @@ impl Default for Options {
     }
 }
 
-/// What the server says.
+/// Something that the server sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A message of the protocol. [`Reply::Evicted`] says that the slot is gone; a close with 4409 follows.
+    /// A message of the protocol. After [`Reply::Evicted`] the slot is gone, and a close with 4409 follows.
     Reply(Reply),
-    /// A message this version does not understand, as it came, but for a resume token.
+    /// A message that this version does not know, without any resume token.
     Unknown(String),
-    /// A close frame, the last thing it says.
+    /// A close frame. Nothing follows it.
     Closed {
         /// The close code (RFC 6455 §7.4), 1005 if the frame has none.
         code: u16,
-        /// The frame's words.
+        /// The reason in the frame.
         reason: String,
     },
 }
 
-/// A slot.
+/// A granted slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
-    /// Who has it: all that is said to whoever has not asked at length, or shows a fresh token.
+    /// The user only: the answer to a plain AUTHENTICATE, and to one with a new token.
     Plain(User),
-    /// And the session's id, the limit, and what it can be taken up again with.
+    /// Also the session's id, the limit and the resume token.
     Detailed(Box<Admission>),
 }
 
@@ -79,7 +79,7 @@ impl Grant {
         }
     }
 
-    /// What was said at length.
+    /// The details, if the client authenticated with an object.
     #[must_use]
     pub fn details(&self) -> Option<&Admission> {
         match self {
@@ -114,7 +114,7 @@ impl Connection {
         let timeout = ReplyTimeout::new(options.connect_timeout);
         let stream = timeout.wait_for("TCP connection", connect(url)).await?;
         let stream = match url.server_name() {
-            // Boxed: it is large, and most are plain.
+            // Boxed because it is large and most connections are plain.
             Some(name) => {
                 let encrypting = Box::pin(encrypt(url, name, &options.root_certificates, stream));
                 timeout.wait_for("TLS handshake", encrypting).await?
@@ -127,29 +127,29 @@ impl Connection {
         if greeting == Reply::Hello { Ok(connection) } else { Err(unexpected_reply("HELLO", &greeting)) }
     }
 
-    /// Asks for a slot for `user`. The answer is the user with the slots held, this one included.
+    /// Asks for a slot for `user`. Returns the user with the slots held, including this one.
     ///
     /// # Errors
-    /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::Complaint`] when there is a slot already. After each
-    /// of them the connection is as good as before.
+    /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::RequestFailed`] if the connection has a slot already.
+    /// The connection stays usable after each of them.
     pub async fn authenticate(&mut self, user: &str) -> Result<User, Error> {
         self.authenticate_with(&Credentials::User(user.into())).await
     }
 
-    /// Asks for a slot for the user that this names, or proves to be. It says nothing else, and is answered so.
+    /// Asks for a slot with a plain AUTHENTICATE, which has nothing but the credentials.
     ///
     /// # Errors
-    /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], with which there is a slot.
+    /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], after which the connection has a slot.
     pub async fn authenticate_with(&mut self, credentials: &Credentials) -> Result<User, Error> {
         let request = Request::Authenticate(credentials.credential());
         self.send_authenticate(credentials, &request).await.map(|grant| grant.user().clone())
     }
 
-    /// Asks for a slot at length: what else is asked for stands in `ask`, which may be empty. Who is refused at the limit
-    /// may choose from [`Error::details`] whom to end, and ask again on this connection within 60 s.
+    /// Asks for a slot with an AUTHENTICATE object. After a refusal at the limit, the client can choose sessions to end
+    /// from [`Error::failure_details`] and ask again on this connection within 60 s.
     ///
     /// # Errors
-    /// As [`Connection::authenticate_with`], with a [`Denial`] where the server said more.
+    /// As [`Connection::authenticate_with`]. A refusal carries a [`Denial`] if the server sent one.
     pub async fn authenticate_with_options(&mut self, credentials: &Credentials, ask: Ask) -> Result<Grant, Error> {
         let request = Request::AuthenticateWith(credentials.detailed_credential(), Box::new(ask));
         self.send_authenticate(credentials, &request).await
@@ -184,7 +184,7 @@ impl Connection {
         if credentials.is_token_text(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
     }
 
-    /// Asks who holds the slots of the session's user, this session included.
+    /// Lists the sessions of the user, including this one.
     ///
     /// # Errors
     /// As [`Connection::check_connections`].
@@ -195,10 +195,10 @@ impl Connection {
         .await
     }
 
-    /// Ends another session of the same user. The answer is the user with the slots that are still held.
+    /// Ends another session of the same user. Returns the user with the slots that remain.
     ///
     /// # Errors
-    /// As [`Connection::check_connections`]; [`Error::Complaint`] also when the user has no such session, or it is this one.
+    /// As [`Connection::check_connections`]; [`Error::RequestFailed`] also when the user has no such session, or it is this one.
     pub async fn end_session(&mut self, session: SessionId) -> Result<User, Error> {
         self.request_as(&Request::EndSession(session), "answer to END_SESSION", |reply| {
             if let Reply::EndSessionSuccess(user) = reply { Ok(user) } else { Err(reply) }
@@ -206,10 +206,10 @@ impl Connection {
         .await
     }
 
-    /// Asks who the session's user is and how many slots that user holds.
+    /// Asks who the session's user is, and how many slots the user holds.
     ///
     /// # Errors
-    /// [`Error::Complaint`] before a successful [`Connection::authenticate`], or when the store does not answer.
+    /// [`Error::RequestFailed`] before a successful [`Connection::authenticate`], or when the store does not answer.
     pub async fn check_connections(&mut self) -> Result<User, Error> {
         self.request_as(&Request::CheckConnections, "answer to CHECK_CONNECTIONS", |reply| {
             if let Reply::CheckConnectionsSuccess(user) = reply { Ok(user) } else { Err(reply) }
@@ -217,20 +217,20 @@ impl Connection {
         .await
     }
 
-    /// Gives the slot back: says BYE, waits for BYE_SUCCESS and for the server to close.
+    /// Gives the slot back: sends BYE, waits for BYE_SUCCESS and for the server to close.
     ///
     /// # Errors
-    /// Only those of a lost connection. The slot comes back then too, once the server notices.
+    /// Those of a lost connection. The server then frees the slot once it notices.
     pub async fn bye(mut self) -> Result<(), Error> {
         let timeout = ReplyTimeout::new(self.reply_timeout);
         let farewell = async {
             self.send(Request::Bye.encode()).await?;
-            // Answers to what was asked before it come first.
+            // Answers to earlier requests arrive first.
             while self.next_reply().await? != Reply::ByeSuccess {}
             Ok(())
         };
         timeout.wait_for("BYE_SUCCESS", farewell).await?;
-        // An end without a close frame will do as well: the slot is given back.
+        // The slot is given back already, so an end without a close frame is no error.
         let end = async {
             while let Some(Ok(_)) = self.socket.next().await {}
             Ok(())
@@ -238,7 +238,7 @@ impl Connection {
         timeout.wait_for("close after BYE_SUCCESS", end).await
     }
 
-    /// Sends a text message, whatever it says. The answer, if any, is for [`Connection::next_event`].
+    /// Sends any text message. [`Connection::next_event`] returns the answer, if there is one.
     ///
     /// # Errors
     /// [`Error::Lost`], or [`Error::TimedOut`] when the server does not read.
@@ -247,9 +247,9 @@ impl Connection {
         timeout.wait_for("end of a message being sent", self.send(text.into())).await
     }
 
-    /// Waits, for ever if need be, for the next thing the server says, and answers pings meanwhile.
+    /// Waits without a timeout for the next message or close frame, and answers pings meanwhile.
     ///
-    /// It may be dropped at any time and loses nothing.
+    /// Cancel safe: dropping the future loses no event.
     ///
     /// # Errors
     /// [`Error::Lost`].
@@ -265,8 +265,8 @@ impl Connection {
                 // Tungstenite answers a ping when it is next asked to read.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(frame))) => {
-                    // Our close frame in answer. Tried once and not awaited, so that being dropped here cannot lose
-                    // the event; few bytes always fit.
+                    // Answers with a close frame. It is polled once and not awaited, so that dropping this future
+                    // cannot lose the event. A close frame is small enough to fit.
                     let _sent: Option<Result<(), tungstenite::Error>> = poll_once(self.socket.flush()).await;
                     return Ok(close_event(frame));
                 }
@@ -286,7 +286,7 @@ impl Connection {
         timeout.wait_for(awaited, exchange).await
     }
 
-    /// Asks, for what `read` finds in the reply; or it hands the reply back, which is then no answer.
+    /// Sends a request and reads its answer with `read`, which returns any other reply as `Err`.
     async fn request_as<T>(
         &mut self,
         request: &Request,
@@ -304,7 +304,7 @@ impl Connection {
         self.socket.send(Message::text(text)).await.map_err(|error| lost_error(&error))
     }
 
-    /// The next message this version understands. Others may be there for clients that know more.
+    /// The next message that this version knows. Messages of later versions are skipped.
     async fn next_reply(&mut self) -> Result<Reply, Error> {
         loop {
             match self.next_event().await? {
@@ -326,7 +326,7 @@ fn lost_error(error: &tungstenite::Error) -> Error {
 }
 
 fn close_event(frame: Option<CloseFrame>) -> Event {
-    /// RFC 6455 §7.1.5: what a close frame without a code counts as.
+    /// The code for a close frame without one (RFC 6455 §7.1.5).
     const NO_CODE: u16 = 1005;
 
     frame.map_or_else(

@@ -1,4 +1,4 @@
-//! What a client shows to be let in.
+//! What a client authenticates with: a user id or a token.
 
 use std::env::{self, VarError};
 use std::fmt;
@@ -9,18 +9,18 @@ use session_core::Credential;
 
 use super::Error;
 
-/// Who a client says it is, or what proves it.
+/// A user id or a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// The user's id, for a server that takes everybody's word. The server decides whether it is one.
+    /// The user's id, for a server with open authentication.
     User(String),
-    /// A token that says who the user is, for a server that checks.
+    /// A token that names the user, for a server that checks tokens.
     Token(Token),
 }
 
 /// A JSON Web Token in its compact form (RFC 7515 §7.1): three parts in base64url, with dots between them.
 ///
-/// It is a secret, so it is never printed: `{:?}` shows its length alone.
+/// A token is a secret: `{:?}` shows only its length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Box<str>);
 
@@ -32,7 +32,7 @@ impl Credentials {
         })
     }
 
-    /// The same for an object, which says what it has.
+    /// The credential for an AUTHENTICATE object, which tells a user id from a token.
     pub(super) fn detailed_credential(&self) -> Credential {
         match self {
             Self::User(id) => Credential::User(id.as_str().into()),
@@ -40,7 +40,7 @@ impl Credentials {
         }
     }
 
-    /// Whether a server that calls the user so has taken the token for a name.
+    /// Whether `user` is the text of the token: then the server has used the token as a name.
     pub(super) fn is_token_text(&self, user: &str) -> bool {
         match self {
             Self::User(_) => false,
@@ -48,7 +48,7 @@ impl Credentials {
         }
     }
 
-    /// The user's id, where that is known before the server has said it.
+    /// The user's id, if the client knows it before the server names the user.
     pub(super) fn user(&self) -> Option<&str> {
         match self {
             Self::User(id) => Some(id),
@@ -58,16 +58,16 @@ impl Credentials {
 }
 
 impl Token {
-    /// The longest token, in bytes. A server may take less.
+    /// The longest token, in bytes. A server may accept less.
     pub const MAX_BYTES: usize = 16 * 1024;
 
-    /// The environment variable that a token can be in.
+    /// The environment variable for a token.
     pub const VARIABLE: &str = "SESSIONS_TOKEN";
 
     /// The token in [`Token::VARIABLE`], if that is set.
     ///
     /// # Errors
-    /// [`Error::BadToken`]: it is none.
+    /// [`Error::BadToken`]: it has no valid token.
     pub fn from_environment() -> Result<Option<Self>, Error> {
         let bad = |reason: &str| Error::BadToken { from: Self::VARIABLE.into(), reason: reason.into() };
         match env::var(Self::VARIABLE) {
@@ -77,10 +77,10 @@ impl Token {
         }
     }
 
-    /// The token in a file, or from standard input if the file is `-`, without the whitespace around it.
+    /// Reads a token from a file, or from standard input if the file is `-`, and trims whitespace.
     ///
     /// # Errors
-    /// [`Error::BadToken`]: it cannot be read, or is none.
+    /// [`Error::BadToken`]: the file cannot be read, or has no valid token.
     pub fn read(file: &str) -> Result<Self, Error> {
         let (from, read) = match file {
             "-" => ("standard input", read_text(&mut io::stdin())),
@@ -107,7 +107,7 @@ impl fmt::Debug for Token {
 }
 
 fn read_text(from: &mut dyn Read) -> io::Result<String> {
-    /// The newline at the end, and what else people leave there.
+    /// Room for whitespace around the token.
     const SPACE_BYTES: u64 = 1024;
 
     let mut text = String::new();
@@ -115,7 +115,7 @@ fn read_text(from: &mut dyn Read) -> io::Result<String> {
     Ok(text)
 }
 
-/// Only the form is looked at: so a key or a password that was taken for a token stays here.
+/// Checks only the form. This keeps a key or password that was given by mistake from being sent.
 fn parse_token(text: &str) -> Result<Token, &'static str> {
     if text.is_empty() {
         return Err("it is empty");
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_without_the_whitespace_around_it_and_never_printed() {
+    fn token_is_trimmed_and_never_printed() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token").display().to_string();
         std::fs::write(&file, " head.Pay-load_1.seal\r\n\n").unwrap();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused_in_words_that_do_not_have_it() {
+    fn bad_token_error_never_quotes_the_text() {
         let long = format!("a.{}.c", "b".repeat(Token::MAX_BYTES - 3));
         for (text, expected) in [
             ("", "it is empty"),
@@ -171,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_none_is_named() {
+    fn bad_token_error_names_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token").display().to_string();
         let refused = || Token::read(&file).unwrap_err().to_string();
         assert!(refused().starts_with(&format!("no token in {file}: No such file")), "{}", refused());
         std::fs::write(&file, "\n").unwrap();
         assert!(refused().starts_with(&format!("no token in {file}: it is empty; ")), "{}", refused());
-        // What is too far away is not looked for.
+        // Only the start of the file is read.
         std::fs::write(&file, " ".repeat(1024 * 1024) + "a.b.c").unwrap();
         assert!(refused().starts_with(&format!("no token in {file}: it is empty; ")), "{}", refused());
     }

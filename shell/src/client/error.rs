@@ -1,4 +1,4 @@
-//! What goes wrong for a client.
+//! The errors of a client.
 
 use std::io;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use thiserror::Error;
 
 use super::{ConnectError, Url, UrlError};
 
-/// Why a client did not get what it asked for.
+/// Why a request of a client failed.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Not the URL of a server.
     #[error(transparent)]
     BadUrl(#[from] UrlError),
-    /// There is no TCP connection to be had.
+    /// The TCP connection failed.
     #[error("cannot reach {url}: {reason}; {}", unreachable_advice(.reason))]
     Unreachable {
         /// The server.
@@ -22,15 +22,15 @@ pub enum Error {
         /// What the operating system says.
         reason: io::Error,
     },
-    /// Something listens there, but it did not open a WebSocket, or is not to be trusted.
+    /// The server can be reached, but opened no WebSocket or is not trusted.
     #[error("no WebSocket at {url}: {reason}")]
     Handshake {
         /// The server.
         url: Box<Url>,
-        /// What it did instead.
+        /// What happened instead.
         reason: Box<ConnectError>,
     },
-    /// Nothing that certificates could be checked with.
+    /// The file of trusted certificates is bad.
     #[error("no certificates from {from}: {reason}; name a file in PEM, which begins with -----BEGIN CERTIFICATE-----")]
     BadCa {
         /// The file.
@@ -38,58 +38,58 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// No token to authenticate with.
+    /// The token is bad.
     #[error("no token in {from}: {reason}; give a JSON Web Token and nothing else")]
     BadToken {
         /// Where it should be.
         from: String,
-        /// The rule it breaks. It says nothing of what is there.
+        /// The rule it breaks. It never quotes the text.
         reason: String,
     },
-    /// The user holds as many sessions as the limit allows.
+    /// The server refused `AUTHENTICATE` because the user has reached the limit.
     #[error("{} {}", user_text(.user.as_deref()), limit_text(.details.as_deref()))]
     LimitReached {
-        /// Who was refused. None for the holder of a token: who that is the server says to those it lets in.
+        /// The user. `None` with a token: the server names the user only when it grants a slot.
         user: Option<String>,
-        /// What the server says beside, if it was asked at length.
+        /// The details of the failure, if the client authenticated with an object.
         details: Option<Box<Denial>>,
     },
-    /// `AUTHENTICATE` was refused for any other reason.
+    /// The server refused `AUTHENTICATE` for another reason.
     #[error("{} was refused: {refusal}{}", user_text(.user.as_deref()), credential_advice(.user.as_deref(), .refusal))]
     Refused {
-        /// Who was refused. None for the holder of a token.
+        /// The user. `None` with a token.
         user: Option<String>,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
-        /// What the server says beside, if it was asked at length.
+        /// The details of the failure, if the client authenticated with an object.
         details: Option<Box<Denial>>,
     },
-    /// The slot of the session was taken away while something was asked. A close with 4409 follows.
+    /// The session was evicted while the client waited for an answer. A close with 4409 follows.
     #[error("the session was ended: {0}")]
     Evicted(Box<str>),
-    /// The file that keeps a resume token has none, or cannot be read or written.
+    /// The file of the resume token has something else in it, or cannot be read or written.
     #[error(
         "no good file for a resume token, {file}: {reason}; name one that is not there yet, or that this client wrote"
     )]
     BadResumeFile {
         /// The file.
         file: String,
-        /// What is wrong with it. It says nothing of what is there.
+        /// What is wrong with it. It never quotes the file.
         reason: String,
     },
-    /// The server said that the user is called as the token reads, so it takes tokens for names: it does not check them,
-    /// and shows them to whoever sees its users.
+    /// The server used the token as the user's name. So it does not check tokens, and shows them to everyone who can
+    /// list its users.
     #[error("the server took the token for the name of a user: it does not check tokens, so show it none")]
     TokenTakenForName,
     /// The server answered with an `ERROR`.
     #[error("the server would not do that: {0}")]
     RequestFailed(Complaint),
-    /// The server answered something that is no answer to what was asked.
+    /// The server sent a message that does not answer the request.
     #[error("waiting for {awaited}, the server said {received}; client and server do not speak the same protocol")]
     Unexpected {
-        /// What was waited for.
+        /// What the client waited for.
         awaited: &'static str,
-        /// What came.
+        /// What the server sent.
         received: String,
     },
     /// The server closed the connection.
@@ -97,31 +97,31 @@ pub enum Error {
     Closed {
         /// The close code (RFC 6455 §7.4), 1005 if the close frame had none.
         code: u16,
-        /// The close frame's words.
+        /// The reason in the close frame.
         reason: String,
     },
-    /// The connection broke without a close, or was used after its close.
+    /// The connection broke without a close frame, or was used after it.
     #[error("the connection is lost: {0}; connect again")]
     Lost(String),
-    /// The server did not do its part in time. The connection is out of step and good for nothing else.
+    /// The server did not answer in time. The connection cannot be used any more.
     #[error("no {awaited} within {after:?}; the server may be overloaded, try again later")]
     TimedOut {
-        /// What was waited for.
+        /// What the client waited for.
         awaited: &'static str,
-        /// How long.
+        /// The timeout.
         after: Duration,
     },
-    /// A user without connections was to be disconnected.
+    /// The user has no connection to disconnect.
     #[error("{} holds no connection; connect first", user_text(.user.as_deref()))]
     NotConnected {
-        /// Whose connection was asked for. None for the holder of a token.
+        /// The user. `None` with a token.
         user: Option<String>,
     },
 }
 
 impl Error {
-    /// What the server said of a refusal at length: its limit, who holds the slots, when to come back. Its code for programs
-    /// is [`Refusal::code`].
+    /// The details of a refusal: the limit, the sessions that hold the slots, when to retry. [`Refusal::code`] names
+    /// the reason for programs.
     #[must_use]
     pub fn failure_details(&self) -> Option<&Denial> {
         match self {
@@ -154,7 +154,7 @@ fn user_text(user: Option<&str>) -> String {
 
 fn limit_text(details: Option<&Denial>) -> &'static str {
     if details.and_then(|details| details.limit).is_some_and(|limit| limit.slots() == 0) {
-        "may hold no connection: the limit is 0; ask whoever runs the server"
+        "may hold no connection: the limit is 0; ask the operator of the server"
     } else {
         "has reached the connection limit; end another session of this user first"
     }
@@ -176,7 +176,7 @@ fn unreachable_advice(reason: &io::Error) -> &'static str {
     const EMFILE: i32 = 24;
     match (reason.raw_os_error(), reason.kind()) {
         (Some(ENFILE | EMFILE), _) => "raise the limit of open files (ulimit -n)",
-        // Also where this machine has no such network at all.
+        // Also if this machine has no such network at all.
         (_, io::ErrorKind::AddrNotAvailable) => {
             "check the URL; with many connections, this machine may be out of ports"
         }
@@ -184,7 +184,6 @@ fn unreachable_advice(reason: &io::Error) -> &'static str {
     }
 }
 
-/// The codes after which a client may come back.
 fn close_advice(code: u16) -> &'static str {
     match code {
         1001 | 1011 | 1013 => "; try again in a while",
@@ -201,7 +200,7 @@ mod tests {
     use session_core::TokenError;
 
     #[test]
-    fn each_says_what_failed_and_what_to_do() {
+    fn errors_say_what_failed_and_what_to_do() {
         let url: Box<Url> = Box::new("ws://localhost:1".parse().expect("a good URL"));
         let refused = Error::Unreachable { url: url.clone(), reason: io::ErrorKind::ConnectionRefused.into() };
         assert_eq!(

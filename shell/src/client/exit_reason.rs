@@ -2,17 +2,17 @@
 
 use std::process::ExitCode;
 
-/// How it ended, the better first. Of many sessions the worst counts.
+/// Why a run ended, from best to worst. With several sessions the worst counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExitReason {
-    /// With BYE, on request; or of load that was made, none failed. Exit code 0.
+    /// Every session ended with BYE on request; or no part of a load failed. Exit code 0.
     Goodbye,
-    /// The limit refused it. Exit code 3.
+    /// A session was refused at the limit. Exit code 3.
     LimitReached,
-    /// No server, a lost connection, or a server that closed or refused for another reason than the limit; or load that
-    /// failed in part. Exit code 4.
+    /// The server could not be reached, the connection was lost, or the server closed it or refused it for another
+    /// reason than the limit; or part of a load failed. Exit code 4.
     Lost,
-    /// The slot was taken away, or the session goes on on another connection. Exit code 5.
+    /// The session was evicted, or continues on another connection. Exit code 5.
     Evicted,
 }
 

@@ -14,8 +14,8 @@ pub(crate) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
     to.flush()
 }
 
-/// Control characters, and those that turn the direction of text, are shown, not sent: what a server says must neither
-/// drive a terminal nor read as something else there.
+/// Escapes control characters and bidirectional marks, so that text from a server can neither drive a terminal nor
+/// appear as something else.
 pub(crate) fn escape(line: &str) -> String {
     let mut escape = String::with_capacity(line.len() + 1);
     for character in line.chars() {
@@ -33,7 +33,7 @@ const fn is_bidi_control(character: char) -> bool {
     matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A session, for people.
+/// One session as a line of text.
 pub(crate) fn format_session(session: &SessionInfo) -> String {
     let mut text = session.id.to_string();
     for (what, name) in [("label", &session.label), ("device", &session.device)] {
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_is_told_with_what_it_calls_itself_and_whether_it_is_there() {
+    fn session_line_has_names_and_state() {
         let live = SessionInfo {
             id: NodeId::new(7).session(8),
             device: None,

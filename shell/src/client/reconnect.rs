@@ -1,4 +1,4 @@
-//! When a client comes back by itself, and how soon.
+//! Whether and when a client reconnects.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use session_core::{Refusal, Rejection, TokenError};
 
 use super::{ConnectError, Error};
 
-/// Whether a client that failed may try again, and when.
+/// Whether a client may retry after a failure, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// Not by itself.
+    /// Do not retry.
     Never,
-    /// At once the first time, then with backoff: the connection was lost, and nobody asked it to go.
+    /// Retry at once, then with backoff: the connection was lost.
     Immediately,
-    /// With backoff: the server, or its store, is not well.
+    /// Retry with backoff: the server or its store has a problem.
     WithBackoff,
-    /// No sooner than this, after which a slot is known to be free.
+    /// Retry after this time, when a slot will be free, plus backoff.
     After(Duration),
-    /// With another token: this one has run out.
+    /// Retry with a new token: this one has expired.
     WithFreshToken,
 }
 
 impl RetryDecision {
-    /// What may be done about an error, as the protocol's table of close codes has it.
+    /// Decides after an error, as the protocol's table of close codes says.
     #[must_use]
     pub fn from_error(error: &Error) -> Self {
         match error {
@@ -30,7 +30,7 @@ impl RetryDecision {
                 1001 | 1011 | 1013 => Self::WithBackoff,
                 4402 => Self::WithFreshToken,
                 4408 => Self::Immediately,
-                // Whoever was ended and came back would end another in turn, for ever.
+                // An evicted session that reconnects would evict another one, and so on without end.
                 _ => Self::Never,
             },
             Error::Lost(_) => Self::Immediately,
@@ -44,9 +44,9 @@ impl RetryDecision {
                 retry_after.map_or(Self::Never, Self::After)
             }
             Error::Handshake { reason, .. } => match **reason {
-                // A server that stops still has connections in its queue, and hangs up on them.
+                // A server that shuts down hangs up on the connections that still wait in its queue.
                 ConnectError::HungUp => Self::WithBackoff,
-                // It, or a proxy before it, has no room or no server now (RFC 6585 §4, RFC 9110 §15.6).
+                // The server, or a proxy in front of it, is overloaded or away (RFC 6585 §4, RFC 9110 §15.6).
                 ConnectError::Answered { status: 429 | 502..=504, retry_after, .. } => {
                     retry_after.map_or(Self::WithBackoff, Self::After)
                 }
@@ -74,24 +74,23 @@ impl RetryDecision {
     }
 }
 
-/// How long to wait between tries: exponential backoff with full jitter, so that many clients of a server that has
-/// failed do not come back as one.
+/// Exponential backoff with full jitter, so that the clients of a failed server do not all reconnect at the same time.
 ///
-/// After the `n`th failure in a row the wait is drawn evenly from zero to half a second times 2ⁿ, 30 seconds at most.
+/// After `n` failures in a row the wait is random, from zero to half a second times 2ⁿ, at most 30 seconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// What the bound of the first wait is.
+    /// The longest first wait.
     pub const FIRST_BOUND: Duration = Duration::from_millis(500);
-    /// What no bound is above.
+    /// The longest wait.
     pub const MAX_BOUND: Duration = Duration::from_secs(30);
-    /// How long a session is held until it counts as one that did not fail.
+    /// A session held for this long resets the backoff.
     pub const RESET_AFTER: Duration = Duration::from_secs(30);
 
-    /// How long to wait now, if trying again makes sense. `random` is drawn evenly from 0 to 1.
+    /// The next wait. `None` if the client must not retry. `random` is drawn evenly from 0 to 1.
     pub fn next_wait(&mut self, decision: RetryDecision, random: f64) -> Option<Duration> {
         let bound = Self::FIRST_BOUND.saturating_mul(1 << self.failures.min(16)).min(Self::MAX_BOUND);
         let drawn = bound.mul_f64(random.clamp(0.0, 1.0));
@@ -99,7 +98,7 @@ impl Backoff {
             RetryDecision::Never => return None,
             RetryDecision::Immediately if self.failures == 0 => Duration::ZERO,
             RetryDecision::Immediately | RetryDecision::WithBackoff => drawn,
-            // Together with all others who were told the same.
+            // With jitter: other clients were told the same time.
             RetryDecision::After(next_wait) => next_wait + drawn,
             RetryDecision::WithFreshToken => Duration::ZERO,
         };
@@ -107,7 +106,7 @@ impl Backoff {
         Some(next_wait)
     }
 
-    /// Takes note that a session was held for so long.
+    /// Records how long a session was held.
     pub fn record_held(&mut self, time: Duration) {
         if time >= Self::RESET_AFTER {
             self.failures = 0;
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn each_end_has_its_way_back_or_none() {
+    fn each_error_has_its_retry_decision() {
         for (codes, decision) in [
             (&[1001, 1011, 1013][..], RetryDecision::WithBackoff),
             (&[4408], RetryDecision::Immediately),
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_stops_or_is_full_may_be_tried_again_and_one_that_is_none_may_not() {
+    fn handshake_errors_retry_only_if_temporary() {
         let url = Box::new("ws://localhost".parse::<Url>().unwrap());
         let handshake =
             |reason| RetryDecision::from_error(&Error::Handshake { url: url.clone(), reason: Box::new(reason) });
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_half_a_minute_and_begin_anew_after_one_that_held() {
+    fn backoff_doubles_and_resets_after_a_held_session() {
         let mut backoff = Backoff::default();
         let mut most = || backoff.next_wait(RetryDecision::WithBackoff, 1.0).unwrap().as_millis();
         assert_eq!([(); 9].map(|()| most()), [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_comes_before_a_slot_is_free() {
+    fn retry_after_is_the_shortest_wait() {
         let second = Duration::from_secs(1);
         assert_eq!(Backoff::default().next_wait(RetryDecision::After(second), 0.0), Some(second));
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use session_core::{Admission, Reply};
 
-/// The reply as it is on the wire, but for a resume token: that is a secret.
+/// The message as it is on the wire, without its resume token, which is a secret.
 pub(crate) fn redacted_json(reply: &Reply) -> String {
     match reply {
         Reply::Admitted(admission) => {
@@ -21,7 +21,7 @@ pub(crate) fn redacted_json(reply: &Reply) -> String {
     }
 }
 
-/// A message that is none of these, as it came, but for a resume token.
+/// An unknown message without any `resume` fields.
 pub(crate) fn redact_unknown(text: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(text) {
         Ok(mut message) if text.contains("resume") => {

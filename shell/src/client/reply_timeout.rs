@@ -1,4 +1,4 @@
-//! A deadline for what the server owes.
+//! A timeout that spans several waits for the server.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use smol::future::or;
 
 use super::Error;
 
-/// How long is left to wait.
+/// A deadline that starts when it is created.
 pub(super) struct ReplyTimeout {
     after: Duration,
     /// None: for ever.

@@ -1,4 +1,4 @@
-//! Whose certificates a client trusts.
+//! The certificate authorities that a client trusts.
 
 use std::fmt;
 use std::io::Read as _;
@@ -14,27 +14,25 @@ use futures_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::Error;
 
-/// The authorities one of which must have issued a server's certificate, for `wss://`. By default those that the system
-/// trusts.
+/// The certificate authorities trusted for `wss://`, by default the system's.
 ///
-/// A copy costs nothing: all share what was read.
+/// Cheap to clone: clones share the certificates.
 #[derive(Clone, Default)]
 pub struct RootCertificates(Option<Arc<ClientConfig>>);
 
 impl RootCertificates {
-    /// The authorities that the system trusts. They are read at the first connection that needs them, and kept. If it
-    /// has none, no server is trusted. `SSL_CERT_FILE` and `SSL_CERT_DIR` say where they are, if not where this system
-    /// usually has them.
+    /// The system's authorities. They are read at the first connection that needs them, and kept. If the system has
+    /// none, no server is trusted. `SSL_CERT_FILE` and `SSL_CERT_DIR` override where they are read from.
     pub const SYSTEM: Self = Self(None);
 
-    /// The most bytes of a file of certificates: what all authorities of the web take is a fifth of that.
+    /// The largest file of certificates, in bytes. All authorities of the web take a fifth of this.
     pub const MAX_BYTES: u64 = 1024 * 1024;
 
-    /// Those of a file in PEM, and nobody else.
+    /// Reads the authorities from a PEM file. Only these are trusted.
     ///
     /// # Errors
-    /// [`Error::BadCa`]: it cannot be read, is longer than [`RootCertificates::MAX_BYTES`], or has no certificate, or one that is
-    /// none.
+    /// [`Error::BadCa`]: the file cannot be read, is longer than [`RootCertificates::MAX_BYTES`], has no certificate,
+    /// or has an invalid one.
     pub fn read(file: impl AsRef<Path>) -> Result<Self, Error> {
         let file = file.as_ref();
         let bad = |reason| Error::BadCa { from: file.display().to_string(), reason };
@@ -65,14 +63,14 @@ impl RootCertificates {
 
         let client_config = match self.0.as_ref().or_else(|| SYSTEM.get()) {
             Some(client_config) => Arc::clone(client_config),
-            // Some hundred files, maybe.
+            // This may read hundreds of files.
             None => smol::unblock(|| Arc::clone(SYSTEM.get_or_init(system_config))).await,
         };
         client_config.into()
     }
 }
 
-/// Whose, and not all that belongs to it.
+/// Says only where they are from.
 impl fmt::Debug for RootCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Trust(a file's)" } else { "Trust(the system's)" })
@@ -81,7 +79,7 @@ impl fmt::Debug for RootCertificates {
 
 fn system_config() -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    // What cannot be read or understood is trusted by nobody: a server that needs it is refused.
+    // Certificates that cannot be read are skipped. Servers that need them are not trusted.
     let (_added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     client_config(roots)
 }
@@ -91,7 +89,7 @@ fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
     let builder = builder.with_safe_default_protocol_versions().expect("the provider has ciphers of TLS 1.2 and 1.3");
     let mut client_config = builder.with_root_certificates(roots).with_no_client_auth();
     client_config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A load stands for many devices, each of which would shake hands in full.
+    // A load stands for many devices, and each would do a full handshake.
     client_config.resumption = Resumption::disabled();
     Arc::new(client_config)
 }
@@ -101,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_good_certificates_is_refused_in_words() {
+    fn bad_certificate_file_error_says_why() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ca.pem");
         let refused = || RootCertificates::read(&file).unwrap_err().to_string();

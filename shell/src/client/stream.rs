@@ -1,4 +1,4 @@
-//! The bytes below a WebSocket: TCP, with TLS over it if the URL says so.
+//! The stream under a WebSocket: TCP, with TLS for `wss://`.
 
 use std::io;
 use std::pin::Pin;
@@ -13,17 +13,16 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::{ConnectError, Error, RootCertificates, Url};
 
-/// A connection's stream.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(TcpStream),
-    /// Boxed: it is large, and most are plain.
+    /// Boxed because it is large and most connections are plain.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Connects, trying every address of the host in turn.
 pub(super) async fn connect(url: &Url) -> Result<TcpStream, Error> {
-    // A server that vanished without a word is noticed after a minute: half of it idle, then three probes.
+    // Detects a server that vanished within a minute: 30 s idle, then three probes.
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
     let connected = async {
@@ -38,7 +37,7 @@ pub(super) async fn connect(url: &Url) -> Result<TcpStream, Error> {
     })
 }
 
-/// Shakes hands with a server that proves to have this name.
+/// Does the TLS handshake with a server that must prove this name.
 pub(super) async fn encrypt(
     url: &Url,
     name: ServerName<'static>,
@@ -101,7 +100,7 @@ mod tests {
         Options { root_certificates, ..Options::default() }
     }
 
-    /// Why a client that trusts these does not come in at `wss://127.0.0.1`.
+    /// The error of a client that trusts these authorities at `wss://127.0.0.1`.
     fn refusal(tls: TlsAcceptor, root_certificates: RootCertificates) -> String {
         let mut message = String::new();
         with_server(async |listener: FakeServer| {
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_vouched_for_is_talked_to_by_name_and_by_address() {
+    fn trusted_server_is_reached_by_name_and_address() {
         let ca = TestCa::new();
         for versions in [&[&TLS12][..], &[&TLS13], &[&TLS12, &TLS13]] {
             with_server(async |listener: FakeServer| {
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn each_handshake_is_a_whole_one_and_for_http() {
+    fn handshakes_are_full_and_offer_http_1_1() {
         let ca = TestCa::new();
         with_server(async |listener: FakeServer| {
             let tls = ca.acceptor(&["127.0.0.1"], NOW);
@@ -156,19 +155,19 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_nobody_known_vouches_for_is_not_talked_to() {
+    fn untrusted_server_is_refused() {
         let ca = TestCa::new();
         for root_certificates in [RootCertificates::SYSTEM, TestCa::new().root_certificates()] {
             assert_eq!(
                 refusal(ca.acceptor(&["127.0.0.1"], NOW), root_certificates),
-                "its certificate is not trusted, for no authority known here has issued it; name the file with the \
-                 certificate of that authority with --ca"
+                "its certificate is not trusted: no known authority has issued it; name the file with the certificate \
+                 of that authority with --ca"
             );
         }
     }
 
     #[test]
-    fn a_certificate_that_is_its_own_authority_is_told_apart() {
+    fn ca_certificate_as_server_certificate_is_named() {
         let ca = TestCa::new();
         let refusal = refusal(ca.acceptor_with_ca_certificate(), ca.root_certificates());
         assert_eq!(
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_authorities_will_do() {
+    fn any_authority_of_the_file_is_trusted() {
         let [first, second] = [TestCa::new(), TestCa::new()];
         let both = first.pem_file();
         std::fs::write(both.path(), format!("The first\n{}{}", first.pem(), second.pem())).unwrap();
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_does_not_fit_is_told_with_what_is_wrong() {
+    fn certificate_errors_say_what_is_wrong() {
         let ca = TestCa::new();
         let refusal = |names: &[&str], years| refusal(ca.acceptor(names, years), ca.root_certificates());
         assert_eq!(
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_no_tls_is_told_to_those_who_do_and_the_other_way_round() {
+    fn tls_mismatch_is_reported_both_ways() {
         let ca = TestCa::new();
         with_server(async |listener: FakeServer| {
             let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_hangs_up_instead_of_shaking_hands_is_told_in_words() {
+    fn hangup_during_tls_handshake_is_reported() {
         with_server(async |listener: FakeServer| {
             let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
             let server = async { drop(listener.accept_stream().await) };
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_and_losses_are_told_as_without_tls() {
+    fn tls_refusals_and_losses_read_as_without_tls() {
         let ca = TestCa::new();
         with_server(async |listener: FakeServer| {
             let listener = listener.with_tls(ca.acceptor(&["127.0.0.1"], NOW));
@@ -264,7 +263,7 @@ mod tests {
                 connection.send(&Reply::Hello).await;
             };
             let (opened, ()) = zip(Connection::open_with(&url, &options), server).await;
-            // Dropped without a word, not even TLS's own.
+            // The server drops the socket without TLS's close_notify.
             let error = opened.expect("a greeting").next_event().await.expect_err("no more").to_string();
             assert_eq!(error, "the connection is lost: the server went away without a word; connect again");
         });

@@ -1,4 +1,4 @@
-//! From a stream to a WebSocket: the opening handshake (RFC 6455 §4.1), and what a server says that refuses it.
+//! The opening handshake of a WebSocket (RFC 6455 §4.1), and how a server's refusal is read.
 
 use std::io;
 use std::pin::Pin;
@@ -18,16 +18,16 @@ use super::connect_error::shorten;
 use super::stream::Stream;
 use super::{ConnectError, Error, Url};
 
-/// Asks for a WebSocket.
+/// Does the opening handshake.
 pub(super) async fn upgrade(url: &Url, mut stream: Stream) -> Result<WebSocketStream<Stream>, Error> {
-    /// Allocated for as long as the connection lives. Messages are short.
+    /// Allocated as long as the connection lives. Messages are short.
     const READ_BUFFER_BYTES: usize = 2 * 1024;
-    /// Many times what a server of this protocol says at once.
+    /// Much longer than any message of this protocol.
     const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        // Every message leaves at once.
+        // Sends every message at once.
         .write_buffer_size(0)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
@@ -54,25 +54,25 @@ pub(super) async fn upgrade(url: &Url, mut stream: Stream) -> Result<WebSocketSt
     Err(Error::handshake(url, connect_error))
 }
 
-/// What the server has said so far: the head of an answer, and what came with it.
+/// The answer so far: its head, and what came with it.
 #[derive(Default)]
 struct ResponseHead {
     bytes: Vec<u8>,
-    /// How many bytes the head has, once they are known to be all.
+    /// The length of the head, once it is complete.
     head: Option<usize>,
-    /// How many bytes of the head were passed on.
+    /// How much of the head was passed on.
     passed: usize,
 }
 
-/// The stream while the answer is awaited. It passes on the head alone: Tungstenite would keep what follows it, the first
-/// frames or the words of a refusal, and the stream as well.
+/// Reads only the head of the answer. Otherwise Tungstenite would keep what follows it, the first frames or the text of
+/// a refusal, and the stream too.
 struct HeadReader<'a> {
     stream: &'a mut Stream,
     answer: &'a mut ResponseHead,
 }
 
 impl ResponseHead {
-    /// Many times what a server of this protocol sends.
+    /// Much longer than any answer of this protocol.
     const MAX_HEAD_BYTES: usize = 16 * 1024;
 
     fn push(&mut self, bytes: &[u8]) {
@@ -87,7 +87,7 @@ impl ResponseHead {
         }
     }
 
-    /// There is no more of the head to come, or it is none.
+    /// Ends the head: the stream has ended, or this is not HTTP.
     fn end(&mut self) {
         self.head = Some(self.bytes.len());
     }
@@ -96,9 +96,9 @@ impl ResponseHead {
         &self.bytes[self.head.unwrap_or(self.bytes.len())..]
     }
 
-    /// Why it is no answer.
+    /// Why the answer opens no WebSocket.
     fn connect_error(&self, error: &tungstenite::Error) -> ConnectError {
-        /// The first bytes of an alert (RFC 8446 §5.1).
+        /// The first bytes of a TLS alert (RFC 8446 §5.1).
         const TLS_ALERT: [u8; 2] = [21, 3];
 
         if self.bytes.starts_with(&TLS_ALERT) {
@@ -151,7 +151,7 @@ impl AsyncWrite for HeadReader<'_> {
     }
 }
 
-/// The body that begins like this, or as much as comes soon: the status says enough.
+/// Reads the rest of the body, as much as arrives in time. The status alone is enough for an error.
 async fn read_body(stream: &mut Stream, mut body: Vec<u8>, headers: &HeaderMap) -> Vec<u8> {
     const MAX_BODY_BYTES: usize = 4 * 1024;
     const TIMEOUT: Duration = Duration::from_secs(1);
@@ -199,7 +199,7 @@ mod tests {
     use session_core::Reply;
     use smol::future::zip;
 
-    /// What a server that answers with these pieces is taken for.
+    /// The error from a server that answers with these pieces.
     fn connect_error(pieces: &[&str]) -> ConnectError {
         let mut found = None;
         with_server(async |listener: FakeServer| {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_why_and_for_how_long() {
+    fn refusal_has_message_and_retry_after() {
         let body = r#"{"message":"Full ü"}"#;
         let head = format!("HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: {}\r\n\r\n", body.len());
         let whole = format!("{head}{body}, and more");
@@ -224,7 +224,7 @@ mod tests {
         let expected = ConnectError::Answered { status: 503, message, retry_after };
         assert_eq!(connect_error(&[&whole]), expected);
         assert_eq!(connect_error(&[&head, body]), expected);
-        // Within the end of the head, and within the body.
+        // Split within the end of the head, and within the body.
         assert_eq!(
             connect_error(&[
                 &whole[..9],
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_words_or_with_strange_ones_is_told_by_its_status() {
+    fn refusal_without_message_has_its_status() {
         for (head, body) in [
             ("Content-Length: 0\r\n", ""),
             ("", ""),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_refusal_says_is_bounded() {
+    fn refusal_message_and_retry_are_bounded() {
         let body = format!(r#"{{"message":"\u001b[2J{}"}}"#, "a".repeat(1000));
         let head = "HTTP/1.1 403 No\r\nRetry-After: 18446744073709551615\r\n\r\n";
         let ConnectError::Answered { message, retry_after, .. } = connect_error(&[head, &body]) else {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_does_not_come_is_not_waited_for() {
+    fn missing_body_is_not_awaited_for_long() {
         with_server(async |listener: FakeServer| {
             let url = listener.url();
             let server = async {
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_hangs_up_is_told_in_words() {
+    fn hangup_before_the_answer_is_reported() {
         assert_eq!(connect_error(&[]), ConnectError::HungUp);
         for reset in [true, false] {
             with_server(async |listener: FakeServer| {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_is_told_in_words() {
+    fn answer_that_is_not_http_is_reported() {
         let text = |pieces: &[&str]| connect_error(pieces).to_string();
         assert_eq!(
             text(&["SSH-2.0-server\r\n"]),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_with_the_answer_is_not_lost() {
+    fn frames_after_the_answer_are_kept() {
         with_server(async |listener: FakeServer| {
             let url = listener.url();
             let server = async {

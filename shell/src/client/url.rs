@@ -1,4 +1,4 @@
-//! Where a server is.
+//! The URL of a server.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -9,14 +9,14 @@ use futures_rustls::pki_types::ServerName;
 use http::Uri;
 use thiserror::Error;
 
-/// The URL of a server: `ws://host[:port][/path][?query]`, or `wss://` for TLS (RFC 6455 §3). The port is 80, or 443 for
-/// TLS, and the path `/`, unless it says otherwise.
+/// The URL of a server: `ws://host[:port][/path][?query]`, or `wss://` for TLS (RFC 6455 §3). The default port is 80,
+/// or 443 for TLS; the default path is `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     uri: Uri,
-    /// What its certificate must name, if it is to have one.
+    /// The name that the server's certificate must have. `None` without TLS.
     server_name: Option<ServerName<'static>>,
-    /// Where its host is, if that was looked up for good.
+    /// The host's addresses, if they were looked up once for all connections.
     addresses: Option<Arc<[SocketAddr]>>,
 }
 
@@ -38,7 +38,7 @@ impl Url {
         Ok(Self { addresses, ..self.clone() })
     }
 
-    /// The addresses to connect to, in the order in which they are to be tried.
+    /// The addresses to connect to, in the order to try them.
     pub(super) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.addresses {
             Some(addresses) => Ok(addresses.to_vec()),
@@ -55,7 +55,7 @@ impl Url {
         self.uri.port_u16().unwrap_or(if self.server_name.is_some() { 443 } else { 80 })
     }
 
-    /// The name or address that a certificate must be for, if TLS is to be spoken.
+    /// The name or address that the server's certificate must have. `None` without TLS.
     pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
         self.server_name.clone()
     }
@@ -96,7 +96,7 @@ fn parse(text: &str) -> Result<(Uri, Option<ServerName<'static>>), &'static str>
     if with_brackets.is_empty() {
         return Err("it has no host");
     }
-    // `http` takes a port that is no number between 0 and 65535 for none at all.
+    // The `http` crate reports a port outside 0 to 65535 as no port.
     if ca != with_brackets && uri.port_u16().is_none_or(|port| port == 0) {
         return Err("its port is not a number from 1 to 65535");
     }
@@ -116,7 +116,7 @@ fn host(uri: &Uri) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// With the path, even where it was left out.
+/// Always with a path.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.uri.fmt(f)
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_addresses_are_what_a_certificate_must_be_for() {
+    fn certificate_name_is_the_host() {
         let server_name = |text: &str| {
             let url: Url = text.parse().expect("a good URL");
             url.server_name().map(|server_name| server_name.to_str().into_owned())
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_looked_up_once_and_stays_the_host() {
+    fn looked_up_url_keeps_its_host() {
         let url: Url = "ws://localhost:9/a".parse().expect("a good URL");
         let found = smol::block_on(url.look_up()).expect("every machine knows localhost");
         let addresses = smol::block_on(found.resolve()).expect("they are known");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_web_socket_url_is_refused_in_words() {
+    fn bad_url_error_names_the_broken_rule() {
         let why = |text: &str| text.parse::<Url>().expect_err("a bad URL").to_string();
         assert_eq!(
             why("https://example.org"),

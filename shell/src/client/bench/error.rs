@@ -7,7 +7,7 @@ use thiserror::Error;
 /// Why there is no report.
 #[derive(Debug, Error)]
 pub enum BenchError {
-    /// More sessions at once than this process may have.
+    /// The limit of open files is too low for the sessions.
     #[error(
         "{asked} sessions at once do not fit: the limit of open files leaves room for {room}; \
          raise it with ulimit -n, or ask for fewer"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::HumanCount;
 
-/// Three digits or more of milliseconds.
+/// At least three digits of milliseconds.
 pub(super) fn millis(nanos: u64) -> String {
     millis_of(nanos as f64)
 }
@@ -21,7 +21,7 @@ pub(super) fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// Few digits of a small rate, no fraction of a large one.
+/// A small rate has one decimal, a large one none.
 pub(super) fn per_second(rate: f64) -> String {
     if rate < 100.0 {
         format!("{rate:.1}/s")

@@ -1,4 +1,4 @@
-//! What `client bench` has found, for scripts.
+//! The report as JSON.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::report::QUANTILES;
 use super::{Report, RunEnd};
 
 impl Report {
-    /// One object on one line. Times are in microseconds or seconds, as their names say, and with a fraction.
+    /// One JSON object on one line. Times are in microseconds or seconds, as their names say, and with a fraction.
     ///
     /// | key | |
     /// |---|---|
@@ -140,7 +140,7 @@ mod tests {
     use super::super::testing::report;
 
     #[test]
-    fn an_open_loop_has_a_rate_and_may_be_late() {
+    fn open_loop_json_has_rate_and_late() {
         let mut report = report(&["--users", "5"]);
         report.counts.failures.insert("cut".into(), 2);
         let parts = [
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_loop_of_held_sessions_has_neither() {
+    fn closed_loop_json_has_neither() {
         let report = report(&["--hold", "12000", "--concurrency", "64"]);
         let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
         assert_eq!((&json["asked_per_second"], &json["late"]), (&serde_json::Value::Null, &serde_json::Value::Null));

@@ -1,4 +1,4 @@
-//! How a run is going: a bar on a terminal, a line a second where there is none.
+//! Progress of a run: a bar on a terminal, otherwise a line each second.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -12,34 +12,33 @@ use super::format::per_second;
 use super::load::{Counts, LoadStats};
 use crate::client::output::write_line;
 
-/// What a run is doing.
+/// The phase of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Phase {
-    /// Reaching the server.
+    /// Checking that the server answers.
     Reaching,
-    /// Opening so many sessions.
+    /// Opening this many sessions.
     Opening(u32),
-    /// Running cycles for so long.
+    /// Running cycles since this time, for this long.
     Cycling(Instant, Duration),
-    /// Holding sessions for so long.
+    /// Holding sessions since this time, for this long.
     Holding(Instant, Duration),
-    /// Waiting for those under way.
+    /// Waiting for active cycles.
     Ending,
 }
 
-/// Tells how a run is going.
+/// Shows the progress of a run.
 pub(super) struct Progress<'a> {
     bar: ProgressBar,
-    /// Where lines go if there is no terminal.
+    /// The output for lines if there is no terminal.
     lines: Option<RefCell<&'a mut dyn Write>>,
     phase: Cell<Phase>,
 }
 
-/// Whole steps of the bar.
 const STEPS: u64 = 1000;
 
 impl<'a> Progress<'a> {
-    /// On the terminal that standard error is, or else to `err`, unless that is to be silent.
+    /// Draws on standard error if that is a terminal. Otherwise prints lines to `err`, unless `silent`.
     pub(super) fn new(err: &'a mut dyn Write, silent: bool) -> Self {
         let style = ProgressStyle::with_template("{bar:8} {msg}").expect("a good template");
         let bar = ProgressBar::with_draw_target(Some(STEPS), ProgressDrawTarget::stderr()).with_style(style);
@@ -47,12 +46,11 @@ impl<'a> Progress<'a> {
         Self { bar, lines, phase: Cell::new(Phase::Reaching) }
     }
 
-    /// What the run is doing from now on.
     pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.set(phase);
     }
 
-    /// Tells it for as long as it is polled.
+    /// Shows progress as long as it is polled.
     pub(super) async fn watch<T>(&self, stats: &LoadStats) -> T {
         const REDRAWN: Duration = Duration::from_millis(100);
         const SECOND: Duration = Duration::from_secs(1);
@@ -72,7 +70,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Takes the bar away: what comes next is the report.
+    /// Removes the bar before the report is printed.
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -83,8 +81,8 @@ impl<'a> Progress<'a> {
         }
         self.bar.set_message(line.to_owned());
         if let Some(lines) = &self.lines {
-            // Whoever reads no lines gets the report.
-            let _told: std::io::Result<()> = write_line(*lines.borrow_mut(), line);
+            // The report is printed even if progress cannot be.
+            let _ignored: std::io::Result<()> = write_line(*lines.borrow_mut(), line);
         }
     }
 
@@ -101,7 +99,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// What is known now, and what came of the time since `before`.
+/// The totals, and the rate and latency since `before`.
 fn format_line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, over: Duration) -> String {
     let time_text = |since: Instant, length| match now - since {
         passed if passed > length => "ending".into(),
@@ -128,7 +126,7 @@ fn format_line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, ove
     };
     let rate = per_second((counts.cycles - before.cycles) as f64 / over.as_secs_f64());
     let mut recent = counts.sign_in.clone();
-    // It was a part of these counts a second ago.
+    // `before` is an earlier state of the same histogram.
     let p99 = match recent.subtract(&before.sign_in) {
         Ok(()) if !recent.is_empty() => format!("p99 {}", short_millis(recent.value_at_quantile(0.99))),
         Ok(()) | Err(_) => "p99 -".into(),
@@ -142,7 +140,7 @@ fn format_line(phase: Phase, now: Instant, counts: &Counts, before: &Counts, ove
     line
 }
 
-/// Two digits or more of milliseconds.
+/// At least two digits of milliseconds.
 fn short_millis(nanos: u64) -> String {
     let millis = nanos as f64 / 1e6;
     if millis < 9.95 { format!("{millis:.1}ms") } else { format!("{millis:.0}ms") }
@@ -159,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_the_last_second_and_what_has_become_of_all() {
+    fn line_has_last_second_and_totals() {
         let since = Instant::now();
         let second = Duration::from_secs(1);
         let before = counts(1000, 1);
@@ -183,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_latency_is_short() {
+    fn latency_has_few_digits() {
         assert_eq!(
             [40_000, 9_940_000, 9_960_000, 2_074_123_456].map(short_millis),
             ["0.0ms", "9.9ms", "10ms", "2074ms"]
@@ -191,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_without_answers_has_no_latency() {
+    fn second_without_answers_has_no_latency() {
         let (now, counts) = (Instant::now(), counts(10, 1));
         let line_at = |phase| format_line(phase, now, &counts, &counts, Duration::from_secs(1));
         let cycling = Phase::Cycling(now, Duration::from_secs(90));

@@ -6,40 +6,40 @@ use super::Settings;
 use super::load::Counts;
 use crate::client::ExitReason;
 
-/// What a run has come to.
+/// The results of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// What was asked for.
+    /// The options.
     pub settings: Settings,
-    /// What was counted. Where sessions were held, a sign-in counts as a cycle.
+    /// The counts. With `--hold` each sign-in counts as a cycle.
     pub counts: Counts,
-    /// How long cycles took from the first to the last, or sessions to be opened.
+    /// How long the cycles ran, or the opening of sessions.
     pub elapsed: Duration,
-    /// For how long sessions were held once all were open.
+    /// How long sessions were held once all were open.
     pub held_for: Duration,
-    /// How it ended.
+    /// How the run ended.
     pub end: RunEnd,
-    /// How many cycles might be under way at once in an open loop.
+    /// The bound of cycles at once in an open loop.
     pub max_concurrent: usize,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunEnd {
-    /// When its time was over.
+    /// After its duration.
     Complete,
-    /// At Ctrl-C, and the cycles under way were waited for.
+    /// At Ctrl-C, after the active cycles had ended.
     Early,
-    /// At the second Ctrl-C, and nobody was waited for.
+    /// At the second Ctrl-C, without waiting.
     Immediately,
 }
 
-/// The quantiles that are reported, with their names.
+/// The reported quantiles and their names.
 pub(super) const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
 impl Report {
-    /// [`ExitReason::Goodbye`] if cycles ended well, or sessions were granted or refused at the limit, and none failed.
+    /// [`ExitReason::Goodbye`] if there were cycles or sessions, granted or refused at the limit, and none failed.
     #[must_use]
     pub fn exit_reason(&self) -> ExitReason {
         let counts = &self.counts;

@@ -15,7 +15,7 @@ use super::{Report, RunEnd, Settings, chart};
 use crate::client::output::escape;
 
 impl Report {
-    /// Text of 80 columns, but for the words of failures.
+    /// Text of 80 columns. Only failure messages can be longer.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}\n\n", self.headline());
@@ -79,7 +79,7 @@ impl Report {
         }
     }
 
-    /// The most frequent kinds.
+    /// Adds the most frequent failures.
     fn failures(&self, text: &mut String) {
         const SHOWN: usize = 10;
 
@@ -138,7 +138,7 @@ mod tests {
     use crate::client::ExitReason;
 
     #[test]
-    fn the_words_of_an_open_loop() {
+    fn open_loop_report_text() {
         let report = report(&[]);
         assert_eq!(
             report.text(),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_sessions_that_were_held() {
+    fn held_sessions_report_text() {
         let mut report = report(&["--hold", "12000", "--concurrency", "64", "--duration", "1m"]);
         report.end = RunEnd::Early;
         report.counts.lost = 2;
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn rare_kinds_of_failures_are_summed_up() {
+    fn rare_failures_are_summed_up() {
         let mut report = report(&[]);
         report.counts.failures = (0..13).map(|number| (format!("words {number}"), 100 - number)).collect();
         let text = report.text();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_success_and_has_no_latencies() {
+    fn empty_run_fails_without_latencies() {
         let report = Report { counts: Counts::default(), elapsed: Duration::ZERO, ..report(&[]) };
         assert_eq!(report.exit_reason(), ExitReason::Lost);
         let text = report.text();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_signal_is_no_success() {
+    fn second_signal_is_no_success() {
         let report = Report { end: RunEnd::Immediately, ..report(&[]) };
         assert_eq!(report.exit_reason(), ExitReason::Lost);
         assert!(report.text().contains("ended at once, by a second signal\n"));

@@ -1,4 +1,4 @@
-//! What `client bench` does: puts load on a server for a while, tells how it is going, and reports what came of it.
+//! Runs the load of `client bench`, shows progress, and prints the report.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -18,17 +18,17 @@ use crate::client::{Connection, Error, ExitReason, Options, Url};
 use crate::descriptors;
 use crate::threads::on_threads;
 
-/// What this process has open besides sessions: outputs, the reactor's, signals, and connections that are being closed.
+/// File descriptors for other purposes: outputs, the reactor, signals, and connections that are closing.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Runs the load, and prints how it is going to `err` and the report to `out`.
+/// Runs the load, and prints progress to `err` and the report to `out`.
 ///
-/// Before the load one connection is opened and ended with BYE; if that fails, it says so to `err` and there is no
-/// report. At the first interrupt no more cycles are begun; the second waits for none of those under way. Nobody has to
-/// read the report.
+/// First it opens one connection and ends it with BYE. If that fails, it prints the error to `err` and no report. After
+/// the first interrupt it starts no more cycles. After the second it waits for none. A closed pipe at `out` is no
+/// error.
 ///
 /// # Errors
-/// [`BenchError::TooManySessions`] before anything is done, [`BenchError::Output`] at the end.
+/// [`BenchError::TooManySessions`] before the load, [`BenchError::Output`] at the end.
 pub fn run(
     settings: &Settings,
     interrupts: impl Stream<Item = ()>,
@@ -55,8 +55,8 @@ pub fn run(
             }
         }
         Err(error) => {
-            // An error that cannot be told is still in the exit code.
-            let _told: io::Result<()> = write_line(err, &format!("error: {error}"));
+            // If this fails, the exit code still reports the error.
+            let _ignored: io::Result<()> = write_line(err, &format!("error: {error}"));
             Ok(ExitReason::Lost)
         }
     }
@@ -68,10 +68,10 @@ struct BenchRun<'a> {
     executor: &'a Arc<Executor<'static>>,
     stats: Arc<LoadStats>,
     progress: &'a Progress<'a>,
-    /// Never sends: closing it ends the run early.
+    /// Never sends. Closing it ends the run early.
     stop: channel::Sender<()>,
     stopped: channel::Receiver<()>,
-    /// The cycles, or the opening of sessions.
+    /// How long cycles ran, or sessions were opened.
     load_time: Stopwatch,
     hold_time: Stopwatch,
 }
@@ -138,7 +138,7 @@ impl<'a> BenchRun<'a> {
         let _closed = self.stopped.recv().await;
     }
 
-    /// What comes of it, or none if the run is ended early before.
+    /// The result of `work`. `None` if the run is stopped before.
     async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let stopped = async {
             self.wait_for_stop().await;
@@ -147,7 +147,7 @@ impl<'a> BenchRun<'a> {
         or(stopped, async { Some(work.await) }).await
     }
 
-    /// Where the server is, if it is there.
+    /// Looks up the server and checks that it answers.
     async fn check_server(&self) -> Result<Url, Error> {
         let url = &self.settings.url;
         let unreachable = |reason| Error::Unreachable { url: Box::new(url.clone()), reason };
@@ -189,7 +189,7 @@ impl<'a> BenchRun<'a> {
         held.end_all().await;
     }
 
-    /// An open loop's first sign-in is due a while after it has begun.
+    /// The first sign-in of an open loop is due some time after the load starts.
     fn begin(&self, phase: Phase) {
         let head_start = match self.settings.profile() {
             LoadProfile::Rate(_) => CONNECT_LEAD,
@@ -200,7 +200,7 @@ impl<'a> BenchRun<'a> {
     }
 }
 
-/// A stretch of time that may have begun, and may have ended.
+/// A time span that may not have started or ended yet.
 #[derive(Debug, Default)]
 struct Stopwatch {
     begun: Cell<Option<Instant>>,
@@ -216,7 +216,7 @@ impl Stopwatch {
         self.ended.set(Some(Instant::now()));
     }
 
-    /// How long it was, or has been so far.
+    /// The time from start to stop, or until now.
     fn elapsed(&self) -> Duration {
         let ended = self.ended.get().unwrap_or_else(Instant::now);
         self.begun.get().map_or(Duration::ZERO, |begun| ended.saturating_duration_since(begun))

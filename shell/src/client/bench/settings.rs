@@ -1,4 +1,4 @@
-//! What `client bench` can be told, within which bounds.
+//! The options of `client bench` and their bounds.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::client::{RootCertificates, Url};
 use crate::config;
 use crate::threads::one_per_core;
 
-/// A run. Every value was checked when it was parsed.
+/// The options of a run. clap has checked every value.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// The server, a ws:// or wss:// URL
@@ -20,27 +20,27 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "SESSIONS_CA", value_parser = |file: &str| RootCertificates::read(file))]
     pub ca: Option<RootCertificates>,
 
-    /// Open loop: begin so many cycles a second whether or not the server keeps up, 1 to 100000. A sign-in counts from
-    /// when it was due, so that a server that stalls shows
+    /// Open loop: start this many cycles per second even if the server falls behind, 1 to 100000. Latency counts from
+    /// the scheduled time, so a stalled server shows
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = parse_whole_number::<u32, 1, 100_000>, allow_negative_numbers = true)]
     pub rate: u32,
 
-    /// Closed loop instead: so many cycles at once, each begun when the one before it has ended, 1 to 10000. As fast as
-    /// the server can, but while it stalls nobody asks
+    /// Closed loop: run this many cycles at once, 1 to 10000. Each starts when the one before it has ended. This is as
+    /// fast as the server can go, but it sends nothing while the server stalls
     #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = parse_whole_number::<u16, 1, 10_000>, allow_negative_numbers = true)]
     pub concurrency: Option<u16>,
 
-    /// How many users sign in, each time one of them at random, 1 to 100000000: user-00000000 and on [default: 10000;
+    /// How many users sign in, 1 to 100000000: user-00000000 and on. Each cycle picks one at random [default: 10000;
     /// with --hold a third of the sessions]
     #[arg(long, value_name = "N", value_parser = parse_whole_number::<u32, 1, 100_000_000>, allow_negative_numbers = true)]
     pub users: Option<u32>,
 
-    /// For how long to begin cycles, or to hold sessions once all are open, 100ms to 1day
+    /// How long to start cycles, or to hold sessions once all are open, 100ms to 1day
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
 
-    /// Instead of cycles open so many sessions, dealt evenly to the users, and hold them, 1 to 60000. --rate or
-    /// --concurrency says how fast they are opened
+    /// Open this many sessions instead, spread evenly over the users, and hold them, 1 to 60000. --rate or
+    /// --concurrency sets how fast they are opened
     #[arg(long, value_name = "N", value_parser = parse_whole_number::<u32, 1, 60_000>, allow_negative_numbers = true)]
     pub hold: Option<u32>,
 
@@ -48,7 +48,7 @@ pub struct Settings {
     #[arg(long)]
     pub json: bool,
 
-    /// How many threads make the load, 1 to 256 [default: one per core]
+    /// How many threads create the load, 1 to 256 [default: one per core]
     #[arg(
         long,
         value_name = "N",
@@ -60,32 +60,32 @@ pub struct Settings {
     pub threads: u16,
 }
 
-/// What its help says beside its options.
+/// The end of its help.
 pub const AFTER_HELP: &str = "\
-A cycle connects, hears HELLO, authenticates, says BYE and waits for the close. Who has no answer 10 seconds after the \
-last cycle was begun counts as failed. Progress goes to standard error, the report to standard output.\n
-Ctrl-C or SIGTERM begins no more cycles, or says BYE on every session, and reports once they have ended; the second one \
-reports at once.\n
+A cycle connects, waits for HELLO, authenticates, sends BYE and waits for the close. A cycle without an answer 10 seconds \
+after the last one was started counts as failed. Progress goes to standard error, the report to standard output.\n
+After Ctrl-C or SIGTERM no more cycles are started, and held sessions send BYE. The report follows once all have ended. \
+After the second signal it follows at once.\n
 Exit codes:
   0  no cycle or session failed; a refusal at the limit is no failure
   1  the report cannot be written, signals cannot be caught, or open files are too few
   2  wrong usage
-  4  one failed or could not be begun, or none succeeded; or a second Ctrl-C";
+  4  a cycle or session failed or was not started, or none succeeded; or a second Ctrl-C";
 
 impl Settings {
-    /// Who vouches for the server.
+    /// The authorities trusted for `wss://`.
     #[must_use]
     pub fn root_certificates(&self) -> RootCertificates {
         self.ca.clone().unwrap_or_default()
     }
 
-    /// How fast cycles are begun, or sessions opened.
+    /// How fast cycles are started, or sessions opened.
     #[must_use]
     pub fn profile(&self) -> LoadProfile {
         self.concurrency.map_or(LoadProfile::Rate(self.rate.into()), LoadProfile::Concurrency)
     }
 
-    /// Who signs in: 10,000 users, or so many that each holds three sessions, unless it was said.
+    /// The users: 10,000, or a third of the held sessions, unless `--users` says otherwise.
     #[must_use]
     pub fn users(&self) -> Users {
         let usual = self.hold.map_or(10_000, |sessions| sessions.div_ceil(3));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_loop_of_ten_seconds_is_the_default() {
+    fn default_is_an_open_loop_of_ten_seconds() {
         let settings = parse(&[]).unwrap();
         assert_eq!((settings.profile(), settings.users()), (LoadProfile::Rate(1000.0), Users(10_000)));
         assert_eq!((settings.duration, settings.hold, settings.json), (Duration::from_secs(10), None, false));
@@ -131,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn three_sessions_of_each_user_are_held_unless_it_is_said() {
+    fn hold_defaults_to_three_sessions_per_user() {
         assert_eq!(parse(&["--hold", "10"]).unwrap().users(), Users(4));
         assert_eq!(parse(&["--hold", "10", "--users", "1"]).unwrap().users(), Users(1));
     }
 
     #[test]
-    fn values_out_of_bounds_are_refused_in_words() {
+    fn bad_values_name_their_bounds() {
         for (arguments, expected) in [
             (&["--rate", "0"][..], "expected a whole number, 1 to 100000"),
             (&["--rate", "100001"], "expected a whole number, 1 to 100000"),

@@ -13,7 +13,7 @@ struct Cli {
     settings: Settings,
 }
 
-/// A run of 10,000 cycles that was asked for like this.
+/// The report of 10,000 cycles with these options.
 pub(super) fn report(arguments: &[&str]) -> Report {
     let arguments = ["bench", "--url", "ws://h:1", "--threads", "2"].iter().chain(arguments);
     let mut counts = Counts { begun: 10_013, cycles: 10_000, refused: 12, ..Counts::default() };

@@ -1,4 +1,4 @@
-//! What makes the figures of a report say something else than they seem to.
+//! Warnings about figures of a report that can mislead.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use super::Report;
 use super::format::millis;
 use super::load::{Counts, LoadProfile, MAX_CONCURRENT};
 
-/// Each of a few lines.
+/// The warnings. Each has a few lines.
 pub(super) fn warnings(report: &Report) -> Vec<String> {
     let mut warnings = Vec::new();
     let Counts { not_begun, sign_in, late, lost, .. } = &report.counts;
     let failed = report.counts.failed() - lost;
     if failed > 0 && !sign_in.is_empty() {
         warnings.push(format!(
-            "the latencies are of those that ended well. How long the others were\n\
-             kept waiting, {} that failed, is in no figure above.",
+            "the latencies are those of successful cycles. How long the others\n\
+             waited, {} that failed, is in no figure above.",
             HumanCount(failed)
         ));
     }
@@ -28,8 +28,8 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
         };
         warnings.push(format!(
             "the rate was not kept. {} cycles were not begun when due,\n\
-             because {} were under way. They are in no figure above: whoever had come then\n\
-             would have waited longer than these figures say.{advice}",
+             because {} were under way. They are in no figure above: clients that had come\n\
+             then would have waited longer than these figures say.{advice}",
             HumanCount(*not_begun),
             HumanCount(report.max_concurrent as u64),
         ));
@@ -40,12 +40,12 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     };
     if is_slow && *not_begun == 0 && report.counts.failed() == 0 && !sign_in.is_empty() {
         warnings.push(
-            "the server was slower than the rate: whoever came later waited longer,\n\
+            "the server was slower than the rate: later clients waited longer,\n\
              and in a longer run still longer. Ask for less to see how long a sign-in takes."
                 .into(),
         );
     }
-    // What was late by less, or by little beside what the server took, does not mislead.
+    // A smaller delay, or one that is small beside the server's latency, does not mislead.
     let misleads = |quantile, least: Duration| {
         let (late, sign_in) = (late.value_at_quantile(quantile), sign_in.value_at_quantile(quantile));
         u128::from(late) >= least.as_nanos() && late >= sign_in / 4
@@ -59,7 +59,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     };
     if let Some((which, nanos)) = which {
         warnings.push(format!(
-            "the load itself came late. By no fault of the server's\n\
+            "the load itself was late. Because of this client\n\
              {which} {} ms after its time or later, and the latencies\n\
              include that. Use another machine than the server's, or ask for less.",
             millis(nanos)
@@ -79,11 +79,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_was_not_kept_is_no_success_and_said_to_be_none() {
+    fn missed_rate_fails_with_a_warning() {
         let mut report = report(&[]);
         report.counts.not_begun = 1234;
         let kept = "the rate was not kept. 1,234 cycles were not begun when due, because 10,000 were under \
-                    way. They are in no figure above: whoever had come then would have waited longer than these \
+                    way. They are in no figure above: clients that had come then would have waited longer than these \
                     figures say.";
         assert_eq!(warnings_of(&report), [kept]);
         assert_eq!(report.exit_reason(), ExitReason::Lost);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_that_came_late_is_not_blamed_on_the_server() {
+    fn late_load_has_a_warning() {
         let late = |millis: u64, times| {
             let mut report = report(&[]);
             report.counts.late.record_n(millis * 1_000_000, times).expect("it is within an hour");
@@ -100,7 +100,7 @@ mod tests {
         };
         let expected = |which| {
             format!(
-                "the load itself came late. By no fault of the server's {which} ms after its time or later, and the \
+                "the load itself was late. Because of this client {which} ms after its time or later, and the \
                  latencies include that. Use another machine than the server's, or ask for less."
             )
         };
@@ -110,25 +110,25 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_the_server_does_not_reach_is_told() {
+    fn slow_server_has_a_warning() {
         let slow = |arguments| warnings_of(&Report { elapsed: Duration::from_secs(12), ..report(arguments) });
-        let expected = "the server was slower than the rate: whoever came later waited longer, and in a longer run still \
+        let expected = "the server was slower than the rate: later clients waited longer, and in a longer run still \
                     longer. Ask for less to see how long a sign-in takes.";
         assert_eq!(slow(&[]), [expected]);
         assert!(slow(&["--concurrency", "7"]).is_empty(), "a closed loop has none");
     }
 
     #[test]
-    fn what_failed_is_said_to_be_in_no_latency() {
+    fn failures_are_excluded_from_latency_with_warning() {
         let mut report = report(&[]);
         report.counts.failures.insert("no answer".into(), 7);
-        let expected = "the latencies are of those that ended well. How long the others were kept waiting, 7 that failed, is \
+        let expected = "the latencies are those of successful cycles. How long the others waited, 7 that failed, is \
                     in no figure above.";
         assert_eq!(warnings_of(&report), [expected]);
     }
 
     #[test]
-    fn each_fits_a_terminal() {
+    fn warnings_fit_a_terminal() {
         let mut report = Report { max_concurrent: 9_999, ..report(&[]) };
         report.counts.not_begun = 9_999_999;
         report.counts.late.record_n(987_000_000, 5000).expect("it is within an hour");

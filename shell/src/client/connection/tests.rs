@@ -7,7 +7,7 @@ fn ada(connections: u32) -> User {
 }
 
 #[test]
-fn a_session_from_hello_to_close() {
+fn session_runs_from_hello_to_close() {
     with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await?;
@@ -34,7 +34,7 @@ fn a_session_from_hello_to_close() {
 }
 
 #[test]
-fn refusals_are_told_apart_and_leave_the_connection_as_it_was() {
+fn connection_stays_usable_after_refusals() {
     with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
@@ -65,7 +65,7 @@ fn refusals_are_told_apart_and_leave_the_connection_as_it_was() {
 }
 
 #[test]
-fn events_are_messages_known_and_unknown_then_the_close_and_pings_are_answered_meanwhile() {
+fn events_end_with_close_and_pings_are_answered() {
     with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
@@ -90,7 +90,7 @@ fn events_are_messages_known_and_unknown_then_the_close_and_pings_are_answered_m
 }
 
 #[test]
-fn a_server_without_a_word_times_out_and_one_that_leaves_is_lost() {
+fn silent_server_times_out_and_gone_one_is_lost() {
     with_server(async |listener: FakeServer| {
         let hasty = Options { connect_timeout: Duration::from_millis(20), ..Options::default() };
         let error = Connection::open_with(&listener.url(), &hasty).await.expect_err("nobody accepts");
@@ -105,7 +105,7 @@ fn a_server_without_a_word_times_out_and_one_that_leaves_is_lost() {
 }
 
 #[test]
-fn a_server_that_greets_with_a_close_says_why() {
+fn close_instead_of_hello_is_reported() {
     with_server(async |listener: FakeServer| {
         let url = listener.url();
         let server = async { listener.accept().await.close(1013, "Try again").await };
@@ -115,7 +115,7 @@ fn a_server_that_greets_with_a_close_says_why() {
 }
 
 #[test]
-fn a_token_is_shown_as_it_is_and_told_in_no_error() {
+fn token_is_sent_but_in_no_error() {
     with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
@@ -154,7 +154,7 @@ fn a_token_is_shown_as_it_is_and_told_in_no_error() {
 }
 
 #[test]
-fn nobody_there_is_unreachable() {
+fn closed_port_is_unreachable() {
     with_server(async |listener: FakeServer| {
         let url = listener.url();
         drop(listener);

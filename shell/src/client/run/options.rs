@@ -1,4 +1,4 @@
-//! What `client` is told to do.
+//! The options of a run.
 
 use std::path::PathBuf;
 
@@ -6,31 +6,32 @@ use session_core::Ask;
 
 use crate::client::{Credentials, Options, Url};
 
-/// Which sessions to hold.
+/// Which sessions to hold, and how.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The server.
     pub url: Url,
     /// Whose sessions.
     pub credentials: Credentials,
-    /// What else is asked for. None, and nothing of the next four: the plain protocol.
+    /// Further options of AUTHENTICATE. With `None`, and none of the next four set, the client speaks the plain
+    /// protocol.
     pub ask: Option<Ask>,
-    /// Where the token is kept with which a session is taken up again.
+    /// The file that keeps the resume token.
     pub resume: Option<PathBuf>,
-    /// Whether to come back by itself.
+    /// Whether to reconnect after a failure.
     pub reconnect: bool,
-    /// Where a fresh token of the user's may be, once the first has run out.
+    /// The file to read a new token from when the first has expired.
     pub token_file: Option<String>,
-    /// Whether somebody is there at standard input: to be shown who holds the slots, and to choose whom to end.
+    /// Whether to show who holds the slots at the limit, and to ask at standard input which sessions to end.
     pub is_interactive: bool,
-    /// How many.
+    /// How many sessions to hold.
     pub connections: u16,
-    /// How long to wait for the server, and whom to trust.
+    /// Timeouts and trusted certificate authorities.
     pub options: Options,
 }
 
 impl RunOptions {
-    /// One session of this user by the plain protocol, which is not tried again.
+    /// One session over the plain protocol, without reconnecting.
     #[must_use]
     pub fn new(url: Url, credentials: Credentials) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What a held session prints: events for people or for scripts, and errors.
+//! Prints the events of sessions as text or JSON, and errors.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -11,10 +11,10 @@ use crate::client::output::write_line;
 use crate::client::redact::redacted_json;
 use crate::client::{Error, Url};
 
-/// How events are printed.
+/// The format of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A short line for people. Among several it opens with its connection, as in `#3 `.
+    /// A short line of text. With several connections it begins with the number, as in `#3 `.
     Text,
     /// A line of JSON, `{"connection":3,"type":…,"payload":…}`: the server's messages as they are on the wire, but
     /// without a resume token, and
@@ -28,11 +28,11 @@ pub enum Format {
     /// | `LOST` | how the connection broke, in words |
     /// | `FAILED` | what else went wrong, in words |
     Json,
-    /// Not at all.
+    /// No events.
     Quiet,
 }
 
-/// Prints events to one output and errors to another, each line whole and at once.
+/// Prints events to one output and errors to another. Each line is flushed.
 pub struct Printer<'a> {
     format: Format,
     with_numbers: bool,
@@ -41,18 +41,18 @@ pub struct Printer<'a> {
     failure: Option<io::Error>,
 }
 
-/// What happens to a session.
+/// Something to print about a session.
 pub(crate) enum Line<'a> {
     Connected(&'a Url),
     Reply(&'a Reply),
     Unknown(&'a str),
-    /// It failed: an event, and an error.
+    /// A failure: prints an event and an error.
     Failed(&'a Error),
-    /// It was refused, which is an event, and perhaps not the end of it.
+    /// A refusal after which the session may try again: prints an event only.
     Refused(&'a Error),
-    /// It failed, and the event is known.
+    /// A failure whose event is printed already: prints an error only.
     Error(&'a Error),
-    /// It is tried again after this.
+    /// The client connects again after this time.
     Retry(Duration),
 }
 
@@ -63,17 +63,17 @@ impl<'a> Printer<'a> {
         Self { format, with_numbers: false, out, err, failure: None }
     }
 
-    /// Whether there are several connections to be told apart.
+    /// Whether lines begin with the number of the connection.
     pub(crate) fn with_numbers(self, with_numbers: bool) -> Self {
         Self { with_numbers, ..self }
     }
 
-    /// Whether events cannot be written any more. Then they are dropped.
+    /// Whether the output has failed. Events are dropped from then on.
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
 
-    /// Why events could not be written, unless it is only that nobody reads them any more.
+    /// The error of the output, if it failed for another reason than a closed pipe.
     pub(crate) fn finish(self) -> io::Result<()> {
         match self.failure {
             Some(failure) if failure.kind() != io::ErrorKind::BrokenPipe => Err(failure),
@@ -81,7 +81,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Tells whoever sits at the terminal what is no event.
+    /// Prints lines that are not events.
     pub(crate) fn print_lines(&mut self, lines: &[String]) {
         for line in lines {
             if self.failure.is_none() {
@@ -103,13 +103,13 @@ impl<'a> Printer<'a> {
             self.failure = write_line(self.out, &event).err();
         }
         if let Line::Failed(error) | Line::Error(error) = line {
-            // An error that cannot be told is still in the exit code.
-            let _told: io::Result<()> = write_line(self.err, &format!("error: {prefix}{error}"));
+            // If this fails, the exit code still reports the error.
+            let _ignored: io::Result<()> = write_line(self.err, &format!("error: {prefix}{error}"));
         }
     }
 }
 
-/// The line for people, none where the error says it all.
+/// The event as text. `None` if the error alone says it.
 fn format_text(line: &Line<'_>) -> Option<String> {
     match line {
         Line::Connected(url) => Some(format!("connected to {url}")),
@@ -146,7 +146,7 @@ fn user_text(User { id, connections }: &User) -> String {
     format!("{id} holds {connections} connection{plural}")
 }
 
-/// The line for scripts, none where there is no event.
+/// The event as JSON.
 fn format_json(number: u16, line: &Line<'_>) -> Option<String> {
     #[derive(Serialize)]
     struct Close<'a> {
@@ -177,7 +177,7 @@ fn format_json(number: u16, line: &Line<'_>) -> Option<String> {
     })
 }
 
-/// The wire's own object, with the connection as its first key.
+/// The message as it is on the wire, with the connection as first key.
 fn reply_json(number: u16, reply: &Reply) -> String {
     let mut line = format!(r#"{{"connection":{number},"#);
     line += redacted_json(reply).strip_prefix('{').expect("a reply is a JSON object");
@@ -191,7 +191,7 @@ fn event_json<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> St
     line
 }
 
-/// The message behind an error, where it was one.
+/// The message that caused the error, if one did.
 fn error_reply(error: &Error) -> Option<Reply> {
     match error {
         Error::LimitReached { details: Some(details), .. } | Error::Refused { details: Some(details), .. } => {
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use session_core::{Complaint, UserId};
 
-    /// What is printed of these lines as connection 3 of several: events, then errors.
+    /// Prints these lines as connection 3 of several. Returns events, then errors.
     fn print(format: Format, lines: &[Line<'_>]) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut printer = Printer::new(format, &mut out, &mut err).with_numbers(true);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_short_and_control_characters_shown() {
+    fn text_escapes_control_characters() {
         story(|lines| {
             let (out, err) = print(Format::Text, lines);
             assert_eq!(
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_the_wire_with_the_connection_first() {
+    fn json_is_the_message_with_the_connection() {
         story(|lines| {
             let (out, err) = print(Format::Json, lines);
             let expected = [
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_tells_errors_alone() {
+    fn quiet_prints_only_errors() {
         story(|lines| {
             let (out, err) = print(Format::Quiet, lines);
             assert_eq!((&*out, err.lines().count()), ("", 4));

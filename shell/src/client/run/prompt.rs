@@ -1,4 +1,4 @@
-//! Somebody at a terminal who was refused: shown who holds the slots, and asked whom to end.
+//! Asks the user at a terminal which sessions to end when the limit is reached.
 
 use std::cell::OnceCell;
 use std::{io, thread};
@@ -9,18 +9,18 @@ use smol::channel::{self, Receiver};
 
 use crate::client::output::format_session;
 
-/// Who sits at standard input.
+/// Reads answers from standard input.
 #[derive(Default)]
 pub(crate) struct StdinPrompt {
-    /// The line that was typed last. A thread of its own reads, from the first question on, and for ever: a read cannot be
-    /// given up.
+    /// The last line typed. A thread reads standard input from the first question until the process ends, because a
+    /// blocking read cannot be cancelled.
     typed: OnceCell<Receiver<String>>,
 }
 
 impl StdinPrompt {
-    /// The next line that is typed after the question is put. None if there will be none.
+    /// Prints the question and returns the next line typed after it. `None` at the end of input.
     pub(crate) async fn read_answer(&self, print_question: impl FnOnce()) -> Option<String> {
-        // What was typed before is no answer to this question, whether it has been read or not.
+        // Drops what was typed before the question, whether the thread has read it or not.
         let _none_if_no_terminal = tcflush(io::stdin(), QueueSelector::IFlush);
         let typed = self.typed.get_or_init(|| {
             let (sender, typed) = channel::bounded(1);
@@ -39,7 +39,7 @@ impl StdinPrompt {
     }
 }
 
-/// Who holds the slots, for people; with numbers if they are to choose.
+/// A line for each session, numbered if the user is to choose.
 pub(crate) fn format_sessions(sessions: &[SessionInfo], is_choice: bool) -> Vec<String> {
     let line = |(number, session): (usize, _)| {
         if is_choice {
@@ -51,7 +51,6 @@ pub(crate) fn format_sessions(sessions: &[SessionInfo], is_choice: bool) -> Vec<
     ["the slots are held by".to_owned()].into_iter().chain((1..).zip(sessions).map(line)).collect()
 }
 
-/// Asks which of so many are to be ended.
 pub(crate) fn format_question(sessions: usize) -> String {
     match sessions {
         1 => "end it? 1, or Enter for no".into(),
@@ -62,11 +61,10 @@ pub(crate) fn format_question(sessions: usize) -> String {
 /// What an answer means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// To end nobody.
+    /// End no session.
     EndNone,
-    /// To end these.
     End(Box<[SessionId]>),
-    /// Nothing.
+    /// Not a list of numbers of sessions.
     Invalid,
 }
 
@@ -78,7 +76,7 @@ impl Answer {
             None => Self::Invalid,
             Some(these) if these.is_empty() => Self::EndNone,
             Some(these) if these.len() > Evict::MOST => Self::Invalid,
-            // In this order: the first go first, and no more than need be.
+            // The order matters: the server ends the first ones first, and no more than it must.
             Some(these) => Self::End(these),
         }
     }
@@ -103,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_of_the_list() {
+    fn answer_numbers_are_those_of_the_list() {
         let three = sessions(3);
         let these =
             |numbers: &[u64]| Answer::End(numbers.iter().map(|&number| NodeId::new(7).session(number)).collect());
@@ -124,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_shown_only_where_they_are_of_use() {
+    fn list_is_numbered_only_for_a_choice() {
         let one = sessions(1);
         let expected = "00000000000000070000000000000001, since 2023-11-14T22:13:20Z";
         assert_eq!(format_sessions(&one, true), ["the slots are held by".to_owned(), format!("1: {expected}")]);

@@ -1,4 +1,4 @@
-//! The file in which a client keeps what it takes its session up with again.
+//! The file that keeps a resume token between runs.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use session_core::ResumeToken;
 
 use crate::client::Error;
 
-/// A file with a resume token. It is a secret, so the file is its owner's alone.
+/// A file with a resume token. The token is a secret, so only the owner may read the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResumeFile(PathBuf);
 
 impl ResumeFile {
-    /// The file of the connection with this number, of so many: with several each has its own, `FILE.1` and on.
+    /// The file of one connection. Several connections use `FILE.1`, `FILE.2` and so on.
     #[must_use]
     pub(crate) fn for_connection(file: &Path, number: u16, connections: u16) -> Self {
         if connections == 1 {
@@ -24,10 +24,10 @@ impl ResumeFile {
         Self(name.into())
     }
 
-    /// The token in it, if it is there.
+    /// The token in the file. `None` if there is no file, or an empty one.
     ///
     /// # Errors
-    /// [`Error::BadResumeFile`]: it cannot be read, or holds something else, which is then not written over.
+    /// [`Error::BadResumeFile`]: the file cannot be read, or holds something else. It is then never overwritten.
     pub(crate) fn read(&self) -> Result<Option<ResumeToken>, Error> {
         match fs::read_to_string(&self.0) {
             Ok(text) if text.trim().is_empty() => Ok(None),
@@ -40,10 +40,10 @@ impl ResumeFile {
         }
     }
 
-    /// Puts a token there, in the place of what was: whole, or not at all.
+    /// Replaces the file atomically.
     ///
     /// # Errors
-    /// [`Error::BadResumeFile`]: it cannot be written.
+    /// [`Error::BadResumeFile`]: the file cannot be written.
     pub(crate) fn write(&self, token: &ResumeToken) -> Result<(), Error> {
         let mut draft = self.0.as_os_str().to_owned();
         draft.push(format!(".new-{}", process::id()));
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_kept_for_its_owner_alone_and_nothing_else_is_written_over() {
+    fn resume_file_is_private_and_overwrites_only_tokens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("resume");
         let file = ResumeFile::for_connection(&path, 1, 1);

@@ -1,4 +1,4 @@
-//! What the `client` binary does: holds sessions of one user until it is told to leave.
+//! Holds sessions of one user and prints their events.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -21,13 +21,13 @@ use super::resume_file::ResumeFile;
 use crate::client::reconnect::{Backoff, RetryDecision};
 use crate::client::{Connection, Credentials, Error, Event, ExitReason, Grant, Token};
 
-/// Holds the sessions of `run_options` and prints what happens to them, until all have ended.
+/// Holds the sessions of `run_options` and prints their events until all have ended.
 ///
-/// At the first interrupt every session says BYE; the second ends at once. What is refused or lost is tried again only if
-/// the plan says so, and as [`RetryDecision`] has it. When nobody reads the output any more, that is an interrupt too.
+/// At the first interrupt every session sends BYE. The second interrupt ends the run at once. A refused or lost session
+/// retries only if the options ask for it, as [`RetryDecision`] says. A closed output counts as an interrupt.
 ///
 /// # Errors
-/// When the output cannot be written for any other reason. The sessions have said BYE then.
+/// When the output cannot be written for another reason. Every session has sent BYE by then.
 pub async fn run(
     run_options: &RunOptions,
     printer: Printer<'_>,
@@ -50,17 +50,18 @@ pub async fn run(
 struct Runner<'a, 'p> {
     run_options: &'a RunOptions,
     printer: RefCell<Printer<'p>>,
-    /// Never sends: closing it tells every session to leave.
+    /// Never sends. Closing it stops every session.
     stop: Sender<Infallible>,
     stopped: Receiver<Infallible>,
-    /// Sessions come in one after another, so that those with the lowest numbers get the slots.
+    /// Locked while a session signs in: sessions sign in one after another, so that those with the lowest numbers get
+    /// the slots.
     server_status: Mutex<ServerStatus>,
     prompt: StdinPrompt,
 }
 
 enum ServerStatus {
     Reachable,
-    /// There is no server to be had: what one session has found out the others need not try.
+    /// One session could not connect, so the others do not try.
     Unreachable,
 }
 
@@ -123,7 +124,7 @@ impl Runner<'_, '_> {
         }
     }
 
-    /// Whether there is another token than the one that has run out.
+    /// Reads the token file again. Returns whether it has another token than the expired one.
     fn has_fresh_token(&self, context: &mut SessionContext) -> bool {
         let read = self.run_options.token_file.as_ref().and_then(|file| Token::read(file).ok()).map(Credentials::Token);
         match read {
@@ -135,7 +136,7 @@ impl Runner<'_, '_> {
         }
     }
 
-    /// A connection with a slot, or how it ended without.
+    /// Connects and authenticates.
     async fn connect(&self, context: &mut SessionContext) -> Result<Connection, SessionEnd> {
         let number = context.number;
         let mut server_status = self.server_status.lock().await;
@@ -181,8 +182,8 @@ impl Runner<'_, '_> {
         }
     }
 
-    /// Signs in, or says why not. Somebody at the terminal is shown who holds the slots, and asked whom to end if the server
-    /// lets clients choose.
+    /// Authenticates, and prints why if that fails. At a terminal it shows who holds the slots, and asks which sessions
+    /// to end if the server lets clients choose.
     async fn authenticate(&self, connection: &mut Connection, context: &SessionContext) -> Result<Grant, Error> {
         let number = context.number;
         let mut choice = None;
@@ -231,10 +232,10 @@ impl Runner<'_, '_> {
         connection.authenticate_with_options(&context.credentials, ask).await
     }
 
-    /// Whom somebody at the terminal wants to end, if anybody.
+    /// Asks which sessions to end.
     ///
     /// # Errors
-    /// When the connection is gone, for which the server has its reasons if the answer takes too long.
+    /// When the connection ends, for example because the answer took too long.
     async fn choose_sessions(
         &self,
         connection: &mut Connection,
@@ -261,13 +262,13 @@ impl Runner<'_, '_> {
         }
     }
 
-    /// Holds the slot until told to leave, or until the server takes it away.
+    /// Holds the slot until a stop is requested or the session ends.
     async fn wait_until_ended(&self, number: u16, mut connection: Connection) -> SessionEnd {
         let mut evicted = false;
         loop {
             match or(self.wait_for_stop(), async { Some(connection.next_event().await) }).await {
                 None => return self.end_with_bye(number, connection).await,
-                // The close frame may not arrive: it is over all the same, and not to be tried again.
+                // The session has ended even if the close frame does not arrive. It must not retry.
                 Some(Ok(Event::Reply(reply @ Reply::Evicted(_)))) => {
                     self.print(number, &Line::Reply(&reply));
                     evicted = true;
@@ -297,7 +298,7 @@ impl Runner<'_, '_> {
         }
     }
 
-    /// Ready with nothing, when it is time to leave.
+    /// Returns `None` once a stop is requested.
     async fn wait_for_stop<T>(&self) -> Option<T> {
         match self.stopped.recv().await {
             Ok(never) => match never {},
@@ -351,17 +352,17 @@ impl SessionEnd {
     }
 }
 
-/// What one session, and those that follow it, know from one connection to the next.
+/// What a session remembers from one connection to the next.
 struct SessionContext {
     number: u16,
     credentials: Credentials,
-    /// What it takes the session up with.
+    /// Resumes the session.
     resume: Option<ResumeToken>,
     file: Option<ResumeFile>,
 }
 
 impl SessionContext {
-    /// Keeps the token of a grant.
+    /// Remembers the grant's resume token, and writes it to the file if there is one.
     fn keep_resume_token(&mut self, grant: &Grant) -> Result<(), Error> {
         let Some(token) = grant.details().and_then(|details| details.resume) else { return Ok(()) };
         self.resume = Some(token);
@@ -369,7 +370,7 @@ impl SessionContext {
     }
 }
 
-/// Whether the server still listens to a connection that did not get what it asked for.
+/// Whether the connection can still be used after this failure to authenticate.
 fn is_still_open(error: &Error) -> bool {
     matches!(
         error,

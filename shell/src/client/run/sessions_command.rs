@@ -1,4 +1,4 @@
-//! `client sessions` and `client end`: who holds a user's slots, and to end one of them.
+//! `client sessions` and `client end`: list a user's sessions, and end one.
 
 use std::io::{self, Write};
 
@@ -7,8 +7,8 @@ use session_core::{Ask, Complaint, Evict, SessionId, SessionInfo, Sessions};
 use crate::client::output::{format_session, write_line};
 use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
 
-/// Who holds the user's slots, but for the session that asks. To ask it signs in, and takes a slot for a moment if one is
-/// free; where all are taken the refusal says who is there. Nobody is ended for it.
+/// Lists the sessions of the user, without the one that asks. The client signs in for a moment, which takes a slot if
+/// one is free. If none is free, the refusal lists the sessions. Signing in ends no session.
 ///
 /// # Errors
 /// As [`Connection::open_with`] and [`Connection::authenticate_with_options`], but for a refusal that lists the sessions.
@@ -32,12 +32,12 @@ pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -
     Ok(Sessions { limit, connections: connections.saturating_sub(1), sessions })
 }
 
-/// Ends a session of the user. Where all slots are taken it takes that one's place for a moment, if the server lets clients
-/// choose whom to end: the slots that only linger are given up first then, and where devices are counted, the others of its
-/// device are ended with it.
+/// Ends a session of the user. If no slot is free and the server allows `client_choice`, it takes the place of that
+/// session for a moment. The server then frees lingering slots first; with `count = devices` it ends all sessions of
+/// that device.
 ///
 /// # Errors
-/// As [`Connection::open_with`] and [`Connection::authenticate_with_options`]; and [`Error::Complaint`] if there is no such
+/// As [`Connection::open_with`] and [`Connection::authenticate_with_options`]; and [`Error::RequestFailed`] if there is no such
 /// session.
 pub async fn end(url: &Url, credentials: &Credentials, options: &Options, session: SessionId) -> Result<(), Error> {
     let mut connection = Connection::open_with(url, options).await?;
@@ -52,12 +52,12 @@ pub async fn end(url: &Url, credentials: &Credentials, options: &Options, sessio
             None => Err(error),
         },
     };
-    // Whatever came of it, the slot goes back.
+    // Gives the slot back in any case.
     let parted = connection.bye().await;
     ended.and(parted)
 }
 
-/// Takes the place of a session that was there a moment ago, or of one that only lingered, and ends it then.
+/// Signs in by evicting the session. If the server evicted a lingering one instead, ends the session then.
 async fn take_over_and_end(
     connection: &mut Connection,
     credentials: &Credentials,
@@ -66,23 +66,23 @@ async fn take_over_and_end(
     let evict = Some(Evict::These([session].into()));
     connection.authenticate_with_options(credentials, Ask { evict, ..Ask::default() }).await?;
     match connection.end_session(session).await {
-        // It was its place.
+        // Its slot is the one this session has now.
         Err(Error::RequestFailed(Complaint::NoSuchSession)) => Ok(()),
         ended => ended.map(drop),
     }
 }
 
-/// Whether a session is not among those that are shown, which are all.
+/// Whether the list is complete and does not have the session.
 fn is_known_absent(escape: Option<&[SessionInfo]>, session: SessionId) -> bool {
     escape.is_some_and(|escape| escape.len() < Sessions::MOST && escape.iter().all(|info| info.id != session))
 }
 
-/// Whoever only asks ends nobody by it.
+/// Signing in to ask must end no session.
 fn list_only() -> Ask {
     Ask { evict: Some(Evict::Nobody), ..Ask::default() }
 }
 
-/// Prints what came of either, for people or as JSON.
+/// Prints the result of either command as text or JSON.
 ///
 /// # Errors
 /// When the output cannot be written.

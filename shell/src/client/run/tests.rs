@@ -11,8 +11,7 @@ use super::{Format, Printer, RunOptions, run};
 use crate::client::testing::fake_server::{FakeServer, with_server};
 use crate::client::{Credentials, ExitReason, Url};
 
-/// Runs the client with this many connections against a server with a limit. The interrupt comes once this many
-/// lines are printed.
+/// Runs the client against a server with a limit, and interrupts it after this many lines.
 async fn run_client(listener: &FakeServer, limit: u32, connections: u16, lines: usize) -> (ExitReason, String, String) {
     let (interrupt, interrupts) = channel::unbounded();
     let mut out = Interrupting { text: String::new(), lines, interrupt };
@@ -28,7 +27,7 @@ fn run_options(url: Url, connections: u16) -> RunOptions {
     RunOptions { connections, ..RunOptions::new(url, Credentials::User("testuser".into())) }
 }
 
-/// An output that interrupts the client once it has this many lines.
+/// An output that interrupts the client after this many lines.
 struct Interrupting {
     text: String,
     lines: usize,
@@ -50,7 +49,7 @@ impl io::Write for Interrupting {
 }
 
 #[test]
-fn one_session_is_held_until_the_interrupt() {
+fn session_is_held_until_the_interrupt() {
     with_server(async |listener: FakeServer| {
         let (exit_reason, out, err) = run_client(&listener, 3, 1, 3).await;
         let expected = format!(
@@ -65,7 +64,7 @@ fn one_session_is_held_until_the_interrupt() {
 }
 
 #[test]
-fn a_lone_refused_session_ends_at_once() {
+fn single_refused_session_ends_the_run() {
     with_server(async |listener: FakeServer| {
         let (exit_reason, out, err) = run_client(&listener, 0, 1, usize::MAX).await;
         assert_eq!(exit_reason, ExitReason::LimitReached);
@@ -81,9 +80,9 @@ fn a_lone_refused_session_ends_at_once() {
 }
 
 #[test]
-fn what_is_granted_is_held_though_others_are_refused_and_the_first_come_first() {
+fn lowest_numbers_get_the_slots() {
     with_server(async |listener: FakeServer| {
-        // Five greeted, three granted, two refused and gone: then the interrupt.
+        // Two lines for each of five connections, one for each of three grants, two for each of two refusals.
         let (exit_reason, out, err) = run_client(&listener, 3, 5, 5 * 2 + 3 + 2 * 2).await;
         assert_eq!(exit_reason, ExitReason::LimitReached);
         for number in 1..=3 {
@@ -97,7 +96,7 @@ fn what_is_granted_is_held_though_others_are_refused_and_the_first_come_first() 
 }
 
 #[test]
-fn a_server_that_closes_is_a_loss_told_with_its_reason() {
+fn closed_session_is_lost_with_its_reason() {
     with_server(async |listener: FakeServer| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let run_options = run_options(listener.url(), 1);
@@ -119,7 +118,7 @@ fn a_server_that_closes_is_a_loss_told_with_its_reason() {
 }
 
 #[test]
-fn an_evicted_session_says_so_and_shows_no_resume_token() {
+fn evicted_session_prints_no_resume_token() {
     with_server(async |listener: FakeServer| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let ask = Ask { label: session_core::Name::parse("desk"), ..Ask::default() };
@@ -138,7 +137,7 @@ fn an_evicted_session_says_so_and_shows_no_resume_token() {
                 linger: std::time::Duration::from_secs(1),
             };
             connection.send(&Reply::Admitted(Box::new(grant))).await;
-            // A message of a later version may have one, too.
+            // An unknown message may have a resume token, too.
             connection.send_text(&format!(r#"{{"type":"NEWS","payload":{{"resume":"{}"}}}}"#, "ab".repeat(32))).await;
             connection.send(&Reply::Evicted("desk\u{1b} has ended this session".into())).await;
             connection.close(4409, "The slot of this session was taken away").await;
@@ -154,7 +153,7 @@ fn an_evicted_session_says_so_and_shows_no_resume_token() {
 }
 
 #[test]
-fn without_a_server_all_fail_and_one_says_so() {
+fn unreachable_server_is_reported_once() {
     with_server(async |listener: FakeServer| {
         let run_options = run_options(listener.url(), 100);
         drop(listener);
@@ -168,7 +167,7 @@ fn without_a_server_all_fail_and_one_says_so() {
 }
 
 #[test]
-fn the_second_interrupt_ends_at_once() {
+fn second_interrupt_ends_at_once() {
     with_server(async |listener: FakeServer| {
         let run_options = run_options(listener.url(), 2);
         let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -191,7 +190,7 @@ fn the_second_interrupt_ends_at_once() {
 }
 
 #[test]
-fn an_output_that_nobody_reads_is_an_interrupt() {
+fn closed_output_is_an_interrupt() {
     struct Broken;
 
     impl io::Write for Broken {

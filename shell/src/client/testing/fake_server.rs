@@ -1,4 +1,4 @@
-//! A server for the client's tests: scripted with [`FakeConnection`], or as small as a real one can be with [`FakeServer::serve`].
+//! A server for the client's tests: scripted with [`FakeConnection`], or a minimal real one with [`FakeServer::serve`].
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use smol::net::{TcpListener, TcpStream};
 
 use crate::client::Url;
 
-/// Runs a test on a fresh port, and not for ever.
+/// Runs a test with a server on a free port, and fails after 20 s.
 pub(crate) fn with_server(test: impl AsyncFnOnce(FakeServer)) {
     let late = async {
         smol::Timer::after(Duration::from_secs(20)).await;
@@ -39,7 +39,7 @@ impl FakeServer {
         Self { socket: TcpListener::bind("127.0.0.1:0").await.expect("a free port"), tls: None }
     }
 
-    /// The same, but speaking TLS.
+    /// The same server with TLS.
     pub(crate) fn with_tls(self, tls: TlsAcceptor) -> Self {
         Self { tls: Some(tls), ..self }
     }
@@ -63,7 +63,7 @@ impl FakeServer {
         stream
     }
 
-    /// None if the client does not trust it, or speaks no TLS where that is spoken.
+    /// `None` if the TLS handshake fails.
     pub(crate) async fn accept_stream(&self) -> Option<Box<dyn Stream>> {
         let stream = self.accept_tcp().await;
         match &self.tls {
@@ -72,7 +72,7 @@ impl FakeServer {
         }
     }
 
-    /// Answers one request with this, in pieces that are likely to arrive one by one.
+    /// Answers one request with these pieces, which are likely to arrive one by one.
     pub(crate) async fn answer(&self, pieces: &[&str]) {
         let mut stream = self.accept_stream().await.expect("TLS");
         let mut request = [0; 1024];
@@ -82,11 +82,10 @@ impl FakeServer {
             stream.flush().await.expect("a reader");
             smol::Timer::after(Duration::from_millis(5)).await;
         }
-        // The client may be gone.
         drop(stream.close().await);
     }
 
-    /// Serves for ever, with one limit for all users together.
+    /// Serves without end, with one limit for all users together.
     pub(crate) async fn serve<T>(&self, limit: u32) -> T {
         let held = Rc::new(Cell::new(0));
         let sessions = LocalExecutor::new();
@@ -112,7 +111,7 @@ impl FakeConnection {
         self.0.send(Message::text(text)).await.expect("a reader");
     }
 
-    /// The next request, or none when the client has closed or left.
+    /// The next request. `None` when the client has closed.
     pub(crate) async fn receive(&mut self) -> Option<Request> {
         self.receive_text().await.map(|text| Request::parse(&text).expect("a good request"))
     }
@@ -157,7 +156,6 @@ impl FakeConnection {
             self.send(&reply).await;
         }
         held.set(held.get() - u32::from(user.is_some()));
-        // The client may be gone without a BYE.
         drop(self.0.send(Message::text(Reply::ByeSuccess.encode())).await);
         drop(self.0.send(Message::Close(Some(CloseFrame { code: 1000.into(), reason: "Goodbye".into() }))).await);
         while let Some(Ok(_)) = self.0.next().await {}

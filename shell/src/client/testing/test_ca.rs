@@ -1,4 +1,4 @@
-//! An authority for the client's tests, which nobody trusts who was not told of it.
+//! A certificate authority for the client's tests.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl TestCa {
         RootCertificates::read(self.pem_file().path()).expect("a good certificate")
     }
 
-    /// TLS with a certificate for these names and addresses, from the first day of one year to that of another.
+    /// TLS with a certificate for these names and addresses, valid from the first day of one year to that of another.
     pub(crate) fn acceptor(&self, names: &[&str], years: [i32; 2]) -> TlsAcceptor {
         self.acceptor_with_versions(rustls::DEFAULT_VERSIONS, names, years)
     }
@@ -61,7 +61,7 @@ impl TestCa {
         acceptor(versions, certificate.der().clone(), &key)
     }
 
-    /// TLS with its own certificate.
+    /// TLS with the authority's own certificate.
     pub(crate) fn acceptor_with_ca_certificate(&self) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate");
         acceptor(rustls::DEFAULT_VERSIONS, certificate, self.issuer.key())
@@ -81,7 +81,7 @@ fn acceptor(
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .expect("a key that belongs to the certificate");
-    // A client that offers another and not it is turned away.
+    // Refuses a client that offers only another protocol.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config).into()
 }

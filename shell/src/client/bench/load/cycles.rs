@@ -14,37 +14,37 @@ use crate::client::{Error, Options, RootCertificates, Url};
 /// Full cycles: connect, HELLO, AUTHENTICATE, its answer, BYE, BYE_SUCCESS, close.
 #[derive(Debug, Clone)]
 pub struct CycleLoad {
-    /// The server. Its name is looked up for every connection, unless [`Url::look_up`] has done so for all.
+    /// The server. Each connection looks up its name, unless [`Url::look_up`] has done so.
     pub url: Url,
-    /// Who vouches for it, if it is at `wss://`.
+    /// The authorities trusted for `wss://`.
     pub root_certificates: RootCertificates,
-    /// Who signs in, each cycle one of them at random.
+    /// The users. Each cycle picks one at random.
     pub users: Users,
-    /// How fast.
+    /// When cycles start.
     pub profile: LoadProfile,
-    /// How many an open loop has under way, at most: each has a file descriptor.
+    /// The most cycles of an open loop at once. Each has a file descriptor.
     pub max_concurrent: usize,
-    /// For how long cycles are begun.
+    /// How long to start cycles.
     pub duration: Duration,
 }
 
-/// As many as an open loop should have under way: a server that leaves more waiting has stalled.
+/// The usual bound of cycles at once in an open loop: a server that leaves more waiting has stalled.
 pub const MAX_CONCURRENT: usize = 10_000;
 
-/// How long answers may take once no more cycles are begun, and a held session to begin or to end.
+/// How long to wait for answers after the load has ended, and for a held session to start or end.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// How long somebody waits who could not connect, before the next try.
+/// The pause of a closed loop after a failed cycle.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl CycleLoad {
-    /// Runs the load on the executor. It ends 10 s after `duration` at the latest; whoever has no answer by then counts
-    /// as failed. Dropped before, it leaves sessions behind that end by themselves.
+    /// Runs the load on the executor. It ends at most 10 s after `duration`; cycles without an answer by then count as
+    /// failed. If dropped earlier, its sessions end by themselves.
     pub async fn run(&self, executor: &Arc<Executor<'static>>, stats: &Arc<LoadStats>) {
         self.run_until(std::future::pending(), executor, stats).await;
     }
 
-    /// As [`CycleLoad::run`], but begins no more cycles once `stop` is ready, and then ends within 10 s.
+    /// As [`CycleLoad::run`], but starts no more cycles once `stop` is ready, and then ends within 10 s.
     pub async fn run_until(
         &self,
         stop: impl Future<Output = ()>,
@@ -123,7 +123,7 @@ impl CycleLoad {
     }
 
     async fn run_cycle(&self, arrival: Option<Arrival>, stats: &LoadStats) -> Result<(), Error> {
-        // The end of the load bounds the wait, and a timer per answer would cost more than the answer.
+        // The end of the load bounds the wait. A timer per answer would cost more than the answer.
         let root_certificates = self.root_certificates.clone();
         let patient = Options { connect_timeout: Duration::MAX, reply_timeout: Duration::MAX, root_certificates };
         let session = async {

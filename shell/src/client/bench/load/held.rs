@@ -1,4 +1,4 @@
-//! Sessions that are only held.
+//! Sessions that are opened and held, without further traffic.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::sign_in::sign_in;
 use super::{Counts, LoadProfile, LoadStats, Users};
 use crate::client::{Connection, Error, Event, Options, RootCertificates, Url};
 
-/// Sessions that are held: they answer pings, and that is all. Dropped, their sockets are dropped without a BYE.
+/// Sessions that only answer pings. Dropping this closes their sockets without a BYE.
 #[derive(Debug)]
 pub struct HeldSessions {
     url: Url,
@@ -19,21 +19,20 @@ pub struct HeldSessions {
     executor: Arc<Executor<'static>>,
     stats: Arc<LoadStats>,
     sessions: Vec<Task<()>>,
-    /// Never sends: closing it tells every session to leave.
+    /// Never sends. Closing it stops every session.
     stop: channel::Sender<()>,
     stopped: channel::Receiver<()>,
 }
 
 impl HeldSessions {
-    /// Opens so many sessions, `at_once` at a time, and signs in three of each user, the first users first.
+    /// Opens `sessions`, `at_once` at a time, three for each user, the first users first.
     pub async fn open(url: &Url, sessions: u32, at_once: u16, executor: &Arc<Executor<'static>>) -> Self {
         let mut held = Self::new(url, &RootCertificates::SYSTEM, executor, &Arc::default());
         held.add(sessions, Users(sessions.div_ceil(3)), LoadProfile::Concurrency(at_once)).await;
         held
     }
 
-    /// Sessions of this server, none so far, that are counted in this tally. It is trusted for `wss://` if these vouch
-    /// for it.
+    /// No sessions yet. They will be counted in `stats`.
     #[must_use]
     pub fn new(
         url: &Url,
@@ -47,9 +46,9 @@ impl HeldSessions {
         Self { url, root_certificates, executor, stats, sessions: Vec::new(), stop, stopped }
     }
 
-    /// Opens so many more, dealt evenly to so many users, the first users first, and returns when all have their
-    /// answers. The server has 10 s for each of its answers; whoever is refused or fails is counted and not tried again,
-    /// and whoever is lost later counts as a failure then. Dropped before its end, it opens no more.
+    /// Opens more sessions, spread evenly over the users, the first users first. Returns when all have their answers.
+    /// The server has 10 s for each answer. A refused or failed session is counted and not retried; one that is lost
+    /// later counts as failed then. If dropped before the end, it opens no more.
     pub async fn add(&mut self, sessions: u32, users: Users, profile: LoadProfile) {
         let schedule = match profile {
             LoadProfile::Rate(rate) => Some(ArrivalSchedule::new(Instant::now(), rate)),
@@ -88,13 +87,13 @@ impl HeldSessions {
         }
     }
 
-    /// How it went: a sign-in counts as a cycle here.
+    /// The counts. Each sign-in counts as a cycle.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.stats.counts()
     }
 
-    /// Says BYE on all of them, and returns when all have their answers, which takes 10 s at most for each of three.
+    /// Sends BYE on all sessions and waits for their answers: at most three times 10 s.
     pub async fn end_all(self) {
         self.stop.close();
         for session in self.sessions {
@@ -102,7 +101,7 @@ impl HeldSessions {
         }
     }
 
-    /// Drops all sockets, without a BYE, and returns once they are closed.
+    /// Closes all sockets without a BYE, and returns once they are closed.
     pub async fn drop_all(self) {
         for session in self.sessions {
             session.cancel().await;
@@ -110,7 +109,6 @@ impl HeldSessions {
     }
 }
 
-/// One of them.
 struct Session {
     url: Url,
     options: Options,
@@ -147,7 +145,6 @@ impl Session {
     }
 }
 
-/// Waits until it is lost.
 async fn wait_until_lost(connection: &mut Connection) -> Error {
     loop {
         match connection.next_event().await {

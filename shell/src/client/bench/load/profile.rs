@@ -1,32 +1,32 @@
 //! Which users sign in, and how fast.
 
-/// Whom the load signs in: so many users, named `user-00000000` and on.
+/// The number of users, named `user-00000000` and on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Users(pub u32);
 
-/// When the next one begins.
+/// When the next sign-in starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LoadProfile {
-    /// Open loop: so many a second, whether or not those before have ended. A session authenticates at its time, and
-    /// its latency counts from there: a server that stalls is seen to have kept everybody waiting who came meanwhile.
+    /// Open loop: starts this many per second, even if earlier ones have not ended. Latency counts from the scheduled
+    /// time, so a stalled server shows in the latency of every user who would have waited.
     Rate(f64),
-    /// Closed loop: so many at once, each beginning when the one before it has ended.
+    /// Closed loop: this many at once. Each starts when the one before it has ended.
     Concurrency(u16),
 }
 
 impl Users {
-    /// The name of one of them.
+    /// The name of a user.
     #[must_use]
     pub fn name(number: u32) -> String {
         format!("user-{number:08}")
     }
 
-    /// One at random.
+    /// A random user.
     pub(crate) fn random_name(self) -> String {
         Self::name(fastrand::u32(0..self.0.max(1)))
     }
 
-    /// Whose this one of so many sessions is, if they are dealt evenly and the first users come first.
+    /// The user of a session, if the sessions are spread evenly and the first users come first.
     pub(crate) fn name_for_session(self, number: u32, sessions: u32) -> String {
         let user = u64::from(number) * u64::from(self.0.clamp(1, sessions.max(1))) / u64::from(sessions.max(1));
         Self::name(u32::try_from(user).unwrap_or(u32::MAX))
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_are_dealt_evenly_and_first_users_come_first() {
+    fn sessions_are_spread_evenly_over_users() {
         let name_for_session = |users, sessions| -> Vec<String> {
             (0..sessions).map(|number| Users(users).name_for_session(number, sessions).split_off(12)).collect()
         };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long before its time to authenticate a session of an open loop connects.
+/// How long before its time to authenticate an open-loop session connects.
 pub const CONNECT_LEAD: Duration = Duration::from_millis(50);
 
 /// The times of an open loop.
@@ -12,12 +12,12 @@ pub(crate) struct ArrivalSchedule {
     rate: f64,
 }
 
-/// When one of an open loop is due.
+/// The scheduled time of one sign-in.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
-    /// Its AUTHENTICATE.
+    /// When to send AUTHENTICATE.
     pub(crate) at: Instant,
-    /// How long after its time it was begun.
+    /// How long after its time it started.
     pub(crate) begun_late: Duration,
 }
 
@@ -26,12 +26,11 @@ impl ArrivalSchedule {
         Self { begin, rate: rate.max(0.001) }
     }
 
-    /// When this one begins.
+    /// When a sign-in starts.
     pub(crate) fn time(&self, number: u64) -> Instant {
         self.begin + Duration::from_secs_f64(number as f64 / self.rate)
     }
 
-    /// Waits for that time.
     pub(crate) async fn wait_for(&self, number: u64) -> Arrival {
         let time = self.time(number);
         if time > Instant::now() {
@@ -46,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_schedule_is_even_and_does_not_drift() {
+    fn schedule_is_even_and_does_not_drift() {
         let schedule = ArrivalSchedule::new(Instant::now(), 1000.0);
         assert_eq!(schedule.time(0), schedule.begin);
         assert_eq!(schedule.time(86_400_000), schedule.begin + Duration::from_secs(86_400));

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use super::schedule::{Arrival, CONNECT_LEAD};
 use crate::client::{Connection, Error, Options, Url};
 
-/// How a session came in, or was refused at the limit.
+/// The times of one sign-in, granted or refused at the limit.
 pub(crate) struct SignInTiming {
     pub(crate) is_refused: bool,
-    /// When it was begun, or should have been.
+    /// When it started, or was scheduled to start.
     pub(crate) started_at: Instant,
-    /// How long it had nothing to do but to wait for its time to authenticate.
+    /// How long it waited for its time to authenticate.
     pub(crate) idle: Duration,
-    /// From AUTHENTICATE, or from when it was due, to its answer.
+    /// From AUTHENTICATE, or its scheduled time, to the answer.
     pub(crate) latency: Duration,
-    /// How late AUTHENTICATE was without any fault of the server's. None in a closed loop.
+    /// How late AUTHENTICATE was sent because of the client. `None` in a closed loop.
     pub(crate) late: Option<Duration>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) async fn sign_in(
     if let Some(Arrival { at, begun_late }) = arrival {
         idle = at.saturating_duration_since(Instant::now());
         late = Some(if idle.is_zero() {
-            // The server took too long to let it in. The rest of the delay may be the server's, this part is not.
+            // Connecting took too long. Only the late start is the client's fault.
             at.elapsed().min(begun_late)
         } else {
             smol::Timer::at(at).await;

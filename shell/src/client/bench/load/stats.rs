@@ -1,4 +1,4 @@
-//! What load has come to: counts and times that all threads add to.
+//! Counts and times of a load, which all threads update.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,51 +9,50 @@ use hdrhistogram::Histogram;
 use super::sign_in::SignInTiming;
 use crate::client::Error;
 
-/// What came of it so far. Times are in nanoseconds.
+/// The results so far. Times are in nanoseconds.
 #[derive(Debug, Clone)]
 pub struct Counts {
-    /// Cycles begun.
+    /// Cycles started.
     pub begun: u64,
-    /// Cycles of an open loop whose time came and that were not begun, because too many were under way.
+    /// Cycles of an open loop that were skipped at their time because too many were active.
     pub not_begun: u64,
-    /// Cycles that ended well.
+    /// Cycles that succeeded.
     pub cycles: u64,
-    /// Those among them whose user was at the limit.
+    /// Of these, those refused at the limit.
     pub refused: u64,
-    /// What else became of those begun, in words, and how often. Of more than 100 kinds the last are counted as one.
+    /// Failures by message, with their counts. After 100 different messages the rest are counted together.
     pub failures: BTreeMap<String, u64>,
-    /// Sessions that were held and lost later; why is among the failures. None of full cycles.
+    /// Held sessions that were lost later. They are counted in `failures`, too. Zero for cycles.
     pub lost: u64,
-    /// From AUTHENTICATE, or from when it was due, to its answer.
+    /// From AUTHENTICATE, or its scheduled time, to the answer.
     pub sign_in: Histogram<u64>,
-    /// From the first packet to the last, in an open loop from when it was due and without the wait for its time to
-    /// authenticate. Of a held session, to its answer.
+    /// From the first packet to the last; in an open loop from the scheduled time, without the wait for the time to
+    /// authenticate. For a held session, to its answer.
     pub cycle: Histogram<u64>,
-    /// How late AUTHENTICATE was sent in an open loop by no fault of the server's. What is late here is late in
-    /// `sign_in`, too.
+    /// How late AUTHENTICATE was sent in an open loop because of the client. This delay is part of `sign_in`, too.
     pub late: Histogram<u64>,
 }
 
-/// [`Counts`] that all threads add to.
+/// [`Counts`] that all threads update.
 #[derive(Debug)]
 pub struct LoadStats(Mutex<Counts>);
 
-/// The longest time that is told from longer ones: an hour, in nanoseconds.
+/// The longest time that is recorded exactly: an hour, in nanoseconds.
 const MAX_NANOS: u64 = 3_600_000_000_000;
 
-/// How many kinds of failures are told apart: a server may have a word of its own for everybody.
+/// How many different failures are counted. A server could send a different text to every client.
 const MAX_KINDS: usize = 100;
 
 const OTHERS: &str = "others";
 
 impl Counts {
-    /// How many have failed, of all kinds.
+    /// All failures.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
 
-    /// How many were begun and have neither ended nor, where sessions are held, been answered.
+    /// Cycles that were started and have not ended. For held sessions, those without an answer.
     #[must_use]
     pub fn under_way(&self) -> u64 {
         self.begun.saturating_sub(self.cycles + self.failed() - self.lost)
@@ -91,19 +90,19 @@ impl Default for LoadStats {
 }
 
 impl LoadStats {
-    /// What was counted so far: a copy, of about a megabyte.
+    /// A copy of the counts, about a megabyte.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.lock().clone()
     }
 
-    /// So many cycles have ended well so far.
+    /// How many cycles have succeeded.
     #[must_use]
     pub fn cycles(&self) -> u64 {
         self.lock().cycles
     }
 
-    /// Counts all that are still under way as failed.
+    /// Counts all active cycles as failed.
     pub fn stop_waiting(&self, reason: &str) {
         let mut counts = self.lock();
         let under_way = counts.under_way();
@@ -120,7 +119,7 @@ impl LoadStats {
         self.lock().not_begun += 1;
     }
 
-    /// It has ended well, or begun well where it is held.
+    /// Records a cycle that succeeded, or a held session that was answered.
     pub(crate) fn record_success(&self, timing: &SignInTiming) {
         let mut counts = self.lock();
         counts.cycles += 1;
@@ -136,7 +135,7 @@ impl LoadStats {
         self.lock().fail(&kind(error), 1);
     }
 
-    /// It was held, and did not end well.
+    /// Records a held session that was lost.
     pub(crate) fn record_loss(&self, error: &Error) {
         let mut counts = self.lock();
         counts.fail(&kind(error), 1);
@@ -152,7 +151,7 @@ fn nanos(time: Duration) -> u64 {
     time.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
-/// The error without the name of the user it befell, so that the like are counted together.
+/// The error without the user's name, so that equal failures are counted together.
 fn kind(error: &Error) -> String {
     match error {
         Error::Refused { refusal, .. } => format!("refused: {refusal}"),
@@ -181,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_counted_by_kind_and_kinds_are_bounded() {
+    fn failure_kinds_are_counted_and_bounded() {
         let stats = LoadStats::default();
         for number in 0..150 {
             stats.record_start();
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_like_are_counted_together_whoever_they_befell() {
+    fn equal_failures_of_users_count_together() {
         let stats = LoadStats::default();
         for user in ["ada", "grace"] {
             stats.record_start();
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_under_way_can_be_given_up() {
+    fn active_cycles_can_be_counted_as_failed() {
         let stats = LoadStats::default();
         stats.stop_waiting("nobody is there");
         for _ in 0..4 {
@@ -218,7 +217,7 @@ mod tests {
         let timing = |is_refused| SignInTiming { is_refused, started_at: Instant::now(), idle, latency, late: None };
         stats.record_success(&timing(false));
         stats.record_success(&timing(true));
-        // One that is held is no longer under way, and neither is it once it is lost.
+        // A held session is no longer active, and neither is a lost one.
         stats.record_loss(&Error::Lost("cut".into()));
         assert_eq!(stats.counts().under_way(), 2);
         stats.stop_waiting("no answer");
