@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use shell::client::Trust;
-use shell::client::load::{Counts, Cycles, MOST_AT_ONCE, Pace, Tally, Users};
+use shell::client::RootCertificates;
+use shell::client::bench::load::{Counts, CycleLoad, LoadProfile, LoadStats, MAX_CONCURRENT, Users};
 use shell::runtime::open_files::raise_limit;
 use shell::runtime::threads::on_threads;
 use smol::Executor;
@@ -26,7 +26,7 @@ pub(crate) struct Bench {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) users: Users,
-    pub(crate) pace: Pace,
+    pub(crate) profile: LoadProfile,
     pub(crate) duration: Duration,
 }
 
@@ -72,20 +72,20 @@ impl Bench {
     }
 
     fn load(&self, process: &Process, all: &[&Process], load: Load) -> Result<Run> {
-        let Load { users, pace, duration } = load;
-        let cycles = Cycles {
+        let Load { users, profile, duration } = load;
+        let cycles = CycleLoad {
             url: process.url.clone(),
-            trust: Trust::SYSTEM,
+            root_certificates: RootCertificates::SYSTEM,
             users,
-            pace,
-            most_at_once: MOST_AT_ONCE,
+            profile,
+            max_concurrent: MAX_CONCURRENT,
             duration,
         };
-        let tally = Arc::<Tally>::default();
+        let stats = Arc::<LoadStats>::default();
         let (cpu, watch) = (process.cpu()?, Watch::begin(all)?);
-        self.run(async |executor| cycles.run(executor, &tally).await);
+        self.run(async |executor| cycles.run(executor, &stats).await);
         let (cpu, is_disturbed) = (process.cpu()? - cpu, watch.is_disturbed()?);
-        let counts = tally.counts();
+        let counts = stats.counts();
         ensure!(counts.failures.is_empty() && counts.cycles > 0, "cycles failed: {:?}", counts.failures);
         ensure!(counts.not_begun == 0, "{} cycles were not begun", counts.not_begun);
         let per_second = counts.cycles as f64 / duration.as_secs_f64();

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions, PutFlags};
 use session_core::{Hold, NodeId, Time, UserRecord};
-use shell::client::load::Users;
+use shell::client::bench::load::Users;
 
 const MAP_BYTES: usize = 8 << 30;
 

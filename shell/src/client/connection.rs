@@ -1,73 +1,72 @@
-//! One WebSocket, as its client sees it.
+//! One WebSocket, seen from the client.
 
-use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use async_tungstenite::tungstenite::{self, error::ProtocolError};
 use futures_util::{SinkExt as _, StreamExt as _};
 use session_core::{Admission, Ask, Denial, Refusal, Reply, Request, SessionId, Sessions, User};
-use smol::Timer;
-use smol::future::{or, poll_once};
+use smol::future::poll_once;
 
-use super::obstacle::is_hang_up;
-use super::printer::{told, told_unknown};
+use super::connect_error::is_hang_up;
+use super::redact::{redact_unknown, redacted_json};
+use super::reply_timeout::ReplyTimeout;
 use super::stream::{Stream, connect, encrypt};
 use super::upgrade::upgrade;
-use super::{Error, Login, Trust, Url};
+use super::{Credentials, Error, RootCertificates, Url};
 
-/// A WebSocket that the server has greeted.
+/// A WebSocket on which the server has sent HELLO.
 ///
-/// Pings are answered while something of it is awaited, and only then: a connection left alone for longer than the
-/// server's patience (40 s by default) counts as dead there. Dropping it drops the socket without a BYE.
+/// Pings are answered only while one of its futures is polled. The server considers a connection dead that is left
+/// alone for longer than its timeout (40 s by default). Dropping a connection closes the socket without a BYE.
 #[derive(Debug)]
 pub struct Connection {
     socket: WebSocketStream<Stream>,
     reply_timeout: Duration,
 }
 
-/// How long a client waits, and whom it trusts. The default of each time is 10 s; [`Duration::MAX`] is for ever.
+/// Timeouts and trusted certificate authorities. Each timeout is 10 s by default; [`Duration::MAX`] disables it.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// From resolving the server's name to its HELLO.
     pub connect_timeout: Duration,
     /// From a request to its reply.
     pub reply_timeout: Duration,
-    /// Who vouches for a server at `wss://`.
-    pub trust: Trust,
+    /// The authorities trusted for `wss://`.
+    pub root_certificates: RootCertificates,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let patience = Duration::from_secs(10);
-        Self { connect_timeout: patience, reply_timeout: patience, trust: Trust::SYSTEM }
+        let timeout = Duration::from_secs(10);
+        Self { connect_timeout: timeout, reply_timeout: timeout, root_certificates: RootCertificates::SYSTEM }
     }
 }
 
-/// What the server says.
+/// Something that the server sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A message of the protocol. [`Reply::Evicted`] says that the slot is gone; a close with 4409 follows.
+    /// A message of the protocol. After [`Reply::Evicted`] the slot is gone, and a close with 4409 follows.
     Reply(Reply),
-    /// A message this version does not understand, as it came, but for a resume token.
+    /// A message that this version does not know, without any resume token.
     Unknown(String),
-    /// A close frame, the last thing it says.
+    /// A close frame. Nothing follows it.
     Closed {
         /// The close code (RFC 6455 §7.4), 1005 if the frame has none.
         code: u16,
-        /// The frame's words.
-        words: String,
+        /// The reason in the frame.
+        reason: String,
     },
 }
 
-/// A slot.
+/// A granted slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
-    /// Who has it: all that is said to whoever has not asked at length, or shows a fresh token.
-    Short(User),
-    /// And the session's id, the limit, and what it can be taken up again with.
-    AtLength(Box<Admission>),
+    /// The user only: the answer to a plain AUTHENTICATE, and to one with a new token.
+    Plain(User),
+    /// Also the session's id, the limit and the resume token.
+    Detailed(Box<Admission>),
 }
 
 impl Grant {
@@ -75,24 +74,24 @@ impl Grant {
     #[must_use]
     pub fn user(&self) -> &User {
         match self {
-            Self::Short(user) => user,
-            Self::AtLength(admission) => &admission.user,
+            Self::Plain(user) => user,
+            Self::Detailed(details) => &details.user,
         }
     }
 
-    /// What was said at length.
+    /// The details, if the client authenticated with an object.
     #[must_use]
-    pub fn admission(&self) -> Option<&Admission> {
+    pub fn details(&self) -> Option<&Admission> {
         match self {
-            Self::Short(_) => None,
-            Self::AtLength(admission) => Some(admission),
+            Self::Plain(_) => None,
+            Self::Detailed(details) => Some(details),
         }
     }
 
     pub(super) fn into_reply(self) -> Reply {
         match self {
-            Self::Short(user) => Reply::AuthenticateSuccess(user),
-            Self::AtLength(admission) => Reply::Admitted(admission),
+            Self::Plain(user) => Reply::AuthenticateSuccess(user),
+            Self::Detailed(details) => Reply::Admitted(details),
         }
     }
 }
@@ -112,145 +111,145 @@ impl Connection {
     /// [`Error::Unreachable`], [`Error::Handshake`], [`Error::TimedOut`]; and from here on, like every other method,
     /// [`Error::Closed`], [`Error::Lost`] and [`Error::Unexpected`].
     pub async fn open_with(url: &Url, options: &Options) -> Result<Self, Error> {
-        let patience = Patience::new(options.connect_timeout);
-        let stream = patience.wait_for("TCP connection", connect(url)).await?;
-        let stream = match url.name() {
-            // Boxed: it is large, and most are plain.
+        let timeout = ReplyTimeout::new(options.connect_timeout);
+        let stream = timeout.wait_for("TCP connection", connect(url)).await?;
+        let stream = match url.server_name() {
+            // Boxed because it is large and most connections are plain.
             Some(name) => {
-                let encrypting = Box::pin(encrypt(url, name, &options.trust, stream));
-                patience.wait_for("TLS handshake", encrypting).await?
+                let encrypting = Box::pin(encrypt(url, name, &options.root_certificates, stream));
+                timeout.wait_for("TLS handshake", encrypting).await?
             }
             None => Stream::Plain(stream),
         };
-        let socket = patience.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
+        let socket = timeout.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
         let mut connection = Self { socket, reply_timeout: options.reply_timeout };
-        let greeting = patience.wait_for("HELLO", connection.next_reply()).await?;
-        if greeting == Reply::Hello { Ok(connection) } else { Err(unexpected("HELLO", &greeting)) }
+        let greeting = timeout.wait_for("HELLO", connection.next_reply()).await?;
+        if greeting == Reply::Hello { Ok(connection) } else { Err(unexpected_reply("HELLO", &greeting)) }
     }
 
-    /// Asks for a slot for `user`. The answer is the user with the slots held, this one included.
+    /// Asks for a slot for `user`. Returns the user with the slots held, including this one.
     ///
     /// # Errors
-    /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::Complaint`] when there is a slot already. After each
-    /// of them the connection is as good as before.
+    /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::RequestFailed`] if the connection has a slot already.
+    /// The connection stays usable after each of them.
     pub async fn authenticate(&mut self, user: &str) -> Result<User, Error> {
-        self.authenticate_with(&Login::User(user.into())).await
+        self.authenticate_with(&Credentials::User(user.into())).await
     }
 
-    /// Asks for a slot for the user that this names, or proves to be. It says nothing else, and is answered so.
+    /// Asks for a slot with a plain AUTHENTICATE, which has nothing but the credentials.
     ///
     /// # Errors
-    /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], with which there is a slot.
-    pub async fn authenticate_with(&mut self, login: &Login) -> Result<User, Error> {
-        let request = Request::Authenticate(login.credential());
-        self.sign_in(login, &request).await.map(|grant| grant.user().clone())
+    /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], after which the connection has a slot.
+    pub async fn authenticate_with(&mut self, credentials: &Credentials) -> Result<User, Error> {
+        let request = Request::Authenticate(credentials.credential());
+        self.send_authenticate(credentials, &request).await.map(|grant| grant.user().clone())
     }
 
-    /// Asks for a slot at length: what else is asked for stands in `ask`, which may be empty. Who is refused at the limit
-    /// may choose from [`Error::denial`] whom to end, and ask again on this connection within 60 s.
+    /// Asks for a slot with an AUTHENTICATE object. After a refusal at the limit, the client can choose sessions to end
+    /// from [`Error::failure_details`] and ask again on this connection within 60 s.
     ///
     /// # Errors
-    /// As [`Connection::authenticate_with`], with a [`Denial`] where the server said more.
-    pub async fn authenticate_with_ask(&mut self, login: &Login, ask: Ask) -> Result<Grant, Error> {
-        let request = Request::AuthenticateWith(login.credential_at_length(), Box::new(ask));
-        self.sign_in(login, &request).await
+    /// As [`Connection::authenticate_with`]. A refusal carries a [`Denial`] if the server sent one.
+    pub async fn authenticate_with_options(&mut self, credentials: &Credentials, ask: Ask) -> Result<Grant, Error> {
+        let request = Request::AuthenticateWith(credentials.detailed_credential(), Box::new(ask));
+        self.send_authenticate(credentials, &request).await
     }
 
-    async fn sign_in(&mut self, login: &Login, request: &Request) -> Result<Grant, Error> {
-        let refused = |refusal: Refusal, denial: Option<Box<Denial>>| {
-            let user = login.user().map(Into::into);
+    async fn send_authenticate(&mut self, credentials: &Credentials, request: &Request) -> Result<Grant, Error> {
+        let refused = |refusal: Refusal, details: Option<Box<Denial>>| {
+            let user = credentials.user().map(Into::into);
             match refusal {
-                Refusal::LimitReached => Error::LimitReached { user, denial },
+                Refusal::LimitReached => Error::LimitReached { user, details },
                 refusal @ (Refusal::DeviceFull
                 | Refusal::Credential(_)
                 | Refusal::AnotherUser
                 | Refusal::Store(_)
                 | Refusal::StoreSilent
-                | Refusal::Other(_)) => Error::Refused { user, refusal, denial },
+                | Refusal::Other(_)) => Error::Refused { user, refusal, details },
             }
         };
-        let grant = match self.ask(request, "answer to AUTHENTICATE").await? {
-            Reply::AuthenticateSuccess(user) => Grant::Short(user),
-            Reply::Admitted(admission) => Grant::AtLength(admission),
+        let grant = match self.request(request, "answer to AUTHENTICATE").await? {
+            Reply::AuthenticateSuccess(user) => Grant::Plain(user),
+            Reply::Admitted(details) => Grant::Detailed(details),
             Reply::AuthenticateFailure(refusal) => return Err(refused(refusal, None)),
-            Reply::Denied(denial) => return Err(refused(denial.refusal.clone(), Some(denial))),
-            Reply::Error(complaint) => return Err(Error::Complaint(complaint)),
+            Reply::Denied(details) => return Err(refused(details.refusal.clone(), Some(details))),
+            Reply::Error(complaint) => return Err(Error::RequestFailed(complaint)),
             other @ (Reply::Hello
             | Reply::ByeSuccess
             | Reply::CheckConnectionsSuccess(_)
             | Reply::ListSessionsSuccess(_)
             | Reply::EndSessionSuccess(_)
-            | Reply::Evicted(_)) => return Err(unexpected("answer to AUTHENTICATE", &other)),
+            | Reply::Evicted(_)) => return Err(unexpected_reply("answer to AUTHENTICATE", &other)),
         };
-        if login.is_token(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
+        if credentials.is_token_text(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
     }
 
-    /// Asks who holds the slots of the session's user, this session included.
+    /// Lists the sessions of the user, including this one.
     ///
     /// # Errors
     /// As [`Connection::check_connections`].
     pub async fn list_sessions(&mut self) -> Result<Sessions, Error> {
-        self.ask_for(&Request::ListSessions, "answer to LIST_SESSIONS", |reply| {
+        self.request_as(&Request::ListSessions, "answer to LIST_SESSIONS", |reply| {
             if let Reply::ListSessionsSuccess(sessions) = reply { Ok(*sessions) } else { Err(reply) }
         })
         .await
     }
 
-    /// Ends another session of the same user. The answer is the user with the slots that are still held.
+    /// Ends another session of the same user. Returns the user with the slots that remain.
     ///
     /// # Errors
-    /// As [`Connection::check_connections`]; [`Error::Complaint`] also when the user has no such session, or it is this one.
+    /// As [`Connection::check_connections`]; [`Error::RequestFailed`] also when the user has no such session, or it is this one.
     pub async fn end_session(&mut self, session: SessionId) -> Result<User, Error> {
-        self.ask_for(&Request::EndSession(session), "answer to END_SESSION", |reply| {
+        self.request_as(&Request::EndSession(session), "answer to END_SESSION", |reply| {
             if let Reply::EndSessionSuccess(user) = reply { Ok(user) } else { Err(reply) }
         })
         .await
     }
 
-    /// Asks who the session's user is and how many slots that user holds.
+    /// Asks who the session's user is, and how many slots the user holds.
     ///
     /// # Errors
-    /// [`Error::Complaint`] before a successful [`Connection::authenticate`], or when the store does not answer.
+    /// [`Error::RequestFailed`] before a successful [`Connection::authenticate`], or when the store does not answer.
     pub async fn check_connections(&mut self) -> Result<User, Error> {
-        self.ask_for(&Request::CheckConnections, "answer to CHECK_CONNECTIONS", |reply| {
+        self.request_as(&Request::CheckConnections, "answer to CHECK_CONNECTIONS", |reply| {
             if let Reply::CheckConnectionsSuccess(user) = reply { Ok(user) } else { Err(reply) }
         })
         .await
     }
 
-    /// Gives the slot back: says BYE, waits for BYE_SUCCESS and for the server to close.
+    /// Gives the slot back: sends BYE, waits for BYE_SUCCESS and for the server to close.
     ///
     /// # Errors
-    /// Only those of a lost connection. The slot comes back then too, once the server notices.
+    /// Those of a lost connection. The server then frees the slot once it notices.
     pub async fn bye(mut self) -> Result<(), Error> {
-        let patience = Patience::new(self.reply_timeout);
+        let timeout = ReplyTimeout::new(self.reply_timeout);
         let farewell = async {
-            self.feed(Request::Bye.encode()).await?;
-            // Answers to what was asked before it come first.
+            self.send(Request::Bye.encode()).await?;
+            // Answers to earlier requests arrive first.
             while self.next_reply().await? != Reply::ByeSuccess {}
             Ok(())
         };
-        patience.wait_for("BYE_SUCCESS", farewell).await?;
-        // An end without a close frame will do as well: the slot is given back.
+        timeout.wait_for("BYE_SUCCESS", farewell).await?;
+        // The slot is given back already, so an end without a close frame is no error.
         let end = async {
             while let Some(Ok(_)) = self.socket.next().await {}
             Ok(())
         };
-        patience.wait_for("close after BYE_SUCCESS", end).await
+        timeout.wait_for("close after BYE_SUCCESS", end).await
     }
 
-    /// Sends a text message, whatever it says. The answer, if any, is for [`Connection::next_event`].
+    /// Sends any text message. [`Connection::next_event`] returns the answer, if there is one.
     ///
     /// # Errors
     /// [`Error::Lost`], or [`Error::TimedOut`] when the server does not read.
     pub async fn send_text(&mut self, text: impl Into<String>) -> Result<(), Error> {
-        let patience = Patience::new(self.reply_timeout);
-        patience.wait_for("end of a message being sent", self.feed(text.into())).await
+        let timeout = ReplyTimeout::new(self.reply_timeout);
+        timeout.wait_for("end of a message being sent", self.send(text.into())).await
     }
 
-    /// Waits, for ever if need be, for the next thing the server says, and answers pings meanwhile.
+    /// Waits without a timeout for the next message or close frame, and answers pings meanwhile.
     ///
-    /// It may be dropped at any time and loses nothing.
+    /// Cancel safe: dropping the future loses no event.
     ///
     /// # Errors
     /// [`Error::Lost`].
@@ -258,91 +257,66 @@ impl Connection {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    return Ok(Reply::parse(&text).map_or_else(|_| Event::Unknown(told_unknown(&text)), Event::Reply));
+                    return Ok(Reply::parse(&text).map_or_else(|_| Event::Unknown(redact_unknown(&text)), Event::Reply));
                 }
                 Some(Ok(Message::Binary(bytes))) => {
-                    return Ok(Event::Unknown(told_unknown(&String::from_utf8_lossy(&bytes))));
+                    return Ok(Event::Unknown(redact_unknown(&String::from_utf8_lossy(&bytes))));
                 }
                 // Tungstenite answers a ping when it is next asked to read.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Ok(Message::Close(frame))) => {
-                    // Our close frame in answer. Tried once and not awaited, so that being dropped here cannot lose
-                    // the event; few bytes always fit.
+                    // Answers with a close frame. It is polled once and not awaited, so that dropping this future
+                    // cannot lose the event. A close frame is small enough to fit.
                     let _sent: Option<Result<(), tungstenite::Error>> = poll_once(self.socket.flush()).await;
-                    return Ok(closed(frame));
+                    return Ok(close_event(frame));
                 }
-                Some(Err(error)) => return Err(lost(&error)),
+                Some(Err(error)) => return Err(lost_error(&error)),
                 None => return Err(Error::Lost("it was closed before".into())),
             }
         }
     }
 
-    async fn ask(&mut self, request: &Request, awaited: &'static str) -> Result<Reply, Error> {
-        let patience = Patience::new(self.reply_timeout);
+    async fn request(&mut self, request: &Request, awaited: &'static str) -> Result<Reply, Error> {
+        let timeout = ReplyTimeout::new(self.reply_timeout);
         let exchange = async {
-            self.feed(request.encode()).await?;
+            self.send(request.encode()).await?;
             let reply = self.next_reply().await?;
-            if let Reply::Evicted(words) = reply { Err(Error::Evicted(words)) } else { Ok(reply) }
+            if let Reply::Evicted(reason) = reply { Err(Error::Evicted(reason)) } else { Ok(reply) }
         };
-        patience.wait_for(awaited, exchange).await
+        timeout.wait_for(awaited, exchange).await
     }
 
-    /// Asks, for what `read` finds in the reply; or it hands the reply back, which is then no answer.
-    async fn ask_for<T>(
+    /// Sends a request and reads its answer with `read`, which returns any other reply as `Err`.
+    async fn request_as<T>(
         &mut self,
         request: &Request,
         awaited: &'static str,
         read: impl FnOnce(Reply) -> Result<T, Reply>,
     ) -> Result<T, Error> {
-        match read(self.ask(request, awaited).await?) {
+        match read(self.request(request, awaited).await?) {
             Ok(answer) => Ok(answer),
-            Err(Reply::Error(complaint)) => Err(Error::Complaint(complaint)),
-            Err(other) => Err(unexpected(awaited, &other)),
+            Err(Reply::Error(complaint)) => Err(Error::RequestFailed(complaint)),
+            Err(other) => Err(unexpected_reply(awaited, &other)),
         }
     }
 
-    async fn feed(&mut self, text: String) -> Result<(), Error> {
-        self.socket.send(Message::text(text)).await.map_err(|error| lost(&error))
+    async fn send(&mut self, text: String) -> Result<(), Error> {
+        self.socket.send(Message::text(text)).await.map_err(|error| lost_error(&error))
     }
 
-    /// The next message this version understands. Others may be there for clients that know more.
+    /// The next message that this version knows. Messages of later versions are skipped.
     async fn next_reply(&mut self) -> Result<Reply, Error> {
         loop {
             match self.next_event().await? {
                 Event::Reply(reply) => return Ok(reply),
                 Event::Unknown(_) => {}
-                Event::Closed { code, words } => return Err(Error::Closed { code, words }),
+                Event::Closed { code, reason } => return Err(Error::Closed { code, reason }),
             }
         }
     }
 }
 
-/// How long is left to wait.
-struct Patience {
-    after: Duration,
-    /// None: for ever.
-    until: Option<Instant>,
-}
-
-impl Patience {
-    fn new(after: Duration) -> Self {
-        Self { after, until: Instant::now().checked_add(after) }
-    }
-
-    async fn wait_for<T>(
-        &self,
-        awaited: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let late = async {
-            self.until.map_or_else(Timer::never, Timer::at).await;
-            Err(Error::TimedOut { awaited, after: self.after })
-        };
-        or(work, late).await
-    }
-}
-
-fn lost(error: &tungstenite::Error) -> Error {
+fn lost_error(error: &tungstenite::Error) -> Error {
     let is_end = if let tungstenite::Error::Io(error) = error {
         is_hang_up(error.kind())
     } else {
@@ -351,187 +325,19 @@ fn lost(error: &tungstenite::Error) -> Error {
     Error::Lost(if is_end { "the server went away without a word".into() } else { error.to_string() })
 }
 
-fn closed(frame: Option<CloseFrame>) -> Event {
-    /// RFC 6455 §7.1.5: what a close frame without a code counts as.
+fn close_event(frame: Option<CloseFrame>) -> Event {
+    /// The code for a close frame without one (RFC 6455 §7.1.5).
     const NO_CODE: u16 = 1005;
 
     frame.map_or_else(
-        || Event::Closed { code: NO_CODE, words: String::new() },
-        |CloseFrame { code, reason }| Event::Closed { code: code.into(), words: reason.to_string() },
+        || Event::Closed { code: NO_CODE, reason: String::new() },
+        |CloseFrame { code, reason }| Event::Closed { code: code.into(), reason: reason.to_string() },
     )
 }
 
-fn unexpected(awaited: &'static str, said: &Reply) -> Error {
-    Error::Unexpected { awaited, said: told(said) }
+fn unexpected_reply(awaited: &'static str, received: &Reply) -> Error {
+    Error::Unexpected { awaited, received: redacted_json(received) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fake_server::{Listener, bounded};
-    use super::*;
-    use session_core::{Complaint, Credential, UserId};
-
-    fn ada(connections: u32) -> User {
-        User { id: UserId::parse("ada").expect("a good id"), connections }
-    }
-
-    #[test]
-    fn a_session_from_hello_to_close() {
-        bounded(async |listener: Listener| {
-            let client = async {
-                let mut connection = Connection::open(&listener.url()).await?;
-                assert_eq!(connection.authenticate("ada").await?, ada(1));
-                assert_eq!(connection.check_connections().await?, ada(2));
-                connection.bye().await
-            };
-            let server = async {
-                let mut peer = listener.accept().await;
-                peer.say(&Reply::Hello).await;
-                assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("ada"))));
-                peer.say(&Reply::AuthenticateSuccess(ada(1))).await;
-                assert_eq!(peer.hear().await, Some(Request::CheckConnections));
-                peer.say_text(r#"{"type":"NEWS","payload":"of a later version"}"#).await;
-                peer.say(&Reply::CheckConnectionsSuccess(ada(2))).await;
-                assert_eq!(peer.hear().await, Some(Request::Bye));
-                peer.say(&Reply::ByeSuccess).await;
-                peer.close(1000, "Goodbye").await;
-                assert_eq!(peer.hear().await, None, "the close is answered");
-            };
-            let (ended, ()) = smol::future::zip(client, server).await;
-            ended.expect("all went well");
-        });
-    }
-
-    #[test]
-    fn refusals_are_told_apart_and_leave_the_connection_as_it_was() {
-        bounded(async |listener: Listener| {
-            let client = async {
-                let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
-                let error = connection.authenticate("ada").await.expect_err("the limit");
-                assert!(
-                    matches!(&error, Error::LimitReached { user, denial: None } if user.as_deref() == Some("ada")),
-                    "{error}"
-                );
-                let error = connection.authenticate("").await.expect_err("no user");
-                assert!(matches!(&error, Error::Refused { refusal: Refusal::StoreSilent, .. }), "{error}");
-                let error = connection.check_connections().await.expect_err("not authenticated");
-                assert!(matches!(error, Error::Complaint(Complaint::NotAuthenticated)), "{error}");
-            };
-            let server = async {
-                let mut peer = listener.accept().await;
-                peer.say(&Reply::Hello).await;
-                for answer in [
-                    Reply::AuthenticateFailure(Refusal::LimitReached),
-                    Reply::AuthenticateFailure(Refusal::StoreSilent),
-                    Reply::Error(Complaint::NotAuthenticated),
-                ] {
-                    peer.hear().await;
-                    peer.say(&answer).await;
-                }
-            };
-            smol::future::zip(client, server).await;
-        });
-    }
-
-    #[test]
-    fn events_are_messages_known_and_unknown_then_the_close_and_pings_are_answered_meanwhile() {
-        bounded(async |listener: Listener| {
-            let client = async {
-                let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
-                connection.send_text("anything").await.expect("an open connection");
-                assert_eq!(connection.next_event().await.ok(), Some(Event::Reply(Reply::Error(Complaint::NotJson))));
-                assert_eq!(connection.next_event().await.ok(), Some(Event::Unknown("hm".into())));
-                let closed = Event::Closed { code: 4408, words: "Peer was silent for too long".into() };
-                assert_eq!(connection.next_event().await.ok(), Some(closed));
-                assert!(matches!(connection.next_event().await, Err(Error::Lost(_))));
-            };
-            let server = async {
-                let mut peer = listener.accept().await;
-                peer.say(&Reply::Hello).await;
-                assert_eq!(peer.hear_text().await.as_deref(), Some("anything"));
-                peer.say(&Reply::Error(Complaint::NotJson)).await;
-                peer.ping().await;
-                peer.say_text("hm").await;
-                peer.close(4408, "Peer was silent for too long").await;
-            };
-            smol::future::zip(client, server).await;
-        });
-    }
-
-    #[test]
-    fn a_server_without_a_word_times_out_and_one_that_leaves_is_lost() {
-        bounded(async |listener: Listener| {
-            let hasty = Options { connect_timeout: Duration::from_millis(20), ..Options::default() };
-            let error = Connection::open_with(&listener.url(), &hasty).await.expect_err("nobody accepts");
-            assert!(matches!(error, Error::TimedOut { awaited: "WebSocket handshake", .. }), "{error}");
-        });
-        bounded(async |listener: Listener| {
-            let url = listener.url();
-            let server = async { drop(listener.accept().await) };
-            let (opened, ()) = smol::future::zip(Connection::open(&url), server).await;
-            assert!(matches!(opened, Err(Error::Lost(_))), "{opened:?}");
-        });
-    }
-
-    #[test]
-    fn a_server_that_greets_with_a_close_says_why() {
-        bounded(async |listener: Listener| {
-            let url = listener.url();
-            let server = async { listener.accept().await.close(1013, "Try again").await };
-            let (opened, ()) = smol::future::zip(Connection::open(&url), server).await;
-            assert!(matches!(opened, Err(Error::Closed { code: 1013, .. })), "{opened:?}");
-        });
-    }
-
-    #[test]
-    fn a_token_is_shown_as_it_is_and_told_in_no_error() {
-        bounded(async |listener: Listener| {
-            let client = async {
-                let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
-                let login = Login::Token("aa.secret.cc".parse().expect("a good token"));
-                let error = connection.authenticate_with(&login).await.expect_err("the limit");
-                assert!(matches!(error, Error::LimitReached { user: None, denial: None }), "{error:?}");
-                let error = connection.authenticate_with(&login).await.expect_err("a refusal");
-                assert_eq!(error.to_string(), "the holder of the token was refused: Token has expired");
-                assert_eq!(connection.authenticate_with(&login).await.expect("a slot"), ada(1));
-                let error = connection.authenticate_with(&login).await.expect_err("a server that does not check");
-                assert!(matches!(error, Error::TokenTakenForName) && !error.to_string().contains("secret"), "{error}");
-                let ada = Login::User("ada".into());
-                let error = connection.authenticate_with(&ada).await.expect_err("the limit");
-                assert!(
-                    matches!(&error, Error::LimitReached { user, denial: None } if user.as_deref() == Some("ada")),
-                    "{error}"
-                );
-            };
-            let server = async {
-                let mut peer = listener.accept().await;
-                peer.say(&Reply::Hello).await;
-                for answer in [
-                    Reply::AuthenticateFailure(Refusal::LimitReached),
-                    Reply::AuthenticateFailure(Refusal::Other("Token has expired".into())),
-                    Reply::AuthenticateSuccess(ada(1)),
-                    Reply::AuthenticateSuccess(User {
-                        id: UserId::parse("aa.secret.cc").expect("an id"),
-                        connections: 1,
-                    }),
-                ] {
-                    assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("aa.secret.cc"))));
-                    peer.say(&answer).await;
-                }
-                assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("ada"))));
-                peer.say(&Reply::AuthenticateFailure(Refusal::LimitReached)).await;
-            };
-            smol::future::zip(client, server).await;
-        });
-    }
-
-    #[test]
-    fn nobody_there_is_unreachable() {
-        bounded(async |listener: Listener| {
-            let url = listener.url();
-            drop(listener);
-            let opened = Connection::open(&url).await;
-            assert!(matches!(opened, Err(Error::Unreachable { .. })), "{opened:?}");
-        });
-    }
-}
+mod tests;

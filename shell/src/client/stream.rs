@@ -1,4 +1,4 @@
-//! The bytes below a WebSocket: TCP, with TLS over it if the URL says so.
+//! The stream under a WebSocket: TCP, with TLS for `wss://`.
 
 use std::io;
 use std::pin::Pin;
@@ -11,19 +11,18 @@ use smol::io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::{Error, Obstacle, Trust, Url};
+use super::{ConnectError, Error, RootCertificates, Url};
 
-/// A connection's stream.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(TcpStream),
-    /// Boxed: it is large, and most are plain.
+    /// Boxed because it is large and most connections are plain.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Connects, trying every address of the host in turn.
 pub(super) async fn connect(url: &Url) -> Result<TcpStream, Error> {
-    // A server that vanished without a word is noticed after a minute: half of it idle, then three probes.
+    // Detects a server that vanished within a minute: 30 s idle, then three probes.
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
     let connected = async {
@@ -32,22 +31,22 @@ pub(super) async fn connect(url: &Url) -> Result<TcpStream, Error> {
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(stream)
     };
-    connected.await.map_err(|why| match Obstacle::of_stream(&why) {
-        Some(obstacle) => Error::no_web_socket(url, obstacle),
-        None => Error::Unreachable { url: Box::new(url.clone()), why },
+    connected.await.map_err(|reason| match ConnectError::from_stream_error(&reason) {
+        Some(obstacle) => Error::handshake(url, obstacle),
+        None => Error::Unreachable { url: Box::new(url.clone()), reason },
     })
 }
 
-/// Shakes hands with a server that proves to have this name.
+/// Does the TLS handshake with a server that must prove this name.
 pub(super) async fn encrypt(
     url: &Url,
     name: ServerName<'static>,
-    trust: &Trust,
+    root_certificates: &RootCertificates,
     stream: TcpStream,
 ) -> Result<Stream, Error> {
-    match trust.connector().await.connect(name, stream).await {
+    match root_certificates.connector().await.connect(name, stream).await {
         Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-        Err(error) => Err(Error::no_web_socket(url, Obstacle::of_tls(&error))),
+        Err(error) => Err(Error::handshake(url, ConnectError::from_tls(&error))),
     }
 }
 
@@ -85,10 +84,10 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_authority::Authority;
-    use super::super::fake_server::{Listener, bounded};
     use super::super::{Connection, Options};
     use super::*;
+    use crate::client::testing::fake_server::{FakeServer, with_server};
+    use crate::client::testing::test_ca::TestCa;
     use futures_rustls::TlsAcceptor;
     use futures_rustls::rustls::HandshakeKind;
     use futures_rustls::rustls::version::{TLS12, TLS13};
@@ -97,36 +96,36 @@ mod tests {
 
     const NOW: [i32; 2] = [2000, 2200];
 
-    fn trusting(trust: Trust) -> Options {
-        Options { trust, ..Options::default() }
+    fn trusting(root_certificates: RootCertificates) -> Options {
+        Options { root_certificates, ..Options::default() }
     }
 
-    /// Why a client that trusts these does not come in at `wss://127.0.0.1`.
-    fn refusal(tls: TlsAcceptor, trust: Trust) -> String {
-        let mut words = String::new();
-        bounded(async |listener: Listener| {
+    /// The error of a client that trusts these authorities at `wss://127.0.0.1`.
+    fn refusal(tls: TlsAcceptor, root_certificates: RootCertificates) -> String {
+        let mut message = String::new();
+        with_server(async |listener: FakeServer| {
             let listener = listener.with_tls(tls);
-            let (url, options) = (listener.url(), trusting(trust));
+            let (url, options) = (listener.url(), trusting(root_certificates));
             let (opened, accepted) = zip(Connection::open_with(&url, &options), listener.accept_stream()).await;
             let error = opened.expect_err("no trust").to_string();
             assert!(accepted.is_none(), "{error}");
-            words = error.strip_prefix(&format!("no WebSocket at {url}: ")).expect("no WebSocket").into();
+            message = error.strip_prefix(&format!("no WebSocket at {url}: ")).expect("no WebSocket").into();
         });
-        words
+        message
     }
 
     #[test]
-    fn a_server_that_is_vouched_for_is_talked_to_by_name_and_by_address() {
-        let authority = Authority::new();
+    fn trusted_server_is_reached_by_name_and_address() {
+        let ca = TestCa::new();
         for versions in [&[&TLS12][..], &[&TLS13], &[&TLS12, &TLS13]] {
-            bounded(async |listener: Listener| {
-                let tls = authority.certify_for(versions, &["localhost", "127.0.0.1"], NOW);
+            with_server(async |listener: FakeServer| {
+                let tls = ca.acceptor_with_versions(versions, &["localhost", "127.0.0.1"], NOW);
                 let listener = listener.with_tls(tls);
                 let by_name: Url = format!("wss://localhost:{}", listener.port()).parse().expect("a good URL");
                 let client = async {
                     for url in [listener.url(), by_name] {
                         let mut connection =
-                            Connection::open_with(&url, &trusting(authority.trust())).await.expect("a greeting");
+                            Connection::open_with(&url, &trusting(ca.root_certificates())).await.expect("a greeting");
                         assert_eq!(connection.authenticate("ada").await.expect("a slot").connections, 1);
                         connection.bye().await.expect("a good bye");
                     }
@@ -137,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn each_handshake_is_a_whole_one_and_for_http() {
-        let authority = Authority::new();
-        bounded(async |listener: Listener| {
-            let tls = authority.certify(&["127.0.0.1"], NOW);
+    fn handshakes_are_full_and_offer_http_1_1() {
+        let ca = TestCa::new();
+        with_server(async |listener: FakeServer| {
+            let tls = ca.acceptor(&["127.0.0.1"], NOW);
             let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
-            let options = trusting(authority.trust());
+            let options = trusting(ca.root_certificates());
             for _ in 0..2 {
                 let server = async {
                     let stream = tls.accept(listener.accept_tcp().await).await.expect("trust");
@@ -156,21 +155,21 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_nobody_known_vouches_for_is_not_talked_to() {
-        let authority = Authority::new();
-        for trust in [Trust::SYSTEM, Authority::new().trust()] {
+    fn untrusted_server_is_refused() {
+        let ca = TestCa::new();
+        for root_certificates in [RootCertificates::SYSTEM, TestCa::new().root_certificates()] {
             assert_eq!(
-                refusal(authority.certify(&["127.0.0.1"], NOW), trust),
-                "its certificate is not trusted, for no authority known here has issued it; name the file with the \
-                 certificate of that authority with --ca"
+                refusal(ca.acceptor(&["127.0.0.1"], NOW), root_certificates),
+                "its certificate is not trusted: no known authority has issued it; name the file with the certificate \
+                 of that authority with --ca"
             );
         }
     }
 
     #[test]
-    fn a_certificate_that_is_its_own_authority_is_told_apart() {
-        let authority = Authority::new();
-        let refusal = refusal(authority.tls(), authority.trust());
+    fn ca_certificate_as_server_certificate_is_named() {
+        let ca = TestCa::new();
+        let refusal = refusal(ca.acceptor_with_ca_certificate(), ca.root_certificates());
         assert_eq!(
             refusal,
             "its certificate is no good: it is an authority's own (CA:TRUE), not a server's; have it replaced"
@@ -178,15 +177,15 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_authorities_will_do() {
-        let [first, second] = [Authority::new(), Authority::new()];
-        let both = first.file();
+    fn any_authority_of_the_file_is_trusted() {
+        let [first, second] = [TestCa::new(), TestCa::new()];
+        let both = first.pem_file();
         std::fs::write(both.path(), format!("The first\n{}{}", first.pem(), second.pem())).unwrap();
-        let trust = Trust::read(both.path()).unwrap();
-        for authority in [first, second] {
-            bounded(async |listener: Listener| {
-                let listener = listener.with_tls(authority.certify(&["127.0.0.1"], NOW));
-                let (url, options) = (listener.url(), trusting(trust.clone()));
+        let root_certificates = RootCertificates::read(both.path()).unwrap();
+        for ca in [first, second] {
+            with_server(async |listener: FakeServer| {
+                let listener = listener.with_tls(ca.acceptor(&["127.0.0.1"], NOW));
+                let (url, options) = (listener.url(), trusting(root_certificates.clone()));
                 let client = async { drop(Connection::open_with(&url, &options).await.expect("a greeting")) };
                 or(client, listener.serve(1)).await;
             });
@@ -194,9 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_does_not_fit_is_told_with_what_is_wrong() {
-        let authority = Authority::new();
-        let refusal = |names: &[&str], years| refusal(authority.certify(names, years), authority.trust());
+    fn certificate_errors_say_what_is_wrong() {
+        let ca = TestCa::new();
+        let refusal = |names: &[&str], years| refusal(ca.acceptor(names, years), ca.root_certificates());
         assert_eq!(
             refusal(&["localhost", "192.0.2.1", "c.example", "d.example", "e.example", "f.example"], NOW),
             "its certificate is for localhost, 192.0.2.1, c.example, d.example, e.example, not for the host of the URL; \
@@ -213,9 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_no_tls_is_told_to_those_who_do_and_the_other_way_round() {
-        let authority = Authority::new();
-        bounded(async |listener: Listener| {
+    fn tls_mismatch_is_reported_both_ways() {
+        let ca = TestCa::new();
+        with_server(async |listener: FakeServer| {
             let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
             let answer = ["HTTP/1.1 400 Bad Request\r\n\r\n"];
             let (opened, ()) = zip(Connection::open(&url), listener.answer(&answer)).await;
@@ -226,8 +225,8 @@ mod tests {
                 )
             );
         });
-        bounded(async |listener: Listener| {
-            let listener = listener.with_tls(authority.certify(&["127.0.0.1"], NOW));
+        with_server(async |listener: FakeServer| {
+            let listener = listener.with_tls(ca.acceptor(&["127.0.0.1"], NOW));
             let url: Url = format!("ws://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
             let (opened, accepted) = zip(Connection::open(&url), listener.accept_stream()).await;
             assert!(accepted.is_none());
@@ -237,8 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_hangs_up_instead_of_shaking_hands_is_told_in_words() {
-        bounded(async |listener: Listener| {
+    fn hangup_during_tls_handshake_is_reported() {
+        with_server(async |listener: FakeServer| {
             let url: Url = format!("wss://127.0.0.1:{}", listener.port()).parse().expect("a good URL");
             let server = async { drop(listener.accept_stream().await) };
             let (opened, ()) = zip(Connection::open(&url), server).await;
@@ -248,11 +247,11 @@ mod tests {
     }
 
     #[test]
-    fn refusals_and_losses_are_told_as_without_tls() {
-        let authority = Authority::new();
-        bounded(async |listener: Listener| {
-            let listener = listener.with_tls(authority.certify(&["127.0.0.1"], NOW));
-            let (url, options) = (listener.url(), trusting(authority.trust()));
+    fn tls_refusals_and_losses_read_as_without_tls() {
+        let ca = TestCa::new();
+        with_server(async |listener: FakeServer| {
+            let listener = listener.with_tls(ca.acceptor(&["127.0.0.1"], NOW));
+            let (url, options) = (listener.url(), trusting(ca.root_certificates()));
             let answer = ["HTTP/1.1 503 No\r\nRetry-After: 1\r\n\r\n", r#"{"message":"Full"}"#];
             let (opened, ()) = zip(Connection::open_with(&url, &options), listener.answer(&answer)).await;
             let error = opened.expect_err("no room").to_string();
@@ -260,11 +259,11 @@ mod tests {
             assert!(error.ends_with(expected), "{error}");
 
             let server = async {
-                let mut peer = listener.accept().await;
-                peer.say(&Reply::Hello).await;
+                let mut connection = listener.accept().await;
+                connection.send(&Reply::Hello).await;
             };
             let (opened, ()) = zip(Connection::open_with(&url, &options), server).await;
-            // Dropped without a word, not even TLS's own.
+            // The server drops the socket without TLS's close_notify.
             let error = opened.expect("a greeting").next_event().await.expect_err("no more").to_string();
             assert_eq!(error, "the connection is lost: the server went away without a word; connect again");
         });

@@ -1,4 +1,4 @@
-//! From a stream to a WebSocket: the opening handshake (RFC 6455 §4.1), and what a server says that refuses it.
+//! The opening handshake of a WebSocket (RFC 6455 §4.1), and how a server's refusal is read.
 
 use std::io;
 use std::pin::Pin;
@@ -14,68 +14,68 @@ use smol::Timer;
 use smol::future::or;
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-use super::obstacle::shortened;
+use super::connect_error::shorten;
 use super::stream::Stream;
-use super::{Error, Obstacle, Url};
+use super::{ConnectError, Error, Url};
 
-/// Asks for a WebSocket.
+/// Does the opening handshake.
 pub(super) async fn upgrade(url: &Url, mut stream: Stream) -> Result<WebSocketStream<Stream>, Error> {
-    /// Allocated for as long as the connection lives. Messages are short.
+    /// Allocated as long as the connection lives. Messages are short.
     const READ_BUFFER_BYTES: usize = 2 * 1024;
-    /// Many times what a server of this protocol says at once.
+    /// Much longer than any message of this protocol.
     const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        // Every message leaves at once.
+        // Sends every message at once.
         .write_buffer_size(0)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
-    let mut answer = Answer::default();
-    let asking = Asking { stream: &mut stream, answer: &mut answer };
+    let mut answer = ResponseHead::default();
+    let asking = HeadReader { stream: &mut stream, answer: &mut answer };
     let error = match client_async_with_config(url.uri(), asking, Some(config.read_buffer_size(0))).await {
         Ok((asked, _response)) => {
             drop(asked);
-            let rest = answer.rest().to_vec();
-            return Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await);
+            let after_head = answer.after_head().to_vec();
+            return Ok(WebSocketStream::from_partially_read(stream, after_head, Role::Client, Some(config)).await);
         }
         Err(error) => error,
     };
-    let obstacle = if let tungstenite::Error::Http(response) = &error {
-        let body = whole_body(&mut stream, answer.rest().to_vec(), response.headers()).await;
-        Obstacle::Answered {
+    let connect_error = if let tungstenite::Error::Http(response) = &error {
+        let body = read_body(&mut stream, answer.after_head().to_vec(), response.headers()).await;
+        ConnectError::Answered {
             status: response.status().as_u16(),
-            message: message(&body),
-            retry_after: retry_after(response.headers()),
+            message: parse_message(&body),
+            retry_after: parse_retry_after(response.headers()),
         }
     } else {
-        answer.obstacle(&error)
+        answer.connect_error(&error)
     };
-    Err(Error::no_web_socket(url, obstacle))
+    Err(Error::handshake(url, connect_error))
 }
 
-/// What the server has said so far: the head of an answer, and what came with it.
+/// The answer so far: its head, and what came with it.
 #[derive(Default)]
-struct Answer {
+struct ResponseHead {
     bytes: Vec<u8>,
-    /// How many bytes the head has, once they are known to be all.
+    /// The length of the head, once it is complete.
     head: Option<usize>,
-    /// How many bytes of the head were passed on.
+    /// How much of the head was passed on.
     passed: usize,
 }
 
-/// The stream while the answer is awaited. It passes on the head alone: Tungstenite would keep what follows it, the first
-/// frames or the words of a refusal, and the stream as well.
-struct Asking<'a> {
+/// Reads only the head of the answer. Otherwise Tungstenite would keep what follows it, the first frames or the text of
+/// a refusal, and the stream too.
+struct HeadReader<'a> {
     stream: &'a mut Stream,
-    answer: &'a mut Answer,
+    answer: &'a mut ResponseHead,
 }
 
-impl Answer {
-    /// Many times what a server of this protocol sends.
+impl ResponseHead {
+    /// Much longer than any answer of this protocol.
     const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-    fn add(&mut self, bytes: &[u8]) {
+    fn push(&mut self, bytes: &[u8]) {
         const END: &[u8] = b"\r\n\r\n";
 
         let begin = self.bytes.len().saturating_sub(END.len() - 1);
@@ -87,37 +87,37 @@ impl Answer {
         }
     }
 
-    /// There is no more of the head to come, or it is none.
+    /// Ends the head: the stream has ended, or this is not HTTP.
     fn end(&mut self) {
         self.head = Some(self.bytes.len());
     }
 
-    fn rest(&self) -> &[u8] {
+    fn after_head(&self) -> &[u8] {
         &self.bytes[self.head.unwrap_or(self.bytes.len())..]
     }
 
-    /// Why it is no answer.
-    fn obstacle(&self, error: &tungstenite::Error) -> Obstacle {
-        /// The first bytes of an alert (RFC 8446 §5.1).
+    /// Why the answer opens no WebSocket.
+    fn connect_error(&self, error: &tungstenite::Error) -> ConnectError {
+        /// The first bytes of a TLS alert (RFC 8446 §5.1).
         const TLS_ALERT: [u8; 2] = [21, 3];
 
         if self.bytes.starts_with(&TLS_ALERT) {
-            Obstacle::SpeaksTls
+            ConnectError::SpeaksTls
         } else if let tungstenite::Error::Io(error) = error {
-            Obstacle::of_stream(error).unwrap_or_else(|| Obstacle::Protocol(error.to_string()))
+            ConnectError::from_stream_error(error).unwrap_or_else(|| ConnectError::Protocol(error.to_string()))
         } else if let tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) = error {
             if self.bytes.is_empty() {
-                Obstacle::HungUp
+                ConnectError::HungUp
             } else {
-                Obstacle::Protocol("its answer is too long, or breaks off".into())
+                ConnectError::Protocol("its answer is too long, or breaks off".into())
             }
         } else {
-            Obstacle::Protocol(error.to_string())
+            ConnectError::Protocol(error.to_string())
         }
     }
 }
 
-impl AsyncRead for Asking<'_> {
+impl AsyncRead for HeadReader<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let Self { stream, answer } = self.get_mut();
         let head = loop {
@@ -127,7 +127,7 @@ impl AsyncRead for Asking<'_> {
             let mut read = [0; 1024];
             match ready!(Pin::new(&mut **stream).poll_read(cx, &mut read))? {
                 0 => answer.end(),
-                bytes => answer.add(&read[..bytes]),
+                bytes => answer.push(&read[..bytes]),
             }
         };
         let passed = head.len().min(buffer.len());
@@ -137,7 +137,7 @@ impl AsyncRead for Asking<'_> {
     }
 }
 
-impl AsyncWrite for Asking<'_> {
+impl AsyncWrite for HeadReader<'_> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.get_mut().stream).poll_write(cx, bytes)
     }
@@ -151,10 +151,10 @@ impl AsyncWrite for Asking<'_> {
     }
 }
 
-/// The body that begins like this, or as much as comes soon: the status says enough.
-async fn whole_body(stream: &mut Stream, mut body: Vec<u8>, headers: &HeaderMap) -> Vec<u8> {
+/// Reads the rest of the body, as much as arrives in time. The status alone is enough for an error.
+async fn read_body(stream: &mut Stream, mut body: Vec<u8>, headers: &HeaderMap) -> Vec<u8> {
     const MAX_BODY_BYTES: usize = 4 * 1024;
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(1);
 
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let length = length.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
@@ -168,23 +168,23 @@ async fn whole_body(stream: &mut Stream, mut body: Vec<u8>, headers: &HeaderMap)
         }
     };
     let late = async {
-        Timer::after(PATIENCE).await;
+        Timer::after(TIMEOUT).await;
     };
     or(whole, late).await;
     body.truncate(length);
     body
 }
 
-fn message(body: &[u8]) -> Option<String> {
+fn parse_message(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Body {
         message: String,
     }
 
-    serde_json::from_slice(body).ok().map(|Body { message }| shortened(&message))
+    serde_json::from_slice(body).ok().map(|Body { message }| shorten(&message))
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+fn parse_retry_after(headers: &HeaderMap) -> Option<Duration> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
@@ -193,40 +193,40 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_server::{Listener, bounded};
     use super::super::{Connection, Options};
     use super::*;
+    use crate::client::testing::fake_server::{FakeServer, with_server};
     use session_core::Reply;
     use smol::future::zip;
 
-    /// What a server that answers with these pieces is taken for.
-    fn obstacle(pieces: &[&str]) -> Obstacle {
+    /// The error from a server that answers with these pieces.
+    fn connect_error(pieces: &[&str]) -> ConnectError {
         let mut found = None;
-        bounded(async |listener: Listener| {
+        with_server(async |listener: FakeServer| {
             let url = listener.url();
             let (opened, ()) = zip(Connection::open(&url), listener.answer(pieces)).await;
-            found = Some(obstacle_of(opened.expect_err("no WebSocket")));
+            found = Some(connect_error_of(opened.expect_err("no WebSocket")));
         });
         found.expect("an answer")
     }
 
-    fn obstacle_of(error: Error) -> Obstacle {
-        let Error::Handshake { why, .. } = error else { panic!("another error: {error}") };
-        *why
+    fn connect_error_of(error: Error) -> ConnectError {
+        let Error::Handshake { reason, .. } = error else { panic!("another error: {error}") };
+        *reason
     }
 
     #[test]
-    fn a_refusal_says_why_and_for_how_long() {
+    fn refusal_has_message_and_retry_after() {
         let body = r#"{"message":"Full ü"}"#;
         let head = format!("HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: {}\r\n\r\n", body.len());
         let whole = format!("{head}{body}, and more");
         let (message, retry_after) = (Some("Full ü".into()), Some(Duration::from_secs(7)));
-        let expected = Obstacle::Answered { status: 503, message, retry_after };
-        assert_eq!(obstacle(&[&whole]), expected);
-        assert_eq!(obstacle(&[&head, body]), expected);
-        // Within the end of the head, and within the body.
+        let expected = ConnectError::Answered { status: 503, message, retry_after };
+        assert_eq!(connect_error(&[&whole]), expected);
+        assert_eq!(connect_error(&[&head, body]), expected);
+        // Split within the end of the head, and within the body.
         assert_eq!(
-            obstacle(&[
+            connect_error(&[
                 &whole[..9],
                 &whole[9..head.len() - 2],
                 &whole[head.len() - 2..head.len() + 9],
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_words_or_with_strange_ones_is_told_by_its_status() {
+    fn refusal_without_message_has_its_status() {
         for (head, body) in [
             ("Content-Length: 0\r\n", ""),
             ("", ""),
@@ -248,26 +248,28 @@ mod tests {
             ("Retry-After: -1\r\n", ""),
         ] {
             let head = format!("HTTP/1.1 408 No\r\n{head}\r\n");
-            let expected = Obstacle::Answered { status: 408, message: None, retry_after: None };
-            assert_eq!(obstacle(&[&head, body]), expected, "{head}{body}");
+            let expected = ConnectError::Answered { status: 408, message: None, retry_after: None };
+            assert_eq!(connect_error(&[&head, body]), expected, "{head}{body}");
         }
     }
 
     #[test]
-    fn what_a_refusal_says_is_bounded() {
+    fn refusal_message_and_retry_are_bounded() {
         let body = format!(r#"{{"message":"\u001b[2J{}"}}"#, "a".repeat(1000));
         let head = "HTTP/1.1 403 No\r\nRetry-After: 18446744073709551615\r\n\r\n";
-        let Obstacle::Answered { message, retry_after, .. } = obstacle(&[head, &body]) else { panic!("no answer") };
+        let ConnectError::Answered { message, retry_after, .. } = connect_error(&[head, &body]) else {
+            panic!("no answer")
+        };
         assert_eq!(message, Some(format!("[2J{}…", "a".repeat(196))));
         assert_eq!(retry_after, Some(Duration::from_secs(24 * 60 * 60)));
         let long = format!(r#"{{"message":"a","more":"{}"}}"#, "b".repeat(4096));
-        let expected = Obstacle::Answered { status: 404, message: None, retry_after: None };
-        assert_eq!(obstacle(&["HTTP/1.1 404 No\r\n\r\n", &long]), expected);
+        let expected = ConnectError::Answered { status: 404, message: None, retry_after: None };
+        assert_eq!(connect_error(&["HTTP/1.1 404 No\r\n\r\n", &long]), expected);
     }
 
     #[test]
-    fn a_body_that_does_not_come_is_not_waited_for() {
-        bounded(async |listener: Listener| {
+    fn missing_body_is_not_awaited_for_long() {
+        with_server(async |listener: FakeServer| {
             let url = listener.url();
             let server = async {
                 let mut stream = listener.accept_stream().await.expect("a connection");
@@ -278,16 +280,16 @@ mod tests {
             };
             let opened =
                 or(async { Connection::open(&url).await.map(|_| ()) }, async { server.await.map(|_: Box<_>| ()) });
-            let expected = Obstacle::Answered { status: 503, message: None, retry_after: None };
-            assert_eq!(obstacle_of(opened.await.expect_err("no WebSocket")), expected);
+            let expected = ConnectError::Answered { status: 503, message: None, retry_after: None };
+            assert_eq!(connect_error_of(opened.await.expect_err("no WebSocket")), expected);
         });
     }
 
     #[test]
-    fn whoever_hangs_up_is_told_in_words() {
-        assert_eq!(obstacle(&[]), Obstacle::HungUp);
+    fn hangup_before_the_answer_is_reported() {
+        assert_eq!(connect_error(&[]), ConnectError::HungUp);
         for reset in [true, false] {
-            bounded(async |listener: Listener| {
+            with_server(async |listener: FakeServer| {
                 let url = listener.url();
                 let server = async {
                     let stream = listener.accept_tcp().await;
@@ -308,28 +310,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_is_told_in_words() {
-        let told = |pieces: &[&str]| obstacle(pieces).to_string();
+    fn answer_that_is_not_http_is_reported() {
+        let text = |pieces: &[&str]| connect_error(pieces).to_string();
         assert_eq!(
-            told(&["SSH-2.0-server\r\n"]),
+            text(&["SSH-2.0-server\r\n"]),
             "WebSocket protocol error: httparse error: invalid HTTP version; check that the URL is that of a session server"
         );
         let broken = "its answer is too long, or breaks off; check that the URL is that of a session server";
-        assert_eq!(told(&["HTTP/1.1 101 Sw"]), broken);
-        assert_eq!(told(&["HTTP/1.1 101 Switching Protocols\r\nA: ", &"b".repeat(100_000)]), broken);
-        assert!(told(&["HTTP/1.1 101 Switching Protocols\r\n\r\n"]).contains("No \"Upgrade: websocket\" header"));
+        assert_eq!(text(&["HTTP/1.1 101 Sw"]), broken);
+        assert_eq!(text(&["HTTP/1.1 101 Switching Protocols\r\nA: ", &"b".repeat(100_000)]), broken);
+        assert!(text(&["HTTP/1.1 101 Switching Protocols\r\n\r\n"]).contains("No \"Upgrade: websocket\" header"));
     }
 
     #[test]
-    fn what_comes_with_the_answer_is_not_lost() {
-        bounded(async |listener: Listener| {
+    fn frames_after_the_answer_are_kept() {
+        with_server(async |listener: FakeServer| {
             let url = listener.url();
             let server = async {
-                let mut peer = listener.accept().await;
-                peer.say(&Reply::Hello).await;
-                peer.say_text("more").await;
-                peer.close(4402, "Token has expired").await;
-                peer.hear().await;
+                let mut connection = listener.accept().await;
+                connection.send(&Reply::Hello).await;
+                connection.send_text("more").await;
+                connection.close(4402, "Token has expired").await;
+                connection.receive().await;
             };
             let client = async {
                 let mut connection = Connection::open_with(&url, &Options::default()).await.expect("a greeting");

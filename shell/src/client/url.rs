@@ -1,4 +1,4 @@
-//! Where a server is.
+//! The URL of a server.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -7,33 +7,38 @@ use std::{fmt, io};
 
 use futures_rustls::pki_types::ServerName;
 use http::Uri;
+use thiserror::Error;
 
-use super::Error;
-
-/// The URL of a server: `ws://host[:port][/path][?query]`, or `wss://` for TLS (RFC 6455 §3). The port is 80, or 443 for
-/// TLS, and the path `/`, unless it says otherwise.
+/// The URL of a server: `ws://host[:port][/path][?query]`, or `wss://` for TLS (RFC 6455 §3). The default port is 80,
+/// or 443 for TLS; the default path is `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     uri: Uri,
-    /// What its certificate must name, if it is to have one.
-    name: Option<ServerName<'static>>,
-    /// Where its host is, if that was looked up for good.
+    /// The name that the server's certificate must have. `None` without TLS.
+    server_name: Option<ServerName<'static>>,
+    /// The host's addresses, if they were looked up once for all connections.
     addresses: Option<Arc<[SocketAddr]>>,
 }
 
+/// A text that is not the URL of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("bad URL {url:?}: {why}; write it as in ws://localhost:3000")]
+pub struct UrlError {
+    url: String,
+    why: &'static str,
+}
+
 impl Url {
-    /// The same URL, but with the addresses that its host has now, so that no connection looks them up again.
+    /// Looks up the host now and keeps its addresses, so that no connection looks them up again.
     ///
     /// # Errors
-    /// [`Error::Unreachable`]: the host has none.
-    pub async fn look_up(self) -> Result<Self, Error> {
-        match self.resolve().await {
-            Ok(addresses) => Ok(Self { addresses: Some(addresses.into()), ..self }),
-            Err(why) => Err(Error::Unreachable { url: Box::new(self), why }),
-        }
+    /// When the host has no address.
+    pub async fn look_up(&self) -> io::Result<Self> {
+        let addresses = Some(self.resolve().await?.into());
+        Ok(Self { addresses, ..self.clone() })
     }
 
-    /// The addresses to connect to, in the order in which they are to be tried.
+    /// The addresses to connect to, in the order to try them.
     pub(super) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.addresses {
             Some(addresses) => Ok(addresses.to_vec()),
@@ -47,12 +52,12 @@ impl Url {
     }
 
     fn port(&self) -> u16 {
-        self.uri.port_u16().unwrap_or(if self.name.is_some() { 443 } else { 80 })
+        self.uri.port_u16().unwrap_or(if self.server_name.is_some() { 443 } else { 80 })
     }
 
-    /// The name or address that a certificate must be for, if TLS is to be spoken.
-    pub(super) fn name(&self) -> Option<ServerName<'static>> {
-        self.name.clone()
+    /// The name or address that the server's certificate must have. `None` without TLS.
+    pub(super) fn server_name(&self) -> Option<ServerName<'static>> {
+        self.server_name.clone()
     }
 
     pub(super) fn uri(&self) -> &Uri {
@@ -61,12 +66,12 @@ impl Url {
 }
 
 impl FromStr for Url {
-    type Err = Error;
+    type Err = UrlError;
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+    fn from_str(text: &str) -> Result<Self, UrlError> {
         parse(text)
-            .map(|(uri, name)| Self { uri, name, addresses: None })
-            .map_err(|why| Error::BadUrl { url: text.into(), why: why.into() })
+            .map(|(uri, server_name)| Self { uri, server_name, addresses: None })
+            .map_err(|why| UrlError { url: text.into(), why })
     }
 }
 
@@ -81,27 +86,28 @@ fn parse(text: &str) -> Result<(Uri, Option<ServerName<'static>>), &'static str>
     if rest.contains('#') {
         return Err("a WebSocket URL has no fragment");
     }
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (ca, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let uri: Uri = format!("{scheme}://{authority}{slash}{path}").parse().map_err(|_| "it is not a valid URL")?;
-    if authority.contains('@') {
+    let uri: Uri = format!("{scheme}://{ca}{slash}{path}").parse().map_err(|_| "it is not a valid URL")?;
+    if ca.contains('@') {
         return Err("a WebSocket URL has no user name");
     }
     let with_brackets = uri.host().unwrap_or_default();
     if with_brackets.is_empty() {
         return Err("it has no host");
     }
-    // `http` takes a port that is no number between 0 and 65535 for none at all.
-    if authority != with_brackets && uri.port_u16().is_none_or(|port| port == 0) {
+    // The `http` crate reports a port outside 0 to 65535 as no port.
+    if ca != with_brackets && uri.port_u16().is_none_or(|port| port == 0) {
         return Err("its port is not a number from 1 to 65535");
     }
-    let name = if is_secure {
-        let name = ServerName::try_from(host(&uri)).map_err(|_| "its host is no name that a certificate can have")?;
-        Some(name.to_owned())
+    let server_name = if is_secure {
+        let server_name =
+            ServerName::try_from(host(&uri)).map_err(|_| "its host is no name that a certificate can have")?;
+        Some(server_name.to_owned())
     } else {
         None
     };
-    Ok((uri, name))
+    Ok((uri, server_name))
 }
 
 /// An IPv6 address without its brackets.
@@ -110,7 +116,7 @@ fn host(uri: &Uri) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-/// With the path, even where it was left out.
+/// Always with a path.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.uri.fmt(f)
@@ -136,19 +142,19 @@ mod tests {
     }
 
     #[test]
-    fn names_and_addresses_are_what_a_certificate_must_be_for() {
-        let name = |text: &str| {
+    fn certificate_name_is_the_host() {
+        let server_name = |text: &str| {
             let url: Url = text.parse().expect("a good URL");
-            url.name().map(|name| name.to_str().into_owned())
+            url.server_name().map(|server_name| server_name.to_str().into_owned())
         };
-        assert_eq!(name("wss://example.org:9/a").as_deref(), Some("example.org"));
-        assert_eq!(name("wss://127.0.0.1").as_deref(), Some("127.0.0.1"));
-        assert_eq!(name("wss://[::1]:9").as_deref(), Some("::1"));
-        assert_eq!(name("ws://example.org"), None);
+        assert_eq!(server_name("wss://example.org:9/a").as_deref(), Some("example.org"));
+        assert_eq!(server_name("wss://127.0.0.1").as_deref(), Some("127.0.0.1"));
+        assert_eq!(server_name("wss://[::1]:9").as_deref(), Some("::1"));
+        assert_eq!(server_name("ws://example.org"), None);
     }
 
     #[test]
-    fn a_name_is_looked_up_once_and_stays_the_host() {
+    fn looked_up_url_keeps_its_host() {
         let url: Url = "ws://localhost:9/a".parse().expect("a good URL");
         let found = smol::block_on(url.look_up()).expect("every machine knows localhost");
         let addresses = smol::block_on(found.resolve()).expect("they are known");
@@ -157,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_web_socket_url_is_refused_in_words() {
+    fn bad_url_error_names_the_broken_rule() {
         let why = |text: &str| text.parse::<Url>().expect_err("a bad URL").to_string();
         assert_eq!(
             why("https://example.org"),
             "bad URL \"https://example.org\": only ws and wss are supported; write it as in ws://localhost:3000"
         );
-        for (text, words) in [
+        for (text, expected) in [
             ("", "no scheme"),
             ("localhost:3000", "no scheme"),
             ("http://localhost:3000", "only ws and wss are supported"),
@@ -178,7 +184,7 @@ mod tests {
             ("ws://h:0", "not a number"),
             ("ws://h:65536", "not a number"),
         ] {
-            assert!(why(text).contains(words), "{text:?}: {}", why(text));
+            assert!(why(text).contains(expected), "{text:?}: {}", why(text));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use shell::client::{Options, Trust, Url, User};
+use shell::client::{Options, RootCertificates, Url, UserConnections};
 use shell::net::tls::CertificateFiles;
 use tests::raw_client::{RawClient, Received};
 use tests::test_ca::TestCa;
@@ -271,11 +271,12 @@ fn another_certificate_is_shown_after_sighup() {
     let authority = TestCa::new(directory.path());
     let CertificateFiles { certificate, key } = authority.certify("server", &["elsewhere.example"]);
     let settings = format!("tls_cert = {certificate:?}\ntls_key = {key:?}\n");
-    let trust = Trust::read(&authority.ca).unwrap();
+    let root_certificates = RootCertificates::read(&authority.ca).unwrap();
     let subject = Subject::start_in(directory, &settings, without_connection_limits(SERVER));
     let url: Url = format!("wss://{}", subject.process.address).parse().unwrap();
     let connect = || {
-        let mut ada = User::new(&url, "ada").with_options(Options { trust: trust.clone(), ..Options::default() });
+        let mut ada = UserConnections::new(&url, "ada")
+            .with_options(Options { root_certificates: root_certificates.clone(), ..Options::default() });
         smol::block_on(ada.connect()).map(|user| (user.connections, ada))
     };
     assert!(connect().is_err_and(|error| error.to_string().contains("certificate")));

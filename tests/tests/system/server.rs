@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use session_core::ledger::Command;
 use session_core::{Limit, Limits, Terms, UserId};
-use shell::client::{Error, Url, User};
+use shell::client::{Error, Url, UserConnections};
 use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tests::raw_client::{RawClient, Received};
 use tests::test_server::{NODE, TestServer, slots_in_store};
@@ -54,7 +54,7 @@ fn the_user_of_the_library_holds_many_connections() {
     let server = TestServer::start();
     smol::block_on(async {
         let url: Url = server.url().parse().unwrap();
-        let mut users: Vec<_> = (0..20).map(|number| User::new(&url, &format!("user {number}"))).collect();
+        let mut users: Vec<_> = (0..20).map(|number| UserConnections::new(&url, &format!("user {number}"))).collect();
         for user in &mut users {
             for held in 1..=3 {
                 assert_eq!(user.connect().await.unwrap().connections, held);

@@ -13,7 +13,7 @@ use futures_rustls::pki_types::{CertificateDer, ServerName};
 use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
 use session_core::{DoorBounds, Limits};
-use shell::client::{Error, Event, Options, Trust, Url, User};
+use shell::client::{Error, Event, Options, RootCertificates, Url, UserConnections};
 use shell::net::settings::Policy;
 use shell::server::Settings;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -42,9 +42,9 @@ impl Subject {
         format!("wss://{}", self.server.address).parse().unwrap()
     }
 
-    fn user(&self, id: &str) -> User {
-        let trust = Trust::read(&self.authority.ca).unwrap();
-        User::new(&self.url(), id).with_options(Options { trust, ..Options::default() })
+    fn user(&self, id: &str) -> UserConnections {
+        let root_certificates = RootCertificates::read(&self.authority.ca).unwrap();
+        UserConnections::new(&self.url(), id).with_options(Options { root_certificates, ..Options::default() })
     }
 }
 
@@ -65,7 +65,7 @@ fn sessions_over_tls_are_as_any_others() {
         ada.disconnect().await.unwrap();
         assert_eq!(ada.connect().await.unwrap().connections, 3);
         // The socket is dropped, with no goodbye of TLS or of ours.
-        assert!(ada.abandon());
+        assert!(ada.drop_latest());
         while ada.connect().await.is_err() {}
         // What the server says by itself comes through, too.
         for _ in 0..=Limits::default().max_bad_messages.unwrap() {

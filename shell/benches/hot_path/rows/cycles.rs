@@ -1,7 +1,7 @@
 //! Full cycles: connect, upgrade, HELLO, AUTHENTICATE, its answer, BYE, BYE_SUCCESS, close.
 
 use anyhow::Result;
-use shell::client::load::{Pace, Users};
+use shell::client::bench::load::{LoadProfile, Users};
 
 use super::{KNOWN, RUN, both};
 use crate::measure::{Bench, Load, disturbed, median};
@@ -10,7 +10,7 @@ use crate::table::{Goal, Row, Table};
 pub(super) fn cycles(bench: &Bench, table: &mut Table) -> Result<()> {
     let (floor, server) = both(bench, &[])?;
     for (at_once, goal) in [(64, 0.92), (16, 0.88)] {
-        let load = Load { users: Users(KNOWN), pace: Pace::Concurrency(at_once), duration: RUN };
+        let load = Load { users: Users(KNOWN), profile: LoadProfile::Concurrency(at_once), duration: RUN };
         let rounds = bench.in_turns([&floor, &server], load)?;
         table.add(Row {
             figure: format!("full cycles, {at_once} at once"),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use shell::client::load::{Pace, Users};
+use shell::client::bench::load::{LoadProfile, Users};
 
 use super::memory::{PINGS, of_a_session};
 use super::rush::uncontended;
@@ -26,17 +26,17 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
     let all = servers.each_ref();
 
     // Each server is asked for any of those that it knows.
-    let in_turns = |pace| {
-        let loads = [0, 1, 2].map(|at| (all[at], Load { users: Users(KNOWN[at]), pace, duration: RUN }));
+    let in_turns = |profile| {
+        let loads = [0, 1, 2].map(|at| (all[at], Load { users: Users(KNOWN[at]), profile, duration: RUN }));
         bench.each_in_turns(loads)
     };
     for at_once in [64, 16] {
-        let rounds = in_turns(Pace::Concurrency(at_once))?;
+        let rounds = in_turns(LoadProfile::Concurrency(at_once))?;
         compare(table, &rounds, &format!("full cycles, {at_once} at once"), "per second", |run| run.per_second);
         let figure = format!("full cycles, {at_once} at once: processor time of one");
         compare(table, &rounds, &figure, "µs", |run| run.cpu_micros);
     }
-    let rounds = in_turns(Pace::Rate(4000.0))?;
+    let rounds = in_turns(LoadProfile::Rate(4000.0))?;
     let quantiles: [(_, Figure); 2] = [("p50", |run| run.sign_in_millis(0.5)), ("p99", |run| run.sign_in_millis(0.99))];
     for (name, quantile) in quantiles {
         compare(table, &rounds, &format!("AUTHENTICATE to reply at 4000/s, open loop, {name}"), "ms", quantile);

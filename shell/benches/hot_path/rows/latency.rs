@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use shell::client::load::{Pace, Users};
+use shell::client::bench::load::{LoadProfile, Users};
 
 use super::{KNOWN, RUN, both};
 use crate::measure::{Bench, Load, disturbed, median};
@@ -11,9 +11,9 @@ use crate::table::{Goal, Row, Table};
 
 pub(super) fn latency(bench: &Bench, table: &mut Table) -> Result<()> {
     let (floor, server) = both(bench, &[])?;
-    let closed = Load { users: Users(KNOWN), pace: Pace::Concurrency(64), duration: Duration::from_secs(1) };
+    let closed = Load { users: Users(KNOWN), profile: LoadProfile::Concurrency(64), duration: Duration::from_secs(1) };
     let rate = median(&bench.in_turns([&floor], closed)?, |[floor]| floor.per_second) / 2.0;
-    let open = Load { users: Users(KNOWN), pace: Pace::Rate(rate), duration: RUN };
+    let open = Load { users: Users(KNOWN), profile: LoadProfile::Rate(rate), duration: RUN };
     let rounds = bench.in_turns([&floor, &server], open)?;
     for (quantile, name, goal) in [(0.5, "p50", 1.0), (0.99, "p99", 5.0), (0.999, "p99.9", 15.0)] {
         table.add(Row {

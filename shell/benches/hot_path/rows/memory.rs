@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use shell::client::Url;
-use shell::client::load::Held;
+use shell::client::bench::load::HeldSessions;
 use smol::{Executor, Timer};
 
 use super::both;
@@ -41,14 +41,14 @@ pub(super) fn of_a_session(bench: &Bench, process: &Process, sessions: u32) -> R
         Timer::after(Duration::from_secs(3)).await;
         ensure!(held.counts().failures.is_empty(), "sessions were lost: {:?}", held.counts().failures);
         let after = process.memory()?;
-        held.vanish().await;
+        held.drop_all().await;
         Ok((after - before) / f64::from(sessions))
     })
 }
 
 /// Opens so many sessions, all of which must be granted.
-pub(super) async fn hold(url: &Url, sessions: u32, executor: &Arc<Executor<'static>>) -> Result<Held> {
-    let held = Held::open(url, sessions, 64, executor).await;
+pub(super) async fn hold(url: &Url, sessions: u32, executor: &Arc<Executor<'static>>) -> Result<HeldSessions> {
+    let held = HeldSessions::open(url, sessions, 64, executor).await;
     let counts = held.counts();
     ensure!(counts.cycles == u64::from(sessions) && counts.refused == 0, "not all are held: {:?}", counts.failures);
     Ok(held)

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use shell::client::load::Users;
-use shell::client::{Error, User};
+use shell::client::bench::load::Users;
+use shell::client::{Error, UserConnections};
 
 use super::KNOWN;
 use crate::measure::{Bench, ROUNDS, median};
@@ -27,7 +27,7 @@ pub(super) fn restart(bench: &Bench, table: &mut Table) -> Result<()> {
         let server = Process::server(&data, &[])?;
         listening.push(began.elapsed().as_secs_f64() * 1e3);
         let began = Instant::now();
-        let mut user = User::new(&server.url, &Users::name(round * 1000));
+        let mut user = UserConnections::new(&server.url, &Users::name(round * 1000));
         smol::block_on(user.connect())?;
         admitting.push(began.elapsed().as_secs_f64() * 1e3);
         disturbed += usize::from(watch.is_disturbed_beside(&[&server])?);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures_util::future::join_all;
-use shell::client::load::Users;
+use shell::client::bench::load::Users;
 use shell::client::{Connection, Error, Url};
 use smol::Executor;
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use shell::client::load::Held;
+use shell::client::bench::load::HeldSessions;
 use smol::Timer;
 
 use super::both;
@@ -67,15 +67,15 @@ fn blow(bench: &Bench, process: &Process, sessions: u32) -> Result<Storm> {
         let empty = process.memory()?;
         let held = hold(&process.url, sessions, executor).await?;
         let before = process.memory()?;
-        held.vanish().await;
+        held.drop_all().await;
         let began = Instant::now();
-        let held = Held::open(&process.url, sessions, 1024, executor).await;
+        let held = HeldSessions::open(&process.url, sessions, 1024, executor).await;
         let took = began.elapsed();
         let counts = held.counts();
         ensure!(counts.cycles == u64::from(sessions) && counts.refused == 0, "not all are back: {counts:?}");
         Timer::after(REST).await;
         let grown = process.memory()? / before;
-        held.vanish().await;
+        held.drop_all().await;
         Timer::after(REST).await;
         Ok(Storm { took, grown, kept: process.memory()? - empty })
     })

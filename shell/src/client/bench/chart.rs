@@ -1,24 +1,23 @@
-//! A chart of how long it took how many, for a terminal.
+//! A histogram of latencies for a terminal.
 
 use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 use indicatif::HumanCount;
 
-/// How many columns the longest bar takes.
+/// The width of the longest bar in columns.
 const WIDTH: usize = 38;
 
-/// A row.
 struct Row {
-    /// In nanoseconds.
+    /// The upper bound, in nanoseconds.
     most: u64,
     count: u64,
 }
 
-/// Adds a row for each span of times, up to the 1, 2 and 5 of every power of ten, in which there is something or around
-/// which there is.
+/// Adds a row for each bucket, from the first to the last that is not empty. Bounds are 1, 2 and 5 times the powers of
+/// ten.
 pub(super) fn draw(title: &str, times: &Histogram<u64>, text: &mut String) {
-    let rows = rows(times);
+    let rows = build_rows(times);
     let longest = rows.iter().map(|row| row.count).max().unwrap_or_default();
     let mut so_far = 0;
     let mut add = |line: String| writeln!(text, "{}", line.trim_end()).expect("a string takes all");
@@ -26,14 +25,14 @@ pub(super) fn draw(title: &str, times: &Histogram<u64>, text: &mut String) {
     for Row { most, count } in rows {
         so_far += count;
         let share = 100.0 * so_far as f64 / times.len() as f64;
-        // Never 100 % before it is all of them.
+        // Rounds down, so that only the last row shows 100 %.
         let share = if so_far < times.len() { (share * 1e3).floor() / 1e3 } else { share };
         let (most, count, bar) = (most as f64 / 1e6, HumanCount(count).to_string(), bar(count, longest));
         add(format!("≤ {most:<11}{count:>11} {bar:<WIDTH$} {share:>12.3} %"));
     }
 }
 
-fn rows(times: &Histogram<u64>) -> Vec<Row> {
+fn build_rows(times: &Histogram<u64>) -> Vec<Row> {
     let mut bounds = (3..=18).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_u64.pow(power)));
     let mut rows = vec![];
     let Some(mut most) = bounds.next() else { return rows };
@@ -44,7 +43,7 @@ fn rows(times: &Histogram<u64>) -> Vec<Row> {
                 rows.push(Row { most, count });
                 count = 0;
             }
-            // There are bounds beyond everything that a histogram holds.
+            // The bounds go beyond every value of the histogram.
             most = bounds.next().unwrap_or(u64::MAX);
         }
         count += value.count_since_last_iteration();
@@ -53,7 +52,7 @@ fn rows(times: &Histogram<u64>) -> Vec<Row> {
     rows
 }
 
-/// In eighths of a column, so that whatever is there can be seen.
+/// In eighths of a column, rounded up so that no count is invisible.
 fn bar(count: u64, longest: u64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let width = u128::try_from(WIDTH * 8).unwrap_or_default();
@@ -67,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_between_the_least_and_the_most_are_shown_even_if_they_are_empty() {
+    fn empty_rows_in_between_are_shown() {
         let mut times = Histogram::new(3).expect("three digits");
         times.record_n(1_900_000, 9_000).expect("it resizes");
         times.record_n(2_100_000, 990).expect("it resizes");
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_and_the_shortest_times_have_rows() {
+    fn extreme_times_have_rows() {
         let mut times = Histogram::new(3).expect("three digits");
         for nanos in [1, 3_600_000_000_000] {
             times.record(nanos).expect("it resizes");

@@ -1,16 +1,16 @@
-//! What `client bench` has found, for scripts.
+//! The report as JSON.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::load::{LoadProfile, Users};
 use super::report::QUANTILES;
-use super::{End, Report};
-use crate::client::load::{Pace, Users};
+use super::{Report, RunEnd};
 
 impl Report {
-    /// One object on one line. Times are in microseconds or seconds, as their names say, and with a fraction.
+    /// One JSON object on one line. Times are in microseconds or seconds, as their names say, and with a fraction.
     ///
     /// | key | |
     /// |---|---|
@@ -35,16 +35,16 @@ impl Report {
     #[must_use]
     pub fn json(&self) -> String {
         let Self { settings, counts, .. } = self;
-        let (asked_per_second, concurrency) = match settings.pace() {
-            Pace::Rate(rate) => (Some(rate), None),
-            Pace::Concurrency(at_once) => (None, Some(at_once)),
+        let (asked_per_second, concurrency) = match settings.profile() {
+            LoadProfile::Rate(rate) => (Some(rate), None),
+            LoadProfile::Concurrency(at_once) => (None, Some(at_once)),
         };
         let Users(users) = settings.users();
         let hold = settings.hold.map(|sessions| Hold {
             sessions,
             granted: self.granted(),
             lost: counts.lost,
-            seconds: self.held.as_secs_f64(),
+            seconds: self.held_for.as_secs_f64(),
         });
         encode(&Json {
             url: settings.url.to_string(),
@@ -53,8 +53,8 @@ impl Report {
             asked_per_second,
             concurrency,
             asked_seconds: settings.duration.as_secs_f64(),
-            interrupted: self.end != End::Whole,
-            seconds: self.took.as_secs_f64(),
+            interrupted: self.end != RunEnd::Complete,
+            seconds: self.elapsed.as_secs_f64(),
             cycles: counts.cycles,
             per_second: self.per_second(),
             refused: counts.refused,
@@ -62,9 +62,9 @@ impl Report {
             failures: &counts.failures,
             not_begun: counts.not_begun,
             hold,
-            sign_in: Times::of(&counts.sign_in),
-            cycle: Times::of(&counts.cycle),
-            late: asked_per_second.map(|_| Times::of(&counts.late)),
+            sign_in: Times::from_histogram(&counts.sign_in),
+            cycle: Times::from_histogram(&counts.cycle),
+            late: asked_per_second.map(|_| Times::from_histogram(&counts.late)),
         })
     }
 }
@@ -117,7 +117,7 @@ fn encode(json: &Json<'_>) -> String {
 }
 
 impl Times {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    fn from_histogram(histogram: &Histogram<u64>) -> Self {
         let micros = |nanos: u64| nanos as f64 / 1e3;
         let [p50_micros, p90_micros, p99_micros, p99_9_micros, p99_99_micros] =
             QUANTILES.map(|(_, quantile)| micros(histogram.value_at_quantile(quantile)));
@@ -137,10 +137,10 @@ impl Times {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::report;
+    use super::super::testing::report;
 
     #[test]
-    fn an_open_loop_has_a_rate_and_may_be_late() {
+    fn open_loop_json_has_rate_and_late() {
         let mut report = report(&["--users", "5"]);
         report.counts.failures.insert("cut".into(), 2);
         let parts = [
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_loop_of_held_sessions_has_neither() {
+    fn closed_loop_json_has_neither() {
         let report = report(&["--hold", "12000", "--concurrency", "64"]);
         let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
         assert_eq!((&json["asked_per_second"], &json["late"]), (&serde_json::Value::Null, &serde_json::Value::Null));

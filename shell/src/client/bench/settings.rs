@@ -1,15 +1,15 @@
-//! What `client bench` can be told, within which bounds.
+//! The options of `client bench` and their bounds.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::client::load::{Pace, Users};
-use crate::client::{Trust, Url};
+use super::load::{LoadProfile, Users};
+use crate::client::{RootCertificates, Url};
 use crate::config;
 use crate::runtime::threads::one_per_core;
 
-/// A run. Every value was checked when it was parsed.
+/// The options of a run. clap has checked every value.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// The server, a ws:// or wss:// URL
@@ -17,75 +17,75 @@ pub struct Settings {
     pub url: Url,
 
     /// For wss://, a PEM file with the certificates to trust instead of the system's
-    #[arg(long, value_name = "FILE", env = "SESSIONS_CA", value_parser = |file: &str| Trust::read(file))]
-    pub ca: Option<Trust>,
+    #[arg(long, value_name = "FILE", env = "SESSIONS_CA", value_parser = |file: &str| RootCertificates::read(file))]
+    pub ca: Option<RootCertificates>,
 
-    /// Open loop: begin so many cycles a second whether or not the server keeps up, 1 to 100000. A sign-in counts from
-    /// when it was due, so that a server that stalls shows
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole::<u32, 1, 100_000>, allow_negative_numbers = true)]
+    /// Open loop: start this many cycles per second even if the server falls behind, 1 to 100000. Latency counts from
+    /// the scheduled time, so a stalled server shows
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = parse_whole_number::<u32, 1, 100_000>, allow_negative_numbers = true)]
     pub rate: u32,
 
-    /// Closed loop instead: so many cycles at once, each begun when the one before it has ended, 1 to 10000. As fast as
-    /// the server can, but while it stalls nobody asks
-    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = whole::<u16, 1, 10_000>, allow_negative_numbers = true)]
+    /// Closed loop: run this many cycles at once, 1 to 10000. Each starts when the one before it has ended. This is as
+    /// fast as the server can go, but it sends nothing while the server stalls
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = parse_whole_number::<u16, 1, 10_000>, allow_negative_numbers = true)]
     pub concurrency: Option<u16>,
 
-    /// How many users sign in, each time one of them at random, 1 to 100000000: user-00000000 and on [default: 10000;
+    /// How many users sign in, 1 to 100000000: user-00000000 and on. Each cycle picks one at random [default: 10000;
     /// with --hold a third of the sessions]
-    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, 100_000_000>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = parse_whole_number::<u32, 1, 100_000_000>, allow_negative_numbers = true)]
     pub users: Option<u32>,
 
-    /// For how long to begin cycles, or to hold sessions once all are open, 100ms to 1day
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    /// How long to start cycles, or to hold sessions once all are open, 100ms to 1day
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pub duration: Duration,
 
-    /// Instead of cycles open so many sessions, dealt evenly to the users, and hold them, 1 to 60000. --rate or
-    /// --concurrency says how fast they are opened
-    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, 60_000>, allow_negative_numbers = true)]
+    /// Open this many sessions instead, spread evenly over the users, and hold them, 1 to 60000. --rate or
+    /// --concurrency sets how fast they are opened
+    #[arg(long, value_name = "N", value_parser = parse_whole_number::<u32, 1, 60_000>, allow_negative_numbers = true)]
     pub hold: Option<u32>,
 
     /// Print the report as one object of JSON
     #[arg(long)]
     pub json: bool,
 
-    /// How many threads make the load, 1 to 256 [default: one per core]
+    /// How many threads create the load, 1 to 256 [default: one per core]
     #[arg(
         long,
         value_name = "N",
         default_value_t = one_per_core(),
         hide_default_value = true,
-        value_parser = whole::<u16, 1, 256>,
+        value_parser = parse_whole_number::<u16, 1, 256>,
         allow_negative_numbers = true
     )]
     pub threads: u16,
 }
 
-/// What its help says beside its options.
+/// The end of its help.
 pub const AFTER_HELP: &str = "\
-A cycle connects, hears HELLO, authenticates, says BYE and waits for the close. Who has no answer 10 seconds after the \
-last cycle was begun counts as failed. Progress goes to standard error, the report to standard output.\n
-Ctrl-C or SIGTERM begins no more cycles, or says BYE on every session, and reports once they have ended; the second one \
-reports at once.\n
+A cycle connects, waits for HELLO, authenticates, sends BYE and waits for the close. A cycle without an answer 10 seconds \
+after the last one was started counts as failed. Progress goes to standard error, the report to standard output.\n
+After Ctrl-C or SIGTERM no more cycles are started, and held sessions send BYE. The report follows once all have ended. \
+After the second signal it follows at once.\n
 Exit codes:
   0  no cycle or session failed; a refusal at the limit is no failure
   1  the report cannot be written, signals cannot be caught, or open files are too few
   2  wrong usage
-  4  one failed or could not be begun, or none succeeded; or a second Ctrl-C";
+  4  a cycle or session failed or was not started, or none succeeded; or a second Ctrl-C";
 
 impl Settings {
-    /// Who vouches for the server.
+    /// The authorities trusted for `wss://`.
     #[must_use]
-    pub fn trust(&self) -> Trust {
+    pub fn root_certificates(&self) -> RootCertificates {
         self.ca.clone().unwrap_or_default()
     }
 
-    /// How fast cycles are begun, or sessions opened.
+    /// How fast cycles are started, or sessions opened.
     #[must_use]
-    pub fn pace(&self) -> Pace {
-        self.concurrency.map_or(Pace::Rate(self.rate.into()), Pace::Concurrency)
+    pub fn profile(&self) -> LoadProfile {
+        self.concurrency.map_or(LoadProfile::Rate(self.rate.into()), LoadProfile::Concurrency)
     }
 
-    /// Who signs in: 10,000 users, or so many that each holds three sessions, unless it was said.
+    /// The users: 10,000, or a third of the held sessions, unless `--users` says otherwise.
     #[must_use]
     pub fn users(&self) -> Users {
         let usual = self.hold.map_or(10_000, |sessions| sessions.div_ceil(3));
@@ -93,14 +93,14 @@ impl Settings {
     }
 }
 
-fn whole<T: TryFrom<u32>, const LEAST: u32, const MOST: u32>(text: &str) -> Result<T, String> {
+fn parse_whole_number<T: TryFrom<u32>, const LEAST: u32, const MOST: u32>(text: &str) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
     number
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| format!("expected a whole number, {LEAST} to {MOST}"))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+fn parse_duration(text: &str) -> Result<Duration, String> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     config::duration(text, Duration::from_millis(100), DAY)
 }
@@ -122,23 +122,23 @@ mod tests {
     }
 
     #[test]
-    fn an_open_loop_of_ten_seconds_is_the_default() {
+    fn default_is_an_open_loop_of_ten_seconds() {
         let settings = parse(&[]).unwrap();
-        assert_eq!((settings.pace(), settings.users()), (Pace::Rate(1000.0), Users(10_000)));
+        assert_eq!((settings.profile(), settings.users()), (LoadProfile::Rate(1000.0), Users(10_000)));
         assert_eq!((settings.duration, settings.hold, settings.json), (Duration::from_secs(10), None, false));
         let closed = parse(&["--concurrency", "64", "--users", "7"]).unwrap();
-        assert_eq!((closed.pace(), closed.users()), (Pace::Concurrency(64), Users(7)));
+        assert_eq!((closed.profile(), closed.users()), (LoadProfile::Concurrency(64), Users(7)));
     }
 
     #[test]
-    fn three_sessions_of_each_user_are_held_unless_it_is_said() {
+    fn hold_defaults_to_three_sessions_per_user() {
         assert_eq!(parse(&["--hold", "10"]).unwrap().users(), Users(4));
         assert_eq!(parse(&["--hold", "10", "--users", "1"]).unwrap().users(), Users(1));
     }
 
     #[test]
-    fn values_out_of_bounds_are_refused_in_words() {
-        for (arguments, words) in [
+    fn bad_values_name_their_bounds() {
+        for (arguments, expected) in [
             (&["--rate", "0"][..], "expected a whole number, 1 to 100000"),
             (&["--rate", "100001"], "expected a whole number, 1 to 100000"),
             (&["--rate", "1e3"], "expected a whole number"),
@@ -156,7 +156,7 @@ mod tests {
             (&["--rate", "10", "--concurrency", "10"], "cannot be used with"),
         ] {
             let error = parse(arguments).unwrap_err();
-            assert!(error.contains(words), "{arguments:?}: {error}");
+            assert!(error.contains(expected), "{arguments:?}: {error}");
         }
     }
 }

@@ -1,51 +1,51 @@
-//! What makes the figures of a report say something else than they seem to.
+//! Warnings about figures of a report that can mislead.
 
 use std::time::Duration;
 
 use indicatif::HumanCount;
 
 use super::Report;
-use super::report::millis;
-use crate::client::load::{Counts, MOST_AT_ONCE, Pace};
+use super::format::millis;
+use super::load::{Counts, LoadProfile, MAX_CONCURRENT};
 
-/// Each of a few lines.
+/// The warnings. Each has a few lines.
 pub(super) fn warnings(report: &Report) -> Vec<String> {
     let mut warnings = Vec::new();
     let Counts { not_begun, sign_in, late, lost, .. } = &report.counts;
     let failed = report.counts.failed() - lost;
     if failed > 0 && !sign_in.is_empty() {
         warnings.push(format!(
-            "the latencies are of those that ended well. How long the others were\n\
-             kept waiting, {} that failed, is in no figure above.",
+            "the latencies are those of successful cycles. How long the others\n\
+             waited, {} that failed, is in no figure above.",
             HumanCount(failed)
         ));
     }
     if *not_begun > 0 {
-        let remedy = if report.most_at_once < MOST_AT_ONCE {
+        let advice = if report.max_concurrent < MAX_CONCURRENT {
             "\nThe limit of open files leaves no room for more: raise it with ulimit -n."
         } else {
             ""
         };
         warnings.push(format!(
             "the rate was not kept. {} cycles were not begun when due,\n\
-             because {} were under way. They are in no figure above: whoever had come then\n\
-             would have waited longer than these figures say.{remedy}",
+             because {} were under way. They are in no figure above: clients that had come\n\
+             then would have waited longer than these figures say.{advice}",
             HumanCount(*not_begun),
-            HumanCount(report.most_at_once as u64),
+            HumanCount(report.max_concurrent as u64),
         ));
     }
-    let is_slow = match report.settings.pace() {
-        Pace::Rate(asked) => report.per_second() < 0.9 * asked,
-        Pace::Concurrency(_) => false,
+    let is_slow = match report.settings.profile() {
+        LoadProfile::Rate(asked) => report.per_second() < 0.9 * asked,
+        LoadProfile::Concurrency(_) => false,
     };
     if is_slow && *not_begun == 0 && report.counts.failed() == 0 && !sign_in.is_empty() {
         warnings.push(
-            "the server was slower than the rate: whoever came later waited longer,\n\
+            "the server was slower than the rate: later clients waited longer,\n\
              and in a longer run still longer. Ask for less to see how long a sign-in takes."
                 .into(),
         );
     }
-    // What was late by less, or by little beside what the server took, does not mislead.
+    // A smaller delay, or one that is small beside the server's latency, does not mislead.
     let misleads = |quantile, least: Duration| {
         let (late, sign_in) = (late.value_at_quantile(quantile), sign_in.value_at_quantile(quantile));
         u128::from(late) >= least.as_nanos() && late >= sign_in / 4
@@ -59,7 +59,7 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
     };
     if let Some((which, nanos)) = which {
         warnings.push(format!(
-            "the load itself came late. By no fault of the server's\n\
+            "the load itself was late. Because of this client\n\
              {which} {} ms after its time or later, and the latencies\n\
              include that. Use another machine than the server's, or ask for less.",
             millis(nanos)
@@ -70,71 +70,71 @@ pub(super) fn warnings(report: &Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::report;
+    use super::super::testing::report;
     use super::*;
-    use crate::client::Verdict;
+    use crate::client::ExitReason;
 
-    fn told_by(report: &Report) -> Vec<String> {
-        report.words().split("\nwarning: ").skip(1).map(|warning| warning.trim_end().replace('\n', " ")).collect()
+    fn warnings_of(report: &Report) -> Vec<String> {
+        report.text().split("\nwarning: ").skip(1).map(|warning| warning.trim_end().replace('\n', " ")).collect()
     }
 
     #[test]
-    fn a_rate_that_was_not_kept_is_no_success_and_said_to_be_none() {
+    fn missed_rate_fails_with_a_warning() {
         let mut report = report(&[]);
         report.counts.not_begun = 1234;
         let kept = "the rate was not kept. 1,234 cycles were not begun when due, because 10,000 were under \
-                    way. They are in no figure above: whoever had come then would have waited longer than these \
+                    way. They are in no figure above: clients that had come then would have waited longer than these \
                     figures say.";
-        assert_eq!(told_by(&report), [kept]);
-        assert_eq!(report.verdict(), Verdict::Lost);
-        report.most_at_once = 100;
-        assert!(told_by(&report)[0].ends_with("raise it with ulimit -n."));
+        assert_eq!(warnings_of(&report), [kept]);
+        assert_eq!(report.exit_reason(), ExitReason::Lost);
+        report.max_concurrent = 100;
+        assert!(warnings_of(&report)[0].ends_with("raise it with ulimit -n."));
     }
 
     #[test]
-    fn a_load_that_came_late_is_not_blamed_on_the_server() {
+    fn late_load_has_a_warning() {
         let late = |millis: u64, times| {
             let mut report = report(&[]);
             report.counts.late.record_n(millis * 1_000_000, times).expect("it is within an hour");
-            told_by(&report)
+            warnings_of(&report)
         };
-        let told = |which| {
+        let expected = |which| {
             format!(
-                "the load itself came late. By no fault of the server's {which} ms after its time or later, and the \
+                "the load itself was late. Because of this client {which} ms after its time or later, and the \
                  latencies include that. Use another machine than the server's, or ask for less."
             )
         };
-        assert_eq!(late(3, 1000), [told("one in a hundred was sent 3.000")]);
-        assert_eq!(late(20, 1), [told("one was sent 20.005")]);
+        assert_eq!(late(3, 1000), [expected("one in a hundred was sent 3.000")]);
+        assert_eq!(late(20, 1), [expected("one was sent 20.005")]);
         assert!(late(9, 1).is_empty(), "beside 40 ms it is little");
     }
 
     #[test]
-    fn a_rate_that_the_server_does_not_reach_is_told() {
-        let slow = |arguments| told_by(&Report { took: Duration::from_secs(12), ..report(arguments) });
-        let told = "the server was slower than the rate: whoever came later waited longer, and in a longer run still \
+    fn slow_server_has_a_warning() {
+        let slow = |arguments| warnings_of(&Report { elapsed: Duration::from_secs(12), ..report(arguments) });
+        let expected = "the server was slower than the rate: later clients waited longer, and in a longer run still \
                     longer. Ask for less to see how long a sign-in takes.";
-        assert_eq!(slow(&[]), [told]);
+        assert_eq!(slow(&[]), [expected]);
         assert!(slow(&["--concurrency", "7"]).is_empty(), "a closed loop has none");
     }
 
     #[test]
-    fn what_failed_is_said_to_be_in_no_latency() {
+    fn failures_are_excluded_from_latency_with_warning() {
         let mut report = report(&[]);
         report.counts.failures.insert("no answer".into(), 7);
-        let told = "the latencies are of those that ended well. How long the others were kept waiting, 7 that failed, is \
+        let expected = "the latencies are those of successful cycles. How long the others waited, 7 that failed, is \
                     in no figure above.";
-        assert_eq!(told_by(&report), [told]);
+        assert_eq!(warnings_of(&report), [expected]);
     }
 
     #[test]
-    fn each_fits_a_terminal() {
-        let mut report = Report { most_at_once: 9_999, ..report(&[]) };
+    fn warnings_fit_a_terminal() {
+        let mut report = Report { max_concurrent: 9_999, ..report(&[]) };
         report.counts.not_begun = 9_999_999;
         report.counts.late.record_n(987_000_000, 5000).expect("it is within an hour");
         report.counts.failures.insert("no answer".into(), 9_999_999);
-        let words = report.words();
-        assert_eq!(words.matches("\nwarning: ").count(), 3);
-        assert!(words.lines().all(|line| line.chars().count() <= 80), "{words}");
+        let text = report.text();
+        assert_eq!(text.matches("\nwarning: ").count(), 3);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whose certificates a client trusts.
+//! The certificate authorities that a client trusts.
 
 use std::fmt;
 use std::io::Read as _;
@@ -14,30 +14,28 @@ use futures_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::Error;
 
-/// The authorities one of which must have issued a server's certificate, for `wss://`. By default those that the system
-/// trusts.
+/// The certificate authorities trusted for `wss://`, by default the system's.
 ///
-/// A copy costs nothing: all share what was read.
+/// Cheap to clone: clones share the certificates.
 #[derive(Clone, Default)]
-pub struct Trust(Option<Arc<ClientConfig>>);
+pub struct RootCertificates(Option<Arc<ClientConfig>>);
 
-impl Trust {
-    /// The authorities that the system trusts. They are read at the first connection that needs them, and kept. If it
-    /// has none, no server is trusted. `SSL_CERT_FILE` and `SSL_CERT_DIR` say where they are, if not where this system
-    /// usually has them.
+impl RootCertificates {
+    /// The system's authorities. They are read at the first connection that needs them, and kept. If the system has
+    /// none, no server is trusted. `SSL_CERT_FILE` and `SSL_CERT_DIR` override where they are read from.
     pub const SYSTEM: Self = Self(None);
 
-    /// The most bytes of a file of certificates: what all authorities of the web take is a fifth of that.
+    /// The largest file of certificates, in bytes. All authorities of the web take a fifth of this.
     pub const MAX_BYTES: u64 = 1024 * 1024;
 
-    /// Those of a file in PEM, and nobody else.
+    /// Reads the authorities from a PEM file. Only these are trusted.
     ///
     /// # Errors
-    /// [`Error::BadCa`]: it cannot be read, is longer than [`Trust::MAX_BYTES`], or has no certificate, or one that is
-    /// none.
+    /// [`Error::BadCa`]: the file cannot be read, is longer than [`RootCertificates::MAX_BYTES`], has no certificate,
+    /// or has an invalid one.
     pub fn read(file: impl AsRef<Path>) -> Result<Self, Error> {
         let file = file.as_ref();
-        let bad = |why| Error::BadCa { from: file.display().to_string(), why };
+        let bad = |reason| Error::BadCa { from: file.display().to_string(), reason };
         let mut pem = Vec::new();
         let opened = std::fs::File::open(file);
         let read = opened.and_then(|file| file.take(Self::MAX_BYTES + 1).read_to_end(&mut pem));
@@ -57,43 +55,43 @@ impl Trust {
         if roots.is_empty() {
             return Err("it has no certificate".into());
         }
-        Ok(Self(Some(config(roots))))
+        Ok(Self(Some(client_config(roots))))
     }
 
     pub(super) async fn connector(&self) -> TlsConnector {
         static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
 
-        let config = match self.0.as_ref().or_else(|| SYSTEM.get()) {
-            Some(config) => Arc::clone(config),
-            // Some hundred files, maybe.
-            None => smol::unblock(|| Arc::clone(SYSTEM.get_or_init(system))).await,
+        let client_config = match self.0.as_ref().or_else(|| SYSTEM.get()) {
+            Some(client_config) => Arc::clone(client_config),
+            // This may read hundreds of files.
+            None => smol::unblock(|| Arc::clone(SYSTEM.get_or_init(system_config))).await,
         };
-        config.into()
+        client_config.into()
     }
 }
 
-/// Whose, and not all that belongs to it.
-impl fmt::Debug for Trust {
+/// Says only where they are from.
+impl fmt::Debug for RootCertificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Trust(a file's)" } else { "Trust(the system's)" })
     }
 }
 
-fn system() -> Arc<ClientConfig> {
+fn system_config() -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    // What cannot be read or understood is trusted by nobody: a server that needs it is refused.
+    // Certificates that cannot be read are skipped. Servers that need them are not trusted.
     let (_added, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    config(roots)
+    client_config(roots)
 }
 
-fn config(roots: RootCertStore) -> Arc<ClientConfig> {
+fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("the provider has ciphers of TLS 1.2 and 1.3");
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A load stands for many devices, each of which would shake hands in full.
-    config.resumption = Resumption::disabled();
-    Arc::new(config)
+    let mut client_config = builder.with_root_certificates(roots).with_no_client_auth();
+    client_config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A load stands for many devices, and each would do a full handshake.
+    client_config.resumption = Resumption::disabled();
+    Arc::new(client_config)
 }
 
 #[cfg(test)]
@@ -101,13 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_good_certificates_is_refused_in_words() {
+    fn bad_certificate_file_error_says_why() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ca.pem");
-        let refused = || Trust::read(&file).unwrap_err().to_string();
+        let refused = || RootCertificates::read(&file).unwrap_err().to_string();
         let start = format!("no certificates from {}: ", file.display());
         assert!(refused().starts_with(&start) && refused().contains("No such file"), "{}", refused());
-        for (pem, words) in [
+        for (pem, expected) in [
             ("", "it has no certificate; "),
             ("certificates", "it has no certificate; "),
             ("-----BEGIN PRIVATE KEY-----\naGFpbA==\n-----END PRIVATE KEY-----\n", "it has no certificate; "),
@@ -116,7 +114,7 @@ mod tests {
             (&"\n".repeat(1024 * 1024 + 1), "it is longer than 1048576 bytes; "),
         ] {
             std::fs::write(&file, pem).unwrap();
-            assert!(refused().starts_with(&start) && refused().contains(words), "{}", refused());
+            assert!(refused().starts_with(&start) && refused().contains(expected), "{}", refused());
             assert!(refused().ends_with("-----BEGIN CERTIFICATE-----"), "{}", refused());
         }
     }

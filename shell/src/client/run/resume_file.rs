@@ -1,4 +1,4 @@
-//! The file in which a client keeps what it takes its session up with again.
+//! The file that keeps a resume token between runs.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::{fs, process};
 
 use session_core::ResumeToken;
 
-use super::Error;
+use crate::client::Error;
 
-/// A file with a resume token. It is a secret, so the file is its owner's alone.
+/// A file with a resume token. The token is a secret, so only the owner may read the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ResumeFile(PathBuf);
+pub(crate) struct ResumeFile(PathBuf);
 
 impl ResumeFile {
-    /// The file of the connection with this number, of so many: with several each has its own, `FILE.1` and on.
+    /// The file of one connection. Several connections use `FILE.1`, `FILE.2` and so on.
     #[must_use]
-    pub(super) fn of(file: &Path, number: u16, connections: u16) -> Self {
+    pub(crate) fn for_connection(file: &Path, number: u16, connections: u16) -> Self {
         if connections == 1 {
             return Self(file.into());
         }
@@ -24,11 +24,11 @@ impl ResumeFile {
         Self(name.into())
     }
 
-    /// The token in it, if it is there.
+    /// The token in the file. `None` if there is no file, or an empty one.
     ///
     /// # Errors
-    /// [`Error::BadResumeFile`]: it cannot be read, or holds something else, which is then not written over.
-    pub(super) fn read(&self) -> Result<Option<ResumeToken>, Error> {
+    /// [`Error::BadResumeFile`]: the file cannot be read, or holds something else. It is then never overwritten.
+    pub(crate) fn read(&self) -> Result<Option<ResumeToken>, Error> {
         match fs::read_to_string(&self.0) {
             Ok(text) if text.trim().is_empty() => Ok(None),
             Ok(text) => match ResumeToken::parse(text.trim()) {
@@ -40,11 +40,11 @@ impl ResumeFile {
         }
     }
 
-    /// Puts a token there, in the place of what was: whole, or not at all.
+    /// Replaces the file atomically.
     ///
     /// # Errors
-    /// [`Error::BadResumeFile`]: it cannot be written.
-    pub(super) fn write(&self, token: &ResumeToken) -> Result<(), Error> {
+    /// [`Error::BadResumeFile`]: the file cannot be written.
+    pub(crate) fn write(&self, token: &ResumeToken) -> Result<(), Error> {
         let mut draft = self.0.as_os_str().to_owned();
         draft.push(format!(".new-{}", process::id()));
         let draft = PathBuf::from(draft);
@@ -62,8 +62,8 @@ impl ResumeFile {
         written().map_err(|error: io::Error| self.bad(&error.to_string()))
     }
 
-    fn bad(&self, why: &str) -> Error {
-        Error::BadResumeFile { file: self.0.display().to_string(), why: why.into() }
+    fn bad(&self, reason: &str) -> Error {
+        Error::BadResumeFile { file: self.0.display().to_string(), reason: reason.into() }
     }
 }
 
@@ -72,10 +72,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_kept_for_its_owner_alone_and_nothing_else_is_written_over() {
+    fn resume_file_is_private_and_overwrites_only_tokens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("resume");
-        let file = ResumeFile::of(&path, 1, 1);
+        let file = ResumeFile::for_connection(&path, 1, 1);
         assert_eq!(file.read().unwrap(), None);
         for byte in [7, 8] {
             let token = ResumeToken::new([byte; 32]);
@@ -91,7 +91,11 @@ mod tests {
         fs::write(&path, "my diary").unwrap();
         let error = file.read().unwrap_err().to_string();
         assert!(error.contains("it does not hold one") && !error.contains("diary"), "{error}");
-        assert_eq!(ResumeFile::of(&path, 2, 3).0, directory.path().join("resume.2"));
-        assert!(ResumeFile::of(&directory.path().join("no/where"), 1, 1).write(&ResumeToken::new([7; 32])).is_err());
+        assert_eq!(ResumeFile::for_connection(&path, 2, 3).0, directory.path().join("resume.2"));
+        assert!(
+            ResumeFile::for_connection(&directory.path().join("no/where"), 1, 1)
+                .write(&ResumeToken::new([7; 32]))
+                .is_err()
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! A server for the client's tests: scripted with [`Peer`], or as small as a real one can be with [`Listener::serve`].
+//! A server for the client's tests: scripted with [`FakeConnection`], or a minimal real one with [`FakeServer::serve`].
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,57 +14,57 @@ use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use smol::net::{TcpListener, TcpStream};
 
-use super::Url;
+use crate::client::Url;
 
-/// Runs a test on a fresh port, and not for ever.
-pub(super) fn bounded(test: impl AsyncFnOnce(Listener)) {
+/// Runs a test with a server on a free port, and fails after 20 s.
+pub(crate) fn with_server(test: impl AsyncFnOnce(FakeServer)) {
     let late = async {
         smol::Timer::after(Duration::from_secs(20)).await;
         panic!("the test takes too long");
     };
-    smol::block_on(smol::future::or(async { test(Listener::bind().await).await }, late));
+    smol::block_on(smol::future::or(async { test(FakeServer::bind().await).await }, late));
 }
 
-pub(super) struct Listener {
+pub(crate) struct FakeServer {
     socket: TcpListener,
     tls: Option<TlsAcceptor>,
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 
-impl Listener {
+impl FakeServer {
     async fn bind() -> Self {
         Self { socket: TcpListener::bind("127.0.0.1:0").await.expect("a free port"), tls: None }
     }
 
-    /// The same, but speaking TLS.
-    pub(super) fn with_tls(self, tls: TlsAcceptor) -> Self {
+    /// The same server with TLS.
+    pub(crate) fn with_tls(self, tls: TlsAcceptor) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.socket.local_addr().expect("an address").port()
     }
 
-    pub(super) fn url(&self) -> Url {
+    pub(crate) fn url(&self) -> Url {
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         format!("{scheme}://127.0.0.1:{}", self.port()).parse().expect("a good URL")
     }
 
-    pub(super) async fn accept(&self) -> Peer {
-        Peer(accept_async(self.accept_stream().await.expect("TLS")).await.expect("a handshake"))
+    pub(crate) async fn accept(&self) -> FakeConnection {
+        FakeConnection(accept_async(self.accept_stream().await.expect("TLS")).await.expect("a handshake"))
     }
 
-    pub(super) async fn accept_tcp(&self) -> TcpStream {
+    pub(crate) async fn accept_tcp(&self) -> TcpStream {
         let (stream, _) = self.socket.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("a TCP socket");
         stream
     }
 
-    /// None if the client does not trust it, or speaks no TLS where that is spoken.
-    pub(super) async fn accept_stream(&self) -> Option<Box<dyn Stream>> {
+    /// `None` if the TLS handshake fails.
+    pub(crate) async fn accept_stream(&self) -> Option<Box<dyn Stream>> {
         let stream = self.accept_tcp().await;
         match &self.tls {
             Some(tls) => Some(Box::new(tls.accept(stream).await.ok()?)),
@@ -72,8 +72,8 @@ impl Listener {
         }
     }
 
-    /// Answers one request with this, in pieces that are likely to arrive one by one.
-    pub(super) async fn answer(&self, pieces: &[&str]) {
+    /// Answers one request with these pieces, which are likely to arrive one by one.
+    pub(crate) async fn answer(&self, pieces: &[&str]) {
         let mut stream = self.accept_stream().await.expect("TLS");
         let mut request = [0; 1024];
         let _: usize = stream.read(&mut request).await.expect("a request");
@@ -82,18 +82,17 @@ impl Listener {
             stream.flush().await.expect("a reader");
             smol::Timer::after(Duration::from_millis(5)).await;
         }
-        // The client may be gone.
         drop(stream.close().await);
     }
 
-    /// Serves for ever, with one limit for all users together.
-    pub(super) async fn serve<T>(&self, limit: u32) -> T {
+    /// Serves without end, with one limit for all users together.
+    pub(crate) async fn serve<T>(&self, limit: u32) -> T {
         let held = Rc::new(Cell::new(0));
         let sessions = LocalExecutor::new();
         let accepting = async {
             loop {
-                let peer = self.accept().await;
-                sessions.spawn(peer.serve(held.clone(), limit)).detach();
+                let connection = self.accept().await;
+                sessions.spawn(connection.serve(held.clone(), limit)).detach();
             }
         };
         sessions.run(accepting).await
@@ -101,23 +100,23 @@ impl Listener {
 }
 
 /// The server's end of one connection.
-pub(super) struct Peer(WebSocketStream<Box<dyn Stream>>);
+pub(crate) struct FakeConnection(WebSocketStream<Box<dyn Stream>>);
 
-impl Peer {
-    pub(super) async fn say(&mut self, reply: &Reply) {
-        self.say_text(&reply.encode()).await;
+impl FakeConnection {
+    pub(crate) async fn send(&mut self, reply: &Reply) {
+        self.send_text(&reply.encode()).await;
     }
 
-    pub(super) async fn say_text(&mut self, text: &str) {
+    pub(crate) async fn send_text(&mut self, text: &str) {
         self.0.send(Message::text(text)).await.expect("a reader");
     }
 
-    /// The next request, or none when the client has closed or left.
-    pub(super) async fn hear(&mut self) -> Option<Request> {
-        self.hear_text().await.map(|text| Request::parse(&text).expect("a good request"))
+    /// The next request. `None` when the client has closed.
+    pub(crate) async fn receive(&mut self) -> Option<Request> {
+        self.receive_text().await.map(|text| Request::parse(&text).expect("a good request"))
     }
 
-    pub(super) async fn hear_text(&mut self) -> Option<String> {
+    pub(crate) async fn receive_text(&mut self) -> Option<String> {
         match self.0.next().await {
             Some(Ok(Message::Text(text))) => Some(text.to_string()),
             _ => None,
@@ -125,20 +124,20 @@ impl Peer {
     }
 
     /// Pings and waits for the pong.
-    pub(super) async fn ping(&mut self) {
+    pub(crate) async fn ping(&mut self) {
         self.0.send(Message::Ping(Bytes::new())).await.expect("a reader");
         assert!(matches!(self.0.next().await, Some(Ok(Message::Pong(_)))));
     }
 
-    pub(super) async fn close(&mut self, code: u16, words: &'static str) {
-        let frame = CloseFrame { code: code.into(), reason: words.into() };
+    pub(crate) async fn close(&mut self, code: u16, reason: &'static str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
         self.0.send(Message::Close(Some(frame))).await.expect("a reader");
     }
 
     async fn serve(mut self, held: Rc<Cell<u32>>, limit: u32) {
         let mut user = None;
-        self.say(&Reply::Hello).await;
-        while let Some(request) = self.hear().await {
+        self.send(&Reply::Hello).await;
+        while let Some(request) = self.receive().await {
             let known = |id: &UserId| User { id: id.clone(), connections: held.get() };
             let reply = match request {
                 Request::Authenticate(_) if held.get() >= limit => Reply::AuthenticateFailure(Refusal::LimitReached),
@@ -154,10 +153,9 @@ impl Peer {
                     unreachable!("what is served here is the plain protocol")
                 }
             };
-            self.say(&reply).await;
+            self.send(&reply).await;
         }
         held.set(held.get() - u32::from(user.is_some()));
-        // The client may be gone without a BYE.
         drop(self.0.send(Message::text(Reply::ByeSuccess.encode())).await);
         drop(self.0.send(Message::Close(Some(CloseFrame { code: 1000.into(), reason: "Goodbye".into() }))).await);
         while let Some(Ok(_)) = self.0.next().await {}

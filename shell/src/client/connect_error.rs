@@ -1,4 +1,4 @@
-//! What stands between a TCP connection and a WebSocket.
+//! Why a server that can be reached gives no WebSocket.
 
 use std::io;
 use std::time::Duration;
@@ -7,72 +7,72 @@ use futures_rustls::rustls::{self, CertificateError};
 use http::StatusCode;
 use thiserror::Error;
 
-/// Why there is no WebSocket, though something listens there.
+/// Why there is no WebSocket, although the server can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Obstacle {
-    /// It answered the request for a WebSocket with another status than 101.
-    #[error("it answered HTTP {}{}; {}", named(*.status), quoted(.message.as_deref()), advice(*.status, *.retry_after))]
+pub enum ConnectError {
+    /// The server answered with another HTTP status than 101.
+    #[error("it answered HTTP {}{}; {}", status_text(*.status), message_text(.message.as_deref()), advice(*.status, *.retry_after))]
     Answered {
         /// The status (RFC 9110 §15).
         status: u16,
-        /// Why, in its own words: at most [`Obstacle::MAX_CHARS`] characters, none of them a control character. They
-        /// are the `message` of its answer, an object of JSON.
+        /// The `message` of its JSON answer: at most [`ConnectError::MAX_CHARS`] characters, without control
+        /// characters.
         message: Option<String>,
-        /// For how long it asks to be left alone, if it says so in seconds (RFC 9110 §10.2.3). At most a day.
+        /// Its `Retry-After` in seconds (RFC 9110 §10.2.3), at most a day.
         retry_after: Option<Duration>,
     },
-    /// It closed or reset the connection before it had answered.
+    /// The server closed or reset the connection before it answered.
     #[error("it hung up before it answered; try again in a while, or check whether it is to be ws:// or wss://")]
     HungUp,
-    /// The URL says `ws://`, and it speaks TLS.
+    /// The URL is `ws://`, but the server speaks TLS.
     #[error("it speaks TLS; try wss://")]
     SpeaksTls,
-    /// The URL says `wss://`, and it does not speak TLS.
+    /// The URL is `wss://`, but the server does not speak TLS.
     #[error("it does not speak TLS; check the port, or try ws://, where nothing is encrypted")]
     SpeaksNoTls,
-    /// No authority that is trusted has issued its certificate.
+    /// No trusted authority has issued the certificate.
     #[error(
-        "its certificate is not trusted, for no authority known here has issued it; name the file with the certificate \
-         of that authority with --ca"
+        "its certificate is not trusted: no known authority has issued it; name the file with the certificate of that \
+         authority with --ca"
     )]
     NotTrusted,
-    /// Its certificate is for other names or addresses than that of the URL.
+    /// The certificate is for other names or addresses than that of the URL.
     #[error("its certificate is {}, not for the host of the URL; check the URL", for_names(.names))]
     WrongName {
-        /// What it is for: at most [`Obstacle::MAX_NAMES`] of them.
+        /// The names of the certificate: at most [`ConnectError::MAX_NAMES`].
         names: Vec<String>,
     },
-    /// Its certificate was good until some time ago.
+    /// The certificate has expired.
     #[error("its certificate has expired; have it renewed, and check the clock of this machine")]
     Expired,
-    /// Its certificate is not good yet.
+    /// The certificate is not valid yet.
     #[error("its certificate is not valid yet; check the clock of this machine")]
     NotYetValid,
-    /// Its certificate is no good for another reason.
+    /// The certificate is invalid for another reason.
     #[error("its certificate is no good: {0}; have it replaced")]
     BadCertificate(String),
-    /// TLS did not come about for another reason.
+    /// The TLS handshake failed for another reason.
     #[error("no TLS with it: {0}; check that the URL is that of a session server")]
     Tls(String),
-    /// What it did is against HTTP or the opening handshake of a WebSocket (RFC 6455 §4.1).
+    /// The server broke the rules of HTTP or of the WebSocket handshake (RFC 6455 §4.1).
     #[error("{0}; check that the URL is that of a session server")]
     Protocol(String),
 }
 
-impl Obstacle {
-    /// The most characters that are kept of what a server says.
+impl ConnectError {
+    /// The longest message that is kept, in characters.
     pub const MAX_CHARS: usize = 200;
 
-    /// The most names that are kept of a certificate.
+    /// The most names that are kept.
     pub const MAX_NAMES: usize = 5;
 
-    /// Why there is no TLS.
-    pub(super) fn of_tls(error: &io::Error) -> Self {
+    /// From the error of a TLS handshake.
+    pub(super) fn from_tls(error: &io::Error) -> Self {
         let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-            return Self::of_stream(error).unwrap_or_else(|| Self::Tls(error.to_string()));
+            return Self::from_stream_error(error).unwrap_or_else(|| Self::Tls(error.to_string()));
         };
         if let rustls::Error::InvalidCertificate(error) = inner {
-            Self::of_certificate(error)
+            Self::from_certificate(error)
         } else if let rustls::Error::InvalidMessage(_) = inner {
             Self::SpeaksNoTls
         } else {
@@ -80,34 +80,34 @@ impl Obstacle {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "those that have no words of ours are told in their own")]
-    fn of_certificate(error: &CertificateError) -> Self {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "other errors keep the text of rustls")]
+    fn from_certificate(error: &CertificateError) -> Self {
         match error {
-            // The latter of one that has the name of an authority that is known, and another key, perhaps of another kind.
+            // The last two: the authority's name is known, but its key is another one.
             CertificateError::UnknownIssuer
             | CertificateError::BadSignature
             | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Self::NotTrusted,
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
             CertificateError::NotValidForName => Self::WrongName { names: Vec::new() },
-            CertificateError::NotValidForNameContext { presented, .. } => {
-                Self::WrongName { names: presented.iter().take(Self::MAX_NAMES).map(|name| bare(name)).collect() }
-            }
-            // What `openssl req -x509` makes. The error's own type is not to be had.
+            CertificateError::NotValidForNameContext { presented, .. } => Self::WrongName {
+                names: presented.iter().take(Self::MAX_NAMES).map(|name| strip_type_name(name)).collect(),
+            },
+            // `openssl req -x509` makes such certificates. The error's type is private, so its text is matched.
             other if other.to_string().contains("CaUsedAsEndEntity") => {
                 Self::BadCertificate("it is an authority's own (CA:TRUE), not a server's".into())
             }
-            other => Self::BadCertificate(shortened(&other.to_string())),
+            other => Self::BadCertificate(shorten(&other.to_string())),
         }
     }
 
-    /// That the stream broke, if it is that.
-    pub(super) fn of_stream(error: &io::Error) -> Option<Self> {
+    /// `HungUp` if the peer closed or reset the stream.
+    pub(super) fn from_stream_error(error: &io::Error) -> Option<Self> {
         is_hang_up(error.kind()).then_some(Self::HungUp)
     }
 }
 
-/// What the peer may do to a connection.
+/// Whether the peer closed or reset the connection.
 pub(super) fn is_hang_up(kind: io::ErrorKind) -> bool {
     matches!(
         kind,
@@ -119,10 +119,10 @@ pub(super) fn is_hang_up(kind: io::ErrorKind) -> bool {
     )
 }
 
-/// What a server says, fit to be printed.
-pub(super) fn shortened(text: &str) -> String {
+/// Shortens a text from a server and removes control characters.
+pub(super) fn shorten(text: &str) -> String {
     let mut printable = text.chars().filter(|character| !character.is_control());
-    let mut short: String = printable.by_ref().take(Obstacle::MAX_CHARS).collect();
+    let mut short: String = printable.by_ref().take(ConnectError::MAX_CHARS).collect();
     if printable.next().is_some() {
         short.pop();
         short.push('…');
@@ -131,20 +131,20 @@ pub(super) fn shortened(text: &str) -> String {
 }
 
 /// `localhost` of `DnsName("localhost")`.
-fn bare(name: &str) -> String {
+fn strip_type_name(name: &str) -> String {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
-    shortened(inner.trim_matches('"'))
+    shorten(inner.trim_matches('"'))
 }
 
 fn for_names(names: &[String]) -> String {
     if names.is_empty() { "for no name at all".into() } else { format!("for {}", names.join(", ")) }
 }
 
-fn named(status: u16) -> String {
+fn status_text(status: u16) -> String {
     StatusCode::from_u16(status).map_or_else(|_| status.to_string(), |status| status.to_string())
 }
 
-fn quoted(message: Option<&str>) -> String {
+fn message_text(message: Option<&str>) -> String {
     message.map(|message| format!(": \"{message}\"")).unwrap_or_default()
 }
 
@@ -163,43 +163,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_told_with_what_to_do() {
-        let told = |status, message: Option<&str>, seconds: Option<u64>| {
+    fn http_error_says_what_to_do() {
+        let text = |status, message: Option<&str>, seconds: Option<u64>| {
             let (message, retry_after) = (message.map(Into::into), seconds.map(Duration::from_secs));
-            Obstacle::Answered { status, message, retry_after }.to_string()
+            ConnectError::Answered { status, message, retry_after }.to_string()
         };
         assert_eq!(
-            told(503, Some("The server has as many connections as it may"), Some(1)),
+            text(503, Some("The server has as many connections as it may"), Some(1)),
             "it answered HTTP 503 Service Unavailable: \"The server has as many connections as it may\"; \
              try again in 1 s"
         );
-        assert_eq!(told(408, None, None), "it answered HTTP 408 Request Timeout; try again in a while");
+        assert_eq!(text(408, None, None), "it answered HTTP 408 Request Timeout; try again in a while");
         assert_eq!(
-            told(403, Some("No"), None),
+            text(403, Some("No"), None),
             "it answered HTTP 403 Forbidden: \"No\"; ask its operator who may connect, and from where"
         );
-        assert_eq!(told(421, None, None), "it answered HTTP 421 Misdirected Request; check the host of the URL");
-        assert!(told(404, None, None).ends_with("Not Found; check that the URL is that of a session server"));
+        assert_eq!(text(421, None, None), "it answered HTTP 421 Misdirected Request; check the host of the URL");
+        assert!(text(404, None, None).ends_with("Not Found; check that the URL is that of a session server"));
     }
 
     #[test]
-    fn what_a_server_says_is_short_and_printable() {
-        assert_eq!(shortened("a\u{1b}[2J\nb\u{85}"), "a[2Jb");
-        assert_eq!(shortened(&"ü".repeat(200)), "ü".repeat(200));
-        assert_eq!(shortened(&"ü".repeat(201)), "ü".repeat(199) + "…");
-        assert_eq!(shortened(&("ü".repeat(200) + "\n")), "ü".repeat(200));
+    fn server_text_is_short_and_printable() {
+        assert_eq!(shorten("a\u{1b}[2J\nb\u{85}"), "a[2Jb");
+        assert_eq!(shorten(&"ü".repeat(200)), "ü".repeat(200));
+        assert_eq!(shorten(&"ü".repeat(201)), "ü".repeat(199) + "…");
+        assert_eq!(shorten(&("ü".repeat(200) + "\n")), "ü".repeat(200));
     }
 
     #[test]
-    fn certificates_that_are_wrong_in_rare_ways_are_told_in_words() {
-        let told = |error| Obstacle::of_tls(&io::Error::other(rustls::Error::InvalidCertificate(error))).to_string();
-        assert_eq!(told(CertificateError::Revoked), "its certificate is no good: Revoked; have it replaced");
+    fn rare_certificate_errors_have_texts() {
+        let text =
+            |error| ConnectError::from_tls(&io::Error::other(rustls::Error::InvalidCertificate(error))).to_string();
+        assert_eq!(text(CertificateError::Revoked), "its certificate is no good: Revoked; have it replaced");
         let other_key = CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
             signature_algorithm_id: vec![1],
             public_key_algorithm_id: vec![2],
         };
-        assert!(told(other_key).starts_with("its certificate is not trusted, "));
-        assert!(told(CertificateError::NotValidYet).starts_with("its certificate is not valid yet; "));
-        assert!(told(CertificateError::NotValidForName).starts_with("its certificate is for no name at all, "));
+        assert!(text(other_key).starts_with("its certificate is not trusted: "));
+        assert!(text(CertificateError::NotValidYet).starts_with("its certificate is not valid yet; "));
+        assert!(text(CertificateError::NotValidForName).starts_with("its certificate is for no name at all, "));
     }
 }

@@ -1,4 +1,4 @@
-//! An authority for the client's tests, which nobody trusts who was not told of it.
+//! A certificate authority for the client's tests.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use futures_rustls::rustls::{self, ServerConfig, SupportedProtocolVersion};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::NamedTempFile;
 
-use super::Trust;
+use crate::client::RootCertificates;
 
-pub(super) struct Authority {
+pub(crate) struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-impl Authority {
-    pub(super) fn new() -> Self {
+impl TestCa {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -27,27 +27,27 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    pub(super) fn pem(&self) -> &str {
+    pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
 
     /// Its certificate, for `--ca`.
-    pub(super) fn file(&self) -> NamedTempFile {
-        let file = NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), &self.pem).expect("room for it");
-        file
+    pub(crate) fn pem_file(&self) -> NamedTempFile {
+        let pem_file = NamedTempFile::new().expect("a temporary file");
+        std::fs::write(pem_file.path(), &self.pem).expect("room for it");
+        pem_file
     }
 
-    pub(super) fn trust(&self) -> Trust {
-        Trust::read(self.file().path()).expect("a good certificate")
+    pub(crate) fn root_certificates(&self) -> RootCertificates {
+        RootCertificates::read(self.pem_file().path()).expect("a good certificate")
     }
 
-    /// TLS with a certificate for these names and addresses, from the first day of one year to that of another.
-    pub(super) fn certify(&self, names: &[&str], years: [i32; 2]) -> TlsAcceptor {
-        self.certify_for(rustls::DEFAULT_VERSIONS, names, years)
+    /// TLS with a certificate for these names and addresses, valid from the first day of one year to that of another.
+    pub(crate) fn acceptor(&self, names: &[&str], years: [i32; 2]) -> TlsAcceptor {
+        self.acceptor_with_versions(rustls::DEFAULT_VERSIONS, names, years)
     }
 
-    pub(super) fn certify_for(
+    pub(crate) fn acceptor_with_versions(
         &self,
         versions: &[&'static SupportedProtocolVersion],
         names: &[&str],
@@ -61,8 +61,8 @@ impl Authority {
         acceptor(versions, certificate.der().clone(), &key)
     }
 
-    /// TLS with its own certificate.
-    pub(super) fn tls(&self) -> TlsAcceptor {
+    /// TLS with the authority's own certificate.
+    pub(crate) fn acceptor_with_ca_certificate(&self) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate");
         acceptor(rustls::DEFAULT_VERSIONS, certificate, self.issuer.key())
     }
@@ -81,7 +81,7 @@ fn acceptor(
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .expect("a key that belongs to the certificate");
-    // A client that offers another and not it is turned away.
+    // Refuses a client that offers only another protocol.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config).into()
 }

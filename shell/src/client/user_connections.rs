@@ -1,110 +1,111 @@
-//! A user and the connections held for it.
+//! The connections of one user.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use session_core::{Ask, Name};
 
-use super::{Connection, Error, Event, Login, Options, Token, Url};
+use super::{Connection, Credentials, Error, Event, Options, Token, Url};
 
-/// One user of one server, with any number of connections, the most recent last. Opening none costs nothing.
+/// One user of one server with any number of connections, the latest last.
 ///
-/// Dropping it drops every socket without a BYE.
+/// Dropping it closes every socket without a BYE.
 #[derive(Debug)]
-pub struct User {
+pub struct UserConnections {
     url: Url,
-    login: Login,
+    credentials: Credentials,
     options: Options,
-    /// None: the plain protocol is spoken.
+    /// `None`: plain AUTHENTICATE.
     ask: Option<Ask>,
     connections: Vec<Connection>,
 }
 
-impl User {
-    /// A user without connections. The server decides whether the id is one.
+impl UserConnections {
+    /// A user without connections. The server decides whether the id is valid.
     #[must_use]
     pub fn new(url: &Url, id: &str) -> Self {
-        Self::with_login(url, Login::User(id.into()))
+        Self::with_credentials(url, Credentials::User(id.into()))
     }
 
-    /// The user that this token names, without connections. The server decides who that is, and whether it believes it.
+    /// The user that the token names, without connections. The server decides whether the token is valid.
     #[must_use]
     pub fn with_token(url: &Url, token: Token) -> Self {
-        Self::with_login(url, Login::Token(token))
+        Self::with_credentials(url, Credentials::Token(token))
     }
 
-    fn with_login(url: &Url, login: Login) -> Self {
-        Self { url: url.clone(), login, options: Options::default(), ask: None, connections: Vec::new() }
+    fn with_credentials(url: &Url, credentials: Credentials) -> Self {
+        Self { url: url.clone(), credentials, options: Options::default(), ask: None, connections: Vec::new() }
     }
 
-    /// The same user, waiting for and trusting whom `options` say.
+    /// Sets the timeouts and trusted authorities.
     #[must_use]
     pub fn with_options(self, options: Options) -> Self {
         Self { options, ..self }
     }
 
-    /// The same user, on this device: from here on it asks for its slots at length.
+    /// Sets the device. From then on the client authenticates with an object.
     #[must_use]
     pub fn with_device(self, device: Name) -> Self {
         let ask = Ask { device: Some(device), ..self.ask.unwrap_or_default() };
         Self { ask: Some(ask), ..self }
     }
 
-    /// The same user, whose sessions call themselves so: from here on it asks for its slots at length.
+    /// Sets the label. From then on the client authenticates with an object.
     #[must_use]
     pub fn with_label(self, label: Name) -> Self {
         let ask = Ask { label: Some(label), ..self.ask.unwrap_or_default() };
         Self { ask: Some(ask), ..self }
     }
 
-    /// Opens one more connection and authenticates it. The answer is the user as the server sees it.
+    /// Opens one more connection and authenticates it. Returns the user with the slots held.
     ///
     /// # Errors
-    /// [`Error::LimitReached`] when the user holds as many as the limit allows; otherwise as
-    /// [`Connection::open_with`] and [`Connection::authenticate`]. No connection is added then.
+    /// [`Error::LimitReached`] if the user has reached the limit; otherwise as [`Connection::open_with`] and
+    /// [`Connection::authenticate`]. No connection is added then.
     pub async fn connect(&mut self) -> Result<session_core::User, Error> {
         let mut connection = Connection::open_with(&self.url, &self.options).await?;
         let user = match &self.ask {
-            None => connection.authenticate_with(&self.login).await?,
-            Some(ask) => connection.authenticate_with_ask(&self.login, ask.clone()).await?.user().clone(),
+            None => connection.authenticate_with(&self.credentials).await?,
+            Some(ask) => connection.authenticate_with_options(&self.credentials, ask.clone()).await?.user().clone(),
         };
         self.connections.push(connection);
         Ok(user)
     }
 
-    /// Says BYE on the most recent connection and waits until the server has closed it.
+    /// Sends BYE on the latest connection and waits until the server has closed it.
     ///
     /// # Errors
-    /// [`Error::NotConnected`] without any; otherwise as [`Connection::bye`]. The connection is gone in any case.
+    /// [`Error::NotConnected`] if there is none; otherwise as [`Connection::bye`]. The connection is removed in any
+    /// case.
     pub async fn disconnect(&mut self) -> Result<(), Error> {
         let connection = self.connections.pop().ok_or_else(|| self.not_connected())?;
         connection.bye().await
     }
 
-    /// Drops the socket of the most recent connection without a BYE, as a crash would. Says whether there was one.
-    pub fn abandon(&mut self) -> bool {
+    /// Closes the socket of the latest connection without a BYE, as a crash would. Returns whether there was one.
+    pub fn drop_latest(&mut self) -> bool {
         self.connections.pop().is_some()
     }
 
-    /// How many connections are held open here. The server may have ended some that nobody has looked at since.
+    /// The number of open connections. The server may have closed some of them since the last event.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// The most recent connection.
+    /// The latest connection.
     #[must_use]
     pub fn latest(&mut self) -> Option<&mut Connection> {
         self.connections.last_mut()
     }
 
-    /// Waits, for ever if need be, for the next thing the server says on any of the connections, and answers pings on
-    /// all of them meanwhile. A connection that has ended is held no more.
+    /// Waits without a timeout for the next event on any connection, and answers pings on all of them meanwhile. A
+    /// connection that has ended is removed.
     ///
-    /// It may be dropped at any time and loses nothing.
+    /// Cancel safe: dropping the future loses no event.
     ///
     /// # Errors
-    /// [`Error::Lost`] when a connection broke, and [`Error::NotConnected`] when there is none.
+    /// [`Error::Lost`] if a connection broke, and [`Error::NotConnected`] if there is none.
     pub async fn next_event(&mut self) -> Result<Event, Error> {
         let mut waiting: FuturesUnordered<_> = (self.connections.iter_mut().enumerate())
             .map(|(at, connection)| async move { (at, connection.next_event().await) })
@@ -119,20 +120,20 @@ impl User {
     }
 
     fn not_connected(&self) -> Error {
-        Error::NotConnected { user: self.login.user().map(Into::into) }
+        Error::NotConnected { user: self.credentials.user().map(Into::into) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake_server::{Listener, bounded};
     use super::*;
+    use crate::client::testing::fake_server::{FakeServer, with_server};
     use session_core::{Credential, Reply, Request, UserId};
 
     #[test]
-    fn a_user_holds_connections_up_to_the_limit_and_gives_them_back() {
-        bounded(async |listener: Listener| {
-            let mut ada = User::new(&listener.url(), "ada");
+    fn user_connects_up_to_the_limit() {
+        with_server(async |listener: FakeServer| {
+            let mut ada = UserConnections::new(&listener.url(), "ada");
             let client = async {
                 assert_eq!(ada.connect().await.expect("the first").connections, 1);
                 assert_eq!(ada.connect().await.expect("the second").connections, 2);
@@ -142,7 +143,7 @@ mod tests {
                 assert_eq!(ada.connect().await.expect("again").connections, 2);
                 let latest = ada.latest().expect("a connection");
                 assert_eq!(latest.check_connections().await.expect("an answer").connections, 2);
-                assert!(ada.abandon() && ada.abandon() && !ada.abandon());
+                assert!(ada.drop_latest() && ada.drop_latest() && !ada.drop_latest());
                 assert!(matches!(ada.disconnect().await, Err(Error::NotConnected { .. })));
             };
             smol::future::or(client, listener.serve(2)).await;
@@ -150,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn a_user_can_be_whoever_a_token_says() {
-        bounded(async |listener: Listener| {
+    fn token_decides_the_user() {
+        with_server(async |listener: FakeServer| {
             let token = "aa.bb.cc".parse().expect("a good token");
-            let mut user = User::with_token(&listener.url(), token);
+            let mut user = UserConnections::with_token(&listener.url(), token);
             let client = async {
                 assert_eq!(user.connect().await.expect("a slot").id.as_str(), "ada");
                 user.disconnect().await.expect("a good bye");
@@ -161,16 +162,16 @@ mod tests {
                 assert_eq!(error.to_string(), "the holder of the token holds no connection; connect first");
             };
             let server = async {
-                let mut peer = listener.accept().await;
-                peer.say(&Reply::Hello).await;
-                assert_eq!(peer.hear().await, Some(Request::Authenticate(Credential::new("aa.bb.cc"))));
+                let mut connection = listener.accept().await;
+                connection.send(&Reply::Hello).await;
+                assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("aa.bb.cc"))));
                 let ada = session_core::User { id: UserId::parse("ada").expect("a good id"), connections: 1 };
-                peer.say(&Reply::AuthenticateSuccess(ada)).await;
-                assert_eq!(peer.hear().await, Some(Request::Bye));
-                peer.say(&Reply::ByeSuccess).await;
-                peer.close(1000, "Goodbye").await;
-                assert_eq!(peer.hear().await, None);
-                drop(peer);
+                connection.send(&Reply::AuthenticateSuccess(ada)).await;
+                assert_eq!(connection.receive().await, Some(Request::Bye));
+                connection.send(&Reply::ByeSuccess).await;
+                connection.close(1000, "Goodbye").await;
+                assert_eq!(connection.receive().await, None);
+                drop(connection);
                 std::future::pending().await
             };
             smol::future::or(client, server).await;
@@ -178,9 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn the_next_event_comes_from_any_connection_and_a_closed_one_is_held_no_more() {
-        bounded(async |listener: Listener| {
-            let mut ada = User::new(&listener.url(), "ada");
+    fn closed_connection_is_removed_after_its_event() {
+        with_server(async |listener: FakeServer| {
+            let mut ada = UserConnections::new(&listener.url(), "ada");
             let client = async {
                 ada.connect().await.expect("the first");
                 ada.connect().await.expect("the second");

@@ -1,0 +1,14 @@
+//! Load on a server: full cycles, and sessions that are only held.
+
+mod profile;
+mod schedule;
+mod sign_in;
+mod cycles;
+mod held;
+mod stats;
+
+pub use cycles::{CycleLoad, GRACE, MAX_CONCURRENT};
+pub use held::HeldSessions;
+pub use profile::{LoadProfile, Users};
+pub use schedule::CONNECT_LEAD;
+pub use stats::{Counts, LoadStats};

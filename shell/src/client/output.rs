@@ -1,0 +1,85 @@
+//! Lines for a terminal.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use session_core::{SessionInfo, SessionState};
+
+use crate::runtime::clock::moment;
+
+pub(crate) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
+    let mut escape = escape(line);
+    escape.push('\n');
+    to.write_all(escape.as_bytes())?;
+    to.flush()
+}
+
+/// Escapes control characters and bidirectional marks, so that text from a server can neither drive a terminal nor
+/// appear as something else.
+pub(crate) fn escape(line: &str) -> String {
+    let mut escape = String::with_capacity(line.len() + 1);
+    for character in line.chars() {
+        if character.is_control() || is_bidi_control(character) {
+            escape.extend(character.escape_default());
+        } else {
+            escape.push(character);
+        }
+    }
+    escape
+}
+
+/// The explicit marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9 §2).
+const fn is_bidi_control(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// One session as a line of text.
+pub(crate) fn format_session(session: &SessionInfo) -> String {
+    let mut text = session.id.to_string();
+    for (what, name) in [("label", &session.label), ("device", &session.device)] {
+        if let Some(name) = name {
+            let _infallible = write!(text, ", {what} {:?}", name.as_str());
+        }
+    }
+    let _infallible = write!(text, ", since {}", moment(session.since));
+    match (session.state, session.until) {
+        (SessionState::Live, _) => {}
+        (SessionState::Lingering, None) => text += ", lost",
+        (SessionState::Lingering, Some(until)) => {
+            let _infallible = write!(text, ", lost, kept until {}", moment(until));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use session_core::{Name, NodeId};
+
+    use super::*;
+
+    #[test]
+    fn session_line_has_names_and_state() {
+        let live = SessionInfo {
+            id: NodeId::new(7).session(8),
+            device: None,
+            label: None,
+            since: 1_700_000_000_000,
+            state: SessionState::Live,
+            until: None,
+        };
+        assert_eq!(format_session(&live), "00000000000000070000000000000008, since 2023-11-14T22:13:20Z");
+        let lost = SessionInfo {
+            label: Name::parse("Firefox"),
+            device: Name::parse("laptop"),
+            state: SessionState::Lingering,
+            until: Some(u64::MAX),
+            ..live
+        };
+        assert_eq!(
+            format_session(&lost),
+            "00000000000000070000000000000008, label \"Firefox\", device \"laptop\", since 2023-11-14T22:13:20Z, \
+             lost, kept until 18446744073709551615 ms after 1970"
+        );
+    }
+}

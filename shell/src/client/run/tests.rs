@@ -1,0 +1,218 @@
+//! Tests of a whole run against a scripted server.
+
+use std::io;
+
+use futures_util::Stream;
+use session_core::{Ask, Reply, ResumeToken, UserId};
+use smol::channel::{self, Sender};
+use smol::future::or;
+
+use super::{Format, Printer, RunOptions, run};
+use crate::client::testing::fake_server::{FakeServer, with_server};
+use crate::client::{Credentials, ExitReason, Url};
+
+/// Runs the client against a server with a limit, and interrupts it after this many lines.
+async fn run_client(listener: &FakeServer, limit: u32, connections: u16, lines: usize) -> (ExitReason, String, String) {
+    let (interrupt, interrupts) = channel::unbounded();
+    let mut out = Interrupting { text: String::new(), lines, interrupt };
+    let mut err = Vec::new();
+    let printer = Printer::new(Format::Text, &mut out, &mut err);
+    let run_options = run_options(listener.url(), connections);
+    let exit_reason =
+        or(run(&run_options, printer, interrupts), listener.serve(limit)).await.expect("a writable output");
+    (exit_reason, out.text, String::from_utf8(err).expect("text"))
+}
+
+fn run_options(url: Url, connections: u16) -> RunOptions {
+    RunOptions { connections, ..RunOptions::new(url, Credentials::User("testuser".into())) }
+}
+
+/// An output that interrupts the client after this many lines.
+struct Interrupting {
+    text: String,
+    lines: usize,
+    interrupt: Sender<()>,
+}
+
+impl io::Write for Interrupting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text += std::str::from_utf8(bytes).expect("whole lines of text");
+        if self.text.lines().count() == self.lines {
+            self.interrupt.try_send(()).expect("a listening client");
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn session_is_held_until_the_interrupt() {
+    with_server(async |listener: FakeServer| {
+        let (exit_reason, out, err) = run_client(&listener, 3, 1, 3).await;
+        let expected = format!(
+            "connected to {}\n\
+             HELLO message from server\n\
+             AUTHENTICATE_SUCCESS testuser holds 1 connection\n\
+             BYE_SUCCESS goodbye\n",
+            listener.url()
+        );
+        assert_eq!((exit_reason, &*out, &*err), (ExitReason::Goodbye, &*expected, ""));
+    });
+}
+
+#[test]
+fn single_refused_session_ends_the_run() {
+    with_server(async |listener: FakeServer| {
+        let (exit_reason, out, err) = run_client(&listener, 0, 1, usize::MAX).await;
+        assert_eq!(exit_reason, ExitReason::LimitReached);
+        assert!(out.ends_with(
+            "\nAUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
+             BYE_SUCCESS goodbye\n"
+        ));
+        assert_eq!(
+            err,
+            "error: user \"testuser\" has reached the connection limit; end another session of this user first\n"
+        );
+    });
+}
+
+#[test]
+fn lowest_numbers_get_the_slots() {
+    with_server(async |listener: FakeServer| {
+        // Two lines for each of five connections, one for each of three grants, two for each of two refusals.
+        let (exit_reason, out, err) = run_client(&listener, 3, 5, 5 * 2 + 3 + 2 * 2).await;
+        assert_eq!(exit_reason, ExitReason::LimitReached);
+        for number in 1..=3 {
+            let granted = format!("#{number} AUTHENTICATE_SUCCESS testuser holds {number} connection");
+            assert!(out.contains(&granted), "{out}");
+        }
+        assert_eq!(out.lines().filter(|line| line.ends_with("BYE_SUCCESS goodbye")).count(), 5);
+        let refused: Vec<_> = err.lines().map(|line| &line[..line.len().min(16)]).collect();
+        assert_eq!(refused, ["error: #4 user \"", "error: #5 user \""]);
+    });
+}
+
+#[test]
+fn closed_session_is_lost_with_its_reason() {
+    with_server(async |listener: FakeServer| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let run_options = run_options(listener.url(), 1);
+        let printer = Printer::new(Format::Json, &mut out, &mut err);
+        let server = async {
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
+            connection.receive().await;
+            let user = session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
+            connection.send(&Reply::AuthenticateSuccess(user)).await;
+            connection.close(1001, "Server is shutting down").await;
+        };
+        let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, pending_interrupts()), server).await;
+        assert_eq!(exit_reason.ok(), Some(ExitReason::Lost));
+        let out = String::from_utf8(out).expect("text");
+        let closed = r#"{"connection":1,"type":"CLOSED","payload":{"code":1001,"words":"Server is shutting down"}}"#;
+        assert_eq!(out.lines().last(), Some(closed));
+    });
+}
+
+#[test]
+fn evicted_session_prints_no_resume_token() {
+    with_server(async |listener: FakeServer| {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let ask = Ask { label: session_core::Name::parse("desk"), ..Ask::default() };
+        let run_options = RunOptions { ask: Some(ask.clone()), ..run_options(listener.url(), 1) };
+        let printer = Printer::new(Format::Json, &mut out, &mut err);
+        let server = async {
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
+            let user = session_core::Credential::User("testuser".into());
+            assert_eq!(connection.receive().await, Some(session_core::Request::AuthenticateWith(user, Box::new(ask))));
+            let grant = session_core::Admission {
+                user: session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 },
+                limit: session_core::Limit::default(),
+                session: session_core::NodeId::new(7).session(1),
+                resume: Some(ResumeToken::new([0xab; 32])),
+                linger: std::time::Duration::from_secs(1),
+            };
+            connection.send(&Reply::Admitted(Box::new(grant))).await;
+            // An unknown message may have a resume token, too.
+            connection.send_text(&format!(r#"{{"type":"NEWS","payload":{{"resume":"{}"}}}}"#, "ab".repeat(32))).await;
+            connection.send(&Reply::Evicted("desk\u{1b} has ended this session".into())).await;
+            connection.close(4409, "The slot of this session was taken away").await;
+        };
+        let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, pending_interrupts()), server).await;
+        assert_eq!(exit_reason.ok(), Some(ExitReason::Evicted));
+        let out = String::from_utf8(out).expect("text");
+        let err = String::from_utf8(err).expect("text");
+        assert!(!out.contains("abab") && !err.contains("abab") && !out.contains("resume"), "{out}{err}");
+        assert!(!out.contains('\u{1b}') && out.contains(r#""type":"EVICTED""#), "{out}");
+        assert!(out.ends_with("\"code\":4409,\"words\":\"The slot of this session was taken away\"}}\n"), "{out}");
+    });
+}
+
+#[test]
+fn unreachable_server_is_reported_once() {
+    with_server(async |listener: FakeServer| {
+        let run_options = run_options(listener.url(), 100);
+        drop(listener);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let printer = Printer::new(Format::Text, &mut out, &mut err);
+        let exit_reason = run(&run_options, printer, pending_interrupts()).await;
+        assert_eq!(exit_reason.ok(), Some(ExitReason::Lost));
+        let err = String::from_utf8(err).expect("text");
+        assert!(err.starts_with("error: #1 cannot reach ws://127.0.0.1:") && err.lines().count() == 1, "{err}");
+    });
+}
+
+#[test]
+fn second_interrupt_ends_at_once() {
+    with_server(async |listener: FakeServer| {
+        let run_options = run_options(listener.url(), 2);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let printer = Printer::new(Format::Quiet, &mut out, &mut err);
+        let (interrupt, interrupts) = channel::unbounded();
+        let server = async {
+            let mut connection = listener.accept().await;
+            connection.send(&Reply::Hello).await;
+            connection.receive().await;
+            let user = session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
+            connection.send(&Reply::AuthenticateSuccess(user)).await;
+            interrupt.send(()).await.expect("a listening client");
+            assert!(connection.receive().await.is_some(), "a BYE, which is left unanswered");
+            interrupt.send(()).await.expect("a listening client");
+            std::future::pending().await
+        };
+        let exit_reason = or(run(&run_options, printer, interrupts), server).await;
+        assert_eq!((exit_reason.ok(), out), (Some(ExitReason::Lost), vec![]));
+    });
+}
+
+#[test]
+fn closed_output_is_an_interrupt() {
+    struct Broken;
+
+    impl io::Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    with_server(async |listener: FakeServer| {
+        let run_options = run_options(listener.url(), 2);
+        let mut err = Vec::new();
+        let mut broken = Broken;
+        let printer = Printer::new(Format::Json, &mut broken, &mut err);
+        let exit_reason = or(run(&run_options, printer, pending_interrupts()), listener.serve(3)).await;
+        assert_eq!((exit_reason.ok(), err), (Some(ExitReason::Goodbye), vec![]));
+    });
+}
+
+fn pending_interrupts() -> impl Stream<Item = ()> {
+    futures_util::stream::pending()
+}
