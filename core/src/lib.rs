@@ -146,7 +146,7 @@ mod resume_token;
 mod id;
 mod time;
 
-pub use connection_limiter::{Door, DoorBounds, Network, TurnedAway, Visit};
+pub use connection_limiter::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit};
 pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
 pub use ledger::{
     Cause, Counting, Ended, Ending, Evict, Guest, Held, Hold, Limit, LimitError, Liveness, Outcome, Own, RecordError,

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use session_core::{DoorBounds, Network};
+use session_core::{ClientPrefix, ConnectionLimits};
 use shell::net::connection_limiter::Doorway;
 use shell::net::settings::Policy;
 use shell::net::trusted_proxies;
@@ -58,7 +58,7 @@ fn read_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
 
 fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
     let policy = policy();
-    let doorway = Doorway::new(DoorBounds::default(), Clock::by_dial(Arc::default()));
+    let doorway = Doorway::new(ConnectionLimits::default(), Clock::by_dial(Arc::default()));
     let mut visitor = doorway.enter(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
     let mut stream = stream;
     let never = std::future::pending();
@@ -66,7 +66,7 @@ fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
 
     let network = visitor.network();
     if peer == DIRECT {
-        assert_eq!(network, Some(Network::from(DIRECT)), "nobody is taken for somebody else");
+        assert_eq!(network, Some(ClientPrefix::from(DIRECT)), "nobody is taken for somebody else");
     }
     let result = match handshake {
         Handshake::Upgraded { .. } => FeedResult::Upgraded,

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use session_core::{DoorBounds, Limit, Limits, NodeId, Outcome, Time, UserId, ledger};
+use session_core::{ConnectionLimits, Limit, Limits, NodeId, Outcome, Time, UserId, ledger};
 use shell::auth::authenticator::{Authenticator, Open};
 use shell::net::settings::Policy;
 use shell::server::{Control, Server, Settings};
@@ -117,7 +117,7 @@ impl Drop for TestServer {
 /// The usual settings of a server in a test: no bound on connections.
 #[must_use]
 pub fn settings() -> Settings {
-    let (store_timeout, bounds) = (Duration::from_secs(5), DoorBounds::default());
+    let (store_timeout, bounds) = (Duration::from_secs(5), ConnectionLimits::default());
     Settings { node: NODE, store_timeout, bounds, policy: Policy::default() }
 }
 

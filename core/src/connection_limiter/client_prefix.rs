@@ -9,12 +9,12 @@ use core::net::{IpAddr, Ipv6Addr};
 /// counts with all others of its /64: that is the least that a customer is given (RFC 6177 §2), who may pick a fresh
 /// address out of it for every connection (RFC 8981).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Network(
+pub struct ClientPrefix(
     /// Of an IPv6 network the first address.
     IpAddr,
 );
 
-impl From<IpAddr> for Network {
+impl From<IpAddr> for ClientPrefix {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V4(address) => IpAddr::V4(address),
@@ -27,7 +27,7 @@ impl From<IpAddr> for Network {
 }
 
 /// As in `192.0.2.1` and `2001:db8::/64`.
-impl fmt::Display for Network {
+impl fmt::Display for ClientPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             IpAddr::V4(address) => write!(f, "{address}"),
@@ -58,7 +58,7 @@ mod tests {
             ("64:ff9b::192.0.2.1", "64:ff9b::/64"),
             ("::1", "::/64"),
         ] {
-            assert_eq!(Network::from(address.parse::<IpAddr>().unwrap()).to_string(), network, "{address}");
+            assert_eq!(ClientPrefix::from(address.parse::<IpAddr>().unwrap()).to_string(), network, "{address}");
         }
     }
 }

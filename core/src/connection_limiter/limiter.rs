@@ -6,8 +6,8 @@ use core::net::IpAddr;
 use core::num::{NonZeroU32, NonZeroUsize};
 use core::ops::Bound;
 
-use super::client_prefix::Network;
-use super::exceeded::TurnedAway;
+use super::client_prefix::ClientPrefix;
+use super::exceeded::ConnectionLimitExceeded;
 use crate::time::Time;
 use crate::token_bucket::Bucket;
 
@@ -50,47 +50,47 @@ use crate::token_bucket::Bucket;
 /// - A network is remembered while it has connections, and up to a second longer. Sweeps forget it, a few steps with
 ///   each arrival: no more than about twice as many are kept as were to be remembered at once.
 #[derive(Debug)]
-pub struct Door {
-    bounds: DoorBounds,
+pub struct ConnectionLimiter {
+    limits: ConnectionLimits,
     connections: usize,
-    waiting: usize,
+    unauthenticated: usize,
     /// Each network that is in use, and some that no longer are.
-    networks: BTreeMap<Network, Usage>,
+    clients: BTreeMap<ClientPrefix, Usage>,
     /// The sweep goes on behind this one.
-    swept: Option<Network>,
+    swept: Option<ClientPrefix>,
     /// The latest time it was told.
     now: Time,
 }
 
 /// How many may come in. Each bound is off while it is `None`. The default is no bound at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DoorBounds {
+pub struct ConnectionLimits {
     /// Connections in all.
     pub connections: Option<NonZeroUsize>,
     /// Connections that wait: accepted, but not authenticated.
-    pub waiting: Option<NonZeroUsize>,
+    pub unauthenticated: Option<NonZeroUsize>,
     /// Connections of one address, or rather of its [`Network`].
-    pub per_address: Option<NonZeroUsize>,
+    pub per_client: Option<NonZeroUsize>,
     /// New connections of one address, or rather of its [`Network`], in a second. So many at once may come after a
     /// second without any.
-    pub arrivals_per_address: Option<NonZeroU32>,
+    pub rate_per_client: Option<NonZeroU32>,
 }
 
 /// One connection's place behind a [`Door`]. Give it back with [`Door::leave`], to the door it is from: one that is
 /// dropped instead is counted for ever.
 #[derive(Debug)]
 #[must_use = "the door counts it until it is given back"]
-pub struct Visit {
+pub struct Permit {
     /// Whose connections it counts among; nobody's, until it is identified.
-    network: Option<Network>,
-    waits: bool,
+    client: Option<ClientPrefix>,
+    is_unauthenticated: bool,
 }
 
-impl Visit {
+impl Permit {
     /// Where it comes from, if it was identified and not turned away.
     #[must_use]
-    pub const fn network(&self) -> Option<Network> {
-        self.network
+    pub const fn client(&self) -> Option<ClientPrefix> {
+        self.client
     }
 }
 
@@ -103,36 +103,36 @@ struct Usage {
 
 impl Usage {
     /// Whether it has all that a network may have, as one that never came.
-    fn is_none(&self, rate: Option<NonZeroU32>, now: Time) -> bool {
+    fn is_unused(&self, rate: Option<NonZeroU32>, now: Time) -> bool {
         self.connections == 0 && rate.is_none_or(|rate| self.arrivals.is_full(rate, now))
     }
 }
 
-impl Door {
+impl ConnectionLimiter {
     /// How many networks are looked at with each arrival, whether they are still to be remembered.
     const SWEEP_STEPS: usize = 4;
 
     /// Nobody is inside, and these bounds are in force.
     #[must_use]
-    pub const fn new(bounds: DoorBounds) -> Self {
+    pub const fn new(bounds: ConnectionLimits) -> Self {
         let now = Time::from_epoch(core::time::Duration::ZERO);
-        Self { bounds, connections: 0, waiting: 0, networks: BTreeMap::new(), swept: None, now }
+        Self { limits: bounds, connections: 0, unauthenticated: 0, clients: BTreeMap::new(), swept: None, now }
     }
 
     /// Takes a connection in that was just accepted. It waits, and counts for no address yet.
     ///
     /// # Errors
     /// [`TurnedAway::TooMany`] or, if that does not apply, [`TurnedAway::TooManyWaiting`]: it is not counted.
-    pub fn enter(&mut self) -> Result<Visit, TurnedAway> {
-        if is_reached(self.bounds.connections, self.connections) {
-            return Err(TurnedAway::TooMany);
+    pub fn acquire(&mut self) -> Result<Permit, ConnectionLimitExceeded> {
+        if is_reached(self.limits.connections, self.connections) {
+            return Err(ConnectionLimitExceeded::Total);
         }
-        if is_reached(self.bounds.waiting, self.waiting) {
-            return Err(TurnedAway::TooManyWaiting);
+        if is_reached(self.limits.unauthenticated, self.unauthenticated) {
+            return Err(ConnectionLimitExceeded::Unauthenticated);
         }
         self.connections += 1;
-        self.waiting += 1;
-        Ok(Visit { network: None, waits: true })
+        self.unauthenticated += 1;
+        Ok(Permit { client: None, is_unauthenticated: true })
     }
 
     /// Notes where a connection comes from, once that is known: at once for one that comes directly, after it was told
@@ -141,33 +141,33 @@ impl Door {
     /// # Errors
     /// [`TurnedAway::TooManyOfAddress`] or, if that does not apply, [`TurnedAway::TooFast`]: nothing has changed. The
     /// visit is not identified; it keeps its place among all, and among those that wait, until it leaves.
-    pub fn identify(&mut self, visit: &mut Visit, address: IpAddr, now: Time) -> Result<(), TurnedAway> {
-        if visit.network.is_some() {
+    pub fn identify(&mut self, visit: &mut Permit, address: IpAddr, now: Time) -> Result<(), ConnectionLimitExceeded> {
+        if visit.client.is_some() {
             return Ok(());
         }
         self.now = self.now.max(now);
         self.sweep();
 
         // No bound is zero, so one that is new here is not turned away and leaves nothing behind.
-        let network = Network::from(address);
-        let usage = self.networks.entry(network).or_default();
-        if is_reached(self.bounds.per_address, usage.connections) {
-            return Err(TurnedAway::TooManyOfAddress { network });
+        let network = ClientPrefix::from(address);
+        let usage = self.clients.entry(network).or_default();
+        if is_reached(self.limits.per_client, usage.connections) {
+            return Err(ConnectionLimitExceeded::PerClient { client: network });
         }
-        if let Some(rate) = self.bounds.arrivals_per_address {
+        if let Some(rate) = self.limits.rate_per_client {
             let taken = usage.arrivals.take(rate, self.now);
-            taken.map_err(|retry_after| TurnedAway::TooFast { network, retry_after })?;
+            taken.map_err(|retry_after| ConnectionLimitExceeded::Rate { client: network, retry_after })?;
         }
         usage.connections += 1;
-        visit.network = Some(network);
+        visit.client = Some(network);
         Ok(())
     }
 
     /// Notes that a connection is authenticated: it no longer waits. Once is enough.
-    pub const fn admit(&mut self, visit: &mut Visit) {
-        if visit.waits {
-            visit.waits = false;
-            self.waiting -= 1;
+    pub const fn authenticated(&mut self, visit: &mut Permit) {
+        if visit.is_unauthenticated {
+            visit.is_unauthenticated = false;
+            self.unauthenticated -= 1;
         }
     }
 
@@ -176,29 +176,29 @@ impl Door {
     /// # Panics
     /// If the visit is from another door, and this one does not know its network.
     #[expect(clippy::needless_pass_by_value, reason = "whoever has left cannot leave again")]
-    pub fn leave(&mut self, visit: Visit) {
-        let Visit { network, waits } = visit;
+    pub fn release(&mut self, visit: Permit) {
+        let Permit { client: network, is_unauthenticated: waits } = visit;
         self.connections -= 1;
-        self.waiting -= usize::from(waits);
+        self.unauthenticated -= usize::from(waits);
         let Some(network) = network else { return };
-        let Entry::Occupied(mut usage) = self.networks.entry(network) else {
+        let Entry::Occupied(mut usage) = self.clients.entry(network) else {
             unreachable!("a network that has connections is remembered");
         };
         usage.get_mut().connections -= 1;
-        if usage.get().is_none(self.bounds.arrivals_per_address, self.now) {
+        if usage.get().is_unused(self.limits.rate_per_client, self.now) {
             usage.remove();
         }
     }
 
     /// Puts other bounds in force. Whoever is inside stays, though they be too many.
-    pub const fn set_bounds(&mut self, bounds: DoorBounds) {
-        self.bounds = bounds;
+    pub const fn set_limits(&mut self, bounds: ConnectionLimits) {
+        self.limits = bounds;
     }
 
     /// The bounds in force.
     #[must_use]
-    pub const fn bounds(&self) -> DoorBounds {
-        self.bounds
+    pub const fn limits(&self) -> ConnectionLimits {
+        self.limits
     }
 
     /// How many connections there are.
@@ -209,14 +209,14 @@ impl Door {
 
     /// How many of them wait.
     #[must_use]
-    pub const fn waiting(&self) -> usize {
-        self.waiting
+    pub const fn unauthenticated(&self) -> usize {
+        self.unauthenticated
     }
 
     /// How many networks are remembered, which is what a door's memory depends on.
     #[must_use]
-    pub fn networks(&self) -> usize {
-        self.networks.len()
+    pub fn tracked_clients(&self) -> usize {
+        self.clients.len()
     }
 
     /// Goes on with forgetting the networks that are no longer in use.
@@ -226,18 +226,18 @@ impl Door {
     /// So `n` comes down to one and a half `m` where a sweep begins, and is `2 m` at most before it ends.
     fn sweep(&mut self) {
         let behind = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut ahead = self.networks.range((behind, Bound::Unbounded));
+        let mut ahead = self.clients.range((behind, Bound::Unbounded));
         let mut over = [None; Self::SWEEP_STEPS];
         for over in &mut over {
             let next = ahead.next();
             self.swept = next.map(|(&network, _)| network);
             let Some((_, usage)) = next else { break };
-            if usage.is_none(self.bounds.arrivals_per_address, self.now) {
+            if usage.is_unused(self.limits.rate_per_client, self.now) {
                 *over = self.swept;
             }
         }
         for network in over.into_iter().flatten() {
-            self.networks.remove(&network);
+            self.clients.remove(&network);
         }
     }
 }

@@ -4,6 +4,6 @@ mod limiter;
 mod exceeded;
 mod client_prefix;
 
-pub use client_prefix::Network;
-pub use exceeded::TurnedAway;
-pub use limiter::{Door, DoorBounds, Visit};
+pub use client_prefix::ClientPrefix;
+pub use exceeded::ConnectionLimitExceeded;
+pub use limiter::{ConnectionLimiter, ConnectionLimits, Permit};

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use session_core::{DoorBounds, NodeId};
+use session_core::{ConnectionLimits, NodeId};
 use smol::{Executor, Task};
 
 use crate::admin::{Operator, socket};
@@ -118,7 +118,7 @@ fn take_orders(
 }
 
 /// How many files may be open, and how many connections that leaves room for.
-fn tell_room(config: &Config, descriptors: u64, bounds: &DoorBounds) -> anyhow::Result<()> {
+fn tell_room(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> anyhow::Result<()> {
     /// With fewer, somebody has forgotten something.
     const FEW: usize = 1000;
 

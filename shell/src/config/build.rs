@@ -2,7 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use session_core::{DoorBounds, Limits, Terms};
+use session_core::{ConnectionLimits, Limits, Terms};
 use thiserror::Error;
 
 use super::value::Bound;
@@ -48,14 +48,14 @@ impl Config {
 
     /// How many connections may come in, where so many files may be open.
     #[must_use]
-    pub fn door_bounds(&self, descriptors: u64) -> DoorBounds {
+    pub fn door_bounds(&self, descriptors: u64) -> ConnectionLimits {
         let fitting = usize::try_from(descriptors.saturating_sub(Self::SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
         let fitting = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN);
-        DoorBounds {
+        ConnectionLimits {
             connections: size(self.max_connections).map(|most| most.min(fitting)),
-            waiting: size(self.max_unauthenticated),
-            per_address: size(self.max_connections_per_address),
-            arrivals_per_address: number(self.max_connection_rate),
+            unauthenticated: size(self.max_unauthenticated),
+            per_client: size(self.max_connections_per_address),
+            rate_per_client: number(self.max_connection_rate),
         }
     }
 
@@ -208,11 +208,11 @@ mod tests {
         };
 
         let some = set(["5", "4", "3", "2", "65535", "7", "1024", "8193", "4097"]);
-        let bounds = DoorBounds {
+        let bounds = ConnectionLimits {
             connections: NonZeroUsize::new(5),
-            waiting: NonZeroUsize::new(4),
-            per_address: NonZeroUsize::new(3),
-            arrivals_per_address: NonZeroU32::new(2),
+            unauthenticated: NonZeroUsize::new(4),
+            per_client: NonZeroUsize::new(3),
+            rate_per_client: NonZeroU32::new(2),
         };
         assert_eq!(some.door_bounds(u64::MAX), bounds);
         let limits = some.session_limits();
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(some.send_buffer_bytes(), Some(4097));
 
         let none = set(["unlimited"; 9]);
-        assert_eq!(none.door_bounds(u64::MAX), DoorBounds::default());
+        assert_eq!(none.door_bounds(u64::MAX), ConnectionLimits::default());
         let limits = none.session_limits();
         assert_eq!((limits.max_bad_messages, limits.max_message_rate), (None, None));
         let policy = none.policy().unwrap();

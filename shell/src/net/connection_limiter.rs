@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use session_core::{Door, DoorBounds, Network, TurnedAway, Visit};
+use session_core::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::log::Throttle;
@@ -12,7 +12,7 @@ use crate::runtime::log::Throttle;
 #[derive(Debug)]
 pub struct Doorway {
     clock: Clock,
-    door: Mutex<Door>,
+    door: Mutex<ConnectionLimiter>,
     log: Throttle,
     refused: Throttle,
 }
@@ -22,29 +22,29 @@ pub struct Doorway {
 pub struct Visitor {
     doorway: Arc<Doorway>,
     /// There until it is dropped.
-    visit: Option<Visit>,
+    visit: Option<Permit>,
 }
 
 impl Doorway {
     /// Nobody is inside.
     #[must_use]
-    pub fn new(bounds: DoorBounds, clock: Clock) -> Arc<Self> {
+    pub fn new(bounds: ConnectionLimits, clock: Clock) -> Arc<Self> {
         let (log, refused) = (Throttle::default(), Throttle::default());
-        Arc::new(Self { clock, door: Mutex::new(Door::new(bounds)), log, refused })
+        Arc::new(Self { clock, door: Mutex::new(ConnectionLimiter::new(bounds)), log, refused })
     }
 
     /// Takes in a connection that was just accepted, from this address if it is known already.
     ///
     /// # Errors
     /// Why it may not come in. Nobody counts it.
-    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Visitor, TurnedAway> {
+    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Visitor, ConnectionLimitExceeded> {
         let mut door = self.lock();
-        let entered = door.enter().and_then(|mut visit| match address {
+        let entered = door.acquire().and_then(|mut visit| match address {
             None => Ok(visit),
             Some(address) => match door.identify(&mut visit, address, self.clock.now()) {
                 Ok(()) => Ok(visit),
                 Err(turned_away) => {
-                    door.leave(visit);
+                    door.release(visit);
                     Err(turned_away)
                 }
             },
@@ -57,15 +57,15 @@ impl Doorway {
     }
 
     /// Puts other bounds in force. Whoever is inside stays.
-    pub fn set_bounds(&self, bounds: DoorBounds) {
-        self.lock().set_bounds(bounds);
+    pub fn set_bounds(&self, bounds: ConnectionLimits) {
+        self.lock().set_limits(bounds);
     }
 
     /// How many connections there are, and how many of them are not authenticated.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let door = self.lock();
-        (door.connections(), door.waiting())
+        (door.connections(), door.unauthenticated())
     }
 
     /// Takes note of a request that was answered with a refusal, because of this header with this value.
@@ -84,26 +84,26 @@ impl Doorway {
         }
     }
 
-    fn note(&self, turned_away: TurnedAway) -> TurnedAway {
+    fn note(&self, turned_away: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
         if let Some(suppressed) = self.log.pass() {
             let bound = match turned_away {
-                TurnedAway::TooMany => "max_connections",
-                TurnedAway::TooManyWaiting => "max_unauthenticated",
-                TurnedAway::TooManyOfAddress { .. } => "max_connections_per_address",
-                TurnedAway::TooFast { .. } => "max_connection_rate",
+                ConnectionLimitExceeded::Total => "max_connections",
+                ConnectionLimitExceeded::Unauthenticated => "max_unauthenticated",
+                ConnectionLimitExceeded::PerClient { .. } => "max_connections_per_address",
+                ConnectionLimitExceeded::Rate { .. } => "max_connection_rate",
             };
             let hint = match turned_away {
-                TurnedAway::TooManyOfAddress { .. } | TurnedAway::TooFast { .. } => {
+                ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => {
                     "; if that is a proxy of yours, name it in trusted_proxies and have it say for whom it asks"
                 }
-                TurnedAway::TooMany | TurnedAway::TooManyWaiting => "",
+                ConnectionLimitExceeded::Total | ConnectionLimitExceeded::Unauthenticated => "",
             };
             tracing::warn!(bound, suppressed, "turned a connection away: {turned_away}{hint}");
         }
         turned_away
     }
 
-    fn lock(&self) -> MutexGuard<'_, Door> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionLimiter> {
         // Its counts change only once all is decided, so a poisoned door is still whole.
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,7 +114,7 @@ impl Visitor {
     ///
     /// # Errors
     /// Why it may not stay. It is still counted, among all, until it leaves.
-    pub fn identify(&mut self, address: IpAddr) -> Result<(), TurnedAway> {
+    pub fn identify(&mut self, address: IpAddr) -> Result<(), ConnectionLimitExceeded> {
         let Self { doorway, visit: Some(visit) } = self else { return Ok(()) };
         let identified = doorway.lock().identify(visit, address, doorway.clock.now());
         identified.map_err(|turned_away| doorway.note(turned_away))
@@ -127,14 +127,14 @@ impl Visitor {
 
     /// Where it comes from, if that is known and it was not turned away.
     #[must_use]
-    pub fn network(&self) -> Option<Network> {
-        self.visit.as_ref().and_then(Visit::network)
+    pub fn network(&self) -> Option<ClientPrefix> {
+        self.visit.as_ref().and_then(Permit::client)
     }
 
     /// Notes that the connection is authenticated.
     pub fn admit(&mut self) {
         if let Self { doorway, visit: Some(visit) } = self {
-            doorway.lock().admit(visit);
+            doorway.lock().authenticated(visit);
         }
     }
 }
@@ -142,7 +142,7 @@ impl Visitor {
 impl Drop for Visitor {
     fn drop(&mut self) {
         if let Some(visit) = self.visit.take() {
-            self.doorway.lock().leave(visit);
+            self.doorway.lock().release(visit);
         }
     }
 }
@@ -155,11 +155,11 @@ mod tests {
 
     #[test]
     fn who_comes_is_counted_until_it_is_dropped_and_who_is_turned_away_is_not() {
-        let bounds = DoorBounds { per_address: NonZeroUsize::new(1), ..DoorBounds::default() };
+        let bounds = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
         let doorway = Doorway::new(bounds, Clock::by_dial(Arc::default()));
         let (ada, bob) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let mut first = doorway.enter(Some(ada)).unwrap();
-        assert!(matches!(doorway.enter(Some(ada)), Err(TurnedAway::TooManyOfAddress { .. })));
+        assert!(matches!(doorway.enter(Some(ada)), Err(ConnectionLimitExceeded::PerClient { .. })));
         assert_eq!(doorway.counts(), (1, 1));
         first.admit();
         first.admit();
@@ -171,7 +171,7 @@ mod tests {
         drop(first);
         assert_eq!(doorway.counts(), (1, 1));
         assert!(doorway.enter(Some(bob)).is_err() && doorway.enter(Some(ada)).is_ok());
-        doorway.set_bounds(DoorBounds::default());
+        doorway.set_bounds(ConnectionLimits::default());
         assert!(doorway.enter(Some(bob)).is_ok());
         drop(through_a_proxy);
         assert_eq!(doorway.counts(), (0, 0));

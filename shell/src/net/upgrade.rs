@@ -16,7 +16,7 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use session_core::TurnedAway;
+use session_core::ConnectionLimitExceeded;
 use smol::Timer;
 use smol::future::FutureExt as _;
 use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -125,8 +125,8 @@ fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The answer to somebody who is turned away before anything was read, as bytes.
-pub(crate) fn turn_away(turned_away: TurnedAway) -> Vec<u8> {
-    bare(StatusCode::SERVICE_UNAVAILABLE, turned_away.words(), Some(turned_away.retry_after()))
+pub(crate) fn turn_away(turned_away: ConnectionLimitExceeded) -> Vec<u8> {
+    bare(StatusCode::SERVICE_UNAVAILABLE, turned_away.message(), Some(turned_away.retry_after()))
 }
 
 /// An answer in words, as bytes, where hyper has no part in it.
@@ -251,8 +251,8 @@ fn switch(key: &[u8]) -> Response<Full<Bytes>> {
     response
 }
 
-fn unavailable(turned_away: TurnedAway) -> Response<Full<Bytes>> {
-    let mut response = words(StatusCode::SERVICE_UNAVAILABLE, turned_away.words());
+fn unavailable(turned_away: ConnectionLimitExceeded) -> Response<Full<Bytes>> {
+    let mut response = words(StatusCode::SERVICE_UNAVAILABLE, turned_away.message());
     response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(turned_away.retry_after()).into());
     response
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use session_core::{DoorBounds, Limits, NodeId, ResumeToken, Time, TurnedAway};
+use session_core::{ConnectionLimitExceeded, ConnectionLimits, Limits, NodeId, ResumeToken, Time};
 use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
@@ -37,7 +37,7 @@ pub struct Settings {
     /// How long the store may take to answer before the answer counts as [`session_core::Outcome::Unknown`].
     pub store_timeout: Duration,
     /// How many connections may come in.
-    pub bounds: DoorBounds,
+    pub bounds: ConnectionLimits,
     /// What they are treated by.
     pub policy: Policy,
 }
@@ -60,7 +60,7 @@ impl Control {
     }
 
     /// Puts other bounds on connections in force. Those that are there stay.
-    pub fn set_bounds(&self, bounds: DoorBounds) {
+    pub fn set_bounds(&self, bounds: ConnectionLimits) {
         self.0.doorway.set_bounds(bounds);
     }
 }
@@ -245,7 +245,7 @@ fn welcome(stream: TcpStream, peer: SocketAddr, house: &Arc<House>, executor: &E
 }
 
 /// Tells a client that it may not come in.
-async fn show_out(mut stream: TcpStream, turned_away: TurnedAway, house: Arc<House>) {
+async fn show_out(mut stream: TcpStream, turned_away: ConnectionLimitExceeded, house: Arc<House>) {
     let answer = turn_away(turned_away);
     let parting = part(&mut stream, &answer);
     if house.parting.fetch_add(1, Ordering::Relaxed) < Server::MAX_PARTING {

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use session_core::{Ending, Network, Outcome};
+use session_core::{ClientPrefix, Ending, Outcome};
 
 /// A connection's letter box. It is bounded by its shape: one answer, because at most one command of a session is
 /// under way, one flag, and one word about how the slot was lost, which is lost once.
@@ -19,7 +19,7 @@ struct Inner {
     draining: Draining,
     ended: Option<Box<Ending>>,
     /// Where the connection comes from.
-    from: Option<Network>,
+    from: Option<ClientPrefix>,
     waker: Option<Waker>,
 }
 
@@ -56,13 +56,13 @@ pub enum Mail {
 
 impl Mailbox {
     /// Notes where the connection comes from, once that is known.
-    pub fn come_from(&self, network: Network) {
+    pub fn come_from(&self, network: ClientPrefix) {
         self.lock().from = Some(network);
     }
 
     /// Where the connection comes from, if that is known.
     #[must_use]
-    pub fn from(&self) -> Option<Network> {
+    pub fn from(&self) -> Option<ClientPrefix> {
         self.lock().from
     }
 

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use session_core::{Ended, Network, NodeId, SessionId};
+use session_core::{ClientPrefix, Ended, NodeId, SessionId};
 
 use crate::server::mailbox::Mailbox;
 use crate::store::Router;
@@ -75,7 +75,7 @@ impl Registry {
 
     /// Where the connection of this session comes from, if it lives here and that is known.
     #[must_use]
-    pub fn from(&self, session: SessionId) -> Option<Network> {
+    pub fn from(&self, session: SessionId) -> Option<ClientPrefix> {
         let mailbox = self.mailbox_of(session)?;
         mailbox.from()
     }

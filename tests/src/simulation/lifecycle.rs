@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use session_core::{DoorBounds, NodeId, ResumeToken};
+use session_core::{ConnectionLimits, NodeId, ResumeToken};
 use shell::net::connection_limiter::Doorway;
 use shell::runtime::clock::{Clock, Dial};
 use shell::runtime::log::Refusals;
@@ -30,7 +30,7 @@ impl Simulation {
         let custody = Custody::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
-        let doorway = Doorway::new(DoorBounds::default(), clock.clone());
+        let doorway = Doorway::new(ConnectionLimits::default(), clock.clone());
         let authenticator = Box::new(SimulatedAuthenticator { clock });
         let drawn = AtomicU64::new(0);
         let draw = move || {

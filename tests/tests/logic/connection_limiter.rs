@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use session_core::{Door, DoorBounds, Network, Time, TurnedAway, Visit};
+use session_core::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Time};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -20,27 +20,27 @@ fn address(text: &str) -> IpAddr {
 }
 
 /// Zero is no bound.
-fn bounds(connections: usize, waiting: usize, per_address: usize, arrivals_per_address: u32) -> DoorBounds {
-    DoorBounds {
+fn bounds(connections: usize, waiting: usize, per_address: usize, arrivals_per_address: u32) -> ConnectionLimits {
+    ConnectionLimits {
         connections: NonZeroUsize::new(connections),
-        waiting: NonZeroUsize::new(waiting),
-        per_address: NonZeroUsize::new(per_address),
-        arrivals_per_address: NonZeroU32::new(arrivals_per_address),
+        unauthenticated: NonZeroUsize::new(waiting),
+        per_client: NonZeroUsize::new(per_address),
+        rate_per_client: NonZeroU32::new(arrivals_per_address),
     }
 }
 
 /// What an owner can see: (connections, waiting, networks).
-fn seen(door: &Door) -> (usize, usize, usize) {
-    (door.connections(), door.waiting(), door.networks())
+fn seen(door: &ConnectionLimiter) -> (usize, usize, usize) {
+    (door.connections(), door.unauthenticated(), door.tracked_clients())
 }
 
 /// A connection that comes in directly, if it is let.
-fn arrive(door: &mut Door, address: IpAddr, now: Time) -> Result<Visit, TurnedAway> {
-    let mut visit = door.enter()?;
+fn arrive(door: &mut ConnectionLimiter, address: IpAddr, now: Time) -> Result<Permit, ConnectionLimitExceeded> {
+    let mut visit = door.acquire()?;
     match door.identify(&mut visit, address, now) {
         Ok(()) => Ok(visit),
         Err(turned_away) => {
-            door.leave(visit);
+            door.release(visit);
             Err(turned_away)
         }
     }
@@ -48,75 +48,75 @@ fn arrive(door: &mut Door, address: IpAddr, now: Time) -> Result<Visit, TurnedAw
 
 #[test]
 fn without_bounds_everybody_comes_in() {
-    let mut door = Door::new(DoorBounds::default());
+    let mut door = ConnectionLimiter::new(ConnectionLimits::default());
     let visits: Vec<_> = (0..10_000).map(|_| arrive(&mut door, address("192.0.2.1"), at(0)).unwrap()).collect();
     assert_eq!(seen(&door), (10_000, 10_000, 1));
-    visits.into_iter().for_each(|visit| door.leave(visit));
+    visits.into_iter().for_each(|visit| door.release(visit));
     assert_eq!(seen(&door), (0, 0, 0));
 }
 
 #[test]
 fn so_many_connections_come_in_and_one_more_when_one_has_left() {
-    let mut door = Door::new(bounds(2, 0, 0, 0));
-    let mut first = door.enter().unwrap();
-    let second = door.enter().unwrap();
-    assert_eq!(door.enter().unwrap_err(), TurnedAway::TooMany);
-    door.admit(&mut first);
-    assert_eq!(door.enter().unwrap_err(), TurnedAway::TooMany, "one that no longer waits is still there");
+    let mut door = ConnectionLimiter::new(bounds(2, 0, 0, 0));
+    let mut first = door.acquire().unwrap();
+    let second = door.acquire().unwrap();
+    assert_eq!(door.acquire().unwrap_err(), ConnectionLimitExceeded::Total);
+    door.authenticated(&mut first);
+    assert_eq!(door.acquire().unwrap_err(), ConnectionLimitExceeded::Total, "one that no longer waits is still there");
     for visit in [first, second] {
-        door.leave(visit);
-        let _next = door.enter().unwrap();
-        assert_eq!(door.enter().unwrap_err(), TurnedAway::TooMany);
+        door.release(visit);
+        let _next = door.acquire().unwrap();
+        assert_eq!(door.acquire().unwrap_err(), ConnectionLimitExceeded::Total);
     }
     assert_eq!(seen(&door), (2, 2, 0), "and one that is lost is counted for ever");
 }
 
 #[test]
 fn so_many_connections_wait_and_one_more_when_one_is_admitted_or_has_left() {
-    let mut door = Door::new(bounds(0, 2, 0, 0));
-    let mut first = door.enter().unwrap();
-    let second = door.enter().unwrap();
-    assert_eq!(door.enter().unwrap_err(), TurnedAway::TooManyWaiting);
-    door.admit(&mut first);
-    door.admit(&mut first);
+    let mut door = ConnectionLimiter::new(bounds(0, 2, 0, 0));
+    let mut first = door.acquire().unwrap();
+    let second = door.acquire().unwrap();
+    assert_eq!(door.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
+    door.authenticated(&mut first);
+    door.authenticated(&mut first);
     assert_eq!(seen(&door), (2, 1, 0), "it is admitted once");
-    let third = door.enter().unwrap();
-    assert_eq!(door.enter().unwrap_err(), TurnedAway::TooManyWaiting);
-    door.leave(first);
-    assert_eq!(door.enter().unwrap_err(), TurnedAway::TooManyWaiting, "it did not wait");
-    door.leave(second);
-    let fourth = door.enter().unwrap();
-    assert_eq!(door.enter().unwrap_err(), TurnedAway::TooManyWaiting);
+    let third = door.acquire().unwrap();
+    assert_eq!(door.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
+    door.release(first);
+    assert_eq!(door.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated, "it did not wait");
+    door.release(second);
+    let fourth = door.acquire().unwrap();
+    assert_eq!(door.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
     for visit in [third, fourth] {
-        door.leave(visit);
+        door.release(visit);
     }
     assert_eq!(seen(&door), (0, 0, 0));
 }
 
 #[test]
 fn so_many_connections_of_one_address_come_in_and_others_are_not_affected() {
-    let mut door = Door::new(bounds(0, 0, 2, 0));
-    let network = Network::from(address("192.0.2.1"));
-    let too_many = TurnedAway::TooManyOfAddress { network };
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 2, 0));
+    let network = ClientPrefix::from(address("192.0.2.1"));
+    let too_many = ConnectionLimitExceeded::PerClient { client: network };
     let first = arrive(&mut door, address("192.0.2.1"), at(0)).unwrap();
     let mut second = arrive(&mut door, address("::ffff:192.0.2.1"), at(0)).unwrap();
-    assert_eq!((first.network(), second.network()), (Some(network), Some(network)));
-    door.admit(&mut second);
+    assert_eq!((first.client(), second.client()), (Some(network), Some(network)));
+    door.authenticated(&mut second);
     assert_eq!(arrive(&mut door, address("192.0.2.1"), at(0)).unwrap_err(), too_many);
     let other = arrive(&mut door, address("192.0.2.2"), at(0)).unwrap();
     assert_eq!(seen(&door), (3, 2, 2));
     for visit in [first, second] {
-        door.leave(visit);
+        door.release(visit);
         let _next = arrive(&mut door, address("192.0.2.1"), at(0)).unwrap();
         assert_eq!(arrive(&mut door, address("192.0.2.1"), at(0)).unwrap_err(), too_many);
     }
-    door.leave(other);
+    door.release(other);
     assert_eq!(seen(&door), (2, 2, 1));
 }
 
 #[test]
 fn ipv6_addresses_of_one_64_count_together() {
-    let mut door = Door::new(bounds(0, 0, 1, 0));
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 1, 0));
     let _first = arrive(&mut door, address("2001:db8::1"), at(0)).unwrap();
     assert!(arrive(&mut door, address("2001:db8::ffff:0:0:1"), at(0)).is_err());
     assert!(arrive(&mut door, address("2001:db8:0:1::1"), at(0)).is_ok());
@@ -124,17 +124,18 @@ fn ipv6_addresses_of_one_64_count_together() {
 
 #[test]
 fn so_many_of_one_address_arrive_at_once_and_then_at_their_pace() {
-    let mut door = Door::new(bounds(0, 0, 0, 4));
-    let (ada, network) = (address("192.0.2.1"), Network::from(address("192.0.2.1")));
-    let too_fast = |millis| TurnedAway::TooFast { network, retry_after: Duration::from_millis(millis) };
-    let mut arrivals = |now: u64, expected: &[Result<(), TurnedAway>]| {
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 0, 4));
+    let (ada, network) = (address("192.0.2.1"), ClientPrefix::from(address("192.0.2.1")));
+    let too_fast =
+        |millis| ConnectionLimitExceeded::Rate { client: network, retry_after: Duration::from_millis(millis) };
+    let mut arrivals = |now: u64, expected: &[Result<(), ConnectionLimitExceeded>]| {
         for &expected in expected {
             // That they leave at once does not make it slower.
-            let arrived = arrive(&mut door, ada, at(now)).map(|visit| door.leave(visit));
+            let arrived = arrive(&mut door, ada, at(now)).map(|visit| door.release(visit));
             assert_eq!(arrived, expected, "at {now} ms");
         }
         let other = arrive(&mut door, address("192.0.2.2"), at(now)).unwrap();
-        door.leave(other);
+        door.release(other);
     };
     let (come, wait) = (Ok(()), |millis| Err(too_fast(millis)));
     arrivals(1000, &[come, come, come, come, wait(250), wait(250)]);
@@ -149,70 +150,74 @@ fn so_many_of_one_address_arrive_at_once_and_then_at_their_pace() {
 
 #[test]
 fn when_to_come_again_is_exact() {
-    let mut door = Door::new(bounds(0, 0, 0, 7));
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 0, 7));
     let ada = address("192.0.2.1");
     let mut now = at(5);
     for _ in 0..100 {
         let turned_away =
-            (0..=7).find_map(|_| arrive(&mut door, ada, now).map(|visit| door.leave(visit)).err()).unwrap();
+            (0..=7).find_map(|_| arrive(&mut door, ada, now).map(|visit| door.release(visit)).err()).unwrap();
         let wait = turned_away.retry_after();
         assert!(!wait.is_zero() && wait <= SECOND / 7 + NANOSECOND, "{wait:?}");
         let early = now + (wait - NANOSECOND);
-        let expected = TurnedAway::TooFast { network: ada.into(), retry_after: NANOSECOND };
+        let expected = ConnectionLimitExceeded::Rate { client: ada.into(), retry_after: NANOSECOND };
         assert_eq!(arrive(&mut door, ada, early).unwrap_err(), expected);
         now = now + wait;
         let visit = arrive(&mut door, ada, now).unwrap();
-        door.leave(visit);
+        door.release(visit);
     }
 }
 
 #[test]
 fn whoever_is_turned_away_uses_nothing_up_but_its_own_place() {
-    let mut door = Door::new(bounds(0, 0, 1, 2));
-    let (ada, network) = (address("192.0.2.1"), Network::from(address("192.0.2.1")));
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 1, 2));
+    let (ada, network) = (address("192.0.2.1"), ClientPrefix::from(address("192.0.2.1")));
     let inside = arrive(&mut door, ada, at(0)).unwrap();
-    let mut turned_away = door.enter().unwrap();
+    let mut turned_away = door.acquire().unwrap();
     for _ in 0..5 {
         let told = door.identify(&mut turned_away, ada, at(0));
-        assert_eq!(told, Err(TurnedAway::TooManyOfAddress { network }), "before the pace, of which it uses nothing");
+        assert_eq!(
+            told,
+            Err(ConnectionLimitExceeded::PerClient { client }),
+            "before the pace, of which it uses nothing"
+        );
     }
-    assert_eq!((turned_away.network(), seen(&door)), (None, (2, 2, 1)));
-    door.leave(inside);
+    assert_eq!((turned_away.client(), seen(&door)), (None, (2, 2, 1)));
+    door.release(inside);
     assert_eq!(door.identify(&mut turned_away, ada, at(0)), Ok(()), "room is made at once");
-    let mut third = door.enter().unwrap();
-    assert_eq!(door.identify(&mut third, ada, at(0)), Err(TurnedAway::TooManyOfAddress { network }));
-    door.leave(turned_away);
+    let mut third = door.acquire().unwrap();
+    assert_eq!(door.identify(&mut third, ada, at(0)), Err(ConnectionLimitExceeded::PerClient { client }));
+    door.release(turned_away);
     for _ in 0..5 {
         let retry_after = SECOND / 2;
-        assert_eq!(door.identify(&mut third, ada, at(0)), Err(TurnedAway::TooFast { network, retry_after }));
+        assert_eq!(door.identify(&mut third, ada, at(0)), Err(ConnectionLimitExceeded::Rate { client, retry_after }));
     }
     assert_eq!(door.identify(&mut third, ada, at(500)), Ok(()));
-    door.leave(third);
-    assert_eq!((door.connections(), door.waiting()), (0, 0));
+    door.release(third);
+    assert_eq!((door.connections(), door.unauthenticated()), (0, 0));
 }
 
 #[test]
 fn of_several_reasons_the_one_that_concerns_all_is_told_first() {
-    let mut door = Door::new(bounds(1, 1, 1, 1));
+    let mut door = ConnectionLimiter::new(bounds(1, 1, 1, 1));
     let ada = address("192.0.2.1");
     let mut inside = arrive(&mut door, ada, at(0)).unwrap();
-    assert_eq!(arrive(&mut door, ada, at(0)).unwrap_err(), TurnedAway::TooMany);
-    door.set_bounds(bounds(2, 1, 1, 1));
-    assert_eq!(arrive(&mut door, ada, at(0)).unwrap_err(), TurnedAway::TooManyWaiting);
-    door.admit(&mut inside);
-    assert_eq!(arrive(&mut door, ada, at(0)).unwrap_err(), TurnedAway::TooManyOfAddress { network: ada.into() });
-    door.set_bounds(bounds(2, 1, 2, 1));
-    let too_fast = TurnedAway::TooFast { network: ada.into(), retry_after: SECOND };
+    assert_eq!(arrive(&mut door, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::Total);
+    door.set_limits(bounds(2, 1, 1, 1));
+    assert_eq!(arrive(&mut door, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
+    door.authenticated(&mut inside);
+    assert_eq!(arrive(&mut door, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::PerClient { client: ada.into() });
+    door.set_limits(bounds(2, 1, 2, 1));
+    let too_fast = ConnectionLimitExceeded::Rate { client: ada.into(), retry_after: SECOND };
     assert_eq!(arrive(&mut door, ada, at(0)).unwrap_err(), too_fast);
 }
 
 #[test]
 fn a_visit_is_identified_once() {
-    let mut door = Door::new(bounds(0, 0, 1, 1));
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 1, 1));
     let mut visit = arrive(&mut door, address("192.0.2.1"), at(0)).unwrap();
     for again in ["192.0.2.1", "192.0.2.2"] {
         assert_eq!(door.identify(&mut visit, address(again), at(0)), Ok(()));
-        assert_eq!(visit.network(), Some(address("192.0.2.1").into()));
+        assert_eq!(visit.client(), Some(address("192.0.2.1").into()));
     }
     assert_eq!(seen(&door), (1, 1, 1));
     assert!(arrive(&mut door, address("192.0.2.2"), at(0)).is_ok(), "nothing of the other was used up");
@@ -220,73 +225,73 @@ fn a_visit_is_identified_once() {
 
 #[test]
 fn under_lower_bounds_those_inside_stay_and_nobody_enters_until_they_are_fewer() {
-    let mut door = Door::new(bounds(4, 0, 4, 0));
+    let mut door = ConnectionLimiter::new(bounds(4, 0, 4, 0));
     let ada = address("192.0.2.1");
     let mut visits: Vec<_> = (0..4).map(|_| arrive(&mut door, ada, at(0)).unwrap()).collect();
-    let outcomes = |door: &mut Door, visits: &mut Vec<Visit>| {
+    let outcomes = |door: &mut ConnectionLimiter, visits: &mut Vec<Permit>| {
         let mut outcomes = Vec::new();
         while let Some(visit) = visits.pop() {
-            door.leave(visit);
-            outcomes.push(arrive(door, ada, at(0)).map(|visit| door.leave(visit)));
+            door.release(visit);
+            outcomes.push(arrive(door, ada, at(0)).map(|visit| door.release(visit)));
         }
         outcomes
     };
     for (lower, turned_away) in [
-        (bounds(2, 0, 0, 0), TurnedAway::TooMany),
-        (bounds(0, 2, 0, 0), TurnedAway::TooManyWaiting),
-        (bounds(0, 0, 2, 0), TurnedAway::TooManyOfAddress { network: ada.into() }),
+        (bounds(2, 0, 0, 0), ConnectionLimitExceeded::Total),
+        (bounds(0, 2, 0, 0), ConnectionLimitExceeded::Unauthenticated),
+        (bounds(0, 0, 2, 0), ConnectionLimitExceeded::PerClient { client: ada.into() }),
     ] {
-        door.set_bounds(lower);
-        assert_eq!((door.bounds(), door.connections()), (lower, 4));
+        door.set_limits(lower);
+        assert_eq!((door.limits(), door.connections()), (lower, 4));
         assert_eq!(arrive(&mut door, ada, at(0)).unwrap_err(), turned_away);
         assert_eq!(outcomes(&mut door, &mut visits), [Err(turned_away), Err(turned_away), Ok(()), Ok(())]);
-        door.set_bounds(DoorBounds::default());
+        door.set_limits(ConnectionLimits::default());
         visits.extend((0..4).map(|_| arrive(&mut door, ada, at(0)).unwrap()));
     }
 }
 
 #[test]
 fn another_pace_is_kept_from_the_next_arrival_on() {
-    let mut door = Door::new(bounds(0, 0, 0, 5));
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 0, 5));
     let ada = address("192.0.2.1");
-    let arrivals = |door: &mut Door, now| {
-        let come = std::iter::from_fn(|| arrive(door, ada, at(now)).ok().map(|visit| door.leave(visit)));
+    let arrivals = |door: &mut ConnectionLimiter, now| {
+        let come = std::iter::from_fn(|| arrive(door, ada, at(now)).ok().map(|visit| door.release(visit)));
         come.take(100).count()
     };
     assert_eq!(arrivals(&mut door, 0), 5);
-    door.set_bounds(bounds(0, 0, 0, 2));
+    door.set_limits(bounds(0, 0, 0, 2));
     assert_eq!([0, 499, 500, 999, 1000].map(|now| arrivals(&mut door, now)), [0, 0, 1, 0, 1]);
-    door.set_bounds(bounds(0, 0, 0, 10));
+    door.set_limits(bounds(0, 0, 0, 10));
     assert_eq!([1000, 1100, 2000].map(|now| arrivals(&mut door, now)), [8, 1, 9]);
-    door.set_bounds(bounds(0, 0, 0, 0));
+    door.set_limits(bounds(0, 0, 0, 0));
     assert_eq!(arrivals(&mut door, 2000), 100);
 }
 
 #[test]
 fn a_clock_that_goes_back_is_taken_to_stand_still() {
-    let mut door = Door::new(bounds(0, 0, 0, 2));
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 0, 2));
     let ada = address("192.0.2.1");
-    let mut come = |now| arrive(&mut door, ada, at(now)).map(|visit| door.leave(visit)).is_ok();
+    let mut come = |now| arrive(&mut door, ada, at(now)).map(|visit| door.release(visit)).is_ok();
     assert_eq!([5000, 0, 0, 5000, 5499, 0, 5500].map(&mut come), [true, true, false, false, false, false, true]);
 }
 
 #[test]
 fn a_network_is_forgotten_with_its_last_connection_unless_its_pace_must_be_remembered() {
     let (ada, bob) = (address("192.0.2.1"), address("192.0.2.2"));
-    let mut door = Door::new(bounds(0, 0, 0, 2));
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 0, 2));
     let first = arrive(&mut door, ada, at(0)).unwrap();
     let second = arrive(&mut door, ada, at(1000)).unwrap();
-    door.leave(first);
-    door.leave(second);
+    door.release(first);
+    door.release(second);
     assert_eq!(seen(&door), (0, 0, 1), "half a second of it is missing yet");
     let third = arrive(&mut door, bob, at(1499)).unwrap();
     assert_eq!(seen(&door), (1, 1, 2));
     let fourth = arrive(&mut door, bob, at(1500)).unwrap();
     assert_eq!(seen(&door), (2, 2, 1), "an arrival sweeps away what is over");
-    door.set_bounds(bounds(0, 0, 1, 0));
-    door.leave(third);
+    door.set_limits(bounds(0, 0, 1, 0));
+    door.release(third);
     assert_eq!(seen(&door), (1, 1, 1));
-    door.leave(fourth);
+    door.release(fourth);
     assert_eq!(seen(&door), (0, 0, 0), "without a pace nothing is to be remembered");
 }
 
@@ -301,11 +306,11 @@ fn a_flood_of_a_million_networks_leaves_few_behind() {
     const PER_SECOND: usize = 1000;
     // In order, and each far from the last, between those before.
     for order in [|number: u64| number, u64::reverse_bits] {
-        let (mut door, mut most) = (Door::new(bounds(0, 0, 0, 1)), 0);
+        let (mut door, mut most) = (ConnectionLimiter::new(bounds(0, 0, 0, 1)), 0);
         for number in 0..500_000 {
             let visit = arrive(&mut door, nth(order(number)), at(number)).unwrap();
-            door.leave(visit);
-            most = most.max(door.networks());
+            door.release(visit);
+            most = most.max(door.tracked_clients());
         }
         assert!((PER_SECOND..=2 * PER_SECOND + 2).contains(&most), "{most}");
     }
@@ -315,19 +320,19 @@ fn a_flood_of_a_million_networks_leaves_few_behind() {
 #[test]
 fn a_crowd_of_which_some_come_again_is_forgotten_all_the_same() {
     const AT_ONCE: usize = 100;
-    let mut door = Door::new(bounds(0, 0, 0, 1));
+    let mut door = ConnectionLimiter::new(bounds(0, 0, 0, 1));
     for number in 0..100_000 {
         let visit = arrive(&mut door, nth(number), at(0)).unwrap();
-        door.leave(visit);
+        door.release(visit);
     }
-    assert_eq!(door.networks(), 100_000, "so many at once are remembered");
+    assert_eq!(door.tracked_clients(), 100_000, "so many at once are remembered");
     let mut most = 0;
     for round in 0..100_000 {
         let number = if round % 2 == 0 { round } else { 1_000_000 - round };
         let visit = arrive(&mut door, nth(number), at(1000 + 10 * round)).unwrap();
-        door.leave(visit);
+        door.release(visit);
         if round >= 50_000 {
-            most = most.max(door.networks());
+            most = most.max(door.tracked_clients());
         }
     }
     assert!((AT_ONCE..=2 * AT_ONCE + 2).contains(&most), "{most}");
@@ -335,5 +340,5 @@ fn a_crowd_of_which_some_come_again_is_forgotten_all_the_same() {
 
 #[test]
 fn a_visit_is_small() {
-    assert!(size_of::<Visit>() <= 32, "{}", size_of::<Visit>());
+    assert!(size_of::<Permit>() <= 32, "{}", size_of::<Permit>());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::{Door, DoorBounds, Network, Time, TurnedAway, Visit};
+use session_core::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Time};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -18,12 +18,12 @@ fn address(text: &str) -> IpAddr {
 }
 
 /// Zero is no bound.
-fn bounds(connections: usize, waiting: usize, per_address: usize, arrivals_per_address: u32) -> DoorBounds {
-    DoorBounds {
+fn bounds(connections: usize, waiting: usize, per_address: usize, arrivals_per_address: u32) -> ConnectionLimits {
+    ConnectionLimits {
         connections: NonZeroUsize::new(connections),
-        waiting: NonZeroUsize::new(waiting),
-        per_address: NonZeroUsize::new(per_address),
-        arrivals_per_address: NonZeroU32::new(arrivals_per_address),
+        unauthenticated: NonZeroUsize::new(waiting),
+        per_client: NonZeroUsize::new(per_address),
+        rate_per_client: NonZeroU32::new(arrivals_per_address),
     }
 }
 
@@ -73,7 +73,7 @@ enum Step {
     Pass(u64),
     /// Exactly as long passes as the last one was told who came too fast, or a nanosecond less.
     Wait(bool),
-    Change(DoorBounds),
+    Change(ConnectionLimits),
 }
 
 /// Addresses, and the number of the network of each.
@@ -87,11 +87,11 @@ const ADDRESSES: [(&str, usize); 7] = [
     ("::1", 4),
 ];
 
-fn any_bounds(rate: impl Strategy<Value = u32>) -> impl Strategy<Value = DoorBounds> {
+fn any_bounds(rate: impl Strategy<Value = u32>) -> impl Strategy<Value = ConnectionLimits> {
     (0..8_usize, 0..6_usize, 0..4_usize, rate).prop_map(|(all, waiting, per, rate)| bounds(all, waiting, per, rate))
 }
 
-fn step(change: impl Strategy<Value = DoorBounds>) -> impl Strategy<Value = Step> {
+fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
     let address = || 0..ADDRESSES.len();
     let moment = prop_oneof![Just(1), 1..2_000_u64, 1..400_000_000_u64, 1..3_000_000_000_u64, Just(1_000_000_000)];
@@ -109,7 +109,7 @@ fn step(change: impl Strategy<Value = DoorBounds>) -> impl Strategy<Value = Step
 
 /// What a [`Door`] should be: lists, which are looked through from the beginning each time.
 struct Model {
-    bounds: DoorBounds,
+    bounds: ConnectionLimits,
     /// Whether it waits, and the number of its network.
     visits: Vec<(bool, Option<usize>)>,
     /// Every one that was identified while there was a pace: its network, when, and how often the pace had changed.
@@ -132,12 +132,12 @@ impl Model {
         self.visits.iter().filter(|&visit| which(visit)).count()
     }
 
-    fn enter(&mut self) -> Option<TurnedAway> {
+    fn enter(&mut self) -> Option<ConnectionLimitExceeded> {
         if self.bounds.connections.is_some_and(|most| self.visits.len() >= most.get()) {
-            return Some(TurnedAway::TooMany);
+            return Some(ConnectionLimitExceeded::Total);
         }
-        if self.bounds.waiting.is_some_and(|most| self.count(|visit| visit.0) >= most.get()) {
-            return Some(TurnedAway::TooManyWaiting);
+        if self.bounds.unauthenticated.is_some_and(|most| self.count(|visit| visit.0) >= most.get()) {
+            return Some(ConnectionLimitExceeded::Unauthenticated);
         }
         self.visits.push((true, None));
         None
@@ -156,7 +156,7 @@ impl Model {
 
     /// The rule: between any arrival and this one, both included, lie no more of them than `rate` and what time brings.
     fn pace(&self, network: usize) -> Pace {
-        let Some(rate) = self.bounds.arrivals_per_address.map(|rate| u128::from(rate.get())) else { return Pace::Kept };
+        let Some(rate) = self.bounds.rate_per_client.map(|rate| u128::from(rate.get())) else { return Pace::Kept };
         if self.latest(network).any(|(_, paces)| paces != self.paces) {
             return Pace::Unclear;
         }
@@ -172,7 +172,7 @@ impl Model {
 
     fn identified(&mut self, who: usize, network: usize) {
         self.visits[who].1 = Some(network);
-        if self.bounds.arrivals_per_address.is_some() {
+        if self.bounds.rate_per_client.is_some() {
             self.arrivals.push((network, self.now, self.paces));
         }
     }
@@ -180,20 +180,20 @@ impl Model {
 
 /// A door and its model, side by side.
 struct World {
-    door: Door,
+    door: ConnectionLimiter,
     model: Model,
-    visits: Vec<Visit>,
+    visits: Vec<Permit>,
     last_wait: Duration,
 }
 
 impl World {
-    fn new(bounds: DoorBounds) -> Self {
+    fn new(bounds: ConnectionLimits) -> Self {
         let model = Model { bounds, visits: Vec::new(), arrivals: Vec::new(), paces: 0, now: Duration::ZERO };
-        Self { door: Door::new(bounds), model, visits: Vec::new(), last_wait: Duration::ZERO }
+        Self { door: ConnectionLimiter::new(bounds), model, visits: Vec::new(), last_wait: Duration::ZERO }
     }
 
     fn step(&mut self, step: &Step) {
-        let some = |who: &prop::sample::Index, of: &[Visit]| (!of.is_empty()).then(|| who.index(of.len()));
+        let some = |who: &prop::sample::Index, of: &[Permit]| (!of.is_empty()).then(|| who.index(of.len()));
         match step {
             Step::Enter => _ = self.enter(),
             Step::Arrive(address) => {
@@ -208,13 +208,13 @@ impl World {
             }
             Step::Admit(who) => {
                 if let Some(who) = some(who, &self.visits) {
-                    self.door.admit(&mut self.visits[who]);
+                    self.door.authenticated(&mut self.visits[who]);
                     self.model.visits[who].0 = false;
                 }
             }
             Step::Leave(who) => {
                 if let Some(who) = some(who, &self.visits) {
-                    self.door.leave(self.visits.swap_remove(who));
+                    self.door.release(self.visits.swap_remove(who));
                     self.model.visits.swap_remove(who);
                 }
             }
@@ -224,8 +224,8 @@ impl World {
                 self.model.now += self.last_wait.saturating_sub(early);
             }
             Step::Change(bounds) => {
-                self.door.set_bounds(*bounds);
-                self.model.paces += usize::from(bounds.arrivals_per_address != self.model.bounds.arrivals_per_address);
+                self.door.set_limits(*bounds);
+                self.model.paces += usize::from(bounds.rate_per_client != self.model.bounds.rate_per_client);
                 self.model.bounds = *bounds;
             }
         }
@@ -233,7 +233,7 @@ impl World {
     }
 
     fn enter(&mut self) -> bool {
-        match (self.door.enter(), self.model.enter()) {
+        match (self.door.acquire(), self.model.enter()) {
             (Ok(visit), None) => {
                 self.visits.push(visit);
                 true
@@ -247,24 +247,28 @@ impl World {
 
     fn identify(&mut self, who: usize, nth: usize) {
         let (address, number) = (address(ADDRESSES[nth].0), ADDRESSES[nth].1);
-        let network = Network::from(address);
+        let network = ClientPrefix::from(address);
         let identified = self.door.identify(&mut self.visits[who], address, Time::from_epoch(self.model.now));
         if self.model.visits[who].1.is_some() {
             return assert_eq!(identified, Ok(()));
         }
         let of_address = self.model.count(|visit| visit.1 == Some(number));
-        if self.model.bounds.per_address.is_some_and(|most| of_address >= most.get()) {
-            return assert_eq!(identified, Err(TurnedAway::TooManyOfAddress { network }));
+        if self.model.bounds.per_client.is_some_and(|most| of_address >= most.get()) {
+            return assert_eq!(identified, Err(ConnectionLimitExceeded::PerClient { client }));
         }
         match self.model.pace(number) {
             Pace::Kept => assert_eq!(identified, Ok(())),
-            Pace::TooFast(retry_after) => assert_eq!(identified, Err(TurnedAway::TooFast { network, retry_after })),
+            Pace::TooFast(retry_after) => {
+                assert_eq!(identified, Err(ConnectionLimitExceeded::Rate { client, retry_after }))
+            }
             Pace::Unclear => {
-                let rate = self.model.bounds.arrivals_per_address.unwrap().get();
+                let rate = self.model.bounds.rate_per_client.unwrap().get();
                 let longest = SECOND / rate + NANOSECOND;
                 match identified {
                     Ok(()) => {}
-                    Err(TurnedAway::TooFast { retry_after, .. }) => assert!(retry_after <= longest, "{retry_after:?}"),
+                    Err(ConnectionLimitExceeded::Rate { retry_after, .. }) => {
+                        assert!(retry_after <= longest, "{retry_after:?}")
+                    }
                     Err(other) => panic!("{other}"),
                 }
             }
@@ -278,34 +282,34 @@ impl World {
     /// Everybody leaves. A second later there is nothing left to remember, which a few arrivals notice.
     fn empty(mut self) {
         self.model.visits.clear();
-        self.visits.drain(..).for_each(|visit| self.door.leave(visit));
+        self.visits.drain(..).for_each(|visit| self.door.release(visit));
         self.step(&Step::Pass(1_000_000_000));
         self.step(&Step::Change(bounds(0, 0, 0, 100)));
         for _ in 0..3 {
             self.step(&Step::Arrive(0));
         }
-        assert_eq!(self.door.networks(), 1);
+        assert_eq!(self.door.tracked_clients(), 1);
     }
 
     fn check(&self) {
         let waiting = self.model.count(|visit| visit.0);
-        assert_eq!((self.door.connections(), self.door.waiting()), (self.model.visits.len(), waiting));
-        let networks: Vec<_> = self.visits.iter().map(Visit::network).collect();
+        assert_eq!((self.door.connections(), self.door.unauthenticated()), (self.model.visits.len(), waiting));
+        let networks: Vec<_> = self.visits.iter().map(Permit::client).collect();
         let numbers = self.model.visits.iter().map(|visit| visit.1);
         let expected = numbers.map(|number| {
             number
                 .map(|number| ADDRESSES.iter().find(|(_, nth)| *nth == number).unwrap().0)
                 .map(address)
-                .map(Network::from)
+                .map(ClientPrefix::from)
         });
         assert_eq!(networks, expected.collect::<Vec<_>>());
 
         // Those that must be remembered are, which the pace shows; and none that never came.
         let inside = (0..5).filter(|&number| self.model.count(|visit| visit.1 == Some(number)) > 0).count();
-        assert!((inside..=5).contains(&self.door.networks()));
+        assert!((inside..=5).contains(&self.door.tracked_clients()));
 
         // In no second more than twice the rate, as long as it is the same. It is enough to look at the last one.
-        if let Some(rate) = self.model.bounds.arrivals_per_address {
+        if let Some(rate) = self.model.bounds.rate_per_client {
             for number in 0..5 {
                 let lately = self.model.arrivals.iter().filter(|&&(network, at, paces)| {
                     network == number && paces == self.model.paces && self.model.now - at <= SECOND

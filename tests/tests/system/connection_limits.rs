@@ -5,7 +5,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
-use session_core::{DoorBounds, Limits};
+use session_core::{ConnectionLimits, Limits};
 use shell::net::settings::Policy;
 use shell::server::Settings;
 use tests::raw_client::{RawClient, Received};
@@ -34,7 +34,7 @@ fn turned_away(server: &TestServer) -> String {
 /// Also if they are so many that the server waits for few of them, and whatever they sent meanwhile.
 #[test]
 fn a_crowd_is_turned_away_in_words_to_the_last_of_it() {
-    let server = bounded(DoorBounds { per_address: NonZeroUsize::new(1), ..DoorBounds::default() });
+    let server = bounded(ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() });
     let _first = RawClient::open(server.address);
     let crowd: Vec<_> = (0..500)
         .map(|number| {
@@ -63,13 +63,13 @@ fn come_in(server: &TestServer) -> RawClient {
     }
 }
 
-fn bounded(bounds: DoorBounds) -> TestServer {
+fn bounded(bounds: ConnectionLimits) -> TestServer {
     TestServer::with_settings(Settings { bounds, ..settings() })
 }
 
 #[test]
 fn beyond_the_bound_on_connections_the_answer_is_503_until_one_leaves() {
-    let server = bounded(DoorBounds { connections: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let server = bounded(ConnectionLimits { connections: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let (first, mut second) = (RawClient::authenticated(server.address, "ada", 1), RawClient::open(server.address));
     for _ in 0..200 {
         assert_eq!(
@@ -85,7 +85,7 @@ fn beyond_the_bound_on_connections_the_answer_is_503_until_one_leaves() {
 
 #[test]
 fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
-    let server = bounded(DoorBounds { waiting: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let server = bounded(ConnectionLimits { unauthenticated: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     let silent = [(); 2].map(|()| RawClient::connect(server.address));
     eventually("two wait", || ask(&server, "").starts_with("HTTP/1.1 503 "));
@@ -104,22 +104,22 @@ fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
 
 #[test]
 fn an_address_has_so_many_connections_and_another_one_as_many() {
-    let server = bounded(DoorBounds { per_address: NonZeroUsize::new(2), ..DoorBounds::default() });
+    let server = bounded(ConnectionLimits { per_client: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let held = [(); 2].map(|()| RawClient::open(server.address));
     assert_eq!(turned_away(&server), r#"{"message":"Your address has as many connections as one may"}"#);
     drop(RawClient::open_from("127.0.0.2".parse().unwrap(), server.address));
-    server.control.set_bounds(DoorBounds { per_address: NonZeroUsize::new(3), ..DoorBounds::default() });
+    server.control.set_bounds(ConnectionLimits { per_client: NonZeroUsize::new(3), ..ConnectionLimits::default() });
     let _third = RawClient::open(server.address);
     assert!(turned_away(&server).contains("Your address"));
     drop(held);
     drop(come_in(&server));
-    server.control.set_bounds(DoorBounds::default());
+    server.control.set_bounds(ConnectionLimits::default());
     let _many: Vec<_> = (0..20).map(|_| RawClient::open(server.address)).collect();
 }
 
 #[test]
 fn an_address_opens_so_many_connections_in_a_second() {
-    let server = bounded(DoorBounds { arrivals_per_address: NonZeroU32::new(4), ..DoorBounds::default() });
+    let server = bounded(ConnectionLimits { rate_per_client: NonZeroU32::new(4), ..ConnectionLimits::default() });
     let start = Instant::now();
     let mut came = 0;
     while start.elapsed() < Duration::from_millis(1500) {

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroUsize;
 
-use session_core::DoorBounds;
+use session_core::ConnectionLimits;
 use shell::net::settings::Policy;
 use shell::server::Settings;
 use tests::raw_client::RawClient;
@@ -81,7 +81,7 @@ fn a_server_may_go_by_certain_names_only() {
 /// A server behind a proxy on this machine, where an address may have one connection.
 fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> TestServer {
     let proxies = [trusted.parse().unwrap()].into_iter().collect();
-    let bounds = DoorBounds { per_address: NonZeroUsize::new(1), ..DoorBounds::default() };
+    let bounds = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
     let policy = Policy { proxies, proxy_protocol, ..Policy::default() };
     TestServer::with_settings(Settings { bounds, policy, ..settings() })
 }

@@ -12,7 +12,7 @@ use futures_rustls::pki_types::pem::PemObject as _;
 use futures_rustls::pki_types::{CertificateDer, ServerName};
 use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
-use session_core::{DoorBounds, Limits};
+use session_core::{ConnectionLimits, Limits};
 use shell::client::{Error, Event, Options, RootCertificates, Url, UserConnections};
 use shell::net::settings::Policy;
 use shell::server::Settings;
@@ -30,7 +30,7 @@ struct Subject {
 
 impl Subject {
     /// A server whose certificate is for this machine.
-    fn start(bounds: DoorBounds, policy: Policy) -> Self {
+    fn start(bounds: ConnectionLimits, policy: Policy) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = TestCa::new(directory.path());
         let tls = Some(authority.certify("server", &["localhost", "127.0.0.1"]).load().unwrap());
@@ -49,7 +49,7 @@ impl Subject {
 }
 
 fn plain() -> Subject {
-    Subject::start(DoorBounds::default(), Policy::default())
+    Subject::start(ConnectionLimits::default(), Policy::default())
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn whoever_speaks_no_tls_is_told_so_and_others_are_not_disturbed() {
 #[test]
 fn a_handshake_that_takes_too_long_is_cut_off() {
     let policy = Policy { header_timeout: Duration::from_millis(300), ..Policy::default() };
-    let subject = Subject::start(DoorBounds::default(), policy);
+    let subject = Subject::start(ConnectionLimits::default(), policy);
     for begun in [&b""[..], b"\x16\x03\x01\x02\x00"] {
         let start = Instant::now();
         let mut slow = RawClient::connect(subject.server.address);
@@ -154,7 +154,7 @@ fn a_handshake_that_takes_too_long_is_cut_off() {
 
 #[test]
 fn beyond_a_bound_the_connection_is_just_closed() {
-    let bounds = DoorBounds { connections: NonZeroUsize::new(1), ..DoorBounds::default() };
+    let bounds = ConnectionLimits { connections: NonZeroUsize::new(1), ..ConnectionLimits::default() };
     let subject = Subject::start(bounds, Policy::default());
     smol::block_on(async {
         let mut ada = subject.user("ada");
