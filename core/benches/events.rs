@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use session_core::ledger::{self, Command as StoreCommand};
+use session_core::ledger::{self, StoreCommand};
 use session_core::{
     Actions, Cause, Debts, Event, Hold, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply, Request, Session,
     SessionId, Terms, Time, User, UserId, UserRecord,
@@ -160,7 +160,7 @@ mod ledger_rule {
             bencher,
             limit - 1,
             limit,
-            &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2), wish: None },
+            &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2), options: None },
         );
     }
 
@@ -170,7 +170,7 @@ mod ledger_rule {
             bencher,
             limit,
             limit,
-            &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2), wish: None },
+            &StoreCommand::Acquire { user: user(), session: id(0), limit: None, at: at(2), options: None },
         );
     }
 
@@ -181,7 +181,7 @@ mod ledger_rule {
 
     #[divan::bench(args = LIMIT)]
     fn lookup(bencher: Bencher<'_, '_>, limit: u32) {
-        measure(bencher, limit, limit, &StoreCommand::Lookup { user: user(), session: id(0), at: at(2) });
+        measure(bencher, limit, limit, &StoreCommand::CountSlots { user: user(), session: id(0), at: at(2) });
     }
 
     /// What a node that died has left goes as the record is touched.
@@ -192,7 +192,7 @@ mod ledger_rule {
             session: NodeId::new(2).session(1),
             limit: None,
             at: at(2),
-            wish: None,
+            options: None,
         };
         let alive = |node| if node == NODE { Liveness::DeadSince(at(1)) } else { Liveness::Alive };
         bencher.with_inputs(|| record(limit)).bench_local_values(|mut record| {
@@ -222,7 +222,7 @@ mod debts {
     const SESSIONS: [u32; 3] = [0, 1_000, 100_000];
 
     fn acquire(number: u32) -> StoreCommand {
-        StoreCommand::Acquire { user: user(), session: id(number), limit: None, at: at(1), wish: None }
+        StoreCommand::Acquire { user: user(), session: id(number), limit: None, at: at(1), options: None }
     }
 
     fn release(number: u32) -> StoreCommand {

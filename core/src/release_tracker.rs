@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::id::{SessionId, UserId};
-use crate::ledger::{Cause, Command, Outcome};
+use crate::ledger::{Cause, Outcome, StoreCommand};
 use crate::time::Time;
 
 /// Sees every slot of one process back into the store.
@@ -71,37 +71,40 @@ impl Debts {
     ///
     /// # Errors
     /// [`Cause::Overloaded`] for an acquire beyond the room: it must not be submitted.
-    pub fn before(&mut self, command: &Command) -> Result<(), Cause> {
+    pub fn before(&mut self, command: &StoreCommand) -> Result<(), Cause> {
         match command {
-            Command::Acquire { .. } if self.held.len() >= self.room => Err(Cause::Overloaded),
-            Command::Acquire { session, .. } => {
+            StoreCommand::Acquire { .. } if self.held.len() >= self.room => Err(Cause::Overloaded),
+            StoreCommand::Acquire { session, .. } => {
                 self.held.entry(*session).or_insert(Standing::Served);
                 Ok(())
             }
-            Command::Release { .. }
-            | Command::Linger { .. }
-            | Command::Lookup { .. }
-            | Command::List { .. }
-            | Command::End { .. } => Ok(()),
+            StoreCommand::Release { .. }
+            | StoreCommand::Linger { .. }
+            | StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. } => Ok(()),
         }
     }
 
     /// Takes note of what became of a submitted command.
-    pub fn after(&mut self, command: &Command, outcome: &Outcome, now: Time) {
+    pub fn after(&mut self, command: &StoreCommand, outcome: &Outcome, now: Time) {
         match (command, outcome) {
-            (Command::Lookup { .. } | Command::List { .. } | Command::End { .. }, _)
-            | (Command::Acquire { .. }, Outcome::Granted { .. }) => {}
-            (Command::Acquire { session, .. }, Outcome::Denied(_) | Outcome::Rejected(_))
-            | (Command::Release { session, .. } | Command::Linger { session, .. }, Outcome::Released) => {
+            (
+                StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. },
+                _,
+            )
+            | (StoreCommand::Acquire { .. }, Outcome::Granted { .. }) => {}
+            (StoreCommand::Acquire { session, .. }, Outcome::Denied(_) | Outcome::Rejected(_))
+            | (StoreCommand::Release { session, .. } | StoreCommand::Linger { session, .. }, Outcome::Released) => {
                 self.settle(*session);
             }
             // An answer to another question is as good as none: the slot may be there, or the acquire under way yet.
-            (Command::Acquire { user, session, wish, .. }, _) => {
+            (StoreCommand::Acquire { user, session, options: wish, .. }, _) => {
                 let is_return = wish.as_ref().is_some_and(|wish| wish.resume.is_some());
                 self.forsake(user, *session, is_return, now);
             }
-            (Command::Release { user, session }, _) => self.owe(user, *session, None, now),
-            (Command::Linger { user, session, at }, _) => self.owe(user, *session, Some(*at), now),
+            (StoreCommand::Release { user, session }, _) => self.owe(user, *session, None, now),
+            (StoreCommand::Linger { user, session, at }, _) => self.owe(user, *session, Some(*at), now),
         }
     }
 
@@ -114,7 +117,7 @@ impl Debts {
     }
 
     /// The next release to try again, if one is due. It is under way until [`Debts::after`] says what became of it.
-    pub fn due(&mut self, now: Time) -> Option<Command> {
+    pub fn due(&mut self, now: Time) -> Option<StoreCommand> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
         }
@@ -124,8 +127,8 @@ impl Debts {
         };
         let user = debt.user.clone();
         let release = match debt.lost {
-            None => Command::Release { user, session },
-            Some(at) => Command::Linger { user, session, at },
+            None => StoreCommand::Release { user, session },
+            Some(at) => StoreCommand::Linger { user, session, at },
         };
         self.held.insert(session, Standing::Trying(debt));
         self.trying += 1;

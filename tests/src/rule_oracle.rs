@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use session_core::ledger::{Applied, Command, Which};
+use session_core::ledger::{Applied, EndTarget, StoreCommand};
 use session_core::{
     Cause, Counting, Ending, Evict, Held, Hold, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserRecord, WhenFull,
 };
@@ -17,7 +17,7 @@ type Holds<'a> = BTreeMap<SessionId, &'a Hold>;
 /// When the rule has broken a promise. The text says which.
 pub fn check(
     before: &UserRecord,
-    command: &Command,
+    command: &StoreCommand,
     terms: &Terms,
     liveness: impl Fn(NodeId) -> Liveness,
     applied: &Applied,
@@ -34,12 +34,12 @@ pub fn check(
     let slots = |holds: &Holds<'_>| count(holds.values().copied(), terms.counting);
 
     match command {
-        Command::Release { .. } => {
+        StoreCommand::Release { .. } => {
             assert_eq!(applied.outcome, Outcome::Released);
             assert!(!then.contains_key(&session), "what was released is there");
             assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "a release took more than its own");
         }
-        Command::Linger { at, .. } => {
+        StoreCommand::Linger { at, .. } => {
             assert_eq!(applied.outcome, Outcome::Released);
             assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "lingering took more than its own");
             if let Some(old) = before.get(&session) {
@@ -51,30 +51,30 @@ pub fn check(
                 assert_eq!(lingers, Some(Held::Lingering { until }).filter(|_| !linger(old).is_zero()));
             }
         }
-        Command::Lookup { .. } => {
+        StoreCommand::CountSlots { .. } => {
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
             assert_eq!(applied.outcome, Outcome::Found { connections: slots(&then) });
         }
-        Command::List { whole, .. } => {
+        StoreCommand::ListSessions { is_unbounded: whole, .. } => {
             let Outcome::Listed(listing) = &applied.outcome else { panic!("no list: {:?}", applied.outcome) };
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
             let most = if *whole { after.holds().len() } else { after.holds().len().min(100) };
             assert_eq!((&*listing.holds, listing.connections), (&after.holds()[..most], slots(&then)));
         }
-        Command::End { which, by, .. } => {
+        StoreCommand::EndSessions { target: which, reason: by, .. } => {
             let Outcome::Ended { sessions, connections } = &applied.outcome else { panic!("{:?}", applied.outcome) };
             assert_eq!((come.len(), *connections), (0, slots(&then)));
             let told: BTreeSet<_> = sessions.iter().copied().collect();
             assert!(!told.contains(&session), "a session has ended itself");
             let may = !matches!(by, Ending::ByUser(_)) || before.contains_key(&session);
             match which {
-                Which::Excess { dry_run: true } => assert!(gone.is_empty()),
-                Which::One(one) => {
+                EndTarget::Excess { dry_run: true } => assert!(gone.is_empty()),
+                EndTarget::One(one) => {
                     let expected = may && *one != session && before.contains_key(one);
                     assert_eq!((gone.len(), gone.contains(one)), (usize::from(expected), expected));
                 }
-                Which::All => assert!(then.keys().all(|&left| left == session)),
-                Which::Excess { dry_run: false } => {
+                EndTarget::All => assert!(then.keys().all(|&left| left == session)),
+                EndTarget::Excess { dry_run: false } => {
                     assert!(
                         slots(&then) <= terms.limit_for(None).0.slots(),
                         "not all that is beyond the limit has gone"
@@ -83,11 +83,11 @@ pub fn check(
                     assert_eq!(slots(&then), most, "more has gone than is beyond the limit");
                 }
             }
-            if !matches!(which, Which::Excess { dry_run: true }) {
+            if !matches!(which, EndTarget::Excess { dry_run: true }) {
                 assert_eq!(gone, told);
             }
         }
-        Command::Acquire { limit, wish, .. } => {
+        StoreCommand::Acquire { limit, options: wish, .. } => {
             let limit = terms.limit_for(*limit).0.slots();
             let wish = wish.as_deref();
             match &applied.outcome {
@@ -153,7 +153,7 @@ pub fn check(
                     let choice = wish.and_then(|wish| wish.evict.as_ref());
                     let gives_way = match choice.filter(|_| terms.client_choice) {
                         Some(Evict::Oldest) => true,
-                        Some(Evict::These(_) | Evict::Nobody) => false,
+                        Some(Evict::Sessions(_) | Evict::Nobody) => false,
                         None => terms.when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
                     };
                     assert!(limit == 0 || !gives_way, "refused, though somebody was to be ended for it");
@@ -164,7 +164,7 @@ pub fn check(
     }
 
     // Exactly those are told who were there and lost their hold to somebody else.
-    let own = command.gives_up().then_some(session);
+    let own = command.is_release().then_some(session);
     let lost: BTreeSet<_> =
         gone.into_iter().filter(|gone| before[gone].held == Held::Live && Some(*gone) != own).collect();
     let told: BTreeSet<_> = applied.ended.iter().map(|ended| ended.session).collect();

@@ -124,7 +124,7 @@ pub fn settings() -> Settings {
 /// How many slots a store has for a user, if it says so.
 pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
     let (sender, receiver) = mpsc::channel();
-    let lookup = ledger::Command::Lookup {
+    let lookup = ledger::StoreCommand::CountSlots {
         user: UserId::parse(user).expect("a good id"),
         session: NODE.session(u64::MAX),
         at: Time::default(),

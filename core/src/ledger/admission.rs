@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::command::{Command, Which, Wish};
+use super::command::{AcquireOptions, EndTarget, StoreCommand};
 use super::limit::Limit;
 use super::outcome::{Applied, Cause, Ended, Ending, Grant, Listing, Liveness, Outcome};
 use super::policy::{Counting, Terms};
@@ -20,34 +20,36 @@ use crate::time::Time;
 /// changed whatever the outcome is.
 pub fn apply(
     record: &mut UserRecord,
-    command: &Command,
+    command: &StoreCommand,
     terms: &Terms,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Applied {
     drop_void(record, command.at(), &liveness);
     let mut ended = Vec::new();
     let outcome = match command {
-        Command::Acquire { session, limit, at, wish, .. } => {
+        StoreCommand::Acquire { session, limit, at, options: wish, .. } => {
             if liveness(session.node()) == Liveness::Alive {
                 acquire(record, *session, *limit, *at, wish.as_deref(), terms, &mut ended)
             } else {
                 Outcome::Rejected(Cause::Failed)
             }
         }
-        Command::Release { session, .. } => {
+        StoreCommand::Release { session, .. } => {
             record.holds_mut().retain(|hold| hold.session != *session);
             Outcome::Released
         }
-        Command::Linger { session, at, .. } => {
+        StoreCommand::Linger { session, at, .. } => {
             linger(record, *session, *at);
             Outcome::Released
         }
-        Command::Lookup { .. } => Outcome::Found { connections: Slots::count_of(record, terms.counting) },
-        Command::List { limit, whole, .. } => {
+        StoreCommand::CountSlots { .. } => Outcome::Found { connections: Slots::count_of(record, terms.counting) },
+        StoreCommand::ListSessions { limit, is_unbounded: whole, .. } => {
             let most = if *whole { UserRecord::MAX_HOLDS } else { Listing::MOST };
             Outcome::Listed(Box::new(listing(record, *limit, terms, most)))
         }
-        Command::End { session, which, by, .. } => end(record, *session, *which, by, terms, &mut ended),
+        StoreCommand::EndSessions { session, target: which, reason: by, .. } => {
+            end(record, *session, *which, by, terms, &mut ended)
+        }
     };
     Applied { outcome, ended }
 }
@@ -82,7 +84,7 @@ fn acquire(
     session: SessionId,
     claim: Option<Limit>,
     at: Time,
-    wish: Option<&Wish>,
+    wish: Option<&AcquireOptions>,
     terms: &Terms,
     ended: &mut Vec<Ended>,
 ) -> Outcome {
@@ -107,7 +109,7 @@ fn acquire(
     let guest = wish.map(|wish| Guest {
         device: wish.device.clone(),
         label: wish.label.clone(),
-        resumable: wish.fresh.map(|key| Resumable { key, linger: terms.linger() }),
+        resumable: wish.new_resume_key.map(|key| Resumable { key, linger: terms.linger() }),
     });
     let guest = guest.filter(|guest| *guest != Guest::default()).map(Box::new);
     record.holds_mut().push(Hold { guest, ..Hold::new(session, at) });
@@ -118,7 +120,7 @@ fn acquire(
 ///
 /// Its device stays: another one could make of one slot two. And whoever names a device takes up nothing of another's: many
 /// could share the slot of one.
-fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&Wish>, ended: &mut Vec<Ended>) -> bool {
+fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&AcquireOptions>, ended: &mut Vec<Ended>) -> bool {
     let Some((wish, key)) = wish.and_then(|wish| Some((wish, wish.resume?))) else { return false };
     let is_meant = |hold: &&mut Hold| {
         hold.resumable().is_some_and(|resumable| resumable.key == key)
@@ -149,7 +151,7 @@ enum Room {
 }
 
 /// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
-fn make_room(record: &UserRecord, limit: Limit, wish: Option<&Wish>, terms: &Terms) -> Room {
+fn make_room(record: &UserRecord, limit: Limit, wish: Option<&AcquireOptions>, terms: &Terms) -> Room {
     if limit.slots() == 0 {
         return Room::None { is_device_full: false, free_at: None };
     }
@@ -192,7 +194,13 @@ fn remove(record: &mut UserRecord, sessions: &[SessionId], how: &Ending, ended: 
     });
 }
 
-fn granted(record: &UserRecord, session: SessionId, limit: Limit, wish: Option<&Wish>, terms: &Terms) -> Outcome {
+fn granted(
+    record: &UserRecord,
+    session: SessionId,
+    limit: Limit,
+    wish: Option<&AcquireOptions>,
+    terms: &Terms,
+) -> Outcome {
     let connections = Slots::count_of(record, terms.counting);
     let grant = wish.map(|wish| {
         let resumable = record.hold_of(session).and_then(Hold::resumable);
@@ -232,16 +240,16 @@ fn listing(record: &UserRecord, claim: Option<Limit>, terms: &Terms, most: usize
 fn end(
     record: &mut UserRecord,
     asker: SessionId,
-    which: Which,
+    which: EndTarget,
     by: &Ending,
     terms: &Terms,
     ended: &mut Vec<Ended>,
 ) -> Outcome {
     let slots = Slots::of(record, terms.counting);
     let mut sessions: Vec<_> = match which {
-        Which::One(session) => record.hold_of(session).map(|hold| hold.session).into_iter().collect(),
-        Which::All => record.holds().iter().map(|hold| hold.session).collect(),
-        Which::Excess { .. } => slots.beyond(terms.limit_for(None).0),
+        EndTarget::One(session) => record.hold_of(session).map(|hold| hold.session).into_iter().collect(),
+        EndTarget::All => record.holds().iter().map(|hold| hold.session).collect(),
+        EndTarget::Excess { .. } => slots.beyond(terms.limit_for(None).0),
     };
     // Whoever has lost its own slot meanwhile ends nobody.
     let may = !matches!(by, Ending::ByUser(_)) || record.hold_of(asker).is_some();
@@ -253,7 +261,7 @@ fn end(
     } else {
         by
     };
-    if !matches!(which, Which::Excess { dry_run: true }) {
+    if !matches!(which, EndTarget::Excess { dry_run: true }) {
         remove(record, &sessions, by, ended);
     }
     Outcome::Ended { sessions: sessions.into(), connections: Slots::count_of(record, terms.counting) }

@@ -10,7 +10,7 @@ use crate::time::Time;
 
 /// What a session asks of the store, about its own user. Each is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum StoreCommand {
     /// Take a slot for the session, if the user has one left, or can be made to have one.
     Acquire {
         /// Whose slot.
@@ -22,7 +22,7 @@ pub enum Command {
         /// When it was asked for.
         at: Time,
         /// What a client asks for that says more than who it is.
-        wish: Option<Box<Wish>>,
+        options: Option<Box<AcquireOptions>>,
     },
     /// Give the session's slot back, if it holds one.
     Release {
@@ -42,7 +42,7 @@ pub enum Command {
         at: Time,
     },
     /// Count the user's slots.
-    Lookup {
+    CountSlots {
         /// Whose slots.
         user: UserId,
         /// Who asks.
@@ -51,7 +51,7 @@ pub enum Command {
         at: Time,
     },
     /// Say who holds the user's slots.
-    List {
+    ListSessions {
         /// Whose slots.
         user: UserId,
         /// Who asks.
@@ -59,26 +59,26 @@ pub enum Command {
         /// The limit that the token of whoever asks claims.
         limit: Option<Limit>,
         /// Whether to say all, and not only the [`Listing::MOST`](super::Listing::MOST) oldest.
-        whole: bool,
+        is_unbounded: bool,
         /// When.
         at: Time,
     },
     /// End sessions of the user.
-    End {
+    EndSessions {
         /// Whose sessions.
         user: UserId,
         /// Who asks. It is not ended.
         session: SessionId,
         /// Which.
-        which: Which,
+        target: EndTarget,
         /// What those are told who lose their slot.
-        by: Ending,
+        reason: Ending,
         /// When.
         at: Time,
     },
 }
 
-impl Command {
+impl StoreCommand {
     /// The user whose record the command is about.
     #[must_use]
     pub const fn user(&self) -> &UserId {
@@ -86,9 +86,9 @@ impl Command {
             Self::Acquire { user, .. }
             | Self::Release { user, .. }
             | Self::Linger { user, .. }
-            | Self::Lookup { user, .. }
-            | Self::List { user, .. }
-            | Self::End { user, .. } => user,
+            | Self::CountSlots { user, .. }
+            | Self::ListSessions { user, .. }
+            | Self::EndSessions { user, .. } => user,
         }
     }
 
@@ -99,9 +99,9 @@ impl Command {
             Self::Acquire { session, .. }
             | Self::Release { session, .. }
             | Self::Linger { session, .. }
-            | Self::Lookup { session, .. }
-            | Self::List { session, .. }
-            | Self::End { session, .. } => *session,
+            | Self::CountSlots { session, .. }
+            | Self::ListSessions { session, .. }
+            | Self::EndSessions { session, .. } => *session,
         }
     }
 
@@ -110,25 +110,28 @@ impl Command {
     pub const fn at(&self) -> Option<Time> {
         match self {
             Self::Release { .. } | Self::Linger { .. } => None,
-            Self::Acquire { at, .. } | Self::Lookup { at, .. } | Self::List { at, .. } | Self::End { at, .. } => {
-                Some(*at)
-            }
+            Self::Acquire { at, .. }
+            | Self::CountSlots { at, .. }
+            | Self::ListSessions { at, .. }
+            | Self::EndSessions { at, .. } => Some(*at),
         }
     }
 
     /// Whether the session gives up its slot with it: handed over for good, and tried again until it is confirmed.
     #[must_use]
-    pub const fn gives_up(&self) -> bool {
+    pub const fn is_release(&self) -> bool {
         match self {
             Self::Release { .. } | Self::Linger { .. } => true,
-            Self::Acquire { .. } | Self::Lookup { .. } | Self::List { .. } | Self::End { .. } => false,
+            Self::Acquire { .. } | Self::CountSlots { .. } | Self::ListSessions { .. } | Self::EndSessions { .. } => {
+                false
+            }
         }
     }
 }
 
 /// Which sessions are to be ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum EndTarget {
     /// This one.
     One(SessionId),
     /// All of the user's.
@@ -142,7 +145,7 @@ pub enum Which {
 
 /// What a client asks for that says more of itself than who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wish {
+pub struct AcquireOptions {
     /// Which device it runs on.
     pub device: Option<Name>,
     /// What it calls itself.
@@ -150,7 +153,7 @@ pub struct Wish {
     /// The hold it wants to take up again.
     pub resume: Option<ResumeKey>,
     /// How a hold that it is given anew can be taken up.
-    pub fresh: Option<ResumeKey>,
+    pub new_resume_key: Option<ResumeKey>,
     /// Whom to end, if there is no other way.
     pub evict: Option<Evict>,
 }
@@ -161,12 +164,12 @@ pub enum Evict {
     /// Those who hold the oldest slots.
     Oldest,
     /// Those who hold the slots of these sessions, the first first.
-    These(Box<[SessionId]>),
+    Sessions(Box<[SessionId]>),
     /// Nobody, not even where the newest takes the place of the oldest; nor is a slot given up that only lingers.
     Nobody,
 }
 
 impl Evict {
     /// How many sessions a client may name.
-    pub const MOST: usize = 100;
+    pub const MAX: usize = 100;
 }

@@ -24,7 +24,7 @@ mod limit;
 mod record;
 
 pub use admission::{apply, settle};
-pub use command::{Command, Evict, Which, Wish};
+pub use command::{AcquireOptions, EndTarget, Evict, StoreCommand};
 pub use limit::{Limit, LimitError};
 pub use outcome::{Applied, Cause, Ended, Ending, Grant, Listing, Liveness, Outcome};
 pub use policy::{Counting, LimitRule, Own, Terms, WhenFull};

@@ -80,7 +80,7 @@ impl<'a> Slots<'a> {
         let mut victims: Vec<_> = lingering.into_iter().map(|(_, slot)| slot).collect();
         let is_left = |slot: &&Slot<'a>| !(terms.lingering_first && slot.lingers_until().is_some());
         match (choice.filter(|_| terms.client_choice), terms.when_full()) {
-            (Some(Evict::These(sessions)), _) => {
+            (Some(Evict::Sessions(sessions)), _) => {
                 for &session in sessions {
                     let chosen = self.0.iter().find(|slot| slot.is_held_by(session)).filter(is_left);
                     if let Some(chosen) = chosen

@@ -163,7 +163,7 @@ impl Request {
             Field::Text(text) if text == "nobody" => Some(Evict::Nobody),
             Field::List(ids) => {
                 let ids: Option<Box<[_]>> = ids.iter().map(|id| SessionId::parse(id.as_deref()?)).collect();
-                Some(Evict::These(ids.filter(|ids| !ids.is_empty()).ok_or(AskError::Evict)?))
+                Some(Evict::Sessions(ids.filter(|ids| !ids.is_empty()).ok_or(AskError::Evict)?))
             }
             Field::Text(_) | Field::Other => return Err(AskError::Evict),
         };
@@ -223,7 +223,7 @@ impl Ask {
             Some(Evict::Nobody) => {
                 fields.insert("evict".into(), "nobody".into());
             }
-            Some(Evict::These(sessions)) => {
+            Some(Evict::Sessions(sessions)) => {
                 let sessions: Vec<_> =
                     sessions.iter().map(|session| serde_json::json!(alloc::format!("{session}"))).collect();
                 fields.insert("evict".into(), sessions.into());

@@ -94,7 +94,7 @@ pub enum Command {
     Verify(Credential),
     /// Ask the store. Answered by [`Event::Stored`], but for a release, or a slot that is to linger: those are handed over
     /// for good ([`ledger::Command::gives_up`]), whatever becomes of them is for [`Debts`](crate::Debts).
-    Store(ledger::Command),
+    Store(ledger::StoreCommand),
 }
 
 /// What goes to the peer.

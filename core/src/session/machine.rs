@@ -9,7 +9,7 @@ use super::replies::{answer, complain, deny, refuse, say, store, violated};
 use super::settings::Limits;
 use super::state::{Exit, Peer, Pending, Question, State, Tokens};
 use crate::id::{SessionId, UserId};
-use crate::ledger::{self, Ending, Grant, Limit, Listing, Outcome, Which, Wish};
+use crate::ledger::{self, AcquireOptions, EndTarget, Ending, Grant, Limit, Listing, Outcome};
 use crate::protocol::{Admission, Ask, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
 use crate::time::{Time, WallTime};
 use crate::token_bucket::Bucket;
@@ -197,11 +197,15 @@ impl Session {
         let session = self.id;
         let command = match question {
             Question::Connections | Question::Renewal { .. } => {
-                ledger::Command::Lookup { user: user.clone(), session, at: now }
+                ledger::StoreCommand::CountSlots { user: user.clone(), session, at: now }
             }
-            Question::Sessions => {
-                ledger::Command::List { user: user.clone(), session, limit: self.claim, whole: false, at: now }
-            }
+            Question::Sessions => ledger::StoreCommand::ListSessions {
+                user: user.clone(),
+                session,
+                limit: self.claim,
+                is_unbounded: false,
+                at: now,
+            },
             Question::End => unreachable!("this question comes with its command"),
         };
         self.state = State::Asking(user, question);
@@ -215,9 +219,9 @@ impl Session {
         if which == self.id {
             return complain(Complaint::OwnSession);
         }
-        let (session, which, by) = (self.id, Which::One(which), Ending::ByUser(None));
+        let (session, which, by) = (self.id, EndTarget::One(which), Ending::ByUser(None));
         self.state = State::Asking(user.clone(), Question::End);
-        store(ledger::Command::End { user, session, which, by, at: now })
+        store(ledger::StoreCommand::EndSessions { user, session, target: which, reason: by, at: now })
     }
 
     /// Whether the peer may say something now, and takes note that it does.
@@ -303,15 +307,15 @@ impl Session {
                 let Ask { device: said, label, resume, evict } = *ask;
                 let tokens = Tokens { shown: resume, fresh };
                 let [resume, fresh] = [resume, fresh].map(|token| token.map(|token| token.key()));
-                let wish = Wish { device: device.or(said), label, resume, fresh, evict };
+                let wish = AcquireOptions { device: device.or(said), label, resume, new_resume_key: fresh, evict };
                 (Some(Box::new(wish)), Some(Box::new(tokens)))
             }
             // It asks for nothing, and its token binds it to a device all the same.
-            (None, device @ Some(_)) => (Some(Box::new(Wish { device, ..Wish::default() })), None),
+            (None, device @ Some(_)) => (Some(Box::new(AcquireOptions { device, ..AcquireOptions::default() })), None),
             (None, None) => (None, None),
         };
         self.state = State::Acquiring(user.clone(), tokens);
-        store(ledger::Command::Acquire { user, session: self.id, limit, at: now, wish })
+        store(ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options: wish })
     }
 
     fn stored(&mut self, outcome: Outcome, now: Time) -> Actions {
@@ -474,8 +478,8 @@ impl Session {
 
     fn give_up(&self, user: UserId, exit: Exit) -> Actions {
         store(match exit {
-            Exit::Release => ledger::Command::Release { user, session: self.id },
-            Exit::Linger(at) => ledger::Command::Linger { user, session: self.id, at },
+            Exit::Release => ledger::StoreCommand::Release { user, session: self.id },
+            Exit::Linger(at) => ledger::StoreCommand::Linger { user, session: self.id, at },
         })
     }
 }

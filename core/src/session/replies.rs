@@ -9,7 +9,7 @@ use crate::ledger::{self, Listing, Outcome};
 use crate::protocol::{CloseReason, Complaint, Denial, Refusal, Reply, SessionInfo, Sessions, User};
 use crate::time::Time;
 
-pub(super) fn store(command: ledger::Command) -> Actions {
+pub(super) fn store(command: ledger::StoreCommand) -> Actions {
     Actions { command: Some(Command::Store(command)), ..Actions::default() }
 }
 

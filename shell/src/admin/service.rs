@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use session_core::ledger::{self, Command, Ending, LimitRule, Listing, Outcome, Which};
+use session_core::ledger::{self, EndTarget, Ending, LimitRule, Listing, Outcome, StoreCommand};
 use session_core::{
     Cause, Hold, Limit, Liveness, NodeId, Own, SessionId, SessionInfo, Terms, UserId, UserRecord, WhenFull,
 };
@@ -218,14 +218,14 @@ impl Operator {
                     self.amend(user, Amendment::Set(own), alone).await?;
                     tracing::info!(%user, ?own, "the operator set what holds for a user");
                 }
-                let which = Which::Excess { dry_run: false };
+                let which = EndTarget::Excess { dry_run: false };
                 let not_enforced = |why| Disobedience::NotEnforced(Box::new(why));
                 let ended =
                     if change.enforce { self.end(user, which).await.map_err(not_enforced)? } else { Vec::new() };
                 self.tell(user, ended).await
             }
             Order::End(session) => {
-                let ended = self.end(user, session.map_or(Which::All, Which::One)).await?;
+                let ended = self.end(user, session.map_or(EndTarget::All, EndTarget::One)).await?;
                 if ended.is_empty() && session.is_some() {
                     return Err(Disobedience::NoSuchSession);
                 }
@@ -262,8 +262,9 @@ impl Operator {
         let terms = self.store.terms_for(user).of(self.own_after(user, change)?);
         let mut left = listing.holds.to_vec();
         let (user_of, session, by) = (user.clone(), self.asker(), Ending::ByOperator);
-        let which = Which::Excess { dry_run: true };
-        let excess = Command::End { user: user_of, session, which, by, at: self.clock.now() };
+        let which = EndTarget::Excess { dry_run: true };
+        let excess =
+            StoreCommand::EndSessions { user: user_of, session, target: which, reason: by, at: self.clock.now() };
         let ended = if change.enforce
             && let Outcome::Ended { sessions, .. } = imagine(left.clone(), &excess, &terms).0
         {
@@ -305,7 +306,7 @@ impl Operator {
     /// What another session would get beside these.
     fn next(&self, user: &UserId, holds: Vec<Hold>, terms: &Terms) -> Next {
         let (user, session) = (user.clone(), self.asker());
-        let asked = Command::Acquire { user, session, limit: None, at: self.clock.now(), wish: None };
+        let asked = StoreCommand::Acquire { user, session, limit: None, at: self.clock.now(), options: None };
         let sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
         let (outcome, record) = imagine(holds, &asked, terms);
         if matches!(outcome, Outcome::Granted { .. }) {
@@ -344,14 +345,14 @@ impl Operator {
 
     async fn list(&self, user: &UserId) -> Result<Listing, Disobedience> {
         let (user, session) = (user.clone(), self.asker());
-        let list = Command::List { user, session, limit: None, whole: true, at: self.clock.now() };
+        let list = StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, at: self.clock.now() };
         if let Outcome::Listed(listing) = self.ask(list).await? { Ok(*listing) } else { Err(Disobedience::StoreSilent) }
     }
 
-    async fn end(&self, user: &UserId, which: Which) -> Result<Vec<SessionId>, Disobedience> {
+    async fn end(&self, user: &UserId, which: EndTarget) -> Result<Vec<SessionId>, Disobedience> {
         let (asked, session, by) = (user, self.asker(), Ending::ByOperator);
         let user = user.clone();
-        let end = Command::End { user, session, which, by, at: self.clock.now() };
+        let end = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.clock.now() };
         if let Outcome::Ended { sessions, .. } = self.ask(end).await? {
             if !sessions.is_empty() {
                 tracing::info!(user = %asked, ended = sessions.len(), "the operator ended sessions");
@@ -367,7 +368,7 @@ impl Operator {
         self.node.session(0)
     }
 
-    async fn ask(&self, command: Command) -> Result<Outcome, Disobedience> {
+    async fn ask(&self, command: StoreCommand) -> Result<Outcome, Disobedience> {
         let (answer, answered) = smol::channel::bounded(1);
         let done = Done::new(move |outcome| {
             let _late = answer.try_send(outcome);
@@ -400,7 +401,7 @@ impl Operator {
 }
 
 /// The outcome of a command where these are held, and what is held then.
-fn imagine(holds: Vec<Hold>, command: &Command, terms: &Terms) -> (Outcome, UserRecord) {
+fn imagine(holds: Vec<Hold>, command: &StoreCommand, terms: &Terms) -> (Outcome, UserRecord) {
     let mut record = UserRecord::from_holds(holds).expect("they are a record's");
     // Whoever was void was dropped before it was listed.
     let applied = ledger::apply(&mut record, command, terms, |_| Liveness::Alive);

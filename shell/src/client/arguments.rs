@@ -220,8 +220,8 @@ fn parse_evict(text: &str) -> Result<Evict, &'static str> {
         _ => {}
     }
     let ids: Option<Box<[_]>> = text.split(',').map(SessionId::parse).collect();
-    let ids = ids.filter(|ids| ids.len() <= Evict::MOST);
-    ids.map(Evict::These).ok_or("write oldest, nobody, or 1 to 100 ids of 32 hexadecimal digits with commas between")
+    let ids = ids.filter(|ids| ids.len() <= Evict::MAX);
+    ids.map(Evict::Sessions).ok_or("write oldest, nobody, or 1 to 100 ids of 32 hexadecimal digits with commas between")
 }
 
 /// SESSIONS_TOKEN is read here and not by clap, so that there is no option for a token: every user of a machine can see the

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use session_core::ledger::Command;
+use session_core::ledger::StoreCommand;
 use session_core::{Debts, Outcome, SessionId, Time, UserId};
 
 use crate::runtime::clock::Clock;
@@ -70,16 +70,18 @@ impl Custody {
     }
 
     /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
-    fn submit(&self, command: Command, mailbox: &Arc<Mailbox>) -> UnderWay {
+    fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> UnderWay {
         let until = self.accounts.clock.now() + self.store_timeout;
         let purpose = match &command {
-            Command::Acquire { wish, .. } if wish.as_ref().is_some_and(|wish| wish.resume.is_some()) => Purpose::Return,
-            Command::Acquire { .. } => Purpose::Slot,
-            Command::Release { .. }
-            | Command::Linger { .. }
-            | Command::Lookup { .. }
-            | Command::List { .. }
-            | Command::End { .. } => Purpose::Answer,
+            StoreCommand::Acquire { options: wish, .. } if wish.as_ref().is_some_and(|wish| wish.resume.is_some()) => {
+                Purpose::Return
+            }
+            StoreCommand::Acquire { .. } => Purpose::Slot,
+            StoreCommand::Release { .. }
+            | StoreCommand::Linger { .. }
+            | StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. } => Purpose::Answer,
         };
         let ticket = mailbox.await_answer();
         let reserved = self.accounts.lock().debts.before(&command);
@@ -101,7 +103,7 @@ impl Custody {
     }
 
     /// Hands over for good what gives a slot up: nobody else needs to see to it.
-    fn release(&self, release: Command) {
+    fn release(&self, release: StoreCommand) {
         let (accounts, asked) = (Arc::clone(&self.accounts), release.clone());
         self.store.submit(release, Done::new(move |outcome| accounts.note(&asked, &outcome)));
     }
@@ -143,7 +145,7 @@ impl Custody {
 }
 
 impl Accounts {
-    fn note(&self, command: &Command, outcome: &Outcome) {
+    fn note(&self, command: &StoreCommand, outcome: &Outcome) {
         self.change(|debts, now| debts.after(command, outcome, now));
     }
 
@@ -189,14 +191,14 @@ impl Claim {
     ///
     /// # Panics
     /// When another one is under way that is to be answered: a session has one at most.
-    pub fn submit(&mut self, command: Command) {
+    pub fn submit(&mut self, command: StoreCommand) {
         match &command {
-            Command::Acquire { user, .. } => self.held = Some(user.clone()),
-            Command::Release { .. } | Command::Linger { .. } => {
+            StoreCommand::Acquire { user, .. } => self.held = Some(user.clone()),
+            StoreCommand::Release { .. } | StoreCommand::Linger { .. } => {
                 self.held = None;
                 return self.custody.release(command);
             }
-            Command::Lookup { .. } | Command::List { .. } | Command::End { .. } => {}
+            StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {}
         }
         assert!(self.under_way.is_none(), "a session has one command under way at most");
         self.under_way = Some(self.custody.submit(command, &self.mailbox));
@@ -234,7 +236,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(user) = self.held.take() {
-            self.custody.release(Command::Release { user, session: self.session });
+            self.custody.release(StoreCommand::Release { user, session: self.session });
         }
     }
 }
@@ -243,7 +245,7 @@ impl Drop for Claim {
 mod tests {
     use std::task::Context;
 
-    use session_core::ledger::Wish;
+    use session_core::ledger::AcquireOptions;
     use session_core::{Limit, NodeId, ResumeKey, Terms};
 
     use super::*;
@@ -259,8 +261,9 @@ mod tests {
         let custody = Custody::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
         let mut claim = Claim::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
-        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: Time::default(), wish: None };
-        for command in [acquire, Command::Lookup { user, session, at: Time::default() }] {
+        let acquire =
+            StoreCommand::Acquire { user: user.clone(), session, limit: None, at: Time::default(), options: None };
+        for command in [acquire, StoreCommand::CountSlots { user, session, at: Time::default() }] {
             claim.submit(command);
             let Poll::Ready(Mail::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop())) else {
                 panic!("this store answers at once");
@@ -277,7 +280,7 @@ mod tests {
     struct Silent(Mutex<Vec<Done>>);
 
     impl Store for Silent {
-        fn submit(&self, _: Command, done: Done) {
+        fn submit(&self, _: StoreCommand, done: Done) {
             self.0.lock().unwrap().push(done);
         }
 
@@ -305,16 +308,28 @@ mod tests {
         let retried = late + Duration::from_millis(50);
         let resume = Some(ResumeKey::from_bytes([9; 32]));
         for (wish, owed) in [
-            (None, Command::Release { user: user.clone(), session }),
-            (Some(Wish { fresh: resume, ..Wish::default() }), Command::Release { user: user.clone(), session }),
-            (Some(Wish { resume, ..Wish::default() }), Command::Linger { user: user.clone(), session, at: late }),
+            (None, StoreCommand::Release { user: user.clone(), session }),
+            (
+                Some(AcquireOptions { new_resume_key: resume, ..AcquireOptions::default() }),
+                StoreCommand::Release { user: user.clone(), session },
+            ),
+            (
+                Some(AcquireOptions { resume, ..AcquireOptions::default() }),
+                StoreCommand::Linger { user: user.clone(), session, at: late },
+            ),
         ] {
             let dial = Arc::<Dial>::default();
             let clock = Clock::by_dial(Arc::clone(&dial));
             let custody = Custody::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
             let mut claim = Claim::new(Arc::clone(&custody), Arc::default(), session);
             let wish = wish.map(Box::new);
-            claim.submit(Command::Acquire { user: user.clone(), session, limit: None, at: Time::default(), wish });
+            claim.submit(StoreCommand::Acquire {
+                user: user.clone(),
+                session,
+                limit: None,
+                at: Time::default(),
+                options: wish,
+            });
             assert_eq!(claim.until(), Some(late));
             dial.turn_to(late);
             assert!(claim.give_up());

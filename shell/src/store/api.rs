@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::ledger::{Command, Ended, Outcome, Own, Terms};
+use session_core::ledger::{Ended, Outcome, Own, StoreCommand, Terms};
 use session_core::{Cause, UserId};
 
 /// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user, under the
@@ -15,7 +15,7 @@ pub trait Store: Send + Sync {
     ///
     /// `done` is answered exactly once, from any thread, and perhaps before this returns. Commands of one session
     /// are applied in the order of these calls, or not at all.
-    fn submit(&self, command: Command, done: Done);
+    fn submit(&self, command: StoreCommand, done: Done);
 
     /// Has those who lose their slots told by this. Once, before the first command.
     fn route(&self, router: Arc<dyn Router>);

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use session_core::ledger::{self, Applied, Command};
+use session_core::ledger::{self, Applied, StoreCommand};
 use session_core::{Cause, Held, Limit, Liveness, NodeId, Outcome, Own, Terms, Time, UserId, UserRecord};
 
 use super::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
@@ -63,7 +63,7 @@ impl MemoryStore {
         Self { node, terms, route: Route::default(), records: Mutex::new(Some(Records::default())) }
     }
 
-    fn apply(&self, command: &Command) -> Applied {
+    fn apply(&self, command: &StoreCommand) -> Applied {
         // The rule does not panic, so a poisoned map is still whole.
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(records) = &mut *records else {
@@ -91,7 +91,7 @@ impl MemoryStore {
                 applied
             }
         };
-        if let Command::Linger { user, at, .. } = command
+        if let StoreCommand::Linger { user, at, .. } = command
             && let Some(until) = by_user.get(user).and_then(|record| lingers_until(record, *at))
         {
             lost.note(until, user);
@@ -132,7 +132,7 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn submit(&self, command: Command, done: Done) {
+    fn submit(&self, command: StoreCommand, done: Done) {
         let Applied { outcome, ended } = self.apply(&command);
         self.route.deliver(ended);
         done.answer(outcome);
@@ -171,7 +171,7 @@ impl Store for MemoryStore {
 mod tests {
     use std::time::Duration;
 
-    use session_core::ledger::Wish;
+    use session_core::ledger::AcquireOptions;
     use session_core::{ResumeKey, SessionId};
 
     use super::*;
@@ -189,10 +189,13 @@ mod tests {
 
     fn lose(store: &MemoryStore, number: u64, second: u64) {
         let (user, session): (_, SessionId) = (user(number), NODE.session(number));
-        let wish = Some(Box::new(Wish { fresh: Some(ResumeKey::from_bytes([7; 32])), ..Wish::default() }));
-        let acquire = Command::Acquire { user: user.clone(), session, limit: None, at: at(second), wish };
+        let wish = Some(Box::new(AcquireOptions {
+            new_resume_key: Some(ResumeKey::from_bytes([7; 32])),
+            ..AcquireOptions::default()
+        }));
+        let acquire = StoreCommand::Acquire { user: user.clone(), session, limit: None, at: at(second), options: wish };
         assert!(matches!(store.apply(&acquire).outcome, Outcome::Granted { .. }));
-        assert_eq!(store.apply(&Command::Linger { user, session, at: at(second) }).outcome, Outcome::Released);
+        assert_eq!(store.apply(&StoreCommand::Linger { user, session, at: at(second) }).outcome, Outcome::Released);
     }
 
     fn kept(store: &MemoryStore) -> (usize, usize, usize) {
@@ -210,13 +213,14 @@ mod tests {
             let lingering = usize::try_from(second.min(9) + 1).unwrap();
             assert_eq!(kept(&store), (lingering, lingering, lingering), "in second {second}");
         }
-        let lookup =
-            |second| drop(store.apply(&Command::Lookup { user: user(0), session: NODE.session(0), at: at(second) }));
+        let lookup = |second| {
+            drop(store.apply(&StoreCommand::CountSlots { user: user(0), session: NODE.session(0), at: at(second) }))
+        };
         (0..10).for_each(|_| lookup(200));
         assert_eq!(kept(&store), (0, 0, 0));
         for second in 300..400 {
             lose(&store, 7, second);
-            drop(store.apply(&Command::Release { user: user(7), session: NODE.session(7) }));
+            drop(store.apply(&StoreCommand::Release { user: user(7), session: NODE.session(7) }));
         }
         assert_eq!(kept(&store).2, 1, "a user waits once");
     }

@@ -104,7 +104,7 @@ impl CoreSimulation {
     /// Whether somebody sees to it that this session's slot is given back.
     fn is_accounted_for(&self, session: SessionId) -> bool {
         let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_drained());
-        let release = |queued: &Queued| queued.command.session() == session && queued.command.gives_up();
+        let release = |queued: &Queued| queued.command.session() == session && queued.command.is_release();
         served || self.debts.owes(session) || self.store.queue.iter().any(release)
     }
 }

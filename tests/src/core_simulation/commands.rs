@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use session_core::ledger::{self, Applied, Command as LedgerCommand};
+use session_core::ledger::{self, Applied, StoreCommand as LedgerCommand};
 use session_core::{Cause, Ended, Event, Outcome, SessionId};
 
 use super::scenario::StoreFault;
@@ -41,7 +41,7 @@ impl CoreSimulation {
                 self.outcome(&queued.command, outcome);
             }
             // A release has nobody who stops waiting for it: a store must answer it in the end.
-            None if queued.command.gives_up() && !queued.answered => {
+            None if queued.command.is_release() && !queued.answered => {
                 self.outcome(&queued.command, Outcome::Unknown);
             }
             Some(_) | None => {}
@@ -71,7 +71,7 @@ impl CoreSimulation {
         let waits = self.connections.get(&command.session()).and_then(|connection| connection.under_way.as_ref());
         if waits.is_some_and(|(waited_for, _)| waited_for == command) {
             self.answer(command.session(), outcome);
-        } else if command.gives_up() {
+        } else if command.is_release() {
             self.debts.after(command, &outcome, self.now);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use session_core::ledger::Command as LedgerCommand;
+use session_core::ledger::StoreCommand as LedgerCommand;
 use session_core::{Frame, Reply, ResumeToken, Session, Time, UserId};
 
 /// A session with its socket, as a shell would hold it.

@@ -31,7 +31,7 @@ impl CoreSimulation {
             2 => Some(Evict::Oldest),
             _ => {
                 let chosen = those.iter().skip(usize::from(evict) / 4 % those.len().max(1));
-                Some(Evict::These(chosen.map(|hold| hold.session).collect()))
+                Some(Evict::Sessions(chosen.map(|hold| hold.session).collect()))
             }
         };
         let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
@@ -40,7 +40,7 @@ impl CoreSimulation {
             label: None,
             resume: resume.map(|&(_, token)| token),
             // None is no list.
-            evict: evict.filter(|evict| !matches!(evict, Evict::These(these) if these.is_empty())),
+            evict: evict.filter(|evict| !matches!(evict, Evict::Sessions(these) if these.is_empty())),
         };
         Request::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(ask))
     }

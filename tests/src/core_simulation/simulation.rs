@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use session_core::ledger::{Command as LedgerCommand, Which};
+use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
 use session_core::{
     Actions, Cause, Command, Debts, Ending, Event, Limit, Limits, NodeId, Outcome, Request, ResumeToken, Session,
     SessionId, Terms, Time, UserId, Violation, WallTime,
@@ -140,8 +140,8 @@ impl CoreSimulation {
             }
             Op::Enforce { user } => {
                 let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
-                let (which, by) = (Which::Excess { dry_run: false }, Ending::ByOperator);
-                let command = LedgerCommand::End { user, session, which, by, at: self.now };
+                let (which, by) = (EndTarget::Excess { dry_run: false }, Ending::ByOperator);
+                let command = LedgerCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
                 // Nobody here waits for the answer.
                 self.store.queue.push_back(Queued { command, answered: true });
             }
@@ -278,7 +278,7 @@ impl CoreSimulation {
                     let verdict = self.verify(&credential);
                     next = Some(Event::Verified(verdict));
                 }
-                Some(Command::Store(command)) if command.gives_up() => {
+                Some(Command::Store(command)) if command.is_release() => {
                     connection.told = false;
                     self.submit(command);
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use session_core::ledger::Command as LedgerCommand;
+use session_core::ledger::StoreCommand as LedgerCommand;
 use session_core::{Liveness, NodeId, Time, UserId, UserRecord};
 
 /// The hostile store.

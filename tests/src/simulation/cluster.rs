@@ -207,7 +207,7 @@ impl Simulation {
                 let holds = self.store.holds_of(user);
                 let chosen = holds.iter().skip(usize::from(evict) / 4 % holds.len().max(1));
                 let chosen: Box<[_]> = chosen.map(|hold| hold.session).collect();
-                Some(Evict::These(chosen)).filter(|_| !holds.is_empty())
+                Some(Evict::Sessions(chosen)).filter(|_| !holds.is_empty())
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use session_core::ledger::{self, Applied, Command, Which};
+use session_core::ledger::{self, Applied, EndTarget, StoreCommand};
 use session_core::{
     Cause, Ended, Ending, Evict, Held, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId,
     UserRecord,
@@ -83,7 +83,7 @@ struct Inner {
     paused: BTreeSet<NodeId>,
     full: bool,
     records: BTreeMap<UserId, UserRecord>,
-    queue: VecDeque<(Command, Option<Done>)>,
+    queue: VecDeque<(StoreCommand, Option<Done>)>,
     /// Answers that are long in coming, or that a paused server has not taken.
     late: Vec<(SessionId, Done, Outcome)>,
 }
@@ -143,8 +143,9 @@ impl SharedStore {
     pub(super) fn enforce(&self, user: UserId) {
         let mut inner = self.lock();
         let Some(&node) = inner.alive.first() else { return };
-        let (session, which) = (node.session(0), Which::Excess { dry_run: false });
-        let command = Command::End { user, session, which, by: Ending::ByOperator, at: inner.now };
+        let (session, which) = (node.session(0), EndTarget::Excess { dry_run: false });
+        let command =
+            StoreCommand::EndSessions { user, session, target: which, reason: Ending::ByOperator, at: inner.now };
         inner.queue.push_back((command, None));
     }
 
@@ -218,7 +219,7 @@ impl SharedStore {
     }
 
     /// Gets on with a command that no earlier one of its session waits before. Says which, and what came of it.
-    pub(super) fn step(&self, which: u8, fault: StoreFault) -> Option<(Command, Option<Outcome>)> {
+    pub(super) fn step(&self, which: u8, fault: StoreFault) -> Option<(StoreCommand, Option<Outcome>)> {
         let mut inner = self.lock();
         let mut sessions = BTreeSet::new();
         let heads: Vec<_> = (0..inner.queue.len()).filter(|&at| sessions.insert(inner.queue[at].0.session())).collect();
@@ -252,11 +253,11 @@ impl SharedStore {
 
     fn answer(
         mut inner: MutexGuard<'_, Inner>,
-        command: Command,
+        command: StoreCommand,
         done: Option<Done>,
         said: Option<Outcome>,
         late: bool,
-    ) -> (Command, Option<Outcome>) {
+    ) -> (StoreCommand, Option<Outcome>) {
         let asker = command.session();
         let outcome = said.expect("every fault says something");
         match done {
@@ -302,15 +303,15 @@ impl SharedStore {
 impl Inner {
     /// Applies a command by the store's clock, checks the result, and notifies the sessions that lost their slots; perhaps without
     /// keeping what came of it.
-    fn apply(&mut self, command: &Command, keep: bool) -> Outcome {
+    fn apply(&mut self, command: &StoreCommand, keep: bool) -> Outcome {
         let mut command = command.clone();
         match &mut command {
-            Command::Acquire { at, .. }
-            | Command::Linger { at, .. }
-            | Command::Lookup { at, .. }
-            | Command::List { at, .. }
-            | Command::End { at, .. } => *at = self.now,
-            Command::Release { .. } => {}
+            StoreCommand::Acquire { at, .. }
+            | StoreCommand::Linger { at, .. }
+            | StoreCommand::CountSlots { at, .. }
+            | StoreCommand::ListSessions { at, .. }
+            | StoreCommand::EndSessions { at, .. } => *at = self.now,
+            StoreCommand::Release { .. } => {}
         }
         let (alive, deaths) = (&self.alive, &self.deaths);
         let liveness = |node| liveness(alive, deaths, node);
@@ -333,12 +334,12 @@ impl Inner {
     }
 
     /// Counts the races that scenarios must reach.
-    fn count(&mut self, command: &Command, before: &UserRecord, outcome: &Outcome, ended: &[Ended]) {
+    fn count(&mut self, command: &StoreCommand, before: &UserRecord, outcome: &Outcome, ended: &[Ended]) {
         let mut reached = Vec::new();
         for Ended { session, how } in ended {
             reached.push(if *how == Ending::Resumed { "resumed from a live session" } else { "somebody ended" });
-            let is_of_victim = |(command, _): &&(Command, Option<Done>)| command.session() == *session;
-            if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.gives_up()) {
+            let is_of_victim = |(command, _): &&(StoreCommand, Option<Done>)| command.session() == *session;
+            if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.is_release()) {
                 reached.push("ended while its release was under way");
             }
             let is_its_grant = |(asker, _, outcome): &(SessionId, Done, Outcome)| {
@@ -348,7 +349,7 @@ impl Inner {
                 reached.push("ended while its grant was long in coming");
             }
         }
-        if let (Command::Acquire { wish: Some(wish), .. }, Outcome::Granted { grant: Some(grant), .. }) =
+        if let (StoreCommand::Acquire { options: Some(wish), .. }, Outcome::Granted { grant: Some(grant), .. }) =
             (command, outcome)
         {
             if grant.is_resumed {
@@ -369,18 +370,19 @@ impl Inner {
                 reached.push("a token of a slot that is gone");
             }
         }
-        if let Command::Acquire { wish: Some(wish), .. } = command
-            && let Some(Evict::These(these)) = &wish.evict
+        if let StoreCommand::Acquire { options: Some(wish), .. } = command
+            && let Some(Evict::Sessions(these)) = &wish.evict
             && these.iter().any(|session| self.ended.contains(session))
         {
             reached.push("chosen by two");
         }
-        if let (Command::End { which: Which::Excess { .. }, .. }, Outcome::Ended { sessions, .. }) = (command, outcome)
+        if let (StoreCommand::EndSessions { target: EndTarget::Excess { .. }, .. }, Outcome::Ended { sessions, .. }) =
+            (command, outcome)
             && !sessions.is_empty()
         {
             reached.push("ended by a lower limit");
         }
-        if let (Command::Acquire { .. }, Outcome::Granted { .. }) = (command, outcome)
+        if let (StoreCommand::Acquire { .. }, Outcome::Granted { .. }) = (command, outcome)
             && before.holds().iter().any(|hold| hold.held != Held::Live)
         {
             reached.push("granted beside a slot that lingers");
@@ -400,7 +402,7 @@ fn liveness(alive: &BTreeSet<NodeId>, deaths: &BTreeMap<NodeId, Time>, node: Nod
 }
 
 impl Store for SharedStore {
-    fn submit(&self, command: Command, done: Done) {
+    fn submit(&self, command: StoreCommand, done: Done) {
         let mut inner = self.lock();
         if !inner.alive.contains(&command.session().node()) {
             // A dead process submits nothing; only what it leaves behind is taken apart.
@@ -409,8 +411,8 @@ impl Store for SharedStore {
             return;
         }
         let refused = match () {
-            () if command.gives_up() => None,
-            () if inner.full && matches!(command, Command::Acquire { .. }) => Some(Cause::Full),
+            () if command.is_release() => None,
+            () if inner.full && matches!(command, StoreCommand::Acquire { .. }) => Some(Cause::Full),
             () if inner.queue.len() >= Self::MAX_QUEUE => Some(Cause::Overloaded),
             () => None,
         };

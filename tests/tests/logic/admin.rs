@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use session_core::ledger::{Command, Own, Terms};
+use session_core::ledger::{Own, StoreCommand, Terms};
 use session_core::{Cause, Limit, Outcome, UserId, WhenFull};
 use shell::admin::{Change, Disobedience, Full, Operator, Order, Setting, Slots, socket};
 use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
@@ -23,7 +23,7 @@ struct Slow {
 }
 
 enum Waiting {
-    Command(Command, Done),
+    Command(StoreCommand, Done),
     Amendment(UserId, Amendment, Amended),
 }
 
@@ -49,7 +49,7 @@ impl Slow {
 }
 
 impl Store for Slow {
-    fn submit(&self, command: Command, done: Done) {
+    fn submit(&self, command: StoreCommand, done: Done) {
         self.waiting.lock().unwrap().push_back(Waiting::Command(command, done));
     }
 
@@ -132,7 +132,7 @@ fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
 struct Deaf(MemoryStore);
 
 impl Store for Deaf {
-    fn submit(&self, _: Command, done: Done) {
+    fn submit(&self, _: StoreCommand, done: Done) {
         done.answer(Outcome::Rejected(Cause::Overloaded));
     }
 

@@ -101,7 +101,7 @@ fn what_a_client_says_of_itself_is_bounded() {
 fn whom_to_end_is_the_oldest_or_nobody_or_a_list_of_one_to_a_hundred_sessions() {
     let id = |number: u64| json!(session(number).to_string());
     let ids = |count: u64| (0..count).map(id).collect::<Vec<_>>();
-    let these = |numbers: &[u64]| Some(Evict::These(numbers.iter().map(|&number| session(number)).collect()));
+    let these = |numbers: &[u64]| Some(Evict::Sessions(numbers.iter().map(|&number| session(number)).collect()));
     for (evict, expected) in [
         (json!("oldest"), Some(Evict::Oldest)),
         (json!("nobody"), Some(Evict::Nobody)),
@@ -135,7 +135,7 @@ fn whom_to_end_is_the_oldest_or_nobody_or_a_list_of_one_to_a_hundred_sessions() 
         };
         assert_eq!(asked(&payload.to_string()), expected, "{payload}");
     }
-    assert_eq!(Evict::MOST, 100);
+    assert_eq!(Evict::MAX, 100);
 }
 
 /// On a stack that would not bear recursion.
@@ -321,7 +321,7 @@ fn plain_reading(fields: &Map<String, Value>) -> Result<Request, Complaint> {
         Some(Value::String(text)) if text == "nobody" => Some(Evict::Nobody),
         Some(Value::Array(ids)) if (1..=100).contains(&ids.len()) => {
             let ids: Option<Vec<_>> = ids.iter().map(|id| SessionId::parse(id.as_str()?)).collect();
-            Some(Evict::These(ids.ok_or(Complaint::BadAsk(AskError::Evict))?.into()))
+            Some(Evict::Sessions(ids.ok_or(Complaint::BadAsk(AskError::Evict))?.into()))
         }
         Some(_) => return Err(Complaint::BadAsk(AskError::Evict)),
     };
@@ -348,7 +348,7 @@ fn any_ask() -> impl Strategy<Value = Ask> {
     let evict = prop_oneof![
         Just(Evict::Oldest),
         Just(Evict::Nobody),
-        prop::collection::vec(any_session(), 1..=100).prop_map(|these| Evict::These(these.into())),
+        prop::collection::vec(any_session(), 1..=100).prop_map(|these| Evict::Sessions(these.into())),
     ];
     let resume = prop::option::of(any::<[u8; 32]>().prop_map(ResumeToken::new));
     (prop::option::of(any_name()), prop::option::of(any_name()), resume, prop::option::of(evict))

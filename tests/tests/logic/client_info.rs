@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use session_core::ledger::{self, Grant, LimitRule, Listing, Which, Wish};
+use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitRule, Listing};
 use session_core::{
     Actions, Admission, Cause, CloseReason, Command, Complaint, Denial, Ending, Event, Evict, Frame, Hold, Identity,
     Limit, Limits, Name, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo,
@@ -58,7 +58,7 @@ impl Subject {
     }
 
     /// AUTHENTICATE with this object, and the authenticator's answer to it: the acquire that comes of that.
-    fn ask(&mut self, fields: &str, identity: Identity) -> ledger::Command {
+    fn ask(&mut self, fields: &str, identity: Identity) -> ledger::StoreCommand {
         let text = format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada"{fields}}}}}"#);
         let actions = self.handle(Event::Text(&text));
         assert!(matches!(actions.command, Some(Command::Verify(_))) && actions.send.is_none(), "{actions:?}");
@@ -98,16 +98,16 @@ fn say(reply: Reply) -> Actions {
     Actions { send: Some(Frame::Reply(reply)), ..Actions::default() }
 }
 
-fn store(command: ledger::Command) -> Actions {
+fn store(command: ledger::StoreCommand) -> Actions {
     Actions { command: Some(Command::Store(command)), ..Actions::default() }
 }
 
-fn release() -> ledger::Command {
-    ledger::Command::Release { user: user(), session: id() }
+fn release() -> ledger::StoreCommand {
+    ledger::StoreCommand::Release { user: user(), session: id() }
 }
 
-fn linger(second: u64) -> ledger::Command {
-    ledger::Command::Linger { user: user(), session: id(), at: at(second) }
+fn linger(second: u64) -> ledger::StoreCommand {
+    ledger::StoreCommand::Linger { user: user(), session: id(), at: at(second) }
 }
 
 fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
@@ -140,22 +140,24 @@ fn what_is_asked_for_goes_to_the_store_and_no_token_does() {
         shown().text(),
         NodeId::new(9).session(9)
     );
-    let ledger::Command::Acquire { wish: Some(wish), limit: claim, at: asked, .. } =
+    let ledger::StoreCommand::Acquire { options: Some(wish), limit: claim, at: asked, .. } =
         subject.ask(&fields, Identity { limit: Some(limit(7)), ..drawn() })
     else {
         panic!("it asks for a slot")
     };
-    let expected = Wish {
+    let expected = AcquireOptions {
         device: name("laptop"),
         label: name("Firefox"),
         resume: Some(shown().key()),
-        fresh: Some(fresh().key()),
-        evict: Some(Evict::These([NodeId::new(9).session(9)].into())),
+        new_resume_key: Some(fresh().key()),
+        evict: Some(Evict::Sessions([NodeId::new(9).session(9)].into())),
     };
     assert_eq!((*wish, claim, asked), (expected, Some(limit(7)), at(0)));
     // What a token says of the device goes before what the client says.
     let command = Subject::new().ask(r#","device":"mine""#, Identity { device: name("laptop"), ..drawn() });
-    assert!(matches!(command, ledger::Command::Acquire { wish: Some(wish), .. } if wish.device == name("laptop")));
+    assert!(
+        matches!(command, ledger::StoreCommand::Acquire { options: Some(wish), .. } if wish.device == name("laptop"))
+    );
 }
 
 #[test]
@@ -249,10 +251,10 @@ fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_pla
         drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
         let identity = Identity { device: name("laptop"), ..drawn() };
         let actions = subject.handle(Event::Verified(Ok(identity)));
-        let Some(Command::Store(ledger::Command::Acquire { wish: Some(wish), .. })) = actions.command else {
+        let Some(Command::Store(ledger::StoreCommand::Acquire { options: Some(wish), .. })) = actions.command else {
             panic!("{actions:?}")
         };
-        assert_eq!(*wish, Wish { device: name("laptop"), ..Wish::default() });
+        assert_eq!(*wish, AcquireOptions { device: name("laptop"), ..AcquireOptions::default() });
         subject
     };
     let mut subject = waiting();
@@ -390,15 +392,19 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
     let mut subject = Subject::live(LINGER);
     subject.1 = 3;
     let asked = subject.handle(Event::Text(list));
-    let command = ledger::Command::List { user: user(), session: id(), limit: None, whole: false, at: at(3) };
+    let command =
+        ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: false, at: at(3) };
     assert_eq!(asked, store(command));
     let told = subject.handle(Event::Stored(Outcome::Listed(Box::new(listing()))));
     let sessions = Sessions { limit: 1, connections: 1, sessions: [info()].into() };
     assert_eq!(told, say(Reply::ListSessionsSuccess(Box::new(sessions))));
 
     let asked = subject.handle(Event::Text(&end));
-    let (which, by) = (Which::One(other), Ending::ByUser(None));
-    assert_eq!(asked, store(ledger::Command::End { user: user(), session: id(), which, by, at: at(3) }));
+    let (which, by) = (EndTarget::One(other), Ending::ByUser(None));
+    assert_eq!(
+        asked,
+        store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
+    );
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
     assert_eq!(told, say(Reply::EndSessionSuccess(ada(1))));
     drop(subject.handle(Event::Text(&end)));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::ledger::{self, Command, Grant, LimitRule, Listing, Which, Wish};
+use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitRule, Listing, StoreCommand};
 use session_core::{
     Cause, Counting, Ended, Ending, Evict, Held, Hold, Limit, Liveness, Name, NodeId, Outcome, Own, ResumeKey,
     SessionId, Terms, Time, UserId, UserRecord, WhenFull,
@@ -66,7 +66,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn apply(&mut self, terms: &Terms, command: &Command) -> Outcome {
+    fn apply(&mut self, terms: &Terms, command: &StoreCommand) -> Outcome {
         let dead = self.dead.clone();
         let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
         let applied = ledger::apply(&mut self.record, command, terms, liveness);
@@ -79,9 +79,12 @@ impl Subject {
         at(self.second)
     }
 
-    fn acquire(&mut self, terms: &Terms, session: SessionId, wish: Option<Wish>) -> Outcome {
+    fn acquire(&mut self, terms: &Terms, session: SessionId, wish: Option<AcquireOptions>) -> Outcome {
         let at = self.now();
-        self.apply(terms, &Command::Acquire { user: user(), session, limit: None, at, wish: wish.map(Box::new) })
+        self.apply(
+            terms,
+            &StoreCommand::Acquire { user: user(), session, limit: None, at, options: wish.map(Box::new) },
+        )
     }
 
     /// A plain client's.
@@ -92,34 +95,43 @@ impl Subject {
     /// One whose slot can be taken up with the key of its number.
     fn guest(&mut self, terms: &Terms, number: u64) -> Outcome {
         let fresh = Some(key(u8::try_from(number).unwrap()));
-        self.acquire(terms, id(number), Some(Wish { fresh, ..Wish::default() }))
+        self.acquire(terms, id(number), Some(AcquireOptions { new_resume_key: fresh, ..AcquireOptions::default() }))
     }
 
     fn on_device(&mut self, terms: &Terms, number: u64, device: &str) -> Outcome {
         let fresh = Some(key(u8::try_from(number).unwrap()));
-        self.acquire(terms, id(number), Some(Wish { device: name(device), fresh, ..Wish::default() }))
+        self.acquire(
+            terms,
+            id(number),
+            Some(AcquireOptions { device: name(device), new_resume_key: fresh, ..AcquireOptions::default() }),
+        )
     }
 
     fn evict(&mut self, terms: &Terms, number: u64, evict: Evict) -> Outcome {
-        self.acquire(terms, id(number), Some(Wish { evict: Some(evict), label: name("new"), ..Wish::default() }))
+        self.acquire(
+            terms,
+            id(number),
+            Some(AcquireOptions { evict: Some(evict), label: name("new"), ..AcquireOptions::default() }),
+        )
     }
 
     fn resume(&mut self, terms: &Terms, number: u64, shown: u8) -> Outcome {
-        let wish = Wish { resume: Some(key(shown)), fresh: Some(key(200)), ..Wish::default() };
+        let wish =
+            AcquireOptions { resume: Some(key(shown)), new_resume_key: Some(key(200)), ..AcquireOptions::default() };
         self.acquire(terms, id(number), Some(wish))
     }
 
     fn release(&mut self, number: u64) -> Outcome {
-        self.apply(&terms(9), &Command::Release { user: user(), session: id(number) })
+        self.apply(&terms(9), &StoreCommand::Release { user: user(), session: id(number) })
     }
 
     fn linger(&mut self, number: u64) -> Outcome {
         let at = self.now();
-        self.apply(&terms(9), &Command::Linger { user: user(), session: id(number), at })
+        self.apply(&terms(9), &StoreCommand::Linger { user: user(), session: id(number), at })
     }
 
     fn count_at(&mut self, terms: &Terms, at: Time) -> u32 {
-        let outcome = self.apply(terms, &Command::Lookup { user: user(), session: id(0), at });
+        let outcome = self.apply(terms, &StoreCommand::CountSlots { user: user(), session: id(0), at });
         let Outcome::Found { connections } = outcome else { panic!("{outcome:?}") };
         connections
     }
@@ -130,14 +142,20 @@ impl Subject {
 
     fn list(&mut self, terms: &Terms) -> Listing {
         let at = at(self.second);
-        let outcome = self.apply(terms, &Command::List { user: user(), session: id(0), limit: None, whole: false, at });
+        let outcome = self.apply(
+            terms,
+            &StoreCommand::ListSessions { user: user(), session: id(0), limit: None, is_unbounded: false, at },
+        );
         let Outcome::Listed(listing) = outcome else { panic!("{outcome:?}") };
         *listing
     }
 
-    fn end(&mut self, terms: &Terms, asker: u64, which: Which, by: Ending) -> Vec<u64> {
+    fn end(&mut self, terms: &Terms, asker: u64, which: EndTarget, by: Ending) -> Vec<u64> {
         let at = at(self.second);
-        let outcome = self.apply(terms, &Command::End { user: user(), session: id(asker), which, by, at });
+        let outcome = self.apply(
+            terms,
+            &StoreCommand::EndSessions { user: user(), session: id(asker), target: which, reason: by, at },
+        );
         let Outcome::Ended { sessions, connections } = outcome else { panic!("{outcome:?}") };
         assert_eq!(connections, self.clone().count(terms));
         sessions.iter().map(|session| session.number()).collect()
@@ -186,7 +204,7 @@ fn the_most_specific_limit_is_in_force() {
         let granted = (1..=9)
             .filter(|&number| {
                 let command =
-                    Command::Acquire { user: user(), session: id(number), limit: claim, at: at(1), wish: None };
+                    StoreCommand::Acquire { user: user(), session: id(number), limit: claim, at: at(1), options: None };
                 matches!(subject.apply(&with(own), &command), Outcome::Granted { .. })
             })
             .count();
@@ -229,7 +247,7 @@ fn whom_a_client_chooses_goes_if_it_may_choose_and_if_that_will_do() {
         (1..=count).for_each(|number| drop(subject.plain(&terms(9), number)));
         subject
     };
-    let these = |numbers: &[u64]| Evict::These(numbers.iter().map(|&number| id(number)).collect());
+    let these = |numbers: &[u64]| Evict::Sessions(numbers.iter().map(|&number| id(number)).collect());
     for (held, terms, evict, then) in [
         (3, choosing(3), Evict::Oldest, Some(vec![2, 3, 9])),
         (3, choosing(3), these(&[2]), Some(vec![1, 3, 9])),
@@ -343,7 +361,7 @@ fn what_nobody_can_take_up_does_not_linger() {
     let mut subject = Subject::default();
     drop(subject.plain(&terms(3), 1));
     drop(subject.guest(&Terms { linger: Duration::ZERO, ..terms(3) }, 2));
-    drop(subject.acquire(&terms(3), id(3), Some(Wish { label: name("x"), ..Wish::default() })));
+    drop(subject.acquire(&terms(3), id(3), Some(AcquireOptions { label: name("x"), ..AcquireOptions::default() })));
     for number in 1..=3 {
         assert_eq!(subject.linger(number), Outcome::Released);
     }
@@ -363,12 +381,12 @@ fn lingering_slots_are_given_up_first_those_that_end_first_before_the_others() {
     assert_eq!(subject.plain(&evicting(4), 6), granted(4));
     assert_eq!((subject.held(), subject.told()), (vec![2, 4, 5, 6], vec![]));
     drop(subject.linger(2));
-    assert!(is_granted(&subject.evict(&choosing(4), 7, Evict::These([id(4)].into())), 4));
+    assert!(is_granted(&subject.evict(&choosing(4), 7, Evict::Sessions([id(4)].into())), 4));
     assert_eq!((subject.held(), subject.told()), (vec![4, 5, 6, 7], vec![]));
     // Together with the choice, if it takes more.
     drop(subject.guest(&terms(9), 8));
     drop(subject.linger(8));
-    assert!(is_granted(&subject.evict(&choosing(4), 9, Evict::These([id(6), id(8)].into())), 4));
+    assert!(is_granted(&subject.evict(&choosing(4), 9, Evict::Sessions([id(6), id(8)].into())), 4));
     assert_eq!((subject.held(), subject.told()), (vec![4, 5, 7, 9], vec![6]));
 
     let last = Terms { lingering_first: false, ..terms(1) };
@@ -394,7 +412,7 @@ fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
     let mut subject = Subject::default();
     drop(subject.on_device(&terms, 1, "laptop"));
     drop(subject.linger(1));
-    let wish = |evict| Some(Wish { device: name("laptop"), evict, ..Wish::default() });
+    let wish = |evict| Some(AcquireOptions { device: name("laptop"), evict, ..AcquireOptions::default() });
     assert!(is_denied(&subject.acquire(&terms, id(2), wish(Some(Evict::Nobody)))));
     assert!(is_granted(&subject.acquire(&terms, id(2), wish(None)), 1));
 }
@@ -403,7 +421,11 @@ fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
 fn a_token_moves_its_slot_and_admits_nobody() {
     let full = Terms { lingering_first: false, ..terms(2) };
     let mut subject = Subject::default();
-    drop(subject.acquire(&full, id(1), Some(Wish { fresh: Some(key(1)), label: name("old"), ..Wish::default() })));
+    drop(subject.acquire(
+        &full,
+        id(1),
+        Some(AcquireOptions { new_resume_key: Some(key(1)), label: name("old"), ..AcquireOptions::default() }),
+    ));
     drop(subject.plain(&full, 2));
     let since = subject.record.holds()[0].since;
 
@@ -421,13 +443,14 @@ fn a_token_moves_its_slot_and_admits_nobody() {
     assert_eq!((hold.held, hold.since, hold.label()), (Held::Live, since, name("old").as_ref()));
     assert_eq!(hold.resumable().unwrap().key, key(1), "the token stays with its slot");
     // Another label may be said. Another device opens nothing: it could share the slot of this one.
-    let wish = |device| Some(Wish { resume: Some(key(1)), label: name("new"), device, ..Wish::default() });
+    let wish =
+        |device| Some(AcquireOptions { resume: Some(key(1)), label: name("new"), device, ..AcquireOptions::default() });
     assert!(is_denied(&subject.acquire(&full, id(5), wish(name("other")))));
     assert!(is_granted(&subject.acquire(&full, id(5), wish(None)), 2));
     let mut named = Subject::default();
     drop(named.on_device(&full, 1, "laptop"));
     for number in 2..4 {
-        let wish = Wish { resume: Some(key(1)), device: name("laptop"), ..Wish::default() };
+        let wish = AcquireOptions { resume: Some(key(1)), device: name("laptop"), ..AcquireOptions::default() };
         assert!(is_granted(&named.acquire(&full, id(number), Some(wish)), 1));
         assert_eq!(named.held(), [number]);
     }
@@ -454,13 +477,13 @@ fn a_token_moves_its_slot_and_admits_nobody() {
 fn what_a_dead_node_held_lingers_from_when_that_is_known() {
     let terms = Terms { lingering_first: false, ..terms(9) };
     let mut subject = Subject::default();
-    let guest = |number: u8| Some(Wish { fresh: Some(key(number)), ..Wish::default() });
+    let guest = |number: u8| Some(AcquireOptions { new_resume_key: Some(key(number)), ..AcquireOptions::default() });
     drop(subject.acquire(&terms, THERE.session(1), guest(1)));
     drop(subject.acquire(&terms, THERE.session(2), guest(2)));
     drop(subject.acquire(&terms, THERE.session(3), None));
     drop(subject.acquire(&terms, HERE.session(4), guest(4)));
     let until = Time::from_epoch(Duration::from_millis(9_500));
-    drop(subject.apply(&terms, &Command::Linger { user: user(), session: THERE.session(2), at: Time::default() }));
+    drop(subject.apply(&terms, &StoreCommand::Linger { user: user(), session: THERE.session(2), at: Time::default() }));
     subject.dead.insert(THERE, at(20));
     // The one that lingered lingers for what is left of its time, from a clock that was wrong or not.
     assert_eq!(subject.clone().count_at(&terms, until), 3);
@@ -500,24 +523,27 @@ fn sessions_of_one_device_hold_one_slot() {
     assert!(listing.may_choose && listing.free_at.is_none());
     // Whoever may choose, or comes where the oldest give way, ends one of its own device's, and nobody else.
     for (evict, allowing, then) in [
-        (Some(Evict::These([id(2)].into())), terms, Some(vec![1, 3, 4, 9])),
-        (Some(Evict::These([id(3), id(4), id(1)].into())), terms, Some(vec![1, 2, 3, 9])),
+        (Some(Evict::Sessions([id(2)].into())), terms, Some(vec![1, 3, 4, 9])),
+        (Some(Evict::Sessions([id(3), id(4), id(1)].into())), terms, Some(vec![1, 2, 3, 9])),
         (Some(Evict::Oldest), terms, Some(vec![2, 3, 4, 9])),
         (None, Terms { when_full: WhenFull::EvictOldest, ..terms }, Some(vec![2, 3, 4, 9])),
-        (Some(Evict::These([id(3)].into())), terms, None),
+        (Some(Evict::Sessions([id(3)].into())), terms, None),
         (Some(Evict::Oldest), Terms { client_choice: false, ..terms }, None),
         (Some(Evict::Nobody), Terms { when_full: WhenFull::EvictOldest, ..terms }, None),
     ] {
         let mut subject = subject.clone();
-        let outcome =
-            subject.acquire(&allowing, id(9), Some(Wish { device: name("laptop"), evict, ..Wish::default() }));
+        let outcome = subject.acquire(
+            &allowing,
+            id(9),
+            Some(AcquireOptions { device: name("laptop"), evict, ..AcquireOptions::default() }),
+        );
         assert_eq!(is_granted(&outcome, 2), then.is_some(), "{outcome:?}");
         assert_eq!(subject.held(), then.unwrap_or_else(|| vec![1, 2, 3, 4]));
     }
     // Nor need the bound have been so low when they came.
     let lower = Terms { per_device: 2.try_into().unwrap(), ..terms };
     let mut crowded = subject.clone();
-    let wish = Wish { device: name("laptop"), evict: Some(Evict::Oldest), ..Wish::default() };
+    let wish = AcquireOptions { device: name("laptop"), evict: Some(Evict::Oldest), ..AcquireOptions::default() };
     assert!(is_granted(&crowded.acquire(&lower, id(9), Some(wish)), 2));
     assert_eq!((crowded.held(), crowded.told()), (vec![3, 4, 9], vec![1, 2]));
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "tablet") else { panic!("it is full") };
@@ -559,7 +585,7 @@ fn sessions_of_one_device_hold_one_slot() {
 
     // Whoever is ended is ended with all of its device.
     drop(subject.on_device(&terms, 8, "tablet"));
-    let these = Evict::These([id(8)].into());
+    let these = Evict::Sessions([id(8)].into());
     assert!(is_granted(&subject.evict(&terms, 9, these), 2));
     assert_eq!((subject.held(), subject.told()), (vec![3, 9], vec![7, 8]));
 }
@@ -580,7 +606,7 @@ fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
     let terms = Terms { per_device: 1024.try_into().unwrap(), ..devices(1024) };
     let mut subject = Subject::default();
     let join = |subject: &mut Subject, number: u64, evict| {
-        let wish = Wish { device: name(&format!("{}", number % 7)), evict, ..Wish::default() };
+        let wish = AcquireOptions { device: name(&format!("{}", number % 7)), evict, ..AcquireOptions::default() };
         subject.acquire(&terms, id(number), Some(wish))
     };
     for number in 1..=1024 {
@@ -588,7 +614,11 @@ fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
     }
     assert_eq!(subject.count(&terms), 7);
     assert!(is_denied(&join(&mut subject, 1025, None)));
-    assert!(is_denied(&subject.acquire(&terms, id(2000), Some(Wish { device: name("new"), ..Wish::default() }))));
+    assert!(is_denied(&subject.acquire(
+        &terms,
+        id(2000),
+        Some(AcquireOptions { device: name("new"), ..AcquireOptions::default() })
+    )));
     // To make room for one takes a whole slot.
     assert!(is_granted(&subject.evict(&terms, 1026, Evict::Oldest), 7));
     assert_eq!(subject.told().len(), 147);
@@ -598,8 +628,12 @@ fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
 fn sessions_are_ended_by_others_of_their_user_and_by_the_operator() {
     let mut subject = Subject::default();
     (1..=4).for_each(|number| drop(subject.guest(&terms(9), number)));
-    drop(subject.acquire(&terms(9), id(5), Some(Wish { label: name("boss"), fresh: Some(key(5)), ..Wish::default() })));
-    let one = |number| Which::One(id(number));
+    drop(subject.acquire(
+        &terms(9),
+        id(5),
+        Some(AcquireOptions { label: name("boss"), new_resume_key: Some(key(5)), ..AcquireOptions::default() }),
+    ));
+    let one = |number| EndTarget::One(id(number));
     assert_eq!(subject.end(&terms(9), 5, one(2), Ending::ByUser(None)), [2]);
     assert_eq!(subject.ended, [ended(2, Ending::ByUser(name("boss")))]);
     assert_eq!(subject.end(&terms(9), 5, one(2), Ending::ByUser(None)), [0; 0], "it is gone");
@@ -609,7 +643,7 @@ fn sessions_are_ended_by_others_of_their_user_and_by_the_operator() {
     assert_eq!(subject.end(&terms(9), 5, one(3), Ending::ByUser(None)), [3]);
     assert_eq!(subject.told(), [0; 0], "nobody is told who is not there");
 
-    let excess = |dry_run| Which::Excess { dry_run };
+    let excess = |dry_run| EndTarget::Excess { dry_run };
     drop(subject.guest(&terms(9), 6));
     assert_eq!(subject.end(&terms(2), 0, excess(true), Ending::ByOperator), [6, 5]);
     assert_eq!((subject.held(), subject.told()), (vec![1, 4, 5, 6], vec![]));
@@ -617,7 +651,7 @@ fn sessions_are_ended_by_others_of_their_user_and_by_the_operator() {
     assert_eq!((subject.held(), subject.ended.len()), (vec![1, 4], 2));
     assert!(subject.ended.contains(&ended(6, Ending::ByOperator)));
     assert_eq!(subject.end(&terms(2), 0, excess(false), Ending::ByOperator), [0; 0]);
-    assert_eq!(subject.end(&terms(2), 0, Which::All, Ending::ByOperator), [1, 4]);
+    assert_eq!(subject.end(&terms(2), 0, EndTarget::All, Ending::ByOperator), [1, 4]);
     assert_eq!(subject.held(), [0; 0]);
 }
 
@@ -698,40 +732,40 @@ proptest! {
             let command = match step.clone() {
                 Step::Acquire { node, number, device, evict, resume, plain } => {
                     tokens = tokens.wrapping_add(1);
-                    let wish = Wish {
+                    let wish = AcquireOptions {
                         device: device.and_then(|device| name(&device.to_string())),
                         label: None,
                         // None is shown before it is drawn.
                         resume: resume.filter(|&shown| shown != tokens).map(key),
-                        fresh: Some(key(tokens)),
+                        new_resume_key: Some(key(tokens)),
                         evict: evict.map(|numbers| match &numbers[..] {
                             [] => Evict::Oldest,
                             [5, ..] => Evict::Nobody,
-                            numbers => Evict::These(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
+                            numbers => Evict::Sessions(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
                         }),
                     };
                     let wish = (!plain).then(|| Box::new(wish));
                     let session = NodeId::new(node).session(number);
-                    Some(Command::Acquire { user: user(), session, limit: None, at: now, wish })
+                    Some(StoreCommand::Acquire { user: user(), session, limit: None, at: now, options })
                 }
                 Step::Release { node, number } => {
-                    Some(Command::Release { user: user(), session: NodeId::new(node).session(number) })
+                    Some(StoreCommand::Release { user: user(), session: NodeId::new(node).session(number) })
                 }
                 Step::Linger { node, number } => {
-                    Some(Command::Linger { user: user(), session: NodeId::new(node).session(number), at: now })
+                    Some(StoreCommand::Linger { user: user(), session: NodeId::new(node).session(number), at: now })
                 }
-                Step::End { asker, which } => Some(Command::End {
+                Step::End { asker, which } => Some(StoreCommand::EndSessions {
                     user: user(),
                     session: NodeId::new(asker % 3).session(asker),
-                    which: Which::One(NodeId::new(which % 3).session(which)),
-                    by: Ending::ByUser(None),
+                    target: EndTarget::One(NodeId::new(which % 3).session(which)),
+                    reason: Ending::ByUser(None),
                     at: now,
                 }),
-                Step::Excess => Some(Command::End {
+                Step::Excess => Some(StoreCommand::EndSessions {
                     user: user(),
                     session: id(0),
-                    which: Which::Excess { dry_run: false },
-                    by: Ending::ByOperator,
+                    target: EndTarget::Excess { dry_run: false },
+                    reason: Ending::ByOperator,
                     at: now,
                 }),
                 Step::Terms { limit: slots, evicts, chooses, first, devices: by_device, linger } => {
@@ -777,13 +811,13 @@ proptest! {
             let session = command.session();
 
             match &command {
-                Command::Release { .. } => {
+                StoreCommand::Release { .. } => {
                     prop_assert_eq!(&outcome, &Outcome::Released);
                     prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
                     prop_assert!(!then.contains_key(&session));
                     kept.remove(&session);
                 }
-                Command::Linger { .. } => {
+                StoreCommand::Linger { .. } => {
                     prop_assert_eq!(&outcome, &Outcome::Released);
                     prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
                     if let Some(old) = kept.get_mut(&session) {
@@ -792,12 +826,12 @@ proptest! {
                     }
                     kept.retain(|kept, _| *kept != session || then.contains_key(kept));
                 }
-                Command::End { which, .. } => {
+                StoreCommand::EndSessions { target, .. } => {
                     let Outcome::Ended { sessions, .. } = &outcome else { panic!("{outcome:?}") };
                     prop_assert_eq!(&gone, &sessions.iter().copied().collect());
                     prop_assert!(come.is_empty());
                     match which {
-                        Which::One(one) => {
+                        EndTarget::One(one) => {
                             let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
                             prop_assert_eq!(gone.len(), usize::from(may));
                         }
@@ -806,7 +840,7 @@ proptest! {
                     }
                     kept.retain(|kept, _| !gone.contains(kept));
                 }
-                Command::Acquire { wish, .. } => match &outcome {
+                StoreCommand::Acquire { options, .. } => match &outcome {
                     Outcome::Granted { connections, .. } if before.contains_key(&session) => {
                         prop_assert!(!was_dead && gone.is_empty() && come.is_empty());
                         prop_assert_eq!(*connections as usize, slots_of(&kept, terms.counting));
@@ -863,12 +897,12 @@ proptest! {
                     }
                     outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(Cause::Failed)),
                 },
-                Command::Lookup { .. } | Command::List { .. } => unreachable!("none of the steps"),
+                StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } => unreachable!("none of the steps"),
             }
             let model: BTreeMap<_, _> = kept.iter().map(|(&session, kept)| (session, kept.until)).collect();
             prop_assert_eq!(&then, &model, "{:?}", &step);
             // Exactly those are told who were there and have lost their hold to somebody else.
-            let own = if command.gives_up() { Some(session) } else { None };
+            let own = if command.is_release() { Some(session) } else { None };
             let lost = gone.into_iter().filter(|&gone| before[&gone].until.is_none() && Some(gone) != own);
             let told: BTreeSet<_> = subject.ended.iter().map(|ended| ended.session).collect();
             prop_assert_eq!(told.len(), subject.ended.len(), "somebody is told twice");

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::ledger::{self, Command};
+use session_core::ledger::{self, StoreCommand};
 use session_core::{Cause, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId, UserRecord};
 
 const HERE: NodeId = NodeId::new(1);
@@ -17,20 +17,25 @@ fn user() -> UserId {
     UserId::parse("ada").unwrap()
 }
 
-fn acquire(session: SessionId, second: u64) -> Command {
-    Command::Acquire { user: user(), session, limit: None, at: at(second), wish: None }
+fn acquire(session: SessionId, second: u64) -> StoreCommand {
+    StoreCommand::Acquire { user: user(), session, limit: None, at: at(second), options: None }
 }
 
-fn release(session: SessionId) -> Command {
-    Command::Release { user: user(), session }
+fn release(session: SessionId) -> StoreCommand {
+    StoreCommand::Release { user: user(), session }
 }
 
-fn look_up(session: SessionId) -> Command {
-    Command::Lookup { user: user(), session, at: at(9) }
+fn look_up(session: SessionId) -> StoreCommand {
+    StoreCommand::CountSlots { user: user(), session, at: at(9) }
 }
 
 /// What comes of a command where nobody is ever ended.
-fn apply(record: &mut UserRecord, command: &Command, limit: Limit, liveness: impl Fn(NodeId) -> Liveness) -> Outcome {
+fn apply(
+    record: &mut UserRecord,
+    command: &StoreCommand,
+    limit: Limit,
+    liveness: impl Fn(NodeId) -> Liveness,
+) -> Outcome {
     let applied = ledger::apply(record, command, &Terms::new(limit), liveness);
     assert!(applied.ended.is_empty(), "{command:?} ended {:?}", applied.ended);
     applied.outcome
@@ -169,10 +174,12 @@ impl Model {
         u32::try_from(self.holders().len()).unwrap()
     }
 
-    fn apply(&mut self, number: usize, command: &Command, limit: u32) -> Outcome {
+    fn apply(&mut self, number: usize, command: &StoreCommand, limit: u32) -> Outcome {
         match command {
-            Command::Acquire { session, .. } if self.dead.contains(&session.node()) => Outcome::Rejected(Cause::Failed),
-            Command::Acquire { session, .. } => {
+            StoreCommand::Acquire { session, .. } if self.dead.contains(&session.node()) => {
+                Outcome::Rejected(Cause::Failed)
+            }
+            StoreCommand::Acquire { session, .. } => {
                 let is_new = !self.slots.contains_key(session);
                 if is_new && self.count() >= limit {
                     return Outcome::Denied(None);
@@ -180,12 +187,14 @@ impl Model {
                 self.slots.entry(*session).or_insert(number);
                 granted(self.count())
             }
-            Command::Release { session, .. } => {
+            StoreCommand::Release { session, .. } => {
                 self.slots.remove(session);
                 Outcome::Released
             }
-            Command::Lookup { .. } => found(self.count()),
-            Command::Linger { .. } | Command::List { .. } | Command::End { .. } => unreachable!("none of the steps"),
+            StoreCommand::CountSlots { .. } => found(self.count()),
+            StoreCommand::Linger { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {
+                unreachable!("none of the steps")
+            }
         }
     }
 }
@@ -193,7 +202,7 @@ impl Model {
 /// One step of a user's history. Nodes are few and number their sessions low, so that steps meet.
 #[derive(Debug, Clone)]
 enum Step {
-    Command(Command),
+    Command(StoreCommand),
     /// A command that is applied again: a caller that did not hear the answer.
     Again,
     Limit(u32),

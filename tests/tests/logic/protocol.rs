@@ -95,7 +95,7 @@ fn every_request() {
         resume: Some(ResumeToken::new([0x5e; 32])),
         evict: Some(Evict::Oldest),
     };
-    let these = Ask { evict: Some(Evict::These([session].into())), ..Ask::default() };
+    let these = Ask { evict: Some(Evict::Sessions([session].into())), ..Ask::default() };
     let asks = [
         (Credential::Token("a.b.c".into()), Ask::default()),
         (Credential::User("ada".into()), ask),
@@ -303,7 +303,7 @@ fn an_object_says_who_from_where_and_what_for() {
     let (name, resume, ids) = (|text: &str| Some(Name::parse(text).unwrap()), token.text(), vec![id.to_string(); 100]);
     let ask = |ask: Ask| Ok(Request::AuthenticateWith(Credential::User("ada".into()), Box::new(ask)));
     let full = Ask { device: name("é"), label: name("x y"), resume: Some(token), evict: Some(Evict::Oldest) };
-    let these = |count| Ask { evict: Some(Evict::These(vec![id; count].into())), ..Ask::default() };
+    let these = |count| Ask { evict: Some(Evict::Sessions(vec![id; count].into())), ..Ask::default() };
     let bad = |error| Err(Complaint::BadAsk(error));
     for (fields, request) in [
         (json!({"device": "é", "label": "x y", "resume": resume, "evict": "oldest"}), ask(full)),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::ledger::{self, Command, Wish};
+use session_core::ledger::{self, AcquireOptions, StoreCommand};
 use session_core::{
     Cause, Debts, Ending, Held, Limit, Liveness, NodeId, Outcome, ResumeKey, SessionId, Terms, Time, UserId, UserRecord,
 };
@@ -24,27 +24,33 @@ fn session(number: u64) -> SessionId {
     NodeId::new(0xada).session(number)
 }
 
-fn acquire(number: u64) -> Command {
-    Command::Acquire { user: user(), session: session(number), limit: None, at: at(0), wish: None }
+fn acquire(number: u64) -> StoreCommand {
+    StoreCommand::Acquire { user: user(), session: session(number), limit: None, at: at(0), options: None }
 }
 
-fn release(number: u64) -> Command {
-    Command::Release { user: user(), session: session(number) }
+fn release(number: u64) -> StoreCommand {
+    StoreCommand::Release { user: user(), session: session(number) }
 }
 
-fn look_up(number: u64) -> Command {
-    Command::Lookup { user: user(), session: session(number), at: at(0) }
+fn look_up(number: u64) -> StoreCommand {
+    StoreCommand::CountSlots { user: user(), session: session(number), at: at(0) }
 }
 
 /// The session was lost at the 7th millisecond.
-fn linger(number: u64) -> Command {
-    Command::Linger { user: user(), session: session(number), at: at(7) }
+fn linger(number: u64) -> StoreCommand {
+    StoreCommand::Linger { user: user(), session: session(number), at: at(7) }
 }
 
 /// An acquire of a slot that can be taken up again.
-fn acquire_for_good(number: u64) -> Command {
-    let wish = Wish { fresh: Some(ResumeKey::from_bytes([9; 32])), ..Wish::default() };
-    Command::Acquire { user: user(), session: session(number), limit: None, at: at(0), wish: Some(Box::new(wish)) }
+fn acquire_for_good(number: u64) -> StoreCommand {
+    let wish = AcquireOptions { new_resume_key: Some(ResumeKey::from_bytes([9; 32])), ..AcquireOptions::default() };
+    StoreCommand::Acquire {
+        user: user(),
+        session: session(number),
+        limit: None,
+        at: at(0),
+        options: Some(Box::new(wish)),
+    }
 }
 
 fn at(millis: u64) -> Time {
@@ -103,7 +109,16 @@ fn what_every_answer_to_every_command_leaves() {
         (release(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
         (linger(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
         (look_up(1), [kept; 8]),
-        (Command::List { user: user(), session: session(1), limit: None, whole: false, at: at(0) }, [kept; 8]),
+        (
+            StoreCommand::ListSessions {
+                user: user(),
+                session: session(1),
+                limit: None,
+                is_unbounded: false,
+                at: at(0),
+            },
+            [kept; 8],
+        ),
         (end_all(1), [kept; 8]),
     ] {
         for (outcome, expected) in outcomes.iter().zip(expected) {
@@ -116,9 +131,9 @@ fn what_every_answer_to_every_command_leaves() {
     }
 }
 
-fn end_all(number: u64) -> Command {
-    let (which, by) = (ledger::Which::All, Ending::ByUser(None));
-    Command::End { user: user(), session: session(number), which, by, at: at(0) }
+fn end_all(number: u64) -> StoreCommand {
+    let (which, by) = (ledger::EndTarget::All, Ending::ByUser(None));
+    StoreCommand::EndSessions { user: user(), session: session(number), target: which, reason: by, at: at(0) }
 }
 
 #[test]
@@ -154,12 +169,14 @@ fn an_acquire_whose_answer_is_lost_owes_a_release_though_its_slot_could_be_taken
 #[test]
 fn a_return_whose_answer_is_lost_owes_that_its_slot_lingers_on_for_a_client_that_has_its_token() {
     let mut debts = Debts::new(1);
-    let Command::Acquire { user, session, limit, at: asked, wish } = acquire_for_good(1) else { unreachable!() };
-    let wish = wish.map(|wish| Box::new(Wish { resume: wish.fresh, ..*wish }));
-    let resume = Command::Acquire { user, session, limit, at: asked, wish };
+    let StoreCommand::Acquire { user, session, limit, at: asked, options: wish } = acquire_for_good(1) else {
+        unreachable!()
+    };
+    let wish = wish.map(|wish| Box::new(AcquireOptions { resume: wish.new_resume_key, ..*wish }));
+    let resume = StoreCommand::Acquire { user, session, limit, at: asked, options: wish };
     debts.before(&resume).unwrap();
     debts.after(&resume, &Outcome::Unknown, at(7));
-    let Some(Command::Linger { at: lost, .. }) = debts.due(at(57)) else { panic!("it would be given back") };
+    let Some(StoreCommand::Linger { at: lost, .. }) = debts.due(at(57)) else { panic!("it would be given back") };
     assert_eq!(lost, at(7));
 }
 
@@ -364,19 +381,19 @@ struct World {
     record: UserRecord,
     opened: u64,
     granted: Vec<u64>,
-    under_way: Vec<Command>,
+    under_way: Vec<StoreCommand>,
     /// Commands that the store may still apply, at most one of each session.
-    late: BTreeMap<SessionId, Command>,
+    late: BTreeMap<SessionId, StoreCommand>,
 }
 
 /// Four slots, of which some linger.
-fn apply(record: &mut UserRecord, command: &Command) -> Outcome {
+fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
     let terms = Terms { linger: Duration::from_secs(100), ..Terms::new(Limit::new(4).unwrap()) };
     ledger::apply(record, command, &terms, |_| Liveness::Alive).outcome
 }
 
 /// How a session asks for its slot, and how it gives it up: every other one may come back.
-fn come_and_go(number: u64) -> (Command, Command) {
+fn come_and_go(number: u64) -> (StoreCommand, StoreCommand) {
     if number.is_multiple_of(2) {
         (acquire(number), release(number))
     } else {
@@ -430,7 +447,7 @@ impl World {
         assert_eq!(self.debts.due(self.now), None, "nothing is due before its deadline");
     }
 
-    fn answer(&mut self, command: &Command, fate: Fate) {
+    fn answer(&mut self, command: &StoreCommand, fate: Fate) {
         let outcome = match fate {
             Fate::Answered => self.apply(command),
             Fate::Rejected(cause) => Outcome::Rejected(cause),
@@ -447,14 +464,14 @@ impl World {
                 Outcome::Unknown
             }
         };
-        if let (Command::Acquire { session, .. }, Outcome::Granted { .. }) = (command, &outcome) {
+        if let (StoreCommand::Acquire { session, .. }, Outcome::Granted { .. }) = (command, &outcome) {
             self.granted.push(session.number());
         }
         self.debts.after(command, &outcome, self.now);
     }
 
     /// Applies a command, and before it what is late of the same session: in order, or not at all.
-    fn apply(&mut self, command: &Command) -> Outcome {
+    fn apply(&mut self, command: &StoreCommand) -> Outcome {
         if let Some(elder) = self.late.remove(&command.session()) {
             let _outcome = apply(&mut self.record, &elder);
         }
@@ -469,10 +486,10 @@ impl World {
     fn check(&self) {
         let (held, owed, deadline) = seen(&self.debts);
         assert!(owed <= held && held <= self.room, "owed {owed}, held {held}, room {}", self.room);
-        let acquires = |command: &&Command| matches!(command, Command::Acquire { .. });
+        let acquires = |command: &&StoreCommand| matches!(command, StoreCommand::Acquire { .. });
         let may_hold: BTreeSet<_> = self
             .live()
-            .chain(self.late.values().chain(&self.under_way).filter(acquires).map(Command::session))
+            .chain(self.late.values().chain(&self.under_way).filter(acquires).map(StoreCommand::session))
             .collect();
         assert!(may_hold.len() <= held, "a slot that nobody would give back: {may_hold:?}");
         for session in may_hold {

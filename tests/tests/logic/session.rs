@@ -802,20 +802,22 @@ impl Witness {
             Some(Command::Store(command)) => {
                 assert_eq!((Some(command.user()), command.session()), (self.user().as_ref(), id()));
                 match command {
-                    ledger::Command::Acquire { limit, at, .. } => {
+                    ledger::StoreCommand::Acquire { limit, at, .. } => {
                         assert!(!self.has_slot(), "no second slot");
                         assert_eq!(limit, self.identity.as_ref().and_then(|identity| identity.limit));
                         assert_eq!(at, self.now);
                         Some(Question::Acquire)
                     }
-                    ledger::Command::Lookup { at, .. } => {
+                    ledger::StoreCommand::CountSlots { at, .. } => {
                         assert_eq!(at, self.now);
                         Some(Question::Lookup)
                     }
-                    ledger::Command::Linger { .. } | ledger::Command::List { .. } | ledger::Command::End { .. } => {
+                    ledger::StoreCommand::Linger { .. }
+                    | ledger::StoreCommand::ListSessions { .. }
+                    | ledger::StoreCommand::EndSessions { .. } => {
                         panic!("nobody asked for that")
                     }
-                    ledger::Command::Release { .. } => {
+                    ledger::StoreCommand::Release { .. } => {
                         self.releases += 1;
                         None
                     }
@@ -940,7 +942,7 @@ proptest! {
             let mut session = session_in(state);
             for message in &messages {
                 let actions = session.handle(Event::Text(message), at(state.now()));
-                let acquires = matches!(actions.command, Some(Command::Store(ledger::Command::Acquire { .. })));
+                let acquires = matches!(actions.command, Some(Command::Store(ledger::StoreCommand::Acquire { .. })));
                 prop_assert!(!acquires && !matches!(actions.send, Some(Frame::Reply(Reply::AuthenticateSuccess(_)))));
             }
         }
@@ -1126,18 +1128,18 @@ fn verify_none() -> Option<Command> {
 }
 
 fn acquire(at: Time) -> Option<Command> {
-    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), limit: None, at, wish: None }))
+    Some(Command::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit: None, at, options: None }))
 }
 
 /// What a token of limit so many leads to at 2 s.
 fn acquire_up_to(slots: u32) -> Option<Command> {
     let limit = Limit::new(slots).ok();
-    Some(Command::Store(ledger::Command::Acquire { user: user(), session: id(), limit, at: at(2), wish: None }))
+    Some(Command::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit, at: at(2), options: None }))
 }
 
 fn acquire_for_bob() -> Option<Command> {
     let limit = Limit::new(7).ok();
-    Some(Command::Store(ledger::Command::Acquire { user: bob(), session: id(), limit, at: at(2), wish: None }))
+    Some(Command::Store(ledger::StoreCommand::Acquire { user: bob(), session: id(), limit, at: at(2), options: None }))
 }
 
 /// Ada by a token that claims a limit of 7 and runs out at this second of the wall clock.
@@ -1151,11 +1153,11 @@ fn bob() -> UserId {
 }
 
 fn look_up(second: u64) -> Option<Command> {
-    Some(Command::Store(ledger::Command::Lookup { user: user(), session: id(), at: at(second) }))
+    Some(Command::Store(ledger::StoreCommand::CountSlots { user: user(), session: id(), at: at(second) }))
 }
 
 fn release() -> Option<Command> {
-    Some(Command::Store(ledger::Command::Release { user: user(), session: id() }))
+    Some(Command::Store(ledger::StoreCommand::Release { user: user(), session: id() }))
 }
 
 fn say(reply: Reply) -> Option<Frame> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::ledger::{self, Command, Grant, Which, Wish};
+use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, StoreCommand};
 use session_core::{
     Cause, Ended, Ending, Evict, Held, Limit, Liveness, Name, NodeId, Outcome, ResumeKey, SessionId, Terms, Time,
     UserId, UserRecord, WhenFull,
@@ -98,12 +98,12 @@ fn grants_up_to_the_limit(open: fn(Limit) -> Subject) {
 
 fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(Limit) -> Subject) {
     let subject = open(Limit::new(1).unwrap());
-    let claim = |number, slots| Command::Acquire {
+    let claim = |number, slots| StoreCommand::Acquire {
         user: user("ada"),
         session: session(number),
         limit: Some(Limit::new(slots).unwrap()),
         at: Time::default(),
-        wish: None,
+        options: None,
     };
     let granted = Outcome::granted;
     assert_eq!(subject.ask(claim(1, 0)), Outcome::Denied(None));
@@ -157,9 +157,9 @@ fn agrees_with_the_rule(open: fn(Limit) -> Subject) {
             0 => acquire(&user, session),
             1 => release(&user, session),
             2 => lookup(&user, session),
-            3 => Command::Linger { user: self::user(&user), session: self::session(session), at: at(0) },
-            4 => wishing(&user, session, 0, Wish { resume: Some(key(other)), ..wish(session) }),
-            5 => end(&user, session, if other == 0 { Which::All } else { Which::One(self::session(other)) }),
+            3 => StoreCommand::Linger { user: self::user(&user), session: self::session(session), at: at(0) },
+            4 => wishing(&user, session, 0, AcquireOptions { resume: Some(key(other)), ..wish(session) }),
+            5 => end(&user, session, if other == 0 { EndTarget::All } else { EndTarget::One(self::session(other)) }),
             _ => wishing(&user, session, 0, wish(session)),
         }
     });
@@ -235,8 +235,8 @@ fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(Limit) -> Subj
     assert_eq!(listing.holds.iter().map(|hold| hold.session).collect::<Vec<_>>(), [1, 2].map(session));
     assert_eq!(subject.ended(), [], "who is refused ends nobody");
 
-    let choice = |ids: &[u64]| Some(Evict::These(ids.iter().map(|&number| session(number)).collect()));
-    subject.tell(wishing("ada", 3, 0, Wish { evict: choice(&[2]), ..wish(3) }));
+    let choice = |ids: &[u64]| Some(Evict::Sessions(ids.iter().map(|&number| session(number)).collect()));
+    subject.tell(wishing("ada", 3, 0, AcquireOptions { evict: choice(&[2]), ..wish(3) }));
     assert_eq!(subject.hear(), Heard::Ended(vec![ended(2, Ending::TakenOver(Some(label(3))))]));
     assert!(matches!(subject.hear(), Heard::Answer(Outcome::Granted { connections: 2, .. })));
     // What the two of them say later finds nothing.
@@ -273,7 +273,8 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(Limit) -> Subject) {
         let grant = Grant { limit: Limit::new(1).unwrap(), linger: LINGER, is_resumed };
         Outcome::Granted { connections: 1, grant: Some(Box::new(grant)) }
     };
-    let resume = |user, number, token| wishing(user, number, 1, Wish { resume: Some(key(token)), ..wish(number) });
+    let resume =
+        |user, number, token| wishing(user, number, 1, AcquireOptions { resume: Some(key(token)), ..wish(number) });
     assert_eq!(subject.ask(wishing("ada", 1, 0, wish(1))), grant(false));
     assert_eq!(subject.ask(resume("bob", 9, 1)), grant(false), "of another user it is worth nothing");
     assert!(matches!(subject.ask(resume("ada", 2, 7)), Outcome::Denied(_)), "nor is another token");
@@ -319,7 +320,7 @@ fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(Limit) -> Subj
     subject.ask(lose("ada", 2, 1));
     assert_eq!(subject.ask(acquire("ada", 3)), Outcome::granted(2));
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::Denied(None), "1 lives");
-    let resume = Wish { resume: Some(key(2)), ..wish(5) };
+    let resume = AcquireOptions { resume: Some(key(2)), ..wish(5) };
     assert!(matches!(subject.ask(wishing("ada", 5, 2, resume)), Outcome::Denied(_)), "the token went with the slot");
     assert_eq!(subject.ended(), []);
 }
@@ -331,7 +332,13 @@ fn lists_and_ends(open: fn(Limit) -> Subject) {
         subject.ask(wishing("ada", number, number, wish(number)));
     }
     subject.ask(wishing("bob", 9, 0, wish(9)));
-    let list = Command::List { user: user("ada"), session: session(1), limit: None, whole: false, at: at(5) };
+    let list = StoreCommand::ListSessions {
+        user: user("ada"),
+        session: session(1),
+        limit: None,
+        is_unbounded: false,
+        at: at(5),
+    };
     let Outcome::Listed(listing) = subject.ask(list) else { panic!("it is answered by a list") };
     assert_eq!((listing.limit.slots(), listing.connections, listing.free_at), (5, 4, None));
     let seen: Vec<_> = listing.holds.iter().map(|hold| (hold.session, hold.since, hold.label().cloned())).collect();
@@ -341,18 +348,18 @@ fn lists_and_ends(open: fn(Limit) -> Subject) {
         sessions: numbers.iter().map(|&number| session(number)).collect(),
         connections,
     };
-    subject.tell(end("ada", 1, Which::One(session(3))));
+    subject.tell(end("ada", 1, EndTarget::One(session(3))));
     assert_eq!(subject.hear(), Heard::Ended(vec![ended(3, Ending::ByUser(Some(label(1))))]));
     assert_eq!(subject.hear(), Heard::Answer(ended_are(&[3], 3)));
     for gone in [3, 9] {
-        assert_eq!(subject.ask(end("ada", 1, Which::One(session(gone)))), ended_are(&[], 3), "not ada's");
+        assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3), "not ada's");
     }
-    assert_eq!(subject.ask(end("ada", 3, Which::All)), ended_are(&[], 3), "3 has lost its own slot");
+    assert_eq!(subject.ask(end("ada", 3, EndTarget::All)), ended_are(&[], 3), "3 has lost its own slot");
     subject.store.set_terms(terms(2));
-    assert_eq!(subject.ask(end("ada", 7, Which::Excess { dry_run: true })), ended_are(&[], 3), "nobody asks");
-    assert_eq!(subject.ask(end("ada", 1, Which::Excess { dry_run: true })), ended_are(&[4], 3));
+    assert_eq!(subject.ask(end("ada", 7, EndTarget::Excess { dry_run: true })), ended_are(&[], 3), "nobody asks");
+    assert_eq!(subject.ask(end("ada", 1, EndTarget::Excess { dry_run: true })), ended_are(&[4], 3));
     assert_eq!(subject.ended(), [], "that only says who it would be");
-    assert_eq!(subject.ask(end("ada", 1, Which::All)), ended_are(&[2, 4], 1));
+    assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 1));
     assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, Ending::ByUser(Some(label(1))))));
     assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Found { connections: 1 });
 }
@@ -369,12 +376,12 @@ fn slots_of_another_node_are_void_in_lmdb() {
     drop(first);
     let next = NodeId::new(0xbeef);
     let second = subject(LmdbStore::open(&config, next).unwrap(), None);
-    let again = |session| Command::Acquire {
+    let again = |session| StoreCommand::Acquire {
         user: user("ada"),
         session: next.session(session),
         limit: None,
         at: Time::default(),
-        wish: None,
+        options: None,
     };
     assert_eq!(second.ask(again(1)), Outcome::granted(1));
     assert_eq!(second.ask(release("ada", 1)), Outcome::Released, "of the old node");
@@ -382,23 +389,23 @@ fn slots_of_another_node_are_void_in_lmdb() {
     assert_eq!(second.ask(again(3)), Outcome::Denied(None));
 }
 
-fn submit(store: &dyn Store, command: Command) -> Receiver<Outcome> {
+fn submit(store: &dyn Store, command: StoreCommand) -> Receiver<Outcome> {
     let (sender, receiver) = channel();
     store.submit(command, Done::new(move |outcome| sender.send(outcome).expect("somebody waits")));
     receiver
 }
 
 impl Subject {
-    fn submit(&self, command: Command) -> Receiver<Outcome> {
+    fn submit(&self, command: StoreCommand) -> Receiver<Outcome> {
         submit(&*self.store, command)
     }
 
-    fn ask(&self, command: Command) -> Outcome {
+    fn ask(&self, command: StoreCommand) -> Outcome {
         self.submit(command).recv_timeout(TIMEOUT).expect("every command is answered")
     }
 
     /// Submits a command whose answer is heard in the order of all else.
-    fn tell(&self, command: Command) {
+    fn tell(&self, command: StoreCommand) {
         let hears = self.hears.clone();
         self.store.submit(command, Done::new(move |outcome| hears.send(Heard::Answer(outcome)).unwrap()));
     }
@@ -417,34 +424,46 @@ impl Subject {
     }
 }
 
-fn acquire(name: &str, number: u64) -> Command {
-    Command::Acquire { user: user(name), session: session(number), limit: None, at: Time::default(), wish: None }
+fn acquire(name: &str, number: u64) -> StoreCommand {
+    StoreCommand::Acquire {
+        user: user(name),
+        session: session(number),
+        limit: None,
+        at: Time::default(),
+        options: None,
+    }
 }
 
-fn release(name: &str, number: u64) -> Command {
-    Command::Release { user: user(name), session: session(number) }
+fn release(name: &str, number: u64) -> StoreCommand {
+    StoreCommand::Release { user: user(name), session: session(number) }
 }
 
-fn lookup(name: &str, number: u64) -> Command {
-    Command::Lookup { user: user(name), session: session(number), at: at(0) }
+fn lookup(name: &str, number: u64) -> StoreCommand {
+    StoreCommand::CountSlots { user: user(name), session: session(number), at: at(0) }
 }
 
-fn lose(name: &str, number: u64, second: u64) -> Command {
-    Command::Linger { user: user(name), session: session(number), at: at(second) }
+fn lose(name: &str, number: u64, second: u64) -> StoreCommand {
+    StoreCommand::Linger { user: user(name), session: session(number), at: at(second) }
 }
 
-fn end(name: &str, asker: u64, which: Which) -> Command {
-    Command::End { user: user(name), session: session(asker), which, by: Ending::ByUser(None), at: at(0) }
+fn end(name: &str, asker: u64, which: EndTarget) -> StoreCommand {
+    StoreCommand::EndSessions {
+        user: user(name),
+        session: session(asker),
+        target: which,
+        reason: Ending::ByUser(None),
+        at: at(0),
+    }
 }
 
-fn wishing(name: &str, number: u64, second: u64, wish: Wish) -> Command {
+fn wishing(name: &str, number: u64, second: u64, wish: AcquireOptions) -> StoreCommand {
     let (user, session, at) = (user(name), session(number), at(second));
-    Command::Acquire { user, session, limit: None, at, wish: Some(Box::new(wish)) }
+    StoreCommand::Acquire { user, session, limit: None, at, options: Some(Box::new(wish)) }
 }
 
 /// What a session says that calls itself by its number, and can be taken up again.
-fn wish(number: u64) -> Wish {
-    Wish { label: Some(label(number)), fresh: Some(key(number)), ..Wish::default() }
+fn wish(number: u64) -> AcquireOptions {
+    AcquireOptions { label: Some(label(number)), new_resume_key: Some(key(number)), ..AcquireOptions::default() }
 }
 
 fn key(number: u64) -> ResumeKey {

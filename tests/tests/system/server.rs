@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use session_core::ledger::Command;
+use session_core::ledger::StoreCommand;
 use session_core::{Limit, Limits, Terms, UserId};
 use shell::client::{Error, Url, UserConnections};
 use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
@@ -262,7 +262,7 @@ fn a_server_stops_in_time_though_peers_do_not_read_or_answer() {
 struct Moody {
     inner: MemoryStore,
     stalled: AtomicBool,
-    held_back: Mutex<Vec<(Command, Done)>>,
+    held_back: Mutex<Vec<(StoreCommand, Done)>>,
 }
 
 impl Moody {
@@ -306,7 +306,7 @@ impl Store for Moody {
         self.inner.set_terms(terms);
     }
 
-    fn submit(&self, command: Command, done: Done) {
+    fn submit(&self, command: StoreCommand, done: Done) {
         let mut held_back = self.held_back.lock().unwrap();
         if self.stalled.load(Ordering::SeqCst) {
             held_back.push((command, done));

@@ -218,7 +218,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
                 let mut texts = Vec::new();
-                while texts.len() < Evict::MOST
+                while texts.len() < Evict::MAX
                     && let Some(Item(text)) = items.next_element()?
                 {
                     texts.push(text);

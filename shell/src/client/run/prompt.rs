@@ -75,7 +75,7 @@ impl Answer {
         match numbers.map(session).collect::<Option<Box<[_]>>>() {
             None => Self::Invalid,
             Some(these) if these.is_empty() => Self::EndNone,
-            Some(these) if these.len() > Evict::MOST => Self::Invalid,
+            Some(these) if these.len() > Evict::MAX => Self::Invalid,
             // The order matters: the server ends the first ones first, and no more than it must.
             Some(these) => Self::End(these),
         }

@@ -227,7 +227,7 @@ impl Runner<'_, '_> {
         let mut ask = self.run_options.ask.clone().unwrap_or_default();
         ask.resume = context.resume;
         if let Some(these) = choice {
-            ask.evict = Some(Evict::These(these));
+            ask.evict = Some(Evict::Sessions(these));
         }
         connection.authenticate_with_options(&context.credentials, ask).await
     }

@@ -63,7 +63,7 @@ async fn take_over_and_end(
     credentials: &Credentials,
     session: SessionId,
 ) -> Result<(), Error> {
-    let evict = Some(Evict::These([session].into()));
+    let evict = Some(Evict::Sessions([session].into()));
     connection.authenticate_with_options(credentials, Ask { evict, ..Ask::default() }).await?;
     match connection.end_session(session).await {
         // Its slot is the one this session has now.

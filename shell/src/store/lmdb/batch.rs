@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use heed::RwTxn;
-use session_core::ledger::{self, Command};
+use session_core::ledger::{self, StoreCommand};
 use session_core::{Cause, Ended, Held, Liveness, NodeId, Outcome, RecordError, Time, UserId, UserRecord};
 
 use super::ballast_file::Ballast;
@@ -65,7 +65,7 @@ impl Rule<'_> {
 pub(super) fn apply(
     environment: &Environment,
     rule: Rule<'_>,
-    commands: &[&Command],
+    commands: &[&StoreCommand],
     refuse_acquires: Option<Cause>,
     disk_is_full: bool,
     sweep: Option<Step<'_>>,
@@ -92,14 +92,14 @@ pub(super) fn apply(
                 unreadable = Some(*error);
                 Outcome::Rejected(Cause::Failed)
             }
-            (Command::Acquire { .. }, Some(cause), Ok(_)) => Outcome::Rejected(cause),
+            (StoreCommand::Acquire { .. }, Some(cause), Ok(_)) => Outcome::Rejected(cause),
             (
-                Command::Acquire { .. }
-                | Command::Release { .. }
-                | Command::Linger { .. }
-                | Command::Lookup { .. }
-                | Command::List { .. }
-                | Command::End { .. },
+                StoreCommand::Acquire { .. }
+                | StoreCommand::Release { .. }
+                | StoreCommand::Linger { .. }
+                | StoreCommand::CountSlots { .. }
+                | StoreCommand::ListSessions { .. }
+                | StoreCommand::EndSessions { .. },
                 _,
                 Ok(user),
             ) => {
@@ -194,7 +194,7 @@ fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>, disk_is_full: bool
 
 /// What is unknown when a commit failed: all that was applied to a record that was to be written. A command that was
 /// refused before, and an answer that rests on an unchanged record, are as certain as they were.
-fn doubt(outcomes: &mut [Outcome], commands: &[&Command], users: &BTreeMap<&UserId, Result<User, RecordError>>) {
+fn doubt(outcomes: &mut [Outcome], commands: &[&StoreCommand], users: &BTreeMap<&UserId, Result<User, RecordError>>) {
     for (outcome, command) in outcomes.iter_mut().zip(commands) {
         let was_to_be_written = matches!(users.get(command.user()), Some(Ok(user)) if user.is_changed());
         if was_to_be_written && !matches!(outcome, Outcome::Rejected(_)) {
@@ -219,7 +219,7 @@ mod tests {
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let terms = SharedTerms::new(Terms::new(Limit::new(1).unwrap()), HashMap::new());
         let rule = Rule { node: NODE, born: Time::default(), now: Time::default(), terms: &terms };
-        let serve = |command: Command, disk_is_full| {
+        let serve = |command: StoreCommand, disk_is_full| {
             apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
         };
         let left = || environment.file_pages() - environment.used_pages(&environment.write().unwrap()).unwrap();

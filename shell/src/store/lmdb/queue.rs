@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use session_core::ledger::Command;
+use session_core::ledger::StoreCommand;
 use session_core::{Cause, Outcome};
 
 use crate::store::Done;
 
 /// A command and whom to answer.
-pub(super) type Submitted = (Command, Done);
+pub(super) type Submitted = (StoreCommand, Done);
 
 /// First in, first out, bounded: where `capacity` commands wait, no other is taken. What gives a slot up always
 /// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
@@ -48,9 +48,9 @@ impl Queue {
     }
 
     /// Queues the command, or rejects it at once.
-    pub(super) fn push(&self, command: Command, done: Done) {
+    pub(super) fn push(&self, command: StoreCommand, done: Done) {
         let is_the_process = command.session().number() == 0;
-        let room = if command.gives_up() || is_the_process { usize::MAX } else { self.capacity };
+        let room = if command.is_release() || is_the_process { usize::MAX } else { self.capacity };
         let mut inner = self.lock();
         let cause = if !inner.open {
             Cause::Failed

@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io, thread};
 
-use session_core::ledger::Command;
+use session_core::ledger::StoreCommand;
 use session_core::{Limit, NodeId, Terms, UserId};
 use thiserror::Error;
 
@@ -209,7 +209,7 @@ impl LmdbStore {
 }
 
 impl Store for LmdbStore {
-    fn submit(&self, command: Command, done: Done) {
+    fn submit(&self, command: StoreCommand, done: Done) {
         self.queue.push(command, done);
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use session_core::ledger::{Command, Wish};
+use session_core::ledger::{AcquireOptions, StoreCommand};
 use session_core::{Cause, Ended, Limit, NodeId, Outcome, ResumeKey, SessionId, Terms, Time, UserId};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
@@ -44,38 +44,42 @@ pub(super) fn user(id: &str) -> UserId {
     UserId::parse(id).unwrap()
 }
 
-pub(super) fn acquire(id: &str, number: u64) -> Command {
+pub(super) fn acquire(id: &str, number: u64) -> StoreCommand {
     acquire_for(id, NODE.session(number))
 }
 
-pub(super) fn acquire_for(id: &str, session: SessionId) -> Command {
-    Command::Acquire {
+pub(super) fn acquire_for(id: &str, session: SessionId) -> StoreCommand {
+    StoreCommand::Acquire {
         user: user(id),
         session,
         limit: None,
         at: Time::from_epoch(Duration::from_secs(session.number())),
-        wish: None,
+        options: None,
     }
 }
 
 /// An acquire that says more.
-pub(super) fn acquire_with(id: &str, session: SessionId, at: Time, wish: Wish) -> Command {
-    Command::Acquire { user: user(id), session, limit: None, at, wish: Some(Box::new(wish)) }
+pub(super) fn acquire_with(id: &str, session: SessionId, at: Time, wish: AcquireOptions) -> StoreCommand {
+    StoreCommand::Acquire { user: user(id), session, limit: None, at, options: Some(Box::new(wish)) }
 }
 
 /// What a client says whose slot can be taken up again with [`KEY`].
-pub(super) fn resumable() -> Wish {
-    Wish { fresh: Some(KEY), ..Wish::default() }
+pub(super) fn resumable() -> AcquireOptions {
+    AcquireOptions { new_resume_key: Some(KEY), ..AcquireOptions::default() }
 }
 
 pub(super) const KEY: ResumeKey = ResumeKey::from_bytes([7; 32]);
 
-pub(super) fn release(id: &str, number: u64) -> Command {
-    Command::Release { user: user(id), session: NODE.session(number) }
+pub(super) fn release(id: &str, number: u64) -> StoreCommand {
+    StoreCommand::Release { user: user(id), session: NODE.session(number) }
 }
 
-pub(super) fn lookup(id: &str, number: u64) -> Command {
-    Command::Lookup { user: user(id), session: NODE.session(number), at: Time::from_epoch(Duration::from_secs(number)) }
+pub(super) fn lookup(id: &str, number: u64) -> StoreCommand {
+    StoreCommand::CountSlots {
+        user: user(id),
+        session: NODE.session(number),
+        at: Time::from_epoch(Duration::from_secs(number)),
+    }
 }
 
 pub(super) fn granted(connections: u32) -> Outcome {
@@ -87,7 +91,7 @@ pub(super) fn found(connections: u32) -> Outcome {
 }
 
 /// Submits the command and waits for its answer.
-pub(super) fn ask(store: &dyn Store, command: Command) -> Outcome {
+pub(super) fn ask(store: &dyn Store, command: StoreCommand) -> Outcome {
     let answers = Answers::default();
     store.submit(command, answers.done());
     answers.next()

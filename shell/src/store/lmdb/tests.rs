@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use session_core::ledger::{Command, Wish};
+use session_core::ledger::{AcquireOptions, StoreCommand};
 use session_core::{Cause, Limit, NodeId, Outcome, Terms, Time};
 
 use super::environment::DATA_FILE;
@@ -73,11 +73,11 @@ fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_
     // The terms of today are of no account to what was granted before.
     let store = open(OTHER_NODE, Duration::ZERO);
     let count = |user, at| {
-        let command = Command::Lookup { user: self::user(user), session: OTHER_NODE.session(1), at };
+        let command = StoreCommand::CountSlots { user: self::user(user), session: OTHER_NODE.session(1), at };
         ask(&store, command)
     };
     assert_eq!(["eve", "ada", "joe"].map(|user| count(user, now)), [found(0), found(1), found(1)]);
-    let resume = Wish { resume: Some(KEY), ..resumable() };
+    let resume = AcquireOptions { resume: Some(KEY), ..resumable() };
     let outcome = ask(&store, acquire_with("ada", OTHER_NODE.session(1), now, resume));
     let Outcome::Granted { connections: 1, grant: Some(grant) } = outcome else { panic!("{outcome:?}") };
     assert!(grant.is_resumed);

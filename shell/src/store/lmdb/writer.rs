@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use session_core::ledger::Command;
+use session_core::ledger::StoreCommand;
 use session_core::{Cause, Ended, NodeId, Outcome, Time};
 
 use super::ballast_file::Ballast;
@@ -117,7 +117,7 @@ impl Writer {
             queue::reject(commands.drain(..), Cause::Failed);
             return;
         };
-        let asked: Vec<&Command> = commands.iter().map(|(command, _)| command).collect();
+        let asked: Vec<&StoreCommand> = commands.iter().map(|(command, _)| command).collect();
         let records = if asked.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
         let step = is_due.then_some(Step { from: &self.sweep, records });
         let disk_is_full = !self.ballast.is_loaded();
@@ -137,7 +137,7 @@ impl Writer {
         for ((command, done), outcome) in commands.drain(..).zip(outcomes) {
             let is_granted = matches!(outcome, Outcome::Granted { .. });
             done.answer(outcome);
-            if is_granted && let Command::Acquire { user, at, .. } = command {
+            if is_granted && let StoreCommand::Acquire { user, at, .. } = command {
                 granted.push((user, at));
             }
         }
@@ -159,7 +159,7 @@ impl Writer {
 
     /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
     /// once, or else one by one.
-    fn retry(&mut self, asked: &[&Command], cause: Cause) -> Vec<Outcome> {
+    fn retry(&mut self, asked: &[&StoreCommand], cause: Cause) -> Vec<Outcome> {
         // Without the sweep, which may be what failed.
         let terms = self.terms.clone();
         let rule = self.rule(&terms);
@@ -248,7 +248,7 @@ mod tests {
     use std::path::Path;
     use std::sync::mpsc::Receiver;
 
-    use session_core::ledger::{Which, Wish};
+    use session_core::ledger::{AcquireOptions, EndTarget};
     use session_core::{Ending, Held, Terms, UserRecord, WhenFull};
 
     use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
@@ -288,7 +288,7 @@ mod tests {
     }
 
     /// Serves the commands as one batch.
-    fn serve(writer: &mut Writer, commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
+    fn serve(writer: &mut Writer, commands: impl IntoIterator<Item = StoreCommand>) -> Vec<Outcome> {
         let answers = Answers::default();
         let mut batch = commands.into_iter().map(|command| (command, answers.done())).collect();
         writer.serve(&mut batch);
@@ -427,11 +427,11 @@ mod tests {
         let (mut writer, heard) = evicting_writer(directory.path(), NODE, 0);
         serve(&mut writer, [acquire("ada", 1), acquire("ada", 2)]);
         let full = || Uncommitted::NotApplied(heed::MdbError::MapFull.into());
-        let end = |asker| Command::End {
+        let end = |asker| StoreCommand::EndSessions {
             user: user("ada"),
             session: NODE.session(asker),
-            which: Which::All,
-            by: Ending::ByOperator,
+            target: EndTarget::All,
+            reason: Ending::ByOperator,
             at: Time::default(),
         };
         faults::fail([full()]);
@@ -451,7 +451,7 @@ mod tests {
     }
 
     /// A writer that has found what another node left, which held slots of users of these names.
-    fn successor(directory: &Path, linger: u64, left: &[(&str, Wish)]) -> (Writer, Arc<Dial>) {
+    fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> (Writer, Arc<Dial>) {
         let (mut dead, _) = evicting_writer(directory, OTHER_NODE, linger);
         for (number, (user, wish)) in (1..).zip(left) {
             let session = OTHER_NODE.session(number);
@@ -479,7 +479,7 @@ mod tests {
     #[test]
     fn the_sweep_leaves_what_lingers_and_removes_it_in_a_later_pass() {
         let directory = tempfile::tempdir().unwrap();
-        let left = [("ada", resumable()), ("bob", Wish::default())];
+        let left = [("ada", resumable()), ("bob", AcquireOptions::default())];
         let (mut writer, dial) = successor(directory.path(), 100, &left);
         let start = Instant::now();
         step_of_the_sweep(&mut writer);
@@ -505,7 +505,7 @@ mod tests {
         let (mut writer, dial) = successor(directory.path(), 1, &[]);
         sweep(&mut writer);
         let session = NODE.session(1);
-        let lost = Command::Linger { user: user("ada"), session, at: at(1000) };
+        let lost = StoreCommand::Linger { user: user("ada"), session, at: at(1000) };
         let start = Instant::now();
         serve(&mut writer, [acquire_with("ada", session, at(1000), resumable()), lost]);
         assert_eq!(writer.sweep, Sweep::Start);
@@ -518,9 +518,10 @@ mod tests {
     #[test]
     fn a_killed_node_s_slot_lingers_from_the_start_of_its_successor_on_to_the_millisecond() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut writer, _) = successor(directory.path(), 100, &[("ada", resumable()), ("bob", Wish::default())]);
+        let (mut writer, _) =
+            successor(directory.path(), 100, &[("ada", resumable()), ("bob", AcquireOptions::default())]);
         writer.sweep = Sweep::Over;
-        let look = |id, millis| Command::Lookup {
+        let look = |id, millis| StoreCommand::CountSlots {
             user: user(id),
             session: NODE.session(9),
             at: Time::from_epoch(Duration::from_millis(millis)),

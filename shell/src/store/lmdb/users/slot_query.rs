@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use session_core::ledger::Command;
+use session_core::ledger::StoreCommand;
 use session_core::{NodeId, Outcome, SessionId, UserId};
 
 use crate::runtime::clock::Clock;
@@ -51,7 +51,7 @@ impl Inquiry {
                     // Fails when the answer comes too late.
                     drop(answers.send((about, outcome)));
                 });
-                let lookup = Command::Lookup { user: user.clone(), session: self.asker, at: self.clock.now() };
+                let lookup = StoreCommand::CountSlots { user: user.clone(), session: self.asker, at: self.clock.now() };
                 self.queue.push(lookup, done);
             }
             for _ in group {

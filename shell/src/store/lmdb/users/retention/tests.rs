@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use session_core::Outcome;
-use session_core::ledger::Command;
+use session_core::ledger::StoreCommand;
 use tempfile::TempDir;
 
 use super::super::writer::{Notes, OnDesk, Recorder, open, recorder};
@@ -64,7 +64,7 @@ impl Subject {
             let mut batch = VecDeque::new();
             while queue.take(&mut batch, 1000, None) == Taken::Batch {
                 for (command, done) in batch.drain(..) {
-                    assert!(matches!(command, Command::Lookup { .. }), "{command:?}");
+                    assert!(matches!(command, StoreCommand::CountSlots { .. }), "{command:?}");
                     asked.lock().unwrap().push(command.user().to_string());
                     done.answer(Outcome::Found { connections: holders.contains(command.user()).into() });
                 }
