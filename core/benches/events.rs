@@ -13,8 +13,8 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Actions, Cause, Debts, Event, Hold, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply, Request, Session,
-    SessionId, Terms, Time, User, UserId, UserRecord,
+    Actions, Cause, Debts, Event, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply, Request, Session,
+    SessionId, SessionRecord, Terms, Time, User, UserId, UserRecord,
 };
 
 #[global_allocator]
@@ -53,8 +53,8 @@ fn session(events: impl IntoIterator<Item = Event<'static>>) -> Session {
 
 /// The record of a user with so many slots.
 fn record(slots: u32) -> UserRecord {
-    let slots = (1..=slots).map(|number| Hold::new(id(number), at(1))).collect();
-    UserRecord::from_holds(slots).expect("sessions that differ, within the ceiling")
+    let slots = (1..=slots).map(|number| SessionRecord::new(id(number), at(1))).collect();
+    UserRecord::from_sessions(slots).expect("sessions that differ, within the ceiling")
 }
 
 fn id(number: u32) -> SessionId {

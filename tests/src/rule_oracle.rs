@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use session_core::ledger::{Applied, EndTarget, StoreCommand};
 use session_core::{
-    Cause, Counting, Ending, Evict, Held, Hold, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserRecord, WhenFull,
+    Cause, Counting, Ending, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, Terms, Time,
+    UserRecord, WhenFull,
 };
 
-type Holds<'a> = BTreeMap<SessionId, &'a Hold>;
+type Holds<'a> = BTreeMap<SessionId, &'a SessionRecord>;
 
 /// Checks what came of a command.
 ///
@@ -25,8 +26,8 @@ pub fn check(
 ) {
     let before = alive(before, command.at(), &liveness);
     let before: Holds<'_> = before.iter().map(|hold| (hold.session, hold)).collect();
-    let then: Holds<'_> = after.holds().iter().map(|hold| (hold.session, hold)).collect();
-    assert_eq!(then.len(), after.holds().len(), "a session has two holds");
+    let then: Holds<'_> = after.sessions().iter().map(|hold| (hold.session, hold)).collect();
+    assert_eq!(then.len(), after.sessions().len(), "a session has two holds");
     let gone: BTreeSet<_> = before.keys().filter(|session| !then.contains_key(session)).copied().collect();
     let come: BTreeSet<_> = then.keys().filter(|session| !before.contains_key(session)).copied().collect();
     let session = command.session();
@@ -43,12 +44,12 @@ pub fn check(
             assert_eq!(applied.outcome, Outcome::Released);
             assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "lingering took more than its own");
             if let Some(old) = before.get(&session) {
-                let until = match old.held {
-                    Held::Live => *at + linger(old),
-                    Held::Lingering { until } => until,
+                let until = match old.status {
+                    SessionStatus::Live => *at + linger(old),
+                    SessionStatus::Lingering { until } => until,
                 };
-                let lingers = then.get(&session).map(|hold| hold.held);
-                assert_eq!(lingers, Some(Held::Lingering { until }).filter(|_| !linger(old).is_zero()));
+                let lingers = then.get(&session).map(|hold| hold.status);
+                assert_eq!(lingers, Some(SessionStatus::Lingering { until }).filter(|_| !linger(old).is_zero()));
             }
         }
         StoreCommand::CountSlots { .. } => {
@@ -58,8 +59,8 @@ pub fn check(
         StoreCommand::ListSessions { is_unbounded: whole, .. } => {
             let Outcome::Listed(listing) = &applied.outcome else { panic!("no list: {:?}", applied.outcome) };
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
-            let most = if *whole { after.holds().len() } else { after.holds().len().min(100) };
-            assert_eq!((&*listing.holds, listing.connections), (&after.holds()[..most], slots(&then)));
+            let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
+            assert_eq!((&*listing.holds, listing.connections), (&after.sessions()[..most], slots(&then)));
         }
         StoreCommand::EndSessions { target: which, reason: by, .. } => {
             let Outcome::Ended { sessions, connections } = &applied.outcome else { panic!("{:?}", applied.outcome) };
@@ -93,12 +94,15 @@ pub fn check(
             match &applied.outcome {
                 Outcome::Granted { connections, grant } => {
                     assert!(!is_dead, "a dead node's session was granted a slot");
-                    assert!(then.get(&session).is_some_and(|hold| hold.held == Held::Live), "granted, and not there");
+                    assert!(
+                        then.get(&session).is_some_and(|hold| hold.status == SessionStatus::Live),
+                        "granted, and not there"
+                    );
                     assert_eq!(*connections, slots(&then));
                     assert_eq!(grant.is_some(), wish.is_some());
                     let key = wish.and_then(|wish| wish.resume);
                     let named = wish.and_then(|wish| wish.device.as_ref());
-                    let is_meant = |hold: &&&Hold| {
+                    let is_meant = |hold: &&&SessionRecord| {
                         key.is_some() && key_of(hold) == key && (named.is_none() || named == hold.device())
                     };
                     let moved = before.values().find(is_meant);
@@ -121,24 +125,24 @@ pub fn check(
                         assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
                         let spares = wish.is_some_and(|wish| wish.evict == Some(Evict::Nobody));
                         assert!(!spares || gone.is_empty(), "somebody was ended against the newcomer's will");
-                        let only_lingered = gone.iter().all(|gone| before[gone].held != Held::Live);
+                        let only_lingered = gone.iter().all(|gone| before[gone].status != SessionStatus::Live);
                         let may = terms.lingering_first && only_lingered
                             || terms.when_full() == WhenFull::EvictOldest
                             || terms.client_choice && wish.is_some_and(|wish| wish.evict.is_some());
                         assert!(gone.is_empty() || may, "somebody was ended without leave");
                         let device = wish.and_then(|wish| wish.device.as_ref());
                         let device = device.filter(|_| terms.counting == Counting::Devices);
-                        let is_own = |hold: &&Hold| device.is_some() && hold.device() == device;
+                        let is_own = |hold: &&SessionRecord| device.is_some() && hold.device() == device;
                         if before.values().copied().any(|hold| is_own(&hold)) {
                             let own = then.values().copied().filter(is_own).count();
                             let most = usize::from(terms.per_device.get());
                             assert!(own <= most, "a device has more sessions than one may");
                             assert!(gone.iter().all(|gone| is_own(&before[gone])), "another device was ended");
-                            let is_full = own == most || then.len() == UserRecord::MAX_HOLDS;
+                            let is_full = own == most || then.len() == UserRecord::MAX_SESSIONS;
                             assert!(gone.is_empty() || is_full, "more were ended than it took");
                         } else if !gone.is_empty() {
                             assert!(
-                                slots(&then) == limit || then.len() == UserRecord::MAX_HOLDS,
+                                slots(&then) == limit || then.len() == UserRecord::MAX_SESSIONS,
                                 "more were ended than it took"
                             );
                         }
@@ -148,7 +152,7 @@ pub fn check(
                     assert!(gone.is_empty() && come.is_empty(), "refused, and something has changed");
                     assert_eq!(listing.is_some(), wish.is_some());
                     let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
-                    let is_ceiling = after.holds().len() >= UserRecord::MAX_HOLDS;
+                    let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
                     assert!(slots(&then) >= limit || is_device_full || is_ceiling, "refused without need");
                     let choice = wish.and_then(|wish| wish.evict.as_ref());
                     let gives_way = match choice.filter(|_| terms.client_choice) {
@@ -166,37 +170,37 @@ pub fn check(
     // Exactly those are told who were there and lost their hold to somebody else.
     let own = command.is_release().then_some(session);
     let lost: BTreeSet<_> =
-        gone.into_iter().filter(|gone| before[gone].held == Held::Live && Some(*gone) != own).collect();
+        gone.into_iter().filter(|gone| before[gone].status == SessionStatus::Live && Some(*gone) != own).collect();
     let told: BTreeSet<_> = applied.ended.iter().map(|ended| ended.session).collect();
     assert_eq!(told.len(), applied.ended.len(), "somebody is told twice");
     assert_eq!(told, lost, "those who are told are not those who lost their slots");
 }
 
 /// The holds that count at this time.
-fn alive(record: &UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) -> Vec<Hold> {
-    let mut holds = record.holds().to_vec();
+fn alive(record: &UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) -> Vec<SessionRecord> {
+    let mut holds = record.sessions().to_vec();
     for hold in &mut holds {
-        if let (Held::Live, Liveness::DeadSince(since)) = (hold.held, liveness(hold.session.node())) {
-            hold.held = Held::Lingering { until: since + linger(hold) };
+        if let (SessionStatus::Live, Liveness::DeadSince(since)) = (hold.status, liveness(hold.session.node())) {
+            hold.status = SessionStatus::Lingering { until: since + linger(hold) };
         }
     }
-    holds.retain(|hold| match hold.held {
-        Held::Live => true,
-        Held::Lingering { until } => !linger(hold).is_zero() && at.is_none_or(|at| at < until),
+    holds.retain(|hold| match hold.status {
+        SessionStatus::Live => true,
+        SessionStatus::Lingering { until } => !linger(hold).is_zero() && at.is_none_or(|at| at < until),
     });
     holds
 }
 
-fn linger(hold: &Hold) -> Duration {
+fn linger(hold: &SessionRecord) -> Duration {
     hold.resumable().map_or(Duration::ZERO, |resumable| resumable.linger)
 }
 
-fn key_of(hold: &Hold) -> Option<session_core::ResumeKey> {
+fn key_of(hold: &SessionRecord) -> Option<session_core::ResumeKey> {
     hold.resumable().map(|resumable| resumable.key)
 }
 
 /// How many slots these holds make.
-fn count<'a, I: Iterator<Item = &'a Hold>>(holds: I, counting: Counting) -> u32 {
+fn count<'a, I: Iterator<Item = &'a SessionRecord>>(holds: I, counting: Counting) -> u32 {
     let mut alone = 0;
     let mut devices = BTreeSet::new();
     for hold in holds {

@@ -8,7 +8,7 @@ use super::command::{AcquireOptions, EndTarget, StoreCommand};
 use super::limit::Limit;
 use super::outcome::{Applied, Cause, Ended, Ending, Grant, Listing, Liveness, Outcome};
 use super::policy::{Counting, Terms};
-use super::record::{Guest, Held, Hold, Resumable, UserRecord};
+use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
 use crate::id::{NodeId, SessionId};
 use crate::time::Time;
@@ -35,7 +35,7 @@ pub fn apply(
             }
         }
         StoreCommand::Release { session, .. } => {
-            record.holds_mut().retain(|hold| hold.session != *session);
+            record.sessions_mut().retain(|hold| hold.session != *session);
             Outcome::Released
         }
         StoreCommand::Linger { session, at, .. } => {
@@ -44,7 +44,7 @@ pub fn apply(
         }
         StoreCommand::CountSlots { .. } => Outcome::Found { connections: Slots::count_of(record, terms.counting) },
         StoreCommand::ListSessions { limit, is_unbounded: whole, .. } => {
-            let most = if *whole { UserRecord::MAX_HOLDS } else { Listing::MOST };
+            let most = if *whole { UserRecord::MAX_SESSIONS } else { Listing::MOST };
             Outcome::Listed(Box::new(listing(record, *limit, terms, most)))
         }
         StoreCommand::EndSessions { session, target: which, reason: by, .. } => {
@@ -62,19 +62,19 @@ pub fn settle(record: &mut UserRecord, now: Time, liveness: impl Fn(NodeId) -> L
 
 /// The same. Without a time nothing has lingered for long enough.
 fn drop_void(record: &mut UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) {
-    record.holds_mut().retain_mut(|hold| {
+    record.sessions_mut().retain_mut(|hold| {
         if let Liveness::DeadSince(since) = liveness(hold.session.node()) {
             let latest = since + hold.linger();
-            hold.held = match hold.held {
-                Held::Live if hold.linger().is_zero() => return false,
-                Held::Live => Held::Lingering { until: latest },
+            hold.status = match hold.status {
+                SessionStatus::Live if hold.linger().is_zero() => return false,
+                SessionStatus::Live => SessionStatus::Lingering { until: latest },
                 // One that lasts longer was written by a clock that was wrong.
-                Held::Lingering { until } => Held::Lingering { until: until.min(latest) },
+                SessionStatus::Lingering { until } => SessionStatus::Lingering { until: until.min(latest) },
             };
         }
-        match hold.held {
-            Held::Live => true,
-            Held::Lingering { until } => at.is_none_or(|at| at < until),
+        match hold.status {
+            SessionStatus::Live => true,
+            SessionStatus::Lingering { until } => at.is_none_or(|at| at < until),
         }
     });
 }
@@ -89,7 +89,7 @@ fn acquire(
     ended: &mut Vec<Ended>,
 ) -> Outcome {
     let (limit, _) = terms.limit_for(claim);
-    if record.hold_of(session).is_some() {
+    if record.session(session).is_some() {
         return granted(record, session, limit, wish, terms);
     }
     if limit.slots() > 0 && resume(record, session, wish, ended) {
@@ -106,13 +106,13 @@ fn acquire(
             return Outcome::Denied(wish.map(listing));
         }
     }
-    let guest = wish.map(|wish| Guest {
+    let guest = wish.map(|wish| ClientInfo {
         device: wish.device.clone(),
         label: wish.label.clone(),
         resumable: wish.new_resume_key.map(|key| Resumable { key, linger: terms.linger() }),
     });
-    let guest = guest.filter(|guest| *guest != Guest::default()).map(Box::new);
-    record.holds_mut().push(Hold { guest, ..Hold::new(session, at) });
+    let guest = guest.filter(|guest| *guest != ClientInfo::default()).map(Box::new);
+    record.sessions_mut().push(SessionRecord { client: guest, ..SessionRecord::new(session, at) });
     granted(record, session, limit, wish, terms)
 }
 
@@ -122,16 +122,16 @@ fn acquire(
 /// could share the slot of one.
 fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&AcquireOptions>, ended: &mut Vec<Ended>) -> bool {
     let Some((wish, key)) = wish.and_then(|wish| Some((wish, wish.resume?))) else { return false };
-    let is_meant = |hold: &&mut Hold| {
+    let is_meant = |hold: &&mut SessionRecord| {
         hold.resumable().is_some_and(|resumable| resumable.key == key)
             && (wish.device.is_none() || wish.device.as_ref() == hold.device())
     };
-    let Some(hold) = record.holds_mut().iter_mut().find(is_meant) else { return false };
-    if hold.held == Held::Live {
+    let Some(hold) = record.sessions_mut().iter_mut().find(is_meant) else { return false };
+    if hold.status == SessionStatus::Live {
         ended.push(Ended { session: hold.session, how: Ending::Resumed });
     }
-    (hold.session, hold.held) = (session, Held::Live);
-    if let (Some(guest), Some(label)) = (&mut hold.guest, &wish.label) {
+    (hold.session, hold.status) = (session, SessionStatus::Live);
+    if let (Some(guest), Some(label)) = (&mut hold.client, &wish.label) {
         guest.label = Some(label.clone());
     }
     true
@@ -155,7 +155,7 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&AcquireOptions>, t
     if limit.slots() == 0 {
         return Room::None { is_device_full: false, free_at: None };
     }
-    let is_below = record.holds().len() < UserRecord::MAX_HOLDS;
+    let is_below = record.sessions().len() < UserRecord::MAX_SESSIONS;
     if terms.counting == Counting::Sessions && is_below && Slots::count_of(record, terms.counting) < limit.slots() {
         return Room::MadeBy(Vec::new());
     }
@@ -166,17 +166,17 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&AcquireOptions>, t
     let most = if is_shared { u32::from(terms.per_device.get()) } else { limit.slots() };
     let slots = shared.unwrap_or(slots);
     let mut held = slots.count();
-    let mut holds = record.holds().len();
+    let mut holds = record.sessions().len();
     let mut victims = Vec::new();
     for slot in slots.victims(terms, wish.and_then(|wish| wish.evict.as_ref())) {
-        if held < most && holds < UserRecord::MAX_HOLDS {
+        if held < most && holds < UserRecord::MAX_SESSIONS {
             break;
         }
         held -= 1;
         holds -= slot.holds.len();
         victims.extend(slot.holds.iter().map(|hold| hold.session));
     }
-    if held < most && holds < UserRecord::MAX_HOLDS {
+    if held < most && holds < UserRecord::MAX_SESSIONS {
         Room::MadeBy(victims)
     } else {
         Room::None { is_device_full: is_shared && slots.count() >= most, free_at: slots.free_at(most) }
@@ -185,9 +185,9 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&AcquireOptions>, t
 
 /// Takes these sessions' holds away. Those that live are told how.
 fn remove(record: &mut UserRecord, sessions: &[SessionId], how: &Ending, ended: &mut Vec<Ended>) {
-    record.holds_mut().retain(|hold| {
+    record.sessions_mut().retain(|hold| {
         let stays = !sessions.contains(&hold.session);
-        if !stays && hold.held == Held::Live {
+        if !stays && hold.status == SessionStatus::Live {
             ended.push(Ended { session: hold.session, how: how.clone() });
         }
         stays
@@ -203,7 +203,7 @@ fn granted(
 ) -> Outcome {
     let connections = Slots::count_of(record, terms.counting);
     let grant = wish.map(|wish| {
-        let resumable = record.hold_of(session).and_then(Hold::resumable);
+        let resumable = record.session(session).and_then(SessionRecord::resumable);
         let key = resumable.map(|resumable| resumable.key);
         let linger = resumable.map_or(Duration::ZERO, |resumable| resumable.linger);
         Box::new(Grant { limit, linger, is_resumed: key.is_some() && key == wish.resume })
@@ -212,12 +212,12 @@ fn granted(
 }
 
 fn linger(record: &mut UserRecord, session: SessionId, at: Time) {
-    record.holds_mut().retain_mut(|hold| {
+    record.sessions_mut().retain_mut(|hold| {
         if hold.session != session {
             return true;
         }
-        if hold.held == Held::Live {
-            hold.held = Held::Lingering { until: at + hold.linger() };
+        if hold.status == SessionStatus::Live {
+            hold.status = SessionStatus::Lingering { until: at + hold.linger() };
         }
         !hold.linger().is_zero()
     });
@@ -230,7 +230,7 @@ fn listing(record: &UserRecord, claim: Option<Limit>, terms: &Terms, most: usize
         limit,
         rule,
         connections: slots.count(),
-        holds: record.holds().iter().take(most).cloned().collect(),
+        holds: record.sessions().iter().take(most).cloned().collect(),
         free_at: slots.free_at(limit.slots()),
         is_device_full: false,
         may_choose: terms.client_choice && limit.slots() > 0,
@@ -247,16 +247,16 @@ fn end(
 ) -> Outcome {
     let slots = Slots::of(record, terms.counting);
     let mut sessions: Vec<_> = match which {
-        EndTarget::One(session) => record.hold_of(session).map(|hold| hold.session).into_iter().collect(),
-        EndTarget::All => record.holds().iter().map(|hold| hold.session).collect(),
+        EndTarget::One(session) => record.session(session).map(|hold| hold.session).into_iter().collect(),
+        EndTarget::All => record.sessions().iter().map(|hold| hold.session).collect(),
         EndTarget::Excess { .. } => slots.beyond(terms.limit_for(None).0),
     };
     // Whoever has lost its own slot meanwhile ends nobody.
-    let may = !matches!(by, Ending::ByUser(_)) || record.hold_of(asker).is_some();
+    let may = !matches!(by, Ending::ByUser(_)) || record.session(asker).is_some();
     sessions.retain(|&session| may && session != asker);
     let named;
     let by = if *by == Ending::ByUser(None) {
-        named = Ending::ByUser(record.hold_of(asker).and_then(Hold::name).cloned());
+        named = Ending::ByUser(record.session(asker).and_then(SessionRecord::display_name).cloned());
         &named
     } else {
         by

@@ -28,4 +28,4 @@ pub use command::{AcquireOptions, EndTarget, Evict, StoreCommand};
 pub use limit::{Limit, LimitError};
 pub use outcome::{Applied, Cause, Ended, Ending, Grant, Listing, Liveness, Outcome};
 pub use policy::{Counting, LimitRule, Own, Terms, WhenFull};
-pub use record::{Guest, Held, Hold, RecordError, Resumable, UserRecord};
+pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::limit::Limit;
 use super::policy::LimitRule;
-use super::record::Hold;
+use super::record::SessionRecord;
 use crate::id::{Name, SessionId};
 use crate::time::Time;
 
@@ -75,7 +75,7 @@ pub struct Listing {
     /// How many slots are held.
     pub connections: u32,
     /// Who holds them, oldest first, at most [`Listing::MOST`] unless all were asked for.
-    pub holds: Box<[Hold]>,
+    pub holds: Box<[SessionRecord]>,
     /// When a slot comes back by itself to somebody who comes then, if that is known.
     pub free_at: Option<Time>,
     /// Whether no limit is in the way, but that the device has as many sessions as one may.

@@ -15,26 +15,26 @@ mod encoding;
 /// What a store keeps of one user: the holds on the user's slots, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserRecord {
-    holds: Vec<Hold>,
+    sessions: Vec<SessionRecord>,
 }
 
 /// One session's hold on one of its user's slots. Where devices are counted, the sessions of one device hold one slot
 /// together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
+pub struct SessionRecord {
     /// Who holds it.
     pub session: SessionId,
     /// When it was taken, by the clock of the node that took it.
     pub since: Time,
     /// Whether its session lives.
-    pub held: Held,
+    pub status: SessionStatus,
     /// What a client said of itself that did say something.
-    pub guest: Option<Box<Guest>>,
+    pub client: Option<Box<ClientInfo>>,
 }
 
 /// How a slot is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum SessionStatus {
     /// By a session that lives, as far as its node does.
     Live,
     /// By a session that was lost, for whoever takes it up again until then.
@@ -46,7 +46,7 @@ pub enum Held {
 
 /// What is kept of a client that says more of itself than who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Guest {
+pub struct ClientInfo {
     /// Which device it runs on.
     pub device: Option<Name>,
     /// What it calls itself, for people.
@@ -67,7 +67,7 @@ pub struct Resumable {
 /// The version of the encoding that is written.
 const VERSION: u8 = 2;
 /// The one before it, which is still read.
-const ELDER: u8 = 1;
+const VERSION_1: u8 = 1;
 
 /// Why bytes are not a [`UserRecord`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -83,44 +83,44 @@ pub enum RecordError {
     CutOff,
     /// A hold has something that this version does not know, or a name that is none.
     #[error("the record has a hold that makes no sense")]
-    BadHold,
+    BadSession,
     /// More holds than [`UserRecord::MAX_HOLDS`].
     #[error("the record has more slots than any limit allows")]
-    TooManyHolds,
+    TooManySessions,
     /// Two holds of one session.
     #[error("the record has two slots of one session")]
-    SessionTwice,
+    DuplicateSession,
 }
 
-impl Hold {
+impl SessionRecord {
     /// The hold of a session of which nothing else is known.
     #[must_use]
     pub const fn new(session: SessionId, since: Time) -> Self {
-        Self { session, since, held: Held::Live, guest: None }
+        Self { session, since, status: SessionStatus::Live, client: None }
     }
 
     /// Which device its session runs on, if that is known.
     #[must_use]
     pub fn device(&self) -> Option<&Name> {
-        self.guest.as_ref()?.device.as_ref()
+        self.client.as_ref()?.device.as_ref()
     }
 
     /// What its session calls itself.
     #[must_use]
     pub fn label(&self) -> Option<&Name> {
-        self.guest.as_ref()?.label.as_ref()
+        self.client.as_ref()?.label.as_ref()
     }
 
     /// What to call it, for people: by its label, or else by its device.
     #[must_use]
-    pub fn name(&self) -> Option<&Name> {
+    pub fn display_name(&self) -> Option<&Name> {
         self.label().or_else(|| self.device())
     }
 
     /// How it can be taken up by another session.
     #[must_use]
     pub fn resumable(&self) -> Option<Resumable> {
-        self.guest.as_ref()?.resumable
+        self.client.as_ref()?.resumable
     }
 
     /// How long it lingers once it is lost.
@@ -131,44 +131,44 @@ impl Hold {
 
 impl UserRecord {
     /// The hard ceiling of holds in one record, whatever is configured, so that a record stays small.
-    pub const MAX_HOLDS: usize = 1024;
+    pub const MAX_SESSIONS: usize = 1024;
 
     /// The record that has these holds, as a store read them back.
     ///
     /// # Errors
     /// `TooManyHolds` above the ceiling, `SessionTwice` when two are of one session.
-    pub fn from_holds(holds: Vec<Hold>) -> Result<Self, RecordError> {
-        if holds.len() > Self::MAX_HOLDS {
-            return Err(RecordError::TooManyHolds);
+    pub fn from_sessions(holds: Vec<SessionRecord>) -> Result<Self, RecordError> {
+        if holds.len() > Self::MAX_SESSIONS {
+            return Err(RecordError::TooManySessions);
         }
         let mut sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
         sessions.sort_unstable();
         if sessions.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(RecordError::SessionTwice);
+            return Err(RecordError::DuplicateSession);
         }
-        Ok(Self { holds })
+        Ok(Self { sessions: holds })
     }
 
     /// The holds, oldest first. Some may be void.
     #[must_use]
-    pub fn holds(&self) -> &[Hold] {
-        &self.holds
+    pub fn sessions(&self) -> &[SessionRecord] {
+        &self.sessions
     }
 
     /// The same, to be changed: by the rule alone.
-    pub(crate) const fn holds_mut(&mut self) -> &mut Vec<Hold> {
-        &mut self.holds
+    pub(crate) const fn sessions_mut(&mut self) -> &mut Vec<SessionRecord> {
+        &mut self.sessions
     }
 
     /// Whether nothing is left to keep.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.holds.is_empty()
+        self.sessions.is_empty()
     }
 
     /// The session's hold, if it has one.
     #[must_use]
-    pub fn hold_of(&self, session: SessionId) -> Option<&Hold> {
-        self.holds.iter().find(|hold| hold.session == session)
+    pub fn session(&self, session: SessionId) -> Option<&SessionRecord> {
+        self.sessions.iter().find(|hold| hold.session == session)
     }
 }

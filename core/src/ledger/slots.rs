@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::command::Evict;
 use super::limit::Limit;
 use super::policy::{Counting, Terms, WhenFull};
-use super::record::{Held, Hold, UserRecord};
+use super::record::{SessionRecord, SessionStatus, UserRecord};
 use crate::id::{Name, SessionId};
 use crate::time::Time;
 
@@ -16,15 +16,15 @@ pub(super) struct Slots<'a>(Vec<Slot<'a>>);
 /// One slot: the hold of one session, or those of all of a device's.
 pub(super) struct Slot<'a> {
     /// At least one, oldest first.
-    pub(super) holds: Vec<&'a Hold>,
+    pub(super) holds: Vec<&'a SessionRecord>,
     device: Option<&'a Name>,
 }
 
 impl<'a> Slots<'a> {
     pub(super) fn of(record: &'a UserRecord, counting: Counting) -> Self {
-        let mut slots: Vec<Slot<'a>> = Vec::with_capacity(record.holds().len());
+        let mut slots: Vec<Slot<'a>> = Vec::with_capacity(record.sessions().len());
         let mut devices = BTreeMap::new();
-        for hold in record.holds() {
+        for hold in record.sessions() {
             let device = match counting {
                 Counting::Sessions => None,
                 Counting::Devices => hold.device(),
@@ -48,7 +48,7 @@ impl<'a> Slots<'a> {
     /// How many slots a record's holds make, which is all that most want to know.
     pub(super) fn count_of(record: &UserRecord, counting: Counting) -> u32 {
         let count = match counting {
-            Counting::Sessions => record.holds().len(),
+            Counting::Sessions => record.sessions().len(),
             Counting::Devices => Slots::of(record, counting).0.len(),
         };
         u32::try_from(count).expect("a record has few holds")
@@ -125,9 +125,9 @@ impl<'a> Slot<'a> {
 
     /// When it is free, if nobody takes it up: when all of its holds only linger.
     fn lingers_until(&self) -> Option<Time> {
-        let ends = self.holds.iter().map(|hold| match hold.held {
-            Held::Live => None,
-            Held::Lingering { until } => Some(until),
+        let ends = self.holds.iter().map(|hold| match hold.status {
+            SessionStatus::Live => None,
+            SessionStatus::Lingering { until } => Some(until),
         });
         ends.collect::<Option<Vec<_>>>()?.into_iter().max()
     }

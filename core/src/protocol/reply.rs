@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::error::{Complaint, Refusal};
 use crate::id::{Name, SessionId, UserId};
-use crate::ledger::{Held, Hold, Limit, Listing};
+use crate::ledger::{Limit, Listing, SessionRecord, SessionStatus};
 use crate::resume_token::ResumeToken;
 
 /// A message from the server.
@@ -130,11 +130,11 @@ pub enum SessionState {
     Lingering,
 }
 
-impl From<&Hold> for SessionInfo {
-    fn from(hold: &Hold) -> Self {
-        let (state, until) = match hold.held {
-            Held::Live => (SessionState::Live, None),
-            Held::Lingering { until } => (SessionState::Lingering, Some(until.millis())),
+impl From<&SessionRecord> for SessionInfo {
+    fn from(hold: &SessionRecord) -> Self {
+        let (state, until) = match hold.status {
+            SessionStatus::Live => (SessionState::Live, None),
+            SessionStatus::Lingering { until } => (SessionState::Lingering, Some(until.millis())),
         };
         let (device, label) = (hold.device().cloned(), hold.label().cloned());
         Self { id: hold.session, device, label, since: hold.since.millis(), state, until }

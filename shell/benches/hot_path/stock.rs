@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions, PutFlags};
-use session_core::{Hold, NodeId, Time, UserRecord};
+use session_core::{NodeId, SessionRecord, Time, UserRecord};
 use shell::client::bench::load::Users;
 
 const MAP_BYTES: usize = 8 << 30;
@@ -28,9 +28,10 @@ pub(crate) fn leave_slots(data: &Path, users: u32) -> Result<()> {
     append(
         &data.join("live"),
         (0..users).map(|user| {
-            let slots = (0..3).map(|slot| Hold::new(dead.session(u64::from(user) * 3 + slot), since)).collect();
+            let slots =
+                (0..3).map(|slot| SessionRecord::new(dead.session(u64::from(user) * 3 + slot), since)).collect();
             let mut bytes = Vec::new();
-            UserRecord::from_holds(slots).expect("three sessions that differ").encode(&mut bytes);
+            UserRecord::from_sessions(slots).expect("three sessions that differ").encode(&mut bytes);
             (Users::name(user), bytes)
         }),
     )

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use session_core::ledger::{self, EndTarget, Ending, LimitRule, Listing, Outcome, StoreCommand};
 use session_core::{
-    Cause, Hold, Limit, Liveness, NodeId, Own, SessionId, SessionInfo, Terms, UserId, UserRecord, WhenFull,
+    Cause, Limit, Liveness, NodeId, Own, SessionId, SessionInfo, SessionRecord, Terms, UserId, UserRecord, WhenFull,
 };
 use smol::Timer;
 use smol::future::or;
@@ -304,13 +304,13 @@ impl Operator {
     }
 
     /// What another session would get beside these.
-    fn next(&self, user: &UserId, holds: Vec<Hold>, terms: &Terms) -> Next {
+    fn next(&self, user: &UserId, holds: Vec<SessionRecord>, terms: &Terms) -> Next {
         let (user, session) = (user.clone(), self.asker());
         let asked = StoreCommand::Acquire { user, session, limit: None, at: self.clock.now(), options: None };
         let sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
         let (outcome, record) = imagine(holds, &asked, terms);
         if matches!(outcome, Outcome::Granted { .. }) {
-            let gone = sessions.into_iter().filter(|&session| record.hold_of(session).is_none());
+            let gone = sessions.into_iter().filter(|&session| record.session(session).is_none());
             Next::Granted { ended: gone.map(|session| session.to_string()).collect() }
         } else {
             Next::Denied
@@ -401,8 +401,8 @@ impl Operator {
 }
 
 /// The outcome of a command where these are held, and what is held then.
-fn imagine(holds: Vec<Hold>, command: &StoreCommand, terms: &Terms) -> (Outcome, UserRecord) {
-    let mut record = UserRecord::from_holds(holds).expect("they are a record's");
+fn imagine(holds: Vec<SessionRecord>, command: &StoreCommand, terms: &Terms) -> (Outcome, UserRecord) {
+    let mut record = UserRecord::from_sessions(holds).expect("they are a record's");
     // Whoever was void was dropped before it was listed.
     let applied = ledger::apply(&mut record, command, terms, |_| Liveness::Alive);
     (applied.outcome, record)

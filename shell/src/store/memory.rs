@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::{self, Applied, StoreCommand};
-use session_core::{Cause, Held, Limit, Liveness, NodeId, Outcome, Own, Terms, Time, UserId, UserRecord};
+use session_core::{Cause, Limit, Liveness, NodeId, Outcome, Own, SessionStatus, Terms, Time, UserId, UserRecord};
 
 use super::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
 
@@ -118,9 +118,9 @@ const SWEPT: usize = 2;
 
 /// When all that lingers in a record after this time has done so for its time, if anything does.
 fn lingers_until(record: &UserRecord, now: Time) -> Option<Time> {
-    let ends = record.holds().iter().filter_map(|hold| match hold.held {
-        Held::Live => None,
-        Held::Lingering { until } => Some(until),
+    let ends = record.sessions().iter().filter_map(|hold| match hold.status {
+        SessionStatus::Live => None,
+        SessionStatus::Lingering { until } => Some(until),
     });
     ends.filter(|&until| until > now).max()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use session_core::{Event, Held, Hold, Request, SessionId, UserRecord, ledger};
+use session_core::{Event, Request, SessionId, SessionRecord, SessionStatus, UserRecord, ledger};
 
 use super::scenario::{StoreFault, credential, user_id};
 use super::simulation::CoreSimulation;
@@ -16,17 +16,17 @@ impl CoreSimulation {
         self.checks += 1;
         let mut seen = BTreeSet::new();
         for record in self.store.records.values() {
-            for hold in record.holds() {
+            for hold in record.sessions() {
                 assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
-                if hold.held == Held::Live && self.is_alive(hold.session.node()) {
+                if hold.status == SessionStatus::Live && self.is_alive(hold.session.node()) {
                     let session = hold.session;
                     assert!(self.is_accounted_for(session), "nobody will give up the slot of {session}");
                 }
             }
         }
-        let is_lingering = |hold: &Hold| hold.held != Held::Live;
+        let is_lingering = |hold: &SessionRecord| hold.status != SessionStatus::Live;
         let lingering: Vec<_> =
-            self.store.records.values().flat_map(UserRecord::holds).filter(|hold| is_lingering(hold)).collect();
+            self.store.records.values().flat_map(UserRecord::sessions).filter(|hold| is_lingering(hold)).collect();
         for hold in lingering {
             seen.remove(&hold.session);
         }
@@ -89,7 +89,7 @@ impl CoreSimulation {
                 "a newcomer was not admitted at the first try"
             );
             let slots = self.store.records.get(&user_id(user));
-            assert_eq!(slots.map_or(0, |record| record.holds().len()), self.terms.limit.slots().min(1) as usize);
+            assert_eq!(slots.map_or(0, |record| record.sessions().len()), self.terms.limit.slots().min(1) as usize);
             self.disconnect(id);
             while !self.store.queue.is_empty() {
                 self.store_step(0, StoreFault::Apply);
@@ -97,7 +97,7 @@ impl CoreSimulation {
             self.check();
         }
         assert_eq!(self.debts.held(), 0);
-        let left: Vec<_> = self.store.records.values().flat_map(UserRecord::holds).collect();
+        let left: Vec<_> = self.store.records.values().flat_map(UserRecord::sessions).collect();
         assert!(left.is_empty(), "these slots were never given back: {left:?}");
     }
 

@@ -24,7 +24,7 @@ impl CoreSimulation {
         evict: u8,
         resume: Option<u8>,
     ) -> Request {
-        let those = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::holds);
+        let those = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::sessions);
         let evict = match evict % 4 {
             0 => None,
             1 => Some(Evict::Nobody).filter(|_| evict % 8 == 1),
@@ -46,7 +46,8 @@ impl CoreSimulation {
     }
 
     pub(super) fn end_session(&self, which: u8) -> Request {
-        let there: Vec<_> = self.store.records.values().flat_map(UserRecord::holds).map(|hold| hold.session).collect();
+        let there: Vec<_> =
+            self.store.records.values().flat_map(UserRecord::sessions).map(|hold| hold.session).collect();
         let session = there.get(usize::from(which) % there.len().max(1));
         Request::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
     }

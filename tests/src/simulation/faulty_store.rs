@@ -8,8 +8,8 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use session_core::ledger::{self, Applied, EndTarget, StoreCommand};
 use session_core::{
-    Cause, Ended, Ending, Evict, Held, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId,
-    UserRecord,
+    Cause, Ended, Ending, Evict, Limit, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, Terms,
+    Time, UserId, UserRecord,
 };
 use shell::server::registry::Registry;
 use shell::store::{Amended, Amendment, Done, Router, Store};
@@ -136,7 +136,7 @@ impl SharedStore {
     /// Whether a user holds more than the limit that is set now.
     pub(super) fn is_beyond_limit(&self, user: &UserId) -> bool {
         let inner = self.lock();
-        inner.records.get(user).is_some_and(|record| record.holds().len() > inner.terms.limit.slots() as usize)
+        inner.records.get(user).is_some_and(|record| record.sessions().len() > inner.terms.limit.slots() as usize)
     }
 
     /// Has an operator end who is beyond the limit.
@@ -159,8 +159,8 @@ impl SharedStore {
     }
 
     /// Every hold of a user, whoever's and however held.
-    pub(super) fn holds_of(&self, user: &UserId) -> Vec<Hold> {
-        self.lock().records.get(user).map_or_else(Vec::new, |record| record.holds().to_vec())
+    pub(super) fn holds_of(&self, user: &UserId) -> Vec<SessionRecord> {
+        self.lock().records.get(user).map_or_else(Vec::new, |record| record.sessions().to_vec())
     }
 
     /// The node is dead. What it submitted may still be applied; nobody hears of it.
@@ -275,9 +275,10 @@ impl SharedStore {
     /// Every slot of a live node that is held, by user. Not those that linger.
     pub(super) fn live_slots(&self) -> Vec<(UserId, SessionId)> {
         let inner = self.lock();
-        let slots = inner.records.iter().flat_map(|(user, record)| record.holds().iter().map(move |slot| (user, slot)));
+        let slots =
+            inner.records.iter().flat_map(|(user, record)| record.sessions().iter().map(move |slot| (user, slot)));
         slots
-            .filter(|(_, slot)| inner.alive.contains(&slot.session.node()) && slot.held == Held::Live)
+            .filter(|(_, slot)| inner.alive.contains(&slot.session.node()) && slot.status == SessionStatus::Live)
             .map(|(user, slot)| (user.clone(), slot.session))
             .collect()
     }
@@ -287,7 +288,7 @@ impl SharedStore {
         let inner = self.lock();
         let mut seen = BTreeSet::new();
         let mut keys = BTreeSet::new();
-        for hold in inner.records.values().flat_map(UserRecord::holds) {
+        for hold in inner.records.values().flat_map(UserRecord::sessions) {
             assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
             if let Some(resumable) = hold.resumable() {
                 assert!(keys.insert(resumable.key.to_bytes()), "one token for two holds");
@@ -354,16 +355,16 @@ impl Inner {
         {
             if grant.is_resumed {
                 reached.push("resumed");
-                let is_of = |hold: &Hold| hold.resumable().map(|resumable| resumable.key) == wish.resume;
-                let is_of_dead = |hold: &Hold| is_of(hold) && !self.alive.contains(&hold.session.node());
-                if before.holds().iter().any(is_of_dead) {
+                let is_of = |hold: &SessionRecord| hold.resumable().map(|resumable| resumable.key) == wish.resume;
+                let is_of_dead = |hold: &SessionRecord| is_of(hold) && !self.alive.contains(&hold.session.node());
+                if before.sessions().iter().any(is_of_dead) {
                     reached.push("resumed from a killed server");
                 }
-                let is_last_second = |hold: &Hold| match hold.held {
-                    Held::Live => false,
-                    Held::Lingering { until } => until.since(self.now) < Duration::from_secs(1),
+                let is_last_second = |hold: &SessionRecord| match hold.status {
+                    SessionStatus::Live => false,
+                    SessionStatus::Lingering { until } => until.since(self.now) < Duration::from_secs(1),
                 };
-                if before.holds().iter().any(|hold| is_of(hold) && is_last_second(hold)) {
+                if before.sessions().iter().any(|hold| is_of(hold) && is_last_second(hold)) {
                     reached.push("resumed in its last second");
                 }
             } else if wish.resume.is_some() {
@@ -383,7 +384,7 @@ impl Inner {
             reached.push("ended by a lower limit");
         }
         if let (StoreCommand::Acquire { .. }, Outcome::Granted { .. }) = (command, outcome)
-            && before.holds().iter().any(|hold| hold.held != Held::Live)
+            && before.sessions().iter().any(|hold| hold.status != SessionStatus::Live)
         {
             reached.push("granted beside a slot that lingers");
         }

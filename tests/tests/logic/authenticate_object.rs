@@ -8,9 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use session_core::{
-    Admission, Ask, AskError, Cause, CloseReason, Complaint, Credential, Denial, Evict, Held, Hold, Limit, Name,
-    NodeId, Refusal, Rejection, Reply, ReplyError, Request, ResumeToken, SessionId, SessionInfo, SessionState, Time,
-    TokenError, User, UserId,
+    Admission, Ask, AskError, Cause, CloseReason, Complaint, Credential, Denial, Evict, Limit, Name, NodeId, Refusal,
+    Rejection, Reply, ReplyError, Request, ResumeToken, SessionId, SessionInfo, SessionRecord, SessionState,
+    SessionStatus, Time, TokenError, User, UserId,
 };
 
 fn session(number: u64) -> SessionId {
@@ -203,7 +203,7 @@ fn what_is_told_at_length() {
                 refusal: Refusal::LimitReached,
                 limit: Some(Limit::new(1).unwrap()),
                 connections: Some(2),
-                sessions: Some([SessionInfo::from(&Hold::new(session(1), Time::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
+                sessions: Some([SessionInfo::from(&SessionRecord::new(session(1), Time::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
                 retry_after: Some(Duration::from_millis(1500)),
                 may_choose: true,
             })),
@@ -238,9 +238,10 @@ fn admitted() -> Reply {
 #[test]
 fn a_hold_is_shown_without_its_token() {
     let since = Time::from_epoch(Duration::from_nanos(5_999_999));
-    let live = Hold::new(session(1), since);
-    let lingering = Hold { held: Held::Lingering { until: since + Duration::from_secs(1) }, ..live.clone() };
-    let shown = |hold: &Hold| serde_json::to_string(&SessionInfo::from(hold)).unwrap();
+    let live = SessionRecord::new(session(1), since);
+    let lingering =
+        SessionRecord { status: SessionStatus::Lingering { until: since + Duration::from_secs(1) }, ..live.clone() };
+    let shown = |hold: &SessionRecord| serde_json::to_string(&SessionInfo::from(hold)).unwrap();
     assert_eq!(shown(&live), r#"{"id":"0000000000000ada0000000000000001","since":5,"state":"live"}"#);
     let frame = r#"{"id":"0000000000000ada0000000000000001","since":5,"state":"lingering","until":1005}"#;
     assert_eq!(shown(&lingering), frame);

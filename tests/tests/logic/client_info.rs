@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitRule, Listing};
 use session_core::{
-    Actions, Admission, Cause, CloseReason, Command, Complaint, Denial, Ending, Event, Evict, Frame, Hold, Identity,
-    Limit, Limits, Name, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo,
-    SessionState, Sessions, Time, TokenError, User, UserId, Violation, WallTime,
+    Actions, Admission, Cause, CloseReason, Command, Complaint, Denial, Ending, Event, Evict, Frame, Identity, Limit,
+    Limits, Name, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo,
+    SessionRecord, SessionState, Sessions, Time, TokenError, User, UserId, Violation, WallTime,
 };
 
 const LINGER: Duration = Duration::from_secs(90);
@@ -115,7 +115,7 @@ fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
 }
 
 fn listing() -> Listing {
-    let hold = Hold::new(NodeId::new(9).session(9), at(0));
+    let hold = SessionRecord::new(NodeId::new(9).session(9), at(0));
     Listing {
         limit: limit(1),
         rule: LimitRule::Server,

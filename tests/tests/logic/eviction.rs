@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitRule, Listing, StoreCommand};
 use session_core::{
-    Cause, Counting, Ended, Ending, Evict, Held, Hold, Limit, Liveness, Name, NodeId, Outcome, Own, ResumeKey,
-    SessionId, Terms, Time, UserId, UserRecord, WhenFull,
+    Cause, Counting, Ended, Ending, Evict, Limit, Liveness, Name, NodeId, Outcome, Own, ResumeKey, SessionId,
+    SessionRecord, SessionStatus, Terms, Time, UserId, UserRecord, WhenFull,
 };
 
 const HERE: NodeId = NodeId::new(1);
@@ -162,7 +162,7 @@ impl Subject {
     }
 
     fn held(&self) -> Vec<u64> {
-        self.record.holds().iter().map(|hold| hold.session.number()).collect()
+        self.record.sessions().iter().map(|hold| hold.session.number()).collect()
     }
 
     /// Who was told by the last command that its slot is gone.
@@ -307,7 +307,7 @@ fn a_refusal_lists_who_is_there_to_those_who_asked_at_length() {
     let Outcome::Denied(Some(listing)) = subject.guest(&terms(2), 3) else { panic!("it asked") };
     assert_eq!((listing.limit, listing.rule, listing.connections), (limit(2), LimitRule::Server, 2));
     assert_eq!((listing.free_at, listing.is_device_full), (None, false));
-    assert_eq!(&*listing.holds, subject.record.holds());
+    assert_eq!(&*listing.holds, subject.record.sessions());
     assert_eq!(*listing, subject.list(&terms(2)));
     let own = terms(2).of(Own { limit: Some(limit(1)), when_full: None });
     assert_eq!((subject.list(&own).limit, subject.list(&own).rule), (limit(1), LimitRule::User));
@@ -339,11 +339,11 @@ fn a_lost_session_lingers_for_its_time_and_no_longer() {
     drop(subject.guest(&full, 1));
     assert_eq!(subject.linger(1), Outcome::Released);
     let until = at(subject.second) + LINGER;
-    assert_eq!(subject.record.holds()[0].held, Held::Lingering { until });
+    assert_eq!(subject.record.sessions()[0].status, SessionStatus::Lingering { until });
     assert_eq!(subject.list(&full).free_at, Some(until));
     // Once is enough: it does not begin anew.
     assert_eq!(subject.linger(1), Outcome::Released);
-    assert_eq!(subject.record.holds()[0].held, Held::Lingering { until });
+    assert_eq!(subject.record.sessions()[0].status, SessionStatus::Lingering { until });
     assert!(is_denied(&subject.plain(&full, 2)));
     let moment = Duration::from_millis(1);
     assert_eq!(subject.clone().count_at(&full, Time::from_epoch(until.since_epoch().saturating_sub(moment))), 1);
@@ -427,7 +427,7 @@ fn a_token_moves_its_slot_and_admits_nobody() {
         Some(AcquireOptions { new_resume_key: Some(key(1)), label: name("old"), ..AcquireOptions::default() }),
     ));
     drop(subject.plain(&full, 2));
-    let since = subject.record.holds()[0].since;
+    let since = subject.record.sessions()[0].since;
 
     // From one that lives.
     assert!(is_granted(&subject.resume(&full, 3, 1), 2));
@@ -439,8 +439,8 @@ fn a_token_moves_its_slot_and_admits_nobody() {
     drop(subject.linger(3));
     assert!(is_granted(&subject.resume(&terms(1), 4, 1), 2));
     assert_eq!((subject.held(), subject.told()), (vec![4, 2], vec![]));
-    let hold = &subject.record.holds()[0];
-    assert_eq!((hold.held, hold.since, hold.label()), (Held::Live, since, name("old").as_ref()));
+    let hold = &subject.record.sessions()[0];
+    assert_eq!((hold.status, hold.since, hold.label()), (SessionStatus::Live, since, name("old").as_ref()));
     assert_eq!(hold.resumable().unwrap().key, key(1), "the token stays with its slot");
     // Another label may be said. Another device opens nothing: it could share the slot of this one.
     let wish =
@@ -454,14 +454,14 @@ fn a_token_moves_its_slot_and_admits_nobody() {
         assert!(is_granted(&named.acquire(&full, id(number), Some(wish)), 1));
         assert_eq!(named.held(), [number]);
     }
-    let hold = &subject.record.holds()[0];
+    let hold = &subject.record.sessions()[0];
     assert_eq!((hold.label(), hold.device()), (name("new").as_ref(), None));
 
     // Wrong ones are as good as none.
     assert!(is_denied(&subject.resume(&full, 6, 9)));
     drop(subject.release(2));
     assert!(is_granted(&subject.resume(&full, 6, 9), 2));
-    assert_eq!(subject.record.holds()[1].resumable().unwrap().key, key(200));
+    assert_eq!(subject.record.sessions()[1].resumable().unwrap().key, key(200));
     // Nor is one of a slot that is gone, or has lingered for its time; and whoever may have none takes none up.
     assert!(is_denied(&subject.resume(&terms(0), 7, 1)));
     drop(subject.release(5));
@@ -488,7 +488,7 @@ fn what_a_dead_node_held_lingers_from_when_that_is_known() {
     // The one that lingered lingers for what is left of its time, from a clock that was wrong or not.
     assert_eq!(subject.clone().count_at(&terms, until), 3);
     assert_eq!(subject.count_at(&terms, at(29)), 2);
-    assert_eq!(subject.record.holds()[0].held, Held::Lingering { until: at(20) + LINGER });
+    assert_eq!(subject.record.sessions()[0].status, SessionStatus::Lingering { until: at(20) + LINGER });
     let outcome = subject.acquire(&terms, THERE.session(9), guest(9));
     assert_eq!(outcome, Outcome::Rejected(Cause::Failed), "a dead node's session acquires nothing");
     subject.second = 29;
@@ -506,7 +506,7 @@ fn what_lingers_by_a_clock_that_was_ahead_lingers_no_longer_than_it_may() {
     assert_eq!(subject.count(&terms(1)), 1);
     subject.dead.insert(HERE, at(20));
     assert_eq!(subject.count(&terms(1)), 1);
-    assert_eq!(subject.record.holds()[0].held, Held::Lingering { until: at(20) + LINGER });
+    assert_eq!(subject.record.sessions()[0].status, SessionStatus::Lingering { until: at(20) + LINGER });
     assert_eq!(subject.count_at(&terms(1), at(20) + LINGER), 0);
 }
 
@@ -561,9 +561,9 @@ fn sessions_of_one_device_hold_one_slot() {
         listing
             .holds
             .iter()
-            .filter_map(|hold| match hold.held {
-                Held::Live => None,
-                Held::Lingering { until } => Some(until),
+            .filter_map(|hold| match hold.status {
+                SessionStatus::Live => None,
+                SessionStatus::Lingering { until } => Some(until),
             })
             .min()
     );
@@ -709,10 +709,10 @@ fn slots_of(kept: &BTreeMap<SessionId, Kept>, counting: Counting) -> usize {
     }
 }
 
-fn shown(hold: &Hold) -> (SessionId, Option<Time>) {
-    let until = match hold.held {
-        Held::Live => None,
-        Held::Lingering { until } => Some(until),
+fn shown(hold: &SessionRecord) -> (SessionId, Option<Time>) {
+    let until = match hold.status {
+        SessionStatus::Live => None,
+        SessionStatus::Lingering { until } => Some(until),
     };
     (hold.session, until)
 }
@@ -804,8 +804,8 @@ proptest! {
             let before = kept.clone();
             let was_dead = subject.dead.contains_key(&command.session().node());
             let outcome = subject.apply(&terms, &command);
-            let then: BTreeMap<_, _> = subject.record.holds().iter().map(shown).collect();
-            prop_assert_eq!(then.len(), subject.record.holds().len(), "a session has two holds");
+            let then: BTreeMap<_, _> = subject.record.sessions().iter().map(shown).collect();
+            prop_assert_eq!(then.len(), subject.record.sessions().len(), "a session has two holds");
             let gone: BTreeSet<_> = before.keys().copied().filter(|session| !then.contains_key(session)).collect();
             let come: BTreeSet<_> = then.keys().copied().filter(|session| !before.contains_key(session)).collect();
             let session = command.session();

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::ledger::{self, StoreCommand};
-use session_core::{Cause, Hold, Limit, Liveness, NodeId, Outcome, SessionId, Terms, Time, UserId, UserRecord};
+use session_core::{
+    Cause, Limit, Liveness, NodeId, Outcome, SessionId, SessionRecord, Terms, Time, UserId, UserRecord,
+};
 
 const HERE: NodeId = NodeId::new(1);
 const THERE: NodeId = NodeId::new(2);
@@ -63,12 +65,12 @@ fn there_is_dead(node: NodeId) -> Liveness {
 
 /// The record that holds these sessions' slots, the first taken at second 1, the next at second 2, …
 fn holding(sessions: &[SessionId]) -> UserRecord {
-    let holds = (1..).zip(sessions).map(|(second, &session)| Hold::new(session, at(second)));
-    UserRecord::from_holds(holds.collect()).unwrap()
+    let holds = (1..).zip(sessions).map(|(second, &session)| SessionRecord::new(session, at(second)));
+    UserRecord::from_sessions(holds.collect()).unwrap()
 }
 
 fn sessions(record: &UserRecord) -> Vec<SessionId> {
-    record.holds().iter().map(|slot| slot.session).collect()
+    record.sessions().iter().map(|slot| slot.session).collect()
 }
 
 /// Each row: slots held, limit, command => outcome, slots held then. Node 2 is dead.
@@ -125,8 +127,8 @@ fn the_rule() {
         assert_eq!(sessions(&record), then, "{row}");
         assert_eq!(record.is_empty(), then.is_empty(), "{row}");
         // Nobody's slot becomes younger; a new one is as old as its command says.
-        for slot in record.holds() {
-            let old = before.holds().iter().find(|old| old.session == slot.session);
+        for slot in record.sessions() {
+            let old = before.sessions().iter().find(|old| old.session == slot.session);
             assert_eq!(slot.since, old.map_or(at(9), |old| old.since), "{row}");
         }
     }
@@ -140,8 +142,8 @@ fn slots_are_kept_in_the_order_of_their_acquisition_whatever_the_clocks_say() {
         let _outcome = apply(&mut record, &acquire(session, second), Limit::default(), everyone_lives);
     }
     assert_eq!(sessions(&record), order);
-    assert_eq!(record.holds().iter().map(|slot| slot.since).collect::<Vec<_>>(), [at(50), at(10), at(30)]);
-    assert!(record.hold_of(order[1]).is_some() && record.hold_of(HERE.session(1)).is_none());
+    assert_eq!(record.sessions().iter().map(|slot| slot.since).collect::<Vec<_>>(), [at(50), at(10), at(30)]);
+    assert!(record.session(order[1]).is_some() && record.session(HERE.session(1)).is_none());
 }
 
 #[test]

@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::{Guest, Held, Hold, Name, NodeId, RecordError, Resumable, ResumeKey, SessionId, Time, UserRecord};
+use session_core::{
+    ClientInfo, Name, NodeId, RecordError, Resumable, ResumeKey, SessionId, SessionRecord, SessionStatus, Time,
+    UserRecord,
+};
 
 const HERE: NodeId = NodeId::new(1);
 
@@ -13,20 +16,20 @@ fn millis(millis: u64) -> Time {
     Time::from_epoch(Duration::from_millis(millis))
 }
 
-fn encoded(holds: Vec<Hold>) -> Vec<u8> {
+fn encoded(holds: Vec<SessionRecord>) -> Vec<u8> {
     // Whatever the buffer held before.
     let mut bytes = vec![9; 500];
-    UserRecord::from_holds(holds).unwrap().encode(&mut bytes);
+    UserRecord::from_sessions(holds).unwrap().encode(&mut bytes);
     bytes
 }
 
 /// What these holds are read back as.
-fn read(bytes: &[u8]) -> Result<Vec<Hold>, RecordError> {
-    UserRecord::decode(bytes).map(|record| record.holds().to_vec())
+fn read(bytes: &[u8]) -> Result<Vec<SessionRecord>, RecordError> {
+    UserRecord::decode(bytes).map(|record| record.sessions().to_vec())
 }
 
-fn full_hold() -> Hold {
-    let guest = Guest {
+fn full_hold() -> SessionRecord {
+    let guest = ClientInfo {
         device: Name::parse("laptop"),
         label: Name::parse("Fé"),
         resumable: Some(Resumable {
@@ -34,11 +37,11 @@ fn full_hold() -> Hold {
             linger: Duration::from_millis(0x0102_0304),
         }),
     };
-    Hold {
+    SessionRecord {
         session: NodeId::new(0x0123_4567_89ab_cdef).session(0x42),
         since: millis(0x018b_cfe5_6800),
-        held: Held::Lingering { until: millis(0x018b_cfe5_6801) },
-        guest: Some(Box::new(guest)),
+        status: SessionStatus::Lingering { until: millis(0x018b_cfe5_6801) },
+        client: Some(Box::new(guest)),
     }
 }
 
@@ -52,8 +55,8 @@ fn the_bytes_of_version_1() {
         0, 0, 0, 0, 0, 0, 0, 7,  0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,  0, 0, 0, 0, 0, 0, 0, 0,
     ];
     let holds = vec![
-        Hold::new(NodeId::new(0x0123_4567_89ab_cdef).session(0x42), millis(0x018b_cfe5_6800)),
-        Hold::new(NodeId::new(7).session(u64::MAX), Time::default()),
+        SessionRecord::new(NodeId::new(0x0123_4567_89ab_cdef).session(0x42), millis(0x018b_cfe5_6800)),
+        SessionRecord::new(NodeId::new(7).session(u64::MAX), Time::default()),
     ];
     assert_eq!(read(&bytes), Ok(holds));
     assert_eq!(read(&[1]), Ok(vec![]));
@@ -74,7 +77,7 @@ fn the_bytes_of_version_2() {
         &[0xab; 32],
         &[1, 2, 3, 4,  6, b'l', b'a', b'p', b't', b'o', b'p',  3, b'F', 0xc3, 0xa9],
     ].concat();
-    let holds = vec![Hold::new(NodeId::new(7).session(u64::MAX), Time::default()), full_hold()];
+    let holds = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Time::default()), full_hold()];
     assert_eq!(encoded(holds.clone()), bytes);
     assert_eq!(read(&bytes), Ok(holds));
     assert_eq!(encoded(vec![]), [2]);
@@ -83,7 +86,7 @@ fn the_bytes_of_version_2() {
 
 #[test]
 fn what_is_finer_than_a_millisecond_is_not_kept() {
-    let hold = |nanos| Hold::new(HERE.session(1), Time::from_epoch(Duration::from_nanos(nanos)));
+    let hold = |nanos| SessionRecord::new(HERE.session(1), Time::from_epoch(Duration::from_nanos(nanos)));
     assert_eq!(read(&encoded(vec![hold(5_999_999)])), Ok(vec![hold(5_000_000)]));
 }
 
@@ -105,13 +108,13 @@ fn every_reason_not_to_read_a_record() {
         (second(&[]), RecordError::CutOff, "the record is cut off"),
         (second(&[1, 0, 0]), RecordError::CutOff, "the record is cut off"),
         (second(&[4, 2, b'x']), RecordError::CutOff, "the record is cut off"),
-        (second(&[16]), RecordError::BadHold, "the record has a hold that makes no sense"),
-        (second(&[4, 0]), RecordError::BadHold, "the record has a hold that makes no sense"),
-        (second(&[8, 1, b'\n']), RecordError::BadHold, "the record has a hold that makes no sense"),
-        (second(&[8, 1, 0xff]), RecordError::BadHold, "the record has a hold that makes no sense"),
-        (record(&[5, 5]), RecordError::SessionTwice, "the record has two slots of one session"),
-        (record(&[5, 3, 4, 5]), RecordError::SessionTwice, "the record has two slots of one session"),
-        (record(&numbers), RecordError::TooManyHolds, "the record has more slots than any limit allows"),
+        (second(&[16]), RecordError::BadSession, "the record has a hold that makes no sense"),
+        (second(&[4, 0]), RecordError::BadSession, "the record has a hold that makes no sense"),
+        (second(&[8, 1, b'\n']), RecordError::BadSession, "the record has a hold that makes no sense"),
+        (second(&[8, 1, 0xff]), RecordError::BadSession, "the record has a hold that makes no sense"),
+        (record(&[5, 5]), RecordError::DuplicateSession, "the record has two slots of one session"),
+        (record(&[5, 3, 4, 5]), RecordError::DuplicateSession, "the record has two slots of one session"),
+        (record(&numbers), RecordError::TooManySessions, "the record has more slots than any limit allows"),
     ] {
         assert_eq!(read(&bytes), Err(error), "{bytes:?}");
         assert_eq!(error.to_string(), words);
@@ -123,20 +126,21 @@ fn name() -> impl Strategy<Value = Option<Name>> {
     prop::option::of("[a-zé🦀 ]{1,16}").prop_map(|name| name.and_then(|name| Name::parse(&name)))
 }
 
-fn hold() -> impl Strategy<Value = Hold> {
+fn hold() -> impl Strategy<Value = SessionRecord> {
     let resumable = prop::option::of((any::<[u8; 32]>(), any::<u32>())).prop_map(|resumable| {
         resumable.map(|(key, linger)| Resumable {
             key: ResumeKey::from_bytes(key),
             linger: Duration::from_millis(linger.into()),
         })
     });
-    let guest = (name(), name(), resumable).prop_map(|(device, label, resumable)| Guest { device, label, resumable });
+    let guest =
+        (name(), name(), resumable).prop_map(|(device, label, resumable)| ClientInfo { device, label, resumable });
     (any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()), guest).prop_map(
-        |(node, number, since, until, guest)| Hold {
+        |(node, number, since, until, guest)| SessionRecord {
             session: NodeId::new(node).session(number),
             since: millis(since),
-            held: until.map_or(Held::Live, |until| Held::Lingering { until: millis(until) }),
-            guest: (guest != Guest::default()).then(|| Box::new(guest)),
+            status: until.map_or(SessionStatus::Live, |until| SessionStatus::Lingering { until: millis(until) }),
+            client: (guest != ClientInfo::default()).then(|| Box::new(guest)),
         },
     )
 }
@@ -181,8 +185,8 @@ fn any_record() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn a_session_is_found_by_its_id() {
-    let record = UserRecord::from_holds(vec![full_hold()]).unwrap();
-    assert_eq!(record.hold_of(full_hold().session), Some(&full_hold()));
-    assert_eq!(record.hold_of(SessionId::from_bytes([0; 16])), None);
-    assert_eq!(full_hold().name(), Name::parse("Fé").as_ref());
+    let record = UserRecord::from_sessions(vec![full_hold()]).unwrap();
+    assert_eq!(record.session(full_hold().session), Some(&full_hold()));
+    assert_eq!(record.session(SessionId::from_bytes([0; 16])), None);
+    assert_eq!(full_hold().display_name(), Name::parse("Fé").as_ref());
 }

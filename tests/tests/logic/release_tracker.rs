@@ -8,7 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, StoreCommand};
 use session_core::{
-    Cause, Debts, Ending, Held, Limit, Liveness, NodeId, Outcome, ResumeKey, SessionId, Terms, Time, UserId, UserRecord,
+    Cause, Debts, Ending, Limit, Liveness, NodeId, Outcome, ResumeKey, SessionId, SessionStatus, Terms, Time, UserId,
+    UserRecord,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -480,7 +481,7 @@ impl World {
 
     /// Whose slots somebody has to give back: those that linger are nobody's.
     fn live(&self) -> impl Iterator<Item = SessionId> {
-        self.record.holds().iter().filter(|hold| hold.held == Held::Live).map(|hold| hold.session)
+        self.record.sessions().iter().filter(|hold| hold.status == SessionStatus::Live).map(|hold| hold.session)
     }
 
     fn check(&self) {
@@ -521,7 +522,7 @@ impl World {
         assert_eq!(seen(&self.debts), (0, 0, None));
         assert_eq!(self.live().next(), None);
         assert!(
-            self.record.holds().iter().all(|hold| hold.session.number() % 2 == 1),
+            self.record.sessions().iter().all(|hold| hold.session.number() % 2 == 1),
             "only who may come back lingers"
         );
         assert!(self.late.is_empty());

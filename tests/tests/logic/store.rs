@@ -12,8 +12,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, StoreCommand};
 use session_core::{
-    Cause, Ended, Ending, Evict, Held, Limit, Liveness, Name, NodeId, Outcome, ResumeKey, SessionId, Terms, Time,
-    UserId, UserRecord, WhenFull,
+    Cause, Ended, Ending, Evict, Limit, Liveness, Name, NodeId, Outcome, ResumeKey, SessionId, SessionStatus, Terms,
+    Time, UserId, UserRecord, WhenFull,
 };
 use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tempfile::TempDir;
@@ -301,7 +301,7 @@ fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(Limit) -> Subject
     }
     let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 2, 14, wish(2))) else { panic!("it is kept") };
     assert_eq!(listing.free_at, Some(at(15)));
-    assert_eq!(listing.holds[0].held, Held::Lingering { until: at(15) });
+    assert_eq!(listing.holds[0].status, SessionStatus::Lingering { until: at(15) });
     assert!(matches!(subject.ask(wishing("ada", 2, 15, wish(2))), Outcome::Granted { connections: 1, .. }));
     // What has no token is given back at once.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);

@@ -15,7 +15,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::{ELDER, Guest, Held, Hold, RecordError, Resumable, UserRecord, VERSION};
+use super::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord, VERSION, VERSION_1};
 use crate::id::{Name, SessionId};
 use crate::resume_token::ResumeKey;
 use crate::time::Time;
@@ -30,7 +30,7 @@ impl UserRecord {
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
         bytes.push(VERSION);
-        for hold in &self.holds {
+        for hold in &self.sessions {
             encode(hold, bytes);
         }
     }
@@ -45,24 +45,24 @@ impl UserRecord {
         let mut holds = Vec::new();
         while !rest.0.is_empty() {
             holds.push(match version {
-                ELDER => Hold::new(rest.session()?, rest.time()?),
+                VERSION_1 => SessionRecord::new(rest.session()?, rest.time()?),
                 VERSION => decode(&mut rest)?,
                 _ => return Err(RecordError::Version(version)),
             });
         }
         match version {
-            ELDER | VERSION => Self::from_holds(holds),
+            VERSION_1 | VERSION => Self::from_sessions(holds),
             _ => Err(RecordError::Version(version)),
         }
     }
 }
 
-fn encode(Hold { session, since, held, guest }: &Hold, bytes: &mut Vec<u8>) {
-    let none = Guest::default();
-    let Guest { device, label, resumable } = guest.as_deref().unwrap_or(&none);
+fn encode(SessionRecord { session, since, status: held, client: guest }: &SessionRecord, bytes: &mut Vec<u8>) {
+    let none = ClientInfo::default();
+    let ClientInfo { device, label, resumable } = guest.as_deref().unwrap_or(&none);
     let until = match held {
-        Held::Live => None,
-        Held::Lingering { until } => Some(until),
+        SessionStatus::Live => None,
+        SessionStatus::Lingering { until } => Some(until),
     };
     let flag = |is_there: bool, flag| if is_there { flag } else { 0 };
     bytes.extend_from_slice(&session.to_bytes());
@@ -86,13 +86,13 @@ fn encode(Hold { session, since, held, guest }: &Hold, bytes: &mut Vec<u8>) {
     }
 }
 
-fn decode(bytes: &mut Reader<'_>) -> Result<Hold, RecordError> {
+fn decode(bytes: &mut Reader<'_>) -> Result<SessionRecord, RecordError> {
     let (session, since, [flags]) = (bytes.session()?, bytes.time()?, bytes.take()?);
     if flags & !(LINGERS | RESUMABLE | DEVICE | LABEL) != 0 {
-        return Err(RecordError::BadHold);
+        return Err(RecordError::BadSession);
     }
     let has = |flag| flags & flag != 0;
-    let held = if has(LINGERS) { Held::Lingering { until: bytes.time()? } } else { Held::Live };
+    let held = if has(LINGERS) { SessionStatus::Lingering { until: bytes.time()? } } else { SessionStatus::Live };
     let resumable = if has(RESUMABLE) {
         let key = ResumeKey::from_bytes(bytes.take()?);
         Some(Resumable { key, linger: Duration::from_millis(u32::from_be_bytes(bytes.take()?).into()) })
@@ -101,8 +101,13 @@ fn decode(bytes: &mut Reader<'_>) -> Result<Hold, RecordError> {
     };
     let device = if has(DEVICE) { Some(bytes.name()?) } else { None };
     let label = if has(LABEL) { Some(bytes.name()?) } else { None };
-    let guest = Guest { device, label, resumable };
-    Ok(Hold { session, since, held, guest: (guest != Guest::default()).then(|| Box::new(guest)) })
+    let guest = ClientInfo { device, label, resumable };
+    Ok(SessionRecord {
+        session,
+        since,
+        status: held,
+        client: (guest != ClientInfo::default()).then(|| Box::new(guest)),
+    })
 }
 
 /// What is left to read.
@@ -128,6 +133,6 @@ impl Reader<'_> {
         let [length] = self.take()?;
         let (name, rest) = self.0.split_at_checked(usize::from(length)).ok_or(RecordError::CutOff)?;
         self.0 = rest;
-        core::str::from_utf8(name).ok().and_then(Name::parse).ok_or(RecordError::BadHold)
+        core::str::from_utf8(name).ok().and_then(Name::parse).ok_or(RecordError::BadSession)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use heed::RwTxn;
 use session_core::ledger::{self, StoreCommand};
-use session_core::{Cause, Ended, Held, Liveness, NodeId, Outcome, RecordError, Time, UserId, UserRecord};
+use session_core::{Cause, Ended, Liveness, NodeId, Outcome, RecordError, SessionStatus, Time, UserId, UserRecord};
 
 use super::ballast_file::Ballast;
 use super::environment::{Environment, Uncommitted};
@@ -119,7 +119,7 @@ pub(super) fn apply(
             && user.is_changed()
         {
             changed = true;
-            lingers |= user.now.holds().iter().any(|hold| hold.held != Held::Live);
+            lingers |= user.now.sessions().iter().any(|hold| hold.status != SessionStatus::Live);
             user.write(environment, &mut txn, id, &mut bytes)?;
         }
     }

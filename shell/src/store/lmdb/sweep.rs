@@ -16,7 +16,7 @@
 use std::ops::Bound;
 
 use heed::RwTxn;
-use session_core::{Held, UserRecord, ledger};
+use session_core::{SessionStatus, UserRecord, ledger};
 
 use super::batch::Rule;
 use super::environment::Environment;
@@ -106,9 +106,9 @@ fn look(bytes: &[u8], rule: Rule<'_>) -> Found {
     let Ok(before) = UserRecord::decode(bytes) else { return Found::LeftOver };
     let mut record = before.clone();
     ledger::settle(&mut record, rule.now, |node| rule.liveness(node));
-    match record.holds() {
+    match record.sessions() {
         [] => Found::LeftOver,
-        holds if holds.iter().any(|hold| hold.held != Held::Live) => {
+        holds if holds.iter().any(|hold| hold.status != SessionStatus::Live) => {
             Found::Lingering(Some(record).filter(|record| *record != before))
         }
         _ => Found::Live,

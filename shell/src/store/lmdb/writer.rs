@@ -249,7 +249,7 @@ mod tests {
     use std::sync::mpsc::Receiver;
 
     use session_core::ledger::{AcquireOptions, EndTarget};
-    use session_core::{Ending, Held, Terms, UserRecord, WhenFull};
+    use session_core::{Ending, SessionStatus, Terms, UserRecord, WhenFull};
 
     use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
     use super::super::testing::{
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(outcomes, expected);
         assert_eq!(bytes(&mut writer, "bob"), None);
         let ada = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
-        let sessions: Vec<_> = ada.holds().iter().map(|hold| hold.session.number()).collect();
+        let sessions: Vec<_> = ada.sessions().iter().map(|hold| hold.session.number()).collect();
         assert_eq!(sessions, [2, 3]);
     }
 
@@ -485,7 +485,7 @@ mod tests {
         step_of_the_sweep(&mut writer);
         // Somebody may take it up again, and no other start makes that longer.
         let record = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
-        assert_eq!(record.holds()[0].held, Held::Lingering { until: at(1100) });
+        assert_eq!(record.sessions()[0].status, SessionStatus::Lingering { until: at(1100) });
         assert_eq!(bytes(&mut writer, "bob"), None);
         assert_eq!(writer.sweep, Sweep::Start, "there will be another pass");
         assert!(writer.sweep_at >= start + Duration::from_secs(100), "once it has lingered for its time");
@@ -529,7 +529,7 @@ mod tests {
         assert_eq!(serve(&mut writer, [look("bob", 1_000_000), look("ada", 1_099_999)]), [found(0), found(1)]);
         // It is written down now, so that yet another start does not make it longer.
         let record = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
-        assert_eq!(record.holds()[0].held, Held::Lingering { until: at(1100) });
+        assert_eq!(record.sessions()[0].status, SessionStatus::Lingering { until: at(1100) });
         assert_eq!(serve(&mut writer, [look("ada", 1_100_000)]), [found(0)]);
         assert_eq!(bytes(&mut writer, "ada"), None);
     }
