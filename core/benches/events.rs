@@ -13,8 +13,8 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Actions, Cause, Debts, Event, Identity, Limit, Limits, Liveness, NodeId, Outcome, Reply, Request, Session,
-    SessionId, SessionRecord, Terms, Time, User, UserId, UserRecord,
+    Actions, Debts, Event, Identity, Limits, Liveness, NodeId, Outcome, Reply, Request, Session, SessionId,
+    SessionRecord, SlotLimit, StoreError, Terms, Time, User, UserId, UserRecord,
 };
 
 #[global_allocator]
@@ -147,7 +147,7 @@ mod ledger_rule {
     const LIMIT: [u32; 3] = [1, 3, 1024];
 
     fn measure(bencher: Bencher<'_, '_>, slots: u32, limit: u32, command: &StoreCommand) {
-        let limit = Limit::new(limit).expect("within the ceiling");
+        let limit = SlotLimit::new(limit).expect("within the ceiling");
         bencher.with_inputs(|| record(slots)).bench_local_values(|mut record| {
             (ledger::apply(&mut record, black_box(command), &Terms::new(limit), |_| Liveness::Alive), record)
         });
@@ -256,7 +256,7 @@ mod debts {
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
             debts.before(black_box(&acquire)).expect("room");
-            debts.after(&release, &Outcome::Rejected(Cause::Failed), at(2));
+            debts.after(&release, &Outcome::Rejected(StoreError::Failed), at(2));
             let again = debts.due(at(3));
             debts.after(&release, &Outcome::Released, at(3));
             again

@@ -149,8 +149,8 @@ mod time;
 pub use connection_limiter::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit};
 pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
 pub use ledger::{
-    Cause, ClientInfo, Counting, Ended, Ending, Evict, Limit, LimitError, Liveness, Outcome, Own, RecordError,
-    Resumable, SessionRecord, SessionStatus, Terms, UserRecord, WhenFull,
+    ClientInfo, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, RecordError, Resumable, SessionRecord,
+    SessionStatus, SlotLimit, SlotLimitError, StoreError, Terms, UserOverrides, UserRecord, WhenFull,
 };
 pub use protocol::{
     Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, ReplyError,

@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::id::{SessionId, UserId};
-use crate::ledger::{Cause, Outcome, StoreCommand};
+use crate::ledger::{Outcome, StoreCommand, StoreError};
 use crate::time::Time;
 
 /// Sees every slot of one process back into the store.
@@ -71,9 +71,9 @@ impl Debts {
     ///
     /// # Errors
     /// [`Cause::Overloaded`] for an acquire beyond the room: it must not be submitted.
-    pub fn before(&mut self, command: &StoreCommand) -> Result<(), Cause> {
+    pub fn before(&mut self, command: &StoreCommand) -> Result<(), StoreError> {
         match command {
-            StoreCommand::Acquire { .. } if self.held.len() >= self.room => Err(Cause::Overloaded),
+            StoreCommand::Acquire { .. } if self.held.len() >= self.room => Err(StoreError::Overloaded),
             StoreCommand::Acquire { session, .. } => {
                 self.held.entry(*session).or_insert(Standing::Served);
                 Ok(())

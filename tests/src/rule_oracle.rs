@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use session_core::ledger::{Applied, EndTarget, StoreCommand};
+use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
 use session_core::{
-    Cause, Counting, Ending, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, Terms, Time,
-    UserRecord, WhenFull,
+    CountBy, EndReason, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, StoreError, Terms,
+    Time, UserRecord, WhenFull,
 };
 
 type Holds<'a> = BTreeMap<SessionId, &'a SessionRecord>;
@@ -21,7 +21,7 @@ pub fn check(
     command: &StoreCommand,
     terms: &Terms,
     liveness: impl Fn(NodeId) -> Liveness,
-    applied: &Applied,
+    applied: &ApplyResult,
     after: &UserRecord,
 ) {
     let before = alive(before, command.at(), &liveness);
@@ -32,7 +32,7 @@ pub fn check(
     let come: BTreeSet<_> = then.keys().filter(|session| !before.contains_key(session)).copied().collect();
     let session = command.session();
     let is_dead = liveness(session.node()) != Liveness::Alive;
-    let slots = |holds: &Holds<'_>| count(holds.values().copied(), terms.counting);
+    let slots = |holds: &Holds<'_>| count(holds.values().copied(), terms.count_by);
 
     match command {
         StoreCommand::Release { .. } => {
@@ -54,20 +54,20 @@ pub fn check(
         }
         StoreCommand::CountSlots { .. } => {
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
-            assert_eq!(applied.outcome, Outcome::Found { connections: slots(&then) });
+            assert_eq!(applied.outcome, Outcome::Counted { connections: slots(&then) });
         }
         StoreCommand::ListSessions { is_unbounded: whole, .. } => {
             let Outcome::Listed(listing) = &applied.outcome else { panic!("no list: {:?}", applied.outcome) };
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
             let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
-            assert_eq!((&*listing.holds, listing.connections), (&after.sessions()[..most], slots(&then)));
+            assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&then)));
         }
         StoreCommand::EndSessions { target: which, reason: by, .. } => {
             let Outcome::Ended { sessions, connections } = &applied.outcome else { panic!("{:?}", applied.outcome) };
             assert_eq!((come.len(), *connections), (0, slots(&then)));
             let told: BTreeSet<_> = sessions.iter().copied().collect();
             assert!(!told.contains(&session), "a session has ended itself");
-            let may = !matches!(by, Ending::ByUser(_)) || before.contains_key(&session);
+            let may = !matches!(by, EndReason::ByUser(_)) || before.contains_key(&session);
             match which {
                 EndTarget::Excess { dry_run: true } => assert!(gone.is_empty()),
                 EndTarget::One(one) => {
@@ -121,21 +121,21 @@ pub fn check(
                         assert!(limit > 0, "somebody was admitted where nobody may be");
                         assert_eq!(come, [session].into());
                         let rest = then.values().copied().filter(|hold| hold.session != session);
-                        let is_shared = slots(&then) == count(rest, terms.counting);
+                        let is_shared = slots(&then) == count(rest, terms.count_by);
                         assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
                         let spares = wish.is_some_and(|wish| wish.evict == Some(Evict::Nobody));
                         assert!(!spares || gone.is_empty(), "somebody was ended against the newcomer's will");
                         let only_lingered = gone.iter().all(|gone| before[gone].status != SessionStatus::Live);
                         let may = terms.lingering_first && only_lingered
-                            || terms.when_full() == WhenFull::EvictOldest
+                            || terms.effective_when_full() == WhenFull::EvictOldest
                             || terms.client_choice && wish.is_some_and(|wish| wish.evict.is_some());
                         assert!(gone.is_empty() || may, "somebody was ended without leave");
                         let device = wish.and_then(|wish| wish.device.as_ref());
-                        let device = device.filter(|_| terms.counting == Counting::Devices);
+                        let device = device.filter(|_| terms.count_by == CountBy::Devices);
                         let is_own = |hold: &&SessionRecord| device.is_some() && hold.device() == device;
                         if before.values().copied().any(|hold| is_own(&hold)) {
                             let own = then.values().copied().filter(is_own).count();
-                            let most = usize::from(terms.per_device.get());
+                            let most = usize::from(terms.sessions_per_device.get());
                             assert!(own <= most, "a device has more sessions than one may");
                             assert!(gone.iter().all(|gone| is_own(&before[gone])), "another device was ended");
                             let is_full = own == most || then.len() == UserRecord::MAX_SESSIONS;
@@ -158,11 +158,11 @@ pub fn check(
                     let gives_way = match choice.filter(|_| terms.client_choice) {
                         Some(Evict::Oldest) => true,
                         Some(Evict::Sessions(_) | Evict::Nobody) => false,
-                        None => terms.when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
+                        None => terms.effective_when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
                     };
                     assert!(limit == 0 || !gives_way, "refused, though somebody was to be ended for it");
                 }
-                outcome => assert!(is_dead && *outcome == Outcome::Rejected(Cause::Failed), "{outcome:?}"),
+                outcome => assert!(is_dead && *outcome == Outcome::Rejected(StoreError::Failed), "{outcome:?}"),
             }
         }
     }
@@ -200,11 +200,11 @@ fn key_of(hold: &SessionRecord) -> Option<session_core::ResumeKey> {
 }
 
 /// How many slots these holds make.
-fn count<'a, I: Iterator<Item = &'a SessionRecord>>(holds: I, counting: Counting) -> u32 {
+fn count<'a, I: Iterator<Item = &'a SessionRecord>>(holds: I, counting: CountBy) -> u32 {
     let mut alone = 0;
     let mut devices = BTreeSet::new();
     for hold in holds {
-        match hold.device().filter(|_| counting == Counting::Devices) {
+        match hold.device().filter(|_| counting == CountBy::Devices) {
             Some(device) => drop(devices.insert(device.clone())),
             None => alone += 1,
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimits, Limit, Limits, NodeId, Outcome, Time, UserId, ledger};
+use session_core::{ConnectionLimits, Limits, NodeId, Outcome, SlotLimit, Time, UserId, ledger};
 use shell::auth::authenticator::{Authenticator, Open};
 use shell::net::settings::Policy;
 use shell::server::{Control, Server, Settings};
@@ -31,7 +31,7 @@ impl TestServer {
     /// A server with a memory store, the default limits and two threads.
     #[must_use]
     pub fn start() -> Self {
-        Self::with(Arc::new(MemoryStore::new(NODE, Limit::default())), Limits::default(), 2)
+        Self::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), Limits::default(), 2)
     }
 
     /// A server with this store, which must know it as [`NODE`].
@@ -56,7 +56,7 @@ impl TestServer {
     /// A server with a memory store and these settings, whose node must be [`NODE`].
     #[must_use]
     pub fn with_settings(settings: Settings) -> Self {
-        Self::with_authenticator(Arc::new(MemoryStore::new(NODE, Limit::default())), Box::new(Open), settings, 2)
+        Self::with_authenticator(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), Box::new(Open), settings, 2)
     }
 
     /// A server with all that it is made of.
@@ -131,7 +131,7 @@ pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
     };
     store.submit(lookup, Done::new(move |outcome| sender.send(outcome).expect("it is awaited")));
     match receiver.recv_timeout(TIMEOUT).expect("a store answers") {
-        Outcome::Found { connections } => Some(connections),
+        Outcome::Counted { connections } => Some(connections),
         _ => None,
     }
 }

@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::command::{AcquireOptions, EndTarget, StoreCommand};
-use super::limit::Limit;
-use super::outcome::{Applied, Cause, Ended, Ending, Grant, Listing, Liveness, Outcome};
-use super::policy::{Counting, Terms};
+use super::limit::SlotLimit;
+use super::outcome::{ApplyResult, EndReason, EndedSession, Grant, Liveness, Outcome, SlotListing, StoreError};
+use super::policy::{CountBy, Terms};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
 use crate::id::{NodeId, SessionId};
@@ -23,15 +23,15 @@ pub fn apply(
     command: &StoreCommand,
     terms: &Terms,
     liveness: impl Fn(NodeId) -> Liveness,
-) -> Applied {
-    drop_void(record, command.at(), &liveness);
+) -> ApplyResult {
+    expire(record, command.at(), &liveness);
     let mut ended = Vec::new();
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options: wish, .. } => {
             if liveness(session.node()) == Liveness::Alive {
                 acquire(record, *session, *limit, *at, wish.as_deref(), terms, &mut ended)
             } else {
-                Outcome::Rejected(Cause::Failed)
+                Outcome::Rejected(StoreError::Failed)
             }
         }
         StoreCommand::Release { session, .. } => {
@@ -42,26 +42,26 @@ pub fn apply(
             linger(record, *session, *at);
             Outcome::Released
         }
-        StoreCommand::CountSlots { .. } => Outcome::Found { connections: Slots::count_of(record, terms.counting) },
+        StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, terms.count_by) },
         StoreCommand::ListSessions { limit, is_unbounded: whole, .. } => {
-            let most = if *whole { UserRecord::MAX_SESSIONS } else { Listing::MOST };
+            let most = if *whole { UserRecord::MAX_SESSIONS } else { SlotListing::MAX_SHOWN };
             Outcome::Listed(Box::new(listing(record, *limit, terms, most)))
         }
         StoreCommand::EndSessions { session, target: which, reason: by, .. } => {
             end(record, *session, *which, by, terms, &mut ended)
         }
     };
-    Applied { outcome, ended }
+    ApplyResult { outcome, ended }
 }
 
 /// Drops what is void at this time, and has what a dead node held linger, if it can: what [`apply`] begins with, for whoever
 /// looks through records that nobody touches.
-pub fn settle(record: &mut UserRecord, now: Time, liveness: impl Fn(NodeId) -> Liveness) {
-    drop_void(record, Some(now), &liveness);
+pub fn expire_sessions(record: &mut UserRecord, now: Time, liveness: impl Fn(NodeId) -> Liveness) {
+    expire(record, Some(now), &liveness);
 }
 
 /// The same. Without a time nothing has lingered for long enough.
-fn drop_void(record: &mut UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) {
+fn expire(record: &mut UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) {
     record.sessions_mut().retain_mut(|hold| {
         if let Liveness::DeadSince(since) = liveness(hold.session.node()) {
             let latest = since + hold.linger();
@@ -82,11 +82,11 @@ fn drop_void(record: &mut UserRecord, at: Option<Time>, liveness: &impl Fn(NodeI
 fn acquire(
     record: &mut UserRecord,
     session: SessionId,
-    claim: Option<Limit>,
+    claim: Option<SlotLimit>,
     at: Time,
     wish: Option<&AcquireOptions>,
     terms: &Terms,
-    ended: &mut Vec<Ended>,
+    ended: &mut Vec<EndedSession>,
 ) -> Outcome {
     let (limit, _) = terms.limit_for(claim);
     if record.session(session).is_some() {
@@ -98,11 +98,16 @@ fn acquire(
     match make_room(record, limit, wish, terms) {
         Room::MadeBy(victims) => {
             let by = wish.and_then(|wish| wish.label.clone().or_else(|| wish.device.clone()));
-            remove(record, &victims, &Ending::TakenOver(by), ended);
+            remove(record, &victims, &EndReason::TakenOver(by), ended);
         }
         Room::None { is_device_full, free_at } => {
-            let listing =
-                |_| Box::new(Listing { is_device_full, free_at, ..listing(record, claim, terms, Listing::MOST) });
+            let listing = |_| {
+                Box::new(SlotListing {
+                    is_device_full,
+                    free_at,
+                    ..listing(record, claim, terms, SlotListing::MAX_SHOWN)
+                })
+            };
             return Outcome::Denied(wish.map(listing));
         }
     }
@@ -120,7 +125,12 @@ fn acquire(
 ///
 /// Its device stays: another one could make of one slot two. And whoever names a device takes up nothing of another's: many
 /// could share the slot of one.
-fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&AcquireOptions>, ended: &mut Vec<Ended>) -> bool {
+fn resume(
+    record: &mut UserRecord,
+    session: SessionId,
+    wish: Option<&AcquireOptions>,
+    ended: &mut Vec<EndedSession>,
+) -> bool {
     let Some((wish, key)) = wish.and_then(|wish| Some((wish, wish.resume?))) else { return false };
     let is_meant = |hold: &&mut SessionRecord| {
         hold.resumable().is_some_and(|resumable| resumable.key == key)
@@ -128,7 +138,7 @@ fn resume(record: &mut UserRecord, session: SessionId, wish: Option<&AcquireOpti
     };
     let Some(hold) = record.sessions_mut().iter_mut().find(is_meant) else { return false };
     if hold.status == SessionStatus::Live {
-        ended.push(Ended { session: hold.session, how: Ending::Resumed });
+        ended.push(EndedSession { session: hold.session, reason: EndReason::Resumed });
     }
     (hold.session, hold.status) = (session, SessionStatus::Live);
     if let (Some(guest), Some(label)) = (&mut hold.client, &wish.label) {
@@ -151,19 +161,19 @@ enum Room {
 }
 
 /// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
-fn make_room(record: &UserRecord, limit: Limit, wish: Option<&AcquireOptions>, terms: &Terms) -> Room {
+fn make_room(record: &UserRecord, limit: SlotLimit, wish: Option<&AcquireOptions>, terms: &Terms) -> Room {
     if limit.slots() == 0 {
         return Room::None { is_device_full: false, free_at: None };
     }
     let is_below = record.sessions().len() < UserRecord::MAX_SESSIONS;
-    if terms.counting == Counting::Sessions && is_below && Slots::count_of(record, terms.counting) < limit.slots() {
+    if terms.count_by == CountBy::Sessions && is_below && Slots::count_in(record, terms.count_by) < limit.slots() {
         return Room::MadeBy(Vec::new());
     }
-    let slots = Slots::of(record, terms.counting);
+    let slots = Slots::from_record(record, terms.count_by);
     // Beside others of its device a session has its place among those.
-    let shared = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)).map(Slot::apart);
+    let shared = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)).map(Slot::split_by_session);
     let is_shared = shared.is_some();
-    let most = if is_shared { u32::from(terms.per_device.get()) } else { limit.slots() };
+    let most = if is_shared { u32::from(terms.sessions_per_device.get()) } else { limit.slots() };
     let slots = shared.unwrap_or(slots);
     let mut held = slots.count();
     let mut holds = record.sessions().len();
@@ -173,8 +183,8 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&AcquireOptions>, t
             break;
         }
         held -= 1;
-        holds -= slot.holds.len();
-        victims.extend(slot.holds.iter().map(|hold| hold.session));
+        holds -= slot.sessions.len();
+        victims.extend(slot.sessions.iter().map(|hold| hold.session));
     }
     if held < most && holds < UserRecord::MAX_SESSIONS {
         Room::MadeBy(victims)
@@ -184,11 +194,11 @@ fn make_room(record: &UserRecord, limit: Limit, wish: Option<&AcquireOptions>, t
 }
 
 /// Takes these sessions' holds away. Those that live are told how.
-fn remove(record: &mut UserRecord, sessions: &[SessionId], how: &Ending, ended: &mut Vec<Ended>) {
+fn remove(record: &mut UserRecord, sessions: &[SessionId], how: &EndReason, ended: &mut Vec<EndedSession>) {
     record.sessions_mut().retain(|hold| {
         let stays = !sessions.contains(&hold.session);
         if !stays && hold.status == SessionStatus::Live {
-            ended.push(Ended { session: hold.session, how: how.clone() });
+            ended.push(EndedSession { session: hold.session, reason: how.clone() });
         }
         stays
     });
@@ -197,11 +207,11 @@ fn remove(record: &mut UserRecord, sessions: &[SessionId], how: &Ending, ended: 
 fn granted(
     record: &UserRecord,
     session: SessionId,
-    limit: Limit,
+    limit: SlotLimit,
     wish: Option<&AcquireOptions>,
     terms: &Terms,
 ) -> Outcome {
-    let connections = Slots::count_of(record, terms.counting);
+    let connections = Slots::count_in(record, terms.count_by);
     let grant = wish.map(|wish| {
         let resumable = record.session(session).and_then(SessionRecord::resumable);
         let key = resumable.map(|resumable| resumable.key);
@@ -223,17 +233,17 @@ fn linger(record: &mut UserRecord, session: SessionId, at: Time) {
     });
 }
 
-fn listing(record: &UserRecord, claim: Option<Limit>, terms: &Terms, most: usize) -> Listing {
+fn listing(record: &UserRecord, claim: Option<SlotLimit>, terms: &Terms, most: usize) -> SlotListing {
     let (limit, rule) = terms.limit_for(claim);
-    let slots = Slots::of(record, terms.counting);
-    Listing {
+    let slots = Slots::from_record(record, terms.count_by);
+    SlotListing {
         limit,
-        rule,
+        limit_source: rule,
         connections: slots.count(),
-        holds: record.sessions().iter().take(most).cloned().collect(),
+        sessions: record.sessions().iter().take(most).cloned().collect(),
         free_at: slots.free_at(limit.slots()),
         is_device_full: false,
-        may_choose: terms.client_choice && limit.slots() > 0,
+        client_choice: terms.client_choice && limit.slots() > 0,
     }
 }
 
@@ -241,22 +251,22 @@ fn end(
     record: &mut UserRecord,
     asker: SessionId,
     which: EndTarget,
-    by: &Ending,
+    by: &EndReason,
     terms: &Terms,
-    ended: &mut Vec<Ended>,
+    ended: &mut Vec<EndedSession>,
 ) -> Outcome {
-    let slots = Slots::of(record, terms.counting);
+    let slots = Slots::from_record(record, terms.count_by);
     let mut sessions: Vec<_> = match which {
         EndTarget::One(session) => record.session(session).map(|hold| hold.session).into_iter().collect(),
         EndTarget::All => record.sessions().iter().map(|hold| hold.session).collect(),
-        EndTarget::Excess { .. } => slots.beyond(terms.limit_for(None).0),
+        EndTarget::Excess { .. } => slots.over_limit(terms.limit_for(None).0),
     };
     // Whoever has lost its own slot meanwhile ends nobody.
-    let may = !matches!(by, Ending::ByUser(_)) || record.session(asker).is_some();
+    let may = !matches!(by, EndReason::ByUser(_)) || record.session(asker).is_some();
     sessions.retain(|&session| may && session != asker);
     let named;
-    let by = if *by == Ending::ByUser(None) {
-        named = Ending::ByUser(record.session(asker).and_then(SessionRecord::display_name).cloned());
+    let by = if *by == EndReason::ByUser(None) {
+        named = EndReason::ByUser(record.session(asker).and_then(SessionRecord::display_name).cloned());
         &named
     } else {
         by
@@ -264,5 +274,5 @@ fn end(
     if !matches!(which, EndTarget::Excess { dry_run: true }) {
         remove(record, &sessions, by, ended);
     }
-    Outcome::Ended { sessions: sessions.into(), connections: Slots::count_of(record, terms.counting) }
+    Outcome::Ended { sessions: sessions.into(), connections: Slots::count_in(record, terms.count_by) }
 }

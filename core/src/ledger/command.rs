@@ -2,8 +2,8 @@
 
 use alloc::boxed::Box;
 
-use super::limit::Limit;
-use super::outcome::Ending;
+use super::limit::SlotLimit;
+use super::outcome::EndReason;
 use crate::id::{Name, SessionId, UserId};
 use crate::resume_token::ResumeKey;
 use crate::time::Time;
@@ -18,7 +18,7 @@ pub enum StoreCommand {
         /// For which session.
         session: SessionId,
         /// The limit that the user's token claims.
-        limit: Option<Limit>,
+        limit: Option<SlotLimit>,
         /// When it was asked for.
         at: Time,
         /// What a client asks for that says more than who it is.
@@ -57,7 +57,7 @@ pub enum StoreCommand {
         /// Who asks.
         session: SessionId,
         /// The limit that the token of whoever asks claims.
-        limit: Option<Limit>,
+        limit: Option<SlotLimit>,
         /// Whether to say all, and not only the [`Listing::MOST`](super::Listing::MOST) oldest.
         is_unbounded: bool,
         /// When.
@@ -72,7 +72,7 @@ pub enum StoreCommand {
         /// Which.
         target: EndTarget,
         /// What those are told who lose their slot.
-        reason: Ending,
+        reason: EndReason,
         /// When.
         at: Time,
     },

@@ -6,9 +6,9 @@ use thiserror::Error;
 
 /// How many slots a user may hold at once: 0 to [`Limit::MAX`]. With 0 nobody is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Limit(u16);
+pub struct SlotLimit(u16);
 
-impl Limit {
+impl SlotLimit {
     /// The highest limit: as many as a record can hold ([`UserRecord::MAX_HOLDS`](crate::UserRecord::MAX_HOLDS)).
     pub const MAX: Self = Self(1024);
 
@@ -16,9 +16,9 @@ impl Limit {
     ///
     /// # Errors
     /// When it is above [`Limit::MAX`].
-    pub const fn new(slots: u32) -> Result<Self, LimitError> {
+    pub const fn new(slots: u32) -> Result<Self, SlotLimitError> {
         if slots > Self::MAX.slots() {
-            return Err(LimitError { slots });
+            return Err(SlotLimitError { slots });
         }
         #[expect(clippy::cast_possible_truncation, reason = "it was looked at")]
         let few = slots as u16;
@@ -32,14 +32,14 @@ impl Limit {
     }
 }
 
-impl Default for Limit {
+impl Default for SlotLimit {
     /// Three.
     fn default() -> Self {
         Self(3)
     }
 }
 
-impl fmt::Display for Limit {
+impl fmt::Display for SlotLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -47,8 +47,8 @@ impl fmt::Display for Limit {
 
 /// A limit above the hard ceiling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a limit of {slots} sessions per user is too many, the most is {}", Limit::MAX)]
-pub struct LimitError {
+#[error("a limit of {slots} sessions per user is too many, the most is {}", SlotLimit::MAX)]
+pub struct SlotLimitError {
     slots: u32,
 }
 
@@ -59,9 +59,9 @@ mod tests {
 
     #[test]
     fn a_limit_is_bounded_by_the_ceiling() {
-        assert_eq!(Limit::new(1024), Ok(Limit::MAX));
-        assert_eq!(Limit::new(0).map(Limit::slots), Ok(0));
-        let error = Limit::new(1025).unwrap_err();
+        assert_eq!(SlotLimit::new(1024), Ok(SlotLimit::MAX));
+        assert_eq!(SlotLimit::new(0).map(SlotLimit::slots), Ok(0));
+        let error = SlotLimit::new(1025).unwrap_err();
         assert_eq!(error.to_string(), "a limit of 1025 sessions per user is too many, the most is 1024");
     }
 }

@@ -23,9 +23,9 @@ mod policy;
 mod limit;
 mod record;
 
-pub use admission::{apply, settle};
+pub use admission::{apply, expire_sessions};
 pub use command::{AcquireOptions, EndTarget, Evict, StoreCommand};
-pub use limit::{Limit, LimitError};
-pub use outcome::{Applied, Cause, Ended, Ending, Grant, Listing, Liveness, Outcome};
-pub use policy::{Counting, LimitRule, Own, Terms, WhenFull};
+pub use limit::{SlotLimit, SlotLimitError};
+pub use outcome::{ApplyResult, EndReason, EndedSession, Grant, Liveness, Outcome, SlotListing, StoreError};
+pub use policy::{CountBy, LimitSource, Terms, UserOverrides, WhenFull};
 pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::limit::Limit;
-use super::policy::LimitRule;
+use super::limit::SlotLimit;
+use super::policy::LimitSource;
 use super::record::SessionRecord;
 use crate::id::{Name, SessionId};
 use crate::time::Time;
@@ -23,16 +23,16 @@ pub enum Outcome {
     },
     /// The user holds as many as the limit allows: nothing was taken. Who holds them, for a client that asked by a
     /// [`Wish`](super::Wish).
-    Denied(Option<Box<Listing>>),
+    Denied(Option<Box<SlotListing>>),
     /// The session has no slot, or it lingers.
     Released,
     /// The user holds so many slots.
-    Found {
+    Counted {
         /// Slots held.
         connections: u32,
     },
     /// Who holds the user's slots.
-    Listed(Box<Listing>),
+    Listed(Box<SlotListing>),
     /// These sessions were ended, or would be.
     Ended {
         /// Who.
@@ -41,7 +41,7 @@ pub enum Outcome {
         connections: u32,
     },
     /// The command was certainly not applied: nothing has changed and nothing is owed.
-    Rejected(Cause),
+    Rejected(StoreError),
     /// Nobody knows whether the command was, or will be, applied. An acquire that ends so owes a release.
     Unknown,
 }
@@ -58,7 +58,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
     /// The limit in force.
-    pub limit: Limit,
+    pub limit: SlotLimit,
     /// How long the slot lingers once its session is lost.
     pub linger: Duration,
     /// Whether the slot is one that was taken up again, with the token that was shown.
@@ -67,50 +67,50 @@ pub struct Grant {
 
 /// Who holds a user's slots, and under which limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing {
+pub struct SlotListing {
     /// The limit in force.
-    pub limit: Limit,
+    pub limit: SlotLimit,
     /// Where it comes from.
-    pub rule: LimitRule,
+    pub limit_source: LimitSource,
     /// How many slots are held.
     pub connections: u32,
     /// Who holds them, oldest first, at most [`Listing::MOST`] unless all were asked for.
-    pub holds: Box<[SessionRecord]>,
+    pub sessions: Box<[SessionRecord]>,
     /// When a slot comes back by itself to somebody who comes then, if that is known.
     pub free_at: Option<Time>,
     /// Whether no limit is in the way, but that the device has as many sessions as one may.
     pub is_device_full: bool,
     /// Whether a client may choose whom to end.
-    pub may_choose: bool,
+    pub client_choice: bool,
 }
 
-impl Listing {
+impl SlotListing {
     /// How many holds are listed to a client: many who ask at once must not take much memory.
-    pub const MOST: usize = 100;
+    pub const MAX_SHOWN: usize = 100;
 }
 
 /// What was done to a record, and to others than who asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "the outcome is owed to whoever asked, and those who were ended are to be told"]
-pub struct Applied {
+pub struct ApplyResult {
     /// The answer for whoever asked.
     pub outcome: Outcome,
     /// Sessions that had a slot, as far as they know, and have none any more.
-    pub ended: Vec<Ended>,
+    pub ended: Vec<EndedSession>,
 }
 
 /// A session that lost its slot to somebody else's command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedSession {
     /// Which.
     pub session: SessionId,
     /// What it is told.
-    pub how: Ending,
+    pub reason: EndReason,
 }
 
 /// How a session lost its slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
+pub enum EndReason {
     /// To another session of its user, which calls itself so, or its device.
     TakenOver(Option<Name>),
     /// Another session of its user has ended it, which calls itself so, or its device. [`apply`](super::apply) finds that out.
@@ -123,7 +123,7 @@ pub enum Ending {
 
 /// Why a store did not apply a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
+pub enum StoreError {
     /// More is asked than can be served: a queue or a table is full.
     Overloaded,
     /// The store has no room for another slot.
@@ -132,13 +132,13 @@ pub enum Cause {
     Failed,
 }
 
-impl Cause {
+impl StoreError {
     /// Every cause.
     pub const ALL: [Self; 3] = [Self::Overloaded, Self::Full, Self::Failed];
 
     /// What a client is told.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub const fn message(self) -> &'static str {
         match self {
             Self::Overloaded => "The server is overloaded, try again later",
             Self::Full => "The session store is full, try again later",

@@ -3,15 +3,15 @@
 use core::num::NonZeroU16;
 use core::time::Duration;
 
-use super::limit::Limit;
+use super::limit::SlotLimit;
 
 /// The terms on which a user is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// How many slots a user may hold whose token claims no limit.
-    pub limit: Limit,
+    pub limit: SlotLimit,
     /// What is set for this user alone.
-    pub own: Own,
+    pub overrides: UserOverrides,
     /// What happens when all of the user's slots are taken and another session comes.
     pub when_full: WhenFull,
     /// Whether a client may choose whom to end then.
@@ -19,18 +19,18 @@ pub struct Terms {
     /// Whether slots that only linger are given up for a newcomer, oldest first, before anybody is ended or refused.
     pub lingering_first: bool,
     /// What holds a slot.
-    pub counting: Counting,
+    pub count_by: CountBy,
     /// How many sessions one device may have, where devices are counted.
-    pub per_device: NonZeroU16,
+    pub sessions_per_device: NonZeroU16,
     /// How long a slot that can be taken up again lingers once its session is lost, at most some 49 days.
     pub linger: Duration,
 }
 
 /// What is set for one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Own {
+pub struct UserOverrides {
     /// How many slots the user may hold, whatever a token claims.
-    pub limit: Option<Limit>,
+    pub limit: Option<SlotLimit>,
     /// What happens when they are all taken.
     pub when_full: Option<WhenFull>,
 }
@@ -47,7 +47,7 @@ pub enum WhenFull {
 
 /// What holds a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Counting {
+pub enum CountBy {
     /// A session.
     #[default]
     Sessions,
@@ -57,7 +57,7 @@ pub enum Counting {
 
 /// Where a limit comes from, the more specific later: it wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LimitRule {
+pub enum LimitSource {
     /// The server's default.
     Server,
     /// What the user's token claims.
@@ -68,41 +68,41 @@ pub enum LimitRule {
 
 impl Terms {
     /// The default number of sessions that one device may have.
-    pub const PER_DEVICE: NonZeroU16 = NonZeroU16::new(16).expect("it is not zero");
+    pub const DEFAULT_SESSIONS_PER_DEVICE: NonZeroU16 = NonZeroU16::new(16).expect("it is not zero");
 
     /// The terms where a user may hold so many slots and nobody is ever ended: sessions count, and none lingers.
     #[must_use]
-    pub const fn new(limit: Limit) -> Self {
+    pub const fn new(limit: SlotLimit) -> Self {
         Self {
             limit,
-            own: Own { limit: None, when_full: None },
+            overrides: UserOverrides { limit: None, when_full: None },
             when_full: WhenFull::Deny,
             client_choice: false,
             lingering_first: true,
-            counting: Counting::Sessions,
-            per_device: Self::PER_DEVICE,
+            count_by: CountBy::Sessions,
+            sessions_per_device: Self::DEFAULT_SESSIONS_PER_DEVICE,
             linger: Duration::ZERO,
         }
     }
 
     /// The same for a user for whom this is set.
     #[must_use]
-    pub const fn of(self, own: Own) -> Self {
-        Self { own, ..self }
+    pub const fn with_overrides(self, own: UserOverrides) -> Self {
+        Self { overrides: own, ..self }
     }
 
     /// The limit in force for a user whose token claims this, and where it comes from.
     #[must_use]
-    pub fn limit_for(&self, claim: Option<Limit>) -> (Limit, LimitRule) {
-        let own = self.own.limit.map(|limit| (limit, LimitRule::User));
-        let claim = claim.map(|limit| (limit, LimitRule::Token));
-        own.or(claim).unwrap_or((self.limit, LimitRule::Server))
+    pub fn limit_for(&self, claim: Option<SlotLimit>) -> (SlotLimit, LimitSource) {
+        let own = self.overrides.limit.map(|limit| (limit, LimitSource::User));
+        let claim = claim.map(|limit| (limit, LimitSource::Token));
+        own.or(claim).unwrap_or((self.limit, LimitSource::Server))
     }
 
     /// What happens when the user's slots are all taken.
     #[must_use]
-    pub fn when_full(&self) -> WhenFull {
-        self.own.when_full.unwrap_or(self.when_full)
+    pub fn effective_when_full(&self) -> WhenFull {
+        self.overrides.when_full.unwrap_or(self.when_full)
     }
 
     /// How long a slot lingers, in whole milliseconds, as a record can keep it.
@@ -113,11 +113,11 @@ impl Terms {
 
 impl Default for Terms {
     fn default() -> Self {
-        Self::new(Limit::default())
+        Self::new(SlotLimit::default())
     }
 }
 
-impl Own {
+impl UserOverrides {
     /// Whether nothing is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -4,8 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::command::Evict;
-use super::limit::Limit;
-use super::policy::{Counting, Terms, WhenFull};
+use super::limit::SlotLimit;
+use super::policy::{CountBy, Terms, WhenFull};
 use super::record::{SessionRecord, SessionStatus, UserRecord};
 use crate::id::{Name, SessionId};
 use crate::time::Time;
@@ -16,29 +16,29 @@ pub(super) struct Slots<'a>(Vec<Slot<'a>>);
 /// One slot: the hold of one session, or those of all of a device's.
 pub(super) struct Slot<'a> {
     /// At least one, oldest first.
-    pub(super) holds: Vec<&'a SessionRecord>,
+    pub(super) sessions: Vec<&'a SessionRecord>,
     device: Option<&'a Name>,
 }
 
 impl<'a> Slots<'a> {
-    pub(super) fn of(record: &'a UserRecord, counting: Counting) -> Self {
+    pub(super) fn from_record(record: &'a UserRecord, counting: CountBy) -> Self {
         let mut slots: Vec<Slot<'a>> = Vec::with_capacity(record.sessions().len());
         let mut devices = BTreeMap::new();
         for hold in record.sessions() {
             let device = match counting {
-                Counting::Sessions => None,
-                Counting::Devices => hold.device(),
+                CountBy::Sessions => None,
+                CountBy::Devices => hold.device(),
             };
             match device.and_then(|device| devices.get(device)) {
                 Some(&at) => {
                     let slot: &mut Slot<'a> = &mut slots[at];
-                    slot.holds.push(hold);
+                    slot.sessions.push(hold);
                 }
                 None => {
                     if let Some(device) = device {
                         devices.insert(device, slots.len());
                     }
-                    slots.push(Slot { holds: [hold].into(), device });
+                    slots.push(Slot { sessions: [hold].into(), device });
                 }
             }
         }
@@ -46,10 +46,10 @@ impl<'a> Slots<'a> {
     }
 
     /// How many slots a record's holds make, which is all that most want to know.
-    pub(super) fn count_of(record: &UserRecord, counting: Counting) -> u32 {
+    pub(super) fn count_in(record: &UserRecord, counting: CountBy) -> u32 {
         let count = match counting {
-            Counting::Sessions => record.sessions().len(),
-            Counting::Devices => Slots::of(record, counting).0.len(),
+            CountBy::Sessions => record.sessions().len(),
+            CountBy::Devices => Slots::from_record(record, counting).0.len(),
         };
         u32::try_from(count).expect("a record has few holds")
     }
@@ -79,7 +79,7 @@ impl<'a> Slots<'a> {
         lingering.sort_by_key(|&(until, _)| until);
         let mut victims: Vec<_> = lingering.into_iter().map(|(_, slot)| slot).collect();
         let is_left = |slot: &&Slot<'a>| !(terms.lingering_first && slot.lingers_until().is_some());
-        match (choice.filter(|_| terms.client_choice), terms.when_full()) {
+        match (choice.filter(|_| terms.client_choice), terms.effective_when_full()) {
             (Some(Evict::Sessions(sessions)), _) => {
                 for &session in sessions {
                     let chosen = self.0.iter().find(|slot| slot.is_held_by(session)).filter(is_left);
@@ -97,10 +97,10 @@ impl<'a> Slots<'a> {
     }
 
     /// Who holds a slot beyond the limit: of the newest slots.
-    pub(super) fn beyond(&self, limit: Limit) -> Vec<SessionId> {
+    pub(super) fn over_limit(&self, limit: SlotLimit) -> Vec<SessionId> {
         let most = usize::try_from(limit.slots()).unwrap_or(usize::MAX);
         let newest = self.0.iter().skip(most).rev();
-        newest.flat_map(|slot| slot.holds.iter().map(|hold| hold.session)).collect()
+        newest.flat_map(|slot| slot.sessions.iter().map(|hold| hold.session)).collect()
     }
 
     /// When so many slots have lingered for their time that one more has its place among the `most` there may be, if nobody
@@ -115,17 +115,17 @@ impl<'a> Slots<'a> {
 
 impl<'a> Slot<'a> {
     /// Its holds, each as a slot of its own.
-    pub(super) fn apart(&self) -> Slots<'a> {
-        Slots(self.holds.iter().map(|&hold| Slot { holds: [hold].into(), device: None }).collect())
+    pub(super) fn split_by_session(&self) -> Slots<'a> {
+        Slots(self.sessions.iter().map(|&hold| Slot { sessions: [hold].into(), device: None }).collect())
     }
 
     fn is_held_by(&self, session: SessionId) -> bool {
-        self.holds.iter().any(|hold| hold.session == session)
+        self.sessions.iter().any(|hold| hold.session == session)
     }
 
     /// When it is free, if nobody takes it up: when all of its holds only linger.
     fn lingers_until(&self) -> Option<Time> {
-        let ends = self.holds.iter().map(|hold| match hold.status {
+        let ends = self.sessions.iter().map(|hold| match hold.status {
             SessionStatus::Live => None,
             SessionStatus::Lingering { until } => Some(until),
         });

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use core::fmt;
 
 use crate::id::UserIdError;
-use crate::ledger::{Cause, Ending, Limit};
+use crate::ledger::{EndReason, SlotLimit, StoreError};
 
 /// Why an `AUTHENTICATE` was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Refusal {
     /// The credential is good, but of another user than the one whose session this is.
     AnotherUser,
     /// The store certainly did not take the slot, for this cause.
-    Store(Cause),
+    Store(StoreError),
     /// The store did not say whether it took the slot: the session goes without, the slot goes back.
     StoreSilent,
     /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
@@ -193,7 +193,7 @@ pub enum Complaint {
     /// A message longer than the limit allows.
     MessageTooBig,
     /// The store did not take the question, for this cause; nothing has changed.
-    Store(Cause),
+    Store(StoreError),
     /// The store did not answer the question; nothing has changed.
     StoreSilent,
     /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
@@ -241,7 +241,7 @@ impl Refusal {
             Self::DeviceFull => "This device has as many sessions as one may".into(),
             Self::Credential(rejection) => rejection.words().into(),
             Self::AnotherUser => "This session belongs to another user".into(),
-            Self::Store(cause) => cause.words().into(),
+            Self::Store(cause) => cause.message().into(),
             Self::StoreSilent => "The session store did not answer in time, try again later".into(),
             Self::Other(words) => Cow::Borrowed(words),
         }
@@ -249,7 +249,7 @@ impl Refusal {
 
     /// The same for a program. `limit` is the limit in force, where it is known.
     #[must_use]
-    pub fn code(&self, limit: Option<Limit>) -> &'static str {
+    pub fn code(&self, limit: Option<SlotLimit>) -> &'static str {
         match self {
             Self::LimitReached if limit.is_some_and(|limit| limit.slots() == 0) => "banned",
             Self::LimitReached => "limit_reached",
@@ -267,7 +267,7 @@ impl Refusal {
         let tokens = TokenError::ALL.map(Rejection::Token);
         [Self::LimitReached, Self::DeviceFull, Self::StoreSilent, Self::AnotherUser]
             .into_iter()
-            .chain(Cause::ALL.map(Self::Store))
+            .chain(StoreError::ALL.map(Self::Store))
             .chain(Rejection::OPEN.into_iter().chain(tokens).map(Self::Credential))
             .find(|known| known.words() == *words)
             .unwrap_or(Self::Other(words))
@@ -329,7 +329,7 @@ impl Complaint {
             Self::ProtocolError => "That breaks the WebSocket protocol",
             Self::InvalidUtf8 => "Text message is not valid UTF-8",
             Self::MessageTooBig => "Message is too big",
-            Self::Store(cause) => cause.words(),
+            Self::Store(cause) => cause.message(),
             Self::StoreSilent => "The session store did not answer, try again later",
             Self::Other(words) => words,
         })
@@ -342,7 +342,7 @@ impl Complaint {
             return Self::UnknownType(kind.into());
         }
         let asks = AskError::ALL.map(Self::BadAsk);
-        let mut known = Self::FIXED.into_iter().chain(Cause::ALL.map(Self::Store)).chain(asks);
+        let mut known = Self::FIXED.into_iter().chain(StoreError::ALL.map(Self::Store)).chain(asks);
         known.find(|known| known.words() == *words).unwrap_or(Self::Other(words))
     }
 }
@@ -359,7 +359,7 @@ impl fmt::Display for Complaint {
     }
 }
 
-impl Ending {
+impl EndReason {
     /// What the client is told whose session has lost its slot.
     #[must_use]
     pub fn words(&self) -> Cow<'static, str> {

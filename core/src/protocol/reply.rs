@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::error::{Complaint, Refusal};
 use crate::id::{Name, SessionId, UserId};
-use crate::ledger::{Limit, Listing, SessionRecord, SessionStatus};
+use crate::ledger::{SessionRecord, SessionStatus, SlotLimit, SlotListing};
 use crate::resume_token::ResumeToken;
 
 /// A message from the server.
@@ -57,7 +57,7 @@ pub struct Admission {
     /// The user with the slots held, this one included.
     pub user: User,
     /// The limit in force.
-    pub limit: Limit,
+    pub limit: SlotLimit,
     /// The session's id: what others end it by, and no secret.
     pub session: SessionId,
     /// What another connection takes the session up with, once this one is lost.
@@ -72,7 +72,7 @@ pub struct Denial {
     /// Why. On the wire in words, and as [`Refusal::code`].
     pub refusal: Refusal,
     /// The limit in force, where that is why.
-    pub limit: Option<Limit>,
+    pub limit: Option<SlotLimit>,
     /// How many slots the user holds, where they are all taken.
     pub connections: Option<u32>,
     /// Who holds them, the oldest first and at most [`Sessions::MOST`].
@@ -96,7 +96,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// How many are shown.
-    pub const MOST: usize = Listing::MOST;
+    pub const MOST: usize = SlotListing::MAX_SHOWN;
 }
 
 /// A session as the wire shows one to another of its user.
@@ -223,7 +223,7 @@ impl Reply {
                     kind: "AUTHENTICATE_FAILURE",
                     payload: refusal.words(),
                     code: refusal.code(*limit).into(),
-                    limit: limit.map(Limit::slots),
+                    limit: limit.map(SlotLimit::slots),
                     connections: *connections,
                     sessions: sessions.as_deref().map(Cow::Borrowed),
                     retry_after_ms: retry_after.map(millis),
@@ -288,7 +288,7 @@ impl Reply {
                 if code.is_none() {
                     return Ok(Self::AuthenticateFailure(refusal));
                 }
-                let limit = limit.map(Limit::new).transpose().map_err(malformed)?;
+                let limit = limit.map(SlotLimit::new).transpose().map_err(malformed)?;
                 let retry_after = retry_after_ms.map(Duration::from_millis);
                 Ok(Self::Denied(Box::new(Denial { refusal, limit, connections, sessions, retry_after, may_choose })))
             }
@@ -308,7 +308,7 @@ fn admission(payload: serde_json::Value) -> Result<Admission, ReplyError> {
     let no = |what| malformed(alloc::format!("{what} makes no sense"));
     Ok(Admission {
         user: User { id, connections },
-        limit: Limit::new(limit).map_err(malformed)?,
+        limit: SlotLimit::new(limit).map_err(malformed)?,
         session: SessionId::parse(&session).ok_or_else(|| no("session"))?,
         resume: resume.map(|token| ResumeToken::parse(&token).ok_or_else(|| no("resume"))).transpose()?,
         linger: Duration::from_millis(linger_ms),

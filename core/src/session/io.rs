@@ -1,7 +1,7 @@
 //! What goes into a session, and what comes out of it.
 
 use crate::id::{Name, UserId};
-use crate::ledger::{self, Ending, Limit, Outcome};
+use crate::ledger::{self, EndReason, Outcome, SlotLimit};
 use crate::protocol::{CloseReason, Credential, Rejection, Reply};
 use crate::resume_token::ResumeToken;
 use crate::time::WallTime;
@@ -23,7 +23,7 @@ pub enum Event<'a> {
     Stored(Outcome),
     /// The slot was taken away, or the session goes on on another connection. It comes from whoever applied the command
     /// that did it, perhaps before the answer to the session's own.
-    Ended(Ending),
+    Ended(EndReason),
     /// The wall clock has reached [`Session::expires_at`](super::Session::expires_at).
     Expired,
     /// The server is going down.
@@ -54,7 +54,7 @@ pub struct Identity {
     /// The user.
     pub user: UserId,
     /// How many sessions the user may hold, if the credential says so.
-    pub limit: Option<Limit>,
+    pub limit: Option<SlotLimit>,
     /// When the credential runs out, and with it a session that was let in with it. Only one that runs out can be
     /// followed by another.
     pub expires: Option<WallTime>,

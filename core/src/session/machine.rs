@@ -9,7 +9,7 @@ use super::replies::{answer, complain, deny, refuse, say, store, violated};
 use super::settings::Limits;
 use super::state::{Exit, Peer, Pending, Question, State, Tokens};
 use crate::id::{SessionId, UserId};
-use crate::ledger::{self, AcquireOptions, EndTarget, Ending, Grant, Limit, Listing, Outcome};
+use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, Grant, Outcome, SlotLimit, SlotListing};
 use crate::protocol::{Admission, Ask, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
 use crate::time::{Time, WallTime};
 use crate::token_bucket::Bucket;
@@ -27,7 +27,7 @@ pub struct Session {
     /// When the token runs out that the session was, or is to be, let in with.
     expires: Option<WallTime>,
     /// The limit that it claims.
-    claim: Option<Limit>,
+    claim: Option<SlotLimit>,
     /// Whether the client was given time to choose whom to end. It is, once.
     has_chosen: bool,
     /// Whether the slot lingers once the client is lost.
@@ -219,7 +219,7 @@ impl Session {
         if which == self.id {
             return complain(Complaint::OwnSession);
         }
-        let (session, which, by) = (self.id, EndTarget::One(which), Ending::ByUser(None));
+        let (session, which, by) = (self.id, EndTarget::One(which), EndReason::ByUser(None));
         self.state = State::Asking(user.clone(), Question::End);
         store(ledger::StoreCommand::EndSessions { user, session, target: which, reason: by, at: now })
     }
@@ -331,7 +331,7 @@ impl Session {
                 // Whatever may be in the store after these is owed by `Debts`, not by the session.
                 Outcome::Denied(_)
                 | Outcome::Released
-                | Outcome::Found { .. }
+                | Outcome::Counted { .. }
                 | Outcome::Listed(_)
                 | Outcome::Ended { .. }
                 | Outcome::Rejected(_)
@@ -373,7 +373,7 @@ impl Session {
             // An answer to another question is as good as none: `Debts` sees it so, too.
             Outcome::Unknown
             | Outcome::Released
-            | Outcome::Found { .. }
+            | Outcome::Counted { .. }
             | Outcome::Listed(_)
             | Outcome::Ended { .. } => Refusal::StoreSilent,
         };
@@ -391,7 +391,7 @@ impl Session {
         Reply::Admitted(Box::new(Admission { user, limit, session: self.id, resume, linger }))
     }
 
-    fn deny(&mut self, listing: &Listing, now: Time) -> Reply {
+    fn deny(&mut self, listing: &SlotListing, now: Time) -> Reply {
         if !self.has_chosen {
             self.has_chosen = true;
             self.authenticate_by = self.authenticate_by.max(now + Self::CHOICE_TIME);
@@ -401,22 +401,22 @@ impl Session {
 
     fn answered(&mut self, user: UserId, question: Question, outcome: Outcome, now: Time) -> Actions {
         self.state = State::Live(user.clone(), Peer::HeardAt(now));
-        if let (&Question::Renewal { claim, expires, .. }, Outcome::Found { .. }) = (&question, &outcome) {
+        if let (&Question::Renewal { claim, expires, .. }, Outcome::Counted { .. }) = (&question, &outcome) {
             (self.claim, self.expires) = (claim, expires);
         }
         say(answer(user, question, outcome))
     }
 
     /// The slot is somebody else's, or nobody's. The release that the session owes all the same finds nothing.
-    fn ended(&mut self, ending: &Ending, now: Time) -> Actions {
+    fn ended(&mut self, ending: &EndReason, now: Time) -> Actions {
         match self.state {
             // Nothing was granted to it yet, or it is on its way out by itself.
             State::Anonymous | State::Verifying(_) | State::Leaving(_) | State::Drained => return Actions::default(),
             State::Acquiring(..) | State::Live(..) | State::Asking(..) | State::Renewing { .. } => {}
         }
         match ending {
-            Ending::Resumed => self.leave(Some(CloseReason::Resumed), now),
-            Ending::TakenOver(_) | Ending::ByUser(_) | Ending::ByOperator => {
+            EndReason::Resumed => self.leave(Some(CloseReason::Resumed), now),
+            EndReason::TakenOver(_) | EndReason::ByUser(_) | EndReason::ByOperator => {
                 let words = Reply::Evicted(ending.words().into());
                 Actions { send: Some(Frame::Reply(words)), ..self.leave(Some(CloseReason::Evicted), now) }
             }

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use super::io::{Actions, Command, Frame, Violation};
 use super::state::Question;
 use crate::id::UserId;
-use crate::ledger::{self, Listing, Outcome};
+use crate::ledger::{self, Outcome, SlotListing};
 use crate::protocol::{CloseReason, Complaint, Denial, Refusal, Reply, SessionInfo, Sessions, User};
 use crate::time::Time;
 
@@ -38,7 +38,7 @@ pub(super) fn refuse(refusal: Refusal, at_length: bool) -> Reply {
 }
 
 /// A refusal because of these sessions, told to a client that asked at length.
-pub(super) fn deny(listing: &Listing, now: Time) -> Reply {
+pub(super) fn deny(listing: &SlotListing, now: Time) -> Reply {
     let refusal = if listing.is_device_full { Refusal::DeviceFull } else { Refusal::LimitReached };
     Reply::Denied(Box::new(Denial {
         refusal,
@@ -46,7 +46,7 @@ pub(super) fn deny(listing: &Listing, now: Time) -> Reply {
         connections: Some(listing.connections),
         retry_after: listing.free_at.map(|at| at.since(now)),
         sessions: Some(shown(listing)),
-        may_choose: listing.may_choose,
+        may_choose: listing.client_choice,
     }))
 }
 
@@ -54,10 +54,10 @@ pub(super) fn deny(listing: &Listing, now: Time) -> Reply {
 pub(super) fn answer(user: UserId, question: Question, outcome: Outcome) -> Reply {
     // None: an answer to another question, which is as good as none.
     let cause = match (&question, outcome) {
-        (Question::Connections, Outcome::Found { connections }) => {
+        (Question::Connections, Outcome::Counted { connections }) => {
             return Reply::CheckConnectionsSuccess(User { id: user, connections });
         }
-        (Question::Renewal { .. }, Outcome::Found { connections }) => {
+        (Question::Renewal { .. }, Outcome::Counted { connections }) => {
             return Reply::AuthenticateSuccess(User { id: user, connections });
         }
         (Question::Sessions, Outcome::Listed(listing)) => {
@@ -77,7 +77,7 @@ pub(super) fn answer(user: UserId, question: Question, outcome: Outcome) -> Repl
             Outcome::Granted { .. }
             | Outcome::Denied(_)
             | Outcome::Released
-            | Outcome::Found { .. }
+            | Outcome::Counted { .. }
             | Outcome::Listed(_)
             | Outcome::Ended { .. }
             | Outcome::Unknown,
@@ -102,6 +102,6 @@ pub(super) fn violated(violation: Violation) -> (Complaint, CloseReason) {
     }
 }
 
-fn shown(listing: &Listing) -> Box<[SessionInfo]> {
-    listing.holds.iter().map(SessionInfo::from).collect()
+fn shown(listing: &SlotListing) -> Box<[SessionInfo]> {
+    listing.sessions.iter().map(SessionInfo::from).collect()
 }

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::id::UserId;
-use crate::ledger::Limit;
+use crate::ledger::SlotLimit;
 use crate::protocol::Ask;
 use crate::resume_token::ResumeToken;
 use crate::time::{Time, WallTime};
@@ -88,7 +88,7 @@ pub(super) enum Question {
     /// The same: the client has shown a fresh token, which claims this and runs out then, and the answer to it has the
     /// number.
     Renewal {
-        claim: Option<Limit>,
+        claim: Option<SlotLimit>,
         expires: Option<WallTime>,
         /// Whether it was shown in an object.
         at_length: bool,

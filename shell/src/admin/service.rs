@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use session_core::ledger::{self, EndTarget, Ending, LimitRule, Listing, Outcome, StoreCommand};
+use session_core::ledger::{self, EndReason, EndTarget, LimitSource, Outcome, SlotListing, StoreCommand};
 use session_core::{
-    Cause, Limit, Liveness, NodeId, Own, SessionId, SessionInfo, SessionRecord, Terms, UserId, UserRecord, WhenFull,
+    Liveness, NodeId, SessionId, SessionInfo, SessionRecord, SlotLimit, StoreError, Terms, UserId, UserOverrides,
+    UserRecord, WhenFull,
 };
 use smol::Timer;
 use smol::future::or;
@@ -180,8 +181,8 @@ pub enum Disobedience {
     #[error("this user holds {0} slots: end them first")]
     HoldsSlots(u32),
     /// The store did not take it.
-    #[error("{}", .0.words())]
-    Store(Cause),
+    #[error("{}", .0.message())]
+    Store(StoreError),
     /// What is set for the user is set, but those who are beyond the limit were not ended.
     #[error("the limit is set, but whoever is beyond it was not ended: {0}; order it again")]
     NotEnforced(Box<Self>),
@@ -252,16 +253,16 @@ impl Operator {
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
         let listing = self.list(user).await?;
         let terms = self.store.terms_for(user);
-        let next = self.next(user, listing.holds.to_vec(), &terms);
+        let next = self.next(user, listing.sessions.to_vec(), &terms);
         Ok(self.describe(user, &listing, &terms, next, &ended))
     }
 
     /// What a change would do.
     async fn look_ahead(&self, user: &UserId, change: &Change) -> Result<Report, Disobedience> {
         let listing = self.list(user).await?;
-        let terms = self.store.terms_for(user).of(self.own_after(user, change)?);
-        let mut left = listing.holds.to_vec();
-        let (user_of, session, by) = (user.clone(), self.asker(), Ending::ByOperator);
+        let terms = self.store.terms_for(user).with_overrides(self.own_after(user, change)?);
+        let mut left = listing.sessions.to_vec();
+        let (user_of, session, by) = (user.clone(), self.asker(), EndReason::ByOperator);
         let which = EndTarget::Excess { dry_run: true };
         let excess =
             StoreCommand::EndSessions { user: user_of, session, target: which, reason: by, at: self.clock.now() };
@@ -276,18 +277,18 @@ impl Operator {
         left.retain(|hold| !ended.contains(&hold.session));
         let next = self.next(user, left, &terms);
         let (limit, rule) = terms.limit_for(None);
-        let report = self.describe(user, &Listing { limit, rule, ..listing }, &terms, next, &ended);
+        let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &terms, next, &ended);
         Ok(Report { dry_run: true, ..report })
     }
 
-    fn own_after(&self, user: &UserId, change: &Change) -> Result<Own, Disobedience> {
-        let mut own = self.store.terms_for(user).own;
+    fn own_after(&self, user: &UserId, change: &Change) -> Result<UserOverrides, Disobedience> {
+        let mut own = self.store.terms_for(user).overrides;
         match change.limit {
             None => {}
             Some(Setting::Default(_)) => own.limit = None,
-            Some(Setting::To(Slots::Unlimited(_))) => own.limit = Some(Limit::MAX),
+            Some(Setting::To(Slots::Unlimited(_))) => own.limit = Some(SlotLimit::MAX),
             Some(Setting::To(Slots::Number(slots))) => {
-                own.limit = Some(Limit::new(slots).map_err(|error| Disobedience::Bad(error.to_string()))?);
+                own.limit = Some(SlotLimit::new(slots).map_err(|error| Disobedience::Bad(error.to_string()))?);
             }
         }
         match change.when_full {
@@ -317,7 +318,7 @@ impl Operator {
         }
     }
 
-    fn describe(&self, user: &UserId, listing: &Listing, terms: &Terms, next: Next, ended: &[SessionId]) -> Report {
+    fn describe(&self, user: &UserId, listing: &SlotListing, terms: &Terms, next: Next, ended: &[SessionId]) -> Report {
         let holder = |hold| {
             let session = SessionInfo::from(hold);
             let from = self.registry.as_ref().and_then(|registry| registry.from(session.id));
@@ -326,31 +327,31 @@ impl Operator {
         Report {
             user: user.clone(),
             limit: listing.limit.slots(),
-            rule: match listing.rule {
-                LimitRule::Server => Rule::Server,
-                LimitRule::Token => Rule::Token,
-                LimitRule::User => Rule::User,
+            rule: match listing.limit_source {
+                LimitSource::Server => Rule::Server,
+                LimitSource::Token => Rule::Token,
+                LimitSource::User => Rule::User,
             },
-            when_full: match terms.when_full() {
+            when_full: match terms.effective_when_full() {
                 WhenFull::Deny => Full::Deny,
                 WhenFull::EvictOldest => Full::EvictOldest,
             },
             connections: listing.connections,
-            sessions: listing.holds.iter().map(holder).collect(),
+            sessions: listing.sessions.iter().map(holder).collect(),
             next,
             ended: ended.iter().map(ToString::to_string).collect(),
             dry_run: false,
         }
     }
 
-    async fn list(&self, user: &UserId) -> Result<Listing, Disobedience> {
+    async fn list(&self, user: &UserId) -> Result<SlotListing, Disobedience> {
         let (user, session) = (user.clone(), self.asker());
         let list = StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, at: self.clock.now() };
         if let Outcome::Listed(listing) = self.ask(list).await? { Ok(*listing) } else { Err(Disobedience::StoreSilent) }
     }
 
     async fn end(&self, user: &UserId, which: EndTarget) -> Result<Vec<SessionId>, Disobedience> {
-        let (asked, session, by) = (user, self.asker(), Ending::ByOperator);
+        let (asked, session, by) = (user, self.asker(), EndReason::ByOperator);
         let user = user.clone();
         let end = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.clock.now() };
         if let Outcome::Ended { sessions, .. } = self.ask(end).await? {
@@ -386,8 +387,8 @@ impl Operator {
         });
         self.store.amend(user.clone(), amendment, done);
         self.wait(answered).await?.map_err(|cause| match cause {
-            Cause::Overloaded | Cause::Full => Disobedience::Store(cause),
-            Cause::Failed => Disobedience::InDoubt,
+            StoreError::Overloaded | StoreError::Full => Disobedience::Store(cause),
+            StoreError::Failed => Disobedience::InDoubt,
         })
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::{Credential, Identity, Limit, Name, Rejection, TokenError, UserId, WallTime};
+use session_core::{Credential, Identity, Name, Rejection, SlotLimit, TokenError, UserId, WallTime};
 
 use super::claims::{Claims, Header, Parts};
 use super::keys::Keys;
@@ -159,12 +159,12 @@ impl Verifier {
         Name::parse(device).map(Some).ok_or(TokenError::Device)
     }
 
-    fn limit(&self, claims: &Claims) -> Result<Option<Limit>, TokenError> {
+    fn limit(&self, claims: &Claims) -> Result<Option<SlotLimit>, TokenError> {
         let Some(value) = claims.value(&self.rules.limit_claim) else { return Ok(None) };
         if value == "unlimited" {
-            return Ok(Some(Limit::MAX));
+            return Ok(Some(SlotLimit::MAX));
         }
         let slots = value.as_u64().and_then(|slots| u32::try_from(slots).ok());
-        slots.and_then(|slots| Limit::new(slots).ok()).map(Some).ok_or(TokenError::Limit)
+        slots.and_then(|slots| SlotLimit::new(slots).ok()).map(Some).ok_or(TokenError::Limit)
     }
 }

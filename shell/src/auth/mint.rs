@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
-use session_core::{Limit, Name, UserId, WallTime};
+use session_core::{Name, SlotLimit, UserId, WallTime};
 use thiserror::Error;
 
 use super::keys::{KeyError, read};
@@ -20,7 +20,7 @@ pub struct Grant {
     /// How long it lasts, in whole seconds.
     pub lasts: Duration,
     /// How many sessions the user may hold, if it is to say so.
-    pub limit: Option<Limit>,
+    pub limit: Option<SlotLimit>,
     /// Which device it is for, if it is to say so.
     pub device: Option<Name>,
     /// The key's id, where there are several.

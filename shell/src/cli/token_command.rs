@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use session_core::{Credential, Limit, Name, Request, UserId};
+use session_core::{Credential, Name, Request, SlotLimit, UserId};
 
 use crate::auth::{Grant, explain, mint};
 use crate::config::flags::Flags;
@@ -26,7 +26,7 @@ pub(super) struct Make {
     ttl: Duration,
     /// How many sessions the user may hold, 0 to 1024, `unlimited` being 1024; without it the token does not say
     #[arg(long, value_name = "SESSIONS", value_parser = limit)]
-    sessions: Option<Limit>,
+    sessions: Option<SlotLimit>,
     /// Which device it is for, where `jwt_device_claim` says by which claim; 1 to 64 bytes without control characters
     #[arg(long, value_name = "NAME", value_parser = device)]
     device: Option<Name>,

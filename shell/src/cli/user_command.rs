@@ -118,7 +118,7 @@ fn limit(text: &str) -> Result<Setting<Slots>, String> {
         "default" => Ok(Setting::Default(DefaultWord::Default)),
         "unlimited" => Ok(Setting::To(Slots::Unlimited(UnlimitedWord::Unlimited))),
         _ => match text.parse() {
-            Ok(slots) if slots <= session_core::Limit::MAX.slots() => Ok(Setting::To(Slots::Number(slots))),
+            Ok(slots) if slots <= session_core::SlotLimit::MAX.slots() => Ok(Setting::To(Slots::Number(slots))),
             Ok(_) | Err(_) => Err("expected a whole number from 0 to 1024, `unlimited` or `default`".into()),
         },
     }

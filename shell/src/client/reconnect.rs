@@ -116,7 +116,7 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use session_core::{Cause, Denial};
+    use session_core::{Denial, StoreError};
 
     use super::*;
     use crate::client::Url;
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(RetryDecision::from_error(&Error::Lost("x".into())), RetryDecision::Immediately);
         assert_eq!(RetryDecision::from_error(&Error::Evicted("x".into())), RetryDecision::Never);
         let refused = |refusal| Error::Refused { user: None, refusal, details: None };
-        assert_eq!(RetryDecision::from_error(&refused(Refusal::Store(Cause::Failed))), RetryDecision::WithBackoff);
+        assert_eq!(RetryDecision::from_error(&refused(Refusal::Store(StoreError::Failed))), RetryDecision::WithBackoff);
         assert_eq!(RetryDecision::from_error(&refused(Refusal::AnotherUser)), RetryDecision::Never);
         let token = |error| refused(Refusal::Credential(Rejection::Token(error)));
         assert_eq!(RetryDecision::from_error(&token(TokenError::Expired)), RetryDecision::WithFreshToken);

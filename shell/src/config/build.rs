@@ -140,8 +140,8 @@ impl Config {
             when_full: self.when_full.into(),
             client_choice: self.client_choice,
             lingering_first: self.lingering_first,
-            counting: self.count.into(),
-            per_device: self.max_sessions_per_device,
+            count_by: self.count.into(),
+            sessions_per_device: self.max_sessions_per_device,
             linger: self.linger,
             ..Terms::new(self.limit)
         }
@@ -188,7 +188,7 @@ mod tests {
     use std::num::NonZeroU16;
     use std::time::Duration;
 
-    use session_core::{Counting, Limit, Own, WhenFull};
+    use session_core::{CountBy, SlotLimit, UserOverrides, WhenFull};
 
     use super::*;
     use crate::config::{Flags, Sources};
@@ -284,13 +284,13 @@ mod tests {
             ("MAX_SESSIONS_PER_DEVICE", "7"),
         ]);
         let expected = Terms {
-            limit: Limit::new(5).unwrap(),
-            own: Own::default(),
+            limit: SlotLimit::new(5).unwrap(),
+            overrides: UserOverrides::default(),
             when_full: WhenFull::EvictOldest,
             client_choice: true,
             lingering_first: false,
-            counting: Counting::Devices,
-            per_device: NonZeroU16::new(7).unwrap(),
+            count_by: CountBy::Devices,
+            sessions_per_device: NonZeroU16::new(7).unwrap(),
             linger: Duration::from_secs(90),
         };
         assert_eq!((terms.terms(), terms.lmdb().terms), (expected, expected));

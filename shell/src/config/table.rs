@@ -10,7 +10,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use session_core::{Counting, Limit};
+use session_core::{CountBy, SlotLimit};
 
 use super::key::settings;
 use super::value::{
@@ -134,7 +134,7 @@ settings! {
     "Limits" {
         /// How many sessions one user may hold at once, 0 to 1024, where 0 admits nobody but whom a token or `server limit`
         /// allows more; `unlimited` is 1024
-        limit: Limit { rule: one(limit), value: "SESSIONS", default: "3", applies: AtOnce }
+        limit: SlotLimit { rule: one(limit), value: "SESSIONS", default: "3", applies: AtOnce }
 
         /// How many connections there may be in all, 1 to 10000000 or `unlimited`; fewer where the limit of open files is
         /// lower. Further ones are answered 503, and over TLS just closed
@@ -298,7 +298,7 @@ pub enum Count {
     Devices,
 }
 
-impl From<Count> for Counting {
+impl From<Count> for CountBy {
     fn from(count: Count) -> Self {
         match count {
             Count::Sessions => Self::Sessions,
@@ -376,16 +376,16 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// As humantime counts it.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
-pub(crate) fn limit(text: &str) -> Result<Limit, String> {
+pub(crate) fn limit(text: &str) -> Result<SlotLimit, String> {
     if text == "unlimited" {
-        return Ok(Limit::MAX);
+        return Ok(SlotLimit::MAX);
     }
     let slots = text.parse::<u32>().map_err(|_| "expected a whole number from 0 to 1024, or `unlimited`".to_owned())?;
-    Limit::new(slots).map_err(|error| error.to_string())
+    SlotLimit::new(slots).map_err(|error| error.to_string())
 }
 
 fn sessions_per_device(text: &str) -> Result<NonZeroU16, String> {
-    let number = text.parse().ok().filter(|number: &NonZeroU16| u32::from(number.get()) <= Limit::MAX.slots());
+    let number = text.parse().ok().filter(|number: &NonZeroU16| u32::from(number.get()) <= SlotLimit::MAX.slots());
     number.ok_or_else(|| "expected a whole number from 1 to 1024".into())
 }
 

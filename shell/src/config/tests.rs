@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::store::Forget;
 use clap::Parser;
-use session_core::{Limit, Limits};
+use session_core::{Limits, SlotLimit};
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -22,7 +22,7 @@ fn parse(arguments: &[&str]) -> Result<Config, String> {
 fn defaults_are_those_of_the_core_and_localhost() {
     let config = parse(&[]).unwrap();
     assert_eq!(config.session_limits(), Limits::default());
-    assert_eq!(config.limit, Limit::default());
+    assert_eq!(config.limit, SlotLimit::default());
     assert_eq!(config.limit.slots(), 3);
     assert_eq!(config.forget_after, Forget::default());
     let addresses: Vec<_> = config.listen[0].resolve().unwrap().iter().map(ToString::to_string).collect();
@@ -70,7 +70,7 @@ fn the_store_is_told_whom_to_forget_and_where_it_is() {
     let times = ["never", "1h", "90d", "100years"].map(forget);
     assert_eq!(times, [Forget::Never, hours(1), hours(90 * 24), hours(876_600)]);
     let lmdb = parse(&["--data", "there", "--limit", "7"]).unwrap().lmdb();
-    assert_eq!((lmdb.directory, lmdb.terms.limit), (PathBuf::from("there"), Limit::new(7).unwrap()));
+    assert_eq!((lmdb.directory, lmdb.terms.limit), (PathBuf::from("there"), SlotLimit::new(7).unwrap()));
 }
 
 #[test]

@@ -151,12 +151,12 @@ impl Refusals {
             }
             Outcome::Rejected(cause) => {
                 if let Some(suppressed) = self.by_store.pass() {
-                    tracing::warn!(why = cause.words(), suppressed, "refused a session: the store took no slot");
+                    tracing::warn!(why = cause.message(), suppressed, "refused a session: the store took no slot");
                 }
             }
             Outcome::Unknown
             | Outcome::Released
-            | Outcome::Found { .. }
+            | Outcome::Counted { .. }
             | Outcome::Listed(_)
             | Outcome::Ended { .. } => {
                 if let Some(suppressed) = self.by_store.pass() {

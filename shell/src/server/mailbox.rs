@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use session_core::{ClientPrefix, Ending, Outcome};
+use session_core::{ClientPrefix, EndReason, Outcome};
 
 /// A connection's letter box. It is bounded by its shape: one answer, because at most one command of a session is
 /// under way, one flag, and one word about how the slot was lost, which is lost once.
@@ -17,7 +17,7 @@ struct Inner {
     answer: Answer,
     tickets: u32,
     draining: Draining,
-    ended: Option<Box<Ending>>,
+    ended: Option<Box<EndReason>>,
     /// Where the connection comes from.
     from: Option<ClientPrefix>,
     waker: Option<Waker>,
@@ -49,7 +49,7 @@ pub enum Mail {
     /// The server is going down. Comes once.
     Draining,
     /// The session's slot is gone.
-    Ended(Ending),
+    Ended(EndReason),
     /// The answer to the command under way.
     Stored(Outcome),
 }
@@ -116,7 +116,7 @@ impl Mailbox {
     }
 
     /// Tells the connection that its session's slot is gone.
-    pub fn end(&self, ending: Ending) {
+    pub fn end(&self, ending: EndReason) {
         let mut inner = self.lock();
         inner.ended.get_or_insert_with(|| Box::new(ending));
         wake(inner);

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use session_core::{ClientPrefix, Ended, NodeId, SessionId};
+use session_core::{ClientPrefix, EndedSession, NodeId, SessionId};
 
 use crate::server::mailbox::Mailbox;
 use crate::store::Router;
@@ -132,8 +132,8 @@ impl Registry {
 
 impl Router for Registry {
     /// Tells those that live here. Of others' sessions it knows nothing, nor of those that have left.
-    fn deliver(&self, ended: Vec<Ended>) {
-        for Ended { session, how } in ended {
+    fn deliver(&self, ended: Vec<EndedSession>) {
+        for EndedSession { session, reason: how } in ended {
             // Not under the lock, which whoever is woken needs to leave.
             if let Some(mailbox) = self.mailbox_of(session) {
                 mailbox.end(how);

@@ -246,7 +246,7 @@ mod tests {
     use std::task::Context;
 
     use session_core::ledger::AcquireOptions;
-    use session_core::{Limit, NodeId, ResumeKey, Terms};
+    use session_core::{NodeId, ResumeKey, SlotLimit, Terms};
 
     use super::*;
     use crate::runtime::clock::Dial;
@@ -257,7 +257,7 @@ mod tests {
     fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
         let node = NodeId::new(1);
         let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
-        let store = Arc::new(MemoryStore::new(node, Limit::new(1).unwrap()));
+        let store = Arc::new(MemoryStore::new(node, SlotLimit::new(1).unwrap()));
         let custody = Custody::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
         let mut claim = Claim::new(Arc::clone(&custody), Arc::clone(&mailbox), session);

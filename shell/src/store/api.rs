@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::ledger::{Ended, Outcome, Own, StoreCommand, Terms};
-use session_core::{Cause, UserId};
+use session_core::ledger::{EndedSession, Outcome, StoreCommand, Terms, UserOverrides};
+use session_core::{StoreError, UserId};
 
 /// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user, under the
 /// contract that the ledger's documentation states.
@@ -42,7 +42,7 @@ pub trait Store: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Amendment {
     /// What is set for this user alone is this.
-    Set(Own),
+    Set(UserOverrides),
     /// Nothing is known of the user any more: neither what was set, nor when it was seen.
     Forget,
 }
@@ -50,16 +50,16 @@ pub enum Amendment {
 /// Who waits for an [`Amendment`]. Dropped without an answer it answers [`Cause::Failed`].
 pub struct Amended(Option<Box<Answer>>);
 
-type Answer = dyn FnOnce(Result<(), Cause>) + Send;
+type Answer = dyn FnOnce(Result<(), StoreError>) + Send;
 
 impl Amended {
     /// Calls `answer` with what became of it.
-    pub fn new(answer: impl FnOnce(Result<(), Cause>) + Send + 'static) -> Self {
+    pub fn new(answer: impl FnOnce(Result<(), StoreError>) + Send + 'static) -> Self {
         Self(Some(Box::new(answer)))
     }
 
     /// Gives the answer.
-    pub fn answer(mut self, result: Result<(), Cause>) {
+    pub fn answer(mut self, result: Result<(), StoreError>) {
         if let Some(answer) = self.0.take() {
             answer(result);
         }
@@ -69,7 +69,7 @@ impl Amended {
 impl Drop for Amended {
     fn drop(&mut self) {
         if let Some(answer) = self.0.take() {
-            answer(Err(Cause::Failed));
+            answer(Err(StoreError::Failed));
         }
     }
 }
@@ -83,7 +83,7 @@ impl fmt::Debug for Amended {
 /// Tells sessions that they have lost their slots.
 pub trait Router: Send + Sync {
     /// Tells each of these, wherever it is. Quick: it is called where commands are applied.
-    fn deliver(&self, ended: Vec<Ended>);
+    fn deliver(&self, ended: Vec<EndedSession>);
 }
 
 /// The router of a store, once it has one.
@@ -96,7 +96,7 @@ impl Route {
         debug_assert!(is_first, "a store has one router");
     }
 
-    pub(crate) fn deliver(&self, ended: Vec<Ended>) {
+    pub(crate) fn deliver(&self, ended: Vec<EndedSession>) {
         if let Some(router) = self.0.get().filter(|_| !ended.is_empty()) {
             router.deliver(ended);
         }
@@ -110,11 +110,11 @@ pub(crate) struct SharedTerms(Arc<RwLock<AllTerms>>);
 #[derive(Debug)]
 struct AllTerms {
     terms: Terms,
-    own: HashMap<UserId, Own>,
+    own: HashMap<UserId, UserOverrides>,
 }
 
 impl SharedTerms {
-    pub(crate) fn new(terms: Terms, own: HashMap<UserId, Own>) -> Self {
+    pub(crate) fn new(terms: Terms, own: HashMap<UserId, UserOverrides>) -> Self {
         Self(Arc::new(RwLock::new(AllTerms { terms, own })))
     }
 
@@ -127,7 +127,7 @@ impl SharedTerms {
         self.0.read().unwrap_or_else(PoisonError::into_inner).own.len()
     }
 
-    pub(crate) fn set_own(&self, user: &UserId, own: Own) {
+    pub(crate) fn set_own(&self, user: &UserId, own: UserOverrides) {
         let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).own;
         if own.is_empty() {
             all.remove(user);
@@ -139,7 +139,7 @@ impl SharedTerms {
     /// The terms for a user.
     pub(crate) fn of(&self, user: &UserId) -> Terms {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.terms.of(all.own.get(user).copied().unwrap_or_default())
+        all.terms.with_overrides(all.own.get(user).copied().unwrap_or_default())
     }
 
     pub(crate) fn linger(&self) -> Duration {

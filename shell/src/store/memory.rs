@@ -6,8 +6,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use session_core::ledger::{self, Applied, StoreCommand};
-use session_core::{Cause, Limit, Liveness, NodeId, Outcome, Own, SessionStatus, Terms, Time, UserId, UserRecord};
+use session_core::ledger::{self, ApplyResult, StoreCommand};
+use session_core::{
+    Liveness, NodeId, Outcome, SessionStatus, SlotLimit, StoreError, Terms, Time, UserId, UserOverrides, UserRecord,
+};
 
 use super::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
 
@@ -52,7 +54,7 @@ impl Lost {
 impl MemoryStore {
     /// An empty store for one node, where a user may hold `limit` slots.
     #[must_use]
-    pub fn new(node: NodeId, limit: Limit) -> Self {
+    pub fn new(node: NodeId, limit: SlotLimit) -> Self {
         Self::with_terms(node, Terms::new(limit))
     }
 
@@ -63,11 +65,11 @@ impl MemoryStore {
         Self { node, terms, route: Route::default(), records: Mutex::new(Some(Records::default())) }
     }
 
-    fn apply(&self, command: &StoreCommand) -> Applied {
+    fn apply(&self, command: &StoreCommand) -> ApplyResult {
         // The rule does not panic, so a poisoned map is still whole.
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(records) = &mut *records else {
-            return Applied { outcome: Outcome::Rejected(Cause::Failed), ended: Vec::new() };
+            return ApplyResult { outcome: Outcome::Rejected(StoreError::Failed), ended: Vec::new() };
         };
         let terms = self.terms.of(command.user());
         // There never was another node here.
@@ -100,7 +102,7 @@ impl MemoryStore {
             for _ in 0..SWEPT {
                 let Some(user) = lost.next(now) else { break };
                 let Entry::Occupied(mut entry) = by_user.entry(user) else { continue };
-                ledger::settle(entry.get_mut(), now, liveness);
+                ledger::expire_sessions(entry.get_mut(), now, liveness);
                 if let Some(until) = lingers_until(entry.get(), now) {
                     lost.note(until, entry.key());
                 } else if entry.get().is_empty() {
@@ -133,7 +135,7 @@ impl fmt::Debug for MemoryStore {
 
 impl Store for MemoryStore {
     fn submit(&self, command: StoreCommand, done: Done) {
-        let Applied { outcome, ended } = self.apply(&command);
+        let ApplyResult { outcome, ended } = self.apply(&command);
         self.route.deliver(ended);
         done.answer(outcome);
     }
@@ -155,7 +157,7 @@ impl Store for MemoryStore {
             &user,
             match amendment {
                 Amendment::Set(own) => own,
-                Amendment::Forget => Own::default(),
+                Amendment::Forget => UserOverrides::default(),
             },
         );
         done.answer(Ok(()));
@@ -206,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_was_lost_and_nobody_comes_for_goes_when_it_has_lingered_for_its_time() {
-        let terms = Terms { linger: LINGER, ..Terms::new(Limit::default()) };
+        let terms = Terms { linger: LINGER, ..Terms::new(SlotLimit::default()) };
         let store = MemoryStore::with_terms(NODE, terms);
         for second in 0..100 {
             lose(&store, second, second);

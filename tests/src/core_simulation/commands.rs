@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use session_core::ledger::{self, Applied, StoreCommand as LedgerCommand};
-use session_core::{Cause, Ended, Event, Outcome, SessionId};
+use session_core::ledger::{self, ApplyResult, StoreCommand as LedgerCommand};
+use session_core::{EndedSession, Event, Outcome, SessionId, StoreError};
 
 use super::scenario::StoreFault;
 use super::simulation::CoreSimulation;
@@ -22,7 +22,7 @@ impl CoreSimulation {
             StoreFault::Apply => (true, Some(None)),
             StoreFault::ApplyUnanswered => (true, None),
             StoreFault::ApplyUnknown => (true, Some(Some(Outcome::Unknown))),
-            StoreFault::Reject => (false, Some(Some(Outcome::Rejected(Cause::Failed)))),
+            StoreFault::Reject => (false, Some(Some(Outcome::Rejected(StoreError::Failed)))),
             StoreFault::DropUnknown => (false, Some(Some(Outcome::Unknown))),
             StoreFault::DropUnanswered => (false, None),
             StoreFault::Postpone => {
@@ -56,8 +56,8 @@ impl CoreSimulation {
         let before = record.clone();
         let applied = ledger::apply(record, command, &self.terms, liveness);
         rule_oracle::check(&before, command, &self.terms, liveness, &applied, record);
-        let Applied { outcome, ended } = applied;
-        for Ended { session, how } in ended {
+        let ApplyResult { outcome, ended } = applied;
+        for EndedSession { session, reason: how } in ended {
             self.handle(session, Event::Ended(how));
         }
         outcome

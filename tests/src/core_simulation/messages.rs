@@ -1,7 +1,7 @@
 //! The messages of the clients, and how the server verifies their credentials.
 
 use session_core::{
-    Ask, Credential, Evict, Identity, Limit, Name, Rejection, Request, ResumeToken, TokenError, UserId, UserRecord,
+    Ask, Credential, Evict, Identity, Name, Rejection, Request, ResumeToken, SlotLimit, TokenError, UserId, UserRecord,
     WallTime,
 };
 
@@ -71,7 +71,7 @@ impl CoreSimulation {
         let malformed = Rejection::Token(TokenError::Malformed);
         let [user, limit, expires] = token.split('|').collect::<Vec<_>>()[..] else { return Err(malformed) };
         let user = UserId::parse(user).map_err(Rejection::UserId)?;
-        let limit = limit.parse().ok().map(|slots: u32| Limit::new(slots % (Self::MAX_CLAIM + 1)).expect("few"));
+        let limit = limit.parse().ok().map(|slots: u32| SlotLimit::new(slots % (Self::MAX_CLAIM + 1)).expect("few"));
         let expires = expires.parse().map(WallTime::from_unix_seconds).map_err(|_| malformed)?;
         if self.time_of(expires) <= self.now {
             return Err(Rejection::Token(TokenError::Expired));

@@ -1,7 +1,7 @@
 //! What happens in the simulation: from proptest, or from a fuzzer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use session_core::{Credential, Limit, Terms, UserId};
+use session_core::{Credential, SlotLimit, Terms, UserId};
 
 use crate::policies::terms;
 
@@ -21,7 +21,7 @@ impl Scenario {
 
 impl<'a> Arbitrary<'a> for Scenario {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
-        let limit = Limit::new(bytes.int_in_range(0..=4)?).expect("four is below the ceiling");
+        let limit = SlotLimit::new(bytes.int_in_range(0..=4)?).expect("four is below the ceiling");
         let terms = terms(limit, bytes.arbitrary()?);
         Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
     }

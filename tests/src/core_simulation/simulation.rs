@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
 use session_core::{
-    Actions, Cause, Command, Debts, Ending, Event, Limit, Limits, NodeId, Outcome, Request, ResumeToken, Session,
-    SessionId, Terms, Time, UserId, Violation, WallTime,
+    Actions, Command, Debts, EndReason, Event, Limits, NodeId, Outcome, Request, ResumeToken, Session, SessionId,
+    SlotLimit, StoreError, Terms, Time, UserId, Violation, WallTime,
 };
 
 use super::connection::Connection;
@@ -136,11 +136,11 @@ impl CoreSimulation {
             }
             Op::Restart => self.restart(),
             Op::SetLimit { slots } => {
-                self.terms.limit = Limit::new(u32::from(*slots) % 6).expect("five is below the ceiling");
+                self.terms.limit = SlotLimit::new(u32::from(*slots) % 6).expect("five is below the ceiling");
             }
             Op::Enforce { user } => {
                 let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
-                let (which, by) = (EndTarget::Excess { dry_run: false }, Ending::ByOperator);
+                let (which, by) = (EndTarget::Excess { dry_run: false }, EndReason::ByOperator);
                 let command = LedgerCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
                 // Nobody here waits for the answer.
                 self.store.queue.push_back(Queued { command, answered: true });
@@ -290,8 +290,8 @@ impl CoreSimulation {
                     match self.debts.before(&command) {
                         Ok(()) if !full => self.submit(command),
                         Ok(()) => {
-                            self.debts.after(&command, &Outcome::Rejected(Cause::Full), self.now);
-                            self.reject(id, Cause::Full, &mut next);
+                            self.debts.after(&command, &Outcome::Rejected(StoreError::Full), self.now);
+                            self.reject(id, StoreError::Full, &mut next);
                         }
                         Err(cause) => self.reject(id, cause, &mut next),
                     }
@@ -307,7 +307,7 @@ impl CoreSimulation {
         self.read(id);
     }
 
-    fn reject(&mut self, id: SessionId, cause: Cause, next: &mut Option<Event<'_>>) {
+    fn reject(&mut self, id: SessionId, cause: StoreError, next: &mut Option<Event<'_>>) {
         self.connections.get_mut(&id).expect("it has just spoken").under_way = None;
         *next = Some(Event::Stored(Outcome::Rejected(cause)));
     }

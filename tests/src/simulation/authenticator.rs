@@ -1,6 +1,6 @@
 //! Who is who in a simulation: users by their names, and tokens that anybody can make.
 
-use session_core::{Credential, Identity, Limit, Rejection, TokenError, UserId, WallTime};
+use session_core::{Credential, Identity, Rejection, SlotLimit, TokenError, UserId, WallTime};
 use shell::auth::authenticator::{Authenticator, Open};
 use shell::runtime::clock::Clock;
 
@@ -35,7 +35,7 @@ impl SimulatedAuthenticator {
             return Err(TokenError::Malformed);
         };
         let user = UserId::parse(user).map_err(|_| TokenError::NoUser)?;
-        let limit = limit.parse().ok().and_then(|slots| Limit::new(slots).ok());
+        let limit = limit.parse().ok().and_then(|slots| SlotLimit::new(slots).ok());
         let expires = expiry(token).ok_or(TokenError::NoExpiry)?;
         if self.clock.has_come(expires) {
             return Err(TokenError::Expired);

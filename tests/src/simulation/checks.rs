@@ -139,7 +139,7 @@ impl Simulation {
         const USER: u8 = 0;
 
         // Where the newest takes the place of the oldest nobody is ever refused.
-        if self.terms.when_full() == WhenFull::EvictOldest {
+        if self.terms.effective_when_full() == WhenFull::EvictOldest {
             return;
         }
         for server in 0..3 {
@@ -202,7 +202,7 @@ impl Simulation {
             assert!(came > 0, "nobody could come home");
             self.count("came home after a crash");
             let full = self.slots_of(USER);
-            if self.terms.when_full() == WhenFull::Deny {
+            if self.terms.effective_when_full() == WhenFull::Deny {
                 assert!(!self.is_admitted(server + 1, USER), "beside {full} who came home there was room");
             }
             self.start(usize::from(server));

@@ -6,7 +6,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use session_core::{Ask, Credential, Evict, Limit, Limits, Name, Request, ResumeToken, Terms, Time, UserId, Violation};
+use session_core::{
+    Ask, Credential, Evict, Limits, Name, Request, ResumeToken, SlotLimit, Terms, Time, UserId, Violation,
+};
 use shell::server::connection::Connection;
 
 use super::authenticator;
@@ -150,7 +152,7 @@ impl Simulation {
                 }
             }
             Op::SetLimit { slots } => {
-                self.store.set_limit(Limit::new(u32::from(*slots) % 6).expect("five is below the ceiling"));
+                self.store.set_limit(SlotLimit::new(u32::from(*slots) % 6).expect("five is below the ceiling"));
             }
             Op::Enforce { user } => {
                 let first = (0..USERS).map(user_id).find(|user| self.store.is_beyond_limit(user));

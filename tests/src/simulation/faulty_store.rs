@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use session_core::ledger::{self, Applied, EndTarget, StoreCommand};
+use session_core::ledger::{self, ApplyResult, EndTarget, StoreCommand};
 use session_core::{
-    Cause, Ended, Ending, Evict, Limit, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, Terms,
-    Time, UserId, UserRecord,
+    EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, SlotLimit,
+    StoreError, Terms, Time, UserId, UserRecord,
 };
 use shell::server::registry::Registry;
 use shell::store::{Amended, Amendment, Done, Router, Store};
@@ -120,7 +120,7 @@ impl SharedStore {
         self.lock().now = now;
     }
 
-    pub(super) fn set_limit(&self, limit: Limit) {
+    pub(super) fn set_limit(&self, limit: SlotLimit) {
         self.lock().terms.limit = limit;
     }
 
@@ -145,7 +145,7 @@ impl SharedStore {
         let Some(&node) = inner.alive.first() else { return };
         let (session, which) = (node.session(0), EndTarget::Excess { dry_run: false });
         let command =
-            StoreCommand::EndSessions { user, session, target: which, reason: Ending::ByOperator, at: inner.now };
+            StoreCommand::EndSessions { user, session, target: which, reason: EndReason::ByOperator, at: inner.now };
         inner.queue.push_back((command, None));
     }
 
@@ -154,7 +154,7 @@ impl SharedStore {
         let mut inner = self.lock();
         let (now, alive, deaths) = (inner.now, inner.alive.clone(), inner.deaths.clone());
         for record in inner.records.values_mut() {
-            ledger::settle(record, now, |node| liveness(&alive, &deaths, node));
+            ledger::expire_sessions(record, now, |node| liveness(&alive, &deaths, node));
         }
     }
 
@@ -240,7 +240,7 @@ impl SharedStore {
         let said = match fault {
             StoreFault::Apply | StoreFault::ApplySilently => applied,
             // Whoever was told that nobody knows can be told nothing else.
-            StoreFault::Reject => Some(Outcome::Rejected(Cause::Failed)),
+            StoreFault::Reject => Some(Outcome::Rejected(StoreError::Failed)),
             StoreFault::ApplyUnknown
             | StoreFault::Drop
             | StoreFault::DropSilently
@@ -320,25 +320,25 @@ impl Inner {
         let before = record.clone();
         let applied = ledger::apply(record, &command, &self.terms, liveness);
         rule_oracle::check(&before, &command, &self.terms, liveness, &applied, record);
-        let Applied { outcome, ended } = applied;
+        let ApplyResult { outcome, ended } = applied;
         if !keep {
             *record = before.clone();
         }
         self.count(&command, &before, &outcome, &ended);
-        for Ended { session, how } in ended {
+        for EndedSession { session, reason: how } in ended {
             self.ended.insert(session);
             if let Some(registry) = self.routes.get(&session.node()) {
-                registry.deliver(vec![Ended { session, how }]);
+                registry.deliver(vec![EndedSession { session, reason }]);
             }
         }
         outcome
     }
 
     /// Counts the races that scenarios must reach.
-    fn count(&mut self, command: &StoreCommand, before: &UserRecord, outcome: &Outcome, ended: &[Ended]) {
+    fn count(&mut self, command: &StoreCommand, before: &UserRecord, outcome: &Outcome, ended: &[EndedSession]) {
         let mut reached = Vec::new();
-        for Ended { session, how } in ended {
-            reached.push(if *how == Ending::Resumed { "resumed from a live session" } else { "somebody ended" });
+        for EndedSession { session, reason: how } in ended {
+            reached.push(if *how == EndReason::Resumed { "resumed from a live session" } else { "somebody ended" });
             let is_of_victim = |(command, _): &&(StoreCommand, Option<Done>)| command.session() == *session;
             if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.is_release()) {
                 reached.push("ended while its release was under way");
@@ -413,8 +413,8 @@ impl Store for SharedStore {
         }
         let refused = match () {
             () if command.is_release() => None,
-            () if inner.full && matches!(command, StoreCommand::Acquire { .. }) => Some(Cause::Full),
-            () if inner.queue.len() >= Self::MAX_QUEUE => Some(Cause::Overloaded),
+            () if inner.full && matches!(command, StoreCommand::Acquire { .. }) => Some(StoreError::Full),
+            () if inner.queue.len() >= Self::MAX_QUEUE => Some(StoreError::Overloaded),
             () => None,
         };
         match refused {

@@ -1,7 +1,7 @@
 //! What happens in a simulation: from a seed, or from a fuzzer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use session_core::{Credential, Limit, Terms, UserId};
+use session_core::{Credential, SlotLimit, Terms, UserId};
 
 use super::faulty_store::StoreFault;
 use crate::policies::terms;
@@ -101,7 +101,7 @@ impl Scenario {
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
-        let limit = Limit::new(1 + random.below(4)).expect("four is below the ceiling");
+        let limit = SlotLimit::new(1 + random.below(4)).expect("four is below the ceiling");
         let terms = terms(limit, random.byte());
         let ops = 40 + random.below(260);
         // Each seed has its own weights: how well the store is, how often a server fails, and how much users have to do with
@@ -114,7 +114,7 @@ impl Scenario {
 
 impl<'a> Arbitrary<'a> for Scenario {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
-        let limit = Limit::new(bytes.int_in_range(1..=4)?).expect("four is below the ceiling");
+        let limit = SlotLimit::new(bytes.int_in_range(1..=4)?).expect("four is below the ceiling");
         let terms = terms(limit, bytes.arbitrary()?);
         Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
     }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use session_core::ledger::{Own, StoreCommand, Terms};
-use session_core::{Cause, Limit, Outcome, UserId, WhenFull};
+use session_core::ledger::{StoreCommand, Terms, UserOverrides};
+use session_core::{Outcome, SlotLimit, StoreError, UserId, WhenFull};
 use shell::admin::{Change, Disobedience, Full, Operator, Order, Setting, Slots, socket};
 use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
 use smol::Executor;
@@ -29,7 +29,7 @@ enum Waiting {
 
 impl Slow {
     fn new() -> Arc<Self> {
-        let store = MemoryStore::new(NODE, Limit::default());
+        let store = MemoryStore::new(NODE, SlotLimit::default());
         Arc::new(Self { store, waiting: Mutex::new(VecDeque::new()) })
     }
 
@@ -98,8 +98,8 @@ fn what_two_operators_set_at_once_holds_both() {
     };
     let (limit, full) = smol::block_on(or(zip(operator.obey(&ada, &limit), operator.obey(&ada, &full)), working));
     assert!(limit.is_ok() && full.is_ok(), "{limit:?} {full:?}");
-    let own = Own { limit: Some(Limit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
-    assert_eq!(store.terms_for(&ada).own, own);
+    let own = UserOverrides { limit: Some(SlotLimit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
+    assert_eq!(store.terms_for(&ada).overrides, own);
 }
 
 /// The answer to the first is late: what it asks for is done all the same, and the second builds upon that.
@@ -123,8 +123,8 @@ fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
         store.step();
     }
     assert_eq!(
-        store.terms_for(&ada).own,
-        Own { limit: Some(Limit::new(0).unwrap()), when_full: Some(WhenFull::EvictOldest) }
+        store.terms_for(&ada).overrides,
+        UserOverrides { limit: Some(SlotLimit::new(0).unwrap()), when_full: Some(WhenFull::EvictOldest) }
     );
 }
 
@@ -133,7 +133,7 @@ struct Deaf(MemoryStore);
 
 impl Store for Deaf {
     fn submit(&self, _: StoreCommand, done: Done) {
-        done.answer(Outcome::Rejected(Cause::Overloaded));
+        done.answer(Outcome::Rejected(StoreError::Overloaded));
     }
 
     fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
@@ -159,13 +159,13 @@ impl Store for Deaf {
 
 #[test]
 fn a_limit_that_is_set_but_not_enforced_is_told_to_be_set() {
-    let store = Arc::new(Deaf(MemoryStore::new(NODE, Limit::default())));
+    let store = Arc::new(Deaf(MemoryStore::new(NODE, SlotLimit::default())));
     let operator = Operator::new(Arc::<Deaf>::clone(&store), NODE, None, TIMEOUT);
     let limit = Some(Setting::To(Slots::Number(0)));
     let order = Order::Limit(Change { limit, enforce: true, ..Change::default() });
     let told = smol::block_on(operator.obey(&ada(), &order)).unwrap_err().to_string();
     assert!(told.starts_with("the limit is set, but whoever is beyond it was not ended: The server is over"), "{told}");
-    assert_eq!(store.terms_for(&ada()).own.limit, Some(Limit::new(0).unwrap()));
+    assert_eq!(store.terms_for(&ada()).overrides.limit, Some(SlotLimit::new(0).unwrap()));
 }
 
 #[test]

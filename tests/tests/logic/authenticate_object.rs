@@ -8,9 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use session_core::{
-    Admission, Ask, AskError, Cause, CloseReason, Complaint, Credential, Denial, Evict, Limit, Name, NodeId, Refusal,
-    Rejection, Reply, ReplyError, Request, ResumeToken, SessionId, SessionInfo, SessionRecord, SessionState,
-    SessionStatus, Time, TokenError, User, UserId,
+    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Evict, Name, NodeId, Refusal, Rejection,
+    Reply, ReplyError, Request, ResumeToken, SessionId, SessionInfo, SessionRecord, SessionState, SessionStatus,
+    SlotLimit, StoreError, Time, TokenError, User, UserId,
 };
 
 fn session(number: u64) -> SessionId {
@@ -201,7 +201,7 @@ fn what_is_told_at_length() {
         (
             Reply::Denied(Box::new(Denial {
                 refusal: Refusal::LimitReached,
-                limit: Some(Limit::new(1).unwrap()),
+                limit: Some(SlotLimit::new(1).unwrap()),
                 connections: Some(2),
                 sessions: Some([SessionInfo::from(&SessionRecord::new(session(1), Time::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
                 retry_after: Some(Duration::from_millis(1500)),
@@ -228,7 +228,7 @@ fn what_is_told_at_length() {
 fn admitted() -> Reply {
     Reply::Admitted(Box::new(Admission {
         user: User { id: UserId::parse("ada").unwrap(), connections: 2 },
-        limit: Limit::new(3).unwrap(),
+        limit: SlotLimit::new(3).unwrap(),
         session: session(7),
         resume: Some(ResumeToken::new([0xcd; 32])),
         linger: Duration::from_secs(30),
@@ -362,12 +362,12 @@ fn any_denial() -> impl Strategy<Value = Denial> {
         Refusal::DeviceFull,
         Refusal::AnotherUser,
         Refusal::Credential(Rejection::Token(TokenError::Expired)),
-        Refusal::Store(Cause::Full),
+        Refusal::Store(StoreError::Full),
         Refusal::StoreSilent,
     ];
     let refusal =
         prop_oneof![prop::sample::select(known), any_text().prop_map(|words| Refusal::from_words(words.into()))];
-    let limit = prop::option::of((0..=1024_u32).prop_map(|slots| Limit::new(slots).unwrap()));
+    let limit = prop::option::of((0..=1024_u32).prop_map(|slots| SlotLimit::new(slots).unwrap()));
     let name = || prop::option::of(any_name());
     let info = (any_session(), name(), name(), any::<u64>(), any::<Option<u64>>()).prop_map(
         |(id, device, label, since, until)| {

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitRule, Listing};
+use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing};
 use session_core::{
-    Actions, Admission, Cause, CloseReason, Command, Complaint, Denial, Ending, Event, Evict, Frame, Identity, Limit,
-    Limits, Name, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo,
-    SessionRecord, SessionState, Sessions, Time, TokenError, User, UserId, Violation, WallTime,
+    Actions, Admission, CloseReason, Command, Complaint, Denial, EndReason, Event, Evict, Frame, Identity, Limits,
+    Name, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo, SessionRecord,
+    SessionState, Sessions, SlotLimit, StoreError, Time, TokenError, User, UserId, Violation, WallTime,
 };
 
 const LINGER: Duration = Duration::from_secs(90);
@@ -29,8 +29,8 @@ fn ada(connections: u32) -> User {
     User { id: user(), connections }
 }
 
-fn limit(slots: u32) -> Limit {
-    Limit::new(slots).unwrap()
+fn limit(slots: u32) -> SlotLimit {
+    SlotLimit::new(slots).unwrap()
 }
 
 fn shown() -> ResumeToken {
@@ -114,16 +114,16 @@ fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
     say(Reply::Admitted(Box::new(Admission { user: ada(2), limit: limit(3), session: id(), resume, linger })))
 }
 
-fn listing() -> Listing {
+fn listing() -> SlotListing {
     let hold = SessionRecord::new(NodeId::new(9).session(9), at(0));
-    Listing {
+    SlotListing {
         limit: limit(1),
-        rule: LimitRule::Server,
+        limit_source: LimitSource::Server,
         connections: 1,
-        holds: [hold].into(),
+        sessions: [hold].into(),
         free_at: Some(at(3)),
         is_device_full: false,
-        may_choose: true,
+        client_choice: true,
     }
 }
 
@@ -226,7 +226,7 @@ fn every_refusal_is_at_length_for_those_who_asked_so() {
     let rejected = subject.handle(Event::Verified(Err(Rejection::NotText)));
     assert_eq!(rejected, say(denied(Refusal::Credential(Rejection::NotText))));
     for (outcome, refusal) in [
-        (Outcome::Rejected(Cause::Full), Refusal::Store(Cause::Full)),
+        (Outcome::Rejected(StoreError::Full), Refusal::Store(StoreError::Full)),
         (Outcome::Unknown, Refusal::StoreSilent),
         (Outcome::Released, Refusal::StoreSilent),
     ] {
@@ -237,7 +237,7 @@ fn every_refusal_is_at_length_for_those_who_asked_so() {
     }
     let mut subject = Subject::new();
     drop(subject.ask("", drawn()));
-    let full = Listing { is_device_full: true, free_at: None, ..listing() };
+    let full = SlotListing { is_device_full: true, free_at: None, ..listing() };
     let actions = subject.handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
     assert!(
         matches!(&actions.send, Some(Frame::Reply(Reply::Denied(denial))) if denial.refusal == Refusal::DeviceFull)
@@ -261,7 +261,7 @@ fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_pla
     assert_eq!(subject.granted(false, LINGER), say(Reply::AuthenticateSuccess(ada(2))));
     assert_eq!(subject.handle(Event::Disconnected), store(release()), "nobody could take it up again");
     for (is_device_full, refusal) in [(true, Refusal::DeviceFull), (false, Refusal::LimitReached)] {
-        let full = Listing { is_device_full, ..listing() };
+        let full = SlotListing { is_device_full, ..listing() };
         let actions = waiting().handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
         assert_eq!(actions, say(Reply::AuthenticateFailure(refusal)));
     }
@@ -292,13 +292,13 @@ fn only_who_is_lost_lingers() {
         }
     }
     let bye = r#"{"type":"BYE"}"#;
-    let ended = Event::Ended(Ending::ByOperator);
+    let ended = Event::Ended(EndReason::ByOperator);
     for event in [Event::Text(bye), Event::Violation(Violation::Protocol), ended] {
         let actions = Subject::live(LINGER).handle(event);
         assert_eq!(actions.command, Some(Command::Store(release())), "{actions:?}");
     }
     // Whoever is said to have taken it up may have failed to: it is still there then.
-    let resumed = || Event::Ended(Ending::Resumed);
+    let resumed = || Event::Ended(EndReason::Resumed);
     let close = Some(CloseReason::Resumed);
     assert_eq!(Subject::live(LINGER).handle(resumed()), Actions { close, ..store(linger(0)) });
     assert_eq!(Subject::live(Duration::ZERO).handle(resumed()), Actions { close, ..store(release()) });
@@ -324,9 +324,10 @@ fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
         drop(subject.handle(ask.clone()));
         assert_eq!(subject.handle(Event::Verified(verdict)), refused(refusal));
     }
-    for (outcome, refusal) in
-        [(Outcome::Unknown, Refusal::StoreSilent), (Outcome::Rejected(Cause::Full), Refusal::Store(Cause::Full))]
-    {
+    for (outcome, refusal) in [
+        (Outcome::Unknown, Refusal::StoreSilent),
+        (Outcome::Rejected(StoreError::Full), Refusal::Store(StoreError::Full)),
+    ] {
         drop(subject.handle(ask.clone()));
         drop(subject.handle(Event::Verified(Ok(by_token(user())))));
         assert_eq!(subject.handle(Event::Stored(outcome)), refused(refusal));
@@ -361,21 +362,21 @@ fn what_is_taken_up_and_lost_before_it_is_told_can_be_taken_up_again() {
     assert_eq!(granted(anew, false, Event::Disconnected), store(release()));
     // Whoever was sent away is not lost.
     assert_eq!(granted(Subject::resuming(), true, Event::Violation(Violation::Protocol)), store(release()));
-    assert_eq!(granted(Subject::resuming(), true, Event::Ended(Ending::ByOperator)), store(release()));
+    assert_eq!(granted(Subject::resuming(), true, Event::Ended(EndReason::ByOperator)), store(release()));
 }
 
 #[test]
 fn an_ending_that_overtakes_the_grant_is_told_and_the_grant_never() {
     let mut subject = Subject::resuming();
     let words = "phone has taken the place of this session";
-    let told = subject.handle(Event::Ended(Ending::TakenOver(name("phone"))));
+    let told = subject.handle(Event::Ended(EndReason::TakenOver(name("phone"))));
     let expected = Actions { close: Some(CloseReason::Evicted), ..say(Reply::Evicted(words.into())) };
     assert_eq!(told, expected);
     assert!(subject.0.is_busy());
     assert_eq!(subject.granted(false, LINGER), store(release()));
     assert!(subject.0.is_drained());
     // A second one finds nobody.
-    assert_eq!(subject.handle(Event::Ended(Ending::ByOperator)), Actions::default());
+    assert_eq!(subject.handle(Event::Ended(EndReason::ByOperator)), Actions::default());
 }
 
 #[test]
@@ -400,7 +401,7 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
     assert_eq!(told, say(Reply::ListSessionsSuccess(Box::new(sessions))));
 
     let asked = subject.handle(Event::Text(&end));
-    let (which, by) = (EndTarget::One(other), Ending::ByUser(None));
+    let (which, by) = (EndTarget::One(other), EndReason::ByUser(None));
     assert_eq!(
         asked,
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
@@ -411,11 +412,11 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
     assert_eq!(told, complaint(Complaint::NoSuchSession));
     for (text, outcome, expected) in [
-        (list, Outcome::Rejected(Cause::Overloaded), Complaint::Store(Cause::Overloaded)),
+        (list, Outcome::Rejected(StoreError::Overloaded), Complaint::Store(StoreError::Overloaded)),
         (list, Outcome::Unknown, Complaint::StoreSilent),
-        (list, Outcome::Found { connections: 1 }, Complaint::StoreSilent),
+        (list, Outcome::Counted { connections: 1 }, Complaint::StoreSilent),
         (&end, Outcome::Listed(Box::new(listing())), Complaint::StoreSilent),
-        (&end, Outcome::Rejected(Cause::Failed), Complaint::Store(Cause::Failed)),
+        (&end, Outcome::Rejected(StoreError::Failed), Complaint::Store(StoreError::Failed)),
     ] {
         drop(subject.handle(Event::Text(text)));
         assert_eq!(subject.handle(Event::Stored(outcome)), complaint(expected));

@@ -5,7 +5,7 @@
 use arbitrary::Unstructured;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::{Limit, Terms};
+use session_core::{SlotLimit, Terms};
 use tests::core_simulation::{CoreSimulation, Message, Op, Scenario, StoreFault};
 use tests::policies::terms;
 
@@ -14,7 +14,7 @@ proptest! {
 
     #[test]
     fn no_history_breaks_the_limit_or_leaks_a_slot(limit in 0..=4_u32, bits: u8, ops in vec(op(), 0..160)) {
-        CoreSimulation::run(terms(Limit::new(limit).unwrap(), bits), &ops);
+        CoreSimulation::run(terms(SlotLimit::new(limit).unwrap(), bits), &ops);
     }
 
     /// With few connections that authenticate at once, most scenarios run into the limit.
@@ -31,7 +31,7 @@ proptest! {
             ops.push(Op::Connect);
             ops.push(Op::Send { client: 7, message: Message::Authenticate { user: 0 } });
         }
-        CoreSimulation::run(terms(Limit::new(limit).unwrap(), bits), &ops);
+        CoreSimulation::run(terms(SlotLimit::new(limit).unwrap(), bits), &ops);
     }
 }
 
@@ -46,7 +46,7 @@ fn a_grant_whose_answer_was_lost_is_released_when_its_time_is_over() {
         Op::Pass { millis: 100 },
         Op::Store { which: 0, fault: StoreFault::Apply },
     ];
-    let simulation = CoreSimulation::run(Terms::new(Limit::new(1).unwrap()), &ops);
+    let simulation = CoreSimulation::run(Terms::new(SlotLimit::new(1).unwrap()), &ops);
     assert!(simulation.checks > ops.len() as u64);
 }
 

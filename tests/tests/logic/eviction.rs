@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitRule, Listing, StoreCommand};
+use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing, StoreCommand};
 use session_core::{
-    Cause, Counting, Ended, Ending, Evict, Limit, Liveness, Name, NodeId, Outcome, Own, ResumeKey, SessionId,
-    SessionRecord, SessionStatus, Terms, Time, UserId, UserRecord, WhenFull,
+    CountBy, EndReason, EndedSession, Evict, Liveness, Name, NodeId, Outcome, ResumeKey, SessionId, SessionRecord,
+    SessionStatus, SlotLimit, StoreError, Terms, Time, UserId, UserOverrides, UserRecord, WhenFull,
 };
 
 const HERE: NodeId = NodeId::new(1);
@@ -28,8 +28,8 @@ fn at(second: u64) -> Time {
     Time::from_epoch(Duration::from_secs(second))
 }
 
-fn limit(slots: u32) -> Limit {
-    Limit::new(slots).unwrap()
+fn limit(slots: u32) -> SlotLimit {
+    SlotLimit::new(slots).unwrap()
 }
 
 fn name(text: &str) -> Option<Name> {
@@ -53,7 +53,7 @@ fn evicting(slots: u32) -> Terms {
 }
 
 fn devices(slots: u32) -> Terms {
-    Terms { counting: Counting::Devices, per_device: 3.try_into().unwrap(), ..choosing(slots) }
+    Terms { count_by: CountBy::Devices, sessions_per_device: 3.try_into().unwrap(), ..choosing(slots) }
 }
 
 /// One user's record, on which commands are applied. What happens at second `n` is the `n`th command.
@@ -62,7 +62,7 @@ struct Subject {
     record: UserRecord,
     second: u64,
     dead: BTreeMap<NodeId, Time>,
-    ended: Vec<Ended>,
+    ended: Vec<EndedSession>,
 }
 
 impl Subject {
@@ -132,7 +132,7 @@ impl Subject {
 
     fn count_at(&mut self, terms: &Terms, at: Time) -> u32 {
         let outcome = self.apply(terms, &StoreCommand::CountSlots { user: user(), session: id(0), at });
-        let Outcome::Found { connections } = outcome else { panic!("{outcome:?}") };
+        let Outcome::Counted { connections } = outcome else { panic!("{outcome:?}") };
         connections
     }
 
@@ -140,7 +140,7 @@ impl Subject {
         self.count_at(terms, at(self.second))
     }
 
-    fn list(&mut self, terms: &Terms) -> Listing {
+    fn list(&mut self, terms: &Terms) -> SlotListing {
         let at = at(self.second);
         let outcome = self.apply(
             terms,
@@ -150,7 +150,7 @@ impl Subject {
         *listing
     }
 
-    fn end(&mut self, terms: &Terms, asker: u64, which: EndTarget, by: Ending) -> Vec<u64> {
+    fn end(&mut self, terms: &Terms, asker: u64, which: EndTarget, by: EndReason) -> Vec<u64> {
         let at = at(self.second);
         let outcome = self.apply(
             terms,
@@ -183,20 +183,22 @@ fn is_denied(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Denied(_))
 }
 
-fn ended(number: u64, how: Ending) -> Ended {
-    Ended { session: id(number), how }
+fn ended(number: u64, how: EndReason) -> EndedSession {
+    EndedSession { session: id(number), reason: how }
 }
 
 #[test]
 fn the_most_specific_limit_is_in_force() {
-    let with = |own: Option<u32>| Terms::new(limit(3)).of(Own { limit: own.map(limit), when_full: None });
+    let with = |own: Option<u32>| {
+        Terms::new(limit(3)).with_overrides(UserOverrides { limit: own.map(limit), when_full: None })
+    };
     for (own, claim, slots, rule) in [
-        (None, None, 3, LimitRule::Server),
-        (None, Some(5), 5, LimitRule::Token),
-        (None, Some(0), 0, LimitRule::Token),
-        (Some(1), None, 1, LimitRule::User),
-        (Some(7), Some(5), 7, LimitRule::User),
-        (Some(0), Some(5), 0, LimitRule::User),
+        (None, None, 3, LimitSource::Server),
+        (None, Some(5), 5, LimitSource::Token),
+        (None, Some(0), 0, LimitSource::Token),
+        (Some(1), None, 1, LimitSource::User),
+        (Some(7), Some(5), 7, LimitSource::User),
+        (Some(0), Some(5), 0, LimitSource::User),
     ] {
         let claim = claim.map(limit);
         assert_eq!(with(own).limit_for(claim), (limit(slots), rule));
@@ -210,9 +212,12 @@ fn the_most_specific_limit_is_in_force() {
             .count();
         assert_eq!(granted, slots as usize, "{own:?} {claim:?}");
     }
-    let own = Own { limit: None, when_full: Some(WhenFull::Deny) };
-    assert_eq!(evicting(1).of(own).when_full(), WhenFull::Deny);
-    assert_eq!((evicting(1).when_full(), terms(1).when_full()), (WhenFull::EvictOldest, WhenFull::Deny));
+    let own = UserOverrides { limit: None, when_full: Some(WhenFull::Deny) };
+    assert_eq!(evicting(1).with_overrides(own).effective_when_full(), WhenFull::Deny);
+    assert_eq!(
+        (evicting(1).effective_when_full(), terms(1).effective_when_full()),
+        (WhenFull::EvictOldest, WhenFull::Deny)
+    );
 }
 
 #[test]
@@ -223,7 +228,7 @@ fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule() {
         assert_eq!(subject.told(), [0; 0], "there is room");
     }
     assert_eq!(subject.plain(&evicting(3), 4), granted(3));
-    assert_eq!((subject.held(), &*subject.ended), (vec![2, 3, 4], &[ended(1, Ending::TakenOver(None))][..]));
+    assert_eq!((subject.held(), &*subject.ended), (vec![2, 3, 4], &[ended(1, EndReason::TakenOver(None))][..]));
     // With a lower limit as many go as it takes.
     assert_eq!(subject.plain(&evicting(2), 5), granted(2));
     assert_eq!((subject.held(), subject.told()), (vec![4, 5], vec![2, 3]));
@@ -236,8 +241,8 @@ fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule() {
     assert_eq!(subject.plain(&evicting(0), 7), Outcome::Denied(None));
     assert_eq!(subject.held(), [6]);
     // What is set for the user goes before what the server does.
-    let own = Own { limit: None, when_full: Some(WhenFull::Deny) };
-    assert_eq!(subject.plain(&evicting(1).of(own), 8), Outcome::Denied(None));
+    let own = UserOverrides { limit: None, when_full: Some(WhenFull::Deny) };
+    assert_eq!(subject.plain(&evicting(1).with_overrides(own), 8), Outcome::Denied(None));
 }
 
 #[test]
@@ -287,7 +292,7 @@ fn whom_a_client_chooses_goes_if_it_may_choose_and_if_that_will_do() {
                 let gone: Vec<_> = (1..=held).filter(|number| !then.contains(number)).collect();
                 assert_eq!(
                     subject.ended,
-                    gone.iter().map(|&number| ended(number, Ending::TakenOver(name("new")))).collect::<Vec<_>>()
+                    gone.iter().map(|&number| ended(number, EndReason::TakenOver(name("new")))).collect::<Vec<_>>()
                 );
             }
             None => {
@@ -305,12 +310,12 @@ fn a_refusal_lists_who_is_there_to_those_who_asked_at_length() {
     drop(subject.on_device(&terms(2), 2, "laptop"));
     assert_eq!(subject.plain(&terms(2), 3), Outcome::Denied(None));
     let Outcome::Denied(Some(listing)) = subject.guest(&terms(2), 3) else { panic!("it asked") };
-    assert_eq!((listing.limit, listing.rule, listing.connections), (limit(2), LimitRule::Server, 2));
+    assert_eq!((listing.limit, listing.limit_source, listing.connections), (limit(2), LimitSource::Server, 2));
     assert_eq!((listing.free_at, listing.is_device_full), (None, false));
-    assert_eq!(&*listing.holds, subject.record.sessions());
+    assert_eq!(&*listing.sessions, subject.record.sessions());
     assert_eq!(*listing, subject.list(&terms(2)));
-    let own = terms(2).of(Own { limit: Some(limit(1)), when_full: None });
-    assert_eq!((subject.list(&own).limit, subject.list(&own).rule), (limit(1), LimitRule::User));
+    let own = terms(2).with_overrides(UserOverrides { limit: Some(limit(1)), when_full: None });
+    assert_eq!((subject.list(&own).limit, subject.list(&own).limit_source), (limit(1), LimitSource::User));
 }
 
 #[test]
@@ -408,7 +413,7 @@ fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
     assert_eq!((subject.held(), subject.told()), (vec![1, 2], vec![]));
 
     // Nor one of its own device, which is full.
-    let terms = Terms { per_device: 1.try_into().unwrap(), ..devices(2) };
+    let terms = Terms { sessions_per_device: 1.try_into().unwrap(), ..devices(2) };
     let mut subject = Subject::default();
     drop(subject.on_device(&terms, 1, "laptop"));
     drop(subject.linger(1));
@@ -431,7 +436,7 @@ fn a_token_moves_its_slot_and_admits_nobody() {
 
     // From one that lives.
     assert!(is_granted(&subject.resume(&full, 3, 1), 2));
-    assert_eq!((subject.held(), &*subject.ended), (vec![3, 2], &[ended(1, Ending::Resumed)][..]));
+    assert_eq!((subject.held(), &*subject.ended), (vec![3, 2], &[ended(1, EndReason::Resumed)][..]));
     // What the old session still says of itself finds nothing.
     assert_eq!((subject.linger(1), subject.release(1)), (Outcome::Released, Outcome::Released));
     assert_eq!(subject.held(), [3, 2]);
@@ -490,7 +495,7 @@ fn what_a_dead_node_held_lingers_from_when_that_is_known() {
     assert_eq!(subject.count_at(&terms, at(29)), 2);
     assert_eq!(subject.record.sessions()[0].status, SessionStatus::Lingering { until: at(20) + LINGER });
     let outcome = subject.acquire(&terms, THERE.session(9), guest(9));
-    assert_eq!(outcome, Outcome::Rejected(Cause::Failed), "a dead node's session acquires nothing");
+    assert_eq!(outcome, Outcome::Rejected(StoreError::Failed), "a dead node's session acquires nothing");
     subject.second = 29;
     assert!(is_granted(&subject.clone().resume(&terms, 5, 1), 2), "in the last second");
     assert_eq!(subject.count_at(&terms, at(30)), 1);
@@ -520,7 +525,7 @@ fn sessions_of_one_device_hold_one_slot() {
     // No fourth of it; that is not for want of a slot.
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "laptop") else { panic!("it is full") };
     assert!(listing.is_device_full && listing.connections == 2);
-    assert!(listing.may_choose && listing.free_at.is_none());
+    assert!(listing.client_choice && listing.free_at.is_none());
     // Whoever may choose, or comes where the oldest give way, ends one of its own device's, and nobody else.
     for (evict, allowing, then) in [
         (Some(Evict::Sessions([id(2)].into())), terms, Some(vec![1, 3, 4, 9])),
@@ -541,15 +546,15 @@ fn sessions_of_one_device_hold_one_slot() {
         assert_eq!(subject.held(), then.unwrap_or_else(|| vec![1, 2, 3, 4]));
     }
     // Nor need the bound have been so low when they came.
-    let lower = Terms { per_device: 2.try_into().unwrap(), ..terms };
+    let lower = Terms { sessions_per_device: 2.try_into().unwrap(), ..terms };
     let mut crowded = subject.clone();
     let wish = AcquireOptions { device: name("laptop"), evict: Some(Evict::Oldest), ..AcquireOptions::default() };
     assert!(is_granted(&crowded.acquire(&lower, id(9), Some(wish)), 2));
     assert_eq!((crowded.held(), crowded.told()), (vec![3, 4, 9], vec![1, 2]));
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "tablet") else { panic!("it is full") };
-    assert!(!listing.is_device_full && listing.may_choose);
+    assert!(!listing.is_device_full && listing.client_choice);
     let Outcome::Denied(Some(listing)) = subject.on_device(&devices(0), 5, "tablet") else { panic!("it is full") };
-    assert!(!listing.may_choose, "a limit of 0 evicts nobody");
+    assert!(!listing.client_choice, "a limit of 0 evicts nobody");
     // One of its own that only lingers makes room for it, the one that ends first, and nobody else does.
     let mut reloaded = subject.clone();
     drop(reloaded.linger(4));
@@ -559,7 +564,7 @@ fn sessions_of_one_device_hold_one_slot() {
     assert_eq!(
         listing.free_at,
         listing
-            .holds
+            .sessions
             .iter()
             .filter_map(|hold| match hold.status {
                 SessionStatus::Live => None,
@@ -571,7 +576,7 @@ fn sessions_of_one_device_hold_one_slot() {
     assert_eq!((reloaded.held(), reloaded.told()), (vec![1, 2, 3, 9], vec![]));
     // Whoever names none has a slot of its own.
     assert_eq!(subject.plain(&terms, 5), Outcome::Denied(None));
-    assert_eq!(subject.count(&Terms { counting: Counting::Sessions, ..terms }), 4);
+    assert_eq!(subject.count(&Terms { count_by: CountBy::Sessions, ..terms }), 4);
     // It is free when the last has gone.
     drop(subject.release(1));
     drop(subject.release(2));
@@ -593,7 +598,7 @@ fn sessions_of_one_device_hold_one_slot() {
 #[test]
 fn at_the_ceiling_one_gives_way_to_one() {
     let unlimited = Terms { when_full: WhenFull::EvictOldest, ..terms(1024) };
-    for terms in [unlimited, Terms { counting: Counting::Devices, ..unlimited }] {
+    for terms in [unlimited, Terms { count_by: CountBy::Devices, ..unlimited }] {
         let mut subject = Subject::default();
         (1..=1024).for_each(|number| drop(subject.plain(&terms, number)));
         assert_eq!(subject.plain(&terms, 1025), granted(1024));
@@ -603,7 +608,7 @@ fn at_the_ceiling_one_gives_way_to_one() {
 
 #[test]
 fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
-    let terms = Terms { per_device: 1024.try_into().unwrap(), ..devices(1024) };
+    let terms = Terms { sessions_per_device: 1024.try_into().unwrap(), ..devices(1024) };
     let mut subject = Subject::default();
     let join = |subject: &mut Subject, number: u64, evict| {
         let wish = AcquireOptions { device: name(&format!("{}", number % 7)), evict, ..AcquireOptions::default() };
@@ -634,24 +639,24 @@ fn sessions_are_ended_by_others_of_their_user_and_by_the_operator() {
         Some(AcquireOptions { label: name("boss"), new_resume_key: Some(key(5)), ..AcquireOptions::default() }),
     ));
     let one = |number| EndTarget::One(id(number));
-    assert_eq!(subject.end(&terms(9), 5, one(2), Ending::ByUser(None)), [2]);
-    assert_eq!(subject.ended, [ended(2, Ending::ByUser(name("boss")))]);
-    assert_eq!(subject.end(&terms(9), 5, one(2), Ending::ByUser(None)), [0; 0], "it is gone");
-    assert_eq!(subject.end(&terms(9), 5, one(5), Ending::ByUser(None)), [0; 0], "nobody ends itself");
-    assert_eq!(subject.end(&terms(9), 2, one(1), Ending::ByUser(None)), [0; 0], "who has lost its own ends nobody");
+    assert_eq!(subject.end(&terms(9), 5, one(2), EndReason::ByUser(None)), [2]);
+    assert_eq!(subject.ended, [ended(2, EndReason::ByUser(name("boss")))]);
+    assert_eq!(subject.end(&terms(9), 5, one(2), EndReason::ByUser(None)), [0; 0], "it is gone");
+    assert_eq!(subject.end(&terms(9), 5, one(5), EndReason::ByUser(None)), [0; 0], "nobody ends itself");
+    assert_eq!(subject.end(&terms(9), 2, one(1), EndReason::ByUser(None)), [0; 0], "who has lost its own ends nobody");
     drop(subject.linger(3));
-    assert_eq!(subject.end(&terms(9), 5, one(3), Ending::ByUser(None)), [3]);
+    assert_eq!(subject.end(&terms(9), 5, one(3), EndReason::ByUser(None)), [3]);
     assert_eq!(subject.told(), [0; 0], "nobody is told who is not there");
 
     let excess = |dry_run| EndTarget::Excess { dry_run };
     drop(subject.guest(&terms(9), 6));
-    assert_eq!(subject.end(&terms(2), 0, excess(true), Ending::ByOperator), [6, 5]);
+    assert_eq!(subject.end(&terms(2), 0, excess(true), EndReason::ByOperator), [6, 5]);
     assert_eq!((subject.held(), subject.told()), (vec![1, 4, 5, 6], vec![]));
-    assert_eq!(subject.end(&terms(2), 0, excess(false), Ending::ByOperator), [6, 5]);
+    assert_eq!(subject.end(&terms(2), 0, excess(false), EndReason::ByOperator), [6, 5]);
     assert_eq!((subject.held(), subject.ended.len()), (vec![1, 4], 2));
-    assert!(subject.ended.contains(&ended(6, Ending::ByOperator)));
-    assert_eq!(subject.end(&terms(2), 0, excess(false), Ending::ByOperator), [0; 0]);
-    assert_eq!(subject.end(&terms(2), 0, EndTarget::All, Ending::ByOperator), [1, 4]);
+    assert!(subject.ended.contains(&ended(6, EndReason::ByOperator)));
+    assert_eq!(subject.end(&terms(2), 0, excess(false), EndReason::ByOperator), [0; 0]);
+    assert_eq!(subject.end(&terms(2), 0, EndTarget::All, EndReason::ByOperator), [1, 4]);
     assert_eq!(subject.held(), [0; 0]);
 }
 
@@ -699,10 +704,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn slots_of(kept: &BTreeMap<SessionId, Kept>, counting: Counting) -> usize {
+fn slots_of(kept: &BTreeMap<SessionId, Kept>, counting: CountBy) -> usize {
     match counting {
-        Counting::Sessions => kept.len(),
-        Counting::Devices => {
+        CountBy::Sessions => kept.len(),
+        CountBy::Devices => {
             let devices: BTreeSet<_> = kept.values().filter_map(|kept| kept.device).collect();
             devices.len() + kept.values().filter(|kept| kept.device.is_none()).count()
         }
@@ -758,14 +763,14 @@ proptest! {
                     user: user(),
                     session: NodeId::new(asker % 3).session(asker),
                     target: EndTarget::One(NodeId::new(which % 3).session(which)),
-                    reason: Ending::ByUser(None),
+                    reason: EndReason::ByUser(None),
                     at: now,
                 }),
                 Step::Excess => Some(StoreCommand::EndSessions {
                     user: user(),
                     session: id(0),
                     target: EndTarget::Excess { dry_run: false },
-                    reason: Ending::ByOperator,
+                    reason: EndReason::ByOperator,
                     at: now,
                 }),
                 Step::Terms { limit: slots, evicts, chooses, first, devices: by_device, linger } => {
@@ -773,8 +778,8 @@ proptest! {
                         when_full: if evicts { WhenFull::EvictOldest } else { WhenFull::Deny },
                         client_choice: chooses,
                         lingering_first: first,
-                        counting: if by_device { Counting::Devices } else { Counting::Sessions },
-                        per_device: 2.try_into().unwrap(),
+                        count_by: if by_device { CountBy::Devices } else { CountBy::Sessions },
+                        sessions_per_device: 2.try_into().unwrap(),
                         linger: if linger { LINGER } else { Duration::ZERO },
                         ..Terms::new(limit(slots))
                     };
@@ -835,15 +840,15 @@ proptest! {
                             let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
                             prop_assert_eq!(gone.len(), usize::from(may));
                         }
-                        _ => prop_assert!(slots_of(&kept, terms.counting).saturating_sub(gone.len()) <= terms.limit.slots() as usize
-                            || terms.counting == Counting::Devices || before.contains_key(&session)),
+                        _ => prop_assert!(slots_of(&kept, terms.count_by).saturating_sub(gone.len()) <= terms.limit.slots() as usize
+                            || terms.count_by == CountBy::Devices || before.contains_key(&session)),
                     }
                     kept.retain(|kept, _| !gone.contains(kept));
                 }
                 StoreCommand::Acquire { options, .. } => match &outcome {
                     Outcome::Granted { connections, .. } if before.contains_key(&session) => {
                         prop_assert!(!was_dead && gone.is_empty() && come.is_empty());
-                        prop_assert_eq!(*connections as usize, slots_of(&kept, terms.counting));
+                        prop_assert_eq!(*connections as usize, slots_of(&kept, terms.count_by));
                     }
                     Outcome::Granted { connections, grant } => {
                         prop_assert!(!was_dead && terms.limit.slots() > 0, "admitted though nobody may be");
@@ -866,9 +871,9 @@ proptest! {
                             let fresh = wish.as_ref().map(|_| tokens);
                             let linger = if fresh.is_some() { terms.linger } else { Duration::ZERO };
                             kept.retain(|kept, _| !gone.contains(kept));
-                            let others = slots_of(&kept, terms.counting);
+                            let others = slots_of(&kept, terms.count_by);
                             kept.insert(session, Kept { device, key: fresh, linger, until: None });
-                            let slots = slots_of(&kept, terms.counting);
+                            let slots = slots_of(&kept, terms.count_by);
                             prop_assert!(slots == others || slots <= terms.limit.slots() as usize, "admitted beyond the limit");
                             // Nobody is ended who need not be.
                             let may = terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
@@ -877,7 +882,7 @@ proptest! {
                             prop_assert!(gone.is_empty() || may, "somebody was ended without leave");
                             let is_spared = wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody));
                             prop_assert!(gone.is_empty() || !is_spared, "somebody was ended against the newcomer's will");
-                            let is_own = |kept: &&Kept| terms.counting == Counting::Devices && device.is_some() && kept.device == device;
+                            let is_own = |kept: &&Kept| terms.count_by == CountBy::Devices && device.is_some() && kept.device == device;
                             if before.values().any(|kept| is_own(&kept)) {
                                 prop_assert!(gone.iter().all(|gone| is_own(&&before[gone])), "another device was ended");
                                 let own = kept.values().filter(is_own).count();
@@ -886,16 +891,16 @@ proptest! {
                                 prop_assert_eq!(slots, terms.limit.slots() as usize, "more were ended than it took");
                             }
                         }
-                        prop_assert_eq!(*connections as usize, slots_of(&kept, terms.counting));
+                        prop_assert_eq!(*connections as usize, slots_of(&kept, terms.count_by));
                     }
                     Outcome::Denied(listing) => {
                         prop_assert!(gone.is_empty() && come.is_empty(), "all or nothing");
                         let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
-                        prop_assert!(is_device_full || slots_of(&kept, terms.counting) >= terms.limit.slots() as usize);
+                        prop_assert!(is_device_full || slots_of(&kept, terms.count_by) >= terms.limit.slots() as usize);
                         prop_assert!(!(terms.when_full == WhenFull::EvictOldest && terms.limit.slots() > 0)
                             || terms.client_choice || wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody)), "it need not have been refused");
                     }
-                    outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(Cause::Failed)),
+                    outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(StoreError::Failed)),
                 },
                 StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } => unreachable!("none of the steps"),
             }

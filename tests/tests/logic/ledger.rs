@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Cause, Limit, Liveness, NodeId, Outcome, SessionId, SessionRecord, Terms, Time, UserId, UserRecord,
+    Liveness, NodeId, Outcome, SessionId, SessionRecord, SlotLimit, StoreError, Terms, Time, UserId, UserRecord,
 };
 
 const HERE: NodeId = NodeId::new(1);
@@ -35,7 +35,7 @@ fn look_up(session: SessionId) -> StoreCommand {
 fn apply(
     record: &mut UserRecord,
     command: &StoreCommand,
-    limit: Limit,
+    limit: SlotLimit,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Outcome {
     let applied = ledger::apply(record, command, &Terms::new(limit), liveness);
@@ -52,7 +52,7 @@ fn granted(connections: u32) -> Outcome {
 }
 
 fn found(connections: u32) -> Outcome {
-    Outcome::Found { connections }
+    Outcome::Counted { connections }
 }
 
 fn everyone_lives(_: NodeId) -> Liveness {
@@ -117,13 +117,13 @@ fn the_rule() {
         (&[x, y], 1, acquire(a, 9), granted(1), &[a]),
         (&[x, y], 0, acquire(a, 9), Outcome::Denied(None), &[]),
         // And it acquires nothing any more: whoever it told would be one too many.
-        (&[], 3, acquire(x, 9), Outcome::Rejected(Cause::Failed), &[]),
-        (&[x, a], 3, acquire(x, 9), Outcome::Rejected(Cause::Failed), &[a]),
+        (&[], 3, acquire(x, 9), Outcome::Rejected(StoreError::Failed), &[]),
+        (&[x, a], 3, acquire(x, 9), Outcome::Rejected(StoreError::Failed), &[a]),
     ] {
         let row = format!("{held:?}, limit {limit}, {command:?}");
         let mut record = holding(held);
         let before = record.clone();
-        assert_eq!(apply(&mut record, &command, Limit::new(limit).unwrap(), there_is_dead), outcome, "{row}");
+        assert_eq!(apply(&mut record, &command, SlotLimit::new(limit).unwrap(), there_is_dead), outcome, "{row}");
         assert_eq!(sessions(&record), then, "{row}");
         assert_eq!(record.is_empty(), then.is_empty(), "{row}");
         // Nobody's slot becomes younger; a new one is as old as its command says.
@@ -139,7 +139,7 @@ fn slots_are_kept_in_the_order_of_their_acquisition_whatever_the_clocks_say() {
     let mut record = UserRecord::default();
     let order = [HERE.session(9), THERE.session(1), HERE.session(3)];
     for (session, second) in order.into_iter().zip([50, 10, 30]) {
-        let _outcome = apply(&mut record, &acquire(session, second), Limit::default(), everyone_lives);
+        let _outcome = apply(&mut record, &acquire(session, second), SlotLimit::default(), everyone_lives);
     }
     assert_eq!(sessions(&record), order);
     assert_eq!(record.sessions().iter().map(|slot| slot.since).collect::<Vec<_>>(), [at(50), at(10), at(30)]);
@@ -151,9 +151,9 @@ fn not_even_the_highest_limit_admits_more_than_the_ceiling() {
     let mut record = UserRecord::default();
     for number in 1..=1024 {
         let command = acquire(HERE.session(u64::from(number)), 1);
-        assert_eq!(apply(&mut record, &command, Limit::MAX, everyone_lives), granted(number));
+        assert_eq!(apply(&mut record, &command, SlotLimit::MAX, everyone_lives), granted(number));
     }
-    assert_eq!(apply(&mut record, &acquire(HERE.session(0), 1), Limit::MAX, everyone_lives), Outcome::Denied(None));
+    assert_eq!(apply(&mut record, &acquire(HERE.session(0), 1), SlotLimit::MAX, everyone_lives), Outcome::Denied(None));
     let mut bytes = Vec::new();
     record.encode(&mut bytes);
     assert_eq!(UserRecord::decode(&bytes), Ok(record), "what the rule made can be read back");
@@ -179,7 +179,7 @@ impl Model {
     fn apply(&mut self, number: usize, command: &StoreCommand, limit: u32) -> Outcome {
         match command {
             StoreCommand::Acquire { session, .. } if self.dead.contains(&session.node()) => {
-                Outcome::Rejected(Cause::Failed)
+                Outcome::Rejected(StoreError::Failed)
             }
             StoreCommand::Acquire { session, .. } => {
                 let is_new = !self.slots.contains_key(session);
@@ -229,13 +229,13 @@ proptest! {
     #[test]
     fn the_rule_does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {
         let (mut record, mut model) = (UserRecord::default(), Model::default());
-        let (mut limit, mut last) = (Limit::default(), None);
+        let (mut limit, mut last) = (SlotLimit::default(), None);
         for (number, step) in steps.into_iter().enumerate() {
             let command = match step {
                 Step::Command(command) => Some(command),
                 Step::Again => last.clone(),
                 Step::Limit(slots) => {
-                    limit = Limit::new(slots).unwrap();
+                    limit = SlotLimit::new(slots).unwrap();
                     None
                 }
                 Step::Dies(node) => {
@@ -260,7 +260,7 @@ proptest! {
     #[test]
     fn every_command_is_idempotent(held in prop::collection::btree_set((0..3_u64, 0..4_u64), 0..6), limit in 0..6_u32) {
         let held: Vec<_> = held.into_iter().map(|(node, number)| NodeId::new(node).session(number)).collect();
-        let limit = Limit::new(limit).unwrap();
+        let limit = SlotLimit::new(limit).unwrap();
         let session = HERE.session(2);
         for command in [acquire(session, 9), release(session), look_up(session)] {
             let mut once = holding(&held);

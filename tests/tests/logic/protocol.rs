@@ -11,9 +11,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_core::{
-    Admission, Ask, AskError, Cause, CloseReason, Complaint, Credential, Denial, Ending, Evict, Limit, Name, NodeId,
-    Refusal, Rejection, Reply, ReplyError, Request, ResumeToken, SessionInfo, SessionState, Sessions, TokenError, User,
-    UserId, UserIdError,
+    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, EndReason, Evict, Name, NodeId, Refusal,
+    Rejection, Reply, ReplyError, Request, ResumeToken, SessionInfo, SessionState, Sessions, SlotLimit, StoreError,
+    TokenError, User, UserId, UserIdError,
 };
 
 /// The protocol that a plain client speaks: these bytes are a promise.
@@ -367,7 +367,7 @@ fn sessions_are_listed_and_ended_by_messages_of_their_own() {
 
 #[test]
 fn a_refusal_has_a_code_for_programs() {
-    let limit = |slots| Limit::new(slots).ok();
+    let limit = |slots| SlotLimit::new(slots).ok();
     for (refusal, limit, code) in [
         (Refusal::LimitReached, limit(3), "limit_reached"),
         (Refusal::LimitReached, None, "limit_reached"),
@@ -375,7 +375,7 @@ fn a_refusal_has_a_code_for_programs() {
         (Refusal::DeviceFull, limit(3), "device_full"),
         (Refusal::Credential(Rejection::NotText), None, "credential_refused"),
         (Refusal::AnotherUser, None, "another_user"),
-        (Refusal::Store(Cause::Full), None, "store_unavailable"),
+        (Refusal::Store(StoreError::Full), None, "store_unavailable"),
         (Refusal::StoreSilent, None, "store_unavailable"),
         (Refusal::Other("x".into()), None, "other"),
     ] {
@@ -569,7 +569,7 @@ fn no_two_reasons_say_the_same_words() {
     let refusals: BTreeSet<_> = refusals().iter().map(|refusal| refusal.words().into_owned()).collect();
     assert_eq!(refusals.len(), self::refusals().len());
     assert_eq!(
-        Cause::ALL.to_vec(),
+        StoreError::ALL.to_vec(),
         successors(cause_after(None), |&cause| cause_after(Some(cause))).collect::<Vec<_>>()
     );
 }
@@ -745,7 +745,7 @@ fn replies() -> Vec<Reply> {
 /// What is said to those who asked at length, and of others' sessions.
 fn at_length() -> Vec<Reply> {
     let session = NodeId::new(0x0123_4567_89ab_cdef).session(7);
-    let limit = Limit::new(3).unwrap();
+    let limit = SlotLimit::new(3).unwrap();
     let resume = Some(ResumeToken::new([0x5e; 32]));
     let admission = Admission { user: user("ada", 2), limit, session, resume, linger: Duration::from_millis(90_001) };
     let bare = Admission { resume: None, linger: Duration::ZERO, ..admission.clone() };
@@ -785,15 +785,15 @@ fn at_length() -> Vec<Reply> {
         Reply::Admitted(Box::new(admission)),
         Reply::Admitted(Box::new(bare)),
         Reply::Denied(Box::new(full)),
-        Reply::Denied(Box::new(denial(Refusal::LimitReached, Limit::new(0).ok()))),
+        Reply::Denied(Box::new(denial(Refusal::LimitReached, SlotLimit::new(0).ok()))),
         Reply::Denied(Box::new(denial(Refusal::StoreSilent, None))),
         Reply::ListSessionsSuccess(Box::new(Sessions { limit: 3, connections: 2, sessions })),
         Reply::ListSessionsSuccess(Box::new(Sessions { limit: 0, connections: 0, sessions: [].into() })),
-        Reply::Evicted(Ending::TakenOver(name("phone")).words().into()),
-        Reply::Evicted(Ending::TakenOver(None).words().into()),
-        Reply::Evicted(Ending::ByUser(name("phone")).words().into()),
-        Reply::Evicted(Ending::ByUser(None).words().into()),
-        Reply::Evicted(Ending::ByOperator.words().into()),
+        Reply::Evicted(EndReason::TakenOver(name("phone")).words().into()),
+        Reply::Evicted(EndReason::TakenOver(None).words().into()),
+        Reply::Evicted(EndReason::ByUser(name("phone")).words().into()),
+        Reply::Evicted(EndReason::ByUser(None).words().into()),
+        Reply::Evicted(EndReason::ByOperator.words().into()),
     ]
 }
 
@@ -903,12 +903,12 @@ fn token_error_after(error: Option<TokenError>) -> Option<TokenError> {
     }
 }
 
-fn cause_after(cause: Option<Cause>) -> Option<Cause> {
+fn cause_after(cause: Option<StoreError>) -> Option<StoreError> {
     match cause {
-        None => Some(Cause::Overloaded),
-        Some(Cause::Overloaded) => Some(Cause::Full),
-        Some(Cause::Full) => Some(Cause::Failed),
-        Some(Cause::Failed) => None,
+        None => Some(StoreError::Overloaded),
+        Some(StoreError::Overloaded) => Some(StoreError::Full),
+        Some(StoreError::Full) => Some(StoreError::Failed),
+        Some(StoreError::Failed) => None,
     }
 }
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, StoreCommand};
 use session_core::{
-    Cause, Debts, Ending, Limit, Liveness, NodeId, Outcome, ResumeKey, SessionId, SessionStatus, Terms, Time, UserId,
-    UserRecord,
+    Debts, EndReason, Liveness, NodeId, Outcome, ResumeKey, SessionId, SessionStatus, SlotLimit, StoreError, Terms,
+    Time, UserId, UserRecord,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 const GRANTED: Outcome = Outcome::granted(1);
-const FOUND: Outcome = Outcome::Found { connections: 1 };
-const FAILED: Outcome = Outcome::Rejected(Cause::Failed);
+const FOUND: Outcome = Outcome::Counted { connections: 1 };
+const FAILED: Outcome = Outcome::Rejected(StoreError::Failed);
 
 fn user() -> UserId {
     UserId::parse("ada").unwrap()
@@ -67,21 +67,21 @@ fn seen(debts: &Debts) -> (usize, usize, Option<Time>) {
 fn an_acquire_is_submitted_only_if_there_is_room_to_owe_it() {
     let mut debts = Debts::new(2);
     assert_eq!(seen(&debts), (0, 0, None));
-    assert_eq!([1, 2, 3].map(|number| debts.before(&acquire(number))), [Ok(()), Ok(()), Err(Cause::Overloaded)]);
+    assert_eq!([1, 2, 3].map(|number| debts.before(&acquire(number))), [Ok(()), Ok(()), Err(StoreError::Overloaded)]);
     assert_eq!(debts.held(), 2, "what was refused reserved nothing");
 
     // Whether it is under way, granted, or owed: it keeps its room until it is certainly not in the store.
     debts.after(&acquire(1), &GRANTED, at(0));
     debts.after(&acquire(2), &Outcome::Unknown, at(0));
-    assert_eq!(debts.before(&acquire(3)), Err(Cause::Overloaded));
+    assert_eq!(debts.before(&acquire(3)), Err(StoreError::Overloaded));
     debts.after(&release(1), &FAILED, at(0));
-    assert_eq!(debts.before(&acquire(3)), Err(Cause::Overloaded));
+    assert_eq!(debts.before(&acquire(3)), Err(StoreError::Overloaded));
 
     assert_eq!(debts.due(at(50)), Some(release(1)));
     debts.after(&release(1), &Outcome::Released, at(50));
-    assert_eq!([3, 4].map(|number| debts.before(&acquire(number))), [Ok(()), Err(Cause::Overloaded)]);
+    assert_eq!([3, 4].map(|number| debts.before(&acquire(number))), [Ok(()), Err(StoreError::Overloaded)]);
 
-    assert_eq!(Debts::new(0).before(&acquire(1)), Err(Cause::Overloaded));
+    assert_eq!(Debts::new(0).before(&acquire(1)), Err(StoreError::Overloaded));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn releases_and_lookups_need_no_room() {
 /// Each row: command, outcome => what is held and owed, of one session that has its room.
 #[test]
 fn what_every_answer_to_every_command_leaves() {
-    let rejections = Cause::ALL.map(Outcome::Rejected);
+    let rejections = StoreError::ALL.map(Outcome::Rejected);
     let others = [GRANTED, Outcome::Denied(None), Outcome::Released, FOUND, Outcome::Unknown];
     let outcomes: Vec<_> = others.into_iter().chain(rejections).collect();
 
@@ -133,7 +133,7 @@ fn what_every_answer_to_every_command_leaves() {
 }
 
 fn end_all(number: u64) -> StoreCommand {
-    let (which, by) = (ledger::EndTarget::All, Ending::ByUser(None));
+    let (which, by) = (ledger::EndTarget::All, EndReason::ByUser(None));
     StoreCommand::EndSessions { user: user(), session: session(number), target: which, reason: by, at: at(0) }
 }
 
@@ -316,7 +316,7 @@ fn room_is_given_back_once_however_often_it_is_settled() {
     debts.after(&release(1), &Outcome::Released, at(0));
     assert_eq!(debts.held(), 1, "session 2 still holds its slot");
     debts.before(&acquire(3)).unwrap();
-    assert_eq!(debts.before(&acquire(4)), Err(Cause::Overloaded));
+    assert_eq!(debts.before(&acquire(4)), Err(StoreError::Overloaded));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_late_answer_about_a_session_that_is_settled_owes_nothing() {
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Answered,
-    Rejected(Cause),
+    Rejected(StoreError),
     /// The answer is lost, the command was applied.
     Applied,
     /// The answer is lost, and so was the command.
@@ -360,7 +360,7 @@ fn step() -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
     let fate = prop_oneof![
         4 => Just(Fate::Answered),
-        1 => prop::sample::select(&Cause::ALL[..]).prop_map(Fate::Rejected),
+        1 => prop::sample::select(&StoreError::ALL[..]).prop_map(Fate::Rejected),
         1 => Just(Fate::Applied),
         1 => Just(Fate::Lost),
         2 => Just(Fate::Late),
@@ -389,7 +389,7 @@ struct World {
 
 /// Four slots, of which some linger.
 fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
-    let terms = Terms { linger: Duration::from_secs(100), ..Terms::new(Limit::new(4).unwrap()) };
+    let terms = Terms { linger: Duration::from_secs(100), ..Terms::new(SlotLimit::new(4).unwrap()) };
     ledger::apply(record, command, &terms, |_| Liveness::Alive).outcome
 }
 
@@ -410,7 +410,7 @@ impl World {
                 let (command, _) = come_and_go(self.opened);
                 let full = self.debts.held() == self.room;
                 let admitted = self.debts.before(&command);
-                assert_eq!(admitted, if full { Err(Cause::Overloaded) } else { Ok(()) });
+                assert_eq!(admitted, if full { Err(StoreError::Overloaded) } else { Ok(()) });
                 self.under_way.extend(admitted.is_ok().then_some(command));
             }
             Step::Close(index) if !self.granted.is_empty() => {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::Complaint::{AlreadyAuthenticated, Impatient, NotAuthenticated, NotJson};
 use session_core::{
-    Actions, Cause, CloseReason, Command, Complaint, Credential, Ending, Event, Frame, Identity, Limit, Limits, NodeId,
-    Outcome, Refusal, Rejection, Reply, Session, SessionId, Time, User, UserId, UserIdError, Violation, WallTime,
-    ledger,
+    Actions, CloseReason, Command, Complaint, Credential, EndReason, Event, Frame, Identity, Limits, NodeId, Outcome,
+    Refusal, Rejection, Reply, Session, SessionId, SlotLimit, StoreError, Time, User, UserId, UserIdError, Violation,
+    WallTime, ledger,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -108,9 +108,9 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Granted],            None,              say(Reply::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
             on(&[Denied],             None,              refuse(Refusal::LimitReached),        None,                    Waits(10)),
-            on(&[Overloaded],         None,              refuse(Refusal::Store(Cause::Overloaded)), close(CloseReason::TryAgainLater), Over),
-            on(&[Full],               None,              refuse(Refusal::Store(Cause::Full)),  close(CloseReason::TryAgainLater),    Over),
-            on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), close(CloseReason::TryAgainLater),   Over),
+            on(&[Overloaded],         None,              refuse(Refusal::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
+            on(&[Full],               None,              refuse(Refusal::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
+            on(&[Failed],             None,              refuse(Refusal::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
             on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
@@ -166,9 +166,9 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              say(Reply::CheckConnectionsSuccess(ada(3))), None,             Waits(65)),
             on(&[Granted, Denied, Released, Silent], None, error(Complaint::StoreSilent),      None,                    Waits(65)),
-            on(&[Overloaded],         None,              error(Complaint::Store(Cause::Overloaded)), None,              Waits(65)),
-            on(&[Full],               None,              error(Complaint::Store(Cause::Full)), None,                    Waits(65)),
-            on(&[Failed],             None,              error(Complaint::Store(Cause::Failed)), None,                  Waits(65)),
+            on(&[Overloaded],         None,              error(Complaint::Store(StoreError::Overloaded)), None,              Waits(65)),
+            on(&[Full],               None,              error(Complaint::Store(StoreError::Full)), None,                    Waits(65)),
+            on(&[Failed],             None,              error(Complaint::Store(StoreError::Failed)), None,                  Waits(65)),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
@@ -184,9 +184,9 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Granted],            None,              say(Reply::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
             on(&[Denied],             None,              refuse(Refusal::LimitReached),        None,                    Waits(10)),
-            on(&[Overloaded],         None,              refuse(Refusal::Store(Cause::Overloaded)), close(CloseReason::TryAgainLater), Over),
-            on(&[Full],               None,              refuse(Refusal::Store(Cause::Full)),  close(CloseReason::TryAgainLater),    Over),
-            on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), close(CloseReason::TryAgainLater),   Over),
+            on(&[Overloaded],         None,              refuse(Refusal::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
+            on(&[Full],               None,              refuse(Refusal::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
+            on(&[Failed],             None,              refuse(Refusal::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
             on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
@@ -241,9 +241,9 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              say(Reply::AuthenticateSuccess(ada(3))), None,                 Waits(65)),
             on(&[Granted, Denied, Released, Silent], None, refuse(Refusal::StoreSilent),       None,                    Waits(65)),
-            on(&[Overloaded],         None,              refuse(Refusal::Store(Cause::Overloaded)), None,               Waits(65)),
-            on(&[Full],               None,              refuse(Refusal::Store(Cause::Full)),  None,                    Waits(65)),
-            on(&[Failed],             None,              refuse(Refusal::Store(Cause::Failed)), None,                   Waits(65)),
+            on(&[Overloaded],         None,              refuse(Refusal::Store(StoreError::Overloaded)), None,               Waits(65)),
+            on(&[Full],               None,              refuse(Refusal::Store(StoreError::Full)),  None,                    Waits(65)),
+            on(&[Failed],             None,              refuse(Refusal::Store(StoreError::Failed)), None,                   Waits(65)),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
@@ -366,17 +366,17 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Stored(Outcome::Denied(_)) => 10,
         Event::Stored(Outcome::Released) => 11,
         // The last two come only to those who asked for them: `guests` has them.
-        Event::Stored(Outcome::Found { .. } | Outcome::Listed(_) | Outcome::Ended { .. }) => 12,
-        Event::Stored(Outcome::Rejected(Cause::Overloaded)) => 13,
-        Event::Stored(Outcome::Rejected(Cause::Full)) => 14,
-        Event::Stored(Outcome::Rejected(Cause::Failed)) => 15,
+        Event::Stored(Outcome::Counted { .. } | Outcome::Listed(_) | Outcome::Ended { .. }) => 12,
+        Event::Stored(Outcome::Rejected(StoreError::Overloaded)) => 13,
+        Event::Stored(Outcome::Rejected(StoreError::Full)) => 14,
+        Event::Stored(Outcome::Rejected(StoreError::Failed)) => 15,
         Event::Stored(Outcome::Unknown) => 16,
         Event::Draining => 17,
         Event::Disconnected => 18,
         Event::Tick => 19,
         Event::Expired => 20,
-        Event::Ended(Ending::Resumed) => 21,
-        Event::Ended(Ending::TakenOver(_) | Ending::ByUser(_) | Ending::ByOperator) => 22,
+        Event::Ended(EndReason::Resumed) => 21,
+        Event::Ended(EndReason::TakenOver(_) | EndReason::ByUser(_) | EndReason::ByOperator) => 22,
     }
 }
 
@@ -777,7 +777,7 @@ impl Witness {
         if let Some(Frame::Reply(Reply::AuthenticateSuccess(user))) = send {
             let connections = match (event, answered, &self.renewal) {
                 (&Event::Stored(Outcome::Granted { connections, .. }), Some(Question::Acquire), None) => connections,
-                (&Event::Stored(Outcome::Found { connections }), Some(Question::Lookup), Some(renewal)) => {
+                (&Event::Stored(Outcome::Counted { connections }), Some(Question::Lookup), Some(renewal)) => {
                     self.identity = Some(renewal.clone());
                     connections
                 }
@@ -904,9 +904,9 @@ fn step() -> impl Strategy<Value = Step> {
     let goes_on: Vec<_> = Input::ALL.iter().copied().filter(|input| !ENDS.contains(input)).collect();
     let outcome = prop_oneof![
         4 => (1..9_u32).prop_map(Outcome::granted),
-        2 => (0..9_u32).prop_map(|connections| Outcome::Found { connections }),
+        2 => (0..9_u32).prop_map(|connections| Outcome::Counted { connections }),
         1 => Just(Outcome::Denied(None)),
-        1 => prop::sample::select(&Cause::ALL[..]).prop_map(Outcome::Rejected),
+        1 => prop::sample::select(&StoreError::ALL[..]).prop_map(Outcome::Rejected),
         1 => Just(Outcome::Unknown),
     ];
     prop_oneof![
@@ -1044,13 +1044,13 @@ impl Input {
             Granted => Event::Stored(Outcome::granted(2)),
             Denied => Event::Stored(Outcome::Denied(None)),
             Released => Event::Stored(Outcome::Released),
-            Found => Event::Stored(Outcome::Found { connections: 3 }),
-            Overloaded => Event::Stored(Outcome::Rejected(Cause::Overloaded)),
-            Full => Event::Stored(Outcome::Rejected(Cause::Full)),
-            Failed => Event::Stored(Outcome::Rejected(Cause::Failed)),
+            Found => Event::Stored(Outcome::Counted { connections: 3 }),
+            Overloaded => Event::Stored(Outcome::Rejected(StoreError::Overloaded)),
+            Full => Event::Stored(Outcome::Rejected(StoreError::Full)),
+            Failed => Event::Stored(Outcome::Rejected(StoreError::Failed)),
             Silent => Event::Stored(Outcome::Unknown),
-            Evicted => Event::Ended(Ending::TakenOver(None)),
-            TakenUp => Event::Ended(Ending::Resumed),
+            Evicted => Event::Ended(EndReason::TakenOver(None)),
+            TakenUp => Event::Ended(EndReason::Resumed),
             Expired => Event::Expired,
             Draining => Event::Draining,
             Disconnected => Event::Disconnected,
@@ -1133,19 +1133,19 @@ fn acquire(at: Time) -> Option<Command> {
 
 /// What a token of limit so many leads to at 2 s.
 fn acquire_up_to(slots: u32) -> Option<Command> {
-    let limit = Limit::new(slots).ok();
+    let limit = SlotLimit::new(slots).ok();
     Some(Command::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit, at: at(2), options: None }))
 }
 
 fn acquire_for_bob() -> Option<Command> {
-    let limit = Limit::new(7).ok();
+    let limit = SlotLimit::new(7).ok();
     Some(Command::Store(ledger::StoreCommand::Acquire { user: bob(), session: id(), limit, at: at(2), options: None }))
 }
 
 /// Ada by a token that claims a limit of 7 and runs out at this second of the wall clock.
 fn by_token(expires: u64) -> Identity {
     let expires = Some(WallTime::from_unix_seconds(expires));
-    Identity { limit: Limit::new(7).ok(), expires, ..Identity::of(user()) }
+    Identity { limit: SlotLimit::new(7).ok(), expires, ..Identity::of(user()) }
 }
 
 fn bob() -> UserId {

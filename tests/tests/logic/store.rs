@@ -12,8 +12,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, StoreCommand};
 use session_core::{
-    Cause, Ended, Ending, Evict, Limit, Liveness, Name, NodeId, Outcome, ResumeKey, SessionId, SessionStatus, Terms,
-    Time, UserId, UserRecord, WhenFull,
+    EndReason, EndedSession, Evict, Liveness, Name, NodeId, Outcome, ResumeKey, SessionId, SessionStatus, SlotLimit,
+    StoreError, Terms, Time, UserId, UserRecord, WhenFull,
 };
 use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tempfile::TempDir;
@@ -34,13 +34,13 @@ enum Heard {
     /// The answer to a command that [`Subject::tell`] submitted.
     Answer(Outcome),
     /// Who lost a slot.
-    Ended(Vec<Ended>),
+    Ended(Vec<EndedSession>),
 }
 
 struct Ear(Sender<Heard>);
 
 impl Router for Ear {
-    fn deliver(&self, ended: Vec<Ended>) {
+    fn deliver(&self, ended: Vec<EndedSession>) {
         // Fails when the test no longer listens.
         let _unheard = self.0.send(Heard::Ended(ended));
     }
@@ -52,11 +52,11 @@ fn subject(store: impl Store + 'static, directory: Option<TempDir>) -> Subject {
     Subject { store: Arc::new(store), heard, hears, _directory: directory }
 }
 
-fn memory(limit: Limit) -> Subject {
+fn memory(limit: SlotLimit) -> Subject {
     subject(MemoryStore::new(NODE, limit), None)
 }
 
-fn lmdb(limit: Limit) -> Subject {
+fn lmdb(limit: SlotLimit) -> Subject {
     let directory = tempfile::tempdir().unwrap();
     let store = LmdbStore::open(&LmdbConfig::new(directory.path(), limit), NODE).unwrap();
     subject(store, Some(directory))
@@ -83,25 +83,25 @@ suite!(lmdb: grants_up_to_the_limit, is_idempotent, keeps_the_order_of_a_session
     swaps_many_slots_in_one_go, moves_a_slot_to_whoever_shows_its_token, keeps_a_lost_session_s_slot_until_its_time_is_over,
     gives_a_lingering_slot_to_a_newcomer_and_tells_nobody, lists_and_ends);
 
-fn grants_up_to_the_limit(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(3).unwrap());
+fn grants_up_to_the_limit(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(3).unwrap());
     for held in 1..=3 {
         assert_eq!(subject.ask(acquire("ada", held)), Outcome::granted(u32::try_from(held).unwrap()));
     }
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::Denied(None));
-    assert_eq!(subject.ask(lookup("ada", 4)), Outcome::Found { connections: 3 });
+    assert_eq!(subject.ask(lookup("ada", 4)), Outcome::Counted { connections: 3 });
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
-    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Found { connections: 2 });
+    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 2 });
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::granted(3));
     assert_eq!(subject.ask(acquire("ada", 5)), Outcome::Denied(None));
 }
 
-fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(1).unwrap());
+fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
     let claim = |number, slots| StoreCommand::Acquire {
         user: user("ada"),
         session: session(number),
-        limit: Some(Limit::new(slots).unwrap()),
+        limit: Some(SlotLimit::new(slots).unwrap()),
         at: Time::default(),
         options: None,
     };
@@ -111,10 +111,10 @@ fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(L
     assert_eq!(subject.ask(acquire("ada", 2)), Outcome::Denied(None));
     assert_eq!(subject.ask(claim(2, 2)), granted(2));
     assert_eq!(subject.ask(claim(3, 2)), Outcome::Denied(None));
-    subject.store.set_terms(Terms::new(Limit::new(4).unwrap()));
+    subject.store.set_terms(Terms::new(SlotLimit::new(4).unwrap()));
     assert_eq!([acquire("ada", 3), acquire("ada", 4)].map(|asked| subject.ask(asked)), [granted(3), granted(4)]);
     assert_eq!(subject.ask(acquire("ada", 5)), Outcome::Denied(None));
-    subject.store.set_terms(Terms::new(Limit::new(2).unwrap()));
+    subject.store.set_terms(Terms::new(SlotLimit::new(2).unwrap()));
     assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     assert_eq!(subject.ask(acquire("ada", 6)), Outcome::Denied(None));
@@ -122,20 +122,20 @@ fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(L
     assert_eq!(subject.ask(acquire("ada", 6)), granted(2));
 }
 
-fn is_idempotent(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(2).unwrap());
+fn is_idempotent(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
     for _ in 0..3 {
         assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
     }
     for _ in 0..3 {
         assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
-        assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Found { connections: 0 });
+        assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 0 });
     }
     assert_eq!(subject.ask(release("nobody", 9)), Outcome::Released, "releasing what is not held changes nothing");
 }
 
-fn keeps_the_order_of_a_session(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(1).unwrap());
+fn keeps_the_order_of_a_session(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
     // Nobody waits for an answer, so a store that batches gets them all at once.
     let turns = (0..100).flat_map(|_| [acquire("ada", 1), release("ada", 1)]);
     let commands = turns.chain([acquire("ada", 2), release("ada", 1)]);
@@ -145,12 +145,12 @@ fn keeps_the_order_of_a_session(open: fn(Limit) -> Subject) {
         assert_eq!(pair, [Outcome::granted(1), Outcome::Released]);
     }
     assert_eq!(outcomes[200..], [Outcome::granted(1), Outcome::Released]);
-    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Found { connections: 1 }, "session 1 released nothing of 2's");
+    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 1 }, "session 1 released nothing of 2's");
 }
 
 /// Any history over a few users has the outcomes that the rule gives, and ends whom it ends, whatever the store does with
 /// batches.
-fn agrees_with_the_rule(open: fn(Limit) -> Subject) {
+fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
     let command = (0..8_u8, 0..4_u8, 1..8_u64, 0..8_u64).prop_map(|(kind, user, session, other)| {
         let user = format!("user {user}");
         match kind {
@@ -181,8 +181,8 @@ fn agrees_with_the_rule(open: fn(Limit) -> Subject) {
     });
 }
 
-fn admits_exactly_the_limit_under_a_race(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(3).unwrap());
+fn admits_exactly_the_limit_under_a_race(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(3).unwrap());
     let barrier = Barrier::new(8);
     let mut outcomes: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..8_u64)
@@ -202,8 +202,8 @@ fn admits_exactly_the_limit_under_a_race(open: fn(Limit) -> Subject) {
     assert_eq!(outcomes, [1, 2, 3].map(Outcome::granted));
 }
 
-fn keeps_users_apart(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(1).unwrap());
+fn keeps_users_apart(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
     let long = "x".repeat(UserId::MAX_BYTES);
     let almost = "x".repeat(UserId::MAX_BYTES - 1);
     for (number, user) in ["a", "A", "ab", "é", "e\u{301}", " ", &long, &almost].into_iter().enumerate() {
@@ -213,46 +213,46 @@ fn keeps_users_apart(open: fn(Limit) -> Subject) {
     }
 }
 
-fn rejects_after_close_and_answers_everything(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(1).unwrap());
+fn rejects_after_close_and_answers_everything(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
     let answers: Vec<_> = (0..500).map(|at| subject.submit(acquire(&format!("user {at}"), at))).collect();
     assert!(subject.store.close(TIMEOUT), "it closes in time");
     for answer in answers {
         assert_eq!(answer.recv_timeout(TIMEOUT), Ok(Outcome::granted(1)), "what it took it applies");
     }
-    assert_eq!(subject.ask(acquire("late", 1)), Outcome::Rejected(Cause::Failed));
-    assert_eq!(subject.ask(release("user 0", 0)), Outcome::Rejected(Cause::Failed));
+    assert_eq!(subject.ask(acquire("late", 1)), Outcome::Rejected(StoreError::Failed));
+    assert_eq!(subject.ask(release("user 0", 0)), Outcome::Rejected(StoreError::Failed));
     assert!(subject.store.close(TIMEOUT), "closing twice is the same as closing once");
 }
 
-fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(2).unwrap());
+fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
     subject.store.set_terms(terms(2));
     for number in [1, 2] {
         subject.ask(wishing("ada", number, 0, wish(number)));
     }
     let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 3, 0, wish(3))) else { panic!("both are taken") };
-    assert_eq!(listing.holds.iter().map(|hold| hold.session).collect::<Vec<_>>(), [1, 2].map(session));
+    assert_eq!(listing.sessions.iter().map(|hold| hold.session).collect::<Vec<_>>(), [1, 2].map(session));
     assert_eq!(subject.ended(), [], "who is refused ends nobody");
 
     let choice = |ids: &[u64]| Some(Evict::Sessions(ids.iter().map(|&number| session(number)).collect()));
     subject.tell(wishing("ada", 3, 0, AcquireOptions { evict: choice(&[2]), ..wish(3) }));
-    assert_eq!(subject.hear(), Heard::Ended(vec![ended(2, Ending::TakenOver(Some(label(3))))]));
+    assert_eq!(subject.hear(), Heard::Ended(vec![ended(2, EndReason::TakenOver(Some(label(3))))]));
     assert!(matches!(subject.hear(), Heard::Answer(Outcome::Granted { connections: 2, .. })));
     // What the two of them say later finds nothing.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
-    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Found { connections: 2 });
+    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 2 });
 
     subject.store.set_terms(Terms { when_full: WhenFull::EvictOldest, ..terms(1) });
     subject.tell(acquire("ada", 4));
-    assert_eq!(subject.hear(), Heard::Ended([1, 3].map(|number| ended(number, Ending::TakenOver(None))).to_vec()));
+    assert_eq!(subject.hear(), Heard::Ended([1, 3].map(|number| ended(number, EndReason::TakenOver(None))).to_vec()));
     assert_eq!(subject.hear(), Heard::Answer(Outcome::granted(1)));
     assert_eq!(subject.ended(), [], "once");
 }
 
 /// A store that batches gets them all at once: each of them ends the one before it.
-fn swaps_many_slots_in_one_go(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(1).unwrap());
+fn swaps_many_slots_in_one_go(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_terms(Terms { when_full: WhenFull::EvictOldest, ..terms(1) });
     let answers: Vec<_> = (1..=100).map(|number| subject.submit(wishing("ada", number, 0, wish(number)))).collect();
     let late = subject.submit(release("ada", 1));
@@ -261,16 +261,16 @@ fn swaps_many_slots_in_one_go(open: fn(Limit) -> Subject) {
         assert!(matches!(outcome, Outcome::Granted { connections: 1, .. }), "{outcome:?}");
     }
     assert_eq!(late.recv_timeout(TIMEOUT), Ok(Outcome::Released));
-    let swapped = |number| ended(number, Ending::TakenOver(Some(label(number + 1))));
+    let swapped = |number| ended(number, EndReason::TakenOver(Some(label(number + 1))));
     assert_eq!(subject.ended(), (1..100).map(swapped).collect::<Vec<_>>());
-    assert_eq!(subject.ask(lookup("ada", 100)), Outcome::Found { connections: 1 });
+    assert_eq!(subject.ask(lookup("ada", 100)), Outcome::Counted { connections: 1 });
 }
 
-fn moves_a_slot_to_whoever_shows_its_token(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(1).unwrap());
+fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_terms(terms(1));
     let grant = |is_resumed| {
-        let grant = Grant { limit: Limit::new(1).unwrap(), linger: LINGER, is_resumed };
+        let grant = Grant { limit: SlotLimit::new(1).unwrap(), linger: LINGER, is_resumed };
         Outcome::Granted { connections: 1, grant: Some(Box::new(grant)) }
     };
     let resume =
@@ -282,7 +282,7 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(Limit) -> Subject) {
     subject.tell(resume("ada", 2, 1));
     assert_eq!(
         [subject.hear(), subject.hear()],
-        [Heard::Ended(vec![ended(1, Ending::Resumed)]), Heard::Answer(grant(true)),]
+        [Heard::Ended(vec![ended(1, EndReason::Resumed)]), Heard::Answer(grant(true)),]
     );
     assert_eq!(subject.ask(lose("ada", 1, 1)), Outcome::Released, "it was another's already");
     assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
@@ -292,8 +292,8 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(Limit) -> Subject) {
     assert_eq!(subject.ended(), [], "nobody was there to be told");
 }
 
-fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(1).unwrap());
+fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_terms(Terms { lingering_first: false, ..terms(1) });
     subject.ask(wishing("ada", 1, 0, wish(1)));
     for second in [5, 6] {
@@ -301,18 +301,18 @@ fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(Limit) -> Subject
     }
     let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 2, 14, wish(2))) else { panic!("it is kept") };
     assert_eq!(listing.free_at, Some(at(15)));
-    assert_eq!(listing.holds[0].status, SessionStatus::Lingering { until: at(15) });
+    assert_eq!(listing.sessions[0].status, SessionStatus::Lingering { until: at(15) });
     assert!(matches!(subject.ask(wishing("ada", 2, 15, wish(2))), Outcome::Granted { connections: 1, .. }));
     // What has no token is given back at once.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     subject.ask(acquire("ada", 3));
     assert_eq!(subject.ask(lose("ada", 3, 15)), Outcome::Released);
-    assert_eq!(subject.ask(lookup("ada", 3)), Outcome::Found { connections: 0 });
+    assert_eq!(subject.ask(lookup("ada", 3)), Outcome::Counted { connections: 0 });
     assert_eq!(subject.ended(), []);
 }
 
-fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(2).unwrap());
+fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
     subject.store.set_terms(terms(2));
     for number in [1, 2] {
         subject.ask(wishing("ada", number, 0, wish(number)));
@@ -325,8 +325,8 @@ fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(Limit) -> Subj
     assert_eq!(subject.ended(), []);
 }
 
-fn lists_and_ends(open: fn(Limit) -> Subject) {
-    let subject = open(Limit::new(5).unwrap());
+fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(5).unwrap());
     subject.store.set_terms(terms(5));
     for number in 1..=4 {
         subject.ask(wishing("ada", number, number, wish(number)));
@@ -341,7 +341,7 @@ fn lists_and_ends(open: fn(Limit) -> Subject) {
     };
     let Outcome::Listed(listing) = subject.ask(list) else { panic!("it is answered by a list") };
     assert_eq!((listing.limit.slots(), listing.connections, listing.free_at), (5, 4, None));
-    let seen: Vec<_> = listing.holds.iter().map(|hold| (hold.session, hold.since, hold.label().cloned())).collect();
+    let seen: Vec<_> = listing.sessions.iter().map(|hold| (hold.session, hold.since, hold.label().cloned())).collect();
     assert_eq!(seen, [1, 2, 3, 4].map(|number| (session(number), at(number), Some(label(number)))));
 
     let ended_are = |numbers: &[u64], connections| Outcome::Ended {
@@ -349,7 +349,7 @@ fn lists_and_ends(open: fn(Limit) -> Subject) {
         connections,
     };
     subject.tell(end("ada", 1, EndTarget::One(session(3))));
-    assert_eq!(subject.hear(), Heard::Ended(vec![ended(3, Ending::ByUser(Some(label(1))))]));
+    assert_eq!(subject.hear(), Heard::Ended(vec![ended(3, EndReason::ByUser(Some(label(1))))]));
     assert_eq!(subject.hear(), Heard::Answer(ended_are(&[3], 3)));
     for gone in [3, 9] {
         assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3), "not ada's");
@@ -360,15 +360,15 @@ fn lists_and_ends(open: fn(Limit) -> Subject) {
     assert_eq!(subject.ask(end("ada", 1, EndTarget::Excess { dry_run: true })), ended_are(&[4], 3));
     assert_eq!(subject.ended(), [], "that only says who it would be");
     assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 1));
-    assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, Ending::ByUser(Some(label(1))))));
-    assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Found { connections: 1 });
+    assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(Some(label(1))))));
+    assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Counted { connections: 1 });
 }
 
 /// What a killed server leaves behind is void for the next one, and what it is told later does no harm.
 #[test]
 fn slots_of_another_node_are_void_in_lmdb() {
     let directory = tempfile::tempdir().unwrap();
-    let config = LmdbConfig::new(directory.path(), Limit::new(2).unwrap());
+    let config = LmdbConfig::new(directory.path(), SlotLimit::new(2).unwrap());
     let first = subject(LmdbStore::open(&config, NODE).unwrap(), None);
     for session in 1..=2 {
         first.ask(acquire("ada", session));
@@ -415,7 +415,7 @@ impl Subject {
     }
 
     /// Who has lost a slot since. Whoever lost it to a command that is answered is among them.
-    fn ended(&self) -> Vec<Ended> {
+    fn ended(&self) -> Vec<EndedSession> {
         let heard = self.heard.try_iter().flat_map(|heard| match heard {
             Heard::Ended(ended) => ended,
             Heard::Answer(outcome) => panic!("nobody waited for {outcome:?}"),
@@ -451,7 +451,7 @@ fn end(name: &str, asker: u64, which: EndTarget) -> StoreCommand {
         user: user(name),
         session: session(asker),
         target: which,
-        reason: Ending::ByUser(None),
+        reason: EndReason::ByUser(None),
         at: at(0),
     }
 }
@@ -476,7 +476,7 @@ fn label(number: u64) -> Name {
 
 /// So many slots, which linger for ten seconds; and a client may choose.
 fn terms(limit: u32) -> Terms {
-    Terms { client_choice: true, linger: LINGER, ..Terms::new(Limit::new(limit).unwrap()) }
+    Terms { client_choice: true, linger: LINGER, ..Terms::new(SlotLimit::new(limit).unwrap()) }
 }
 
 const LINGER: Duration = Duration::from_secs(10);
@@ -486,8 +486,8 @@ fn at(second: u64) -> Time {
     Time::from_epoch(Duration::from_secs(4_000_000_000 + second))
 }
 
-fn ended(number: u64, how: Ending) -> Ended {
-    Ended { session: session(number), how }
+fn ended(number: u64, how: EndReason) -> EndedSession {
+    EndedSession { session: session(number), reason: how }
 }
 
 fn user(name: &str) -> UserId {

@@ -14,7 +14,7 @@ use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
 };
 use serde_json::{Value, json};
-use session_core::{Credential, Identity, Limit, Rejection, Time, TokenError, UserId, UserIdError, WallTime};
+use session_core::{Credential, Identity, Rejection, SlotLimit, Time, TokenError, UserId, UserIdError, WallTime};
 use shell::auth::authenticator::Authenticator as _;
 use shell::auth::{
     Algorithm, Grant, KeyError, KeySource, Keys, MintError, Rules, Secret, Tokens, Verifier, explain, mint,
@@ -41,7 +41,7 @@ AgMBAAE=
 fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
     let identity = |limit: Option<u32>, expires| Identity {
         user: UserId::parse("ada").unwrap(),
-        limit: limit.map(|slots| Limit::new(slots).unwrap()),
+        limit: limit.map(|slots| SlotLimit::new(slots).unwrap()),
         expires: Some(WallTime::from_unix_seconds(expires)),
         device: None,
         fresh: None,
@@ -454,7 +454,7 @@ fn a_token_that_is_made_says_what_the_rules_ask_for() {
         leeway: Duration::ZERO,
     };
     let source = KeySource::Secret(Secret::new(SECRET));
-    let limited = Grant { limit: Limit::new(2).ok(), ..grant() };
+    let limited = Grant { limit: SlotLimit::new(2).ok(), ..grant() };
     let token = mint("HS256".parse().unwrap(), &source, &rules, &limited, at(NOW)).unwrap();
     let verifier = Verifier { rules, ..verifier("HS256") };
     let identity = verifier.verify(&token, at(NOW)).unwrap();

@@ -6,7 +6,7 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use session_core::{Limit, Limits};
+use session_core::{Limits, SlotLimit};
 use shell::store::{LmdbConfig, LmdbStore};
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
@@ -79,7 +79,7 @@ fn admitted_again(server: &TestServer) {
 
 /// A server whose data is on the disk.
 fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, TestServer) {
-    let config = LmdbConfig::new(disk.path().join("data"), Limit::default());
+    let config = LmdbConfig::new(disk.path().join("data"), SlotLimit::default());
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
     let server = TestServer::with(store.clone(), Limits::default(), 2);
     (store, server)
@@ -138,7 +138,7 @@ fn a_disk_that_the_slots_themselves_have_filled_goes_on_when_they_are_given_back
 #[test]
 fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
     let directory = tempfile::tempdir().unwrap();
-    let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), Limit::default()) };
+    let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), SlotLimit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
     let server = TestServer::with(store.clone(), Limits::default(), 2);
     fills_up_and_recovers(&store, &server);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use session_core::{Limit, Limits};
+use session_core::{Limits, SlotLimit};
 use shell::net::settings::Policy;
 use shell::store::MemoryStore;
 use tests::raw_client::{RawClient, Received, frame_head};
@@ -162,7 +162,7 @@ fn a_message_that_never_ends_is_cut_off_by_the_deadline_or_by_silence() {
         pong_timeout: Duration::from_millis(200),
         ..Limits::default()
     };
-    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::default())), limits, 2);
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "peer", 1);
     peer.frame(0x01, b"");
     let start = Instant::now();
@@ -203,7 +203,7 @@ fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
         pong_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
-    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::default())), limits, 2);
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "peer", 1);
     peer.set_write_timeout(Duration::from_millis(200));
     let questions = [frame_head(0x81, 28), br#"{"type":"CHECK_CONNECTIONS"}"#.to_vec()].concat().repeat(10_000);

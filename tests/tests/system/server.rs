@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::StoreCommand;
-use session_core::{Limit, Limits, Terms, UserId};
+use session_core::{Limits, SlotLimit, Terms, UserId};
 use shell::client::{Error, Url, UserConnections};
 use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tests::raw_client::{RawClient, Received};
@@ -96,7 +96,7 @@ fn a_silent_peer_is_pinged_and_then_dropped_and_an_answer_keeps_it() {
         pong_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
-    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::new(1).unwrap())), limits, 2);
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::new(1).unwrap())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "ada", 1);
     for _ in 0..3 {
         assert_eq!(peer.read(), Received::Ping);
@@ -112,7 +112,7 @@ fn a_silent_peer_is_pinged_and_then_dropped_and_an_answer_keeps_it() {
 #[test]
 fn an_unauthenticated_socket_is_closed_at_its_deadline_which_no_refusal_moves() {
     let limits = Limits { auth_timeout: Duration::from_millis(400), max_message_rate: None, ..Limits::default() };
-    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, Limit::new(1).unwrap())), limits, 2);
+    let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::new(1).unwrap())), limits, 2);
     let _holder = RawClient::authenticated(server.address, "ada", 1);
     let start = Instant::now();
     let mut silent = RawClient::open(server.address);
@@ -212,7 +212,7 @@ fn race(store: Arc<dyn Store>, threads: usize) {
 #[test]
 fn exactly_three_of_two_hundred_are_admitted_by_memory() {
     for threads in [1, 8] {
-        race(Arc::new(MemoryStore::new(NODE, Limit::default())), threads);
+        race(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), threads);
     }
 }
 
@@ -220,14 +220,14 @@ fn exactly_three_of_two_hundred_are_admitted_by_memory() {
 fn exactly_three_of_two_hundred_are_admitted_by_lmdb() {
     for threads in [1, 8] {
         let directory = tempfile::tempdir().unwrap();
-        let config = LmdbConfig::new(directory.path(), Limit::default());
+        let config = LmdbConfig::new(directory.path(), SlotLimit::default());
         race(Arc::new(LmdbStore::open(&config, NODE).unwrap()), threads);
     }
 }
 
 #[test]
 fn a_stopping_server_tells_everybody_gives_every_slot_back_and_closes_handshakes() {
-    let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
+    let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
     let mut server = TestServer::with(store.clone(), Limits::default(), 2);
     let mut live = RawClient::authenticated(server.address, "ada", 1);
     let mut anonymous = RawClient::open(server.address);
@@ -267,7 +267,7 @@ struct Moody {
 
 impl Moody {
     fn new(limit: u32) -> Arc<Self> {
-        let inner = MemoryStore::new(NODE, Limit::new(limit).unwrap());
+        let inner = MemoryStore::new(NODE, SlotLimit::new(limit).unwrap());
         Arc::new(Self { inner, stalled: AtomicBool::new(false), held_back: Mutex::default() })
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use session_core::ledger::Terms;
-use session_core::{Counting, Limit, WhenFull};
+use session_core::{CountBy, SlotLimit, WhenFull};
 use shell::auth::authenticator::Open;
 use shell::store::{MemoryStore, Store as _};
 use tests::raw_client::{RawClient, Received};
@@ -21,7 +21,7 @@ const LIMIT_REACHED: &str = "User has reached connection limit, no more connecti
 
 /// A server on these terms, with a limit of two.
 fn server(terms: impl FnOnce(&mut Terms)) -> (TestServer, Arc<MemoryStore>) {
-    let mut those = Terms::new(Limit::new(2).unwrap());
+    let mut those = Terms::new(SlotLimit::new(2).unwrap());
     terms(&mut those);
     let store = Arc::new(MemoryStore::with_terms(NODE, those));
     (TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(Open), settings(), 2), store)
@@ -97,7 +97,7 @@ fn where_there_is_no_choice_nobody_is_ended_by_it_and_one_that_does_not_suffice_
     denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
 
     // With a lower limit two would have to go.
-    store.set_terms(Terms { client_choice: true, ..Terms::new(Limit::new(1).unwrap()) });
+    store.set_terms(Terms { client_choice: true, ..Terms::new(SlotLimit::new(1).unwrap()) });
     denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
     denied(&server, json!({"user": "ada", "evict": [granted["session"], granted["session"], "0".repeat(32)]}));
     // None of them has lost anything.
@@ -268,8 +268,8 @@ fn what_a_killed_server_held_lingers_for_those_who_come_home() {
 #[test]
 fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
     let (server, _) = server(|terms| {
-        (terms.counting, terms.client_choice) = (Counting::Devices, true);
-        terms.per_device = 3.try_into().unwrap();
+        (terms.count_by, terms.client_choice) = (CountBy::Devices, true);
+        terms.sessions_per_device = 3.try_into().unwrap();
     });
     let tab = |device: &str| json!({"user": "ada", "device": device});
     let mut tabs: Vec<_> = (0..3).map(|_| admitted(&server, tab("laptop"))).collect();
@@ -328,7 +328,7 @@ fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
 fn the_longest_list_arrives_whole_both_as_an_answer_and_with_a_refusal() {
     let name = "\"".repeat(64);
     let (server, _store) =
-        server(|terms| (terms.limit, terms.linger) = (Limit::new(110).unwrap(), Duration::from_secs(1)));
+        server(|terms| (terms.limit, terms.linger) = (SlotLimit::new(110).unwrap(), Duration::from_secs(1)));
     let ask = json!({"user": "ada", "device": name, "label": name});
     let mut held: Vec<_> = (0..110).map(|_| admitted(&server, ask.clone()).0).collect();
     let told = self::ask(&mut held[0], &json!({"type": "LIST_SESSIONS"}));

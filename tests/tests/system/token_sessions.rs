@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::EncodingKey;
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::json;
-use session_core::{Limit, UserId, WallTime};
+use session_core::{SlotLimit, UserId, WallTime};
 use shell::auth::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
 use shell::net::settings::Policy;
 use shell::runtime::clock::Clock;
@@ -98,7 +98,7 @@ fn a_session_ends_with_its_token_unless_a_fresh_one_comes() {
 fn other_keys_are_gone_by_from_when_they_are_set_and_whoever_is_in_stays() {
     let tokens = Arc::new(tokens(SECRET));
     let server = TestServer::with_authenticator(
-        Arc::new(MemoryStore::new(NODE, Limit::default())),
+        Arc::new(MemoryStore::new(NODE, SlotLimit::default())),
         Box::new(Arc::clone(&tokens)),
         settings(),
         2,
@@ -135,7 +135,7 @@ fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
     let verifier = Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: rules.clone() };
     let tokens = Tokens::new(verifier, Clock::start());
     let policy = Policy { max_message_bytes: 2 << 20, ..Policy::default() };
-    let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
+    let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
     let server = TestServer::with_authenticator(store, Box::new(tokens), Settings { policy, ..settings() }, 2);
 
     let (ours, theirs) = (write("ours.key", &pem), write("theirs.key", &theirs.serialize_pem()));
@@ -203,7 +203,7 @@ fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
 }
 
 fn server() -> TestServer {
-    let store = Arc::new(MemoryStore::new(NODE, Limit::default()));
+    let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
     TestServer::with_authenticator(store, Box::new(tokens(SECRET)), settings(), 2)
 }
 
@@ -227,7 +227,7 @@ fn grant(user: &str, seconds: u64, limit: Option<u32>) -> Grant {
     Grant {
         user: UserId::parse(user).unwrap(),
         lasts: Duration::from_secs(seconds),
-        limit: limit.map(|slots| Limit::new(slots).unwrap()),
+        limit: limit.map(|slots| SlotLimit::new(slots).unwrap()),
         device: None,
         key_id: None,
         private_key: None,

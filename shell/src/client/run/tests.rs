@@ -131,7 +131,7 @@ fn evicted_session_prints_no_resume_token() {
             assert_eq!(connection.receive().await, Some(session_core::Request::AuthenticateWith(user, Box::new(ask))));
             let grant = session_core::Admission {
                 user: session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 },
-                limit: session_core::Limit::default(),
+                limit: session_core::SlotLimit::default(),
                 session: session_core::NodeId::new(7).session(1),
                 resume: Some(ResumeToken::new([0xab; 32])),
                 linger: std::time::Duration::from_secs(1),

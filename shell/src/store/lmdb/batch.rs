@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use heed::RwTxn;
 use session_core::ledger::{self, StoreCommand};
-use session_core::{Cause, Ended, Liveness, NodeId, Outcome, RecordError, SessionStatus, Time, UserId, UserRecord};
+use session_core::{
+    EndedSession, Liveness, NodeId, Outcome, RecordError, SessionStatus, StoreError, Time, UserId, UserRecord,
+};
 
 use super::ballast_file::Ballast;
 use super::environment::{Environment, Uncommitted};
@@ -28,7 +30,7 @@ pub(super) struct Applied {
     /// One for each command, in their order.
     pub(super) outcomes: Vec<Outcome>,
     /// Who lost a slot to somebody else's command.
-    pub(super) ended: Vec<Ended>,
+    pub(super) ended: Vec<EndedSession>,
     /// Whether a record may have been left with a slot that lingers.
     pub(super) lingers: bool,
     /// Where the sweep stands.
@@ -44,7 +46,7 @@ pub(super) enum Failure {
     NotApplied(heed::Error),
     /// Nobody can tell: the commit failed. The outcomes are [`Outcome::Unknown`] where that matters, and those who may have
     /// lost their slots are to take them for lost.
-    InDoubt(heed::Error, Vec<Outcome>, Vec<Ended>),
+    InDoubt(heed::Error, Vec<Outcome>, Vec<EndedSession>),
 }
 
 impl From<heed::Error> for Failure {
@@ -66,13 +68,13 @@ pub(super) fn apply(
     environment: &Environment,
     rule: Rule<'_>,
     commands: &[&StoreCommand],
-    refuse_acquires: Option<Cause>,
+    refuse_acquires: Option<StoreError>,
     disk_is_full: bool,
     sweep: Option<Step<'_>>,
 ) -> Result<Applied, Failure> {
     let mut txn = environment.write()?;
     let refuse_acquires = match refuse_acquires {
-        None if is_nearly_full(environment, &txn, disk_is_full)? => Some(Cause::Full),
+        None if is_nearly_full(environment, &txn, disk_is_full)? => Some(StoreError::Full),
         other => other,
     };
 
@@ -90,7 +92,7 @@ pub(super) fn apply(
         outcomes.push(match (command, refuse_acquires, user) {
             (_, _, Err(error)) => {
                 unreadable = Some(*error);
-                Outcome::Rejected(Cause::Failed)
+                Outcome::Rejected(StoreError::Failed)
             }
             (StoreCommand::Acquire { .. }, Some(cause), Ok(_)) => Outcome::Rejected(cause),
             (
@@ -207,7 +209,7 @@ fn doubt(outcomes: &mut [Outcome], commands: &[&StoreCommand], users: &BTreeMap<
 mod tests {
     use std::collections::HashMap;
 
-    use session_core::{Limit, Terms};
+    use session_core::{SlotLimit, Terms};
 
     use super::super::environment::Durability;
     use super::super::testing::{NODE, acquire, granted, lookup, release};
@@ -217,7 +219,7 @@ mod tests {
     fn on_a_full_disk_the_last_pages_of_the_file_are_for_releases() {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        let terms = SharedTerms::new(Terms::new(Limit::new(1).unwrap()), HashMap::new());
+        let terms = SharedTerms::new(Terms::new(SlotLimit::new(1).unwrap()), HashMap::new());
         let rule = Rule { node: NODE, born: Time::default(), now: Time::default(), terms: &terms };
         let serve = |command: StoreCommand, disk_is_full| {
             apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
@@ -236,10 +238,10 @@ mod tests {
             number += 1;
         }
         assert!((60..=64).contains(&left()), "{} pages are left for releases", left());
-        let full = Outcome::Rejected(Cause::Full);
+        let full = Outcome::Rejected(StoreError::Full);
         let commands = [acquire("new", 1), lookup("new", 1), release(&name(0), 0)];
         let outcomes = commands.map(|command| serve(command, true));
-        assert_eq!(outcomes, [full, Outcome::Found { connections: 0 }, Outcome::Released]);
+        assert_eq!(outcomes, [full, Outcome::Counted { connections: 0 }, Outcome::Released]);
         assert_eq!(serve(acquire("new", 1), false), granted(1));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::StoreCommand;
-use session_core::{Cause, Outcome};
+use session_core::{Outcome, StoreError};
 
 use crate::store::Done;
 
@@ -53,9 +53,9 @@ impl Queue {
         let room = if command.is_release() || is_the_process { usize::MAX } else { self.capacity };
         let mut inner = self.lock();
         let cause = if !inner.open {
-            Cause::Failed
+            StoreError::Failed
         } else if inner.commands.len() >= room {
-            Cause::Overloaded
+            StoreError::Overloaded
         } else {
             inner.commands.push_back((command, done));
             let was_empty = inner.commands.len() == 1;
@@ -100,7 +100,7 @@ impl Queue {
     pub(super) fn abandon(&self) {
         self.close();
         let left = std::mem::take(&mut self.lock().commands);
-        reject(left, Cause::Failed);
+        reject(left, StoreError::Failed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -110,7 +110,7 @@ impl Queue {
 }
 
 /// Answers each that it was not applied.
-pub(super) fn reject(commands: impl IntoIterator<Item = Submitted>, cause: Cause) {
+pub(super) fn reject(commands: impl IntoIterator<Item = Submitted>, cause: StoreError) {
     for (_, done) in commands {
         done.answer(Outcome::Rejected(cause));
     }
@@ -128,14 +128,14 @@ mod tests {
         for number in 1..=9 {
             queue.push(acquire("ada", number), answers.done());
         }
-        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Overloaded)]);
+        assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Overloaded)]);
         for number in 0..100 {
             queue.push(release("ada", number), answers.done());
         }
         assert_eq!(answers.now(), []);
         queue.push(lookup("ada", 1), answers.done());
         queue.push(acquire("ada", 1), answers.done());
-        assert_eq!(answers.now(), vec![Outcome::Rejected(Cause::Overloaded); 2]);
+        assert_eq!(answers.now(), vec![Outcome::Rejected(StoreError::Overloaded); 2]);
         queue.push(lookup("ada", 0), answers.done());
         assert_eq!(answers.now(), [], "the process itself is heard");
     }
@@ -166,7 +166,7 @@ mod tests {
         queue.push(acquire("ada", 1), answers.done());
         queue.close();
         queue.push(release("ada", 1), answers.done());
-        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Failed)]);
+        assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
         let mut batch = VecDeque::new();
         assert_eq!(queue.take(&mut batch, 8, None), Taken::Batch);
         assert_eq!(batch.len(), 1);
@@ -181,6 +181,6 @@ mod tests {
         let answers = Answers::default();
         queue.push(acquire("ada", 1), answers.done());
         queue.abandon();
-        assert_eq!(answers.now(), [Outcome::Rejected(Cause::Failed)]);
+        assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
     }
 }

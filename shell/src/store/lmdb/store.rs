@@ -18,7 +18,7 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use session_core::ledger::StoreCommand;
-use session_core::{Limit, NodeId, Terms, UserId};
+use session_core::{NodeId, SlotLimit, Terms, UserId};
 use thiserror::Error;
 
 use super::live;
@@ -71,7 +71,7 @@ impl LmdbConfig {
 
     /// The defaults, in this directory and with this limit.
     #[must_use]
-    pub fn new(directory: impl Into<PathBuf>, limit: Limit) -> Self {
+    pub fn new(directory: impl Into<PathBuf>, limit: SlotLimit) -> Self {
         Self {
             directory: directory.into(),
             terms: Terms::new(limit),

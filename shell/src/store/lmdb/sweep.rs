@@ -105,7 +105,7 @@ enum Found {
 fn look(bytes: &[u8], rule: Rule<'_>) -> Found {
     let Ok(before) = UserRecord::decode(bytes) else { return Found::LeftOver };
     let mut record = before.clone();
-    ledger::settle(&mut record, rule.now, |node| rule.liveness(node));
+    ledger::expire_sessions(&mut record, rule.now, |node| rule.liveness(node));
     match record.sessions() {
         [] => Found::LeftOver,
         holds if holds.iter().any(|hold| hold.status != SessionStatus::Live) => {

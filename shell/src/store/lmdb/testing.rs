@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
-use session_core::{Cause, Ended, Limit, NodeId, Outcome, ResumeKey, SessionId, Terms, Time, UserId};
+use session_core::{EndedSession, NodeId, Outcome, ResumeKey, SessionId, SlotLimit, StoreError, Terms, Time, UserId};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
@@ -23,21 +23,21 @@ pub(super) const OTHER_NODE: NodeId = NodeId::new(2);
 
 pub(super) const RELEASED: Outcome = Outcome::Released;
 pub(super) const UNKNOWN: Outcome = Outcome::Unknown;
-pub(super) const FULL: Outcome = Outcome::Rejected(Cause::Full);
-pub(super) const FAILED: Outcome = Outcome::Rejected(Cause::Failed);
+pub(super) const FULL: Outcome = Outcome::Rejected(StoreError::Full);
+pub(super) const FAILED: Outcome = Outcome::Rejected(StoreError::Failed);
 
 /// Small maps and a limit of two.
 pub(super) fn config(directory: &Path) -> LmdbConfig {
     LmdbConfig {
         live_map_bytes: 4 << 20,
         users_map_bytes: 4 << 20,
-        ..LmdbConfig::new(directory, Limit::new(2).unwrap())
+        ..LmdbConfig::new(directory, SlotLimit::new(2).unwrap())
     }
 }
 
 /// A limit of two, and nothing set for anybody.
 pub(super) fn terms() -> SharedTerms {
-    SharedTerms::new(Terms::new(Limit::new(2).unwrap()), HashMap::new())
+    SharedTerms::new(Terms::new(SlotLimit::new(2).unwrap()), HashMap::new())
 }
 
 pub(super) fn user(id: &str) -> UserId {
@@ -87,7 +87,7 @@ pub(super) fn granted(connections: u32) -> Outcome {
 }
 
 pub(super) fn found(connections: u32) -> Outcome {
-    Outcome::Found { connections }
+    Outcome::Counted { connections }
 }
 
 /// Submits the command and waits for its answer.
@@ -146,17 +146,17 @@ impl Answers {
 
 /// Hears whom a store tells that they have lost their slots.
 #[derive(Debug)]
-pub(super) struct Ear(Sender<Vec<Ended>>);
+pub(super) struct Ear(Sender<Vec<EndedSession>>);
 
 impl Ear {
-    pub(super) fn new() -> (Arc<Self>, Receiver<Vec<Ended>>) {
+    pub(super) fn new() -> (Arc<Self>, Receiver<Vec<EndedSession>>) {
         let (sender, heard) = channel();
         (Arc::new(Self(sender)), heard)
     }
 }
 
 impl Router for Ear {
-    fn deliver(&self, ended: Vec<Ended>) {
+    fn deliver(&self, ended: Vec<EndedSession>) {
         // Fails when the test no longer listens.
         let _unheard = self.0.send(ended);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
-use session_core::{Cause, Limit, NodeId, Outcome, Terms, Time};
+use session_core::{NodeId, Outcome, SlotLimit, StoreError, Terms, Time};
 
 use super::environment::DATA_FILE;
 use super::testing::*;
@@ -147,7 +147,7 @@ fn senseless_configurations_are_refused() {
 #[test]
 fn the_defaults_open() {
     let directory = tempfile::tempdir().unwrap();
-    let config = LmdbConfig::new(directory.path(), Limit::default());
+    let config = LmdbConfig::new(directory.path(), SlotLimit::default());
     if cfg!(target_pointer_width = "64") {
         assert_eq!([config.live_map_bytes, config.users_map_bytes], [64 << 30; 2]);
     }
@@ -164,7 +164,7 @@ fn closing_answers_all_and_takes_no_more() {
     }
     assert!(store.close(PATIENCE));
     assert_eq!(answers.now(), vec![granted(1); 5000]);
-    assert_eq!(ask(&store, release("user 1", 1)), Outcome::Rejected(Cause::Failed));
+    assert_eq!(ask(&store, release("user 1", 1)), Outcome::Rejected(StoreError::Failed));
     assert!(store.close(Duration::ZERO));
     drop(store);
     assert_eq!(open(directory.path(), NODE).known_users(), 5000);
@@ -184,7 +184,7 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
             assert!(held < 100_000, "a map of 1 MiB gets full");
         }
         assert!(held > 500, "{held} users fit");
-        assert_eq!(ask(&store, acquire(&name(held), held)), Outcome::Rejected(Cause::Full));
+        assert_eq!(ask(&store, acquire(&name(held), held)), Outcome::Rejected(StoreError::Full));
         assert_eq!(ask(&store, lookup(&name(0), 0)), found(1));
         // In an order that touches another page each time, and many at once.
         let answers = Answers::default();

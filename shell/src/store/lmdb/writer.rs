@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::StoreCommand;
-use session_core::{Cause, Ended, NodeId, Outcome, Time};
+use session_core::{EndedSession, NodeId, Outcome, StoreError, Time};
 
 use super::ballast_file::Ballast;
 use super::batch::{self, Applied, Failure, Rule};
@@ -114,7 +114,7 @@ impl Writer {
         let terms = self.terms.clone();
         let rule = self.rule(&terms);
         let Some(live) = self.live.environment() else {
-            queue::reject(commands.drain(..), Cause::Failed);
+            queue::reject(commands.drain(..), StoreError::Failed);
             return;
         };
         let asked: Vec<&StoreCommand> = commands.iter().map(|(command, _)| command).collect();
@@ -159,11 +159,13 @@ impl Writer {
 
     /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
     /// once, or else one by one.
-    fn retry(&mut self, asked: &[&StoreCommand], cause: Cause) -> Vec<Outcome> {
+    fn retry(&mut self, asked: &[&StoreCommand], cause: StoreError) -> Vec<Outcome> {
         // Without the sweep, which may be what failed.
         let terms = self.terms.clone();
         let rule = self.rule(&terms);
-        let Some(live) = self.live.environment() else { return vec![Outcome::Rejected(Cause::Failed); asked.len()] };
+        let Some(live) = self.live.environment() else {
+            return vec![Outcome::Rejected(StoreError::Failed); asked.len()];
+        };
         match batch::apply(live, rule, asked, Some(cause), true, None) {
             Ok(applied) => self.accept(applied),
             Err(Failure::NotApplied(_)) if asked.len() > 1 => {
@@ -192,7 +194,7 @@ impl Writer {
         applied.outcomes
     }
 
-    fn doubt(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<Ended>) -> Vec<Outcome> {
+    fn doubt(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedSession>) -> Vec<Outcome> {
         self.complain(error, "a commit failed, nobody knows whether it was applied");
         // To be told so and to have a slot all the same is harmless: it is given back.
         self.route.deliver(ended);
@@ -218,18 +220,18 @@ fn batch_for(environment: &Environment) -> usize {
     (environment.map_pages() / 10 / 2 / PAGES).clamp(1, BATCH)
 }
 
-pub(super) fn cause_of(error: &heed::Error) -> Cause {
+pub(super) fn cause_of(error: &heed::Error) -> StoreError {
     match error {
-        heed::Error::Mdb(heed::MdbError::MapFull) => Cause::Full,
+        heed::Error::Mdb(heed::MdbError::MapFull) => StoreError::Full,
         // LMDB says EIO, "short write, filesystem full?", where a write finds room for some of its bytes only.
         heed::Error::Io(error) if error.kind() == ErrorKind::StorageFull || error.raw_os_error() == Some(EIO) => {
-            Cause::Full
+            StoreError::Full
         }
         heed::Error::Mdb(_)
         | heed::Error::Io(_)
         | heed::Error::Encoding(_)
         | heed::Error::Decoding(_)
-        | heed::Error::EnvAlreadyOpened => Cause::Failed,
+        | heed::Error::EnvAlreadyOpened => StoreError::Failed,
     }
 }
 
@@ -249,7 +251,7 @@ mod tests {
     use std::sync::mpsc::Receiver;
 
     use session_core::ledger::{AcquireOptions, EndTarget};
-    use session_core::{Ending, SessionStatus, Terms, UserRecord, WhenFull};
+    use session_core::{EndReason, SessionStatus, Terms, UserRecord, WhenFull};
 
     use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
     use super::super::testing::{
@@ -395,7 +397,7 @@ mod tests {
 
     /// A writer whose users' newest session takes the place of the oldest, slots linger for so many seconds, and what it
     /// tells is heard.
-    fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Receiver<Vec<Ended>>) {
+    fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Receiver<Vec<EndedSession>>) {
         let writer = writer(directory, node);
         let (when_full, linger) = (WhenFull::EvictOldest, Duration::from_secs(linger));
         writer.terms.set(Terms { when_full, linger, ..config(directory).terms });
@@ -404,8 +406,8 @@ mod tests {
         (writer, heard)
     }
 
-    fn taken_over(number: u64) -> Ended {
-        Ended { session: NODE.session(number), how: Ending::TakenOver(None) }
+    fn taken_over(number: u64) -> EndedSession {
+        EndedSession { session: NODE.session(number), reason: EndReason::TakenOver(None) }
     }
 
     #[test]
@@ -431,7 +433,7 @@ mod tests {
             user: user("ada"),
             session: NODE.session(asker),
             target: EndTarget::All,
-            reason: Ending::ByOperator,
+            reason: EndReason::ByOperator,
             at: Time::default(),
         };
         faults::fail([full()]);
@@ -441,7 +443,7 @@ mod tests {
         faults::fail([full()]);
         let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), connections: 1 };
         assert_eq!(serve(&mut writer, [end(2), acquire("ada", 3)]), [ended, FULL]);
-        let by_operator = Ended { session: NODE.session(1), how: Ending::ByOperator };
+        let by_operator = EndedSession { session: NODE.session(1), reason: EndReason::ByOperator };
         assert_eq!(heard.try_iter().collect::<Vec<_>>(), [[by_operator]]);
         // And one that cannot be applied at all ends nobody.
         faults::fail([full(), full()]);
@@ -679,11 +681,11 @@ mod tests {
     #[test]
     fn what_has_no_room_is_told_from_what_fails() {
         let io = |error: std::io::Error| cause_of(&heed::Error::Io(error));
-        assert_eq!(io(ErrorKind::StorageFull.into()), Cause::Full);
-        assert_eq!(io(std::io::Error::from_raw_os_error(EIO)), Cause::Full);
-        assert_eq!(io(ErrorKind::PermissionDenied.into()), Cause::Failed);
-        assert_eq!(cause_of(&heed::MdbError::MapFull.into()), Cause::Full);
-        assert_eq!(cause_of(&heed::MdbError::Corrupted.into()), Cause::Failed);
+        assert_eq!(io(ErrorKind::StorageFull.into()), StoreError::Full);
+        assert_eq!(io(std::io::Error::from_raw_os_error(EIO)), StoreError::Full);
+        assert_eq!(io(ErrorKind::PermissionDenied.into()), StoreError::Failed);
+        assert_eq!(cause_of(&heed::MdbError::MapFull.into()), StoreError::Full);
+        assert_eq!(cause_of(&heed::MdbError::Corrupted.into()), StoreError::Failed);
     }
 
     #[test]
@@ -704,7 +706,7 @@ mod tests {
         assert!(thread::spawn(move || writer.run()).join().is_err());
         assert_eq!(answers.next(), Outcome::Unknown);
         queue.push(acquire("ada", 3), answers.done());
-        assert_eq!(answers.next(), Outcome::Rejected(Cause::Failed));
+        assert_eq!(answers.next(), Outcome::Rejected(StoreError::Failed));
     }
 
     #[test]

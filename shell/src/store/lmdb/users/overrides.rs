@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 
 use heed::RwTxn;
-use session_core::{Limit, Own, UserId, WhenFull};
+use session_core::{SlotLimit, UserId, UserOverrides, WhenFull};
 use thiserror::Error;
 
 use crate::store::lmdb::environment::Environment;
@@ -40,8 +40,8 @@ pub(super) fn key(user: &UserId) -> Vec<u8> {
     [&[PREFIX], user.as_str().as_bytes()].concat()
 }
 
-pub(super) fn encode(own: Own) -> Vec<u8> {
-    let Own { limit, when_full } = own;
+pub(super) fn encode(own: UserOverrides) -> Vec<u8> {
+    let UserOverrides { limit, when_full } = own;
     let mut bytes = vec![VERSION, 0];
     if let Some(limit) = limit {
         bytes[1] |= LIMIT;
@@ -57,16 +57,16 @@ pub(super) fn encode(own: Own) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Own, OwnError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<UserOverrides, OwnError> {
     let (what, mut rest) = match *bytes {
         [VERSION, what, ref rest @ ..] if what & !(LIMIT | WHEN_FULL) == 0 => (what, rest),
         [version, ..] if version != VERSION => return Err(OwnError::Version(version)),
         _ => return Err(OwnError::Malformed),
     };
-    let mut own = Own::default();
+    let mut own = UserOverrides::default();
     if what & LIMIT != 0 {
         let (slots, left) = rest.split_first_chunk().ok_or(OwnError::Malformed)?;
-        own.limit = Some(Limit::new(u32::from_be_bytes(*slots)).map_err(|_| OwnError::Malformed)?);
+        own.limit = Some(SlotLimit::new(u32::from_be_bytes(*slots)).map_err(|_| OwnError::Malformed)?);
         rest = left;
     }
     if what & WHEN_FULL != 0 {
@@ -83,7 +83,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Own, OwnError> {
 /// All that is set for anybody. Few, in a table of many users.
 pub(in crate::store::lmdb) fn read_all(
     environment: &Environment,
-) -> Result<HashMap<UserId, Own>, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<HashMap<UserId, UserOverrides>, Box<dyn std::error::Error + Send + Sync>> {
     let txn = environment.write()?;
     let range = (Bound::Unbounded, Bound::Excluded(FIRST_USER));
     let mut all = HashMap::new();
@@ -96,7 +96,12 @@ pub(in crate::store::lmdb) fn read_all(
 }
 
 /// Writes down what is set for a user, or nothing any more.
-pub(super) fn put(environment: &Environment, txn: &mut RwTxn<'_>, user: &UserId, own: Own) -> heed::Result<()> {
+pub(super) fn put(
+    environment: &Environment,
+    txn: &mut RwTxn<'_>,
+    user: &UserId,
+    own: UserOverrides,
+) -> heed::Result<()> {
     if own.is_empty() {
         environment.records.delete(txn, &key(user)).map(drop)
     } else {
@@ -108,8 +113,8 @@ pub(super) fn put(environment: &Environment, txn: &mut RwTxn<'_>, user: &UserId,
 mod tests {
     use super::*;
 
-    fn own(limit: Option<u32>, when_full: Option<WhenFull>) -> Own {
-        Own { limit: limit.map(|slots| Limit::new(slots).unwrap()), when_full }
+    fn own(limit: Option<u32>, when_full: Option<WhenFull>) -> UserOverrides {
+        UserOverrides { limit: limit.map(|slots| SlotLimit::new(slots).unwrap()), when_full }
     }
 
     #[test]
@@ -118,7 +123,7 @@ mod tests {
             (own(Some(0), None), &[1, 1, 0, 0, 0, 0][..]),
             (own(Some(1024), Some(WhenFull::Deny)), &[1, 3, 0, 0, 4, 0, 0]),
             (own(None, Some(WhenFull::EvictOldest)), &[1, 2, 1]),
-            (Own::default(), &[1, 0]),
+            (UserOverrides::default(), &[1, 0]),
         ] {
             assert_eq!(encode(own), bytes);
             assert_eq!(decode(bytes), Ok(own));

@@ -56,8 +56,8 @@ impl Inquiry {
             }
             for _ in group {
                 match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok((user, Outcome::Found { connections: 0 })) => holders.without.push(user),
-                    Ok((user, Outcome::Found { .. })) => holders.with_slots.push(user),
+                    Ok((user, Outcome::Counted { connections: 0 })) => holders.without.push(user),
+                    Ok((user, Outcome::Counted { .. })) => holders.with_slots.push(user),
                     Ok((
                         _,
                         Outcome::Rejected(_)
@@ -81,7 +81,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::thread;
 
-    use session_core::Cause;
+    use session_core::StoreError;
 
     use super::*;
     use crate::store::lmdb::queue::Taken;
@@ -96,8 +96,8 @@ mod tests {
     fn who_holds_slots_is_told_from_who_does_not_and_from_who_cannot_be_asked_about() {
         let (inquiry, queue) = inquiry(8);
         let asked = ["ada", "bob", "eve", "joe", "sue"].map(user);
-        let found = |connections| Outcome::Found { connections };
-        let outcomes = [found(0), found(2), Outcome::Unknown, Outcome::Rejected(Cause::Failed), found(0)];
+        let found = |connections| Outcome::Counted { connections };
+        let outcomes = [found(0), found(2), Outcome::Unknown, Outcome::Rejected(StoreError::Failed), found(0)];
         let writer = thread::spawn(move || {
             for outcome in outcomes {
                 let mut batch = VecDeque::new();
@@ -122,7 +122,7 @@ mod tests {
             move || {
                 let mut batch = VecDeque::new();
                 while queue.take(&mut batch, 100, None) == Taken::Batch {
-                    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Found { connections: 0 }));
+                    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
                 }
             }
         });
@@ -144,6 +144,6 @@ mod tests {
         assert_eq!(queue.take(&mut batch, 100, None), Taken::Batch);
         assert_eq!(batch.len(), GROUP, "nor are others asked about meanwhile");
         // Late answers are heard by nobody.
-        batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Found { connections: 0 }));
+        batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
 use heed::RwTxn;
-use session_core::{Cause, Own, Time, UserId};
+use session_core::{StoreError, Time, UserId, UserOverrides};
 
 use super::known_user::KnownUser;
 use super::overrides;
@@ -111,7 +111,7 @@ impl Amendments {
         let mut pile = self.0.lock();
         if pile.closed {
             drop(pile);
-            return done.answer(Err(Cause::Failed));
+            return done.answer(Err(StoreError::Failed));
         }
         pile.amendments.push((user, amendment, done));
         drop(pile);
@@ -129,7 +129,7 @@ impl Drop for Closing {
         let left = mem::take(&mut pile.amendments);
         drop(pile);
         for (_, _, done) in left {
-            done.answer(Err(Cause::Failed));
+            done.answer(Err(StoreError::Failed));
         }
     }
 }
@@ -242,12 +242,12 @@ impl Recorder {
         }
         let result = match self.keeper.environment() {
             Some(environment) => write_amendments(environment, &amendments),
-            None => Err(Cause::Failed),
+            None => Err(StoreError::Failed),
         };
         if let Err(cause) = result {
             tracing::error!(
                 changes = amendments.len(),
-                why = cause.words(),
+                why = cause.message(),
                 "what is set for users is not written down"
             );
             self.keeper.check();
@@ -312,14 +312,14 @@ impl Recorder {
     }
 }
 
-fn own_of(amendment: Amendment) -> Own {
+fn own_of(amendment: Amendment) -> UserOverrides {
     match amendment {
         Amendment::Set(own) => own,
-        Amendment::Forget => Own::default(),
+        Amendment::Forget => UserOverrides::default(),
     }
 }
 
-fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment, Amended)]) -> Result<(), Cause> {
+fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment, Amended)]) -> Result<(), StoreError> {
     let written = || -> Result<(), Uncommitted> {
         let mut txn = environment.write()?;
         for (user, amendment, _) in amendments {
@@ -335,7 +335,7 @@ fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment,
         let in_doubt = matches!(failure, Uncommitted::InDoubt(_));
         let error = heed::Error::from(failure);
         tracing::error!(%error, "the known users cannot be written to");
-        if in_doubt { Cause::Failed } else { cause_of(&error) }
+        if in_doubt { StoreError::Failed } else { cause_of(&error) }
     })
 }
 
@@ -391,7 +391,7 @@ fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bo
 mod tests {
     use std::thread;
 
-    use session_core::{Limit, WhenFull};
+    use session_core::{SlotLimit, WhenFull};
 
     use super::*;
     use crate::store::lmdb::environment::faults;
@@ -473,7 +473,7 @@ mod tests {
     }
 
     /// Has it changed, as an operator would: what came of it.
-    fn amend(recorder: &mut Recorder, changes: &[(&str, Amendment)]) -> Vec<Result<(), Cause>> {
+    fn amend(recorder: &mut Recorder, changes: &[(&str, Amendment)]) -> Vec<Result<(), StoreError>> {
         let (answer, answered) = std::sync::mpsc::channel();
         let done = || {
             let answer = answer.clone();
@@ -483,8 +483,8 @@ mod tests {
         answered.try_iter().collect()
     }
 
-    fn limit(slots: u32) -> Own {
-        Own { limit: Some(Limit::new(slots).unwrap()), when_full: None }
+    fn limit(slots: u32) -> UserOverrides {
+        UserOverrides { limit: Some(SlotLimit::new(slots).unwrap()), when_full: None }
     }
 
     #[test]
@@ -493,11 +493,11 @@ mod tests {
         let terms = terms();
         let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
         recorder.record([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
-        let (own, other) = (limit(7), Own { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
+        let (own, other) = (limit(7), UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
         let changes = [("ada", Amendment::Set(own)), ("eve", Amendment::Set(limit(1))), ("eve", Amendment::Set(other))];
         assert_eq!(amend(&mut recorder, &changes), [Ok(()); 3]);
-        assert_eq!((terms.of(&user("ada")).own, terms.of(&user("eve")).own), (own, other));
-        assert_eq!(terms.of(&user("bob")).own, Own::default());
+        assert_eq!((terms.of(&user("ada")).overrides, terms.of(&user("eve")).overrides), (own, other));
+        assert_eq!(terms.of(&user("bob")).overrides, UserOverrides::default());
         drop(recorder);
 
         let mut keeper = open(directory.path(), MAP).unwrap();
@@ -505,9 +505,9 @@ mod tests {
         assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), own), (user("eve"), other)].into());
         assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
         let (_notes, mut recorder) = crate::store::lmdb::users::recorder(keeper, terms.clone());
-        let changes = [("ada", Amendment::Forget), ("eve", Amendment::Set(Own::default()))];
+        let changes = [("ada", Amendment::Forget), ("eve", Amendment::Set(UserOverrides::default()))];
         assert_eq!(amend(&mut recorder, &changes), [Ok(()); 2]);
-        assert_eq!((terms.own_users(), terms.of(&user("ada")).own), (0, Own::default()));
+        assert_eq!((terms.own_users(), terms.of(&user("ada")).overrides), (0, UserOverrides::default()));
         let environment = recorder.keeper.environment().unwrap();
         assert!(overrides::read_all(environment).unwrap().is_empty());
         assert_eq!(environment.entries(), 1, "bob is still known");
@@ -520,9 +520,9 @@ mod tests {
         let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
         let full = heed::Error::Mdb(heed::MdbError::MapFull);
         for (failure, cause) in [
-            (Uncommitted::NotApplied(full), Cause::Full),
-            (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::Other.into())), Cause::Failed),
-            (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::StorageFull.into())), Cause::Failed),
+            (Uncommitted::NotApplied(full), StoreError::Full),
+            (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::Other.into())), StoreError::Failed),
+            (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::StorageFull.into())), StoreError::Failed),
         ] {
             faults::fail([failure]);
             assert_eq!(amend(&mut recorder, &[("ada", Amendment::Set(limit(7)))]), [Err(cause)]);
@@ -549,14 +549,14 @@ mod tests {
         for slots in 1..=3 {
             submit(limit(slots));
             assert_eq!(answered.recv_timeout(PATIENCE), Ok(Ok(())));
-            assert_eq!(terms.of(&user("ada")).own, limit(slots));
+            assert_eq!(terms.of(&user("ada")).overrides, limit(slots));
         }
         assert!(start.elapsed() < PAUSE, "{:?}", start.elapsed());
         drop(notes);
         recording.join().unwrap();
         submit(limit(4));
-        assert_eq!(answered.recv_timeout(PATIENCE), Ok(Err(Cause::Failed)));
-        assert_eq!(terms.of(&user("ada")).own, limit(3));
+        assert_eq!(answered.recv_timeout(PATIENCE), Ok(Err(StoreError::Failed)));
+        assert_eq!(terms.of(&user("ada")).overrides, limit(3));
     }
 
     #[test]

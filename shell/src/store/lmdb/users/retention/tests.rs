@@ -66,7 +66,7 @@ impl Subject {
                 for (command, done) in batch.drain(..) {
                     assert!(matches!(command, StoreCommand::CountSlots { .. }), "{command:?}");
                     asked.lock().unwrap().push(command.user().to_string());
-                    done.answer(Outcome::Found { connections: holders.contains(command.user()).into() });
+                    done.answer(Outcome::Counted { connections: holders.contains(command.user()).into() });
                 }
             }
         });
@@ -477,7 +477,7 @@ fn a_recorder_that_idles_takes_its_steps() {
     let thread = thread::spawn(move || recorder.run());
     let mut batch = VecDeque::new();
     assert_eq!(queue.0.take(&mut batch, 1, Some(PATIENCE)), Taken::Batch);
-    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Found { connections: 0 }));
+    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
     drop(notes);
     thread.join().unwrap();
     let mut keeper = open(directory.path(), 4 << 20).unwrap();
