@@ -13,7 +13,7 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Actions, Debts, Event, Identity, Limits, Liveness, NodeId, Outcome, Reply, Request, Session, SessionId,
+    Actions, Event, Identity, Limits, Liveness, NodeId, Outcome, ReleaseTracker, Reply, Request, Session, SessionId,
     SessionRecord, SlotLimit, StoreError, Terms, Time, User, UserId, UserRecord,
 };
 
@@ -229,10 +229,10 @@ mod debts {
         StoreCommand::Release { user: user(), session: id(number) }
     }
 
-    fn serving(sessions: u32) -> Debts {
-        let mut debts = Debts::new(1 << 20);
+    fn serving(sessions: u32) -> ReleaseTracker {
+        let mut debts = ReleaseTracker::new(1 << 20);
         for number in 1..=sessions {
-            debts.before(&acquire(number)).expect("room");
+            debts.reserve(&acquire(number)).expect("room");
         }
         debts
     }
@@ -243,9 +243,9 @@ mod debts {
         let mut debts = serving(sessions);
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
-            debts.before(black_box(&acquire)).expect("room");
-            debts.after(&acquire, &Outcome::granted(1), at(2));
-            debts.after(&release, &Outcome::Released, at(3));
+            debts.reserve(black_box(&acquire)).expect("room");
+            debts.record(&acquire, &Outcome::granted(1), at(2));
+            debts.record(&release, &Outcome::Released, at(3));
         });
     }
 
@@ -255,10 +255,10 @@ mod debts {
         let mut debts = serving(sessions);
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
-            debts.before(black_box(&acquire)).expect("room");
-            debts.after(&release, &Outcome::Rejected(StoreError::Failed), at(2));
-            let again = debts.due(at(3));
-            debts.after(&release, &Outcome::Released, at(3));
+            debts.reserve(black_box(&acquire)).expect("room");
+            debts.record(&release, &Outcome::Rejected(StoreError::Failed), at(2));
+            let again = debts.next_retry(at(3));
+            debts.record(&release, &Outcome::Released, at(3));
             again
         });
     }

@@ -156,7 +156,7 @@ pub use protocol::{
     Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, ReplyError,
     Request, SessionInfo, SessionState, Sessions, TokenError, User,
 };
-pub use release_tracker::Debts;
+pub use release_tracker::ReleaseTracker;
 pub use resume_token::{ResumeKey, ResumeToken};
 pub use session::{Actions, Command, Event, Frame, Identity, Limits, Session, Violation};
 pub use time::{Time, WallTime};

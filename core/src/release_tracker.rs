@@ -22,9 +22,9 @@ use crate::time::Time;
 /// Invariant: a session that may have a slot in the store is in `held`, and unless its connection still sees to the
 /// release, or has submitted one that is not answered, it owes it there. At most `room` sessions are.
 #[derive(Debug)]
-pub struct Debts {
-    room: usize,
-    held: BTreeMap<SessionId, Standing>,
+pub struct ReleaseTracker {
+    capacity: usize,
+    sessions: BTreeMap<SessionId, SlotState>,
     /// The debts that wait for their next try: exactly those that are [`Standing::Waiting`].
     schedule: BTreeSet<(Time, SessionId)>,
     /// How many are [`Standing::Trying`].
@@ -33,24 +33,24 @@ pub struct Debts {
 
 /// How it stands with a session that may have a slot.
 #[derive(Debug)]
-enum Standing {
+enum SlotState {
     /// Nothing is owed: its connection sees to the release.
-    Served,
+    Held,
     /// Its release is owed, and tried again then.
-    Waiting(Debt, Time),
+    Waiting(PendingRelease, Time),
     /// Its release is owed, and under way again.
-    Trying(Debt),
+    Trying(PendingRelease),
 }
 
 #[derive(Debug)]
-struct Debt {
+struct PendingRelease {
     user: UserId,
     /// When the session was lost, if its slot is to linger from then on.
     lost: Option<Time>,
     tries: u32,
 }
 
-impl Debts {
+impl ReleaseTracker {
     /// How many releases are tried again at the same time, at most, so that they cannot fill a store's queue.
     pub const MAX_UNDER_WAY: usize = 64;
 
@@ -63,7 +63,7 @@ impl Debts {
     /// No debts, and room for so many sessions at once that hold or may hold a slot.
     #[must_use]
     pub const fn new(room: usize) -> Self {
-        Self { room, held: BTreeMap::new(), schedule: BTreeSet::new(), trying: 0 }
+        Self { capacity: room, sessions: BTreeMap::new(), schedule: BTreeSet::new(), trying: 0 }
     }
 
     /// Reserves what the command may come to owe. Must be asked before a session's command is submitted; releases
@@ -71,11 +71,11 @@ impl Debts {
     ///
     /// # Errors
     /// [`Cause::Overloaded`] for an acquire beyond the room: it must not be submitted.
-    pub fn before(&mut self, command: &StoreCommand) -> Result<(), StoreError> {
+    pub fn reserve(&mut self, command: &StoreCommand) -> Result<(), StoreError> {
         match command {
-            StoreCommand::Acquire { .. } if self.held.len() >= self.room => Err(StoreError::Overloaded),
+            StoreCommand::Acquire { .. } if self.sessions.len() >= self.capacity => Err(StoreError::Overloaded),
             StoreCommand::Acquire { session, .. } => {
-                self.held.entry(*session).or_insert(Standing::Served);
+                self.sessions.entry(*session).or_insert(SlotState::Held);
                 Ok(())
             }
             StoreCommand::Release { .. }
@@ -87,7 +87,7 @@ impl Debts {
     }
 
     /// Takes note of what became of a submitted command.
-    pub fn after(&mut self, command: &StoreCommand, outcome: &Outcome, now: Time) {
+    pub fn record(&mut self, command: &StoreCommand, outcome: &Outcome, now: Time) {
         match (command, outcome) {
             (
                 StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. },
@@ -96,15 +96,15 @@ impl Debts {
             | (StoreCommand::Acquire { .. }, Outcome::Granted { .. }) => {}
             (StoreCommand::Acquire { session, .. }, Outcome::Denied(_) | Outcome::Rejected(_))
             | (StoreCommand::Release { session, .. } | StoreCommand::Linger { session, .. }, Outcome::Released) => {
-                self.settle(*session);
+                self.remove(*session);
             }
             // An answer to another question is as good as none: the slot may be there, or the acquire under way yet.
             (StoreCommand::Acquire { user, session, options: wish, .. }, _) => {
                 let is_return = wish.as_ref().is_some_and(|wish| wish.resume.is_some());
-                self.forsake(user, *session, is_return, now);
+                self.acquire_timed_out(user, *session, is_return, now);
             }
-            (StoreCommand::Release { user, session }, _) => self.owe(user, *session, None, now),
-            (StoreCommand::Linger { user, session, at }, _) => self.owe(user, *session, Some(*at), now),
+            (StoreCommand::Release { user, session }, _) => self.schedule_release(user, *session, None, now),
+            (StoreCommand::Linger { user, session, at }, _) => self.schedule_release(user, *session, Some(*at), now),
         }
     }
 
@@ -112,17 +112,17 @@ impl Debts {
     ///
     /// A slot that was to be taken up again (`is_return`) is not given back then, or its client would lose it to a slow
     /// store: it lingers, if it can.
-    pub fn forsake(&mut self, user: &UserId, session: SessionId, is_return: bool, now: Time) {
-        self.owe(user, session, is_return.then_some(now), now);
+    pub fn acquire_timed_out(&mut self, user: &UserId, session: SessionId, is_return: bool, now: Time) {
+        self.schedule_release(user, session, is_return.then_some(now), now);
     }
 
     /// The next release to try again, if one is due. It is under way until [`Debts::after`] says what became of it.
-    pub fn due(&mut self, now: Time) -> Option<StoreCommand> {
+    pub fn next_retry(&mut self, now: Time) -> Option<StoreCommand> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
         }
         let (_, session) = self.schedule.pop_first()?;
-        let Some(Standing::Waiting(debt, _)) = self.held.remove(&session) else {
+        let Some(SlotState::Waiting(debt, _)) = self.sessions.remove(&session) else {
             unreachable!("the schedule has exactly the debts that wait");
         };
         let user = debt.user.clone();
@@ -130,7 +130,7 @@ impl Debts {
             None => StoreCommand::Release { user, session },
             Some(at) => StoreCommand::Linger { user, session, at },
         };
-        self.held.insert(session, Standing::Trying(debt));
+        self.sessions.insert(session, SlotState::Trying(debt));
         self.trying += 1;
         Some(release)
     }
@@ -146,48 +146,48 @@ impl Debts {
 
     /// Whether this session's release is owed, be it that it waits or that it is under way again.
     #[must_use]
-    pub fn owes(&self, session: SessionId) -> bool {
-        matches!(self.held.get(&session), Some(Standing::Waiting(..) | Standing::Trying(_)))
+    pub fn is_pending(&self, session: SessionId) -> bool {
+        matches!(self.sessions.get(&session), Some(SlotState::Waiting(..) | SlotState::Trying(_)))
     }
 
     /// How many releases are owed.
     #[must_use]
-    pub fn owed(&self) -> usize {
+    pub fn pending(&self) -> usize {
         self.schedule.len() + self.trying
     }
 
     /// How many sessions hold, or may hold, a slot.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.len()
+    pub fn tracked(&self) -> usize {
+        self.sessions.len()
     }
 
     /// The session certainly has no slot.
-    fn settle(&mut self, session: SessionId) {
-        match self.held.remove(&session) {
-            Some(Standing::Waiting(_, at)) => {
+    fn remove(&mut self, session: SessionId) {
+        match self.sessions.remove(&session) {
+            Some(SlotState::Waiting(_, at)) => {
                 self.schedule.remove(&(at, session));
             }
-            Some(Standing::Trying(_)) => self.trying -= 1,
-            Some(Standing::Served) | None => {}
+            Some(SlotState::Trying(_)) => self.trying -= 1,
+            Some(SlotState::Held) | None => {}
         }
     }
 
     /// The session may have a slot, and nobody else sees to its release. One that is settled already has none,
     /// whatever a late answer says: its commands are applied in order, and the release was the last.
-    fn owe(&mut self, user: &UserId, session: SessionId, lost: Option<Time>, now: Time) {
-        let Some(standing) = self.held.get_mut(&session) else { return };
+    fn schedule_release(&mut self, user: &UserId, session: SessionId, lost: Option<Time>, now: Time) {
+        let Some(standing) = self.sessions.get_mut(&session) else { return };
         let tries = match standing {
-            Standing::Served => 0,
-            Standing::Trying(debt) => {
+            SlotState::Held => 0,
+            SlotState::Trying(debt) => {
                 self.trying -= 1;
                 debt.tries
             }
-            Standing::Waiting(..) => return,
+            SlotState::Waiting(..) => return,
         };
         let backoff = Self::FIRST_BACKOFF.saturating_mul(1 << tries.min(16)).min(Self::LONGEST_BACKOFF);
         let at = now + backoff;
-        *standing = Standing::Waiting(Debt { user: user.clone(), lost, tries: tries.saturating_add(1) }, at);
+        *standing = SlotState::Waiting(PendingRelease { user: user.clone(), lost, tries: tries.saturating_add(1) }, at);
         self.schedule.insert((at, session));
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use session_core::ledger::StoreCommand;
-use session_core::{Debts, Outcome, SessionId, Time, UserId};
+use session_core::{Outcome, ReleaseTracker, SessionId, Time, UserId};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::Alarm;
@@ -29,7 +29,7 @@ struct Accounts {
 }
 
 struct Inner {
-    debts: Debts,
+    debts: ReleaseTracker,
     /// Wakes [`Custody::retry`], which may have to look earlier than it meant to.
     retry: Option<Waker>,
 }
@@ -59,7 +59,7 @@ impl Custody {
     /// or wait for, a slot.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, room: usize) -> Arc<Self> {
-        let inner = Mutex::new(Inner { debts: Debts::new(room), retry: None });
+        let inner = Mutex::new(Inner { debts: ReleaseTracker::new(room), retry: None });
         Arc::new(Self { store, store_timeout, accounts: Arc::new(Accounts { clock, inner }) })
     }
 
@@ -84,7 +84,7 @@ impl Custody {
             | StoreCommand::EndSessions { .. } => Purpose::Answer,
         };
         let ticket = mailbox.await_answer();
-        let reserved = self.accounts.lock().debts.before(&command);
+        let reserved = self.accounts.lock().debts.reserve(&command);
         match reserved {
             Ok(()) => {
                 let (accounts, mailbox, asked) = (Arc::clone(&self.accounts), Arc::clone(mailbox), command.clone());
@@ -114,7 +114,7 @@ impl Custody {
         loop {
             let accounts = &*self.accounts;
             let now = accounts.clock.now();
-            while let Some(release) = { accounts.lock().debts.due(now) } {
+            while let Some(release) = { accounts.lock().debts.next_retry(now) } {
                 self.release(release);
             }
             let deadline = accounts.lock().debts.deadline();
@@ -134,22 +134,22 @@ impl Custody {
     /// How many releases the store has not confirmed.
     #[must_use]
     pub fn owed(&self) -> usize {
-        self.accounts.lock().debts.owed()
+        self.accounts.lock().debts.pending()
     }
 
     /// How many sessions hold, or may hold, a slot.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.accounts.lock().debts.held()
+        self.accounts.lock().debts.tracked()
     }
 }
 
 impl Accounts {
     fn note(&self, command: &StoreCommand, outcome: &Outcome) {
-        self.change(|debts, now| debts.after(command, outcome, now));
+        self.change(|debts, now| debts.record(command, outcome, now));
     }
 
-    fn change(&self, change: impl FnOnce(&mut Debts, Time)) {
+    fn change(&self, change: impl FnOnce(&mut ReleaseTracker, Time)) {
         let now = self.clock.now();
         let waker = {
             let mut inner = self.lock();
@@ -220,7 +220,7 @@ impl Claim {
             && let Some(user) = &self.held
         {
             let is_return = under_way.purpose == Purpose::Return;
-            self.custody.accounts.change(|debts, now| debts.forsake(user, self.session, is_return, now));
+            self.custody.accounts.change(|debts, now| debts.acquire_timed_out(user, self.session, is_return, now));
         }
         is_late
     }
@@ -333,7 +333,7 @@ mod tests {
             assert_eq!(claim.until(), Some(late));
             dial.turn_to(late);
             assert!(claim.give_up());
-            assert_eq!(custody.accounts.lock().debts.due(retried), Some(owed));
+            assert_eq!(custody.accounts.lock().debts.next_retry(retried), Some(owed));
         }
     }
 }

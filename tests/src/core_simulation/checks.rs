@@ -44,7 +44,7 @@ impl CoreSimulation {
             );
             assert!(!(busy && connection.session.deadline().is_some()), "session {id} counts silence while busy");
         }
-        assert!(self.debts.owed() <= self.debts.held(), "more is owed than was reserved");
+        assert!(self.debts.pending() <= self.debts.tracked(), "more is owed than was reserved");
     }
 
     /// Ends all faults and lets everybody leave, then checks that everything has come back.
@@ -58,14 +58,14 @@ impl CoreSimulation {
                 self.store_step(0, StoreFault::Apply);
                 self.check();
             }
-            if self.connections.is_empty() && self.debts.held() == 0 {
+            if self.connections.is_empty() && self.debts.tracked() == 0 {
                 break;
             }
             self.pass(Duration::from_secs(1));
             self.check();
         }
         assert!(self.connections.is_empty(), "these sessions never drained: {:?}", self.connections);
-        assert_eq!((self.debts.held(), self.debts.owed()), (0, 0), "a debt was never paid");
+        assert_eq!((self.debts.tracked(), self.debts.pending()), (0, 0), "a debt was never paid");
         self.draining = false;
         // What lingers has its time.
         self.pass(LINGER);
@@ -96,7 +96,7 @@ impl CoreSimulation {
             }
             self.check();
         }
-        assert_eq!(self.debts.held(), 0);
+        assert_eq!(self.debts.tracked(), 0);
         let left: Vec<_> = self.store.records.values().flat_map(UserRecord::sessions).collect();
         assert!(left.is_empty(), "these slots were never given back: {left:?}");
     }
@@ -105,6 +105,6 @@ impl CoreSimulation {
     fn is_accounted_for(&self, session: SessionId) -> bool {
         let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_drained());
         let release = |queued: &Queued| queued.command.session() == session && queued.command.is_release();
-        served || self.debts.owes(session) || self.store.queue.iter().any(release)
+        served || self.debts.is_pending(session) || self.store.queue.iter().any(release)
     }
 }

@@ -72,7 +72,7 @@ impl CoreSimulation {
         if waits.is_some_and(|(waited_for, _)| waited_for == command) {
             self.answer(command.session(), outcome);
         } else if command.is_release() {
-            self.debts.after(command, &outcome, self.now);
+            self.debts.record(command, &outcome, self.now);
         }
     }
 
@@ -80,7 +80,7 @@ impl CoreSimulation {
     pub(super) fn answer(&mut self, id: SessionId, outcome: Outcome) {
         let connection = self.connections.get_mut(&id).expect("a session that waits is there");
         let (command, _) = connection.under_way.take().expect("it waits");
-        self.debts.after(&command, &outcome, self.now);
+        self.debts.record(&command, &outcome, self.now);
         self.handle(id, Event::Stored(outcome));
     }
 

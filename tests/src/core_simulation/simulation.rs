@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
 use session_core::{
-    Actions, Command, Debts, EndReason, Event, Limits, NodeId, Outcome, Request, ResumeToken, Session, SessionId,
-    SlotLimit, StoreError, Terms, Time, UserId, Violation, WallTime,
+    Actions, Command, EndReason, Event, Limits, NodeId, Outcome, ReleaseTracker, Request, ResumeToken, Session,
+    SessionId, SlotLimit, StoreError, Terms, Time, UserId, Violation, WallTime,
 };
 
 use super::connection::Connection;
@@ -35,7 +35,7 @@ pub struct CoreSimulation {
     next_session: u64,
     pub(super) draining: bool,
     pub(super) connections: BTreeMap<SessionId, Connection>,
-    pub(super) debts: Debts,
+    pub(super) debts: ReleaseTracker,
     pub(super) store: Store,
     /// How many invariants were looked at, so that a test can tell that some were.
     pub checks: u64,
@@ -65,7 +65,7 @@ impl CoreSimulation {
             next_session: 1,
             draining: false,
             connections: BTreeMap::new(),
-            debts: Debts::new(Self::MAX_CONNECTIONS * 2),
+            debts: ReleaseTracker::new(Self::MAX_CONNECTIONS * 2),
             store: Store::default(),
             checks: 0,
         }
@@ -189,7 +189,7 @@ impl CoreSimulation {
         // What the store was given may still be applied: a dead process cannot take it back.
         self.store.queue.iter_mut().for_each(|queued| queued.answered = true);
         self.connections.clear();
-        self.debts = Debts::new(Self::MAX_CONNECTIONS * 2);
+        self.debts = ReleaseTracker::new(Self::MAX_CONNECTIONS * 2);
         self.draining = false;
         self.deaths.insert(self.node(), self.now);
         self.generation += 1;
@@ -217,7 +217,7 @@ impl CoreSimulation {
                     self.answer(id, Outcome::Unknown);
                 }
             }
-            while let Some(release) = self.debts.due(self.now) {
+            while let Some(release) = self.debts.next_retry(self.now) {
                 self.submit(release);
             }
         }
@@ -287,10 +287,10 @@ impl CoreSimulation {
                     connection.under_way = Some((command.clone(), self.now + Self::STORE_TIMEOUT));
                     // A store that is full says so at once.
                     let full = self.store.queue.len() >= Self::MAX_QUEUE;
-                    match self.debts.before(&command) {
+                    match self.debts.reserve(&command) {
                         Ok(()) if !full => self.submit(command),
                         Ok(()) => {
-                            self.debts.after(&command, &Outcome::Rejected(StoreError::Full), self.now);
+                            self.debts.record(&command, &Outcome::Rejected(StoreError::Full), self.now);
                             self.reject(id, StoreError::Full, &mut next);
                         }
                         Err(cause) => self.reject(id, cause, &mut next),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::slice;
 use std::time::Duration;
 
-use session_core::{Ask, Credential, Debts, Request, ResumeToken, Session, Time, WhenFull};
+use session_core::{Ask, Credential, ReleaseTracker, Request, ResumeToken, Session, Time, WhenFull};
 
 use super::cluster::{LIMITS, ROOM, SERVERS, Simulation};
 use super::faulty_store::StoreFault;
@@ -67,7 +67,7 @@ impl Simulation {
 
         // What was owed is paid within the longest pause between two tries.
         let healed = self.now;
-        self.pass_until(Debts::LONGEST_BACKOFF, |simulation| {
+        self.pass_until(ReleaseTracker::LONGEST_BACKOFF, |simulation| {
             simulation.servers.iter().all(|server| server.custody().owed() == 0)
         });
         for server in &self.servers {
