@@ -14,7 +14,7 @@ use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
     Actions, Event, Identity, Limits, Liveness, NodeId, Outcome, ReleaseTracker, Reply, Request, Session, SessionId,
-    SessionRecord, SlotLimit, StoreError, Terms, Time, User, UserId, UserRecord,
+    SessionRecord, SlotLimit, StoreError, Terms, Timestamp, User, UserId, UserRecord,
 };
 
 #[global_allocator]
@@ -38,8 +38,8 @@ fn verified() -> Event<'static> {
     Event::Verified(Ok(Identity::of(user())))
 }
 
-fn at(second: u64) -> Time {
-    Time::from_epoch(Duration::from_secs(second))
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(second))
 }
 
 /// A session to which these have happened.

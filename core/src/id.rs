@@ -45,7 +45,7 @@ impl UserId {
 
 /// Why a text is not a [`UserId`]. The messages are part of the wire protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
-#[error("{}", self.words())]
+#[error("{}", self.message())]
 pub enum UserIdError {
     /// No bytes at all.
     Empty,
@@ -58,7 +58,7 @@ pub enum UserIdError {
 impl UserIdError {
     /// What a client is told.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub const fn message(self) -> &'static str {
         match self {
             Self::Empty => "User id is empty, it must be 1 to 256 bytes",
             Self::TooLong => "User id is too long, it must be 1 to 256 bytes",
@@ -90,9 +90,9 @@ impl<'de> Deserialize<'de> for UserId {
 /// byte for byte.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Name(Box<str>);
+pub struct DisplayName(Box<str>);
 
-impl Name {
+impl DisplayName {
     /// The longest name, in bytes of UTF-8.
     pub const MAX_BYTES: usize = 64;
 
@@ -110,19 +110,19 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for DisplayName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for DisplayName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", &*self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Name {
+impl<'de> Deserialize<'de> for DisplayName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         Self::parse(&name).ok_or_else(|| serde::de::Error::custom("not a name of 1 to 64 bytes"))
@@ -259,10 +259,10 @@ mod tests {
 
     #[test]
     fn names_are_short_and_free_of_control_characters() {
-        assert_eq!(Name::parse("Firefox on the laptop").unwrap().to_string(), "Firefox on the laptop");
-        assert!(Name::parse(&"é".repeat(32)).is_some());
+        assert_eq!(DisplayName::parse("Firefox on the laptop").unwrap().to_string(), "Firefox on the laptop");
+        assert!(DisplayName::parse(&"é".repeat(32)).is_some());
         for wrong in ["", "a\nb", "\u{85}", &"é".repeat(33)] {
-            assert_eq!(Name::parse(wrong), None, "{wrong:?}");
+            assert_eq!(DisplayName::parse(wrong), None, "{wrong:?}");
         }
     }
 

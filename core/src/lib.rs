@@ -147,7 +147,7 @@ mod id;
 mod time;
 
 pub use connection_limiter::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit};
-pub use id::{Name, NodeId, SessionId, UserId, UserIdError};
+pub use id::{DisplayName, NodeId, SessionId, UserId, UserIdError};
 pub use ledger::{
     ClientInfo, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, RecordError, Resumable, SessionRecord,
     SessionStatus, SlotLimit, SlotLimitError, StoreError, Terms, UserOverrides, UserRecord, WhenFull,
@@ -159,4 +159,4 @@ pub use protocol::{
 pub use release_tracker::ReleaseTracker;
 pub use resume_token::{ResumeKey, ResumeToken};
 pub use session::{Actions, Command, Event, Frame, Identity, Limits, Session, Violation};
-pub use time::{Time, WallTime};
+pub use time::{Timestamp, UnixSeconds};

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::id::{SessionId, UserId};
 use crate::ledger::{Outcome, StoreCommand, StoreError};
-use crate::time::Time;
+use crate::time::Timestamp;
 
 /// Sees every slot of one process back into the store.
 ///
@@ -26,7 +26,7 @@ pub struct ReleaseTracker {
     capacity: usize,
     sessions: BTreeMap<SessionId, SlotState>,
     /// The debts that wait for their next try: exactly those that are [`Standing::Waiting`].
-    schedule: BTreeSet<(Time, SessionId)>,
+    schedule: BTreeSet<(Timestamp, SessionId)>,
     /// How many are [`Standing::Trying`].
     trying: usize,
 }
@@ -37,7 +37,7 @@ enum SlotState {
     /// Nothing is owed: its connection sees to the release.
     Held,
     /// Its release is owed, and tried again then.
-    Waiting(PendingRelease, Time),
+    Waiting(PendingRelease, Timestamp),
     /// Its release is owed, and under way again.
     Trying(PendingRelease),
 }
@@ -46,7 +46,7 @@ enum SlotState {
 struct PendingRelease {
     user: UserId,
     /// When the session was lost, if its slot is to linger from then on.
-    lost: Option<Time>,
+    lost: Option<Timestamp>,
     tries: u32,
 }
 
@@ -87,7 +87,7 @@ impl ReleaseTracker {
     }
 
     /// Takes note of what became of a submitted command.
-    pub fn record(&mut self, command: &StoreCommand, outcome: &Outcome, now: Time) {
+    pub fn record(&mut self, command: &StoreCommand, outcome: &Outcome, now: Timestamp) {
         match (command, outcome) {
             (
                 StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. },
@@ -112,12 +112,12 @@ impl ReleaseTracker {
     ///
     /// A slot that was to be taken up again (`is_return`) is not given back then, or its client would lose it to a slow
     /// store: it lingers, if it can.
-    pub fn acquire_timed_out(&mut self, user: &UserId, session: SessionId, is_return: bool, now: Time) {
+    pub fn acquire_timed_out(&mut self, user: &UserId, session: SessionId, is_return: bool, now: Timestamp) {
         self.schedule_release(user, session, is_return.then_some(now), now);
     }
 
     /// The next release to try again, if one is due. It is under way until [`Debts::after`] says what became of it.
-    pub fn next_retry(&mut self, now: Time) -> Option<StoreCommand> {
+    pub fn next_retry(&mut self, now: Timestamp) -> Option<StoreCommand> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
         }
@@ -137,7 +137,7 @@ impl ReleaseTracker {
 
     /// When [`Debts::due`] will next have something. May change with every call.
     #[must_use]
-    pub fn deadline(&self) -> Option<Time> {
+    pub fn deadline(&self) -> Option<Timestamp> {
         if self.trying >= Self::MAX_UNDER_WAY {
             return None;
         }
@@ -175,7 +175,7 @@ impl ReleaseTracker {
 
     /// The session may have a slot, and nobody else sees to its release. One that is settled already has none,
     /// whatever a late answer says: its commands are applied in order, and the release was the last.
-    fn schedule_release(&mut self, user: &UserId, session: SessionId, lost: Option<Time>, now: Time) {
+    fn schedule_release(&mut self, user: &UserId, session: SessionId, lost: Option<Timestamp>, now: Timestamp) {
         let Some(standing) = self.sessions.get_mut(&session) else { return };
         let tries = match standing {
             SlotState::Held => 0,

@@ -9,9 +9,9 @@ use core::time::Duration;
 /// Whoever drives the core supplies it, and within one process it never decreases: read the wall clock once at
 /// start, then add what a monotonic clock says has passed. A correction of the wall clock is therefore not seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Time(Duration);
+pub struct Timestamp(Duration);
 
-impl Time {
+impl Timestamp {
     /// The time that lies `since_epoch` after 1970-01-01 00:00:00 UTC.
     #[must_use]
     pub const fn from_epoch(since_epoch: Duration) -> Self {
@@ -41,9 +41,9 @@ impl Time {
 ///
 /// Unlike [`Time`] it may be corrected at any time, in either direction. The core only passes it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WallTime(u64);
+pub struct UnixSeconds(u64);
 
-impl WallTime {
+impl UnixSeconds {
     /// So many seconds after 1970-01-01 00:00:00 UTC, as a NumericDate of [RFC 7519 §2] counts them.
     ///
     /// [RFC 7519 §2]: https://www.rfc-editor.org/rfc/rfc7519#section-2
@@ -60,7 +60,7 @@ impl WallTime {
 }
 
 /// Later by a duration, saturating at the end of time.
-impl Add<Duration> for Time {
+impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
@@ -69,7 +69,7 @@ impl Add<Duration> for Time {
 }
 
 /// Seconds since the Unix epoch with milliseconds, as in `1700000000.250s`.
-impl fmt::Display for Time {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03}s", self.0.as_secs(), self.0.subsec_millis())
     }
@@ -82,20 +82,23 @@ mod tests {
 
     #[test]
     fn adding_saturates_and_difference_is_never_negative() {
-        let end = Time::from_epoch(Duration::MAX);
+        let end = Timestamp::from_epoch(Duration::MAX);
         assert_eq!(end + Duration::from_secs(1), end);
-        assert_eq!(Time::default().since(end), Duration::ZERO);
-        assert_eq!((Time::default() + Duration::from_millis(5)).since(Time::default()), Duration::from_millis(5));
+        assert_eq!(Timestamp::default().since(end), Duration::ZERO);
+        assert_eq!(
+            (Timestamp::default() + Duration::from_millis(5)).since(Timestamp::default()),
+            Duration::from_millis(5)
+        );
         assert_eq!(end.millis(), u64::MAX);
     }
 
     #[test]
     fn the_wall_clock_counts_as_unix_does() {
-        assert_eq!(WallTime::from_unix_seconds(1_700_000_000).unix_seconds(), 1_700_000_000);
+        assert_eq!(UnixSeconds::from_unix_seconds(1_700_000_000).unix_seconds(), 1_700_000_000);
     }
 
     #[test]
     fn prints_seconds_and_milliseconds() {
-        assert_eq!(Time::from_epoch(Duration::from_millis(1_700_000_000_250)).to_string(), "1700000000.250s");
+        assert_eq!(Timestamp::from_epoch(Duration::from_millis(1_700_000_000_250)).to_string(), "1700000000.250s");
     }
 }

@@ -3,25 +3,25 @@
 use core::num::NonZeroU32;
 use core::time::Duration;
 
-use crate::time::Time;
+use crate::time::Timestamp;
 
 /// A bucket of tokens that holds one second's worth: an arrival takes one, and time refills it.
 ///
 /// It counts in billionths of a token. Of these a nanosecond brings as many as a second brings tokens, so nothing is
 /// ever rounded.
 #[derive(Debug, Default)]
-pub(crate) struct Bucket {
+pub(crate) struct TokenBucket {
     /// How much was missing, in billionths of a token...
     missing: u64,
     /// ...at that time.
-    at: Time,
+    at: Timestamp,
 }
 
-impl Bucket {
+impl TokenBucket {
     const TOKEN: u64 = 1_000_000_000;
 
     /// Takes a token, or tells how long it is until there is one: up to a second, to the nanosecond.
-    pub(crate) fn take(&mut self, rate: NonZeroU32, now: Time) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, rate: NonZeroU32, now: Timestamp) -> Result<(), Duration> {
         let missing = self.missing(rate, now) + Self::TOKEN;
         match missing.saturating_sub(capacity(rate)) {
             0 => {
@@ -33,11 +33,11 @@ impl Bucket {
     }
 
     /// Whether nothing is missing.
-    pub(crate) fn is_full(&self, rate: NonZeroU32, now: Time) -> bool {
+    pub(crate) fn is_full(&self, rate: NonZeroU32, now: Timestamp) -> bool {
         self.missing(rate, now) == 0
     }
 
-    fn missing(&self, rate: NonZeroU32, now: Time) -> u64 {
+    fn missing(&self, rate: NonZeroU32, now: Timestamp) -> u64 {
         let nanos = u64::try_from(now.since(self.at).as_nanos()).unwrap_or(u64::MAX);
         // The rate may have been another before: never can more be missing than there is room for.
         self.missing.min(capacity(rate)).saturating_sub(nanos.saturating_mul(u64::from(rate.get())))
@@ -46,7 +46,7 @@ impl Bucket {
 
 /// How much there is room for, in billionths of a token: at most 2³² tokens, which is less than 2⁶² of these.
 fn capacity(rate: NonZeroU32) -> u64 {
-    u64::from(rate.get()) * Bucket::TOKEN
+    u64::from(rate.get()) * TokenBucket::TOKEN
 }
 
 #[cfg(test)]
@@ -57,8 +57,8 @@ mod tests {
         NonZeroU32::new(rate).unwrap()
     }
 
-    fn at(nanos: u64) -> Time {
-        Time::from_epoch(Duration::from_nanos(nanos))
+    fn at(nanos: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_nanos(nanos))
     }
 
     fn wait(nanos: u64) -> Result<(), Duration> {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_divides_no_nanosecond_is_still_kept_exactly() {
-        let (mut bucket, rate) = (Bucket::default(), rate(3));
+        let (mut bucket, rate) = (TokenBucket::default(), rate(3));
         assert_eq!([0; 4].map(|now| bucket.take(rate, at(now))), [Ok(()), Ok(()), Ok(()), wait(333_333_334)]);
         for third in 1..=3_000_u64 {
             let due = (third * 1_000_000_000).div_ceil(3);
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn it_is_full_a_second_after_it_was_empty_and_holds_no_more() {
-        let (mut bucket, rate) = (Bucket::default(), rate(5));
+        let (mut bucket, rate) = (TokenBucket::default(), rate(5));
         assert!(bucket.is_full(rate, at(7)));
         for start in [0, 1_000_000_000, 9_000_000_000] {
             assert_eq!([start; 5].map(|now| bucket.take(rate, at(now))), [Ok(()); 5]);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_a_higher_rate_left_missing_is_forgiven_beyond_a_second() {
-        let mut bucket = Bucket::default();
+        let mut bucket = TokenBucket::default();
         assert_eq!([0; 5].map(|now| bucket.take(rate(5), at(now))), [Ok(()); 5]);
         assert_eq!(bucket.take(rate(2), at(0)), wait(500_000_000));
         assert!(bucket.is_full(rate(2), at(1_000_000_000)));
@@ -99,8 +99,8 @@ mod tests {
 
     #[test]
     fn extremes_do_not_overflow() {
-        let end = Time::from_epoch(Duration::MAX);
-        let mut bucket = Bucket { missing: capacity(NonZeroU32::MAX), at: at(0) };
+        let end = Timestamp::from_epoch(Duration::MAX);
+        let mut bucket = TokenBucket { missing: capacity(NonZeroU32::MAX), at: at(0) };
         assert_eq!(bucket.take(NonZeroU32::MAX, at(0)), wait(1));
         assert_eq!(bucket.take(NonZeroU32::MAX, at(1)), Ok(()));
         assert_eq!(bucket.take(NonZeroU32::MIN, at(1)), wait(1_000_000_000));

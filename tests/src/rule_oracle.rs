@@ -7,7 +7,7 @@ use std::time::Duration;
 use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
 use session_core::{
     CountBy, EndReason, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, StoreError, Terms,
-    Time, UserRecord, WhenFull,
+    Timestamp, UserRecord, WhenFull,
 };
 
 type Holds<'a> = BTreeMap<SessionId, &'a SessionRecord>;
@@ -177,7 +177,7 @@ pub fn check(
 }
 
 /// The holds that count at this time.
-fn alive(record: &UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) -> Vec<SessionRecord> {
+fn alive(record: &UserRecord, at: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) -> Vec<SessionRecord> {
     let mut holds = record.sessions().to_vec();
     for hold in &mut holds {
         if let (SessionStatus::Live, Liveness::DeadSince(since)) = (hold.status, liveness(hold.session.node())) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimits, Limits, NodeId, Outcome, SlotLimit, Time, UserId, ledger};
+use session_core::{ConnectionLimits, Limits, NodeId, Outcome, SlotLimit, Timestamp, UserId, ledger};
 use shell::auth::authenticator::{Authenticator, Open};
 use shell::net::settings::Policy;
 use shell::server::{Control, Server, Settings};
@@ -127,7 +127,7 @@ pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
     let lookup = ledger::StoreCommand::CountSlots {
         user: UserId::parse(user).expect("a good id"),
         session: NODE.session(u64::MAX),
-        at: Time::default(),
+        at: Timestamp::default(),
     };
     store.submit(lookup, Done::new(move |outcome| sender.send(outcome).expect("it is awaited")));
     match receiver.recv_timeout(TIMEOUT).expect("a store answers") {

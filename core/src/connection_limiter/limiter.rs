@@ -8,8 +8,8 @@ use core::ops::Bound;
 
 use super::client_prefix::ClientPrefix;
 use super::exceeded::ConnectionLimitExceeded;
-use crate::time::Time;
-use crate::token_bucket::Bucket;
+use crate::time::Timestamp;
+use crate::token_bucket::TokenBucket;
 
 /// Counts the connections of one process, and turns away those that are too many or come too fast.
 ///
@@ -59,7 +59,7 @@ pub struct ConnectionLimiter {
     /// The sweep goes on behind this one.
     swept: Option<ClientPrefix>,
     /// The latest time it was told.
-    now: Time,
+    now: Timestamp,
 }
 
 /// How many may come in. Each bound is off while it is `None`. The default is no bound at all.
@@ -98,12 +98,12 @@ impl Permit {
 #[derive(Debug, Default)]
 struct Usage {
     connections: usize,
-    arrivals: Bucket,
+    arrivals: TokenBucket,
 }
 
 impl Usage {
     /// Whether it has all that a network may have, as one that never came.
-    fn is_unused(&self, rate: Option<NonZeroU32>, now: Time) -> bool {
+    fn is_unused(&self, rate: Option<NonZeroU32>, now: Timestamp) -> bool {
         self.connections == 0 && rate.is_none_or(|rate| self.arrivals.is_full(rate, now))
     }
 }
@@ -115,7 +115,7 @@ impl ConnectionLimiter {
     /// Nobody is inside, and these bounds are in force.
     #[must_use]
     pub const fn new(bounds: ConnectionLimits) -> Self {
-        let now = Time::from_epoch(core::time::Duration::ZERO);
+        let now = Timestamp::from_epoch(core::time::Duration::ZERO);
         Self { limits: bounds, connections: 0, unauthenticated: 0, clients: BTreeMap::new(), swept: None, now }
     }
 
@@ -141,7 +141,12 @@ impl ConnectionLimiter {
     /// # Errors
     /// [`TurnedAway::TooManyOfAddress`] or, if that does not apply, [`TurnedAway::TooFast`]: nothing has changed. The
     /// visit is not identified; it keeps its place among all, and among those that wait, until it leaves.
-    pub fn identify(&mut self, visit: &mut Permit, address: IpAddr, now: Time) -> Result<(), ConnectionLimitExceeded> {
+    pub fn identify(
+        &mut self,
+        visit: &mut Permit,
+        address: IpAddr,
+        now: Timestamp,
+    ) -> Result<(), ConnectionLimitExceeded> {
         if visit.client.is_some() {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use super::policy::{CountBy, Terms};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
 use crate::id::{NodeId, SessionId};
-use crate::time::Time;
+use crate::time::Timestamp;
 
 /// Applies a command to its user's record: the only place where anyone is admitted.
 ///
@@ -56,12 +56,12 @@ pub fn apply(
 
 /// Drops what is void at this time, and has what a dead node held linger, if it can: what [`apply`] begins with, for whoever
 /// looks through records that nobody touches.
-pub fn expire_sessions(record: &mut UserRecord, now: Time, liveness: impl Fn(NodeId) -> Liveness) {
+pub fn expire_sessions(record: &mut UserRecord, now: Timestamp, liveness: impl Fn(NodeId) -> Liveness) {
     expire(record, Some(now), &liveness);
 }
 
 /// The same. Without a time nothing has lingered for long enough.
-fn expire(record: &mut UserRecord, at: Option<Time>, liveness: &impl Fn(NodeId) -> Liveness) {
+fn expire(record: &mut UserRecord, at: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) {
     record.sessions_mut().retain_mut(|hold| {
         if let Liveness::DeadSince(since) = liveness(hold.session.node()) {
             let latest = since + hold.linger();
@@ -83,7 +83,7 @@ fn acquire(
     record: &mut UserRecord,
     session: SessionId,
     claim: Option<SlotLimit>,
-    at: Time,
+    at: Timestamp,
     wish: Option<&AcquireOptions>,
     terms: &Terms,
     ended: &mut Vec<EndedSession>,
@@ -156,7 +156,7 @@ enum Room {
         /// Because its device has as many sessions as one may.
         is_device_full: bool,
         /// When it has one, if that is known.
-        free_at: Option<Time>,
+        free_at: Option<Timestamp>,
     },
 }
 
@@ -221,7 +221,7 @@ fn granted(
     Outcome::Granted { connections, grant }
 }
 
-fn linger(record: &mut UserRecord, session: SessionId, at: Time) {
+fn linger(record: &mut UserRecord, session: SessionId, at: Timestamp) {
     record.sessions_mut().retain_mut(|hold| {
         if hold.session != session {
             return true;

@@ -4,9 +4,9 @@ use alloc::boxed::Box;
 
 use super::limit::SlotLimit;
 use super::outcome::EndReason;
-use crate::id::{Name, SessionId, UserId};
+use crate::id::{DisplayName, SessionId, UserId};
 use crate::resume_token::ResumeKey;
-use crate::time::Time;
+use crate::time::Timestamp;
 
 /// What a session asks of the store, about its own user. Each is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum StoreCommand {
         /// The limit that the user's token claims.
         limit: Option<SlotLimit>,
         /// When it was asked for.
-        at: Time,
+        at: Timestamp,
         /// What a client asks for that says more than who it is.
         options: Option<Box<AcquireOptions>>,
     },
@@ -39,7 +39,7 @@ pub enum StoreCommand {
         /// Which session's.
         session: SessionId,
         /// When it was lost.
-        at: Time,
+        at: Timestamp,
     },
     /// Count the user's slots.
     CountSlots {
@@ -48,7 +48,7 @@ pub enum StoreCommand {
         /// Who asks.
         session: SessionId,
         /// When.
-        at: Time,
+        at: Timestamp,
     },
     /// Say who holds the user's slots.
     ListSessions {
@@ -61,7 +61,7 @@ pub enum StoreCommand {
         /// Whether to say all, and not only the [`Listing::MOST`](super::Listing::MOST) oldest.
         is_unbounded: bool,
         /// When.
-        at: Time,
+        at: Timestamp,
     },
     /// End sessions of the user.
     EndSessions {
@@ -74,7 +74,7 @@ pub enum StoreCommand {
         /// What those are told who lose their slot.
         reason: EndReason,
         /// When.
-        at: Time,
+        at: Timestamp,
     },
 }
 
@@ -107,7 +107,7 @@ impl StoreCommand {
 
     /// When it was asked, where that matters.
     #[must_use]
-    pub const fn at(&self) -> Option<Time> {
+    pub const fn at(&self) -> Option<Timestamp> {
         match self {
             Self::Release { .. } | Self::Linger { .. } => None,
             Self::Acquire { at, .. }
@@ -147,9 +147,9 @@ pub enum EndTarget {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AcquireOptions {
     /// Which device it runs on.
-    pub device: Option<Name>,
+    pub device: Option<DisplayName>,
     /// What it calls itself.
-    pub label: Option<Name>,
+    pub label: Option<DisplayName>,
     /// The hold it wants to take up again.
     pub resume: Option<ResumeKey>,
     /// How a hold that it is given anew can be taken up.

@@ -7,8 +7,8 @@ use core::time::Duration;
 use super::limit::SlotLimit;
 use super::policy::LimitSource;
 use super::record::SessionRecord;
-use crate::id::{Name, SessionId};
-use crate::time::Time;
+use crate::id::{DisplayName, SessionId};
+use crate::time::Timestamp;
 
 /// What became of a [`Command`](super::Command).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub struct SlotListing {
     /// Who holds them, oldest first, at most [`Listing::MOST`] unless all were asked for.
     pub sessions: Box<[SessionRecord]>,
     /// When a slot comes back by itself to somebody who comes then, if that is known.
-    pub free_at: Option<Time>,
+    pub free_at: Option<Timestamp>,
     /// Whether no limit is in the way, but that the device has as many sessions as one may.
     pub is_device_full: bool,
     /// Whether a client may choose whom to end.
@@ -112,9 +112,9 @@ pub struct EndedSession {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
     /// To another session of its user, which calls itself so, or its device.
-    TakenOver(Option<Name>),
+    TakenOver(Option<DisplayName>),
     /// Another session of its user has ended it, which calls itself so, or its device. [`apply`](super::apply) finds that out.
-    ByUser(Option<Name>),
+    ByUser(Option<DisplayName>),
     /// The operator has.
     ByOperator,
     /// Its client has taken it up on another connection.
@@ -154,5 +154,5 @@ pub enum Liveness {
     Alive,
     /// It has not since then, as far as is known, and never will again: its slots are void, but for those that linger, and
     /// those that can be taken up linger from then on.
-    DeadSince(Time),
+    DeadSince(Timestamp),
 }

@@ -6,9 +6,9 @@ use core::time::Duration;
 
 use thiserror::Error;
 
-use crate::id::{Name, SessionId};
+use crate::id::{DisplayName, SessionId};
 use crate::resume_token::ResumeKey;
-use crate::time::Time;
+use crate::time::Timestamp;
 
 mod encoding;
 
@@ -25,7 +25,7 @@ pub struct SessionRecord {
     /// Who holds it.
     pub session: SessionId,
     /// When it was taken, by the clock of the node that took it.
-    pub since: Time,
+    pub since: Timestamp,
     /// Whether its session lives.
     pub status: SessionStatus,
     /// What a client said of itself that did say something.
@@ -40,7 +40,7 @@ pub enum SessionStatus {
     /// By a session that was lost, for whoever takes it up again until then.
     Lingering {
         /// From here on it counts for nothing.
-        until: Time,
+        until: Timestamp,
     },
 }
 
@@ -48,9 +48,9 @@ pub enum SessionStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientInfo {
     /// Which device it runs on.
-    pub device: Option<Name>,
+    pub device: Option<DisplayName>,
     /// What it calls itself, for people.
-    pub label: Option<Name>,
+    pub label: Option<DisplayName>,
     /// How the hold can be taken up by another session, and for how long it lingers once it is lost.
     pub resumable: Option<Resumable>,
 }
@@ -95,25 +95,25 @@ pub enum RecordError {
 impl SessionRecord {
     /// The hold of a session of which nothing else is known.
     #[must_use]
-    pub const fn new(session: SessionId, since: Time) -> Self {
+    pub const fn new(session: SessionId, since: Timestamp) -> Self {
         Self { session, since, status: SessionStatus::Live, client: None }
     }
 
     /// Which device its session runs on, if that is known.
     #[must_use]
-    pub fn device(&self) -> Option<&Name> {
+    pub fn device(&self) -> Option<&DisplayName> {
         self.client.as_ref()?.device.as_ref()
     }
 
     /// What its session calls itself.
     #[must_use]
-    pub fn label(&self) -> Option<&Name> {
+    pub fn label(&self) -> Option<&DisplayName> {
         self.client.as_ref()?.label.as_ref()
     }
 
     /// What to call it, for people: by its label, or else by its device.
     #[must_use]
-    pub fn display_name(&self) -> Option<&Name> {
+    pub fn display_name(&self) -> Option<&DisplayName> {
         self.label().or_else(|| self.device())
     }
 

@@ -7,8 +7,8 @@ use super::command::Evict;
 use super::limit::SlotLimit;
 use super::policy::{CountBy, Terms, WhenFull};
 use super::record::{SessionRecord, SessionStatus, UserRecord};
-use crate::id::{Name, SessionId};
-use crate::time::Time;
+use crate::id::{DisplayName, SessionId};
+use crate::time::Timestamp;
 
 /// The slots that a record's holds make, in the order of their oldest hold.
 pub(super) struct Slots<'a>(Vec<Slot<'a>>);
@@ -17,7 +17,7 @@ pub(super) struct Slots<'a>(Vec<Slot<'a>>);
 pub(super) struct Slot<'a> {
     /// At least one, oldest first.
     pub(super) sessions: Vec<&'a SessionRecord>,
-    device: Option<&'a Name>,
+    device: Option<&'a DisplayName>,
 }
 
 impl<'a> Slots<'a> {
@@ -59,7 +59,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The slot that this device has already.
-    pub(super) fn of_device(&self, device: &Name) -> Option<&Slot<'a>> {
+    pub(super) fn of_device(&self, device: &DisplayName) -> Option<&Slot<'a>> {
         self.0.iter().find(|slot| slot.device == Some(device))
     }
 
@@ -105,7 +105,7 @@ impl<'a> Slots<'a> {
 
     /// When so many slots have lingered for their time that one more has its place among the `most` there may be, if nobody
     /// comes or goes until then.
-    pub(super) fn free_at(&self, most: u32) -> Option<Time> {
+    pub(super) fn free_at(&self, most: u32) -> Option<Timestamp> {
         let needed = (self.count() + 1).checked_sub(most)?;
         let mut ends: Vec<_> = self.0.iter().filter_map(Slot::lingers_until).collect();
         ends.sort_unstable();
@@ -124,7 +124,7 @@ impl<'a> Slot<'a> {
     }
 
     /// When it is free, if nobody takes it up: when all of its holds only linger.
-    fn lingers_until(&self) -> Option<Time> {
+    fn lingers_until(&self) -> Option<Timestamp> {
         let ends = self.sessions.iter().map(|hold| match hold.status {
             SessionStatus::Live => None,
             SessionStatus::Lingering { until } => Some(until),

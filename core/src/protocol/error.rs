@@ -146,7 +146,7 @@ impl Rejection {
     pub const fn words(self) -> &'static str {
         match self {
             Self::NotText => "AUTHENTICATE needs a user id as its payload, a string",
-            Self::UserId(error) => error.words(),
+            Self::UserId(error) => error.message(),
             Self::UnwantedToken => "This server takes user ids, not tokens: its authentication is open",
             Self::Token(error) => error.words(),
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use super::error::{Complaint, Refusal};
-use crate::id::{Name, SessionId, UserId};
+use crate::id::{DisplayName, SessionId, UserId};
 use crate::ledger::{SessionRecord, SessionStatus, SlotLimit, SlotListing};
 use crate::resume_token::ResumeToken;
 
@@ -107,10 +107,10 @@ pub struct SessionInfo {
     pub id: SessionId,
     /// Which device it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<Name>,
+    pub device: Option<DisplayName>,
     /// What it calls itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<Name>,
+    pub label: Option<DisplayName>,
     /// When it took its slot, in milliseconds since the Unix epoch.
     pub since: u64,
     /// Whether its client is there.

@@ -10,7 +10,7 @@ use serde_json::error::Category;
 
 use self::reader::{Field, Fields, Frame, Value};
 use super::error::{AskError, Complaint};
-use crate::id::{Name, SessionId};
+use crate::id::{DisplayName, SessionId};
 use crate::ledger::Evict;
 use crate::resume_token::ResumeToken;
 
@@ -54,9 +54,9 @@ pub enum Credential {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ask {
     /// Which device it runs on.
-    pub device: Option<Name>,
+    pub device: Option<DisplayName>,
     /// What it calls itself, for people.
-    pub label: Option<Name>,
+    pub label: Option<DisplayName>,
     /// The token of a slot that it wants to take up again.
     pub resume: Option<ResumeToken>,
     /// Whom to end, if there is no other way.
@@ -148,7 +148,7 @@ impl Request {
         };
         let name = |field: Field<'_>, error| match field {
             Field::Missing | Field::Null => Ok(None),
-            Field::Text(text) => Name::parse(&text).map(Some).ok_or(error),
+            Field::Text(text) => DisplayName::parse(&text).map(Some).ok_or(error),
             Field::List(_) | Field::Other => Err(error),
         };
         let (device, label) = (name(fields.device, AskError::Device)?, name(fields.label, AskError::Label)?);

@@ -1,10 +1,10 @@
 //! What goes into a session, and what comes out of it.
 
-use crate::id::{Name, UserId};
+use crate::id::{DisplayName, UserId};
 use crate::ledger::{self, EndReason, Outcome, SlotLimit};
 use crate::protocol::{CloseReason, Credential, Rejection, Reply};
 use crate::resume_token::ResumeToken;
-use crate::time::WallTime;
+use crate::time::UnixSeconds;
 
 /// What can happen to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +57,9 @@ pub struct Identity {
     pub limit: Option<SlotLimit>,
     /// When the credential runs out, and with it a session that was let in with it. Only one that runs out can be
     /// followed by another.
-    pub expires: Option<WallTime>,
+    pub expires: Option<UnixSeconds>,
     /// Which device it was made for. It goes before what the client says.
-    pub device: Option<Name>,
+    pub device: Option<DisplayName>,
     /// What the slot can be taken up with: drawn at random by whoever drives the session, for a client that says more than
     /// who it is. Without it the slot cannot be.
     pub fresh: Option<ResumeToken>,

@@ -11,8 +11,8 @@ use super::state::{Exit, Peer, Pending, Question, State, Tokens};
 use crate::id::{SessionId, UserId};
 use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, Grant, Outcome, SlotLimit, SlotListing};
 use crate::protocol::{Admission, Ask, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
-use crate::time::{Time, WallTime};
-use crate::token_bucket::Bucket;
+use crate::time::{Timestamp, UnixSeconds};
+use crate::token_bucket::TokenBucket;
 
 /// One connection, from its first byte until it owes nothing any more. The [crate documentation](crate) shows how
 /// it is driven and draws its states.
@@ -20,12 +20,12 @@ use crate::token_bucket::Bucket;
 pub struct Session {
     id: SessionId,
     limits: Limits,
-    authenticate_by: Time,
+    authenticate_by: Timestamp,
     bad_messages: u16,
     /// What the peer may still say.
-    pace: Bucket,
+    pace: TokenBucket,
     /// When the token runs out that the session was, or is to be, let in with.
-    expires: Option<WallTime>,
+    expires: Option<UnixSeconds>,
     /// The limit that it claims.
     claim: Option<SlotLimit>,
     /// Whether the client was given time to choose whom to end. It is, once.
@@ -41,13 +41,13 @@ impl Session {
 
     /// A session that begins `now`: the time to authenticate counts from here.
     #[must_use]
-    pub fn new(id: SessionId, limits: &Limits, now: Time) -> Self {
+    pub fn new(id: SessionId, limits: &Limits, now: Timestamp) -> Self {
         Self {
             id,
             limits: *limits,
             authenticate_by: now + limits.auth_timeout,
             bad_messages: 0,
-            pace: Bucket::default(),
+            pace: TokenBucket::default(),
             expires: None,
             claim: None,
             has_chosen: false,
@@ -79,7 +79,7 @@ impl Session {
     /// There is none while a command is under way: then it is not the peer who keeps others waiting, and the store's
     /// own time limit bounds the wait.
     #[must_use]
-    pub fn deadline(&self) -> Option<Time> {
+    pub fn deadline(&self) -> Option<Timestamp> {
         match self.state {
             State::Anonymous => Some(self.authenticate_by),
             State::Live(_, Peer::HeardAt(at)) => Some(at + self.limits.ping_interval),
@@ -97,7 +97,7 @@ impl Session {
     ///
     /// There is none while the authenticator has another credential: whether the session goes on is for its answer.
     #[must_use]
-    pub fn expires_at(&self) -> Option<WallTime> {
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
         match self.state {
             State::Acquiring(..)
             | State::Live(..)
@@ -111,7 +111,7 @@ impl Session {
 
     /// Takes one event and says what is to be done. It cannot fail: whatever a client sends becomes a reply or a
     /// close, and an event that makes no sense in the present state changes nothing.
-    pub fn handle(&mut self, event: Event<'_>, now: Time) -> Actions {
+    pub fn handle(&mut self, event: Event<'_>, now: Timestamp) -> Actions {
         match event {
             Event::Connected => self.connected(),
             Event::Text(text) => self.text(text, now),
@@ -140,7 +140,7 @@ impl Session {
         }
     }
 
-    fn text(&mut self, text: &str, now: Time) -> Actions {
+    fn text(&mut self, text: &str, now: Timestamp) -> Actions {
         match &mut self.state {
             State::Anonymous if now >= self.authenticate_by => {
                 return self.leave(Some(CloseReason::NotAuthenticated), now);
@@ -168,7 +168,7 @@ impl Session {
         }
     }
 
-    fn authenticate(&mut self, credential: Credential, ask: Option<Box<Ask>>, now: Time) -> Actions {
+    fn authenticate(&mut self, credential: Credential, ask: Option<Box<Ask>>, now: Timestamp) -> Actions {
         self.state = match mem::replace(&mut self.state, State::Drained) {
             State::Anonymous => State::Verifying(ask),
             State::Live(user, _) if self.expires.is_some() => State::Renewing { user, at_length: ask.is_some() },
@@ -190,7 +190,7 @@ impl Session {
     }
 
     /// Asks the store about the session's user, if the session has its slot.
-    fn ask(&mut self, question: Question, now: Time) -> Actions {
+    fn ask(&mut self, question: Question, now: Timestamp) -> Actions {
         let Some(user) = self.state.user().cloned() else {
             return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now);
         };
@@ -212,7 +212,7 @@ impl Session {
         store(command)
     }
 
-    fn end(&mut self, which: SessionId, now: Time) -> Actions {
+    fn end(&mut self, which: SessionId, now: Timestamp) -> Actions {
         let Some(user) = self.state.user().cloned() else {
             return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now);
         };
@@ -225,12 +225,12 @@ impl Session {
     }
 
     /// Whether the peer may say something now, and takes note that it does.
-    fn keeps_pace(&mut self, now: Time) -> bool {
+    fn keeps_pace(&mut self, now: Timestamp) -> bool {
         self.limits.max_message_rate.is_none_or(|rate| self.pace.take(rate, now).is_ok())
     }
 
     /// Answers a message that makes no sense here, and closes if it was one too many.
-    fn bad_message(&mut self, reply: Reply, now: Time) -> Actions {
+    fn bad_message(&mut self, reply: Reply, now: Timestamp) -> Actions {
         let actions = if self.limits.max_bad_messages.is_some_and(|most| self.bad_messages >= most) {
             self.leave(Some(CloseReason::TooManyBadMessages), now)
         } else {
@@ -240,7 +240,7 @@ impl Session {
         Actions { send: Some(Frame::Reply(reply)), ..actions }
     }
 
-    fn alive(&mut self, now: Time) -> Actions {
+    fn alive(&mut self, now: Timestamp) -> Actions {
         match &mut self.state {
             State::Live(_, peer) => *peer = Peer::HeardAt(now),
             State::Anonymous
@@ -253,7 +253,7 @@ impl Session {
         if self.keeps_pace(now) { Actions::default() } else { self.leave(Some(CloseReason::TooManyMessages), now) }
     }
 
-    fn violation(&mut self, violation: Violation, now: Time) -> Actions {
+    fn violation(&mut self, violation: Violation, now: Timestamp) -> Actions {
         if self.state.is_over() {
             return Actions::default();
         }
@@ -261,7 +261,7 @@ impl Session {
         Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason), now) }
     }
 
-    fn verified(&mut self, verdict: Result<Identity, Rejection>, now: Time) -> Actions {
+    fn verified(&mut self, verdict: Result<Identity, Rejection>, now: Timestamp) -> Actions {
         match mem::replace(&mut self.state, State::Drained) {
             State::Verifying(ask) => match verdict {
                 Ok(identity) => self.acquire(identity, ask, now),
@@ -299,7 +299,7 @@ impl Session {
         }
     }
 
-    fn acquire(&mut self, identity: Identity, ask: Option<Box<Ask>>, now: Time) -> Actions {
+    fn acquire(&mut self, identity: Identity, ask: Option<Box<Ask>>, now: Timestamp) -> Actions {
         let Identity { user, limit, expires, device, fresh } = identity;
         (self.expires, self.claim) = (expires, limit);
         let (wish, tokens) = match (ask, device) {
@@ -318,7 +318,7 @@ impl Session {
         store(ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options: wish })
     }
 
-    fn stored(&mut self, outcome: Outcome, now: Time) -> Actions {
+    fn stored(&mut self, outcome: Outcome, now: Timestamp) -> Actions {
         match mem::replace(&mut self.state, State::Drained) {
             State::Acquiring(user, tokens) => self.acquired(user, tokens.as_deref(), outcome, now),
             State::Asking(user, question) => self.answered(user, question, outcome, now),
@@ -351,7 +351,7 @@ impl Session {
     }
 
     /// The acquire of a session that still wants it was answered. The state is `Drained` until this says otherwise.
-    fn acquired(&mut self, user: UserId, tokens: Option<&Tokens>, outcome: Outcome, now: Time) -> Actions {
+    fn acquired(&mut self, user: UserId, tokens: Option<&Tokens>, outcome: Outcome, now: Timestamp) -> Actions {
         let refusal = match outcome {
             Outcome::Granted { connections, grant } => {
                 self.state = State::Live(user.clone(), Peer::HeardAt(now));
@@ -391,7 +391,7 @@ impl Session {
         Reply::Admitted(Box::new(Admission { user, limit, session: self.id, resume, linger }))
     }
 
-    fn deny(&mut self, listing: &SlotListing, now: Time) -> Reply {
+    fn deny(&mut self, listing: &SlotListing, now: Timestamp) -> Reply {
         if !self.has_chosen {
             self.has_chosen = true;
             self.authenticate_by = self.authenticate_by.max(now + Self::CHOICE_TIME);
@@ -399,7 +399,7 @@ impl Session {
         deny(listing, now)
     }
 
-    fn answered(&mut self, user: UserId, question: Question, outcome: Outcome, now: Time) -> Actions {
+    fn answered(&mut self, user: UserId, question: Question, outcome: Outcome, now: Timestamp) -> Actions {
         self.state = State::Live(user.clone(), Peer::HeardAt(now));
         if let (&Question::Renewal { claim, expires, .. }, Outcome::Counted { .. }) = (&question, &outcome) {
             (self.claim, self.expires) = (claim, expires);
@@ -408,7 +408,7 @@ impl Session {
     }
 
     /// The slot is somebody else's, or nobody's. The release that the session owes all the same finds nothing.
-    fn ended(&mut self, ending: &EndReason, now: Time) -> Actions {
+    fn ended(&mut self, ending: &EndReason, now: Timestamp) -> Actions {
         match self.state {
             // Nothing was granted to it yet, or it is on its way out by itself.
             State::Anonymous | State::Verifying(_) | State::Leaving(_) | State::Drained => return Actions::default(),
@@ -423,14 +423,14 @@ impl Session {
         }
     }
 
-    fn expired(&mut self, now: Time) -> Actions {
+    fn expired(&mut self, now: Timestamp) -> Actions {
         if self.expires_at().is_none() {
             return Actions::default();
         }
         self.leave(Some(CloseReason::TokenExpired), now)
     }
 
-    fn tick(&mut self, now: Time) -> Actions {
+    fn tick(&mut self, now: Timestamp) -> Actions {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Actions::default();
         }
@@ -451,7 +451,7 @@ impl Session {
     }
 
     /// Ends the connection: gives the slot up, or remembers to once the command under way is answered.
-    fn leave(&mut self, close: Option<CloseReason>, now: Time) -> Actions {
+    fn leave(&mut self, close: Option<CloseReason>, now: Timestamp) -> Actions {
         // Whoever has taken the session up may not have it after all, if the store is in doubt: then the slot is still there,
         // to be taken up again.
         let is_lost = close.is_none_or(|reason| reason.lingers() || reason == CloseReason::Resumed);

@@ -7,7 +7,7 @@ use super::state::Question;
 use crate::id::UserId;
 use crate::ledger::{self, Outcome, SlotListing};
 use crate::protocol::{CloseReason, Complaint, Denial, Refusal, Reply, SessionInfo, Sessions, User};
-use crate::time::Time;
+use crate::time::Timestamp;
 
 pub(super) fn store(command: ledger::StoreCommand) -> Actions {
     Actions { command: Some(Command::Store(command)), ..Actions::default() }
@@ -38,7 +38,7 @@ pub(super) fn refuse(refusal: Refusal, at_length: bool) -> Reply {
 }
 
 /// A refusal because of these sessions, told to a client that asked at length.
-pub(super) fn deny(listing: &SlotListing, now: Time) -> Reply {
+pub(super) fn deny(listing: &SlotListing, now: Timestamp) -> Reply {
     let refusal = if listing.is_device_full { Refusal::DeviceFull } else { Refusal::LimitReached };
     Reply::Denied(Box::new(Denial {
         refusal,

@@ -6,7 +6,7 @@ use crate::id::UserId;
 use crate::ledger::SlotLimit;
 use crate::protocol::Ask;
 use crate::resume_token::ResumeToken;
-use crate::time::{Time, WallTime};
+use crate::time::{Timestamp, UnixSeconds};
 
 #[derive(Debug)]
 pub(super) enum State {
@@ -89,7 +89,7 @@ pub(super) enum Question {
     /// number.
     Renewal {
         claim: Option<SlotLimit>,
-        expires: Option<WallTime>,
+        expires: Option<UnixSeconds>,
         /// Whether it was shown in an object.
         at_length: bool,
     },
@@ -116,12 +116,12 @@ pub(super) enum Exit {
     /// At once.
     Release,
     /// For whoever takes it up: it was lost then.
-    Linger(Time),
+    Linger(Timestamp),
 }
 
 /// What is known of the peer of a live session.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Peer {
-    HeardAt(Time),
-    PingedAt(Time),
+    HeardAt(Timestamp),
+    PingedAt(Timestamp),
 }

@@ -7,14 +7,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions, PutFlags};
-use session_core::{NodeId, SessionRecord, Time, UserRecord};
+use session_core::{NodeId, SessionRecord, Timestamp, UserRecord};
 use shell::client::bench::load::Users;
 
 const MAP_BYTES: usize = 8 << 30;
 
 /// So many users, all of them seen a moment ago.
 pub(crate) fn know_users(data: &Path, users: u32) -> Result<()> {
-    let now = Time::from_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?).millis();
+    let now = Timestamp::from_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?).millis();
     let mut record = vec![1];
     record.extend(now.to_be_bytes());
     record.extend(now.to_be_bytes());
@@ -24,7 +24,7 @@ pub(crate) fn know_users(data: &Path, users: u32) -> Result<()> {
 /// Three slots for each of so many users, all of a server that is no more.
 pub(crate) fn leave_slots(data: &Path, users: u32) -> Result<()> {
     let dead = NodeId::new(0xdead);
-    let since = Time::from_epoch(Duration::from_secs(1));
+    let since = Timestamp::from_epoch(Duration::from_secs(1));
     append(
         &data.join("live"),
         (0..users).map(|user| {

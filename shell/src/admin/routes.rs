@@ -36,7 +36,7 @@ pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, 
     let parts: Vec<_> = rest.split('/').collect();
     let (user, place) = parts.split_first().ok_or(NoOrder::NotFound)?;
     let user = percent_decode_str(user).decode_utf8().map_err(|_| bad("the user is not UTF-8".into()))?;
-    let user = UserId::parse(&user).map_err(|error| bad(error.words().into()))?;
+    let user = UserId::parse(&user).map_err(|error| bad(error.message().into()))?;
     let order = match (place, method) {
         ([], &Method::GET) => Order::Explain,
         ([], &Method::DELETE) => Order::Forget,

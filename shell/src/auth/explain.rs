@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use session_core::{Identity, Rejection, TokenError, WallTime};
+use session_core::{Identity, Rejection, TokenError, UnixSeconds};
 
 use super::Verifier;
 use super::claims::{Claims, Header, Parts};
@@ -13,7 +13,7 @@ use super::claims::{Claims, Header, Parts};
 ///
 /// # Errors
 /// The same text, when it lets nobody in.
-pub fn explain(verifier: &Verifier, token: &str, now: WallTime) -> Result<String, String> {
+pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<String, String> {
     let verdict = verifier.verify(token, now);
     let mut text = String::new();
     describe(&mut text, token, now);
@@ -37,7 +37,7 @@ pub fn explain(verifier: &Verifier, token: &str, now: WallTime) -> Result<String
 }
 
 /// What can be read of it, be it authentic or not.
-fn describe(text: &mut String, token: &str, now: WallTime) {
+fn describe(text: &mut String, token: &str, now: UnixSeconds) {
     let Ok(parts) = Parts::of(token) else { return };
     if let Ok(Header { algorithm, key_id, .. }) = Header::read(parts.header) {
         let key = key_id.map_or(String::new(), |id| format!(", key {id:?}"));
@@ -56,7 +56,7 @@ fn describe(text: &mut String, token: &str, now: WallTime) {
 }
 
 /// A time as people write it, and how far it is.
-fn moment(seconds: u64, now: WallTime) -> String {
+fn moment(seconds: u64, now: UnixSeconds) -> String {
     let far = humantime::format_duration(Duration::from_secs(seconds.abs_diff(now.unix_seconds())));
     let when = if seconds > now.unix_seconds() { format!("in {far}") } else { format!("{far} ago") };
     // Beyond the year 9999 there is no such way to write it.

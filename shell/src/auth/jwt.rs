@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::{Credential, Identity, Name, Rejection, SlotLimit, TokenError, UserId, WallTime};
+use session_core::{Credential, DisplayName, Identity, Rejection, SlotLimit, TokenError, UnixSeconds, UserId};
 
 use super::claims::{Claims, Header, Parts};
 use super::keys::Keys;
@@ -97,7 +97,7 @@ impl Verifier {
     ///
     /// # Errors
     /// Why it lets nobody in.
-    pub fn verify(&self, token: &str, now: WallTime) -> Result<Identity, Rejection> {
+    pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Identity, Rejection> {
         let claims = self.authentic(token).map_err(Rejection::Token)?;
         let expires = self.in_time(&claims, now).and_then(|expires| {
             self.for_us(&claims)?;
@@ -127,7 +127,7 @@ impl Verifier {
     }
 
     /// When the token's time is over, if it has come and is not.
-    fn in_time(&self, claims: &Claims, now: WallTime) -> Result<WallTime, TokenError> {
+    fn in_time(&self, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, TokenError> {
         let leeway = self.rules.leeway.as_secs() + u64::from(self.rules.leeway.subsec_nanos() > 0);
         let expires = claims.seconds("exp")?.ok_or(TokenError::NoExpiry)?.saturating_add(leeway);
         if expires <= now.unix_seconds() {
@@ -136,7 +136,7 @@ impl Verifier {
         if claims.seconds("nbf")?.is_some_and(|from| from > now.unix_seconds().saturating_add(leeway)) {
             return Err(TokenError::NotYetValid);
         }
-        Ok(WallTime::from_unix_seconds(expires))
+        Ok(UnixSeconds::from_unix_seconds(expires))
     }
 
     fn for_us(&self, claims: &Claims) -> Result<(), TokenError> {
@@ -152,11 +152,11 @@ impl Verifier {
         Ok(())
     }
 
-    fn device(&self, claims: &Claims) -> Result<Option<Name>, TokenError> {
+    fn device(&self, claims: &Claims) -> Result<Option<DisplayName>, TokenError> {
         let Some(claim) = &self.rules.device_claim else { return Ok(None) };
         // Without it, the client could make one up.
         let device = claims.text(claim)?.ok_or(TokenError::NoDevice)?;
-        Name::parse(device).map(Some).ok_or(TokenError::Device)
+        DisplayName::parse(device).map(Some).ok_or(TokenError::Device)
     }
 
     fn limit(&self, claims: &Claims) -> Result<Option<SlotLimit>, TokenError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
-use session_core::{Name, SlotLimit, UserId, WallTime};
+use session_core::{DisplayName, SlotLimit, UnixSeconds, UserId};
 use thiserror::Error;
 
 use super::keys::{KeyError, read};
@@ -22,7 +22,7 @@ pub struct Grant {
     /// How many sessions the user may hold, if it is to say so.
     pub limit: Option<SlotLimit>,
     /// Which device it is for, if it is to say so.
-    pub device: Option<Name>,
+    pub device: Option<DisplayName>,
     /// The key's id, where there are several.
     pub key_id: Option<String>,
     /// The private key in PEM (PKCS #8), for algorithms that need one.
@@ -63,7 +63,7 @@ pub fn mint(
     source: &KeySource,
     rules: &Rules,
     grant: &Grant,
-    now: WallTime,
+    now: UnixSeconds,
 ) -> Result<String, MintError> {
     let key = signing_key(algorithm, source, grant)?;
     let mut header = Header::new(algorithm.inner());

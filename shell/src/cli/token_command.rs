@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use session_core::{Credential, Name, Request, SlotLimit, UserId};
+use session_core::{Credential, DisplayName, Request, SlotLimit, UserId};
 
 use crate::auth::{Grant, explain, mint};
 use crate::config::flags::Flags;
@@ -29,7 +29,7 @@ pub(super) struct Make {
     sessions: Option<SlotLimit>,
     /// Which device it is for, where `jwt_device_claim` says by which claim; 1 to 64 bytes without control characters
     #[arg(long, value_name = "NAME", value_parser = device)]
-    device: Option<Name>,
+    device: Option<DisplayName>,
     /// Which key it is signed with (kid), where the server has several
     #[arg(long, value_name = "ID")]
     key_id: Option<String>,
@@ -122,8 +122,8 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_secs(1), 100 * YEAR)
 }
 
-fn device(text: &str) -> Result<Name, String> {
-    Name::parse(text).ok_or_else(|| "expected 1 to 64 bytes without control characters".into())
+fn device(text: &str) -> Result<DisplayName, String> {
+    DisplayName::parse(text).ok_or_else(|| "expected 1 to 64 bytes without control characters".into())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
-use session_core::{Ask, Evict, Name, SessionId, UserId};
+use session_core::{Ask, DisplayName, Evict, SessionId, UserId};
 
 use super::run::{Format, Printer, RunOptions, run, sessions_command};
 use super::{Credentials, Error, ExitReason, Options, RootCertificates, Token, Url, bench, interrupts};
@@ -92,10 +92,10 @@ struct HoldArguments {
     server: ServerArguments,
     /// The name of this device, 1 to 64 bytes without control characters. A server may limit sessions per device
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    device: Option<Name>,
+    device: Option<DisplayName>,
     /// A name for the sessions, shown in lists of the user's sessions; bounds as for --device
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    label: Option<Name>,
+    label: Option<DisplayName>,
     /// Which sessions to end if the limit is reached and the server lets clients choose: oldest, or session ids with commas
     /// between. With nobody the server ends none, even if the newest session would replace the oldest
     #[arg(long, value_name = "oldest|nobody|ID,ID…", value_parser = parse_evict)]
@@ -209,8 +209,8 @@ fn parse_session_id(text: &str) -> Result<SessionId, &'static str> {
     SessionId::parse(text).ok_or("it must be 32 hexadecimal digits")
 }
 
-fn parse_name(text: &str) -> Result<Name, &'static str> {
-    Name::parse(text).ok_or("it must be 1 to 64 bytes without control characters")
+fn parse_name(text: &str) -> Result<DisplayName, &'static str> {
+    DisplayName::parse(text).ok_or("it must be 1 to 64 bytes without control characters")
 }
 
 fn parse_evict(text: &str) -> Result<Evict, &'static str> {

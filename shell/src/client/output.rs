@@ -54,7 +54,7 @@ pub(crate) fn format_session(session: &SessionInfo) -> String {
 
 #[cfg(test)]
 mod tests {
-    use session_core::{Name, NodeId};
+    use session_core::{DisplayName, NodeId};
 
     use super::*;
 
@@ -70,8 +70,8 @@ mod tests {
         };
         assert_eq!(format_session(&live), "00000000000000070000000000000008, since 2023-11-14T22:13:20Z");
         let lost = SessionInfo {
-            label: Name::parse("Firefox"),
-            device: Name::parse("laptop"),
+            label: DisplayName::parse("Firefox"),
+            device: DisplayName::parse("laptop"),
             state: SessionState::Lingering,
             until: Some(u64::MAX),
             ..live

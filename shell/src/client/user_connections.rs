@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use session_core::{Ask, Name};
+use session_core::{Ask, DisplayName};
 
 use super::{Connection, Credentials, Error, Event, Options, Token, Url};
 
@@ -45,14 +45,14 @@ impl UserConnections {
 
     /// Sets the device. From then on the client authenticates with an object.
     #[must_use]
-    pub fn with_device(self, device: Name) -> Self {
+    pub fn with_device(self, device: DisplayName) -> Self {
         let ask = Ask { device: Some(device), ..self.ask.unwrap_or_default() };
         Self { ask: Some(ask), ..self }
     }
 
     /// Sets the label. From then on the client authenticates with an object.
     #[must_use]
-    pub fn with_label(self, label: Name) -> Self {
+    pub fn with_label(self, label: DisplayName) -> Self {
         let ask = Ask { label: Some(label), ..self.ask.unwrap_or_default() };
         Self { ask: Some(ask), ..self }
     }

@@ -10,7 +10,7 @@ use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Error};
 use futures_util::{Sink as _, Stream as _};
-use session_core::{CloseReason, Frame, Time, Violation};
+use session_core::{CloseReason, Frame, Timestamp, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 
 use crate::net::settings::Policy;
@@ -33,12 +33,12 @@ enum Phase {
     Open,
     /// A close frame was sent or answered; the peer's is awaited.
     Closing {
-        until: Time,
+        until: Timestamp,
     },
     /// As closing, but the stream makes no sense any more: what is unread is thrown away, because closing a socket
     /// with unread data resets it, and the peer would see the reset instead of the reason (RFC 6455 §7.1.1).
     Draining {
-        until: Time,
+        until: Timestamp,
         shut: bool,
     },
     /// Writing failed; the session has not been told yet.
@@ -116,7 +116,7 @@ impl Wire for Socket {
         matches!(self.phase, Phase::Closed)
     }
 
-    fn deadline(&self) -> Option<Time> {
+    fn deadline(&self) -> Option<Timestamp> {
         match self.phase {
             Phase::Closing { until } | Phase::Draining { until, .. } => Some(until),
             Phase::Open | Phase::Broken | Phase::Closed => None,

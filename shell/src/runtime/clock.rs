@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use session_core::{Time, WallTime};
+use session_core::{Timestamp, UnixSeconds};
 use smol::Timer;
 
 use super::timer_queue::Alarms;
@@ -24,7 +24,7 @@ pub struct Clock {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Real { origin: Time, started: Instant, wall: Arc<WallClock> },
+    Real { origin: Timestamp, started: Instant, wall: Arc<WallClock> },
     Dial(Arc<Dial>),
 }
 
@@ -36,7 +36,7 @@ impl Clock {
     /// The real clock, from now on. Its alarms go off while somebody [rings](Clock::ring) them.
     #[must_use]
     pub fn start() -> Self {
-        let (origin, started) = (Time::from_epoch(wall_time()), Instant::now());
+        let (origin, started) = (Timestamp::from_epoch(wall_time()), Instant::now());
         let source = Source::Real { origin, started, wall: Arc::default() };
         Self { source, alarms: Arc::default() }
     }
@@ -51,7 +51,7 @@ impl Clock {
 
     /// The present time.
     #[must_use]
-    pub fn now(&self) -> Time {
+    pub fn now(&self) -> Timestamp {
         match &self.source {
             Source::Real { origin, started, .. } => *origin + started.elapsed(),
             Source::Dial(dial) => dial.now(),
@@ -60,7 +60,7 @@ impl Clock {
 
     /// What the wall clock shows.
     #[must_use]
-    pub fn wall(&self) -> WallTime {
+    pub fn wall(&self) -> UnixSeconds {
         let since_epoch = match &self.source {
             Source::Real { .. } => wall_time(),
             Source::Dial(dial) => {
@@ -68,23 +68,23 @@ impl Clock {
                 Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX))
             }
         };
-        WallTime::from_unix_seconds(since_epoch.as_secs())
+        UnixSeconds::from_unix_seconds(since_epoch.as_secs())
     }
 
     /// When the wall clock will show `wall`, unless it is corrected before.
     #[must_use]
-    pub fn time_of(&self, wall: WallTime) -> Time {
+    pub fn time_of(&self, wall: UnixSeconds) -> Timestamp {
         let ahead = match &self.source {
             Source::Real { wall, .. } => wall.0.load(Ordering::Relaxed),
             Source::Dial(dial) => dial.wall_ahead(),
         };
         let millis = i128::from(wall.unix_seconds()) * 1000 - i128::from(ahead);
-        Time::from_epoch(Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX)))
+        Timestamp::from_epoch(Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX)))
     }
 
     /// Whether the wall clock shows `wall`, or later. This one looks at it.
     #[must_use]
-    pub fn has_come(&self, wall: WallTime) -> bool {
+    pub fn has_come(&self, wall: UnixSeconds) -> bool {
         let has_come = match &self.source {
             Source::Real { .. } => wall_time() >= Duration::from_secs(wall.unix_seconds()),
             Source::Dial(_) => self.time_of(wall) <= self.now(),
@@ -143,7 +143,7 @@ impl Clock {
         .await
     }
 
-    fn timer_at(&self, time: Option<Time>) -> Timer {
+    fn timer_at(&self, time: Option<Timestamp>) -> Timer {
         let at = match (&self.source, time) {
             (Source::Real { origin, started, .. }, Some(time)) => started.checked_add(time.since(*origin)),
             (Source::Dial(_), Some(_)) | (Source::Real { .. } | Source::Dial(_), None) => None,
@@ -160,7 +160,7 @@ fn wall_time() -> Duration {
 /// What a simulated clock shows.
 #[derive(Debug, Default)]
 pub struct Dial {
-    now: Mutex<Time>,
+    now: Mutex<Timestamp>,
     /// How far the wall clock is ahead, in milliseconds.
     wall_ahead: AtomicI64,
     alarms: Arc<Alarms>,
@@ -168,7 +168,7 @@ pub struct Dial {
 
 impl Dial {
     /// Turns the clock to a time, unless that is past.
-    pub fn turn_to(&self, time: Time) {
+    pub fn turn_to(&self, time: Timestamp) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = time.max(*now);
     }
@@ -180,11 +180,11 @@ impl Dial {
 
     /// The earliest time that an alarm is set to.
     #[must_use]
-    pub fn next_alarm(&self) -> Option<Time> {
+    pub fn next_alarm(&self) -> Option<Timestamp> {
         self.alarms.next()
     }
 
-    fn now(&self) -> Time {
+    fn now(&self) -> Timestamp {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -209,8 +209,8 @@ mod tests {
     use std::sync::atomic::AtomicBool;
     use std::task::{Context, Wake, Waker};
 
-    fn at(second: u64) -> Time {
-        Time::from_epoch(Duration::from_secs(second))
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(second))
     }
 
     #[test]
@@ -235,14 +235,14 @@ mod tests {
         let clock = Clock::start();
         let until = clock.now() + Duration::from_millis(5);
         let mut alarm = Alarm::new(clock.clone());
-        let far = Some(Time::from_epoch(Duration::MAX));
+        let far = Some(Timestamp::from_epoch(Duration::MAX));
         assert_eq!(alarm.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
         let waiting = async {
             poll_fn(|cx| alarm.poll(Some(until), cx)).await;
             assert!(clock.now() >= until, "and not at the first time it was set to");
             clock.wait_until(until + Duration::from_millis(1)).await;
             assert!(clock.now() >= until + Duration::from_millis(1));
-            clock.wait_until(Time::default()).await;
+            clock.wait_until(Timestamp::default()).await;
         };
         let ringing = async {
             clock.ring().await;
@@ -255,7 +255,7 @@ mod tests {
     fn the_wall_clock_is_followed_where_it_is_asked_for_and_through_its_corrections() {
         let dial = Arc::<Dial>::default();
         let clock = Clock::by_dial(dial.clone());
-        let noon = WallTime::from_unix_seconds(100);
+        let noon = UnixSeconds::from_unix_seconds(100);
         dial.turn_to(at(40));
         assert_eq!((clock.time_of(noon), clock.has_come(noon)), (at(100), false));
         dial.set_wall_ahead(50_000);
@@ -267,10 +267,10 @@ mod tests {
         dial.set_wall_ahead(-1);
         assert_eq!(clock.time_of(noon), at(100) + Duration::from_millis(1));
         dial.set_wall_ahead(i64::MAX);
-        assert!(clock.has_come(noon) && clock.time_of(noon) == Time::default());
+        assert!(clock.has_come(noon) && clock.time_of(noon) == Timestamp::default());
         dial.set_wall_ahead(i64::MIN);
-        assert!(!clock.has_come(WallTime::from_unix_seconds(0)));
-        assert!(!clock.has_come(WallTime::from_unix_seconds(u64::MAX)));
+        assert!(!clock.has_come(UnixSeconds::from_unix_seconds(0)));
+        assert!(!clock.has_come(UnixSeconds::from_unix_seconds(u64::MAX)));
     }
 
     #[test]
@@ -280,18 +280,18 @@ mod tests {
         assert!(!clock.look_at_wall(), "nobody has corrected it");
         let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
         wall.0.store(60_000, Ordering::Relaxed);
-        let soon = WallTime::from_unix_seconds(wall_time().as_secs() + 5);
+        let soon = UnixSeconds::from_unix_seconds(wall_time().as_secs() + 5);
         assert!(clock.time_of(soon) < clock.now(), "as if the wall clock were a minute ahead");
         assert!(clock.look_at_wall(), "that it is not is found out");
         let wait = clock.time_of(soon).since(clock.now());
         assert!(Duration::from_secs(3) < wait && wait < Duration::from_millis(5100), "{wait:?}");
-        assert!(!clock.has_come(soon) && clock.has_come(WallTime::from_unix_seconds(wall_time().as_secs() - 1)));
+        assert!(!clock.has_come(soon) && clock.has_come(UnixSeconds::from_unix_seconds(wall_time().as_secs() - 1)));
         // As if it had been set back a minute: whoever asks sees that, and waits for the right time.
         wall.0.store(60_000, Ordering::Relaxed);
         assert!(!clock.has_come(soon) && clock.time_of(soon) > clock.now());
         // As if it had been set forward: whoever asks leaves that to be found.
         wall.0.store(-60_000, Ordering::Relaxed);
-        assert!(clock.has_come(WallTime::from_unix_seconds(0)) && !clock.has_come(soon));
+        assert!(clock.has_come(UnixSeconds::from_unix_seconds(0)) && !clock.has_come(soon));
         assert!(clock.look_at_wall());
     }
 

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-use session_core::Time;
+use session_core::Timestamp;
 
 use super::clock::Clock;
 use super::timer_queue::Key;
@@ -24,7 +24,7 @@ impl Alarm {
     }
 
     /// Ready when `deadline` has passed, and perhaps before.
-    pub(crate) fn poll(&mut self, deadline: Option<Time>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, deadline: Option<Timestamp>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = deadline else { return Poll::Pending };
         let time = match &self.set {
             Some(((time, _), waker)) if *time <= deadline && waker.will_wake(cx.waker()) => *time,
@@ -38,7 +38,7 @@ impl Alarm {
         Poll::Ready(())
     }
 
-    fn set_to(&mut self, time: Time, cx: &Context<'_>) -> Time {
+    fn set_to(&mut self, time: Timestamp, cx: &Context<'_>) -> Timestamp {
         self.unset();
         self.set = Some((self.clock.alarms.set(time, cx.waker().clone()), cx.waker().clone()));
         time
@@ -59,7 +59,7 @@ impl Drop for Alarm {
 
 impl Clock {
     /// Waits until `time`.
-    pub async fn wait_until(&self, time: Time) {
+    pub async fn wait_until(&self, time: Timestamp) {
         let mut alarm = Alarm::new(self.clone());
         while self.now() < time {
             poll_fn(|cx| alarm.poll(Some(time), cx)).await;
@@ -77,8 +77,8 @@ mod tests {
     use super::super::testing::sleeper;
     use super::*;
 
-    fn at(second: u64) -> Time {
-        Time::from_epoch(Duration::from_secs(second))
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(second))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use session_core::Time;
+use session_core::Timestamp;
 
 /// What alarms are set to, and whom they wake.
 #[derive(Debug, Default)]
@@ -15,15 +15,15 @@ struct Queue {
     set: BTreeMap<Key, Waker>,
     last: u64,
     /// Who rings them, to be woken for an alarm that is earlier than what they wait for: [`None`] is for ever.
-    ringer: Option<(Waker, Option<Time>)>,
+    ringer: Option<(Waker, Option<Timestamp>)>,
 }
 
 /// The number tells alarms for the same time apart.
-pub(super) type Key = (Time, u64);
+pub(super) type Key = (Timestamp, u64);
 
 impl Alarms {
     /// Takes out those whose time has come.
-    pub(super) fn due(&self, now: Time) -> Vec<Waker> {
+    pub(super) fn due(&self, now: Timestamp) -> Vec<Waker> {
         let mut queue = self.lock();
         let mut due = Vec::new();
         while let Some(first) = queue.set.first_entry().filter(|first| first.key().0 <= now) {
@@ -40,7 +40,7 @@ impl Alarms {
     }
 
     /// The earliest time. Wakes `ringer` once there is an earlier one.
-    pub(super) fn first(&self, ringer: &Waker) -> Option<Time> {
+    pub(super) fn first(&self, ringer: &Waker) -> Option<Timestamp> {
         let mut queue = self.lock();
         let first = queue.set.first_key_value().map(|(&(time, _), _)| time);
         queue.ringer = Some((ringer.clone(), first));
@@ -48,11 +48,11 @@ impl Alarms {
     }
 
     /// The earliest time.
-    pub(super) fn next(&self) -> Option<Time> {
+    pub(super) fn next(&self) -> Option<Timestamp> {
         self.lock().set.first_key_value().map(|(&(time, _), _)| time)
     }
 
-    pub(super) fn set(&self, time: Time, waker: Waker) -> Key {
+    pub(super) fn set(&self, time: Timestamp, waker: Waker) -> Key {
         let mut queue = self.lock();
         queue.last += 1;
         let key = (time, queue.last);
@@ -82,8 +82,8 @@ mod tests {
     use super::super::testing::sleeper;
     use super::*;
 
-    fn at(second: u64) -> Time {
-        Time::from_epoch(Duration::from_secs(second))
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(second))
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimitExceeded, ConnectionLimits, Limits, NodeId, ResumeToken, Time};
+use session_core::{ConnectionLimitExceeded, ConnectionLimits, Limits, NodeId, ResumeToken, Timestamp};
 use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
@@ -274,7 +274,7 @@ struct Arrival {
     policy: Arc<Policy>,
     visitor: Visitor,
     /// When its time to authenticate began.
-    accepted: Time,
+    accepted: Timestamp,
 }
 
 /// One that speaks WebSocket, and what the session is made with.
@@ -282,7 +282,7 @@ struct Upgraded {
     socket: Socket,
     limits: Limits,
     visitor: Visitor,
-    accepted: Time,
+    accepted: Timestamp,
 }
 
 /// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use session_core::{
     Actions, CloseReason, Command, Credential, Event, Frame, Identity, Limits, Outcome, Refusal, Rejection, Reply,
-    ResumeToken, Session, Time, Violation,
+    ResumeToken, Session, Timestamp, Violation,
 };
 
 use crate::auth::authenticator::Authenticator;
@@ -37,7 +37,7 @@ pub trait Wire {
     fn close(&mut self, reason: CloseReason);
 
     /// When [`Wire::cut`] is due.
-    fn deadline(&self) -> Option<Time>;
+    fn deadline(&self) -> Option<Timestamp>;
 
     /// Gives up on the peer.
     fn cut(&mut self);
@@ -92,7 +92,7 @@ pub struct Connection<W: Wire> {
     services: Arc<Services>,
     visitor: Visitor,
     /// While the store has a question, and is not late: when the peer is listened to again.
-    listen_at: Option<Time>,
+    listen_at: Option<Timestamp>,
 }
 
 /// How long nothing is read while the store has a question. Mostly its answer comes sooner, and to look whether the
@@ -112,7 +112,7 @@ impl<W: Wire> Connection<W> {
         entry: &Entry,
         socket: W,
         limits: &Limits,
-        accepted: Time,
+        accepted: Timestamp,
         services: Arc<Services>,
         visitor: Visitor,
     ) -> Self {
@@ -165,7 +165,7 @@ impl<W: Wire> Connection<W> {
         alarm.poll(self.deadline(), cx).map(|()| Wake::Deadline)
     }
 
-    fn deadline(&self) -> Option<Time> {
+    fn deadline(&self) -> Option<Timestamp> {
         let expiry = self.session.expires_at().map(|wall| self.clock.time_of(wall));
         [self.session.deadline(), self.socket.deadline(), self.claim.until(), self.listen_at, expiry]
             .into_iter()

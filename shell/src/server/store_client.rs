@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use session_core::ledger::StoreCommand;
-use session_core::{Outcome, ReleaseTracker, SessionId, Time, UserId};
+use session_core::{Outcome, ReleaseTracker, SessionId, Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::Alarm;
@@ -51,7 +51,7 @@ struct UnderWay {
     purpose: Purpose,
     ticket: Ticket,
     /// When nobody waits for the answer any longer.
-    until: Time,
+    until: Timestamp,
 }
 
 impl Custody {
@@ -149,7 +149,7 @@ impl Accounts {
         self.change(|debts, now| debts.record(command, outcome, now));
     }
 
-    fn change(&self, change: impl FnOnce(&mut ReleaseTracker, Time)) {
+    fn change(&self, change: impl FnOnce(&mut ReleaseTracker, Timestamp)) {
         let now = self.clock.now();
         let waker = {
             let mut inner = self.lock();
@@ -206,7 +206,7 @@ impl Claim {
 
     /// When the wait for the command under way ends.
     #[must_use]
-    pub fn until(&self) -> Option<Time> {
+    pub fn until(&self) -> Option<Timestamp> {
         self.under_way.as_ref().map(|under_way| under_way.until)
     }
 
@@ -262,8 +262,8 @@ mod tests {
         let mailbox = Arc::<Mailbox>::default();
         let mut claim = Claim::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
         let acquire =
-            StoreCommand::Acquire { user: user.clone(), session, limit: None, at: Time::default(), options: None };
-        for command in [acquire, StoreCommand::CountSlots { user, session, at: Time::default() }] {
+            StoreCommand::Acquire { user: user.clone(), session, limit: None, at: Timestamp::default(), options: None };
+        for command in [acquire, StoreCommand::CountSlots { user, session, at: Timestamp::default() }] {
             claim.submit(command);
             let Poll::Ready(Mail::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop())) else {
                 panic!("this store answers at once");
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn who_waits_in_vain_owes_a_release_or_that_the_slot_it_came_back_to_lingers_on() {
         let (user, session) = (UserId::parse("ada").unwrap(), NodeId::new(1).session(1));
-        let late = Time::default() + Duration::from_secs(1);
+        let late = Timestamp::default() + Duration::from_secs(1);
         let retried = late + Duration::from_millis(50);
         let resume = Some(ResumeKey::from_bytes([9; 32]));
         for (wish, owed) in [
@@ -327,7 +327,7 @@ mod tests {
                 user: user.clone(),
                 session,
                 limit: None,
-                at: Time::default(),
+                at: Timestamp::default(),
                 options: wish,
             });
             assert_eq!(claim.until(), Some(late));

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use session_core::ledger::{self, ApplyResult, StoreCommand};
 use session_core::{
-    Liveness, NodeId, Outcome, SessionStatus, SlotLimit, StoreError, Terms, Time, UserId, UserOverrides, UserRecord,
+    Liveness, NodeId, Outcome, SessionStatus, SlotLimit, StoreError, Terms, Timestamp, UserId, UserOverrides,
+    UserRecord,
 };
 
 use super::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
@@ -32,18 +33,18 @@ struct Records {
 /// here.
 #[derive(Default)]
 struct Lost {
-    queue: VecDeque<(Time, UserId)>,
+    queue: VecDeque<(Timestamp, UserId)>,
     users: HashSet<UserId>,
 }
 
 impl Lost {
-    fn note(&mut self, until: Time, user: &UserId) {
+    fn note(&mut self, until: Timestamp, user: &UserId) {
         if self.users.insert(user.clone()) {
             self.queue.push_back((until, user.clone()));
         }
     }
 
-    fn next(&mut self, now: Time) -> Option<UserId> {
+    fn next(&mut self, now: Timestamp) -> Option<UserId> {
         self.queue.front().filter(|(until, _)| *until <= now)?;
         let (_, user) = self.queue.pop_front()?;
         self.users.remove(&user);
@@ -73,7 +74,7 @@ impl MemoryStore {
         };
         let terms = self.terms.of(command.user());
         // There never was another node here.
-        let dead = Liveness::DeadSince(Time::default());
+        let dead = Liveness::DeadSince(Timestamp::default());
         let liveness = |node| if node == self.node { Liveness::Alive } else { dead };
         let Records { by_user, lost } = records;
         let applied = match by_user.entry(command.user().clone()) {
@@ -119,7 +120,7 @@ impl MemoryStore {
 const SWEPT: usize = 2;
 
 /// When all that lingers in a record after this time has done so for its time, if anything does.
-fn lingers_until(record: &UserRecord, now: Time) -> Option<Time> {
+fn lingers_until(record: &UserRecord, now: Timestamp) -> Option<Timestamp> {
     let ends = record.sessions().iter().filter_map(|hold| match hold.status {
         SessionStatus::Live => None,
         SessionStatus::Lingering { until } => Some(until),
@@ -181,8 +182,8 @@ mod tests {
     const NODE: NodeId = NodeId::new(1);
     const LINGER: Duration = Duration::from_secs(10);
 
-    fn at(second: u64) -> Time {
-        Time::from_epoch(Duration::from_secs(second))
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(second))
     }
 
     fn user(number: u64) -> UserId {

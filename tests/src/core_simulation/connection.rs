@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use session_core::ledger::StoreCommand as LedgerCommand;
-use session_core::{Frame, Reply, ResumeToken, Session, Time, UserId};
+use session_core::{Frame, Reply, ResumeToken, Session, Timestamp, UserId};
 
 /// A session with its socket, as a shell would hold it.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(super) struct Connection {
     /// Messages sent by the client that the server has not read.
     pub(super) unread: VecDeque<String>,
     /// The command under way, and when the wait for its answer ends.
-    pub(super) under_way: Option<(LedgerCommand, Time)>,
+    pub(super) under_way: Option<(LedgerCommand, Timestamp)>,
     /// Whether the socket can still carry something to the client.
     pub(super) open: bool,
     /// Whether the client was told that it has a slot, and not since that it is over.

@@ -1,8 +1,8 @@
 //! The messages of the clients, and how the server verifies their credentials.
 
 use session_core::{
-    Ask, Credential, Evict, Identity, Name, Rejection, Request, ResumeToken, SlotLimit, TokenError, UserId, UserRecord,
-    WallTime,
+    Ask, Credential, DisplayName, Evict, Identity, Rejection, Request, ResumeToken, SlotLimit, TokenError, UnixSeconds,
+    UserId, UserRecord,
 };
 
 use super::scenario::user_id;
@@ -36,7 +36,7 @@ impl CoreSimulation {
         };
         let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
         let ask = Ask {
-            device: device.and_then(|device| Name::parse(&format!("device {}", device % 3))),
+            device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
             label: None,
             resume: resume.map(|&(_, token)| token),
             // None is no list.
@@ -72,7 +72,7 @@ impl CoreSimulation {
         let [user, limit, expires] = token.split('|').collect::<Vec<_>>()[..] else { return Err(malformed) };
         let user = UserId::parse(user).map_err(Rejection::UserId)?;
         let limit = limit.parse().ok().map(|slots: u32| SlotLimit::new(slots % (Self::MAX_CLAIM + 1)).expect("few"));
-        let expires = expires.parse().map(WallTime::from_unix_seconds).map_err(|_| malformed)?;
+        let expires = expires.parse().map(UnixSeconds::from_unix_seconds).map_err(|_| malformed)?;
         if self.time_of(expires) <= self.now {
             return Err(Rejection::Token(TokenError::Expired));
         }

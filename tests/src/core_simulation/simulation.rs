@@ -10,7 +10,7 @@ use std::time::Duration;
 use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
 use session_core::{
     Actions, Command, EndReason, Event, Limits, NodeId, Outcome, ReleaseTracker, Request, ResumeToken, Session,
-    SessionId, SlotLimit, StoreError, Terms, Time, UserId, Violation, WallTime,
+    SessionId, SlotLimit, StoreError, Terms, Timestamp, UnixSeconds, UserId, Violation,
 };
 
 use super::connection::Connection;
@@ -24,11 +24,11 @@ pub struct CoreSimulation {
     /// The terms that it began with.
     pub(super) first_terms: Terms,
     /// Since when the nodes before this one are dead.
-    pub(super) deaths: BTreeMap<NodeId, Time>,
+    pub(super) deaths: BTreeMap<NodeId, Timestamp>,
     /// Every token that a client was told, and whose slot it is of.
     pub(super) told: Vec<(UserId, ResumeToken)>,
     pub(super) tokens: u64,
-    pub(super) now: Time,
+    pub(super) now: Timestamp,
     /// How many seconds the wall clock is ahead.
     pub(super) wall_ahead: i64,
     generation: u64,
@@ -59,7 +59,7 @@ impl CoreSimulation {
             deaths: BTreeMap::new(),
             told: Vec::new(),
             tokens: 0,
-            now: Time::from_epoch(Duration::from_secs(1_000_000)),
+            now: Timestamp::from_epoch(Duration::from_secs(1_000_000)),
             wall_ahead: 0,
             generation: 1,
             next_session: 1,
@@ -235,8 +235,8 @@ impl CoreSimulation {
     }
 
     /// When the wall clock shows this.
-    pub(super) fn time_of(&self, wall: WallTime) -> Time {
-        Time::from_epoch(Duration::from_secs(wall.unix_seconds().saturating_add_signed(-self.wall_ahead)))
+    pub(super) fn time_of(&self, wall: UnixSeconds) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(wall.unix_seconds().saturating_add_signed(-self.wall_ahead)))
     }
 
     /// Gives a session its next messages, as long as it takes them.

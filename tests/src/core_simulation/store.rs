@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use session_core::ledger::StoreCommand as LedgerCommand;
-use session_core::{Liveness, NodeId, Time, UserId, UserRecord};
+use session_core::{Liveness, NodeId, Timestamp, UserId, UserRecord};
 
 /// The hostile store.
 #[derive(Debug, Default)]
@@ -21,6 +21,6 @@ pub(super) struct Queued {
 }
 
 /// Of those that are not alive it is known since when.
-pub(super) fn liveness(deaths: &BTreeMap<NodeId, Time>, alive: NodeId, node: NodeId) -> Liveness {
+pub(super) fn liveness(deaths: &BTreeMap<NodeId, Timestamp>, alive: NodeId, node: NodeId) -> Liveness {
     if node == alive { Liveness::Alive } else { Liveness::DeadSince(deaths[&node]) }
 }

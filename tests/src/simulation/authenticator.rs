@@ -1,6 +1,6 @@
 //! Who is who in a simulation: users by their names, and tokens that anybody can make.
 
-use session_core::{Credential, Identity, Rejection, SlotLimit, TokenError, UserId, WallTime};
+use session_core::{Credential, Identity, Rejection, SlotLimit, TokenError, UnixSeconds, UserId};
 use shell::auth::authenticator::{Authenticator, Open};
 use shell::runtime::clock::Clock;
 
@@ -12,14 +12,14 @@ pub(super) struct SimulatedAuthenticator {
 }
 
 /// A token of a user, which may claim a limit of up to [`MAX_CLAIM`].
-pub(super) fn token(user: &UserId, limit: Option<u8>, expires: WallTime) -> Credential {
+pub(super) fn token(user: &UserId, limit: Option<u8>, expires: UnixSeconds) -> Credential {
     let limit = limit.map_or(String::new(), |limit| (u32::from(limit) % (MAX_CLAIM + 1)).to_string());
     Credential::Token(format!("{user}|{limit}|{}", expires.unix_seconds()).into())
 }
 
 /// When a token runs out.
-pub(super) fn expiry(token: &str) -> Option<WallTime> {
-    token.rsplit_once('|')?.1.parse().map(WallTime::from_unix_seconds).ok()
+pub(super) fn expiry(token: &str) -> Option<UnixSeconds> {
+    token.rsplit_once('|')?.1.parse().map(UnixSeconds::from_unix_seconds).ok()
 }
 
 impl Authenticator for SimulatedAuthenticator {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::slice;
 use std::time::Duration;
 
-use session_core::{Ask, Credential, ReleaseTracker, Request, ResumeToken, Session, Time, WhenFull};
+use session_core::{Ask, Credential, ReleaseTracker, Request, ResumeToken, Session, Timestamp, WhenFull};
 
 use super::cluster::{LIMITS, ROOM, SERVERS, Simulation};
 use super::faulty_store::StoreFault;
@@ -236,7 +236,7 @@ impl Simulation {
         self.check();
     }
 
-    fn reclaimed(&mut self, cause: &'static str, since: Time) {
+    fn reclaimed(&mut self, cause: &'static str, since: Timestamp) {
         let took = self.now.since(since);
         self.trace.reclaimed.insert(cause, took);
     }

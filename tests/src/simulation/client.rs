@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use session_core::{CloseReason, Complaint, Credential, NodeId, Reply, Request, SessionId, UserId, WallTime};
+use session_core::{CloseReason, Complaint, Credential, NodeId, Reply, Request, SessionId, UnixSeconds, UserId};
 
 use super::authenticator;
 use super::server::Server;
@@ -22,7 +22,7 @@ pub(super) struct Client {
     /// The credentials in the messages that are not answered yet.
     pub(super) asked: VecDeque<ShownCredential>,
     /// When the token expires that it was admitted by.
-    pub(super) expires: Option<WallTime>,
+    pub(super) expires: Option<UnixSeconds>,
     pub(super) user: Option<UserId>,
     pub(super) closed: Option<CloseReason>,
     /// The server told it that it was evicted.
@@ -37,7 +37,7 @@ pub(super) enum ShownCredential {
     /// A user id, which never expires.
     Name,
     /// A token that expires at this time.
-    Token(WallTime),
+    Token(UnixSeconds),
 }
 
 impl ShownCredential {
@@ -67,7 +67,7 @@ impl Client {
 
     /// Checks that the session ended when its token expired, unless the server is verifying a newer credential.
     pub(super) fn check_token(&self, server: &Server) {
-        let has_come = |wall: &WallTime| server.custody().clock().has_come(*wall);
+        let has_come = |wall: &UnixSeconds| server.custody().clock().has_come(*wall);
         let renewed = self.asked.iter().any(|shown| match shown {
             ShownCredential::Nothing => false,
             ShownCredential::Name => true,

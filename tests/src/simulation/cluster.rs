@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::{
-    Ask, Credential, Evict, Limits, Name, Request, ResumeToken, SlotLimit, Terms, Time, UserId, Violation,
+    Ask, Credential, DisplayName, Evict, Limits, Request, ResumeToken, SlotLimit, Terms, Timestamp, UserId, Violation,
 };
 use shell::server::connection::Connection;
 
@@ -26,7 +26,7 @@ pub struct Simulation {
     pub(super) terms: Terms,
     /// Every resume token that a client received.
     pub(super) told: Vec<(UserId, ResumeToken)>,
-    pub(super) now: Time,
+    pub(super) now: Timestamp,
     pub(super) servers: Vec<Server>,
     pub(super) clients: BTreeMap<u32, Client>,
     arrivals: u32,
@@ -44,7 +44,7 @@ pub(super) const LIMITS: Limits = Limits {
     max_bad_messages: Some(16),
     max_message_rate: NonZeroU32::new(100),
 };
-const START: Time = Time::from_epoch(Duration::from_secs(1_000_000));
+const START: Timestamp = Timestamp::from_epoch(Duration::from_secs(1_000_000));
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const SERVERS: usize = 3;
 const MAX_CLIENTS: usize = 300;
@@ -121,7 +121,7 @@ impl Simulation {
                 let latest = &self.told[self.told.len().saturating_sub(16)..];
                 let resume = resume.and_then(|which| latest.get(usize::from(which) % latest.len().max(1)));
                 let ask = Ask {
-                    device: device.and_then(|device| Name::parse(&format!("device {}", device % 3))),
+                    device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
                     label: None,
                     // Mostly of this very user.
                     resume: resume.map(|&(_, token)| token),

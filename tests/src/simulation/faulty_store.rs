@@ -9,7 +9,7 @@ use arbitrary::Arbitrary;
 use session_core::ledger::{self, ApplyResult, EndTarget, StoreCommand};
 use session_core::{
     EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, SlotLimit,
-    StoreError, Terms, Time, UserId, UserRecord,
+    StoreError, Terms, Timestamp, UserId, UserRecord,
 };
 use shell::server::registry::Registry;
 use shell::store::{Amended, Amendment, Done, Router, Store};
@@ -69,10 +69,10 @@ pub(super) struct SharedStore {
 struct Inner {
     terms: Terms,
     /// The time by the store's clock.
-    now: Time,
+    now: Timestamp,
     alive: BTreeSet<NodeId>,
     /// Since when the others are dead.
-    deaths: BTreeMap<NodeId, Time>,
+    deaths: BTreeMap<NodeId, Timestamp>,
     /// Where those are told who lose their slots.
     routes: BTreeMap<NodeId, Arc<Registry>>,
     /// Who has lost a slot to somebody else.
@@ -91,7 +91,7 @@ struct Inner {
 impl SharedStore {
     const MAX_QUEUE: usize = 512;
 
-    pub(super) fn new(terms: Terms, now: Time) -> Self {
+    pub(super) fn new(terms: Terms, now: Timestamp) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 terms,
@@ -116,7 +116,7 @@ impl SharedStore {
         inner.routes.insert(node, registry);
     }
 
-    pub(super) fn set_now(&self, now: Time) {
+    pub(super) fn set_now(&self, now: Timestamp) {
         self.lock().now = now;
     }
 
@@ -394,7 +394,7 @@ impl Inner {
     }
 }
 
-fn liveness(alive: &BTreeSet<NodeId>, deaths: &BTreeMap<NodeId, Time>, node: NodeId) -> Liveness {
+fn liveness(alive: &BTreeSet<NodeId>, deaths: &BTreeMap<NodeId, Timestamp>, node: NodeId) -> Liveness {
     if alive.contains(&node) {
         Liveness::Alive
     } else {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use session_core::{NodeId, Time, WallTime};
+use session_core::{NodeId, Timestamp, UnixSeconds};
 use shell::net::connection_limiter::Doorway;
 use shell::runtime::clock::Dial;
 use shell::server::connection::Services;
@@ -56,7 +56,7 @@ impl Server {
         matches!(self.status, Status::Up | Status::Draining)
     }
 
-    pub(super) fn time(&self) -> Time {
+    pub(super) fn time(&self) -> Timestamp {
         self.custody().clock().now()
     }
 
@@ -65,8 +65,8 @@ impl Server {
     }
 
     /// What its wall clock shows so many seconds from now.
-    pub(super) fn wall_time_in(&self, seconds: u8) -> WallTime {
-        WallTime::from_unix_seconds(self.custody().clock().wall().unix_seconds() + u64::from(seconds))
+    pub(super) fn wall_time_in(&self, seconds: u8) -> UnixSeconds {
+        UnixSeconds::from_unix_seconds(self.custody().clock().wall().unix_seconds() + u64::from(seconds))
     }
 
     pub(super) fn is_due(&self) -> bool {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use session_core::{CloseReason, Frame, Reply, Time, Violation};
+use session_core::{CloseReason, Frame, Reply, Timestamp, Violation};
 use shell::runtime::clock::Clock;
 use shell::server::connection::{Incoming, Wire};
 
@@ -28,13 +28,13 @@ struct Inner {
     phase: Phase,
     waker: Option<Waker>,
     /// How often the server has polled the socket since this time.
-    polls: (Time, u32),
+    polls: (Timestamp, u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    Closing { until: Time },
+    Closing { until: Timestamp },
     Closed,
 }
 
@@ -71,7 +71,7 @@ impl SimulatedSocket {
             stuck: false,
             phase: Phase::Open,
             waker: None,
-            polls: (Time::default(), 0),
+            polls: (Timestamp::default(), 0),
         })))
     }
 
@@ -177,7 +177,7 @@ impl Wire for SimulatedSocket {
         }
     }
 
-    fn deadline(&self) -> Option<Time> {
+    fn deadline(&self) -> Option<Timestamp> {
         match self.0.borrow().phase {
             Phase::Closing { until } => Some(until),
             Phase::Open | Phase::Closed => None,

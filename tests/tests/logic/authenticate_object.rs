@@ -8,9 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use session_core::{
-    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Evict, Name, NodeId, Refusal, Rejection,
-    Reply, ReplyError, Request, ResumeToken, SessionId, SessionInfo, SessionRecord, SessionState, SessionStatus,
-    SlotLimit, StoreError, Time, TokenError, User, UserId,
+    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, DisplayName, Evict, NodeId, Refusal,
+    Rejection, Reply, ReplyError, Request, ResumeToken, SessionId, SessionInfo, SessionRecord, SessionState,
+    SessionStatus, SlotLimit, StoreError, Timestamp, TokenError, User, UserId,
 };
 
 fn session(number: u64) -> SessionId {
@@ -73,13 +73,16 @@ fn what_a_client_says_of_itself_is_bounded() {
     let wrong = |error| Err(Complaint::BadAsk(error));
     let token = ResumeToken::new([0xcd; 32]);
     for (fields, expected) in [
-        (json!({ "device": "é".repeat(32) }), ask(Ask { device: Name::parse(&"é".repeat(32)), ..Ask::default() })),
+        (
+            json!({ "device": "é".repeat(32) }),
+            ask(Ask { device: DisplayName::parse(&"é".repeat(32)), ..Ask::default() }),
+        ),
         (json!({ "device": format!("{}x", "é".repeat(32)) }), wrong(AskError::Device)),
         (json!({ "device": "" }), wrong(AskError::Device)),
         (json!({ "device": "a\u{85}" }), wrong(AskError::Device)),
         (json!({ "device": 7 }), wrong(AskError::Device)),
         (json!({ "device": ["laptop"] }), wrong(AskError::Device)),
-        (json!({ "label": "x".repeat(64) }), ask(Ask { label: Name::parse(&"x".repeat(64)), ..Ask::default() })),
+        (json!({ "label": "x".repeat(64) }), ask(Ask { label: DisplayName::parse(&"x".repeat(64)), ..Ask::default() })),
         (json!({ "label": "x".repeat(65) }), wrong(AskError::Label)),
         (json!({ "label": "\0" }), wrong(AskError::Label)),
         (json!({ "label": false }), wrong(AskError::Label)),
@@ -203,7 +206,7 @@ fn what_is_told_at_length() {
                 refusal: Refusal::LimitReached,
                 limit: Some(SlotLimit::new(1).unwrap()),
                 connections: Some(2),
-                sessions: Some([SessionInfo::from(&SessionRecord::new(session(1), Time::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
+                sessions: Some([SessionInfo::from(&SessionRecord::new(session(1), Timestamp::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
                 retry_after: Some(Duration::from_millis(1500)),
                 may_choose: true,
             })),
@@ -237,7 +240,7 @@ fn admitted() -> Reply {
 
 #[test]
 fn a_hold_is_shown_without_its_token() {
-    let since = Time::from_epoch(Duration::from_nanos(5_999_999));
+    let since = Timestamp::from_epoch(Duration::from_nanos(5_999_999));
     let live = SessionRecord::new(session(1), since);
     let lingering =
         SessionRecord { status: SessionStatus::Lingering { until: since + Duration::from_secs(1) }, ..live.clone() };
@@ -313,8 +316,8 @@ fn plain_reading(fields: &Map<String, Value>) -> Result<Request, Complaint> {
         (None, Some(token)) => Credential::Token(token.into()),
         (None, None) => Credential::None,
     };
-    let device = read(given("device"), Name::parse, AskError::Device)?;
-    let label = read(given("label"), Name::parse, AskError::Label)?;
+    let device = read(given("device"), DisplayName::parse, AskError::Device)?;
+    let label = read(given("label"), DisplayName::parse, AskError::Label)?;
     let resume = read(given("resume"), ResumeToken::parse, AskError::Resume)?;
     let evict = match given("evict") {
         None => None,
@@ -337,8 +340,8 @@ fn any_credential() -> impl Strategy<Value = Credential> {
     ]
 }
 
-fn any_name() -> impl Strategy<Value = Name> {
-    r#"[ -~"\\é\u{2028}\u{feff}🦀]{1,16}"#.prop_map(|name| Name::parse(&name).unwrap())
+fn any_name() -> impl Strategy<Value = DisplayName> {
+    r#"[ -~"\\é\u{2028}\u{feff}🦀]{1,16}"#.prop_map(|name| DisplayName::parse(&name).unwrap())
 }
 
 fn any_session() -> impl Strategy<Value = SessionId> {

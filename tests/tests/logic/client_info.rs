@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing};
 use session_core::{
-    Actions, Admission, CloseReason, Command, Complaint, Denial, EndReason, Event, Evict, Frame, Identity, Limits,
-    Name, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo, SessionRecord,
-    SessionState, Sessions, SlotLimit, StoreError, Time, TokenError, User, UserId, Violation, WallTime,
+    Actions, Admission, CloseReason, Command, Complaint, Denial, DisplayName, EndReason, Event, Evict, Frame, Identity,
+    Limits, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo, SessionRecord,
+    SessionState, Sessions, SlotLimit, StoreError, Timestamp, TokenError, UnixSeconds, User, UserId, Violation,
 };
 
 const LINGER: Duration = Duration::from_secs(90);
 
-fn at(second: u64) -> Time {
-    Time::from_epoch(Duration::from_secs(1_700_000_000 + second))
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(1_700_000_000 + second))
 }
 
 fn id() -> SessionId {
@@ -41,8 +41,8 @@ fn fresh() -> ResumeToken {
     ResumeToken::new([2; 32])
 }
 
-fn name(text: &str) -> Option<Name> {
-    Name::parse(text)
+fn name(text: &str) -> Option<DisplayName> {
+    DisplayName::parse(text)
 }
 
 /// A session that is there, driven at these seconds.
@@ -306,7 +306,7 @@ fn only_who_is_lost_lingers() {
 
 #[test]
 fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
-    let by_token = |user| Identity { expires: Some(WallTime::from_unix_seconds(100)), ..Identity::of(user) };
+    let by_token = |user| Identity { expires: Some(UnixSeconds::from_unix_seconds(100)), ..Identity::of(user) };
     let refused = |refusal| {
         let nothing =
             Denial { refusal, limit: None, connections: None, sessions: None, retry_after: None, may_choose: false };

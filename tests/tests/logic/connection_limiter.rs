@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use session_core::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Time};
+use session_core::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Timestamp};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-fn at(millis: u64) -> Time {
-    Time::from_epoch(Duration::from_millis(millis))
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_millis(millis))
 }
 
 fn address(text: &str) -> IpAddr {
@@ -35,7 +35,7 @@ fn seen(door: &ConnectionLimiter) -> (usize, usize, usize) {
 }
 
 /// A connection that comes in directly, if it is let.
-fn arrive(door: &mut ConnectionLimiter, address: IpAddr, now: Time) -> Result<Permit, ConnectionLimitExceeded> {
+fn arrive(door: &mut ConnectionLimiter, address: IpAddr, now: Timestamp) -> Result<Permit, ConnectionLimitExceeded> {
     let mut visit = door.acquire()?;
     match door.identify(&mut visit, address, now) {
         Ok(()) => Ok(visit),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Time};
+use session_core::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Timestamp};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -248,7 +248,7 @@ impl World {
     fn identify(&mut self, who: usize, nth: usize) {
         let (address, number) = (address(ADDRESSES[nth].0), ADDRESSES[nth].1);
         let network = ClientPrefix::from(address);
-        let identified = self.door.identify(&mut self.visits[who], address, Time::from_epoch(self.model.now));
+        let identified = self.door.identify(&mut self.visits[who], address, Timestamp::from_epoch(self.model.now));
         if self.model.visits[who].1.is_some() {
             return assert_eq!(identified, Ok(()));
         }

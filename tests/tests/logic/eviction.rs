@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing, StoreCommand};
 use session_core::{
-    CountBy, EndReason, EndedSession, Evict, Liveness, Name, NodeId, Outcome, ResumeKey, SessionId, SessionRecord,
-    SessionStatus, SlotLimit, StoreError, Terms, Time, UserId, UserOverrides, UserRecord, WhenFull,
+    CountBy, DisplayName, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, ResumeKey, SessionId,
+    SessionRecord, SessionStatus, SlotLimit, StoreError, Terms, Timestamp, UserId, UserOverrides, UserRecord, WhenFull,
 };
 
 const HERE: NodeId = NodeId::new(1);
@@ -24,16 +24,16 @@ fn id(number: u64) -> SessionId {
     HERE.session(number)
 }
 
-fn at(second: u64) -> Time {
-    Time::from_epoch(Duration::from_secs(second))
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(second))
 }
 
 fn limit(slots: u32) -> SlotLimit {
     SlotLimit::new(slots).unwrap()
 }
 
-fn name(text: &str) -> Option<Name> {
-    Some(Name::parse(text).unwrap())
+fn name(text: &str) -> Option<DisplayName> {
+    Some(DisplayName::parse(text).unwrap())
 }
 
 fn key(number: u8) -> ResumeKey {
@@ -61,7 +61,7 @@ fn devices(slots: u32) -> Terms {
 struct Subject {
     record: UserRecord,
     second: u64,
-    dead: BTreeMap<NodeId, Time>,
+    dead: BTreeMap<NodeId, Timestamp>,
     ended: Vec<EndedSession>,
 }
 
@@ -74,7 +74,7 @@ impl Subject {
         applied.outcome
     }
 
-    fn now(&mut self) -> Time {
+    fn now(&mut self) -> Timestamp {
         self.second += 1;
         at(self.second)
     }
@@ -130,7 +130,7 @@ impl Subject {
         self.apply(&terms(9), &StoreCommand::Linger { user: user(), session: id(number), at })
     }
 
-    fn count_at(&mut self, terms: &Terms, at: Time) -> u32 {
+    fn count_at(&mut self, terms: &Terms, at: Timestamp) -> u32 {
         let outcome = self.apply(terms, &StoreCommand::CountSlots { user: user(), session: id(0), at });
         let Outcome::Counted { connections } = outcome else { panic!("{outcome:?}") };
         connections
@@ -351,7 +351,7 @@ fn a_lost_session_lingers_for_its_time_and_no_longer() {
     assert_eq!(subject.record.sessions()[0].status, SessionStatus::Lingering { until });
     assert!(is_denied(&subject.plain(&full, 2)));
     let moment = Duration::from_millis(1);
-    assert_eq!(subject.clone().count_at(&full, Time::from_epoch(until.since_epoch().saturating_sub(moment))), 1);
+    assert_eq!(subject.clone().count_at(&full, Timestamp::from_epoch(until.since_epoch().saturating_sub(moment))), 1);
     assert_eq!(subject.clone().count_at(&full, until), 0);
     // What is given back lingers no longer.
     let mut released = subject.clone();
@@ -487,8 +487,11 @@ fn what_a_dead_node_held_lingers_from_when_that_is_known() {
     drop(subject.acquire(&terms, THERE.session(2), guest(2)));
     drop(subject.acquire(&terms, THERE.session(3), None));
     drop(subject.acquire(&terms, HERE.session(4), guest(4)));
-    let until = Time::from_epoch(Duration::from_millis(9_500));
-    drop(subject.apply(&terms, &StoreCommand::Linger { user: user(), session: THERE.session(2), at: Time::default() }));
+    let until = Timestamp::from_epoch(Duration::from_millis(9_500));
+    drop(
+        subject
+            .apply(&terms, &StoreCommand::Linger { user: user(), session: THERE.session(2), at: Timestamp::default() }),
+    );
     subject.dead.insert(THERE, at(20));
     // The one that lingered lingers for what is left of its time, from a clock that was wrong or not.
     assert_eq!(subject.clone().count_at(&terms, until), 3);
@@ -667,7 +670,7 @@ struct Kept {
     key: Option<u8>,
     linger: Duration,
     /// Until when it lingers, if it does.
-    until: Option<Time>,
+    until: Option<Timestamp>,
 }
 
 /// One step of a user's history.
@@ -714,7 +717,7 @@ fn slots_of(kept: &BTreeMap<SessionId, Kept>, counting: CountBy) -> usize {
     }
 }
 
-fn shown(hold: &SessionRecord) -> (SessionId, Option<Time>) {
+fn shown(hold: &SessionRecord) -> (SessionId, Option<Timestamp>) {
     let until = match hold.status {
         SessionStatus::Live => None,
         SessionStatus::Lingering { until } => Some(until),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Liveness, NodeId, Outcome, SessionId, SessionRecord, SlotLimit, StoreError, Terms, Time, UserId, UserRecord,
+    Liveness, NodeId, Outcome, SessionId, SessionRecord, SlotLimit, StoreError, Terms, Timestamp, UserId, UserRecord,
 };
 
 const HERE: NodeId = NodeId::new(1);
@@ -43,8 +43,8 @@ fn apply(
     applied.outcome
 }
 
-fn at(second: u64) -> Time {
-    Time::from_epoch(Duration::from_secs(second))
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(second))
 }
 
 fn granted(connections: u32) -> Outcome {

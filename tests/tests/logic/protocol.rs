@@ -11,9 +11,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_core::{
-    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, EndReason, Evict, Name, NodeId, Refusal,
-    Rejection, Reply, ReplyError, Request, ResumeToken, SessionInfo, SessionState, Sessions, SlotLimit, StoreError,
-    TokenError, User, UserId, UserIdError,
+    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, DisplayName, EndReason, Evict, NodeId,
+    Refusal, Rejection, Reply, ReplyError, Request, ResumeToken, SessionInfo, SessionState, Sessions, SlotLimit,
+    StoreError, TokenError, User, UserId, UserIdError,
 };
 
 /// The protocol that a plain client speaks: these bytes are a promise.
@@ -90,8 +90,8 @@ fn every_request() {
     let requests = credentials.map(Request::Authenticate);
     let session = NodeId::new(7).session(8);
     let ask = Ask {
-        device: Name::parse("laptop"),
-        label: Name::parse("é \"7\""),
+        device: DisplayName::parse("laptop"),
+        label: DisplayName::parse("é \"7\""),
         resume: Some(ResumeToken::new([0x5e; 32])),
         evict: Some(Evict::Oldest),
     };
@@ -300,7 +300,8 @@ fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reje
 fn an_object_says_who_from_where_and_what_for() {
     let id = NodeId::new(7).session(8);
     let token = ResumeToken::new([0xab; 32]);
-    let (name, resume, ids) = (|text: &str| Some(Name::parse(text).unwrap()), token.text(), vec![id.to_string(); 100]);
+    let (name, resume, ids) =
+        (|text: &str| Some(DisplayName::parse(text).unwrap()), token.text(), vec![id.to_string(); 100]);
     let ask = |ask: Ask| Ok(Request::AuthenticateWith(Credential::User("ada".into()), Box::new(ask)));
     let full = Ask { device: name("é"), label: name("x y"), resume: Some(token), evict: Some(Evict::Oldest) };
     let these = |count| Ask { evict: Some(Evict::Sessions(vec![id; count].into())), ..Ask::default() };
@@ -749,7 +750,7 @@ fn at_length() -> Vec<Reply> {
     let resume = Some(ResumeToken::new([0x5e; 32]));
     let admission = Admission { user: user("ada", 2), limit, session, resume, linger: Duration::from_millis(90_001) };
     let bare = Admission { resume: None, linger: Duration::ZERO, ..admission.clone() };
-    let name = |text: &str| Name::parse(text);
+    let name = |text: &str| DisplayName::parse(text);
     let live = SessionInfo {
         id: session,
         device: None,

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::{
-    ClientInfo, Name, NodeId, RecordError, Resumable, ResumeKey, SessionId, SessionRecord, SessionStatus, Time,
-    UserRecord,
+    ClientInfo, DisplayName, NodeId, RecordError, Resumable, ResumeKey, SessionId, SessionRecord, SessionStatus,
+    Timestamp, UserRecord,
 };
 
 const HERE: NodeId = NodeId::new(1);
 
-fn millis(millis: u64) -> Time {
-    Time::from_epoch(Duration::from_millis(millis))
+fn millis(millis: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_millis(millis))
 }
 
 fn encoded(holds: Vec<SessionRecord>) -> Vec<u8> {
@@ -30,8 +30,8 @@ fn read(bytes: &[u8]) -> Result<Vec<SessionRecord>, RecordError> {
 
 fn full_hold() -> SessionRecord {
     let guest = ClientInfo {
-        device: Name::parse("laptop"),
-        label: Name::parse("Fé"),
+        device: DisplayName::parse("laptop"),
+        label: DisplayName::parse("Fé"),
         resumable: Some(Resumable {
             key: ResumeKey::from_bytes([0xab; 32]),
             linger: Duration::from_millis(0x0102_0304),
@@ -56,7 +56,7 @@ fn the_bytes_of_version_1() {
     ];
     let holds = vec![
         SessionRecord::new(NodeId::new(0x0123_4567_89ab_cdef).session(0x42), millis(0x018b_cfe5_6800)),
-        SessionRecord::new(NodeId::new(7).session(u64::MAX), Time::default()),
+        SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()),
     ];
     assert_eq!(read(&bytes), Ok(holds));
     assert_eq!(read(&[1]), Ok(vec![]));
@@ -77,7 +77,7 @@ fn the_bytes_of_version_2() {
         &[0xab; 32],
         &[1, 2, 3, 4,  6, b'l', b'a', b'p', b't', b'o', b'p',  3, b'F', 0xc3, 0xa9],
     ].concat();
-    let holds = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Time::default()), full_hold()];
+    let holds = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()), full_hold()];
     assert_eq!(encoded(holds.clone()), bytes);
     assert_eq!(read(&bytes), Ok(holds));
     assert_eq!(encoded(vec![]), [2]);
@@ -86,7 +86,7 @@ fn the_bytes_of_version_2() {
 
 #[test]
 fn what_is_finer_than_a_millisecond_is_not_kept() {
-    let hold = |nanos| SessionRecord::new(HERE.session(1), Time::from_epoch(Duration::from_nanos(nanos)));
+    let hold = |nanos| SessionRecord::new(HERE.session(1), Timestamp::from_epoch(Duration::from_nanos(nanos)));
     assert_eq!(read(&encoded(vec![hold(5_999_999)])), Ok(vec![hold(5_000_000)]));
 }
 
@@ -122,8 +122,8 @@ fn every_reason_not_to_read_a_record() {
     assert_eq!(read(&record(&numbers[1..])).unwrap().len(), 1024);
 }
 
-fn name() -> impl Strategy<Value = Option<Name>> {
-    prop::option::of("[a-zé🦀 ]{1,16}").prop_map(|name| name.and_then(|name| Name::parse(&name)))
+fn name() -> impl Strategy<Value = Option<DisplayName>> {
+    prop::option::of("[a-zé🦀 ]{1,16}").prop_map(|name| name.and_then(|name| DisplayName::parse(&name)))
 }
 
 fn hold() -> impl Strategy<Value = SessionRecord> {
@@ -188,5 +188,5 @@ fn a_session_is_found_by_its_id() {
     let record = UserRecord::from_sessions(vec![full_hold()]).unwrap();
     assert_eq!(record.session(full_hold().session), Some(&full_hold()));
     assert_eq!(record.session(SessionId::from_bytes([0; 16])), None);
-    assert_eq!(full_hold().display_name(), Name::parse("Fé").as_ref());
+    assert_eq!(full_hold().display_name(), DisplayName::parse("Fé").as_ref());
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, StoreCommand};
 use session_core::{
     EndReason, Liveness, NodeId, Outcome, ReleaseTracker, ResumeKey, SessionId, SessionStatus, SlotLimit, StoreError,
-    Terms, Time, UserId, UserRecord,
+    Terms, Timestamp, UserId, UserRecord,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -54,12 +54,12 @@ fn acquire_for_good(number: u64) -> StoreCommand {
     }
 }
 
-fn at(millis: u64) -> Time {
-    Time::from_epoch(Duration::from_millis(millis))
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_millis(millis))
 }
 
 /// What an owner can see: (held, owed, deadline).
-fn seen(debts: &ReleaseTracker) -> (usize, usize, Option<Time>) {
+fn seen(debts: &ReleaseTracker) -> (usize, usize, Option<Timestamp>) {
     (debts.tracked(), debts.pending(), debts.deadline())
 }
 
@@ -196,7 +196,7 @@ fn a_release_is_tried_again_after_50_ms_and_twice_as_long_each_time_up_to_5_s() 
     let schedule = [50, 100, 200, 400, 800, 1_600, 3_200].into_iter().chain([5_000; 100]);
     for (try_number, backoff) in schedule.enumerate() {
         let due = now + Duration::from_millis(backoff);
-        let early = Time::from_epoch(due.since_epoch() - NANOSECOND);
+        let early = Timestamp::from_epoch(due.since_epoch() - NANOSECOND);
         assert_eq!(seen(&debts), (1, 1, Some(due)), "try {try_number}");
         assert_eq!(debts.next_retry(early), None, "try {try_number}");
         assert_eq!(debts.next_retry(due), Some(release(1)), "try {try_number}");
@@ -384,7 +384,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     debts: ReleaseTracker,
     room: usize,
-    now: Time,
+    now: Timestamp,
     record: UserRecord,
     opened: u64,
     granted: Vec<u64>,

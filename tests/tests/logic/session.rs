@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use session_core::Complaint::{AlreadyAuthenticated, Impatient, NotAuthenticated, NotJson};
 use session_core::{
     Actions, CloseReason, Command, Complaint, Credential, EndReason, Event, Frame, Identity, Limits, NodeId, Outcome,
-    Refusal, Rejection, Reply, Session, SessionId, SlotLimit, StoreError, Time, User, UserId, UserIdError, Violation,
-    WallTime, ledger,
+    Refusal, Rejection, Reply, Session, SessionId, SlotLimit, StoreError, Timestamp, UnixSeconds, User, UserId,
+    UserIdError, Violation, ledger,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -644,14 +644,14 @@ fn a_question_under_way_does_not_cost_the_release() {
 
 #[test]
 fn a_deadline_beyond_the_end_of_time_is_none_that_comes() {
-    let end = Time::from_epoch(Duration::MAX);
+    let end = Timestamp::from_epoch(Duration::MAX);
     let session = Session::new(id(), &LIMITS, end);
     assert_eq!(session.deadline(), Some(end));
 }
 
 #[test]
 fn a_session_lasts_as_long_as_the_last_token_that_was_told_to_be_good() {
-    let until = |second| Some(WallTime::from_unix_seconds(second));
+    let until = |second| Some(UnixSeconds::from_unix_seconds(second));
     let fresh = |second| Event::Verified(Ok(by_token(second)));
     let mut session = session_in(State::LiveByToken);
     assert_eq!(session.expires_at(), until(100));
@@ -718,7 +718,7 @@ fn who_speaks_too_often_gives_the_slot_back() {
 /// A session together with what must hold after each of its events, whatever came before.
 struct Witness {
     session: Session,
-    now: Time,
+    now: Timestamp,
     under_way: Option<Question>,
     grants: u32,
     releases: u32,
@@ -1059,7 +1059,7 @@ impl Input {
     }
 
     /// When it comes: at `now`, but ticks around the deadline if there is one.
-    fn time(self, session: &Session, now: Time) -> Time {
+    fn time(self, session: &Session, now: Timestamp) -> Timestamp {
         let deadline = session.deadline();
         match self {
             EarlyTick => deadline.map_or(now, before),
@@ -1103,12 +1103,12 @@ fn id() -> SessionId {
 }
 
 /// A second of the session's life; it began some time after the epoch.
-fn at(second: u64) -> Time {
-    Time::from_epoch(Duration::from_secs(1_700_000_000 + second))
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(1_700_000_000 + second))
 }
 
-fn before(time: Time) -> Time {
-    Time::from_epoch(time.since_epoch() - NANOSECOND)
+fn before(time: Timestamp) -> Timestamp {
+    Timestamp::from_epoch(time.since_epoch() - NANOSECOND)
 }
 
 fn user() -> UserId {
@@ -1127,7 +1127,7 @@ fn verify_none() -> Option<Command> {
     Some(Command::Verify(Credential::None))
 }
 
-fn acquire(at: Time) -> Option<Command> {
+fn acquire(at: Timestamp) -> Option<Command> {
     Some(Command::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit: None, at, options: None }))
 }
 
@@ -1144,7 +1144,7 @@ fn acquire_for_bob() -> Option<Command> {
 
 /// Ada by a token that claims a limit of 7 and runs out at this second of the wall clock.
 fn by_token(expires: u64) -> Identity {
-    let expires = Some(WallTime::from_unix_seconds(expires));
+    let expires = Some(UnixSeconds::from_unix_seconds(expires));
     Identity { limit: SlotLimit::new(7).ok(), expires, ..Identity::of(user()) }
 }
 

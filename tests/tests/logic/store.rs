@@ -12,8 +12,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, StoreCommand};
 use session_core::{
-    EndReason, EndedSession, Evict, Liveness, Name, NodeId, Outcome, ResumeKey, SessionId, SessionStatus, SlotLimit,
-    StoreError, Terms, Time, UserId, UserRecord, WhenFull,
+    DisplayName, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, ResumeKey, SessionId, SessionStatus,
+    SlotLimit, StoreError, Terms, Timestamp, UserId, UserRecord, WhenFull,
 };
 use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tempfile::TempDir;
@@ -102,7 +102,7 @@ fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(S
         user: user("ada"),
         session: session(number),
         limit: Some(SlotLimit::new(slots).unwrap()),
-        at: Time::default(),
+        at: Timestamp::default(),
         options: None,
     };
     let granted = Outcome::granted;
@@ -380,7 +380,7 @@ fn slots_of_another_node_are_void_in_lmdb() {
         user: user("ada"),
         session: next.session(session),
         limit: None,
-        at: Time::default(),
+        at: Timestamp::default(),
         options: None,
     };
     assert_eq!(second.ask(again(1)), Outcome::granted(1));
@@ -429,7 +429,7 @@ fn acquire(name: &str, number: u64) -> StoreCommand {
         user: user(name),
         session: session(number),
         limit: None,
-        at: Time::default(),
+        at: Timestamp::default(),
         options: None,
     }
 }
@@ -470,8 +470,8 @@ fn key(number: u64) -> ResumeKey {
     ResumeKey::from_bytes([u8::try_from(number).unwrap(); 32])
 }
 
-fn label(number: u64) -> Name {
-    Name::parse(&format!("session {number}")).unwrap()
+fn label(number: u64) -> DisplayName {
+    DisplayName::parse(&format!("session {number}")).unwrap()
 }
 
 /// So many slots, which linger for ten seconds; and a client may choose.
@@ -482,8 +482,8 @@ fn terms(limit: u32) -> Terms {
 const LINGER: Duration = Duration::from_secs(10);
 
 /// In a future so far that what lingers until then does so by a store's own clock, too.
-fn at(second: u64) -> Time {
-    Time::from_epoch(Duration::from_secs(4_000_000_000 + second))
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(4_000_000_000 + second))
 }
 
 fn ended(number: u64, how: EndReason) -> EndedSession {

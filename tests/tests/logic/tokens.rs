@@ -14,7 +14,9 @@ use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
 };
 use serde_json::{Value, json};
-use session_core::{Credential, Identity, Rejection, SlotLimit, Time, TokenError, UserId, UserIdError, WallTime};
+use session_core::{
+    Credential, Identity, Rejection, SlotLimit, Timestamp, TokenError, UnixSeconds, UserId, UserIdError,
+};
 use shell::auth::authenticator::Authenticator as _;
 use shell::auth::{
     Algorithm, Grant, KeyError, KeySource, Keys, MintError, Rules, Secret, Tokens, Verifier, explain, mint,
@@ -42,7 +44,7 @@ fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
     let identity = |limit: Option<u32>, expires| Identity {
         user: UserId::parse("ada").unwrap(),
         limit: limit.map(|slots| SlotLimit::new(slots).unwrap()),
-        expires: Some(WallTime::from_unix_seconds(expires)),
+        expires: Some(UnixSeconds::from_unix_seconds(expires)),
         device: None,
         fresh: None,
     };
@@ -421,7 +423,7 @@ fn an_authenticator_goes_by_the_keys_it_has_now_and_by_the_wall_clock() {
     let tokens = Arc::new(Tokens::new(verifier("HS256"), Clock::by_dial(dial.clone())));
     let good: Box<str> = signed(&json!({"sub": "ada", "exp": NOW + 60})).into();
     let verdict = |credential| tokens.authenticate(&credential).map(|identity| identity.user.as_str().to_owned());
-    dial.turn_to(Time::from_epoch(Duration::from_secs(NOW + 59)));
+    dial.turn_to(Timestamp::from_epoch(Duration::from_secs(NOW + 59)));
     assert_eq!(verdict(Credential::None), refused(TokenError::Missing));
     assert_eq!(verdict(Credential::Text(good.clone())), Ok("ada".into()));
     assert_eq!(verdict(Credential::Token(good.clone())), Ok("ada".into()));
@@ -571,8 +573,8 @@ fn verifier(name: &str) -> Verifier {
     Verifier { keys, rules: Rules::default() }
 }
 
-fn at(second: u64) -> WallTime {
-    WallTime::from_unix_seconds(second)
+fn at(second: u64) -> UnixSeconds {
+    UnixSeconds::from_unix_seconds(second)
 }
 
 fn refused<T>(error: TokenError) -> Result<T, Rejection> {

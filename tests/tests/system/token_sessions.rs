@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::EncodingKey;
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::json;
-use session_core::{SlotLimit, UserId, WallTime};
+use session_core::{SlotLimit, UnixSeconds, UserId};
 use shell::auth::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
 use shell::net::settings::Policy;
 use shell::runtime::clock::Clock;
@@ -142,7 +142,7 @@ fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
     let make = |private_key: &PathBuf, key_id: &str, rules: &Rules, shift: i64| {
         let grant =
             Grant { key_id: Some(key_id.into()), private_key: Some(private_key.clone()), ..grant("ada", 60, None) };
-        let now = WallTime::from_unix_seconds(now().as_secs().saturating_add_signed(shift));
+        let now = UnixSeconds::from_unix_seconds(now().as_secs().saturating_add_signed(shift));
         mint(algorithm, &source, rules, &grant, now).unwrap()
     };
     let claims = json!({"sub": "ada", "aud": "chess", "exp": now().as_secs() + 60});
@@ -219,7 +219,7 @@ fn verifier(secret: &[u8]) -> Verifier {
 fn token(user: &str, seconds: u64, limit: Option<u32>) -> String {
     let grant = grant(user, seconds, limit);
     let source = KeySource::Secret(Secret::new(SECRET));
-    let now = WallTime::from_unix_seconds(now().as_secs());
+    let now = UnixSeconds::from_unix_seconds(now().as_secs());
     mint("HS256".parse().unwrap(), &source, &Rules::default(), &grant, now).unwrap()
 }
 

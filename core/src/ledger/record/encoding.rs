@@ -16,9 +16,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord, VERSION, VERSION_1};
-use crate::id::{Name, SessionId};
+use crate::id::{DisplayName, SessionId};
 use crate::resume_token::ResumeKey;
-use crate::time::Time;
+use crate::time::Timestamp;
 
 const LINGERS: u8 = 1;
 const RESUMABLE: u8 = 2;
@@ -124,15 +124,15 @@ impl Reader<'_> {
         self.take().map(SessionId::from_bytes)
     }
 
-    fn time(&mut self) -> Result<Time, RecordError> {
+    fn time(&mut self) -> Result<Timestamp, RecordError> {
         let millis = u64::from_be_bytes(self.take()?);
-        Ok(Time::from_epoch(Duration::from_millis(millis)))
+        Ok(Timestamp::from_epoch(Duration::from_millis(millis)))
     }
 
-    fn name(&mut self) -> Result<Name, RecordError> {
+    fn name(&mut self) -> Result<DisplayName, RecordError> {
         let [length] = self.take()?;
         let (name, rest) = self.0.split_at_checked(usize::from(length)).ok_or(RecordError::CutOff)?;
         self.0 = rest;
-        core::str::from_utf8(name).ok().and_then(Name::parse).ok_or(RecordError::BadSession)
+        core::str::from_utf8(name).ok().and_then(DisplayName::parse).ok_or(RecordError::BadSession)
     }
 }

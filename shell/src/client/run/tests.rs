@@ -121,7 +121,7 @@ fn closed_session_is_lost_with_its_reason() {
 fn evicted_session_prints_no_resume_token() {
     with_server(async |listener: FakeServer| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let ask = Ask { label: session_core::Name::parse("desk"), ..Ask::default() };
+        let ask = Ask { label: session_core::DisplayName::parse("desk"), ..Ask::default() };
         let run_options = RunOptions { ask: Some(ask.clone()), ..run_options(listener.url(), 1) };
         let printer = Printer::new(Format::Json, &mut out, &mut err);
         let server = async {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use heed::RwTxn;
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    EndedSession, Liveness, NodeId, Outcome, RecordError, SessionStatus, StoreError, Time, UserId, UserRecord,
+    EndedSession, Liveness, NodeId, Outcome, RecordError, SessionStatus, StoreError, Timestamp, UserId, UserRecord,
 };
 
 use super::ballast_file::Ballast;
@@ -18,9 +18,9 @@ use crate::store::SharedTerms;
 pub(super) struct Rule<'a> {
     pub(super) node: NodeId,
     /// When this node's process began, which is since when it knows that the others are dead: it has their directory.
-    pub(super) born: Time,
+    pub(super) born: Timestamp,
     /// When this batch is applied.
-    pub(super) now: Time,
+    pub(super) now: Timestamp,
     pub(super) terms: &'a SharedTerms,
 }
 
@@ -220,7 +220,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let terms = SharedTerms::new(Terms::new(SlotLimit::new(1).unwrap()), HashMap::new());
-        let rule = Rule { node: NODE, born: Time::default(), now: Time::default(), terms: &terms };
+        let rule = Rule { node: NODE, born: Timestamp::default(), now: Timestamp::default(), terms: &terms };
         let serve = |command: StoreCommand, disk_is_full| {
             apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
         };

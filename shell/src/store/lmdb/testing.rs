@@ -8,7 +8,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
-use session_core::{EndedSession, NodeId, Outcome, ResumeKey, SessionId, SlotLimit, StoreError, Terms, Time, UserId};
+use session_core::{
+    EndedSession, NodeId, Outcome, ResumeKey, SessionId, SlotLimit, StoreError, Terms, Timestamp, UserId,
+};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
@@ -53,13 +55,13 @@ pub(super) fn acquire_for(id: &str, session: SessionId) -> StoreCommand {
         user: user(id),
         session,
         limit: None,
-        at: Time::from_epoch(Duration::from_secs(session.number())),
+        at: Timestamp::from_epoch(Duration::from_secs(session.number())),
         options: None,
     }
 }
 
 /// An acquire that says more.
-pub(super) fn acquire_with(id: &str, session: SessionId, at: Time, wish: AcquireOptions) -> StoreCommand {
+pub(super) fn acquire_with(id: &str, session: SessionId, at: Timestamp, wish: AcquireOptions) -> StoreCommand {
     StoreCommand::Acquire { user: user(id), session, limit: None, at, options: Some(Box::new(wish)) }
 }
 
@@ -78,7 +80,7 @@ pub(super) fn lookup(id: &str, number: u64) -> StoreCommand {
     StoreCommand::CountSlots {
         user: user(id),
         session: NODE.session(number),
-        at: Time::from_epoch(Duration::from_secs(number)),
+        at: Timestamp::from_epoch(Duration::from_secs(number)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
-use session_core::{NodeId, Outcome, SlotLimit, StoreError, Terms, Time};
+use session_core::{NodeId, Outcome, SlotLimit, StoreError, Terms, Timestamp};
 
 use super::environment::DATA_FILE;
 use super::testing::*;
@@ -213,7 +213,7 @@ fn known_after(sessions: &[u64]) -> Result<KnownUser, KnownUserError> {
 
 #[test]
 fn users_are_known_with_the_time_of_their_first_and_of_a_recent_session() {
-    let at = |second| Time::from_epoch(Duration::from_secs(second));
+    let at = |second| Timestamp::from_epoch(Duration::from_secs(second));
     assert_eq!(known_after(&[7, 8]), Ok(KnownUser { first_seen: at(7), last_seen: at(7) }));
     // Also of somebody who is never away, so that the later one is not the first of their slots.
     assert_eq!(known_after(&[7, 90_000]), Ok(KnownUser { first_seen: at(7), last_seen: at(90_000) }));

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::StoreCommand;
-use session_core::{EndedSession, NodeId, Outcome, StoreError, Time};
+use session_core::{EndedSession, NodeId, Outcome, StoreError, Timestamp};
 
 use super::ballast_file::Ballast;
 use super::batch::{self, Applied, Failure, Rule};
@@ -47,7 +47,7 @@ pub(super) struct Writer {
     live: Keeper,
     node: NodeId,
     clock: Clock,
-    born: Time,
+    born: Timestamp,
     terms: SharedTerms,
     route: Route,
     notes: Notes,
@@ -434,7 +434,7 @@ mod tests {
             session: NODE.session(asker),
             target: EndTarget::All,
             reason: EndReason::ByOperator,
-            at: Time::default(),
+            at: Timestamp::default(),
         };
         faults::fail([full()]);
         assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 4)]), [FULL, RELEASED]);
@@ -469,8 +469,8 @@ mod tests {
         (writer, dial)
     }
 
-    fn at(second: u64) -> Time {
-        Time::from_epoch(Duration::from_secs(second))
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(second))
     }
 
     fn step_of_the_sweep(writer: &mut Writer) {
@@ -492,7 +492,7 @@ mod tests {
         assert_eq!(writer.sweep, Sweep::Start, "there will be another pass");
         assert!(writer.sweep_at >= start + Duration::from_secs(100), "once it has lingered for its time");
 
-        dial.turn_to(Time::from_epoch(Duration::from_millis(1_099_999)));
+        dial.turn_to(Timestamp::from_epoch(Duration::from_millis(1_099_999)));
         step_of_the_sweep(&mut writer);
         assert!(bytes(&mut writer, "ada").is_some());
         dial.turn_to(at(1100));
@@ -526,7 +526,7 @@ mod tests {
         let look = |id, millis| StoreCommand::CountSlots {
             user: user(id),
             session: NODE.session(9),
-            at: Time::from_epoch(Duration::from_millis(millis)),
+            at: Timestamp::from_epoch(Duration::from_millis(millis)),
         };
         assert_eq!(serve(&mut writer, [look("bob", 1_000_000), look("ada", 1_099_999)]), [found(0), found(1)]);
         // It is written down now, so that yet another start does not make it longer.

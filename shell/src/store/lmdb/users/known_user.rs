@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use session_core::Time;
+use session_core::Timestamp;
 use thiserror::Error;
 
 const VERSION: u8 = 1;
@@ -18,9 +18,9 @@ const BYTES: usize = 17;
 /// A user that was granted a slot at least once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::lmdb) struct KnownUser {
-    pub(in crate::store::lmdb) first_seen: Time,
+    pub(in crate::store::lmdb) first_seen: Timestamp,
     /// When a slot was last granted, or seen to be held. Coarse: up to [`KnownUser::COARSE`] behind.
-    pub(in crate::store::lmdb) last_seen: Time,
+    pub(in crate::store::lmdb) last_seen: Timestamp,
 }
 
 /// Why bytes are not a [`KnownUser`].
@@ -52,14 +52,14 @@ impl KnownUser {
         let time = |at: usize| {
             let mut millis = [0; 8];
             millis.copy_from_slice(&bytes[at..at + 8]);
-            Time::from_epoch(Duration::from_millis(u64::from_be_bytes(millis)))
+            Timestamp::from_epoch(Duration::from_millis(u64::from_be_bytes(millis)))
         };
         Ok(Self { first_seen: time(1), last_seen: time(9) })
     }
 
     /// The record after the user was seen, or `None` if the old one still says enough. A time that lies ahead was
     /// written by a clock that was wrong, and does not stay.
-    pub(in crate::store::lmdb) fn seen(known: Option<Self>, at: Time) -> Option<Self> {
+    pub(in crate::store::lmdb) fn seen(known: Option<Self>, at: Timestamp) -> Option<Self> {
         match known {
             None => Some(Self { first_seen: at, last_seen: at }),
             Some(user) if at.since(user.last_seen).max(user.last_seen.since(at)) > Self::COARSE => {
@@ -74,8 +74,8 @@ impl KnownUser {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> Time {
-        Time::from_epoch(Duration::from_secs(seconds))
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(seconds))
     }
 
     #[test]

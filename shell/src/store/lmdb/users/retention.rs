@@ -39,7 +39,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use heed::RwTxn;
-use session_core::{Time, UserId};
+use session_core::{Timestamp, UserId};
 
 use super::super::environment::Environment;
 use super::Inquiry;
@@ -91,7 +91,7 @@ pub(super) struct Sweep {
 /// One step: what it found, until that is in the store.
 #[derive(Debug)]
 pub(super) struct Step {
-    pub(super) now: Time,
+    pub(super) now: Timestamp,
     ages: Ages,
     /// Old, and without a slot when the writer was asked.
     pub(super) forgettable: Vec<UserId>,
@@ -103,14 +103,14 @@ pub(super) struct Step {
 
 impl Sweep {
     /// For a server that has started `now`. Nothing, if nobody is ever forgotten.
-    pub(super) fn new(forget: Forget, inquiry: Inquiry, now: Time) -> Option<Self> {
+    pub(super) fn new(forget: Forget, inquiry: Inquiry, now: Timestamp) -> Option<Self> {
         let forget_after = match forget {
             Forget::Never => return None,
             Forget::After(forget_after) => forget_after,
         };
         let rest = (forget_after / 24).min(DAY);
         Some(Self {
-            ages: Ages { forget_after, started: now, latest_before: Time::default() },
+            ages: Ages { forget_after, started: now, latest_before: Timestamp::default() },
             inquiry,
             rest,
             due: Instant::now() + rest.min(FIRST_REST),
@@ -125,14 +125,14 @@ impl Sweep {
     }
 
     /// Looks at the next records and asks about those that are old. No transaction is open while it waits for answers.
-    pub(super) fn step(&mut self, environment: &Environment, now: Time) -> heed::Result<Step> {
+    pub(super) fn step(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<Step> {
         let (old, past) = self.look(environment, now)?;
         let holders = self.inquiry.ask(&old);
         Ok(Step { now, ages: self.ages, forgettable: holders.without, holding: holders.with_slots, past })
     }
 
     /// Who of the next records is old, and past which key the one after that begins.
-    fn look(&mut self, environment: &Environment, now: Time) -> heed::Result<(Vec<UserId>, Option<Vec<u8>>)> {
+    fn look(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<(Vec<UserId>, Option<Vec<u8>>)> {
         let start = self.past.as_deref().map_or(Bound::Included(FIRST_USER), Bound::Excluded);
         let txn = environment.write()?;
         let mut records = Vec::new();
@@ -191,25 +191,25 @@ impl Step {
 #[derive(Debug, Clone, Copy)]
 struct Ages {
     forget_after: Duration,
-    started: Time,
+    started: Timestamp,
     /// The latest time before the start at which anybody was seen, as far as the table was looked at. If it is earlier
     /// than it would be with the whole table, more is kept.
-    latest_before: Time,
+    latest_before: Timestamp,
 }
 
 impl Ages {
-    fn note(&mut self, last_seen: Time) {
+    fn note(&mut self, last_seen: Timestamp) {
         if last_seen < self.started {
             self.latest_before = self.latest_before.max(last_seen);
         }
     }
 
-    fn is_old(&self, user: KnownUser, now: Time) -> bool {
+    fn is_old(&self, user: KnownUser, now: Timestamp) -> bool {
         self.unseen(user.last_seen, now) >= self.forget_after.saturating_add(KnownUser::COARSE)
     }
 
     /// How long it is certain that the user was not seen.
-    fn unseen(&self, last_seen: Time, now: Time) -> Duration {
+    fn unseen(&self, last_seen: Timestamp, now: Timestamp) -> Duration {
         let up = now.since(self.started);
         if last_seen > now + KnownUser::COARSE {
             up

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
 use heed::RwTxn;
-use session_core::{StoreError, Time, UserId, UserOverrides};
+use session_core::{StoreError, Timestamp, UserId, UserOverrides};
 
 use super::known_user::KnownUser;
 use super::overrides;
@@ -86,7 +86,7 @@ pub(super) struct Desk {
 #[derive(Debug, Default)]
 struct Pile {
     /// Who was seen, and when first.
-    seen: HashMap<UserId, Time>,
+    seen: HashMap<UserId, Timestamp>,
     /// What is to be changed, in this order.
     amendments: Vec<(UserId, Amendment, Amended)>,
     ended: bool,
@@ -96,7 +96,7 @@ struct Pile {
 
 /// What lay on the desk.
 pub(super) struct OnDesk {
-    pub(super) seen: BTreeMap<UserId, Time>,
+    pub(super) seen: BTreeMap<UserId, Timestamp>,
     pub(super) amendments: Vec<(UserId, Amendment, Amended)>,
     /// Whether this is all.
     pub(super) ended: bool,
@@ -177,7 +177,7 @@ pub(in crate::store::lmdb) fn recorder(keeper: Keeper, terms: SharedTerms) -> (N
 impl Notes {
     /// Has these users noted, as far as there is room for them. The earliest time counts: some seconds later are not
     /// worth a write.
-    pub(in crate::store::lmdb) fn note(&mut self, users: impl IntoIterator<Item = (UserId, Time)>) {
+    pub(in crate::store::lmdb) fn note(&mut self, users: impl IntoIterator<Item = (UserId, Timestamp)>) {
         let mut pile = self.desk.lock();
         let was_empty = pile.seen.is_empty();
         let before = self.dropped;
@@ -277,7 +277,7 @@ impl Recorder {
     }
 
     /// Writes down who was seen, and forgets whom the step has found.
-    pub(super) fn record(&mut self, mut seen: BTreeMap<UserId, Time>, mut step: Option<Step>) {
+    pub(super) fn record(&mut self, mut seen: BTreeMap<UserId, Timestamp>, mut step: Option<Step>) {
         let Some(environment) = self.keeper.environment() else { return };
         if let Some(step) = &mut step {
             for user in step.holding.drain(..) {
@@ -343,7 +343,7 @@ fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment,
 /// were forgotten.
 fn write(
     environment: &Environment,
-    seen: &BTreeMap<UserId, Time>,
+    seen: &BTreeMap<UserId, Timestamp>,
     step: Option<&Step>,
     log: &Throttle,
 ) -> heed::Result<usize> {
@@ -399,8 +399,8 @@ mod tests {
 
     const MAP: usize = 4 << 20;
 
-    fn at(seconds: u64) -> Time {
-        Time::from_epoch(Duration::from_secs(seconds))
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(seconds))
     }
 
     fn user(id: &str) -> UserId {

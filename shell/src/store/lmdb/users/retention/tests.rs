@@ -24,8 +24,8 @@ const MILLI: Duration = Duration::from_millis(1);
 /// When the server has started.
 const START: u64 = 1000;
 
-fn day(day: u64) -> Time {
-    Time::from_epoch(Duration::from_secs(day * 24 * 3600))
+fn day(day: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(day * 24 * 3600))
 }
 
 fn first(day_of_it: u64) -> KnownUser {
@@ -137,12 +137,12 @@ impl Subject {
         panic!("a pass comes to an end");
     }
 
-    fn pass_at(&mut self, time: Time) {
+    fn pass_at(&mut self, time: Timestamp) {
         self.dial.turn_to(time);
         self.pass();
     }
 
-    fn dial_now(&self) -> Time {
+    fn dial_now(&self) -> Timestamp {
         self.recorder.clock.now()
     }
 
@@ -174,7 +174,7 @@ fn who_is_old_and_holds_no_slot_is_forgotten_and_nobody_else() {
 fn nobody_is_forgotten_early() {
     let mut subject = Subject::new([("ada", first(980))], &[]);
     let old = day(1010) + HOUR;
-    subject.pass_at(Time::from_epoch(old.since_epoch() - MILLI));
+    subject.pass_at(Timestamp::from_epoch(old.since_epoch() - MILLI));
     assert_eq!(subject.known(), ["ada"]);
     assert_eq!(subject.asked(), [""; 0], "nor is the writer asked");
     subject.pass_at(old);
@@ -195,7 +195,7 @@ fn who_holds_a_slot_counts_as_seen() {
 fn who_was_seen_in_the_future_was_not_seen_since_the_start() {
     let mut subject = Subject::new([("ada", first(9999)), ("bob", first(START))], &[]);
     subject.pass();
-    subject.pass_at(Time::from_epoch(day(1030).since_epoch()));
+    subject.pass_at(Timestamp::from_epoch(day(1030).since_epoch()));
     assert_eq!(subject.known(), ["ada", "bob"]);
     subject.pass_at(day(1030) + HOUR);
     assert_eq!(subject.known(), [""; 0]);
