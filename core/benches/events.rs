@@ -13,8 +13,8 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Actions, Event, Identity, Limits, Liveness, NodeId, Outcome, ReleaseTracker, Reply, Request, Session, SessionId,
-    SessionRecord, SlotLimit, StoreError, Terms, Timestamp, User, UserId, UserRecord,
+    Actions, Event, Identity, Liveness, NodeId, Outcome, ReleaseTracker, Reply, Request, Session, SessionId,
+    SessionRecord, SessionSettings, SlotLimit, StoreError, Terms, Timestamp, User, UserId, UserRecord,
 };
 
 #[global_allocator]
@@ -35,7 +35,7 @@ fn user() -> UserId {
 }
 
 fn verified() -> Event<'static> {
-    Event::Verified(Ok(Identity::of(user())))
+    Event::Verified(Ok(Identity::for_user(user())))
 }
 
 fn at(second: u64) -> Timestamp {
@@ -44,7 +44,7 @@ fn at(second: u64) -> Timestamp {
 
 /// A session to which these have happened.
 fn session(events: impl IntoIterator<Item = Event<'static>>) -> Session {
-    let mut session = Session::new(NODE.session(1), &Limits::default(), at(0));
+    let mut session = Session::new(NODE.session(1), &SessionSettings::default(), at(0));
     for event in events {
         drop(session.handle(event, at(1)));
     }
@@ -128,7 +128,7 @@ mod session_event {
             let mut session = session([]);
             let mut bytes = 0;
             for event in [Event::Connected, AUTHENTICATE, verified(), GRANTED, BYE] {
-                let Actions { command, send, close } = session.handle(event, at(2));
+                let Actions { effect, send, close } = session.handle(event, at(2));
                 black_box((command, close));
                 bytes += match send {
                     Some(session_core::Frame::Reply(reply)) => reply.encode().len(),

@@ -158,5 +158,5 @@ pub use protocol::{
 };
 pub use release_tracker::ReleaseTracker;
 pub use resume_token::{ResumeKey, ResumeToken};
-pub use session::{Actions, Command, Event, Frame, Identity, Limits, Session, Violation};
+pub use session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 pub use time::{Timestamp, UnixSeconds};

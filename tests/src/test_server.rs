@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimits, Limits, NodeId, Outcome, SlotLimit, Timestamp, UserId, ledger};
+use session_core::{ConnectionLimits, NodeId, Outcome, SessionSettings, SlotLimit, Timestamp, UserId, ledger};
 use shell::auth::authenticator::{Authenticator, Open};
 use shell::net::settings::Policy;
 use shell::server::{Control, Server, Settings};
@@ -31,18 +31,23 @@ impl TestServer {
     /// A server with a memory store, the default limits and two threads.
     #[must_use]
     pub fn start() -> Self {
-        Self::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), Limits::default(), 2)
+        Self::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), SessionSettings::default(), 2)
     }
 
     /// A server with this store, which must know it as [`NODE`].
     #[must_use]
-    pub fn with(store: Arc<dyn Store>, limits: Limits, threads: usize) -> Self {
+    pub fn with(store: Arc<dyn Store>, limits: SessionSettings, threads: usize) -> Self {
         Self::with_timeout(store, limits, threads, Duration::from_secs(5))
     }
 
     /// As [`TestServer::with`], with a time limit for the store.
     #[must_use]
-    pub fn with_timeout(store: Arc<dyn Store>, limits: Limits, threads: usize, store_timeout: Duration) -> Self {
+    pub fn with_timeout(
+        store: Arc<dyn Store>,
+        limits: SessionSettings,
+        threads: usize,
+        store_timeout: Duration,
+    ) -> Self {
         let policy = Policy { limits, ..Policy::default() };
         Self::with_authenticator(store, Box::new(Open), Settings { store_timeout, policy, ..settings() }, threads)
     }

@@ -62,14 +62,14 @@ pub struct Identity {
     pub device: Option<DisplayName>,
     /// What the slot can be taken up with: drawn at random by whoever drives the session, for a client that says more than
     /// who it is. Without it the slot cannot be.
-    pub fresh: Option<ResumeToken>,
+    pub resume_token: Option<ResumeToken>,
 }
 
 impl Identity {
     /// The identity that is nothing but a user: for as long as the connection lasts, under whatever limit is in force.
     #[must_use]
-    pub const fn of(user: UserId) -> Self {
-        Self { user, limit: None, expires: None, device: None, fresh: None }
+    pub const fn for_user(user: UserId) -> Self {
+        Self { user, limit: None, expires: None, device: None, resume_token: None }
     }
 }
 
@@ -80,7 +80,7 @@ impl Identity {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Actions {
     /// To submit, not to await: its answer comes back as an event. A release has no answer.
-    pub command: Option<Command>,
+    pub effect: Option<Effect>,
     /// To send.
     pub send: Option<Frame>,
     /// To close the connection with, after what was sent. Nothing is sent after it.
@@ -89,7 +89,7 @@ pub struct Actions {
 
 /// Work for somebody else than the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum Effect {
     /// Ask the authenticator who this is. Answered by [`Event::Verified`].
     Verify(Credential),
     /// Ask the store. Answered by [`Event::Stored`], but for a release, or a slot that is to linger: those are handed over

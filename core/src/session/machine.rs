@@ -4,10 +4,10 @@ use alloc::boxed::Box;
 use core::mem;
 use core::time::Duration;
 
-use super::io::{Actions, Command, Event, Frame, Identity, Violation};
-use super::replies::{answer, complain, deny, refuse, say, store, violated};
-use super::settings::Limits;
-use super::state::{Exit, Peer, Pending, Question, State, Tokens};
+use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
+use super::replies::{error, failure, limit_failure, query_reply, reply, store_command, violation_reply};
+use super::settings::SessionSettings;
+use super::state::{Heartbeat, PendingCall, ResumeTokens, SlotExit, State, StoreQuery};
 use crate::id::{SessionId, UserId};
 use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, Grant, Outcome, SlotLimit, SlotListing};
 use crate::protocol::{Admission, Ask, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
@@ -19,7 +19,7 @@ use crate::token_bucket::TokenBucket;
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
-    limits: Limits,
+    settings: SessionSettings,
     authenticate_by: Timestamp,
     bad_messages: u16,
     /// What the peer may still say.
@@ -29,7 +29,7 @@ pub struct Session {
     /// The limit that it claims.
     claim: Option<SlotLimit>,
     /// Whether the client was given time to choose whom to end. It is, once.
-    has_chosen: bool,
+    has_retry_window: bool,
     /// Whether the slot lingers once the client is lost.
     lingers: bool,
     state: State,
@@ -37,20 +37,20 @@ pub struct Session {
 
 impl Session {
     /// How long a client that asked at length has, once, to choose whom to end and to ask again.
-    pub const CHOICE_TIME: Duration = Duration::from_secs(60);
+    pub const RETRY_WINDOW: Duration = Duration::from_secs(60);
 
     /// A session that begins `now`: the time to authenticate counts from here.
     #[must_use]
-    pub fn new(id: SessionId, limits: &Limits, now: Timestamp) -> Self {
+    pub fn new(id: SessionId, limits: &SessionSettings, now: Timestamp) -> Self {
         Self {
             id,
-            limits: *limits,
+            settings: *limits,
             authenticate_by: now + limits.auth_timeout,
             bad_messages: 0,
             pace: TokenBucket::default(),
             expires: None,
             claim: None,
-            has_chosen: false,
+            has_retry_window: false,
             lingers: false,
             state: State::Anonymous,
         }
@@ -70,8 +70,8 @@ impl Session {
 
     /// Whether the session owes nothing and will never act again. It must be driven until then.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
-        matches!(self.state, State::Drained)
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished)
     }
 
     /// When [`Event::Tick`] is due. May change with every event.
@@ -82,14 +82,14 @@ impl Session {
     pub fn deadline(&self) -> Option<Timestamp> {
         match self.state {
             State::Anonymous => Some(self.authenticate_by),
-            State::Live(_, Peer::HeardAt(at)) => Some(at + self.limits.ping_interval),
-            State::Live(_, Peer::PingedAt(at)) => Some(at + self.limits.pong_timeout),
+            State::Live(_, Heartbeat::HeardAt(at)) => Some(at + self.settings.ping_interval),
+            State::Live(_, Heartbeat::PingedAt(at)) => Some(at + self.settings.pong_timeout),
             State::Verifying(_)
             | State::Acquiring(..)
-            | State::Asking(..)
+            | State::Querying(..)
             | State::Renewing { .. }
             | State::Leaving(_)
-            | State::Drained => None,
+            | State::Finished => None,
         }
     }
 
@@ -101,9 +101,9 @@ impl Session {
         match self.state {
             State::Acquiring(..)
             | State::Live(..)
-            | State::Asking(_, Question::Connections | Question::Sessions | Question::End) => self.expires,
-            State::Asking(_, Question::Renewal { expires, .. }) => expires,
-            State::Anonymous | State::Verifying(_) | State::Renewing { .. } | State::Leaving(_) | State::Drained => {
+            | State::Querying(_, StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End) => self.expires,
+            State::Querying(_, StoreQuery::Renewal { expires, .. }) => expires,
+            State::Anonymous | State::Verifying(_) | State::Renewing { .. } | State::Leaving(_) | State::Finished => {
                 None
             }
         }
@@ -129,14 +129,14 @@ impl Session {
 
     fn connected(&self) -> Actions {
         match self.state {
-            State::Anonymous => say(Reply::Hello),
+            State::Anonymous => reply(Reply::Hello),
             State::Verifying(_)
             | State::Acquiring(..)
             | State::Live(..)
-            | State::Asking(..)
+            | State::Querying(..)
             | State::Renewing { .. }
             | State::Leaving(_)
-            | State::Drained => Actions::default(),
+            | State::Finished => Actions::default(),
         }
     }
 
@@ -146,20 +146,20 @@ impl Session {
                 return self.leave(Some(CloseReason::NotAuthenticated), now);
             }
             State::Anonymous => {}
-            State::Live(_, peer) => *peer = Peer::HeardAt(now),
-            State::Verifying(_) | State::Acquiring(..) | State::Asking(..) | State::Renewing { .. } => {
-                return complain(Complaint::Impatient);
+            State::Live(_, peer) => *peer = Heartbeat::HeardAt(now),
+            State::Verifying(_) | State::Acquiring(..) | State::Querying(..) | State::Renewing { .. } => {
+                return error(Complaint::Impatient);
             }
-            State::Leaving(_) | State::Drained => return Actions::default(),
+            State::Leaving(_) | State::Finished => return Actions::default(),
         }
-        if !self.keeps_pace(now) {
+        if !self.within_rate(now) {
             return self.leave(Some(CloseReason::TooManyMessages), now);
         }
         match Request::parse(text) {
             Ok(Request::Authenticate(credential)) => self.authenticate(credential, None, now),
             Ok(Request::AuthenticateWith(credential, ask)) => self.authenticate(credential, Some(ask), now),
-            Ok(Request::CheckConnections) => self.ask(Question::Connections, now),
-            Ok(Request::ListSessions) => self.ask(Question::Sessions, now),
+            Ok(Request::CheckConnections) => self.query(StoreQuery::Connections, now),
+            Ok(Request::ListSessions) => self.query(StoreQuery::Sessions, now),
             Ok(Request::EndSession(session)) => self.end(session, now),
             Ok(Request::Bye) => {
                 Actions { send: Some(Frame::Reply(Reply::ByeSuccess)), ..self.leave(Some(CloseReason::Bye), now) }
@@ -169,47 +169,47 @@ impl Session {
     }
 
     fn authenticate(&mut self, credential: Credential, ask: Option<Box<Ask>>, now: Timestamp) -> Actions {
-        self.state = match mem::replace(&mut self.state, State::Drained) {
+        self.state = match mem::replace(&mut self.state, State::Finished) {
             State::Anonymous => State::Verifying(ask),
-            State::Live(user, _) if self.expires.is_some() => State::Renewing { user, at_length: ask.is_some() },
+            State::Live(user, _) if self.expires.is_some() => State::Renewing { user, is_detailed: ask.is_some() },
             state @ State::Live(..) => {
                 self.state = state;
                 return self.bad_message(Reply::Error(Complaint::AlreadyAuthenticated), now);
             }
             state @ (State::Verifying(_)
             | State::Acquiring(..)
-            | State::Asking(..)
+            | State::Querying(..)
             | State::Renewing { .. }
             | State::Leaving(_)
-            | State::Drained) => {
+            | State::Finished) => {
                 self.state = state;
                 return Actions::default();
             }
         };
-        Actions { command: Some(Command::Verify(credential)), ..Actions::default() }
+        Actions { effect: Some(Effect::Verify(credential)), ..Actions::default() }
     }
 
     /// Asks the store about the session's user, if the session has its slot.
-    fn ask(&mut self, question: Question, now: Timestamp) -> Actions {
+    fn query(&mut self, question: StoreQuery, now: Timestamp) -> Actions {
         let Some(user) = self.state.user().cloned() else {
             return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now);
         };
         let session = self.id;
         let command = match question {
-            Question::Connections | Question::Renewal { .. } => {
+            StoreQuery::Connections | StoreQuery::Renewal { .. } => {
                 ledger::StoreCommand::CountSlots { user: user.clone(), session, at: now }
             }
-            Question::Sessions => ledger::StoreCommand::ListSessions {
+            StoreQuery::Sessions => ledger::StoreCommand::ListSessions {
                 user: user.clone(),
                 session,
                 limit: self.claim,
                 is_unbounded: false,
                 at: now,
             },
-            Question::End => unreachable!("this question comes with its command"),
+            StoreQuery::End => unreachable!("this question comes with its command"),
         };
-        self.state = State::Asking(user, question);
-        store(command)
+        self.state = State::Querying(user, question);
+        store_command(command)
     }
 
     fn end(&mut self, which: SessionId, now: Timestamp) -> Actions {
@@ -217,21 +217,21 @@ impl Session {
             return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now);
         };
         if which == self.id {
-            return complain(Complaint::OwnSession);
+            return error(Complaint::OwnSession);
         }
         let (session, which, by) = (self.id, EndTarget::One(which), EndReason::ByUser(None));
-        self.state = State::Asking(user.clone(), Question::End);
-        store(ledger::StoreCommand::EndSessions { user, session, target: which, reason: by, at: now })
+        self.state = State::Querying(user.clone(), StoreQuery::End);
+        store_command(ledger::StoreCommand::EndSessions { user, session, target: which, reason: by, at: now })
     }
 
     /// Whether the peer may say something now, and takes note that it does.
-    fn keeps_pace(&mut self, now: Timestamp) -> bool {
-        self.limits.max_message_rate.is_none_or(|rate| self.pace.take(rate, now).is_ok())
+    fn within_rate(&mut self, now: Timestamp) -> bool {
+        self.settings.max_message_rate.is_none_or(|rate| self.pace.take(rate, now).is_ok())
     }
 
     /// Answers a message that makes no sense here, and closes if it was one too many.
     fn bad_message(&mut self, reply: Reply, now: Timestamp) -> Actions {
-        let actions = if self.limits.max_bad_messages.is_some_and(|most| self.bad_messages >= most) {
+        let actions = if self.settings.max_bad_messages.is_some_and(|most| self.bad_messages >= most) {
             self.leave(Some(CloseReason::TooManyBadMessages), now)
         } else {
             self.bad_messages = self.bad_messages.saturating_add(1);
@@ -242,57 +242,61 @@ impl Session {
 
     fn alive(&mut self, now: Timestamp) -> Actions {
         match &mut self.state {
-            State::Live(_, peer) => *peer = Peer::HeardAt(now),
+            State::Live(_, peer) => *peer = Heartbeat::HeardAt(now),
             State::Anonymous
             | State::Verifying(_)
             | State::Acquiring(..)
-            | State::Asking(..)
+            | State::Querying(..)
             | State::Renewing { .. } => {}
-            State::Leaving(_) | State::Drained => return Actions::default(),
+            State::Leaving(_) | State::Finished => return Actions::default(),
         }
-        if self.keeps_pace(now) { Actions::default() } else { self.leave(Some(CloseReason::TooManyMessages), now) }
+        if self.within_rate(now) { Actions::default() } else { self.leave(Some(CloseReason::TooManyMessages), now) }
     }
 
     fn violation(&mut self, violation: Violation, now: Timestamp) -> Actions {
         if self.state.is_over() {
             return Actions::default();
         }
-        let (complaint, reason) = violated(violation);
+        let (complaint, reason) = violation_reply(violation);
         Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason), now) }
     }
 
     fn verified(&mut self, verdict: Result<Identity, Rejection>, now: Timestamp) -> Actions {
-        match mem::replace(&mut self.state, State::Drained) {
+        match mem::replace(&mut self.state, State::Finished) {
             State::Verifying(ask) => match verdict {
                 Ok(identity) => self.acquire(identity, ask, now),
                 Err(rejection) => {
                     self.state = State::Anonymous;
                     let refusal = Refusal::Credential(rejection);
-                    self.bad_message(refuse(refusal, ask.is_some()), now)
+                    self.bad_message(failure(refusal, ask.is_some()), now)
                 }
             },
-            State::Renewing { user, at_length } => {
-                self.state = State::Live(user.clone(), Peer::HeardAt(now));
+            State::Renewing { user, is_detailed: at_length } => {
+                self.state = State::Live(user.clone(), Heartbeat::HeardAt(now));
                 let refusal = match verdict {
                     Ok(identity) if identity.user == user => {
-                        return self.ask(
-                            Question::Renewal { claim: identity.limit, expires: identity.expires, at_length },
+                        return self.query(
+                            StoreQuery::Renewal {
+                                claim: identity.limit,
+                                expires: identity.expires,
+                                is_detailed: at_length,
+                            },
                             now,
                         );
                     }
                     Ok(_) => Refusal::AnotherUser,
                     Err(rejection) => Refusal::Credential(rejection),
                 };
-                self.bad_message(refuse(refusal, at_length), now)
+                self.bad_message(failure(refusal, at_length), now)
             }
-            State::Leaving(Pending::Verification) => Actions::default(),
-            State::Leaving(Pending::Renewal(user, exit)) => self.give_up(user, exit),
+            State::Leaving(PendingCall::Verification) => Actions::default(),
+            State::Leaving(PendingCall::Renewal(user, exit)) => self.release(user, exit),
             state @ (State::Anonymous
             | State::Acquiring(..)
             | State::Live(..)
-            | State::Asking(..)
-            | State::Leaving(Pending::Acquire(_) | Pending::Question(..))
-            | State::Drained) => {
+            | State::Querying(..)
+            | State::Leaving(PendingCall::Acquire(_) | PendingCall::Query(..))
+            | State::Finished) => {
                 self.state = state;
                 Actions::default()
             }
@@ -300,12 +304,12 @@ impl Session {
     }
 
     fn acquire(&mut self, identity: Identity, ask: Option<Box<Ask>>, now: Timestamp) -> Actions {
-        let Identity { user, limit, expires, device, fresh } = identity;
+        let Identity { user, limit, expires, device, resume_token: fresh } = identity;
         (self.expires, self.claim) = (expires, limit);
         let (wish, tokens) = match (ask, device) {
             (Some(ask), device) => {
                 let Ask { device: said, label, resume, evict } = *ask;
-                let tokens = Tokens { shown: resume, fresh };
+                let tokens = ResumeTokens { shown: resume, new: fresh };
                 let [resume, fresh] = [resume, fresh].map(|token| token.map(|token| token.key()));
                 let wish = AcquireOptions { device: device.or(said), label, resume, new_resume_key: fresh, evict };
                 (Some(Box::new(wish)), Some(Box::new(tokens)))
@@ -315,19 +319,19 @@ impl Session {
             (None, None) => (None, None),
         };
         self.state = State::Acquiring(user.clone(), tokens);
-        store(ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options: wish })
+        store_command(ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options: wish })
     }
 
     fn stored(&mut self, outcome: Outcome, now: Timestamp) -> Actions {
-        match mem::replace(&mut self.state, State::Drained) {
+        match mem::replace(&mut self.state, State::Finished) {
             State::Acquiring(user, tokens) => self.acquired(user, tokens.as_deref(), outcome, now),
-            State::Asking(user, question) => self.answered(user, question, outcome, now),
-            State::Leaving(Pending::Acquire(user)) => match outcome {
+            State::Querying(user, question) => self.answered(user, question, outcome, now),
+            State::Leaving(PendingCall::Acquire(user)) => match outcome {
                 // What was taken up again was lost again, before its client could know.
                 Outcome::Granted { grant: Some(grant), .. } if grant.is_resumed && self.lingers => {
-                    self.give_up(user, Exit::Linger(now))
+                    self.release(user, SlotExit::Linger(now))
                 }
-                Outcome::Granted { .. } => self.give_up(user, Exit::Release),
+                Outcome::Granted { .. } => self.release(user, SlotExit::Release),
                 // Whatever may be in the store after these is owed by `Debts`, not by the session.
                 Outcome::Denied(_)
                 | Outcome::Released
@@ -337,13 +341,13 @@ impl Session {
                 | Outcome::Rejected(_)
                 | Outcome::Unknown => Actions::default(),
             },
-            State::Leaving(Pending::Question(user, exit)) => self.give_up(user, exit),
+            State::Leaving(PendingCall::Query(user, exit)) => self.release(user, exit),
             state @ (State::Anonymous
             | State::Verifying(_)
             | State::Renewing { .. }
             | State::Live(..)
-            | State::Leaving(Pending::Verification | Pending::Renewal(..))
-            | State::Drained) => {
+            | State::Leaving(PendingCall::Verification | PendingCall::Renewal(..))
+            | State::Finished) => {
                 self.state = state;
                 Actions::default()
             }
@@ -351,22 +355,22 @@ impl Session {
     }
 
     /// The acquire of a session that still wants it was answered. The state is `Drained` until this says otherwise.
-    fn acquired(&mut self, user: UserId, tokens: Option<&Tokens>, outcome: Outcome, now: Timestamp) -> Actions {
+    fn acquired(&mut self, user: UserId, tokens: Option<&ResumeTokens>, outcome: Outcome, now: Timestamp) -> Actions {
         let refusal = match outcome {
             Outcome::Granted { connections, grant } => {
-                self.state = State::Live(user.clone(), Peer::HeardAt(now));
+                self.state = State::Live(user.clone(), Heartbeat::HeardAt(now));
                 let user = User { id: user, connections };
-                return say(match (tokens, grant) {
+                return reply(match (tokens, grant) {
                     (Some(tokens), Some(grant)) => self.admit(user, tokens, &grant),
                     (Some(_), None) | (None, _) => Reply::AuthenticateSuccess(user),
                 });
             }
             Outcome::Denied(listing) => {
                 self.state = State::Anonymous;
-                return say(match (listing, tokens) {
-                    (Some(listing), Some(_)) => self.deny(&listing, now),
-                    (Some(listing), None) if listing.is_device_full => refuse(Refusal::DeviceFull, false),
-                    (Some(_) | None, _) => refuse(Refusal::LimitReached, tokens.is_some()),
+                return reply(match (listing, tokens) {
+                    (Some(listing), Some(_)) => self.denied(&listing, now),
+                    (Some(listing), None) if listing.is_device_full => failure(Refusal::DeviceFull, false),
+                    (Some(_) | None, _) => failure(Refusal::LimitReached, tokens.is_some()),
                 });
             }
             Outcome::Rejected(cause) => Refusal::Store(cause),
@@ -378,41 +382,41 @@ impl Session {
             | Outcome::Ended { .. } => Refusal::StoreSilent,
         };
         Actions {
-            command: None,
-            send: Some(Frame::Reply(refuse(refusal, tokens.is_some()))),
+            effect: None,
+            send: Some(Frame::Reply(failure(refusal, tokens.is_some()))),
             close: Some(CloseReason::TryAgainLater),
         }
     }
 
-    fn admit(&mut self, user: User, tokens: &Tokens, grant: &Grant) -> Reply {
+    fn admit(&mut self, user: User, tokens: &ResumeTokens, grant: &Grant) -> Reply {
         let &Grant { limit, linger, is_resumed } = grant;
-        let resume = if is_resumed { tokens.shown } else { tokens.fresh };
+        let resume = if is_resumed { tokens.shown } else { tokens.new };
         self.lingers = resume.is_some() && !linger.is_zero();
         Reply::Admitted(Box::new(Admission { user, limit, session: self.id, resume, linger }))
     }
 
-    fn deny(&mut self, listing: &SlotListing, now: Timestamp) -> Reply {
-        if !self.has_chosen {
-            self.has_chosen = true;
-            self.authenticate_by = self.authenticate_by.max(now + Self::CHOICE_TIME);
+    fn denied(&mut self, listing: &SlotListing, now: Timestamp) -> Reply {
+        if !self.has_retry_window {
+            self.has_retry_window = true;
+            self.authenticate_by = self.authenticate_by.max(now + Self::RETRY_WINDOW);
         }
-        deny(listing, now)
+        limit_failure(listing, now)
     }
 
-    fn answered(&mut self, user: UserId, question: Question, outcome: Outcome, now: Timestamp) -> Actions {
-        self.state = State::Live(user.clone(), Peer::HeardAt(now));
-        if let (&Question::Renewal { claim, expires, .. }, Outcome::Counted { .. }) = (&question, &outcome) {
+    fn answered(&mut self, user: UserId, question: StoreQuery, outcome: Outcome, now: Timestamp) -> Actions {
+        self.state = State::Live(user.clone(), Heartbeat::HeardAt(now));
+        if let (&StoreQuery::Renewal { claim, expires, .. }, Outcome::Counted { .. }) = (&question, &outcome) {
             (self.claim, self.expires) = (claim, expires);
         }
-        say(answer(user, question, outcome))
+        reply(query_reply(user, question, outcome))
     }
 
     /// The slot is somebody else's, or nobody's. The release that the session owes all the same finds nothing.
     fn ended(&mut self, ending: &EndReason, now: Timestamp) -> Actions {
         match self.state {
             // Nothing was granted to it yet, or it is on its way out by itself.
-            State::Anonymous | State::Verifying(_) | State::Leaving(_) | State::Drained => return Actions::default(),
-            State::Acquiring(..) | State::Live(..) | State::Asking(..) | State::Renewing { .. } => {}
+            State::Anonymous | State::Verifying(_) | State::Leaving(_) | State::Finished => return Actions::default(),
+            State::Acquiring(..) | State::Live(..) | State::Querying(..) | State::Renewing { .. } => {}
         }
         match ending {
             EndReason::Resumed => self.leave(Some(CloseReason::Resumed), now),
@@ -436,17 +440,17 @@ impl Session {
         }
         match &mut self.state {
             State::Anonymous => self.leave(Some(CloseReason::NotAuthenticated), now),
-            State::Live(_, Peer::PingedAt(_)) => self.leave(Some(CloseReason::PeerSilent), now),
-            State::Live(_, peer @ Peer::HeardAt(_)) => {
-                *peer = Peer::PingedAt(now);
+            State::Live(_, Heartbeat::PingedAt(_)) => self.leave(Some(CloseReason::PeerSilent), now),
+            State::Live(_, peer @ Heartbeat::HeardAt(_)) => {
+                *peer = Heartbeat::PingedAt(now);
                 Actions { send: Some(Frame::Ping), ..Actions::default() }
             }
             State::Verifying(_)
             | State::Acquiring(..)
-            | State::Asking(..)
+            | State::Querying(..)
             | State::Renewing { .. }
             | State::Leaving(_)
-            | State::Drained => Actions::default(),
+            | State::Finished => Actions::default(),
         }
     }
 
@@ -455,31 +459,31 @@ impl Session {
         // Whoever has taken the session up may not have it after all, if the store is in doubt: then the slot is still there,
         // to be taken up again.
         let is_lost = close.is_none_or(|reason| reason.lingers() || reason == CloseReason::Resumed);
-        let exit = if is_lost && self.lingers { Exit::Linger(now) } else { Exit::Release };
-        let (state, command) = match mem::replace(&mut self.state, State::Drained) {
-            State::Anonymous => (State::Drained, None),
-            State::Live(user, _) => (State::Drained, self.give_up(user, exit).command),
-            State::Verifying(_) => (State::Leaving(Pending::Verification), None),
+        let exit = if is_lost && self.lingers { SlotExit::Linger(now) } else { SlotExit::Release };
+        let (state, command) = match mem::replace(&mut self.state, State::Finished) {
+            State::Anonymous => (State::Finished, None),
+            State::Live(user, _) => (State::Finished, self.release(user, exit).effect),
+            State::Verifying(_) => (State::Leaving(PendingCall::Verification), None),
             State::Acquiring(user, tokens) => {
                 // What a client takes up it can take up again.
                 self.lingers = is_lost && tokens.is_some_and(|tokens| tokens.shown.is_some());
-                (State::Leaving(Pending::Acquire(user)), None)
+                (State::Leaving(PendingCall::Acquire(user)), None)
             }
-            State::Asking(user, _) => (State::Leaving(Pending::Question(user, exit)), None),
-            State::Renewing { user, .. } => (State::Leaving(Pending::Renewal(user, exit)), None),
-            state @ (State::Leaving(_) | State::Drained) => {
+            State::Querying(user, _) => (State::Leaving(PendingCall::Query(user, exit)), None),
+            State::Renewing { user, .. } => (State::Leaving(PendingCall::Renewal(user, exit)), None),
+            state @ (State::Leaving(_) | State::Finished) => {
                 self.state = state;
                 return Actions::default();
             }
         };
         self.state = state;
-        Actions { command, send: None, close }
+        Actions { effect: command, send: None, close }
     }
 
-    fn give_up(&self, user: UserId, exit: Exit) -> Actions {
-        store(match exit {
-            Exit::Release => ledger::StoreCommand::Release { user, session: self.id },
-            Exit::Linger(at) => ledger::StoreCommand::Linger { user, session: self.id, at },
+    fn release(&self, user: UserId, exit: SlotExit) -> Actions {
+        store_command(match exit {
+            SlotExit::Release => ledger::StoreCommand::Release { user, session: self.id },
+            SlotExit::Linger(at) => ledger::StoreCommand::Linger { user, session: self.id, at },
         })
     }
 }

@@ -6,6 +6,6 @@ mod replies;
 mod io;
 mod settings;
 
-pub use io::{Actions, Command, Event, Frame, Identity, Violation};
+pub use io::{Actions, Effect, Event, Frame, Identity, Violation};
 pub use machine::Session;
-pub use settings::Limits;
+pub use settings::SessionSettings;

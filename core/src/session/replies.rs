@@ -2,27 +2,27 @@
 
 use alloc::boxed::Box;
 
-use super::io::{Actions, Command, Frame, Violation};
-use super::state::Question;
+use super::io::{Actions, Effect, Frame, Violation};
+use super::state::StoreQuery;
 use crate::id::UserId;
 use crate::ledger::{self, Outcome, SlotListing};
 use crate::protocol::{CloseReason, Complaint, Denial, Refusal, Reply, SessionInfo, Sessions, User};
 use crate::time::Timestamp;
 
-pub(super) fn store(command: ledger::StoreCommand) -> Actions {
-    Actions { command: Some(Command::Store(command)), ..Actions::default() }
+pub(super) fn store_command(command: ledger::StoreCommand) -> Actions {
+    Actions { effect: Some(Effect::Store(command)), ..Actions::default() }
 }
 
-pub(super) fn say(reply: Reply) -> Actions {
+pub(super) fn reply(reply: Reply) -> Actions {
     Actions { send: Some(Frame::Reply(reply)), ..Actions::default() }
 }
 
-pub(super) fn complain(complaint: Complaint) -> Actions {
-    say(Reply::Error(complaint))
+pub(super) fn error(complaint: Complaint) -> Actions {
+    reply(Reply::Error(complaint))
 }
 
 /// A refusal that has to do with nobody else's sessions, at length if that was asked for.
-pub(super) fn refuse(refusal: Refusal, at_length: bool) -> Reply {
+pub(super) fn failure(refusal: Refusal, at_length: bool) -> Reply {
     if at_length {
         Reply::Denied(Box::new(Denial {
             refusal,
@@ -38,37 +38,37 @@ pub(super) fn refuse(refusal: Refusal, at_length: bool) -> Reply {
 }
 
 /// A refusal because of these sessions, told to a client that asked at length.
-pub(super) fn deny(listing: &SlotListing, now: Timestamp) -> Reply {
+pub(super) fn limit_failure(listing: &SlotListing, now: Timestamp) -> Reply {
     let refusal = if listing.is_device_full { Refusal::DeviceFull } else { Refusal::LimitReached };
     Reply::Denied(Box::new(Denial {
         refusal,
         limit: Some(listing.limit),
         connections: Some(listing.connections),
         retry_after: listing.free_at.map(|at| at.since(now)),
-        sessions: Some(shown(listing)),
+        sessions: Some(shown_sessions(listing)),
         may_choose: listing.client_choice,
     }))
 }
 
 /// What a client is told of the store's answer to its question.
-pub(super) fn answer(user: UserId, question: Question, outcome: Outcome) -> Reply {
+pub(super) fn query_reply(user: UserId, question: StoreQuery, outcome: Outcome) -> Reply {
     // None: an answer to another question, which is as good as none.
     let cause = match (&question, outcome) {
-        (Question::Connections, Outcome::Counted { connections }) => {
+        (StoreQuery::Connections, Outcome::Counted { connections }) => {
             return Reply::CheckConnectionsSuccess(User { id: user, connections });
         }
-        (Question::Renewal { .. }, Outcome::Counted { connections }) => {
+        (StoreQuery::Renewal { .. }, Outcome::Counted { connections }) => {
             return Reply::AuthenticateSuccess(User { id: user, connections });
         }
-        (Question::Sessions, Outcome::Listed(listing)) => {
+        (StoreQuery::Sessions, Outcome::Listed(listing)) => {
             let (limit, connections) = (listing.limit.slots(), listing.connections);
-            let sessions = Sessions { limit, connections, sessions: shown(&listing) };
+            let sessions = Sessions { limit, connections, sessions: shown_sessions(&listing) };
             return Reply::ListSessionsSuccess(Box::new(sessions));
         }
-        (Question::End, Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
+        (StoreQuery::End, Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
             return Reply::Error(Complaint::NoSuchSession);
         }
-        (Question::End, Outcome::Ended { connections, .. }) => {
+        (StoreQuery::End, Outcome::Ended { connections, .. }) => {
             return Reply::EndSessionSuccess(User { id: user, connections });
         }
         (_, Outcome::Rejected(cause)) => Some(cause),
@@ -85,15 +85,17 @@ pub(super) fn answer(user: UserId, question: Question, outcome: Outcome) -> Repl
     };
     match question {
         // The session goes on with the token it had.
-        Question::Renewal { at_length, .. } => refuse(cause.map_or(Refusal::StoreSilent, Refusal::Store), at_length),
-        Question::Connections | Question::Sessions | Question::End => {
+        StoreQuery::Renewal { is_detailed: at_length, .. } => {
+            failure(cause.map_or(Refusal::StoreSilent, Refusal::Store), at_length)
+        }
+        StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End => {
             Reply::Error(cause.map_or(Complaint::StoreSilent, Complaint::Store))
         }
     }
 }
 
 /// What a peer is told that did this, and what its connection is closed with.
-pub(super) fn violated(violation: Violation) -> (Complaint, CloseReason) {
+pub(super) fn violation_reply(violation: Violation) -> (Complaint, CloseReason) {
     match violation {
         Violation::Protocol => (Complaint::ProtocolError, CloseReason::ProtocolError),
         Violation::InvalidUtf8 => (Complaint::InvalidUtf8, CloseReason::InvalidUtf8),
@@ -102,6 +104,6 @@ pub(super) fn violated(violation: Violation) -> (Complaint, CloseReason) {
     }
 }
 
-fn shown(listing: &SlotListing) -> Box<[SessionInfo]> {
+fn shown_sessions(listing: &SlotListing) -> Box<[SessionInfo]> {
     listing.sessions.iter().map(SessionInfo::from).collect()
 }

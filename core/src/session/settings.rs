@@ -5,7 +5,7 @@ use core::time::Duration;
 
 /// What bounds one session's patience with its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct SessionSettings {
     /// How long a connection may take to authenticate, counted from [`Session::new`](crate::Session::new).
     pub auth_timeout: Duration,
     /// How long an authenticated peer may be silent before it is sent a ping.
@@ -19,7 +19,7 @@ pub struct Limits {
     pub max_message_rate: Option<NonZeroU32>,
 }
 
-impl Default for Limits {
+impl Default for SessionSettings {
     /// 10 s to authenticate, a ping after 30 s of silence and 10 s to answer it, 16 bad messages, 100 messages a second.
     fn default() -> Self {
         Self {

@@ -15,43 +15,45 @@ pub(super) enum State {
     /// The authenticator has the credential, and this is what was asked for beside a slot.
     Verifying(Option<Box<Ask>>),
     /// The store has the acquire. Whoever asked for more than a slot may take one up, or be told how to.
-    Acquiring(UserId, Option<Box<Tokens>>),
+    Acquiring(UserId, Option<Box<ResumeTokens>>),
     /// The session has a slot. Nothing is under way.
-    Live(UserId, Peer),
+    Live(UserId, Heartbeat),
     /// The session has a slot, and the store has a question of the client's.
-    Asking(UserId, Question),
+    Querying(UserId, StoreQuery),
     /// The session has a slot, and the authenticator has another credential for it.
     Renewing {
         user: UserId,
         /// Whether it was shown in an object.
-        at_length: bool,
+        is_detailed: bool,
     },
     /// The connection is over, and the answer to the command under way decides what is left to do.
-    Leaving(Pending),
+    Leaving(PendingCall),
     /// Nothing is left to do.
-    Drained,
+    Finished,
 }
 
 impl State {
     /// Whether a command is under way.
     pub(super) const fn is_busy(&self) -> bool {
         match self {
-            Self::Verifying(_) | Self::Acquiring(..) | Self::Asking(..) | Self::Renewing { .. } | Self::Leaving(_) => {
-                true
-            }
-            Self::Anonymous | Self::Live(..) | Self::Drained => false,
+            Self::Verifying(_)
+            | Self::Acquiring(..)
+            | Self::Querying(..)
+            | Self::Renewing { .. }
+            | Self::Leaving(_) => true,
+            Self::Anonymous | Self::Live(..) | Self::Finished => false,
         }
     }
 
     /// Whether the connection is over.
     pub(super) const fn is_over(&self) -> bool {
         match self {
-            Self::Leaving(_) | Self::Drained => true,
+            Self::Leaving(_) | Self::Finished => true,
             Self::Anonymous
             | Self::Verifying(_)
             | Self::Acquiring(..)
             | Self::Live(..)
-            | Self::Asking(..)
+            | Self::Querying(..)
             | Self::Renewing { .. } => false,
         }
     }
@@ -63,26 +65,26 @@ impl State {
             Self::Anonymous
             | Self::Verifying(_)
             | Self::Acquiring(..)
-            | Self::Asking(..)
+            | Self::Querying(..)
             | Self::Renewing { .. }
             | Self::Leaving(_)
-            | Self::Drained => None,
+            | Self::Finished => None,
         }
     }
 }
 
 /// The tokens that go with a slot that was asked for at length.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tokens {
+pub(super) struct ResumeTokens {
     /// What was shown, to take up a slot.
     pub(super) shown: Option<ResumeToken>,
     /// What a slot that is given anew can be taken up with.
-    pub(super) fresh: Option<ResumeToken>,
+    pub(super) new: Option<ResumeToken>,
 }
 
 /// What the store is asked while the session has its slot.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Question {
+pub(super) enum StoreQuery {
     /// How many slots the user holds: the client wants to know.
     Connections,
     /// The same: the client has shown a fresh token, which claims this and runs out then, and the answer to it has the
@@ -91,7 +93,7 @@ pub(super) enum Question {
         claim: Option<SlotLimit>,
         expires: Option<UnixSeconds>,
         /// Whether it was shown in an object.
-        at_length: bool,
+        is_detailed: bool,
     },
     /// Who holds them.
     Sessions,
@@ -101,18 +103,18 @@ pub(super) enum Question {
 
 /// What is under way while a session leaves.
 #[derive(Debug)]
-pub(super) enum Pending {
+pub(super) enum PendingCall {
     Verification,
     Acquire(UserId),
     /// The store's answer to a question, which is of no interest any more.
-    Question(UserId, Exit),
+    Query(UserId, SlotExit),
     /// The same of the authenticator's.
-    Renewal(UserId, Exit),
+    Renewal(UserId, SlotExit),
 }
 
 /// How a session gives up its slot.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Exit {
+pub(super) enum SlotExit {
     /// At once.
     Release,
     /// For whoever takes it up: it was lost then.
@@ -121,7 +123,7 @@ pub(super) enum Exit {
 
 /// What is known of the peer of a live session.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Peer {
+pub(super) enum Heartbeat {
     HeardAt(Timestamp),
     PingedAt(Timestamp),
 }

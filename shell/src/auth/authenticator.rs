@@ -37,7 +37,7 @@ impl Authenticator for Open {
         if reads_as_token(id) {
             return Err(Rejection::UnwantedToken);
         }
-        UserId::parse(id).map(Identity::of).map_err(Rejection::UserId)
+        UserId::parse(id).map(Identity::for_user).map_err(Rejection::UserId)
     }
 }
 
@@ -52,7 +52,7 @@ mod tests {
 
         let verdict = |credential: &Credential| Open.authenticate(credential);
         for name in ["ada", "ada.b.c", "eyre.jane.2", "e30", "eyJhbGciOiJIUzI1NiJ9", "a.eyJhbGciOiJIUzI1NiJ9.b"] {
-            assert_eq!(verdict(&Credential::new(name)), Ok(Identity::of(UserId::parse(name).unwrap())));
+            assert_eq!(verdict(&Credential::new(name)), Ok(Identity::for_user(UserId::parse(name).unwrap())));
         }
         let bearer = format!("Bearer {TOKEN}");
         let long = format!("{TOKEN}{}", "x".repeat(300));

@@ -18,7 +18,7 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
     let mut text = String::new();
     describe(&mut text, token, now);
     match verdict {
-        Ok(Identity { user, limit, expires, device, fresh: _ }) => {
+        Ok(Identity { user, limit, expires, device, resume_token: _ }) => {
             let device = device.map_or(String::new(), |device| format!(", on device {device:?}"));
             let is_nobody = limit.is_some_and(|limit| limit.slots() == 0);
             let limit = limit.map_or("the server's limit".into(), |limit| format!("a limit of {limit}"));

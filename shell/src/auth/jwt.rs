@@ -109,7 +109,7 @@ impl Verifier {
         let user = UserId::parse(user).map_err(Rejection::UserId)?;
         let limit = self.limit(&claims).map_err(Rejection::Token)?;
         let device = self.device(&claims).map_err(Rejection::Token)?;
-        Ok(Identity { limit, expires: Some(expires), device, ..Identity::of(user) })
+        Ok(Identity { limit, expires: Some(expires), device, ..Identity::for_user(user) })
     }
 
     /// The claims of a token that was signed with one of the keys.

@@ -2,7 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use session_core::{ConnectionLimits, Limits, Terms};
+use session_core::{ConnectionLimits, SessionSettings, Terms};
 use thiserror::Error;
 
 use super::value::Bound;
@@ -36,8 +36,8 @@ impl Config {
 
     /// What bounds a session.
     #[must_use]
-    pub fn session_limits(&self) -> Limits {
-        Limits {
+    pub fn session_limits(&self) -> SessionSettings {
+        SessionSettings {
             auth_timeout: self.auth_timeout,
             ping_interval: self.ping_interval,
             pong_timeout: self.pong_timeout,

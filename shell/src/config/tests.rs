@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::store::Forget;
 use clap::Parser;
-use session_core::{Limits, SlotLimit};
+use session_core::{SessionSettings, SlotLimit};
 
 #[derive(Debug, Parser)]
 struct Cli {
@@ -21,7 +21,7 @@ fn parse(arguments: &[&str]) -> Result<Config, String> {
 #[test]
 fn defaults_are_those_of_the_core_and_localhost() {
     let config = parse(&[]).unwrap();
-    assert_eq!(config.session_limits(), Limits::default());
+    assert_eq!(config.session_limits(), SessionSettings::default());
     assert_eq!(config.limit, SlotLimit::default());
     assert_eq!(config.limit.slots(), 3);
     assert_eq!(config.forget_after, Forget::default());

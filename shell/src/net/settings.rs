@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_rustls::rustls::ServerConfig;
-use session_core::Limits;
+use session_core::SessionSettings;
 
 use crate::net::origins::{Hosts, Origins};
 use crate::net::trusted_proxies::Proxies;
@@ -13,7 +13,7 @@ use crate::net::trusted_proxies::Proxies;
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// What bounds a session.
-    pub limits: Limits,
+    pub limits: SessionSettings,
     /// The longest message a client may send, in bytes.
     pub max_message_bytes: usize,
     /// How long a client may take until its request has come whole. Beyond it the answer is 408.
@@ -35,7 +35,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: SessionSettings::default(),
             max_message_bytes: 4096,
             header_timeout: Duration::from_secs(5),
             max_header_bytes: 8 * 1024,

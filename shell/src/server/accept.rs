@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimitExceeded, ConnectionLimits, Limits, NodeId, ResumeToken, Timestamp};
+use session_core::{ConnectionLimitExceeded, ConnectionLimits, NodeId, ResumeToken, SessionSettings, Timestamp};
 use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
@@ -280,7 +280,7 @@ struct Arrival {
 /// One that speaks WebSocket, and what the session is made with.
 struct Upgraded {
     socket: Socket,
-    limits: Limits,
+    limits: SessionSettings,
     visitor: Visitor,
     accepted: Timestamp,
 }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use session_core::{
-    Actions, CloseReason, Command, Credential, Event, Frame, Identity, Limits, Outcome, Refusal, Rejection, Reply,
-    ResumeToken, Session, Timestamp, Violation,
+    Actions, CloseReason, Credential, Effect, Event, Frame, Identity, Outcome, Refusal, Rejection, Reply, ResumeToken,
+    Session, SessionSettings, Timestamp, Violation,
 };
 
 use crate::auth::authenticator::Authenticator;
@@ -78,7 +78,7 @@ impl Services {
             self.refusals.note_rejection(rejection);
         }
         let wants_more = matches!(credential, Credential::User(_) | Credential::Token(_));
-        verdict.map(|identity| Identity { fresh: if wants_more { (self.draw)() } else { None }, ..identity })
+        verdict.map(|identity| Identity { resume_token: if wants_more { (self.draw)() } else { None }, ..identity })
     }
 }
 
@@ -111,7 +111,7 @@ impl<W: Wire> Connection<W> {
     pub fn new(
         entry: &Entry,
         socket: W,
-        limits: &Limits,
+        limits: &SessionSettings,
         accepted: Timestamp,
         services: Arc<Services>,
         visitor: Visitor,
@@ -131,7 +131,7 @@ impl<W: Wire> Connection<W> {
         // A message, until the session is not busy. No other is read until it is handled.
         let mut waiting: Option<W::Text> = None;
         self.handle(Event::Connected);
-        while !(self.session.is_drained() && self.socket.is_closed()) {
+        while !(self.session.is_finished() && self.socket.is_closed()) {
             if !self.session.is_busy()
                 && let Some(text) = waiting.take()
             {
@@ -204,12 +204,12 @@ impl<W: Wire> Connection<W> {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let now = self.clock.now();
-            let Actions { command, send, close } = self.session.handle(event, now);
+            let Actions { effect: command, send, close } = self.session.handle(event, now);
             match command {
-                Some(Command::Verify(credential)) => {
+                Some(Effect::Verify(credential)) => {
                     next = Some(Event::Verified(self.services.verify(&credential)));
                 }
-                Some(Command::Store(command)) => {
+                Some(Effect::Store(command)) => {
                     self.claim.submit(command);
                     self.listen_at = self.claim.until().map(|_| now + EARSHOT);
                 }

@@ -103,7 +103,7 @@ impl CoreSimulation {
 
     /// Whether somebody sees to it that this session's slot is given back.
     fn is_accounted_for(&self, session: SessionId) -> bool {
-        let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_drained());
+        let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_finished());
         let release = |queued: &Queued| queued.command.session() == session && queued.command.is_release();
         served || self.debts.is_pending(session) || self.store.queue.iter().any(release)
     }

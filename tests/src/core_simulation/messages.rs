@@ -60,13 +60,13 @@ impl CoreSimulation {
         self.tokens += 1;
         let mut random = [0; 32];
         random[..8].copy_from_slice(&self.tokens.to_be_bytes());
-        Ok(Identity { fresh: Some(ResumeToken::new(random)), ..identity })
+        Ok(Identity { resume_token: Some(ResumeToken::new(random)), ..identity })
     }
 
     fn identify(&self, credential: &Credential) -> Result<Identity, Rejection> {
         let Credential::Token(token) = credential else {
             let text = credential.user().ok_or(Rejection::NotText)?;
-            return UserId::parse(text).map(Identity::of).map_err(Rejection::UserId);
+            return UserId::parse(text).map(Identity::for_user).map_err(Rejection::UserId);
         };
         let malformed = Rejection::Token(TokenError::Malformed);
         let [user, limit, expires] = token.split('|').collect::<Vec<_>>()[..] else { return Err(malformed) };
@@ -76,6 +76,6 @@ impl CoreSimulation {
         if self.time_of(expires) <= self.now {
             return Err(Rejection::Token(TokenError::Expired));
         }
-        Ok(Identity { limit, expires: Some(expires), ..Identity::of(user) })
+        Ok(Identity { limit, expires: Some(expires), ..Identity::for_user(user) })
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
 use session_core::{
-    Actions, Command, EndReason, Event, Limits, NodeId, Outcome, ReleaseTracker, Request, ResumeToken, Session,
-    SessionId, SlotLimit, StoreError, Terms, Timestamp, UnixSeconds, UserId, Violation,
+    Actions, Effect, EndReason, Event, NodeId, Outcome, ReleaseTracker, Request, ResumeToken, Session, SessionId,
+    SessionSettings, SlotLimit, StoreError, Terms, Timestamp, UnixSeconds, UserId, Violation,
 };
 
 use super::connection::Connection;
@@ -159,7 +159,7 @@ impl CoreSimulation {
         let id = self.node().session(self.next_session);
         self.next_session += 1;
         let connection = Connection {
-            session: Session::new(id, &Limits::default(), self.now),
+            session: Session::new(id, &SessionSettings::default(), self.now),
             unread: VecDeque::new(),
             under_way: None,
             open: true,
@@ -256,7 +256,7 @@ impl CoreSimulation {
         while let Some(event) = next.take() {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             let leaves = matches!(event, Event::Disconnected | Event::Draining);
-            let Actions { command, send, close } = connection.session.handle(event, self.now);
+            let Actions { effect: command, send, close } = connection.session.handle(event, self.now);
             if leaves {
                 connection.told = false;
             }
@@ -273,16 +273,16 @@ impl CoreSimulation {
             }
             match command {
                 None => {}
-                Some(Command::Verify(credential)) => {
+                Some(Effect::Verify(credential)) => {
                     connection.renews = connection.told;
                     let verdict = self.verify(&credential);
                     next = Some(Event::Verified(verdict));
                 }
-                Some(Command::Store(command)) if command.is_release() => {
+                Some(Effect::Store(command)) if command.is_release() => {
                     connection.told = false;
                     self.submit(command);
                 }
-                Some(Command::Store(command)) => {
+                Some(Effect::Store(command)) => {
                     assert!(connection.under_way.is_none(), "session {id} has two commands under way");
                     connection.under_way = Some((command.clone(), self.now + Self::STORE_TIMEOUT));
                     // A store that is full says so at once.
@@ -314,7 +314,7 @@ impl CoreSimulation {
 
     /// Forgets a connection that has ended.
     fn remove_if_finished(&mut self, id: SessionId) {
-        if self.connections.get(&id).is_some_and(|connection| connection.session.is_drained() && !connection.open) {
+        if self.connections.get(&id).is_some_and(|connection| connection.session.is_finished() && !connection.open) {
             self.connections.remove(&id);
         }
     }

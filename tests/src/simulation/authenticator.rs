@@ -40,6 +40,6 @@ impl SimulatedAuthenticator {
         if self.clock.has_come(expires) {
             return Err(TokenError::Expired);
         }
-        Ok(Identity { limit, expires: Some(expires), ..Identity::of(user) })
+        Ok(Identity { limit, expires: Some(expires), ..Identity::for_user(user) })
     }
 }

@@ -105,7 +105,7 @@ impl Simulation {
         assert!(self.store.live_slots().is_empty(), "these slots were never given back: {:?}", self.store.live_slots());
         self.reclaimed("silence", left);
         // The last sockets have their time to answer the close, or to choose.
-        self.pass_until(LIMITS.auth_timeout + Session::CHOICE_TIME, |simulation| {
+        self.pass_until(LIMITS.auth_timeout + Session::RETRY_WINDOW, |simulation| {
             simulation.servers.iter().all(|server| server.registry.is_empty())
         });
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::{
-    Ask, Credential, DisplayName, Evict, Limits, Request, ResumeToken, SlotLimit, Terms, Timestamp, UserId, Violation,
+    Ask, Credential, DisplayName, Evict, Request, ResumeToken, SessionSettings, SlotLimit, Terms, Timestamp, UserId,
+    Violation,
 };
 use shell::server::connection::Connection;
 
@@ -37,7 +38,7 @@ pub struct Simulation {
 }
 
 /// The timeouts. They bound how long a slot of a lost client stays taken.
-pub(super) const LIMITS: Limits = Limits {
+pub(super) const LIMITS: SessionSettings = SessionSettings {
     auth_timeout: Duration::from_secs(10),
     ping_interval: Duration::from_secs(30),
     pong_timeout: Duration::from_secs(10),

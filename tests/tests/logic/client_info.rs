@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing};
 use session_core::{
-    Actions, Admission, CloseReason, Command, Complaint, Denial, DisplayName, EndReason, Event, Evict, Frame, Identity,
-    Limits, NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo, SessionRecord,
-    SessionState, Sessions, SlotLimit, StoreError, Timestamp, TokenError, UnixSeconds, User, UserId, Violation,
+    Actions, Admission, CloseReason, Complaint, Denial, DisplayName, Effect, EndReason, Event, Evict, Frame, Identity,
+    NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo, SessionRecord,
+    SessionSettings, SessionState, Sessions, SlotLimit, StoreError, Timestamp, TokenError, UnixSeconds, User, UserId,
+    Violation,
 };
 
 const LINGER: Duration = Duration::from_secs(90);
@@ -50,7 +51,7 @@ struct Subject(Session, u64);
 
 impl Subject {
     fn new() -> Self {
-        Self(Session::new(id(), &Limits::default(), at(0)), 0)
+        Self(Session::new(id(), &SessionSettings::default(), at(0)), 0)
     }
 
     fn handle(&mut self, event: Event<'_>) -> Actions {
@@ -61,9 +62,9 @@ impl Subject {
     fn ask(&mut self, fields: &str, identity: Identity) -> ledger::StoreCommand {
         let text = format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada"{fields}}}}}"#);
         let actions = self.handle(Event::Text(&text));
-        assert!(matches!(actions.command, Some(Command::Verify(_))) && actions.send.is_none(), "{actions:?}");
+        assert!(matches!(actions.effect, Some(Effect::Verify(_))) && actions.send.is_none(), "{actions:?}");
         let actions = self.handle(Event::Verified(Ok(identity)));
-        let Actions { command: Some(Command::Store(command)), send: None, close: None } = actions else {
+        let Actions { effect: Some(Effect::Store(command)), send: None, close: None } = actions else {
             panic!("{actions:?}")
         };
         command
@@ -91,7 +92,7 @@ impl Subject {
 }
 
 fn drawn() -> Identity {
-    Identity { fresh: Some(fresh()), ..Identity::of(user()) }
+    Identity { resume_token: Some(fresh()), ..Identity::for_user(user()) }
 }
 
 fn say(reply: Reply) -> Actions {
@@ -99,7 +100,7 @@ fn say(reply: Reply) -> Actions {
 }
 
 fn store(command: ledger::StoreCommand) -> Actions {
-    Actions { command: Some(Command::Store(command)), ..Actions::default() }
+    Actions { effect: Some(Effect::Store(command)), ..Actions::default() }
 }
 
 fn release() -> ledger::StoreCommand {
@@ -170,7 +171,7 @@ fn a_grant_at_length_has_the_token_that_the_slot_is_taken_up_with() {
     assert_eq!(Subject::resuming().granted(false, LINGER), admitted(Some(fresh()), LINGER));
     // Where none was drawn there is none.
     let mut without = Subject::new();
-    drop(without.ask("", Identity::of(user())));
+    drop(without.ask("", Identity::for_user(user())));
     assert_eq!(without.granted(false, LINGER), admitted(None, LINGER));
     assert_eq!(without.handle(Event::Disconnected), store(release()), "and so nobody could take it up");
 }
@@ -203,7 +204,7 @@ fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
     // A plain client has no such time.
     let mut plain = Subject::new();
     drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
-    drop(plain.handle(Event::Verified(Ok(Identity::of(user())))));
+    drop(plain.handle(Event::Verified(Ok(Identity::for_user(user())))));
     let refused = plain.handle(Event::Stored(Outcome::Denied(None)));
     assert_eq!(refused, say(Reply::AuthenticateFailure(Refusal::LimitReached)));
     assert_eq!(plain.0.deadline(), Some(at(10)));
@@ -251,7 +252,7 @@ fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_pla
         drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
         let identity = Identity { device: name("laptop"), ..drawn() };
         let actions = subject.handle(Event::Verified(Ok(identity)));
-        let Some(Command::Store(ledger::StoreCommand::Acquire { options: Some(wish), .. })) = actions.command else {
+        let Some(Effect::Store(ledger::StoreCommand::Acquire { options: Some(wish), .. })) = actions.effect else {
             panic!("{actions:?}")
         };
         assert_eq!(*wish, AcquireOptions { device: name("laptop"), ..AcquireOptions::default() });
@@ -274,12 +275,12 @@ fn only_who_is_lost_lingers() {
         let mut subject = Subject::live(LINGER);
         subject.1 = 5;
         assert_eq!(subject.handle(event.clone()), Actions { close, ..store(linger(5)) });
-        assert!(subject.0.is_drained());
+        assert!(subject.0.is_finished());
         // Not where nothing does, nor for plain clients.
         assert_eq!(Subject::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(release()) });
         let mut plain = Subject::new();
         drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
-        drop(plain.handle(Event::Verified(Ok(Identity::of(user())))));
+        drop(plain.handle(Event::Verified(Ok(Identity::for_user(user())))));
         drop(plain.handle(Event::Stored(Outcome::granted(1))));
         assert_eq!(plain.handle(event), Actions { close, ..store(release()) });
     }
@@ -295,7 +296,7 @@ fn only_who_is_lost_lingers() {
     let ended = Event::Ended(EndReason::ByOperator);
     for event in [Event::Text(bye), Event::Violation(Violation::Protocol), ended] {
         let actions = Subject::live(LINGER).handle(event);
-        assert_eq!(actions.command, Some(Command::Store(release())), "{actions:?}");
+        assert_eq!(actions.effect, Some(Effect::Store(release())), "{actions:?}");
     }
     // Whoever is said to have taken it up may have failed to: it is still there then.
     let resumed = || Event::Ended(EndReason::Resumed);
@@ -306,7 +307,7 @@ fn only_who_is_lost_lingers() {
 
 #[test]
 fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
-    let by_token = |user| Identity { expires: Some(UnixSeconds::from_unix_seconds(100)), ..Identity::of(user) };
+    let by_token = |user| Identity { expires: Some(UnixSeconds::from_unix_seconds(100)), ..Identity::for_user(user) };
     let refused = |refusal| {
         let nothing =
             Denial { refusal, limit: None, connections: None, sessions: None, retry_after: None, may_choose: false };
@@ -374,7 +375,7 @@ fn an_ending_that_overtakes_the_grant_is_told_and_the_grant_never() {
     assert_eq!(told, expected);
     assert!(subject.0.is_busy());
     assert_eq!(subject.granted(false, LINGER), store(release()));
-    assert!(subject.0.is_drained());
+    assert!(subject.0.is_finished());
     // A second one finds nobody.
     assert_eq!(subject.handle(Event::Ended(EndReason::ByOperator)), Actions::default());
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::Complaint::{AlreadyAuthenticated, Impatient, NotAuthenticated, NotJson};
 use session_core::{
-    Actions, CloseReason, Command, Complaint, Credential, EndReason, Event, Frame, Identity, Limits, NodeId, Outcome,
-    Refusal, Rejection, Reply, Session, SessionId, SlotLimit, StoreError, Timestamp, UnixSeconds, User, UserId,
+    Actions, CloseReason, Complaint, Credential, Effect, EndReason, Event, Frame, Identity, NodeId, Outcome, Refusal,
+    Rejection, Reply, Session, SessionId, SessionSettings, SlotLimit, StoreError, Timestamp, UnixSeconds, User, UserId,
     UserIdError, Violation, ledger,
 };
 
@@ -295,14 +295,8 @@ struct Row {
     nothing_changes: bool,
 }
 
-fn on(
-    inputs: &[Input],
-    command: Option<Command>,
-    send: Option<Frame>,
-    close: Option<CloseReason>,
-    after: After,
-) -> Row {
-    Row { inputs: inputs.to_vec(), actions: Actions { command, send, close }, after, nothing_changes: false }
+fn on(inputs: &[Input], command: Option<Effect>, send: Option<Frame>, close: Option<CloseReason>, after: After) -> Row {
+    Row { inputs: inputs.to_vec(), actions: Actions { effect: command, send, close }, after, nothing_changes: false }
 }
 
 fn ignores(inputs: &[&[Input]], after: After) -> Row {
@@ -398,8 +392,8 @@ fn nothing() -> Actions {
     Actions::default()
 }
 
-fn only(command: Option<Command>, send: Option<Frame>, close: Option<CloseReason>) -> Actions {
-    Actions { command, send, close }
+fn only(command: Option<Effect>, send: Option<Frame>, close: Option<CloseReason>) -> Actions {
+    Actions { effect: command, send, close }
 }
 
 #[test]
@@ -422,7 +416,7 @@ fn a_whole_visit() {
             only(release(), say(Reply::ByeSuccess), close(CloseReason::Bye)),
         ]
     );
-    assert!(session.is_drained());
+    assert!(session.is_finished());
 }
 
 #[test]
@@ -436,7 +430,7 @@ fn a_grant_that_comes_after_the_peer_left_is_released_once_and_never_told() {
         let actions = run(&mut session, &[(3, leaving), (4, Granted), (5, Granted), (6, Disconnected), (7, Tick)]);
         let released = only(release(), None, None);
         assert_eq!(actions, [told, released, nothing(), nothing(), nothing()]);
-        assert!(session.is_drained());
+        assert!(session.is_finished());
     }
 }
 
@@ -448,7 +442,7 @@ fn the_authentication_deadline_counts_from_the_beginning_whatever_is_tried() {
     assert_eq!(session.deadline(), Some(at(10)));
     assert_eq!(session.handle(Event::Tick, before(at(10))), nothing());
     assert_eq!(session.handle(Event::Tick, at(10)), only(None, None, close(CloseReason::NotAuthenticated)));
-    assert!(session.is_drained());
+    assert!(session.is_finished());
 }
 
 #[test]
@@ -460,7 +454,7 @@ fn a_message_that_comes_too_late_to_authenticate_is_not_served_even_without_a_ti
         for time in [at(10), at(10) + HOUR] {
             let mut session = session();
             assert_eq!(session.handle(message.event(), time), late, "{message:?} at {time}");
-            assert!(session.is_drained());
+            assert!(session.is_finished());
         }
     }
 }
@@ -538,7 +532,7 @@ fn exactly_so_many_bad_messages_are_tolerated_and_the_next_one_closes() {
             assert!(session.deadline().is_some());
             let closed = only(release.clone(), error(complaint.clone()), close(CloseReason::TooManyBadMessages));
             assert_eq!(session.handle(last.event(), now), closed, "{state:?} {last:?}");
-            assert!(session.is_drained());
+            assert!(session.is_finished());
         }
     }
 }
@@ -556,7 +550,7 @@ fn credentials_that_name_nobody_are_bad_messages() {
         let actions = run(&mut session, &[(0, Garbage), (0, Garbage), (0, last_straw), (0, NotVerified)]);
         let closed = only(None, refuse(nobody()), close(CloseReason::TooManyBadMessages));
         assert_eq!(actions.last(), Some(&closed));
-        assert!(session.is_drained());
+        assert!(session.is_finished());
     }
 }
 
@@ -579,14 +573,14 @@ fn bad_messages_are_counted_across_authentication() {
 
 #[test]
 fn with_none_tolerated_the_first_bad_message_closes() {
-    let mut session = Session::new(id(), &Limits { max_bad_messages: Some(0), ..LIMITS }, at(0));
+    let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(0), ..LIMITS }, at(0));
     let closed = only(None, error(NotJson), close(CloseReason::TooManyBadMessages));
     assert_eq!(session.handle(Garbage.event(), at(0)), closed);
 }
 
 #[test]
 fn the_most_that_can_be_tolerated_is_a_bound_too() {
-    let mut session = Session::new(id(), &Limits { max_bad_messages: Some(u16::MAX), ..LIMITS }, at(0));
+    let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(u16::MAX), ..LIMITS }, at(0));
     for _ in 0..u16::MAX {
         assert_eq!(session.handle(Garbage.event(), at(0)), only(None, error(NotJson), None));
     }
@@ -638,7 +632,7 @@ fn a_question_under_way_does_not_cost_the_release() {
         let mut session = session_in(State::Asking);
         let actions = run(&mut session, &[(35, Disconnected), (36, *answer), (37, *answer)]);
         assert_eq!(actions, [nothing(), only(release(), None, None), nothing()], "{answer:?}");
-        assert!(session.is_drained());
+        assert!(session.is_finished());
     }
 }
 
@@ -682,7 +676,7 @@ fn a_session_lasts_as_long_as_the_last_token_that_was_told_to_be_good() {
 
 #[test]
 fn a_peer_may_speak_so_often_in_a_second_and_at_once() {
-    let limits = Limits { max_message_rate: NonZeroU32::new(10), max_bad_messages: None, ..LIMITS };
+    let limits = SessionSettings { max_message_rate: NonZeroU32::new(10), max_bad_messages: None, ..LIMITS };
     let mut session = Session::new(id(), &limits, at(0));
     let mut say = |input: Input, millis: u64| session.handle(input.event(), at(0) + Duration::from_millis(millis));
     for _ in 0..10 {
@@ -705,7 +699,7 @@ fn a_peer_may_speak_so_often_in_a_second_and_at_once() {
 
 #[test]
 fn who_speaks_too_often_gives_the_slot_back() {
-    let limits = Limits { max_message_rate: NonZeroU32::MIN.checked_add(1), ..LIMITS };
+    let limits = SessionSettings { max_message_rate: NonZeroU32::MIN.checked_add(1), ..LIMITS };
     let mut session = Session::new(id(), &limits, at(0));
     let actions = run(&mut session, &[(0, Authenticate), (0, Verified), (0, Granted), (0, Alive), (0, Check)]);
     assert_eq!(actions[4], only(release(), None, close(CloseReason::TooManyMessages)));
@@ -767,8 +761,8 @@ impl Witness {
                 self.renewal = Some(identity.clone());
             }
         }
-        let was_drained = self.session.is_drained();
-        let Actions { command, send, close } = self.session.handle(event.clone(), self.now);
+        let was_drained = self.session.is_finished();
+        let Actions { effect: command, send, close } = self.session.handle(event.clone(), self.now);
 
         assert!(!was_drained || (&command, &send, close) == (&None, &None, None), "drained, it does nothing");
         assert!(!self.over || (&send, close) == (&None, None), "nothing is sent after a close");
@@ -793,13 +787,13 @@ impl Witness {
         }
         let question = match command {
             None => None,
-            Some(Command::Verify(credential)) => {
+            Some(Effect::Verify(credential)) => {
                 assert!([Credential::new("ada's token"), Credential::None].contains(&credential));
                 let renewable = self.identity.as_ref().is_none_or(|known| known.expires.is_some());
                 assert!(renewable, "only a token that runs out is followed by another");
                 Some(Question::Verify)
             }
-            Some(Command::Store(command)) => {
+            Some(Effect::Store(command)) => {
                 assert_eq!((Some(command.user()), command.session()), (self.user().as_ref(), id()));
                 match command {
                     ledger::StoreCommand::Acquire { limit, at, .. } => {
@@ -834,10 +828,10 @@ impl Witness {
         let is_asked = self.over || self.under_way == Some(Question::Verify);
         let expires = in_force.filter(|_| !is_asked).and_then(|identity| identity.expires);
         assert_eq!(self.session.expires_at(), expires);
-        assert_eq!(self.session.deadline().is_none(), self.session.is_busy() || self.session.is_drained());
-        assert_eq!(self.session.is_drained(), self.over && self.under_way.is_none());
+        assert_eq!(self.session.deadline().is_none(), self.session.is_busy() || self.session.is_finished());
+        assert_eq!(self.session.is_finished(), self.over && self.under_way.is_none());
         assert!(self.releases <= self.grants, "a release for every grant, no more");
-        assert!(!self.session.is_drained() || self.releases == self.grants, "a release for every grant, no fewer");
+        assert!(!self.session.is_finished() || self.releases == self.grants, "a release for every grant, no fewer");
     }
 
     fn has_slot(&self) -> bool {
@@ -866,7 +860,7 @@ impl Witness {
     fn end(mut self) {
         self.take(Disconnected);
         self.answer(Outcome::granted(1));
-        assert!(self.session.is_drained());
+        assert!(self.session.is_finished());
         assert_eq!(self.releases, self.grants);
     }
 }
@@ -942,7 +936,7 @@ proptest! {
             let mut session = session_in(state);
             for message in &messages {
                 let actions = session.handle(Event::Text(message), at(state.now()));
-                let acquires = matches!(actions.command, Some(Command::Store(ledger::StoreCommand::Acquire { .. })));
+                let acquires = matches!(actions.effect, Some(Effect::Store(ledger::StoreCommand::Acquire { .. })));
                 prop_assert!(!acquires && !matches!(actions.send, Some(Frame::Reply(Reply::AuthenticateSuccess(_)))));
             }
         }
@@ -1037,7 +1031,7 @@ impl Input {
             Utf8 => Event::Violation(Violation::InvalidUtf8),
             Size => Event::Violation(Violation::MessageTooBig),
             Binary => Event::Violation(Violation::BinaryMessage),
-            Verified => Event::Verified(Ok(Identity::of(user()))),
+            Verified => Event::Verified(Ok(Identity::for_user(user()))),
             VerifiedByToken => Event::Verified(Ok(by_token(100))),
             VerifiedOther => Event::Verified(Ok(Identity { user: bob(), ..by_token(100) })),
             NotVerified => Event::Verified(Err(Rejection::UserId(UserIdError::TooLong))),
@@ -1074,7 +1068,7 @@ impl Input {
 }
 
 fn after_of(session: &Session) -> After {
-    match (session.deadline(), session.is_busy(), session.is_drained()) {
+    match (session.deadline(), session.is_busy(), session.is_finished()) {
         (Some(deadline), false, false) => {
             let since = deadline.since(at(0));
             assert_eq!(since.subsec_nanos(), 0, "the table counts in seconds");
@@ -1086,7 +1080,7 @@ fn after_of(session: &Session) -> After {
     }
 }
 
-const LIMITS: Limits = Limits {
+const LIMITS: SessionSettings = SessionSettings {
     auth_timeout: Duration::from_secs(10),
     ping_interval: Duration::from_secs(30),
     pong_timeout: Duration::from_secs(5),
@@ -1119,45 +1113,45 @@ fn ada(connections: u32) -> User {
     User { id: user(), connections }
 }
 
-fn verify() -> Option<Command> {
-    Some(Command::Verify(Credential::new("ada's token")))
+fn verify() -> Option<Effect> {
+    Some(Effect::Verify(Credential::new("ada's token")))
 }
 
-fn verify_none() -> Option<Command> {
-    Some(Command::Verify(Credential::None))
+fn verify_none() -> Option<Effect> {
+    Some(Effect::Verify(Credential::None))
 }
 
-fn acquire(at: Timestamp) -> Option<Command> {
-    Some(Command::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit: None, at, options: None }))
+fn acquire(at: Timestamp) -> Option<Effect> {
+    Some(Effect::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit: None, at, options: None }))
 }
 
 /// What a token of limit so many leads to at 2 s.
-fn acquire_up_to(slots: u32) -> Option<Command> {
+fn acquire_up_to(slots: u32) -> Option<Effect> {
     let limit = SlotLimit::new(slots).ok();
-    Some(Command::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit, at: at(2), options: None }))
+    Some(Effect::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit, at: at(2), options: None }))
 }
 
-fn acquire_for_bob() -> Option<Command> {
+fn acquire_for_bob() -> Option<Effect> {
     let limit = SlotLimit::new(7).ok();
-    Some(Command::Store(ledger::StoreCommand::Acquire { user: bob(), session: id(), limit, at: at(2), options: None }))
+    Some(Effect::Store(ledger::StoreCommand::Acquire { user: bob(), session: id(), limit, at: at(2), options: None }))
 }
 
 /// Ada by a token that claims a limit of 7 and runs out at this second of the wall clock.
 fn by_token(expires: u64) -> Identity {
     let expires = Some(UnixSeconds::from_unix_seconds(expires));
-    Identity { limit: SlotLimit::new(7).ok(), expires, ..Identity::of(user()) }
+    Identity { limit: SlotLimit::new(7).ok(), expires, ..Identity::for_user(user()) }
 }
 
 fn bob() -> UserId {
     UserId::parse("bob").unwrap()
 }
 
-fn look_up(second: u64) -> Option<Command> {
-    Some(Command::Store(ledger::StoreCommand::CountSlots { user: user(), session: id(), at: at(second) }))
+fn look_up(second: u64) -> Option<Effect> {
+    Some(Effect::Store(ledger::StoreCommand::CountSlots { user: user(), session: id(), at: at(second) }))
 }
 
-fn release() -> Option<Command> {
-    Some(Command::Store(ledger::StoreCommand::Release { user: user(), session: id() }))
+fn release() -> Option<Effect> {
+    Some(Effect::Store(ledger::StoreCommand::Release { user: user(), session: id() }))
 }
 
 fn say(reply: Reply) -> Option<Frame> {

@@ -46,7 +46,7 @@ fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
         limit: limit.map(|slots| SlotLimit::new(slots).unwrap()),
         expires: Some(UnixSeconds::from_unix_seconds(expires)),
         device: None,
-        fresh: None,
+        resume_token: None,
     };
     for (claims, expected) in [
         (json!({"sub": "ada", "exp": NOW + 60}), identity(None, NOW + 60)),

@@ -5,7 +5,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimits, Limits};
+use session_core::{ConnectionLimits, SessionSettings};
 use shell::net::settings::Policy;
 use shell::server::Settings;
 use tests::raw_client::{RawClient, Received};
@@ -169,7 +169,8 @@ fn the_head_of_a_request_may_have_so_many_bytes() {
 
 #[test]
 fn a_client_that_speaks_too_often_is_closed_with_1008_and_its_slot_is_free() {
-    let limits = Limits { max_message_rate: NonZeroU32::new(20), max_bad_messages: None, ..Limits::default() };
+    let limits =
+        SessionSettings { max_message_rate: NonZeroU32::new(20), max_bad_messages: None, ..SessionSettings::default() };
     let server = TestServer::with_policy(Policy { limits, ..Policy::default() });
     let mut messages = RawClient::authenticated(server.address, "ada", 1);
     let mut pings = RawClient::authenticated(server.address, "bob", 1);
@@ -192,7 +193,7 @@ fn a_client_that_speaks_too_often_is_closed_with_1008_and_its_slot_is_free() {
 
 #[test]
 fn as_many_bad_messages_as_are_configured_are_borne() {
-    let limits = Limits { max_bad_messages: Some(2), ..Limits::default() };
+    let limits = SessionSettings { max_bad_messages: Some(2), ..SessionSettings::default() };
     let server = TestServer::with_policy(Policy { limits, ..Policy::default() });
     let mut peer = RawClient::open(server.address);
     for _ in 0..3 {

@@ -6,7 +6,7 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use session_core::{Limits, SlotLimit};
+use session_core::{SessionSettings, SlotLimit};
 use shell::store::{LmdbConfig, LmdbStore};
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
@@ -81,7 +81,7 @@ fn admitted_again(server: &TestServer) {
 fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, TestServer) {
     let config = LmdbConfig::new(disk.path().join("data"), SlotLimit::default());
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
-    let server = TestServer::with(store.clone(), Limits::default(), 2);
+    let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     (store, server)
 }
 
@@ -140,7 +140,7 @@ fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), SlotLimit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
-    let server = TestServer::with(store.clone(), Limits::default(), 2);
+    let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     fills_up_and_recovers(&store, &server);
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use session_core::{Limits, SlotLimit};
+use session_core::{SessionSettings, SlotLimit};
 use shell::net::settings::Policy;
 use shell::store::MemoryStore;
 use tests::raw_client::{RawClient, Received, frame_head};
@@ -14,7 +14,7 @@ use tests::test_server::{NODE, TestServer};
 
 /// Runs an attack beside a session that must not notice, and checks that no count moved.
 fn beside_a_witness(attack: impl FnOnce(&TestServer)) {
-    let limits = Limits { auth_timeout: Duration::from_secs(1), ..Limits::default() };
+    let limits = SessionSettings { auth_timeout: Duration::from_secs(1), ..SessionSettings::default() };
     let server =
         TestServer::with_policy(Policy { limits, header_timeout: Duration::from_millis(500), ..Policy::default() });
     let mut witness = RawClient::authenticated(server.address, "witness", 1);
@@ -100,7 +100,7 @@ fn user_ids_that_break_a_rule_are_refused_in_words() {
 fn one_bad_message_too_many_closes_and_gives_the_slot_back() {
     beside_a_witness(|server| {
         let mut peer = RawClient::authenticated(server.address, "peer", 1);
-        for _ in 0..=Limits::default().max_bad_messages.expect("there is a default") {
+        for _ in 0..=SessionSettings::default().max_bad_messages.expect("there is a default") {
             peer.text("?");
             peer.expect_text(&error("Message is not valid JSON"));
         }
@@ -157,10 +157,10 @@ fn a_message_that_never_ends_is_cut_off_by_the_deadline_or_by_silence() {
         peer.expect_goodbye(4401);
     });
     // After it: empty fragments are no sign of life, so by silence.
-    let limits = Limits {
+    let limits = SessionSettings {
         ping_interval: Duration::from_millis(200),
         pong_timeout: Duration::from_millis(200),
-        ..Limits::default()
+        ..SessionSettings::default()
     };
     let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "peer", 1);
@@ -198,10 +198,10 @@ fn a_flood_of_pings_is_answered_without_hurting_anybody() {
 
 #[test]
 fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
-    let limits = Limits {
+    let limits = SessionSettings {
         ping_interval: Duration::from_millis(300),
         pong_timeout: Duration::from_millis(300),
-        ..Limits::default()
+        ..SessionSettings::default()
     };
     let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "peer", 1);

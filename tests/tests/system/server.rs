@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::StoreCommand;
-use session_core::{Limits, SlotLimit, Terms, UserId};
+use session_core::{SessionSettings, SlotLimit, Terms, UserId};
 use shell::client::{Error, Url, UserConnections};
 use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
 use tests::raw_client::{RawClient, Received};
@@ -91,10 +91,10 @@ fn connections(server: &TestServer, user: &str) -> Option<u32> {
 
 #[test]
 fn a_silent_peer_is_pinged_and_then_dropped_and_an_answer_keeps_it() {
-    let limits = Limits {
+    let limits = SessionSettings {
         ping_interval: Duration::from_millis(150),
         pong_timeout: Duration::from_millis(300),
-        ..Limits::default()
+        ..SessionSettings::default()
     };
     let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::new(1).unwrap())), limits, 2);
     let mut peer = RawClient::authenticated(server.address, "ada", 1);
@@ -111,7 +111,11 @@ fn a_silent_peer_is_pinged_and_then_dropped_and_an_answer_keeps_it() {
 
 #[test]
 fn an_unauthenticated_socket_is_closed_at_its_deadline_which_no_refusal_moves() {
-    let limits = Limits { auth_timeout: Duration::from_millis(400), max_message_rate: None, ..Limits::default() };
+    let limits = SessionSettings {
+        auth_timeout: Duration::from_millis(400),
+        max_message_rate: None,
+        ..SessionSettings::default()
+    };
     let server = TestServer::with(Arc::new(MemoryStore::new(NODE, SlotLimit::new(1).unwrap())), limits, 2);
     let _holder = RawClient::authenticated(server.address, "ada", 1);
     let start = Instant::now();
@@ -184,7 +188,7 @@ fn pipelined_frames_are_answered_in_order_even_in_one_segment_with_the_handshake
 
 /// 200 connections of one user, all past HELLO, all at once.
 fn race(store: Arc<dyn Store>, threads: usize) {
-    let server = TestServer::with(store, Limits::default(), threads);
+    let server = TestServer::with(store, SessionSettings::default(), threads);
     let mut peers: Vec<_> = (0..200).map(|_| RawClient::open(server.address)).collect();
     let barrier = Barrier::new(4);
     let answers = Mutex::new(Vec::new());
@@ -228,7 +232,7 @@ fn exactly_three_of_two_hundred_are_admitted_by_lmdb() {
 #[test]
 fn a_stopping_server_tells_everybody_gives_every_slot_back_and_closes_handshakes() {
     let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
-    let mut server = TestServer::with(store.clone(), Limits::default(), 2);
+    let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut live = RawClient::authenticated(server.address, "ada", 1);
     let mut anonymous = RawClient::open(server.address);
     let mut handshake = RawClient::connect(server.address);
@@ -324,7 +328,7 @@ impl Store for Moody {
 #[test]
 fn a_store_that_does_not_answer_admits_nobody_and_a_late_grant_is_given_back() {
     let store = Moody::new(1);
-    let server = TestServer::with_timeout(store.clone(), Limits::default(), 2, Duration::from_millis(200));
+    let server = TestServer::with_timeout(store.clone(), SessionSettings::default(), 2, Duration::from_millis(200));
     store.stall();
     let mut peer = RawClient::open(server.address);
     peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
@@ -349,7 +353,7 @@ fn acquiring(store: &Moody, server: &TestServer) -> RawClient {
 #[test]
 fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
     let store = Moody::new(1);
-    let server = TestServer::with(store.clone(), Limits::default(), 2);
+    let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let peer = acquiring(&store, &server);
     drop(peer);
     store.recover();
@@ -359,7 +363,7 @@ fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
 #[test]
 fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
     let store = Moody::new(1);
-    let mut server = TestServer::with(store.clone(), Limits::default(), 2);
+    let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
     let stopping = thread::spawn(move || server.stop());
     assert_eq!(peer.read(), Received::Close(1001, "Server is shutting down".into()));
@@ -373,7 +377,7 @@ fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
 #[test]
 fn a_stopping_server_does_not_wait_for_a_store_that_never_answers() {
     let store = Moody::new(1);
-    let mut server = TestServer::with(store.clone(), Limits::default(), 2);
+    let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
     let farewell = thread::spawn(move || peer.expect_goodbye(1001));
     assert!(server.stop() < Duration::from_secs(9));

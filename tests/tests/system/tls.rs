@@ -12,7 +12,7 @@ use futures_rustls::pki_types::pem::PemObject as _;
 use futures_rustls::pki_types::{CertificateDer, ServerName};
 use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
-use session_core::{ConnectionLimits, Limits};
+use session_core::{ConnectionLimits, SessionSettings};
 use shell::client::{Error, Event, Options, RootCertificates, Url, UserConnections};
 use shell::net::settings::Policy;
 use shell::server::Settings;
@@ -68,7 +68,7 @@ fn sessions_over_tls_are_as_any_others() {
         assert!(ada.drop_latest());
         while ada.connect().await.is_err() {}
         // What the server says by itself comes through, too.
-        for _ in 0..=Limits::default().max_bad_messages.unwrap() {
+        for _ in 0..=SessionSettings::default().max_bad_messages.unwrap() {
             ada.latest().unwrap().send_text("?").await.unwrap();
         }
         let end = loop {
