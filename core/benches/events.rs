@@ -13,8 +13,9 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Actions, Event, Identity, Liveness, NodeId, Outcome, ReleaseTracker, Reply, Request, Session, SessionId,
-    SessionRecord, SessionSettings, SlotLimit, StoreError, Terms, Timestamp, User, UserId, UserRecord,
+    Actions, ClientMessage, Event, Identity, Liveness, NodeId, Outcome, ReleaseTracker, ServerMessage, Session,
+    SessionId, SessionRecord, SessionSettings, SlotLimit, StoreError, Terms, Timestamp, UserId, UserRecord,
+    UserSummary,
 };
 
 #[global_allocator]
@@ -131,7 +132,7 @@ mod session_event {
                 let Actions { effect, send, close } = session.handle(event, at(2));
                 black_box((command, close));
                 bytes += match send {
-                    Some(session_core::Frame::Reply(reply)) => reply.encode().len(),
+                    Some(session_core::Frame::Message(reply)) => reply.encode().len(),
                     Some(session_core::Frame::Ping) | None => 0,
                 };
             }
@@ -269,13 +270,13 @@ mod wire {
     use super::*;
 
     #[divan::bench]
-    fn parse_request() -> Result<Request, session_core::Complaint> {
-        Request::parse(black_box(r#"{"type":"AUTHENTICATE","payload":"user-00000000"}"#))
+    fn parse_request() -> Result<ClientMessage, session_core::RequestError> {
+        ClientMessage::parse(black_box(r#"{"type":"AUTHENTICATE","payload":"user-00000000"}"#))
     }
 
     #[divan::bench]
     fn encode_reply(bencher: Bencher<'_, '_>) {
-        let reply = Reply::AuthenticateSuccess(User { id: user(), connections: 1 });
+        let reply = ServerMessage::AuthenticateSuccess(UserSummary { id: user(), connections: 1 });
         bencher.bench_local(|| black_box(&reply).encode());
     }
 }

@@ -153,8 +153,9 @@ pub use ledger::{
     SessionStatus, SlotLimit, SlotLimitError, StoreError, Terms, UserOverrides, UserRecord, WhenFull,
 };
 pub use protocol::{
-    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, Refusal, Rejection, Reply, ReplyError,
-    Request, SessionInfo, SessionState, Sessions, TokenError, User,
+    AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,
+    AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
+    ServerMessageError, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
 };
 pub use release_tracker::ReleaseTracker;
 pub use resume_token::{ResumeKey, ResumeToken};

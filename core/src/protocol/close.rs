@@ -86,7 +86,7 @@ impl CloseReason {
     /// Whether the session of a client that is closed with this lingers, where it can be taken up again. One whose socket is
     /// lost does, too.
     #[must_use]
-    pub const fn lingers(self) -> bool {
+    pub const fn keeps_slot(self) -> bool {
         match self {
             Self::ShuttingDown | Self::PeerSilent => true,
             Self::Bye
@@ -107,7 +107,7 @@ impl CloseReason {
 
     /// The reason phrase of the close frame, at most 123 bytes as RFC 6455 §5.5 asks.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub const fn message(self) -> &'static str {
         match self {
             Self::Bye => "Goodbye",
             Self::ShuttingDown => "Server is shutting down",
@@ -131,6 +131,6 @@ impl CloseReason {
 /// Code and words, as in `4401 Not authenticated in time`.
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code(), self.words())
+        write!(f, "{} {}", self.code(), self.message())
     }
 }

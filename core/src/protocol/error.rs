@@ -9,26 +9,26 @@ use crate::ledger::{EndReason, SlotLimit, StoreError};
 
 /// Why an `AUTHENTICATE` was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AuthenticateFailure {
     /// The user holds as many slots as the limit allows.
     LimitReached,
     /// The device has as many sessions as one may.
     DeviceFull,
     /// The credential names no user.
-    Credential(Rejection),
+    Credential(CredentialError),
     /// The credential is good, but of another user than the one whose session this is.
     AnotherUser,
     /// The store certainly did not take the slot, for this cause.
     Store(StoreError),
     /// The store did not say whether it took the slot: the session goes without, the slot goes back.
-    StoreSilent,
+    StoreTimedOut,
     /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
     Other(Box<str>),
 }
 
 /// Why a credential names nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rejection {
+pub enum CredentialError {
     /// It is missing, or not a string.
     NotText,
     /// It is not a user id.
@@ -57,7 +57,7 @@ pub enum TokenError {
     /// It was not signed with this key.
     Signature,
     /// A claim, or a parameter of its header, stands in it twice.
-    ClaimTwice,
+    DuplicateClaim,
     /// It has no `exp`.
     NoExpiry,
     /// Its time is over (RFC 7519 §4.1.4).
@@ -90,7 +90,7 @@ impl TokenError {
         Self::NoKeyId,
         Self::UnknownKey,
         Self::Signature,
-        Self::ClaimTwice,
+        Self::DuplicateClaim,
         Self::NoExpiry,
         Self::Expired,
         Self::NotYetValid,
@@ -105,7 +105,7 @@ impl TokenError {
 
     /// What a client is told.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub const fn message(self) -> &'static str {
         match self {
             Self::Missing => "AUTHENTICATE needs a token as its payload, a string or {\"token\": a string}",
             Self::Malformed => "Token is not a signed JSON Web Token",
@@ -114,7 +114,7 @@ impl TokenError {
             Self::NoKeyId => "Token does not say which key it was signed with (kid)",
             Self::UnknownKey => "Token was signed with a key that this server does not know",
             Self::Signature => "Token's signature is not valid",
-            Self::ClaimTwice => "Token says the same thing twice",
+            Self::DuplicateClaim => "Token says the same thing twice",
             Self::NoExpiry => "Token does not say when it expires (exp)",
             Self::Expired => "Token has expired",
             Self::NotYetValid => "Token is not valid yet",
@@ -131,7 +131,7 @@ impl TokenError {
     }
 }
 
-impl Rejection {
+impl CredentialError {
     /// Every rejection but those of tokens.
     const OPEN: [Self; 5] = [
         Self::NotText,
@@ -143,25 +143,25 @@ impl Rejection {
 
     /// What a client is told.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub const fn message(self) -> &'static str {
         match self {
             Self::NotText => "AUTHENTICATE needs a user id as its payload, a string",
             Self::UserId(error) => error.message(),
             Self::UnwantedToken => "This server takes user ids, not tokens: its authentication is open",
-            Self::Token(error) => error.words(),
+            Self::Token(error) => error.message(),
         }
     }
 }
 
 /// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Complaint {
+pub enum RequestError {
     /// Not JSON (RFC 8259).
     NotJson,
     /// JSON, but not an object.
     NotAnObject,
     /// An object with `type` or `payload` given twice.
-    KeyTwice,
+    DuplicateKey,
     /// An object without a `type`.
     NoType,
     /// A `type` that is not a string.
@@ -171,7 +171,7 @@ pub enum Complaint {
     /// A payload on a message that takes none.
     UnwantedPayload,
     /// An `AUTHENTICATE` whose payload is an object that makes no sense.
-    BadAsk(AskError),
+    BadOptions(AuthenticateOptionsError),
     /// An `END_SESSION` without a session's id.
     BadSessionId,
     /// An `END_SESSION` of a session that the user does not have, or no longer.
@@ -183,7 +183,7 @@ pub enum Complaint {
     /// A request that needs a slot on a session without.
     NotAuthenticated,
     /// A message before the last one was answered.
-    Impatient,
+    RequestPending,
     /// A binary message.
     BinaryMessage,
     /// A frame against RFC 6455.
@@ -195,14 +195,14 @@ pub enum Complaint {
     /// The store did not take the question, for this cause; nothing has changed.
     Store(StoreError),
     /// The store did not answer the question; nothing has changed.
-    StoreSilent,
+    StoreTimedOut,
     /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
     Other(Box<str>),
 }
 
 /// What is wrong with the payload of an `AUTHENTICATE` that is an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AskError {
+pub enum AuthenticateOptionsError {
     /// It has both a user and a token.
     UserAndToken,
     /// `device` is no [`Name`](crate::Name).
@@ -215,13 +215,13 @@ pub enum AskError {
     Evict,
 }
 
-impl AskError {
+impl AuthenticateOptionsError {
     /// Every error.
     pub const ALL: [Self; 5] = [Self::UserAndToken, Self::Device, Self::Label, Self::Resume, Self::Evict];
 
     /// What a client is told.
     #[must_use]
-    pub const fn words(self) -> &'static str {
+    pub const fn message(self) -> &'static str {
         match self {
             Self::UserAndToken => "AUTHENTICATE takes a user or a token, not both",
             Self::Device => "device must be a string of 1 to 64 bytes without control characters",
@@ -232,17 +232,17 @@ impl AskError {
     }
 }
 
-impl Refusal {
+impl AuthenticateFailure {
     /// What the client is told. [`Refusal::from_words`] reads it back.
     #[must_use]
-    pub fn words(&self) -> Cow<'_, str> {
+    pub fn message(&self) -> Cow<'_, str> {
         match self {
             Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
             Self::DeviceFull => "This device has as many sessions as one may".into(),
-            Self::Credential(rejection) => rejection.words().into(),
+            Self::Credential(rejection) => rejection.message().into(),
             Self::AnotherUser => "This session belongs to another user".into(),
             Self::Store(cause) => cause.message().into(),
-            Self::StoreSilent => "The session store did not answer in time, try again later".into(),
+            Self::StoreTimedOut => "The session store did not answer in time, try again later".into(),
             Self::Other(words) => Cow::Borrowed(words),
         }
     }
@@ -256,25 +256,25 @@ impl Refusal {
             Self::DeviceFull => "device_full",
             Self::Credential(_) => "credential_refused",
             Self::AnotherUser => "another_user",
-            Self::Store(_) | Self::StoreSilent => "store_unavailable",
+            Self::Store(_) | Self::StoreTimedOut => "store_unavailable",
             Self::Other(_) => "other",
         }
     }
 
     /// The refusal that says these words.
     #[must_use]
-    pub fn from_words(words: Box<str>) -> Self {
-        let tokens = TokenError::ALL.map(Rejection::Token);
-        [Self::LimitReached, Self::DeviceFull, Self::StoreSilent, Self::AnotherUser]
+    pub fn from_message(words: Box<str>) -> Self {
+        let tokens = TokenError::ALL.map(CredentialError::Token);
+        [Self::LimitReached, Self::DeviceFull, Self::StoreTimedOut, Self::AnotherUser]
             .into_iter()
             .chain(StoreError::ALL.map(Self::Store))
-            .chain(Rejection::OPEN.into_iter().chain(tokens).map(Self::Credential))
-            .find(|known| known.words() == *words)
+            .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))
+            .find(|known| known.message() == *words)
             .unwrap_or(Self::Other(words))
     }
 }
 
-impl Complaint {
+impl RequestError {
     /// How many characters of an unknown type are shown.
     pub const SHOWN_CHARS: usize = 64;
 
@@ -282,7 +282,7 @@ impl Complaint {
     const FIXED: [Self; 17] = [
         Self::NotJson,
         Self::NotAnObject,
-        Self::KeyTwice,
+        Self::DuplicateKey,
         Self::NoType,
         Self::TypeNotText,
         Self::UnwantedPayload,
@@ -291,12 +291,12 @@ impl Complaint {
         Self::OwnSession,
         Self::AlreadyAuthenticated,
         Self::NotAuthenticated,
-        Self::Impatient,
+        Self::RequestPending,
         Self::BinaryMessage,
         Self::ProtocolError,
         Self::InvalidUtf8,
         Self::MessageTooBig,
-        Self::StoreSilent,
+        Self::StoreTimedOut,
     ];
 
     const UNKNOWN_TYPE: &str = "No such event type ";
@@ -309,60 +309,60 @@ impl Complaint {
 
     /// What the client is told. [`Complaint::from_words`] reads it back.
     #[must_use]
-    pub fn words(&self) -> Cow<'_, str> {
+    pub fn message(&self) -> Cow<'_, str> {
         Cow::Borrowed(match self {
             Self::NotJson => "Message is not valid JSON",
             Self::NotAnObject => "Message is not a JSON object",
-            Self::KeyTwice => "Message has the same key twice",
+            Self::DuplicateKey => "Message has the same key twice",
             Self::NoType => "Message has no type",
             Self::TypeNotText => "Message type is not a string",
             Self::UnknownType(kind) => return alloc::format!("{}{kind}", Self::UNKNOWN_TYPE).into(),
             Self::UnwantedPayload => "This message takes no payload",
-            Self::BadAsk(error) => error.words(),
+            Self::BadOptions(error) => error.message(),
             Self::BadSessionId => "END_SESSION needs the id of a session as its payload, 32 hexadecimal digits",
             Self::NoSuchSession => "This user has no such session",
             Self::OwnSession => "A session ends itself with BYE",
             Self::AlreadyAuthenticated => "This session is already authenticated",
             Self::NotAuthenticated => "This session is not authenticated",
-            Self::Impatient => "The last message is not answered yet",
+            Self::RequestPending => "The last message is not answered yet",
             Self::BinaryMessage => "Binary messages are not supported",
             Self::ProtocolError => "That breaks the WebSocket protocol",
             Self::InvalidUtf8 => "Text message is not valid UTF-8",
             Self::MessageTooBig => "Message is too big",
             Self::Store(cause) => cause.message(),
-            Self::StoreSilent => "The session store did not answer, try again later",
+            Self::StoreTimedOut => "The session store did not answer, try again later",
             Self::Other(words) => words,
         })
     }
 
     /// The complaint that says these words.
     #[must_use]
-    pub fn from_words(words: Box<str>) -> Self {
+    pub fn from_message(words: Box<str>) -> Self {
         if let Some(kind) = words.strip_prefix(Self::UNKNOWN_TYPE) {
             return Self::UnknownType(kind.into());
         }
-        let asks = AskError::ALL.map(Self::BadAsk);
+        let asks = AuthenticateOptionsError::ALL.map(Self::BadOptions);
         let mut known = Self::FIXED.into_iter().chain(StoreError::ALL.map(Self::Store)).chain(asks);
-        known.find(|known| known.words() == *words).unwrap_or(Self::Other(words))
+        known.find(|known| known.message() == *words).unwrap_or(Self::Other(words))
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for AuthenticateFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words())
+        f.write_str(&self.message())
     }
 }
 
-impl fmt::Display for Complaint {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words())
+        f.write_str(&self.message())
     }
 }
 
 impl EndReason {
     /// What the client is told whose session has lost its slot.
     #[must_use]
-    pub fn words(&self) -> Cow<'static, str> {
+    pub fn message(&self) -> Cow<'static, str> {
         match self {
             Self::TakenOver(Some(by)) => alloc::format!("{by} has taken the place of this session").into(),
             Self::TakenOver(None) => "Another session of this user has taken the place of this one".into(),

@@ -26,6 +26,9 @@ mod error;
 mod close;
 
 pub use close::CloseReason;
-pub use error::{AskError, Complaint, Refusal, Rejection, TokenError};
-pub use reply::{Admission, Denial, Reply, ReplyError, SessionInfo, SessionState, Sessions, User};
-pub use request::{Ask, Credential, Request};
+pub use error::{AuthenticateFailure, AuthenticateOptionsError, CredentialError, RequestError, TokenError};
+pub use reply::{
+    AuthenticateFailureDetails, AuthenticateSuccessDetails, ServerMessage, ServerMessageError, SessionInfo,
+    SessionList, SessionState, UserSummary,
+};
+pub use request::{AuthenticateOptions, ClientMessage, Credential};

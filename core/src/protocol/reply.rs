@@ -10,41 +10,41 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use super::error::{Complaint, Refusal};
+use super::error::{AuthenticateFailure, RequestError};
 use crate::id::{DisplayName, SessionId, UserId};
 use crate::ledger::{SessionRecord, SessionStatus, SlotLimit, SlotListing};
 use crate::resume_token::ResumeToken;
 
 /// A message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub enum ServerMessage {
     /// The first message on every connection.
     Hello,
     /// The session has a slot; the user with the slots held, this one included.
-    AuthenticateSuccess(User),
+    AuthenticateSuccess(UserSummary),
     /// The same, at length.
-    Admitted(Box<Admission>),
+    AuthenticateSuccessDetailed(Box<AuthenticateSuccessDetails>),
     /// The session has no slot.
-    AuthenticateFailure(Refusal),
+    AuthenticateFailure(AuthenticateFailure),
     /// The same, at length.
-    Denied(Box<Denial>),
+    AuthenticateFailureDetailed(Box<AuthenticateFailureDetails>),
     /// The slot is given back; the server closes.
     ByeSuccess,
     /// The user of the session with the slots held.
-    CheckConnectionsSuccess(User),
+    CheckConnectionsSuccess(UserSummary),
     /// Who holds the slots of the session's user.
-    ListSessionsSuccess(Box<Sessions>),
+    ListSessionsSuccess(Box<SessionList>),
     /// The other session is ended; the user with the slots held.
-    EndSessionSuccess(User),
+    EndSessionSuccess(UserSummary),
     /// The slot was taken away, in words; the server closes.
     Evicted(Box<str>),
     /// The client's message was not understood, or cannot be served now.
-    Error(Complaint),
+    Error(RequestError),
 }
 
 /// A user as the wire shows one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
+pub struct UserSummary {
     /// The user's id.
     pub id: UserId,
     /// How many slots the user holds.
@@ -53,9 +53,9 @@ pub struct User {
 
 /// What a client is told of its slot that asked at length.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
+pub struct AuthenticateSuccessDetails {
     /// The user with the slots held, this one included.
-    pub user: User,
+    pub user: UserSummary,
     /// The limit in force.
     pub limit: SlotLimit,
     /// The session's id: what others end it by, and no secret.
@@ -68,9 +68,9 @@ pub struct Admission {
 
 /// What a client is told that asked at length and has no slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
+pub struct AuthenticateFailureDetails {
     /// Why. On the wire in words, and as [`Refusal::code`].
-    pub refusal: Refusal,
+    pub reason: AuthenticateFailure,
     /// The limit in force, where that is why.
     pub limit: Option<SlotLimit>,
     /// How many slots the user holds, where they are all taken.
@@ -80,12 +80,12 @@ pub struct Denial {
     /// When to come back, where a slot is known to be free then, in whole milliseconds.
     pub retry_after: Option<Duration>,
     /// Whether the client may choose whom of these to end, and ask again.
-    pub may_choose: bool,
+    pub client_choice: bool,
 }
 
 /// The sessions of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sessions {
+pub struct SessionList {
     /// How many slots the user may hold.
     pub limit: u32,
     /// How many the user holds.
@@ -94,9 +94,9 @@ pub struct Sessions {
     pub sessions: Box<[SessionInfo]>,
 }
 
-impl Sessions {
+impl SessionList {
     /// How many are shown.
-    pub const MOST: usize = SlotListing::MAX_SHOWN;
+    pub const MAX_SHOWN: usize = SlotListing::MAX_SHOWN;
 }
 
 /// A session as the wire shows one to another of its user.
@@ -156,7 +156,7 @@ mod hexadecimal {
 
 /// Why a text is not a [`Reply`].
 #[derive(Debug, Error)]
-pub enum ReplyError {
+pub enum ServerMessageError {
     /// Not JSON, or not an object with a `type` and a `payload`.
     #[error("not a message of the session protocol: {0}")]
     Malformed(serde_json::Error),
@@ -167,7 +167,7 @@ pub enum ReplyError {
 
 /// A grant at length, as it is on the wire. Without a `session` it is a short one.
 #[derive(Serialize, Deserialize)]
-struct AdmissionFields<'a> {
+struct SuccessFields<'a> {
     id: UserId,
     connections: u32,
     limit: u32,
@@ -180,7 +180,7 @@ struct AdmissionFields<'a> {
 
 /// What stands beside the words of a refusal at length.
 #[derive(Serialize, Deserialize)]
-struct DenialFields<'a> {
+struct FailureFields<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     payload: Cow<'a, str>,
@@ -197,16 +197,22 @@ struct DenialFields<'a> {
     choice: bool,
 }
 
-impl Reply {
+impl ServerMessage {
     /// The text frame that says this.
     #[must_use]
     pub fn encode(&self) -> String {
         match self {
             Self::Hello => r#"{"type":"HELLO","payload":"message from server"}"#.into(),
             Self::AuthenticateSuccess(user) => frame("AUTHENTICATE_SUCCESS", user),
-            Self::Admitted(admission) => {
-                let Admission { user: User { id, connections }, limit, session, resume, linger } = &**admission;
-                let fields = AdmissionFields {
+            Self::AuthenticateSuccessDetailed(admission) => {
+                let AuthenticateSuccessDetails {
+                    user: UserSummary { id, connections },
+                    limit,
+                    session,
+                    resume,
+                    linger,
+                } = &**admission;
+                let fields = SuccessFields {
                     id: id.clone(),
                     connections: *connections,
                     limit: limit.slots(),
@@ -216,12 +222,19 @@ impl Reply {
                 };
                 frame("AUTHENTICATE_SUCCESS", &fields)
             }
-            Self::AuthenticateFailure(refusal) => frame("AUTHENTICATE_FAILURE", &refusal.words()),
-            Self::Denied(denial) => {
-                let Denial { refusal, limit, connections, sessions, retry_after, may_choose } = &**denial;
-                let fields = DenialFields {
+            Self::AuthenticateFailure(refusal) => frame("AUTHENTICATE_FAILURE", &refusal.message()),
+            Self::AuthenticateFailureDetailed(denial) => {
+                let AuthenticateFailureDetails {
+                    reason: refusal,
+                    limit,
+                    connections,
+                    sessions,
+                    retry_after,
+                    client_choice: may_choose,
+                } = &**denial;
+                let fields = FailureFields {
                     kind: "AUTHENTICATE_FAILURE",
-                    payload: refusal.words(),
+                    payload: refusal.message(),
                     code: refusal.code(*limit).into(),
                     limit: limit.map(SlotLimit::slots),
                     connections: *connections,
@@ -236,7 +249,7 @@ impl Reply {
             Self::ListSessionsSuccess(sessions) => frame("LIST_SESSIONS_SUCCESS", sessions),
             Self::EndSessionSuccess(user) => frame("END_SESSION_SUCCESS", user),
             Self::Evicted(words) => frame("EVICTED", words),
-            Self::Error(complaint) => frame("ERROR", &complaint.words()),
+            Self::Error(complaint) => frame("ERROR", &complaint.message()),
         }
     }
 
@@ -244,7 +257,7 @@ impl Reply {
     ///
     /// # Errors
     /// [`ReplyError`] when it is not a message this version understands.
-    pub fn parse(text: &str) -> Result<Self, ReplyError> {
+    pub fn parse(text: &str) -> Result<Self, ServerMessageError> {
         #[derive(Deserialize)]
         struct Envelope<'a> {
             #[serde(rename = "type", borrow)]
@@ -266,48 +279,55 @@ impl Reply {
         }
 
         // To serde an array is as good as a struct.
-        let an_object = || ReplyError::Malformed(serde::de::Error::custom("expected an object"));
+        let an_object = || ServerMessageError::Malformed(serde::de::Error::custom("expected an object"));
         if !text.trim_start().starts_with('{') {
             return Err(an_object());
         }
-        let envelope: Envelope<'_> = serde_json::from_str(text).map_err(ReplyError::Malformed)?;
+        let envelope: Envelope<'_> = serde_json::from_str(text).map_err(ServerMessageError::Malformed)?;
         let Envelope { kind, payload, code, limit, connections, sessions, retry_after_ms, choice: may_choose } =
             envelope;
         let is_object = payload.is_object();
         let of_object = || if is_object { Ok(()) } else { Err(an_object()) };
-        let user = |payload| of_object().and_then(|()| read::<User>(payload));
+        let user = |payload| of_object().and_then(|()| read::<UserSummary>(payload));
         let words = read::<Box<str>>;
         match &*kind {
             "HELLO" => Ok(Self::Hello),
             "AUTHENTICATE_SUCCESS" if payload.get("session").is_some() => {
-                admission(payload).map(|admission| Self::Admitted(Box::new(admission)))
+                parse_success(payload).map(|admission| Self::AuthenticateSuccessDetailed(Box::new(admission)))
             }
             "AUTHENTICATE_SUCCESS" => user(payload).map(Self::AuthenticateSuccess),
             "AUTHENTICATE_FAILURE" => {
-                let refusal = Refusal::from_words(words(payload)?);
+                let refusal = AuthenticateFailure::from_message(words(payload)?);
                 if code.is_none() {
                     return Ok(Self::AuthenticateFailure(refusal));
                 }
                 let limit = limit.map(SlotLimit::new).transpose().map_err(malformed)?;
                 let retry_after = retry_after_ms.map(Duration::from_millis);
-                Ok(Self::Denied(Box::new(Denial { refusal, limit, connections, sessions, retry_after, may_choose })))
+                Ok(Self::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
+                    reason: refusal,
+                    limit,
+                    connections,
+                    sessions,
+                    retry_after,
+                    client_choice: may_choose,
+                })))
             }
             "BYE_SUCCESS" => Ok(Self::ByeSuccess),
             "CHECK_CONNECTIONS_SUCCESS" => user(payload).map(Self::CheckConnectionsSuccess),
             "LIST_SESSIONS_SUCCESS" => of_object().and_then(|()| read(payload)).map(Self::ListSessionsSuccess),
             "END_SESSION_SUCCESS" => user(payload).map(Self::EndSessionSuccess),
             "EVICTED" => words(payload).map(Self::Evicted),
-            "ERROR" => Ok(Self::Error(Complaint::from_words(words(payload)?))),
-            _ => Err(ReplyError::UnknownType(kind.into())),
+            "ERROR" => Ok(Self::Error(RequestError::from_message(words(payload)?))),
+            _ => Err(ServerMessageError::UnknownType(kind.into())),
         }
     }
 }
 
-fn admission(payload: serde_json::Value) -> Result<Admission, ReplyError> {
-    let AdmissionFields { id, connections, limit, session, resume, linger_ms } = read(payload)?;
+fn parse_success(payload: serde_json::Value) -> Result<AuthenticateSuccessDetails, ServerMessageError> {
+    let SuccessFields { id, connections, limit, session, resume, linger_ms } = read(payload)?;
     let no = |what| malformed(alloc::format!("{what} makes no sense"));
-    Ok(Admission {
-        user: User { id, connections },
+    Ok(AuthenticateSuccessDetails {
+        user: UserSummary { id, connections },
         limit: SlotLimit::new(limit).map_err(malformed)?,
         session: SessionId::parse(&session).ok_or_else(|| no("session"))?,
         resume: resume.map(|token| ResumeToken::parse(&token).ok_or_else(|| no("resume"))).transpose()?,
@@ -315,12 +335,12 @@ fn admission(payload: serde_json::Value) -> Result<Admission, ReplyError> {
     })
 }
 
-fn read<T: DeserializeOwned>(payload: serde_json::Value) -> Result<T, ReplyError> {
-    serde_json::from_value(payload).map_err(ReplyError::Malformed)
+fn read<T: DeserializeOwned>(payload: serde_json::Value) -> Result<T, ServerMessageError> {
+    serde_json::from_value(payload).map_err(ServerMessageError::Malformed)
 }
 
-fn malformed(why: impl fmt::Display) -> ReplyError {
-    ReplyError::Malformed(serde::de::Error::custom(why))
+fn malformed(why: impl fmt::Display) -> ServerMessageError {
+    ServerMessageError::Malformed(serde::de::Error::custom(why))
 }
 
 fn millis(duration: Duration) -> u64 {

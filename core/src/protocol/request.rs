@@ -9,7 +9,7 @@ use serde_json::Map;
 use serde_json::error::Category;
 
 use self::reader::{Field, Fields, Frame, Value};
-use super::error::{AskError, Complaint};
+use super::error::{AuthenticateOptionsError, RequestError};
 use crate::id::{DisplayName, SessionId};
 use crate::ledger::Evict;
 use crate::resume_token::ResumeToken;
@@ -18,12 +18,12 @@ mod reader;
 
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum ClientMessage {
     /// Asks for a slot. The payload is no object.
     Authenticate(Credential),
     /// Asks for a slot, and for more than that: the payload is an object, and so the credential is no
     /// [`Credential::Text`]. Whoever says so is answered at more length.
-    AuthenticateWith(Credential, Box<Ask>),
+    AuthenticateWith(Credential, Box<AuthenticateOptions>),
     /// Asks who the session's user is and how many slots that user holds.
     CheckConnections,
     /// Asks who holds the slots of the session's user.
@@ -52,7 +52,7 @@ pub enum Credential {
 
 /// What a client asks for beside a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Ask {
+pub struct AuthenticateOptions {
     /// Which device it runs on.
     pub device: Option<DisplayName>,
     /// What it calls itself, for people.
@@ -100,7 +100,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-impl Request {
+impl ClientMessage {
     /// Parses one text frame.
     ///
     /// Keys other than `type` and `payload`, and those of a payload that mean nothing, are ignored. One that means something
@@ -108,40 +108,40 @@ impl Request {
     ///
     /// # Errors
     /// The complaint to answer with.
-    pub fn parse(text: &str) -> Result<Self, Complaint> {
+    pub fn parse(text: &str) -> Result<Self, RequestError> {
         let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
-            Category::Data => Complaint::KeyTwice,
-            Category::Io | Category::Syntax | Category::Eof => Complaint::NotJson,
+            Category::Data => RequestError::DuplicateKey,
+            Category::Io | Category::Syntax | Category::Eof => RequestError::NotJson,
         })?;
-        let Frame::Object { kind, payload } = frame else { return Err(Complaint::NotAnObject) };
+        let Frame::Object { kind, payload } = frame else { return Err(RequestError::NotAnObject) };
         let kind = match kind {
-            Value::Missing | Value::Null => return Err(Complaint::NoType),
+            Value::Missing | Value::Null => return Err(RequestError::NoType),
             Value::Text(kind) => kind,
-            Value::Object(_) | Value::Other => return Err(Complaint::TypeNotText),
+            Value::Object(_) | Value::Other => return Err(RequestError::TypeNotText),
         };
         let has_payload = !matches!(payload, Value::Missing | Value::Null);
         match &*kind {
             "AUTHENTICATE" => match payload {
                 Value::Text(text) => Ok(Self::Authenticate(Credential::new(&text))),
-                Value::Object(fields) => Self::authenticate_with(*fields).map_err(Complaint::BadAsk),
+                Value::Object(fields) => Self::authenticate_with(*fields).map_err(RequestError::BadOptions),
                 Value::Missing | Value::Null | Value::Other => Ok(Self::Authenticate(Credential::None)),
             },
             "END_SESSION" => match payload {
-                Value::Text(id) => SessionId::parse(&id).map(Self::EndSession).ok_or(Complaint::BadSessionId),
-                Value::Missing | Value::Null | Value::Object(_) | Value::Other => Err(Complaint::BadSessionId),
+                Value::Text(id) => SessionId::parse(&id).map(Self::EndSession).ok_or(RequestError::BadSessionId),
+                Value::Missing | Value::Null | Value::Object(_) | Value::Other => Err(RequestError::BadSessionId),
             },
-            "CHECK_CONNECTIONS" | "LIST_SESSIONS" | "BYE" if has_payload => Err(Complaint::UnwantedPayload),
+            "CHECK_CONNECTIONS" | "LIST_SESSIONS" | "BYE" if has_payload => Err(RequestError::UnwantedPayload),
             "CHECK_CONNECTIONS" => Ok(Self::CheckConnections),
             "LIST_SESSIONS" => Ok(Self::ListSessions),
             "BYE" => Ok(Self::Bye),
-            unknown => Err(Complaint::unknown_type(unknown)),
+            unknown => Err(RequestError::unknown_type(unknown)),
         }
     }
 
     /// The message that an object with these fields is.
-    fn authenticate_with(fields: Fields<'_>) -> Result<Self, AskError> {
+    fn authenticate_with(fields: Fields<'_>) -> Result<Self, AuthenticateOptionsError> {
         let credential = match (fields.user, fields.token) {
-            (Field::Text(_), Field::Text(_)) => return Err(AskError::UserAndToken),
+            (Field::Text(_), Field::Text(_)) => return Err(AuthenticateOptionsError::UserAndToken),
             (Field::Text(user), _) => Credential::User(user.into()),
             (_, Field::Text(token)) => Credential::Token(token.into()),
             (_, _) => Credential::None,
@@ -151,11 +151,14 @@ impl Request {
             Field::Text(text) => DisplayName::parse(&text).map(Some).ok_or(error),
             Field::List(_) | Field::Other => Err(error),
         };
-        let (device, label) = (name(fields.device, AskError::Device)?, name(fields.label, AskError::Label)?);
+        let (device, label) = (
+            name(fields.device, AuthenticateOptionsError::Device)?,
+            name(fields.label, AuthenticateOptionsError::Label)?,
+        );
         let resume = match fields.resume {
             Field::Missing | Field::Null => None,
-            Field::Text(text) => Some(ResumeToken::parse(&text).ok_or(AskError::Resume)?),
-            Field::List(_) | Field::Other => return Err(AskError::Resume),
+            Field::Text(text) => Some(ResumeToken::parse(&text).ok_or(AuthenticateOptionsError::Resume)?),
+            Field::List(_) | Field::Other => return Err(AuthenticateOptionsError::Resume),
         };
         let evict = match fields.evict {
             Field::Missing | Field::Null => None,
@@ -163,11 +166,11 @@ impl Request {
             Field::Text(text) if text == "nobody" => Some(Evict::Nobody),
             Field::List(ids) => {
                 let ids: Option<Box<[_]>> = ids.iter().map(|id| SessionId::parse(id.as_deref()?)).collect();
-                Some(Evict::Sessions(ids.filter(|ids| !ids.is_empty()).ok_or(AskError::Evict)?))
+                Some(Evict::Sessions(ids.filter(|ids| !ids.is_empty()).ok_or(AuthenticateOptionsError::Evict)?))
             }
-            Field::Text(_) | Field::Other => return Err(AskError::Evict),
+            Field::Text(_) | Field::Other => return Err(AuthenticateOptionsError::Evict),
         };
-        Ok(Self::AuthenticateWith(credential, Box::new(Ask { device, label, resume, evict })))
+        Ok(Self::AuthenticateWith(credential, Box::new(AuthenticateOptions { device, label, resume, evict })))
     }
 
     /// The text frame that says this.
@@ -204,7 +207,7 @@ impl Credential {
     }
 }
 
-impl Ask {
+impl AuthenticateOptions {
     fn encode(&self, fields: &mut Map<String, serde_json::Value>) {
         let Self { device, label, resume, evict } = self;
         for (key, name) in [("device", device), ("label", label)] {

@@ -2,7 +2,7 @@
 
 use crate::id::{DisplayName, UserId};
 use crate::ledger::{self, EndReason, Outcome, SlotLimit};
-use crate::protocol::{CloseReason, Credential, Rejection, Reply};
+use crate::protocol::{CloseReason, Credential, CredentialError, ServerMessage};
 use crate::resume_token::ResumeToken;
 use crate::time::UnixSeconds;
 
@@ -18,7 +18,7 @@ pub enum Event<'a> {
     /// The peer did what the protocol forbids.
     Violation(Violation),
     /// The authenticator's answer to [`Command::Verify`].
-    Verified(Result<Identity, Rejection>),
+    Verified(Result<Identity, CredentialError>),
     /// The store's answer to [`Command::Store`], for every ledger command but a release.
     Stored(Outcome),
     /// The slot was taken away, or the session goes on on another connection. It comes from whoever applied the command
@@ -101,7 +101,7 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// A text message.
-    Reply(Reply),
+    Message(ServerMessage),
     /// A WebSocket ping (RFC 6455 §5.5.2) without data.
     Ping,
 }

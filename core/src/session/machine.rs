@@ -10,7 +10,10 @@ use super::settings::SessionSettings;
 use super::state::{Heartbeat, PendingCall, ResumeTokens, SlotExit, State, StoreQuery};
 use crate::id::{SessionId, UserId};
 use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, Grant, Outcome, SlotLimit, SlotListing};
-use crate::protocol::{Admission, Ask, CloseReason, Complaint, Credential, Refusal, Rejection, Reply, Request, User};
+use crate::protocol::{
+    AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
+    CredentialError, RequestError, ServerMessage, UserSummary,
+};
 use crate::time::{Timestamp, UnixSeconds};
 use crate::token_bucket::TokenBucket;
 
@@ -129,7 +132,7 @@ impl Session {
 
     fn connected(&self) -> Actions {
         match self.state {
-            State::Anonymous => reply(Reply::Hello),
+            State::Anonymous => reply(ServerMessage::Hello),
             State::Verifying(_)
             | State::Acquiring(..)
             | State::Live(..)
@@ -148,33 +151,39 @@ impl Session {
             State::Anonymous => {}
             State::Live(_, peer) => *peer = Heartbeat::HeardAt(now),
             State::Verifying(_) | State::Acquiring(..) | State::Querying(..) | State::Renewing { .. } => {
-                return error(Complaint::Impatient);
+                return error(RequestError::RequestPending);
             }
             State::Leaving(_) | State::Finished => return Actions::default(),
         }
         if !self.within_rate(now) {
             return self.leave(Some(CloseReason::TooManyMessages), now);
         }
-        match Request::parse(text) {
-            Ok(Request::Authenticate(credential)) => self.authenticate(credential, None, now),
-            Ok(Request::AuthenticateWith(credential, ask)) => self.authenticate(credential, Some(ask), now),
-            Ok(Request::CheckConnections) => self.query(StoreQuery::Connections, now),
-            Ok(Request::ListSessions) => self.query(StoreQuery::Sessions, now),
-            Ok(Request::EndSession(session)) => self.end(session, now),
-            Ok(Request::Bye) => {
-                Actions { send: Some(Frame::Reply(Reply::ByeSuccess)), ..self.leave(Some(CloseReason::Bye), now) }
-            }
-            Err(complaint) => self.bad_message(Reply::Error(complaint), now),
+        match ClientMessage::parse(text) {
+            Ok(ClientMessage::Authenticate(credential)) => self.authenticate(credential, None, now),
+            Ok(ClientMessage::AuthenticateWith(credential, ask)) => self.authenticate(credential, Some(ask), now),
+            Ok(ClientMessage::CheckConnections) => self.query(StoreQuery::Connections, now),
+            Ok(ClientMessage::ListSessions) => self.query(StoreQuery::Sessions, now),
+            Ok(ClientMessage::EndSession(session)) => self.end(session, now),
+            Ok(ClientMessage::Bye) => Actions {
+                send: Some(Frame::Message(ServerMessage::ByeSuccess)),
+                ..self.leave(Some(CloseReason::Bye), now)
+            },
+            Err(complaint) => self.bad_message(ServerMessage::Error(complaint), now),
         }
     }
 
-    fn authenticate(&mut self, credential: Credential, ask: Option<Box<Ask>>, now: Timestamp) -> Actions {
+    fn authenticate(
+        &mut self,
+        credential: Credential,
+        ask: Option<Box<AuthenticateOptions>>,
+        now: Timestamp,
+    ) -> Actions {
         self.state = match mem::replace(&mut self.state, State::Finished) {
             State::Anonymous => State::Verifying(ask),
             State::Live(user, _) if self.expires.is_some() => State::Renewing { user, is_detailed: ask.is_some() },
             state @ State::Live(..) => {
                 self.state = state;
-                return self.bad_message(Reply::Error(Complaint::AlreadyAuthenticated), now);
+                return self.bad_message(ServerMessage::Error(RequestError::AlreadyAuthenticated), now);
             }
             state @ (State::Verifying(_)
             | State::Acquiring(..)
@@ -192,7 +201,7 @@ impl Session {
     /// Asks the store about the session's user, if the session has its slot.
     fn query(&mut self, question: StoreQuery, now: Timestamp) -> Actions {
         let Some(user) = self.state.user().cloned() else {
-            return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now);
+            return self.bad_message(ServerMessage::Error(RequestError::NotAuthenticated), now);
         };
         let session = self.id;
         let command = match question {
@@ -214,10 +223,10 @@ impl Session {
 
     fn end(&mut self, which: SessionId, now: Timestamp) -> Actions {
         let Some(user) = self.state.user().cloned() else {
-            return self.bad_message(Reply::Error(Complaint::NotAuthenticated), now);
+            return self.bad_message(ServerMessage::Error(RequestError::NotAuthenticated), now);
         };
         if which == self.id {
-            return error(Complaint::OwnSession);
+            return error(RequestError::OwnSession);
         }
         let (session, which, by) = (self.id, EndTarget::One(which), EndReason::ByUser(None));
         self.state = State::Querying(user.clone(), StoreQuery::End);
@@ -230,14 +239,14 @@ impl Session {
     }
 
     /// Answers a message that makes no sense here, and closes if it was one too many.
-    fn bad_message(&mut self, reply: Reply, now: Timestamp) -> Actions {
+    fn bad_message(&mut self, reply: ServerMessage, now: Timestamp) -> Actions {
         let actions = if self.settings.max_bad_messages.is_some_and(|most| self.bad_messages >= most) {
             self.leave(Some(CloseReason::TooManyBadMessages), now)
         } else {
             self.bad_messages = self.bad_messages.saturating_add(1);
             Actions::default()
         };
-        Actions { send: Some(Frame::Reply(reply)), ..actions }
+        Actions { send: Some(Frame::Message(reply)), ..actions }
     }
 
     fn alive(&mut self, now: Timestamp) -> Actions {
@@ -258,16 +267,16 @@ impl Session {
             return Actions::default();
         }
         let (complaint, reason) = violation_reply(violation);
-        Actions { send: Some(Frame::Reply(Reply::Error(complaint))), ..self.leave(Some(reason), now) }
+        Actions { send: Some(Frame::Message(ServerMessage::Error(complaint))), ..self.leave(Some(reason), now) }
     }
 
-    fn verified(&mut self, verdict: Result<Identity, Rejection>, now: Timestamp) -> Actions {
+    fn verified(&mut self, verdict: Result<Identity, CredentialError>, now: Timestamp) -> Actions {
         match mem::replace(&mut self.state, State::Finished) {
             State::Verifying(ask) => match verdict {
                 Ok(identity) => self.acquire(identity, ask, now),
                 Err(rejection) => {
                     self.state = State::Anonymous;
-                    let refusal = Refusal::Credential(rejection);
+                    let refusal = AuthenticateFailure::Credential(rejection);
                     self.bad_message(failure(refusal, ask.is_some()), now)
                 }
             },
@@ -284,8 +293,8 @@ impl Session {
                             now,
                         );
                     }
-                    Ok(_) => Refusal::AnotherUser,
-                    Err(rejection) => Refusal::Credential(rejection),
+                    Ok(_) => AuthenticateFailure::AnotherUser,
+                    Err(rejection) => AuthenticateFailure::Credential(rejection),
                 };
                 self.bad_message(failure(refusal, at_length), now)
             }
@@ -303,12 +312,12 @@ impl Session {
         }
     }
 
-    fn acquire(&mut self, identity: Identity, ask: Option<Box<Ask>>, now: Timestamp) -> Actions {
+    fn acquire(&mut self, identity: Identity, ask: Option<Box<AuthenticateOptions>>, now: Timestamp) -> Actions {
         let Identity { user, limit, expires, device, resume_token: fresh } = identity;
         (self.expires, self.claim) = (expires, limit);
         let (wish, tokens) = match (ask, device) {
             (Some(ask), device) => {
-                let Ask { device: said, label, resume, evict } = *ask;
+                let AuthenticateOptions { device: said, label, resume, evict } = *ask;
                 let tokens = ResumeTokens { shown: resume, new: fresh };
                 let [resume, fresh] = [resume, fresh].map(|token| token.map(|token| token.key()));
                 let wish = AcquireOptions { device: device.or(said), label, resume, new_resume_key: fresh, evict };
@@ -359,43 +368,49 @@ impl Session {
         let refusal = match outcome {
             Outcome::Granted { connections, grant } => {
                 self.state = State::Live(user.clone(), Heartbeat::HeardAt(now));
-                let user = User { id: user, connections };
+                let user = UserSummary { id: user, connections };
                 return reply(match (tokens, grant) {
                     (Some(tokens), Some(grant)) => self.admit(user, tokens, &grant),
-                    (Some(_), None) | (None, _) => Reply::AuthenticateSuccess(user),
+                    (Some(_), None) | (None, _) => ServerMessage::AuthenticateSuccess(user),
                 });
             }
             Outcome::Denied(listing) => {
                 self.state = State::Anonymous;
                 return reply(match (listing, tokens) {
                     (Some(listing), Some(_)) => self.denied(&listing, now),
-                    (Some(listing), None) if listing.is_device_full => failure(Refusal::DeviceFull, false),
-                    (Some(_) | None, _) => failure(Refusal::LimitReached, tokens.is_some()),
+                    (Some(listing), None) if listing.is_device_full => failure(AuthenticateFailure::DeviceFull, false),
+                    (Some(_) | None, _) => failure(AuthenticateFailure::LimitReached, tokens.is_some()),
                 });
             }
-            Outcome::Rejected(cause) => Refusal::Store(cause),
+            Outcome::Rejected(cause) => AuthenticateFailure::Store(cause),
             // An answer to another question is as good as none: `Debts` sees it so, too.
             Outcome::Unknown
             | Outcome::Released
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
-            | Outcome::Ended { .. } => Refusal::StoreSilent,
+            | Outcome::Ended { .. } => AuthenticateFailure::StoreTimedOut,
         };
         Actions {
             effect: None,
-            send: Some(Frame::Reply(failure(refusal, tokens.is_some()))),
+            send: Some(Frame::Message(failure(refusal, tokens.is_some()))),
             close: Some(CloseReason::TryAgainLater),
         }
     }
 
-    fn admit(&mut self, user: User, tokens: &ResumeTokens, grant: &Grant) -> Reply {
+    fn admit(&mut self, user: UserSummary, tokens: &ResumeTokens, grant: &Grant) -> ServerMessage {
         let &Grant { limit, linger, is_resumed } = grant;
         let resume = if is_resumed { tokens.shown } else { tokens.new };
         self.lingers = resume.is_some() && !linger.is_zero();
-        Reply::Admitted(Box::new(Admission { user, limit, session: self.id, resume, linger }))
+        ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
+            user,
+            limit,
+            session: self.id,
+            resume,
+            linger,
+        }))
     }
 
-    fn denied(&mut self, listing: &SlotListing, now: Timestamp) -> Reply {
+    fn denied(&mut self, listing: &SlotListing, now: Timestamp) -> ServerMessage {
         if !self.has_retry_window {
             self.has_retry_window = true;
             self.authenticate_by = self.authenticate_by.max(now + Self::RETRY_WINDOW);
@@ -421,8 +436,8 @@ impl Session {
         match ending {
             EndReason::Resumed => self.leave(Some(CloseReason::Resumed), now),
             EndReason::TakenOver(_) | EndReason::ByUser(_) | EndReason::ByOperator => {
-                let words = Reply::Evicted(ending.words().into());
-                Actions { send: Some(Frame::Reply(words)), ..self.leave(Some(CloseReason::Evicted), now) }
+                let words = ServerMessage::Evicted(ending.message().into());
+                Actions { send: Some(Frame::Message(words)), ..self.leave(Some(CloseReason::Evicted), now) }
             }
         }
     }
@@ -458,7 +473,7 @@ impl Session {
     fn leave(&mut self, close: Option<CloseReason>, now: Timestamp) -> Actions {
         // Whoever has taken the session up may not have it after all, if the store is in doubt: then the slot is still there,
         // to be taken up again.
-        let is_lost = close.is_none_or(|reason| reason.lingers() || reason == CloseReason::Resumed);
+        let is_lost = close.is_none_or(|reason| reason.keeps_slot() || reason == CloseReason::Resumed);
         let exit = if is_lost && self.lingers { SlotExit::Linger(now) } else { SlotExit::Release };
         let (state, command) = match mem::replace(&mut self.state, State::Finished) {
             State::Anonymous => (State::Finished, None),

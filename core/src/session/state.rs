@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use crate::id::UserId;
 use crate::ledger::SlotLimit;
-use crate::protocol::Ask;
+use crate::protocol::AuthenticateOptions;
 use crate::resume_token::ResumeToken;
 use crate::time::{Timestamp, UnixSeconds};
 
@@ -13,7 +13,7 @@ pub(super) enum State {
     /// No slot and nothing under way.
     Anonymous,
     /// The authenticator has the credential, and this is what was asked for beside a slot.
-    Verifying(Option<Box<Ask>>),
+    Verifying(Option<Box<AuthenticateOptions>>),
     /// The store has the acquire. Whoever asked for more than a slot may take one up, or be told how to.
     Acquiring(UserId, Option<Box<ResumeTokens>>),
     /// The session has a slot. Nothing is under way.

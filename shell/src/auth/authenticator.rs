@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use session_core::{Credential, Identity, Rejection, UserId};
+use session_core::{Credential, CredentialError, Identity, UserId};
 
 use crate::auth::reads_as_token;
 
@@ -12,11 +12,11 @@ pub trait Authenticator: Send + Sync {
     ///
     /// # Errors
     /// Why it proves none. The client is told.
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection>;
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError>;
 }
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         self.as_ref().authenticate(credential)
     }
 }
@@ -28,16 +28,16 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
 pub struct Open;
 
 impl Authenticator for Open {
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let id = match credential {
             Credential::Text(id) | Credential::User(id) => id,
-            Credential::Token(_) => return Err(Rejection::UnwantedToken),
-            Credential::None => return Err(Rejection::NotText),
+            Credential::Token(_) => return Err(CredentialError::UnwantedToken),
+            Credential::None => return Err(CredentialError::NotText),
         };
         if reads_as_token(id) {
-            return Err(Rejection::UnwantedToken);
+            return Err(CredentialError::UnwantedToken);
         }
-        UserId::parse(id).map(Identity::for_user).map_err(Rejection::UserId)
+        UserId::parse(id).map(Identity::for_user).map_err(CredentialError::UserId)
     }
 }
 
@@ -58,9 +58,9 @@ mod tests {
         let long = format!("{TOKEN}{}", "x".repeat(300));
         let sealed = "eyJhbGciOiJkaXIifQ..aXY.dGV4dA.dGFn"; // Encrypted (RFC 7516): five parts.
         for token in [TOKEN, &*bearer, &*long, sealed, &TOKEN[..TOKEN.len() - 6]] {
-            assert_eq!(verdict(&Credential::new(token)), Err(Rejection::UnwantedToken), "{token}");
+            assert_eq!(verdict(&Credential::new(token)), Err(CredentialError::UnwantedToken), "{token}");
         }
-        assert_eq!(verdict(&Credential::Token("ada".into())), Err(Rejection::UnwantedToken));
-        assert_eq!(verdict(&Credential::None), Err(Rejection::NotText));
+        assert_eq!(verdict(&Credential::Token("ada".into())), Err(CredentialError::UnwantedToken));
+        assert_eq!(verdict(&Credential::None), Err(CredentialError::NotText));
     }
 }

@@ -120,7 +120,7 @@ fn object(encoded: &str) -> Result<Map<String, Value>, TokenError> {
     }
     match serde_json::from_slice(&bytes) {
         Ok(Unambiguous(object)) => Ok(object),
-        Err(error) if error.classify() == Category::Data => Err(TokenError::ClaimTwice),
+        Err(error) if error.classify() == Category::Data => Err(TokenError::DuplicateClaim),
         Err(_) => Err(TokenError::Malformed),
     }
 }

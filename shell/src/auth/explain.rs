@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use session_core::{Identity, Rejection, TokenError, UnixSeconds};
+use session_core::{CredentialError, Identity, TokenError, UnixSeconds};
 
 use super::Verifier;
 use super::claims::{Claims, Header, Parts};
@@ -30,7 +30,7 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
             Ok(text)
         }
         Err(rejection) => {
-            let _infallible = write!(text, "refused: {}{}", rejection.words(), advice(verifier, rejection));
+            let _infallible = write!(text, "refused: {}{}", rejection.message(), advice(verifier, rejection));
             Err(text)
         }
     }
@@ -66,9 +66,9 @@ fn moment(seconds: u64, now: UnixSeconds) -> String {
     }
 }
 
-fn advice(verifier: &Verifier, rejection: Rejection) -> String {
+fn advice(verifier: &Verifier, rejection: CredentialError) -> String {
     let rules = &verifier.rules;
-    let Rejection::Token(error) = rejection else {
+    let CredentialError::Token(error) = rejection else {
         return format!(" (the user is the claim {:?}, configured as jwt_user_claim)", rules.user_claim);
     };
     match error {
@@ -88,7 +88,7 @@ fn advice(verifier: &Verifier, rejection: Rejection) -> String {
         TokenError::Missing
         | TokenError::Malformed
         | TokenError::Critical
-        | TokenError::ClaimTwice
+        | TokenError::DuplicateClaim
         | TokenError::NoExpiry
         | TokenError::ClaimType => String::new(),
     }

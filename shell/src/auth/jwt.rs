@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::{Credential, DisplayName, Identity, Rejection, SlotLimit, TokenError, UnixSeconds, UserId};
+use session_core::{Credential, CredentialError, DisplayName, Identity, SlotLimit, TokenError, UnixSeconds, UserId};
 
 use super::claims::{Claims, Header, Parts};
 use super::keys::Keys;
@@ -80,8 +80,8 @@ impl Tokens {
 }
 
 impl Authenticator for Tokens {
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
-        let token = credential.token().ok_or(Rejection::Token(TokenError::Missing))?;
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
+        let token = credential.token().ok_or(CredentialError::Token(TokenError::Missing))?;
         self.verifier().verify(token, self.clock.wall())
     }
 }
@@ -97,18 +97,18 @@ impl Verifier {
     ///
     /// # Errors
     /// Why it lets nobody in.
-    pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Identity, Rejection> {
-        let claims = self.authentic(token).map_err(Rejection::Token)?;
+    pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Identity, CredentialError> {
+        let claims = self.authentic(token).map_err(CredentialError::Token)?;
         let expires = self.in_time(&claims, now).and_then(|expires| {
             self.for_us(&claims)?;
             Ok(expires)
         });
-        let expires = expires.map_err(Rejection::Token)?;
-        let user = claims.text(&self.rules.user_claim).map_err(Rejection::Token)?;
-        let user = user.ok_or(Rejection::Token(TokenError::NoUser))?;
-        let user = UserId::parse(user).map_err(Rejection::UserId)?;
-        let limit = self.limit(&claims).map_err(Rejection::Token)?;
-        let device = self.device(&claims).map_err(Rejection::Token)?;
+        let expires = expires.map_err(CredentialError::Token)?;
+        let user = claims.text(&self.rules.user_claim).map_err(CredentialError::Token)?;
+        let user = user.ok_or(CredentialError::Token(TokenError::NoUser))?;
+        let user = UserId::parse(user).map_err(CredentialError::UserId)?;
+        let limit = self.limit(&claims).map_err(CredentialError::Token)?;
+        let device = self.device(&claims).map_err(CredentialError::Token)?;
         Ok(Identity { limit, expires: Some(expires), device, ..Identity::for_user(user) })
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use session_core::{Credential, DisplayName, Request, SlotLimit, UserId};
+use session_core::{ClientMessage, Credential, DisplayName, SlotLimit, UserId};
 
 use crate::auth::{Grant, explain, mint};
 use crate::config::flags::Flags;
@@ -94,7 +94,7 @@ impl Check {
             Ok(verifier) => verifier,
             Err(error) => return writeln!(err, "error: {error}").map(|()| 1),
         };
-        let message = Request::Authenticate(Credential::new(token.trim())).encode();
+        let message = ClientMessage::Authenticate(Credential::new(token.trim())).encode();
         match explain(&verifier, token.trim(), Clock::start().wall()) {
             Ok(text) if !loaded.config.takes_message(message.len()) => {
                 let (bytes, most) = (message.len(), loaded.config.max_message_bytes);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
-use session_core::{Ask, DisplayName, Evict, SessionId, UserId};
+use session_core::{AuthenticateOptions, DisplayName, Evict, SessionId, UserId};
 
 use super::run::{Format, Printer, RunOptions, run, sessions_command};
 use super::{Credentials, Error, ExitReason, Options, RootCertificates, Token, Url, bench, interrupts};
@@ -184,8 +184,8 @@ impl HoldArguments {
         let SignIn { url, credentials, options, token_file } = server.into_sign_in();
         let is_interactive =
             format == Format::Text && connections == 1 && io::stdin().is_terminal() && out.is_terminal();
-        let ask = Ask { device, label, resume: None, evict };
-        let ask = (ask != Ask::default()).then_some(ask);
+        let ask = AuthenticateOptions { device, label, resume: None, evict };
+        let ask = (ask != AuthenticateOptions::default()).then_some(ask);
         let run_options = RunOptions {
             ask,
             resume,

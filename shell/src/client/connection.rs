@@ -6,7 +6,10 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use async_tungstenite::tungstenite::{self, error::ProtocolError};
 use futures_util::{SinkExt as _, StreamExt as _};
-use session_core::{Admission, Ask, Denial, Refusal, Reply, Request, SessionId, Sessions, User};
+use session_core::{
+    AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage,
+    ServerMessage, SessionId, SessionList, UserSummary,
+};
 use smol::future::poll_once;
 
 use super::connect_error::is_hang_up;
@@ -48,7 +51,7 @@ impl Default for Options {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A message of the protocol. After [`Reply::Evicted`] the slot is gone, and a close with 4409 follows.
-    Reply(Reply),
+    Reply(ServerMessage),
     /// A message that this version does not know, without any resume token.
     Unknown(String),
     /// A close frame. Nothing follows it.
@@ -64,15 +67,15 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
     /// The user only: the answer to a plain AUTHENTICATE, and to one with a new token.
-    Plain(User),
+    Plain(UserSummary),
     /// Also the session's id, the limit and the resume token.
-    Detailed(Box<Admission>),
+    Detailed(Box<AuthenticateSuccessDetails>),
 }
 
 impl Grant {
     /// The user with the slots held, this one included.
     #[must_use]
-    pub fn user(&self) -> &User {
+    pub fn user(&self) -> &UserSummary {
         match self {
             Self::Plain(user) => user,
             Self::Detailed(details) => &details.user,
@@ -81,17 +84,17 @@ impl Grant {
 
     /// The details, if the client authenticated with an object.
     #[must_use]
-    pub fn details(&self) -> Option<&Admission> {
+    pub fn details(&self) -> Option<&AuthenticateSuccessDetails> {
         match self {
             Self::Plain(_) => None,
             Self::Detailed(details) => Some(details),
         }
     }
 
-    pub(super) fn into_reply(self) -> Reply {
+    pub(super) fn into_reply(self) -> ServerMessage {
         match self {
-            Self::Plain(user) => Reply::AuthenticateSuccess(user),
-            Self::Detailed(details) => Reply::Admitted(details),
+            Self::Plain(user) => ServerMessage::AuthenticateSuccess(user),
+            Self::Detailed(details) => ServerMessage::AuthenticateSuccessDetailed(details),
         }
     }
 }
@@ -124,7 +127,7 @@ impl Connection {
         let socket = timeout.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
         let mut connection = Self { socket, reply_timeout: options.reply_timeout };
         let greeting = timeout.wait_for("HELLO", connection.next_reply()).await?;
-        if greeting == Reply::Hello { Ok(connection) } else { Err(unexpected_reply("HELLO", &greeting)) }
+        if greeting == ServerMessage::Hello { Ok(connection) } else { Err(unexpected_reply("HELLO", &greeting)) }
     }
 
     /// Asks for a slot for `user`. Returns the user with the slots held, including this one.
@@ -132,7 +135,7 @@ impl Connection {
     /// # Errors
     /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::RequestFailed`] if the connection has a slot already.
     /// The connection stays usable after each of them.
-    pub async fn authenticate(&mut self, user: &str) -> Result<User, Error> {
+    pub async fn authenticate(&mut self, user: &str) -> Result<UserSummary, Error> {
         self.authenticate_with(&Credentials::User(user.into())).await
     }
 
@@ -140,8 +143,8 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::authenticate`]; and [`Error::TokenTakenForName`], after which the connection has a slot.
-    pub async fn authenticate_with(&mut self, credentials: &Credentials) -> Result<User, Error> {
-        let request = Request::Authenticate(credentials.credential());
+    pub async fn authenticate_with(&mut self, credentials: &Credentials) -> Result<UserSummary, Error> {
+        let request = ClientMessage::Authenticate(credentials.credential());
         self.send_authenticate(credentials, &request).await.map(|grant| grant.user().clone())
     }
 
@@ -150,36 +153,42 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::authenticate_with`]. A refusal carries a [`Denial`] if the server sent one.
-    pub async fn authenticate_with_options(&mut self, credentials: &Credentials, ask: Ask) -> Result<Grant, Error> {
-        let request = Request::AuthenticateWith(credentials.detailed_credential(), Box::new(ask));
+    pub async fn authenticate_with_options(
+        &mut self,
+        credentials: &Credentials,
+        ask: AuthenticateOptions,
+    ) -> Result<Grant, Error> {
+        let request = ClientMessage::AuthenticateWith(credentials.detailed_credential(), Box::new(ask));
         self.send_authenticate(credentials, &request).await
     }
 
-    async fn send_authenticate(&mut self, credentials: &Credentials, request: &Request) -> Result<Grant, Error> {
-        let refused = |refusal: Refusal, details: Option<Box<Denial>>| {
+    async fn send_authenticate(&mut self, credentials: &Credentials, request: &ClientMessage) -> Result<Grant, Error> {
+        let refused = |refusal: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
             let user = credentials.user().map(Into::into);
             match refusal {
-                Refusal::LimitReached => Error::LimitReached { user, details },
-                refusal @ (Refusal::DeviceFull
-                | Refusal::Credential(_)
-                | Refusal::AnotherUser
-                | Refusal::Store(_)
-                | Refusal::StoreSilent
-                | Refusal::Other(_)) => Error::Refused { user, refusal, details },
+                AuthenticateFailure::LimitReached => Error::LimitReached { user, details },
+                refusal @ (AuthenticateFailure::DeviceFull
+                | AuthenticateFailure::Credential(_)
+                | AuthenticateFailure::AnotherUser
+                | AuthenticateFailure::Store(_)
+                | AuthenticateFailure::StoreTimedOut
+                | AuthenticateFailure::Other(_)) => Error::Refused { user, refusal, details },
             }
         };
         let grant = match self.request(request, "answer to AUTHENTICATE").await? {
-            Reply::AuthenticateSuccess(user) => Grant::Plain(user),
-            Reply::Admitted(details) => Grant::Detailed(details),
-            Reply::AuthenticateFailure(refusal) => return Err(refused(refusal, None)),
-            Reply::Denied(details) => return Err(refused(details.refusal.clone(), Some(details))),
-            Reply::Error(complaint) => return Err(Error::RequestFailed(complaint)),
-            other @ (Reply::Hello
-            | Reply::ByeSuccess
-            | Reply::CheckConnectionsSuccess(_)
-            | Reply::ListSessionsSuccess(_)
-            | Reply::EndSessionSuccess(_)
-            | Reply::Evicted(_)) => return Err(unexpected_reply("answer to AUTHENTICATE", &other)),
+            ServerMessage::AuthenticateSuccess(user) => Grant::Plain(user),
+            ServerMessage::AuthenticateSuccessDetailed(details) => Grant::Detailed(details),
+            ServerMessage::AuthenticateFailure(refusal) => return Err(refused(refusal, None)),
+            ServerMessage::AuthenticateFailureDetailed(details) => {
+                return Err(refused(details.reason.clone(), Some(details)));
+            }
+            ServerMessage::Error(complaint) => return Err(Error::RequestFailed(complaint)),
+            other @ (ServerMessage::Hello
+            | ServerMessage::ByeSuccess
+            | ServerMessage::CheckConnectionsSuccess(_)
+            | ServerMessage::ListSessionsSuccess(_)
+            | ServerMessage::EndSessionSuccess(_)
+            | ServerMessage::Evicted(_)) => return Err(unexpected_reply("answer to AUTHENTICATE", &other)),
         };
         if credentials.is_token_text(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
     }
@@ -188,9 +197,9 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::check_connections`].
-    pub async fn list_sessions(&mut self) -> Result<Sessions, Error> {
-        self.request_as(&Request::ListSessions, "answer to LIST_SESSIONS", |reply| {
-            if let Reply::ListSessionsSuccess(sessions) = reply { Ok(*sessions) } else { Err(reply) }
+    pub async fn list_sessions(&mut self) -> Result<SessionList, Error> {
+        self.request_as(&ClientMessage::ListSessions, "answer to LIST_SESSIONS", |reply| {
+            if let ServerMessage::ListSessionsSuccess(sessions) = reply { Ok(*sessions) } else { Err(reply) }
         })
         .await
     }
@@ -199,9 +208,9 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Connection::check_connections`]; [`Error::RequestFailed`] also when the user has no such session, or it is this one.
-    pub async fn end_session(&mut self, session: SessionId) -> Result<User, Error> {
-        self.request_as(&Request::EndSession(session), "answer to END_SESSION", |reply| {
-            if let Reply::EndSessionSuccess(user) = reply { Ok(user) } else { Err(reply) }
+    pub async fn end_session(&mut self, session: SessionId) -> Result<UserSummary, Error> {
+        self.request_as(&ClientMessage::EndSession(session), "answer to END_SESSION", |reply| {
+            if let ServerMessage::EndSessionSuccess(user) = reply { Ok(user) } else { Err(reply) }
         })
         .await
     }
@@ -210,9 +219,9 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::RequestFailed`] before a successful [`Connection::authenticate`], or when the store does not answer.
-    pub async fn check_connections(&mut self) -> Result<User, Error> {
-        self.request_as(&Request::CheckConnections, "answer to CHECK_CONNECTIONS", |reply| {
-            if let Reply::CheckConnectionsSuccess(user) = reply { Ok(user) } else { Err(reply) }
+    pub async fn check_connections(&mut self) -> Result<UserSummary, Error> {
+        self.request_as(&ClientMessage::CheckConnections, "answer to CHECK_CONNECTIONS", |reply| {
+            if let ServerMessage::CheckConnectionsSuccess(user) = reply { Ok(user) } else { Err(reply) }
         })
         .await
     }
@@ -224,9 +233,9 @@ impl Connection {
     pub async fn bye(mut self) -> Result<(), Error> {
         let timeout = ReplyTimeout::new(self.reply_timeout);
         let farewell = async {
-            self.send(Request::Bye.encode()).await?;
+            self.send(ClientMessage::Bye.encode()).await?;
             // Answers to earlier requests arrive first.
-            while self.next_reply().await? != Reply::ByeSuccess {}
+            while self.next_reply().await? != ServerMessage::ByeSuccess {}
             Ok(())
         };
         timeout.wait_for("BYE_SUCCESS", farewell).await?;
@@ -257,7 +266,8 @@ impl Connection {
         loop {
             match self.socket.next().await {
                 Some(Ok(Message::Text(text))) => {
-                    return Ok(Reply::parse(&text).map_or_else(|_| Event::Unknown(redact_unknown(&text)), Event::Reply));
+                    return Ok(ServerMessage::parse(&text)
+                        .map_or_else(|_| Event::Unknown(redact_unknown(&text)), Event::Reply));
                 }
                 Some(Ok(Message::Binary(bytes))) => {
                     return Ok(Event::Unknown(redact_unknown(&String::from_utf8_lossy(&bytes))));
@@ -276,12 +286,12 @@ impl Connection {
         }
     }
 
-    async fn request(&mut self, request: &Request, awaited: &'static str) -> Result<Reply, Error> {
+    async fn request(&mut self, request: &ClientMessage, awaited: &'static str) -> Result<ServerMessage, Error> {
         let timeout = ReplyTimeout::new(self.reply_timeout);
         let exchange = async {
             self.send(request.encode()).await?;
             let reply = self.next_reply().await?;
-            if let Reply::Evicted(reason) = reply { Err(Error::Evicted(reason)) } else { Ok(reply) }
+            if let ServerMessage::Evicted(reason) = reply { Err(Error::Evicted(reason)) } else { Ok(reply) }
         };
         timeout.wait_for(awaited, exchange).await
     }
@@ -289,13 +299,13 @@ impl Connection {
     /// Sends a request and reads its answer with `read`, which returns any other reply as `Err`.
     async fn request_as<T>(
         &mut self,
-        request: &Request,
+        request: &ClientMessage,
         awaited: &'static str,
-        read: impl FnOnce(Reply) -> Result<T, Reply>,
+        read: impl FnOnce(ServerMessage) -> Result<T, ServerMessage>,
     ) -> Result<T, Error> {
         match read(self.request(request, awaited).await?) {
             Ok(answer) => Ok(answer),
-            Err(Reply::Error(complaint)) => Err(Error::RequestFailed(complaint)),
+            Err(ServerMessage::Error(complaint)) => Err(Error::RequestFailed(complaint)),
             Err(other) => Err(unexpected_reply(awaited, &other)),
         }
     }
@@ -305,7 +315,7 @@ impl Connection {
     }
 
     /// The next message that this version knows. Messages of later versions are skipped.
-    async fn next_reply(&mut self) -> Result<Reply, Error> {
+    async fn next_reply(&mut self) -> Result<ServerMessage, Error> {
         loop {
             match self.next_event().await? {
                 Event::Reply(reply) => return Ok(reply),
@@ -335,7 +345,7 @@ fn close_event(frame: Option<CloseFrame>) -> Event {
     )
 }
 
-fn unexpected_reply(awaited: &'static str, received: &Reply) -> Error {
+fn unexpected_reply(awaited: &'static str, received: &ServerMessage) -> Error {
     Error::Unexpected { awaited, received: redacted_json(received) }
 }
 

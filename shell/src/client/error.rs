@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use session_core::{Complaint, Denial, Refusal, Rejection};
+use session_core::{AuthenticateFailure, AuthenticateFailureDetails, CredentialError, RequestError};
 use thiserror::Error;
 
 use super::{ConnectError, Url, UrlError};
@@ -52,7 +52,7 @@ pub enum Error {
         /// The user. `None` with a token: the server names the user only when it grants a slot.
         user: Option<String>,
         /// The details of the failure, if the client authenticated with an object.
-        details: Option<Box<Denial>>,
+        details: Option<Box<AuthenticateFailureDetails>>,
     },
     /// The server refused `AUTHENTICATE` for another reason.
     #[error("{} was refused: {refusal}{}", user_text(.user.as_deref()), credential_advice(.user.as_deref(), .refusal))]
@@ -60,9 +60,9 @@ pub enum Error {
         /// The user. `None` with a token.
         user: Option<String>,
         /// The reason.
-        refusal: Refusal,
+        refusal: AuthenticateFailure,
         /// The details of the failure, if the client authenticated with an object.
-        details: Option<Box<Denial>>,
+        details: Option<Box<AuthenticateFailureDetails>>,
     },
     /// The session was evicted while the client waited for an answer. A close with 4409 follows.
     #[error("the session was ended: {0}")]
@@ -83,7 +83,7 @@ pub enum Error {
     TokenTakenForName,
     /// The server answered with an `ERROR`.
     #[error("the server would not do that: {0}")]
-    RequestFailed(Complaint),
+    RequestFailed(RequestError),
     /// The server sent a message that does not answer the request.
     #[error("waiting for {awaited}, the server said {received}; client and server do not speak the same protocol")]
     Unexpected {
@@ -123,7 +123,7 @@ impl Error {
     /// The details of a refusal: the limit, the sessions that hold the slots, when to retry. [`Refusal::code`] names
     /// the reason for programs.
     #[must_use]
-    pub fn failure_details(&self) -> Option<&Denial> {
+    pub fn failure_details(&self) -> Option<&AuthenticateFailureDetails> {
         match self {
             Self::LimitReached { details, .. } | Self::Refused { details, .. } => details.as_deref(),
             Self::BadUrl(_)
@@ -152,7 +152,7 @@ fn user_text(user: Option<&str>) -> String {
     user.map_or_else(|| "the holder of the token".into(), |user| format!("user {user:?}"))
 }
 
-fn limit_text(details: Option<&Denial>) -> &'static str {
+fn limit_text(details: Option<&AuthenticateFailureDetails>) -> &'static str {
     if details.and_then(|details| details.limit).is_some_and(|limit| limit.slots() == 0) {
         "may hold no connection: the limit is 0; ask the operator of the server"
     } else {
@@ -160,12 +160,12 @@ fn limit_text(details: Option<&Denial>) -> &'static str {
     }
 }
 
-fn credential_advice(user: Option<&str>, refusal: &Refusal) -> &'static str {
+fn credential_advice(user: Option<&str>, refusal: &AuthenticateFailure) -> &'static str {
     match (user, refusal) {
-        (Some(_), Refusal::Credential(Rejection::Token(_))) => {
+        (Some(_), AuthenticateFailure::Credential(CredentialError::Token(_))) => {
             "; this server asks for a token, in a file (--token-file) or in SESSIONS_TOKEN"
         }
-        (None, Refusal::Credential(Rejection::UnwantedToken)) => "; give a user, and no token",
+        (None, AuthenticateFailure::Credential(CredentialError::UnwantedToken)) => "; give a user, and no token",
         (Some(_) | None, _) => "",
     }
 }
@@ -228,12 +228,12 @@ mod tests {
         for (user, refusal, credential_advice) in [
             (
                 Some("ada".into()),
-                Rejection::Token(TokenError::Malformed),
+                CredentialError::Token(TokenError::Malformed),
                 "asks for a token, in a file (--token-file) or",
             ),
-            (None, Rejection::UnwantedToken, "; give a user, and no token"),
+            (None, CredentialError::UnwantedToken, "; give a user, and no token"),
         ] {
-            let refused = Error::Refused { user, refusal: Refusal::Credential(refusal), details: None };
+            let refused = Error::Refused { user, refusal: AuthenticateFailure::Credential(refusal), details: None };
             assert!(refused.to_string().contains(credential_advice), "{refused}");
         }
         let late = Error::TimedOut { awaited: "HELLO", after: Duration::from_secs(10) };

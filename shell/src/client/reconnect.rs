@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use session_core::{Refusal, Rejection, TokenError};
+use session_core::{AuthenticateFailure, CredentialError, TokenError};
 
 use super::{ConnectError, Error};
 
@@ -35,10 +35,13 @@ impl RetryDecision {
             },
             Error::Lost(_) => Self::Immediately,
             Error::Unreachable { .. } | Error::TimedOut { .. } => Self::WithBackoff,
-            Error::Refused { refusal: Refusal::Store(_) | Refusal::StoreSilent, .. } => Self::WithBackoff,
-            Error::Refused { refusal: Refusal::Credential(Rejection::Token(TokenError::Expired)), .. } => {
-                Self::WithFreshToken
+            Error::Refused { refusal: AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut, .. } => {
+                Self::WithBackoff
             }
+            Error::Refused {
+                refusal: AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
+                ..
+            } => Self::WithFreshToken,
             Error::LimitReached { .. } | Error::Refused { .. } => {
                 let retry_after = error.failure_details().and_then(|details| details.retry_after);
                 retry_after.map_or(Self::Never, Self::After)
@@ -116,7 +119,7 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use session_core::{Denial, StoreError};
+    use session_core::{AuthenticateFailureDetails, StoreError};
 
     use super::*;
     use crate::client::Url;
@@ -140,19 +143,22 @@ mod tests {
         assert_eq!(RetryDecision::from_error(&Error::Lost("x".into())), RetryDecision::Immediately);
         assert_eq!(RetryDecision::from_error(&Error::Evicted("x".into())), RetryDecision::Never);
         let refused = |refusal| Error::Refused { user: None, refusal, details: None };
-        assert_eq!(RetryDecision::from_error(&refused(Refusal::Store(StoreError::Failed))), RetryDecision::WithBackoff);
-        assert_eq!(RetryDecision::from_error(&refused(Refusal::AnotherUser)), RetryDecision::Never);
-        let token = |error| refused(Refusal::Credential(Rejection::Token(error)));
+        assert_eq!(
+            RetryDecision::from_error(&refused(AuthenticateFailure::Store(StoreError::Failed))),
+            RetryDecision::WithBackoff
+        );
+        assert_eq!(RetryDecision::from_error(&refused(AuthenticateFailure::AnotherUser)), RetryDecision::Never);
+        let token = |error| refused(AuthenticateFailure::Credential(CredentialError::Token(error)));
         assert_eq!(RetryDecision::from_error(&token(TokenError::Expired)), RetryDecision::WithFreshToken);
         assert_eq!(RetryDecision::from_error(&token(TokenError::Signature)), RetryDecision::Never);
         let full = |retry_after| {
-            let details = Denial {
-                refusal: Refusal::LimitReached,
+            let details = AuthenticateFailureDetails {
+                reason: AuthenticateFailure::LimitReached,
                 limit: None,
                 connections: None,
                 sessions: None,
                 retry_after,
-                may_choose: false,
+                client_choice: false,
             };
             Error::LimitReached { user: None, details: Some(Box::new(details)) }
         };

@@ -1,23 +1,27 @@
 //! Messages without the secrets in them.
 
-use session_core::{Admission, Reply};
+use session_core::{AuthenticateSuccessDetails, ServerMessage};
 
 /// The message as it is on the wire, without its resume token, which is a secret.
-pub(crate) fn redacted_json(reply: &Reply) -> String {
+pub(crate) fn redacted_json(reply: &ServerMessage) -> String {
     match reply {
-        Reply::Admitted(admission) => {
-            Reply::Admitted(Box::new(Admission { resume: None, ..(**admission).clone() })).encode()
+        ServerMessage::AuthenticateSuccessDetailed(admission) => {
+            ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
+                resume: None,
+                ..(**admission).clone()
+            }))
+            .encode()
         }
-        Reply::Hello
-        | Reply::AuthenticateSuccess(_)
-        | Reply::AuthenticateFailure(_)
-        | Reply::Denied(_)
-        | Reply::ByeSuccess
-        | Reply::CheckConnectionsSuccess(_)
-        | Reply::ListSessionsSuccess(_)
-        | Reply::EndSessionSuccess(_)
-        | Reply::Evicted(_)
-        | Reply::Error(_) => reply.encode(),
+        ServerMessage::Hello
+        | ServerMessage::AuthenticateSuccess(_)
+        | ServerMessage::AuthenticateFailure(_)
+        | ServerMessage::AuthenticateFailureDetailed(_)
+        | ServerMessage::ByeSuccess
+        | ServerMessage::CheckConnectionsSuccess(_)
+        | ServerMessage::ListSessionsSuccess(_)
+        | ServerMessage::EndSessionSuccess(_)
+        | ServerMessage::Evicted(_)
+        | ServerMessage::Error(_) => reply.encode(),
     }
 }
 

@@ -91,7 +91,7 @@ mod tests {
     use futures_rustls::TlsAcceptor;
     use futures_rustls::rustls::HandshakeKind;
     use futures_rustls::rustls::version::{TLS12, TLS13};
-    use session_core::Reply;
+    use session_core::ServerMessage;
     use smol::future::{or, zip};
 
     const NOW: [i32; 2] = [2000, 2200];
@@ -260,7 +260,7 @@ mod tests {
 
             let server = async {
                 let mut connection = listener.accept().await;
-                connection.send(&Reply::Hello).await;
+                connection.send(&ServerMessage::Hello).await;
             };
             let (opened, ()) = zip(Connection::open_with(&url, &options), server).await;
             // The server drops the socket without TLS's close_notify.

@@ -196,7 +196,7 @@ mod tests {
     use super::super::{Connection, Options};
     use super::*;
     use crate::client::testing::fake_server::{FakeServer, with_server};
-    use session_core::Reply;
+    use session_core::ServerMessage;
     use smol::future::zip;
 
     /// The error from a server that answers with these pieces.
@@ -328,7 +328,7 @@ mod tests {
             let url = listener.url();
             let server = async {
                 let mut connection = listener.accept().await;
-                connection.send(&Reply::Hello).await;
+                connection.send(&ServerMessage::Hello).await;
                 connection.send_text("more").await;
                 connection.close(4402, "Token has expired").await;
                 connection.receive().await;

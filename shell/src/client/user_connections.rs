@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use session_core::{Ask, DisplayName};
+use session_core::{AuthenticateOptions, DisplayName};
 
 use super::{Connection, Credentials, Error, Event, Options, Token, Url};
 
@@ -16,7 +16,7 @@ pub struct UserConnections {
     credentials: Credentials,
     options: Options,
     /// `None`: plain AUTHENTICATE.
-    ask: Option<Ask>,
+    ask: Option<AuthenticateOptions>,
     connections: Vec<Connection>,
 }
 
@@ -46,14 +46,14 @@ impl UserConnections {
     /// Sets the device. From then on the client authenticates with an object.
     #[must_use]
     pub fn with_device(self, device: DisplayName) -> Self {
-        let ask = Ask { device: Some(device), ..self.ask.unwrap_or_default() };
+        let ask = AuthenticateOptions { device: Some(device), ..self.ask.unwrap_or_default() };
         Self { ask: Some(ask), ..self }
     }
 
     /// Sets the label. From then on the client authenticates with an object.
     #[must_use]
     pub fn with_label(self, label: DisplayName) -> Self {
-        let ask = Ask { label: Some(label), ..self.ask.unwrap_or_default() };
+        let ask = AuthenticateOptions { label: Some(label), ..self.ask.unwrap_or_default() };
         Self { ask: Some(ask), ..self }
     }
 
@@ -62,7 +62,7 @@ impl UserConnections {
     /// # Errors
     /// [`Error::LimitReached`] if the user has reached the limit; otherwise as [`Connection::open_with`] and
     /// [`Connection::authenticate`]. No connection is added then.
-    pub async fn connect(&mut self) -> Result<session_core::User, Error> {
+    pub async fn connect(&mut self) -> Result<session_core::UserSummary, Error> {
         let mut connection = Connection::open_with(&self.url, &self.options).await?;
         let user = match &self.ask {
             None => connection.authenticate_with(&self.credentials).await?,
@@ -128,7 +128,7 @@ impl UserConnections {
 mod tests {
     use super::*;
     use crate::client::testing::fake_server::{FakeServer, with_server};
-    use session_core::{Credential, Reply, Request, UserId};
+    use session_core::{ClientMessage, Credential, ServerMessage, UserId};
 
     #[test]
     fn user_connects_up_to_the_limit() {
@@ -163,12 +163,12 @@ mod tests {
             };
             let server = async {
                 let mut connection = listener.accept().await;
-                connection.send(&Reply::Hello).await;
-                assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("aa.bb.cc"))));
-                let ada = session_core::User { id: UserId::parse("ada").expect("a good id"), connections: 1 };
-                connection.send(&Reply::AuthenticateSuccess(ada)).await;
-                assert_eq!(connection.receive().await, Some(Request::Bye));
-                connection.send(&Reply::ByeSuccess).await;
+                connection.send(&ServerMessage::Hello).await;
+                assert_eq!(connection.receive().await, Some(ClientMessage::Authenticate(Credential::new("aa.bb.cc"))));
+                let ada = session_core::UserSummary { id: UserId::parse("ada").expect("a good id"), connections: 1 };
+                connection.send(&ServerMessage::AuthenticateSuccess(ada)).await;
+                assert_eq!(connection.receive().await, Some(ClientMessage::Bye));
+                connection.send(&ServerMessage::ByeSuccess).await;
                 connection.close(1000, "Goodbye").await;
                 assert_eq!(connection.receive().await, None);
                 drop(connection);
@@ -187,7 +187,7 @@ mod tests {
                 ada.connect().await.expect("the second");
                 let first = ada.connections.first_mut().expect("a connection");
                 first.send_text(r#"{"type":"BYE"}"#).await.expect("an open connection");
-                assert_eq!(ada.next_event().await.ok(), Some(Event::Reply(Reply::ByeSuccess)));
+                assert_eq!(ada.next_event().await.ok(), Some(Event::Reply(ServerMessage::ByeSuccess)));
                 assert!(matches!(ada.next_event().await, Ok(Event::Closed { code: 1000, .. })));
                 assert_eq!(ada.connections(), 1);
             };

@@ -132,7 +132,7 @@ impl Wire for Socket {
             return;
         }
         let message = match frame {
-            Frame::Reply(reply) => Message::text(reply.encode()),
+            Frame::Message(reply) => Message::text(reply.encode()),
             Frame::Ping => Message::Ping(Bytes::new()),
         };
         self.feed(message);
@@ -144,7 +144,7 @@ impl Wire for Socket {
             return;
         }
         let code = CloseCode::from(reason.code());
-        self.feed(Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason.words()) })));
+        self.feed(Message::Close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(reason.message()) })));
         if matches!(self.phase, Phase::Open) {
             let until = self.clock.now() + Self::CLOSE_TIMEOUT;
             self.phase = match reason {

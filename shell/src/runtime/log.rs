@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
 use clap::ValueEnum;
-use session_core::{Outcome, Refusal, Rejection, UserId};
+use session_core::{AuthenticateFailure, CredentialError, Outcome, UserId};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -126,16 +126,16 @@ pub struct Refusals {
 
 impl Refusals {
     /// Takes note of a credential that lets nobody in.
-    pub fn note_rejection(&self, rejection: Rejection) {
+    pub fn note_rejection(&self, rejection: CredentialError) {
         if let Some(suppressed) = self.by_credential.pass() {
-            tracing::info!(why = rejection.words(), suppressed, "refused a session: the credential is no good");
+            tracing::info!(why = rejection.message(), suppressed, "refused a session: the credential is no good");
         }
     }
 
     /// Takes note of a credential that is good, but of another user than the one whose session it was shown to.
     pub fn note_another_user(&self) {
         if let Some(suppressed) = self.by_credential.pass() {
-            let why = Refusal::AnotherUser.words();
+            let why = AuthenticateFailure::AnotherUser.message();
             tracing::info!(%why, suppressed, "refused to renew a session");
         }
     }

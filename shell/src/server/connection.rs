@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use session_core::{
-    Actions, CloseReason, Credential, Effect, Event, Frame, Identity, Outcome, Refusal, Rejection, Reply, ResumeToken,
-    Session, SessionSettings, Timestamp, Violation,
+    Actions, AuthenticateFailure, CloseReason, Credential, CredentialError, Effect, Event, Frame, Identity, Outcome,
+    ResumeToken, ServerMessage, Session, SessionSettings, Timestamp, Violation,
 };
 
 use crate::auth::authenticator::Authenticator;
@@ -72,7 +72,7 @@ pub struct Services {
 }
 
 impl Services {
-    fn verify(&self, credential: &Credential) -> Result<Identity, Rejection> {
+    fn verify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let verdict = self.authenticator.authenticate(credential);
         if let Err(rejection) = verdict {
             self.refusals.note_rejection(rejection);
@@ -216,7 +216,7 @@ impl<W: Wire> Connection<W> {
                 None => {}
             }
             if let Some(frame) = send {
-                if frame == Frame::Reply(Reply::AuthenticateFailure(Refusal::AnotherUser)) {
+                if frame == Frame::Message(ServerMessage::AuthenticateFailure(AuthenticateFailure::AnotherUser)) {
                     self.services.refusals.note_another_user();
                 }
                 self.socket.send(frame);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use session_core::{Event, Request, SessionId, SessionRecord, SessionStatus, UserRecord, ledger};
+use session_core::{ClientMessage, Event, SessionId, SessionRecord, SessionStatus, UserRecord, ledger};
 
 use super::scenario::{StoreFault, credential, user_id};
 use super::simulation::CoreSimulation;
@@ -79,7 +79,7 @@ impl CoreSimulation {
         for user in 0..Self::USERS {
             self.connect();
             let (&id, _) = self.connections.last_key_value().expect("it has just connected");
-            self.handle(id, Event::Text(&Request::Authenticate(credential(user)).encode()));
+            self.handle(id, Event::Text(&ClientMessage::Authenticate(credential(user)).encode()));
             while !self.store.queue.is_empty() {
                 self.store_step(0, StoreFault::Apply);
             }

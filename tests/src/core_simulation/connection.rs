@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use session_core::ledger::StoreCommand as LedgerCommand;
-use session_core::{Frame, Reply, ResumeToken, Session, Timestamp, UserId};
+use session_core::{Frame, ResumeToken, ServerMessage, Session, Timestamp, UserId};
 
 /// A session with its socket, as a shell would hold it.
 #[derive(Debug)]
@@ -25,32 +25,32 @@ pub(super) struct Connection {
 impl Connection {
     /// The client hears a frame. If that tells it a token, that and whose.
     pub(super) fn receive(&mut self, frame: &Frame) -> Option<(UserId, ResumeToken)> {
-        let Frame::Reply(reply) = frame else { return None };
+        let Frame::Message(reply) = frame else { return None };
         let text = reply.encode();
-        let heard = Reply::parse(&text).expect("a client can read what the server says");
+        let heard = ServerMessage::parse(&text).expect("a client can read what the server says");
         assert_eq!(&heard, reply, "a client reads something else than was said");
         match reply {
-            Reply::Hello => {
+            ServerMessage::Hello => {
                 assert!(!self.greeted, "HELLO twice");
                 self.greeted = true;
             }
-            Reply::AuthenticateSuccess(_) => {
+            ServerMessage::AuthenticateSuccess(_) => {
                 assert_eq!(self.told, self.renews, "granted twice");
                 self.told = true;
             }
-            Reply::Admitted(admission) => {
+            ServerMessage::AuthenticateSuccessDetailed(admission) => {
                 assert!(!self.told, "granted twice");
                 self.told = true;
                 return admission.resume.map(|token| (admission.user.id.clone(), token));
             }
-            Reply::ByeSuccess
-            | Reply::AuthenticateFailure(_)
-            | Reply::Denied(_)
-            | Reply::CheckConnectionsSuccess(_)
-            | Reply::ListSessionsSuccess(_)
-            | Reply::EndSessionSuccess(_)
-            | Reply::Evicted(_)
-            | Reply::Error(_) => {}
+            ServerMessage::ByeSuccess
+            | ServerMessage::AuthenticateFailure(_)
+            | ServerMessage::AuthenticateFailureDetailed(_)
+            | ServerMessage::CheckConnectionsSuccess(_)
+            | ServerMessage::ListSessionsSuccess(_)
+            | ServerMessage::EndSessionSuccess(_)
+            | ServerMessage::Evicted(_)
+            | ServerMessage::Error(_) => {}
         }
         None
     }

@@ -1,8 +1,8 @@
 //! The messages of the clients, and how the server verifies their credentials.
 
 use session_core::{
-    Ask, Credential, DisplayName, Evict, Identity, Rejection, Request, ResumeToken, SlotLimit, TokenError, UnixSeconds,
-    UserId, UserRecord,
+    AuthenticateOptions, ClientMessage, Credential, CredentialError, DisplayName, Evict, Identity, ResumeToken,
+    SlotLimit, TokenError, UnixSeconds, UserId, UserRecord,
 };
 
 use super::scenario::user_id;
@@ -23,7 +23,7 @@ impl CoreSimulation {
         device: Option<u8>,
         evict: u8,
         resume: Option<u8>,
-    ) -> Request {
+    ) -> ClientMessage {
         let those = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::sessions);
         let evict = match evict % 4 {
             0 => None,
@@ -35,24 +35,24 @@ impl CoreSimulation {
             }
         };
         let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
-        let ask = Ask {
+        let ask = AuthenticateOptions {
             device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
             label: None,
             resume: resume.map(|&(_, token)| token),
             // None is no list.
             evict: evict.filter(|evict| !matches!(evict, Evict::Sessions(these) if these.is_empty())),
         };
-        Request::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(ask))
+        ClientMessage::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(ask))
     }
 
-    pub(super) fn end_session(&self, which: u8) -> Request {
+    pub(super) fn end_session(&self, which: u8) -> ClientMessage {
         let there: Vec<_> =
             self.store.records.values().flat_map(UserRecord::sessions).map(|hold| hold.session).collect();
         let session = there.get(usize::from(which) % there.len().max(1));
-        Request::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
+        ClientMessage::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
     }
 
-    pub(super) fn verify(&mut self, credential: &Credential) -> Result<Identity, Rejection> {
+    pub(super) fn verify(&mut self, credential: &Credential) -> Result<Identity, CredentialError> {
         let identity = self.identify(credential)?;
         if matches!(credential, Credential::Text(_)) {
             return Ok(identity);
@@ -63,18 +63,18 @@ impl CoreSimulation {
         Ok(Identity { resume_token: Some(ResumeToken::new(random)), ..identity })
     }
 
-    fn identify(&self, credential: &Credential) -> Result<Identity, Rejection> {
+    fn identify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let Credential::Token(token) = credential else {
-            let text = credential.user().ok_or(Rejection::NotText)?;
-            return UserId::parse(text).map(Identity::for_user).map_err(Rejection::UserId);
+            let text = credential.user().ok_or(CredentialError::NotText)?;
+            return UserId::parse(text).map(Identity::for_user).map_err(CredentialError::UserId);
         };
-        let malformed = Rejection::Token(TokenError::Malformed);
+        let malformed = CredentialError::Token(TokenError::Malformed);
         let [user, limit, expires] = token.split('|').collect::<Vec<_>>()[..] else { return Err(malformed) };
-        let user = UserId::parse(user).map_err(Rejection::UserId)?;
+        let user = UserId::parse(user).map_err(CredentialError::UserId)?;
         let limit = limit.parse().ok().map(|slots: u32| SlotLimit::new(slots % (Self::MAX_CLAIM + 1)).expect("few"));
         let expires = expires.parse().map(UnixSeconds::from_unix_seconds).map_err(|_| malformed)?;
         if self.time_of(expires) <= self.now {
-            return Err(Rejection::Token(TokenError::Expired));
+            return Err(CredentialError::Token(TokenError::Expired));
         }
         Ok(Identity { limit, expires: Some(expires), ..Identity::for_user(user) })
     }

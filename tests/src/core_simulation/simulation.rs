@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
 use session_core::{
-    Actions, Effect, EndReason, Event, NodeId, Outcome, ReleaseTracker, Request, ResumeToken, Session, SessionId,
+    Actions, ClientMessage, Effect, EndReason, Event, NodeId, Outcome, ReleaseTracker, ResumeToken, Session, SessionId,
     SessionSettings, SlotLimit, StoreError, Terms, Timestamp, UnixSeconds, UserId, Violation,
 };
 
@@ -90,19 +90,19 @@ impl CoreSimulation {
                 if let Some(id) = self.pick(*client) {
                     let text = match message {
                         Message::Authenticate { user } => {
-                            Request::Authenticate(credential(*user % Self::USERS)).encode()
+                            ClientMessage::Authenticate(credential(*user % Self::USERS)).encode()
                         }
                         Message::AuthenticateWithToken { user, limit, seconds } => {
                             let token = self.token(*user % Self::USERS, *limit, *seconds);
-                            Request::AuthenticateWith(token, Box::default()).encode()
+                            ClientMessage::AuthenticateWith(token, Box::default()).encode()
                         }
                         Message::AuthenticateWithObject { user, device, evict, resume } => {
                             self.authenticate_with_object(*user % Self::USERS, *device, *evict, *resume).encode()
                         }
-                        Message::List => Request::ListSessions.encode(),
+                        Message::List => ClientMessage::ListSessions.encode(),
                         Message::End { which } => self.end_session(*which).encode(),
-                        Message::Check => Request::CheckConnections.encode(),
-                        Message::Bye => Request::Bye.encode(),
+                        Message::Check => ClientMessage::CheckConnections.encode(),
+                        Message::Bye => ClientMessage::Bye.encode(),
                         Message::Raw(text) => text.clone(),
                     };
                     self.connections.get_mut(&id).expect("picked").unread.push_back(text);

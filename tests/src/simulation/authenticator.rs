@@ -1,6 +1,6 @@
 //! Who is who in a simulation: users by their names, and tokens that anybody can make.
 
-use session_core::{Credential, Identity, Rejection, SlotLimit, TokenError, UnixSeconds, UserId};
+use session_core::{Credential, CredentialError, Identity, SlotLimit, TokenError, UnixSeconds, UserId};
 use shell::auth::authenticator::{Authenticator, Open};
 use shell::runtime::clock::Clock;
 
@@ -23,9 +23,9 @@ pub(super) fn expiry(token: &str) -> Option<UnixSeconds> {
 }
 
 impl Authenticator for SimulatedAuthenticator {
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, Rejection> {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let Credential::Token(token) = credential else { return Open.authenticate(credential) };
-        self.read(token).map_err(Rejection::Token)
+        self.read(token).map_err(CredentialError::Token)
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::slice;
 use std::time::Duration;
 
-use session_core::{Ask, Credential, ReleaseTracker, Request, ResumeToken, Session, Timestamp, WhenFull};
+use session_core::{
+    AuthenticateOptions, ClientMessage, Credential, ReleaseTracker, ResumeToken, Session, Timestamp, WhenFull,
+};
 
 use super::cluster::{LIMITS, ROOM, SERVERS, Simulation};
 use super::faulty_store::StoreFault;
@@ -83,7 +85,7 @@ impl Simulation {
         let mut silent = 0;
         for (number, client) in &mut self.clients {
             match number % 3 {
-                0 => client.socket.send(ClientInput::Text(Request::Bye.encode())),
+                0 => client.socket.send(ClientInput::Text(ClientMessage::Bye.encode())),
                 1 => client.leave(),
                 _ => {
                     client.answers_pings = false;
@@ -217,10 +219,10 @@ impl Simulation {
 
     /// Whether the user is admitted at the first try, while the store is well.
     fn is_admitted(&mut self, server: u8, user: u8) -> bool {
-        self.is_accepted(server, &Request::Authenticate(credential(user)))
+        self.is_accepted(server, &ClientMessage::Authenticate(credential(user)))
     }
 
-    fn is_accepted(&mut self, server: u8, request: &Request) -> bool {
+    fn is_accepted(&mut self, server: u8, request: &ClientMessage) -> bool {
         self.connect(server, slice::from_ref(request));
         self.run_tasks();
         self.recover();
@@ -243,7 +245,10 @@ impl Simulation {
 }
 
 /// AUTHENTICATE with an object, perhaps to resume a session.
-fn authenticate_with_object(user: u8, resume: Option<ResumeToken>) -> Request {
+fn authenticate_with_object(user: u8, resume: Option<ResumeToken>) -> ClientMessage {
     let credential = Credential::User(user_id(user).as_str().into());
-    Request::AuthenticateWith(credential, Box::new(Ask { resume, ..Ask::default() }))
+    ClientMessage::AuthenticateWith(
+        credential,
+        Box::new(AuthenticateOptions { resume, ..AuthenticateOptions::default() }),
+    )
 }

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use session_core::{CloseReason, Complaint, Credential, NodeId, Reply, Request, SessionId, UnixSeconds, UserId};
+use session_core::{
+    ClientMessage, CloseReason, Credential, NodeId, RequestError, ServerMessage, SessionId, UnixSeconds, UserId,
+};
 
 use super::authenticator;
 use super::server::Server;
@@ -41,8 +43,8 @@ pub(super) enum ShownCredential {
 }
 
 impl ShownCredential {
-    pub(super) fn from_request(request: &Request) -> Self {
-        let (Request::Authenticate(credential) | Request::AuthenticateWith(credential, _)) = request else {
+    pub(super) fn from_request(request: &ClientMessage) -> Self {
+        let (ClientMessage::Authenticate(credential) | ClientMessage::AuthenticateWith(credential, _)) = request else {
             return Self::Nothing;
         };
         match credential {
@@ -60,8 +62,9 @@ impl Client {
     }
 
     pub(super) fn say(&mut self, text: &str) {
-        self.asked
-            .push_back(Request::parse(text).as_ref().map_or(ShownCredential::Nothing, ShownCredential::from_request));
+        self.asked.push_back(
+            ClientMessage::parse(text).as_ref().map_or(ShownCredential::Nothing, ShownCredential::from_request),
+        );
         self.socket.send(ClientInput::Text(text.to_owned()));
     }
 
@@ -92,21 +95,21 @@ impl Client {
             ServerOutput::Close(reason) => {
                 self.granted = false;
                 self.closed = Some(*reason);
-                reason.words()
+                reason.message()
             }
             ServerOutput::Reply(reply) => {
-                let read = Reply::parse(&reply.encode()).expect("a client can read what the server says");
+                let read = ServerMessage::parse(&reply.encode()).expect("a client can read what the server says");
                 assert_eq!(&read, reply, "a client reads something else than was said");
-                assert_eq!(matches!(reply, Reply::Hello), !self.greeted, "HELLO comes first, and once");
+                assert_eq!(matches!(reply, ServerMessage::Hello), !self.greeted, "HELLO comes first, and once");
                 self.greeted = true;
                 let shown = match reply {
-                    Reply::Hello | Reply::Evicted(_) => None,
+                    ServerMessage::Hello | ServerMessage::Evicted(_) => None,
                     _ => self.asked.pop_front(),
                 };
                 let expires = if let Some(ShownCredential::Token(expires)) = shown { Some(expires) } else { None };
                 match reply {
-                    Reply::Hello => "HELLO",
-                    Reply::Admitted(admission) => {
+                    ServerMessage::Hello => "HELLO",
+                    ServerMessage::AuthenticateSuccessDetailed(admission) => {
                         assert!(!self.granted, "granted twice");
                         assert!(!self.evicted, "granted after it was ended");
                         assert_eq!(admission.session, self.session);
@@ -115,17 +118,17 @@ impl Client {
                         self.expires = expires;
                         "granted at length"
                     }
-                    Reply::Denied(_) => "refused at length",
-                    Reply::ListSessionsSuccess(_) => "listed",
-                    Reply::EndSessionSuccess(_) => "ended another",
-                    Reply::Evicted(_) => {
+                    ServerMessage::AuthenticateFailureDetailed(_) => "refused at length",
+                    ServerMessage::ListSessionsSuccess(_) => "listed",
+                    ServerMessage::EndSessionSuccess(_) => "ended another",
+                    ServerMessage::Evicted(_) => {
                         self.granted = false;
                         self.evicted = true;
                         // Whatever it still asked is never answered.
                         self.asked.clear();
                         "EVICTED"
                     }
-                    Reply::AuthenticateSuccess(user) => {
+                    ServerMessage::AuthenticateSuccess(user) => {
                         assert!(!self.evicted, "granted after it was ended");
                         let is_renewed = self.granted;
                         assert!(!is_renewed || self.expires.is_some(), "granted twice");
@@ -136,16 +139,16 @@ impl Client {
                         self.expires = expires;
                         if is_renewed { "renewed" } else { "granted" }
                     }
-                    Reply::AuthenticateFailure(_) => "refused",
-                    Reply::ByeSuccess => {
+                    ServerMessage::AuthenticateFailure(_) => "refused",
+                    ServerMessage::ByeSuccess => {
                         self.granted = false;
                         "BYE_SUCCESS"
                     }
-                    Reply::CheckConnectionsSuccess(_) => "counted",
-                    Reply::Error(complaint) => {
+                    ServerMessage::CheckConnectionsSuccess(_) => "counted",
+                    ServerMessage::Error(complaint) => {
                         assert_ne!(
                             *complaint,
-                            Complaint::Impatient,
+                            RequestError::RequestPending,
                             "a message was not kept until the session was free"
                         );
                         "ERROR"

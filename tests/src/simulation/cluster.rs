@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::{
-    Ask, Credential, DisplayName, Evict, Request, ResumeToken, SessionSettings, SlotLimit, Terms, Timestamp, UserId,
-    Violation,
+    AuthenticateOptions, ClientMessage, Credential, DisplayName, Evict, ResumeToken, SessionSettings, SlotLimit, Terms,
+    Timestamp, UserId, Violation,
 };
 use shell::server::connection::Connection;
 
@@ -93,23 +93,29 @@ impl Simulation {
         self.trace(|| format!("{op:?}"));
         self.count(op.kind());
         match op {
-            Op::Connect { server, user } => self.connect(*server, &[Request::Authenticate(credential(*user))]),
+            Op::Connect { server, user } => self.connect(*server, &[ClientMessage::Authenticate(credential(*user))]),
             Op::ConnectAndLeave { server, user } => {
                 // All in one segment: nobody waits for an answer.
-                let whole = [Request::Authenticate(credential(*user)), Request::CheckConnections, Request::Bye];
+                let whole = [
+                    ClientMessage::Authenticate(credential(*user)),
+                    ClientMessage::CheckConnections,
+                    ClientMessage::Bye,
+                ];
                 self.connect(*server, &whole);
             }
             Op::Storm { server, user, clients } => {
                 for client in 0..*clients % 32 {
-                    self.connect(*server, &[Request::Authenticate(credential(user.wrapping_add(client % 4)))]);
+                    self.connect(*server, &[ClientMessage::Authenticate(credential(user.wrapping_add(client % 4)))]);
                 }
             }
             Op::Idle { server } => self.connect(*server, &[]),
-            Op::Authenticate { client, user } => self.say(*client, &Request::Authenticate(credential(*user)).encode()),
+            Op::Authenticate { client, user } => {
+                self.say(*client, &ClientMessage::Authenticate(credential(*user)).encode())
+            }
             Op::ConnectWithToken { server, user, limit, seconds } => {
                 let expires = self.servers[usize::from(*server) % SERVERS].wall_time_in(*seconds);
                 let token = authenticator::token(&user_id(*user), Some(*limit), expires);
-                self.connect(*server, &[Request::AuthenticateWith(token, Box::default())]);
+                self.connect(*server, &[ClientMessage::AuthenticateWith(token, Box::default())]);
             }
             Op::RenewToken { client, user, seconds } => self.renew(*client, *user, *seconds),
             Op::WallClock { server, seconds } => {
@@ -121,7 +127,7 @@ impl Simulation {
                 // Of the latest, most of whose slots are there.
                 let latest = &self.told[self.told.len().saturating_sub(16)..];
                 let resume = resume.and_then(|which| latest.get(usize::from(which) % latest.len().max(1)));
-                let ask = Ask {
+                let ask = AuthenticateOptions {
                     device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
                     label: None,
                     // Mostly of this very user.
@@ -130,16 +136,16 @@ impl Simulation {
                 };
                 let user = resume.map_or_else(|| user_id(*user), |(owner, _)| owner.clone());
                 let credential = Credential::User(user.as_str().into());
-                self.connect(*server, &[Request::AuthenticateWith(credential, Box::new(ask))]);
+                self.connect(*server, &[ClientMessage::AuthenticateWith(credential, Box::new(ask))]);
             }
             Op::AuthenticateAndEvict { client, evict } => {
                 let user = self.user_of(*client);
-                let ask = Ask { evict: self.choice(&user, *evict), ..Ask::default() };
+                let ask = AuthenticateOptions { evict: self.choice(&user, *evict), ..AuthenticateOptions::default() };
                 let credential = Credential::User(user.as_str().into());
-                self.say(*client, &Request::AuthenticateWith(credential, Box::new(ask)).encode());
+                self.say(*client, &ClientMessage::AuthenticateWith(credential, Box::new(ask)).encode());
             }
             Op::List { client } => {
-                self.say(self.client_with_slot(*client, |_| true), &Request::ListSessions.encode());
+                self.say(self.client_with_slot(*client, |_| true), &ClientMessage::ListSessions.encode());
             }
             Op::End { client, which } => {
                 let client = self.client_with_sibling(*client);
@@ -149,7 +155,7 @@ impl Simulation {
                     self.with(client, |client| holds.retain(|hold| hold.session != client.session));
                 }
                 if let Some(hold) = holds.get(usize::from(*which) % holds.len().max(1)) {
-                    self.say(client, &Request::EndSession(hold.session).encode());
+                    self.say(client, &ClientMessage::EndSession(hold.session).encode());
                 }
             }
             Op::SetLimit { slots } => {
@@ -159,8 +165,8 @@ impl Simulation {
                 let first = (0..USERS).map(user_id).find(|user| self.store.is_beyond_limit(user));
                 self.store.enforce(first.unwrap_or_else(|| user_id(*user)));
             }
-            Op::Check { client } => self.say(*client, &Request::CheckConnections.encode()),
-            Op::Bye { client } => self.say(*client, &Request::Bye.encode()),
+            Op::Check { client } => self.say(*client, &ClientMessage::CheckConnections.encode()),
+            Op::Bye { client } => self.say(*client, &ClientMessage::Bye.encode()),
             Op::Raw { client, text } => self.say(*client, text),
             Op::Violate { client, how } => {
                 let violations =
@@ -238,7 +244,7 @@ impl Simulation {
         able.get(usize::from(number) % able.len().max(1)).copied().unwrap_or(number)
     }
 
-    pub(super) fn connect(&mut self, server: u8, requests: &[Request]) {
+    pub(super) fn connect(&mut self, server: u8, requests: &[ClientMessage]) {
         let index = usize::from(server) % SERVERS;
         let server = &mut self.servers[index];
         if server.status != Status::Up || self.clients.len() >= MAX_CLIENTS {
@@ -285,7 +291,7 @@ impl Simulation {
             // Mostly the user whose session it is, if anybody's.
             let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
             let token = authenticator::token(&user, None, expires);
-            client.say(&Request::AuthenticateWith(token, Box::default()).encode());
+            client.say(&ClientMessage::AuthenticateWith(token, Box::default()).encode());
         });
     }
 

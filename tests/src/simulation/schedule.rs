@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use session_core::Reply;
+use session_core::ServerMessage;
 
 use super::cluster::Simulation;
 use super::server::Server;
@@ -71,7 +71,7 @@ impl Simulation {
                 if let Some(lines) = &mut trace.lines {
                     let _infallible = writeln!(lines, "    {} hears {output:?}", client.session);
                 }
-                if let ServerOutput::Reply(Reply::Admitted(admission)) = &output
+                if let ServerOutput::Reply(ServerMessage::AuthenticateSuccessDetailed(admission)) = &output
                     && let Some(token) = admission.resume
                 {
                     told.push((admission.user.id.clone(), token));

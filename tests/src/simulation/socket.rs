@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use session_core::{CloseReason, Frame, Reply, Timestamp, Violation};
+use session_core::{CloseReason, Frame, ServerMessage, Timestamp, Violation};
 use shell::runtime::clock::Clock;
 use shell::server::connection::{Incoming, Wire};
 
@@ -49,7 +49,7 @@ pub(super) enum ClientInput {
 /// What a client hears.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ServerOutput {
-    Reply(Reply),
+    Reply(ServerMessage),
     Ping,
     Close(CloseReason),
 }
@@ -163,7 +163,7 @@ impl Wire for SimulatedSocket {
         assert_eq!(inner.phase, Phase::Open, "{frame:?} is sent after a close");
         inner.stuck = true;
         inner.outbox.push(match frame {
-            Frame::Reply(reply) => ServerOutput::Reply(reply),
+            Frame::Message(reply) => ServerOutput::Reply(reply),
             Frame::Ping => ServerOutput::Ping,
         });
     }

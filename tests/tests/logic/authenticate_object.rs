@@ -8,28 +8,29 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use session_core::{
-    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, DisplayName, Evict, NodeId, Refusal,
-    Rejection, Reply, ReplyError, Request, ResumeToken, SessionId, SessionInfo, SessionRecord, SessionState,
-    SessionStatus, SlotLimit, StoreError, Timestamp, TokenError, User, UserId,
+    AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,
+    AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, DisplayName, Evict, NodeId,
+    RequestError, ResumeToken, ServerMessage, ServerMessageError, SessionId, SessionInfo, SessionRecord, SessionState,
+    SessionStatus, SlotLimit, StoreError, Timestamp, TokenError, UserId, UserSummary,
 };
 
 fn session(number: u64) -> SessionId {
     NodeId::new(0xada).session(number)
 }
 
-fn asked(payload: &str) -> Result<Request, Complaint> {
-    Request::parse(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#))
+fn asked(payload: &str) -> Result<ClientMessage, RequestError> {
+    ClientMessage::parse(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#))
 }
 
-fn asks_for(credential: Credential, ask: Ask) -> Result<Request, Complaint> {
-    Ok(Request::AuthenticateWith(credential, Box::new(ask)))
+fn asks_for(credential: Credential, ask: AuthenticateOptions) -> Result<ClientMessage, RequestError> {
+    Ok(ClientMessage::AuthenticateWith(credential, Box::new(ask)))
 }
 
 #[test]
 fn a_user_or_a_token_may_come_in_an_object() {
-    let token = |text: &str| asks_for(Credential::Token(text.into()), Ask::default());
-    let user = |text: &str| asks_for(Credential::User(text.into()), Ask::default());
-    let none = || asks_for(Credential::None, Ask::default());
+    let token = |text: &str| asks_for(Credential::Token(text.into()), AuthenticateOptions::default());
+    let user = |text: &str| asks_for(Credential::User(text.into()), AuthenticateOptions::default());
+    let none = || asks_for(Credential::None, AuthenticateOptions::default());
     for (payload, request) in [
         (r#"{"token":"a.b.c"}"#, token("a.b.c")),
         (r#"{"x":{"token":"y"},"tok\u0065n":"\u0061.b","x":1}"#, token("a.b")),
@@ -46,9 +47,9 @@ fn a_user_or_a_token_may_come_in_an_object() {
         (r#"{"token":7}"#, none()),
         (r#"{"token":{"token":"ada"}}"#, none()),
         (r#"{"user":["ada"]}"#, none()),
-        (r#"{"user":"ada","token":"a.b.c"}"#, Err(Complaint::BadAsk(AskError::UserAndToken))),
-        (r#"{"token":"","user":""}"#, Err(Complaint::BadAsk(AskError::UserAndToken))),
-        (r#"{"token":"a""#, Err(Complaint::NotJson)),
+        (r#"{"user":"ada","token":"a.b.c"}"#, Err(RequestError::BadOptions(AuthenticateOptionsError::UserAndToken))),
+        (r#"{"token":"","user":""}"#, Err(RequestError::BadOptions(AuthenticateOptionsError::UserAndToken))),
+        (r#"{"token":"a""#, Err(RequestError::NotJson)),
     ] {
         assert_eq!(asked(payload), request, "{payload}");
     }
@@ -59,10 +60,10 @@ fn a_key_that_means_something_comes_once_whatever_it_says() {
     for key in ["user", "token", "device", "label", "resume", "evict"] {
         for (first, second) in [("null", "null"), ("null", r#""x""#), (r#""x""#, r#""x""#), ("[]", "{}"), ("1", "2")] {
             let payload = format!(r#"{{"{key}":{first},"y":1,"{key}":{second},"y":2}}"#);
-            assert_eq!(asked(&payload), Err(Complaint::KeyTwice), "{payload}");
+            assert_eq!(asked(&payload), Err(RequestError::DuplicateKey), "{payload}");
             // On a message that takes no such payload, too.
             let message = format!(r#"{{"type":"BYE","payload":{payload}}}"#);
-            assert_eq!(Request::parse(&message), Err(Complaint::KeyTwice), "{message}");
+            assert_eq!(ClientMessage::parse(&message), Err(RequestError::DuplicateKey), "{message}");
         }
     }
 }
@@ -70,29 +71,35 @@ fn a_key_that_means_something_comes_once_whatever_it_says() {
 #[test]
 fn what_a_client_says_of_itself_is_bounded() {
     let ask = |ask| asks_for(Credential::User("ada".into()), ask);
-    let wrong = |error| Err(Complaint::BadAsk(error));
+    let wrong = |error| Err(RequestError::BadOptions(error));
     let token = ResumeToken::new([0xcd; 32]);
     for (fields, expected) in [
         (
             json!({ "device": "é".repeat(32) }),
-            ask(Ask { device: DisplayName::parse(&"é".repeat(32)), ..Ask::default() }),
+            ask(AuthenticateOptions { device: DisplayName::parse(&"é".repeat(32)), ..AuthenticateOptions::default() }),
         ),
-        (json!({ "device": format!("{}x", "é".repeat(32)) }), wrong(AskError::Device)),
-        (json!({ "device": "" }), wrong(AskError::Device)),
-        (json!({ "device": "a\u{85}" }), wrong(AskError::Device)),
-        (json!({ "device": 7 }), wrong(AskError::Device)),
-        (json!({ "device": ["laptop"] }), wrong(AskError::Device)),
-        (json!({ "label": "x".repeat(64) }), ask(Ask { label: DisplayName::parse(&"x".repeat(64)), ..Ask::default() })),
-        (json!({ "label": "x".repeat(65) }), wrong(AskError::Label)),
-        (json!({ "label": "\0" }), wrong(AskError::Label)),
-        (json!({ "label": false }), wrong(AskError::Label)),
-        (json!({ "label": { "text": "x" } }), wrong(AskError::Label)),
-        (json!({ "resume": "cd".repeat(32) }), ask(Ask { resume: Some(token), ..Ask::default() })),
-        (json!({ "resume": "CD".repeat(32) }), wrong(AskError::Resume)),
-        (json!({ "resume": "cd".repeat(31) }), wrong(AskError::Resume)),
-        (json!({ "resume": "" }), wrong(AskError::Resume)),
-        (json!({ "resume": ["cd".repeat(32)] }), wrong(AskError::Resume)),
-        (json!({ "resume": -1 }), wrong(AskError::Resume)),
+        (json!({ "device": format!("{}x", "é".repeat(32)) }), wrong(AuthenticateOptionsError::Device)),
+        (json!({ "device": "" }), wrong(AuthenticateOptionsError::Device)),
+        (json!({ "device": "a\u{85}" }), wrong(AuthenticateOptionsError::Device)),
+        (json!({ "device": 7 }), wrong(AuthenticateOptionsError::Device)),
+        (json!({ "device": ["laptop"] }), wrong(AuthenticateOptionsError::Device)),
+        (
+            json!({ "label": "x".repeat(64) }),
+            ask(AuthenticateOptions { label: DisplayName::parse(&"x".repeat(64)), ..AuthenticateOptions::default() }),
+        ),
+        (json!({ "label": "x".repeat(65) }), wrong(AuthenticateOptionsError::Label)),
+        (json!({ "label": "\0" }), wrong(AuthenticateOptionsError::Label)),
+        (json!({ "label": false }), wrong(AuthenticateOptionsError::Label)),
+        (json!({ "label": { "text": "x" } }), wrong(AuthenticateOptionsError::Label)),
+        (
+            json!({ "resume": "cd".repeat(32) }),
+            ask(AuthenticateOptions { resume: Some(token), ..AuthenticateOptions::default() }),
+        ),
+        (json!({ "resume": "CD".repeat(32) }), wrong(AuthenticateOptionsError::Resume)),
+        (json!({ "resume": "cd".repeat(31) }), wrong(AuthenticateOptionsError::Resume)),
+        (json!({ "resume": "" }), wrong(AuthenticateOptionsError::Resume)),
+        (json!({ "resume": ["cd".repeat(32)] }), wrong(AuthenticateOptionsError::Resume)),
+        (json!({ "resume": -1 }), wrong(AuthenticateOptionsError::Resume)),
     ] {
         let mut payload = fields.clone();
         payload["user"] = json!("ada");
@@ -133,8 +140,11 @@ fn whom_to_end_is_the_oldest_or_nobody_or_a_list_of_one_to_a_hundred_sessions() 
     ] {
         let payload = json!({ "user": "ada", "evict": evict });
         let expected = match expected {
-            Some(evict) => asks_for(Credential::User("ada".into()), Ask { evict: Some(evict), ..Ask::default() }),
-            None => Err(Complaint::BadAsk(AskError::Evict)),
+            Some(evict) => asks_for(
+                Credential::User("ada".into()),
+                AuthenticateOptions { evict: Some(evict), ..AuthenticateOptions::default() },
+            ),
+            None => Err(RequestError::BadOptions(AuthenticateOptionsError::Evict)),
         };
         assert_eq!(asked(&payload.to_string()), expected, "{payload}");
     }
@@ -145,19 +155,19 @@ fn whom_to_end_is_the_oldest_or_nobody_or_a_list_of_one_to_a_hundred_sessions() 
 #[test]
 fn however_deep_a_field_nests_it_costs_no_stack() {
     const DEPTH: usize = 100_000;
-    let wrong = |error| Err(Complaint::BadAsk(error));
+    let wrong = |error| Err(RequestError::BadOptions(error));
     let mut messages = Vec::new();
     for (open, close) in [("[", "]"), (r#"{"evict":"#, "}")] {
         let value = format!("{}null{}", open.repeat(DEPTH), close.repeat(DEPTH));
         messages.extend([
-            (format!(r#"{{"user":{value}}}"#), asks_for(Credential::None, Ask::default())),
-            (format!(r#"{{"x":{value}}}"#), asks_for(Credential::None, Ask::default())),
-            (format!(r#"{{"device":{value}}}"#), wrong(AskError::Device)),
-            (format!(r#"{{"label":{value}}}"#), wrong(AskError::Label)),
-            (format!(r#"{{"resume":{value}}}"#), wrong(AskError::Resume)),
-            (format!(r#"{{"evict":{value}}}"#), wrong(AskError::Evict)),
-            (format!(r#"{{"evict":["{}",{value}]}}"#, session(1)), wrong(AskError::Evict)),
-            (format!(r#"{{"evict":{}"#, open.repeat(DEPTH)), Err(Complaint::NotJson)),
+            (format!(r#"{{"user":{value}}}"#), asks_for(Credential::None, AuthenticateOptions::default())),
+            (format!(r#"{{"x":{value}}}"#), asks_for(Credential::None, AuthenticateOptions::default())),
+            (format!(r#"{{"device":{value}}}"#), wrong(AuthenticateOptionsError::Device)),
+            (format!(r#"{{"label":{value}}}"#), wrong(AuthenticateOptionsError::Label)),
+            (format!(r#"{{"resume":{value}}}"#), wrong(AuthenticateOptionsError::Resume)),
+            (format!(r#"{{"evict":{value}}}"#), wrong(AuthenticateOptionsError::Evict)),
+            (format!(r#"{{"evict":["{}",{value}]}}"#, session(1)), wrong(AuthenticateOptionsError::Evict)),
+            (format!(r#"{{"evict":{}"#, open.repeat(DEPTH)), Err(RequestError::NotJson)),
         ]);
     }
     let on_a_small_stack = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
@@ -175,8 +185,8 @@ fn neither_a_credential_nor_a_resume_token_is_printed() {
         (Credential::User("hunter2".into()), "Credential(user, 7 bytes)"),
         (Credential::None, "Credential(none)"),
     ] {
-        let ask = Ask { resume: Some(ResumeToken::new([0xcd; 32])), ..Ask::default() };
-        let printed = format!("{:?}", Request::AuthenticateWith(credential, Box::new(ask)));
+        let ask = AuthenticateOptions { resume: Some(ResumeToken::new([0xcd; 32])), ..AuthenticateOptions::default() };
+        let printed = format!("{:?}", ClientMessage::AuthenticateWith(credential, Box::new(ask)));
         assert!(printed.starts_with(&format!("AuthenticateWith({shown}, ")), "{printed}");
         assert!(printed.contains("resume: Some(ResumeToken(…))") && !printed.contains("cd"), "{printed}");
     }
@@ -185,7 +195,7 @@ fn neither_a_credential_nor_a_resume_token_is_printed() {
 
 #[test]
 fn a_session_lingers_whose_server_goes_or_whose_client_is_silent_and_no_other_that_is_closed() {
-    let lingering: Vec<_> = CloseReason::ALL.into_iter().filter(|reason| reason.lingers()).collect();
+    let lingering: Vec<_> = CloseReason::ALL.into_iter().filter(|reason| reason.keeps_slot()).collect();
     assert_eq!(lingering, [CloseReason::ShuttingDown, CloseReason::PeerSilent]);
 }
 
@@ -202,13 +212,13 @@ fn what_is_told_at_length() {
             ),
         ),
         (
-            Reply::Denied(Box::new(Denial {
-                refusal: Refusal::LimitReached,
+            ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
+                reason: AuthenticateFailure::LimitReached,
                 limit: Some(SlotLimit::new(1).unwrap()),
                 connections: Some(2),
                 sessions: Some([SessionInfo::from(&SessionRecord::new(session(1), Timestamp::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
                 retry_after: Some(Duration::from_millis(1500)),
-                may_choose: true,
+                client_choice: true,
             })),
             [
                 r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed","#,
@@ -217,20 +227,20 @@ fn what_is_told_at_length() {
             ]
             .concat(),
         ),
-        (Reply::Evicted("words".into()), r#"{"type":"EVICTED","payload":"words"}"#.into()),
+        (ServerMessage::Evicted("words".into()), r#"{"type":"EVICTED","payload":"words"}"#.into()),
         (
-            Reply::EndSessionSuccess(User { id: UserId::parse("ada").unwrap(), connections: 1 }),
+            ServerMessage::EndSessionSuccess(UserSummary { id: UserId::parse("ada").unwrap(), connections: 1 }),
             r#"{"type":"END_SESSION_SUCCESS","payload":{"id":"ada","connections":1}}"#.into(),
         ),
     ] {
         assert_eq!(reply.encode(), frame);
-        assert_eq!(Reply::parse(&frame).unwrap(), reply);
+        assert_eq!(ServerMessage::parse(&frame).unwrap(), reply);
     }
 }
 
-fn admitted() -> Reply {
-    Reply::Admitted(Box::new(Admission {
-        user: User { id: UserId::parse("ada").unwrap(), connections: 2 },
+fn admitted() -> ServerMessage {
+    ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
+        user: UserSummary { id: UserId::parse("ada").unwrap(), connections: 2 },
         limit: SlotLimit::new(3).unwrap(),
         session: session(7),
         resume: Some(ResumeToken::new([0xcd; 32])),
@@ -264,7 +274,7 @@ fn what_is_told_at_length_and_makes_no_sense_is_no_reply() {
         r#"{"type":"EVICTED","payload":null}"#,
         r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1,"limit":3,"session":7}}"#,
     ] {
-        assert!(matches!(Reply::parse(frame), Err(ReplyError::Malformed(_))), "{frame}");
+        assert!(matches!(ServerMessage::parse(frame), Err(ServerMessageError::Malformed(_))), "{frame}");
     }
 }
 
@@ -273,20 +283,20 @@ proptest! {
 
     #[test]
     fn any_ask_comes_through(credential in any_credential(), ask in any_ask()) {
-        let request = Request::AuthenticateWith(credential, Box::new(ask));
-        prop_assert_eq!(Request::parse(&request.encode()), Ok(request));
+        let request = ClientMessage::AuthenticateWith(credential, Box::new(ask));
+        prop_assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
     }
 
     #[test]
     fn any_refusal_at_length_comes_through(denial in any_denial()) {
-        let reply = Reply::Denied(Box::new(denial));
+        let reply = ServerMessage::AuthenticateFailureDetailed(Box::new(denial));
         let frame = reply.encode();
-        prop_assert_eq!(Reply::parse(&frame).unwrap(), reply.clone());
+        prop_assert_eq!(ServerMessage::parse(&frame).unwrap(), reply.clone());
         // A plain client finds the words where it has always found them.
-        let Reply::Denied(denial) = reply else { unreachable!() };
+        let ServerMessage::AuthenticateFailureDetailed(denial) = reply else { unreachable!() };
         let frame: Value = serde_json::from_str(&frame).unwrap();
         prop_assert_eq!(&frame["type"], "AUTHENTICATE_FAILURE");
-        prop_assert_eq!(&frame["payload"], &*denial.refusal.words());
+        prop_assert_eq!(&frame["payload"], &*denial.reason.message());
     }
 
     /// Against a reader that is written the obvious way.
@@ -300,36 +310,36 @@ proptest! {
 }
 
 /// What an object asks for, read the obvious way. Its keys come once.
-fn plain_reading(fields: &Map<String, Value>) -> Result<Request, Complaint> {
+fn plain_reading(fields: &Map<String, Value>) -> Result<ClientMessage, RequestError> {
     let given = |key: &str| fields.get(key).filter(|value| !value.is_null());
     let text = |key: &str| fields.get(key).and_then(Value::as_str);
     fn read<T>(
         value: Option<&Value>,
         parse: impl Fn(&str) -> Option<T>,
-        error: AskError,
-    ) -> Result<Option<T>, Complaint> {
-        value.map(|value| value.as_str().and_then(parse).ok_or(Complaint::BadAsk(error))).transpose()
+        error: AuthenticateOptionsError,
+    ) -> Result<Option<T>, RequestError> {
+        value.map(|value| value.as_str().and_then(parse).ok_or(RequestError::BadOptions(error))).transpose()
     }
     let credential = match (text("user"), text("token")) {
-        (Some(_), Some(_)) => return Err(Complaint::BadAsk(AskError::UserAndToken)),
+        (Some(_), Some(_)) => return Err(RequestError::BadOptions(AuthenticateOptionsError::UserAndToken)),
         (Some(user), None) => Credential::User(user.into()),
         (None, Some(token)) => Credential::Token(token.into()),
         (None, None) => Credential::None,
     };
-    let device = read(given("device"), DisplayName::parse, AskError::Device)?;
-    let label = read(given("label"), DisplayName::parse, AskError::Label)?;
-    let resume = read(given("resume"), ResumeToken::parse, AskError::Resume)?;
+    let device = read(given("device"), DisplayName::parse, AuthenticateOptionsError::Device)?;
+    let label = read(given("label"), DisplayName::parse, AuthenticateOptionsError::Label)?;
+    let resume = read(given("resume"), ResumeToken::parse, AuthenticateOptionsError::Resume)?;
     let evict = match given("evict") {
         None => None,
         Some(Value::String(text)) if text == "oldest" => Some(Evict::Oldest),
         Some(Value::String(text)) if text == "nobody" => Some(Evict::Nobody),
         Some(Value::Array(ids)) if (1..=100).contains(&ids.len()) => {
             let ids: Option<Vec<_>> = ids.iter().map(|id| SessionId::parse(id.as_str()?)).collect();
-            Some(Evict::Sessions(ids.ok_or(Complaint::BadAsk(AskError::Evict))?.into()))
+            Some(Evict::Sessions(ids.ok_or(RequestError::BadOptions(AuthenticateOptionsError::Evict))?.into()))
         }
-        Some(_) => return Err(Complaint::BadAsk(AskError::Evict)),
+        Some(_) => return Err(RequestError::BadOptions(AuthenticateOptionsError::Evict)),
     };
-    Ok(Request::AuthenticateWith(credential, Box::new(Ask { device, label, resume, evict })))
+    Ok(ClientMessage::AuthenticateWith(credential, Box::new(AuthenticateOptions { device, label, resume, evict })))
 }
 
 fn any_credential() -> impl Strategy<Value = Credential> {
@@ -348,7 +358,7 @@ fn any_session() -> impl Strategy<Value = SessionId> {
     (any::<u64>(), any::<u64>()).prop_map(|(node, number)| NodeId::new(node).session(number))
 }
 
-fn any_ask() -> impl Strategy<Value = Ask> {
+fn any_ask() -> impl Strategy<Value = AuthenticateOptions> {
     let evict = prop_oneof![
         Just(Evict::Oldest),
         Just(Evict::Nobody),
@@ -356,20 +366,22 @@ fn any_ask() -> impl Strategy<Value = Ask> {
     ];
     let resume = prop::option::of(any::<[u8; 32]>().prop_map(ResumeToken::new));
     (prop::option::of(any_name()), prop::option::of(any_name()), resume, prop::option::of(evict))
-        .prop_map(|(device, label, resume, evict)| Ask { device, label, resume, evict })
+        .prop_map(|(device, label, resume, evict)| AuthenticateOptions { device, label, resume, evict })
 }
 
-fn any_denial() -> impl Strategy<Value = Denial> {
+fn any_denial() -> impl Strategy<Value = AuthenticateFailureDetails> {
     let known = vec![
-        Refusal::LimitReached,
-        Refusal::DeviceFull,
-        Refusal::AnotherUser,
-        Refusal::Credential(Rejection::Token(TokenError::Expired)),
-        Refusal::Store(StoreError::Full),
-        Refusal::StoreSilent,
+        AuthenticateFailure::LimitReached,
+        AuthenticateFailure::DeviceFull,
+        AuthenticateFailure::AnotherUser,
+        AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
+        AuthenticateFailure::Store(StoreError::Full),
+        AuthenticateFailure::StoreTimedOut,
     ];
-    let refusal =
-        prop_oneof![prop::sample::select(known), any_text().prop_map(|words| Refusal::from_words(words.into()))];
+    let refusal = prop_oneof![
+        prop::sample::select(known),
+        any_text().prop_map(|words| AuthenticateFailure::from_message(words.into()))
+    ];
     let limit = prop::option::of((0..=1024_u32).prop_map(|slots| SlotLimit::new(slots).unwrap()));
     let name = || prop::option::of(any_name());
     let info = (any_session(), name(), name(), any::<u64>(), any::<Option<u64>>()).prop_map(
@@ -381,13 +393,13 @@ fn any_denial() -> impl Strategy<Value = Denial> {
     let sessions = prop::option::of(prop::collection::vec(info, 0..5).prop_map(Into::into));
     let retry_after = prop::option::of(any::<u64>().prop_map(Duration::from_millis));
     (refusal, limit, any::<Option<u32>>(), sessions, retry_after, any::<bool>()).prop_map(
-        |(refusal, limit, connections, sessions, retry_after, may_choose)| Denial {
-            refusal,
+        |(refusal, limit, connections, sessions, retry_after, may_choose)| AuthenticateFailureDetails {
+            reason: refusal,
             limit,
             connections,
             sessions,
             retry_after,
-            may_choose,
+            client_choice: may_choose,
         },
     )
 }

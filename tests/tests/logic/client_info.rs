@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing};
 use session_core::{
-    Actions, Admission, CloseReason, Complaint, Denial, DisplayName, Effect, EndReason, Event, Evict, Frame, Identity,
-    NodeId, Outcome, Refusal, Rejection, Reply, ResumeToken, Session, SessionId, SessionInfo, SessionRecord,
-    SessionSettings, SessionState, Sessions, SlotLimit, StoreError, Timestamp, TokenError, UnixSeconds, User, UserId,
-    Violation,
+    Actions, AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
+    DisplayName, Effect, EndReason, Event, Evict, Frame, Identity, NodeId, Outcome, RequestError, ResumeToken,
+    ServerMessage, Session, SessionId, SessionInfo, SessionList, SessionRecord, SessionSettings, SessionState,
+    SlotLimit, StoreError, Timestamp, TokenError, UnixSeconds, UserId, UserSummary, Violation,
 };
 
 const LINGER: Duration = Duration::from_secs(90);
@@ -26,8 +26,8 @@ fn user() -> UserId {
     UserId::parse("ada").unwrap()
 }
 
-fn ada(connections: u32) -> User {
-    User { id: user(), connections }
+fn ada(connections: u32) -> UserSummary {
+    UserSummary { id: user(), connections }
 }
 
 fn limit(slots: u32) -> SlotLimit {
@@ -95,8 +95,8 @@ fn drawn() -> Identity {
     Identity { resume_token: Some(fresh()), ..Identity::for_user(user()) }
 }
 
-fn say(reply: Reply) -> Actions {
-    Actions { send: Some(Frame::Reply(reply)), ..Actions::default() }
+fn say(reply: ServerMessage) -> Actions {
+    Actions { send: Some(Frame::Message(reply)), ..Actions::default() }
 }
 
 fn store(command: ledger::StoreCommand) -> Actions {
@@ -112,7 +112,13 @@ fn linger(second: u64) -> ledger::StoreCommand {
 }
 
 fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
-    say(Reply::Admitted(Box::new(Admission { user: ada(2), limit: limit(3), session: id(), resume, linger })))
+    say(ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
+        user: ada(2),
+        limit: limit(3),
+        session: id(),
+        resume,
+        linger,
+    })))
 }
 
 fn listing() -> SlotListing {
@@ -181,22 +187,22 @@ fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
     let mut subject = Subject::new();
     subject.1 = 2;
     drop(subject.ask("", drawn()));
-    let denial = Denial {
-        refusal: Refusal::LimitReached,
+    let denial = AuthenticateFailureDetails {
+        reason: AuthenticateFailure::LimitReached,
         limit: Some(limit(1)),
         connections: Some(1),
         sessions: Some([info()].into()),
         retry_after: Some(Duration::from_secs(1)),
-        may_choose: true,
+        client_choice: true,
     };
     let denied = |subject: &mut Subject| subject.handle(Event::Stored(Outcome::Denied(Some(Box::new(listing())))));
     assert_eq!(subject.0.deadline(), None);
-    assert_eq!(denied(&mut subject), say(Reply::Denied(Box::new(denial.clone()))));
+    assert_eq!(denied(&mut subject), say(ServerMessage::AuthenticateFailureDetailed(Box::new(denial.clone()))));
     assert_eq!(subject.0.deadline(), Some(at(62)), "a minute from the refusal");
     subject.1 = 50;
     drop(subject.ask(r#","evict":"oldest""#, drawn()));
-    let late = Denial { retry_after: Some(Duration::ZERO), ..denial };
-    assert_eq!(denied(&mut subject), say(Reply::Denied(Box::new(late))));
+    let late = AuthenticateFailureDetails { retry_after: Some(Duration::ZERO), ..denial };
+    assert_eq!(denied(&mut subject), say(ServerMessage::AuthenticateFailureDetailed(Box::new(late))));
     assert_eq!(subject.0.deadline(), Some(at(62)), "once");
     subject.1 = 62;
     let expected = Actions { close: Some(CloseReason::NotAuthenticated), ..Actions::default() };
@@ -206,30 +212,30 @@ fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
     drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
     drop(plain.handle(Event::Verified(Ok(Identity::for_user(user())))));
     let refused = plain.handle(Event::Stored(Outcome::Denied(None)));
-    assert_eq!(refused, say(Reply::AuthenticateFailure(Refusal::LimitReached)));
+    assert_eq!(refused, say(ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached)));
     assert_eq!(plain.0.deadline(), Some(at(10)));
 }
 
 #[test]
 fn every_refusal_is_at_length_for_those_who_asked_so() {
     let denied = |refusal| {
-        Reply::Denied(Box::new(Denial {
-            refusal,
+        ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
+            reason: refusal,
             limit: None,
             connections: None,
             sessions: None,
             retry_after: None,
-            may_choose: false,
+            client_choice: false,
         }))
     };
     let mut subject = Subject::new();
     drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":{}}"#)));
-    let rejected = subject.handle(Event::Verified(Err(Rejection::NotText)));
-    assert_eq!(rejected, say(denied(Refusal::Credential(Rejection::NotText))));
+    let rejected = subject.handle(Event::Verified(Err(CredentialError::NotText)));
+    assert_eq!(rejected, say(denied(AuthenticateFailure::Credential(CredentialError::NotText))));
     for (outcome, refusal) in [
-        (Outcome::Rejected(StoreError::Full), Refusal::Store(StoreError::Full)),
-        (Outcome::Unknown, Refusal::StoreSilent),
-        (Outcome::Released, Refusal::StoreSilent),
+        (Outcome::Rejected(StoreError::Full), AuthenticateFailure::Store(StoreError::Full)),
+        (Outcome::Unknown, AuthenticateFailure::StoreTimedOut),
+        (Outcome::Released, AuthenticateFailure::StoreTimedOut),
     ] {
         let mut subject = Subject::new();
         drop(subject.ask("", drawn()));
@@ -241,7 +247,7 @@ fn every_refusal_is_at_length_for_those_who_asked_so() {
     let full = SlotListing { is_device_full: true, free_at: None, ..listing() };
     let actions = subject.handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
     assert!(
-        matches!(&actions.send, Some(Frame::Reply(Reply::Denied(denial))) if denial.refusal == Refusal::DeviceFull)
+        matches!(&actions.send, Some(Frame::Message(ServerMessage::AuthenticateFailureDetailed(denial))) if denial.reason == AuthenticateFailure::DeviceFull)
     );
 }
 
@@ -259,12 +265,14 @@ fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_pla
         subject
     };
     let mut subject = waiting();
-    assert_eq!(subject.granted(false, LINGER), say(Reply::AuthenticateSuccess(ada(2))));
+    assert_eq!(subject.granted(false, LINGER), say(ServerMessage::AuthenticateSuccess(ada(2))));
     assert_eq!(subject.handle(Event::Disconnected), store(release()), "nobody could take it up again");
-    for (is_device_full, refusal) in [(true, Refusal::DeviceFull), (false, Refusal::LimitReached)] {
+    for (is_device_full, refusal) in
+        [(true, AuthenticateFailure::DeviceFull), (false, AuthenticateFailure::LimitReached)]
+    {
         let full = SlotListing { is_device_full, ..listing() };
         let actions = waiting().handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
-        assert_eq!(actions, say(Reply::AuthenticateFailure(refusal)));
+        assert_eq!(actions, say(ServerMessage::AuthenticateFailure(refusal)));
     }
 }
 
@@ -309,25 +317,31 @@ fn only_who_is_lost_lingers() {
 fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
     let by_token = |user| Identity { expires: Some(UnixSeconds::from_unix_seconds(100)), ..Identity::for_user(user) };
     let refused = |refusal| {
-        let nothing =
-            Denial { refusal, limit: None, connections: None, sessions: None, retry_after: None, may_choose: false };
-        say(Reply::Denied(Box::new(nothing)))
+        let nothing = AuthenticateFailureDetails {
+            reason: refusal,
+            limit: None,
+            connections: None,
+            sessions: None,
+            retry_after: None,
+            client_choice: false,
+        };
+        say(ServerMessage::AuthenticateFailureDetailed(Box::new(nothing)))
     };
     let mut subject = Subject::new();
     drop(subject.ask("", by_token(user())));
     let _told: Actions = subject.granted(false, Duration::ZERO);
     let ask = Event::Text(r#"{"type":"AUTHENTICATE","payload":{"token":"a.b.c"}}"#);
-    let expired = Rejection::Token(TokenError::Expired);
+    let expired = CredentialError::Token(TokenError::Expired);
     for (verdict, refusal) in [
-        (Ok(by_token(UserId::parse("eve").unwrap())), Refusal::AnotherUser),
-        (Err(expired), Refusal::Credential(expired)),
+        (Ok(by_token(UserId::parse("eve").unwrap())), AuthenticateFailure::AnotherUser),
+        (Err(expired), AuthenticateFailure::Credential(expired)),
     ] {
         drop(subject.handle(ask.clone()));
         assert_eq!(subject.handle(Event::Verified(verdict)), refused(refusal));
     }
     for (outcome, refusal) in [
-        (Outcome::Unknown, Refusal::StoreSilent),
-        (Outcome::Rejected(StoreError::Full), Refusal::Store(StoreError::Full)),
+        (Outcome::Unknown, AuthenticateFailure::StoreTimedOut),
+        (Outcome::Rejected(StoreError::Full), AuthenticateFailure::Store(StoreError::Full)),
     ] {
         drop(subject.handle(ask.clone()));
         drop(subject.handle(Event::Verified(Ok(by_token(user())))));
@@ -371,7 +385,7 @@ fn an_ending_that_overtakes_the_grant_is_told_and_the_grant_never() {
     let mut subject = Subject::resuming();
     let words = "phone has taken the place of this session";
     let told = subject.handle(Event::Ended(EndReason::TakenOver(name("phone"))));
-    let expected = Actions { close: Some(CloseReason::Evicted), ..say(Reply::Evicted(words.into())) };
+    let expected = Actions { close: Some(CloseReason::Evicted), ..say(ServerMessage::Evicted(words.into())) };
     assert_eq!(told, expected);
     assert!(subject.0.is_busy());
     assert_eq!(subject.granted(false, LINGER), store(release()));
@@ -385,10 +399,10 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
     let list = r#"{"type":"LIST_SESSIONS"}"#;
     let other = NodeId::new(9).session(9);
     let end = format!(r#"{{"type":"END_SESSION","payload":"{other}"}}"#);
-    let complaint = |complaint| say(Reply::Error(complaint));
+    let complaint = |complaint| say(ServerMessage::Error(complaint));
     let mut subject = Subject::new();
     for text in [list, &*end] {
-        assert_eq!(subject.handle(Event::Text(text)), complaint(Complaint::NotAuthenticated));
+        assert_eq!(subject.handle(Event::Text(text)), complaint(RequestError::NotAuthenticated));
     }
 
     let mut subject = Subject::live(LINGER);
@@ -398,8 +412,8 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
         ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: false, at: at(3) };
     assert_eq!(asked, store(command));
     let told = subject.handle(Event::Stored(Outcome::Listed(Box::new(listing()))));
-    let sessions = Sessions { limit: 1, connections: 1, sessions: [info()].into() };
-    assert_eq!(told, say(Reply::ListSessionsSuccess(Box::new(sessions))));
+    let sessions = SessionList { limit: 1, connections: 1, sessions: [info()].into() };
+    assert_eq!(told, say(ServerMessage::ListSessionsSuccess(Box::new(sessions))));
 
     let asked = subject.handle(Event::Text(&end));
     let (which, by) = (EndTarget::One(other), EndReason::ByUser(None));
@@ -408,22 +422,22 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
     );
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
-    assert_eq!(told, say(Reply::EndSessionSuccess(ada(1))));
+    assert_eq!(told, say(ServerMessage::EndSessionSuccess(ada(1))));
     drop(subject.handle(Event::Text(&end)));
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
-    assert_eq!(told, complaint(Complaint::NoSuchSession));
+    assert_eq!(told, complaint(RequestError::NoSuchSession));
     for (text, outcome, expected) in [
-        (list, Outcome::Rejected(StoreError::Overloaded), Complaint::Store(StoreError::Overloaded)),
-        (list, Outcome::Unknown, Complaint::StoreSilent),
-        (list, Outcome::Counted { connections: 1 }, Complaint::StoreSilent),
-        (&end, Outcome::Listed(Box::new(listing())), Complaint::StoreSilent),
-        (&end, Outcome::Rejected(StoreError::Failed), Complaint::Store(StoreError::Failed)),
+        (list, Outcome::Rejected(StoreError::Overloaded), RequestError::Store(StoreError::Overloaded)),
+        (list, Outcome::Unknown, RequestError::StoreTimedOut),
+        (list, Outcome::Counted { connections: 1 }, RequestError::StoreTimedOut),
+        (&end, Outcome::Listed(Box::new(listing())), RequestError::StoreTimedOut),
+        (&end, Outcome::Rejected(StoreError::Failed), RequestError::Store(StoreError::Failed)),
     ] {
         drop(subject.handle(Event::Text(text)));
         assert_eq!(subject.handle(Event::Stored(outcome)), complaint(expected));
     }
     let own = format!(r#"{{"type":"END_SESSION","payload":"{}"}}"#, id());
-    assert_eq!(subject.handle(Event::Text(&own)), complaint(Complaint::OwnSession));
+    assert_eq!(subject.handle(Event::Text(&own)), complaint(RequestError::OwnSession));
 }
 
 #[test]

@@ -11,9 +11,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_core::{
-    Admission, Ask, AskError, CloseReason, Complaint, Credential, Denial, DisplayName, EndReason, Evict, NodeId,
-    Refusal, Rejection, Reply, ReplyError, Request, ResumeToken, SessionInfo, SessionState, Sessions, SlotLimit,
-    StoreError, TokenError, User, UserId, UserIdError,
+    AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,
+    AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, DisplayName, EndReason, Evict,
+    NodeId, RequestError, ResumeToken, ServerMessage, ServerMessageError, SessionInfo, SessionList, SessionState,
+    SlotLimit, StoreError, TokenError, UserId, UserIdError, UserSummary,
 };
 
 /// The protocol that a plain client speaks: these bytes are a promise.
@@ -21,42 +22,42 @@ use session_core::{
 fn the_messages_of_the_plain_protocol() {
     for (request, frame) in [
         (
-            Request::Authenticate(Credential::new("my-unique-user-id")),
+            ClientMessage::Authenticate(Credential::new("my-unique-user-id")),
             r#"{"type":"AUTHENTICATE","payload":"my-unique-user-id"}"#,
         ),
-        (Request::Bye, r#"{"type":"BYE","payload":null}"#),
-        (Request::CheckConnections, r#"{"type":"CHECK_CONNECTIONS","payload":null}"#),
+        (ClientMessage::Bye, r#"{"type":"BYE","payload":null}"#),
+        (ClientMessage::CheckConnections, r#"{"type":"CHECK_CONNECTIONS","payload":null}"#),
     ] {
-        assert_eq!(Request::parse(frame), Ok(request.clone()));
+        assert_eq!(ClientMessage::parse(frame), Ok(request.clone()));
         assert_eq!(request.encode(), frame);
     }
     for (reply, frame) in [
-        (Reply::Hello, r#"{"type":"HELLO","payload":"message from server"}"#),
+        (ServerMessage::Hello, r#"{"type":"HELLO","payload":"message from server"}"#),
         (
-            Reply::AuthenticateSuccess(user("my-unique-user-id", 1)),
+            ServerMessage::AuthenticateSuccess(user("my-unique-user-id", 1)),
             r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"my-unique-user-id","connections":1}}"#,
         ),
         (
-            Reply::AuthenticateFailure(Refusal::LimitReached),
+            ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached),
             r#"{"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#,
         ),
-        (Reply::ByeSuccess, r#"{"type":"BYE_SUCCESS","payload":null}"#),
+        (ServerMessage::ByeSuccess, r#"{"type":"BYE_SUCCESS","payload":null}"#),
         (
-            Reply::CheckConnectionsSuccess(user("my-unique-user-id", 3)),
+            ServerMessage::CheckConnectionsSuccess(user("my-unique-user-id", 3)),
             r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"my-unique-user-id","connections":3}}"#,
         ),
-        (Reply::Error(Complaint::unknown_type("X")), r#"{"type":"ERROR","payload":"No such event type X"}"#),
+        (ServerMessage::Error(RequestError::unknown_type("X")), r#"{"type":"ERROR","payload":"No such event type X"}"#),
     ] {
         assert_eq!(reply.encode(), frame);
-        assert_eq!(Reply::parse(frame).unwrap(), reply);
+        assert_eq!(ServerMessage::parse(frame).unwrap(), reply);
     }
 }
 
 #[test]
 fn a_missing_payload_is_taken_as_null() {
-    assert_eq!(Request::parse(r#"{"type":"BYE"}"#), Ok(Request::Bye));
-    assert_eq!(Request::parse(r#"{"type":"CHECK_CONNECTIONS"}"#), Ok(Request::CheckConnections));
-    assert_eq!(Request::parse(r#"{"type":"AUTHENTICATE"}"#), Ok(Request::Authenticate(Credential::None)));
+    assert_eq!(ClientMessage::parse(r#"{"type":"BYE"}"#), Ok(ClientMessage::Bye));
+    assert_eq!(ClientMessage::parse(r#"{"type":"CHECK_CONNECTIONS"}"#), Ok(ClientMessage::CheckConnections));
+    assert_eq!(ClientMessage::parse(r#"{"type":"AUTHENTICATE"}"#), Ok(ClientMessage::Authenticate(Credential::None)));
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn every_reply() {
     let mut table = String::new();
     for reply in replies() {
         writeln!(table, "{reply:?}\n    {}", reply.encode()).unwrap();
-        assert_eq!(Reply::parse(&reply.encode()).unwrap(), reply);
+        assert_eq!(ServerMessage::parse(&reply.encode()).unwrap(), reply);
     }
     insta::assert_snapshot!(table);
 }
@@ -79,7 +80,7 @@ fn a_reply_is_an_object_and_so_is_a_user() {
         r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":-1}}"#,
         r#"{"type":"ERROR","payload":null}"#,
     ] {
-        assert!(matches!(Reply::parse(frame), Err(ReplyError::Malformed(_))), "{frame}");
+        assert!(matches!(ServerMessage::parse(frame), Err(ServerMessageError::Malformed(_))), "{frame}");
     }
 }
 
@@ -87,36 +88,42 @@ fn a_reply_is_an_object_and_so_is_a_user() {
 fn every_request() {
     let credentials = ["ada", "", "ada \"the\" \\ countess", "é🦀\u{2028}", "\0\n\u{7f}"];
     let credentials = credentials.map(Credential::new).into_iter().chain([Credential::None]);
-    let requests = credentials.map(Request::Authenticate);
+    let requests = credentials.map(ClientMessage::Authenticate);
     let session = NodeId::new(7).session(8);
-    let ask = Ask {
+    let ask = AuthenticateOptions {
         device: DisplayName::parse("laptop"),
         label: DisplayName::parse("é \"7\""),
         resume: Some(ResumeToken::new([0x5e; 32])),
         evict: Some(Evict::Oldest),
     };
-    let these = Ask { evict: Some(Evict::Sessions([session].into())), ..Ask::default() };
+    let these =
+        AuthenticateOptions { evict: Some(Evict::Sessions([session].into())), ..AuthenticateOptions::default() };
     let asks = [
-        (Credential::Token("a.b.c".into()), Ask::default()),
+        (Credential::Token("a.b.c".into()), AuthenticateOptions::default()),
         (Credential::User("ada".into()), ask),
         (Credential::None, these),
-        (Credential::None, Ask { evict: Some(Evict::Nobody), ..Ask::default() }),
+        (Credential::None, AuthenticateOptions { evict: Some(Evict::Nobody), ..AuthenticateOptions::default() }),
     ];
-    let asks = asks.map(|(credential, ask)| Request::AuthenticateWith(credential, Box::new(ask)));
-    let others = [Request::CheckConnections, Request::ListSessions, Request::EndSession(session), Request::Bye];
+    let asks = asks.map(|(credential, ask)| ClientMessage::AuthenticateWith(credential, Box::new(ask)));
+    let others = [
+        ClientMessage::CheckConnections,
+        ClientMessage::ListSessions,
+        ClientMessage::EndSession(session),
+        ClientMessage::Bye,
+    ];
     let mut table = String::new();
     for request in requests.chain(asks).chain(others) {
         writeln!(table, "{request:?}\n    {}", visible(&request.encode())).unwrap();
-        assert_eq!(Request::parse(&request.encode()), Ok(request));
+        assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
     }
     insta::assert_snapshot!(table);
 }
 
 #[test]
 fn a_credential_is_never_printed() {
-    let request = Request::Authenticate(Credential::new("hunter2"));
+    let request = ClientMessage::Authenticate(Credential::new("hunter2"));
     assert_eq!(format!("{request:?}"), "Authenticate(Credential(7 bytes))");
-    let request = Request::Authenticate(Credential::Token("hunter2".into()));
+    let request = ClientMessage::Authenticate(Credential::Token("hunter2".into()));
     assert_eq!(format!("{request:?}"), "Authenticate(Credential(token, 7 bytes))");
 }
 
@@ -151,9 +158,9 @@ fn every_close_reason() {
     );
     for reason in listed {
         // RFC 6455 §5.5: a control frame holds 125 bytes, two of them are the code. §7.4: who may use which code.
-        assert!((1..=123).contains(&reason.words().len()), "{reason}");
+        assert!((1..=123).contains(&reason.message().len()), "{reason}");
         assert!(matches!(reason.code(), 1000..=1003 | 1007..=1014 | 4000..=4999), "{reason}");
-        assert_eq!(reason.to_string(), format!("{} {}", reason.code(), reason.words()));
+        assert_eq!(reason.to_string(), format!("{} {}", reason.code(), reason.message()));
     }
 }
 
@@ -164,7 +171,7 @@ fn every_rejection() {
     for (title, messages) in rejected() {
         writeln!(table, "# {title}\n").unwrap();
         for message in messages {
-            let answer = Request::parse(message).map_err(|complaint| complaint.to_string());
+            let answer = ClientMessage::parse(message).map_err(|complaint| complaint.to_string());
             writeln!(table, "{}\n    {}", visible(message), visible(&answer.expect_err(message))).unwrap();
         }
         table.push('\n');
@@ -225,40 +232,43 @@ fn rejected() -> Vec<(&'static str, Vec<&'static str>)> {
 /// Ways to say the same that are as good.
 #[test]
 fn what_is_accepted() {
-    let ada = || Request::Authenticate(Credential::new("ada"));
+    let ada = || ClientMessage::Authenticate(Credential::new("ada"));
     for (message, request) in [
-        ("\t\r\n { \"type\" :\n\"BYE\" , \"payload\" : null } \r\n", Request::Bye),
+        ("\t\r\n { \"type\" :\n\"BYE\" , \"payload\" : null } \r\n", ClientMessage::Bye),
         (r#"{"payload":"ada","type":"AUTHENTICATE"}"#, ada()),
         (r#"{"\u0074ype":"\u0041UTHENTICATE","paylo\u0061d":"\u0061da"}"#, ada()),
         (r#"{"type":"AUTHENTICATE","payload":"ada","token":"x","x":[{"type":"BYE"}],"n":1e999}"#, ada()),
         // What is ignored may come twice.
         (r#"{"x":1,"type":"AUTHENTICATE","x":2,"payload":"ada"}"#, ada()),
-        (r#"{"TYPE":"BYE","type":"CHECK_CONNECTIONS","":{"payload":1}}"#, Request::CheckConnections),
+        (r#"{"TYPE":"BYE","type":"CHECK_CONNECTIONS","":{"payload":1}}"#, ClientMessage::CheckConnections),
         // What a credential must look like is for the authenticator.
-        (r#"{"type":"AUTHENTICATE","payload":""}"#, Request::Authenticate(Credential::new(""))),
-        (r#"{"type":"AUTHENTICATE","payload":"\u0000\ud83e\udd80é"}"#, Request::Authenticate(Credential::new("\0🦀é"))),
+        (r#"{"type":"AUTHENTICATE","payload":""}"#, ClientMessage::Authenticate(Credential::new(""))),
+        (
+            r#"{"type":"AUTHENTICATE","payload":"\u0000\ud83e\udd80é"}"#,
+            ClientMessage::Authenticate(Credential::new("\0🦀é")),
+        ),
         (
             "{\"type\":\"AUTHENTICATE\",\"payload\":\"\u{feff}\u{7f}\"}",
-            Request::Authenticate(Credential::new("\u{feff}\u{7f}")),
+            ClientMessage::Authenticate(Credential::new("\u{feff}\u{7f}")),
         ),
     ] {
-        assert_eq!(Request::parse(message), Ok(request), "{message}");
+        assert_eq!(ClientMessage::parse(message), Ok(request), "{message}");
     }
 }
 
 #[test]
 fn a_token_may_come_in_an_object() {
-    let token = |text: &str| Ok(Request::AuthenticateWith(Credential::Token(text.into()), Box::default()));
+    let token = |text: &str| Ok(ClientMessage::AuthenticateWith(Credential::Token(text.into()), Box::default()));
     for (payload, request) in [
         (r#"{"token":"a.b.c"}"#, token("a.b.c")),
         (r#"{"x":{"token":"y"},"tok\u0065n":"\u0061.b","x":1}"#, token("a.b")),
         (r#"{"token":""}"#, token("")),
-        (r#"{"token":"a","token":"b"}"#, Err(Complaint::KeyTwice)),
-        (r#"{"token":null,"token":"b"}"#, Err(Complaint::KeyTwice)),
-        (r#"{"token":"a""#, Err(Complaint::NotJson)),
+        (r#"{"token":"a","token":"b"}"#, Err(RequestError::DuplicateKey)),
+        (r#"{"token":null,"token":"b"}"#, Err(RequestError::DuplicateKey)),
+        (r#"{"token":"a""#, Err(RequestError::NotJson)),
     ] {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
-        assert_eq!(Request::parse(&message), request, "{message}");
+        assert_eq!(ClientMessage::parse(&message), request, "{message}");
     }
 }
 
@@ -291,7 +301,7 @@ fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reje
         r#"{"token":["ada"]}"#,
     ] {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
-        assert_eq!(Request::parse(&message), Ok(nobody(payload)), "{message}");
+        assert_eq!(ClientMessage::parse(&message), Ok(nobody(payload)), "{message}");
     }
 }
 
@@ -302,66 +312,74 @@ fn an_object_says_who_from_where_and_what_for() {
     let token = ResumeToken::new([0xab; 32]);
     let (name, resume, ids) =
         (|text: &str| Some(DisplayName::parse(text).unwrap()), token.text(), vec![id.to_string(); 100]);
-    let ask = |ask: Ask| Ok(Request::AuthenticateWith(Credential::User("ada".into()), Box::new(ask)));
-    let full = Ask { device: name("é"), label: name("x y"), resume: Some(token), evict: Some(Evict::Oldest) };
-    let these = |count| Ask { evict: Some(Evict::Sessions(vec![id; count].into())), ..Ask::default() };
-    let bad = |error| Err(Complaint::BadAsk(error));
+    let ask =
+        |ask: AuthenticateOptions| Ok(ClientMessage::AuthenticateWith(Credential::User("ada".into()), Box::new(ask)));
+    let full =
+        AuthenticateOptions { device: name("é"), label: name("x y"), resume: Some(token), evict: Some(Evict::Oldest) };
+    let these = |count| AuthenticateOptions {
+        evict: Some(Evict::Sessions(vec![id; count].into())),
+        ..AuthenticateOptions::default()
+    };
+    let bad = |error| Err(RequestError::BadOptions(error));
     for (fields, request) in [
         (json!({"device": "é", "label": "x y", "resume": resume, "evict": "oldest"}), ask(full)),
-        (json!({"device": null, "label": null, "resume": null, "evict": null, "token": null}), ask(Ask::default())),
-        (json!({"more": {"user": ["x"]}, "devices": 7}), ask(Ask::default())),
+        (
+            json!({"device": null, "label": null, "resume": null, "evict": null, "token": null}),
+            ask(AuthenticateOptions::default()),
+        ),
+        (json!({"more": {"user": ["x"]}, "devices": 7}), ask(AuthenticateOptions::default())),
         (json!({"evict": [id.to_string()]}), ask(these(1))),
         (json!({"evict": ids}), ask(these(100))),
-        (json!({"token": "x"}), bad(AskError::UserAndToken)),
-        (json!({"device": ""}), bad(AskError::Device)),
-        (json!({"device": "x".repeat(65)}), bad(AskError::Device)),
-        (json!({"device": 7}), bad(AskError::Device)),
-        (json!({"label": "a\nb"}), bad(AskError::Label)),
-        (json!({"label": ["x"]}), bad(AskError::Label)),
-        (json!({"resume": resume.to_uppercase()}), bad(AskError::Resume)),
-        (json!({"resume": ""}), bad(AskError::Resume)),
-        (json!({"resume": [resume]}), bad(AskError::Resume)),
-        (json!({"evict": "newest"}), bad(AskError::Evict)),
-        (json!({"evict": []}), bad(AskError::Evict)),
-        (json!({"evict": [id.to_string(), 7]}), bad(AskError::Evict)),
-        (json!({"evict": [[id.to_string()]]}), bad(AskError::Evict)),
-        (json!({"evict": vec![id.to_string(); 101]}), bad(AskError::Evict)),
-        (json!({"evict": {"oldest": true}}), bad(AskError::Evict)),
-        (json!({"evict": true}), bad(AskError::Evict)),
+        (json!({"token": "x"}), bad(AuthenticateOptionsError::UserAndToken)),
+        (json!({"device": ""}), bad(AuthenticateOptionsError::Device)),
+        (json!({"device": "x".repeat(65)}), bad(AuthenticateOptionsError::Device)),
+        (json!({"device": 7}), bad(AuthenticateOptionsError::Device)),
+        (json!({"label": "a\nb"}), bad(AuthenticateOptionsError::Label)),
+        (json!({"label": ["x"]}), bad(AuthenticateOptionsError::Label)),
+        (json!({"resume": resume.to_uppercase()}), bad(AuthenticateOptionsError::Resume)),
+        (json!({"resume": ""}), bad(AuthenticateOptionsError::Resume)),
+        (json!({"resume": [resume]}), bad(AuthenticateOptionsError::Resume)),
+        (json!({"evict": "newest"}), bad(AuthenticateOptionsError::Evict)),
+        (json!({"evict": []}), bad(AuthenticateOptionsError::Evict)),
+        (json!({"evict": [id.to_string(), 7]}), bad(AuthenticateOptionsError::Evict)),
+        (json!({"evict": [[id.to_string()]]}), bad(AuthenticateOptionsError::Evict)),
+        (json!({"evict": vec![id.to_string(); 101]}), bad(AuthenticateOptionsError::Evict)),
+        (json!({"evict": {"oldest": true}}), bad(AuthenticateOptionsError::Evict)),
+        (json!({"evict": true}), bad(AuthenticateOptionsError::Evict)),
     ] {
         let mut payload = json!({"user": "ada"});
         payload.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let message = json!({"type": "AUTHENTICATE", "payload": payload}).to_string();
-        assert_eq!(Request::parse(&message), request, "{message}");
+        assert_eq!(ClientMessage::parse(&message), request, "{message}");
         if let Ok(request) = request {
-            assert_eq!(Request::parse(&request.encode()), Ok(request));
+            assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
         }
     }
     for twice in [r#""user":"eve""#, r#""evict":null,"evict":"oldest""#, r#""resume":1,"resume":2"#] {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada",{twice}}}}}"#);
-        assert_eq!(Request::parse(&message), Err(Complaint::KeyTwice), "{message}");
+        assert_eq!(ClientMessage::parse(&message), Err(RequestError::DuplicateKey), "{message}");
     }
     // However deep, it costs no stack.
     let deep = format!(r#"{{"type":"AUTHENTICATE","payload":{{"evict":[{}"#, "[".repeat(100_000));
-    assert_eq!(Request::parse(&deep), Err(Complaint::NotJson));
+    assert_eq!(ClientMessage::parse(&deep), Err(RequestError::NotJson));
 }
 
 #[test]
 fn sessions_are_listed_and_ended_by_messages_of_their_own() {
     let id = NodeId::new(7).session(8);
     for (message, request) in [
-        (r#"{"type":"LIST_SESSIONS"}"#.to_owned(), Ok(Request::ListSessions)),
-        (r#"{"type":"LIST_SESSIONS","payload":null}"#.into(), Ok(Request::ListSessions)),
-        (r#"{"type":"LIST_SESSIONS","payload":{}}"#.into(), Err(Complaint::UnwantedPayload)),
-        (format!(r#"{{"type":"END_SESSION","payload":"{id}"}}"#), Ok(Request::EndSession(id))),
-        (format!(r#"{{"type":"END_SESSION","payload":["{id}"]}}"#), Err(Complaint::BadSessionId)),
-        (format!(r#"{{"type":"END_SESSION","payload":{{"user":"{id}"}}}}"#), Err(Complaint::BadSessionId)),
-        (r#"{"type":"END_SESSION","payload":"7"}"#.into(), Err(Complaint::BadSessionId)),
-        (r#"{"type":"END_SESSION"}"#.into(), Err(Complaint::BadSessionId)),
+        (r#"{"type":"LIST_SESSIONS"}"#.to_owned(), Ok(ClientMessage::ListSessions)),
+        (r#"{"type":"LIST_SESSIONS","payload":null}"#.into(), Ok(ClientMessage::ListSessions)),
+        (r#"{"type":"LIST_SESSIONS","payload":{}}"#.into(), Err(RequestError::UnwantedPayload)),
+        (format!(r#"{{"type":"END_SESSION","payload":"{id}"}}"#), Ok(ClientMessage::EndSession(id))),
+        (format!(r#"{{"type":"END_SESSION","payload":["{id}"]}}"#), Err(RequestError::BadSessionId)),
+        (format!(r#"{{"type":"END_SESSION","payload":{{"user":"{id}"}}}}"#), Err(RequestError::BadSessionId)),
+        (r#"{"type":"END_SESSION","payload":"7"}"#.into(), Err(RequestError::BadSessionId)),
+        (r#"{"type":"END_SESSION"}"#.into(), Err(RequestError::BadSessionId)),
     ] {
-        assert_eq!(Request::parse(&message), request, "{message}");
+        assert_eq!(ClientMessage::parse(&message), request, "{message}");
         if let Ok(request) = request {
-            assert_eq!(Request::parse(&request.encode()), Ok(request));
+            assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
         }
     }
 }
@@ -370,15 +388,15 @@ fn sessions_are_listed_and_ended_by_messages_of_their_own() {
 fn a_refusal_has_a_code_for_programs() {
     let limit = |slots| SlotLimit::new(slots).ok();
     for (refusal, limit, code) in [
-        (Refusal::LimitReached, limit(3), "limit_reached"),
-        (Refusal::LimitReached, None, "limit_reached"),
-        (Refusal::LimitReached, limit(0), "banned"),
-        (Refusal::DeviceFull, limit(3), "device_full"),
-        (Refusal::Credential(Rejection::NotText), None, "credential_refused"),
-        (Refusal::AnotherUser, None, "another_user"),
-        (Refusal::Store(StoreError::Full), None, "store_unavailable"),
-        (Refusal::StoreSilent, None, "store_unavailable"),
-        (Refusal::Other("x".into()), None, "other"),
+        (AuthenticateFailure::LimitReached, limit(3), "limit_reached"),
+        (AuthenticateFailure::LimitReached, None, "limit_reached"),
+        (AuthenticateFailure::LimitReached, limit(0), "banned"),
+        (AuthenticateFailure::DeviceFull, limit(3), "device_full"),
+        (AuthenticateFailure::Credential(CredentialError::NotText), None, "credential_refused"),
+        (AuthenticateFailure::AnotherUser, None, "another_user"),
+        (AuthenticateFailure::Store(StoreError::Full), None, "store_unavailable"),
+        (AuthenticateFailure::StoreTimedOut, None, "store_unavailable"),
+        (AuthenticateFailure::Other("x".into()), None, "other"),
     ] {
         assert_eq!(refusal.code(limit), code);
     }
@@ -390,19 +408,23 @@ fn what_is_said_at_length_is_read_with_more_keys_and_with_fewer() {
     let session = "0".repeat(32);
     let admitted = json!({"type": "AUTHENTICATE_SUCCESS", "payload":
         {"id": "ada", "connections": 1, "limit": 3, "session": session, "colour": "red"}});
-    let Ok(Reply::Admitted(admission)) = Reply::parse(&admitted.to_string()) else { panic!("it is at length") };
+    let Ok(ServerMessage::AuthenticateSuccessDetailed(admission)) = ServerMessage::parse(&admitted.to_string()) else {
+        panic!("it is at length")
+    };
     assert_eq!((admission.resume, admission.linger), (None, Duration::ZERO));
     let denied = json!({"type": "AUTHENTICATE_FAILURE", "payload": "No", "code": "new", "colour": "red"});
-    let Ok(Reply::Denied(denial)) = Reply::parse(&denied.to_string()) else { panic!("it is at length") };
+    let Ok(ServerMessage::AuthenticateFailureDetailed(denial)) = ServerMessage::parse(&denied.to_string()) else {
+        panic!("it is at length")
+    };
     assert_eq!(
         *denial,
-        Denial {
-            refusal: Refusal::Other("No".into()),
+        AuthenticateFailureDetails {
+            reason: AuthenticateFailure::Other("No".into()),
             connections: None,
             limit: None,
             sessions: None,
             retry_after: None,
-            may_choose: false
+            client_choice: false
         }
     );
     for wrong in [
@@ -412,22 +434,28 @@ fn what_is_said_at_length_is_read_with_more_keys_and_with_fewer() {
         json!({"id": "ada", "connections": 1, "session": session}),
     ] {
         let message = json!({"type": "AUTHENTICATE_SUCCESS", "payload": wrong}).to_string();
-        assert!(matches!(Reply::parse(&message), Err(ReplyError::Malformed(_))), "{message}");
+        assert!(matches!(ServerMessage::parse(&message), Err(ServerMessageError::Malformed(_))), "{message}");
     }
 }
 
 #[test]
 fn a_message_cut_off_at_any_byte_is_not_json() {
-    for request in [Request::Authenticate(Credential::new("ada\"\n")), Request::CheckConnections, Request::Bye] {
+    for request in
+        [ClientMessage::Authenticate(Credential::new("ada\"\n")), ClientMessage::CheckConnections, ClientMessage::Bye]
+    {
         let message = request.encode();
         for cut in 0..message.len() {
-            assert_eq!(Request::parse(&message[..cut]), Err(Complaint::NotJson), "{}", &message[..cut]);
+            assert_eq!(ClientMessage::parse(&message[..cut]), Err(RequestError::NotJson), "{}", &message[..cut]);
         }
     }
     for reply in replies() {
         let message = reply.encode();
         for cut in (0..message.len()).filter(|&cut| message.is_char_boundary(cut)) {
-            assert!(matches!(Reply::parse(&message[..cut]), Err(ReplyError::Malformed(_))), "{}", &message[..cut]);
+            assert!(
+                matches!(ServerMessage::parse(&message[..cut]), Err(ServerMessageError::Malformed(_))),
+                "{}",
+                &message[..cut]
+            );
         }
     }
 }
@@ -437,23 +465,23 @@ fn an_unknown_type_is_shown_up_to_64_characters() {
     for character in ["x", "é", "🦀", "\"", "\0"] {
         for (length, shown) in [(1, 1), (64, 64), (65, 64), (1000, 64)] {
             let message = json!({ "type": character.repeat(length) }).to_string();
-            let complaint = Request::parse(&message).unwrap_err();
-            assert_eq!(complaint, Complaint::UnknownType(character.repeat(shown).into()));
-            assert_eq!(complaint.words(), format!("No such event type {}", character.repeat(shown)));
-            let reply = Reply::Error(complaint);
-            assert_eq!(Reply::parse(&reply.encode()).unwrap(), reply);
+            let complaint = ClientMessage::parse(&message).unwrap_err();
+            assert_eq!(complaint, RequestError::UnknownType(character.repeat(shown).into()));
+            assert_eq!(complaint.message(), format!("No such event type {}", character.repeat(shown)));
+            let reply = ServerMessage::Error(complaint);
+            assert_eq!(ServerMessage::parse(&reply.encode()).unwrap(), reply);
         }
     }
-    assert_eq!(Complaint::SHOWN_CHARS, 64);
+    assert_eq!(RequestError::SHOWN_CHARS, 64);
 }
 
 /// On a stack that would not bear recursion.
 /// An AUTHENTICATE whose payload says nothing.
-fn nobody(payload: &str) -> Request {
+fn nobody(payload: &str) -> ClientMessage {
     if payload.starts_with('{') {
-        Request::AuthenticateWith(Credential::None, Box::default())
+        ClientMessage::AuthenticateWith(Credential::None, Box::default())
     } else {
-        Request::Authenticate(Credential::None)
+        ClientMessage::Authenticate(Credential::None)
     }
 }
 
@@ -468,34 +496,34 @@ fn however_deep_a_message_nests_it_costs_no_stack() {
         nested(r#"{"token":"#, "null", "}"),
     ];
     let mut messages = vec![
-        ("[".repeat(DEPTH), Err(Complaint::NotJson)),
-        (r#"{"type":"#.repeat(DEPTH), Err(Complaint::NotJson)),
-        (r#"{"payload":"#.repeat(DEPTH), Err(Complaint::NotJson)),
-        (r#"[{"":"#.repeat(DEPTH), Err(Complaint::NotJson)),
-        ("]".repeat(DEPTH), Err(Complaint::NotJson)),
-        (values[0].clone(), Err(Complaint::NotAnObject)),
-        (values[1].clone(), Err(Complaint::NotAnObject)),
-        (values[2].clone(), Err(Complaint::TypeNotText)),
-        (values[3].clone(), Err(Complaint::NoType)),
+        ("[".repeat(DEPTH), Err(RequestError::NotJson)),
+        (r#"{"type":"#.repeat(DEPTH), Err(RequestError::NotJson)),
+        (r#"{"payload":"#.repeat(DEPTH), Err(RequestError::NotJson)),
+        (r#"[{"":"#.repeat(DEPTH), Err(RequestError::NotJson)),
+        ("]".repeat(DEPTH), Err(RequestError::NotJson)),
+        (values[0].clone(), Err(RequestError::NotAnObject)),
+        (values[1].clone(), Err(RequestError::NotAnObject)),
+        (values[2].clone(), Err(RequestError::TypeNotText)),
+        (values[3].clone(), Err(RequestError::NoType)),
     ];
     for value in &values {
         messages.extend([
-            (format!(r#"{{"type":{value}}}"#), Err(Complaint::TypeNotText)),
-            (format!(r#"{{"payload":{value}}}"#), Err(Complaint::NoType)),
+            (format!(r#"{{"type":{value}}}"#), Err(RequestError::TypeNotText)),
+            (format!(r#"{{"payload":{value}}}"#), Err(RequestError::NoType)),
             (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Ok(nobody(value))),
-            (format!(r#"{{"type":"BYE","payload":{value}}}"#), Err(Complaint::UnwantedPayload)),
-            (format!(r#"{{"type":"X","payload":{value}}}"#), Err(Complaint::unknown_type("X"))),
-            (format!(r#"{{"x":{value},"type":"BYE"}}"#), Ok(Request::Bye)),
-            (format!(r#"{{"x":{},"type":"BYE"}}"#, &value[..value.len() - 1]), Err(Complaint::NotJson)),
+            (format!(r#"{{"type":"BYE","payload":{value}}}"#), Err(RequestError::UnwantedPayload)),
+            (format!(r#"{{"type":"X","payload":{value}}}"#), Err(RequestError::unknown_type("X"))),
+            (format!(r#"{{"x":{value},"type":"BYE"}}"#), Ok(ClientMessage::Bye)),
+            (format!(r#"{{"x":{},"type":"BYE"}}"#, &value[..value.len() - 1]), Err(RequestError::NotJson)),
         ]);
     }
     // A reader of replies recurses, to a bound.
     for (message, _) in &messages {
-        assert!(Reply::parse(message).is_err(), "{message:.60}…");
+        assert!(ServerMessage::parse(message).is_err(), "{message:.60}…");
     }
     let on_a_small_stack = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
         for (message, expected) in messages {
-            assert_eq!(Request::parse(&message), expected, "{message:.60}…");
+            assert_eq!(ClientMessage::parse(&message), expected, "{message:.60}…");
         }
     });
     on_a_small_stack.unwrap().join().unwrap();
@@ -503,18 +531,18 @@ fn however_deep_a_message_nests_it_costs_no_stack() {
 
 #[test]
 fn a_client_understands_more_than_this_server_says() {
-    let parsed = |frame: &str| Reply::parse(frame).unwrap();
+    let parsed = |frame: &str| ServerMessage::parse(frame).unwrap();
     // More keys may follow, wherever.
     let frame =
         r#"{"v":2,"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","limit":3,"connections":1},"resume":"x"}"#;
-    assert_eq!(parsed(frame), Reply::AuthenticateSuccess(user("ada", 1)));
-    assert_eq!(parsed(r#"{"type":"HELLO","payload":"any words"}"#), Reply::Hello);
-    assert_eq!(parsed(r#"{"type":"BYE_SUCCESS"}"#), Reply::ByeSuccess);
+    assert_eq!(parsed(frame), ServerMessage::AuthenticateSuccess(user("ada", 1)));
+    assert_eq!(parsed(r#"{"type":"HELLO","payload":"any words"}"#), ServerMessage::Hello);
+    assert_eq!(parsed(r#"{"type":"BYE_SUCCESS"}"#), ServerMessage::ByeSuccess);
     // Reasons of a later server are words.
-    let closed = Reply::AuthenticateFailure(Refusal::Other("We are closed on Sundays".into()));
+    let closed = ServerMessage::AuthenticateFailure(AuthenticateFailure::Other("We are closed on Sundays".into()));
     assert_eq!(parsed(r#"{"type":"AUTHENTICATE_FAILURE","payload":"We are closed on Sundays"}"#), closed);
     assert_eq!(parsed(&closed.encode()), closed);
-    let tired = Reply::Error(Complaint::Other("I am tired".into()));
+    let tired = ServerMessage::Error(RequestError::Other("I am tired".into()));
     assert_eq!(parsed(r#"{"type":"ERROR","payload":"I am tired"}"#), tired);
     assert_eq!(parsed(&tired.encode()), tired);
 }
@@ -546,28 +574,28 @@ fn what_is_no_reply() {
         r#"{"type":"HELLO","type":"HELLO"}"#,
         r#"{"type":"HELLO"} x"#,
     ] {
-        assert!(matches!(Reply::parse(frame), Err(ReplyError::Malformed(_))), "{frame}");
+        assert!(matches!(ServerMessage::parse(frame), Err(ServerMessageError::Malformed(_))), "{frame}");
     }
-    let error = Reply::parse(r#"{"type":"SURPRISE","payload":null}"#).unwrap_err();
-    assert!(matches!(&error, ReplyError::UnknownType(kind) if &**kind == "SURPRISE"));
+    let error = ServerMessage::parse(r#"{"type":"SURPRISE","payload":null}"#).unwrap_err();
+    assert!(matches!(&error, ServerMessageError::UnknownType(kind) if &**kind == "SURPRISE"));
     assert_eq!(error.to_string(), r#"unknown message type "SURPRISE""#);
 }
 
 #[test]
 fn every_reason_prints_as_its_words() {
     for complaint in complaints() {
-        assert_eq!(complaint.to_string(), complaint.words());
+        assert_eq!(complaint.to_string(), complaint.message());
     }
     for refusal in refusals() {
-        assert_eq!(refusal.to_string(), refusal.words());
+        assert_eq!(refusal.to_string(), refusal.message());
     }
 }
 
 #[test]
 fn no_two_reasons_say_the_same_words() {
-    let complaints: BTreeSet<_> = complaints().iter().map(|complaint| complaint.words().into_owned()).collect();
+    let complaints: BTreeSet<_> = complaints().iter().map(|complaint| complaint.message().into_owned()).collect();
     assert_eq!(complaints.len(), self::complaints().len());
-    let refusals: BTreeSet<_> = refusals().iter().map(|refusal| refusal.words().into_owned()).collect();
+    let refusals: BTreeSet<_> = refusals().iter().map(|refusal| refusal.message().into_owned()).collect();
     assert_eq!(refusals.len(), self::refusals().len());
     assert_eq!(
         StoreError::ALL.to_vec(),
@@ -580,34 +608,34 @@ proptest! {
 
     #[test]
     fn any_credential_comes_through(text in any_text()) {
-        let request = Request::Authenticate(Credential::new(&text));
-        prop_assert_eq!(Request::parse(&request.encode()), Ok(request));
+        let request = ClientMessage::Authenticate(Credential::new(&text));
+        prop_assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
     }
 
     #[test]
     fn any_user_and_any_words_come_through(id in any_user_id(), connections in any::<u32>(), kind in any_text(), which in 0..3) {
-        let user = User { id: UserId::parse(&id).unwrap(), connections };
+        let user = UserSummary { id: UserId::parse(&id).unwrap(), connections };
         let reply = match which {
-            0 => Reply::AuthenticateSuccess(user),
-            1 => Reply::CheckConnectionsSuccess(user),
-            _ => Reply::Error(Complaint::unknown_type(&kind)),
+            0 => ServerMessage::AuthenticateSuccess(user),
+            1 => ServerMessage::CheckConnectionsSuccess(user),
+            _ => ServerMessage::Error(RequestError::unknown_type(&kind)),
         };
-        prop_assert_eq!(Reply::parse(&reply.encode()).unwrap(), reply);
+        prop_assert_eq!(ServerMessage::parse(&reply.encode()).unwrap(), reply);
     }
 
     #[test]
     fn nothing_makes_a_parser_panic(text in prop_oneof![any_text(), almost_json(), almost_a_message()]) {
-        let request = Request::parse(&text);
+        let request = ClientMessage::parse(&text);
         if let Err(complaint) = &request {
             // However long the message, what is said about it is not.
-            let reply = Reply::Error(complaint.clone()).encode();
+            let reply = ServerMessage::Error(complaint.clone()).encode();
             prop_assert!(reply.len() < 600, "{}", reply);
         }
         if let Ok(request) = request {
-            prop_assert_eq!(Request::parse(&request.encode()), Ok(request));
+            prop_assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
         }
-        if let Ok(reply) = Reply::parse(&text) {
-            prop_assert_eq!(Reply::parse(&reply.encode()).unwrap(), reply);
+        if let Ok(reply) = ServerMessage::parse(&text) {
+            prop_assert_eq!(ServerMessage::parse(&reply.encode()).unwrap(), reply);
         }
     }
 
@@ -618,27 +646,27 @@ proptest! {
         let message = format!(" {{{}}}", message.join(", "));
         let given = |key: &str| entries.iter().filter(|(name, _)| name == key).map(|(_, value)| value).collect::<Vec<_>>();
         let expected = match (given("type").len(), given("payload").len()) {
-            (2.., _) | (_, 2..) => Err(Complaint::KeyTwice),
+            (2.., _) | (_, 2..) => Err(RequestError::DuplicateKey),
             _ => match (given("type").first().copied().unwrap_or(&Value::Null), given("payload").first().copied()) {
-                (Value::Null, _) => Err(Complaint::NoType),
+                (Value::Null, _) => Err(RequestError::NoType),
                 (Value::String(kind), payload) => match (&**kind, payload.unwrap_or(&Value::Null)) {
-                    ("AUTHENTICATE", Value::String(text)) => Ok(Request::Authenticate(Credential::new(text))),
+                    ("AUTHENTICATE", Value::String(text)) => Ok(ClientMessage::Authenticate(Credential::new(text))),
                     ("AUTHENTICATE", Value::Object(fields)) => {
-                        Ok(Request::AuthenticateWith(match fields.get("token") {
+                        Ok(ClientMessage::AuthenticateWith(match fields.get("token") {
                             Some(Value::String(token)) => Credential::Token(token.as_str().into()),
                             _ => Credential::None,
                         }, Box::default()))
                     }
-                    ("AUTHENTICATE", _) => Ok(Request::Authenticate(Credential::None)),
-                    ("BYE", Value::Null) => Ok(Request::Bye),
-                    ("CHECK_CONNECTIONS", Value::Null) => Ok(Request::CheckConnections),
-                    ("BYE" | "CHECK_CONNECTIONS", _) => Err(Complaint::UnwantedPayload),
-                    (unknown, _) => Err(Complaint::UnknownType(unknown.chars().take(64).collect())),
+                    ("AUTHENTICATE", _) => Ok(ClientMessage::Authenticate(Credential::None)),
+                    ("BYE", Value::Null) => Ok(ClientMessage::Bye),
+                    ("CHECK_CONNECTIONS", Value::Null) => Ok(ClientMessage::CheckConnections),
+                    ("BYE" | "CHECK_CONNECTIONS", _) => Err(RequestError::UnwantedPayload),
+                    (unknown, _) => Err(RequestError::UnknownType(unknown.chars().take(64).collect())),
                 },
-                _ => Err(Complaint::TypeNotText),
+                _ => Err(RequestError::TypeNotText),
             },
         };
-        prop_assert_eq!(Request::parse(&message), expected, "{}", message);
+        prop_assert_eq!(ClientMessage::parse(&message), expected, "{}", message);
     }
 }
 
@@ -708,7 +736,7 @@ fn almost_json() -> impl Strategy<Value = String> {
 
 /// A message with a few characters replaced.
 fn almost_a_message() -> impl Strategy<Value = String> {
-    let messages: Vec<_> = replies().iter().map(Reply::encode).chain([Request::Bye.encode()]).collect();
+    let messages: Vec<_> = replies().iter().map(ServerMessage::encode).chain([ClientMessage::Bye.encode()]).collect();
     let wrong = prop::collection::vec(
         (any::<prop::sample::Index>(), prop_oneof![any::<char>(), prop::char::range(' ', '~')]),
         0..3,
@@ -724,18 +752,18 @@ fn almost_a_message() -> impl Strategy<Value = String> {
 }
 
 /// Everything a server can say.
-fn replies() -> Vec<Reply> {
+fn replies() -> Vec<ServerMessage> {
     let users = [user("ada", 1), user("ada \"the\" \\ countess é🦀", u32::MAX)];
-    let successes = users.iter().cloned().map(Reply::AuthenticateSuccess);
-    let failures = refusals().into_iter().map(Reply::AuthenticateFailure);
-    let ends = users.iter().cloned().map(Reply::EndSessionSuccess);
-    let counts = users.iter().cloned().map(Reply::CheckConnectionsSuccess);
-    let errors = complaints().into_iter().map(Reply::Error);
-    [Reply::Hello]
+    let successes = users.iter().cloned().map(ServerMessage::AuthenticateSuccess);
+    let failures = refusals().into_iter().map(ServerMessage::AuthenticateFailure);
+    let ends = users.iter().cloned().map(ServerMessage::EndSessionSuccess);
+    let counts = users.iter().cloned().map(ServerMessage::CheckConnectionsSuccess);
+    let errors = complaints().into_iter().map(ServerMessage::Error);
+    [ServerMessage::Hello]
         .into_iter()
         .chain(successes)
         .chain(failures)
-        .chain([Reply::ByeSuccess])
+        .chain([ServerMessage::ByeSuccess])
         .chain(counts)
         .chain(at_length())
         .chain(ends)
@@ -744,12 +772,18 @@ fn replies() -> Vec<Reply> {
 }
 
 /// What is said to those who asked at length, and of others' sessions.
-fn at_length() -> Vec<Reply> {
+fn at_length() -> Vec<ServerMessage> {
     let session = NodeId::new(0x0123_4567_89ab_cdef).session(7);
     let limit = SlotLimit::new(3).unwrap();
     let resume = Some(ResumeToken::new([0x5e; 32]));
-    let admission = Admission { user: user("ada", 2), limit, session, resume, linger: Duration::from_millis(90_001) };
-    let bare = Admission { resume: None, linger: Duration::ZERO, ..admission.clone() };
+    let admission = AuthenticateSuccessDetails {
+        user: user("ada", 2),
+        limit,
+        session,
+        resume,
+        linger: Duration::from_millis(90_001),
+    };
+    let bare = AuthenticateSuccessDetails { resume: None, linger: Duration::ZERO, ..admission.clone() };
     let name = |text: &str| DisplayName::parse(text);
     let live = SessionInfo {
         id: session,
@@ -768,115 +802,124 @@ fn at_length() -> Vec<Reply> {
     };
     let sessions: Box<[_]> = [live, lost].into();
     let retry_after = Some(Duration::from_millis(1_500));
-    let denial = |refusal, limit| Denial {
-        refusal,
+    let denial = |refusal, limit| AuthenticateFailureDetails {
+        reason: refusal,
         limit,
         connections: None,
         sessions: None,
         retry_after: None,
-        may_choose: false,
+        client_choice: false,
     };
-    let full = Denial {
+    let full = AuthenticateFailureDetails {
         sessions: Some(sessions.clone()),
         retry_after,
-        may_choose: true,
-        ..denial(Refusal::LimitReached, Some(limit))
+        client_choice: true,
+        ..denial(AuthenticateFailure::LimitReached, Some(limit))
     };
     vec![
-        Reply::Admitted(Box::new(admission)),
-        Reply::Admitted(Box::new(bare)),
-        Reply::Denied(Box::new(full)),
-        Reply::Denied(Box::new(denial(Refusal::LimitReached, SlotLimit::new(0).ok()))),
-        Reply::Denied(Box::new(denial(Refusal::StoreSilent, None))),
-        Reply::ListSessionsSuccess(Box::new(Sessions { limit: 3, connections: 2, sessions })),
-        Reply::ListSessionsSuccess(Box::new(Sessions { limit: 0, connections: 0, sessions: [].into() })),
-        Reply::Evicted(EndReason::TakenOver(name("phone")).words().into()),
-        Reply::Evicted(EndReason::TakenOver(None).words().into()),
-        Reply::Evicted(EndReason::ByUser(name("phone")).words().into()),
-        Reply::Evicted(EndReason::ByUser(None).words().into()),
-        Reply::Evicted(EndReason::ByOperator.words().into()),
+        ServerMessage::AuthenticateSuccessDetailed(Box::new(admission)),
+        ServerMessage::AuthenticateSuccessDetailed(Box::new(bare)),
+        ServerMessage::AuthenticateFailureDetailed(Box::new(full)),
+        ServerMessage::AuthenticateFailureDetailed(Box::new(denial(
+            AuthenticateFailure::LimitReached,
+            SlotLimit::new(0).ok(),
+        ))),
+        ServerMessage::AuthenticateFailureDetailed(Box::new(denial(AuthenticateFailure::StoreTimedOut, None))),
+        ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 3, connections: 2, sessions })),
+        ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 0, connections: 0, sessions: [].into() })),
+        ServerMessage::Evicted(EndReason::TakenOver(name("phone")).message().into()),
+        ServerMessage::Evicted(EndReason::TakenOver(None).message().into()),
+        ServerMessage::Evicted(EndReason::ByUser(name("phone")).message().into()),
+        ServerMessage::Evicted(EndReason::ByUser(None).message().into()),
+        ServerMessage::Evicted(EndReason::ByOperator.message().into()),
     ]
 }
 
-fn user(id: &str, connections: u32) -> User {
-    User { id: UserId::parse(id).unwrap(), connections }
+fn user(id: &str, connections: u32) -> UserSummary {
+    UserSummary { id: UserId::parse(id).unwrap(), connections }
 }
 
-fn refusals() -> Vec<Refusal> {
+fn refusals() -> Vec<AuthenticateFailure> {
     successors(refusal_after(None), |refusal| refusal_after(Some(refusal))).collect()
 }
 
-fn complaints() -> Vec<Complaint> {
+fn complaints() -> Vec<RequestError> {
     successors(complaint_after(None), |complaint| complaint_after(Some(complaint))).collect()
 }
 
 /// Every refusal in a row. Whoever adds one must put it in here; so with the functions below.
-fn refusal_after(refusal: Option<&Refusal>) -> Option<Refusal> {
+fn refusal_after(refusal: Option<&AuthenticateFailure>) -> Option<AuthenticateFailure> {
     match refusal {
-        None => Some(Refusal::LimitReached),
-        Some(Refusal::LimitReached) => Some(Refusal::DeviceFull),
-        Some(Refusal::DeviceFull) => rejection_after(None).map(Refusal::Credential),
-        Some(&Refusal::Credential(rejection)) => {
-            rejection_after(Some(rejection)).map(Refusal::Credential).or(cause_after(None).map(Refusal::Store))
+        None => Some(AuthenticateFailure::LimitReached),
+        Some(AuthenticateFailure::LimitReached) => Some(AuthenticateFailure::DeviceFull),
+        Some(AuthenticateFailure::DeviceFull) => rejection_after(None).map(AuthenticateFailure::Credential),
+        Some(&AuthenticateFailure::Credential(rejection)) => rejection_after(Some(rejection))
+            .map(AuthenticateFailure::Credential)
+            .or(cause_after(None).map(AuthenticateFailure::Store)),
+        Some(&AuthenticateFailure::Store(cause)) => {
+            Some(cause_after(Some(cause)).map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store))
         }
-        Some(&Refusal::Store(cause)) => Some(cause_after(Some(cause)).map_or(Refusal::StoreSilent, Refusal::Store)),
-        Some(Refusal::StoreSilent) => Some(Refusal::AnotherUser),
-        Some(Refusal::AnotherUser) => Some(Refusal::Other("Other words".into())),
-        Some(Refusal::Other(_)) => None,
+        Some(AuthenticateFailure::StoreTimedOut) => Some(AuthenticateFailure::AnotherUser),
+        Some(AuthenticateFailure::AnotherUser) => Some(AuthenticateFailure::Other("Other words".into())),
+        Some(AuthenticateFailure::Other(_)) => None,
     }
 }
 
-fn complaint_after(complaint: Option<&Complaint>) -> Option<Complaint> {
+fn complaint_after(complaint: Option<&RequestError>) -> Option<RequestError> {
     match complaint {
-        None => Some(Complaint::NotJson),
-        Some(Complaint::NotJson) => Some(Complaint::NotAnObject),
-        Some(Complaint::NotAnObject) => Some(Complaint::KeyTwice),
-        Some(Complaint::KeyTwice) => Some(Complaint::NoType),
-        Some(Complaint::NoType) => Some(Complaint::TypeNotText),
-        Some(Complaint::TypeNotText) => Some(Complaint::UnknownType("DANCE \"é\" 🦀".into())),
-        Some(Complaint::UnknownType(_)) => Some(Complaint::UnwantedPayload),
-        Some(Complaint::UnwantedPayload) => Some(Complaint::BadSessionId),
-        Some(Complaint::BadSessionId) => Some(Complaint::NoSuchSession),
-        Some(Complaint::NoSuchSession) => Some(Complaint::OwnSession),
-        Some(Complaint::OwnSession) => ask_error_after(None).map(Complaint::BadAsk),
-        Some(&Complaint::BadAsk(error)) => {
-            Some(ask_error_after(Some(error)).map_or(Complaint::AlreadyAuthenticated, Complaint::BadAsk))
+        None => Some(RequestError::NotJson),
+        Some(RequestError::NotJson) => Some(RequestError::NotAnObject),
+        Some(RequestError::NotAnObject) => Some(RequestError::DuplicateKey),
+        Some(RequestError::DuplicateKey) => Some(RequestError::NoType),
+        Some(RequestError::NoType) => Some(RequestError::TypeNotText),
+        Some(RequestError::TypeNotText) => Some(RequestError::UnknownType("DANCE \"é\" 🦀".into())),
+        Some(RequestError::UnknownType(_)) => Some(RequestError::UnwantedPayload),
+        Some(RequestError::UnwantedPayload) => Some(RequestError::BadSessionId),
+        Some(RequestError::BadSessionId) => Some(RequestError::NoSuchSession),
+        Some(RequestError::NoSuchSession) => Some(RequestError::OwnSession),
+        Some(RequestError::OwnSession) => ask_error_after(None).map(RequestError::BadOptions),
+        Some(&RequestError::BadOptions(error)) => {
+            Some(ask_error_after(Some(error)).map_or(RequestError::AlreadyAuthenticated, RequestError::BadOptions))
         }
-        Some(Complaint::AlreadyAuthenticated) => Some(Complaint::NotAuthenticated),
-        Some(Complaint::NotAuthenticated) => Some(Complaint::Impatient),
-        Some(Complaint::Impatient) => Some(Complaint::BinaryMessage),
-        Some(Complaint::BinaryMessage) => Some(Complaint::ProtocolError),
-        Some(Complaint::ProtocolError) => Some(Complaint::InvalidUtf8),
-        Some(Complaint::InvalidUtf8) => Some(Complaint::MessageTooBig),
-        Some(Complaint::MessageTooBig) => cause_after(None).map(Complaint::Store),
-        Some(&Complaint::Store(cause)) => {
-            Some(cause_after(Some(cause)).map_or(Complaint::StoreSilent, Complaint::Store))
+        Some(RequestError::AlreadyAuthenticated) => Some(RequestError::NotAuthenticated),
+        Some(RequestError::NotAuthenticated) => Some(RequestError::RequestPending),
+        Some(RequestError::RequestPending) => Some(RequestError::BinaryMessage),
+        Some(RequestError::BinaryMessage) => Some(RequestError::ProtocolError),
+        Some(RequestError::ProtocolError) => Some(RequestError::InvalidUtf8),
+        Some(RequestError::InvalidUtf8) => Some(RequestError::MessageTooBig),
+        Some(RequestError::MessageTooBig) => cause_after(None).map(RequestError::Store),
+        Some(&RequestError::Store(cause)) => {
+            Some(cause_after(Some(cause)).map_or(RequestError::StoreTimedOut, RequestError::Store))
         }
-        Some(Complaint::StoreSilent) => Some(Complaint::Other("Other words".into())),
-        Some(Complaint::Other(_)) => None,
+        Some(RequestError::StoreTimedOut) => Some(RequestError::Other("Other words".into())),
+        Some(RequestError::Other(_)) => None,
     }
 }
 
-fn ask_error_after(error: Option<AskError>) -> Option<AskError> {
+fn ask_error_after(error: Option<AuthenticateOptionsError>) -> Option<AuthenticateOptionsError> {
     match error {
-        None => Some(AskError::UserAndToken),
-        Some(AskError::UserAndToken) => Some(AskError::Device),
-        Some(AskError::Device) => Some(AskError::Label),
-        Some(AskError::Label) => Some(AskError::Resume),
-        Some(AskError::Resume) => Some(AskError::Evict),
-        Some(AskError::Evict) => None,
+        None => Some(AuthenticateOptionsError::UserAndToken),
+        Some(AuthenticateOptionsError::UserAndToken) => Some(AuthenticateOptionsError::Device),
+        Some(AuthenticateOptionsError::Device) => Some(AuthenticateOptionsError::Label),
+        Some(AuthenticateOptionsError::Label) => Some(AuthenticateOptionsError::Resume),
+        Some(AuthenticateOptionsError::Resume) => Some(AuthenticateOptionsError::Evict),
+        Some(AuthenticateOptionsError::Evict) => None,
     }
 }
 
-fn rejection_after(rejection: Option<Rejection>) -> Option<Rejection> {
+fn rejection_after(rejection: Option<CredentialError>) -> Option<CredentialError> {
     match rejection {
-        None => Some(Rejection::NotText),
-        Some(Rejection::NotText) => Some(Rejection::UnwantedToken),
-        Some(Rejection::UnwantedToken) => Some(Rejection::UserId(UserIdError::Empty)),
-        Some(Rejection::UserId(UserIdError::Empty)) => Some(Rejection::UserId(UserIdError::TooLong)),
-        Some(Rejection::UserId(UserIdError::TooLong)) => Some(Rejection::UserId(UserIdError::ControlCharacter)),
-        Some(Rejection::UserId(UserIdError::ControlCharacter)) => token_error_after(None).map(Rejection::Token),
-        Some(Rejection::Token(error)) => token_error_after(Some(error)).map(Rejection::Token),
+        None => Some(CredentialError::NotText),
+        Some(CredentialError::NotText) => Some(CredentialError::UnwantedToken),
+        Some(CredentialError::UnwantedToken) => Some(CredentialError::UserId(UserIdError::Empty)),
+        Some(CredentialError::UserId(UserIdError::Empty)) => Some(CredentialError::UserId(UserIdError::TooLong)),
+        Some(CredentialError::UserId(UserIdError::TooLong)) => {
+            Some(CredentialError::UserId(UserIdError::ControlCharacter))
+        }
+        Some(CredentialError::UserId(UserIdError::ControlCharacter)) => {
+            token_error_after(None).map(CredentialError::Token)
+        }
+        Some(CredentialError::Token(error)) => token_error_after(Some(error)).map(CredentialError::Token),
     }
 }
 
@@ -889,8 +932,8 @@ fn token_error_after(error: Option<TokenError>) -> Option<TokenError> {
         Some(TokenError::Critical) => Some(TokenError::NoKeyId),
         Some(TokenError::NoKeyId) => Some(TokenError::UnknownKey),
         Some(TokenError::UnknownKey) => Some(TokenError::Signature),
-        Some(TokenError::Signature) => Some(TokenError::ClaimTwice),
-        Some(TokenError::ClaimTwice) => Some(TokenError::NoExpiry),
+        Some(TokenError::Signature) => Some(TokenError::DuplicateClaim),
+        Some(TokenError::DuplicateClaim) => Some(TokenError::NoExpiry),
         Some(TokenError::NoExpiry) => Some(TokenError::Expired),
         Some(TokenError::Expired) => Some(TokenError::NotYetValid),
         Some(TokenError::NotYetValid) => Some(TokenError::Audience),

@@ -7,11 +7,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::Complaint::{AlreadyAuthenticated, Impatient, NotAuthenticated, NotJson};
+use session_core::RequestError::{AlreadyAuthenticated, NotAuthenticated, NotJson, RequestPending};
 use session_core::{
-    Actions, CloseReason, Complaint, Credential, Effect, EndReason, Event, Frame, Identity, NodeId, Outcome, Refusal,
-    Rejection, Reply, Session, SessionId, SessionSettings, SlotLimit, StoreError, Timestamp, UnixSeconds, User, UserId,
-    UserIdError, Violation, ledger,
+    Actions, AuthenticateFailure, CloseReason, Credential, CredentialError, Effect, EndReason, Event, Frame, Identity,
+    NodeId, Outcome, RequestError, ServerMessage, Session, SessionId, SessionSettings, SlotLimit, StoreError,
+    Timestamp, UnixSeconds, UserId, UserIdError, UserSummary, Violation, ledger,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -68,17 +68,17 @@ fn specification() -> Vec<(State, Vec<Row>)> {
     vec![
         // Now is 1 s.
         (State::Anonymous, vec![
-            on(&[Connected],          None,              say(Reply::Hello),                    None,                    Waits(10)),
+            on(&[Connected],          None,              say(ServerMessage::Hello),                    None,                    Waits(10)),
             on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
             on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
             on(&[Check],              None,              error(NotAuthenticated),              None,                    Waits(10)),
-            on(&[Bye],                None,              say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
+            on(&[Bye],                None,              say(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(10)),
             on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(10)),
-            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Over),
-            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
-            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
-            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       None,              None,                                 None,                    Over),
             on(&[Tick, LateTick],     None,              None,                                 close(CloseReason::NotAuthenticated), Over),
@@ -86,11 +86,11 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 2 s.
         (State::Verifying, vec![
-            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
-            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Verified],           acquire(at(2)),    None,                                 None,                    Busy),
             on(&[VerifiedByToken],    acquire_up_to(7),  None,                                 None,                    Busy),
             on(&[VerifiedOther],      acquire_for_bob(), None,                                 None,                    Busy),
@@ -101,17 +101,17 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 3 s.
         (State::Acquiring, vec![
-            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
-            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
-            on(&[Granted],            None,              say(Reply::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
-            on(&[Denied],             None,              refuse(Refusal::LimitReached),        None,                    Waits(10)),
-            on(&[Overloaded],         None,              refuse(Refusal::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
-            on(&[Full],               None,              refuse(Refusal::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
-            on(&[Failed],             None,              refuse(Refusal::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
-            on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
+            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Granted],            None,              say(ServerMessage::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
+            on(&[Denied],             None,              refuse(AuthenticateFailure::LimitReached),        None,                    Waits(10)),
+            on(&[Overloaded],         None,              refuse(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
+            on(&[Full],               None,              refuse(AuthenticateFailure::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
+            on(&[Failed],             None,              refuse(AuthenticateFailure::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
+            on(&[Silent, Released, Found], None,         refuse(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
@@ -122,14 +122,14 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         (State::LiveHeard, vec![
             on(&[Authenticate, AuthenticateNobody], None, error(AlreadyAuthenticated),         None,                    Waits(34)),
             on(&[Check],              look_up(4),         None,                                 None,                    Busy),
-            on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
+            on(&[Bye],                release(),         say(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(34)),
             on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(34)),
             on(&[Alive],              None,              None,                                 None,                    Waits(34)),
-            on(&[Protocol],           release(),         error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Over),
-            on(&[Utf8],               release(),         error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
-            on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
-            on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Protocol],           release(),         error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
             on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
@@ -142,14 +142,14 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         (State::LivePinged, vec![
             on(&[Authenticate, AuthenticateNobody], None, error(AlreadyAuthenticated),         None,                    Waits(64)),
             on(&[Check],              look_up(34),         None,                                 None,                    Busy),
-            on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
+            on(&[Bye],                release(),         say(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(64)),
             on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(64)),
             on(&[Alive],              None,              None,                                 None,                    Waits(64)),
-            on(&[Protocol],           release(),         error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Over),
-            on(&[Utf8],               release(),         error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
-            on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
-            on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Protocol],           release(),         error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
             on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
@@ -159,16 +159,16 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 35 s, whenever the question came.
         (State::Asking, vec![
-            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
-            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
-            on(&[Found],              None,              say(Reply::CheckConnectionsSuccess(ada(3))), None,             Waits(65)),
-            on(&[Granted, Denied, Released, Silent], None, error(Complaint::StoreSilent),      None,                    Waits(65)),
-            on(&[Overloaded],         None,              error(Complaint::Store(StoreError::Overloaded)), None,              Waits(65)),
-            on(&[Full],               None,              error(Complaint::Store(StoreError::Full)), None,                    Waits(65)),
-            on(&[Failed],             None,              error(Complaint::Store(StoreError::Failed)), None,                  Waits(65)),
+            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Found],              None,              say(ServerMessage::CheckConnectionsSuccess(ada(3))), None,             Waits(65)),
+            on(&[Granted, Denied, Released, Silent], None, error(RequestError::StoreTimedOut),      None,                    Waits(65)),
+            on(&[Overloaded],         None,              error(RequestError::Store(StoreError::Overloaded)), None,              Waits(65)),
+            on(&[Full],               None,              error(RequestError::Store(StoreError::Full)), None,                    Waits(65)),
+            on(&[Failed],             None,              error(RequestError::Store(StoreError::Failed)), None,                  Waits(65)),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
@@ -177,17 +177,17 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // The same three states of a session whose token runs out. Now is 3 s, 4 s and 35 s as above.
         (State::AcquiringByToken, vec![
-            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
-            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
-            on(&[Granted],            None,              say(Reply::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
-            on(&[Denied],             None,              refuse(Refusal::LimitReached),        None,                    Waits(10)),
-            on(&[Overloaded],         None,              refuse(Refusal::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
-            on(&[Full],               None,              refuse(Refusal::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
-            on(&[Failed],             None,              refuse(Refusal::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
-            on(&[Silent, Released, Found], None,         refuse(Refusal::StoreSilent),         close(CloseReason::TryAgainLater),    Over),
+            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Granted],            None,              say(ServerMessage::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
+            on(&[Denied],             None,              refuse(AuthenticateFailure::LimitReached),        None,                    Waits(10)),
+            on(&[Overloaded],         None,              refuse(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
+            on(&[Full],               None,              refuse(AuthenticateFailure::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
+            on(&[Failed],             None,              refuse(AuthenticateFailure::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
+            on(&[Silent, Released, Found], None,         refuse(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
@@ -199,14 +199,14 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
             on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
             on(&[Check],              look_up(4),         None,                                 None,                    Busy),
-            on(&[Bye],                release(),         say(Reply::ByeSuccess),               close(CloseReason::Bye), Over),
+            on(&[Bye],                release(),         say(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
             on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(34)),
             on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(34)),
             on(&[Alive],              None,              None,                                 None,                    Waits(34)),
-            on(&[Protocol],           release(),         error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Over),
-            on(&[Utf8],               release(),         error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
-            on(&[Size],               release(),         error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
-            on(&[Binary],             release(),         error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Protocol],           release(),         error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Expired],            release(),         None,                                 close(CloseReason::TokenExpired),     Over),
             on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
             on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
@@ -218,13 +218,13 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 5 s.
         (State::Renewing, vec![
-            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
-            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Verified, VerifiedByToken], look_up(5),  None,                                 None,                    Busy),
-            on(&[VerifiedOther],      None,              refuse(Refusal::AnotherUser),         None,                    Waits(35)),
+            on(&[VerifiedOther],      None,              refuse(AuthenticateFailure::AnotherUser),         None,                    Waits(35)),
             on(&[NotVerified],        None,              refuse(nobody()),                     None,                    Waits(35)),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
@@ -234,16 +234,16 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 35 s.
         (State::AskingRenewal, vec![
-            on(MESSAGES,              None,              error(Impatient),                     None,                    Busy),
-            on(&[Protocol],           None,              error(Complaint::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(Complaint::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(Complaint::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(Complaint::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
-            on(&[Found],              None,              say(Reply::AuthenticateSuccess(ada(3))), None,                 Waits(65)),
-            on(&[Granted, Denied, Released, Silent], None, refuse(Refusal::StoreSilent),       None,                    Waits(65)),
-            on(&[Overloaded],         None,              refuse(Refusal::Store(StoreError::Overloaded)), None,               Waits(65)),
-            on(&[Full],               None,              refuse(Refusal::Store(StoreError::Full)),  None,                    Waits(65)),
-            on(&[Failed],             None,              refuse(Refusal::Store(StoreError::Failed)), None,                   Waits(65)),
+            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(&[Found],              None,              say(ServerMessage::AuthenticateSuccess(ada(3))), None,                 Waits(65)),
+            on(&[Granted, Denied, Released, Silent], None, refuse(AuthenticateFailure::StoreTimedOut),       None,                    Waits(65)),
+            on(&[Overloaded],         None,              refuse(AuthenticateFailure::Store(StoreError::Overloaded)), None,               Waits(65)),
+            on(&[Full],               None,              refuse(AuthenticateFailure::Store(StoreError::Full)),  None,                    Waits(65)),
+            on(&[Failed],             None,              refuse(AuthenticateFailure::Store(StoreError::Failed)), None,                   Waits(65)),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
@@ -406,14 +406,14 @@ fn a_whole_visit() {
     assert_eq!(
         actions,
         [
-            only(None, say(Reply::Hello), None),
+            only(None, say(ServerMessage::Hello), None),
             only(verify(), None, None),
             only(acquire(at(2)), None, None),
-            only(None, say(Reply::AuthenticateSuccess(ada(2))), None),
+            only(None, say(ServerMessage::AuthenticateSuccess(ada(2))), None),
             only(look_up(4), None, None),
-            only(None, say(Reply::CheckConnectionsSuccess(ada(3))), None),
+            only(None, say(ServerMessage::CheckConnectionsSuccess(ada(3))), None),
             // The shell serves a struct's fields in this order: the release is queued before the reply.
-            only(release(), say(Reply::ByeSuccess), close(CloseReason::Bye)),
+            only(release(), say(ServerMessage::ByeSuccess), close(CloseReason::Bye)),
         ]
     );
     assert!(session.is_finished());
@@ -424,7 +424,7 @@ fn a_grant_that_comes_after_the_peer_left_is_released_once_and_never_told() {
     for (leaving, told) in [
         (Disconnected, nothing()),
         (Draining, only(None, None, close(CloseReason::ShuttingDown))),
-        (Size, only(None, error(Complaint::MessageTooBig), close(CloseReason::MessageTooBig))),
+        (Size, only(None, error(RequestError::MessageTooBig), close(CloseReason::MessageTooBig))),
     ] {
         let mut session = session_in(State::Acquiring);
         let actions = run(&mut session, &[(3, leaving), (4, Granted), (5, Granted), (6, Disconnected), (7, Tick)]);
@@ -463,12 +463,12 @@ fn a_message_that_comes_too_late_to_authenticate_is_not_served_even_without_a_ti
 fn an_answer_that_comes_after_the_authentication_deadline_still_counts() {
     let mut session = session();
     let actions = run(&mut session, &[(9, Authenticate), (11, Tick), (12, Verified), (13, Tick), (14, Granted)]);
-    let success = only(None, say(Reply::AuthenticateSuccess(ada(2))), None);
+    let success = only(None, say(ServerMessage::AuthenticateSuccess(ada(2))), None);
     assert_eq!(actions[1..], [nothing(), only(acquire(at(12)), None, None), nothing(), success]);
 
     let mut session = session_in(State::Anonymous);
     let actions = run(&mut session, &[(9, Authenticate), (11, Verified), (14, Denied), (14, Tick)]);
-    let denied = only(None, refuse(Refusal::LimitReached), None);
+    let denied = only(None, refuse(AuthenticateFailure::LimitReached), None);
     assert_eq!(actions[2..], [denied, only(None, None, close(CloseReason::NotAuthenticated))]);
 }
 
@@ -500,7 +500,7 @@ fn every_sign_of_life_puts_the_next_ping_off() {
 fn silence_is_not_counted_while_a_question_is_under_way() {
     let mut session = session_in(State::LivePinged);
     let actions = run(&mut session, &[(37, Check), (38, Tick), (99, Tick), (100, Found), (129, Tick), (130, Tick)]);
-    let found = only(None, say(Reply::CheckConnectionsSuccess(ada(3))), None);
+    let found = only(None, say(ServerMessage::CheckConnectionsSuccess(ada(3))), None);
     let ping = only(None, Some(Frame::Ping), None);
     assert_eq!(actions[1..], [nothing(), nothing(), found, nothing(), ping]);
 }
@@ -593,13 +593,13 @@ fn refusals_by_limit_are_not_bad_messages() {
     let mut session = session();
     for _ in 0..100 {
         let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Denied)]);
-        assert_eq!(actions[2], only(None, refuse(Refusal::LimitReached), None));
+        assert_eq!(actions[2], only(None, refuse(AuthenticateFailure::LimitReached), None));
     }
     for _ in 0..2 {
         assert_eq!(run(&mut session, &[(1, Garbage)]), [only(None, error(NotJson), None)]);
     }
     let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Granted)]);
-    assert_eq!(actions[2], only(None, say(Reply::AuthenticateSuccess(ada(2))), None));
+    assert_eq!(actions[2], only(None, say(ServerMessage::AuthenticateSuccess(ada(2))), None));
 }
 
 #[test]
@@ -607,8 +607,8 @@ fn questions_the_store_does_not_answer_and_impatience_are_not_bad_messages() {
     let mut session = session_in(State::LiveHeard);
     for _ in 0..100 {
         let actions = run(&mut session, &[(4, Check), (4, Garbage), (4, Silent)]);
-        let impatient = only(None, error(Impatient), None);
-        let silent = only(None, error(Complaint::StoreSilent), None);
+        let impatient = only(None, error(RequestPending), None);
+        let silent = only(None, error(RequestError::StoreTimedOut), None);
         assert_eq!(actions, [only(look_up(4), None, None), impatient, silent]);
     }
     for _ in 0..2 {
@@ -660,9 +660,9 @@ fn a_session_lasts_as_long_as_the_last_token_that_was_told_to_be_good() {
     drop(run(&mut session, &[(7, Authenticate)]));
     drop(session.handle(fresh(50), at(7)));
     let told = run(&mut session, &[(8, Found)]);
-    assert_eq!(told, [only(None, say(Reply::AuthenticateSuccess(ada(3))), None)]);
+    assert_eq!(told, [only(None, say(ServerMessage::AuthenticateSuccess(ada(3))), None)]);
     assert_eq!(session.expires_at(), until(50), "the last counts, also if it is shorter");
-    for (verdict, refusal) in [(VerifiedOther, Refusal::AnotherUser), (NotVerified, nobody())] {
+    for (verdict, refusal) in [(VerifiedOther, AuthenticateFailure::AnotherUser), (NotVerified, nobody())] {
         let actions = run(&mut session, &[(9, Authenticate), (9, verdict)]);
         assert_eq!(actions[1], only(None, refuse(refusal), None));
         assert_eq!(session.expires_at(), until(50));
@@ -768,7 +768,7 @@ impl Witness {
         assert!(!self.over || (&send, close) == (&None, None), "nothing is sent after a close");
         self.over |= close.is_some() || *event == Event::Disconnected;
 
-        if let Some(Frame::Reply(Reply::AuthenticateSuccess(user))) = send {
+        if let Some(Frame::Message(ServerMessage::AuthenticateSuccess(user))) = send {
             let connections = match (event, answered, &self.renewal) {
                 (&Event::Stored(Outcome::Granted { connections, .. }), Some(Question::Acquire), None) => connections,
                 (&Event::Stored(Outcome::Counted { connections }), Some(Question::Lookup), Some(renewal)) => {
@@ -937,7 +937,7 @@ proptest! {
             for message in &messages {
                 let actions = session.handle(Event::Text(message), at(state.now()));
                 let acquires = matches!(actions.effect, Some(Effect::Store(ledger::StoreCommand::Acquire { .. })));
-                prop_assert!(!acquires && !matches!(actions.send, Some(Frame::Reply(Reply::AuthenticateSuccess(_)))));
+                prop_assert!(!acquires && !matches!(actions.send, Some(Frame::Message(ServerMessage::AuthenticateSuccess(_)))));
             }
         }
     }
@@ -1034,7 +1034,7 @@ impl Input {
             Verified => Event::Verified(Ok(Identity::for_user(user()))),
             VerifiedByToken => Event::Verified(Ok(by_token(100))),
             VerifiedOther => Event::Verified(Ok(Identity { user: bob(), ..by_token(100) })),
-            NotVerified => Event::Verified(Err(Rejection::UserId(UserIdError::TooLong))),
+            NotVerified => Event::Verified(Err(CredentialError::UserId(UserIdError::TooLong))),
             Granted => Event::Stored(Outcome::granted(2)),
             Denied => Event::Stored(Outcome::Denied(None)),
             Released => Event::Stored(Outcome::Released),
@@ -1109,8 +1109,8 @@ fn user() -> UserId {
     UserId::parse("ada").unwrap()
 }
 
-fn ada(connections: u32) -> User {
-    User { id: user(), connections }
+fn ada(connections: u32) -> UserSummary {
+    UserSummary { id: user(), connections }
 }
 
 fn verify() -> Option<Effect> {
@@ -1154,30 +1154,30 @@ fn release() -> Option<Effect> {
     Some(Effect::Store(ledger::StoreCommand::Release { user: user(), session: id() }))
 }
 
-fn say(reply: Reply) -> Option<Frame> {
-    Some(Frame::Reply(reply))
+fn say(reply: ServerMessage) -> Option<Frame> {
+    Some(Frame::Message(reply))
 }
 
 fn evicted() -> Option<Frame> {
-    say(Reply::Evicted("Another session of this user has taken the place of this one".into()))
+    say(ServerMessage::Evicted("Another session of this user has taken the place of this one".into()))
 }
 
-fn refuse(refusal: Refusal) -> Option<Frame> {
-    say(Reply::AuthenticateFailure(refusal))
+fn refuse(refusal: AuthenticateFailure) -> Option<Frame> {
+    say(ServerMessage::AuthenticateFailure(refusal))
 }
 
-fn error(complaint: Complaint) -> Option<Frame> {
-    say(Reply::Error(complaint))
+fn error(complaint: RequestError) -> Option<Frame> {
+    say(ServerMessage::Error(complaint))
 }
 
 fn close(reason: CloseReason) -> Option<CloseReason> {
     Some(reason)
 }
 
-fn nobody() -> Refusal {
-    Refusal::Credential(Rejection::UserId(UserIdError::TooLong))
+fn nobody() -> AuthenticateFailure {
+    AuthenticateFailure::Credential(CredentialError::UserId(UserIdError::TooLong))
 }
 
-fn no_such_type() -> Complaint {
-    Complaint::UnknownType("DANCE".into())
+fn no_such_type() -> RequestError {
+    RequestError::UnknownType("DANCE".into())
 }

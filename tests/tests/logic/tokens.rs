@@ -15,7 +15,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use session_core::{
-    Credential, Identity, Rejection, SlotLimit, Timestamp, TokenError, UnixSeconds, UserId, UserIdError,
+    Credential, CredentialError, Identity, SlotLimit, Timestamp, TokenError, UnixSeconds, UserId, UserIdError,
 };
 use shell::auth::authenticator::Authenticator as _;
 use shell::auth::{
@@ -130,7 +130,7 @@ fn claims_that_will_not_do_are_told_apart() {
         [("", UserIdError::Empty), ("a\nb", UserIdError::ControlCharacter), (&*"x".repeat(257), UserIdError::TooLong)]
     {
         let token = signed(&json!({"sub": user, "exp": NOW + 9}));
-        assert_eq!(verifier("HS256").verify(&token, at(NOW)), Err(Rejection::UserId(error)));
+        assert_eq!(verifier("HS256").verify(&token, at(NOW)), Err(CredentialError::UserId(error)));
     }
 }
 
@@ -210,12 +210,12 @@ fn what_is_not_authentic_is_refused_whatever_it_claims() {
         (signed_with(b"another secret that is quite as long", &claims), TokenError::Signature),
         // Only once it is known to be authentic is a token read.
         (signed_with(b"another secret that is quite as long", &json!({"exp": "x"})), TokenError::Signature),
-        (text_token(r#"{"alg":"HS256","alg":"HS256"}"#, &claims.to_string()), TokenError::ClaimTwice),
-        (text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","sub":"eve","exp":1700000060}"#), TokenError::ClaimTwice),
-        (text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1,"exp":1700000060}"#), TokenError::ClaimTwice),
+        (text_token(r#"{"alg":"HS256","alg":"HS256"}"#, &claims.to_string()), TokenError::DuplicateClaim),
+        (text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","sub":"eve","exp":1700000060}"#), TokenError::DuplicateClaim),
+        (text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1,"exp":1700000060}"#), TokenError::DuplicateClaim),
         (
             text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","s\u0075b":"eve","exp":1700000060}"#),
-            TokenError::ClaimTwice,
+            TokenError::DuplicateClaim,
         ),
         (text_token(r#"{"alg":"HS256"}"#, r#"["sub"]"#), TokenError::Malformed),
         (text_token(r#"{"alg":"HS256"}"#, &"[".repeat(100_000)), TokenError::Malformed),
@@ -577,8 +577,8 @@ fn at(second: u64) -> UnixSeconds {
     UnixSeconds::from_unix_seconds(second)
 }
 
-fn refused<T>(error: TokenError) -> Result<T, Rejection> {
-    Err(Rejection::Token(error))
+fn refused<T>(error: TokenError) -> Result<T, CredentialError> {
+    Err(CredentialError::Token(error))
 }
 
 fn encoded(value: &Value) -> String {

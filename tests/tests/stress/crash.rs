@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
-use session_core::Refusal;
+use session_core::AuthenticateFailure;
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
 use tests::raw_client::{RawClient, Received};
@@ -502,7 +502,7 @@ fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
 }
 
 fn is_for_want_of_room(error: &Error) -> bool {
-    matches!(error, Error::Refused { refusal: Refusal::Store(_), .. })
+    matches!(error, Error::Refused { refusal: AuthenticateFailure::Store(_), .. })
 }
 
 fn long_name(number: u64) -> String {

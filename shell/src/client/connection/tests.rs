@@ -1,9 +1,9 @@
 use super::*;
 use crate::client::testing::fake_server::{FakeServer, with_server};
-use session_core::{Complaint, Credential, UserId};
+use session_core::{Credential, RequestError, UserId};
 
-fn ada(connections: u32) -> User {
-    User { id: UserId::parse("ada").expect("a good id"), connections }
+fn ada(connections: u32) -> UserSummary {
+    UserSummary { id: UserId::parse("ada").expect("a good id"), connections }
 }
 
 #[test]
@@ -17,14 +17,14 @@ fn session_runs_from_hello_to_close() {
         };
         let server = async {
             let mut connection = listener.accept().await;
-            connection.send(&Reply::Hello).await;
-            assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("ada"))));
-            connection.send(&Reply::AuthenticateSuccess(ada(1))).await;
-            assert_eq!(connection.receive().await, Some(Request::CheckConnections));
+            connection.send(&ServerMessage::Hello).await;
+            assert_eq!(connection.receive().await, Some(ClientMessage::Authenticate(Credential::new("ada"))));
+            connection.send(&ServerMessage::AuthenticateSuccess(ada(1))).await;
+            assert_eq!(connection.receive().await, Some(ClientMessage::CheckConnections));
             connection.send_text(r#"{"type":"NEWS","payload":"of a later version"}"#).await;
-            connection.send(&Reply::CheckConnectionsSuccess(ada(2))).await;
-            assert_eq!(connection.receive().await, Some(Request::Bye));
-            connection.send(&Reply::ByeSuccess).await;
+            connection.send(&ServerMessage::CheckConnectionsSuccess(ada(2))).await;
+            assert_eq!(connection.receive().await, Some(ClientMessage::Bye));
+            connection.send(&ServerMessage::ByeSuccess).await;
             connection.close(1000, "Goodbye").await;
             assert_eq!(connection.receive().await, None, "the close is answered");
         };
@@ -44,17 +44,17 @@ fn connection_stays_usable_after_refusals() {
                 "{error}"
             );
             let error = connection.authenticate("").await.expect_err("no user");
-            assert!(matches!(&error, Error::Refused { refusal: Refusal::StoreSilent, .. }), "{error}");
+            assert!(matches!(&error, Error::Refused { refusal: AuthenticateFailure::StoreTimedOut, .. }), "{error}");
             let error = connection.check_connections().await.expect_err("not authenticated");
-            assert!(matches!(error, Error::RequestFailed(Complaint::NotAuthenticated)), "{error}");
+            assert!(matches!(error, Error::RequestFailed(RequestError::NotAuthenticated)), "{error}");
         };
         let server = async {
             let mut connection = listener.accept().await;
-            connection.send(&Reply::Hello).await;
+            connection.send(&ServerMessage::Hello).await;
             for answer in [
-                Reply::AuthenticateFailure(Refusal::LimitReached),
-                Reply::AuthenticateFailure(Refusal::StoreSilent),
-                Reply::Error(Complaint::NotAuthenticated),
+                ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached),
+                ServerMessage::AuthenticateFailure(AuthenticateFailure::StoreTimedOut),
+                ServerMessage::Error(RequestError::NotAuthenticated),
             ] {
                 connection.receive().await;
                 connection.send(&answer).await;
@@ -70,7 +70,10 @@ fn events_end_with_close_and_pings_are_answered() {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
             connection.send_text("anything").await.expect("an open connection");
-            assert_eq!(connection.next_event().await.ok(), Some(Event::Reply(Reply::Error(Complaint::NotJson))));
+            assert_eq!(
+                connection.next_event().await.ok(),
+                Some(Event::Reply(ServerMessage::Error(RequestError::NotJson)))
+            );
             assert_eq!(connection.next_event().await.ok(), Some(Event::Unknown("hm".into())));
             let closed = Event::Closed { code: 4408, reason: "Peer was silent for too long".into() };
             assert_eq!(connection.next_event().await.ok(), Some(closed));
@@ -78,9 +81,9 @@ fn events_end_with_close_and_pings_are_answered() {
         };
         let server = async {
             let mut connection = listener.accept().await;
-            connection.send(&Reply::Hello).await;
+            connection.send(&ServerMessage::Hello).await;
             assert_eq!(connection.receive_text().await.as_deref(), Some("anything"));
-            connection.send(&Reply::Error(Complaint::NotJson)).await;
+            connection.send(&ServerMessage::Error(RequestError::NotJson)).await;
             connection.ping().await;
             connection.send_text("hm").await;
             connection.close(4408, "Peer was silent for too long").await;
@@ -136,18 +139,24 @@ fn token_is_sent_but_in_no_error() {
         };
         let server = async {
             let mut connection = listener.accept().await;
-            connection.send(&Reply::Hello).await;
+            connection.send(&ServerMessage::Hello).await;
             for answer in [
-                Reply::AuthenticateFailure(Refusal::LimitReached),
-                Reply::AuthenticateFailure(Refusal::Other("Token has expired".into())),
-                Reply::AuthenticateSuccess(ada(1)),
-                Reply::AuthenticateSuccess(User { id: UserId::parse("aa.secret.cc").expect("an id"), connections: 1 }),
+                ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached),
+                ServerMessage::AuthenticateFailure(AuthenticateFailure::Other("Token has expired".into())),
+                ServerMessage::AuthenticateSuccess(ada(1)),
+                ServerMessage::AuthenticateSuccess(UserSummary {
+                    id: UserId::parse("aa.secret.cc").expect("an id"),
+                    connections: 1,
+                }),
             ] {
-                assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("aa.secret.cc"))));
+                assert_eq!(
+                    connection.receive().await,
+                    Some(ClientMessage::Authenticate(Credential::new("aa.secret.cc")))
+                );
                 connection.send(&answer).await;
             }
-            assert_eq!(connection.receive().await, Some(Request::Authenticate(Credential::new("ada"))));
-            connection.send(&Reply::AuthenticateFailure(Refusal::LimitReached)).await;
+            assert_eq!(connection.receive().await, Some(ClientMessage::Authenticate(Credential::new("ada"))));
+            connection.send(&ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached)).await;
         };
         smol::future::zip(client, server).await;
     });

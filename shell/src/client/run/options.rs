@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use session_core::Ask;
+use session_core::AuthenticateOptions;
 
 use crate::client::{Credentials, Options, Url};
 
@@ -15,7 +15,7 @@ pub struct RunOptions {
     pub credentials: Credentials,
     /// Further options of AUTHENTICATE. With `None`, and none of the next four set, the client speaks the plain
     /// protocol.
-    pub ask: Option<Ask>,
+    pub ask: Option<AuthenticateOptions>,
     /// The file that keeps the resume token.
     pub resume: Option<PathBuf>,
     /// Whether to reconnect after a failure.

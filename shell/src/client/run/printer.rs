@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::Serialize;
-use session_core::{Refusal, Reply, User};
+use session_core::{AuthenticateFailure, ServerMessage, UserSummary};
 
 use crate::client::output::write_line;
 use crate::client::redact::redacted_json;
@@ -44,7 +44,7 @@ pub struct Printer<'a> {
 /// Something to print about a session.
 pub(crate) enum Line<'a> {
     Connected(&'a Url),
-    Reply(&'a Reply),
+    Reply(&'a ServerMessage),
     Unknown(&'a str),
     /// A failure: prints an event and an error.
     Failed(&'a Error),
@@ -125,23 +125,27 @@ fn format_text(line: &Line<'_>) -> Option<String> {
     }
 }
 
-fn reply_text(reply: &Reply) -> String {
+fn reply_text(reply: &ServerMessage) -> String {
     match reply {
-        Reply::Hello => "HELLO message from server".into(),
-        Reply::AuthenticateSuccess(user) => format!("AUTHENTICATE_SUCCESS {}", user_text(user)),
-        Reply::AuthenticateFailure(refusal) => format!("AUTHENTICATE_FAILURE {refusal}"),
-        Reply::ByeSuccess => "BYE_SUCCESS goodbye".into(),
-        Reply::CheckConnectionsSuccess(user) => format!("CHECK_CONNECTIONS_SUCCESS {}", user_text(user)),
-        Reply::Admitted(details) => format!("AUTHENTICATE_SUCCESS {}", user_text(&details.user)),
-        Reply::Denied(details) => format!("AUTHENTICATE_FAILURE {}", details.refusal),
-        Reply::ListSessionsSuccess(sessions) => format!("LIST_SESSIONS_SUCCESS {} connections", sessions.connections),
-        Reply::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", user_text(user)),
-        Reply::Evicted(reason) => format!("EVICTED {reason}"),
-        Reply::Error(complaint) => format!("ERROR {complaint}"),
+        ServerMessage::Hello => "HELLO message from server".into(),
+        ServerMessage::AuthenticateSuccess(user) => format!("AUTHENTICATE_SUCCESS {}", user_text(user)),
+        ServerMessage::AuthenticateFailure(refusal) => format!("AUTHENTICATE_FAILURE {refusal}"),
+        ServerMessage::ByeSuccess => "BYE_SUCCESS goodbye".into(),
+        ServerMessage::CheckConnectionsSuccess(user) => format!("CHECK_CONNECTIONS_SUCCESS {}", user_text(user)),
+        ServerMessage::AuthenticateSuccessDetailed(details) => {
+            format!("AUTHENTICATE_SUCCESS {}", user_text(&details.user))
+        }
+        ServerMessage::AuthenticateFailureDetailed(details) => format!("AUTHENTICATE_FAILURE {}", details.reason),
+        ServerMessage::ListSessionsSuccess(sessions) => {
+            format!("LIST_SESSIONS_SUCCESS {} connections", sessions.connections)
+        }
+        ServerMessage::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", user_text(user)),
+        ServerMessage::Evicted(reason) => format!("EVICTED {reason}"),
+        ServerMessage::Error(complaint) => format!("ERROR {complaint}"),
     }
 }
 
-fn user_text(User { id, connections }: &User) -> String {
+fn user_text(UserSummary { id, connections }: &UserSummary) -> String {
     let plural = if *connections == 1 { "" } else { "s" };
     format!("{id} holds {connections} connection{plural}")
 }
@@ -178,7 +182,7 @@ fn format_json(number: u16, line: &Line<'_>) -> Option<String> {
 }
 
 /// The message as it is on the wire, with the connection as first key.
-fn reply_json(number: u16, reply: &Reply) -> String {
+fn reply_json(number: u16, reply: &ServerMessage) -> String {
     let mut line = format!(r#"{{"connection":{number},"#);
     line += redacted_json(reply).strip_prefix('{').expect("a reply is a JSON object");
     line
@@ -192,15 +196,17 @@ fn event_json<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> St
 }
 
 /// The message that caused the error, if one did.
-fn error_reply(error: &Error) -> Option<Reply> {
+fn error_reply(error: &Error) -> Option<ServerMessage> {
     match error {
         Error::LimitReached { details: Some(details), .. } | Error::Refused { details: Some(details), .. } => {
-            Some(Reply::Denied(details.clone()))
+            Some(ServerMessage::AuthenticateFailureDetailed(details.clone()))
         }
-        Error::LimitReached { details: None, .. } => Some(Reply::AuthenticateFailure(Refusal::LimitReached)),
-        Error::Refused { refusal, details: None, .. } => Some(Reply::AuthenticateFailure(refusal.clone())),
-        Error::Evicted(reason) => Some(Reply::Evicted(reason.clone())),
-        Error::RequestFailed(complaint) => Some(Reply::Error(complaint.clone())),
+        Error::LimitReached { details: None, .. } => {
+            Some(ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached))
+        }
+        Error::Refused { refusal, details: None, .. } => Some(ServerMessage::AuthenticateFailure(refusal.clone())),
+        Error::Evicted(reason) => Some(ServerMessage::Evicted(reason.clone())),
+        Error::RequestFailed(complaint) => Some(ServerMessage::Error(complaint.clone())),
         Error::BadUrl(_)
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
@@ -219,7 +225,7 @@ fn error_reply(error: &Error) -> Option<Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use session_core::{Complaint, UserId};
+    use session_core::{RequestError, UserId};
 
     /// Prints these lines as connection 3 of several. Returns events, then errors.
     fn print(format: Format, lines: &[Line<'_>]) -> (String, String) {
@@ -234,18 +240,18 @@ mod tests {
 
     fn story(run: impl FnOnce(&[Line<'_>])) {
         let url = "ws://h:1".parse().expect("a good URL");
-        let user = |connections| User { id: UserId::parse("ada").expect("a good id"), connections };
+        let user = |connections| UserSummary { id: UserId::parse("ada").expect("a good id"), connections };
         run(&[
             Line::Connected(&url),
-            Line::Reply(&Reply::Hello),
-            Line::Reply(&Reply::AuthenticateSuccess(user(1))),
-            Line::Reply(&Reply::CheckConnectionsSuccess(user(2))),
-            Line::Failed(&Error::RequestFailed(Complaint::NotJson)),
+            Line::Reply(&ServerMessage::Hello),
+            Line::Reply(&ServerMessage::AuthenticateSuccess(user(1))),
+            Line::Reply(&ServerMessage::CheckConnectionsSuccess(user(2))),
+            Line::Failed(&Error::RequestFailed(RequestError::NotJson)),
             Line::Failed(&Error::LimitReached { user: Some("ada".into()), details: None }),
             Line::Failed(&Error::Closed { code: 1001, reason: "gone".into() }),
             Line::Failed(&Error::Lost("cut".into())),
             Line::Unknown("\u{1b}[2J"),
-            Line::Reply(&Reply::ByeSuccess),
+            Line::Reply(&ServerMessage::ByeSuccess),
         ]);
     }
 

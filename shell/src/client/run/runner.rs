@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use session_core::{Evict, Refusal, Reply, ResumeToken, SessionId, SessionInfo};
+use session_core::{AuthenticateFailure, Evict, ResumeToken, ServerMessage, SessionId, SessionInfo};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 use smol::future::or;
@@ -157,7 +157,7 @@ impl Runner<'_, '_> {
             }
         };
         self.print(number, &Line::Connected(&self.run_options.url));
-        self.print(number, &Line::Reply(&Reply::Hello));
+        self.print(number, &Line::Reply(&ServerMessage::Hello));
         match self.authenticate(&mut connection, context).await {
             Ok(grant) => {
                 let kept = context.keep_resume_token(&grant);
@@ -193,7 +193,7 @@ impl Runner<'_, '_> {
                 Err(error) => error,
             };
             let listing = error.failure_details().filter(|_| self.run_options.is_interactive);
-            let listing = listing.and_then(|details| Some((details.sessions.as_deref()?, details.may_choose)));
+            let listing = listing.and_then(|details| Some((details.sessions.as_deref()?, details.client_choice)));
             let Some((sessions @ [_, ..], may_choose)) = listing else {
                 self.print(number, &Line::Failed(&error));
                 return Err(error);
@@ -269,7 +269,7 @@ impl Runner<'_, '_> {
             match or(self.wait_for_stop(), async { Some(connection.next_event().await) }).await {
                 None => return self.end_with_bye(number, connection).await,
                 // The session has ended even if the close frame does not arrive. It must not retry.
-                Some(Ok(Event::Reply(reply @ Reply::Evicted(_)))) => {
+                Some(Ok(Event::Reply(reply @ ServerMessage::Evicted(_)))) => {
                     self.print(number, &Line::Reply(&reply));
                     evicted = true;
                 }
@@ -291,7 +291,7 @@ impl Runner<'_, '_> {
     async fn end_with_bye(&self, number: u16, connection: Connection) -> SessionEnd {
         match connection.bye().await {
             Ok(()) => {
-                self.print(number, &Line::Reply(&Reply::ByeSuccess));
+                self.print(number, &Line::Reply(&ServerMessage::ByeSuccess));
                 SessionEnd { exit_reason: ExitReason::Goodbye, retry: RetryDecision::Never }
             }
             Err(error) => SessionEnd { retry: RetryDecision::Never, ..self.fail(number, &error) },
@@ -329,7 +329,7 @@ struct SessionEnd {
 impl SessionEnd {
     fn from_error(error: &Error) -> Self {
         let exit_reason = match error {
-            Error::LimitReached { .. } | Error::Refused { refusal: Refusal::DeviceFull, .. } => {
+            Error::LimitReached { .. } | Error::Refused { refusal: AuthenticateFailure::DeviceFull, .. } => {
                 ExitReason::LimitReached
             }
             Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => ExitReason::Evicted,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use session_core::{Ask, Complaint, Evict, SessionId, SessionInfo, Sessions};
+use session_core::{AuthenticateOptions, Evict, RequestError, SessionId, SessionInfo, SessionList};
 
 use crate::client::output::{format_session, write_line};
 use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
@@ -12,24 +12,24 @@ use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
 ///
 /// # Errors
 /// As [`Connection::open_with`] and [`Connection::authenticate_with_options`], but for a refusal that lists the sessions.
-pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -> Result<Sessions, Error> {
+pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -> Result<SessionList, Error> {
     let mut connection = Connection::open_with(url, options).await?;
     let own = match connection.authenticate_with_options(credentials, list_only()).await {
         Ok(grant) => grant.details().map(|details| details.session),
         Err(error) => {
             let format_sessions = error.failure_details().and_then(|details| {
                 let (limit, sessions) = (details.limit?.slots(), details.sessions.clone()?);
-                Some(Sessions { limit, connections: details.connections?, sessions })
+                Some(SessionList { limit, connections: details.connections?, sessions })
             });
             let Some(sessions) = format_sessions else { return Err(error) };
             connection.bye().await?;
             return Ok(sessions);
         }
     };
-    let Sessions { limit, connections, sessions } = connection.list_sessions().await?;
+    let SessionList { limit, connections, sessions } = connection.list_sessions().await?;
     connection.bye().await?;
     let sessions = sessions.into_iter().filter(|session| Some(session.id) != own).collect();
-    Ok(Sessions { limit, connections: connections.saturating_sub(1), sessions })
+    Ok(SessionList { limit, connections: connections.saturating_sub(1), sessions })
 }
 
 /// Ends a session of the user. If no slot is free and the server allows `client_choice`, it takes the place of that
@@ -44,9 +44,9 @@ pub async fn end(url: &Url, credentials: &Credentials, options: &Options, sessio
     let signed_in = connection.authenticate_with_options(credentials, list_only()).await;
     let ended = match signed_in {
         Ok(_) => connection.end_session(session).await.map(drop),
-        Err(error) => match error.failure_details().filter(|details| details.may_choose) {
+        Err(error) => match error.failure_details().filter(|details| details.client_choice) {
             Some(details) if is_known_absent(details.sessions.as_deref(), session) => {
-                Err(Error::RequestFailed(Complaint::NoSuchSession))
+                Err(Error::RequestFailed(RequestError::NoSuchSession))
             }
             Some(_) => take_over_and_end(&mut connection, credentials, session).await,
             None => Err(error),
@@ -64,22 +64,24 @@ async fn take_over_and_end(
     session: SessionId,
 ) -> Result<(), Error> {
     let evict = Some(Evict::Sessions([session].into()));
-    connection.authenticate_with_options(credentials, Ask { evict, ..Ask::default() }).await?;
+    connection
+        .authenticate_with_options(credentials, AuthenticateOptions { evict, ..AuthenticateOptions::default() })
+        .await?;
     match connection.end_session(session).await {
         // Its slot is the one this session has now.
-        Err(Error::RequestFailed(Complaint::NoSuchSession)) => Ok(()),
+        Err(Error::RequestFailed(RequestError::NoSuchSession)) => Ok(()),
         ended => ended.map(drop),
     }
 }
 
 /// Whether the list is complete and does not have the session.
 fn is_known_absent(escape: Option<&[SessionInfo]>, session: SessionId) -> bool {
-    escape.is_some_and(|escape| escape.len() < Sessions::MOST && escape.iter().all(|info| info.id != session))
+    escape.is_some_and(|escape| escape.len() < SessionList::MAX_SHOWN && escape.iter().all(|info| info.id != session))
 }
 
 /// Signing in to ask must end no session.
-fn list_only() -> Ask {
-    Ask { evict: Some(Evict::Nobody), ..Ask::default() }
+fn list_only() -> AuthenticateOptions {
+    AuthenticateOptions { evict: Some(Evict::Nobody), ..AuthenticateOptions::default() }
 }
 
 /// Prints the result of either command as text or JSON.
@@ -87,7 +89,7 @@ fn list_only() -> Ask {
 /// # Errors
 /// When the output cannot be written.
 pub fn print(
-    result: Result<Option<Sessions>, Error>,
+    result: Result<Option<SessionList>, Error>,
     json: bool,
     out: &mut impl Write,
     err: &mut impl Write,
@@ -96,7 +98,7 @@ pub fn print(
         Ok(sessions) => {
             match sessions {
                 Some(sessions) if json => writeln!(out, "{}", serde_json::to_string(&sessions)?)?,
-                Some(Sessions { limit, connections, sessions }) => {
+                Some(SessionList { limit, connections, sessions }) => {
                     let plural = if connections == 1 { "" } else { "s" };
                     writeln!(out, "{connections} slot{plural} of {limit} taken")?;
                     for session in &sessions {

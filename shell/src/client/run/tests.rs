@@ -3,7 +3,7 @@
 use std::io;
 
 use futures_util::Stream;
-use session_core::{Ask, Reply, ResumeToken, UserId};
+use session_core::{AuthenticateOptions, ResumeToken, ServerMessage, UserId};
 use smol::channel::{self, Sender};
 use smol::future::or;
 
@@ -103,10 +103,10 @@ fn closed_session_is_lost_with_its_reason() {
         let printer = Printer::new(Format::Json, &mut out, &mut err);
         let server = async {
             let mut connection = listener.accept().await;
-            connection.send(&Reply::Hello).await;
+            connection.send(&ServerMessage::Hello).await;
             connection.receive().await;
-            let user = session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
-            connection.send(&Reply::AuthenticateSuccess(user)).await;
+            let user = session_core::UserSummary { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
+            connection.send(&ServerMessage::AuthenticateSuccess(user)).await;
             connection.close(1001, "Server is shutting down").await;
         };
         let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, pending_interrupts()), server).await;
@@ -121,25 +121,29 @@ fn closed_session_is_lost_with_its_reason() {
 fn evicted_session_prints_no_resume_token() {
     with_server(async |listener: FakeServer| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let ask = Ask { label: session_core::DisplayName::parse("desk"), ..Ask::default() };
+        let ask =
+            AuthenticateOptions { label: session_core::DisplayName::parse("desk"), ..AuthenticateOptions::default() };
         let run_options = RunOptions { ask: Some(ask.clone()), ..run_options(listener.url(), 1) };
         let printer = Printer::new(Format::Json, &mut out, &mut err);
         let server = async {
             let mut connection = listener.accept().await;
-            connection.send(&Reply::Hello).await;
+            connection.send(&ServerMessage::Hello).await;
             let user = session_core::Credential::User("testuser".into());
-            assert_eq!(connection.receive().await, Some(session_core::Request::AuthenticateWith(user, Box::new(ask))));
-            let grant = session_core::Admission {
-                user: session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 },
+            assert_eq!(
+                connection.receive().await,
+                Some(session_core::ClientMessage::AuthenticateWith(user, Box::new(ask)))
+            );
+            let grant = session_core::AuthenticateSuccessDetails {
+                user: session_core::UserSummary { id: UserId::parse("testuser").expect("a good id"), connections: 1 },
                 limit: session_core::SlotLimit::default(),
                 session: session_core::NodeId::new(7).session(1),
                 resume: Some(ResumeToken::new([0xab; 32])),
                 linger: std::time::Duration::from_secs(1),
             };
-            connection.send(&Reply::Admitted(Box::new(grant))).await;
+            connection.send(&ServerMessage::AuthenticateSuccessDetailed(Box::new(grant))).await;
             // An unknown message may have a resume token, too.
             connection.send_text(&format!(r#"{{"type":"NEWS","payload":{{"resume":"{}"}}}}"#, "ab".repeat(32))).await;
-            connection.send(&Reply::Evicted("desk\u{1b} has ended this session".into())).await;
+            connection.send(&ServerMessage::Evicted("desk\u{1b} has ended this session".into())).await;
             connection.close(4409, "The slot of this session was taken away").await;
         };
         let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, pending_interrupts()), server).await;
@@ -175,10 +179,10 @@ fn second_interrupt_ends_at_once() {
         let (interrupt, interrupts) = channel::unbounded();
         let server = async {
             let mut connection = listener.accept().await;
-            connection.send(&Reply::Hello).await;
+            connection.send(&ServerMessage::Hello).await;
             connection.receive().await;
-            let user = session_core::User { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
-            connection.send(&Reply::AuthenticateSuccess(user)).await;
+            let user = session_core::UserSummary { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
+            connection.send(&ServerMessage::AuthenticateSuccess(user)).await;
             interrupt.send(()).await.expect("a listening client");
             assert!(connection.receive().await.is_some(), "a BYE, which is left unanswered");
             interrupt.send(()).await.expect("a listening client");

@@ -9,7 +9,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use async_tungstenite::{WebSocketStream, accept_async};
 use futures_rustls::TlsAcceptor;
 use futures_util::StreamExt as _;
-use session_core::{Credential, Refusal, Reply, Request, User, UserId};
+use session_core::{AuthenticateFailure, ClientMessage, Credential, ServerMessage, UserId, UserSummary};
 use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use smol::net::{TcpListener, TcpStream};
@@ -103,7 +103,7 @@ impl FakeServer {
 pub(crate) struct FakeConnection(WebSocketStream<Box<dyn Stream>>);
 
 impl FakeConnection {
-    pub(crate) async fn send(&mut self, reply: &Reply) {
+    pub(crate) async fn send(&mut self, reply: &ServerMessage) {
         self.send_text(&reply.encode()).await;
     }
 
@@ -112,8 +112,8 @@ impl FakeConnection {
     }
 
     /// The next request. `None` when the client has closed.
-    pub(crate) async fn receive(&mut self) -> Option<Request> {
-        self.receive_text().await.map(|text| Request::parse(&text).expect("a good request"))
+    pub(crate) async fn receive(&mut self) -> Option<ClientMessage> {
+        self.receive_text().await.map(|text| ClientMessage::parse(&text).expect("a good request"))
     }
 
     pub(crate) async fn receive_text(&mut self) -> Option<String> {
@@ -136,27 +136,29 @@ impl FakeConnection {
 
     async fn serve(mut self, held: Rc<Cell<u32>>, limit: u32) {
         let mut user = None;
-        self.send(&Reply::Hello).await;
+        self.send(&ServerMessage::Hello).await;
         while let Some(request) = self.receive().await {
-            let known = |id: &UserId| User { id: id.clone(), connections: held.get() };
+            let known = |id: &UserId| UserSummary { id: id.clone(), connections: held.get() };
             let reply = match request {
-                Request::Authenticate(_) if held.get() >= limit => Reply::AuthenticateFailure(Refusal::LimitReached),
-                Request::Authenticate(credential) => {
+                ClientMessage::Authenticate(_) if held.get() >= limit => {
+                    ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached)
+                }
+                ClientMessage::Authenticate(credential) => {
                     held.set(held.get() + 1);
-                    Reply::AuthenticateSuccess(known(user.insert(parse(&credential))))
+                    ServerMessage::AuthenticateSuccess(known(user.insert(parse(&credential))))
                 }
-                Request::CheckConnections => {
-                    Reply::CheckConnectionsSuccess(known(user.as_ref().expect("an authenticated session")))
+                ClientMessage::CheckConnections => {
+                    ServerMessage::CheckConnectionsSuccess(known(user.as_ref().expect("an authenticated session")))
                 }
-                Request::Bye => break,
-                Request::AuthenticateWith(..) | Request::ListSessions | Request::EndSession(_) => {
+                ClientMessage::Bye => break,
+                ClientMessage::AuthenticateWith(..) | ClientMessage::ListSessions | ClientMessage::EndSession(_) => {
                     unreachable!("what is served here is the plain protocol")
                 }
             };
             self.send(&reply).await;
         }
         held.set(held.get() - u32::from(user.is_some()));
-        drop(self.0.send(Message::text(Reply::ByeSuccess.encode())).await);
+        drop(self.0.send(Message::text(ServerMessage::ByeSuccess.encode())).await);
         drop(self.0.send(Message::Close(Some(CloseFrame { code: 1000.into(), reason: "Goodbye".into() }))).await);
         while let Some(Ok(_)) = self.0.next().await {}
     }
