@@ -130,7 +130,7 @@ mod session_event {
             let mut bytes = 0;
             for event in [Event::Connected, AUTHENTICATE, verified(), GRANTED, BYE] {
                 let Actions { effect, send, close } = session.handle(event, at(2));
-                black_box((command, close));
+                black_box((effect, close));
                 bytes += match send {
                     Some(session_core::Frame::Message(reply)) => reply.encode().len(),
                     Some(session_core::Frame::Ping) | None => 0,

@@ -99,8 +99,8 @@ impl ReleaseTracker {
                 self.remove(*session);
             }
             // An answer to another question is as good as none: the slot may be there, or the acquire under way yet.
-            (StoreCommand::Acquire { user, session, options: wish, .. }, _) => {
-                let is_return = wish.as_ref().is_some_and(|wish| wish.resume.is_some());
+            (StoreCommand::Acquire { user, session, options, .. }, _) => {
+                let is_return = options.as_ref().is_some_and(|options| options.resume.is_some());
                 self.acquire_timed_out(user, *session, is_return, now);
             }
             (StoreCommand::Release { user, session }, _) => self.schedule_release(user, *session, None, now),

@@ -88,9 +88,9 @@ pub fn check(
                 assert_eq!(gone, told);
             }
         }
-        StoreCommand::Acquire { limit, options: wish, .. } => {
+        StoreCommand::Acquire { limit, options, .. } => {
             let limit = terms.limit_for(*limit).0.slots();
-            let wish = wish.as_deref();
+            let options = options.as_deref();
             match &applied.outcome {
                 Outcome::Granted { connections, grant } => {
                     assert!(!is_dead, "a dead node's session was granted a slot");
@@ -99,9 +99,9 @@ pub fn check(
                         "granted, and not there"
                     );
                     assert_eq!(*connections, slots(&then));
-                    assert_eq!(grant.is_some(), wish.is_some());
-                    let key = wish.and_then(|wish| wish.resume);
-                    let named = wish.and_then(|wish| wish.device.as_ref());
+                    assert_eq!(grant.is_some(), options.is_some());
+                    let key = options.and_then(|options| options.resume);
+                    let named = options.and_then(|options| options.device.as_ref());
                     let is_meant = |hold: &&&SessionRecord| {
                         key.is_some() && key_of(hold) == key && (named.is_none() || named == hold.device())
                     };
@@ -123,14 +123,14 @@ pub fn check(
                         let rest = then.values().copied().filter(|hold| hold.session != session);
                         let is_shared = slots(&then) == count(rest, terms.count_by);
                         assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
-                        let spares = wish.is_some_and(|wish| wish.evict == Some(Evict::Nobody));
+                        let spares = options.is_some_and(|options| options.evict == Some(Evict::Nobody));
                         assert!(!spares || gone.is_empty(), "somebody was ended against the newcomer's will");
                         let only_lingered = gone.iter().all(|gone| before[gone].status != SessionStatus::Live);
                         let may = terms.lingering_first && only_lingered
                             || terms.effective_when_full() == WhenFull::EvictOldest
-                            || terms.client_choice && wish.is_some_and(|wish| wish.evict.is_some());
+                            || terms.client_choice && options.is_some_and(|options| options.evict.is_some());
                         assert!(gone.is_empty() || may, "somebody was ended without leave");
-                        let device = wish.and_then(|wish| wish.device.as_ref());
+                        let device = options.and_then(|options| options.device.as_ref());
                         let device = device.filter(|_| terms.count_by == CountBy::Devices);
                         let is_own = |hold: &&SessionRecord| device.is_some() && hold.device() == device;
                         if before.values().copied().any(|hold| is_own(&hold)) {
@@ -150,11 +150,11 @@ pub fn check(
                 }
                 Outcome::Denied(listing) => {
                     assert!(gone.is_empty() && come.is_empty(), "refused, and something has changed");
-                    assert_eq!(listing.is_some(), wish.is_some());
+                    assert_eq!(listing.is_some(), options.is_some());
                     let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
                     assert!(slots(&then) >= limit || is_device_full || is_ceiling, "refused without need");
-                    let choice = wish.and_then(|wish| wish.evict.as_ref());
+                    let choice = options.and_then(|options| options.evict.as_ref());
                     let gives_way = match choice.filter(|_| terms.client_choice) {
                         Some(Evict::Oldest) => true,
                         Some(Evict::Sessions(_) | Evict::Nobody) => false,

@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn ipv4_counts_whole_and_ipv6_by_its_first_half() {
-        for (address, network) in [
+        for (address, client) in [
             ("0.0.0.0", "0.0.0.0"),
             ("192.0.2.1", "192.0.2.1"),
             ("::ffff:192.0.2.1", "192.0.2.1"),
@@ -58,7 +58,7 @@ mod tests {
             ("64:ff9b::192.0.2.1", "64:ff9b::/64"),
             ("::1", "::/64"),
         ] {
-            assert_eq!(ClientPrefix::from(address.parse::<IpAddr>().unwrap()).to_string(), network, "{address}");
+            assert_eq!(ClientPrefix::from(address.parse::<IpAddr>().unwrap()).to_string(), client, "{address}");
         }
     }
 }

@@ -64,7 +64,7 @@ impl fmt::Display for ConnectionLimitExceeded {
         f.write_str(self.message())?;
         match self {
             Self::Total | Self::Unauthenticated => Ok(()),
-            Self::PerClient { client: network } | Self::Rate { client: network, .. } => write!(f, ": {network}"),
+            Self::PerClient { client } | Self::Rate { client, .. } => write!(f, ": {client}"),
         }
     }
 }
@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn each_says_why_to_the_client_and_to_the_operator_also_whom() {
-        let network = ClientPrefix::from("2001:db8::7".parse::<IpAddr>().unwrap());
+        let client = ClientPrefix::from("2001:db8::7".parse::<IpAddr>().unwrap());
         let (second, short) = (Duration::from_secs(1), Duration::from_nanos(7));
-        for (turned_away, client, operator, retry_after) in [
+        for (exceeded, client, operator, retry_after) in [
             (
                 ConnectionLimitExceeded::Total,
                 "The server has as many connections as it may, try again later",
@@ -95,21 +95,21 @@ mod tests {
                 second,
             ),
             (
-                ConnectionLimitExceeded::PerClient { client: network },
+                ConnectionLimitExceeded::PerClient { client },
                 "Your address has as many connections as one may",
                 ": 2001:db8::/64",
                 second,
             ),
             (
-                ConnectionLimitExceeded::Rate { client: network, retry_after: short },
+                ConnectionLimitExceeded::Rate { client, retry_after: short },
                 "Your address opens connections faster than one may, try again later",
                 ": 2001:db8::/64",
                 short,
             ),
         ] {
-            assert_eq!(turned_away.message(), client);
-            assert_eq!(turned_away.to_string().strip_prefix(client), Some(operator));
-            assert_eq!(turned_away.retry_after(), retry_after);
+            assert_eq!(exceeded.message(), client);
+            assert_eq!(exceeded.to_string().strip_prefix(client), Some(operator));
+            assert_eq!(exceeded.retry_after(), retry_after);
         }
     }
 }

@@ -143,35 +143,35 @@ impl ConnectionLimiter {
     /// visit is not identified; it keeps its place among all, and among those that wait, until it leaves.
     pub fn identify(
         &mut self,
-        visit: &mut Permit,
+        permit: &mut Permit,
         address: IpAddr,
         now: Timestamp,
     ) -> Result<(), ConnectionLimitExceeded> {
-        if visit.client.is_some() {
+        if permit.client.is_some() {
             return Ok(());
         }
         self.now = self.now.max(now);
         self.sweep();
 
         // No bound is zero, so one that is new here is not turned away and leaves nothing behind.
-        let network = ClientPrefix::from(address);
-        let usage = self.clients.entry(network).or_default();
+        let client = ClientPrefix::from(address);
+        let usage = self.clients.entry(client).or_default();
         if is_reached(self.limits.per_client, usage.connections) {
-            return Err(ConnectionLimitExceeded::PerClient { client: network });
+            return Err(ConnectionLimitExceeded::PerClient { client });
         }
         if let Some(rate) = self.limits.rate_per_client {
             let taken = usage.arrivals.take(rate, self.now);
-            taken.map_err(|retry_after| ConnectionLimitExceeded::Rate { client: network, retry_after })?;
+            taken.map_err(|retry_after| ConnectionLimitExceeded::Rate { client, retry_after })?;
         }
         usage.connections += 1;
-        visit.client = Some(network);
+        permit.client = Some(client);
         Ok(())
     }
 
     /// Notes that a connection is authenticated: it no longer waits. Once is enough.
-    pub const fn authenticated(&mut self, visit: &mut Permit) {
-        if visit.is_unauthenticated {
-            visit.is_unauthenticated = false;
+    pub const fn authenticated(&mut self, permit: &mut Permit) {
+        if permit.is_unauthenticated {
+            permit.is_unauthenticated = false;
             self.unauthenticated -= 1;
         }
     }
@@ -181,12 +181,12 @@ impl ConnectionLimiter {
     /// # Panics
     /// If the visit is from another door, and this one does not know its network.
     #[expect(clippy::needless_pass_by_value, reason = "whoever has left cannot leave again")]
-    pub fn release(&mut self, visit: Permit) {
-        let Permit { client: network, is_unauthenticated: waits } = visit;
+    pub fn release(&mut self, permit: Permit) {
+        let Permit { client, is_unauthenticated: waits } = permit;
         self.connections -= 1;
         self.unauthenticated -= usize::from(waits);
-        let Some(network) = network else { return };
-        let Entry::Occupied(mut usage) = self.clients.entry(network) else {
+        let Some(client) = client else { return };
+        let Entry::Occupied(mut usage) = self.clients.entry(client) else {
             unreachable!("a network that has connections is remembered");
         };
         usage.get_mut().connections -= 1;
@@ -235,14 +235,14 @@ impl ConnectionLimiter {
         let mut over = [None; Self::SWEEP_STEPS];
         for over in &mut over {
             let next = ahead.next();
-            self.swept = next.map(|(&network, _)| network);
+            self.swept = next.map(|(&client, _)| client);
             let Some((_, usage)) = next else { break };
             if usage.is_unused(self.limits.rate_per_client, self.now) {
                 *over = self.swept;
             }
         }
-        for network in over.into_iter().flatten() {
-            self.clients.remove(&network);
+        for client in over.into_iter().flatten() {
+            self.clients.remove(&client);
         }
     }
 }

@@ -27,9 +27,9 @@ pub fn apply(
     expire(record, command.at(), &liveness);
     let mut ended = Vec::new();
     let outcome = match command {
-        StoreCommand::Acquire { session, limit, at, options: wish, .. } => {
+        StoreCommand::Acquire { session, limit, at, options, .. } => {
             if liveness(session.node()) == Liveness::Alive {
-                acquire(record, *session, *limit, *at, wish.as_deref(), terms, &mut ended)
+                acquire(record, *session, *limit, *at, options.as_deref(), terms, &mut ended)
             } else {
                 Outcome::Rejected(StoreError::Failed)
             }
@@ -84,20 +84,20 @@ fn acquire(
     session: SessionId,
     claim: Option<SlotLimit>,
     at: Timestamp,
-    wish: Option<&AcquireOptions>,
+    options: Option<&AcquireOptions>,
     terms: &Terms,
     ended: &mut Vec<EndedSession>,
 ) -> Outcome {
     let (limit, _) = terms.limit_for(claim);
     if record.session(session).is_some() {
-        return granted(record, session, limit, wish, terms);
+        return granted(record, session, limit, options, terms);
     }
-    if limit.slots() > 0 && resume(record, session, wish, ended) {
-        return granted(record, session, limit, wish, terms);
+    if limit.slots() > 0 && resume(record, session, options, ended) {
+        return granted(record, session, limit, options, terms);
     }
-    match make_room(record, limit, wish, terms) {
+    match make_room(record, limit, options, terms) {
         Room::MadeBy(victims) => {
-            let by = wish.and_then(|wish| wish.label.clone().or_else(|| wish.device.clone()));
+            let by = options.and_then(|options| options.label.clone().or_else(|| options.device.clone()));
             remove(record, &victims, &EndReason::TakenOver(by), ended);
         }
         Room::None { is_device_full, free_at } => {
@@ -108,17 +108,17 @@ fn acquire(
                     ..listing(record, claim, terms, SlotListing::MAX_SHOWN)
                 })
             };
-            return Outcome::Denied(wish.map(listing));
+            return Outcome::Denied(options.map(listing));
         }
     }
-    let guest = wish.map(|wish| ClientInfo {
-        device: wish.device.clone(),
-        label: wish.label.clone(),
-        resumable: wish.new_resume_key.map(|key| Resumable { key, linger: terms.linger() }),
+    let guest = options.map(|options| ClientInfo {
+        device: options.device.clone(),
+        label: options.label.clone(),
+        resumable: options.new_resume_key.map(|key| Resumable { key, linger: terms.linger() }),
     });
     let guest = guest.filter(|guest| *guest != ClientInfo::default()).map(Box::new);
     record.sessions_mut().push(SessionRecord { client: guest, ..SessionRecord::new(session, at) });
-    granted(record, session, limit, wish, terms)
+    granted(record, session, limit, options, terms)
 }
 
 /// Moves a hold to the session that shows its token: nobody is admitted, and whoever has it loses it.
@@ -128,20 +128,20 @@ fn acquire(
 fn resume(
     record: &mut UserRecord,
     session: SessionId,
-    wish: Option<&AcquireOptions>,
+    options: Option<&AcquireOptions>,
     ended: &mut Vec<EndedSession>,
 ) -> bool {
-    let Some((wish, key)) = wish.and_then(|wish| Some((wish, wish.resume?))) else { return false };
+    let Some((options, key)) = options.and_then(|options| Some((options, options.resume?))) else { return false };
     let is_meant = |hold: &&mut SessionRecord| {
         hold.resumable().is_some_and(|resumable| resumable.key == key)
-            && (wish.device.is_none() || wish.device.as_ref() == hold.device())
+            && (options.device.is_none() || options.device.as_ref() == hold.device())
     };
     let Some(hold) = record.sessions_mut().iter_mut().find(is_meant) else { return false };
     if hold.status == SessionStatus::Live {
         ended.push(EndedSession { session: hold.session, reason: EndReason::Resumed });
     }
     (hold.session, hold.status) = (session, SessionStatus::Live);
-    if let (Some(guest), Some(label)) = (&mut hold.client, &wish.label) {
+    if let (Some(guest), Some(label)) = (&mut hold.client, &options.label) {
         guest.label = Some(label.clone());
     }
     true
@@ -161,7 +161,7 @@ enum Room {
 }
 
 /// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
-fn make_room(record: &UserRecord, limit: SlotLimit, wish: Option<&AcquireOptions>, terms: &Terms) -> Room {
+fn make_room(record: &UserRecord, limit: SlotLimit, options: Option<&AcquireOptions>, terms: &Terms) -> Room {
     if limit.slots() == 0 {
         return Room::None { is_device_full: false, free_at: None };
     }
@@ -171,14 +171,14 @@ fn make_room(record: &UserRecord, limit: SlotLimit, wish: Option<&AcquireOptions
     }
     let slots = Slots::from_record(record, terms.count_by);
     // Beside others of its device a session has its place among those.
-    let shared = wish.and_then(|wish| slots.of_device(wish.device.as_ref()?)).map(Slot::split_by_session);
+    let shared = options.and_then(|options| slots.of_device(options.device.as_ref()?)).map(Slot::split_by_session);
     let is_shared = shared.is_some();
     let most = if is_shared { u32::from(terms.sessions_per_device.get()) } else { limit.slots() };
     let slots = shared.unwrap_or(slots);
     let mut held = slots.count();
     let mut holds = record.sessions().len();
     let mut victims = Vec::new();
-    for slot in slots.victims(terms, wish.and_then(|wish| wish.evict.as_ref())) {
+    for slot in slots.victims(terms, options.and_then(|options| options.evict.as_ref())) {
         if held < most && holds < UserRecord::MAX_SESSIONS {
             break;
         }
@@ -208,15 +208,15 @@ fn granted(
     record: &UserRecord,
     session: SessionId,
     limit: SlotLimit,
-    wish: Option<&AcquireOptions>,
+    options: Option<&AcquireOptions>,
     terms: &Terms,
 ) -> Outcome {
     let connections = Slots::count_in(record, terms.count_by);
-    let grant = wish.map(|wish| {
+    let grant = options.map(|options| {
         let resumable = record.session(session).and_then(SessionRecord::resumable);
         let key = resumable.map(|resumable| resumable.key);
         let linger = resumable.map_or(Duration::ZERO, |resumable| resumable.linger);
-        Box::new(Grant { limit, linger, is_resumed: key.is_some() && key == wish.resume })
+        Box::new(Grant { limit, linger, is_resumed: key.is_some() && key == options.resume })
     });
     Outcome::Granted { connections, grant }
 }

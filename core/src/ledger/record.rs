@@ -76,7 +76,7 @@ pub enum RecordError {
     #[error("the record is empty")]
     Empty,
     /// Written by another version of this software.
-    #[error("the record has version {0}, this server reads versions {ELDER} and {VERSION}")]
+    #[error("the record has version {0}, this server reads versions {VERSION_1} and {VERSION}")]
     Version(u8),
     /// Not a whole number of holds.
     #[error("the record is cut off")]

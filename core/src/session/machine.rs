@@ -315,20 +315,20 @@ impl Session {
     fn acquire(&mut self, identity: Identity, ask: Option<Box<AuthenticateOptions>>, now: Timestamp) -> Actions {
         let Identity { user, limit, expires, device, resume_token: fresh } = identity;
         (self.expires, self.claim) = (expires, limit);
-        let (wish, tokens) = match (ask, device) {
+        let (options, tokens) = match (ask, device) {
             (Some(ask), device) => {
                 let AuthenticateOptions { device: said, label, resume, evict } = *ask;
                 let tokens = ResumeTokens { shown: resume, new: fresh };
                 let [resume, fresh] = [resume, fresh].map(|token| token.map(|token| token.key()));
-                let wish = AcquireOptions { device: device.or(said), label, resume, new_resume_key: fresh, evict };
-                (Some(Box::new(wish)), Some(Box::new(tokens)))
+                let options = AcquireOptions { device: device.or(said), label, resume, new_resume_key: fresh, evict };
+                (Some(Box::new(options)), Some(Box::new(tokens)))
             }
             // It asks for nothing, and its token binds it to a device all the same.
             (None, device @ Some(_)) => (Some(Box::new(AcquireOptions { device, ..AcquireOptions::default() })), None),
             (None, None) => (None, None),
         };
         self.state = State::Acquiring(user.clone(), tokens);
-        store_command(ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options: wish })
+        store_command(ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options })
     }
 
     fn stored(&mut self, outcome: Outcome, now: Timestamp) -> Actions {

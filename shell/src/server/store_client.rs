@@ -73,7 +73,9 @@ impl Custody {
     fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> UnderWay {
         let until = self.accounts.clock.now() + self.store_timeout;
         let purpose = match &command {
-            StoreCommand::Acquire { options: wish, .. } if wish.as_ref().is_some_and(|wish| wish.resume.is_some()) => {
+            StoreCommand::Acquire { options, .. }
+                if options.as_ref().is_some_and(|options| options.resume.is_some()) =>
+            {
                 Purpose::Return
             }
             StoreCommand::Acquire { .. } => Purpose::Slot,
@@ -307,7 +309,7 @@ mod tests {
         let late = Timestamp::default() + Duration::from_secs(1);
         let retried = late + Duration::from_millis(50);
         let resume = Some(ResumeKey::from_bytes([9; 32]));
-        for (wish, owed) in [
+        for (options, owed) in [
             (None, StoreCommand::Release { user: user.clone(), session }),
             (
                 Some(AcquireOptions { new_resume_key: resume, ..AcquireOptions::default() }),
@@ -322,13 +324,13 @@ mod tests {
             let clock = Clock::by_dial(Arc::clone(&dial));
             let custody = Custody::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
             let mut claim = Claim::new(Arc::clone(&custody), Arc::default(), session);
-            let wish = wish.map(Box::new);
+            let options = options.map(Box::new);
             claim.submit(StoreCommand::Acquire {
                 user: user.clone(),
                 session,
                 limit: None,
                 at: Timestamp::default(),
-                options: wish,
+                options,
             });
             assert_eq!(claim.until(), Some(late));
             dial.turn_to(late);

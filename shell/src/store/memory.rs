@@ -192,11 +192,11 @@ mod tests {
 
     fn lose(store: &MemoryStore, number: u64, second: u64) {
         let (user, session): (_, SessionId) = (user(number), NODE.session(number));
-        let wish = Some(Box::new(AcquireOptions {
+        let options = Some(Box::new(AcquireOptions {
             new_resume_key: Some(ResumeKey::from_bytes([7; 32])),
             ..AcquireOptions::default()
         }));
-        let acquire = StoreCommand::Acquire { user: user.clone(), session, limit: None, at: at(second), options: wish };
+        let acquire = StoreCommand::Acquire { user: user.clone(), session, limit: None, at: at(second), options };
         assert!(matches!(store.apply(&acquire).outcome, Outcome::Granted { .. }));
         assert_eq!(store.apply(&StoreCommand::Linger { user, session, at: at(second) }).outcome, Outcome::Released);
     }

@@ -325,7 +325,7 @@ impl Inner {
             *record = before.clone();
         }
         self.count(&command, &before, &outcome, &ended);
-        for EndedSession { session, reason: how } in ended {
+        for EndedSession { session, reason } in ended {
             self.ended.insert(session);
             if let Some(registry) = self.routes.get(&session.node()) {
                 registry.deliver(vec![EndedSession { session, reason }]);
@@ -350,12 +350,12 @@ impl Inner {
                 reached.push("ended while its grant was long in coming");
             }
         }
-        if let (StoreCommand::Acquire { options: Some(wish), .. }, Outcome::Granted { grant: Some(grant), .. }) =
+        if let (StoreCommand::Acquire { options: Some(options), .. }, Outcome::Granted { grant: Some(grant), .. }) =
             (command, outcome)
         {
             if grant.is_resumed {
                 reached.push("resumed");
-                let is_of = |hold: &SessionRecord| hold.resumable().map(|resumable| resumable.key) == wish.resume;
+                let is_of = |hold: &SessionRecord| hold.resumable().map(|resumable| resumable.key) == options.resume;
                 let is_of_dead = |hold: &SessionRecord| is_of(hold) && !self.alive.contains(&hold.session.node());
                 if before.sessions().iter().any(is_of_dead) {
                     reached.push("resumed from a killed server");
@@ -367,12 +367,12 @@ impl Inner {
                 if before.sessions().iter().any(|hold| is_of(hold) && is_last_second(hold)) {
                     reached.push("resumed in its last second");
                 }
-            } else if wish.resume.is_some() {
+            } else if options.resume.is_some() {
                 reached.push("a token of a slot that is gone");
             }
         }
-        if let StoreCommand::Acquire { options: Some(wish), .. } = command
-            && let Some(Evict::Sessions(these)) = &wish.evict
+        if let StoreCommand::Acquire { options: Some(options), .. } = command
+            && let Some(Evict::Sessions(these)) = &options.evict
             && these.iter().any(|session| self.ended.contains(session))
         {
             reached.push("chosen by two");

@@ -147,7 +147,7 @@ fn what_is_asked_for_goes_to_the_store_and_no_token_does() {
         shown().text(),
         NodeId::new(9).session(9)
     );
-    let ledger::StoreCommand::Acquire { options: Some(wish), limit: claim, at: asked, .. } =
+    let ledger::StoreCommand::Acquire { options: Some(options), limit: claim, at: asked, .. } =
         subject.ask(&fields, Identity { limit: Some(limit(7)), ..drawn() })
     else {
         panic!("it asks for a slot")
@@ -159,11 +159,11 @@ fn what_is_asked_for_goes_to_the_store_and_no_token_does() {
         new_resume_key: Some(fresh().key()),
         evict: Some(Evict::Sessions([NodeId::new(9).session(9)].into())),
     };
-    assert_eq!((*wish, claim, asked), (expected, Some(limit(7)), at(0)));
+    assert_eq!((*options, claim, asked), (expected, Some(limit(7)), at(0)));
     // What a token says of the device goes before what the client says.
     let command = Subject::new().ask(r#","device":"mine""#, Identity { device: name("laptop"), ..drawn() });
     assert!(
-        matches!(command, ledger::StoreCommand::Acquire { options: Some(wish), .. } if wish.device == name("laptop"))
+        matches!(command, ledger::StoreCommand::Acquire { options: Some(options), .. } if options.device == name("laptop"))
     );
 }
 
@@ -258,10 +258,10 @@ fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_pla
         drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
         let identity = Identity { device: name("laptop"), ..drawn() };
         let actions = subject.handle(Event::Verified(Ok(identity)));
-        let Some(Effect::Store(ledger::StoreCommand::Acquire { options: Some(wish), .. })) = actions.effect else {
+        let Some(Effect::Store(ledger::StoreCommand::Acquire { options: Some(options), .. })) = actions.effect else {
             panic!("{actions:?}")
         };
-        assert_eq!(*wish, AcquireOptions { device: name("laptop"), ..AcquireOptions::default() });
+        assert_eq!(*options, AcquireOptions { device: name("laptop"), ..AcquireOptions::default() });
         subject
     };
     let mut subject = waiting();
@@ -416,7 +416,7 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
     assert_eq!(told, say(ServerMessage::ListSessionsSuccess(Box::new(sessions))));
 
     let asked = subject.handle(Event::Text(&end));
-    let (which, by) = (EndTarget::One(other), EndReason::ByUser(None));
+    let (target, reason) = (EndTarget::One(other), EndReason::ByUser(None));
     assert_eq!(
         asked,
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })

@@ -111,7 +111,7 @@ fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value 
 struct Model {
     bounds: ConnectionLimits,
     /// Whether it waits, and the number of its network.
-    visits: Vec<(bool, Option<usize>)>,
+    permits: Vec<(bool, Option<usize>)>,
     /// Every one that was identified while there was a pace: its network, when, and how often the pace had changed.
     arrivals: Vec<(usize, Duration, usize)>,
     paces: usize,
@@ -129,24 +129,24 @@ enum Pace {
 
 impl Model {
     fn count(&self, which: impl Fn(&(bool, Option<usize>)) -> bool) -> usize {
-        self.visits.iter().filter(|&visit| which(visit)).count()
+        self.permits.iter().filter(|&permit| which(permit)).count()
     }
 
     fn enter(&mut self) -> Option<ConnectionLimitExceeded> {
-        if self.bounds.connections.is_some_and(|most| self.visits.len() >= most.get()) {
+        if self.bounds.connections.is_some_and(|most| self.permits.len() >= most.get()) {
             return Some(ConnectionLimitExceeded::Total);
         }
-        if self.bounds.unauthenticated.is_some_and(|most| self.count(|visit| visit.0) >= most.get()) {
+        if self.bounds.unauthenticated.is_some_and(|most| self.count(|permit| permit.0) >= most.get()) {
             return Some(ConnectionLimitExceeded::Unauthenticated);
         }
-        self.visits.push((true, None));
+        self.permits.push((true, None));
         None
     }
 
     /// Those of a network since it last was away for a second.
-    fn latest(&self, network: usize) -> impl Iterator<Item = (Duration, usize)> {
+    fn latest(&self, client: usize) -> impl Iterator<Item = (Duration, usize)> {
         let mut next = self.now;
-        let backwards = self.arrivals.iter().rev().filter(move |arrival| arrival.0 == network);
+        let backwards = self.arrivals.iter().rev().filter(move |arrival| arrival.0 == client);
         backwards.map(|&(_, at, paces)| (at, paces)).take_while(move |&(at, _)| {
             let apart = next - at;
             next = at;
@@ -155,12 +155,12 @@ impl Model {
     }
 
     /// The rule: between any arrival and this one, both included, lie no more of them than `rate` and what time brings.
-    fn pace(&self, network: usize) -> Pace {
+    fn pace(&self, client: usize) -> Pace {
         let Some(rate) = self.bounds.rate_per_client.map(|rate| u128::from(rate.get())) else { return Pace::Kept };
-        if self.latest(network).any(|(_, paces)| paces != self.paces) {
+        if self.latest(client).any(|(_, paces)| paces != self.paces) {
             return Pace::Unclear;
         }
-        let wait = (2..).zip(self.latest(network)).map(|(count, (at, _)): (u128, _)| {
+        let wait = (2..).zip(self.latest(client)).map(|(count, (at, _)): (u128, _)| {
             let due_nanos = (count.saturating_sub(rate) * SECOND.as_nanos()).div_ceil(rate);
             due_nanos.saturating_sub((self.now - at).as_nanos())
         });
@@ -170,26 +170,26 @@ impl Model {
         }
     }
 
-    fn identified(&mut self, who: usize, network: usize) {
-        self.visits[who].1 = Some(network);
+    fn identified(&mut self, who: usize, client: usize) {
+        self.permits[who].1 = Some(client);
         if self.bounds.rate_per_client.is_some() {
-            self.arrivals.push((network, self.now, self.paces));
+            self.arrivals.push((client, self.now, self.paces));
         }
     }
 }
 
 /// A door and its model, side by side.
 struct World {
-    door: ConnectionLimiter,
+    limiter: ConnectionLimiter,
     model: Model,
-    visits: Vec<Permit>,
+    permits: Vec<Permit>,
     last_wait: Duration,
 }
 
 impl World {
     fn new(bounds: ConnectionLimits) -> Self {
-        let model = Model { bounds, visits: Vec::new(), arrivals: Vec::new(), paces: 0, now: Duration::ZERO };
-        Self { door: ConnectionLimiter::new(bounds), model, visits: Vec::new(), last_wait: Duration::ZERO }
+        let model = Model { bounds, permits: Vec::new(), arrivals: Vec::new(), paces: 0, now: Duration::ZERO };
+        Self { limiter: ConnectionLimiter::new(bounds), model, permits: Vec::new(), last_wait: Duration::ZERO }
     }
 
     fn step(&mut self, step: &Step) {
@@ -198,24 +198,24 @@ impl World {
             Step::Enter => _ = self.enter(),
             Step::Arrive(address) => {
                 if self.enter() {
-                    self.identify(self.visits.len() - 1, *address);
+                    self.identify(self.permits.len() - 1, *address);
                 }
             }
             Step::Identify(who, address) => {
-                if let Some(who) = some(who, &self.visits) {
+                if let Some(who) = some(who, &self.permits) {
                     self.identify(who, *address);
                 }
             }
             Step::Admit(who) => {
-                if let Some(who) = some(who, &self.visits) {
-                    self.door.authenticated(&mut self.visits[who]);
-                    self.model.visits[who].0 = false;
+                if let Some(who) = some(who, &self.permits) {
+                    self.limiter.authenticated(&mut self.permits[who]);
+                    self.model.permits[who].0 = false;
                 }
             }
             Step::Leave(who) => {
-                if let Some(who) = some(who, &self.visits) {
-                    self.door.release(self.visits.swap_remove(who));
-                    self.model.visits.swap_remove(who);
+                if let Some(who) = some(who, &self.permits) {
+                    self.limiter.release(self.permits.swap_remove(who));
+                    self.model.permits.swap_remove(who);
                 }
             }
             Step::Pass(nanos) => self.model.now += Duration::from_nanos(*nanos),
@@ -224,7 +224,7 @@ impl World {
                 self.model.now += self.last_wait.saturating_sub(early);
             }
             Step::Change(bounds) => {
-                self.door.set_limits(*bounds);
+                self.limiter.set_limits(*bounds);
                 self.model.paces += usize::from(bounds.rate_per_client != self.model.bounds.rate_per_client);
                 self.model.bounds = *bounds;
             }
@@ -233,9 +233,9 @@ impl World {
     }
 
     fn enter(&mut self) -> bool {
-        match (self.door.acquire(), self.model.enter()) {
-            (Ok(visit), None) => {
-                self.visits.push(visit);
+        match (self.limiter.acquire(), self.model.enter()) {
+            (Ok(permit), None) => {
+                self.permits.push(permit);
                 true
             }
             (entered, expected) => {
@@ -247,12 +247,12 @@ impl World {
 
     fn identify(&mut self, who: usize, nth: usize) {
         let (address, number) = (address(ADDRESSES[nth].0), ADDRESSES[nth].1);
-        let network = ClientPrefix::from(address);
-        let identified = self.door.identify(&mut self.visits[who], address, Timestamp::from_epoch(self.model.now));
-        if self.model.visits[who].1.is_some() {
+        let client = ClientPrefix::from(address);
+        let identified = self.limiter.identify(&mut self.permits[who], address, Timestamp::from_epoch(self.model.now));
+        if self.model.permits[who].1.is_some() {
             return assert_eq!(identified, Ok(()));
         }
-        let of_address = self.model.count(|visit| visit.1 == Some(number));
+        let of_address = self.model.count(|permit| permit.1 == Some(number));
         if self.model.bounds.per_client.is_some_and(|most| of_address >= most.get()) {
             return assert_eq!(identified, Err(ConnectionLimitExceeded::PerClient { client }));
         }
@@ -275,27 +275,27 @@ impl World {
         }
         match identified {
             Ok(()) => self.model.identified(who, number),
-            Err(turned_away) => self.last_wait = turned_away.retry_after(),
+            Err(exceeded) => self.last_wait = exceeded.retry_after(),
         }
     }
 
     /// Everybody leaves. A second later there is nothing left to remember, which a few arrivals notice.
     fn empty(mut self) {
-        self.model.visits.clear();
-        self.visits.drain(..).for_each(|visit| self.door.release(visit));
+        self.model.permits.clear();
+        self.permits.drain(..).for_each(|permit| self.limiter.release(permit));
         self.step(&Step::Pass(1_000_000_000));
         self.step(&Step::Change(bounds(0, 0, 0, 100)));
         for _ in 0..3 {
             self.step(&Step::Arrive(0));
         }
-        assert_eq!(self.door.tracked_clients(), 1);
+        assert_eq!(self.limiter.tracked_clients(), 1);
     }
 
     fn check(&self) {
-        let waiting = self.model.count(|visit| visit.0);
-        assert_eq!((self.door.connections(), self.door.unauthenticated()), (self.model.visits.len(), waiting));
-        let networks: Vec<_> = self.visits.iter().map(Permit::client).collect();
-        let numbers = self.model.visits.iter().map(|visit| visit.1);
+        let waiting = self.model.count(|permit| permit.0);
+        assert_eq!((self.limiter.connections(), self.limiter.unauthenticated()), (self.model.permits.len(), waiting));
+        let networks: Vec<_> = self.permits.iter().map(Permit::client).collect();
+        let numbers = self.model.permits.iter().map(|permit| permit.1);
         let expected = numbers.map(|number| {
             number
                 .map(|number| ADDRESSES.iter().find(|(_, nth)| *nth == number).unwrap().0)
@@ -305,14 +305,14 @@ impl World {
         assert_eq!(networks, expected.collect::<Vec<_>>());
 
         // Those that must be remembered are, which the pace shows; and none that never came.
-        let inside = (0..5).filter(|&number| self.model.count(|visit| visit.1 == Some(number)) > 0).count();
-        assert!((inside..=5).contains(&self.door.tracked_clients()));
+        let inside = (0..5).filter(|&number| self.model.count(|permit| permit.1 == Some(number)) > 0).count();
+        assert!((inside..=5).contains(&self.limiter.tracked_clients()));
 
         // In no second more than twice the rate, as long as it is the same. It is enough to look at the last one.
         if let Some(rate) = self.model.bounds.rate_per_client {
             for number in 0..5 {
-                let lately = self.model.arrivals.iter().filter(|&&(network, at, paces)| {
-                    network == number && paces == self.model.paces && self.model.now - at <= SECOND
+                let lately = self.model.arrivals.iter().filter(|&&(client, at, paces)| {
+                    client == number && paces == self.model.paces && self.model.now - at <= SECOND
                 });
                 assert!(lately.count() <= 2 * rate.get() as usize);
             }

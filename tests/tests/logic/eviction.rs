@@ -79,11 +79,11 @@ impl Subject {
         at(self.second)
     }
 
-    fn acquire(&mut self, terms: &Terms, session: SessionId, wish: Option<AcquireOptions>) -> Outcome {
+    fn acquire(&mut self, terms: &Terms, session: SessionId, options: Option<AcquireOptions>) -> Outcome {
         let at = self.now();
         self.apply(
             terms,
-            &StoreCommand::Acquire { user: user(), session, limit: None, at, options: wish.map(Box::new) },
+            &StoreCommand::Acquire { user: user(), session, limit: None, at, options: options.map(Box::new) },
         )
     }
 
@@ -116,9 +116,9 @@ impl Subject {
     }
 
     fn resume(&mut self, terms: &Terms, number: u64, shown: u8) -> Outcome {
-        let wish =
+        let options =
             AcquireOptions { resume: Some(key(shown)), new_resume_key: Some(key(200)), ..AcquireOptions::default() };
-        self.acquire(terms, id(number), Some(wish))
+        self.acquire(terms, id(number), Some(options))
     }
 
     fn release(&mut self, number: u64) -> Outcome {
@@ -417,9 +417,9 @@ fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
     let mut subject = Subject::default();
     drop(subject.on_device(&terms, 1, "laptop"));
     drop(subject.linger(1));
-    let wish = |evict| Some(AcquireOptions { device: name("laptop"), evict, ..AcquireOptions::default() });
-    assert!(is_denied(&subject.acquire(&terms, id(2), wish(Some(Evict::Nobody)))));
-    assert!(is_granted(&subject.acquire(&terms, id(2), wish(None)), 1));
+    let options = |evict| Some(AcquireOptions { device: name("laptop"), evict, ..AcquireOptions::default() });
+    assert!(is_denied(&subject.acquire(&terms, id(2), options(Some(Evict::Nobody)))));
+    assert!(is_granted(&subject.acquire(&terms, id(2), options(None)), 1));
 }
 
 #[test]
@@ -448,15 +448,15 @@ fn a_token_moves_its_slot_and_admits_nobody() {
     assert_eq!((hold.status, hold.since, hold.label()), (SessionStatus::Live, since, name("old").as_ref()));
     assert_eq!(hold.resumable().unwrap().key, key(1), "the token stays with its slot");
     // Another label may be said. Another device opens nothing: it could share the slot of this one.
-    let wish =
+    let options =
         |device| Some(AcquireOptions { resume: Some(key(1)), label: name("new"), device, ..AcquireOptions::default() });
-    assert!(is_denied(&subject.acquire(&full, id(5), wish(name("other")))));
-    assert!(is_granted(&subject.acquire(&full, id(5), wish(None)), 2));
+    assert!(is_denied(&subject.acquire(&full, id(5), options(name("other")))));
+    assert!(is_granted(&subject.acquire(&full, id(5), options(None)), 2));
     let mut named = Subject::default();
     drop(named.on_device(&full, 1, "laptop"));
     for number in 2..4 {
-        let wish = AcquireOptions { resume: Some(key(1)), device: name("laptop"), ..AcquireOptions::default() };
-        assert!(is_granted(&named.acquire(&full, id(number), Some(wish)), 1));
+        let options = AcquireOptions { resume: Some(key(1)), device: name("laptop"), ..AcquireOptions::default() };
+        assert!(is_granted(&named.acquire(&full, id(number), Some(options)), 1));
         assert_eq!(named.held(), [number]);
     }
     let hold = &subject.record.sessions()[0];
@@ -551,8 +551,8 @@ fn sessions_of_one_device_hold_one_slot() {
     // Nor need the bound have been so low when they came.
     let lower = Terms { sessions_per_device: 2.try_into().unwrap(), ..terms };
     let mut crowded = subject.clone();
-    let wish = AcquireOptions { device: name("laptop"), evict: Some(Evict::Oldest), ..AcquireOptions::default() };
-    assert!(is_granted(&crowded.acquire(&lower, id(9), Some(wish)), 2));
+    let options = AcquireOptions { device: name("laptop"), evict: Some(Evict::Oldest), ..AcquireOptions::default() };
+    assert!(is_granted(&crowded.acquire(&lower, id(9), Some(options)), 2));
     assert_eq!((crowded.held(), crowded.told()), (vec![3, 4, 9], vec![1, 2]));
     let Outcome::Denied(Some(listing)) = subject.on_device(&terms, 5, "tablet") else { panic!("it is full") };
     assert!(!listing.is_device_full && listing.client_choice);
@@ -614,8 +614,8 @@ fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
     let terms = Terms { sessions_per_device: 1024.try_into().unwrap(), ..devices(1024) };
     let mut subject = Subject::default();
     let join = |subject: &mut Subject, number: u64, evict| {
-        let wish = AcquireOptions { device: name(&format!("{}", number % 7)), evict, ..AcquireOptions::default() };
-        subject.acquire(&terms, id(number), Some(wish))
+        let options = AcquireOptions { device: name(&format!("{}", number % 7)), evict, ..AcquireOptions::default() };
+        subject.acquire(&terms, id(number), Some(options))
     };
     for number in 1..=1024 {
         assert!(matches!(join(&mut subject, number, None), Outcome::Granted { .. }));
@@ -740,7 +740,7 @@ proptest! {
             let command = match step.clone() {
                 Step::Acquire { node, number, device, evict, resume, plain } => {
                     tokens = tokens.wrapping_add(1);
-                    let wish = AcquireOptions {
+                    let options = AcquireOptions {
                         device: device.and_then(|device| name(&device.to_string())),
                         label: None,
                         // None is shown before it is drawn.
@@ -752,7 +752,7 @@ proptest! {
                             numbers => Evict::Sessions(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
                         }),
                     };
-                    let wish = (!plain).then(|| Box::new(wish));
+                    let options = (!plain).then(|| Box::new(options));
                     let session = NodeId::new(node).session(number);
                     Some(StoreCommand::Acquire { user: user(), session, limit: None, at: now, options })
                 }
@@ -838,7 +838,7 @@ proptest! {
                     let Outcome::Ended { sessions, .. } = &outcome else { panic!("{outcome:?}") };
                     prop_assert_eq!(&gone, &sessions.iter().copied().collect());
                     prop_assert!(come.is_empty());
-                    match which {
+                    match target {
                         EndTarget::One(one) => {
                             let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
                             prop_assert_eq!(gone.len(), usize::from(may));
@@ -858,20 +858,20 @@ proptest! {
                         prop_assert_eq!(&come, &[session].into(), "exactly one comes");
                         let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
                         let resumed = before.iter().find(|(_, kept)| {
-                            is_resumed && kept.key.map(key) == wish.as_ref().and_then(|wish| wish.resume)
+                            is_resumed && kept.key.map(key) == options.as_ref().and_then(|options| options.resume)
                         });
                         if let Some((old, moved)) = resumed {
                             prop_assert_eq!(&gone, &[*old].into(), "a token moves one hold, and ends nobody else");
-                            let named = wish.as_ref().and_then(|wish| wish.device.clone());
+                            let named = options.as_ref().and_then(|options| options.device.clone());
                             let named: Option<u8> = named.map(|device| device.as_str().parse().unwrap());
                             prop_assert!(named.is_none() || named == moved.device, "a token opened another device's slot");
                             kept.remove(old);
                             kept.insert(session, Kept { until: None, ..moved.clone() });
                         } else {
                             prop_assert!(!is_resumed, "a token of nobody");
-                            let told = wish.as_ref().and_then(|wish| wish.device.clone());
+                            let told = options.as_ref().and_then(|options| options.device.clone());
                             let device = told.map(|device| device.as_str().parse().unwrap());
-                            let fresh = wish.as_ref().map(|_| tokens);
+                            let fresh = options.as_ref().map(|_| tokens);
                             let linger = if fresh.is_some() { terms.linger } else { Duration::ZERO };
                             kept.retain(|kept, _| !gone.contains(kept));
                             let others = slots_of(&kept, terms.count_by);
@@ -881,9 +881,9 @@ proptest! {
                             // Nobody is ended who need not be.
                             let may = terms.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
                                 || terms.when_full == WhenFull::EvictOldest
-                                || terms.client_choice && wish.as_ref().is_some_and(|wish| wish.evict.is_some());
+                                || terms.client_choice && options.as_ref().is_some_and(|options| options.evict.is_some());
                             prop_assert!(gone.is_empty() || may, "somebody was ended without leave");
-                            let is_spared = wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody));
+                            let is_spared = options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody));
                             prop_assert!(gone.is_empty() || !is_spared, "somebody was ended against the newcomer's will");
                             let is_own = |kept: &&Kept| terms.count_by == CountBy::Devices && device.is_some() && kept.device == device;
                             if before.values().any(|kept| is_own(&kept)) {
@@ -901,7 +901,7 @@ proptest! {
                         let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                         prop_assert!(is_device_full || slots_of(&kept, terms.count_by) >= terms.limit.slots() as usize);
                         prop_assert!(!(terms.when_full == WhenFull::EvictOldest && terms.limit.slots() > 0)
-                            || terms.client_choice || wish.as_ref().is_some_and(|wish| wish.evict == Some(Evict::Nobody)), "it need not have been refused");
+                            || terms.client_choice || options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody)), "it need not have been refused");
                     }
                     outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(StoreError::Failed)),
                 },

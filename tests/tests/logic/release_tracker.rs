@@ -44,13 +44,13 @@ fn linger(number: u64) -> StoreCommand {
 
 /// An acquire of a slot that can be taken up again.
 fn acquire_for_good(number: u64) -> StoreCommand {
-    let wish = AcquireOptions { new_resume_key: Some(ResumeKey::from_bytes([9; 32])), ..AcquireOptions::default() };
+    let options = AcquireOptions { new_resume_key: Some(ResumeKey::from_bytes([9; 32])), ..AcquireOptions::default() };
     StoreCommand::Acquire {
         user: user(),
         session: session(number),
         limit: None,
         at: at(0),
-        options: Some(Box::new(wish)),
+        options: Some(Box::new(options)),
     }
 }
 
@@ -174,11 +174,11 @@ fn an_acquire_whose_answer_is_lost_owes_a_release_though_its_slot_could_be_taken
 #[test]
 fn a_return_whose_answer_is_lost_owes_that_its_slot_lingers_on_for_a_client_that_has_its_token() {
     let mut debts = ReleaseTracker::new(1);
-    let StoreCommand::Acquire { user, session, limit, at: asked, options: wish } = acquire_for_good(1) else {
+    let StoreCommand::Acquire { user, session, limit, at: asked, options } = acquire_for_good(1) else {
         unreachable!()
     };
-    let wish = wish.map(|wish| Box::new(AcquireOptions { resume: wish.new_resume_key, ..*wish }));
-    let resume = StoreCommand::Acquire { user, session, limit, at: asked, options: wish };
+    let options = options.map(|options| Box::new(AcquireOptions { resume: options.new_resume_key, ..*options }));
+    let resume = StoreCommand::Acquire { user, session, limit, at: asked, options };
     debts.reserve(&resume).unwrap();
     debts.record(&resume, &Outcome::Unknown, at(7));
     let Some(StoreCommand::Linger { at: lost, .. }) = debts.next_retry(at(57)) else {

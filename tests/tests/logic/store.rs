@@ -158,9 +158,9 @@ fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
             1 => release(&user, session),
             2 => lookup(&user, session),
             3 => StoreCommand::Linger { user: self::user(&user), session: self::session(session), at: at(0) },
-            4 => wishing(&user, session, 0, AcquireOptions { resume: Some(key(other)), ..wish(session) }),
+            4 => wishing(&user, session, 0, AcquireOptions { resume: Some(key(other)), ..options(session) }),
             5 => end(&user, session, if other == 0 { EndTarget::All } else { EndTarget::One(self::session(other)) }),
-            _ => wishing(&user, session, 0, wish(session)),
+            _ => wishing(&user, session, 0, options(session)),
         }
     });
     let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
@@ -229,14 +229,16 @@ fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> 
     let subject = open(SlotLimit::new(2).unwrap());
     subject.store.set_terms(terms(2));
     for number in [1, 2] {
-        subject.ask(wishing("ada", number, 0, wish(number)));
+        subject.ask(wishing("ada", number, 0, options(number)));
     }
-    let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 3, 0, wish(3))) else { panic!("both are taken") };
+    let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 3, 0, options(3))) else {
+        panic!("both are taken")
+    };
     assert_eq!(listing.sessions.iter().map(|hold| hold.session).collect::<Vec<_>>(), [1, 2].map(session));
     assert_eq!(subject.ended(), [], "who is refused ends nobody");
 
     let choice = |ids: &[u64]| Some(Evict::Sessions(ids.iter().map(|&number| session(number)).collect()));
-    subject.tell(wishing("ada", 3, 0, AcquireOptions { evict: choice(&[2]), ..wish(3) }));
+    subject.tell(wishing("ada", 3, 0, AcquireOptions { evict: choice(&[2]), ..options(3) }));
     assert_eq!(subject.hear(), Heard::Ended(vec![ended(2, EndReason::TakenOver(Some(label(3))))]));
     assert!(matches!(subject.hear(), Heard::Answer(Outcome::Granted { connections: 2, .. })));
     // What the two of them say later finds nothing.
@@ -254,7 +256,7 @@ fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> 
 fn swaps_many_slots_in_one_go(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_terms(Terms { when_full: WhenFull::EvictOldest, ..terms(1) });
-    let answers: Vec<_> = (1..=100).map(|number| subject.submit(wishing("ada", number, 0, wish(number)))).collect();
+    let answers: Vec<_> = (1..=100).map(|number| subject.submit(wishing("ada", number, 0, options(number)))).collect();
     let late = subject.submit(release("ada", 1));
     for answer in answers {
         let outcome = answer.recv_timeout(TIMEOUT).unwrap();
@@ -274,8 +276,8 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
         Outcome::Granted { connections: 1, grant: Some(Box::new(grant)) }
     };
     let resume =
-        |user, number, token| wishing(user, number, 1, AcquireOptions { resume: Some(key(token)), ..wish(number) });
-    assert_eq!(subject.ask(wishing("ada", 1, 0, wish(1))), grant(false));
+        |user, number, token| wishing(user, number, 1, AcquireOptions { resume: Some(key(token)), ..options(number) });
+    assert_eq!(subject.ask(wishing("ada", 1, 0, options(1))), grant(false));
     assert_eq!(subject.ask(resume("bob", 9, 1)), grant(false), "of another user it is worth nothing");
     assert!(matches!(subject.ask(resume("ada", 2, 7)), Outcome::Denied(_)), "nor is another token");
     // From a session that lives, then from one that is lost.
@@ -286,7 +288,7 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
     );
     assert_eq!(subject.ask(lose("ada", 1, 1)), Outcome::Released, "it was another's already");
     assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
-    assert!(matches!(subject.ask(wishing("ada", 8, 1, wish(8))), Outcome::Denied(_)), "2 lives");
+    assert!(matches!(subject.ask(wishing("ada", 8, 1, options(8))), Outcome::Denied(_)), "2 lives");
     assert_eq!(subject.ask(lose("ada", 2, 1)), Outcome::Released);
     assert_eq!(subject.ask(resume("ada", 3, 1)), grant(true));
     assert_eq!(subject.ended(), [], "nobody was there to be told");
@@ -295,14 +297,14 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
 fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_terms(Terms { lingering_first: false, ..terms(1) });
-    subject.ask(wishing("ada", 1, 0, wish(1)));
+    subject.ask(wishing("ada", 1, 0, options(1)));
     for second in [5, 6] {
         assert_eq!(subject.ask(lose("ada", 1, second)), Outcome::Released, "that it was lost is said once");
     }
-    let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 2, 14, wish(2))) else { panic!("it is kept") };
+    let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 2, 14, options(2))) else { panic!("it is kept") };
     assert_eq!(listing.free_at, Some(at(15)));
     assert_eq!(listing.sessions[0].status, SessionStatus::Lingering { until: at(15) });
-    assert!(matches!(subject.ask(wishing("ada", 2, 15, wish(2))), Outcome::Granted { connections: 1, .. }));
+    assert!(matches!(subject.ask(wishing("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
     // What has no token is given back at once.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     subject.ask(acquire("ada", 3));
@@ -315,12 +317,12 @@ fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(SlotLimit) -> 
     let subject = open(SlotLimit::new(2).unwrap());
     subject.store.set_terms(terms(2));
     for number in [1, 2] {
-        subject.ask(wishing("ada", number, 0, wish(number)));
+        subject.ask(wishing("ada", number, 0, options(number)));
     }
     subject.ask(lose("ada", 2, 1));
     assert_eq!(subject.ask(acquire("ada", 3)), Outcome::granted(2));
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::Denied(None), "1 lives");
-    let resume = AcquireOptions { resume: Some(key(2)), ..wish(5) };
+    let resume = AcquireOptions { resume: Some(key(2)), ..options(5) };
     assert!(matches!(subject.ask(wishing("ada", 5, 2, resume)), Outcome::Denied(_)), "the token went with the slot");
     assert_eq!(subject.ended(), []);
 }
@@ -329,9 +331,9 @@ fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(5).unwrap());
     subject.store.set_terms(terms(5));
     for number in 1..=4 {
-        subject.ask(wishing("ada", number, number, wish(number)));
+        subject.ask(wishing("ada", number, number, options(number)));
     }
-    subject.ask(wishing("bob", 9, 0, wish(9)));
+    subject.ask(wishing("bob", 9, 0, options(9)));
     let list = StoreCommand::ListSessions {
         user: user("ada"),
         session: session(1),
@@ -456,13 +458,13 @@ fn end(name: &str, asker: u64, which: EndTarget) -> StoreCommand {
     }
 }
 
-fn wishing(name: &str, number: u64, second: u64, wish: AcquireOptions) -> StoreCommand {
+fn wishing(name: &str, number: u64, second: u64, options: AcquireOptions) -> StoreCommand {
     let (user, session, at) = (user(name), session(number), at(second));
-    StoreCommand::Acquire { user, session, limit: None, at, options: Some(Box::new(wish)) }
+    StoreCommand::Acquire { user, session, limit: None, at, options: Some(Box::new(options)) }
 }
 
 /// What a session says that calls itself by its number, and can be taken up again.
-fn wish(number: u64) -> AcquireOptions {
+fn options(number: u64) -> AcquireOptions {
     AcquireOptions { label: Some(label(number)), new_resume_key: Some(key(number)), ..AcquireOptions::default() }
 }
 

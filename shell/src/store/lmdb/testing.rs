@@ -61,8 +61,8 @@ pub(super) fn acquire_for(id: &str, session: SessionId) -> StoreCommand {
 }
 
 /// An acquire that says more.
-pub(super) fn acquire_with(id: &str, session: SessionId, at: Timestamp, wish: AcquireOptions) -> StoreCommand {
-    StoreCommand::Acquire { user: user(id), session, limit: None, at, options: Some(Box::new(wish)) }
+pub(super) fn acquire_with(id: &str, session: SessionId, at: Timestamp, options: AcquireOptions) -> StoreCommand {
+    StoreCommand::Acquire { user: user(id), session, limit: None, at, options: Some(Box::new(options)) }
 }
 
 /// What a client says whose slot can be taken up again with [`KEY`].

@@ -455,9 +455,9 @@ mod tests {
     /// A writer that has found what another node left, which held slots of users of these names.
     fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> (Writer, Arc<Dial>) {
         let (mut dead, _) = evicting_writer(directory, OTHER_NODE, linger);
-        for (number, (user, wish)) in (1..).zip(left) {
+        for (number, (user, options)) in (1..).zip(left) {
             let session = OTHER_NODE.session(number);
-            let outcome = serve(&mut dead, [acquire_with(user, session, at(1), wish.clone())]);
+            let outcome = serve(&mut dead, [acquire_with(user, session, at(1), options.clone())]);
             assert!(matches!(outcome[..], [Outcome::Granted { connections: 1, .. }]), "{outcome:?}");
         }
         drop(dead);
