@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use session_core::{ClientPrefix, ConnectionLimits};
 use shell::net::connection_limiter::Doorway;
-use shell::net::settings::Policy;
+use shell::net::settings::ConnectionSettings;
 use shell::net::trusted_proxies;
 use shell::net::upgrade::{Handshake, shake_hands};
 use shell::runtime::clock::Clock;
@@ -82,12 +82,12 @@ fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
 }
 
 /// What a server with every rule in force goes by.
-fn policy() -> Policy {
-    Policy {
+fn policy() -> ConnectionSettings {
+    ConnectionSettings {
         origins: "https://app.example.com".parse().map(|one| [one].into_iter().collect()).expect("a good origin"),
         hosts: "chess.example.com".parse().map(|one| [one].into_iter().collect()).expect("a good host"),
-        proxies: "10.0.0.0/8".parse().map(|one| [one].into_iter().collect()).expect("a good network"),
-        ..Policy::default()
+        trusted_proxies: "10.0.0.0/8".parse().map(|one| [one].into_iter().collect()).expect("a good network"),
+        ..ConnectionSettings::default()
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use session_core::{ConnectionLimits, NodeId, Outcome, SessionSettings, SlotLimit, Timestamp, UserId, ledger};
 use shell::auth::authenticator::{Authenticator, Open};
-use shell::net::settings::Policy;
-use shell::server::{Control, Server, Settings};
+use shell::net::settings::ConnectionSettings;
+use shell::server::{Server, ServerHandle, Settings};
 use shell::store::{Done, MemoryStore, Store};
 use smol::Executor;
 
@@ -22,7 +22,7 @@ pub struct TestServer {
     /// Where it listens.
     pub address: SocketAddr,
     /// What changes it while it runs.
-    pub control: Control,
+    pub control: ServerHandle,
     stop: Option<smol::channel::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -48,14 +48,19 @@ impl TestServer {
         threads: usize,
         store_timeout: Duration,
     ) -> Self {
-        let policy = Policy { limits, ..Policy::default() };
-        Self::with_authenticator(store, Box::new(Open), Settings { store_timeout, policy, ..settings() }, threads)
+        let policy = ConnectionSettings { session: limits, ..ConnectionSettings::default() };
+        Self::with_authenticator(
+            store,
+            Box::new(Open),
+            Settings { store_timeout, connection: policy, ..settings() },
+            threads,
+        )
     }
 
     /// A server that treats connections by this policy, with a memory store.
     #[must_use]
-    pub fn with_policy(policy: Policy) -> Self {
-        Self::with_settings(Settings { policy, ..settings() })
+    pub fn with_policy(policy: ConnectionSettings) -> Self {
+        Self::with_settings(Settings { connection: policy, ..settings() })
     }
 
     /// A server with a memory store and these settings, whose node must be [`NODE`].
@@ -74,7 +79,7 @@ impl TestServer {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let server = Server::new(vec![listener], store, authenticator, settings).expect("a server");
-        let (address, control) = (server.addresses()[0], server.control());
+        let (address, control) = (server.addresses()[0], server.handle());
         let (stop, stopped) = smol::channel::bounded::<()>(1);
         let executor = Arc::new(Executor::<'static>::new());
         let (ended, end) = smol::channel::bounded::<()>(1);
@@ -123,7 +128,7 @@ impl Drop for TestServer {
 #[must_use]
 pub fn settings() -> Settings {
     let (store_timeout, bounds) = (Duration::from_secs(5), ConnectionLimits::default());
-    Settings { node: NODE, store_timeout, bounds, policy: Policy::default() }
+    Settings { node: NODE, store_timeout, connection_limits: bounds, connection: ConnectionSettings::default() }
 }
 
 /// How many slots a store has for a user, if it says so.

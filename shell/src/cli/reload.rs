@@ -13,7 +13,7 @@ use smol::future::or;
 use crate::auth::Tokens;
 use crate::config::{Applies, Authentication, Loaded, Sources, diff};
 use crate::runtime::log::Log;
-use crate::server::Control;
+use crate::server::ServerHandle;
 use crate::store::Store;
 
 /// Changes a running server.
@@ -23,7 +23,7 @@ pub(crate) struct Reloader {
     pub(crate) started: Loaded,
     /// What it goes by otherwise.
     pub(crate) loaded: Loaded,
-    pub(crate) control: Control,
+    pub(crate) control: ServerHandle,
     pub(crate) store: Arc<dyn Store>,
     /// There where users show tokens.
     pub(crate) tokens: Option<Arc<Tokens>>,
@@ -122,8 +122,8 @@ impl Reloader {
         let read = [("the certificate", policy.tls.is_some()), ("the keys of tokens", verifier.is_some())];
         let read: Vec<_> = read.iter().filter(|(_, is_read)| *is_read).map(|(what, _)| *what).collect();
 
-        self.control.set_policy(policy);
-        self.control.set_bounds(bounds);
+        self.control.set_connection_settings(policy);
+        self.control.set_connection_limits(bounds);
         self.store.set_terms(new.config.terms());
         if let Some((tokens, verifier)) = verifier {
             tokens.set(verifier);

@@ -63,7 +63,8 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
     let store = open(config, node)?;
     let bounds = config.door_bounds(descriptors);
     tell_room(config, descriptors, &bounds)?;
-    let settings = Settings { node, store_timeout: config.store_timeout, bounds, policy };
+    let settings =
+        Settings { node, store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
     let operating = take_orders(config, &store, node, &server, &executor);
@@ -75,7 +76,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
         sources,
         started: loaded.clone(),
         loaded,
-        control: server.control(),
+        control: server.handle(),
         store: Arc::clone(&store),
         tokens,
         log: Arc::clone(&log),

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::value::Bound;
 use super::{Authentication, Config};
 use crate::auth::{KeyError, KeySource, Keys, Rules, Secret, Verifier};
-use crate::net::settings::Policy;
+use crate::net::settings::ConnectionSettings;
 use crate::net::tls::{CertificateFiles, TlsError};
 use crate::store::LmdbConfig;
 
@@ -63,18 +63,18 @@ impl Config {
     ///
     /// # Errors
     /// The certificate cannot be used.
-    pub fn policy(&self) -> Result<Policy, TlsError> {
+    pub fn policy(&self) -> Result<ConnectionSettings, TlsError> {
         let certificate = self.tls_cert.clone().zip(self.tls_key.clone());
         let tls = certificate.map(|(certificate, key)| CertificateFiles { certificate, key }.load()).transpose()?;
         let bytes = |bound| size(bound).map_or(usize::MAX, NonZeroUsize::get);
-        Ok(Policy {
-            limits: self.session_limits(),
+        Ok(ConnectionSettings {
+            session: self.session_limits(),
             max_message_bytes: bytes(self.max_message_bytes),
             header_timeout: self.header_timeout.unwrap_or(self.auth_timeout).min(self.auth_timeout),
             max_header_bytes: bytes(self.max_header_bytes),
             origins: self.allowed_origins.iter().cloned().collect(),
             hosts: self.allowed_hosts.iter().cloned().collect(),
-            proxies: self.trusted_proxies.iter().copied().collect(),
+            trusted_proxies: self.trusted_proxies.iter().copied().collect(),
             proxy_protocol: self.proxy_protocol,
             tls,
         })
@@ -218,7 +218,7 @@ mod tests {
         let limits = some.session_limits();
         assert_eq!((limits.max_bad_messages, limits.max_message_rate), (Some(65_535), NonZeroU32::new(7)));
         let policy = some.policy().unwrap();
-        assert_eq!((policy.limits, policy.max_message_bytes, policy.max_header_bytes), (limits, 1024, 8193));
+        assert_eq!((policy.session, policy.max_message_bytes, policy.max_header_bytes), (limits, 1024, 8193));
         assert_eq!(some.send_buffer_bytes(), Some(4097));
 
         let none = set(["unlimited"; 9]);
@@ -268,7 +268,7 @@ mod tests {
         let policy = policy.policy().unwrap();
         assert!(policy.origins.allows(Some(b"null")) && !policy.origins.allows(Some(b"https://b.example")));
         assert!(policy.hosts.allows(Some(b"b.example")) && !policy.hosts.allows(Some(b"a.example")));
-        assert!(policy.proxies.is_trusted([10, 0, 0, 1].into()) && policy.proxy_protocol);
+        assert!(policy.trusted_proxies.is_trusted([10, 0, 0, 1].into()) && policy.proxy_protocol);
     }
 
     #[test]

@@ -11,9 +11,9 @@ use crate::net::trusted_proxies::Proxies;
 
 /// What a connection is treated by, from when it is accepted until it ends.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct ConnectionSettings {
     /// What bounds a session.
-    pub limits: SessionSettings,
+    pub session: SessionSettings,
     /// The longest message a client may send, in bytes.
     pub max_message_bytes: usize,
     /// How long a client may take until its request has come whole. Beyond it the answer is 408.
@@ -25,23 +25,23 @@ pub struct Policy {
     /// By which names clients may have found this server. By others the answer is 421.
     pub hosts: Hosts,
     /// Who may say where a client really is.
-    pub proxies: Proxies,
+    pub trusted_proxies: Proxies,
     /// Whether a connection may begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
     /// Whether, and how, TLS is spoken.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-impl Default for Policy {
+impl Default for ConnectionSettings {
     fn default() -> Self {
         Self {
-            limits: SessionSettings::default(),
+            session: SessionSettings::default(),
             max_message_bytes: 4096,
             header_timeout: Duration::from_secs(5),
             max_header_bytes: 8 * 1024,
             origins: Origins::default(),
             hosts: Hosts::default(),
-            proxies: Proxies::default(),
+            trusted_proxies: Proxies::default(),
             proxy_protocol: false,
             tls: None,
         }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use smol::net::TcpStream;
 
 use crate::net::connection_limiter::Visitor;
-use crate::net::settings::Policy;
+use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
 use crate::net::trusted_proxies;
 use crate::net::upgrade::{bare, part, turn_away};
@@ -26,7 +26,7 @@ pub(crate) struct Opened {
 pub(crate) async fn open(
     mut stream: TcpStream,
     peer: IpAddr,
-    policy: &Policy,
+    policy: &ConnectionSettings,
     visitor: &mut Visitor,
 ) -> Option<Opened> {
     let peer = if policy.proxy_protocol { introduced(&mut stream, peer, policy, visitor).await? } else { peer };
@@ -38,14 +38,19 @@ pub(crate) async fn open(
 }
 
 /// Who is at the other end. A proxy that is trusted has to say so first.
-async fn introduced(stream: &mut TcpStream, peer: IpAddr, policy: &Policy, visitor: &mut Visitor) -> Option<IpAddr> {
+async fn introduced(
+    stream: &mut TcpStream,
+    peer: IpAddr,
+    policy: &ConnectionSettings,
+    visitor: &mut Visitor,
+) -> Option<IpAddr> {
     /// What such a header begins with, and neither HTTP nor TLS does.
     const FIRST: u8 = b'\r';
 
     let mut first = [0];
     // An end, or an error, is found again by whoever reads next.
     if !matches!(stream.peek(&mut first).await, Ok(1)) || first != [FIRST] {
-        if !policy.proxies.is_trusted(peer) {
+        if !policy.trusted_proxies.is_trusted(peer) {
             return Some(peer);
         }
         // It would be for its client to say who it is.
@@ -63,11 +68,11 @@ async fn introduced(stream: &mut TcpStream, peer: IpAddr, policy: &Policy, visit
         }
     };
     // What others say about themselves does not count.
-    let Some(source) = source.map(|source| source.ip()).filter(|_| policy.proxies.is_trusted(peer)) else {
+    let Some(source) = source.map(|source| source.ip()).filter(|_| policy.trusted_proxies.is_trusted(peer)) else {
         return Some(peer);
     };
     // It may be a proxy again, which has yet to say for whom it asks.
-    if !policy.proxies.is_trusted(source)
+    if !policy.trusted_proxies.is_trusted(source)
         && let Err(turned_away) = visitor.identify(source)
     {
         if policy.tls.is_none() {

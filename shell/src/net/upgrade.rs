@@ -23,7 +23,7 @@ use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use smol_hyper::rt::FuturesIo;
 
 use crate::net::connection_limiter::Visitor;
-use crate::net::settings::Policy;
+use crate::net::settings::ConnectionSettings;
 use crate::net::yielding::Fair;
 
 /// The most header fields of a request. Beyond it the answer is 431.
@@ -54,7 +54,7 @@ pub enum Handshake<S> {
 pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: IpAddr,
-    policy: &Policy,
+    policy: &ConnectionSettings,
     visitor: &mut Visitor,
     late: impl Future<Output = ()>,
 ) -> Handshake<S> {
@@ -148,7 +148,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 /// Serves the one request of a connection.
 struct Edge<'a> {
     peer: IpAddr,
-    policy: &'a Policy,
+    policy: &'a ConnectionSettings,
     request: Mutex<RequestState<'a>>,
 }
 
@@ -167,7 +167,7 @@ impl Service<Request<Incoming>> for Edge<'_> {
         // One that is no text is no address either: to leave it out would move trust to what stands before it.
         let forwarded = request.headers().get_all(X_FORWARDED_FOR).iter();
         let forwarded: Vec<_> = forwarded.map(|line| line.to_str().unwrap_or_default()).collect();
-        let client = self.policy.proxies.client(self.peer, &forwarded);
+        let client = self.policy.trusted_proxies.client(self.peer, &forwarded);
         let mut response = match state.visitor.identify(client) {
             Ok(()) => {
                 let headers = request.headers();
@@ -192,7 +192,7 @@ impl Service<Request<Incoming>> for Edge<'_> {
 
 /// What a request gets: 101 for a good handshake, and words for anything else.
 fn answer(
-    policy: &Policy,
+    policy: &ConnectionSettings,
     method: &Method,
     path: &str,
     version: Version,
@@ -320,7 +320,7 @@ mod tests {
             .iter()
             .map(|&(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
             .collect();
-        answer(&Policy::default(), method, path, Version::HTTP_11, &headers)
+        answer(&ConnectionSettings::default(), method, path, Version::HTTP_11, &headers)
     }
 
     #[test]
@@ -393,8 +393,14 @@ mod tests {
             assert_eq!(with("sec-websocket-key", key), 400, "{key:?}");
         }
         assert_eq!(
-            answer(&Policy::default(), &Method::GET, "/", Version::HTTP_10, ask(&Method::GET, "/", &[]).headers())
-                .status(),
+            answer(
+                &ConnectionSettings::default(),
+                &Method::GET,
+                "/",
+                Version::HTTP_10,
+                ask(&Method::GET, "/", &[]).headers()
+            )
+            .status(),
             200
         );
     }

@@ -13,7 +13,7 @@ use futures_util::{Sink as _, Stream as _};
 use session_core::{CloseReason, Frame, Timestamp, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 
-use crate::net::settings::Policy;
+use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
 use crate::net::yielding::Fair;
 use crate::runtime::clock::Clock;
@@ -60,7 +60,7 @@ impl Socket {
     const MAX_WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
     /// The WebSocket on a stream whose handshake is done; `read` is what was read beyond it.
-    pub(crate) async fn new(stream: Fair<Stream>, read: Vec<u8>, policy: &Policy, clock: Clock) -> Self {
+    pub(crate) async fn new(stream: Fair<Stream>, read: Vec<u8>, policy: &ConnectionSettings, clock: Clock) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(Self::READ_BUFFER_BYTES)
             .write_buffer_size(Self::WRITE_BUFFER_BYTES)

@@ -16,7 +16,7 @@ use smol::{Async, Executor, Task, Timer};
 
 use crate::auth::authenticator::Authenticator;
 use crate::net::connection_limiter::{Doorway, Visitor};
-use crate::net::settings::Policy;
+use crate::net::settings::ConnectionSettings;
 use crate::net::transport::{self, Opened};
 use crate::net::upgrade::{Handshake, part, shake_hands, turn_away};
 use crate::net::websocket::Socket;
@@ -37,62 +37,62 @@ pub struct Settings {
     /// How long the store may take to answer before the answer counts as [`session_core::Outcome::Unknown`].
     pub store_timeout: Duration,
     /// How many connections may come in.
-    pub bounds: ConnectionLimits,
+    pub connection_limits: ConnectionLimits,
     /// What they are treated by.
-    pub policy: Policy,
+    pub connection: ConnectionSettings,
 }
 
 /// A server on bound sockets.
 pub struct Server {
     listeners: Vec<Async<TcpListener>>,
     addresses: Vec<SocketAddr>,
-    house: Arc<House>,
+    house: Arc<ServerState>,
 }
 
 /// Changes what a server goes by, while it runs.
 #[derive(Clone)]
-pub struct Control(Arc<House>);
+pub struct ServerHandle(Arc<ServerState>);
 
-impl Control {
+impl ServerHandle {
     /// Treats connections that come from now on by another policy.
-    pub fn set_policy(&self, policy: Policy) {
-        *self.0.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    pub fn set_connection_settings(&self, policy: ConnectionSettings) {
+        *self.0.connection_settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
     }
 
     /// Puts other bounds on connections in force. Those that are there stay.
-    pub fn set_bounds(&self, bounds: ConnectionLimits) {
-        self.0.doorway.set_bounds(bounds);
+    pub fn set_connection_limits(&self, bounds: ConnectionLimits) {
+        self.0.connection_limiter.set_bounds(bounds);
     }
 }
 
 /// What all connections share.
-struct House {
-    policy: RwLock<Arc<Policy>>,
+struct ServerState {
+    connection_settings: RwLock<Arc<ConnectionSettings>>,
     clock: Clock,
-    doorway: Arc<Doorway>,
-    services: Arc<Services>,
+    connection_limiter: Arc<Doorway>,
+    context: Arc<Services>,
     registry: Arc<Registry>,
     /// How many connections are being told that they may not come in.
-    parting: AtomicUsize,
+    refused_open: AtomicUsize,
 }
 
-impl House {
-    fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+impl ServerState {
+    fn connection_settings(&self) -> Arc<ConnectionSettings> {
+        Arc::clone(&self.connection_settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Server {
     /// How many sessions may hold, or wait for, a slot at the same time. It bounds what a store that has stopped
     /// confirming releases can make this process remember.
-    const MAX_CLAIMS: usize = 1 << 20;
+    const MAX_SLOT_GUARDS: usize = 1 << 20;
     /// How many connections at once are waited for, when they are told that they may not come in. Further ones are told,
     /// too, but what they send meanwhile may cost them the answer.
-    const MAX_PARTING: usize = 64;
+    const MAX_REFUSED_OPEN: usize = 64;
     /// How long a full stop of accepting lasts when the system has no more file descriptors or memory.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
     /// How long after half of many connections have left their memory is given back.
-    const TIDY_PAUSE: Duration = Duration::from_secs(1);
+    const TRIM_DELAY: Duration = Duration::from_secs(1);
     /// How long sessions have to drain once the server stops.
     const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -109,26 +109,21 @@ impl Server {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
-        let Settings { node, store_timeout, bounds, policy } = settings;
+        let Settings { node, store_timeout, connection_limits: bounds, connection: policy } = settings;
         let registry = Registry::new(node);
         store.route(Arc::<Registry>::clone(&registry));
-        let custody = Custody::new(store, clock.clone(), store_timeout, Self::MAX_CLAIMS);
+        let custody = Custody::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
         let draw = || {
             let mut random = [0; 32];
             getrandom::fill(&mut random).ok().map(|()| ResumeToken::new(random))
         };
-        let house = House {
-            policy: RwLock::new(Arc::new(policy)),
-            doorway: Doorway::new(bounds, clock.clone()),
+        let house = ServerState {
+            connection_settings: RwLock::new(Arc::new(policy)),
+            connection_limiter: Doorway::new(bounds, clock.clone()),
             clock,
-            services: Arc::new(Services {
-                custody,
-                authenticator,
-                draw: Box::new(draw),
-                refusals: Refusals::default(),
-            }),
+            context: Arc::new(Services { custody, authenticator, draw: Box::new(draw), refusals: Refusals::default() }),
             registry,
-            parting: AtomicUsize::new(0),
+            refused_open: AtomicUsize::new(0),
         };
         Ok(Self { listeners, addresses, house: Arc::new(house) })
     }
@@ -141,8 +136,8 @@ impl Server {
 
     /// What changes it while it runs.
     #[must_use]
-    pub fn control(&self) -> Control {
-        Control(Arc::clone(&self.house))
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle(Arc::clone(&self.house))
     }
 
     /// Where it listens.
@@ -158,12 +153,12 @@ impl Server {
     /// Connections run on the executor; whoever calls this runs it, on as many threads as they like.
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
         let Self { listeners, addresses: _, house } = self;
-        let retrying = executor.spawn(Arc::clone(&house.services.custody).retry());
+        let retrying = executor.spawn(Arc::clone(&house.context.custody).retry());
         let clock = house.clock.clone();
         let ringing = executor.spawn(async move { clock.ring().await });
         let clock = house.clock.clone();
         let watching = executor.spawn(async move { clock.watch_wall().await });
-        let tidying = executor.spawn(tidy(Arc::clone(&house)));
+        let tidying = executor.spawn(trim_memory(Arc::clone(&house)));
         let accepting: Vec<Task<()>> = listeners
             .into_iter()
             .map(|listener| executor.spawn(accept(listener, Arc::clone(&house), Arc::clone(&executor))))
@@ -189,7 +184,7 @@ impl Server {
         ringing.cancel().await;
         watching.cancel().await;
         tidying.cancel().await;
-        let owed = house.services.custody.owed();
+        let owed = house.context.custody.owed();
         if owed > 0 {
             tracing::warn!(
                 owed,
@@ -200,13 +195,13 @@ impl Server {
 }
 
 /// Accepts for ever. No error ends it: what a client or a full table causes passes.
-async fn accept(listener: Async<TcpListener>, house: Arc<House>, executor: Arc<Executor<'static>>) {
+async fn accept(listener: Async<TcpListener>, house: Arc<ServerState>, executor: Arc<Executor<'static>>) {
     let mut pause = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 end_pause(&mut pause);
-                welcome(TcpStream::from(stream), peer, &house, &executor);
+                accept_connection(TcpStream::from(stream), peer, &house, &executor);
             }
             // The client was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -227,58 +222,58 @@ fn end_pause(pause: &mut Option<Instant>) {
     }
 }
 
-fn welcome(stream: TcpStream, peer: SocketAddr, house: &Arc<House>, executor: &Executor<'static>) {
-    let policy = house.policy();
+fn accept_connection(stream: TcpStream, peer: SocketAddr, house: &Arc<ServerState>, executor: &Executor<'static>) {
+    let policy = house.connection_settings();
     // Whoever comes through a proxy is counted once the proxy has said who it is.
-    let address = Some(peer.ip()).filter(|&address| !policy.proxies.is_trusted(address));
-    match house.doorway.enter(address) {
+    let address = Some(peer.ip()).filter(|&address| !policy.trusted_proxies.is_trusted(address));
+    match house.connection_limiter.enter(address) {
         Ok(visitor) => {
             let entry = house.registry.enter();
-            let arrival = Arrival { stream, peer: peer.ip(), policy, visitor, accepted: house.clock.now() };
+            let arrival = AcceptedConnection { stream, peer: peer.ip(), policy, visitor, accepted: house.clock.now() };
             let upgrade = Box::pin(upgrade(arrival, Arc::clone(house), Arc::clone(entry.mailbox())));
-            executor.spawn(serve(upgrade, Arc::clone(house), entry)).detach();
+            executor.spawn(run_connection(upgrade, Arc::clone(house), entry)).detach();
         }
         // To tell somebody so over TLS would cost more than to serve them.
         Err(_) if policy.tls.is_some() => drop(stream),
-        Err(turned_away) => executor.spawn(show_out(stream, turned_away, Arc::clone(house))).detach(),
+        Err(turned_away) => executor.spawn(refuse_connection(stream, turned_away, Arc::clone(house))).detach(),
     }
 }
 
 /// Tells a client that it may not come in.
-async fn show_out(mut stream: TcpStream, turned_away: ConnectionLimitExceeded, house: Arc<House>) {
+async fn refuse_connection(mut stream: TcpStream, turned_away: ConnectionLimitExceeded, house: Arc<ServerState>) {
     let answer = turn_away(turned_away);
     let parting = part(&mut stream, &answer);
-    if house.parting.fetch_add(1, Ordering::Relaxed) < Server::MAX_PARTING {
+    if house.refused_open.fetch_add(1, Ordering::Relaxed) < Server::MAX_REFUSED_OPEN {
         parting.await;
     } else {
         // As far as it goes without waiting: so much a fresh socket takes at once.
         let _left: Option<()> = poll_once(parting).await;
     }
-    house.parting.fetch_sub(1, Ordering::Relaxed);
+    house.refused_open.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Gives memory back after many connections have left. Never ends.
-async fn tidy(house: Arc<House>) {
+async fn trim_memory(house: Arc<ServerState>) {
     loop {
         house.registry.halved().await;
         // Whoever is about to leave with them has left by then.
-        Timer::after(Server::TIDY_PAUSE).await;
+        Timer::after(Server::TRIM_DELAY).await;
         smol::unblock(malloc::give_back).await;
     }
 }
 
 /// A connection that has come in.
-struct Arrival {
+struct AcceptedConnection {
     stream: TcpStream,
     peer: IpAddr,
-    policy: Arc<Policy>,
+    policy: Arc<ConnectionSettings>,
     visitor: Visitor,
     /// When its time to authenticate began.
     accepted: Timestamp,
 }
 
 /// One that speaks WebSocket, and what the session is made with.
-struct Upgraded {
+struct UpgradedConnection {
     socket: Socket,
     limits: SessionSettings,
     visitor: Visitor,
@@ -289,26 +284,38 @@ struct Upgraded {
 ///
 /// All that comes before the first frame is in a box of its own, which is gone once it is over: it is larger than all that
 /// follows, and a future keeps room for whatever it is ever given.
-async fn serve(upgrade: Pin<Box<impl Future<Output = Option<Upgraded>>>>, house: Arc<House>, entry: Entry) {
+async fn run_connection(
+    upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
+    house: Arc<ServerState>,
+    entry: Entry,
+) {
     let id = entry.id();
-    let connection = AssertUnwindSafe(converse(upgrade, &house, &entry));
+    let connection = AssertUnwindSafe(run_upgraded(upgrade, &house, &entry));
     if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
         // The claim gave the slot back when the panic dropped it.
         tracing::error!(session = %id, "a connection panicked; please report this");
     }
 }
 
-async fn converse(upgrade: Pin<Box<impl Future<Output = Option<Upgraded>>>>, house: &House, entry: &Entry) {
-    let Some(Upgraded { socket, limits, visitor, accepted }) = upgrade.await else { return };
+async fn run_upgraded(
+    upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
+    house: &ServerState,
+    entry: &Entry,
+) {
+    let Some(UpgradedConnection { socket, limits, visitor, accepted }) = upgrade.await else { return };
     if let Some(network) = visitor.network() {
         entry.mailbox().come_from(network);
     }
-    Connection::new(entry, socket, &limits, accepted, Arc::clone(&house.services), visitor).run().await;
+    Connection::new(entry, socket, &limits, accepted, Arc::clone(&house.context), visitor).run().await;
 }
 
 /// The opening handshake, and what may come before it. Ends at once when the server drains.
-async fn upgrade(arrival: Arrival, house: Arc<House>, mailbox: Arc<Mailbox>) -> Option<Upgraded> {
-    let Arrival { stream, peer, policy, mut visitor, accepted } = arrival;
+async fn upgrade(
+    arrival: AcceptedConnection,
+    house: Arc<ServerState>,
+    mailbox: Arc<Mailbox>,
+) -> Option<UpgradedConnection> {
+    let AcceptedConnection { stream, peer, policy, mut visitor, accepted } = arrival;
     if stream.set_nodelay(true).is_err() {
         return None; // The peer is gone.
     }
@@ -331,7 +338,7 @@ async fn upgrade(arrival: Arrival, house: Arc<House>, mailbox: Arc<Mailbox>) -> 
     match handshake.or(drained).await? {
         Handshake::Upgraded { stream, read } => {
             let socket = Socket::new(stream, read, &policy, house.clock.clone()).await;
-            Some(Upgraded { socket, limits: policy.limits, visitor, accepted })
+            Some(UpgradedConnection { socket, limits: policy.session, visitor, accepted })
         }
         Handshake::Answered => None,
     }

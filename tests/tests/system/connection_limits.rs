@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use session_core::{ConnectionLimits, SessionSettings};
-use shell::net::settings::Policy;
+use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
 use tests::raw_client::{RawClient, Received};
 use tests::test_process::TestProcess;
@@ -64,7 +64,7 @@ fn come_in(server: &TestServer) -> RawClient {
 }
 
 fn bounded(bounds: ConnectionLimits) -> TestServer {
-    TestServer::with_settings(Settings { bounds, ..settings() })
+    TestServer::with_settings(Settings { connection_limits: bounds, ..settings() })
 }
 
 #[test]
@@ -108,12 +108,14 @@ fn an_address_has_so_many_connections_and_another_one_as_many() {
     let held = [(); 2].map(|()| RawClient::open(server.address));
     assert_eq!(turned_away(&server), r#"{"message":"Your address has as many connections as one may"}"#);
     drop(RawClient::open_from("127.0.0.2".parse().unwrap(), server.address));
-    server.control.set_bounds(ConnectionLimits { per_client: NonZeroUsize::new(3), ..ConnectionLimits::default() });
+    server
+        .control
+        .set_connection_limits(ConnectionLimits { per_client: NonZeroUsize::new(3), ..ConnectionLimits::default() });
     let _third = RawClient::open(server.address);
     assert!(turned_away(&server).contains("Your address"));
     drop(held);
     drop(come_in(&server));
-    server.control.set_bounds(ConnectionLimits::default());
+    server.control.set_connection_limits(ConnectionLimits::default());
     let _many: Vec<_> = (0..20).map(|_| RawClient::open(server.address)).collect();
 }
 
@@ -139,7 +141,10 @@ fn an_address_opens_so_many_connections_in_a_second() {
 
 #[test]
 fn a_request_that_does_not_come_whole_in_time_is_answered_408() {
-    let server = TestServer::with_policy(Policy { header_timeout: Duration::from_millis(300), ..Policy::default() });
+    let server = TestServer::with_policy(ConnectionSettings {
+        header_timeout: Duration::from_millis(300),
+        ..ConnectionSettings::default()
+    });
     for begun in ["", "GET / HT", UPGRADE] {
         let start = Instant::now();
         let mut peer = RawClient::connect(server.address);
@@ -157,7 +162,8 @@ fn a_request_that_does_not_come_whole_in_time_is_answered_408() {
 #[test]
 fn the_head_of_a_request_may_have_so_many_bytes() {
     for bytes in [8 * 1024, 32 * 1024] {
-        let server = TestServer::with_policy(Policy { max_header_bytes: bytes, ..Policy::default() });
+        let server =
+            TestServer::with_policy(ConnectionSettings { max_header_bytes: bytes, ..ConnectionSettings::default() });
         // It is looked at as it comes: a little more than the bound may have come by then.
         let padded = ask(&server, &format!("X: {}\r\n", "x".repeat(bytes * 2)));
         assert!(padded.starts_with("HTTP/1.1 431 "), "{padded}");
@@ -171,7 +177,7 @@ fn the_head_of_a_request_may_have_so_many_bytes() {
 fn a_client_that_speaks_too_often_is_closed_with_1008_and_its_slot_is_free() {
     let limits =
         SessionSettings { max_message_rate: NonZeroU32::new(20), max_bad_messages: None, ..SessionSettings::default() };
-    let server = TestServer::with_policy(Policy { limits, ..Policy::default() });
+    let server = TestServer::with_policy(ConnectionSettings { session: limits, ..ConnectionSettings::default() });
     let mut messages = RawClient::authenticated(server.address, "ada", 1);
     let mut pings = RawClient::authenticated(server.address, "bob", 1);
     for _ in 0..60 {
@@ -194,7 +200,7 @@ fn a_client_that_speaks_too_often_is_closed_with_1008_and_its_slot_is_free() {
 #[test]
 fn as_many_bad_messages_as_are_configured_are_borne() {
     let limits = SessionSettings { max_bad_messages: Some(2), ..SessionSettings::default() };
-    let server = TestServer::with_policy(Policy { limits, ..Policy::default() });
+    let server = TestServer::with_policy(ConnectionSettings { session: limits, ..ConnectionSettings::default() });
     let mut peer = RawClient::open(server.address);
     for _ in 0..3 {
         peer.text("?");

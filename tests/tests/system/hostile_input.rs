@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use session_core::{SessionSettings, SlotLimit};
-use shell::net::settings::Policy;
+use shell::net::settings::ConnectionSettings;
 use shell::store::MemoryStore;
 use tests::raw_client::{RawClient, Received, frame_head};
 use tests::test_server::{NODE, TestServer};
@@ -15,8 +15,11 @@ use tests::test_server::{NODE, TestServer};
 /// Runs an attack beside a session that must not notice, and checks that no count moved.
 fn beside_a_witness(attack: impl FnOnce(&TestServer)) {
     let limits = SessionSettings { auth_timeout: Duration::from_secs(1), ..SessionSettings::default() };
-    let server =
-        TestServer::with_policy(Policy { limits, header_timeout: Duration::from_millis(500), ..Policy::default() });
+    let server = TestServer::with_policy(ConnectionSettings {
+        session: limits,
+        header_timeout: Duration::from_millis(500),
+        ..ConnectionSettings::default()
+    });
     let mut witness = RawClient::authenticated(server.address, "witness", 1);
     attack(&server);
     witness.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
@@ -61,7 +64,8 @@ fn messages_without_sense_are_answered_and_the_session_lives_on() {
 
 #[test]
 fn a_hundred_thousand_brackets_are_only_a_bad_message() {
-    let server = TestServer::with_policy(Policy { max_message_bytes: 1 << 20, ..Policy::default() });
+    let server =
+        TestServer::with_policy(ConnectionSettings { max_message_bytes: 1 << 20, ..ConnectionSettings::default() });
     let mut peer = RawClient::open(server.address);
     for nested in ["[".repeat(100_000), format!(r#"{{"type":"BYE","payload":{}"#, "[".repeat(100_000))] {
         peer.text(&nested);

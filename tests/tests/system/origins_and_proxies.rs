@@ -5,7 +5,7 @@
 use std::num::NonZeroUsize;
 
 use session_core::ConnectionLimits;
-use shell::net::settings::Policy;
+use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
 use tests::raw_client::RawClient;
 use tests::test_server::{TestServer, settings};
@@ -31,7 +31,7 @@ fn status(server: &TestServer, headers: &str) -> u16 {
 fn a_page_may_connect_if_its_origin_is_written_down() {
     let origins = ["https://app.example.com", "http://*.localhost:8080"];
     let origins = origins.map(|origin| origin.parse().unwrap()).into_iter().collect();
-    let server = TestServer::with_policy(Policy { origins, ..Policy::default() });
+    let server = TestServer::with_policy(ConnectionSettings { origins, ..ConnectionSettings::default() });
     for (headers, expected) in [
         ("Host: x\r\n", 101),
         ("Host: x\r\nOrigin: https://app.example.com\r\n", 101),
@@ -57,14 +57,14 @@ fn a_page_may_connect_if_its_origin_is_written_down() {
     let strict = TestServer::start();
     assert_eq!(status(&strict, "Host: x\r\nOrigin: http://x\r\n"), 403, "none is allowed unless it is written down");
     let any = ["*"].map(|origin| origin.parse().unwrap()).into_iter().collect();
-    strict.control.set_policy(Policy { origins: any, ..Policy::default() });
+    strict.control.set_connection_settings(ConnectionSettings { origins: any, ..ConnectionSettings::default() });
     assert_eq!(status(&strict, "Host: x\r\nOrigin: null\r\n"), 101);
 }
 
 #[test]
 fn a_server_may_go_by_certain_names_only() {
     let hosts = ["sessions.example.com", "localhost:3000"].map(|host| host.parse().unwrap()).into_iter().collect();
-    let server = TestServer::with_policy(Policy { hosts, ..Policy::default() });
+    let server = TestServer::with_policy(ConnectionSettings { hosts, ..ConnectionSettings::default() });
     for (headers, expected) in [
         ("Host: sessions.example.com\r\n", 101),
         ("Host: SESSIONS.example.com:8443\r\n", 101),
@@ -82,8 +82,8 @@ fn a_server_may_go_by_certain_names_only() {
 fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> TestServer {
     let proxies = [trusted.parse().unwrap()].into_iter().collect();
     let bounds = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
-    let policy = Policy { proxies, proxy_protocol, ..Policy::default() };
-    TestServer::with_settings(Settings { bounds, policy, ..settings() })
+    let policy = ConnectionSettings { trusted_proxies: proxies, proxy_protocol, ..ConnectionSettings::default() };
+    TestServer::with_settings(Settings { connection_limits: bounds, connection: policy, ..settings() })
 }
 
 #[test]

@@ -14,7 +14,7 @@ use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion, version};
 use session_core::{ConnectionLimits, SessionSettings};
 use shell::client::{Error, Event, Options, RootCertificates, Url, UserConnections};
-use shell::net::settings::Policy;
+use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use smol::net::TcpStream;
@@ -30,11 +30,15 @@ struct Subject {
 
 impl Subject {
     /// A server whose certificate is for this machine.
-    fn start(bounds: ConnectionLimits, policy: Policy) -> Self {
+    fn start(bounds: ConnectionLimits, policy: ConnectionSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = TestCa::new(directory.path());
         let tls = Some(authority.certify("server", &["localhost", "127.0.0.1"]).load().unwrap());
-        let server = TestServer::with_settings(Settings { bounds, policy: Policy { tls, ..policy }, ..settings() });
+        let server = TestServer::with_settings(Settings {
+            connection_limits: bounds,
+            connection: ConnectionSettings { tls, ..policy },
+            ..settings()
+        });
         Self { authority, server, _directory: directory }
     }
 
@@ -49,7 +53,7 @@ impl Subject {
 }
 
 fn plain() -> Subject {
-    Subject::start(ConnectionLimits::default(), Policy::default())
+    Subject::start(ConnectionLimits::default(), ConnectionSettings::default())
 }
 
 #[test]
@@ -141,7 +145,7 @@ fn whoever_speaks_no_tls_is_told_so_and_others_are_not_disturbed() {
 
 #[test]
 fn a_handshake_that_takes_too_long_is_cut_off() {
-    let policy = Policy { header_timeout: Duration::from_millis(300), ..Policy::default() };
+    let policy = ConnectionSettings { header_timeout: Duration::from_millis(300), ..ConnectionSettings::default() };
     let subject = Subject::start(ConnectionLimits::default(), policy);
     for begun in [&b""[..], b"\x16\x03\x01\x02\x00"] {
         let start = Instant::now();
@@ -155,7 +159,7 @@ fn a_handshake_that_takes_too_long_is_cut_off() {
 #[test]
 fn beyond_a_bound_the_connection_is_just_closed() {
     let bounds = ConnectionLimits { connections: NonZeroUsize::new(1), ..ConnectionLimits::default() };
-    let subject = Subject::start(bounds, Policy::default());
+    let subject = Subject::start(bounds, ConnectionSettings::default());
     smol::block_on(async {
         let mut ada = subject.user("ada");
         ada.connect().await.unwrap();
@@ -173,7 +177,7 @@ fn another_certificate_is_shown_to_those_who_come_after_it_was_set() {
         before.connect().await.unwrap();
         let elsewhere = subject.authority.certify("other", &["elsewhere.example"]);
         let tls = Some(elsewhere.load().unwrap());
-        subject.server.control.set_policy(Policy { tls, ..Policy::default() });
+        subject.server.control.set_connection_settings(ConnectionSettings { tls, ..ConnectionSettings::default() });
         let error = subject.user("ada").connect().await.unwrap_err().to_string();
         assert!(error.contains("certificate"), "{error}");
         assert_eq!(before.latest().unwrap().check_connections().await.unwrap().connections, 1);

@@ -13,7 +13,7 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::json;
 use session_core::{SlotLimit, UnixSeconds, UserId};
 use shell::auth::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
-use shell::net::settings::Policy;
+use shell::net::settings::ConnectionSettings;
 use shell::runtime::clock::Clock;
 use shell::server::Settings;
 use shell::store::MemoryStore;
@@ -134,9 +134,10 @@ fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
     let rules = Rules { audiences: vec!["chess".into()], ..Rules::default() };
     let verifier = Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: rules.clone() };
     let tokens = Tokens::new(verifier, Clock::start());
-    let policy = Policy { max_message_bytes: 2 << 20, ..Policy::default() };
+    let policy = ConnectionSettings { max_message_bytes: 2 << 20, ..ConnectionSettings::default() };
     let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
-    let server = TestServer::with_authenticator(store, Box::new(tokens), Settings { policy, ..settings() }, 2);
+    let server =
+        TestServer::with_authenticator(store, Box::new(tokens), Settings { connection: policy, ..settings() }, 2);
 
     let (ours, theirs) = (write("ours.key", &pem), write("theirs.key", &theirs.serialize_pem()));
     let make = |private_key: &PathBuf, key_id: &str, rules: &Rules, shift: i64| {
