@@ -13,8 +13,8 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Actions, ClientMessage, Event, Identity, Liveness, NodeId, Outcome, ReleaseTracker, ServerMessage, Session,
-    SessionId, SessionRecord, SessionSettings, SlotLimit, StoreError, Terms, Timestamp, UserId, UserRecord,
+    Actions, AdmissionPolicy, ClientMessage, Event, Identity, Liveness, NodeId, Outcome, ReleaseTracker, ServerMessage,
+    Session, SessionId, SessionRecord, SessionSettings, SlotLimit, StoreError, Timestamp, UserId, UserRecord,
     UserSummary,
 };
 
@@ -150,7 +150,7 @@ mod ledger_rule {
     fn measure(bencher: Bencher<'_, '_>, slots: u32, limit: u32, command: &StoreCommand) {
         let limit = SlotLimit::new(limit).expect("within the ceiling");
         bencher.with_inputs(|| record(slots)).bench_local_values(|mut record| {
-            (ledger::apply(&mut record, black_box(command), &Terms::new(limit), |_| Liveness::Alive), record)
+            (ledger::apply(&mut record, black_box(command), &AdmissionPolicy::new(limit), |_| Liveness::Alive), record)
         });
     }
 
@@ -197,7 +197,7 @@ mod ledger_rule {
         };
         let alive = |node| if node == NODE { Liveness::DeadSince(at(1)) } else { Liveness::Alive };
         bencher.with_inputs(|| record(limit)).bench_local_values(|mut record| {
-            (ledger::apply(&mut record, black_box(&acquire), &Terms::default(), alive), record)
+            (ledger::apply(&mut record, black_box(&acquire), &AdmissionPolicy::default(), alive), record)
         });
     }
 

@@ -149,8 +149,8 @@ mod time;
 pub use connection_limiter::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit};
 pub use id::{DisplayName, NodeId, SessionId, UserId, UserIdError};
 pub use ledger::{
-    ClientInfo, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, RecordError, Resumable, SessionRecord,
-    SessionStatus, SlotLimit, SlotLimitError, StoreError, Terms, UserOverrides, UserRecord, WhenFull,
+    AdmissionPolicy, ClientInfo, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, RecordError, Resumable,
+    SessionRecord, SessionStatus, SlotLimit, SlotLimitError, StoreError, UserOverrides, UserRecord, WhenFull,
 };
 pub use protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,

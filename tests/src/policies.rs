@@ -3,22 +3,22 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use session_core::{CountBy, SlotLimit, Terms, WhenFull};
+use session_core::{AdmissionPolicy, CountBy, SlotLimit, WhenFull};
 
 /// How long slots linger, where they do.
 pub const LINGER: Duration = Duration::from_secs(20);
 
 /// The terms with this limit, of which each of these bits decides one thing.
 #[must_use]
-pub fn terms(limit: SlotLimit, bits: u8) -> Terms {
+pub fn terms(limit: SlotLimit, bits: u8) -> AdmissionPolicy {
     let has = |bit: u8| bits & bit != 0;
-    Terms {
+    AdmissionPolicy {
         when_full: if has(1) { WhenFull::EvictOldest } else { WhenFull::Deny },
         client_choice: has(2),
         lingering_first: has(4),
         count_by: if has(8) { CountBy::Devices } else { CountBy::Sessions },
         sessions_per_device: NonZeroU16::new(2).expect("it is not zero"),
         linger: if has(16) { LINGER } else { Duration::ZERO },
-        ..Terms::new(limit)
+        ..AdmissionPolicy::new(limit)
     }
 }

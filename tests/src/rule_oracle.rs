@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
 use session_core::{
-    CountBy, EndReason, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, StoreError, Terms,
-    Timestamp, UserRecord, WhenFull,
+    AdmissionPolicy, CountBy, EndReason, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus,
+    StoreError, Timestamp, UserRecord, WhenFull,
 };
 
 type Holds<'a> = BTreeMap<SessionId, &'a SessionRecord>;
@@ -19,7 +19,7 @@ type Holds<'a> = BTreeMap<SessionId, &'a SessionRecord>;
 pub fn check(
     before: &UserRecord,
     command: &StoreCommand,
-    terms: &Terms,
+    terms: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
     applied: &ApplyResult,
     after: &UserRecord,

@@ -9,7 +9,7 @@ use session_core::{ConnectionLimits, NodeId, Outcome, SessionSettings, SlotLimit
 use shell::auth::authenticator::{Authenticator, Open};
 use shell::net::settings::ConnectionSettings;
 use shell::server::{Server, ServerHandle, Settings};
-use shell::store::{Done, MemoryStore, Store};
+use shell::store::{CommandCompletion, MemoryStore, Store};
 use smol::Executor;
 
 use crate::waiting::TIMEOUT;
@@ -139,7 +139,7 @@ pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
         session: NODE.session(u64::MAX),
         at: Timestamp::default(),
     };
-    store.submit(lookup, Done::new(move |outcome| sender.send(outcome).expect("it is awaited")));
+    store.submit(lookup, CommandCompletion::new(move |outcome| sender.send(outcome).expect("it is awaited")));
     match receiver.recv_timeout(TIMEOUT).expect("a store answers") {
         Outcome::Counted { connections } => Some(connections),
         _ => None,

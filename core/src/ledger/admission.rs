@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::command::{AcquireOptions, EndTarget, StoreCommand};
 use super::limit::SlotLimit;
 use super::outcome::{ApplyResult, EndReason, EndedSession, Grant, Liveness, Outcome, SlotListing, StoreError};
-use super::policy::{CountBy, Terms};
+use super::policy::{AdmissionPolicy, CountBy};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
 use crate::id::{NodeId, SessionId};
@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 pub fn apply(
     record: &mut UserRecord,
     command: &StoreCommand,
-    terms: &Terms,
+    terms: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> ApplyResult {
     expire(record, command.at(), &liveness);
@@ -85,7 +85,7 @@ fn acquire(
     claim: Option<SlotLimit>,
     at: Timestamp,
     options: Option<&AcquireOptions>,
-    terms: &Terms,
+    terms: &AdmissionPolicy,
     ended: &mut Vec<EndedSession>,
 ) -> Outcome {
     let (limit, _) = terms.limit_for(claim);
@@ -161,7 +161,7 @@ enum Room {
 }
 
 /// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
-fn make_room(record: &UserRecord, limit: SlotLimit, options: Option<&AcquireOptions>, terms: &Terms) -> Room {
+fn make_room(record: &UserRecord, limit: SlotLimit, options: Option<&AcquireOptions>, terms: &AdmissionPolicy) -> Room {
     if limit.slots() == 0 {
         return Room::None { is_device_full: false, free_at: None };
     }
@@ -209,7 +209,7 @@ fn granted(
     session: SessionId,
     limit: SlotLimit,
     options: Option<&AcquireOptions>,
-    terms: &Terms,
+    terms: &AdmissionPolicy,
 ) -> Outcome {
     let connections = Slots::count_in(record, terms.count_by);
     let grant = options.map(|options| {
@@ -233,7 +233,7 @@ fn linger(record: &mut UserRecord, session: SessionId, at: Timestamp) {
     });
 }
 
-fn listing(record: &UserRecord, claim: Option<SlotLimit>, terms: &Terms, most: usize) -> SlotListing {
+fn listing(record: &UserRecord, claim: Option<SlotLimit>, terms: &AdmissionPolicy, most: usize) -> SlotListing {
     let (limit, rule) = terms.limit_for(claim);
     let slots = Slots::from_record(record, terms.count_by);
     SlotListing {
@@ -252,7 +252,7 @@ fn end(
     asker: SessionId,
     which: EndTarget,
     by: &EndReason,
-    terms: &Terms,
+    terms: &AdmissionPolicy,
     ended: &mut Vec<EndedSession>,
 ) -> Outcome {
     let slots = Slots::from_record(record, terms.count_by);

@@ -27,5 +27,5 @@ pub use admission::{apply, expire_sessions};
 pub use command::{AcquireOptions, EndTarget, Evict, StoreCommand};
 pub use limit::{SlotLimit, SlotLimitError};
 pub use outcome::{ApplyResult, EndReason, EndedSession, Grant, Liveness, Outcome, SlotListing, StoreError};
-pub use policy::{CountBy, LimitSource, Terms, UserOverrides, WhenFull};
+pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};

@@ -7,7 +7,7 @@ use super::limit::SlotLimit;
 
 /// The terms on which a user is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct AdmissionPolicy {
     /// How many slots a user may hold whose token claims no limit.
     pub limit: SlotLimit,
     /// What is set for this user alone.
@@ -66,7 +66,7 @@ pub enum LimitSource {
     User,
 }
 
-impl Terms {
+impl AdmissionPolicy {
     /// The default number of sessions that one device may have.
     pub const DEFAULT_SESSIONS_PER_DEVICE: NonZeroU16 = NonZeroU16::new(16).expect("it is not zero");
 
@@ -111,7 +111,7 @@ impl Terms {
     }
 }
 
-impl Default for Terms {
+impl Default for AdmissionPolicy {
     fn default() -> Self {
         Self::new(SlotLimit::default())
     }

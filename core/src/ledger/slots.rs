@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::command::Evict;
 use super::limit::SlotLimit;
-use super::policy::{CountBy, Terms, WhenFull};
+use super::policy::{AdmissionPolicy, CountBy, WhenFull};
 use super::record::{SessionRecord, SessionStatus, UserRecord};
 use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
@@ -64,7 +64,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The slots that may be taken away for a newcomer, in the order in which they are.
-    pub(super) fn victims(&self, terms: &Terms, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
+    pub(super) fn victims(&self, terms: &AdmissionPolicy, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
         // To want nobody ended needs no leave.
         if choice == Some(&Evict::Nobody) {
             return Vec::new();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use session_core::ledger::{self, EndReason, EndTarget, LimitSource, Outcome, SlotListing, StoreCommand};
 use session_core::{
-    Liveness, NodeId, SessionId, SessionInfo, SessionRecord, SlotLimit, StoreError, Terms, UserId, UserOverrides,
-    UserRecord, WhenFull,
+    AdmissionPolicy, Liveness, NodeId, SessionId, SessionInfo, SessionRecord, SlotLimit, StoreError, UserId,
+    UserOverrides, UserRecord, WhenFull,
 };
 use smol::Timer;
 use smol::future::or;
@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::runtime::clock::Clock;
 use crate::server::registry::Registry;
-use crate::store::{Amended, Amendment, Done, Store};
+use crate::store::{CommandCompletion, Store, UpdateCompletion, UserUpdate};
 
 /// Obeys an operator.
 pub struct Operator {
@@ -216,7 +216,7 @@ impl Operator {
                 {
                     let alone = self.changing.lock_arc().await;
                     let own = self.own_after(user, change)?;
-                    self.amend(user, Amendment::Set(own), alone).await?;
+                    self.amend(user, UserUpdate::Set(own), alone).await?;
                     tracing::info!(%user, ?own, "the operator set what holds for a user");
                 }
                 let which = EndTarget::Excess { dry_run: false };
@@ -238,7 +238,7 @@ impl Operator {
                 if held > 0 {
                     return Err(Disobedience::HoldsSlots(held));
                 }
-                self.amend(user, Amendment::Forget, alone).await?;
+                self.amend(user, UserUpdate::Forget, alone).await?;
                 tracing::info!(%user, "the operator had a user forgotten");
                 self.tell(user, Vec::new()).await
             }
@@ -252,7 +252,7 @@ impl Operator {
 
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
         let listing = self.list(user).await?;
-        let terms = self.store.terms_for(user);
+        let terms = self.store.policy_for(user);
         let next = self.next(user, listing.sessions.to_vec(), &terms);
         Ok(self.describe(user, &listing, &terms, next, &ended))
     }
@@ -260,7 +260,7 @@ impl Operator {
     /// What a change would do.
     async fn look_ahead(&self, user: &UserId, change: &Change) -> Result<Report, Disobedience> {
         let listing = self.list(user).await?;
-        let terms = self.store.terms_for(user).with_overrides(self.own_after(user, change)?);
+        let terms = self.store.policy_for(user).with_overrides(self.own_after(user, change)?);
         let mut left = listing.sessions.to_vec();
         let (user_of, session, by) = (user.clone(), self.asker(), EndReason::ByOperator);
         let which = EndTarget::Excess { dry_run: true };
@@ -282,7 +282,7 @@ impl Operator {
     }
 
     fn own_after(&self, user: &UserId, change: &Change) -> Result<UserOverrides, Disobedience> {
-        let mut own = self.store.terms_for(user).overrides;
+        let mut own = self.store.policy_for(user).overrides;
         match change.limit {
             None => {}
             Some(Setting::Default(_)) => own.limit = None,
@@ -305,7 +305,7 @@ impl Operator {
     }
 
     /// What another session would get beside these.
-    fn next(&self, user: &UserId, holds: Vec<SessionRecord>, terms: &Terms) -> Next {
+    fn next(&self, user: &UserId, holds: Vec<SessionRecord>, terms: &AdmissionPolicy) -> Next {
         let (user, session) = (user.clone(), self.asker());
         let asked = StoreCommand::Acquire { user, session, limit: None, at: self.clock.now(), options: None };
         let sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
@@ -318,7 +318,14 @@ impl Operator {
         }
     }
 
-    fn describe(&self, user: &UserId, listing: &SlotListing, terms: &Terms, next: Next, ended: &[SessionId]) -> Report {
+    fn describe(
+        &self,
+        user: &UserId,
+        listing: &SlotListing,
+        terms: &AdmissionPolicy,
+        next: Next,
+        ended: &[SessionId],
+    ) -> Report {
         let holder = |hold| {
             let session = SessionInfo::from(hold);
             let from = self.registry.as_ref().and_then(|registry| registry.from(session.id));
@@ -371,7 +378,7 @@ impl Operator {
 
     async fn ask(&self, command: StoreCommand) -> Result<Outcome, Disobedience> {
         let (answer, answered) = smol::channel::bounded(1);
-        let done = Done::new(move |outcome| {
+        let done = CommandCompletion::new(move |outcome| {
             let _late = answer.try_send(outcome);
         });
         self.store.submit(command, done);
@@ -379,13 +386,13 @@ impl Operator {
         if let Outcome::Rejected(cause) = outcome { Err(Disobedience::Store(cause)) } else { Ok(outcome) }
     }
 
-    async fn amend(&self, user: &UserId, amendment: Amendment, alone: MutexGuardArc<()>) -> Result<(), Disobedience> {
+    async fn amend(&self, user: &UserId, amendment: UserUpdate, alone: MutexGuardArc<()>) -> Result<(), Disobedience> {
         let (answer, answered) = smol::channel::bounded(1);
-        let done = Amended::new(move |result| {
+        let done = UpdateCompletion::new(move |result| {
             drop(alone);
             let _late = answer.try_send(result);
         });
-        self.store.amend(user.clone(), amendment, done);
+        self.store.update_user(user.clone(), amendment, done);
         self.wait(answered).await?.map_err(|cause| match cause {
             StoreError::Overloaded | StoreError::Full => Disobedience::Store(cause),
             StoreError::Failed => Disobedience::InDoubt,
@@ -402,7 +409,7 @@ impl Operator {
 }
 
 /// The outcome of a command where these are held, and what is held then.
-fn imagine(holds: Vec<SessionRecord>, command: &StoreCommand, terms: &Terms) -> (Outcome, UserRecord) {
+fn imagine(holds: Vec<SessionRecord>, command: &StoreCommand, terms: &AdmissionPolicy) -> (Outcome, UserRecord) {
     let mut record = UserRecord::from_sessions(holds).expect("they are a record's");
     // Whoever was void was dropped before it was listed.
     let applied = ledger::apply(&mut record, command, terms, |_| Liveness::Alive);

@@ -124,7 +124,7 @@ impl Reloader {
 
         self.control.set_connection_settings(policy);
         self.control.set_connection_limits(bounds);
-        self.store.set_terms(new.config.terms());
+        self.store.set_policy(new.config.terms());
         if let Some((tokens, verifier)) = verifier {
             tokens.set(verifier);
         }

@@ -156,7 +156,7 @@ fn tokens(config: &Config, sources: &Sources) -> anyhow::Result<Option<Arc<Token
 
 fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store {
-        StoreKind::Memory => Arc::new(MemoryStore::with_terms(node, config.terms())),
+        StoreKind::Memory => Arc::new(MemoryStore::with_policy(node, config.terms())),
         StoreKind::Lmdb => {
             let store = LmdbStore::open(&config.lmdb(), node)?;
             tracing::info!(known_users = store.known_users(), "opened the store");

@@ -2,7 +2,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use session_core::{ConnectionLimits, SessionSettings, Terms};
+use session_core::{AdmissionPolicy, ConnectionLimits, SessionSettings};
 use thiserror::Error;
 
 use super::value::Bound;
@@ -135,15 +135,15 @@ impl Config {
 
     /// On which terms users are admitted.
     #[must_use]
-    pub fn terms(&self) -> Terms {
-        Terms {
+    pub fn terms(&self) -> AdmissionPolicy {
+        AdmissionPolicy {
             when_full: self.when_full.into(),
             client_choice: self.client_choice,
             lingering_first: self.lingering_first,
             count_by: self.count.into(),
             sessions_per_device: self.max_sessions_per_device,
             linger: self.linger,
-            ..Terms::new(self.limit)
+            ..AdmissionPolicy::new(self.limit)
         }
     }
 
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_happens_at_the_limit_is_as_it_is_written() {
-        assert_eq!(config(&[]).terms(), Terms::default());
+        assert_eq!(config(&[]).terms(), AdmissionPolicy::default());
         let terms = config(&[
             ("LIMIT", "5"),
             ("WHEN_FULL", "evict-oldest"),
@@ -283,7 +283,7 @@ mod tests {
             ("COUNT", "devices"),
             ("MAX_SESSIONS_PER_DEVICE", "7"),
         ]);
-        let expected = Terms {
+        let expected = AdmissionPolicy {
             limit: SlotLimit::new(5).unwrap(),
             overrides: UserOverrides::default(),
             when_full: WhenFull::EvictOldest,

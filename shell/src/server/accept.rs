@@ -111,7 +111,7 @@ impl Server {
         let clock = Clock::start();
         let Settings { node, store_timeout, connection_limits: bounds, connection: policy } = settings;
         let registry = Registry::new(node);
-        store.route(Arc::<Registry>::clone(&registry));
+        store.set_notifier(Arc::<Registry>::clone(&registry));
         let custody = Custody::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
         let draw = || {
             let mut random = [0; 32];

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use session_core::{ClientPrefix, EndedSession, NodeId, SessionId};
 
 use crate::server::mailbox::Mailbox;
-use crate::store::Router;
+use crate::store::SessionNotifier;
 
 /// Names connections, knows those that live, and tells them all to end.
 #[derive(Debug)]
@@ -130,9 +130,9 @@ impl Registry {
     }
 }
 
-impl Router for Registry {
+impl SessionNotifier for Registry {
     /// Tells those that live here. Of others' sessions it knows nothing, nor of those that have left.
-    fn deliver(&self, ended: Vec<EndedSession>) {
+    fn notify(&self, ended: Vec<EndedSession>) {
         for EndedSession { session, reason: how } in ended {
             // Not under the lock, which whoever is woken needs to leave.
             if let Some(mailbox) = self.mailbox_of(session) {

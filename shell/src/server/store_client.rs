@@ -11,7 +11,7 @@ use session_core::{Outcome, ReleaseTracker, SessionId, Timestamp, UserId};
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::Alarm;
 use crate::server::mailbox::{Mailbox, Ticket};
-use crate::store::{Done, Store};
+use crate::store::{CommandCompletion, Store};
 
 /// Puts [`Debts`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
 /// releases that fail are tried again until they are confirmed.
@@ -90,7 +90,7 @@ impl Custody {
         match reserved {
             Ok(()) => {
                 let (accounts, mailbox, asked) = (Arc::clone(&self.accounts), Arc::clone(mailbox), command.clone());
-                let done = Done::new(move |outcome| {
+                let done = CommandCompletion::new(move |outcome| {
                     // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
                     let _late = !mailbox.deliver(ticket, outcome, |outcome| accounts.note(&asked, outcome));
                 });
@@ -107,7 +107,7 @@ impl Custody {
     /// Hands over for good what gives a slot up: nobody else needs to see to it.
     fn release(&self, release: StoreCommand) {
         let (accounts, asked) = (Arc::clone(&self.accounts), release.clone());
-        self.store.submit(release, Done::new(move |outcome| accounts.note(&asked, &outcome)));
+        self.store.submit(release, CommandCompletion::new(move |outcome| accounts.note(&asked, &outcome)));
     }
 
     /// Tries owed releases again when they are due. Never ends.
@@ -248,12 +248,12 @@ mod tests {
     use std::task::Context;
 
     use session_core::ledger::AcquireOptions;
-    use session_core::{NodeId, ResumeKey, SlotLimit, Terms};
+    use session_core::{AdmissionPolicy, NodeId, ResumeKey, SlotLimit};
 
     use super::*;
     use crate::runtime::clock::Dial;
     use crate::server::mailbox::Mail;
-    use crate::store::{Amended, Amendment, MemoryStore, Router};
+    use crate::store::{MemoryStore, SessionNotifier, UpdateCompletion, UserUpdate};
 
     #[test]
     fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
@@ -279,22 +279,22 @@ mod tests {
 
     /// A store that never answers.
     #[derive(Default)]
-    struct Silent(Mutex<Vec<Done>>);
+    struct Silent(Mutex<Vec<CommandCompletion>>);
 
     impl Store for Silent {
-        fn submit(&self, _: StoreCommand, done: Done) {
+        fn submit(&self, _: StoreCommand, done: CommandCompletion) {
             self.0.lock().unwrap().push(done);
         }
 
-        fn route(&self, _: Arc<dyn Router>) {}
+        fn set_notifier(&self, _: Arc<dyn SessionNotifier>) {}
 
-        fn set_terms(&self, _: Terms) {}
+        fn set_policy(&self, _: AdmissionPolicy) {}
 
-        fn terms_for(&self, _: &UserId) -> Terms {
-            Terms::default()
+        fn policy_for(&self, _: &UserId) -> AdmissionPolicy {
+            AdmissionPolicy::default()
         }
 
-        fn amend(&self, _: UserId, _: Amendment, done: Amended) {
+        fn update_user(&self, _: UserId, _: UserUpdate, done: UpdateCompletion) {
             done.answer(Ok(()));
         }
 

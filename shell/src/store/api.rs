@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::ledger::{EndedSession, Outcome, StoreCommand, Terms, UserOverrides};
+use session_core::ledger::{AdmissionPolicy, EndedSession, Outcome, StoreCommand, UserOverrides};
 use session_core::{StoreError, UserId};
 
 /// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user, under the
@@ -15,22 +15,22 @@ pub trait Store: Send + Sync {
     ///
     /// `done` is answered exactly once, from any thread, and perhaps before this returns. Commands of one session
     /// are applied in the order of these calls, or not at all.
-    fn submit(&self, command: StoreCommand, done: Done);
+    fn submit(&self, command: StoreCommand, done: CommandCompletion);
 
     /// Has those who lose their slots told by this. Once, before the first command.
-    fn route(&self, router: Arc<dyn Router>);
+    fn set_notifier(&self, router: Arc<dyn SessionNotifier>);
 
     /// Sets the terms on which users are admitted. They hold for every command that is submitted once this has returned,
     /// and may hold for those that wait. What they say of a user's own is of no account.
-    fn set_terms(&self, terms: Terms);
+    fn set_policy(&self, terms: AdmissionPolicy);
 
     /// The terms in force for a user.
-    fn terms_for(&self, user: &UserId) -> Terms;
+    fn policy_for(&self, user: &UserId) -> AdmissionPolicy;
 
     /// Changes what is kept of a user beside slots. `done` is answered exactly once, from any thread, when it is kept, or
     /// certainly is not, or nobody can tell: [`Cause::Failed`] says neither. What is set holds from then on, and for every
     /// later start of a store that outlives its process.
-    fn amend(&self, user: UserId, amendment: Amendment, done: Amended);
+    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion);
 
     /// Takes no more commands (they are rejected), applies those submitted, answers them, and closes.
     ///
@@ -40,7 +40,7 @@ pub trait Store: Send + Sync {
 
 /// What can be changed of what is kept of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Amendment {
+pub enum UserUpdate {
     /// What is set for this user alone is this.
     Set(UserOverrides),
     /// Nothing is known of the user any more: neither what was set, nor when it was seen.
@@ -48,11 +48,11 @@ pub enum Amendment {
 }
 
 /// Who waits for an [`Amendment`]. Dropped without an answer it answers [`Cause::Failed`].
-pub struct Amended(Option<Box<Answer>>);
+pub struct UpdateCompletion(Option<Box<Answer>>);
 
 type Answer = dyn FnOnce(Result<(), StoreError>) + Send;
 
-impl Amended {
+impl UpdateCompletion {
     /// Calls `answer` with what became of it.
     pub fn new(answer: impl FnOnce(Result<(), StoreError>) + Send + 'static) -> Self {
         Self(Some(Box::new(answer)))
@@ -66,7 +66,7 @@ impl Amended {
     }
 }
 
-impl Drop for Amended {
+impl Drop for UpdateCompletion {
     fn drop(&mut self) {
         if let Some(answer) = self.0.take() {
             answer(Err(StoreError::Failed));
@@ -74,60 +74,60 @@ impl Drop for Amended {
     }
 }
 
-impl fmt::Debug for Amended {
+impl fmt::Debug for UpdateCompletion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Amended")
     }
 }
 
 /// Tells sessions that they have lost their slots.
-pub trait Router: Send + Sync {
+pub trait SessionNotifier: Send + Sync {
     /// Tells each of these, wherever it is. Quick: it is called where commands are applied.
-    fn deliver(&self, ended: Vec<EndedSession>);
+    fn notify(&self, ended: Vec<EndedSession>);
 }
 
 /// The router of a store, once it has one.
 #[derive(Clone, Default)]
-pub(crate) struct Route(Arc<OnceLock<Arc<dyn Router>>>);
+pub(crate) struct NotifierSlot(Arc<OnceLock<Arc<dyn SessionNotifier>>>);
 
-impl Route {
-    pub(crate) fn set(&self, router: Arc<dyn Router>) {
+impl NotifierSlot {
+    pub(crate) fn set(&self, router: Arc<dyn SessionNotifier>) {
         let is_first = self.0.set(router).is_ok();
         debug_assert!(is_first, "a store has one router");
     }
 
     pub(crate) fn deliver(&self, ended: Vec<EndedSession>) {
         if let Some(router) = self.0.get().filter(|_| !ended.is_empty()) {
-            router.deliver(ended);
+            router.notify(ended);
         }
     }
 }
 
 /// The terms that all users are admitted on, and what is set for some, which can be changed while others go by them.
 #[derive(Debug, Clone)]
-pub(crate) struct SharedTerms(Arc<RwLock<AllTerms>>);
+pub(crate) struct SharedPolicy(Arc<RwLock<Policies>>);
 
 #[derive(Debug)]
-struct AllTerms {
-    terms: Terms,
+struct Policies {
+    terms: AdmissionPolicy,
     own: HashMap<UserId, UserOverrides>,
 }
 
-impl SharedTerms {
-    pub(crate) fn new(terms: Terms, own: HashMap<UserId, UserOverrides>) -> Self {
-        Self(Arc::new(RwLock::new(AllTerms { terms, own })))
+impl SharedPolicy {
+    pub(crate) fn new(terms: AdmissionPolicy, own: HashMap<UserId, UserOverrides>) -> Self {
+        Self(Arc::new(RwLock::new(Policies { terms, own })))
     }
 
-    pub(crate) fn set(&self, terms: Terms) {
+    pub(crate) fn set(&self, terms: AdmissionPolicy) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).terms = terms;
     }
 
     /// How many users something is set for.
-    pub(crate) fn own_users(&self) -> usize {
+    pub(crate) fn users_with_overrides(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).own.len()
     }
 
-    pub(crate) fn set_own(&self, user: &UserId, own: UserOverrides) {
+    pub(crate) fn set_overrides(&self, user: &UserId, own: UserOverrides) {
         let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).own;
         if own.is_empty() {
             all.remove(user);
@@ -137,7 +137,7 @@ impl SharedTerms {
     }
 
     /// The terms for a user.
-    pub(crate) fn of(&self, user: &UserId) -> Terms {
+    pub(crate) fn for_user(&self, user: &UserId) -> AdmissionPolicy {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.terms.with_overrides(all.own.get(user).copied().unwrap_or_default())
     }
@@ -149,9 +149,9 @@ impl SharedTerms {
 
 /// The answer that is owed to whoever submitted a command. Dropped without one, it answers [`Outcome::Unknown`], so
 /// that not even a store that panics leaves anybody waiting.
-pub struct Done(Option<Box<dyn FnOnce(Outcome) + Send>>);
+pub struct CommandCompletion(Option<Box<dyn FnOnce(Outcome) + Send>>);
 
-impl Done {
+impl CommandCompletion {
     /// Calls `answer` with the outcome, on the store's thread: it must be quick and must not block.
     pub fn new(answer: impl FnOnce(Outcome) + Send + 'static) -> Self {
         Self(Some(Box::new(answer)))
@@ -169,13 +169,13 @@ impl Done {
     }
 }
 
-impl Drop for Done {
+impl Drop for CommandCompletion {
     fn drop(&mut self) {
         self.give(Outcome::Unknown);
     }
 }
 
-impl fmt::Debug for Done {
+impl fmt::Debug for CommandCompletion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Done")
     }

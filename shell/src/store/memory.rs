@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use session_core::ledger::{self, ApplyResult, StoreCommand};
 use session_core::{
-    Liveness, NodeId, Outcome, SessionStatus, SlotLimit, StoreError, Terms, Timestamp, UserId, UserOverrides,
+    AdmissionPolicy, Liveness, NodeId, Outcome, SessionStatus, SlotLimit, StoreError, Timestamp, UserId, UserOverrides,
     UserRecord,
 };
 
-use super::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
+use super::{CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Store, UpdateCompletion, UserUpdate};
 
 /// Keeps records in memory, only those of users who hold a slot.
 pub struct MemoryStore {
     node: NodeId,
-    terms: SharedTerms,
-    route: Route,
+    terms: SharedPolicy,
+    route: NotifierSlot,
     /// `None` once the store is closed.
     records: Mutex<Option<Records>>,
 }
@@ -56,14 +56,14 @@ impl MemoryStore {
     /// An empty store for one node, where a user may hold `limit` slots.
     #[must_use]
     pub fn new(node: NodeId, limit: SlotLimit) -> Self {
-        Self::with_terms(node, Terms::new(limit))
+        Self::with_policy(node, AdmissionPolicy::new(limit))
     }
 
     /// An empty store for one node, on these terms.
     #[must_use]
-    pub fn with_terms(node: NodeId, terms: Terms) -> Self {
-        let terms = SharedTerms::new(terms, HashMap::new());
-        Self { node, terms, route: Route::default(), records: Mutex::new(Some(Records::default())) }
+    pub fn with_policy(node: NodeId, terms: AdmissionPolicy) -> Self {
+        let terms = SharedPolicy::new(terms, HashMap::new());
+        Self { node, terms, route: NotifierSlot::default(), records: Mutex::new(Some(Records::default())) }
     }
 
     fn apply(&self, command: &StoreCommand) -> ApplyResult {
@@ -72,7 +72,7 @@ impl MemoryStore {
         let Some(records) = &mut *records else {
             return ApplyResult { outcome: Outcome::Rejected(StoreError::Failed), ended: Vec::new() };
         };
-        let terms = self.terms.of(command.user());
+        let terms = self.terms.for_user(command.user());
         // There never was another node here.
         let dead = Liveness::DeadSince(Timestamp::default());
         let liveness = |node| if node == self.node { Liveness::Alive } else { dead };
@@ -135,30 +135,30 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn submit(&self, command: StoreCommand, done: Done) {
+    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
         let ApplyResult { outcome, ended } = self.apply(&command);
         self.route.deliver(ended);
         done.answer(outcome);
     }
 
-    fn route(&self, router: Arc<dyn Router>) {
+    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
         self.route.set(router);
     }
 
-    fn set_terms(&self, terms: Terms) {
+    fn set_policy(&self, terms: AdmissionPolicy) {
         self.terms.set(terms);
     }
 
-    fn terms_for(&self, user: &UserId) -> Terms {
-        self.terms.of(user)
+    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
+        self.terms.for_user(user)
     }
 
-    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
-        self.terms.set_own(
+    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
+        self.terms.set_overrides(
             &user,
             match amendment {
-                Amendment::Set(own) => own,
-                Amendment::Forget => UserOverrides::default(),
+                UserUpdate::Set(own) => own,
+                UserUpdate::Forget => UserOverrides::default(),
             },
         );
         done.answer(Ok(()));
@@ -209,8 +209,8 @@ mod tests {
 
     #[test]
     fn what_was_lost_and_nobody_comes_for_goes_when_it_has_lingered_for_its_time() {
-        let terms = Terms { linger: LINGER, ..Terms::new(SlotLimit::default()) };
-        let store = MemoryStore::with_terms(NODE, terms);
+        let terms = AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(SlotLimit::default()) };
+        let store = MemoryStore::with_policy(NODE, terms);
         for second in 0..100 {
             lose(&store, second, second);
             let lingering = usize::try_from(second.min(9) + 1).unwrap();

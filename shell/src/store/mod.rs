@@ -5,6 +5,6 @@ mod lmdb;
 mod memory;
 
 pub use api::*;
-pub(crate) use api::{Route, SharedTerms};
+pub(crate) use api::{NotifierSlot, SharedPolicy};
 pub use lmdb::{Forget, Holder, LmdbConfig, LmdbStore, OpenError};
 pub use memory::MemoryStore;

@@ -1,7 +1,7 @@
 //! What happens in the simulation: from proptest, or from a fuzzer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use session_core::{Credential, SlotLimit, Terms, UserId};
+use session_core::{AdmissionPolicy, Credential, SlotLimit, UserId};
 
 use crate::policies::terms;
 
@@ -9,7 +9,7 @@ use crate::policies::terms;
 #[derive(Debug)]
 pub struct Scenario {
     /// On which users are admitted.
-    pub terms: Terms,
+    pub terms: AdmissionPolicy,
     /// What happens, at most [`Scenario::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }

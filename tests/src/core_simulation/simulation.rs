@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
 use session_core::{
-    Actions, ClientMessage, Effect, EndReason, Event, NodeId, Outcome, ReleaseTracker, ResumeToken, Session, SessionId,
-    SessionSettings, SlotLimit, StoreError, Terms, Timestamp, UnixSeconds, UserId, Violation,
+    Actions, AdmissionPolicy, ClientMessage, Effect, EndReason, Event, NodeId, Outcome, ReleaseTracker, ResumeToken,
+    Session, SessionId, SessionSettings, SlotLimit, StoreError, Timestamp, UnixSeconds, UserId, Violation,
 };
 
 use super::connection::Connection;
@@ -20,9 +20,9 @@ use super::store::{Queued, Store};
 /// One server at a time, its clients and its store.
 #[derive(Debug)]
 pub struct CoreSimulation {
-    pub(super) terms: Terms,
+    pub(super) terms: AdmissionPolicy,
     /// The terms that it began with.
-    pub(super) first_terms: Terms,
+    pub(super) first_terms: AdmissionPolicy,
     /// Since when the nodes before this one are dead.
     pub(super) deaths: BTreeMap<NodeId, Timestamp>,
     /// Every token that a client was told, and whose slot it is of.
@@ -52,7 +52,7 @@ impl CoreSimulation {
 
     /// A simulation where users are admitted on these terms.
     #[must_use]
-    pub fn new(terms: Terms) -> Self {
+    pub fn new(terms: AdmissionPolicy) -> Self {
         Self {
             terms,
             first_terms: terms,
@@ -72,7 +72,7 @@ impl CoreSimulation {
     }
 
     /// Runs a whole scenario, checks after every step, and then that everything comes back.
-    pub fn run(terms: Terms, ops: &[Op]) -> Self {
+    pub fn run(terms: AdmissionPolicy, ops: &[Op]) -> Self {
         let mut simulation = Self::new(terms);
         for op in ops {
             simulation.step(op);

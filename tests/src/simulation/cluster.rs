@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::{
-    AuthenticateOptions, ClientMessage, Credential, DisplayName, Evict, ResumeToken, SessionSettings, SlotLimit, Terms,
-    Timestamp, UserId, Violation,
+    AdmissionPolicy, AuthenticateOptions, ClientMessage, Credential, DisplayName, Evict, ResumeToken, SessionSettings,
+    SlotLimit, Timestamp, UserId, Violation,
 };
 use shell::server::connection::Connection;
 
@@ -24,7 +24,7 @@ use super::trace::Trace;
 pub struct Simulation {
     pub(super) store: Arc<SharedStore>,
     /// The terms at the start.
-    pub(super) terms: Terms,
+    pub(super) terms: AdmissionPolicy,
     /// Every resume token that a client received.
     pub(super) told: Vec<(UserId, ResumeToken)>,
     pub(super) now: Timestamp,

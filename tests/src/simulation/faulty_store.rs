@@ -8,11 +8,11 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use session_core::ledger::{self, ApplyResult, EndTarget, StoreCommand};
 use session_core::{
-    EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus, SlotLimit,
-    StoreError, Terms, Timestamp, UserId, UserRecord,
+    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord,
+    SessionStatus, SlotLimit, StoreError, Timestamp, UserId, UserRecord,
 };
 use shell::server::registry::Registry;
-use shell::store::{Amended, Amendment, Done, Router, Store};
+use shell::store::{CommandCompletion, SessionNotifier, Store, UpdateCompletion, UserUpdate};
 
 use crate::rule_oracle;
 
@@ -67,7 +67,7 @@ pub(super) struct SharedStore {
 }
 
 struct Inner {
-    terms: Terms,
+    terms: AdmissionPolicy,
     /// The time by the store's clock.
     now: Timestamp,
     alive: BTreeSet<NodeId>,
@@ -83,15 +83,15 @@ struct Inner {
     paused: BTreeSet<NodeId>,
     full: bool,
     records: BTreeMap<UserId, UserRecord>,
-    queue: VecDeque<(StoreCommand, Option<Done>)>,
+    queue: VecDeque<(StoreCommand, Option<CommandCompletion>)>,
     /// Answers that are long in coming, or that a paused server has not taken.
-    late: Vec<(SessionId, Done, Outcome)>,
+    late: Vec<(SessionId, CommandCompletion, Outcome)>,
 }
 
 impl SharedStore {
     const MAX_QUEUE: usize = 512;
 
-    pub(super) fn new(terms: Terms, now: Timestamp) -> Self {
+    pub(super) fn new(terms: AdmissionPolicy, now: Timestamp) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 terms,
@@ -176,7 +176,7 @@ impl SharedStore {
             inner.late = late;
             let queued = inner.queue.iter_mut().filter(|(command, _)| command.session().node() == node);
             let queued: Vec<_> = queued.filter_map(|(_, done)| done.take()).collect();
-            let dead: Vec<(SessionId, Done, Outcome)> = dead;
+            let dead: Vec<(SessionId, CommandCompletion, Outcome)> = dead;
             dead.into_iter().map(|(_, done, _)| done).chain(queued).collect()
         };
         // What they answer when they are dropped goes to a process that is no more.
@@ -254,7 +254,7 @@ impl SharedStore {
     fn answer(
         mut inner: MutexGuard<'_, Inner>,
         command: StoreCommand,
-        done: Option<Done>,
+        done: Option<CommandCompletion>,
         said: Option<Outcome>,
         late: bool,
     ) -> (StoreCommand, Option<Outcome>) {
@@ -328,7 +328,7 @@ impl Inner {
         for EndedSession { session, reason } in ended {
             self.ended.insert(session);
             if let Some(registry) = self.routes.get(&session.node()) {
-                registry.deliver(vec![EndedSession { session, reason }]);
+                registry.notify(vec![EndedSession { session, reason }]);
             }
         }
         outcome
@@ -339,11 +339,12 @@ impl Inner {
         let mut reached = Vec::new();
         for EndedSession { session, reason: how } in ended {
             reached.push(if *how == EndReason::Resumed { "resumed from a live session" } else { "somebody ended" });
-            let is_of_victim = |(command, _): &&(StoreCommand, Option<Done>)| command.session() == *session;
+            let is_of_victim =
+                |(command, _): &&(StoreCommand, Option<CommandCompletion>)| command.session() == *session;
             if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.is_release()) {
                 reached.push("ended while its release was under way");
             }
-            let is_its_grant = |(asker, _, outcome): &(SessionId, Done, Outcome)| {
+            let is_its_grant = |(asker, _, outcome): &(SessionId, CommandCompletion, Outcome)| {
                 asker == session && matches!(outcome, Outcome::Granted { .. })
             };
             if self.late.iter().any(is_its_grant) {
@@ -403,7 +404,7 @@ fn liveness(alive: &BTreeSet<NodeId>, deaths: &BTreeMap<NodeId, Timestamp>, node
 }
 
 impl Store for SharedStore {
-    fn submit(&self, command: StoreCommand, done: Done) {
+    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
         let mut inner = self.lock();
         if !inner.alive.contains(&command.session().node()) {
             // A dead process submits nothing; only what it leaves behind is taken apart.
@@ -426,19 +427,19 @@ impl Store for SharedStore {
         }
     }
 
-    fn route(&self, _router: Arc<dyn Router>) {
+    fn set_notifier(&self, _router: Arc<dyn SessionNotifier>) {
         unreachable!("nobody is ended");
     }
 
-    fn terms_for(&self, _user: &UserId) -> Terms {
+    fn policy_for(&self, _user: &UserId) -> AdmissionPolicy {
         unreachable!("there is no operator");
     }
 
-    fn amend(&self, _user: UserId, _amendment: Amendment, _done: Amended) {
+    fn update_user(&self, _user: UserId, _amendment: UserUpdate, _done: UpdateCompletion) {
         unreachable!("there is no operator");
     }
 
-    fn set_terms(&self, _terms: Terms) {
+    fn set_policy(&self, _terms: AdmissionPolicy) {
         unreachable!("the simulated servers are never told other terms");
     }
 

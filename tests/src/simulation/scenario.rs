@@ -1,7 +1,7 @@
 //! What happens in a simulation: from a seed, or from a fuzzer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use session_core::{Credential, SlotLimit, Terms, UserId};
+use session_core::{AdmissionPolicy, Credential, SlotLimit, UserId};
 
 use super::faulty_store::StoreFault;
 use crate::policies::terms;
@@ -13,7 +13,7 @@ pub(super) const USERS: u8 = 24;
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// On which users are admitted. The limit is 1 to 4.
-    pub terms: Terms,
+    pub terms: AdmissionPolicy,
     /// What happens, at most [`Scenario::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use session_core::ledger::{StoreCommand, Terms, UserOverrides};
+use session_core::ledger::{AdmissionPolicy, StoreCommand, UserOverrides};
 use session_core::{Outcome, SlotLimit, StoreError, UserId, WhenFull};
 use shell::admin::{Change, Disobedience, Full, Operator, Order, Setting, Slots, socket};
-use shell::store::{Amended, Amendment, Done, MemoryStore, Router, Store};
+use shell::store::{CommandCompletion, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};
 use tests::test_server::NODE;
@@ -23,8 +23,8 @@ struct Slow {
 }
 
 enum Waiting {
-    Command(StoreCommand, Done),
-    Amendment(UserId, Amendment, Amended),
+    Command(StoreCommand, CommandCompletion),
+    Amendment(UserId, UserUpdate, UpdateCompletion),
 }
 
 impl Slow {
@@ -42,31 +42,31 @@ impl Slow {
         let first = self.waiting.lock().unwrap().pop_front();
         match first {
             Some(Waiting::Command(command, done)) => self.store.submit(command, done),
-            Some(Waiting::Amendment(user, amendment, done)) => self.store.amend(user, amendment, done),
+            Some(Waiting::Amendment(user, amendment, done)) => self.store.update_user(user, amendment, done),
             None => {}
         }
     }
 }
 
 impl Store for Slow {
-    fn submit(&self, command: StoreCommand, done: Done) {
+    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
         self.waiting.lock().unwrap().push_back(Waiting::Command(command, done));
     }
 
-    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
+    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
         self.waiting.lock().unwrap().push_back(Waiting::Amendment(user, amendment, done));
     }
 
-    fn route(&self, router: Arc<dyn Router>) {
-        self.store.route(router);
+    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
+        self.store.set_notifier(router);
     }
 
-    fn set_terms(&self, terms: Terms) {
-        self.store.set_terms(terms);
+    fn set_policy(&self, terms: AdmissionPolicy) {
+        self.store.set_policy(terms);
     }
 
-    fn terms_for(&self, user: &UserId) -> Terms {
-        self.store.terms_for(user)
+    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
+        self.store.policy_for(user)
     }
 
     fn close(&self, within: Duration) -> bool {
@@ -99,7 +99,7 @@ fn what_two_operators_set_at_once_holds_both() {
     let (limit, full) = smol::block_on(or(zip(operator.obey(&ada, &limit), operator.obey(&ada, &full)), working));
     assert!(limit.is_ok() && full.is_ok(), "{limit:?} {full:?}");
     let own = UserOverrides { limit: Some(SlotLimit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
-    assert_eq!(store.terms_for(&ada).overrides, own);
+    assert_eq!(store.policy_for(&ada).overrides, own);
 }
 
 /// The answer to the first is late: what it asks for is done all the same, and the second builds upon that.
@@ -123,7 +123,7 @@ fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
         store.step();
     }
     assert_eq!(
-        store.terms_for(&ada).overrides,
+        store.policy_for(&ada).overrides,
         UserOverrides { limit: Some(SlotLimit::new(0).unwrap()), when_full: Some(WhenFull::EvictOldest) }
     );
 }
@@ -132,24 +132,24 @@ fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
 struct Deaf(MemoryStore);
 
 impl Store for Deaf {
-    fn submit(&self, _: StoreCommand, done: Done) {
+    fn submit(&self, _: StoreCommand, done: CommandCompletion) {
         done.answer(Outcome::Rejected(StoreError::Overloaded));
     }
 
-    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
-        self.0.amend(user, amendment, done);
+    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
+        self.0.update_user(user, amendment, done);
     }
 
-    fn route(&self, router: Arc<dyn Router>) {
-        self.0.route(router);
+    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
+        self.0.set_notifier(router);
     }
 
-    fn set_terms(&self, terms: Terms) {
-        self.0.set_terms(terms);
+    fn set_policy(&self, terms: AdmissionPolicy) {
+        self.0.set_policy(terms);
     }
 
-    fn terms_for(&self, user: &UserId) -> Terms {
-        self.0.terms_for(user)
+    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
+        self.0.policy_for(user)
     }
 
     fn close(&self, within: Duration) -> bool {
@@ -165,7 +165,7 @@ fn a_limit_that_is_set_but_not_enforced_is_told_to_be_set() {
     let order = Order::Limit(Change { limit, enforce: true, ..Change::default() });
     let told = smol::block_on(operator.obey(&ada(), &order)).unwrap_err().to_string();
     assert!(told.starts_with("the limit is set, but whoever is beyond it was not ended: The server is over"), "{told}");
-    assert_eq!(store.terms_for(&ada()).overrides.limit, Some(SlotLimit::new(0).unwrap()));
+    assert_eq!(store.policy_for(&ada()).overrides.limit, Some(SlotLimit::new(0).unwrap()));
 }
 
 #[test]

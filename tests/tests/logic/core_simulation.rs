@@ -5,7 +5,7 @@
 use arbitrary::Unstructured;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::{SlotLimit, Terms};
+use session_core::{AdmissionPolicy, SlotLimit};
 use tests::core_simulation::{CoreSimulation, Message, Op, Scenario, StoreFault};
 use tests::policies::terms;
 
@@ -46,7 +46,7 @@ fn a_grant_whose_answer_was_lost_is_released_when_its_time_is_over() {
         Op::Pass { millis: 100 },
         Op::Store { which: 0, fault: StoreFault::Apply },
     ];
-    let simulation = CoreSimulation::run(Terms::new(SlotLimit::new(1).unwrap()), &ops);
+    let simulation = CoreSimulation::run(AdmissionPolicy::new(SlotLimit::new(1).unwrap()), &ops);
     assert!(simulation.checks > ops.len() as u64);
 }
 

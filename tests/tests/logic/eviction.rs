@@ -8,8 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing, StoreCommand};
 use session_core::{
-    CountBy, DisplayName, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, ResumeKey, SessionId,
-    SessionRecord, SessionStatus, SlotLimit, StoreError, Terms, Timestamp, UserId, UserOverrides, UserRecord, WhenFull,
+    AdmissionPolicy, CountBy, DisplayName, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, ResumeKey,
+    SessionId, SessionRecord, SessionStatus, SlotLimit, StoreError, Timestamp, UserId, UserOverrides, UserRecord,
+    WhenFull,
 };
 
 const HERE: NodeId = NodeId::new(1);
@@ -40,20 +41,20 @@ fn key(number: u8) -> ResumeKey {
     ResumeKey::from_bytes([number; 32])
 }
 
-fn terms(slots: u32) -> Terms {
-    Terms { linger: LINGER, ..Terms::new(limit(slots)) }
+fn terms(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(limit(slots)) }
 }
 
-fn choosing(slots: u32) -> Terms {
-    Terms { client_choice: true, ..terms(slots) }
+fn choosing(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy { client_choice: true, ..terms(slots) }
 }
 
-fn evicting(slots: u32) -> Terms {
-    Terms { when_full: WhenFull::EvictOldest, ..terms(slots) }
+fn evicting(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy { when_full: WhenFull::EvictOldest, ..terms(slots) }
 }
 
-fn devices(slots: u32) -> Terms {
-    Terms { count_by: CountBy::Devices, sessions_per_device: 3.try_into().unwrap(), ..choosing(slots) }
+fn devices(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy { count_by: CountBy::Devices, sessions_per_device: 3.try_into().unwrap(), ..choosing(slots) }
 }
 
 /// One user's record, on which commands are applied. What happens at second `n` is the `n`th command.
@@ -66,7 +67,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn apply(&mut self, terms: &Terms, command: &StoreCommand) -> Outcome {
+    fn apply(&mut self, terms: &AdmissionPolicy, command: &StoreCommand) -> Outcome {
         let dead = self.dead.clone();
         let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
         let applied = ledger::apply(&mut self.record, command, terms, liveness);
@@ -79,7 +80,7 @@ impl Subject {
         at(self.second)
     }
 
-    fn acquire(&mut self, terms: &Terms, session: SessionId, options: Option<AcquireOptions>) -> Outcome {
+    fn acquire(&mut self, terms: &AdmissionPolicy, session: SessionId, options: Option<AcquireOptions>) -> Outcome {
         let at = self.now();
         self.apply(
             terms,
@@ -88,17 +89,17 @@ impl Subject {
     }
 
     /// A plain client's.
-    fn plain(&mut self, terms: &Terms, number: u64) -> Outcome {
+    fn plain(&mut self, terms: &AdmissionPolicy, number: u64) -> Outcome {
         self.acquire(terms, id(number), None)
     }
 
     /// One whose slot can be taken up with the key of its number.
-    fn guest(&mut self, terms: &Terms, number: u64) -> Outcome {
+    fn guest(&mut self, terms: &AdmissionPolicy, number: u64) -> Outcome {
         let fresh = Some(key(u8::try_from(number).unwrap()));
         self.acquire(terms, id(number), Some(AcquireOptions { new_resume_key: fresh, ..AcquireOptions::default() }))
     }
 
-    fn on_device(&mut self, terms: &Terms, number: u64, device: &str) -> Outcome {
+    fn on_device(&mut self, terms: &AdmissionPolicy, number: u64, device: &str) -> Outcome {
         let fresh = Some(key(u8::try_from(number).unwrap()));
         self.acquire(
             terms,
@@ -107,7 +108,7 @@ impl Subject {
         )
     }
 
-    fn evict(&mut self, terms: &Terms, number: u64, evict: Evict) -> Outcome {
+    fn evict(&mut self, terms: &AdmissionPolicy, number: u64, evict: Evict) -> Outcome {
         self.acquire(
             terms,
             id(number),
@@ -115,7 +116,7 @@ impl Subject {
         )
     }
 
-    fn resume(&mut self, terms: &Terms, number: u64, shown: u8) -> Outcome {
+    fn resume(&mut self, terms: &AdmissionPolicy, number: u64, shown: u8) -> Outcome {
         let options =
             AcquireOptions { resume: Some(key(shown)), new_resume_key: Some(key(200)), ..AcquireOptions::default() };
         self.acquire(terms, id(number), Some(options))
@@ -130,17 +131,17 @@ impl Subject {
         self.apply(&terms(9), &StoreCommand::Linger { user: user(), session: id(number), at })
     }
 
-    fn count_at(&mut self, terms: &Terms, at: Timestamp) -> u32 {
+    fn count_at(&mut self, terms: &AdmissionPolicy, at: Timestamp) -> u32 {
         let outcome = self.apply(terms, &StoreCommand::CountSlots { user: user(), session: id(0), at });
         let Outcome::Counted { connections } = outcome else { panic!("{outcome:?}") };
         connections
     }
 
-    fn count(&mut self, terms: &Terms) -> u32 {
+    fn count(&mut self, terms: &AdmissionPolicy) -> u32 {
         self.count_at(terms, at(self.second))
     }
 
-    fn list(&mut self, terms: &Terms) -> SlotListing {
+    fn list(&mut self, terms: &AdmissionPolicy) -> SlotListing {
         let at = at(self.second);
         let outcome = self.apply(
             terms,
@@ -150,7 +151,7 @@ impl Subject {
         *listing
     }
 
-    fn end(&mut self, terms: &Terms, asker: u64, which: EndTarget, by: EndReason) -> Vec<u64> {
+    fn end(&mut self, terms: &AdmissionPolicy, asker: u64, which: EndTarget, by: EndReason) -> Vec<u64> {
         let at = at(self.second);
         let outcome = self.apply(
             terms,
@@ -190,7 +191,7 @@ fn ended(number: u64, how: EndReason) -> EndedSession {
 #[test]
 fn the_most_specific_limit_is_in_force() {
     let with = |own: Option<u32>| {
-        Terms::new(limit(3)).with_overrides(UserOverrides { limit: own.map(limit), when_full: None })
+        AdmissionPolicy::new(limit(3)).with_overrides(UserOverrides { limit: own.map(limit), when_full: None })
     };
     for (own, claim, slots, rule) in [
         (None, None, 3, LimitSource::Server),
@@ -279,8 +280,8 @@ fn whom_a_client_chooses_goes_if_it_may_choose_and_if_that_will_do() {
         (3, choosing(0), Evict::Oldest, None),
         // Then the rule counts; a choice goes before it.
         (3, evicting(3), these(&[2]), Some(vec![2, 3, 9])),
-        (3, Terms { client_choice: true, ..evicting(3) }, these(&[3]), Some(vec![1, 2, 9])),
-        (3, Terms { client_choice: true, ..evicting(3) }, these(&[7]), None),
+        (3, AdmissionPolicy { client_choice: true, ..evicting(3) }, these(&[3]), Some(vec![1, 2, 9])),
+        (3, AdmissionPolicy { client_choice: true, ..evicting(3) }, these(&[7]), None),
     ] {
         let mut subject = full(held);
         let before = subject.record.clone();
@@ -324,7 +325,7 @@ fn a_grant_at_length_says_the_limit_and_for_how_long_it_can_be_taken_up() {
     let grant = |linger, is_resumed| Some(Box::new(Grant { limit: limit(2), linger, is_resumed }));
     let Outcome::Granted { grant: first, .. } = subject.guest(&terms(2), 1) else { panic!("there is room") };
     assert_eq!(first, grant(LINGER, false));
-    let finer = Terms { linger: Duration::from_nanos(5_999_999), ..terms(2) };
+    let finer = AdmissionPolicy { linger: Duration::from_nanos(5_999_999), ..terms(2) };
     let Outcome::Granted { grant: second, .. } = subject.guest(&finer, 2) else { panic!("there is room") };
     assert_eq!(second, grant(Duration::from_millis(5), false));
     // The linger is that of the first grant.
@@ -332,7 +333,7 @@ fn a_grant_at_length_says_the_limit_and_for_how_long_it_can_be_taken_up() {
     assert_eq!(resumed, grant(LINGER, true));
     // What is longer than a record can say is cut.
     let longest = Duration::from_millis(u32::MAX.into());
-    let long = Terms { linger: Duration::MAX, ..terms(9) };
+    let long = AdmissionPolicy { linger: Duration::MAX, ..terms(9) };
     let Outcome::Granted { grant: Some(fourth), .. } = subject.guest(&long, 4) else { panic!("there is room") };
     assert_eq!(fourth.linger, longest);
 }
@@ -340,7 +341,7 @@ fn a_grant_at_length_says_the_limit_and_for_how_long_it_can_be_taken_up() {
 #[test]
 fn a_lost_session_lingers_for_its_time_and_no_longer() {
     let mut subject = Subject::default();
-    let full = Terms { lingering_first: false, ..terms(1) };
+    let full = AdmissionPolicy { lingering_first: false, ..terms(1) };
     drop(subject.guest(&full, 1));
     assert_eq!(subject.linger(1), Outcome::Released);
     let until = at(subject.second) + LINGER;
@@ -365,7 +366,7 @@ fn a_lost_session_lingers_for_its_time_and_no_longer() {
 fn what_nobody_can_take_up_does_not_linger() {
     let mut subject = Subject::default();
     drop(subject.plain(&terms(3), 1));
-    drop(subject.guest(&Terms { linger: Duration::ZERO, ..terms(3) }, 2));
+    drop(subject.guest(&AdmissionPolicy { linger: Duration::ZERO, ..terms(3) }, 2));
     drop(subject.acquire(&terms(3), id(3), Some(AcquireOptions { label: name("x"), ..AcquireOptions::default() })));
     for number in 1..=3 {
         assert_eq!(subject.linger(number), Outcome::Released);
@@ -394,12 +395,12 @@ fn lingering_slots_are_given_up_first_those_that_end_first_before_the_others() {
     assert!(is_granted(&subject.evict(&choosing(4), 9, Evict::Sessions([id(6), id(8)].into())), 4));
     assert_eq!((subject.held(), subject.told()), (vec![4, 5, 7, 9], vec![6]));
 
-    let last = Terms { lingering_first: false, ..terms(1) };
+    let last = AdmissionPolicy { lingering_first: false, ..terms(1) };
     let mut subject = Subject::default();
     drop(subject.guest(&last, 1));
     drop(subject.linger(1));
     assert!(is_denied(&subject.plain(&last, 2)));
-    assert_eq!(subject.plain(&Terms { when_full: WhenFull::EvictOldest, ..last }, 2), granted(1));
+    assert_eq!(subject.plain(&AdmissionPolicy { when_full: WhenFull::EvictOldest, ..last }, 2), granted(1));
     assert_eq!(subject.told(), [0; 0]);
 }
 
@@ -413,7 +414,7 @@ fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
     assert_eq!((subject.held(), subject.told()), (vec![1, 2], vec![]));
 
     // Nor one of its own device, which is full.
-    let terms = Terms { sessions_per_device: 1.try_into().unwrap(), ..devices(2) };
+    let terms = AdmissionPolicy { sessions_per_device: 1.try_into().unwrap(), ..devices(2) };
     let mut subject = Subject::default();
     drop(subject.on_device(&terms, 1, "laptop"));
     drop(subject.linger(1));
@@ -424,7 +425,7 @@ fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
 
 #[test]
 fn a_token_moves_its_slot_and_admits_nobody() {
-    let full = Terms { lingering_first: false, ..terms(2) };
+    let full = AdmissionPolicy { lingering_first: false, ..terms(2) };
     let mut subject = Subject::default();
     drop(subject.acquire(
         &full,
@@ -480,7 +481,7 @@ fn a_token_moves_its_slot_and_admits_nobody() {
 
 #[test]
 fn what_a_dead_node_held_lingers_from_when_that_is_known() {
-    let terms = Terms { lingering_first: false, ..terms(9) };
+    let terms = AdmissionPolicy { lingering_first: false, ..terms(9) };
     let mut subject = Subject::default();
     let guest = |number: u8| Some(AcquireOptions { new_resume_key: Some(key(number)), ..AcquireOptions::default() });
     drop(subject.acquire(&terms, THERE.session(1), guest(1)));
@@ -534,10 +535,10 @@ fn sessions_of_one_device_hold_one_slot() {
         (Some(Evict::Sessions([id(2)].into())), terms, Some(vec![1, 3, 4, 9])),
         (Some(Evict::Sessions([id(3), id(4), id(1)].into())), terms, Some(vec![1, 2, 3, 9])),
         (Some(Evict::Oldest), terms, Some(vec![2, 3, 4, 9])),
-        (None, Terms { when_full: WhenFull::EvictOldest, ..terms }, Some(vec![2, 3, 4, 9])),
+        (None, AdmissionPolicy { when_full: WhenFull::EvictOldest, ..terms }, Some(vec![2, 3, 4, 9])),
         (Some(Evict::Sessions([id(3)].into())), terms, None),
-        (Some(Evict::Oldest), Terms { client_choice: false, ..terms }, None),
-        (Some(Evict::Nobody), Terms { when_full: WhenFull::EvictOldest, ..terms }, None),
+        (Some(Evict::Oldest), AdmissionPolicy { client_choice: false, ..terms }, None),
+        (Some(Evict::Nobody), AdmissionPolicy { when_full: WhenFull::EvictOldest, ..terms }, None),
     ] {
         let mut subject = subject.clone();
         let outcome = subject.acquire(
@@ -549,7 +550,7 @@ fn sessions_of_one_device_hold_one_slot() {
         assert_eq!(subject.held(), then.unwrap_or_else(|| vec![1, 2, 3, 4]));
     }
     // Nor need the bound have been so low when they came.
-    let lower = Terms { sessions_per_device: 2.try_into().unwrap(), ..terms };
+    let lower = AdmissionPolicy { sessions_per_device: 2.try_into().unwrap(), ..terms };
     let mut crowded = subject.clone();
     let options = AcquireOptions { device: name("laptop"), evict: Some(Evict::Oldest), ..AcquireOptions::default() };
     assert!(is_granted(&crowded.acquire(&lower, id(9), Some(options)), 2));
@@ -562,7 +563,7 @@ fn sessions_of_one_device_hold_one_slot() {
     let mut reloaded = subject.clone();
     drop(reloaded.linger(4));
     drop(reloaded.linger(2));
-    let last = Terms { lingering_first: false, ..terms };
+    let last = AdmissionPolicy { lingering_first: false, ..terms };
     let Outcome::Denied(Some(listing)) = reloaded.on_device(&last, 9, "laptop") else { panic!("it is full") };
     assert_eq!(
         listing.free_at,
@@ -579,7 +580,7 @@ fn sessions_of_one_device_hold_one_slot() {
     assert_eq!((reloaded.held(), reloaded.told()), (vec![1, 2, 3, 9], vec![]));
     // Whoever names none has a slot of its own.
     assert_eq!(subject.plain(&terms, 5), Outcome::Denied(None));
-    assert_eq!(subject.count(&Terms { count_by: CountBy::Sessions, ..terms }), 4);
+    assert_eq!(subject.count(&AdmissionPolicy { count_by: CountBy::Sessions, ..terms }), 4);
     // It is free when the last has gone.
     drop(subject.release(1));
     drop(subject.release(2));
@@ -600,8 +601,8 @@ fn sessions_of_one_device_hold_one_slot() {
 
 #[test]
 fn at_the_ceiling_one_gives_way_to_one() {
-    let unlimited = Terms { when_full: WhenFull::EvictOldest, ..terms(1024) };
-    for terms in [unlimited, Terms { count_by: CountBy::Devices, ..unlimited }] {
+    let unlimited = AdmissionPolicy { when_full: WhenFull::EvictOldest, ..terms(1024) };
+    for terms in [unlimited, AdmissionPolicy { count_by: CountBy::Devices, ..unlimited }] {
         let mut subject = Subject::default();
         (1..=1024).for_each(|number| drop(subject.plain(&terms, number)));
         assert_eq!(subject.plain(&terms, 1025), granted(1024));
@@ -611,7 +612,7 @@ fn at_the_ceiling_one_gives_way_to_one() {
 
 #[test]
 fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
-    let terms = Terms { sessions_per_device: 1024.try_into().unwrap(), ..devices(1024) };
+    let terms = AdmissionPolicy { sessions_per_device: 1024.try_into().unwrap(), ..devices(1024) };
     let mut subject = Subject::default();
     let join = |subject: &mut Subject, number: u64, evict| {
         let options = AcquireOptions { device: name(&format!("{}", number % 7)), evict, ..AcquireOptions::default() };
@@ -777,14 +778,14 @@ proptest! {
                     at: now,
                 }),
                 Step::Terms { limit: slots, evicts, chooses, first, devices: by_device, linger } => {
-                    terms = Terms {
+                    terms = AdmissionPolicy {
                         when_full: if evicts { WhenFull::EvictOldest } else { WhenFull::Deny },
                         client_choice: chooses,
                         lingering_first: first,
                         count_by: if by_device { CountBy::Devices } else { CountBy::Sessions },
                         sessions_per_device: 2.try_into().unwrap(),
                         linger: if linger { LINGER } else { Duration::ZERO },
-                        ..Terms::new(limit(slots))
+                        ..AdmissionPolicy::new(limit(slots))
                     };
                     None
                 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, StoreCommand};
 use session_core::{
-    Liveness, NodeId, Outcome, SessionId, SessionRecord, SlotLimit, StoreError, Terms, Timestamp, UserId, UserRecord,
+    AdmissionPolicy, Liveness, NodeId, Outcome, SessionId, SessionRecord, SlotLimit, StoreError, Timestamp, UserId,
+    UserRecord,
 };
 
 const HERE: NodeId = NodeId::new(1);
@@ -38,7 +39,7 @@ fn apply(
     limit: SlotLimit,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Outcome {
-    let applied = ledger::apply(record, command, &Terms::new(limit), liveness);
+    let applied = ledger::apply(record, command, &AdmissionPolicy::new(limit), liveness);
     assert!(applied.ended.is_empty(), "{command:?} ended {:?}", applied.ended);
     applied.outcome
 }

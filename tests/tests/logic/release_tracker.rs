@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, StoreCommand};
 use session_core::{
-    EndReason, Liveness, NodeId, Outcome, ReleaseTracker, ResumeKey, SessionId, SessionStatus, SlotLimit, StoreError,
-    Terms, Timestamp, UserId, UserRecord,
+    AdmissionPolicy, EndReason, Liveness, NodeId, Outcome, ReleaseTracker, ResumeKey, SessionId, SessionStatus,
+    SlotLimit, StoreError, Timestamp, UserId, UserRecord,
 };
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
@@ -395,7 +395,8 @@ struct World {
 
 /// Four slots, of which some linger.
 fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
-    let terms = Terms { linger: Duration::from_secs(100), ..Terms::new(SlotLimit::new(4).unwrap()) };
+    let terms =
+        AdmissionPolicy { linger: Duration::from_secs(100), ..AdmissionPolicy::new(SlotLimit::new(4).unwrap()) };
     ledger::apply(record, command, &terms, |_| Liveness::Alive).outcome
 }
 

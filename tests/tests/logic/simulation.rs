@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
-use session_core::{SlotLimit, Terms};
+use session_core::{AdmissionPolicy, SlotLimit};
 use tests::simulation::{Op, Scenario, StoreFault};
 
 const SEEDS: u64 = 2000;
@@ -164,7 +164,7 @@ fn simulation_of_a_name_after_a_token() {
         Op::Authenticate { client: 0, user: 0 },
         Op::Pass { millis: 4000 },
     ];
-    Scenario { terms: Terms::new(SlotLimit::default()), ops }.run(false).unwrap();
+    Scenario { terms: AdmissionPolicy::new(SlotLimit::default()), ops }.run(false).unwrap();
 }
 
 /// The commit of a return fails: whoever had the slot is told that it is taken up, but nobody has taken it up.
@@ -180,7 +180,7 @@ fn simulation_of_a_return_in_doubt_whose_client_comes_back() {
         come(Some(0)),
         Op::Work { commands: 1 },
     ];
-    let terms = Terms { linger: Duration::from_secs(20), ..Terms::new(SlotLimit::default()) };
+    let terms = AdmissionPolicy { linger: Duration::from_secs(20), ..AdmissionPolicy::new(SlotLimit::default()) };
     let output = |trace: &str| trace.lines().filter(|line| line.contains("hears Reply(Admitted")).count();
     let trace = Scenario { terms, ops }.run(true).unwrap().lines.unwrap();
     let before_the_end = trace.split("the faults end").next().unwrap();

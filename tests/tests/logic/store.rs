@@ -12,10 +12,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, StoreCommand};
 use session_core::{
-    DisplayName, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, ResumeKey, SessionId, SessionStatus,
-    SlotLimit, StoreError, Terms, Timestamp, UserId, UserRecord, WhenFull,
+    AdmissionPolicy, DisplayName, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, ResumeKey, SessionId,
+    SessionStatus, SlotLimit, StoreError, Timestamp, UserId, UserRecord, WhenFull,
 };
-use shell::store::{Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
+use shell::store::{CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store};
 use tempfile::TempDir;
 use tests::test_server::NODE;
 use tests::waiting::TIMEOUT;
@@ -39,8 +39,8 @@ enum Heard {
 
 struct Ear(Sender<Heard>);
 
-impl Router for Ear {
-    fn deliver(&self, ended: Vec<EndedSession>) {
+impl SessionNotifier for Ear {
+    fn notify(&self, ended: Vec<EndedSession>) {
         // Fails when the test no longer listens.
         let _unheard = self.0.send(Heard::Ended(ended));
     }
@@ -48,7 +48,7 @@ impl Router for Ear {
 
 fn subject(store: impl Store + 'static, directory: Option<TempDir>) -> Subject {
     let (hears, heard) = channel();
-    store.route(Arc::new(Ear(hears.clone())));
+    store.set_notifier(Arc::new(Ear(hears.clone())));
     Subject { store: Arc::new(store), heard, hears, _directory: directory }
 }
 
@@ -111,10 +111,10 @@ fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(S
     assert_eq!(subject.ask(acquire("ada", 2)), Outcome::Denied(None));
     assert_eq!(subject.ask(claim(2, 2)), granted(2));
     assert_eq!(subject.ask(claim(3, 2)), Outcome::Denied(None));
-    subject.store.set_terms(Terms::new(SlotLimit::new(4).unwrap()));
+    subject.store.set_policy(AdmissionPolicy::new(SlotLimit::new(4).unwrap()));
     assert_eq!([acquire("ada", 3), acquire("ada", 4)].map(|asked| subject.ask(asked)), [granted(3), granted(4)]);
     assert_eq!(subject.ask(acquire("ada", 5)), Outcome::Denied(None));
-    subject.store.set_terms(Terms::new(SlotLimit::new(2).unwrap()));
+    subject.store.set_policy(AdmissionPolicy::new(SlotLimit::new(2).unwrap()));
     assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     assert_eq!(subject.ask(acquire("ada", 6)), Outcome::Denied(None));
@@ -165,9 +165,9 @@ fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
     });
     let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(commands in vec(command, 0..300), when_full in prop::sample::select(&[WhenFull::Deny, WhenFull::EvictOldest][..]))| {
-        let terms = Terms { when_full, ..terms(3) };
+        let terms = AdmissionPolicy { when_full, ..terms(3) };
         let subject = open(terms.limit);
-        subject.store.set_terms(terms);
+        subject.store.set_policy(terms);
         let answers: Vec<_> = commands.iter().map(|command| subject.submit(command.clone())).collect();
         let mut records = BTreeMap::<UserId, UserRecord>::new();
         let mut ended = Vec::new();
@@ -227,7 +227,7 @@ fn rejects_after_close_and_answers_everything(open: fn(SlotLimit) -> Subject) {
 
 fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(2).unwrap());
-    subject.store.set_terms(terms(2));
+    subject.store.set_policy(terms(2));
     for number in [1, 2] {
         subject.ask(wishing("ada", number, 0, options(number)));
     }
@@ -245,7 +245,7 @@ fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> 
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 2 });
 
-    subject.store.set_terms(Terms { when_full: WhenFull::EvictOldest, ..terms(1) });
+    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..terms(1) });
     subject.tell(acquire("ada", 4));
     assert_eq!(subject.hear(), Heard::Ended([1, 3].map(|number| ended(number, EndReason::TakenOver(None))).to_vec()));
     assert_eq!(subject.hear(), Heard::Answer(Outcome::granted(1)));
@@ -255,7 +255,7 @@ fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> 
 /// A store that batches gets them all at once: each of them ends the one before it.
 fn swaps_many_slots_in_one_go(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
-    subject.store.set_terms(Terms { when_full: WhenFull::EvictOldest, ..terms(1) });
+    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..terms(1) });
     let answers: Vec<_> = (1..=100).map(|number| subject.submit(wishing("ada", number, 0, options(number)))).collect();
     let late = subject.submit(release("ada", 1));
     for answer in answers {
@@ -270,7 +270,7 @@ fn swaps_many_slots_in_one_go(open: fn(SlotLimit) -> Subject) {
 
 fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
-    subject.store.set_terms(terms(1));
+    subject.store.set_policy(terms(1));
     let grant = |is_resumed| {
         let grant = Grant { limit: SlotLimit::new(1).unwrap(), linger: LINGER, is_resumed };
         Outcome::Granted { connections: 1, grant: Some(Box::new(grant)) }
@@ -296,7 +296,7 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
 
 fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
-    subject.store.set_terms(Terms { lingering_first: false, ..terms(1) });
+    subject.store.set_policy(AdmissionPolicy { lingering_first: false, ..terms(1) });
     subject.ask(wishing("ada", 1, 0, options(1)));
     for second in [5, 6] {
         assert_eq!(subject.ask(lose("ada", 1, second)), Outcome::Released, "that it was lost is said once");
@@ -315,7 +315,7 @@ fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(SlotLimit) -> Sub
 
 fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(2).unwrap());
-    subject.store.set_terms(terms(2));
+    subject.store.set_policy(terms(2));
     for number in [1, 2] {
         subject.ask(wishing("ada", number, 0, options(number)));
     }
@@ -329,7 +329,7 @@ fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(SlotLimit) -> 
 
 fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(5).unwrap());
-    subject.store.set_terms(terms(5));
+    subject.store.set_policy(terms(5));
     for number in 1..=4 {
         subject.ask(wishing("ada", number, number, options(number)));
     }
@@ -357,7 +357,7 @@ fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
         assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3), "not ada's");
     }
     assert_eq!(subject.ask(end("ada", 3, EndTarget::All)), ended_are(&[], 3), "3 has lost its own slot");
-    subject.store.set_terms(terms(2));
+    subject.store.set_policy(terms(2));
     assert_eq!(subject.ask(end("ada", 7, EndTarget::Excess { dry_run: true })), ended_are(&[], 3), "nobody asks");
     assert_eq!(subject.ask(end("ada", 1, EndTarget::Excess { dry_run: true })), ended_are(&[4], 3));
     assert_eq!(subject.ended(), [], "that only says who it would be");
@@ -393,7 +393,7 @@ fn slots_of_another_node_are_void_in_lmdb() {
 
 fn submit(store: &dyn Store, command: StoreCommand) -> Receiver<Outcome> {
     let (sender, receiver) = channel();
-    store.submit(command, Done::new(move |outcome| sender.send(outcome).expect("somebody waits")));
+    store.submit(command, CommandCompletion::new(move |outcome| sender.send(outcome).expect("somebody waits")));
     receiver
 }
 
@@ -409,7 +409,7 @@ impl Subject {
     /// Submits a command whose answer is heard in the order of all else.
     fn tell(&self, command: StoreCommand) {
         let hears = self.hears.clone();
-        self.store.submit(command, Done::new(move |outcome| hears.send(Heard::Answer(outcome)).unwrap()));
+        self.store.submit(command, CommandCompletion::new(move |outcome| hears.send(Heard::Answer(outcome)).unwrap()));
     }
 
     fn hear(&self) -> Heard {
@@ -477,8 +477,8 @@ fn label(number: u64) -> DisplayName {
 }
 
 /// So many slots, which linger for ten seconds; and a client may choose.
-fn terms(limit: u32) -> Terms {
-    Terms { client_choice: true, linger: LINGER, ..Terms::new(SlotLimit::new(limit).unwrap()) }
+fn terms(limit: u32) -> AdmissionPolicy {
+    AdmissionPolicy { client_choice: true, linger: LINGER, ..AdmissionPolicy::new(SlotLimit::new(limit).unwrap()) }
 }
 
 const LINGER: Duration = Duration::from_secs(10);

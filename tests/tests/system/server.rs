@@ -8,9 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::StoreCommand;
-use session_core::{SessionSettings, SlotLimit, Terms, UserId};
+use session_core::{AdmissionPolicy, SessionSettings, SlotLimit, UserId};
 use shell::client::{Error, Url, UserConnections};
-use shell::store::{Amended, Amendment, Done, LmdbConfig, LmdbStore, MemoryStore, Router, Store};
+use shell::store::{
+    CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate,
+};
 use tests::raw_client::{RawClient, Received};
 use tests::test_server::{NODE, TestServer, slots_in_store};
 use tests::waiting::eventually;
@@ -266,7 +268,7 @@ fn a_server_stops_in_time_though_peers_do_not_read_or_answer() {
 struct Moody {
     inner: MemoryStore,
     stalled: AtomicBool,
-    held_back: Mutex<Vec<(StoreCommand, Done)>>,
+    held_back: Mutex<Vec<(StoreCommand, CommandCompletion)>>,
 }
 
 impl Moody {
@@ -294,23 +296,23 @@ impl Moody {
 }
 
 impl Store for Moody {
-    fn route(&self, router: Arc<dyn Router>) {
-        self.inner.route(router);
+    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
+        self.inner.set_notifier(router);
     }
 
-    fn terms_for(&self, user: &UserId) -> Terms {
-        self.inner.terms_for(user)
+    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
+        self.inner.policy_for(user)
     }
 
-    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
-        self.inner.amend(user, amendment, done);
+    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
+        self.inner.update_user(user, amendment, done);
     }
 
-    fn set_terms(&self, terms: Terms) {
-        self.inner.set_terms(terms);
+    fn set_policy(&self, terms: AdmissionPolicy) {
+        self.inner.set_policy(terms);
     }
 
-    fn submit(&self, command: StoreCommand, done: Done) {
+    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
         let mut held_back = self.held_back.lock().unwrap();
         if self.stalled.load(Ordering::SeqCst) {
             held_back.push((command, done));

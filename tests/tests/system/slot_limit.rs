@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use session_core::ledger::Terms;
+use session_core::ledger::AdmissionPolicy;
 use session_core::{CountBy, SlotLimit, WhenFull};
 use shell::auth::authenticator::Open;
 use shell::store::{MemoryStore, Store as _};
@@ -20,10 +20,10 @@ const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const LIMIT_REACHED: &str = "User has reached connection limit, no more connections allowed";
 
 /// A server on these terms, with a limit of two.
-fn server(terms: impl FnOnce(&mut Terms)) -> (TestServer, Arc<MemoryStore>) {
-    let mut those = Terms::new(SlotLimit::new(2).unwrap());
+fn server(terms: impl FnOnce(&mut AdmissionPolicy)) -> (TestServer, Arc<MemoryStore>) {
+    let mut those = AdmissionPolicy::new(SlotLimit::new(2).unwrap());
     terms(&mut those);
-    let store = Arc::new(MemoryStore::with_terms(NODE, those));
+    let store = Arc::new(MemoryStore::with_policy(NODE, those));
     (TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(Open), settings(), 2), store)
 }
 
@@ -97,7 +97,7 @@ fn where_there_is_no_choice_nobody_is_ended_by_it_and_one_that_does_not_suffice_
     denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
 
     // With a lower limit two would have to go.
-    store.set_terms(Terms { client_choice: true, ..Terms::new(SlotLimit::new(1).unwrap()) });
+    store.set_policy(AdmissionPolicy { client_choice: true, ..AdmissionPolicy::new(SlotLimit::new(1).unwrap()) });
     denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
     denied(&server, json!({"user": "ada", "evict": [granted["session"], granted["session"], "0".repeat(32)]}));
     // None of them has lost anything.
@@ -227,7 +227,11 @@ fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
     let (_third, anew) = admitted(&server, json!({"user": "ada", "resume": granted["resume"]}));
     assert_ne!(anew["resume"], granted["resume"], "it was given up");
 
-    store.set_terms(Terms { linger: Duration::from_millis(300), lingering_first: false, ..Terms::default() });
+    store.set_policy(AdmissionPolicy {
+        linger: Duration::from_millis(300),
+        lingering_first: false,
+        ..AdmissionPolicy::default()
+    });
     let (lost, granted) = admitted(&server, json!({"user": "bob"}));
     drop(lost);
     let mut watcher = RawClient::open(server.address);

@@ -11,7 +11,7 @@ use session_core::{
 use super::ballast_file::Ballast;
 use super::environment::{Environment, Uncommitted};
 use super::sweep::{Step, Sweep};
-use crate::store::SharedTerms;
+use crate::store::SharedPolicy;
 
 /// What decides beside the record.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ pub(super) struct Rule<'a> {
     pub(super) born: Timestamp,
     /// When this batch is applied.
     pub(super) now: Timestamp,
-    pub(super) terms: &'a SharedTerms,
+    pub(super) terms: &'a SharedPolicy,
 }
 
 /// What a batch came to, now in the store.
@@ -105,7 +105,7 @@ pub(super) fn apply(
                 _,
                 Ok(user),
             ) => {
-                let terms = rule.terms.of(command.user());
+                let terms = rule.terms.for_user(command.user());
                 let applied = ledger::apply(&mut user.now, command, &terms, |node| rule.liveness(node));
                 ended.extend(applied.ended);
                 applied.outcome
@@ -209,7 +209,7 @@ fn doubt(outcomes: &mut [Outcome], commands: &[&StoreCommand], users: &BTreeMap<
 mod tests {
     use std::collections::HashMap;
 
-    use session_core::{SlotLimit, Terms};
+    use session_core::{AdmissionPolicy, SlotLimit};
 
     use super::super::environment::Durability;
     use super::super::testing::{NODE, acquire, granted, lookup, release};
@@ -219,7 +219,7 @@ mod tests {
     fn on_a_full_disk_the_last_pages_of_the_file_are_for_releases() {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        let terms = SharedTerms::new(Terms::new(SlotLimit::new(1).unwrap()), HashMap::new());
+        let terms = SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(1).unwrap()), HashMap::new());
         let rule = Rule { node: NODE, born: Timestamp::default(), now: Timestamp::default(), terms: &terms };
         let serve = |command: StoreCommand, disk_is_full| {
             apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)

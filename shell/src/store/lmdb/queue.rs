@@ -7,10 +7,10 @@ use std::time::Duration;
 use session_core::ledger::StoreCommand;
 use session_core::{Outcome, StoreError};
 
-use crate::store::Done;
+use crate::store::CommandCompletion;
 
 /// A command and whom to answer.
-pub(super) type Submitted = (StoreCommand, Done);
+pub(super) type Submitted = (StoreCommand, CommandCompletion);
 
 /// First in, first out, bounded: where `capacity` commands wait, no other is taken. What gives a slot up always
 /// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
@@ -48,7 +48,7 @@ impl Queue {
     }
 
     /// Queues the command, or rejects it at once.
-    pub(super) fn push(&self, command: StoreCommand, done: Done) {
+    pub(super) fn push(&self, command: StoreCommand, done: CommandCompletion) {
         let is_the_process = command.session().number() == 0;
         let room = if command.is_release() || is_the_process { usize::MAX } else { self.capacity };
         let mut inner = self.lock();

@@ -18,7 +18,7 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use session_core::ledger::StoreCommand;
-use session_core::{NodeId, SlotLimit, Terms, UserId};
+use session_core::{AdmissionPolicy, NodeId, SlotLimit, UserId};
 use thiserror::Error;
 
 use super::live;
@@ -26,7 +26,9 @@ use super::lock::{DirectoryLock, Holder};
 use super::queue::Queue;
 use super::users::{self, Amendments, Forget, Inquiry};
 use super::writer::Writer;
-use crate::store::{Amended, Amendment, Done, Route, Router, SharedTerms, Store};
+use crate::store::{
+    CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Store, UpdateCompletion, UserUpdate,
+};
 
 /// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
@@ -34,8 +36,8 @@ pub struct LmdbStore {
     running: Arc<Running>,
     /// Released when the store is closed and its threads, which hold it too, have ended.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
-    terms: SharedTerms,
-    route: Route,
+    terms: SharedPolicy,
+    route: NotifierSlot,
     amendments: Amendments,
     known_users: usize,
 }
@@ -46,7 +48,7 @@ pub struct LmdbConfig {
     /// The data directory, made if need be.
     pub directory: PathBuf,
     /// On which terms users are admitted.
-    pub terms: Terms,
+    pub terms: AdmissionPolicy,
     /// The most that `live/` may grow to, in bytes: at least 1 MiB, rounded up to whole ones. It is address space; disk
     /// and memory are taken as they are used. From nine tenths of it on, acquires are rejected.
     pub live_map_bytes: usize,
@@ -74,7 +76,7 @@ impl LmdbConfig {
     pub fn new(directory: impl Into<PathBuf>, limit: SlotLimit) -> Self {
         Self {
             directory: directory.into(),
-            terms: Terms::new(limit),
+            terms: AdmissionPolicy::new(limit),
             live_map_bytes: Self::DEFAULT_MAP_BYTES,
             users_map_bytes: Self::DEFAULT_MAP_BYTES,
             forget_after: Forget::default(),
@@ -189,7 +191,7 @@ impl LmdbStore {
             .map_err(|source| OpenError::UsersDamaged { directory: directory.join("users"), source })?;
         let known_users = users.environment().map_or(0, |users| users.entries()) - own.len();
         let queue = Arc::new(Queue::new(queue_capacity));
-        let (terms, route) = (SharedTerms::new(terms, own), Route::default());
+        let (terms, route) = (SharedPolicy::new(terms, own), NotifierSlot::default());
         let (notes, recorder) = users::recorder(users, terms.clone());
         let amendments = recorder.amendments();
         let recorder = recorder.forgetting(forget_after, Inquiry::new(Arc::clone(&queue), node));
@@ -209,23 +211,23 @@ impl LmdbStore {
 }
 
 impl Store for LmdbStore {
-    fn submit(&self, command: StoreCommand, done: Done) {
+    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
         self.queue.push(command, done);
     }
 
-    fn route(&self, router: Arc<dyn Router>) {
+    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
         self.route.set(router);
     }
 
-    fn set_terms(&self, terms: Terms) {
+    fn set_policy(&self, terms: AdmissionPolicy) {
         self.terms.set(terms);
     }
 
-    fn terms_for(&self, user: &UserId) -> Terms {
-        self.terms.of(user)
+    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
+        self.terms.for_user(user)
     }
 
-    fn amend(&self, user: UserId, amendment: Amendment, done: Amended) {
+    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
         self.amendments.submit(user, amendment, done);
     }
 

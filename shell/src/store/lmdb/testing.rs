@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
 use session_core::{
-    EndedSession, NodeId, Outcome, ResumeKey, SessionId, SlotLimit, StoreError, Terms, Timestamp, UserId,
+    AdmissionPolicy, EndedSession, NodeId, Outcome, ResumeKey, SessionId, SlotLimit, StoreError, Timestamp, UserId,
 };
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
 use super::LmdbConfig;
-use crate::store::{Done, Router, SharedTerms, Store};
+use crate::store::{CommandCompletion, SessionNotifier, SharedPolicy, Store};
 
 /// More than anything here takes: a test that waits this long has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,8 +38,8 @@ pub(super) fn config(directory: &Path) -> LmdbConfig {
 }
 
 /// A limit of two, and nothing set for anybody.
-pub(super) fn terms() -> SharedTerms {
-    SharedTerms::new(Terms::new(SlotLimit::new(2).unwrap()), HashMap::new())
+pub(super) fn terms() -> SharedPolicy {
+    SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(2).unwrap()), HashMap::new())
 }
 
 pub(super) fn user(id: &str) -> UserId {
@@ -127,9 +127,9 @@ impl Default for Answers {
 }
 
 impl Answers {
-    pub(super) fn done(&self) -> Done {
+    pub(super) fn done(&self) -> CommandCompletion {
         let sender = self.sender.clone();
-        Done::new(move |outcome| {
+        CommandCompletion::new(move |outcome| {
             // Fails when the test no longer looks.
             drop(sender.send(outcome));
         })
@@ -157,8 +157,8 @@ impl Ear {
     }
 }
 
-impl Router for Ear {
-    fn deliver(&self, ended: Vec<EndedSession>) {
+impl SessionNotifier for Ear {
+    fn notify(&self, ended: Vec<EndedSession>) {
         // Fails when the test no longer listens.
         let _unheard = self.0.send(ended);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
-use session_core::{NodeId, Outcome, SlotLimit, StoreError, Terms, Timestamp};
+use session_core::{AdmissionPolicy, NodeId, Outcome, SlotLimit, StoreError, Timestamp};
 
 use super::environment::DATA_FILE;
 use super::testing::*;
@@ -54,7 +54,7 @@ fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_
     const HOUR: Duration = Duration::from_secs(3600);
     let directory = tempfile::tempdir().unwrap();
     let open = |node, linger| {
-        let terms = Terms { linger, ..config(directory.path()).terms };
+        let terms = AdmissionPolicy { linger, ..config(directory.path()).terms };
         LmdbStore::open_under_boot(&LmdbConfig { terms, ..config(directory.path()) }, node, Some("one boot")).unwrap()
     };
     let now = crate::runtime::clock::Clock::start().now();
@@ -63,7 +63,7 @@ fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_
         ask(&store, acquire_with("eve", NODE.session(1), now, resumable())),
         Outcome::Granted { connections: 1, .. }
     ));
-    store.set_terms(Terms { linger: HOUR, ..config(directory.path()).terms });
+    store.set_policy(AdmissionPolicy { linger: HOUR, ..config(directory.path()).terms });
     for user in ["ada", "joe"] {
         ask(&store, acquire_with(user, NODE.session(1), now, resumable()));
         assert_eq!(ask(&store, acquire(user, 2)), granted(2));

@@ -17,7 +17,7 @@ use super::sweep::{Step, Sweep};
 use super::users::Notes;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::Throttle;
-use crate::store::{Route, SharedTerms};
+use crate::store::{NotifierSlot, SharedPolicy};
 
 /// The number of this error on every Unix.
 const EIO: i32 = 5;
@@ -48,8 +48,8 @@ pub(super) struct Writer {
     node: NodeId,
     clock: Clock,
     born: Timestamp,
-    terms: SharedTerms,
-    route: Route,
+    terms: SharedPolicy,
+    route: NotifierSlot,
     notes: Notes,
     ballast: Ballast,
     /// Whether slots may linger in records that a pass of the sweep has not looked at since.
@@ -67,8 +67,8 @@ impl Writer {
         queue: Arc<Queue>,
         mut live: Keeper,
         node: NodeId,
-        terms: SharedTerms,
-        route: Route,
+        terms: SharedPolicy,
+        route: NotifierSlot,
         notes: Notes,
     ) -> Self {
         let batch = live.environment().map_or(BATCH, batch_for);
@@ -153,7 +153,7 @@ impl Writer {
         }
     }
 
-    fn rule<'a>(&self, terms: &'a SharedTerms) -> Rule<'a> {
+    fn rule<'a>(&self, terms: &'a SharedPolicy) -> Rule<'a> {
         Rule { node: self.node, born: self.born, now: self.clock.now(), terms }
     }
 
@@ -251,7 +251,7 @@ mod tests {
     use std::sync::mpsc::Receiver;
 
     use session_core::ledger::{AcquireOptions, EndTarget};
-    use session_core::{EndReason, SessionStatus, Terms, UserRecord, WhenFull};
+    use session_core::{AdmissionPolicy, EndReason, SessionStatus, UserRecord, WhenFull};
 
     use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
     use super::super::testing::{
@@ -270,9 +270,9 @@ mod tests {
             std::fs::create_dir_all(&directory).unwrap();
             Keeper::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
         };
-        let terms = SharedTerms::new(config.terms, HashMap::new());
+        let terms = SharedPolicy::new(config.terms, HashMap::new());
         let (notes, _) = users::recorder(keeper("users"), terms.clone());
-        Writer::new(Arc::new(Queue::new(8)), keeper("live"), node, terms, Route::default(), notes)
+        Writer::new(Arc::new(Queue::new(8)), keeper("live"), node, terms, NotifierSlot::default(), notes)
     }
 
     /// The same with a map of 1 MiB.
@@ -400,7 +400,7 @@ mod tests {
     fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Receiver<Vec<EndedSession>>) {
         let writer = writer(directory, node);
         let (when_full, linger) = (WhenFull::EvictOldest, Duration::from_secs(linger));
-        writer.terms.set(Terms { when_full, linger, ..config(directory).terms });
+        writer.terms.set(AdmissionPolicy { when_full, linger, ..config(directory).terms });
         let (ear, heard) = Ear::new();
         writer.route.set(ear);
         (writer, heard)
@@ -701,7 +701,10 @@ mod tests {
         let writer = writer(directory.path(), NODE);
         let queue = Arc::clone(&writer.queue);
         let answers = Answers::default();
-        queue.push(acquire("ada", 1), crate::store::Done::new(|_| panic!("an answer that panics, on purpose")));
+        queue.push(
+            acquire("ada", 1),
+            crate::store::CommandCompletion::new(|_| panic!("an answer that panics, on purpose")),
+        );
         queue.push(acquire("ada", 2), answers.done());
         assert!(thread::spawn(move || writer.run()).join().is_err());
         assert_eq!(answers.next(), Outcome::Unknown);

@@ -8,7 +8,7 @@ use session_core::ledger::StoreCommand;
 use session_core::{NodeId, Outcome, SessionId, UserId};
 
 use crate::runtime::clock::Clock;
-use crate::store::Done;
+use crate::store::CommandCompletion;
 use crate::store::lmdb::queue::Queue;
 
 /// How many lookups are in the queue at once: few beside the commands of a batch.
@@ -47,7 +47,7 @@ impl Inquiry {
         for group in users.chunks(GROUP) {
             for user in group {
                 let (answers, about) = (answers.clone(), user.clone());
-                let done = Done::new(move |outcome| {
+                let done = CommandCompletion::new(move |outcome| {
                     // Fails when the answer comes too late.
                     drop(answers.send((about, outcome)));
                 });

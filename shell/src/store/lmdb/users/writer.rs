@@ -19,7 +19,7 @@ use crate::runtime::log::Throttle;
 use crate::store::lmdb::OpenError;
 use crate::store::lmdb::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper, Uncommitted};
 use crate::store::lmdb::writer::cause_of;
-use crate::store::{Amended, Amendment, SharedTerms};
+use crate::store::{SharedPolicy, UpdateCompletion, UserUpdate};
 
 /// How many users may wait to be noted. The next is dropped, and noted at its next session.
 const ROOM: usize = 64 * 1024;
@@ -68,7 +68,7 @@ pub(in crate::store::lmdb) struct Notes {
 pub(in crate::store::lmdb) struct Recorder {
     pub(super) keeper: Keeper,
     pub(super) desk: Arc<Desk>,
-    terms: SharedTerms,
+    terms: SharedPolicy,
     pub(super) clock: Clock,
     pub(super) sweep: Option<Sweep>,
     log: Throttle,
@@ -88,7 +88,7 @@ struct Pile {
     /// Who was seen, and when first.
     seen: HashMap<UserId, Timestamp>,
     /// What is to be changed, in this order.
-    amendments: Vec<(UserId, Amendment, Amended)>,
+    amendments: Vec<(UserId, UserUpdate, UpdateCompletion)>,
     ended: bool,
     /// Nobody comes to the desk any more.
     closed: bool,
@@ -97,7 +97,7 @@ struct Pile {
 /// What lay on the desk.
 pub(super) struct OnDesk {
     pub(super) seen: BTreeMap<UserId, Timestamp>,
-    pub(super) amendments: Vec<(UserId, Amendment, Amended)>,
+    pub(super) amendments: Vec<(UserId, UserUpdate, UpdateCompletion)>,
     /// Whether this is all.
     pub(super) ended: bool,
 }
@@ -107,7 +107,7 @@ pub(super) struct OnDesk {
 pub(in crate::store::lmdb) struct Amendments(Arc<Desk>);
 
 impl Amendments {
-    pub(in crate::store::lmdb) fn submit(&self, user: UserId, amendment: Amendment, done: Amended) {
+    pub(in crate::store::lmdb) fn submit(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
         let mut pile = self.0.lock();
         if pile.closed {
             drop(pile);
@@ -168,7 +168,7 @@ impl Desk {
 }
 
 /// Both ends. What is set for users is in force by these terms once it is written down.
-pub(in crate::store::lmdb) fn recorder(keeper: Keeper, terms: SharedTerms) -> (Notes, Recorder) {
+pub(in crate::store::lmdb) fn recorder(keeper: Keeper, terms: SharedPolicy) -> (Notes, Recorder) {
     let desk = Arc::<Desk>::default();
     let notes = Notes { desk: Arc::clone(&desk), dropped: 0, log: Throttle::default() };
     (notes, Recorder { keeper, desk, terms, clock: Clock::start(), sweep: None, log: Throttle::default() })
@@ -236,7 +236,7 @@ impl Recorder {
     }
 
     /// Changes what is kept of users, all in one transaction, and says so.
-    fn amend(&mut self, amendments: Vec<(UserId, Amendment, Amended)>) {
+    fn amend(&mut self, amendments: Vec<(UserId, UserUpdate, UpdateCompletion)>) {
         if amendments.is_empty() {
             return;
         }
@@ -254,7 +254,7 @@ impl Recorder {
         }
         for (user, amendment, done) in amendments {
             if result.is_ok() {
-                self.terms.set_own(&user, own_of(amendment));
+                self.terms.set_overrides(&user, own_of(amendment));
             }
             done.answer(result);
         }
@@ -301,7 +301,7 @@ impl Recorder {
         if let (Some(sweep), Some(step)) = (&mut self.sweep, step) {
             match written {
                 Ok(forgotten) => {
-                    sweep.took(step, forgotten, environment.entries().saturating_sub(self.terms.own_users()))
+                    sweep.took(step, forgotten, environment.entries().saturating_sub(self.terms.users_with_overrides()))
                 }
                 Err(_) => sweep.failed(),
             }
@@ -312,19 +312,22 @@ impl Recorder {
     }
 }
 
-fn own_of(amendment: Amendment) -> UserOverrides {
+fn own_of(amendment: UserUpdate) -> UserOverrides {
     match amendment {
-        Amendment::Set(own) => own,
-        Amendment::Forget => UserOverrides::default(),
+        UserUpdate::Set(own) => own,
+        UserUpdate::Forget => UserOverrides::default(),
     }
 }
 
-fn write_amendments(environment: &Environment, amendments: &[(UserId, Amendment, Amended)]) -> Result<(), StoreError> {
+fn write_amendments(
+    environment: &Environment,
+    amendments: &[(UserId, UserUpdate, UpdateCompletion)],
+) -> Result<(), StoreError> {
     let written = || -> Result<(), Uncommitted> {
         let mut txn = environment.write()?;
         for (user, amendment, _) in amendments {
             overrides::put(environment, &mut txn, user, own_of(*amendment))?;
-            if *amendment == Amendment::Forget {
+            if *amendment == UserUpdate::Forget {
                 environment.records.delete(&mut txn, user.as_str().as_bytes())?;
             }
         }
@@ -473,11 +476,11 @@ mod tests {
     }
 
     /// Has it changed, as an operator would: what came of it.
-    fn amend(recorder: &mut Recorder, changes: &[(&str, Amendment)]) -> Vec<Result<(), StoreError>> {
+    fn amend(recorder: &mut Recorder, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreError>> {
         let (answer, answered) = std::sync::mpsc::channel();
         let done = || {
             let answer = answer.clone();
-            Amended::new(move |result| answer.send(result).unwrap())
+            UpdateCompletion::new(move |result| answer.send(result).unwrap())
         };
         recorder.amend(changes.iter().map(|&(id, amendment)| (user(id), amendment, done())).collect());
         answered.try_iter().collect()
@@ -494,10 +497,11 @@ mod tests {
         let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
         recorder.record([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
         let (own, other) = (limit(7), UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
-        let changes = [("ada", Amendment::Set(own)), ("eve", Amendment::Set(limit(1))), ("eve", Amendment::Set(other))];
+        let changes =
+            [("ada", UserUpdate::Set(own)), ("eve", UserUpdate::Set(limit(1))), ("eve", UserUpdate::Set(other))];
         assert_eq!(amend(&mut recorder, &changes), [Ok(()); 3]);
-        assert_eq!((terms.of(&user("ada")).overrides, terms.of(&user("eve")).overrides), (own, other));
-        assert_eq!(terms.of(&user("bob")).overrides, UserOverrides::default());
+        assert_eq!((terms.for_user(&user("ada")).overrides, terms.for_user(&user("eve")).overrides), (own, other));
+        assert_eq!(terms.for_user(&user("bob")).overrides, UserOverrides::default());
         drop(recorder);
 
         let mut keeper = open(directory.path(), MAP).unwrap();
@@ -505,9 +509,12 @@ mod tests {
         assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), own), (user("eve"), other)].into());
         assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
         let (_notes, mut recorder) = crate::store::lmdb::users::recorder(keeper, terms.clone());
-        let changes = [("ada", Amendment::Forget), ("eve", Amendment::Set(UserOverrides::default()))];
+        let changes = [("ada", UserUpdate::Forget), ("eve", UserUpdate::Set(UserOverrides::default()))];
         assert_eq!(amend(&mut recorder, &changes), [Ok(()); 2]);
-        assert_eq!((terms.own_users(), terms.of(&user("ada")).overrides), (0, UserOverrides::default()));
+        assert_eq!(
+            (terms.users_with_overrides(), terms.for_user(&user("ada")).overrides),
+            (0, UserOverrides::default())
+        );
         let environment = recorder.keeper.environment().unwrap();
         assert!(overrides::read_all(environment).unwrap().is_empty());
         assert_eq!(environment.entries(), 1, "bob is still known");
@@ -525,8 +532,8 @@ mod tests {
             (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::StorageFull.into())), StoreError::Failed),
         ] {
             faults::fail([failure]);
-            assert_eq!(amend(&mut recorder, &[("ada", Amendment::Set(limit(7)))]), [Err(cause)]);
-            assert_eq!(terms.own_users(), 0);
+            assert_eq!(amend(&mut recorder, &[("ada", UserUpdate::Set(limit(7)))]), [Err(cause)]);
+            assert_eq!(terms.users_with_overrides(), 0);
         }
     }
 
@@ -542,21 +549,21 @@ mod tests {
         let (answer, answered) = std::sync::mpsc::channel();
         let submit = |own| {
             let answer = answer.clone();
-            let done = Amended::new(move |result| answer.send(result).unwrap());
-            amendments.submit(user("ada"), Amendment::Set(own), done);
+            let done = UpdateCompletion::new(move |result| answer.send(result).unwrap());
+            amendments.submit(user("ada"), UserUpdate::Set(own), done);
         };
         let start = Instant::now();
         for slots in 1..=3 {
             submit(limit(slots));
             assert_eq!(answered.recv_timeout(PATIENCE), Ok(Ok(())));
-            assert_eq!(terms.of(&user("ada")).overrides, limit(slots));
+            assert_eq!(terms.for_user(&user("ada")).overrides, limit(slots));
         }
         assert!(start.elapsed() < PAUSE, "{:?}", start.elapsed());
         drop(notes);
         recording.join().unwrap();
         submit(limit(4));
         assert_eq!(answered.recv_timeout(PATIENCE), Ok(Err(StoreError::Failed)));
-        assert_eq!(terms.of(&user("ada")).overrides, limit(3));
+        assert_eq!(terms.for_user(&user("ada")).overrides, limit(3));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::super::writer::{Notes, OnDesk, Recorder, open, recorder};
 use super::*;
 use crate::runtime::clock::{Clock, Dial};
-use crate::store::Route;
+use crate::store::NotifierSlot;
 use crate::store::lmdb::environment::{Durability, Keeper, Uncommitted, faults};
 use crate::store::lmdb::queue::{Queue, Taken};
 use crate::store::lmdb::testing::{Answers, NODE, PATIENCE, acquire, granted, release, terms, user};
@@ -423,7 +423,7 @@ fn the_writer_is_asked() {
     // The notes get lost, so that only the slots count.
     let other = tempfile::tempdir().unwrap();
     let (notes, _) = recorder(open(other.path(), 4 << 20).unwrap(), terms());
-    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, terms(), Route::default(), notes);
+    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, terms(), NotifierSlot::default(), notes);
     let thread = thread::spawn(move || writer.run());
     let answers = Answers::default();
     let ask = |subject: &Subject, command| {
