@@ -328,7 +328,7 @@ impl Operator {
     ) -> Report {
         let holder = |hold| {
             let session = SessionInfo::from(hold);
-            let from = self.registry.as_ref().and_then(|registry| registry.from(session.id));
+            let from = self.registry.as_ref().and_then(|registry| registry.client_of(session.id));
             Holder { session, from: from.map(|network| network.to_string()) }
         };
         Report {

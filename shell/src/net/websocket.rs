@@ -17,7 +17,7 @@ use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
 use crate::net::yielding::Fair;
 use crate::runtime::clock::Clock;
-use crate::server::connection::{Incoming, Wire};
+use crate::server::connection::{MessageSocket, SocketEvent};
 
 /// The server's end of a WebSocket. It never waits: what is sent is buffered, and polling moves it on.
 pub(crate) struct Socket {
@@ -79,37 +79,37 @@ impl Socket {
         }
     }
 
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Incoming<Utf8Bytes>> {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent<Utf8Bytes>> {
         Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-            Some(Ok(Message::Text(text))) => Incoming::Text(text),
-            Some(Ok(Message::Binary(_))) => Incoming::Violation(Violation::BinaryMessage),
+            Some(Ok(Message::Text(text))) => SocketEvent::Text(text),
+            Some(Ok(Message::Binary(_))) => SocketEvent::Violation(Violation::BinaryMessage),
             Some(Ok(Message::Ping(_))) => {
                 // The pong that tungstenite has queued leaves with the next flush.
                 self.unflushed = true;
-                Incoming::Alive
+                SocketEvent::Alive
             }
-            Some(Ok(Message::Pong(_))) => Incoming::Alive,
+            Some(Ok(Message::Pong(_))) => SocketEvent::Alive,
             Some(Ok(Message::Close(_))) => {
                 // So does its answer to the close frame.
                 self.unflushed = true;
                 self.phase = Phase::Closing { until: self.clock.now() + Self::CLOSE_TIMEOUT };
-                Incoming::Gone
+                SocketEvent::Gone
             }
-            Some(Err(Error::Utf8(_))) => Incoming::Violation(Violation::InvalidUtf8),
-            Some(Err(Error::Capacity(_))) => Incoming::Violation(Violation::MessageTooBig),
-            Some(Err(Error::Protocol(error))) if !is_end(&error) => Incoming::Violation(Violation::Protocol),
+            Some(Err(Error::Utf8(_))) => SocketEvent::Violation(Violation::InvalidUtf8),
+            Some(Err(Error::Capacity(_))) => SocketEvent::Violation(Violation::MessageTooBig),
+            Some(Err(Error::Protocol(error))) if !is_end(&error) => SocketEvent::Violation(Violation::Protocol),
             Some(Err(_)) | None => return self.gone(),
             Some(Ok(Message::Frame(_))) => unreachable!("raw frames are only ever sent, says tungstenite"),
         })
     }
 
-    fn gone(&mut self) -> Poll<Incoming<Utf8Bytes>> {
+    fn gone(&mut self) -> Poll<SocketEvent<Utf8Bytes>> {
         self.phase = Phase::Closed;
-        Poll::Ready(Incoming::Gone)
+        Poll::Ready(SocketEvent::Gone)
     }
 }
 
-impl Wire for Socket {
+impl MessageSocket for Socket {
     type Text = Utf8Bytes;
 
     fn is_closed(&self) -> bool {
@@ -123,7 +123,7 @@ impl Wire for Socket {
         }
     }
 
-    fn cut(&mut self) {
+    fn abort(&mut self) {
         self.phase = Phase::Closed;
     }
 
@@ -167,7 +167,7 @@ impl Wire for Socket {
         }
     }
 
-    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<Utf8Bytes>> {
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<Utf8Bytes>> {
         if matches!(self.phase, Phase::Broken) {
             return self.gone();
         }

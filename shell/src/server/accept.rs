@@ -23,10 +23,10 @@ use crate::net::websocket::Socket;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::Refusals;
 use crate::runtime::malloc;
-use crate::server::connection::{Connection, Services};
-use crate::server::mailbox::{Mail, Mailbox};
-use crate::server::registry::{Entry, Registry};
-use crate::server::store_client::Custody;
+use crate::server::connection::{Connection, ConnectionContext};
+use crate::server::mailbox::{Mailbox, Notification};
+use crate::server::registry::{Registration, Registry};
+use crate::server::store_client::StoreClient;
 use crate::store::Store;
 
 /// What a server is made of, but for its sockets, its store and its authenticator.
@@ -70,7 +70,7 @@ struct ServerState {
     connection_settings: RwLock<Arc<ConnectionSettings>>,
     clock: Clock,
     connection_limiter: Arc<Doorway>,
-    context: Arc<Services>,
+    context: Arc<ConnectionContext>,
     registry: Arc<Registry>,
     /// How many connections are being told that they may not come in.
     refused_open: AtomicUsize,
@@ -112,7 +112,7 @@ impl Server {
         let Settings { node, store_timeout, connection_limits: bounds, connection: policy } = settings;
         let registry = Registry::new(node);
         store.set_notifier(Arc::<Registry>::clone(&registry));
-        let custody = Custody::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
+        let custody = StoreClient::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
         let draw = || {
             let mut random = [0; 32];
             getrandom::fill(&mut random).ok().map(|()| ResumeToken::new(random))
@@ -121,7 +121,12 @@ impl Server {
             connection_settings: RwLock::new(Arc::new(policy)),
             connection_limiter: Doorway::new(bounds, clock.clone()),
             clock,
-            context: Arc::new(Services { custody, authenticator, draw: Box::new(draw), refusals: Refusals::default() }),
+            context: Arc::new(ConnectionContext {
+                store_client: custody,
+                authenticator,
+                new_resume_token: Box::new(draw),
+                refusal_log: Refusals::default(),
+            }),
             registry,
             refused_open: AtomicUsize::new(0),
         };
@@ -153,7 +158,7 @@ impl Server {
     /// Connections run on the executor; whoever calls this runs it, on as many threads as they like.
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
         let Self { listeners, addresses: _, house } = self;
-        let retrying = executor.spawn(Arc::clone(&house.context.custody).retry());
+        let retrying = executor.spawn(Arc::clone(&house.context.store_client).retry());
         let clock = house.clock.clone();
         let ringing = executor.spawn(async move { clock.ring().await });
         let clock = house.clock.clone();
@@ -170,7 +175,7 @@ impl Server {
         let sessions = house.registry.drain();
         tracing::info!(sessions, "stopping");
         let drained = async {
-            house.registry.emptied().await;
+            house.registry.wait_until_empty().await;
             true
         };
         let timeout = async {
@@ -184,7 +189,7 @@ impl Server {
         ringing.cancel().await;
         watching.cancel().await;
         tidying.cancel().await;
-        let owed = house.context.custody.owed();
+        let owed = house.context.store_client.pending();
         if owed > 0 {
             tracing::warn!(
                 owed,
@@ -228,7 +233,7 @@ fn accept_connection(stream: TcpStream, peer: SocketAddr, house: &Arc<ServerStat
     let address = Some(peer.ip()).filter(|&address| !policy.trusted_proxies.is_trusted(address));
     match house.connection_limiter.enter(address) {
         Ok(visitor) => {
-            let entry = house.registry.enter();
+            let entry = house.registry.register();
             let arrival = AcceptedConnection { stream, peer: peer.ip(), policy, visitor, accepted: house.clock.now() };
             let upgrade = Box::pin(upgrade(arrival, Arc::clone(house), Arc::clone(entry.mailbox())));
             executor.spawn(run_connection(upgrade, Arc::clone(house), entry)).detach();
@@ -255,7 +260,7 @@ async fn refuse_connection(mut stream: TcpStream, turned_away: ConnectionLimitEx
 /// Gives memory back after many connections have left. Never ends.
 async fn trim_memory(house: Arc<ServerState>) {
     loop {
-        house.registry.halved().await;
+        house.registry.wait_until_halved().await;
         // Whoever is about to leave with them has left by then.
         Timer::after(Server::TRIM_DELAY).await;
         smol::unblock(malloc::give_back).await;
@@ -287,7 +292,7 @@ struct UpgradedConnection {
 async fn run_connection(
     upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
     house: Arc<ServerState>,
-    entry: Entry,
+    entry: Registration,
 ) {
     let id = entry.id();
     let connection = AssertUnwindSafe(run_upgraded(upgrade, &house, &entry));
@@ -300,11 +305,11 @@ async fn run_connection(
 async fn run_upgraded(
     upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
     house: &ServerState,
-    entry: &Entry,
+    entry: &Registration,
 ) {
     let Some(UpgradedConnection { socket, limits, visitor, accepted }) = upgrade.await else { return };
     if let Some(network) = visitor.network() {
-        entry.mailbox().come_from(network);
+        entry.mailbox().set_client(network);
     }
     Connection::new(entry, socket, &limits, accepted, Arc::clone(&house.context), visitor).run().await;
 }
@@ -331,8 +336,8 @@ async fn upgrade(
     };
     let drained = poll_fn(|cx| {
         mailbox.poll(cx).map(|mail| match mail {
-            Mail::Draining => None,
-            Mail::Stored(_) | Mail::Ended(_) => unreachable!("nothing was asked of the store yet"),
+            Notification::Draining => None,
+            Notification::Stored(_) | Notification::Ended(_) => unreachable!("nothing was asked of the store yet"),
         })
     });
     match handshake.or(drained).await? {

@@ -16,19 +16,19 @@ use crate::net::connection_limiter::Visitor;
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::Alarm;
 use crate::runtime::log::Refusals;
-use crate::server::mailbox::{Mail, Mailbox};
-use crate::server::registry::Entry;
-use crate::server::store_client::{Claim, Custody};
+use crate::server::mailbox::{Mailbox, Notification};
+use crate::server::registry::Registration;
+use crate::server::store_client::{SlotGuard, StoreClient};
 
 /// A socket as a connection needs it: a stream of messages one way, of frames the other. It never waits.
-pub trait Wire {
+pub trait MessageSocket {
     /// A text message.
     type Text: Deref<Target = str>;
 
     /// Moves the socket on. Ready with what the peer has to say; after a close only with [`Incoming::Gone`].
     ///
     /// With `read` false an open socket only writes.
-    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<Self::Text>>;
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<Self::Text>>;
 
     /// Buffers a frame, if the socket is open.
     fn send(&mut self, frame: Frame);
@@ -40,7 +40,7 @@ pub trait Wire {
     fn deadline(&self) -> Option<Timestamp>;
 
     /// Gives up on the peer.
-    fn cut(&mut self);
+    fn abort(&mut self);
 
     /// Whether the end has come.
     fn is_closed(&self) -> bool;
@@ -48,7 +48,7 @@ pub trait Wire {
 
 /// What comes from the peer.
 #[derive(Debug)]
-pub enum Incoming<Text> {
+pub enum SocketEvent<Text> {
     /// A text message.
     Text(Text),
     /// A sign of life that is no message.
@@ -60,67 +60,70 @@ pub enum Incoming<Text> {
 }
 
 /// What a connection asks of the process, for all of them one.
-pub struct Services {
+pub struct ConnectionContext {
     /// The way to the store.
-    pub custody: Arc<Custody>,
+    pub store_client: Arc<StoreClient>,
     /// Who says whom a credential belongs to.
     pub authenticator: Box<dyn Authenticator>,
     /// Draws what a slot can be taken up with again. `None` where the system has no randomness: then it cannot.
-    pub draw: Box<dyn Fn() -> Option<ResumeToken> + Send + Sync>,
+    pub new_resume_token: Box<dyn Fn() -> Option<ResumeToken> + Send + Sync>,
     /// Where refusals are logged.
-    pub refusals: Refusals,
+    pub refusal_log: Refusals,
 }
 
-impl Services {
+impl ConnectionContext {
     fn verify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let verdict = self.authenticator.authenticate(credential);
         if let Err(rejection) = verdict {
-            self.refusals.note_rejection(rejection);
+            self.refusal_log.note_rejection(rejection);
         }
         let wants_more = matches!(credential, Credential::User(_) | Credential::Token(_));
-        verdict.map(|identity| Identity { resume_token: if wants_more { (self.draw)() } else { None }, ..identity })
+        verdict.map(|identity| Identity {
+            resume_token: if wants_more { (self.new_resume_token)() } else { None },
+            ..identity
+        })
     }
 }
 
 /// Drives a session over its socket until both have ended.
-pub struct Connection<W: Wire> {
+pub struct Connection<W: MessageSocket> {
     session: Session,
     socket: W,
     mailbox: Arc<Mailbox>,
-    claim: Claim,
+    slot: SlotGuard,
     clock: Clock,
-    services: Arc<Services>,
-    visitor: Visitor,
+    context: Arc<ConnectionContext>,
+    permit: Visitor,
     /// While the store has a question, and is not late: when the peer is listened to again.
-    listen_at: Option<Timestamp>,
+    read_again_at: Option<Timestamp>,
 }
 
 /// How long nothing is read while the store has a question. Mostly its answer comes sooner, and to look whether the
 /// peer has left meanwhile, and to ask to be told, are two system calls.
-const EARSHOT: Duration = Duration::from_millis(100);
+const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a connection wakes.
 enum Wake<Text> {
-    Mail(Mail),
-    Peer(Incoming<Text>),
+    Notification(Notification),
+    Peer(SocketEvent<Text>),
     Deadline,
 }
 
-impl<W: Wire> Connection<W> {
+impl<W: MessageSocket> Connection<W> {
     /// A connection that has been open since `accepted`, which is when its time to authenticate began.
     pub fn new(
-        entry: &Entry,
+        entry: &Registration,
         socket: W,
         limits: &SessionSettings,
         accepted: Timestamp,
-        services: Arc<Services>,
+        services: Arc<ConnectionContext>,
         visitor: Visitor,
     ) -> Self {
         let mailbox = Arc::clone(entry.mailbox());
-        let clock = services.custody.clock().clone();
-        let claim = Claim::new(Arc::clone(&services.custody), Arc::clone(&mailbox), entry.id());
+        let clock = services.store_client.clock().clone();
+        let claim = SlotGuard::new(Arc::clone(&services.store_client), Arc::clone(&mailbox), entry.id());
         let session = Session::new(entry.id(), limits, accepted);
-        Self { session, socket, mailbox, claim, clock, services, visitor, listen_at: None }
+        Self { session, socket, mailbox, slot: claim, clock, context: services, permit: visitor, read_again_at: None }
     }
 
     /// Runs to the end.
@@ -138,15 +141,15 @@ impl<W: Wire> Connection<W> {
                 self.handle(Event::Text(&text));
                 continue;
             }
-            let wake = poll_fn(|cx| self.poll(waiting.is_none() && self.listen_at.is_none(), &mut alarm, cx)).await;
+            let wake = poll_fn(|cx| self.poll(waiting.is_none() && self.read_again_at.is_none(), &mut alarm, cx)).await;
             match wake {
-                Wake::Mail(Mail::Draining) => self.handle(Event::Draining),
-                Wake::Mail(Mail::Ended(ending)) => self.handle(Event::Ended(ending)),
-                Wake::Mail(Mail::Stored(outcome)) => self.answered(outcome),
-                Wake::Peer(Incoming::Text(text)) => waiting = Some(text),
-                Wake::Peer(Incoming::Alive) => self.handle(Event::Alive),
-                Wake::Peer(Incoming::Violation(violation)) => self.handle(Event::Violation(violation)),
-                Wake::Peer(Incoming::Gone) => self.handle(Event::Disconnected),
+                Wake::Notification(Notification::Draining) => self.handle(Event::Draining),
+                Wake::Notification(Notification::Ended(ending)) => self.handle(Event::Ended(ending)),
+                Wake::Notification(Notification::Stored(outcome)) => self.answered(outcome),
+                Wake::Peer(SocketEvent::Text(text)) => waiting = Some(text),
+                Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
+                Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
+                Wake::Peer(SocketEvent::Gone) => self.handle(Event::Disconnected),
                 Wake::Deadline => self.deadline_passed(),
             }
         }
@@ -156,7 +159,7 @@ impl<W: Wire> Connection<W> {
     /// this task, or the whole process, was not running when the answer came.
     fn poll(&mut self, read: bool, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Wake<W::Text>> {
         if let Poll::Ready(mail) = self.mailbox.poll(cx) {
-            return Poll::Ready(Wake::Mail(mail));
+            return Poll::Ready(Wake::Notification(mail));
         }
         if let Poll::Ready(incoming) = self.socket.poll(read, cx) {
             return Poll::Ready(Wake::Peer(incoming));
@@ -167,7 +170,7 @@ impl<W: Wire> Connection<W> {
 
     fn deadline(&self) -> Option<Timestamp> {
         let expiry = self.session.expires_at().map(|wall| self.clock.time_of(wall));
-        [self.session.deadline(), self.socket.deadline(), self.claim.until(), self.listen_at, expiry]
+        [self.session.deadline(), self.socket.deadline(), self.slot.deadline(), self.read_again_at, expiry]
             .into_iter()
             .flatten()
             .min()
@@ -175,8 +178,8 @@ impl<W: Wire> Connection<W> {
 
     fn deadline_passed(&mut self) {
         let now = self.clock.now();
-        self.listen_at = self.listen_at.filter(|&at| now < at);
-        if self.claim.until().is_some_and(|until| until <= now) && self.claim.give_up() {
+        self.read_again_at = self.read_again_at.filter(|&at| now < at);
+        if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.expire() {
             self.answered(Outcome::Unknown);
         }
         if self.session.expires_at().is_some_and(|wall| self.clock.has_come(wall)) {
@@ -184,17 +187,17 @@ impl<W: Wire> Connection<W> {
         }
         self.handle(Event::Tick);
         if self.socket.deadline().is_some_and(|until| until <= now) {
-            self.socket.cut();
+            self.socket.abort();
         }
     }
 
     fn answered(&mut self, outcome: Outcome) {
-        self.listen_at = None;
-        if let Some(user) = self.claim.answered(&outcome) {
-            self.services.refusals.note(&user, &outcome);
+        self.read_again_at = None;
+        if let Some(user) = self.slot.answered(&outcome) {
+            self.context.refusal_log.note(&user, &outcome);
         }
         if matches!(outcome, Outcome::Granted { .. }) {
-            self.visitor.admit();
+            self.permit.admit();
         }
         self.handle(Event::Stored(outcome));
     }
@@ -207,17 +210,17 @@ impl<W: Wire> Connection<W> {
             let Actions { effect: command, send, close } = self.session.handle(event, now);
             match command {
                 Some(Effect::Verify(credential)) => {
-                    next = Some(Event::Verified(self.services.verify(&credential)));
+                    next = Some(Event::Verified(self.context.verify(&credential)));
                 }
                 Some(Effect::Store(command)) => {
-                    self.claim.submit(command);
-                    self.listen_at = self.claim.until().map(|_| now + EARSHOT);
+                    self.slot.submit(command);
+                    self.read_again_at = self.slot.deadline().map(|_| now + READ_PAUSE);
                 }
                 None => {}
             }
             if let Some(frame) = send {
                 if frame == Frame::Message(ServerMessage::AuthenticateFailure(AuthenticateFailure::AnotherUser)) {
-                    self.services.refusals.note_another_user();
+                    self.context.refusal_log.note_another_user();
                 }
                 self.socket.send(frame);
             }

@@ -27,7 +27,7 @@ struct Inner {
 enum Answer {
     #[default]
     NotAwaited,
-    Awaited(Ticket),
+    Awaited(CommandId),
     Here(Outcome),
 }
 
@@ -41,11 +41,11 @@ enum Draining {
 
 /// Tells the answer to one command from a late answer to an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket(u32);
+pub struct CommandId(u32);
 
 /// What the connection finds in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Mail {
+pub enum Notification {
     /// The server is going down. Comes once.
     Draining,
     /// The session's slot is gone.
@@ -56,21 +56,21 @@ pub enum Mail {
 
 impl Mailbox {
     /// Notes where the connection comes from, once that is known.
-    pub fn come_from(&self, network: ClientPrefix) {
+    pub fn set_client(&self, network: ClientPrefix) {
         self.lock().from = Some(network);
     }
 
     /// Where the connection comes from, if that is known.
     #[must_use]
-    pub fn from(&self) -> Option<ClientPrefix> {
+    pub fn client(&self) -> Option<ClientPrefix> {
         self.lock().from
     }
 
     /// Begins to await an answer. An earlier one that has not come is no longer awaited.
-    pub fn await_answer(&self) -> Ticket {
+    pub fn begin_command(&self) -> CommandId {
         let mut inner = self.lock();
         inner.tickets = inner.tickets.wrapping_add(1);
-        let ticket = Ticket(inner.tickets);
+        let ticket = CommandId(inner.tickets);
         inner.answer = Answer::Awaited(ticket);
         ticket
     }
@@ -80,7 +80,7 @@ impl Mailbox {
     /// If it is, it is noted first, by `note`: whoever fetches it may submit another command at once, and what became of
     /// this one must be known by then. `note` is called under the mailbox's lock.
     #[must_use]
-    pub fn deliver(&self, ticket: Ticket, outcome: Outcome, note: impl FnOnce(&Outcome)) -> bool {
+    pub fn deliver_outcome(&self, ticket: CommandId, outcome: Outcome, note: impl FnOnce(&Outcome)) -> bool {
         let mut inner = self.lock();
         match inner.answer {
             Answer::Awaited(awaited) if awaited == ticket => {
@@ -95,7 +95,7 @@ impl Mailbox {
 
     /// Stops awaiting an answer. False if it has come: then it is still to be fetched.
     #[must_use]
-    pub fn give_up(&self, ticket: Ticket) -> bool {
+    pub fn cancel_wait(&self, ticket: CommandId) -> bool {
         let mut inner = self.lock();
         match inner.answer {
             Answer::Awaited(awaited) if awaited == ticket => {
@@ -123,19 +123,19 @@ impl Mailbox {
     }
 
     /// The next thing to know: that the slot is gone first, the answer last, which may be the grant of that very slot.
-    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Mail> {
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Notification> {
         let mut inner = self.lock();
         if let Some(ending) = inner.ended.take() {
-            return Poll::Ready(Mail::Ended(*ending));
+            return Poll::Ready(Notification::Ended(*ending));
         }
         if matches!(inner.draining, Draining::ToTell) {
             inner.draining = Draining::Told;
-            return Poll::Ready(Mail::Draining);
+            return Poll::Ready(Notification::Draining);
         }
         if matches!(inner.answer, Answer::Here(_))
             && let Answer::Here(outcome) = mem::take(&mut inner.answer)
         {
-            return Poll::Ready(Mail::Stored(outcome));
+            return Poll::Ready(Notification::Stored(outcome));
         }
         match &mut inner.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -177,39 +177,39 @@ mod tests {
         }
     }
 
-    fn poll(mailbox: &Mailbox) -> Poll<Mail> {
+    fn poll(mailbox: &Mailbox) -> Poll<Notification> {
         mailbox.poll(&mut Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn an_answer_reaches_only_who_awaits_it() {
         let mailbox = Mailbox::default();
-        let first = mailbox.await_answer();
-        assert!(mailbox.give_up(first));
+        let first = mailbox.begin_command();
+        assert!(mailbox.cancel_wait(first));
         let note = |_: &Outcome| panic!("nor noted");
-        assert!(!mailbox.deliver(first, Outcome::Denied(None), note), "a late answer is not delivered");
-        let second = mailbox.await_answer();
-        assert!(!mailbox.deliver(first, Outcome::Denied(None), |_| {}), "nor taken for the next one");
-        assert!(!mailbox.give_up(first), "which is still awaited");
+        assert!(!mailbox.deliver_outcome(first, Outcome::Denied(None), note), "a late answer is not delivered");
+        let second = mailbox.begin_command();
+        assert!(!mailbox.deliver_outcome(first, Outcome::Denied(None), |_| {}), "nor taken for the next one");
+        assert!(!mailbox.cancel_wait(first), "which is still awaited");
         assert_eq!(poll(&mailbox), Poll::Pending);
         let is_locked = || mailbox.0.try_lock().is_err();
         let noted = |_: &Outcome| assert!(is_locked(), "it is noted before anybody can fetch it");
-        assert!(mailbox.deliver(second, Outcome::Released, noted));
-        assert!(!mailbox.give_up(second), "what has come cannot be given up");
-        assert!(!mailbox.deliver(second, Outcome::Denied(None), |_| {}), "nor come twice");
-        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Released)));
+        assert!(mailbox.deliver_outcome(second, Outcome::Released, noted));
+        assert!(!mailbox.cancel_wait(second), "what has come cannot be given up");
+        assert!(!mailbox.deliver_outcome(second, Outcome::Denied(None), |_| {}), "nor come twice");
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Released)));
         assert_eq!(poll(&mailbox), Poll::Pending);
     }
 
     #[test]
     fn the_drain_is_told_once_and_first() {
         let mailbox = Mailbox::default();
-        let ticket = mailbox.await_answer();
-        assert!(mailbox.deliver(ticket, Outcome::Denied(None), |_| {}));
+        let ticket = mailbox.begin_command();
+        assert!(mailbox.deliver_outcome(ticket, Outcome::Denied(None), |_| {}));
         mailbox.drain();
         mailbox.drain();
-        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Draining));
-        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied(None))));
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Draining));
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Denied(None))));
         mailbox.drain();
         assert_eq!(poll(&mailbox), Poll::Pending);
     }
@@ -224,12 +224,12 @@ mod tests {
             act();
             task.0.swap(false, Ordering::Relaxed)
         };
-        let (late, ticket) = (mailbox.await_answer(), mailbox.await_answer());
-        assert!(!is_woken(&|| assert!(!mailbox.deliver(late, Outcome::Denied(None), |_| {}))));
-        assert!(is_woken(&|| assert!(mailbox.deliver(ticket, Outcome::Denied(None), |_| {}))));
-        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Stored(Outcome::Denied(None))));
+        let (late, ticket) = (mailbox.begin_command(), mailbox.begin_command());
+        assert!(!is_woken(&|| assert!(!mailbox.deliver_outcome(late, Outcome::Denied(None), |_| {}))));
+        assert!(is_woken(&|| assert!(mailbox.deliver_outcome(ticket, Outcome::Denied(None), |_| {}))));
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Denied(None))));
         assert!(is_woken(&|| mailbox.drain()));
-        assert_eq!(poll(&mailbox), Poll::Ready(Mail::Draining));
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Draining));
         assert!(!is_woken(&|| mailbox.drain()));
     }
 }

@@ -31,16 +31,16 @@ struct Inner {
 
 impl Inner {
     /// Fewer are not worth a look.
-    const MANY: usize = 1024;
+    const HALVING_MIN: usize = 1024;
 
     fn is_halved(&self) -> bool {
-        self.most >= Self::MANY && self.mailboxes.len() <= self.most / 2
+        self.most >= Self::HALVING_MIN && self.mailboxes.len() <= self.most / 2
     }
 }
 
 /// A connection's place in the registry: gone when dropped.
 #[derive(Debug)]
-pub struct Entry {
+pub struct Registration {
     id: SessionId,
     mailbox: Arc<Mailbox>,
     registry: Arc<Registry>,
@@ -55,14 +55,14 @@ impl Registry {
 
     /// Takes a connection in, under a number that was never used before.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Entry {
+    pub fn register(self: &Arc<Self>) -> Registration {
         let mailbox = Arc::<Mailbox>::default();
         let mut inner = self.lock();
         inner.last += 1;
         let number = inner.last;
         inner.mailboxes.insert(number, Arc::clone(&mailbox));
         inner.most = inner.most.max(inner.mailboxes.len());
-        Entry { id: self.node.session(number), mailbox, registry: Arc::clone(self) }
+        Registration { id: self.node.session(number), mailbox, registry: Arc::clone(self) }
     }
 
     /// Tells every connection to end; how many those are.
@@ -75,9 +75,9 @@ impl Registry {
 
     /// Where the connection of this session comes from, if it lives here and that is known.
     #[must_use]
-    pub fn from(&self, session: SessionId) -> Option<ClientPrefix> {
+    pub fn client_of(&self, session: SessionId) -> Option<ClientPrefix> {
         let mailbox = self.mailbox_of(session)?;
-        mailbox.from()
+        mailbox.client()
     }
 
     fn mailbox_of(&self, session: SessionId) -> Option<Arc<Mailbox>> {
@@ -97,7 +97,7 @@ impl Registry {
     }
 
     /// Waits until none does.
-    pub async fn emptied(&self) {
+    pub async fn wait_until_empty(&self) {
         poll_fn(|cx| {
             let mut inner = self.lock();
             if inner.mailboxes.is_empty() {
@@ -111,7 +111,7 @@ impl Registry {
 
     /// Waits until half of the connections have left, of the most there were since this was last ready, if those were
     /// more than a thousand.
-    pub async fn halved(&self) {
+    pub async fn wait_until_halved(&self) {
         poll_fn(|cx| {
             let mut inner = self.lock();
             if inner.is_halved() {
@@ -142,7 +142,7 @@ impl SessionNotifier for Registry {
     }
 }
 
-impl Entry {
+impl Registration {
     /// The connection's session.
     #[must_use]
     pub fn id(&self) -> SessionId {
@@ -156,7 +156,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut inner = self.registry.lock();
         inner.mailboxes.remove(&self.id.number());
@@ -180,39 +180,39 @@ mod tests {
     fn it_knows_who_is_there_until_the_last_has_left() {
         let registry = Registry::new(NodeId::new(7));
         assert!(registry.is_empty());
-        let (first, second) = (registry.enter(), registry.enter());
+        let (first, second) = (registry.register(), registry.register());
         assert_eq!((first.id().number(), second.id().number(), registry.len()), (1, 2, 2));
         assert_eq!(registry.drain(), 2);
-        let mut emptied = pin!(registry.emptied());
+        let mut emptied = pin!(registry.wait_until_empty());
         let mut poll = || emptied.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(poll().is_pending());
         drop(first);
         assert!(poll().is_pending() && !registry.is_empty());
         drop(second);
         assert!(poll().is_ready() && registry.is_empty());
-        assert_eq!(registry.enter().id().number(), 3, "no number is used twice");
+        assert_eq!(registry.register().id().number(), 3, "no number is used twice");
     }
 
     #[test]
     fn it_tells_when_half_of_many_have_left() {
         let registry = Registry::new(NodeId::new(7));
-        let halved = || pin!(registry.halved()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
-        let mut few: Vec<_> = (0..Inner::MANY - 1).map(|_| registry.enter()).collect();
+        let halved = || pin!(registry.wait_until_halved()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let mut few: Vec<_> = (0..Inner::HALVING_MIN - 1).map(|_| registry.register()).collect();
         few.clear();
         assert!(!halved());
 
-        let mut many: Vec<_> = (0..Inner::MANY * 4).map(|_| registry.enter()).collect();
+        let mut many: Vec<_> = (0..Inner::HALVING_MIN * 4).map(|_| registry.register()).collect();
         assert!(!halved());
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
-        assert!(pin!(registry.halved()).poll(&mut Context::from_waker(&waker)).is_pending());
-        many.truncate(Inner::MANY * 2 + 1);
+        assert!(pin!(registry.wait_until_halved()).poll(&mut Context::from_waker(&waker)).is_pending());
+        many.truncate(Inner::HALVING_MIN * 2 + 1);
         assert!(!woken.0.load(Ordering::Relaxed) && !halved());
-        assert!(pin!(registry.halved()).poll(&mut Context::from_waker(&waker)).is_pending());
-        many.truncate(Inner::MANY * 2);
+        assert!(pin!(registry.wait_until_halved()).poll(&mut Context::from_waker(&waker)).is_pending());
+        many.truncate(Inner::HALVING_MIN * 2);
         assert!(woken.0.load(Ordering::Relaxed) && halved());
         assert!(!halved(), "it counts from there");
-        many.truncate(Inner::MANY + 1);
+        many.truncate(Inner::HALVING_MIN + 1);
         assert!(!halved());
         many.clear();
         assert!(halved());

@@ -10,26 +10,26 @@ use session_core::{Outcome, ReleaseTracker, SessionId, Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::Alarm;
-use crate::server::mailbox::{Mailbox, Ticket};
+use crate::server::mailbox::{CommandId, Mailbox};
 use crate::store::{CommandCompletion, Store};
 
 /// Puts [`Debts`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
 /// releases that fail are tried again until they are confirmed.
-pub struct Custody {
+pub struct StoreClient {
     store: Arc<dyn Store>,
     /// How long an answer may take.
     store_timeout: Duration,
-    accounts: Arc<Accounts>,
+    shared: Arc<Shared>,
 }
 
 /// What the store's answers change. They come on the store's own thread, so this must not keep the store alive.
-struct Accounts {
+struct Shared {
     clock: Clock,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    debts: ReleaseTracker,
+    tracker: ReleaseTracker,
     /// Wakes [`Custody::retry`], which may have to look earlier than it meant to.
     retry: Option<Waker>,
 }
@@ -40,89 +40,90 @@ enum Purpose {
     /// A slot.
     Slot,
     /// A slot that is to be taken up again.
-    Return,
+    Resume,
     /// An answer.
-    Answer,
+    Query,
 }
 
 /// A command of a session that the store has not answered yet. Not the command itself, which is larger than all else that
 /// there is of an idle session's way to the store.
-struct UnderWay {
+struct PendingCommand {
     purpose: Purpose,
-    ticket: Ticket,
+    id: CommandId,
     /// When nobody waits for the answer any longer.
-    until: Timestamp,
+    deadline: Timestamp,
 }
 
-impl Custody {
+impl StoreClient {
     /// The way to this store. An answer may take `store_timeout`; so many sessions at once as there is room for may hold,
     /// or wait for, a slot.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, room: usize) -> Arc<Self> {
-        let inner = Mutex::new(Inner { debts: ReleaseTracker::new(room), retry: None });
-        Arc::new(Self { store, store_timeout, accounts: Arc::new(Accounts { clock, inner }) })
+        let inner = Mutex::new(Inner { tracker: ReleaseTracker::new(room), retry: None });
+        Arc::new(Self { store, store_timeout, shared: Arc::new(Shared { clock, inner }) })
     }
 
     /// The clock of the process.
     #[must_use]
     pub fn clock(&self) -> &Clock {
-        &self.accounts.clock
+        &self.shared.clock
     }
 
     /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
-    fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> UnderWay {
-        let until = self.accounts.clock.now() + self.store_timeout;
+    fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> PendingCommand {
+        let until = self.shared.clock.now() + self.store_timeout;
         let purpose = match &command {
             StoreCommand::Acquire { options, .. }
                 if options.as_ref().is_some_and(|options| options.resume.is_some()) =>
             {
-                Purpose::Return
+                Purpose::Resume
             }
             StoreCommand::Acquire { .. } => Purpose::Slot,
             StoreCommand::Release { .. }
             | StoreCommand::Linger { .. }
             | StoreCommand::CountSlots { .. }
             | StoreCommand::ListSessions { .. }
-            | StoreCommand::EndSessions { .. } => Purpose::Answer,
+            | StoreCommand::EndSessions { .. } => Purpose::Query,
         };
-        let ticket = mailbox.await_answer();
-        let reserved = self.accounts.lock().debts.reserve(&command);
+        let ticket = mailbox.begin_command();
+        let reserved = self.shared.lock().tracker.reserve(&command);
         match reserved {
             Ok(()) => {
-                let (accounts, mailbox, asked) = (Arc::clone(&self.accounts), Arc::clone(mailbox), command.clone());
+                let (accounts, mailbox, asked) = (Arc::clone(&self.shared), Arc::clone(mailbox), command.clone());
                 let done = CommandCompletion::new(move |outcome| {
                     // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
-                    let _late = !mailbox.deliver(ticket, outcome, |outcome| accounts.note(&asked, outcome));
+                    let _late =
+                        !mailbox.deliver_outcome(ticket, outcome, |outcome| accounts.log_outcome(&asked, outcome));
                 });
                 self.store.submit(command, done);
             }
             Err(cause) => {
-                let delivered = mailbox.deliver(ticket, Outcome::Rejected(cause), |_| {});
+                let delivered = mailbox.deliver_outcome(ticket, Outcome::Rejected(cause), |_| {});
                 debug_assert!(delivered, "the answer was awaited a moment ago");
             }
         }
-        UnderWay { purpose, ticket, until }
+        PendingCommand { purpose, id: ticket, deadline: until }
     }
 
     /// Hands over for good what gives a slot up: nobody else needs to see to it.
     fn release(&self, release: StoreCommand) {
-        let (accounts, asked) = (Arc::clone(&self.accounts), release.clone());
-        self.store.submit(release, CommandCompletion::new(move |outcome| accounts.note(&asked, &outcome)));
+        let (accounts, asked) = (Arc::clone(&self.shared), release.clone());
+        self.store.submit(release, CommandCompletion::new(move |outcome| accounts.log_outcome(&asked, &outcome)));
     }
 
     /// Tries owed releases again when they are due. Never ends.
     pub async fn retry(self: Arc<Self>) {
-        let mut alarm = Alarm::new(self.accounts.clock.clone());
+        let mut alarm = Alarm::new(self.shared.clock.clone());
         loop {
-            let accounts = &*self.accounts;
+            let accounts = &*self.shared;
             let now = accounts.clock.now();
-            while let Some(release) = { accounts.lock().debts.next_retry(now) } {
+            while let Some(release) = { accounts.lock().tracker.next_retry(now) } {
                 self.release(release);
             }
-            let deadline = accounts.lock().debts.deadline();
+            let deadline = accounts.lock().tracker.deadline();
             poll_fn(|cx| {
                 let mut inner = accounts.lock();
-                if inner.debts.deadline() != deadline {
+                if inner.tracker.deadline() != deadline {
                     return Poll::Ready(());
                 }
                 inner.retry = Some(cx.waker().clone());
@@ -135,29 +136,29 @@ impl Custody {
 
     /// How many releases the store has not confirmed.
     #[must_use]
-    pub fn owed(&self) -> usize {
-        self.accounts.lock().debts.pending()
+    pub fn pending(&self) -> usize {
+        self.shared.lock().tracker.pending()
     }
 
     /// How many sessions hold, or may hold, a slot.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.accounts.lock().debts.tracked()
+    pub fn tracked(&self) -> usize {
+        self.shared.lock().tracker.tracked()
     }
 }
 
-impl Accounts {
-    fn note(&self, command: &StoreCommand, outcome: &Outcome) {
-        self.change(|debts, now| debts.record(command, outcome, now));
+impl Shared {
+    fn log_outcome(&self, command: &StoreCommand, outcome: &Outcome) {
+        self.update(|debts, now| debts.record(command, outcome, now));
     }
 
-    fn change(&self, change: impl FnOnce(&mut ReleaseTracker, Timestamp)) {
+    fn update(&self, change: impl FnOnce(&mut ReleaseTracker, Timestamp)) {
         let now = self.clock.now();
         let waker = {
             let mut inner = self.lock();
-            let before = inner.debts.deadline();
-            change(&mut inner.debts, now);
-            if inner.debts.deadline() == before { None } else { inner.retry.take() }
+            let before = inner.tracker.deadline();
+            change(&mut inner.tracker, now);
+            if inner.tracker.deadline() == before { None } else { inner.retry.take() }
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -174,19 +175,19 @@ impl Accounts {
 ///
 /// It knows whether its session may hold a slot, and gives the slot back when it is dropped: a connection that ends
 /// in a way nobody thought of leaks nothing.
-pub struct Claim {
-    custody: Arc<Custody>,
+pub struct SlotGuard {
+    store_client: Arc<StoreClient>,
     mailbox: Arc<Mailbox>,
-    held: Option<UserId>,
-    under_way: Option<UnderWay>,
+    user: Option<UserId>,
+    pending: Option<PendingCommand>,
     session: SessionId,
 }
 
-impl Claim {
+impl SlotGuard {
     /// A session that holds nothing yet.
     #[must_use]
-    pub fn new(custody: Arc<Custody>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
-        Self { custody, mailbox, held: None, under_way: None, session }
+    pub fn new(custody: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
+        Self { store_client: custody, mailbox, user: None, pending: None, session }
     }
 
     /// Submits the session's command.
@@ -195,50 +196,50 @@ impl Claim {
     /// When another one is under way that is to be answered: a session has one at most.
     pub fn submit(&mut self, command: StoreCommand) {
         match &command {
-            StoreCommand::Acquire { user, .. } => self.held = Some(user.clone()),
+            StoreCommand::Acquire { user, .. } => self.user = Some(user.clone()),
             StoreCommand::Release { .. } | StoreCommand::Linger { .. } => {
-                self.held = None;
-                return self.custody.release(command);
+                self.user = None;
+                return self.store_client.release(command);
             }
             StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {}
         }
-        assert!(self.under_way.is_none(), "a session has one command under way at most");
-        self.under_way = Some(self.custody.submit(command, &self.mailbox));
+        assert!(self.pending.is_none(), "a session has one command under way at most");
+        self.pending = Some(self.store_client.submit(command, &self.mailbox));
     }
 
     /// When the wait for the command under way ends.
     #[must_use]
-    pub fn until(&self) -> Option<Timestamp> {
-        self.under_way.as_ref().map(|under_way| under_way.until)
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.pending.as_ref().map(|under_way| under_way.deadline)
     }
 
     /// The time of [`Claim::until`] has come. True if nobody waits for the answer any longer: then it is
     /// [`Outcome::Unknown`], and false if it has come meanwhile.
-    pub fn give_up(&self) -> bool {
-        let Some(under_way) = &self.under_way else { return false };
-        let is_late = self.mailbox.give_up(under_way.ticket);
+    pub fn expire(&self) -> bool {
+        let Some(under_way) = &self.pending else { return false };
+        let is_late = self.mailbox.cancel_wait(under_way.id);
         if is_late
-            && under_way.purpose != Purpose::Answer
-            && let Some(user) = &self.held
+            && under_way.purpose != Purpose::Query
+            && let Some(user) = &self.user
         {
-            let is_return = under_way.purpose == Purpose::Return;
-            self.custody.accounts.change(|debts, now| debts.acquire_timed_out(user, self.session, is_return, now));
+            let is_return = under_way.purpose == Purpose::Resume;
+            self.store_client.shared.update(|debts, now| debts.acquire_timed_out(user, self.session, is_return, now));
         }
         is_late
     }
 
     /// Takes note of the answer to the command under way. If that was an acquire and was not granted, says whose.
     pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
-        let is_acquire = self.under_way.take()?.purpose != Purpose::Answer;
+        let is_acquire = self.pending.take()?.purpose != Purpose::Query;
         // Then the session has no slot, or `Debts` sees to it.
-        self.held.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
+        self.user.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
     }
 }
 
-impl Drop for Claim {
+impl Drop for SlotGuard {
     fn drop(&mut self) {
-        if let Some(user) = self.held.take() {
-            self.custody.release(StoreCommand::Release { user, session: self.session });
+        if let Some(user) = self.user.take() {
+            self.store_client.release(StoreCommand::Release { user, session: self.session });
         }
     }
 }
@@ -252,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::runtime::clock::Dial;
-    use crate::server::mailbox::Mail;
+    use crate::server::mailbox::Notification;
     use crate::store::{MemoryStore, SessionNotifier, UpdateCompletion, UserUpdate};
 
     #[test]
@@ -260,21 +261,22 @@ mod tests {
         let node = NodeId::new(1);
         let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
         let store = Arc::new(MemoryStore::new(node, SlotLimit::new(1).unwrap()));
-        let custody = Custody::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
+        let custody = StoreClient::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
-        let mut claim = Claim::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
+        let mut claim = SlotGuard::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
         let acquire =
             StoreCommand::Acquire { user: user.clone(), session, limit: None, at: Timestamp::default(), options: None };
         for command in [acquire, StoreCommand::CountSlots { user, session, at: Timestamp::default() }] {
             claim.submit(command);
-            let Poll::Ready(Mail::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop())) else {
+            let Poll::Ready(Notification::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop()))
+            else {
                 panic!("this store answers at once");
             };
             assert_eq!(claim.answered(&outcome), None, "nobody was refused");
         }
-        assert_eq!(custody.held(), 1);
+        assert_eq!(custody.tracked(), 1);
         drop(claim);
-        assert_eq!(custody.held(), 0);
+        assert_eq!(custody.tracked(), 0);
     }
 
     /// A store that never answers.
@@ -322,8 +324,8 @@ mod tests {
         ] {
             let dial = Arc::<Dial>::default();
             let clock = Clock::by_dial(Arc::clone(&dial));
-            let custody = Custody::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
-            let mut claim = Claim::new(Arc::clone(&custody), Arc::default(), session);
+            let custody = StoreClient::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
+            let mut claim = SlotGuard::new(Arc::clone(&custody), Arc::default(), session);
             let options = options.map(Box::new);
             claim.submit(StoreCommand::Acquire {
                 user: user.clone(),
@@ -332,10 +334,10 @@ mod tests {
                 at: Timestamp::default(),
                 options,
             });
-            assert_eq!(claim.until(), Some(late));
+            assert_eq!(claim.deadline(), Some(late));
             dial.turn_to(late);
-            assert!(claim.give_up());
-            assert_eq!(custody.accounts.lock().debts.next_retry(retried), Some(owed));
+            assert!(claim.expire());
+            assert_eq!(custody.shared.lock().tracker.next_retry(retried), Some(owed));
         }
     }
 }

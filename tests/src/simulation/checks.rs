@@ -40,7 +40,7 @@ impl Simulation {
         }
         for server in self.servers.iter().filter(|server| server.status != Status::Dead) {
             let slots = slots.iter().filter(|session| session.node() == server.node).count();
-            let (held, owed) = (server.custody().held(), server.custody().owed());
+            let (held, owed) = (server.custody().tracked(), server.custody().pending());
             assert!(slots <= held, "node {} has {slots} slots and answers for {held}", server.node);
             assert!(owed <= held && held <= ROOM, "node {} owes {owed} and answers for {held}", server.node);
         }
@@ -70,10 +70,10 @@ impl Simulation {
         // What was owed is paid within the longest pause between two tries.
         let healed = self.now;
         self.pass_until(ReleaseTracker::LONGEST_BACKOFF, |simulation| {
-            simulation.servers.iter().all(|server| server.custody().owed() == 0)
+            simulation.servers.iter().all(|server| server.custody().pending() == 0)
         });
         for server in &self.servers {
-            assert_eq!(server.custody().owed(), 0, "a debt of node {} was not paid in time", server.node);
+            assert_eq!(server.custody().pending(), 0, "a debt of node {} was not paid in time", server.node);
         }
         self.reclaimed("a debt", healed);
         for client in self.clients.values() {
@@ -114,7 +114,7 @@ impl Simulation {
         for server in 0..SERVERS {
             assert_eq!(self.servers[server].registry.len(), 0, "a connection never ended");
             assert_eq!(self.servers[server].doorway.counts(), (0, 0), "the door counts somebody who has left");
-            assert_eq!(self.servers[server].custody().held(), 0, "a reservation was never given back");
+            assert_eq!(self.servers[server].custody().tracked(), 0, "a reservation was never given back");
             if self.servers[server].status == Status::Draining {
                 self.kill(server);
                 self.start(server);

@@ -255,7 +255,7 @@ impl Simulation {
         for request in requests {
             socket.send(ClientInput::Text(request.encode()));
         }
-        let entry = server.registry.enter();
+        let entry = server.registry.register();
         let session = entry.id();
         let services = Arc::clone(&server.services);
         let visitor = server.doorway.enter(None).expect("no bounds");

@@ -9,9 +9,9 @@ use session_core::{ConnectionLimits, NodeId, ResumeToken};
 use shell::net::connection_limiter::Doorway;
 use shell::runtime::clock::{Clock, Dial};
 use shell::runtime::log::Refusals;
-use shell::server::connection::Services;
+use shell::server::connection::ConnectionContext;
 use shell::server::registry::Registry;
-use shell::server::store_client::Custody;
+use shell::server::store_client::StoreClient;
 
 use super::authenticator::SimulatedAuthenticator;
 use super::cluster::{ROOM, STORE_TIMEOUT, Simulation};
@@ -27,7 +27,7 @@ impl Simulation {
         // No two clocks show the same.
         dial.turn_to(self.now + Duration::from_secs(self.nodes * 1000));
         let clock = Clock::by_dial(dial.clone());
-        let custody = Custody::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
+        let custody = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
         let doorway = Doorway::new(ConnectionLimits::default(), clock.clone());
@@ -39,8 +39,12 @@ impl Simulation {
             random[8..16].copy_from_slice(&drawn.fetch_add(1, Ordering::Relaxed).to_be_bytes());
             Some(ResumeToken::new(random))
         };
-        let services =
-            Arc::new(Services { custody, authenticator, draw: Box::new(draw), refusals: Refusals::default() });
+        let services = Arc::new(ConnectionContext {
+            store_client: custody,
+            authenticator,
+            new_resume_token: Box::new(draw),
+            refusal_log: Refusals::default(),
+        });
         Server { node, status: Status::Up, dial, rate: 1000, services, registry, doorway, tasks }
     }
 

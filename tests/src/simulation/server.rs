@@ -10,9 +10,9 @@ use std::time::Duration;
 use session_core::{NodeId, Timestamp, UnixSeconds};
 use shell::net::connection_limiter::Doorway;
 use shell::runtime::clock::Dial;
-use shell::server::connection::Services;
+use shell::server::connection::ConnectionContext;
 use shell::server::registry::Registry;
-use shell::server::store_client::Custody;
+use shell::server::store_client::StoreClient;
 
 /// A machine that runs a server, most of the time.
 pub(super) struct Server {
@@ -21,7 +21,7 @@ pub(super) struct Server {
     pub(super) dial: Arc<Dial>,
     /// How fast its clock runs, in thousandths.
     pub(super) rate: u32,
-    pub(super) services: Arc<Services>,
+    pub(super) services: Arc<ConnectionContext>,
     pub(super) registry: Arc<Registry>,
     pub(super) doorway: Arc<Doorway>,
     pub(super) tasks: BTreeMap<u64, Task>,
@@ -60,8 +60,8 @@ impl Server {
         self.custody().clock().now()
     }
 
-    pub(super) fn custody(&self) -> &Arc<Custody> {
-        &self.services.custody
+    pub(super) fn custody(&self) -> &Arc<StoreClient> {
+        &self.services.store_client
     }
 
     /// What its wall clock shows so many seconds from now.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use session_core::{CloseReason, Frame, ServerMessage, Timestamp, Violation};
 use shell::runtime::clock::Clock;
-use shell::server::connection::{Incoming, Wire};
+use shell::server::connection::{MessageSocket, SocketEvent};
 
 /// One connection between a client and a server. Both ends are here; the server sees it as a [`Wire`].
 #[derive(Clone)]
@@ -127,10 +127,10 @@ impl Inner {
     }
 }
 
-impl Wire for SimulatedSocket {
+impl MessageSocket for SimulatedSocket {
     type Text = String;
 
-    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<Incoming<String>> {
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<String>> {
         let mut inner = self.0.borrow_mut();
         inner.waker = Some(cx.waker().clone());
         inner.count_poll();
@@ -141,7 +141,7 @@ impl Wire for SimulatedSocket {
         };
         if over {
             inner.phase = Phase::Closed;
-            return Poll::Ready(Incoming::Gone);
+            return Poll::Ready(SocketEvent::Gone);
         }
         if inner.stuck && !inner.attentive {
             return Poll::Pending;
@@ -151,9 +151,9 @@ impl Wire for SimulatedSocket {
             return Poll::Pending;
         }
         match inner.inbox.pop_front() {
-            Some(ClientInput::Text(text)) => Poll::Ready(Incoming::Text(text)),
-            Some(ClientInput::Alive) => Poll::Ready(Incoming::Alive),
-            Some(ClientInput::Violation(violation)) => Poll::Ready(Incoming::Violation(violation)),
+            Some(ClientInput::Text(text)) => Poll::Ready(SocketEvent::Text(text)),
+            Some(ClientInput::Alive) => Poll::Ready(SocketEvent::Alive),
+            Some(ClientInput::Violation(violation)) => Poll::Ready(SocketEvent::Violation(violation)),
             None => Poll::Pending,
         }
     }
@@ -184,7 +184,7 @@ impl Wire for SimulatedSocket {
         }
     }
 
-    fn cut(&mut self) {
+    fn abort(&mut self) {
         self.0.borrow_mut().phase = Phase::Closed;
     }
 
