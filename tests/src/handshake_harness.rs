@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use session_core::{ClientPrefix, ConnectionLimits};
-use shell::net::connection_limiter::Doorway;
+use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::net::settings::ConnectionSettings;
 use shell::net::trusted_proxies;
-use shell::net::upgrade::{Handshake, shake_hands};
+use shell::net::upgrade::{UpgradeOutcome, serve_request};
 use shell::runtime::clock::Clock;
 use smol::io::{AsyncRead, AsyncWrite};
 
@@ -58,19 +58,19 @@ fn read_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
 
 fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
     let policy = policy();
-    let doorway = Doorway::new(ConnectionLimits::default(), Clock::by_dial(Arc::default()));
-    let mut visitor = doorway.enter(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
+    let doorway = SharedConnectionLimiter::new(ConnectionLimits::default(), Clock::by_dial(Arc::default()));
+    let mut visitor = doorway.acquire(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
     let mut stream = stream;
     let never = std::future::pending();
-    let handshake = at_once(shake_hands(&mut stream, peer, &policy, &mut visitor, never));
+    let handshake = at_once(serve_request(&mut stream, peer, &policy, &mut visitor, never));
 
-    let network = visitor.network();
+    let network = visitor.client();
     if peer == DIRECT {
         assert_eq!(network, Some(ClientPrefix::from(DIRECT)), "nobody is taken for somebody else");
     }
     let result = match handshake {
-        Handshake::Upgraded { .. } => FeedResult::Upgraded,
-        Handshake::Answered => FeedResult::Answered(stream.status()),
+        UpgradeOutcome::Upgraded { .. } => FeedResult::Upgraded,
+        UpgradeOutcome::Answered => FeedResult::Answered(stream.status()),
     };
     assert_eq!(result == FeedResult::Upgraded, stream.status() == Some(101), "{:?}", stream.text());
     assert!(stream.written.len() < 1024, "a long answer: {:?}", stream.text());

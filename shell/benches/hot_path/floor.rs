@@ -8,7 +8,7 @@ use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
 use async_tungstenite::{WebSocketStream, accept_async_with_config};
 use futures_util::{SinkExt as _, StreamExt as _};
-use shell::net::listen_address::Listen;
+use shell::net::listen_address::ListenAddress;
 use shell::net::listener::listen;
 use shell::runtime::threads::on_threads;
 use smol::net::TcpStream;
@@ -20,7 +20,8 @@ const GOODBYE: &str = r#"{"type":"BYE_SUCCESS","payload":null}"#;
 
 /// Serves until the process is killed. The first line on standard output says where.
 pub(crate) fn serve(threads: u16) -> Result<()> {
-    let listener = listen(&["127.0.0.1:0".parse::<Listen>().map_err(anyhow::Error::msg)?], Some(32 * 1024))?.remove(0);
+    let listener =
+        listen(&["127.0.0.1:0".parse::<ListenAddress>().map_err(anyhow::Error::msg)?], Some(32 * 1024))?.remove(0);
     println!("listening on ws://{}", listener.local_addr()?);
     let listener = Async::new(listener)?;
     let executor = Arc::new(Executor::new());

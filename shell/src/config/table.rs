@@ -18,9 +18,9 @@ use super::value::{
     text,
 };
 use crate::auth::Algorithm;
-use crate::net::listen_address::Listen;
+use crate::net::listen_address::ListenAddress;
 use crate::net::origins::{Host, Origin};
-use crate::net::trusted_proxies::Proxy;
+use crate::net::trusted_proxies::ProxyNetwork;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;
 use crate::store::Forget;
@@ -32,8 +32,8 @@ settings! {
     "Listening" {
         /// Where to listen: HOST:PORT, where HOST is an address or a name; several with commas between them, or as an
         /// array in the file, or as a flag that is given again. `localhost` is 127.0.0.1 and, where the machine has it, ::1. Port 0 lets the system choose
-        listen: Vec<Listen> {
-            rule: at_least_one(list(one(Listen::from_str))),
+        listen: Vec<ListenAddress> {
+            rule: at_least_one(list(one(ListenAddress::from_str))),
             value: "HOST:PORT", default: "localhost:3000", applies: AfterRestart
         }
 
@@ -65,8 +65,8 @@ settings! {
 
         /// Proxies that may say where a client really is, by X-Forwarded-For or the PROXY protocol: addresses, or networks
         /// such as 10.0.0.0/8. From others these are ignored
-        trusted_proxies: Vec<Proxy> {
-            rule: list(one(Proxy::from_str)),
+        trusted_proxies: Vec<ProxyNetwork> {
+            rule: list(one(ProxyNetwork::from_str)),
             value: "NETWORK", default: "", applies: AtOnce
         }
 
@@ -333,7 +333,7 @@ pub(crate) fn agree(config: &Config) -> Vec<Disagreement> {
         (Some(_), Some(_)) | (None, None) => {}
     }
     // Of port 0 there are many.
-    let is_twice = |at: usize, listen: &Listen| !listen.is_any_port() && config.listen[..at].contains(listen);
+    let is_twice = |at: usize, listen: &ListenAddress| !listen.is_any_port() && config.listen[..at].contains(listen);
     if let Some((_, listen)) = config.listen.iter().enumerate().find(|&(at, listen)| is_twice(at, listen)) {
         disagree(&["listen"], &format!("{listen} is given twice"));
     }

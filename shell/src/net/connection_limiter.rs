@@ -10,7 +10,7 @@ use crate::runtime::log::Throttle;
 
 /// Counts connections and turns away those that are too many.
 #[derive(Debug)]
-pub struct Doorway {
+pub struct SharedConnectionLimiter {
     clock: Clock,
     door: Mutex<ConnectionLimiter>,
     log: Throttle,
@@ -19,13 +19,13 @@ pub struct Doorway {
 
 /// One connection's place. It leaves when dropped.
 #[derive(Debug)]
-pub struct Visitor {
-    doorway: Arc<Doorway>,
+pub struct ConnectionPermit {
+    doorway: Arc<SharedConnectionLimiter>,
     /// There until it is dropped.
     visit: Option<Permit>,
 }
 
-impl Doorway {
+impl SharedConnectionLimiter {
     /// Nobody is inside.
     #[must_use]
     pub fn new(bounds: ConnectionLimits, clock: Clock) -> Arc<Self> {
@@ -37,7 +37,7 @@ impl Doorway {
     ///
     /// # Errors
     /// Why it may not come in. Nobody counts it.
-    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Visitor, ConnectionLimitExceeded> {
+    pub fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, ConnectionLimitExceeded> {
         let mut door = self.lock();
         let entered = door.acquire().and_then(|mut visit| match address {
             None => Ok(visit),
@@ -51,13 +51,13 @@ impl Doorway {
         });
         drop(door);
         match entered {
-            Ok(visit) => Ok(Visitor { doorway: Arc::clone(self), visit: Some(visit) }),
-            Err(turned_away) => Err(self.note(turned_away)),
+            Ok(visit) => Ok(ConnectionPermit { doorway: Arc::clone(self), visit: Some(visit) }),
+            Err(turned_away) => Err(self.log_exceeded(turned_away)),
         }
     }
 
     /// Puts other bounds in force. Whoever is inside stays.
-    pub fn set_bounds(&self, bounds: ConnectionLimits) {
+    pub fn set_limits(&self, bounds: ConnectionLimits) {
         self.lock().set_limits(bounds);
     }
 
@@ -69,7 +69,7 @@ impl Doorway {
     }
 
     /// Takes note of a request that was answered with a refusal, because of this header with this value.
-    fn note_refused(&self, header: &'static str, value: Option<&[u8]>) {
+    fn log_refused_header(&self, header: &'static str, value: Option<&[u8]>) {
         /// Whoever asks chooses how long it is.
         const SHOWN_BYTES: usize = 100;
 
@@ -84,7 +84,7 @@ impl Doorway {
         }
     }
 
-    fn note(&self, turned_away: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
+    fn log_exceeded(&self, turned_away: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
         if let Some(suppressed) = self.log.pass() {
             let bound = match turned_away {
                 ConnectionLimitExceeded::Total => "max_connections",
@@ -109,7 +109,7 @@ impl Doorway {
     }
 }
 
-impl Visitor {
+impl ConnectionPermit {
     /// Notes where the connection comes from, now that it is known. Once is enough.
     ///
     /// # Errors
@@ -117,29 +117,29 @@ impl Visitor {
     pub fn identify(&mut self, address: IpAddr) -> Result<(), ConnectionLimitExceeded> {
         let Self { doorway, visit: Some(visit) } = self else { return Ok(()) };
         let identified = doorway.lock().identify(visit, address, doorway.clock.now());
-        identified.map_err(|turned_away| doorway.note(turned_away))
+        identified.map_err(|turned_away| doorway.log_exceeded(turned_away))
     }
 
     /// Takes note of a request of this connection that was refused because of a header.
-    pub(crate) fn note_refused(&self, header: &'static str, value: Option<&[u8]>) {
-        self.doorway.note_refused(header, value);
+    pub(crate) fn log_refused_header(&self, header: &'static str, value: Option<&[u8]>) {
+        self.doorway.log_refused_header(header, value);
     }
 
     /// Where it comes from, if that is known and it was not turned away.
     #[must_use]
-    pub fn network(&self) -> Option<ClientPrefix> {
+    pub fn client(&self) -> Option<ClientPrefix> {
         self.visit.as_ref().and_then(Permit::client)
     }
 
     /// Notes that the connection is authenticated.
-    pub fn admit(&mut self) {
+    pub fn authenticated(&mut self) {
         if let Self { doorway, visit: Some(visit) } = self {
             doorway.lock().authenticated(visit);
         }
     }
 }
 
-impl Drop for Visitor {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(visit) = self.visit.take() {
             self.doorway.lock().release(visit);
@@ -156,23 +156,23 @@ mod tests {
     #[test]
     fn who_comes_is_counted_until_it_is_dropped_and_who_is_turned_away_is_not() {
         let bounds = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
-        let doorway = Doorway::new(bounds, Clock::by_dial(Arc::default()));
+        let doorway = SharedConnectionLimiter::new(bounds, Clock::by_dial(Arc::default()));
         let (ada, bob) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let mut first = doorway.enter(Some(ada)).unwrap();
-        assert!(matches!(doorway.enter(Some(ada)), Err(ConnectionLimitExceeded::PerClient { .. })));
+        let mut first = doorway.acquire(Some(ada)).unwrap();
+        assert!(matches!(doorway.acquire(Some(ada)), Err(ConnectionLimitExceeded::PerClient { .. })));
         assert_eq!(doorway.counts(), (1, 1));
-        first.admit();
-        first.admit();
+        first.authenticated();
+        first.authenticated();
         assert_eq!(doorway.counts(), (1, 0));
-        let mut through_a_proxy = doorway.enter(None).unwrap();
+        let mut through_a_proxy = doorway.acquire(None).unwrap();
         assert!(through_a_proxy.identify(ada).is_err());
         assert_eq!(doorway.counts(), (2, 1));
         assert_eq!(through_a_proxy.identify(bob), Ok(()));
         drop(first);
         assert_eq!(doorway.counts(), (1, 1));
-        assert!(doorway.enter(Some(bob)).is_err() && doorway.enter(Some(ada)).is_ok());
-        doorway.set_bounds(ConnectionLimits::default());
-        assert!(doorway.enter(Some(bob)).is_ok());
+        assert!(doorway.acquire(Some(bob)).is_err() && doorway.acquire(Some(ada)).is_ok());
+        doorway.set_limits(ConnectionLimits::default());
+        assert!(doorway.acquire(Some(bob)).is_ok());
         drop(through_a_proxy);
         assert_eq!(doorway.counts(), (0, 0));
     }

@@ -7,12 +7,12 @@ use std::{fmt, io};
 /// One place to listen: a host and a port. A name is looked up when it is listened on, and not before: to read a
 /// configuration takes no network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
+pub struct ListenAddress {
     host: String,
     port: u16,
 }
 
-impl Listen {
+impl ListenAddress {
     /// The addresses that its host stands for, with its port. `localhost` is not looked up: machines differ about what
     /// their hosts file says of it.
     ///
@@ -40,7 +40,7 @@ impl Listen {
     }
 }
 
-impl FromStr for Listen {
+impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -60,7 +60,7 @@ impl FromStr for Listen {
 }
 
 /// As it is written in a configuration.
-impl fmt::Display for Listen {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
-use crate::net::listen_address::Listen;
+use crate::net::listen_address::ListenAddress;
 
 /// How many connections the kernel may complete before they are accepted, if it is allowed that many
 /// (`net.core.somaxconn`). With the 128 of the standard library the slowest of 1,000 at once waited a second.
@@ -27,7 +27,7 @@ pub enum ListenError {
     #[error("cannot listen on {host}: {why}")]
     Name {
         /// Which, and the port.
-        host: Listen,
+        host: ListenAddress,
         /// What the system says.
         why: io::Error,
     },
@@ -39,7 +39,7 @@ pub enum ListenError {
 ///
 /// # Errors
 /// [`ListenError`] with the address that is taken, forbidden or missing, or the name that has none.
-pub fn listen(hosts: &[Listen], send_buffer: Option<usize>) -> Result<Vec<TcpListener>, ListenError> {
+pub fn listen(hosts: &[ListenAddress], send_buffer: Option<usize>) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::new();
     for host in hosts {
         let addresses = host.resolve().map_err(|why| ListenError::Name { host: host.clone(), why })?;

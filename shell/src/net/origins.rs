@@ -22,14 +22,14 @@ pub enum Origin {
     /// `null`: what browsers say where there is no origin to tell, such as of a file. Many pages can make it so.
     Null,
     /// `https://app.example.com`: this one.
-    One(Place),
+    One(WebOrigin),
     /// `https://*.example.com`: every host below this one, on this scheme and port.
-    Below(Place),
+    Below(WebOrigin),
 }
 
 /// Scheme, host and port, as browsers compare them (RFC 6454 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct WebOrigin {
     /// In lower case.
     scheme: String,
     /// In lower case.
@@ -50,7 +50,7 @@ impl Origins {
         if header == "null" {
             return self.0.contains(&Origin::Null);
         }
-        Place::parse(header).is_ok_and(|place| self.0.iter().any(|origin| origin.covers(&place)))
+        WebOrigin::parse(header).is_ok_and(|place| self.0.iter().any(|origin| origin.covers(&place)))
     }
 }
 
@@ -61,12 +61,12 @@ impl FromIterator<Origin> for Origins {
 }
 
 impl Origin {
-    fn covers(&self, place: &Place) -> bool {
+    fn covers(&self, place: &WebOrigin) -> bool {
         match self {
             Self::Any => true,
             Self::Null => false,
             Self::One(one) => one == place,
-            Self::Below(Place { scheme, host, port }) => {
+            Self::Below(WebOrigin { scheme, host, port }) => {
                 let below = place.host.strip_suffix(host.as_str()).and_then(|rest| rest.strip_suffix('.'));
                 below.is_some_and(|name| !name.is_empty()) && *scheme == place.scheme && *port == place.port
             }
@@ -84,8 +84,8 @@ impl FromStr for Origin {
             _ => {}
         }
         let place = match text.split_once("://*.") {
-            Some((scheme, host)) => Place::parse(&format!("{scheme}://{host}")).map(Self::Below),
-            None => Place::parse(text).map(Self::One),
+            Some((scheme, host)) => WebOrigin::parse(&format!("{scheme}://{host}")).map(Self::Below),
+            None => WebOrigin::parse(text).map(Self::One),
         };
         place.map_err(|why| {
             format!(
@@ -95,7 +95,7 @@ impl FromStr for Origin {
     }
 }
 
-impl Place {
+impl WebOrigin {
     fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
         if rest.contains(['/', '?', '#']) {
@@ -154,7 +154,7 @@ impl Hosts {
             return true;
         }
         let asked = header.and_then(|header| str::from_utf8(header).ok()?.parse::<Host>().ok());
-        asked.is_some_and(|asked| self.0.iter().any(|known| known.is_meant_by(&asked)))
+        asked.is_some_and(|asked| self.0.iter().any(|known| known.matches(&asked)))
     }
 }
 
@@ -167,7 +167,7 @@ impl FromIterator<Host> for Hosts {
 impl Host {
     /// A request leaves its port out where that is the scheme's own. Which scheme that was is not known here: TLS may have
     /// ended at a proxy.
-    fn is_meant_by(&self, asked: &Self) -> bool {
+    fn matches(&self, asked: &Self) -> bool {
         let ports = match (self.port, asked.port) {
             (None, _) => true,
             (Some(known), Some(asked)) => known == asked,

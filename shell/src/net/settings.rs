@@ -7,7 +7,7 @@ use futures_rustls::rustls::ServerConfig;
 use session_core::SessionSettings;
 
 use crate::net::origins::{Hosts, Origins};
-use crate::net::trusted_proxies::Proxies;
+use crate::net::trusted_proxies::TrustedProxies;
 
 /// What a connection is treated by, from when it is accepted until it ends.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct ConnectionSettings {
     /// By which names clients may have found this server. By others the answer is 421.
     pub hosts: Hosts,
     /// Who may say where a client really is.
-    pub trusted_proxies: Proxies,
+    pub trusted_proxies: TrustedProxies,
     /// Whether a connection may begin with a header of the PROXY protocol.
     pub proxy_protocol: bool,
     /// Whether, and how, TLS is spoken.
@@ -41,7 +41,7 @@ impl Default for ConnectionSettings {
             max_header_bytes: 8 * 1024,
             origins: Origins::default(),
             hosts: Hosts::default(),
-            trusted_proxies: Proxies::default(),
+            trusted_proxies: TrustedProxies::default(),
             proxy_protocol: false,
             tls: None,
         }

@@ -22,7 +22,7 @@ pub struct CertificateFiles {
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// The certificate cannot be read, or is no PEM.
-    #[error("cannot read {path}: {}", words(.why))]
+    #[error("cannot read {path}: {}", pem_error(.why))]
     Certificate {
         /// Its file.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum TlsError {
         why: pem::Error,
     },
     /// The private key cannot be read, or is none in PEM.
-    #[error("cannot read {path}: {}", words(.why))]
+    #[error("cannot read {path}: {}", pem_error(.why))]
     Key {
         /// Its file.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// The certificate and the key do not fit, or one of them is not supported.
-    #[error("the certificate {certificate} cannot be used with the key {key}: {}", unfit(.why))]
+    #[error("the certificate {certificate} cannot be used with the key {key}: {}", key_mismatch(.why))]
     Unfit {
         /// The certificate's file.
         certificate: PathBuf,
@@ -55,7 +55,7 @@ pub enum TlsError {
     },
 }
 
-fn unfit(error: &rustls::Error) -> String {
+fn key_mismatch(error: &rustls::Error) -> String {
     if let rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) = error {
         "the key is of another certificate".into()
     } else {
@@ -63,7 +63,7 @@ fn unfit(error: &rustls::Error) -> String {
     }
 }
 
-fn words(error: &pem::Error) -> String {
+fn pem_error(error: &pem::Error) -> String {
     if let pem::Error::NoItemsFound = error {
         "it has no private key in PEM (-----BEGIN PRIVATE KEY-----); one that is encrypted will not do".into()
     } else if let pem::Error::Io(error) = error {

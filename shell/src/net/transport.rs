@@ -8,41 +8,41 @@ use futures_rustls::rustls::ServerConfig;
 use http::StatusCode;
 use smol::net::TcpStream;
 
-use crate::net::connection_limiter::Visitor;
+use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
 use crate::net::trusted_proxies;
-use crate::net::upgrade::{bare, part, turn_away};
-use crate::net::yielding::Fair;
+use crate::net::upgrade::{close_after_response, limit_exceeded_response, plain_response};
+use crate::net::yielding::YieldingStream;
 
 /// A connection on which HTTP begins.
-pub(crate) struct Opened {
-    pub(crate) stream: Fair<Stream>,
+pub(crate) struct Transport {
+    pub(crate) stream: YieldingStream<Stream>,
     /// Who is at its other end, or the last proxy before them.
     pub(crate) peer: IpAddr,
 }
 
 /// Opens a connection from `peer`. `None` when it has come to its end.
-pub(crate) async fn open(
+pub(crate) async fn establish(
     mut stream: TcpStream,
     peer: IpAddr,
     policy: &ConnectionSettings,
-    visitor: &mut Visitor,
-) -> Option<Opened> {
-    let peer = if policy.proxy_protocol { introduced(&mut stream, peer, policy, visitor).await? } else { peer };
+    visitor: &mut ConnectionPermit,
+) -> Option<Transport> {
+    let peer = if policy.proxy_protocol { read_proxy_header(&mut stream, peer, policy, visitor).await? } else { peer };
     let stream = match &policy.tls {
         None => Stream::Plain(stream),
         Some(config) => Stream::Tls(Box::new(encrypt(stream, config, peer).await?)),
     };
-    Some(Opened { stream: Fair::new(stream), peer })
+    Some(Transport { stream: YieldingStream::new(stream), peer })
 }
 
 /// Who is at the other end. A proxy that is trusted has to say so first.
-async fn introduced(
+async fn read_proxy_header(
     stream: &mut TcpStream,
     peer: IpAddr,
     policy: &ConnectionSettings,
-    visitor: &mut Visitor,
+    visitor: &mut ConnectionPermit,
 ) -> Option<IpAddr> {
     /// What such a header begins with, and neither HTTP nor TLS does.
     const FIRST: u8 = b'\r';
@@ -55,15 +55,22 @@ async fn introduced(
         }
         // It would be for its client to say who it is.
         tracing::debug!(%peer, "a trusted proxy sends no header of the PROXY protocol");
-        part(stream, &bare(StatusCode::BAD_REQUEST, "The header of the PROXY protocol is missing", None)).await;
+        close_after_response(
+            stream,
+            &plain_response(StatusCode::BAD_REQUEST, "The header of the PROXY protocol is missing", None),
+        )
+        .await;
         return None;
     }
     let source = match trusted_proxies::read_header(stream).await {
         Ok(source) => source,
         Err(error) => {
             tracing::debug!(%peer, %error, "not a header of the PROXY protocol");
-            part(stream, &bare(StatusCode::BAD_REQUEST, "That is no header of the PROXY protocol, version 2", None))
-                .await;
+            close_after_response(
+                stream,
+                &plain_response(StatusCode::BAD_REQUEST, "That is no header of the PROXY protocol, version 2", None),
+            )
+            .await;
             return None;
         }
     };
@@ -76,7 +83,7 @@ async fn introduced(
         && let Err(turned_away) = visitor.identify(source)
     {
         if policy.tls.is_none() {
-            part(stream, &turn_away(turned_away)).await;
+            close_after_response(stream, &limit_exceeded_response(turned_away)).await;
         }
         return None;
     }
@@ -93,7 +100,11 @@ async fn encrypt(
 
     let mut first = [0];
     if matches!(stream.peek(&mut first).await, Ok(1)) && first != [HANDSHAKE] {
-        part(&mut stream, &bare(StatusCode::BAD_REQUEST, "This port speaks TLS: use wss:// or https://", None)).await;
+        close_after_response(
+            &mut stream,
+            &plain_response(StatusCode::BAD_REQUEST, "This port speaks TLS: use wss:// or https://", None),
+        )
+        .await;
         return None;
     }
     match TlsAcceptor::from(Arc::clone(config)).accept(stream).await {

@@ -14,25 +14,25 @@ use thiserror::Error;
 
 /// The proxies that are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Proxies(Vec<Proxy>);
+pub struct TrustedProxies(Vec<ProxyNetwork>);
 
 /// One of them, or a network full of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Proxy(IpNet);
+pub struct ProxyNetwork(IpNet);
 
-impl Proxies {
+impl TrustedProxies {
     /// Whether whoever is at this address is one of them.
     #[must_use]
     pub fn is_trusted(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|Proxy(network)| network.contains(&address))
+        self.0.iter().any(|ProxyNetwork(network)| network.contains(&address))
     }
 
     /// Where the client is that asks from `peer`, with these lines of X-Forwarded-For in their order.
     ///
     /// An entry that is no address ends it: what stands before that is not to be trusted.
     #[must_use]
-    pub fn client(&self, peer: IpAddr, forwarded: &[&str]) -> IpAddr {
+    pub fn client_address(&self, peer: IpAddr, forwarded: &[&str]) -> IpAddr {
         if !self.is_trusted(peer) {
             return peer;
         }
@@ -48,14 +48,14 @@ impl Proxies {
     }
 }
 
-impl FromIterator<Proxy> for Proxies {
-    fn from_iter<I: IntoIterator<Item = Proxy>>(proxies: I) -> Self {
+impl FromIterator<ProxyNetwork> for TrustedProxies {
+    fn from_iter<I: IntoIterator<Item = ProxyNetwork>>(proxies: I) -> Self {
         Self(proxies.into_iter().collect())
     }
 }
 
 /// An address, or a network by its first address and the number of its leading bits, as in `10.0.0.0/8`.
-impl FromStr for Proxy {
+impl FromStr for ProxyNetwork {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -82,7 +82,7 @@ fn address_of(entry: &str) -> Option<IpAddr> {
 
 /// Why there is no header of the PROXY protocol.
 #[derive(Debug, Error)]
-pub enum HeaderError {
+pub enum ProxyHeaderError {
     /// The stream broke, or ended in the middle of it.
     #[error("it breaks off: {0}")]
     Io(#[from] io::Error),
@@ -104,25 +104,25 @@ const MAX_HEADER_BYTES: usize = 2048;
 /// [`HeaderError`]: what came is no such header. How much of it was read is not told.
 ///
 /// <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>, section 2.2.
-pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, HeaderError> {
+pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
     const VERSION_2_LOCAL: u8 = 0x20;
 
     let mut header = vec![0; 16];
     stream.read_exact(&mut header).await?;
     if !header.starts_with(SIGNATURE) {
-        return Err(HeaderError::Malformed("it does not begin as one".into()));
+        return Err(ProxyHeaderError::Malformed("it does not begin as one".into()));
     }
     let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
     if length > MAX_HEADER_BYTES {
-        return Err(HeaderError::TooLong(length));
+        return Err(ProxyHeaderError::TooLong(length));
     }
     header.resize(16 + length, 0);
     stream.read_exact(&mut header[16..]).await?;
     if header[12] == VERSION_2_LOCAL {
         return Ok(None);
     }
-    let header = Header::try_from(&*header).map_err(|error| HeaderError::Malformed(error.to_string()))?;
+    let header = Header::try_from(&*header).map_err(|error| ProxyHeaderError::Malformed(error.to_string()))?;
     if header.protocol != Protocol::Stream {
         return Ok(None);
     }
@@ -139,8 +139,8 @@ pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<
 mod tests {
     use super::*;
 
-    fn proxies(networks: &[&str]) -> Proxies {
-        networks.iter().map(|network| network.parse::<Proxy>().unwrap()).collect()
+    fn proxies(networks: &[&str]) -> TrustedProxies {
+        networks.iter().map(|network| network.parse::<ProxyNetwork>().unwrap()).collect()
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -173,7 +173,7 @@ mod tests {
             ("10.1.2.3/8", "as 10.0.0.0/8 does"),
             ("2001:db8::1/32", "as 2001:db8::/32 does"),
         ] {
-            let error = text.parse::<Proxy>().unwrap_err();
+            let error = text.parse::<ProxyNetwork>().unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
         }
     }
@@ -208,9 +208,9 @@ mod tests {
             ("10.0.0.1", &["", "203.0.113.9"], "203.0.113.9"),
             ("10.0.0.1", &["203.0.113.9", ""], "10.0.0.1"),
         ] {
-            assert_eq!(trusted.client(ip(peer), lines), ip(client), "{peer}, {lines:?}");
+            assert_eq!(trusted.client_address(ip(peer), lines), ip(client), "{peer}, {lines:?}");
         }
-        assert_eq!(Proxies::default().client(ip("10.0.0.1"), &["203.0.113.9"]), ip("10.0.0.1"));
+        assert_eq!(TrustedProxies::default().client_address(ip("10.0.0.1"), &["203.0.113.9"]), ip("10.0.0.1"));
     }
 
     const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

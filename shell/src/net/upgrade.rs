@@ -22,14 +22,14 @@ use smol::future::FutureExt as _;
 use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use smol_hyper::rt::FuturesIo;
 
-use crate::net::connection_limiter::Visitor;
+use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::settings::ConnectionSettings;
-use crate::net::yielding::Fair;
+use crate::net::yielding::YieldingStream;
 
 /// The most header fields of a request. Beyond it the answer is 431.
 const MAX_HEADERS: usize = 64;
 /// How long a client has to read its answer and close, before the socket is taken away.
-const FAREWELL: Duration = Duration::from_secs(1);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much of what a client goes on to send is thrown away, before the socket is taken away.
 const MAX_DISCARDED_BYTES: usize = 2 << 20;
 /// Where proxies say for whom they ask.
@@ -37,7 +37,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// How one HTTP request ended.
 #[derive(Debug)]
-pub enum Handshake<S> {
+pub enum UpgradeOutcome<S> {
     /// The stream speaks WebSocket now.
     Upgraded {
         /// The stream.
@@ -51,14 +51,14 @@ pub enum Handshake<S> {
 
 /// Serves one request, from `peer` or from somebody behind it. Once `late` is ready a request that has not come whole is
 /// answered 408; the caller may drop this at any time.
-pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: IpAddr,
     policy: &ConnectionSettings,
-    visitor: &mut Visitor,
+    visitor: &mut ConnectionPermit,
     late: impl Future<Output = ()>,
-) -> Handshake<S> {
-    let edge = Edge { peer, policy, request: Mutex::new(RequestState { visitor, is_upgraded: false }) };
+) -> UpgradeOutcome<S> {
+    let edge = UpgradeService { peer, policy, request: Mutex::new(RequestState { visitor, is_upgraded: false }) };
     let mut connection = http1::Builder::new()
         .max_buf_size(policy.max_header_bytes)
         .max_headers(MAX_HEADERS)
@@ -80,23 +80,23 @@ pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
         Some(Ok(())) if is_upgraded => {
             // All of the answer has left hyper's buffer: it is shorter than what a fresh socket takes at once.
             // Copied: the buffer itself is eight times larger than what the WebSocket keeps for as long as it lives.
-            return Handshake::Upgraded { stream, read: parts.read_buf.to_vec() };
+            return UpgradeOutcome::Upgraded { stream, read: parts.read_buf.to_vec() };
         }
-        Some(_) => part(&mut stream, b"").await,
+        Some(_) => close_after_response(&mut stream, b"").await,
         None => {
-            let answer = bare(StatusCode::REQUEST_TIMEOUT, "The request did not come in time", None);
-            part(&mut stream, &answer).await;
+            let answer = plain_response(StatusCode::REQUEST_TIMEOUT, "The request did not come in time", None);
+            close_after_response(&mut stream, &answer).await;
         }
     }
-    Handshake::Answered
+    UpgradeOutcome::Answered
 }
 
 /// Says a last word, and waits a moment for the peer to have read it.
 ///
 /// What is unread meanwhile is thrown away: to close a socket with unread data resets it, and takes the answer with it.
 /// So much of it, and no more; and others have their turn.
-pub(crate) async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, last_word: &[u8]) {
-    let mut stream = Fair::new(stream);
+pub(crate) async fn close_after_response<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, last_word: &[u8]) {
+    let mut stream = YieldingStream::new(stream);
     let mut left = MAX_DISCARDED_BYTES;
     let goodbye = async {
         let written = stream.write_all(last_word).await;
@@ -105,7 +105,7 @@ pub(crate) async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, last
         }
     };
     let late = async {
-        Timer::after(FAREWELL).await;
+        Timer::after(DISCARD_TIMEOUT).await;
     };
     goodbye.or(late).await;
 }
@@ -125,12 +125,12 @@ fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The answer to somebody who is turned away before anything was read, as bytes.
-pub(crate) fn turn_away(turned_away: ConnectionLimitExceeded) -> Vec<u8> {
-    bare(StatusCode::SERVICE_UNAVAILABLE, turned_away.message(), Some(turned_away.retry_after()))
+pub(crate) fn limit_exceeded_response(turned_away: ConnectionLimitExceeded) -> Vec<u8> {
+    plain_response(StatusCode::SERVICE_UNAVAILABLE, turned_away.message(), Some(turned_away.retry_after()))
 }
 
 /// An answer in words, as bytes, where hyper has no part in it.
-pub(crate) fn bare(status: StatusCode, message: &'static str, retry_after: Option<Duration>) -> Vec<u8> {
+pub(crate) fn plain_response(status: StatusCode, message: &'static str, retry_after: Option<Duration>) -> Vec<u8> {
     let body = Body { message }.encode();
     let retry_after = retry_after.map_or(String::new(), |after| format!("retry-after: {}\r\n", whole_seconds(after)));
     format!(
@@ -146,18 +146,18 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// Serves the one request of a connection.
-struct Edge<'a> {
+struct UpgradeService<'a> {
     peer: IpAddr,
     policy: &'a ConnectionSettings,
     request: Mutex<RequestState<'a>>,
 }
 
 struct RequestState<'a> {
-    visitor: &'a mut Visitor,
+    visitor: &'a mut ConnectionPermit,
     is_upgraded: bool,
 }
 
-impl Service<Request<Incoming>> for Edge<'_> {
+impl Service<Request<Incoming>> for UpgradeService<'_> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -167,14 +167,18 @@ impl Service<Request<Incoming>> for Edge<'_> {
         // One that is no text is no address either: to leave it out would move trust to what stands before it.
         let forwarded = request.headers().get_all(X_FORWARDED_FOR).iter();
         let forwarded: Vec<_> = forwarded.map(|line| line.to_str().unwrap_or_default()).collect();
-        let client = self.policy.trusted_proxies.client(self.peer, &forwarded);
+        let client = self.policy.trusted_proxies.client_address(self.peer, &forwarded);
         let mut response = match state.visitor.identify(client) {
             Ok(()) => {
                 let headers = request.headers();
                 let answer = answer(self.policy, request.method(), request.uri().path(), request.version(), headers);
                 match answer.status() {
-                    StatusCode::FORBIDDEN => state.visitor.note_refused("Origin", only(headers, header::ORIGIN)),
-                    StatusCode::MISDIRECTED_REQUEST => state.visitor.note_refused("Host", only(headers, header::HOST)),
+                    StatusCode::FORBIDDEN => {
+                        state.visitor.log_refused_header("Origin", single_header(headers, header::ORIGIN))
+                    }
+                    StatusCode::MISDIRECTED_REQUEST => {
+                        state.visitor.log_refused_header("Host", single_header(headers, header::HOST))
+                    }
                     _ => {}
                 }
                 answer
@@ -183,7 +187,7 @@ impl Service<Request<Incoming>> for Edge<'_> {
         };
         // Its end would lie somewhere in the stream that is to be WebSocket frames.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !request.body().is_end_stream() {
-            response = words(StatusCode::BAD_REQUEST, "A handshake has no body");
+            response = message_response(StatusCode::BAD_REQUEST, "A handshake has no body");
         }
         state.is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         ready(Ok(response))
@@ -199,48 +203,50 @@ fn answer(
     headers: &HeaderMap,
 ) -> Response<Full<Bytes>> {
     if path != "/" {
-        return words(StatusCode::NOT_FOUND, "There is nothing here, the web socket is at /");
+        return message_response(StatusCode::NOT_FOUND, "There is nothing here, the web socket is at /");
     }
     if method != Method::GET && method != Method::HEAD {
-        let mut response = words(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed, and HEAD");
+        let mut response = message_response(StatusCode::METHOD_NOT_ALLOWED, "Only GET is allowed, and HEAD");
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     // RFC 9112 §3.2.
     if version == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
-        return words(StatusCode::BAD_REQUEST, "The header Host must be given once");
+        return message_response(StatusCode::BAD_REQUEST, "The header Host must be given once");
     }
-    if method == Method::HEAD || !lists(headers, header::UPGRADE, "websocket") {
-        return words(StatusCode::OK, "Web socket is needed to talk to this server");
+    if method == Method::HEAD || !lists_token(headers, header::UPGRADE, "websocket") {
+        return message_response(StatusCode::OK, "Web socket is needed to talk to this server");
     }
     if version != Version::HTTP_11 {
-        return words(StatusCode::BAD_REQUEST, "A web socket needs HTTP/1.1");
+        return message_response(StatusCode::BAD_REQUEST, "A web socket needs HTTP/1.1");
     }
-    if !lists(headers, header::CONNECTION, "upgrade") {
-        return words(StatusCode::BAD_REQUEST, "The header Connection: Upgrade is missing");
+    if !lists_token(headers, header::CONNECTION, "upgrade") {
+        return message_response(StatusCode::BAD_REQUEST, "The header Connection: Upgrade is missing");
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut response = words(StatusCode::UPGRADE_REQUIRED, "Only version 13 of the web socket protocol is spoken");
+        let mut response =
+            message_response(StatusCode::UPGRADE_REQUIRED, "Only version 13 of the web socket protocol is spoken");
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return response;
     }
-    if !policy.hosts.allows(only(headers, header::HOST)) {
-        return words(StatusCode::MISDIRECTED_REQUEST, "This server does not go by that name (Host)");
+    if !policy.hosts.allows(single_header(headers, header::HOST)) {
+        return message_response(StatusCode::MISDIRECTED_REQUEST, "This server does not go by that name (Host)");
     }
-    if !policy.origins.allows(only(headers, header::ORIGIN)) {
-        return words(StatusCode::FORBIDDEN, "Pages of that origin may not connect (Origin)");
+    if !policy.origins.allows(single_header(headers, header::ORIGIN)) {
+        return message_response(StatusCode::FORBIDDEN, "Pages of that origin may not connect (Origin)");
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     match (keys.next(), keys.next()) {
-        (Some(key), None) if is_nonce(key.as_bytes()) => switch(key.as_bytes()),
-        (Some(_) | None, _) => {
-            words(StatusCode::BAD_REQUEST, "The header Sec-WebSocket-Key must be given once, 16 bytes in base64")
-        }
+        (Some(key), None) if is_nonce(key.as_bytes()) => switching_protocols(key.as_bytes()),
+        (Some(_) | None, _) => message_response(
+            StatusCode::BAD_REQUEST,
+            "The header Sec-WebSocket-Key must be given once, 16 bytes in base64",
+        ),
     }
 }
 
-fn switch(key: &[u8]) -> Response<Full<Bytes>> {
+fn switching_protocols(key: &[u8]) -> Response<Full<Bytes>> {
     let accept = HeaderValue::try_from(derive_accept_key(key)).expect("base64 is a valid header value");
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -252,7 +258,7 @@ fn switch(key: &[u8]) -> Response<Full<Bytes>> {
 }
 
 fn unavailable(turned_away: ConnectionLimitExceeded) -> Response<Full<Bytes>> {
-    let mut response = words(StatusCode::SERVICE_UNAVAILABLE, turned_away.message());
+    let mut response = message_response(StatusCode::SERVICE_UNAVAILABLE, turned_away.message());
     response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(turned_away.retry_after()).into());
     response
 }
@@ -268,7 +274,7 @@ impl Body {
     }
 }
 
-fn words(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
+fn message_response(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(Body { message }.encode()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -278,12 +284,12 @@ fn words(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
 }
 
 /// The lines of a header that are text.
-fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+fn header_lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
 }
 
 /// The only line of a header; one that is no valid value of it, if there are several.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+fn single_header(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
         (Some(_), Some(_)) => Some(b","),
@@ -292,8 +298,8 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
 }
 
 /// Whether a comma-separated header has the token, in any case (RFC 9110 §5.6.1, §7.6.1).
-fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    let mut tokens = lines(headers, name).flat_map(|line| line.split(','));
+fn lists_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let mut tokens = header_lines(headers, name).flat_map(|line| line.split(','));
     tokens.any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
@@ -357,7 +363,7 @@ mod tests {
     #[test]
     fn to_part_from_whoever_sends_without_an_end_gives_others_their_turn_and_ends() {
         let (mut flood, mut turns) = (Flood(0), 0);
-        let mut parting = Box::pin(part(&mut flood, b"goodbye"));
+        let mut parting = Box::pin(close_after_response(&mut flood, b"goodbye"));
         smol::block_on(poll_fn(|cx| {
             turns += 1;
             parting.as_mut().poll(cx)

@@ -15,13 +15,13 @@ use smol::io::{AsyncRead as _, AsyncWrite as _};
 
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
-use crate::net::yielding::Fair;
+use crate::net::yielding::YieldingStream;
 use crate::runtime::clock::Clock;
 use crate::server::connection::{MessageSocket, SocketEvent};
 
 /// The server's end of a WebSocket. It never waits: what is sent is buffered, and polling moves it on.
-pub(crate) struct Socket {
-    stream: WebSocketStream<Fair<Stream>>,
+pub(crate) struct WebSocket {
+    stream: WebSocketStream<YieldingStream<Stream>>,
     clock: Clock,
     phase: Phase,
     /// Whether something may be left to write. While it is, nothing is read: a peer that does not read its replies
@@ -37,7 +37,7 @@ enum Phase {
     },
     /// As closing, but the stream makes no sense any more: what is unread is thrown away, because closing a socket
     /// with unread data resets it, and the peer would see the reset instead of the reason (RFC 6455 §7.1.1).
-    Draining {
+    Discarding {
         until: Timestamp,
         shut: bool,
     },
@@ -46,7 +46,7 @@ enum Phase {
     Closed,
 }
 
-impl Socket {
+impl WebSocket {
     /// How long after a close the peer has to answer it.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
     /// What tungstenite allocates for each connection for as long as it lives. Messages are short.
@@ -60,7 +60,12 @@ impl Socket {
     const MAX_WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
     /// The WebSocket on a stream whose handshake is done; `read` is what was read beyond it.
-    pub(crate) async fn new(stream: Fair<Stream>, read: Vec<u8>, policy: &ConnectionSettings, clock: Clock) -> Self {
+    pub(crate) async fn new(
+        stream: YieldingStream<Stream>,
+        read: Vec<u8>,
+        policy: &ConnectionSettings,
+        clock: Clock,
+    ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(Self::READ_BUFFER_BYTES)
             .write_buffer_size(Self::WRITE_BUFFER_BYTES)
@@ -98,18 +103,18 @@ impl Socket {
             Some(Err(Error::Utf8(_))) => SocketEvent::Violation(Violation::InvalidUtf8),
             Some(Err(Error::Capacity(_))) => SocketEvent::Violation(Violation::MessageTooBig),
             Some(Err(Error::Protocol(error))) if !is_end(&error) => SocketEvent::Violation(Violation::Protocol),
-            Some(Err(_)) | None => return self.gone(),
+            Some(Err(_)) | None => return self.lost(),
             Some(Ok(Message::Frame(_))) => unreachable!("raw frames are only ever sent, says tungstenite"),
         })
     }
 
-    fn gone(&mut self) -> Poll<SocketEvent<Utf8Bytes>> {
+    fn lost(&mut self) -> Poll<SocketEvent<Utf8Bytes>> {
         self.phase = Phase::Closed;
         Poll::Ready(SocketEvent::Gone)
     }
 }
 
-impl MessageSocket for Socket {
+impl MessageSocket for WebSocket {
     type Text = Utf8Bytes;
 
     fn is_closed(&self) -> bool {
@@ -118,7 +123,7 @@ impl MessageSocket for Socket {
 
     fn deadline(&self) -> Option<Timestamp> {
         match self.phase {
-            Phase::Closing { until } | Phase::Draining { until, .. } => Some(until),
+            Phase::Closing { until } | Phase::Discarding { until, .. } => Some(until),
             Phase::Open | Phase::Broken | Phase::Closed => None,
         }
     }
@@ -151,7 +156,7 @@ impl MessageSocket for Socket {
                 CloseReason::ProtocolError
                 | CloseReason::BinaryMessage
                 | CloseReason::InvalidUtf8
-                | CloseReason::MessageTooBig => Phase::Draining { until, shut: false },
+                | CloseReason::MessageTooBig => Phase::Discarding { until, shut: false },
                 CloseReason::Bye
                 | CloseReason::ShuttingDown
                 | CloseReason::TooManyBadMessages
@@ -169,13 +174,13 @@ impl MessageSocket for Socket {
 
     fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<Utf8Bytes>> {
         if matches!(self.phase, Phase::Broken) {
-            return self.gone();
+            return self.lost();
         }
         if self.unflushed {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(_)) => return self.gone(),
+                Poll::Ready(Err(_)) => return self.lost(),
             }
         }
         match &mut self.phase {
@@ -185,25 +190,25 @@ impl MessageSocket for Socket {
                 // Nothing the peer says after our close counts, but for its own close.
                 loop {
                     match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-                        Some(Ok(Message::Close(_))) | None | Some(Err(Error::Io(_))) => return self.gone(),
+                        Some(Ok(Message::Close(_))) | None | Some(Err(Error::Io(_))) => return self.lost(),
                         Some(Ok(_)) => {}
                         Some(Err(_)) => break,
                     }
                 }
-                self.phase = Phase::Draining { until, shut: false };
+                self.phase = Phase::Discarding { until, shut: false };
                 self.poll(read, cx)
             }
-            Phase::Draining { shut, .. } => {
+            Phase::Discarding { shut, .. } => {
                 let stream = self.stream.get_mut();
                 if !*shut {
                     if ready!(Pin::new(&mut *stream).poll_close(cx)).is_err() {
-                        return self.gone();
+                        return self.lost();
                     }
                     *shut = true;
                 }
                 let mut unread = [0; 4096];
                 while let Ok(1..) = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread)) {}
-                self.gone()
+                self.lost()
             }
         }
     }

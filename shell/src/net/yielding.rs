@@ -11,34 +11,34 @@ use smol::io::{AsyncRead, AsyncWrite};
 /// A peer that sends faster than it is read would otherwise keep the reading loop, here or inside a library, busy
 /// for as long as it likes: with a flood of pings, say, or of empty fragments.
 #[derive(Debug)]
-pub(crate) struct Fair<S> {
+pub(crate) struct YieldingStream<S> {
     stream: S,
     reads_left: u8,
 }
 
-impl<S> Fair<S> {
+impl<S> YieldingStream<S> {
     /// Reads in a row before a pause.
-    const READS: u8 = 16;
+    const MAX_READS: u8 = 16;
 
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, reads_left: Self::READS }
+        Self { stream, reads_left: Self::MAX_READS }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Fair<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for YieldingStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize>> {
         let Some(reads_left) = self.reads_left.checked_sub(1) else {
-            self.reads_left = Self::READS;
+            self.reads_left = Self::MAX_READS;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.reads_left = if read.is_pending() { Self::READS } else { reads_left };
+        self.reads_left = if read.is_pending() { Self::MAX_READS } else { reads_left };
         Poll::Ready(ready!(read))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Fair<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for YieldingStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -67,12 +67,12 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_always_ready_pauses_and_goes_on() {
-        let mut stream = Fair::new(smol::io::repeat(7));
+        let mut stream = YieldingStream::new(smol::io::repeat(7));
         let mut cx = Context::from_waker(Waker::noop());
         let mut buffer = [0; 1];
         let mut read = || Pin::new(&mut stream).poll_read(&mut cx, &mut buffer).is_ready();
         for _ in 0..3 {
-            assert!((0..Fair::<()>::READS).all(|_| read()));
+            assert!((0..YieldingStream::<()>::MAX_READS).all(|_| read()));
             assert!(!read());
         }
     }

@@ -15,11 +15,11 @@ use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
 
 use crate::auth::authenticator::Authenticator;
-use crate::net::connection_limiter::{Doorway, Visitor};
+use crate::net::connection_limiter::{ConnectionPermit, SharedConnectionLimiter};
 use crate::net::settings::ConnectionSettings;
-use crate::net::transport::{self, Opened};
-use crate::net::upgrade::{Handshake, part, shake_hands, turn_away};
-use crate::net::websocket::Socket;
+use crate::net::transport::{self, Transport};
+use crate::net::upgrade::{UpgradeOutcome, close_after_response, limit_exceeded_response, serve_request};
+use crate::net::websocket::WebSocket;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::Refusals;
 use crate::runtime::malloc;
@@ -61,7 +61,7 @@ impl ServerHandle {
 
     /// Puts other bounds on connections in force. Those that are there stay.
     pub fn set_connection_limits(&self, bounds: ConnectionLimits) {
-        self.0.connection_limiter.set_bounds(bounds);
+        self.0.connection_limiter.set_limits(bounds);
     }
 }
 
@@ -69,7 +69,7 @@ impl ServerHandle {
 struct ServerState {
     connection_settings: RwLock<Arc<ConnectionSettings>>,
     clock: Clock,
-    connection_limiter: Arc<Doorway>,
+    connection_limiter: Arc<SharedConnectionLimiter>,
     context: Arc<ConnectionContext>,
     registry: Arc<Registry>,
     /// How many connections are being told that they may not come in.
@@ -119,7 +119,7 @@ impl Server {
         };
         let house = ServerState {
             connection_settings: RwLock::new(Arc::new(policy)),
-            connection_limiter: Doorway::new(bounds, clock.clone()),
+            connection_limiter: SharedConnectionLimiter::new(bounds, clock.clone()),
             clock,
             context: Arc::new(ConnectionContext {
                 store_client: custody,
@@ -231,7 +231,7 @@ fn accept_connection(stream: TcpStream, peer: SocketAddr, house: &Arc<ServerStat
     let policy = house.connection_settings();
     // Whoever comes through a proxy is counted once the proxy has said who it is.
     let address = Some(peer.ip()).filter(|&address| !policy.trusted_proxies.is_trusted(address));
-    match house.connection_limiter.enter(address) {
+    match house.connection_limiter.acquire(address) {
         Ok(visitor) => {
             let entry = house.registry.register();
             let arrival = AcceptedConnection { stream, peer: peer.ip(), policy, visitor, accepted: house.clock.now() };
@@ -246,8 +246,8 @@ fn accept_connection(stream: TcpStream, peer: SocketAddr, house: &Arc<ServerStat
 
 /// Tells a client that it may not come in.
 async fn refuse_connection(mut stream: TcpStream, turned_away: ConnectionLimitExceeded, house: Arc<ServerState>) {
-    let answer = turn_away(turned_away);
-    let parting = part(&mut stream, &answer);
+    let answer = limit_exceeded_response(turned_away);
+    let parting = close_after_response(&mut stream, &answer);
     if house.refused_open.fetch_add(1, Ordering::Relaxed) < Server::MAX_REFUSED_OPEN {
         parting.await;
     } else {
@@ -272,16 +272,16 @@ struct AcceptedConnection {
     stream: TcpStream,
     peer: IpAddr,
     policy: Arc<ConnectionSettings>,
-    visitor: Visitor,
+    visitor: ConnectionPermit,
     /// When its time to authenticate began.
     accepted: Timestamp,
 }
 
 /// One that speaks WebSocket, and what the session is made with.
 struct UpgradedConnection {
-    socket: Socket,
+    socket: WebSocket,
     limits: SessionSettings,
-    visitor: Visitor,
+    visitor: ConnectionPermit,
     accepted: Timestamp,
 }
 
@@ -308,7 +308,7 @@ async fn run_upgraded(
     entry: &Registration,
 ) {
     let Some(UpgradedConnection { socket, limits, visitor, accepted }) = upgrade.await else { return };
-    if let Some(network) = visitor.network() {
+    if let Some(network) = visitor.client() {
         entry.mailbox().set_client(network);
     }
     Connection::new(entry, socket, &limits, accepted, Arc::clone(&house.context), visitor).run().await;
@@ -326,13 +326,13 @@ async fn upgrade(
     }
     let late = || house.clock.wait_until(accepted + policy.header_timeout);
     let handshake = async {
-        let opened = transport::open(stream, peer, &policy, &mut visitor);
+        let opened = transport::establish(stream, peer, &policy, &mut visitor);
         let opened = opened.or(async {
             late().await;
             None
         });
-        let Opened { stream, peer } = opened.await?;
-        Some(shake_hands(stream, peer, &policy, &mut visitor, late()).await)
+        let Transport { stream, peer } = opened.await?;
+        Some(serve_request(stream, peer, &policy, &mut visitor, late()).await)
     };
     let drained = poll_fn(|cx| {
         mailbox.poll(cx).map(|mail| match mail {
@@ -341,10 +341,10 @@ async fn upgrade(
         })
     });
     match handshake.or(drained).await? {
-        Handshake::Upgraded { stream, read } => {
-            let socket = Socket::new(stream, read, &policy, house.clock.clone()).await;
+        UpgradeOutcome::Upgraded { stream, read } => {
+            let socket = WebSocket::new(stream, read, &policy, house.clock.clone()).await;
             Some(UpgradedConnection { socket, limits: policy.session, visitor, accepted })
         }
-        Handshake::Answered => None,
+        UpgradeOutcome::Answered => None,
     }
 }

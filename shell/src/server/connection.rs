@@ -12,7 +12,7 @@ use session_core::{
 };
 
 use crate::auth::authenticator::Authenticator;
-use crate::net::connection_limiter::Visitor;
+use crate::net::connection_limiter::ConnectionPermit;
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::Alarm;
 use crate::runtime::log::Refusals;
@@ -93,7 +93,7 @@ pub struct Connection<W: MessageSocket> {
     slot: SlotGuard,
     clock: Clock,
     context: Arc<ConnectionContext>,
-    permit: Visitor,
+    permit: ConnectionPermit,
     /// While the store has a question, and is not late: when the peer is listened to again.
     read_again_at: Option<Timestamp>,
 }
@@ -117,7 +117,7 @@ impl<W: MessageSocket> Connection<W> {
         limits: &SessionSettings,
         accepted: Timestamp,
         services: Arc<ConnectionContext>,
-        visitor: Visitor,
+        visitor: ConnectionPermit,
     ) -> Self {
         let mailbox = Arc::clone(entry.mailbox());
         let clock = services.store_client.clock().clone();
@@ -197,7 +197,7 @@ impl<W: MessageSocket> Connection<W> {
             self.context.refusal_log.note(&user, &outcome);
         }
         if matches!(outcome, Outcome::Granted { .. }) {
-            self.permit.admit();
+            self.permit.authenticated();
         }
         self.handle(Event::Stored(outcome));
     }

@@ -258,7 +258,7 @@ impl Simulation {
         let entry = server.registry.register();
         let session = entry.id();
         let services = Arc::clone(&server.services);
-        let visitor = server.doorway.enter(None).expect("no bounds");
+        let visitor = server.doorway.acquire(None).expect("no bounds");
         let mut connection = Connection::new(&entry, socket.clone(), &LIMITS, clock.now(), services, visitor);
         let task = async move {
             connection.run().await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use session_core::{ConnectionLimits, NodeId, ResumeToken};
-use shell::net::connection_limiter::Doorway;
+use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::runtime::clock::{Clock, Dial};
 use shell::runtime::log::Refusals;
 use shell::server::connection::ConnectionContext;
@@ -30,7 +30,7 @@ impl Simulation {
         let custody = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
-        let doorway = Doorway::new(ConnectionLimits::default(), clock.clone());
+        let doorway = SharedConnectionLimiter::new(ConnectionLimits::default(), clock.clone());
         let authenticator = Box::new(SimulatedAuthenticator { clock });
         let drawn = AtomicU64::new(0);
         let draw = move || {

@@ -8,7 +8,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use session_core::{NodeId, Timestamp, UnixSeconds};
-use shell::net::connection_limiter::Doorway;
+use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::runtime::clock::Dial;
 use shell::server::connection::ConnectionContext;
 use shell::server::registry::Registry;
@@ -23,7 +23,7 @@ pub(super) struct Server {
     pub(super) rate: u32,
     pub(super) services: Arc<ConnectionContext>,
     pub(super) registry: Arc<Registry>,
-    pub(super) doorway: Arc<Doorway>,
+    pub(super) doorway: Arc<SharedConnectionLimiter>,
     pub(super) tasks: BTreeMap<u64, Task>,
 }
 
