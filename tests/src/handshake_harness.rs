@@ -58,7 +58,7 @@ fn read_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
 
 fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
     let policy = policy();
-    let doorway = SharedConnectionLimiter::new(ConnectionLimits::default(), Clock::by_dial(Arc::default()));
+    let doorway = SharedConnectionLimiter::new(ConnectionLimits::default(), Clock::manual(Arc::default()));
     let mut visitor = doorway.acquire(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
     let mut stream = stream;
     let never = std::future::pending();

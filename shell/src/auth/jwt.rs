@@ -82,7 +82,7 @@ impl Tokens {
 impl Authenticator for Tokens {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let token = credential.token().ok_or(CredentialError::Token(TokenError::Missing))?;
-        self.verifier().verify(token, self.clock.wall())
+        self.verifier().verify(token, self.clock.unix_seconds())
     }
 }
 

@@ -68,7 +68,7 @@ impl Make {
             Ok(source) => source,
             Err(error) => return writeln!(err, "error: {error}").map(|()| 1),
         };
-        match mint(config.jwt_algorithm, &source, &config.token_rules(), &grant, Clock::start().wall()) {
+        match mint(config.jwt_algorithm, &source, &config.token_rules(), &grant, Clock::start().unix_seconds()) {
             Ok(token) => writeln!(out, "{token}").map(|()| 0),
             Err(error) => writeln!(err, "error: {error}").map(|()| 1),
         }
@@ -95,7 +95,7 @@ impl Check {
             Err(error) => return writeln!(err, "error: {error}").map(|()| 1),
         };
         let message = ClientMessage::Authenticate(Credential::new(token.trim())).encode();
-        match explain(&verifier, token.trim(), Clock::start().wall()) {
+        match explain(&verifier, token.trim(), Clock::start().unix_seconds()) {
             Ok(text) if !loaded.config.takes_message(message.len()) => {
                 let (bytes, most) = (message.len(), loaded.config.max_message_bytes);
                 writeln!(out, "{text}\nbut refused: its message has {bytes} bytes, max_message_bytes is {most}")

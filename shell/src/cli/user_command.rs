@@ -12,7 +12,7 @@ use crate::admin::{
     Change, DefaultWord, Full, Next, Operator, Order, Report, Rule, Setting, Slots, UnlimitedWord, socket,
 };
 use crate::config::{Config, StoreKind};
-use crate::runtime::clock::moment;
+use crate::runtime::clock::format_rfc3339;
 use crate::store::{LmdbStore, Store as _};
 
 /// What was asked for on the command line.
@@ -199,7 +199,7 @@ fn describe(report: &Report, order: &Order) -> String {
     }
     for holder in sessions {
         let session = &holder.session;
-        let mut words = format!("  {} since {}", session.id, moment(session.since));
+        let mut words = format!("  {} since {}", session.id, format_rfc3339(session.since));
         for (what, name) in [("label", &session.label), ("device", &session.device)] {
             if let Some(name) = name {
                 let _infallible = write!(words, ", {what} {:?}", name.as_str());
@@ -211,7 +211,7 @@ fn describe(report: &Report, order: &Order) -> String {
         match (session.state, session.until) {
             (SessionState::Live, _) => {}
             (SessionState::Lingering, Some(until)) => {
-                let _infallible = write!(words, ", lost, lingers until {}", moment(until));
+                let _infallible = write!(words, ", lost, lingers until {}", format_rfc3339(until));
             }
             (SessionState::Lingering, None) => words += ", lost",
         }

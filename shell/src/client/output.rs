@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use session_core::{SessionInfo, SessionState};
 
-use crate::runtime::clock::moment;
+use crate::runtime::clock::format_rfc3339;
 
 pub(crate) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
     let mut escape = escape(line);
@@ -41,12 +41,12 @@ pub(crate) fn format_session(session: &SessionInfo) -> String {
             let _infallible = write!(text, ", {what} {:?}", name.as_str());
         }
     }
-    let _infallible = write!(text, ", since {}", moment(session.since));
+    let _infallible = write!(text, ", since {}", format_rfc3339(session.since));
     match (session.state, session.until) {
         (SessionState::Live, _) => {}
         (SessionState::Lingering, None) => text += ", lost",
         (SessionState::Lingering, Some(until)) => {
-            let _infallible = write!(text, ", lost, kept until {}", moment(until));
+            let _infallible = write!(text, ", lost, kept until {}", format_rfc3339(until));
         }
     }
     text

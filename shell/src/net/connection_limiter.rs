@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use session_core::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit};
 
 use crate::runtime::clock::Clock;
-use crate::runtime::log::Throttle;
+use crate::runtime::log::LogRateLimiter;
 
 /// Counts connections and turns away those that are too many.
 #[derive(Debug)]
 pub struct SharedConnectionLimiter {
     clock: Clock,
     door: Mutex<ConnectionLimiter>,
-    log: Throttle,
-    refused: Throttle,
+    log: LogRateLimiter,
+    refused: LogRateLimiter,
 }
 
 /// One connection's place. It leaves when dropped.
@@ -29,7 +29,7 @@ impl SharedConnectionLimiter {
     /// Nobody is inside.
     #[must_use]
     pub fn new(bounds: ConnectionLimits, clock: Clock) -> Arc<Self> {
-        let (log, refused) = (Throttle::default(), Throttle::default());
+        let (log, refused) = (LogRateLimiter::default(), LogRateLimiter::default());
         Arc::new(Self { clock, door: Mutex::new(ConnectionLimiter::new(bounds)), log, refused })
     }
 
@@ -73,7 +73,7 @@ impl SharedConnectionLimiter {
         /// Whoever asks chooses how long it is.
         const SHOWN_BYTES: usize = 100;
 
-        if let Some(suppressed) = self.refused.pass() {
+        if let Some(suppressed) = self.refused.check() {
             let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(SHOWN_BYTES)]));
             tracing::info!(
                 header,
@@ -85,7 +85,7 @@ impl SharedConnectionLimiter {
     }
 
     fn log_exceeded(&self, turned_away: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
-        if let Some(suppressed) = self.log.pass() {
+        if let Some(suppressed) = self.log.check() {
             let bound = match turned_away {
                 ConnectionLimitExceeded::Total => "max_connections",
                 ConnectionLimitExceeded::Unauthenticated => "max_unauthenticated",
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn who_comes_is_counted_until_it_is_dropped_and_who_is_turned_away_is_not() {
         let bounds = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
-        let doorway = SharedConnectionLimiter::new(bounds, Clock::by_dial(Arc::default()));
+        let doorway = SharedConnectionLimiter::new(bounds, Clock::manual(Arc::default()));
         let (ada, bob) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let mut first = doorway.acquire(Some(ada)).unwrap();
         assert!(matches!(doorway.acquire(Some(ada)), Err(ConnectionLimitExceeded::PerClient { .. })));

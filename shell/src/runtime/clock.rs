@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use session_core::{Timestamp, UnixSeconds};
 use smol::Timer;
 
-use super::timer_queue::Alarms;
+use super::timer_queue::TimerQueue;
 
 /// Tells the time as the core wants it: it never decreases.
 ///
@@ -19,13 +19,13 @@ use super::timer_queue::Alarms;
 #[derive(Debug, Clone)]
 pub struct Clock {
     source: Source,
-    pub(super) alarms: Arc<Alarms>,
+    pub(super) alarms: Arc<TimerQueue>,
 }
 
 #[derive(Debug, Clone)]
 enum Source {
     Real { origin: Timestamp, started: Instant, wall: Arc<WallClock> },
-    Dial(Arc<Dial>),
+    Dial(Arc<ManualClock>),
 }
 
 /// How far the wall clock is ahead of the time, in milliseconds, when it was last looked at.
@@ -44,7 +44,7 @@ impl Clock {
     /// A clock that shows what its dial is set to. Nobody rings its alarms: whoever turns the dial polls what waits for
     /// them.
     #[must_use]
-    pub fn by_dial(dial: Arc<Dial>) -> Self {
+    pub fn manual(dial: Arc<ManualClock>) -> Self {
         let alarms = Arc::clone(&dial.alarms);
         Self { source: Source::Dial(dial), alarms }
     }
@@ -60,7 +60,7 @@ impl Clock {
 
     /// What the wall clock shows.
     #[must_use]
-    pub fn wall(&self) -> UnixSeconds {
+    pub fn unix_seconds(&self) -> UnixSeconds {
         let since_epoch = match &self.source {
             Source::Real { .. } => wall_time(),
             Source::Dial(dial) => {
@@ -84,7 +84,7 @@ impl Clock {
 
     /// Whether the wall clock shows `wall`, or later. This one looks at it.
     #[must_use]
-    pub fn has_come(&self, wall: UnixSeconds) -> bool {
+    pub fn has_passed(&self, wall: UnixSeconds) -> bool {
         let has_come = match &self.source {
             Source::Real { .. } => wall_time() >= Duration::from_secs(wall.unix_seconds()),
             Source::Dial(_) => self.time_of(wall) <= self.now(),
@@ -92,7 +92,7 @@ impl Clock {
         // It was set back: whoever asks because of `time_of` is not to be told the same again at once. That it was set
         // forward is left to be found by `watch_wall`, since others have to hear of it, too.
         if !has_come && self.time_of(wall) <= self.now() {
-            self.look_at_wall();
+            self.poll_wall_clock();
         }
         has_come
     }
@@ -100,8 +100,8 @@ impl Clock {
     /// Looks at the wall clock once a second, and has everybody who waits look again when it was corrected. Never ends.
     pub async fn watch_wall(&self) {
         loop {
-            Timer::after(Self::WALL_LOOK).await;
-            if self.look_at_wall() {
+            Timer::after(Self::WALL_POLL_INTERVAL).await;
+            if self.poll_wall_clock() {
                 tracing::info!("the wall clock was corrected");
                 self.alarms.wake_all();
             }
@@ -109,10 +109,10 @@ impl Clock {
     }
 
     /// How long a correction of the wall clock forwards may go unnoticed.
-    const WALL_LOOK: Duration = Duration::from_secs(1);
+    const WALL_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
     /// Whether the wall clock was corrected since this was last asked.
-    fn look_at_wall(&self) -> bool {
+    fn poll_wall_clock(&self) -> bool {
         /// Less is the time between looking at the one clock and at the other.
         const NOISE_MILLIS: u64 = 10;
 
@@ -127,7 +127,7 @@ impl Clock {
     ///
     /// One timer serves all alarms, and is touched only for one that is earlier than all others. A timer for each costs
     /// a wake of the thread that waits for events whenever one is set.
-    pub async fn ring(&self) {
+    pub async fn run_timers(&self) {
         let mut timer = Timer::never();
         poll_fn(|cx| {
             loop {
@@ -159,16 +159,16 @@ fn wall_time() -> Duration {
 
 /// What a simulated clock shows.
 #[derive(Debug, Default)]
-pub struct Dial {
+pub struct ManualClock {
     now: Mutex<Timestamp>,
     /// How far the wall clock is ahead, in milliseconds.
     wall_ahead: AtomicI64,
-    alarms: Arc<Alarms>,
+    alarms: Arc<TimerQueue>,
 }
 
-impl Dial {
+impl ManualClock {
     /// Turns the clock to a time, unless that is past.
-    pub fn turn_to(&self, time: Timestamp) {
+    pub fn set(&self, time: Timestamp) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = time.max(*now);
     }
@@ -180,7 +180,7 @@ impl Dial {
 
     /// The earliest time that an alarm is set to.
     #[must_use]
-    pub fn next_alarm(&self) -> Option<Timestamp> {
+    pub fn next_timer(&self) -> Option<Timestamp> {
         self.alarms.next()
     }
 
@@ -194,7 +194,7 @@ impl Dial {
 }
 
 /// So many milliseconds after 1970, as people write it (RFC 3339).
-pub(crate) fn moment(millis: u64) -> String {
+pub(crate) fn format_rfc3339(millis: u64) -> String {
     // Beyond the year 9999 there is no such way to write it.
     let time = UNIX_EPOCH.checked_add(Duration::from_millis(millis)).filter(|_| millis < 253_402_300_800_000);
     time.map_or_else(|| format!("{millis} ms after 1970"), |time| humantime::format_rfc3339_seconds(time).to_string())
@@ -202,7 +202,7 @@ pub(crate) fn moment(millis: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::deadline_timer::Alarm;
+    use super::super::deadline_timer::DeadlineTimer;
     use super::*;
     use smol::future::or;
     use std::pin::pin;
@@ -215,26 +215,26 @@ mod tests {
 
     #[test]
     fn an_alarm_goes_off_when_the_dial_is_turned_past_it_and_once() {
-        let dial = Arc::<Dial>::default();
-        let mut alarm = Alarm::new(Clock::by_dial(dial.clone()));
+        let dial = Arc::<ManualClock>::default();
+        let mut alarm = DeadlineTimer::new(Clock::manual(dial.clone()));
         let mut poll = |deadline| alarm.poll(deadline, &mut Context::from_waker(Waker::noop()));
         assert_eq!(poll(None), Poll::Pending);
         assert_eq!(poll(Some(at(5))), Poll::Pending);
         // A later deadline does not move it, an earlier one does.
-        assert_eq!((poll(Some(at(9))), dial.next_alarm()), (Poll::Pending, Some(at(5))));
-        assert_eq!((poll(Some(at(3))), dial.next_alarm()), (Poll::Pending, Some(at(3))));
-        dial.turn_to(at(4));
-        assert_eq!((poll(Some(at(3))), dial.next_alarm()), (Poll::Ready(()), None));
-        assert_eq!((poll(Some(at(9))), dial.next_alarm()), (Poll::Pending, Some(at(9))));
+        assert_eq!((poll(Some(at(9))), dial.next_timer()), (Poll::Pending, Some(at(5))));
+        assert_eq!((poll(Some(at(3))), dial.next_timer()), (Poll::Pending, Some(at(3))));
+        dial.set(at(4));
+        assert_eq!((poll(Some(at(3))), dial.next_timer()), (Poll::Ready(()), None));
+        assert_eq!((poll(Some(at(9))), dial.next_timer()), (Poll::Pending, Some(at(9))));
         drop(alarm);
-        assert_eq!(dial.next_alarm(), None);
+        assert_eq!(dial.next_timer(), None);
     }
 
     #[test]
     fn a_real_alarm_goes_off_by_itself() {
         let clock = Clock::start();
         let until = clock.now() + Duration::from_millis(5);
-        let mut alarm = Alarm::new(clock.clone());
+        let mut alarm = DeadlineTimer::new(clock.clone());
         let far = Some(Timestamp::from_epoch(Duration::MAX));
         assert_eq!(alarm.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
         let waiting = async {
@@ -245,7 +245,7 @@ mod tests {
             clock.wait_until(Timestamp::default()).await;
         };
         let ringing = async {
-            clock.ring().await;
+            clock.run_timers().await;
             panic!("it never ends");
         };
         smol::block_on(or(ringing, waiting));
@@ -253,46 +253,46 @@ mod tests {
 
     #[test]
     fn the_wall_clock_is_followed_where_it_is_asked_for_and_through_its_corrections() {
-        let dial = Arc::<Dial>::default();
-        let clock = Clock::by_dial(dial.clone());
+        let dial = Arc::<ManualClock>::default();
+        let clock = Clock::manual(dial.clone());
         let noon = UnixSeconds::from_unix_seconds(100);
-        dial.turn_to(at(40));
-        assert_eq!((clock.time_of(noon), clock.has_come(noon)), (at(100), false));
+        dial.set(at(40));
+        assert_eq!((clock.time_of(noon), clock.has_passed(noon)), (at(100), false));
         dial.set_wall_ahead(50_000);
-        assert_eq!((clock.time_of(noon), clock.has_come(noon)), (at(50), false));
-        dial.turn_to(at(49) + Duration::from_millis(999));
-        assert!(!clock.has_come(noon));
-        dial.turn_to(at(50));
-        assert!(clock.has_come(noon));
+        assert_eq!((clock.time_of(noon), clock.has_passed(noon)), (at(50), false));
+        dial.set(at(49) + Duration::from_millis(999));
+        assert!(!clock.has_passed(noon));
+        dial.set(at(50));
+        assert!(clock.has_passed(noon));
         dial.set_wall_ahead(-1);
         assert_eq!(clock.time_of(noon), at(100) + Duration::from_millis(1));
         dial.set_wall_ahead(i64::MAX);
-        assert!(clock.has_come(noon) && clock.time_of(noon) == Timestamp::default());
+        assert!(clock.has_passed(noon) && clock.time_of(noon) == Timestamp::default());
         dial.set_wall_ahead(i64::MIN);
-        assert!(!clock.has_come(UnixSeconds::from_unix_seconds(0)));
-        assert!(!clock.has_come(UnixSeconds::from_unix_seconds(u64::MAX)));
+        assert!(!clock.has_passed(UnixSeconds::from_unix_seconds(0)));
+        assert!(!clock.has_passed(UnixSeconds::from_unix_seconds(u64::MAX)));
     }
 
     #[test]
     fn the_real_wall_clock_is_looked_at() {
         let clock = Clock::start();
-        clock.look_at_wall();
-        assert!(!clock.look_at_wall(), "nobody has corrected it");
+        clock.poll_wall_clock();
+        assert!(!clock.poll_wall_clock(), "nobody has corrected it");
         let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
         wall.0.store(60_000, Ordering::Relaxed);
         let soon = UnixSeconds::from_unix_seconds(wall_time().as_secs() + 5);
         assert!(clock.time_of(soon) < clock.now(), "as if the wall clock were a minute ahead");
-        assert!(clock.look_at_wall(), "that it is not is found out");
+        assert!(clock.poll_wall_clock(), "that it is not is found out");
         let wait = clock.time_of(soon).since(clock.now());
         assert!(Duration::from_secs(3) < wait && wait < Duration::from_millis(5100), "{wait:?}");
-        assert!(!clock.has_come(soon) && clock.has_come(UnixSeconds::from_unix_seconds(wall_time().as_secs() - 1)));
+        assert!(!clock.has_passed(soon) && clock.has_passed(UnixSeconds::from_unix_seconds(wall_time().as_secs() - 1)));
         // As if it had been set back a minute: whoever asks sees that, and waits for the right time.
         wall.0.store(60_000, Ordering::Relaxed);
-        assert!(!clock.has_come(soon) && clock.time_of(soon) > clock.now());
+        assert!(!clock.has_passed(soon) && clock.time_of(soon) > clock.now());
         // As if it had been set forward: whoever asks leaves that to be found.
         wall.0.store(-60_000, Ordering::Relaxed);
-        assert!(clock.has_come(UnixSeconds::from_unix_seconds(0)) && !clock.has_come(soon));
-        assert!(clock.look_at_wall());
+        assert!(clock.has_passed(UnixSeconds::from_unix_seconds(0)) && !clock.has_passed(soon));
+        assert!(clock.poll_wall_clock());
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
         let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
         wall.0.store(-60_000, Ordering::Relaxed);
         let woken = Arc::<Woken>::default();
-        let mut alarm = Alarm::new(clock.clone());
+        let mut alarm = DeadlineTimer::new(clock.clone());
         let far = Some(clock.now() + Duration::from_secs(3600));
         assert!(alarm.poll(far, &mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
         let watching = async {
@@ -309,7 +309,7 @@ mod tests {
             panic!("it never ends");
         };
         let enough = async {
-            Timer::after(2 * Clock::WALL_LOOK).await;
+            Timer::after(2 * Clock::WALL_POLL_INTERVAL).await;
         };
         smol::block_on(or(watching, enough));
         assert!(woken.0.load(Ordering::Relaxed));
@@ -327,14 +327,14 @@ mod tests {
 
     #[test]
     fn a_wait_ends_when_its_time_has_come_and_not_before() {
-        let dial = Arc::<Dial>::default();
-        let clock = Clock::by_dial(dial.clone());
+        let dial = Arc::<ManualClock>::default();
+        let clock = Clock::manual(dial.clone());
         let mut wait = pin!(clock.wait_until(at(5)));
         let mut poll = || wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(poll().is_pending());
-        dial.turn_to(at(4));
+        dial.set(at(4));
         assert!(poll().is_pending());
-        dial.turn_to(at(5));
+        dial.set(at(5));
         assert!(poll().is_ready());
     }
 }

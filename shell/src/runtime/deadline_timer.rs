@@ -13,12 +13,12 @@ use super::timer_queue::Key;
 /// Deadlines move with every message, mostly to later, so it is left where it is and looks again when it goes off: only
 /// an earlier one, such as that of a question to the store, touches the queue.
 #[derive(Debug)]
-pub(crate) struct Alarm {
+pub(crate) struct DeadlineTimer {
     clock: Clock,
     set: Option<(Key, Waker)>,
 }
 
-impl Alarm {
+impl DeadlineTimer {
     pub(crate) const fn new(clock: Clock) -> Self {
         Self { clock, set: None }
     }
@@ -51,7 +51,7 @@ impl Alarm {
     }
 }
 
-impl Drop for Alarm {
+impl Drop for DeadlineTimer {
     fn drop(&mut self) {
         self.unset();
     }
@@ -60,7 +60,7 @@ impl Drop for Alarm {
 impl Clock {
     /// Waits until `time`.
     pub async fn wait_until(&self, time: Timestamp) {
-        let mut alarm = Alarm::new(self.clone());
+        let mut alarm = DeadlineTimer::new(self.clone());
         while self.now() < time {
             poll_fn(|cx| alarm.poll(Some(time), cx)).await;
         }
@@ -73,7 +73,7 @@ mod tests {
     use std::task::Waker;
     use std::time::Duration;
 
-    use super::super::clock::Dial;
+    use super::super::clock::ManualClock;
     use super::super::testing::sleeper;
     use super::*;
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn an_alarm_is_left_alone_for_a_later_deadline_but_not_for_another_task() {
-        let mut alarm = Alarm::new(Clock::by_dial(Arc::<Dial>::default()));
+        let mut alarm = DeadlineTimer::new(Clock::manual(Arc::<ManualClock>::default()));
         let ((one, wakes_one), (other, wakes_other)) = (sleeper(), sleeper());
         let mut key = |second, waker| {
             assert_eq!(alarm.poll(Some(at(second)), &mut Context::from_waker(waker)), Poll::Pending);

@@ -93,19 +93,19 @@ impl fmt::Debug for Log {
 /// Lets one line pass a second and counts what it suppresses, so that what befalls every command, or every client,
 /// cannot flood the log.
 #[derive(Debug, Default)]
-pub(crate) struct Throttle(Mutex<Suppressed>);
+pub(crate) struct LogRateLimiter(Mutex<SuppressedLines>);
 
 #[derive(Debug, Default)]
-struct Suppressed {
+struct SuppressedLines {
     since: Option<Instant>,
     lines: u64,
 }
 
-impl Throttle {
+impl LogRateLimiter {
     const PAUSE: Duration = Duration::from_secs(1);
 
     /// Whether to log now; if so, how many lines were suppressed since the last one, if any were.
-    pub(crate) fn pass(&self) -> Option<Option<u64>> {
+    pub(crate) fn check(&self) -> Option<Option<u64>> {
         let mut suppressed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if suppressed.since.is_some_and(|since| since.elapsed() < Self::PAUSE) {
             suppressed.lines += 1;
@@ -118,39 +118,39 @@ impl Throttle {
 
 /// Logs refused sessions at a bounded rate, those of the limit apart from those that tell of trouble.
 #[derive(Debug, Default)]
-pub struct Refusals {
-    by_limit: Throttle,
-    by_credential: Throttle,
-    by_store: Throttle,
+pub struct RefusalLog {
+    by_limit: LogRateLimiter,
+    by_credential: LogRateLimiter,
+    by_store: LogRateLimiter,
 }
 
-impl Refusals {
+impl RefusalLog {
     /// Takes note of a credential that lets nobody in.
-    pub fn note_rejection(&self, rejection: CredentialError) {
-        if let Some(suppressed) = self.by_credential.pass() {
+    pub fn log_credential_error(&self, rejection: CredentialError) {
+        if let Some(suppressed) = self.by_credential.check() {
             tracing::info!(why = rejection.message(), suppressed, "refused a session: the credential is no good");
         }
     }
 
     /// Takes note of a credential that is good, but of another user than the one whose session it was shown to.
-    pub fn note_another_user(&self) {
-        if let Some(suppressed) = self.by_credential.pass() {
+    pub fn log_another_user(&self) {
+        if let Some(suppressed) = self.by_credential.check() {
             let why = AuthenticateFailure::AnotherUser.message();
             tracing::info!(%why, suppressed, "refused to renew a session");
         }
     }
 
     /// Takes note of what became of an acquire.
-    pub fn note(&self, user: &UserId, outcome: &Outcome) {
+    pub fn log_outcome(&self, user: &UserId, outcome: &Outcome) {
         match outcome {
             Outcome::Granted { .. } => {}
             Outcome::Denied(_) => {
-                if let Some(suppressed) = self.by_limit.pass() {
+                if let Some(suppressed) = self.by_limit.check() {
                     tracing::info!(%user, suppressed, "refused a session: the user has reached the limit");
                 }
             }
             Outcome::Rejected(cause) => {
-                if let Some(suppressed) = self.by_store.pass() {
+                if let Some(suppressed) = self.by_store.check() {
                     tracing::warn!(why = cause.message(), suppressed, "refused a session: the store took no slot");
                 }
             }
@@ -159,7 +159,7 @@ impl Refusals {
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
             | Outcome::Ended { .. } => {
-                if let Some(suppressed) = self.by_store.pass() {
+                if let Some(suppressed) = self.by_store.check() {
                     tracing::warn!(suppressed, "refused a session: the store did not answer in time");
                 }
             }
@@ -173,13 +173,13 @@ mod tests {
 
     #[test]
     fn what_is_suppressed_is_counted() {
-        let throttle = Throttle::default();
+        let throttle = LogRateLimiter::default();
         let later = || throttle.0.lock().unwrap().since = None;
-        assert_eq!(throttle.pass(), Some(None));
-        assert_eq!((throttle.pass(), throttle.pass()), (None, None));
+        assert_eq!(throttle.check(), Some(None));
+        assert_eq!((throttle.check(), throttle.check()), (None, None));
         later();
-        assert_eq!(throttle.pass(), Some(Some(2)));
+        assert_eq!(throttle.check(), Some(Some(2)));
         later();
-        assert_eq!(throttle.pass(), Some(None));
+        assert_eq!(throttle.check(), Some(None));
     }
 }

@@ -7,7 +7,7 @@
 ///
 /// It takes a moment, for which whoever allocates from the same heap waits: milliseconds for tens of megabytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-pub(crate) fn give_back() {
+pub(crate) fn trim() {
     // SAFETY: it may be called at any time from any thread (malloc_trim(3)); no memory that is in use is touched.
     let _whether_any_was = unsafe { libc::malloc_trim(0) };
 }

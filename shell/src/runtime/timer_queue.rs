@@ -8,7 +8,7 @@ use session_core::Timestamp;
 
 /// What alarms are set to, and whom they wake.
 #[derive(Debug, Default)]
-pub(super) struct Alarms(Mutex<Queue>);
+pub(super) struct TimerQueue(Mutex<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -21,7 +21,7 @@ struct Queue {
 /// The number tells alarms for the same time apart.
 pub(super) type Key = (Timestamp, u64);
 
-impl Alarms {
+impl TimerQueue {
     /// Takes out those whose time has come.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Waker> {
         let mut queue = self.lock();
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn those_whose_time_has_come_are_taken_out_and_no_other() {
-        let alarms = Alarms::default();
+        let alarms = TimerQueue::default();
         let wakers = [4, 5, 5, 6].map(|second| {
             let (waker, wakes) = sleeper();
             alarms.set(at(second), waker);
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn who_rings_is_woken_once_and_only_for_an_earlier_time() {
-        let alarms = Alarms::default();
+        let alarms = TimerQueue::default();
         let (ringer, wakes) = sleeper();
         let set = |second| {
             alarms.set(at(second), Waker::noop().clone());

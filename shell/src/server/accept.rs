@@ -21,7 +21,7 @@ use crate::net::transport::{self, Transport};
 use crate::net::upgrade::{UpgradeOutcome, close_after_response, limit_exceeded_response, serve_request};
 use crate::net::websocket::WebSocket;
 use crate::runtime::clock::Clock;
-use crate::runtime::log::Refusals;
+use crate::runtime::log::RefusalLog;
 use crate::runtime::malloc;
 use crate::server::connection::{Connection, ConnectionContext};
 use crate::server::mailbox::{Mailbox, Notification};
@@ -125,7 +125,7 @@ impl Server {
                 store_client: custody,
                 authenticator,
                 new_resume_token: Box::new(draw),
-                refusal_log: Refusals::default(),
+                refusal_log: RefusalLog::default(),
             }),
             registry,
             refused_open: AtomicUsize::new(0),
@@ -160,7 +160,7 @@ impl Server {
         let Self { listeners, addresses: _, house } = self;
         let retrying = executor.spawn(Arc::clone(&house.context.store_client).retry());
         let clock = house.clock.clone();
-        let ringing = executor.spawn(async move { clock.ring().await });
+        let ringing = executor.spawn(async move { clock.run_timers().await });
         let clock = house.clock.clone();
         let watching = executor.spawn(async move { clock.watch_wall().await });
         let tidying = executor.spawn(trim_memory(Arc::clone(&house)));
@@ -263,7 +263,7 @@ async fn trim_memory(house: Arc<ServerState>) {
         house.registry.wait_until_halved().await;
         // Whoever is about to leave with them has left by then.
         Timer::after(Server::TRIM_DELAY).await;
-        smol::unblock(malloc::give_back).await;
+        smol::unblock(malloc::trim).await;
     }
 }
 

@@ -14,8 +14,8 @@ use session_core::{
 use crate::auth::authenticator::Authenticator;
 use crate::net::connection_limiter::ConnectionPermit;
 use crate::runtime::clock::Clock;
-use crate::runtime::deadline_timer::Alarm;
-use crate::runtime::log::Refusals;
+use crate::runtime::deadline_timer::DeadlineTimer;
+use crate::runtime::log::RefusalLog;
 use crate::server::mailbox::{Mailbox, Notification};
 use crate::server::registry::Registration;
 use crate::server::store_client::{SlotGuard, StoreClient};
@@ -68,14 +68,14 @@ pub struct ConnectionContext {
     /// Draws what a slot can be taken up with again. `None` where the system has no randomness: then it cannot.
     pub new_resume_token: Box<dyn Fn() -> Option<ResumeToken> + Send + Sync>,
     /// Where refusals are logged.
-    pub refusal_log: Refusals,
+    pub refusal_log: RefusalLog,
 }
 
 impl ConnectionContext {
     fn verify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let verdict = self.authenticator.authenticate(credential);
         if let Err(rejection) = verdict {
-            self.refusal_log.note_rejection(rejection);
+            self.refusal_log.log_credential_error(rejection);
         }
         let wants_more = matches!(credential, Credential::User(_) | Credential::Token(_));
         verdict.map(|identity| Identity {
@@ -130,7 +130,7 @@ impl<W: MessageSocket> Connection<W> {
     ///
     /// Not by value: a future keeps its arguments twice, and this is what an idle session is made of.
     pub async fn run(&mut self) {
-        let mut alarm = Alarm::new(self.clock.clone());
+        let mut alarm = DeadlineTimer::new(self.clock.clone());
         // A message, until the session is not busy. No other is read until it is handled.
         let mut waiting: Option<W::Text> = None;
         self.handle(Event::Connected);
@@ -157,7 +157,7 @@ impl<W: MessageSocket> Connection<W> {
 
     /// What the process has to say comes first, the clock last: a peer that has answered in time is not silent, even if
     /// this task, or the whole process, was not running when the answer came.
-    fn poll(&mut self, read: bool, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Wake<W::Text>> {
+    fn poll(&mut self, read: bool, alarm: &mut DeadlineTimer, cx: &mut Context<'_>) -> Poll<Wake<W::Text>> {
         if let Poll::Ready(mail) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Notification(mail));
         }
@@ -182,7 +182,7 @@ impl<W: MessageSocket> Connection<W> {
         if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.expire() {
             self.answered(Outcome::Unknown);
         }
-        if self.session.expires_at().is_some_and(|wall| self.clock.has_come(wall)) {
+        if self.session.expires_at().is_some_and(|wall| self.clock.has_passed(wall)) {
             self.handle(Event::Expired);
         }
         self.handle(Event::Tick);
@@ -194,7 +194,7 @@ impl<W: MessageSocket> Connection<W> {
     fn answered(&mut self, outcome: Outcome) {
         self.read_again_at = None;
         if let Some(user) = self.slot.answered(&outcome) {
-            self.context.refusal_log.note(&user, &outcome);
+            self.context.refusal_log.log_outcome(&user, &outcome);
         }
         if matches!(outcome, Outcome::Granted { .. }) {
             self.permit.authenticated();
@@ -220,7 +220,7 @@ impl<W: MessageSocket> Connection<W> {
             }
             if let Some(frame) = send {
                 if frame == Frame::Message(ServerMessage::AuthenticateFailure(AuthenticateFailure::AnotherUser)) {
-                    self.context.refusal_log.note_another_user();
+                    self.context.refusal_log.log_another_user();
                 }
                 self.socket.send(frame);
             }

@@ -9,7 +9,7 @@ use session_core::ledger::StoreCommand;
 use session_core::{Outcome, ReleaseTracker, SessionId, Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
-use crate::runtime::deadline_timer::Alarm;
+use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
 use crate::store::{CommandCompletion, Store};
 
@@ -113,7 +113,7 @@ impl StoreClient {
 
     /// Tries owed releases again when they are due. Never ends.
     pub async fn retry(self: Arc<Self>) {
-        let mut alarm = Alarm::new(self.shared.clock.clone());
+        let mut alarm = DeadlineTimer::new(self.shared.clock.clone());
         loop {
             let accounts = &*self.shared;
             let now = accounts.clock.now();
@@ -252,7 +252,7 @@ mod tests {
     use session_core::{AdmissionPolicy, NodeId, ResumeKey, SlotLimit};
 
     use super::*;
-    use crate::runtime::clock::Dial;
+    use crate::runtime::clock::ManualClock;
     use crate::server::mailbox::Notification;
     use crate::store::{MemoryStore, SessionNotifier, UpdateCompletion, UserUpdate};
 
@@ -261,7 +261,7 @@ mod tests {
         let node = NodeId::new(1);
         let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
         let store = Arc::new(MemoryStore::new(node, SlotLimit::new(1).unwrap()));
-        let custody = StoreClient::new(store, Clock::by_dial(Arc::default()), Duration::from_secs(1), 1);
+        let custody = StoreClient::new(store, Clock::manual(Arc::default()), Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
         let mut claim = SlotGuard::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
         let acquire =
@@ -322,8 +322,8 @@ mod tests {
                 StoreCommand::Linger { user: user.clone(), session, at: late },
             ),
         ] {
-            let dial = Arc::<Dial>::default();
-            let clock = Clock::by_dial(Arc::clone(&dial));
+            let dial = Arc::<ManualClock>::default();
+            let clock = Clock::manual(Arc::clone(&dial));
             let custody = StoreClient::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
             let mut claim = SlotGuard::new(Arc::clone(&custody), Arc::default(), session);
             let options = options.map(Box::new);
@@ -335,7 +335,7 @@ mod tests {
                 options,
             });
             assert_eq!(claim.deadline(), Some(late));
-            dial.turn_to(late);
+            dial.set(late);
             assert!(claim.expire());
             assert_eq!(custody.shared.lock().tracker.next_retry(retried), Some(owed));
         }

@@ -37,7 +37,7 @@ impl SimulatedAuthenticator {
         let user = UserId::parse(user).map_err(|_| TokenError::NoUser)?;
         let limit = limit.parse().ok().and_then(|slots| SlotLimit::new(slots).ok());
         let expires = expiry(token).ok_or(TokenError::NoExpiry)?;
-        if self.clock.has_come(expires) {
+        if self.clock.has_passed(expires) {
             return Err(TokenError::Expired);
         }
         Ok(Identity { limit, expires: Some(expires), ..Identity::for_user(user) })

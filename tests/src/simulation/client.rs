@@ -70,7 +70,7 @@ impl Client {
 
     /// Checks that the session ended when its token expired, unless the server is verifying a newer credential.
     pub(super) fn check_token(&self, server: &Server) {
-        let has_come = |wall: &UnixSeconds| server.custody().clock().has_come(*wall);
+        let has_come = |wall: &UnixSeconds| server.custody().clock().has_passed(*wall);
         let renewed = self.asked.iter().any(|shown| match shown {
             ShownCredential::Nothing => false,
             ShownCredential::Name => true,

@@ -199,7 +199,7 @@ impl Simulation {
             }
             Op::ClockJump { server, millis } => {
                 let server = &self.servers[usize::from(*server) % SERVERS];
-                server.dial.turn_to(server.time() + Duration::from_millis(u64::from(*millis)));
+                server.dial.set(server.time() + Duration::from_millis(u64::from(*millis)));
                 server.wake_all();
             }
         }

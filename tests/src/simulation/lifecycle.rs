@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use session_core::{ConnectionLimits, NodeId, ResumeToken};
 use shell::net::connection_limiter::SharedConnectionLimiter;
-use shell::runtime::clock::{Clock, Dial};
-use shell::runtime::log::Refusals;
+use shell::runtime::clock::{Clock, ManualClock};
+use shell::runtime::log::RefusalLog;
 use shell::server::connection::ConnectionContext;
 use shell::server::registry::Registry;
 use shell::server::store_client::StoreClient;
@@ -23,10 +23,10 @@ impl Simulation {
         let node = NodeId::new(self.nodes);
         let registry = Registry::new(node);
         self.store.start(node, Arc::clone(&registry));
-        let dial = Arc::<Dial>::default();
+        let dial = Arc::<ManualClock>::default();
         // No two clocks show the same.
-        dial.turn_to(self.now + Duration::from_secs(self.nodes * 1000));
-        let clock = Clock::by_dial(dial.clone());
+        dial.set(self.now + Duration::from_secs(self.nodes * 1000));
+        let clock = Clock::manual(dial.clone());
         let custody = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
@@ -43,7 +43,7 @@ impl Simulation {
             store_client: custody,
             authenticator,
             new_resume_token: Box::new(draw),
-            refusal_log: Refusals::default(),
+            refusal_log: RefusalLog::default(),
         });
         Server { node, status: Status::Up, dial, rate: 1000, services, registry, doorway, tasks }
     }

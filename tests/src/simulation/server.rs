@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use session_core::{NodeId, Timestamp, UnixSeconds};
 use shell::net::connection_limiter::SharedConnectionLimiter;
-use shell::runtime::clock::Dial;
+use shell::runtime::clock::ManualClock;
 use shell::server::connection::ConnectionContext;
 use shell::server::registry::Registry;
 use shell::server::store_client::StoreClient;
@@ -18,7 +18,7 @@ use shell::server::store_client::StoreClient;
 pub(super) struct Server {
     pub(super) node: NodeId,
     pub(super) status: Status,
-    pub(super) dial: Arc<Dial>,
+    pub(super) dial: Arc<ManualClock>,
     /// How fast its clock runs, in thousandths.
     pub(super) rate: u32,
     pub(super) services: Arc<ConnectionContext>,
@@ -66,16 +66,16 @@ impl Server {
 
     /// What its wall clock shows so many seconds from now.
     pub(super) fn wall_time_in(&self, seconds: u8) -> UnixSeconds {
-        UnixSeconds::from_unix_seconds(self.custody().clock().wall().unix_seconds() + u64::from(seconds))
+        UnixSeconds::from_unix_seconds(self.custody().clock().unix_seconds().unix_seconds() + u64::from(seconds))
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.is_running() && self.dial.next_alarm().is_some_and(|alarm| alarm <= self.time())
+        self.is_running() && self.dial.next_timer().is_some_and(|alarm| alarm <= self.time())
     }
 
     /// How long, by the simulation's clock, until something on this server is due.
     pub(super) fn next_alarm(&self) -> Option<Duration> {
-        let alarm = self.dial.next_alarm().filter(|_| self.is_running())?;
+        let alarm = self.dial.next_timer().filter(|_| self.is_running())?;
         let nanos = alarm.since(self.time()).as_nanos() * 1000;
         let nanos = nanos.div_ceil(u128::from(self.rate));
         Some(Duration::from_nanos(u64::try_from(nanos).expect("alarms are set to within centuries")))
@@ -85,7 +85,7 @@ impl Server {
     pub(super) fn advance(&self, step: Duration) {
         let nanos = step.as_nanos() * u128::from(self.rate) / 1000;
         let step = Duration::from_nanos(u64::try_from(nanos).expect("a step is within centuries"));
-        self.dial.turn_to(self.time() + step);
+        self.dial.set(self.time() + step);
         if self.is_due() {
             self.wake_all();
         }

@@ -21,7 +21,7 @@ use shell::auth::authenticator::Authenticator as _;
 use shell::auth::{
     Algorithm, Grant, KeyError, KeySource, Keys, MintError, Rules, Secret, Tokens, Verifier, explain, mint,
 };
-use shell::runtime::clock::{Clock, Dial};
+use shell::runtime::clock::{Clock, ManualClock};
 use tempfile::TempDir;
 
 const SECRET: &[u8] = b"a secret that is long enough even for HS512, which wants sixty-four bytes";
@@ -419,11 +419,11 @@ fn keys_that_will_not_do_are_refused_in_words() {
 
 #[test]
 fn an_authenticator_goes_by_the_keys_it_has_now_and_by_the_wall_clock() {
-    let dial = Arc::<Dial>::default();
-    let tokens = Arc::new(Tokens::new(verifier("HS256"), Clock::by_dial(dial.clone())));
+    let dial = Arc::<ManualClock>::default();
+    let tokens = Arc::new(Tokens::new(verifier("HS256"), Clock::manual(dial.clone())));
     let good: Box<str> = signed(&json!({"sub": "ada", "exp": NOW + 60})).into();
     let verdict = |credential| tokens.authenticate(&credential).map(|identity| identity.user.as_str().to_owned());
-    dial.turn_to(Timestamp::from_epoch(Duration::from_secs(NOW + 59)));
+    dial.set(Timestamp::from_epoch(Duration::from_secs(NOW + 59)));
     assert_eq!(verdict(Credential::None), refused(TokenError::Missing));
     assert_eq!(verdict(Credential::Text(good.clone())), Ok("ada".into()));
     assert_eq!(verdict(Credential::Token(good.clone())), Ok("ada".into()));
@@ -439,7 +439,7 @@ fn an_authenticator_goes_by_the_keys_it_has_now_and_by_the_wall_clock() {
 fn secrets_and_tokens_are_not_printed() {
     let verifier = verifier("HS256");
     assert_eq!(format!("{:?}", verifier.keys), "Keys(1 of HS256)");
-    let printed = format!("{:?}", Tokens::new(verifier, Clock::by_dial(Arc::default())));
+    let printed = format!("{:?}", Tokens::new(verifier, Clock::manual(Arc::default())));
     assert!(printed.starts_with("Tokens { verifier: Verifier { keys: Keys(1 of HS256), rules: "), "{printed}");
     let source = KeySource::Secret(Secret::new(b"hunter2hunter2hunter2hunter2hunter2"));
     assert_eq!(format!("{source:?}"), "Secret(Secret(35 bytes))");

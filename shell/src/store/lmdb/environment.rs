@@ -10,7 +10,7 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, Withou
 use thiserror::Error;
 
 use super::integrity;
-use crate::runtime::log::Throttle;
+use crate::runtime::log::LogRateLimiter;
 
 pub(super) const DATA_FILE: &str = "data.mdb";
 
@@ -176,7 +176,7 @@ pub(super) struct Keeper {
     environment: Option<Environment>,
     backoff: Duration,
     retry_at: Instant,
-    log: Throttle,
+    log: LogRateLimiter,
 }
 
 impl Keeper {
@@ -191,7 +191,7 @@ impl Keeper {
             environment: Some(Environment::open(directory, map_bytes, durability)?),
             backoff: Self::FIRST_BACKOFF,
             retry_at: Instant::now(),
-            log: Throttle::default(),
+            log: LogRateLimiter::default(),
         })
     }
 
@@ -209,7 +209,7 @@ impl Keeper {
                     self.backoff = Self::FIRST_BACKOFF;
                 }
                 Err(error) => {
-                    if let Some(suppressed) = self.log.pass() {
+                    if let Some(suppressed) = self.log.check() {
                         let directory = self.directory.display();
                         tracing::error!(%directory, %error, suppressed, "the store does not open, all is refused");
                     }

@@ -16,7 +16,7 @@ use super::queue::{self, Queue, Submitted, Taken};
 use super::sweep::{Step, Sweep};
 use super::users::Notes;
 use crate::runtime::clock::Clock;
-use crate::runtime::log::Throttle;
+use crate::runtime::log::LogRateLimiter;
 use crate::store::{NotifierSlot, SharedPolicy};
 
 /// The number of this error on every Unix.
@@ -59,7 +59,7 @@ pub(super) struct Writer {
     sweep_at: Instant,
     /// How many commands one transaction applies, at most.
     batch: usize,
-    log: Throttle,
+    log: LogRateLimiter,
 }
 
 impl Writer {
@@ -76,7 +76,7 @@ impl Writer {
         let ballast = Ballast::load(live.directory());
         let clock = Clock::start();
         let born = clock.now();
-        let (lingers, log) = (false, Throttle::default());
+        let (lingers, log) = (false, LogRateLimiter::default());
         Self { queue, live, node, clock, born, terms, route, notes, ballast, lingers, sweep, sweep_at, batch, log }
     }
 
@@ -205,7 +205,7 @@ impl Writer {
     }
 
     fn complain(&mut self, error: &dyn std::error::Error, what: &str) {
-        if let Some(suppressed) = self.log.pass() {
+        if let Some(suppressed) = self.log.check() {
             tracing::error!(%error, suppressed, "{what}");
         }
     }
@@ -260,7 +260,7 @@ mod tests {
     };
     use super::super::users;
     use super::*;
-    use crate::runtime::clock::Dial;
+    use crate::runtime::clock::ManualClock;
 
     /// A writer on the test's own thread.
     fn writer(directory: &Path, node: NodeId) -> Writer {
@@ -453,7 +453,7 @@ mod tests {
     }
 
     /// A writer that has found what another node left, which held slots of users of these names.
-    fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> (Writer, Arc<Dial>) {
+    fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> (Writer, Arc<ManualClock>) {
         let (mut dead, _) = evicting_writer(directory, OTHER_NODE, linger);
         for (number, (user, options)) in (1..).zip(left) {
             let session = OTHER_NODE.session(number);
@@ -462,9 +462,9 @@ mod tests {
         }
         drop(dead);
         let (mut writer, _) = evicting_writer(directory, NODE, linger);
-        let dial = Arc::<Dial>::default();
-        dial.turn_to(at(1000));
-        writer.clock = Clock::by_dial(Arc::clone(&dial));
+        let dial = Arc::<ManualClock>::default();
+        dial.set(at(1000));
+        writer.clock = Clock::manual(Arc::clone(&dial));
         writer.born = writer.clock.now();
         (writer, dial)
     }
@@ -492,10 +492,10 @@ mod tests {
         assert_eq!(writer.sweep, Sweep::Start, "there will be another pass");
         assert!(writer.sweep_at >= start + Duration::from_secs(100), "once it has lingered for its time");
 
-        dial.turn_to(Timestamp::from_epoch(Duration::from_millis(1_099_999)));
+        dial.set(Timestamp::from_epoch(Duration::from_millis(1_099_999)));
         step_of_the_sweep(&mut writer);
         assert!(bytes(&mut writer, "ada").is_some());
-        dial.turn_to(at(1100));
+        dial.set(at(1100));
         step_of_the_sweep(&mut writer);
         assert_eq!(bytes(&mut writer, "ada"), None);
         assert_eq!(writer.sweep, Sweep::Over);
@@ -512,7 +512,7 @@ mod tests {
         serve(&mut writer, [acquire_with("ada", session, at(1000), resumable()), lost]);
         assert_eq!(writer.sweep, Sweep::Start);
         assert!(writer.sweep_at >= start + SWEEP_AGAIN, "not too often");
-        dial.turn_to(at(1001));
+        dial.set(at(1001));
         step_of_the_sweep(&mut writer);
         assert_eq!((bytes(&mut writer, "ada"), writer.sweep), (None, Sweep::Over));
     }

@@ -15,7 +15,7 @@ use super::overrides;
 use super::retention::{Forget, Step, Sweep};
 use super::slot_query::Inquiry;
 use crate::runtime::clock::Clock;
-use crate::runtime::log::Throttle;
+use crate::runtime::log::LogRateLimiter;
 use crate::store::lmdb::OpenError;
 use crate::store::lmdb::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper, Uncommitted};
 use crate::store::lmdb::writer::cause_of;
@@ -61,7 +61,7 @@ fn is_robbed(directory: &Path) -> bool {
 pub(in crate::store::lmdb) struct Notes {
     desk: Arc<Desk>,
     dropped: u64,
-    log: Throttle,
+    log: LogRateLimiter,
 }
 
 /// What runs on the thread.
@@ -71,7 +71,7 @@ pub(in crate::store::lmdb) struct Recorder {
     terms: SharedPolicy,
     pub(super) clock: Clock,
     pub(super) sweep: Option<Sweep>,
-    log: Throttle,
+    log: LogRateLimiter,
 }
 
 /// Where the notes lie between the two. To hand one in wakes nobody, but for the first after a while: a wake for each
@@ -170,8 +170,8 @@ impl Desk {
 /// Both ends. What is set for users is in force by these terms once it is written down.
 pub(in crate::store::lmdb) fn recorder(keeper: Keeper, terms: SharedPolicy) -> (Notes, Recorder) {
     let desk = Arc::<Desk>::default();
-    let notes = Notes { desk: Arc::clone(&desk), dropped: 0, log: Throttle::default() };
-    (notes, Recorder { keeper, desk, terms, clock: Clock::start(), sweep: None, log: Throttle::default() })
+    let notes = Notes { desk: Arc::clone(&desk), dropped: 0, log: LogRateLimiter::default() };
+    (notes, Recorder { keeper, desk, terms, clock: Clock::start(), sweep: None, log: LogRateLimiter::default() })
 }
 
 impl Notes {
@@ -193,7 +193,7 @@ impl Notes {
         if is_news {
             self.desk.news.notify_one();
         }
-        if self.dropped > before && self.log.pass().is_some() {
+        if self.dropped > before && self.log.check().is_some() {
             tracing::warn!(dropped = self.dropped, "users are not noted as seen: more came than can be written");
         }
     }
@@ -266,7 +266,7 @@ impl Recorder {
         match sweep.step(self.keeper.environment()?, self.clock.now()) {
             Ok(step) => Some(step),
             Err(error) => {
-                if let Some(suppressed) = self.log.pass() {
+                if let Some(suppressed) = self.log.check() {
                     tracing::error!(%error, suppressed, "the known users cannot be looked through, nobody is forgotten");
                 }
                 sweep.failed();
@@ -288,7 +288,7 @@ impl Recorder {
         let mut written = write(environment, &seen, step.as_ref(), &self.log);
         let mut failed = written.is_err();
         if let Err(error) = &written {
-            if let Some(suppressed) = self.log.pass() {
+            if let Some(suppressed) = self.log.check() {
                 tracing::error!(seen = seen.len(), %error, suppressed, "users are not noted as seen, or not forgotten");
             }
             // Each by itself: to forget makes room for the notes, and may have been what there was no room for.
@@ -348,7 +348,7 @@ fn write(
     environment: &Environment,
     seen: &BTreeMap<UserId, Timestamp>,
     step: Option<&Step>,
-    log: &Throttle,
+    log: &LogRateLimiter,
 ) -> heed::Result<usize> {
     let mut txn = environment.write()?;
     let mut changed = false;
@@ -359,7 +359,7 @@ fn write(
             Ok(known) => known,
             // What cannot be read may be of a later version of this software: it is not ours to write over.
             Err(error) => {
-                if let Some(suppressed) = log.pass() {
+                if let Some(suppressed) = log.check() {
                     tracing::error!(%user, %error, suppressed, "a known user's record cannot be read and is left alone");
                 }
                 continue;
@@ -373,7 +373,7 @@ fn write(
         }
     }
     if without_room > 0
-        && let Some(suppressed) = log.pass()
+        && let Some(suppressed) = log.check()
     {
         tracing::error!(users = without_room, suppressed, "new users are not noted: there is no room for them");
     }
@@ -447,7 +447,7 @@ mod tests {
         environment.records.put(&mut txn, b"ada", &[2, 7]).unwrap();
         environment.commit(txn).unwrap();
         let seen = BTreeMap::from([(user("ada"), at(1)), (user("bob"), at(1))]);
-        write(environment, &seen, None, &Throttle::default()).unwrap();
+        write(environment, &seen, None, &LogRateLimiter::default()).unwrap();
         let txn = environment.write().unwrap();
         assert_eq!(environment.records.get(&txn, b"ada").unwrap(), Some([2, 7].as_slice()));
         assert!(environment.records.get(&txn, b"bob").unwrap().is_some());

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::super::writer::{Notes, OnDesk, Recorder, open, recorder};
 use super::*;
-use crate::runtime::clock::{Clock, Dial};
+use crate::runtime::clock::{Clock, ManualClock};
 use crate::store::NotifierSlot;
 use crate::store::lmdb::environment::{Durability, Keeper, Uncommitted, faults};
 use crate::store::lmdb::queue::{Queue, Taken};
@@ -37,7 +37,7 @@ struct Subject {
     directory: TempDir,
     notes: Notes,
     recorder: Recorder,
-    dial: Arc<Dial>,
+    dial: Arc<ManualClock>,
     queue: Open,
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -76,9 +76,9 @@ impl Subject {
     fn unanswered(known: impl IntoIterator<Item = (impl AsRef<str>, KnownUser)>, map_bytes: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (notes, mut recorder) = recorder(open(directory.path(), map_bytes).unwrap(), terms());
-        let (dial, queue) = (Arc::<Dial>::default(), Arc::new(Queue::new(64)));
-        dial.turn_to(day(START));
-        recorder.clock = Clock::by_dial(Arc::clone(&dial));
+        let (dial, queue) = (Arc::<ManualClock>::default(), Arc::new(Queue::new(64)));
+        dial.set(day(START));
+        recorder.clock = Clock::manual(Arc::clone(&dial));
         let forget = Forget::After(30 * DAY);
         let recorder = recorder.forgetting(forget, Inquiry::new(Arc::clone(&queue), NODE));
         let mut subject = Self { directory, notes, recorder, dial, queue: Open(queue), asked: Arc::default() };
@@ -138,7 +138,7 @@ impl Subject {
     }
 
     fn pass_at(&mut self, time: Timestamp) {
-        self.dial.turn_to(time);
+        self.dial.set(time);
         self.pass();
     }
 
