@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use session_core::{ConnectionLimits, NodeId, Outcome, SessionSettings, SlotLimit, Timestamp, UserId, ledger};
-use shell::auth::authenticator::{Authenticator, Open};
+use shell::auth::authenticator::{Authenticator, OpenAuthenticator};
 use shell::net::settings::ConnectionSettings;
 use shell::server::{Server, ServerHandle, Settings};
 use shell::store::{CommandCompletion, MemoryStore, Store};
@@ -51,7 +51,7 @@ impl TestServer {
         let policy = ConnectionSettings { session: limits, ..ConnectionSettings::default() };
         Self::with_authenticator(
             store,
-            Box::new(Open),
+            Box::new(OpenAuthenticator),
             Settings { store_timeout, connection: policy, ..settings() },
             threads,
         )
@@ -66,7 +66,12 @@ impl TestServer {
     /// A server with a memory store and these settings, whose node must be [`NODE`].
     #[must_use]
     pub fn with_settings(settings: Settings) -> Self {
-        Self::with_authenticator(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), Box::new(Open), settings, 2)
+        Self::with_authenticator(
+            Arc::new(MemoryStore::new(NODE, SlotLimit::default())),
+            Box::new(OpenAuthenticator),
+            settings,
+            2,
+        )
     }
 
     /// A server with all that it is made of.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use session_core::{Credential, CredentialError, Identity, UserId};
 
-use crate::auth::reads_as_token;
+use crate::auth::looks_like_token;
 
 /// Says who a credential belongs to, at once: it computes, and waits for nobody.
 pub trait Authenticator: Send + Sync {
@@ -25,16 +25,16 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
 ///
 /// A token is refused: taken for a user id, it would be logged, stored and shown as one, and lets its finder in elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Open;
+pub struct OpenAuthenticator;
 
-impl Authenticator for Open {
+impl Authenticator for OpenAuthenticator {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let id = match credential {
             Credential::Text(id) | Credential::User(id) => id,
             Credential::Token(_) => return Err(CredentialError::UnwantedToken),
             Credential::None => return Err(CredentialError::NotText),
         };
-        if reads_as_token(id) {
+        if looks_like_token(id) {
             return Err(CredentialError::UnwantedToken);
         }
         UserId::parse(id).map(Identity::for_user).map_err(CredentialError::UserId)
@@ -50,7 +50,7 @@ mod tests {
         // {"alg":"HS256"} . {"sub":"ada"} . a signature
         const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2VhbA";
 
-        let verdict = |credential: &Credential| Open.authenticate(credential);
+        let verdict = |credential: &Credential| OpenAuthenticator.authenticate(credential);
         for name in ["ada", "ada.b.c", "eyre.jane.2", "e30", "eyJhbGciOiJIUzI1NiJ9", "a.eyJhbGciOiJIUzI1NiJ9.b"] {
             assert_eq!(verdict(&Credential::new(name)), Ok(Identity::for_user(UserId::parse(name).unwrap())));
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use session_core::TokenError;
 
 /// The three parts of a token in its compact form (RFC 7515 §3.1), still encoded.
-pub(super) struct Parts<'a> {
+pub(super) struct TokenParts<'a> {
     pub(super) header: &'a str,
     pub(super) claims: &'a str,
     pub(super) signature: &'a str,
@@ -18,8 +18,8 @@ pub(super) struct Parts<'a> {
     pub(super) signed: &'a str,
 }
 
-impl<'a> Parts<'a> {
-    pub(super) fn of(token: &'a str) -> Result<Self, TokenError> {
+impl<'a> TokenParts<'a> {
+    pub(super) fn split(token: &'a str) -> Result<Self, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         // Five parts are an encrypted token (RFC 7516).
@@ -103,7 +103,7 @@ fn whole_seconds(seconds: f64) -> Option<u64> {
 
 /// Whether this is, or was meant to be, a token: its first part, of three or more with points between them, has a JSON
 /// object in it. No name that a person has chosen does.
-pub(crate) fn reads_as_token(text: &str) -> bool {
+pub(crate) fn looks_like_token(text: &str) -> bool {
     // As it is in a header of HTTP, `Bearer` stands before it (RFC 6750 §2.1).
     let text = text.rsplit(char::is_whitespace).next().unwrap_or(text);
     let mut parts = text.split('.');

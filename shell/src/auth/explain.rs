@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use session_core::{CredentialError, Identity, TokenError, UnixSeconds};
 
 use super::Verifier;
-use super::claims::{Claims, Header, Parts};
+use super::claims::{Claims, Header, TokenParts};
 
 /// What the token says, and what becomes of it: `Ok` if it lets its user in. The text is meant for the person who holds
 /// the token: it shows its claims, but never its signature.
@@ -38,7 +38,7 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
 
 /// What can be read of it, be it authentic or not.
 fn describe(text: &mut String, token: &str, now: UnixSeconds) {
-    let Ok(parts) = Parts::of(token) else { return };
+    let Ok(parts) = TokenParts::split(token) else { return };
     if let Ok(Header { algorithm, key_id, .. }) = Header::read(parts.header) {
         let key = key_id.map_or(String::new(), |id| format!(", key {id:?}"));
         let _infallible = writeln!(text, "signed with {algorithm:?}{key}");
@@ -50,13 +50,13 @@ fn describe(text: &mut String, token: &str, now: UnixSeconds) {
             // Nobody means a time that is so many times as far from the year 1970.
             let is_millis = (now.unix_seconds() / 2..now.unix_seconds().saturating_mul(2)).contains(&(seconds / 1000));
             let unit = if is_millis { "; it counts in seconds, is that in milliseconds?" } else { "" };
-            let _infallible = writeln!(text, "{words} {}{unit}", moment(seconds, now));
+            let _infallible = writeln!(text, "{words} {}{unit}", describe_time(seconds, now));
         }
     }
 }
 
 /// A time as people write it, and how far it is.
-fn moment(seconds: u64, now: UnixSeconds) -> String {
+fn describe_time(seconds: u64, now: UnixSeconds) -> String {
     let far = humantime::format_duration(Duration::from_secs(seconds.abs_diff(now.unix_seconds())));
     let when = if seconds > now.unix_seconds() { format!("in {far}") } else { format!("{far} ago") };
     // Beyond the year 9999 there is no such way to write it.

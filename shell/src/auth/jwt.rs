@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use session_core::{Credential, CredentialError, DisplayName, Identity, SlotLimit, TokenError, UnixSeconds, UserId};
 
-use super::claims::{Claims, Header, Parts};
+use super::claims::{Claims, Header, TokenParts};
 use super::keys::Keys;
 use crate::auth::authenticator::Authenticator;
 use crate::runtime::clock::Clock;
 
 /// What a token must say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
+pub struct TokenValidation {
     /// The claim that names the user, `sub` by default.
     pub user_claim: String,
     /// The claim that says how many sessions the user may hold, `max_sessions` by default.
@@ -32,7 +32,7 @@ pub struct Rules {
     pub leeway: Duration,
 }
 
-impl Default for Rules {
+impl Default for TokenValidation {
     fn default() -> Self {
         Self {
             user_claim: "sub".into(),
@@ -46,7 +46,7 @@ impl Default for Rules {
 }
 
 /// Lets in who has a good token. Its keys can be changed while it is in use.
-pub struct Tokens {
+pub struct JwtAuthenticator {
     clock: Clock,
     inner: RwLock<Arc<Verifier>>,
 }
@@ -57,10 +57,10 @@ pub struct Verifier {
     /// Who may sign.
     pub keys: Keys,
     /// What must be said.
-    pub rules: Rules,
+    pub rules: TokenValidation,
 }
 
-impl Tokens {
+impl JwtAuthenticator {
     /// An authenticator that takes tokens by these rules and this clock.
     #[must_use]
     pub fn new(verifier: Verifier, clock: Clock) -> Self {
@@ -79,14 +79,14 @@ impl Tokens {
     }
 }
 
-impl Authenticator for Tokens {
+impl Authenticator for JwtAuthenticator {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let token = credential.token().ok_or(CredentialError::Token(TokenError::Missing))?;
         self.verifier().verify(token, self.clock.unix_seconds())
     }
 }
 
-impl fmt::Debug for Tokens {
+impl fmt::Debug for JwtAuthenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens").field("verifier", &self.verifier()).finish_non_exhaustive()
     }
@@ -98,9 +98,9 @@ impl Verifier {
     /// # Errors
     /// Why it lets nobody in.
     pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Identity, CredentialError> {
-        let claims = self.authentic(token).map_err(CredentialError::Token)?;
-        let expires = self.in_time(&claims, now).and_then(|expires| {
-            self.for_us(&claims)?;
+        let claims = self.verify_signature(token).map_err(CredentialError::Token)?;
+        let expires = self.check_expiry(&claims, now).and_then(|expires| {
+            self.check_audience(&claims)?;
             Ok(expires)
         });
         let expires = expires.map_err(CredentialError::Token)?;
@@ -113,8 +113,8 @@ impl Verifier {
     }
 
     /// The claims of a token that was signed with one of the keys.
-    fn authentic(&self, token: &str) -> Result<Claims, TokenError> {
-        let parts = Parts::of(token)?;
+    fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
+        let parts = TokenParts::split(token)?;
         let header = Header::read(parts.header)?;
         if header.algorithm != self.keys.algorithm().name() {
             return Err(TokenError::Algorithm);
@@ -127,7 +127,7 @@ impl Verifier {
     }
 
     /// When the token's time is over, if it has come and is not.
-    fn in_time(&self, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, TokenError> {
+    fn check_expiry(&self, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, TokenError> {
         let leeway = self.rules.leeway.as_secs() + u64::from(self.rules.leeway.subsec_nanos() > 0);
         let expires = claims.seconds("exp")?.ok_or(TokenError::NoExpiry)?.saturating_add(leeway);
         if expires <= now.unix_seconds() {
@@ -139,8 +139,8 @@ impl Verifier {
         Ok(UnixSeconds::from_unix_seconds(expires))
     }
 
-    fn for_us(&self, claims: &Claims) -> Result<(), TokenError> {
-        let Rules { audiences, issuers, .. } = &self.rules;
+    fn check_audience(&self, claims: &Claims) -> Result<(), TokenError> {
+        let TokenValidation { audiences, issuers, .. } = &self.rules;
         let names_one_of =
             |wanted: &[String], named: &[&str]| named.iter().any(|name| wanted.iter().any(|one| one == name));
         if !audiences.is_empty() && !names_one_of(audiences, &claims.texts("aud")?) {

@@ -150,10 +150,10 @@ pub enum KeyError {
 /// Checks signatures, all of one algorithm.
 pub struct Keys {
     algorithm: Algorithm,
-    known: Known,
+    known: KeyLookup,
 }
 
-enum Known {
+enum KeyLookup {
     /// Whatever id a token names.
     One(DecodingKey),
     /// By their ids, and those that have none.
@@ -175,9 +175,11 @@ impl Keys {
             source.file().map_or_else(|| "the secret in the environment".into(), |path| path.display().to_string());
         let unfit = |why: String| KeyError::Unfit { what, algorithm, why };
         let known = match source {
-            KeySource::Secret(secret) => Known::One(symmetric(algorithm, secret).map_err(unfit)?),
-            KeySource::SecretFile(path) => Known::One(symmetric(algorithm, &Secret::new(&read(path)?)).map_err(unfit)?),
-            KeySource::PublicKeyFile(path) => Known::One(public_key(algorithm, &read(path)?).map_err(unfit)?),
+            KeySource::Secret(secret) => KeyLookup::One(symmetric(algorithm, secret).map_err(unfit)?),
+            KeySource::SecretFile(path) => {
+                KeyLookup::One(symmetric(algorithm, &Secret::new(&read(path)?)).map_err(unfit)?)
+            }
+            KeySource::PublicKeyFile(path) => KeyLookup::One(public_key(algorithm, &read(path)?).map_err(unfit)?),
             KeySource::KeySetFile(path) => key_set(algorithm, &read(path)?).map_err(unfit)?,
         };
         Ok(Self { algorithm, known })
@@ -193,8 +195,8 @@ impl Keys {
     #[must_use]
     pub fn count(&self) -> usize {
         match &self.known {
-            Known::One(_) => 1,
-            Known::Set { named, nameless } => named.len() + nameless.len(),
+            KeyLookup::One(_) => 1,
+            KeyLookup::Set { named, nameless } => named.len() + nameless.len(),
         }
     }
 
@@ -203,14 +205,14 @@ impl Keys {
             jsonwebtoken::crypto::verify(signature, signed, key, self.algorithm.0).is_ok_and(|is_valid| is_valid)
         };
         let is_authentic = match (&self.known, key_id) {
-            (Known::One(key), _) => is_by(key),
-            (Known::Set { named, .. }, Some(id)) => is_by(named.get(id).ok_or(TokenError::UnknownKey)?),
-            (Known::Set { named, nameless }, None) if nameless.is_empty() => {
+            (KeyLookup::One(key), _) => is_by(key),
+            (KeyLookup::Set { named, .. }, Some(id)) => is_by(named.get(id).ok_or(TokenError::UnknownKey)?),
+            (KeyLookup::Set { named, nameless }, None) if nameless.is_empty() => {
                 let mut keys = named.values();
                 let (Some(only), None) = (keys.next(), keys.next()) else { return Err(TokenError::NoKeyId) };
                 is_by(only)
             }
-            (Known::Set { nameless, .. }, None) => nameless.iter().any(is_by),
+            (KeyLookup::Set { nameless, .. }, None) => nameless.iter().any(is_by),
         };
         if is_authentic { Ok(()) } else { Err(TokenError::Signature) }
     }
@@ -268,11 +270,11 @@ fn public_key(algorithm: Algorithm, pem: &[u8]) -> Result<DecodingKey, String> {
         AlgorithmFamily::Hmac => unreachable!("a symmetric one has no public key"),
     };
     let key = key.map_err(|_| format!("it is no public key in PEM of the kind that {algorithm} needs"))?;
-    fit(algorithm, &key).map(|()| key)
+    check_key_fits(algorithm, &key).map(|()| key)
 }
 
 /// Whether the key is as long as the algorithm has it.
-fn fit(algorithm: Algorithm, key: &DecodingKey) -> Result<(), String> {
+fn check_key_fits(algorithm: Algorithm, key: &DecodingKey) -> Result<(), String> {
     let fits = match (key.kind(), algorithm.name()) {
         // An uncompressed point of the curve: a byte and two coordinates.
         (DecodingKeyKind::SecretOrDer(point), "ES256") => point.len() == 65,
@@ -297,7 +299,7 @@ fn fit(algorithm: Algorithm, key: &DecodingKey) -> Result<(), String> {
 
 /// The keys of a set that are of this algorithm. Others, and those that this version does not understand, are passed
 /// over, as RFC 7517 §5 asks; so are those that could not be used, with a warning.
-fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<Known, String> {
+fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<KeyLookup, String> {
     #[derive(Deserialize)]
     struct KeySet {
         keys: Vec<serde_json::Value>,
@@ -315,7 +317,7 @@ fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<Known, String> {
         }
         let id = key.common.key_id.clone();
         let usable = DecodingKey::from_jwk(&key).map_err(|error| error.to_string());
-        match (usable.and_then(|key| fit(algorithm, &key).map(|()| key)), id) {
+        match (usable.and_then(|key| check_key_fits(algorithm, &key).map(|()| key)), id) {
             (Ok(key), None) => nameless.push(key),
             (Ok(key), Some(id)) => {
                 if named.insert(id.clone(), key).is_some() {
@@ -331,7 +333,7 @@ fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<Known, String> {
     if nameless.len() > Keys::MAX_NAMELESS {
         return Err(format!("more than {} of its keys have no id", Keys::MAX_NAMELESS));
     }
-    Ok(Known::Set { named, nameless })
+    Ok(KeyLookup::Set { named, nameless })
 }
 
 fn is_for(algorithm: Algorithm, key: &Jwk) -> bool {

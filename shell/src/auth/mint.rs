@@ -10,11 +10,11 @@ use session_core::{DisplayName, SlotLimit, UnixSeconds, UserId};
 use thiserror::Error;
 
 use super::keys::{KeyError, read};
-use super::{Algorithm, KeySource, Keys, Rules};
+use super::{Algorithm, KeySource, Keys, TokenValidation};
 
 /// What a token is to say.
 #[derive(Debug, Clone)]
-pub struct Grant {
+pub struct TokenRequest {
     /// Whose it is.
     pub user: UserId,
     /// How long it lasts, in whole seconds.
@@ -61,8 +61,8 @@ pub enum MintError {
 pub fn mint(
     algorithm: Algorithm,
     source: &KeySource,
-    rules: &Rules,
-    grant: &Grant,
+    rules: &TokenValidation,
+    grant: &TokenRequest,
     now: UnixSeconds,
 ) -> Result<String, MintError> {
     let key = signing_key(algorithm, source, grant)?;
@@ -89,7 +89,7 @@ pub fn mint(
         .map_err(|_| MintError::PrivateKey { path: grant.private_key.clone().unwrap_or_default(), algorithm })
 }
 
-fn signing_key(algorithm: Algorithm, source: &KeySource, grant: &Grant) -> Result<EncodingKey, MintError> {
+fn signing_key(algorithm: Algorithm, source: &KeySource, grant: &TokenRequest) -> Result<EncodingKey, MintError> {
     if algorithm.is_symmetric() {
         if grant.private_key.is_some() {
             return Err(MintError::UnwantedPrivateKey(algorithm));

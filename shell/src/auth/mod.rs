@@ -7,8 +7,8 @@ mod jwt;
 mod keys;
 mod mint;
 
-pub(crate) use claims::reads_as_token;
+pub(crate) use claims::looks_like_token;
 pub use explain::explain;
 pub use jwt::*;
 pub use keys::{Algorithm, KeyError, KeySource, Keys, Secret};
-pub use mint::{Grant, MintError, mint};
+pub use mint::{MintError, TokenRequest, mint};

@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt as _};
 use smol::Timer;
 use smol::future::or;
 
-use crate::auth::Tokens;
+use crate::auth::JwtAuthenticator;
 use crate::config::{Applies, Authentication, Loaded, Sources, diff};
 use crate::runtime::log::Log;
 use crate::server::ServerHandle;
@@ -26,7 +26,7 @@ pub(crate) struct Reloader {
     pub(crate) control: ServerHandle,
     pub(crate) store: Arc<dyn Store>,
     /// There where users show tokens.
-    pub(crate) tokens: Option<Arc<Tokens>>,
+    pub(crate) tokens: Option<Arc<JwtAuthenticator>>,
     pub(crate) log: Arc<Log>,
     /// How many files may be open.
     pub(crate) descriptors: u64,

@@ -11,8 +11,8 @@ use session_core::{ConnectionLimits, NodeId};
 use smol::{Executor, Task};
 
 use crate::admin::{Operator, socket};
-use crate::auth::Tokens;
-use crate::auth::authenticator::{Authenticator, Open};
+use crate::auth::JwtAuthenticator;
+use crate::auth::authenticator::{Authenticator, OpenAuthenticator};
 use crate::cli::reload::Reloader;
 use crate::config::{Authentication, Config, Loaded, Sources, StoreKind};
 use crate::net::listener::listen;
@@ -56,7 +56,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
     let policy = config.policy()?;
     let tokens = tokens(config, &sources)?;
     let authenticator: Box<dyn Authenticator> = match &tokens {
-        None => Box::new(Open),
+        None => Box::new(OpenAuthenticator),
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
@@ -143,13 +143,13 @@ fn tell_room(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> an
     Ok(())
 }
 
-fn tokens(config: &Config, sources: &Sources) -> anyhow::Result<Option<Arc<Tokens>>> {
+fn tokens(config: &Config, sources: &Sources) -> anyhow::Result<Option<Arc<JwtAuthenticator>>> {
     match config.auth {
         Authentication::Open => Ok(None),
         Authentication::Jwt => {
             let verifier = config.verifier(sources.secret())?;
             tracing::info!(algorithm = %verifier.keys.algorithm(), keys = verifier.keys.count(), "users show tokens");
-            Ok(Some(Arc::new(Tokens::new(verifier, Clock::start()))))
+            Ok(Some(Arc::new(JwtAuthenticator::new(verifier, Clock::start()))))
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use session_core::{ClientMessage, Credential, DisplayName, SlotLimit, UserId};
 
-use crate::auth::{Grant, explain, mint};
+use crate::auth::{TokenRequest, explain, mint};
 use crate::config::flags::Flags;
 use crate::config::table::limit;
 use crate::config::value::duration_within;
@@ -62,7 +62,7 @@ impl Make {
         err: &mut impl Write,
     ) -> io::Result<u8> {
         let Self { user, ttl, sessions, device, key_id, private_key, flags: _ } = self;
-        let grant = Grant { user, lasts: ttl, limit: sessions, device, key_id, private_key };
+        let grant = TokenRequest { user, lasts: ttl, limit: sessions, device, key_id, private_key };
         let config = &loaded.config;
         let source = match config.key_source(sources.secret()) {
             Ok(source) => source,

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::value::Bound;
 use super::{Authentication, Config};
-use crate::auth::{KeyError, KeySource, Keys, Rules, Secret, Verifier};
+use crate::auth::{KeyError, KeySource, Keys, Secret, TokenValidation, Verifier};
 use crate::net::settings::ConnectionSettings;
 use crate::net::tls::{CertificateFiles, TlsError};
 use crate::store::LmdbConfig;
@@ -110,8 +110,8 @@ impl Config {
 
     /// What a token must say.
     #[must_use]
-    pub fn token_rules(&self) -> Rules {
-        Rules {
+    pub fn token_rules(&self) -> TokenValidation {
+        TokenValidation {
             user_claim: self.jwt_user_claim.clone(),
             limit_claim: self.jwt_limit_claim.clone(),
             device_claim: self.jwt_device_claim.clone(),
@@ -331,7 +331,7 @@ mod tests {
         assert!(matches!(config.verifier(Some(Secret::new(b"short"))), Err(VerifierError::Keys(_))));
         let verifier = config.verifier(Some(Secret::new(&[b'x'; 48]))).unwrap();
         assert_eq!((verifier.keys.algorithm().name(), verifier.keys.count()), ("HS384", 1));
-        let rules = Rules {
+        let rules = TokenValidation {
             user_claim: "uid".into(),
             limit_claim: "seats".into(),
             device_claim: Some("dev".into()),

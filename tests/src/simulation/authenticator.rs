@@ -1,7 +1,7 @@
 //! Who is who in a simulation: users by their names, and tokens that anybody can make.
 
 use session_core::{Credential, CredentialError, Identity, SlotLimit, TokenError, UnixSeconds, UserId};
-use shell::auth::authenticator::{Authenticator, Open};
+use shell::auth::authenticator::{Authenticator, OpenAuthenticator};
 use shell::runtime::clock::Clock;
 
 use super::faulty_store::MAX_CLAIM;
@@ -24,7 +24,7 @@ pub(super) fn expiry(token: &str) -> Option<UnixSeconds> {
 
 impl Authenticator for SimulatedAuthenticator {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
-        let Credential::Token(token) = credential else { return Open.authenticate(credential) };
+        let Credential::Token(token) = credential else { return OpenAuthenticator.authenticate(credential) };
         self.read(token).map_err(CredentialError::Token)
     }
 }

@@ -19,7 +19,8 @@ use session_core::{
 };
 use shell::auth::authenticator::Authenticator as _;
 use shell::auth::{
-    Algorithm, Grant, KeyError, KeySource, Keys, MintError, Rules, Secret, Tokens, Verifier, explain, mint,
+    Algorithm, JwtAuthenticator, KeyError, KeySource, Keys, MintError, Secret, TokenRequest, TokenValidation, Verifier,
+    explain, mint,
 };
 use shell::runtime::clock::{Clock, ManualClock};
 use tempfile::TempDir;
@@ -65,7 +66,7 @@ fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
 
 #[test]
 fn a_token_names_the_device_where_a_claim_is_to() {
-    let rules = Rules { device_claim: Some("dev".into()), ..Rules::default() };
+    let rules = TokenValidation { device_claim: Some("dev".into()), ..TokenValidation::default() };
     let naming = Verifier { rules, ..verifier("HS256") };
     let device = |verifier: &Verifier, device: Value| {
         let claims = json!({"sub": "ada", "exp": NOW + 60, "dev": device});
@@ -88,7 +89,7 @@ fn a_token_names_the_device_where_a_claim_is_to() {
 fn a_token_counts_from_its_nbf_until_its_exp_and_the_leeway_widens_that() {
     let token = signed(&json!({"sub": "ada", "exp": 2000, "nbf": 1000}));
     let verdict = |leeway, now| {
-        let rules = Rules { leeway: Duration::from_millis(leeway), ..Rules::default() };
+        let rules = TokenValidation { leeway: Duration::from_millis(leeway), ..TokenValidation::default() };
         Verifier { rules, ..verifier("HS256") }
             .verify(&token, at(now))
             .map(|identity| identity.expires.unwrap().unix_seconds())
@@ -136,7 +137,7 @@ fn claims_that_will_not_do_are_told_apart() {
 
 #[test]
 fn audience_issuer_and_the_names_of_claims_are_configured() {
-    let rules = Rules {
+    let rules = TokenValidation {
         user_claim: "uid".into(),
         limit_claim: "seats".into(),
         device_claim: None,
@@ -242,9 +243,9 @@ fn every_algorithm_lets_in_whom_its_own_key_has_signed_and_nobody_else() {
             "HS256" | "HS384" | "HS512" => (KeySource::Secret(Secret::new(SECRET)), None),
             _ => directory.key_pair(name),
         };
-        let grant = Grant { private_key, ..grant() };
-        tokens.push(mint(algorithm, &source, &Rules::default(), &grant, at(NOW)).unwrap());
-        verifiers.push(Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: Rules::default() });
+        let grant = TokenRequest { private_key, ..grant() };
+        tokens.push(mint(algorithm, &source, &TokenValidation::default(), &grant, at(NOW)).unwrap());
+        verifiers.push(Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: TokenValidation::default() });
     }
     for (at_key, verifier) in verifiers.iter().enumerate() {
         for (at_token, token) in tokens.iter().enumerate() {
@@ -256,7 +257,8 @@ fn every_algorithm_lets_in_whom_its_own_key_has_signed_and_nobody_else() {
     // Another key of the same algorithm.
     for name in ["RS256", "PS256", "ES256", "EdDSA"] {
         let (other, _) = directory.key_pair(name);
-        let other = Verifier { keys: Keys::load(name.parse().unwrap(), &other).unwrap(), rules: Rules::default() };
+        let other =
+            Verifier { keys: Keys::load(name.parse().unwrap(), &other).unwrap(), rules: TokenValidation::default() };
         let token = &tokens[Algorithm::NAMES.iter().position(|known| *known == name).unwrap()];
         assert_eq!(other.verify(token, at(NOW)).map(drop), refused(TokenError::Signature), "{name}");
     }
@@ -270,7 +272,8 @@ fn a_public_key_is_no_secret() {
     let pem = fs::read(source.file().unwrap()).unwrap();
     let claims = json!({"sub": "ada", "exp": NOW + 60});
     let forged = signed_with(&pem, &claims);
-    let rsa = Verifier { keys: Keys::load("RS256".parse().unwrap(), &source).unwrap(), rules: Rules::default() };
+    let rsa =
+        Verifier { keys: Keys::load("RS256".parse().unwrap(), &source).unwrap(), rules: TokenValidation::default() };
     assert_eq!(rsa.verify(&forged, at(NOW)), refused(TokenError::Algorithm));
     let renamed = forged.replacen(&encoded(&json!({"alg": "HS256"})), &encoded(&json!({"alg": "RS256"})), 1);
     assert_eq!(rsa.verify(&renamed, at(NOW)), refused(TokenError::Signature));
@@ -306,12 +309,12 @@ fn keys_of_a_set_are_found_by_their_ids() {
     let set = |keys: Vec<Value>| directory.write("keys.json", json!({ "keys": keys }).to_string().as_bytes());
     let token = |which: usize, key_id: Option<&str>| {
         let (name, (source, private_key)) = &pairs[which];
-        let grant = Grant { key_id: key_id.map(Into::into), private_key: private_key.clone(), ..grant() };
-        mint(name.parse().unwrap(), source, &Rules::default(), &grant, at(NOW)).unwrap()
+        let grant = TokenRequest { key_id: key_id.map(Into::into), private_key: private_key.clone(), ..grant() };
+        mint(name.parse().unwrap(), source, &TokenValidation::default(), &grant, at(NOW)).unwrap()
     };
     let verifier = |name: &str, path: &PathBuf| Verifier {
         keys: Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path.clone())).unwrap(),
-        rules: Rules::default(),
+        rules: TokenValidation::default(),
     };
 
     let mut encrypts = jwk(0, Some("encrypts"));
@@ -420,7 +423,7 @@ fn keys_that_will_not_do_are_refused_in_words() {
 #[test]
 fn an_authenticator_goes_by_the_keys_it_has_now_and_by_the_wall_clock() {
     let dial = Arc::<ManualClock>::default();
-    let tokens = Arc::new(Tokens::new(verifier("HS256"), Clock::manual(dial.clone())));
+    let tokens = Arc::new(JwtAuthenticator::new(verifier("HS256"), Clock::manual(dial.clone())));
     let good: Box<str> = signed(&json!({"sub": "ada", "exp": NOW + 60})).into();
     let verdict = |credential| tokens.authenticate(&credential).map(|identity| identity.user.as_str().to_owned());
     dial.set(Timestamp::from_epoch(Duration::from_secs(NOW + 59)));
@@ -439,7 +442,7 @@ fn an_authenticator_goes_by_the_keys_it_has_now_and_by_the_wall_clock() {
 fn secrets_and_tokens_are_not_printed() {
     let verifier = verifier("HS256");
     assert_eq!(format!("{:?}", verifier.keys), "Keys(1 of HS256)");
-    let printed = format!("{:?}", Tokens::new(verifier, Clock::manual(Arc::default())));
+    let printed = format!("{:?}", JwtAuthenticator::new(verifier, Clock::manual(Arc::default())));
     assert!(printed.starts_with("Tokens { verifier: Verifier { keys: Keys(1 of HS256), rules: "), "{printed}");
     let source = KeySource::Secret(Secret::new(b"hunter2hunter2hunter2hunter2hunter2"));
     assert_eq!(format!("{source:?}"), "Secret(Secret(35 bytes))");
@@ -447,7 +450,7 @@ fn secrets_and_tokens_are_not_printed() {
 
 #[test]
 fn a_token_that_is_made_says_what_the_rules_ask_for() {
-    let rules = Rules {
+    let rules = TokenValidation {
         user_claim: "uid".into(),
         limit_claim: "seats".into(),
         device_claim: None,
@@ -456,7 +459,7 @@ fn a_token_that_is_made_says_what_the_rules_ask_for() {
         leeway: Duration::ZERO,
     };
     let source = KeySource::Secret(Secret::new(SECRET));
-    let limited = Grant { limit: SlotLimit::new(2).ok(), ..grant() };
+    let limited = TokenRequest { limit: SlotLimit::new(2).ok(), ..grant() };
     let token = mint("HS256".parse().unwrap(), &source, &rules, &limited, at(NOW)).unwrap();
     let verifier = Verifier { rules, ..verifier("HS256") };
     let identity = verifier.verify(&token, at(NOW)).unwrap();
@@ -467,7 +470,8 @@ fn a_token_that_is_made_says_what_the_rules_ask_for() {
     let (public, private) = directory.key_pair("ES256");
     let es256: Algorithm = "ES256".parse().unwrap();
     let make = |algorithm, source: &KeySource, private_key: Option<PathBuf>| {
-        mint(algorithm, source, &Rules::default(), &Grant { private_key, ..grant() }, at(NOW)).unwrap_err()
+        mint(algorithm, source, &TokenValidation::default(), &TokenRequest { private_key, ..grant() }, at(NOW))
+            .unwrap_err()
     };
     assert!(matches!(make(es256, &public, None), MintError::NoPrivateKey(_)));
     assert!(matches!(make("HS256".parse().unwrap(), &source, private), MintError::UnwantedPrivateKey(_)));
@@ -479,7 +483,7 @@ fn a_token_that_is_made_says_what_the_rules_ask_for() {
 
 #[test]
 fn an_explanation_shows_the_claims_and_says_why_and_what_is_configured() {
-    let rules = Rules { audiences: vec!["go".into()], ..Rules::default() };
+    let rules = TokenValidation { audiences: vec!["go".into()], ..TokenValidation::default() };
     let verifier = Verifier { rules, ..verifier("HS256") };
     let good = signed(&json!({"sub": "ada", "exp": NOW + 90, "aud": "go", "max_sessions": 2}));
     let text = explain(&verifier, &good, at(NOW)).unwrap();
@@ -557,8 +561,8 @@ impl Directory {
     }
 }
 
-fn grant() -> Grant {
-    Grant {
+fn grant() -> TokenRequest {
+    TokenRequest {
         user: UserId::parse("ada").unwrap(),
         lasts: Duration::from_secs(3600),
         limit: None,
@@ -570,7 +574,7 @@ fn grant() -> Grant {
 
 fn verifier(name: &str) -> Verifier {
     let keys = Keys::load(name.parse().unwrap(), &KeySource::Secret(Secret::new(SECRET))).unwrap();
-    Verifier { keys, rules: Rules::default() }
+    Verifier { keys, rules: TokenValidation::default() }
 }
 
 fn at(second: u64) -> UnixSeconds {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use session_core::ledger::AdmissionPolicy;
 use session_core::{CountBy, SlotLimit, WhenFull};
-use shell::auth::authenticator::Open;
+use shell::auth::authenticator::OpenAuthenticator;
 use shell::store::{MemoryStore, Store as _};
 use tests::raw_client::{RawClient, Received};
 use tests::test_process::TestProcess;
@@ -24,7 +24,10 @@ fn server(terms: impl FnOnce(&mut AdmissionPolicy)) -> (TestServer, Arc<MemorySt
     let mut those = AdmissionPolicy::new(SlotLimit::new(2).unwrap());
     terms(&mut those);
     let store = Arc::new(MemoryStore::with_policy(NODE, those));
-    (TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(Open), settings(), 2), store)
+    (
+        TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(OpenAuthenticator), settings(), 2),
+        store,
+    )
 }
 
 fn ask(peer: &mut RawClient, message: &Value) -> Value {

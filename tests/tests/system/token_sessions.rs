@@ -12,7 +12,7 @@ use jsonwebtoken::EncodingKey;
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::json;
 use session_core::{SlotLimit, UnixSeconds, UserId};
-use shell::auth::{Grant, KeySource, Keys, Rules, Secret, Tokens, Verifier, mint};
+use shell::auth::{JwtAuthenticator, KeySource, Keys, Secret, TokenRequest, TokenValidation, Verifier, mint};
 use shell::net::settings::ConnectionSettings;
 use shell::runtime::clock::Clock;
 use shell::server::Settings;
@@ -131,18 +131,21 @@ fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
     jwk["kid"] = "ours".into();
     let set = write("keys.json", &json!({ "keys": [jwk] }).to_string());
     let (algorithm, source) = ("RS256".parse().unwrap(), KeySource::KeySetFile(set));
-    let rules = Rules { audiences: vec!["chess".into()], ..Rules::default() };
+    let rules = TokenValidation { audiences: vec!["chess".into()], ..TokenValidation::default() };
     let verifier = Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: rules.clone() };
-    let tokens = Tokens::new(verifier, Clock::start());
+    let tokens = JwtAuthenticator::new(verifier, Clock::start());
     let policy = ConnectionSettings { max_message_bytes: 2 << 20, ..ConnectionSettings::default() };
     let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
     let server =
         TestServer::with_authenticator(store, Box::new(tokens), Settings { connection: policy, ..settings() }, 2);
 
     let (ours, theirs) = (write("ours.key", &pem), write("theirs.key", &theirs.serialize_pem()));
-    let make = |private_key: &PathBuf, key_id: &str, rules: &Rules, shift: i64| {
-        let grant =
-            Grant { key_id: Some(key_id.into()), private_key: Some(private_key.clone()), ..grant("ada", 60, None) };
+    let make = |private_key: &PathBuf, key_id: &str, rules: &TokenValidation, shift: i64| {
+        let grant = TokenRequest {
+            key_id: Some(key_id.into()),
+            private_key: Some(private_key.clone()),
+            ..grant("ada", 60, None)
+        };
         let now = UnixSeconds::from_unix_seconds(now().as_secs().saturating_add_signed(shift));
         mint(algorithm, &source, rules, &grant, now).unwrap()
     };
@@ -169,7 +172,7 @@ fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
         ("by another key", make(&theirs, "ours", &rules, 0), "Token's signature is not valid"),
         (
             "for others",
-            make(&ours, "ours", &Rules { audiences: vec!["go".into()], ..Rules::default() }, 0),
+            make(&ours, "ours", &TokenValidation { audiences: vec!["go".into()], ..TokenValidation::default() }, 0),
             "Token is meant for another audience",
         ),
         ("unsigned", none, "Token is not signed with the algorithm that this server accepts"),
@@ -208,24 +211,24 @@ fn server() -> TestServer {
     TestServer::with_authenticator(store, Box::new(tokens(SECRET)), settings(), 2)
 }
 
-fn tokens(secret: &[u8]) -> Tokens {
-    Tokens::new(verifier(secret), Clock::start())
+fn tokens(secret: &[u8]) -> JwtAuthenticator {
+    JwtAuthenticator::new(verifier(secret), Clock::start())
 }
 
 fn verifier(secret: &[u8]) -> Verifier {
     let keys = Keys::load("HS256".parse().unwrap(), &KeySource::Secret(Secret::new(secret))).unwrap();
-    Verifier { keys, rules: Rules::default() }
+    Verifier { keys, rules: TokenValidation::default() }
 }
 
 fn token(user: &str, seconds: u64, limit: Option<u32>) -> String {
     let grant = grant(user, seconds, limit);
     let source = KeySource::Secret(Secret::new(SECRET));
     let now = UnixSeconds::from_unix_seconds(now().as_secs());
-    mint("HS256".parse().unwrap(), &source, &Rules::default(), &grant, now).unwrap()
+    mint("HS256".parse().unwrap(), &source, &TokenValidation::default(), &grant, now).unwrap()
 }
 
-fn grant(user: &str, seconds: u64, limit: Option<u32>) -> Grant {
-    Grant {
+fn grant(user: &str, seconds: u64, limit: Option<u32>) -> TokenRequest {
+    TokenRequest {
         user: UserId::parse(user).unwrap(),
         lasts: Duration::from_secs(seconds),
         limit: limit.map(|slots| SlotLimit::new(slots).unwrap()),
