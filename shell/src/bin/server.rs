@@ -4,12 +4,12 @@ use std::process::ExitCode;
 use std::{env, io};
 
 use clap::Parser as _;
-use shell::cli::{Arguments, Next};
+use shell::cli::{Action, Arguments};
 
 fn main() -> ExitCode {
     match Arguments::parse().run(env::vars_os(), &mut io::stdout(), &mut io::stderr()) {
-        Next::Exit(code) => code.into(),
-        Next::Serve(sources, loaded) => match shell::cli::serve::run(sources, *loaded) {
+        Action::Exit(code) => code.into(),
+        Action::Serve(sources, loaded) => match shell::cli::serve::run(sources, *loaded) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(&error);

@@ -9,10 +9,10 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::token_command;
-use super::user_command::{self, Asked, EndArguments, LimitArguments, UserArguments};
-use crate::config::error::{Origin, Problem};
-use crate::config::flags::{DataFlags, Flags};
-use crate::config::loader::{Loaded, Sources};
+use super::user_command::{self, EndArguments, LimitArguments, UserArguments, UserCommand};
+use crate::config::error::{ConfigError, ValueSource};
+use crate::config::flags::{DataDirFlags, Flags};
+use crate::config::loader::{ConfigLoader, Loaded};
 use crate::config::{Authentication, print};
 use crate::net::tls::TlsError;
 
@@ -49,24 +49,24 @@ enum Command {
     },
     /// Makes a token for development, signed as this configuration has it, and prints it
     #[command(after_help = "Exit codes: 0 printed, 1 it cannot be signed, 2 wrong usage or configuration.")]
-    Token(token_command::Make),
+    Token(token_command::TokenArgs),
     /// Says what is in a token and whether a server with this configuration would take it, and why not
     #[command(
         after_help = "Exit codes: 0 it is good, 1 it cannot be checked, 2 wrong usage or configuration, 3 it is refused."
     )]
-    CheckToken(token_command::Check),
+    CheckToken(token_command::CheckTokenArgs),
     /// Shows a user's limit, or sets it for this user alone
     #[command(after_help = OPERATOR_HELP)]
-    Limit(Operated<LimitArguments>),
+    Limit(DataDirArguments<LimitArguments>),
     /// Says who holds a user's slots, since when and from where, and what another session would get
     #[command(after_help = OPERATOR_HELP)]
-    Explain(Operated<UserArguments>),
+    Explain(DataDirArguments<UserArguments>),
     /// Ends a user's sessions: they are told so, and closed
     #[command(after_help = OPERATOR_HELP)]
-    End(Operated<EndArguments>),
+    End(DataDirArguments<EndArguments>),
     /// Forgets what is kept of a user who holds no slot: the own limit, and when it was seen
     #[command(after_help = OPERATOR_HELP)]
-    Forget(Operated<UserArguments>),
+    Forget(DataDirArguments<UserArguments>),
 }
 
 const OPERATOR_HELP: &str = "\
@@ -77,11 +77,11 @@ Exit codes: 0 done, 1 not done, 2 wrong usage or configuration.";
 
 /// What an operator asks for, and where.
 #[derive(Debug, Args)]
-struct Operated<A: Args> {
+struct DataDirArguments<A: Args> {
     #[command(flatten)]
     asked: A,
     #[command(flatten)]
-    flags: DataFlags,
+    flags: DataDirFlags,
 }
 
 #[derive(Debug, Args)]
@@ -95,9 +95,9 @@ struct Print {
 
 /// What is left to do.
 #[derive(Debug)]
-pub enum Next {
+pub enum Action {
     /// Run a server with this configuration, whose sources can be read again.
-    Serve(Sources, Box<Loaded>),
+    Serve(ConfigLoader, Box<Loaded>),
     /// End with this exit code.
     Exit(u8),
 }
@@ -109,54 +109,54 @@ impl Arguments {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         out: &mut impl Write,
         err: &mut impl Write,
-    ) -> Next {
+    ) -> Action {
         let Self { flags, command } = self;
         let written = match command {
             None => {
-                let sources = Sources::new(flags, environment);
+                let sources = ConfigLoader::new(flags, environment);
                 match load(&sources, err) {
-                    Ok(loaded) => return Next::Serve(sources, Box::new(loaded)),
+                    Ok(loaded) => return Action::Serve(sources, Box::new(loaded)),
                     Err(written) => written.map(|()| 2),
                 }
             }
             Some(Command::Config(Print { default: true, .. })) => write!(out, "{}", print::defaults()).map(|()| 0),
             Some(Command::Config(print)) => {
-                print_effective(&Sources::new(flags.and(print.flags), environment), out, err)
+                print_effective(&ConfigLoader::new(flags.merge(print.flags), environment), out, err)
             }
             Some(Command::CheckConfig { file }) => check(&flags, &file, out, err),
             Some(Command::Token(mut make)) => {
-                let sources = Sources::new(flags.and(mem::take(&mut make.flags)), environment);
+                let sources = ConfigLoader::new(flags.merge(mem::take(&mut make.flags)), environment);
                 with(&sources, out, err, |loaded, out, err| make.run(&sources, loaded, out, err))
             }
             Some(Command::CheckToken(mut check)) => {
-                let sources = Sources::new(flags.and(mem::take(&mut check.flags)), environment);
+                let sources = ConfigLoader::new(flags.merge(mem::take(&mut check.flags)), environment);
                 with(&sources, out, err, |loaded, out, err| check.run(&sources, loaded, out, err))
             }
-            Some(Command::Limit(Operated { asked, flags: own })) => {
-                operate(&asked.asked(), &Sources::new(flags.and(own.0), environment), out, err)
+            Some(Command::Limit(DataDirArguments { asked, flags: own })) => {
+                run_user_command(&asked.into_command(), &ConfigLoader::new(flags.merge(own.0), environment), out, err)
             }
-            Some(Command::Explain(Operated { asked, flags: own })) => {
-                operate(&asked.explain(), &Sources::new(flags.and(own.0), environment), out, err)
+            Some(Command::Explain(DataDirArguments { asked, flags: own })) => {
+                run_user_command(&asked.explain(), &ConfigLoader::new(flags.merge(own.0), environment), out, err)
             }
-            Some(Command::End(Operated { asked, flags: own })) => {
-                operate(&asked.asked(), &Sources::new(flags.and(own.0), environment), out, err)
+            Some(Command::End(DataDirArguments { asked, flags: own })) => {
+                run_user_command(&asked.into_command(), &ConfigLoader::new(flags.merge(own.0), environment), out, err)
             }
-            Some(Command::Forget(Operated { asked, flags: own })) => {
-                operate(&asked.forget(), &Sources::new(flags.and(own.0), environment), out, err)
+            Some(Command::Forget(DataDirArguments { asked, flags: own })) => {
+                run_user_command(&asked.forget(), &ConfigLoader::new(flags.merge(own.0), environment), out, err)
             }
         };
-        Next::Exit(written.unwrap_or(1))
+        Action::Exit(written.unwrap_or(1))
     }
 }
 
 /// Reads the sources, or says what is wrong with them.
-fn load(sources: &Sources, err: &mut impl Write) -> Result<Loaded, io::Result<()>> {
+fn load(sources: &ConfigLoader, err: &mut impl Write) -> Result<Loaded, io::Result<()>> {
     sources.load().map_err(|problems| writeln!(err, "error: the configuration is wrong\n{problems}"))
 }
 
 /// Does something with what the sources say.
 fn with<O: Write, E: Write>(
-    sources: &Sources,
+    sources: &ConfigLoader,
     out: &mut O,
     err: &mut E,
     act: impl FnOnce(&Loaded, &mut O, &mut E) -> io::Result<u8>,
@@ -167,11 +167,16 @@ fn with<O: Write, E: Write>(
     }
 }
 
-fn operate(asked: &Asked, sources: &Sources, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+fn run_user_command(
+    asked: &UserCommand,
+    sources: &ConfigLoader,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<u8> {
     with(sources, out, err, |loaded, out, err| user_command::run(asked, &loaded.config, out, err))
 }
 
-fn print_effective(sources: &Sources, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+fn print_effective(sources: &ConfigLoader, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     let loaded = match load(sources, err) {
         Ok(loaded) => loaded,
         Err(written) => return written.map(|()| 2),
@@ -183,13 +188,13 @@ fn print_effective(sources: &Sources, out: &mut impl Write, err: &mut impl Write
 }
 
 /// What is wrong with the files that it names. A secret may be in the environment of the server, which is not this one.
-fn unusable(loaded: &Loaded) -> Vec<Problem> {
+fn unusable(loaded: &Loaded) -> Vec<ConfigError> {
     let Loaded { config, settings, .. } = loaded;
     let problem = |key: &str, why: String| {
         let origin = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.origin.clone());
-        Problem::of_key(origin.unwrap_or(Origin::Default), key, why)
+        ConfigError::for_key(origin.unwrap_or(ValueSource::Default), key, why)
     };
-    let certificate = config.policy().err().map(|error| {
+    let certificate = config.connection_settings().err().map(|error| {
         let key = match error {
             TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => "tls_cert",
             TlsError::Key { .. } | TlsError::Unfit { .. } => "tls_key",
@@ -212,7 +217,7 @@ fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write)
         write!(err, "{}", Arguments::command().error(ErrorKind::ArgumentConflict, words))?;
         return Ok(2);
     }
-    match Sources::of_file(file).load() {
+    match ConfigLoader::from_file(file).load() {
         Ok(loaded) if !unusable(&loaded).is_empty() => {
             for problem in unusable(&loaded) {
                 writeln!(err, "{problem}")?;
@@ -220,7 +225,7 @@ fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write)
             Ok(1)
         }
         Ok(loaded) => {
-            let set = loaded.settings.iter().filter(|setting| setting.origin != Origin::Default).count();
+            let set = loaded.settings.iter().filter(|setting| setting.origin != ValueSource::Default).count();
             let all = loaded.settings.len();
             writeln!(out, "{} is good: it sets {set} of {all} keys, the others are at their defaults", file.display())?;
             Ok(0)
@@ -242,8 +247,8 @@ mod tests {
         let environment = variables.iter().map(|&(name, value)| (name.into(), value.into()));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = match arguments.run(environment, &mut out, &mut err) {
-            Next::Serve(..) => None,
-            Next::Exit(code) => Some(code),
+            Action::Serve(..) => None,
+            Action::Exit(code) => Some(code),
         };
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
@@ -318,6 +323,6 @@ mod tests {
     fn output_that_cannot_be_written_is_a_failure() {
         let arguments = Arguments::try_parse_from(["server", "config"]).unwrap();
         let mut full = &mut [0_u8; 0][..];
-        assert!(matches!(arguments.run([], &mut full, &mut Vec::new()), Next::Exit(1)));
+        assert!(matches!(arguments.run([], &mut full, &mut Vec::new()), Action::Exit(1)));
     }
 }

@@ -6,4 +6,4 @@ pub mod serve;
 mod token_command;
 mod user_command;
 
-pub use arguments::{Arguments, Next};
+pub use arguments::{Action, Arguments};

@@ -11,14 +11,14 @@ use smol::Timer;
 use smol::future::or;
 
 use crate::auth::JwtAuthenticator;
-use crate::config::{Applies, Authentication, Loaded, Sources, diff};
+use crate::config::{Authentication, ConfigLoader, Loaded, ReloadMode, diff};
 use crate::runtime::log::Log;
 use crate::server::ServerHandle;
 use crate::store::Store;
 
 /// Changes a running server.
 pub(crate) struct Reloader {
-    pub(crate) sources: Sources,
+    pub(crate) sources: ConfigLoader,
     /// What it was started with, and goes by where a change needs a restart.
     pub(crate) started: Loaded,
     /// What it goes by otherwise.
@@ -47,7 +47,7 @@ impl Reloader {
         }
 
         let mut hangups = pin!(hangups.chain(futures_util::stream::pending()));
-        let mut seen = self.key_file().as_deref().and_then(stamp);
+        let mut seen = self.key_file().as_deref().and_then(file_version);
         loop {
             let hangup = async {
                 hangups.next().await;
@@ -61,7 +61,7 @@ impl Reloader {
             // Files are read, which may take a while: not on a thread that serves connections.
             (self, seen) = smol::unblock(move || {
                 let file = self.key_file();
-                let now = file.as_deref().and_then(stamp);
+                let now = file.as_deref().and_then(file_version);
                 match wake {
                     // Keys that have changed are read even if the rest is no good.
                     Wake::Hangup if self.reload() => {}
@@ -110,7 +110,7 @@ impl Reloader {
     /// Puts all of it in force, or nothing.
     fn read_again(&mut self) -> Result<(), Unchanged> {
         let new = self.sources.load()?;
-        let (policy, bounds) = (new.config.policy()?, new.config.door_bounds(self.descriptors));
+        let (policy, bounds) = (new.config.connection_settings()?, new.config.connection_limits(self.descriptors));
         // Also where that would only count after a restart: it is not to fail then.
         let verifier = match new.config.auth {
             Authentication::Open => None,
@@ -124,7 +124,7 @@ impl Reloader {
 
         self.control.set_connection_settings(policy);
         self.control.set_connection_limits(bounds);
-        self.store.set_policy(new.config.terms());
+        self.store.set_policy(new.config.admission_policy());
         if let Some((tokens, verifier)) = verifier {
             tokens.set(verifier);
         }
@@ -134,7 +134,7 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         let changes = |old, when| diff(old, &new).into_iter().filter(move |change| change.key.applies == when);
-        for change in changes(&self.loaded, Applies::AtOnce) {
+        for change in changes(&self.loaded, ReloadMode::AtOnce) {
             tracing::info!("{change}");
         }
         if self.loaded.config.tls_cert.is_some() && new.config.tls_cert.is_none() {
@@ -143,7 +143,7 @@ impl Reloader {
             );
         }
         // Again each time, until it is started again or they are as they were.
-        for change in changes(&self.started, Applies::AfterRestart) {
+        for change in changes(&self.started, ReloadMode::AfterRestart) {
             tracing::warn!("{change}");
         }
         let also = Some(read.join(" and ")).filter(|read| !read.is_empty());
@@ -156,7 +156,7 @@ impl Reloader {
 
 /// What a file was like when it was looked at: another one, or another content, is another stamp. A link is followed.
 #[cfg(unix)]
-fn stamp(path: &std::path::Path) -> Option<(SystemTime, u64, u64)> {
+fn file_version(path: &std::path::Path) -> Option<(SystemTime, u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))

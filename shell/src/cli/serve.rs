@@ -14,7 +14,7 @@ use crate::admin::{Operator, socket};
 use crate::auth::JwtAuthenticator;
 use crate::auth::authenticator::{Authenticator, OpenAuthenticator};
 use crate::cli::reload::Reloader;
-use crate::config::{Authentication, Config, Loaded, Sources, StoreKind};
+use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
 use crate::net::listener::listen;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::Log;
@@ -32,7 +32,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// When it cannot start: an address that is taken, a data directory, a key or a certificate that cannot be used. Each says
 /// so in words.
-pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
+pub fn run(sources: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let Loaded { config, settings: _, warnings } = &loaded;
     let log = Log::start(Log::parse_filter(&config.log).map_err(anyhow::Error::msg)?, config.log_format);
     for warning in warnings {
@@ -53,22 +53,22 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
             "tokens come over the network unencrypted: set tls_cert and tls_key, or put something before it that does"
         );
     }
-    let policy = config.policy()?;
-    let tokens = tokens(config, &sources)?;
+    let policy = config.connection_settings()?;
+    let tokens = jwt_authenticator(config, &sources)?;
     let authenticator: Box<dyn Authenticator> = match &tokens {
         None => Box::new(OpenAuthenticator),
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
-    let store = open(config, node)?;
-    let bounds = config.door_bounds(descriptors);
-    tell_room(config, descriptors, &bounds)?;
+    let store = open_store(config, node)?;
+    let bounds = config.connection_limits(descriptors);
+    log_capacity(config, descriptors, &bounds)?;
     let settings =
         Settings { node, store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
-    let operating = take_orders(config, &store, node, &server, &executor);
-    announce(config, &server)?;
+    let operating = serve_admin(config, &store, node, &server, &executor);
+    print_addresses(config, &server)?;
 
     let threads = config.threads;
     let log = Arc::new(log);
@@ -94,7 +94,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
 }
 
 /// Listens to an operator on the socket in the data directory, where there is one. That it cannot is no reason not to serve.
-fn take_orders(
+fn serve_admin(
     config: &Config,
     store: &Arc<dyn Store>,
     node: NodeId,
@@ -119,7 +119,7 @@ fn take_orders(
 }
 
 /// How many files may be open, and how many connections that leaves room for.
-fn tell_room(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> anyhow::Result<()> {
+fn log_capacity(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> anyhow::Result<()> {
     /// With fewer, somebody has forgotten something.
     const FEW: usize = 1000;
 
@@ -132,7 +132,7 @@ fn tell_room(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> an
             Config::SPARE_DESCRIPTORS
         );
     }
-    if config.door_bounds(u64::MAX).connections != max_connections
+    if config.connection_limits(u64::MAX).connections != max_connections
         && max_connections.is_some_and(|most| most.get() < FEW)
     {
         tracing::warn!(
@@ -143,7 +143,7 @@ fn tell_room(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> an
     Ok(())
 }
 
-fn tokens(config: &Config, sources: &Sources) -> anyhow::Result<Option<Arc<JwtAuthenticator>>> {
+fn jwt_authenticator(config: &Config, sources: &ConfigLoader) -> anyhow::Result<Option<Arc<JwtAuthenticator>>> {
     match config.auth {
         Authentication::Open => Ok(None),
         Authentication::Jwt => {
@@ -154,9 +154,9 @@ fn tokens(config: &Config, sources: &Sources) -> anyhow::Result<Option<Arc<JwtAu
     }
 }
 
-fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
+fn open_store(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store {
-        StoreKind::Memory => Arc::new(MemoryStore::with_policy(node, config.terms())),
+        StoreKind::Memory => Arc::new(MemoryStore::with_policy(node, config.admission_policy())),
         StoreKind::Lmdb => {
             let store = LmdbStore::open(&config.lmdb(), node)?;
             tracing::info!(known_users = store.known_users(), "opened the store");
@@ -166,7 +166,7 @@ fn open(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 /// The one line on standard output: where the server listens, and where its data is.
-fn announce(config: &Config, server: &Server) -> io::Result<()> {
+fn print_addresses(config: &Config, server: &Server) -> io::Result<()> {
     let mut line = String::from("listening on ");
     let scheme = if config.tls_cert.is_some() { "wss" } else { "ws" };
     for (at, address) in server.addresses().iter().enumerate() {

@@ -12,12 +12,12 @@ use crate::auth::{TokenRequest, explain, mint};
 use crate::config::flags::Flags;
 use crate::config::table::limit;
 use crate::config::value::duration_within;
-use crate::config::{Loaded, Sources};
+use crate::config::{ConfigLoader, Loaded};
 use crate::runtime::clock::Clock;
 
 /// What `server token` is asked for.
 #[derive(Debug, Args)]
-pub(super) struct Make {
+pub(super) struct TokenArgs {
     /// Whose token, 1 to 256 bytes without control characters
     #[arg(long, value_parser = UserId::parse)]
     user: UserId,
@@ -42,7 +42,7 @@ pub(super) struct Make {
 
 /// What `server check-token` is asked for.
 #[derive(Debug, Args)]
-pub(super) struct Check {
+pub(super) struct CheckTokenArgs {
     /// The file with the token; `-` is standard input
     #[arg(default_value = "-")]
     file: PathBuf,
@@ -53,10 +53,10 @@ pub(super) struct Check {
 /// A token is far shorter.
 const MAX_TOKEN_BYTES: u64 = 1 << 20;
 
-impl Make {
+impl TokenArgs {
     pub(super) fn run(
         self,
-        sources: &Sources,
+        sources: &ConfigLoader,
         loaded: &Loaded,
         out: &mut impl Write,
         err: &mut impl Write,
@@ -68,17 +68,17 @@ impl Make {
             Ok(source) => source,
             Err(error) => return writeln!(err, "error: {error}").map(|()| 1),
         };
-        match mint(config.jwt_algorithm, &source, &config.token_rules(), &grant, Clock::start().unix_seconds()) {
+        match mint(config.jwt_algorithm, &source, &config.token_validation(), &grant, Clock::start().unix_seconds()) {
             Ok(token) => writeln!(out, "{token}").map(|()| 0),
             Err(error) => writeln!(err, "error: {error}").map(|()| 1),
         }
     }
 }
 
-impl Check {
+impl CheckTokenArgs {
     pub(super) fn run(
         self,
-        sources: &Sources,
+        sources: &ConfigLoader,
         loaded: &Loaded,
         out: &mut impl Write,
         err: &mut impl Write,
@@ -96,7 +96,7 @@ impl Check {
         };
         let message = ClientMessage::Authenticate(Credential::new(token.trim())).encode();
         match explain(&verifier, token.trim(), Clock::start().unix_seconds()) {
-            Ok(text) if !loaded.config.takes_message(message.len()) => {
+            Ok(text) if !loaded.config.fits_message(message.len()) => {
                 let (bytes, most) = (message.len(), loaded.config.max_message_bytes);
                 writeln!(out, "{text}\nbut refused: its message has {bytes} bytes, max_message_bytes is {most}")
                     .map(|()| 3)
@@ -131,7 +131,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::arguments::{Arguments, Next};
+    use crate::cli::arguments::{Action, Arguments};
 
     const SECRET: &str = "a secret that is long enough for HS256";
 
@@ -140,7 +140,7 @@ mod tests {
         let arguments = Arguments::try_parse_from(["server"].iter().chain(arguments)).map_err(|why| why.to_string())?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let environment = [("SESSIONS_JWT_SECRET".into(), secret.into())];
-        let Next::Exit(code) = arguments.run(environment, &mut out, &mut err) else { panic!("it ends") };
+        let Action::Exit(code) = arguments.run(environment, &mut out, &mut err) else { panic!("it ends") };
         Ok((code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap()))
     }
 

@@ -17,7 +17,7 @@ use crate::store::{LmdbStore, Store as _};
 
 /// What was asked for on the command line.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct UserCommand {
     pub(crate) user: UserId,
     pub(crate) order: Order,
     /// Whether to print JSON.
@@ -84,7 +84,7 @@ enum WhenFullWord {
 }
 
 impl LimitArguments {
-    pub(crate) fn asked(self) -> Asked {
+    pub(crate) fn into_command(self) -> UserCommand {
         let Self { user, limit, when_full, enforce, dry_run, json } = self;
         let when_full = when_full.map(|word| match word {
             WhenFullWord::Deny => Setting::To(Full::Deny),
@@ -93,23 +93,23 @@ impl LimitArguments {
         });
         let is_change = limit.is_some() || when_full.is_some() || enforce;
         let change = Change { limit, when_full, enforce, dry_run };
-        Asked { user, order: if is_change { Order::Limit(change) } else { Order::Explain }, json }
+        UserCommand { user, order: if is_change { Order::Limit(change) } else { Order::Explain }, json }
     }
 }
 
 impl UserArguments {
-    pub(crate) fn explain(self) -> Asked {
-        Asked { user: self.user, order: Order::Explain, json: self.json }
+    pub(crate) fn explain(self) -> UserCommand {
+        UserCommand { user: self.user, order: Order::Explain, json: self.json }
     }
 
-    pub(crate) fn forget(self) -> Asked {
-        Asked { user: self.user, order: Order::Forget, json: self.json }
+    pub(crate) fn forget(self) -> UserCommand {
+        UserCommand { user: self.user, order: Order::Forget, json: self.json }
     }
 }
 
 impl EndArguments {
-    pub(crate) fn asked(self) -> Asked {
-        Asked { user: self.user, order: Order::End(self.session), json: self.json }
+    pub(crate) fn into_command(self) -> UserCommand {
+        UserCommand { user: self.user, order: Order::End(self.session), json: self.json }
     }
 }
 
@@ -129,8 +129,8 @@ fn session(text: &str) -> Result<SessionId, String> {
 }
 
 /// Gives the order to the server that runs on this data directory, or carries it out where none does. The exit code.
-pub(crate) fn run(asked: &Asked, config: &Config, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
-    match smol::block_on(obtain(asked, config)) {
+pub(crate) fn run(asked: &UserCommand, config: &Config, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    match smol::block_on(request(asked, config)) {
         Ok(report) if asked.json => {
             let json = serde_json::to_string(&report).expect("words and numbers always serialise");
             writeln!(out, "{json}").map(|()| 0)
@@ -140,7 +140,7 @@ pub(crate) fn run(asked: &Asked, config: &Config, out: &mut impl Write, err: &mu
     }
 }
 
-async fn obtain(Asked { user, order, .. }: &Asked, config: &Config) -> Result<Report, String> {
+async fn request(UserCommand { user, order, .. }: &UserCommand, config: &Config) -> Result<Report, String> {
     if config.store == StoreKind::Memory {
         return Err("a server with store = \"memory\" takes no orders: it has no data directory".into());
     }
@@ -155,7 +155,7 @@ async fn obtain(Asked { user, order, .. }: &Asked, config: &Config) -> Result<Re
         ));
     }
     let node = NodeId::new(getrandom::u64().map_err(|error| error.to_string())?);
-    let store = LmdbStore::open(&config.lmdb(), node).map_err(|error| in_words(&error))?;
+    let store = LmdbStore::open(&config.lmdb(), node).map_err(|error| error_chain(&error))?;
     let store = Arc::new(store);
     let operator = Operator::new(Arc::<LmdbStore>::clone(&store), node, None, config.store_timeout);
     let report = operator.obey(user, order).await.map_err(|why| why.to_string());
@@ -166,7 +166,7 @@ async fn obtain(Asked { user, order, .. }: &Asked, config: &Config) -> Result<Re
 }
 
 /// An error with what caused it.
-fn in_words(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

@@ -36,7 +36,7 @@ impl Config {
 
     /// What bounds a session.
     #[must_use]
-    pub fn session_limits(&self) -> SessionSettings {
+    pub fn session_settings(&self) -> SessionSettings {
         SessionSettings {
             auth_timeout: self.auth_timeout,
             ping_interval: self.ping_interval,
@@ -48,7 +48,7 @@ impl Config {
 
     /// How many connections may come in, where so many files may be open.
     #[must_use]
-    pub fn door_bounds(&self, descriptors: u64) -> ConnectionLimits {
+    pub fn connection_limits(&self, descriptors: u64) -> ConnectionLimits {
         let fitting = usize::try_from(descriptors.saturating_sub(Self::SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
         let fitting = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN);
         ConnectionLimits {
@@ -63,12 +63,12 @@ impl Config {
     ///
     /// # Errors
     /// The certificate cannot be used.
-    pub fn policy(&self) -> Result<ConnectionSettings, TlsError> {
+    pub fn connection_settings(&self) -> Result<ConnectionSettings, TlsError> {
         let certificate = self.tls_cert.clone().zip(self.tls_key.clone());
         let tls = certificate.map(|(certificate, key)| CertificateFiles { certificate, key }.load()).transpose()?;
         let bytes = |bound| size(bound).map_or(usize::MAX, NonZeroUsize::get);
         Ok(ConnectionSettings {
-            session: self.session_limits(),
+            session: self.session_settings(),
             max_message_bytes: bytes(self.max_message_bytes),
             header_timeout: self.header_timeout.unwrap_or(self.auth_timeout).min(self.auth_timeout),
             max_header_bytes: bytes(self.max_header_bytes),
@@ -86,7 +86,7 @@ impl Config {
     /// [`VerifierError`]: there are no keys, or they cannot be used.
     pub fn verifier(&self, secret: Option<Secret>) -> Result<Verifier, VerifierError> {
         let keys = Keys::load(self.jwt_algorithm, &self.key_source(secret)?)?;
-        Ok(Verifier { keys, rules: self.token_rules() })
+        Ok(Verifier { keys, rules: self.token_validation() })
     }
 
     /// Where the keys of tokens come from.
@@ -110,7 +110,7 @@ impl Config {
 
     /// What a token must say.
     #[must_use]
-    pub fn token_rules(&self) -> TokenValidation {
+    pub fn token_validation(&self) -> TokenValidation {
         TokenValidation {
             user_claim: self.jwt_user_claim.clone(),
             limit_claim: self.jwt_limit_claim.clone(),
@@ -129,13 +129,13 @@ impl Config {
 
     /// Whether a message may be so long.
     #[must_use]
-    pub fn takes_message(&self, bytes: usize) -> bool {
+    pub fn fits_message(&self, bytes: usize) -> bool {
         size(self.max_message_bytes).is_none_or(|most| bytes <= most.get())
     }
 
     /// On which terms users are admitted.
     #[must_use]
-    pub fn terms(&self) -> AdmissionPolicy {
+    pub fn admission_policy(&self) -> AdmissionPolicy {
         AdmissionPolicy {
             when_full: self.when_full.into(),
             client_choice: self.client_choice,
@@ -150,7 +150,11 @@ impl Config {
     /// Where and how the store keeps its data, if that is LMDB.
     #[must_use]
     pub fn lmdb(&self) -> LmdbConfig {
-        LmdbConfig { forget_after: self.forget_after, terms: self.terms(), ..LmdbConfig::new(&self.data, self.limit) }
+        LmdbConfig {
+            forget_after: self.forget_after,
+            terms: self.admission_policy(),
+            ..LmdbConfig::new(&self.data, self.limit)
+        }
     }
 
     /// Whether anybody is taken for whom they say they are, also from beyond this machine.
@@ -191,11 +195,11 @@ mod tests {
     use session_core::{CountBy, SlotLimit, UserOverrides, WhenFull};
 
     use super::*;
-    use crate::config::{Flags, Sources};
+    use crate::config::{ConfigLoader, Flags};
 
     fn config(given: &[(&str, &str)]) -> Config {
         let environment = given.iter().map(|&(key, value)| (format!("SESSIONS_{key}").into(), value.into()));
-        Sources::new(Flags::default(), environment).load().unwrap().config
+        ConfigLoader::new(Flags::default(), environment).load().unwrap().config
     }
 
     #[test]
@@ -214,18 +218,18 @@ mod tests {
             per_client: NonZeroUsize::new(3),
             rate_per_client: NonZeroU32::new(2),
         };
-        assert_eq!(some.door_bounds(u64::MAX), bounds);
-        let limits = some.session_limits();
+        assert_eq!(some.connection_limits(u64::MAX), bounds);
+        let limits = some.session_settings();
         assert_eq!((limits.max_bad_messages, limits.max_message_rate), (Some(65_535), NonZeroU32::new(7)));
-        let policy = some.policy().unwrap();
+        let policy = some.connection_settings().unwrap();
         assert_eq!((policy.session, policy.max_message_bytes, policy.max_header_bytes), (limits, 1024, 8193));
         assert_eq!(some.send_buffer_bytes(), Some(4097));
 
         let none = set(["unlimited"; 9]);
-        assert_eq!(none.door_bounds(u64::MAX), ConnectionLimits::default());
-        let limits = none.session_limits();
+        assert_eq!(none.connection_limits(u64::MAX), ConnectionLimits::default());
+        let limits = none.session_settings();
         assert_eq!((limits.max_bad_messages, limits.max_message_rate), (None, None));
-        let policy = none.policy().unwrap();
+        let policy = none.connection_settings().unwrap();
         assert_eq!((policy.max_message_bytes, policy.max_header_bytes), (usize::MAX, usize::MAX));
         assert_eq!(none.send_buffer_bytes(), None);
     }
@@ -234,7 +238,7 @@ mod tests {
     fn no_more_connections_come_in_than_files_may_be_open_beside_the_others() {
         let config = config(&[("MAX_CONNECTIONS", "10")]);
         for (descriptors, connections) in [(0, 1), (128, 1), (129, 1), (130, 2), (137, 9), (138, 10), (139, 10)] {
-            let bounds = config.door_bounds(descriptors);
+            let bounds = config.connection_limits(descriptors);
             assert_eq!(bounds.connections, NonZeroUsize::new(connections), "{descriptors}");
         }
     }
@@ -243,7 +247,7 @@ mod tests {
     fn a_request_has_no_longer_than_its_user_has_to_authenticate() {
         for (header, auth, seconds) in [("5s", "10s", 5), ("20s", "10s", 10), ("unlimited", "7s", 7)] {
             let config = config(&[("HEADER_TIMEOUT", header), ("AUTH_TIMEOUT", auth)]);
-            assert_eq!(config.policy().unwrap().header_timeout, Duration::from_secs(seconds), "{header}");
+            assert_eq!(config.connection_settings().unwrap().header_timeout, Duration::from_secs(seconds), "{header}");
         }
     }
 
@@ -253,11 +257,14 @@ mod tests {
         let path = |name: &str| directory.path().join(name).display().to_string();
         let (certificate, key) = (path("cert"), path("key"));
         let tls = [("TLS_CERT", &*certificate), ("TLS_KEY", &*key)];
-        assert!(matches!(config(&tls).policy(), Err(TlsError::Certificate { .. })));
+        assert!(matches!(config(&tls).connection_settings(), Err(TlsError::Certificate { .. })));
         let mine = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::write(&certificate, mine.cert.pem()).unwrap();
         fs::write(&key, mine.signing_key.serialize_pem()).unwrap();
-        assert!(config(&tls).policy().unwrap().tls.is_some() && config(&[]).policy().unwrap().tls.is_none());
+        assert!(
+            config(&tls).connection_settings().unwrap().tls.is_some()
+                && config(&[]).connection_settings().unwrap().tls.is_none()
+        );
 
         let policy = config(&[
             ("ALLOWED_ORIGINS", "https://a.example,null"),
@@ -265,7 +272,7 @@ mod tests {
             ("TRUSTED_PROXIES", "10.0.0.0/8"),
             ("PROXY_PROTOCOL", "true"),
         ]);
-        let policy = policy.policy().unwrap();
+        let policy = policy.connection_settings().unwrap();
         assert!(policy.origins.allows(Some(b"null")) && !policy.origins.allows(Some(b"https://b.example")));
         assert!(policy.hosts.allows(Some(b"b.example")) && !policy.hosts.allows(Some(b"a.example")));
         assert!(policy.trusted_proxies.is_trusted([10, 0, 0, 1].into()) && policy.proxy_protocol);
@@ -273,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_happens_at_the_limit_is_as_it_is_written() {
-        assert_eq!(config(&[]).terms(), AdmissionPolicy::default());
+        assert_eq!(config(&[]).admission_policy(), AdmissionPolicy::default());
         let terms = config(&[
             ("LIMIT", "5"),
             ("WHEN_FULL", "evict-oldest"),
@@ -293,7 +300,7 @@ mod tests {
             sessions_per_device: NonZeroU16::new(7).unwrap(),
             linger: Duration::from_secs(90),
         };
-        assert_eq!((terms.terms(), terms.lmdb().terms), (expected, expected));
+        assert_eq!((terms.admission_policy(), terms.lmdb().terms), (expected, expected));
     }
 
     #[test]

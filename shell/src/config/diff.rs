@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::key::{Applies, Key};
+use super::key::{Key, ReloadMode};
 use super::loader::Loaded;
 
 /// A key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct ChangedKey {
     /// Which, and when that takes effect.
     pub key: &'static Key,
     /// What it was. The values of a list have commas between them.
@@ -16,12 +16,12 @@ pub struct Change {
     pub new: String,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for ChangedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, old, new } = self;
         let when = match key.applies {
-            Applies::AtOnce => "at once",
-            Applies::AfterRestart => "after a restart",
+            ReloadMode::AtOnce => "at once",
+            ReloadMode::AfterRestart => "after a restart",
         };
         write!(f, "{} was {old:?} and is {new:?} {when}", key.name)
     }
@@ -31,23 +31,23 @@ impl fmt::Display for Change {
 ///
 /// A value that is only written otherwise has not, 10000ms for 10s.
 #[must_use]
-pub fn diff(old: &Loaded, new: &Loaded) -> Vec<Change> {
+pub fn diff(old: &Loaded, new: &Loaded) -> Vec<ChangedKey> {
     let differing = old.config.differing(&new.config);
     let pairs = old.settings.iter().zip(&new.settings);
     pairs
         .filter(|(old, new)| old.texts != new.texts && differing.contains(&old.key.name))
-        .map(|(old, new)| Change { key: old.key, old: old.texts.join(","), new: new.texts.join(",") })
+        .map(|(old, new)| ChangedKey { key: old.key, old: old.texts.join(","), new: new.texts.join(",") })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Flags, Sources};
+    use crate::config::{ConfigLoader, Flags};
 
     fn load(given: &[(&str, &str)]) -> Loaded {
         let environment = given.iter().map(|&(name, value)| (name.into(), value.into()));
-        Sources::new(Flags::default(), environment).load().unwrap()
+        ConfigLoader::new(Flags::default(), environment).load().unwrap()
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::error::{Origin, Problem, nearest};
+use super::error::{ConfigError, ValueSource, nearest};
 use super::key::Key;
-use super::loader::{Layer, Setting};
+use super::loader::{KeyValue, Layer};
 
 const PREFIX: &str = "SESSIONS_";
 
@@ -20,7 +20,7 @@ pub(super) const SECRET: &str = "SESSIONS_JWT_SECRET";
 const OTHERS: [&str; 5] = [SECRET, "SESSIONS_URL", "SESSIONS_USER", "SESSIONS_TOKEN", "SESSIONS_CA"];
 
 /// Those of an environment that may be meant for us. One that is empty counts as not set.
-pub(super) fn ours(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, OsString> {
+pub(super) fn with_prefix(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, OsString> {
     let named = environment.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     named.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty()).collect()
 }
@@ -34,17 +34,17 @@ pub(super) fn file(environment: &BTreeMap<String, OsString>) -> Option<PathBuf> 
 pub(super) fn read(keys: &'static [Key], environment: &BTreeMap<String, OsString>) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in environment {
-        let origin = Origin::Variable(name.clone());
+        let origin = ValueSource::Variable(name.clone());
         match (keys.iter().find(|key| key.variable == *name), value.to_str()) {
-            (Some(key), Some(text)) => layer.settings.push(Setting { key, texts: key.split(text), origin }),
-            (Some(key), None) => layer.problems.push(Problem::of_key(origin, key.name, "its value is not UTF-8")),
+            (Some(key), Some(text)) => layer.settings.push(KeyValue { key, texts: key.split(text), origin }),
+            (Some(key), None) => layer.problems.push(ConfigError::for_key(origin, key.name, "its value is not UTF-8")),
             (None, _) if name == FILE || OTHERS.contains(&&**name) => {}
             // No more than a warning: whoever runs containers sets variables that we do not know, after a service's name.
             (None, _) => {
                 let candidates = keys.iter().map(|key| &*key.variable).chain([FILE]);
                 let suggestion = nearest(name, candidates).map(str::to_owned);
-                let warning = Problem::new(origin, "there is no such variable, it is ignored");
-                layer.warnings.push(Problem { suggestion, ..warning });
+                let warning = ConfigError::new(origin, "there is no such variable, it is ignored");
+                layer.warnings.push(ConfigError { suggestion, ..warning });
             }
         }
     }
@@ -58,7 +58,7 @@ mod tests {
 
     fn of(variables: &[(&str, &str)]) -> Layer {
         let environment = variables.iter().map(|&(name, value)| (name.into(), value.into()));
-        read(Config::keys(), &ours(environment))
+        read(Config::keys(), &with_prefix(environment))
     }
 
     #[test]
@@ -67,15 +67,15 @@ mod tests {
         let [limit, listen] = &layer.settings[..] else { panic!("{layer:?}") };
         assert_eq!((limit.key.name, &limit.texts[..]), ("limit", &["5".to_owned()][..]));
         assert_eq!((listen.key.name, &listen.texts[..]), ("listen", &["a:1".to_owned(), "b:2".to_owned()][..]));
-        assert_eq!(limit.origin, Origin::Variable("SESSIONS_LIMIT".into()));
+        assert_eq!(limit.origin, ValueSource::Variable("SESSIONS_LIMIT".into()));
     }
 
     #[test]
     fn what_is_empty_counts_as_not_set() {
         let environment = || [("SESSIONS_LIMIT".into(), "".into()), (FILE.into(), "".into())];
-        assert_eq!(read(Config::keys(), &ours(environment())).settings, []);
-        assert_eq!(file(&ours(environment())), None);
-        assert_eq!(file(&ours([(FILE.into(), "there".into())])), Some("there".into()));
+        assert_eq!(read(Config::keys(), &with_prefix(environment())).settings, []);
+        assert_eq!(file(&with_prefix(environment())), None);
+        assert_eq!(file(&with_prefix([(FILE.into(), "there".into())])), Some("there".into()));
     }
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
     fn a_value_that_is_no_text_is_a_problem() {
         use std::os::unix::ffi::OsStringExt as _;
         let environment = [("SESSIONS_DATA".into(), OsString::from_vec(vec![0xff]))];
-        let layer = read(Config::keys(), &ours(environment));
+        let layer = read(Config::keys(), &with_prefix(environment));
         assert_eq!(layer.problems[0].to_string(), "SESSIONS_DATA: its value is not UTF-8");
         assert!(layer.settings.is_empty());
     }

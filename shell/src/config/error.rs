@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// Where a value was given. In the order of precedence: of two, the greater one counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum ValueSource {
     /// Nowhere.
     Default,
     /// The configuration file as a whole.
@@ -27,7 +27,7 @@ pub enum Origin {
     Flag(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -40,9 +40,9 @@ impl fmt::Display for Origin {
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigError {
     /// Where.
-    pub origin: Origin,
+    pub origin: ValueSource,
     /// The keys it is about: one, several that do not go together, or none where the file is no TOML.
     pub keys: Vec<String>,
     /// What is wrong with them, and what would do.
@@ -51,25 +51,25 @@ pub struct Problem {
     pub suggestion: Option<String>,
 }
 
-impl Problem {
-    pub(crate) fn new(origin: Origin, reason: impl Into<String>) -> Self {
+impl ConfigError {
+    pub(crate) fn new(origin: ValueSource, reason: impl Into<String>) -> Self {
         Self { origin, keys: Vec::new(), reason: reason.into(), suggestion: None }
     }
 
-    pub(crate) fn of_key(origin: Origin, key: &str, reason: impl Into<String>) -> Self {
+    pub(crate) fn for_key(origin: ValueSource, key: &str, reason: impl Into<String>) -> Self {
         Self { keys: vec![key.into()], ..Self::new(origin, reason) }
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, keys, reason, suggestion } = self;
         write!(f, "{origin}")?;
-        if let Origin::Line { column, .. } = origin {
+        if let ValueSource::Line { column, .. } = origin {
             write!(f, ":{column}")?;
         }
         // A variable or a flag says already which key it is of.
-        if keys.len() > 1 || matches!(origin, Origin::Default | Origin::File(_) | Origin::Line { .. }) {
+        if keys.len() > 1 || matches!(origin, ValueSource::Default | ValueSource::File(_) | ValueSource::Line { .. }) {
             for (at, key) in keys.iter().enumerate() {
                 write!(f, "{} {key}", if at == 0 { ":" } else { "," })?;
             }
@@ -86,9 +86,9 @@ impl fmt::Display for Problem {
 /// flags.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{}", lines(.0))]
-pub struct Problems(pub Vec<Problem>);
+pub struct ConfigErrors(pub Vec<ConfigError>);
 
-fn lines(problems: &[Problem]) -> String {
+fn lines(problems: &[ConfigError]) -> String {
     let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }
@@ -107,20 +107,23 @@ mod tests {
 
     #[test]
     fn a_problem_says_where_what_and_what_instead() {
-        let line = Origin::Line { path: "sessions.toml".into(), line: 12, column: 3 };
-        let problem = Problem::of_key(line.clone(), "limit", "it is too small");
+        let line = ValueSource::Line { path: "sessions.toml".into(), line: 12, column: 3 };
+        let problem = ConfigError::for_key(line.clone(), "limit", "it is too small");
         assert_eq!(problem.to_string(), "sessions.toml:12:3: limit: it is too small");
         let unknown =
-            Problem { suggestion: Some("limit".into()), ..Problem::of_key(line.clone(), "limmit", "unknown") };
+            ConfigError { suggestion: Some("limit".into()), ..ConfigError::for_key(line.clone(), "limmit", "unknown") };
         assert_eq!(unknown.to_string(), "sessions.toml:12:3: limmit: unknown; did you mean limit?");
-        let variable = Problem::of_key(Origin::Variable("SESSIONS_LIMIT".into()), "limit", "it is too small");
+        let variable = ConfigError::for_key(ValueSource::Variable("SESSIONS_LIMIT".into()), "limit", "it is too small");
         assert_eq!(variable.to_string(), "SESSIONS_LIMIT: it is too small");
-        let both = Problem { keys: vec!["a".into(), "b".into()], ..Problem::new(Origin::Flag("--a".into()), "no") };
+        let both = ConfigError {
+            keys: vec!["a".into(), "b".into()],
+            ..ConfigError::new(ValueSource::Flag("--a".into()), "no")
+        };
         assert_eq!(both.to_string(), "--a: a, b: no");
-        let file = Problem::new(Origin::File("sessions.toml".into()), "cannot be read");
+        let file = ConfigError::new(ValueSource::File("sessions.toml".into()), "cannot be read");
         assert_eq!(file.to_string(), "sessions.toml: cannot be read");
         assert_eq!(line.to_string(), "sessions.toml:12", "as an origin it is a line");
-        assert_eq!(Problems(vec![variable.clone(), file.clone()]).to_string(), format!("{variable}\n{file}"));
+        assert_eq!(ConfigErrors(vec![variable.clone(), file.clone()]).to_string(), format!("{variable}\n{file}"));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Origin, Problem, nearest};
+use super::error::{ConfigError, ValueSource, nearest};
 use super::key::Key;
-use super::loader::{Layer, Setting};
+use super::loader::{KeyValue, Layer};
 use super::value::Shape;
 
 /// What this file sets.
@@ -18,7 +18,7 @@ pub(super) fn read(keys: &'static [Key], path: &Path) -> Layer {
     match fs::read_to_string(path) {
         Ok(text) => parse(keys, path, &text),
         Err(error) => {
-            let problem = Problem::new(Origin::File(path.into()), format!("it cannot be read: {error}"));
+            let problem = ConfigError::new(ValueSource::File(path.into()), format!("it cannot be read: {error}"));
             Layer { problems: vec![problem], ..Layer::default() }
         }
     }
@@ -38,10 +38,10 @@ fn parse(keys: &'static [Key], path: &Path, text: &str) -> Layer {
         let first = table.keys().find(|key| error.message() == DUPLICATE && key.get_ref() == given);
         if let Some(first) = first {
             let reason = format!("it is given twice, first in line {}", document.line(first.span().start));
-            layer.problems.push(Problem::of_key(document.origin(span.start), given, reason));
+            layer.problems.push(ConfigError::for_key(document.origin(span.start), given, reason));
         } else if broken.insert(document.line(span.start)) {
             let reason = format!("this is no TOML: {}", error.message());
-            layer.problems.push(Problem::new(document.origin(span.start), reason));
+            layer.problems.push(ConfigError::new(document.origin(span.start), reason));
         }
     }
     for (name, value) in &table {
@@ -53,8 +53,8 @@ fn parse(keys: &'static [Key], path: &Path, text: &str) -> Layer {
         let (origin, name, value) = (document.origin(start), name.get_ref(), value.get_ref());
         let known = keys.iter().find(|key| key.name == name);
         match known.ok_or_else(|| unknown(keys, name, value)).and_then(|key| Ok((key, texts(key, value)?))) {
-            Ok((key, texts)) => layer.settings.push(Setting { key, texts, origin }),
-            Err(problem) => layer.problems.push(Problem { origin, keys: vec![name.to_string()], ..problem }),
+            Ok((key, texts)) => layer.settings.push(KeyValue { key, texts, origin }),
+            Err(problem) => layer.problems.push(ConfigError { origin, keys: vec![name.to_string()], ..problem }),
         }
     }
     layer
@@ -90,23 +90,23 @@ impl Document<'_> {
         1 + self.before(offset).matches('\n').count()
     }
 
-    fn origin(&self, offset: usize) -> Origin {
+    fn origin(&self, offset: usize) -> ValueSource {
         let line = self.before(offset).rsplit('\n').next().unwrap_or_default();
-        Origin::Line { path: self.path.into(), line: self.line(offset), column: 1 + line.chars().count() }
+        ValueSource::Line { path: self.path.into(), line: self.line(offset), column: 1 + line.chars().count() }
     }
 }
 
-fn unknown(keys: &'static [Key], name: &str, value: &DeValue<'_>) -> Problem {
+fn unknown(keys: &'static [Key], name: &str, value: &DeValue<'_>) -> ConfigError {
     if value.is_table() {
         return problem("there are no tables here, every key stands by itself");
     }
     let spelling = name.to_lowercase().replace('-', "_");
     let suggestion = nearest(&spelling, keys.iter().map(|key| key.name)).map(str::to_owned);
-    Problem { suggestion, ..problem("there is no such key") }
+    ConfigError { suggestion, ..problem("there is no such key") }
 }
 
 /// The texts that a flag would be given instead of this value.
-fn texts(key: &Key, value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
+fn texts(key: &Key, value: &DeValue<'_>) -> Result<Vec<String>, ConfigError> {
     let is_list = key.shape == Shape::List;
     match value {
         DeValue::String(text) => Ok(key.split(text)),
@@ -118,7 +118,7 @@ fn texts(key: &Key, value: &DeValue<'_>) -> Result<Vec<String>, Problem> {
     }
 }
 
-fn scalar(value: &DeValue<'_>) -> Result<String, Problem> {
+fn scalar(value: &DeValue<'_>) -> Result<String, ConfigError> {
     match value {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(integer) => Ok(i128::from_str_radix(integer.as_str(), integer.radix())
@@ -132,8 +132,8 @@ fn scalar(value: &DeValue<'_>) -> Result<String, Problem> {
 }
 
 /// Whoever calls knows where.
-fn problem(reason: &str) -> Problem {
-    Problem::new(Origin::Default, reason)
+fn problem(reason: &str) -> ConfigError {
+    ConfigError::new(ValueSource::Default, reason)
 }
 
 #[cfg(test)]
@@ -149,7 +149,7 @@ mod tests {
     fn set(text: &str) -> Vec<String> {
         let layer = of(text);
         assert_eq!(layer.problems, [], "{text}");
-        let [setting] = <[Setting; 1]>::try_from(layer.settings).unwrap();
+        let [setting] = <[KeyValue; 1]>::try_from(layer.settings).unwrap();
         setting.texts
     }
 

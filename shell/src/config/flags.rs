@@ -11,10 +11,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use super::error::Origin;
+use super::error::ValueSource;
 use super::key::Key;
-use super::loader::Setting;
-use super::value::{Refusal, Shape};
+use super::loader::KeyValue;
+use super::value::{InvalidValue, Shape};
 use super::{Config, environment};
 
 /// What was said on the command line.
@@ -23,13 +23,13 @@ pub struct Flags {
     /// The configuration file, if one was named.
     pub file: Option<PathBuf>,
     /// The keys that were set.
-    pub given: Vec<Setting>,
+    pub given: Vec<KeyValue>,
 }
 
 impl Flags {
     /// Both, where a key of `other` counts more and its lists are added.
     #[must_use]
-    pub fn and(mut self, other: Self) -> Self {
+    pub fn merge(mut self, other: Self) -> Self {
         self.file = other.file.or(self.file);
         for setting in other.given {
             match self.given.iter_mut().find(|given| given.key == setting.key) {
@@ -51,15 +51,15 @@ impl Flags {
 
 /// Those of the flags that say which data directory is meant.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct DataFlags(pub(crate) Flags);
+pub(crate) struct DataDirFlags(pub(crate) Flags);
 
-impl DataFlags {
+impl DataDirFlags {
     fn keys() -> impl Iterator<Item = &'static Key> {
         Config::keys().iter().filter(|key| key.name == "data")
     }
 }
 
-impl Args for DataFlags {
+impl Args for DataDirFlags {
     fn augment_args(command: Command) -> Command {
         command.arg(file()).args(Self::keys().map(|key| argument(key).help_heading(None)))
     }
@@ -69,7 +69,7 @@ impl Args for DataFlags {
     }
 }
 
-impl FromArgMatches for DataFlags {
+impl FromArgMatches for DataDirFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         Ok(Self(read(matches, Self::keys())))
     }
@@ -134,10 +134,10 @@ fn argument(key: &'static Key) -> Arg {
     }
 }
 
-fn setting(key: &'static Key, matches: &ArgMatches) -> Setting {
+fn setting(key: &'static Key, matches: &ArgMatches) -> KeyValue {
     let texts = matches.get_many::<String>(key.name).into_iter().flatten();
     let texts = texts.flat_map(|text| key.split(text)).collect();
-    Setting { key, texts, origin: Origin::Flag(format!("--{}", key.flag)) }
+    KeyValue { key, texts, origin: ValueSource::Flag(format!("--{}", key.flag)) }
 }
 
 /// Refuses on the command line what the key's rule refuses, in clap's own form.
@@ -153,7 +153,7 @@ impl TypedValueParser for Checked {
         let Some(refusal) = key.check(&key.split(&text)).err().and_then(|refusals| refusals.into_iter().next()) else {
             return Ok(text);
         };
-        let Refusal { text, reason } = refusal;
+        let InvalidValue { text, reason } = refusal;
         if key.choices.is_empty() {
             (move |_: &str| Err::<String, _>(reason.clone())).parse_ref(command, arg, OsStr::new(&text))
         } else {
@@ -188,7 +188,7 @@ mod tests {
     use crate::config::sample::Sample;
 
     /// What `Sample` is given.
-    fn parse(arguments: &[&str]) -> Result<Vec<Setting>, clap::Error> {
+    fn parse(arguments: &[&str]) -> Result<Vec<KeyValue>, clap::Error> {
         let keys = Sample::keys();
         let command = Command::new("sample").args(keys.iter().map(argument));
         let matches = command.try_get_matches_from(["sample"].iter().chain(arguments))?;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn texts(arguments: &[&str]) -> Vec<String> {
-        let [setting] = <[Setting; 1]>::try_from(parse(arguments).unwrap()).unwrap();
+        let [setting] = <[KeyValue; 1]>::try_from(parse(arguments).unwrap()).unwrap();
         setting.texts
     }
 
@@ -264,12 +264,12 @@ mod tests {
     #[test]
     fn what_is_said_later_counts_more_and_lists_grow() {
         let one = flags(&["--config", "a.toml", "--limit", "5", "--log", "warn", "--listen", "127.0.0.1:1"]);
-        let both = one.and(flags(&["--config", "b.toml", "--limit", "6", "--listen", "127.0.0.1:2"]));
+        let both = one.merge(flags(&["--config", "b.toml", "--limit", "6", "--listen", "127.0.0.1:2"]));
         let mut texts: Vec<_> = both.given.iter().map(|setting| setting.texts.join(",")).collect();
         texts.sort();
         assert_eq!(texts, ["127.0.0.1:1,127.0.0.1:2", "6", "warn"]);
         assert_eq!(both.names(), ["--config", "--listen", "--limit", "--log"]);
-        assert_eq!(both.clone().and(Flags::default()).file, Some("b.toml".into()));
+        assert_eq!(both.clone().merge(Flags::default()).file, Some("b.toml".into()));
         assert_eq!(both.file, Some("b.toml".into()));
     }
 }

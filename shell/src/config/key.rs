@@ -5,7 +5,7 @@ use std::fmt;
 
 use clap::builder::PossibleValue;
 
-use super::value::{Refusal, Rule, Shape};
+use super::value::{InvalidValue, Shape, ValueReader};
 
 /// A key of the configuration.
 pub struct Key {
@@ -24,18 +24,18 @@ pub struct Key {
     /// What it is when it is not given. Owned if this machine decides, which the help then tells.
     pub default: Cow<'static, str>,
     /// When a change of it takes effect.
-    pub applies: Applies,
+    pub applies: ReloadMode,
     /// How its value is written.
     pub shape: Shape,
     pub(super) choices: Vec<PossibleValue>,
     check: Box<Check>,
 }
 
-type Check = dyn Fn(&[String]) -> Result<(), Vec<Refusal>> + Send + Sync;
+type Check = dyn Fn(&[String]) -> Result<(), Vec<InvalidValue>> + Send + Sync;
 
 /// When a change of a key takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applies {
+pub enum ReloadMode {
     /// When the configuration is read again.
     AtOnce,
     /// When the server is started again.
@@ -43,19 +43,19 @@ pub enum Applies {
 }
 
 /// An entry of the table, as it is written there.
-pub(super) struct Entry<T> {
+pub(super) struct KeySpec<T> {
     pub(super) name: &'static str,
     pub(super) group: &'static str,
     pub(super) help: &'static str,
-    pub(super) rule: Rule<T>,
+    pub(super) rule: ValueReader<T>,
     pub(super) placeholder: &'static str,
     pub(super) default: Cow<'static, str>,
-    pub(super) applies: Applies,
+    pub(super) applies: ReloadMode,
 }
 
 impl Key {
-    pub(super) fn new<T: 'static>(entry: Entry<T>) -> Self {
-        let Entry { name, group, help, rule, placeholder, default, applies } = entry;
+    pub(super) fn new<T: 'static>(entry: KeySpec<T>) -> Self {
+        let KeySpec { name, group, help, rule, placeholder, default, applies } = entry;
         Self {
             name,
             flag: name.replace('_', "-"),
@@ -85,7 +85,7 @@ impl Key {
     ///
     /// # Errors
     /// With every text that is refused.
-    pub fn check(&self, texts: &[String]) -> Result<(), Vec<Refusal>> {
+    pub fn check(&self, texts: &[String]) -> Result<(), Vec<InvalidValue>> {
         (self.check)(texts)
     }
 
@@ -215,7 +215,7 @@ mod tests {
     fn a_key_has_a_name_in_every_source() {
         let key = key("may_be_open");
         assert_eq!((&*key.flag, &*key.variable), ("may-be-open", "SESSIONS_MAY_BE_OPEN"));
-        assert_eq!((key.group, key.applies, key.shape), ("Doors", Applies::AfterRestart, Shape::Switch));
+        assert_eq!((key.group, key.applies, key.shape), ("Doors", ReloadMode::AfterRestart, Shape::Switch));
         assert_eq!(key.help, "Whether anybody may come in, at any time");
     }
 

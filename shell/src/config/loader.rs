@@ -8,17 +8,17 @@ use std::ffi::OsString;
 use std::mem;
 use std::path::PathBuf;
 
-use super::error::{Origin, Problem, Problems};
+use super::error::{ConfigError, ConfigErrors, ValueSource};
 use super::flags::Flags;
 use super::key::Key;
-use super::table::{Disagreement, agree};
-use super::value::Refusal;
+use super::table::{Conflict, check_conflicts};
+use super::value::InvalidValue;
 use super::{Config, environment, file};
 use crate::auth::Secret;
 
 /// The sources of a configuration. They can be read again, and so can a changed file.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {
+pub struct ConfigLoader {
     flags: Flags,
     environment: BTreeMap<String, OsString>,
     file: Option<PathBuf>,
@@ -30,40 +30,40 @@ pub struct Loaded {
     /// What counts.
     pub config: Config,
     /// The same as text, for each of [`Config::keys`] in their order.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<KeyValue>,
     /// What is probably a mistake, but harms nothing.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<ConfigError>,
 }
 
 /// What a key was set to, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub struct KeyValue {
     /// The key.
     pub key: &'static Key,
     /// As they were written: exactly one, unless it is a list.
     pub texts: Vec<String>,
     /// Where.
-    pub origin: Origin,
+    pub origin: ValueSource,
 }
 
 /// What one source says.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
-    pub(super) settings: Vec<Setting>,
-    pub(super) problems: Vec<Problem>,
-    pub(super) warnings: Vec<Problem>,
+    pub(super) settings: Vec<KeyValue>,
+    pub(super) problems: Vec<ConfigError>,
+    pub(super) warnings: Vec<ConfigError>,
 }
 
-impl Sources {
+impl ConfigLoader {
     /// These flags and these environment variables, and the file that they name, if they do.
     pub fn new(flags: Flags, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let environment = environment::ours(environment);
+        let environment = environment::with_prefix(environment);
         let file = flags.file.clone().or_else(|| environment::file(&environment));
         Self { flags, environment, file }
     }
 
     /// This file, by itself.
-    pub fn of_file(path: impl Into<PathBuf>) -> Self {
+    pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self { file: Some(path.into()), ..Self::default() }
     }
 
@@ -77,11 +77,11 @@ impl Sources {
     ///
     /// # Errors
     /// With everything that is wrong in any of them.
-    pub fn load(&self) -> Result<Loaded, Problems> {
-        self.load_if(agree)
+    pub fn load(&self) -> Result<Loaded, ConfigErrors> {
+        self.load_if(check_conflicts)
     }
 
-    fn load_if(&self, agree: impl Fn(&Config) -> Vec<Disagreement>) -> Result<Loaded, Problems> {
+    fn load_if(&self, agree: impl Fn(&Config) -> Vec<Conflict>) -> Result<Loaded, ConfigErrors> {
         let keys = Config::keys();
         let file = self.file.as_ref().map(|path| file::read(keys, path)).unwrap_or_default();
         let flags = Layer { settings: self.flags.given.clone(), ..Layer::default() };
@@ -104,32 +104,32 @@ impl Sources {
                 }
                 let texts: Vec<_> = rest.iter().map(|setting| &*setting.texts).collect();
                 let disagreements = Config::read(&texts).map(|config| agree(&config)).unwrap_or_default();
-                let sound = |one: &Disagreement| !refused.iter().any(|(key, _)| one.keys.contains(&key.name));
+                let sound = |one: &Conflict| !refused.iter().any(|(key, _)| one.keys.contains(&key.name));
                 problems.extend(disagreements.into_iter().filter(sound).map(|one| one.problem(&settings)));
                 problems.extend(refused.into_iter().map(|(key, refusal)| {
                     let setting = settings.iter().find(|setting| setting.key == key);
-                    setting.map_or(Origin::Default, |setting| setting.origin.clone()).refuses(key, refusal)
+                    setting.map_or(ValueSource::Default, |setting| setting.origin.clone()).refuses(key, refusal)
                 }));
             }
         }
         // In the order in which they are found in the file, however they were.
         problems.sort_by(|one, other| one.origin.cmp(&other.origin));
-        Err(Problems(problems))
+        Err(ConfigErrors(problems))
     }
 }
 
 /// A setting for each key: of the last source that sets it. What is overridden is checked here, since nobody else reads
 /// it.
 fn resolve(keys: &'static [Key], layers: impl IntoIterator<Item = Layer>) -> Layer {
-    let default = |key: &'static Key| Setting { key, texts: key.default_texts(), origin: Origin::Default };
+    let default = |key: &'static Key| KeyValue { key, texts: key.default_texts(), origin: ValueSource::Default };
     let mut resolved = Layer { settings: keys.iter().map(default).collect(), ..Layer::default() };
     for Layer { settings, problems, warnings } in layers {
         resolved.problems.extend(problems);
         resolved.warnings.extend(warnings);
         for setting in settings {
             let Some(place) = resolved.settings.iter_mut().find(|other| other.key == setting.key) else { continue };
-            let Setting { key, texts, origin } = mem::replace(place, setting);
-            if origin != Origin::Default {
+            let KeyValue { key, texts, origin } = mem::replace(place, setting);
+            if origin != ValueSource::Default {
                 let refusals = key.check(&texts).err().unwrap_or_default();
                 resolved.problems.extend(refusals.into_iter().map(|refusal| origin.clone().refuses(key, refusal)));
             }
@@ -138,19 +138,19 @@ fn resolve(keys: &'static [Key], layers: impl IntoIterator<Item = Layer>) -> Lay
     resolved
 }
 
-impl Origin {
-    fn refuses(self, key: &Key, Refusal { text, reason }: Refusal) -> Problem {
-        Problem::of_key(self, key.name, format!("invalid value '{text}': {reason}"))
+impl ValueSource {
+    fn refuses(self, key: &Key, InvalidValue { text, reason }: InvalidValue) -> ConfigError {
+        ConfigError::for_key(self, key.name, format!("invalid value '{text}': {reason}"))
     }
 }
 
-impl Disagreement {
+impl Conflict {
     /// Where the strongest of its keys was given.
-    fn problem(self, settings: &[Setting]) -> Problem {
+    fn problem(self, settings: &[KeyValue]) -> ConfigError {
         let Self { keys, reason } = self;
         let origins = settings.iter().filter(|setting| keys.contains(&setting.key.name)).map(|setting| &setting.origin);
-        let origin = origins.max().cloned().unwrap_or(Origin::Default);
-        Problem { keys: keys.iter().map(|&key| key.into()).collect(), ..Problem::new(origin, reason) }
+        let origin = origins.max().cloned().unwrap_or(ValueSource::Default);
+        ConfigError { keys: keys.iter().map(|&key| key.into()).collect(), ..ConfigError::new(origin, reason) }
     }
 }
 
@@ -162,16 +162,16 @@ mod tests {
     use super::*;
     use crate::config::sample::Sample;
 
-    fn layer(keys: &'static [Key], origin: &Origin, given: &[(&str, &str)]) -> Layer {
+    fn layer(keys: &'static [Key], origin: &ValueSource, given: &[(&str, &str)]) -> Layer {
         let setting = |&(name, text): &(&str, &str)| {
             let key = keys.iter().find(|key| key.name == name).unwrap();
-            Setting { key, texts: key.split(text), origin: origin.clone() }
+            KeyValue { key, texts: key.split(text), origin: origin.clone() }
         };
         Layer { settings: given.iter().map(setting).collect(), ..Layer::default() }
     }
 
     fn flags(given: &[(&str, &str)]) -> Flags {
-        Flags { file: None, given: layer(Config::keys(), &Origin::Flag("--flag".into()), given).settings }
+        Flags { file: None, given: layer(Config::keys(), &ValueSource::Flag("--flag".into()), given).settings }
     }
 
     fn variables<'a>(given: &'a [(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> + use<'a> {
@@ -184,12 +184,12 @@ mod tests {
         path.to_str().unwrap().to_owned()
     }
 
-    fn origin(loaded: &Loaded, name: &str) -> Origin {
+    fn origin(loaded: &Loaded, name: &str) -> ValueSource {
         loaded.settings.iter().find(|setting| setting.key.name == name).unwrap().origin.clone()
     }
 
-    fn words(problems: Problems) -> Vec<String> {
-        let Problems(problems) = problems;
+    fn words(problems: ConfigErrors) -> Vec<String> {
+        let ConfigErrors(problems) = problems;
         problems.iter().map(ToString::to_string).collect()
     }
 
@@ -198,15 +198,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = file(directory.path(), "limit = 4\nlog = \"warn\"\n\nthreads = 7");
         let environment = [("SESSIONS_CONFIG", &*path), ("SESSIONS_LIMIT", "5"), ("SESSIONS_THREADS", "8")];
-        let loaded = Sources::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap();
+        let loaded = ConfigLoader::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap();
         let Config { limit, threads, log, max_message_bytes, .. } = &loaded.config;
         assert_eq!((limit.slots(), *threads, &**log, &*max_message_bytes.to_string()), (6, 8, "warn", "4096"));
 
-        let line = Origin::Line { path: path.into(), line: 2, column: 1 };
-        assert_eq!(origin(&loaded, "limit"), Origin::Flag("--flag".into()));
-        assert_eq!(origin(&loaded, "threads"), Origin::Variable("SESSIONS_THREADS".into()));
+        let line = ValueSource::Line { path: path.into(), line: 2, column: 1 };
+        assert_eq!(origin(&loaded, "limit"), ValueSource::Flag("--flag".into()));
+        assert_eq!(origin(&loaded, "threads"), ValueSource::Variable("SESSIONS_THREADS".into()));
         assert_eq!(origin(&loaded, "log"), line);
-        assert_eq!(origin(&loaded, "max_message_bytes"), Origin::Default);
+        assert_eq!(origin(&loaded, "max_message_bytes"), ValueSource::Default);
     }
 
     #[test]
@@ -215,11 +215,11 @@ mod tests {
         let path = file(directory.path(), "limit = 4");
         let flags = Flags { file: Some(path.into()), given: Vec::new() };
         let missing = [("SESSIONS_CONFIG", "missing.toml")];
-        assert_eq!(Sources::new(flags, variables(&missing)).load().unwrap().config.limit.slots(), 4);
-        let problems = words(Sources::new(Flags::default(), variables(&missing)).load().unwrap_err());
+        assert_eq!(ConfigLoader::new(flags, variables(&missing)).load().unwrap().config.limit.slots(), 4);
+        let problems = words(ConfigLoader::new(Flags::default(), variables(&missing)).load().unwrap_err());
         assert!(problems.len() == 1 && problems[0].starts_with("missing.toml: it cannot be read"), "{problems:?}");
         let empty = [("SESSIONS_CONFIG", "")];
-        assert_eq!(Sources::new(Flags::default(), variables(&empty)).load().unwrap().config.limit.slots(), 3);
+        assert_eq!(ConfigLoader::new(Flags::default(), variables(&empty)).load().unwrap().config.limit.slots(), 3);
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
             ("SESSIONS_LIMIT", "-1"),
             ("SESSIONS_THREADS", "2"),
         ];
-        let problems = words(Sources::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap_err());
+        let problems = words(ConfigLoader::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap_err());
         let host = "it must be HOST:PORT, as in 127.0.0.1:3000";
         assert_eq!(
             problems,
@@ -256,10 +256,10 @@ mod tests {
 
     #[test]
     fn keys_that_do_not_go_together_are_told_by_the_strongest_of_them() {
-        let sources = Sources::new(flags(&[("limit", "6")]), variables(&[("SESSIONS_LOG", "warn")]));
+        let sources = ConfigLoader::new(flags(&[("limit", "6")]), variables(&[("SESSIONS_LOG", "warn")]));
         let agree = |config: &Config| {
             assert_eq!(config.limit.slots(), 6);
-            let disagreement = |keys, reason: &str| Disagreement { keys, reason: reason.into() };
+            let disagreement = |keys, reason: &str| Conflict { keys, reason: reason.into() };
             vec![disagreement(&["log", "limit"], "no"), disagreement(&["threads", "log"], "never")]
         };
         let problems = words(sources.load_if(agree).unwrap_err());
@@ -270,7 +270,7 @@ mod tests {
     fn a_file_that_has_changed_is_read_anew() {
         let directory = tempfile::tempdir().unwrap();
         let path = file(directory.path(), "limit = 4");
-        let sources = Sources::of_file(&path);
+        let sources = ConfigLoader::from_file(&path);
         assert_eq!(sources.load().unwrap().config.limit.slots(), 4);
         file(directory.path(), "limit = 5");
         assert_eq!(sources.load().unwrap().config.limit.slots(), 5);
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn what_is_probably_a_mistake_is_warned_of() {
-        let loaded = Sources::new(Flags::default(), variables(&[("SESSIONS_LIMITS", "5")])).load().unwrap();
+        let loaded = ConfigLoader::new(Flags::default(), variables(&[("SESSIONS_LIMITS", "5")])).load().unwrap();
         let [warning] = &loaded.warnings[..] else { panic!("one: {:?}", loaded.warnings) };
         assert!(warning.to_string().starts_with("SESSIONS_LIMITS: "));
     }
@@ -290,8 +290,9 @@ mod tests {
         let keys = Sample::keys();
         let below = [("ports", "1,2"), ("origins", "a,b"), ("certificate", "there"), ("most", "11")];
         let above = [("ports", "3"), ("origins", ""), ("certificate", ""), ("most", "unlimited")];
-        let file = Origin::Line { path: "file".into(), line: 1, column: 1 };
-        let resolved = resolve(keys, [layer(keys, &file, &below), layer(keys, &Origin::Flag("--flag".into()), &above)]);
+        let file = ValueSource::Line { path: "file".into(), line: 1, column: 1 };
+        let resolved =
+            resolve(keys, [layer(keys, &file, &below), layer(keys, &ValueSource::Flag("--flag".into()), &above)]);
         let texts: Vec<_> = resolved.settings.iter().map(|setting| setting.texts.join(",")).collect();
         assert_eq!(texts, ["3", "", "false", "", "unlimited", "lmdb"]);
         let texts: Vec<_> = resolved.settings.iter().map(|setting| &*setting.texts).collect();

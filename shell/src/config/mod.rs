@@ -31,10 +31,10 @@ mod tests;
 pub mod value;
 
 pub use build::VerifierError;
-pub use diff::{Change, diff};
-pub use error::{Origin, Problem, Problems};
+pub use diff::{ChangedKey, diff};
+pub use error::{ConfigError, ConfigErrors, ValueSource};
 pub use flags::Flags;
-pub use key::{Applies, Key};
-pub use loader::{Loaded, Setting, Sources};
-pub use table::{Authentication, Config, Count, StoreKind, WhenFull};
+pub use key::{Key, ReloadMode};
+pub use loader::{ConfigLoader, KeyValue, Loaded};
+pub use table::{Authentication, Config, ConfigCountBy, ConfigWhenFull, StoreKind};
 pub(crate) use value::duration_within as duration;

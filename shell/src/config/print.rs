@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::Config;
-use super::key::{Applies, Key};
-use super::loader::{Loaded, Setting};
+use super::key::{Key, ReloadMode};
+use super::loader::{KeyValue, Loaded};
 use super::value::Shape;
 
 /// How wide a line of help is.
@@ -20,7 +20,7 @@ started. Times are written as in \"10s\", \"500ms\" or \"2m\".";
 pub fn effective(loaded: &Loaded) -> String {
     let mut text = String::new();
     let mut group = "";
-    for Setting { key, texts, origin } in &loaded.settings {
+    for KeyValue { key, texts, origin } in &loaded.settings {
         if group != key.group {
             group = key.group;
             let _infallible = writeln!(text, "{}# {group}", if text.is_empty() { "" } else { "\n" });
@@ -50,8 +50,8 @@ pub fn defaults() -> String {
             comment(&mut text, &format!("One of {}.", names.join(", ")));
         }
         let applies = match key.applies {
-            Applies::AtOnce => "SIGHUP re-reads it",
-            Applies::AfterRestart => "A change needs a restart",
+            ReloadMode::AtOnce => "SIGHUP re-reads it",
+            ReloadMode::AfterRestart => "A change needs a restart",
         };
         comment(&mut text, &format!("Also {} and --{}. {applies}.", key.variable, key.flag));
         let _infallible = writeln!(text, "# {} = {}", key.name, value(key, &key.default_texts()));
@@ -102,14 +102,14 @@ mod tests {
 
     use super::*;
     use crate::config::sample::Sample;
-    use crate::config::{Flags, Origin, Sources};
+    use crate::config::{ConfigLoader, Flags, ValueSource};
 
     /// What a file with this text makes.
     fn load(text: &str) -> Loaded {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sessions.toml");
         fs::write(&path, text).unwrap();
-        Sources::of_file(path).load().unwrap()
+        ConfigLoader::from_file(path).load().unwrap()
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(set.config, default.config);
         for (set, default) in set.settings.iter().zip(&default.settings) {
             assert_eq!(set.texts, default.texts);
-            assert!(matches!(set.origin, Origin::Line { .. }), "{:?} is in the file", set.key);
+            assert!(matches!(set.origin, ValueSource::Line { .. }), "{:?} is in the file", set.key);
         }
     }
 
@@ -145,13 +145,13 @@ mod tests {
     #[test]
     fn what_counts_is_printed_with_its_origin_and_makes_the_same_again() {
         let limit = Config::keys().iter().find(|key| key.name == "limit").unwrap();
-        let given = vec![Setting { key: limit, texts: vec!["5".into()], origin: Origin::Flag("--limit".into()) }];
+        let given = vec![KeyValue { key: limit, texts: vec!["5".into()], origin: ValueSource::Flag("--limit".into()) }];
         let variable = |name: &str, value: &str| (name.into(), value.into());
         let environment = [
             variable("SESSIONS_DATA", "a \"b\" \\ \t\u{7f}\u{e9}"),
             variable("SESSIONS_LISTEN", "127.0.0.1:1,[::1]:2"),
         ];
-        let loaded = Sources::new(Flags { file: None, given }, environment).load().unwrap();
+        let loaded = ConfigLoader::new(Flags { file: None, given }, environment).load().unwrap();
         let text = effective(&loaded);
         for line in [
             "# Limits",
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_file_with_a_strange_name_stays_in_its_comment() {
         let mut loaded = load("");
-        loaded.settings[0].origin = Origin::Line { path: "a\nlimit = 9".into(), line: 1, column: 1 };
+        loaded.settings[0].origin = ValueSource::Line { path: "a\nlimit = 9".into(), line: 1, column: 1 };
         assert_eq!(load(&effective(&loaded)).config.limit.slots(), 3);
     }
 

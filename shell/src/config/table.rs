@@ -14,8 +14,8 @@ use session_core::{CountBy, SlotLimit};
 
 use super::key::settings;
 use super::value::{
-    Bound, Rule, at_least_one, bound, choice, duration, duration_within, list, number, one, optional, path, switch,
-    text,
+    Bound, ValueReader, at_least_one, bound, choice, duration, duration_within, list, number, one, optional, path,
+    switch, text,
 };
 use crate::auth::Algorithm;
 use crate::net::listen_address::ListenAddress;
@@ -198,7 +198,7 @@ settings! {
     "At the limit" {
         /// What happens when all of a user's slots are taken and another session comes: `deny` refuses it, `evict-oldest` ends
         /// the session that has the oldest slot. Can be set for single users (`server limit`)
-        when_full: WhenFull { rule: choice(), value: "WHAT", default: "deny", applies: AtOnce }
+        when_full: ConfigWhenFull { rule: choice(), value: "WHAT", default: "deny", applies: AtOnce }
 
         /// Whether a client that asks for it may choose whom to end then
         client_choice: bool { rule: switch(), value: "BOOL", default: "false", applies: AtOnce }
@@ -211,7 +211,7 @@ settings! {
         lingering_first: bool { rule: switch(), value: "BOOL", default: "true", applies: AtOnce }
 
         /// What holds a slot: `sessions`, each of them; or `devices`, all the sessions together that name the same one
-        count: Count { rule: choice(), value: "WHAT", default: "sessions", applies: AtOnce }
+        count: ConfigCountBy { rule: choice(), value: "WHAT", default: "sessions", applies: AtOnce }
 
         /// How many sessions one device may have, 1 to 1024, where devices are counted
         max_sessions_per_device: NonZeroU16 {
@@ -222,17 +222,17 @@ settings! {
 
     "Timeouts" {
         /// How long a connection may take from its beginning until it is authenticated, 100ms to 1h
-        auth_timeout: Duration { rule: patience(), value: "TIME", default: "10s", applies: AtOnce }
+        auth_timeout: Duration { rule: timeout(), value: "TIME", default: "10s", applies: AtOnce }
 
         /// How long a connection may take from its beginning until its request has come whole, 100ms to 1h, or `unlimited`
         /// for as long as it may take to authenticate. Then it is answered 408
         header_timeout: Option<Duration> { rule: one(header_timeout), value: "TIME", default: "5s", applies: AtOnce }
 
         /// How long a client may be silent before it is sent a ping, 100ms to 1h
-        ping_interval: Duration { rule: patience(), value: "TIME", default: "30s", applies: AtOnce }
+        ping_interval: Duration { rule: timeout(), value: "TIME", default: "30s", applies: AtOnce }
 
         /// How long after that ping a client may still be silent before it counts as dead, 100ms to 1h
-        pong_timeout: Duration { rule: patience(), value: "TIME", default: "10s", applies: AtOnce }
+        pong_timeout: Duration { rule: timeout(), value: "TIME", default: "10s", applies: AtOnce }
 
         /// How long the store may take to answer, 10ms to 1m. Whoever waits longer is refused
         store_timeout: Duration {
@@ -273,36 +273,36 @@ pub enum Authentication {
 
 /// What happens when all of a user's slots are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WhenFull {
+pub enum ConfigWhenFull {
     /// Another session is refused.
     Deny,
     /// It takes the place of the oldest.
     EvictOldest,
 }
 
-impl From<WhenFull> for session_core::WhenFull {
-    fn from(when_full: WhenFull) -> Self {
+impl From<ConfigWhenFull> for session_core::WhenFull {
+    fn from(when_full: ConfigWhenFull) -> Self {
         match when_full {
-            WhenFull::Deny => Self::Deny,
-            WhenFull::EvictOldest => Self::EvictOldest,
+            ConfigWhenFull::Deny => Self::Deny,
+            ConfigWhenFull::EvictOldest => Self::EvictOldest,
         }
     }
 }
 
 /// What holds a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Count {
+pub enum ConfigCountBy {
     /// Each session.
     Sessions,
     /// All the sessions of a device.
     Devices,
 }
 
-impl From<Count> for CountBy {
-    fn from(count: Count) -> Self {
+impl From<ConfigCountBy> for CountBy {
+    fn from(count: ConfigCountBy) -> Self {
         match count {
-            Count::Sessions => Self::Sessions,
-            Count::Devices => Self::Devices,
+            ConfigCountBy::Sessions => Self::Sessions,
+            ConfigCountBy::Devices => Self::Devices,
         }
     }
 }
@@ -318,15 +318,15 @@ pub enum StoreKind {
 
 /// Keys that do not go together, and why.
 #[derive(Debug)]
-pub(crate) struct Disagreement {
+pub(crate) struct Conflict {
     pub(crate) keys: &'static [&'static str],
     pub(crate) reason: String,
 }
 
 /// Every set of keys whose values are good, but not together.
-pub(crate) fn agree(config: &Config) -> Vec<Disagreement> {
+pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
     let mut disagreements = Vec::new();
-    let mut disagree = |keys, reason: &str| disagreements.push(Disagreement { keys, reason: reason.into() });
+    let mut disagree = |keys, reason: &str| disagreements.push(Conflict { keys, reason: reason.into() });
     match (&config.tls_cert, &config.tls_key) {
         (Some(_), None) => disagree(&["tls_cert", "tls_key"], "a certificate needs its key"),
         (None, Some(_)) => disagree(&["tls_key", "tls_cert"], "a key needs its certificate"),
@@ -396,7 +396,7 @@ fn header_timeout(text: &str) -> Result<Option<Duration>, String> {
     duration_within(text, 100 * MILLISECOND, HOUR).map(Some).map_err(|error| format!("{error}; or write `unlimited`"))
 }
 
-fn patience() -> Rule<Duration> {
+fn timeout() -> ValueReader<Duration> {
     duration(100 * MILLISECOND..=HOUR)
 }
 

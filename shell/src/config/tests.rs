@@ -15,13 +15,13 @@ struct Cli {
 fn parse(arguments: &[&str]) -> Result<Config, String> {
     let arguments = ["server"].iter().chain(arguments);
     let flags = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.flags;
-    Ok(Sources::new(flags, []).load().map_err(|problems| problems.to_string())?.config)
+    Ok(ConfigLoader::new(flags, []).load().map_err(|problems| problems.to_string())?.config)
 }
 
 #[test]
 fn defaults_are_those_of_the_core_and_localhost() {
     let config = parse(&[]).unwrap();
-    assert_eq!(config.session_limits(), SessionSettings::default());
+    assert_eq!(config.session_settings(), SessionSettings::default());
     assert_eq!(config.limit, SlotLimit::default());
     assert_eq!(config.limit.slots(), 3);
     assert_eq!(config.forget_after, Forget::default());

@@ -26,14 +26,14 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 /// How the text, or texts, of a key become a `T`.
-pub struct Rule<T> {
+pub struct ValueReader<T> {
     pub(super) shape: Shape,
     /// All there is to choose from, if it is a choice.
     pub(super) choices: Vec<PossibleValue>,
     read: Box<Read<T>>,
 }
 
-type Read<T> = dyn Fn(&[String]) -> Result<T, Vec<Refusal>> + Send + Sync;
+type Read<T> = dyn Fn(&[String]) -> Result<T, Vec<InvalidValue>> + Send + Sync;
 
 /// How many texts a key holds, and how they are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,52 +48,52 @@ pub enum Shape {
 
 /// One text that a rule does not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct InvalidValue {
     /// What was given.
     pub text: String,
     /// Why not, and what would do.
     pub reason: String,
 }
 
-impl<T> Rule<T> {
+impl<T> ValueReader<T> {
     /// Reads the texts of a key: exactly one, unless it is a list.
     ///
     /// # Errors
     /// With every text that is refused.
-    pub fn read(&self, texts: &[String]) -> Result<T, Vec<Refusal>> {
+    pub fn read(&self, texts: &[String]) -> Result<T, Vec<InvalidValue>> {
         (self.read)(texts)
     }
 }
 
-impl<T> fmt::Debug for Rule<T> {
+impl<T> fmt::Debug for ValueReader<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rule").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
 /// One text, read by `parse`, which says in words why it refuses one.
-pub fn one<T>(parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static) -> Rule<T> {
+pub fn one<T>(parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static) -> ValueReader<T> {
     let read = move |texts: &[String]| {
-        let [text] = texts else { return Err(refused("", "it takes one value")) };
-        parse(text).map_err(|reason| refused(text, reason))
+        let [text] = texts else { return Err(invalid("", "it takes one value")) };
+        parse(text).map_err(|reason| invalid(text, reason))
     };
-    Rule { shape: Shape::One, choices: Vec::new(), read: Box::new(read) }
+    ValueReader { shape: Shape::One, choices: Vec::new(), read: Box::new(read) }
 }
 
 /// Any text but an empty one.
 #[must_use]
-pub fn text() -> Rule<String> {
+pub fn text() -> ValueReader<String> {
     one(|text| if text.is_empty() { Err("it must not be empty".into()) } else { Ok(text.to_owned()) })
 }
 
 /// A file or a directory, which need not exist. A relative one is looked for where the server was started.
 #[must_use]
-pub fn path() -> Rule<PathBuf> {
+pub fn path() -> ValueReader<PathBuf> {
     one(|text| if text.is_empty() { Err("it must not be empty".into()) } else { Ok(text.into()) })
 }
 
 /// A whole number within these bounds.
-pub fn number<T>(range: RangeInclusive<T>) -> Rule<T>
+pub fn number<T>(range: RangeInclusive<T>) -> ValueReader<T>
 where
     T: FromStr + PartialOrd + Display + Send + Sync + 'static,
 {
@@ -115,7 +115,7 @@ fn is_whole_number(text: &str) -> bool {
 
 /// A time within these bounds, written as in 10s, 500ms or 2m.
 #[must_use]
-pub fn duration(range: RangeInclusive<Duration>) -> Rule<Duration> {
+pub fn duration(range: RangeInclusive<Duration>) -> ValueReader<Duration> {
     one(move |text| duration_within(text, *range.start(), *range.end()))
 }
 
@@ -149,7 +149,7 @@ impl Display for Bound {
 
 /// `unlimited`, or a whole number within these bounds, of which the least is at least 1.
 #[must_use]
-pub fn bound(range: RangeInclusive<u32>) -> Rule<Bound> {
+pub fn bound(range: RangeInclusive<u32>) -> ValueReader<Bound> {
     let number = number(range);
     one(move |text| {
         if text == "unlimited" {
@@ -165,7 +165,7 @@ pub fn bound(range: RangeInclusive<u32>) -> Rule<Bound> {
 
 /// One of the variants of an enum, by the names that clap has for them.
 #[must_use]
-pub fn choice<T: ValueEnum + 'static>() -> Rule<T> {
+pub fn choice<T: ValueEnum + 'static>() -> ValueReader<T> {
     let choices: Vec<_> = T::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
     let parse = |text: &str| {
         T::from_str(text, false).map_err(|_| {
@@ -174,30 +174,30 @@ pub fn choice<T: ValueEnum + 'static>() -> Rule<T> {
             format!("it must be one of {}", names.join(", "))
         })
     };
-    Rule { choices, ..one(parse) }
+    ValueReader { choices, ..one(parse) }
 }
 
 /// `true` or `false`.
 #[must_use]
-pub fn switch() -> Rule<bool> {
+pub fn switch() -> ValueReader<bool> {
     let parse = |text: &str| text.parse().map_err(|_| "it must be true or false".to_owned());
     let choices = ["true", "false"].map(PossibleValue::new).into();
-    Rule { shape: Shape::Switch, choices, ..one(parse) }
+    ValueReader { shape: Shape::Switch, choices, ..one(parse) }
 }
 
 /// A value, or none where the text is empty.
-pub fn optional<T: 'static>(rule: Rule<T>) -> Rule<Option<T>> {
-    let Rule { shape, choices, read } = rule;
+pub fn optional<T: 'static>(rule: ValueReader<T>) -> ValueReader<Option<T>> {
+    let ValueReader { shape, choices, read } = rule;
     let read = move |texts: &[String]| match texts {
         [text] if text.is_empty() => Ok(None),
         _ => read(texts).map(Some),
     };
-    Rule { shape, choices, read: Box::new(read) }
+    ValueReader { shape, choices, read: Box::new(read) }
 }
 
 /// Any number of values, also none.
-pub fn list<T: 'static>(item: Rule<T>) -> Rule<Vec<T>> {
-    let Rule { shape: _, choices, read: read_one } = item;
+pub fn list<T: 'static>(item: ValueReader<T>) -> ValueReader<Vec<T>> {
+    let ValueReader { shape: _, choices, read: read_one } = item;
     let read = move |texts: &[String]| {
         let (mut values, mut refusals) = (Vec::new(), Vec::new());
         for text in texts {
@@ -208,28 +208,28 @@ pub fn list<T: 'static>(item: Rule<T>) -> Rule<Vec<T>> {
         }
         if refusals.is_empty() { Ok(values) } else { Err(refusals) }
     };
-    Rule { shape: Shape::List, choices, read: Box::new(read) }
+    ValueReader { shape: Shape::List, choices, read: Box::new(read) }
 }
 
 /// A list that is not empty.
-pub fn at_least_one<T: 'static>(list: Rule<Vec<T>>) -> Rule<Vec<T>> {
-    let Rule { shape, choices, read } = list;
+pub fn at_least_one<T: 'static>(list: ValueReader<Vec<T>>) -> ValueReader<Vec<T>> {
+    let ValueReader { shape, choices, read } = list;
     let read = move |texts: &[String]| match texts {
-        [] => Err(refused("", "at least one must be given")),
+        [] => Err(invalid("", "at least one must be given")),
         _ => read(texts),
     };
-    Rule { shape, choices, read: Box::new(read) }
+    ValueReader { shape, choices, read: Box::new(read) }
 }
 
-fn refused(text: &str, reason: impl Into<String>) -> Vec<Refusal> {
-    vec![Refusal { text: text.into(), reason: reason.into() }]
+fn invalid(text: &str, reason: impl Into<String>) -> Vec<InvalidValue> {
+    vec![InvalidValue { text: text.into(), reason: reason.into() }]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read<T>(rule: &Rule<T>, text: &str) -> Result<T, String> {
+    fn read<T>(rule: &ValueReader<T>, text: &str) -> Result<T, String> {
         rule.read(&[text.into()]).map_err(|refusals| {
             let [refusal] = &refusals[..] else { panic!("one text, so one refusal") };
             assert_eq!(refusal.text, text);
@@ -310,7 +310,7 @@ mod tests {
 
         let rule = at_least_one(rule);
         assert_eq!(rule.read(&texts(&["1"])).unwrap(), [1]);
-        assert_eq!(rule.read(&[]).unwrap_err(), refused("", "at least one must be given"));
-        assert_eq!(one(|_| Ok(())).read(&texts(&["a", "b"])).unwrap_err(), refused("", "it takes one value"));
+        assert_eq!(rule.read(&[]).unwrap_err(), invalid("", "at least one must be given"));
+        assert_eq!(one(|_| Ok(())).read(&texts(&["a", "b"])).unwrap_err(), invalid("", "it takes one value"));
     }
 }
