@@ -16,11 +16,11 @@ use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use session_core::{SessionId, UserId};
 
-use super::{Change, DefaultWord, Disobedience, Order, Setting};
+use super::{AdminError, AdminRequest, DefaultWord, Override, UserPatch};
 
 /// Why a request is no order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NoOrder {
+pub(super) enum AdminRequestError {
     /// There is no such place.
     NotFound,
     /// This cannot be done to it; what can.
@@ -30,63 +30,64 @@ pub(super) enum NoOrder {
 }
 
 /// Reads an order.
-pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, Order), NoOrder> {
-    let bad = |words: String| NoOrder::Bad(words);
-    let rest = path.strip_prefix("/v1/users/").ok_or(NoOrder::NotFound)?;
+pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, AdminRequest), AdminRequestError> {
+    let bad = |words: String| AdminRequestError::Bad(words);
+    let rest = path.strip_prefix("/v1/users/").ok_or(AdminRequestError::NotFound)?;
     let parts: Vec<_> = rest.split('/').collect();
-    let (user, place) = parts.split_first().ok_or(NoOrder::NotFound)?;
+    let (user, place) = parts.split_first().ok_or(AdminRequestError::NotFound)?;
     let user = percent_decode_str(user).decode_utf8().map_err(|_| bad("the user is not UTF-8".into()))?;
     let user = UserId::parse(&user).map_err(|error| bad(error.message().into()))?;
     let order = match (place, method) {
-        ([], &Method::GET) => Order::Explain,
-        ([], &Method::DELETE) => Order::Forget,
-        ([], _) => return Err(NoOrder::NotAllowed("GET, DELETE")),
+        ([], &Method::GET) => AdminRequest::Explain,
+        ([], &Method::DELETE) => AdminRequest::Forget,
+        ([], _) => return Err(AdminRequestError::NotAllowed("GET, DELETE")),
         (["limit"], &Method::PUT) => {
             let change =
                 serde_json::from_slice(body).map_err(|error| bad(format!("the body is no change: {error}")))?;
-            Order::Limit(change)
+            AdminRequest::Limit(change)
         }
-        (["limit"], &Method::DELETE) => {
-            Order::Limit(Change { limit: Some(Setting::Default(DefaultWord::Default)), ..Change::default() })
-        }
-        (["limit"], _) => return Err(NoOrder::NotAllowed("PUT, DELETE")),
-        (["sessions"], &Method::DELETE) => Order::End(None),
+        (["limit"], &Method::DELETE) => AdminRequest::Limit(UserPatch {
+            limit: Some(Override::Default(DefaultWord::Default)),
+            ..UserPatch::default()
+        }),
+        (["limit"], _) => return Err(AdminRequestError::NotAllowed("PUT, DELETE")),
+        (["sessions"], &Method::DELETE) => AdminRequest::End(None),
         (["sessions", id], &Method::DELETE) => {
             let session = SessionId::parse(id).ok_or_else(|| bad("a session's id has 32 hexadecimal digits".into()))?;
-            Order::End(Some(session))
+            AdminRequest::End(Some(session))
         }
-        (["sessions"] | ["sessions", _], _) => return Err(NoOrder::NotAllowed("DELETE")),
-        (_, _) => return Err(NoOrder::NotFound),
+        (["sessions"] | ["sessions", _], _) => return Err(AdminRequestError::NotAllowed("DELETE")),
+        (_, _) => return Err(AdminRequestError::NotFound),
     };
     Ok((user, order))
 }
 
 /// Writes what [`read`] reads: method, path and body.
-pub(super) fn write(user: &UserId, order: &Order) -> (Method, String, String) {
+pub(super) fn write(user: &UserId, order: &AdminRequest) -> (Method, String, String) {
     let user = format!("/v1/users/{}", utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC));
     match order {
-        Order::Explain => (Method::GET, user, String::new()),
-        Order::Forget => (Method::DELETE, user, String::new()),
-        Order::Limit(change) => {
+        AdminRequest::Explain => (Method::GET, user, String::new()),
+        AdminRequest::Forget => (Method::DELETE, user, String::new()),
+        AdminRequest::Limit(change) => {
             let body = serde_json::to_string(change).expect("words and numbers always serialise");
             (Method::PUT, format!("{user}/limit"), body)
         }
-        Order::End(None) => (Method::DELETE, format!("{user}/sessions"), String::new()),
-        Order::End(Some(session)) => (Method::DELETE, format!("{user}/sessions/{session}"), String::new()),
+        AdminRequest::End(None) => (Method::DELETE, format!("{user}/sessions"), String::new()),
+        AdminRequest::End(Some(session)) => (Method::DELETE, format!("{user}/sessions/{session}"), String::new()),
     }
 }
 
 /// The status of an answer to an order that was not obeyed.
-pub(super) fn status(disobedience: &Disobedience) -> StatusCode {
+pub(super) fn status(disobedience: &AdminError) -> StatusCode {
     match disobedience {
-        Disobedience::Bad(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        Disobedience::NoSuchSession => StatusCode::NOT_FOUND,
-        Disobedience::HoldsSlots(_) => StatusCode::CONFLICT,
-        Disobedience::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Disobedience::NotEnforced(why) => status(why),
-        Disobedience::InDoubt => StatusCode::INTERNAL_SERVER_ERROR,
-        Disobedience::Unseen => StatusCode::ACCEPTED,
-        Disobedience::StoreSilent => StatusCode::GATEWAY_TIMEOUT,
+        AdminError::BadRequest(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        AdminError::NoSuchSession => StatusCode::NOT_FOUND,
+        AdminError::HoldsSlots(_) => StatusCode::CONFLICT,
+        AdminError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        AdminError::NotEnforced(why) => status(why),
+        AdminError::InDoubt => StatusCode::INTERNAL_SERVER_ERROR,
+        AdminError::ReportUnavailable => StatusCode::ACCEPTED,
+        AdminError::StoreTimedOut => StatusCode::GATEWAY_TIMEOUT,
     }
 }
 
@@ -94,30 +95,36 @@ pub(super) fn status(disobedience: &Disobedience) -> StatusCode {
 mod tests {
     use session_core::NodeId;
 
-    use super::super::{Full, Slots, UnlimitedWord};
+    use super::super::{FullAction, SlotCount, UnlimitedWord};
     use super::*;
 
     #[test]
     fn an_order_is_read_as_it_was_written_whatever_the_user_is_called() {
         let session = NodeId::new(7).session(8);
         let limits = [
-            Change::default(),
-            Change { limit: Some(Setting::To(Slots::Number(5))), enforce: true, dry_run: true, ..Change::default() },
-            Change {
-                limit: Some(Setting::To(Slots::Unlimited(UnlimitedWord::Unlimited))),
-                when_full: Some(Setting::To(Full::EvictOldest)),
-                ..Change::default()
+            UserPatch::default(),
+            UserPatch {
+                limit: Some(Override::To(SlotCount::Number(5))),
+                enforce: true,
+                dry_run: true,
+                ..UserPatch::default()
             },
-            Change {
-                limit: Some(Setting::Default(DefaultWord::Default)),
-                when_full: Some(Setting::Default(DefaultWord::Default)),
-                ..Change::default()
+            UserPatch {
+                limit: Some(Override::To(SlotCount::Unlimited(UnlimitedWord::Unlimited))),
+                when_full: Some(Override::To(FullAction::EvictOldest)),
+                ..UserPatch::default()
+            },
+            UserPatch {
+                limit: Some(Override::Default(DefaultWord::Default)),
+                when_full: Some(Override::Default(DefaultWord::Default)),
+                ..UserPatch::default()
             },
         ];
-        let orders = [Order::Explain, Order::Forget, Order::End(None), Order::End(Some(session))];
+        let orders =
+            [AdminRequest::Explain, AdminRequest::Forget, AdminRequest::End(None), AdminRequest::End(Some(session))];
         for name in ["ada", "a/b?c#d%20 é🦀", "..", "limit"] {
             let user = UserId::parse(name).unwrap();
-            for order in orders.iter().cloned().chain(limits.map(Order::Limit)) {
+            for order in orders.iter().cloned().chain(limits.map(AdminRequest::Limit)) {
                 let (method, path, body) = write(&user, &order);
                 assert!(path.parse::<http::Uri>().is_ok(), "{path}");
                 assert_eq!(read(&method, &path, body.as_bytes()), Ok((user.clone(), order)), "{path} {body}");
@@ -129,7 +136,7 @@ mod tests {
     fn what_is_no_order_is_told_apart() {
         let read = |method: &str, path: &str, body: &str| read(&method.parse().unwrap(), path, body.as_bytes());
         for path in ["/", "/v1/users", "/v2/users/ada", "/v1/users/ada/x", "/v1/users/ada/sessions/1/2"] {
-            assert_eq!(read("GET", path, ""), Err(NoOrder::NotFound), "{path}");
+            assert_eq!(read("GET", path, ""), Err(AdminRequestError::NotFound), "{path}");
         }
         for (method, path, allowed) in [
             ("POST", "/v1/users/ada", "GET, DELETE"),
@@ -137,7 +144,7 @@ mod tests {
             ("GET", "/v1/users/ada/sessions", "DELETE"),
             ("PUT", "/v1/users/ada/sessions/1", "DELETE"),
         ] {
-            assert_eq!(read(method, path, ""), Err(NoOrder::NotAllowed(allowed)), "{path}");
+            assert_eq!(read(method, path, ""), Err(AdminRequestError::NotAllowed(allowed)), "{path}");
         }
         for (method, path, body) in [
             ("GET", "/v1/users/", ""),
@@ -150,7 +157,7 @@ mod tests {
             ("PUT", "/v1/users/ada/limit", r#"{"when_full":"evict"}"#),
             ("DELETE", "/v1/users/ada/sessions/7", ""),
         ] {
-            assert!(matches!(read(method, path, body), Err(NoOrder::Bad(_))), "{method} {path} {body}");
+            assert!(matches!(read(method, path, body), Err(AdminRequestError::Bad(_))), "{method} {path} {body}");
         }
     }
 }

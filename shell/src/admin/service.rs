@@ -20,7 +20,7 @@ use crate::server::registry::Registry;
 use crate::store::{CommandCompletion, Store, UpdateCompletion, UserUpdate};
 
 /// Obeys an operator.
-pub struct Operator {
+pub struct AdminService {
     store: Arc<dyn Store>,
     node: NodeId,
     clock: Clock,
@@ -29,16 +29,16 @@ pub struct Operator {
     store_timeout: Duration,
     /// Held from reading what is set for a user until the store has changed it or not, also where nobody waits for that any
     /// longer: so no change is lost to another.
-    changing: Arc<Mutex<()>>,
+    update_lock: Arc<Mutex<()>>,
 }
 
 /// What is asked for, of one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
+pub enum AdminRequest {
     /// Who holds the slots, since when, from where, under which limit, and what the next attempt would get.
     Explain,
     /// To set what holds for this user alone.
-    Limit(Change),
+    Limit(UserPatch),
     /// To end a session, or all.
     End(Option<SessionId>),
     /// To forget all that is known of the user, who must hold no slot.
@@ -48,13 +48,13 @@ pub enum Order {
 /// What is to be set for a user. What is not said stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Change {
+pub struct UserPatch {
     /// How many slots the user may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<Setting<Slots>>,
+    pub limit: Option<Override<SlotCount>>,
     /// What happens when they are all taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub when_full: Option<Setting<Full>>,
+    pub when_full: Option<Override<FullAction>>,
     /// Whether sessions beyond the limit are ended, the newest slots first.
     #[serde(default)]
     pub enforce: bool,
@@ -66,7 +66,7 @@ pub struct Change {
 /// Something that is set for a user, or left to the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Setting<T> {
+pub enum Override<T> {
     /// This.
     To(T),
     /// The default.
@@ -84,7 +84,7 @@ pub enum DefaultWord {
 /// How many slots: a number, or `"unlimited"`, which is as many as a record can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Slots {
+pub enum SlotCount {
     /// So many.
     Number(u32),
     /// As many as there can be.
@@ -102,7 +102,7 @@ pub enum UnlimitedWord {
 /// What happens when all of a user's slots are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Full {
+pub enum FullAction {
     /// Another session is refused.
     Deny,
     /// It takes the place of the oldest.
@@ -111,21 +111,21 @@ pub enum Full {
 
 /// What came of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct UserReport {
     /// Of whom.
     pub user: UserId,
     /// How many slots the user may hold, 1024 at most.
     pub limit: u32,
     /// Where that comes from. A token may claim another, which goes before the server's.
-    pub rule: Rule,
+    pub rule: LimitSourceName,
     /// What happens when they are all taken.
-    pub when_full: Full,
+    pub when_full: FullAction,
     /// How many are held.
     pub connections: u32,
     /// Who holds them, the oldest first.
-    pub sessions: Vec<Holder>,
+    pub sessions: Vec<SessionHolder>,
     /// What another session without a token's claim would get.
-    pub next: Next,
+    pub next: NextOutcome,
     /// Who was ended, or would be.
     pub ended: Vec<String>,
     /// Whether nothing was done, but to look.
@@ -135,7 +135,7 @@ pub struct Report {
 /// Where a limit comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Rule {
+pub enum LimitSourceName {
     /// The server's default.
     Server,
     /// What a token claims.
@@ -146,7 +146,7 @@ pub enum Rule {
 
 /// A session that holds a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct SessionHolder {
     /// The session, as others of its user see it.
     #[serde(flatten)]
     pub session: SessionInfo,
@@ -158,7 +158,7 @@ pub struct Holder {
 /// What another session would get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
-pub enum Next {
+pub enum NextOutcome {
     /// A slot.
     Granted {
         /// Whose sessions would be ended for it, or whose lingering slots given up.
@@ -170,10 +170,10 @@ pub enum Next {
 
 /// Why an order was not obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Disobedience {
+pub enum AdminError {
     /// It asks for what cannot be.
     #[error("{0}")]
-    Bad(String),
+    BadRequest(String),
     /// The user has no such session.
     #[error("this user has no such session")]
     NoSuchSession,
@@ -191,83 +191,83 @@ pub enum Disobedience {
     InDoubt,
     /// It was done, and how it stands now the store cannot say.
     #[error("it is done, but the store cannot say how it stands now")]
-    Unseen,
+    ReportUnavailable,
     /// The store did not answer.
     #[error("the store did not answer in time, nobody knows whether it was done; look, and order it again")]
-    StoreSilent,
+    StoreTimedOut,
 }
 
-impl Operator {
+impl AdminService {
     /// An operator of this store, which knows this process as `node`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, node: NodeId, registry: Option<Arc<Registry>>, store_timeout: Duration) -> Self {
-        Self { store, node, clock: Clock::start(), registry, store_timeout, changing: Arc::default() }
+        Self { store, node, clock: Clock::start(), registry, store_timeout, update_lock: Arc::default() }
     }
 
     /// Does what is asked for, and says how it stands then.
     ///
     /// # Errors
     /// Why it was not done.
-    pub async fn obey(&self, user: &UserId, order: &Order) -> Result<Report, Disobedience> {
+    pub async fn handle(&self, user: &UserId, order: &AdminRequest) -> Result<UserReport, AdminError> {
         match order {
-            Order::Explain => self.report(user, Vec::new()).await,
-            Order::Limit(change) if change.dry_run => self.look_ahead(user, change).await,
-            Order::Limit(change) => {
+            AdminRequest::Explain => self.report(user, Vec::new()).await,
+            AdminRequest::Limit(change) if change.dry_run => self.dry_run(user, change).await,
+            AdminRequest::Limit(change) => {
                 {
-                    let alone = self.changing.lock_arc().await;
-                    let own = self.own_after(user, change)?;
-                    self.amend(user, UserUpdate::Set(own), alone).await?;
+                    let alone = self.update_lock.lock_arc().await;
+                    let own = self.patched_overrides(user, change)?;
+                    self.update_user(user, UserUpdate::Set(own), alone).await?;
                     tracing::info!(%user, ?own, "the operator set what holds for a user");
                 }
                 let which = EndTarget::Excess { dry_run: false };
-                let not_enforced = |why| Disobedience::NotEnforced(Box::new(why));
+                let not_enforced = |why| AdminError::NotEnforced(Box::new(why));
                 let ended =
                     if change.enforce { self.end(user, which).await.map_err(not_enforced)? } else { Vec::new() };
-                self.tell(user, ended).await
+                self.report_after(user, ended).await
             }
-            Order::End(session) => {
+            AdminRequest::End(session) => {
                 let ended = self.end(user, session.map_or(EndTarget::All, EndTarget::One)).await?;
                 if ended.is_empty() && session.is_some() {
-                    return Err(Disobedience::NoSuchSession);
+                    return Err(AdminError::NoSuchSession);
                 }
-                self.tell(user, ended).await
+                self.report_after(user, ended).await
             }
-            Order::Forget => {
-                let alone = self.changing.lock_arc().await;
+            AdminRequest::Forget => {
+                let alone = self.update_lock.lock_arc().await;
                 let held = self.list(user).await?.connections;
                 if held > 0 {
-                    return Err(Disobedience::HoldsSlots(held));
+                    return Err(AdminError::HoldsSlots(held));
                 }
-                self.amend(user, UserUpdate::Forget, alone).await?;
+                self.update_user(user, UserUpdate::Forget, alone).await?;
                 tracing::info!(%user, "the operator had a user forgotten");
-                self.tell(user, Vec::new()).await
+                self.report_after(user, Vec::new()).await
             }
         }
     }
 
     /// How it stands after something was done. That nobody can say so does not undo it.
-    async fn tell(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
-        self.report(user, ended).await.map_err(|_| Disobedience::Unseen)
+    async fn report_after(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
+        self.report(user, ended).await.map_err(|_| AdminError::ReportUnavailable)
     }
 
-    async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<Report, Disobedience> {
+    async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
         let terms = self.store.policy_for(user);
-        let next = self.next(user, listing.sessions.to_vec(), &terms);
+        let next = self.next_outcome(user, listing.sessions.to_vec(), &terms);
         Ok(self.describe(user, &listing, &terms, next, &ended))
     }
 
     /// What a change would do.
-    async fn look_ahead(&self, user: &UserId, change: &Change) -> Result<Report, Disobedience> {
+    async fn dry_run(&self, user: &UserId, change: &UserPatch) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
-        let terms = self.store.policy_for(user).with_overrides(self.own_after(user, change)?);
+        let terms = self.store.policy_for(user).with_overrides(self.patched_overrides(user, change)?);
         let mut left = listing.sessions.to_vec();
-        let (user_of, session, by) = (user.clone(), self.asker(), EndReason::ByOperator);
+        let (user_of, session, by) = (user.clone(), self.admin_session(), EndReason::ByOperator);
         let which = EndTarget::Excess { dry_run: true };
         let excess =
             StoreCommand::EndSessions { user: user_of, session, target: which, reason: by, at: self.clock.now() };
         let ended = if change.enforce
-            && let Outcome::Ended { sessions, .. } = imagine(left.clone(), &excess, &terms).0
+            && let Outcome::Ended { sessions, .. } = simulate(left.clone(), &excess, &terms).0
         {
             sessions.into_vec()
         } else {
@@ -275,46 +275,48 @@ impl Operator {
         };
         // What comes next comes to those who would be left.
         left.retain(|hold| !ended.contains(&hold.session));
-        let next = self.next(user, left, &terms);
+        let next = self.next_outcome(user, left, &terms);
         let (limit, rule) = terms.limit_for(None);
         let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &terms, next, &ended);
-        Ok(Report { dry_run: true, ..report })
+        Ok(UserReport { dry_run: true, ..report })
     }
 
-    fn own_after(&self, user: &UserId, change: &Change) -> Result<UserOverrides, Disobedience> {
+    fn patched_overrides(&self, user: &UserId, change: &UserPatch) -> Result<UserOverrides, AdminError> {
         let mut own = self.store.policy_for(user).overrides;
         match change.limit {
             None => {}
-            Some(Setting::Default(_)) => own.limit = None,
-            Some(Setting::To(Slots::Unlimited(_))) => own.limit = Some(SlotLimit::MAX),
-            Some(Setting::To(Slots::Number(slots))) => {
-                own.limit = Some(SlotLimit::new(slots).map_err(|error| Disobedience::Bad(error.to_string()))?);
+            Some(Override::Default(_)) => own.limit = None,
+            Some(Override::To(SlotCount::Unlimited(_))) => own.limit = Some(SlotLimit::MAX),
+            Some(Override::To(SlotCount::Number(slots))) => {
+                own.limit = Some(SlotLimit::new(slots).map_err(|error| AdminError::BadRequest(error.to_string()))?);
             }
         }
         match change.when_full {
             None => {}
-            Some(Setting::Default(_)) => own.when_full = None,
-            Some(Setting::To(Full::Deny)) => own.when_full = Some(WhenFull::Deny),
-            Some(Setting::To(Full::EvictOldest)) => own.when_full = Some(WhenFull::EvictOldest),
+            Some(Override::Default(_)) => own.when_full = None,
+            Some(Override::To(FullAction::Deny)) => own.when_full = Some(WhenFull::Deny),
+            Some(Override::To(FullAction::EvictOldest)) => own.when_full = Some(WhenFull::EvictOldest),
         }
         if change.enforce && own.limit.is_none() {
             // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
-            return Err(Disobedience::Bad("only a limit that is set for the user can be enforced: give one".into()));
+            return Err(AdminError::BadRequest(
+                "only a limit that is set for the user can be enforced: give one".into(),
+            ));
         }
         Ok(own)
     }
 
     /// What another session would get beside these.
-    fn next(&self, user: &UserId, holds: Vec<SessionRecord>, terms: &AdmissionPolicy) -> Next {
-        let (user, session) = (user.clone(), self.asker());
+    fn next_outcome(&self, user: &UserId, holds: Vec<SessionRecord>, terms: &AdmissionPolicy) -> NextOutcome {
+        let (user, session) = (user.clone(), self.admin_session());
         let asked = StoreCommand::Acquire { user, session, limit: None, at: self.clock.now(), options: None };
         let sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
-        let (outcome, record) = imagine(holds, &asked, terms);
+        let (outcome, record) = simulate(holds, &asked, terms);
         if matches!(outcome, Outcome::Granted { .. }) {
             let gone = sessions.into_iter().filter(|&session| record.session(session).is_none());
-            Next::Granted { ended: gone.map(|session| session.to_string()).collect() }
+            NextOutcome::Granted { ended: gone.map(|session| session.to_string()).collect() }
         } else {
-            Next::Denied
+            NextOutcome::Denied
         }
     }
 
@@ -323,25 +325,25 @@ impl Operator {
         user: &UserId,
         listing: &SlotListing,
         terms: &AdmissionPolicy,
-        next: Next,
+        next: NextOutcome,
         ended: &[SessionId],
-    ) -> Report {
+    ) -> UserReport {
         let holder = |hold| {
             let session = SessionInfo::from(hold);
             let from = self.registry.as_ref().and_then(|registry| registry.client_of(session.id));
-            Holder { session, from: from.map(|network| network.to_string()) }
+            SessionHolder { session, from: from.map(|network| network.to_string()) }
         };
-        Report {
+        UserReport {
             user: user.clone(),
             limit: listing.limit.slots(),
             rule: match listing.limit_source {
-                LimitSource::Server => Rule::Server,
-                LimitSource::Token => Rule::Token,
-                LimitSource::User => Rule::User,
+                LimitSource::Server => LimitSourceName::Server,
+                LimitSource::Token => LimitSourceName::Token,
+                LimitSource::User => LimitSourceName::User,
             },
             when_full: match terms.effective_when_full() {
-                WhenFull::Deny => Full::Deny,
-                WhenFull::EvictOldest => Full::EvictOldest,
+                WhenFull::Deny => FullAction::Deny,
+                WhenFull::EvictOldest => FullAction::EvictOldest,
             },
             connections: listing.connections,
             sessions: listing.sessions.iter().map(holder).collect(),
@@ -351,42 +353,51 @@ impl Operator {
         }
     }
 
-    async fn list(&self, user: &UserId) -> Result<SlotListing, Disobedience> {
-        let (user, session) = (user.clone(), self.asker());
+    async fn list(&self, user: &UserId) -> Result<SlotListing, AdminError> {
+        let (user, session) = (user.clone(), self.admin_session());
         let list = StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, at: self.clock.now() };
-        if let Outcome::Listed(listing) = self.ask(list).await? { Ok(*listing) } else { Err(Disobedience::StoreSilent) }
+        if let Outcome::Listed(listing) = self.submit(list).await? {
+            Ok(*listing)
+        } else {
+            Err(AdminError::StoreTimedOut)
+        }
     }
 
-    async fn end(&self, user: &UserId, which: EndTarget) -> Result<Vec<SessionId>, Disobedience> {
-        let (asked, session, by) = (user, self.asker(), EndReason::ByOperator);
+    async fn end(&self, user: &UserId, which: EndTarget) -> Result<Vec<SessionId>, AdminError> {
+        let (asked, session, by) = (user, self.admin_session(), EndReason::ByOperator);
         let user = user.clone();
         let end = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.clock.now() };
-        if let Outcome::Ended { sessions, .. } = self.ask(end).await? {
+        if let Outcome::Ended { sessions, .. } = self.submit(end).await? {
             if !sessions.is_empty() {
                 tracing::info!(user = %asked, ended = sessions.len(), "the operator ended sessions");
             }
             Ok(sessions.into_vec())
         } else {
-            Err(Disobedience::StoreSilent)
+            Err(AdminError::StoreTimedOut)
         }
     }
 
     /// No session of this node's has it: they count from 1.
-    fn asker(&self) -> SessionId {
+    fn admin_session(&self) -> SessionId {
         self.node.session(0)
     }
 
-    async fn ask(&self, command: StoreCommand) -> Result<Outcome, Disobedience> {
+    async fn submit(&self, command: StoreCommand) -> Result<Outcome, AdminError> {
         let (answer, answered) = smol::channel::bounded(1);
         let done = CommandCompletion::new(move |outcome| {
             let _late = answer.try_send(outcome);
         });
         self.store.submit(command, done);
         let outcome = self.wait(answered).await?;
-        if let Outcome::Rejected(cause) = outcome { Err(Disobedience::Store(cause)) } else { Ok(outcome) }
+        if let Outcome::Rejected(cause) = outcome { Err(AdminError::Store(cause)) } else { Ok(outcome) }
     }
 
-    async fn amend(&self, user: &UserId, amendment: UserUpdate, alone: MutexGuardArc<()>) -> Result<(), Disobedience> {
+    async fn update_user(
+        &self,
+        user: &UserId,
+        amendment: UserUpdate,
+        alone: MutexGuardArc<()>,
+    ) -> Result<(), AdminError> {
         let (answer, answered) = smol::channel::bounded(1);
         let done = UpdateCompletion::new(move |result| {
             drop(alone);
@@ -394,22 +405,22 @@ impl Operator {
         });
         self.store.update_user(user.clone(), amendment, done);
         self.wait(answered).await?.map_err(|cause| match cause {
-            StoreError::Overloaded | StoreError::Full => Disobedience::Store(cause),
-            StoreError::Failed => Disobedience::InDoubt,
+            StoreError::Overloaded | StoreError::Full => AdminError::Store(cause),
+            StoreError::Failed => AdminError::InDoubt,
         })
     }
 
-    async fn wait<T>(&self, answered: smol::channel::Receiver<T>) -> Result<T, Disobedience> {
+    async fn wait<T>(&self, answered: smol::channel::Receiver<T>) -> Result<T, AdminError> {
         let late = async {
             Timer::after(self.store_timeout).await;
-            Err(Disobedience::StoreSilent)
+            Err(AdminError::StoreTimedOut)
         };
-        or(async { answered.recv().await.map_err(|_| Disobedience::StoreSilent) }, late).await
+        or(async { answered.recv().await.map_err(|_| AdminError::StoreTimedOut) }, late).await
     }
 }
 
 /// The outcome of a command where these are held, and what is held then.
-fn imagine(holds: Vec<SessionRecord>, command: &StoreCommand, terms: &AdmissionPolicy) -> (Outcome, UserRecord) {
+fn simulate(holds: Vec<SessionRecord>, command: &StoreCommand, terms: &AdmissionPolicy) -> (Outcome, UserRecord) {
     let mut record = UserRecord::from_sessions(holds).expect("they are a record's");
     // Whoever was void was dropped before it was listed.
     let applied = ledger::apply(&mut record, command, terms, |_| Liveness::Alive);

@@ -22,12 +22,12 @@ use smol::net::unix::{UnixListener, UnixStream};
 use smol::{Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
-use super::routes::{self, NoOrder};
-use super::{Operator, Order, Report};
+use super::routes::{self, AdminRequestError};
+use super::{AdminRequest, AdminService, UserReport};
 
 /// The longest body of an order, and many times that of an answer.
-const MAX_ORDER_BYTES: usize = 4096;
-const MAX_ANSWER_BYTES: usize = 1 << 20;
+const MAX_REQUEST_BYTES: usize = 4096;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
 /// Where the server of this data directory takes orders.
 #[must_use]
@@ -53,19 +53,19 @@ pub fn bind(data: &Path) -> io::Result<UnixListener> {
 }
 
 /// How many orders are heard at a time, and how long one may take.
-const MAX_CONVERSATIONS: usize = 16;
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_CONNECTIONS: usize = 16;
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Takes orders for ever.
-pub async fn serve(listener: UnixListener, operator: Arc<Operator>, executor: Arc<Executor<'static>>) {
-    let places = Arc::new(Semaphore::new(MAX_CONVERSATIONS));
+pub async fn serve(listener: UnixListener, operator: Arc<AdminService>, executor: Arc<Executor<'static>>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let place = places.acquire_arc().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let conversation = converse(stream, Arc::clone(&operator));
+                let conversation = run_connection(stream, Arc::clone(&operator));
                 let late = async {
-                    Timer::after(PATIENCE).await;
+                    Timer::after(TIMEOUT).await;
                 };
                 executor
                     .spawn(async move {
@@ -80,10 +80,10 @@ pub async fn serve(listener: UnixListener, operator: Arc<Operator>, executor: Ar
     }
 }
 
-async fn converse(stream: UnixStream, operator: Arc<Operator>) {
+async fn run_connection(stream: UnixStream, operator: Arc<AdminService>) {
     let answer = service_fn(|request| {
         let operator = Arc::clone(&operator);
-        async move { Ok::<_, Infallible>(answer(request, &operator).await) }
+        async move { Ok::<_, Infallible>(respond(request, &operator).await) }
     });
     let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
     if let Err(error) = conversation.await {
@@ -91,32 +91,32 @@ async fn converse(stream: UnixStream, operator: Arc<Operator>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, operator: &Operator) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, operator: &AdminService) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let body = match Limited::new(body, MAX_ORDER_BYTES).collect().await {
+    let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(_) => return refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off"),
+        Err(_) => return error_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off"),
     };
     match routes::read(&head.method, head.uri.path(), &body) {
-        Ok((user, order)) => match operator.obey(&user, &order).await {
-            Ok(report) => say(StatusCode::OK, &report),
-            Err(disobedience) => refuse(routes::status(&disobedience), &disobedience.to_string()),
+        Ok((user, order)) => match operator.handle(&user, &order).await {
+            Ok(report) => json_response(StatusCode::OK, &report),
+            Err(disobedience) => error_response(routes::status(&disobedience), &disobedience.to_string()),
         },
-        Err(NoOrder::NotFound) => refuse(StatusCode::NOT_FOUND, "there is nothing here"),
-        Err(NoOrder::Bad(words)) => refuse(StatusCode::BAD_REQUEST, &words),
-        Err(NoOrder::NotAllowed(allowed)) => {
-            let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "that cannot be done to it");
+        Err(AdminRequestError::NotFound) => error_response(StatusCode::NOT_FOUND, "there is nothing here"),
+        Err(AdminRequestError::Bad(words)) => error_response(StatusCode::BAD_REQUEST, &words),
+        Err(AdminRequestError::NotAllowed(allowed)) => {
+            let mut response = error_response(StatusCode::METHOD_NOT_ALLOWED, "that cannot be done to it");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             response
         }
     }
 }
 
-fn refuse(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
-    say(status, &json!({ "error": words }))
+fn error_response(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
+    json_response(status, &json!({ "error": words }))
 }
 
-fn say(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     let body = serde_json::to_vec(body).expect("words and numbers always serialise");
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
@@ -128,7 +128,7 @@ fn say(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
 ///
 /// # Errors
 /// Why it was not obeyed, in words.
-pub async fn order(data: &Path, user: &UserId, order: &Order) -> Result<Option<Report>, String> {
+pub async fn request(data: &Path, user: &UserId, order: &AdminRequest) -> Result<Option<UserReport>, String> {
     let stream = match UnixStream::connect(path(data)).await {
         Ok(stream) => stream,
         // The last: the path is longer than a socket's may be, so that no server listens there either.
@@ -142,7 +142,8 @@ pub async fn order(data: &Path, user: &UserId, order: &Order) -> Result<Option<R
         }
         Err(error) => return Err(format!("cannot open {}: {error}", path(data).display())),
     };
-    let (status, body) = ask(stream, user, order).await.map_err(|error| format!("the server broke off: {error}"))?;
+    let (status, body) =
+        send_request(stream, user, order).await.map_err(|error| format!("the server broke off: {error}"))?;
     if status == StatusCode::OK {
         return serde_json::from_slice(&body).map(Some).map_err(|error| format!("the server's answer is odd: {error}"));
     }
@@ -151,10 +152,10 @@ pub async fn order(data: &Path, user: &UserId, order: &Order) -> Result<Option<R
     Err(words.unwrap_or_else(|| format!("the server answered {status}")))
 }
 
-async fn ask(
+async fn send_request(
     stream: UnixStream,
     user: &UserId,
-    order: &Order,
+    order: &AdminRequest,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (method, path, body) = routes::write(user, order);
     let (mut sender, connection) = client::conn::http1::handshake(FuturesIo::new(stream)).await?;
@@ -163,7 +164,7 @@ async fn ask(
     let exchange = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?.to_bytes();
+        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await?.to_bytes();
         Ok((status, body))
     };
     // The connection moves on what is sent and received; it ends first only if it breaks.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use session_core::{ConnectionLimits, NodeId};
 use smol::{Executor, Task};
 
-use crate::admin::{Operator, socket};
+use crate::admin::{AdminService, socket};
 use crate::auth::JwtAuthenticator;
 use crate::auth::authenticator::{Authenticator, OpenAuthenticator};
 use crate::cli::reload::Reloader;
@@ -107,7 +107,7 @@ fn serve_admin(
     match socket::bind(&config.data) {
         Ok(listener) => {
             let registry = Arc::clone(server.registry());
-            let operator = Operator::new(Arc::clone(store), node, Some(registry), config.store_timeout);
+            let operator = AdminService::new(Arc::clone(store), node, Some(registry), config.store_timeout);
             Some(executor.spawn(socket::serve(listener, Arc::new(operator), Arc::clone(executor))))
         }
         Err(error) => {

@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 use session_core::{NodeId, SessionId, SessionState, UserId};
 
 use crate::admin::{
-    Change, DefaultWord, Full, Next, Operator, Order, Report, Rule, Setting, Slots, UnlimitedWord, socket,
+    AdminRequest, AdminService, DefaultWord, FullAction, LimitSourceName, NextOutcome, Override, SlotCount,
+    UnlimitedWord, UserPatch, UserReport, socket,
 };
 use crate::config::{Config, StoreKind};
 use crate::runtime::clock::format_rfc3339;
@@ -19,7 +20,7 @@ use crate::store::{LmdbStore, Store as _};
 #[derive(Debug)]
 pub(crate) struct UserCommand {
     pub(crate) user: UserId,
-    pub(crate) order: Order,
+    pub(crate) order: AdminRequest,
     /// Whether to print JSON.
     pub(crate) json: bool,
 }
@@ -33,7 +34,7 @@ pub(crate) struct LimitArguments {
     /// How many slots the user may hold, whatever a token claims: 0 to 1024, where 0 admits nobody; `unlimited` is 1024;
     /// `default` is what a token claims, or else the server's. Without it the limit is shown
     #[arg(value_name = "N|unlimited|default", value_parser = limit)]
-    limit: Option<Setting<Slots>>,
+    limit: Option<Override<SlotCount>>,
     /// What happens when they are all taken
     #[arg(long, value_name = "WHAT", value_enum)]
     when_full: Option<WhenFullWord>,
@@ -87,38 +88,38 @@ impl LimitArguments {
     pub(crate) fn into_command(self) -> UserCommand {
         let Self { user, limit, when_full, enforce, dry_run, json } = self;
         let when_full = when_full.map(|word| match word {
-            WhenFullWord::Deny => Setting::To(Full::Deny),
-            WhenFullWord::EvictOldest => Setting::To(Full::EvictOldest),
-            WhenFullWord::Default => Setting::Default(DefaultWord::Default),
+            WhenFullWord::Deny => Override::To(FullAction::Deny),
+            WhenFullWord::EvictOldest => Override::To(FullAction::EvictOldest),
+            WhenFullWord::Default => Override::Default(DefaultWord::Default),
         });
         let is_change = limit.is_some() || when_full.is_some() || enforce;
-        let change = Change { limit, when_full, enforce, dry_run };
-        UserCommand { user, order: if is_change { Order::Limit(change) } else { Order::Explain }, json }
+        let change = UserPatch { limit, when_full, enforce, dry_run };
+        UserCommand { user, order: if is_change { AdminRequest::Limit(change) } else { AdminRequest::Explain }, json }
     }
 }
 
 impl UserArguments {
     pub(crate) fn explain(self) -> UserCommand {
-        UserCommand { user: self.user, order: Order::Explain, json: self.json }
+        UserCommand { user: self.user, order: AdminRequest::Explain, json: self.json }
     }
 
     pub(crate) fn forget(self) -> UserCommand {
-        UserCommand { user: self.user, order: Order::Forget, json: self.json }
+        UserCommand { user: self.user, order: AdminRequest::Forget, json: self.json }
     }
 }
 
 impl EndArguments {
     pub(crate) fn into_command(self) -> UserCommand {
-        UserCommand { user: self.user, order: Order::End(self.session), json: self.json }
+        UserCommand { user: self.user, order: AdminRequest::End(self.session), json: self.json }
     }
 }
 
-fn limit(text: &str) -> Result<Setting<Slots>, String> {
+fn limit(text: &str) -> Result<Override<SlotCount>, String> {
     match text {
-        "default" => Ok(Setting::Default(DefaultWord::Default)),
-        "unlimited" => Ok(Setting::To(Slots::Unlimited(UnlimitedWord::Unlimited))),
+        "default" => Ok(Override::Default(DefaultWord::Default)),
+        "unlimited" => Ok(Override::To(SlotCount::Unlimited(UnlimitedWord::Unlimited))),
         _ => match text.parse() {
-            Ok(slots) if slots <= session_core::SlotLimit::MAX.slots() => Ok(Setting::To(Slots::Number(slots))),
+            Ok(slots) if slots <= session_core::SlotLimit::MAX.slots() => Ok(Override::To(SlotCount::Number(slots))),
             Ok(_) | Err(_) => Err("expected a whole number from 0 to 1024, `unlimited` or `default`".into()),
         },
     }
@@ -140,11 +141,11 @@ pub(crate) fn run(asked: &UserCommand, config: &Config, out: &mut impl Write, er
     }
 }
 
-async fn request(UserCommand { user, order, .. }: &UserCommand, config: &Config) -> Result<Report, String> {
+async fn request(UserCommand { user, order, .. }: &UserCommand, config: &Config) -> Result<UserReport, String> {
     if config.store == StoreKind::Memory {
         return Err("a server with store = \"memory\" takes no orders: it has no data directory".into());
     }
-    if let Some(report) = socket::order(&config.data, user, order).await? {
+    if let Some(report) = socket::request(&config.data, user, order).await? {
         return Ok(report);
     }
     // A directory that is something else is not made one.
@@ -157,8 +158,8 @@ async fn request(UserCommand { user, order, .. }: &UserCommand, config: &Config)
     let node = NodeId::new(getrandom::u64().map_err(|error| error.to_string())?);
     let store = LmdbStore::open(&config.lmdb(), node).map_err(|error| error_chain(&error))?;
     let store = Arc::new(store);
-    let operator = Operator::new(Arc::<LmdbStore>::clone(&store), node, None, config.store_timeout);
-    let report = operator.obey(user, order).await.map_err(|why| why.to_string());
+    let operator = AdminService::new(Arc::<LmdbStore>::clone(&store), node, None, config.store_timeout);
+    let report = operator.handle(user, order).await.map_err(|why| why.to_string());
     if !store.close(Duration::from_secs(5)) {
         return Err("the store did not close in time".into());
     }
@@ -177,24 +178,24 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 }
 
 /// For people.
-fn describe(report: &Report, order: &Order) -> String {
-    let Report { user, limit, rule, when_full, connections, sessions, next, ended, dry_run } = report;
+fn describe(report: &UserReport, order: &AdminRequest) -> String {
+    let UserReport { user, limit, rule, when_full, connections, sessions, next, ended, dry_run } = report;
     let mut text = String::new();
     let mut line = |words: String| {
         text += &words;
         text.push('\n');
     };
     let rule = match rule {
-        Rule::Server => "the server's default, unless a token claims another",
-        Rule::Token => "what the token claims",
-        Rule::User => "set for this user",
+        LimitSourceName::Server => "the server's default, unless a token claims another",
+        LimitSourceName::Token => "what the token claims",
+        LimitSourceName::User => "set for this user",
     };
-    if matches!(order, Order::Forget) {
+    if matches!(order, AdminRequest::Forget) {
         line(format!("user {:?} is forgotten", user.as_str()));
     }
     let plural = |count: u32| if count == 1 { "" } else { "s" };
     line(format!("user {:?} holds {connections} slot{} of {limit} ({rule})", user.as_str(), plural(*connections)));
-    if *when_full == Full::EvictOldest {
+    if *when_full == FullAction::EvictOldest {
         line("when all are taken, another session takes the place of the oldest".into());
     }
     for holder in sessions {
@@ -225,12 +226,12 @@ fn describe(report: &Report, order: &Order) -> String {
         line("nobody would be ended".into());
     }
     line(match next {
-        Next::Granted { ended } if ended.is_empty() => "the next session would be granted a slot".into(),
-        Next::Granted { ended } => {
+        NextOutcome::Granted { ended } if ended.is_empty() => "the next session would be granted a slot".into(),
+        NextOutcome::Granted { ended } => {
             format!("the next session would be granted a slot, and {} would lose theirs", ended.join(" and "))
         }
-        Next::Denied if *limit == 0 => "the next session would be refused: the limit is 0".into(),
-        Next::Denied => "the next session would be refused: all slots are taken".into(),
+        NextOutcome::Denied if *limit == 0 => "the next session would be refused: the limit is 0".into(),
+        NextOutcome::Denied => "the next session would be refused: all slots are taken".into(),
     });
     text
 }

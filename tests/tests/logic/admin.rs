@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use session_core::ledger::{AdmissionPolicy, StoreCommand, UserOverrides};
 use session_core::{Outcome, SlotLimit, StoreError, UserId, WhenFull};
-use shell::admin::{Change, Disobedience, Full, Operator, Order, Setting, Slots, socket};
+use shell::admin::{AdminError, AdminRequest, AdminService, FullAction, Override, SlotCount, UserPatch, socket};
 use shell::store::{CommandCompletion, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};
@@ -78,8 +78,8 @@ fn ada() -> UserId {
     UserId::parse("ada").unwrap()
 }
 
-fn operator(store: &Arc<Slow>) -> Operator {
-    Operator::new(Arc::<Slow>::clone(store), NODE, None, TIMEOUT)
+fn operator(store: &Arc<Slow>) -> AdminService {
+    AdminService::new(Arc::<Slow>::clone(store), NODE, None, TIMEOUT)
 }
 
 #[test]
@@ -87,8 +87,12 @@ fn what_two_operators_set_at_once_holds_both() {
     let store = Slow::new();
     let operator = operator(&store);
     let ada = ada();
-    let limit = Order::Limit(Change { limit: Some(Setting::To(Slots::Number(7))), ..Change::default() });
-    let full = Order::Limit(Change { when_full: Some(Setting::To(Full::EvictOldest)), ..Change::default() });
+    let limit =
+        AdminRequest::Limit(UserPatch { limit: Some(Override::To(SlotCount::Number(7))), ..UserPatch::default() });
+    let full = AdminRequest::Limit(UserPatch {
+        when_full: Some(Override::To(FullAction::EvictOldest)),
+        ..UserPatch::default()
+    });
     let working = async {
         loop {
             // Whoever can ask has asked before.
@@ -96,7 +100,7 @@ fn what_two_operators_set_at_once_holds_both() {
             yield_now().await;
         }
     };
-    let (limit, full) = smol::block_on(or(zip(operator.obey(&ada, &limit), operator.obey(&ada, &full)), working));
+    let (limit, full) = smol::block_on(or(zip(operator.handle(&ada, &limit), operator.handle(&ada, &full)), working));
     assert!(limit.is_ok() && full.is_ok(), "{limit:?} {full:?}");
     let own = UserOverrides { limit: Some(SlotLimit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
     assert_eq!(store.policy_for(&ada).overrides, own);
@@ -106,11 +110,15 @@ fn what_two_operators_set_at_once_holds_both() {
 #[test]
 fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
     let store = Slow::new();
-    let operator = Operator::new(Arc::<Slow>::clone(&store), NODE, None, Duration::from_millis(1));
+    let operator = AdminService::new(Arc::<Slow>::clone(&store), NODE, None, Duration::from_millis(1));
     let ada = ada();
-    let limit = Order::Limit(Change { limit: Some(Setting::To(Slots::Number(0))), ..Change::default() });
-    let full = Order::Limit(Change { when_full: Some(Setting::To(Full::EvictOldest)), ..Change::default() });
-    assert_eq!(smol::block_on(operator.obey(&ada, &limit)), Err(Disobedience::StoreSilent));
+    let limit =
+        AdminRequest::Limit(UserPatch { limit: Some(Override::To(SlotCount::Number(0))), ..UserPatch::default() });
+    let full = AdminRequest::Limit(UserPatch {
+        when_full: Some(Override::To(FullAction::EvictOldest)),
+        ..UserPatch::default()
+    });
+    assert_eq!(smol::block_on(operator.handle(&ada, &limit)), Err(AdminError::StoreTimedOut));
     let working = async {
         loop {
             yield_now().await;
@@ -118,7 +126,7 @@ fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
         }
     };
     // Whatever comes of it in this millisecond: it waits for the first.
-    let _either = smol::block_on(or(operator.obey(&ada, &full), working));
+    let _either = smol::block_on(or(operator.handle(&ada, &full), working));
     while store.waiting() > 0 {
         store.step();
     }
@@ -160,10 +168,10 @@ impl Store for Deaf {
 #[test]
 fn a_limit_that_is_set_but_not_enforced_is_told_to_be_set() {
     let store = Arc::new(Deaf(MemoryStore::new(NODE, SlotLimit::default())));
-    let operator = Operator::new(Arc::<Deaf>::clone(&store), NODE, None, TIMEOUT);
-    let limit = Some(Setting::To(Slots::Number(0)));
-    let order = Order::Limit(Change { limit, enforce: true, ..Change::default() });
-    let told = smol::block_on(operator.obey(&ada(), &order)).unwrap_err().to_string();
+    let operator = AdminService::new(Arc::<Deaf>::clone(&store), NODE, None, TIMEOUT);
+    let limit = Some(Override::To(SlotCount::Number(0)));
+    let order = AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() });
+    let told = smol::block_on(operator.handle(&ada(), &order)).unwrap_err().to_string();
     assert!(told.starts_with("the limit is set, but whoever is beyond it was not ended: The server is over"), "{told}");
     assert_eq!(store.policy_for(&ada()).overrides.limit, Some(SlotLimit::new(0).unwrap()));
 }
@@ -180,7 +188,7 @@ fn no_more_than_sixteen_orders_are_heard_at_a_time_and_none_is_lost() {
     // It ends with the test's process.
     thread::spawn(move || smol::block_on(executor.run(serving)));
     thread::scope(|scope| {
-        let order = || smol::block_on(socket::order(directory.path(), &ada(), &Order::Explain));
+        let order = || smol::block_on(socket::request(directory.path(), &ada(), &AdminRequest::Explain));
         let orders: Vec<_> = (0..ORDERS).map(|_| scope.spawn(order)).collect();
         eventually("as many are heard as may be", || store.waiting() >= AT_A_TIME);
         for left in (1..=ORDERS).rev() {
