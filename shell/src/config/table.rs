@@ -23,7 +23,7 @@ use crate::net::origins::{Host, Origin};
 use crate::net::trusted_proxies::ProxyNetwork;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;
-use crate::store::Forget;
+use crate::store::Retention;
 
 settings! {
     /// The server's configuration. Every value was checked when it was read.
@@ -250,7 +250,7 @@ settings! {
 
         /// How long a user who holds no slot stays known after it was last granted one, 1h to 100years, or `never` to
         /// forget nobody. It is forgotten within about a day after that
-        forget_after: Forget { rule: one(forget), value: "TIME", default: "30d", applies: AfterRestart }
+        forget_after: Retention { rule: one(forget), value: "TIME", default: "30d", applies: AfterRestart }
     }
 
     "Log" {
@@ -400,11 +400,11 @@ fn timeout() -> ValueReader<Duration> {
     duration(100 * MILLISECOND..=HOUR)
 }
 
-fn forget(text: &str) -> Result<Forget, String> {
+fn forget(text: &str) -> Result<Retention, String> {
     if text == "never" {
-        return Ok(Forget::Never);
+        return Ok(Retention::Never);
     }
-    duration_within(text, HOUR, 100 * YEAR).map(Forget::After).map_err(|error| format!("{error}; or write `never`"))
+    duration_within(text, HOUR, 100 * YEAR).map(Retention::After).map_err(|error| format!("{error}; or write `never`"))
 }
 
 fn log_filter(text: &str) -> Result<String, String> {

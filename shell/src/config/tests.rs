@@ -2,7 +2,7 @@ use super::*;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::store::Forget;
+use crate::store::Retention;
 use clap::Parser;
 use session_core::{SessionSettings, SlotLimit};
 
@@ -24,7 +24,7 @@ fn defaults_are_those_of_the_core_and_localhost() {
     assert_eq!(config.session_settings(), SessionSettings::default());
     assert_eq!(config.limit, SlotLimit::default());
     assert_eq!(config.limit.slots(), 3);
-    assert_eq!(config.forget_after, Forget::default());
+    assert_eq!(config.forget_after, Retention::default());
     let addresses: Vec<_> = config.listen[0].resolve().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(addresses, ["127.0.0.1:3000", "[::1]:3000"]);
 }
@@ -66,9 +66,9 @@ fn values_out_of_bounds_are_refused_in_words() {
 #[test]
 fn the_store_is_told_whom_to_forget_and_where_it_is() {
     let forget = |time: &str| parse(&["--forget-after", time]).unwrap().lmdb().forget_after;
-    let hours = |hours: u64| Forget::After(Duration::from_secs(hours * 3600));
+    let hours = |hours: u64| Retention::After(Duration::from_secs(hours * 3600));
     let times = ["never", "1h", "90d", "100years"].map(forget);
-    assert_eq!(times, [Forget::Never, hours(1), hours(90 * 24), hours(876_600)]);
+    assert_eq!(times, [Retention::Never, hours(1), hours(90 * 24), hours(876_600)]);
     let lmdb = parse(&["--data", "there", "--limit", "7"]).unwrap().lmdb();
     assert_eq!((lmdb.directory, lmdb.terms.limit), (PathBuf::from("there"), SlotLimit::new(7).unwrap()));
 }

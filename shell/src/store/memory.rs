@@ -26,19 +26,19 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Records {
     by_user: HashMap<UserId, UserRecord>,
-    lost: Lost,
+    lost: LingeringQueue,
 }
 
 /// Users who lost a session that lingers, each once, and when it has lingered for its time: who never comes again is found
 /// here.
 #[derive(Default)]
-struct Lost {
+struct LingeringQueue {
     queue: VecDeque<(Timestamp, UserId)>,
     users: HashSet<UserId>,
 }
 
-impl Lost {
-    fn note(&mut self, until: Timestamp, user: &UserId) {
+impl LingeringQueue {
+    fn push(&mut self, until: Timestamp, user: &UserId) {
         if self.users.insert(user.clone()) {
             self.queue.push_back((until, user.clone()));
         }
@@ -97,15 +97,15 @@ impl MemoryStore {
         if let StoreCommand::Linger { user, at, .. } = command
             && let Some(until) = by_user.get(user).and_then(|record| lingers_until(record, *at))
         {
-            lost.note(until, user);
+            lost.push(until, user);
         }
         if let Some(now) = command.at() {
-            for _ in 0..SWEPT {
+            for _ in 0..SWEEP_STEPS {
                 let Some(user) = lost.next(now) else { break };
                 let Entry::Occupied(mut entry) = by_user.entry(user) else { continue };
                 ledger::expire_sessions(entry.get_mut(), now, liveness);
                 if let Some(until) = lingers_until(entry.get(), now) {
-                    lost.note(until, entry.key());
+                    lost.push(until, entry.key());
                 } else if entry.get().is_empty() {
                     entry.remove();
                 }
@@ -117,7 +117,7 @@ impl MemoryStore {
 
 /// How many users are looked at with a command whether what they lost has lingered for its time: more than one, so that it
 /// goes sooner than it comes.
-const SWEPT: usize = 2;
+const SWEEP_STEPS: usize = 2;
 
 /// When all that lingers in a record after this time has done so for its time, if anything does.
 fn lingers_until(record: &UserRecord, now: Timestamp) -> Option<Timestamp> {

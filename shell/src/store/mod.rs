@@ -6,5 +6,5 @@ mod memory;
 
 pub use api::*;
 pub(crate) use api::{NotifierSlot, SharedPolicy};
-pub use lmdb::{Forget, Holder, LmdbConfig, LmdbStore, OpenError};
+pub use lmdb::{LmdbConfig, LmdbStore, LockHolder, OpenError, Retention};
 pub use memory::MemoryStore;

@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 
 /// The file, and whether it is there.
 #[derive(Debug)]
-pub(super) struct Ballast {
+pub(super) struct BallastFile {
     file: PathBuf,
     /// When to try to put it back, if it is not there.
     missing: Option<Instant>,
 }
 
-impl Ballast {
+impl BallastFile {
     /// What the file takes. A release changes about four pages, and gives as many back with the next one.
     pub(super) const BYTES: usize = 64 * 4096;
 
     const RETRY: Duration = Duration::from_secs(1);
 
     /// Puts the file into the directory, if it can.
-    pub(super) fn load(directory: &Path) -> Self {
+    pub(super) fn create(directory: &Path) -> Self {
         let mut ballast = Self { file: directory.join("ballast"), missing: None };
-        ballast.put_back(Self::BYTES);
+        ballast.recreate(Self::BYTES);
         if ballast.missing.is_some() {
             tracing::warn!(file = %ballast.file.display(), "the disk is nearly full");
         }
@@ -34,25 +34,25 @@ impl Ballast {
     }
 
     /// Whether the file is there, now and then after an attempt to put it back.
-    pub(super) fn is_loaded(&mut self) -> bool {
+    pub(super) fn exists(&mut self) -> bool {
         if self.missing.is_some_and(|retry| retry <= Instant::now()) {
-            self.put_back(2 * Self::BYTES);
+            self.recreate(2 * Self::BYTES);
         }
         self.missing.is_none()
     }
 
     /// Makes room.
-    pub(super) fn drop(&mut self) {
-        self.remove();
+    pub(super) fn remove(&mut self) {
+        self.delete();
         self.missing = Some(Instant::now() + Self::RETRY);
     }
 
     /// Puts the file back if there is so much room.
-    fn put_back(&mut self, room: usize) {
+    fn recreate(&mut self, room: usize) {
         self.missing = match self.write(room) {
             Ok(()) => None,
             Err(_) => {
-                self.remove();
+                self.delete();
                 Some(Instant::now() + Self::RETRY)
             }
         };
@@ -68,7 +68,7 @@ impl Ballast {
         file.set_len(Self::BYTES as u64)
     }
 
-    fn remove(&self) {
+    fn delete(&self) {
         // It may not be there. If it is and cannot be removed, there is no room to be had here.
         drop(fs::remove_file(&self.file));
     }
@@ -85,51 +85,51 @@ mod tests {
     fn it_is_there_until_it_is_dropped_and_comes_back() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ballast");
-        let mut ballast = Ballast::load(directory.path());
-        assert!(ballast.is_loaded());
-        assert_eq!(fs::metadata(&file).unwrap().len(), Ballast::BYTES as u64);
-        ballast.drop();
-        assert!(!ballast.is_loaded() && !file.exists());
+        let mut ballast = BallastFile::create(directory.path());
+        assert!(ballast.exists());
+        assert_eq!(fs::metadata(&file).unwrap().len(), BallastFile::BYTES as u64);
+        ballast.remove();
+        assert!(!ballast.exists() && !file.exists());
         ballast.missing = Some(Instant::now());
-        assert!(ballast.is_loaded());
-        assert_eq!(fs::metadata(&file).unwrap().len(), Ballast::BYTES as u64);
+        assert!(ballast.exists());
+        assert_eq!(fs::metadata(&file).unwrap().len(), BallastFile::BYTES as u64);
     }
 
     #[test]
     fn where_it_cannot_be_put_it_is_not_there() {
         let directory = tempfile::tempdir().unwrap();
         let start = Instant::now();
-        let mut ballast = Ballast::load(&directory.path().join("no such directory"));
-        assert!(!ballast.is_loaded());
-        assert!(ballast.missing.unwrap() >= start + Ballast::RETRY, "it is not tried all the time");
+        let mut ballast = BallastFile::create(&directory.path().join("no such directory"));
+        assert!(!ballast.exists());
+        assert!(ballast.missing.unwrap() >= start + BallastFile::RETRY, "it is not tried all the time");
     }
 
     #[test]
     fn what_is_there_is_left_alone_if_it_is_whole() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ballast");
-        fs::write(&file, [1; Ballast::BYTES]).unwrap();
-        Ballast::load(directory.path());
-        assert_eq!(fs::read(&file).unwrap(), [1; Ballast::BYTES]);
+        fs::write(&file, [1; BallastFile::BYTES]).unwrap();
+        BallastFile::create(directory.path());
+        assert_eq!(fs::read(&file).unwrap(), [1; BallastFile::BYTES]);
         fs::write(&file, [1]).unwrap();
-        Ballast::load(directory.path());
-        assert_eq!(fs::read(&file).unwrap(), [0xb4; Ballast::BYTES]);
+        BallastFile::create(directory.path());
+        assert_eq!(fs::read(&file).unwrap(), [0xb4; BallastFile::BYTES]);
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn it_is_put_back_where_there_is_twice_the_room() {
         let directory = tempfile::tempdir().unwrap();
-        let mut ballast = Ballast::load(directory.path());
-        ballast.drop();
+        let mut ballast = BallastFile::create(directory.path());
+        ballast.remove();
         // A pipe in its place counts what is written. It has no length to set, so the attempt fails in the end.
         let (mut reader, writer) = io::pipe().unwrap();
         let pipe = format!("/proc/self/fd/{}", writer.as_raw_fd());
         std::os::unix::fs::symlink(pipe, directory.path().join("ballast")).unwrap();
         let counting = thread::spawn(move || io::copy(&mut reader, &mut io::sink()).unwrap());
         ballast.missing = Some(Instant::now());
-        assert!(!ballast.is_loaded());
+        assert!(!ballast.exists());
         drop(writer);
-        assert_eq!(counting.join().unwrap(), 2 * Ballast::BYTES as u64);
+        assert_eq!(counting.join().unwrap(), 2 * BallastFile::BYTES as u64);
     }
 }

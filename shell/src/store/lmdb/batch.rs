@@ -8,14 +8,14 @@ use session_core::{
     EndedSession, Liveness, NodeId, Outcome, RecordError, SessionStatus, StoreError, Timestamp, UserId, UserRecord,
 };
 
-use super::ballast_file::Ballast;
+use super::ballast_file::BallastFile;
 use super::environment::{Environment, Uncommitted};
-use super::sweep::{Step, Sweep};
+use super::sweep::{SweepPosition, SweepStep};
 use crate::store::SharedPolicy;
 
 /// What decides beside the record.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rule<'a> {
+pub(super) struct ApplyContext<'a> {
     pub(super) node: NodeId,
     /// When this node's process began, which is since when it knows that the others are dead: it has their directory.
     pub(super) born: Timestamp,
@@ -26,7 +26,7 @@ pub(super) struct Rule<'a> {
 
 /// What a batch came to, now in the store.
 #[derive(Debug)]
-pub(super) struct Applied {
+pub(super) struct BatchResult {
     /// One for each command, in their order.
     pub(super) outcomes: Vec<Outcome>,
     /// Who lost a slot to somebody else's command.
@@ -34,14 +34,14 @@ pub(super) struct Applied {
     /// Whether a record may have been left with a slot that lingers.
     pub(super) lingers: bool,
     /// Where the sweep stands.
-    pub(super) sweep: Option<Sweep>,
+    pub(super) sweep: Option<SweepPosition>,
     /// A record that cannot be read: its user is refused.
     pub(super) unreadable: Option<RecordError>,
 }
 
 /// Why a batch is not in the store.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum BatchError {
     /// Certainly nothing of it is.
     NotApplied(heed::Error),
     /// Nobody can tell: the commit failed. The outcomes are [`Outcome::Unknown`] where that matters, and those who may have
@@ -49,13 +49,13 @@ pub(super) enum Failure {
     InDoubt(heed::Error, Vec<Outcome>, Vec<EndedSession>),
 }
 
-impl From<heed::Error> for Failure {
+impl From<heed::Error> for BatchError {
     fn from(error: heed::Error) -> Self {
         Self::NotApplied(error)
     }
 }
 
-impl Rule<'_> {
+impl ApplyContext<'_> {
     pub(super) fn liveness(&self, node: NodeId) -> Liveness {
         if node == self.node { Liveness::Alive } else { Liveness::DeadSince(self.born) }
     }
@@ -66,12 +66,12 @@ impl Rule<'_> {
 /// the disk is full that is the room in the file.
 pub(super) fn apply(
     environment: &Environment,
-    rule: Rule<'_>,
+    rule: ApplyContext<'_>,
     commands: &[&StoreCommand],
     refuse_acquires: Option<StoreError>,
     disk_is_full: bool,
-    sweep: Option<Step<'_>>,
-) -> Result<Applied, Failure> {
+    sweep: Option<SweepStep<'_>>,
+) -> Result<BatchResult, BatchError> {
     let mut txn = environment.write()?;
     let refuse_acquires = match refuse_acquires {
         None if is_nearly_full(environment, &txn, disk_is_full)? => Some(StoreError::Full),
@@ -86,7 +86,7 @@ pub(super) fn apply(
         let user = match users.entry(command.user()) {
             std::collections::btree_map::Entry::Occupied(user) => user.into_mut(),
             std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(User::read(environment, &txn, command.user())?)
+                vacant.insert(BatchUser::read(environment, &txn, command.user())?)
             }
         };
         outcomes.push(match (command, refuse_acquires, user) {
@@ -128,7 +128,7 @@ pub(super) fn apply(
     let sweep = match sweep {
         None => None,
         Some(step) => {
-            let swept = step.take(environment, rule, &mut txn)?;
+            let swept = step.run(environment, rule, &mut txn)?;
             changed |= swept.changed > 0;
             lingers |= swept.lingers;
             Some(swept.stands)
@@ -137,23 +137,23 @@ pub(super) fn apply(
     if changed {
         match environment.commit(txn) {
             Ok(()) => {}
-            Err(Uncommitted::NotApplied(error)) => return Err(Failure::NotApplied(error)),
+            Err(Uncommitted::NotApplied(error)) => return Err(BatchError::NotApplied(error)),
             Err(Uncommitted::InDoubt(error)) => {
-                doubt(&mut outcomes, commands, &users);
-                return Err(Failure::InDoubt(error, outcomes, ended));
+                mark_unknown(&mut outcomes, commands, &users);
+                return Err(BatchError::InDoubt(error, outcomes, ended));
             }
         }
     }
-    Ok(Applied { outcomes, ended, lingers, sweep, unreadable })
+    Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable })
 }
 
 /// A user's record as it was read, and as the commands have made it.
-struct User {
+struct BatchUser {
     before: UserRecord,
     now: UserRecord,
 }
 
-impl User {
+impl BatchUser {
     fn read(environment: &Environment, txn: &RwTxn<'_>, id: &UserId) -> heed::Result<Result<Self, RecordError>> {
         let before = match environment.records.get(txn, id.as_str().as_bytes())? {
             None => UserRecord::default(),
@@ -190,13 +190,17 @@ impl User {
 /// That is the last tenth of the map, and on a full disk as many pages of the file as the ballast would be.
 fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>, disk_is_full: bool) -> heed::Result<bool> {
     let used = environment.used_pages(txn)?;
-    let file_is_full = || used + Ballast::BYTES / 4096 >= environment.file_pages();
+    let file_is_full = || used + BallastFile::BYTES / 4096 >= environment.file_pages();
     Ok(used >= environment.map_pages() / 10 * 9 || disk_is_full && file_is_full())
 }
 
 /// What is unknown when a commit failed: all that was applied to a record that was to be written. A command that was
 /// refused before, and an answer that rests on an unchanged record, are as certain as they were.
-fn doubt(outcomes: &mut [Outcome], commands: &[&StoreCommand], users: &BTreeMap<&UserId, Result<User, RecordError>>) {
+fn mark_unknown(
+    outcomes: &mut [Outcome],
+    commands: &[&StoreCommand],
+    users: &BTreeMap<&UserId, Result<BatchUser, RecordError>>,
+) {
     for (outcome, command) in outcomes.iter_mut().zip(commands) {
         let was_to_be_written = matches!(users.get(command.user()), Some(Ok(user)) if user.is_changed());
         if was_to_be_written && !matches!(outcome, Outcome::Rejected(_)) {
@@ -220,7 +224,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let terms = SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(1).unwrap()), HashMap::new());
-        let rule = Rule { node: NODE, born: Timestamp::default(), now: Timestamp::default(), terms: &terms };
+        let rule = ApplyContext { node: NODE, born: Timestamp::default(), now: Timestamp::default(), terms: &terms };
         let serve = |command: StoreCommand, disk_is_full| {
             apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
         };

@@ -80,7 +80,7 @@ impl Environment {
     /// Opens the environment in an existing directory, or makes an empty one there. The caller holds the lock of the
     /// data directory. The map's size is a multiple of every page size there is.
     pub(super) fn open(directory: &Path, map_bytes: usize, durability: Durability) -> Result<Self, EnvironmentError> {
-        if let Some(damage) = integrity::find(&directory.join(DATA_FILE))? {
+        if let Some(damage) = integrity::check(&directory.join(DATA_FILE))? {
             return Err(EnvironmentError::Damaged(damage));
         }
         fill_lock_file(directory)?;
@@ -169,7 +169,7 @@ fn fill_lock_file(directory: &Path) -> io::Result<()> {
 }
 
 /// Keeps an environment open for the one thread that uses it.
-pub(super) struct Keeper {
+pub(super) struct ReopeningEnv {
     directory: PathBuf,
     map_bytes: usize,
     durability: Durability,
@@ -179,7 +179,7 @@ pub(super) struct Keeper {
     log: LogRateLimiter,
 }
 
-impl Keeper {
+impl ReopeningEnv {
     const FIRST_BACKOFF: Duration = Duration::from_millis(100);
     const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -244,7 +244,7 @@ impl Keeper {
 
 #[cfg(test)]
 pub(super) mod faults {
-    use super::{Instant, Keeper, Uncommitted};
+    use super::{Instant, ReopeningEnv, Uncommitted};
     use std::cell::RefCell;
     use std::collections::VecDeque;
 
@@ -262,7 +262,7 @@ pub(super) mod faults {
         FAILURES.with_borrow_mut(VecDeque::pop_front)
     }
 
-    impl Keeper {
+    impl ReopeningEnv {
         /// Closes the environment, as after a fatal failure.
         pub(in super::super) fn break_down(&mut self) {
             self.environment = None;
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn what_does_not_open_is_tried_again_less_and_less_often() {
         let directory = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let mut keeper = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let (data, aside) = (directory.path().join(DATA_FILE), directory.path().join("aside"));
         fs::rename(&data, &aside).unwrap();
         keeper.break_down();
@@ -352,13 +352,13 @@ mod tests {
         assert!(keeper.environment().is_none(), "it is not time yet");
         keeper.retry_at = Instant::now();
         assert!(keeper.environment().is_some());
-        assert_eq!(keeper.backoff, Keeper::FIRST_BACKOFF);
+        assert_eq!(keeper.backoff, ReopeningEnv::FIRST_BACKOFF);
     }
 
     #[test]
     fn what_is_gone_or_damaged_is_not_replaced_while_serving() {
         let directory = tempfile::tempdir().unwrap();
-        let mut keeper = Keeper::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let mut keeper = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         keeper.check();
         assert!(keeper.environment().is_some());
         keeper.break_down();

@@ -35,7 +35,7 @@ type Damage = String;
 /// What is visibly wrong with the data file; `None` for a file that is whole, or empty, or not there.
 ///
 /// Whether it is a file of LMDB's at all is left to LMDB.
-pub(super) fn find(data_file: &Path) -> io::Result<Option<Damage>> {
+pub(super) fn check(data_file: &Path) -> io::Result<Option<Damage>> {
     if cfg!(not(all(target_pointer_width = "64", target_endian = "little"))) {
         return Ok(None);
     }
@@ -48,10 +48,10 @@ pub(super) fn find(data_file: &Path) -> io::Result<Option<Damage>> {
     if bytes == 0 {
         return Ok(None);
     }
-    Ok(check(&file, bytes).err())
+    Ok(check_file(&file, bytes).err())
 }
 
-fn check(file: &File, bytes: u64) -> Result<(), Damage> {
+fn check_file(file: &File, bytes: u64) -> Result<(), Damage> {
     let first = read(file, 0, format::META_BYTES)?;
     if u32_at(&first, format::PAGE_HEADER)? != format::MAGIC {
         return Ok(());
@@ -91,7 +91,7 @@ impl Tree<'_> {
             if seen > self.pages {
                 return Err("its pages refer to each other in a circle".into());
             }
-            self.demand(number, 1)?;
+            self.reserve_pages(number, 1)?;
             let page = read(self.file, number * u64::from(self.page_size), self.page_size as usize)?;
             let (kind, lower) = (u16_at(&page, 10)?, usize::from(u16_at(&page, 12)?));
             if u64_at(&page, 0)? != number || kind & (format::BRANCH | format::LEAF) == 0 {
@@ -107,7 +107,7 @@ impl Tree<'_> {
                     0
                 } else if flags & format::BIG_DATA != 0 {
                     let bytes = low + (format::PAGE_HEADER as u64 - 1);
-                    self.demand(u64_at(&page, data)?, bytes / u64::from(self.page_size) + 1)?;
+                    self.reserve_pages(u64_at(&page, data)?, bytes / u64::from(self.page_size) + 1)?;
                     8
                 } else {
                     low
@@ -120,7 +120,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn demand(&self, first: u64, count: u64) -> Result<(), Damage> {
+    fn reserve_pages(&self, first: u64, count: u64) -> Result<(), Damage> {
         if first.checked_add(count).is_some_and(|end| end <= self.pages) {
             return Ok(());
         }
@@ -198,7 +198,7 @@ mod tests {
         }
 
         fn find(&self) -> Option<Damage> {
-            find(&self.directory.path().join(DATA_FILE)).unwrap()
+            check(&self.directory.path().join(DATA_FILE)).unwrap()
         }
 
         /// What is found when these bytes are there.
@@ -225,10 +225,10 @@ mod tests {
         for records in FILES {
             assert_eq!(Subject::new(records).find(), None, "{records:?}");
         }
-        assert_eq!(find(Path::new("no such file")).unwrap(), None);
+        assert_eq!(check(Path::new("no such file")).unwrap(), None);
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(find(file.path()).unwrap(), None);
-        find(&file.path().join("not a directory")).unwrap_err();
+        assert_eq!(check(file.path()).unwrap(), None);
+        check(&file.path().join("not a directory")).unwrap_err();
     }
 
     #[test]

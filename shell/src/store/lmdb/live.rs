@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::OpenError;
-use super::environment::{DATA_FILE, Durability, Keeper};
+use super::environment::{DATA_FILE, Durability, ReopeningEnv};
 
 /// Says under which boot of the machine the environment was made.
 const BOOT_FILE: &str = "boot";
@@ -14,10 +14,10 @@ const BOOT_FILE: &str = "boot";
 /// node, so every slot in there is of a dead one.
 ///
 /// The boot file is removed first and written last, so a crash between leaves a directory that is made anew.
-pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<Keeper, OpenError> {
+pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<ReopeningEnv, OpenError> {
     let marked = fs::read_to_string(directory.join(BOOT_FILE)).ok();
     if boot.is_some() && boot == marked.as_deref() {
-        match Keeper::open(directory, map_bytes, Durability::Unsynced) {
+        match ReopeningEnv::open(directory, map_bytes, Durability::Unsynced) {
             Ok(keeper) => return Ok(keeper),
             Err(error) => {
                 let directory = directory.display();
@@ -25,10 +25,10 @@ pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Re
             }
         }
     }
-    remake(directory, map_bytes, boot)
+    recreate(directory, map_bytes, boot)
 }
 
-fn remake(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<Keeper, OpenError> {
+fn recreate(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<ReopeningEnv, OpenError> {
     let unusable = |source: io::Error| OpenError::Directory { directory: directory.into(), source };
     for file in [BOOT_FILE, DATA_FILE, "lock.mdb"] {
         match fs::remove_file(directory.join(file)) {
@@ -36,7 +36,7 @@ fn remake(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<Keep
             Ok(()) | Err(_) => {}
         }
     }
-    let keeper = Keeper::open(directory, map_bytes, Durability::Unsynced)
+    let keeper = ReopeningEnv::open(directory, map_bytes, Durability::Unsynced)
         .map_err(|error| OpenError::Live { directory: directory.into(), source: error.into() })?;
     if let Some(boot) = boot {
         fs::write(directory.join(BOOT_FILE), boot).map_err(unusable)?;

@@ -23,7 +23,7 @@ pub(super) struct DirectoryLock {
 
 /// Who has a data directory locked, as far as its lock file tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
+pub enum LockHolder {
     /// This very process.
     ThisProcess,
     /// The process with this id.
@@ -40,18 +40,18 @@ impl DirectoryLock {
         match locked.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse { directory: directory.into(), holder: Holder::read(&path) });
+                return Err(OpenError::InUse { directory: directory.into(), holder: LockHolder::read(&path) });
             }
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
         // Not truncated on opening: that would be one write more that can fail.
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
         let lock = Self { file, _directory: locked };
-        lock.sign().map_err(unusable)?;
+        lock.write_holder().map_err(unusable)?;
         Ok(lock)
     }
 
-    fn sign(&self) -> io::Result<()> {
+    fn write_holder(&self) -> io::Result<()> {
         self.file.set_len(0)?;
         (&self.file).write_all(format!("{}\n", std::process::id()).as_bytes())
     }
@@ -64,11 +64,11 @@ impl Drop for DirectoryLock {
     }
 }
 
-impl Holder {
+impl LockHolder {
     fn read(path: &Path) -> Self {
         match fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
             Some(id) if id == std::process::id() => Self::ThisProcess,
-            Some(id) if lives(id) => Self::Process(id),
+            Some(id) if is_process_alive(id) => Self::Process(id),
             // One that was killed, and whose successor has not signed yet.
             Some(_) | None => Self::Unknown,
         }
@@ -76,13 +76,13 @@ impl Holder {
 }
 
 /// Whether there is a process with this id.
-fn lives(id: u32) -> bool {
+fn is_process_alive(id: u32) -> bool {
     let id = i32::try_from(id).ok().and_then(Pid::from_raw);
     // To be forbidden to signal it is to be told that it is there.
     id.is_some_and(|id| !matches!(test_kill_process(id), Err(Errno::SRCH)))
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ThisProcess => write!(f, "this process ({})", std::process::id()),

@@ -16,6 +16,6 @@ mod tests;
 mod users;
 mod writer;
 
-pub use lock::Holder;
+pub use lock::LockHolder;
 pub use store::*;
-pub use users::Forget;
+pub use users::Retention;

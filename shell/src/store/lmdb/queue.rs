@@ -10,7 +10,7 @@ use session_core::{Outcome, StoreError};
 use crate::store::CommandCompletion;
 
 /// A command and whom to answer.
-pub(super) type Submitted = (StoreCommand, CommandCompletion);
+pub(super) type QueuedCommand = (StoreCommand, CommandCompletion);
 
 /// First in, first out, bounded: where `capacity` commands wait, no other is taken. What gives a slot up always
 /// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
@@ -26,13 +26,13 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct Inner {
-    commands: VecDeque<Submitted>,
+    commands: VecDeque<QueuedCommand>,
     open: bool,
 }
 
 /// What [`Queue::take`] came back with.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum TakeResult {
     /// Commands, at least one.
     Batch,
     /// None in time.
@@ -72,7 +72,12 @@ impl Queue {
 
     /// Moves up to `most` commands into `batch`, which is empty. Waits for one, but at most for `patience` if there
     /// is any.
-    pub(super) fn take(&self, batch: &mut VecDeque<Submitted>, most: usize, patience: Option<Duration>) -> Taken {
+    pub(super) fn take(
+        &self,
+        batch: &mut VecDeque<QueuedCommand>,
+        most: usize,
+        patience: Option<Duration>,
+    ) -> TakeResult {
         let mut inner = self.lock();
         let idle = |inner: &mut Inner| inner.commands.is_empty() && inner.open;
         inner = match patience {
@@ -80,14 +85,14 @@ impl Queue {
             Some(time) => self.ready.wait_timeout_while(inner, time, idle).unwrap_or_else(PoisonError::into_inner).0,
         };
         if inner.commands.is_empty() {
-            return if inner.open { Taken::Nothing } else { Taken::Closed };
+            return if inner.open { TakeResult::Nothing } else { TakeResult::Closed };
         }
         if inner.commands.len() <= most {
             std::mem::swap(&mut inner.commands, batch);
         } else {
             batch.extend(inner.commands.drain(..most));
         }
-        Taken::Batch
+        TakeResult::Batch
     }
 
     /// Takes no more commands. Those in the queue can still be taken out.
@@ -97,7 +102,7 @@ impl Queue {
     }
 
     /// Takes no more commands and rejects those in the queue: nobody will take them out.
-    pub(super) fn abandon(&self) {
+    pub(super) fn fail_all(&self) {
         self.close();
         let left = std::mem::take(&mut self.lock().commands);
         reject(left, StoreError::Failed);
@@ -110,7 +115,7 @@ impl Queue {
 }
 
 /// Answers each that it was not applied.
-pub(super) fn reject(commands: impl IntoIterator<Item = Submitted>, cause: StoreError) {
+pub(super) fn reject(commands: impl IntoIterator<Item = QueuedCommand>, cause: StoreError) {
     for (_, done) in commands {
         done.answer(Outcome::Rejected(cause));
     }
@@ -118,13 +123,13 @@ pub(super) fn reject(commands: impl IntoIterator<Item = Submitted>, cause: Store
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Answers, acquire, lookup, release};
+    use super::super::testing::{OutcomeChannel, acquire, lookup, release};
     use super::*;
 
     #[test]
     fn a_full_queue_takes_releases_and_what_the_process_asks_and_nothing_else() {
         let queue = Queue::new(8);
-        let answers = Answers::default();
+        let answers = OutcomeChannel::default();
         for number in 1..=9 {
             queue.push(acquire("ada", number), answers.done());
         }
@@ -143,7 +148,7 @@ mod tests {
     #[test]
     fn batches_keep_the_order_and_their_bound() {
         let queue = Queue::new(8);
-        let answers = Answers::default();
+        let answers = OutcomeChannel::default();
         let submitted = [acquire("ada", 1), release("ada", 1), acquire("ada", 2)];
         for command in submitted.clone() {
             queue.push(command, answers.done());
@@ -151,36 +156,36 @@ mod tests {
         let mut taken = Vec::new();
         let mut batch = VecDeque::new();
         for expected in [2, 1] {
-            assert_eq!(queue.take(&mut batch, 2, None), Taken::Batch);
+            assert_eq!(queue.take(&mut batch, 2, None), TakeResult::Batch);
             assert_eq!(batch.len(), expected);
             taken.extend(batch.drain(..).map(|(command, _)| command));
         }
         assert_eq!(taken, submitted);
-        assert_eq!(queue.take(&mut batch, 2, Some(Duration::ZERO)), Taken::Nothing);
+        assert_eq!(queue.take(&mut batch, 2, Some(Duration::ZERO)), TakeResult::Nothing);
     }
 
     #[test]
     fn a_closed_queue_gives_out_what_it_has_and_rejects_the_rest() {
         let queue = Queue::new(8);
-        let answers = Answers::default();
+        let answers = OutcomeChannel::default();
         queue.push(acquire("ada", 1), answers.done());
         queue.close();
         queue.push(release("ada", 1), answers.done());
         assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
         let mut batch = VecDeque::new();
-        assert_eq!(queue.take(&mut batch, 8, None), Taken::Batch);
+        assert_eq!(queue.take(&mut batch, 8, None), TakeResult::Batch);
         assert_eq!(batch.len(), 1);
         batch.clear();
         assert_eq!(answers.now(), [Outcome::Unknown]);
-        assert_eq!(queue.take(&mut batch, 8, None), Taken::Closed);
+        assert_eq!(queue.take(&mut batch, 8, None), TakeResult::Closed);
     }
 
     #[test]
     fn an_abandoned_queue_answers_what_it_has() {
         let queue = Queue::new(8);
-        let answers = Answers::default();
+        let answers = OutcomeChannel::default();
         queue.push(acquire("ada", 1), answers.done());
-        queue.abandon();
+        queue.fail_all();
         assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
     }
 }

@@ -22,9 +22,9 @@ use session_core::{AdmissionPolicy, NodeId, SlotLimit, UserId};
 use thiserror::Error;
 
 use super::live;
-use super::lock::{DirectoryLock, Holder};
+use super::lock::{DirectoryLock, LockHolder};
 use super::queue::Queue;
-use super::users::{self, Amendments, Forget, Inquiry};
+use super::users::{self, Retention, SlotQuery, UpdateSender};
 use super::writer::Writer;
 use crate::store::{
     CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Store, UpdateCompletion, UserUpdate,
@@ -33,12 +33,12 @@ use crate::store::{
 /// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
     queue: Arc<Queue>,
-    running: Arc<Running>,
+    running: Arc<RunningThreads>,
     /// Released when the store is closed and its threads, which hold it too, have ended.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
     terms: SharedPolicy,
     route: NotifierSlot,
-    amendments: Amendments,
+    amendments: UpdateSender,
     known_users: usize,
 }
 
@@ -57,7 +57,7 @@ pub struct LmdbConfig {
     /// How long after it was last granted a slot a user is forgotten who holds none. It outlives that by an hour, a
     /// twenty-fourth of the time but at most a day, and three hours and a half for every ten million users, at most.
     /// After a start that begins anew, and a time before it in which nobody was granted a slot may not count.
-    pub forget_after: Forget,
+    pub forget_after: Retention,
     /// How many commands may wait, at least 1, before acquires and lookups are rejected. Releases are always taken.
     pub queue_capacity: usize,
 }
@@ -79,7 +79,7 @@ impl LmdbConfig {
             terms: AdmissionPolicy::new(limit),
             live_map_bytes: Self::DEFAULT_MAP_BYTES,
             users_map_bytes: Self::DEFAULT_MAP_BYTES,
-            forget_after: Forget::default(),
+            forget_after: Retention::default(),
             queue_capacity: Self::DEFAULT_QUEUE_CAPACITY,
         }
     }
@@ -113,7 +113,7 @@ pub enum OpenError {
         /// Which.
         directory: PathBuf,
         /// Who uses it.
-        holder: Holder,
+        holder: LockHolder,
     },
     /// The users' records are damaged.
     #[error(
@@ -153,7 +153,7 @@ pub enum OpenError {
 
 impl LmdbStore {
     /// How long dropping a store waits for it to close, unless [`Store::close`] has waited before.
-    pub const DROP_PATIENCE: Duration = Duration::from_secs(5);
+    pub const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Whether a server has kept its data in this directory.
     #[must_use]
@@ -192,11 +192,11 @@ impl LmdbStore {
         let known_users = users.environment().map_or(0, |users| users.entries()) - own.len();
         let queue = Arc::new(Queue::new(queue_capacity));
         let (terms, route) = (SharedPolicy::new(terms, own), NotifierSlot::default());
-        let (notes, recorder) = users::recorder(users, terms.clone());
-        let amendments = recorder.amendments();
-        let recorder = recorder.forgetting(forget_after, Inquiry::new(Arc::clone(&queue), node));
+        let (notes, recorder) = users::user_writer(users, terms.clone());
+        let amendments = recorder.update_sender();
+        let recorder = recorder.with_retention(forget_after, SlotQuery::new(Arc::clone(&queue), node));
         let writer = Writer::new(Arc::clone(&queue), live, node, terms.clone(), route.clone(), notes);
-        let running = Arc::new(Running::default());
+        let running = Arc::new(RunningThreads::default());
         // Should the second not start, the first ends by itself: its queue's other end is dropped.
         spawn("users", &lock, &running, move || recorder.run())?;
         spawn("live", &lock, &running, move || writer.run())?;
@@ -244,7 +244,7 @@ impl Store for LmdbStore {
 impl Drop for LmdbStore {
     fn drop(&mut self) {
         if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            self.close(Self::DROP_PATIENCE);
+            self.close(Self::DROP_TIMEOUT);
         }
     }
 }
@@ -264,15 +264,15 @@ fn map_bytes(bytes: usize) -> Result<usize, OpenError> {
 
 /// Counts the threads that use the directory.
 #[derive(Debug, Default)]
-struct Running {
+struct RunningThreads {
     threads: Mutex<usize>,
     ended: Condvar,
 }
 
 /// One of them, until dropped.
-struct Run(Arc<Running>);
+struct ThreadGuard(Arc<RunningThreads>);
 
-impl Running {
+impl RunningThreads {
     /// Waits until none is left; whether that came in time.
     fn wait(&self, within: Duration) -> bool {
         let threads = self.lock();
@@ -288,14 +288,14 @@ impl Running {
     }
 }
 
-impl Run {
-    fn start(running: &Arc<Running>) -> Self {
+impl ThreadGuard {
+    fn start(running: &Arc<RunningThreads>) -> Self {
         *running.lock() += 1;
         Self(Arc::clone(running))
     }
 }
 
-impl Drop for Run {
+impl Drop for ThreadGuard {
     fn drop(&mut self) {
         *self.0.lock() -= 1;
         self.0.ended.notify_all();
@@ -306,10 +306,10 @@ impl Drop for Run {
 fn spawn(
     name: &str,
     lock: &Arc<DirectoryLock>,
-    running: &Arc<Running>,
+    running: &Arc<RunningThreads>,
     work: impl FnOnce() + Send + 'static,
 ) -> Result<(), OpenError> {
-    let run = Run::start(running);
+    let run = ThreadGuard::start(running);
     let lock = Arc::clone(lock);
     let body = move || {
         // Dropped in reverse order, also by a panic: the environment by the work, then the lock, then the count.

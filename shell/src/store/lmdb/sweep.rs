@@ -18,12 +18,12 @@ use std::ops::Bound;
 use heed::RwTxn;
 use session_core::{SessionStatus, UserRecord, ledger};
 
-use super::batch::Rule;
+use super::batch::ApplyContext;
 use super::environment::Environment;
 
 /// How far the pass has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sweep {
+pub(super) enum SweepPosition {
     /// Nowhere.
     Start,
     /// Past this key.
@@ -34,29 +34,34 @@ pub(super) enum Sweep {
 
 /// The next few records of a pass.
 #[derive(Debug)]
-pub(super) struct Step<'a> {
-    pub(super) from: &'a Sweep,
+pub(super) struct SweepStep<'a> {
+    pub(super) from: &'a SweepPosition,
     pub(super) records: usize,
 }
 
 /// What a step came to.
 #[derive(Debug)]
-pub(super) struct Swept {
+pub(super) struct SweepResult {
     /// Where the pass stands once the transaction is committed.
-    pub(super) stands: Sweep,
+    pub(super) stands: SweepPosition,
     /// How many records went, or are others now.
     pub(super) changed: usize,
     /// Whether some remain in which a slot lingers.
     pub(super) lingers: bool,
 }
 
-impl Step<'_> {
+impl SweepStep<'_> {
     /// Takes the step.
-    pub(super) fn take(self, environment: &Environment, rule: Rule<'_>, txn: &mut RwTxn<'_>) -> heed::Result<Swept> {
+    pub(super) fn run(
+        self,
+        environment: &Environment,
+        rule: ApplyContext<'_>,
+        txn: &mut RwTxn<'_>,
+    ) -> heed::Result<SweepResult> {
         let start = match self.from {
-            Sweep::Start => Bound::Unbounded,
-            Sweep::After(key) => Bound::Excluded(key.as_slice()),
-            Sweep::Over => return Ok(Swept { stands: Sweep::Over, changed: 0, lingers: false }),
+            SweepPosition::Start => Bound::Unbounded,
+            SweepPosition::After(key) => Bound::Excluded(key.as_slice()),
+            SweepPosition::Over => return Ok(SweepResult { stands: SweepPosition::Over, changed: 0, lingers: false }),
         };
         let mut left_over = Vec::new();
         let mut settled = Vec::new();
@@ -85,10 +90,10 @@ impl Step<'_> {
             environment.records.put(txn, key, &bytes)?;
         }
         let sweep = match last {
-            Some(key) if seen == self.records => Sweep::After(key),
-            Some(_) | None => Sweep::Over,
+            Some(key) if seen == self.records => SweepPosition::After(key),
+            Some(_) | None => SweepPosition::Over,
         };
-        Ok(Swept { stands: sweep, changed: left_over.len() + settled.len(), lingers })
+        Ok(SweepResult { stands: sweep, changed: left_over.len() + settled.len(), lingers })
     }
 }
 
@@ -102,7 +107,7 @@ enum Found {
     Live,
 }
 
-fn look(bytes: &[u8], rule: Rule<'_>) -> Found {
+fn look(bytes: &[u8], rule: ApplyContext<'_>) -> Found {
     let Ok(before) = UserRecord::decode(bytes) else { return Found::LeftOver };
     let mut record = before.clone();
     ledger::expire_sessions(&mut record, rule.now, |node| rule.liveness(node));

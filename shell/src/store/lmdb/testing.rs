@@ -18,7 +18,7 @@ use super::LmdbConfig;
 use crate::store::{CommandCompletion, SessionNotifier, SharedPolicy, Store};
 
 /// More than anything here takes: a test that waits this long has failed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) const NODE: NodeId = NodeId::new(1);
 pub(super) const OTHER_NODE: NodeId = NodeId::new(2);
@@ -38,7 +38,7 @@ pub(super) fn config(directory: &Path) -> LmdbConfig {
 }
 
 /// A limit of two, and nothing set for anybody.
-pub(super) fn terms() -> SharedPolicy {
+pub(super) fn policy() -> SharedPolicy {
     SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(2).unwrap()), HashMap::new())
 }
 
@@ -94,7 +94,7 @@ pub(super) fn found(connections: u32) -> Outcome {
 
 /// Submits the command and waits for its answer.
 pub(super) fn ask(store: &dyn Store, command: StoreCommand) -> Outcome {
-    let answers = Answers::default();
+    let answers = OutcomeChannel::default();
     store.submit(command, answers.done());
     answers.next()
 }
@@ -114,19 +114,19 @@ pub(super) fn logged(work: impl FnOnce()) -> String {
 
 /// Collects answers in the order in which they come.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct OutcomeChannel {
     sender: Sender<Outcome>,
     receiver: Receiver<Outcome>,
 }
 
-impl Default for Answers {
+impl Default for OutcomeChannel {
     fn default() -> Self {
         let (sender, receiver) = channel();
         Self { sender, receiver }
     }
 }
 
-impl Answers {
+impl OutcomeChannel {
     pub(super) fn done(&self) -> CommandCompletion {
         let sender = self.sender.clone();
         CommandCompletion::new(move |outcome| {
@@ -137,7 +137,7 @@ impl Answers {
 
     /// Waits for the next.
     pub(super) fn next(&self) -> Outcome {
-        self.receiver.recv_timeout(PATIENCE).expect("every command is answered")
+        self.receiver.recv_timeout(TIMEOUT).expect("every command is answered")
     }
 
     /// Those that have come.
@@ -148,16 +148,16 @@ impl Answers {
 
 /// Hears whom a store tells that they have lost their slots.
 #[derive(Debug)]
-pub(super) struct Ear(Sender<Vec<EndedSession>>);
+pub(super) struct EndedChannel(Sender<Vec<EndedSession>>);
 
-impl Ear {
+impl EndedChannel {
     pub(super) fn new() -> (Arc<Self>, Receiver<Vec<EndedSession>>) {
         let (sender, heard) = channel();
         (Arc::new(Self(sender)), heard)
     }
 }
 
-impl SessionNotifier for Ear {
+impl SessionNotifier for EndedChannel {
     fn notify(&self, ended: Vec<EndedSession>) {
         // Fails when the test no longer listens.
         let _unheard = self.0.send(ended);

@@ -10,7 +10,7 @@ use session_core::{AdmissionPolicy, NodeId, Outcome, SlotLimit, StoreError, Time
 use super::environment::DATA_FILE;
 use super::testing::*;
 use super::users::{self, KnownUser, KnownUserError};
-use super::{Holder, LmdbConfig, LmdbStore, OpenError};
+use super::{LmdbConfig, LmdbStore, LockHolder, OpenError};
 use crate::store::Store as _;
 
 fn open(directory: &Path, node: NodeId) -> LmdbStore {
@@ -41,7 +41,7 @@ fn slots_of_another_node_are_void_at_once() {
     let store = open(directory.path(), NODE);
     assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
     assert_eq!(ask(&store, acquire("ada", 2)), granted(2));
-    assert!(store.close(PATIENCE));
+    assert!(store.close(TIMEOUT));
     let same = open(directory.path(), NODE);
     assert_eq!(ask(&same, acquire("ada", 3)), Outcome::Denied(None));
     drop(same);
@@ -124,8 +124,8 @@ fn a_second_store_is_refused_until_the_first_is_closed() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path(), NODE);
     let error = LmdbStore::open(&config(directory.path()), OTHER_NODE).unwrap_err();
-    assert!(matches!(error, OpenError::InUse { holder: Holder::ThisProcess, .. }), "{error:?}");
-    assert!(first.close(PATIENCE));
+    assert!(matches!(error, OpenError::InUse { holder: LockHolder::ThisProcess, .. }), "{error:?}");
+    assert!(first.close(TIMEOUT));
     drop(open(directory.path(), OTHER_NODE));
 }
 
@@ -158,11 +158,11 @@ fn the_defaults_open() {
 fn closing_answers_all_and_takes_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), NODE);
-    let answers = Answers::default();
+    let answers = OutcomeChannel::default();
     for number in 0..5000 {
         store.submit(acquire(&format!("user {number}"), number), answers.done());
     }
-    assert!(store.close(PATIENCE));
+    assert!(store.close(TIMEOUT));
     assert_eq!(answers.now(), vec![granted(1); 5000]);
     assert_eq!(ask(&store, release("user 1", 1)), Outcome::Rejected(StoreError::Failed));
     assert!(store.close(Duration::ZERO));
@@ -187,7 +187,7 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
         assert_eq!(ask(&store, acquire(&name(held), held)), Outcome::Rejected(StoreError::Full));
         assert_eq!(ask(&store, lookup(&name(0), 0)), found(1));
         // In an order that touches another page each time, and many at once.
-        let answers = Answers::default();
+        let answers = OutcomeChannel::default();
         for number in (0..held).map(|number| number * 769 % held) {
             store.submit(release(&name(number), number), answers.done());
         }
@@ -203,7 +203,7 @@ fn known_after(sessions: &[u64]) -> Result<KnownUser, KnownUserError> {
     for &session in sessions {
         let store = open(directory.path(), NODE);
         assert!(matches!(ask(&store, acquire("ada", session)), Outcome::Granted { .. }));
-        assert!(store.close(PATIENCE));
+        assert!(store.close(TIMEOUT));
     }
     let mut users = users::open(&directory.path().join("users"), 4 << 20).unwrap();
     let environment = users.environment().unwrap();

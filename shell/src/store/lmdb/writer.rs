@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use session_core::ledger::StoreCommand;
 use session_core::{EndedSession, NodeId, Outcome, StoreError, Timestamp};
 
-use super::ballast_file::Ballast;
-use super::batch::{self, Applied, Failure, Rule};
-use super::environment::{Environment, Keeper};
-use super::queue::{self, Queue, Submitted, Taken};
-use super::sweep::{Step, Sweep};
-use super::users::Notes;
+use super::ballast_file::BallastFile;
+use super::batch::{self, ApplyContext, BatchError, BatchResult};
+use super::environment::{Environment, ReopeningEnv};
+use super::queue::{self, Queue, QueuedCommand, TakeResult};
+use super::sweep::{SweepPosition, SweepStep};
+use super::users::SeenSender;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
 use crate::store::{NotifierSlot, SharedPolicy};
@@ -23,12 +23,12 @@ use crate::store::{NotifierSlot, SharedPolicy};
 const EIO: i32 = 5;
 
 /// How many commands one transaction applies, at most.
-const BATCH: usize = 1024;
+const BATCH_MAX: usize = 1024;
 
 /// What costs is the number of transactions and of wakes, not of commands. So after a transaction with so much company
 /// the next one waits so long for its own. Whoever comes alone does not wait.
-const COMPANY: usize = 3;
-const GATHER: Duration = Duration::from_micros(500);
+const GROUP_COMMIT_MIN: usize = 3;
+const GROUP_COMMIT_WINDOW: Duration = Duration::from_micros(500);
 
 /// How many records the sweep looks at beside a batch of commands, and how many when there are none.
 const SWEEP_BUSY: usize = 32;
@@ -44,17 +44,17 @@ const SWEEP_RETRY: Duration = Duration::from_secs(1);
 /// Owns the environment of `live/`.
 pub(super) struct Writer {
     queue: Arc<Queue>,
-    live: Keeper,
+    live: ReopeningEnv,
     node: NodeId,
     clock: Clock,
     born: Timestamp,
     terms: SharedPolicy,
     route: NotifierSlot,
-    notes: Notes,
-    ballast: Ballast,
+    notes: SeenSender,
+    ballast: BallastFile,
     /// Whether slots may linger in records that a pass of the sweep has not looked at since.
     lingers: bool,
-    sweep: Sweep,
+    sweep: SweepPosition,
     /// When its next step is due.
     sweep_at: Instant,
     /// How many commands one transaction applies, at most.
@@ -65,15 +65,15 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         queue: Arc<Queue>,
-        mut live: Keeper,
+        mut live: ReopeningEnv,
         node: NodeId,
         terms: SharedPolicy,
         route: NotifierSlot,
-        notes: Notes,
+        notes: SeenSender,
     ) -> Self {
-        let batch = live.environment().map_or(BATCH, batch_for);
-        let (sweep, sweep_at) = (Sweep::Start, Instant::now());
-        let ballast = Ballast::load(live.directory());
+        let batch = live.environment().map_or(BATCH_MAX, batch_for);
+        let (sweep, sweep_at) = (SweepPosition::Start, Instant::now());
+        let ballast = BallastFile::create(live.directory());
         let clock = Clock::start();
         let born = clock.now();
         let (lingers, log) = (false, LogRateLimiter::default());
@@ -82,56 +82,56 @@ impl Writer {
 
     /// Serves the queue until it is closed and empty.
     pub(super) fn run(mut self) {
-        let abandon = Abandon(Arc::clone(&self.queue));
+        let abandon = FailPendingOnDrop(Arc::clone(&self.queue));
         let mut commands = VecDeque::new();
         let mut has_company = false;
         loop {
             if has_company {
-                thread::sleep(GATHER);
+                thread::sleep(GROUP_COMMIT_WINDOW);
             }
-            match abandon.0.take(&mut commands, self.batch, self.patience()) {
-                Taken::Batch | Taken::Nothing => {
-                    has_company = (COMPANY..self.batch).contains(&commands.len());
+            match abandon.0.take(&mut commands, self.batch, self.wait_timeout()) {
+                TakeResult::Batch | TakeResult::Nothing => {
+                    has_company = (GROUP_COMMIT_MIN..self.batch).contains(&commands.len());
                     self.serve(&mut commands);
                 }
-                Taken::Closed => return,
+                TakeResult::Closed => return,
             }
         }
     }
 
     /// How long to wait for a command: as long as it takes, or until the next step of the sweep is due.
-    fn patience(&self) -> Option<Duration> {
-        (self.sweep != Sweep::Over).then(|| self.sweep_at.saturating_duration_since(Instant::now()))
+    fn wait_timeout(&self) -> Option<Duration> {
+        (self.sweep != SweepPosition::Over).then(|| self.sweep_at.saturating_duration_since(Instant::now()))
     }
 
     /// Applies the commands, answers them and takes them out. A step of the sweep goes with them if it is due.
-    fn serve(&mut self, commands: &mut VecDeque<Submitted>) {
+    fn serve(&mut self, commands: &mut VecDeque<QueuedCommand>) {
         let now = Instant::now();
-        let is_due = self.sweep != Sweep::Over && now >= self.sweep_at;
+        let is_due = self.sweep != SweepPosition::Over && now >= self.sweep_at;
         if is_due {
             self.sweep_at = now + SWEEP_RETRY;
         }
         let terms = self.terms.clone();
-        let rule = self.rule(&terms);
+        let rule = self.apply_context(&terms);
         let Some(live) = self.live.environment() else {
             queue::reject(commands.drain(..), StoreError::Failed);
             return;
         };
         let asked: Vec<&StoreCommand> = commands.iter().map(|(command, _)| command).collect();
         let records = if asked.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
-        let step = is_due.then_some(Step { from: &self.sweep, records });
-        let disk_is_full = !self.ballast.is_loaded();
+        let step = is_due.then_some(SweepStep { from: &self.sweep, records });
+        let disk_is_full = !self.ballast.exists();
         let outcomes = match batch::apply(live, rule, &asked, None, disk_is_full, step) {
             Ok(applied) => self.accept(applied),
-            Err(Failure::NotApplied(error)) => {
-                self.complain(&error, "no room, or a failing disk: nobody is admitted, slots are still given back");
-                let cause = cause_of(&error);
+            Err(BatchError::NotApplied(error)) => {
+                self.log_failure(&error, "no room, or a failing disk: nobody is admitted, slots are still given back");
+                let cause = store_error(&error);
                 if matches!(error, heed::Error::Io(_)) {
-                    self.ballast.drop();
+                    self.ballast.remove();
                 }
                 self.retry(&asked, cause)
             }
-            Err(Failure::InDoubt(error, outcomes, ended)) => self.doubt(&error, outcomes, ended),
+            Err(BatchError::InDoubt(error, outcomes, ended)) => self.fail_batch(&error, outcomes, ended),
         };
         let mut granted = Vec::new();
         for ((command, done), outcome) in commands.drain(..).zip(outcomes) {
@@ -141,20 +141,20 @@ impl Writer {
                 granted.push((user, at));
             }
         }
-        self.notes.note(granted);
+        self.notes.send(granted);
         self.sweep_again();
     }
 
     /// Has the sweep begin anew, once what lingers now has lingered for its time.
     fn sweep_again(&mut self) {
-        if self.sweep == Sweep::Over && self.lingers {
+        if self.sweep == SweepPosition::Over && self.lingers {
             self.lingers = false;
-            (self.sweep, self.sweep_at) = (Sweep::Start, Instant::now() + self.terms.linger().max(SWEEP_AGAIN));
+            (self.sweep, self.sweep_at) = (SweepPosition::Start, Instant::now() + self.terms.linger().max(SWEEP_AGAIN));
         }
     }
 
-    fn rule<'a>(&self, terms: &'a SharedPolicy) -> Rule<'a> {
-        Rule { node: self.node, born: self.born, now: self.clock.now(), terms }
+    fn apply_context<'a>(&self, terms: &'a SharedPolicy) -> ApplyContext<'a> {
+        ApplyContext { node: self.node, born: self.born, now: self.clock.now(), terms }
     }
 
     /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
@@ -162,26 +162,26 @@ impl Writer {
     fn retry(&mut self, asked: &[&StoreCommand], cause: StoreError) -> Vec<Outcome> {
         // Without the sweep, which may be what failed.
         let terms = self.terms.clone();
-        let rule = self.rule(&terms);
+        let rule = self.apply_context(&terms);
         let Some(live) = self.live.environment() else {
             return vec![Outcome::Rejected(StoreError::Failed); asked.len()];
         };
         match batch::apply(live, rule, asked, Some(cause), true, None) {
             Ok(applied) => self.accept(applied),
-            Err(Failure::NotApplied(_)) if asked.len() > 1 => {
+            Err(BatchError::NotApplied(_)) if asked.len() > 1 => {
                 let (first, second) = asked.split_at(asked.len() / 2);
                 [self.retry(first, cause), self.retry(second, cause)].concat()
             }
-            Err(Failure::NotApplied(error)) => {
-                self.complain(&error, "a slot could not be given back, and will be tried again");
+            Err(BatchError::NotApplied(error)) => {
+                self.log_failure(&error, "a slot could not be given back, and will be tried again");
                 self.live.check();
-                vec![Outcome::Rejected(cause_of(&error)); asked.len()]
+                vec![Outcome::Rejected(store_error(&error)); asked.len()]
             }
-            Err(Failure::InDoubt(error, outcomes, ended)) => self.doubt(&error, outcomes, ended),
+            Err(BatchError::InDoubt(error, outcomes, ended)) => self.fail_batch(&error, outcomes, ended),
         }
     }
 
-    fn accept(&mut self, applied: Applied) -> Vec<Outcome> {
+    fn accept(&mut self, applied: BatchResult) -> Vec<Outcome> {
         if let Some(sweep) = applied.sweep {
             self.sweep = sweep;
             self.sweep_at = Instant::now() + SWEEP_PAUSE;
@@ -189,13 +189,13 @@ impl Writer {
         self.lingers |= applied.lingers;
         self.route.deliver(applied.ended);
         if let Some(error) = applied.unreadable {
-            self.complain(&error, "a user's record cannot be read, the user is refused");
+            self.log_failure(&error, "a user's record cannot be read, the user is refused");
         }
         applied.outcomes
     }
 
-    fn doubt(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedSession>) -> Vec<Outcome> {
-        self.complain(error, "a commit failed, nobody knows whether it was applied");
+    fn fail_batch(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedSession>) -> Vec<Outcome> {
+        self.log_failure(error, "a commit failed, nobody knows whether it was applied");
         // To be told so and to have a slot all the same is harmless: it is given back.
         self.route.deliver(ended);
         // What lingers may be among it.
@@ -204,7 +204,7 @@ impl Writer {
         outcomes
     }
 
-    fn complain(&mut self, error: &dyn std::error::Error, what: &str) {
+    fn log_failure(&mut self, error: &dyn std::error::Error, what: &str) {
         if let Some(suppressed) = self.log.check() {
             tracing::error!(%error, suppressed, "{what}");
         }
@@ -217,10 +217,10 @@ impl Writer {
 /// list of free pages, eight pages at most. It cannot reuse what the last transaction gave up, so two batches must fit.
 fn batch_for(environment: &Environment) -> usize {
     const PAGES: usize = 8;
-    (environment.map_pages() / 10 / 2 / PAGES).clamp(1, BATCH)
+    (environment.map_pages() / 10 / 2 / PAGES).clamp(1, BATCH_MAX)
 }
 
-pub(super) fn cause_of(error: &heed::Error) -> StoreError {
+pub(super) fn store_error(error: &heed::Error) -> StoreError {
     match error {
         heed::Error::Mdb(heed::MdbError::MapFull) => StoreError::Full,
         // LMDB says EIO, "short write, filesystem full?", where a write finds room for some of its bytes only.
@@ -236,11 +236,11 @@ pub(super) fn cause_of(error: &heed::Error) -> StoreError {
 }
 
 /// Sees to it that nobody queues for a writer that is gone, should it panic.
-struct Abandon(Arc<Queue>);
+struct FailPendingOnDrop(Arc<Queue>);
 
-impl Drop for Abandon {
+impl Drop for FailPendingOnDrop {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.fail_all();
     }
 }
 
@@ -255,8 +255,8 @@ mod tests {
 
     use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
     use super::super::testing::{
-        Answers, Ear, FAILED, FULL, NODE, OTHER_NODE, RELEASED, UNKNOWN, acquire, acquire_for, acquire_with, config,
-        found, granted, logged, lookup, release, resumable, user,
+        EndedChannel, FAILED, FULL, NODE, OTHER_NODE, OutcomeChannel, RELEASED, UNKNOWN, acquire, acquire_for,
+        acquire_with, config, found, granted, logged, lookup, release, resumable, user,
     };
     use super::super::users;
     use super::*;
@@ -268,10 +268,10 @@ mod tests {
         let keeper = |name: &str| {
             let directory = directory.join(name);
             std::fs::create_dir_all(&directory).unwrap();
-            Keeper::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
+            ReopeningEnv::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
         };
         let terms = SharedPolicy::new(config.terms, HashMap::new());
-        let (notes, _) = users::recorder(keeper("users"), terms.clone());
+        let (notes, _) = users::user_writer(keeper("users"), terms.clone());
         Writer::new(Arc::new(Queue::new(8)), keeper("live"), node, terms, NotifierSlot::default(), notes)
     }
 
@@ -280,7 +280,7 @@ mod tests {
         let mut writer = writer(directory, node);
         let small = directory.join("small");
         std::fs::create_dir_all(&small).unwrap();
-        writer.live = Keeper::open(&small, 1 << 20, Durability::Unsynced).unwrap();
+        writer.live = ReopeningEnv::open(&small, 1 << 20, Durability::Unsynced).unwrap();
         writer.batch = writer.live.environment().map(batch_for).unwrap();
         writer
     }
@@ -291,7 +291,7 @@ mod tests {
 
     /// Serves the commands as one batch.
     fn serve(writer: &mut Writer, commands: impl IntoIterator<Item = StoreCommand>) -> Vec<Outcome> {
-        let answers = Answers::default();
+        let answers = OutcomeChannel::default();
         let mut batch = commands.into_iter().map(|command| (command, answers.done())).collect();
         writer.serve(&mut batch);
         assert!(batch.is_empty());
@@ -314,7 +314,7 @@ mod tests {
     /// Takes steps of the sweep until it is over, and says how many.
     fn sweep(writer: &mut Writer) -> usize {
         for steps in 0..100_000 {
-            if writer.sweep == Sweep::Over {
+            if writer.sweep == SweepPosition::Over {
                 return steps;
             }
             writer.sweep_at = Instant::now();
@@ -366,10 +366,10 @@ mod tests {
         serve(&mut writer, [acquire("ada", 1)]);
         fail_next_commit();
         // Nor does a step of the sweep that removes nothing.
-        (writer.sweep, writer.sweep_at) = (Sweep::Start, Instant::now());
+        (writer.sweep, writer.sweep_at) = (SweepPosition::Start, Instant::now());
         let outcomes = serve(&mut writer, [lookup("ada", 1), acquire("ada", 1), acquire("bob", 2), release("bob", 2)]);
         assert_eq!(outcomes, [found(1), granted(1), granted(1), Outcome::Released]);
-        assert_eq!(writer.sweep, Sweep::Over);
+        assert_eq!(writer.sweep, SweepPosition::Over);
         assert!(faults::next().is_some(), "there was no commit");
     }
 
@@ -401,7 +401,7 @@ mod tests {
         let writer = writer(directory, node);
         let (when_full, linger) = (WhenFull::EvictOldest, Duration::from_secs(linger));
         writer.terms.set(AdmissionPolicy { when_full, linger, ..config(directory).terms });
-        let (ear, heard) = Ear::new();
+        let (ear, heard) = EndedChannel::new();
         writer.route.set(ear);
         (writer, heard)
     }
@@ -489,7 +489,7 @@ mod tests {
         let record = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
         assert_eq!(record.sessions()[0].status, SessionStatus::Lingering { until: at(1100) });
         assert_eq!(bytes(&mut writer, "bob"), None);
-        assert_eq!(writer.sweep, Sweep::Start, "there will be another pass");
+        assert_eq!(writer.sweep, SweepPosition::Start, "there will be another pass");
         assert!(writer.sweep_at >= start + Duration::from_secs(100), "once it has lingered for its time");
 
         dial.set(Timestamp::from_epoch(Duration::from_millis(1_099_999)));
@@ -498,7 +498,7 @@ mod tests {
         dial.set(at(1100));
         step_of_the_sweep(&mut writer);
         assert_eq!(bytes(&mut writer, "ada"), None);
-        assert_eq!(writer.sweep, Sweep::Over);
+        assert_eq!(writer.sweep, SweepPosition::Over);
     }
 
     #[test]
@@ -510,11 +510,11 @@ mod tests {
         let lost = StoreCommand::Linger { user: user("ada"), session, at: at(1000) };
         let start = Instant::now();
         serve(&mut writer, [acquire_with("ada", session, at(1000), resumable()), lost]);
-        assert_eq!(writer.sweep, Sweep::Start);
+        assert_eq!(writer.sweep, SweepPosition::Start);
         assert!(writer.sweep_at >= start + SWEEP_AGAIN, "not too often");
         dial.set(at(1001));
         step_of_the_sweep(&mut writer);
-        assert_eq!((bytes(&mut writer, "ada"), writer.sweep), (None, Sweep::Over));
+        assert_eq!((bytes(&mut writer, "ada"), writer.sweep), (None, SweepPosition::Over));
     }
 
     #[test]
@@ -522,7 +522,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut writer, _) =
             successor(directory.path(), 100, &[("ada", resumable()), ("bob", AcquireOptions::default())]);
-        writer.sweep = Sweep::Over;
+        writer.sweep = SweepPosition::Over;
         let look = |id, millis| StoreCommand::CountSlots {
             user: user(id),
             session: NODE.session(9),
@@ -567,7 +567,7 @@ mod tests {
         let asked = [release("ada", 1), acquire("new", 2), release("bob", 1), release("eve", 1), release("joe", 1)];
         assert_eq!(serve(&mut writer, asked), [RELEASED, FULL, RELEASED, RELEASED, RELEASED]);
         assert_eq!(users.map(|user| bytes(&mut writer, user)), [const { None }; 4]);
-        assert!(!writer.ballast.is_loaded());
+        assert!(!writer.ballast.exists());
         // One that does not fit alone is to be tried again.
         faults::fail([full(), full()]);
         assert_eq!(serve(&mut writer, [release("zoe", 1)]), [FULL]);
@@ -601,7 +601,7 @@ mod tests {
     fn a_record_that_cannot_be_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let mut writer = writer(directory.path(), NODE);
-        writer.sweep = Sweep::Over;
+        writer.sweep = SweepPosition::Over;
         put(&mut writer, "ada", &[9]);
         let outcomes = serve(&mut writer, [acquire("ada", 1), release("ada", 1), lookup("ada", 1), acquire("bob", 2)]);
         assert_eq!(outcomes, [FAILED, FAILED, FAILED, granted(1)]);
@@ -620,12 +620,12 @@ mod tests {
         let mut writer = writer(directory.path(), NODE);
         writer.sweep_at += Duration::from_secs(1000);
         assert_eq!(serve(&mut writer, [acquire("user 7", 1), acquire("new", 2)]), [granted(1), granted(1)]);
-        assert_eq!(writer.sweep, Sweep::Start, "its first step is not due");
-        assert!(writer.patience() > Some(Duration::from_secs(900)));
+        assert_eq!(writer.sweep, SweepPosition::Start, "its first step is not due");
+        assert!(writer.wait_timeout() > Some(Duration::from_secs(900)));
         let start = Instant::now();
         assert_eq!(sweep(&mut writer), 4, "1001 records in steps of 256");
         assert!(writer.sweep_at >= start + SWEEP_PAUSE);
-        assert_eq!(writer.patience(), None);
+        assert_eq!(writer.wait_timeout(), None);
         assert_eq!(writer.live.environment().unwrap().entries(), 2);
         assert_eq!(serve(&mut writer, [lookup("user 7", 1), lookup("new", 2)]), [found(1), found(1)]);
     }
@@ -662,7 +662,7 @@ mod tests {
         fail_next_commit();
         let start = Instant::now();
         serve(&mut writer, []);
-        assert_eq!(writer.sweep, Sweep::Start);
+        assert_eq!(writer.sweep, SweepPosition::Start);
         assert!(writer.sweep_at >= start + SWEEP_RETRY);
         assert!(bytes(&mut writer, "ada").is_some());
         sweep(&mut writer);
@@ -671,7 +671,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_small_in_a_small_map() {
-        for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 25), (1 << 30, BATCH)] {
+        for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 25), (1 << 30, BATCH_MAX)] {
             let directory = tempfile::tempdir().unwrap();
             let environment = Environment::open(directory.path(), map_bytes, Durability::Unsynced).unwrap();
             assert_eq!(batch_for(&environment), batch);
@@ -680,19 +680,19 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_told_from_what_fails() {
-        let io = |error: std::io::Error| cause_of(&heed::Error::Io(error));
+        let io = |error: std::io::Error| store_error(&heed::Error::Io(error));
         assert_eq!(io(ErrorKind::StorageFull.into()), StoreError::Full);
         assert_eq!(io(std::io::Error::from_raw_os_error(EIO)), StoreError::Full);
         assert_eq!(io(ErrorKind::PermissionDenied.into()), StoreError::Failed);
-        assert_eq!(cause_of(&heed::MdbError::MapFull.into()), StoreError::Full);
-        assert_eq!(cause_of(&heed::MdbError::Corrupted.into()), StoreError::Failed);
+        assert_eq!(store_error(&heed::MdbError::MapFull.into()), StoreError::Full);
+        assert_eq!(store_error(&heed::MdbError::Corrupted.into()), StoreError::Failed);
     }
 
     #[test]
     fn the_ballast_lies_beside_the_slots() {
         let directory = tempfile::tempdir().unwrap();
         let mut writer = writer(directory.path(), NODE);
-        assert!(writer.ballast.is_loaded() && directory.path().join("live").join("ballast").exists());
+        assert!(writer.ballast.exists() && directory.path().join("live").join("ballast").exists());
     }
 
     #[test]
@@ -700,7 +700,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let writer = writer(directory.path(), NODE);
         let queue = Arc::clone(&writer.queue);
-        let answers = Answers::default();
+        let answers = OutcomeChannel::default();
         queue.push(
             acquire("ada", 1),
             crate::store::CommandCompletion::new(|_| panic!("an answer that panics, on purpose")),

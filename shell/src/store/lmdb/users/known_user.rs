@@ -34,7 +34,7 @@ pub(in crate::store::lmdb) enum KnownUserError {
 
 impl KnownUser {
     /// How old `last_seen` grows before it is written again.
-    pub(in crate::store::lmdb) const COARSE: Duration = Duration::from_secs(3600);
+    pub(in crate::store::lmdb) const GRANULARITY: Duration = Duration::from_secs(3600);
 
     pub(in crate::store::lmdb) fn encode(self) -> [u8; BYTES] {
         let mut bytes = [VERSION; BYTES];
@@ -59,10 +59,10 @@ impl KnownUser {
 
     /// The record after the user was seen, or `None` if the old one still says enough. A time that lies ahead was
     /// written by a clock that was wrong, and does not stay.
-    pub(in crate::store::lmdb) fn seen(known: Option<Self>, at: Timestamp) -> Option<Self> {
+    pub(in crate::store::lmdb) fn touch(known: Option<Self>, at: Timestamp) -> Option<Self> {
         match known {
             None => Some(Self { first_seen: at, last_seen: at }),
-            Some(user) if at.since(user.last_seen).max(user.last_seen.since(at)) > Self::COARSE => {
+            Some(user) if at.since(user.last_seen).max(user.last_seen.since(at)) > Self::GRANULARITY => {
                 Some(Self { last_seen: at, ..user })
             }
             Some(_) => None,
@@ -97,13 +97,13 @@ mod tests {
 
     #[test]
     fn last_seen_is_written_once_an_hour() {
-        let user = KnownUser::seen(None, at(100)).unwrap();
+        let user = KnownUser::touch(None, at(100)).unwrap();
         assert_eq!(user, KnownUser { first_seen: at(100), last_seen: at(100) });
-        assert_eq!(KnownUser::seen(Some(user), at(3700)), None);
-        assert_eq!(KnownUser::seen(Some(user), at(50)), None);
+        assert_eq!(KnownUser::touch(Some(user), at(3700)), None);
+        assert_eq!(KnownUser::touch(Some(user), at(50)), None);
         let ahead = KnownUser { last_seen: at(3701), ..user };
-        assert_eq!(KnownUser::seen(Some(ahead), at(101)), None);
-        assert_eq!(KnownUser::seen(Some(ahead), at(100)), Some(user), "a clock was wrong");
-        assert_eq!(KnownUser::seen(Some(user), at(3701)), Some(KnownUser { last_seen: at(3701), ..user }));
+        assert_eq!(KnownUser::touch(Some(ahead), at(101)), None);
+        assert_eq!(KnownUser::touch(Some(ahead), at(100)), Some(user), "a clock was wrong");
+        assert_eq!(KnownUser::touch(Some(user), at(3701)), Some(KnownUser { last_seen: at(3701), ..user }));
     }
 }

@@ -9,6 +9,6 @@ mod writer;
 #[cfg(test)]
 pub(super) use known_user::{KnownUser, KnownUserError};
 pub(super) use overrides::read_all;
-pub use retention::Forget;
-pub(super) use slot_query::Inquiry;
-pub(super) use writer::{Amendments, Notes, open, recorder};
+pub use retention::Retention;
+pub(super) use slot_query::SlotQuery;
+pub(super) use writer::{SeenSender, UpdateSender, open, user_writer};

@@ -28,7 +28,7 @@ pub(super) const FIRST_USER: &[u8] = &[PREFIX + 1];
 
 /// Why bytes are not what is set for a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(in crate::store::lmdb) enum OwnError {
+pub(in crate::store::lmdb) enum OverridesError {
     #[error("what is set for a user has version {0}, this server reads version {VERSION}")]
     Version(u8),
     #[error("what is set for a user makes no sense")]
@@ -57,27 +57,27 @@ pub(super) fn encode(own: UserOverrides) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<UserOverrides, OwnError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<UserOverrides, OverridesError> {
     let (what, mut rest) = match *bytes {
         [VERSION, what, ref rest @ ..] if what & !(LIMIT | WHEN_FULL) == 0 => (what, rest),
-        [version, ..] if version != VERSION => return Err(OwnError::Version(version)),
-        _ => return Err(OwnError::Malformed),
+        [version, ..] if version != VERSION => return Err(OverridesError::Version(version)),
+        _ => return Err(OverridesError::Malformed),
     };
     let mut own = UserOverrides::default();
     if what & LIMIT != 0 {
-        let (slots, left) = rest.split_first_chunk().ok_or(OwnError::Malformed)?;
-        own.limit = Some(SlotLimit::new(u32::from_be_bytes(*slots)).map_err(|_| OwnError::Malformed)?);
+        let (slots, left) = rest.split_first_chunk().ok_or(OverridesError::Malformed)?;
+        own.limit = Some(SlotLimit::new(u32::from_be_bytes(*slots)).map_err(|_| OverridesError::Malformed)?);
         rest = left;
     }
     if what & WHEN_FULL != 0 {
         own.when_full = match rest {
             [0, ..] => Some(WhenFull::Deny),
             [1, ..] => Some(WhenFull::EvictOldest),
-            _ => return Err(OwnError::Malformed),
+            _ => return Err(OverridesError::Malformed),
         };
         rest = &rest[1..];
     }
-    if rest.is_empty() { Ok(own) } else { Err(OwnError::Malformed) }
+    if rest.is_empty() { Ok(own) } else { Err(OverridesError::Malformed) }
 }
 
 /// All that is set for anybody. Few, in a table of many users.
@@ -90,7 +90,7 @@ pub(in crate::store::lmdb) fn read_all(
     for entry in environment.records.range(&txn, &range)? {
         let (key, bytes) = entry?;
         let user = key.get(1..).and_then(|id| UserId::parse(std::str::from_utf8(id).ok()?).ok());
-        all.insert(user.ok_or(OwnError::Malformed)?, decode(bytes)?);
+        all.insert(user.ok_or(OverridesError::Malformed)?, decode(bytes)?);
     }
     Ok(all)
 }
@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn other_bytes_are_refused() {
-        assert_eq!(decode(&[2, 0]), Err(OwnError::Version(2)));
+        assert_eq!(decode(&[2, 0]), Err(OverridesError::Version(2)));
         for bytes in
             [&[][..], &[1], &[1, 4], &[1, 1], &[1, 1, 0, 0, 0], &[1, 1, 0, 0, 4, 1], &[1, 2], &[1, 2, 2], &[1, 0, 0]]
         {
-            assert_eq!(decode(bytes), Err(OwnError::Malformed), "{bytes:?}");
+            assert_eq!(decode(bytes), Err(OverridesError::Malformed), "{bytes:?}");
         }
     }
 }

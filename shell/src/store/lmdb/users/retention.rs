@@ -42,13 +42,13 @@ use heed::RwTxn;
 use session_core::{Timestamp, UserId};
 
 use super::super::environment::Environment;
-use super::Inquiry;
+use super::SlotQuery;
 use super::known_user::KnownUser;
 use super::overrides::FIRST_USER;
 
 /// When a user who holds no slot is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forget {
+pub enum Retention {
     /// Never.
     Never,
     /// So long after it was last granted one, and some hours; see [`LmdbConfig::forget_after`].
@@ -57,7 +57,7 @@ pub enum Forget {
     After(Duration),
 }
 
-impl Default for Forget {
+impl Default for Retention {
     /// After 30 days.
     fn default() -> Self {
         Self::After(30 * DAY)
@@ -74,9 +74,9 @@ const FIRST_REST: Duration = Duration::from_secs(600);
 
 /// The passes over the table.
 #[derive(Debug)]
-pub(super) struct Sweep {
-    ages: Ages,
-    inquiry: Inquiry,
+pub(super) struct RetentionScan {
+    ages: AgeRule,
+    inquiry: SlotQuery,
     rest: Duration,
     /// When the next step is due. Within a pass it always is.
     due: Instant,
@@ -90,9 +90,9 @@ pub(super) struct Sweep {
 
 /// One step: what it found, until that is in the store.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct RetentionBatch {
     pub(super) now: Timestamp,
-    ages: Ages,
+    ages: AgeRule,
     /// Old, and without a slot when the writer was asked.
     pub(super) forgettable: Vec<UserId>,
     /// Old, and with a slot.
@@ -101,16 +101,16 @@ pub(super) struct Step {
     past: Option<Vec<u8>>,
 }
 
-impl Sweep {
+impl RetentionScan {
     /// For a server that has started `now`. Nothing, if nobody is ever forgotten.
-    pub(super) fn new(forget: Forget, inquiry: Inquiry, now: Timestamp) -> Option<Self> {
+    pub(super) fn new(forget: Retention, inquiry: SlotQuery, now: Timestamp) -> Option<Self> {
         let forget_after = match forget {
-            Forget::Never => return None,
-            Forget::After(forget_after) => forget_after,
+            Retention::Never => return None,
+            Retention::After(forget_after) => forget_after,
         };
         let rest = (forget_after / 24).min(DAY);
         Some(Self {
-            ages: Ages { forget_after, started: now, latest_before: Timestamp::default() },
+            ages: AgeRule { forget_after, started: now, latest_before: Timestamp::default() },
             inquiry,
             rest,
             due: Instant::now() + rest.min(FIRST_REST),
@@ -125,14 +125,14 @@ impl Sweep {
     }
 
     /// Looks at the next records and asks about those that are old. No transaction is open while it waits for answers.
-    pub(super) fn step(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<Step> {
-        let (old, past) = self.look(environment, now)?;
-        let holders = self.inquiry.ask(&old);
-        Ok(Step { now, ages: self.ages, forgettable: holders.without, holding: holders.with_slots, past })
+    pub(super) fn next_batch(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<RetentionBatch> {
+        let (old, past) = self.scan(environment, now)?;
+        let holders = self.inquiry.run(&old);
+        Ok(RetentionBatch { now, ages: self.ages, forgettable: holders.without, holding: holders.with_slots, past })
     }
 
     /// Who of the next records is old, and past which key the one after that begins.
-    fn look(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<(Vec<UserId>, Option<Vec<u8>>)> {
+    fn scan(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<(Vec<UserId>, Option<Vec<u8>>)> {
         let start = self.past.as_deref().map_or(Bound::Included(FIRST_USER), Bound::Excluded);
         let txn = environment.write()?;
         let mut records = Vec::new();
@@ -141,7 +141,7 @@ impl Sweep {
             records.push((key, KnownUser::decode(bytes)));
         }
         let readable = || records.iter().filter_map(|(key, user)| Some((key, user.ok()?)));
-        readable().for_each(|(_, user)| self.ages.note(user.last_seen));
+        readable().for_each(|(_, user)| self.ages.observe(user.last_seen));
         let old = readable().filter(|&(_, user)| self.ages.is_old(user, now));
         let ids = old.filter_map(|(key, _)| UserId::parse(std::str::from_utf8(key).ok()?).ok());
         let past = records.last().filter(|_| records.len() == self.records).map(|(key, _)| key.to_vec());
@@ -149,7 +149,7 @@ impl Sweep {
     }
 
     /// The step is in the store: it has forgotten so many, and so many are left.
-    pub(super) fn took(&mut self, step: Step, forgotten: usize, left: usize) {
+    pub(super) fn finish_batch(&mut self, step: RetentionBatch, forgotten: usize, left: usize) {
         self.records = RECORDS;
         self.forgotten += forgotten;
         self.past = step.past;
@@ -163,15 +163,15 @@ impl Sweep {
     }
 
     /// The step failed, and is taken again with fewer records: to delete needs room, and there may be some for few.
-    pub(super) fn failed(&mut self) {
+    pub(super) fn batch_failed(&mut self) {
         self.records = (self.records / 2).max(1);
     }
 }
 
-impl Step {
+impl RetentionBatch {
     /// Deletes who is still old, and says how many that were. In the transaction in which others were noted: a record
     /// that has changed since it was looked at is judged anew.
-    pub(super) fn forget(&self, environment: &Environment, txn: &mut RwTxn<'_>) -> heed::Result<usize> {
+    pub(super) fn delete(&self, environment: &Environment, txn: &mut RwTxn<'_>) -> heed::Result<usize> {
         let mut forgotten = 0;
         for user in &self.forgettable {
             let key = user.as_str().as_bytes();
@@ -189,7 +189,7 @@ impl Step {
 
 /// Who is old, by clocks that may be wrong.
 #[derive(Debug, Clone, Copy)]
-struct Ages {
+struct AgeRule {
     forget_after: Duration,
     started: Timestamp,
     /// The latest time before the start at which anybody was seen, as far as the table was looked at. If it is earlier
@@ -197,21 +197,21 @@ struct Ages {
     latest_before: Timestamp,
 }
 
-impl Ages {
-    fn note(&mut self, last_seen: Timestamp) {
+impl AgeRule {
+    fn observe(&mut self, last_seen: Timestamp) {
         if last_seen < self.started {
             self.latest_before = self.latest_before.max(last_seen);
         }
     }
 
     fn is_old(&self, user: KnownUser, now: Timestamp) -> bool {
-        self.unseen(user.last_seen, now) >= self.forget_after.saturating_add(KnownUser::COARSE)
+        self.unseen_for(user.last_seen, now) >= self.forget_after.saturating_add(KnownUser::GRANULARITY)
     }
 
     /// How long it is certain that the user was not seen.
-    fn unseen(&self, last_seen: Timestamp, now: Timestamp) -> Duration {
+    fn unseen_for(&self, last_seen: Timestamp, now: Timestamp) -> Duration {
         let up = now.since(self.started);
-        if last_seen > now + KnownUser::COARSE {
+        if last_seen > now + KnownUser::GRANULARITY {
             up
         } else if last_seen < self.started && self.started.since(self.latest_before) >= self.forget_after {
             self.latest_before.since(last_seen) + up

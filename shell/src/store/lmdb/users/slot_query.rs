@@ -15,11 +15,11 @@ use crate::store::lmdb::queue::Queue;
 const GROUP: usize = 32;
 
 /// How long the answers may take in all. Whoever is not answered about by then is in the next pass.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The way to the writer.
 #[derive(Debug)]
-pub(in crate::store::lmdb) struct Inquiry {
+pub(in crate::store::lmdb) struct SlotQuery {
     queue: Arc<Queue>,
     /// No session of this node's has it: they count from 1.
     asker: SessionId,
@@ -29,19 +29,19 @@ pub(in crate::store::lmdb) struct Inquiry {
 
 /// What it brought. Whoever is neither here nor there could not be asked about.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Holders {
+pub(super) struct SlotQueryResult {
     pub(super) with_slots: Vec<UserId>,
     pub(super) without: Vec<UserId>,
 }
 
-impl Inquiry {
+impl SlotQuery {
     pub(in crate::store::lmdb) fn new(queue: Arc<Queue>, node: NodeId) -> Self {
-        Self { queue, asker: node.session(0), clock: Clock::start(), patience: PATIENCE }
+        Self { queue, asker: node.session(0), clock: Clock::start(), patience: TIMEOUT }
     }
 
     /// Asks about these users and waits for the answers.
-    pub(super) fn ask(&self, users: &[UserId]) -> Holders {
-        let mut holders = Holders::default();
+    pub(super) fn run(&self, users: &[UserId]) -> SlotQueryResult {
+        let mut holders = SlotQueryResult::default();
         let deadline = Instant::now() + self.patience;
         let (answers, inbox) = channel();
         for group in users.chunks(GROUP) {
@@ -84,12 +84,12 @@ mod tests {
     use session_core::StoreError;
 
     use super::*;
-    use crate::store::lmdb::queue::Taken;
+    use crate::store::lmdb::queue::TakeResult;
     use crate::store::lmdb::testing::{self, NODE, user};
 
-    fn inquiry(capacity: usize) -> (Inquiry, Arc<Queue>) {
+    fn inquiry(capacity: usize) -> (SlotQuery, Arc<Queue>) {
         let queue = Arc::new(Queue::new(capacity));
-        (Inquiry::new(Arc::clone(&queue), NODE), queue)
+        (SlotQuery::new(Arc::clone(&queue), NODE), queue)
     }
 
     #[test]
@@ -101,16 +101,16 @@ mod tests {
         let writer = thread::spawn(move || {
             for outcome in outcomes {
                 let mut batch = VecDeque::new();
-                assert_eq!(queue.take(&mut batch, 1, None), Taken::Batch);
+                assert_eq!(queue.take(&mut batch, 1, None), TakeResult::Batch);
                 batch.pop_front().unwrap().1.answer(outcome);
             }
             queue.close();
         });
-        let holders = inquiry.ask(&asked);
+        let holders = inquiry.run(&asked);
         writer.join().unwrap();
         let [ada, bob, _, _, sue] = asked.clone();
-        assert_eq!(holders, Holders { with_slots: vec![bob], without: vec![ada, sue] });
-        assert_eq!(inquiry.ask(&asked), Holders::default(), "nobody answers any more");
+        assert_eq!(holders, SlotQueryResult { with_slots: vec![bob], without: vec![ada, sue] });
+        assert_eq!(inquiry.run(&asked), SlotQueryResult::default(), "nobody answers any more");
     }
 
     #[test]
@@ -121,12 +121,12 @@ mod tests {
             let queue = Arc::clone(&queue);
             move || {
                 let mut batch = VecDeque::new();
-                while queue.take(&mut batch, 100, None) == Taken::Batch {
+                while queue.take(&mut batch, 100, None) == TakeResult::Batch {
                     batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
                 }
             }
         });
-        assert_eq!(inquiry.ask(&asked), Holders { with_slots: vec![], without: asked });
+        assert_eq!(inquiry.run(&asked), SlotQueryResult { with_slots: vec![], without: asked });
         queue.close();
         writer.join().unwrap();
     }
@@ -134,14 +134,14 @@ mod tests {
     #[test]
     fn answers_are_not_waited_for_without_end() {
         let (mut inquiry, queue) = inquiry(100);
-        assert_eq!(inquiry.patience, PATIENCE);
+        assert_eq!(inquiry.patience, TIMEOUT);
         inquiry.patience = Duration::ZERO;
         let asked: Vec<_> = (0..100).map(|number| user(&format!("user {number}"))).collect();
         let start = Instant::now();
-        assert_eq!(inquiry.ask(&asked), Holders::default());
-        assert!(start.elapsed() < testing::PATIENCE);
+        assert_eq!(inquiry.run(&asked), SlotQueryResult::default());
+        assert!(start.elapsed() < testing::TIMEOUT);
         let mut batch = VecDeque::new();
-        assert_eq!(queue.take(&mut batch, 100, None), Taken::Batch);
+        assert_eq!(queue.take(&mut batch, 100, None), TakeResult::Batch);
         assert_eq!(batch.len(), GROUP, "nor are others asked about meanwhile");
         // Late answers are heard by nobody.
         batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));

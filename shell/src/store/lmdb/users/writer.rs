@@ -12,28 +12,30 @@ use session_core::{StoreError, Timestamp, UserId, UserOverrides};
 
 use super::known_user::KnownUser;
 use super::overrides;
-use super::retention::{Forget, Step, Sweep};
-use super::slot_query::Inquiry;
+use super::retention::{Retention, RetentionBatch, RetentionScan};
+use super::slot_query::SlotQuery;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
 use crate::store::lmdb::OpenError;
-use crate::store::lmdb::environment::{DATA_FILE, Durability, Environment, EnvironmentError, Keeper, Uncommitted};
-use crate::store::lmdb::writer::cause_of;
+use crate::store::lmdb::environment::{
+    DATA_FILE, Durability, Environment, EnvironmentError, ReopeningEnv, Uncommitted,
+};
+use crate::store::lmdb::writer::store_error;
 use crate::store::{SharedPolicy, UpdateCompletion, UserUpdate};
 
 /// How many users may wait to be noted. The next is dropped, and noted at its next session.
-const ROOM: usize = 64 * 1024;
+const MAX_PENDING: usize = 64 * 1024;
 
 /// How often there is a commit, at most: each waits for the disk, and copies every page on which somebody is noted or
 /// forgotten. Nobody waits for it, and what a killed server had not noted yet is noted at the user's next session.
-const PAUSE: Duration = Duration::from_secs(5);
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Opens `users/`, or makes it.
-pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result<Keeper, OpenError> {
-    if is_robbed(directory) {
+pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result<ReopeningEnv, OpenError> {
+    if is_data_missing(directory) {
         tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: everybody known is forgotten");
     }
-    let keeper = Keeper::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
+    let keeper = ReopeningEnv::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
         EnvironmentError::Damaged(_)
         | EnvironmentError::Lmdb(heed::Error::Mdb(
             heed::MdbError::Invalid | heed::MdbError::Corrupted | heed::MdbError::PageNotFound,
@@ -51,82 +53,82 @@ pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result
 }
 
 /// Whether an environment was here, as the lock file it leaves behind tells, and its data are not.
-fn is_robbed(directory: &Path) -> bool {
+fn is_data_missing(directory: &Path) -> bool {
     let has_data = fs::metadata(directory.join(DATA_FILE)).is_ok_and(|file| file.len() > 0);
     directory.join("lock.mdb").exists() && !has_data
 }
 
 /// Where users to be noted are handed in. Dropping it ends the [`Recorder`] once all are noted.
 #[derive(Debug)]
-pub(in crate::store::lmdb) struct Notes {
-    desk: Arc<Desk>,
+pub(in crate::store::lmdb) struct SeenSender {
+    queue: Arc<UserQueue>,
     dropped: u64,
     log: LogRateLimiter,
 }
 
 /// What runs on the thread.
-pub(in crate::store::lmdb) struct Recorder {
-    pub(super) keeper: Keeper,
-    pub(super) desk: Arc<Desk>,
+pub(in crate::store::lmdb) struct UserWriter {
+    pub(super) env: ReopeningEnv,
+    pub(super) queue: Arc<UserQueue>,
     terms: SharedPolicy,
     pub(super) clock: Clock,
-    pub(super) sweep: Option<Sweep>,
+    pub(super) scan: Option<RetentionScan>,
     log: LogRateLimiter,
 }
 
 /// Where the notes lie between the two. To hand one in wakes nobody, but for the first after a while: a wake for each
 /// costs more than all else that is done for it.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
-    pile: Mutex<Pile>,
+pub(super) struct UserQueue {
+    pending: Mutex<Pending>,
     /// Told of the first note on an empty desk, and of the end.
-    news: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Pile {
+struct Pending {
     /// Who was seen, and when first.
     seen: HashMap<UserId, Timestamp>,
     /// What is to be changed, in this order.
-    amendments: Vec<(UserId, UserUpdate, UpdateCompletion)>,
+    updates: Vec<(UserId, UserUpdate, UpdateCompletion)>,
     ended: bool,
     /// Nobody comes to the desk any more.
     closed: bool,
 }
 
 /// What lay on the desk.
-pub(super) struct OnDesk {
+pub(super) struct TakenUpdates {
     pub(super) seen: BTreeMap<UserId, Timestamp>,
-    pub(super) amendments: Vec<(UserId, UserUpdate, UpdateCompletion)>,
+    pub(super) updates: Vec<(UserId, UserUpdate, UpdateCompletion)>,
     /// Whether this is all.
     pub(super) ended: bool,
 }
 
 /// Where changes to what is kept of users are handed in.
 #[derive(Debug, Clone)]
-pub(in crate::store::lmdb) struct Amendments(Arc<Desk>);
+pub(in crate::store::lmdb) struct UpdateSender(Arc<UserQueue>);
 
-impl Amendments {
+impl UpdateSender {
     pub(in crate::store::lmdb) fn submit(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
         let mut pile = self.0.lock();
         if pile.closed {
             drop(pile);
             return done.answer(Err(StoreError::Failed));
         }
-        pile.amendments.push((user, amendment, done));
+        pile.updates.push((user, amendment, done));
         drop(pile);
-        self.0.news.notify_one();
+        self.0.changed.notify_one();
     }
 }
 
 /// Sees to it that nobody waits at a desk to which nobody comes.
-struct Closing(Arc<Desk>);
+struct CloseOnDrop(Arc<UserQueue>);
 
-impl Drop for Closing {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut pile = self.0.lock();
         pile.closed = true;
-        let left = mem::take(&mut pile.amendments);
+        let left = mem::take(&mut pile.updates);
         drop(pile);
         for (_, _, done) in left {
             done.answer(Err(StoreError::Failed));
@@ -134,10 +136,10 @@ impl Drop for Closing {
     }
 }
 
-impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Pile> {
+impl UserQueue {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
         // Every change is a single operation of the map, so a poisoned one is still whole.
-        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a note about the user lies here.
@@ -147,42 +149,54 @@ impl Desk {
 
     /// All notes, once there are any or a step is due, and `until` has come; or at the end, or at once if something is to
     /// be changed, for which somebody waits. In order, so that neighbours in the tree are noted together.
-    pub(super) fn take(&self, until: Instant, due: Option<Instant>) -> OnDesk {
+    pub(super) fn take(&self, until: Instant, due: Option<Instant>) -> TakenUpdates {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let pile = self.lock();
-        let is_urgent = |pile: &Pile| pile.ended || !pile.amendments.is_empty();
-        let idle = |pile: &mut Pile| pile.seen.is_empty() && !is_urgent(pile);
+        let is_urgent = |pile: &Pending| pile.ended || !pile.updates.is_empty();
+        let idle = |pile: &mut Pending| pile.seen.is_empty() && !is_urgent(pile);
         let pile = match due {
-            None => self.news.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
-            Some(due) => self.news.wait_timeout_while(pile, left(due), idle).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.changed.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(due) => {
+                self.changed.wait_timeout_while(pile, left(due), idle).unwrap_or_else(PoisonError::into_inner).0
+            }
         };
         let mut pile = self
-            .news
+            .changed
             .wait_timeout_while(pile, left(until), |pile| !is_urgent(pile))
             .unwrap_or_else(PoisonError::into_inner)
             .0;
-        let (seen, amendments, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.amendments), pile.ended);
+        let (seen, amendments, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.updates), pile.ended);
         drop(pile);
-        OnDesk { seen: seen.into_iter().collect(), amendments, ended }
+        TakenUpdates { seen: seen.into_iter().collect(), updates: amendments, ended }
     }
 }
 
 /// Both ends. What is set for users is in force by these terms once it is written down.
-pub(in crate::store::lmdb) fn recorder(keeper: Keeper, terms: SharedPolicy) -> (Notes, Recorder) {
-    let desk = Arc::<Desk>::default();
-    let notes = Notes { desk: Arc::clone(&desk), dropped: 0, log: LogRateLimiter::default() };
-    (notes, Recorder { keeper, desk, terms, clock: Clock::start(), sweep: None, log: LogRateLimiter::default() })
+pub(in crate::store::lmdb) fn user_writer(keeper: ReopeningEnv, terms: SharedPolicy) -> (SeenSender, UserWriter) {
+    let desk = Arc::<UserQueue>::default();
+    let notes = SeenSender { queue: Arc::clone(&desk), dropped: 0, log: LogRateLimiter::default() };
+    (
+        notes,
+        UserWriter {
+            env: keeper,
+            queue: desk,
+            terms,
+            clock: Clock::start(),
+            scan: None,
+            log: LogRateLimiter::default(),
+        },
+    )
 }
 
-impl Notes {
+impl SeenSender {
     /// Has these users noted, as far as there is room for them. The earliest time counts: some seconds later are not
     /// worth a write.
-    pub(in crate::store::lmdb) fn note(&mut self, users: impl IntoIterator<Item = (UserId, Timestamp)>) {
-        let mut pile = self.desk.lock();
+    pub(in crate::store::lmdb) fn send(&mut self, users: impl IntoIterator<Item = (UserId, Timestamp)>) {
+        let mut pile = self.queue.lock();
         let was_empty = pile.seen.is_empty();
         let before = self.dropped;
         for (user, at) in users {
-            if pile.seen.len() < ROOM {
+            if pile.seen.len() < MAX_PENDING {
                 pile.seen.entry(user).or_insert(at);
             } else if !pile.seen.contains_key(&user) {
                 self.dropped += 1;
@@ -191,7 +205,7 @@ impl Notes {
         let is_news = was_empty && !pile.seen.is_empty();
         drop(pile);
         if is_news {
-            self.desk.news.notify_one();
+            self.queue.changed.notify_one();
         }
         if self.dropped > before && self.log.check().is_some() {
             tracing::warn!(dropped = self.dropped, "users are not noted as seen: more came than can be written");
@@ -199,49 +213,50 @@ impl Notes {
     }
 }
 
-impl Drop for Notes {
+impl Drop for SeenSender {
     fn drop(&mut self) {
-        self.desk.lock().ended = true;
-        self.desk.news.notify_one();
+        self.queue.lock().ended = true;
+        self.queue.changed.notify_one();
     }
 }
 
-impl Recorder {
+impl UserWriter {
     /// Has it forget users, too.
-    pub(in crate::store::lmdb) fn forgetting(self, forget: Forget, inquiry: Inquiry) -> Self {
-        let sweep = Sweep::new(forget, inquiry, self.clock.now());
-        Self { sweep, ..self }
+    pub(in crate::store::lmdb) fn with_retention(self, forget: Retention, inquiry: SlotQuery) -> Self {
+        let sweep = RetentionScan::new(forget, inquiry, self.clock.now());
+        Self { scan: sweep, ..self }
     }
 
     /// Where changes are handed in.
-    pub(in crate::store::lmdb) fn amendments(&self) -> Amendments {
-        Amendments(Arc::clone(&self.desk))
+    pub(in crate::store::lmdb) fn update_sender(&self) -> UpdateSender {
+        UpdateSender(Arc::clone(&self.queue))
     }
 
     /// Notes users until the other end is dropped, and forgets others meanwhile.
     pub(in crate::store::lmdb) fn run(mut self) {
-        let _closing = Closing(Arc::clone(&self.desk));
+        let _closing = CloseOnDrop(Arc::clone(&self.queue));
         let mut next = Instant::now();
         loop {
-            let OnDesk { seen, amendments, ended } = self.desk.take(next, self.sweep.as_ref().map(Sweep::due));
-            let step = if ended { None } else { self.step() };
-            self.record(seen, step);
+            let TakenUpdates { seen, updates: amendments, ended } =
+                self.queue.take(next, self.scan.as_ref().map(RetentionScan::due));
+            let step = if ended { None } else { self.next_batch() };
+            self.write_seen(seen, step);
             // Behind the notes: what is forgotten was perhaps only noted now.
-            self.amend(amendments);
+            self.apply_updates(amendments);
             if ended {
                 return;
             }
-            next = Instant::now() + PAUSE;
+            next = Instant::now() + COMMIT_INTERVAL;
         }
     }
 
     /// Changes what is kept of users, all in one transaction, and says so.
-    fn amend(&mut self, amendments: Vec<(UserId, UserUpdate, UpdateCompletion)>) {
+    fn apply_updates(&mut self, amendments: Vec<(UserId, UserUpdate, UpdateCompletion)>) {
         if amendments.is_empty() {
             return;
         }
-        let result = match self.keeper.environment() {
-            Some(environment) => write_amendments(environment, &amendments),
+        let result = match self.env.environment() {
+            Some(environment) => write_updates(environment, &amendments),
             None => Err(StoreError::Failed),
         };
         if let Err(cause) = result {
@@ -250,40 +265,40 @@ impl Recorder {
                 why = cause.message(),
                 "what is set for users is not written down"
             );
-            self.keeper.check();
+            self.env.check();
         }
         for (user, amendment, done) in amendments {
             if result.is_ok() {
-                self.terms.set_overrides(&user, own_of(amendment));
+                self.terms.set_overrides(&user, overrides_after(amendment));
             }
             done.answer(result);
         }
     }
 
     /// The next step of the sweep, if it is due.
-    pub(super) fn step(&mut self) -> Option<Step> {
-        let sweep = self.sweep.as_mut().filter(|sweep| sweep.due() <= Instant::now())?;
-        match sweep.step(self.keeper.environment()?, self.clock.now()) {
+    pub(super) fn next_batch(&mut self) -> Option<RetentionBatch> {
+        let sweep = self.scan.as_mut().filter(|sweep| sweep.due() <= Instant::now())?;
+        match sweep.next_batch(self.env.environment()?, self.clock.now()) {
             Ok(step) => Some(step),
             Err(error) => {
                 if let Some(suppressed) = self.log.check() {
                     tracing::error!(%error, suppressed, "the known users cannot be looked through, nobody is forgotten");
                 }
-                sweep.failed();
-                self.keeper.check();
+                sweep.batch_failed();
+                self.env.check();
                 None
             }
         }
     }
 
     /// Writes down who was seen, and forgets whom the step has found.
-    pub(super) fn record(&mut self, mut seen: BTreeMap<UserId, Timestamp>, mut step: Option<Step>) {
-        let Some(environment) = self.keeper.environment() else { return };
+    pub(super) fn write_seen(&mut self, mut seen: BTreeMap<UserId, Timestamp>, mut step: Option<RetentionBatch>) {
+        let Some(environment) = self.env.environment() else { return };
         if let Some(step) = &mut step {
             for user in step.holding.drain(..) {
                 seen.entry(user).or_insert(step.now);
             }
-            step.forgettable.retain(|user| !seen.contains_key(user) && !self.desk.has(user));
+            step.forgettable.retain(|user| !seen.contains_key(user) && !self.queue.has(user));
         }
         let mut written = write(environment, &seen, step.as_ref(), &self.log);
         let mut failed = written.is_err();
@@ -298,35 +313,37 @@ impl Recorder {
                 failed = written.is_err() || noted.is_err();
             }
         }
-        if let (Some(sweep), Some(step)) = (&mut self.sweep, step) {
+        if let (Some(sweep), Some(step)) = (&mut self.scan, step) {
             match written {
-                Ok(forgotten) => {
-                    sweep.took(step, forgotten, environment.entries().saturating_sub(self.terms.users_with_overrides()))
-                }
-                Err(_) => sweep.failed(),
+                Ok(forgotten) => sweep.finish_batch(
+                    step,
+                    forgotten,
+                    environment.entries().saturating_sub(self.terms.users_with_overrides()),
+                ),
+                Err(_) => sweep.batch_failed(),
             }
         }
         if failed {
-            self.keeper.check();
+            self.env.check();
         }
     }
 }
 
-fn own_of(amendment: UserUpdate) -> UserOverrides {
+fn overrides_after(amendment: UserUpdate) -> UserOverrides {
     match amendment {
         UserUpdate::Set(own) => own,
         UserUpdate::Forget => UserOverrides::default(),
     }
 }
 
-fn write_amendments(
+fn write_updates(
     environment: &Environment,
     amendments: &[(UserId, UserUpdate, UpdateCompletion)],
 ) -> Result<(), StoreError> {
     let written = || -> Result<(), Uncommitted> {
         let mut txn = environment.write()?;
         for (user, amendment, _) in amendments {
-            overrides::put(environment, &mut txn, user, own_of(*amendment))?;
+            overrides::put(environment, &mut txn, user, overrides_after(*amendment))?;
             if *amendment == UserUpdate::Forget {
                 environment.records.delete(&mut txn, user.as_str().as_bytes())?;
             }
@@ -338,7 +355,7 @@ fn write_amendments(
         let in_doubt = matches!(failure, Uncommitted::InDoubt(_));
         let error = heed::Error::from(failure);
         tracing::error!(%error, "the known users cannot be written to");
-        if in_doubt { StoreError::Failed } else { cause_of(&error) }
+        if in_doubt { StoreError::Failed } else { store_error(&error) }
     })
 }
 
@@ -347,7 +364,7 @@ fn write_amendments(
 fn write(
     environment: &Environment,
     seen: &BTreeMap<UserId, Timestamp>,
-    step: Option<&Step>,
+    step: Option<&RetentionBatch>,
     log: &LogRateLimiter,
 ) -> heed::Result<usize> {
     let mut txn = environment.write()?;
@@ -367,7 +384,7 @@ fn write(
         };
         if known.is_none() && is_nearly_full(environment, &txn)? {
             without_room += 1;
-        } else if let Some(user) = KnownUser::seen(known, at) {
+        } else if let Some(user) = KnownUser::touch(known, at) {
             environment.records.put(&mut txn, key, &user.encode())?;
             changed = true;
         }
@@ -377,7 +394,7 @@ fn write(
     {
         tracing::error!(users = without_room, suppressed, "new users are not noted: there is no room for them");
     }
-    let forgotten = step.map_or(Ok(0), |step| step.forget(environment, &mut txn))?;
+    let forgotten = step.map_or(Ok(0), |step| step.delete(environment, &mut txn))?;
     if changed || forgotten > 0 {
         environment.commit(txn)?;
     }
@@ -398,7 +415,7 @@ mod tests {
 
     use super::*;
     use crate::store::lmdb::environment::faults;
-    use crate::store::lmdb::testing::{PATIENCE, logged, terms};
+    use crate::store::lmdb::testing::{TIMEOUT, logged, policy};
 
     const MAP: usize = 4 << 20;
 
@@ -418,9 +435,9 @@ mod tests {
     #[test]
     fn what_is_queued_is_noted_before_the_end() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
-        notes.note((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
-        notes.note([(user("user 1"), at(2))]);
+        let (mut notes, recorder) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+        notes.send((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
+        notes.send([(user("user 1"), at(2))]);
         drop(notes);
         recorder.run();
         let mut keeper = open(directory.path(), MAP).unwrap();
@@ -432,9 +449,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_dropped_and_counted() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
-        notes.note((0..ROOM + 3).map(|number| (user(&format!("user {number}")), at(1))));
-        notes.note([(user("user 0"), at(2))]);
+        let (mut notes, _recorder) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+        notes.send((0..MAX_PENDING + 3).map(|number| (user(&format!("user {number}")), at(1))));
+        notes.send([(user("user 0"), at(2))]);
         assert_eq!(notes.dropped, 3);
     }
 
@@ -456,13 +473,13 @@ mod tests {
     #[test]
     fn data_that_were_taken_away_are_missed_and_only_they() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(!is_robbed(directory.path()), "nothing was there yet");
+        assert!(!is_data_missing(directory.path()), "nothing was there yet");
         drop(open(directory.path(), 4 << 20).unwrap());
-        assert!(!is_robbed(directory.path()), "nobody is known, and nothing is missing");
+        assert!(!is_data_missing(directory.path()), "nobody is known, and nothing is missing");
         fs::write(directory.path().join(DATA_FILE), "").unwrap();
-        assert!(is_robbed(directory.path()));
+        assert!(is_data_missing(directory.path()));
         fs::remove_file(directory.path().join(DATA_FILE)).unwrap();
-        assert!(is_robbed(directory.path()));
+        assert!(is_data_missing(directory.path()));
     }
 
     #[test]
@@ -476,13 +493,13 @@ mod tests {
     }
 
     /// Has it changed, as an operator would: what came of it.
-    fn amend(recorder: &mut Recorder, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreError>> {
+    fn amend(recorder: &mut UserWriter, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreError>> {
         let (answer, answered) = std::sync::mpsc::channel();
         let done = || {
             let answer = answer.clone();
             UpdateCompletion::new(move |result| answer.send(result).unwrap())
         };
-        recorder.amend(changes.iter().map(|&(id, amendment)| (user(id), amendment, done())).collect());
+        recorder.apply_updates(changes.iter().map(|&(id, amendment)| (user(id), amendment, done())).collect());
         answered.try_iter().collect()
     }
 
@@ -493,9 +510,9 @@ mod tests {
     #[test]
     fn what_is_set_for_a_user_is_in_force_and_outlives_the_process_until_it_is_forgotten() {
         let directory = tempfile::tempdir().unwrap();
-        let terms = terms();
-        let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
-        recorder.record([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
+        let terms = policy();
+        let (_notes, mut recorder) = user_writer(open(directory.path(), MAP).unwrap(), terms.clone());
+        recorder.write_seen([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
         let (own, other) = (limit(7), UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
         let changes =
             [("ada", UserUpdate::Set(own)), ("eve", UserUpdate::Set(limit(1))), ("eve", UserUpdate::Set(other))];
@@ -508,14 +525,14 @@ mod tests {
         let environment = keeper.environment().unwrap();
         assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), own), (user("eve"), other)].into());
         assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
-        let (_notes, mut recorder) = crate::store::lmdb::users::recorder(keeper, terms.clone());
+        let (_notes, mut recorder) = crate::store::lmdb::users::user_writer(keeper, terms.clone());
         let changes = [("ada", UserUpdate::Forget), ("eve", UserUpdate::Set(UserOverrides::default()))];
         assert_eq!(amend(&mut recorder, &changes), [Ok(()); 2]);
         assert_eq!(
             (terms.users_with_overrides(), terms.for_user(&user("ada")).overrides),
             (0, UserOverrides::default())
         );
-        let environment = recorder.keeper.environment().unwrap();
+        let environment = recorder.env.environment().unwrap();
         assert!(overrides::read_all(environment).unwrap().is_empty());
         assert_eq!(environment.entries(), 1, "bob is still known");
     }
@@ -523,8 +540,8 @@ mod tests {
     #[test]
     fn what_is_not_written_down_is_not_in_force() {
         let directory = tempfile::tempdir().unwrap();
-        let terms = terms();
-        let (_notes, mut recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
+        let terms = policy();
+        let (_notes, mut recorder) = user_writer(open(directory.path(), MAP).unwrap(), terms.clone());
         let full = heed::Error::Mdb(heed::MdbError::MapFull);
         for (failure, cause) in [
             (Uncommitted::NotApplied(full), StoreError::Full),
@@ -540,12 +557,12 @@ mod tests {
     #[test]
     fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
         let directory = tempfile::tempdir().unwrap();
-        let terms = terms();
-        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms.clone());
-        let amendments = recorder.amendments();
+        let terms = policy();
+        let (mut notes, recorder) = user_writer(open(directory.path(), MAP).unwrap(), terms.clone());
+        let amendments = recorder.update_sender();
         let recording = thread::spawn(move || recorder.run());
         // So that it pauses.
-        notes.note([(user("ada"), at(1))]);
+        notes.send([(user("ada"), at(1))]);
         let (answer, answered) = std::sync::mpsc::channel();
         let submit = |own| {
             let answer = answer.clone();
@@ -555,31 +572,31 @@ mod tests {
         let start = Instant::now();
         for slots in 1..=3 {
             submit(limit(slots));
-            assert_eq!(answered.recv_timeout(PATIENCE), Ok(Ok(())));
+            assert_eq!(answered.recv_timeout(TIMEOUT), Ok(Ok(())));
             assert_eq!(terms.for_user(&user("ada")).overrides, limit(slots));
         }
-        assert!(start.elapsed() < PAUSE, "{:?}", start.elapsed());
+        assert!(start.elapsed() < COMMIT_INTERVAL, "{:?}", start.elapsed());
         drop(notes);
         recording.join().unwrap();
         submit(limit(4));
-        assert_eq!(answered.recv_timeout(PATIENCE), Ok(Err(StoreError::Failed)));
+        assert_eq!(answered.recv_timeout(TIMEOUT), Ok(Err(StoreError::Failed)));
         assert_eq!(terms.for_user(&user("ada")).overrides, limit(3));
     }
 
     #[test]
     fn who_is_dropped_is_told_in_the_log() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, _recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
-        assert_eq!(logged(|| notes.note((0..ROOM).map(|number| (user(&format!("user {number}")), at(1))))), "");
-        let lines = logged(|| notes.note(["ada", "bob"].map(|id| (user(id), at(1)))));
+        let (mut notes, _recorder) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+        assert_eq!(logged(|| notes.send((0..MAX_PENDING).map(|number| (user(&format!("user {number}")), at(1))))), "");
+        let lines = logged(|| notes.send(["ada", "bob"].map(|id| (user(id), at(1)))));
         assert!(lines.contains("users are not noted") && lines.contains("dropped=2"), "{lines}");
     }
 
     #[test]
     fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, recorder) = recorder(open(directory.path(), MAP).unwrap(), terms());
-        let desk = Arc::clone(&notes.desk);
+        let (mut notes, recorder) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+        let desk = Arc::clone(&notes.queue);
         let are_taken = |within| {
             let start = Instant::now();
             while !desk.lock().seen.is_empty() && start.elapsed() < within {
@@ -590,9 +607,9 @@ mod tests {
         let recording = thread::spawn(move || recorder.run());
         // It is to sleep by now, and to be woken.
         thread::sleep(Duration::from_millis(50));
-        notes.note([(user("ada"), at(1))]);
-        assert!(are_taken(PATIENCE));
-        notes.note([(user("bob"), at(1))]);
+        notes.send([(user("ada"), at(1))]);
+        assert!(are_taken(TIMEOUT));
+        notes.send([(user("bob"), at(1))]);
         assert!(!are_taken(Duration::from_millis(100)));
         drop(notes);
         recording.join().unwrap();
