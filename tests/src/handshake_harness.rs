@@ -57,7 +57,7 @@ fn read_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
 }
 
 fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
-    let policy = policy();
+    let policy = connection_settings();
     let doorway = SharedConnectionLimiter::new(ConnectionLimits::default(), Clock::manual(Arc::default()));
     let mut visitor = doorway.acquire(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
     let mut stream = stream;
@@ -82,7 +82,7 @@ fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
 }
 
 /// What a server with every rule in force goes by.
-fn policy() -> ConnectionSettings {
+fn connection_settings() -> ConnectionSettings {
     ConnectionSettings {
         origins: "https://app.example.com".parse().map(|one| [one].into_iter().collect()).expect("a good origin"),
         hosts: "chess.example.com".parse().map(|one| [one].into_iter().collect()).expect("a good host"),

@@ -10,7 +10,7 @@ pub const LINGER: Duration = Duration::from_secs(20);
 
 /// The terms with this limit, of which each of these bits decides one thing.
 #[must_use]
-pub fn terms(limit: SlotLimit, bits: u8) -> AdmissionPolicy {
+pub fn policy(limit: SlotLimit, bits: u8) -> AdmissionPolicy {
     let has = |bit: u8| bits & bit != 0;
     AdmissionPolicy {
         when_full: if has(1) { WhenFull::EvictOldest } else { WhenFull::Deny },

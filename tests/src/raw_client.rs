@@ -45,16 +45,16 @@ impl RawClient {
     /// Connects.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
-        Self::of(TcpStream::connect(address).expect("the server accepts"))
+        Self::from_stream(TcpStream::connect(address).expect("the server accepts"))
     }
 
     /// Connects from this address of this machine, shakes hands and hears HELLO.
     #[must_use]
     pub fn open_from(from: IpAddr, address: SocketAddr) -> Self {
-        Self::of(connect_from(from, address).expect("the server accepts")).greeted()
+        Self::from_stream(connect_from(from, address).expect("the server accepts")).after_hello()
     }
 
-    fn of(stream: TcpStream) -> Self {
+    fn from_stream(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
         stream.set_write_timeout(Some(TIMEOUT)).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
@@ -64,10 +64,10 @@ impl RawClient {
     /// Connects, shakes hands and hears HELLO.
     #[must_use]
     pub fn open(address: SocketAddr) -> Self {
-        Self::connect(address).greeted()
+        Self::connect(address).after_hello()
     }
 
-    fn greeted(mut self) -> Self {
+    fn after_hello(mut self) -> Self {
         self.write(
             b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
               Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
@@ -162,7 +162,7 @@ impl RawClient {
     }
 
     /// Says BYE and waits for its success: the slot is free for whoever asks after this.
-    pub fn say_bye(&mut self) {
+    pub fn send_bye(&mut self) {
         self.text(r#"{"type":"BYE"}"#);
         let mut heard = self.read();
         while matches!(heard, Received::Ping | Received::Pong(_)) {

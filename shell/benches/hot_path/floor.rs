@@ -28,23 +28,23 @@ pub(crate) fn serve(threads: u16) -> Result<()> {
     on_threads(threads, &executor, async {
         loop {
             if let Ok((stream, _)) = listener.accept().await {
-                executor.spawn(converse(TcpStream::from(stream))).detach();
+                executor.spawn(run_connection(TcpStream::from(stream))).detach();
             }
         }
     })
 }
 
-async fn converse(stream: TcpStream) {
+async fn run_connection(stream: TcpStream) {
     let config = WebSocketConfig::default().read_buffer_size(1024).write_buffer_size(4096);
     if stream.set_nodelay(true).is_err() {
         return;
     }
     if let Ok(mut socket) = accept_async_with_config(stream, Some(config)).await {
-        let _lost = answer(&mut socket).await;
+        let _lost = respond(&mut socket).await;
     }
 }
 
-async fn answer(socket: &mut WebSocketStream<TcpStream>) -> Result<()> {
+async fn respond(socket: &mut WebSocketStream<TcpStream>) -> Result<()> {
     socket.send(Message::text(HELLO)).await?;
     while let Some(message) = socket.next().await {
         match message? {

@@ -3,7 +3,7 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::{AdmissionPolicy, Credential, SlotLimit, UserId};
 
-use crate::policies::terms;
+use crate::policies::policy;
 
 /// Terms and what happens under them, as a fuzzer makes them up.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl Scenario {
 impl<'a> Arbitrary<'a> for Scenario {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let limit = SlotLimit::new(bytes.int_in_range(0..=4)?).expect("four is below the ceiling");
-        let terms = terms(limit, bytes.arbitrary()?);
+        let terms = policy(limit, bytes.arbitrary()?);
         Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
     }
 }

@@ -8,7 +8,7 @@ use session_core::{
     AuthenticateOptions, ClientMessage, Credential, ReleaseTracker, ResumeToken, Session, Timestamp, WhenFull,
 };
 
-use super::cluster::{LIMITS, ROOM, SERVERS, Simulation};
+use super::cluster::{SERVERS, SETTINGS, Simulation, TRACKER_CAPACITY};
 use super::faulty_store::StoreFault;
 use super::scenario::{USERS, credential, user_id};
 use super::server::{Server, Status};
@@ -40,9 +40,13 @@ impl Simulation {
         }
         for server in self.servers.iter().filter(|server| server.status != Status::Dead) {
             let slots = slots.iter().filter(|session| session.node() == server.node).count();
-            let (held, owed) = (server.custody().tracked(), server.custody().pending());
+            let (held, owed) = (server.store_client().tracked(), server.store_client().pending());
             assert!(slots <= held, "node {} has {slots} slots and answers for {held}", server.node);
-            assert!(owed <= held && held <= ROOM, "node {} owes {owed} and answers for {held}", server.node);
+            assert!(
+                owed <= held && held <= TRACKER_CAPACITY,
+                "node {} owes {owed} and answers for {held}",
+                server.node
+            );
         }
     }
 
@@ -70,10 +74,10 @@ impl Simulation {
         // What was owed is paid within the longest pause between two tries.
         let healed = self.now;
         self.pass_until(ReleaseTracker::LONGEST_BACKOFF, |simulation| {
-            simulation.servers.iter().all(|server| server.custody().pending() == 0)
+            simulation.servers.iter().all(|server| server.store_client().pending() == 0)
         });
         for server in &self.servers {
-            assert_eq!(server.custody().pending(), 0, "a debt of node {} was not paid in time", server.node);
+            assert_eq!(server.store_client().pending(), 0, "a debt of node {} was not paid in time", server.node);
         }
         self.reclaimed("a debt", healed);
         for client in self.clients.values() {
@@ -101,20 +105,20 @@ impl Simulation {
             "who has left holds a slot, or who has not does not"
         );
         self.reclaimed("BYE, or a lost socket", left);
-        self.pass_until(LIMITS.ping_interval + LIMITS.pong_timeout, |simulation| {
+        self.pass_until(SETTINGS.ping_interval + SETTINGS.pong_timeout, |simulation| {
             simulation.store.live_slots().is_empty()
         });
         assert!(self.store.live_slots().is_empty(), "these slots were never given back: {:?}", self.store.live_slots());
         self.reclaimed("silence", left);
         // The last sockets have their time to answer the close, or to choose.
-        self.pass_until(LIMITS.auth_timeout + Session::RETRY_WINDOW, |simulation| {
+        self.pass_until(SETTINGS.auth_timeout + Session::RETRY_WINDOW, |simulation| {
             simulation.servers.iter().all(|server| server.registry.is_empty())
         });
 
         for server in 0..SERVERS {
             assert_eq!(self.servers[server].registry.len(), 0, "a connection never ended");
             assert_eq!(self.servers[server].doorway.counts(), (0, 0), "the door counts somebody who has left");
-            assert_eq!(self.servers[server].custody().tracked(), 0, "a reservation was never given back");
+            assert_eq!(self.servers[server].store_client().tracked(), 0, "a reservation was never given back");
             if self.servers[server].status == Status::Draining {
                 self.kill(server);
                 self.start(server);

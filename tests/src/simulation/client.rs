@@ -61,7 +61,7 @@ impl Client {
         self.socket.lose();
     }
 
-    pub(super) fn say(&mut self, text: &str) {
+    pub(super) fn send(&mut self, text: &str) {
         self.asked.push_back(
             ClientMessage::parse(text).as_ref().map_or(ShownCredential::Nothing, ShownCredential::from_request),
         );
@@ -70,7 +70,7 @@ impl Client {
 
     /// Checks that the session ended when its token expired, unless the server is verifying a newer credential.
     pub(super) fn check_token(&self, server: &Server) {
-        let has_come = |wall: &UnixSeconds| server.custody().clock().has_passed(*wall);
+        let has_come = |wall: &UnixSeconds| server.store_client().clock().has_passed(*wall);
         let renewed = self.asked.iter().any(|shown| match shown {
             ShownCredential::Nothing => false,
             ShownCredential::Name => true,

@@ -38,7 +38,7 @@ pub struct Simulation {
 }
 
 /// The timeouts. They bound how long a slot of a lost client stays taken.
-pub(super) const LIMITS: SessionSettings = SessionSettings {
+pub(super) const SETTINGS: SessionSettings = SessionSettings {
     auth_timeout: Duration::from_secs(10),
     ping_interval: Duration::from_secs(30),
     pong_timeout: Duration::from_secs(10),
@@ -50,7 +50,7 @@ pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const SERVERS: usize = 3;
 const MAX_CLIENTS: usize = 300;
 /// Maximum sessions of one server that hold a slot or wait for one. Low, so that scenarios often reach it.
-pub(super) const ROOM: usize = 60;
+pub(super) const TRACKER_CAPACITY: usize = 60;
 
 impl Simulation {
     /// Runs a scenario with every check, then checks recovery. `traced` keeps the lines of the trace.
@@ -110,7 +110,7 @@ impl Simulation {
             }
             Op::Idle { server } => self.connect(*server, &[]),
             Op::Authenticate { client, user } => {
-                self.say(*client, &ClientMessage::Authenticate(credential(*user)).encode())
+                self.send(*client, &ClientMessage::Authenticate(credential(*user)).encode())
             }
             Op::ConnectWithToken { server, user, limit, seconds } => {
                 let expires = self.servers[usize::from(*server) % SERVERS].wall_time_in(*seconds);
@@ -142,10 +142,10 @@ impl Simulation {
                 let user = self.user_of(*client);
                 let ask = AuthenticateOptions { evict: self.choice(&user, *evict), ..AuthenticateOptions::default() };
                 let credential = Credential::User(user.as_str().into());
-                self.say(*client, &ClientMessage::AuthenticateWith(credential, Box::new(ask)).encode());
+                self.send(*client, &ClientMessage::AuthenticateWith(credential, Box::new(ask)).encode());
             }
             Op::List { client } => {
-                self.say(self.client_with_slot(*client, |_| true), &ClientMessage::ListSessions.encode());
+                self.send(self.client_with_slot(*client, |_| true), &ClientMessage::ListSessions.encode());
             }
             Op::End { client, which } => {
                 let client = self.client_with_sibling(*client);
@@ -155,7 +155,7 @@ impl Simulation {
                     self.with(client, |client| holds.retain(|hold| hold.session != client.session));
                 }
                 if let Some(hold) = holds.get(usize::from(*which) % holds.len().max(1)) {
-                    self.say(client, &ClientMessage::EndSession(hold.session).encode());
+                    self.send(client, &ClientMessage::EndSession(hold.session).encode());
                 }
             }
             Op::SetLimit { slots } => {
@@ -165,9 +165,9 @@ impl Simulation {
                 let first = (0..USERS).map(user_id).find(|user| self.store.is_beyond_limit(user));
                 self.store.enforce(first.unwrap_or_else(|| user_id(*user)));
             }
-            Op::Check { client } => self.say(*client, &ClientMessage::CheckConnections.encode()),
-            Op::Bye { client } => self.say(*client, &ClientMessage::Bye.encode()),
-            Op::Raw { client, text } => self.say(*client, text),
+            Op::Check { client } => self.send(*client, &ClientMessage::CheckConnections.encode()),
+            Op::Bye { client } => self.send(*client, &ClientMessage::Bye.encode()),
+            Op::Raw { client, text } => self.send(*client, text),
             Op::Violate { client, how } => {
                 let violations =
                     [Violation::Protocol, Violation::InvalidUtf8, Violation::MessageTooBig, Violation::BinaryMessage];
@@ -250,7 +250,7 @@ impl Simulation {
         if server.status != Status::Up || self.clients.len() >= MAX_CLIENTS {
             return;
         }
-        let clock = server.custody().clock().clone();
+        let clock = server.store_client().clock().clone();
         let socket = SimulatedSocket::new(clock.clone());
         for request in requests {
             socket.send(ClientInput::Text(request.encode()));
@@ -259,7 +259,7 @@ impl Simulation {
         let session = entry.id();
         let services = Arc::clone(&server.services);
         let visitor = server.doorway.acquire(None).expect("no bounds");
-        let mut connection = Connection::new(&entry, socket.clone(), &LIMITS, clock.now(), services, visitor);
+        let mut connection = Connection::new(&entry, socket.clone(), &SETTINGS, clock.now(), services, visitor);
         let task = async move {
             connection.run().await;
             drop(entry);
@@ -291,12 +291,12 @@ impl Simulation {
             // Mostly the user whose session it is, if anybody's.
             let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
             let token = authenticator::token(&user, None, expires);
-            client.say(&ClientMessage::AuthenticateWith(token, Box::default()).encode());
+            client.send(&ClientMessage::AuthenticateWith(token, Box::default()).encode());
         });
     }
 
-    fn say(&mut self, number: u8, text: &str) {
-        self.with(number, |client| client.say(text));
+    fn send(&mut self, number: u8, text: &str) {
+        self.with(number, |client| client.send(text));
     }
 
     /// Does something with one of the connected clients.

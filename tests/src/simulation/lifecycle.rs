@@ -14,7 +14,7 @@ use shell::server::registry::Registry;
 use shell::server::store_client::StoreClient;
 
 use super::authenticator::SimulatedAuthenticator;
-use super::cluster::{ROOM, STORE_TIMEOUT, Simulation};
+use super::cluster::{STORE_TIMEOUT, Simulation, TRACKER_CAPACITY};
 use super::server::{Server, Status, Task};
 
 impl Simulation {
@@ -27,7 +27,7 @@ impl Simulation {
         // No two clocks show the same.
         dial.set(self.now + Duration::from_secs(self.nodes * 1000));
         let clock = Clock::manual(dial.clone());
-        let custody = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, ROOM);
+        let custody = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
         let retries = Task::new(Arc::clone(&custody).retry());
         let tasks = BTreeMap::from([(0, retries)]);
         let doorway = SharedConnectionLimiter::new(ConnectionLimits::default(), clock.clone());

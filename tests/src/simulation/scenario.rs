@@ -4,7 +4,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::{AdmissionPolicy, Credential, SlotLimit, UserId};
 
 use super::faulty_store::StoreFault;
-use crate::policies::terms;
+use crate::policies::policy;
 
 /// How many users there are.
 pub(super) const USERS: u8 = 24;
@@ -102,7 +102,7 @@ impl Scenario {
     pub fn from_seed(seed: u64) -> Self {
         let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
         let limit = SlotLimit::new(1 + random.below(4)).expect("four is below the ceiling");
-        let terms = terms(limit, random.byte());
+        let terms = policy(limit, random.byte());
         let ops = 40 + random.below(260);
         // Each seed has its own weights: how well the store is, how often a server fails, and how much users have to do with
         // one another.
@@ -115,7 +115,7 @@ impl Scenario {
 impl<'a> Arbitrary<'a> for Scenario {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let limit = SlotLimit::new(bytes.int_in_range(1..=4)?).expect("four is below the ceiling");
-        let terms = terms(limit, bytes.arbitrary()?);
+        let terms = policy(limit, bytes.arbitrary()?);
         Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
     }
 }

@@ -22,7 +22,7 @@ impl Simulation {
             if is_so(self) {
                 return;
             }
-            let alarms = self.servers.iter().filter_map(Server::next_alarm).min();
+            let alarms = self.servers.iter().filter_map(Server::next_timer).min();
             let step = alarms.filter(|&step| self.now + step <= end).unwrap_or_else(|| end.since(self.now));
             self.now = self.now + step;
             self.store.set_now(self.now);

@@ -57,16 +57,16 @@ impl Server {
     }
 
     pub(super) fn time(&self) -> Timestamp {
-        self.custody().clock().now()
+        self.store_client().clock().now()
     }
 
-    pub(super) fn custody(&self) -> &Arc<StoreClient> {
+    pub(super) fn store_client(&self) -> &Arc<StoreClient> {
         &self.services.store_client
     }
 
     /// What its wall clock shows so many seconds from now.
     pub(super) fn wall_time_in(&self, seconds: u8) -> UnixSeconds {
-        UnixSeconds::from_unix_seconds(self.custody().clock().unix_seconds().unix_seconds() + u64::from(seconds))
+        UnixSeconds::from_unix_seconds(self.store_client().clock().unix_seconds().unix_seconds() + u64::from(seconds))
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// How long, by the simulation's clock, until something on this server is due.
-    pub(super) fn next_alarm(&self) -> Option<Duration> {
+    pub(super) fn next_timer(&self) -> Option<Duration> {
         let alarm = self.dial.next_timer().filter(|_| self.is_running())?;
         let nanos = alarm.since(self.time()).as_nanos() * 1000;
         let nanos = nanos.div_ceil(u128::from(self.rate));

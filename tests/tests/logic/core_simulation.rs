@@ -7,14 +7,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::{AdmissionPolicy, SlotLimit};
 use tests::core_simulation::{CoreSimulation, Message, Op, Scenario, StoreFault};
-use tests::policies::terms;
+use tests::policies::policy;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 100_000, ..ProptestConfig::default() })]
 
     #[test]
     fn no_history_breaks_the_limit_or_leaks_a_slot(limit in 0..=4_u32, bits: u8, ops in vec(op(), 0..160)) {
-        CoreSimulation::run(terms(SlotLimit::new(limit).unwrap(), bits), &ops);
+        CoreSimulation::run(policy(SlotLimit::new(limit).unwrap(), bits), &ops);
     }
 
     /// With few connections that authenticate at once, most scenarios run into the limit.
@@ -31,7 +31,7 @@ proptest! {
             ops.push(Op::Connect);
             ops.push(Op::Send { client: 7, message: Message::Authenticate { user: 0 } });
         }
-        CoreSimulation::run(terms(SlotLimit::new(limit).unwrap(), bits), &ops);
+        CoreSimulation::run(policy(SlotLimit::new(limit).unwrap(), bits), &ops);
     }
 }
 

@@ -347,7 +347,7 @@ fn has_room_for_all(address: SocketAddr, user: &str) -> bool {
         peers.push(peer);
         reply.contains(&format!(r#""connections":{number}}}"#))
     });
-    peers.iter_mut().for_each(RawClient::say_bye);
+    peers.iter_mut().for_each(RawClient::send_bye);
     all
 }
 

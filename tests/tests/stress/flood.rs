@@ -66,7 +66,7 @@ fn sign_ins(address: SocketAddr) -> Vec<Duration> {
             let start = Instant::now();
             let mut session = RawClient::authenticated(address, &format!("user {number}"), 1);
             let took = start.elapsed();
-            session.say_bye();
+            session.send_bye();
             thread::sleep(Duration::from_millis(5));
             took
         })

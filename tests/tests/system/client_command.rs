@@ -236,7 +236,7 @@ fn sessions_are_listed_and_ended_from_the_command_line_also_at_the_limit() {
     assert!(code == 4 && said.contains("This user has no such session"), "{said}");
     let (code, said) = ask(&["end", "7"]);
     assert!(code == 2 && said.contains("32 hexadecimal digits"), "{said}");
-    second.say_bye();
+    second.send_bye();
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn who_only_asks_ends_nobody_though_the_newest_takes_the_place_of_the_oldest() {
     assert_eq!(code, 3, "{said}");
     let (code, said) = run(client(&[&["end", "00000000000000000000000000000001"][..], &at].concat()), "");
     assert_eq!(code, 3, "{said}");
-    only.say_bye();
+    only.send_bye();
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
     let _waiting = come_in(&server);
     assert!(turned_away(&server).contains("not authenticated yet"), "who is refused waits");
-    held.pop().unwrap().say_bye();
+    held.pop().unwrap().send_bye();
     refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
     drop(come_in(&server));

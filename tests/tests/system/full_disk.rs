@@ -49,7 +49,7 @@ fn sign_in_until_full(server: &TestServer, first: usize, most: usize) -> (Vec<Ra
 /// Releases are taken while it lasts, whether or not they can be written down now.
 fn everybody_leaves(held: Vec<RawClient>) {
     for mut peer in held {
-        peer.say_bye();
+        peer.send_bye();
     }
 }
 

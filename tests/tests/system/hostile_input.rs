@@ -192,7 +192,7 @@ fn a_flood_of_pings_is_answered_without_hurting_anybody() {
         });
         let others = Instant::now();
         for _ in 0..20 {
-            RawClient::authenticated(server.address, "other", 1).say_bye();
+            RawClient::authenticated(server.address, "other", 1).send_bye();
         }
         assert!(others.elapsed() < Duration::from_secs(10));
         let mut peer = flooding.join().unwrap();
@@ -220,7 +220,7 @@ fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
         let first = Received::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());
         let is_first = next.read() == first;
         other.pong();
-        next.say_bye();
+        next.send_bye();
         is_first
     });
 }

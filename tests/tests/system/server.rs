@@ -46,7 +46,7 @@ fn four_clients_of_one_user_get_three_slots_and_a_bye_frees_one() {
     // Another user is not concerned.
     drop(RawClient::authenticated(server.address, "grace", 1));
     // Whoever has seen BYE_SUCCESS finds the slot free, on the same socket that was refused.
-    held.pop().unwrap().say_bye();
+    held.pop().unwrap().send_bye();
     fourth.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
     fourth.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":3}}"#);
 }
@@ -87,7 +87,7 @@ fn connections(server: &TestServer, user: &str) -> Option<u32> {
     let mut peer = RawClient::open(server.address);
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
     let Received::Text(answer) = peer.read() else { return None };
-    peer.say_bye();
+    peer.send_bye();
     answer.rsplit_once(':')?.1.trim_end_matches('}').parse().ok()
 }
 

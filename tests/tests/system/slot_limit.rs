@@ -122,7 +122,7 @@ fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule_also_for_plai
         expect_evicted(&mut held.remove(0), "Another session of this user has taken the place of this one");
     }
     // Whoever is ended does not take the others with it, and BYE still gives a slot back.
-    held[0].say_bye();
+    held[0].send_bye();
     let _last = RawClient::authenticated(server.address, "ada", 2);
 }
 
@@ -210,7 +210,7 @@ fn a_lost_session_is_taken_up_again_at_the_limit_and_by_nobody_elses_token() {
         (&json!(2), &json!("one"))
     );
     // BYE never lingers, and the token is gone with the slot.
-    again.say_bye();
+    again.send_bye();
     let (_anew, granted) = admitted(&server, json!({"user": "ada", "resume": token}));
     assert_ne!(granted["resume"], token);
 }
@@ -224,7 +224,7 @@ fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
     eventually("it makes room", || {
         let mut newcomer = RawClient::open(server.address);
         let answer = authenticate(&mut newcomer, json!("ada"));
-        newcomer.say_bye();
+        newcomer.send_bye();
         answer["type"] == "AUTHENTICATE_SUCCESS"
     });
     let (_third, anew) = admitted(&server, json!({"user": "ada", "resume": granted["resume"]}));
@@ -291,7 +291,7 @@ fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
     assert_eq!(granted["connections"], 2);
     denied(&server, json!({"user": "ada"}));
     // One of three leaves: its slot is still held.
-    tabs.pop().unwrap().0.say_bye();
+    tabs.pop().unwrap().0.send_bye();
     denied(&server, json!({"user": "ada"}));
     let (_tablet, granted) =
         admitted(&server, json!({"user": "ada", "device": "tablet", "evict": [tabs[1].1["session"]]}));
@@ -299,7 +299,7 @@ fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
     for (tab, _) in &mut tabs {
         expect_evicted(tab, "tablet has taken the place of this session");
     }
-    phone.say_bye();
+    phone.send_bye();
 }
 
 #[test]
@@ -345,6 +345,6 @@ fn the_longest_list_arrives_whole_both_as_an_answer_and_with_a_refusal() {
     let (mut refused, told) = denied(&server, ask);
     assert_eq!((sessions(&told), &told["connections"]), (Some(100), &json!(110)));
     assert_eq!(told["sessions"][99]["label"], json!(name));
-    refused.say_bye();
-    held[0].say_bye();
+    refused.send_bye();
+    held[0].send_bye();
 }

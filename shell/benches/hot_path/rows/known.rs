@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use shell::client::bench::load::{LoadProfile, Users};
 
-use super::memory::{PINGS, of_a_session};
+use super::memory::{PINGS, bytes_per_session};
 use super::rush::uncontended;
 use super::{RUN, server};
 use crate::measure::{Bench, Load, Round, disturbed, median, sessions};
@@ -43,7 +43,7 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
     }
     each(table, all, "1000 users × 1 sign-in at once", "decisions/s", |server| uncontended(bench, server))?;
     each(table, all, "resident memory of an idle session, pinged", "bytes", |server| {
-        of_a_session(bench, server, sessions() / 3)
+        bytes_per_session(bench, server, sessions() / 3)
     })?;
     drop(servers);
     let mut starts = Vec::new();

@@ -20,7 +20,7 @@ pub(super) fn memory(bench: &Bench, table: &mut Table) -> Result<()> {
     let sessions = sessions();
     let (floor, server) = both(bench, &PINGS)?;
     let watch = Watch::begin(&[&floor, &server])?;
-    let (floor, server) = (of_a_session(bench, &floor, sessions)?, of_a_session(bench, &server, sessions)?);
+    let (floor, server) = (bytes_per_session(bench, &floor, sessions)?, bytes_per_session(bench, &server, sessions)?);
     table.add(Row {
         figure: format!("resident memory of an idle session, of {sessions}, pinged"),
         unit: "bytes",
@@ -34,7 +34,7 @@ pub(super) fn memory(bench: &Bench, table: &mut Table) -> Result<()> {
 }
 
 /// In bytes, after a round of pings.
-pub(super) fn of_a_session(bench: &Bench, process: &Process, sessions: u32) -> Result<f64> {
+pub(super) fn bytes_per_session(bench: &Bench, process: &Process, sessions: u32) -> Result<f64> {
     bench.run(async |executor| {
         let before = process.memory()?;
         let held = hold(&process.url, sessions, executor).await?;

@@ -27,7 +27,7 @@ pub(super) fn storm(bench: &Bench, table: &mut Table) -> Result<()> {
     let sessions = sessions();
     let (floor, server) = both(bench, &[])?;
     let watch = Watch::begin(&[&floor, &server])?;
-    let (floor, server) = (blow(bench, &floor, sessions)?, blow(bench, &server, sessions)?);
+    let (floor, server) = (run_storm(bench, &floor, sessions)?, run_storm(bench, &server, sessions)?);
     let disturbed = (watch.is_disturbed()?.into(), 1);
     table.add(Row {
         figure: format!("{sessions} clients lost and back, none refused"),
@@ -59,7 +59,7 @@ pub(super) fn storm(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-fn blow(bench: &Bench, process: &Process, sessions: u32) -> Result<Storm> {
+fn run_storm(bench: &Bench, process: &Process, sessions: u32) -> Result<Storm> {
     /// How long memory has to be given back.
     const REST: Duration = Duration::from_secs(3);
 
