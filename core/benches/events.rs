@@ -217,7 +217,7 @@ mod ledger_rule {
 }
 
 /// The debts of a process that serves so many sessions.
-mod debts {
+mod tracker {
     use super::*;
 
     const SESSIONS: [u32; 3] = [0, 1_000, 100_000];
@@ -231,35 +231,35 @@ mod debts {
     }
 
     fn serving(sessions: u32) -> ReleaseTracker {
-        let mut debts = ReleaseTracker::new(1 << 20);
+        let mut tracker = ReleaseTracker::new(1 << 20);
         for number in 1..=sessions {
-            debts.reserve(&acquire(number)).expect("room");
+            tracker.reserve(&acquire(number)).expect("room");
         }
-        debts
+        tracker
     }
 
     /// An acquire and its release, as they should go.
     #[divan::bench(args = SESSIONS)]
     fn slot_taken_and_given_back(bencher: Bencher<'_, '_>, sessions: u32) {
-        let mut debts = serving(sessions);
+        let mut tracker = serving(sessions);
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
-            debts.reserve(black_box(&acquire)).expect("room");
-            debts.record(&acquire, &Outcome::granted(1), at(2));
-            debts.record(&release, &Outcome::Released, at(3));
+            tracker.reserve(black_box(&acquire)).expect("room");
+            tracker.record(&acquire, &Outcome::granted(1), at(2));
+            tracker.record(&release, &Outcome::Released, at(3));
         });
     }
 
     /// A release that fails once, is owed, and tried again.
     #[divan::bench(args = SESSIONS)]
     fn release_owed_and_paid(bencher: Bencher<'_, '_>, sessions: u32) {
-        let mut debts = serving(sessions);
+        let mut tracker = serving(sessions);
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
-            debts.reserve(black_box(&acquire)).expect("room");
-            debts.record(&release, &Outcome::Rejected(StoreError::Failed), at(2));
-            let again = debts.next_retry(at(3));
-            debts.record(&release, &Outcome::Released, at(3));
+            tracker.reserve(black_box(&acquire)).expect("room");
+            tracker.record(&release, &Outcome::Rejected(StoreError::Failed), at(2));
+            let again = tracker.next_retry(at(3));
+            tracker.record(&release, &Outcome::Released, at(3));
             again
         });
     }

@@ -7,5 +7,5 @@ use libfuzzer_sys::fuzz_target;
 use tests::core_simulation::{CoreSimulation, Scenario};
 
 fuzz_target!(|scenario: Scenario| {
-    CoreSimulation::run(scenario.terms, &scenario.ops);
+    CoreSimulation::run(scenario.policy, &scenario.ops);
 });

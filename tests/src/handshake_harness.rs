@@ -40,10 +40,10 @@ pub fn feed(bytes: &[u8]) -> FeedResult {
     let peer = if how & 1 == 0 { DIRECT } else { PROXY };
     let chunk = [1, 2, 7, 64, 1000, 4096, 8192, usize::MAX][usize::from(how >> 2) % 8];
     let stream = ChunkedStream { unread: bytes, chunk, written: Vec::new(), is_closed: false };
-    if how & 2 == 0 { serve_request(stream, peer) } else { read_proxy_header(stream) }
+    if how & 2 == 0 { feed_request(stream, peer) } else { feed_proxy_header(stream) }
 }
 
-fn read_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
+fn feed_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
     let whole = stream.unread;
     let source = at_once(trusted_proxies::read_header(&mut stream));
     if source.is_err() {
@@ -56,15 +56,16 @@ fn read_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
     FeedResult::ProxyHeader
 }
 
-fn serve_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
-    let policy = connection_settings();
-    let doorway = SharedConnectionLimiter::new(ConnectionLimits::default(), Clock::manual(Arc::default()));
-    let mut visitor = doorway.acquire(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
+fn feed_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
+    let settings = connection_settings();
+    let connection_limiter = SharedConnectionLimiter::new(ConnectionLimits::default(), Clock::manual(Arc::default()));
+    let mut permit =
+        connection_limiter.acquire(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
     let mut stream = stream;
     let never = std::future::pending();
-    let handshake = at_once(serve_request(&mut stream, peer, &policy, &mut visitor, never));
+    let handshake = at_once(serve_request(&mut stream, peer, &settings, &mut permit, never));
 
-    let network = visitor.client();
+    let network = permit.client();
     if peer == DIRECT {
         assert_eq!(network, Some(ClientPrefix::from(DIRECT)), "nobody is taken for somebody else");
     }

@@ -19,9 +19,9 @@ type Holds<'a> = BTreeMap<SessionId, &'a SessionRecord>;
 pub fn check(
     before: &UserRecord,
     command: &StoreCommand,
-    terms: &AdmissionPolicy,
+    policy: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
-    applied: &ApplyResult,
+    result: &ApplyResult,
     after: &UserRecord,
 ) {
     let before = alive(before, command.at(), &liveness);
@@ -32,16 +32,16 @@ pub fn check(
     let come: BTreeSet<_> = then.keys().filter(|session| !before.contains_key(session)).copied().collect();
     let session = command.session();
     let is_dead = liveness(session.node()) != Liveness::Alive;
-    let slots = |holds: &Holds<'_>| count(holds.values().copied(), terms.count_by);
+    let slots = |holds: &Holds<'_>| count(holds.values().copied(), policy.count_by);
 
     match command {
         StoreCommand::Release { .. } => {
-            assert_eq!(applied.outcome, Outcome::Released);
+            assert_eq!(result.outcome, Outcome::Released);
             assert!(!then.contains_key(&session), "what was released is there");
             assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "a release took more than its own");
         }
         StoreCommand::Linger { at, .. } => {
-            assert_eq!(applied.outcome, Outcome::Released);
+            assert_eq!(result.outcome, Outcome::Released);
             assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "lingering took more than its own");
             if let Some(old) = before.get(&session) {
                 let until = match old.status {
@@ -54,16 +54,16 @@ pub fn check(
         }
         StoreCommand::CountSlots { .. } => {
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
-            assert_eq!(applied.outcome, Outcome::Counted { connections: slots(&then) });
+            assert_eq!(result.outcome, Outcome::Counted { connections: slots(&then) });
         }
         StoreCommand::ListSessions { is_unbounded: whole, .. } => {
-            let Outcome::Listed(listing) = &applied.outcome else { panic!("no list: {:?}", applied.outcome) };
+            let Outcome::Listed(listing) = &result.outcome else { panic!("no list: {:?}", result.outcome) };
             assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
             let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
             assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&then)));
         }
         StoreCommand::EndSessions { target: which, reason: by, .. } => {
-            let Outcome::Ended { sessions, connections } = &applied.outcome else { panic!("{:?}", applied.outcome) };
+            let Outcome::Ended { sessions, connections } = &result.outcome else { panic!("{:?}", result.outcome) };
             assert_eq!((come.len(), *connections), (0, slots(&then)));
             let told: BTreeSet<_> = sessions.iter().copied().collect();
             assert!(!told.contains(&session), "a session has ended itself");
@@ -77,10 +77,10 @@ pub fn check(
                 EndTarget::All => assert!(then.keys().all(|&left| left == session)),
                 EndTarget::Excess { dry_run: false } => {
                     assert!(
-                        slots(&then) <= terms.limit_for(None).0.slots(),
+                        slots(&then) <= policy.limit_for(None).0.slots(),
                         "not all that is beyond the limit has gone"
                     );
-                    let most = slots(&before).min(terms.limit_for(None).0.slots());
+                    let most = slots(&before).min(policy.limit_for(None).0.slots());
                     assert_eq!(slots(&then), most, "more has gone than is beyond the limit");
                 }
             }
@@ -89,9 +89,9 @@ pub fn check(
             }
         }
         StoreCommand::Acquire { limit, options, .. } => {
-            let limit = terms.limit_for(*limit).0.slots();
+            let limit = policy.limit_for(*limit).0.slots();
             let options = options.as_deref();
-            match &applied.outcome {
+            match &result.outcome {
                 Outcome::Granted { connections, grant } => {
                     assert!(!is_dead, "a dead node's session was granted a slot");
                     assert!(
@@ -121,24 +121,24 @@ pub fn check(
                         assert!(limit > 0, "somebody was admitted where nobody may be");
                         assert_eq!(come, [session].into());
                         let rest = then.values().copied().filter(|hold| hold.session != session);
-                        let is_shared = slots(&then) == count(rest, terms.count_by);
+                        let is_shared = slots(&then) == count(rest, policy.count_by);
                         assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
                         let spares = options.is_some_and(|options| options.evict == Some(Evict::Nobody));
                         assert!(!spares || gone.is_empty(), "somebody was ended against the newcomer's will");
                         let only_lingered = gone.iter().all(|gone| before[gone].status != SessionStatus::Live);
-                        let may = terms.lingering_first && only_lingered
-                            || terms.effective_when_full() == WhenFull::EvictOldest
-                            || terms.client_choice && options.is_some_and(|options| options.evict.is_some());
+                        let may = policy.lingering_first && only_lingered
+                            || policy.effective_when_full() == WhenFull::EvictOldest
+                            || policy.client_choice && options.is_some_and(|options| options.evict.is_some());
                         assert!(gone.is_empty() || may, "somebody was ended without leave");
                         let device = options.and_then(|options| options.device.as_ref());
-                        let device = device.filter(|_| terms.count_by == CountBy::Devices);
+                        let device = device.filter(|_| policy.count_by == CountBy::Devices);
                         let is_own = |hold: &&SessionRecord| device.is_some() && hold.device() == device;
                         if before.values().copied().any(|hold| is_own(&hold)) {
-                            let own = then.values().copied().filter(is_own).count();
-                            let most = usize::from(terms.sessions_per_device.get());
-                            assert!(own <= most, "a device has more sessions than one may");
+                            let overrides = then.values().copied().filter(is_own).count();
+                            let most = usize::from(policy.sessions_per_device.get());
+                            assert!(overrides <= most, "a device has more sessions than one may");
                             assert!(gone.iter().all(|gone| is_own(&before[gone])), "another device was ended");
-                            let is_full = own == most || then.len() == UserRecord::MAX_SESSIONS;
+                            let is_full = overrides == most || then.len() == UserRecord::MAX_SESSIONS;
                             assert!(gone.is_empty() || is_full, "more were ended than it took");
                         } else if !gone.is_empty() {
                             assert!(
@@ -155,10 +155,10 @@ pub fn check(
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
                     assert!(slots(&then) >= limit || is_device_full || is_ceiling, "refused without need");
                     let choice = options.and_then(|options| options.evict.as_ref());
-                    let gives_way = match choice.filter(|_| terms.client_choice) {
+                    let gives_way = match choice.filter(|_| policy.client_choice) {
                         Some(Evict::Oldest) => true,
                         Some(Evict::Sessions(_) | Evict::Nobody) => false,
-                        None => terms.effective_when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
+                        None => policy.effective_when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
                     };
                     assert!(limit == 0 || !gives_way, "refused, though somebody was to be ended for it");
                 }
@@ -168,11 +168,13 @@ pub fn check(
     }
 
     // Exactly those are told who were there and lost their hold to somebody else.
-    let own = command.is_release().then_some(session);
-    let lost: BTreeSet<_> =
-        gone.into_iter().filter(|gone| before[gone].status == SessionStatus::Live && Some(*gone) != own).collect();
-    let told: BTreeSet<_> = applied.ended.iter().map(|ended| ended.session).collect();
-    assert_eq!(told.len(), applied.ended.len(), "somebody is told twice");
+    let overrides = command.is_release().then_some(session);
+    let lost: BTreeSet<_> = gone
+        .into_iter()
+        .filter(|gone| before[gone].status == SessionStatus::Live && Some(*gone) != overrides)
+        .collect();
+    let told: BTreeSet<_> = result.ended.iter().map(|ended| ended.session).collect();
+    assert_eq!(told.len(), result.ended.len(), "somebody is told twice");
     assert_eq!(told, lost, "those who are told are not those who lost their slots");
 }
 

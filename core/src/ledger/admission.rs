@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 pub fn apply(
     record: &mut UserRecord,
     command: &StoreCommand,
-    terms: &AdmissionPolicy,
+    policy: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> ApplyResult {
     expire(record, command.at(), &liveness);
@@ -29,7 +29,7 @@ pub fn apply(
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options, .. } => {
             if liveness(session.node()) == Liveness::Alive {
-                acquire(record, *session, *limit, *at, options.as_deref(), terms, &mut ended)
+                acquire(record, *session, *limit, *at, options.as_deref(), policy, &mut ended)
             } else {
                 Outcome::Rejected(StoreError::Failed)
             }
@@ -42,13 +42,13 @@ pub fn apply(
             linger(record, *session, *at);
             Outcome::Released
         }
-        StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, terms.count_by) },
+        StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, policy.count_by) },
         StoreCommand::ListSessions { limit, is_unbounded: whole, .. } => {
             let most = if *whole { UserRecord::MAX_SESSIONS } else { SlotListing::MAX_SHOWN };
-            Outcome::Listed(Box::new(listing(record, *limit, terms, most)))
+            Outcome::Listed(Box::new(listing(record, *limit, policy, most)))
         }
         StoreCommand::EndSessions { session, target: which, reason: by, .. } => {
-            end(record, *session, *which, by, terms, &mut ended)
+            end(record, *session, *which, by, policy, &mut ended)
         }
     };
     ApplyResult { outcome, ended }
@@ -85,17 +85,17 @@ fn acquire(
     claim: Option<SlotLimit>,
     at: Timestamp,
     options: Option<&AcquireOptions>,
-    terms: &AdmissionPolicy,
+    policy: &AdmissionPolicy,
     ended: &mut Vec<EndedSession>,
 ) -> Outcome {
-    let (limit, _) = terms.limit_for(claim);
+    let (limit, _) = policy.limit_for(claim);
     if record.session(session).is_some() {
-        return granted(record, session, limit, options, terms);
+        return granted(record, session, limit, options, policy);
     }
     if limit.slots() > 0 && resume(record, session, options, ended) {
-        return granted(record, session, limit, options, terms);
+        return granted(record, session, limit, options, policy);
     }
-    match make_room(record, limit, options, terms) {
+    match make_room(record, limit, options, policy) {
         Room::MadeBy(victims) => {
             let by = options.and_then(|options| options.label.clone().or_else(|| options.device.clone()));
             remove(record, &victims, &EndReason::TakenOver(by), ended);
@@ -105,20 +105,20 @@ fn acquire(
                 Box::new(SlotListing {
                     is_device_full,
                     free_at,
-                    ..listing(record, claim, terms, SlotListing::MAX_SHOWN)
+                    ..listing(record, claim, policy, SlotListing::MAX_SHOWN)
                 })
             };
             return Outcome::Denied(options.map(listing));
         }
     }
-    let guest = options.map(|options| ClientInfo {
+    let client_info = options.map(|options| ClientInfo {
         device: options.device.clone(),
         label: options.label.clone(),
-        resumable: options.new_resume_key.map(|key| Resumable { key, linger: terms.linger() }),
+        resumable: options.new_resume_key.map(|key| Resumable { key, linger: policy.linger() }),
     });
-    let guest = guest.filter(|guest| *guest != ClientInfo::default()).map(Box::new);
-    record.sessions_mut().push(SessionRecord { client: guest, ..SessionRecord::new(session, at) });
-    granted(record, session, limit, options, terms)
+    let client_info = client_info.filter(|client_info| *client_info != ClientInfo::default()).map(Box::new);
+    record.sessions_mut().push(SessionRecord { client: client_info, ..SessionRecord::new(session, at) });
+    granted(record, session, limit, options, policy)
 }
 
 /// Moves a hold to the session that shows its token: nobody is admitted, and whoever has it loses it.
@@ -141,8 +141,8 @@ fn resume(
         ended.push(EndedSession { session: hold.session, reason: EndReason::Resumed });
     }
     (hold.session, hold.status) = (session, SessionStatus::Live);
-    if let (Some(guest), Some(label)) = (&mut hold.client, &options.label) {
-        guest.label = Some(label.clone());
+    if let (Some(client_info), Some(label)) = (&mut hold.client, &options.label) {
+        client_info.label = Some(label.clone());
     }
     true
 }
@@ -161,24 +161,29 @@ enum Room {
 }
 
 /// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
-fn make_room(record: &UserRecord, limit: SlotLimit, options: Option<&AcquireOptions>, terms: &AdmissionPolicy) -> Room {
+fn make_room(
+    record: &UserRecord,
+    limit: SlotLimit,
+    options: Option<&AcquireOptions>,
+    policy: &AdmissionPolicy,
+) -> Room {
     if limit.slots() == 0 {
         return Room::None { is_device_full: false, free_at: None };
     }
     let is_below = record.sessions().len() < UserRecord::MAX_SESSIONS;
-    if terms.count_by == CountBy::Sessions && is_below && Slots::count_in(record, terms.count_by) < limit.slots() {
+    if policy.count_by == CountBy::Sessions && is_below && Slots::count_in(record, policy.count_by) < limit.slots() {
         return Room::MadeBy(Vec::new());
     }
-    let slots = Slots::from_record(record, terms.count_by);
+    let slots = Slots::from_record(record, policy.count_by);
     // Beside others of its device a session has its place among those.
     let shared = options.and_then(|options| slots.of_device(options.device.as_ref()?)).map(Slot::split_by_session);
     let is_shared = shared.is_some();
-    let most = if is_shared { u32::from(terms.sessions_per_device.get()) } else { limit.slots() };
+    let most = if is_shared { u32::from(policy.sessions_per_device.get()) } else { limit.slots() };
     let slots = shared.unwrap_or(slots);
     let mut held = slots.count();
     let mut holds = record.sessions().len();
     let mut victims = Vec::new();
-    for slot in slots.victims(terms, options.and_then(|options| options.evict.as_ref())) {
+    for slot in slots.victims(policy, options.and_then(|options| options.evict.as_ref())) {
         if held < most && holds < UserRecord::MAX_SESSIONS {
             break;
         }
@@ -209,9 +214,9 @@ fn granted(
     session: SessionId,
     limit: SlotLimit,
     options: Option<&AcquireOptions>,
-    terms: &AdmissionPolicy,
+    policy: &AdmissionPolicy,
 ) -> Outcome {
-    let connections = Slots::count_in(record, terms.count_by);
+    let connections = Slots::count_in(record, policy.count_by);
     let grant = options.map(|options| {
         let resumable = record.session(session).and_then(SessionRecord::resumable);
         let key = resumable.map(|resumable| resumable.key);
@@ -233,9 +238,9 @@ fn linger(record: &mut UserRecord, session: SessionId, at: Timestamp) {
     });
 }
 
-fn listing(record: &UserRecord, claim: Option<SlotLimit>, terms: &AdmissionPolicy, most: usize) -> SlotListing {
-    let (limit, rule) = terms.limit_for(claim);
-    let slots = Slots::from_record(record, terms.count_by);
+fn listing(record: &UserRecord, claim: Option<SlotLimit>, policy: &AdmissionPolicy, most: usize) -> SlotListing {
+    let (limit, rule) = policy.limit_for(claim);
+    let slots = Slots::from_record(record, policy.count_by);
     SlotListing {
         limit,
         limit_source: rule,
@@ -243,7 +248,7 @@ fn listing(record: &UserRecord, claim: Option<SlotLimit>, terms: &AdmissionPolic
         sessions: record.sessions().iter().take(most).cloned().collect(),
         free_at: slots.free_at(limit.slots()),
         is_device_full: false,
-        client_choice: terms.client_choice && limit.slots() > 0,
+        client_choice: policy.client_choice && limit.slots() > 0,
     }
 }
 
@@ -252,14 +257,14 @@ fn end(
     asker: SessionId,
     which: EndTarget,
     by: &EndReason,
-    terms: &AdmissionPolicy,
+    policy: &AdmissionPolicy,
     ended: &mut Vec<EndedSession>,
 ) -> Outcome {
-    let slots = Slots::from_record(record, terms.count_by);
+    let slots = Slots::from_record(record, policy.count_by);
     let mut sessions: Vec<_> = match which {
         EndTarget::One(session) => record.session(session).map(|hold| hold.session).into_iter().collect(),
         EndTarget::All => record.sessions().iter().map(|hold| hold.session).collect(),
-        EndTarget::Excess { .. } => slots.over_limit(terms.limit_for(None).0),
+        EndTarget::Excess { .. } => slots.over_limit(policy.limit_for(None).0),
     };
     // Whoever has lost its own slot meanwhile ends nobody.
     let may = !matches!(by, EndReason::ByUser(_)) || record.session(asker).is_some();
@@ -274,5 +279,5 @@ fn end(
     if !matches!(which, EndTarget::Excess { dry_run: true }) {
         remove(record, &sessions, by, ended);
     }
-    Outcome::Ended { sessions: sessions.into(), connections: Slots::count_in(record, terms.count_by) }
+    Outcome::Ended { sessions: sessions.into(), connections: Slots::count_in(record, policy.count_by) }
 }

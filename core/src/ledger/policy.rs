@@ -87,16 +87,16 @@ impl AdmissionPolicy {
 
     /// The same for a user for whom this is set.
     #[must_use]
-    pub const fn with_overrides(self, own: UserOverrides) -> Self {
-        Self { overrides: own, ..self }
+    pub const fn with_overrides(self, overrides: UserOverrides) -> Self {
+        Self { overrides, ..self }
     }
 
     /// The limit in force for a user whose token claims this, and where it comes from.
     #[must_use]
     pub fn limit_for(&self, claim: Option<SlotLimit>) -> (SlotLimit, LimitSource) {
-        let own = self.overrides.limit.map(|limit| (limit, LimitSource::User));
+        let overrides = self.overrides.limit.map(|limit| (limit, LimitSource::User));
         let claim = claim.map(|limit| (limit, LimitSource::Token));
-        own.or(claim).unwrap_or((self.limit, LimitSource::Server))
+        overrides.or(claim).unwrap_or((self.limit, LimitSource::Server))
     }
 
     /// What happens when the user's slots are all taken.

@@ -64,7 +64,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The slots that may be taken away for a newcomer, in the order in which they are.
-    pub(super) fn victims(&self, terms: &AdmissionPolicy, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
+    pub(super) fn victims(&self, policy: &AdmissionPolicy, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
         // To want nobody ended needs no leave.
         if choice == Some(&Evict::Nobody) {
             return Vec::new();
@@ -73,13 +73,13 @@ impl<'a> Slots<'a> {
             .0
             .iter()
             .filter_map(|slot| Some((slot.lingers_until()?, slot)))
-            .filter(|_| terms.lingering_first)
+            .filter(|_| policy.lingering_first)
             .collect();
         // A stable sort: of those that end at the same time the oldest comes first.
         lingering.sort_by_key(|&(until, _)| until);
         let mut victims: Vec<_> = lingering.into_iter().map(|(_, slot)| slot).collect();
-        let is_left = |slot: &&Slot<'a>| !(terms.lingering_first && slot.lingers_until().is_some());
-        match (choice.filter(|_| terms.client_choice), terms.effective_when_full()) {
+        let is_left = |slot: &&Slot<'a>| !(policy.lingering_first && slot.lingers_until().is_some());
+        match (choice.filter(|_| policy.client_choice), policy.effective_when_full()) {
             (Some(Evict::Sessions(sessions)), _) => {
                 for &session in sessions {
                     let chosen = self.0.iter().find(|slot| slot.is_held_by(session)).filter(is_left);

@@ -239,7 +239,7 @@ impl AuthenticateFailure {
         match self {
             Self::LimitReached => "User has reached connection limit, no more connections allowed".into(),
             Self::DeviceFull => "This device has as many sessions as one may".into(),
-            Self::Credential(rejection) => rejection.message().into(),
+            Self::Credential(error) => error.message().into(),
             Self::AnotherUser => "This session belongs to another user".into(),
             Self::Store(cause) => cause.message().into(),
             Self::StoreTimedOut => "The session store did not answer in time, try again later".into(),

@@ -222,10 +222,10 @@ impl ServerMessage {
                 };
                 frame("AUTHENTICATE_SUCCESS", &fields)
             }
-            Self::AuthenticateFailure(refusal) => frame("AUTHENTICATE_FAILURE", &refusal.message()),
+            Self::AuthenticateFailure(failure) => frame("AUTHENTICATE_FAILURE", &failure.message()),
             Self::AuthenticateFailureDetailed(denial) => {
                 let AuthenticateFailureDetails {
-                    reason: refusal,
+                    reason: failure,
                     limit,
                     connections,
                     sessions,
@@ -234,8 +234,8 @@ impl ServerMessage {
                 } = &**denial;
                 let fields = FailureFields {
                     kind: "AUTHENTICATE_FAILURE",
-                    payload: refusal.message(),
-                    code: refusal.code(*limit).into(),
+                    payload: failure.message(),
+                    code: failure.code(*limit).into(),
                     limit: limit.map(SlotLimit::slots),
                     connections: *connections,
                     sessions: sessions.as_deref().map(Cow::Borrowed),
@@ -249,7 +249,7 @@ impl ServerMessage {
             Self::ListSessionsSuccess(sessions) => frame("LIST_SESSIONS_SUCCESS", sessions),
             Self::EndSessionSuccess(user) => frame("END_SESSION_SUCCESS", user),
             Self::Evicted(words) => frame("EVICTED", words),
-            Self::Error(complaint) => frame("ERROR", &complaint.message()),
+            Self::Error(error) => frame("ERROR", &error.message()),
         }
     }
 
@@ -297,14 +297,14 @@ impl ServerMessage {
             }
             "AUTHENTICATE_SUCCESS" => user(payload).map(Self::AuthenticateSuccess),
             "AUTHENTICATE_FAILURE" => {
-                let refusal = AuthenticateFailure::from_message(words(payload)?);
+                let failure = AuthenticateFailure::from_message(words(payload)?);
                 if code.is_none() {
-                    return Ok(Self::AuthenticateFailure(refusal));
+                    return Ok(Self::AuthenticateFailure(failure));
                 }
                 let limit = limit.map(SlotLimit::new).transpose().map_err(malformed)?;
                 let retry_after = retry_after_ms.map(Duration::from_millis);
                 Ok(Self::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
-                    reason: refusal,
+                    reason: failure,
                     limit,
                     connections,
                     sessions,

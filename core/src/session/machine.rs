@@ -5,7 +5,7 @@ use core::mem;
 use core::time::Duration;
 
 use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
-use super::replies::{error, failure, limit_failure, query_reply, reply, store_command, violation_reply};
+use super::replies::{authenticate_failure, error, limit_failure, query_reply, reply, store_command, violation_reply};
 use super::settings::SessionSettings;
 use super::state::{Heartbeat, PendingCall, ResumeTokens, SlotExit, State, StoreQuery};
 use crate::id::{SessionId, UserId};
@@ -168,7 +168,7 @@ impl Session {
                 send: Some(Frame::Message(ServerMessage::ByeSuccess)),
                 ..self.leave(Some(CloseReason::Bye), now)
             },
-            Err(complaint) => self.bad_message(ServerMessage::Error(complaint), now),
+            Err(error) => self.bad_message(ServerMessage::Error(error), now),
         }
     }
 
@@ -266,23 +266,23 @@ impl Session {
         if self.state.is_over() {
             return Actions::default();
         }
-        let (complaint, reason) = violation_reply(violation);
-        Actions { send: Some(Frame::Message(ServerMessage::Error(complaint))), ..self.leave(Some(reason), now) }
+        let (error, reason) = violation_reply(violation);
+        Actions { send: Some(Frame::Message(ServerMessage::Error(error))), ..self.leave(Some(reason), now) }
     }
 
     fn verified(&mut self, verdict: Result<Identity, CredentialError>, now: Timestamp) -> Actions {
         match mem::replace(&mut self.state, State::Finished) {
             State::Verifying(ask) => match verdict {
                 Ok(identity) => self.acquire(identity, ask, now),
-                Err(rejection) => {
+                Err(error) => {
                     self.state = State::Anonymous;
-                    let refusal = AuthenticateFailure::Credential(rejection);
-                    self.bad_message(failure(refusal, ask.is_some()), now)
+                    let failure = AuthenticateFailure::Credential(error);
+                    self.bad_message(authenticate_failure(failure, ask.is_some()), now)
                 }
             },
             State::Renewing { user, is_detailed: at_length } => {
                 self.state = State::Live(user.clone(), Heartbeat::HeardAt(now));
-                let refusal = match verdict {
+                let failure = match verdict {
                     Ok(identity) if identity.user == user => {
                         return self.query(
                             StoreQuery::Renewal {
@@ -294,9 +294,9 @@ impl Session {
                         );
                     }
                     Ok(_) => AuthenticateFailure::AnotherUser,
-                    Err(rejection) => AuthenticateFailure::Credential(rejection),
+                    Err(error) => AuthenticateFailure::Credential(error),
                 };
-                self.bad_message(failure(refusal, at_length), now)
+                self.bad_message(authenticate_failure(failure, at_length), now)
             }
             State::Leaving(PendingCall::Verification) => Actions::default(),
             State::Leaving(PendingCall::Renewal(user, exit)) => self.release(user, exit),
@@ -365,7 +365,7 @@ impl Session {
 
     /// The acquire of a session that still wants it was answered. The state is `Drained` until this says otherwise.
     fn acquired(&mut self, user: UserId, tokens: Option<&ResumeTokens>, outcome: Outcome, now: Timestamp) -> Actions {
-        let refusal = match outcome {
+        let failure = match outcome {
             Outcome::Granted { connections, grant } => {
                 self.state = State::Live(user.clone(), Heartbeat::HeardAt(now));
                 let user = UserSummary { id: user, connections };
@@ -378,8 +378,10 @@ impl Session {
                 self.state = State::Anonymous;
                 return reply(match (listing, tokens) {
                     (Some(listing), Some(_)) => self.denied(&listing, now),
-                    (Some(listing), None) if listing.is_device_full => failure(AuthenticateFailure::DeviceFull, false),
-                    (Some(_) | None, _) => failure(AuthenticateFailure::LimitReached, tokens.is_some()),
+                    (Some(listing), None) if listing.is_device_full => {
+                        authenticate_failure(AuthenticateFailure::DeviceFull, false)
+                    }
+                    (Some(_) | None, _) => authenticate_failure(AuthenticateFailure::LimitReached, tokens.is_some()),
                 });
             }
             Outcome::Rejected(cause) => AuthenticateFailure::Store(cause),
@@ -392,7 +394,7 @@ impl Session {
         };
         Actions {
             effect: None,
-            send: Some(Frame::Message(failure(refusal, tokens.is_some()))),
+            send: Some(Frame::Message(authenticate_failure(failure, tokens.is_some()))),
             close: Some(CloseReason::TryAgainLater),
         }
     }

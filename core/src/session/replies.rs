@@ -20,15 +20,15 @@ pub(super) fn reply(reply: ServerMessage) -> Actions {
     Actions { send: Some(Frame::Message(reply)), ..Actions::default() }
 }
 
-pub(super) fn error(complaint: RequestError) -> Actions {
-    reply(ServerMessage::Error(complaint))
+pub(super) fn error(error: RequestError) -> Actions {
+    reply(ServerMessage::Error(error))
 }
 
 /// A refusal that has to do with nobody else's sessions, at length if that was asked for.
-pub(super) fn failure(refusal: AuthenticateFailure, at_length: bool) -> ServerMessage {
+pub(super) fn authenticate_failure(failure: AuthenticateFailure, at_length: bool) -> ServerMessage {
     if at_length {
         ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
-            reason: refusal,
+            reason: failure,
             limit: None,
             connections: None,
             sessions: None,
@@ -36,16 +36,16 @@ pub(super) fn failure(refusal: AuthenticateFailure, at_length: bool) -> ServerMe
             client_choice: false,
         }))
     } else {
-        ServerMessage::AuthenticateFailure(refusal)
+        ServerMessage::AuthenticateFailure(failure)
     }
 }
 
 /// A refusal because of these sessions, told to a client that asked at length.
 pub(super) fn limit_failure(listing: &SlotListing, now: Timestamp) -> ServerMessage {
-    let refusal =
+    let failure =
         if listing.is_device_full { AuthenticateFailure::DeviceFull } else { AuthenticateFailure::LimitReached };
     ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
-        reason: refusal,
+        reason: failure,
         limit: Some(listing.limit),
         connections: Some(listing.connections),
         retry_after: listing.free_at.map(|at| at.since(now)),
@@ -89,9 +89,10 @@ pub(super) fn query_reply(user: UserId, question: StoreQuery, outcome: Outcome) 
     };
     match question {
         // The session goes on with the token it had.
-        StoreQuery::Renewal { is_detailed: at_length, .. } => {
-            failure(cause.map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store), at_length)
-        }
+        StoreQuery::Renewal { is_detailed: at_length, .. } => authenticate_failure(
+            cause.map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store),
+            at_length,
+        ),
         StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End => {
             ServerMessage::Error(cause.map_or(RequestError::StoreTimedOut, RequestError::Store))
         }

@@ -78,8 +78,8 @@ pub(super) fn write(user: &UserId, order: &AdminRequest) -> (Method, String, Str
 }
 
 /// The status of an answer to an order that was not obeyed.
-pub(super) fn status(disobedience: &AdminError) -> StatusCode {
-    match disobedience {
+pub(super) fn status(error: &AdminError) -> StatusCode {
+    match error {
         AdminError::BadRequest(_) => StatusCode::UNPROCESSABLE_ENTITY,
         AdminError::NoSuchSession => StatusCode::NOT_FOUND,
         AdminError::HoldsSlots(_) => StatusCode::CONFLICT,

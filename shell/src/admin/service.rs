@@ -215,9 +215,9 @@ impl AdminService {
             AdminRequest::Limit(change) => {
                 {
                     let alone = self.update_lock.lock_arc().await;
-                    let own = self.patched_overrides(user, change)?;
-                    self.update_user(user, UserUpdate::Set(own), alone).await?;
-                    tracing::info!(%user, ?own, "the operator set what holds for a user");
+                    let overrides = self.patched_overrides(user, change)?;
+                    self.update_user(user, UserUpdate::Set(overrides), alone).await?;
+                    tracing::info!(%user, ?overrides, "the operator set what holds for a user");
                 }
                 let which = EndTarget::Excess { dry_run: false };
                 let not_enforced = |why| AdminError::NotEnforced(Box::new(why));
@@ -252,22 +252,22 @@ impl AdminService {
 
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
-        let terms = self.store.policy_for(user);
-        let next = self.next_outcome(user, listing.sessions.to_vec(), &terms);
-        Ok(self.describe(user, &listing, &terms, next, &ended))
+        let policy = self.store.policy_for(user);
+        let next = self.next_outcome(user, listing.sessions.to_vec(), &policy);
+        Ok(self.describe(user, &listing, &policy, next, &ended))
     }
 
     /// What a change would do.
     async fn dry_run(&self, user: &UserId, change: &UserPatch) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
-        let terms = self.store.policy_for(user).with_overrides(self.patched_overrides(user, change)?);
+        let policy = self.store.policy_for(user).with_overrides(self.patched_overrides(user, change)?);
         let mut left = listing.sessions.to_vec();
         let (user_of, session, by) = (user.clone(), self.admin_session(), EndReason::ByOperator);
         let which = EndTarget::Excess { dry_run: true };
         let excess =
             StoreCommand::EndSessions { user: user_of, session, target: which, reason: by, at: self.clock.now() };
         let ended = if change.enforce
-            && let Outcome::Ended { sessions, .. } = simulate(left.clone(), &excess, &terms).0
+            && let Outcome::Ended { sessions, .. } = simulate(left.clone(), &excess, &policy).0
         {
             sessions.into_vec()
         } else {
@@ -275,43 +275,44 @@ impl AdminService {
         };
         // What comes next comes to those who would be left.
         left.retain(|hold| !ended.contains(&hold.session));
-        let next = self.next_outcome(user, left, &terms);
-        let (limit, rule) = terms.limit_for(None);
-        let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &terms, next, &ended);
+        let next = self.next_outcome(user, left, &policy);
+        let (limit, rule) = policy.limit_for(None);
+        let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &policy, next, &ended);
         Ok(UserReport { dry_run: true, ..report })
     }
 
     fn patched_overrides(&self, user: &UserId, change: &UserPatch) -> Result<UserOverrides, AdminError> {
-        let mut own = self.store.policy_for(user).overrides;
+        let mut overrides = self.store.policy_for(user).overrides;
         match change.limit {
             None => {}
-            Some(Override::Default(_)) => own.limit = None,
-            Some(Override::To(SlotCount::Unlimited(_))) => own.limit = Some(SlotLimit::MAX),
+            Some(Override::Default(_)) => overrides.limit = None,
+            Some(Override::To(SlotCount::Unlimited(_))) => overrides.limit = Some(SlotLimit::MAX),
             Some(Override::To(SlotCount::Number(slots))) => {
-                own.limit = Some(SlotLimit::new(slots).map_err(|error| AdminError::BadRequest(error.to_string()))?);
+                overrides.limit =
+                    Some(SlotLimit::new(slots).map_err(|error| AdminError::BadRequest(error.to_string()))?);
             }
         }
         match change.when_full {
             None => {}
-            Some(Override::Default(_)) => own.when_full = None,
-            Some(Override::To(FullAction::Deny)) => own.when_full = Some(WhenFull::Deny),
-            Some(Override::To(FullAction::EvictOldest)) => own.when_full = Some(WhenFull::EvictOldest),
+            Some(Override::Default(_)) => overrides.when_full = None,
+            Some(Override::To(FullAction::Deny)) => overrides.when_full = Some(WhenFull::Deny),
+            Some(Override::To(FullAction::EvictOldest)) => overrides.when_full = Some(WhenFull::EvictOldest),
         }
-        if change.enforce && own.limit.is_none() {
+        if change.enforce && overrides.limit.is_none() {
             // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
             return Err(AdminError::BadRequest(
                 "only a limit that is set for the user can be enforced: give one".into(),
             ));
         }
-        Ok(own)
+        Ok(overrides)
     }
 
     /// What another session would get beside these.
-    fn next_outcome(&self, user: &UserId, holds: Vec<SessionRecord>, terms: &AdmissionPolicy) -> NextOutcome {
+    fn next_outcome(&self, user: &UserId, holds: Vec<SessionRecord>, policy: &AdmissionPolicy) -> NextOutcome {
         let (user, session) = (user.clone(), self.admin_session());
         let asked = StoreCommand::Acquire { user, session, limit: None, at: self.clock.now(), options: None };
         let sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
-        let (outcome, record) = simulate(holds, &asked, terms);
+        let (outcome, record) = simulate(holds, &asked, policy);
         if matches!(outcome, Outcome::Granted { .. }) {
             let gone = sessions.into_iter().filter(|&session| record.session(session).is_none());
             NextOutcome::Granted { ended: gone.map(|session| session.to_string()).collect() }
@@ -324,7 +325,7 @@ impl AdminService {
         &self,
         user: &UserId,
         listing: &SlotListing,
-        terms: &AdmissionPolicy,
+        policy: &AdmissionPolicy,
         next: NextOutcome,
         ended: &[SessionId],
     ) -> UserReport {
@@ -341,7 +342,7 @@ impl AdminService {
                 LimitSource::Token => LimitSourceName::Token,
                 LimitSource::User => LimitSourceName::User,
             },
-            when_full: match terms.effective_when_full() {
+            when_full: match policy.effective_when_full() {
                 WhenFull::Deny => FullAction::Deny,
                 WhenFull::EvictOldest => FullAction::EvictOldest,
             },
@@ -392,18 +393,13 @@ impl AdminService {
         if let Outcome::Rejected(cause) = outcome { Err(AdminError::Store(cause)) } else { Ok(outcome) }
     }
 
-    async fn update_user(
-        &self,
-        user: &UserId,
-        amendment: UserUpdate,
-        alone: MutexGuardArc<()>,
-    ) -> Result<(), AdminError> {
+    async fn update_user(&self, user: &UserId, update: UserUpdate, alone: MutexGuardArc<()>) -> Result<(), AdminError> {
         let (answer, answered) = smol::channel::bounded(1);
         let done = UpdateCompletion::new(move |result| {
             drop(alone);
             let _late = answer.try_send(result);
         });
-        self.store.update_user(user.clone(), amendment, done);
+        self.store.update_user(user.clone(), update, done);
         self.wait(answered).await?.map_err(|cause| match cause {
             StoreError::Overloaded | StoreError::Full => AdminError::Store(cause),
             StoreError::Failed => AdminError::InDoubt,
@@ -420,9 +416,9 @@ impl AdminService {
 }
 
 /// The outcome of a command where these are held, and what is held then.
-fn simulate(holds: Vec<SessionRecord>, command: &StoreCommand, terms: &AdmissionPolicy) -> (Outcome, UserRecord) {
+fn simulate(holds: Vec<SessionRecord>, command: &StoreCommand, policy: &AdmissionPolicy) -> (Outcome, UserRecord) {
     let mut record = UserRecord::from_sessions(holds).expect("they are a record's");
     // Whoever was void was dropped before it was listed.
-    let applied = ledger::apply(&mut record, command, terms, |_| Liveness::Alive);
-    (applied.outcome, record)
+    let result = ledger::apply(&mut record, command, policy, |_| Liveness::Alive);
+    (result.outcome, record)
 }

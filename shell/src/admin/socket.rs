@@ -100,7 +100,7 @@ async fn respond(request: Request<Incoming>, operator: &AdminService) -> Respons
     match routes::read(&head.method, head.uri.path(), &body) {
         Ok((user, order)) => match operator.handle(&user, &order).await {
             Ok(report) => json_response(StatusCode::OK, &report),
-            Err(disobedience) => error_response(routes::status(&disobedience), &disobedience.to_string()),
+            Err(error) => error_response(routes::status(&error), &error.to_string()),
         },
         Err(AdminRequestError::NotFound) => error_response(StatusCode::NOT_FOUND, "there is nothing here"),
         Err(AdminRequestError::Bad(words)) => error_response(StatusCode::BAD_REQUEST, &words),

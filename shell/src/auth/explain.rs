@@ -29,8 +29,8 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
             let _infallible = write!(text, "accepted: user {user:?}{device}, with {limit}, for another {left}{nobody}");
             Ok(text)
         }
-        Err(rejection) => {
-            let _infallible = write!(text, "refused: {}{}", rejection.message(), advice(verifier, rejection));
+        Err(error) => {
+            let _infallible = write!(text, "refused: {}{}", error.message(), advice(verifier, error));
             Err(text)
         }
     }
@@ -66,9 +66,9 @@ fn describe_time(seconds: u64, now: UnixSeconds) -> String {
     }
 }
 
-fn advice(verifier: &Verifier, rejection: CredentialError) -> String {
+fn advice(verifier: &Verifier, error: CredentialError) -> String {
     let rules = &verifier.rules;
-    let CredentialError::Token(error) = rejection else {
+    let CredentialError::Token(error) = error else {
         return format!(" (the user is the claim {:?}, configured as jwt_user_claim)", rules.user_claim);
     };
     match error {

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::token_command;
 use super::user_command::{self, EndArguments, LimitArguments, UserArguments, UserCommand};
-use crate::config::error::{ConfigError, ValueSource};
+use crate::config::error::{ConfigError, ConfigSource};
 use crate::config::flags::{DataDirFlags, Flags};
 use crate::config::loader::{ConfigLoader, Loaded};
 use crate::config::{Authentication, print};
@@ -192,7 +192,7 @@ fn unusable(loaded: &Loaded) -> Vec<ConfigError> {
     let Loaded { config, settings, .. } = loaded;
     let problem = |key: &str, why: String| {
         let origin = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.origin.clone());
-        ConfigError::for_key(origin.unwrap_or(ValueSource::Default), key, why)
+        ConfigError::for_key(origin.unwrap_or(ConfigSource::Default), key, why)
     };
     let certificate = config.connection_settings().err().map(|error| {
         let key = match error {
@@ -225,7 +225,7 @@ fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write)
             Ok(1)
         }
         Ok(loaded) => {
-            let set = loaded.settings.iter().filter(|setting| setting.origin != ValueSource::Default).count();
+            let set = loaded.settings.iter().filter(|setting| setting.origin != ConfigSource::Default).count();
             let all = loaded.settings.len();
             writeln!(out, "{} is good: it sets {set} of {all} keys, the others are at their defaults", file.display())?;
             Ok(0)

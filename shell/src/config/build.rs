@@ -152,7 +152,7 @@ impl Config {
     pub fn lmdb(&self) -> LmdbConfig {
         LmdbConfig {
             forget_after: self.forget_after,
-            terms: self.admission_policy(),
+            policy: self.admission_policy(),
             ..LmdbConfig::new(&self.data, self.limit)
         }
     }
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn what_happens_at_the_limit_is_as_it_is_written() {
         assert_eq!(config(&[]).admission_policy(), AdmissionPolicy::default());
-        let terms = config(&[
+        let policy = config(&[
             ("LIMIT", "5"),
             ("WHEN_FULL", "evict-oldest"),
             ("CLIENT_CHOICE", "true"),
@@ -300,7 +300,7 @@ mod tests {
             sessions_per_device: NonZeroU16::new(7).unwrap(),
             linger: Duration::from_secs(90),
         };
-        assert_eq!((terms.admission_policy(), terms.lmdb().terms), (expected, expected));
+        assert_eq!((policy.admission_policy(), policy.lmdb().policy), (expected, expected));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::error::{ConfigError, ValueSource, nearest};
+use super::error::{ConfigError, ConfigSource, nearest};
 use super::key::Key;
 use super::loader::{KeyValue, Layer};
 
@@ -34,7 +34,7 @@ pub(super) fn file(environment: &BTreeMap<String, OsString>) -> Option<PathBuf> 
 pub(super) fn read(keys: &'static [Key], environment: &BTreeMap<String, OsString>) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in environment {
-        let origin = ValueSource::Variable(name.clone());
+        let origin = ConfigSource::Variable(name.clone());
         match (keys.iter().find(|key| key.variable == *name), value.to_str()) {
             (Some(key), Some(text)) => layer.settings.push(KeyValue { key, texts: key.split(text), origin }),
             (Some(key), None) => layer.problems.push(ConfigError::for_key(origin, key.name, "its value is not UTF-8")),
@@ -67,7 +67,7 @@ mod tests {
         let [limit, listen] = &layer.settings[..] else { panic!("{layer:?}") };
         assert_eq!((limit.key.name, &limit.texts[..]), ("limit", &["5".to_owned()][..]));
         assert_eq!((listen.key.name, &listen.texts[..]), ("listen", &["a:1".to_owned(), "b:2".to_owned()][..]));
-        assert_eq!(limit.origin, ValueSource::Variable("SESSIONS_LIMIT".into()));
+        assert_eq!(limit.origin, ConfigSource::Variable("SESSIONS_LIMIT".into()));
     }
 
     #[test]

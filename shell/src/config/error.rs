@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// Where a value was given. In the order of precedence: of two, the greater one counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ValueSource {
+pub enum ConfigSource {
     /// Nowhere.
     Default,
     /// The configuration file as a whole.
@@ -27,7 +27,7 @@ pub enum ValueSource {
     Flag(String),
 }
 
-impl fmt::Display for ValueSource {
+impl fmt::Display for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -42,7 +42,7 @@ impl fmt::Display for ValueSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// Where.
-    pub origin: ValueSource,
+    pub origin: ConfigSource,
     /// The keys it is about: one, several that do not go together, or none where the file is no TOML.
     pub keys: Vec<String>,
     /// What is wrong with them, and what would do.
@@ -52,11 +52,11 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(origin: ValueSource, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(origin: ConfigSource, reason: impl Into<String>) -> Self {
         Self { origin, keys: Vec::new(), reason: reason.into(), suggestion: None }
     }
 
-    pub(crate) fn for_key(origin: ValueSource, key: &str, reason: impl Into<String>) -> Self {
+    pub(crate) fn for_key(origin: ConfigSource, key: &str, reason: impl Into<String>) -> Self {
         Self { keys: vec![key.into()], ..Self::new(origin, reason) }
     }
 }
@@ -65,11 +65,12 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, keys, reason, suggestion } = self;
         write!(f, "{origin}")?;
-        if let ValueSource::Line { column, .. } = origin {
+        if let ConfigSource::Line { column, .. } = origin {
             write!(f, ":{column}")?;
         }
         // A variable or a flag says already which key it is of.
-        if keys.len() > 1 || matches!(origin, ValueSource::Default | ValueSource::File(_) | ValueSource::Line { .. }) {
+        if keys.len() > 1 || matches!(origin, ConfigSource::Default | ConfigSource::File(_) | ConfigSource::Line { .. })
+        {
             for (at, key) in keys.iter().enumerate() {
                 write!(f, "{} {key}", if at == 0 { ":" } else { "," })?;
             }
@@ -107,20 +108,21 @@ mod tests {
 
     #[test]
     fn a_problem_says_where_what_and_what_instead() {
-        let line = ValueSource::Line { path: "sessions.toml".into(), line: 12, column: 3 };
+        let line = ConfigSource::Line { path: "sessions.toml".into(), line: 12, column: 3 };
         let problem = ConfigError::for_key(line.clone(), "limit", "it is too small");
         assert_eq!(problem.to_string(), "sessions.toml:12:3: limit: it is too small");
         let unknown =
             ConfigError { suggestion: Some("limit".into()), ..ConfigError::for_key(line.clone(), "limmit", "unknown") };
         assert_eq!(unknown.to_string(), "sessions.toml:12:3: limmit: unknown; did you mean limit?");
-        let variable = ConfigError::for_key(ValueSource::Variable("SESSIONS_LIMIT".into()), "limit", "it is too small");
+        let variable =
+            ConfigError::for_key(ConfigSource::Variable("SESSIONS_LIMIT".into()), "limit", "it is too small");
         assert_eq!(variable.to_string(), "SESSIONS_LIMIT: it is too small");
         let both = ConfigError {
             keys: vec!["a".into(), "b".into()],
-            ..ConfigError::new(ValueSource::Flag("--a".into()), "no")
+            ..ConfigError::new(ConfigSource::Flag("--a".into()), "no")
         };
         assert_eq!(both.to_string(), "--a: a, b: no");
-        let file = ConfigError::new(ValueSource::File("sessions.toml".into()), "cannot be read");
+        let file = ConfigError::new(ConfigSource::File("sessions.toml".into()), "cannot be read");
         assert_eq!(file.to_string(), "sessions.toml: cannot be read");
         assert_eq!(line.to_string(), "sessions.toml:12", "as an origin it is a line");
         assert_eq!(ConfigErrors(vec![variable.clone(), file.clone()]).to_string(), format!("{variable}\n{file}"));

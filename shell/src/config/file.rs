@@ -8,7 +8,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, ValueSource, nearest};
+use super::error::{ConfigError, ConfigSource, nearest};
 use super::key::Key;
 use super::loader::{KeyValue, Layer};
 use super::value::Shape;
@@ -18,7 +18,7 @@ pub(super) fn read(keys: &'static [Key], path: &Path) -> Layer {
     match fs::read_to_string(path) {
         Ok(text) => parse(keys, path, &text),
         Err(error) => {
-            let problem = ConfigError::new(ValueSource::File(path.into()), format!("it cannot be read: {error}"));
+            let problem = ConfigError::new(ConfigSource::File(path.into()), format!("it cannot be read: {error}"));
             Layer { problems: vec![problem], ..Layer::default() }
         }
     }
@@ -90,9 +90,9 @@ impl Document<'_> {
         1 + self.before(offset).matches('\n').count()
     }
 
-    fn origin(&self, offset: usize) -> ValueSource {
+    fn origin(&self, offset: usize) -> ConfigSource {
         let line = self.before(offset).rsplit('\n').next().unwrap_or_default();
-        ValueSource::Line { path: self.path.into(), line: self.line(offset), column: 1 + line.chars().count() }
+        ConfigSource::Line { path: self.path.into(), line: self.line(offset), column: 1 + line.chars().count() }
     }
 }
 
@@ -133,7 +133,7 @@ fn scalar(value: &DeValue<'_>) -> Result<String, ConfigError> {
 
 /// Whoever calls knows where.
 fn problem(reason: &str) -> ConfigError {
-    ConfigError::new(ValueSource::Default, reason)
+    ConfigError::new(ConfigSource::Default, reason)
 }
 
 #[cfg(test)]

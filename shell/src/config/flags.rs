@@ -11,7 +11,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use super::error::ValueSource;
+use super::error::ConfigSource;
 use super::key::Key;
 use super::loader::KeyValue;
 use super::value::{InvalidValue, Shape};
@@ -137,7 +137,7 @@ fn argument(key: &'static Key) -> Arg {
 fn setting(key: &'static Key, matches: &ArgMatches) -> KeyValue {
     let texts = matches.get_many::<String>(key.name).into_iter().flatten();
     let texts = texts.flat_map(|text| key.split(text)).collect();
-    KeyValue { key, texts, origin: ValueSource::Flag(format!("--{}", key.flag)) }
+    KeyValue { key, texts, origin: ConfigSource::Flag(format!("--{}", key.flag)) }
 }
 
 /// Refuses on the command line what the key's rule refuses, in clap's own form.
@@ -150,10 +150,10 @@ impl TypedValueParser for Checked {
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
         let Self(key) = self;
         let text = StringValueParser::new().parse_ref(command, arg, value)?;
-        let Some(refusal) = key.check(&key.split(&text)).err().and_then(|refusals| refusals.into_iter().next()) else {
+        let Some(failure) = key.check(&key.split(&text)).err().and_then(|refusals| refusals.into_iter().next()) else {
             return Ok(text);
         };
-        let InvalidValue { text, reason } = refusal;
+        let InvalidValue { text, reason } = failure;
         if key.choices.is_empty() {
             (move |_: &str| Err::<String, _>(reason.clone())).parse_ref(command, arg, OsStr::new(&text))
         } else {

@@ -147,16 +147,16 @@ macro_rules! settings {
             /// Every key, in the order of the fields.
             #[must_use]
             $visibility fn keys() -> &'static [$crate::config::Key] {
-                use $crate::config::key::{Applies, Entry, Key};
+                use $crate::config::key::{ReloadMode, KeySpec, Key};
                 static KEYS: std::sync::LazyLock<Vec<Key>> = std::sync::LazyLock::new(|| {
-                    vec![$($(Key::new(Entry::<$type> {
+                    vec![$($(Key::new(KeySpec::<$type> {
                         name: stringify!($field),
                         group: $group,
                         help: concat!($($help),+).trim_ascii(),
                         rule: $rule,
                         placeholder: $placeholder,
                         default: $default.into(),
-                        applies: Applies::$applies,
+                        applies: ReloadMode::$applies,
                     }),)+)+]
                 });
                 &KEYS
@@ -165,16 +165,16 @@ macro_rules! settings {
             /// Reads the texts of every key, in the order of the fields. Refusals come with the key that they are of.
             pub(super) fn read(
                 texts: &[&[String]],
-            ) -> Result<Self, Vec<(&'static $crate::config::Key, $crate::config::value::Refusal)>> {
-                use $crate::config::value::Rule;
+            ) -> Result<Self, Vec<(&'static $crate::config::Key, $crate::config::value::InvalidValue)>> {
+                use $crate::config::value::ValueReader;
                 let (mut keys, mut texts) = (Self::keys().iter(), texts.iter());
                 let mut refused = Vec::new();
                 $($(
                     let key = keys.next().expect("there is a key for each field");
-                    let rule: Rule<$type> = $rule;
+                    let rule: ValueReader<$type> = $rule;
                     let $field = rule
                         .read(texts.next().copied().unwrap_or_default())
-                        .map_err(|refusals| refused.extend(refusals.into_iter().map(|refusal| (key, refusal))));
+                        .map_err(|refusals| refused.extend(refusals.into_iter().map(|failure| (key, failure))));
                 )+)+
                 match ($($($field,)+)+) {
                     ($($(Ok($field),)+)+) => Ok(Self { $($($field,)+)+ }),
@@ -239,7 +239,7 @@ mod tests {
         wrong[0] = texts(["0", "80", "x"]);
         wrong[2] = texts(["maybe"]);
         let refused = read(&wrong).unwrap_err();
-        let refused: Vec<_> = refused.iter().map(|(key, refusal)| (key.name, &*refusal.text)).collect();
+        let refused: Vec<_> = refused.iter().map(|(key, failure)| (key.name, &*failure.text)).collect();
         assert_eq!(refused, [("ports", "0"), ("ports", "x"), ("may_be_open", "maybe")]);
 
         let mut other = given.clone();

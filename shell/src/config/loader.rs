@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::mem;
 use std::path::PathBuf;
 
-use super::error::{ConfigError, ConfigErrors, ValueSource};
+use super::error::{ConfigError, ConfigErrors, ConfigSource};
 use super::flags::Flags;
 use super::key::Key;
 use super::table::{Conflict, check_conflicts};
@@ -43,7 +43,7 @@ pub struct KeyValue {
     /// As they were written: exactly one, unless it is a list.
     pub texts: Vec<String>,
     /// Where.
-    pub origin: ValueSource,
+    pub origin: ConfigSource,
 }
 
 /// What one source says.
@@ -106,9 +106,9 @@ impl ConfigLoader {
                 let disagreements = Config::read(&texts).map(|config| agree(&config)).unwrap_or_default();
                 let sound = |one: &Conflict| !refused.iter().any(|(key, _)| one.keys.contains(&key.name));
                 problems.extend(disagreements.into_iter().filter(sound).map(|one| one.problem(&settings)));
-                problems.extend(refused.into_iter().map(|(key, refusal)| {
+                problems.extend(refused.into_iter().map(|(key, failure)| {
                     let setting = settings.iter().find(|setting| setting.key == key);
-                    setting.map_or(ValueSource::Default, |setting| setting.origin.clone()).refuses(key, refusal)
+                    setting.map_or(ConfigSource::Default, |setting| setting.origin.clone()).refuses(key, failure)
                 }));
             }
         }
@@ -121,7 +121,7 @@ impl ConfigLoader {
 /// A setting for each key: of the last source that sets it. What is overridden is checked here, since nobody else reads
 /// it.
 fn resolve(keys: &'static [Key], layers: impl IntoIterator<Item = Layer>) -> Layer {
-    let default = |key: &'static Key| KeyValue { key, texts: key.default_texts(), origin: ValueSource::Default };
+    let default = |key: &'static Key| KeyValue { key, texts: key.default_texts(), origin: ConfigSource::Default };
     let mut resolved = Layer { settings: keys.iter().map(default).collect(), ..Layer::default() };
     for Layer { settings, problems, warnings } in layers {
         resolved.problems.extend(problems);
@@ -129,16 +129,16 @@ fn resolve(keys: &'static [Key], layers: impl IntoIterator<Item = Layer>) -> Lay
         for setting in settings {
             let Some(place) = resolved.settings.iter_mut().find(|other| other.key == setting.key) else { continue };
             let KeyValue { key, texts, origin } = mem::replace(place, setting);
-            if origin != ValueSource::Default {
+            if origin != ConfigSource::Default {
                 let refusals = key.check(&texts).err().unwrap_or_default();
-                resolved.problems.extend(refusals.into_iter().map(|refusal| origin.clone().refuses(key, refusal)));
+                resolved.problems.extend(refusals.into_iter().map(|failure| origin.clone().refuses(key, failure)));
             }
         }
     }
     resolved
 }
 
-impl ValueSource {
+impl ConfigSource {
     fn refuses(self, key: &Key, InvalidValue { text, reason }: InvalidValue) -> ConfigError {
         ConfigError::for_key(self, key.name, format!("invalid value '{text}': {reason}"))
     }
@@ -149,7 +149,7 @@ impl Conflict {
     fn problem(self, settings: &[KeyValue]) -> ConfigError {
         let Self { keys, reason } = self;
         let origins = settings.iter().filter(|setting| keys.contains(&setting.key.name)).map(|setting| &setting.origin);
-        let origin = origins.max().cloned().unwrap_or(ValueSource::Default);
+        let origin = origins.max().cloned().unwrap_or(ConfigSource::Default);
         ConfigError { keys: keys.iter().map(|&key| key.into()).collect(), ..ConfigError::new(origin, reason) }
     }
 }
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use crate::config::sample::Sample;
 
-    fn layer(keys: &'static [Key], origin: &ValueSource, given: &[(&str, &str)]) -> Layer {
+    fn layer(keys: &'static [Key], origin: &ConfigSource, given: &[(&str, &str)]) -> Layer {
         let setting = |&(name, text): &(&str, &str)| {
             let key = keys.iter().find(|key| key.name == name).unwrap();
             KeyValue { key, texts: key.split(text), origin: origin.clone() }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn flags(given: &[(&str, &str)]) -> Flags {
-        Flags { file: None, given: layer(Config::keys(), &ValueSource::Flag("--flag".into()), given).settings }
+        Flags { file: None, given: layer(Config::keys(), &ConfigSource::Flag("--flag".into()), given).settings }
     }
 
     fn variables<'a>(given: &'a [(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> + use<'a> {
@@ -184,7 +184,7 @@ mod tests {
         path.to_str().unwrap().to_owned()
     }
 
-    fn origin(loaded: &Loaded, name: &str) -> ValueSource {
+    fn origin(loaded: &Loaded, name: &str) -> ConfigSource {
         loaded.settings.iter().find(|setting| setting.key.name == name).unwrap().origin.clone()
     }
 
@@ -202,11 +202,11 @@ mod tests {
         let Config { limit, threads, log, max_message_bytes, .. } = &loaded.config;
         assert_eq!((limit.slots(), *threads, &**log, &*max_message_bytes.to_string()), (6, 8, "warn", "4096"));
 
-        let line = ValueSource::Line { path: path.into(), line: 2, column: 1 };
-        assert_eq!(origin(&loaded, "limit"), ValueSource::Flag("--flag".into()));
-        assert_eq!(origin(&loaded, "threads"), ValueSource::Variable("SESSIONS_THREADS".into()));
+        let line = ConfigSource::Line { path: path.into(), line: 2, column: 1 };
+        assert_eq!(origin(&loaded, "limit"), ConfigSource::Flag("--flag".into()));
+        assert_eq!(origin(&loaded, "threads"), ConfigSource::Variable("SESSIONS_THREADS".into()));
         assert_eq!(origin(&loaded, "log"), line);
-        assert_eq!(origin(&loaded, "max_message_bytes"), ValueSource::Default);
+        assert_eq!(origin(&loaded, "max_message_bytes"), ConfigSource::Default);
     }
 
     #[test]
@@ -290,9 +290,9 @@ mod tests {
         let keys = Sample::keys();
         let below = [("ports", "1,2"), ("origins", "a,b"), ("certificate", "there"), ("most", "11")];
         let above = [("ports", "3"), ("origins", ""), ("certificate", ""), ("most", "unlimited")];
-        let file = ValueSource::Line { path: "file".into(), line: 1, column: 1 };
+        let file = ConfigSource::Line { path: "file".into(), line: 1, column: 1 };
         let resolved =
-            resolve(keys, [layer(keys, &file, &below), layer(keys, &ValueSource::Flag("--flag".into()), &above)]);
+            resolve(keys, [layer(keys, &file, &below), layer(keys, &ConfigSource::Flag("--flag".into()), &above)]);
         let texts: Vec<_> = resolved.settings.iter().map(|setting| setting.texts.join(",")).collect();
         assert_eq!(texts, ["3", "", "false", "", "unlimited", "lmdb"]);
         let texts: Vec<_> = resolved.settings.iter().map(|setting| &*setting.texts).collect();

@@ -32,7 +32,7 @@ pub mod value;
 
 pub use build::VerifierError;
 pub use diff::{ChangedKey, diff};
-pub use error::{ConfigError, ConfigErrors, ValueSource};
+pub use error::{ConfigError, ConfigErrors, ConfigSource};
 pub use flags::Flags;
 pub use key::{Key, ReloadMode};
 pub use loader::{ConfigLoader, KeyValue, Loaded};

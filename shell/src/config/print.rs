@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::config::sample::Sample;
-    use crate::config::{ConfigLoader, Flags, ValueSource};
+    use crate::config::{ConfigLoader, ConfigSource, Flags};
 
     /// What a file with this text makes.
     fn load(text: &str) -> Loaded {
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(set.config, default.config);
         for (set, default) in set.settings.iter().zip(&default.settings) {
             assert_eq!(set.texts, default.texts);
-            assert!(matches!(set.origin, ValueSource::Line { .. }), "{:?} is in the file", set.key);
+            assert!(matches!(set.origin, ConfigSource::Line { .. }), "{:?} is in the file", set.key);
         }
     }
 
@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn what_counts_is_printed_with_its_origin_and_makes_the_same_again() {
         let limit = Config::keys().iter().find(|key| key.name == "limit").unwrap();
-        let given = vec![KeyValue { key: limit, texts: vec!["5".into()], origin: ValueSource::Flag("--limit".into()) }];
+        let given =
+            vec![KeyValue { key: limit, texts: vec!["5".into()], origin: ConfigSource::Flag("--limit".into()) }];
         let variable = |name: &str, value: &str| (name.into(), value.into());
         let environment = [
             variable("SESSIONS_DATA", "a \"b\" \\ \t\u{7f}\u{e9}"),
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn a_file_with_a_strange_name_stays_in_its_comment() {
         let mut loaded = load("");
-        loaded.settings[0].origin = ValueSource::Line { path: "a\nlimit = 9".into(), line: 1, column: 1 };
+        loaded.settings[0].origin = ConfigSource::Line { path: "a\nlimit = 9".into(), line: 1, column: 1 };
         assert_eq!(load(&effective(&loaded)).config.limit.slots(), 3);
     }
 

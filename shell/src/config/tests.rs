@@ -70,7 +70,7 @@ fn the_store_is_told_whom_to_forget_and_where_it_is() {
     let times = ["never", "1h", "90d", "100years"].map(forget);
     assert_eq!(times, [Retention::Never, hours(1), hours(90 * 24), hours(876_600)]);
     let lmdb = parse(&["--data", "there", "--limit", "7"]).unwrap().lmdb();
-    assert_eq!((lmdb.directory, lmdb.terms.limit), (PathBuf::from("there"), SlotLimit::new(7).unwrap()));
+    assert_eq!((lmdb.directory, lmdb.policy.limit), (PathBuf::from("there"), SlotLimit::new(7).unwrap()));
 }
 
 #[test]

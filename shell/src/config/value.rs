@@ -156,7 +156,7 @@ pub fn bound(range: RangeInclusive<u32>) -> ValueReader<Bound> {
             return Ok(Bound::Unlimited);
         }
         let most = number.read(&[text.to_owned()]).map_err(|refusals| {
-            let reasons: Vec<_> = refusals.into_iter().map(|refusal| refusal.reason).collect();
+            let reasons: Vec<_> = refusals.into_iter().map(|failure| failure.reason).collect();
             format!("{}; or write `unlimited`", reasons.join(", "))
         })?;
         NonZeroU32::new(most).map(Bound::AtMost).ok_or_else(|| "the least is 1; or write `unlimited`".into())
@@ -231,9 +231,9 @@ mod tests {
 
     fn read<T>(rule: &ValueReader<T>, text: &str) -> Result<T, String> {
         rule.read(&[text.into()]).map_err(|refusals| {
-            let [refusal] = &refusals[..] else { panic!("one text, so one refusal") };
-            assert_eq!(refusal.text, text);
-            refusal.reason.clone()
+            let [failure] = &refusals[..] else { panic!("one text, so one refusal") };
+            assert_eq!(failure.text, text);
+            failure.reason.clone()
         })
     }
 
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(rule.read(&texts(&["1", "9"])).unwrap(), [1, 9]);
         assert!(rule.read(&[]).unwrap().is_empty());
         let refusals = rule.read(&texts(&["0", "5", "x"])).unwrap_err();
-        let by: Vec<_> = refusals.iter().map(|refusal| &*refusal.text).collect();
+        let by: Vec<_> = refusals.iter().map(|failure| &*failure.text).collect();
         assert_eq!(by, ["0", "x"]);
 
         let rule = at_least_one(rule);

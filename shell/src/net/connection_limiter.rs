@@ -12,7 +12,7 @@ use crate::runtime::log::LogRateLimiter;
 #[derive(Debug)]
 pub struct SharedConnectionLimiter {
     clock: Clock,
-    door: Mutex<ConnectionLimiter>,
+    limiter: Mutex<ConnectionLimiter>,
     log: LogRateLimiter,
     refused: LogRateLimiter,
 }
@@ -20,7 +20,7 @@ pub struct SharedConnectionLimiter {
 /// One connection's place. It leaves when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    doorway: Arc<SharedConnectionLimiter>,
+    connection_limiter: Arc<SharedConnectionLimiter>,
     /// There until it is dropped.
     visit: Option<Permit>,
 }
@@ -30,7 +30,7 @@ impl SharedConnectionLimiter {
     #[must_use]
     pub fn new(bounds: ConnectionLimits, clock: Clock) -> Arc<Self> {
         let (log, refused) = (LogRateLimiter::default(), LogRateLimiter::default());
-        Arc::new(Self { clock, door: Mutex::new(ConnectionLimiter::new(bounds)), log, refused })
+        Arc::new(Self { clock, limiter: Mutex::new(ConnectionLimiter::new(bounds)), log, refused })
     }
 
     /// Takes in a connection that was just accepted, from this address if it is known already.
@@ -38,21 +38,21 @@ impl SharedConnectionLimiter {
     /// # Errors
     /// Why it may not come in. Nobody counts it.
     pub fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, ConnectionLimitExceeded> {
-        let mut door = self.lock();
-        let entered = door.acquire().and_then(|mut visit| match address {
+        let mut limiter = self.lock();
+        let entered = limiter.acquire().and_then(|mut visit| match address {
             None => Ok(visit),
-            Some(address) => match door.identify(&mut visit, address, self.clock.now()) {
+            Some(address) => match limiter.identify(&mut visit, address, self.clock.now()) {
                 Ok(()) => Ok(visit),
-                Err(turned_away) => {
-                    door.release(visit);
-                    Err(turned_away)
+                Err(exceeded) => {
+                    limiter.release(visit);
+                    Err(exceeded)
                 }
             },
         });
-        drop(door);
+        drop(limiter);
         match entered {
-            Ok(visit) => Ok(ConnectionPermit { doorway: Arc::clone(self), visit: Some(visit) }),
-            Err(turned_away) => Err(self.log_exceeded(turned_away)),
+            Ok(visit) => Ok(ConnectionPermit { connection_limiter: Arc::clone(self), visit: Some(visit) }),
+            Err(exceeded) => Err(self.log_exceeded(exceeded)),
         }
     }
 
@@ -64,8 +64,8 @@ impl SharedConnectionLimiter {
     /// How many connections there are, and how many of them are not authenticated.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        let door = self.lock();
-        (door.connections(), door.unauthenticated())
+        let limiter = self.lock();
+        (limiter.connections(), limiter.unauthenticated())
     }
 
     /// Takes note of a request that was answered with a refusal, because of this header with this value.
@@ -84,28 +84,28 @@ impl SharedConnectionLimiter {
         }
     }
 
-    fn log_exceeded(&self, turned_away: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
+    fn log_exceeded(&self, exceeded: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
         if let Some(suppressed) = self.log.check() {
-            let bound = match turned_away {
+            let bound = match exceeded {
                 ConnectionLimitExceeded::Total => "max_connections",
                 ConnectionLimitExceeded::Unauthenticated => "max_unauthenticated",
                 ConnectionLimitExceeded::PerClient { .. } => "max_connections_per_address",
                 ConnectionLimitExceeded::Rate { .. } => "max_connection_rate",
             };
-            let hint = match turned_away {
+            let hint = match exceeded {
                 ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => {
                     "; if that is a proxy of yours, name it in trusted_proxies and have it say for whom it asks"
                 }
                 ConnectionLimitExceeded::Total | ConnectionLimitExceeded::Unauthenticated => "",
             };
-            tracing::warn!(bound, suppressed, "turned a connection away: {turned_away}{hint}");
+            tracing::warn!(bound, suppressed, "turned a connection away: {exceeded}{hint}");
         }
-        turned_away
+        exceeded
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionLimiter> {
         // Its counts change only once all is decided, so a poisoned door is still whole.
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,14 +115,14 @@ impl ConnectionPermit {
     /// # Errors
     /// Why it may not stay. It is still counted, among all, until it leaves.
     pub fn identify(&mut self, address: IpAddr) -> Result<(), ConnectionLimitExceeded> {
-        let Self { doorway, visit: Some(visit) } = self else { return Ok(()) };
-        let identified = doorway.lock().identify(visit, address, doorway.clock.now());
-        identified.map_err(|turned_away| doorway.log_exceeded(turned_away))
+        let Self { connection_limiter, visit: Some(visit) } = self else { return Ok(()) };
+        let identified = connection_limiter.lock().identify(visit, address, connection_limiter.clock.now());
+        identified.map_err(|exceeded| connection_limiter.log_exceeded(exceeded))
     }
 
     /// Takes note of a request of this connection that was refused because of a header.
     pub(crate) fn log_refused_header(&self, header: &'static str, value: Option<&[u8]>) {
-        self.doorway.log_refused_header(header, value);
+        self.connection_limiter.log_refused_header(header, value);
     }
 
     /// Where it comes from, if that is known and it was not turned away.
@@ -133,8 +133,8 @@ impl ConnectionPermit {
 
     /// Notes that the connection is authenticated.
     pub fn authenticated(&mut self) {
-        if let Self { doorway, visit: Some(visit) } = self {
-            doorway.lock().authenticated(visit);
+        if let Self { connection_limiter, visit: Some(visit) } = self {
+            connection_limiter.lock().authenticated(visit);
         }
     }
 }
@@ -142,7 +142,7 @@ impl ConnectionPermit {
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(visit) = self.visit.take() {
-            self.doorway.lock().release(visit);
+            self.connection_limiter.lock().release(visit);
         }
     }
 }
@@ -156,24 +156,24 @@ mod tests {
     #[test]
     fn who_comes_is_counted_until_it_is_dropped_and_who_is_turned_away_is_not() {
         let bounds = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
-        let doorway = SharedConnectionLimiter::new(bounds, Clock::manual(Arc::default()));
+        let connection_limiter = SharedConnectionLimiter::new(bounds, Clock::manual(Arc::default()));
         let (ada, bob) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let mut first = doorway.acquire(Some(ada)).unwrap();
-        assert!(matches!(doorway.acquire(Some(ada)), Err(ConnectionLimitExceeded::PerClient { .. })));
-        assert_eq!(doorway.counts(), (1, 1));
+        let mut first = connection_limiter.acquire(Some(ada)).unwrap();
+        assert!(matches!(connection_limiter.acquire(Some(ada)), Err(ConnectionLimitExceeded::PerClient { .. })));
+        assert_eq!(connection_limiter.counts(), (1, 1));
         first.authenticated();
         first.authenticated();
-        assert_eq!(doorway.counts(), (1, 0));
-        let mut through_a_proxy = doorway.acquire(None).unwrap();
+        assert_eq!(connection_limiter.counts(), (1, 0));
+        let mut through_a_proxy = connection_limiter.acquire(None).unwrap();
         assert!(through_a_proxy.identify(ada).is_err());
-        assert_eq!(doorway.counts(), (2, 1));
+        assert_eq!(connection_limiter.counts(), (2, 1));
         assert_eq!(through_a_proxy.identify(bob), Ok(()));
         drop(first);
-        assert_eq!(doorway.counts(), (1, 1));
-        assert!(doorway.acquire(Some(bob)).is_err() && doorway.acquire(Some(ada)).is_ok());
-        doorway.set_limits(ConnectionLimits::default());
-        assert!(doorway.acquire(Some(bob)).is_ok());
+        assert_eq!(connection_limiter.counts(), (1, 1));
+        assert!(connection_limiter.acquire(Some(bob)).is_err() && connection_limiter.acquire(Some(ada)).is_ok());
+        connection_limiter.set_limits(ConnectionLimits::default());
+        assert!(connection_limiter.acquire(Some(bob)).is_ok());
         drop(through_a_proxy);
-        assert_eq!(doorway.counts(), (0, 0));
+        assert_eq!(connection_limiter.counts(), (0, 0));
     }
 }

@@ -26,11 +26,12 @@ pub(crate) struct Transport {
 pub(crate) async fn establish(
     mut stream: TcpStream,
     peer: IpAddr,
-    policy: &ConnectionSettings,
-    visitor: &mut ConnectionPermit,
+    settings: &ConnectionSettings,
+    permit: &mut ConnectionPermit,
 ) -> Option<Transport> {
-    let peer = if policy.proxy_protocol { read_proxy_header(&mut stream, peer, policy, visitor).await? } else { peer };
-    let stream = match &policy.tls {
+    let peer =
+        if settings.proxy_protocol { read_proxy_header(&mut stream, peer, settings, permit).await? } else { peer };
+    let stream = match &settings.tls {
         None => Stream::Plain(stream),
         Some(config) => Stream::Tls(Box::new(encrypt(stream, config, peer).await?)),
     };
@@ -41,8 +42,8 @@ pub(crate) async fn establish(
 async fn read_proxy_header(
     stream: &mut TcpStream,
     peer: IpAddr,
-    policy: &ConnectionSettings,
-    visitor: &mut ConnectionPermit,
+    settings: &ConnectionSettings,
+    permit: &mut ConnectionPermit,
 ) -> Option<IpAddr> {
     /// What such a header begins with, and neither HTTP nor TLS does.
     const FIRST: u8 = b'\r';
@@ -50,7 +51,7 @@ async fn read_proxy_header(
     let mut first = [0];
     // An end, or an error, is found again by whoever reads next.
     if !matches!(stream.peek(&mut first).await, Ok(1)) || first != [FIRST] {
-        if !policy.trusted_proxies.is_trusted(peer) {
+        if !settings.trusted_proxies.is_trusted(peer) {
             return Some(peer);
         }
         // It would be for its client to say who it is.
@@ -75,15 +76,15 @@ async fn read_proxy_header(
         }
     };
     // What others say about themselves does not count.
-    let Some(source) = source.map(|source| source.ip()).filter(|_| policy.trusted_proxies.is_trusted(peer)) else {
+    let Some(source) = source.map(|source| source.ip()).filter(|_| settings.trusted_proxies.is_trusted(peer)) else {
         return Some(peer);
     };
     // It may be a proxy again, which has yet to say for whom it asks.
-    if !policy.trusted_proxies.is_trusted(source)
-        && let Err(turned_away) = visitor.identify(source)
+    if !settings.trusted_proxies.is_trusted(source)
+        && let Err(exceeded) = permit.identify(source)
     {
-        if policy.tls.is_none() {
-            close_after_response(stream, &limit_exceeded_response(turned_away)).await;
+        if settings.tls.is_none() {
+            close_after_response(stream, &limit_exceeded_response(exceeded)).await;
         }
         return None;
     }

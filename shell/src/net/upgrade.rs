@@ -54,13 +54,13 @@ pub enum UpgradeOutcome<S> {
 pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: IpAddr,
-    policy: &ConnectionSettings,
-    visitor: &mut ConnectionPermit,
+    settings: &ConnectionSettings,
+    permit: &mut ConnectionPermit,
     late: impl Future<Output = ()>,
 ) -> UpgradeOutcome<S> {
-    let edge = UpgradeService { peer, policy, request: Mutex::new(RequestState { visitor, is_upgraded: false }) };
+    let edge = UpgradeService { peer, settings, request: Mutex::new(RequestState { permit, is_upgraded: false }) };
     let mut connection = http1::Builder::new()
-        .max_buf_size(policy.max_header_bytes)
+        .max_buf_size(settings.max_header_bytes)
         .max_headers(MAX_HEADERS)
         .header_read_timeout(None)
         // Or else hyper looks, between the request and its answer, whether the peer is still there: a system call, and
@@ -125,8 +125,8 @@ fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The answer to somebody who is turned away before anything was read, as bytes.
-pub(crate) fn limit_exceeded_response(turned_away: ConnectionLimitExceeded) -> Vec<u8> {
-    plain_response(StatusCode::SERVICE_UNAVAILABLE, turned_away.message(), Some(turned_away.retry_after()))
+pub(crate) fn limit_exceeded_response(exceeded: ConnectionLimitExceeded) -> Vec<u8> {
+    plain_response(StatusCode::SERVICE_UNAVAILABLE, exceeded.message(), Some(exceeded.retry_after()))
 }
 
 /// An answer in words, as bytes, where hyper has no part in it.
@@ -148,12 +148,12 @@ fn whole_seconds(duration: Duration) -> u64 {
 /// Serves the one request of a connection.
 struct UpgradeService<'a> {
     peer: IpAddr,
-    policy: &'a ConnectionSettings,
+    settings: &'a ConnectionSettings,
     request: Mutex<RequestState<'a>>,
 }
 
 struct RequestState<'a> {
-    visitor: &'a mut ConnectionPermit,
+    permit: &'a mut ConnectionPermit,
     is_upgraded: bool,
 }
 
@@ -167,23 +167,23 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
         // One that is no text is no address either: to leave it out would move trust to what stands before it.
         let forwarded = request.headers().get_all(X_FORWARDED_FOR).iter();
         let forwarded: Vec<_> = forwarded.map(|line| line.to_str().unwrap_or_default()).collect();
-        let client = self.policy.trusted_proxies.client_address(self.peer, &forwarded);
-        let mut response = match state.visitor.identify(client) {
+        let client = self.settings.trusted_proxies.client_address(self.peer, &forwarded);
+        let mut response = match state.permit.identify(client) {
             Ok(()) => {
                 let headers = request.headers();
-                let answer = answer(self.policy, request.method(), request.uri().path(), request.version(), headers);
+                let answer = answer(self.settings, request.method(), request.uri().path(), request.version(), headers);
                 match answer.status() {
                     StatusCode::FORBIDDEN => {
-                        state.visitor.log_refused_header("Origin", single_header(headers, header::ORIGIN))
+                        state.permit.log_refused_header("Origin", single_header(headers, header::ORIGIN))
                     }
                     StatusCode::MISDIRECTED_REQUEST => {
-                        state.visitor.log_refused_header("Host", single_header(headers, header::HOST))
+                        state.permit.log_refused_header("Host", single_header(headers, header::HOST))
                     }
                     _ => {}
                 }
                 answer
             }
-            Err(turned_away) => unavailable(turned_away),
+            Err(exceeded) => unavailable(exceeded),
         };
         // Its end would lie somewhere in the stream that is to be WebSocket frames.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !request.body().is_end_stream() {
@@ -196,7 +196,7 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
 
 /// What a request gets: 101 for a good handshake, and words for anything else.
 fn answer(
-    policy: &ConnectionSettings,
+    settings: &ConnectionSettings,
     method: &Method,
     path: &str,
     version: Version,
@@ -230,10 +230,10 @@ fn answer(
         response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return response;
     }
-    if !policy.hosts.allows(single_header(headers, header::HOST)) {
+    if !settings.hosts.allows(single_header(headers, header::HOST)) {
         return message_response(StatusCode::MISDIRECTED_REQUEST, "This server does not go by that name (Host)");
     }
-    if !policy.origins.allows(single_header(headers, header::ORIGIN)) {
+    if !settings.origins.allows(single_header(headers, header::ORIGIN)) {
         return message_response(StatusCode::FORBIDDEN, "Pages of that origin may not connect (Origin)");
     }
     let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
@@ -257,9 +257,9 @@ fn switching_protocols(key: &[u8]) -> Response<Full<Bytes>> {
     response
 }
 
-fn unavailable(turned_away: ConnectionLimitExceeded) -> Response<Full<Bytes>> {
-    let mut response = message_response(StatusCode::SERVICE_UNAVAILABLE, turned_away.message());
-    response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(turned_away.retry_after()).into());
+fn unavailable(exceeded: ConnectionLimitExceeded) -> Response<Full<Bytes>> {
+    let mut response = message_response(StatusCode::SERVICE_UNAVAILABLE, exceeded.message());
+    response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(exceeded.retry_after()).into());
     response
 }
 

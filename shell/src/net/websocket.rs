@@ -63,15 +63,15 @@ impl WebSocket {
     pub(crate) async fn new(
         stream: YieldingStream<Stream>,
         read: Vec<u8>,
-        policy: &ConnectionSettings,
+        settings: &ConnectionSettings,
         clock: Clock,
     ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(Self::READ_BUFFER_BYTES)
             .write_buffer_size(Self::WRITE_BUFFER_BYTES)
             .max_write_buffer_size(Self::MAX_WRITE_BUFFER_BYTES)
-            .max_message_size(Some(policy.max_message_bytes))
-            .max_frame_size(Some(policy.max_message_bytes));
+            .max_message_size(Some(settings.max_message_bytes))
+            .max_frame_size(Some(settings.max_message_bytes));
         let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
         Self { stream, clock, phase: Phase::Open, unflushed: false }
     }

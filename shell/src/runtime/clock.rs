@@ -24,7 +24,7 @@ pub struct Clock {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Real { origin: Timestamp, started: Instant, wall: Arc<WallClock> },
+    Real { origin: Timestamp, started: Instant, unix_seconds: Arc<WallClock> },
     Dial(Arc<ManualClock>),
 }
 
@@ -37,16 +37,16 @@ impl Clock {
     #[must_use]
     pub fn start() -> Self {
         let (origin, started) = (Timestamp::from_epoch(wall_time()), Instant::now());
-        let source = Source::Real { origin, started, wall: Arc::default() };
+        let source = Source::Real { origin, started, unix_seconds: Arc::default() };
         Self { source, alarms: Arc::default() }
     }
 
     /// A clock that shows what its dial is set to. Nobody rings its alarms: whoever turns the dial polls what waits for
     /// them.
     #[must_use]
-    pub fn manual(dial: Arc<ManualClock>) -> Self {
-        let alarms = Arc::clone(&dial.alarms);
-        Self { source: Source::Dial(dial), alarms }
+    pub fn manual(manual_clock: Arc<ManualClock>) -> Self {
+        let alarms = Arc::clone(&manual_clock.alarms);
+        Self { source: Source::Dial(manual_clock), alarms }
     }
 
     /// The present time.
@@ -54,7 +54,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.source {
             Source::Real { origin, started, .. } => *origin + started.elapsed(),
-            Source::Dial(dial) => dial.now(),
+            Source::Dial(manual_clock) => manual_clock.now(),
         }
     }
 
@@ -63,8 +63,8 @@ impl Clock {
     pub fn unix_seconds(&self) -> UnixSeconds {
         let since_epoch = match &self.source {
             Source::Real { .. } => wall_time(),
-            Source::Dial(dial) => {
-                let millis = i128::from(dial.now().millis()) + i128::from(dial.wall_ahead());
+            Source::Dial(manual_clock) => {
+                let millis = i128::from(manual_clock.now().millis()) + i128::from(manual_clock.wall_ahead());
                 Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX))
             }
         };
@@ -73,25 +73,25 @@ impl Clock {
 
     /// When the wall clock will show `wall`, unless it is corrected before.
     #[must_use]
-    pub fn time_of(&self, wall: UnixSeconds) -> Timestamp {
+    pub fn time_of(&self, unix_seconds: UnixSeconds) -> Timestamp {
         let ahead = match &self.source {
-            Source::Real { wall, .. } => wall.0.load(Ordering::Relaxed),
-            Source::Dial(dial) => dial.wall_ahead(),
+            Source::Real { unix_seconds, .. } => unix_seconds.0.load(Ordering::Relaxed),
+            Source::Dial(manual_clock) => manual_clock.wall_ahead(),
         };
-        let millis = i128::from(wall.unix_seconds()) * 1000 - i128::from(ahead);
+        let millis = i128::from(unix_seconds.unix_seconds()) * 1000 - i128::from(ahead);
         Timestamp::from_epoch(Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX)))
     }
 
     /// Whether the wall clock shows `wall`, or later. This one looks at it.
     #[must_use]
-    pub fn has_passed(&self, wall: UnixSeconds) -> bool {
+    pub fn has_passed(&self, unix_seconds: UnixSeconds) -> bool {
         let has_come = match &self.source {
-            Source::Real { .. } => wall_time() >= Duration::from_secs(wall.unix_seconds()),
-            Source::Dial(_) => self.time_of(wall) <= self.now(),
+            Source::Real { .. } => wall_time() >= Duration::from_secs(unix_seconds.unix_seconds()),
+            Source::Dial(_) => self.time_of(unix_seconds) <= self.now(),
         };
         // It was set back: whoever asks because of `time_of` is not to be told the same again at once. That it was set
         // forward is left to be found by `watch_wall`, since others have to hear of it, too.
-        if !has_come && self.time_of(wall) <= self.now() {
+        if !has_come && self.time_of(unix_seconds) <= self.now() {
             self.poll_wall_clock();
         }
         has_come
@@ -116,11 +116,11 @@ impl Clock {
         /// Less is the time between looking at the one clock and at the other.
         const NOISE_MILLIS: u64 = 10;
 
-        let Source::Real { wall, .. } = &self.source else { return false };
+        let Source::Real { unix_seconds, .. } = &self.source else { return false };
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         // Rounded down: what is due at a time of the wall clock has come when an alarm for it goes off.
         let ahead = millis(wall_time()) - millis(self.now().since_epoch()) - 1;
-        ahead.abs_diff(wall.0.swap(ahead, Ordering::Relaxed)) >= NOISE_MILLIS
+        ahead.abs_diff(unix_seconds.0.swap(ahead, Ordering::Relaxed)) >= NOISE_MILLIS
     }
 
     /// Wakes whoever has set an alarm to a time that has come. Never ends.
@@ -215,30 +215,30 @@ mod tests {
 
     #[test]
     fn an_alarm_goes_off_when_the_dial_is_turned_past_it_and_once() {
-        let dial = Arc::<ManualClock>::default();
-        let mut alarm = DeadlineTimer::new(Clock::manual(dial.clone()));
-        let mut poll = |deadline| alarm.poll(deadline, &mut Context::from_waker(Waker::noop()));
+        let manual_clock = Arc::<ManualClock>::default();
+        let mut timer = DeadlineTimer::new(Clock::manual(manual_clock.clone()));
+        let mut poll = |deadline| timer.poll(deadline, &mut Context::from_waker(Waker::noop()));
         assert_eq!(poll(None), Poll::Pending);
         assert_eq!(poll(Some(at(5))), Poll::Pending);
         // A later deadline does not move it, an earlier one does.
-        assert_eq!((poll(Some(at(9))), dial.next_timer()), (Poll::Pending, Some(at(5))));
-        assert_eq!((poll(Some(at(3))), dial.next_timer()), (Poll::Pending, Some(at(3))));
-        dial.set(at(4));
-        assert_eq!((poll(Some(at(3))), dial.next_timer()), (Poll::Ready(()), None));
-        assert_eq!((poll(Some(at(9))), dial.next_timer()), (Poll::Pending, Some(at(9))));
-        drop(alarm);
-        assert_eq!(dial.next_timer(), None);
+        assert_eq!((poll(Some(at(9))), manual_clock.next_timer()), (Poll::Pending, Some(at(5))));
+        assert_eq!((poll(Some(at(3))), manual_clock.next_timer()), (Poll::Pending, Some(at(3))));
+        manual_clock.set(at(4));
+        assert_eq!((poll(Some(at(3))), manual_clock.next_timer()), (Poll::Ready(()), None));
+        assert_eq!((poll(Some(at(9))), manual_clock.next_timer()), (Poll::Pending, Some(at(9))));
+        drop(timer);
+        assert_eq!(manual_clock.next_timer(), None);
     }
 
     #[test]
     fn a_real_alarm_goes_off_by_itself() {
         let clock = Clock::start();
         let until = clock.now() + Duration::from_millis(5);
-        let mut alarm = DeadlineTimer::new(clock.clone());
+        let mut timer = DeadlineTimer::new(clock.clone());
         let far = Some(Timestamp::from_epoch(Duration::MAX));
-        assert_eq!(alarm.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
+        assert_eq!(timer.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
         let waiting = async {
-            poll_fn(|cx| alarm.poll(Some(until), cx)).await;
+            poll_fn(|cx| timer.poll(Some(until), cx)).await;
             assert!(clock.now() >= until, "and not at the first time it was set to");
             clock.wait_until(until + Duration::from_millis(1)).await;
             assert!(clock.now() >= until + Duration::from_millis(1));
@@ -253,22 +253,22 @@ mod tests {
 
     #[test]
     fn the_wall_clock_is_followed_where_it_is_asked_for_and_through_its_corrections() {
-        let dial = Arc::<ManualClock>::default();
-        let clock = Clock::manual(dial.clone());
+        let manual_clock = Arc::<ManualClock>::default();
+        let clock = Clock::manual(manual_clock.clone());
         let noon = UnixSeconds::from_unix_seconds(100);
-        dial.set(at(40));
+        manual_clock.set(at(40));
         assert_eq!((clock.time_of(noon), clock.has_passed(noon)), (at(100), false));
-        dial.set_wall_ahead(50_000);
+        manual_clock.set_wall_ahead(50_000);
         assert_eq!((clock.time_of(noon), clock.has_passed(noon)), (at(50), false));
-        dial.set(at(49) + Duration::from_millis(999));
+        manual_clock.set(at(49) + Duration::from_millis(999));
         assert!(!clock.has_passed(noon));
-        dial.set(at(50));
+        manual_clock.set(at(50));
         assert!(clock.has_passed(noon));
-        dial.set_wall_ahead(-1);
+        manual_clock.set_wall_ahead(-1);
         assert_eq!(clock.time_of(noon), at(100) + Duration::from_millis(1));
-        dial.set_wall_ahead(i64::MAX);
+        manual_clock.set_wall_ahead(i64::MAX);
         assert!(clock.has_passed(noon) && clock.time_of(noon) == Timestamp::default());
-        dial.set_wall_ahead(i64::MIN);
+        manual_clock.set_wall_ahead(i64::MIN);
         assert!(!clock.has_passed(UnixSeconds::from_unix_seconds(0)));
         assert!(!clock.has_passed(UnixSeconds::from_unix_seconds(u64::MAX)));
     }
@@ -278,8 +278,8 @@ mod tests {
         let clock = Clock::start();
         clock.poll_wall_clock();
         assert!(!clock.poll_wall_clock(), "nobody has corrected it");
-        let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
-        wall.0.store(60_000, Ordering::Relaxed);
+        let Source::Real { unix_seconds, .. } = &clock.source else { panic!("it is real") };
+        unix_seconds.0.store(60_000, Ordering::Relaxed);
         let soon = UnixSeconds::from_unix_seconds(wall_time().as_secs() + 5);
         assert!(clock.time_of(soon) < clock.now(), "as if the wall clock were a minute ahead");
         assert!(clock.poll_wall_clock(), "that it is not is found out");
@@ -287,10 +287,10 @@ mod tests {
         assert!(Duration::from_secs(3) < wait && wait < Duration::from_millis(5100), "{wait:?}");
         assert!(!clock.has_passed(soon) && clock.has_passed(UnixSeconds::from_unix_seconds(wall_time().as_secs() - 1)));
         // As if it had been set back a minute: whoever asks sees that, and waits for the right time.
-        wall.0.store(60_000, Ordering::Relaxed);
+        unix_seconds.0.store(60_000, Ordering::Relaxed);
         assert!(!clock.has_passed(soon) && clock.time_of(soon) > clock.now());
         // As if it had been set forward: whoever asks leaves that to be found.
-        wall.0.store(-60_000, Ordering::Relaxed);
+        unix_seconds.0.store(-60_000, Ordering::Relaxed);
         assert!(clock.has_passed(UnixSeconds::from_unix_seconds(0)) && !clock.has_passed(soon));
         assert!(clock.poll_wall_clock());
     }
@@ -298,12 +298,12 @@ mod tests {
     #[test]
     fn a_correction_of_the_wall_clock_wakes_whoever_waits() {
         let clock = Clock::start();
-        let Source::Real { wall, .. } = &clock.source else { panic!("it is real") };
-        wall.0.store(-60_000, Ordering::Relaxed);
+        let Source::Real { unix_seconds, .. } = &clock.source else { panic!("it is real") };
+        unix_seconds.0.store(-60_000, Ordering::Relaxed);
         let woken = Arc::<Woken>::default();
-        let mut alarm = DeadlineTimer::new(clock.clone());
+        let mut timer = DeadlineTimer::new(clock.clone());
         let far = Some(clock.now() + Duration::from_secs(3600));
-        assert!(alarm.poll(far, &mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
+        assert!(timer.poll(far, &mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
         let watching = async {
             clock.watch_wall().await;
             panic!("it never ends");
@@ -327,14 +327,14 @@ mod tests {
 
     #[test]
     fn a_wait_ends_when_its_time_has_come_and_not_before() {
-        let dial = Arc::<ManualClock>::default();
-        let clock = Clock::manual(dial.clone());
+        let manual_clock = Arc::<ManualClock>::default();
+        let clock = Clock::manual(manual_clock.clone());
         let mut wait = pin!(clock.wait_until(at(5)));
         let mut poll = || wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(poll().is_pending());
-        dial.set(at(4));
+        manual_clock.set(at(4));
         assert!(poll().is_pending());
-        dial.set(at(5));
+        manual_clock.set(at(5));
         assert!(poll().is_ready());
     }
 }

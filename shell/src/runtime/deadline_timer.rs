@@ -60,9 +60,9 @@ impl Drop for DeadlineTimer {
 impl Clock {
     /// Waits until `time`.
     pub async fn wait_until(&self, time: Timestamp) {
-        let mut alarm = DeadlineTimer::new(self.clone());
+        let mut timer = DeadlineTimer::new(self.clone());
         while self.now() < time {
-            poll_fn(|cx| alarm.poll(Some(time), cx)).await;
+            poll_fn(|cx| timer.poll(Some(time), cx)).await;
         }
     }
 }
@@ -83,17 +83,17 @@ mod tests {
 
     #[test]
     fn an_alarm_is_left_alone_for_a_later_deadline_but_not_for_another_task() {
-        let mut alarm = DeadlineTimer::new(Clock::manual(Arc::<ManualClock>::default()));
+        let mut timer = DeadlineTimer::new(Clock::manual(Arc::<ManualClock>::default()));
         let ((one, wakes_one), (other, wakes_other)) = (sleeper(), sleeper());
         let mut key = |second, waker| {
-            assert_eq!(alarm.poll(Some(at(second)), &mut Context::from_waker(waker)), Poll::Pending);
-            alarm.set.as_ref().map(|&(key, _)| key)
+            assert_eq!(timer.poll(Some(at(second)), &mut Context::from_waker(waker)), Poll::Pending);
+            timer.set.as_ref().map(|&(key, _)| key)
         };
         let set = key(5, &one);
         assert_eq!([key(5, &one), key(9, &one)], [set; 2]);
         assert_eq!(key(3, &one).unwrap().0, at(3));
         assert_eq!(key(9, &other).unwrap().0, at(3));
-        alarm.clock.alarms.due(at(3)).into_iter().for_each(Waker::wake);
+        timer.clock.alarms.due(at(3)).into_iter().for_each(Waker::wake);
         assert_eq!((wakes_one(), wakes_other()), (0, 1));
     }
 }

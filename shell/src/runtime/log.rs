@@ -126,9 +126,9 @@ pub struct RefusalLog {
 
 impl RefusalLog {
     /// Takes note of a credential that lets nobody in.
-    pub fn log_credential_error(&self, rejection: CredentialError) {
+    pub fn log_credential_error(&self, error: CredentialError) {
         if let Some(suppressed) = self.by_credential.check() {
-            tracing::info!(why = rejection.message(), suppressed, "refused a session: the credential is no good");
+            tracing::info!(why = error.message(), suppressed, "refused a session: the credential is no good");
         }
     }
 
@@ -173,13 +173,13 @@ mod tests {
 
     #[test]
     fn what_is_suppressed_is_counted() {
-        let throttle = LogRateLimiter::default();
-        let later = || throttle.0.lock().unwrap().since = None;
-        assert_eq!(throttle.check(), Some(None));
-        assert_eq!((throttle.check(), throttle.check()), (None, None));
+        let rate_limiter = LogRateLimiter::default();
+        let later = || rate_limiter.0.lock().unwrap().since = None;
+        assert_eq!(rate_limiter.check(), Some(None));
+        assert_eq!((rate_limiter.check(), rate_limiter.check()), (None, None));
         later();
-        assert_eq!(throttle.check(), Some(Some(2)));
+        assert_eq!(rate_limiter.check(), Some(Some(2)));
         later();
-        assert_eq!(throttle.check(), Some(None));
+        assert_eq!(rate_limiter.check(), Some(None));
     }
 }

@@ -46,7 +46,7 @@ pub struct Settings {
 pub struct Server {
     listeners: Vec<Async<TcpListener>>,
     addresses: Vec<SocketAddr>,
-    house: Arc<ServerState>,
+    state: Arc<ServerState>,
 }
 
 /// Changes what a server goes by, while it runs.
@@ -55,8 +55,8 @@ pub struct ServerHandle(Arc<ServerState>);
 
 impl ServerHandle {
     /// Treats connections that come from now on by another policy.
-    pub fn set_connection_settings(&self, policy: ConnectionSettings) {
-        *self.0.connection_settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    pub fn set_connection_settings(&self, settings: ConnectionSettings) {
+        *self.0.connection_settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// Puts other bounds on connections in force. Those that are there stay.
@@ -109,20 +109,20 @@ impl Server {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
-        let Settings { node, store_timeout, connection_limits: bounds, connection: policy } = settings;
+        let Settings { node, store_timeout, connection_limits: bounds, connection: settings } = settings;
         let registry = Registry::new(node);
         store.set_notifier(Arc::<Registry>::clone(&registry));
-        let custody = StoreClient::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
+        let store_client = StoreClient::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
         let draw = || {
             let mut random = [0; 32];
             getrandom::fill(&mut random).ok().map(|()| ResumeToken::new(random))
         };
-        let house = ServerState {
-            connection_settings: RwLock::new(Arc::new(policy)),
+        let state = ServerState {
+            connection_settings: RwLock::new(Arc::new(settings)),
             connection_limiter: SharedConnectionLimiter::new(bounds, clock.clone()),
             clock,
             context: Arc::new(ConnectionContext {
-                store_client: custody,
+                store_client,
                 authenticator,
                 new_resume_token: Box::new(draw),
                 refusal_log: RefusalLog::default(),
@@ -130,19 +130,19 @@ impl Server {
             registry,
             refused_open: AtomicUsize::new(0),
         };
-        Ok(Self { listeners, addresses, house: Arc::new(house) })
+        Ok(Self { listeners, addresses, state: Arc::new(state) })
     }
 
     /// The connections that live.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
-        &self.house.registry
+        &self.state.registry
     }
 
     /// What changes it while it runs.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle(Arc::clone(&self.house))
+        ServerHandle(Arc::clone(&self.state))
     }
 
     /// Where it listens.
@@ -157,25 +157,25 @@ impl Server {
     ///
     /// Connections run on the executor; whoever calls this runs it, on as many threads as they like.
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
-        let Self { listeners, addresses: _, house } = self;
-        let retrying = executor.spawn(Arc::clone(&house.context.store_client).retry());
-        let clock = house.clock.clone();
+        let Self { listeners, addresses: _, state } = self;
+        let retrying = executor.spawn(Arc::clone(&state.context.store_client).retry());
+        let clock = state.clock.clone();
         let ringing = executor.spawn(async move { clock.run_timers().await });
-        let clock = house.clock.clone();
+        let clock = state.clock.clone();
         let watching = executor.spawn(async move { clock.watch_wall().await });
-        let tidying = executor.spawn(trim_memory(Arc::clone(&house)));
+        let tidying = executor.spawn(trim_memory(Arc::clone(&state)));
         let accepting: Vec<Task<()>> = listeners
             .into_iter()
-            .map(|listener| executor.spawn(accept(listener, Arc::clone(&house), Arc::clone(&executor))))
+            .map(|listener| executor.spawn(accept(listener, Arc::clone(&state), Arc::clone(&executor))))
             .collect();
         stop.await;
         for task in accepting {
             task.cancel().await;
         }
-        let sessions = house.registry.drain();
+        let sessions = state.registry.drain();
         tracing::info!(sessions, "stopping");
         let drained = async {
-            house.registry.wait_until_empty().await;
+            state.registry.wait_until_empty().await;
             true
         };
         let timeout = async {
@@ -183,13 +183,13 @@ impl Server {
             false
         };
         if !drained.or(timeout).await {
-            tracing::warn!(sessions = house.registry.len(), "gave up on sessions that did not end");
+            tracing::warn!(sessions = state.registry.len(), "gave up on sessions that did not end");
         }
         retrying.cancel().await;
         ringing.cancel().await;
         watching.cancel().await;
         tidying.cancel().await;
-        let owed = house.context.store_client.pending();
+        let owed = state.context.store_client.pending();
         if owed > 0 {
             tracing::warn!(
                 owed,
@@ -200,13 +200,13 @@ impl Server {
 }
 
 /// Accepts for ever. No error ends it: what a client or a full table causes passes.
-async fn accept(listener: Async<TcpListener>, house: Arc<ServerState>, executor: Arc<Executor<'static>>) {
+async fn accept(listener: Async<TcpListener>, state: Arc<ServerState>, executor: Arc<Executor<'static>>) {
     let mut pause = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 end_pause(&mut pause);
-                accept_connection(TcpStream::from(stream), peer, &house, &executor);
+                accept_connection(TcpStream::from(stream), peer, &state, &executor);
             }
             // The client was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -227,40 +227,40 @@ fn end_pause(pause: &mut Option<Instant>) {
     }
 }
 
-fn accept_connection(stream: TcpStream, peer: SocketAddr, house: &Arc<ServerState>, executor: &Executor<'static>) {
-    let policy = house.connection_settings();
+fn accept_connection(stream: TcpStream, peer: SocketAddr, state: &Arc<ServerState>, executor: &Executor<'static>) {
+    let settings = state.connection_settings();
     // Whoever comes through a proxy is counted once the proxy has said who it is.
-    let address = Some(peer.ip()).filter(|&address| !policy.trusted_proxies.is_trusted(address));
-    match house.connection_limiter.acquire(address) {
-        Ok(visitor) => {
-            let entry = house.registry.register();
-            let arrival = AcceptedConnection { stream, peer: peer.ip(), policy, visitor, accepted: house.clock.now() };
-            let upgrade = Box::pin(upgrade(arrival, Arc::clone(house), Arc::clone(entry.mailbox())));
-            executor.spawn(run_connection(upgrade, Arc::clone(house), entry)).detach();
+    let address = Some(peer.ip()).filter(|&address| !settings.trusted_proxies.is_trusted(address));
+    match state.connection_limiter.acquire(address) {
+        Ok(permit) => {
+            let entry = state.registry.register();
+            let arrival = AcceptedConnection { stream, peer: peer.ip(), settings, permit, accepted: state.clock.now() };
+            let upgrade = Box::pin(upgrade(arrival, Arc::clone(state), Arc::clone(entry.mailbox())));
+            executor.spawn(run_connection(upgrade, Arc::clone(state), entry)).detach();
         }
         // To tell somebody so over TLS would cost more than to serve them.
-        Err(_) if policy.tls.is_some() => drop(stream),
-        Err(turned_away) => executor.spawn(refuse_connection(stream, turned_away, Arc::clone(house))).detach(),
+        Err(_) if settings.tls.is_some() => drop(stream),
+        Err(exceeded) => executor.spawn(refuse_connection(stream, exceeded, Arc::clone(state))).detach(),
     }
 }
 
 /// Tells a client that it may not come in.
-async fn refuse_connection(mut stream: TcpStream, turned_away: ConnectionLimitExceeded, house: Arc<ServerState>) {
-    let answer = limit_exceeded_response(turned_away);
+async fn refuse_connection(mut stream: TcpStream, exceeded: ConnectionLimitExceeded, state: Arc<ServerState>) {
+    let answer = limit_exceeded_response(exceeded);
     let parting = close_after_response(&mut stream, &answer);
-    if house.refused_open.fetch_add(1, Ordering::Relaxed) < Server::MAX_REFUSED_OPEN {
+    if state.refused_open.fetch_add(1, Ordering::Relaxed) < Server::MAX_REFUSED_OPEN {
         parting.await;
     } else {
         // As far as it goes without waiting: so much a fresh socket takes at once.
         let _left: Option<()> = poll_once(parting).await;
     }
-    house.refused_open.fetch_sub(1, Ordering::Relaxed);
+    state.refused_open.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Gives memory back after many connections have left. Never ends.
-async fn trim_memory(house: Arc<ServerState>) {
+async fn trim_memory(state: Arc<ServerState>) {
     loop {
-        house.registry.wait_until_halved().await;
+        state.registry.wait_until_halved().await;
         // Whoever is about to leave with them has left by then.
         Timer::after(Server::TRIM_DELAY).await;
         smol::unblock(malloc::trim).await;
@@ -271,8 +271,8 @@ async fn trim_memory(house: Arc<ServerState>) {
 struct AcceptedConnection {
     stream: TcpStream,
     peer: IpAddr,
-    policy: Arc<ConnectionSettings>,
-    visitor: ConnectionPermit,
+    settings: Arc<ConnectionSettings>,
+    permit: ConnectionPermit,
     /// When its time to authenticate began.
     accepted: Timestamp,
 }
@@ -281,7 +281,7 @@ struct AcceptedConnection {
 struct UpgradedConnection {
     socket: WebSocket,
     limits: SessionSettings,
-    visitor: ConnectionPermit,
+    permit: ConnectionPermit,
     accepted: Timestamp,
 }
 
@@ -291,11 +291,11 @@ struct UpgradedConnection {
 /// follows, and a future keeps room for whatever it is ever given.
 async fn run_connection(
     upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
-    house: Arc<ServerState>,
+    state: Arc<ServerState>,
     entry: Registration,
 ) {
     let id = entry.id();
-    let connection = AssertUnwindSafe(run_upgraded(upgrade, &house, &entry));
+    let connection = AssertUnwindSafe(run_upgraded(upgrade, &state, &entry));
     if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
         // The claim gave the slot back when the panic dropped it.
         tracing::error!(session = %id, "a connection panicked; please report this");
@@ -304,46 +304,46 @@ async fn run_connection(
 
 async fn run_upgraded(
     upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
-    house: &ServerState,
+    state: &ServerState,
     entry: &Registration,
 ) {
-    let Some(UpgradedConnection { socket, limits, visitor, accepted }) = upgrade.await else { return };
-    if let Some(network) = visitor.client() {
+    let Some(UpgradedConnection { socket, limits, permit, accepted }) = upgrade.await else { return };
+    if let Some(network) = permit.client() {
         entry.mailbox().set_client(network);
     }
-    Connection::new(entry, socket, &limits, accepted, Arc::clone(&house.context), visitor).run().await;
+    Connection::new(entry, socket, &limits, accepted, Arc::clone(&state.context), permit).run().await;
 }
 
 /// The opening handshake, and what may come before it. Ends at once when the server drains.
 async fn upgrade(
     arrival: AcceptedConnection,
-    house: Arc<ServerState>,
+    state: Arc<ServerState>,
     mailbox: Arc<Mailbox>,
 ) -> Option<UpgradedConnection> {
-    let AcceptedConnection { stream, peer, policy, mut visitor, accepted } = arrival;
+    let AcceptedConnection { stream, peer, settings, mut permit, accepted } = arrival;
     if stream.set_nodelay(true).is_err() {
         return None; // The peer is gone.
     }
-    let late = || house.clock.wait_until(accepted + policy.header_timeout);
+    let late = || state.clock.wait_until(accepted + settings.header_timeout);
     let handshake = async {
-        let opened = transport::establish(stream, peer, &policy, &mut visitor);
+        let opened = transport::establish(stream, peer, &settings, &mut permit);
         let opened = opened.or(async {
             late().await;
             None
         });
         let Transport { stream, peer } = opened.await?;
-        Some(serve_request(stream, peer, &policy, &mut visitor, late()).await)
+        Some(serve_request(stream, peer, &settings, &mut permit, late()).await)
     };
     let drained = poll_fn(|cx| {
-        mailbox.poll(cx).map(|mail| match mail {
+        mailbox.poll(cx).map(|notification| match notification {
             Notification::Draining => None,
             Notification::Stored(_) | Notification::Ended(_) => unreachable!("nothing was asked of the store yet"),
         })
     });
     match handshake.or(drained).await? {
         UpgradeOutcome::Upgraded { stream, read } => {
-            let socket = WebSocket::new(stream, read, &policy, house.clock.clone()).await;
-            Some(UpgradedConnection { socket, limits: policy.session, visitor, accepted })
+            let socket = WebSocket::new(stream, read, &settings, state.clock.clone()).await;
+            Some(UpgradedConnection { socket, limits: settings.session, permit, accepted })
         }
         UpgradeOutcome::Answered => None,
     }

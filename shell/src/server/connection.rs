@@ -74,8 +74,8 @@ pub struct ConnectionContext {
 impl ConnectionContext {
     fn verify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         let verdict = self.authenticator.authenticate(credential);
-        if let Err(rejection) = verdict {
-            self.refusal_log.log_credential_error(rejection);
+        if let Err(error) = verdict {
+            self.refusal_log.log_credential_error(error);
         }
         let wants_more = matches!(credential, Credential::User(_) | Credential::Token(_));
         verdict.map(|identity| Identity {
@@ -116,21 +116,21 @@ impl<W: MessageSocket> Connection<W> {
         socket: W,
         limits: &SessionSettings,
         accepted: Timestamp,
-        services: Arc<ConnectionContext>,
-        visitor: ConnectionPermit,
+        context: Arc<ConnectionContext>,
+        permit: ConnectionPermit,
     ) -> Self {
         let mailbox = Arc::clone(entry.mailbox());
-        let clock = services.store_client.clock().clone();
-        let claim = SlotGuard::new(Arc::clone(&services.store_client), Arc::clone(&mailbox), entry.id());
+        let clock = context.store_client.clock().clone();
+        let claim = SlotGuard::new(Arc::clone(&context.store_client), Arc::clone(&mailbox), entry.id());
         let session = Session::new(entry.id(), limits, accepted);
-        Self { session, socket, mailbox, slot: claim, clock, context: services, permit: visitor, read_again_at: None }
+        Self { session, socket, mailbox, slot: claim, clock, context, permit, read_again_at: None }
     }
 
     /// Runs to the end.
     ///
     /// Not by value: a future keeps its arguments twice, and this is what an idle session is made of.
     pub async fn run(&mut self) {
-        let mut alarm = DeadlineTimer::new(self.clock.clone());
+        let mut timer = DeadlineTimer::new(self.clock.clone());
         // A message, until the session is not busy. No other is read until it is handled.
         let mut waiting: Option<W::Text> = None;
         self.handle(Event::Connected);
@@ -141,7 +141,7 @@ impl<W: MessageSocket> Connection<W> {
                 self.handle(Event::Text(&text));
                 continue;
             }
-            let wake = poll_fn(|cx| self.poll(waiting.is_none() && self.read_again_at.is_none(), &mut alarm, cx)).await;
+            let wake = poll_fn(|cx| self.poll(waiting.is_none() && self.read_again_at.is_none(), &mut timer, cx)).await;
             match wake {
                 Wake::Notification(Notification::Draining) => self.handle(Event::Draining),
                 Wake::Notification(Notification::Ended(ending)) => self.handle(Event::Ended(ending)),
@@ -157,19 +157,19 @@ impl<W: MessageSocket> Connection<W> {
 
     /// What the process has to say comes first, the clock last: a peer that has answered in time is not silent, even if
     /// this task, or the whole process, was not running when the answer came.
-    fn poll(&mut self, read: bool, alarm: &mut DeadlineTimer, cx: &mut Context<'_>) -> Poll<Wake<W::Text>> {
-        if let Poll::Ready(mail) = self.mailbox.poll(cx) {
-            return Poll::Ready(Wake::Notification(mail));
+    fn poll(&mut self, read: bool, timer: &mut DeadlineTimer, cx: &mut Context<'_>) -> Poll<Wake<W::Text>> {
+        if let Poll::Ready(notification) = self.mailbox.poll(cx) {
+            return Poll::Ready(Wake::Notification(notification));
         }
         if let Poll::Ready(incoming) = self.socket.poll(read, cx) {
             return Poll::Ready(Wake::Peer(incoming));
         }
         // Now, and not when the wait began: the wall clock may have been corrected since.
-        alarm.poll(self.deadline(), cx).map(|()| Wake::Deadline)
+        timer.poll(self.deadline(), cx).map(|()| Wake::Deadline)
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        let expiry = self.session.expires_at().map(|wall| self.clock.time_of(wall));
+        let expiry = self.session.expires_at().map(|unix_seconds| self.clock.time_of(unix_seconds));
         [self.session.deadline(), self.socket.deadline(), self.slot.deadline(), self.read_again_at, expiry]
             .into_iter()
             .flatten()
@@ -182,7 +182,7 @@ impl<W: MessageSocket> Connection<W> {
         if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.expire() {
             self.answered(Outcome::Unknown);
         }
-        if self.session.expires_at().is_some_and(|wall| self.clock.has_passed(wall)) {
+        if self.session.expires_at().is_some_and(|unix_seconds| self.clock.has_passed(unix_seconds)) {
             self.handle(Event::Expired);
         }
         self.handle(Event::Tick);

@@ -70,9 +70,9 @@ impl Mailbox {
     pub fn begin_command(&self) -> CommandId {
         let mut inner = self.lock();
         inner.tickets = inner.tickets.wrapping_add(1);
-        let ticket = CommandId(inner.tickets);
-        inner.answer = Answer::Awaited(ticket);
-        ticket
+        let id = CommandId(inner.tickets);
+        inner.answer = Answer::Awaited(id);
+        id
     }
 
     /// Delivers an answer. False if nobody awaits it any more.
@@ -80,10 +80,10 @@ impl Mailbox {
     /// If it is, it is noted first, by `note`: whoever fetches it may submit another command at once, and what became of
     /// this one must be known by then. `note` is called under the mailbox's lock.
     #[must_use]
-    pub fn deliver_outcome(&self, ticket: CommandId, outcome: Outcome, note: impl FnOnce(&Outcome)) -> bool {
+    pub fn deliver_outcome(&self, id: CommandId, outcome: Outcome, note: impl FnOnce(&Outcome)) -> bool {
         let mut inner = self.lock();
         match inner.answer {
-            Answer::Awaited(awaited) if awaited == ticket => {
+            Answer::Awaited(awaited) if awaited == id => {
                 note(&outcome);
                 inner.answer = Answer::Here(outcome);
                 wake(inner);
@@ -95,10 +95,10 @@ impl Mailbox {
 
     /// Stops awaiting an answer. False if it has come: then it is still to be fetched.
     #[must_use]
-    pub fn cancel_wait(&self, ticket: CommandId) -> bool {
+    pub fn cancel_wait(&self, id: CommandId) -> bool {
         let mut inner = self.lock();
         match inner.answer {
-            Answer::Awaited(awaited) if awaited == ticket => {
+            Answer::Awaited(awaited) if awaited == id => {
                 inner.answer = Answer::NotAwaited;
                 true
             }
@@ -204,8 +204,8 @@ mod tests {
     #[test]
     fn the_drain_is_told_once_and_first() {
         let mailbox = Mailbox::default();
-        let ticket = mailbox.begin_command();
-        assert!(mailbox.deliver_outcome(ticket, Outcome::Denied(None), |_| {}));
+        let id = mailbox.begin_command();
+        assert!(mailbox.deliver_outcome(id, Outcome::Denied(None), |_| {}));
         mailbox.drain();
         mailbox.drain();
         assert_eq!(poll(&mailbox), Poll::Ready(Notification::Draining));
@@ -224,9 +224,9 @@ mod tests {
             act();
             task.0.swap(false, Ordering::Relaxed)
         };
-        let (late, ticket) = (mailbox.begin_command(), mailbox.begin_command());
+        let (late, id) = (mailbox.begin_command(), mailbox.begin_command());
         assert!(!is_woken(&|| assert!(!mailbox.deliver_outcome(late, Outcome::Denied(None), |_| {}))));
-        assert!(is_woken(&|| assert!(mailbox.deliver_outcome(ticket, Outcome::Denied(None), |_| {}))));
+        assert!(is_woken(&|| assert!(mailbox.deliver_outcome(id, Outcome::Denied(None), |_| {}))));
         assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Denied(None))));
         assert!(is_woken(&|| mailbox.drain()));
         assert_eq!(poll(&mailbox), Poll::Ready(Notification::Draining));

@@ -85,24 +85,23 @@ impl StoreClient {
             | StoreCommand::ListSessions { .. }
             | StoreCommand::EndSessions { .. } => Purpose::Query,
         };
-        let ticket = mailbox.begin_command();
+        let id = mailbox.begin_command();
         let reserved = self.shared.lock().tracker.reserve(&command);
         match reserved {
             Ok(()) => {
                 let (accounts, mailbox, asked) = (Arc::clone(&self.shared), Arc::clone(mailbox), command.clone());
                 let done = CommandCompletion::new(move |outcome| {
                     // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
-                    let _late =
-                        !mailbox.deliver_outcome(ticket, outcome, |outcome| accounts.log_outcome(&asked, outcome));
+                    let _late = !mailbox.deliver_outcome(id, outcome, |outcome| accounts.log_outcome(&asked, outcome));
                 });
                 self.store.submit(command, done);
             }
             Err(cause) => {
-                let delivered = mailbox.deliver_outcome(ticket, Outcome::Rejected(cause), |_| {});
+                let delivered = mailbox.deliver_outcome(id, Outcome::Rejected(cause), |_| {});
                 debug_assert!(delivered, "the answer was awaited a moment ago");
             }
         }
-        PendingCommand { purpose, id: ticket, deadline: until }
+        PendingCommand { purpose, id, deadline: until }
     }
 
     /// Hands over for good what gives a slot up: nobody else needs to see to it.
@@ -113,7 +112,7 @@ impl StoreClient {
 
     /// Tries owed releases again when they are due. Never ends.
     pub async fn retry(self: Arc<Self>) {
-        let mut alarm = DeadlineTimer::new(self.shared.clock.clone());
+        let mut timer = DeadlineTimer::new(self.shared.clock.clone());
         loop {
             let accounts = &*self.shared;
             let now = accounts.clock.now();
@@ -128,7 +127,7 @@ impl StoreClient {
                 }
                 inner.retry = Some(cx.waker().clone());
                 drop(inner);
-                alarm.poll(deadline, cx)
+                timer.poll(deadline, cx)
             })
             .await;
         }
@@ -149,7 +148,7 @@ impl StoreClient {
 
 impl Shared {
     fn log_outcome(&self, command: &StoreCommand, outcome: &Outcome) {
-        self.update(|debts, now| debts.record(command, outcome, now));
+        self.update(|tracker, now| tracker.record(command, outcome, now));
     }
 
     fn update(&self, change: impl FnOnce(&mut ReleaseTracker, Timestamp)) {
@@ -186,8 +185,8 @@ pub struct SlotGuard {
 impl SlotGuard {
     /// A session that holds nothing yet.
     #[must_use]
-    pub fn new(custody: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
-        Self { store_client: custody, mailbox, user: None, pending: None, session }
+    pub fn new(store_client: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
+        Self { store_client, mailbox, user: None, pending: None, session }
     }
 
     /// Submits the session's command.
@@ -223,7 +222,9 @@ impl SlotGuard {
             && let Some(user) = &self.user
         {
             let is_return = under_way.purpose == Purpose::Resume;
-            self.store_client.shared.update(|debts, now| debts.acquire_timed_out(user, self.session, is_return, now));
+            self.store_client
+                .shared
+                .update(|tracker, now| tracker.acquire_timed_out(user, self.session, is_return, now));
         }
         is_late
     }
@@ -261,9 +262,9 @@ mod tests {
         let node = NodeId::new(1);
         let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
         let store = Arc::new(MemoryStore::new(node, SlotLimit::new(1).unwrap()));
-        let custody = StoreClient::new(store, Clock::manual(Arc::default()), Duration::from_secs(1), 1);
+        let store_client = StoreClient::new(store, Clock::manual(Arc::default()), Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
-        let mut claim = SlotGuard::new(Arc::clone(&custody), Arc::clone(&mailbox), session);
+        let mut claim = SlotGuard::new(Arc::clone(&store_client), Arc::clone(&mailbox), session);
         let acquire =
             StoreCommand::Acquire { user: user.clone(), session, limit: None, at: Timestamp::default(), options: None };
         for command in [acquire, StoreCommand::CountSlots { user, session, at: Timestamp::default() }] {
@@ -274,9 +275,9 @@ mod tests {
             };
             assert_eq!(claim.answered(&outcome), None, "nobody was refused");
         }
-        assert_eq!(custody.tracked(), 1);
+        assert_eq!(store_client.tracked(), 1);
         drop(claim);
-        assert_eq!(custody.tracked(), 0);
+        assert_eq!(store_client.tracked(), 0);
     }
 
     /// A store that never answers.
@@ -322,10 +323,10 @@ mod tests {
                 StoreCommand::Linger { user: user.clone(), session, at: late },
             ),
         ] {
-            let dial = Arc::<ManualClock>::default();
-            let clock = Clock::manual(Arc::clone(&dial));
-            let custody = StoreClient::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
-            let mut claim = SlotGuard::new(Arc::clone(&custody), Arc::default(), session);
+            let manual_clock = Arc::<ManualClock>::default();
+            let clock = Clock::manual(Arc::clone(&manual_clock));
+            let store_client = StoreClient::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
+            let mut claim = SlotGuard::new(Arc::clone(&store_client), Arc::default(), session);
             let options = options.map(Box::new);
             claim.submit(StoreCommand::Acquire {
                 user: user.clone(),
@@ -335,9 +336,9 @@ mod tests {
                 options,
             });
             assert_eq!(claim.deadline(), Some(late));
-            dial.set(late);
+            manual_clock.set(late);
             assert!(claim.expire());
-            assert_eq!(custody.shared.lock().tracker.next_retry(retried), Some(owed));
+            assert_eq!(store_client.shared.lock().tracker.next_retry(retried), Some(owed));
         }
     }
 }

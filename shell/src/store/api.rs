@@ -22,7 +22,7 @@ pub trait Store: Send + Sync {
 
     /// Sets the terms on which users are admitted. They hold for every command that is submitted once this has returned,
     /// and may hold for those that wait. What they say of a user's own is of no account.
-    fn set_policy(&self, terms: AdmissionPolicy);
+    fn set_policy(&self, policy: AdmissionPolicy);
 
     /// The terms in force for a user.
     fn policy_for(&self, user: &UserId) -> AdmissionPolicy;
@@ -30,7 +30,7 @@ pub trait Store: Send + Sync {
     /// Changes what is kept of a user beside slots. `done` is answered exactly once, from any thread, when it is kept, or
     /// certainly is not, or nobody can tell: [`Cause::Failed`] says neither. What is set holds from then on, and for every
     /// later start of a store that outlives its process.
-    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion);
+    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion);
 
     /// Takes no more commands (they are rejected), applies those submitted, answers them, and closes.
     ///
@@ -109,41 +109,41 @@ pub(crate) struct SharedPolicy(Arc<RwLock<Policies>>);
 
 #[derive(Debug)]
 struct Policies {
-    terms: AdmissionPolicy,
-    own: HashMap<UserId, UserOverrides>,
+    policy: AdmissionPolicy,
+    overrides: HashMap<UserId, UserOverrides>,
 }
 
 impl SharedPolicy {
-    pub(crate) fn new(terms: AdmissionPolicy, own: HashMap<UserId, UserOverrides>) -> Self {
-        Self(Arc::new(RwLock::new(Policies { terms, own })))
+    pub(crate) fn new(policy: AdmissionPolicy, overrides: HashMap<UserId, UserOverrides>) -> Self {
+        Self(Arc::new(RwLock::new(Policies { policy, overrides })))
     }
 
-    pub(crate) fn set(&self, terms: AdmissionPolicy) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).terms = terms;
+    pub(crate) fn set(&self, policy: AdmissionPolicy) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).policy = policy;
     }
 
     /// How many users something is set for.
     pub(crate) fn users_with_overrides(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).own.len()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).overrides.len()
     }
 
-    pub(crate) fn set_overrides(&self, user: &UserId, own: UserOverrides) {
-        let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).own;
-        if own.is_empty() {
+    pub(crate) fn set_overrides(&self, user: &UserId, overrides: UserOverrides) {
+        let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).overrides;
+        if overrides.is_empty() {
             all.remove(user);
         } else {
-            all.insert(user.clone(), own);
+            all.insert(user.clone(), overrides);
         }
     }
 
     /// The terms for a user.
     pub(crate) fn for_user(&self, user: &UserId) -> AdmissionPolicy {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.terms.with_overrides(all.own.get(user).copied().unwrap_or_default())
+        all.policy.with_overrides(all.overrides.get(user).copied().unwrap_or_default())
     }
 
     pub(crate) fn linger(&self) -> Duration {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).terms.linger
+        self.0.read().unwrap_or_else(PoisonError::into_inner).policy.linger
     }
 }
 

@@ -17,7 +17,7 @@ use super::{CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Stor
 /// Keeps records in memory, only those of users who hold a slot.
 pub struct MemoryStore {
     node: NodeId,
-    terms: SharedPolicy,
+    policy: SharedPolicy,
     route: NotifierSlot,
     /// `None` once the store is closed.
     records: Mutex<Option<Records>>,
@@ -61,9 +61,9 @@ impl MemoryStore {
 
     /// An empty store for one node, on these terms.
     #[must_use]
-    pub fn with_policy(node: NodeId, terms: AdmissionPolicy) -> Self {
-        let terms = SharedPolicy::new(terms, HashMap::new());
-        Self { node, terms, route: NotifierSlot::default(), records: Mutex::new(Some(Records::default())) }
+    pub fn with_policy(node: NodeId, policy: AdmissionPolicy) -> Self {
+        let policy = SharedPolicy::new(policy, HashMap::new());
+        Self { node, policy, route: NotifierSlot::default(), records: Mutex::new(Some(Records::default())) }
     }
 
     fn apply(&self, command: &StoreCommand) -> ApplyResult {
@@ -72,26 +72,26 @@ impl MemoryStore {
         let Some(records) = &mut *records else {
             return ApplyResult { outcome: Outcome::Rejected(StoreError::Failed), ended: Vec::new() };
         };
-        let terms = self.terms.for_user(command.user());
+        let policy = self.policy.for_user(command.user());
         // There never was another node here.
         let dead = Liveness::DeadSince(Timestamp::default());
         let liveness = |node| if node == self.node { Liveness::Alive } else { dead };
         let Records { by_user, lost } = records;
-        let applied = match by_user.entry(command.user().clone()) {
+        let result = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
-                let applied = ledger::apply(entry.get_mut(), command, &terms, liveness);
+                let result = ledger::apply(entry.get_mut(), command, &policy, liveness);
                 if entry.get().is_empty() {
                     entry.remove();
                 }
-                applied
+                result
             }
             Entry::Vacant(entry) => {
                 let mut record = UserRecord::default();
-                let applied = ledger::apply(&mut record, command, &terms, liveness);
+                let result = ledger::apply(&mut record, command, &policy, liveness);
                 if !record.is_empty() {
                     entry.insert(record);
                 }
-                applied
+                result
             }
         };
         if let StoreCommand::Linger { user, at, .. } = command
@@ -111,7 +111,7 @@ impl MemoryStore {
                 }
             }
         }
-        applied
+        result
     }
 }
 
@@ -145,19 +145,19 @@ impl Store for MemoryStore {
         self.route.set(router);
     }
 
-    fn set_policy(&self, terms: AdmissionPolicy) {
-        self.terms.set(terms);
+    fn set_policy(&self, policy: AdmissionPolicy) {
+        self.policy.set(policy);
     }
 
     fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.terms.for_user(user)
+        self.policy.for_user(user)
     }
 
-    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
-        self.terms.set_overrides(
+    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
+        self.policy.set_overrides(
             &user,
-            match amendment {
-                UserUpdate::Set(own) => own,
+            match update {
+                UserUpdate::Set(overrides) => overrides,
                 UserUpdate::Forget => UserOverrides::default(),
             },
         );
@@ -209,8 +209,8 @@ mod tests {
 
     #[test]
     fn what_was_lost_and_nobody_comes_for_goes_when_it_has_lingered_for_its_time() {
-        let terms = AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(SlotLimit::default()) };
-        let store = MemoryStore::with_policy(NODE, terms);
+        let policy = AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(SlotLimit::default()) };
+        let store = MemoryStore::with_policy(NODE, policy);
         for second in 0..100 {
             lose(&store, second, second);
             let lingering = usize::try_from(second.min(9) + 1).unwrap();

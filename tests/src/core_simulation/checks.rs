@@ -35,7 +35,10 @@ impl CoreSimulation {
                 assert!(seen.contains(id), "session {id} was told that it has a slot, and has none");
             }
             let expires = connection.session.expires_at();
-            assert!(expires.is_none_or(|wall| self.now < self.time_of(wall)), "session {id} has outlived its token");
+            assert!(
+                expires.is_none_or(|unix_seconds| self.now < self.time_of(unix_seconds)),
+                "session {id} has outlived its token"
+            );
             let busy = connection.session.is_busy();
             assert_eq!(
                 busy,
@@ -44,7 +47,7 @@ impl CoreSimulation {
             );
             assert!(!(busy && connection.session.deadline().is_some()), "session {id} counts silence while busy");
         }
-        assert!(self.debts.pending() <= self.debts.tracked(), "more is owed than was reserved");
+        assert!(self.tracker.pending() <= self.tracker.tracked(), "more is owed than was reserved");
     }
 
     /// Ends all faults and lets everybody leave, then checks that everything has come back.
@@ -58,18 +61,18 @@ impl CoreSimulation {
                 self.store_step(0, StoreFault::Apply);
                 self.check();
             }
-            if self.connections.is_empty() && self.debts.tracked() == 0 {
+            if self.connections.is_empty() && self.tracker.tracked() == 0 {
                 break;
             }
             self.pass(Duration::from_secs(1));
             self.check();
         }
         assert!(self.connections.is_empty(), "these sessions never drained: {:?}", self.connections);
-        assert_eq!((self.debts.tracked(), self.debts.pending()), (0, 0), "a debt was never paid");
+        assert_eq!((self.tracker.tracked(), self.tracker.pending()), (0, 0), "a debt was never paid");
         self.draining = false;
         // What lingers has its time.
         self.pass(LINGER);
-        self.terms = self.first_terms;
+        self.policy = self.first_terms;
         let (now, alive) = (self.now, self.node());
         let deaths = self.deaths.clone();
         for record in self.store.records.values_mut() {
@@ -85,18 +88,18 @@ impl CoreSimulation {
             }
             assert_eq!(
                 self.connections[&id].told,
-                self.terms.limit.slots() > 0,
+                self.policy.limit.slots() > 0,
                 "a newcomer was not admitted at the first try"
             );
             let slots = self.store.records.get(&user_id(user));
-            assert_eq!(slots.map_or(0, |record| record.sessions().len()), self.terms.limit.slots().min(1) as usize);
+            assert_eq!(slots.map_or(0, |record| record.sessions().len()), self.policy.limit.slots().min(1) as usize);
             self.disconnect(id);
             while !self.store.queue.is_empty() {
                 self.store_step(0, StoreFault::Apply);
             }
             self.check();
         }
-        assert_eq!(self.debts.tracked(), 0);
+        assert_eq!(self.tracker.tracked(), 0);
         let left: Vec<_> = self.store.records.values().flat_map(UserRecord::sessions).collect();
         assert!(left.is_empty(), "these slots were never given back: {left:?}");
     }
@@ -105,6 +108,6 @@ impl CoreSimulation {
     fn is_accounted_for(&self, session: SessionId) -> bool {
         let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_finished());
         let release = |queued: &Queued| queued.command.session() == session && queued.command.is_release();
-        served || self.debts.is_pending(session) || self.store.queue.iter().any(release)
+        served || self.tracker.is_pending(session) || self.store.queue.iter().any(release)
     }
 }

@@ -18,7 +18,7 @@ impl CoreSimulation {
             (0..self.store.queue.len()).filter(|&at| sessions.insert(self.store.queue[at].command.session())).collect();
         let Some(&at) = heads.get(usize::from(which) % heads.len().max(1)) else { return };
         let queued = self.store.queue[at].clone();
-        let (applied, answer) = match fault {
+        let (result, answer) = match fault {
             StoreFault::Apply => (true, Some(None)),
             StoreFault::ApplyUnanswered => (true, None),
             StoreFault::ApplyUnknown => (true, Some(Some(Outcome::Unknown))),
@@ -34,7 +34,7 @@ impl CoreSimulation {
             }
         };
         self.store.queue.remove(at);
-        let outcome = if applied { Some(self.apply(&queued.command)) } else { None };
+        let outcome = if result { Some(self.apply(&queued.command)) } else { None };
         match answer {
             Some(said) if !queued.answered => {
                 let outcome = said.or(outcome).expect("what was applied has an outcome");
@@ -54,9 +54,9 @@ impl CoreSimulation {
         let liveness = |node| liveness(&deaths, alive, node);
         let record = self.store.records.entry(command.user().clone()).or_default();
         let before = record.clone();
-        let applied = ledger::apply(record, command, &self.terms, liveness);
-        rule_oracle::check(&before, command, &self.terms, liveness, &applied, record);
-        let ApplyResult { outcome, ended } = applied;
+        let result = ledger::apply(record, command, &self.policy, liveness);
+        rule_oracle::check(&before, command, &self.policy, liveness, &result, record);
+        let ApplyResult { outcome, ended } = result;
         for EndedSession { session, reason: how } in ended {
             self.handle(session, Event::Ended(how));
         }
@@ -72,7 +72,7 @@ impl CoreSimulation {
         if waits.is_some_and(|(waited_for, _)| waited_for == command) {
             self.answer(command.session(), outcome);
         } else if command.is_release() {
-            self.debts.record(command, &outcome, self.now);
+            self.tracker.record(command, &outcome, self.now);
         }
     }
 
@@ -80,7 +80,7 @@ impl CoreSimulation {
     pub(super) fn answer(&mut self, id: SessionId, outcome: Outcome) {
         let connection = self.connections.get_mut(&id).expect("a session that waits is there");
         let (command, _) = connection.under_way.take().expect("it waits");
-        self.debts.record(&command, &outcome, self.now);
+        self.tracker.record(&command, &outcome, self.now);
         self.handle(id, Event::Stored(outcome));
     }
 

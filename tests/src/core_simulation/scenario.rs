@@ -9,7 +9,7 @@ use crate::policies::policy;
 #[derive(Debug)]
 pub struct Scenario {
     /// On which users are admitted.
-    pub terms: AdmissionPolicy,
+    pub policy: AdmissionPolicy,
     /// What happens, at most [`Scenario::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }
@@ -22,8 +22,8 @@ impl Scenario {
 impl<'a> Arbitrary<'a> for Scenario {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let limit = SlotLimit::new(bytes.int_in_range(0..=4)?).expect("four is below the ceiling");
-        let terms = policy(limit, bytes.arbitrary()?);
-        Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
+        let policy = policy(limit, bytes.arbitrary()?);
+        Ok(Self { policy, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
     }
 }
 

@@ -20,7 +20,7 @@ use super::store::{Queued, Store};
 /// One server at a time, its clients and its store.
 #[derive(Debug)]
 pub struct CoreSimulation {
-    pub(super) terms: AdmissionPolicy,
+    pub(super) policy: AdmissionPolicy,
     /// The terms that it began with.
     pub(super) first_terms: AdmissionPolicy,
     /// Since when the nodes before this one are dead.
@@ -35,7 +35,7 @@ pub struct CoreSimulation {
     next_session: u64,
     pub(super) draining: bool,
     pub(super) connections: BTreeMap<SessionId, Connection>,
-    pub(super) debts: ReleaseTracker,
+    pub(super) tracker: ReleaseTracker,
     pub(super) store: Store,
     /// How many invariants were looked at, so that a test can tell that some were.
     pub checks: u64,
@@ -52,10 +52,10 @@ impl CoreSimulation {
 
     /// A simulation where users are admitted on these terms.
     #[must_use]
-    pub fn new(terms: AdmissionPolicy) -> Self {
+    pub fn new(policy: AdmissionPolicy) -> Self {
         Self {
-            terms,
-            first_terms: terms,
+            policy,
+            first_terms: policy,
             deaths: BTreeMap::new(),
             told: Vec::new(),
             tokens: 0,
@@ -65,15 +65,15 @@ impl CoreSimulation {
             next_session: 1,
             draining: false,
             connections: BTreeMap::new(),
-            debts: ReleaseTracker::new(Self::MAX_CONNECTIONS * 2),
+            tracker: ReleaseTracker::new(Self::MAX_CONNECTIONS * 2),
             store: Store::default(),
             checks: 0,
         }
     }
 
     /// Runs a whole scenario, checks after every step, and then that everything comes back.
-    pub fn run(terms: AdmissionPolicy, ops: &[Op]) -> Self {
-        let mut simulation = Self::new(terms);
+    pub fn run(policy: AdmissionPolicy, ops: &[Op]) -> Self {
+        let mut simulation = Self::new(policy);
         for op in ops {
             simulation.step(op);
             simulation.check();
@@ -136,7 +136,7 @@ impl CoreSimulation {
             }
             Op::Restart => self.restart(),
             Op::SetLimit { slots } => {
-                self.terms.limit = SlotLimit::new(u32::from(*slots) % 6).expect("five is below the ceiling");
+                self.policy.limit = SlotLimit::new(u32::from(*slots) % 6).expect("five is below the ceiling");
             }
             Op::Enforce { user } => {
                 let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
@@ -189,7 +189,7 @@ impl CoreSimulation {
         // What the store was given may still be applied: a dead process cannot take it back.
         self.store.queue.iter_mut().for_each(|queued| queued.answered = true);
         self.connections.clear();
-        self.debts = ReleaseTracker::new(Self::MAX_CONNECTIONS * 2);
+        self.tracker = ReleaseTracker::new(Self::MAX_CONNECTIONS * 2);
         self.draining = false;
         self.deaths.insert(self.node(), self.now);
         self.generation += 1;
@@ -202,8 +202,8 @@ impl CoreSimulation {
             let sessions = self.connections.values().filter_map(|connection| connection.session.deadline());
             let answers = self.connections.values().filter_map(|connection| connection.under_way.as_ref());
             let tokens = self.connections.values().filter_map(|connection| connection.session.expires_at());
-            let sessions = sessions.chain(tokens.map(|wall| self.time_of(wall)));
-            let next = sessions.chain(answers.map(|&(_, until)| until)).chain(self.debts.deadline()).min();
+            let sessions = sessions.chain(tokens.map(|unix_seconds| self.time_of(unix_seconds)));
+            let next = sessions.chain(answers.map(|&(_, until)| until)).chain(self.tracker.deadline()).min();
             let Some(next) = next.filter(|&next| next <= end) else {
                 self.now = end;
                 return;
@@ -217,7 +217,7 @@ impl CoreSimulation {
                     self.answer(id, Outcome::Unknown);
                 }
             }
-            while let Some(release) = self.debts.next_retry(self.now) {
+            while let Some(release) = self.tracker.next_retry(self.now) {
                 self.submit(release);
             }
         }
@@ -228,15 +228,15 @@ impl CoreSimulation {
     fn expire(&mut self) {
         for id in self.ids() {
             let expires = self.connections[&id].session.expires_at();
-            if expires.is_some_and(|wall| self.time_of(wall) <= self.now) {
+            if expires.is_some_and(|unix_seconds| self.time_of(unix_seconds) <= self.now) {
                 self.handle(id, Event::Expired);
             }
         }
     }
 
     /// When the wall clock shows this.
-    pub(super) fn time_of(&self, wall: UnixSeconds) -> Timestamp {
-        Timestamp::from_epoch(Duration::from_secs(wall.unix_seconds().saturating_add_signed(-self.wall_ahead)))
+    pub(super) fn time_of(&self, unix_seconds: UnixSeconds) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_secs(unix_seconds.unix_seconds().saturating_add_signed(-self.wall_ahead)))
     }
 
     /// Gives a session its next messages, as long as it takes them.
@@ -287,10 +287,10 @@ impl CoreSimulation {
                     connection.under_way = Some((command.clone(), self.now + Self::STORE_TIMEOUT));
                     // A store that is full says so at once.
                     let full = self.store.queue.len() >= Self::MAX_QUEUE;
-                    match self.debts.reserve(&command) {
+                    match self.tracker.reserve(&command) {
                         Ok(()) if !full => self.submit(command),
                         Ok(()) => {
-                            self.debts.record(&command, &Outcome::Rejected(StoreError::Full), self.now);
+                            self.tracker.record(&command, &Outcome::Rejected(StoreError::Full), self.now);
                             self.reject(id, StoreError::Full, &mut next);
                         }
                         Err(cause) => self.reject(id, cause, &mut next),
@@ -300,7 +300,7 @@ impl CoreSimulation {
         }
         // The token that it had may have run out while it was asked for another.
         let expires = self.connections.get(&id).and_then(|connection| connection.session.expires_at());
-        if expires.is_some_and(|wall| self.time_of(wall) <= self.now) {
+        if expires.is_some_and(|unix_seconds| self.time_of(unix_seconds) <= self.now) {
             self.handle(id, Event::Expired);
         }
         self.remove_if_finished(id);

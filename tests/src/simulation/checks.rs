@@ -55,7 +55,7 @@ impl Simulation {
         self.trace(|| "the faults end".into());
         self.healed = true;
         self.store.set_full(false);
-        self.store.set_limit(self.terms.limit);
+        self.store.set_limit(self.policy.limit);
         for client in self.clients.values() {
             client.socket.set_attentive(true);
         }
@@ -117,7 +117,11 @@ impl Simulation {
 
         for server in 0..SERVERS {
             assert_eq!(self.servers[server].registry.len(), 0, "a connection never ended");
-            assert_eq!(self.servers[server].doorway.counts(), (0, 0), "the door counts somebody who has left");
+            assert_eq!(
+                self.servers[server].connection_limiter.counts(),
+                (0, 0),
+                "the door counts somebody who has left"
+            );
             assert_eq!(self.servers[server].store_client().tracked(), 0, "a reservation was never given back");
             if self.servers[server].status == Status::Draining {
                 self.kill(server);
@@ -145,7 +149,7 @@ impl Simulation {
         const USER: u8 = 0;
 
         // Where the newest takes the place of the oldest nobody is ever refused.
-        if self.terms.effective_when_full() == WhenFull::EvictOldest {
+        if self.policy.effective_when_full() == WhenFull::EvictOldest {
             return;
         }
         for server in 0..3 {
@@ -167,7 +171,7 @@ impl Simulation {
     fn check_resume_after_crash(&mut self) {
         const USER: u8 = 1;
 
-        if self.terms.linger.is_zero() {
+        if self.policy.linger.is_zero() {
             return;
         }
         let user = user_id(USER);
@@ -179,7 +183,7 @@ impl Simulation {
             self.recover();
             self.pass(LINGER);
             let known = self.told.len();
-            for _ in 0..self.terms.limit.slots() {
+            for _ in 0..self.policy.limit.slots() {
                 let _admitted = self.is_accepted(server, &authenticate_with_object(USER, None));
             }
             let tokens = self.told.split_off(known);
@@ -208,7 +212,7 @@ impl Simulation {
             assert!(came > 0, "nobody could come home");
             self.count("came home after a crash");
             let full = self.slots_of(USER);
-            if self.terms.effective_when_full() == WhenFull::Deny {
+            if self.policy.effective_when_full() == WhenFull::Deny {
                 assert!(!self.is_admitted(server + 1, USER), "beside {full} who came home there was room");
             }
             self.start(usize::from(server));

@@ -70,7 +70,7 @@ impl Client {
 
     /// Checks that the session ended when its token expired, unless the server is verifying a newer credential.
     pub(super) fn check_token(&self, server: &Server) {
-        let has_come = |wall: &UnixSeconds| server.store_client().clock().has_passed(*wall);
+        let has_come = |unix_seconds: &UnixSeconds| server.store_client().clock().has_passed(*unix_seconds);
         let renewed = self.asked.iter().any(|shown| match shown {
             ShownCredential::Nothing => false,
             ShownCredential::Name => true,
@@ -145,9 +145,9 @@ impl Client {
                         "BYE_SUCCESS"
                     }
                     ServerMessage::CheckConnectionsSuccess(_) => "counted",
-                    ServerMessage::Error(complaint) => {
+                    ServerMessage::Error(error) => {
                         assert_ne!(
-                            *complaint,
+                            *error,
                             RequestError::RequestPending,
                             "a message was not kept until the session was free"
                         );

@@ -24,7 +24,7 @@ use super::trace::Trace;
 pub struct Simulation {
     pub(super) store: Arc<SharedStore>,
     /// The terms at the start.
-    pub(super) terms: AdmissionPolicy,
+    pub(super) policy: AdmissionPolicy,
     /// Every resume token that a client received.
     pub(super) told: Vec<(UserId, ResumeToken)>,
     pub(super) now: Timestamp,
@@ -71,8 +71,8 @@ impl Simulation {
     fn new(scenario: &Scenario, traced: bool) -> Self {
         let trace = Trace { lines: traced.then(String::new), ..Trace::default() };
         let mut simulation = Self {
-            store: Arc::new(SharedStore::new(scenario.terms, START)),
-            terms: scenario.terms,
+            store: Arc::new(SharedStore::new(scenario.policy, START)),
+            policy: scenario.policy,
             told: Vec::new(),
             now: START,
             servers: Vec::new(),
@@ -120,7 +120,7 @@ impl Simulation {
             Op::RenewToken { client, user, seconds } => self.renew(*client, *user, *seconds),
             Op::WallClock { server, seconds } => {
                 let server = &self.servers[usize::from(*server) % SERVERS];
-                server.dial.set_wall_ahead(i64::from(*seconds) * 1000);
+                server.manual_clock.set_wall_ahead(i64::from(*seconds) * 1000);
                 server.wake_all();
             }
             Op::ConnectWithObject { server, user, device, evict, resume } => {
@@ -199,7 +199,7 @@ impl Simulation {
             }
             Op::ClockJump { server, millis } => {
                 let server = &self.servers[usize::from(*server) % SERVERS];
-                server.dial.set(server.time() + Duration::from_millis(u64::from(*millis)));
+                server.manual_clock.set(server.time() + Duration::from_millis(u64::from(*millis)));
                 server.wake_all();
             }
         }
@@ -257,9 +257,9 @@ impl Simulation {
         }
         let entry = server.registry.register();
         let session = entry.id();
-        let services = Arc::clone(&server.services);
-        let visitor = server.doorway.acquire(None).expect("no bounds");
-        let mut connection = Connection::new(&entry, socket.clone(), &SETTINGS, clock.now(), services, visitor);
+        let context = Arc::clone(&server.context);
+        let permit = server.connection_limiter.acquire(None).expect("no bounds");
+        let mut connection = Connection::new(&entry, socket.clone(), &SETTINGS, clock.now(), context, permit);
         let task = async move {
             connection.run().await;
             drop(entry);

@@ -67,7 +67,7 @@ pub(super) struct SharedStore {
 }
 
 struct Inner {
-    terms: AdmissionPolicy,
+    policy: AdmissionPolicy,
     /// The time by the store's clock.
     now: Timestamp,
     alive: BTreeSet<NodeId>,
@@ -91,10 +91,10 @@ struct Inner {
 impl SharedStore {
     const MAX_QUEUE: usize = 512;
 
-    pub(super) fn new(terms: AdmissionPolicy, now: Timestamp) -> Self {
+    pub(super) fn new(policy: AdmissionPolicy, now: Timestamp) -> Self {
         Self {
             inner: Mutex::new(Inner {
-                terms,
+                policy,
                 now,
                 alive: BTreeSet::new(),
                 deaths: BTreeMap::new(),
@@ -121,7 +121,7 @@ impl SharedStore {
     }
 
     pub(super) fn set_limit(&self, limit: SlotLimit) {
-        self.lock().terms.limit = limit;
+        self.lock().policy.limit = limit;
     }
 
     /// Whether this session has lost its slot to somebody else.
@@ -136,7 +136,7 @@ impl SharedStore {
     /// Whether a user holds more than the limit that is set now.
     pub(super) fn is_beyond_limit(&self, user: &UserId) -> bool {
         let inner = self.lock();
-        inner.records.get(user).is_some_and(|record| record.sessions().len() > inner.terms.limit.slots() as usize)
+        inner.records.get(user).is_some_and(|record| record.sessions().len() > inner.policy.limit.slots() as usize)
     }
 
     /// Has an operator end who is beyond the limit.
@@ -230,7 +230,7 @@ impl SharedStore {
             return Some(Self::answer(inner, command, done, Some(Outcome::Unknown), false));
         }
         let (command, done) = inner.queue.remove(at).expect("it is in the queue");
-        let applied = match fault {
+        let result = match fault {
             StoreFault::Apply | StoreFault::ApplySilently | StoreFault::ApplyUnknown => {
                 Some(inner.apply(&command, true))
             }
@@ -238,7 +238,7 @@ impl SharedStore {
             StoreFault::Reject | StoreFault::Drop | StoreFault::DropSilently | StoreFault::Postpone => None,
         };
         let said = match fault {
-            StoreFault::Apply | StoreFault::ApplySilently => applied,
+            StoreFault::Apply | StoreFault::ApplySilently => result,
             // Whoever was told that nobody knows can be told nothing else.
             StoreFault::Reject => Some(Outcome::Rejected(StoreError::Failed)),
             StoreFault::ApplyUnknown
@@ -318,9 +318,9 @@ impl Inner {
         let liveness = |node| liveness(alive, deaths, node);
         let record = self.records.entry(command.user().clone()).or_default();
         let before = record.clone();
-        let applied = ledger::apply(record, &command, &self.terms, liveness);
-        rule_oracle::check(&before, &command, &self.terms, liveness, &applied, record);
-        let ApplyResult { outcome, ended } = applied;
+        let result = ledger::apply(record, &command, &self.policy, liveness);
+        rule_oracle::check(&before, &command, &self.policy, liveness, &result, record);
+        let ApplyResult { outcome, ended } = result;
         if !keep {
             *record = before.clone();
         }

@@ -23,14 +23,14 @@ impl Simulation {
         let node = NodeId::new(self.nodes);
         let registry = Registry::new(node);
         self.store.start(node, Arc::clone(&registry));
-        let dial = Arc::<ManualClock>::default();
+        let manual_clock = Arc::<ManualClock>::default();
         // No two clocks show the same.
-        dial.set(self.now + Duration::from_secs(self.nodes * 1000));
-        let clock = Clock::manual(dial.clone());
-        let custody = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
-        let retries = Task::new(Arc::clone(&custody).retry());
+        manual_clock.set(self.now + Duration::from_secs(self.nodes * 1000));
+        let clock = Clock::manual(manual_clock.clone());
+        let store_client = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
+        let retries = Task::new(Arc::clone(&store_client).retry());
         let tasks = BTreeMap::from([(0, retries)]);
-        let doorway = SharedConnectionLimiter::new(ConnectionLimits::default(), clock.clone());
+        let connection_limiter = SharedConnectionLimiter::new(ConnectionLimits::default(), clock.clone());
         let authenticator = Box::new(SimulatedAuthenticator { clock });
         let drawn = AtomicU64::new(0);
         let draw = move || {
@@ -39,13 +39,13 @@ impl Simulation {
             random[8..16].copy_from_slice(&drawn.fetch_add(1, Ordering::Relaxed).to_be_bytes());
             Some(ResumeToken::new(random))
         };
-        let services = Arc::new(ConnectionContext {
-            store_client: custody,
+        let context = Arc::new(ConnectionContext {
+            store_client,
             authenticator,
             new_resume_token: Box::new(draw),
             refusal_log: RefusalLog::default(),
         });
-        Server { node, status: Status::Up, dial, rate: 1000, services, registry, doorway, tasks }
+        Server { node, status: Status::Up, manual_clock, rate: 1000, context, registry, connection_limiter, tasks }
     }
 
     pub(super) fn kill(&mut self, index: usize) {

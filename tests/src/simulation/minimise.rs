@@ -28,7 +28,7 @@ impl Scenario {
             while at < self.ops.len() {
                 let mut ops = self.ops.clone();
                 ops.drain(at..(at + chunk).min(ops.len()));
-                let shorter = Self { terms: self.terms, ops };
+                let shorter = Self { policy: self.policy, ops };
                 if shorter.run(false).is_err() {
                     self = shorter;
                     is_shorter = true;

@@ -13,7 +13,7 @@ pub(super) const USERS: u8 = 24;
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// On which users are admitted. The limit is 1 to 4.
-    pub terms: AdmissionPolicy,
+    pub policy: AdmissionPolicy,
     /// What happens, at most [`Scenario::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }
@@ -102,21 +102,21 @@ impl Scenario {
     pub fn from_seed(seed: u64) -> Self {
         let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
         let limit = SlotLimit::new(1 + random.below(4)).expect("four is below the ceiling");
-        let terms = policy(limit, random.byte());
+        let policy = policy(limit, random.byte());
         let ops = 40 + random.below(260);
         // Each seed has its own weights: how well the store is, how often a server fails, and how much users have to do with
         // one another.
         let users = [2, 6, u32::from(USERS)][random.below(3) as usize];
         let weights = Weights { store: random.below(100), servers: random.below(100), users };
-        Self { terms, ops: (0..ops).map(|_| random.op(&weights)).collect() }
+        Self { policy, ops: (0..ops).map(|_| random.op(&weights)).collect() }
     }
 }
 
 impl<'a> Arbitrary<'a> for Scenario {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let limit = SlotLimit::new(bytes.int_in_range(1..=4)?).expect("four is below the ceiling");
-        let terms = policy(limit, bytes.arbitrary()?);
-        Ok(Self { terms, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
+        let policy = policy(limit, bytes.arbitrary()?);
+        Ok(Self { policy, ops: bytes.arbitrary_iter()?.take(Self::MAX_OPS).collect::<Result<_>>()? })
     }
 }
 

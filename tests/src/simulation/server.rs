@@ -18,12 +18,12 @@ use shell::server::store_client::StoreClient;
 pub(super) struct Server {
     pub(super) node: NodeId,
     pub(super) status: Status,
-    pub(super) dial: Arc<ManualClock>,
+    pub(super) manual_clock: Arc<ManualClock>,
     /// How fast its clock runs, in thousandths.
     pub(super) rate: u32,
-    pub(super) services: Arc<ConnectionContext>,
+    pub(super) context: Arc<ConnectionContext>,
     pub(super) registry: Arc<Registry>,
-    pub(super) doorway: Arc<SharedConnectionLimiter>,
+    pub(super) connection_limiter: Arc<SharedConnectionLimiter>,
     pub(super) tasks: BTreeMap<u64, Task>,
 }
 
@@ -61,7 +61,7 @@ impl Server {
     }
 
     pub(super) fn store_client(&self) -> &Arc<StoreClient> {
-        &self.services.store_client
+        &self.context.store_client
     }
 
     /// What its wall clock shows so many seconds from now.
@@ -70,13 +70,13 @@ impl Server {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.is_running() && self.dial.next_timer().is_some_and(|alarm| alarm <= self.time())
+        self.is_running() && self.manual_clock.next_timer().is_some_and(|timer| timer <= self.time())
     }
 
     /// How long, by the simulation's clock, until something on this server is due.
     pub(super) fn next_timer(&self) -> Option<Duration> {
-        let alarm = self.dial.next_timer().filter(|_| self.is_running())?;
-        let nanos = alarm.since(self.time()).as_nanos() * 1000;
+        let timer = self.manual_clock.next_timer().filter(|_| self.is_running())?;
+        let nanos = timer.since(self.time()).as_nanos() * 1000;
         let nanos = nanos.div_ceil(u128::from(self.rate));
         Some(Duration::from_nanos(u64::try_from(nanos).expect("alarms are set to within centuries")))
     }
@@ -85,7 +85,7 @@ impl Server {
     pub(super) fn advance(&self, step: Duration) {
         let nanos = step.as_nanos() * u128::from(self.rate) / 1000;
         let step = Duration::from_nanos(u64::try_from(nanos).expect("a step is within centuries"));
-        self.dial.set(self.time() + step);
+        self.manual_clock.set(self.time() + step);
         if self.is_due() {
             self.wake_all();
         }

@@ -42,7 +42,7 @@ impl Slow {
         let first = self.waiting.lock().unwrap().pop_front();
         match first {
             Some(Waiting::Command(command, done)) => self.store.submit(command, done),
-            Some(Waiting::Amendment(user, amendment, done)) => self.store.update_user(user, amendment, done),
+            Some(Waiting::Amendment(user, update, done)) => self.store.update_user(user, update, done),
             None => {}
         }
     }
@@ -53,16 +53,16 @@ impl Store for Slow {
         self.waiting.lock().unwrap().push_back(Waiting::Command(command, done));
     }
 
-    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
-        self.waiting.lock().unwrap().push_back(Waiting::Amendment(user, amendment, done));
+    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
+        self.waiting.lock().unwrap().push_back(Waiting::Amendment(user, update, done));
     }
 
     fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
         self.store.set_notifier(router);
     }
 
-    fn set_policy(&self, terms: AdmissionPolicy) {
-        self.store.set_policy(terms);
+    fn set_policy(&self, policy: AdmissionPolicy) {
+        self.store.set_policy(policy);
     }
 
     fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
@@ -102,8 +102,8 @@ fn what_two_operators_set_at_once_holds_both() {
     };
     let (limit, full) = smol::block_on(or(zip(operator.handle(&ada, &limit), operator.handle(&ada, &full)), working));
     assert!(limit.is_ok() && full.is_ok(), "{limit:?} {full:?}");
-    let own = UserOverrides { limit: Some(SlotLimit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
-    assert_eq!(store.policy_for(&ada).overrides, own);
+    let overrides = UserOverrides { limit: Some(SlotLimit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
+    assert_eq!(store.policy_for(&ada).overrides, overrides);
 }
 
 /// The answer to the first is late: what it asks for is done all the same, and the second builds upon that.
@@ -144,16 +144,16 @@ impl Store for Deaf {
         done.answer(Outcome::Rejected(StoreError::Overloaded));
     }
 
-    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
-        self.0.update_user(user, amendment, done);
+    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
+        self.0.update_user(user, update, done);
     }
 
     fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
         self.0.set_notifier(router);
     }
 
-    fn set_policy(&self, terms: AdmissionPolicy) {
-        self.0.set_policy(terms);
+    fn set_policy(&self, policy: AdmissionPolicy) {
+        self.0.set_policy(policy);
     }
 
     fn policy_for(&self, user: &UserId) -> AdmissionPolicy {

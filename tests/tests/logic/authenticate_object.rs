@@ -378,7 +378,7 @@ fn any_denial() -> impl Strategy<Value = AuthenticateFailureDetails> {
         AuthenticateFailure::Store(StoreError::Full),
         AuthenticateFailure::StoreTimedOut,
     ];
-    let refusal = prop_oneof![
+    let failure = prop_oneof![
         prop::sample::select(known),
         any_text().prop_map(|words| AuthenticateFailure::from_message(words.into()))
     ];
@@ -392,9 +392,9 @@ fn any_denial() -> impl Strategy<Value = AuthenticateFailureDetails> {
     );
     let sessions = prop::option::of(prop::collection::vec(info, 0..5).prop_map(Into::into));
     let retry_after = prop::option::of(any::<u64>().prop_map(Duration::from_millis));
-    (refusal, limit, any::<Option<u32>>(), sessions, retry_after, any::<bool>()).prop_map(
-        |(refusal, limit, connections, sessions, retry_after, may_choose)| AuthenticateFailureDetails {
-            reason: refusal,
+    (failure, limit, any::<Option<u32>>(), sessions, retry_after, any::<bool>()).prop_map(
+        |(failure, limit, connections, sessions, retry_after, may_choose)| AuthenticateFailureDetails {
+            reason: failure,
             limit,
             connections,
             sessions,

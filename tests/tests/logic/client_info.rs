@@ -218,9 +218,9 @@ fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
 
 #[test]
 fn every_refusal_is_at_length_for_those_who_asked_so() {
-    let denied = |refusal| {
+    let denied = |failure| {
         ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
-            reason: refusal,
+            reason: failure,
             limit: None,
             connections: None,
             sessions: None,
@@ -232,14 +232,14 @@ fn every_refusal_is_at_length_for_those_who_asked_so() {
     drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":{}}"#)));
     let rejected = subject.handle(Event::Verified(Err(CredentialError::NotText)));
     assert_eq!(rejected, say(denied(AuthenticateFailure::Credential(CredentialError::NotText))));
-    for (outcome, refusal) in [
+    for (outcome, failure) in [
         (Outcome::Rejected(StoreError::Full), AuthenticateFailure::Store(StoreError::Full)),
         (Outcome::Unknown, AuthenticateFailure::StoreTimedOut),
         (Outcome::Released, AuthenticateFailure::StoreTimedOut),
     ] {
         let mut subject = Subject::new();
         drop(subject.ask("", drawn()));
-        let expected = Actions { close: Some(CloseReason::TryAgainLater), ..say(denied(refusal)) };
+        let expected = Actions { close: Some(CloseReason::TryAgainLater), ..say(denied(failure)) };
         assert_eq!(subject.handle(Event::Stored(outcome)), expected);
     }
     let mut subject = Subject::new();
@@ -267,12 +267,12 @@ fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_pla
     let mut subject = waiting();
     assert_eq!(subject.granted(false, LINGER), say(ServerMessage::AuthenticateSuccess(ada(2))));
     assert_eq!(subject.handle(Event::Disconnected), store(release()), "nobody could take it up again");
-    for (is_device_full, refusal) in
+    for (is_device_full, failure) in
         [(true, AuthenticateFailure::DeviceFull), (false, AuthenticateFailure::LimitReached)]
     {
         let full = SlotListing { is_device_full, ..listing() };
         let actions = waiting().handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
-        assert_eq!(actions, say(ServerMessage::AuthenticateFailure(refusal)));
+        assert_eq!(actions, say(ServerMessage::AuthenticateFailure(failure)));
     }
 }
 
@@ -316,9 +316,9 @@ fn only_who_is_lost_lingers() {
 #[test]
 fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
     let by_token = |user| Identity { expires: Some(UnixSeconds::from_unix_seconds(100)), ..Identity::for_user(user) };
-    let refused = |refusal| {
+    let refused = |failure| {
         let nothing = AuthenticateFailureDetails {
-            reason: refusal,
+            reason: failure,
             limit: None,
             connections: None,
             sessions: None,
@@ -332,20 +332,20 @@ fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
     let _told: Actions = subject.granted(false, Duration::ZERO);
     let ask = Event::Text(r#"{"type":"AUTHENTICATE","payload":{"token":"a.b.c"}}"#);
     let expired = CredentialError::Token(TokenError::Expired);
-    for (verdict, refusal) in [
+    for (verdict, failure) in [
         (Ok(by_token(UserId::parse("eve").unwrap())), AuthenticateFailure::AnotherUser),
         (Err(expired), AuthenticateFailure::Credential(expired)),
     ] {
         drop(subject.handle(ask.clone()));
-        assert_eq!(subject.handle(Event::Verified(verdict)), refused(refusal));
+        assert_eq!(subject.handle(Event::Verified(verdict)), refused(failure));
     }
-    for (outcome, refusal) in [
+    for (outcome, failure) in [
         (Outcome::Unknown, AuthenticateFailure::StoreTimedOut),
         (Outcome::Rejected(StoreError::Full), AuthenticateFailure::Store(StoreError::Full)),
     ] {
         drop(subject.handle(ask.clone()));
         drop(subject.handle(Event::Verified(Ok(by_token(user())))));
-        assert_eq!(subject.handle(Event::Stored(outcome)), refused(refusal));
+        assert_eq!(subject.handle(Event::Stored(outcome)), refused(failure));
     }
 }
 
@@ -399,10 +399,10 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
     let list = r#"{"type":"LIST_SESSIONS"}"#;
     let other = NodeId::new(9).session(9);
     let end = format!(r#"{{"type":"END_SESSION","payload":"{other}"}}"#);
-    let complaint = |complaint| say(ServerMessage::Error(complaint));
+    let error = |error| say(ServerMessage::Error(error));
     let mut subject = Subject::new();
     for text in [list, &*end] {
-        assert_eq!(subject.handle(Event::Text(text)), complaint(RequestError::NotAuthenticated));
+        assert_eq!(subject.handle(Event::Text(text)), error(RequestError::NotAuthenticated));
     }
 
     let mut subject = Subject::live(LINGER);
@@ -425,7 +425,7 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
     assert_eq!(told, say(ServerMessage::EndSessionSuccess(ada(1))));
     drop(subject.handle(Event::Text(&end)));
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
-    assert_eq!(told, complaint(RequestError::NoSuchSession));
+    assert_eq!(told, error(RequestError::NoSuchSession));
     for (text, outcome, expected) in [
         (list, Outcome::Rejected(StoreError::Overloaded), RequestError::Store(StoreError::Overloaded)),
         (list, Outcome::Unknown, RequestError::StoreTimedOut),
@@ -434,10 +434,10 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
         (&end, Outcome::Rejected(StoreError::Failed), RequestError::Store(StoreError::Failed)),
     ] {
         drop(subject.handle(Event::Text(text)));
-        assert_eq!(subject.handle(Event::Stored(outcome)), complaint(expected));
+        assert_eq!(subject.handle(Event::Stored(outcome)), error(expected));
     }
-    let own = format!(r#"{{"type":"END_SESSION","payload":"{}"}}"#, id());
-    assert_eq!(subject.handle(Event::Text(&own)), complaint(RequestError::OwnSession));
+    let overrides = format!(r#"{{"type":"END_SESSION","payload":"{}"}}"#, id());
+    assert_eq!(subject.handle(Event::Text(&overrides)), error(RequestError::OwnSession));
 }
 
 #[test]

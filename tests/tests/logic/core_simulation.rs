@@ -58,7 +58,7 @@ fn the_seeds_of_the_fuzzer_hold() {
     for seed in std::fs::read_dir(seeds).unwrap() {
         let bytes = std::fs::read(seed.unwrap().path()).unwrap();
         let scenario: Scenario = Unstructured::new(&bytes).arbitrary().unwrap();
-        CoreSimulation::run(scenario.terms, &scenario.ops);
+        CoreSimulation::run(scenario.policy, &scenario.ops);
         replayed += 1;
     }
     assert!(replayed > 0, "no seeds in {seeds}");

@@ -39,9 +39,9 @@ fn apply(
     limit: SlotLimit,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Outcome {
-    let applied = ledger::apply(record, command, &AdmissionPolicy::new(limit), liveness);
-    assert!(applied.ended.is_empty(), "{command:?} ended {:?}", applied.ended);
-    applied.outcome
+    let result = ledger::apply(record, command, &AdmissionPolicy::new(limit), liveness);
+    assert!(result.ended.is_empty(), "{command:?} ended {:?}", result.ended);
+    result.outcome
 }
 
 fn at(second: u64) -> Timestamp {

@@ -171,7 +171,7 @@ fn every_rejection() {
     for (title, messages) in rejected() {
         writeln!(table, "# {title}\n").unwrap();
         for message in messages {
-            let answer = ClientMessage::parse(message).map_err(|complaint| complaint.to_string());
+            let answer = ClientMessage::parse(message).map_err(|error| error.to_string());
             writeln!(table, "{}\n    {}", visible(message), visible(&answer.expect_err(message))).unwrap();
         }
         table.push('\n');
@@ -387,7 +387,7 @@ fn sessions_are_listed_and_ended_by_messages_of_their_own() {
 #[test]
 fn a_refusal_has_a_code_for_programs() {
     let limit = |slots| SlotLimit::new(slots).ok();
-    for (refusal, limit, code) in [
+    for (failure, limit, code) in [
         (AuthenticateFailure::LimitReached, limit(3), "limit_reached"),
         (AuthenticateFailure::LimitReached, None, "limit_reached"),
         (AuthenticateFailure::LimitReached, limit(0), "banned"),
@@ -398,7 +398,7 @@ fn a_refusal_has_a_code_for_programs() {
         (AuthenticateFailure::StoreTimedOut, None, "store_unavailable"),
         (AuthenticateFailure::Other("x".into()), None, "other"),
     ] {
-        assert_eq!(refusal.code(limit), code);
+        assert_eq!(failure.code(limit), code);
     }
 }
 
@@ -465,10 +465,10 @@ fn an_unknown_type_is_shown_up_to_64_characters() {
     for character in ["x", "é", "🦀", "\"", "\0"] {
         for (length, shown) in [(1, 1), (64, 64), (65, 64), (1000, 64)] {
             let message = json!({ "type": character.repeat(length) }).to_string();
-            let complaint = ClientMessage::parse(&message).unwrap_err();
-            assert_eq!(complaint, RequestError::UnknownType(character.repeat(shown).into()));
-            assert_eq!(complaint.message(), format!("No such event type {}", character.repeat(shown)));
-            let reply = ServerMessage::Error(complaint);
+            let error = ClientMessage::parse(&message).unwrap_err();
+            assert_eq!(error, RequestError::UnknownType(character.repeat(shown).into()));
+            assert_eq!(error.message(), format!("No such event type {}", character.repeat(shown)));
+            let reply = ServerMessage::Error(error);
             assert_eq!(ServerMessage::parse(&reply.encode()).unwrap(), reply);
         }
     }
@@ -583,19 +583,19 @@ fn what_is_no_reply() {
 
 #[test]
 fn every_reason_prints_as_its_words() {
-    for complaint in complaints() {
-        assert_eq!(complaint.to_string(), complaint.message());
+    for error in complaints() {
+        assert_eq!(error.to_string(), error.message());
     }
-    for refusal in refusals() {
-        assert_eq!(refusal.to_string(), refusal.message());
+    for failure in refusals() {
+        assert_eq!(failure.to_string(), failure.message());
     }
 }
 
 #[test]
 fn no_two_reasons_say_the_same_words() {
-    let complaints: BTreeSet<_> = complaints().iter().map(|complaint| complaint.message().into_owned()).collect();
+    let complaints: BTreeSet<_> = complaints().iter().map(|error| error.message().into_owned()).collect();
     assert_eq!(complaints.len(), self::complaints().len());
-    let refusals: BTreeSet<_> = refusals().iter().map(|refusal| refusal.message().into_owned()).collect();
+    let refusals: BTreeSet<_> = refusals().iter().map(|failure| failure.message().into_owned()).collect();
     assert_eq!(refusals.len(), self::refusals().len());
     assert_eq!(
         StoreError::ALL.to_vec(),
@@ -626,9 +626,9 @@ proptest! {
     #[test]
     fn nothing_makes_a_parser_panic(text in prop_oneof![any_text(), almost_json(), almost_a_message()]) {
         let request = ClientMessage::parse(&text);
-        if let Err(complaint) = &request {
+        if let Err(error) = &request {
             // However long the message, what is said about it is not.
-            let reply = ServerMessage::Error(complaint.clone()).encode();
+            let reply = ServerMessage::Error(error.clone()).encode();
             prop_assert!(reply.len() < 600, "{}", reply);
         }
         if let Ok(request) = request {
@@ -802,8 +802,8 @@ fn at_length() -> Vec<ServerMessage> {
     };
     let sessions: Box<[_]> = [live, lost].into();
     let retry_after = Some(Duration::from_millis(1_500));
-    let denial = |refusal, limit| AuthenticateFailureDetails {
-        reason: refusal,
+    let denial = |failure, limit| AuthenticateFailureDetails {
+        reason: failure,
         limit,
         connections: None,
         sessions: None,
@@ -840,20 +840,20 @@ fn user(id: &str, connections: u32) -> UserSummary {
 }
 
 fn refusals() -> Vec<AuthenticateFailure> {
-    successors(refusal_after(None), |refusal| refusal_after(Some(refusal))).collect()
+    successors(refusal_after(None), |failure| refusal_after(Some(failure))).collect()
 }
 
 fn complaints() -> Vec<RequestError> {
-    successors(complaint_after(None), |complaint| complaint_after(Some(complaint))).collect()
+    successors(complaint_after(None), |error| complaint_after(Some(error))).collect()
 }
 
 /// Every refusal in a row. Whoever adds one must put it in here; so with the functions below.
-fn refusal_after(refusal: Option<&AuthenticateFailure>) -> Option<AuthenticateFailure> {
-    match refusal {
+fn refusal_after(failure: Option<&AuthenticateFailure>) -> Option<AuthenticateFailure> {
+    match failure {
         None => Some(AuthenticateFailure::LimitReached),
         Some(AuthenticateFailure::LimitReached) => Some(AuthenticateFailure::DeviceFull),
         Some(AuthenticateFailure::DeviceFull) => rejection_after(None).map(AuthenticateFailure::Credential),
-        Some(&AuthenticateFailure::Credential(rejection)) => rejection_after(Some(rejection))
+        Some(&AuthenticateFailure::Credential(error)) => rejection_after(Some(error))
             .map(AuthenticateFailure::Credential)
             .or(cause_after(None).map(AuthenticateFailure::Store)),
         Some(&AuthenticateFailure::Store(cause)) => {
@@ -865,8 +865,8 @@ fn refusal_after(refusal: Option<&AuthenticateFailure>) -> Option<AuthenticateFa
     }
 }
 
-fn complaint_after(complaint: Option<&RequestError>) -> Option<RequestError> {
-    match complaint {
+fn complaint_after(error: Option<&RequestError>) -> Option<RequestError> {
+    match error {
         None => Some(RequestError::NotJson),
         Some(RequestError::NotJson) => Some(RequestError::NotAnObject),
         Some(RequestError::NotAnObject) => Some(RequestError::DuplicateKey),
@@ -907,8 +907,8 @@ fn ask_error_after(error: Option<AuthenticateOptionsError>) -> Option<Authentica
     }
 }
 
-fn rejection_after(rejection: Option<CredentialError>) -> Option<CredentialError> {
-    match rejection {
+fn rejection_after(error: Option<CredentialError>) -> Option<CredentialError> {
+    match error {
         None => Some(CredentialError::NotText),
         Some(CredentialError::NotText) => Some(CredentialError::UnwantedToken),
         Some(CredentialError::UnwantedToken) => Some(CredentialError::UserId(UserIdError::Empty)),

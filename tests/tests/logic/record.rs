@@ -29,7 +29,7 @@ fn read(bytes: &[u8]) -> Result<Vec<SessionRecord>, RecordError> {
 }
 
 fn full_hold() -> SessionRecord {
-    let guest = ClientInfo {
+    let client_info = ClientInfo {
         device: DisplayName::parse("laptop"),
         label: DisplayName::parse("Fé"),
         resumable: Some(Resumable {
@@ -41,7 +41,7 @@ fn full_hold() -> SessionRecord {
         session: NodeId::new(0x0123_4567_89ab_cdef).session(0x42),
         since: millis(0x018b_cfe5_6800),
         status: SessionStatus::Lingering { until: millis(0x018b_cfe5_6801) },
-        client: Some(Box::new(guest)),
+        client: Some(Box::new(client_info)),
     }
 }
 
@@ -133,14 +133,14 @@ fn hold() -> impl Strategy<Value = SessionRecord> {
             linger: Duration::from_millis(linger.into()),
         })
     });
-    let guest =
+    let client_info =
         (name(), name(), resumable).prop_map(|(device, label, resumable)| ClientInfo { device, label, resumable });
-    (any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()), guest).prop_map(
-        |(node, number, since, until, guest)| SessionRecord {
+    (any::<u64>(), any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()), client_info).prop_map(
+        |(node, number, since, until, client_info)| SessionRecord {
             session: NodeId::new(node).session(number),
             since: millis(since),
             status: until.map_or(SessionStatus::Live, |until| SessionStatus::Lingering { until: millis(until) }),
-            client: (guest != ClientInfo::default()).then(|| Box::new(guest)),
+            client: (client_info != ClientInfo::default()).then(|| Box::new(client_info)),
         },
     )
 }

@@ -59,40 +59,43 @@ fn at(millis: u64) -> Timestamp {
 }
 
 /// What an owner can see: (held, owed, deadline).
-fn seen(debts: &ReleaseTracker) -> (usize, usize, Option<Timestamp>) {
-    (debts.tracked(), debts.pending(), debts.deadline())
+fn seen(tracker: &ReleaseTracker) -> (usize, usize, Option<Timestamp>) {
+    (tracker.tracked(), tracker.pending(), tracker.deadline())
 }
 
 #[test]
 fn an_acquire_is_submitted_only_if_there_is_room_to_owe_it() {
-    let mut debts = ReleaseTracker::new(2);
-    assert_eq!(seen(&debts), (0, 0, None));
-    assert_eq!([1, 2, 3].map(|number| debts.reserve(&acquire(number))), [Ok(()), Ok(()), Err(StoreError::Overloaded)]);
-    assert_eq!(debts.tracked(), 2, "what was refused reserved nothing");
+    let mut tracker = ReleaseTracker::new(2);
+    assert_eq!(seen(&tracker), (0, 0, None));
+    assert_eq!(
+        [1, 2, 3].map(|number| tracker.reserve(&acquire(number))),
+        [Ok(()), Ok(()), Err(StoreError::Overloaded)]
+    );
+    assert_eq!(tracker.tracked(), 2, "what was refused reserved nothing");
 
     // Whether it is under way, granted, or owed: it keeps its room until it is certainly not in the store.
-    debts.record(&acquire(1), &GRANTED, at(0));
-    debts.record(&acquire(2), &Outcome::Unknown, at(0));
-    assert_eq!(debts.reserve(&acquire(3)), Err(StoreError::Overloaded));
-    debts.record(&release(1), &FAILED, at(0));
-    assert_eq!(debts.reserve(&acquire(3)), Err(StoreError::Overloaded));
+    tracker.record(&acquire(1), &GRANTED, at(0));
+    tracker.record(&acquire(2), &Outcome::Unknown, at(0));
+    assert_eq!(tracker.reserve(&acquire(3)), Err(StoreError::Overloaded));
+    tracker.record(&release(1), &FAILED, at(0));
+    assert_eq!(tracker.reserve(&acquire(3)), Err(StoreError::Overloaded));
 
-    assert_eq!(debts.next_retry(at(50)), Some(release(1)));
-    debts.record(&release(1), &Outcome::Released, at(50));
-    assert_eq!([3, 4].map(|number| debts.reserve(&acquire(number))), [Ok(()), Err(StoreError::Overloaded)]);
+    assert_eq!(tracker.next_retry(at(50)), Some(release(1)));
+    tracker.record(&release(1), &Outcome::Released, at(50));
+    assert_eq!([3, 4].map(|number| tracker.reserve(&acquire(number))), [Ok(()), Err(StoreError::Overloaded)]);
 
     assert_eq!(ReleaseTracker::new(0).reserve(&acquire(1)), Err(StoreError::Overloaded));
 }
 
 #[test]
 fn releases_and_lookups_need_no_room() {
-    let mut debts = ReleaseTracker::new(1);
-    assert_eq!(debts.reserve(&acquire(1)), Ok(()));
+    let mut tracker = ReleaseTracker::new(1);
+    assert_eq!(tracker.reserve(&acquire(1)), Ok(()));
     for _ in 0..3 {
-        assert_eq!(debts.reserve(&release(1)), Ok(()));
-        assert_eq!(debts.reserve(&look_up(1)), Ok(()));
+        assert_eq!(tracker.reserve(&release(1)), Ok(()));
+        assert_eq!(tracker.reserve(&look_up(1)), Ok(()));
     }
-    assert_eq!(debts.tracked(), 1);
+    assert_eq!(tracker.tracked(), 1);
 }
 
 /// Each row: command, outcome => what is held and owed, of one session that has its room.
@@ -123,11 +126,11 @@ fn what_every_answer_to_every_command_leaves() {
         (end_all(1), [kept; 8]),
     ] {
         for (outcome, expected) in outcomes.iter().zip(expected) {
-            let mut debts = ReleaseTracker::new(1);
-            debts.reserve(&acquire(1)).unwrap();
-            debts.record(&command, outcome, at(1000));
-            assert_eq!(seen(&debts), expected, "{command:?}, {outcome:?}");
-            assert_eq!([1, 2].map(|number| debts.is_pending(session(number))), [expected.1 == 1, false]);
+            let mut tracker = ReleaseTracker::new(1);
+            tracker.reserve(&acquire(1)).unwrap();
+            tracker.record(&command, outcome, at(1000));
+            assert_eq!(seen(&tracker), expected, "{command:?}, {outcome:?}");
+            assert_eq!([1, 2].map(|number| tracker.is_pending(session(number))), [expected.1 == 1, false]);
         }
     }
 }
@@ -139,49 +142,49 @@ fn end_all(number: u64) -> StoreCommand {
 
 #[test]
 fn what_is_to_linger_is_tried_again_as_that_and_from_the_same_time_on() {
-    let mut debts = ReleaseTracker::new(1);
-    debts.reserve(&acquire_for_good(1)).unwrap();
-    debts.record(&acquire_for_good(1), &GRANTED, at(0));
-    debts.reserve(&linger(1)).unwrap();
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.reserve(&acquire_for_good(1)).unwrap();
+    tracker.record(&acquire_for_good(1), &GRANTED, at(0));
+    tracker.reserve(&linger(1)).unwrap();
     let mut now = at(1_000);
-    debts.record(&linger(1), &Outcome::Unknown, now);
+    tracker.record(&linger(1), &Outcome::Unknown, now);
     for (backoff, outcome) in [(50, FAILED), (100, Outcome::Unknown), (200, GRANTED), (400, FOUND)] {
         now = now + Duration::from_millis(backoff);
-        assert_eq!(seen(&debts), (1, 1, Some(now)));
+        assert_eq!(seen(&tracker), (1, 1, Some(now)));
         assert_eq!(
-            [debts.next_retry(now), debts.next_retry(now)],
+            [tracker.next_retry(now), tracker.next_retry(now)],
             [Some(linger(1)), None],
             "lost at the same time as ever"
         );
-        assert!(debts.is_pending(session(1)));
-        debts.record(&linger(1), &outcome, now);
+        assert!(tracker.is_pending(session(1)));
+        tracker.record(&linger(1), &outcome, now);
     }
     now = now + Duration::from_millis(800);
-    assert_eq!(debts.next_retry(now), Some(linger(1)));
-    debts.record(&linger(1), &Outcome::Released, now);
-    assert_eq!(seen(&debts), (0, 0, None));
-    assert!(!debts.is_pending(session(1)));
+    assert_eq!(tracker.next_retry(now), Some(linger(1)));
+    tracker.record(&linger(1), &Outcome::Released, now);
+    assert_eq!(seen(&tracker), (0, 0, None));
+    assert!(!tracker.is_pending(session(1)));
 }
 
 #[test]
 fn an_acquire_whose_answer_is_lost_owes_a_release_though_its_slot_could_be_taken_up_again() {
-    let mut debts = ReleaseTracker::new(1);
-    debts.reserve(&acquire_for_good(1)).unwrap();
-    debts.record(&acquire_for_good(1), &Outcome::Unknown, at(0));
-    assert_eq!(debts.next_retry(at(50)), Some(release(1)), "its token was never told");
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.reserve(&acquire_for_good(1)).unwrap();
+    tracker.record(&acquire_for_good(1), &Outcome::Unknown, at(0));
+    assert_eq!(tracker.next_retry(at(50)), Some(release(1)), "its token was never told");
 }
 
 #[test]
 fn a_return_whose_answer_is_lost_owes_that_its_slot_lingers_on_for_a_client_that_has_its_token() {
-    let mut debts = ReleaseTracker::new(1);
+    let mut tracker = ReleaseTracker::new(1);
     let StoreCommand::Acquire { user, session, limit, at: asked, options } = acquire_for_good(1) else {
         unreachable!()
     };
     let options = options.map(|options| Box::new(AcquireOptions { resume: options.new_resume_key, ..*options }));
     let resume = StoreCommand::Acquire { user, session, limit, at: asked, options };
-    debts.reserve(&resume).unwrap();
-    debts.record(&resume, &Outcome::Unknown, at(7));
-    let Some(StoreCommand::Linger { at: lost, .. }) = debts.next_retry(at(57)) else {
+    tracker.reserve(&resume).unwrap();
+    tracker.record(&resume, &Outcome::Unknown, at(7));
+    let Some(StoreCommand::Linger { at: lost, .. }) = tracker.next_retry(at(57)) else {
         panic!("it would be given back")
     };
     assert_eq!(lost, at(7));
@@ -189,149 +192,149 @@ fn a_return_whose_answer_is_lost_owes_that_its_slot_lingers_on_for_a_client_that
 
 #[test]
 fn a_release_is_tried_again_after_50_ms_and_twice_as_long_each_time_up_to_5_s() {
-    let mut debts = ReleaseTracker::new(1);
-    debts.reserve(&acquire(1)).unwrap();
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.reserve(&acquire(1)).unwrap();
     let mut now = at(1_000);
-    debts.record(&acquire(1), &Outcome::Unknown, now);
+    tracker.record(&acquire(1), &Outcome::Unknown, now);
     let schedule = [50, 100, 200, 400, 800, 1_600, 3_200].into_iter().chain([5_000; 100]);
     for (try_number, backoff) in schedule.enumerate() {
         let due = now + Duration::from_millis(backoff);
         let early = Timestamp::from_epoch(due.since_epoch() - NANOSECOND);
-        assert_eq!(seen(&debts), (1, 1, Some(due)), "try {try_number}");
-        assert_eq!(debts.next_retry(early), None, "try {try_number}");
-        assert_eq!(debts.next_retry(due), Some(release(1)), "try {try_number}");
-        assert_eq!(seen(&debts), (1, 1, None), "it is under way: still owed, not due");
-        assert!(debts.is_pending(session(1)));
-        assert_eq!(debts.next_retry(due + ReleaseTracker::LONGEST_BACKOFF), None, "one at a time");
+        assert_eq!(seen(&tracker), (1, 1, Some(due)), "try {try_number}");
+        assert_eq!(tracker.next_retry(early), None, "try {try_number}");
+        assert_eq!(tracker.next_retry(due), Some(release(1)), "try {try_number}");
+        assert_eq!(seen(&tracker), (1, 1, None), "it is under way: still owed, not due");
+        assert!(tracker.is_pending(session(1)));
+        assert_eq!(tracker.next_retry(due + ReleaseTracker::LONGEST_BACKOFF), None, "one at a time");
         // The answer takes its time; the pause counts from there.
         now = due + Duration::from_millis(7);
-        debts.record(&release(1), if try_number % 2 == 0 { &Outcome::Unknown } else { &FAILED }, now);
+        tracker.record(&release(1), if try_number % 2 == 0 { &Outcome::Unknown } else { &FAILED }, now);
     }
     assert_eq!(ReleaseTracker::LONGEST_BACKOFF, Duration::from_secs(5));
-    assert_eq!(debts.next_retry(now + ReleaseTracker::LONGEST_BACKOFF), Some(release(1)));
-    debts.record(&release(1), &Outcome::Released, now);
-    assert_eq!(seen(&debts), (0, 0, None));
+    assert_eq!(tracker.next_retry(now + ReleaseTracker::LONGEST_BACKOFF), Some(release(1)));
+    tracker.record(&release(1), &Outcome::Released, now);
+    assert_eq!(seen(&tracker), (0, 0, None));
 }
 
 #[test]
 fn each_debt_has_a_backoff_of_its_own() {
-    let mut debts = ReleaseTracker::new(2);
+    let mut tracker = ReleaseTracker::new(2);
     for number in [1, 2] {
-        debts.reserve(&acquire(number)).unwrap();
+        tracker.reserve(&acquire(number)).unwrap();
     }
-    debts.record(&acquire(1), &Outcome::Unknown, at(0));
-    assert_eq!(debts.next_retry(at(50)), Some(release(1)));
-    debts.record(&release(1), &Outcome::Unknown, at(50));
+    tracker.record(&acquire(1), &Outcome::Unknown, at(0));
+    assert_eq!(tracker.next_retry(at(50)), Some(release(1)));
+    tracker.record(&release(1), &Outcome::Unknown, at(50));
     // Due at 150 now. The other one is younger but due earlier.
-    debts.record(&acquire(2), &Outcome::Unknown, at(60));
-    assert_eq!(debts.deadline(), Some(at(110)));
-    assert_eq!([debts.next_retry(at(149)), debts.next_retry(at(149))], [Some(release(2)), None]);
-    assert_eq!(debts.deadline(), Some(at(150)));
-    assert_eq!([debts.next_retry(at(150)), debts.next_retry(at(150))], [Some(release(1)), None]);
+    tracker.record(&acquire(2), &Outcome::Unknown, at(60));
+    assert_eq!(tracker.deadline(), Some(at(110)));
+    assert_eq!([tracker.next_retry(at(149)), tracker.next_retry(at(149))], [Some(release(2)), None]);
+    assert_eq!(tracker.deadline(), Some(at(150)));
+    assert_eq!([tracker.next_retry(at(150)), tracker.next_retry(at(150))], [Some(release(1)), None]);
 }
 
 #[test]
 fn a_session_whose_room_is_free_again_owes_from_the_start() {
-    let mut debts = ReleaseTracker::new(1);
+    let mut tracker = ReleaseTracker::new(1);
     for now in [1_000, 2_000] {
-        debts.reserve(&acquire(1)).unwrap();
-        debts.record(&acquire(1), &Outcome::Unknown, at(now));
-        assert_eq!(debts.deadline(), Some(at(now + 50)), "no backoff is inherited from a debt that is paid");
-        assert_eq!(debts.next_retry(at(now + 50)), Some(release(1)));
-        debts.record(&release(1), &Outcome::Released, at(now + 50));
-        assert_eq!(seen(&debts), (0, 0, None));
+        tracker.reserve(&acquire(1)).unwrap();
+        tracker.record(&acquire(1), &Outcome::Unknown, at(now));
+        assert_eq!(tracker.deadline(), Some(at(now + 50)), "no backoff is inherited from a debt that is paid");
+        assert_eq!(tracker.next_retry(at(now + 50)), Some(release(1)));
+        tracker.record(&release(1), &Outcome::Released, at(now + 50));
+        assert_eq!(seen(&tracker), (0, 0, None));
     }
 }
 
 #[test]
 fn so_many_releases_are_tried_at_once_and_no_more() {
     assert_eq!(ReleaseTracker::MAX_UNDER_WAY, 64);
-    let mut debts = ReleaseTracker::new(100);
+    let mut tracker = ReleaseTracker::new(100);
     for number in 0..100 {
-        debts.reserve(&acquire(number)).unwrap();
-        debts.record(&acquire(number), &Outcome::Unknown, at(0));
+        tracker.reserve(&acquire(number)).unwrap();
+        tracker.record(&acquire(number), &Outcome::Unknown, at(0));
     }
     let now = at(1_000);
-    let first: Vec<_> = std::iter::from_fn(|| debts.next_retry(now)).collect();
+    let first: Vec<_> = std::iter::from_fn(|| tracker.next_retry(now)).collect();
     assert_eq!(first, (0..64).map(release).collect::<Vec<_>>());
-    assert_eq!(seen(&debts), (100, 100, None), "no tick until one of them is answered");
+    assert_eq!(seen(&tracker), (100, 100, None), "no tick until one of them is answered");
 
     // One answered makes room for one more, however it was answered.
-    debts.record(&first[0], &Outcome::Released, now);
-    assert_eq!(seen(&debts), (99, 99, Some(at(50))));
-    assert_eq!([debts.next_retry(now), debts.next_retry(now)], [Some(release(64)), None]);
-    debts.record(&first[1], &Outcome::Unknown, now);
-    assert_eq!([debts.next_retry(now), debts.next_retry(now)], [Some(release(65)), None]);
+    tracker.record(&first[0], &Outcome::Released, now);
+    assert_eq!(seen(&tracker), (99, 99, Some(at(50))));
+    assert_eq!([tracker.next_retry(now), tracker.next_retry(now)], [Some(release(64)), None]);
+    tracker.record(&first[1], &Outcome::Unknown, now);
+    assert_eq!([tracker.next_retry(now), tracker.next_retry(now)], [Some(release(65)), None]);
 
     // With the store well again all of them come back.
     let mut under_way: Vec<_> = first[2..].iter().cloned().chain([64, 65].map(release)).collect();
     let mut now = now;
     while let Some(command) = under_way.pop() {
-        debts.record(&command, &Outcome::Released, now);
-        now = now.max(debts.deadline().unwrap_or(now));
-        under_way.extend(debts.next_retry(now));
+        tracker.record(&command, &Outcome::Released, now);
+        now = now.max(tracker.deadline().unwrap_or(now));
+        under_way.extend(tracker.next_retry(now));
     }
-    assert_eq!(seen(&debts), (0, 0, None));
+    assert_eq!(seen(&tracker), (0, 0, None));
 }
 
 /// The answer to an acquire is lost, and the release that a connection in panic submitted behind it fails, too.
 #[test]
 fn a_debt_that_is_incurred_twice_is_one_debt() {
-    let mut debts = ReleaseTracker::new(1);
-    debts.reserve(&acquire(1)).unwrap();
-    debts.record(&acquire(1), &Outcome::Unknown, at(0));
-    debts.record(&release(1), &Outcome::Unknown, at(10));
-    assert_eq!(seen(&debts), (1, 1, Some(at(50))));
-    assert_eq!([debts.next_retry(at(99)), debts.next_retry(at(99))], [Some(release(1)), None]);
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.reserve(&acquire(1)).unwrap();
+    tracker.record(&acquire(1), &Outcome::Unknown, at(0));
+    tracker.record(&release(1), &Outcome::Unknown, at(10));
+    assert_eq!(seen(&tracker), (1, 1, Some(at(50))));
+    assert_eq!([tracker.next_retry(at(99)), tracker.next_retry(at(99))], [Some(release(1)), None]);
     // And if it fails while it is tried again: once more, later.
-    debts.record(&release(1), &Outcome::Unknown, at(100));
-    assert_eq!(seen(&debts), (1, 1, Some(at(200))));
+    tracker.record(&release(1), &Outcome::Unknown, at(100));
+    assert_eq!(seen(&tracker), (1, 1, Some(at(200))));
 }
 
 #[test]
 fn a_debt_that_is_paid_while_it_waits_is_forgotten_and_others_go_on() {
-    let mut debts = ReleaseTracker::new(2);
-    debts.reserve(&acquire(1)).unwrap();
-    debts.record(&acquire(1), &Outcome::Unknown, at(0));
-    debts.record(&release(1), &Outcome::Released, at(0));
-    assert_eq!(seen(&debts), (0, 0, None));
-    debts.reserve(&acquire(2)).unwrap();
-    debts.record(&acquire(2), &Outcome::Unknown, at(0));
-    assert_eq!(seen(&debts), (1, 1, Some(at(50))));
+    let mut tracker = ReleaseTracker::new(2);
+    tracker.reserve(&acquire(1)).unwrap();
+    tracker.record(&acquire(1), &Outcome::Unknown, at(0));
+    tracker.record(&release(1), &Outcome::Released, at(0));
+    assert_eq!(seen(&tracker), (0, 0, None));
+    tracker.reserve(&acquire(2)).unwrap();
+    tracker.record(&acquire(2), &Outcome::Unknown, at(0));
+    assert_eq!(seen(&tracker), (1, 1, Some(at(50))));
 }
 
 #[test]
 fn a_debt_that_is_paid_while_it_is_tried_again_makes_room_for_others() {
-    let mut debts = ReleaseTracker::new(1);
+    let mut tracker = ReleaseTracker::new(1);
     for _ in 0..2 * ReleaseTracker::MAX_UNDER_WAY {
-        debts.reserve(&acquire(1)).unwrap();
-        debts.record(&acquire(1), &Outcome::Unknown, at(0));
-        assert_eq!(debts.next_retry(at(50)), Some(release(1)));
-        debts.record(&release(1), &Outcome::Released, at(50));
-        assert_eq!(seen(&debts), (0, 0, None));
+        tracker.reserve(&acquire(1)).unwrap();
+        tracker.record(&acquire(1), &Outcome::Unknown, at(0));
+        assert_eq!(tracker.next_retry(at(50)), Some(release(1)));
+        tracker.record(&release(1), &Outcome::Released, at(50));
+        assert_eq!(seen(&tracker), (0, 0, None));
     }
 }
 
 #[test]
 fn room_is_given_back_once_however_often_it_is_settled() {
-    let mut debts = ReleaseTracker::new(2);
-    debts.reserve(&acquire(1)).unwrap();
-    debts.reserve(&acquire(2)).unwrap();
-    debts.record(&acquire(2), &GRANTED, at(0));
-    debts.record(&acquire(1), &Outcome::Denied(None), at(0));
-    debts.record(&release(1), &Outcome::Released, at(0));
-    assert_eq!(debts.tracked(), 1, "session 2 still holds its slot");
-    debts.reserve(&acquire(3)).unwrap();
-    assert_eq!(debts.reserve(&acquire(4)), Err(StoreError::Overloaded));
+    let mut tracker = ReleaseTracker::new(2);
+    tracker.reserve(&acquire(1)).unwrap();
+    tracker.reserve(&acquire(2)).unwrap();
+    tracker.record(&acquire(2), &GRANTED, at(0));
+    tracker.record(&acquire(1), &Outcome::Denied(None), at(0));
+    tracker.record(&release(1), &Outcome::Released, at(0));
+    assert_eq!(tracker.tracked(), 1, "session 2 still holds its slot");
+    tracker.reserve(&acquire(3)).unwrap();
+    assert_eq!(tracker.reserve(&acquire(4)), Err(StoreError::Overloaded));
 }
 
 #[test]
 fn a_late_answer_about_a_session_that_is_settled_owes_nothing() {
-    let mut debts = ReleaseTracker::new(1);
-    debts.reserve(&acquire(1)).unwrap();
-    debts.record(&release(1), &Outcome::Released, at(0));
-    debts.record(&acquire(1), &Outcome::Unknown, at(0));
-    assert_eq!(seen(&debts), (0, 0, None));
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.reserve(&acquire(1)).unwrap();
+    tracker.record(&release(1), &Outcome::Released, at(0));
+    tracker.record(&acquire(1), &Outcome::Unknown, at(0));
+    assert_eq!(seen(&tracker), (0, 0, None));
 }
 
 /// What becomes of a command on its way to a store and back.
@@ -375,14 +378,14 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Open),
         2 => index().prop_map(Step::Close),
         6 => (index(), fate).prop_map(|(index, fate)| Step::Answer(index, fate)),
-        1 => (index(), any::<bool>()).prop_map(|(index, applied)| Step::Late(index, applied)),
+        1 => (index(), any::<bool>()).prop_map(|(index, result)| Step::Late(index, result)),
         2 => prop_oneof![1..500_u64, 1..20_000_u64].prop_map(Step::Pause),
     ]
 }
 
 /// A process that submits as sessions do, and a store that keeps its contract and no more.
 struct World {
-    debts: ReleaseTracker,
+    tracker: ReleaseTracker,
     room: usize,
     now: Timestamp,
     record: UserRecord,
@@ -395,9 +398,9 @@ struct World {
 
 /// Four slots, of which some linger.
 fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
-    let terms =
+    let policy =
         AdmissionPolicy { linger: Duration::from_secs(100), ..AdmissionPolicy::new(SlotLimit::new(4).unwrap()) };
-    ledger::apply(record, command, &terms, |_| Liveness::Alive).outcome
+    ledger::apply(record, command, &policy, |_| Liveness::Alive).outcome
 }
 
 /// How a session asks for its slot, and how it gives it up: every other one may come back.
@@ -415,24 +418,24 @@ impl World {
             Step::Open => {
                 self.opened += 1;
                 let (command, _) = come_and_go(self.opened);
-                let full = self.debts.tracked() == self.room;
-                let admitted = self.debts.reserve(&command);
+                let full = self.tracker.tracked() == self.room;
+                let admitted = self.tracker.reserve(&command);
                 assert_eq!(admitted, if full { Err(StoreError::Overloaded) } else { Ok(()) });
                 self.under_way.extend(admitted.is_ok().then_some(command));
             }
             Step::Close(index) if !self.granted.is_empty() => {
                 let (_, command) = come_and_go(self.granted.swap_remove(index.index(self.granted.len())));
-                assert_eq!(self.debts.reserve(&command), Ok(()));
+                assert_eq!(self.tracker.reserve(&command), Ok(()));
                 self.under_way.push(command);
             }
             Step::Answer(index, fate) if !self.under_way.is_empty() => {
                 let command = self.under_way.swap_remove(index.index(self.under_way.len()));
                 self.answer(&command, fate);
             }
-            Step::Late(index, applied) if !self.late.is_empty() => {
+            Step::Late(index, result) if !self.late.is_empty() => {
                 let session = *self.late.keys().nth(index.index(self.late.len())).unwrap();
                 let command = self.late.remove(&session).unwrap();
-                if applied {
+                if result {
                     self.apply(&command);
                 }
             }
@@ -446,13 +449,13 @@ impl World {
     }
 
     fn submit_what_is_due(&mut self) {
-        let due = |debts: &ReleaseTracker, now| debts.deadline().is_some_and(|deadline| deadline <= now);
-        while due(&self.debts, self.now) {
-            let command = self.debts.next_retry(self.now).expect("at its deadline something is due");
+        let due = |tracker: &ReleaseTracker, now| tracker.deadline().is_some_and(|deadline| deadline <= now);
+        while due(&self.tracker, self.now) {
+            let command = self.tracker.next_retry(self.now).expect("at its deadline something is due");
             assert!(!self.under_way.contains(&command), "one release of a session at a time");
             self.under_way.push(command);
         }
-        assert_eq!(self.debts.next_retry(self.now), None, "nothing is due before its deadline");
+        assert_eq!(self.tracker.next_retry(self.now), None, "nothing is due before its deadline");
     }
 
     fn answer(&mut self, command: &StoreCommand, fate: Fate) {
@@ -475,7 +478,7 @@ impl World {
         if let (StoreCommand::Acquire { session, .. }, Outcome::Granted { .. }) = (command, &outcome) {
             self.granted.push(session.number());
         }
-        self.debts.record(command, &outcome, self.now);
+        self.tracker.record(command, &outcome, self.now);
     }
 
     /// Applies a command, and before it what is late of the same session: in order, or not at all.
@@ -492,7 +495,7 @@ impl World {
     }
 
     fn check(&self) {
-        let (held, owed, deadline) = seen(&self.debts);
+        let (held, owed, deadline) = seen(&self.tracker);
         assert!(owed <= held && held <= self.room, "owed {owed}, held {held}, room {}", self.room);
         let acquires = |command: &&StoreCommand| matches!(command, StoreCommand::Acquire { .. });
         let may_hold: BTreeSet<_> = self
@@ -503,7 +506,7 @@ impl World {
         for session in may_hold {
             let served = self.granted.contains(&session.number());
             let under_way = self.under_way.iter().any(|command| command.session() == session);
-            assert!(served || under_way || self.debts.is_pending(session), "{session} is forgotten");
+            assert!(served || under_way || self.tracker.is_pending(session), "{session} is forgotten");
         }
         assert!(deadline.is_none() || owed > 0);
     }
@@ -517,7 +520,7 @@ impl World {
             self.answer(&come_and_go(number).1, Fate::Answered);
         }
         let well_since = self.now;
-        while let Some(deadline) = self.debts.deadline() {
+        while let Some(deadline) = self.tracker.deadline() {
             self.now = self.now.max(deadline);
             self.submit_what_is_due();
             for command in std::mem::take(&mut self.under_way) {
@@ -526,7 +529,7 @@ impl World {
             self.check();
         }
         assert!(self.now <= well_since + ReleaseTracker::LONGEST_BACKOFF);
-        assert_eq!(seen(&self.debts), (0, 0, None));
+        assert_eq!(seen(&self.tracker), (0, 0, None));
         assert_eq!(self.live().next(), None);
         assert!(
             self.record.sessions().iter().all(|hold| hold.session.number() % 2 == 1),
@@ -542,7 +545,7 @@ proptest! {
     #[test]
     fn every_slot_comes_back_whatever_was_lost(room in 0..8_usize, steps in prop::collection::vec(step(), 0..120)) {
         let mut world = World {
-            debts: ReleaseTracker::new(room),
+            tracker: ReleaseTracker::new(room),
             room,
             now: at(0),
             record: UserRecord::default(),

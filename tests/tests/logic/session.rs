@@ -71,14 +71,14 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Connected],          None,              say(ServerMessage::Hello),                    None,                    Waits(10)),
             on(&[Authenticate],       verify(),          None,                                 None,                    Busy),
             on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
-            on(&[Check],              None,              error(NotAuthenticated),              None,                    Waits(10)),
+            on(&[Check],              None,              error_reply(NotAuthenticated),              None,                    Waits(10)),
             on(&[Bye],                None,              say(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
-            on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(10)),
-            on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(10)),
-            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
-            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
-            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
-            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Garbage],            None,              error_reply(NotJson),                       None,                    Waits(10)),
+            on(&[Unknown],            None,              error_reply(no_such_type()),                None,                    Waits(10)),
+            on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               None,              error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       None,              None,                                 None,                    Over),
             on(&[Tick, LateTick],     None,              None,                                 close(CloseReason::NotAuthenticated), Over),
@@ -86,11 +86,11 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 2 s.
         (State::Verifying, vec![
-            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
-            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(MESSAGES,              None,              error_reply(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Verified],           acquire(at(2)),    None,                                 None,                    Busy),
             on(&[VerifiedByToken],    acquire_up_to(7),  None,                                 None,                    Busy),
             on(&[VerifiedOther],      acquire_for_bob(), None,                                 None,                    Busy),
@@ -101,11 +101,11 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 3 s.
         (State::Acquiring, vec![
-            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
-            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(MESSAGES,              None,              error_reply(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Granted],            None,              say(ServerMessage::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
             on(&[Denied],             None,              refuse(AuthenticateFailure::LimitReached),        None,                    Waits(10)),
             on(&[Overloaded],         None,              refuse(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
@@ -120,16 +120,16 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 4 s, the peer was heard at 3 s.
         (State::LiveHeard, vec![
-            on(&[Authenticate, AuthenticateNobody], None, error(AlreadyAuthenticated),         None,                    Waits(34)),
+            on(&[Authenticate, AuthenticateNobody], None, error_reply(AlreadyAuthenticated),         None,                    Waits(34)),
             on(&[Check],              look_up(4),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         say(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
-            on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(34)),
-            on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(34)),
+            on(&[Garbage],            None,              error_reply(NotJson),                       None,                    Waits(34)),
+            on(&[Unknown],            None,              error_reply(no_such_type()),                None,                    Waits(34)),
             on(&[Alive],              None,              None,                                 None,                    Waits(34)),
-            on(&[Protocol],           release(),         error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
-            on(&[Utf8],               release(),         error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
-            on(&[Size],               release(),         error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
-            on(&[Binary],             release(),         error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Protocol],           release(),         error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
             on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
@@ -140,16 +140,16 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 34 s, the peer was pinged at 33 s.
         (State::LivePinged, vec![
-            on(&[Authenticate, AuthenticateNobody], None, error(AlreadyAuthenticated),         None,                    Waits(64)),
+            on(&[Authenticate, AuthenticateNobody], None, error_reply(AlreadyAuthenticated),         None,                    Waits(64)),
             on(&[Check],              look_up(34),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         say(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
-            on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(64)),
-            on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(64)),
+            on(&[Garbage],            None,              error_reply(NotJson),                       None,                    Waits(64)),
+            on(&[Unknown],            None,              error_reply(no_such_type()),                None,                    Waits(64)),
             on(&[Alive],              None,              None,                                 None,                    Waits(64)),
-            on(&[Protocol],           release(),         error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
-            on(&[Utf8],               release(),         error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
-            on(&[Size],               release(),         error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
-            on(&[Binary],             release(),         error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Protocol],           release(),         error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
             on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
@@ -159,16 +159,16 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 35 s, whenever the question came.
         (State::Asking, vec![
-            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
-            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(MESSAGES,              None,              error_reply(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              say(ServerMessage::CheckConnectionsSuccess(ada(3))), None,             Waits(65)),
-            on(&[Granted, Denied, Released, Silent], None, error(RequestError::StoreTimedOut),      None,                    Waits(65)),
-            on(&[Overloaded],         None,              error(RequestError::Store(StoreError::Overloaded)), None,              Waits(65)),
-            on(&[Full],               None,              error(RequestError::Store(StoreError::Full)), None,                    Waits(65)),
-            on(&[Failed],             None,              error(RequestError::Store(StoreError::Failed)), None,                  Waits(65)),
+            on(&[Granted, Denied, Released, Silent], None, error_reply(RequestError::StoreTimedOut),      None,                    Waits(65)),
+            on(&[Overloaded],         None,              error_reply(RequestError::Store(StoreError::Overloaded)), None,              Waits(65)),
+            on(&[Full],               None,              error_reply(RequestError::Store(StoreError::Full)), None,                    Waits(65)),
+            on(&[Failed],             None,              error_reply(RequestError::Store(StoreError::Failed)), None,                  Waits(65)),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[TakenUp],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
@@ -177,11 +177,11 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // The same three states of a session whose token runs out. Now is 3 s, 4 s and 35 s as above.
         (State::AcquiringByToken, vec![
-            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
-            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(MESSAGES,              None,              error_reply(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Granted],            None,              say(ServerMessage::AuthenticateSuccess(ada(2))), None,                 Waits(33)),
             on(&[Denied],             None,              refuse(AuthenticateFailure::LimitReached),        None,                    Waits(10)),
             on(&[Overloaded],         None,              refuse(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
@@ -200,13 +200,13 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[AuthenticateNobody], verify_none(),     None,                                 None,                    Busy),
             on(&[Check],              look_up(4),         None,                                 None,                    Busy),
             on(&[Bye],                release(),         say(ServerMessage::ByeSuccess),               close(CloseReason::Bye), Over),
-            on(&[Garbage],            None,              error(NotJson),                       None,                    Waits(34)),
-            on(&[Unknown],            None,              error(no_such_type()),                None,                    Waits(34)),
+            on(&[Garbage],            None,              error_reply(NotJson),                       None,                    Waits(34)),
+            on(&[Unknown],            None,              error_reply(no_such_type()),                None,                    Waits(34)),
             on(&[Alive],              None,              None,                                 None,                    Waits(34)),
-            on(&[Protocol],           release(),         error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
-            on(&[Utf8],               release(),         error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
-            on(&[Size],               release(),         error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
-            on(&[Binary],             release(),         error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
+            on(&[Protocol],           release(),         error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Over),
+            on(&[Utf8],               release(),         error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Over),
+            on(&[Size],               release(),         error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Over),
+            on(&[Binary],             release(),         error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Over),
             on(&[Expired],            release(),         None,                                 close(CloseReason::TokenExpired),     Over),
             on(&[Evicted],            release(),         evicted(),                            close(CloseReason::Evicted),          Over),
             on(&[TakenUp],            release(),         None,                                 close(CloseReason::Resumed),          Over),
@@ -218,11 +218,11 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 5 s.
         (State::Renewing, vec![
-            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
-            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(MESSAGES,              None,              error_reply(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Verified, VerifiedByToken], look_up(5),  None,                                 None,                    Busy),
             on(&[VerifiedOther],      None,              refuse(AuthenticateFailure::AnotherUser),         None,                    Waits(35)),
             on(&[NotVerified],        None,              refuse(nobody()),                     None,                    Waits(35)),
@@ -234,11 +234,11 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         // Now is 35 s.
         (State::AskingRenewal, vec![
-            on(MESSAGES,              None,              error(RequestPending),                     None,                    Busy),
-            on(&[Protocol],           None,              error(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
-            on(&[Utf8],               None,              error(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
-            on(&[Size],               None,              error(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
-            on(&[Binary],             None,              error(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
+            on(MESSAGES,              None,              error_reply(RequestPending),                     None,                    Busy),
+            on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
+            on(&[Utf8],               None,              error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
+            on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
+            on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              say(ServerMessage::AuthenticateSuccess(ada(3))), None,                 Waits(65)),
             on(&[Granted, Denied, Released, Silent], None, refuse(AuthenticateFailure::StoreTimedOut),       None,                    Waits(65)),
             on(&[Overloaded],         None,              refuse(AuthenticateFailure::Store(StoreError::Overloaded)), None,               Waits(65)),
@@ -424,7 +424,7 @@ fn a_grant_that_comes_after_the_peer_left_is_released_once_and_never_told() {
     for (leaving, told) in [
         (Disconnected, nothing()),
         (Draining, only(None, None, close(CloseReason::ShuttingDown))),
-        (Size, only(None, error(RequestError::MessageTooBig), close(CloseReason::MessageTooBig))),
+        (Size, only(None, error_reply(RequestError::MessageTooBig), close(CloseReason::MessageTooBig))),
     ] {
         let mut session = session_in(State::Acquiring);
         let actions = run(&mut session, &[(3, leaving), (4, Granted), (5, Granted), (6, Disconnected), (7, Tick)]);
@@ -521,16 +521,16 @@ fn exactly_so_many_bad_messages_are_tolerated_and_the_next_one_closes() {
         (State::LivePinged, &live, release()),
     ] {
         let now = at(state.now());
-        for (last, complaint) in bad {
+        for (last, error) in bad {
             let mut session = session_in(state);
-            for (message, complaint) in [&bad[0], &bad[1]] {
-                let tolerated = only(None, error(complaint.clone()), None);
+            for (message, error) in [&bad[0], &bad[1]] {
+                let tolerated = only(None, error_reply(error.clone()), None);
                 assert_eq!(session.handle(message.event(), now), tolerated, "{state:?} {message:?}");
             }
             // What makes sense is served as ever.
             assert_eq!(session.handle(Event::Alive, now), nothing());
             assert!(session.deadline().is_some());
-            let closed = only(release.clone(), error(complaint.clone()), close(CloseReason::TooManyBadMessages));
+            let closed = only(release.clone(), error_reply(error.clone()), close(CloseReason::TooManyBadMessages));
             assert_eq!(session.handle(last.event(), now), closed, "{state:?} {last:?}");
             assert!(session.is_finished());
         }
@@ -543,7 +543,7 @@ fn credentials_that_name_nobody_are_bad_messages() {
     let nobody_twice = [(0, AuthenticateNobody), (0, NotVerified), (0, Authenticate), (0, NotVerified), (0, Garbage)];
     let actions = run(&mut session, &nobody_twice);
     assert_eq!(actions[3], only(None, refuse(nobody()), None));
-    assert_eq!(actions[4], only(None, error(NotJson), close(CloseReason::TooManyBadMessages)));
+    assert_eq!(actions[4], only(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages)));
 
     for last_straw in [AuthenticateNobody, Authenticate] {
         let mut session = session_in(State::Anonymous);
@@ -568,13 +568,13 @@ fn bad_messages_are_counted_across_authentication() {
         (3, Garbage),
     ];
     let last = run(&mut session, &inputs).pop();
-    assert_eq!(last, Some(only(release(), error(NotJson), close(CloseReason::TooManyBadMessages))));
+    assert_eq!(last, Some(only(release(), error_reply(NotJson), close(CloseReason::TooManyBadMessages))));
 }
 
 #[test]
 fn with_none_tolerated_the_first_bad_message_closes() {
     let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(0), ..LIMITS }, at(0));
-    let closed = only(None, error(NotJson), close(CloseReason::TooManyBadMessages));
+    let closed = only(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages));
     assert_eq!(session.handle(Garbage.event(), at(0)), closed);
 }
 
@@ -582,9 +582,9 @@ fn with_none_tolerated_the_first_bad_message_closes() {
 fn the_most_that_can_be_tolerated_is_a_bound_too() {
     let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(u16::MAX), ..LIMITS }, at(0));
     for _ in 0..u16::MAX {
-        assert_eq!(session.handle(Garbage.event(), at(0)), only(None, error(NotJson), None));
+        assert_eq!(session.handle(Garbage.event(), at(0)), only(None, error_reply(NotJson), None));
     }
-    let closed = only(None, error(NotJson), close(CloseReason::TooManyBadMessages));
+    let closed = only(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages));
     assert_eq!(session.handle(Garbage.event(), at(0)), closed);
 }
 
@@ -596,7 +596,7 @@ fn refusals_by_limit_are_not_bad_messages() {
         assert_eq!(actions[2], only(None, refuse(AuthenticateFailure::LimitReached), None));
     }
     for _ in 0..2 {
-        assert_eq!(run(&mut session, &[(1, Garbage)]), [only(None, error(NotJson), None)]);
+        assert_eq!(run(&mut session, &[(1, Garbage)]), [only(None, error_reply(NotJson), None)]);
     }
     let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Granted)]);
     assert_eq!(actions[2], only(None, say(ServerMessage::AuthenticateSuccess(ada(2))), None));
@@ -607,19 +607,19 @@ fn questions_the_store_does_not_answer_and_impatience_are_not_bad_messages() {
     let mut session = session_in(State::LiveHeard);
     for _ in 0..100 {
         let actions = run(&mut session, &[(4, Check), (4, Garbage), (4, Silent)]);
-        let impatient = only(None, error(RequestPending), None);
-        let silent = only(None, error(RequestError::StoreTimedOut), None);
+        let impatient = only(None, error_reply(RequestPending), None);
+        let silent = only(None, error_reply(RequestError::StoreTimedOut), None);
         assert_eq!(actions, [only(look_up(4), None, None), impatient, silent]);
     }
     for _ in 0..2 {
-        assert_eq!(run(&mut session, &[(4, Garbage)]), [only(None, error(NotJson), None)]);
+        assert_eq!(run(&mut session, &[(4, Garbage)]), [only(None, error_reply(NotJson), None)]);
     }
 }
 
 #[test]
 fn authenticating_twice_takes_no_second_slot() {
     let mut session = session_in(State::LiveHeard);
-    let already = only(None, error(AlreadyAuthenticated), None);
+    let already = only(None, error_reply(AlreadyAuthenticated), None);
     // Not even if somebody answers what was never asked.
     let actions = run(&mut session, &[(4, Authenticate), (4, Verified), (4, Granted), (4, Authenticate)]);
     assert_eq!(actions, [already.clone(), nothing(), nothing(), already]);
@@ -662,16 +662,16 @@ fn a_session_lasts_as_long_as_the_last_token_that_was_told_to_be_good() {
     let told = run(&mut session, &[(8, Found)]);
     assert_eq!(told, [only(None, say(ServerMessage::AuthenticateSuccess(ada(3))), None)]);
     assert_eq!(session.expires_at(), until(50), "the last counts, also if it is shorter");
-    for (verdict, refusal) in [(VerifiedOther, AuthenticateFailure::AnotherUser), (NotVerified, nobody())] {
+    for (verdict, failure) in [(VerifiedOther, AuthenticateFailure::AnotherUser), (NotVerified, nobody())] {
         let actions = run(&mut session, &[(9, Authenticate), (9, verdict)]);
-        assert_eq!(actions[1], only(None, refuse(refusal), None));
+        assert_eq!(actions[1], only(None, refuse(failure), None));
         assert_eq!(session.expires_at(), until(50));
     }
     let actions =
         run(&mut session, &[(10, Authenticate), (10, Verified), (10, Found), (11, Expired), (12, Authenticate)]);
     assert_eq!(session.expires_at(), None);
     assert_eq!(actions[3], nothing(), "a credential that never runs out");
-    assert_eq!(actions[4], only(release(), error(AlreadyAuthenticated), close(CloseReason::TooManyBadMessages)));
+    assert_eq!(actions[4], only(release(), error_reply(AlreadyAuthenticated), close(CloseReason::TooManyBadMessages)));
 }
 
 #[test]
@@ -1162,12 +1162,12 @@ fn evicted() -> Option<Frame> {
     say(ServerMessage::Evicted("Another session of this user has taken the place of this one".into()))
 }
 
-fn refuse(refusal: AuthenticateFailure) -> Option<Frame> {
-    say(ServerMessage::AuthenticateFailure(refusal))
+fn refuse(failure: AuthenticateFailure) -> Option<Frame> {
+    say(ServerMessage::AuthenticateFailure(failure))
 }
 
-fn error(complaint: RequestError) -> Option<Frame> {
-    say(ServerMessage::Error(complaint))
+fn error_reply(error: RequestError) -> Option<Frame> {
+    say(ServerMessage::Error(error))
 }
 
 fn close(reason: CloseReason) -> Option<CloseReason> {

@@ -164,7 +164,7 @@ fn simulation_of_a_name_after_a_token() {
         Op::Authenticate { client: 0, user: 0 },
         Op::Pass { millis: 4000 },
     ];
-    Scenario { terms: AdmissionPolicy::new(SlotLimit::default()), ops }.run(false).unwrap();
+    Scenario { policy: AdmissionPolicy::new(SlotLimit::default()), ops }.run(false).unwrap();
 }
 
 /// The commit of a return fails: whoever had the slot is told that it is taken up, but nobody has taken it up.
@@ -180,9 +180,10 @@ fn simulation_of_a_return_in_doubt_whose_client_comes_back() {
         come(Some(0)),
         Op::Work { commands: 1 },
     ];
-    let terms = AdmissionPolicy { linger: Duration::from_secs(20), ..AdmissionPolicy::new(SlotLimit::default()) };
-    let output = |trace: &str| trace.lines().filter(|line| line.contains("hears Reply(Admitted")).count();
-    let trace = Scenario { terms, ops }.run(true).unwrap().lines.unwrap();
+    let policy = AdmissionPolicy { linger: Duration::from_secs(20), ..AdmissionPolicy::new(SlotLimit::default()) };
+    let output =
+        |trace: &str| trace.lines().filter(|line| line.contains("hears Message(AuthenticateSuccessDetailed")).count();
+    let trace = Scenario { policy, ops }.run(true).unwrap().lines.unwrap();
     let before_the_end = trace.split("the faults end").next().unwrap();
     assert_eq!(output(before_the_end), 2, "{before_the_end}");
     assert!(before_the_end.contains("is_resumed: true"), "{before_the_end}");
@@ -233,7 +234,7 @@ fn report(seed: u64, why: &str) {
     let still = quietly(|| small.run(false)).unwrap_err();
     println!("seed {seed} fails: {why}");
     println!("a scenario of {} operations does, too: {still}", small.ops.len());
-    println!("{:?}, {:#?}", small.terms, small.ops);
+    println!("{:?}, {:#?}", small.policy, small.ops);
     println!("to replay: SIM_SEED={seed} cargo test --test logic many_seeds -- --nocapture");
     panic!("seed {seed}: {why}");
 }

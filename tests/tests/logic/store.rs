@@ -165,15 +165,15 @@ fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
     });
     let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(commands in vec(command, 0..300), when_full in prop::sample::select(&[WhenFull::Deny, WhenFull::EvictOldest][..]))| {
-        let terms = AdmissionPolicy { when_full, ..terms(3) };
-        let subject = open(terms.limit);
-        subject.store.set_policy(terms);
+        let policy = AdmissionPolicy { when_full, ..policy(3) };
+        let subject = open(policy.limit);
+        subject.store.set_policy(policy);
         let answers: Vec<_> = commands.iter().map(|command| subject.submit(command.clone())).collect();
         let mut records = BTreeMap::<UserId, UserRecord>::new();
         let mut ended = Vec::new();
         for (command, answer) in commands.iter().zip(answers) {
             let record = records.entry(command.user().clone()).or_default();
-            let expected = ledger::apply(record, command, &terms, |_| Liveness::Alive);
+            let expected = ledger::apply(record, command, &policy, |_| Liveness::Alive);
             prop_assert_eq!(answer.recv_timeout(TIMEOUT).unwrap(), expected.outcome, "{:?}", command);
             ended.extend(expected.ended);
         }
@@ -227,7 +227,7 @@ fn rejects_after_close_and_answers_everything(open: fn(SlotLimit) -> Subject) {
 
 fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(2).unwrap());
-    subject.store.set_policy(terms(2));
+    subject.store.set_policy(policy(2));
     for number in [1, 2] {
         subject.ask(wishing("ada", number, 0, options(number)));
     }
@@ -245,7 +245,7 @@ fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> 
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 2 });
 
-    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..terms(1) });
+    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
     subject.tell(acquire("ada", 4));
     assert_eq!(subject.hear(), Heard::Ended([1, 3].map(|number| ended(number, EndReason::TakenOver(None))).to_vec()));
     assert_eq!(subject.hear(), Heard::Answer(Outcome::granted(1)));
@@ -255,7 +255,7 @@ fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> 
 /// A store that batches gets them all at once: each of them ends the one before it.
 fn swaps_many_slots_in_one_go(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
-    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..terms(1) });
+    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
     let answers: Vec<_> = (1..=100).map(|number| subject.submit(wishing("ada", number, 0, options(number)))).collect();
     let late = subject.submit(release("ada", 1));
     for answer in answers {
@@ -270,7 +270,7 @@ fn swaps_many_slots_in_one_go(open: fn(SlotLimit) -> Subject) {
 
 fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
-    subject.store.set_policy(terms(1));
+    subject.store.set_policy(policy(1));
     let grant = |is_resumed| {
         let grant = Grant { limit: SlotLimit::new(1).unwrap(), linger: LINGER, is_resumed };
         Outcome::Granted { connections: 1, grant: Some(Box::new(grant)) }
@@ -296,7 +296,7 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
 
 fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
-    subject.store.set_policy(AdmissionPolicy { lingering_first: false, ..terms(1) });
+    subject.store.set_policy(AdmissionPolicy { lingering_first: false, ..policy(1) });
     subject.ask(wishing("ada", 1, 0, options(1)));
     for second in [5, 6] {
         assert_eq!(subject.ask(lose("ada", 1, second)), Outcome::Released, "that it was lost is said once");
@@ -315,7 +315,7 @@ fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(SlotLimit) -> Sub
 
 fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(2).unwrap());
-    subject.store.set_policy(terms(2));
+    subject.store.set_policy(policy(2));
     for number in [1, 2] {
         subject.ask(wishing("ada", number, 0, options(number)));
     }
@@ -329,7 +329,7 @@ fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(SlotLimit) -> 
 
 fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(5).unwrap());
-    subject.store.set_policy(terms(5));
+    subject.store.set_policy(policy(5));
     for number in 1..=4 {
         subject.ask(wishing("ada", number, number, options(number)));
     }
@@ -357,7 +357,7 @@ fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
         assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3), "not ada's");
     }
     assert_eq!(subject.ask(end("ada", 3, EndTarget::All)), ended_are(&[], 3), "3 has lost its own slot");
-    subject.store.set_policy(terms(2));
+    subject.store.set_policy(policy(2));
     assert_eq!(subject.ask(end("ada", 7, EndTarget::Excess { dry_run: true })), ended_are(&[], 3), "nobody asks");
     assert_eq!(subject.ask(end("ada", 1, EndTarget::Excess { dry_run: true })), ended_are(&[4], 3));
     assert_eq!(subject.ended(), [], "that only says who it would be");
@@ -477,7 +477,7 @@ fn label(number: u64) -> DisplayName {
 }
 
 /// So many slots, which linger for ten seconds; and a client may choose.
-fn terms(limit: u32) -> AdmissionPolicy {
+fn policy(limit: u32) -> AdmissionPolicy {
     AdmissionPolicy { client_choice: true, linger: LINGER, ..AdmissionPolicy::new(SlotLimit::new(limit).unwrap()) }
 }
 

@@ -422,17 +422,17 @@ fn keys_that_will_not_do_are_refused_in_words() {
 
 #[test]
 fn an_authenticator_goes_by_the_keys_it_has_now_and_by_the_wall_clock() {
-    let dial = Arc::<ManualClock>::default();
-    let tokens = Arc::new(JwtAuthenticator::new(verifier("HS256"), Clock::manual(dial.clone())));
+    let manual_clock = Arc::<ManualClock>::default();
+    let tokens = Arc::new(JwtAuthenticator::new(verifier("HS256"), Clock::manual(manual_clock.clone())));
     let good: Box<str> = signed(&json!({"sub": "ada", "exp": NOW + 60})).into();
     let verdict = |credential| tokens.authenticate(&credential).map(|identity| identity.user.as_str().to_owned());
-    dial.set(Timestamp::from_epoch(Duration::from_secs(NOW + 59)));
+    manual_clock.set(Timestamp::from_epoch(Duration::from_secs(NOW + 59)));
     assert_eq!(verdict(Credential::None), refused(TokenError::Missing));
     assert_eq!(verdict(Credential::Text(good.clone())), Ok("ada".into()));
     assert_eq!(verdict(Credential::Token(good.clone())), Ok("ada".into()));
-    dial.set_wall_ahead(1000);
+    manual_clock.set_wall_ahead(1000);
     assert_eq!(verdict(Credential::Token(good.clone())), refused(TokenError::Expired));
-    dial.set_wall_ahead(0);
+    manual_clock.set_wall_ahead(0);
     tokens.set(verifier("HS512"));
     assert_eq!(verdict(Credential::Token(good)), refused(TokenError::Algorithm));
     assert_eq!(tokens.verifier().keys.algorithm().name(), "HS512");

@@ -103,7 +103,7 @@ fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_se
     let told = report(data, &["limit", "ada", "--enforce"]);
     assert_eq!((&told["ended"], &told["connections"]), (&dry["ended"], &2.into()));
     held.drain(2..).rev().for_each(|mut newest| expect_end(&mut newest));
-    assert!(matches!(sign_in(&process, "ada", "x").1, Err(refusal) if refusal["limit"] == 2));
+    assert!(matches!(sign_in(&process, "ada", "x").1, Err(failure) if failure["limit"] == 2));
     let (code, out, err) = order(data, &["limit", "eve", "--enforce"]);
     assert_eq!((code, &*out), (1, ""));
     assert_eq!(err, "error: only a limit that is set for the user can be enforced: give one\n");
@@ -117,7 +117,7 @@ fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_se
     assert!(sign_in(&process, "ada", "x").1.is_ok());
     held[0].expect_text(r#"{"type":"EVICTED","payload":"x has taken the place of this session"}"#);
     assert_eq!(report(data, &["limit", "ada", "0"])["when_full"], "evict-oldest");
-    assert!(matches!(sign_in(&process, "ada", "x").1, Err(refusal) if refusal["code"] == "banned"));
+    assert!(matches!(sign_in(&process, "ada", "x").1, Err(failure) if failure["code"] == "banned"));
 
     process.kill();
     let told = report(data, &["limit", "ada", "unlimited"]);

@@ -24,7 +24,7 @@ fn ask(server: &TestServer, headers: &str) -> String {
 }
 
 /// What somebody hears who is turned away.
-fn turned_away(server: &TestServer) -> String {
+fn exceeded(server: &TestServer) -> String {
     let answer = ask(server, "");
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
     assert!(answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
@@ -72,10 +72,7 @@ fn beyond_the_bound_on_connections_the_answer_is_503_until_one_leaves() {
     let server = bounded(ConnectionLimits { connections: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let (first, mut second) = (RawClient::authenticated(server.address, "ada", 1), RawClient::open(server.address));
     for _ in 0..200 {
-        assert_eq!(
-            turned_away(&server),
-            r#"{"message":"The server has as many connections as it may, try again later"}"#
-        );
+        assert_eq!(exceeded(&server), r#"{"message":"The server has as many connections as it may, try again later"}"#);
     }
     second.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
     second.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2}}"#);
@@ -89,13 +86,13 @@ fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
     let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     let silent = [(); 2].map(|()| RawClient::connect(server.address));
     eventually("two wait", || ask(&server, "").starts_with("HTTP/1.1 503 "));
-    assert!(turned_away(&server).contains("connections that are not authenticated yet"), "they wait from the start");
+    assert!(exceeded(&server).contains("connections that are not authenticated yet"), "they wait from the start");
     drop(silent);
     let mut refused = come_in(&server);
     refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
     let _waiting = come_in(&server);
-    assert!(turned_away(&server).contains("not authenticated yet"), "who is refused waits");
+    assert!(exceeded(&server).contains("not authenticated yet"), "who is refused waits");
     held.pop().unwrap().send_bye();
     refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
@@ -106,13 +103,13 @@ fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
 fn an_address_has_so_many_connections_and_another_one_as_many() {
     let server = bounded(ConnectionLimits { per_client: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let held = [(); 2].map(|()| RawClient::open(server.address));
-    assert_eq!(turned_away(&server), r#"{"message":"Your address has as many connections as one may"}"#);
+    assert_eq!(exceeded(&server), r#"{"message":"Your address has as many connections as one may"}"#);
     drop(RawClient::open_from("127.0.0.2".parse().unwrap(), server.address));
     server
         .control
         .set_connection_limits(ConnectionLimits { per_client: NonZeroUsize::new(3), ..ConnectionLimits::default() });
     let _third = RawClient::open(server.address);
-    assert!(turned_away(&server).contains("Your address"));
+    assert!(exceeded(&server).contains("Your address"));
     drop(held);
     drop(come_in(&server));
     server.control.set_connection_limits(ConnectionLimits::default());

@@ -96,9 +96,9 @@ fn behind_a_trusted_proxy_each_client_counts_for_itself() {
     for client in
         ["203.0.113.1", "203.0.113.7, 203.0.113.1", "203.0.113.1:4711", "203.0.113.7\r\nX-Forwarded-For: 203.0.113.1"]
     {
-        let (status, mut turned_away) = from(client);
+        let (status, mut exceeded) = from(client);
         assert_eq!(status, 503, "{client}");
-        assert_eq!(turned_away.read_to_end(), r#"{"message":"Your address has as many connections as one may"}"#);
+        assert_eq!(exceeded.read_to_end(), r#"{"message":"Your address has as many connections as one may"}"#);
     }
     assert_eq!(from("203.0.113.3").0, 101);
     // A line that is no text, to which the proxy has appended who asked it: what stands before it is the client's own.
@@ -134,9 +134,9 @@ fn a_trusted_proxy_may_introduce_its_client_by_the_proxy_protocol() {
     let from = |last: u8, headers: &str| knock(&server, &proxied([203, 0, 113, last]), headers);
     let (first, _held) = from(1, "");
     assert_eq!(first, 101);
-    let (status, mut turned_away) = from(1, "");
+    let (status, mut exceeded) = from(1, "");
     assert_eq!(status, 503);
-    assert_eq!(turned_away.read_to_end(), r#"{"message":"Your address has as many connections as one may"}"#);
+    assert_eq!(exceeded.read_to_end(), r#"{"message":"Your address has as many connections as one may"}"#);
     // The client is not trusted, whatever it says in turn.
     assert_eq!(from(1, "X-Forwarded-For: 203.0.113.9\r\n").0, 503);
     assert_eq!(from(2, "").0, 101);

@@ -304,12 +304,12 @@ impl Store for Moody {
         self.inner.policy_for(user)
     }
 
-    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
-        self.inner.update_user(user, amendment, done);
+    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
+        self.inner.update_user(user, update, done);
     }
 
-    fn set_policy(&self, terms: AdmissionPolicy) {
-        self.inner.set_policy(terms);
+    fn set_policy(&self, policy: AdmissionPolicy) {
+        self.inner.set_policy(policy);
     }
 
     fn submit(&self, command: StoreCommand, done: CommandCompletion) {

@@ -20,9 +20,9 @@ const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const LIMIT_REACHED: &str = "User has reached connection limit, no more connections allowed";
 
 /// A server on these terms, with a limit of two.
-fn server(terms: impl FnOnce(&mut AdmissionPolicy)) -> (TestServer, Arc<MemoryStore>) {
+fn server(policy: impl FnOnce(&mut AdmissionPolicy)) -> (TestServer, Arc<MemoryStore>) {
     let mut those = AdmissionPolicy::new(SlotLimit::new(2).unwrap());
-    terms(&mut those);
+    policy(&mut those);
     let store = Arc::new(MemoryStore::with_policy(NODE, those));
     (
         TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(OpenAuthenticator), settings(), 2),
@@ -69,13 +69,13 @@ fn expect_evicted(peer: &mut RawClient, words: &str) {
 
 #[test]
 fn a_refusal_at_length_names_who_is_there_and_the_choice_ends_one_of_them() {
-    let (server, _) = server(|terms| terms.client_choice = true);
+    let (server, _) = server(|policy| policy.client_choice = true);
     let (mut first, _) = admitted(&server, json!({"user": "ada", "label": "Firefox on the laptop", "device": "l"}));
     let mut plain = RawClient::authenticated(server.address, "ada", 2);
-    let (mut newcomer, refusal) = denied(&server, json!({"user": "ada", "device": "phone"}));
-    assert_eq!((&refusal["code"], &refusal["limit"]), (&json!("limit_reached"), &json!(2)));
-    assert_eq!(refusal.get("retry_after_ms"), None);
-    let sessions = refusal["sessions"].as_array().unwrap();
+    let (mut newcomer, failure) = denied(&server, json!({"user": "ada", "device": "phone"}));
+    assert_eq!((&failure["code"], &failure["limit"]), (&json!("limit_reached"), &json!(2)));
+    assert_eq!(failure.get("retry_after_ms"), None);
+    let sessions = failure["sessions"].as_array().unwrap();
     assert_eq!(sessions.len(), 2);
     assert_eq!((&sessions[0]["label"], &sessions[0]["state"]), (&json!("Firefox on the laptop"), &json!("live")));
     assert_eq!(sessions[1].get("label"), None);
@@ -115,7 +115,7 @@ fn where_there_is_no_choice_nobody_is_ended_by_it_and_one_that_does_not_suffice_
 
 #[test]
 fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule_also_for_plain_clients() {
-    let (server, _) = server(|terms| terms.when_full = WhenFull::EvictOldest);
+    let (server, _) = server(|policy| policy.when_full = WhenFull::EvictOldest);
     let mut held: Vec<_> = (1..=2).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     for _ in 0..5 {
         held.push(RawClient::authenticated(server.address, "ada", 2));
@@ -128,7 +128,7 @@ fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule_also_for_plai
 
 #[test]
 fn two_hundred_swaps_by_eight_at_once_never_hold_more_than_the_limit() {
-    let (server, _) = server(|terms| terms.when_full = WhenFull::EvictOldest);
+    let (server, _) = server(|policy| policy.when_full = WhenFull::EvictOldest);
     let address = server.address;
     let threads: Vec<_> = (0..8)
         .map(|_| {
@@ -181,7 +181,7 @@ fn sessions_are_listed_and_ended_by_others_of_their_user_and_by_nobody_else() {
 
 #[test]
 fn a_lost_session_is_taken_up_again_at_the_limit_and_by_nobody_elses_token() {
-    let (server, _) = server(|terms| (terms.linger, terms.lingering_first) = (Duration::from_secs(60), false));
+    let (server, _) = server(|policy| (policy.linger, policy.lingering_first) = (Duration::from_secs(60), false));
     let (lost, granted) = admitted(&server, json!({"user": "ada", "label": "one"}));
     let (_other, _) = admitted(&server, json!({"user": "ada"}));
     let token = granted["resume"].as_str().unwrap().to_owned();
@@ -190,13 +190,13 @@ fn a_lost_session_is_taken_up_again_at_the_limit_and_by_nobody_elses_token() {
     let mut eve = RawClient::open(server.address);
     let strangers = authenticate(&mut eve, json!({"user": "eve", "resume": token}));
     assert_ne!(strangers["payload"]["resume"], token, "it is worth nothing to another user");
-    let mut refusal = Value::Null;
+    let mut failure = Value::Null;
     eventually("the session is lost", || {
-        refusal = denied(&server, json!({"user": "ada"})).1;
-        refusal["sessions"][0]["state"] == "lingering"
+        failure = denied(&server, json!({"user": "ada"})).1;
+        failure["sessions"][0]["state"] == "lingering"
     });
-    let wait = refusal["retry_after_ms"].as_u64().unwrap();
-    assert!((50_000..=60_000).contains(&wait), "{refusal}");
+    let wait = failure["retry_after_ms"].as_u64().unwrap();
+    assert!((50_000..=60_000).contains(&wait), "{failure}");
 
     let (mut back, resumed) = admitted(&server, json!({"user": "ada", "resume": token}));
     assert_eq!((&resumed["connections"], &resumed["resume"]), (&json!(2), &json!(token)));
@@ -217,7 +217,7 @@ fn a_lost_session_is_taken_up_again_at_the_limit_and_by_nobody_elses_token() {
 
 #[test]
 fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
-    let (server, store) = server(|terms| terms.linger = Duration::from_secs(60));
+    let (server, store) = server(|policy| policy.linger = Duration::from_secs(60));
     let (lost, granted) = admitted(&server, json!({"user": "ada"}));
     let (_second, _) = admitted(&server, json!({"user": "ada"}));
     drop(lost);
@@ -266,25 +266,25 @@ fn what_a_killed_server_held_lingers_for_those_who_come_home() {
     let process = TestProcess::start(SERVER, directory.path(), &arguments);
     // Nobody can take up that of a plain client, so it is free; that of the other is kept for it.
     let _bob = RawClient::authenticated(process.address, "bob", 1);
-    let (_newcomer, refusal) = sign_in(&process, json!({"user": "ada"}));
-    assert_eq!((&refusal["code"], &refusal["sessions"][0]["state"]), (&json!("limit_reached"), &json!("lingering")));
+    let (_newcomer, failure) = sign_in(&process, json!({"user": "ada"}));
+    assert_eq!((&failure["code"], &failure["sessions"][0]["state"]), (&json!("limit_reached"), &json!("lingering")));
     let (_home, resumed) = sign_in(&process, json!({"user": "ada", "resume": granted["payload"]["resume"]}));
     assert_eq!(resumed["payload"]["resume"], granted["payload"]["resume"], "{resumed}");
 }
 
 #[test]
 fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
-    let (server, _) = server(|terms| {
-        (terms.count_by, terms.client_choice) = (CountBy::Devices, true);
-        terms.sessions_per_device = 3.try_into().unwrap();
+    let (server, _) = server(|policy| {
+        (policy.count_by, policy.client_choice) = (CountBy::Devices, true);
+        policy.sessions_per_device = 3.try_into().unwrap();
     });
     let tab = |device: &str| json!({"user": "ada", "device": device});
     let mut tabs: Vec<_> = (0..3).map(|_| admitted(&server, tab("laptop"))).collect();
     assert!(tabs.iter().all(|(_, granted)| granted["connections"] == 1));
     let mut peer = RawClient::open(server.address);
-    let refusal = authenticate(&mut peer, tab("laptop"));
+    let failure = authenticate(&mut peer, tab("laptop"));
     assert_eq!(
-        (&refusal["code"], &refusal["payload"]),
+        (&failure["code"], &failure["payload"]),
         (&json!("device_full"), &json!("This device has as many sessions as one may"))
     );
     let (mut phone, granted) = admitted(&server, tab("phone"));
@@ -322,8 +322,8 @@ fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
     ] {
         assert_eq!(authenticate(&mut peer, payload), json!({"type": "ERROR", "payload": words}));
     }
-    let refusal = authenticate(&mut peer, json!({"label": "nobody"}));
-    assert_eq!((&refusal["code"], &refusal["type"]), (&json!("credential_refused"), &json!("AUTHENTICATE_FAILURE")));
+    let failure = authenticate(&mut peer, json!({"label": "nobody"}));
+    assert_eq!((&failure["code"], &failure["type"]), (&json!("credential_refused"), &json!("AUTHENTICATE_FAILURE")));
     assert_eq!(
         authenticate(&mut peer, json!({"user": "ada", "device": null, "more": {"x": [1]}}))["type"],
         "AUTHENTICATE_SUCCESS"
@@ -335,7 +335,7 @@ fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
 fn the_longest_list_arrives_whole_both_as_an_answer_and_with_a_refusal() {
     let name = "\"".repeat(64);
     let (server, _store) =
-        server(|terms| (terms.limit, terms.linger) = (SlotLimit::new(110).unwrap(), Duration::from_secs(1)));
+        server(|policy| (policy.limit, policy.linger) = (SlotLimit::new(110).unwrap(), Duration::from_secs(1)));
     let ask = json!({"user": "ada", "device": name, "label": name});
     let mut held: Vec<_> = (0..110).map(|_| admitted(&server, ask.clone()).0).collect();
     let told = self::ask(&mut held[0], &json!({"type": "LIST_SESSIONS"}));

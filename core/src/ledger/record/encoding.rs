@@ -57,9 +57,9 @@ impl UserRecord {
     }
 }
 
-fn encode(SessionRecord { session, since, status: held, client: guest }: &SessionRecord, bytes: &mut Vec<u8>) {
+fn encode(SessionRecord { session, since, status: held, client: client_info }: &SessionRecord, bytes: &mut Vec<u8>) {
     let none = ClientInfo::default();
-    let ClientInfo { device, label, resumable } = guest.as_deref().unwrap_or(&none);
+    let ClientInfo { device, label, resumable } = client_info.as_deref().unwrap_or(&none);
     let until = match held {
         SessionStatus::Live => None,
         SessionStatus::Lingering { until } => Some(until),
@@ -101,12 +101,12 @@ fn decode(bytes: &mut Reader<'_>) -> Result<SessionRecord, RecordError> {
     };
     let device = if has(DEVICE) { Some(bytes.name()?) } else { None };
     let label = if has(LABEL) { Some(bytes.name()?) } else { None };
-    let guest = ClientInfo { device, label, resumable };
+    let client_info = ClientInfo { device, label, resumable };
     Ok(SessionRecord {
         session,
         since,
         status: held,
-        client: (guest != ClientInfo::default()).then(|| Box::new(guest)),
+        client: (client_info != ClientInfo::default()).then(|| Box::new(client_info)),
     })
 }
 

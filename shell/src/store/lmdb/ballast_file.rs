@@ -25,12 +25,12 @@ impl BallastFile {
 
     /// Puts the file into the directory, if it can.
     pub(super) fn create(directory: &Path) -> Self {
-        let mut ballast = Self { file: directory.join("ballast"), missing: None };
-        ballast.recreate(Self::BYTES);
-        if ballast.missing.is_some() {
-            tracing::warn!(file = %ballast.file.display(), "the disk is nearly full");
+        let mut ballast_file = Self { file: directory.join("ballast"), missing: None };
+        ballast_file.recreate(Self::BYTES);
+        if ballast_file.missing.is_some() {
+            tracing::warn!(file = %ballast_file.file.display(), "the disk is nearly full");
         }
-        ballast
+        ballast_file
     }
 
     /// Whether the file is there, now and then after an attempt to put it back.
@@ -85,13 +85,13 @@ mod tests {
     fn it_is_there_until_it_is_dropped_and_comes_back() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ballast");
-        let mut ballast = BallastFile::create(directory.path());
-        assert!(ballast.exists());
+        let mut ballast_file = BallastFile::create(directory.path());
+        assert!(ballast_file.exists());
         assert_eq!(fs::metadata(&file).unwrap().len(), BallastFile::BYTES as u64);
-        ballast.remove();
-        assert!(!ballast.exists() && !file.exists());
-        ballast.missing = Some(Instant::now());
-        assert!(ballast.exists());
+        ballast_file.remove();
+        assert!(!ballast_file.exists() && !file.exists());
+        ballast_file.missing = Some(Instant::now());
+        assert!(ballast_file.exists());
         assert_eq!(fs::metadata(&file).unwrap().len(), BallastFile::BYTES as u64);
     }
 
@@ -99,9 +99,9 @@ mod tests {
     fn where_it_cannot_be_put_it_is_not_there() {
         let directory = tempfile::tempdir().unwrap();
         let start = Instant::now();
-        let mut ballast = BallastFile::create(&directory.path().join("no such directory"));
-        assert!(!ballast.exists());
-        assert!(ballast.missing.unwrap() >= start + BallastFile::RETRY, "it is not tried all the time");
+        let mut ballast_file = BallastFile::create(&directory.path().join("no such directory"));
+        assert!(!ballast_file.exists());
+        assert!(ballast_file.missing.unwrap() >= start + BallastFile::RETRY, "it is not tried all the time");
     }
 
     #[test]
@@ -120,15 +120,15 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn it_is_put_back_where_there_is_twice_the_room() {
         let directory = tempfile::tempdir().unwrap();
-        let mut ballast = BallastFile::create(directory.path());
-        ballast.remove();
+        let mut ballast_file = BallastFile::create(directory.path());
+        ballast_file.remove();
         // A pipe in its place counts what is written. It has no length to set, so the attempt fails in the end.
         let (mut reader, writer) = io::pipe().unwrap();
         let pipe = format!("/proc/self/fd/{}", writer.as_raw_fd());
         std::os::unix::fs::symlink(pipe, directory.path().join("ballast")).unwrap();
         let counting = thread::spawn(move || io::copy(&mut reader, &mut io::sink()).unwrap());
-        ballast.missing = Some(Instant::now());
-        assert!(!ballast.exists());
+        ballast_file.missing = Some(Instant::now());
+        assert!(!ballast_file.exists());
         drop(writer);
         assert_eq!(counting.join().unwrap(), 2 * BallastFile::BYTES as u64);
     }

@@ -21,7 +21,7 @@ pub(super) struct ApplyContext<'a> {
     pub(super) born: Timestamp,
     /// When this batch is applied.
     pub(super) now: Timestamp,
-    pub(super) terms: &'a SharedPolicy,
+    pub(super) policy: &'a SharedPolicy,
 }
 
 /// What a batch came to, now in the store.
@@ -105,10 +105,10 @@ pub(super) fn apply(
                 _,
                 Ok(user),
             ) => {
-                let terms = rule.terms.for_user(command.user());
-                let applied = ledger::apply(&mut user.now, command, &terms, |node| rule.liveness(node));
-                ended.extend(applied.ended);
-                applied.outcome
+                let policy = rule.policy.for_user(command.user());
+                let result = ledger::apply(&mut user.now, command, &policy, |node| rule.liveness(node));
+                ended.extend(result.ended);
+                result.outcome
             }
         });
     }
@@ -223,8 +223,8 @@ mod tests {
     fn on_a_full_disk_the_last_pages_of_the_file_are_for_releases() {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        let terms = SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(1).unwrap()), HashMap::new());
-        let rule = ApplyContext { node: NODE, born: Timestamp::default(), now: Timestamp::default(), terms: &terms };
+        let policy = SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(1).unwrap()), HashMap::new());
+        let rule = ApplyContext { node: NODE, born: Timestamp::default(), now: Timestamp::default(), policy: &policy };
         let serve = |command: StoreCommand, disk_is_full| {
             apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
         };

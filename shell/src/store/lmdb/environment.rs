@@ -336,52 +336,52 @@ mod tests {
     #[test]
     fn what_does_not_open_is_tried_again_less_and_less_often() {
         let directory = tempfile::tempdir().unwrap();
-        let mut keeper = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        let mut env = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let (data, aside) = (directory.path().join(DATA_FILE), directory.path().join("aside"));
         fs::rename(&data, &aside).unwrap();
-        keeper.break_down();
+        env.break_down();
         for millis in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             let (pause, start) = (Duration::from_millis(millis), Instant::now());
-            assert_eq!(keeper.backoff, pause);
-            keeper.retry_at = start;
-            assert!(keeper.environment().is_none());
-            assert!(keeper.retry_at >= start + pause);
+            assert_eq!(env.backoff, pause);
+            env.retry_at = start;
+            assert!(env.environment().is_none());
+            assert!(env.retry_at >= start + pause);
         }
         fs::rename(&aside, &data).unwrap();
-        keeper.retry_at = Instant::now() + Duration::from_secs(1000);
-        assert!(keeper.environment().is_none(), "it is not time yet");
-        keeper.retry_at = Instant::now();
-        assert!(keeper.environment().is_some());
-        assert_eq!(keeper.backoff, ReopeningEnv::FIRST_BACKOFF);
+        env.retry_at = Instant::now() + Duration::from_secs(1000);
+        assert!(env.environment().is_none(), "it is not time yet");
+        env.retry_at = Instant::now();
+        assert!(env.environment().is_some());
+        assert_eq!(env.backoff, ReopeningEnv::FIRST_BACKOFF);
     }
 
     #[test]
     fn what_is_gone_or_damaged_is_not_replaced_while_serving() {
         let directory = tempfile::tempdir().unwrap();
-        let mut keeper = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-        keeper.check();
-        assert!(keeper.environment().is_some());
-        keeper.break_down();
-        assert!(keeper.environment().is_some());
+        let mut env = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
+        env.check();
+        assert!(env.environment().is_some());
+        env.break_down();
+        assert!(env.environment().is_some());
 
         let data = directory.path().join(DATA_FILE);
         let whole = fs::read(&data).unwrap();
-        keeper.break_down();
+        env.break_down();
         fs::write(&data, &whole[..100]).unwrap();
-        assert!(keeper.environment().is_none());
-        keeper.break_down();
+        assert!(env.environment().is_none());
+        env.break_down();
         fs::remove_file(&data).unwrap();
-        assert!(keeper.environment().is_none());
-        assert!(matches!(keeper.reopen(), Err(EnvironmentError::Gone)));
+        assert!(env.environment().is_none());
+        assert!(matches!(env.reopen(), Err(EnvironmentError::Gone)));
         assert!(!data.exists());
-        keeper.break_down();
+        env.break_down();
         fs::write(&data, "").unwrap();
-        assert!(keeper.environment().is_none());
-        keeper.break_down();
+        assert!(env.environment().is_none());
+        env.break_down();
         fs::write(&data, &whole).unwrap();
-        assert!(keeper.environment().is_some());
+        assert!(env.environment().is_some());
 
-        keeper.directory = data;
-        assert!(matches!(keeper.reopen(), Err(EnvironmentError::Io(_))), "a file is no directory");
+        env.directory = data;
+        assert!(matches!(env.reopen(), Err(EnvironmentError::Io(_))), "a file is no directory");
     }
 }

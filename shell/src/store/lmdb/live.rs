@@ -18,7 +18,7 @@ pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Re
     let marked = fs::read_to_string(directory.join(BOOT_FILE)).ok();
     if boot.is_some() && boot == marked.as_deref() {
         match ReopeningEnv::open(directory, map_bytes, Durability::Unsynced) {
-            Ok(keeper) => return Ok(keeper),
+            Ok(env) => return Ok(env),
             Err(error) => {
                 let directory = directory.display();
                 tracing::warn!(%directory, %error, "left-over slots cannot be read and are thrown away");
@@ -36,12 +36,12 @@ fn recreate(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<Re
             Ok(()) | Err(_) => {}
         }
     }
-    let keeper = ReopeningEnv::open(directory, map_bytes, Durability::Unsynced)
+    let env = ReopeningEnv::open(directory, map_bytes, Durability::Unsynced)
         .map_err(|error| OpenError::Live { directory: directory.into(), source: error.into() })?;
     if let Some(boot) = boot {
         fs::write(directory.join(BOOT_FILE), boot).map_err(unusable)?;
     }
-    Ok(keeper)
+    Ok(env)
 }
 
 /// What names this boot of the machine, where the system tells: Linux does.
@@ -57,8 +57,8 @@ mod tests {
     const MAP: usize = 4 << 20;
 
     fn put(directory: &Path, boot: Option<&str>) {
-        let mut keeper = open(directory, MAP, boot).unwrap();
-        let environment = keeper.environment().unwrap();
+        let mut env = open(directory, MAP, boot).unwrap();
+        let environment = env.environment().unwrap();
         let mut txn = environment.write().unwrap();
         for number in 0..1000_u32 {
             environment.records.put(&mut txn, &number.to_be_bytes(), b"record").unwrap();

@@ -36,9 +36,9 @@ pub struct LmdbStore {
     running: Arc<RunningThreads>,
     /// Released when the store is closed and its threads, which hold it too, have ended.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
-    terms: SharedPolicy,
+    policy: SharedPolicy,
     route: NotifierSlot,
-    amendments: UpdateSender,
+    updates: UpdateSender,
     known_users: usize,
 }
 
@@ -48,7 +48,7 @@ pub struct LmdbConfig {
     /// The data directory, made if need be.
     pub directory: PathBuf,
     /// On which terms users are admitted.
-    pub terms: AdmissionPolicy,
+    pub policy: AdmissionPolicy,
     /// The most that `live/` may grow to, in bytes: at least 1 MiB, rounded up to whole ones. It is address space; disk
     /// and memory are taken as they are used. From nine tenths of it on, acquires are rejected.
     pub live_map_bytes: usize,
@@ -76,7 +76,7 @@ impl LmdbConfig {
     pub fn new(directory: impl Into<PathBuf>, limit: SlotLimit) -> Self {
         Self {
             directory: directory.into(),
-            terms: AdmissionPolicy::new(limit),
+            policy: AdmissionPolicy::new(limit),
             live_map_bytes: Self::DEFAULT_MAP_BYTES,
             users_map_bytes: Self::DEFAULT_MAP_BYTES,
             forget_after: Retention::default(),
@@ -170,7 +170,7 @@ impl LmdbStore {
     }
 
     pub(super) fn open_under_boot(config: &LmdbConfig, node: NodeId, boot: Option<&str>) -> Result<Self, OpenError> {
-        let &LmdbConfig { ref directory, terms, live_map_bytes, users_map_bytes, forget_after, queue_capacity } =
+        let &LmdbConfig { ref directory, policy, live_map_bytes, users_map_bytes, forget_after, queue_capacity } =
             config;
         let [live_map, users_map] = [map_bytes(live_map_bytes)?, map_bytes(users_map_bytes)?];
         if queue_capacity == 0 {
@@ -185,22 +185,22 @@ impl LmdbStore {
         let mut users = users::open(&make(directory.join("users"))?, users_map)?;
         let live = live::open(&make(directory.join("live"))?, live_map, boot)?;
 
-        let own = users
+        let overrides = users
             .environment()
             .map_or_else(|| Ok(HashMap::new()), users::read_all)
             .map_err(|source| OpenError::UsersDamaged { directory: directory.join("users"), source })?;
-        let known_users = users.environment().map_or(0, |users| users.entries()) - own.len();
+        let known_users = users.environment().map_or(0, |users| users.entries()) - overrides.len();
         let queue = Arc::new(Queue::new(queue_capacity));
-        let (terms, route) = (SharedPolicy::new(terms, own), NotifierSlot::default());
-        let (notes, recorder) = users::user_writer(users, terms.clone());
-        let amendments = recorder.update_sender();
-        let recorder = recorder.with_retention(forget_after, SlotQuery::new(Arc::clone(&queue), node));
-        let writer = Writer::new(Arc::clone(&queue), live, node, terms.clone(), route.clone(), notes);
+        let (policy, route) = (SharedPolicy::new(policy, overrides), NotifierSlot::default());
+        let (seen_sender, user_writer) = users::user_writer(users, policy.clone());
+        let updates = user_writer.update_sender();
+        let user_writer = user_writer.with_retention(forget_after, SlotQuery::new(Arc::clone(&queue), node));
+        let writer = Writer::new(Arc::clone(&queue), live, node, policy.clone(), route.clone(), seen_sender);
         let running = Arc::new(RunningThreads::default());
         // Should the second not start, the first ends by itself: its queue's other end is dropped.
-        spawn("users", &lock, &running, move || recorder.run())?;
+        spawn("users", &lock, &running, move || user_writer.run())?;
         spawn("live", &lock, &running, move || writer.run())?;
-        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), terms, route, amendments, known_users })
+        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), policy, route, updates, known_users })
     }
 
     /// How many users the store knew when it was opened.
@@ -219,16 +219,16 @@ impl Store for LmdbStore {
         self.route.set(router);
     }
 
-    fn set_policy(&self, terms: AdmissionPolicy) {
-        self.terms.set(terms);
+    fn set_policy(&self, policy: AdmissionPolicy) {
+        self.policy.set(policy);
     }
 
     fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.terms.for_user(user)
+        self.policy.for_user(user)
     }
 
-    fn update_user(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
-        self.amendments.submit(user, amendment, done);
+    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
+        self.updates.submit(user, update, done);
     }
 
     fn close(&self, within: Duration) -> bool {

@@ -54,8 +54,8 @@ fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_
     const HOUR: Duration = Duration::from_secs(3600);
     let directory = tempfile::tempdir().unwrap();
     let open = |node, linger| {
-        let terms = AdmissionPolicy { linger, ..config(directory.path()).terms };
-        LmdbStore::open_under_boot(&LmdbConfig { terms, ..config(directory.path()) }, node, Some("one boot")).unwrap()
+        let policy = AdmissionPolicy { linger, ..config(directory.path()).policy };
+        LmdbStore::open_under_boot(&LmdbConfig { policy, ..config(directory.path()) }, node, Some("one boot")).unwrap()
     };
     let now = crate::runtime::clock::Clock::start().now();
     let store = open(NODE, Duration::ZERO);
@@ -63,7 +63,7 @@ fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_
         ask(&store, acquire_with("eve", NODE.session(1), now, resumable())),
         Outcome::Granted { connections: 1, .. }
     ));
-    store.set_policy(AdmissionPolicy { linger: HOUR, ..config(directory.path()).terms });
+    store.set_policy(AdmissionPolicy { linger: HOUR, ..config(directory.path()).policy });
     for user in ["ada", "joe"] {
         ask(&store, acquire_with(user, NODE.session(1), now, resumable()));
         assert_eq!(ask(&store, acquire(user, 2)), granted(2));

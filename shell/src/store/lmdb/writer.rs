@@ -48,10 +48,10 @@ pub(super) struct Writer {
     node: NodeId,
     clock: Clock,
     born: Timestamp,
-    terms: SharedPolicy,
+    policy: SharedPolicy,
     route: NotifierSlot,
-    notes: SeenSender,
-    ballast: BallastFile,
+    seen_sender: SeenSender,
+    ballast_file: BallastFile,
     /// Whether slots may linger in records that a pass of the sweep has not looked at since.
     lingers: bool,
     sweep: SweepPosition,
@@ -67,17 +67,32 @@ impl Writer {
         queue: Arc<Queue>,
         mut live: ReopeningEnv,
         node: NodeId,
-        terms: SharedPolicy,
+        policy: SharedPolicy,
         route: NotifierSlot,
-        notes: SeenSender,
+        seen_sender: SeenSender,
     ) -> Self {
         let batch = live.environment().map_or(BATCH_MAX, batch_for);
         let (sweep, sweep_at) = (SweepPosition::Start, Instant::now());
-        let ballast = BallastFile::create(live.directory());
+        let ballast_file = BallastFile::create(live.directory());
         let clock = Clock::start();
         let born = clock.now();
         let (lingers, log) = (false, LogRateLimiter::default());
-        Self { queue, live, node, clock, born, terms, route, notes, ballast, lingers, sweep, sweep_at, batch, log }
+        Self {
+            queue,
+            live,
+            node,
+            clock,
+            born,
+            policy,
+            route,
+            seen_sender,
+            ballast_file,
+            lingers,
+            sweep,
+            sweep_at,
+            batch,
+            log,
+        }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -111,8 +126,8 @@ impl Writer {
         if is_due {
             self.sweep_at = now + SWEEP_RETRY;
         }
-        let terms = self.terms.clone();
-        let rule = self.apply_context(&terms);
+        let policy = self.policy.clone();
+        let rule = self.apply_context(&policy);
         let Some(live) = self.live.environment() else {
             queue::reject(commands.drain(..), StoreError::Failed);
             return;
@@ -120,14 +135,14 @@ impl Writer {
         let asked: Vec<&StoreCommand> = commands.iter().map(|(command, _)| command).collect();
         let records = if asked.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
         let step = is_due.then_some(SweepStep { from: &self.sweep, records });
-        let disk_is_full = !self.ballast.exists();
+        let disk_is_full = !self.ballast_file.exists();
         let outcomes = match batch::apply(live, rule, &asked, None, disk_is_full, step) {
-            Ok(applied) => self.accept(applied),
+            Ok(result) => self.accept(result),
             Err(BatchError::NotApplied(error)) => {
                 self.log_failure(&error, "no room, or a failing disk: nobody is admitted, slots are still given back");
                 let cause = store_error(&error);
                 if matches!(error, heed::Error::Io(_)) {
-                    self.ballast.remove();
+                    self.ballast_file.remove();
                 }
                 self.retry(&asked, cause)
             }
@@ -141,7 +156,7 @@ impl Writer {
                 granted.push((user, at));
             }
         }
-        self.notes.send(granted);
+        self.seen_sender.send(granted);
         self.sweep_again();
     }
 
@@ -149,25 +164,26 @@ impl Writer {
     fn sweep_again(&mut self) {
         if self.sweep == SweepPosition::Over && self.lingers {
             self.lingers = false;
-            (self.sweep, self.sweep_at) = (SweepPosition::Start, Instant::now() + self.terms.linger().max(SWEEP_AGAIN));
+            (self.sweep, self.sweep_at) =
+                (SweepPosition::Start, Instant::now() + self.policy.linger().max(SWEEP_AGAIN));
         }
     }
 
-    fn apply_context<'a>(&self, terms: &'a SharedPolicy) -> ApplyContext<'a> {
-        ApplyContext { node: self.node, born: self.born, now: self.clock.now(), terms }
+    fn apply_context<'a>(&self, policy: &'a SharedPolicy) -> ApplyContext<'a> {
+        ApplyContext { node: self.node, born: self.born, now: self.clock.now(), policy }
     }
 
     /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
     /// once, or else one by one.
     fn retry(&mut self, asked: &[&StoreCommand], cause: StoreError) -> Vec<Outcome> {
         // Without the sweep, which may be what failed.
-        let terms = self.terms.clone();
-        let rule = self.apply_context(&terms);
+        let policy = self.policy.clone();
+        let rule = self.apply_context(&policy);
         let Some(live) = self.live.environment() else {
             return vec![Outcome::Rejected(StoreError::Failed); asked.len()];
         };
         match batch::apply(live, rule, asked, Some(cause), true, None) {
-            Ok(applied) => self.accept(applied),
+            Ok(result) => self.accept(result),
             Err(BatchError::NotApplied(_)) if asked.len() > 1 => {
                 let (first, second) = asked.split_at(asked.len() / 2);
                 [self.retry(first, cause), self.retry(second, cause)].concat()
@@ -181,17 +197,17 @@ impl Writer {
         }
     }
 
-    fn accept(&mut self, applied: BatchResult) -> Vec<Outcome> {
-        if let Some(sweep) = applied.sweep {
+    fn accept(&mut self, result: BatchResult) -> Vec<Outcome> {
+        if let Some(sweep) = result.sweep {
             self.sweep = sweep;
             self.sweep_at = Instant::now() + SWEEP_PAUSE;
         }
-        self.lingers |= applied.lingers;
-        self.route.deliver(applied.ended);
-        if let Some(error) = applied.unreadable {
+        self.lingers |= result.lingers;
+        self.route.deliver(result.ended);
+        if let Some(error) = result.unreadable {
             self.log_failure(&error, "a user's record cannot be read, the user is refused");
         }
-        applied.outcomes
+        result.outcomes
     }
 
     fn fail_batch(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedSession>) -> Vec<Outcome> {
@@ -265,14 +281,14 @@ mod tests {
     /// A writer on the test's own thread.
     fn writer(directory: &Path, node: NodeId) -> Writer {
         let config = config(directory);
-        let keeper = |name: &str| {
+        let env = |name: &str| {
             let directory = directory.join(name);
             std::fs::create_dir_all(&directory).unwrap();
             ReopeningEnv::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
         };
-        let terms = SharedPolicy::new(config.terms, HashMap::new());
-        let (notes, _) = users::user_writer(keeper("users"), terms.clone());
-        Writer::new(Arc::new(Queue::new(8)), keeper("live"), node, terms, NotifierSlot::default(), notes)
+        let policy = SharedPolicy::new(config.policy, HashMap::new());
+        let (seen_sender, _) = users::user_writer(env("users"), policy.clone());
+        Writer::new(Arc::new(Queue::new(8)), env("live"), node, policy, NotifierSlot::default(), seen_sender)
     }
 
     /// The same with a map of 1 MiB.
@@ -400,7 +416,7 @@ mod tests {
     fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Receiver<Vec<EndedSession>>) {
         let writer = writer(directory, node);
         let (when_full, linger) = (WhenFull::EvictOldest, Duration::from_secs(linger));
-        writer.terms.set(AdmissionPolicy { when_full, linger, ..config(directory).terms });
+        writer.policy.set(AdmissionPolicy { when_full, linger, ..config(directory).policy });
         let (ear, heard) = EndedChannel::new();
         writer.route.set(ear);
         (writer, heard)
@@ -462,11 +478,11 @@ mod tests {
         }
         drop(dead);
         let (mut writer, _) = evicting_writer(directory, NODE, linger);
-        let dial = Arc::<ManualClock>::default();
-        dial.set(at(1000));
-        writer.clock = Clock::manual(Arc::clone(&dial));
+        let manual_clock = Arc::<ManualClock>::default();
+        manual_clock.set(at(1000));
+        writer.clock = Clock::manual(Arc::clone(&manual_clock));
         writer.born = writer.clock.now();
-        (writer, dial)
+        (writer, manual_clock)
     }
 
     fn at(second: u64) -> Timestamp {
@@ -482,7 +498,7 @@ mod tests {
     fn the_sweep_leaves_what_lingers_and_removes_it_in_a_later_pass() {
         let directory = tempfile::tempdir().unwrap();
         let left = [("ada", resumable()), ("bob", AcquireOptions::default())];
-        let (mut writer, dial) = successor(directory.path(), 100, &left);
+        let (mut writer, manual_clock) = successor(directory.path(), 100, &left);
         let start = Instant::now();
         step_of_the_sweep(&mut writer);
         // Somebody may take it up again, and no other start makes that longer.
@@ -492,10 +508,10 @@ mod tests {
         assert_eq!(writer.sweep, SweepPosition::Start, "there will be another pass");
         assert!(writer.sweep_at >= start + Duration::from_secs(100), "once it has lingered for its time");
 
-        dial.set(Timestamp::from_epoch(Duration::from_millis(1_099_999)));
+        manual_clock.set(Timestamp::from_epoch(Duration::from_millis(1_099_999)));
         step_of_the_sweep(&mut writer);
         assert!(bytes(&mut writer, "ada").is_some());
-        dial.set(at(1100));
+        manual_clock.set(at(1100));
         step_of_the_sweep(&mut writer);
         assert_eq!(bytes(&mut writer, "ada"), None);
         assert_eq!(writer.sweep, SweepPosition::Over);
@@ -504,7 +520,7 @@ mod tests {
     #[test]
     fn what_begins_to_linger_after_the_pass_is_removed_by_another_one() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut writer, dial) = successor(directory.path(), 1, &[]);
+        let (mut writer, manual_clock) = successor(directory.path(), 1, &[]);
         sweep(&mut writer);
         let session = NODE.session(1);
         let lost = StoreCommand::Linger { user: user("ada"), session, at: at(1000) };
@@ -512,7 +528,7 @@ mod tests {
         serve(&mut writer, [acquire_with("ada", session, at(1000), resumable()), lost]);
         assert_eq!(writer.sweep, SweepPosition::Start);
         assert!(writer.sweep_at >= start + SWEEP_AGAIN, "not too often");
-        dial.set(at(1001));
+        manual_clock.set(at(1001));
         step_of_the_sweep(&mut writer);
         assert_eq!((bytes(&mut writer, "ada"), writer.sweep), (None, SweepPosition::Over));
     }
@@ -567,7 +583,7 @@ mod tests {
         let asked = [release("ada", 1), acquire("new", 2), release("bob", 1), release("eve", 1), release("joe", 1)];
         assert_eq!(serve(&mut writer, asked), [RELEASED, FULL, RELEASED, RELEASED, RELEASED]);
         assert_eq!(users.map(|user| bytes(&mut writer, user)), [const { None }; 4]);
-        assert!(!writer.ballast.exists());
+        assert!(!writer.ballast_file.exists());
         // One that does not fit alone is to be tried again.
         faults::fail([full(), full()]);
         assert_eq!(serve(&mut writer, [release("zoe", 1)]), [FULL]);
@@ -692,7 +708,7 @@ mod tests {
     fn the_ballast_lies_beside_the_slots() {
         let directory = tempfile::tempdir().unwrap();
         let mut writer = writer(directory.path(), NODE);
-        assert!(writer.ballast.exists() && directory.path().join("live").join("ballast").exists());
+        assert!(writer.ballast_file.exists() && directory.path().join("live").join("ballast").exists());
     }
 
     #[test]

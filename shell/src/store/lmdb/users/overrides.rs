@@ -40,8 +40,8 @@ pub(super) fn key(user: &UserId) -> Vec<u8> {
     [&[PREFIX], user.as_str().as_bytes()].concat()
 }
 
-pub(super) fn encode(own: UserOverrides) -> Vec<u8> {
-    let UserOverrides { limit, when_full } = own;
+pub(super) fn encode(overrides: UserOverrides) -> Vec<u8> {
+    let UserOverrides { limit, when_full } = overrides;
     let mut bytes = vec![VERSION, 0];
     if let Some(limit) = limit {
         bytes[1] |= LIMIT;
@@ -63,21 +63,21 @@ pub(super) fn decode(bytes: &[u8]) -> Result<UserOverrides, OverridesError> {
         [version, ..] if version != VERSION => return Err(OverridesError::Version(version)),
         _ => return Err(OverridesError::Malformed),
     };
-    let mut own = UserOverrides::default();
+    let mut overrides = UserOverrides::default();
     if what & LIMIT != 0 {
         let (slots, left) = rest.split_first_chunk().ok_or(OverridesError::Malformed)?;
-        own.limit = Some(SlotLimit::new(u32::from_be_bytes(*slots)).map_err(|_| OverridesError::Malformed)?);
+        overrides.limit = Some(SlotLimit::new(u32::from_be_bytes(*slots)).map_err(|_| OverridesError::Malformed)?);
         rest = left;
     }
     if what & WHEN_FULL != 0 {
-        own.when_full = match rest {
+        overrides.when_full = match rest {
             [0, ..] => Some(WhenFull::Deny),
             [1, ..] => Some(WhenFull::EvictOldest),
             _ => return Err(OverridesError::Malformed),
         };
         rest = &rest[1..];
     }
-    if rest.is_empty() { Ok(own) } else { Err(OverridesError::Malformed) }
+    if rest.is_empty() { Ok(overrides) } else { Err(OverridesError::Malformed) }
 }
 
 /// All that is set for anybody. Few, in a table of many users.
@@ -100,12 +100,12 @@ pub(super) fn put(
     environment: &Environment,
     txn: &mut RwTxn<'_>,
     user: &UserId,
-    own: UserOverrides,
+    overrides: UserOverrides,
 ) -> heed::Result<()> {
-    if own.is_empty() {
+    if overrides.is_empty() {
         environment.records.delete(txn, &key(user)).map(drop)
     } else {
-        environment.records.put(txn, &key(user), &encode(own))
+        environment.records.put(txn, &key(user), &encode(overrides))
     }
 }
 
@@ -113,20 +113,20 @@ pub(super) fn put(
 mod tests {
     use super::*;
 
-    fn own(limit: Option<u32>, when_full: Option<WhenFull>) -> UserOverrides {
+    fn overrides(limit: Option<u32>, when_full: Option<WhenFull>) -> UserOverrides {
         UserOverrides { limit: limit.map(|slots| SlotLimit::new(slots).unwrap()), when_full }
     }
 
     #[test]
     fn the_bytes_are_stable_and_read_back() {
-        for (own, bytes) in [
-            (own(Some(0), None), &[1, 1, 0, 0, 0, 0][..]),
-            (own(Some(1024), Some(WhenFull::Deny)), &[1, 3, 0, 0, 4, 0, 0]),
-            (own(None, Some(WhenFull::EvictOldest)), &[1, 2, 1]),
+        for (overrides, bytes) in [
+            (overrides(Some(0), None), &[1, 1, 0, 0, 0, 0][..]),
+            (overrides(Some(1024), Some(WhenFull::Deny)), &[1, 3, 0, 0, 4, 0, 0]),
+            (overrides(None, Some(WhenFull::EvictOldest)), &[1, 2, 1]),
             (UserOverrides::default(), &[1, 0]),
         ] {
-            assert_eq!(encode(own), bytes);
-            assert_eq!(decode(bytes), Ok(own));
+            assert_eq!(encode(overrides), bytes);
+            assert_eq!(decode(bytes), Ok(overrides));
         }
     }
 

@@ -35,7 +35,7 @@ pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result
     if is_data_missing(directory) {
         tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: everybody known is forgotten");
     }
-    let keeper = ReopeningEnv::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
+    let env = ReopeningEnv::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
         EnvironmentError::Damaged(_)
         | EnvironmentError::Lmdb(heed::Error::Mdb(
             heed::MdbError::Invalid | heed::MdbError::Corrupted | heed::MdbError::PageNotFound,
@@ -49,7 +49,7 @@ pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result
     sync(directory)
         .and_then(|()| directory.parent().map_or(Ok(()), sync))
         .map_err(|source: io::Error| OpenError::Directory { directory: directory.into(), source })?;
-    Ok(keeper)
+    Ok(env)
 }
 
 /// Whether an environment was here, as the lock file it leaves behind tells, and its data are not.
@@ -70,7 +70,7 @@ pub(in crate::store::lmdb) struct SeenSender {
 pub(in crate::store::lmdb) struct UserWriter {
     pub(super) env: ReopeningEnv,
     pub(super) queue: Arc<UserQueue>,
-    terms: SharedPolicy,
+    policy: SharedPolicy,
     pub(super) clock: Clock,
     pub(super) scan: Option<RetentionScan>,
     log: LogRateLimiter,
@@ -109,13 +109,13 @@ pub(super) struct TakenUpdates {
 pub(in crate::store::lmdb) struct UpdateSender(Arc<UserQueue>);
 
 impl UpdateSender {
-    pub(in crate::store::lmdb) fn submit(&self, user: UserId, amendment: UserUpdate, done: UpdateCompletion) {
+    pub(in crate::store::lmdb) fn submit(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
         let mut pile = self.0.lock();
         if pile.closed {
             drop(pile);
             return done.answer(Err(StoreError::Failed));
         }
-        pile.updates.push((user, amendment, done));
+        pile.updates.push((user, update, done));
         drop(pile);
         self.0.changed.notify_one();
     }
@@ -165,27 +165,17 @@ impl UserQueue {
             .wait_timeout_while(pile, left(until), |pile| !is_urgent(pile))
             .unwrap_or_else(PoisonError::into_inner)
             .0;
-        let (seen, amendments, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.updates), pile.ended);
+        let (seen, updates, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.updates), pile.ended);
         drop(pile);
-        TakenUpdates { seen: seen.into_iter().collect(), updates: amendments, ended }
+        TakenUpdates { seen: seen.into_iter().collect(), updates, ended }
     }
 }
 
 /// Both ends. What is set for users is in force by these terms once it is written down.
-pub(in crate::store::lmdb) fn user_writer(keeper: ReopeningEnv, terms: SharedPolicy) -> (SeenSender, UserWriter) {
-    let desk = Arc::<UserQueue>::default();
-    let notes = SeenSender { queue: Arc::clone(&desk), dropped: 0, log: LogRateLimiter::default() };
-    (
-        notes,
-        UserWriter {
-            env: keeper,
-            queue: desk,
-            terms,
-            clock: Clock::start(),
-            scan: None,
-            log: LogRateLimiter::default(),
-        },
-    )
+pub(in crate::store::lmdb) fn user_writer(env: ReopeningEnv, policy: SharedPolicy) -> (SeenSender, UserWriter) {
+    let queue = Arc::<UserQueue>::default();
+    let seen_sender = SeenSender { queue: Arc::clone(&queue), dropped: 0, log: LogRateLimiter::default() };
+    (seen_sender, UserWriter { env, queue, policy, clock: Clock::start(), scan: None, log: LogRateLimiter::default() })
 }
 
 impl SeenSender {
@@ -237,12 +227,12 @@ impl UserWriter {
         let _closing = CloseOnDrop(Arc::clone(&self.queue));
         let mut next = Instant::now();
         loop {
-            let TakenUpdates { seen, updates: amendments, ended } =
+            let TakenUpdates { seen, updates, ended } =
                 self.queue.take(next, self.scan.as_ref().map(RetentionScan::due));
             let step = if ended { None } else { self.next_batch() };
             self.write_seen(seen, step);
             // Behind the notes: what is forgotten was perhaps only noted now.
-            self.apply_updates(amendments);
+            self.apply_updates(updates);
             if ended {
                 return;
             }
@@ -251,25 +241,25 @@ impl UserWriter {
     }
 
     /// Changes what is kept of users, all in one transaction, and says so.
-    fn apply_updates(&mut self, amendments: Vec<(UserId, UserUpdate, UpdateCompletion)>) {
-        if amendments.is_empty() {
+    fn apply_updates(&mut self, updates: Vec<(UserId, UserUpdate, UpdateCompletion)>) {
+        if updates.is_empty() {
             return;
         }
         let result = match self.env.environment() {
-            Some(environment) => write_updates(environment, &amendments),
+            Some(environment) => write_updates(environment, &updates),
             None => Err(StoreError::Failed),
         };
         if let Err(cause) = result {
             tracing::error!(
-                changes = amendments.len(),
+                changes = updates.len(),
                 why = cause.message(),
                 "what is set for users is not written down"
             );
             self.env.check();
         }
-        for (user, amendment, done) in amendments {
+        for (user, update, done) in updates {
             if result.is_ok() {
-                self.terms.set_overrides(&user, overrides_after(amendment));
+                self.policy.set_overrides(&user, overrides_after(update));
             }
             done.answer(result);
         }
@@ -318,7 +308,7 @@ impl UserWriter {
                 Ok(forgotten) => sweep.finish_batch(
                     step,
                     forgotten,
-                    environment.entries().saturating_sub(self.terms.users_with_overrides()),
+                    environment.entries().saturating_sub(self.policy.users_with_overrides()),
                 ),
                 Err(_) => sweep.batch_failed(),
             }
@@ -329,22 +319,22 @@ impl UserWriter {
     }
 }
 
-fn overrides_after(amendment: UserUpdate) -> UserOverrides {
-    match amendment {
-        UserUpdate::Set(own) => own,
+fn overrides_after(update: UserUpdate) -> UserOverrides {
+    match update {
+        UserUpdate::Set(overrides) => overrides,
         UserUpdate::Forget => UserOverrides::default(),
     }
 }
 
 fn write_updates(
     environment: &Environment,
-    amendments: &[(UserId, UserUpdate, UpdateCompletion)],
+    updates: &[(UserId, UserUpdate, UpdateCompletion)],
 ) -> Result<(), StoreError> {
     let written = || -> Result<(), Uncommitted> {
         let mut txn = environment.write()?;
-        for (user, amendment, _) in amendments {
-            overrides::put(environment, &mut txn, user, overrides_after(*amendment))?;
-            if *amendment == UserUpdate::Forget {
+        for (user, update, _) in updates {
+            overrides::put(environment, &mut txn, user, overrides_after(*update))?;
+            if *update == UserUpdate::Forget {
                 environment.records.delete(&mut txn, user.as_str().as_bytes())?;
             }
         }
@@ -435,13 +425,13 @@ mod tests {
     #[test]
     fn what_is_queued_is_noted_before_the_end() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, recorder) = user_writer(open(directory.path(), MAP).unwrap(), policy());
-        notes.send((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
-        notes.send([(user("user 1"), at(2))]);
-        drop(notes);
-        recorder.run();
-        let mut keeper = open(directory.path(), MAP).unwrap();
-        let environment = keeper.environment().unwrap();
+        let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+        seen_sender.send((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
+        seen_sender.send([(user("user 1"), at(2))]);
+        drop(seen_sender);
+        writer.run();
+        let mut env = open(directory.path(), MAP).unwrap();
+        let environment = env.environment().unwrap();
         assert_eq!(environment.entries(), 5000);
         assert_eq!(known(environment, "user 1"), Some(KnownUser { first_seen: at(1), last_seen: at(1) }));
     }
@@ -449,17 +439,17 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_dropped_and_counted() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, _recorder) = user_writer(open(directory.path(), MAP).unwrap(), policy());
-        notes.send((0..MAX_PENDING + 3).map(|number| (user(&format!("user {number}")), at(1))));
-        notes.send([(user("user 0"), at(2))]);
-        assert_eq!(notes.dropped, 3);
+        let (mut seen_sender, _writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+        seen_sender.send((0..MAX_PENDING + 3).map(|number| (user(&format!("user {number}")), at(1))));
+        seen_sender.send([(user("user 0"), at(2))]);
+        assert_eq!(seen_sender.dropped, 3);
     }
 
     #[test]
     fn a_record_that_cannot_be_read_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let mut keeper = open(directory.path(), MAP).unwrap();
-        let environment = keeper.environment().unwrap();
+        let mut env = open(directory.path(), MAP).unwrap();
+        let environment = env.environment().unwrap();
         let mut txn = environment.write().unwrap();
         environment.records.put(&mut txn, b"ada", &[2, 7]).unwrap();
         environment.commit(txn).unwrap();
@@ -493,13 +483,13 @@ mod tests {
     }
 
     /// Has it changed, as an operator would: what came of it.
-    fn amend(recorder: &mut UserWriter, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreError>> {
+    fn amend(writer: &mut UserWriter, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreError>> {
         let (answer, answered) = std::sync::mpsc::channel();
         let done = || {
             let answer = answer.clone();
             UpdateCompletion::new(move |result| answer.send(result).unwrap())
         };
-        recorder.apply_updates(changes.iter().map(|&(id, amendment)| (user(id), amendment, done())).collect());
+        writer.apply_updates(changes.iter().map(|&(id, update)| (user(id), update, done())).collect());
         answered.try_iter().collect()
     }
 
@@ -510,29 +500,32 @@ mod tests {
     #[test]
     fn what_is_set_for_a_user_is_in_force_and_outlives_the_process_until_it_is_forgotten() {
         let directory = tempfile::tempdir().unwrap();
-        let terms = policy();
-        let (_notes, mut recorder) = user_writer(open(directory.path(), MAP).unwrap(), terms.clone());
-        recorder.write_seen([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
-        let (own, other) = (limit(7), UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
+        let policy = policy();
+        let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
+        writer.write_seen([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
+        let (overrides, other) = (limit(7), UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
         let changes =
-            [("ada", UserUpdate::Set(own)), ("eve", UserUpdate::Set(limit(1))), ("eve", UserUpdate::Set(other))];
-        assert_eq!(amend(&mut recorder, &changes), [Ok(()); 3]);
-        assert_eq!((terms.for_user(&user("ada")).overrides, terms.for_user(&user("eve")).overrides), (own, other));
-        assert_eq!(terms.for_user(&user("bob")).overrides, UserOverrides::default());
-        drop(recorder);
-
-        let mut keeper = open(directory.path(), MAP).unwrap();
-        let environment = keeper.environment().unwrap();
-        assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), own), (user("eve"), other)].into());
-        assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
-        let (_notes, mut recorder) = crate::store::lmdb::users::user_writer(keeper, terms.clone());
-        let changes = [("ada", UserUpdate::Forget), ("eve", UserUpdate::Set(UserOverrides::default()))];
-        assert_eq!(amend(&mut recorder, &changes), [Ok(()); 2]);
+            [("ada", UserUpdate::Set(overrides)), ("eve", UserUpdate::Set(limit(1))), ("eve", UserUpdate::Set(other))];
+        assert_eq!(amend(&mut writer, &changes), [Ok(()); 3]);
         assert_eq!(
-            (terms.users_with_overrides(), terms.for_user(&user("ada")).overrides),
+            (policy.for_user(&user("ada")).overrides, policy.for_user(&user("eve")).overrides),
+            (overrides, other)
+        );
+        assert_eq!(policy.for_user(&user("bob")).overrides, UserOverrides::default());
+        drop(writer);
+
+        let mut env = open(directory.path(), MAP).unwrap();
+        let environment = env.environment().unwrap();
+        assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), overrides), (user("eve"), other)].into());
+        assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
+        let (_seen_sender, mut writer) = user_writer(env, policy.clone());
+        let changes = [("ada", UserUpdate::Forget), ("eve", UserUpdate::Set(UserOverrides::default()))];
+        assert_eq!(amend(&mut writer, &changes), [Ok(()); 2]);
+        assert_eq!(
+            (policy.users_with_overrides(), policy.for_user(&user("ada")).overrides),
             (0, UserOverrides::default())
         );
-        let environment = recorder.env.environment().unwrap();
+        let environment = writer.env.environment().unwrap();
         assert!(overrides::read_all(environment).unwrap().is_empty());
         assert_eq!(environment.entries(), 1, "bob is still known");
     }
@@ -540,8 +533,8 @@ mod tests {
     #[test]
     fn what_is_not_written_down_is_not_in_force() {
         let directory = tempfile::tempdir().unwrap();
-        let terms = policy();
-        let (_notes, mut recorder) = user_writer(open(directory.path(), MAP).unwrap(), terms.clone());
+        let policy = policy();
+        let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
         let full = heed::Error::Mdb(heed::MdbError::MapFull);
         for (failure, cause) in [
             (Uncommitted::NotApplied(full), StoreError::Full),
@@ -549,69 +542,72 @@ mod tests {
             (Uncommitted::InDoubt(heed::Error::Io(io::ErrorKind::StorageFull.into())), StoreError::Failed),
         ] {
             faults::fail([failure]);
-            assert_eq!(amend(&mut recorder, &[("ada", UserUpdate::Set(limit(7)))]), [Err(cause)]);
-            assert_eq!(terms.users_with_overrides(), 0);
+            assert_eq!(amend(&mut writer, &[("ada", UserUpdate::Set(limit(7)))]), [Err(cause)]);
+            assert_eq!(policy.users_with_overrides(), 0);
         }
     }
 
     #[test]
     fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
         let directory = tempfile::tempdir().unwrap();
-        let terms = policy();
-        let (mut notes, recorder) = user_writer(open(directory.path(), MAP).unwrap(), terms.clone());
-        let amendments = recorder.update_sender();
-        let recording = thread::spawn(move || recorder.run());
+        let policy = policy();
+        let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
+        let updates = writer.update_sender();
+        let recording = thread::spawn(move || writer.run());
         // So that it pauses.
-        notes.send([(user("ada"), at(1))]);
+        seen_sender.send([(user("ada"), at(1))]);
         let (answer, answered) = std::sync::mpsc::channel();
-        let submit = |own| {
+        let submit = |overrides| {
             let answer = answer.clone();
             let done = UpdateCompletion::new(move |result| answer.send(result).unwrap());
-            amendments.submit(user("ada"), UserUpdate::Set(own), done);
+            updates.submit(user("ada"), UserUpdate::Set(overrides), done);
         };
         let start = Instant::now();
         for slots in 1..=3 {
             submit(limit(slots));
             assert_eq!(answered.recv_timeout(TIMEOUT), Ok(Ok(())));
-            assert_eq!(terms.for_user(&user("ada")).overrides, limit(slots));
+            assert_eq!(policy.for_user(&user("ada")).overrides, limit(slots));
         }
         assert!(start.elapsed() < COMMIT_INTERVAL, "{:?}", start.elapsed());
-        drop(notes);
+        drop(seen_sender);
         recording.join().unwrap();
         submit(limit(4));
         assert_eq!(answered.recv_timeout(TIMEOUT), Ok(Err(StoreError::Failed)));
-        assert_eq!(terms.for_user(&user("ada")).overrides, limit(3));
+        assert_eq!(policy.for_user(&user("ada")).overrides, limit(3));
     }
 
     #[test]
     fn who_is_dropped_is_told_in_the_log() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, _recorder) = user_writer(open(directory.path(), MAP).unwrap(), policy());
-        assert_eq!(logged(|| notes.send((0..MAX_PENDING).map(|number| (user(&format!("user {number}")), at(1))))), "");
-        let lines = logged(|| notes.send(["ada", "bob"].map(|id| (user(id), at(1)))));
+        let (mut seen_sender, _writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+        assert_eq!(
+            logged(|| seen_sender.send((0..MAX_PENDING).map(|number| (user(&format!("user {number}")), at(1))))),
+            ""
+        );
+        let lines = logged(|| seen_sender.send(["ada", "bob"].map(|id| (user(id), at(1)))));
         assert!(lines.contains("users are not noted") && lines.contains("dropped=2"), "{lines}");
     }
 
     #[test]
     fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut notes, recorder) = user_writer(open(directory.path(), MAP).unwrap(), policy());
-        let desk = Arc::clone(&notes.queue);
+        let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+        let queue = Arc::clone(&seen_sender.queue);
         let are_taken = |within| {
             let start = Instant::now();
-            while !desk.lock().seen.is_empty() && start.elapsed() < within {
+            while !queue.lock().seen.is_empty() && start.elapsed() < within {
                 thread::sleep(Duration::from_millis(1));
             }
-            desk.lock().seen.is_empty()
+            queue.lock().seen.is_empty()
         };
-        let recording = thread::spawn(move || recorder.run());
+        let recording = thread::spawn(move || writer.run());
         // It is to sleep by now, and to be woken.
         thread::sleep(Duration::from_millis(50));
-        notes.send([(user("ada"), at(1))]);
+        seen_sender.send([(user("ada"), at(1))]);
         assert!(are_taken(TIMEOUT));
-        notes.send([(user("bob"), at(1))]);
+        seen_sender.send([(user("bob"), at(1))]);
         assert!(!are_taken(Duration::from_millis(100)));
-        drop(notes);
+        drop(seen_sender);
         recording.join().unwrap();
         assert_eq!(open(directory.path(), MAP).unwrap().environment().unwrap().entries(), 2);
     }

@@ -35,9 +35,9 @@ fn first(day_of_it: u64) -> KnownUser {
 /// A recorder that forgets after 30 days, by a clock of the test's.
 struct Subject {
     directory: TempDir,
-    notes: SeenSender,
-    recorder: UserWriter,
-    dial: Arc<ManualClock>,
+    seen_sender: SeenSender,
+    user_writer: UserWriter,
+    manual_clock: Arc<ManualClock>,
     queue: Open,
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -75,19 +75,20 @@ impl Subject {
 
     fn unanswered(known: impl IntoIterator<Item = (impl AsRef<str>, KnownUser)>, map_bytes: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (notes, mut recorder) = user_writer(open(directory.path(), map_bytes).unwrap(), policy());
-        let (dial, queue) = (Arc::<ManualClock>::default(), Arc::new(Queue::new(64)));
-        dial.set(day(START));
-        recorder.clock = Clock::manual(Arc::clone(&dial));
+        let (seen_sender, mut user_writer) = user_writer(open(directory.path(), map_bytes).unwrap(), policy());
+        let (manual_clock, queue) = (Arc::<ManualClock>::default(), Arc::new(Queue::new(64)));
+        manual_clock.set(day(START));
+        user_writer.clock = Clock::manual(Arc::clone(&manual_clock));
         let forget = Retention::After(30 * DAY);
-        let recorder = recorder.with_retention(forget, SlotQuery::new(Arc::clone(&queue), NODE));
-        let mut subject = Self { directory, notes, recorder, dial, queue: Open(queue), asked: Arc::default() };
+        let user_writer = user_writer.with_retention(forget, SlotQuery::new(Arc::clone(&queue), NODE));
+        let mut subject =
+            Self { directory, seen_sender, user_writer, manual_clock, queue: Open(queue), asked: Arc::default() };
         subject.put(known.into_iter().map(|(id, user)| (id, user.encode())));
         subject
     }
 
     fn put(&mut self, records: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[u8]>)>) {
-        let environment = self.recorder.env.environment().unwrap();
+        let environment = self.user_writer.env.environment().unwrap();
         let mut txn = environment.write().unwrap();
         for (id, bytes) in records {
             environment.records.put(&mut txn, id.as_ref().as_bytes(), bytes.as_ref()).unwrap();
@@ -97,33 +98,33 @@ impl Subject {
 
     /// All who are known.
     fn known(&mut self) -> Vec<String> {
-        let environment = self.recorder.env.environment().unwrap();
+        let environment = self.user_writer.env.environment().unwrap();
         let txn = environment.write().unwrap();
         let keys = environment.records.iter(&txn).unwrap().map(|entry| entry.unwrap().0.to_vec());
         keys.map(|key| String::from_utf8(key).unwrap()).collect()
     }
 
     fn get(&mut self, id: &str) -> Option<KnownUser> {
-        let environment = self.recorder.env.environment().unwrap();
+        let environment = self.user_writer.env.environment().unwrap();
         let txn = environment.write().unwrap();
         environment.records.get(&txn, id.as_bytes()).unwrap().map(|bytes| KnownUser::decode(bytes).unwrap())
     }
 
     fn sweep(&mut self) -> &mut RetentionScan {
-        self.recorder.scan.as_mut().unwrap()
+        self.user_writer.scan.as_mut().unwrap()
     }
 
     /// Takes the next step, due or not.
     fn step(&mut self) -> RetentionBatch {
         self.sweep().due = Instant::now();
-        self.recorder.next_batch().unwrap()
+        self.user_writer.next_batch().unwrap()
     }
 
     /// A turn of the recorder in which these users are noted now.
     fn turn(&mut self, seen: &[&str]) {
         let step = self.step();
         let now = self.dial_now();
-        self.recorder.write_seen(seen.iter().map(|id| (user(id), now)).collect(), Some(step));
+        self.user_writer.write_seen(seen.iter().map(|id| (user(id), now)).collect(), Some(step));
     }
 
     /// A pass over the table, and how many steps it takes.
@@ -138,12 +139,12 @@ impl Subject {
     }
 
     fn pass_at(&mut self, time: Timestamp) {
-        self.dial.set(time);
+        self.manual_clock.set(time);
         self.pass();
     }
 
     fn dial_now(&self) -> Timestamp {
-        self.recorder.clock.now()
+        self.user_writer.clock.now()
     }
 
     fn asked(&self) -> Vec<String> {
@@ -245,7 +246,7 @@ fn a_step_is_bounded_and_the_next_begins_where_it_ended() {
         assert_eq!(subject.known().len(), 10_001 - forgotten);
         let step = subject.step();
         assert!(step.forgettable.len() <= looked_at * 2 / 3 + 1, "{} after {forgotten}", step.forgettable.len());
-        subject.recorder.write_seen(BTreeMap::new(), Some(step));
+        subject.user_writer.write_seen(BTreeMap::new(), Some(step));
         let told = if subject.sweep().past.is_some() { 10_001 - subject.known().len() } else { 0 };
         assert_eq!(subject.sweep().forgotten, told, "the pass counts whom it has forgotten");
     }
@@ -263,10 +264,10 @@ fn between_passes_it_rests() {
     subject.put([("bob", first(999).encode())]);
     subject.turn(&[]);
     assert!(subject.sweep().due <= Instant::now(), "there are more records");
-    assert!(subject.recorder.next_batch().is_some());
+    assert!(subject.user_writer.next_batch().is_some());
     subject.pass();
     assert!(subject.sweep().due >= start + DAY);
-    assert!(subject.recorder.next_batch().is_none());
+    assert!(subject.user_writer.next_batch().is_none());
 
     let sweep = |forget| RetentionScan::new(forget, SlotQuery::new(Arc::new(Queue::new(1)), NODE), day(START));
     assert!(sweep(Retention::Never).is_none());
@@ -292,7 +293,7 @@ fn where_nobody_is_forgotten_nothing_is_written() {
     subject.turn(&["ada", "later version"]);
     assert!(faults::next().is_none(), "ada was noted");
     faults::fail([full_disk()]);
-    subject.recorder.write_seen(BTreeMap::from([(user("later version"), day(START))]), None);
+    subject.user_writer.write_seen(BTreeMap::from([(user("later version"), day(START))]), None);
     subject.turn(&[]);
     assert!(faults::next().is_some(), "there was no commit");
 }
@@ -303,14 +304,14 @@ fn whoever_comes_meanwhile_stays() {
     let mut subject = Subject::new(old.into_iter().chain([("zoe", first(999))]), &[]);
     let step = subject.step();
     assert_eq!(step.forgettable, [user("ada"), user("bob"), user("eve")]);
-    subject.notes.send([(user("bob"), day(START))]);
-    subject.recorder.write_seen(BTreeMap::from([(user("ada"), day(START))]), Some(step));
+    subject.seen_sender.send([(user("bob"), day(START))]);
+    subject.user_writer.write_seen(BTreeMap::from([(user("ada"), day(START))]), Some(step));
     assert_eq!(subject.known(), ["ada", "bob", "zoe"]);
     // That of bob still lies on the desk.
     assert_eq!([subject.get("ada"), subject.get("bob")], [Some(first(START)), Some(first(960))]);
-    let TakenUpdates { seen, ended, .. } = subject.recorder.queue.take(Instant::now(), None);
+    let TakenUpdates { seen, ended, .. } = subject.user_writer.queue.take(Instant::now(), None);
     assert!(!ended);
-    subject.recorder.write_seen(seen, None);
+    subject.user_writer.write_seen(seen, None);
     assert_eq!(subject.get("bob"), Some(first(START)));
     // Whoever comes after being forgotten is known anew.
     subject.turn(&["eve"]);
@@ -323,11 +324,11 @@ fn a_record_that_has_changed_is_judged_anew() {
     let mut subject = Subject::new(old.into_iter().chain([("zoe", first(999))]), &[]);
     let step = subject.step();
     subject.put([("ada", [2, 7])]);
-    let environment = subject.recorder.env.environment().unwrap();
+    let environment = subject.user_writer.env.environment().unwrap();
     let mut txn = environment.write().unwrap();
     environment.records.delete(&mut txn, b"bob").unwrap();
     environment.commit(txn).unwrap();
-    subject.recorder.write_seen(BTreeMap::new(), Some(step));
+    subject.user_writer.write_seen(BTreeMap::new(), Some(step));
     assert_eq!(subject.known(), ["ada", "zoe"]);
 }
 
@@ -361,11 +362,11 @@ fn a_step_that_was_not_committed_is_taken_again_and_smaller() {
 #[test]
 fn a_table_that_cannot_be_read_is_swept_when_it_can() {
     let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &[]);
-    let environment = subject.recorder.env.environment().unwrap();
+    let environment = subject.user_writer.env.environment().unwrap();
     faults::fail([in_doubt()]);
     environment.commit(environment.write().unwrap()).unwrap_err();
     subject.sweep().due = Instant::now();
-    assert!(subject.recorder.next_batch().is_none());
+    assert!(subject.user_writer.next_batch().is_none());
     assert_eq!(subject.known(), ["ada", "bob"], "it is open again");
     subject.sweep().records = RECORDS;
     subject.pass();
@@ -389,7 +390,7 @@ fn whoever_comes_meanwhile_stays_though_the_note_does_not_fit() {
     let step = subject.step();
     assert_eq!(step.forgettable, [user("ada"), user("eve")]);
     faults::fail([full_disk()]);
-    subject.recorder.write_seen(BTreeMap::from([(user("ada"), day(START))]), Some(step));
+    subject.user_writer.write_seen(BTreeMap::from([(user("ada"), day(START))]), Some(step));
     assert_eq!(subject.known(), ["ada", "bob"]);
     assert_eq!(subject.get("ada"), Some(first(START)), "what it was known for is not lost");
 }
@@ -400,11 +401,13 @@ fn in_a_full_map_to_forget_makes_room() {
     let names: Vec<_> = (0..6000).map(|number| format!("{number:0>200}")).collect();
     for names in names.chunks(100) {
         let seen = names.iter().map(|name| (user(name), day(960)));
-        subject.recorder.write_seen(seen.collect(), None);
+        subject.user_writer.write_seen(seen.collect(), None);
     }
     let full = subject.known().len();
     assert!((2000..5000).contains(&full), "{full} are known");
-    subject.recorder.write_seen(BTreeMap::from([(user("new"), day(START)), (user(&names[0]), day(START - 1))]), None);
+    subject
+        .user_writer
+        .write_seen(BTreeMap::from([(user("new"), day(START)), (user(&names[0]), day(START - 1))]), None);
     assert_eq!(subject.get("new"), None);
     assert_eq!(subject.get(&names[0]).unwrap().last_seen, day(START - 1), "there is room for those who are known");
     let mut subject = subject.answered(&[]);
@@ -422,8 +425,8 @@ fn the_writer_is_asked() {
     let live = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
     // The notes get lost, so that only the slots count.
     let other = tempfile::tempdir().unwrap();
-    let (notes, _) = user_writer(open(other.path(), 4 << 20).unwrap(), policy());
-    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, policy(), NotifierSlot::default(), notes);
+    let (seen_sender, _) = user_writer(open(other.path(), 4 << 20).unwrap(), policy());
+    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, policy(), NotifierSlot::default(), seen_sender);
     let thread = thread::spawn(move || writer.run());
     let answers = OutcomeChannel::default();
     let ask = |subject: &Subject, command| {
@@ -445,11 +448,11 @@ fn the_writer_is_asked() {
 #[test]
 fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
     let mut subject = Subject::unanswered([("ada", first(960))], 4 << 20);
-    let desk = Arc::clone(&subject.recorder.queue);
+    let queue = Arc::clone(&subject.user_writer.queue);
     let (near, later) = (Duration::from_millis(5), Duration::from_millis(10));
     let far = Instant::now() + Duration::from_secs(1000);
     let took = |until, due| {
-        let TakenUpdates { seen, ended, .. } = desk.take(until, due);
+        let TakenUpdates { seen, ended, .. } = queue.take(until, due);
         assert!(!ended);
         seen.len()
     };
@@ -458,13 +461,13 @@ fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
     assert!(start.elapsed() >= near, "the step is due");
     assert_eq!(took(start + later, Some(start)), 0);
     assert!(start.elapsed() >= later, "the pause is over");
-    subject.notes.send([(user("ada"), day(START)), (user("bob"), day(START))]);
+    subject.seen_sender.send([(user("ada"), day(START)), (user("bob"), day(START))]);
     let start = Instant::now();
     assert_eq!(took(start + near, Some(far)), 2);
     assert!(start.elapsed() >= near);
-    drop(subject.notes);
+    drop(subject.seen_sender);
     for due in [Some(far), None] {
-        let TakenUpdates { seen, ended, .. } = desk.take(far, due);
+        let TakenUpdates { seen, ended, .. } = queue.take(far, due);
         assert!(seen.is_empty() && ended);
     }
 }
@@ -473,15 +476,15 @@ fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
 fn a_recorder_that_idles_takes_its_steps() {
     let mut subject = Subject::unanswered([("ada", first(960)), ("bob", first(999))], 4 << 20);
     subject.sweep().due = Instant::now();
-    let Subject { directory, notes, recorder, queue, .. } = subject;
-    let thread = thread::spawn(move || recorder.run());
+    let Subject { directory, seen_sender, user_writer, queue, .. } = subject;
+    let thread = thread::spawn(move || user_writer.run());
     let mut batch = VecDeque::new();
     assert_eq!(queue.0.take(&mut batch, 1, Some(TIMEOUT)), TakeResult::Batch);
     batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
-    drop(notes);
+    drop(seen_sender);
     thread.join().unwrap();
-    let mut keeper = open(directory.path(), 4 << 20).unwrap();
-    assert_eq!(keeper.environment().unwrap().entries(), 1);
+    let mut env = open(directory.path(), 4 << 20).unwrap();
+    assert_eq!(env.environment().unwrap().entries(), 1);
 }
 
 #[test]
@@ -490,16 +493,16 @@ fn the_end_waits_for_no_step_and_no_rest() {
     for due in [Duration::from_secs(1000), Duration::ZERO] {
         let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &[]);
         subject.sweep().due = Instant::now() + due;
-        let Subject { directory, mut notes, recorder, .. } = subject;
-        notes.send([(user("eve"), day(START))]);
-        drop(notes);
+        let Subject { directory, mut seen_sender, user_writer, .. } = subject;
+        seen_sender.send([(user("eve"), day(START))]);
+        drop(seen_sender);
         let (ended, end) = mpsc::channel();
         thread::spawn(move || {
-            recorder.run();
+            user_writer.run();
             ended.send(()).unwrap();
         });
         end.recv_timeout(TIMEOUT).unwrap();
-        let mut keeper = open(directory.path(), 4 << 20).unwrap();
-        assert_eq!(keeper.environment().unwrap().entries(), 3);
+        let mut env = open(directory.path(), 4 << 20).unwrap();
+        assert_eq!(env.environment().unwrap().entries(), 3);
     }
 }
