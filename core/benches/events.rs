@@ -12,11 +12,11 @@ use std::time::Duration;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
-use session_core::{
-    Actions, AdmissionPolicy, ClientMessage, Event, Identity, Liveness, NodeId, Outcome, ReleaseTracker, ServerMessage,
-    Session, SessionId, SessionRecord, SessionSettings, SlotLimit, StoreError, Timestamp, UserId, UserRecord,
-    UserSummary,
-};
+use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionRecord, SlotLimit, StoreError, UserRecord};
+use session_core::protocol::{ClientMessage, ServerMessage, UserSummary};
+use session_core::release_tracker::ReleaseTracker;
+use session_core::session::{Actions, Event, Identity, Session, SessionSettings};
+use session_core::{NodeId, SessionId, Timestamp, UserId};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -132,8 +132,8 @@ mod session_event {
                 let Actions { effect, send, close } = session.handle(event, at(2));
                 black_box((effect, close));
                 bytes += match send {
-                    Some(session_core::Frame::Message(reply)) => reply.encode().len(),
-                    Some(session_core::Frame::Ping) | None => 0,
+                    Some(session_core::session::Frame::Message(reply)) => reply.encode().len(),
+                    Some(session_core::session::Frame::Ping) | None => 0,
                 };
             }
             bytes
@@ -270,7 +270,7 @@ mod wire {
     use super::*;
 
     #[divan::bench]
-    fn parse_request() -> Result<ClientMessage, session_core::RequestError> {
+    fn parse_request() -> Result<ClientMessage, session_core::protocol::RequestError> {
         ClientMessage::parse(black_box(r#"{"type":"AUTHENTICATE","payload":"user-00000000"}"#))
     }
 

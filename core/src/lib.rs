@@ -136,28 +136,16 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod session;
-mod protocol;
+pub mod session;
+pub mod protocol;
 pub mod ledger;
-mod connection_limiter;
-mod release_tracker;
+pub mod release_tracker;
+pub mod connection_limiter;
 mod token_bucket;
 mod resume_token;
 mod id;
 mod time;
 
-pub use connection_limiter::{ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit};
 pub use id::{DisplayName, NodeId, SessionId, UserId, UserIdError};
-pub use ledger::{
-    AdmissionPolicy, ClientInfo, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, RecordError, Resumable,
-    SessionRecord, SessionStatus, SlotLimit, SlotLimitError, StoreError, UserOverrides, UserRecord, WhenFull,
-};
-pub use protocol::{
-    AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,
-    AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
-    ServerMessageError, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
-};
-pub use release_tracker::ReleaseTracker;
 pub use resume_token::{ResumeKey, ResumeToken};
-pub use session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 pub use time::{Timestamp, UnixSeconds};

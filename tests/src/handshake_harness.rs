@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use session_core::{ClientPrefix, ConnectionLimits};
+use session_core::connection_limiter::{ClientPrefix, ConnectionLimits};
 use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::net::settings::ConnectionSettings;
 use shell::net::trusted_proxies;

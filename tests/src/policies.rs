@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use session_core::{AdmissionPolicy, CountBy, SlotLimit, WhenFull};
+use session_core::ledger::{AdmissionPolicy, CountBy, SlotLimit, WhenFull};
 
 /// How long slots linger, where they do.
 pub const LINGER: Duration = Duration::from_secs(20);

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
-use session_core::{
-    AdmissionPolicy, CountBy, EndReason, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord, SessionStatus,
-    StoreError, Timestamp, UserRecord, WhenFull,
+use session_core::ledger::{
+    AdmissionPolicy, CountBy, EndReason, Evict, Liveness, Outcome, SessionRecord, SessionStatus, StoreError,
+    UserRecord, WhenFull,
 };
+use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
+use session_core::{NodeId, SessionId, Timestamp};
 
 type Holds<'a> = BTreeMap<SessionId, &'a SessionRecord>;
 

@@ -5,7 +5,10 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimits, NodeId, Outcome, SessionSettings, SlotLimit, Timestamp, UserId, ledger};
+use session_core::connection_limiter::ConnectionLimits;
+use session_core::ledger::{self, Outcome, SlotLimit};
+use session_core::session::SessionSettings;
+use session_core::{NodeId, Timestamp, UserId};
 use shell::auth::authenticator::{Authenticator, OpenAuthenticator};
 use shell::net::settings::ConnectionSettings;
 use shell::server::{Server, ServerHandle, Settings};

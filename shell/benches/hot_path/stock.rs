@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions, PutFlags};
-use session_core::{NodeId, SessionRecord, Timestamp, UserRecord};
+use session_core::ledger::{SessionRecord, UserRecord};
+use session_core::{NodeId, Timestamp};
 use shell::client::bench::load::Users;
 
 const MAP_BYTES: usize = 8 << 30;

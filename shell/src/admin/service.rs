@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use session_core::ledger::{self, EndReason, EndTarget, LimitSource, Outcome, SlotListing, StoreCommand};
-use session_core::{
-    AdmissionPolicy, Liveness, NodeId, SessionId, SessionInfo, SessionRecord, SlotLimit, StoreError, UserId,
-    UserOverrides, UserRecord, WhenFull,
+use session_core::ledger::{
+    AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
 };
+use session_core::protocol::SessionInfo;
+use session_core::{NodeId, SessionId, UserId};
 use smol::Timer;
 use smol::future::or;
 use smol::lock::{Mutex, MutexGuardArc};

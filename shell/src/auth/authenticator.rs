@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use session_core::{Credential, CredentialError, Identity, UserId};
+use session_core::UserId;
+use session_core::protocol::{Credential, CredentialError};
+use session_core::session::Identity;
 
 use crate::auth::looks_like_token;
 

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Value};
-use session_core::TokenError;
+use session_core::protocol::TokenError;
 
 /// The three parts of a token in its compact form (RFC 7515 §3.1), still encoded.
 pub(super) struct TokenParts<'a> {

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
-use session_core::{CredentialError, Identity, TokenError, UnixSeconds};
+use session_core::UnixSeconds;
+use session_core::protocol::{CredentialError, TokenError};
+use session_core::session::Identity;
 
 use super::Verifier;
 use super::claims::{Claims, Header, TokenParts};

@@ -7,7 +7,10 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::{Credential, CredentialError, DisplayName, Identity, SlotLimit, TokenError, UnixSeconds, UserId};
+use session_core::ledger::SlotLimit;
+use session_core::protocol::{Credential, CredentialError, TokenError};
+use session_core::session::Identity;
+use session_core::{DisplayName, UnixSeconds, UserId};
 
 use super::claims::{Claims, Header, TokenParts};
 use super::keys::Keys;

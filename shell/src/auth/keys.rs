@@ -8,7 +8,7 @@ use std::{fmt, fs, io};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use serde::Deserialize;
-use session_core::TokenError;
+use session_core::protocol::TokenError;
 use thiserror::Error;
 
 /// How tokens are signed (RFC 7518 §3.1, RFC 8037).

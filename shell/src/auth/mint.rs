@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header};
 use serde_json::{Map, Value};
-use session_core::{DisplayName, SlotLimit, UnixSeconds, UserId};
+use session_core::ledger::SlotLimit;
+use session_core::{DisplayName, UnixSeconds, UserId};
 use thiserror::Error;
 
 use super::keys::{KeyError, read};

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use session_core::{ConnectionLimits, NodeId};
+use session_core::NodeId;
+use session_core::connection_limiter::ConnectionLimits;
 use smol::{Executor, Task};
 
 use crate::admin::{AdminService, socket};

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use session_core::{ClientMessage, Credential, DisplayName, SlotLimit, UserId};
+use session_core::ledger::SlotLimit;
+use session_core::protocol::{ClientMessage, Credential};
+use session_core::{DisplayName, UserId};
 
 use crate::auth::{TokenRequest, explain, mint};
 use crate::config::flags::Flags;

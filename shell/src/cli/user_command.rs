@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use session_core::{NodeId, SessionId, SessionState, UserId};
+use session_core::protocol::SessionState;
+use session_core::{NodeId, SessionId, UserId};
 
 use crate::admin::{
     AdminRequest, AdminService, DefaultWord, FullAction, LimitSourceName, NextOutcome, Override, SlotCount,
@@ -119,7 +120,9 @@ fn limit(text: &str) -> Result<Override<SlotCount>, String> {
         "default" => Ok(Override::Default(DefaultWord::Default)),
         "unlimited" => Ok(Override::To(SlotCount::Unlimited(UnlimitedWord::Unlimited))),
         _ => match text.parse() {
-            Ok(slots) if slots <= session_core::SlotLimit::MAX.slots() => Ok(Override::To(SlotCount::Number(slots))),
+            Ok(slots) if slots <= session_core::ledger::SlotLimit::MAX.slots() => {
+                Ok(Override::To(SlotCount::Number(slots)))
+            }
             Ok(_) | Err(_) => Err("expected a whole number from 0 to 1024, `unlimited` or `default`".into()),
         },
     }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, value_parser};
-use session_core::{AuthenticateOptions, DisplayName, Evict, SessionId, UserId};
+use session_core::ledger::Evict;
+use session_core::protocol::AuthenticateOptions;
+use session_core::{DisplayName, SessionId, UserId};
 
 use super::run::{Format, Printer, RunOptions, run, sessions_command};
 use super::{Credentials, Error, ExitReason, Options, RootCertificates, Token, Url, bench, interrupts};

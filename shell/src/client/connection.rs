@@ -6,9 +6,10 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use async_tungstenite::tungstenite::{self, error::ProtocolError};
 use futures_util::{SinkExt as _, StreamExt as _};
-use session_core::{
+use session_core::SessionId;
+use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage,
-    ServerMessage, SessionId, SessionList, UserSummary,
+    ServerMessage, SessionList, UserSummary,
 };
 use smol::future::poll_once;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
 
-use session_core::Credential;
+use session_core::protocol::Credential;
 
 use super::Error;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use session_core::{AuthenticateFailure, AuthenticateFailureDetails, CredentialError, RequestError};
+use session_core::protocol::{AuthenticateFailure, AuthenticateFailureDetails, CredentialError, RequestError};
 use thiserror::Error;
 
 use super::{ConnectError, Url, UrlError};
@@ -197,7 +197,7 @@ fn close_advice(code: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use session_core::TokenError;
+    use session_core::protocol::TokenError;
 
     #[test]
     fn errors_say_what_failed_and_what_to_do() {

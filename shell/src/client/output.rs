@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use session_core::{SessionInfo, SessionState};
+use session_core::protocol::{SessionInfo, SessionState};
 
 use crate::runtime::clock::format_rfc3339;
 

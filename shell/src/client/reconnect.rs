@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use session_core::{AuthenticateFailure, CredentialError, TokenError};
+use session_core::protocol::{AuthenticateFailure, CredentialError, TokenError};
 
 use super::{ConnectError, Error};
 
@@ -119,7 +119,8 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use session_core::{AuthenticateFailureDetails, StoreError};
+    use session_core::ledger::StoreError;
+    use session_core::protocol::AuthenticateFailureDetails;
 
     use super::*;
     use crate::client::Url;

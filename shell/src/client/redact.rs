@@ -1,6 +1,6 @@
 //! Messages without the secrets in them.
 
-use session_core::{AuthenticateSuccessDetails, ServerMessage};
+use session_core::protocol::{AuthenticateSuccessDetails, ServerMessage};
 
 /// The message as it is on the wire, without its resume token, which is a secret.
 pub(crate) fn redacted_json(reply: &ServerMessage) -> String {

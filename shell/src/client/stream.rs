@@ -91,7 +91,7 @@ mod tests {
     use futures_rustls::TlsAcceptor;
     use futures_rustls::rustls::HandshakeKind;
     use futures_rustls::rustls::version::{TLS12, TLS13};
-    use session_core::ServerMessage;
+    use session_core::protocol::ServerMessage;
     use smol::future::{or, zip};
 
     const NOW: [i32; 2] = [2000, 2200];

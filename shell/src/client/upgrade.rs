@@ -196,7 +196,7 @@ mod tests {
     use super::super::{Connection, Options};
     use super::*;
     use crate::client::testing::fake_server::{FakeServer, with_server};
-    use session_core::ServerMessage;
+    use session_core::protocol::ServerMessage;
     use smol::future::zip;
 
     /// The error from a server that answers with these pieces.

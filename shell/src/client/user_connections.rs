@@ -3,7 +3,8 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use session_core::{AuthenticateOptions, DisplayName};
+use session_core::DisplayName;
+use session_core::protocol::AuthenticateOptions;
 
 use super::{Connection, Credentials, Error, Event, Options, Token, Url};
 
@@ -62,7 +63,7 @@ impl UserConnections {
     /// # Errors
     /// [`Error::LimitReached`] if the user has reached the limit; otherwise as [`Connection::open_with`] and
     /// [`Connection::authenticate`]. No connection is added then.
-    pub async fn connect(&mut self) -> Result<session_core::UserSummary, Error> {
+    pub async fn connect(&mut self) -> Result<session_core::protocol::UserSummary, Error> {
         let mut connection = Connection::open_with(&self.url, &self.options).await?;
         let user = match &self.ask {
             None => connection.authenticate_with(&self.credentials).await?,
@@ -128,7 +129,8 @@ impl UserConnections {
 mod tests {
     use super::*;
     use crate::client::testing::fake_server::{FakeServer, with_server};
-    use session_core::{ClientMessage, Credential, ServerMessage, UserId};
+    use session_core::UserId;
+    use session_core::protocol::{ClientMessage, Credential, ServerMessage};
 
     #[test]
     fn user_connects_up_to_the_limit() {
@@ -165,7 +167,10 @@ mod tests {
                 let mut connection = listener.accept().await;
                 connection.send(&ServerMessage::Hello).await;
                 assert_eq!(connection.receive().await, Some(ClientMessage::Authenticate(Credential::new("aa.bb.cc"))));
-                let ada = session_core::UserSummary { id: UserId::parse("ada").expect("a good id"), connections: 1 };
+                let ada = session_core::protocol::UserSummary {
+                    id: UserId::parse("ada").expect("a good id"),
+                    connections: 1,
+                };
                 connection.send(&ServerMessage::AuthenticateSuccess(ada)).await;
                 assert_eq!(connection.receive().await, Some(ClientMessage::Bye));
                 connection.send(&ServerMessage::ByeSuccess).await;

@@ -2,7 +2,9 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use session_core::{AdmissionPolicy, ConnectionLimits, SessionSettings};
+use session_core::connection_limiter::ConnectionLimits;
+use session_core::ledger::AdmissionPolicy;
+use session_core::session::SessionSettings;
 use thiserror::Error;
 
 use super::value::Bound;
@@ -192,7 +194,7 @@ mod tests {
     use std::num::NonZeroU16;
     use std::time::Duration;
 
-    use session_core::{CountBy, SlotLimit, UserOverrides, WhenFull};
+    use session_core::ledger::{CountBy, SlotLimit, UserOverrides, WhenFull};
 
     use super::*;
     use crate::config::{ConfigLoader, Flags};

@@ -10,7 +10,7 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use session_core::{CountBy, SlotLimit};
+use session_core::ledger::{CountBy, SlotLimit};
 
 use super::key::settings;
 use super::value::{
@@ -280,7 +280,7 @@ pub enum ConfigWhenFull {
     EvictOldest,
 }
 
-impl From<ConfigWhenFull> for session_core::WhenFull {
+impl From<ConfigWhenFull> for session_core::ledger::WhenFull {
     fn from(when_full: ConfigWhenFull) -> Self {
         match when_full {
             ConfigWhenFull::Deny => Self::Deny,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::store::Retention;
 use clap::Parser;
-use session_core::{SessionSettings, SlotLimit};
+use session_core::ledger::SlotLimit;
+use session_core::session::SessionSettings;
 
 #[derive(Debug, Parser)]
 struct Cli {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_rustls::rustls::ServerConfig;
-use session_core::SessionSettings;
+use session_core::session::SessionSettings;
 
 use crate::net::origins::{Hosts, Origins};
 use crate::net::trusted_proxies::TrustedProxies;

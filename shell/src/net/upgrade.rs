@@ -16,7 +16,7 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use session_core::ConnectionLimitExceeded;
+use session_core::connection_limiter::ConnectionLimitExceeded;
 use smol::Timer;
 use smol::future::FutureExt as _;
 use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};

@@ -10,7 +10,9 @@ use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Error};
 use futures_util::{Sink as _, Stream as _};
-use session_core::{CloseReason, Frame, Timestamp, Violation};
+use session_core::Timestamp;
+use session_core::protocol::CloseReason;
+use session_core::session::{Frame, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 
 use crate::net::settings::ConnectionSettings;

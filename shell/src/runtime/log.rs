@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
 use clap::ValueEnum;
-use session_core::{AuthenticateFailure, CredentialError, Outcome, UserId};
+use session_core::UserId;
+use session_core::ledger::Outcome;
+use session_core::protocol::{AuthenticateFailure, CredentialError};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;

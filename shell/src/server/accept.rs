@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimitExceeded, ConnectionLimits, NodeId, ResumeToken, SessionSettings, Timestamp};
+use session_core::connection_limiter::{ConnectionLimitExceeded, ConnectionLimits};
+use session_core::session::SessionSettings;
+use session_core::{NodeId, ResumeToken, Timestamp};
 use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
@@ -34,7 +36,7 @@ use crate::store::Store;
 pub struct Settings {
     /// This process, in the store. The store must know it by the same id.
     pub node: NodeId,
-    /// How long the store may take to answer before the answer counts as [`session_core::Outcome::Unknown`].
+    /// How long the store may take to answer before the answer counts as [`session_core::ledger::Outcome::Unknown`].
     pub store_timeout: Duration,
     /// How many connections may come in.
     pub connection_limits: ConnectionLimits,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use session_core::{
-    Actions, AuthenticateFailure, CloseReason, Credential, CredentialError, Effect, Event, Frame, Identity, Outcome,
-    ResumeToken, ServerMessage, Session, SessionSettings, Timestamp, Violation,
-};
+use session_core::ledger::Outcome;
+use session_core::protocol::{AuthenticateFailure, CloseReason, Credential, CredentialError, ServerMessage};
+use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
+use session_core::{ResumeToken, Timestamp};
 
 use crate::auth::authenticator::Authenticator;
 use crate::net::connection_limiter::ConnectionPermit;

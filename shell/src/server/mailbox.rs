@@ -5,7 +5,8 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use session_core::{ClientPrefix, EndReason, Outcome};
+use session_core::connection_limiter::ClientPrefix;
+use session_core::ledger::{EndReason, Outcome};
 
 /// A connection's letter box. It is bounded by its shape: one answer, because at most one command of a session is
 /// under way, one flag, and one word about how the slot was lost, which is lost once.

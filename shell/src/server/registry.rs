@@ -5,7 +5,9 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use session_core::{ClientPrefix, EndedSession, NodeId, SessionId};
+use session_core::connection_limiter::ClientPrefix;
+use session_core::ledger::EndedSession;
+use session_core::{NodeId, SessionId};
 
 use crate::server::mailbox::Mailbox;
 use crate::store::SessionNotifier;

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use session_core::ledger::Outcome;
 use session_core::ledger::StoreCommand;
-use session_core::{Outcome, ReleaseTracker, SessionId, Timestamp, UserId};
+use session_core::release_tracker::ReleaseTracker;
+use session_core::{SessionId, Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
@@ -250,7 +252,8 @@ mod tests {
     use std::task::Context;
 
     use session_core::ledger::AcquireOptions;
-    use session_core::{AdmissionPolicy, NodeId, ResumeKey, SlotLimit};
+    use session_core::ledger::{AdmissionPolicy, SlotLimit};
+    use session_core::{NodeId, ResumeKey};
 
     use super::*;
     use crate::runtime::clock::ManualClock;

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use session_core::UserId;
+use session_core::ledger::StoreError;
 use session_core::ledger::{AdmissionPolicy, EndedSession, Outcome, StoreCommand, UserOverrides};
-use session_core::{StoreError, UserId};
 
 /// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user, under the
 /// contract that the ledger's documentation states.

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::{self, ApplyResult, StoreCommand};
-use session_core::{
-    AdmissionPolicy, Liveness, NodeId, Outcome, SessionStatus, SlotLimit, StoreError, Timestamp, UserId, UserOverrides,
-    UserRecord,
+use session_core::ledger::{
+    AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
+use session_core::{NodeId, Timestamp, UserId};
 
 use super::{CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Store, UpdateCompletion, UserUpdate};
 

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use session_core::{ClientMessage, Event, SessionId, SessionRecord, SessionStatus, UserRecord, ledger};
+use session_core::SessionId;
+use session_core::ledger::{self, SessionRecord, SessionStatus, UserRecord};
+use session_core::protocol::ClientMessage;
+use session_core::session::Event;
 
 use super::scenario::{StoreFault, credential, user_id};
 use super::simulation::CoreSimulation;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use session_core::SessionId;
 use session_core::ledger::{self, ApplyResult, StoreCommand as LedgerCommand};
-use session_core::{EndedSession, Event, Outcome, SessionId, StoreError};
+use session_core::ledger::{EndedSession, Outcome, StoreError};
+use session_core::session::Event;
 
 use super::scenario::StoreFault;
 use super::simulation::CoreSimulation;

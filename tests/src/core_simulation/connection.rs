@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use session_core::ledger::StoreCommand as LedgerCommand;
-use session_core::{Frame, ResumeToken, ServerMessage, Session, Timestamp, UserId};
+use session_core::protocol::ServerMessage;
+use session_core::session::{Frame, Session};
+use session_core::{ResumeToken, Timestamp, UserId};
 
 /// A session with its socket, as a shell would hold it.
 #[derive(Debug)]

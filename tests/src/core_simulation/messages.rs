@@ -1,9 +1,9 @@
 //! The messages of the clients, and how the server verifies their credentials.
 
-use session_core::{
-    AuthenticateOptions, ClientMessage, Credential, CredentialError, DisplayName, Evict, Identity, ResumeToken,
-    SlotLimit, TokenError, UnixSeconds, UserId, UserRecord,
-};
+use session_core::ledger::{Evict, SlotLimit, UserRecord};
+use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential, CredentialError, TokenError};
+use session_core::session::Identity;
+use session_core::{DisplayName, ResumeToken, UnixSeconds, UserId};
 
 use super::scenario::user_id;
 use super::simulation::CoreSimulation;

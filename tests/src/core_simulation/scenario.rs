@@ -1,7 +1,9 @@
 //! What happens in the simulation: from proptest, or from a fuzzer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use session_core::{AdmissionPolicy, Credential, SlotLimit, UserId};
+use session_core::UserId;
+use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::protocol::Credential;
 
 use crate::policies::policy;
 

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use session_core::ledger::{AdmissionPolicy, EndReason, Outcome, SlotLimit, StoreError};
 use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
-use session_core::{
-    Actions, AdmissionPolicy, ClientMessage, Effect, EndReason, Event, NodeId, Outcome, ReleaseTracker, ResumeToken,
-    Session, SessionId, SessionSettings, SlotLimit, StoreError, Timestamp, UnixSeconds, UserId, Violation,
-};
+use session_core::protocol::ClientMessage;
+use session_core::release_tracker::ReleaseTracker;
+use session_core::session::{Actions, Effect, Event, Session, SessionSettings, Violation};
+use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
 
 use super::connection::Connection;
 use super::scenario::{Message, Op, credential, user_id};

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use session_core::ledger::StoreCommand as LedgerCommand;
-use session_core::{Liveness, NodeId, Timestamp, UserId, UserRecord};
+use session_core::ledger::{Liveness, UserRecord};
+use session_core::{NodeId, Timestamp, UserId};
 
 /// The hostile store.
 #[derive(Debug, Default)]

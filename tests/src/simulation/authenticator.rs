@@ -1,6 +1,9 @@
 //! Who is who in a simulation: users by their names, and tokens that anybody can make.
 
-use session_core::{Credential, CredentialError, Identity, SlotLimit, TokenError, UnixSeconds, UserId};
+use session_core::ledger::SlotLimit;
+use session_core::protocol::{Credential, CredentialError, TokenError};
+use session_core::session::Identity;
+use session_core::{UnixSeconds, UserId};
 use shell::auth::authenticator::{Authenticator, OpenAuthenticator};
 use shell::runtime::clock::Clock;
 

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::slice;
 use std::time::Duration;
 
-use session_core::{
-    AuthenticateOptions, ClientMessage, Credential, ReleaseTracker, ResumeToken, Session, Timestamp, WhenFull,
-};
+use session_core::ledger::WhenFull;
+use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential};
+use session_core::release_tracker::ReleaseTracker;
+use session_core::session::Session;
+use session_core::{ResumeToken, Timestamp};
 
 use super::cluster::{SERVERS, SETTINGS, Simulation, TRACKER_CAPACITY};
 use super::faulty_store::StoreFault;

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use session_core::{
-    ClientMessage, CloseReason, Credential, NodeId, RequestError, ServerMessage, SessionId, UnixSeconds, UserId,
-};
+use session_core::protocol::{ClientMessage, CloseReason, Credential, RequestError, ServerMessage};
+use session_core::{NodeId, SessionId, UnixSeconds, UserId};
 
 use super::authenticator;
 use super::server::Server;

@@ -6,10 +6,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use session_core::{
-    AdmissionPolicy, AuthenticateOptions, ClientMessage, Credential, DisplayName, Evict, ResumeToken, SessionSettings,
-    SlotLimit, Timestamp, UserId, Violation,
-};
+use session_core::ledger::{AdmissionPolicy, Evict, SlotLimit};
+use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential};
+use session_core::session::{SessionSettings, Violation};
+use session_core::{DisplayName, ResumeToken, Timestamp, UserId};
 use shell::server::connection::Connection;
 
 use super::authenticator;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use session_core::ledger::{self, ApplyResult, EndTarget, StoreCommand};
-use session_core::{
-    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, SessionId, SessionRecord,
-    SessionStatus, SlotLimit, StoreError, Timestamp, UserId, UserRecord,
+use session_core::ledger::{
+    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionRecord, SessionStatus, SlotLimit,
+    StoreError, UserRecord,
 };
+use session_core::{NodeId, SessionId, Timestamp, UserId};
 use shell::server::registry::Registry;
 use shell::store::{CommandCompletion, SessionNotifier, Store, UpdateCompletion, UserUpdate};
 

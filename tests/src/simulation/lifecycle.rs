@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use session_core::{ConnectionLimits, NodeId, ResumeToken};
+use session_core::connection_limiter::ConnectionLimits;
+use session_core::{NodeId, ResumeToken};
 use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::runtime::clock::{Clock, ManualClock};
 use shell::runtime::log::RefusalLog;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use session_core::ServerMessage;
+use session_core::protocol::ServerMessage;
 
 use super::cluster::Simulation;
 use super::server::Server;

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use session_core::{CloseReason, Frame, ServerMessage, Timestamp, Violation};
+use session_core::Timestamp;
+use session_core::protocol::{CloseReason, ServerMessage};
+use session_core::session::{Frame, Violation};
 use shell::runtime::clock::Clock;
 use shell::server::connection::{MessageSocket, SocketEvent};
 

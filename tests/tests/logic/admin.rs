@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use session_core::UserId;
 use session_core::ledger::{AdmissionPolicy, StoreCommand, UserOverrides};
-use session_core::{Outcome, SlotLimit, StoreError, UserId, WhenFull};
+use session_core::ledger::{Outcome, SlotLimit, StoreError, WhenFull};
 use shell::admin::{AdminError, AdminRequest, AdminService, FullAction, Override, SlotCount, UserPatch, socket};
 use shell::store::{CommandCompletion, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate};
 use smol::Executor;

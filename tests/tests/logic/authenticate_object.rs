@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use session_core::{
+use session_core::ledger::{Evict, SessionRecord, SessionStatus, SlotLimit, StoreError};
+use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,
-    AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, DisplayName, Evict, NodeId,
-    RequestError, ResumeToken, ServerMessage, ServerMessageError, SessionId, SessionInfo, SessionRecord, SessionState,
-    SessionStatus, SlotLimit, StoreError, Timestamp, TokenError, UserId, UserSummary,
+    AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
+    ServerMessageError, SessionInfo, SessionState, TokenError, UserSummary,
 };
+use session_core::{DisplayName, NodeId, ResumeToken, SessionId, Timestamp, UserId};
 
 fn session(number: u64) -> SessionId {
     NodeId::new(0xada).session(number)

@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing};
-use session_core::{
-    Actions, AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
-    DisplayName, Effect, EndReason, Event, Evict, Frame, Identity, NodeId, Outcome, RequestError, ResumeToken,
-    ServerMessage, Session, SessionId, SessionInfo, SessionList, SessionRecord, SessionSettings, SessionState,
-    SlotLimit, StoreError, Timestamp, TokenError, UnixSeconds, UserId, UserSummary, Violation,
+use session_core::ledger::{EndReason, Evict, Outcome, SessionRecord, SlotLimit, StoreError};
+use session_core::protocol::{
+    AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
+    RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
 };
+use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
+use session_core::{DisplayName, NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
 
 const LINGER: Duration = Duration::from_secs(90);
 

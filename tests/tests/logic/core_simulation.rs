@@ -5,7 +5,7 @@
 use arbitrary::Unstructured;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::{AdmissionPolicy, SlotLimit};
+use session_core::ledger::{AdmissionPolicy, SlotLimit};
 use tests::core_simulation::{CoreSimulation, Message, Op, Scenario, StoreFault};
 use tests::policies::policy;
 

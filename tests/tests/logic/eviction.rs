@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing, StoreCommand};
-use session_core::{
-    AdmissionPolicy, CountBy, DisplayName, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, ResumeKey,
-    SessionId, SessionRecord, SessionStatus, SlotLimit, StoreError, Timestamp, UserId, UserOverrides, UserRecord,
-    WhenFull,
+use session_core::ledger::{
+    AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionRecord, SessionStatus,
+    SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
 };
+use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 
 const HERE: NodeId = NodeId::new(1);
 const THERE: NodeId = NodeId::new(2);

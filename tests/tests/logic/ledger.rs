@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::ledger::{self, StoreCommand};
-use session_core::{
-    AdmissionPolicy, Liveness, NodeId, Outcome, SessionId, SessionRecord, SlotLimit, StoreError, Timestamp, UserId,
-    UserRecord,
-};
+use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionRecord, SlotLimit, StoreError, UserRecord};
+use session_core::{NodeId, SessionId, Timestamp, UserId};
 
 const HERE: NodeId = NodeId::new(1);
 const THERE: NodeId = NodeId::new(2);

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use session_core::{
+use session_core::ledger::{EndReason, Evict, SlotLimit, StoreError};
+use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,
-    AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, DisplayName, EndReason, Evict,
-    NodeId, RequestError, ResumeToken, ServerMessage, ServerMessageError, SessionInfo, SessionList, SessionState,
-    SlotLimit, StoreError, TokenError, UserId, UserIdError, UserSummary,
+    AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
+    ServerMessageError, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
 };
+use session_core::{DisplayName, NodeId, ResumeToken, UserId, UserIdError};
 
 /// The protocol that a plain client speaks: these bytes are a promise.
 #[test]

@@ -5,10 +5,8 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::{
-    ClientInfo, DisplayName, NodeId, RecordError, Resumable, ResumeKey, SessionId, SessionRecord, SessionStatus,
-    Timestamp, UserRecord,
-};
+use session_core::ledger::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
+use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp};
 
 const HERE: NodeId = NodeId::new(1);
 

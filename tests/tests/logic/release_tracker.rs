@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, StoreCommand};
-use session_core::{
-    AdmissionPolicy, EndReason, Liveness, NodeId, Outcome, ReleaseTracker, ResumeKey, SessionId, SessionStatus,
-    SlotLimit, StoreError, Timestamp, UserId, UserRecord,
+use session_core::ledger::{
+    AdmissionPolicy, EndReason, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserRecord,
 };
+use session_core::release_tracker::ReleaseTracker;
+use session_core::{NodeId, ResumeKey, SessionId, Timestamp, UserId};
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 const GRANTED: Outcome = Outcome::granted(1);

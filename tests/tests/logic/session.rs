@@ -7,12 +7,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::RequestError::{AlreadyAuthenticated, NotAuthenticated, NotJson, RequestPending};
-use session_core::{
-    Actions, AuthenticateFailure, CloseReason, Credential, CredentialError, Effect, EndReason, Event, Frame, Identity,
-    NodeId, Outcome, RequestError, ServerMessage, Session, SessionId, SessionSettings, SlotLimit, StoreError,
-    Timestamp, UnixSeconds, UserId, UserIdError, UserSummary, Violation, ledger,
+use session_core::ledger::{self, EndReason, Outcome, SlotLimit, StoreError};
+use session_core::protocol::RequestError::{AlreadyAuthenticated, NotAuthenticated, NotJson, RequestPending};
+use session_core::protocol::{
+    AuthenticateFailure, CloseReason, Credential, CredentialError, RequestError, ServerMessage, UserSummary,
 };
+use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
+use session_core::{NodeId, SessionId, Timestamp, UnixSeconds, UserId, UserIdError};
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
-use session_core::{AdmissionPolicy, SlotLimit};
+use session_core::ledger::{AdmissionPolicy, SlotLimit};
 use tests::simulation::{Op, Scenario, StoreFault};
 
 const SEEDS: u64 = 2000;

@@ -11,10 +11,11 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, StoreCommand};
-use session_core::{
-    AdmissionPolicy, DisplayName, EndReason, EndedSession, Evict, Liveness, NodeId, Outcome, ResumeKey, SessionId,
-    SessionStatus, SlotLimit, StoreError, Timestamp, UserId, UserRecord, WhenFull,
+use session_core::ledger::{
+    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionStatus, SlotLimit, StoreError,
+    UserRecord, WhenFull,
 };
+use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use shell::store::{CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store};
 use tempfile::TempDir;
 use tests::test_server::NODE;

@@ -14,9 +14,10 @@ use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm,
 };
 use serde_json::{Value, json};
-use session_core::{
-    Credential, CredentialError, Identity, SlotLimit, Timestamp, TokenError, UnixSeconds, UserId, UserIdError,
-};
+use session_core::ledger::SlotLimit;
+use session_core::protocol::{Credential, CredentialError, TokenError};
+use session_core::session::Identity;
+use session_core::{Timestamp, UnixSeconds, UserId, UserIdError};
 use shell::auth::authenticator::Authenticator as _;
 use shell::auth::{
     Algorithm, JwtAuthenticator, KeyError, KeySource, Keys, MintError, Secret, TokenRequest, TokenValidation, Verifier,

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
-use session_core::AuthenticateFailure;
+use session_core::protocol::AuthenticateFailure;
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
 use tests::raw_client::{RawClient, Received};

@@ -5,7 +5,8 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::{Duration, Instant};
 
-use session_core::{ConnectionLimits, SessionSettings};
+use session_core::connection_limiter::ConnectionLimits;
+use session_core::session::SessionSettings;
 use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
 use tests::raw_client::{RawClient, Received};

@@ -6,7 +6,8 @@
 use std::process::Stdio;
 use std::sync::Arc;
 
-use session_core::{SessionSettings, SlotLimit};
+use session_core::ledger::SlotLimit;
+use session_core::session::SessionSettings;
 use shell::store::{LmdbConfig, LmdbStore};
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use session_core::{SessionSettings, SlotLimit};
+use session_core::ledger::SlotLimit;
+use session_core::session::SessionSettings;
 use shell::net::settings::ConnectionSettings;
 use shell::store::MemoryStore;
 use tests::raw_client::{RawClient, Received, frame_head};

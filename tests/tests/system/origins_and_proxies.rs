@@ -4,7 +4,7 @@
 
 use std::num::NonZeroUsize;
 
-use session_core::ConnectionLimits;
+use session_core::connection_limiter::ConnectionLimits;
 use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
 use tests::raw_client::RawClient;

@@ -7,8 +7,10 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use session_core::UserId;
 use session_core::ledger::StoreCommand;
-use session_core::{AdmissionPolicy, SessionSettings, SlotLimit, UserId};
+use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::session::SessionSettings;
 use shell::client::{Error, Url, UserConnections};
 use shell::store::{
     CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate,

@@ -1,6 +1,7 @@
 use super::*;
 use crate::client::testing::fake_server::{FakeServer, with_server};
-use session_core::{Credential, RequestError, UserId};
+use session_core::UserId;
+use session_core::protocol::{Credential, RequestError};
 
 fn ada(connections: u32) -> UserSummary {
     UserSummary { id: UserId::parse("ada").expect("a good id"), connections }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use session_core::AuthenticateOptions;
+use session_core::protocol::AuthenticateOptions;
 
 use crate::client::{Credentials, Options, Url};
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::Serialize;
-use session_core::{AuthenticateFailure, ServerMessage, UserSummary};
+use session_core::protocol::{AuthenticateFailure, ServerMessage, UserSummary};
 
 use crate::client::output::write_line;
 use crate::client::redact::redacted_json;
@@ -225,7 +225,8 @@ fn error_reply(error: &Error) -> Option<ServerMessage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use session_core::{RequestError, UserId};
+    use session_core::UserId;
+    use session_core::protocol::RequestError;
 
     /// Prints these lines as connection 3 of several. Returns events, then errors.
     fn print(format: Format, lines: &[Line<'_>]) -> (String, String) {

@@ -4,7 +4,9 @@ use std::cell::OnceCell;
 use std::{io, thread};
 
 use rustix::termios::{QueueSelector, tcflush};
-use session_core::{Evict, SessionId, SessionInfo};
+use session_core::SessionId;
+use session_core::ledger::Evict;
+use session_core::protocol::SessionInfo;
 use smol::channel::{self, Receiver};
 
 use crate::client::output::format_session;
@@ -84,7 +86,8 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
-    use session_core::{NodeId, SessionState};
+    use session_core::NodeId;
+    use session_core::protocol::SessionState;
 
     use super::*;
 

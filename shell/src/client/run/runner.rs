@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
-use session_core::{AuthenticateFailure, Evict, ResumeToken, ServerMessage, SessionId, SessionInfo};
+use session_core::ledger::Evict;
+use session_core::protocol::{AuthenticateFailure, ServerMessage, SessionInfo};
+use session_core::{ResumeToken, SessionId};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 use smol::future::or;

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use session_core::{AuthenticateOptions, Evict, RequestError, SessionId, SessionInfo, SessionList};
+use session_core::SessionId;
+use session_core::ledger::Evict;
+use session_core::protocol::{AuthenticateOptions, RequestError, SessionInfo, SessionList};
 
 use crate::client::output::{format_session, write_line};
 use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};

@@ -3,7 +3,8 @@
 use std::io;
 
 use futures_util::Stream;
-use session_core::{AuthenticateOptions, ResumeToken, ServerMessage, UserId};
+use session_core::protocol::{AuthenticateOptions, ServerMessage};
+use session_core::{ResumeToken, UserId};
 use smol::channel::{self, Sender};
 use smol::future::or;
 
@@ -105,7 +106,10 @@ fn closed_session_is_lost_with_its_reason() {
             let mut connection = listener.accept().await;
             connection.send(&ServerMessage::Hello).await;
             connection.receive().await;
-            let user = session_core::UserSummary { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
+            let user = session_core::protocol::UserSummary {
+                id: UserId::parse("testuser").expect("a good id"),
+                connections: 1,
+            };
             connection.send(&ServerMessage::AuthenticateSuccess(user)).await;
             connection.close(1001, "Server is shutting down").await;
         };
@@ -128,14 +132,17 @@ fn evicted_session_prints_no_resume_token() {
         let server = async {
             let mut connection = listener.accept().await;
             connection.send(&ServerMessage::Hello).await;
-            let user = session_core::Credential::User("testuser".into());
+            let user = session_core::protocol::Credential::User("testuser".into());
             assert_eq!(
                 connection.receive().await,
-                Some(session_core::ClientMessage::AuthenticateWith(user, Box::new(ask)))
+                Some(session_core::protocol::ClientMessage::AuthenticateWith(user, Box::new(ask)))
             );
-            let grant = session_core::AuthenticateSuccessDetails {
-                user: session_core::UserSummary { id: UserId::parse("testuser").expect("a good id"), connections: 1 },
-                limit: session_core::SlotLimit::default(),
+            let grant = session_core::protocol::AuthenticateSuccessDetails {
+                user: session_core::protocol::UserSummary {
+                    id: UserId::parse("testuser").expect("a good id"),
+                    connections: 1,
+                },
+                limit: session_core::ledger::SlotLimit::default(),
                 session: session_core::NodeId::new(7).session(1),
                 resume: Some(ResumeToken::new([0xab; 32])),
                 linger: std::time::Duration::from_secs(1),
@@ -181,7 +188,10 @@ fn second_interrupt_ends_at_once() {
             let mut connection = listener.accept().await;
             connection.send(&ServerMessage::Hello).await;
             connection.receive().await;
-            let user = session_core::UserSummary { id: UserId::parse("testuser").expect("a good id"), connections: 1 };
+            let user = session_core::protocol::UserSummary {
+                id: UserId::parse("testuser").expect("a good id"),
+                connections: 1,
+            };
             connection.send(&ServerMessage::AuthenticateSuccess(user)).await;
             interrupt.send(()).await.expect("a listening client");
             assert!(connection.receive().await.is_some(), "a BYE, which is left unanswered");

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use heed::RwTxn;
 use session_core::ledger::{self, StoreCommand};
-use session_core::{
-    EndedSession, Liveness, NodeId, Outcome, RecordError, SessionStatus, StoreError, Timestamp, UserId, UserRecord,
-};
+use session_core::ledger::{EndedSession, Liveness, Outcome, RecordError, SessionStatus, StoreError, UserRecord};
+use session_core::{NodeId, Timestamp, UserId};
 
 use super::ballast_file::BallastFile;
 use super::environment::{Environment, Uncommitted};
@@ -213,7 +212,7 @@ fn mark_unknown(
 mod tests {
     use std::collections::HashMap;
 
-    use session_core::{AdmissionPolicy, SlotLimit};
+    use session_core::ledger::{AdmissionPolicy, SlotLimit};
 
     use super::super::environment::Durability;
     use super::super::testing::{NODE, acquire, granted, lookup, release};

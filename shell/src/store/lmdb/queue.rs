@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::StoreCommand;
-use session_core::{Outcome, StoreError};
+use session_core::ledger::{Outcome, StoreError};
 
 use crate::store::CommandCompletion;
 

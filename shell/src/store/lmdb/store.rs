@@ -18,7 +18,8 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use session_core::ledger::StoreCommand;
-use session_core::{AdmissionPolicy, NodeId, SlotLimit, UserId};
+use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::{NodeId, UserId};
 use thiserror::Error;
 
 use super::live;

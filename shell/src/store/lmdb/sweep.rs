@@ -16,7 +16,7 @@
 use std::ops::Bound;
 
 use heed::RwTxn;
-use session_core::{SessionStatus, UserRecord, ledger};
+use session_core::ledger::{self, SessionStatus, UserRecord};
 
 use super::batch::ApplyContext;
 use super::environment::Environment;

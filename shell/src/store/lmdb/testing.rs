@@ -8,9 +8,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
-use session_core::{
-    AdmissionPolicy, EndedSession, NodeId, Outcome, ResumeKey, SessionId, SlotLimit, StoreError, Timestamp, UserId,
-};
+use session_core::ledger::{AdmissionPolicy, EndedSession, Outcome, SlotLimit, StoreError};
+use session_core::{NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 

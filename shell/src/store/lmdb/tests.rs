@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
-use session_core::{AdmissionPolicy, NodeId, Outcome, SlotLimit, StoreError, Timestamp};
+use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreError};
+use session_core::{NodeId, Timestamp};
 
 use super::environment::DATA_FILE;
 use super::testing::*;

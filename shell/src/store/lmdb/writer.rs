@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use session_core::ledger::StoreCommand;
-use session_core::{EndedSession, NodeId, Outcome, StoreError, Timestamp};
+use session_core::ledger::{EndedSession, Outcome, StoreError};
+use session_core::{NodeId, Timestamp};
 
 use super::ballast_file::BallastFile;
 use super::batch::{self, ApplyContext, BatchError, BatchResult};
@@ -267,7 +268,7 @@ mod tests {
     use std::sync::mpsc::Receiver;
 
     use session_core::ledger::{AcquireOptions, EndTarget};
-    use session_core::{AdmissionPolicy, EndReason, SessionStatus, UserRecord, WhenFull};
+    use session_core::ledger::{AdmissionPolicy, EndReason, SessionStatus, UserRecord, WhenFull};
 
     use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
     use super::super::testing::{

@@ -200,7 +200,7 @@ mod tests {
         let stats = LoadStats::default();
         for user in ["ada", "grace"] {
             stats.record_start();
-            let refusal = session_core::AuthenticateFailure::StoreTimedOut;
+            let refusal = session_core::protocol::AuthenticateFailure::StoreTimedOut;
             stats.record_failure(&Error::Refused { user: Some(user.into()), refusal, details: None });
         }
         assert_eq!(stats.counts().failures.into_values().collect::<Vec<_>>(), [2]);

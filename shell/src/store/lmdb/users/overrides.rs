@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::ops::Bound;
 
 use heed::RwTxn;
-use session_core::{SlotLimit, UserId, UserOverrides, WhenFull};
+use session_core::UserId;
+use session_core::ledger::{SlotLimit, UserOverrides, WhenFull};
 use thiserror::Error;
 
 use crate::store::lmdb::environment::Environment;

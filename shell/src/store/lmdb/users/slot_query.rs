@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use session_core::ledger::Outcome;
 use session_core::ledger::StoreCommand;
-use session_core::{NodeId, Outcome, SessionId, UserId};
+use session_core::{NodeId, SessionId, UserId};
 
 use crate::runtime::clock::Clock;
 use crate::store::CommandCompletion;
@@ -81,7 +82,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::thread;
 
-    use session_core::StoreError;
+    use session_core::ledger::StoreError;
 
     use super::*;
     use crate::store::lmdb::queue::TakeResult;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use std::{fs, io, mem};
 
 use heed::RwTxn;
-use session_core::{StoreError, Timestamp, UserId, UserOverrides};
+use session_core::ledger::{StoreError, UserOverrides};
+use session_core::{Timestamp, UserId};
 
 use super::known_user::KnownUser;
 use super::overrides;
@@ -401,7 +402,7 @@ fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bo
 mod tests {
     use std::thread;
 
-    use session_core::{SlotLimit, WhenFull};
+    use session_core::ledger::{SlotLimit, WhenFull};
 
     use super::*;
     use crate::store::lmdb::environment::faults;

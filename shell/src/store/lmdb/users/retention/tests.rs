@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use session_core::Outcome;
+use session_core::ledger::Outcome;
 use session_core::ledger::StoreCommand;
 use tempfile::TempDir;
 
