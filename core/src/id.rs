@@ -86,7 +86,7 @@ impl<'de> Deserialize<'de> for UserId {
     }
 }
 
-/// What a client calls a device, or itself: 1 to [`Name::MAX_BYTES`] bytes of UTF-8 without control characters. Compared
+/// What a client calls a device, or itself: 1 to [`DisplayName::MAX_BYTES`] bytes of UTF-8 without control characters. Compared
 /// byte for byte.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]

@@ -6,10 +6,10 @@
 //!
 //! Four machines:
 //!
-//! - [`Door`]: one per process. Which connections come in at all.
+//! - [`ConnectionLimiter`]: one per process. Which connections come in at all.
 //! - [`Session`]: one per connection. Events in, [`Actions`] out.
 //! - [`ledger::apply`]: one rule per user's record. The only place where anyone is admitted.
-//! - [`Debts`]: one per process. Sees every slot back into the store when answers are lost.
+//! - [`ReleaseTracker`]: one per process. Sees every slot back into the store when answers are lost.
 //!
 //! # The states of a session
 //!
@@ -31,9 +31,9 @@
 //! fresh one. If that is good and of the same user, the store is asked as above, and its answer is told as the answer to
 //! `AUTHENTICATE`. `LIST_SESSIONS` and `END_SESSION` are asked as `CHECK_CONNECTIONS` is.
 //!
-//! Others can take a session's slot away ([`Event::Ended`]): one that has it, or waits for it, is told, and closed.
+//! Others can take a session's slot away ([`Event::EndedSession`]): one that has it, or waits for it, is told, and closed.
 //!
-//! A client that authenticates with an object ([`Ask`]) is told how to take its session up again. Where slots linger, one
+//! A client that authenticates with an object ([`AuthenticateOptions`]) is told how to take its session up again. Where slots linger, one
 //! whose session is lost is not released but kept for it, for so long.
 //!
 //! # What always holds
@@ -122,8 +122,8 @@
 //!
 //! A real shell differs in that answers come later. Meanwhile the session still takes [`Event::Disconnected`],
 //! [`Event::Draining`] and the rest; only messages wait, while [`Session::is_busy`]. And it ticks: the session at
-//! [`Session::deadline`], the debts at [`Debts::deadline`]. And it tells a session when the wall clock has come to
-//! [`Session::expires_at`], which [`Time`] does not follow.
+//! [`Session::deadline`], the debts at [`ReleaseTracker::deadline`]. And it tells a session when the wall clock has come to
+//! [`Session::expires_at`], which [`Timestamp`] does not follow.
 //!
 //! # Panics
 //!

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// that lingers is nobody's to give back. Room for the debt is reserved before the acquire is submitted, so there is
 /// always room to owe.
 ///
-/// Every ledger command passes through here twice: [`Debts::before`] it is submitted, and [`Debts::after`] its
+/// Every ledger command passes through here twice: [`ReleaseTracker::reserve`] it is submitted, and [`ReleaseTracker::record`] its
 /// answer, be it that a wait ended without one ([`Outcome::Unknown`]). Answers may come in any order, also those to
 /// an acquire and to the release that was submitted behind it.
 ///
@@ -25,9 +25,9 @@ use crate::time::Timestamp;
 pub struct ReleaseTracker {
     capacity: usize,
     sessions: BTreeMap<SessionId, SlotState>,
-    /// The debts that wait for their next try: exactly those that are [`Standing::Waiting`].
+    /// The debts that wait for their next try: exactly those that are [`SlotState::Waiting`].
     schedule: BTreeSet<(Timestamp, SessionId)>,
-    /// How many are [`Standing::Trying`].
+    /// How many are [`SlotState::Trying`].
     trying: usize,
 }
 
@@ -57,7 +57,7 @@ impl ReleaseTracker {
     const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 
     /// The longest pause between two tries of one release. Once a store is well again, every debt is tried within
-    /// this time, and as much longer as [`Debts::MAX_UNDER_WAY`] at a time take.
+    /// this time, and as much longer as [`ReleaseTracker::MAX_UNDER_WAY`] at a time take.
     pub const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
     /// No debts, and room for so many sessions at once that hold or may hold a slot.
@@ -67,10 +67,10 @@ impl ReleaseTracker {
     }
 
     /// Reserves what the command may come to owe. Must be asked before a session's command is submitted; releases
-    /// from [`Debts::due`] are not asked about.
+    /// from [`ReleaseTracker::next_retry`] are not asked about.
     ///
     /// # Errors
-    /// [`Cause::Overloaded`] for an acquire beyond the room: it must not be submitted.
+    /// [`StoreError::Overloaded`] for an acquire beyond the room: it must not be submitted.
     pub fn reserve(&mut self, command: &StoreCommand) -> Result<(), StoreError> {
         match command {
             StoreCommand::Acquire { .. } if self.sessions.len() >= self.capacity => Err(StoreError::Overloaded),
@@ -116,7 +116,7 @@ impl ReleaseTracker {
         self.schedule_release(user, session, is_return.then_some(now), now);
     }
 
-    /// The next release to try again, if one is due. It is under way until [`Debts::after`] says what became of it.
+    /// The next release to try again, if one is due. It is under way until [`ReleaseTracker::record`] says what became of it.
     pub fn next_retry(&mut self, now: Timestamp) -> Option<StoreCommand> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
@@ -135,7 +135,7 @@ impl ReleaseTracker {
         Some(release)
     }
 
-    /// When [`Debts::due`] will next have something. May change with every call.
+    /// When [`ReleaseTracker::next_retry`] will next have something. May change with every call.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         if self.trying >= Self::MAX_UNDER_WAY {

@@ -39,7 +39,7 @@ impl Timestamp {
 
 /// What the wall clock shows, in whole seconds since the Unix epoch: the calendar by which tokens run out.
 ///
-/// Unlike [`Time`] it may be corrected at any time, in either direction. The core only passes it on.
+/// Unlike [`Timestamp`] it may be corrected at any time, in either direction. The core only passes it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixSeconds(u64);
 

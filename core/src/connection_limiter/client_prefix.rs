@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};
 
-/// An address as a [`Door`](super::Door) counts it: what is taken for one customer.
+/// An address as a [`ConnectionLimiter`](super::Door) counts it: what is taken for one customer.
 ///
 /// An IPv4 address counts by itself, also in its IPv6 form `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2). An IPv6 address
 /// counts with all others of its /64: that is the least that a customer is given (RFC 6177 §2), who may pick a fresh

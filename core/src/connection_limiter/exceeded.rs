@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::client_prefix::ClientPrefix;
 
-/// Why a [`Door`](super::Door) turned a connection away: which bound of [`DoorBounds`](super::DoorBounds) it met.
+/// Why a [`ConnectionLimiter`](super::Door) turned a connection away: which bound of [`ConnectionLimits`](super::DoorBounds) it met.
 ///
 /// Displayed, for the operator, it also names the address that was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use crate::token_bucket::TokenBucket;
 
 /// Counts the connections of one process, and turns away those that are too many or come too fast.
 ///
-/// A connection is a [`Visit`] here. It begins with [`Door::enter`], is told apart from others by its
-/// [`Network`] in [`Door::identify`] and no longer waits after [`Door::admit`]. [`Door::leave`] takes it back.
+/// A connection is a [`Permit`] here. It begins with [`ConnectionLimiter::enter`], is told apart from others by its
+/// [`ClientPrefix`] in [`ConnectionLimiter::identify`] and no longer waits after [`ConnectionLimiter::admit`]. [`ConnectionLimiter::leave`] takes it back.
 ///
 /// ```
 /// use core::num::NonZeroUsize;
@@ -44,7 +44,7 @@ use crate::token_bucket::TokenBucket;
 /// - Each count is the number of visits that were not given back, so it is never negative and never drifts. A visit
 ///   that is lost, not given back, is counted for ever.
 /// - No count is above a bound that was in force all the time.
-/// - In no second are more than twice [`DoorBounds::arrivals_per_address`] visits of one network identified, while that
+/// - In no second are more than twice [`ConnectionLimits::arrivals_per_address`] visits of one network identified, while that
 ///   bound is in force, and no faster than that in the long run: what is saved up is one second's worth.
 /// - Whoever leaves makes room at once. Whoever was turned away has used up nothing.
 /// - A network is remembered while it has connections, and up to a second longer. Sweeps forget it, a few steps with
@@ -69,14 +69,14 @@ pub struct ConnectionLimits {
     pub connections: Option<NonZeroUsize>,
     /// Connections that wait: accepted, but not authenticated.
     pub unauthenticated: Option<NonZeroUsize>,
-    /// Connections of one address, or rather of its [`Network`].
+    /// Connections of one address, or rather of its [`ClientPrefix`].
     pub per_client: Option<NonZeroUsize>,
-    /// New connections of one address, or rather of its [`Network`], in a second. So many at once may come after a
+    /// New connections of one address, or rather of its [`ClientPrefix`], in a second. So many at once may come after a
     /// second without any.
     pub rate_per_client: Option<NonZeroU32>,
 }
 
-/// One connection's place behind a [`Door`]. Give it back with [`Door::leave`], to the door it is from: one that is
+/// One connection's place behind a [`ConnectionLimiter`]. Give it back with [`ConnectionLimiter::leave`], to the door it is from: one that is
 /// dropped instead is counted for ever.
 #[derive(Debug)]
 #[must_use = "the door counts it until it is given back"]
@@ -122,7 +122,7 @@ impl ConnectionLimiter {
     /// Takes a connection in that was just accepted. It waits, and counts for no address yet.
     ///
     /// # Errors
-    /// [`TurnedAway::TooMany`] or, if that does not apply, [`TurnedAway::TooManyWaiting`]: it is not counted.
+    /// [`ConnectionLimitExceeded::TooMany`] or, if that does not apply, [`ConnectionLimitExceeded::TooManyWaiting`]: it is not counted.
     pub fn acquire(&mut self) -> Result<Permit, ConnectionLimitExceeded> {
         if is_reached(self.limits.connections, self.connections) {
             return Err(ConnectionLimitExceeded::Total);
@@ -139,7 +139,7 @@ impl ConnectionLimiter {
     /// for one that comes through a proxy. A visit that has been identified stays where it is.
     ///
     /// # Errors
-    /// [`TurnedAway::TooManyOfAddress`] or, if that does not apply, [`TurnedAway::TooFast`]: nothing has changed. The
+    /// [`ConnectionLimitExceeded::TooManyOfAddress`] or, if that does not apply, [`ConnectionLimitExceeded::TooFast`]: nothing has changed. The
     /// visit is not identified; it keeps its place among all, and among those that wait, until it leaves.
     pub fn identify(
         &mut self,

@@ -58,7 +58,7 @@ pub enum StoreCommand {
         session: SessionId,
         /// The limit that the token of whoever asks claims.
         limit: Option<SlotLimit>,
-        /// Whether to say all, and not only the [`Listing::MOST`](super::Listing::MOST) oldest.
+        /// Whether to say all, and not only the [`SlotListing::MAX`](super::Listing::MOST) oldest.
         is_unbounded: bool,
         /// When.
         at: Timestamp,

@@ -12,7 +12,7 @@
 //! - Every command is answered once. [`Outcome::Rejected`] means *certainly not applied*; a store that cannot say
 //!   answers [`Outcome::Unknown`], and then it may be applied even later.
 //! - [`Outcome::Granted`] is given only when the slot is in the store.
-//! - Whoever lost its hold to a command is told so ([`Applied::ended`]) once it is applied, or may be; whatever becomes
+//! - Whoever lost its hold to a command is told so ([`ApplyResult::ended`]) once it is applied, or may be; whatever becomes
 //!   of the answer.
 
 mod command;

@@ -18,11 +18,11 @@ pub enum Outcome {
         /// Slots held, this one included. No more than the limit, unless the session held its slot before and the
         /// limit was lowered since.
         connections: u32,
-        /// More about it, for a client that asked by a [`Wish`](super::Wish).
+        /// More about it, for a client that asked by a [`AcquireOptions`](super::Wish).
         grant: Option<Box<Grant>>,
     },
     /// The user holds as many as the limit allows: nothing was taken. Who holds them, for a client that asked by a
-    /// [`Wish`](super::Wish).
+    /// [`AcquireOptions`](super::Wish).
     Denied(Option<Box<SlotListing>>),
     /// The session has no slot, or it lingers.
     Released,
@@ -74,7 +74,7 @@ pub struct SlotListing {
     pub limit_source: LimitSource,
     /// How many slots are held.
     pub connections: u32,
-    /// Who holds them, oldest first, at most [`Listing::MOST`] unless all were asked for.
+    /// Who holds them, oldest first, at most [`SlotListing::MAX`] unless all were asked for.
     pub sessions: Box<[SessionRecord]>,
     /// When a slot comes back by itself to somebody who comes then, if that is known.
     pub free_at: Option<Timestamp>,

@@ -74,7 +74,7 @@ pub enum TokenError {
     NoUser,
     /// The limit that it claims is neither a whole number from 0 to [`Limit::MAX`](crate::Limit::MAX) nor `"unlimited"`.
     Limit,
-    /// The device that it names is no [`Name`](crate::Name).
+    /// The device that it names is no [`DisplayName`](crate::Name).
     Device,
     /// The claim that is to name the device is not there.
     NoDevice,
@@ -166,7 +166,7 @@ pub enum RequestError {
     NoType,
     /// A `type` that is not a string.
     TypeNotText,
-    /// A `type` that does not exist, cut to [`Complaint::SHOWN_CHARS`] characters.
+    /// A `type` that does not exist, cut to [`RequestError::SHOWN_CHARS`] characters.
     UnknownType(Box<str>),
     /// A payload on a message that takes none.
     UnwantedPayload,
@@ -205,9 +205,9 @@ pub enum RequestError {
 pub enum AuthenticateOptionsError {
     /// It has both a user and a token.
     UserAndToken,
-    /// `device` is no [`Name`](crate::Name).
+    /// `device` is no [`DisplayName`](crate::Name).
     Device,
-    /// `label` is no [`Name`](crate::Name).
+    /// `label` is no [`DisplayName`](crate::Name).
     Label,
     /// `resume` is no [`ResumeToken`](crate::ResumeToken).
     Resume,
@@ -233,7 +233,7 @@ impl AuthenticateOptionsError {
 }
 
 impl AuthenticateFailure {
-    /// What the client is told. [`Refusal::from_words`] reads it back.
+    /// What the client is told. [`AuthenticateFailure::from_words`] reads it back.
     #[must_use]
     pub fn message(&self) -> Cow<'_, str> {
         match self {
@@ -307,7 +307,7 @@ impl RequestError {
         Self::UnknownType(kind.chars().take(Self::SHOWN_CHARS).collect())
     }
 
-    /// What the client is told. [`Complaint::from_words`] reads it back.
+    /// What the client is told. [`RequestError::from_words`] reads it back.
     #[must_use]
     pub fn message(&self) -> Cow<'_, str> {
         Cow::Borrowed(match self {

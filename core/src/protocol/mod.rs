@@ -3,22 +3,22 @@
 //! | direction | type | payload |
 //! |---|---|---|
 //! | server | `HELLO` | `"message from server"` |
-//! | client | `AUTHENTICATE` | the credential, a string; or an object ([`Ask`]) with `user` or `token`, and `device`, `label`, `resume`, `evict` |
-//! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}`; to whom sent an object more of it ([`Admission`]) |
-//! | server | `AUTHENTICATE_FAILURE` | why, in words ([`Refusal`]); to whom sent an object more beside it ([`Denial`]) |
+//! | client | `AUTHENTICATE` | the credential, a string; or an object ([`AuthenticateOptions`]) with `user` or `token`, and `device`, `label`, `resume`, `evict` |
+//! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}`; to whom sent an object more of it ([`AuthenticateSuccessDetails`]) |
+//! | server | `AUTHENTICATE_FAILURE` | why, in words ([`AuthenticateFailure`]); to whom sent an object more beside it ([`AuthenticateFailureDetails`]) |
 //! | client | `BYE` | `null`, or none |
 //! | server | `BYE_SUCCESS` | `null`, then the server closes |
 //! | client | `CHECK_CONNECTIONS` | `null`, or none |
 //! | server | `CHECK_CONNECTIONS_SUCCESS` | the user |
 //! | client | `LIST_SESSIONS` | `null`, or none |
-//! | server | `LIST_SESSIONS_SUCCESS` | who holds the user's slots ([`Sessions`]) |
+//! | server | `LIST_SESSIONS_SUCCESS` | who holds the user's slots ([`SessionList`]) |
 //! | client | `END_SESSION` | the id of another session of the user |
 //! | server | `END_SESSION_SUCCESS` | the user |
 //! | server | `EVICTED` | who took the slot away, in words; then the server closes |
-//! | server | `ERROR` | what was wrong, in words ([`Complaint`]) |
+//! | server | `ERROR` | what was wrong, in words ([`RequestError`]) |
 //!
 //! Both directions are parsed and written here, so that a server and a client cannot disagree. Parsing is total:
-//! any text gives a message or a [`Complaint`], in time and space linear in its length.
+//! any text gives a message or a [`RequestError`], in time and space linear in its length.
 
 mod request;
 mod reply;

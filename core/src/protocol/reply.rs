@@ -69,13 +69,13 @@ pub struct AuthenticateSuccessDetails {
 /// What a client is told that asked at length and has no slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthenticateFailureDetails {
-    /// Why. On the wire in words, and as [`Refusal::code`].
+    /// Why. On the wire in words, and as [`AuthenticateFailure::code`].
     pub reason: AuthenticateFailure,
     /// The limit in force, where that is why.
     pub limit: Option<SlotLimit>,
     /// How many slots the user holds, where they are all taken.
     pub connections: Option<u32>,
-    /// Who holds them, the oldest first and at most [`Sessions::MOST`].
+    /// Who holds them, the oldest first and at most [`SessionList::MAX`].
     pub sessions: Option<Box<[SessionInfo]>>,
     /// When to come back, where a slot is known to be free then, in whole milliseconds.
     pub retry_after: Option<Duration>,
@@ -90,7 +90,7 @@ pub struct SessionList {
     pub limit: u32,
     /// How many the user holds.
     pub connections: u32,
-    /// Who holds them, the oldest first, at most [`Sessions::MOST`].
+    /// Who holds them, the oldest first, at most [`SessionList::MAX`].
     pub sessions: Box<[SessionInfo]>,
 }
 
@@ -154,7 +154,7 @@ mod hexadecimal {
     }
 }
 
-/// Why a text is not a [`Reply`].
+/// Why a text is not a [`ServerMessage`].
 #[derive(Debug, Error)]
 pub enum ServerMessageError {
     /// Not JSON, or not an object with a `type` and a `payload`.

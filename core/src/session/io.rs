@@ -93,7 +93,7 @@ pub enum Effect {
     /// Ask the authenticator who this is. Answered by [`Event::Verified`].
     Verify(Credential),
     /// Ask the store. Answered by [`Event::Stored`], but for a release, or a slot that is to linger: those are handed over
-    /// for good ([`ledger::Command::gives_up`]), whatever becomes of them is for [`Debts`](crate::Debts).
+    /// for good ([`ledger::Command::gives_up`]), whatever becomes of them is for [`ReleaseTracker`](crate::Debts).
     Store(ledger::StoreCommand),
 }
 

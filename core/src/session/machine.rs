@@ -341,7 +341,7 @@ impl Session {
                     self.release(user, SlotExit::Linger(now))
                 }
                 Outcome::Granted { .. } => self.release(user, SlotExit::Release),
-                // Whatever may be in the store after these is owed by `Debts`, not by the session.
+                // Whatever may be in the store after these is owed by `ReleaseTracker`, not by the session.
                 Outcome::Denied(_)
                 | Outcome::Released
                 | Outcome::Counted { .. }
@@ -385,7 +385,7 @@ impl Session {
                 });
             }
             Outcome::Rejected(cause) => AuthenticateFailure::Store(cause),
-            // An answer to another question is as good as none: `Debts` sees it so, too.
+            // An answer to another question is as good as none: `ReleaseTracker` sees it so, too.
             Outcome::Unknown
             | Outcome::Released
             | Outcome::Counted { .. }

@@ -2,14 +2,14 @@
 //!
 //! | | |
 //! |---|---|
-//! | `GET /v1/users/{user}` | [`Order::Explain`] |
-//! | `DELETE /v1/users/{user}` | [`Order::Forget`] |
-//! | `PUT /v1/users/{user}/limit`, a [`Change`] | [`Order::Limit`] |
+//! | `GET /v1/users/{user}` | [`AdminRequest::Explain`] |
+//! | `DELETE /v1/users/{user}` | [`AdminRequest::Retention`] |
+//! | `PUT /v1/users/{user}/limit`, a [`UserPatch`] | [`AdminRequest::Limit`] |
 //! | `DELETE /v1/users/{user}/limit` | the same, to the default |
-//! | `DELETE /v1/users/{user}/sessions` | [`Order::End`], all |
-//! | `DELETE /v1/users/{user}/sessions/{session}` | [`Order::End`], one |
+//! | `DELETE /v1/users/{user}/sessions` | [`AdminRequest::End`], all |
+//! | `DELETE /v1/users/{user}/sessions/{session}` | [`AdminRequest::End`], one |
 //!
-//! A user stands percent-encoded in the path (RFC 3986 §2.1). The answer is a [`Report`](super::Report) in JSON, or
+//! A user stands percent-encoded in the path (RFC 3986 §2.1). The answer is a [`UserReport`](super::Report) in JSON, or
 //! `{"error": words}`.
 
 use http::{Method, StatusCode};

@@ -51,7 +51,7 @@ impl Default for Options {
 /// Something that the server sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A message of the protocol. After [`Reply::Evicted`] the slot is gone, and a close with 4409 follows.
+    /// A message of the protocol. After [`ServerMessage::Evicted`] the slot is gone, and a close with 4409 follows.
     Reply(ServerMessage),
     /// A message that this version does not know, without any resume token.
     Unknown(String),
@@ -112,7 +112,7 @@ impl Connection {
     /// Connects, trying every address of the host in turn, and waits for the server's HELLO.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::Handshake`], [`Error::TimedOut`]; and from here on, like every other method,
+    /// [`Error::Unreachable`], [`Error::UpgradeOutcome`], [`Error::TimedOut`]; and from here on, like every other method,
     /// [`Error::Closed`], [`Error::Lost`] and [`Error::Unexpected`].
     pub async fn open_with(url: &Url, options: &Options) -> Result<Self, Error> {
         let timeout = ReplyTimeout::new(options.connect_timeout);
@@ -153,7 +153,7 @@ impl Connection {
     /// from [`Error::failure_details`] and ask again on this connection within 60 s.
     ///
     /// # Errors
-    /// As [`Connection::authenticate_with`]. A refusal carries a [`Denial`] if the server sent one.
+    /// As [`Connection::authenticate_with`]. A refusal carries a [`AuthenticateFailureDetails`] if the server sent one.
     pub async fn authenticate_with_options(
         &mut self,
         credentials: &Credentials,

@@ -120,7 +120,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The details of a refusal: the limit, the sessions that hold the slots, when to retry. [`Refusal::code`] names
+    /// The details of a refusal: the limit, the sessions that hold the slots, when to retry. [`AuthenticateFailure::code`] names
     /// the reason for programs.
     #[must_use]
     pub fn failure_details(&self) -> Option<&AuthenticateFailureDetails> {

@@ -11,7 +11,7 @@
 //! assert_eq!(loaded.config.limit.slots(), 5);
 //! ```
 //!
-//! What is wrong is told all at once ([`Problems`]). What was read can be printed as a file ([`mod@print`]), and compared with
+//! What is wrong is told all at once ([`ConfigErrors`]). What was read can be printed as a file ([`mod@print`]), and compared with
 //! what is read later ([`diff`]).
 
 pub(crate) mod build;

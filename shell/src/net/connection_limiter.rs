@@ -1,4 +1,4 @@
-//! Where connections come in: the bounds on them, kept by [`session_core::Door`] and shared by all.
+//! Where connections come in: the bounds on them, kept by [`session_core::ConnectionLimiter`] and shared by all.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -101,7 +101,7 @@ const MAX_HEADER_BYTES: usize = 2048;
 /// proxy itself that asks, to see whether anybody is there say.
 ///
 /// # Errors
-/// [`HeaderError`]: what came is no such header. How much of it was read is not told.
+/// [`ProxyHeaderError`]: what came is no such header. How much of it was read is not told.
 ///
 /// <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>, section 2.2.
 pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, ProxyHeaderError> {

@@ -56,7 +56,7 @@ impl WebSocket {
     /// Above this it writes before it is told to. Most replies are shorter, so each leaves as one segment, together with
     /// the close frame that follows it.
     const WRITE_BUFFER_BYTES: usize = 4 * 1024;
-    /// More than ever waits here: one reply and a pong. The longest lists [`session_core::ledger::Listing::MOST`] sessions, of which each takes 360
+    /// More than ever waits here: one reply and a pong. The longest lists [`session_core::ledger::SlotListing::MAX`] sessions, of which each takes 360
     /// bytes at most: 100 for its id and its times, and twice 64 for each of two names of nothing but quotation marks. The
     /// rest waits in the kernel.
     const MAX_WRITE_BUFFER_BYTES: usize = 64 * 1024;

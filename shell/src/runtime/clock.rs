@@ -15,7 +15,7 @@ use super::timer_queue::TimerQueue;
 /// Tells the time as the core wants it: it never decreases.
 ///
 /// The real one reads the wall clock once and then adds what has passed, so corrections of the wall clock are not seen:
-/// what must follow the wall clock asks for it by name. The other stands still until somebody turns its [`Dial`], which is how a simulation has time under its thumb.
+/// what must follow the wall clock asks for it by name. The other stands still until somebody turns its [`ManualClock`], which is how a simulation has time under its thumb.
 #[derive(Debug, Clone)]
 pub struct Clock {
     source: Source,

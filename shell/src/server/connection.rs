@@ -25,7 +25,7 @@ pub trait MessageSocket {
     /// A text message.
     type Text: Deref<Target = str>;
 
-    /// Moves the socket on. Ready with what the peer has to say; after a close only with [`Incoming::Gone`].
+    /// Moves the socket on. Ready with what the peer has to say; after a close only with [`SocketEvent::Gone`].
     ///
     /// With `read` false an open socket only writes.
     fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<Self::Text>>;
@@ -36,7 +36,7 @@ pub trait MessageSocket {
     /// Closes the socket after what is buffered. It still waits for the peer's close.
     fn close(&mut self, reason: CloseReason);
 
-    /// When [`Wire::cut`] is due.
+    /// When [`MessageSocket::abort`] is due.
     fn deadline(&self) -> Option<Timestamp>;
 
     /// Gives up on the peer.

@@ -15,7 +15,7 @@ use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
 use crate::store::{CommandCompletion, Store};
 
-/// Puts [`Debts`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
+/// Puts [`ReleaseTracker`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
 /// releases that fail are tried again until they are confirmed.
 pub struct StoreClient {
     store: Arc<dyn Store>,
@@ -32,7 +32,7 @@ struct Shared {
 
 struct Inner {
     tracker: ReleaseTracker,
-    /// Wakes [`Custody::retry`], which may have to look earlier than it meant to.
+    /// Wakes [`StoreClient::retry`], which may have to look earlier than it meant to.
     retry: Option<Waker>,
 }
 
@@ -167,7 +167,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // `Debts` does not panic, whatever it is told, so a poisoned one is still whole.
+        // `ReleaseTracker` does not panic, whatever it is told, so a poisoned one is still whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -214,7 +214,7 @@ impl SlotGuard {
         self.pending.as_ref().map(|under_way| under_way.deadline)
     }
 
-    /// The time of [`Claim::until`] has come. True if nobody waits for the answer any longer: then it is
+    /// The time of [`SlotGuard::deadline`] has come. True if nobody waits for the answer any longer: then it is
     /// [`Outcome::Unknown`], and false if it has come meanwhile.
     pub fn expire(&self) -> bool {
         let Some(under_way) = &self.pending else { return false };
@@ -234,7 +234,7 @@ impl SlotGuard {
     /// Takes note of the answer to the command under way. If that was an acquire and was not granted, says whose.
     pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
         let is_acquire = self.pending.take()?.purpose != Purpose::Query;
-        // Then the session has no slot, or `Debts` sees to it.
+        // Then the session has no slot, or `ReleaseTracker` sees to it.
         self.user.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
     }
 }

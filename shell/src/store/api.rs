@@ -29,7 +29,7 @@ pub trait Store: Send + Sync {
     fn policy_for(&self, user: &UserId) -> AdmissionPolicy;
 
     /// Changes what is kept of a user beside slots. `done` is answered exactly once, from any thread, when it is kept, or
-    /// certainly is not, or nobody can tell: [`Cause::Failed`] says neither. What is set holds from then on, and for every
+    /// certainly is not, or nobody can tell: [`StoreError::Failed`] says neither. What is set holds from then on, and for every
     /// later start of a store that outlives its process.
     fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion);
 
@@ -48,7 +48,7 @@ pub enum UserUpdate {
     Forget,
 }
 
-/// Who waits for an [`Amendment`]. Dropped without an answer it answers [`Cause::Failed`].
+/// Who waits for an [`UserUpdate`]. Dropped without an answer it answers [`StoreError::Failed`].
 pub struct UpdateCompletion(Option<Box<Answer>>);
 
 type Answer = dyn FnOnce(Result<(), StoreError>) + Send;

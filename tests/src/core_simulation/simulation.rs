@@ -1,7 +1,7 @@
 //! Many clients, one server process at a time, and a store that keeps its contract and is otherwise hostile. Time is
 //! virtual, nothing sleeps, and the same operations give the same result.
 //!
-//! It runs the real [`Session`], the real ledger rule and the real [`Debts`]. The rule oracle checks every command that
+//! It runs the real [`Session`], the real ledger rule and the real [`ReleaseTracker`]. The rule oracle checks every command that
 //! the store applies. [`CoreSimulation::check`] checks the invariants after every step.
 
 use std::collections::{BTreeMap, VecDeque};

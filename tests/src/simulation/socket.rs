@@ -12,7 +12,7 @@ use session_core::session::{Frame, Violation};
 use shell::runtime::clock::Clock;
 use shell::server::connection::{MessageSocket, SocketEvent};
 
-/// One connection between a client and a server. Both ends are here; the server sees it as a [`Wire`].
+/// One connection between a client and a server. Both ends are here; the server sees it as a [`MessageSocket`].
 #[derive(Clone)]
 pub(super) struct SimulatedSocket(Rc<RefCell<Inner>>);
 

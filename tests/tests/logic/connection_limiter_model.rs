@@ -110,7 +110,7 @@ fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value 
     ]
 }
 
-/// What a [`Door`] should be: lists, which are looked through from the beginning each time.
+/// What a [`ConnectionLimiter`] should be: lists, which are looked through from the beginning each time.
 struct Model {
     bounds: ConnectionLimits,
     /// Whether it waits, and the number of its network.

@@ -6,7 +6,7 @@
 //!
 //! # When
 //!
-//! Never earlier than [`Forget::After`] says. `last_seen` is coarse, so an hour is added; a record then waits for its
+//! Never earlier than [`Retention::After`] says. `last_seen` is coarse, so an hour is added; a record then waits for its
 //! turn, which takes a rest (a twenty-fourth of the time, a day at most) and a pass (5 seconds for every 4096 records,
 //! three and a half hours for ten million). A server that is started anew begins a new pass ten minutes later.
 //!

@@ -59,7 +59,7 @@ fn is_data_missing(directory: &Path) -> bool {
     directory.join("lock.mdb").exists() && !has_data
 }
 
-/// Where users to be noted are handed in. Dropping it ends the [`Recorder`] once all are noted.
+/// Where users to be noted are handed in. Dropping it ends the [`UserWriter`] once all are noted.
 #[derive(Debug)]
 pub(in crate::store::lmdb) struct SeenSender {
     queue: Arc<UserQueue>,
