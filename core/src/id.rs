@@ -1,16 +1,18 @@
-//! Who: users, nodes and sessions.
+//! The ids of users, nodes and sessions.
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::borrow::Borrow;
 use core::fmt;
+use core::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 /// A user, named by 1 to [`UserId::MAX_BYTES`] bytes of UTF-8 without control characters.
 ///
-/// Ids are compared byte for byte: no case folding and no Unicode normalisation happens here or anywhere else.
-/// Whoever holds a `UserId` need not check it again.
+/// Ids are compared byte for byte, without case folding or Unicode normalisation. A `UserId` is always valid, so no code
+/// behind [`UserId::parse`] checks it again. It borrows as `str`, so a map with `UserId` keys takes a `&str`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct UserId(Box<str>);
@@ -36,7 +38,7 @@ impl UserId {
         Ok(Self(id.into()))
     }
 
-    /// The id as it was given.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -67,6 +69,26 @@ impl UserIdError {
     }
 }
 
+impl Borrow<str> for UserId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for UserId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserId {
+    type Err = UserIdError;
+
+    fn from_str(id: &str) -> Result<Self, UserIdError> {
+        Self::parse(id)
+    }
+}
+
 impl fmt::Display for UserId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -86,8 +108,8 @@ impl<'de> Deserialize<'de> for UserId {
     }
 }
 
-/// What a client calls a device, or itself: 1 to [`DisplayName::MAX_BYTES`] bytes of UTF-8 without control characters. Compared
-/// byte for byte.
+/// The name of a device, or the label of a client: 1 to [`DisplayName::MAX_BYTES`] bytes of UTF-8 without control
+/// characters. Compared byte for byte.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct DisplayName(Box<str>);
@@ -96,14 +118,14 @@ impl DisplayName {
     /// The longest name, in bytes of UTF-8.
     pub const MAX_BYTES: usize = 64;
 
-    /// Checks a name that comes from outside: `None` if it breaks one of the rules.
+    /// Checks a name that comes from outside. `None` if it breaks a rule.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let is_good = (1..=Self::MAX_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
         is_good.then(|| Self(name.into()))
     }
 
-    /// The name as it was given.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -131,9 +153,9 @@ impl<'de> Deserialize<'de> for DisplayName {
 
 /// One start of one server process.
 ///
-/// Drawn at random at every start, so that what an earlier process left in a store is told apart from what is held
-/// now. 64 random bits: two of a million starts share one with a probability below 10⁻⁷, and then the elder's
-/// left-over slots would count as held, never the other way round.
+/// The server draws it at random at every start. So a store can tell the slots of this process from those that an earlier
+/// one left behind. It has 64 random bits: with a million starts, the probability that two share an id is below 10⁻⁷. Then
+/// the slots left by the earlier one would count as held, never the other way round.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u64);
 
@@ -163,9 +185,9 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// One session: the node whose socket it is, and a number that node never uses twice.
+/// A session: the node that serves it, and a number that the node uses once.
 ///
-/// It names its node, so a slot cannot contradict itself about who holds it. It is an identifier and no secret.
+/// It is not a secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId {
     node: NodeId,
@@ -185,13 +207,13 @@ impl SessionId {
         self.number
     }
 
-    /// The 16 bytes that stand for this session in a store: node, then number, both big-endian.
+    /// The session as 16 bytes for a store: node, then number, both big-endian.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
         ((u128::from(self.node.0) << 64) | u128::from(self.number)).to_be_bytes()
     }
 
-    /// Reads the 32 lower-case hexadecimal digits that a session is displayed as. `None` for anything else.
+    /// Parses the 32 lower-case hexadecimal digits of a displayed session. `None` for anything else.
     #[must_use]
     pub fn parse(digits: &str) -> Option<Self> {
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -201,7 +223,7 @@ impl SessionId {
         u128::from_str_radix(digits, 16).ok().map(|bits| Self::from_bytes(bits.to_be_bytes()))
     }
 
-    /// The session that [`SessionId::to_bytes`] wrote. Any 16 bytes are one.
+    /// Reads what [`SessionId::to_bytes`] wrote. Any 16 bytes are valid.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let [node, number] = [0, 8].map(|at| {
@@ -233,7 +255,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn user_ids_are_bounded_in_bytes_and_free_of_control_characters() {
+    fn user_ids_are_bounded_without_control_characters() {
         assert_eq!(UserId::parse(""), Err(UserIdError::Empty));
         assert!(UserId::parse("a").is_ok());
         assert!(UserId::parse(&"é".repeat(128)).is_ok());
@@ -245,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn session_ids_keep_node_and_number_through_bytes() {
+    fn session_ids_survive_bytes() {
         let id = NodeId::new(0x0123_4567_89ab_cdef).session(7);
         assert_eq!(SessionId::from_bytes(id.to_bytes()), id);
         assert_eq!(id.to_string(), "0123456789abcdef0000000000000007");
@@ -258,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_short_and_free_of_control_characters() {
+    fn display_names_are_bounded_without_control_characters() {
         assert_eq!(DisplayName::parse("Firefox on the laptop").unwrap().to_string(), "Firefox on the laptop");
         assert!(DisplayName::parse(&"é".repeat(32)).is_some());
         for wrong in ["", "a\nb", "\u{85}", &"é".repeat(33)] {
@@ -267,7 +289,13 @@ mod tests {
     }
 
     #[test]
-    fn ids_print_whole_and_for_debugging_too() {
+    fn maps_of_user_ids_take_str_keys() {
+        let limits = alloc::collections::BTreeMap::from([("ada".parse::<UserId>().unwrap(), 3)]);
+        assert_eq!((limits.get("ada"), limits.get("bob")), (Some(&3), None));
+    }
+
+    #[test]
+    fn ids_print_whole() {
         let (user, id) = (UserId::parse("ada \"the\" countess").unwrap(), NodeId::new(0xada).session(7));
         assert_eq!(user.to_string(), "ada \"the\" countess");
         assert_eq!(format!("{user:?}"), r#""ada \"the\" countess""#);

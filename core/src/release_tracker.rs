@@ -1,4 +1,4 @@
-//! What one process owes the store: releases that are not confirmed yet.
+//! Release every slot of this process, also when the store's answers are lost.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
@@ -7,135 +7,199 @@ use crate::id::{SessionId, UserId};
 use crate::ledger::{Outcome, StoreCommand, StoreError};
 use crate::time::Timestamp;
 
-/// Sees every slot of one process back into the store.
+/// Tracks the slots of one process until the store confirms that they are released.
 ///
-/// An acquire whose answer never came may have taken a slot, and a release may fail. Both leave a *debt*: a release
-/// that is submitted again, with backoff, until the store confirms it. What is said of releases holds for
-/// [`Command::Linger`] as well, which is what the acquire of a slot that was to be taken up again comes to owe: a slot
-/// that lingers is nobody's to give back. Room for the debt is reserved before the acquire is submitted, so there is
-/// always room to owe.
+/// An acquire whose answer was lost may have taken a slot, and a release may fail. Both leave a *pending release*. The
+/// tracker retries it with backoff until the store confirms it.
 ///
-/// Every ledger command passes through here twice: [`ReleaseTracker::reserve`] it is submitted, and [`ReleaseTracker::record`] its
-/// answer, be it that a wait ended without one ([`Outcome::Unknown`]). Answers may come in any order, also those to
-/// an acquire and to the release that was submitted behind it.
+/// A session's command goes through the tracker twice. [`ReleaseTracker::begin`] gives a [`Ticket`] before the command is
+/// submitted. [`ReleaseTracker::answered`] takes the ticket with the store's answer, or
+/// [`ReleaseTracker::given_up`] if nobody waits for the answer any longer. Answers may come in any order.
 ///
-/// Invariant: a session that may have a slot in the store is in `held`, and unless its connection still sees to the
-/// release, or has submitted one that is not answered, it owes it there. At most `room` sessions are.
+/// An acquire that was to resume a slot and got no answer leaves a pending [`StoreCommand::Linger`], not a release. A
+/// release would take the slot from its client because the store was slow.
+///
+/// ```
+/// use session_core::ledger::{Outcome, StoreCommand};
+/// use session_core::release_tracker::ReleaseTracker;
+/// use session_core::{NodeId, Timestamp, UserId};
+///
+/// let (user, session, now) = (UserId::parse("ada").unwrap(), NodeId::new(7).session(1), Timestamp::default());
+/// let acquire = StoreCommand::Acquire { user: user.clone(), session, limit: None, at: now, options: None };
+///
+/// let mut tracker = ReleaseTracker::new(1000);
+/// let ticket = tracker.begin(&acquire).unwrap();
+/// // The store did not answer in time.
+/// tracker.given_up(&ticket, now);
+/// assert!(!tracker.is_settled(session));
+///
+/// let retry_at = tracker.deadline().unwrap();
+/// let release = tracker.next_retry(retry_at).unwrap();
+/// assert_eq!(release, StoreCommand::Release { user, session });
+/// let ticket = tracker.begin(&release).unwrap();
+/// tracker.answered(&ticket, &Outcome::Released, retry_at);
+/// assert!(tracker.is_settled(session));
+/// ```
+///
+/// # What always holds
+///
+/// - A session that may have a slot in the store is tracked.
+/// - Its release is pending, unless its connection still holds the slot or has submitted a release that is not answered.
+/// - At most `capacity` sessions are tracked. The place for a pending release is reserved before the acquire is submitted.
 #[derive(Debug)]
 pub struct ReleaseTracker {
     capacity: usize,
     sessions: BTreeMap<SessionId, SlotState>,
-    /// The debts that wait for their next try: exactly those that are [`SlotState::Waiting`].
+    /// The pending releases that wait for their next try: exactly those in [`SlotState::Waiting`].
     schedule: BTreeSet<(Timestamp, SessionId)>,
-    /// How many are [`SlotState::Trying`].
+    /// The number of sessions in [`SlotState::Trying`].
     trying: usize,
 }
 
-/// How it stands with a session that may have a slot.
+/// A command that was submitted to the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the tracker has to learn what became of the command"]
+pub struct Ticket {
+    user: UserId,
+    session: SessionId,
+    call: Call,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Acquire {
+        is_resume: bool,
+    },
+    Release,
+    Linger {
+        at: Timestamp,
+    },
+    /// A command that takes and gives no slot.
+    Query,
+}
+
+impl Ticket {
+    /// The ticket of an acquire. `is_resume` tells whether it showed a resume token.
+    pub const fn acquire(user: UserId, session: SessionId, is_resume: bool) -> Self {
+        Self { user, session, call: Call::Acquire { is_resume } }
+    }
+
+    /// Whether the command asks for a slot.
+    #[must_use]
+    pub const fn is_acquire(&self) -> bool {
+        matches!(self.call, Call::Acquire { .. })
+    }
+}
+
+impl From<&StoreCommand> for Ticket {
+    fn from(command: &StoreCommand) -> Self {
+        let call = match command {
+            StoreCommand::Acquire { options, .. } => {
+                Call::Acquire { is_resume: options.as_ref().is_some_and(|options| options.resume.is_some()) }
+            }
+            StoreCommand::Release { .. } => Call::Release,
+            StoreCommand::Linger { at, .. } => Call::Linger { at: *at },
+            StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {
+                Call::Query
+            }
+        };
+        Self { user: command.user().clone(), session: command.session(), call }
+    }
+}
+
+/// What is known of a session that may have a slot.
 #[derive(Debug)]
 enum SlotState {
-    /// Nothing is owed: its connection sees to the release.
+    /// Its connection holds the slot and will release it.
     Held,
-    /// Its release is owed, and tried again then.
+    /// Its release is pending and will be retried at this time.
     Waiting(PendingRelease, Timestamp),
-    /// Its release is owed, and under way again.
+    /// Its release is pending and has been submitted again.
     Trying(PendingRelease),
 }
 
 #[derive(Debug)]
 struct PendingRelease {
     user: UserId,
-    /// When the session was lost, if its slot is to linger from then on.
+    /// When the session was lost, if its slot is to linger instead.
     lost: Option<Timestamp>,
     tries: u32,
 }
 
 impl ReleaseTracker {
-    /// How many releases are tried again at the same time, at most, so that they cannot fill a store's queue.
+    /// The number of releases that are retried at the same time. It keeps retries from filling the store's queue.
     pub const MAX_UNDER_WAY: usize = 64;
 
     const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 
-    /// The longest pause between two tries of one release. Once a store is well again, every debt is tried within
-    /// this time, and as much longer as [`ReleaseTracker::MAX_UNDER_WAY`] at a time take.
+    /// The longest pause between two tries of one release. Once a store works again, each pending release is retried
+    /// within this time, plus the time that [`ReleaseTracker::MAX_UNDER_WAY`] at a time take.
     pub const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
-    /// No debts, and room for so many sessions at once that hold or may hold a slot.
+    /// A tracker for at most `capacity` sessions that hold, or may hold, a slot at the same time.
     #[must_use]
-    pub const fn new(room: usize) -> Self {
-        Self { capacity: room, sessions: BTreeMap::new(), schedule: BTreeSet::new(), trying: 0 }
+    pub const fn new(capacity: usize) -> Self {
+        Self { capacity, sessions: BTreeMap::new(), schedule: BTreeSet::new(), trying: 0 }
     }
 
-    /// Reserves what the command may come to owe. Must be asked before a session's command is submitted; releases
-    /// from [`ReleaseTracker::next_retry`] are not asked about.
+    /// Registers a command before it is submitted. For an acquire this reserves the place of a pending release.
     ///
     /// # Errors
-    /// [`StoreError::Overloaded`] for an acquire beyond the room: it must not be submitted.
-    pub fn reserve(&mut self, command: &StoreCommand) -> Result<(), StoreError> {
-        match command {
-            StoreCommand::Acquire { .. } if self.sessions.len() >= self.capacity => Err(StoreError::Overloaded),
-            StoreCommand::Acquire { session, .. } => {
-                self.sessions.entry(*session).or_insert(SlotState::Held);
-                Ok(())
+    /// [`StoreError::Overloaded`] for an acquire over the capacity. It must not be submitted.
+    pub fn begin(&mut self, command: &StoreCommand) -> Result<Ticket, StoreError> {
+        let ticket = Ticket::from(command);
+        if ticket.is_acquire() {
+            if self.sessions.len() >= self.capacity {
+                return Err(StoreError::Overloaded);
             }
-            StoreCommand::Release { .. }
-            | StoreCommand::Linger { .. }
-            | StoreCommand::CountSlots { .. }
-            | StoreCommand::ListSessions { .. }
-            | StoreCommand::EndSessions { .. } => Ok(()),
+            self.sessions.entry(ticket.session).or_insert(SlotState::Held);
+        }
+        Ok(ticket)
+    }
+
+    /// Takes the store's answer to a command.
+    pub fn answered(&mut self, ticket: &Ticket, outcome: &Outcome, now: Timestamp) {
+        match (ticket.call, outcome) {
+            (Call::Query, _) | (Call::Acquire { .. }, Outcome::Granted { .. }) => {}
+            (Call::Acquire { .. }, Outcome::Denied(_) | Outcome::Rejected(_))
+            | (Call::Release | Call::Linger { .. }, Outcome::Released) => self.settle(ticket.session),
+            // An answer that does not fit the command is worth no more than none.
+            (Call::Acquire { .. } | Call::Release | Call::Linger { .. }, _) => self.given_up(ticket, now),
         }
     }
 
-    /// Takes note of what became of a submitted command.
-    pub fn record(&mut self, command: &StoreCommand, outcome: &Outcome, now: Timestamp) {
-        match (command, outcome) {
-            (
-                StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. },
-                _,
-            )
-            | (StoreCommand::Acquire { .. }, Outcome::Granted { .. }) => {}
-            (StoreCommand::Acquire { session, .. }, Outcome::Denied(_) | Outcome::Rejected(_))
-            | (StoreCommand::Release { session, .. } | StoreCommand::Linger { session, .. }, Outcome::Released) => {
-                self.remove(*session);
-            }
-            // An answer to another question is as good as none: the slot may be there, or the acquire under way yet.
-            (StoreCommand::Acquire { user, session, options, .. }, _) => {
-                let is_return = options.as_ref().is_some_and(|options| options.resume.is_some());
-                self.acquire_timed_out(user, *session, is_return, now);
-            }
-            (StoreCommand::Release { user, session }, _) => self.schedule_release(user, *session, None, now),
-            (StoreCommand::Linger { user, session, at }, _) => self.schedule_release(user, *session, Some(*at), now),
-        }
+    /// Nobody waits for the answer any longer. It counts as [`Outcome::Unknown`].
+    pub fn given_up(&mut self, ticket: &Ticket, now: Timestamp) {
+        let lost = match ticket.call {
+            Call::Query => return,
+            Call::Acquire { is_resume } => is_resume.then_some(now),
+            Call::Release => None,
+            Call::Linger { at } => Some(at),
+        };
+        self.schedule_release(&ticket.user, ticket.session, lost, now);
     }
 
-    /// Nobody waits any longer for the answer to the session's acquire: it counts as [`Outcome::Unknown`].
-    ///
-    /// A slot that was to be taken up again (`is_return`) is not given back then, or its client would lose it to a slow
-    /// store: it lingers, if it can.
-    pub fn acquire_timed_out(&mut self, user: &UserId, session: SessionId, is_return: bool, now: Timestamp) {
-        self.schedule_release(user, session, is_return.then_some(now), now);
-    }
-
-    /// The next release to try again, if one is due. It is under way until [`ReleaseTracker::record`] says what became of it.
+    /// The next release to retry, if one is due. It is under way until [`ReleaseTracker::answered`] or
+    /// [`ReleaseTracker::given_up`] says what became of it.
     pub fn next_retry(&mut self, now: Timestamp) -> Option<StoreCommand> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
         }
         let (_, session) = self.schedule.pop_first()?;
-        let Some(SlotState::Waiting(debt, _)) = self.sessions.remove(&session) else {
-            unreachable!("the schedule has exactly the debts that wait");
+        let Some(SlotState::Waiting(pending, _)) = self.sessions.remove(&session) else {
+            unreachable!("the schedule has exactly the releases that wait");
         };
-        let user = debt.user.clone();
-        let release = match debt.lost {
+        let user = pending.user.clone();
+        let release = match pending.lost {
             None => StoreCommand::Release { user, session },
             Some(at) => StoreCommand::Linger { user, session, at },
         };
-        self.sessions.insert(session, SlotState::Trying(debt));
+        self.sessions.insert(session, SlotState::Trying(pending));
         self.trying += 1;
         Some(release)
     }
 
-    /// When [`ReleaseTracker::next_retry`] will next have something. May change with every call.
+    /// When [`ReleaseTracker::next_retry`] will have a release. May change with every call.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         if self.trying >= Self::MAX_UNDER_WAY {
@@ -144,26 +208,31 @@ impl ReleaseTracker {
         self.schedule.first().map(|&(at, _)| at)
     }
 
-    /// Whether this session's release is owed, be it that it waits or that it is under way again.
+    /// Whether the release of this session is pending, waiting or under way again.
     #[must_use]
     pub fn is_pending(&self, session: SessionId) -> bool {
         matches!(self.sessions.get(&session), Some(SlotState::Waiting(..) | SlotState::Trying(_)))
     }
 
-    /// How many releases are owed.
+    /// Whether this session certainly has no slot.
+    #[must_use]
+    pub fn is_settled(&self, session: SessionId) -> bool {
+        !self.sessions.contains_key(&session)
+    }
+
+    /// The number of pending releases.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.schedule.len() + self.trying
     }
 
-    /// How many sessions hold, or may hold, a slot.
+    /// The number of sessions that hold, or may hold, a slot.
     #[must_use]
     pub fn tracked(&self) -> usize {
         self.sessions.len()
     }
 
-    /// The session certainly has no slot.
-    fn remove(&mut self, session: SessionId) {
+    fn settle(&mut self, session: SessionId) {
         match self.sessions.remove(&session) {
             Some(SlotState::Waiting(_, at)) => {
                 self.schedule.remove(&(at, session));
@@ -173,21 +242,37 @@ impl ReleaseTracker {
         }
     }
 
-    /// The session may have a slot, and nobody else sees to its release. One that is settled already has none,
-    /// whatever a late answer says: its commands are applied in order, and the release was the last.
+    /// Schedules the next try. A settled session has no slot, whatever a late answer says: the store applies its commands
+    /// in order, and the release was the last.
     fn schedule_release(&mut self, user: &UserId, session: SessionId, lost: Option<Timestamp>, now: Timestamp) {
-        let Some(standing) = self.sessions.get_mut(&session) else { return };
-        let tries = match standing {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let tries = match state {
             SlotState::Held => 0,
-            SlotState::Trying(debt) => {
+            SlotState::Trying(pending) => {
                 self.trying -= 1;
-                debt.tries
+                pending.tries
             }
             SlotState::Waiting(..) => return,
         };
         let backoff = Self::FIRST_BACKOFF.saturating_mul(1 << tries.min(16)).min(Self::LONGEST_BACKOFF);
         let at = now + backoff;
-        *standing = SlotState::Waiting(PendingRelease { user: user.clone(), lost, tries: tries.saturating_add(1) }, at);
+        let pending = PendingRelease { user: user.clone(), lost, tries: tries.saturating_add(1) };
+        *state = SlotState::Waiting(pending, at);
         self.schedule.insert((at, session));
     }
+
+    //TEMP
+    #[allow(missing_docs)]
+    pub fn reserve(&mut self, command: &StoreCommand) -> Result<(), StoreError> {
+        self.begin(command).map(drop)
+    }
+    #[allow(missing_docs)]
+    pub fn record(&mut self, command: &StoreCommand, outcome: &Outcome, now: Timestamp) {
+        self.answered(&command.into(), outcome, now);
+    }
+    #[allow(missing_docs)]
+    pub fn acquire_timed_out(&mut self, user: &UserId, session: SessionId, is_resume: bool, now: Timestamp) {
+        self.given_up(&Ticket::acquire(user.clone(), session, is_resume), now);
+    }
+    //END
 }

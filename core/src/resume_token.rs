@@ -1,31 +1,31 @@
-//! What a client shows to take up a session again that it has lost.
+//! The secret with which a client resumes a lost session.
 
 use alloc::string::String;
 use core::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-/// Proves that whoever shows it was told it when a slot was granted. 32 bytes that nobody can guess; as text, 64 lower-case
-/// hexadecimal digits.
+/// A secret that the server tells a client with its slot, and that the client shows to resume the slot. 32 random bytes; as
+/// text, 64 lower-case hexadecimal digits.
 ///
-/// It stays with its slot, through every session that takes the slot up, and is worth nothing once the slot is gone. It is
-/// a secret, so it is never printed. A store keeps its [`ResumeKey`] alone.
+/// The token stays the same when the slot is resumed. It is worthless once the slot is released. It is never printed. A
+/// store keeps only its [`ResumeKey`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ResumeToken([u8; 32]);
 
-/// The SHA-256 of a [`ResumeToken`]: what a store keeps of it. Nobody can make the token from it; that it has no salt does
-/// not matter, for tokens are drawn at random and never twice.
+/// The SHA-256 of a [`ResumeToken`], for a store to keep. The token cannot be derived from it. It needs no salt, because each
+/// token is 256 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResumeKey([u8; 32]);
 
 impl ResumeToken {
-    /// The token that is these bytes, which must come from a source of randomness that nobody can guess.
+    /// A token of these bytes, which must come from a cryptographically secure random source.
     #[must_use]
     pub const fn new(random: [u8; 32]) -> Self {
         Self(random)
     }
 
-    /// Reads what [`ResumeToken::text`] wrote. `None` for anything else.
+    /// Parses what [`ResumeToken::text`] wrote. `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
@@ -36,7 +36,7 @@ impl ResumeToken {
         Some(Self(bytes))
     }
 
-    /// The token for the wire.
+    /// The token as text, for the wire.
     #[must_use]
     pub fn text(&self) -> String {
         self.0
@@ -46,7 +46,7 @@ impl ResumeToken {
             .collect()
     }
 
-    /// What a store keeps of it.
+    /// The key for a store to keep.
     #[must_use]
     pub fn key(&self) -> ResumeKey {
         ResumeKey(Sha256::digest(self.0).into())
@@ -70,7 +70,7 @@ impl fmt::Debug for ResumeToken {
 }
 
 impl ResumeKey {
-    /// The key that a store has kept as these bytes.
+    /// A key from the bytes that a store kept.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -89,7 +89,7 @@ mod tests {
     use alloc::format;
 
     #[test]
-    fn a_token_is_sixty_four_digits_and_is_never_printed() {
+    fn tokens_are_64_digits_and_never_printed() {
         let token = ResumeToken::new(core::array::from_fn(|at| u8::try_from(at * 8).unwrap()));
         let text = "0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8";
         assert_eq!((&*token.text(), ResumeToken::parse(text)), (text, Some(token)));
@@ -101,7 +101,7 @@ mod tests {
 
     /// FIPS 180-4 has no vector for 32 bytes; this one is `sha256sum` of 32 zeros.
     #[test]
-    fn a_key_is_the_hash_of_its_token() {
+    fn keys_are_hashes_of_their_tokens() {
         let hash = "66687aadf862bd776c8fc18b8e9f8e20089714856ee233b3902a591d0d5f2925";
         assert_eq!(ResumeToken::new([0; 32]).key().to_bytes(), ResumeToken::parse(hash).unwrap().0);
     }

@@ -6,8 +6,8 @@ use core::time::Duration;
 
 /// A point in time, as the duration since the Unix epoch.
 ///
-/// Whoever drives the core supplies it, and within one process it never decreases: read the wall clock once at
-/// start, then add what a monotonic clock says has passed. A correction of the wall clock is therefore not seen.
+/// The caller supplies it. Within one process it never decreases: read the wall clock once at start, then add the time
+/// that a monotonic clock measures. So a later correction of the wall clock has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(Duration);
 
@@ -18,7 +18,7 @@ impl Timestamp {
         Self(since_epoch)
     }
 
-    /// How long after the Unix epoch this is.
+    /// The time since the Unix epoch.
     #[must_use]
     pub const fn since_epoch(self) -> Duration {
         self.0
@@ -30,21 +30,21 @@ impl Timestamp {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time since `earlier`. Zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// What the wall clock shows, in whole seconds since the Unix epoch: the calendar by which tokens run out.
+/// A wall-clock time in whole seconds since the Unix epoch, such as the expiry of a token.
 ///
-/// Unlike [`Timestamp`] it may be corrected at any time, in either direction. The core only passes it on.
+/// Unlike [`Timestamp`], the wall clock may be corrected at any time, in either direction. The core only passes it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixSeconds(u64);
 
 impl UnixSeconds {
-    /// So many seconds after 1970-01-01 00:00:00 UTC, as a NumericDate of [RFC 7519 §2] counts them.
+    /// This number of seconds after 1970-01-01 00:00:00 UTC, as a NumericDate of [RFC 7519 §2] counts them.
     ///
     /// [RFC 7519 §2]: https://www.rfc-editor.org/rfc/rfc7519#section-2
     #[must_use]
@@ -81,7 +81,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn adding_saturates_and_difference_is_never_negative() {
+    fn sums_saturate_and_differences_are_never_negative() {
         let end = Timestamp::from_epoch(Duration::MAX);
         assert_eq!(end + Duration::from_secs(1), end);
         assert_eq!(Timestamp::default().since(end), Duration::ZERO);
@@ -93,12 +93,12 @@ mod tests {
     }
 
     #[test]
-    fn the_wall_clock_counts_as_unix_does() {
+    fn unix_seconds_count_from_the_epoch() {
         assert_eq!(UnixSeconds::from_unix_seconds(1_700_000_000).unix_seconds(), 1_700_000_000);
     }
 
     #[test]
-    fn prints_seconds_and_milliseconds() {
+    fn timestamps_print_seconds_and_milliseconds() {
         assert_eq!(Timestamp::from_epoch(Duration::from_millis(1_700_000_000_250)).to_string(), "1700000000.250s");
     }
 }

@@ -1,26 +1,25 @@
-//! How fast is too fast.
+//! A rate limit.
 
 use core::num::NonZeroU32;
 use core::time::Duration;
 
 use crate::time::Timestamp;
 
-/// A bucket of tokens that holds one second's worth: an arrival takes one, and time refills it.
+/// A token bucket that holds one second's worth. Each arrival takes a token, and time refills the bucket.
 ///
-/// It counts in billionths of a token. Of these a nanosecond brings as many as a second brings tokens, so nothing is
-/// ever rounded.
+/// It counts in billionths of a token. A nanosecond refills as many of these as a second refills tokens. So nothing is ever
+/// rounded.
 #[derive(Debug, Default)]
 pub(crate) struct TokenBucket {
-    /// How much was missing, in billionths of a token...
+    /// How much was missing at `at`, in billionths of a token.
     missing: u64,
-    /// ...at that time.
     at: Timestamp,
 }
 
 impl TokenBucket {
     const TOKEN: u64 = 1_000_000_000;
 
-    /// Takes a token, or tells how long it is until there is one: up to a second, to the nanosecond.
+    /// Takes a token. If there is none, returns the time until there is one: at most a second, exact to the nanosecond.
     pub(crate) fn take(&mut self, rate: NonZeroU32, now: Timestamp) -> Result<(), Duration> {
         let missing = self.missing(rate, now) + Self::TOKEN;
         match missing.saturating_sub(capacity(rate)) {
@@ -32,19 +31,19 @@ impl TokenBucket {
         }
     }
 
-    /// Whether nothing is missing.
+    /// Whether the bucket is full.
     pub(crate) fn is_full(&self, rate: NonZeroU32, now: Timestamp) -> bool {
         self.missing(rate, now) == 0
     }
 
     fn missing(&self, rate: NonZeroU32, now: Timestamp) -> u64 {
         let nanos = u64::try_from(now.since(self.at).as_nanos()).unwrap_or(u64::MAX);
-        // The rate may have been another before: never can more be missing than there is room for.
+        // The rate may have changed. No more than the capacity can be missing.
         self.missing.min(capacity(rate)).saturating_sub(nanos.saturating_mul(u64::from(rate.get())))
     }
 }
 
-/// How much there is room for, in billionths of a token: at most 2³² tokens, which is less than 2⁶² of these.
+/// The capacity in billionths of a token. At most 2³² tokens, which is less than 2⁶² billionths.
 fn capacity(rate: NonZeroU32) -> u64 {
     u64::from(rate.get()) * TokenBucket::TOKEN
 }
@@ -66,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_divides_no_nanosecond_is_still_kept_exactly() {
+    fn rates_that_divide_no_nanosecond_are_exact() {
         let (mut bucket, rate) = (TokenBucket::default(), rate(3));
         assert_eq!([0; 4].map(|now| bucket.take(rate, at(now))), [Ok(()), Ok(()), Ok(()), wait(333_333_334)]);
         for third in 1..=3_000_u64 {
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_full_a_second_after_it_was_empty_and_holds_no_more() {
+    fn an_empty_bucket_is_full_after_a_second() {
         let (mut bucket, rate) = (TokenBucket::default(), rate(5));
         assert!(bucket.is_full(rate, at(7)));
         for start in [0, 1_000_000_000, 9_000_000_000] {
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_higher_rate_left_missing_is_forgiven_beyond_a_second() {
+    fn a_lower_rate_caps_what_is_missing() {
         let mut bucket = TokenBucket::default();
         assert_eq!([0; 5].map(|now| bucket.take(rate(5), at(now))), [Ok(()); 5]);
         assert_eq!(bucket.take(rate(2), at(0)), wait(500_000_000));
@@ -98,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_do_not_overflow() {
+    fn extreme_values_do_not_overflow() {
         let end = Timestamp::from_epoch(Duration::MAX);
         let mut bucket = TokenBucket { missing: capacity(NonZeroU32::MAX), at: at(0) };
         assert_eq!(bucket.take(NonZeroU32::MAX, at(0)), wait(1));

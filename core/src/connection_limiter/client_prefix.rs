@@ -1,16 +1,16 @@
-//! What counts as one address.
+//! Which addresses count as one client.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};
 
-/// An address as a [`ConnectionLimiter`](super::Door) counts it: what is taken for one customer.
+/// The part of a client's address by which a [`ConnectionLimiter`](super::ConnectionLimiter) counts its connections.
 ///
-/// An IPv4 address counts by itself, also in its IPv6 form `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2). An IPv6 address
-/// counts with all others of its /64: that is the least that a customer is given (RFC 6177 §2), who may pick a fresh
-/// address out of it for every connection (RFC 8981).
+/// An IPv4 address counts by itself, also in its IPv6 form `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2). An IPv6 address counts
+/// together with its whole /64. A customer gets at least a /64 (RFC 6177 §2) and can use a new address of it for every
+/// connection (RFC 8981).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientPrefix(
-    /// Of an IPv6 network the first address.
+    /// For IPv6 the first address of the /64.
     IpAddr,
 );
 
@@ -42,7 +42,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn ipv4_counts_whole_and_ipv6_by_its_first_half() {
+    fn ipv6_addresses_count_by_their_first_half() {
         for (address, client) in [
             ("0.0.0.0", "0.0.0.0"),
             ("192.0.2.1", "192.0.2.1"),
@@ -52,7 +52,7 @@ mod tests {
             ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
             ("2001:db8:1:3::", "2001:db8:1:3::/64"),
             ("ffff:ffff:ffff:ffff::", "ffff:ffff:ffff:ffff::/64"),
-            // Nothing but the mapped form is IPv4, whatever it looks like.
+            // Only the mapped form is IPv4.
             ("::192.0.2.1", "::/64"),
             ("::fffe:192.0.2.1", "::/64"),
             ("64:ff9b::192.0.2.1", "64:ff9b::/64"),

@@ -1,36 +1,36 @@
-//! Why a connection may not come in.
+//! Which limit a connection exceeds.
 
 use core::fmt;
 use core::time::Duration;
 
 use super::client_prefix::ClientPrefix;
 
-/// Why a [`ConnectionLimiter`](super::Door) turned a connection away: which bound of [`ConnectionLimits`](super::DoorBounds) it met.
+/// The limit of [`ConnectionLimits`](super::ConnectionLimits) that a connection exceeds.
 ///
-/// Displayed, for the operator, it also names the address that was counted.
+/// Its `Display` is for the operator. It also names the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionLimitExceeded {
-    /// There are as many connections as there may be.
+    /// There are [`connections`](super::ConnectionLimits::connections) already.
     Total,
-    /// As many connections wait to be authenticated as may.
+    /// There are [`unauthenticated`](super::ConnectionLimits::unauthenticated) connections already.
     Unauthenticated,
-    /// As many connections as may come from its address, or rather from its network.
+    /// The client has [`per_client`](super::ConnectionLimits::per_client) connections already.
     PerClient {
-        /// Which is that.
+        /// The client.
         client: ClientPrefix,
     },
-    /// New connections from its address, or rather from its network, come faster than they may.
+    /// The client opens connections faster than [`rate_per_client`](super::ConnectionLimits::rate_per_client).
     Rate {
-        /// Which is that.
+        /// The client.
         client: ClientPrefix,
-        /// When the next one may come, if no other comes before it: more than zero, a second at most.
+        /// When the next connection may come, if no other comes before it: more than zero, at most a second.
         retry_after: Duration,
     },
 }
 
 impl ConnectionLimitExceeded {
-    /// What to tell those who wait for others to leave. Nobody knows when that will be; a second is long enough for a
-    /// crowd that tries again to cost little, and short enough not to leave room unused.
+    /// The hint for clients that wait for another connection to end. When that will be is not known. A second keeps
+    /// the cost of many retries low and leaves little room unused.
     const RETRY_AFTER: Duration = Duration::from_secs(1);
 
     /// What the client is told.
@@ -46,9 +46,8 @@ impl ConnectionLimitExceeded {
         }
     }
 
-    /// How long the client had better wait before it tries again: more than zero, a second at most. Whoever came too
-    /// fast is in time then, unless others of its address came before it. For the other reasons it is a hint, of one
-    /// second.
+    /// How long the client should wait before it retries: more than zero, at most a second. Exact for
+    /// [`ConnectionLimitExceeded::Rate`], if no other connection of the client comes first. Otherwise a hint of one second.
     #[must_use]
     pub const fn retry_after(self) -> Duration {
         match self {
@@ -58,7 +57,7 @@ impl ConnectionLimitExceeded {
     }
 }
 
-/// The words and, where one was counted, the address.
+/// The message and, if one was counted, the client.
 impl fmt::Display for ConnectionLimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.message())?;
@@ -78,7 +77,7 @@ mod tests {
     use core::net::IpAddr;
 
     #[test]
-    fn each_says_why_to_the_client_and_to_the_operator_also_whom() {
+    fn display_adds_the_client_to_the_message() {
         let client = ClientPrefix::from("2001:db8::7".parse::<IpAddr>().unwrap());
         let (second, short) = (Duration::from_secs(1), Duration::from_nanos(7));
         for (exceeded, client, operator, retry_after) in [

@@ -1,4 +1,4 @@
-//! Which connections come in at all, before anybody is asked who they are.
+//! Counts connections and refuses those over a limit.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
@@ -11,90 +11,92 @@ use super::exceeded::ConnectionLimitExceeded;
 use crate::time::Timestamp;
 use crate::token_bucket::TokenBucket;
 
-/// Counts the connections of one process, and turns away those that are too many or come too fast.
+/// Counts the connections of one process and refuses those that exceed a limit.
 ///
-/// A connection is a [`Permit`] here. It begins with [`ConnectionLimiter::enter`], is told apart from others by its
-/// [`ClientPrefix`] in [`ConnectionLimiter::identify`] and no longer waits after [`ConnectionLimiter::admit`]. [`ConnectionLimiter::leave`] takes it back.
+/// An accepted connection gets a [`Permit`] from [`ConnectionLimiter::acquire`]. [`ConnectionLimiter::identify`] counts it
+/// for its client, [`ConnectionLimiter::authenticated`] ends its unauthenticated time, [`ConnectionLimiter::release`]
+/// gives the permit back. [`PermitGuard`](super::PermitGuard) releases it when dropped.
 ///
 /// ```
 /// use core::num::NonZeroUsize;
-/// use session_core::{Door, DoorBounds, Time, TurnedAway};
+/// use session_core::Timestamp;
+/// use session_core::connection_limiter::{ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits};
 ///
 /// let (ada, bob) = ("192.0.2.1".parse().unwrap(), "2001:db8::b0b".parse().unwrap());
-/// let (connections, per_address) = (NonZeroUsize::new(2), NonZeroUsize::new(1));
-/// let mut door = Door::new(DoorBounds { connections, per_address, ..DoorBounds::default() });
-/// let now = Time::default();
+/// let (connections, per_client) = (NonZeroUsize::new(2), NonZeroUsize::new(1));
+/// let mut limiter = ConnectionLimiter::new(ConnectionLimits { connections, per_client, ..ConnectionLimits::default() });
+/// let now = Timestamp::default();
 ///
-/// let mut first = door.enter().unwrap();
-/// assert_eq!(door.identify(&mut first, ada, now), Ok(()));
-/// let mut second = door.enter().unwrap();
-/// let crowd = TurnedAway::TooManyOfAddress { network: ada.into() };
-/// assert_eq!(door.identify(&mut second, ada, now), Err(crowd));
-/// assert_eq!(door.enter().unwrap_err(), TurnedAway::TooMany, "the second is being told why, and is still there");
+/// let mut first = limiter.acquire().unwrap();
+/// assert_eq!(limiter.identify(&mut first, ada, now), Ok(()));
+/// let mut second = limiter.acquire().unwrap();
+/// let exceeded = ConnectionLimitExceeded::PerClient { client: ada.into() };
+/// assert_eq!(limiter.identify(&mut second, ada, now), Err(exceeded));
+/// // The second connection is still open: it is being told why.
+/// assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Total);
 ///
-/// door.leave(second);
-/// let mut third = door.enter().unwrap();
-/// assert_eq!(door.identify(&mut third, bob, now), Ok(()));
-/// door.admit(&mut third);
-/// assert_eq!((door.connections(), door.waiting()), (2, 1));
+/// limiter.release(second);
+/// let mut third = limiter.acquire().unwrap();
+/// assert_eq!(limiter.identify(&mut third, bob, now), Ok(()));
+/// limiter.authenticated(&mut third);
+/// assert_eq!((limiter.connections(), limiter.unauthenticated()), (2, 1));
 /// ```
 ///
 /// # What always holds
 ///
-/// - Each count is the number of visits that were not given back, so it is never negative and never drifts. A visit
-///   that is lost, not given back, is counted for ever.
-/// - No count is above a bound that was in force all the time.
-/// - In no second are more than twice [`ConnectionLimits::arrivals_per_address`] visits of one network identified, while that
-///   bound is in force, and no faster than that in the long run: what is saved up is one second's worth.
-/// - Whoever leaves makes room at once. Whoever was turned away has used up nothing.
-/// - A network is remembered while it has connections, and up to a second longer. Sweeps forget it, a few steps with
-///   each arrival: no more than about twice as many are kept as were to be remembered at once.
+/// - Each count is the number of permits that were not released. So it is never negative and never drifts. A permit that
+///   is lost without a release counts forever.
+/// - No count is above a limit that was in force all the time.
+/// - In the long run at most [`ConnectionLimits::rate_per_client`] permits of one client are identified per second. In any
+///   one second at most twice that, because the token bucket saves up one second's worth.
+/// - A released permit makes room at once. A refused connection uses up nothing.
+/// - A client is remembered while it has connections, and up to a second longer. Each arrival sweeps a few clients. So the
+///   map holds at most about twice the clients that had to be remembered at once.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     limits: ConnectionLimits,
     connections: usize,
     unauthenticated: usize,
-    /// Each network that is in use, and some that no longer are.
+    /// Each client that has to be remembered, and some that the sweep has not reached.
     clients: BTreeMap<ClientPrefix, Usage>,
-    /// The sweep goes on behind this one.
+    /// Where the sweep continues.
     swept: Option<ClientPrefix>,
-    /// The latest time it was told.
+    /// The latest time seen.
     now: Timestamp,
 }
 
-/// How many may come in. Each bound is off while it is `None`. The default is no bound at all.
+/// The limits on connections. `None` is no limit, which is the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConnectionLimits {
-    /// Connections in all.
+    /// Connections in total.
     pub connections: Option<NonZeroUsize>,
-    /// Connections that wait: accepted, but not authenticated.
+    /// Connections that are accepted but not authenticated.
     pub unauthenticated: Option<NonZeroUsize>,
-    /// Connections of one address, or rather of its [`ClientPrefix`].
+    /// Connections of one client, counted by [`ClientPrefix`].
     pub per_client: Option<NonZeroUsize>,
-    /// New connections of one address, or rather of its [`ClientPrefix`], in a second. So many at once may come after a
-    /// second without any.
+    /// New connections of one client per second. As many may come at once after a second without any.
     pub rate_per_client: Option<NonZeroU32>,
 }
 
-/// One connection's place behind a [`ConnectionLimiter`]. Give it back with [`ConnectionLimiter::leave`], to the door it is from: one that is
-/// dropped instead is counted for ever.
+/// A connection that a [`ConnectionLimiter`] has counted. Give it back with [`ConnectionLimiter::release`]. A permit that is
+/// dropped instead counts forever.
 #[derive(Debug)]
-#[must_use = "the door counts it until it is given back"]
+#[must_use = "it counts until it is released"]
 pub struct Permit {
-    /// Whose connections it counts among; nobody's, until it is identified.
+    /// The client that it counts for. `None` until it is identified.
     client: Option<ClientPrefix>,
     is_unauthenticated: bool,
 }
 
 impl Permit {
-    /// Where it comes from, if it was identified and not turned away.
+    /// The client, if the permit was identified.
     #[must_use]
     pub const fn client(&self) -> Option<ClientPrefix> {
         self.client
     }
 }
 
-/// What one network has used up.
+/// What one client has used up.
 #[derive(Debug, Default)]
 struct Usage {
     connections: usize,
@@ -102,27 +104,28 @@ struct Usage {
 }
 
 impl Usage {
-    /// Whether it has all that a network may have, as one that never came.
+    /// Whether the client has used up nothing, as one that never connected.
     fn is_unused(&self, rate: Option<NonZeroU32>, now: Timestamp) -> bool {
         self.connections == 0 && rate.is_none_or(|rate| self.arrivals.is_full(rate, now))
     }
 }
 
 impl ConnectionLimiter {
-    /// How many networks are looked at with each arrival, whether they are still to be remembered.
+    /// The number of clients that each arrival sweeps.
     const SWEEP_STEPS: usize = 4;
 
-    /// Nobody is inside, and these bounds are in force.
+    /// A limiter without connections.
     #[must_use]
-    pub const fn new(bounds: ConnectionLimits) -> Self {
+    pub const fn new(limits: ConnectionLimits) -> Self {
         let now = Timestamp::from_epoch(core::time::Duration::ZERO);
-        Self { limits: bounds, connections: 0, unauthenticated: 0, clients: BTreeMap::new(), swept: None, now }
+        Self { limits, connections: 0, unauthenticated: 0, clients: BTreeMap::new(), swept: None, now }
     }
 
-    /// Takes a connection in that was just accepted. It waits, and counts for no address yet.
+    /// Counts a connection that was just accepted. It is unauthenticated and counts for no client yet.
     ///
     /// # Errors
-    /// [`ConnectionLimitExceeded::TooMany`] or, if that does not apply, [`ConnectionLimitExceeded::TooManyWaiting`]: it is not counted.
+    /// [`ConnectionLimitExceeded::Total`] or [`ConnectionLimitExceeded::Unauthenticated`], in this order. The connection is
+    /// not counted.
     pub fn acquire(&mut self) -> Result<Permit, ConnectionLimitExceeded> {
         if is_reached(self.limits.connections, self.connections) {
             return Err(ConnectionLimitExceeded::Total);
@@ -135,12 +138,12 @@ impl ConnectionLimiter {
         Ok(Permit { client: None, is_unauthenticated: true })
     }
 
-    /// Notes where a connection comes from, once that is known: at once for one that comes directly, after it was told
-    /// for one that comes through a proxy. A visit that has been identified stays where it is.
+    /// Counts the connection for its client. The caller calls it as soon as it knows the address: at once for a direct
+    /// connection, after the proxy's header otherwise. Only the first call counts.
     ///
     /// # Errors
-    /// [`ConnectionLimitExceeded::TooManyOfAddress`] or, if that does not apply, [`ConnectionLimitExceeded::TooFast`]: nothing has changed. The
-    /// visit is not identified; it keeps its place among all, and among those that wait, until it leaves.
+    /// [`ConnectionLimitExceeded::PerClient`] or [`ConnectionLimitExceeded::Rate`], in this order. The permit is not
+    /// identified. It still counts in total and as unauthenticated, until it is released.
     pub fn identify(
         &mut self,
         permit: &mut Permit,
@@ -153,7 +156,7 @@ impl ConnectionLimiter {
         self.now = self.now.max(now);
         self.sweep();
 
-        // No bound is zero, so one that is new here is not turned away and leaves nothing behind.
+        // No limit is zero, so a new client is never refused and the entry is never left unused.
         let client = ClientPrefix::from(address);
         let usage = self.clients.entry(client).or_default();
         if is_reached(self.limits.per_client, usage.connections) {
@@ -168,7 +171,7 @@ impl ConnectionLimiter {
         Ok(())
     }
 
-    /// Notes that a connection is authenticated: it no longer waits. Once is enough.
+    /// The connection no longer counts as unauthenticated. Calling it again does nothing.
     pub const fn authenticated(&mut self, permit: &mut Permit) {
         if permit.is_unauthenticated {
             permit.is_unauthenticated = false;
@@ -176,18 +179,18 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Takes a visit back: the connection is over.
+    /// Releases a permit: the connection has ended.
     ///
     /// # Panics
-    /// If the visit is from another door, and this one does not know its network.
-    #[expect(clippy::needless_pass_by_value, reason = "whoever has left cannot leave again")]
+    /// If the permit is from another limiter that does not know its client.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is released once")]
     pub fn release(&mut self, permit: Permit) {
         let Permit { client, is_unauthenticated: waits } = permit;
         self.connections -= 1;
         self.unauthenticated -= usize::from(waits);
         let Some(client) = client else { return };
         let Entry::Occupied(mut usage) = self.clients.entry(client) else {
-            unreachable!("a network that has connections is remembered");
+            unreachable!("a client that has connections is remembered");
         };
         usage.get_mut().connections -= 1;
         if usage.get().is_unused(self.limits.rate_per_client, self.now) {
@@ -195,40 +198,40 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Puts other bounds in force. Whoever is inside stays, though they be too many.
-    pub const fn set_limits(&mut self, bounds: ConnectionLimits) {
-        self.limits = bounds;
+    /// Changes the limits. Connections that exceed them stay.
+    pub const fn set_limits(&mut self, limits: ConnectionLimits) {
+        self.limits = limits;
     }
 
-    /// The bounds in force.
+    /// The limits in force.
     #[must_use]
     pub const fn limits(&self) -> ConnectionLimits {
         self.limits
     }
 
-    /// How many connections there are.
+    /// The number of connections.
     #[must_use]
     pub const fn connections(&self) -> usize {
         self.connections
     }
 
-    /// How many of them wait.
+    /// The number of connections that are not authenticated.
     #[must_use]
     pub const fn unauthenticated(&self) -> usize {
         self.unauthenticated
     }
 
-    /// How many networks are remembered, which is what a door's memory depends on.
+    /// The number of clients remembered. The limiter's memory depends on it.
     #[must_use]
     pub fn tracked_clients(&self) -> usize {
         self.clients.len()
     }
 
-    /// Goes on with forgetting the networks that are no longer in use.
+    /// Continues to remove clients that are not in use.
     ///
-    /// Why that keeps few: a sweep of `n` networks, and of those that come meanwhile, takes `n / 3` arrivals. Then none
-    /// is left but those that were in use at its beginning, at most `m` say, and those that arrived since: `m + n / 3`.
-    /// So `n` comes down to one and a half `m` where a sweep begins, and is `2 m` at most before it ends.
+    /// Why the map stays small: let `m` clients be in use and `n` in the map when a sweep begins. The sweep takes at most
+    /// `n / 3` arrivals, the new clients included. Then at most `m + n / 3` are left. So `n` converges to `1.5 m` at the
+    /// beginning of a sweep, and is at most `2 m` at its end.
     fn sweep(&mut self) {
         let behind = self.swept.map_or(Bound::Unbounded, Bound::Excluded);
         let mut ahead = self.clients.range((behind, Bound::Unbounded));

@@ -1,130 +1,174 @@
-//! The rule: who is admitted, who is ended for it, and what else becomes of a record.
+//! Decides who is admitted, and which sessions are evicted for it.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::command::{AcquireOptions, EndTarget, StoreCommand};
+use super::command::AcquireOptions;
+use super::end::remove;
+use super::expire::expire;
 use super::limit::SlotLimit;
-use super::outcome::{ApplyResult, EndReason, EndedSession, Grant, Liveness, Outcome, SlotListing, StoreError};
-use super::policy::{AdmissionPolicy, CountBy};
+use super::outcome::{EndReason, EndedSession, Liveness};
+use super::policy::{AdmissionPolicy, CountBy, LimitSource};
 use super::record::{ClientInfo, Resumable, SessionRecord, SessionStatus, UserRecord};
 use super::slots::{Slot, Slots};
 use crate::id::{NodeId, SessionId};
 use crate::time::Timestamp;
 
-/// Applies a command to its user's record: the only place where anyone is admitted.
+/// A request for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acquire<'a> {
+    /// The session that asks.
+    pub session: SessionId,
+    /// The limit that the user's token claims.
+    pub token_limit: Option<SlotLimit>,
+    /// What the client asks for beyond a slot.
+    pub options: Option<&'a AcquireOptions>,
+    /// The time of the request.
+    pub at: Timestamp,
+}
+
+/// A session was admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the evicted sessions have to be told"]
+pub struct Grant {
+    /// The slots that the user holds now, this one included. At most `limit`, unless the session held its slot before
+    /// and the limit was lowered since.
+    pub connections: u32,
+    /// The limit in force.
+    pub limit: SlotLimit,
+    /// The grace period of the slot after its session is lost. Zero if it cannot be resumed.
+    pub linger: Duration,
+    /// True if the session took over a slot with its resume token.
+    pub is_resumed: bool,
+    /// The live sessions that lost their slots to this one. Each has to be told.
+    pub ended: Vec<EndedSession>,
+}
+
+/// A session was not admitted. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denied {
+    /// Why.
+    pub reason: DenyReason,
+    /// The slots that the user holds.
+    pub connections: u32,
+    /// The limit in force.
+    pub limit: SlotLimit,
+    /// Where the limit comes from.
+    pub limit_source: LimitSource,
+    /// When a slot becomes free by itself, if that is known.
+    pub free_at: Option<Timestamp>,
+    /// True if the client may choose sessions to evict ([`Evict`](super::Evict)).
+    pub client_choice: bool,
+}
+
+/// Why a session was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DenyReason {
+    /// The user holds as many slots as the limit allows.
+    LimitReached,
+    /// The device has as many sessions as [`AdmissionPolicy::sessions_per_device`] allows.
+    DeviceFull,
+    /// The node of the session is dead. Its slot would expire at once.
+    NodeDead,
+}
+
+impl core::fmt::Display for Denied {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.reason {
+            DenyReason::LimitReached => {
+                write!(f, "the user holds {} slots of {}", self.connections, self.limit)
+            }
+            DenyReason::DeviceFull => f.write_str("the device has as many sessions as it may"),
+            DenyReason::NodeDead => f.write_str("the node of the session is dead"),
+        }
+    }
+}
+
+impl core::error::Error for Denied {}
+
+/// Takes a slot for a session, or evicts others for it if the policy says so: the only rule that admits anybody.
 ///
-/// First drops every hold that is void, because its node is dead or because it has lingered for its time. A dead node's
-/// session acquires nothing: its slot would be void at once, and whoever it told would be one too many. The record may have
-/// changed whatever the outcome is.
-pub fn apply(
+/// A session that has a slot keeps it and is granted it again. First expires sessions, as
+/// [`expire_sessions`](super::expire_sessions) does.
+///
+/// ```
+/// use session_core::ledger::{Acquire, AdmissionPolicy, DenyReason, Liveness, SlotLimit, UserRecord, acquire};
+/// use session_core::{NodeId, Timestamp};
+///
+/// let policy = AdmissionPolicy::new(SlotLimit::new(1).unwrap());
+/// let node = NodeId::new(7);
+/// let mut ada = UserRecord::default();
+/// let first = Acquire { session: node.session(1), token_limit: None, options: None, at: Timestamp::default() };
+/// let second = Acquire { session: node.session(2), ..first };
+///
+/// let grant = acquire(&mut ada, first, &policy, |_| Liveness::Alive).unwrap();
+/// assert_eq!(grant.connections, 1);
+/// let denied = acquire(&mut ada, second, &policy, |_| Liveness::Alive).unwrap_err();
+/// assert_eq!((denied.reason, denied.connections), (DenyReason::LimitReached, 1));
+/// assert_eq!(denied.to_string(), "the user holds 1 slots of 1");
+/// ```
+///
+/// # Errors
+/// [`Denied`] if the user has no slot left and none could be made free.
+pub fn acquire(
     record: &mut UserRecord,
-    command: &StoreCommand,
+    acquire: Acquire<'_>,
     policy: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
-) -> ApplyResult {
-    expire(record, command.at(), &liveness);
-    let mut ended = Vec::new();
-    let outcome = match command {
-        StoreCommand::Acquire { session, limit, at, options, .. } => {
-            if liveness(session.node()) == Liveness::Alive {
-                acquire(record, *session, *limit, *at, options.as_deref(), policy, &mut ended)
-            } else {
-                Outcome::Rejected(StoreError::Failed)
-            }
-        }
-        StoreCommand::Release { session, .. } => {
-            record.sessions_mut().retain(|hold| hold.session != *session);
-            Outcome::Released
-        }
-        StoreCommand::Linger { session, at, .. } => {
-            linger(record, *session, *at);
-            Outcome::Released
-        }
-        StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, policy.count_by) },
-        StoreCommand::ListSessions { limit, is_unbounded: whole, .. } => {
-            let most = if *whole { UserRecord::MAX_SESSIONS } else { SlotListing::MAX_SHOWN };
-            Outcome::Listed(Box::new(listing(record, *limit, policy, most)))
-        }
-        StoreCommand::EndSessions { session, target: which, reason: by, .. } => {
-            end(record, *session, *which, by, policy, &mut ended)
-        }
-    };
-    ApplyResult { outcome, ended }
+) -> Result<Grant, Denied> {
+    expire(record, Some(acquire.at), &liveness);
+    admit(record, acquire, policy, &liveness)
 }
 
-/// Drops what is void at this time, and has what a dead node held linger, if it can: what [`apply`] begins with, for whoever
-/// looks through records that nobody touches.
-pub fn expire_sessions(record: &mut UserRecord, now: Timestamp, liveness: impl Fn(NodeId) -> Liveness) {
-    expire(record, Some(now), &liveness);
-}
-
-/// The same. Without a time nothing has lingered for long enough.
-fn expire(record: &mut UserRecord, at: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) {
-    record.sessions_mut().retain_mut(|hold| {
-        if let Liveness::DeadSince(since) = liveness(hold.session.node()) {
-            let latest = since + hold.linger();
-            hold.status = match hold.status {
-                SessionStatus::Live if hold.linger().is_zero() => return false,
-                SessionStatus::Live => SessionStatus::Lingering { until: latest },
-                // One that lasts longer was written by a clock that was wrong.
-                SessionStatus::Lingering { until } => SessionStatus::Lingering { until: until.min(latest) },
-            };
-        }
-        match hold.status {
-            SessionStatus::Live => true,
-            SessionStatus::Lingering { until } => at.is_none_or(|at| at < until),
-        }
-    });
-}
-
-fn acquire(
+/// As [`acquire`], for a record whose sessions have been expired.
+pub(super) fn admit(
     record: &mut UserRecord,
-    session: SessionId,
-    claim: Option<SlotLimit>,
-    at: Timestamp,
-    options: Option<&AcquireOptions>,
+    acquire: Acquire<'_>,
     policy: &AdmissionPolicy,
-    ended: &mut Vec<EndedSession>,
-) -> Outcome {
-    let (limit, _) = policy.limit_for(claim);
+    liveness: &impl Fn(NodeId) -> Liveness,
+) -> Result<Grant, Denied> {
+    let Acquire { session, token_limit, options, at } = acquire;
+    let (limit, limit_source) = policy.limit_for(token_limit);
+    let deny = |record: &UserRecord, reason, free_at| Denied {
+        reason,
+        connections: Slots::count_in(record, policy.count_by),
+        limit,
+        limit_source,
+        free_at,
+        client_choice: policy.client_choice && limit.slots() > 0,
+    };
+    if liveness(session.node()) != Liveness::Alive {
+        return Err(deny(record, DenyReason::NodeDead, None));
+    }
     if record.session(session).is_some() {
-        return granted(record, session, limit, options, policy);
+        return Ok(grant(record, session, limit, options, policy, Vec::new()));
     }
-    if limit.slots() > 0 && resume(record, session, options, ended) {
-        return granted(record, session, limit, options, policy);
+    let mut ended = Vec::new();
+    if limit.slots() > 0 && resume(record, session, options, &mut ended) {
+        return Ok(grant(record, session, limit, options, policy, ended));
     }
-    match make_room(record, limit, options, policy) {
-        Room::MadeBy(victims) => {
+    match find_room(record, limit, options, policy) {
+        Room::AfterEvicting(victims) => {
             let by = options.and_then(|options| options.label.clone().or_else(|| options.device.clone()));
-            remove(record, &victims, &EndReason::TakenOver(by), ended);
+            remove(record, &victims, &EndReason::TakenOver(by), &mut ended);
         }
-        Room::None { is_device_full, free_at } => {
-            let listing = |_| {
-                Box::new(SlotListing {
-                    is_device_full,
-                    free_at,
-                    ..listing(record, claim, policy, SlotListing::MAX_SHOWN)
-                })
-            };
-            return Outcome::Denied(options.map(listing));
-        }
+        Room::None { reason, free_at } => return Err(deny(record, reason, free_at)),
     }
-    let client_info = options.map(|options| ClientInfo {
+    let client = options.map(|options| ClientInfo {
         device: options.device.clone(),
         label: options.label.clone(),
         resumable: options.new_resume_key.map(|key| Resumable { key, linger: policy.linger() }),
     });
-    let client_info = client_info.filter(|client_info| *client_info != ClientInfo::default()).map(Box::new);
-    record.sessions_mut().push(SessionRecord { client: client_info, ..SessionRecord::new(session, at) });
-    granted(record, session, limit, options, policy)
+    let client = client.filter(|client| *client != ClientInfo::default()).map(Box::new);
+    record.sessions_mut().push(SessionRecord { client, ..SessionRecord::new(session, at) });
+    Ok(grant(record, session, limit, options, policy, ended))
 }
 
-/// Moves a hold to the session that shows its token: nobody is admitted, and whoever has it loses it.
+/// Moves a slot to the session that shows its resume token. The session that had it loses it, so nobody is admitted.
 ///
-/// Its device stays: another one could make of one slot two. And whoever names a device takes up nothing of another's: many
-/// could share the slot of one.
+/// The slot keeps its device: under another device it could count twice. A client that names a device resumes only
+/// slots of that device. Otherwise clients of many devices could share one slot.
 fn resume(
     record: &mut UserRecord,
     session: SessionId,
@@ -132,152 +176,87 @@ fn resume(
     ended: &mut Vec<EndedSession>,
 ) -> bool {
     let Some((options, key)) = options.and_then(|options| Some((options, options.resume?))) else { return false };
-    let is_meant = |hold: &&mut SessionRecord| {
-        hold.resumable().is_some_and(|resumable| resumable.key == key)
-            && (options.device.is_none() || options.device.as_ref() == hold.device())
+    let fits = |entry: &&mut SessionRecord| {
+        entry.resumable().is_some_and(|resumable| resumable.key == key)
+            && (options.device.is_none() || options.device.as_ref() == entry.device())
     };
-    let Some(hold) = record.sessions_mut().iter_mut().find(is_meant) else { return false };
-    if hold.status == SessionStatus::Live {
-        ended.push(EndedSession { session: hold.session, reason: EndReason::Resumed });
+    let Some(entry) = record.sessions_mut().iter_mut().find(fits) else { return false };
+    if entry.status == SessionStatus::Live {
+        ended.push(EndedSession { session: entry.session, reason: EndReason::Resumed });
     }
-    (hold.session, hold.status) = (session, SessionStatus::Live);
-    if let (Some(client_info), Some(label)) = (&mut hold.client, &options.label) {
-        client_info.label = Some(label.clone());
+    (entry.session, entry.status) = (session, SessionStatus::Live);
+    if let (Some(client), Some(label)) = (&mut entry.client, &options.label) {
+        client.label = Some(label.clone());
     }
     true
 }
 
-/// Whether another session has a place.
+/// Whether there is room for one more session.
 enum Room {
-    /// It has, once these have lost theirs, if any need to.
-    MadeBy(Vec<SessionId>),
-    /// It has none.
+    /// There is, after these sessions were evicted. The list may be empty.
+    AfterEvicting(Vec<SessionId>),
+    /// There is none.
     None {
-        /// Because its device has as many sessions as one may.
-        is_device_full: bool,
-        /// When it has one, if that is known.
+        reason: DenyReason,
+        /// When there will be, if that is known.
         free_at: Option<Timestamp>,
     },
 }
 
-/// Finds a place for one more session: the rule by which anybody is admitted, and by which anybody is ended for it.
-fn make_room(
+fn find_room(
     record: &UserRecord,
     limit: SlotLimit,
     options: Option<&AcquireOptions>,
     policy: &AdmissionPolicy,
 ) -> Room {
     if limit.slots() == 0 {
-        return Room::None { is_device_full: false, free_at: None };
+        return Room::None { reason: DenyReason::LimitReached, free_at: None };
     }
-    let is_below = record.sessions().len() < UserRecord::MAX_SESSIONS;
-    if policy.count_by == CountBy::Sessions && is_below && Slots::count_in(record, policy.count_by) < limit.slots() {
-        return Room::MadeBy(Vec::new());
+    let fits_record = record.sessions().len() < UserRecord::MAX_SESSIONS;
+    // The usual case, without a list of slots.
+    if policy.count_by == CountBy::Sessions && fits_record && Slots::count_in(record, policy.count_by) < limit.slots() {
+        return Room::AfterEvicting(Vec::new());
     }
     let slots = Slots::from_record(record, policy.count_by);
-    // Beside others of its device a session has its place among those.
+    // A session of a known device shares that device's slot. It competes only with the other sessions of the device.
     let shared = options.and_then(|options| slots.of_device(options.device.as_ref()?)).map(Slot::split_by_session);
     let is_shared = shared.is_some();
-    let most = if is_shared { u32::from(policy.sessions_per_device.get()) } else { limit.slots() };
+    let max = if is_shared { u32::from(policy.sessions_per_device.get()) } else { limit.slots() };
     let slots = shared.unwrap_or(slots);
     let mut held = slots.count();
-    let mut holds = record.sessions().len();
+    let mut sessions = record.sessions().len();
     let mut victims = Vec::new();
     for slot in slots.victims(policy, options.and_then(|options| options.evict.as_ref())) {
-        if held < most && holds < UserRecord::MAX_SESSIONS {
+        if held < max && sessions < UserRecord::MAX_SESSIONS {
             break;
         }
         held -= 1;
-        holds -= slot.sessions.len();
-        victims.extend(slot.sessions.iter().map(|hold| hold.session));
+        sessions -= slot.sessions.len();
+        victims.extend(slot.sessions.iter().map(|entry| entry.session));
     }
-    if held < most && holds < UserRecord::MAX_SESSIONS {
-        Room::MadeBy(victims)
-    } else {
-        Room::None { is_device_full: is_shared && slots.count() >= most, free_at: slots.free_at(most) }
+    if held < max && sessions < UserRecord::MAX_SESSIONS {
+        return Room::AfterEvicting(victims);
     }
+    let is_device_full = is_shared && slots.count() >= max;
+    let reason = if is_device_full { DenyReason::DeviceFull } else { DenyReason::LimitReached };
+    Room::None { reason, free_at: slots.free_at(max) }
 }
 
-/// Takes these sessions' holds away. Those that live are told how.
-fn remove(record: &mut UserRecord, sessions: &[SessionId], how: &EndReason, ended: &mut Vec<EndedSession>) {
-    record.sessions_mut().retain(|hold| {
-        let stays = !sessions.contains(&hold.session);
-        if !stays && hold.status == SessionStatus::Live {
-            ended.push(EndedSession { session: hold.session, reason: how.clone() });
-        }
-        stays
-    });
-}
-
-fn granted(
+fn grant(
     record: &UserRecord,
     session: SessionId,
     limit: SlotLimit,
     options: Option<&AcquireOptions>,
     policy: &AdmissionPolicy,
-) -> Outcome {
-    let connections = Slots::count_in(record, policy.count_by);
-    let grant = options.map(|options| {
-        let resumable = record.session(session).and_then(SessionRecord::resumable);
-        let key = resumable.map(|resumable| resumable.key);
-        let linger = resumable.map_or(Duration::ZERO, |resumable| resumable.linger);
-        Box::new(Grant { limit, linger, is_resumed: key.is_some() && key == options.resume })
-    });
-    Outcome::Granted { connections, grant }
-}
-
-fn linger(record: &mut UserRecord, session: SessionId, at: Timestamp) {
-    record.sessions_mut().retain_mut(|hold| {
-        if hold.session != session {
-            return true;
-        }
-        if hold.status == SessionStatus::Live {
-            hold.status = SessionStatus::Lingering { until: at + hold.linger() };
-        }
-        !hold.linger().is_zero()
-    });
-}
-
-fn listing(record: &UserRecord, claim: Option<SlotLimit>, policy: &AdmissionPolicy, most: usize) -> SlotListing {
-    let (limit, rule) = policy.limit_for(claim);
-    let slots = Slots::from_record(record, policy.count_by);
-    SlotListing {
+    ended: Vec<EndedSession>,
+) -> Grant {
+    let resumable = record.session(session).and_then(SessionRecord::resumable);
+    let key = resumable.map(|resumable| resumable.key);
+    Grant {
+        connections: Slots::count_in(record, policy.count_by),
         limit,
-        limit_source: rule,
-        connections: slots.count(),
-        sessions: record.sessions().iter().take(most).cloned().collect(),
-        free_at: slots.free_at(limit.slots()),
-        is_device_full: false,
-        client_choice: policy.client_choice && limit.slots() > 0,
+        linger: resumable.map_or(Duration::ZERO, |resumable| resumable.linger),
+        is_resumed: key.is_some() && key == options.and_then(|options| options.resume),
+        ended,
     }
-}
-
-fn end(
-    record: &mut UserRecord,
-    asker: SessionId,
-    which: EndTarget,
-    by: &EndReason,
-    policy: &AdmissionPolicy,
-    ended: &mut Vec<EndedSession>,
-) -> Outcome {
-    let slots = Slots::from_record(record, policy.count_by);
-    let mut sessions: Vec<_> = match which {
-        EndTarget::One(session) => record.session(session).map(|hold| hold.session).into_iter().collect(),
-        EndTarget::All => record.sessions().iter().map(|hold| hold.session).collect(),
-        EndTarget::Excess { .. } => slots.over_limit(policy.limit_for(None).0),
-    };
-    // Whoever has lost its own slot meanwhile ends nobody.
-    let may = !matches!(by, EndReason::ByUser(_)) || record.session(asker).is_some();
-    sessions.retain(|&session| may && session != asker);
-    let named;
-    let by = if *by == EndReason::ByUser(None) {
-        named = EndReason::ByUser(record.session(asker).and_then(SessionRecord::display_name).cloned());
-        &named
-    } else {
-        by
-    };
-    if !matches!(which, EndTarget::Excess { dry_run: true }) {
-        remove(record, &sessions, by, ended);
-    }
-    Outcome::Ended { sessions: sessions.into(), connections: Slots::count_in(record, policy.count_by) }
 }

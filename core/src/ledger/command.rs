@@ -1,4 +1,4 @@
-//! What is asked of the ledger.
+//! The commands of the ledger.
 
 use alloc::boxed::Box;
 
@@ -8,78 +8,78 @@ use crate::id::{DisplayName, SessionId, UserId};
 use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
 
-/// What a session asks of the store, about its own user. Each is idempotent.
+/// A command of a session to the store, about the session's own user. Each is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreCommand {
-    /// Take a slot for the session, if the user has one left, or can be made to have one.
+    /// Takes a slot for the session, if one is free or the policy lets the store evict a session.
     Acquire {
-        /// Whose slot.
+        /// The user.
         user: UserId,
-        /// For which session.
+        /// The session that asks.
         session: SessionId,
         /// The limit that the user's token claims.
         limit: Option<SlotLimit>,
-        /// When it was asked for.
+        /// The time of the request.
         at: Timestamp,
-        /// What a client asks for that says more than who it is.
+        /// What the client asks for beyond a slot.
         options: Option<Box<AcquireOptions>>,
     },
-    /// Give the session's slot back, if it holds one.
+    /// Gives the session's slot back, if it has one.
     Release {
-        /// Whose slot.
+        /// The user.
         user: UserId,
-        /// Which session's.
+        /// The session that has the slot.
         session: SessionId,
     },
-    /// The session is lost: keep its slot for whoever takes it up again, if it can be, for as long as was said when it was
-    /// granted. Else it is given back.
+    /// Keeps the slot of a lost session for its grace period, so that its client can resume it. A slot that cannot be
+    /// resumed is given back.
     Linger {
-        /// Whose slot.
+        /// The user.
         user: UserId,
-        /// Which session's.
+        /// The session that has the slot.
         session: SessionId,
-        /// When it was lost.
+        /// When the session was lost.
         at: Timestamp,
     },
-    /// Count the user's slots.
+    /// Counts the user's slots.
     CountSlots {
-        /// Whose slots.
+        /// The user.
         user: UserId,
-        /// Who asks.
+        /// The session that asks.
         session: SessionId,
-        /// When.
+        /// The time of the request.
         at: Timestamp,
     },
-    /// Say who holds the user's slots.
+    /// Lists the sessions that hold the user's slots.
     ListSessions {
-        /// Whose slots.
+        /// The user.
         user: UserId,
-        /// Who asks.
+        /// The session that asks.
         session: SessionId,
-        /// The limit that the token of whoever asks claims.
+        /// The limit that the token of that session claims.
         limit: Option<SlotLimit>,
-        /// Whether to say all, and not only the [`SlotListing::MAX`](super::Listing::MOST) oldest.
+        /// Whether to list all sessions instead of the [`SlotListing::MAX_SHOWN`](super::SlotListing::MAX_SHOWN) oldest.
         is_unbounded: bool,
-        /// When.
+        /// The time of the request.
         at: Timestamp,
     },
-    /// End sessions of the user.
+    /// Ends sessions of the user.
     EndSessions {
-        /// Whose sessions.
+        /// The user.
         user: UserId,
-        /// Who asks. It is not ended.
+        /// The session that asks. It is not ended.
         session: SessionId,
-        /// Which.
+        /// The sessions to end.
         target: EndTarget,
-        /// What those are told who lose their slot.
+        /// What the ended sessions are told.
         reason: EndReason,
-        /// When.
+        /// The time of the request.
         at: Timestamp,
     },
 }
 
 impl StoreCommand {
-    /// The user whose record the command is about.
+    /// The user whose record the command changes or reads.
     #[must_use]
     pub const fn user(&self) -> &UserId {
         match self {
@@ -105,7 +105,7 @@ impl StoreCommand {
         }
     }
 
-    /// When it was asked, where that matters.
+    /// The time of the request. `None` for commands that do not depend on it.
     #[must_use]
     pub const fn at(&self) -> Option<Timestamp> {
         match self {
@@ -117,7 +117,8 @@ impl StoreCommand {
         }
     }
 
-    /// Whether the session gives up its slot with it: handed over for good, and tried again until it is confirmed.
+    /// Whether the command gives up the session's slot. Such a command has no answer for the session. It is retried until
+    /// the store confirms it.
     #[must_use]
     pub const fn is_release(&self) -> bool {
         match self {
@@ -129,47 +130,47 @@ impl StoreCommand {
     }
 }
 
-/// Which sessions are to be ended.
+/// The sessions that [`StoreCommand::EndSessions`] ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndTarget {
     /// This one.
     One(SessionId),
-    /// All of the user's.
+    /// All sessions of the user.
     All,
-    /// Those that hold slots beyond the limit in force, the newest slots first.
+    /// The sessions over the limit in force, newest slots first.
     Excess {
-        /// Whether only to say which.
+        /// Whether to only list them.
         dry_run: bool,
     },
 }
 
-/// What a client asks for that says more of itself than who it is.
+/// What a client asks for beyond a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AcquireOptions {
-    /// Which device it runs on.
+    /// The device that the client runs on.
     pub device: Option<DisplayName>,
-    /// What it calls itself.
+    /// What the client calls itself.
     pub label: Option<DisplayName>,
-    /// The hold it wants to take up again.
+    /// The key of the session that the client wants to resume.
     pub resume: Option<ResumeKey>,
-    /// How a hold that it is given anew can be taken up.
+    /// The key by which a newly granted session can be resumed.
     pub new_resume_key: Option<ResumeKey>,
-    /// Whom to end, if there is no other way.
+    /// The sessions to evict if no slot is free.
     pub evict: Option<Evict>,
 }
 
-/// Whom a client chooses to end where its user's slots are all taken.
+/// The sessions that a client chooses to evict if its user has no free slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evict {
-    /// Those who hold the oldest slots.
+    /// The sessions of the oldest slots.
     Oldest,
-    /// Those who hold the slots of these sessions, the first first.
+    /// The sessions that share a slot with these, in this order.
     Sessions(Box<[SessionId]>),
-    /// Nobody, not even where the newest takes the place of the oldest; nor is a slot given up that only lingers.
+    /// None. Not even if the policy evicts the oldest, and no lingering slot is freed either.
     Nobody,
 }
 
 impl Evict {
-    /// How many sessions a client may name.
+    /// The number of sessions that a client may name.
     pub const MAX: usize = 100;
 }

@@ -1,28 +1,29 @@
-//! How many slots a user may hold.
+//! The number of slots that a user may hold.
 
 use core::fmt;
 
 use thiserror::Error;
 
-/// How many slots a user may hold at once: 0 to [`Limit::MAX`]. With 0 nobody is admitted.
+/// The number of slots that a user may hold at once: 0 to [`SlotLimit::MAX`]. 0 admits no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotLimit(u16);
 
 impl SlotLimit {
-    /// The highest limit: as many as a record can hold ([`UserRecord::MAX_HOLDS`](crate::UserRecord::MAX_HOLDS)).
+    /// The highest limit: the number of sessions that a record can hold
+    /// ([`UserRecord::MAX_SESSIONS`](super::UserRecord::MAX_SESSIONS)).
     pub const MAX: Self = Self(1024);
 
     /// A limit of `slots`.
     ///
     /// # Errors
-    /// When it is above [`Limit::MAX`].
+    /// [`SlotLimitError`] above [`SlotLimit::MAX`].
     pub const fn new(slots: u32) -> Result<Self, SlotLimitError> {
         if slots > Self::MAX.slots() {
             return Err(SlotLimitError { slots });
         }
-        #[expect(clippy::cast_possible_truncation, reason = "it was looked at")]
-        let few = slots as u16;
-        Ok(Self(few))
+        #[expect(clippy::cast_possible_truncation, reason = "it is at most MAX")]
+        let slots = slots as u16;
+        Ok(Self(slots))
     }
 
     /// The number of slots.
@@ -45,7 +46,7 @@ impl fmt::Display for SlotLimit {
     }
 }
 
-/// A limit above the hard ceiling.
+/// A limit above [`SlotLimit::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a limit of {slots} sessions per user is too many, the most is {}", SlotLimit::MAX)]
 pub struct SlotLimitError {

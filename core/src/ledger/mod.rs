@@ -1,31 +1,45 @@
-//! The ledger: one rule that decides who is admitted, for every store.
+//! Apply the ledger: one rule decides who is admitted, for every store.
 //!
-//! There is no counter. A user's count *is* the number of slots that the sessions in the user's record hold, each keyed by
-//! its session, so it cannot be negative and cannot drift. A store keeps records and runs, atomically for one user,
-//! *read record → [`apply`] → write record*: a lock in memory, a write transaction in LMDB, one compare-and-set
-//! in a distributed store.
+//! There is no counter. A user's count is the number of slots that the sessions in the user's [record](UserRecord) hold.
+//! Each slot belongs to a session id. So the count cannot be negative and cannot drift.
 //!
-//! # The contract of a store
+//! Two ways to use it:
 //!
-//! - Commands of one session are applied in the order they were submitted, or not at all.
-//! - An acquire is applied at most once and never retried by the store.
-//! - Every command is answered once. [`Outcome::Rejected`] means *certainly not applied*; a store that cannot say
-//!   answers [`Outcome::Unknown`], and then it may be applied even later.
-//! - [`Outcome::Granted`] is given only when the slot is in the store.
-//! - Whoever lost its hold to a command is told so ([`ApplyResult::ended`]) once it is applied, or may be; whatever becomes
-//!   of the answer.
+//! - An application that keeps the records itself calls [`acquire`], [`release`], [`linger`], [`count`], [`list`] and
+//!   [`end_sessions`]. Each has an answer of its own type, such as `Result<Grant, Denied>`.
+//! - A store takes [`StoreCommand`]s from sessions and answers with [`Outcome`]s. It runs *read record → [`apply`](apply()) → write
+//!   record*, atomically for one user: a lock in memory, a write transaction in LMDB, one compare-and-set in a
+//!   distributed store.
+//!
+//! # The store contract
+//!
+//! - A store applies the commands of one session in the order they were submitted, or not at all.
+//! - A store applies an acquire at most once and never retries it.
+//! - A store answers every command once. [`Outcome::Rejected`] means *certainly not applied*. A store that cannot tell
+//!   answers [`Outcome::Unknown`]. Then the command may still be applied later.
+//! - A store answers [`Outcome::Granted`] only when it holds the slot.
+//! - If a command takes the slot of another session, the store notifies that session ([`ApplyResult::ended`]) once the
+//!   command is applied, or may be. The answer to the command does not matter for this.
 
 mod command;
 mod outcome;
+mod apply;
 mod admission;
+mod end;
+mod listing;
+mod expire;
 mod slots;
 mod policy;
 mod limit;
 mod record;
 
-pub use admission::{apply, expire_sessions};
+pub use admission::{Acquire, Denied, DenyReason, Grant, acquire};
+pub use apply::apply;
 pub use command::{AcquireOptions, EndTarget, Evict, StoreCommand};
+pub use end::{EndResult, end_sessions, linger, release};
+pub use expire::expire_sessions;
 pub use limit::{SlotLimit, SlotLimitError};
-pub use outcome::{ApplyResult, EndReason, EndedSession, Grant, Liveness, Outcome, SlotListing, StoreError};
+pub use listing::{count, list};
+pub use outcome::{ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};

@@ -1,7 +1,8 @@
-//! What the ledger answers, and whom else it concerns.
+//! The answers of the ledger, and the sessions that a command ended.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use super::limit::SlotLimit;
@@ -10,121 +11,122 @@ use super::record::SessionRecord;
 use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
 
-/// What became of a [`Command`](super::Command).
+/// The answer to a [`StoreCommand`](super::StoreCommand).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The session has a slot; the user now holds so many.
+    /// The session has a slot.
     Granted {
-        /// Slots held, this one included. No more than the limit, unless the session held its slot before and the
-        /// limit was lowered since.
+        /// The slots that the user holds now, this one included. At most the limit, unless the session held its slot
+        /// before and the limit was lowered since.
         connections: u32,
-        /// More about it, for a client that asked by a [`AcquireOptions`](super::Wish).
-        grant: Option<Box<Grant>>,
+        /// More about the slot, if the acquire had [`AcquireOptions`](super::AcquireOptions).
+        grant: Option<Box<GrantDetails>>,
     },
-    /// The user holds as many as the limit allows: nothing was taken. Who holds them, for a client that asked by a
-    /// [`AcquireOptions`](super::Wish).
+    /// The user has no slot left. Nothing has changed. With the sessions that hold the slots, if the acquire had
+    /// [`AcquireOptions`](super::AcquireOptions).
     Denied(Option<Box<SlotListing>>),
-    /// The session has no slot, or it lingers.
+    /// The session has no slot any more, or its slot lingers.
     Released,
-    /// The user holds so many slots.
+    /// The number of slots that the user holds.
     Counted {
-        /// Slots held.
+        /// The slots that the user holds.
         connections: u32,
     },
-    /// Who holds the user's slots.
+    /// The sessions that hold the user's slots.
     Listed(Box<SlotListing>),
-    /// These sessions were ended, or would be.
+    /// These sessions were ended, or would be in a dry run.
     Ended {
-        /// Who.
+        /// The sessions, also those that only lingered.
         sessions: Box<[SessionId]>,
-        /// Slots held then.
+        /// The slots that the user holds now.
         connections: u32,
     },
-    /// The command was certainly not applied: nothing has changed and nothing is owed.
+    /// The command was certainly not applied. Nothing has changed and nothing has to be released.
     Rejected(StoreError),
-    /// Nobody knows whether the command was, or will be, applied. An acquire that ends so owes a release.
+    /// The store cannot tell whether the command was applied, or will be. After an acquire the slot has to be released.
     Unknown,
 }
 
 impl Outcome {
-    /// A grant to a client that asked for nothing but a slot.
+    /// A grant to a client that asked for nothing beyond a slot.
     #[must_use]
     pub const fn granted(connections: u32) -> Self {
         Self::Granted { connections, grant: None }
     }
 }
 
-/// What else there is to say of a slot that was granted.
+/// The details of a grant, for a client that asked with [`AcquireOptions`](super::AcquireOptions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grant {
+pub struct GrantDetails {
     /// The limit in force.
     pub limit: SlotLimit,
-    /// How long the slot lingers once its session is lost.
+    /// The grace period of the slot after its session is lost.
     pub linger: Duration,
-    /// Whether the slot is one that was taken up again, with the token that was shown.
+    /// Whether the session took over a slot with the resume token that it showed.
     pub is_resumed: bool,
 }
 
-/// Who holds a user's slots, and under which limit.
+/// The sessions that hold a user's slots, and the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotListing {
     /// The limit in force.
     pub limit: SlotLimit,
-    /// Where it comes from.
+    /// Where the limit comes from.
     pub limit_source: LimitSource,
-    /// How many slots are held.
+    /// The number of slots held.
     pub connections: u32,
-    /// Who holds them, oldest first, at most [`SlotListing::MAX`] unless all were asked for.
+    /// The sessions, oldest first. At most [`SlotListing::MAX_SHOWN`], unless all were asked for.
     pub sessions: Box<[SessionRecord]>,
-    /// When a slot comes back by itself to somebody who comes then, if that is known.
+    /// When a slot becomes free by itself, if that is known.
     pub free_at: Option<Timestamp>,
-    /// Whether no limit is in the way, but that the device has as many sessions as one may.
+    /// Whether the device has as many sessions as it may. Then the limit is not what denies the session.
     pub is_device_full: bool,
-    /// Whether a client may choose whom to end.
+    /// Whether a client may choose sessions to evict.
     pub client_choice: bool,
 }
 
 impl SlotListing {
-    /// How many holds are listed to a client: many who ask at once must not take much memory.
+    /// The number of sessions listed to a client. Many clients can ask at once, so this bounds the memory.
     pub const MAX_SHOWN: usize = 100;
 }
 
-/// What was done to a record, and to others than who asked.
+/// The result of [`apply`](super::apply()).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "the outcome is owed to whoever asked, and those who were ended are to be told"]
+#[must_use = "the outcome is the answer, and the ended sessions have to be told"]
 pub struct ApplyResult {
-    /// The answer for whoever asked.
+    /// The answer to the command.
     pub outcome: Outcome,
-    /// Sessions that had a slot, as far as they know, and have none any more.
+    /// Live sessions that lost their slots. Each has to be told.
     pub ended: Vec<EndedSession>,
 }
 
-/// A session that lost its slot to somebody else's command.
+/// A session that lost its slot to a command of another session or of the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedSession {
-    /// Which.
+    /// The session.
     pub session: SessionId,
-    /// What it is told.
+    /// What the session is told.
     pub reason: EndReason,
 }
 
-/// How a session lost its slot.
+/// Why a session lost its slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
-    /// To another session of its user, which calls itself so, or its device.
+    /// Another session of its user took the slot. With the label or device of that session.
     TakenOver(Option<DisplayName>),
-    /// Another session of its user has ended it, which calls itself so, or its device. [`apply`](super::apply) finds that out.
+    /// Another session of its user ended it. With the label or device of that session, which [`apply`](super::apply())
+    /// fills in.
     ByUser(Option<DisplayName>),
-    /// The operator has.
+    /// The operator ended it.
     ByOperator,
-    /// Its client has taken it up on another connection.
+    /// Its client resumed it on another connection.
     Resumed,
 }
 
 /// Why a store did not apply a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreError {
-    /// More is asked than can be served: a queue or a table is full.
+    /// A queue or a table is full.
     Overloaded,
     /// The store has no room for another slot.
     Full,
@@ -133,7 +135,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Every cause.
+    /// Every error.
     pub const ALL: [Self; 3] = [Self::Overloaded, Self::Full, Self::Failed];
 
     /// What a client is told.
@@ -147,12 +149,20 @@ impl StoreError {
     }
 }
 
-/// Whether a node still serves its sessions.
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl core::error::Error for StoreError {}
+
+/// Whether a node (one process start) still serves its sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
-    /// It does, or may.
+    /// It does, or it may.
     Alive,
-    /// It has not since then, as far as is known, and never will again: its slots are void, but for those that linger, and
-    /// those that can be taken up linger from then on.
+    /// It has not since this time, as far as is known, and never will again. Its slots expire. Those that can be resumed
+    /// linger from this time on.
     DeadSince(Timestamp),
 }

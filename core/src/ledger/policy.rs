@@ -1,76 +1,78 @@
-//! What the rule goes by, beside the record.
+//! The policy by which a user is admitted.
 
 use core::num::NonZeroU16;
 use core::time::Duration;
 
 use super::limit::SlotLimit;
 
-/// The terms on which a user is admitted.
+/// The policy by which the rule admits a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionPolicy {
-    /// How many slots a user may hold whose token claims no limit.
+    /// The number of slots that a user may hold. A token or an override can replace it.
     pub limit: SlotLimit,
-    /// What is set for this user alone.
+    /// The overrides for this user.
     pub overrides: UserOverrides,
-    /// What happens when all of the user's slots are taken and another session comes.
+    /// What happens if a session asks for a slot and the user has none left. An override can replace it:
+    /// [`AdmissionPolicy::effective_when_full`].
     pub when_full: WhenFull,
-    /// Whether a client may choose whom to end then.
+    /// Whether a client may choose sessions to evict.
     pub client_choice: bool,
-    /// Whether slots that only linger are given up for a newcomer, oldest first, before anybody is ended or refused.
+    /// Whether lingering slots are freed for a new session, before a live session is evicted or the new one is denied. The
+    /// slot whose grace period ends first goes first.
     pub lingering_first: bool,
-    /// What holds a slot.
+    /// What counts as one slot.
     pub count_by: CountBy,
-    /// How many sessions one device may have, where devices are counted.
+    /// The number of sessions of one device, if devices are counted.
     pub sessions_per_device: NonZeroU16,
-    /// How long a slot that can be taken up again lingers once its session is lost, at most some 49 days.
+    /// The grace period in which a lost session keeps its slot for its client to resume, at most about 49 days.
     pub linger: Duration,
 }
 
-/// What is set for one user.
+/// The overrides for one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UserOverrides {
-    /// How many slots the user may hold, whatever a token claims.
+    /// The number of slots that the user may hold. It also replaces a token's claim.
     pub limit: Option<SlotLimit>,
-    /// What happens when they are all taken.
+    /// What happens if the user has no slot left.
     pub when_full: Option<WhenFull>,
 }
 
-/// What happens when all of a user's slots are taken and another session comes.
+/// What happens if a session asks for a slot and the user has none left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WhenFull {
-    /// It is refused.
+    /// The session is denied.
     #[default]
     Deny,
-    /// It takes the place of the oldest.
+    /// The oldest slot is evicted for it.
     EvictOldest,
 }
 
-/// What holds a slot.
+/// What counts as one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CountBy {
-    /// A session.
+    /// Each session.
     #[default]
     Sessions,
-    /// All the sessions of one device; and a session that names none.
+    /// All sessions of one device together. A session without a device counts by itself.
     Devices,
 }
 
-/// Where a limit comes from, the more specific later: it wins.
+/// Where a limit comes from. A later variant takes precedence over an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LimitSource {
     /// The server's default.
     Server,
-    /// What the user's token claims.
+    /// The claim of the user's token.
     Token,
-    /// What is set for the user.
+    /// The override for the user.
     User,
 }
 
 impl AdmissionPolicy {
-    /// The default number of sessions that one device may have.
+    /// The default of [`AdmissionPolicy::sessions_per_device`].
     pub const DEFAULT_SESSIONS_PER_DEVICE: NonZeroU16 = NonZeroU16::new(16).expect("it is not zero");
 
-    /// The terms where a user may hold so many slots and nobody is ever ended: sessions count, and none lingers.
+    /// A policy with this limit, under which no session is evicted and none lingers. Each session counts as one slot.
     #[must_use]
     pub const fn new(limit: SlotLimit) -> Self {
         Self {
@@ -85,13 +87,13 @@ impl AdmissionPolicy {
         }
     }
 
-    /// The same for a user for whom this is set.
+    /// The same policy with these overrides.
     #[must_use]
     pub const fn with_overrides(self, overrides: UserOverrides) -> Self {
         Self { overrides, ..self }
     }
 
-    /// The limit in force for a user whose token claims this, and where it comes from.
+    /// The limit in force, and where it comes from. `claim` is the limit that the user's token claims.
     #[must_use]
     pub fn limit_for(&self, claim: Option<SlotLimit>) -> (SlotLimit, LimitSource) {
         let overrides = self.overrides.limit.map(|limit| (limit, LimitSource::User));
@@ -99,13 +101,13 @@ impl AdmissionPolicy {
         overrides.or(claim).unwrap_or((self.limit, LimitSource::Server))
     }
 
-    /// What happens when the user's slots are all taken.
+    /// What happens if the user has no slot left: the override, or else the server's setting.
     #[must_use]
     pub fn effective_when_full(&self) -> WhenFull {
         self.overrides.when_full.unwrap_or(self.when_full)
     }
 
-    /// How long a slot lingers, in whole milliseconds, as a record can keep it.
+    /// The grace period in whole milliseconds, as a record stores it.
     pub(super) fn linger(&self) -> Duration {
         Duration::from_millis(u32::try_from(self.linger.as_millis()).unwrap_or(u32::MAX).into())
     }
@@ -118,7 +120,7 @@ impl Default for AdmissionPolicy {
 }
 
 impl UserOverrides {
-    /// Whether nothing is set.
+    /// Whether there is no override.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

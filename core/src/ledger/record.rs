@@ -1,4 +1,4 @@
-//! A user's record: who holds the user's slots.
+//! A user's record: the sessions that hold the user's slots.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -12,61 +12,60 @@ use crate::time::Timestamp;
 
 mod encoding;
 
-/// What a store keeps of one user: the holds on the user's slots, oldest first.
+/// What a store keeps for one user: the sessions that hold the user's slots, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserRecord {
     sessions: Vec<SessionRecord>,
 }
 
-/// One session's hold on one of its user's slots. Where devices are counted, the sessions of one device hold one slot
-/// together.
+/// One session that holds a slot of its user. If devices are counted, the sessions of one device share a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
-    /// Who holds it.
+    /// The session.
     pub session: SessionId,
-    /// When it was taken, by the clock of the node that took it.
+    /// When the session took its slot, by the clock of its node.
     pub since: Timestamp,
-    /// Whether its session lives.
+    /// Whether the session is live or lingers.
     pub status: SessionStatus,
-    /// What a client said of itself that did say something.
+    /// What the client said about itself, if it did.
     pub client: Option<Box<ClientInfo>>,
 }
 
-/// How a slot is held.
+/// Whether a session is live or lingers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionStatus {
-    /// By a session that lives, as far as its node does.
+    /// The session is live, if its node is.
     Live,
-    /// By a session that was lost, for whoever takes it up again until then.
+    /// The session was lost. Its client can resume it until this time.
     Lingering {
-        /// From here on it counts for nothing.
+        /// From this time on the session does not count.
         until: Timestamp,
     },
 }
 
-/// What is kept of a client that says more of itself than who it is.
+/// What a client said about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientInfo {
-    /// Which device it runs on.
+    /// The device that the client runs on.
     pub device: Option<DisplayName>,
-    /// What it calls itself, for people.
+    /// What the client calls itself, for people.
     pub label: Option<DisplayName>,
-    /// How the hold can be taken up by another session, and for how long it lingers once it is lost.
+    /// How the session can be resumed on another connection.
     pub resumable: Option<Resumable>,
 }
 
-/// How a hold can be taken up by another session.
+/// How a session can be resumed on another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resumable {
-    /// Of the token that does it.
+    /// The key of the resume token.
     pub key: ResumeKey,
-    /// How long it lingers once its session is lost, in whole milliseconds, at most some 49 days.
+    /// The grace period after the session is lost, in whole milliseconds, at most about 49 days.
     pub linger: Duration,
 }
 
 /// The version of the encoding that is written.
 const VERSION: u8 = 2;
-/// The one before it, which is still read.
+/// The version before it, which is still read.
 const VERSION_1: u8 = 1;
 
 /// Why bytes are not a [`UserRecord`].
@@ -78,97 +77,98 @@ pub enum RecordError {
     /// Written by another version of this software.
     #[error("the record has version {0}, this server reads versions {VERSION_1} and {VERSION}")]
     Version(u8),
-    /// Not a whole number of holds.
+    /// Not a whole number of sessions.
     #[error("the record is cut off")]
     CutOff,
-    /// A hold has something that this version does not know, or a name that is none.
-    #[error("the record has a hold that makes no sense")]
+    /// A session has a flag that this version does not know, or an invalid name.
+    #[error("the record has a session that makes no sense")]
     BadSession,
-    /// More holds than [`UserRecord::MAX_HOLDS`].
+    /// More sessions than [`UserRecord::MAX_SESSIONS`].
     #[error("the record has more slots than any limit allows")]
     TooManySessions,
-    /// Two holds of one session.
+    /// One session twice.
     #[error("the record has two slots of one session")]
     DuplicateSession,
 }
 
 impl SessionRecord {
-    /// The hold of a session of which nothing else is known.
+    /// A live session of which nothing else is known.
     #[must_use]
     pub const fn new(session: SessionId, since: Timestamp) -> Self {
         Self { session, since, status: SessionStatus::Live, client: None }
     }
 
-    /// Which device its session runs on, if that is known.
+    /// The device, if the client named one.
     #[must_use]
     pub fn device(&self) -> Option<&DisplayName> {
         self.client.as_ref()?.device.as_ref()
     }
 
-    /// What its session calls itself.
+    /// The label, if the client gave one.
     #[must_use]
     pub fn label(&self) -> Option<&DisplayName> {
         self.client.as_ref()?.label.as_ref()
     }
 
-    /// What to call it, for people: by its label, or else by its device.
+    /// What to call the session, for people: its label, or else its device.
     #[must_use]
     pub fn display_name(&self) -> Option<&DisplayName> {
         self.label().or_else(|| self.device())
     }
 
-    /// How it can be taken up by another session.
+    /// How the session can be resumed, if it can.
     #[must_use]
     pub fn resumable(&self) -> Option<Resumable> {
         self.client.as_ref()?.resumable
     }
 
-    /// How long it lingers once it is lost.
+    /// The grace period after the session is lost. Zero if it cannot be resumed.
     pub(crate) fn linger(&self) -> Duration {
         self.resumable().map_or(Duration::ZERO, |resumable| resumable.linger)
     }
 }
 
 impl UserRecord {
-    /// The hard ceiling of holds in one record, whatever is configured, so that a record stays small.
+    /// The most sessions in one record, whatever is configured. It keeps records small.
     pub const MAX_SESSIONS: usize = 1024;
 
-    /// The record that has these holds, as a store read them back.
+    /// A record of these sessions, oldest first.
     ///
     /// # Errors
-    /// `TooManyHolds` above the ceiling, `SessionTwice` when two are of one session.
-    pub fn from_sessions(holds: Vec<SessionRecord>) -> Result<Self, RecordError> {
-        if holds.len() > Self::MAX_SESSIONS {
+    /// [`RecordError::TooManySessions`] above [`UserRecord::MAX_SESSIONS`], [`RecordError::DuplicateSession`] if a session
+    /// is there twice.
+    pub fn from_sessions(entries: Vec<SessionRecord>) -> Result<Self, RecordError> {
+        if entries.len() > Self::MAX_SESSIONS {
             return Err(RecordError::TooManySessions);
         }
-        let mut sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
+        let mut sessions: Vec<_> = entries.iter().map(|entry| entry.session).collect();
         sessions.sort_unstable();
         if sessions.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(RecordError::DuplicateSession);
         }
-        Ok(Self { sessions: holds })
+        Ok(Self { sessions: entries })
     }
 
-    /// The holds, oldest first. Some may be void.
+    /// The sessions, oldest first. Some may have expired.
     #[must_use]
     pub fn sessions(&self) -> &[SessionRecord] {
         &self.sessions
     }
 
-    /// The same, to be changed: by the rule alone.
+    /// The sessions, for the rule to change.
     pub(crate) const fn sessions_mut(&mut self) -> &mut Vec<SessionRecord> {
         &mut self.sessions
     }
 
-    /// Whether nothing is left to keep.
+    /// Whether no session is left. Then the store can delete the record.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
 
-    /// The session's hold, if it has one.
+    /// This session, if it is in the record.
     #[must_use]
     pub fn session(&self, session: SessionId) -> Option<&SessionRecord> {
-        self.sessions.iter().find(|hold| hold.session == session)
+        self.sessions.iter().find(|entry| entry.session == session)
     }
 }

@@ -1,4 +1,4 @@
-//! A record's holds as the slots that they make.
+//! The sessions of a record, grouped into slots.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -10,10 +10,10 @@ use super::record::{SessionRecord, SessionStatus, UserRecord};
 use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
 
-/// The slots that a record's holds make, in the order of their oldest hold.
+/// The slots of a record, in the order of their oldest session.
 pub(super) struct Slots<'a>(Vec<Slot<'a>>);
 
-/// One slot: the hold of one session, or those of all of a device's.
+/// One slot: one session, or all sessions of one device.
 pub(super) struct Slot<'a> {
     /// At least one, oldest first.
     pub(super) sessions: Vec<&'a SessionRecord>,
@@ -24,48 +24,48 @@ impl<'a> Slots<'a> {
     pub(super) fn from_record(record: &'a UserRecord, counting: CountBy) -> Self {
         let mut slots: Vec<Slot<'a>> = Vec::with_capacity(record.sessions().len());
         let mut devices = BTreeMap::new();
-        for hold in record.sessions() {
+        for entry in record.sessions() {
             let device = match counting {
                 CountBy::Sessions => None,
-                CountBy::Devices => hold.device(),
+                CountBy::Devices => entry.device(),
             };
             match device.and_then(|device| devices.get(device)) {
                 Some(&at) => {
                     let slot: &mut Slot<'a> = &mut slots[at];
-                    slot.sessions.push(hold);
+                    slot.sessions.push(entry);
                 }
                 None => {
                     if let Some(device) = device {
                         devices.insert(device, slots.len());
                     }
-                    slots.push(Slot { sessions: [hold].into(), device });
+                    slots.push(Slot { sessions: [entry].into(), device });
                 }
             }
         }
         Self(slots)
     }
 
-    /// How many slots a record's holds make, which is all that most want to know.
+    /// Counts the slots of a record. Cheaper than [`Slots::from_record`] if sessions are counted.
     pub(super) fn count_in(record: &UserRecord, counting: CountBy) -> u32 {
         let count = match counting {
             CountBy::Sessions => record.sessions().len(),
             CountBy::Devices => Slots::from_record(record, counting).0.len(),
         };
-        u32::try_from(count).expect("a record has few holds")
+        u32::try_from(count).expect("a record has at most 1024 sessions")
     }
 
     pub(super) fn count(&self) -> u32 {
-        u32::try_from(self.0.len()).expect("a record has few holds")
+        u32::try_from(self.0.len()).expect("a record has at most 1024 sessions")
     }
 
-    /// The slot that this device has already.
+    /// The slot of this device.
     pub(super) fn of_device(&self, device: &DisplayName) -> Option<&Slot<'a>> {
         self.0.iter().find(|slot| slot.device == Some(device))
     }
 
-    /// The slots that may be taken away for a newcomer, in the order in which they are.
+    /// The slots that may be evicted for a new session, in the order in which they are.
     pub(super) fn victims(&self, policy: &AdmissionPolicy, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
-        // To want nobody ended needs no leave.
+        // A client may forbid evictions even if it may not choose sessions to evict.
         if choice == Some(&Evict::Nobody) {
             return Vec::new();
         }
@@ -75,7 +75,7 @@ impl<'a> Slots<'a> {
             .filter_map(|slot| Some((slot.lingers_until()?, slot)))
             .filter(|_| policy.lingering_first)
             .collect();
-        // A stable sort: of those that end at the same time the oldest comes first.
+        // A stable sort: of two slots that end at the same time, the older one goes first.
         lingering.sort_by_key(|&(until, _)| until);
         let mut victims: Vec<_> = lingering.into_iter().map(|(_, slot)| slot).collect();
         let is_left = |slot: &&Slot<'a>| !(policy.lingering_first && slot.lingers_until().is_some());
@@ -96,17 +96,17 @@ impl<'a> Slots<'a> {
         victims
     }
 
-    /// Who holds a slot beyond the limit: of the newest slots.
+    /// The sessions of the newest slots that are over the limit.
     pub(super) fn over_limit(&self, limit: SlotLimit) -> Vec<SessionId> {
-        let most = usize::try_from(limit.slots()).unwrap_or(usize::MAX);
-        let newest = self.0.iter().skip(most).rev();
-        newest.flat_map(|slot| slot.sessions.iter().map(|hold| hold.session)).collect()
+        let max = usize::try_from(limit.slots()).unwrap_or(usize::MAX);
+        let newest = self.0.iter().skip(max).rev();
+        newest.flat_map(|slot| slot.sessions.iter().map(|entry| entry.session)).collect()
     }
 
-    /// When so many slots have lingered for their time that one more has its place among the `most` there may be, if nobody
-    /// comes or goes until then.
-    pub(super) fn free_at(&self, most: u32) -> Option<Timestamp> {
-        let needed = (self.count() + 1).checked_sub(most)?;
+    /// The time at which enough lingering slots will have expired for one more session to fit under `max`. `None` if that
+    /// never happens by itself. Assumes that no other session starts or ends.
+    pub(super) fn free_at(&self, max: u32) -> Option<Timestamp> {
+        let needed = (self.count() + 1).checked_sub(max)?;
         let mut ends: Vec<_> = self.0.iter().filter_map(Slot::lingers_until).collect();
         ends.sort_unstable();
         ends.get(usize::try_from(needed).ok()?.checked_sub(1)?).copied()
@@ -114,18 +114,18 @@ impl<'a> Slots<'a> {
 }
 
 impl<'a> Slot<'a> {
-    /// Its holds, each as a slot of its own.
+    /// The sessions of this slot, each as a slot of its own.
     pub(super) fn split_by_session(&self) -> Slots<'a> {
-        Slots(self.sessions.iter().map(|&hold| Slot { sessions: [hold].into(), device: None }).collect())
+        Slots(self.sessions.iter().map(|&entry| Slot { sessions: [entry].into(), device: None }).collect())
     }
 
     fn is_held_by(&self, session: SessionId) -> bool {
-        self.sessions.iter().any(|hold| hold.session == session)
+        self.sessions.iter().any(|entry| entry.session == session)
     }
 
-    /// When it is free, if nobody takes it up: when all of its holds only linger.
+    /// When the slot becomes free by itself. `None` if one of its sessions is live.
     fn lingers_until(&self) -> Option<Timestamp> {
-        let ends = self.sessions.iter().map(|hold| match hold.status {
+        let ends = self.sessions.iter().map(|entry| match entry.status {
             SessionStatus::Live => None,
             SessionStatus::Lingering { until } => Some(until),
         });

@@ -1,17 +1,17 @@
-//! Why a connection is closed: the WebSocket close codes the server sends.
+//! The WebSocket close codes that the server sends.
 
 use core::fmt;
 
-/// Why the server closes a connection: a close code for programs ([RFC 6455 §7.4]) and words for people.
+/// Why the server closes a connection: a close code for programs ([RFC 6455 §7.4]) and a reason phrase for people.
 ///
-/// Codes from 4000 on are this protocol's own.
+/// Codes from 4000 on belong to this protocol.
 ///
 /// [RFC 6455 §7.4]: https://www.rfc-editor.org/rfc/rfc6455#section-7.4
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// The client said BYE.
+    /// The client sent BYE.
     Bye,
-    /// The server is going down, or this connection is to move elsewhere. Come back, with backoff.
+    /// The server is shutting down. The client may reconnect, with backoff.
     ShuttingDown,
     /// The peer broke the WebSocket protocol.
     ProtocolError,
@@ -19,26 +19,26 @@ pub enum CloseReason {
     BinaryMessage,
     /// The peer sent a text message that is not UTF-8.
     InvalidUtf8,
-    /// The peer sent more messages that make no sense than the limit allows.
+    /// The peer sent more invalid messages than the limit allows.
     TooManyBadMessages,
     /// The peer sent more messages in a second than the limit allows.
     TooManyMessages,
     /// The peer sent a message longer than the limit allows.
     MessageTooBig,
-    /// The server broke a promise of its own.
+    /// The server failed.
     Internal,
-    /// The store did not answer, or has no room: nobody can be admitted now. Come back, with backoff.
+    /// The store did not answer or is full, so no session can be admitted now. The client may reconnect, with backoff.
     TryAgainLater,
     /// The client did not authenticate in time.
     NotAuthenticated,
-    /// The client's token has run out. Come back with a fresh one.
+    /// The client's token has expired. The client may reconnect with a new one.
     TokenExpired,
     /// The peer was silent for too long and did not answer a ping.
     PeerSilent,
-    /// The session's slot was taken away: by another session of its user, or by the operator. Do not come back by
-    /// yourself: whoever has the slot now would lose it in turn.
+    /// Another session of the user, or the operator, ended this session. The client must not reconnect by itself: it could
+    /// evict the session that has the slot now.
     Evicted,
-    /// The client has taken the session up on another connection.
+    /// The client resumed the session on another connection.
     Resumed,
 }
 
@@ -83,8 +83,8 @@ impl CloseReason {
         }
     }
 
-    /// Whether the session of a client that is closed with this lingers, where it can be taken up again. One whose socket is
-    /// lost does, too.
+    /// Whether a resumable session keeps its slot for its grace period after a close with this reason. After a lost socket it
+    /// does as well.
     #[must_use]
     pub const fn keeps_slot(self) -> bool {
         match self {
@@ -128,7 +128,7 @@ impl CloseReason {
     }
 }
 
-/// Code and words, as in `4401 Not authenticated in time`.
+/// Code and reason phrase, as in `4401 Not authenticated in time`.
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.code(), self.message())

@@ -1,4 +1,4 @@
-//! What the server says no with: a refusal of a slot, a rejection of a credential, a complaint about a message.
+//! Why the server denies a slot, rejects a credential or does not serve a message; and what it tells an ended session.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -7,76 +7,76 @@ use core::fmt;
 use crate::id::UserIdError;
 use crate::ledger::{EndReason, SlotLimit, StoreError};
 
-/// Why an `AUTHENTICATE` was refused.
+/// Why an `AUTHENTICATE` failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthenticateFailure {
     /// The user holds as many slots as the limit allows.
     LimitReached,
-    /// The device has as many sessions as one may.
+    /// The device has as many sessions as it may.
     DeviceFull,
-    /// The credential names no user.
+    /// The credential was rejected.
     Credential(CredentialError),
-    /// The credential is good, but of another user than the one whose session this is.
+    /// The credential is valid, but this session belongs to another user.
     AnotherUser,
-    /// The store certainly did not take the slot, for this cause.
+    /// The store rejected the command.
     Store(StoreError),
-    /// The store did not say whether it took the slot: the session goes without, the slot goes back.
+    /// The store did not answer in time. The session has no slot; if the store took one, it is released.
     StoreTimedOut,
-    /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
+    /// A text that this version does not know. Only a client gets it, from a newer server.
     Other(Box<str>),
 }
 
-/// Why a credential names nobody.
+/// Why a credential was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CredentialError {
-    /// It is missing, or not a string.
+    /// It is missing or not a string.
     NotText,
-    /// It is not a user id.
+    /// It is not a valid user id.
     UserId(UserIdError),
-    /// It is a token where user ids are asked for. Tokens are secrets, user ids are not: so it is not taken for one.
+    /// It is a token, but the server expects user ids. A token is a secret and a user id is not, so it is not taken for one.
     UnwantedToken,
-    /// It is no token that lets anybody in.
+    /// It is a token that is not valid here.
     Token(TokenError),
 }
 
-/// Why a token lets nobody in. The words help an honest developer and tell nothing about the server's keys.
+/// Why a token is not valid. The messages help a developer and reveal nothing about the server's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TokenError {
-    /// There is none.
+    /// There is no token.
     Missing,
-    /// It is not a JSON Web Signature in its compact form (RFC 7515 §3.1), or its parts are not what they must be.
+    /// It is not a JSON Web Signature in compact form (RFC 7515 §3.1), or one of its parts is malformed.
     Malformed,
-    /// Its header names another algorithm than the one that is configured, or none.
+    /// Its header does not name the configured algorithm.
     Algorithm,
-    /// Its header asks for an extension that this server does not have (RFC 7515 §4.1.11).
+    /// Its header requires an extension that this server does not have (RFC 7515 §4.1.11).
     Critical,
-    /// Its header names no key, and there are several.
+    /// Its header names no key, and the server has several.
     NoKeyId,
-    /// Its header names a key that is not here.
+    /// Its header names an unknown key.
     UnknownKey,
-    /// It was not signed with this key.
+    /// Its signature is not valid for the key.
     Signature,
-    /// A claim, or a parameter of its header, stands in it twice.
+    /// A claim or a header parameter is there twice.
     DuplicateClaim,
-    /// It has no `exp`.
+    /// It has no `exp` claim.
     NoExpiry,
-    /// Its time is over (RFC 7519 §4.1.4).
+    /// It has expired (RFC 7519 §4.1.4).
     Expired,
-    /// Its time has not come (RFC 7519 §4.1.5).
+    /// It is not valid yet (RFC 7519 §4.1.5).
     NotYetValid,
-    /// It is meant for somebody else (RFC 7519 §4.1.3).
+    /// It is for another audience (RFC 7519 §4.1.3).
     Audience,
-    /// It is from somebody else (RFC 7519 §4.1.1).
+    /// It is from another issuer (RFC 7519 §4.1.1).
     Issuer,
-    /// A claim does not have the type that it must have.
+    /// A claim has the wrong type.
     ClaimType,
-    /// The claim that is to name the user is not there.
+    /// The claim that names the user is missing.
     NoUser,
-    /// The limit that it claims is neither a whole number from 0 to [`Limit::MAX`](crate::Limit::MAX) nor `"unlimited"`.
+    /// The claimed limit is neither a whole number from 0 to [`SlotLimit::MAX`] nor `"unlimited"`.
     Limit,
-    /// The device that it names is no [`DisplayName`](crate::Name).
+    /// The claimed device is not a [`DisplayName`](crate::DisplayName).
     Device,
-    /// The claim that is to name the device is not there.
+    /// The claim that names the device is missing.
     NoDevice,
 }
 
@@ -132,7 +132,7 @@ impl TokenError {
 }
 
 impl CredentialError {
-    /// Every rejection but those of tokens.
+    /// Every error except those of tokens.
     const OPEN: [Self; 5] = [
         Self::NotText,
         Self::UnwantedToken,
@@ -153,7 +153,7 @@ impl CredentialError {
     }
 }
 
-/// What is wrong with a message.
+/// Why the server does not serve a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestError {
     /// Not JSON (RFC 8259).
@@ -170,17 +170,17 @@ pub enum RequestError {
     UnknownType(Box<str>),
     /// A payload on a message that takes none.
     UnwantedPayload,
-    /// An `AUTHENTICATE` whose payload is an object that makes no sense.
+    /// An `AUTHENTICATE` with an invalid object.
     BadOptions(AuthenticateOptionsError),
-    /// An `END_SESSION` without a session's id.
+    /// An `END_SESSION` without a session id.
     BadSessionId,
-    /// An `END_SESSION` of a session that the user does not have, or no longer.
+    /// An `END_SESSION` of a session that the user does not have.
     NoSuchSession,
-    /// An `END_SESSION` of the session that says it.
+    /// An `END_SESSION` of the session that sends it.
     OwnSession,
     /// `AUTHENTICATE` on a session that has its slot.
     AlreadyAuthenticated,
-    /// A request that needs a slot on a session without.
+    /// A request that needs a slot, on a session without one.
     NotAuthenticated,
     /// A message before the last one was answered.
     RequestPending,
@@ -192,24 +192,24 @@ pub enum RequestError {
     InvalidUtf8,
     /// A message longer than the limit allows.
     MessageTooBig,
-    /// The store did not take the question, for this cause; nothing has changed.
+    /// The store rejected the command. Nothing has changed.
     Store(StoreError),
-    /// The store did not answer the question; nothing has changed.
+    /// The store did not answer in time.
     StoreTimedOut,
-    /// Words that this version does not know. A [`Session`](crate::Session) never says them; a client may hear them.
+    /// A text that this version does not know. Only a client gets it, from a newer server.
     Other(Box<str>),
 }
 
-/// What is wrong with the payload of an `AUTHENTICATE` that is an object.
+/// What is wrong with the object of an `AUTHENTICATE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AuthenticateOptionsError {
-    /// It has both a user and a token.
+    /// It has a user and a token.
     UserAndToken,
-    /// `device` is no [`DisplayName`](crate::Name).
+    /// `device` is not a [`DisplayName`](crate::DisplayName).
     Device,
-    /// `label` is no [`DisplayName`](crate::Name).
+    /// `label` is not a [`DisplayName`](crate::DisplayName).
     Label,
-    /// `resume` is no [`ResumeToken`](crate::ResumeToken).
+    /// `resume` is not a [`ResumeToken`](crate::ResumeToken).
     Resume,
     /// `evict` is neither `"oldest"` nor a list of sessions.
     Evict,
@@ -233,7 +233,7 @@ impl AuthenticateOptionsError {
 }
 
 impl AuthenticateFailure {
-    /// What the client is told. [`AuthenticateFailure::from_words`] reads it back.
+    /// What the client is told. [`AuthenticateFailure::from_message`] parses it.
     #[must_use]
     pub fn message(&self) -> Cow<'_, str> {
         match self {
@@ -247,7 +247,7 @@ impl AuthenticateFailure {
         }
     }
 
-    /// The same for a program. `limit` is the limit in force, where it is known.
+    /// The failure as a code for programs. `limit` is the limit in force, if it is known.
     #[must_use]
     pub fn code(&self, limit: Option<SlotLimit>) -> &'static str {
         match self {
@@ -261,24 +261,24 @@ impl AuthenticateFailure {
         }
     }
 
-    /// The refusal that says these words.
+    /// The failure with this message.
     #[must_use]
-    pub fn from_message(words: Box<str>) -> Self {
+    pub fn from_message(message: Box<str>) -> Self {
         let tokens = TokenError::ALL.map(CredentialError::Token);
         [Self::LimitReached, Self::DeviceFull, Self::StoreTimedOut, Self::AnotherUser]
             .into_iter()
             .chain(StoreError::ALL.map(Self::Store))
             .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))
-            .find(|known| known.message() == *words)
-            .unwrap_or(Self::Other(words))
+            .find(|known| known.message() == *message)
+            .unwrap_or(Self::Other(message))
     }
 }
 
 impl RequestError {
-    /// How many characters of an unknown type are shown.
+    /// The number of characters of an unknown type that are shown.
     pub const SHOWN_CHARS: usize = 64;
 
-    /// The complaints whose words are fixed, but for those of a store.
+    /// The errors with fixed messages, except those of a store.
     const FIXED: [Self; 17] = [
         Self::NotJson,
         Self::NotAnObject,
@@ -301,13 +301,13 @@ impl RequestError {
 
     const UNKNOWN_TYPE: &str = "No such event type ";
 
-    /// The complaint about an unknown type, which it cuts.
+    /// The error for an unknown type. Cuts the type to [`RequestError::SHOWN_CHARS`].
     #[must_use]
     pub fn unknown_type(kind: &str) -> Self {
         Self::UnknownType(kind.chars().take(Self::SHOWN_CHARS).collect())
     }
 
-    /// What the client is told. [`RequestError::from_words`] reads it back.
+    /// What the client is told. [`RequestError::from_message`] parses it.
     #[must_use]
     pub fn message(&self) -> Cow<'_, str> {
         Cow::Borrowed(match self {
@@ -335,32 +335,20 @@ impl RequestError {
         })
     }
 
-    /// The complaint that says these words.
+    /// The error with this message.
     #[must_use]
-    pub fn from_message(words: Box<str>) -> Self {
-        if let Some(kind) = words.strip_prefix(Self::UNKNOWN_TYPE) {
+    pub fn from_message(message: Box<str>) -> Self {
+        if let Some(kind) = message.strip_prefix(Self::UNKNOWN_TYPE) {
             return Self::UnknownType(kind.into());
         }
         let asks = AuthenticateOptionsError::ALL.map(Self::BadOptions);
         let mut known = Self::FIXED.into_iter().chain(StoreError::ALL.map(Self::Store)).chain(asks);
-        known.find(|known| known.message() == *words).unwrap_or(Self::Other(words))
-    }
-}
-
-impl fmt::Display for AuthenticateFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message())
-    }
-}
-
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message())
+        known.find(|known| known.message() == *message).unwrap_or(Self::Other(message))
     }
 }
 
 impl EndReason {
-    /// What the client is told whose session has lost its slot.
+    /// What the client of the ended session is told.
     #[must_use]
     pub fn message(&self) -> Cow<'static, str> {
         match self {
@@ -373,3 +361,18 @@ impl EndReason {
         }
     }
 }
+
+/// Each prints its message.
+macro_rules! errors {
+    ($($error:ty),+) => {$(
+        impl fmt::Display for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.message())
+            }
+        }
+
+        impl core::error::Error for $error {}
+    )+};
+}
+
+errors!(AuthenticateFailure, CredentialError, TokenError, RequestError, AuthenticateOptionsError);

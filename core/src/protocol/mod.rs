@@ -1,24 +1,25 @@
-//! The wire protocol: JSON text frames `{"type": …, "payload": …}`, keys in that order.
+//! Speak the protocol: JSON text frames `{"type": …, "payload": …}`, keys in that order.
 //!
 //! | direction | type | payload |
 //! |---|---|---|
 //! | server | `HELLO` | `"message from server"` |
-//! | client | `AUTHENTICATE` | the credential, a string; or an object ([`AuthenticateOptions`]) with `user` or `token`, and `device`, `label`, `resume`, `evict` |
-//! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}`; to whom sent an object more of it ([`AuthenticateSuccessDetails`]) |
-//! | server | `AUTHENTICATE_FAILURE` | why, in words ([`AuthenticateFailure`]); to whom sent an object more beside it ([`AuthenticateFailureDetails`]) |
-//! | client | `BYE` | `null`, or none |
+//! | client | `AUTHENTICATE` | the credential, a string; or an object with `user` or `token`, and the [options](AuthenticateOptions) `device`, `label`, `resume`, `evict` |
+//! | server | `AUTHENTICATE_SUCCESS` | the user, `{"id":"…","connections":n}`; with [details](AuthenticateSuccessDetails) if the client sent an object |
+//! | server | `AUTHENTICATE_FAILURE` | the [reason](AuthenticateFailure) in words; with [details](AuthenticateFailureDetails) if the client sent an object |
+//! | client | `BYE` | `null`, or no payload |
 //! | server | `BYE_SUCCESS` | `null`, then the server closes |
-//! | client | `CHECK_CONNECTIONS` | `null`, or none |
+//! | client | `CHECK_CONNECTIONS` | `null`, or no payload |
 //! | server | `CHECK_CONNECTIONS_SUCCESS` | the user |
-//! | client | `LIST_SESSIONS` | `null`, or none |
-//! | server | `LIST_SESSIONS_SUCCESS` | who holds the user's slots ([`SessionList`]) |
+//! | client | `LIST_SESSIONS` | `null`, or no payload |
+//! | server | `LIST_SESSIONS_SUCCESS` | the [sessions](SessionList) that hold the user's slots |
 //! | client | `END_SESSION` | the id of another session of the user |
 //! | server | `END_SESSION_SUCCESS` | the user |
-//! | server | `EVICTED` | who took the slot away, in words; then the server closes |
-//! | server | `ERROR` | what was wrong, in words ([`RequestError`]) |
+//! | server | `EVICTED` | who ended the session, in words; then the server closes |
+//! | server | `ERROR` | the [error](RequestError) in words |
 //!
-//! Both directions are parsed and written here, so that a server and a client cannot disagree. Parsing is total:
-//! any text gives a message or a [`RequestError`], in time and space linear in its length.
+//! A client writes [`ClientMessage`]s and parses [`ServerMessage`]s; a server does the reverse. Both directions are here, so
+//! that server and client cannot disagree. Parsing is total: any text gives a message or an error, in time and space linear
+//! in its length.
 
 mod request;
 mod reply;

@@ -1,4 +1,4 @@
-//! What the server says.
+//! The messages of the server.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -20,113 +20,113 @@ use crate::resume_token::ResumeToken;
 pub enum ServerMessage {
     /// The first message on every connection.
     Hello,
-    /// The session has a slot; the user with the slots held, this one included.
+    /// The session has a slot. With the user and the slots held, this one included.
     AuthenticateSuccess(UserSummary),
-    /// The same, at length.
+    /// The session has a slot, for a client that sent an object.
     AuthenticateSuccessDetailed(Box<AuthenticateSuccessDetails>),
     /// The session has no slot.
     AuthenticateFailure(AuthenticateFailure),
-    /// The same, at length.
+    /// The session has no slot, for a client that sent an object.
     AuthenticateFailureDetailed(Box<AuthenticateFailureDetails>),
-    /// The slot is given back; the server closes.
+    /// The release of the slot was submitted. The server closes.
     ByeSuccess,
-    /// The user of the session with the slots held.
+    /// The user of the session, with the slots held.
     CheckConnectionsSuccess(UserSummary),
-    /// Who holds the slots of the session's user.
+    /// The sessions that hold the slots of the session's user.
     ListSessionsSuccess(Box<SessionList>),
-    /// The other session is ended; the user with the slots held.
+    /// The other session was ended. With the user and the slots held.
     EndSessionSuccess(UserSummary),
-    /// The slot was taken away, in words; the server closes.
+    /// Another session or the operator ended this session. Says who, in words. The server closes.
     Evicted(Box<str>),
-    /// The client's message was not understood, or cannot be served now.
+    /// The client's message is invalid, or cannot be served now.
     Error(RequestError),
 }
 
-/// A user as the wire shows one.
+/// A user on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserSummary {
     /// The user's id.
     pub id: UserId,
-    /// How many slots the user holds.
+    /// The number of slots that the user holds.
     pub connections: u32,
 }
 
-/// What a client is told of its slot that asked at length.
+/// The details of a grant, for a client that sent an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthenticateSuccessDetails {
-    /// The user with the slots held, this one included.
+    /// The user, with the slots held, this one included.
     pub user: UserSummary,
     /// The limit in force.
     pub limit: SlotLimit,
-    /// The session's id: what others end it by, and no secret.
+    /// The id of the session. Other sessions end it by this id. It is not a secret.
     pub session: SessionId,
-    /// What another connection takes the session up with, once this one is lost.
+    /// The token with which the client can resume the session on another connection.
     pub resume: Option<ResumeToken>,
-    /// How long it can then, in whole milliseconds.
+    /// The grace period after the session is lost, in whole milliseconds.
     pub linger: Duration,
 }
 
-/// What a client is told that asked at length and has no slot.
+/// The details of a failure, for a client that sent an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthenticateFailureDetails {
-    /// Why. On the wire in words, and as [`AuthenticateFailure::code`].
+    /// Why. On the wire in words and as [`AuthenticateFailure::code`].
     pub reason: AuthenticateFailure,
-    /// The limit in force, where that is why.
+    /// The limit in force, if it was reached.
     pub limit: Option<SlotLimit>,
-    /// How many slots the user holds, where they are all taken.
+    /// The number of slots that the user holds, if the limit was reached.
     pub connections: Option<u32>,
-    /// Who holds them, the oldest first and at most [`SessionList::MAX`].
+    /// The sessions that hold them, oldest first. At most [`SessionList::MAX_SHOWN`].
     pub sessions: Option<Box<[SessionInfo]>>,
-    /// When to come back, where a slot is known to be free then, in whole milliseconds.
+    /// The time until a slot becomes free, if the server knows it, in whole milliseconds.
     pub retry_after: Option<Duration>,
-    /// Whether the client may choose whom of these to end, and ask again.
+    /// Whether the client may retry with [`Evict`](crate::ledger::Evict).
     pub client_choice: bool,
 }
 
 /// The sessions of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionList {
-    /// How many slots the user may hold.
+    /// The number of slots that the user may hold.
     pub limit: u32,
-    /// How many the user holds.
+    /// The number of slots that the user holds.
     pub connections: u32,
-    /// Who holds them, the oldest first, at most [`SessionList::MAX`].
+    /// The sessions that hold them, oldest first. At most [`SessionList::MAX_SHOWN`].
     pub sessions: Box<[SessionInfo]>,
 }
 
 impl SessionList {
-    /// How many are shown.
+    /// The number of sessions shown.
     pub const MAX_SHOWN: usize = SlotListing::MAX_SHOWN;
 }
 
-/// A session as the wire shows one to another of its user.
+/// A session on the wire, as other sessions of its user see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionInfo {
-    /// Its id.
+    /// The id.
     #[serde(with = "hexadecimal")]
     pub id: SessionId,
-    /// Which device it runs on.
+    /// The device, if the client named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DisplayName>,
-    /// What it calls itself.
+    /// The label, if the client gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<DisplayName>,
-    /// When it took its slot, in milliseconds since the Unix epoch.
+    /// When the session took its slot, in milliseconds since the Unix epoch.
     pub since: u64,
-    /// Whether its client is there.
+    /// Whether the session is live or lingers.
     pub state: SessionState,
-    /// When it will have lingered for its time, if it does, in milliseconds since the Unix epoch.
+    /// When its grace period ends, if the session lingers, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
 }
 
-/// Whether the client of a session is there.
+/// Whether a session is live or lingers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionState {
-    /// It is.
+    /// It is connected.
     Live,
-    /// It is lost, and may come back.
+    /// It was lost, and its client can resume it.
     Lingering,
 }
 
@@ -160,12 +160,12 @@ pub enum ServerMessageError {
     /// Not JSON, or not an object with a `type` and a `payload`.
     #[error("not a message of the session protocol: {0}")]
     Malformed(serde_json::Error),
-    /// A type this version does not know.
+    /// A type that this version does not know.
     #[error("unknown message type {0:?}")]
     UnknownType(Box<str>),
 }
 
-/// A grant at length, as it is on the wire. Without a `session` it is a short one.
+/// A detailed grant on the wire. A grant without `session` is not detailed.
 #[derive(Serialize, Deserialize)]
 struct SuccessFields<'a> {
     id: UserId,
@@ -178,7 +178,7 @@ struct SuccessFields<'a> {
     linger_ms: u64,
 }
 
-/// What stands beside the words of a refusal at length.
+/// A detailed failure on the wire.
 #[derive(Serialize, Deserialize)]
 struct FailureFields<'a> {
     #[serde(rename = "type")]
@@ -198,20 +198,20 @@ struct FailureFields<'a> {
 }
 
 impl ServerMessage {
-    /// The text frame that says this.
+    /// The message as a text frame.
     #[must_use]
     pub fn encode(&self) -> String {
         match self {
             Self::Hello => r#"{"type":"HELLO","payload":"message from server"}"#.into(),
             Self::AuthenticateSuccess(user) => frame("AUTHENTICATE_SUCCESS", user),
-            Self::AuthenticateSuccessDetailed(admission) => {
+            Self::AuthenticateSuccessDetailed(details) => {
                 let AuthenticateSuccessDetails {
                     user: UserSummary { id, connections },
                     limit,
                     session,
                     resume,
                     linger,
-                } = &**admission;
+                } = &**details;
                 let fields = SuccessFields {
                     id: id.clone(),
                     connections: *connections,
@@ -223,15 +223,15 @@ impl ServerMessage {
                 frame("AUTHENTICATE_SUCCESS", &fields)
             }
             Self::AuthenticateFailure(failure) => frame("AUTHENTICATE_FAILURE", &failure.message()),
-            Self::AuthenticateFailureDetailed(denial) => {
+            Self::AuthenticateFailureDetailed(details) => {
                 let AuthenticateFailureDetails {
                     reason: failure,
                     limit,
                     connections,
                     sessions,
                     retry_after,
-                    client_choice: may_choose,
-                } = &**denial;
+                    client_choice,
+                } = &**details;
                 let fields = FailureFields {
                     kind: "AUTHENTICATE_FAILURE",
                     payload: failure.message(),
@@ -240,7 +240,7 @@ impl ServerMessage {
                     connections: *connections,
                     sessions: sessions.as_deref().map(Cow::Borrowed),
                     retry_after_ms: retry_after.map(millis),
-                    choice: *may_choose,
+                    choice: *client_choice,
                 };
                 write(&fields)
             }
@@ -256,7 +256,7 @@ impl ServerMessage {
     /// Parses one text frame from a server, as a client does. Unknown keys are ignored.
     ///
     /// # Errors
-    /// [`ReplyError`] when it is not a message this version understands.
+    /// [`ServerMessageError`] if this version does not understand the message.
     pub fn parse(text: &str) -> Result<Self, ServerMessageError> {
         #[derive(Deserialize)]
         struct Envelope<'a> {
@@ -278,13 +278,13 @@ impl ServerMessage {
             choice: bool,
         }
 
-        // To serde an array is as good as a struct.
+        // Serde would accept an array for a struct.
         let an_object = || ServerMessageError::Malformed(serde::de::Error::custom("expected an object"));
         if !text.trim_start().starts_with('{') {
             return Err(an_object());
         }
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(ServerMessageError::Malformed)?;
-        let Envelope { kind, payload, code, limit, connections, sessions, retry_after_ms, choice: may_choose } =
+        let Envelope { kind, payload, code, limit, connections, sessions, retry_after_ms, choice: client_choice } =
             envelope;
         let is_object = payload.is_object();
         let of_object = || if is_object { Ok(()) } else { Err(an_object()) };
@@ -293,7 +293,7 @@ impl ServerMessage {
         match &*kind {
             "HELLO" => Ok(Self::Hello),
             "AUTHENTICATE_SUCCESS" if payload.get("session").is_some() => {
-                parse_success(payload).map(|admission| Self::AuthenticateSuccessDetailed(Box::new(admission)))
+                parse_success(payload).map(|details| Self::AuthenticateSuccessDetailed(Box::new(details)))
             }
             "AUTHENTICATE_SUCCESS" => user(payload).map(Self::AuthenticateSuccess),
             "AUTHENTICATE_FAILURE" => {
@@ -309,7 +309,7 @@ impl ServerMessage {
                     connections,
                     sessions,
                     retry_after,
-                    client_choice: may_choose,
+                    client_choice,
                 })))
             }
             "BYE_SUCCESS" => Ok(Self::ByeSuccess),
@@ -325,12 +325,12 @@ impl ServerMessage {
 
 fn parse_success(payload: serde_json::Value) -> Result<AuthenticateSuccessDetails, ServerMessageError> {
     let SuccessFields { id, connections, limit, session, resume, linger_ms } = read(payload)?;
-    let no = |what| malformed(alloc::format!("{what} makes no sense"));
+    let invalid = |what| malformed(alloc::format!("{what} makes no sense"));
     Ok(AuthenticateSuccessDetails {
         user: UserSummary { id, connections },
         limit: SlotLimit::new(limit).map_err(malformed)?,
-        session: SessionId::parse(&session).ok_or_else(|| no("session"))?,
-        resume: resume.map(|token| ResumeToken::parse(&token).ok_or_else(|| no("resume"))).transpose()?,
+        session: SessionId::parse(&session).ok_or_else(|| invalid("session"))?,
+        resume: resume.map(|token| ResumeToken::parse(&token).ok_or_else(|| invalid("resume"))).transpose()?,
         linger: Duration::from_millis(linger_ms),
     })
 }

@@ -1,4 +1,4 @@
-//! What a client may say, and the total parser of it.
+//! The messages of a client.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -19,58 +19,58 @@ mod reader;
 /// A message from a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientMessage {
-    /// Asks for a slot. The payload is no object.
+    /// Asks for a slot. The payload is not an object.
     Authenticate(Credential),
-    /// Asks for a slot, and for more than that: the payload is an object, and so the credential is no
-    /// [`Credential::Text`]. Whoever says so is answered at more length.
+    /// Asks for a slot with options. The payload is an object, so the credential is never [`Credential::Text`]. The answer is
+    /// detailed.
     AuthenticateWith(Credential, Box<AuthenticateOptions>),
-    /// Asks who the session's user is and how many slots that user holds.
+    /// Asks for the session's user and the number of slots held.
     CheckConnections,
-    /// Asks who holds the slots of the session's user.
+    /// Asks for the sessions that hold the slots of the session's user.
     ListSessions,
-    /// Asks for another session of the same user to be ended.
+    /// Asks the server to end another session of the same user.
     EndSession(SessionId),
-    /// Gives the slot back and asks to be closed.
+    /// Gives the slot back and asks the server to close.
     Bye,
 }
 
-/// What a client shows to be let in, not yet verified: a user id where authentication is open, else a token. Whether
-/// it is any good is for the authenticator to say.
+/// What a client authenticates with, not verified: a user id if authentication is open, else a token. The authenticator
+/// verifies it.
 ///
-/// It may be a secret, so it is never printed: `{:?}` shows its length alone.
+/// It may be a secret, so it is never printed: `{:?}` shows only its length.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// None: the payload was missing, or neither a string nor an object with a `user` or a `token` that is one.
+    /// None. The payload was missing, or was neither a string nor an object with a `user` or `token` string.
     None,
-    /// The payload, a string.
+    /// The payload, if it was a string.
     Text(Box<str>),
-    /// The payload, an object: its `user`.
+    /// The `user` of the payload, if it was an object.
     User(Box<str>),
-    /// The payload, an object: its `token`.
+    /// The `token` of the payload, if it was an object.
     Token(Box<str>),
 }
 
-/// What a client asks for beside a slot.
+/// What a client asks for beyond a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuthenticateOptions {
-    /// Which device it runs on.
+    /// The device that the client runs on.
     pub device: Option<DisplayName>,
-    /// What it calls itself, for people.
+    /// What the client calls itself, for people.
     pub label: Option<DisplayName>,
-    /// The token of a slot that it wants to take up again.
+    /// The token of the session that it wants to resume.
     pub resume: Option<ResumeToken>,
-    /// Whom to end, if there is no other way.
+    /// The sessions to evict if no slot is free.
     pub evict: Option<Evict>,
 }
 
 impl Credential {
-    /// The credential `text`, whatever it says, as a plain string.
+    /// A credential from a plain string.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self::Text(text.into())
     }
 
-    /// What the client sent, if it can be a user id: a string, or the `user` of an object.
+    /// The part that can be a user id: a string, or the `user` of an object.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         match self {
@@ -79,7 +79,7 @@ impl Credential {
         }
     }
 
-    /// What the client sent, if it can be a token: a string, or the `token` of an object.
+    /// The part that can be a token: a string, or the `token` of an object.
     #[must_use]
     pub fn token(&self) -> Option<&str> {
         match self {
@@ -103,11 +103,11 @@ impl fmt::Debug for Credential {
 impl ClientMessage {
     /// Parses one text frame.
     ///
-    /// Keys other than `type` and `payload`, and those of a payload that mean nothing, are ignored. One that means something
-    /// and is given twice is refused, because two readers could differ about which one counts.
+    /// Unknown keys are ignored. A known key that is given twice is an error, because two parsers could disagree about which
+    /// one counts.
     ///
     /// # Errors
-    /// The complaint to answer with.
+    /// [`RequestError`], to answer with.
     pub fn parse(text: &str) -> Result<Self, RequestError> {
         let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
             Category::Data => RequestError::DuplicateKey,
@@ -138,7 +138,6 @@ impl ClientMessage {
         }
     }
 
-    /// The message that an object with these fields is.
     fn authenticate_with(fields: Fields<'_>) -> Result<Self, AuthenticateOptionsError> {
         let credential = match (fields.user, fields.token) {
             (Field::Text(_), Field::Text(_)) => return Err(AuthenticateOptionsError::UserAndToken),
@@ -173,15 +172,15 @@ impl ClientMessage {
         Ok(Self::AuthenticateWith(credential, Box::new(AuthenticateOptions { device, label, resume, evict })))
     }
 
-    /// The text frame that says this.
+    /// The message as a text frame.
     #[must_use]
     pub fn encode(&self) -> String {
         match self {
             Self::Authenticate(credential) => authenticate(&credential.encode()),
-            Self::AuthenticateWith(credential, ask) => {
+            Self::AuthenticateWith(credential, options) => {
                 let payload = credential.encode();
                 let mut fields = if let serde_json::Value::Object(fields) = payload { fields } else { Map::new() };
-                ask.encode(&mut fields);
+                options.encode(&mut fields);
                 authenticate(&fields.into())
             }
             Self::CheckConnections => r#"{"type":"CHECK_CONNECTIONS","payload":null}"#.into(),

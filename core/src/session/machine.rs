@@ -9,7 +9,7 @@ use super::replies::{authenticate_failure, error, limit_failure, query_reply, re
 use super::settings::SessionSettings;
 use super::state::{Heartbeat, PendingCall, ResumeTokens, SlotExit, State, StoreQuery};
 use crate::id::{SessionId, UserId};
-use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, Grant, Outcome, SlotLimit, SlotListing};
+use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, Outcome, SlotLimit, SlotListing};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
     CredentialError, RequestError, ServerMessage, UserSummary,
@@ -399,8 +399,8 @@ impl Session {
         }
     }
 
-    fn admit(&mut self, user: UserSummary, tokens: &ResumeTokens, grant: &Grant) -> ServerMessage {
-        let &Grant { limit, linger, is_resumed } = grant;
+    fn admit(&mut self, user: UserSummary, tokens: &ResumeTokens, grant: &GrantDetails) -> ServerMessage {
+        let &GrantDetails { limit, linger, is_resumed } = grant;
         let resume = if is_resumed { tokens.shown } else { tokens.new };
         self.lingers = resume.is_some() && !linger.is_zero();
         ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {

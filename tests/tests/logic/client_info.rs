@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing};
+use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, LimitSource, SlotListing};
 use session_core::ledger::{EndReason, Evict, Outcome, SessionRecord, SlotLimit, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
@@ -72,7 +72,7 @@ impl Subject {
     }
 
     fn granted(&mut self, is_resumed: bool, linger: Duration) -> Actions {
-        let grant = Grant { limit: limit(3), linger, is_resumed };
+        let grant = GrantDetails { limit: limit(3), linger, is_resumed };
         self.handle(Event::Stored(Outcome::Granted { connections: 2, grant: Some(Box::new(grant)) }))
     }
 

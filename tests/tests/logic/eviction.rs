@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing, StoreCommand};
+use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, LimitSource, SlotListing, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionRecord, SessionStatus,
     SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
@@ -322,7 +322,7 @@ fn a_refusal_lists_who_is_there_to_those_who_asked_at_length() {
 #[test]
 fn a_grant_at_length_says_the_limit_and_for_how_long_it_can_be_taken_up() {
     let mut subject = Subject::default();
-    let grant = |linger, is_resumed| Some(Box::new(Grant { limit: limit(2), linger, is_resumed }));
+    let grant = |linger, is_resumed| Some(Box::new(GrantDetails { limit: limit(2), linger, is_resumed }));
     let Outcome::Granted { grant: first, .. } = subject.client_info(&policy(2), 1) else { panic!("there is room") };
     assert_eq!(first, grant(LINGER, false));
     let finer = AdmissionPolicy { linger: Duration::from_nanos(5_999_999), ..policy(2) };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, StoreCommand};
+use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionStatus, SlotLimit, StoreError,
     UserRecord, WhenFull,
@@ -273,7 +273,7 @@ fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_policy(policy(1));
     let grant = |is_resumed| {
-        let grant = Grant { limit: SlotLimit::new(1).unwrap(), linger: LINGER, is_resumed };
+        let grant = GrantDetails { limit: SlotLimit::new(1).unwrap(), linger: LINGER, is_resumed };
         Outcome::Granted { connections: 1, grant: Some(Box::new(grant)) }
     };
     let resume =

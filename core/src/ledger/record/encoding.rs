@@ -1,15 +1,15 @@
 //! A user's record as bytes, the same for every store.
 //!
 //! ```text
-//! version 2:  02 | hold*      hold:  session (node, number: 8 bytes each) | since (8 bytes) | what follows (1 byte)
-//!                                    [1: lingers until (8 bytes)]
-//!                                    [2: resume key (32 bytes) | lingers for so long (4 bytes)]
-//!                                    [4: device (1 byte of length, then it)] [8: label (the same)]
-//! version 1:  01 | hold*      hold:  session | since
+//! version 2:  02 | session*   session:  id (node, number: 8 bytes each) | since (8 bytes) | flags (1 byte)
+//!                                       [1: lingers until (8 bytes)]
+//!                                       [2: resume key (32 bytes) | grace period (4 bytes)]
+//!                                       [4: device (1 byte of length, then the text)] [8: label (the same)]
+//! version 1:  01 | session*   session:  id | since
 //! ```
 //!
-//! Integers are big-endian, times count milliseconds from the Unix epoch, `lingers for` counts milliseconds. The first byte
-//! is the version; its meaning never changes once a release has written it.
+//! Integers are big-endian. Times count milliseconds from the Unix epoch, the grace period counts milliseconds. A flag says
+//! which fields follow. The first byte is the version. Its meaning never changes once a release has written it.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -26,32 +26,32 @@ const DEVICE: u8 = 4;
 const LABEL: u8 = 8;
 
 impl UserRecord {
-    /// Writes the record to `bytes`, which it clears first.
+    /// Clears `bytes`, then writes the record to it.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.clear();
         bytes.push(VERSION);
-        for hold in &self.sessions {
-            encode(hold, bytes);
+        for entry in &self.sessions {
+            encode(entry, bytes);
         }
     }
 
-    /// Reads what [`UserRecord::encode`] wrote, in this version or in the one before it.
+    /// Reads what [`UserRecord::encode`] wrote, in this version or the one before it.
     ///
     /// # Errors
-    /// [`RecordError`] for anything else; such a record is never guessed at.
+    /// [`RecordError`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let (&version, rest) = bytes.split_first().ok_or(RecordError::Empty)?;
         let mut rest = Reader(rest);
-        let mut holds = Vec::new();
+        let mut entries = Vec::new();
         while !rest.0.is_empty() {
-            holds.push(match version {
+            entries.push(match version {
                 VERSION_1 => SessionRecord::new(rest.session()?, rest.time()?),
                 VERSION => decode(&mut rest)?,
                 _ => return Err(RecordError::Version(version)),
             });
         }
         match version {
-            VERSION_1 | VERSION => Self::from_sessions(holds),
+            VERSION_1 | VERSION => Self::from_sessions(entries),
             _ => Err(RecordError::Version(version)),
         }
     }

@@ -1,4 +1,4 @@
-//! Reads a client's frame as far as the protocol looks into it: total, and without recursion.
+//! Parses the parts of a client's frame that the protocol knows: total, and without recursion.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -15,7 +15,7 @@ pub(super) enum Frame<'a> {
     Other,
 }
 
-/// A JSON value as far as this protocol looks into it.
+/// A JSON value, with the parts that the protocol knows.
 pub(super) enum Value<'a> {
     Missing,
     Null,
@@ -24,7 +24,7 @@ pub(super) enum Value<'a> {
     Other,
 }
 
-/// The fields of an object that mean something.
+/// The known fields of an object.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     pub(super) user: Field<'a>,
@@ -56,12 +56,12 @@ pub(super) enum Field<'a> {
     Missing,
     Null,
     Text(Cow<'a, str>),
-    /// An array: its items, where they are strings. One that is too long is [`Field::Other`].
+    /// An array, with `None` for each item that is not a string. An array that is too long is [`Field::Other`].
     List(Vec<Option<Cow<'a, str>>>),
     Other,
 }
 
-/// Implements the `visit_*` methods of scalar kinds of JSON values, which are of no interest.
+/// Implements the `visit_*` methods for scalars, which the protocol ignores.
 macro_rules! visit_scalars_as {
     ($other:expr) => {
         fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
@@ -82,7 +82,7 @@ macro_rules! visit_scalars_as {
     };
 }
 
-/// The same for arrays.
+/// Implements `visit_seq`, which ignores the items.
 macro_rules! visit_items_as {
     ($other:expr) => {
         /// `IgnoredAny` is skipped without recursion, so nesting costs no stack.
@@ -93,7 +93,7 @@ macro_rules! visit_items_as {
     };
 }
 
-/// The same for objects.
+/// Implements `visit_map`, which ignores the entries.
 macro_rules! visit_entries_as {
     ($other:expr) => {
         fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
@@ -103,7 +103,7 @@ macro_rules! visit_entries_as {
     };
 }
 
-/// The same for strings, borrowed if they can be, and null.
+/// Implements the `visit_*` methods for null and strings, borrowed if possible.
 macro_rules! visit_texts_as {
     ($text:expr, $null:expr) => {
         fn visit_unit<E>(self) -> Result<Self::Value, E> {

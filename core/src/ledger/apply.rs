@@ -1,0 +1,75 @@
+//! Applies store commands to a user's record.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::admission::{Acquire, DenyReason, admit};
+use super::command::StoreCommand;
+use super::end::{end_sessions, linger, release};
+use super::expire::expire;
+use super::listing::list;
+use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
+use super::policy::AdmissionPolicy;
+use super::record::UserRecord;
+use super::slots::Slots;
+use crate::id::NodeId;
+
+/// Applies a command to the record of its user.
+///
+/// A store calls this with each command, between reading the record and writing it. An application that keeps its
+/// records itself can call [`acquire`](super::acquire) and its siblings, whose answers have types of their own.
+///
+/// First expires sessions, as [`expire_sessions`](super::expire_sessions) does. So the record may have changed whatever the outcome is. An
+/// acquire for a session of a dead node is rejected: its slot would expire at once.
+pub fn apply(
+    record: &mut UserRecord,
+    command: &StoreCommand,
+    policy: &AdmissionPolicy,
+    liveness: impl Fn(NodeId) -> Liveness,
+) -> ApplyResult {
+    expire(record, command.at(), &liveness);
+    let mut ended = Vec::new();
+    let outcome = match command {
+        StoreCommand::Acquire { session, limit, at, options, .. } => {
+            let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_deref(), at: *at };
+            match admit(record, acquire, policy, &liveness) {
+                Ok(grant) => {
+                    ended = grant.ended;
+                    let details =
+                        GrantDetails { limit: grant.limit, linger: grant.linger, is_resumed: grant.is_resumed };
+                    Outcome::Granted {
+                        connections: grant.connections,
+                        grant: options.is_some().then(|| Box::new(details)),
+                    }
+                }
+                Err(denied) if denied.reason == DenyReason::NodeDead => Outcome::Rejected(StoreError::Failed),
+                Err(denied) => Outcome::Denied(options.is_some().then(|| {
+                    Box::new(SlotListing {
+                        is_device_full: denied.reason == DenyReason::DeviceFull,
+                        free_at: denied.free_at,
+                        ..list(record, *limit, policy, SlotListing::MAX_SHOWN)
+                    })
+                })),
+            }
+        }
+        StoreCommand::Release { session, .. } => {
+            release(record, *session);
+            Outcome::Released
+        }
+        StoreCommand::Linger { session, at, .. } => {
+            linger(record, *session, *at);
+            Outcome::Released
+        }
+        StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, policy.count_by) },
+        StoreCommand::ListSessions { limit, is_unbounded, .. } => {
+            let max = if *is_unbounded { UserRecord::MAX_SESSIONS } else { SlotListing::MAX_SHOWN };
+            Outcome::Listed(Box::new(list(record, *limit, policy, max)))
+        }
+        StoreCommand::EndSessions { session, target, reason, .. } => {
+            let result = end_sessions(record, *session, *target, reason, policy);
+            ended = result.ended;
+            Outcome::Ended { sessions: result.sessions, connections: result.connections }
+        }
+    };
+    ApplyResult { outcome, ended }
+}

@@ -1,0 +1,95 @@
+//! Takes slots back: release, linger, and ending sessions of others.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::command::EndTarget;
+use super::outcome::{EndReason, EndedSession};
+use super::policy::AdmissionPolicy;
+use super::record::{SessionRecord, SessionStatus, UserRecord};
+use super::slots::Slots;
+use crate::id::SessionId;
+use crate::time::Timestamp;
+
+/// Sessions were ended, or would be in a dry run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the ended sessions have to be told"]
+pub struct EndResult {
+    /// All of them, also those that only lingered.
+    pub sessions: Box<[SessionId]>,
+    /// The live ones among them. Each has to be told.
+    pub ended: Vec<EndedSession>,
+    /// The slots that the user holds now.
+    pub connections: u32,
+}
+
+/// Gives the session's slot back, if it has one. Returns whether it had one.
+pub fn release(record: &mut UserRecord, session: SessionId) -> bool {
+    let before = record.sessions().len();
+    record.sessions_mut().retain(|entry| entry.session != session);
+    record.sessions().len() < before
+}
+
+/// Keeps the slot of a lost session for its grace period. A slot that cannot be resumed is given back.
+///
+/// `lost_at` is when the session was lost. The grace period begins then. It does not begin again if the session lingers
+/// already.
+pub fn linger(record: &mut UserRecord, session: SessionId, lost_at: Timestamp) {
+    record.sessions_mut().retain_mut(|entry| {
+        if entry.session != session {
+            return true;
+        }
+        if entry.status == SessionStatus::Live {
+            entry.status = SessionStatus::Lingering { until: lost_at + entry.linger() };
+        }
+        !entry.linger().is_zero()
+    });
+}
+
+/// Ends sessions of the user. `asker` is the session that asks: it is never ended itself.
+///
+/// A session of the user ([`EndReason::ByUser`]) ends others only while it has a slot itself. `ByUser(None)` is completed
+/// with the label or device of the asker. Call [`expire_sessions`](super::expire_sessions) first.
+pub fn end_sessions(
+    record: &mut UserRecord,
+    asker: SessionId,
+    target: EndTarget,
+    reason: &EndReason,
+    policy: &AdmissionPolicy,
+) -> EndResult {
+    let mut sessions: Vec<_> = match target {
+        EndTarget::One(session) => record.session(session).map(|entry| entry.session).into_iter().collect(),
+        EndTarget::All => record.sessions().iter().map(|entry| entry.session).collect(),
+        EndTarget::Excess { .. } => Slots::from_record(record, policy.count_by).over_limit(policy.limit_for(None).0),
+    };
+    let may_end = !matches!(reason, EndReason::ByUser(_)) || record.session(asker).is_some();
+    sessions.retain(|&session| may_end && session != asker);
+    let mut ended = Vec::new();
+    if !matches!(target, EndTarget::Excess { dry_run: true }) {
+        let named;
+        let reason = if *reason == EndReason::ByUser(None) {
+            named = EndReason::ByUser(record.session(asker).and_then(SessionRecord::display_name).cloned());
+            &named
+        } else {
+            reason
+        };
+        remove(record, &sessions, reason, &mut ended);
+    }
+    EndResult { sessions: sessions.into(), ended, connections: Slots::count_in(record, policy.count_by) }
+}
+
+/// Removes these sessions from the record. The live ones are added to `ended`.
+pub(super) fn remove(
+    record: &mut UserRecord,
+    sessions: &[SessionId],
+    reason: &EndReason,
+    ended: &mut Vec<EndedSession>,
+) {
+    record.sessions_mut().retain(|entry| {
+        let is_removed = sessions.contains(&entry.session);
+        if is_removed && entry.status == SessionStatus::Live {
+            ended.push(EndedSession { session: entry.session, reason: reason.clone() });
+        }
+        !is_removed
+    });
+}

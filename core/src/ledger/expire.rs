@@ -1,0 +1,32 @@
+//! Removes sessions whose slots count for nothing any more.
+
+use super::outcome::Liveness;
+use super::record::{SessionStatus, UserRecord};
+use crate::id::NodeId;
+use crate::time::Timestamp;
+
+/// Removes the sessions whose slots count for nothing any more, and lets resumable sessions of dead nodes linger.
+///
+/// [`apply`](super::apply()) begins with this. A store also calls it for records that no command touches.
+pub fn expire_sessions(record: &mut UserRecord, now: Timestamp, liveness: impl Fn(NodeId) -> Liveness) {
+    expire(record, Some(now), &liveness);
+}
+
+/// As [`expire_sessions`]. Without a time, no grace period has ended.
+pub(super) fn expire(record: &mut UserRecord, now: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) {
+    record.sessions_mut().retain_mut(|entry| {
+        if let Liveness::DeadSince(since) = liveness(entry.session.node()) {
+            let latest = since + entry.linger();
+            entry.status = match entry.status {
+                SessionStatus::Live if entry.linger().is_zero() => return false,
+                SessionStatus::Live => SessionStatus::Lingering { until: latest },
+                // A later end was written by a node whose clock was ahead.
+                SessionStatus::Lingering { until } => SessionStatus::Lingering { until: until.min(latest) },
+            };
+        }
+        match entry.status {
+            SessionStatus::Live => true,
+            SessionStatus::Lingering { until } => now.is_none_or(|now| now < until),
+        }
+    });
+}
