@@ -182,7 +182,7 @@ fn simulation_of_a_return_in_doubt_whose_client_comes_back() {
     ];
     let policy = AdmissionPolicy { linger: Duration::from_secs(20), ..AdmissionPolicy::new(SlotLimit::default()) };
     let output =
-        |trace: &str| trace.lines().filter(|line| line.contains("hears Message(AuthenticateSuccessDetailed")).count();
+        |trace: &str| trace.lines().filter(|line| line.contains("hears Reply(AuthenticateSuccessDetailed")).count();
     let trace = Scenario { policy, ops }.run(true).unwrap().lines.unwrap();
     let before_the_end = trace.split("the faults end").next().unwrap();
     assert_eq!(output(before_the_end), 2, "{before_the_end}");
