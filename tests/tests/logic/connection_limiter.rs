@@ -50,7 +50,7 @@ fn arrive(limiter: &mut ConnectionLimiter, address: IpAddr, now: Timestamp) -> R
 }
 
 #[test]
-fn without_bounds_everybody_comes_in() {
+fn unlimited_limiter_accepts_every_connection() {
     let mut limiter = ConnectionLimiter::new(ConnectionLimits::default());
     let permits: Vec<_> = (0..10_000).map(|_| arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap()).collect();
     assert_eq!(seen(&limiter), (10_000, 10_000, 1));
@@ -59,7 +59,7 @@ fn without_bounds_everybody_comes_in() {
 }
 
 #[test]
-fn so_many_connections_come_in_and_one_more_when_one_has_left() {
+fn total_limit_frees_with_each_release() {
     let mut limiter = ConnectionLimiter::new(bounds(2, 0, 0, 0));
     let mut first = limiter.acquire().unwrap();
     let second = limiter.acquire().unwrap();
@@ -79,7 +79,7 @@ fn so_many_connections_come_in_and_one_more_when_one_has_left() {
 }
 
 #[test]
-fn so_many_connections_wait_and_one_more_when_one_is_admitted_or_has_left() {
+fn unauthenticated_limit_frees_on_authentication_or_release() {
     let mut limiter = ConnectionLimiter::new(bounds(0, 2, 0, 0));
     let mut first = limiter.acquire().unwrap();
     let second = limiter.acquire().unwrap();
@@ -101,7 +101,7 @@ fn so_many_connections_wait_and_one_more_when_one_is_admitted_or_has_left() {
 }
 
 #[test]
-fn so_many_connections_of_one_address_come_in_and_others_are_not_affected() {
+fn per_client_limit_leaves_other_clients_alone() {
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 2, 0));
     let client = ClientPrefix::from(address("192.0.2.1"));
     let too_many = ConnectionLimitExceeded::PerClient { client };
@@ -130,7 +130,7 @@ fn ipv6_addresses_of_one_64_count_together() {
 }
 
 #[test]
-fn so_many_of_one_address_arrive_at_once_and_then_at_their_pace() {
+fn rate_allows_a_burst_and_then_refills() {
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 4));
     let (ada, client) = (address("192.0.2.1"), ClientPrefix::from(address("192.0.2.1")));
     let too_fast = |millis| ConnectionLimitExceeded::Rate { client, retry_after: Duration::from_millis(millis) };
@@ -155,7 +155,7 @@ fn so_many_of_one_address_arrive_at_once_and_then_at_their_pace() {
 }
 
 #[test]
-fn when_to_come_again_is_exact() {
+fn retry_after_is_exact() {
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 7));
     let ada = address("192.0.2.1");
     let mut now = at(5);
@@ -174,7 +174,7 @@ fn when_to_come_again_is_exact() {
 }
 
 #[test]
-fn whoever_is_turned_away_uses_nothing_up_but_its_own_place() {
+fn refused_connection_uses_only_its_own_permit() {
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 1, 2));
     let (ada, client) = (address("192.0.2.1"), ClientPrefix::from(address("192.0.2.1")));
     let inside = arrive(&mut limiter, ada, at(0)).unwrap();
@@ -206,7 +206,7 @@ fn whoever_is_turned_away_uses_nothing_up_but_its_own_place() {
 }
 
 #[test]
-fn of_several_reasons_the_one_that_concerns_all_is_told_first() {
+fn broadest_exceeded_limit_is_reported_first() {
     let mut limiter = ConnectionLimiter::new(bounds(1, 1, 1, 1));
     let ada = address("192.0.2.1");
     let mut inside = arrive(&mut limiter, ada, at(0)).unwrap();
@@ -224,7 +224,7 @@ fn of_several_reasons_the_one_that_concerns_all_is_told_first() {
 }
 
 #[test]
-fn a_visit_is_identified_once() {
+fn permit_is_identified_once() {
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 1, 1));
     let mut permit = arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
     for again in ["192.0.2.1", "192.0.2.2"] {
@@ -236,7 +236,7 @@ fn a_visit_is_identified_once() {
 }
 
 #[test]
-fn under_lower_bounds_those_inside_stay_and_nobody_enters_until_they_are_fewer() {
+fn lowered_limit_keeps_existing_connections() {
     let mut limiter = ConnectionLimiter::new(bounds(4, 0, 4, 0));
     let ada = address("192.0.2.1");
     let mut permits: Vec<_> = (0..4).map(|_| arrive(&mut limiter, ada, at(0)).unwrap()).collect();
@@ -263,7 +263,7 @@ fn under_lower_bounds_those_inside_stay_and_nobody_enters_until_they_are_fewer()
 }
 
 #[test]
-fn another_pace_is_kept_from_the_next_arrival_on() {
+fn changed_rate_applies_from_the_next_arrival() {
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 5));
     let ada = address("192.0.2.1");
     let arrivals = |limiter: &mut ConnectionLimiter, now| {
@@ -280,7 +280,7 @@ fn another_pace_is_kept_from_the_next_arrival_on() {
 }
 
 #[test]
-fn a_clock_that_goes_back_is_taken_to_stand_still() {
+fn backward_clock_counts_as_standing_still() {
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 2));
     let ada = address("192.0.2.1");
     let mut come = |now| arrive(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit)).is_ok();
@@ -288,7 +288,7 @@ fn a_clock_that_goes_back_is_taken_to_stand_still() {
 }
 
 #[test]
-fn a_network_is_forgotten_with_its_last_connection_unless_its_pace_must_be_remembered() {
+fn client_is_forgotten_once_its_bucket_is_full() {
     let (ada, bob) = (address("192.0.2.1"), address("192.0.2.2"));
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 2));
     let first = arrive(&mut limiter, ada, at(0)).unwrap();
@@ -314,7 +314,7 @@ fn nth(number: u64) -> IpAddr {
 
 /// An attacker who owns a large network, and uses each /64 of it once.
 #[test]
-fn a_flood_of_a_million_networks_leaves_few_behind() {
+fn flood_of_networks_leaves_few_tracked_clients() {
     const PER_SECOND: usize = 1000;
     // In order, and each far from the last, between those before.
     for order in [|number: u64| number, u64::reverse_bits] {
@@ -330,7 +330,7 @@ fn a_flood_of_a_million_networks_leaves_few_behind() {
 
 /// Whoever comes again just before the sweep gets there is kept as long as possible.
 #[test]
-fn a_crowd_of_which_some_come_again_is_forgotten_all_the_same() {
+fn returning_clients_do_not_stop_the_sweep() {
     const AT_ONCE: usize = 100;
     let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 1));
     for number in 0..100_000 {
@@ -351,6 +351,6 @@ fn a_crowd_of_which_some_come_again_is_forgotten_all_the_same() {
 }
 
 #[test]
-fn a_visit_is_small() {
+fn permit_stays_small() {
     assert!(size_of::<Permit>() <= 32, "{}", size_of::<Permit>());
 }

@@ -34,7 +34,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_door_does_as_its_model_whatever_comes(
+    fn limiter_does_what_the_model_does(
         first in any_bounds(0..5_u32),
         steps in vec(step(any_bounds(0..5_u32)), 0..200),
     ) {
@@ -45,7 +45,7 @@ proptest! {
 
     /// Under one pace, known in advance and nothing else to stop them, every arrival is decided exactly.
     #[test]
-    fn a_pace_is_kept_exactly(rate in 1..6_u32, steps in vec(step(Just(bounds(0, 0, 0, 0))), 0..200)) {
+    fn rate_is_kept_exactly(rate in 1..6_u32, steps in vec(step(Just(bounds(0, 0, 0, 0))), 0..200)) {
         let mut world = World::new(bounds(0, 0, 0, rate));
         for step in steps {
             match step {

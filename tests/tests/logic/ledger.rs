@@ -74,7 +74,7 @@ fn sessions(record: &UserRecord) -> Vec<SessionId> {
 
 /// Each row: slots held, limit, command => outcome, slots held then. Node 2 is dead.
 #[test]
-fn the_rule() {
+fn admission_rule_table() {
     let [a, b, c, d] = [1, 2, 3, 4].map(|number| HERE.session(number));
     let [x, y] = [1, 2].map(|number| THERE.session(number));
     for (held, limit, command, outcome, then) in [
@@ -134,7 +134,7 @@ fn the_rule() {
 }
 
 #[test]
-fn slots_are_kept_in_the_order_of_their_acquisition_whatever_the_clocks_say() {
+fn slots_keep_the_order_of_acquisition() {
     let mut record = UserRecord::default();
     let order = [HERE.session(9), THERE.session(1), HERE.session(3)];
     for (session, second) in order.into_iter().zip([50, 10, 30]) {
@@ -146,7 +146,7 @@ fn slots_are_kept_in_the_order_of_their_acquisition_whatever_the_clocks_say() {
 }
 
 #[test]
-fn not_even_the_highest_limit_admits_more_than_the_ceiling() {
+fn highest_limit_stays_within_the_ceiling() {
     let mut record = UserRecord::default();
     for number in 1..=1024 {
         let command = acquire(HERE.session(u64::from(number)), 1);
@@ -226,7 +226,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_rule_does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {
+    fn admission_rule_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
         let (mut record, mut model) = (UserRecord::default(), Model::default());
         let (mut limit, mut last) = (SlotLimit::default(), None);
         for (number, step) in steps.into_iter().enumerate() {
@@ -272,7 +272,7 @@ proptest! {
 }
 
 #[test]
-fn a_command_says_whose_it_is() {
+fn command_names_user_and_session() {
     for command in [acquire(HERE.session(5), 1), release(HERE.session(5)), look_up(HERE.session(5))] {
         assert_eq!((command.user(), command.session()), (&user(), HERE.session(5)));
     }

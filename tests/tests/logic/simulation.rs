@@ -169,7 +169,7 @@ fn simulation_of_a_name_after_a_token() {
 
 /// The commit of a return fails: whoever had the slot is told that it is taken up, but nobody has taken it up.
 #[test]
-fn simulation_of_a_return_in_doubt_whose_client_comes_back() {
+fn simulation_of_a_resume_in_doubt() {
     let come = |resume| Op::ConnectWithObject { server: 0, user: 0, device: None, evict: 0, resume };
     let ops = vec![
         come(None),

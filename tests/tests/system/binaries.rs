@@ -31,7 +31,7 @@ fn is_full(process: &TestProcess, user: &str) -> bool {
 }
 
 #[test]
-fn a_killed_server_leaves_nobody_locked_out() {
+fn killed_server_frees_its_slots() {
     let data = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let mut process = TestProcess::start(SERVER, data.path(), &[]);
@@ -45,7 +45,7 @@ fn a_killed_server_leaves_nobody_locked_out() {
 }
 
 #[test]
-fn sigterm_tells_every_session_and_exits_with_0() {
+fn sigterm_closes_every_session_and_exits_0() {
     let data = tempfile::tempdir().unwrap();
     let mut process = TestProcess::start(SERVER, data.path(), &[]);
     let mut peers: Vec<_> = (1..=3).map(|held| RawClient::authenticated(process.address, "ada", held)).collect();
@@ -59,7 +59,7 @@ fn sigterm_tells_every_session_and_exits_with_0() {
 }
 
 #[test]
-fn a_second_signal_ends_a_server_that_is_still_waiting_for_its_peers() {
+fn second_signal_ends_a_draining_server() {
     let data = tempfile::tempdir().unwrap();
     let mut process = TestProcess::start(SERVER, data.path(), &[]);
     // It neither reads nor answers the close.
@@ -71,7 +71,7 @@ fn a_second_signal_ends_a_server_that_is_still_waiting_for_its_peers() {
 }
 
 #[test]
-fn a_second_server_on_one_directory_is_refused_and_told_who_holds_it() {
+fn second_server_on_one_directory_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let first = TestProcess::start(SERVER, data.path(), &[]);
     let second = server(&[], data.path());
@@ -82,7 +82,7 @@ fn a_second_server_on_one_directory_is_refused_and_told_who_holds_it() {
 }
 
 #[test]
-fn a_server_that_cannot_start_says_why_and_touches_nothing() {
+fn failed_start_explains_itself_and_writes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     for (arguments, code, words) in [
@@ -114,7 +114,7 @@ fn a_server_that_cannot_start_says_why_and_touches_nothing() {
 }
 
 #[test]
-fn it_says_where_it_listens_and_where_its_data_is() {
+fn first_line_names_addresses_and_data() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("deep").join("data");
     let process = TestProcess::start(SERVER, &data, &["--listen", "localhost:0"]);
@@ -172,7 +172,7 @@ impl Client {
 }
 
 #[test]
-fn the_demonstration_of_the_readme() {
+fn demonstration_of_the_readme() {
     let data = tempfile::tempdir().unwrap();
     let process = TestProcess::start(SERVER, data.path(), &[]);
     let mut held: Vec<_> = (1..=3)
@@ -206,7 +206,7 @@ fn the_demonstration_of_the_readme() {
 }
 
 #[test]
-fn a_client_holds_many_connections_and_speaks_json_to_scripts() {
+fn client_holds_many_connections_and_prints_json() {
     let data = tempfile::tempdir().unwrap();
     let process = TestProcess::start(SERVER, data.path(), &["--limit", "5"]);
     let mut client = Client::start(&process.url(), &["--user", "ada", "--connections", "7", "--json"]);
@@ -233,7 +233,7 @@ fn a_client_holds_many_connections_and_speaks_json_to_scripts() {
 }
 
 #[test]
-fn a_client_tells_by_its_exit_code_what_went_wrong() {
+fn client_exit_code_names_the_failure() {
     let unreachable = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("ws://{}", listener.local_addr().unwrap())

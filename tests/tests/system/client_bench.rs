@@ -72,7 +72,7 @@ impl Running {
 }
 
 #[test]
-fn an_open_loop_begins_as_many_as_it_was_asked_for() {
+fn open_loop_starts_the_requested_cycles() {
     let (server, _data) = start();
     let (code, report) = report(&server.url(), &["--rate", "200", "--duration", "500ms"]);
     assert_eq!((code, report["cycles"].as_u64(), report["failed"].as_u64()), (Some(0), Some(100), Some(0)), "{report}");
@@ -83,7 +83,7 @@ fn an_open_loop_begins_as_many_as_it_was_asked_for() {
 }
 
 #[test]
-fn a_closed_loop_is_as_fast_as_it_gets() {
+fn closed_loop_runs_as_fast_as_possible() {
     let (server, _data) = start();
     let (code, report) = report(&server.url(), &["--concurrency", "4", "--duration", "300ms", "--users", "2"]);
     assert_eq!((code, report["failed"].as_u64(), report["concurrency"].as_u64()), (Some(0), Some(0), Some(4)));
@@ -92,7 +92,7 @@ fn a_closed_loop_is_as_fast_as_it_gets() {
 }
 
 #[test]
-fn a_refusal_at_the_limit_is_no_failure() {
+fn denial_at_the_limit_is_no_failure() {
     let (server, _data) = start();
     let _held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "user-00000000", held)).collect();
     let (code, report) = report(&server.url(), &["--concurrency", "16", "--users", "1", "--duration", "300ms"]);
@@ -101,7 +101,7 @@ fn a_refusal_at_the_limit_is_no_failure() {
 }
 
 #[test]
-fn sessions_are_held_and_leave_with_bye() {
+fn held_sessions_leave_with_bye() {
     let (server, _data) = start();
     let (code, all) = report(&server.url(), &["--hold", "30", "--duration", "100ms"]);
     assert_eq!((code, &all["users"], &all["hold"]["granted"]), (Some(0), &10.into(), &30.into()), "{all}");
@@ -112,7 +112,7 @@ fn sessions_are_held_and_leave_with_bye() {
 }
 
 #[test]
-fn sessions_that_are_lost_are_counted() {
+fn lost_sessions_are_counted() {
     let (mut server, _data) = start();
     let mut running = Running::start(&server.url(), &["--hold", "6"]);
     running.until("6 held  0 refused  0 lost");
@@ -125,7 +125,7 @@ fn sessions_that_are_lost_are_counted() {
 }
 
 #[test]
-fn a_server_that_goes_away_is_a_failure_with_words() {
+fn lost_server_is_a_failure_with_a_reason() {
     let (mut server, _data) = start();
     let mut running = Running::start(&server.url(), &["--rate", "50"]);
     running.until(" cycles ");
@@ -138,7 +138,7 @@ fn a_server_that_goes_away_is_a_failure_with_words() {
 }
 
 #[test]
-fn ctrl_c_ends_it_early_with_a_report() {
+fn ctrl_c_ends_the_run_with_a_report() {
     let (server, _data) = start();
     let mut running = Running::start(&server.url(), &["--rate", "50"]);
     running.until(" cycles ");
@@ -149,7 +149,7 @@ fn ctrl_c_ends_it_early_with_a_report() {
 }
 
 #[test]
-fn a_second_ctrl_c_waits_for_nobody() {
+fn second_ctrl_c_ends_at_once() {
     let (server, _data) = start();
     let mut running = Running::start(&server.url(), &["--concurrency", "5"]);
     running.until(" cycles ");
@@ -165,7 +165,7 @@ fn a_second_ctrl_c_waits_for_nobody() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_before_anything_is() {
+fn impossible_run_fails_before_it_starts() {
     let unreachable = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("ws://{}", listener.local_addr().unwrap())

@@ -99,7 +99,7 @@ macro_rules! mount_or_skip {
 }
 
 #[test]
-fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
+fn full_disk_denies_sessions_and_accepts_releases() {
     let disk = mount_or_skip!(4096);
     // Few slots, and so few pages in the file that could be used again; then many.
     for users in [3, 100, 1000] {
@@ -129,7 +129,7 @@ fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
 }
 
 #[test]
-fn a_disk_that_the_slots_themselves_have_filled_goes_on_when_they_are_given_back() {
+fn disk_full_of_slots_recovers_after_releases() {
     let disk = mount_or_skip!(1024);
     let (store, server) = serve(&disk);
     // Nobody makes room on the disk, but there is room in the file when they have left.
@@ -137,7 +137,7 @@ fn a_disk_that_the_slots_themselves_have_filled_goes_on_when_they_are_given_back
 }
 
 #[test]
-fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
+fn full_map_recovers_after_releases() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), SlotLimit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
@@ -146,7 +146,7 @@ fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
 }
 
 #[test]
-fn a_server_that_starts_with_little_room_serves_or_says_why_not() {
+fn start_with_little_room_serves_or_explains() {
     let disk = mount_or_skip!(512);
     let (mut started, mut refused) = (0, 0);
     for kib in (0..400).step_by(4) {

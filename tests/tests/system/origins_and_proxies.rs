@@ -28,7 +28,7 @@ fn status(server: &TestServer, headers: &str) -> u16 {
 }
 
 #[test]
-fn a_page_may_connect_if_its_origin_is_written_down() {
+fn only_allowed_origins_may_connect() {
     let origins = ["https://app.example.com", "http://*.localhost:8080"];
     let origins = origins.map(|origin| origin.parse().unwrap()).into_iter().collect();
     let server = TestServer::with_policy(ConnectionSettings { origins, ..ConnectionSettings::default() });
@@ -62,7 +62,7 @@ fn a_page_may_connect_if_its_origin_is_written_down() {
 }
 
 #[test]
-fn a_server_may_go_by_certain_names_only() {
+fn only_allowed_hosts_are_served() {
     let hosts = ["sessions.example.com", "localhost:3000"].map(|host| host.parse().unwrap()).into_iter().collect();
     let server = TestServer::with_policy(ConnectionSettings { hosts, ..ConnectionSettings::default() });
     for (headers, expected) in [
@@ -87,7 +87,7 @@ fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> TestServer {
 }
 
 #[test]
-fn behind_a_trusted_proxy_each_client_counts_for_itself() {
+fn trusted_proxy_clients_count_separately() {
     let server = behind_a_proxy("127.0.0.0/8", false);
     let from = |client: &str| knock(&server, b"", &format!("X-Forwarded-For: {client}\r\n"));
     let (first, _held) = from("203.0.113.1");
@@ -111,7 +111,7 @@ fn behind_a_trusted_proxy_each_client_counts_for_itself() {
 }
 
 #[test]
-fn what_somebody_else_says_about_where_they_are_is_ignored() {
+fn untrusted_forwarding_headers_are_ignored() {
     let server = behind_a_proxy("192.0.2.1", true);
     let _held = RawClient::open(server.address);
     let preface = proxied([203, 0, 113, 7]);
@@ -129,7 +129,7 @@ fn what_somebody_else_says_about_where_they_are_is_ignored() {
 }
 
 #[test]
-fn a_trusted_proxy_may_introduce_its_client_by_the_proxy_protocol() {
+fn trusted_proxy_names_its_client_by_proxy_protocol() {
     let server = behind_a_proxy("127.0.0.0/8", true);
     let from = |last: u8, headers: &str| knock(&server, &proxied([203, 0, 113, last]), headers);
     let (first, _held) = from(1, "");
@@ -157,7 +157,7 @@ fn a_trusted_proxy_may_introduce_its_client_by_the_proxy_protocol() {
 }
 
 #[test]
-fn where_the_proxy_protocol_is_off_its_header_is_nonsense() {
+fn proxy_header_is_an_error_when_disabled() {
     let server = behind_a_proxy("127.0.0.0/8", false);
     assert_eq!(knock(&server, &proxied([203, 0, 113, 1]), "").0, 400);
 }

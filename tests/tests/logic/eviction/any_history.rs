@@ -80,7 +80,7 @@ proptest! {
 
     /// The model does not predict whom the rule ends. It holds it to what must be so whoever that is.
     #[test]
-    fn whatever_happens_the_rule_keeps_its_promises(steps in prop::collection::vec(step(), 1..60)) {
+    fn any_history_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
         let mut subject = Subject::default();
         let mut kept: BTreeMap<SessionId, Kept> = BTreeMap::new();
         let mut policy = policy(2);

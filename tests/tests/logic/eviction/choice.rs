@@ -8,7 +8,7 @@ use session_core::ledger::{AdmissionPolicy, CountBy, EndReason, Evict, Outcome, 
 use super::one_user::*;
 
 #[test]
-fn the_most_specific_limit_is_in_force() {
+fn most_specific_limit_is_in_force() {
     let with = |overrides: Option<u32>| {
         AdmissionPolicy::new(limit(3)).with_overrides(UserOverrides { limit: overrides.map(limit), when_full: None })
     };
@@ -41,7 +41,7 @@ fn the_most_specific_limit_is_in_force() {
 }
 
 #[test]
-fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule() {
+fn evict_oldest_replaces_the_oldest_session() {
     let mut subject = Subject::default();
     for number in 1..=3 {
         assert_eq!(subject.plain(&evicting(3), number), granted(u32::try_from(number).unwrap()));
@@ -66,7 +66,7 @@ fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule() {
 }
 
 #[test]
-fn whom_a_client_chooses_goes_if_it_may_choose_and_if_that_will_do() {
+fn client_choice_ends_the_chosen_sessions() {
     let full = |count: u64| {
         let mut subject = Subject::default();
         (1..=count).for_each(|number| drop(subject.plain(&policy(9), number)));
@@ -124,7 +124,7 @@ fn whom_a_client_chooses_goes_if_it_may_choose_and_if_that_will_do() {
 }
 
 #[test]
-fn a_refusal_lists_who_is_there_to_those_who_asked_at_length() {
+fn denial_with_options_lists_the_sessions() {
     let mut subject = Subject::default();
     drop(subject.plain(&policy(2), 1));
     drop(subject.on_device(&policy(2), 2, "laptop"));
@@ -139,7 +139,7 @@ fn a_refusal_lists_who_is_there_to_those_who_asked_at_length() {
 }
 
 #[test]
-fn at_the_ceiling_one_gives_way_to_one() {
+fn session_ceiling_evicts_one_for_one() {
     let unlimited = AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1024) };
     for policy in [unlimited, AdmissionPolicy { count_by: CountBy::Devices, ..unlimited }] {
         let mut subject = Subject::default();
@@ -150,7 +150,7 @@ fn at_the_ceiling_one_gives_way_to_one() {
 }
 
 #[test]
-fn sessions_are_ended_by_others_of_their_user_and_by_the_operator() {
+fn other_sessions_and_operator_end_sessions() {
     let mut subject = Subject::default();
     (1..=4).for_each(|number| drop(subject.client_info(&policy(9), number)));
     drop(subject.acquire(

@@ -8,7 +8,7 @@ use session_core::ledger::{AdmissionPolicy, CountBy, Evict, Outcome, SessionStat
 use super::one_user::*;
 
 #[test]
-fn sessions_of_one_device_hold_one_slot() {
+fn sessions_of_one_device_share_one_slot() {
     let policy = devices(2);
     let mut subject = Subject::default();
     for (number, device, outcome) in [(1, "laptop", 1), (2, "laptop", 1), (3, "phone", 2), (4, "laptop", 2)] {
@@ -88,7 +88,7 @@ fn sessions_of_one_device_hold_one_slot() {
 }
 
 #[test]
-fn a_record_has_no_more_holds_than_its_ceiling_however_they_are_counted() {
+fn session_ceiling_holds_when_devices_count() {
     let policy = AdmissionPolicy { sessions_per_device: 1024.try_into().unwrap(), ..devices(1024) };
     let mut subject = Subject::default();
     let join = |subject: &mut Subject, number: u64, evict| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::one_user::*;
 
 #[test]
-fn a_grant_at_length_says_the_limit_and_for_how_long_it_can_be_taken_up() {
+fn grant_with_options_states_limit_and_linger() {
     let mut subject = Subject::default();
     let grant = |linger, is_resumed| Some(Box::new(Grant { limit: limit(2), linger, is_resumed }));
     let Outcome::Granted { grant: first, .. } = subject.client_info(&policy(2), 1) else { panic!("there is room") };
@@ -29,7 +29,7 @@ fn a_grant_at_length_says_the_limit_and_for_how_long_it_can_be_taken_up() {
 }
 
 #[test]
-fn a_lost_session_lingers_for_its_time_and_no_longer() {
+fn lost_session_lingers_until_its_deadline() {
     let mut subject = Subject::default();
     let full = AdmissionPolicy { lingering_first: false, ..policy(1) };
     drop(subject.client_info(&full, 1));
@@ -53,7 +53,7 @@ fn a_lost_session_lingers_for_its_time_and_no_longer() {
 }
 
 #[test]
-fn what_nobody_can_take_up_does_not_linger() {
+fn session_without_resume_key_does_not_linger() {
     let mut subject = Subject::default();
     drop(subject.plain(&policy(3), 1));
     drop(subject.client_info(&AdmissionPolicy { linger: Duration::ZERO, ..policy(3) }, 2));
@@ -66,7 +66,7 @@ fn what_nobody_can_take_up_does_not_linger() {
 }
 
 #[test]
-fn lingering_slots_are_given_up_first_those_that_end_first_before_the_others() {
+fn lingering_slots_are_evicted_first_earliest_deadline_first() {
     let mut subject = Subject::default();
     (1..=4).for_each(|number| drop(subject.client_info(&policy(4), number)));
     drop(subject.linger(3));
@@ -95,7 +95,7 @@ fn lingering_slots_are_given_up_first_those_that_end_first_before_the_others() {
 }
 
 #[test]
-fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
+fn evict_nobody_spares_lingering_slots() {
     let mut subject = Subject::default();
     drop(subject.client_info(&evicting(2), 1));
     drop(subject.linger(1));
@@ -114,7 +114,7 @@ fn whoever_wants_nobody_ended_has_no_lingering_slot_given_up_either() {
 }
 
 #[test]
-fn a_token_moves_its_slot_and_admits_nobody() {
+fn resume_moves_a_slot_and_adds_none() {
     let full = AdmissionPolicy { lingering_first: false, ..policy(2) };
     let mut subject = Subject::default();
     drop(subject.acquire(
@@ -170,7 +170,7 @@ fn a_token_moves_its_slot_and_admits_nobody() {
 }
 
 #[test]
-fn what_a_dead_node_held_lingers_from_when_that_is_known() {
+fn slots_of_a_dead_node_linger_from_detection() {
     let policy = AdmissionPolicy { lingering_first: false, ..policy(9) };
     let mut subject = Subject::default();
     let client_info =
@@ -199,7 +199,7 @@ fn what_a_dead_node_held_lingers_from_when_that_is_known() {
 }
 
 #[test]
-fn what_lingers_by_a_clock_that_was_ahead_lingers_no_longer_than_it_may() {
+fn clock_ahead_does_not_lengthen_the_linger() {
     let mut subject = Subject::default();
     assert!(is_granted(&subject.client_info(&policy(1), 1), 1));
     subject.second = 1_000_000;

@@ -13,13 +13,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_credential_comes_through(text in any_text()) {
+    fn any_credential_survives_encoding(text in any_text()) {
         let request = ClientMessage::Authenticate(Credential::new(&text));
         prop_assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
     }
 
     #[test]
-    fn any_user_and_any_words_come_through(id in any_user_id(), connections in any::<u32>(), kind in any_text(), which in 0..3) {
+    fn any_user_and_error_survive_encoding(id in any_user_id(), connections in any::<u32>(), kind in any_text(), which in 0..3) {
         let user = UserSummary { id: UserId::parse(&id).unwrap(), connections };
         let reply = match which {
             0 => ServerMessage::AuthenticateSuccess(user),
@@ -30,7 +30,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_makes_a_parser_panic(text in prop_oneof![any_text(), almost_json(), almost_a_message()]) {
+    fn parsers_never_panic(text in prop_oneof![any_text(), almost_json(), almost_a_message()]) {
         let request = ClientMessage::parse(&text);
         if let Err(error) = &request {
             // However long the message, what is said about it is not.
@@ -47,7 +47,7 @@ proptest! {
 
     /// Against a reader that is written the obvious way.
     #[test]
-    fn any_object_means_what_a_plain_reading_says(entries in prop::collection::vec((any_key(), any_value()), 0..5)) {
+    fn any_message_parses_like_a_naive_reader(entries in prop::collection::vec((any_key(), any_value()), 0..5)) {
         let message = entries.iter().map(|(key, value)| format!("{} : {value}", json!(key))).collect::<Vec<_>>();
         let message = format!(" {{{}}}", message.join(", "));
         let given = |key: &str| entries.iter().filter(|(name, _)| name == key).map(|(_, value)| value).collect::<Vec<_>>();

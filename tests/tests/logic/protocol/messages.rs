@@ -16,7 +16,7 @@ use super::all_values::*;
 
 /// The protocol that a plain client speaks: these bytes are a promise.
 #[test]
-fn the_messages_of_the_plain_protocol() {
+fn plain_protocol_has_these_bytes() {
     for (request, frame) in [
         (
             ClientMessage::Authenticate(Credential::new("my-unique-user-id")),
@@ -51,14 +51,14 @@ fn the_messages_of_the_plain_protocol() {
 }
 
 #[test]
-fn a_missing_payload_is_taken_as_null() {
+fn missing_payload_counts_as_null() {
     assert_eq!(ClientMessage::parse(r#"{"type":"BYE"}"#), Ok(ClientMessage::Bye));
     assert_eq!(ClientMessage::parse(r#"{"type":"CHECK_CONNECTIONS"}"#), Ok(ClientMessage::CheckConnections));
     assert_eq!(ClientMessage::parse(r#"{"type":"AUTHENTICATE"}"#), Ok(ClientMessage::Authenticate(Credential::None)));
 }
 
 #[test]
-fn a_reply_is_an_object_and_so_is_a_user() {
+fn server_message_and_user_are_objects() {
     for frame in [
         r#"["BYE_SUCCESS",null]"#,
         r#"{"type":["BYE_SUCCESS"]}"#,
@@ -72,7 +72,7 @@ fn a_reply_is_an_object_and_so_is_a_user() {
 }
 
 #[test]
-fn a_credential_is_never_printed() {
+fn credential_is_never_printed() {
     let request = ClientMessage::Authenticate(Credential::new("hunter2"));
     assert_eq!(format!("{request:?}"), "Authenticate(Credential(7 bytes))");
     let request = ClientMessage::Authenticate(Credential::Token("hunter2".into()));
@@ -81,7 +81,7 @@ fn a_credential_is_never_printed() {
 
 /// Ways to say the same that are as good.
 #[test]
-fn what_is_accepted() {
+fn equivalent_spellings_are_accepted() {
     let ada = || ClientMessage::Authenticate(Credential::new("ada"));
     for (message, request) in [
         ("\t\r\n { \"type\" :\n\"BYE\" , \"payload\" : null } \r\n", ClientMessage::Bye),
@@ -107,7 +107,7 @@ fn what_is_accepted() {
 }
 
 #[test]
-fn a_token_may_come_in_an_object() {
+fn token_may_come_in_an_object() {
     let token = |text: &str| Ok(ClientMessage::AuthenticateWith(Credential::Token(text.into()), Box::default()));
     for (payload, request) in [
         (r#"{"token":"a.b.c"}"#, token("a.b.c")),
@@ -123,7 +123,7 @@ fn a_token_may_come_in_an_object() {
 }
 
 #[test]
-fn a_text_can_be_a_user_or_a_token_and_neither_of_these_the_other() {
+fn text_credential_is_user_and_token() {
     for (credential, user, token) in [
         (Credential::new("ada"), Some("ada"), Some("ada")),
         (Credential::User("ada".into()), Some("ada"), None),
@@ -135,7 +135,7 @@ fn a_text_can_be_a_user_or_a_token_and_neither_of_these_the_other() {
 }
 
 #[test]
-fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reject() {
+fn credential_that_is_no_string_is_none() {
     for payload in [
         "null",
         "true",
@@ -157,7 +157,7 @@ fn a_credential_that_is_no_string_is_none_which_is_for_the_authenticator_to_reje
 
 /// An object of AUTHENTICATE in all its glory, and what is wrong with one.
 #[test]
-fn an_object_says_who_from_where_and_what_for() {
+fn authenticate_object_is_read_completely() {
     let id = NodeId::new(7).session(8);
     let token = ResumeToken::new([0xab; 32]);
     let (name, resume, ids) =
@@ -215,7 +215,7 @@ fn an_object_says_who_from_where_and_what_for() {
 }
 
 #[test]
-fn sessions_are_listed_and_ended_by_messages_of_their_own() {
+fn list_and_end_session_are_parsed() {
     let id = NodeId::new(7).session(8);
     for (message, request) in [
         (r#"{"type":"LIST_SESSIONS"}"#.to_owned(), Ok(ClientMessage::ListSessions)),
@@ -235,7 +235,7 @@ fn sessions_are_listed_and_ended_by_messages_of_their_own() {
 }
 
 #[test]
-fn a_refusal_has_a_code_for_programs() {
+fn every_failure_has_a_code() {
     let limit = |slots| SlotLimit::new(slots).ok();
     for (failure, limit, code) in [
         (AuthenticateFailure::LimitReached, limit(3), "limit_reached"),
@@ -254,7 +254,7 @@ fn a_refusal_has_a_code_for_programs() {
 
 /// A server of a later version may say more, and one of an earlier less.
 #[test]
-fn what_is_said_at_length_is_read_with_more_keys_and_with_fewer() {
+fn detailed_messages_tolerate_unknown_and_missing_keys() {
     let session = "0".repeat(32);
     let admitted = json!({"type": "AUTHENTICATE_SUCCESS", "payload":
         {"id": "ada", "connections": 1, "limit": 3, "session": session, "colour": "red"}});
@@ -289,7 +289,7 @@ fn what_is_said_at_length_is_read_with_more_keys_and_with_fewer() {
 }
 
 #[test]
-fn a_message_cut_off_at_any_byte_is_not_json() {
+fn truncated_message_is_not_json() {
     for request in
         [ClientMessage::Authenticate(Credential::new("ada\"\n")), ClientMessage::CheckConnections, ClientMessage::Bye]
     {
@@ -311,7 +311,7 @@ fn a_message_cut_off_at_any_byte_is_not_json() {
 }
 
 #[test]
-fn an_unknown_type_is_shown_up_to_64_characters() {
+fn unknown_type_is_shown_up_to_64_characters() {
     for character in ["x", "é", "🦀", "\"", "\0"] {
         for (length, shown) in [(1, 1), (64, 64), (65, 64), (1000, 64)] {
             let message = json!({ "type": character.repeat(length) }).to_string();
@@ -336,7 +336,7 @@ fn nobody(payload: &str) -> ClientMessage {
 }
 
 #[test]
-fn however_deep_a_message_nests_it_costs_no_stack() {
+fn deeply_nested_message_needs_no_stack() {
     const DEPTH: usize = 100_000;
     let nested = |open: &str, inner: &str, close: &str| format!("{}{inner}{}", open.repeat(DEPTH), close.repeat(DEPTH));
     let values = [
@@ -380,7 +380,7 @@ fn however_deep_a_message_nests_it_costs_no_stack() {
 }
 
 #[test]
-fn a_client_understands_more_than_this_server_says() {
+fn client_accepts_messages_of_later_servers() {
     let parsed = |frame: &str| ServerMessage::parse(frame).unwrap();
     // More keys may follow, wherever.
     let frame =
@@ -398,7 +398,7 @@ fn a_client_understands_more_than_this_server_says() {
 }
 
 #[test]
-fn what_is_no_reply() {
+fn malformed_server_messages_are_errors() {
     for frame in [
         "",
         "HELLO",

@@ -12,7 +12,7 @@ use std::iter::successors;
 use super::all_values::*;
 
 #[test]
-fn every_reply() {
+fn every_server_message() {
     let mut table = String::new();
     for reply in replies() {
         writeln!(table, "{reply:?}\n    {}", reply.encode()).unwrap();
@@ -22,7 +22,7 @@ fn every_reply() {
 }
 
 #[test]
-fn every_request() {
+fn every_client_message() {
     let credentials = ["ada", "", "ada \"the\" \\ countess", "é🦀\u{2028}", "\0\n\u{7f}"];
     let credentials = credentials.map(Credential::new).into_iter().chain([Credential::None]);
     let requests = credentials.map(ClientMessage::Authenticate);
@@ -95,7 +95,7 @@ fn every_close_reason() {
 
 /// What a server answers to every kind of message that it does not serve.
 #[test]
-fn every_rejection() {
+fn every_request_error() {
     let mut table = String::new();
     for (title, messages) in rejected() {
         writeln!(table, "# {title}\n").unwrap();
@@ -159,7 +159,7 @@ fn rejected() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 #[test]
-fn every_reason_prints_as_its_words() {
+fn every_reason_displays_its_message() {
     for error in complaints() {
         assert_eq!(error.to_string(), error.message());
     }
@@ -169,7 +169,7 @@ fn every_reason_prints_as_its_words() {
 }
 
 #[test]
-fn no_two_reasons_say_the_same_words() {
+fn every_reason_has_its_own_message() {
     let complaints: BTreeSet<_> = complaints().iter().map(|error| error.message().into_owned()).collect();
     assert_eq!(complaints.len(), self::complaints().len());
     let refusals: BTreeSet<_> = refusals().iter().map(|failure| failure.message().into_owned()).collect();

@@ -218,7 +218,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_slot_comes_back_whatever_was_lost(room in 0..8_usize, steps in prop::collection::vec(step(), 0..120)) {
+    fn any_history_releases_every_slot(room in 0..8_usize, steps in prop::collection::vec(step(), 0..120)) {
         let mut world = World {
             tracker: ReleaseTracker::new(room),
             room,

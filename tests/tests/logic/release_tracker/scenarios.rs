@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::commands::*;
 
 #[test]
-fn an_acquire_is_submitted_only_if_there_is_room_to_owe_it() {
+fn acquire_needs_room_in_the_tracker() {
     let mut tracker = ReleaseTracker::new(2);
     assert_eq!(seen(&tracker), (0, 0, None));
     assert_eq!(
@@ -47,7 +47,7 @@ fn releases_and_lookups_need_no_room() {
 
 /// Each row: command, outcome => what is held and owed, of one session that has its room.
 #[test]
-fn what_every_answer_to_every_command_leaves() {
+fn every_outcome_of_every_command() {
     let rejections = StoreError::ALL.map(Outcome::Rejected);
     let others = [GRANTED, Outcome::Denied(None), Outcome::Released, FOUND, Outcome::Unknown];
     let outcomes: Vec<_> = others.into_iter().chain(rejections).collect();
@@ -88,7 +88,7 @@ fn end_all(number: u64) -> StoreCommand {
 }
 
 #[test]
-fn what_is_to_linger_is_tried_again_as_that_and_from_the_same_time_on() {
+fn linger_retries_keep_the_time_of_loss() {
     let mut tracker = ReleaseTracker::new(1);
     tracker.reserve(&acquire_for_good(1)).unwrap();
     tracker.record(&acquire_for_good(1), &GRANTED, at(0));
@@ -114,7 +114,7 @@ fn what_is_to_linger_is_tried_again_as_that_and_from_the_same_time_on() {
 }
 
 #[test]
-fn an_acquire_whose_answer_is_lost_owes_a_release_though_its_slot_could_be_taken_up_again() {
+fn unanswered_acquire_leaves_a_pending_release() {
     let mut tracker = ReleaseTracker::new(1);
     tracker.reserve(&acquire_for_good(1)).unwrap();
     tracker.record(&acquire_for_good(1), &Outcome::Unknown, at(0));
@@ -122,7 +122,7 @@ fn an_acquire_whose_answer_is_lost_owes_a_release_though_its_slot_could_be_taken
 }
 
 #[test]
-fn a_return_whose_answer_is_lost_owes_that_its_slot_lingers_on_for_a_client_that_has_its_token() {
+fn unanswered_resume_leaves_a_pending_linger() {
     let mut tracker = ReleaseTracker::new(1);
     let StoreCommand::Acquire { user, session, limit, at: asked, options } = acquire_for_good(1) else {
         unreachable!()
@@ -138,7 +138,7 @@ fn a_return_whose_answer_is_lost_owes_that_its_slot_lingers_on_for_a_client_that
 }
 
 #[test]
-fn a_release_is_tried_again_after_50_ms_and_twice_as_long_each_time_up_to_5_s() {
+fn release_backoff_doubles_up_to_5_s() {
     let mut tracker = ReleaseTracker::new(1);
     tracker.reserve(&acquire(1)).unwrap();
     let mut now = at(1_000);
@@ -164,7 +164,7 @@ fn a_release_is_tried_again_after_50_ms_and_twice_as_long_each_time_up_to_5_s() 
 }
 
 #[test]
-fn each_debt_has_a_backoff_of_its_own() {
+fn each_release_has_its_own_backoff() {
     let mut tracker = ReleaseTracker::new(2);
     for number in [1, 2] {
         tracker.reserve(&acquire(number)).unwrap();
@@ -181,7 +181,7 @@ fn each_debt_has_a_backoff_of_its_own() {
 }
 
 #[test]
-fn a_session_whose_room_is_free_again_owes_from_the_start() {
+fn backoff_starts_again_for_a_new_release() {
     let mut tracker = ReleaseTracker::new(1);
     for now in [1_000, 2_000] {
         tracker.reserve(&acquire(1)).unwrap();
@@ -194,7 +194,7 @@ fn a_session_whose_room_is_free_again_owes_from_the_start() {
 }
 
 #[test]
-fn so_many_releases_are_tried_at_once_and_no_more() {
+fn at_most_64_releases_are_under_way() {
     assert_eq!(ReleaseTracker::MAX_UNDER_WAY, 64);
     let mut tracker = ReleaseTracker::new(100);
     for number in 0..100 {
@@ -226,7 +226,7 @@ fn so_many_releases_are_tried_at_once_and_no_more() {
 
 /// The answer to an acquire is lost, and the release that a connection in panic submitted behind it fails, too.
 #[test]
-fn a_debt_that_is_incurred_twice_is_one_debt() {
+fn release_recorded_twice_is_pending_once() {
     let mut tracker = ReleaseTracker::new(1);
     tracker.reserve(&acquire(1)).unwrap();
     tracker.record(&acquire(1), &Outcome::Unknown, at(0));
@@ -239,7 +239,7 @@ fn a_debt_that_is_incurred_twice_is_one_debt() {
 }
 
 #[test]
-fn a_debt_that_is_paid_while_it_waits_is_forgotten_and_others_go_on() {
+fn confirmed_release_is_no_longer_pending() {
     let mut tracker = ReleaseTracker::new(2);
     tracker.reserve(&acquire(1)).unwrap();
     tracker.record(&acquire(1), &Outcome::Unknown, at(0));
@@ -251,7 +251,7 @@ fn a_debt_that_is_paid_while_it_waits_is_forgotten_and_others_go_on() {
 }
 
 #[test]
-fn a_debt_that_is_paid_while_it_is_tried_again_makes_room_for_others() {
+fn confirmed_retry_makes_room_for_others() {
     let mut tracker = ReleaseTracker::new(1);
     for _ in 0..2 * ReleaseTracker::MAX_UNDER_WAY {
         tracker.reserve(&acquire(1)).unwrap();
@@ -263,7 +263,7 @@ fn a_debt_that_is_paid_while_it_is_tried_again_makes_room_for_others() {
 }
 
 #[test]
-fn room_is_given_back_once_however_often_it_is_settled() {
+fn room_is_freed_once_per_session() {
     let mut tracker = ReleaseTracker::new(2);
     tracker.reserve(&acquire(1)).unwrap();
     tracker.reserve(&acquire(2)).unwrap();
@@ -276,7 +276,7 @@ fn room_is_given_back_once_however_often_it_is_settled() {
 }
 
 #[test]
-fn a_late_answer_about_a_session_that_is_settled_owes_nothing() {
+fn late_answer_leaves_nothing_pending() {
     let mut tracker = ReleaseTracker::new(1);
     tracker.reserve(&acquire(1)).unwrap();
     tracker.record(&release(1), &Outcome::Released, at(0));

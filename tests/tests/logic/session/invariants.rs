@@ -168,7 +168,7 @@ impl Witness {
 }
 
 #[test]
-fn what_always_holds_holds_after_every_two_inputs_in_every_state() {
+fn invariants_hold_after_two_inputs_in_any_state() {
     for history in State::ALL.iter().flat_map(|state| state.histories()) {
         for &first in Input::ALL {
             for &second in Input::ALL {
@@ -218,7 +218,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_always_holds_holds_in_any_history(steps in prop::collection::vec(step(), 0..40)) {
+    fn invariants_hold_in_any_history(steps in prop::collection::vec(step(), 0..40)) {
         let mut witness = Witness::new();
         for step in steps {
             match step {
@@ -231,7 +231,7 @@ proptest! {
     }
 
     #[test]
-    fn no_message_whatever_makes_it_panic_or_take_a_slot(
+    fn no_message_panics_or_acquires_a_slot(
         messages in prop::collection::vec(prop_oneof![any::<String>(), r#"\{("type"|"payload"|:|,|"BYE"|null|[{}\[\]]){0,9}\}?"#], 0..8),
     ) {
         for state in [State::Anonymous, State::LiveHeard, State::Asking, State::LiveByToken] {

@@ -12,7 +12,7 @@ use super::inputs::Input::*;
 use super::inputs::*;
 
 #[test]
-fn a_whole_visit() {
+fn session_from_hello_to_bye() {
     let mut session = session();
     let actions = run(
         &mut session,
@@ -35,7 +35,7 @@ fn a_whole_visit() {
 }
 
 #[test]
-fn a_grant_that_comes_after_the_peer_left_is_released_once_and_never_told() {
+fn late_grant_is_released_and_not_sent() {
     for (leaving, told) in [
         (Disconnected, nothing()),
         (Draining, only(None, None, close(CloseReason::ShuttingDown))),
@@ -50,7 +50,7 @@ fn a_grant_that_comes_after_the_peer_left_is_released_once_and_never_told() {
 }
 
 #[test]
-fn the_authentication_deadline_counts_from_the_beginning_whatever_is_tried() {
+fn authentication_deadline_counts_from_the_beginning() {
     let mut session = session();
     let tries = [(1, Connected), (2, Authenticate), (3, Verified), (4, Denied), (8, Authenticate), (9, NotVerified)];
     drop(run(&mut session, &tries));
@@ -61,7 +61,7 @@ fn the_authentication_deadline_counts_from_the_beginning_whatever_is_tried() {
 }
 
 #[test]
-fn a_message_that_comes_too_late_to_authenticate_is_not_served_even_without_a_tick() {
+fn late_message_is_not_served_before_the_tick() {
     for &message in MESSAGES {
         let mut early = session();
         let late = only(None, None, close(CloseReason::NotAuthenticated));
@@ -75,7 +75,7 @@ fn a_message_that_comes_too_late_to_authenticate_is_not_served_even_without_a_ti
 }
 
 #[test]
-fn an_answer_that_comes_after_the_authentication_deadline_still_counts() {
+fn answer_after_the_authentication_deadline_still_counts() {
     let mut session = session();
     let actions = run(&mut session, &[(9, Authenticate), (11, Tick), (12, Verified), (13, Tick), (14, Granted)]);
     let success = only(None, say(ServerMessage::AuthenticateSuccess(ada(2))), None);
@@ -88,7 +88,7 @@ fn an_answer_that_comes_after_the_authentication_deadline_still_counts() {
 }
 
 #[test]
-fn a_silent_peer_is_pinged_and_then_closed_each_at_its_exact_time() {
+fn silent_client_is_pinged_and_closed_on_time() {
     let mut session = session_in(State::LiveHeard);
     assert_eq!(session.deadline(), Some(at(33)));
     assert_eq!(session.handle(Event::Tick, before(at(33))), nothing());
@@ -100,7 +100,7 @@ fn a_silent_peer_is_pinged_and_then_closed_each_at_its_exact_time() {
 }
 
 #[test]
-fn every_sign_of_life_puts_the_next_ping_off() {
+fn every_sign_of_life_delays_the_ping() {
     for sign in [Alive, Garbage, Authenticate] {
         let mut session = session_in(State::LivePinged);
         assert_eq!(session.deadline(), Some(at(38)));
@@ -112,7 +112,7 @@ fn every_sign_of_life_puts_the_next_ping_off() {
 }
 
 #[test]
-fn silence_is_not_counted_while_a_question_is_under_way() {
+fn pending_request_stops_the_silence_timer() {
     let mut session = session_in(State::LivePinged);
     let actions = run(&mut session, &[(37, Check), (38, Tick), (99, Tick), (100, Found), (129, Tick), (130, Tick)]);
     let found = only(None, say(ServerMessage::CheckConnectionsSuccess(ada(3))), None);
@@ -122,7 +122,7 @@ fn silence_is_not_counted_while_a_question_is_under_way() {
 
 /// LIMITS tolerates two.
 #[test]
-fn exactly_so_many_bad_messages_are_tolerated_and_the_next_one_closes() {
+fn bad_message_beyond_the_limit_closes() {
     let anonymous = [(Garbage, NotJson), (Unknown, no_such_type()), (Check, NotAuthenticated)];
     let live = [
         (Garbage, NotJson),
@@ -153,7 +153,7 @@ fn exactly_so_many_bad_messages_are_tolerated_and_the_next_one_closes() {
 }
 
 #[test]
-fn credentials_that_name_nobody_are_bad_messages() {
+fn invalid_credentials_count_as_bad_messages() {
     let mut session = session();
     let nobody_twice = [(0, AuthenticateNobody), (0, NotVerified), (0, Authenticate), (0, NotVerified), (0, Garbage)];
     let actions = run(&mut session, &nobody_twice);
@@ -187,14 +187,14 @@ fn bad_messages_are_counted_across_authentication() {
 }
 
 #[test]
-fn with_none_tolerated_the_first_bad_message_closes() {
+fn first_bad_message_closes_if_none_is_tolerated() {
     let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(0), ..LIMITS }, at(0));
     let closed = only(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages));
     assert_eq!(session.handle(Garbage.event(), at(0)), closed);
 }
 
 #[test]
-fn the_most_that_can_be_tolerated_is_a_bound_too() {
+fn highest_bad_message_limit_still_closes() {
     let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(u16::MAX), ..LIMITS }, at(0));
     for _ in 0..u16::MAX {
         assert_eq!(session.handle(Garbage.event(), at(0)), only(None, error_reply(NotJson), None));
@@ -204,7 +204,7 @@ fn the_most_that_can_be_tolerated_is_a_bound_too() {
 }
 
 #[test]
-fn refusals_by_limit_are_not_bad_messages() {
+fn denials_do_not_count_as_bad_messages() {
     let mut session = session();
     for _ in 0..100 {
         let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Denied)]);
@@ -218,7 +218,7 @@ fn refusals_by_limit_are_not_bad_messages() {
 }
 
 #[test]
-fn questions_the_store_does_not_answer_and_impatience_are_not_bad_messages() {
+fn store_timeouts_do_not_count_as_bad_messages() {
     let mut session = session_in(State::LiveHeard);
     for _ in 0..100 {
         let actions = run(&mut session, &[(4, Check), (4, Garbage), (4, Silent)]);
@@ -242,7 +242,7 @@ fn authenticating_twice_takes_no_second_slot() {
 }
 
 #[test]
-fn a_question_under_way_does_not_cost_the_release() {
+fn pending_request_still_leads_to_a_release() {
     for answer in OUTCOMES {
         let mut session = session_in(State::Asking);
         let actions = run(&mut session, &[(35, Disconnected), (36, *answer), (37, *answer)]);
@@ -252,14 +252,14 @@ fn a_question_under_way_does_not_cost_the_release() {
 }
 
 #[test]
-fn a_deadline_beyond_the_end_of_time_is_none_that_comes() {
+fn deadline_is_capped_at_the_last_timestamp() {
     let end = Timestamp::from_epoch(Duration::MAX);
     let session = Session::new(id(), &LIMITS, end);
     assert_eq!(session.deadline(), Some(end));
 }
 
 #[test]
-fn a_session_lasts_as_long_as_the_last_token_that_was_told_to_be_good() {
+fn session_expires_with_its_last_confirmed_token() {
     let until = |second| Some(UnixSeconds::from_unix_seconds(second));
     let fresh = |second| Event::Verified(Ok(by_token(second)));
     let mut session = session_in(State::LiveByToken);
@@ -290,7 +290,7 @@ fn a_session_lasts_as_long_as_the_last_token_that_was_told_to_be_good() {
 }
 
 #[test]
-fn a_peer_may_speak_so_often_in_a_second_and_at_once() {
+fn message_rate_allows_a_burst_and_refills() {
     let limits = SessionSettings { max_message_rate: NonZeroU32::new(10), max_bad_messages: None, ..LIMITS };
     let mut session = Session::new(id(), &limits, at(0));
     let mut say = |input: Input, millis: u64| session.handle(input.event(), at(0) + Duration::from_millis(millis));
@@ -313,7 +313,7 @@ fn a_peer_may_speak_so_often_in_a_second_and_at_once() {
 }
 
 #[test]
-fn who_speaks_too_often_gives_the_slot_back() {
+fn exceeded_message_rate_releases_the_slot() {
     let limits = SessionSettings { max_message_rate: NonZeroU32::MIN.checked_add(1), ..LIMITS };
     let mut session = Session::new(id(), &limits, at(0));
     let actions = run(&mut session, &[(0, Authenticate), (0, Verified), (0, Granted), (0, Alive), (0, Check)]);

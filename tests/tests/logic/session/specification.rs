@@ -253,7 +253,7 @@ fn ignores(inputs: &[&[Input]], after: After) -> Row {
 }
 
 #[test]
-fn every_transition_is_as_specified() {
+fn every_transition_matches_the_specification() {
     for (state, rows) in specification() {
         for Row { inputs, actions, after, nothing_changes } in rows {
             for (input, history) in
@@ -278,7 +278,7 @@ fn every_transition_is_as_specified() {
 }
 
 #[test]
-fn the_specification_has_every_state_and_event_exactly_once() {
+fn specification_has_every_state_and_event_once() {
     let specification = specification();
     let states: Vec<_> = specification.iter().map(|(state, _)| *state).collect();
     assert_eq!(states, State::ALL);

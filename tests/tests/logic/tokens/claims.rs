@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::fixtures::*;
 
 #[test]
-fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
+fn valid_token_gives_user_expiry_and_limit() {
     let identity = |limit: Option<u32>, expires| Identity {
         user: UserId::parse("ada").unwrap(),
         limit: limit.map(|slots| SlotLimit::new(slots).unwrap()),
@@ -40,7 +40,7 @@ fn a_good_token_says_who_and_until_when_and_perhaps_how_many() {
 }
 
 #[test]
-fn a_token_names_the_device_where_a_claim_is_to() {
+fn device_claim_names_the_device() {
     let rules = TokenValidation { device_claim: Some("dev".into()), ..TokenValidation::default() };
     let naming = Verifier { rules, ..verifier("HS256") };
     let device = |verifier: &Verifier, device: Value| {
@@ -61,7 +61,7 @@ fn a_token_names_the_device_where_a_claim_is_to() {
 }
 
 #[test]
-fn a_token_counts_from_its_nbf_until_its_exp_and_the_leeway_widens_that() {
+fn leeway_widens_nbf_and_exp() {
     let token = signed(&json!({"sub": "ada", "exp": 2000, "nbf": 1000}));
     let verdict = |leeway, now| {
         let rules = TokenValidation { leeway: Duration::from_millis(leeway), ..TokenValidation::default() };
@@ -79,7 +79,7 @@ fn a_token_counts_from_its_nbf_until_its_exp_and_the_leeway_widens_that() {
 }
 
 #[test]
-fn claims_that_will_not_do_are_told_apart() {
+fn every_invalid_claim_has_its_own_error() {
     for (claims, error) in [
         (json!({"sub": "ada"}), TokenError::NoExpiry),
         (json!({"sub": "ada", "exp": NOW - 1}), TokenError::Expired),
@@ -111,7 +111,7 @@ fn claims_that_will_not_do_are_told_apart() {
 }
 
 #[test]
-fn audience_issuer_and_the_names_of_claims_are_configured() {
+fn audience_issuer_and_claim_names_are_configurable() {
     let rules = TokenValidation {
         user_claim: "uid".into(),
         limit_claim: "seats".into(),
@@ -146,7 +146,7 @@ fn audience_issuer_and_the_names_of_claims_are_configured() {
 }
 
 #[test]
-fn an_authenticator_goes_by_the_keys_it_has_now_and_by_the_wall_clock() {
+fn authenticator_uses_current_keys_and_wall_clock() {
     let manual_clock = Arc::<ManualClock>::default();
     let tokens = Arc::new(JwtAuthenticator::new(verifier("HS256"), Clock::manual(manual_clock.clone())));
     let good: Box<str> = signed(&json!({"sub": "ada", "exp": NOW + 60})).into();

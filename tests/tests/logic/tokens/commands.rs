@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::fixtures::*;
 
 #[test]
-fn a_token_that_is_made_says_what_the_rules_ask_for() {
+fn minted_token_satisfies_the_validation_rules() {
     let rules = TokenValidation {
         user_claim: "uid".into(),
         limit_claim: "seats".into(),
@@ -44,7 +44,7 @@ fn a_token_that_is_made_says_what_the_rules_ask_for() {
 }
 
 #[test]
-fn an_explanation_shows_the_claims_and_says_why_and_what_is_configured() {
+fn explanation_shows_claims_reason_and_configuration() {
     let rules = TokenValidation { audiences: vec!["go".into()], ..TokenValidation::default() };
     let verifier = Verifier { rules, ..verifier("HS256") };
     let good = signed(&json!({"sub": "ada", "exp": NOW + 90, "aud": "go", "max_sessions": 2}));

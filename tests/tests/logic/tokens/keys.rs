@@ -31,7 +31,7 @@ AgMBAAE=
 ";
 
 #[test]
-fn what_is_not_authentic_is_refused_whatever_it_claims() {
+fn unauthentic_token_is_refused_despite_its_claims() {
     let header = json!({"alg": "HS256", "typ": "JWT"});
     let claims = json!({"sub": "ada", "exp": NOW + 60});
     let good = token(&header, &claims);
@@ -94,7 +94,7 @@ fn what_is_not_authentic_is_refused_whatever_it_claims() {
 }
 
 #[test]
-fn every_algorithm_lets_in_whom_its_own_key_has_signed_and_nobody_else() {
+fn each_algorithm_accepts_only_its_own_key() {
     let directory = Directory::new();
     let (mut verifiers, mut tokens) = (Vec::new(), Vec::new());
     for name in Algorithm::NAMES {
@@ -126,7 +126,7 @@ fn every_algorithm_lets_in_whom_its_own_key_has_signed_and_nobody_else() {
 
 /// The oldest trick: everybody has the public key, and if the token could choose the algorithm, everybody could sign.
 #[test]
-fn a_public_key_is_no_secret() {
+fn public_key_does_not_work_as_secret() {
     let directory = Directory::new();
     let (source, _) = directory.key_pair("RS256");
     let pem = fs::read(source.file().unwrap()).unwrap();
@@ -143,7 +143,7 @@ fn a_public_key_is_no_secret() {
 }
 
 #[test]
-fn keys_of_a_set_are_found_by_their_ids() {
+fn keys_of_a_set_are_found_by_id() {
     let directory = Directory::new();
     let pairs: Vec<_> =
         ["RS256", "RS256", "ES256", "EdDSA", "ES384"].map(|name| (name, directory.key_pair(name))).into();
@@ -244,7 +244,7 @@ fn keys_of_a_set_are_found_by_their_ids() {
 }
 
 #[test]
-fn keys_that_will_not_do_are_refused_in_words() {
+fn unusable_keys_are_refused_with_a_reason() {
     let directory = Directory::new();
     let (rsa, rsa_private) = directory.key_pair("RS256");
     let (curve, _) = directory.key_pair("ES384");

@@ -15,7 +15,7 @@ use super::random::*;
 use super::server::*;
 
 #[test]
-fn a_server_killed_on_a_full_disk_is_back_or_says_why_not() {
+fn killed_server_restarts_on_a_full_disk() {
     let Some(disk) = SmallDisk::mount(1024) else {
         println!("skipped: mounting a file system is not allowed here");
         return;

@@ -16,7 +16,7 @@ use super::random::*;
 use super::server::*;
 
 #[test]
-fn a_server_killed_at_any_moment_is_back_and_locks_nobody_out() {
+fn killed_server_restarts_and_frees_every_slot() {
     let mut random = Random::from_environment();
     let rounds = from_environment("CRASH_ROUNDS").unwrap_or(20);
     let mut directory = tempfile::tempdir().unwrap();

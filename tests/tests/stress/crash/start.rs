@@ -10,7 +10,7 @@ use super::load::*;
 use super::server::*;
 
 #[test]
-fn of_servers_started_at_one_instant_exactly_one_serves() {
+fn one_of_several_simultaneous_servers_serves() {
     let mut directory = tempfile::tempdir().unwrap();
     for round in 0..20 {
         if round % 4 == 0 {

@@ -14,7 +14,7 @@ use super::account::*;
 use super::server::*;
 
 #[test]
-fn a_server_stopped_for_longer_than_the_silence_bound_drops_only_the_silent() {
+fn stopped_server_drops_only_silent_clients() {
     const SILENCE_BOUND: Duration = Duration::from_secs(3);
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &["--ping-interval", "1s", "--pong-timeout", "2s"]);
