@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use shell::net::tls::CertificateFiles;
 use tests::raw_client::{RawClient, Received};
 use tests::test_ca::TestCa;
-use tests::test_process::{TestProcess, wait_for_exit, without_connection_limits};
+use tests::test_process::{TestProcess, send_signal, wait_for_exit, without_connection_limits};
 use tests::waiting::{TIMEOUT, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
@@ -39,8 +39,7 @@ fn run(mut command: Command, input: &str) -> (i32, String) {
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut said = String::new();
     while !said.contains("AUTHENTICATE_SUCCESS") && lines.read_line(&mut said).unwrap() > 0 {}
-    // It may have ended: then it is waited for no less.
-    let _sent = kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT);
+    send_signal(child.id(), Signal::INT);
     lines.read_to_string(&mut said).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (wait_for_exit(&mut child).code().unwrap(), said)
@@ -163,7 +162,7 @@ fn open_server_refuses_tokens_and_never_shows_them() {
     let (code, said) = run(command, "");
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("This server takes user ids, not tokens: its authentication is open; give a user"), "{said}");
-    kill_process(Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    send_signal(server.id(), Signal::TERM);
     let mut log = String::new();
     server.stderr().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("refused a session: the credential is no good"), "{log}");
@@ -333,7 +332,7 @@ impl Terminal {
     }
 
     fn interrupt(&self) {
-        kill_process(Pid::from_raw(i32::try_from(self.client.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+        send_signal(self.client.id(), Signal::INT);
     }
 
     /// Waits for the end: the exit code, and what was shown since the last answer.
@@ -451,6 +450,6 @@ fn reconnecting_client_resumes_after_a_server_restart() {
     again.args(["--listen", &listen, "--limit", "1", "--linger", "1m", "--log", "off"]);
     let _again = TestProcess::run_as(again, &data);
     assert!(lines.any(|line| line == "AUTHENTICATE_SUCCESS testuser holds 1 connection"));
-    let _sent = kill_process(Pid::from_raw(i32::try_from(held.id()).unwrap()).unwrap(), Signal::INT);
+    send_signal(held.id(), Signal::INT);
     assert_eq!(wait_for_exit(&mut held).code(), Some(0));
 }

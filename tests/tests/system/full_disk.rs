@@ -11,7 +11,7 @@ use session_core::session::SessionSettings;
 use shell::store::{LmdbConfig, LmdbStore};
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
-use tests::test_process::{SpawnedProcess, without_connection_limits};
+use tests::test_process::{SpawnedProcess, StartFailure, without_connection_limits};
 use tests::test_server::{NODE, TestServer, slots_in_store};
 use tests::waiting::eventually;
 
@@ -153,18 +153,16 @@ fn start_with_little_room_serves_or_explains() {
         disk.fill_but(kib);
         let mut command = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"));
         command.args(["--log", "off"]).stderr(Stdio::piped());
-        let SpawnedProcess { mut child, first_line } = SpawnedProcess::spawn(command, &disk.path().join("data"));
-        let line = first_line.wait();
-        if line.starts_with("listening on") {
-            started += 1;
-            child.kill().unwrap();
-            child.wait().unwrap();
-        } else {
-            refused += 1;
-            let output = child.wait_with_output().unwrap();
-            let words = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{kib} KiB left: {words}");
-            assert!(words.contains(disk.path().to_str().unwrap()), "{words}");
+        match SpawnedProcess::spawn(command, &disk.path().join("data")).listen() {
+            Ok(mut process) => {
+                started += 1;
+                process.kill();
+            }
+            Err(StartFailure { code, message }) => {
+                refused += 1;
+                assert_eq!(code, Some(1), "{kib} KiB left: {message}");
+                assert!(message.contains(disk.path().to_str().unwrap()), "{message}");
+            }
         }
         std::fs::remove_dir_all(disk.path().join("data")).unwrap_or_default();
         disk.free();

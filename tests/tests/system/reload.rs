@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use shell::client::{Options, RootCertificates, Url, UserConnections};
 use shell::net::tls::CertificateFiles;
 use tests::raw_client::{RawClient, Received};
 use tests::test_ca::TestCa;
-use tests::test_process::{TestProcess, without_connection_limits};
+use tests::test_process::{TestProcess, send_signal, without_connection_limits};
 use tests::waiting::{TIMEOUT, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
@@ -68,8 +68,7 @@ impl Subject {
     }
 
     fn hang_up(&self) {
-        let id = Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
-        kill_process(id, Signal::HUP).unwrap();
+        send_signal(self.process.id(), Signal::HUP);
     }
 
     fn path(&self, name: &str) -> PathBuf {

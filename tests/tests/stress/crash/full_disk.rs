@@ -7,12 +7,13 @@ use session_core::protocol::AuthenticateFailure;
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
 use tests::small_disk::SmallDisk;
+use tests::test_process::StartFailure;
 use tests::waiting::eventually;
 
 use super::account::*;
 use super::load::*;
 use super::random::*;
-use super::server::*;
+use super::server;
 
 #[test]
 fn killed_server_restarts_on_a_full_disk() {
@@ -29,8 +30,8 @@ fn killed_server_restarts_on_a_full_disk() {
         if users == 0 {
             std::fs::remove_dir_all(&data).unwrap_or_default();
         }
-        let mut server = Server::start(&data, &[]);
-        let url = server.url();
+        let mut server = server::start(&data, &[]);
+        let url = server::url(&server);
         let mut witness = Account::new("witness".into());
         witness.take_the_rest(&url);
         let mut held: Vec<_> = (0..users).map(|number| sign_in(&url, &long_name(number)).unwrap().0).collect();
@@ -50,11 +51,11 @@ fn killed_server_restarts_on_a_full_disk() {
             1 => {}
             _ => disk.fill(),
         }
-        let mut server = Server::spawn(&data, &[]);
+        let server = server::spawn(&data, &[]);
         match server.listen() {
-            Ok(()) => {
+            Ok(server) => {
                 served += 1;
-                let url = server.url();
+                let url = server::url(&server);
                 match sign_in(&url, "witness") {
                     Ok((_, connections)) => assert_eq!(connections, 1, "round {round}"),
                     Err(error) => assert!(round % 3 > 0 && is_for_want_of_room(&error), "round {round}: {error}"),
@@ -69,14 +70,13 @@ fn killed_server_restarts_on_a_full_disk() {
                 });
                 everybody_is_well(&url);
             }
-            Err(words) => {
+            Err(StartFailure { code, message }) => {
                 refused += 1;
-                assert!(round % 3 > 0, "there was room: {words}");
-                let (code, _) = server.end();
-                assert_eq!(code, Some(1), "{words}");
-                assert!(words.contains(data.to_str().unwrap()), "{words}");
+                assert!(round % 3 > 0, "there was room: {message}");
+                assert_eq!(code, Some(1), "{message}");
+                assert!(message.contains(data.to_str().unwrap()), "{message}");
                 disk.free();
-                everybody_is_well(&Server::start(&data, &[]).url());
+                everybody_is_well(&server::url(&server::start(&data, &[])));
             }
         }
     }

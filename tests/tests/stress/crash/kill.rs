@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::account::*;
 use super::load::*;
 use super::random::*;
-use super::server::*;
+use super::server;
 
 #[test]
 fn killed_server_restarts_and_frees_every_slot() {
@@ -31,8 +31,8 @@ fn killed_server_restarts_and_frees_every_slot() {
             kill_while_starting(directory.path(), &mut random);
         }
         let start = Instant::now();
-        let mut server = Server::start(directory.path(), &[]);
-        let (listening, url) = (Instant::now(), server.url());
+        let mut server = server::start(directory.path(), &[]);
+        let (listening, url) = (Instant::now(), server::url(&server));
         let first = sign_in(&url, "first").unwrap_or_else(|error| panic!("round {round}: {error}"));
         let admitted = Instant::now();
         if !is_new {
@@ -55,7 +55,7 @@ fn killed_server_restarts_and_frees_every_slot() {
 
 /// Kills a server that may have come as far as to serve, or not even as far as to open its directory.
 fn kill_while_starting(data: &Path, random: &mut Random) {
-    let mut server = Server::spawn(data, &[]);
+    let server = server::spawn(data, &[]);
     // Nothing is waited for: this is the random moment.
     thread::sleep(Duration::from_micros(random.below(30_000)));
     server.kill();

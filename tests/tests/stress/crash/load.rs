@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+use tests::test_process::TestProcess;
 use tests::waiting::TIMEOUT;
 
 use super::random::*;
-use super::server::*;
 
 /// Has every crowd do one step after another, and kills the server at a random moment among them. How many steps were
 /// taken by then.
 pub(super) fn load_and_kill<C: Send>(
-    server: &mut Server,
+    server: &mut TestProcess,
     crowds: Vec<C>,
     random: &mut Random,
     step: impl Fn(&mut C) -> Result<(), Error> + Sync,

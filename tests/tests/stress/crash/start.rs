@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Barrier;
+use tests::test_process::{SpawnedProcess, StartFailure};
 use tests::waiting::eventually;
 
 use super::account::*;
 use super::load::*;
-use super::server::*;
+use super::server;
 
 #[test]
 fn one_of_several_simultaneous_servers_serves() {
@@ -20,24 +21,24 @@ fn one_of_several_simultaneous_servers_serves() {
         let ready = Barrier::new(count);
         let mut servers = in_parallel((0..count).map(|_| None).collect(), |server| {
             ready.wait();
-            *server = Some(Server::spawn(&data, &[]));
+            *server = Some(server::spawn(&data, &[]));
         });
         let mut servers: Vec<_> = servers.drain(..).flatten().collect();
         eventually("all but one have ended", || {
-            servers.iter_mut().filter_map(|server| server.child.try_wait().unwrap()).count() >= count - 1
+            servers.iter_mut().map(SpawnedProcess::has_ended).filter(|&has_ended| has_ended).count() >= count - 1
         });
-        let serving = servers.iter_mut().position(|server| server.child.try_wait().unwrap().is_none());
-        let mut serving = servers.swap_remove(serving.expect("one serves"));
-        serving.listen().unwrap_or_else(|words| panic!("round {round}: {words}"));
+        let serving = servers.iter_mut().position(|server| !server.has_ended());
+        let serving = servers.swap_remove(serving.expect("one serves"));
+        let mut serving = serving.listen().unwrap_or_else(|failure| panic!("round {round}: {failure:?}"));
         for refused in servers {
-            let (code, words) = refused.end();
-            assert_eq!(code, Some(1), "{words}");
-            assert!(words.contains(data.to_str().unwrap()) && words.contains("is in use by"), "{words}");
-            let names = |id: u32| words.contains(&format!("process {id};"));
-            // Between taking the lock and signing it, the one that serves is not known yet.
-            assert!(names(serving.child.id()) || words.contains("by another process;"), "{words}");
+            let StartFailure { code, message } = refused.wait_for_failure();
+            assert_eq!(code, Some(1), "{message}");
+            assert!(message.contains(data.to_str().unwrap()) && message.contains("is in use by"), "{message}");
+            let names_serving = message.contains(&format!("process {};", serving.id()));
+            // A server takes the lock before it writes its process id into it.
+            assert!(names_serving || message.contains("by another process;"), "{message}");
         }
-        Account::new("ada".into()).take_the_rest(&serving.url());
+        Account::new("ada".into()).take_the_rest(&server::url(&serving));
         serving.kill();
     }
 }

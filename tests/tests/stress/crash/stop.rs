@@ -8,17 +8,18 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 use tests::raw_client::{RawClient, Received};
+use tests::test_process::send_signal;
 use tests::waiting::eventually;
 
 use super::account::*;
-use super::server::*;
+use super::server;
 
 #[test]
 fn stopped_server_drops_only_silent_clients() {
     const SILENCE_BOUND: Duration = Duration::from_secs(3);
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path(), &["--ping-interval", "1s", "--pong-timeout", "2s"]);
-    let address = server.address();
+    let server = server::start(data.path(), &["--ping-interval", "1s", "--pong-timeout", "2s"]);
+    let address = server.address;
     let trio = |user: &str| (1..=LIMIT).map(|held| RawClient::authenticated(address, user, held)).collect::<Vec<_>>();
     let [mut answering, mut talking, leaving, mut silent, mut mixed] =
         ["answering", "talking", "leaving", "silent", "mixed"].map(trio);
@@ -29,7 +30,7 @@ fn stopped_server_drops_only_silent_clients() {
     let [mut unpinged, mut unpinged_silent] = ["unpinged", "unpinged silent"].map(trio);
     let mut greeted = RawClient::open(address);
 
-    server.signal(Signal::STOP);
+    send_signal(server.id(), Signal::STOP);
     answering.iter_mut().chain(&mut mixed[..1]).for_each(RawClient::pong);
     talking.iter_mut().for_each(ask);
     drop(leaving);
@@ -39,7 +40,7 @@ fn stopped_server_drops_only_silent_clients() {
     newcomer.write(HANDSHAKE);
     // Not to wait for something: the stop must last longer than the bound.
     thread::sleep(SILENCE_BOUND + Duration::from_millis(300));
-    server.signal(Signal::CONT);
+    send_signal(server.id(), Signal::CONT);
     let resumed = Instant::now();
 
     for (user, peers) in [("answering", &mut answering), ("unpinged", &mut unpinged), ("mixed", &mut mixed)] {
