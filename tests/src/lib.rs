@@ -11,6 +11,7 @@
 //! - [`client_process`]: the client as its own process.
 //! - [`raw_client`]: a socket that sends any bytes.
 //! - [`waiting`]: waits with a time limit.
+//! - [`values`]: users, times, limits and other values that many tests use.
 //! - [`policies`]: admission policies of both simulations.
 
 #![allow(clippy::missing_panics_doc, reason = "a harness panics where a test fails, everywhere")]
@@ -18,6 +19,7 @@
 
 pub mod core_simulation;
 pub mod simulation;
+pub mod values;
 pub mod policies;
 pub mod rule_oracle;
 pub mod handshake_harness;

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -14,6 +13,7 @@ use session_core::protocol::{
     ServerMessageError, SessionInfo, SessionState, TokenError, UserSummary,
 };
 use session_core::{DisplayName, NodeId, ResumeToken, SessionId, Timestamp, UserId};
+use tests::values::on_a_small_stack;
 
 fn session(number: u64) -> SessionId {
     NodeId::new(0xada).session(number)
@@ -171,12 +171,11 @@ fn deeply_nested_field_needs_no_stack() {
             (format!(r#"{{"evict":{}"#, open.repeat(DEPTH)), Err(RequestError::NotJson)),
         ]);
     }
-    let on_a_small_stack = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+    on_a_small_stack(move || {
         for (payload, expected) in messages {
             assert_eq!(asked(&payload), expected, "{payload:.60}…");
         }
     });
-    on_a_small_stack.unwrap().join().unwrap();
 }
 
 #[test]

@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, Grant, LimitSource, SlotListing};
-use session_core::ledger::{EndReason, Evict, Outcome, SessionRecord, SlotLimit, StoreError};
+use session_core::ledger::{EndReason, Evict, Outcome, SessionRecord, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
-    RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
+    RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError,
 };
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
-use session_core::{DisplayName, NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
+use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
+use tests::values::{limit, name, user, user_summary};
 
 const LINGER: Duration = Duration::from_secs(90);
 
@@ -23,28 +24,12 @@ fn id() -> SessionId {
     NodeId::new(0xada).session(7)
 }
 
-fn user() -> UserId {
-    UserId::parse("ada").unwrap()
-}
-
-fn ada(connections: u32) -> UserSummary {
-    UserSummary { id: user(), connections }
-}
-
-fn limit(slots: u32) -> SlotLimit {
-    SlotLimit::new(slots).unwrap()
-}
-
 fn shown() -> ResumeToken {
     ResumeToken::new([1; 32])
 }
 
 fn fresh() -> ResumeToken {
     ResumeToken::new([2; 32])
-}
-
-fn name(text: &str) -> Option<DisplayName> {
-    DisplayName::parse(text)
 }
 
 /// A session that is there, driven at these seconds.
@@ -114,7 +99,7 @@ fn linger(second: u64) -> ledger::StoreCommand {
 
 fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
     say(ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
-        user: ada(2),
+        user: user_summary(2),
         limit: limit(3),
         session: id(),
         resume,
@@ -266,7 +251,7 @@ fn plain_client_has_the_device_of_its_token() {
         subject
     };
     let mut subject = waiting();
-    assert_eq!(subject.granted(false, LINGER), say(ServerMessage::AuthenticateSuccess(ada(2))));
+    assert_eq!(subject.granted(false, LINGER), say(ServerMessage::AuthenticateSuccess(user_summary(2))));
     assert_eq!(subject.handle(Event::Disconnected), store(release()), "nobody could take it up again");
     for (is_device_full, failure) in
         [(true, AuthenticateFailure::DeviceFull), (false, AuthenticateFailure::LimitReached)]
@@ -423,7 +408,7 @@ fn any_live_session_lists_and_ends_sessions() {
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
     );
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
-    assert_eq!(told, say(ServerMessage::EndSessionSuccess(ada(1))));
+    assert_eq!(told, say(ServerMessage::EndSessionSuccess(user_summary(1))));
     drop(subject.handle(Event::Text(&end)));
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
     assert_eq!(told, error(RequestError::NoSuchSession));

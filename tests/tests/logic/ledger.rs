@@ -4,19 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::ledger::{self, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionRecord, SlotLimit, StoreError, UserRecord};
-use session_core::{NodeId, SessionId, Timestamp, UserId};
+use session_core::{NodeId, SessionId};
+use tests::values::{at_second as at, user};
 
 const HERE: NodeId = NodeId::new(1);
 const THERE: NodeId = NodeId::new(2);
-
-fn user() -> UserId {
-    UserId::parse("ada").unwrap()
-}
 
 fn acquire(session: SessionId, second: u64) -> StoreCommand {
     StoreCommand::Acquire { user: user(), session, limit: None, at: at(second), options: None }
@@ -40,10 +36,6 @@ fn apply(
     let result = ledger::apply(record, command, &AdmissionPolicy::new(limit), liveness);
     assert!(result.ended.is_empty(), "{command:?} ended {:?}", result.ended);
     result.outcome
-}
-
-fn at(second: u64) -> Timestamp {
-    Timestamp::from_epoch(Duration::from_secs(second))
 }
 
 fn granted(connections: u32) -> Outcome {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use arbitrary::Unstructured;
 use session_core::ledger::{AdmissionPolicy, SlotLimit};
 use tests::simulation::{Op, Scenario, StoreFault};
+use tests::values::fuzz_seeds;
 
 const SEEDS: u64 = 2000;
 
@@ -182,7 +183,7 @@ fn simulation_of_a_resume_in_doubt() {
     ];
     let policy = AdmissionPolicy { linger: Duration::from_secs(20), ..AdmissionPolicy::new(SlotLimit::default()) };
     let output =
-        |trace: &str| trace.lines().filter(|line| line.contains("hears Message(AuthenticateSuccessDetailed")).count();
+        |trace: &str| trace.lines().filter(|line| line.contains("hears Reply(AuthenticateSuccessDetailed")).count();
     let trace = Scenario { policy, ops }.run(true).unwrap().lines.unwrap();
     let before_the_end = trace.split("the faults end").next().unwrap();
     assert_eq!(output(before_the_end), 2, "{before_the_end}");
@@ -192,15 +193,10 @@ fn simulation_of_a_resume_in_doubt() {
 /// The fuzzer's seeds, without the fuzzer.
 #[test]
 fn simulation_of_the_fuzzers_seeds() {
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/simulation");
-    let mut replayed = 0;
-    for seed in std::fs::read_dir(seeds).unwrap() {
-        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
-        let scenario: Scenario = Unstructured::new(&bytes).arbitrary().unwrap();
+    for seed in fuzz_seeds("simulation") {
+        let scenario: Scenario = Unstructured::new(&seed).arbitrary().unwrap();
         scenario.run(false).unwrap();
-        replayed += 1;
     }
-    assert!(replayed > 0, "no seeds in {seeds}");
 }
 
 fn rate(seeds: u64, since: Instant) -> f64 {

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tests::client_process::ClientProcess;
 use tests::raw_client::{RawClient, Received};
 use tests::test_process::{TestProcess, send_signal};
+use tests::values::unreachable_url;
 use tests::waiting::eventually;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
@@ -22,7 +23,7 @@ fn server(arguments: &[&str], data: &Path) -> Output {
 
 fn is_full(process: &TestProcess, user: &str) -> bool {
     let mut peer = RawClient::open(process.address);
-    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    peer.authenticate(user);
     matches!(peer.read(), Received::Text(text) if text.contains("connection limit"))
 }
 
@@ -189,10 +190,7 @@ fn client_holds_many_connections_and_prints_json() {
 
 #[test]
 fn client_exit_code_names_the_failure() {
-    let unreachable = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("ws://{}", listener.local_addr().unwrap())
-    };
+    let unreachable = unreachable_url();
     let (code, output) = start_client(&unreachable, &[]).wait();
     assert_eq!(code, Some(4), "{output}");
     assert!(output.contains(&unreachable), "{output}");

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tests::client_process::ClientProcess;
 use tests::raw_client::RawClient;
 use tests::test_process::{TestProcess, send_signal};
+use tests::values::unreachable_url;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
@@ -130,10 +131,7 @@ fn second_ctrl_c_ends_at_once() {
 
 #[test]
 fn impossible_run_fails_before_it_starts() {
-    let unreachable = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("ws://{}", listener.local_addr().unwrap())
-    };
+    let unreachable = unreachable_url();
     let few_files = |arguments: &[&str]| {
         let script = r#"ulimit -n 100 && exec "$0" bench "$@""#;
         Command::new("sh").args(["-c", script, CLIENT, "--url", &unreachable]).args(arguments).output().unwrap()

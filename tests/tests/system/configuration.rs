@@ -103,7 +103,7 @@ fn server_runs_with_its_configuration_file() {
     assert!(process.announcement.contains("in memory"), "{}", process.announcement);
     let _held = RawClient::authenticated(process.address, "ada", 1);
     let mut refused = RawClient::open(process.address);
-    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    refused.authenticate("ada");
     let answer = format!("{:?}", refused.read());
     assert!(answer.contains("connection limit"), "{answer}");
 }

@@ -9,18 +9,15 @@ use session_core::connection_limiter::ConnectionLimits;
 use session_core::session::SessionSettings;
 use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
-use tests::raw_client::{RawClient, Received};
+use tests::raw_client::{RawClient, Received, UPGRADE, upgrade_request};
 use tests::test_process::TestProcess;
 use tests::test_server::{TestServer, settings};
 use tests::waiting::{TIMEOUT, eventually};
 
-const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
 /// A handshake with these headers beside the usual ones, and all that the server answers until it closes.
 fn ask(server: &TestServer, headers: &str) -> String {
     let mut peer = RawClient::connect(server.address);
-    peer.write(format!("{UPGRADE}{headers}\r\n").as_bytes());
+    peer.write(upgrade_request(headers).as_bytes());
     peer.read_to_end()
 }
 
@@ -41,7 +38,7 @@ fn each_of_500_refused_connections_gets_503() {
         .map(|number| {
             let mut peer = RawClient::connect(server.address);
             if number % 2 == 0 {
-                peer.write(format!("{UPGRADE}\r\n").as_bytes());
+                peer.write(upgrade_request("").as_bytes());
             }
             peer
         })
@@ -55,7 +52,7 @@ fn come_in(server: &TestServer) -> RawClient {
     let start = Instant::now();
     loop {
         let mut peer = RawClient::connect(server.address);
-        peer.write(format!("{UPGRADE}\r\n").as_bytes());
+        peer.write(upgrade_request("").as_bytes());
         if peer.try_head().starts_with("HTTP/1.1 101 ") {
             peer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
             return peer;
@@ -75,7 +72,7 @@ fn total_limit_answers_503_until_a_connection_ends() {
     for _ in 0..200 {
         assert_eq!(exceeded(&server), r#"{"message":"The server has as many connections as it may, try again later"}"#);
     }
-    second.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    second.authenticate("ada");
     second.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2}}"#);
     drop(first);
     drop(come_in(&server));
@@ -90,12 +87,12 @@ fn authenticated_connection_makes_room_for_another() {
     assert!(exceeded(&server).contains("connections that are not authenticated yet"), "they wait from the start");
     drop(silent);
     let mut refused = come_in(&server);
-    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
     let _waiting = come_in(&server);
     assert!(exceeded(&server).contains("not authenticated yet"), "who is refused waits");
     held.pop().unwrap().send_bye();
-    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
     drop(come_in(&server));
 }
@@ -166,7 +163,7 @@ fn request_head_is_limited_in_bytes() {
         let padded = ask(&server, &format!("X: {}\r\n", "x".repeat(bytes * 2)));
         assert!(padded.starts_with("HTTP/1.1 431 "), "{padded}");
         let mut peer = RawClient::connect(server.address);
-        peer.write(format!("{UPGRADE}X: {}\r\n\r\n", "x".repeat(bytes - 512)).as_bytes());
+        peer.write(upgrade_request(&format!("X: {}\r\n", "x".repeat(bytes - 512))).as_bytes());
         peer.skip_head();
     }
 }
@@ -229,7 +226,7 @@ fn unread_output_is_bounded() {
         // Nothing is read from it any more: so it is silent, and its slot comes back.
         eventually("the slot is free", || {
             let mut other = RawClient::open(server.address);
-            other.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+            other.authenticate("ada");
             matches!(other.read(), Received::Text(answer) if answer.contains(r#""connections":1"#))
         });
         pings * 131

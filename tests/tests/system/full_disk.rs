@@ -13,6 +13,7 @@ use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
 use tests::test_process::{SpawnedProcess, StartFailure, without_connection_limits};
 use tests::test_server::{NODE, TestServer, slots_in_store};
+use tests::values::long_user_id;
 use tests::waiting::eventually;
 
 enum Answer {
@@ -23,7 +24,7 @@ enum Answer {
 
 fn sign_in(server: &TestServer, user: &str) -> Answer {
     let mut peer = RawClient::open(server.address);
-    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    peer.authenticate(user);
     match peer.read() {
         Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS") => Answer::Admitted(peer),
         Received::Text(text) if text.contains("AUTHENTICATE_FAILURE") => {
@@ -39,7 +40,7 @@ fn sign_in(server: &TestServer, user: &str) -> Answer {
 fn sign_in_until_full(server: &TestServer, first: usize, most: usize) -> (Vec<RawClient>, String) {
     let mut peers = Vec::new();
     for number in first..most {
-        match sign_in(server, &name(number)) {
+        match sign_in(server, &long_user_id(number)) {
             Answer::Admitted(peer) => peers.push(peer),
             Answer::TurnedAway(words) => return (peers, words),
         }
@@ -54,10 +55,6 @@ fn everybody_leaves(held: Vec<RawClient>) {
     }
 }
 
-fn name(number: usize) -> String {
-    format!("user {number} {}", "x".repeat(200))
-}
-
 /// Fills the store with users, who then leave: every slot comes back, and somebody is admitted again.
 fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
     let (peers, words) = sign_in_until_full(server, 0, 8000);
@@ -70,7 +67,7 @@ fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
 
 fn every_slot_is_back(store: &LmdbStore, users: usize) {
     for number in 0..users {
-        eventually("the slot is back", || slots_in_store(store, &name(number)) == Some(0));
+        eventually("the slot is back", || slots_in_store(store, &long_user_id(number)) == Some(0));
     }
 }
 
@@ -104,7 +101,7 @@ fn full_disk_denies_sessions_and_accepts_releases() {
     // Few slots, and so few pages in the file that could be used again; then many.
     for users in [3, 100, 1000] {
         let (store, server) = serve(&disk);
-        let held_at_first: Vec<_> = (0..users).map(|number| sign_in(&server, &name(number))).collect();
+        let held_at_first: Vec<_> = (0..users).map(|number| sign_in(&server, &long_user_id(number))).collect();
         disk.fill();
         let (held_then, words) = sign_in_until_full(&server, users, 3000);
         assert!(words.contains("The session store is full"), "{words}");

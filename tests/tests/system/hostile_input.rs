@@ -10,7 +10,7 @@ use session_core::ledger::SlotLimit;
 use session_core::session::SessionSettings;
 use shell::net::settings::ConnectionSettings;
 use shell::store::MemoryStore;
-use tests::raw_client::{RawClient, Received, frame_head};
+use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
 use tests::test_server::{NODE, TestServer};
 
 /// Runs an attack beside a session that must not notice, and checks that no count moved.
@@ -217,7 +217,7 @@ fn client_that_does_not_read_times_out() {
     let mut other = RawClient::authenticated(server.address, "other", 1);
     tests::waiting::eventually("the slot comes back", || {
         let mut next = RawClient::open(server.address);
-        next.text(r#"{"type":"AUTHENTICATE","payload":"peer"}"#);
+        next.authenticate("peer");
         let first = Received::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());
         let is_first = next.read() == first;
         other.pong();
@@ -266,8 +266,6 @@ fn slow_request_head_is_cut_off() {
 #[test]
 fn handshake_with_a_body_is_refused() {
     beside_a_witness(|server| {
-        let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
         let frame = [frame_head(0x81, 43), br#"{"type":"AUTHENTICATE","payload":"smuggled"}"#.to_vec()].concat();
         for (header, in_one) in [
             (format!("Content-Length: {}", frame.len()), true),
@@ -277,7 +275,7 @@ fn handshake_with_a_body_is_refused() {
             (format!("Expect: 100-continue\r\nContent-Length: {}", frame.len()), false),
         ] {
             let mut peer = RawClient::connect(server.address);
-            let head = format!("{upgrade}{header}\r\n\r\n").into_bytes();
+            let head = upgrade_request(&format!("{header}\r\n")).into_bytes();
             if in_one {
                 peer.write(&[head, frame.clone()].concat());
             } else {

@@ -7,17 +7,13 @@ use std::num::NonZeroUsize;
 use session_core::connection_limiter::ConnectionLimits;
 use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
-use tests::raw_client::RawClient;
+use tests::raw_client::{RawClient, UPGRADE, upgrade_request};
 use tests::test_server::{TestServer, settings};
-
-const UPGRADE: &str = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// The status of the answer to a handshake with these headers, and a Host unless one is given, and the connection.
 fn knock(server: &TestServer, preface: &[u8], headers: &str) -> (u16, RawClient) {
     let mut peer = RawClient::connect(server.address);
-    let host = if headers.contains("Host:") { "" } else { "Host: x\r\n" };
-    peer.write(&[preface, format!("{UPGRADE}{host}{headers}\r\n").as_bytes()].concat());
+    peer.write(&[preface, upgrade_request(headers).as_bytes()].concat());
     let head = peer.try_head();
     let status = head.get(9..12).and_then(|status| status.parse().ok());
     (status.unwrap_or_else(|| panic!("no answer but {head:?}")), peer)

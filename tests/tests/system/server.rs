@@ -15,7 +15,7 @@ use shell::client::{Error, Url, UserConnections};
 use shell::store::{
     CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate,
 };
-use tests::raw_client::{RawClient, Received};
+use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
 use tests::test_server::{NODE, TestServer, slots_in_store};
 use tests::waiting::eventually;
 
@@ -43,13 +43,13 @@ fn fourth_client_waits_for_a_bye() {
     let server = TestServer::start();
     let mut held: Vec<_> = (1..=3).map(|number| RawClient::authenticated(server.address, "ada", number)).collect();
     let mut fourth = RawClient::open(server.address);
-    fourth.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    fourth.authenticate("ada");
     fourth.expect_text(DENIED);
     // Another user is not concerned.
     drop(RawClient::authenticated(server.address, "grace", 1));
     // Whoever has seen BYE_SUCCESS finds the slot free, on the same socket that was refused.
     held.pop().unwrap().send_bye();
-    fourth.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    fourth.authenticate("ada");
     fourth.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":3}}"#);
 }
 
@@ -87,7 +87,7 @@ fn lost_socket_releases_its_slot() {
 /// How many connections the user has with one more, which leaves again.
 fn connections(server: &TestServer, user: &str) -> Option<u32> {
     let mut peer = RawClient::open(server.address);
-    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    peer.authenticate(user);
     let Received::Text(answer) = peer.read() else { return None };
     peer.send_bye();
     answer.rsplit_once(':')?.1.trim_end_matches('}').parse().ok()
@@ -126,7 +126,7 @@ fn authentication_deadline_is_not_moved_by_denials() {
     let mut silent = RawClient::open(server.address);
     let mut refused = RawClient::open(server.address);
     loop {
-        refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+        refused.authenticate("ada");
         match refused.read() {
             Received::Text(text) => assert_eq!(text, DENIED),
             Received::Close(code, _) => break assert_eq!(code, 4401),
@@ -143,7 +143,7 @@ fn repeated_authenticate_and_bye_are_harmless() {
     let server = TestServer::start();
     let mut peer = RawClient::authenticated(server.address, "ada", 1);
     for user in ["ada", "grace"] {
-        peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+        peer.authenticate(user);
         peer.expect_text(r#"{"type":"ERROR","payload":"This session is already authenticated"}"#);
     }
     drop(RawClient::authenticated(server.address, "ada", 2));
@@ -164,9 +164,7 @@ fn frames_pipelined_with_the_handshake_are_answered() {
     let server = TestServer::start();
     for _ in 0..20 {
         let mut peer = RawClient::connect(server.address);
-        let mut bytes = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            .to_vec();
+        let mut bytes = upgrade_request("").into_bytes();
         for text in [
             r#"{"type":"CHECK_CONNECTIONS"}"#,
             r#"{"type":"AUTHENTICATE","payload":"ada"}"#,
@@ -174,7 +172,7 @@ fn frames_pipelined_with_the_handshake_are_answered() {
             r#"{"type":"CHECK_CONNECTIONS"}"#,
             r#"{"type":"BYE"}"#,
         ] {
-            bytes.extend(tests::raw_client::frame_head(0x81, text.len()));
+            bytes.extend(frame_head(0x81, text.len()));
             bytes.extend(text.as_bytes());
         }
         peer.write(&bytes);
@@ -201,7 +199,7 @@ fn race(store: Arc<dyn Store>, threads: usize) {
             scope.spawn(|| {
                 barrier.wait();
                 for peer in part.iter_mut() {
-                    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+                    peer.authenticate("ada");
                 }
                 for peer in part {
                     let Received::Text(answer) = peer.read() else { panic!("no answer") };
@@ -335,7 +333,7 @@ fn late_grant_after_store_timeout_is_released() {
     let server = TestServer::with_timeout(store.clone(), SessionSettings::default(), 2, Duration::from_millis(200));
     store.stall();
     let mut peer = RawClient::open(server.address);
-    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    peer.authenticate("ada");
     peer.expect_text(
         r#"{"type":"AUTHENTICATE_FAILURE","payload":"The session store did not answer in time, try again later"}"#,
     );
@@ -349,7 +347,7 @@ fn late_grant_after_store_timeout_is_released() {
 fn acquiring(store: &Moody, server: &TestServer) -> RawClient {
     store.stall();
     let mut peer = RawClient::open(server.address);
-    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    peer.authenticate("ada");
     eventually("the acquire is under way", || store.waiting() == 1);
     peer
 }
@@ -391,12 +389,10 @@ fn stopping_server_does_not_wait_for_the_store() {
 #[test]
 fn frames_after_bye_cause_no_reset() {
     let server = TestServer::start();
-    for after in
-        [tests::raw_client::frame_head(0x81, 1 << 20), b"no frame at all".to_vec(), vec![0x88, 0x80, 0, 0, 0, 0]]
-    {
+    for after in [frame_head(0x81, 1 << 20), b"no frame at all".to_vec(), vec![0x88, 0x80, 0, 0, 0, 0]] {
         let mut peer = RawClient::authenticated(server.address, "ada", 1);
         let bye = br#"{"type":"BYE"}"#;
-        peer.write(&[tests::raw_client::frame_head(0x81, bye.len()), bye.to_vec(), after].concat());
+        peer.write(&[frame_head(0x81, bye.len()), bye.to_vec(), after].concat());
         peer.expect_text(GOODBYE);
         peer.expect_close(1000);
     }

@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that finds nothing there has failed")]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use proptest::prelude::*;
 use session_core::ledger::{AcquireOptions, EndTarget, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, EndReason, Evict, Outcome, SessionRecord, SessionStatus, StoreError, WhenFull,
 };
 use session_core::{NodeId, SessionId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::one_user::*;
 

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::time::Duration;
+
 use session_core::Timestamp;
 use session_core::ledger::{AcquireOptions, Grant, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, EndReason, Evict, Outcome, SessionStatus, StoreError, WhenFull};
-use std::time::Duration;
 
 use super::one_user::*;
 

@@ -2,36 +2,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use session_core::ledger::{self, AcquireOptions, EndTarget, SlotListing, StoreCommand};
-use session_core::ledger::{
-    AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, SlotLimit, UserRecord, WhenFull,
-};
-use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use session_core::ledger::{self, AcquireOptions, EndTarget, SlotListing, StoreCommand};
+use session_core::ledger::{
+    AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, UserRecord, WhenFull,
+};
+use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
+
+pub(super) use tests::values::{at_second as at, limit, name, user};
 
 pub(super) const HERE: NodeId = NodeId::new(1);
 pub(super) const THERE: NodeId = NodeId::new(2);
 pub(super) const LINGER: Duration = Duration::from_secs(10);
 
-pub(super) fn user() -> UserId {
-    UserId::parse("ada").unwrap()
-}
-
 pub(super) fn id(number: u64) -> SessionId {
     HERE.session(number)
-}
-
-pub(super) fn at(second: u64) -> Timestamp {
-    Timestamp::from_epoch(Duration::from_secs(second))
-}
-
-pub(super) fn limit(slots: u32) -> SlotLimit {
-    SlotLimit::new(slots).unwrap()
-}
-
-pub(super) fn name(text: &str) -> Option<DisplayName> {
-    Some(DisplayName::parse(text).unwrap())
 }
 
 pub(super) fn key(number: u8) -> ResumeKey {

@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::iter::successors;
+use std::time::Duration;
+
 use session_core::ledger::{EndReason, SlotLimit, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptionsError, AuthenticateSuccessDetails, CloseReason,
     CredentialError, RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
 };
 use session_core::{DisplayName, NodeId, ResumeToken, UserId, UserIdError};
-use std::iter::successors;
-use std::time::Duration;
 
 /// Everything a server can say.
 pub(super) fn replies() -> Vec<ServerMessage> {

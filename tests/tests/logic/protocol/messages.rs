@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::time::Duration;
+
 use serde_json::json;
 use session_core::ledger::{Evict, SlotLimit, StoreError};
 use session_core::protocol::{
@@ -9,8 +11,7 @@ use session_core::protocol::{
     Credential, CredentialError, RequestError, ServerMessage, ServerMessageError,
 };
 use session_core::{DisplayName, NodeId, ResumeToken};
-use std::thread;
-use std::time::Duration;
+use tests::values::on_a_small_stack;
 
 use super::all_values::*;
 
@@ -371,12 +372,11 @@ fn deeply_nested_message_needs_no_stack() {
     for (message, _) in &messages {
         assert!(ServerMessage::parse(message).is_err(), "{message:.60}…");
     }
-    let on_a_small_stack = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+    on_a_small_stack(move || {
         for (message, expected) in messages {
             assert_eq!(ClientMessage::parse(&message), expected, "{message:.60}…");
         }
     });
-    on_a_small_stack.unwrap().join().unwrap();
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use session_core::ledger::{Evict, StoreError};
-use session_core::protocol::{AuthenticateOptions, ClientMessage, CloseReason, Credential, ServerMessage};
-use session_core::{DisplayName, NodeId, ResumeToken};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::iter::successors;
+
+use session_core::ledger::{Evict, StoreError};
+use session_core::protocol::{AuthenticateOptions, ClientMessage, CloseReason, Credential, ServerMessage};
+use session_core::{DisplayName, NodeId, ResumeToken};
 
 use super::all_values::*;
 

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use proptest::prelude::*;
 use session_core::ledger::{self, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserRecord};
 use session_core::release_tracker::ReleaseTracker;
 use session_core::{SessionId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::commands::*;
 

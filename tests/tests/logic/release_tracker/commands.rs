@@ -5,17 +5,12 @@
 use session_core::ledger::{AcquireOptions, StoreCommand};
 use session_core::ledger::{Outcome, StoreError};
 use session_core::release_tracker::ReleaseTracker;
-use session_core::{NodeId, ResumeKey, SessionId, Timestamp, UserId};
-use std::time::Duration;
+use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
+pub(super) use tests::values::{NANOSECOND, at_milli as at, user};
 
-pub(super) const NANOSECOND: Duration = Duration::from_nanos(1);
 pub(super) const GRANTED: Outcome = Outcome::granted(1);
 pub(super) const FOUND: Outcome = Outcome::Counted { connections: 1 };
 pub(super) const FAILED: Outcome = Outcome::Rejected(StoreError::Failed);
-
-pub(super) fn user() -> UserId {
-    UserId::parse("ada").unwrap()
-}
 
 pub(super) fn session(number: u64) -> SessionId {
     NodeId::new(0xada).session(number)
@@ -48,10 +43,6 @@ pub(super) fn acquire_for_good(number: u64) -> StoreCommand {
         at: at(0),
         options: Some(Box::new(options)),
     }
-}
-
-pub(super) fn at(millis: u64) -> Timestamp {
-    Timestamp::from_epoch(Duration::from_millis(millis))
 }
 
 /// What an owner can see: (held, owed, deadline).

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::time::Duration;
+
 use session_core::Timestamp;
 use session_core::ledger::{self, AcquireOptions, StoreCommand};
 use session_core::ledger::{EndReason, Outcome, StoreError};
 use session_core::release_tracker::ReleaseTracker;
-use std::time::Duration;
 
 use super::commands::*;
 

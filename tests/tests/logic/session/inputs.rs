@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use session_core::ledger::{self, EndReason, Outcome, SlotLimit, StoreError};
 use session_core::protocol::{
-    AuthenticateFailure, CloseReason, Credential, CredentialError, RequestError, ServerMessage, UserSummary,
+    AuthenticateFailure, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
 };
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 use session_core::{NodeId, SessionId, Timestamp, UnixSeconds, UserId, UserIdError};
 
-pub(super) const NANOSECOND: Duration = Duration::from_nanos(1);
+pub(super) use tests::values::{NANOSECOND, user, user_summary};
+
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
 /// A unit-only enum and the list of all its variants, so that the table below cannot miss one.
@@ -227,14 +228,6 @@ pub(super) fn at(second: u64) -> Timestamp {
 
 pub(super) fn before(time: Timestamp) -> Timestamp {
     Timestamp::from_epoch(time.since_epoch() - NANOSECOND)
-}
-
-pub(super) fn user() -> UserId {
-    UserId::parse("ada").unwrap()
-}
-
-pub(super) fn ada(connections: u32) -> UserSummary {
-    UserSummary { id: user(), connections }
 }
 
 pub(super) fn verify() -> Option<Effect> {

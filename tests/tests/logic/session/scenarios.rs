@@ -24,9 +24,9 @@ fn session_from_hello_to_bye() {
             only(None, say(ServerMessage::Hello), None),
             only(verify(), None, None),
             only(acquire(at(2)), None, None),
-            only(None, say(ServerMessage::AuthenticateSuccess(ada(2))), None),
+            only(None, say(ServerMessage::AuthenticateSuccess(user_summary(2))), None),
             only(look_up(4), None, None),
-            only(None, say(ServerMessage::CheckConnectionsSuccess(ada(3))), None),
+            only(None, say(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None),
             // The shell serves a struct's fields in this order: the release is queued before the reply.
             only(release(), say(ServerMessage::ByeSuccess), close(CloseReason::Bye)),
         ]
@@ -78,7 +78,7 @@ fn late_message_is_not_served_before_the_tick() {
 fn answer_after_the_authentication_deadline_still_counts() {
     let mut session = session();
     let actions = run(&mut session, &[(9, Authenticate), (11, Tick), (12, Verified), (13, Tick), (14, Granted)]);
-    let success = only(None, say(ServerMessage::AuthenticateSuccess(ada(2))), None);
+    let success = only(None, say(ServerMessage::AuthenticateSuccess(user_summary(2))), None);
     assert_eq!(actions[1..], [nothing(), only(acquire(at(12)), None, None), nothing(), success]);
 
     let mut session = session_in(State::Anonymous);
@@ -115,7 +115,7 @@ fn every_sign_of_life_delays_the_ping() {
 fn pending_request_stops_the_silence_timer() {
     let mut session = session_in(State::LivePinged);
     let actions = run(&mut session, &[(37, Check), (38, Tick), (99, Tick), (100, Found), (129, Tick), (130, Tick)]);
-    let found = only(None, say(ServerMessage::CheckConnectionsSuccess(ada(3))), None);
+    let found = only(None, say(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None);
     let ping = only(None, Some(Frame::Ping), None);
     assert_eq!(actions[1..], [nothing(), nothing(), found, nothing(), ping]);
 }
@@ -214,7 +214,7 @@ fn denials_do_not_count_as_bad_messages() {
         assert_eq!(run(&mut session, &[(1, Garbage)]), [only(None, error_reply(NotJson), None)]);
     }
     let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Granted)]);
-    assert_eq!(actions[2], only(None, say(ServerMessage::AuthenticateSuccess(ada(2))), None));
+    assert_eq!(actions[2], only(None, say(ServerMessage::AuthenticateSuccess(user_summary(2))), None));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn session_expires_with_its_last_confirmed_token() {
     drop(run(&mut session, &[(7, Authenticate)]));
     drop(session.handle(fresh(50), at(7)));
     let told = run(&mut session, &[(8, Found)]);
-    assert_eq!(told, [only(None, say(ServerMessage::AuthenticateSuccess(ada(3))), None)]);
+    assert_eq!(told, [only(None, say(ServerMessage::AuthenticateSuccess(user_summary(3))), None)]);
     assert_eq!(session.expires_at(), until(50), "the last counts, also if it is shorter");
     for (verdict, failure) in [(VerifiedOther, AuthenticateFailure::AnotherUser), (NotVerified, nobody())] {
         let actions = run(&mut session, &[(9, Authenticate), (9, verdict)]);

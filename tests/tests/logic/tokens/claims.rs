@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use session_core::ledger::SlotLimit;
 use session_core::protocol::{Credential, CredentialError, TokenError};
@@ -10,8 +13,6 @@ use session_core::{Timestamp, UnixSeconds, UserId, UserIdError};
 use shell::auth::authenticator::Authenticator as _;
 use shell::auth::{JwtAuthenticator, TokenValidation, Verifier};
 use shell::runtime::clock::{Clock, ManualClock};
-use std::sync::Arc;
-use std::time::Duration;
 
 use super::fixtures::*;
 

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use serde_json::json;
 use session_core::ledger::SlotLimit;
 use shell::auth::{Algorithm, KeySource, MintError, Secret, TokenRequest, TokenValidation, Verifier, explain, mint};
-use std::path::PathBuf;
-use std::time::Duration;
 
 use super::fixtures::*;
 

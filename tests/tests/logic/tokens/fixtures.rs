@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::EncodingKey;
@@ -12,9 +16,6 @@ use serde_json::{Value, json};
 use session_core::protocol::{CredentialError, TokenError};
 use session_core::{UnixSeconds, UserId};
 use shell::auth::{KeySource, Keys, Secret, TokenRequest, TokenValidation, Verifier};
-use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
 use tempfile::TempDir;
 
 pub(super) const SECRET: &[u8] = b"a secret that is long enough even for HS512, which wants sixty-four bytes";

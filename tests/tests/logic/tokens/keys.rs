@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::EncodingKey;
@@ -12,9 +16,6 @@ use shell::auth::{
     Algorithm, JwtAuthenticator, KeyError, KeySource, Keys, Secret, TokenRequest, TokenValidation, Verifier, mint,
 };
 use shell::runtime::clock::Clock;
-use std::fs;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::fixtures::*;
 

@@ -8,6 +8,7 @@ use shell::client::{Connection, Error, Url};
 use smol::block_on;
 use tests::small_disk::SmallDisk;
 use tests::test_process::StartFailure;
+use tests::values::long_user_id;
 use tests::waiting::eventually;
 
 use super::account::*;
@@ -34,7 +35,7 @@ fn killed_server_restarts_on_a_full_disk() {
         let url = server::url(&server);
         let mut witness = Account::new("witness".into());
         witness.take_the_rest(&url);
-        let mut held: Vec<_> = (0..users).map(|number| sign_in(&url, &long_name(number)).unwrap().0).collect();
+        let mut held: Vec<_> = (0..users).map(|number| sign_in(&url, &long_user_id(number)).unwrap().0).collect();
         disk.fill();
         held.extend(sign_in_until_full(&url, users));
         // Though nobody is admitted, slots come back.
@@ -85,7 +86,7 @@ fn killed_server_restarts_on_a_full_disk() {
 
 fn everybody_is_well(url: &Url) {
     for number in (0..40).chain(100..110) {
-        Account::new(long_name(number)).take_the_rest(url);
+        Account::new(long_user_id(number)).take_the_rest(url);
     }
 }
 
@@ -107,7 +108,7 @@ impl Jostling {
         {
             return block_on(connection.bye());
         }
-        match sign_in(url, &long_name(1000 + self.random.below(1000))) {
+        match sign_in(url, &long_user_id(1000 + self.random.below(1000))) {
             Ok((connection, _)) => self.held.push(connection),
             Err(Error::LimitReached { .. }) => {}
             Err(error) if is_for_want_of_room(&error) => {}
@@ -122,7 +123,7 @@ fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
     const MOST: u64 = 3000;
     let mut held = Vec::new();
     for number in first..MOST {
-        match sign_in(url, &long_name(number)) {
+        match sign_in(url, &long_user_id(number)) {
             Ok((connection, _)) => held.push(connection),
             Err(error) if is_for_want_of_room(&error) => return held,
             Err(error) => panic!("{error}"),
@@ -133,8 +134,4 @@ fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
 
 fn is_for_want_of_room(error: &Error) -> bool {
     matches!(error, Error::Refused { refusal: AuthenticateFailure::Store(_), .. })
-}
-
-fn long_name(number: u64) -> String {
-    format!("user {number} {}", "x".repeat(200))
 }

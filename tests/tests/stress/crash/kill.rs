@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "seeds, times and skipped tests are to be seen")]
 
-use shell::client::{Connection, Error, Url};
-use smol::block_on;
 use std::fmt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use shell::client::{Connection, Error, Url};
+use smol::block_on;
 
 use super::account::*;
 use super::load::*;

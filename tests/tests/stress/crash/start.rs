@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Barrier;
+
 use tests::test_process::{SpawnedProcess, StartFailure};
 use tests::waiting::eventually;
 

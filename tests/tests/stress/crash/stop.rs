@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "seeds, times and skipped tests are to be seen")]
 
-use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
-use tests::raw_client::{RawClient, Received};
+
+use rustix::process::Signal;
+use tests::raw_client::{RawClient, Received, upgrade_request};
 use tests::test_process::send_signal;
 use tests::waiting::eventually;
 
@@ -35,9 +36,9 @@ fn stopped_server_drops_only_silent_clients() {
     talking.iter_mut().for_each(ask);
     drop(leaving);
     drop(mixed.remove(2));
-    greeted.text(r#"{"type":"AUTHENTICATE","payload":"greeted"}"#);
+    greeted.authenticate("greeted");
     let mut newcomer = RawClient::connect(address);
-    newcomer.write(HANDSHAKE);
+    newcomer.write(upgrade_request("").as_bytes());
     // Not to wait for something: the stop must last longer than the bound.
     thread::sleep(SILENCE_BOUND + Duration::from_millis(300));
     send_signal(server.id(), Signal::CONT);
@@ -70,9 +71,6 @@ fn stopped_server_drops_only_silent_clients() {
         assert_eq!(after_pings(peer), Received::Close(4408, "Peer was silent for too long".into()));
     }
 }
-
-const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 fn ask(peer: &mut RawClient) {
     peer.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
@@ -109,7 +107,7 @@ fn has_room_for_all(address: SocketAddr, user: &str) -> bool {
     let mut peers = Vec::new();
     let all = (1..=LIMIT).all(|number| {
         let mut peer = RawClient::open(address);
-        peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+        peer.authenticate(user);
         let reply = hear(&mut peer);
         peers.push(peer);
         reply.contains(&format!(r#""connections":{number}}}"#))
