@@ -58,7 +58,6 @@ pub struct ReleaseTracker {
 
 /// A command that was submitted to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "the tracker has to learn what became of the command"]
 pub struct Ticket {
     user: UserId,
     session: SessionId,
@@ -80,6 +79,7 @@ enum Call {
 
 impl Ticket {
     /// The ticket of an acquire. `is_resume` tells whether it showed a resume token.
+    #[must_use]
     pub const fn acquire(user: UserId, session: SessionId, is_resume: bool) -> Self {
         Self { user, session, call: Call::Acquire { is_resume } }
     }

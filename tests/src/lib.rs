@@ -8,8 +8,10 @@
 //! - [`test_ca`]: a certificate authority for tests.
 //! - [`small_disk`]: a disk that a test can fill.
 //! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as its own process.
+//! - [`client_process`]: the client as its own process.
 //! - [`raw_client`]: a socket that sends any bytes.
 //! - [`waiting`]: waits with a time limit.
+//! - [`values`]: users, times, limits and other values that many tests use.
 //! - [`policies`]: admission policies of both simulations.
 
 #![allow(clippy::missing_panics_doc, reason = "a harness panics where a test fails, everywhere")]
@@ -17,11 +19,13 @@
 
 pub mod core_simulation;
 pub mod simulation;
+pub mod values;
 pub mod policies;
 pub mod rule_oracle;
 pub mod handshake_harness;
 pub mod test_server;
 pub mod test_process;
+pub mod client_process;
 pub mod raw_client;
 pub mod waiting;
 pub mod small_disk;

@@ -8,6 +8,17 @@ use socket2::{Domain, Socket, Type};
 
 use crate::waiting::TIMEOUT;
 
+/// The head of a WebSocket handshake (RFC 6455 §4.1), without `Host` and without the empty line at its end.
+pub const UPGRADE: &str = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                           Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// A WebSocket handshake with additional headers, each with its line break. It has a `Host` in any case.
+#[must_use]
+pub fn upgrade_request(headers: &str) -> String {
+    let host = if headers.contains("Host:") { "" } else { "Host: test\r\n" };
+    format!("{UPGRADE}{host}{headers}\r\n")
+}
+
 /// Connects from this address of this machine.
 ///
 /// # Errors
@@ -68,10 +79,7 @@ impl RawClient {
     }
 
     fn after_hello(mut self) -> Self {
-        self.write(
-            b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        );
+        self.write(upgrade_request("").as_bytes());
         self.skip_head();
         self.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
         self
@@ -104,11 +112,16 @@ impl RawClient {
     #[must_use]
     pub fn authenticated(address: SocketAddr, user: &str, connections: u32) -> Self {
         let mut raw = Self::open(address);
-        raw.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+        raw.authenticate(user);
         raw.expect_text(&format!(
             r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"{user}","connections":{connections}}}}}"#
         ));
         raw
+    }
+
+    /// Sends AUTHENTICATE with this user.
+    pub fn authenticate(&mut self, user: &str) {
+        self.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
     }
 
     /// Sends bytes. A peer that has closed is no error: what it said is still to be read.

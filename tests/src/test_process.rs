@@ -1,21 +1,23 @@
 //! The server binary as a process of its own.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::waiting::{TIMEOUT, eventually};
 
-/// The real server as a process of its own. Killed when dropped.
+/// A server process that listens. Killed when dropped.
 pub struct TestProcess {
-    /// Where it listens first.
+    /// Its first address.
     pub address: SocketAddr,
-    /// The line it printed at its start.
+    /// The line that it printed at its start.
     pub announcement: String,
-    child: Child,
+    child: KillOnDrop,
 }
 
 impl TestProcess {
@@ -25,27 +27,24 @@ impl TestProcess {
         Self::run(without_connection_limits(binary), data, arguments)
     }
 
-    /// Starts the server binary as it is, with the bounds on what comes from one address at their defaults.
+    /// As [`TestProcess::start`], with the default connection limits.
     #[must_use]
     pub fn start_with_default_limits(binary: &str, data: &Path, arguments: &[&str]) -> Self {
         Self::run(Command::new(binary), data, arguments)
     }
 
-    /// Starts a command that is the server binary, perhaps in an environment of its own.
+    /// Starts a command that is the server binary, perhaps in an environment of its own. It logs warnings and errors.
     #[must_use]
     pub fn run(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
         command.args(["--log", "warn"]).args(arguments);
         Self::run_as(command, data)
     }
 
-    /// As [`TestProcess::run`], with nothing said about the log.
+    /// As [`TestProcess::run`], without a log level.
     #[must_use]
     pub fn run_as(command: Command, data: &Path) -> Self {
-        let SpawnedProcess { child, first_line } = SpawnedProcess::spawn(command, data);
-        let announcement = first_line.wait();
-        let address = address_in(&announcement);
-        let address = address.unwrap_or_else(|| panic!("the server did not say where it listens: {announcement:?}"));
-        Self { address, announcement, child }
+        let started = SpawnedProcess::spawn(command, data).listen();
+        started.unwrap_or_else(|failure| panic!("the server does not start: {failure:?}"))
     }
 
     /// The URL for a client.
@@ -57,83 +56,128 @@ impl TestProcess {
     /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
-    /// What it says on standard error, if its command has that piped. Once.
+    /// Its standard error, if its command has that piped. Once.
     pub fn stderr(&mut self) -> Option<ChildStderr> {
-        self.child.stderr.take()
+        self.child.0.stderr.take()
     }
 
     /// Ends it with SIGKILL and waits until it has ended.
     pub fn kill(&mut self) {
-        self.child.kill().expect("it is ours to kill");
-        self.child.wait().expect("it was killed");
+        self.child.kill();
     }
 
     /// Waits until it ends by itself.
     pub fn wait(&mut self) -> ExitStatus {
-        wait_for_exit(&mut self.child)
+        wait_for_exit(&mut self.child.0)
     }
 }
 
-impl Drop for TestProcess {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// A server binary that was started and may not listen yet. It is not killed when dropped.
+/// A server process that may not listen yet, and may fail to. Killed when dropped.
 pub struct SpawnedProcess {
-    /// The process.
-    pub child: Child,
-    /// Its first line on standard output.
-    pub first_line: FirstLine,
+    child: KillOnDrop,
+    first_line: mpsc::Receiver<String>,
 }
 
-/// The first line that a process prints.
-pub struct FirstLine(mpsc::Receiver<String>);
+/// A server process that ended before it listened.
+#[derive(Debug)]
+pub struct StartFailure {
+    /// Its exit code, if no signal ended it.
+    pub code: Option<i32>,
+    /// Its standard error, if its command has that piped.
+    pub message: String,
+}
 
 impl SpawnedProcess {
     /// Starts a command that is the server binary, on a port of its own and with this data directory.
     #[must_use]
     pub fn spawn(mut command: Command, data: &Path) -> Self {
-        let mut child = command
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server binary starts");
-        let mut stdout = BufReader::new(child.stdout.take().expect("it was piped"));
-        let (sender, receiver) = mpsc::channel();
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = KillOnDrop(command.spawn().expect("the server binary starts"));
+        let mut stdout = BufReader::new(child.0.stdout.take().expect("it was piped"));
+        let (sender, first_line) = mpsc::channel();
         thread::spawn(move || {
             let mut line = String::new();
             stdout.read_line(&mut line).expect("its output is text");
             // A test that kills the server while it starts does not wait for the line.
             drop(sender.send(line));
         });
-        Self { child, first_line: FirstLine(receiver) }
+        Self { child, first_line }
     }
-}
 
-impl FirstLine {
-    /// Waits for the line, which is empty if the process ends without one.
+    /// The process id.
     #[must_use]
-    pub fn wait(&self) -> String {
-        self.0.recv_timeout(TIMEOUT).expect("the server listens or ends")
+    pub fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.0.try_wait().expect("it is our child").is_some()
+    }
+
+    /// Ends it with SIGKILL and waits until it has ended.
+    pub fn kill(mut self) {
+        self.child.kill();
+    }
+
+    /// Waits until it listens.
+    ///
+    /// # Errors
+    /// If it ends instead.
+    pub fn listen(self) -> Result<TestProcess, StartFailure> {
+        let announcement = self.first_line.recv_timeout(TIMEOUT).expect("the server listens or ends");
+        match announcement.split(['/', ',', ' ']).find_map(|word| word.parse().ok()) {
+            Some(address) => Ok(TestProcess { address, announcement, child: self.child }),
+            None => Err(self.wait_for_failure()),
+        }
+    }
+
+    /// Waits until it ends by itself.
+    #[must_use]
+    pub fn wait_for_failure(mut self) -> StartFailure {
+        let code = wait_for_exit(&mut self.child.0).code();
+        StartFailure { code, message: self.child.read_stderr() }
     }
 }
 
-/// The address in a server's first line.
-#[must_use]
-pub fn address_in(line: &str) -> Option<SocketAddr> {
-    line.split(['/', ',', ' ']).find_map(|word| word.parse().ok())
+/// Kills the process when dropped. If the test fails, its standard error is printed, unless the test has taken that.
+struct KillOnDrop(Child);
+
+impl KillOnDrop {
+    fn kill(&mut self) {
+        self.0.kill().expect("it is ours to kill");
+        self.0.wait().expect("it was killed");
+    }
+
+    fn read_stderr(&mut self) -> String {
+        let mut text = String::new();
+        if let Some(mut stderr) = self.0.stderr.take() {
+            stderr.read_to_string(&mut text).expect("its errors are text");
+        }
+        text
+    }
 }
 
-/// The server binary with the bounds on what comes from one address off, as everybody in a test does. Its arguments may say
-/// otherwise.
+impl Drop for KillOnDrop {
+    #[allow(clippy::print_stderr, reason = "it explains why a test failed")]
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+        if thread::panicking()
+            && let Some(mut stderr) = self.0.stderr.take()
+        {
+            let mut text = String::new();
+            drop(stderr.read_to_string(&mut text));
+            eprintln!("standard error of the server: {text}");
+        }
+    }
+}
+
+/// The server binary with the connection limits off, since all clients of a test have one address. Its arguments may
+/// override that.
 #[must_use]
 pub fn without_connection_limits(binary: &str) -> Command {
     let mut command = Command::new(binary);
@@ -151,4 +195,10 @@ pub fn wait_for_exit(child: &mut Child) -> ExitStatus {
         status.is_some()
     });
     status.expect("it has ended")
+}
+
+/// Sends a signal to a process.
+pub fn send_signal(id: u32, signal: Signal) {
+    let id = i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(id, signal).expect("the process takes signals");
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use session_core::SessionId;
 use session_core::ledger::{self, ApplyResult, StoreCommand as LedgerCommand};
 use session_core::ledger::{EndedSession, Outcome, StoreError};
+use session_core::release_tracker::Ticket;
 use session_core::session::Event;
 
 use super::scenario::StoreFault;
@@ -74,7 +75,7 @@ impl CoreSimulation {
         if waits.is_some_and(|(waited_for, _)| waited_for == command) {
             self.answer(command.session(), outcome);
         } else if command.is_release() {
-            self.tracker.record(command, &outcome, self.now);
+            self.tracker.answered(&Ticket::from(command), &outcome, self.now);
         }
     }
 
@@ -82,7 +83,7 @@ impl CoreSimulation {
     pub(super) fn answer(&mut self, id: SessionId, outcome: Outcome) {
         let connection = self.connections.get_mut(&id).expect("a session that waits is there");
         let (command, _) = connection.under_way.take().expect("it waits");
-        self.tracker.record(&command, &outcome, self.now);
+        self.tracker.answered(&Ticket::from(&command), &outcome, self.now);
         self.handle(id, Event::Stored(outcome));
     }
 

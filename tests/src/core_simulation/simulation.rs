@@ -10,7 +10,7 @@ use std::time::Duration;
 use session_core::ledger::{AdmissionPolicy, EndReason, Outcome, SlotLimit, StoreError};
 use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
 use session_core::protocol::ClientMessage;
-use session_core::release_tracker::ReleaseTracker;
+use session_core::release_tracker::{ReleaseTracker, Ticket};
 use session_core::session::{Actions, Effect, Event, Session, SessionSettings, Violation};
 use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
 
@@ -288,10 +288,14 @@ impl CoreSimulation {
                     connection.under_way = Some((command.clone(), self.now + Self::STORE_TIMEOUT));
                     // A store that is full says so at once.
                     let full = self.store.queue.len() >= Self::MAX_QUEUE;
-                    match self.tracker.reserve(&command) {
+                    match self.tracker.begin(&command).map(drop) {
                         Ok(()) if !full => self.submit(command),
                         Ok(()) => {
-                            self.tracker.record(&command, &Outcome::Rejected(StoreError::Full), self.now);
+                            self.tracker.answered(
+                                &Ticket::from(&command),
+                                &Outcome::Rejected(StoreError::Full),
+                                self.now,
+                            );
                             self.reject(id, StoreError::Full, &mut next);
                         }
                         Err(cause) => self.reject(id, cause, &mut next),

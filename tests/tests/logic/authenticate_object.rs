@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -14,6 +13,7 @@ use session_core::protocol::{
     ServerMessageError, SessionInfo, SessionState, TokenError, UserSummary,
 };
 use session_core::{DisplayName, NodeId, ResumeToken, SessionId, Timestamp, UserId};
+use tests::values::on_a_small_stack;
 
 fn session(number: u64) -> SessionId {
     NodeId::new(0xada).session(number)
@@ -28,7 +28,7 @@ fn asks_for(credential: Credential, ask: AuthenticateOptions) -> Result<ClientMe
 }
 
 #[test]
-fn a_user_or_a_token_may_come_in_an_object() {
+fn object_may_hold_user_or_token() {
     let token = |text: &str| asks_for(Credential::Token(text.into()), AuthenticateOptions::default());
     let user = |text: &str| asks_for(Credential::User(text.into()), AuthenticateOptions::default());
     let none = || asks_for(Credential::None, AuthenticateOptions::default());
@@ -57,7 +57,7 @@ fn a_user_or_a_token_may_come_in_an_object() {
 }
 
 #[test]
-fn a_key_that_means_something_comes_once_whatever_it_says() {
+fn known_key_twice_is_an_error() {
     for key in ["user", "token", "device", "label", "resume", "evict"] {
         for (first, second) in [("null", "null"), ("null", r#""x""#), (r#""x""#, r#""x""#), ("[]", "{}"), ("1", "2")] {
             let payload = format!(r#"{{"{key}":{first},"y":1,"{key}":{second},"y":2}}"#);
@@ -70,7 +70,7 @@ fn a_key_that_means_something_comes_once_whatever_it_says() {
 }
 
 #[test]
-fn what_a_client_says_of_itself_is_bounded() {
+fn client_fields_are_bounded() {
     let ask = |ask| asks_for(Credential::User("ada".into()), ask);
     let wrong = |error| Err(RequestError::BadOptions(error));
     let token = ResumeToken::new([0xcd; 32]);
@@ -109,7 +109,7 @@ fn what_a_client_says_of_itself_is_bounded() {
 }
 
 #[test]
-fn whom_to_end_is_the_oldest_or_nobody_or_a_list_of_one_to_a_hundred_sessions() {
+fn evict_takes_oldest_nobody_or_100_sessions() {
     let id = |number: u64| json!(session(number).to_string());
     let ids = |count: u64| (0..count).map(id).collect::<Vec<_>>();
     let these = |numbers: &[u64]| Some(Evict::Sessions(numbers.iter().map(|&number| session(number)).collect()));
@@ -154,7 +154,7 @@ fn whom_to_end_is_the_oldest_or_nobody_or_a_list_of_one_to_a_hundred_sessions() 
 
 /// On a stack that would not bear recursion.
 #[test]
-fn however_deep_a_field_nests_it_costs_no_stack() {
+fn deeply_nested_field_needs_no_stack() {
     const DEPTH: usize = 100_000;
     let wrong = |error| Err(RequestError::BadOptions(error));
     let mut messages = Vec::new();
@@ -171,16 +171,15 @@ fn however_deep_a_field_nests_it_costs_no_stack() {
             (format!(r#"{{"evict":{}"#, open.repeat(DEPTH)), Err(RequestError::NotJson)),
         ]);
     }
-    let on_a_small_stack = thread::Builder::new().stack_size(128 * 1024).spawn(move || {
+    on_a_small_stack(move || {
         for (payload, expected) in messages {
             assert_eq!(asked(&payload), expected, "{payload:.60}…");
         }
     });
-    on_a_small_stack.unwrap().join().unwrap();
 }
 
 #[test]
-fn neither_a_credential_nor_a_resume_token_is_printed() {
+fn credentials_and_resume_tokens_are_never_printed() {
     for (credential, shown) in [
         (Credential::Token("hunter2".into()), "Credential(token, 7 bytes)"),
         (Credential::User("hunter2".into()), "Credential(user, 7 bytes)"),
@@ -195,14 +194,14 @@ fn neither_a_credential_nor_a_resume_token_is_printed() {
 }
 
 #[test]
-fn a_session_lingers_whose_server_goes_or_whose_client_is_silent_and_no_other_that_is_closed() {
+fn only_shutdown_and_silence_keep_the_slot() {
     let lingering: Vec<_> = CloseReason::ALL.into_iter().filter(|reason| reason.keeps_slot()).collect();
     assert_eq!(lingering, [CloseReason::ShuttingDown, CloseReason::PeerSilent]);
 }
 
 /// The long form beside the plain one, byte for byte: its words are where a plain client looks for them.
 #[test]
-fn what_is_told_at_length() {
+fn detailed_messages_have_these_bytes() {
     let digits = "0000000000000ada0000000000000007";
     let token = "cd".repeat(32);
     for (reply, frame) in [
@@ -250,7 +249,7 @@ fn admitted() -> ServerMessage {
 }
 
 #[test]
-fn a_hold_is_shown_without_its_token() {
+fn session_info_shows_no_token() {
     let since = Timestamp::from_epoch(Duration::from_nanos(5_999_999));
     let live = SessionRecord::new(session(1), since);
     let lingering =
@@ -262,7 +261,7 @@ fn a_hold_is_shown_without_its_token() {
 }
 
 #[test]
-fn what_is_told_at_length_and_makes_no_sense_is_no_reply() {
+fn malformed_detailed_message_is_an_error() {
     for frame in [
         r#"{"type":"AUTHENTICATE_FAILURE","payload":"x","code":"x","limit":1025}"#,
         r#"{"type":"AUTHENTICATE_FAILURE","payload":"x","code":"x","limit":"3"}"#,
@@ -283,13 +282,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_ask_comes_through(credential in any_credential(), ask in any_ask()) {
+    fn any_options_survive_encoding(credential in any_credential(), ask in any_ask()) {
         let request = ClientMessage::AuthenticateWith(credential, Box::new(ask));
         prop_assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
     }
 
     #[test]
-    fn any_refusal_at_length_comes_through(denial in any_denial()) {
+    fn any_detailed_failure_survives_encoding(denial in any_denial()) {
         let reply = ServerMessage::AuthenticateFailureDetailed(Box::new(denial));
         let frame = reply.encode();
         prop_assert_eq!(ServerMessage::parse(&frame).unwrap(), reply.clone());
@@ -302,7 +301,7 @@ proptest! {
 
     /// Against a reader that is written the obvious way.
     #[test]
-    fn any_object_asks_for_what_a_plain_reading_says(
+    fn any_object_parses_like_a_naive_reader(
         fields in prop::collection::btree_map(any_field(), any_field_value(), 0..7),
     ) {
         let fields: Map<_, _> = fields.into_iter().collect();

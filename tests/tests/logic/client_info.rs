@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, LimitSource, SlotListing};
-use session_core::ledger::{EndReason, Evict, Outcome, SessionRecord, SlotLimit, StoreError};
+use session_core::ledger::{EndReason, Evict, Outcome, SessionRecord, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
-    RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
+    RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError,
 };
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
-use session_core::{DisplayName, NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
+use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
+use tests::values::{limit, name, user, user_summary};
 
 const LINGER: Duration = Duration::from_secs(90);
 
@@ -23,28 +24,12 @@ fn id() -> SessionId {
     NodeId::new(0xada).session(7)
 }
 
-fn user() -> UserId {
-    UserId::parse("ada").unwrap()
-}
-
-fn ada(connections: u32) -> UserSummary {
-    UserSummary { id: user(), connections }
-}
-
-fn limit(slots: u32) -> SlotLimit {
-    SlotLimit::new(slots).unwrap()
-}
-
 fn shown() -> ResumeToken {
     ResumeToken::new([1; 32])
 }
 
 fn fresh() -> ResumeToken {
     ResumeToken::new([2; 32])
-}
-
-fn name(text: &str) -> Option<DisplayName> {
-    DisplayName::parse(text)
 }
 
 /// A session that is there, driven at these seconds.
@@ -114,7 +99,7 @@ fn linger(second: u64) -> ledger::StoreCommand {
 
 fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
     say(ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
-        user: ada(2),
+        user: user_summary(2),
         limit: limit(3),
         session: id(),
         resume,
@@ -141,7 +126,7 @@ fn info() -> SessionInfo {
 }
 
 #[test]
-fn what_is_asked_for_goes_to_the_store_and_no_token_does() {
+fn options_reach_the_store_without_any_token() {
     let mut subject = Subject::new();
     let fields = format!(
         r#","device":"laptop","label":"Firefox","resume":"{}","evict":["{}"]"#,
@@ -169,7 +154,7 @@ fn what_is_asked_for_goes_to_the_store_and_no_token_does() {
 }
 
 #[test]
-fn a_grant_at_length_has_the_token_that_the_slot_is_taken_up_with() {
+fn detailed_grant_has_the_resume_token() {
     let mut anew = Subject::new();
     drop(anew.ask("", drawn()));
     assert_eq!(anew.granted(false, LINGER), admitted(Some(fresh()), LINGER));
@@ -184,7 +169,7 @@ fn a_grant_at_length_has_the_token_that_the_slot_is_taken_up_with() {
 }
 
 #[test]
-fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
+fn detailed_denial_gives_one_minute_to_choose() {
     let mut subject = Subject::new();
     subject.1 = 2;
     drop(subject.ask("", drawn()));
@@ -218,7 +203,7 @@ fn a_refusal_at_length_lists_who_is_there_and_gives_a_minute_to_choose_once() {
 }
 
 #[test]
-fn every_refusal_is_at_length_for_those_who_asked_so() {
+fn object_client_gets_every_failure_detailed() {
     let denied = |failure| {
         ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
             reason: failure,
@@ -253,7 +238,7 @@ fn every_refusal_is_at_length_for_those_who_asked_so() {
 }
 
 #[test]
-fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_plainly() {
+fn plain_client_has_the_device_of_its_token() {
     let waiting = || {
         let mut subject = Subject::new();
         drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
@@ -266,7 +251,7 @@ fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_pla
         subject
     };
     let mut subject = waiting();
-    assert_eq!(subject.granted(false, LINGER), say(ServerMessage::AuthenticateSuccess(ada(2))));
+    assert_eq!(subject.granted(false, LINGER), say(ServerMessage::AuthenticateSuccess(user_summary(2))));
     assert_eq!(subject.handle(Event::Disconnected), store(release()), "nobody could take it up again");
     for (is_device_full, failure) in
         [(true, AuthenticateFailure::DeviceFull), (false, AuthenticateFailure::LimitReached)]
@@ -278,7 +263,7 @@ fn whoever_asks_for_nothing_is_bound_to_the_device_of_its_token_and_answered_pla
 }
 
 #[test]
-fn only_who_is_lost_lingers() {
+fn only_a_lost_session_lingers() {
     let lost = [(Event::Disconnected, None), (Event::Draining, Some(CloseReason::ShuttingDown))];
     for (event, close) in lost {
         let mut subject = Subject::live(LINGER);
@@ -315,7 +300,7 @@ fn only_who_is_lost_lingers() {
 }
 
 #[test]
-fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
+fn failed_renewal_with_object_is_detailed() {
     let by_token = |user| Identity { expires: Some(UnixSeconds::from_unix_seconds(100)), ..Identity::for_user(user) };
     let refused = |failure| {
         let nothing = AuthenticateFailureDetails {
@@ -351,7 +336,7 @@ fn whoever_shows_a_fresh_token_in_an_object_is_refused_at_length() {
 }
 
 #[test]
-fn who_is_lost_while_a_question_is_under_way_lingers_from_then() {
+fn pending_request_keeps_the_time_of_loss() {
     for question in [r#"{"type":"CHECK_CONNECTIONS"}"#, r#"{"type":"LIST_SESSIONS"}"#] {
         let mut subject = Subject::live(LINGER);
         drop(subject.handle(Event::Text(question)));
@@ -363,7 +348,7 @@ fn who_is_lost_while_a_question_is_under_way_lingers_from_then() {
 }
 
 #[test]
-fn what_is_taken_up_and_lost_before_it_is_told_can_be_taken_up_again() {
+fn slot_resumed_then_lost_can_be_resumed() {
     let granted = |mut subject: Subject, is_resumed, event: Event<'_>| {
         drop(subject.handle(event));
         subject.1 = 4;
@@ -382,7 +367,7 @@ fn what_is_taken_up_and_lost_before_it_is_told_can_be_taken_up_again() {
 }
 
 #[test]
-fn an_ending_that_overtakes_the_grant_is_told_and_the_grant_never() {
+fn eviction_before_the_grant_hides_the_grant() {
     let mut subject = Subject::resuming();
     let words = "phone has taken the place of this session";
     let told = subject.handle(Event::Ended(EndReason::TakenOver(name("phone"))));
@@ -396,7 +381,7 @@ fn an_ending_that_overtakes_the_grant_is_told_and_the_grant_never() {
 }
 
 #[test]
-fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
+fn any_live_session_lists_and_ends_sessions() {
     let list = r#"{"type":"LIST_SESSIONS"}"#;
     let other = NodeId::new(9).session(9);
     let end = format!(r#"{{"type":"END_SESSION","payload":"{other}"}}"#);
@@ -423,7 +408,7 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
     );
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
-    assert_eq!(told, say(ServerMessage::EndSessionSuccess(ada(1))));
+    assert_eq!(told, say(ServerMessage::EndSessionSuccess(user_summary(1))));
     drop(subject.handle(Event::Text(&end)));
     let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
     assert_eq!(told, error(RequestError::NoSuchSession));
@@ -442,7 +427,7 @@ fn sessions_are_listed_and_ended_for_any_client_that_has_its_slot() {
 }
 
 #[test]
-fn a_session_is_no_larger_than_it_need_be() {
+fn session_and_outcome_stay_small() {
     // Of one that asks for nothing of this there may be a million.
     assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
     assert!(size_of::<Outcome>() <= 24, "{}", size_of::<Outcome>());

@@ -3,34 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use session_core::Timestamp;
 use session_core::connection_limiter::{
     ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit,
 };
+use tests::values::{NANOSECOND, address, at_milli as at, connection_limits as limits};
 
 const SECOND: Duration = Duration::from_secs(1);
-const NANOSECOND: Duration = Duration::from_nanos(1);
-
-fn at(millis: u64) -> Timestamp {
-    Timestamp::from_epoch(Duration::from_millis(millis))
-}
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-/// Zero is no bound.
-fn bounds(connections: usize, waiting: usize, per_address: usize, arrivals_per_address: u32) -> ConnectionLimits {
-    ConnectionLimits {
-        connections: NonZeroUsize::new(connections),
-        unauthenticated: NonZeroUsize::new(waiting),
-        per_client: NonZeroUsize::new(per_address),
-        rate_per_client: NonZeroU32::new(arrivals_per_address),
-    }
-}
 
 /// What an owner can see: (connections, waiting, networks).
 fn seen(limiter: &ConnectionLimiter) -> (usize, usize, usize) {
@@ -50,7 +31,7 @@ fn arrive(limiter: &mut ConnectionLimiter, address: IpAddr, now: Timestamp) -> R
 }
 
 #[test]
-fn without_bounds_everybody_comes_in() {
+fn unlimited_limiter_accepts_every_connection() {
     let mut limiter = ConnectionLimiter::new(ConnectionLimits::default());
     let permits: Vec<_> = (0..10_000).map(|_| arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap()).collect();
     assert_eq!(seen(&limiter), (10_000, 10_000, 1));
@@ -59,8 +40,8 @@ fn without_bounds_everybody_comes_in() {
 }
 
 #[test]
-fn so_many_connections_come_in_and_one_more_when_one_has_left() {
-    let mut limiter = ConnectionLimiter::new(bounds(2, 0, 0, 0));
+fn total_limit_frees_with_each_release() {
+    let mut limiter = ConnectionLimiter::new(limits(2, 0, 0, 0));
     let mut first = limiter.acquire().unwrap();
     let second = limiter.acquire().unwrap();
     assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Total);
@@ -79,8 +60,8 @@ fn so_many_connections_come_in_and_one_more_when_one_has_left() {
 }
 
 #[test]
-fn so_many_connections_wait_and_one_more_when_one_is_admitted_or_has_left() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 2, 0, 0));
+fn unauthenticated_limit_frees_on_authentication_or_release() {
+    let mut limiter = ConnectionLimiter::new(limits(0, 2, 0, 0));
     let mut first = limiter.acquire().unwrap();
     let second = limiter.acquire().unwrap();
     assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
@@ -101,8 +82,8 @@ fn so_many_connections_wait_and_one_more_when_one_is_admitted_or_has_left() {
 }
 
 #[test]
-fn so_many_connections_of_one_address_come_in_and_others_are_not_affected() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 2, 0));
+fn per_client_limit_leaves_other_clients_alone() {
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 2, 0));
     let client = ClientPrefix::from(address("192.0.2.1"));
     let too_many = ConnectionLimitExceeded::PerClient { client };
     let first = arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
@@ -123,15 +104,15 @@ fn so_many_connections_of_one_address_come_in_and_others_are_not_affected() {
 
 #[test]
 fn ipv6_addresses_of_one_64_count_together() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 1, 0));
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 1, 0));
     let _first = arrive(&mut limiter, address("2001:db8::1"), at(0)).unwrap();
     assert!(arrive(&mut limiter, address("2001:db8::ffff:0:0:1"), at(0)).is_err());
     assert!(arrive(&mut limiter, address("2001:db8:0:1::1"), at(0)).is_ok());
 }
 
 #[test]
-fn so_many_of_one_address_arrive_at_once_and_then_at_their_pace() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 4));
+fn rate_allows_a_burst_and_then_refills() {
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 4));
     let (ada, client) = (address("192.0.2.1"), ClientPrefix::from(address("192.0.2.1")));
     let too_fast = |millis| ConnectionLimitExceeded::Rate { client, retry_after: Duration::from_millis(millis) };
     let mut arrivals = |now: u64, expected: &[Result<(), ConnectionLimitExceeded>]| {
@@ -155,8 +136,8 @@ fn so_many_of_one_address_arrive_at_once_and_then_at_their_pace() {
 }
 
 #[test]
-fn when_to_come_again_is_exact() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 7));
+fn retry_after_is_exact() {
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 7));
     let ada = address("192.0.2.1");
     let mut now = at(5);
     for _ in 0..100 {
@@ -174,8 +155,8 @@ fn when_to_come_again_is_exact() {
 }
 
 #[test]
-fn whoever_is_turned_away_uses_nothing_up_but_its_own_place() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 1, 2));
+fn refused_connection_uses_only_its_own_permit() {
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 1, 2));
     let (ada, client) = (address("192.0.2.1"), ClientPrefix::from(address("192.0.2.1")));
     let inside = arrive(&mut limiter, ada, at(0)).unwrap();
     let mut exceeded = limiter.acquire().unwrap();
@@ -206,26 +187,26 @@ fn whoever_is_turned_away_uses_nothing_up_but_its_own_place() {
 }
 
 #[test]
-fn of_several_reasons_the_one_that_concerns_all_is_told_first() {
-    let mut limiter = ConnectionLimiter::new(bounds(1, 1, 1, 1));
+fn broadest_exceeded_limit_is_reported_first() {
+    let mut limiter = ConnectionLimiter::new(limits(1, 1, 1, 1));
     let ada = address("192.0.2.1");
     let mut inside = arrive(&mut limiter, ada, at(0)).unwrap();
     assert_eq!(arrive(&mut limiter, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::Total);
-    limiter.set_limits(bounds(2, 1, 1, 1));
+    limiter.set_limits(limits(2, 1, 1, 1));
     assert_eq!(arrive(&mut limiter, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
     limiter.authenticated(&mut inside);
     assert_eq!(
         arrive(&mut limiter, ada, at(0)).unwrap_err(),
         ConnectionLimitExceeded::PerClient { client: ada.into() }
     );
-    limiter.set_limits(bounds(2, 1, 2, 1));
+    limiter.set_limits(limits(2, 1, 2, 1));
     let too_fast = ConnectionLimitExceeded::Rate { client: ada.into(), retry_after: SECOND };
     assert_eq!(arrive(&mut limiter, ada, at(0)).unwrap_err(), too_fast);
 }
 
 #[test]
-fn a_visit_is_identified_once() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 1, 1));
+fn permit_is_identified_once() {
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 1, 1));
     let mut permit = arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
     for again in ["192.0.2.1", "192.0.2.2"] {
         assert_eq!(limiter.identify(&mut permit, address(again), at(0)), Ok(()));
@@ -236,8 +217,8 @@ fn a_visit_is_identified_once() {
 }
 
 #[test]
-fn under_lower_bounds_those_inside_stay_and_nobody_enters_until_they_are_fewer() {
-    let mut limiter = ConnectionLimiter::new(bounds(4, 0, 4, 0));
+fn lowered_limit_keeps_existing_connections() {
+    let mut limiter = ConnectionLimiter::new(limits(4, 0, 4, 0));
     let ada = address("192.0.2.1");
     let mut permits: Vec<_> = (0..4).map(|_| arrive(&mut limiter, ada, at(0)).unwrap()).collect();
     let outcomes = |limiter: &mut ConnectionLimiter, permits: &mut Vec<Permit>| {
@@ -249,9 +230,9 @@ fn under_lower_bounds_those_inside_stay_and_nobody_enters_until_they_are_fewer()
         outcomes
     };
     for (lower, exceeded) in [
-        (bounds(2, 0, 0, 0), ConnectionLimitExceeded::Total),
-        (bounds(0, 2, 0, 0), ConnectionLimitExceeded::Unauthenticated),
-        (bounds(0, 0, 2, 0), ConnectionLimitExceeded::PerClient { client: ada.into() }),
+        (limits(2, 0, 0, 0), ConnectionLimitExceeded::Total),
+        (limits(0, 2, 0, 0), ConnectionLimitExceeded::Unauthenticated),
+        (limits(0, 0, 2, 0), ConnectionLimitExceeded::PerClient { client: ada.into() }),
     ] {
         limiter.set_limits(lower);
         assert_eq!((limiter.limits(), limiter.connections()), (lower, 4));
@@ -263,34 +244,34 @@ fn under_lower_bounds_those_inside_stay_and_nobody_enters_until_they_are_fewer()
 }
 
 #[test]
-fn another_pace_is_kept_from_the_next_arrival_on() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 5));
+fn changed_rate_applies_from_the_next_arrival() {
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 5));
     let ada = address("192.0.2.1");
     let arrivals = |limiter: &mut ConnectionLimiter, now| {
         let come = std::iter::from_fn(|| arrive(limiter, ada, at(now)).ok().map(|permit| limiter.release(permit)));
         come.take(100).count()
     };
     assert_eq!(arrivals(&mut limiter, 0), 5);
-    limiter.set_limits(bounds(0, 0, 0, 2));
+    limiter.set_limits(limits(0, 0, 0, 2));
     assert_eq!([0, 499, 500, 999, 1000].map(|now| arrivals(&mut limiter, now)), [0, 0, 1, 0, 1]);
-    limiter.set_limits(bounds(0, 0, 0, 10));
+    limiter.set_limits(limits(0, 0, 0, 10));
     assert_eq!([1000, 1100, 2000].map(|now| arrivals(&mut limiter, now)), [8, 1, 9]);
-    limiter.set_limits(bounds(0, 0, 0, 0));
+    limiter.set_limits(limits(0, 0, 0, 0));
     assert_eq!(arrivals(&mut limiter, 2000), 100);
 }
 
 #[test]
-fn a_clock_that_goes_back_is_taken_to_stand_still() {
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 2));
+fn backward_clock_counts_as_standing_still() {
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 2));
     let ada = address("192.0.2.1");
     let mut come = |now| arrive(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit)).is_ok();
     assert_eq!([5000, 0, 0, 5000, 5499, 0, 5500].map(&mut come), [true, true, false, false, false, false, true]);
 }
 
 #[test]
-fn a_network_is_forgotten_with_its_last_connection_unless_its_pace_must_be_remembered() {
+fn client_is_forgotten_once_its_bucket_is_full() {
     let (ada, bob) = (address("192.0.2.1"), address("192.0.2.2"));
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 2));
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 2));
     let first = arrive(&mut limiter, ada, at(0)).unwrap();
     let second = arrive(&mut limiter, ada, at(1000)).unwrap();
     limiter.release(first);
@@ -300,7 +281,7 @@ fn a_network_is_forgotten_with_its_last_connection_unless_its_pace_must_be_remem
     assert_eq!(seen(&limiter), (1, 1, 2));
     let fourth = arrive(&mut limiter, bob, at(1500)).unwrap();
     assert_eq!(seen(&limiter), (2, 2, 1), "an arrival sweeps away what is over");
-    limiter.set_limits(bounds(0, 0, 1, 0));
+    limiter.set_limits(limits(0, 0, 1, 0));
     limiter.release(third);
     assert_eq!(seen(&limiter), (1, 1, 1));
     limiter.release(fourth);
@@ -314,11 +295,11 @@ fn nth(number: u64) -> IpAddr {
 
 /// An attacker who owns a large network, and uses each /64 of it once.
 #[test]
-fn a_flood_of_a_million_networks_leaves_few_behind() {
+fn flood_of_networks_leaves_few_tracked_clients() {
     const PER_SECOND: usize = 1000;
     // In order, and each far from the last, between those before.
     for order in [|number: u64| number, u64::reverse_bits] {
-        let (mut limiter, mut most) = (ConnectionLimiter::new(bounds(0, 0, 0, 1)), 0);
+        let (mut limiter, mut most) = (ConnectionLimiter::new(limits(0, 0, 0, 1)), 0);
         for number in 0..500_000 {
             let permit = arrive(&mut limiter, nth(order(number)), at(number)).unwrap();
             limiter.release(permit);
@@ -330,9 +311,9 @@ fn a_flood_of_a_million_networks_leaves_few_behind() {
 
 /// Whoever comes again just before the sweep gets there is kept as long as possible.
 #[test]
-fn a_crowd_of_which_some_come_again_is_forgotten_all_the_same() {
+fn returning_clients_do_not_stop_the_sweep() {
     const AT_ONCE: usize = 100;
-    let mut limiter = ConnectionLimiter::new(bounds(0, 0, 0, 1));
+    let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 1));
     for number in 0..100_000 {
         let permit = arrive(&mut limiter, nth(number), at(0)).unwrap();
         limiter.release(permit);
@@ -351,6 +332,6 @@ fn a_crowd_of_which_some_come_again_is_forgotten_all_the_same() {
 }
 
 #[test]
-fn a_visit_is_small() {
+fn permit_stays_small() {
     assert!(size_of::<Permit>() <= 32, "{}", size_of::<Permit>());
 }

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use std::net::IpAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -12,29 +10,15 @@ use session_core::Timestamp;
 use session_core::connection_limiter::{
     ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit,
 };
+use tests::values::{NANOSECOND, address, connection_limits as limits};
 
 const SECOND: Duration = Duration::from_secs(1);
-const NANOSECOND: Duration = Duration::from_nanos(1);
-
-fn address(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-/// Zero is no bound.
-fn bounds(connections: usize, waiting: usize, per_address: usize, arrivals_per_address: u32) -> ConnectionLimits {
-    ConnectionLimits {
-        connections: NonZeroUsize::new(connections),
-        unauthenticated: NonZeroUsize::new(waiting),
-        per_client: NonZeroUsize::new(per_address),
-        rate_per_client: NonZeroU32::new(arrivals_per_address),
-    }
-}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_door_does_as_its_model_whatever_comes(
+    fn limiter_does_what_the_model_does(
         first in any_bounds(0..5_u32),
         steps in vec(step(any_bounds(0..5_u32)), 0..200),
     ) {
@@ -45,8 +29,8 @@ proptest! {
 
     /// Under one pace, known in advance and nothing else to stop them, every arrival is decided exactly.
     #[test]
-    fn a_pace_is_kept_exactly(rate in 1..6_u32, steps in vec(step(Just(bounds(0, 0, 0, 0))), 0..200)) {
-        let mut world = World::new(bounds(0, 0, 0, rate));
+    fn rate_is_kept_exactly(rate in 1..6_u32, steps in vec(step(Just(limits(0, 0, 0, 0))), 0..200)) {
+        let mut world = World::new(limits(0, 0, 0, rate));
         for step in steps {
             match step {
                 Step::Change(_) => {}
@@ -91,7 +75,7 @@ const ADDRESSES: [(&str, usize); 7] = [
 ];
 
 fn any_bounds(rate: impl Strategy<Value = u32>) -> impl Strategy<Value = ConnectionLimits> {
-    (0..8_usize, 0..6_usize, 0..4_usize, rate).prop_map(|(all, waiting, per, rate)| bounds(all, waiting, per, rate))
+    (0..8_usize, 0..6_usize, 0..4_usize, rate).prop_map(|(all, waiting, per, rate)| limits(all, waiting, per, rate))
 }
 
 fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value = Step> {
@@ -287,7 +271,7 @@ impl World {
         self.model.permits.clear();
         self.permits.drain(..).for_each(|permit| self.limiter.release(permit));
         self.step(&Step::Pass(1_000_000_000));
-        self.step(&Step::Change(bounds(0, 0, 0, 100)));
+        self.step(&Step::Change(limits(0, 0, 0, 100)));
         for _ in 0..3 {
             self.step(&Step::Arrive(0));
         }

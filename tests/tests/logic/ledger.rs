@@ -4,19 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use proptest::prelude::*;
 use session_core::ledger::{self, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionRecord, SlotLimit, StoreError, UserRecord};
-use session_core::{NodeId, SessionId, Timestamp, UserId};
+use session_core::{NodeId, SessionId};
+use tests::values::{at_second as at, user};
 
 const HERE: NodeId = NodeId::new(1);
 const THERE: NodeId = NodeId::new(2);
-
-fn user() -> UserId {
-    UserId::parse("ada").unwrap()
-}
 
 fn acquire(session: SessionId, second: u64) -> StoreCommand {
     StoreCommand::Acquire { user: user(), session, limit: None, at: at(second), options: None }
@@ -40,10 +36,6 @@ fn apply(
     let result = ledger::apply(record, command, &AdmissionPolicy::new(limit), liveness);
     assert!(result.ended.is_empty(), "{command:?} ended {:?}", result.ended);
     result.outcome
-}
-
-fn at(second: u64) -> Timestamp {
-    Timestamp::from_epoch(Duration::from_secs(second))
 }
 
 fn granted(connections: u32) -> Outcome {
@@ -74,7 +66,7 @@ fn sessions(record: &UserRecord) -> Vec<SessionId> {
 
 /// Each row: slots held, limit, command => outcome, slots held then. Node 2 is dead.
 #[test]
-fn the_rule() {
+fn admission_rule_table() {
     let [a, b, c, d] = [1, 2, 3, 4].map(|number| HERE.session(number));
     let [x, y] = [1, 2].map(|number| THERE.session(number));
     for (held, limit, command, outcome, then) in [
@@ -134,7 +126,7 @@ fn the_rule() {
 }
 
 #[test]
-fn slots_are_kept_in_the_order_of_their_acquisition_whatever_the_clocks_say() {
+fn slots_keep_the_order_of_acquisition() {
     let mut record = UserRecord::default();
     let order = [HERE.session(9), THERE.session(1), HERE.session(3)];
     for (session, second) in order.into_iter().zip([50, 10, 30]) {
@@ -146,7 +138,7 @@ fn slots_are_kept_in_the_order_of_their_acquisition_whatever_the_clocks_say() {
 }
 
 #[test]
-fn not_even_the_highest_limit_admits_more_than_the_ceiling() {
+fn highest_limit_stays_within_the_ceiling() {
     let mut record = UserRecord::default();
     for number in 1..=1024 {
         let command = acquire(HERE.session(u64::from(number)), 1);
@@ -226,7 +218,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_rule_does_what_the_model_does(steps in prop::collection::vec(step(), 1..60)) {
+    fn admission_rule_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
         let (mut record, mut model) = (UserRecord::default(), Model::default());
         let (mut limit, mut last) = (SlotLimit::default(), None);
         for (number, step) in steps.into_iter().enumerate() {
@@ -272,7 +264,7 @@ proptest! {
 }
 
 #[test]
-fn a_command_says_whose_it_is() {
+fn command_names_user_and_session() {
     for command in [acquire(HERE.session(5), 1), release(HERE.session(5)), look_up(HERE.session(5))] {
         assert_eq!((command.user(), command.session()), (&user(), HERE.session(5)));
     }

@@ -14,5 +14,6 @@ mod tokens;
 mod connection_limiter;
 mod connection_limiter_model;
 mod handshake;
+mod rooms;
 mod core_simulation;
 mod simulation;

@@ -45,7 +45,7 @@ fn full_hold() -> SessionRecord {
 
 /// Version 1, which is read and no longer written: these bytes are a promise. Never change this test.
 #[test]
-fn the_bytes_of_version_1() {
+fn version_1_has_these_bytes() {
     #[rustfmt::skip]
     let bytes = [
         0x01,
@@ -62,7 +62,7 @@ fn the_bytes_of_version_1() {
 
 /// Version 2, on disk: these bytes are a promise. Never change this test, add one for the next version.
 #[test]
-fn the_bytes_of_version_2() {
+fn version_2_has_these_bytes() {
     #[rustfmt::skip]
     let bytes = [
         &[
@@ -83,13 +83,13 @@ fn the_bytes_of_version_2() {
 }
 
 #[test]
-fn what_is_finer_than_a_millisecond_is_not_kept() {
+fn times_are_stored_in_milliseconds() {
     let hold = |nanos| SessionRecord::new(HERE.session(1), Timestamp::from_epoch(Duration::from_nanos(nanos)));
     assert_eq!(read(&encoded(vec![hold(5_999_999)])), Ok(vec![hold(5_000_000)]));
 }
 
 #[test]
-fn every_reason_not_to_read_a_record() {
+fn every_decoding_error() {
     let hold = |number: u64, more: &[u8]| [&HERE.session(number).to_bytes()[..], &[0; 8], more].concat();
     let record = |numbers: &[u64]| [vec![1], numbers.iter().flat_map(|&number| hold(number, &[])).collect()].concat();
     let second = |more: &[u8]| [&[2][..], &hold(1, more)].concat();
@@ -145,13 +145,13 @@ fn hold() -> impl Strategy<Value = SessionRecord> {
 
 proptest! {
     #[test]
-    fn a_record_survives_its_bytes(holds in prop::collection::vec(hold(), 0..20)) {
+    fn any_record_survives_encoding(holds in prop::collection::vec(hold(), 0..20)) {
         prop_assert_eq!(read(&encoded(holds.clone())), Ok(holds));
     }
 
     /// Between two holds nobody can tell; a store writes a record whole or not at all.
     #[test]
-    fn a_record_that_is_cut_off_is_never_guessed_at(holds in prop::collection::vec(hold(), 1..5), cut in any::<prop::sample::Index>()) {
+    fn truncated_record_is_an_error(holds in prop::collection::vec(hold(), 1..5), cut in any::<prop::sample::Index>()) {
         let mut bytes = encoded(holds.clone());
         bytes.truncate(cut.index(bytes.len()));
         match read(&bytes) {
@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_can_be_read_is_read_the_same_again(bytes in any_record()) {
+    fn decoded_record_reencodes_to_itself(bytes in any_record()) {
         if let Ok(holds) = read(&bytes) {
             prop_assert_eq!(read(&encoded(holds.clone())), Ok(holds));
         }
@@ -182,7 +182,7 @@ fn any_record() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn a_session_is_found_by_its_id() {
+fn session_is_found_by_its_id() {
     let record = UserRecord::from_sessions(vec![full_hold()]).unwrap();
     assert_eq!(record.session(full_hold().session), Some(&full_hold()));
     assert_eq!(record.session(SessionId::from_bytes([0; 16])), None);

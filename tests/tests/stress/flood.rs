@@ -20,7 +20,7 @@ const SIGN_INS: u32 = 400;
 
 /// 5,000 silent sockets, and then some 2,000 half-finished handshakes a second, from one address.
 #[test]
-fn a_flood_from_one_address_keeps_nobody_else_from_signing_in() {
+fn flood_from_one_address_spares_other_addresses() {
     assert!(raise_limit() > SILENT as u64 + 2000, "the limit of open files is too low for this test");
     let data = tempfile::tempdir().unwrap();
     let server = TestProcess::start_with_default_limits(env!("CARGO_BIN_EXE_server-under-test"), data.path(), &[]);

@@ -49,7 +49,7 @@ fn expect_end(peer: &mut RawClient) {
 }
 
 #[test]
-fn a_running_server_says_who_holds_what_and_ends_whom_it_is_told_to() {
+fn running_server_explains_users_and_ends_sessions() {
     let directory = tempfile::tempdir().unwrap();
     let process = TestProcess::start(SERVER, directory.path(), &[]);
     let (_first, first) = sign_in(&process, "ada", "laptop");
@@ -82,7 +82,7 @@ fn a_running_server_says_who_holds_what_and_ends_whom_it_is_told_to() {
 }
 
 #[test]
-fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_server() {
+fn user_overrides_apply_at_once_and_survive_restarts() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
     let mut process = TestProcess::start(SERVER, data, &[]);
@@ -138,7 +138,7 @@ fn what_is_set_for_a_user_holds_at_once_and_after_a_restart_with_or_without_a_se
 }
 
 #[test]
-fn the_socket_is_its_owners_alone_and_what_a_killed_server_left_is_replaced() {
+fn operator_socket_is_private_and_replaced_after_kill() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("operator.sock");
     let mut process = TestProcess::start(SERVER, directory.path(), &[]);
@@ -160,7 +160,7 @@ fn the_socket_is_its_owners_alone_and_what_a_killed_server_left_is_replaced() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_over_the_socket_too() {
+fn operator_socket_refuses_malformed_requests() {
     let directory = tempfile::tempdir().unwrap();
     let _process = TestProcess::start(SERVER, directory.path(), &[]);
     let ask = |method: &str, path: &str, body: &str| {

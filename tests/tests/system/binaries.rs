@@ -2,22 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+use tests::client_process::ClientProcess;
 use tests::raw_client::{RawClient, Received};
-use tests::test_process::{TestProcess, wait_for_exit};
+use tests::test_process::{TestProcess, send_signal};
+use tests::values::unreachable_url;
 use tests::waiting::eventually;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
-
-fn signal(id: u32, signal: Signal) {
-    kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
-}
 
 /// Runs a server that is expected to end by itself.
 fn server(arguments: &[&str], data: &Path) -> Output {
@@ -26,12 +23,12 @@ fn server(arguments: &[&str], data: &Path) -> Output {
 
 fn is_full(process: &TestProcess, user: &str) -> bool {
     let mut peer = RawClient::open(process.address);
-    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    peer.authenticate(user);
     matches!(peer.read(), Received::Text(text) if text.contains("connection limit"))
 }
 
 #[test]
-fn a_killed_server_leaves_nobody_locked_out() {
+fn killed_server_frees_its_slots() {
     let data = tempfile::tempdir().unwrap();
     for round in 0..3 {
         let mut process = TestProcess::start(SERVER, data.path(), &[]);
@@ -45,12 +42,12 @@ fn a_killed_server_leaves_nobody_locked_out() {
 }
 
 #[test]
-fn sigterm_tells_every_session_and_exits_with_0() {
+fn sigterm_closes_every_session_and_exits_0() {
     let data = tempfile::tempdir().unwrap();
     let mut process = TestProcess::start(SERVER, data.path(), &[]);
     let mut peers: Vec<_> = (1..=3).map(|held| RawClient::authenticated(process.address, "ada", held)).collect();
     let start = Instant::now();
-    signal(process.id(), Signal::TERM);
+    send_signal(process.id(), Signal::TERM);
     peers.iter_mut().for_each(|peer| peer.expect_goodbye(1001));
     assert_eq!(process.wait().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(10));
@@ -59,19 +56,19 @@ fn sigterm_tells_every_session_and_exits_with_0() {
 }
 
 #[test]
-fn a_second_signal_ends_a_server_that_is_still_waiting_for_its_peers() {
+fn second_signal_ends_a_draining_server() {
     let data = tempfile::tempdir().unwrap();
     let mut process = TestProcess::start(SERVER, data.path(), &[]);
     // It neither reads nor answers the close.
     let mut deaf = RawClient::authenticated(process.address, "ada", 1);
-    signal(process.id(), Signal::INT);
+    send_signal(process.id(), Signal::INT);
     assert_eq!(deaf.read(), Received::Close(1001, "Server is shutting down".into()));
-    signal(process.id(), Signal::INT);
+    send_signal(process.id(), Signal::INT);
     assert_eq!(process.wait().code(), Some(130));
 }
 
 #[test]
-fn a_second_server_on_one_directory_is_refused_and_told_who_holds_it() {
+fn second_server_on_one_directory_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let first = TestProcess::start(SERVER, data.path(), &[]);
     let second = server(&[], data.path());
@@ -82,7 +79,7 @@ fn a_second_server_on_one_directory_is_refused_and_told_who_holds_it() {
 }
 
 #[test]
-fn a_server_that_cannot_start_says_why_and_touches_nothing() {
+fn failed_start_explains_itself_and_writes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     for (arguments, code, words) in [
@@ -114,7 +111,7 @@ fn a_server_that_cannot_start_says_why_and_touches_nothing() {
 }
 
 #[test]
-fn it_says_where_it_listens_and_where_its_data_is() {
+fn first_line_names_addresses_and_data() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("deep").join("data");
     let process = TestProcess::start(SERVER, &data, &["--listen", "localhost:0"]);
@@ -130,91 +127,50 @@ fn it_says_where_it_listens_and_where_its_data_is() {
     assert!(!directory.path().join("none").exists());
 }
 
-/// A client process and what it prints.
-struct Client {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Client {
-    fn start(url: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(CLIENT)
-            .args(["--url", url])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
-    }
-
-    /// Reads on to the line that has these words.
-    fn until(&mut self, words: &str) -> String {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "the client ended and never said {words:?}");
-            if line.contains(words) {
-                return line;
-            }
-        }
-    }
-
-    /// Waits for the end: the exit code, and the rest of both outputs.
-    fn end(mut self) -> (i32, String) {
-        let code = wait_for_exit(&mut self.child).code().unwrap();
-        let mut rest = String::new();
-        self.lines.read_to_string(&mut rest).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
-        (code, rest)
-    }
+fn start_client(url: &str, arguments: &[&str]) -> ClientProcess {
+    let mut command = Command::new(CLIENT);
+    command.args(["--url", url]).args(arguments);
+    ClientProcess::start(command)
 }
 
 #[test]
-fn the_demonstration_of_the_readme() {
+fn demonstration_of_the_readme() {
     let data = tempfile::tempdir().unwrap();
     let process = TestProcess::start(SERVER, data.path(), &[]);
     let mut held: Vec<_> = (1..=3)
         .map(|held| {
-            let mut client = Client::start(&process.url(), &[]);
-            let line = client.until("AUTHENTICATE_SUCCESS");
+            let mut client = start_client(&process.url(), &[]);
+            let line = client.read_until("AUTHENTICATE_SUCCESS");
             assert!(line.contains("testuser") && line.contains(&held.to_string()), "{line}");
             client
         })
         .collect();
-    let (code, output) = Client::start(&process.url(), &[]).end();
-    assert_eq!(code, 3, "{output}");
+    let (code, output) = start_client(&process.url(), &[]).wait();
+    assert_eq!(code, Some(3), "{output}");
     assert!(output.contains("User has reached connection limit, no more connections allowed"), "{output}");
 
     let leaving = held.pop().unwrap();
-    signal(leaving.child.id(), Signal::INT);
-    let (code, output) = leaving.end();
-    assert_eq!(code, 0, "{output}");
+    leaving.signal(Signal::INT);
+    let (code, output) = leaving.wait();
+    assert_eq!(code, Some(0), "{output}");
     assert!(output.contains("BYE_SUCCESS"), "{output}");
 
-    let mut back = Client::start(&process.url(), &[]);
-    back.until("AUTHENTICATE_SUCCESS");
+    let mut back = start_client(&process.url(), &[]);
+    back.read_until("AUTHENTICATE_SUCCESS");
     // One that is killed says nothing, and its slot comes back all the same.
-    back.child.kill().unwrap();
-    back.child.wait().unwrap();
+    back.kill();
     eventually("the slot of the killed client is back", || !is_full(&process, "testuser"));
-    for mut client in held {
-        client.child.kill().unwrap();
-        client.child.wait().unwrap();
-    }
+    held.into_iter().for_each(ClientProcess::kill);
 }
 
 #[test]
-fn a_client_holds_many_connections_and_speaks_json_to_scripts() {
+fn client_holds_many_connections_and_prints_json() {
     let data = tempfile::tempdir().unwrap();
     let process = TestProcess::start(SERVER, data.path(), &["--limit", "5"]);
-    let mut client = Client::start(&process.url(), &["--user", "ada", "--connections", "7", "--json"]);
+    let mut client = start_client(&process.url(), &["--user", "ada", "--connections", "7", "--json"]);
     let (mut granted, mut refused) = (Vec::new(), 0);
     while granted.len() + refused < 7 {
-        let mut line = String::new();
-        assert_ne!(client.lines.read_line(&mut line).unwrap(), 0, "the client ended");
-        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&client.read_line()).unwrap();
         match event["type"].as_str().unwrap() {
             "AUTHENTICATE_SUCCESS" => granted.push(event["connection"].as_u64().unwrap()),
             "AUTHENTICATE_FAILURE" => refused += 1,
@@ -223,9 +179,9 @@ fn a_client_holds_many_connections_and_speaks_json_to_scripts() {
     }
     assert_eq!((granted.len(), refused), (5, 2));
     assert!(is_full(&process, "ada"));
-    signal(client.child.id(), Signal::TERM);
-    let (code, output) = client.end();
-    assert_eq!(code, 3, "two were refused: {output}");
+    client.signal(Signal::TERM);
+    let (code, output) = client.wait();
+    assert_eq!(code, Some(3), "two were refused: {output}");
     for connection in granted {
         assert!(output.contains(&format!(r#"{{"connection":{connection},"type":"BYE_SUCCESS""#)), "{output}");
     }
@@ -233,24 +189,21 @@ fn a_client_holds_many_connections_and_speaks_json_to_scripts() {
 }
 
 #[test]
-fn a_client_tells_by_its_exit_code_what_went_wrong() {
-    let unreachable = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("ws://{}", listener.local_addr().unwrap())
-    };
-    let (code, output) = Client::start(&unreachable, &[]).end();
-    assert_eq!(code, 4, "{output}");
+fn client_exit_code_names_the_failure() {
+    let unreachable = unreachable_url();
+    let (code, output) = start_client(&unreachable, &[]).wait();
+    assert_eq!(code, Some(4), "{output}");
     assert!(output.contains(&unreachable), "{output}");
-    let (code, output) = Client::start("http://localhost", &[]).end();
-    assert!([2, 4].contains(&code), "{code} {output}");
-    let (code, output) = Client::start(&unreachable, &["--connections", "0"]).end();
-    assert_eq!(code, 2, "{output}");
+    let (code, output) = start_client("http://localhost", &[]).wait();
+    assert!([Some(2), Some(4)].contains(&code), "{code:?} {output}");
+    let (code, output) = start_client(&unreachable, &["--connections", "0"]).wait();
+    assert_eq!(code, Some(2), "{output}");
 
     let data = tempfile::tempdir().unwrap();
     let mut process = TestProcess::start(SERVER, data.path(), &[]);
-    let mut client = Client::start(&process.url(), &[]);
-    client.until("AUTHENTICATE_SUCCESS");
+    let mut client = start_client(&process.url(), &[]);
+    client.read_until("AUTHENTICATE_SUCCESS");
     process.kill();
-    let (code, output) = client.end();
-    assert_eq!(code, 4, "{output}");
+    let (code, output) = client.wait();
+    assert_eq!(code, Some(4), "{output}");
 }

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
+use tests::client_process::ClientProcess;
 use tests::raw_client::RawClient;
-use tests::test_process::{TestProcess, wait_for_exit};
+use tests::test_process::{TestProcess, send_signal};
+use tests::values::unreachable_url;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
@@ -29,50 +30,15 @@ fn report(url: &str, arguments: &[&str]) -> (Option<i32>, Value) {
     (status.code(), serde_json::from_slice(&stdout).unwrap())
 }
 
-/// A run that goes on until it is ended.
-struct Running {
-    child: Child,
-    progress: BufReader<ChildStderr>,
-}
-
-impl Running {
-    fn start(url: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(CLIENT)
-            .args(["bench", "--url", url, "--duration", "1h"])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let progress = BufReader::new(child.stderr.take().unwrap());
-        Self { child, progress }
-    }
-
-    /// Reads on to a line of progress that has these words.
-    fn until(&mut self, words: &str) {
-        let mut line = String::new();
-        while !line.contains(words) {
-            line.clear();
-            assert_ne!(self.progress.read_line(&mut line).unwrap(), 0, "it ended and never said {words:?}");
-        }
-    }
-
-    fn interrupt(&self) {
-        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(id, Signal::INT).unwrap();
-    }
-
-    /// Waits for the end: the exit code and the report.
-    fn end(mut self) -> (Option<i32>, String) {
-        let mut report = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut report).unwrap();
-        (wait_for_exit(&mut self.child).code(), report)
-    }
+/// Starts a run that goes on until it is ended. Its progress is read line by line.
+fn start_bench(url: &str, arguments: &[&str]) -> ClientProcess {
+    let mut command = Command::new(CLIENT);
+    command.args(["bench", "--url", url, "--duration", "1h"]).args(arguments);
+    ClientProcess::start_reading_stderr(command)
 }
 
 #[test]
-fn an_open_loop_begins_as_many_as_it_was_asked_for() {
+fn open_loop_starts_the_requested_cycles() {
     let (server, _data) = start();
     let (code, report) = report(&server.url(), &["--rate", "200", "--duration", "500ms"]);
     assert_eq!((code, report["cycles"].as_u64(), report["failed"].as_u64()), (Some(0), Some(100), Some(0)), "{report}");
@@ -83,7 +49,7 @@ fn an_open_loop_begins_as_many_as_it_was_asked_for() {
 }
 
 #[test]
-fn a_closed_loop_is_as_fast_as_it_gets() {
+fn closed_loop_runs_as_fast_as_possible() {
     let (server, _data) = start();
     let (code, report) = report(&server.url(), &["--concurrency", "4", "--duration", "300ms", "--users", "2"]);
     assert_eq!((code, report["failed"].as_u64(), report["concurrency"].as_u64()), (Some(0), Some(0), Some(4)));
@@ -92,7 +58,7 @@ fn a_closed_loop_is_as_fast_as_it_gets() {
 }
 
 #[test]
-fn a_refusal_at_the_limit_is_no_failure() {
+fn denial_at_the_limit_is_no_failure() {
     let (server, _data) = start();
     let _held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "user-00000000", held)).collect();
     let (code, report) = report(&server.url(), &["--concurrency", "16", "--users", "1", "--duration", "300ms"]);
@@ -101,7 +67,7 @@ fn a_refusal_at_the_limit_is_no_failure() {
 }
 
 #[test]
-fn sessions_are_held_and_leave_with_bye() {
+fn held_sessions_leave_with_bye() {
     let (server, _data) = start();
     let (code, all) = report(&server.url(), &["--hold", "30", "--duration", "100ms"]);
     assert_eq!((code, &all["users"], &all["hold"]["granted"]), (Some(0), &10.into(), &30.into()), "{all}");
@@ -112,64 +78,60 @@ fn sessions_are_held_and_leave_with_bye() {
 }
 
 #[test]
-fn sessions_that_are_lost_are_counted() {
+fn lost_sessions_are_counted() {
     let (mut server, _data) = start();
-    let mut running = Running::start(&server.url(), &["--hold", "6"]);
-    running.until("6 held  0 refused  0 lost");
+    let mut running = start_bench(&server.url(), &["--hold", "6"]);
+    running.read_until("6 held  0 refused  0 lost");
     server.kill();
-    running.until("0 held  0 refused  6 lost");
-    running.interrupt();
-    let (code, report) = running.end();
+    running.read_until("0 held  0 refused  6 lost");
+    running.signal(Signal::INT);
+    let (code, report) = running.wait();
     assert_eq!(code, Some(4), "{report}");
     assert!(report.contains("lost                 6") && report.contains("6 × the connection is lost"), "{report}");
 }
 
 #[test]
-fn a_server_that_goes_away_is_a_failure_with_words() {
+fn lost_server_is_a_failure_with_a_reason() {
     let (mut server, _data) = start();
-    let mut running = Running::start(&server.url(), &["--rate", "50"]);
-    running.until(" cycles ");
+    let mut running = start_bench(&server.url(), &["--rate", "50"]);
+    running.read_until(" cycles ");
     server.kill();
-    running.until("0.0/s");
-    running.interrupt();
-    let (code, report) = running.end();
+    running.read_until("0.0/s");
+    running.signal(Signal::INT);
+    let (code, report) = running.wait();
     assert_eq!(code, Some(4), "{report}");
     assert!(report.contains(&format!(" × cannot reach {}", server.url())), "{report}");
 }
 
 #[test]
-fn ctrl_c_ends_it_early_with_a_report() {
+fn ctrl_c_ends_the_run_with_a_report() {
     let (server, _data) = start();
-    let mut running = Running::start(&server.url(), &["--rate", "50"]);
-    running.until(" cycles ");
-    running.interrupt();
-    let (code, report) = running.end();
+    let mut running = start_bench(&server.url(), &["--rate", "50"]);
+    running.read_until(" cycles ");
+    running.signal(Signal::INT);
+    let (code, report) = running.wait();
     assert_eq!(code, Some(0), "{report}");
     assert!(report.contains("\nended early, by a signal\n") && report.contains("\np99.99 "), "{report}");
 }
 
 #[test]
-fn a_second_ctrl_c_waits_for_nobody() {
+fn second_ctrl_c_ends_at_once() {
     let (server, _data) = start();
-    let mut running = Running::start(&server.url(), &["--concurrency", "5"]);
-    running.until(" cycles ");
-    let id = Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap();
-    kill_process(id, Signal::STOP).unwrap();
-    running.until(" 0.0/s ");
-    running.interrupt();
-    running.until("ending");
-    running.interrupt();
-    let (code, report) = running.end();
+    let mut running = start_bench(&server.url(), &["--concurrency", "5"]);
+    running.read_until(" cycles ");
+    send_signal(server.id(), Signal::STOP);
+    running.read_until(" 0.0/s ");
+    running.signal(Signal::INT);
+    running.read_until("ending");
+    running.signal(Signal::INT);
+    let (code, report) = running.wait();
     assert_eq!(code, Some(4), "{report}");
     assert!(report.contains(" 5 × still under way at the second Ctrl-C\n"), "{report}");
 }
 
 #[test]
-fn what_cannot_be_done_is_said_before_anything_is() {
-    let unreachable = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("ws://{}", listener.local_addr().unwrap())
-    };
+fn impossible_run_fails_before_it_starts() {
+    let unreachable = unreachable_url();
     let few_files = |arguments: &[&str]| {
         let script = r#"ulimit -n 100 && exec "$0" bench "$@""#;
         Command::new("sh").args(["-c", script, CLIENT, "--url", &unreachable]).args(arguments).output().unwrap()

@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use shell::net::tls::CertificateFiles;
 use tests::raw_client::{RawClient, Received};
 use tests::test_ca::TestCa;
-use tests::test_process::{TestProcess, wait_for_exit, without_connection_limits};
+use tests::test_process::{TestProcess, send_signal, wait_for_exit, without_connection_limits};
 use tests::waiting::{TIMEOUT, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
@@ -39,8 +39,7 @@ fn run(mut command: Command, input: &str) -> (i32, String) {
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut said = String::new();
     while !said.contains("AUTHENTICATE_SUCCESS") && lines.read_line(&mut said).unwrap() > 0 {}
-    // It may have ended: then it is waited for no less.
-    let _sent = kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT);
+    send_signal(child.id(), Signal::INT);
     lines.read_to_string(&mut said).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (wait_for_exit(&mut child).code().unwrap(), said)
@@ -72,7 +71,7 @@ impl Front {
 }
 
 #[test]
-fn a_server_is_trusted_by_file_by_variable_or_by_the_system() {
+fn server_is_trusted_by_file_variable_or_system() {
     let front = Front::start();
     let ca = front.ca().display().to_string();
     let mut by_variable = client(&["--url", &front.url]);
@@ -91,14 +90,14 @@ fn a_server_is_trusted_by_file_by_variable_or_by_the_system() {
 }
 
 #[test]
-fn a_file_that_vouches_for_nobody_is_wrong_usage() {
+fn certificate_file_without_certificates_is_wrong_usage() {
     let (code, said) = run(client(&["--ca", "/dev/null"]), "");
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("no certificates from /dev/null: it has no certificate; "), "{said}");
 }
 
 #[test]
-fn a_server_that_speaks_tls_is_measured() {
+fn bench_runs_over_tls() {
     let front = Front::start();
     let ca = front.ca().display().to_string();
     let bench = |arguments: &[&str]| {
@@ -123,7 +122,7 @@ fn token(secret: &str) -> String {
 }
 
 #[test]
-fn a_token_comes_from_a_file_from_standard_input_or_from_a_variable() {
+fn token_comes_from_file_stdin_or_variable() {
     const SECRET: &str = "thirty-two bytes of nothing much";
     let directory = tempfile::tempdir().unwrap();
     let mut server = without_connection_limits(SERVER);
@@ -151,7 +150,7 @@ fn a_token_comes_from_a_file_from_standard_input_or_from_a_variable() {
 
 /// It would be logged, stored and printed as the name of a user.
 #[test]
-fn a_server_that_takes_everybodys_word_takes_no_token_and_neither_of_the_two_shows_it() {
+fn open_server_refuses_tokens_and_never_shows_them() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let mut server = without_connection_limits(SERVER);
@@ -163,7 +162,7 @@ fn a_server_that_takes_everybodys_word_takes_no_token_and_neither_of_the_two_sho
     let (code, said) = run(command, "");
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("This server takes user ids, not tokens: its authentication is open; give a user"), "{said}");
-    kill_process(Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    send_signal(server.id(), Signal::TERM);
     let mut log = String::new();
     server.stderr().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("refused a session: the credential is no good"), "{log}");
@@ -174,7 +173,7 @@ fn a_server_that_takes_everybodys_word_takes_no_token_and_neither_of_the_two_sho
 }
 
 #[test]
-fn a_user_and_a_token_exclude_each_other_and_no_token_is_printed() {
+fn user_and_token_exclude_each_other() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), TOKEN).unwrap();
     let file = file.path().display().to_string();
@@ -215,7 +214,7 @@ fn at(arguments: &[&str]) -> (tempfile::TempDir, TestProcess, String) {
 }
 
 #[test]
-fn sessions_are_listed_and_ended_from_the_command_line_also_at_the_limit() {
+fn client_lists_and_ends_sessions_at_the_limit() {
     let (_directory, process, url) = at(&["--limit", "2", "--client-choice"]);
     let mut first = RawClient::open(process.address);
     first.text(r#"{"type":"AUTHENTICATE","payload":{"user":"ada","label":"Firefox"}}"#);
@@ -240,7 +239,7 @@ fn sessions_are_listed_and_ended_from_the_command_line_also_at_the_limit() {
 }
 
 #[test]
-fn whom_it_is_told_to_end_a_client_ends_also_where_a_slot_lingers() {
+fn client_ends_a_session_beside_a_lingering_slot() {
     let (_directory, process, url) = at(&["--limit", "2", "--client-choice", "--linger", "1m"]);
     let [lost, mut there] = two_of(&process);
     drop(lost);
@@ -260,7 +259,7 @@ fn whom_it_is_told_to_end_a_client_ends_also_where_a_slot_lingers() {
 }
 
 #[test]
-fn who_only_asks_ends_nobody_though_the_newest_takes_the_place_of_the_oldest() {
+fn client_with_evict_nobody_ends_no_session() {
     let (_directory, process, url) = at(&["--limit", "1", "--when-full", "evict-oldest"]);
     let mut only = RawClient::authenticated(process.address, "ada", 1);
     let at = ["--url", &*url, "--user", "ada"];
@@ -274,7 +273,7 @@ fn who_only_asks_ends_nobody_though_the_newest_takes_the_place_of_the_oldest() {
 }
 
 #[test]
-fn a_client_ends_others_if_told_to_and_is_ended_with_a_code_of_its_own() {
+fn evicted_client_exits_with_code_5() {
     let (_directory, process, url) = at(&["--limit", "1", "--client-choice"]);
     let mut held = client(&["--url", &url, "--label", "first"]).spawn().unwrap();
     let mut lines = BufReader::new(held.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -333,7 +332,7 @@ impl Terminal {
     }
 
     fn interrupt(&self) {
-        kill_process(Pid::from_raw(i32::try_from(self.client.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+        send_signal(self.client.id(), Signal::INT);
     }
 
     /// Waits for the end: the exit code, and what was shown since the last answer.
@@ -356,7 +355,7 @@ fn two_of(process: &TestProcess) -> [RawClient; 2] {
 }
 
 #[test]
-fn whoever_is_refused_at_a_terminal_sees_who_is_there() {
+fn denied_client_at_a_terminal_sees_the_sessions() {
     let (_directory, process, url) = at(&["--limit", "2"]);
     let _held = two_of(&process);
     let (code, shown) = Terminal::start(client(&["--url", &url, "--user", "ada"])).end();
@@ -372,7 +371,7 @@ fn whoever_is_refused_at_a_terminal_sees_who_is_there() {
 }
 
 #[test]
-fn whoever_is_refused_at_a_terminal_may_pick_whom_to_end() {
+fn denied_client_at_a_terminal_picks_a_session() {
     let (_directory, process, url) = at(&["--limit", "2", "--client-choice"]);
     let [_first, mut second] = two_of(&process);
     let start = || Terminal::start(client(&["--url", &url, "--user", "ada", "--label", "desk"]));
@@ -410,7 +409,7 @@ fn whoever_is_refused_at_a_terminal_may_pick_whom_to_end() {
 }
 
 #[test]
-fn a_session_is_taken_up_again_from_its_file_and_no_token_is_printed() {
+fn client_resumes_from_a_file_without_printing_tokens() {
     let (directory, process, url) = at(&["--limit", "1", "--linger", "1m", "--lingering-first=false"]);
     let file = directory.path().join("resume");
     let name = file.display().to_string();
@@ -436,7 +435,7 @@ fn a_session_is_taken_up_again_from_its_file_and_no_token_is_printed() {
 }
 
 #[test]
-fn a_client_that_is_to_comes_back_to_its_slot_when_the_server_does() {
+fn reconnecting_client_resumes_after_a_server_restart() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let mut process = TestProcess::start(SERVER, &data, &["--limit", "1", "--linger", "1m"]);
@@ -451,6 +450,6 @@ fn a_client_that_is_to_comes_back_to_its_slot_when_the_server_does() {
     again.args(["--listen", &listen, "--limit", "1", "--linger", "1m", "--log", "off"]);
     let _again = TestProcess::run_as(again, &data);
     assert!(lines.any(|line| line == "AUTHENTICATE_SUCCESS testuser holds 1 connection"));
-    let _sent = kill_process(Pid::from_raw(i32::try_from(held.id()).unwrap()).unwrap(), Signal::INT);
+    send_signal(held.id(), Signal::INT);
     assert_eq!(wait_for_exit(&mut held).code(), Some(0));
 }

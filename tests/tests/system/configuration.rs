@@ -30,7 +30,7 @@ fn file(directory: &Path, text: &str) -> PathBuf {
 }
 
 #[test]
-fn every_source_is_read_and_the_strongest_counts() {
+fn strongest_configuration_source_wins() {
     let directory = tempfile::tempdir().unwrap();
     file(directory.path(), "limit = 4\nthreads = 7\nauth_timeout = \"7s\"\n");
     let variables = [
@@ -52,7 +52,7 @@ fn every_source_is_read_and_the_strongest_counts() {
 }
 
 #[test]
-fn variables_that_are_empty_are_not_set() {
+fn empty_variables_count_as_unset() {
     let directory = tempfile::tempdir().unwrap();
     let variables = ["SESSIONS_CONFIG", "SESSIONS_LIMIT", "SESSIONS_DATA", "SESSIONS_LISTEN", "SESSIONS_STORE"]
         .map(|name| (name, ""));
@@ -62,7 +62,7 @@ fn variables_that_are_empty_are_not_set() {
 }
 
 #[test]
-fn what_is_wrong_in_file_and_environment_is_told_at_once_and_nothing_is_touched() {
+fn all_configuration_errors_are_reported_together() {
     let directory = tempfile::tempdir().unwrap();
     file(directory.path(), "limmit = 4\nthreads = 0\n");
     let variables = [("SESSIONS_PING_INTERVAL", "1ms"), ("SESSIONS_STORE", "redis")];
@@ -84,7 +84,7 @@ fn what_is_wrong_in_file_and_environment_is_told_at_once_and_nothing_is_touched(
 }
 
 #[test]
-fn the_file_of_defaults_is_good_and_so_is_what_counts() {
+fn printed_configuration_passes_its_own_check() {
     let directory = tempfile::tempdir().unwrap();
     for command in [&["config"][..], &["config", "--default"]] {
         let (code, out, _) = run(directory.path(), command, &[]);
@@ -96,20 +96,20 @@ fn the_file_of_defaults_is_good_and_so_is_what_counts() {
 }
 
 #[test]
-fn a_server_runs_by_its_file() {
+fn server_runs_with_its_configuration_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = file(directory.path(), "limit = 1\nstore = \"memory\"\n");
     let process = TestProcess::start(SERVER, directory.path(), &["--config", file.to_str().unwrap()]);
     assert!(process.announcement.contains("in memory"), "{}", process.announcement);
     let _held = RawClient::authenticated(process.address, "ada", 1);
     let mut refused = RawClient::open(process.address);
-    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    refused.authenticate("ada");
     let answer = format!("{:?}", refused.read());
     assert!(answer.contains("connection limit"), "{answer}");
 }
 
 #[test]
-fn a_variable_that_nobody_knows_is_warned_of_in_the_log() {
+fn unknown_variable_is_logged_as_a_warning() {
     let directory = tempfile::tempdir().unwrap();
     // It is no address of this machine, so that it ends.
     let arguments = ["--listen", "192.0.2.1:80", "--store", "memory", "--allow-open-auth"];
@@ -119,7 +119,7 @@ fn a_variable_that_nobody_knows_is_warned_of_in_the_log() {
 }
 
 #[test]
-fn what_does_not_go_together_and_files_that_will_not_do_are_told_by_their_lines() {
+fn conflicts_and_bad_files_are_reported_with_lines() {
     let directory = tempfile::tempdir().unwrap();
     let check = |text: &str| {
         file(directory.path(), text);

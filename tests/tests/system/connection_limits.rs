@@ -9,18 +9,15 @@ use session_core::connection_limiter::ConnectionLimits;
 use session_core::session::SessionSettings;
 use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
-use tests::raw_client::{RawClient, Received};
+use tests::raw_client::{RawClient, Received, UPGRADE, upgrade_request};
 use tests::test_process::TestProcess;
 use tests::test_server::{TestServer, settings};
 use tests::waiting::{TIMEOUT, eventually};
 
-const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-
 /// A handshake with these headers beside the usual ones, and all that the server answers until it closes.
 fn ask(server: &TestServer, headers: &str) -> String {
     let mut peer = RawClient::connect(server.address);
-    peer.write(format!("{UPGRADE}{headers}\r\n").as_bytes());
+    peer.write(upgrade_request(headers).as_bytes());
     peer.read_to_end()
 }
 
@@ -34,14 +31,14 @@ fn exceeded(server: &TestServer) -> String {
 
 /// Also if they are so many that the server waits for few of them, and whatever they sent meanwhile.
 #[test]
-fn a_crowd_is_turned_away_in_words_to_the_last_of_it() {
+fn each_of_500_refused_connections_gets_503() {
     let server = bounded(ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() });
     let _first = RawClient::open(server.address);
     let crowd: Vec<_> = (0..500)
         .map(|number| {
             let mut peer = RawClient::connect(server.address);
             if number % 2 == 0 {
-                peer.write(format!("{UPGRADE}\r\n").as_bytes());
+                peer.write(upgrade_request("").as_bytes());
             }
             peer
         })
@@ -55,7 +52,7 @@ fn come_in(server: &TestServer) -> RawClient {
     let start = Instant::now();
     loop {
         let mut peer = RawClient::connect(server.address);
-        peer.write(format!("{UPGRADE}\r\n").as_bytes());
+        peer.write(upgrade_request("").as_bytes());
         if peer.try_head().starts_with("HTTP/1.1 101 ") {
             peer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
             return peer;
@@ -69,20 +66,20 @@ fn bounded(bounds: ConnectionLimits) -> TestServer {
 }
 
 #[test]
-fn beyond_the_bound_on_connections_the_answer_is_503_until_one_leaves() {
+fn total_limit_answers_503_until_a_connection_ends() {
     let server = bounded(ConnectionLimits { connections: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let (first, mut second) = (RawClient::authenticated(server.address, "ada", 1), RawClient::open(server.address));
     for _ in 0..200 {
         assert_eq!(exceeded(&server), r#"{"message":"The server has as many connections as it may, try again later"}"#);
     }
-    second.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    second.authenticate("ada");
     second.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2}}"#);
     drop(first);
     drop(come_in(&server));
 }
 
 #[test]
-fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
+fn authenticated_connection_makes_room_for_another() {
     let server = bounded(ConnectionLimits { unauthenticated: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     let silent = [(); 2].map(|()| RawClient::connect(server.address));
@@ -90,18 +87,18 @@ fn who_is_authenticated_waits_no_longer_and_makes_room_for_others() {
     assert!(exceeded(&server).contains("connections that are not authenticated yet"), "they wait from the start");
     drop(silent);
     let mut refused = come_in(&server);
-    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
     let _waiting = come_in(&server);
     assert!(exceeded(&server).contains("not authenticated yet"), "who is refused waits");
     held.pop().unwrap().send_bye();
-    refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
     drop(come_in(&server));
 }
 
 #[test]
-fn an_address_has_so_many_connections_and_another_one_as_many() {
+fn per_address_limit_counts_each_address_apart() {
     let server = bounded(ConnectionLimits { per_client: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let held = [(); 2].map(|()| RawClient::open(server.address));
     assert_eq!(exceeded(&server), r#"{"message":"Your address has as many connections as one may"}"#);
@@ -118,7 +115,7 @@ fn an_address_has_so_many_connections_and_another_one_as_many() {
 }
 
 #[test]
-fn an_address_opens_so_many_connections_in_a_second() {
+fn connection_rate_of_one_address_is_limited() {
     let server = bounded(ConnectionLimits { rate_per_client: NonZeroU32::new(4), ..ConnectionLimits::default() });
     let start = Instant::now();
     let mut came = 0;
@@ -138,7 +135,7 @@ fn an_address_opens_so_many_connections_in_a_second() {
 }
 
 #[test]
-fn a_request_that_does_not_come_whole_in_time_is_answered_408() {
+fn incomplete_request_is_answered_408() {
     let server = TestServer::with_policy(ConnectionSettings {
         header_timeout: Duration::from_millis(300),
         ..ConnectionSettings::default()
@@ -158,7 +155,7 @@ fn a_request_that_does_not_come_whole_in_time_is_answered_408() {
 }
 
 #[test]
-fn the_head_of_a_request_may_have_so_many_bytes() {
+fn request_head_is_limited_in_bytes() {
     for bytes in [8 * 1024, 32 * 1024] {
         let server =
             TestServer::with_policy(ConnectionSettings { max_header_bytes: bytes, ..ConnectionSettings::default() });
@@ -166,13 +163,13 @@ fn the_head_of_a_request_may_have_so_many_bytes() {
         let padded = ask(&server, &format!("X: {}\r\n", "x".repeat(bytes * 2)));
         assert!(padded.starts_with("HTTP/1.1 431 "), "{padded}");
         let mut peer = RawClient::connect(server.address);
-        peer.write(format!("{UPGRADE}X: {}\r\n\r\n", "x".repeat(bytes - 512)).as_bytes());
+        peer.write(upgrade_request(&format!("X: {}\r\n", "x".repeat(bytes - 512))).as_bytes());
         peer.skip_head();
     }
 }
 
 #[test]
-fn a_client_that_speaks_too_often_is_closed_with_1008_and_its_slot_is_free() {
+fn exceeded_message_rate_closes_with_1008() {
     let limits =
         SessionSettings { max_message_rate: NonZeroU32::new(20), max_bad_messages: None, ..SessionSettings::default() };
     let server = TestServer::with_policy(ConnectionSettings { session: limits, ..ConnectionSettings::default() });
@@ -196,7 +193,7 @@ fn a_client_that_speaks_too_often_is_closed_with_1008_and_its_slot_is_free() {
 }
 
 #[test]
-fn as_many_bad_messages_as_are_configured_are_borne() {
+fn configured_number_of_bad_messages_is_tolerated() {
     let limits = SessionSettings { max_bad_messages: Some(2), ..SessionSettings::default() };
     let server = TestServer::with_policy(ConnectionSettings { session: limits, ..ConnectionSettings::default() });
     let mut peer = RawClient::open(server.address);
@@ -209,7 +206,7 @@ fn as_many_bad_messages_as_are_configured_are_borne() {
 
 /// A client that sends pings and reads no pongs: so many are borne as there is room for their pongs.
 #[test]
-fn what_waits_for_a_client_that_does_not_read_is_bounded() {
+fn unread_output_is_bounded() {
     let borne = |bound: &str| {
         let data = tempfile::tempdir().unwrap();
         let arguments = [
@@ -229,7 +226,7 @@ fn what_waits_for_a_client_that_does_not_read_is_bounded() {
         // Nothing is read from it any more: so it is silent, and its slot comes back.
         eventually("the slot is free", || {
             let mut other = RawClient::open(server.address);
-            other.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+            other.authenticate("ada");
             matches!(other.read(), Received::Text(answer) if answer.contains(r#""connections":1"#))
         });
         pings * 131

@@ -11,8 +11,9 @@ use session_core::session::SessionSettings;
 use shell::store::{LmdbConfig, LmdbStore};
 use tests::raw_client::{RawClient, Received};
 use tests::small_disk::SmallDisk;
-use tests::test_process::{SpawnedProcess, without_connection_limits};
+use tests::test_process::{SpawnedProcess, StartFailure, without_connection_limits};
 use tests::test_server::{NODE, TestServer, slots_in_store};
+use tests::values::long_user_id;
 use tests::waiting::eventually;
 
 enum Answer {
@@ -23,7 +24,7 @@ enum Answer {
 
 fn sign_in(server: &TestServer, user: &str) -> Answer {
     let mut peer = RawClient::open(server.address);
-    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    peer.authenticate(user);
     match peer.read() {
         Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS") => Answer::Admitted(peer),
         Received::Text(text) if text.contains("AUTHENTICATE_FAILURE") => {
@@ -39,7 +40,7 @@ fn sign_in(server: &TestServer, user: &str) -> Answer {
 fn sign_in_until_full(server: &TestServer, first: usize, most: usize) -> (Vec<RawClient>, String) {
     let mut peers = Vec::new();
     for number in first..most {
-        match sign_in(server, &name(number)) {
+        match sign_in(server, &long_user_id(number)) {
             Answer::Admitted(peer) => peers.push(peer),
             Answer::TurnedAway(words) => return (peers, words),
         }
@@ -54,10 +55,6 @@ fn everybody_leaves(held: Vec<RawClient>) {
     }
 }
 
-fn name(number: usize) -> String {
-    format!("user {number} {}", "x".repeat(200))
-}
-
 /// Fills the store with users, who then leave: every slot comes back, and somebody is admitted again.
 fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
     let (peers, words) = sign_in_until_full(server, 0, 8000);
@@ -70,7 +67,7 @@ fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
 
 fn every_slot_is_back(store: &LmdbStore, users: usize) {
     for number in 0..users {
-        eventually("the slot is back", || slots_in_store(store, &name(number)) == Some(0));
+        eventually("the slot is back", || slots_in_store(store, &long_user_id(number)) == Some(0));
     }
 }
 
@@ -99,12 +96,12 @@ macro_rules! mount_or_skip {
 }
 
 #[test]
-fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
+fn full_disk_denies_sessions_and_accepts_releases() {
     let disk = mount_or_skip!(4096);
     // Few slots, and so few pages in the file that could be used again; then many.
     for users in [3, 100, 1000] {
         let (store, server) = serve(&disk);
-        let held_at_first: Vec<_> = (0..users).map(|number| sign_in(&server, &name(number))).collect();
+        let held_at_first: Vec<_> = (0..users).map(|number| sign_in(&server, &long_user_id(number))).collect();
         disk.fill();
         let (held_then, words) = sign_in_until_full(&server, users, 3000);
         assert!(words.contains("The session store is full"), "{words}");
@@ -129,7 +126,7 @@ fn a_disk_that_others_have_filled_admits_nobody_and_gives_every_slot_back() {
 }
 
 #[test]
-fn a_disk_that_the_slots_themselves_have_filled_goes_on_when_they_are_given_back() {
+fn disk_full_of_slots_recovers_after_releases() {
     let disk = mount_or_skip!(1024);
     let (store, server) = serve(&disk);
     // Nobody makes room on the disk, but there is room in the file when they have left.
@@ -137,7 +134,7 @@ fn a_disk_that_the_slots_themselves_have_filled_goes_on_when_they_are_given_back
 }
 
 #[test]
-fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
+fn full_map_recovers_after_releases() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..LmdbConfig::new(directory.path(), SlotLimit::default()) };
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
@@ -146,25 +143,23 @@ fn a_full_map_admits_nobody_takes_releases_and_is_survived() {
 }
 
 #[test]
-fn a_server_that_starts_with_little_room_serves_or_says_why_not() {
+fn start_with_little_room_serves_or_explains() {
     let disk = mount_or_skip!(512);
     let (mut started, mut refused) = (0, 0);
     for kib in (0..400).step_by(4) {
         disk.fill_but(kib);
         let mut command = without_connection_limits(env!("CARGO_BIN_EXE_server-under-test"));
         command.args(["--log", "off"]).stderr(Stdio::piped());
-        let SpawnedProcess { mut child, first_line } = SpawnedProcess::spawn(command, &disk.path().join("data"));
-        let line = first_line.wait();
-        if line.starts_with("listening on") {
-            started += 1;
-            child.kill().unwrap();
-            child.wait().unwrap();
-        } else {
-            refused += 1;
-            let output = child.wait_with_output().unwrap();
-            let words = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{kib} KiB left: {words}");
-            assert!(words.contains(disk.path().to_str().unwrap()), "{words}");
+        match SpawnedProcess::spawn(command, &disk.path().join("data")).listen() {
+            Ok(mut process) => {
+                started += 1;
+                process.kill();
+            }
+            Err(StartFailure { code, message }) => {
+                refused += 1;
+                assert_eq!(code, Some(1), "{kib} KiB left: {message}");
+                assert!(message.contains(disk.path().to_str().unwrap()), "{message}");
+            }
         }
         std::fs::remove_dir_all(disk.path().join("data")).unwrap_or_default();
         disk.free();

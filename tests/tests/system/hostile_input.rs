@@ -10,7 +10,7 @@ use session_core::ledger::SlotLimit;
 use session_core::session::SessionSettings;
 use shell::net::settings::ConnectionSettings;
 use shell::store::MemoryStore;
-use tests::raw_client::{RawClient, Received, frame_head};
+use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
 use tests::test_server::{NODE, TestServer};
 
 /// Runs an attack beside a session that must not notice, and checks that no count moved.
@@ -33,7 +33,7 @@ fn error(words: &str) -> String {
 }
 
 #[test]
-fn messages_without_sense_are_answered_and_the_session_lives_on() {
+fn malformed_messages_leave_the_session_alive() {
     beside_a_witness(|server| {
         let mut peer = RawClient::authenticated(server.address, "peer", 1);
         let long_type = format!(r#"{{"type":"{}"}}"#, "X".repeat(500));
@@ -64,7 +64,7 @@ fn messages_without_sense_are_answered_and_the_session_lives_on() {
 }
 
 #[test]
-fn a_hundred_thousand_brackets_are_only_a_bad_message() {
+fn hundred_thousand_brackets_are_one_bad_message() {
     let server =
         TestServer::with_policy(ConnectionSettings { max_message_bytes: 1 << 20, ..ConnectionSettings::default() });
     let mut peer = RawClient::open(server.address);
@@ -78,7 +78,7 @@ fn a_hundred_thousand_brackets_are_only_a_bad_message() {
 }
 
 #[test]
-fn user_ids_that_break_a_rule_are_refused_in_words() {
+fn invalid_user_ids_are_refused_with_a_reason() {
     beside_a_witness(|server| {
         let mut peer = RawClient::open(server.address);
         for (payload, words) in [
@@ -102,7 +102,7 @@ fn user_ids_that_break_a_rule_are_refused_in_words() {
 }
 
 #[test]
-fn one_bad_message_too_many_closes_and_gives_the_slot_back() {
+fn too_many_bad_messages_release_the_slot() {
     beside_a_witness(|server| {
         let mut peer = RawClient::authenticated(server.address, "peer", 1);
         for _ in 0..=SessionSettings::default().max_bad_messages.expect("there is a default") {
@@ -115,7 +115,7 @@ fn one_bad_message_too_many_closes_and_gives_the_slot_back() {
 }
 
 #[test]
-fn violations_of_the_web_socket_protocol_are_told_before_the_end_and_give_the_slot_back() {
+fn websocket_violations_are_explained_and_release_the_slot() {
     beside_a_witness(|server| {
         let too_big = frame_head(0x81, 16 << 20);
         let invalid_utf8 = [frame_head(0x81, 2), vec![0xc3, 0x28]].concat();
@@ -143,7 +143,7 @@ fn violations_of_the_web_socket_protocol_are_told_before_the_end_and_give_the_sl
 }
 
 #[test]
-fn a_frame_of_sixteen_mebibytes_is_drained_so_that_its_sender_hears_why() {
+fn oversized_frame_is_discarded_and_its_sender_told() {
     beside_a_witness(|server| {
         let mut peer = RawClient::authenticated(server.address, "peer", 1);
         peer.frame(0x81, &vec![b'x'; 16 << 20]);
@@ -154,7 +154,7 @@ fn a_frame_of_sixteen_mebibytes_is_drained_so_that_its_sender_hears_why() {
 }
 
 #[test]
-fn a_message_that_never_ends_is_cut_off_by_the_deadline_or_by_silence() {
+fn endless_message_ends_by_deadline_or_silence() {
     // Before authentication: by the deadline.
     beside_a_witness(|server| {
         let mut peer = RawClient::open(server.address);
@@ -180,7 +180,7 @@ fn a_message_that_never_ends_is_cut_off_by_the_deadline_or_by_silence() {
 }
 
 #[test]
-fn a_flood_of_pings_is_answered_without_hurting_anybody() {
+fn ping_flood_leaves_other_clients_unaffected() {
     beside_a_witness(|server| {
         let mut peer = RawClient::authenticated(server.address, "peer", 1);
         let flood = [frame_head(0x89, 4), vec![1, 2, 3, 4]].concat().repeat(50_000);
@@ -202,7 +202,7 @@ fn a_flood_of_pings_is_answered_without_hurting_anybody() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
+fn client_that_does_not_read_times_out() {
     let limits = SessionSettings {
         ping_interval: Duration::from_millis(300),
         pong_timeout: Duration::from_millis(300),
@@ -217,7 +217,7 @@ fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
     let mut other = RawClient::authenticated(server.address, "other", 1);
     tests::waiting::eventually("the slot comes back", || {
         let mut next = RawClient::open(server.address);
-        next.text(r#"{"type":"AUTHENTICATE","payload":"peer"}"#);
+        next.authenticate("peer");
         let first = Received::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());
         let is_first = next.read() == first;
         other.pong();
@@ -227,7 +227,7 @@ fn a_peer_that_does_not_read_is_not_listened_to_and_falls_silent() {
 }
 
 #[test]
-fn whoever_speaks_no_http_is_answered_or_cut_off() {
+fn malformed_http_is_answered_or_cut_off() {
     beside_a_witness(|server| {
         let status = |bytes: &[u8]| {
             let mut peer = RawClient::connect(server.address);
@@ -246,7 +246,7 @@ fn whoever_speaks_no_http_is_answered_or_cut_off() {
 }
 
 #[test]
-fn a_header_that_arrives_byte_by_byte_is_cut_off() {
+fn slow_request_head_is_cut_off() {
     beside_a_witness(|server| {
         let mut peer = RawClient::connect(server.address);
         let start = Instant::now();
@@ -264,10 +264,8 @@ fn a_header_that_arrives_byte_by_byte_is_cut_off() {
 
 /// Where the body ends would be where frames begin, and whoever stands between may see that otherwise.
 #[test]
-fn a_handshake_with_a_body_is_refused_however_it_arrives() {
+fn handshake_with_a_body_is_refused() {
     beside_a_witness(|server| {
-        let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
         let frame = [frame_head(0x81, 43), br#"{"type":"AUTHENTICATE","payload":"smuggled"}"#.to_vec()].concat();
         for (header, in_one) in [
             (format!("Content-Length: {}", frame.len()), true),
@@ -277,7 +275,7 @@ fn a_handshake_with_a_body_is_refused_however_it_arrives() {
             (format!("Expect: 100-continue\r\nContent-Length: {}", frame.len()), false),
         ] {
             let mut peer = RawClient::connect(server.address);
-            let head = format!("{upgrade}{header}\r\n\r\n").into_bytes();
+            let head = upgrade_request(&format!("{header}\r\n")).into_bytes();
             if in_one {
                 peer.write(&[head, frame.clone()].concat());
             } else {
@@ -291,7 +289,7 @@ fn a_handshake_with_a_body_is_refused_however_it_arrives() {
 }
 
 #[test]
-fn plain_http_is_told_what_this_is() {
+fn plain_http_is_answered_with_an_explanation() {
     beside_a_witness(|server| {
         let ask = |request: &str| {
             let mut peer = RawClient::connect(server.address);

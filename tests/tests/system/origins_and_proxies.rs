@@ -7,17 +7,13 @@ use std::num::NonZeroUsize;
 use session_core::connection_limiter::ConnectionLimits;
 use shell::net::settings::ConnectionSettings;
 use shell::server::Settings;
-use tests::raw_client::RawClient;
+use tests::raw_client::{RawClient, UPGRADE, upgrade_request};
 use tests::test_server::{TestServer, settings};
-
-const UPGRADE: &str = "GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 /// The status of the answer to a handshake with these headers, and a Host unless one is given, and the connection.
 fn knock(server: &TestServer, preface: &[u8], headers: &str) -> (u16, RawClient) {
     let mut peer = RawClient::connect(server.address);
-    let host = if headers.contains("Host:") { "" } else { "Host: x\r\n" };
-    peer.write(&[preface, format!("{UPGRADE}{host}{headers}\r\n").as_bytes()].concat());
+    peer.write(&[preface, upgrade_request(headers).as_bytes()].concat());
     let head = peer.try_head();
     let status = head.get(9..12).and_then(|status| status.parse().ok());
     (status.unwrap_or_else(|| panic!("no answer but {head:?}")), peer)
@@ -28,7 +24,7 @@ fn status(server: &TestServer, headers: &str) -> u16 {
 }
 
 #[test]
-fn a_page_may_connect_if_its_origin_is_written_down() {
+fn only_allowed_origins_may_connect() {
     let origins = ["https://app.example.com", "http://*.localhost:8080"];
     let origins = origins.map(|origin| origin.parse().unwrap()).into_iter().collect();
     let server = TestServer::with_policy(ConnectionSettings { origins, ..ConnectionSettings::default() });
@@ -62,7 +58,7 @@ fn a_page_may_connect_if_its_origin_is_written_down() {
 }
 
 #[test]
-fn a_server_may_go_by_certain_names_only() {
+fn only_allowed_hosts_are_served() {
     let hosts = ["sessions.example.com", "localhost:3000"].map(|host| host.parse().unwrap()).into_iter().collect();
     let server = TestServer::with_policy(ConnectionSettings { hosts, ..ConnectionSettings::default() });
     for (headers, expected) in [
@@ -87,7 +83,7 @@ fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> TestServer {
 }
 
 #[test]
-fn behind_a_trusted_proxy_each_client_counts_for_itself() {
+fn trusted_proxy_clients_count_separately() {
     let server = behind_a_proxy("127.0.0.0/8", false);
     let from = |client: &str| knock(&server, b"", &format!("X-Forwarded-For: {client}\r\n"));
     let (first, _held) = from("203.0.113.1");
@@ -111,7 +107,7 @@ fn behind_a_trusted_proxy_each_client_counts_for_itself() {
 }
 
 #[test]
-fn what_somebody_else_says_about_where_they_are_is_ignored() {
+fn untrusted_forwarding_headers_are_ignored() {
     let server = behind_a_proxy("192.0.2.1", true);
     let _held = RawClient::open(server.address);
     let preface = proxied([203, 0, 113, 7]);
@@ -129,7 +125,7 @@ fn what_somebody_else_says_about_where_they_are_is_ignored() {
 }
 
 #[test]
-fn a_trusted_proxy_may_introduce_its_client_by_the_proxy_protocol() {
+fn trusted_proxy_names_its_client_by_proxy_protocol() {
     let server = behind_a_proxy("127.0.0.0/8", true);
     let from = |last: u8, headers: &str| knock(&server, &proxied([203, 0, 113, last]), headers);
     let (first, _held) = from(1, "");
@@ -157,7 +153,7 @@ fn a_trusted_proxy_may_introduce_its_client_by_the_proxy_protocol() {
 }
 
 #[test]
-fn where_the_proxy_protocol_is_off_its_header_is_nonsense() {
+fn proxy_header_is_an_error_when_disabled() {
     let server = behind_a_proxy("127.0.0.0/8", false);
     assert_eq!(knock(&server, &proxied([203, 0, 113, 1]), "").0, 400);
 }

@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use shell::client::{Options, RootCertificates, Url, UserConnections};
 use shell::net::tls::CertificateFiles;
 use tests::raw_client::{RawClient, Received};
 use tests::test_ca::TestCa;
-use tests::test_process::{TestProcess, without_connection_limits};
+use tests::test_process::{TestProcess, send_signal, without_connection_limits};
 use tests::waiting::{TIMEOUT, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
@@ -68,8 +68,7 @@ impl Subject {
     }
 
     fn hang_up(&self) {
-        let id = Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
-        kill_process(id, Signal::HUP).unwrap();
+        send_signal(self.process.id(), Signal::HUP);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -78,7 +77,7 @@ impl Subject {
 }
 
 #[test]
-fn who_is_refused_before_there_is_a_session_is_logged_with_what_decides_it() {
+fn refused_connections_are_logged_with_the_reason() {
     let subject = Subject::start_in(
         tempfile::tempdir().unwrap(),
         "max_connections_per_address = 1\nallowed_hosts = \"here\"\nallowed_origins = \"null\"\n",
@@ -125,7 +124,7 @@ fn has(lines: &[String], words: &str) -> bool {
 }
 
 #[test]
-fn sighup_puts_in_force_what_can_change_and_says_what_cannot() {
+fn sighup_applies_changes_and_names_the_others() {
     let subject = Subject::start("limit = 1\nlog = \"info\"\n");
     let (granted, _held) = authenticate(&subject.process, "ada");
     assert!(granted.contains("AUTHENTICATE_SUCCESS"), "{granted}");
@@ -162,7 +161,7 @@ fn sighup_puts_in_force_what_can_change_and_says_what_cannot() {
 }
 
 #[test]
-fn a_configuration_that_is_wrong_changes_nothing_and_every_error_is_told() {
+fn invalid_reload_changes_nothing_and_reports_every_error() {
     let subject = Subject::start("limit = 1\n");
     let lines = subject.reload("limit = 1025\nlimmit = 7\nmax_bad_messages = 1\n");
     assert!(has(&lines, "limit: invalid value '1025'") && has(&lines, "did you mean limit?"), "{lines:#?}");
@@ -183,7 +182,7 @@ fn a_configuration_that_is_wrong_changes_nothing_and_every_error_is_told() {
 }
 
 #[test]
-fn the_keys_of_tokens_are_read_again_when_their_file_changes() {
+fn changed_key_file_is_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     let token = |key: &str, user: &str| make_token(&["--user", user], key);
@@ -233,7 +232,7 @@ fn make_token(arguments: &[&str], secret: &str) -> String {
 }
 
 #[test]
-fn a_configuration_that_could_not_be_started_with_is_told_before_the_restart() {
+fn reload_reports_errors_that_would_prevent_a_start() {
     let subject = Subject::start("limit = 1\n");
     let lines = subject.reload("limit = 2\nauth = \"jwt\"\njwt_secret_file = \"/missing\"\n");
     assert!(has(&lines, "cannot read /missing") && has(&lines, "nothing has changed"), "{lines:#?}");
@@ -243,7 +242,7 @@ fn a_configuration_that_could_not_be_started_with_is_told_before_the_restart() {
 }
 
 #[test]
-fn a_token_is_made_and_explained_by_the_same_configuration() {
+fn token_and_check_token_share_the_configuration() {
     let secret = "a secret of thirty-two bytes, all";
     let token = make_token(&["--user", "ada", "--ttl", "90s", "--sessions", "2", "--jwt-audience", "chess"], secret);
     let explain = |secret: &str, arguments: &[&str]| {
@@ -266,7 +265,7 @@ fn a_token_is_made_and_explained_by_the_same_configuration() {
 }
 
 #[test]
-fn another_certificate_is_shown_after_sighup() {
+fn sighup_loads_the_new_certificate() {
     let directory = tempfile::tempdir().unwrap();
     let authority = TestCa::new(directory.path());
     let CertificateFiles { certificate, key } = authority.certify("server", &["elsewhere.example"]);
@@ -289,7 +288,7 @@ fn another_certificate_is_shown_after_sighup() {
 }
 
 #[test]
-fn a_server_that_is_open_to_the_network_warns_of_it() {
+fn open_authentication_on_a_network_is_warned_about() {
     let mut command = without_connection_limits(SERVER);
     command.env("SESSIONS_ALLOW_OPEN_AUTH", "true").args(["--listen", "0.0.0.0:0"]);
     let subject = Subject::start_in(tempfile::tempdir().unwrap(), "", command);
@@ -302,7 +301,7 @@ fn a_server_that_is_open_to_the_network_warns_of_it() {
 
 /// With no bound on connections, so that it is the system that has no more.
 #[test]
-fn running_out_of_files_pauses_accepting_is_told_once_and_passes() {
+fn exhausted_file_limit_pauses_accepting() {
     const FILES: usize = 64;
 
     let mut command = Command::new("sh");
@@ -328,7 +327,7 @@ fn running_out_of_files_pauses_accepting_is_told_once_and_passes() {
 }
 
 #[test]
-fn with_no_file_to_spare_it_does_not_start() {
+fn server_without_spare_files_does_not_start() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\"", SERVER, "--listen", "127.0.0.1:0", "--store", "memory"]);
@@ -340,7 +339,7 @@ fn with_no_file_to_spare_it_does_not_start() {
 
 /// The usual way: a bound below what the system has, so that those who are too many hear of it.
 #[test]
-fn with_few_files_there_may_be_few_connections() {
+fn low_file_limit_lowers_the_connection_limit() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 160; exec \"$0\" \"$@\"", SERVER]);
     let subject = Subject::start_in(tempfile::tempdir().unwrap(), "max_connection_rate = \"unlimited\"\n", command);

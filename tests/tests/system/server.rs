@@ -15,7 +15,7 @@ use shell::client::{Error, Url, UserConnections};
 use shell::store::{
     CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate,
 };
-use tests::raw_client::{RawClient, Received};
+use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
 use tests::test_server::{NODE, TestServer, slots_in_store};
 use tests::waiting::eventually;
 
@@ -24,7 +24,7 @@ const DENIED: &str =
 const GOODBYE: &str = r#"{"type":"BYE_SUCCESS","payload":null}"#;
 
 #[test]
-fn the_plain_protocol_is_answered_byte_for_byte() {
+fn plain_protocol_is_answered_byte_for_byte() {
     let server = TestServer::start();
     let mut peer = RawClient::open(server.address);
     peer.text(r#"{"type":"AUTHENTICATE","payload":"my-unique-user-id"}"#);
@@ -39,22 +39,22 @@ fn the_plain_protocol_is_answered_byte_for_byte() {
 }
 
 #[test]
-fn four_clients_of_one_user_get_three_slots_and_a_bye_frees_one() {
+fn fourth_client_waits_for_a_bye() {
     let server = TestServer::start();
     let mut held: Vec<_> = (1..=3).map(|number| RawClient::authenticated(server.address, "ada", number)).collect();
     let mut fourth = RawClient::open(server.address);
-    fourth.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    fourth.authenticate("ada");
     fourth.expect_text(DENIED);
     // Another user is not concerned.
     drop(RawClient::authenticated(server.address, "grace", 1));
     // Whoever has seen BYE_SUCCESS finds the slot free, on the same socket that was refused.
     held.pop().unwrap().send_bye();
-    fourth.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    fourth.authenticate("ada");
     fourth.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":3}}"#);
 }
 
 #[test]
-fn the_user_of_the_library_holds_many_connections() {
+fn library_user_holds_many_connections() {
     let server = TestServer::start();
     smol::block_on(async {
         let url: Url = server.url().parse().unwrap();
@@ -71,7 +71,7 @@ fn the_user_of_the_library_holds_many_connections() {
 }
 
 #[test]
-fn a_socket_lost_without_bye_gives_its_slot_back() {
+fn lost_socket_releases_its_slot() {
     let server = TestServer::start();
     let held: Vec<_> = (1..=3).map(|number| RawClient::authenticated(server.address, "ada", number)).collect();
     drop(held);
@@ -87,14 +87,14 @@ fn a_socket_lost_without_bye_gives_its_slot_back() {
 /// How many connections the user has with one more, which leaves again.
 fn connections(server: &TestServer, user: &str) -> Option<u32> {
     let mut peer = RawClient::open(server.address);
-    peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+    peer.authenticate(user);
     let Received::Text(answer) = peer.read() else { return None };
     peer.send_bye();
     answer.rsplit_once(':')?.1.trim_end_matches('}').parse().ok()
 }
 
 #[test]
-fn a_silent_peer_is_pinged_and_then_dropped_and_an_answer_keeps_it() {
+fn silent_client_is_pinged_and_then_dropped() {
     let limits = SessionSettings {
         ping_interval: Duration::from_millis(150),
         pong_timeout: Duration::from_millis(300),
@@ -114,7 +114,7 @@ fn a_silent_peer_is_pinged_and_then_dropped_and_an_answer_keeps_it() {
 }
 
 #[test]
-fn an_unauthenticated_socket_is_closed_at_its_deadline_which_no_refusal_moves() {
+fn authentication_deadline_is_not_moved_by_denials() {
     let limits = SessionSettings {
         auth_timeout: Duration::from_millis(400),
         max_message_rate: None,
@@ -126,7 +126,7 @@ fn an_unauthenticated_socket_is_closed_at_its_deadline_which_no_refusal_moves() 
     let mut silent = RawClient::open(server.address);
     let mut refused = RawClient::open(server.address);
     loop {
-        refused.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+        refused.authenticate("ada");
         match refused.read() {
             Received::Text(text) => assert_eq!(text, DENIED),
             Received::Close(code, _) => break assert_eq!(code, 4401),
@@ -139,11 +139,11 @@ fn an_unauthenticated_socket_is_closed_at_its_deadline_which_no_refusal_moves() 
 }
 
 #[test]
-fn authenticate_twice_takes_no_second_slot_and_bye_twice_or_unauthenticated_is_served() {
+fn repeated_authenticate_and_bye_are_harmless() {
     let server = TestServer::start();
     let mut peer = RawClient::authenticated(server.address, "ada", 1);
     for user in ["ada", "grace"] {
-        peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
+        peer.authenticate(user);
         peer.expect_text(r#"{"type":"ERROR","payload":"This session is already authenticated"}"#);
     }
     drop(RawClient::authenticated(server.address, "ada", 2));
@@ -160,13 +160,11 @@ fn authenticate_twice_takes_no_second_slot_and_bye_twice_or_unauthenticated_is_s
 }
 
 #[test]
-fn pipelined_frames_are_answered_in_order_even_in_one_segment_with_the_handshake() {
+fn frames_pipelined_with_the_handshake_are_answered() {
     let server = TestServer::start();
     for _ in 0..20 {
         let mut peer = RawClient::connect(server.address);
-        let mut bytes = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            .to_vec();
+        let mut bytes = upgrade_request("").into_bytes();
         for text in [
             r#"{"type":"CHECK_CONNECTIONS"}"#,
             r#"{"type":"AUTHENTICATE","payload":"ada"}"#,
@@ -174,7 +172,7 @@ fn pipelined_frames_are_answered_in_order_even_in_one_segment_with_the_handshake
             r#"{"type":"CHECK_CONNECTIONS"}"#,
             r#"{"type":"BYE"}"#,
         ] {
-            bytes.extend(tests::raw_client::frame_head(0x81, text.len()));
+            bytes.extend(frame_head(0x81, text.len()));
             bytes.extend(text.as_bytes());
         }
         peer.write(&bytes);
@@ -201,7 +199,7 @@ fn race(store: Arc<dyn Store>, threads: usize) {
             scope.spawn(|| {
                 barrier.wait();
                 for peer in part.iter_mut() {
-                    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+                    peer.authenticate("ada");
                 }
                 for peer in part {
                     let Received::Text(answer) = peer.read() else { panic!("no answer") };
@@ -234,7 +232,7 @@ fn exactly_three_of_two_hundred_are_admitted_by_lmdb() {
 }
 
 #[test]
-fn a_stopping_server_tells_everybody_gives_every_slot_back_and_closes_handshakes() {
+fn stopping_server_closes_everything_and_releases_slots() {
     let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut live = RawClient::authenticated(server.address, "ada", 1);
@@ -256,7 +254,7 @@ fn a_stopping_server_tells_everybody_gives_every_slot_back_and_closes_handshakes
 }
 
 #[test]
-fn a_server_stops_in_time_though_peers_do_not_read_or_answer() {
+fn server_stops_in_time_despite_unresponsive_clients() {
     let mut server = TestServer::start();
     let mut deaf = RawClient::authenticated(server.address, "ada", 1);
     deaf.set_write_timeout(Duration::from_millis(200));
@@ -330,12 +328,12 @@ impl Store for Moody {
 }
 
 #[test]
-fn a_store_that_does_not_answer_admits_nobody_and_a_late_grant_is_given_back() {
+fn late_grant_after_store_timeout_is_released() {
     let store = Moody::new(1);
     let server = TestServer::with_timeout(store.clone(), SessionSettings::default(), 2, Duration::from_millis(200));
     store.stall();
     let mut peer = RawClient::open(server.address);
-    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    peer.authenticate("ada");
     peer.expect_text(
         r#"{"type":"AUTHENTICATE_FAILURE","payload":"The session store did not answer in time, try again later"}"#,
     );
@@ -349,13 +347,13 @@ fn a_store_that_does_not_answer_admits_nobody_and_a_late_grant_is_given_back() {
 fn acquiring(store: &Moody, server: &TestServer) -> RawClient {
     store.stall();
     let mut peer = RawClient::open(server.address);
-    peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
+    peer.authenticate("ada");
     eventually("the acquire is under way", || store.waiting() == 1);
     peer
 }
 
 #[test]
-fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
+fn client_lost_during_acquire_holds_no_slot() {
     let store = Moody::new(1);
     let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let peer = acquiring(&store, &server);
@@ -365,7 +363,7 @@ fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
 }
 
 #[test]
-fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
+fn stopping_server_releases_a_pending_grant() {
     let store = Moody::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
@@ -379,7 +377,7 @@ fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
 }
 
 #[test]
-fn a_stopping_server_does_not_wait_for_a_store_that_never_answers() {
+fn stopping_server_does_not_wait_for_the_store() {
     let store = Moody::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
@@ -389,14 +387,12 @@ fn a_stopping_server_does_not_wait_for_a_store_that_never_answers() {
 }
 
 #[test]
-fn whatever_a_peer_says_after_bye_it_hears_the_answer_and_no_reset() {
+fn frames_after_bye_cause_no_reset() {
     let server = TestServer::start();
-    for after in
-        [tests::raw_client::frame_head(0x81, 1 << 20), b"no frame at all".to_vec(), vec![0x88, 0x80, 0, 0, 0, 0]]
-    {
+    for after in [frame_head(0x81, 1 << 20), b"no frame at all".to_vec(), vec![0x88, 0x80, 0, 0, 0, 0]] {
         let mut peer = RawClient::authenticated(server.address, "ada", 1);
         let bye = br#"{"type":"BYE"}"#;
-        peer.write(&[tests::raw_client::frame_head(0x81, bye.len()), bye.to_vec(), after].concat());
+        peer.write(&[frame_head(0x81, bye.len()), bye.to_vec(), after].concat());
         peer.expect_text(GOODBYE);
         peer.expect_close(1000);
     }

@@ -68,7 +68,7 @@ fn expect_evicted(peer: &mut RawClient, words: &str) {
 }
 
 #[test]
-fn a_refusal_at_length_names_who_is_there_and_the_choice_ends_one_of_them() {
+fn detailed_denial_lists_sessions_to_choose_from() {
     let (server, _) = server(|policy| policy.client_choice = true);
     let (mut first, _) = admitted(&server, json!({"user": "ada", "label": "Firefox on the laptop", "device": "l"}));
     let mut plain = RawClient::authenticated(server.address, "ada", 2);
@@ -92,7 +92,7 @@ fn a_refusal_at_length_names_who_is_there_and_the_choice_ends_one_of_them() {
 }
 
 #[test]
-fn where_there_is_no_choice_nobody_is_ended_by_it_and_one_that_does_not_suffice_is_refused() {
+fn evict_without_permission_or_effect_is_denied() {
     let (server, store) = server(|_| {});
     let (_first, granted) = admitted(&server, json!({"user": "ada"}));
     let _second = admitted(&server, json!({"user": "ada"}));
@@ -114,7 +114,7 @@ fn where_there_is_no_choice_nobody_is_ended_by_it_and_one_that_does_not_suffice_
 }
 
 #[test]
-fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule_also_for_plain_clients() {
+fn evict_oldest_applies_to_plain_clients() {
     let (server, _) = server(|policy| policy.when_full = WhenFull::EvictOldest);
     let mut held: Vec<_> = (1..=2).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     for _ in 0..5 {
@@ -127,7 +127,7 @@ fn the_newest_takes_the_place_of_the_oldest_where_that_is_the_rule_also_for_plai
 }
 
 #[test]
-fn two_hundred_swaps_by_eight_at_once_never_hold_more_than_the_limit() {
+fn concurrent_evictions_keep_the_limit() {
     let (server, _) = server(|policy| policy.when_full = WhenFull::EvictOldest);
     let address = server.address;
     let threads: Vec<_> = (0..8)
@@ -155,7 +155,7 @@ fn two_hundred_swaps_by_eight_at_once_never_hold_more_than_the_limit() {
 }
 
 #[test]
-fn sessions_are_listed_and_ended_by_others_of_their_user_and_by_nobody_else() {
+fn only_sessions_of_the_user_end_each_other() {
     let (server, _) = server(|_| {});
     let (mut first, granted) = admitted(&server, json!({"user": "ada", "label": "first"}));
     let mut plain = RawClient::authenticated(server.address, "ada", 2);
@@ -180,7 +180,7 @@ fn sessions_are_listed_and_ended_by_others_of_their_user_and_by_nobody_else() {
 }
 
 #[test]
-fn a_lost_session_is_taken_up_again_at_the_limit_and_by_nobody_elses_token() {
+fn lost_session_resumes_only_with_its_own_token() {
     let (server, _) = server(|policy| (policy.linger, policy.lingering_first) = (Duration::from_secs(60), false));
     let (lost, granted) = admitted(&server, json!({"user": "ada", "label": "one"}));
     let (_other, _) = admitted(&server, json!({"user": "ada"}));
@@ -216,7 +216,7 @@ fn a_lost_session_is_taken_up_again_at_the_limit_and_by_nobody_elses_token() {
 }
 
 #[test]
-fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
+fn lingering_slot_yields_or_expires() {
     let (server, store) = server(|policy| policy.linger = Duration::from_secs(60));
     let (lost, granted) = admitted(&server, json!({"user": "ada"}));
     let (_second, _) = admitted(&server, json!({"user": "ada"}));
@@ -251,7 +251,7 @@ fn what_lingers_makes_room_for_a_newcomer_and_ends_by_itself() {
 }
 
 #[test]
-fn what_a_killed_server_held_lingers_for_those_who_come_home() {
+fn slots_of_a_killed_server_can_be_resumed() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = ["--limit", "1", "--linger", "1m", "--lingering-first=false"];
     let mut process = TestProcess::start(SERVER, directory.path(), &arguments);
@@ -273,7 +273,7 @@ fn what_a_killed_server_held_lingers_for_those_who_come_home() {
 }
 
 #[test]
-fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
+fn sessions_of_one_device_end_together() {
     let (server, _) = server(|policy| {
         (policy.count_by, policy.client_choice) = (CountBy::Devices, true);
         policy.sessions_per_device = 3.try_into().unwrap();
@@ -303,7 +303,7 @@ fn sessions_of_one_device_share_a_slot_and_are_ended_together() {
 }
 
 #[test]
-fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
+fn invalid_options_are_answered_with_a_reason() {
     let (server, _) = server(|_| {});
     let mut peer = RawClient::open(server.address);
     for (payload, words) in [
@@ -332,7 +332,7 @@ fn what_a_client_asks_for_that_makes_no_sense_is_told_in_words() {
 
 /// A hundred sessions with names as long as names can be take 36 KiB.
 #[test]
-fn the_longest_list_arrives_whole_both_as_an_answer_and_with_a_refusal() {
+fn longest_session_list_arrives_whole() {
     let name = "\"".repeat(64);
     let (server, _store) =
         server(|policy| (policy.limit, policy.linger) = (SlotLimit::new(110).unwrap(), Duration::from_secs(1)));

@@ -58,7 +58,7 @@ fn plain() -> Subject {
 }
 
 #[test]
-fn sessions_over_tls_are_as_any_others() {
+fn sessions_work_over_tls() {
     let subject = plain();
     smol::block_on(async {
         let mut ada = subject.user("ada");
@@ -86,7 +86,7 @@ fn sessions_over_tls_are_as_any_others() {
 }
 
 #[test]
-fn tls_1_2_and_1_3_are_spoken_and_only_http_1_1_on_them() {
+fn tls_accepts_two_versions_and_only_http_1_1() {
     let subject = plain();
     let attempt =
         |version: &'static SupportedProtocolVersion, alpn: &[&[u8]]| smol::block_on(handshake(&subject, version, alpn));
@@ -128,7 +128,7 @@ fn client_config(ca: &Path, version: &'static SupportedProtocolVersion) -> Clien
 }
 
 #[test]
-fn whoever_speaks_no_tls_is_told_so_and_others_are_not_disturbed() {
+fn plain_http_on_the_tls_port_is_explained() {
     let subject = plain();
     let mut lost = RawClient::connect(subject.server.address);
     lost.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -145,7 +145,7 @@ fn whoever_speaks_no_tls_is_told_so_and_others_are_not_disturbed() {
 }
 
 #[test]
-fn a_handshake_that_takes_too_long_is_cut_off() {
+fn slow_tls_handshake_is_cut_off() {
     let policy = ConnectionSettings { header_timeout: Duration::from_millis(300), ..ConnectionSettings::default() };
     let subject = Subject::start(ConnectionLimits::default(), policy);
     for begun in [&b""[..], b"\x16\x03\x01\x02\x00"] {
@@ -158,7 +158,7 @@ fn a_handshake_that_takes_too_long_is_cut_off() {
 }
 
 #[test]
-fn beyond_a_bound_the_connection_is_just_closed() {
+fn connection_beyond_a_limit_is_closed() {
     let bounds = ConnectionLimits { connections: NonZeroUsize::new(1), ..ConnectionLimits::default() };
     let subject = Subject::start(bounds, ConnectionSettings::default());
     smol::block_on(async {
@@ -171,7 +171,7 @@ fn beyond_a_bound_the_connection_is_just_closed() {
 }
 
 #[test]
-fn another_certificate_is_shown_to_those_who_come_after_it_was_set() {
+fn new_certificate_applies_to_later_connections() {
     let subject = plain();
     smol::block_on(async {
         let mut before = subject.user("ada");

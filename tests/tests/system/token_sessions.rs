@@ -24,7 +24,7 @@ use tests::test_server::{NODE, TestServer, settings};
 const SECRET: &[u8] = b"thirty-two bytes of nothing much";
 
 #[test]
-fn a_token_is_the_payload_or_is_in_it_and_a_plain_name_lets_nobody_in() {
+fn token_is_accepted_as_payload_or_in_object() {
     let server = server();
     let token = token("ada", 3600, None);
     let mut peer = RawClient::open(server.address);
@@ -47,7 +47,7 @@ fn a_token_is_the_payload_or_is_in_it_and_a_plain_name_lets_nobody_in() {
 }
 
 #[test]
-fn the_limit_that_a_token_claims_goes_before_the_servers() {
+fn token_limit_overrides_the_server_limit() {
     let server = server();
     let mut held = Vec::new();
     for (limit, connections) in [(Some(1), 1), (None, 2), (None, 3), (Some(4), 4)] {
@@ -64,7 +64,7 @@ fn the_limit_that_a_token_claims_goes_before_the_servers() {
 }
 
 #[test]
-fn a_session_ends_with_its_token_unless_a_fresh_one_comes() {
+fn session_ends_with_its_token_unless_renewed() {
     let server = server();
     let [mut brief, mut renewed] = [(); 2].map(|()| RawClient::open(server.address));
     let brief_token = token("ada", 2, None);
@@ -96,7 +96,7 @@ fn a_session_ends_with_its_token_unless_a_fresh_one_comes() {
 }
 
 #[test]
-fn other_keys_are_gone_by_from_when_they_are_set_and_whoever_is_in_stays() {
+fn changed_keys_apply_to_later_sessions() {
     let tokens = Arc::new(tokens(SECRET));
     let server = TestServer::with_authenticator(
         Arc::new(MemoryStore::new(NODE, SlotLimit::default())),
@@ -117,7 +117,7 @@ fn other_keys_are_gone_by_from_when_they_are_set_and_whoever_is_in_stays() {
 
 /// By a server that takes RS256 by a set of keys, for an audience.
 #[test]
-fn no_forged_or_foreign_token_lets_anybody_in_and_each_is_told_why() {
+fn every_forged_token_is_refused_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = directory.path().join(name);

@@ -1,0 +1,271 @@
+//! Any history of one user, against a naive model.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that finds nothing there has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use session_core::ledger::{AcquireOptions, EndTarget, StoreCommand};
+use session_core::ledger::{
+    AdmissionPolicy, CountBy, EndReason, Evict, Outcome, SessionRecord, SessionStatus, StoreError, WhenFull,
+};
+use session_core::{NodeId, SessionId, Timestamp};
+
+use super::one_user::*;
+
+/// What a naive model keeps of one hold. It knows who is there; the rule must say who goes.
+#[derive(Debug, Clone)]
+struct Kept {
+    device: Option<u8>,
+    key: Option<u8>,
+    linger: Duration,
+    /// Until when it lingers, if it does.
+    until: Option<Timestamp>,
+}
+
+/// One step of a user's history.
+#[derive(Debug, Clone)]
+enum Step {
+    Acquire { node: u64, number: u64, device: Option<u8>, evict: Option<Vec<u64>>, resume: Option<u8>, plain: bool },
+    Release { node: u64, number: u64 },
+    Linger { node: u64, number: u64 },
+    End { asker: u64, which: u64 },
+    Excess,
+    Terms { limit: u32, evicts: bool, chooses: bool, first: bool, devices: bool, linger: bool },
+    Dies { node: u64 },
+    Pass { seconds: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (node, number) = (0..3_u64, 0..6_u64);
+    let device = prop::option::of(0..3_u8);
+    let evict = prop::option::of(prop::collection::vec(0..6_u64, 0..4));
+    let resume = prop::option::weighted(0.3, 0..40_u8);
+    prop_oneof![
+        12 => (node.clone(), number.clone(), device, evict, resume, any::<bool>()).prop_map(
+            |(node, number, device, evict, resume, plain)| Step::Acquire { node, number, device, evict, resume, plain }
+        ),
+        4 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Release { node, number }),
+        5 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Linger { node, number }),
+        2 => (number.clone(), number).prop_map(|(asker, which)| Step::End { asker, which }),
+        1 => Just(Step::Excess),
+        3 => (0..5_u32, any::<[bool; 5]>()).prop_map(|(limit, [evicts, chooses, first, devices, linger])| Step::Terms {
+            limit, evicts, chooses, first, devices, linger
+        }),
+        1 => node.prop_map(|node| Step::Dies { node }),
+        2 => (0..15_u64).prop_map(|seconds| Step::Pass { seconds }),
+    ]
+}
+
+fn slots_of(kept: &BTreeMap<SessionId, Kept>, counting: CountBy) -> usize {
+    match counting {
+        CountBy::Sessions => kept.len(),
+        CountBy::Devices => {
+            let devices: BTreeSet<_> = kept.values().filter_map(|kept| kept.device).collect();
+            devices.len() + kept.values().filter(|kept| kept.device.is_none()).count()
+        }
+    }
+}
+
+fn shown(hold: &SessionRecord) -> (SessionId, Option<Timestamp>) {
+    let until = match hold.status {
+        SessionStatus::Live => None,
+        SessionStatus::Lingering { until } => Some(until),
+    };
+    (hold.session, until)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, max_shrink_iters: 50_000, ..ProptestConfig::default() })]
+
+    /// The model does not predict whom the rule ends. It holds it to what must be so whoever that is.
+    #[test]
+    fn any_history_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
+        let mut subject = Subject::default();
+        let mut kept: BTreeMap<SessionId, Kept> = BTreeMap::new();
+        let mut policy = policy(2);
+        let mut tokens = 0_u8;
+        for step in steps {
+            let mut now = subject.now();
+            let command = match step.clone() {
+                Step::Acquire { node, number, device, evict, resume, plain } => {
+                    tokens = tokens.wrapping_add(1);
+                    let options = AcquireOptions {
+                        device: device.and_then(|device| name(&device.to_string())),
+                        label: None,
+                        // None is shown before it is drawn.
+                        resume: resume.filter(|&shown| shown != tokens).map(key),
+                        new_resume_key: Some(key(tokens)),
+                        evict: evict.map(|numbers| match &numbers[..] {
+                            [] => Evict::Oldest,
+                            [5, ..] => Evict::Nobody,
+                            numbers => Evict::Sessions(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
+                        }),
+                    };
+                    let options = (!plain).then(|| Box::new(options));
+                    let session = NodeId::new(node).session(number);
+                    Some(StoreCommand::Acquire { user: user(), session, limit: None, at: now, options })
+                }
+                Step::Release { node, number } => {
+                    Some(StoreCommand::Release { user: user(), session: NodeId::new(node).session(number) })
+                }
+                Step::Linger { node, number } => {
+                    Some(StoreCommand::Linger { user: user(), session: NodeId::new(node).session(number), at: now })
+                }
+                Step::End { asker, which } => Some(StoreCommand::EndSessions {
+                    user: user(),
+                    session: NodeId::new(asker % 3).session(asker),
+                    target: EndTarget::One(NodeId::new(which % 3).session(which)),
+                    reason: EndReason::ByUser(None),
+                    at: now,
+                }),
+                Step::Excess => Some(StoreCommand::EndSessions {
+                    user: user(),
+                    session: id(0),
+                    target: EndTarget::Excess { dry_run: false },
+                    reason: EndReason::ByOperator,
+                    at: now,
+                }),
+                Step::Terms { limit: slots, evicts, chooses, first, devices: by_device, linger } => {
+                    policy = AdmissionPolicy {
+                        when_full: if evicts { WhenFull::EvictOldest } else { WhenFull::Deny },
+                        client_choice: chooses,
+                        lingering_first: first,
+                        count_by: if by_device { CountBy::Devices } else { CountBy::Sessions },
+                        sessions_per_device: 2.try_into().unwrap(),
+                        linger: if linger { LINGER } else { Duration::ZERO },
+                        ..AdmissionPolicy::new(limit(slots))
+                    };
+                    None
+                }
+                Step::Dies { node } => {
+                    subject.dead.entry(NodeId::new(node)).or_insert(now);
+                    None
+                }
+                Step::Pass { seconds } => {
+                    subject.second += seconds;
+                    now = at(subject.second);
+                    None
+                }
+            };
+            let Some(command) = command else { continue };
+
+            // What is void by now is gone first, unless the command does not say when it is.
+            for (session, kept) in &mut kept {
+                if let Some(&dead) = subject.dead.get(&session.node()) {
+                    kept.until = kept.until.or(Some(dead + kept.linger));
+                }
+            }
+            let is_over = |kept: &Kept| kept.linger.is_zero() && kept.until.is_some()
+                || command.at().is_some() && kept.until.is_some_and(|until| until <= now);
+            kept.retain(|_, kept| !is_over(kept));
+            let before = kept.clone();
+            let was_dead = subject.dead.contains_key(&command.session().node());
+            let outcome = subject.apply(&policy, &command);
+            let then: BTreeMap<_, _> = subject.record.sessions().iter().map(shown).collect();
+            prop_assert_eq!(then.len(), subject.record.sessions().len(), "a session has two holds");
+            let gone: BTreeSet<_> = before.keys().copied().filter(|session| !then.contains_key(session)).collect();
+            let come: BTreeSet<_> = then.keys().copied().filter(|session| !before.contains_key(session)).collect();
+            let session = command.session();
+
+            match &command {
+                StoreCommand::Release { .. } => {
+                    prop_assert_eq!(&outcome, &Outcome::Released);
+                    prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
+                    prop_assert!(!then.contains_key(&session));
+                    kept.remove(&session);
+                }
+                StoreCommand::Linger { .. } => {
+                    prop_assert_eq!(&outcome, &Outcome::Released);
+                    prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
+                    if let Some(old) = kept.get_mut(&session) {
+                        old.until = old.until.or(Some(now + old.linger));
+                        prop_assert_eq!(then.contains_key(&session), !old.linger.is_zero());
+                    }
+                    kept.retain(|kept, _| *kept != session || then.contains_key(kept));
+                }
+                StoreCommand::EndSessions { target, .. } => {
+                    let Outcome::Ended { sessions, .. } = &outcome else { panic!("{outcome:?}") };
+                    prop_assert_eq!(&gone, &sessions.iter().copied().collect());
+                    prop_assert!(come.is_empty());
+                    match target {
+                        EndTarget::One(one) => {
+                            let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
+                            prop_assert_eq!(gone.len(), usize::from(may));
+                        }
+                        _ => prop_assert!(slots_of(&kept, policy.count_by).saturating_sub(gone.len()) <= policy.limit.slots() as usize
+                            || policy.count_by == CountBy::Devices || before.contains_key(&session)),
+                    }
+                    kept.retain(|kept, _| !gone.contains(kept));
+                }
+                StoreCommand::Acquire { options, .. } => match &outcome {
+                    Outcome::Granted { connections, .. } if before.contains_key(&session) => {
+                        prop_assert!(!was_dead && gone.is_empty() && come.is_empty());
+                        prop_assert_eq!(*connections as usize, slots_of(&kept, policy.count_by));
+                    }
+                    Outcome::Granted { connections, grant } => {
+                        prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted though nobody may be");
+                        prop_assert_eq!(&come, &[session].into(), "exactly one comes");
+                        let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
+                        let resumed = before.iter().find(|(_, kept)| {
+                            is_resumed && kept.key.map(key) == options.as_ref().and_then(|options| options.resume)
+                        });
+                        if let Some((old, moved)) = resumed {
+                            prop_assert_eq!(&gone, &[*old].into(), "a token moves one hold, and ends nobody else");
+                            let named = options.as_ref().and_then(|options| options.device.clone());
+                            let named: Option<u8> = named.map(|device| device.as_str().parse().unwrap());
+                            prop_assert!(named.is_none() || named == moved.device, "a token opened another device's slot");
+                            kept.remove(old);
+                            kept.insert(session, Kept { until: None, ..moved.clone() });
+                        } else {
+                            prop_assert!(!is_resumed, "a token of nobody");
+                            let told = options.as_ref().and_then(|options| options.device.clone());
+                            let device = told.map(|device| device.as_str().parse().unwrap());
+                            let fresh = options.as_ref().map(|_| tokens);
+                            let linger = if fresh.is_some() { policy.linger } else { Duration::ZERO };
+                            kept.retain(|kept, _| !gone.contains(kept));
+                            let others = slots_of(&kept, policy.count_by);
+                            kept.insert(session, Kept { device, key: fresh, linger, until: None });
+                            let slots = slots_of(&kept, policy.count_by);
+                            prop_assert!(slots == others || slots <= policy.limit.slots() as usize, "admitted beyond the limit");
+                            // Nobody is ended who need not be.
+                            let may = policy.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
+                                || policy.when_full == WhenFull::EvictOldest
+                                || policy.client_choice && options.as_ref().is_some_and(|options| options.evict.is_some());
+                            prop_assert!(gone.is_empty() || may, "somebody was ended without leave");
+                            let is_spared = options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody));
+                            prop_assert!(gone.is_empty() || !is_spared, "somebody was ended against the newcomer's will");
+                            let is_own = |kept: &&Kept| policy.count_by == CountBy::Devices && device.is_some() && kept.device == device;
+                            if before.values().any(|kept| is_own(&kept)) {
+                                prop_assert!(gone.iter().all(|gone| is_own(&&before[gone])), "another device was ended");
+                                let overrides = kept.values().filter(is_own).count();
+                                prop_assert!(overrides <= 2 && (gone.is_empty() || overrides == 2), "more were ended than it took");
+                            } else if !gone.is_empty() {
+                                prop_assert_eq!(slots, policy.limit.slots() as usize, "more were ended than it took");
+                            }
+                        }
+                        prop_assert_eq!(*connections as usize, slots_of(&kept, policy.count_by));
+                    }
+                    Outcome::Denied(listing) => {
+                        prop_assert!(gone.is_empty() && come.is_empty(), "all or nothing");
+                        let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
+                        prop_assert!(is_device_full || slots_of(&kept, policy.count_by) >= policy.limit.slots() as usize);
+                        prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)
+                            || policy.client_choice || options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody)), "it need not have been refused");
+                    }
+                    outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(StoreError::Failed)),
+                },
+                StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } => unreachable!("none of the steps"),
+            }
+            let model: BTreeMap<_, _> = kept.iter().map(|(&session, kept)| (session, kept.until)).collect();
+            prop_assert_eq!(&then, &model, "{:?}", &step);
+            // Exactly those are told who were there and have lost their hold to somebody else.
+            let overrides = if command.is_release() { Some(session) } else { None };
+            let lost = gone.into_iter().filter(|&gone| before[&gone].until.is_none() && Some(gone) != overrides);
+            let told: BTreeSet<_> = subject.ended.iter().map(|ended| ended.session).collect();
+            prop_assert_eq!(told.len(), subject.ended.len(), "somebody is told twice");
+            prop_assert_eq!(told, lost.collect::<BTreeSet<_>>());
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! One user and the commands of its sessions.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use session_core::ledger::{self, AcquireOptions, EndTarget, SlotListing, StoreCommand};
+use session_core::ledger::{
+    AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, UserRecord, WhenFull,
+};
+use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
+
+pub(super) use tests::values::{at_second as at, limit, name, user};
+
+pub(super) const HERE: NodeId = NodeId::new(1);
+pub(super) const THERE: NodeId = NodeId::new(2);
+pub(super) const LINGER: Duration = Duration::from_secs(10);
+
+pub(super) fn id(number: u64) -> SessionId {
+    HERE.session(number)
+}
+
+pub(super) fn key(number: u8) -> ResumeKey {
+    ResumeKey::from_bytes([number; 32])
+}
+
+pub(super) fn policy(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(limit(slots)) }
+}
+
+pub(super) fn choosing(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy { client_choice: true, ..policy(slots) }
+}
+
+pub(super) fn evicting(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(slots) }
+}
+
+pub(super) fn devices(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy { count_by: CountBy::Devices, sessions_per_device: 3.try_into().unwrap(), ..choosing(slots) }
+}
+
+/// One user's record, on which commands are applied. What happens at second `n` is the `n`th command.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Subject {
+    pub(super) record: UserRecord,
+    pub(super) second: u64,
+    pub(super) dead: BTreeMap<NodeId, Timestamp>,
+    pub(super) ended: Vec<EndedSession>,
+}
+
+impl Subject {
+    pub(super) fn apply(&mut self, policy: &AdmissionPolicy, command: &StoreCommand) -> Outcome {
+        let dead = self.dead.clone();
+        let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
+        let result = ledger::apply(&mut self.record, command, policy, liveness);
+        self.ended = result.ended;
+        result.outcome
+    }
+
+    pub(super) fn now(&mut self) -> Timestamp {
+        self.second += 1;
+        at(self.second)
+    }
+
+    pub(super) fn acquire(
+        &mut self,
+        policy: &AdmissionPolicy,
+        session: SessionId,
+        options: Option<AcquireOptions>,
+    ) -> Outcome {
+        let at = self.now();
+        self.apply(
+            policy,
+            &StoreCommand::Acquire { user: user(), session, limit: None, at, options: options.map(Box::new) },
+        )
+    }
+
+    /// A plain client's.
+    pub(super) fn plain(&mut self, policy: &AdmissionPolicy, number: u64) -> Outcome {
+        self.acquire(policy, id(number), None)
+    }
+
+    /// One whose slot can be taken up with the key of its number.
+    pub(super) fn client_info(&mut self, policy: &AdmissionPolicy, number: u64) -> Outcome {
+        let fresh = Some(key(u8::try_from(number).unwrap()));
+        self.acquire(policy, id(number), Some(AcquireOptions { new_resume_key: fresh, ..AcquireOptions::default() }))
+    }
+
+    pub(super) fn on_device(&mut self, policy: &AdmissionPolicy, number: u64, device: &str) -> Outcome {
+        let fresh = Some(key(u8::try_from(number).unwrap()));
+        self.acquire(
+            policy,
+            id(number),
+            Some(AcquireOptions { device: name(device), new_resume_key: fresh, ..AcquireOptions::default() }),
+        )
+    }
+
+    pub(super) fn evict(&mut self, policy: &AdmissionPolicy, number: u64, evict: Evict) -> Outcome {
+        self.acquire(
+            policy,
+            id(number),
+            Some(AcquireOptions { evict: Some(evict), label: name("new"), ..AcquireOptions::default() }),
+        )
+    }
+
+    pub(super) fn resume(&mut self, policy: &AdmissionPolicy, number: u64, shown: u8) -> Outcome {
+        let options =
+            AcquireOptions { resume: Some(key(shown)), new_resume_key: Some(key(200)), ..AcquireOptions::default() };
+        self.acquire(policy, id(number), Some(options))
+    }
+
+    pub(super) fn release(&mut self, number: u64) -> Outcome {
+        self.apply(&policy(9), &StoreCommand::Release { user: user(), session: id(number) })
+    }
+
+    pub(super) fn linger(&mut self, number: u64) -> Outcome {
+        let at = self.now();
+        self.apply(&policy(9), &StoreCommand::Linger { user: user(), session: id(number), at })
+    }
+
+    pub(super) fn count_at(&mut self, policy: &AdmissionPolicy, at: Timestamp) -> u32 {
+        let outcome = self.apply(policy, &StoreCommand::CountSlots { user: user(), session: id(0), at });
+        let Outcome::Counted { connections } = outcome else { panic!("{outcome:?}") };
+        connections
+    }
+
+    pub(super) fn count(&mut self, policy: &AdmissionPolicy) -> u32 {
+        self.count_at(policy, at(self.second))
+    }
+
+    pub(super) fn list(&mut self, policy: &AdmissionPolicy) -> SlotListing {
+        let at = at(self.second);
+        let outcome = self.apply(
+            policy,
+            &StoreCommand::ListSessions { user: user(), session: id(0), limit: None, is_unbounded: false, at },
+        );
+        let Outcome::Listed(listing) = outcome else { panic!("{outcome:?}") };
+        *listing
+    }
+
+    pub(super) fn end(&mut self, policy: &AdmissionPolicy, asker: u64, which: EndTarget, by: EndReason) -> Vec<u64> {
+        let at = at(self.second);
+        let outcome = self.apply(
+            policy,
+            &StoreCommand::EndSessions { user: user(), session: id(asker), target: which, reason: by, at },
+        );
+        let Outcome::Ended { sessions, connections } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(connections, self.clone().count(policy));
+        sessions.iter().map(|session| session.number()).collect()
+    }
+
+    pub(super) fn held(&self) -> Vec<u64> {
+        self.record.sessions().iter().map(|hold| hold.session.number()).collect()
+    }
+
+    /// Who was told by the last command that its slot is gone.
+    pub(super) fn told(&self) -> Vec<u64> {
+        self.ended.iter().map(|ended| ended.session.number()).collect()
+    }
+}
+
+pub(super) fn granted(connections: u32) -> Outcome {
+    Outcome::granted(connections)
+}
+
+pub(super) fn is_granted(outcome: &Outcome, slots: u32) -> bool {
+    matches!(outcome, Outcome::Granted { connections, .. } if *connections == slots)
+}
+
+pub(super) fn is_denied(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Denied(_))
+}
+
+pub(super) fn ended(number: u64, how: EndReason) -> EndedSession {
+    EndedSession { session: id(number), reason: how }
+}

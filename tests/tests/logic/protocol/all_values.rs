@@ -1,0 +1,239 @@
+//! Every message and every reason that the protocol has.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::iter::successors;
+use std::time::Duration;
+
+use session_core::ledger::{EndReason, SlotLimit, StoreError};
+use session_core::protocol::{
+    AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptionsError, AuthenticateSuccessDetails, CloseReason,
+    CredentialError, RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
+};
+use session_core::{DisplayName, NodeId, ResumeToken, UserId, UserIdError};
+
+/// Everything a server can say.
+pub(super) fn replies() -> Vec<ServerMessage> {
+    let users = [user("ada", 1), user("ada \"the\" \\ countess é🦀", u32::MAX)];
+    let successes = users.iter().cloned().map(ServerMessage::AuthenticateSuccess);
+    let failures = refusals().into_iter().map(ServerMessage::AuthenticateFailure);
+    let ends = users.iter().cloned().map(ServerMessage::EndSessionSuccess);
+    let counts = users.iter().cloned().map(ServerMessage::CheckConnectionsSuccess);
+    let errors = complaints().into_iter().map(ServerMessage::Error);
+    [ServerMessage::Hello]
+        .into_iter()
+        .chain(successes)
+        .chain(failures)
+        .chain([ServerMessage::ByeSuccess])
+        .chain(counts)
+        .chain(at_length())
+        .chain(ends)
+        .chain(errors)
+        .collect()
+}
+
+/// What is said to those who asked at length, and of others' sessions.
+pub(super) fn at_length() -> Vec<ServerMessage> {
+    let session = NodeId::new(0x0123_4567_89ab_cdef).session(7);
+    let limit = SlotLimit::new(3).unwrap();
+    let resume = Some(ResumeToken::new([0x5e; 32]));
+    let admission = AuthenticateSuccessDetails {
+        user: user("ada", 2),
+        limit,
+        session,
+        resume,
+        linger: Duration::from_millis(90_001),
+    };
+    let bare = AuthenticateSuccessDetails { resume: None, linger: Duration::ZERO, ..admission.clone() };
+    let name = |text: &str| DisplayName::parse(text);
+    let live = SessionInfo {
+        id: session,
+        device: None,
+        label: None,
+        since: 1_700_000_000_123,
+        state: SessionState::Live,
+        until: None,
+    };
+    let lost = SessionInfo {
+        device: name("laptop \"7\""),
+        label: name("é🦀"),
+        state: SessionState::Lingering,
+        until: Some(1_700_000_060_123),
+        ..live.clone()
+    };
+    let sessions: Box<[_]> = [live, lost].into();
+    let retry_after = Some(Duration::from_millis(1_500));
+    let denial = |failure, limit| AuthenticateFailureDetails {
+        reason: failure,
+        limit,
+        connections: None,
+        sessions: None,
+        retry_after: None,
+        client_choice: false,
+    };
+    let full = AuthenticateFailureDetails {
+        sessions: Some(sessions.clone()),
+        retry_after,
+        client_choice: true,
+        ..denial(AuthenticateFailure::LimitReached, Some(limit))
+    };
+    vec![
+        ServerMessage::AuthenticateSuccessDetailed(Box::new(admission)),
+        ServerMessage::AuthenticateSuccessDetailed(Box::new(bare)),
+        ServerMessage::AuthenticateFailureDetailed(Box::new(full)),
+        ServerMessage::AuthenticateFailureDetailed(Box::new(denial(
+            AuthenticateFailure::LimitReached,
+            SlotLimit::new(0).ok(),
+        ))),
+        ServerMessage::AuthenticateFailureDetailed(Box::new(denial(AuthenticateFailure::StoreTimedOut, None))),
+        ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 3, connections: 2, sessions })),
+        ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 0, connections: 0, sessions: [].into() })),
+        ServerMessage::Evicted(EndReason::TakenOver(name("phone")).message().into()),
+        ServerMessage::Evicted(EndReason::TakenOver(None).message().into()),
+        ServerMessage::Evicted(EndReason::ByUser(name("phone")).message().into()),
+        ServerMessage::Evicted(EndReason::ByUser(None).message().into()),
+        ServerMessage::Evicted(EndReason::ByOperator.message().into()),
+    ]
+}
+
+pub(super) fn user(id: &str, connections: u32) -> UserSummary {
+    UserSummary { id: UserId::parse(id).unwrap(), connections }
+}
+
+pub(super) fn refusals() -> Vec<AuthenticateFailure> {
+    successors(refusal_after(None), |failure| refusal_after(Some(failure))).collect()
+}
+
+pub(super) fn complaints() -> Vec<RequestError> {
+    successors(complaint_after(None), |error| complaint_after(Some(error))).collect()
+}
+
+/// Every refusal in a row. Whoever adds one must put it in here; so with the functions below.
+pub(super) fn refusal_after(failure: Option<&AuthenticateFailure>) -> Option<AuthenticateFailure> {
+    match failure {
+        None => Some(AuthenticateFailure::LimitReached),
+        Some(AuthenticateFailure::LimitReached) => Some(AuthenticateFailure::DeviceFull),
+        Some(AuthenticateFailure::DeviceFull) => rejection_after(None).map(AuthenticateFailure::Credential),
+        Some(&AuthenticateFailure::Credential(error)) => rejection_after(Some(error))
+            .map(AuthenticateFailure::Credential)
+            .or(cause_after(None).map(AuthenticateFailure::Store)),
+        Some(&AuthenticateFailure::Store(cause)) => {
+            Some(cause_after(Some(cause)).map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store))
+        }
+        Some(AuthenticateFailure::StoreTimedOut) => Some(AuthenticateFailure::AnotherUser),
+        Some(AuthenticateFailure::AnotherUser) => Some(AuthenticateFailure::Other("Other words".into())),
+        Some(AuthenticateFailure::Other(_)) => None,
+    }
+}
+
+pub(super) fn complaint_after(error: Option<&RequestError>) -> Option<RequestError> {
+    match error {
+        None => Some(RequestError::NotJson),
+        Some(RequestError::NotJson) => Some(RequestError::NotAnObject),
+        Some(RequestError::NotAnObject) => Some(RequestError::DuplicateKey),
+        Some(RequestError::DuplicateKey) => Some(RequestError::NoType),
+        Some(RequestError::NoType) => Some(RequestError::TypeNotText),
+        Some(RequestError::TypeNotText) => Some(RequestError::UnknownType("DANCE \"é\" 🦀".into())),
+        Some(RequestError::UnknownType(_)) => Some(RequestError::UnwantedPayload),
+        Some(RequestError::UnwantedPayload) => Some(RequestError::BadSessionId),
+        Some(RequestError::BadSessionId) => Some(RequestError::NoSuchSession),
+        Some(RequestError::NoSuchSession) => Some(RequestError::OwnSession),
+        Some(RequestError::OwnSession) => ask_error_after(None).map(RequestError::BadOptions),
+        Some(&RequestError::BadOptions(error)) => {
+            Some(ask_error_after(Some(error)).map_or(RequestError::AlreadyAuthenticated, RequestError::BadOptions))
+        }
+        Some(RequestError::AlreadyAuthenticated) => Some(RequestError::NotAuthenticated),
+        Some(RequestError::NotAuthenticated) => Some(RequestError::RequestPending),
+        Some(RequestError::RequestPending) => Some(RequestError::BinaryMessage),
+        Some(RequestError::BinaryMessage) => Some(RequestError::ProtocolError),
+        Some(RequestError::ProtocolError) => Some(RequestError::InvalidUtf8),
+        Some(RequestError::InvalidUtf8) => Some(RequestError::MessageTooBig),
+        Some(RequestError::MessageTooBig) => cause_after(None).map(RequestError::Store),
+        Some(&RequestError::Store(cause)) => {
+            Some(cause_after(Some(cause)).map_or(RequestError::StoreTimedOut, RequestError::Store))
+        }
+        Some(RequestError::StoreTimedOut) => Some(RequestError::Other("Other words".into())),
+        Some(RequestError::Other(_)) => None,
+    }
+}
+
+pub(super) fn ask_error_after(error: Option<AuthenticateOptionsError>) -> Option<AuthenticateOptionsError> {
+    match error {
+        None => Some(AuthenticateOptionsError::UserAndToken),
+        Some(AuthenticateOptionsError::UserAndToken) => Some(AuthenticateOptionsError::Device),
+        Some(AuthenticateOptionsError::Device) => Some(AuthenticateOptionsError::Label),
+        Some(AuthenticateOptionsError::Label) => Some(AuthenticateOptionsError::Resume),
+        Some(AuthenticateOptionsError::Resume) => Some(AuthenticateOptionsError::Evict),
+        Some(AuthenticateOptionsError::Evict) => None,
+    }
+}
+
+pub(super) fn rejection_after(error: Option<CredentialError>) -> Option<CredentialError> {
+    match error {
+        None => Some(CredentialError::NotText),
+        Some(CredentialError::NotText) => Some(CredentialError::UnwantedToken),
+        Some(CredentialError::UnwantedToken) => Some(CredentialError::UserId(UserIdError::Empty)),
+        Some(CredentialError::UserId(UserIdError::Empty)) => Some(CredentialError::UserId(UserIdError::TooLong)),
+        Some(CredentialError::UserId(UserIdError::TooLong)) => {
+            Some(CredentialError::UserId(UserIdError::ControlCharacter))
+        }
+        Some(CredentialError::UserId(UserIdError::ControlCharacter)) => {
+            token_error_after(None).map(CredentialError::Token)
+        }
+        Some(CredentialError::Token(error)) => token_error_after(Some(error)).map(CredentialError::Token),
+    }
+}
+
+pub(super) fn token_error_after(error: Option<TokenError>) -> Option<TokenError> {
+    match error {
+        None => Some(TokenError::Missing),
+        Some(TokenError::Missing) => Some(TokenError::Malformed),
+        Some(TokenError::Malformed) => Some(TokenError::Algorithm),
+        Some(TokenError::Algorithm) => Some(TokenError::Critical),
+        Some(TokenError::Critical) => Some(TokenError::NoKeyId),
+        Some(TokenError::NoKeyId) => Some(TokenError::UnknownKey),
+        Some(TokenError::UnknownKey) => Some(TokenError::Signature),
+        Some(TokenError::Signature) => Some(TokenError::DuplicateClaim),
+        Some(TokenError::DuplicateClaim) => Some(TokenError::NoExpiry),
+        Some(TokenError::NoExpiry) => Some(TokenError::Expired),
+        Some(TokenError::Expired) => Some(TokenError::NotYetValid),
+        Some(TokenError::NotYetValid) => Some(TokenError::Audience),
+        Some(TokenError::Audience) => Some(TokenError::Issuer),
+        Some(TokenError::Issuer) => Some(TokenError::ClaimType),
+        Some(TokenError::ClaimType) => Some(TokenError::NoUser),
+        Some(TokenError::NoUser) => Some(TokenError::Limit),
+        Some(TokenError::Limit) => Some(TokenError::Device),
+        Some(TokenError::Device) => Some(TokenError::NoDevice),
+        Some(TokenError::NoDevice) => None,
+    }
+}
+
+pub(super) fn cause_after(cause: Option<StoreError>) -> Option<StoreError> {
+    match cause {
+        None => Some(StoreError::Overloaded),
+        Some(StoreError::Overloaded) => Some(StoreError::Full),
+        Some(StoreError::Full) => Some(StoreError::Failed),
+        Some(StoreError::Failed) => None,
+    }
+}
+
+pub(super) fn close_reason_after(reason: Option<CloseReason>) -> Option<CloseReason> {
+    match reason {
+        None => Some(CloseReason::Bye),
+        Some(CloseReason::Bye) => Some(CloseReason::ShuttingDown),
+        Some(CloseReason::ShuttingDown) => Some(CloseReason::ProtocolError),
+        Some(CloseReason::ProtocolError) => Some(CloseReason::BinaryMessage),
+        Some(CloseReason::BinaryMessage) => Some(CloseReason::InvalidUtf8),
+        Some(CloseReason::InvalidUtf8) => Some(CloseReason::TooManyBadMessages),
+        Some(CloseReason::TooManyBadMessages) => Some(CloseReason::TooManyMessages),
+        Some(CloseReason::TooManyMessages) => Some(CloseReason::MessageTooBig),
+        Some(CloseReason::MessageTooBig) => Some(CloseReason::Internal),
+        Some(CloseReason::Internal) => Some(CloseReason::TryAgainLater),
+        Some(CloseReason::TryAgainLater) => Some(CloseReason::NotAuthenticated),
+        Some(CloseReason::NotAuthenticated) => Some(CloseReason::TokenExpired),
+        Some(CloseReason::TokenExpired) => Some(CloseReason::PeerSilent),
+        Some(CloseReason::PeerSilent) => Some(CloseReason::Evicted),
+        Some(CloseReason::Evicted) => Some(CloseReason::Resumed),
+        Some(CloseReason::Resumed) => None,
+    }
+}

@@ -1,0 +1,191 @@
+//! The texts of all messages, close reasons and rejections, as snapshots.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::iter::successors;
+
+use session_core::ledger::{Evict, StoreError};
+use session_core::protocol::{AuthenticateOptions, ClientMessage, CloseReason, Credential, ServerMessage};
+use session_core::{DisplayName, NodeId, ResumeToken};
+
+use super::all_values::*;
+
+#[test]
+fn every_server_message() {
+    let mut table = String::new();
+    for reply in replies() {
+        writeln!(table, "{reply:?}\n    {}", reply.encode()).unwrap();
+        assert_eq!(ServerMessage::parse(&reply.encode()).unwrap(), reply);
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn every_client_message() {
+    let credentials = ["ada", "", "ada \"the\" \\ countess", "é🦀\u{2028}", "\0\n\u{7f}"];
+    let credentials = credentials.map(Credential::new).into_iter().chain([Credential::None]);
+    let requests = credentials.map(ClientMessage::Authenticate);
+    let session = NodeId::new(7).session(8);
+    let ask = AuthenticateOptions {
+        device: DisplayName::parse("laptop"),
+        label: DisplayName::parse("é \"7\""),
+        resume: Some(ResumeToken::new([0x5e; 32])),
+        evict: Some(Evict::Oldest),
+    };
+    let these =
+        AuthenticateOptions { evict: Some(Evict::Sessions([session].into())), ..AuthenticateOptions::default() };
+    let asks = [
+        (Credential::Token("a.b.c".into()), AuthenticateOptions::default()),
+        (Credential::User("ada".into()), ask),
+        (Credential::None, these),
+        (Credential::None, AuthenticateOptions { evict: Some(Evict::Nobody), ..AuthenticateOptions::default() }),
+    ];
+    let asks = asks.map(|(credential, ask)| ClientMessage::AuthenticateWith(credential, Box::new(ask)));
+    let others = [
+        ClientMessage::CheckConnections,
+        ClientMessage::ListSessions,
+        ClientMessage::EndSession(session),
+        ClientMessage::Bye,
+    ];
+    let mut table = String::new();
+    for request in requests.chain(asks).chain(others) {
+        writeln!(table, "{request:?}\n    {}", visible(&request.encode())).unwrap();
+        assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn every_close_reason() {
+    let listed: Vec<_> = successors(close_reason_after(None), |&reason| close_reason_after(Some(reason))).collect();
+    assert_eq!(CloseReason::ALL.to_vec(), listed);
+    insta::assert_snapshot!(listed.iter().fold(String::new(), |table, reason| format!("{table}{reason}\n")), @r"
+    1000 Goodbye
+    1001 Server is shutting down
+    1002 WebSocket protocol error
+    1003 Binary messages are not supported
+    1007 Text message is not valid UTF-8
+    1008 Too many bad messages
+    1008 Too many messages in a second
+    1009 Message is too big
+    1011 Internal error
+    1013 Nobody can be admitted now
+    4401 Not authenticated in time
+    4402 Token has expired
+    4408 Peer was silent for too long
+    4409 The slot of this session was taken away
+    4410 The session goes on on another connection
+    ");
+
+    let mut codes: Vec<_> = listed.iter().map(|reason| reason.code()).collect();
+    assert_eq!(codes.iter().filter(|&&code| code == 1008).count(), 2, "both are a policy that was violated");
+    codes.dedup();
+    assert!(
+        codes.is_sorted_by(|a, b| a < b) && codes.len() + 1 == listed.len(),
+        "or else unique, and in order: {codes:?}"
+    );
+    for reason in listed {
+        // RFC 6455 §5.5: a control frame holds 125 bytes, two of them are the code. §7.4: who may use which code.
+        assert!((1..=123).contains(&reason.message().len()), "{reason}");
+        assert!(matches!(reason.code(), 1000..=1003 | 1007..=1014 | 4000..=4999), "{reason}");
+        assert_eq!(reason.to_string(), format!("{} {}", reason.code(), reason.message()));
+    }
+}
+
+/// What a server answers to every kind of message that it does not serve.
+#[test]
+fn every_request_error() {
+    let mut table = String::new();
+    for (title, messages) in rejected() {
+        writeln!(table, "# {title}\n").unwrap();
+        for message in messages {
+            let answer = ClientMessage::parse(message).map_err(|error| error.to_string());
+            writeln!(table, "{}\n    {}", visible(message), visible(&answer.expect_err(message))).unwrap();
+        }
+        table.push('\n');
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[rustfmt::skip]
+fn rejected() -> Vec<(&'static str, Vec<&'static str>)> {
+    vec![
+        ("Not JSON", vec![
+            "", " ", "Hello?", "{", "}", "{}}", "nul", "'BYE'", "\"BYE", "BYE", "{type:\"BYE\"}", "{'type':'BYE'}",
+            r#"{"type":"BYE",}"#, r#"{"type" "BYE"}"#, r#"{"type":"BYE""payload":null}"#, r#"{"type":BYE}"#,
+            r#"{1:"BYE"}"#, r#"{"type":"BYE"}//"#, r#"{"type":"BYE"}{"type":"BYE"}"#, r#"{"type":"BYE"} x"#,
+            "{\"type\":\"BYE\"}\0", "\0{\"type\":\"BYE\"}", "{\"type\":\"B\0YE\"}", "{\"type\":\"BYE\n\"}",
+            "\u{feff}{\"type\":\"BYE\"}", "\u{a0}{\"type\":\"BYE\"}", "\u{b}{\"type\":\"BYE\"}",
+            r#"{"type":"\ud800"}"#, r#"{"type":"\udc00"}"#, r#"{"type":"\ud800\u0041"}"#, r#"{"type":"\u12"}"#, r#"{"type":"\x41"}"#,
+            r#"{"type":"AUTHENTICATE","payload":"\ud83e"}"#, r#"{"\ud800":1,"type":"BYE"}"#,
+            r#"{"type":"BYE","payload":01}"#, r#"{"type":"BYE","payload":+1}"#, r#"{"type":"BYE","payload":1.}"#,
+            r#"{"type":"BYE","payload":NaN}"#, r#"{"type":"BYE","payload":nil}"#, r#"{"type":"BYE","x":[1,]}"#,
+        ]),
+        ("JSON, but not an object", vec![
+            "null", "true", "false", "0", "-1", "18446744073709551616", "1.5e3", "\"\"", "\"BYE\"", r#""\u0042""#,
+            "[]", r#"["BYE",null]"#, r#"[{"type":"BYE"}]"#,
+        ]),
+        ("The same key twice", vec![
+            r#"{"type":"BYE","type":"BYE"}"#, r#"{"type":"BYE","type":"CHECK_CONNECTIONS"}"#,
+            r#"{"type":null,"type":"BYE"}"#, r#"{"type":1,"type":"BYE"}"#, r#"{"type":"BYE","\u0074ype":"BYE"}"#,
+            r#"{"type":"BYE","payload":null,"payload":null}"#, r#"{"payload":"ada","type":"AUTHENTICATE","payload":"bob"}"#,
+            r#"{"payload":{},"payload":null,"type":"BYE"}"#,
+        ]),
+        ("No type", vec![
+            "{}", " { } ", r#"{"payload":null}"#, r#"{"payload":"ada"}"#, r#"{"Type":"BYE"}"#, r#"{"type ":"BYE"}"#,
+            r#"{"type":null}"#, r#"{"type":null,"payload":"ada"}"#, r#"{"payload":{"type":"BYE"}}"#, r#"{"":"BYE"}"#,
+        ]),
+        ("A type that is not a string", vec![
+            r#"{"type":1}"#, r#"{"type":-1}"#, r#"{"type":1.5}"#, r#"{"type":true}"#, r#"{"type":false}"#, r#"{"type":[]}"#,
+            r#"{"type":["BYE"]}"#, r#"{"type":{}}"#, r#"{"type":{"type":"BYE"}}"#, r#"{"type":18446744073709551616}"#,
+        ]),
+        ("A type that does not exist", vec![
+            r#"{"type":""}"#, r#"{"type":"X"}"#, r#"{"type":"bye"}"#, r#"{"type":"BYE "}"#, r#"{"type":" BYE"}"#,
+            r#"{"type":"BYE\u0000"}"#, r#"{"type":"DANCE","payload":{"with":["ada"]}}"#, r#"{"type":"HELLO","payload":null}"#,
+            r#"{"type":"BYE_SUCCESS"}"#, r#"{"type":"null"}"#, r#"{"type":"é🦀"}"#, r#"{"type":"\ud83e\udd80"}"#,
+            r#"{"type":"\"\\\n"}"#,
+        ]),
+        ("A payload of the wrong kind", vec![
+            r#"{"type":"BYE","payload":"null"}"#, r#"{"type":"BYE","payload":""}"#, r#"{"type":"BYE","payload":false}"#,
+            r#"{"type":"BYE","payload":0}"#, r#"{"type":"BYE","payload":-1}"#, r#"{"type":"BYE","payload":0.5}"#,
+            r#"{"type":"BYE","payload":[]}"#, r#"{"type":"BYE","payload":{}}"#,
+            r#"{"type":"CHECK_CONNECTIONS","payload":"ada"}"#, r#"{"type":"CHECK_CONNECTIONS","payload":true}"#,
+            r#"{"type":"CHECK_CONNECTIONS","payload":1}"#, r#"{"type":"CHECK_CONNECTIONS","payload":-1}"#,
+            r#"{"type":"CHECK_CONNECTIONS","payload":1.5}"#, r#"{"type":"CHECK_CONNECTIONS","payload":[null]}"#,
+            r#"{"type":"CHECK_CONNECTIONS","payload":{"id":null}}"#,
+        ]),
+    ]
+}
+
+#[test]
+fn every_reason_displays_its_message() {
+    for error in complaints() {
+        assert_eq!(error.to_string(), error.message());
+    }
+    for failure in refusals() {
+        assert_eq!(failure.to_string(), failure.message());
+    }
+}
+
+#[test]
+fn every_reason_has_its_own_message() {
+    let complaints: BTreeSet<_> = complaints().iter().map(|error| error.message().into_owned()).collect();
+    assert_eq!(complaints.len(), self::complaints().len());
+    let refusals: BTreeSet<_> = refusals().iter().map(|failure| failure.message().into_owned()).collect();
+    assert_eq!(refusals.len(), self::refusals().len());
+    assert_eq!(
+        StoreError::ALL.to_vec(),
+        successors(cause_after(None), |&cause| cause_after(Some(cause))).collect::<Vec<_>>()
+    );
+}
+
+/// The text between brackets, with what cannot be seen spelled out as `\u{…}`.
+fn visible(text: &str) -> String {
+    let seen = |character: char| match character {
+        ' '..='~' | 'é' | '🦀' => character.to_string(),
+        hidden => hidden.escape_unicode().to_string(),
+    };
+    format!("«{}»", text.chars().map(seen).collect::<String>())
+}

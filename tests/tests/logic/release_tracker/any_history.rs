@@ -1,0 +1,238 @@
+//! Any history of a process and its store.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use session_core::ledger::{self, StoreCommand};
+use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserRecord};
+use session_core::release_tracker::{ReleaseTracker, Ticket};
+use session_core::{SessionId, Timestamp};
+
+use super::commands::*;
+
+/// What becomes of a command on its way to a store and back.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Answered,
+    Rejected(StoreError),
+    /// The answer is lost, the command was applied.
+    Applied,
+    /// The answer is lost, and so was the command.
+    Lost,
+    /// The answer is lost, and the command may be applied later, or never.
+    Late,
+}
+
+/// One step in the life of a process and its store.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// A new session asks for a slot.
+    Open,
+    /// A session that was granted one gives it back.
+    Close(prop::sample::Index),
+    /// A command under way ends.
+    Answer(prop::sample::Index, Fate),
+    /// A command whose answer was lost is applied after all, or certainly never.
+    Late(prop::sample::Index, bool),
+    /// Time passes, and what is due is submitted.
+    Pause(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    let fate = prop_oneof![
+        4 => Just(Fate::Answered),
+        1 => prop::sample::select(&StoreError::ALL[..]).prop_map(Fate::Rejected),
+        1 => Just(Fate::Applied),
+        1 => Just(Fate::Lost),
+        2 => Just(Fate::Late),
+    ];
+    prop_oneof![
+        4 => Just(Step::Open),
+        2 => index().prop_map(Step::Close),
+        6 => (index(), fate).prop_map(|(index, fate)| Step::Answer(index, fate)),
+        1 => (index(), any::<bool>()).prop_map(|(index, result)| Step::Late(index, result)),
+        2 => prop_oneof![1..500_u64, 1..20_000_u64].prop_map(Step::Pause),
+    ]
+}
+
+/// A process that submits as sessions do, and a store that keeps its contract and no more.
+struct World {
+    tracker: ReleaseTracker,
+    room: usize,
+    now: Timestamp,
+    record: UserRecord,
+    opened: u64,
+    granted: Vec<u64>,
+    under_way: Vec<StoreCommand>,
+    /// Commands that the store may still apply, at most one of each session.
+    late: BTreeMap<SessionId, StoreCommand>,
+}
+
+/// Four slots, of which some linger.
+fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
+    let policy =
+        AdmissionPolicy { linger: Duration::from_secs(100), ..AdmissionPolicy::new(SlotLimit::new(4).unwrap()) };
+    ledger::apply(record, command, &policy, |_| Liveness::Alive).outcome
+}
+
+/// How a session asks for its slot, and how it gives it up: every other one may come back.
+fn come_and_go(number: u64) -> (StoreCommand, StoreCommand) {
+    if number.is_multiple_of(2) {
+        (acquire(number), release(number))
+    } else {
+        (acquire_for_good(number), linger(number))
+    }
+}
+
+impl World {
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Open => {
+                self.opened += 1;
+                let (command, _) = come_and_go(self.opened);
+                let full = self.tracker.tracked() == self.room;
+                let admitted = self.tracker.begin(&command).map(drop);
+                assert_eq!(admitted, if full { Err(StoreError::Overloaded) } else { Ok(()) });
+                self.under_way.extend(admitted.is_ok().then_some(command));
+            }
+            Step::Close(index) if !self.granted.is_empty() => {
+                let (_, command) = come_and_go(self.granted.swap_remove(index.index(self.granted.len())));
+                assert_eq!(self.tracker.begin(&command).map(drop), Ok(()));
+                self.under_way.push(command);
+            }
+            Step::Answer(index, fate) if !self.under_way.is_empty() => {
+                let command = self.under_way.swap_remove(index.index(self.under_way.len()));
+                self.answer(&command, fate);
+            }
+            Step::Late(index, result) if !self.late.is_empty() => {
+                let session = *self.late.keys().nth(index.index(self.late.len())).unwrap();
+                let command = self.late.remove(&session).unwrap();
+                if result {
+                    self.apply(&command);
+                }
+            }
+            Step::Pause(millis) => {
+                self.now = self.now + Duration::from_millis(millis);
+                self.submit_what_is_due();
+            }
+            Step::Close(_) | Step::Answer(..) | Step::Late(..) => {}
+        }
+        self.check();
+    }
+
+    fn submit_what_is_due(&mut self) {
+        let due = |tracker: &ReleaseTracker, now| tracker.deadline().is_some_and(|deadline| deadline <= now);
+        while due(&self.tracker, self.now) {
+            let command = self.tracker.next_retry(self.now).expect("at its deadline something is due");
+            assert!(!self.under_way.contains(&command), "one release of a session at a time");
+            self.under_way.push(command);
+        }
+        assert_eq!(self.tracker.next_retry(self.now), None, "nothing is due before its deadline");
+    }
+
+    fn answer(&mut self, command: &StoreCommand, fate: Fate) {
+        let outcome = match fate {
+            Fate::Answered => self.apply(command),
+            Fate::Rejected(cause) => Outcome::Rejected(cause),
+            Fate::Applied => {
+                self.apply(command);
+                Outcome::Unknown
+            }
+            Fate::Lost => Outcome::Unknown,
+            Fate::Late => {
+                // Two that are late: in order.
+                if let Some(elder) = self.late.insert(command.session(), command.clone()) {
+                    let _outcome = apply(&mut self.record, &elder);
+                }
+                Outcome::Unknown
+            }
+        };
+        if let (StoreCommand::Acquire { session, .. }, Outcome::Granted { .. }) = (command, &outcome) {
+            self.granted.push(session.number());
+        }
+        self.tracker.answered(&Ticket::from(command), &outcome, self.now);
+    }
+
+    /// Applies a command, and before it what is late of the same session: in order, or not at all.
+    fn apply(&mut self, command: &StoreCommand) -> Outcome {
+        if let Some(elder) = self.late.remove(&command.session()) {
+            let _outcome = apply(&mut self.record, &elder);
+        }
+        apply(&mut self.record, command)
+    }
+
+    /// Whose slots somebody has to give back: those that linger are nobody's.
+    fn live(&self) -> impl Iterator<Item = SessionId> {
+        self.record.sessions().iter().filter(|hold| hold.status == SessionStatus::Live).map(|hold| hold.session)
+    }
+
+    fn check(&self) {
+        let (held, owed, deadline) = seen(&self.tracker);
+        assert!(owed <= held && held <= self.room, "owed {owed}, held {held}, room {}", self.room);
+        let acquires = |command: &&StoreCommand| matches!(command, StoreCommand::Acquire { .. });
+        let may_hold: BTreeSet<_> = self
+            .live()
+            .chain(self.late.values().chain(&self.under_way).filter(acquires).map(StoreCommand::session))
+            .collect();
+        assert!(may_hold.len() <= held, "a slot that nobody would give back: {may_hold:?}");
+        for session in may_hold {
+            let served = self.granted.contains(&session.number());
+            let under_way = self.under_way.iter().any(|command| command.session() == session);
+            assert!(served || under_way || self.tracker.is_pending(session), "{session} is forgotten");
+        }
+        assert!(deadline.is_none() || owed > 0);
+    }
+
+    /// The store is well again and everybody leaves.
+    fn end(mut self) {
+        for command in std::mem::take(&mut self.under_way) {
+            self.answer(&command, Fate::Answered);
+        }
+        for number in std::mem::take(&mut self.granted) {
+            self.answer(&come_and_go(number).1, Fate::Answered);
+        }
+        let well_since = self.now;
+        while let Some(deadline) = self.tracker.deadline() {
+            self.now = self.now.max(deadline);
+            self.submit_what_is_due();
+            for command in std::mem::take(&mut self.under_way) {
+                self.answer(&command, Fate::Answered);
+            }
+            self.check();
+        }
+        assert!(self.now <= well_since + ReleaseTracker::LONGEST_BACKOFF);
+        assert_eq!(seen(&self.tracker), (0, 0, None));
+        assert_eq!(self.live().next(), None);
+        assert!(
+            self.record.sessions().iter().all(|hold| hold.session.number() % 2 == 1),
+            "only who may come back lingers"
+        );
+        assert!(self.late.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_releases_every_slot(room in 0..8_usize, steps in prop::collection::vec(step(), 0..120)) {
+        let mut world = World {
+            tracker: ReleaseTracker::new(room),
+            room,
+            now: at(0),
+            record: UserRecord::default(),
+            opened: 0,
+            granted: Vec::new(),
+            under_way: Vec::new(),
+            late: BTreeMap::new(),
+        };
+        for step in steps {
+            world.step(step);
+        }
+        world.end();
+    }
+}

@@ -1,0 +1,51 @@
+//! Commands and outcomes for the tests.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use session_core::ledger::{AcquireOptions, StoreCommand};
+use session_core::ledger::{Outcome, StoreError};
+use session_core::release_tracker::ReleaseTracker;
+use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
+pub(super) use tests::values::{NANOSECOND, at_milli as at, user};
+
+pub(super) const GRANTED: Outcome = Outcome::granted(1);
+pub(super) const FOUND: Outcome = Outcome::Counted { connections: 1 };
+pub(super) const FAILED: Outcome = Outcome::Rejected(StoreError::Failed);
+
+pub(super) fn session(number: u64) -> SessionId {
+    NodeId::new(0xada).session(number)
+}
+
+pub(super) fn acquire(number: u64) -> StoreCommand {
+    StoreCommand::Acquire { user: user(), session: session(number), limit: None, at: at(0), options: None }
+}
+
+pub(super) fn release(number: u64) -> StoreCommand {
+    StoreCommand::Release { user: user(), session: session(number) }
+}
+
+pub(super) fn look_up(number: u64) -> StoreCommand {
+    StoreCommand::CountSlots { user: user(), session: session(number), at: at(0) }
+}
+
+/// The session was lost at the 7th millisecond.
+pub(super) fn linger(number: u64) -> StoreCommand {
+    StoreCommand::Linger { user: user(), session: session(number), at: at(7) }
+}
+
+/// An acquire of a slot that can be taken up again.
+pub(super) fn acquire_for_good(number: u64) -> StoreCommand {
+    let options = AcquireOptions { new_resume_key: Some(ResumeKey::from_bytes([9; 32])), ..AcquireOptions::default() };
+    StoreCommand::Acquire {
+        user: user(),
+        session: session(number),
+        limit: None,
+        at: at(0),
+        options: Some(Box::new(options)),
+    }
+}
+
+/// What an owner can see: (held, owed, deadline).
+pub(super) fn seen(tracker: &ReleaseTracker) -> (usize, usize, Option<Timestamp>) {
+    (tracker.tracked(), tracker.pending(), tracker.deadline())
+}

@@ -1,0 +1,290 @@
+//! Scenarios in words.
+
+#![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
+
+use std::time::Duration;
+
+use session_core::Timestamp;
+use session_core::ledger::{self, AcquireOptions, StoreCommand};
+use session_core::ledger::{EndReason, Outcome, StoreError};
+use session_core::release_tracker::{ReleaseTracker, Ticket};
+
+use super::commands::*;
+
+#[test]
+fn acquire_needs_room_in_the_tracker() {
+    let mut tracker = ReleaseTracker::new(2);
+    assert_eq!(seen(&tracker), (0, 0, None));
+    assert_eq!(
+        [1, 2, 3].map(|number| tracker.begin(&acquire(number)).map(drop)),
+        [Ok(()), Ok(()), Err(StoreError::Overloaded)]
+    );
+    assert_eq!(tracker.tracked(), 2, "what was refused reserved nothing");
+
+    // Whether it is under way, granted, or owed: it keeps its room until it is certainly not in the store.
+    tracker.answered(&Ticket::from(&acquire(1)), &GRANTED, at(0));
+    tracker.answered(&Ticket::from(&acquire(2)), &Outcome::Unknown, at(0));
+    assert_eq!(tracker.begin(&acquire(3)).map(drop), Err(StoreError::Overloaded));
+    tracker.answered(&Ticket::from(&release(1)), &FAILED, at(0));
+    assert_eq!(tracker.begin(&acquire(3)).map(drop), Err(StoreError::Overloaded));
+
+    assert_eq!(tracker.next_retry(at(50)), Some(release(1)));
+    tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(50));
+    assert_eq!([3, 4].map(|number| tracker.begin(&acquire(number)).map(drop)), [Ok(()), Err(StoreError::Overloaded)]);
+
+    assert_eq!(ReleaseTracker::new(0).reserve(&acquire(1)), Err(StoreError::Overloaded));
+}
+
+#[test]
+fn releases_and_lookups_need_no_room() {
+    let mut tracker = ReleaseTracker::new(1);
+    assert_eq!(tracker.begin(&acquire(1)).map(drop), Ok(()));
+    for _ in 0..3 {
+        assert_eq!(tracker.begin(&release(1)).map(drop), Ok(()));
+        assert_eq!(tracker.begin(&look_up(1)).map(drop), Ok(()));
+    }
+    assert_eq!(tracker.tracked(), 1);
+}
+
+/// Each row: command, outcome => what is held and owed, of one session that has its room.
+#[test]
+fn every_outcome_of_every_command() {
+    let rejections = StoreError::ALL.map(Outcome::Rejected);
+    let others = [GRANTED, Outcome::Denied(None), Outcome::Released, FOUND, Outcome::Unknown];
+    let outcomes: Vec<_> = others.into_iter().chain(rejections).collect();
+
+    let kept = (1, 0, None);
+    let gone = (0, 0, None);
+    let owed = (1, 1, Some(at(1050)));
+    for (command, expected) in [
+        (acquire(1), [kept, gone, owed, owed, owed, gone, gone, gone]),
+        (release(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
+        (linger(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
+        (look_up(1), [kept; 8]),
+        (
+            StoreCommand::ListSessions {
+                user: user(),
+                session: session(1),
+                limit: None,
+                is_unbounded: false,
+                at: at(0),
+            },
+            [kept; 8],
+        ),
+        (end_all(1), [kept; 8]),
+    ] {
+        for (outcome, expected) in outcomes.iter().zip(expected) {
+            let mut tracker = ReleaseTracker::new(1);
+            tracker.begin(&acquire(1)).unwrap();
+            tracker.answered(&Ticket::from(&command), outcome, at(1000));
+            assert_eq!(seen(&tracker), expected, "{command:?}, {outcome:?}");
+            assert_eq!([1, 2].map(|number| tracker.is_pending(session(number))), [expected.1 == 1, false]);
+        }
+    }
+}
+
+fn end_all(number: u64) -> StoreCommand {
+    let (which, by) = (ledger::EndTarget::All, EndReason::ByUser(None));
+    StoreCommand::EndSessions { user: user(), session: session(number), target: which, reason: by, at: at(0) }
+}
+
+#[test]
+fn linger_retries_keep_the_time_of_loss() {
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.begin(&acquire_for_good(1)).unwrap();
+    tracker.answered(&Ticket::from(&acquire_for_good(1)), &GRANTED, at(0));
+    tracker.begin(&linger(1)).unwrap();
+    let mut now = at(1_000);
+    tracker.answered(&Ticket::from(&linger(1)), &Outcome::Unknown, now);
+    for (backoff, outcome) in [(50, FAILED), (100, Outcome::Unknown), (200, GRANTED), (400, FOUND)] {
+        now = now + Duration::from_millis(backoff);
+        assert_eq!(seen(&tracker), (1, 1, Some(now)));
+        assert_eq!(
+            [tracker.next_retry(now), tracker.next_retry(now)],
+            [Some(linger(1)), None],
+            "lost at the same time as ever"
+        );
+        assert!(tracker.is_pending(session(1)));
+        tracker.answered(&Ticket::from(&linger(1)), &outcome, now);
+    }
+    now = now + Duration::from_millis(800);
+    assert_eq!(tracker.next_retry(now), Some(linger(1)));
+    tracker.answered(&Ticket::from(&linger(1)), &Outcome::Released, now);
+    assert_eq!(seen(&tracker), (0, 0, None));
+    assert!(!tracker.is_pending(session(1)));
+}
+
+#[test]
+fn unanswered_acquire_leaves_a_pending_release() {
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.begin(&acquire_for_good(1)).unwrap();
+    tracker.answered(&Ticket::from(&acquire_for_good(1)), &Outcome::Unknown, at(0));
+    assert_eq!(tracker.next_retry(at(50)), Some(release(1)), "its token was never told");
+}
+
+#[test]
+fn unanswered_resume_leaves_a_pending_linger() {
+    let mut tracker = ReleaseTracker::new(1);
+    let StoreCommand::Acquire { user, session, limit, at: asked, options } = acquire_for_good(1) else {
+        unreachable!()
+    };
+    let options = options.map(|options| Box::new(AcquireOptions { resume: options.new_resume_key, ..*options }));
+    let resume = StoreCommand::Acquire { user, session, limit, at: asked, options };
+    tracker.begin(&resume).unwrap();
+    tracker.answered(&Ticket::from(&resume), &Outcome::Unknown, at(7));
+    let Some(StoreCommand::Linger { at: lost, .. }) = tracker.next_retry(at(57)) else {
+        panic!("it would be given back")
+    };
+    assert_eq!(lost, at(7));
+}
+
+#[test]
+fn release_backoff_doubles_up_to_5_s() {
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.begin(&acquire(1)).unwrap();
+    let mut now = at(1_000);
+    tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, now);
+    let schedule = [50, 100, 200, 400, 800, 1_600, 3_200].into_iter().chain([5_000; 100]);
+    for (try_number, backoff) in schedule.enumerate() {
+        let due = now + Duration::from_millis(backoff);
+        let early = Timestamp::from_epoch(due.since_epoch() - NANOSECOND);
+        assert_eq!(seen(&tracker), (1, 1, Some(due)), "try {try_number}");
+        assert_eq!(tracker.next_retry(early), None, "try {try_number}");
+        assert_eq!(tracker.next_retry(due), Some(release(1)), "try {try_number}");
+        assert_eq!(seen(&tracker), (1, 1, None), "it is under way: still owed, not due");
+        assert!(tracker.is_pending(session(1)));
+        assert_eq!(tracker.next_retry(due + ReleaseTracker::LONGEST_BACKOFF), None, "one at a time");
+        // The answer takes its time; the pause counts from there.
+        now = due + Duration::from_millis(7);
+        tracker.answered(
+            &Ticket::from(&release(1)),
+            if try_number % 2 == 0 { &Outcome::Unknown } else { &FAILED },
+            now,
+        );
+    }
+    assert_eq!(ReleaseTracker::LONGEST_BACKOFF, Duration::from_secs(5));
+    assert_eq!(tracker.next_retry(now + ReleaseTracker::LONGEST_BACKOFF), Some(release(1)));
+    tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, now);
+    assert_eq!(seen(&tracker), (0, 0, None));
+}
+
+#[test]
+fn each_release_has_its_own_backoff() {
+    let mut tracker = ReleaseTracker::new(2);
+    for number in [1, 2] {
+        tracker.begin(&acquire(number)).unwrap();
+    }
+    tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
+    assert_eq!(tracker.next_retry(at(50)), Some(release(1)));
+    tracker.answered(&Ticket::from(&release(1)), &Outcome::Unknown, at(50));
+    // Due at 150 now. The other one is younger but due earlier.
+    tracker.answered(&Ticket::from(&acquire(2)), &Outcome::Unknown, at(60));
+    assert_eq!(tracker.deadline(), Some(at(110)));
+    assert_eq!([tracker.next_retry(at(149)), tracker.next_retry(at(149))], [Some(release(2)), None]);
+    assert_eq!(tracker.deadline(), Some(at(150)));
+    assert_eq!([tracker.next_retry(at(150)), tracker.next_retry(at(150))], [Some(release(1)), None]);
+}
+
+#[test]
+fn backoff_starts_again_for_a_new_release() {
+    let mut tracker = ReleaseTracker::new(1);
+    for now in [1_000, 2_000] {
+        tracker.begin(&acquire(1)).unwrap();
+        tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(now));
+        assert_eq!(tracker.deadline(), Some(at(now + 50)), "no backoff is inherited from a debt that is paid");
+        assert_eq!(tracker.next_retry(at(now + 50)), Some(release(1)));
+        tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(now + 50));
+        assert_eq!(seen(&tracker), (0, 0, None));
+    }
+}
+
+#[test]
+fn at_most_64_releases_are_under_way() {
+    assert_eq!(ReleaseTracker::MAX_UNDER_WAY, 64);
+    let mut tracker = ReleaseTracker::new(100);
+    for number in 0..100 {
+        tracker.begin(&acquire(number)).unwrap();
+        tracker.answered(&Ticket::from(&acquire(number)), &Outcome::Unknown, at(0));
+    }
+    let now = at(1_000);
+    let first: Vec<_> = std::iter::from_fn(|| tracker.next_retry(now)).collect();
+    assert_eq!(first, (0..64).map(release).collect::<Vec<_>>());
+    assert_eq!(seen(&tracker), (100, 100, None), "no tick until one of them is answered");
+
+    // One answered makes room for one more, however it was answered.
+    tracker.answered(&Ticket::from(&first[0]), &Outcome::Released, now);
+    assert_eq!(seen(&tracker), (99, 99, Some(at(50))));
+    assert_eq!([tracker.next_retry(now), tracker.next_retry(now)], [Some(release(64)), None]);
+    tracker.answered(&Ticket::from(&first[1]), &Outcome::Unknown, now);
+    assert_eq!([tracker.next_retry(now), tracker.next_retry(now)], [Some(release(65)), None]);
+
+    // With the store well again all of them come back.
+    let mut under_way: Vec<_> = first[2..].iter().cloned().chain([64, 65].map(release)).collect();
+    let mut now = now;
+    while let Some(command) = under_way.pop() {
+        tracker.answered(&Ticket::from(&command), &Outcome::Released, now);
+        now = now.max(tracker.deadline().unwrap_or(now));
+        under_way.extend(tracker.next_retry(now));
+    }
+    assert_eq!(seen(&tracker), (0, 0, None));
+}
+
+/// The answer to an acquire is lost, and the release that a connection in panic submitted behind it fails, too.
+#[test]
+fn release_recorded_twice_is_pending_once() {
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.begin(&acquire(1)).unwrap();
+    tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
+    tracker.answered(&Ticket::from(&release(1)), &Outcome::Unknown, at(10));
+    assert_eq!(seen(&tracker), (1, 1, Some(at(50))));
+    assert_eq!([tracker.next_retry(at(99)), tracker.next_retry(at(99))], [Some(release(1)), None]);
+    // And if it fails while it is tried again: once more, later.
+    tracker.answered(&Ticket::from(&release(1)), &Outcome::Unknown, at(100));
+    assert_eq!(seen(&tracker), (1, 1, Some(at(200))));
+}
+
+#[test]
+fn confirmed_release_is_no_longer_pending() {
+    let mut tracker = ReleaseTracker::new(2);
+    tracker.begin(&acquire(1)).unwrap();
+    tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
+    tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(0));
+    assert_eq!(seen(&tracker), (0, 0, None));
+    tracker.begin(&acquire(2)).unwrap();
+    tracker.answered(&Ticket::from(&acquire(2)), &Outcome::Unknown, at(0));
+    assert_eq!(seen(&tracker), (1, 1, Some(at(50))));
+}
+
+#[test]
+fn confirmed_retry_makes_room_for_others() {
+    let mut tracker = ReleaseTracker::new(1);
+    for _ in 0..2 * ReleaseTracker::MAX_UNDER_WAY {
+        tracker.begin(&acquire(1)).unwrap();
+        tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
+        assert_eq!(tracker.next_retry(at(50)), Some(release(1)));
+        tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(50));
+        assert_eq!(seen(&tracker), (0, 0, None));
+    }
+}
+
+#[test]
+fn room_is_freed_once_per_session() {
+    let mut tracker = ReleaseTracker::new(2);
+    tracker.begin(&acquire(1)).unwrap();
+    tracker.begin(&acquire(2)).unwrap();
+    tracker.answered(&Ticket::from(&acquire(2)), &GRANTED, at(0));
+    tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Denied(None), at(0));
+    tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(0));
+    assert_eq!(tracker.tracked(), 1, "session 2 still holds its slot");
+    tracker.begin(&acquire(3)).unwrap();
+    assert_eq!(tracker.begin(&acquire(4)).map(drop), Err(StoreError::Overloaded));
+}
+
+#[test]
+fn late_answer_leaves_nothing_pending() {
+    let mut tracker = ReleaseTracker::new(1);
+    tracker.begin(&acquire(1)).unwrap();
+    tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(0));
+    tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
+    assert_eq!(seen(&tracker), (0, 0, None));
+}

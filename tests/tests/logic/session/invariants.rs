@@ -1,0 +1,246 @@
+//! What always holds, in any history.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use session_core::ledger::{self, Outcome, StoreError};
+use session_core::protocol::{Credential, ServerMessage};
+use session_core::session::{Actions, Effect, Event, Frame, Identity, Session};
+use session_core::{Timestamp, UserId};
+
+use super::inputs::Input::*;
+use super::inputs::*;
+
+/// A session together with what must hold after each of its events, whatever came before.
+struct Witness {
+    session: Session,
+    now: Timestamp,
+    under_way: Option<Question>,
+    grants: u32,
+    releases: u32,
+    /// Who was let in, and until when the token lasts that did it, if it runs out.
+    identity: Option<Identity>,
+    /// The identity that a fresh token of the same user has proved, while the store is asked.
+    renewal: Option<Identity>,
+    /// It closed, or its peer left.
+    over: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Verify,
+    Acquire,
+    Lookup,
+}
+
+impl Witness {
+    fn new() -> Self {
+        Self {
+            session: session(),
+            now: at(0),
+            under_way: None,
+            grants: 0,
+            releases: 0,
+            identity: None,
+            renewal: None,
+            over: false,
+        }
+    }
+
+    fn handle(&mut self, event: &Event<'_>) {
+        let answered = match (event, self.under_way) {
+            (Event::Verified(_), Some(Question::Verify))
+            | (Event::Stored(_), Some(Question::Acquire | Question::Lookup)) => self.under_way.take(),
+            _ => None,
+        };
+        if let (Event::Stored(Outcome::Granted { .. }), Some(Question::Acquire)) = (event, answered) {
+            self.grants += 1;
+        }
+        if let (Event::Verified(Ok(identity)), Some(Question::Verify)) = (event, answered) {
+            if !self.has_slot() {
+                self.identity = Some(identity.clone());
+            } else if self.identity.as_ref().is_some_and(|known| known.user == identity.user) {
+                self.renewal = Some(identity.clone());
+            }
+        }
+        let was_drained = self.session.is_finished();
+        let Actions { effect: command, send, close } = self.session.handle(event.clone(), self.now);
+
+        assert!(!was_drained || (&command, &send, close) == (&None, &None, None), "drained, it does nothing");
+        assert!(!self.over || (&send, close) == (&None, None), "nothing is sent after a close");
+        self.over |= close.is_some() || *event == Event::Disconnected;
+
+        if let Some(Frame::Message(ServerMessage::AuthenticateSuccess(user))) = send {
+            let connections = match (event, answered, &self.renewal) {
+                (&Event::Stored(Outcome::Granted { connections, .. }), Some(Question::Acquire), None) => connections,
+                (&Event::Stored(Outcome::Counted { connections }), Some(Question::Lookup), Some(renewal)) => {
+                    self.identity = Some(renewal.clone());
+                    connections
+                }
+                _ => panic!("told without a grant, or a renewal"),
+            };
+            assert_eq!((Some(user.id), user.connections), (self.user(), connections));
+        }
+        if answered == Some(Question::Lookup) {
+            self.renewal = None;
+        }
+        if answered == Some(Question::Acquire) && !self.has_slot() {
+            self.identity = None;
+        }
+        let question = match command {
+            None => None,
+            Some(Effect::Verify(credential)) => {
+                assert!([Credential::new("ada's token"), Credential::None].contains(&credential));
+                let renewable = self.identity.as_ref().is_none_or(|known| known.expires.is_some());
+                assert!(renewable, "only a token that runs out is followed by another");
+                Some(Question::Verify)
+            }
+            Some(Effect::Store(command)) => {
+                assert_eq!((Some(command.user()), command.session()), (self.user().as_ref(), id()));
+                match command {
+                    ledger::StoreCommand::Acquire { limit, at, .. } => {
+                        assert!(!self.has_slot(), "no second slot");
+                        assert_eq!(limit, self.identity.as_ref().and_then(|identity| identity.limit));
+                        assert_eq!(at, self.now);
+                        Some(Question::Acquire)
+                    }
+                    ledger::StoreCommand::CountSlots { at, .. } => {
+                        assert_eq!(at, self.now);
+                        Some(Question::Lookup)
+                    }
+                    ledger::StoreCommand::Linger { .. }
+                    | ledger::StoreCommand::ListSessions { .. }
+                    | ledger::StoreCommand::EndSessions { .. } => {
+                        panic!("nobody asked for that")
+                    }
+                    ledger::StoreCommand::Release { .. } => {
+                        self.releases += 1;
+                        None
+                    }
+                }
+            }
+        };
+        if question.is_some() {
+            assert_eq!(self.under_way, None, "one command at a time");
+            assert!(!self.over, "nothing is asked for a peer that left");
+            self.under_way = question;
+        }
+        assert_eq!(self.session.is_busy(), self.under_way.is_some());
+        let in_force = self.renewal.as_ref().or(self.identity.as_ref());
+        let is_asked = self.over || self.under_way == Some(Question::Verify);
+        let expires = in_force.filter(|_| !is_asked).and_then(|identity| identity.expires);
+        assert_eq!(self.session.expires_at(), expires);
+        assert_eq!(self.session.deadline().is_none(), self.session.is_busy() || self.session.is_finished());
+        assert_eq!(self.session.is_finished(), self.over && self.under_way.is_none());
+        assert!(self.releases <= self.grants, "a release for every grant, no more");
+        assert!(!self.session.is_finished() || self.releases == self.grants, "a release for every grant, no fewer");
+    }
+
+    fn has_slot(&self) -> bool {
+        self.grants > self.releases
+    }
+
+    fn user(&self) -> Option<UserId> {
+        self.identity.as_ref().map(|identity| identity.user.clone())
+    }
+
+    fn take(&mut self, input: Input) {
+        self.now = self.now.max(input.time(&self.session, self.now));
+        self.handle(&input.event());
+    }
+
+    /// An answer to what is under way, if anything is.
+    fn answer(&mut self, outcome: Outcome) {
+        match self.under_way {
+            Some(Question::Verify) => self.take(Verified),
+            Some(Question::Acquire | Question::Lookup) => self.handle(&Event::Stored(outcome)),
+            None => {}
+        }
+    }
+
+    /// The peer leaves, and what is under way is answered at last.
+    fn end(mut self) {
+        self.take(Disconnected);
+        self.answer(Outcome::granted(1));
+        assert!(self.session.is_finished());
+        assert_eq!(self.releases, self.grants);
+    }
+}
+
+#[test]
+fn invariants_hold_after_two_inputs_in_any_state() {
+    for history in State::ALL.iter().flat_map(|state| state.histories()) {
+        for &first in Input::ALL {
+            for &second in Input::ALL {
+                let mut witness = Witness::new();
+                for &(time, ref event) in &history {
+                    witness.now = at(time);
+                    witness.handle(event);
+                }
+                witness.take(first);
+                witness.take(second);
+                witness.end();
+            }
+        }
+    }
+}
+
+/// One step of any history at all.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Even what breaks the contract, such as an answer that nobody asked for.
+    Input(Input),
+    Answer(Outcome),
+    Pause(Duration),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    const ENDS: &[Input] =
+        &[Bye, Protocol, Utf8, Size, Binary, Evicted, TakenUp, Expired, Draining, Disconnected, LateTick];
+    let goes_on: Vec<_> = Input::ALL.iter().copied().filter(|input| !ENDS.contains(input)).collect();
+    let outcome = prop_oneof![
+        4 => (1..9_u32).prop_map(Outcome::granted),
+        2 => (0..9_u32).prop_map(|connections| Outcome::Counted { connections }),
+        1 => Just(Outcome::Denied(None)),
+        1 => prop::sample::select(&StoreError::ALL[..]).prop_map(Outcome::Rejected),
+        1 => Just(Outcome::Unknown),
+    ];
+    prop_oneof![
+        12 => prop::sample::select(goes_on).prop_map(Step::Input),
+        1 => prop::sample::select(ENDS).prop_map(Step::Input),
+        4 => Just(Step::Input(Authenticate)),
+        8 => outcome.prop_map(Step::Answer),
+        3 => (0..40_000_u64).prop_map(|millis| Step::Pause(Duration::from_millis(millis))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_in_any_history(steps in prop::collection::vec(step(), 0..40)) {
+        let mut witness = Witness::new();
+        for step in steps {
+            match step {
+                Step::Input(input) => witness.take(input),
+                Step::Answer(outcome) => witness.answer(outcome),
+                Step::Pause(pause) => witness.now = witness.now + pause,
+            }
+        }
+        witness.end();
+    }
+
+    #[test]
+    fn no_message_panics_or_acquires_a_slot(
+        messages in prop::collection::vec(prop_oneof![any::<String>(), r#"\{("type"|"payload"|:|,|"BYE"|null|[{}\[\]]){0,9}\}?"#], 0..8),
+    ) {
+        for state in [State::Anonymous, State::LiveHeard, State::Asking, State::LiveByToken] {
+            let mut session = session_in(state);
+            for message in &messages {
+                let actions = session.handle(Event::Text(message), at(state.now()));
+                let acquires = matches!(actions.effect, Some(Effect::Store(ledger::StoreCommand::Acquire { .. })));
+                prop_assert!(!acquires && !matches!(actions.send, Some(Frame::Message(ServerMessage::AuthenticateSuccess(_)))));
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A user and the sessions held.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use shell::client::{Connection, Error, Url};
+use smol::block_on;
+
+/// How many sessions a user may hold.
+pub(super) const LIMIT: u32 = 3;
+
+/// A user and the sessions held.
+pub(super) struct Account {
+    pub(super) user: String,
+    pub(super) held: Vec<Connection>,
+    /// Sessions that were dropped without a BYE, which the server may not have noticed yet: at most so many.
+    pub(super) ghosts: u32,
+}
+
+impl Account {
+    pub(super) fn new(user: String) -> Self {
+        Self { user, held: Vec::new(), ghosts: 0 }
+    }
+
+    /// Enters until the limit: each grant tells how many are held by then, and one more is refused.
+    pub(super) fn take_the_rest(&mut self, url: &Url) {
+        let user = &self.user;
+        for number in u32::try_from(self.held.len()).unwrap() + 1..=LIMIT {
+            let (connection, connections) =
+                sign_in(url, user).unwrap_or_else(|error| panic!("number {number} of {user} is locked out: {error}"));
+            assert_eq!(connections, number, "the count of {user} is off");
+            self.held.push(connection);
+        }
+        let one_more = sign_in(url, user).map(|(_, connections)| connections);
+        assert!(matches!(one_more, Err(Error::LimitReached { .. })), "one too many of {user}: {one_more:?}");
+    }
+
+    /// Tries to take a slot. The answer must be right, whichever it is.
+    pub(super) fn enter(&mut self, url: &Url) -> Result<(), Error> {
+        let held = u32::try_from(self.held.len()).unwrap();
+        match sign_in(url, &self.user) {
+            Ok((connection, connections)) => {
+                let most = (held + 1 + self.ghosts).min(LIMIT);
+                assert!((held + 1..=most).contains(&connections), "{connections} beside {held} + {}", self.ghosts);
+                self.held.push(connection);
+                self.ghosts = connections - (held + 1);
+                Ok(())
+            }
+            Err(Error::LimitReached { .. }) => {
+                assert!(held + self.ghosts >= LIMIT, "refused beside {held} + {}", self.ghosts);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A connection of this user, and how many the server says there are with it.
+pub(super) fn sign_in(url: &Url, user: &str) -> Result<(Connection, u32), Error> {
+    block_on(async {
+        let mut connection = Connection::open(url).await?;
+        let connections = connection.authenticate(user).await?.connections;
+        Ok((connection, connections))
+    })
+}

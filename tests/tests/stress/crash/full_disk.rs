@@ -1,0 +1,137 @@
+//! The server is killed on a full disk.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "seeds, times and skipped tests are to be seen")]
+
+use session_core::protocol::AuthenticateFailure;
+use shell::client::{Connection, Error, Url};
+use smol::block_on;
+use tests::small_disk::SmallDisk;
+use tests::test_process::StartFailure;
+use tests::values::long_user_id;
+use tests::waiting::eventually;
+
+use super::account::*;
+use super::load::*;
+use super::random::*;
+use super::server;
+
+#[test]
+fn killed_server_restarts_on_a_full_disk() {
+    let Some(disk) = SmallDisk::mount(1024) else {
+        println!("skipped: mounting a file system is not allowed here");
+        return;
+    };
+    let mut random = Random::from_environment();
+    let data = disk.path().join("data");
+    let (mut served, mut refused) = (0, 0);
+    for round in 0..9 {
+        // Few slots in a new file, and so no pages in it that could be used again; or many in an old one.
+        let users = if round % 2 == 0 { 0 } else { 100 };
+        if users == 0 {
+            std::fs::remove_dir_all(&data).unwrap_or_default();
+        }
+        let mut server = server::start(&data, &[]);
+        let url = server::url(&server);
+        let mut witness = Account::new("witness".into());
+        witness.take_the_rest(&url);
+        let mut held: Vec<_> = (0..users).map(|number| sign_in(&url, &long_user_id(number)).unwrap().0).collect();
+        disk.fill();
+        held.extend(sign_in_until_full(&url, users));
+        // Though nobody is admitted, slots come back.
+        block_on(witness.held.pop().unwrap().bye()).unwrap();
+        eventually("the slot is back", || {
+            block_on(witness.held[0].check_connections()).is_ok_and(|user| user.connections == 2)
+        });
+        let crowds = Jostling::share(held, &mut random);
+        load_and_kill(&mut server, crowds, &mut random, |crowd| crowd.step(&url));
+
+        // With room, with what room the server had kept, and with none.
+        match round % 3 {
+            0 => disk.free(),
+            1 => {}
+            _ => disk.fill(),
+        }
+        let server = server::spawn(&data, &[]);
+        match server.listen() {
+            Ok(server) => {
+                served += 1;
+                let url = server::url(&server);
+                match sign_in(&url, "witness") {
+                    Ok((_, connections)) => assert_eq!(connections, 1, "round {round}"),
+                    Err(error) => assert!(round % 3 > 0 && is_for_want_of_room(&error), "round {round}: {error}"),
+                }
+                if round % 3 > 0 {
+                    disk.free();
+                }
+                eventually("all is well once there is room", || {
+                    sign_in(&url, "newcomer")
+                        .inspect_err(|error| assert!(is_for_want_of_room(error), "{error}"))
+                        .is_ok()
+                });
+                everybody_is_well(&url);
+            }
+            Err(StartFailure { code, message }) => {
+                refused += 1;
+                assert!(round % 3 > 0, "there was room: {message}");
+                assert_eq!(code, Some(1), "{message}");
+                assert!(message.contains(data.to_str().unwrap()), "{message}");
+                disk.free();
+                everybody_is_well(&server::url(&server::start(&data, &[])));
+            }
+        }
+    }
+    println!("restarted after a kill on a full disk: {served} served, {refused} said why not");
+}
+
+fn everybody_is_well(url: &Url) {
+    for number in (0..40).chain(100..110) {
+        Account::new(long_user_id(number)).take_the_rest(url);
+    }
+}
+
+/// Users who leave a server that is full, and others who try to get in.
+struct Jostling {
+    random: Random,
+    held: Vec<Connection>,
+}
+
+impl Jostling {
+    fn share(mut held: Vec<Connection>, random: &mut Random) -> Vec<Self> {
+        let half = held.split_off(held.len() / 2);
+        [held, half].map(|held| Self { random: random.fork(), held }).into()
+    }
+
+    fn step(&mut self, url: &Url) -> Result<(), Error> {
+        if self.random.below(3) == 0
+            && let Some(connection) = self.held.pop()
+        {
+            return block_on(connection.bye());
+        }
+        match sign_in(url, &long_user_id(1000 + self.random.below(1000))) {
+            Ok((connection, _)) => self.held.push(connection),
+            Err(Error::LimitReached { .. }) => {}
+            Err(error) if is_for_want_of_room(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Signs in one user after another until somebody is turned away.
+fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
+    const MOST: u64 = 3000;
+    let mut held = Vec::new();
+    for number in first..MOST {
+        match sign_in(url, &long_user_id(number)) {
+            Ok((connection, _)) => held.push(connection),
+            Err(error) if is_for_want_of_room(&error) => return held,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("{MOST} users were admitted and nothing was full");
+}
+
+fn is_for_want_of_room(error: &Error) -> bool {
+    matches!(error, Error::Refused { refusal: AuthenticateFailure::Store(_), .. })
+}

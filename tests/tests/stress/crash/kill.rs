@@ -1,0 +1,146 @@
+//! The server is killed under load.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "seeds, times and skipped tests are to be seen")]
+
+use std::fmt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use shell::client::{Connection, Error, Url};
+use smol::block_on;
+
+use super::account::*;
+use super::load::*;
+use super::random::*;
+use super::server;
+
+#[test]
+fn killed_server_restarts_and_frees_every_slot() {
+    let mut random = Random::from_environment();
+    let rounds = from_environment("CRASH_ROUNDS").unwrap_or(20);
+    let mut directory = tempfile::tempdir().unwrap();
+    let (mut from_start, mut from_listening) = (Vec::new(), Vec::new());
+    let (mut population, mut operations) = (0, 0);
+    for round in 0..rounds {
+        let is_new = round == 0 || random.below(5) == 0;
+        if is_new {
+            directory = tempfile::tempdir().unwrap();
+        }
+        if random.below(4) == 0 {
+            kill_while_starting(directory.path(), &mut random);
+        }
+        let start = Instant::now();
+        let mut server = server::start(directory.path(), &[]);
+        let (listening, url) = (Instant::now(), server::url(&server));
+        let first = sign_in(&url, "first").unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let admitted = Instant::now();
+        if !is_new {
+            from_start.push(admitted - start);
+            from_listening.push(admitted - listening);
+        }
+        assert_eq!(first.1, 1, "round {round}: the slots of the killed server count");
+        let mut first = Account { held: vec![first.0], ..Account::new("first".into()) };
+        first.take_the_rest(&url);
+
+        let crowds = Crowd::all(&mut random);
+        let crowds = in_parallel(crowds, |crowd| crowd.arrive(&url));
+        population = 1 + crowds.iter().map(Crowd::users).sum::<usize>();
+        operations += load_and_kill(&mut server, crowds, &mut random, |crowd| crowd.step(&url));
+    }
+    let [start, listening] = [from_start, from_listening].map(Times::of);
+    println!("{rounds} rounds of {population} users with 3 sessions each, {operations} operations until the kills");
+    println!("until the first admission after a kill: from the start {start}, from listening {listening}");
+}
+
+/// Kills a server that may have come as far as to serve, or not even as far as to open its directory.
+fn kill_while_starting(data: &Path, random: &mut Random) {
+    let server = server::spawn(data, &[]);
+    // Nothing is waited for: this is the random moment.
+    thread::sleep(Duration::from_micros(random.below(30_000)));
+    server.kill();
+}
+
+/// The users of one thread, known to it alone.
+struct Crowd {
+    random: Random,
+    /// They hold as much as they may, and keep it.
+    content: Vec<Account>,
+    /// They come and go.
+    restless: Vec<Account>,
+    /// Leaves while it is being admitted, so that nobody knows what it holds.
+    hasty: Account,
+}
+
+impl Crowd {
+    fn all(random: &mut Random) -> Vec<Self> {
+        // Long names fill pages, which then split and merge.
+        let account = |kind, crowd, number| Account::new(format!("{kind} {crowd} {number} {}", "x".repeat(200)));
+        let crowd = |crowd| Self {
+            random: random.fork(),
+            content: (0..12).map(|number| account("content", crowd, number)).collect(),
+            restless: (0..10).map(|number| account("restless", crowd, number)).collect(),
+            hasty: account("hasty", crowd, 0),
+        };
+        (0..4).map(crowd).collect()
+    }
+
+    fn users(&self) -> usize {
+        self.content.len() + self.restless.len() + 1
+    }
+
+    /// Everybody takes all that they may have, which must be all there.
+    fn arrive(&mut self, url: &Url) {
+        for account in self.content.iter_mut().chain(&mut self.restless) {
+            account.take_the_rest(url);
+        }
+        self.hasty.take_the_rest(url);
+        self.hasty.held.clear();
+    }
+
+    fn step(&mut self, url: &Url) -> Result<(), Error> {
+        let (content, restless) = (self.random.index(&self.content), self.random.index(&self.restless));
+        let account = &mut self.restless[restless];
+        match self.random.below(8) {
+            0 => match sign_in(url, &self.content[content].user) {
+                Err(Error::LimitReached { .. }) => Ok(()),
+                Err(error) => Err(error),
+                Ok((_, connections)) => panic!("a fourth session was admitted as number {connections}"),
+            },
+            1 => block_on(async {
+                let text = format!(r#"{{"type":"AUTHENTICATE","payload":"{}"}}"#, self.hasty.user);
+                Connection::open(url).await?.send_text(text).await
+            }),
+            2 => {
+                account.ghosts += u32::from(account.held.pop().is_some());
+                Ok(())
+            }
+            3 | 4 => match account.held.pop() {
+                Some(connection) => block_on(connection.bye()),
+                None => Ok(()),
+            },
+            _ => account.enter(url),
+        }
+    }
+}
+
+/// How long something took, over many rounds.
+struct Times {
+    median: Duration,
+    worst: Duration,
+}
+
+impl Times {
+    fn of(mut all: Vec<Duration>) -> Self {
+        all.sort_unstable();
+        let worst = all.last().copied().unwrap_or_default();
+        Self { median: all.get(all.len() / 2).copied().unwrap_or_default(), worst }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "median {:.1?}, worst {:.1?}", self.median, self.worst)
+    }
+}
