@@ -13,9 +13,9 @@ use session_core::{DisplayName, UserId};
 use crate::auth::{TokenRequest, explain, mint};
 use crate::config::flags::Flags;
 use crate::config::table::limit;
-use crate::config::value::duration_within;
 use crate::config::{ConfigLoader, Loaded};
 use crate::runtime::clock::Clock;
+use crate::runtime::duration::duration_within;
 
 /// What `server token` is asked for.
 #[derive(Debug, Args)]

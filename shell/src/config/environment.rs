@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::error::{ConfigError, ConfigSource, nearest};
 use super::key::Key;
-use super::loader::{KeyValue, Layer};
+use super::layer::{KeyValue, Layer};
 
 const PREFIX: &str = "SESSIONS_";
 

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, ConfigSource, nearest};
 use super::key::Key;
-use super::loader::{KeyValue, Layer};
+use super::layer::{KeyValue, Layer};
 use super::value::Shape;
 
 /// What this file sets.

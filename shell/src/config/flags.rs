@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 
 use super::error::ConfigSource;
 use super::key::Key;
-use super::loader::KeyValue;
+use super::layer::KeyValue;
 use super::value::{InvalidValue, Shape};
 use super::{Config, environment};
 

@@ -8,10 +8,11 @@ use std::ffi::OsString;
 use std::mem;
 use std::path::PathBuf;
 
+use super::conflicts::{Conflict, check_conflicts};
 use super::error::{ConfigError, ConfigErrors, ConfigSource};
 use super::flags::Flags;
 use super::key::Key;
-use super::table::{Conflict, check_conflicts};
+use super::layer::{KeyValue, Layer};
 use super::value::InvalidValue;
 use super::{Config, environment, file};
 use crate::auth::Secret;
@@ -33,25 +34,6 @@ pub struct Loaded {
     pub settings: Vec<KeyValue>,
     /// What is probably a mistake, but harms nothing.
     pub warnings: Vec<ConfigError>,
-}
-
-/// What a key was set to, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyValue {
-    /// The key.
-    pub key: &'static Key,
-    /// As they were written: exactly one, unless it is a list.
-    pub texts: Vec<String>,
-    /// Where.
-    pub origin: ConfigSource,
-}
-
-/// What one source says.
-#[derive(Debug, Default)]
-pub(super) struct Layer {
-    pub(super) settings: Vec<KeyValue>,
-    pub(super) problems: Vec<ConfigError>,
-    pub(super) warnings: Vec<ConfigError>,
 }
 
 impl ConfigLoader {

@@ -15,12 +15,14 @@
 //! what is read later ([`diff`]).
 
 pub(crate) mod build;
+mod conflicts;
 mod diff;
 mod environment;
 pub(crate) mod error;
 mod file;
 pub(crate) mod flags;
 pub(crate) mod key;
+mod layer;
 pub(crate) mod loader;
 pub mod print;
 #[cfg(test)]
@@ -35,6 +37,6 @@ pub use diff::{ChangedKey, diff};
 pub use error::{ConfigError, ConfigErrors, ConfigSource};
 pub use flags::Flags;
 pub use key::{Key, ReloadMode};
-pub use loader::{ConfigLoader, KeyValue, Loaded};
+pub use layer::KeyValue;
+pub use loader::{ConfigLoader, Loaded};
 pub use table::{Authentication, Config, ConfigCountBy, ConfigWhenFull, StoreKind};
-pub(crate) use value::duration_within as duration;

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::Config;
 use super::key::{Key, ReloadMode};
-use super::loader::{KeyValue, Loaded};
+use super::layer::KeyValue;
+use super::loader::Loaded;
 use super::value::Shape;
 
 /// How wide a line of help is.

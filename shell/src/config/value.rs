@@ -25,6 +25,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
+use crate::runtime::duration::duration_within;
+
 /// How the text, or texts, of a key become a `T`.
 pub struct ValueReader<T> {
     pub(super) shape: Shape,
@@ -117,16 +119,6 @@ fn is_whole_number(text: &str) -> bool {
 #[must_use]
 pub fn duration(range: RangeInclusive<Duration>) -> ValueReader<Duration> {
     one(move |text| duration_within(text, *range.start(), *range.end()))
-}
-
-pub(crate) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 10s, 500ms or 2m"))?;
-    if (least..=most).contains(&duration) {
-        Ok(duration)
-    } else {
-        Err(format!("it must be {} to {}", humantime::format_duration(least), humantime::format_duration(most)))
-    }
 }
 
 /// A bound that may be absent.
@@ -247,17 +239,6 @@ mod tests {
         for text in ["", "-", "3.0", "many", "1e2", " 5"] {
             assert_eq!(read(&rule, text).unwrap_err(), "expected a whole number from 2 to 300", "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_duration_has_a_unit_and_is_within_its_bounds() {
-        let rule = duration(Duration::from_millis(100)..=Duration::from_secs(60));
-        assert_eq!(read(&rule, "100ms").unwrap(), Duration::from_millis(100));
-        assert_eq!(read(&rule, "1m").unwrap(), Duration::from_secs(60));
-        for text in ["99ms", "61s"] {
-            assert_eq!(read(&rule, text).unwrap_err(), "it must be 100ms to 1m");
-        }
-        assert!(read(&rule, "10").unwrap_err().contains("write it as in 10s"));
     }
 
     #[test]
