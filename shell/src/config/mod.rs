@@ -4,15 +4,15 @@
 //! order of precedence:
 //!
 //! ```
-//! use shell::config::{Flags, Sources};
+//! use shell::config::{ConfigLoader, Flags};
 //!
 //! let environment = [("SESSIONS_LIMIT".into(), "5".into())];
-//! let loaded = Sources::new(Flags::default(), environment).load().unwrap();
+//! let loaded = ConfigLoader::new(Flags::default(), environment).load().unwrap();
 //! assert_eq!(loaded.config.limit.slots(), 5);
 //! ```
 //!
 //! What is wrong is told all at once ([`ConfigErrors`]). What was read can be printed as a file ([`mod@print`]), and compared with
-//! what is read later ([`diff`]).
+//! what is read later ([`diff()`]).
 
 pub(crate) mod build;
 mod conflicts;

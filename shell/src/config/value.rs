@@ -5,13 +5,13 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use shell::config::value::{Rule, duration, list, number, optional};
+//! use shell::config::value::{ValueReader, duration, list, number, optional};
 //!
-//! let ports: Rule<Vec<u16>> = list(number(1..=65_535));
+//! let ports: ValueReader<Vec<u16>> = list(number(1..=65_535));
 //! assert_eq!(ports.read(&["80".into(), "443".into()]).unwrap(), [80, 443]);
-//! let patience: Rule<Option<Duration>> = optional(duration(Duration::from_secs(1)..=Duration::from_secs(60)));
-//! assert_eq!(patience.read(&["".into()]).unwrap(), None);
-//! assert!(patience.read(&["2m".into()]).is_err());
+//! let timeout: ValueReader<Option<Duration>> = optional(duration(Duration::from_secs(1)..=Duration::from_secs(60)));
+//! assert_eq!(timeout.read(&["".into()]).unwrap(), None);
+//! assert!(timeout.read(&["2m".into()]).is_err());
 //! ```
 
 use std::fmt::{self, Display};
