@@ -191,8 +191,8 @@ fn print_effective(sources: &ConfigLoader, out: &mut impl Write, err: &mut impl 
 fn unusable(loaded: &Loaded) -> Vec<ConfigError> {
     let Loaded { config, settings, .. } = loaded;
     let problem = |key: &str, why: String| {
-        let origin = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.origin.clone());
-        ConfigError::for_key(origin.unwrap_or(ConfigSource::Default), key, why)
+        let source = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.source.clone());
+        ConfigError::for_key(source.unwrap_or(ConfigSource::Default), key, why)
     };
     let certificate = config.connection_settings().err().map(|error| {
         let key = match error {
@@ -225,7 +225,7 @@ fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write)
             Ok(1)
         }
         Ok(loaded) => {
-            let set = loaded.settings.iter().filter(|setting| setting.origin != ConfigSource::Default).count();
+            let set = loaded.settings.iter().filter(|setting| setting.source != ConfigSource::Default).count();
             let all = loaded.settings.len();
             writeln!(out, "{} is good: it sets {set} of {all} keys, the others are at their defaults", file.display())?;
             Ok(0)

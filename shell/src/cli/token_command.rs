@@ -12,7 +12,7 @@ use session_core::{DisplayName, UserId};
 
 use crate::auth::{TokenRequest, explain, mint};
 use crate::config::flags::Flags;
-use crate::config::table::limit;
+use crate::config::table::parse_limit;
 use crate::config::{ConfigLoader, Loaded};
 use crate::runtime::clock::Clock;
 use crate::runtime::duration::duration_within;
@@ -27,7 +27,7 @@ pub(super) struct TokenArgs {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
     ttl: Duration,
     /// How many sessions the user may hold, 0 to 1024, `unlimited` being 1024; without it the token does not say
-    #[arg(long, value_name = "SESSIONS", value_parser = limit)]
+    #[arg(long, value_name = "SESSIONS", value_parser = parse_limit)]
     sessions: Option<SlotLimit>,
     /// Which device it is for, where `jwt_device_claim` says by which claim; 1 to 64 bytes without control characters
     #[arg(long, value_name = "NAME", value_parser = device)]
@@ -188,8 +188,8 @@ mod tests {
     #[test]
     fn what_is_in_the_way_of_a_token_is_said_in_words() {
         for (secret, arguments, words) in [
-            ("", &["token", "--user", "ada"][..], "there is no secret that tokens are signed with"),
-            ("", &["check-token", "/dev/null"], "there is no secret that tokens are signed with"),
+            ("", &["token", "--user", "ada"][..], "the secret for tokens is missing"),
+            ("", &["check-token", "/dev/null"], "the secret for tokens is missing"),
             ("short", &["token", "--user", "ada"], "it has 5 bytes, 32 are the least"),
             (SECRET, &["token", "--user", "ada", "--device", "x"], "no claim names the device"),
             (SECRET, &["check-token", "/missing"], "cannot read /missing: "),
@@ -209,9 +209,9 @@ mod tests {
         for text in ["999ms", "0s", "101years"] {
             assert_eq!(lifetime(text), Err("it must be 1s to 100years".into()));
         }
-        assert_eq!(["0", "1024", "unlimited"].map(|text| limit(text).unwrap().slots()), [0, 1024, 1024]);
+        assert_eq!(["0", "1024", "unlimited"].map(|text| parse_limit(text).unwrap().slots()), [0, 1024, 1024]);
         for (text, words) in [("1025", "the most is 1024"), ("-1", "expected a whole number"), ("x", "0 to 1024")] {
-            assert!(limit(text).unwrap_err().contains(words), "{text}");
+            assert!(parse_limit(text).unwrap_err().contains(words), "{text}");
         }
     }
 

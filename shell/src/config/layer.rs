@@ -11,13 +11,13 @@ pub struct KeyValue {
     /// The texts as they were written: exactly one, unless the key holds a list.
     pub texts: Vec<String>,
     /// The source of the value.
-    pub origin: ConfigSource,
+    pub source: ConfigSource,
 }
 
 /// What one source sets.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     pub(super) settings: Vec<KeyValue>,
-    pub(super) problems: Vec<ConfigError>,
+    pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<ConfigError>,
 }

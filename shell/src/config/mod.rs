@@ -1,6 +1,6 @@
-//! What can be set, within which bounds, and where.
+//! The configuration of the server: keys, sources, bounds and errors.
 //!
-//! `table` has every key, once. Each can be set in a TOML file, by an environment variable and by a flag, in rising
+//! `table` defines every key once. A key can be set in a TOML file, by an environment variable and by a flag, in rising
 //! order of precedence:
 //!
 //! ```
@@ -11,8 +11,8 @@
 //! assert_eq!(loaded.config.limit.slots(), 5);
 //! ```
 //!
-//! What is wrong is told all at once ([`ConfigErrors`]). What was read can be printed as a file ([`mod@print`]), and compared with
-//! what is read later ([`diff()`]).
+//! [`ConfigErrors`] holds every error at once. [`mod@print`] prints a configuration as a file. [`diff()`] compares two
+//! configurations, for a reload.
 
 pub(crate) mod build;
 mod conflicts;

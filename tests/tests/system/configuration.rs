@@ -30,7 +30,7 @@ fn file(directory: &Path, text: &str) -> PathBuf {
 }
 
 #[test]
-fn every_source_is_read_and_the_strongest_counts() {
+fn strongest_source_wins() {
     let directory = tempfile::tempdir().unwrap();
     file(directory.path(), "limit = 4\nthreads = 7\nauth_timeout = \"7s\"\n");
     let variables = [
@@ -52,7 +52,7 @@ fn every_source_is_read_and_the_strongest_counts() {
 }
 
 #[test]
-fn variables_that_are_empty_are_not_set() {
+fn empty_variables_count_as_not_set() {
     let directory = tempfile::tempdir().unwrap();
     let variables = ["SESSIONS_CONFIG", "SESSIONS_LIMIT", "SESSIONS_DATA", "SESSIONS_LISTEN", "SESSIONS_STORE"]
         .map(|name| (name, ""));
@@ -62,7 +62,7 @@ fn variables_that_are_empty_are_not_set() {
 }
 
 #[test]
-fn what_is_wrong_in_file_and_environment_is_told_at_once_and_nothing_is_touched() {
+fn all_errors_are_reported_and_nothing_is_created() {
     let directory = tempfile::tempdir().unwrap();
     file(directory.path(), "limmit = 4\nthreads = 0\n");
     let variables = [("SESSIONS_PING_INTERVAL", "1ms"), ("SESSIONS_STORE", "redis")];
@@ -70,7 +70,7 @@ fn what_is_wrong_in_file_and_environment_is_told_at_once_and_nothing_is_touched(
         let (code, out, err) = run(directory.path(), command, &variables);
         assert_eq!((code, &*out), (Some(2), ""), "{err}");
         for words in [
-            "\nsessions.toml:1:1: limmit: there is no such key; did you mean limit?\n",
+            "\nsessions.toml:1:1: limmit: unknown key; did you mean limit?\n",
             "\nsessions.toml:2:1: threads: invalid value '0': 0 is not from 1 to 256\n",
             "\nSESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h\n",
             "\nSESSIONS_STORE: invalid value 'redis': it must be one of lmdb, memory\n",
@@ -84,7 +84,7 @@ fn what_is_wrong_in_file_and_environment_is_told_at_once_and_nothing_is_touched(
 }
 
 #[test]
-fn the_file_of_defaults_is_good_and_so_is_what_counts() {
+fn printed_configurations_pass_check_config() {
     let directory = tempfile::tempdir().unwrap();
     for command in [&["config"][..], &["config", "--default"]] {
         let (code, out, _) = run(directory.path(), command, &[]);
@@ -96,7 +96,7 @@ fn the_file_of_defaults_is_good_and_so_is_what_counts() {
 }
 
 #[test]
-fn a_server_runs_by_its_file() {
+fn server_follows_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = file(directory.path(), "limit = 1\nstore = \"memory\"\n");
     let process = TestProcess::start(SERVER, directory.path(), &["--config", file.to_str().unwrap()]);
@@ -109,17 +109,17 @@ fn a_server_runs_by_its_file() {
 }
 
 #[test]
-fn a_variable_that_nobody_knows_is_warned_of_in_the_log() {
+fn unknown_variable_is_logged_as_a_warning() {
     let directory = tempfile::tempdir().unwrap();
     // It is no address of this machine, so that it ends.
     let arguments = ["--listen", "192.0.2.1:80", "--store", "memory", "--allow-open-auth"];
     let (code, _, err) = run(directory.path(), &arguments, &[("SESSIONS_LIMITS", "5")]);
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("SESSIONS_LIMITS: there is no such variable") && err.contains("SESSIONS_LIMIT?"), "{err}");
+    assert!(err.contains("SESSIONS_LIMITS: unknown variable") && err.contains("SESSIONS_LIMIT?"), "{err}");
 }
 
 #[test]
-fn what_does_not_go_together_and_files_that_will_not_do_are_told_by_their_lines() {
+fn check_config_locates_conflicts_and_unusable_files() {
     let directory = tempfile::tempdir().unwrap();
     let check = |text: &str| {
         file(directory.path(), text);
@@ -131,11 +131,11 @@ fn what_does_not_go_together_and_files_that_will_not_do_are_told_by_their_lines(
     assert_eq!((code, err.lines().count()), (Some(1), 6), "{err}");
     for words in [
         "listen: 0.0.0.0:1 is given twice",
-        "proxy_protocol, trusted_proxies: no proxy is trusted",
+        "proxy_protocol, trusted_proxies: proxy_protocol has no effect",
         "sessions.toml:1:1: limit: invalid value '1025'",
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
-        "listen, auth, allow_open_auth: with open authentication whoever says",
-        "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: only one of them",
+        "listen, auth, allow_open_auth: with open authentication a client is any user it names",
+        "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
     ] {
         assert!(err.contains(words), "{words}\n{err}");
     }

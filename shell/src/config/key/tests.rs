@@ -10,15 +10,15 @@ fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
 }
 
 #[test]
-fn a_key_has_a_name_in_every_source() {
+fn key_has_a_name_in_every_source() {
     let key = key("may_be_open");
     assert_eq!((&*key.flag, &*key.variable), ("may-be-open", "SESSIONS_MAY_BE_OPEN"));
-    assert_eq!((key.group, key.applies, key.shape), ("Doors", ReloadMode::AfterRestart, Shape::Switch));
-    assert_eq!(key.help, "Whether anybody may come in, at any time");
+    assert_eq!((key.group, key.applies, key.shape), ("Access", ReloadMode::AfterRestart, Shape::Switch));
+    assert_eq!(key.help, "Accept every client, at any time");
 }
 
 #[test]
-fn only_a_list_is_split() {
+fn only_lists_are_split() {
     assert_eq!(key("ports").split("80, 443,"), texts(["80", "443", ""]));
     assert_eq!(key("ports").split(" "), texts([]));
     assert_eq!(key("certificate").split("a, b"), texts(["a, b"]));
@@ -26,7 +26,7 @@ fn only_a_list_is_split() {
 }
 
 #[test]
-fn the_values_are_read_in_the_order_of_the_fields() {
+fn values_are_read_in_field_order() {
     let given = [texts(["80", "443"]), texts([]), texts(["true"]), texts([""]), texts(["7"]), texts(["memory"])];
     let read = |given: &[Vec<String>]| Sample::read(&given.iter().map(|texts| &**texts).collect::<Vec<_>>());
     let sample = read(&given).unwrap();
@@ -36,11 +36,11 @@ fn the_values_are_read_in_the_order_of_the_fields() {
     let mut wrong = given.clone();
     wrong[0] = texts(["0", "80", "x"]);
     wrong[2] = texts(["maybe"]);
-    let refused = read(&wrong).unwrap_err();
-    let refused: Vec<_> = refused.iter().map(|(key, failure)| (key.name, &*failure.text)).collect();
-    assert_eq!(refused, [("ports", "0"), ("ports", "x"), ("may_be_open", "maybe")]);
+    let invalid_values = read(&wrong).unwrap_err();
+    let invalid_values: Vec<_> = invalid_values.iter().map(|(key, invalid)| (key.name, &*invalid.text)).collect();
+    assert_eq!(invalid_values, [("ports", "0"), ("ports", "x"), ("may_be_open", "maybe")]);
 
     let mut other = given.clone();
     (other[0], other[4]) = (texts(["080", "443"]), texts(["unlimited"]));
-    assert_eq!(sample.differing(&read(&other).unwrap()), ["most"]);
+    assert_eq!(sample.different_keys(&read(&other).unwrap()), ["most"]);
 }
