@@ -43,7 +43,7 @@ pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
     if config.is_open_to_the_network() && !config.allow_open_auth {
         add(
             &["listen", "auth", "allow_open_auth"],
-            "with open authentication a client is any user it names, and this server would listen beyond this machine: \
+            "open authentication lets any client sign in as any user, and this server would listen beyond this machine: \
              require tokens (auth = \"jwt\"), listen on localhost, or set allow_open_auth if a proxy in front of the server \
              authenticates users",
         );

@@ -89,7 +89,7 @@ fn a_server_that_cannot_start_says_why_and_touches_nothing() {
         (vec!["--limit", "1025"], 2, "the most is 1024"),
         (vec!["--ping-interval", "1ms"], 2, "it must be 100ms to 1h"),
         (vec!["--listen", "192.0.2.1:80", "--allow-open-auth"], 1, "cannot listen on 192.0.2.1:80"),
-        (vec!["--listen", "0.0.0.0:0"], 2, "with open authentication a client is any user it names"),
+        (vec!["--listen", "0.0.0.0:0"], 2, "open authentication lets any client sign in as any user"),
         (
             vec!["--auth", "jwt"],
             1,

@@ -30,7 +30,7 @@ fn file(directory: &Path, text: &str) -> PathBuf {
 }
 
 #[test]
-fn strongest_source_wins() {
+fn every_source_is_read_and_the_strongest_counts() {
     let directory = tempfile::tempdir().unwrap();
     file(directory.path(), "limit = 4\nthreads = 7\nauth_timeout = \"7s\"\n");
     let variables = [
@@ -52,7 +52,7 @@ fn strongest_source_wins() {
 }
 
 #[test]
-fn empty_variables_count_as_not_set() {
+fn variables_that_are_empty_are_not_set() {
     let directory = tempfile::tempdir().unwrap();
     let variables = ["SESSIONS_CONFIG", "SESSIONS_LIMIT", "SESSIONS_DATA", "SESSIONS_LISTEN", "SESSIONS_STORE"]
         .map(|name| (name, ""));
@@ -62,7 +62,7 @@ fn empty_variables_count_as_not_set() {
 }
 
 #[test]
-fn all_errors_are_reported_and_nothing_is_created() {
+fn what_is_wrong_in_file_and_environment_is_told_at_once_and_nothing_is_touched() {
     let directory = tempfile::tempdir().unwrap();
     file(directory.path(), "limmit = 4\nthreads = 0\n");
     let variables = [("SESSIONS_PING_INTERVAL", "1ms"), ("SESSIONS_STORE", "redis")];
@@ -84,19 +84,19 @@ fn all_errors_are_reported_and_nothing_is_created() {
 }
 
 #[test]
-fn printed_configurations_pass_check_config() {
+fn the_file_of_defaults_is_good_and_so_is_what_counts() {
     let directory = tempfile::tempdir().unwrap();
     for command in [&["config"][..], &["config", "--default"]] {
         let (code, out, _) = run(directory.path(), command, &[]);
         assert_eq!(code, Some(0));
         file(directory.path(), &out);
         let (code, out, err) = run(directory.path(), &["check-config", "sessions.toml"], &[]);
-        assert!(code == Some(0) && out.starts_with("sessions.toml is good"), "{out}{err}");
+        assert!(code == Some(0) && out.starts_with("sessions.toml is valid"), "{out}{err}");
     }
 }
 
 #[test]
-fn server_follows_its_file() {
+fn a_server_runs_by_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = file(directory.path(), "limit = 1\nstore = \"memory\"\n");
     let process = TestProcess::start(SERVER, directory.path(), &["--config", file.to_str().unwrap()]);
@@ -109,7 +109,7 @@ fn server_follows_its_file() {
 }
 
 #[test]
-fn unknown_variable_is_logged_as_a_warning() {
+fn a_variable_that_nobody_knows_is_warned_of_in_the_log() {
     let directory = tempfile::tempdir().unwrap();
     // It is no address of this machine, so that it ends.
     let arguments = ["--listen", "192.0.2.1:80", "--store", "memory", "--allow-open-auth"];
@@ -119,7 +119,7 @@ fn unknown_variable_is_logged_as_a_warning() {
 }
 
 #[test]
-fn check_config_locates_conflicts_and_unusable_files() {
+fn what_does_not_go_together_and_files_that_will_not_do_are_told_by_their_lines() {
     let directory = tempfile::tempdir().unwrap();
     let check = |text: &str| {
         file(directory.path(), text);
@@ -134,7 +134,7 @@ fn check_config_locates_conflicts_and_unusable_files() {
         "proxy_protocol, trusted_proxies: proxy_protocol has no effect",
         "sessions.toml:1:1: limit: invalid value '1025'",
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
-        "listen, auth, allow_open_auth: with open authentication a client is any user it names",
+        "listen, auth, allow_open_auth: open authentication lets any client sign in",
         "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
     ] {
         assert!(err.contains(words), "{words}\n{err}");
