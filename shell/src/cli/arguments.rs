@@ -31,7 +31,9 @@ pub struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-SIGINT (Ctrl-C) or SIGTERM ends every session, closes the store and exits within 10 seconds. A second one exits at once.
+SIGINT (Ctrl-C) or SIGTERM ends every session, closes the store and exits within 10 seconds. A second one exits at \
+once.
+
 SIGHUP reloads the configuration, keys and certificates. The log says what changed, and what needs a restart.
 
 Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuration, 130 stopped by a second signal.";
@@ -70,8 +72,8 @@ enum Command {
 }
 
 const OPERATOR_HELP: &str = "\
-The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, the
-command opens the store itself.
+The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
+the command opens the store itself.
 
 Exit codes: 0 done, 1 not done, 2 wrong usage or configuration.";
 

@@ -133,7 +133,7 @@ fn log_capacity(config: &Config, descriptors: u64, bounds: &ConnectionLimits) ->
         );
     }
     if config.connection_limits(u64::MAX).connections != max_connections
-        && max_connections.is_some_and(|most| most.get() < FEW)
+        && max_connections.is_some_and(|max| max.get() < FEW)
     {
         tracing::warn!(
             max_connections,
@@ -148,7 +148,8 @@ fn jwt_authenticator(config: &Config, loader: &ConfigLoader) -> anyhow::Result<O
         Authentication::Open => Ok(None),
         Authentication::Jwt => {
             let verifier = config.verifier(loader.secret())?;
-            tracing::info!(algorithm = %verifier.keys.algorithm(), keys = verifier.keys.count(), "users authenticate by tokens");
+            let (algorithm, keys) = (verifier.keys.algorithm(), verifier.keys.count());
+            tracing::info!(%algorithm, keys, "users authenticate by tokens");
             Ok(Some(Arc::new(JwtAuthenticator::new(verifier, Clock::start()))))
         }
     }

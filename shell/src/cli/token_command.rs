@@ -124,7 +124,8 @@ mod tests {
 
     /// The exit code and both outputs, with this secret in the environment.
     fn run(secret: &str, arguments: &[&str]) -> Result<(u8, String, String), String> {
-        let arguments = Arguments::try_parse_from(["server"].iter().chain(arguments)).map_err(|why| why.to_string())?;
+        let arguments =
+            Arguments::try_parse_from(["server"].iter().chain(arguments)).map_err(|error| error.to_string())?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let environment = [("SESSIONS_JWT_SECRET".into(), secret.into())];
         let Action::Exit(code) = arguments.run(environment, &mut out, &mut err) else { panic!("it does not serve") };
@@ -172,7 +173,7 @@ mod tests {
 
     #[test]
     fn missing_key_or_file_is_an_error() {
-        for (secret, arguments, words) in [
+        for (secret, arguments, message) in [
             ("", &["token", "--user", "ada"][..], "the secret for tokens is missing"),
             ("", &["check-token", "/dev/null"], "the secret for tokens is missing"),
             ("short", &["token", "--user", "ada"], "it has 5 bytes, 32 are the least"),
@@ -181,7 +182,7 @@ mod tests {
         ] {
             let (code, out, err) = run(secret, arguments).unwrap();
             assert_eq!((code, &*out), (1, ""));
-            assert!(err.starts_with("error: ") && err.contains(words), "{err}");
+            assert!(err.starts_with("error: ") && err.contains(message), "{err}");
         }
         let (code, _, err) = run(SECRET, &["token", "--user", "ada", "--limit=1", "--tls-cert", "x"]).unwrap();
         assert!(code == 2 && err.contains("a certificate needs its key"), "{err}");
@@ -195,8 +196,8 @@ mod tests {
             assert_eq!(parse_lifetime(text), Err("it must be 1s to 100years".into()));
         }
         assert_eq!(["0", "1024", "unlimited"].map(|text| parse_limit(text).unwrap().slots()), [0, 1024, 1024]);
-        for (text, words) in [("1025", "the most is 1024"), ("-1", "expected a whole number"), ("x", "0 to 1024")] {
-            assert!(parse_limit(text).unwrap_err().contains(words), "{text}");
+        for (text, message) in [("1025", "the most is 1024"), ("-1", "expected a whole number"), ("x", "0 to 1024")] {
+            assert!(parse_limit(text).unwrap_err().contains(message), "{text}");
         }
     }
 

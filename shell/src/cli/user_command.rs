@@ -33,7 +33,7 @@ pub(crate) struct LimitArguments {
     #[arg(value_parser = UserId::parse)]
     user: UserId,
     /// Maximum slots of the user, 0 to 1024; 0 denies every session, `unlimited` is 1024. It overrides a token's limit.
-    /// `default` removes the override: a token's limit applies, or else the server's. Without it the command shows the limit
+    /// `default` removes the override: a token's limit applies, or else the server's. Without this argument the command shows the limit
     #[arg(value_name = "N|unlimited|default", value_parser = parse_limit)]
     limit: Option<Override<SlotCount>>,
     /// What happens to a new session when all slots are taken

@@ -39,7 +39,7 @@ impl Config {
             auth_timeout: self.auth_timeout,
             ping_interval: self.ping_interval,
             pong_timeout: self.pong_timeout,
-            max_bad_messages: number(self.max_bad_messages).map(|most| u16::try_from(most.get()).unwrap_or(u16::MAX)),
+            max_bad_messages: number(self.max_bad_messages).map(|max| u16::try_from(max.get()).unwrap_or(u16::MAX)),
             max_message_rate: number(self.max_message_rate),
         }
     }
@@ -50,7 +50,7 @@ impl Config {
         let available = usize::try_from(descriptors.saturating_sub(Self::SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
         let available = NonZeroUsize::new(available).unwrap_or(NonZeroUsize::MIN);
         ConnectionLimits {
-            connections: size(self.max_connections).map(|most| most.min(available)),
+            connections: size(self.max_connections).map(|max| max.min(available)),
             unauthenticated: size(self.max_unauthenticated),
             per_client: size(self.max_connections_per_address),
             rate_per_client: number(self.max_connection_rate),
@@ -128,7 +128,7 @@ impl Config {
     /// Whether a message of this length is allowed.
     #[must_use]
     pub fn fits_message(&self, bytes: usize) -> bool {
-        size(self.max_message_bytes).is_none_or(|most| bytes <= most.get())
+        size(self.max_message_bytes).is_none_or(|max| bytes <= max.get())
     }
 
     /// The policy that decides who gets a slot.
@@ -176,12 +176,12 @@ impl Config {
 fn number(bound: Bound) -> Option<NonZeroU32> {
     match bound {
         Bound::Unlimited => None,
-        Bound::AtMost(most) => Some(most),
+        Bound::AtMost(max) => Some(max),
     }
 }
 
 fn size(bound: Bound) -> Option<NonZeroUsize> {
-    number(bound).and_then(|most| NonZeroUsize::try_from(most).ok())
+    number(bound).and_then(|max| NonZeroUsize::try_from(max).ok())
 }
 
 #[cfg(test)]
@@ -304,7 +304,8 @@ mod tests {
     #[test]
     fn key_source_is_one_secret_or_one_file() {
         let secret = || Some(Secret::new(b"a secret"));
-        let source = |given: &[(&str, &str)], secret| config(given).key_source(secret).map_err(|why| why.to_string());
+        let source =
+            |given: &[(&str, &str)], secret| config(given).key_source(secret).map_err(|error| error.to_string());
         assert_eq!(source(&[], secret()), Ok(KeySource::Secret(Secret::new(b"a secret"))));
         assert!(source(&[], None).unwrap_err().contains("SESSIONS_JWT_SECRET"));
         assert!(source(&[("JWT_SECRET_FILE", "there")], secret()).unwrap_err().contains("only one secret"));

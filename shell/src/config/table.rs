@@ -192,9 +192,9 @@ settings! {
             value: "N", default: "16", applies: AtOnce
         }
 
-        /// Maximum bytes that the kernel buffers for a client that does not read, 4096 to 16777216; or `unlimited`, where the
-        /// kernel decides. `net.core.wmem_max` limits it, and Linux takes twice that. Once the buffer is full, the server
-        /// reads nothing more from the client, which then soon counts as silent
+        /// Maximum bytes that the kernel buffers for a client that does not read, 4096 to 16777216; or `unlimited`, where
+        /// the kernel decides. `net.core.wmem_max` limits it, and Linux takes twice that. Once the buffer is full, the
+        /// server reads nothing more from the client, which then soon counts as silent
         max_unsent_bytes: Bound {
             reader: bound(4096..=16_777_216),
             value: "BYTES", default: "32768", applies: AfterRestart

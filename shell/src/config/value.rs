@@ -100,12 +100,12 @@ where
     T: FromStr + PartialOrd + Display + Send + Sync + 'static,
 {
     one(move |text| {
-        let (least, most) = (range.start(), range.end());
+        let (min, max) = (range.start(), range.end());
         match text.parse() {
             Ok(number) if range.contains(&number) => Ok(number),
             // A number too large for the type gets the same message as one out of range.
-            _ if is_whole_number(text) => Err(format!("{text} is not from {least} to {most}")),
-            Ok(_) | Err(_) => Err(format!("expected a whole number from {least} to {most}")),
+            _ if is_whole_number(text) => Err(format!("{text} is not from {min} to {max}")),
+            Ok(_) | Err(_) => Err(format!("expected a whole number from {min} to {max}")),
         }
     })
 }
@@ -134,7 +134,7 @@ impl Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unlimited => f.write_str("unlimited"),
-            Self::AtMost(most) => most.fmt(f),
+            Self::AtMost(max) => max.fmt(f),
         }
     }
 }
@@ -147,11 +147,11 @@ pub fn bound(range: RangeInclusive<u32>) -> ValueReader<Bound> {
         if text == "unlimited" {
             return Ok(Bound::Unlimited);
         }
-        let most = number.read(&[text.to_owned()]).map_err(|invalid_values| {
+        let max = number.read(&[text.to_owned()]).map_err(|invalid_values| {
             let reasons: Vec<_> = invalid_values.into_iter().map(|invalid| invalid.reason).collect();
             format!("{}; or write `unlimited`", reasons.join(", "))
         })?;
-        NonZeroU32::new(most).map(Bound::AtMost).ok_or_else(|| "the least is 1; or write `unlimited`".into())
+        NonZeroU32::new(max).map(Bound::AtMost).ok_or_else(|| "the minimum is 1; or write `unlimited`".into())
     })
 }
 
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(read(&reader, "10").unwrap(), Bound::AtMost(NonZeroU32::new(10).unwrap()));
         assert_eq!(["unlimited", "10"].map(|text| read(&reader, text).unwrap().to_string()), ["unlimited", "10"]);
         assert_eq!(read(&reader, "11").unwrap_err(), "11 is not from 0 to 10; or write `unlimited`");
-        assert_eq!(read(&reader, "0").unwrap_err(), "the least is 1; or write `unlimited`");
+        assert_eq!(read(&reader, "0").unwrap_err(), "the minimum is 1; or write `unlimited`");
     }
 
     #[test]

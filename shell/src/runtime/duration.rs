@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 /// Reads a duration written as in 10s, 500ms or 2m. `Err` is the reason, for the person who wrote it.
-pub(crate) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+pub(crate) fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 10s, 500ms or 2m"))?;
-    if (least..=most).contains(&duration) {
+    if (min..=max).contains(&duration) {
         Ok(duration)
     } else {
-        Err(format!("it must be {} to {}", humantime::format_duration(least), humantime::format_duration(most)))
+        Err(format!("it must be {} to {}", humantime::format_duration(min), humantime::format_duration(max)))
     }
 }
 
