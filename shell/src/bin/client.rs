@@ -1,4 +1,4 @@
-//! Holds sessions of one user, lists or ends them, or measures a server. `client --help` tells the rest.
+//! Holds sessions of one user, lists or ends them, or measures a server. `client --help` describes it.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The session server. `server --help` tells the rest.
+//! The session server. `server --help` describes it.
 
 use std::process::ExitCode;
 use std::{env, io};
@@ -9,17 +9,17 @@ use shell::cli::{Action, Arguments};
 fn main() -> ExitCode {
     match Arguments::parse().run(env::vars_os(), &mut io::stdout(), &mut io::stderr()) {
         Action::Exit(code) => code.into(),
-        Action::Serve(sources, loaded) => match shell::cli::serve::run(sources, *loaded) {
+        Action::Serve(loader, loaded) => match shell::cli::serve::run(loader, *loaded) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                complain(&error);
+                print_error(&error);
                 ExitCode::FAILURE
             }
         },
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the log may be off, and this must be seen")]
-fn complain(error: &anyhow::Error) {
+#[expect(clippy::print_stderr, reason = "the log may be off, and the user must see this")]
+fn print_error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
 }

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::token_command;
 use super::user_command::{self, EndArguments, LimitArguments, UserArguments, UserCommand};
-use crate::config::error::{ConfigError, ConfigSource};
+use crate::config::error::{ConfigError, ConfigErrors, ConfigSource};
 use crate::config::flags::{DataDirFlags, Flags};
 use crate::config::loader::{ConfigLoader, Loaded};
 use crate::config::{Authentication, print};
@@ -18,9 +18,9 @@ use crate::net::tls::TlsError;
 
 /// Limits how many live sessions one user may hold, over WebSockets.
 ///
-/// A client opens a WebSocket at `/` and authenticates; the open socket is its session. Every option can also be set
-/// by the environment variable that its help names, or in a file: what is said here counts most, then the environment,
-/// then the file. Times are written as in 10s, 500ms or 2m.
+/// A client opens a WebSocket at `/` and authenticates. The open socket is its session. Every option can also be set by
+/// the environment variable that its help names, or in a file. A flag overrides the variable, and the variable overrides
+/// the file. Write times as in 10s, 500ms or 2m.
 #[derive(Debug, Parser)]
 #[command(name = "server", version, after_help = AFTER_HELP)]
 pub struct Arguments {
@@ -31,79 +31,81 @@ pub struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-SIGINT (Ctrl-C) and SIGTERM end every session, close the store and exit within 10 seconds; a second one at once.
-SIGHUP reads the configuration, keys and certificates again; the log says what has changed, and what needs a restart.
+SIGINT (Ctrl-C) or SIGTERM ends every session, closes the store and exits within 10 seconds. A second one exits at \
+once.
+
+SIGHUP reloads the configuration, keys and certificates. The log says what changed, and what needs a restart.
 
 Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuration, 130 stopped by a second signal.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Prints the configuration that these options, the environment and the file make, and what came from where
+    /// Prints the configuration in force, with the source of each value: option, environment or file
     #[command(after_help = "Exit codes: 0 printed, 1 the output cannot be written, 2 wrong usage or configuration.")]
-    Config(Print),
-    /// Says everything that is wrong in a configuration file, which is looked at by itself
-    #[command(after_help = "Exit codes: 0 it is good, 1 it is not or cannot be read, 2 wrong usage.")]
+    Config(ConfigArguments),
+    /// Reports every error in a configuration file. Options and environment do not count
+    #[command(after_help = "Exit codes: 0 the file is valid, 1 it is not or cannot be read, 2 wrong usage.")]
     CheckConfig {
         /// The file
         file: PathBuf,
     },
-    /// Makes a token for development, signed as this configuration has it, and prints it
+    /// Makes a token for development, signed with the keys of this configuration, and prints it
     #[command(after_help = "Exit codes: 0 printed, 1 it cannot be signed, 2 wrong usage or configuration.")]
     Token(token_command::TokenArgs),
-    /// Says what is in a token and whether a server with this configuration would take it, and why not
+    /// Shows what is in a token, whether a server with this configuration accepts it, and if not why
     #[command(
-        after_help = "Exit codes: 0 it is good, 1 it cannot be checked, 2 wrong usage or configuration, 3 it is refused."
+        after_help = "Exit codes: 0 accepted, 1 it cannot be checked, 2 wrong usage or configuration, 3 refused."
     )]
     CheckToken(token_command::CheckTokenArgs),
-    /// Shows a user's limit, or sets it for this user alone
+    /// Shows a user's limit, or overrides it for this user
     #[command(after_help = OPERATOR_HELP)]
     Limit(DataDirArguments<LimitArguments>),
-    /// Says who holds a user's slots, since when and from where, and what another session would get
+    /// Shows the sessions that hold a user's slots, since when and from where, and what the next session would get
     #[command(after_help = OPERATOR_HELP)]
     Explain(DataDirArguments<UserArguments>),
-    /// Ends a user's sessions: they are told so, and closed
+    /// Ends a user's sessions. The server tells their clients and closes them
     #[command(after_help = OPERATOR_HELP)]
     End(DataDirArguments<EndArguments>),
-    /// Forgets what is kept of a user who holds no slot: the own limit, and when it was seen
+    /// Deletes a user without slots from the store: the per-user override, and when the server saw the user
     #[command(after_help = OPERATOR_HELP)]
     Forget(DataDirArguments<UserArguments>),
 }
 
 const OPERATOR_HELP: &str = "\
-The server that runs on the data directory is asked, over the socket operator.sock in it. Where none runs, the store
-itself is.
+The command asks the server that runs on the data directory, over the socket operator.sock in it. If no server runs, \
+the command opens the store itself.
 
 Exit codes: 0 done, 1 not done, 2 wrong usage or configuration.";
 
-/// What an operator asks for, and where.
+/// The arguments of an operator's command, and the flags that select the data directory.
 #[derive(Debug, Args)]
 struct DataDirArguments<A: Args> {
     #[command(flatten)]
-    asked: A,
+    arguments: A,
     #[command(flatten)]
     flags: DataDirFlags,
 }
 
 #[derive(Debug, Args)]
-struct Print {
-    /// Print a file with every key at its default, commented out, to begin with
+struct ConfigArguments {
+    /// Print a file to start from, with every key at its default, commented out
     #[arg(long)]
     default: bool,
     #[command(flatten)]
     flags: Flags,
 }
 
-/// What is left to do.
+/// What the process does after the command line is parsed.
 #[derive(Debug)]
 pub enum Action {
-    /// Run a server with this configuration, whose sources can be read again.
+    /// Run a server with this configuration. The loader can load it again.
     Serve(ConfigLoader, Box<Loaded>),
-    /// End with this exit code.
+    /// Exit with this code.
     Exit(u8),
 }
 
 impl Arguments {
-    /// Does what was asked for, but for running a server. Says on `err` whatever is wrong.
+    /// Runs the command, except the server itself. Writes errors to `err`.
     pub fn run(
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -111,137 +113,143 @@ impl Arguments {
         err: &mut impl Write,
     ) -> Action {
         let Self { flags, command } = self;
+        let general_flags = flags.names();
+        let loader = |own_flags: Flags| ConfigLoader::new(flags.merge(own_flags), environment);
         let written = match command {
             None => {
-                let sources = ConfigLoader::new(flags, environment);
-                match load(&sources, err) {
-                    Ok(loaded) => return Action::Serve(sources, Box::new(loaded)),
+                let loader = loader(Flags::default());
+                match load(&loader, err) {
+                    Ok(loaded) => return Action::Serve(loader, Box::new(loaded)),
                     Err(written) => written.map(|()| 2),
                 }
             }
-            Some(Command::Config(Print { default: true, .. })) => write!(out, "{}", print::defaults()).map(|()| 0),
-            Some(Command::Config(print)) => {
-                print_effective(&ConfigLoader::new(flags.merge(print.flags), environment), out, err)
+            Some(Command::Config(ConfigArguments { default: true, .. })) => {
+                write!(out, "{}", print::defaults()).map(|()| 0)
             }
-            Some(Command::CheckConfig { file }) => check(&flags, &file, out, err),
-            Some(Command::Token(mut make)) => {
-                let sources = ConfigLoader::new(flags.merge(mem::take(&mut make.flags)), environment);
-                with(&sources, out, err, |loaded, out, err| make.run(&sources, loaded, out, err))
+            Some(Command::Config(arguments)) => with_config(&loader(arguments.flags), out, err, print_effective),
+            Some(Command::CheckConfig { file }) => check_config(&general_flags, &file, out, err),
+            Some(Command::Token(mut arguments)) => {
+                let loader = loader(mem::take(&mut arguments.flags));
+                with_config(&loader, out, err, |loaded, out, err| {
+                    print_result(arguments.make_token(&loader, loaded), out, err)
+                })
             }
-            Some(Command::CheckToken(mut check)) => {
-                let sources = ConfigLoader::new(flags.merge(mem::take(&mut check.flags)), environment);
-                with(&sources, out, err, |loaded, out, err| check.run(&sources, loaded, out, err))
+            Some(Command::CheckToken(mut arguments)) => {
+                let loader = loader(mem::take(&mut arguments.flags));
+                with_config(&loader, out, err, |loaded, out, err| {
+                    let result = arguments.check_token(&loader, loaded, err);
+                    print_result(result, out, err)
+                })
             }
-            Some(Command::Limit(DataDirArguments { asked, flags: own })) => {
-                run_user_command(&asked.into_command(), &ConfigLoader::new(flags.merge(own.0), environment), out, err)
+            Some(Command::Limit(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
+                run_user_command(&arguments.into_command(), &loader(flags), out, err)
             }
-            Some(Command::Explain(DataDirArguments { asked, flags: own })) => {
-                run_user_command(&asked.explain(), &ConfigLoader::new(flags.merge(own.0), environment), out, err)
+            Some(Command::Explain(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
+                run_user_command(&arguments.explain(), &loader(flags), out, err)
             }
-            Some(Command::End(DataDirArguments { asked, flags: own })) => {
-                run_user_command(&asked.into_command(), &ConfigLoader::new(flags.merge(own.0), environment), out, err)
+            Some(Command::End(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
+                run_user_command(&arguments.into_command(), &loader(flags), out, err)
             }
-            Some(Command::Forget(DataDirArguments { asked, flags: own })) => {
-                run_user_command(&asked.forget(), &ConfigLoader::new(flags.merge(own.0), environment), out, err)
+            Some(Command::Forget(DataDirArguments { arguments, flags: DataDirFlags(flags) })) => {
+                run_user_command(&arguments.forget(), &loader(flags), out, err)
             }
         };
         Action::Exit(written.unwrap_or(1))
     }
 }
 
-/// Reads the sources, or says what is wrong with them.
-fn load(sources: &ConfigLoader, err: &mut impl Write) -> Result<Loaded, io::Result<()>> {
-    sources.load().map_err(|problems| writeln!(err, "error: the configuration is wrong\n{problems}"))
+/// Loads the configuration, or writes its errors to `err`.
+fn load(loader: &ConfigLoader, err: &mut impl Write) -> Result<Loaded, io::Result<()>> {
+    loader.load().map_err(|errors| writeln!(err, "error: the configuration is invalid\n{errors}"))
 }
 
-/// Does something with what the sources say.
-fn with<O: Write, E: Write>(
-    sources: &ConfigLoader,
+/// Calls `act` with the loaded configuration. Returns the exit code.
+fn with_config<O: Write, E: Write>(
+    loader: &ConfigLoader,
     out: &mut O,
     err: &mut E,
     act: impl FnOnce(&Loaded, &mut O, &mut E) -> io::Result<u8>,
 ) -> io::Result<u8> {
-    match load(sources, err) {
+    match load(loader, err) {
         Ok(loaded) => act(&loaded, out, err),
         Err(written) => written.map(|()| 2),
     }
 }
 
+/// Prints a command's text and returns its exit code; or prints the error and returns 1.
+fn print_result(result: Result<(String, u8), String>, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    match result {
+        Ok((text, code)) => writeln!(out, "{text}").map(|()| code),
+        Err(error) => writeln!(err, "error: {error}").map(|()| 1),
+    }
+}
+
 fn run_user_command(
-    asked: &UserCommand,
-    sources: &ConfigLoader,
+    command: &UserCommand,
+    loader: &ConfigLoader,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
-    with(sources, out, err, |loaded, out, err| user_command::run(asked, &loaded.config, out, err))
+    with_config(loader, out, err, |loaded, out, err| user_command::run(command, &loaded.config, out, err))
 }
 
-fn print_effective(sources: &ConfigLoader, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
-    let loaded = match load(sources, err) {
-        Ok(loaded) => loaded,
-        Err(written) => return written.map(|()| 2),
-    };
+fn print_effective(loaded: &Loaded, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
     for warning in &loaded.warnings {
         writeln!(err, "warning: {warning}")?;
     }
-    write!(out, "{}", print::effective(&loaded)).map(|()| 0)
+    write!(out, "{}", print::effective(loaded)).map(|()| 0)
 }
 
-/// What is wrong with the files that it names. A secret may be in the environment of the server, which is not this one.
-fn unusable(loaded: &Loaded) -> Vec<ConfigError> {
+/// The errors of the files that the configuration names. A missing secret is no error: the server may have it in its
+/// environment, which this process does not know.
+fn file_errors(loaded: &Loaded) -> Vec<ConfigError> {
     let Loaded { config, settings, .. } = loaded;
-    let problem = |key: &str, why: String| {
-        let origin = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.origin.clone());
-        ConfigError::for_key(origin.unwrap_or(ConfigSource::Default), key, why)
+    let error_at = |key: &str, reason: String| {
+        let source = settings.iter().find(|setting| setting.key.name == key).map(|setting| setting.source.clone());
+        ConfigError::for_key(source.unwrap_or(ConfigSource::Default), key, reason)
     };
     let certificate = config.connection_settings().err().map(|error| {
         let key = match error {
             TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => "tls_cert",
             TlsError::Key { .. } | TlsError::Unfit { .. } => "tls_key",
         };
-        problem(key, error.to_string())
+        error_at(key, error.to_string())
     });
-    let keys = [
+    let key_files = [
         ("jwt_secret_file", &config.jwt_secret_file),
         ("jwt_public_key_file", &config.jwt_public_key_file),
         ("jwt_key_set_file", &config.jwt_key_set_file),
     ];
-    let keys = keys.into_iter().find(|(_, file)| file.is_some() && config.auth == Authentication::Jwt);
-    let keys = keys.and_then(|(key, _)| config.verifier(None).err().map(|error| problem(key, error.to_string())));
+    let key_file = key_files.into_iter().find(|(_, file)| file.is_some() && config.auth == Authentication::Jwt);
+    let keys = key_file.and_then(|(key, _)| config.verifier(None).err().map(|error| error_at(key, error.to_string())));
     certificate.into_iter().chain(keys).collect()
 }
 
-fn check(flags: &Flags, file: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
-    if let [flag, ..] = &flags.names()[..] {
-        let words = format!("check-config looks at the file by itself, {flag} cannot be given with it");
-        write!(err, "{}", Arguments::command().error(ErrorKind::ArgumentConflict, words))?;
+fn check_config(general_flags: &[String], file: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
+    if let [flag, ..] = general_flags {
+        let message = format!("check-config checks the file alone, {flag} cannot be given with it");
+        write!(err, "{}", Arguments::command().error(ErrorKind::ArgumentConflict, message))?;
         return Ok(2);
     }
-    match ConfigLoader::from_file(file).load() {
-        Ok(loaded) if !unusable(&loaded).is_empty() => {
-            for problem in unusable(&loaded) {
-                writeln!(err, "{problem}")?;
-            }
-            Ok(1)
-        }
-        Ok(loaded) => {
-            let set = loaded.settings.iter().filter(|setting| setting.origin != ConfigSource::Default).count();
-            let all = loaded.settings.len();
-            writeln!(out, "{} is good: it sets {set} of {all} keys, the others are at their defaults", file.display())?;
-            Ok(0)
-        }
-        Err(problems) => {
-            writeln!(err, "{problems}")?;
-            Ok(1)
-        }
+    let loaded = match ConfigLoader::from_file(file).load() {
+        Ok(loaded) => loaded,
+        Err(errors) => return writeln!(err, "{errors}").map(|()| 1),
+    };
+    let errors = file_errors(&loaded);
+    if !errors.is_empty() {
+        return writeln!(err, "{}", ConfigErrors(errors)).map(|()| 1);
     }
+    let set = loaded.settings.iter().filter(|setting| setting.source != ConfigSource::Default).count();
+    let all = loaded.settings.len();
+    writeln!(out, "{} is valid: it sets {set} of {all} keys, the others keep their defaults", file.display())
+        .map(|()| 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The exit code, if it ends, and both outputs.
+    /// The exit code, unless the command serves, and both outputs.
     fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<u8>, String, String) {
         let arguments = Arguments::try_parse_from(["server"].iter().chain(arguments)).unwrap();
         let environment = variables.iter().map(|&(name, value)| (name.into(), value.into()));
@@ -262,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_makes_sense() {
+    fn clap_accepts_the_command_line() {
         Arguments::command().debug_assert();
     }
 
     #[test]
-    fn without_a_command_it_serves_unless_the_configuration_is_wrong() {
+    fn server_without_command_needs_a_valid_configuration() {
         assert_eq!(run(&["--limit", "5"], &[("SESSIONS_LIMITS", "5")]), (None, String::new(), String::new()));
         let (code, out, err) = run(&[], &[("SESSIONS_LIMIT", "1025"), ("SESSIONS_THREADS", "0")]);
         assert_eq!((code, &*out), (Some(2), ""));
@@ -278,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn config_prints_what_counts_with_options_before_and_after_it() {
+    fn config_takes_options_before_and_after_it() {
         let (code, out, err) = run(&["--limit", "4", "--threads", "7", "config", "--limit", "5"], &[]);
         assert_eq!((code, &*err), (Some(0), ""));
         assert!(out.contains("\nlimit = 5  # --limit\n") && out.contains("\nthreads = 7  # --threads\n"), "{out}");
@@ -294,17 +302,17 @@ mod tests {
     }
 
     #[test]
-    fn config_default_prints_the_defaults_whatever_is_set() {
+    fn config_default_ignores_every_source() {
         let (code, out, err) = run(&["config", "--default"], &[("SESSIONS_LIMIT", "1025")]);
         assert_eq!((code, &*out, &*err), (Some(0), &*print::defaults(), ""));
     }
 
     #[test]
-    fn check_config_looks_at_the_file_by_itself() {
+    fn check_config_checks_the_file_alone() {
         let (_directory, good) = file("limit = 5\nthreads = 2");
         let (code, out, err) = run(&["check-config", &good], &[("SESSIONS_LIMIT", "1025")]);
         assert_eq!((code, &*err), (Some(0), ""));
-        assert!(out.starts_with(&format!("{good} is good: it sets 2 of ")), "{out}");
+        assert!(out.starts_with(&format!("{good} is valid: it sets 2 of ")), "{out}");
 
         let (_directory, bad) = file("limit = 1025\nthreads = 0");
         let (code, out, err) = run(&["check-config", &bad], &[]);
@@ -320,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn output_that_cannot_be_written_is_a_failure() {
+    fn unwritable_output_is_a_failure() {
         let arguments = Arguments::try_parse_from(["server", "config"]).unwrap();
         let mut full = &mut [0_u8; 0][..];
         assert!(matches!(arguments.run([], &mut full, &mut Vec::new()), Action::Exit(1)));

@@ -1,4 +1,4 @@
-//! The server's command line: arguments, and what each command does.
+//! The command line of the server: its arguments and commands.
 
 mod arguments;
 mod reload;

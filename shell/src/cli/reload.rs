@@ -1,4 +1,4 @@
-//! Reads the configuration, keys and certificates again while the server runs, and says what came of it.
+//! Reloads the configuration, keys and certificates of a running server.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,30 +16,30 @@ use crate::runtime::log::Log;
 use crate::server::ServerHandle;
 use crate::store::Store;
 
-/// Changes a running server.
+/// Reloads a running server.
 pub(crate) struct Reloader {
-    pub(crate) sources: ConfigLoader,
-    /// What it was started with, and goes by where a change needs a restart.
+    pub(crate) loader: ConfigLoader,
+    /// The configuration at the start. It stays in force for keys whose change needs a restart.
     pub(crate) started: Loaded,
-    /// What it goes by otherwise.
+    /// The configuration in force for the other keys.
     pub(crate) loaded: Loaded,
-    pub(crate) control: ServerHandle,
+    pub(crate) server: ServerHandle,
     pub(crate) store: Arc<dyn Store>,
-    /// There where users show tokens.
+    /// Present if users authenticate by tokens.
     pub(crate) tokens: Option<Arc<JwtAuthenticator>>,
     pub(crate) log: Arc<Log>,
-    /// How many files may be open.
+    /// The limit of open files.
     pub(crate) descriptors: u64,
 }
 
-/// Why it goes on as before.
-type Unchanged = Box<dyn std::error::Error + Send + Sync>;
+/// Why the reload failed. Nothing has changed then.
+type ReloadError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Reloader {
-    /// How often the file with the keys is looked at.
-    const WATCH: Duration = Duration::from_secs(2);
+    /// Interval between checks of the key file.
+    const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-    /// Reads everything again at each hangup, and the keys when their file changes. Never ends.
+    /// Reloads everything after each hangup signal, and the keys when their file changes. Never returns.
     pub(crate) async fn run(mut self, hangups: impl Stream<Item = ()>) {
         enum Wake {
             Hangup,
@@ -54,16 +54,16 @@ impl Reloader {
                 Wake::Hangup
             };
             let look = async {
-                Timer::after(Self::WATCH).await;
+                Timer::after(Self::KEY_CHECK_INTERVAL).await;
                 Wake::Look
             };
             let wake = or(hangup, look).await;
-            // Files are read, which may take a while: not on a thread that serves connections.
+            // Reading files may block, so it must not run on a thread that serves connections.
             (self, seen) = smol::unblock(move || {
                 let file = self.key_file();
                 let now = file.as_deref().and_then(file_version);
                 match wake {
-                    // Keys that have changed are read even if the rest is no good.
+                    // Changed keys are loaded even if the rest of the configuration is invalid.
                     Wake::Hangup if self.reload() => {}
                     Wake::Hangup | Wake::Look if now != seen => self.reload_keys(),
                     Wake::Hangup | Wake::Look => {}
@@ -74,62 +74,64 @@ impl Reloader {
         }
     }
 
-    /// The file that the keys of tokens are in.
+    /// The file with the keys of tokens.
     fn key_file(&self) -> Option<PathBuf> {
         self.tokens.as_ref()?;
-        let source = self.loaded.config.key_source(self.sources.secret()).ok()?;
+        let source = self.loaded.config.key_source(self.loader.secret()).ok()?;
         source.file().map(Into::into)
     }
 
     fn reload_keys(&mut self) {
-        match self.loaded.config.verifier(self.sources.secret()) {
+        match self.loaded.config.verifier(self.loader.secret()) {
             Ok(verifier) => {
-                tracing::info!(keys = verifier.keys.count(), "the keys of tokens have changed, read them again");
+                tracing::info!(keys = verifier.keys.count(), "the keys of tokens have changed and are reloaded");
                 if let Some(tokens) = &self.tokens {
                     tokens.set(verifier);
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "the keys of tokens have changed and are no good; going on with the old ones")
+                tracing::error!(%error, "the keys of tokens have changed but cannot be used, the old ones stay in force")
             }
         }
     }
 
-    /// Whether it could be read.
+    /// Whether the reload succeeded.
     fn reload(&mut self) -> bool {
-        let read = self.read_again();
-        if let Err(error) = &read {
+        let result = self.try_reload();
+        if let Err(error) = &result {
             for line in error.to_string().lines() {
                 tracing::error!("{line}");
             }
-            tracing::error!("the configuration was not read again, nothing has changed");
+            tracing::error!("the configuration is not reloaded, nothing has changed");
         }
-        read.is_ok()
+        result.is_ok()
     }
 
-    /// Puts all of it in force, or nothing.
-    fn read_again(&mut self) -> Result<(), Unchanged> {
-        let new = self.sources.load()?;
-        let (policy, bounds) = (new.config.connection_settings()?, new.config.connection_limits(self.descriptors));
-        // Also where that would only count after a restart: it is not to fail then.
+    /// Puts the whole configuration in force, or nothing of it.
+    fn try_reload(&mut self) -> Result<(), ReloadError> {
+        let new = self.loader.load()?;
+        let (connection_settings, connection_limits) =
+            (new.config.connection_settings()?, new.config.connection_limits(self.descriptors));
+        // Even if `auth` changes only after a restart: otherwise the restart could fail.
         let verifier = match new.config.auth {
             Authentication::Open => None,
-            Authentication::Jwt => Some(new.config.verifier(self.sources.secret())?),
+            Authentication::Jwt => Some(new.config.verifier(self.loader.secret())?),
         };
         let verifier = self.tokens.as_ref().zip(verifier);
         let filter = Log::parse_filter(&new.config.log)?;
 
-        let read = [("the certificate", policy.tls.is_some()), ("the keys of tokens", verifier.is_some())];
-        let read: Vec<_> = read.iter().filter(|(_, is_read)| *is_read).map(|(what, _)| *what).collect();
+        let also_read =
+            [("the certificate", connection_settings.tls.is_some()), ("the keys of tokens", verifier.is_some())];
+        let also_read: Vec<_> = also_read.iter().filter(|(_, is_read)| *is_read).map(|(what, _)| *what).collect();
 
-        self.control.set_connection_settings(policy);
-        self.control.set_connection_limits(bounds);
+        self.server.set_connection_settings(connection_settings);
+        self.server.set_connection_limits(connection_limits);
         self.store.set_policy(new.config.admission_policy());
         if let Some((tokens, verifier)) = verifier {
             tokens.set(verifier);
         }
 
-        // Once it is so, and before the log's own level, which may hide it.
+        // Logged once the change is in force, and before the new log level, which may hide it.
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }
@@ -138,23 +140,22 @@ impl Reloader {
             tracing::info!("{change}");
         }
         if self.loaded.config.tls_cert.is_some() && new.config.tls_cert.is_none() {
-            tracing::warn!(
-                "from now on no TLS is spoken: whoever connects to wss:// is turned away, others can be read"
-            );
+            tracing::warn!("TLS is off from now on: the server refuses wss:// clients, and others send unencrypted");
         }
-        // Again each time, until it is started again or they are as they were.
+        // Each reload repeats these, until a restart or until the old value is back.
         for change in changes(&self.started, ReloadMode::AfterRestart) {
             tracing::warn!("{change}");
         }
-        let also = Some(read.join(" and ")).filter(|read| !read.is_empty());
-        tracing::info!(also_read = also, "read the configuration again");
+        let also_read = Some(also_read.join(" and ")).filter(|names| !names.is_empty());
+        tracing::info!(also_read, "the configuration is reloaded");
         self.log.set_filter(filter);
         self.loaded = new;
         Ok(())
     }
 }
 
-/// What a file was like when it was looked at: another one, or another content, is another stamp. A link is followed.
+/// The version of a file: its time of change, length and inode. It changes if the file is replaced or written. Follows
+/// links.
 #[cfg(unix)]
 fn file_version(path: &std::path::Path) -> Option<(SystemTime, u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;

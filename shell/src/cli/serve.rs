@@ -1,4 +1,4 @@
-//! A server as a process: configuration in, exit out.
+//! Runs the server as a process, from its configuration to its exit.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -25,37 +25,36 @@ use crate::runtime::threads::on_threads;
 use crate::server::{Server, Settings};
 use crate::store::{LmdbStore, MemoryStore, Store};
 
-/// How long the store has to write down what it was given once every session has ended.
+/// The time in which the store must commit its pending commands after every session has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs a server until a signal stops it. SIGHUP has it read the sources of its configuration again.
+/// Runs a server until a signal stops it. SIGHUP reloads its configuration.
 ///
 /// # Errors
-/// When it cannot start: an address that is taken, a data directory, a key or a certificate that cannot be used. Each says
-/// so in words.
-pub fn run(sources: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
+/// The server cannot start: an address is taken, or a data directory, a key or a certificate cannot be used.
+pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let Loaded { config, settings: _, warnings } = &loaded;
     let log = Log::start(Log::parse_filter(&config.log).map_err(anyhow::Error::msg)?, config.log_format);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let (stop, hangups) = (signals::stop(), signals::hangups());
-    let (stop, hangups) = (stop.context("cannot listen for signals")?, hangups.context("cannot listen for signals")?);
-    let node = NodeId::new(getrandom::u64().context("the system gives no random numbers")?);
+    let (stop, hangups) = (stop.context("cannot catch signals")?, hangups.context("cannot catch signals")?);
+    let node = NodeId::new(getrandom::u64().context("the system has no random numbers")?);
     let descriptors = raise_limit();
     if config.is_open_to_the_network() {
         tracing::warn!(
-            "open authentication beyond this machine: whoever can reach this server is taken for whom they say they are"
+            "open authentication beyond this machine: any client that can reach this server can sign in as any user"
         );
     }
 
     if config.sends_tokens_in_the_clear() {
         tracing::warn!(
-            "tokens come over the network unencrypted: set tls_cert and tls_key, or put something before it that does"
+            "tokens cross the network unencrypted: set tls_cert and tls_key, or use a proxy with TLS and set trusted_proxies"
         );
     }
     let policy = config.connection_settings()?;
-    let tokens = jwt_authenticator(config, &sources)?;
+    let tokens = jwt_authenticator(config, &loader)?;
     let authenticator: Box<dyn Authenticator> = match &tokens {
         None => Box::new(OpenAuthenticator),
         Some(tokens) => Box::new(Arc::clone(tokens)),
@@ -74,10 +73,10 @@ pub fn run(sources: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let threads = config.threads;
     let log = Arc::new(log);
     let reloader = Reloader {
-        sources,
+        loader,
         started: loaded.clone(),
         loaded,
-        control: server.handle(),
+        server: server.handle(),
         store: Arc::clone(&store),
         tokens,
         log: Arc::clone(&log),
@@ -94,7 +93,7 @@ pub fn run(sources: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Listens to an operator on the socket in the data directory, where there is one. That it cannot is no reason not to serve.
+/// Serves operators on the socket in the data directory, if the store has one. A failure does not stop the server.
 fn serve_admin(
     config: &Config,
     store: &Arc<dyn Store>,
@@ -113,28 +112,28 @@ fn serve_admin(
         }
         Err(error) => {
             let path = socket::path(&config.data);
-            tracing::error!(path = %path.display(), %error, "cannot take orders from an operator");
+            tracing::error!(path = %path.display(), %error, "cannot open the operator socket");
             None
         }
     }
 }
 
-/// How many files may be open, and how many connections that leaves room for.
+/// Logs the limit of open files and the number of connections that it leaves room for.
 fn log_capacity(config: &Config, descriptors: u64, bounds: &ConnectionLimits) -> anyhow::Result<()> {
-    /// With fewer, somebody has forgotten something.
+    /// Fewer are probably a mistake.
     const FEW: usize = 1000;
 
     let max_connections = bounds.connections;
-    tracing::info!(descriptors, max_connections, "raised the limit of open files as far as it goes");
+    tracing::info!(descriptors, max_connections, "raised the limit of open files to its maximum");
     if max_connections.is_some() && descriptors <= Config::SPARE_DESCRIPTORS {
         bail!(
-            "{descriptors} files may be open, and {} are kept free beside those of connections: raise the limit (ulimit -n), \
-             or set max_connections to unlimited",
+            "the process may open {descriptors} files, and the server keeps {} of them free of connections: raise the limit \
+             (ulimit -n), or set max_connections to unlimited",
             Config::SPARE_DESCRIPTORS
         );
     }
     if config.connection_limits(u64::MAX).connections != max_connections
-        && max_connections.is_some_and(|most| most.get() < FEW)
+        && max_connections.is_some_and(|max| max.get() < FEW)
     {
         tracing::warn!(
             max_connections,
@@ -144,12 +143,13 @@ fn log_capacity(config: &Config, descriptors: u64, bounds: &ConnectionLimits) ->
     Ok(())
 }
 
-fn jwt_authenticator(config: &Config, sources: &ConfigLoader) -> anyhow::Result<Option<Arc<JwtAuthenticator>>> {
+fn jwt_authenticator(config: &Config, loader: &ConfigLoader) -> anyhow::Result<Option<Arc<JwtAuthenticator>>> {
     match config.auth {
         Authentication::Open => Ok(None),
         Authentication::Jwt => {
-            let verifier = config.verifier(sources.secret())?;
-            tracing::info!(algorithm = %verifier.keys.algorithm(), keys = verifier.keys.count(), "users show tokens");
+            let verifier = config.verifier(loader.secret())?;
+            let (algorithm, keys) = (verifier.keys.algorithm(), verifier.keys.count());
+            tracing::info!(%algorithm, keys, "users authenticate by tokens");
             Ok(Some(Arc::new(JwtAuthenticator::new(verifier, Clock::start()))))
         }
     }
@@ -166,7 +166,7 @@ fn open_store(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
     })
 }
 
-/// The one line on standard output: where the server listens, and where its data is.
+/// Prints the only line on standard output: where the server listens, and where its data is.
 fn print_addresses(config: &Config, server: &Server) -> io::Result<()> {
     let mut line = String::from("listening on ");
     let scheme = if config.tls_cert.is_some() { "wss" } else { "ws" };
@@ -178,7 +178,8 @@ fn print_addresses(config: &Config, server: &Server) -> io::Result<()> {
         StoreKind::Memory => ", data in memory only".to_owned(),
         StoreKind::Lmdb => format!(", data in {}", config.data.display()),
     };
-    // On a thread of its own, and whether or not it succeeds: nobody may be reading, and a server serves all the same.
+    // On its own thread, and ignoring errors: if no process reads the output, writing can block or fail, and the server
+    // must serve all the same.
     let print = move || {
         let mut stdout = io::stdout().lock();
         let _unread = writeln!(stdout, "{line}").and_then(|()| stdout.flush());

@@ -1,4 +1,4 @@
-//! `server token` and `server check-token`: tokens for development, and what is wrong with one.
+//! `server token` makes tokens for development. `server check-token` checks one.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Read as _, Write};
@@ -12,37 +12,37 @@ use session_core::{DisplayName, UserId};
 
 use crate::auth::{TokenRequest, explain, mint};
 use crate::config::flags::Flags;
-use crate::config::table::limit;
-use crate::config::value::duration_within;
+use crate::config::table::parse_limit;
 use crate::config::{ConfigLoader, Loaded};
 use crate::runtime::clock::Clock;
+use crate::runtime::duration::duration_within;
 
-/// What `server token` is asked for.
+/// The arguments of `server token`.
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
-    /// Whose token, 1 to 256 bytes without control characters
+    /// The user, 1 to 256 bytes without control characters
     #[arg(long, value_parser = UserId::parse)]
     user: UserId,
-    /// How long it lasts, 1s to 100years
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
+    /// How long the token is valid, 1s to 100years
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_lifetime)]
     ttl: Duration,
-    /// How many sessions the user may hold, 0 to 1024, `unlimited` being 1024; without it the token does not say
-    #[arg(long, value_name = "SESSIONS", value_parser = limit)]
+    /// Maximum sessions of the user, 0 to 1024; `unlimited` is 1024. Without it the token has no limit claim
+    #[arg(long, value_name = "SESSIONS", value_parser = parse_limit)]
     sessions: Option<SlotLimit>,
-    /// Which device it is for, where `jwt_device_claim` says by which claim; 1 to 64 bytes without control characters
-    #[arg(long, value_name = "NAME", value_parser = device)]
+    /// The device, 1 to 64 bytes without control characters. Needs `jwt_device_claim`, which names the claim
+    #[arg(long, value_name = "NAME", value_parser = parse_device)]
     device: Option<DisplayName>,
-    /// Which key it is signed with (kid), where the server has several
+    /// The id of the signing key (kid), if the server has several keys
     #[arg(long, value_name = "ID")]
     key_id: Option<String>,
-    /// The private key in PEM (PKCS #8) to sign with; not for HS256, HS384 and HS512, which use the server's secret
+    /// The private key to sign with, in PEM (PKCS #8). HS256, HS384 and HS512 use the server's secret instead
     #[arg(long, value_name = "FILE")]
     private_key: Option<PathBuf>,
     #[command(flatten)]
     pub(super) flags: Flags,
 }
 
-/// What `server check-token` is asked for.
+/// The arguments of `server check-token`.
 #[derive(Debug, Args)]
 pub(super) struct CheckTokenArgs {
     /// The file with the token; `-` is standard input
@@ -52,59 +52,44 @@ pub(super) struct CheckTokenArgs {
     pub(super) flags: Flags,
 }
 
-/// A token is far shorter.
+/// The maximum that is read from a file. A token is far shorter.
 const MAX_TOKEN_BYTES: u64 = 1 << 20;
 
 impl TokenArgs {
-    pub(super) fn run(
-        self,
-        sources: &ConfigLoader,
-        loaded: &Loaded,
-        out: &mut impl Write,
-        err: &mut impl Write,
-    ) -> io::Result<u8> {
+    /// The token, and the exit code.
+    pub(super) fn make_token(self, loader: &ConfigLoader, loaded: &Loaded) -> Result<(String, u8), String> {
         let Self { user, ttl, sessions, device, key_id, private_key, flags: _ } = self;
-        let grant = TokenRequest { user, lasts: ttl, limit: sessions, device, key_id, private_key };
+        let request = TokenRequest { user, lasts: ttl, limit: sessions, device, key_id, private_key };
         let config = &loaded.config;
-        let source = match config.key_source(sources.secret()) {
-            Ok(source) => source,
-            Err(error) => return writeln!(err, "error: {error}").map(|()| 1),
-        };
-        match mint(config.jwt_algorithm, &source, &config.token_validation(), &grant, Clock::start().unix_seconds()) {
-            Ok(token) => writeln!(out, "{token}").map(|()| 0),
-            Err(error) => writeln!(err, "error: {error}").map(|()| 1),
-        }
+        let keys = config.key_source(loader.secret()).map_err(|error| error.to_string())?;
+        let now = Clock::start().unix_seconds();
+        let token = mint(config.jwt_algorithm, &keys, &config.token_validation(), &request, now);
+        token.map(|token| (token, 0)).map_err(|error| error.to_string())
     }
 }
 
 impl CheckTokenArgs {
-    pub(super) fn run(
+    /// What is in the token and whether it is accepted, and the exit code. Asks for the token on `err`, if it comes from a
+    /// terminal.
+    pub(super) fn check_token(
         self,
-        sources: &ConfigLoader,
+        loader: &ConfigLoader,
         loaded: &Loaded,
-        out: &mut impl Write,
         err: &mut impl Write,
-    ) -> io::Result<u8> {
+    ) -> Result<(String, u8), String> {
         if self.file == Path::new("-") && io::stdin().is_terminal() {
-            writeln!(err, "paste the token, then press Enter and Ctrl-D")?;
+            writeln!(err, "paste the token, then press Enter and Ctrl-D").map_err(|error| error.to_string())?;
         }
-        let token = match read(&self.file) {
-            Ok(token) => token,
-            Err(error) => return writeln!(err, "error: cannot read {}: {error}", self.file.display()).map(|()| 1),
-        };
-        let verifier = match loaded.config.verifier(sources.secret()) {
-            Ok(verifier) => verifier,
-            Err(error) => return writeln!(err, "error: {error}").map(|()| 1),
-        };
-        let message = ClientMessage::Authenticate(Credential::new(token.trim())).encode();
+        let token = read(&self.file).map_err(|error| format!("cannot read {}: {error}", self.file.display()))?;
+        let verifier = loaded.config.verifier(loader.secret()).map_err(|error| error.to_string())?;
+        let bytes = ClientMessage::Authenticate(Credential::new(token.trim())).encode().len();
         match explain(&verifier, token.trim(), Clock::start().unix_seconds()) {
-            Ok(text) if !loaded.config.fits_message(message.len()) => {
-                let (bytes, most) = (message.len(), loaded.config.max_message_bytes);
-                writeln!(out, "{text}\nbut refused: its message has {bytes} bytes, max_message_bytes is {most}")
-                    .map(|()| 3)
+            Ok(text) if !loaded.config.fits_message(bytes) => {
+                let max = loaded.config.max_message_bytes;
+                Ok((format!("{text}\nbut refused: its message has {bytes} bytes, max_message_bytes is {max}"), 3))
             }
-            Ok(text) => writeln!(out, "{text}").map(|()| 0),
-            Err(text) => writeln!(out, "{text}").map(|()| 3),
+            Ok(text) => Ok((text, 0)),
+            Err(text) => Ok((text, 3)),
         }
     }
 }
@@ -119,12 +104,12 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(token)
 }
 
-fn lifetime(text: &str) -> Result<Duration, String> {
+fn parse_lifetime(text: &str) -> Result<Duration, String> {
     const YEAR: Duration = Duration::from_secs(31_557_600);
     duration_within(text, Duration::from_secs(1), 100 * YEAR)
 }
 
-fn device(text: &str) -> Result<DisplayName, String> {
+fn parse_device(text: &str) -> Result<DisplayName, String> {
     DisplayName::parse(text).ok_or_else(|| "expected 1 to 64 bytes without control characters".into())
 }
 
@@ -137,17 +122,18 @@ mod tests {
 
     const SECRET: &str = "a secret that is long enough for HS256";
 
-    /// The exit code and both outputs, by this secret in the environment.
+    /// The exit code and both outputs, with this secret in the environment.
     fn run(secret: &str, arguments: &[&str]) -> Result<(u8, String, String), String> {
-        let arguments = Arguments::try_parse_from(["server"].iter().chain(arguments)).map_err(|why| why.to_string())?;
+        let arguments =
+            Arguments::try_parse_from(["server"].iter().chain(arguments)).map_err(|error| error.to_string())?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let environment = [("SESSIONS_JWT_SECRET".into(), secret.into())];
-        let Action::Exit(code) = arguments.run(environment, &mut out, &mut err) else { panic!("it ends") };
+        let Action::Exit(code) = arguments.run(environment, &mut out, &mut err) else { panic!("it does not serve") };
         Ok((code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap()))
     }
 
     #[test]
-    fn a_token_that_is_made_is_good_for_as_long_as_it_was_to_be_and_says_how_many() {
+    fn made_token_has_its_lifetime_limit_and_device() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
         let name = file.to_str().unwrap();
@@ -186,37 +172,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_of_a_token_is_said_in_words() {
-        for (secret, arguments, words) in [
-            ("", &["token", "--user", "ada"][..], "there is no secret that tokens are signed with"),
-            ("", &["check-token", "/dev/null"], "there is no secret that tokens are signed with"),
+    fn missing_key_or_file_is_an_error() {
+        for (secret, arguments, message) in [
+            ("", &["token", "--user", "ada"][..], "the secret for tokens is missing"),
+            ("", &["check-token", "/dev/null"], "the secret for tokens is missing"),
             ("short", &["token", "--user", "ada"], "it has 5 bytes, 32 are the least"),
             (SECRET, &["token", "--user", "ada", "--device", "x"], "no claim names the device"),
             (SECRET, &["check-token", "/missing"], "cannot read /missing: "),
         ] {
             let (code, out, err) = run(secret, arguments).unwrap();
             assert_eq!((code, &*out), (1, ""));
-            assert!(err.starts_with("error: ") && err.contains(words), "{err}");
+            assert!(err.starts_with("error: ") && err.contains(message), "{err}");
         }
         let (code, _, err) = run(SECRET, &["token", "--user", "ada", "--limit=1", "--tls-cert", "x"]).unwrap();
         assert!(code == 2 && err.contains("a certificate needs its key"), "{err}");
     }
 
     #[test]
-    fn a_token_lasts_a_second_at_least_and_a_century_at_most_and_has_a_limit_that_there_is() {
-        assert_eq!(lifetime("1s"), Ok(Duration::from_secs(1)));
-        assert_eq!(lifetime("100years"), Ok(Duration::from_secs(3_155_760_000)));
+    fn lifetime_and_limit_have_bounds() {
+        assert_eq!(parse_lifetime("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(parse_lifetime("100years"), Ok(Duration::from_secs(3_155_760_000)));
         for text in ["999ms", "0s", "101years"] {
-            assert_eq!(lifetime(text), Err("it must be 1s to 100years".into()));
+            assert_eq!(parse_lifetime(text), Err("it must be 1s to 100years".into()));
         }
-        assert_eq!(["0", "1024", "unlimited"].map(|text| limit(text).unwrap().slots()), [0, 1024, 1024]);
-        for (text, words) in [("1025", "the most is 1024"), ("-1", "expected a whole number"), ("x", "0 to 1024")] {
-            assert!(limit(text).unwrap_err().contains(words), "{text}");
+        assert_eq!(["0", "1024", "unlimited"].map(|text| parse_limit(text).unwrap().slots()), [0, 1024, 1024]);
+        for (text, message) in [("1025", "the most is 1024"), ("-1", "expected a whole number"), ("x", "0 to 1024")] {
+            assert!(parse_limit(text).unwrap_err().contains(message), "{text}");
         }
     }
 
     #[test]
-    fn no_more_than_a_token_is_read() {
+    fn read_stops_at_the_maximum() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
         fs::write(&file, vec![b'x'; (1 << 20) + 1]).unwrap();

@@ -1,4 +1,4 @@
-//! `server limit`, `explain`, `end` and `forget`: an operator's orders from the command line.
+//! `server limit`, `explain`, `end` and `forget`: an operator's commands.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -17,32 +17,32 @@ use crate::config::{Config, StoreKind};
 use crate::runtime::clock::format_rfc3339;
 use crate::store::{LmdbStore, Store as _};
 
-/// What was asked for on the command line.
+/// A request from the command line.
 #[derive(Debug)]
 pub(crate) struct UserCommand {
     pub(crate) user: UserId,
-    pub(crate) order: AdminRequest,
-    /// Whether to print JSON.
+    pub(crate) request: AdminRequest,
+    /// Print JSON.
     pub(crate) json: bool,
 }
 
-/// What `server limit` is asked for.
+/// The arguments of `server limit`.
 #[derive(Debug, Args)]
 pub(crate) struct LimitArguments {
-    /// Whose limit
+    /// The user
     #[arg(value_parser = UserId::parse)]
     user: UserId,
-    /// How many slots the user may hold, whatever a token claims: 0 to 1024, where 0 admits nobody; `unlimited` is 1024;
-    /// `default` is what a token claims, or else the server's. Without it the limit is shown
-    #[arg(value_name = "N|unlimited|default", value_parser = limit)]
+    /// Maximum slots of the user, 0 to 1024; 0 denies every session, `unlimited` is 1024. It overrides a token's limit.
+    /// `default` removes the override: a token's limit applies, or else the server's. Without this argument the command shows the limit
+    #[arg(value_name = "N|unlimited|default", value_parser = parse_limit)]
     limit: Option<Override<SlotCount>>,
-    /// What happens when they are all taken
+    /// What happens to a new session when all slots are taken
     #[arg(long, value_name = "WHAT", value_enum)]
     when_full: Option<WhenFullWord>,
-    /// End the sessions that are beyond the limit then, those with the newest slots first
+    /// End the sessions beyond the limit, those with the newest slots first
     #[arg(long)]
     enforce: bool,
-    /// Change nothing; with --enforce, say who would be ended
+    /// Change nothing; with --enforce, list the sessions that would end
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -50,10 +50,10 @@ pub(crate) struct LimitArguments {
     json: bool,
 }
 
-/// What `server explain` and `server forget` are asked for.
+/// The arguments of `server explain` and `server forget`.
 #[derive(Debug, Args)]
 pub(crate) struct UserArguments {
-    /// Which user
+    /// The user
     #[arg(value_parser = UserId::parse)]
     user: UserId,
     /// Print JSON
@@ -61,14 +61,14 @@ pub(crate) struct UserArguments {
     json: bool,
 }
 
-/// What `server end` is asked for.
+/// The arguments of `server end`.
 #[derive(Debug, Args)]
 pub(crate) struct EndArguments {
-    /// Whose sessions
+    /// The user
     #[arg(value_parser = UserId::parse)]
     user: UserId,
-    /// Which of them, 32 hexadecimal digits as `explain` shows them; without it all
-    #[arg(value_parser = session)]
+    /// The session's id, 32 hexadecimal digits, as `explain` shows it. Without it all sessions of the user end
+    #[arg(value_parser = parse_session)]
     session: Option<SessionId>,
     /// Print JSON
     #[arg(long)]
@@ -77,11 +77,11 @@ pub(crate) struct EndArguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WhenFullWord {
-    /// Another session is refused
+    /// Deny the new session
     Deny,
-    /// It takes the place of the oldest
+    /// End the session with the oldest slot
     EvictOldest,
-    /// What the server does
+    /// Remove the override: the server's `when_full` applies
     Default,
 }
 
@@ -94,28 +94,28 @@ impl LimitArguments {
             WhenFullWord::Default => Override::Default(DefaultWord::Default),
         });
         let is_change = limit.is_some() || when_full.is_some() || enforce;
-        let change = UserPatch { limit, when_full, enforce, dry_run };
-        UserCommand { user, order: if is_change { AdminRequest::Limit(change) } else { AdminRequest::Explain }, json }
+        let patch = UserPatch { limit, when_full, enforce, dry_run };
+        UserCommand { user, request: if is_change { AdminRequest::Limit(patch) } else { AdminRequest::Explain }, json }
     }
 }
 
 impl UserArguments {
     pub(crate) fn explain(self) -> UserCommand {
-        UserCommand { user: self.user, order: AdminRequest::Explain, json: self.json }
+        UserCommand { user: self.user, request: AdminRequest::Explain, json: self.json }
     }
 
     pub(crate) fn forget(self) -> UserCommand {
-        UserCommand { user: self.user, order: AdminRequest::Forget, json: self.json }
+        UserCommand { user: self.user, request: AdminRequest::Forget, json: self.json }
     }
 }
 
 impl EndArguments {
     pub(crate) fn into_command(self) -> UserCommand {
-        UserCommand { user: self.user, order: AdminRequest::End(self.session), json: self.json }
+        UserCommand { user: self.user, request: AdminRequest::End(self.session), json: self.json }
     }
 }
 
-fn limit(text: &str) -> Result<Override<SlotCount>, String> {
+fn parse_limit(text: &str) -> Result<Override<SlotCount>, String> {
     match text {
         "default" => Ok(Override::Default(DefaultWord::Default)),
         "unlimited" => Ok(Override::To(SlotCount::Unlimited(UnlimitedWord::Unlimited))),
@@ -128,33 +128,42 @@ fn limit(text: &str) -> Result<Override<SlotCount>, String> {
     }
 }
 
-fn session(text: &str) -> Result<SessionId, String> {
+fn parse_session(text: &str) -> Result<SessionId, String> {
     SessionId::parse(text).ok_or_else(|| "expected 32 hexadecimal digits".into())
 }
 
-/// Gives the order to the server that runs on this data directory, or carries it out where none does. The exit code.
-pub(crate) fn run(asked: &UserCommand, config: &Config, out: &mut impl Write, err: &mut impl Write) -> io::Result<u8> {
-    match smol::block_on(request(asked, config)) {
-        Ok(report) if asked.json => {
-            let json = serde_json::to_string(&report).expect("words and numbers always serialise");
+/// Sends the request to the server that runs on this data directory. Without such a server, handles it here. Returns the
+/// exit code.
+pub(crate) fn run(
+    command: &UserCommand,
+    config: &Config,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<u8> {
+    match smol::block_on(request(command, config)) {
+        Ok(report) if command.json => {
+            let json = serde_json::to_string(&report).expect("strings and numbers always serialise");
             writeln!(out, "{json}").map(|()| 0)
         }
-        Ok(report) => write!(out, "{}", describe(&report, &asked.order)).map(|()| 0),
-        Err(words) => writeln!(err, "error: {words}").map(|()| 1),
+        Ok(report) => write!(out, "{}", describe(&report, &command.request)).map(|()| 0),
+        Err(error) => writeln!(err, "error: {error}").map(|()| 1),
     }
 }
 
-async fn request(UserCommand { user, order, .. }: &UserCommand, config: &Config) -> Result<UserReport, String> {
+async fn request(
+    UserCommand { user, request: order, .. }: &UserCommand,
+    config: &Config,
+) -> Result<UserReport, String> {
     if config.store == StoreKind::Memory {
-        return Err("a server with store = \"memory\" takes no orders: it has no data directory".into());
+        return Err("operator commands need a data directory, and store = \"memory\" has none".into());
     }
     if let Some(report) = socket::request(&config.data, user, order).await? {
         return Ok(report);
     }
-    // A directory that is something else is not made one.
+    // Opening would create a store in a directory that has none, such as a mistyped one.
     if !LmdbStore::is_in(&config.data) {
         return Err(format!(
-            "there is no data of a server in {}: name its directory with --data",
+            "there is no server data in {}: name the data directory with --data",
             config.data.display()
         ));
     }
@@ -169,72 +178,72 @@ async fn request(UserCommand { user, order, .. }: &UserCommand, config: &Config)
     report
 }
 
-/// An error with what caused it.
+/// The error and its causes.
 fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
+    let mut message = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
-        let _infallible = write!(words, ": {error}");
+        let _infallible = write!(message, ": {error}");
         next = error.source();
     }
-    words
+    message
 }
 
-/// For people.
-fn describe(report: &UserReport, order: &AdminRequest) -> String {
+/// The report as text for people.
+fn describe(report: &UserReport, request: &AdminRequest) -> String {
     let UserReport { user, limit, rule, when_full, connections, sessions, next, ended, dry_run } = report;
     let mut text = String::new();
-    let mut line = |words: String| {
-        text += &words;
+    let mut line = |message: String| {
+        text += &message;
         text.push('\n');
     };
     let rule = match rule {
-        LimitSourceName::Server => "the server's default, unless a token claims another",
-        LimitSourceName::Token => "what the token claims",
-        LimitSourceName::User => "set for this user",
+        LimitSourceName::Server => "the server's default, unless a token has another",
+        LimitSourceName::Token => "the token's limit",
+        LimitSourceName::User => "per-user override",
     };
-    if matches!(order, AdminRequest::Forget) {
-        line(format!("user {:?} is forgotten", user.as_str()));
+    if matches!(request, AdminRequest::Forget) {
+        line(format!("user {:?} is deleted", user.as_str()));
     }
     let plural = |count: u32| if count == 1 { "" } else { "s" };
     line(format!("user {:?} holds {connections} slot{} of {limit} ({rule})", user.as_str(), plural(*connections)));
     if *when_full == FullAction::EvictOldest {
-        line("when all are taken, another session takes the place of the oldest".into());
+        line("when all slots are taken, a new session ends the one with the oldest slot".into());
     }
     for holder in sessions {
         let session = &holder.session;
-        let mut words = format!("  {} since {}", session.id, format_rfc3339(session.since));
+        let mut message = format!("  {} since {}", session.id, format_rfc3339(session.since));
         for (what, name) in [("label", &session.label), ("device", &session.device)] {
             if let Some(name) = name {
-                let _infallible = write!(words, ", {what} {:?}", name.as_str());
+                let _infallible = write!(message, ", {what} {:?}", name.as_str());
             }
         }
         if let Some(from) = &holder.from {
-            let _infallible = write!(words, ", from {from}");
+            let _infallible = write!(message, ", from {from}");
         }
         match (session.state, session.until) {
             (SessionState::Live, _) => {}
             (SessionState::Lingering, Some(until)) => {
-                let _infallible = write!(words, ", lost, lingers until {}", format_rfc3339(until));
+                let _infallible = write!(message, ", lost, kept until {}", format_rfc3339(until));
             }
-            (SessionState::Lingering, None) => words += ", lost",
+            (SessionState::Lingering, None) => message += ", lost",
         }
-        line(words);
+        line(message);
     }
-    let verb = if *dry_run { "would be ended" } else { "ended" };
+    let verb = if *dry_run { "would end" } else { "ended" };
     for session in ended {
         line(format!("  {session} {verb}"));
     }
     if *dry_run && ended.is_empty() {
-        line("nobody would be ended".into());
+        line("no session would end".into());
     }
     line(match next {
-        NextOutcome::Granted { ended } if ended.is_empty() => "the next session would be granted a slot".into(),
+        NextOutcome::Granted { ended } if ended.is_empty() => "the next session would get a slot".into(),
         NextOutcome::Granted { ended } => {
-            format!("the next session would be granted a slot, and {} would lose theirs", ended.join(" and "))
+            format!("the next session would get a slot, and end {}", ended.join(" and "))
         }
-        NextOutcome::Denied if *limit == 0 => "the next session would be refused: the limit is 0".into(),
-        NextOutcome::Denied => "the next session would be refused: all slots are taken".into(),
+        NextOutcome::Denied if *limit == 0 => "the next session would be denied: the limit is 0".into(),
+        NextOutcome::Denied => "the next session would be denied: all slots are taken".into(),
     });
     text
 }

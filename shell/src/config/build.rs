@@ -1,4 +1,4 @@
-//! What the rest of the server is made of, from the configuration.
+//! Builds the settings of the other modules from the configuration.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -14,54 +14,50 @@ use crate::net::settings::ConnectionSettings;
 use crate::net::tls::{CertificateFiles, TlsError};
 use crate::store::LmdbConfig;
 
-/// Why tokens cannot be checked.
+/// Why the server cannot verify tokens.
 #[derive(Debug, Error)]
 pub enum VerifierError {
-    /// There is no key.
-    #[error(
-        "there is no secret that tokens are signed with: give it in the environment variable SESSIONS_JWT_SECRET, \
-         or name its file in jwt_secret_file"
-    )]
+    /// No key is configured.
+    #[error("the secret for tokens is missing: set the environment variable SESSIONS_JWT_SECRET, or jwt_secret_file")]
     NoSecret,
-    /// There is one in the environment and one in a file.
-    #[error("tokens are signed with one secret: SESSIONS_JWT_SECRET is set, and so is a file with keys")]
+    /// Both the environment and a file have a secret.
+    #[error("both SESSIONS_JWT_SECRET and jwt_secret_file are set: set only one secret")]
     TwoSecrets,
-    /// The keys will not do.
+    /// The keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyError),
 }
 
 impl Config {
-    /// How many descriptors stay free beside those of connections: for the store, the log, listeners, and for whoever is
-    /// being told that there is no room.
+    /// Descriptors that connections cannot take. The store, the log, the listeners and refused connections need them.
     pub const SPARE_DESCRIPTORS: u64 = 128;
 
-    /// What bounds a session.
+    /// The bounds of a session.
     #[must_use]
     pub fn session_settings(&self) -> SessionSettings {
         SessionSettings {
             auth_timeout: self.auth_timeout,
             ping_interval: self.ping_interval,
             pong_timeout: self.pong_timeout,
-            max_bad_messages: number(self.max_bad_messages).map(|most| u16::try_from(most.get()).unwrap_or(u16::MAX)),
+            max_bad_messages: number(self.max_bad_messages).map(|max| u16::try_from(max.get()).unwrap_or(u16::MAX)),
             max_message_rate: number(self.max_message_rate),
         }
     }
 
-    /// How many connections may come in, where so many files may be open.
+    /// The limits of connections, if the process may open this number of descriptors.
     #[must_use]
     pub fn connection_limits(&self, descriptors: u64) -> ConnectionLimits {
-        let fitting = usize::try_from(descriptors.saturating_sub(Self::SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
-        let fitting = NonZeroUsize::new(fitting).unwrap_or(NonZeroUsize::MIN);
+        let available = usize::try_from(descriptors.saturating_sub(Self::SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
+        let available = NonZeroUsize::new(available).unwrap_or(NonZeroUsize::MIN);
         ConnectionLimits {
-            connections: size(self.max_connections).map(|most| most.min(fitting)),
+            connections: size(self.max_connections).map(|max| max.min(available)),
             unauthenticated: size(self.max_unauthenticated),
             per_client: size(self.max_connections_per_address),
             rate_per_client: number(self.max_connection_rate),
         }
     }
 
-    /// What connections are treated by.
+    /// The settings of connections.
     ///
     /// # Errors
     /// The certificate cannot be used.
@@ -82,19 +78,19 @@ impl Config {
         })
     }
 
-    /// What tokens are checked by.
+    /// The verifier of tokens.
     ///
     /// # Errors
-    /// [`VerifierError`]: there are no keys, or they cannot be used.
+    /// [`VerifierError`]: no key is configured, or the keys cannot be used.
     pub fn verifier(&self, secret: Option<Secret>) -> Result<Verifier, VerifierError> {
         let keys = Keys::load(self.jwt_algorithm, &self.key_source(secret)?)?;
         Ok(Verifier { keys, rules: self.token_validation() })
     }
 
-    /// Where the keys of tokens come from.
+    /// The source of the keys that verify tokens.
     ///
     /// # Errors
-    /// There are none, or too many.
+    /// [`VerifierError::NoSecret`] or [`VerifierError::TwoSecrets`].
     pub fn key_source(&self, secret: Option<Secret>) -> Result<KeySource, VerifierError> {
         let files = [
             self.jwt_secret_file.clone().map(KeySource::SecretFile),
@@ -103,14 +99,14 @@ impl Config {
         ];
         match (secret, files.into_iter().flatten().next()) {
             (Some(_), Some(KeySource::SecretFile(_))) => Err(VerifierError::TwoSecrets),
-            // With a public key a secret is of no use, and does not harm.
+            // A public key needs no secret. One in the environment does no harm.
             (_, Some(file)) => Ok(file),
             (Some(secret), None) => Ok(KeySource::Secret(secret)),
             (None, None) => Err(VerifierError::NoSecret),
         }
     }
 
-    /// What a token must say.
+    /// The claims that a token needs.
     #[must_use]
     pub fn token_validation(&self) -> TokenValidation {
         TokenValidation {
@@ -123,19 +119,19 @@ impl Config {
         }
     }
 
-    /// How many bytes the kernel may keep for a client that does not read, if that is bounded.
+    /// The bytes that the kernel may buffer for a client that does not read, if bounded.
     #[must_use]
     pub fn send_buffer_bytes(&self) -> Option<usize> {
         size(self.max_unsent_bytes).map(NonZeroUsize::get)
     }
 
-    /// Whether a message may be so long.
+    /// Whether a message of this length is allowed.
     #[must_use]
     pub fn fits_message(&self, bytes: usize) -> bool {
-        size(self.max_message_bytes).is_none_or(|most| bytes <= most.get())
+        size(self.max_message_bytes).is_none_or(|max| bytes <= max.get())
     }
 
-    /// On which terms users are admitted.
+    /// The policy that decides who gets a slot.
     #[must_use]
     pub fn admission_policy(&self) -> AdmissionPolicy {
         AdmissionPolicy {
@@ -149,7 +145,7 @@ impl Config {
         }
     }
 
-    /// Where and how the store keeps its data, if that is LMDB.
+    /// The settings of the LMDB store.
     #[must_use]
     pub fn lmdb(&self) -> LmdbConfig {
         LmdbConfig {
@@ -159,17 +155,17 @@ impl Config {
         }
     }
 
-    /// Whether anybody is taken for whom they say they are, also from beyond this machine.
+    /// Whether clients from other machines authenticate without proof.
     #[must_use]
     pub fn is_open_to_the_network(&self) -> bool {
         self.auth == Authentication::Open && self.listens_beyond()
     }
 
-    /// Whether users show tokens to it over an open network that whoever is on the way can read.
+    /// Whether tokens cross the network unencrypted.
     #[must_use]
     pub fn sends_tokens_in_the_clear(&self) -> bool {
-        let is_covered = self.tls_cert.is_some() || !self.trusted_proxies.is_empty();
-        self.auth == Authentication::Jwt && self.listens_beyond() && !is_covered
+        let is_protected = self.tls_cert.is_some() || !self.trusted_proxies.is_empty();
+        self.auth == Authentication::Jwt && self.listens_beyond() && !is_protected
     }
 
     fn listens_beyond(&self) -> bool {
@@ -180,12 +176,12 @@ impl Config {
 fn number(bound: Bound) -> Option<NonZeroU32> {
     match bound {
         Bound::Unlimited => None,
-        Bound::AtMost(most) => Some(most),
+        Bound::AtMost(max) => Some(max),
     }
 }
 
 fn size(bound: Bound) -> Option<NonZeroUsize> {
-    number(bound).and_then(|most| NonZeroUsize::try_from(most).ok())
+    number(bound).and_then(|max| NonZeroUsize::try_from(max).ok())
 }
 
 #[cfg(test)]
@@ -205,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_is_a_number_or_none_at_all() {
+    fn bounds_are_numbers_or_unlimited() {
         let names = ["CONNECTIONS", "UNAUTHENTICATED", "CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "BAD_MESSAGES"];
         let names = [&names[..], &["MESSAGE_RATE", "MESSAGE_BYTES", "HEADER_BYTES", "UNSENT_BYTES"]].concat();
         let set = |texts: [&str; 9]| {
@@ -237,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_connections_come_in_than_files_may_be_open_beside_the_others() {
+    fn open_files_limit_the_connections() {
         let config = config(&[("MAX_CONNECTIONS", "10")]);
         for (descriptors, connections) in [(0, 1), (128, 1), (129, 1), (130, 2), (137, 9), (138, 10), (139, 10)] {
             let bounds = config.connection_limits(descriptors);
@@ -246,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_no_longer_than_its_user_has_to_authenticate() {
+    fn header_timeout_is_at_most_the_auth_timeout() {
         for (header, auth, seconds) in [("5s", "10s", 5), ("20s", "10s", 10), ("unlimited", "7s", 7)] {
             let config = config(&[("HEADER_TIMEOUT", header), ("AUTH_TIMEOUT", auth)]);
             assert_eq!(config.connection_settings().unwrap().header_timeout, Duration::from_secs(seconds), "{header}");
@@ -254,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_treated_as_it_is_written() {
+    fn connection_settings_follow_the_configuration() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let (certificate, key) = (path("cert"), path("key"));
@@ -281,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_at_the_limit_is_as_it_is_written() {
+    fn admission_policy_follows_the_configuration() {
         assert_eq!(config(&[]).admission_policy(), AdmissionPolicy::default());
         let policy = config(&[
             ("LIMIT", "5"),
@@ -306,18 +302,19 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_of_one_secret_or_of_one_file() {
+    fn key_source_is_one_secret_or_one_file() {
         let secret = || Some(Secret::new(b"a secret"));
-        let source = |given: &[(&str, &str)], secret| config(given).key_source(secret).map_err(|why| why.to_string());
+        let source =
+            |given: &[(&str, &str)], secret| config(given).key_source(secret).map_err(|error| error.to_string());
         assert_eq!(source(&[], secret()), Ok(KeySource::Secret(Secret::new(b"a secret"))));
         assert!(source(&[], None).unwrap_err().contains("SESSIONS_JWT_SECRET"));
-        assert!(source(&[("JWT_SECRET_FILE", "there")], secret()).unwrap_err().contains("one secret"));
+        assert!(source(&[("JWT_SECRET_FILE", "there")], secret()).unwrap_err().contains("only one secret"));
         let there = || "there".into();
         for (key, file, secret) in [
             ("JWT_SECRET_FILE", KeySource::SecretFile(there()), None),
             ("JWT_PUBLIC_KEY_FILE", KeySource::PublicKeyFile(there()), None),
             ("JWT_KEY_SET_FILE", KeySource::KeySetFile(there()), None),
-            // The secret is of no use, and does not harm.
+            // The secret is unused, and does no harm.
             ("JWT_PUBLIC_KEY_FILE", KeySource::PublicKeyFile(there()), secret()),
             ("JWT_KEY_SET_FILE", KeySource::KeySetFile(there()), secret()),
         ] {
@@ -326,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_checked_by_the_keys_and_the_rules_that_are_configured() {
+    fn verifier_has_the_configured_keys_and_claims() {
         let config = config(&[
             ("JWT_ALGORITHM", "HS384"),
             ("JWT_USER_CLAIM", "uid"),
@@ -352,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_open_to_the_network_if_anybody_beyond_this_machine_can_ask_and_need_not_prove_anything() {
+    fn open_authentication_beyond_localhost_counts_as_open() {
         for (listen, auth, is_open) in [
             ("localhost:1", "open", false),
             ("127.0.0.1:1,[::1]:1", "open", false),

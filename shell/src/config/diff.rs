@@ -1,4 +1,4 @@
-//! What a configuration that was read again changes.
+//! The difference between a configuration and the one loaded after it.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use super::loader::Loaded;
 /// A key whose value has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangedKey {
-    /// Which, and when that takes effect.
+    /// The key. It also knows when the change takes effect.
     pub key: &'static Key,
-    /// What it was. The values of a list have commas between them.
+    /// The old value. Commas separate the values of a list.
     pub old: String,
-    /// What it is now.
+    /// The new value.
     pub new: String,
 }
 
@@ -29,13 +29,13 @@ impl fmt::Display for ChangedKey {
 
 /// Every key that has changed, in the order of the table.
 ///
-/// A value that is only written otherwise has not, 10000ms for 10s.
+/// A value that is only written differently, such as 10000ms for 10s, has not changed.
 #[must_use]
 pub fn diff(old: &Loaded, new: &Loaded) -> Vec<ChangedKey> {
-    let differing = old.config.differing(&new.config);
+    let different = old.config.different_keys(&new.config);
     let pairs = old.settings.iter().zip(&new.settings);
     pairs
-        .filter(|(old, new)| old.texts != new.texts && differing.contains(&old.key.name))
+        .filter(|(old, new)| old.texts != new.texts && different.contains(&old.key.name))
         .map(|(old, new)| ChangedKey { key: old.key, old: old.texts.join(","), new: new.texts.join(",") })
         .collect()
 }
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_changed_is_told_with_when_that_takes_effect() {
+    fn change_says_when_it_takes_effect() {
         let old = load(&[("SESSIONS_LIMIT", "3"), ("SESSIONS_LOG", "warn"), ("SESSIONS_THREADS", "2")]);
         let new = load(&[
             ("SESSIONS_LIMIT", "4"),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_written_otherwise_or_said_elsewhere_has_not_changed() {
+    fn same_value_in_another_form_has_not_changed() {
         let default = load(&[]);
         let written =
             [("SESSIONS_AUTH_TIMEOUT", "10000ms"), ("SESSIONS_LIMIT", "3"), ("SESSIONS_FORGET_AFTER", "720h")];

@@ -1,4 +1,4 @@
-//! The environment variables that begin with `SESSIONS_`.
+//! Reads the environment variables that begin with `SESSIONS_`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,44 +6,44 @@ use std::path::PathBuf;
 
 use super::error::{ConfigError, ConfigSource, nearest};
 use super::key::Key;
-use super::loader::{KeyValue, Layer};
+use super::layer::{KeyValue, Layer};
 
 const PREFIX: &str = "SESSIONS_";
 
 /// Names the configuration file.
 pub(super) const FILE: &str = "SESSIONS_CONFIG";
 
-/// The secret that tokens are signed with. It is no key, so that it stands in no file and is never printed.
+/// The secret that signs tokens. It is not a key, so it can neither be set in the file nor be printed.
 pub(super) const SECRET: &str = "SESSIONS_JWT_SECRET";
 
-/// Those that are no keys of the server: the secret, and the client's.
+/// Known variables that are not keys of the server: the secret, and the client's variables.
 const OTHERS: [&str; 5] = [SECRET, "SESSIONS_URL", "SESSIONS_USER", "SESSIONS_TOKEN", "SESSIONS_CA"];
 
-/// Those of an environment that may be meant for us. One that is empty counts as not set.
+/// The variables with our prefix. An empty variable counts as not set.
 pub(super) fn with_prefix(environment: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, OsString> {
     let named = environment.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     named.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty()).collect()
 }
 
-/// The file that is named in there.
+/// The configuration file that a variable names.
 pub(super) fn file(environment: &BTreeMap<String, OsString>) -> Option<PathBuf> {
     environment.get(FILE).map(PathBuf::from)
 }
 
-/// What they set.
+/// What these variables set.
 pub(super) fn read(keys: &'static [Key], environment: &BTreeMap<String, OsString>) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in environment {
-        let origin = ConfigSource::Variable(name.clone());
+        let source = ConfigSource::Variable(name.clone());
         match (keys.iter().find(|key| key.variable == *name), value.to_str()) {
-            (Some(key), Some(text)) => layer.settings.push(KeyValue { key, texts: key.split(text), origin }),
-            (Some(key), None) => layer.problems.push(ConfigError::for_key(origin, key.name, "its value is not UTF-8")),
+            (Some(key), Some(text)) => layer.settings.push(KeyValue { key, texts: key.split(text), source }),
+            (Some(key), None) => layer.errors.push(ConfigError::for_key(source, key.name, "its value is not UTF-8")),
             (None, _) if name == FILE || OTHERS.contains(&&**name) => {}
-            // No more than a warning: whoever runs containers sets variables that we do not know, after a service's name.
+            // Only a warning: container platforms set variables of their own that begin with the name of a service.
             (None, _) => {
                 let candidates = keys.iter().map(|key| &*key.variable).chain([FILE]);
                 let suggestion = nearest(name, candidates).map(str::to_owned);
-                let warning = ConfigError::new(origin, "there is no such variable, it is ignored");
+                let warning = ConfigError::new(source, "unknown variable, ignored");
                 layer.warnings.push(ConfigError { suggestion, ..warning });
             }
         }
@@ -56,22 +56,22 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn of(variables: &[(&str, &str)]) -> Layer {
+    fn layer(variables: &[(&str, &str)]) -> Layer {
         let environment = variables.iter().map(|&(name, value)| (name.into(), value.into()));
         read(Config::keys(), &with_prefix(environment))
     }
 
     #[test]
-    fn a_variable_sets_its_key() {
-        let layer = of(&[("SESSIONS_LISTEN", "a:1, b:2"), ("SESSIONS_LIMIT", "5")]);
+    fn variable_sets_its_key() {
+        let layer = layer(&[("SESSIONS_LISTEN", "a:1, b:2"), ("SESSIONS_LIMIT", "5")]);
         let [limit, listen] = &layer.settings[..] else { panic!("{layer:?}") };
         assert_eq!((limit.key.name, &limit.texts[..]), ("limit", &["5".to_owned()][..]));
         assert_eq!((listen.key.name, &listen.texts[..]), ("listen", &["a:1".to_owned(), "b:2".to_owned()][..]));
-        assert_eq!(limit.origin, ConfigSource::Variable("SESSIONS_LIMIT".into()));
+        assert_eq!(limit.source, ConfigSource::Variable("SESSIONS_LIMIT".into()));
     }
 
     #[test]
-    fn what_is_empty_counts_as_not_set() {
+    fn empty_variable_counts_as_not_set() {
         let environment = || [("SESSIONS_LIMIT".into(), "".into()), (FILE.into(), "".into())];
         assert_eq!(read(Config::keys(), &with_prefix(environment())).settings, []);
         assert_eq!(file(&with_prefix(environment())), None);
@@ -79,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_nobody_knows_is_warned_of() {
-        let layer = of(&[
+    fn unknown_variable_is_a_warning() {
+        let layer = layer(&[
             (FILE, "sessions.toml"),
             ("SESSIONS_LIMITS", "5"),
             ("SESSIONS_PORT_80_TCP_ADDR", "10.0.0.1"),
@@ -90,24 +90,24 @@ mod tests {
             ("PATH", "/bin"),
         ]);
         let warnings: Vec<_> = layer.warnings.iter().map(ToString::to_string).collect();
-        let words = "there is no such variable, it is ignored";
+        let message = "unknown variable, ignored";
         assert_eq!(
             warnings,
             [
-                format!("SESSIONS_LIMITS: {words}; did you mean SESSIONS_LIMIT?"),
-                format!("SESSIONS_PORT_80_TCP_ADDR: {words}"),
+                format!("SESSIONS_LIMITS: {message}; did you mean SESSIONS_LIMIT?"),
+                format!("SESSIONS_PORT_80_TCP_ADDR: {message}"),
             ]
         );
-        assert!(layer.settings.is_empty() && layer.problems.is_empty(), "{layer:?}");
+        assert!(layer.settings.is_empty() && layer.errors.is_empty(), "{layer:?}");
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_value_that_is_no_text_is_a_problem() {
+    fn value_that_is_not_utf8_is_an_error() {
         use std::os::unix::ffi::OsStringExt as _;
         let environment = [("SESSIONS_DATA".into(), OsString::from_vec(vec![0xff]))];
         let layer = read(Config::keys(), &with_prefix(environment));
-        assert_eq!(layer.problems[0].to_string(), "SESSIONS_DATA: its value is not UTF-8");
+        assert_eq!(layer.errors[0].to_string(), "SESSIONS_DATA: its value is not UTF-8");
         assert!(layer.settings.is_empty());
     }
 }

@@ -1,29 +1,29 @@
-//! What is wrong with a configuration, where, and what was probably meant.
+//! Errors of a configuration: the source, the reason and a suggestion.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Where a value was given. In the order of precedence: of two, the greater one counts.
+/// Where a value comes from. Sources are ordered by precedence: the greater one wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConfigSource {
-    /// Nowhere.
+    /// No source sets the key.
     Default,
     /// The configuration file as a whole.
     File(PathBuf),
-    /// A place in the configuration file.
+    /// A position in the configuration file.
     Line {
-        /// The file, as it was named.
+        /// The file, as the user named it.
         path: PathBuf,
-        /// From 1 on.
+        /// Counted from 1.
         line: usize,
-        /// In characters, from 1 on.
+        /// In characters, counted from 1.
         column: usize,
     },
-    /// This environment variable.
+    /// An environment variable.
     Variable(String),
-    /// This flag, with its hyphens.
+    /// A flag, with its hyphens.
     Flag(String),
 }
 
@@ -38,38 +38,38 @@ impl fmt::Display for ConfigSource {
     }
 }
 
-/// One thing that is wrong with a configuration.
+/// One error, or one warning, of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where.
-    pub origin: ConfigSource,
-    /// The keys it is about: one, several that do not go together, or none where the file is no TOML.
+    /// Where the error is.
+    pub source: ConfigSource,
+    /// The keys it concerns: one, several that conflict, or none if the file is not TOML.
     pub keys: Vec<String>,
-    /// What is wrong with them, and what would do.
+    /// What is wrong, and what is allowed.
     pub reason: String,
-    /// What was probably meant instead.
+    /// A similar name that exists.
     pub suggestion: Option<String>,
 }
 
 impl ConfigError {
-    pub(crate) fn new(origin: ConfigSource, reason: impl Into<String>) -> Self {
-        Self { origin, keys: Vec::new(), reason: reason.into(), suggestion: None }
+    pub(crate) fn new(source: ConfigSource, reason: impl Into<String>) -> Self {
+        Self { source, keys: Vec::new(), reason: reason.into(), suggestion: None }
     }
 
-    pub(crate) fn for_key(origin: ConfigSource, key: &str, reason: impl Into<String>) -> Self {
-        Self { keys: vec![key.into()], ..Self::new(origin, reason) }
+    pub(crate) fn for_key(source: ConfigSource, key: &str, reason: impl Into<String>) -> Self {
+        Self { keys: vec![key.into()], ..Self::new(source, reason) }
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { origin, keys, reason, suggestion } = self;
-        write!(f, "{origin}")?;
-        if let ConfigSource::Line { column, .. } = origin {
+        let Self { source, keys, reason, suggestion } = self;
+        write!(f, "{source}")?;
+        if let ConfigSource::Line { column, .. } = source {
             write!(f, ":{column}")?;
         }
-        // A variable or a flag says already which key it is of.
-        if keys.len() > 1 || matches!(origin, ConfigSource::Default | ConfigSource::File(_) | ConfigSource::Line { .. })
+        // The name of a variable or of a flag already names its key.
+        if keys.len() > 1 || matches!(source, ConfigSource::Default | ConfigSource::File(_) | ConfigSource::Line { .. })
         {
             for (at, key) in keys.iter().enumerate() {
                 write!(f, "{} {key}", if at == 0 { ":" } else { "," })?;
@@ -83,22 +83,21 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Everything that is wrong with a configuration: at least one thing, in the order of the file, then by variables and
-/// flags.
+/// All errors of a configuration, at least one: those of the file in its order, then those of variables, then of flags.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{}", lines(.0))]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
-fn lines(problems: &[ConfigError]) -> String {
-    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+fn lines(errors: &[ConfigError]) -> String {
+    let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }
 
-/// The candidate that `word` is a misspelling of, if there is one.
+/// The candidate that `word` probably misspells.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distances = candidates.into_iter().map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate));
     let (distance, candidate) = distances.min()?;
-    // A third of its letters may be wrong: with more, short words are near to everything.
+    // At most a third of the letters may differ. With more, short words would match anything.
     (distance <= candidate.chars().count() / 3).then_some(candidate)
 }
 
@@ -107,10 +106,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_says_where_what_and_what_instead() {
+    fn error_names_source_key_reason_and_suggestion() {
         let line = ConfigSource::Line { path: "sessions.toml".into(), line: 12, column: 3 };
-        let problem = ConfigError::for_key(line.clone(), "limit", "it is too small");
-        assert_eq!(problem.to_string(), "sessions.toml:12:3: limit: it is too small");
+        let error = ConfigError::for_key(line.clone(), "limit", "it is too small");
+        assert_eq!(error.to_string(), "sessions.toml:12:3: limit: it is too small");
         let unknown =
             ConfigError { suggestion: Some("limit".into()), ..ConfigError::for_key(line.clone(), "limmit", "unknown") };
         assert_eq!(unknown.to_string(), "sessions.toml:12:3: limmit: unknown; did you mean limit?");
@@ -124,12 +123,12 @@ mod tests {
         assert_eq!(both.to_string(), "--a: a, b: no");
         let file = ConfigError::new(ConfigSource::File("sessions.toml".into()), "cannot be read");
         assert_eq!(file.to_string(), "sessions.toml: cannot be read");
-        assert_eq!(line.to_string(), "sessions.toml:12", "as an origin it is a line");
+        assert_eq!(line.to_string(), "sessions.toml:12", "a source has no column");
         assert_eq!(ConfigErrors(vec![variable.clone(), file.clone()]).to_string(), format!("{variable}\n{file}"));
     }
 
     #[test]
-    fn only_what_is_near_enough_is_suggested() {
+    fn only_similar_names_are_suggested() {
         let keys = ["limit", "listen", "log", "log_format", "auth_timeout", "max_message_bytes"];
         for (word, suggestion) in [
             ("limits", Some("limit")),

@@ -1,6 +1,6 @@
-//! The configuration file: TOML (<https://toml.io/en/v1.0.0>), keys without tables.
+//! Reads the configuration file: TOML (<https://toml.io/en/v1.0.0>), keys without tables.
 //!
-//! It is read to its end whatever is wrong in it, so that everything that is wrong is told at once.
+//! The reader goes on after an error, so that it reports every error at once.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, ConfigSource, nearest};
 use super::key::Key;
-use super::loader::{KeyValue, Layer};
+use super::layer::{KeyValue, Layer};
 use super::value::Shape;
 
 /// What this file sets.
@@ -18,52 +18,52 @@ pub(super) fn read(keys: &'static [Key], path: &Path) -> Layer {
     match fs::read_to_string(path) {
         Ok(text) => parse(keys, path, &text),
         Err(error) => {
-            let problem = ConfigError::new(ConfigSource::File(path.into()), format!("it cannot be read: {error}"));
-            Layer { problems: vec![problem], ..Layer::default() }
+            let error = ConfigError::new(ConfigSource::File(path.into()), format!("it cannot be read: {error}"));
+            Layer { errors: vec![error], ..Layer::default() }
         }
     }
 }
 
 fn parse(keys: &'static [Key], path: &Path, text: &str) -> Layer {
     let document = Document { path, text };
-    let (readable, mut errors) = document.without_lines_that_end_it();
-    let (table, other_errors) = DeTable::parse_recoverable(&readable);
-    errors.extend(other_errors);
+    let (readable, mut syntax_errors) = document.blank_lines_without_value();
+    let (table, more_errors) = DeTable::parse_recoverable(&readable);
+    syntax_errors.extend(more_errors);
     let table = table.into_inner();
     let mut layer = Layer::default();
-    let mut broken = BTreeSet::new();
-    for error in errors {
+    let mut broken_lines = BTreeSet::new();
+    for error in syntax_errors {
         let span = error.span().unwrap_or_default();
         let given = text.get(span.clone()).unwrap_or_default();
         let first = table.keys().find(|key| error.message() == DUPLICATE && key.get_ref() == given);
         if let Some(first) = first {
             let reason = format!("it is given twice, first in line {}", document.line(first.span().start));
-            layer.problems.push(ConfigError::for_key(document.origin(span.start), given, reason));
-        } else if broken.insert(document.line(span.start)) {
-            let reason = format!("this is no TOML: {}", error.message());
-            layer.problems.push(ConfigError::new(document.origin(span.start), reason));
+            layer.errors.push(ConfigError::for_key(document.source(span.start), given, reason));
+        } else if broken_lines.insert(document.line(span.start)) {
+            let reason = format!("this is not TOML: {}", error.message());
+            layer.errors.push(ConfigError::new(document.source(span.start), reason));
         }
     }
     for (name, value) in &table {
         let (start, end) = (name.span().start, name.span().end.max(value.span().end));
-        // What was made of lines that are no TOML says nothing.
-        if broken.range(document.line(start)..=document.line(end)).next().is_some() {
+        // The parser guesses what a broken line means. Its guess is not worth a second error.
+        if broken_lines.range(document.line(start)..=document.line(end)).next().is_some() {
             continue;
         }
-        let (origin, name, value) = (document.origin(start), name.get_ref(), value.get_ref());
+        let (source, name, value) = (document.source(start), name.get_ref(), value.get_ref());
         let known = keys.iter().find(|key| key.name == name);
         match known.ok_or_else(|| unknown(keys, name, value)).and_then(|key| Ok((key, texts(key, value)?))) {
-            Ok((key, texts)) => layer.settings.push(KeyValue { key, texts, origin }),
-            Err(problem) => layer.problems.push(ConfigError { origin, keys: vec![name.to_string()], ..problem }),
+            Ok((key, texts)) => layer.settings.push(KeyValue { key, texts, source }),
+            Err(error) => layer.errors.push(ConfigError { source, keys: vec![name.to_string()], ..error }),
         }
     }
     layer
 }
 
-/// What the parser says of a key that was there before.
+/// The parser's message for a key that is already set.
 const DUPLICATE: &str = "duplicate key";
 
-/// What it says of a line without `=`, after which it goes on to look for errors, but keeps no more keys.
+/// The parser's message for a line without `=`. After it the parser still looks for errors, but keeps no more keys.
 const NO_VALUE: &str = "key with no value";
 
 struct Document<'a> {
@@ -76,21 +76,24 @@ impl Document<'_> {
         self.text.get(..offset).unwrap_or(self.text)
     }
 
-    /// The text with spaces for such lines, and what was said of them.
-    fn without_lines_that_end_it(&self) -> (String, Vec<toml::de::Error>) {
-        let (_, mut errors) = DeTable::parse_recoverable(self.text);
-        errors.retain(|error| error.message().starts_with(NO_VALUE));
-        let at: BTreeSet<_> = errors.iter().filter_map(|error| Some(self.line(error.span()?.start))).collect();
+    /// Replaces each line without `=` by spaces, so that the parser keeps the keys after it. Returns the text, and the
+    /// errors of those lines.
+    fn blank_lines_without_value(&self) -> (String, Vec<toml::de::Error>) {
+        let (_, mut syntax_errors) = DeTable::parse_recoverable(self.text);
+        syntax_errors.retain(|error| error.message().starts_with(NO_VALUE));
+        let blank: BTreeSet<_> =
+            syntax_errors.iter().filter_map(|error| Some(self.line(error.span()?.start))).collect();
         let lines = self.text.split('\n').zip(1..);
-        let lines = lines.map(|(line, number)| if at.contains(&number) { " ".repeat(line.len()) } else { line.into() });
-        (lines.collect::<Vec<_>>().join("\n"), errors)
+        let lines =
+            lines.map(|(line, number)| if blank.contains(&number) { " ".repeat(line.len()) } else { line.into() });
+        (lines.collect::<Vec<_>>().join("\n"), syntax_errors)
     }
 
     fn line(&self, offset: usize) -> usize {
         1 + self.before(offset).matches('\n').count()
     }
 
-    fn origin(&self, offset: usize) -> ConfigSource {
+    fn source(&self, offset: usize) -> ConfigSource {
         let line = self.before(offset).rsplit('\n').next().unwrap_or_default();
         ConfigSource::Line { path: self.path.into(), line: self.line(offset), column: 1 + line.chars().count() }
     }
@@ -98,20 +101,20 @@ impl Document<'_> {
 
 fn unknown(keys: &'static [Key], name: &str, value: &DeValue<'_>) -> ConfigError {
     if value.is_table() {
-        return problem("there are no tables here, every key stands by itself");
+        return without_source("tables are not supported, write every key at the top level");
     }
     let spelling = name.to_lowercase().replace('-', "_");
     let suggestion = nearest(&spelling, keys.iter().map(|key| key.name)).map(str::to_owned);
-    ConfigError { suggestion, ..problem("there is no such key") }
+    ConfigError { suggestion, ..without_source("unknown key") }
 }
 
-/// The texts that a flag would be given instead of this value.
+/// The texts that a flag would have in place of this value.
 fn texts(key: &Key, value: &DeValue<'_>) -> Result<Vec<String>, ConfigError> {
     let is_list = key.shape == Shape::List;
     match value {
         DeValue::String(text) => Ok(key.split(text)),
         DeValue::Array(values) if is_list => values.iter().map(|value| scalar(value.get_ref())).collect(),
-        DeValue::Array(_) => Err(problem("it takes one value, not an array")),
+        DeValue::Array(_) => Err(without_source("expected one value, not an array")),
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Table(_) => {
             scalar(value).map(|text| vec![text])
         }
@@ -125,14 +128,14 @@ fn scalar(value: &DeValue<'_>) -> Result<String, ConfigError> {
             .map_or_else(|_| integer.as_str().to_owned(), |number| number.to_string())),
         DeValue::Float(float) => Ok(float.as_str().to_owned()),
         DeValue::Boolean(boolean) => Ok(boolean.to_string()),
-        DeValue::Datetime(_) => Err(problem("it takes no date or time of day; a duration is written as in \"10s\"")),
-        DeValue::Array(_) => Err(problem("it takes no array in an array")),
-        DeValue::Table(_) => Err(problem("it takes a value, not a table")),
+        DeValue::Datetime(_) => Err(without_source("expected no date or time of day; write a duration as in \"10s\"")),
+        DeValue::Array(_) => Err(without_source("expected no array in an array")),
+        DeValue::Table(_) => Err(without_source("expected a value, not a table")),
     }
 }
 
-/// Whoever calls knows where.
-fn problem(reason: &str) -> ConfigError {
+/// The caller fills in the source.
+fn without_source(reason: &str) -> ConfigError {
     ConfigError::new(ConfigSource::Default, reason)
 }
 
@@ -141,24 +144,24 @@ mod tests {
     use super::*;
     use crate::config::sample::Sample;
 
-    fn of(text: &str) -> Layer {
+    fn layer(text: &str) -> Layer {
         parse(Sample::keys(), Path::new("file"), text)
     }
 
     /// The texts of the one key that is set.
     fn set(text: &str) -> Vec<String> {
-        let layer = of(text);
-        assert_eq!(layer.problems, [], "{text}");
+        let layer = layer(text);
+        assert_eq!(layer.errors, [], "{text}");
         let [setting] = <[KeyValue; 1]>::try_from(layer.settings).unwrap();
         setting.texts
     }
 
-    fn problems(text: &str) -> Vec<String> {
-        of(text).problems.iter().map(ToString::to_string).collect()
+    fn errors(text: &str) -> Vec<String> {
+        layer(text).errors.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_value_of_any_type_becomes_what_a_flag_would_be_given() {
+    fn toml_value_becomes_the_texts_of_a_flag() {
         for (text, texts) in [
             ("most = 7", &["7"][..]),
             ("most = +7", &["7"]),
@@ -184,22 +187,22 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_cannot_be_meant_is_refused_in_words() {
-        for (text, problem) in [
-            ("most = [7]", "most: it takes one value, not an array"),
-            ("most = { a = 7 }", "most: it takes a value, not a table"),
-            ("most = 1979-05-27", "most: it takes no date or time of day; a duration is written as in \"10s\""),
-            ("ports = [[80]]", "ports: it takes no array in an array"),
-            ("ports = [80, { a = 7 }]", "ports: it takes a value, not a table"),
-            ("[most]\nports = 1", "most: it takes a value, not a table"),
+    fn wrong_toml_type_is_an_error() {
+        for (text, error) in [
+            ("most = [7]", "most: expected one value, not an array"),
+            ("most = { a = 7 }", "most: expected a value, not a table"),
+            ("most = 1979-05-27", "most: expected no date or time of day; write a duration as in \"10s\""),
+            ("ports = [[80]]", "ports: expected no array in an array"),
+            ("ports = [80, { a = 7 }]", "ports: expected a value, not a table"),
+            ("[most]\nports = 1", "most: expected a value, not a table"),
         ] {
-            let problems = problems(text);
-            assert!(problems.len() == 1 && problems[0].ends_with(problem), "{text}: {problems:?}");
+            let errors = errors(text);
+            assert!(errors.len() == 1 && errors[0].ends_with(error), "{text}: {errors:?}");
         }
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_where_it_is() {
+    fn every_error_has_its_line_and_column() {
         let text = "ports = [80, [1]]\r
             most 7
             kind: memory
@@ -209,61 +212,61 @@ mod tests {
             colour = 1
             most = 8
             most = 9
-            [doors]
+            [access]
             a = 1";
-        let mut problems = of(text).problems;
-        problems.sort_by(|one, other| one.origin.cmp(&other.origin));
-        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let mut errors = layer(text).errors;
+        errors.sort_by(|one, other| one.source.cmp(&other.source));
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
-            problems,
+            errors,
             [
-                "file:1:1: ports: it takes no array in an array",
-                "file:2:18: this is no TOML: key with no value, expected `=`",
-                "file:3:19: this is no TOML: key with no value, expected `=`",
-                "file:4:27: this is no TOML: string values must be quoted, expected literal string",
-                "file:5:13: certificates: there is no such key; did you mean certificate?",
-                "file:6:13: may-be-open: there is no such key; did you mean may_be_open?",
-                "file:7:13: colour: there is no such key",
+                "file:1:1: ports: expected no array in an array",
+                "file:2:18: this is not TOML: key with no value, expected `=`",
+                "file:3:19: this is not TOML: key with no value, expected `=`",
+                "file:4:27: this is not TOML: string values must be quoted, expected literal string",
+                "file:5:13: certificates: unknown key; did you mean certificate?",
+                "file:6:13: may-be-open: unknown key; did you mean may_be_open?",
+                "file:7:13: colour: unknown key",
                 "file:9:13: most: it is given twice, first in line 8",
-                "file:10:14: doors: there are no tables here, every key stands by itself",
+                "file:10:14: access: tables are not supported, write every key at the top level",
             ]
         );
-        assert_eq!(of(text).settings[0].texts, ["8"], "the first");
+        assert_eq!(layer(text).settings[0].texts, ["8"], "the first");
     }
 
     #[test]
-    fn a_key_that_is_spelt_as_a_flag_or_a_variable_is_known_again() {
+    fn flag_or_variable_spelling_suggests_the_key() {
         for (key, suggestion) in [("may-be-opened", "may_be_open"), ("MAY_BE_OPEN", "may_be_open"), ("Most", "most")] {
-            let problems = problems(&format!("{key} = 1"));
-            assert_eq!(problems, [format!("file:1:1: {key}: there is no such key; did you mean {suggestion}?")]);
+            let errors = errors(&format!("{key} = 1"));
+            assert_eq!(errors, [format!("file:1:1: {key}: unknown key; did you mean {suggestion}?")]);
         }
     }
 
     #[test]
-    fn what_is_broken_is_told_once() {
-        assert_eq!(problems("most == 7"), ["file:1:7: this is no TOML: extra `=`, expected nothing"]);
-        let problems = problems("most = [1,\n 2");
-        assert!(problems.len() == 1 && problems[0].starts_with("file:2:3: this is no TOML: "), "{problems:?}");
-        assert_eq!(of("most = \"7\nports = 80").settings.len(), 1, "the next line is read");
+    fn broken_line_is_reported_once() {
+        assert_eq!(errors("most == 7"), ["file:1:7: this is not TOML: extra `=`, expected nothing"]);
+        let errors = errors("most = [1,\n 2");
+        assert!(errors.len() == 1 && errors[0].starts_with("file:2:3: this is not TOML: "), "{errors:?}");
+        assert_eq!(layer("most = \"7\nports = 80").settings.len(), 1, "the next line is read");
     }
 
     #[test]
-    fn a_column_counts_characters() {
-        let layer = of("# \u{e9}\n'\u{e9}' = 1\n\u{e9} \u{e9}");
-        let origins: Vec<_> = layer.problems.iter().map(|problem| format!("{:?}", problem.origin)).collect();
-        assert!(origins.iter().any(|origin| origin.contains("line: 2, column: 1 ")), "{origins:?}");
-        assert!(origins.iter().any(|origin| origin.contains("line: 3, column: 3 ")), "{origins:?}");
+    fn column_counts_characters() {
+        let layer = layer("# \u{e9}\n'\u{e9}' = 1\n\u{e9} \u{e9}");
+        let sources: Vec<_> = layer.errors.iter().map(|error| format!("{:?}", error.source)).collect();
+        assert!(sources.iter().any(|source| source.contains("line: 2, column: 1 ")), "{sources:?}");
+        assert!(sources.iter().any(|source| source.contains("line: 3, column: 3 ")), "{sources:?}");
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_says_so() {
+    fn unreadable_file_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let problem = |path: &Path| read(Sample::keys(), path).problems[0].to_string();
+        let error = |path: &Path| read(Sample::keys(), path).errors[0].to_string();
         let missing = directory.path().join("missing.toml");
-        assert!(problem(&missing).starts_with(&format!("{}: it cannot be read: ", missing.display())));
+        assert!(error(&missing).starts_with(&format!("{}: it cannot be read: ", missing.display())));
         let binary = directory.path().join("binary.toml");
         fs::write(&binary, [0xff]).unwrap();
-        assert!(problem(&binary).contains("it cannot be read: ") && problem(&binary).contains("UTF-8"));
+        assert!(error(&binary).contains("it cannot be read: ") && error(&binary).contains("UTF-8"));
         let good = directory.path().join("good.toml");
         fs::write(&good, "\u{feff}most = 7\r\n").unwrap();
         assert_eq!(read(Sample::keys(), &good).settings[0].texts, ["7"]);

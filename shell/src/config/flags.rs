@@ -1,7 +1,7 @@
 //! The flags: one for each key, and `--config`.
 //!
-//! clap reads the environment only to show it in the help: what counts is read by `environment`, which tells of
-//! everything that is wrong at once.
+//! clap reads the environment only to show it in the help. `environment` reads the values in force, so that all errors
+//! are reported at once.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -13,21 +13,21 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 
 use super::error::ConfigSource;
 use super::key::Key;
-use super::loader::KeyValue;
+use super::layer::KeyValue;
 use super::value::{InvalidValue, Shape};
 use super::{Config, environment};
 
-/// What was said on the command line.
+/// The flags given on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// The configuration file, if one was named.
+    /// The configuration file, if `--config` names one.
     pub file: Option<PathBuf>,
-    /// The keys that were set.
+    /// The keys that flags set.
     pub given: Vec<KeyValue>,
 }
 
 impl Flags {
-    /// Both, where a key of `other` counts more and its lists are added.
+    /// Adds the flags of `other`. They override single values and extend lists.
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
         self.file = other.file.or(self.file);
@@ -41,15 +41,15 @@ impl Flags {
         self
     }
 
-    /// The names of all that was given, with their hyphens.
+    /// The names of all given flags, with their hyphens.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let file = self.file.iter().map(|_| "--config".to_owned());
-        file.chain(self.given.iter().map(|setting| setting.origin.to_string())).collect()
+        file.chain(self.given.iter().map(|setting| setting.source.to_string())).collect()
     }
 }
 
-/// Those of the flags that say which data directory is meant.
+/// The flags that select the data directory: `--data` and `--config`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DataDirFlags(pub(crate) Flags);
 
@@ -107,7 +107,7 @@ fn file() -> Arg {
         .env(environment::FILE)
         .value_name("FILE")
         .value_parser(value_parser!(OsString))
-        .help("A configuration file, in TOML. `server config --default` prints one to begin with")
+        .help("A configuration file in TOML. `server config --default` prints one to start from")
 }
 
 fn read(matches: &ArgMatches, keys: impl Iterator<Item = &'static Key>) -> Flags {
@@ -121,7 +121,7 @@ fn argument(key: &'static Key) -> Arg {
         .long(&*key.flag)
         .env(&*key.variable)
         .value_name(key.placeholder)
-        .value_parser(ValueParser::new(Checked(key)))
+        .value_parser(ValueParser::new(KeyValueParser(key)))
         .allow_negative_numbers(true)
         .help(key.help)
         .help_heading(key.group)
@@ -137,23 +137,23 @@ fn argument(key: &'static Key) -> Arg {
 fn setting(key: &'static Key, matches: &ArgMatches) -> KeyValue {
     let texts = matches.get_many::<String>(key.name).into_iter().flatten();
     let texts = texts.flat_map(|text| key.split(text)).collect();
-    KeyValue { key, texts, origin: ConfigSource::Flag(format!("--{}", key.flag)) }
+    KeyValue { key, texts, source: ConfigSource::Flag(format!("--{}", key.flag)) }
 }
 
-/// Refuses on the command line what the key's rule refuses, in clap's own form.
+/// Reports a value that the key's reader does not accept, in clap's own form.
 #[derive(Debug, Clone)]
-struct Checked(&'static Key);
+struct KeyValueParser(&'static Key);
 
-impl TypedValueParser for Checked {
+impl TypedValueParser for KeyValueParser {
     type Value = String;
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
         let Self(key) = self;
         let text = StringValueParser::new().parse_ref(command, arg, value)?;
-        let Some(failure) = key.check(&key.split(&text)).err().and_then(|refusals| refusals.into_iter().next()) else {
+        let invalid_values = key.check(&key.split(&text)).err().unwrap_or_default();
+        let Some(InvalidValue { text, reason }) = invalid_values.into_iter().next() else {
             return Ok(text);
         };
-        let InvalidValue { text, reason } = failure;
         if key.choices.is_empty() {
             (move |_: &str| Err::<String, _>(reason.clone())).parse_ref(command, arg, OsStr::new(&text))
         } else {
@@ -171,7 +171,7 @@ impl TypedValueParser for Checked {
         if source == ValueSource::CommandLine {
             self.parse_ref(command, arg, value)
         } else {
-            // Only shown in the help.
+            // The help alone shows it.
             Ok(value.to_string_lossy().into_owned())
         }
     }
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::config::sample::Sample;
 
-    /// What `Sample` is given.
+    /// What these arguments set in `Sample`.
     fn parse(arguments: &[&str]) -> Result<Vec<KeyValue>, clap::Error> {
         let keys = Sample::keys();
         let command = Command::new("sample").args(keys.iter().map(argument));
@@ -207,16 +207,16 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_said_is_given() {
+    fn only_given_flags_are_set() {
         assert_eq!(parse(&[]).unwrap(), []);
-        let [most] = &parse(&["--most", "7"]).unwrap()[..] else { panic!("one was given") };
-        assert_eq!((most.key.name, most.origin.to_string()), ("most", "--most".into()));
+        let [most] = &parse(&["--most", "7"]).unwrap()[..] else { panic!("expected one value") };
+        assert_eq!((most.key.name, most.source.to_string()), ("most", "--most".into()));
         let none = flags(&[]);
         assert!(none.file.is_none() && none.given.is_empty(), "{none:?}");
     }
 
     #[test]
-    fn each_shape_is_written_in_its_way() {
+    fn each_shape_has_its_flag_syntax() {
         assert_eq!(texts(&["--may-be-open"]), ["true"]);
         assert_eq!(texts(&["--may-be-open=false"]), ["false"]);
         assert_eq!(texts(&["--ports", "80,443", "--ports=81"]), ["80", "443", "81"]);
@@ -227,8 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_as_clap_tells_it() {
-        for (arguments, words) in [
+    fn invalid_flag_is_reported_by_clap() {
+        for (arguments, message) in [
             (
                 &["--most", "11"][..],
                 "invalid value '11' for '--most <N>': 11 is not from 1 to 10; or write `unlimited`",
@@ -242,27 +242,31 @@ mod tests {
             (&["--mosd", "7"], "tip: a similar argument exists: '--most'"),
         ] {
             let error = parse(arguments).unwrap_err();
-            assert!(error.to_string().contains(words), "{arguments:?}: {error}");
+            assert!(error.to_string().contains(message), "{arguments:?}: {error}");
             assert_eq!(error.exit_code(), 2);
         }
     }
 
     #[test]
-    fn the_help_has_groups_variables_and_defaults() {
+    fn help_has_groups_variables_and_defaults() {
         let help = Flags::augment_args(Command::new("server")).render_long_help().to_string();
-        for words in
+        for message in
             ["\nLimits:\n", "[env: SESSIONS_LIMIT", "[default: 3]", "[env: SESSIONS_CONFIG", "[default: one per core]"]
         {
-            assert!(help.contains(words), "{words}: {help}");
+            assert!(help.contains(message), "{message}: {help}");
         }
         assert_eq!(help.matches("--threads").count(), 1);
         let (_, threads) = help.split_once("--threads").unwrap();
         let (threads, _) = threads.split_once("--").unwrap();
-        assert_eq!(threads.matches("[default:").count(), 1, "how many this machine has does not matter: {threads}");
+        assert_eq!(
+            threads.matches("[default:").count(),
+            1,
+            "the number of cores of this machine does not matter: {threads}"
+        );
     }
 
     #[test]
-    fn what_is_said_later_counts_more_and_lists_grow() {
+    fn later_flags_override_values_and_extend_lists() {
         let one = flags(&["--config", "a.toml", "--limit", "5", "--log", "warn", "--listen", "127.0.0.1:1"]);
         let both = one.merge(flags(&["--config", "b.toml", "--limit", "6", "--listen", "127.0.0.1:2"]));
         let mut texts: Vec<_> = both.given.iter().map(|setting| setting.texts.join(",")).collect();

@@ -1,4 +1,4 @@
-//! What is known of a key beside its type, and the macro that makes a table of them.
+//! A key of the configuration, and the macro that makes the table of keys.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,23 +9,23 @@ use super::value::{InvalidValue, Shape, ValueReader};
 
 /// A key of the configuration.
 pub struct Key {
-    /// As it is written in the file, `auth_timeout`.
+    /// The name in the file, such as `auth_timeout`.
     pub name: &'static str,
-    /// The flag, without its hyphens, `auth-timeout`.
+    /// The flag without its hyphens, such as `auth-timeout`.
     pub flag: String,
-    /// The environment variable, `SESSIONS_AUTH_TIMEOUT`.
+    /// The environment variable, such as `SESSIONS_AUTH_TIMEOUT`.
     pub variable: String,
-    /// What it is about, with others.
+    /// The heading in the help.
     pub group: &'static str,
-    /// What it means, and its bounds.
+    /// The description, with bounds.
     pub help: &'static str,
-    /// What stands for a value in the help of its flag.
+    /// The placeholder for a value in the help.
     pub placeholder: &'static str,
-    /// What it is when it is not given. Owned if this machine decides, which the help then tells.
+    /// The default, as text. Owned if it depends on this machine; `help` then explains it.
     pub default: Cow<'static, str>,
-    /// When a change of it takes effect.
+    /// When a change takes effect.
     pub applies: ReloadMode,
-    /// How its value is written.
+    /// The syntax of its value.
     pub shape: Shape,
     pub(super) choices: Vec<PossibleValue>,
     check: Box<Check>,
@@ -36,26 +36,26 @@ type Check = dyn Fn(&[String]) -> Result<(), Vec<InvalidValue>> + Send + Sync;
 /// When a change of a key takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReloadMode {
-    /// When the configuration is read again.
+    /// When the server reloads the configuration.
     AtOnce,
-    /// When the server is started again.
+    /// When the server restarts.
     AfterRestart,
 }
 
-/// An entry of the table, as it is written there.
+/// An entry of the table.
 pub(super) struct KeySpec<T> {
     pub(super) name: &'static str,
     pub(super) group: &'static str,
     pub(super) help: &'static str,
-    pub(super) rule: ValueReader<T>,
+    pub(super) reader: ValueReader<T>,
     pub(super) placeholder: &'static str,
     pub(super) default: Cow<'static, str>,
     pub(super) applies: ReloadMode,
 }
 
 impl Key {
-    pub(super) fn new<T: 'static>(entry: KeySpec<T>) -> Self {
-        let KeySpec { name, group, help, rule, placeholder, default, applies } = entry;
+    pub(super) fn new<T: 'static>(spec: KeySpec<T>) -> Self {
+        let KeySpec { name, group, help, reader, placeholder, default, applies } = spec;
         Self {
             name,
             flag: name.replace('_', "-"),
@@ -65,13 +65,13 @@ impl Key {
             placeholder,
             default,
             applies,
-            shape: rule.shape,
-            choices: rule.choices.clone(),
-            check: Box::new(move |texts| rule.read(texts).map(drop)),
+            shape: reader.shape,
+            choices: reader.choices.clone(),
+            check: Box::new(move |texts| reader.read(texts).map(drop)),
         }
     }
 
-    /// The texts that one text stands for: itself, or for a list what is between its commas.
+    /// Splits the text of a list at its commas. Any other text stays whole.
     #[must_use]
     pub fn split(&self, text: &str) -> Vec<String> {
         match self.shape {
@@ -81,15 +81,15 @@ impl Key {
         }
     }
 
-    /// Whether its rule takes these texts.
+    /// Checks that these texts are a valid value.
     ///
     /// # Errors
-    /// With every text that is refused.
+    /// Every invalid text.
     pub fn check(&self, texts: &[String]) -> Result<(), Vec<InvalidValue>> {
         (self.check)(texts)
     }
 
-    /// The texts of its default.
+    /// The default, split into its texts.
     pub(super) fn default_texts(&self) -> Vec<String> {
         self.split(&self.default)
     }
@@ -101,7 +101,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Keys are told apart by their names.
+/// Two keys are equal if they have the same name.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
@@ -110,11 +110,11 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-/// Makes a struct with a public field for each entry, and all that is known of it from there. An entry is
+/// Makes a struct with a public field for each entry, and the list of its keys. An entry is
 ///
 /// ```text
-/// /// What it means, and its bounds. One paragraph, without a full stop at its end.
-/// name: Type { rule: RULE, value: "PLACEHOLDER", default: "TEXT", applies: AtOnce }
+/// /// The description, with bounds. One paragraph, without a full stop at its end.
+/// name: Type { reader: READER, value: "PLACEHOLDER", default: "TEXT", applies: AtOnce }
 /// ```
 macro_rules! settings {
     (
@@ -125,7 +125,7 @@ macro_rules! settings {
                 $(
                     $(#[doc = $help:literal])+
                     $field:ident: $type:ty {
-                        rule: $rule:expr,
+                        reader: $reader:expr,
                         value: $placeholder:literal,
                         default: $default:expr,
                         applies: $applies:ident $(,)?
@@ -153,7 +153,7 @@ macro_rules! settings {
                         name: stringify!($field),
                         group: $group,
                         help: concat!($($help),+).trim_ascii(),
-                        rule: $rule,
+                        reader: $reader,
                         placeholder: $placeholder,
                         default: $default.into(),
                         applies: ReloadMode::$applies,
@@ -162,28 +162,28 @@ macro_rules! settings {
                 &KEYS
             }
 
-            /// Reads the texts of every key, in the order of the fields. Refusals come with the key that they are of.
+            /// Reads the texts of every key, in the order of the fields. Returns each invalid value with its key.
             pub(super) fn read(
                 texts: &[&[String]],
             ) -> Result<Self, Vec<(&'static $crate::config::Key, $crate::config::value::InvalidValue)>> {
                 use $crate::config::value::ValueReader;
                 let (mut keys, mut texts) = (Self::keys().iter(), texts.iter());
-                let mut refused = Vec::new();
+                let mut invalid_values = Vec::new();
                 $($(
                     let key = keys.next().expect("there is a key for each field");
-                    let rule: ValueReader<$type> = $rule;
-                    let $field = rule
+                    let reader: ValueReader<$type> = $reader;
+                    let $field = reader
                         .read(texts.next().copied().unwrap_or_default())
-                        .map_err(|refusals| refused.extend(refusals.into_iter().map(|failure| (key, failure))));
+                        .map_err(|invalid| invalid_values.extend(invalid.into_iter().map(|invalid| (key, invalid))));
                 )+)+
                 match ($($($field,)+)+) {
                     ($($(Ok($field),)+)+) => Ok(Self { $($($field,)+)+ }),
-                    _ => Err(refused),
+                    _ => Err(invalid_values),
                 }
             }
 
-            /// The names of the keys whose values are not the same.
-            pub(super) fn differing(&self, other: &Self) -> Vec<&'static str> {
+            /// The names of the keys whose values differ.
+            pub(super) fn different_keys(&self, other: &Self) -> Vec<&'static str> {
                 let mut names = Vec::new();
                 $($(
                     if self.$field != other.$field {
@@ -199,51 +199,4 @@ macro_rules! settings {
 pub(super) use settings;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::sample::Sample;
-
-    fn key(name: &str) -> &'static Key {
-        Sample::keys().iter().find(|key| key.name == name).unwrap()
-    }
-
-    fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
-        texts.map(str::to_owned).into()
-    }
-
-    #[test]
-    fn a_key_has_a_name_in_every_source() {
-        let key = key("may_be_open");
-        assert_eq!((&*key.flag, &*key.variable), ("may-be-open", "SESSIONS_MAY_BE_OPEN"));
-        assert_eq!((key.group, key.applies, key.shape), ("Doors", ReloadMode::AfterRestart, Shape::Switch));
-        assert_eq!(key.help, "Whether anybody may come in, at any time");
-    }
-
-    #[test]
-    fn only_a_list_is_split() {
-        assert_eq!(key("ports").split("80, 443,"), texts(["80", "443", ""]));
-        assert_eq!(key("ports").split(" "), texts([]));
-        assert_eq!(key("certificate").split("a, b"), texts(["a, b"]));
-        assert_eq!(key("certificate").split(""), texts([""]));
-    }
-
-    #[test]
-    fn the_values_are_read_in_the_order_of_the_fields() {
-        let given = [texts(["80", "443"]), texts([]), texts(["true"]), texts([""]), texts(["7"]), texts(["memory"])];
-        let read = |given: &[Vec<String>]| Sample::read(&given.iter().map(|texts| &**texts).collect::<Vec<_>>());
-        let sample = read(&given).unwrap();
-        assert_eq!((&sample.ports[..], sample.origins.len(), sample.may_be_open), (&[80, 443][..], 0, true));
-        assert_eq!((&sample.certificate, sample.most.to_string()), (&None, "7".into()));
-
-        let mut wrong = given.clone();
-        wrong[0] = texts(["0", "80", "x"]);
-        wrong[2] = texts(["maybe"]);
-        let refused = read(&wrong).unwrap_err();
-        let refused: Vec<_> = refused.iter().map(|(key, failure)| (key.name, &*failure.text)).collect();
-        assert_eq!(refused, [("ports", "0"), ("ports", "x"), ("may_be_open", "maybe")]);
-
-        let mut other = given.clone();
-        (other[0], other[4]) = (texts(["080", "443"]), texts(["unlimited"]));
-        assert_eq!(sample.differing(&read(&other).unwrap()), ["most"]);
-    }
-}
+mod tests;

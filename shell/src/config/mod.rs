@@ -1,26 +1,28 @@
-//! What can be set, within which bounds, and where.
+//! The configuration of the server: keys, sources, bounds and errors.
 //!
-//! `table` has every key, once. Each can be set in a TOML file, by an environment variable and by a flag, in rising
+//! `table` defines every key once. A key can be set in a TOML file, by an environment variable and by a flag, in rising
 //! order of precedence:
 //!
 //! ```
-//! use shell::config::{Flags, Sources};
+//! use shell::config::{ConfigLoader, Flags};
 //!
 //! let environment = [("SESSIONS_LIMIT".into(), "5".into())];
-//! let loaded = Sources::new(Flags::default(), environment).load().unwrap();
+//! let loaded = ConfigLoader::new(Flags::default(), environment).load().unwrap();
 //! assert_eq!(loaded.config.limit.slots(), 5);
 //! ```
 //!
-//! What is wrong is told all at once ([`ConfigErrors`]). What was read can be printed as a file ([`mod@print`]), and compared with
-//! what is read later ([`diff`]).
+//! [`ConfigErrors`] holds every error at once. [`mod@print`] prints a configuration as a file. [`diff()`] compares two
+//! configurations, for a reload.
 
 pub(crate) mod build;
+mod conflicts;
 mod diff;
 mod environment;
 pub(crate) mod error;
 mod file;
 pub(crate) mod flags;
 pub(crate) mod key;
+mod layer;
 pub(crate) mod loader;
 pub mod print;
 #[cfg(test)]
@@ -35,6 +37,6 @@ pub use diff::{ChangedKey, diff};
 pub use error::{ConfigError, ConfigErrors, ConfigSource};
 pub use flags::Flags;
 pub use key::{Key, ReloadMode};
-pub use loader::{ConfigLoader, KeyValue, Loaded};
+pub use layer::KeyValue;
+pub use loader::{ConfigLoader, Loaded};
 pub use table::{Authentication, Config, ConfigCountBy, ConfigWhenFull, StoreKind};
-pub(crate) use value::duration_within as duration;

@@ -1,38 +1,39 @@
-//! A configuration as a file.
+//! Prints a configuration as a file.
 
 use std::fmt::Write as _;
 
 use super::Config;
 use super::key::{Key, ReloadMode};
-use super::loader::{KeyValue, Loaded};
+use super::layer::KeyValue;
+use super::loader::Loaded;
 use super::value::Shape;
 
-/// How wide a line of help is.
+/// Columns of a line of help.
 const WIDTH: usize = 100;
 
 const INTRODUCTION: &str = "\
-The configuration of the server, every key at its default. Take the # before a key away and set it. An environment \
-variable counts more than this file, and a flag more than both. A relative path is looked for where the server is \
-started. Times are written as in \"10s\", \"500ms\" or \"2m\".";
+The configuration of the server, with every key at its default. Remove the # before a key to set it. An environment \
+variable overrides this file, and a flag overrides both. A relative path starts at the directory in which the server is \
+started. Write times as in \"10s\", \"500ms\" or \"2m\".";
 
-/// A file with every key at what counts, and where that came from.
+/// A file with every key at its value in force, and the source of that value.
 #[must_use]
 pub fn effective(loaded: &Loaded) -> String {
     let mut text = String::new();
     let mut group = "";
-    for KeyValue { key, texts, origin } in &loaded.settings {
+    for KeyValue { key, texts, source } in &loaded.settings {
         if group != key.group {
             group = key.group;
             let _infallible = writeln!(text, "{}# {group}", if text.is_empty() { "" } else { "\n" });
         }
-        // A name that would end the comment.
-        let origin = origin.to_string().replace(char::is_control, "?");
-        let _infallible = writeln!(text, "{} = {}  # {origin}", key.name, value(key, texts));
+        // A line break in the name would end the comment.
+        let source = source.to_string().replace(char::is_control, "?");
+        let _infallible = writeln!(text, "{} = {}  # {source}", key.name, value(key, texts));
     }
     text
 }
 
-/// A file with every key at its default, commented out, and what there is to know of it.
+/// A file with every key at its default, commented out, and with its description.
 #[must_use]
 pub fn defaults() -> String {
     let mut text = String::new();
@@ -64,22 +65,22 @@ fn value(key: &Key, texts: &[String]) -> String {
     if key.shape == Shape::List { format!("[{}]", values.join(", ")) } else { values.concat() }
 }
 
-/// A value that is read back as this text.
+/// A TOML value that reads back as this text.
 fn scalar(key: &Key, text: &str) -> String {
     let is_number = text.parse::<i64>().is_ok_and(|number| number.to_string() == text);
     let is_switch = key.shape == Shape::Switch && matches!(text, "true" | "false");
     if is_number || is_switch { text.into() } else { string(text) }
 }
 
-/// As JSON writes a string, but for the one character that must be escaped in TOML only.
+/// A string as JSON writes it. TOML must escape one more character.
 fn string(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
 }
 
-/// Adds words as lines of a comment.
-fn comment(text: &mut String, words: &str) {
+/// Appends words as lines of a comment.
+fn comment(text: &mut String, message: &str) {
     let mut column = 0;
-    for word in words.split_whitespace() {
+    for word in message.split_whitespace() {
         let length = word.chars().count();
         if column > 0 && column + 1 + length > WIDTH {
             text.push('\n');
@@ -104,7 +105,7 @@ mod tests {
     use crate::config::sample::Sample;
     use crate::config::{ConfigLoader, ConfigSource, Flags};
 
-    /// What a file with this text makes.
+    /// The configuration in a file with this text.
     fn load(text: &str) -> Loaded {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sessions.toml");
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_defaults_makes_the_defaults_also_when_it_sets_them() {
+    fn printed_defaults_load_as_the_defaults() {
         let (text, default) = (defaults(), load(""));
         assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
         let is_key = |line: &str| Config::keys().iter().any(|key| line.starts_with(&format!("# {} = ", key.name)));
@@ -122,31 +123,31 @@ mod tests {
         assert_eq!(set.config, default.config);
         for (set, default) in set.settings.iter().zip(&default.settings) {
             assert_eq!(set.texts, default.texts);
-            assert!(matches!(set.origin, ConfigSource::Line { .. }), "{:?} is in the file", set.key);
+            assert!(matches!(set.source, ConfigSource::Line { .. }), "{:?} is in the file", set.key);
         }
     }
 
     #[test]
-    fn the_file_of_defaults_says_what_there_is_to_know() {
+    fn printed_defaults_describe_every_key() {
         let text = defaults();
-        for words in [
-            "\n# Limits\n# ------\n\n# How many sessions one user may hold at once, 0 to 1024, where 0 admits nobody but whom a token or\n\
-             # `server limit` allows more; `unlimited` is 1024.\n\
+        for message in [
+            "\n# Limits\n# ------\n\n# Maximum sessions per user, 0 to 1024; `unlimited` is 1024. A token or `server limit` can override\n\
+             # it. 0 admits only users with such an override.\n\
              # Also SESSIONS_LIMIT and --limit. SIGHUP re-reads it.\n# limit = 3\n",
             "\n# One of lmdb, memory.\n# Also SESSIONS_STORE and --store. A change needs a restart.\n# store = \"lmdb\"\n",
             "\n# listen = [\"localhost:3000\"]\n",
         ] {
-            assert!(text.contains(words), "{words}\n{text}");
+            assert!(text.contains(message), "{message}\n{text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert!(text.contains("may hold at once"), "a line is full before it is broken");
+        assert!(text.contains("can override\n"), "a line is full before it is broken");
     }
 
     #[test]
-    fn what_counts_is_printed_with_its_origin_and_makes_the_same_again() {
+    fn printed_configuration_names_sources_and_loads_again() {
         let limit = Config::keys().iter().find(|key| key.name == "limit").unwrap();
         let given =
-            vec![KeyValue { key: limit, texts: vec!["5".into()], origin: ConfigSource::Flag("--limit".into()) }];
+            vec![KeyValue { key: limit, texts: vec!["5".into()], source: ConfigSource::Flag("--limit".into()) }];
         let variable = |name: &str, value: &str| (name.into(), value.into());
         let environment = [
             variable("SESSIONS_DATA", "a \"b\" \\ \t\u{7f}\u{e9}"),
@@ -168,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_with_a_strange_name_stays_in_its_comment() {
+    fn line_break_in_a_path_stays_in_its_comment() {
         let mut loaded = load("");
-        loaded.settings[0].origin = ConfigSource::Line { path: "a\nlimit = 9".into(), line: 1, column: 1 };
+        loaded.settings[0].source = ConfigSource::Line { path: "a\nlimit = 9".into(), line: 1, column: 1 };
         assert_eq!(load(&effective(&loaded)).config.limit.slots(), 3);
     }
 
     #[test]
-    fn a_value_is_written_as_what_it_looks_like() {
+    fn value_is_written_with_its_toml_type() {
         for (name, text, written) in [
             ("most", "7", "7"),
             ("most", "007", "\"007\""),

@@ -1,8 +1,8 @@
-//! Every key of the configuration, once. What is written here becomes the field, the flag, the environment variable, the
-//! key of the file, and what the help and `server config --default` say of it.
+//! The table of all keys. From each entry come the field, the flag, the environment variable, the key of the file, and its
+//! description in the help and in `server config --default`.
 //!
-//! A new key is a new entry. Its rule is put together from those in [`rule`](super::value); if it must hold together with
-//! others, [`agree`] says so.
+//! To add a key, add an entry. Combine its reader from those in [`value`](super::value). If it can conflict with other keys,
+//! add the check to `conflicts.rs`.
 
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -14,269 +14,275 @@ use session_core::ledger::{CountBy, SlotLimit};
 
 use super::key::settings;
 use super::value::{
-    Bound, ValueReader, at_least_one, bound, choice, duration, duration_within, list, number, one, optional, path,
-    switch, text,
+    Bound, ValueReader, at_least_one, bound, choice, duration, list, number, one, optional, path, switch, text,
 };
 use crate::auth::Algorithm;
 use crate::net::listen_address::ListenAddress;
 use crate::net::origins::{Host, Origin};
 use crate::net::trusted_proxies::ProxyNetwork;
+use crate::runtime::duration::duration_within;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;
 use crate::store::Retention;
 
 settings! {
-    /// The server's configuration. Every value was checked when it was read.
+    /// The server's configuration. Loading has checked every value.
     pub struct Config;
 
     "Listening" {
-        /// Where to listen: HOST:PORT, where HOST is an address or a name; several with commas between them, or as an
-        /// array in the file, or as a flag that is given again. `localhost` is 127.0.0.1 and, where the machine has it, ::1. Port 0 lets the system choose
+        /// The addresses to listen on, HOST:PORT, where HOST is an address or a name. Several are separated by commas,
+        /// or written as an array in the file, or given by repeating the flag. `localhost` is 127.0.0.1 and, if the
+        /// machine has it, ::1. With port 0 the system chooses the port
         listen: Vec<ListenAddress> {
-            rule: at_least_one(list(one(ListenAddress::from_str))),
+            reader: at_least_one(list(one(ListenAddress::from_str))),
             value: "HOST:PORT", default: "localhost:3000", applies: AfterRestart
         }
 
-        /// A certificate in PEM, its issuers after it. With it every address speaks TLS, wss://. Read again on SIGHUP
+        /// A certificate in PEM, followed by the certificates of its issuers. With it every address speaks TLS
+        /// (wss://). SIGHUP reads the file again
         tls_cert: Option<PathBuf> {
-            rule: optional(path()),
+            reader: optional(path()),
             value: "FILE", default: "", applies: AtOnce
         }
 
-        /// The private key of that certificate in PEM
+        /// The private key of that certificate, in PEM
         tls_key: Option<PathBuf> {
-            rule: optional(path()),
+            reader: optional(path()),
             value: "FILE", default: "", applies: AtOnce
         }
 
-        /// From which pages browsers may connect, such as `https://app.example.com` or
-        /// `https://*.example.com`; `*` for any.
-        /// A client that sends no Origin is no browser, and may always
+        /// The origins whose pages may connect from a browser, such as `https://app.example.com` or
+        /// `https://*.example.com`; `*` for any. A client that sends no Origin header is not a browser and may always
+        /// connect
         allowed_origins: Vec<Origin> {
-            rule: list(one(Origin::from_str)),
+            reader: list(one(Origin::from_str)),
             value: "ORIGIN", default: "", applies: AtOnce
         }
 
-        /// By which names clients may have found this server, such as sessions.example.com; none given is any
+        /// The host names that requests may be addressed to, such as sessions.example.com. If empty, any name
         allowed_hosts: Vec<Host> {
-            rule: list(one(Host::from_str)),
+            reader: list(one(Host::from_str)),
             value: "HOST", default: "", applies: AtOnce
         }
 
-        /// Proxies that may say where a client really is, by X-Forwarded-For or the PROXY protocol: addresses, or networks
-        /// such as 10.0.0.0/8. From others these are ignored
+        /// Proxies whose X-Forwarded-For or PROXY protocol header gives the client's address: addresses, or networks
+        /// such as 10.0.0.0/8. The server ignores these headers from others
         trusted_proxies: Vec<ProxyNetwork> {
-            rule: list(one(ProxyNetwork::from_str)),
+            reader: list(one(ProxyNetwork::from_str)),
             value: "NETWORK", default: "", applies: AtOnce
         }
 
-        /// Whether connections of trusted proxies begin with a header of the PROXY protocol, version 2. Then they must; from
-        /// others one is read and ignored
+        /// Require a PROXY protocol v2 header on connections from trusted proxies. On other connections the header is
+        /// read and ignored
         proxy_protocol: bool {
-            rule: switch(),
+            reader: switch(),
             value: "BOOL", default: "false", applies: AtOnce
         }
 
-        /// How many threads serve connections, 1 to 256 [default: one per core]
+        /// Threads that serve connections, 1 to 256 [default: one per core]
         threads: u16 {
-            rule: number(1..=256),
+            reader: number(1..=256),
             value: "THREADS", default: one_per_core().to_string(), applies: AfterRestart
         }
     }
 
     "Identity" {
-        /// How users say who they are: `open`, whoever asks is who they say they are; or `jwt`, by a signed JSON Web Token
-        auth: Authentication { rule: choice(), value: "KIND", default: "open", applies: AfterRestart }
+        /// How users authenticate: `open`, the server believes any user id; or `jwt`, by a signed JSON Web Token
+        auth: Authentication { reader: choice(), value: "KIND", default: "open", applies: AfterRestart }
 
-        /// Lets a server with open authentication listen beyond this machine
-        allow_open_auth: bool { rule: switch(), value: "BOOL", default: "false", applies: AfterRestart }
+        /// Let a server with open authentication listen beyond this machine
+        allow_open_auth: bool { reader: switch(), value: "BOOL", default: "false", applies: AfterRestart }
 
-        /// How tokens are signed: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA. A
-        /// token that is signed otherwise is refused
-        jwt_algorithm: Algorithm { rule: one(Algorithm::from_str), value: "NAME", default: "HS256", applies: AtOnce }
+        /// The algorithm that signs tokens: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
+        /// or EdDSA. The server refuses a token that is signed with another
+        jwt_algorithm: Algorithm { reader: one(Algorithm::from_str), value: "NAME", default: "HS256", applies: AtOnce }
 
-        /// The file with the secret that HS256, HS384 and HS512 need, unless the environment variable SESSIONS_JWT_SECRET
-        /// has it. This and the next two are read again when they change
-        jwt_secret_file: Option<PathBuf> { rule: optional(path()), value: "FILE", default: "", applies: AtOnce }
+        /// A file with the secret for HS256, HS384 and HS512. The environment variable SESSIONS_JWT_SECRET can hold it
+        /// instead. The server reads this file and the next two again when they change
+        jwt_secret_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
-        /// The public key in PEM that the others need
-        jwt_public_key_file: Option<PathBuf> { rule: optional(path()), value: "FILE", default: "", applies: AtOnce }
+        /// A file with the public key for the other algorithms, in PEM
+        jwt_public_key_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
-        /// Or a JSON Web Key Set with several public keys, of which a token names one (kid)
-        jwt_key_set_file: Option<PathBuf> { rule: optional(path()), value: "FILE", default: "", applies: AtOnce }
+        /// Instead of one public key: a JSON Web Key Set with several. A token names its key by `kid`
+        jwt_key_set_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
         /// The claim that names the user
-        jwt_user_claim: String { rule: text(), value: "CLAIM", default: "sub", applies: AtOnce }
+        jwt_user_claim: String { reader: text(), value: "CLAIM", default: "sub", applies: AtOnce }
 
-        /// The claim that says how many sessions the user may hold. It goes before `limit`
-        jwt_limit_claim: String { rule: text(), value: "CLAIM", default: "max_sessions", applies: AtOnce }
+        /// The claim that gives the user's maximum number of sessions. It overrides `limit`
+        jwt_limit_claim: String { reader: text(), value: "CLAIM", default: "max_sessions", applies: AtOnce }
 
-        /// The claim that names the device, if any does: every token must then. It goes before what the client says, which
-        /// anybody can make up
+        /// The claim that names the device. If set, every token must have it. It overrides the device that the client
+        /// sends, which the client could invent
         jwt_device_claim: Option<String> {
-            rule: optional(text()),
+            reader: optional(text()),
             value: "CLAIM", default: "", applies: AtOnce
         }
 
-        /// Whom a token must be meant for (aud), one of these; none given is anybody
-        jwt_audience: Vec<String> { rule: list(text()), value: "NAME", default: "", applies: AtOnce }
+        /// Accepted audiences (aud): a token must name one of them. If empty, any
+        jwt_audience: Vec<String> { reader: list(text()), value: "NAME", default: "", applies: AtOnce }
 
-        /// Whom a token must be from (iss), one of these; none given is anybody
-        jwt_issuer: Vec<String> { rule: list(text()), value: "NAME", default: "", applies: AtOnce }
+        /// Accepted issuers (iss): a token must name one of them. If empty, any
+        jwt_issuer: Vec<String> { reader: list(text()), value: "NAME", default: "", applies: AtOnce }
 
-        /// How far the clocks of this machine and of who signs tokens may be apart, 0s to 5m. Tokens last so much longer
+        /// Tolerated difference between the clocks of this machine and of the token's issuer, 0s to 5m. Tokens stay
+        /// valid that much longer
         jwt_leeway: Duration {
-            rule: duration(Duration::ZERO..=300 * SECOND),
+            reader: duration(Duration::ZERO..=300 * SECOND),
             value: "TIME", default: "0s", applies: AtOnce
         }
     }
 
     "Limits" {
-        /// How many sessions one user may hold at once, 0 to 1024, where 0 admits nobody but whom a token or `server limit`
-        /// allows more; `unlimited` is 1024
-        limit: SlotLimit { rule: one(limit), value: "SESSIONS", default: "3", applies: AtOnce }
+        /// Maximum sessions per user, 0 to 1024; `unlimited` is 1024. A token or `server limit` can override it. 0
+        /// admits only users with such an override
+        limit: SlotLimit { reader: one(parse_limit), value: "SESSIONS", default: "3", applies: AtOnce }
 
-        /// How many connections there may be in all, 1 to 10000000 or `unlimited`; fewer where the limit of open files is
-        /// lower. Further ones are answered 503, and over TLS just closed
+        /// Maximum connections in all, 1 to 10000000 or `unlimited`; fewer if the limit of open files is lower. The
+        /// server answers further ones 503; over TLS it only closes them
         max_connections: Bound {
-            rule: bound(1..=10_000_000),
+            reader: bound(1..=10_000_000),
             value: "N", default: "100000", applies: AtOnce
         }
 
-        /// How many of them may be unauthenticated, 1 to 10000000 or `unlimited`. Then 503
+        /// Maximum unauthenticated connections, 1 to 10000000 or `unlimited`. Further ones get 503
         max_unauthenticated: Bound {
-            rule: bound(1..=10_000_000),
+            reader: bound(1..=10_000_000),
             value: "N", default: "10000", applies: AtOnce
         }
 
-        /// How many connections one address may have, or one /64 of IPv6, 1 to 10000000 or `unlimited`. Then 503
+        /// Maximum connections per address, or per IPv6 /64, 1 to 10000000 or `unlimited`. Further ones get 503
         max_connections_per_address: Bound {
-            rule: bound(1..=10_000_000),
+            reader: bound(1..=10_000_000),
             value: "N", default: "1000", applies: AtOnce
         }
 
-        /// How many connections one address, or one /64, may open in a second, 1 to 1000000 or `unlimited`. Then 503
+        /// Maximum new connections per second of one address, or of one IPv6 /64, 1 to 1000000 or `unlimited`. Further
+        /// ones get 503
         max_connection_rate: Bound {
-            rule: bound(1..=1_000_000),
+            reader: bound(1..=1_000_000),
             value: "N", default: "200", applies: AtOnce
         }
 
-        /// How many bytes the head of a request may have, 8192 to 1048576 or `unlimited`. Then 431
+        /// Maximum bytes of a request's head, 8192 to 1048576 or `unlimited`. A longer one gets 431
         max_header_bytes: Bound {
-            rule: bound(8192..=1_048_576),
+            reader: bound(8192..=1_048_576),
             value: "BYTES", default: "8192", applies: AtOnce
         }
 
-        /// The longest message a client may send, in bytes, 1024 to 1048576 or `unlimited`. Then it is closed with 1009
+        /// Maximum bytes of a client's message, 1024 to 1048576 or `unlimited`. A longer one closes the connection with
+        /// 1009
         max_message_bytes: Bound {
-            rule: bound(1024..=1_048_576),
+            reader: bound(1024..=1_048_576),
             value: "BYTES", default: "4096", applies: AtOnce
         }
 
-        /// How many messages and pings a client may send in a second, 1 to 1000000 or `unlimited`. Then it is closed with
-        /// 1008
+        /// Maximum messages and pings per second of one client, 1 to 1000000 or `unlimited`. Beyond it the connection
+        /// is closed with 1008
         max_message_rate: Bound {
-            rule: bound(1..=1_000_000),
+            reader: bound(1..=1_000_000),
             value: "N", default: "100", applies: AtOnce
         }
 
-        /// How many messages that make no sense a client may send, 1 to 65535 or `unlimited`. The next closes with 1008
+        /// Maximum invalid messages of one client, 1 to 65535 or `unlimited`. The next one closes the connection with
+        /// 1008
         max_bad_messages: Bound {
-            rule: bound(1..=65_535),
+            reader: bound(1..=65_535),
             value: "N", default: "16", applies: AtOnce
         }
 
-        /// How many bytes the kernel may keep for a client that does not read, 4096 to 16777216 or `unlimited`, which is what
-        /// the kernel thinks fit; Linux takes twice that, and `net.core.wmem_max` bounds it. Then nothing more is read from
-        /// the client, so that it soon counts as silent
+        /// Maximum bytes that the kernel buffers for a client that does not read, 4096 to 16777216; or `unlimited`, where
+        /// the kernel decides. `net.core.wmem_max` limits it, and Linux takes twice that. Once the buffer is full, the
+        /// server reads nothing more from the client, which then soon counts as silent
         max_unsent_bytes: Bound {
-            rule: bound(4096..=16_777_216),
+            reader: bound(4096..=16_777_216),
             value: "BYTES", default: "32768", applies: AfterRestart
         }
     }
 
     "At the limit" {
-        /// What happens when all of a user's slots are taken and another session comes: `deny` refuses it, `evict-oldest` ends
-        /// the session that has the oldest slot. Can be set for single users (`server limit`)
-        when_full: ConfigWhenFull { rule: choice(), value: "WHAT", default: "deny", applies: AtOnce }
+        /// What happens to a new session when all slots of its user are taken: `deny` denies it, `evict-oldest` ends
+        /// the session with the oldest slot. `server limit` can override it per user
+        when_full: ConfigWhenFull { reader: choice(), value: "WHAT", default: "deny", applies: AtOnce }
 
-        /// Whether a client that asks for it may choose whom to end then
-        client_choice: bool { rule: switch(), value: "BOOL", default: "false", applies: AtOnce }
+        /// Let clients choose which sessions to end when all slots are taken
+        client_choice: bool { reader: switch(), value: "BOOL", default: "false", applies: AtOnce }
 
-        /// How long the slot of a session lingers whose client is lost without BYE, for that client to take it up again, 0s to
-        /// 1day. Only of clients that authenticate with an object; it holds for slots that are granted from then on
-        linger: Duration { rule: duration(Duration::ZERO..=24 * HOUR), value: "TIME", default: "0s", applies: AtOnce }
+        /// Grace period in which a lost client's slot is kept for it to resume, 0s to 1day. Only for clients that
+        /// authenticate with an object. A change applies to slots granted afterwards
+        linger: Duration { reader: duration(Duration::ZERO..=24 * HOUR), value: "TIME", default: "0s", applies: AtOnce }
 
-        /// Whether slots that only linger are given up for a newcomer, oldest first, before anybody is refused or ended
-        lingering_first: bool { rule: switch(), value: "BOOL", default: "true", applies: AtOnce }
+        /// Free lingering slots for a new session, oldest first, before the server denies it or ends a live session
+        lingering_first: bool { reader: switch(), value: "BOOL", default: "true", applies: AtOnce }
 
-        /// What holds a slot: `sessions`, each of them; or `devices`, all the sessions together that name the same one
-        count: ConfigCountBy { rule: choice(), value: "WHAT", default: "sessions", applies: AtOnce }
+        /// What takes a slot: `sessions`, each session; or `devices`, all sessions of one device together
+        count: ConfigCountBy { reader: choice(), value: "WHAT", default: "sessions", applies: AtOnce }
 
-        /// How many sessions one device may have, 1 to 1024, where devices are counted
+        /// Maximum sessions of one device, 1 to 1024. Only with `count = devices`
         max_sessions_per_device: NonZeroU16 {
-            rule: one(sessions_per_device),
+            reader: one(sessions_per_device),
             value: "N", default: "16", applies: AtOnce
         }
     }
 
     "Timeouts" {
-        /// How long a connection may take from its beginning until it is authenticated, 100ms to 1h
-        auth_timeout: Duration { rule: timeout(), value: "TIME", default: "10s", applies: AtOnce }
+        /// Maximum time from connecting to being authenticated, 100ms to 1h
+        auth_timeout: Duration { reader: timeout(), value: "TIME", default: "10s", applies: AtOnce }
 
-        /// How long a connection may take from its beginning until its request has come whole, 100ms to 1h, or `unlimited`
-        /// for as long as it may take to authenticate. Then it is answered 408
-        header_timeout: Option<Duration> { rule: one(header_timeout), value: "TIME", default: "5s", applies: AtOnce }
+        /// Maximum time from connecting to the end of the request's head, 100ms to 1h; with `unlimited` only
+        /// `auth_timeout` applies. Then the server answers 408
+        header_timeout: Option<Duration> { reader: one(header_timeout), value: "TIME", default: "5s", applies: AtOnce }
 
-        /// How long a client may be silent before it is sent a ping, 100ms to 1h
-        ping_interval: Duration { rule: timeout(), value: "TIME", default: "30s", applies: AtOnce }
+        /// Silence of a client after which the server sends a ping, 100ms to 1h
+        ping_interval: Duration { reader: timeout(), value: "TIME", default: "30s", applies: AtOnce }
 
-        /// How long after that ping a client may still be silent before it counts as dead, 100ms to 1h
-        pong_timeout: Duration { rule: timeout(), value: "TIME", default: "10s", applies: AtOnce }
+        /// Further silence after that ping until the client counts as dead, 100ms to 1h
+        pong_timeout: Duration { reader: timeout(), value: "TIME", default: "10s", applies: AtOnce }
 
-        /// How long the store may take to answer, 10ms to 1m. Whoever waits longer is refused
+        /// Maximum time the store may take to answer, 10ms to 1m. After it the server refuses the client
         store_timeout: Duration {
-            rule: duration(10 * MILLISECOND..=60 * SECOND),
+            reader: duration(10 * MILLISECOND..=60 * SECOND),
             value: "TIME", default: "5s", applies: AfterRestart
         }
     }
 
     "Store" {
-        /// Where users and slots are kept: in LMDB in the data directory, or in memory, where they end with the process
-        store: StoreKind { rule: choice(), value: "KIND", default: "lmdb", applies: AfterRestart }
+        /// Where users and slots are kept: `lmdb` in the data directory, or `memory`, until the process ends
+        store: StoreKind { reader: choice(), value: "KIND", default: "lmdb", applies: AfterRestart }
 
-        /// The directory that holds the data. Created if it does not exist; one server at a time
-        data: PathBuf { rule: path(), value: "DIR", default: "./data", applies: AfterRestart }
+        /// The data directory. Created if it does not exist. Only one server at a time can use it
+        data: PathBuf { reader: path(), value: "DIR", default: "./data", applies: AfterRestart }
 
-        /// How long a user who holds no slot stays known after it was last granted one, 1h to 100years, or `never` to
-        /// forget nobody. It is forgotten within about a day after that
-        forget_after: Retention { rule: one(forget), value: "TIME", default: "30d", applies: AfterRestart }
+        /// Delete a user without slots this long after the last grant, 1h to 100years; or `never`. Deletion can be
+        /// about a day later
+        forget_after: Retention { reader: one(parse_retention), value: "TIME", default: "30d", applies: AfterRestart }
     }
 
     "Log" {
         /// What to log to standard error: error, warn, info, debug, trace or off, or directives such as `shell=debug`
-        log: String { rule: one(log_filter), value: "LEVEL", default: "info", applies: AtOnce }
+        log: String { reader: one(log_filter), value: "LEVEL", default: "info", applies: AtOnce }
 
-        /// How to log: text for people, json for programs
-        log_format: LogFormat { rule: choice(), value: "FORMAT", default: "text", applies: AfterRestart }
+        /// The format of the log: text for people, json for programs
+        log_format: LogFormat { reader: choice(), value: "FORMAT", default: "text", applies: AfterRestart }
     }
 }
 
-/// How users say who they are.
+/// How users authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Authentication {
-    /// They just say so.
+    /// By a user id, without proof.
     Open,
-    /// By a signed token.
+    /// By a signed JSON Web Token.
     Jwt,
 }
 
 /// What happens when all of a user's slots are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ConfigWhenFull {
-    /// Another session is refused.
+    /// The new session is denied.
     Deny,
-    /// It takes the place of the oldest.
+    /// The session with the oldest slot is ended.
     EvictOldest,
 }
 
@@ -289,12 +295,12 @@ impl From<ConfigWhenFull> for session_core::ledger::WhenFull {
     }
 }
 
-/// What holds a slot.
+/// What takes a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ConfigCountBy {
     /// Each session.
     Sessions,
-    /// All the sessions of a device.
+    /// All sessions of one device together.
     Devices,
 }
 
@@ -316,67 +322,13 @@ pub enum StoreKind {
     Memory,
 }
 
-/// Keys that do not go together, and why.
-#[derive(Debug)]
-pub(crate) struct Conflict {
-    pub(crate) keys: &'static [&'static str],
-    pub(crate) reason: String,
-}
-
-/// Every set of keys whose values are good, but not together.
-pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
-    let mut disagreements = Vec::new();
-    let mut disagree = |keys, reason: &str| disagreements.push(Conflict { keys, reason: reason.into() });
-    match (&config.tls_cert, &config.tls_key) {
-        (Some(_), None) => disagree(&["tls_cert", "tls_key"], "a certificate needs its key"),
-        (None, Some(_)) => disagree(&["tls_key", "tls_cert"], "a key needs its certificate"),
-        (Some(_), Some(_)) | (None, None) => {}
-    }
-    // Of port 0 there are many.
-    let is_twice = |at: usize, listen: &ListenAddress| !listen.is_any_port() && config.listen[..at].contains(listen);
-    if let Some((_, listen)) = config.listen.iter().enumerate().find(|&(at, listen)| is_twice(at, listen)) {
-        disagree(&["listen"], &format!("{listen} is given twice"));
-    }
-    if config.proxy_protocol && config.trusted_proxies.is_empty() {
-        disagree(
-            &["proxy_protocol", "trusted_proxies"],
-            "no proxy is trusted, so no header of that protocol would count",
-        );
-    }
-    let keys = [&config.jwt_secret_file, &config.jwt_public_key_file, &config.jwt_key_set_file];
-    if keys.into_iter().flatten().count() > 1 {
-        disagree(
-            &["jwt_secret_file", "jwt_public_key_file", "jwt_key_set_file"],
-            "only one of them can say which keys tokens are signed with",
-        );
-    }
-    if config.auth == Authentication::Jwt
-        && !config.jwt_algorithm.is_symmetric()
-        && keys[1..].iter().all(|key| key.is_none())
-    {
-        disagree(
-            &["jwt_algorithm", "jwt_public_key_file", "jwt_key_set_file"],
-            "this algorithm needs a public key: give it in jwt_public_key_file, or several in jwt_key_set_file",
-        );
-    }
-    if config.is_open_to_the_network() && !config.allow_open_auth {
-        disagree(
-            &["listen", "auth", "allow_open_auth"],
-            "with open authentication whoever says `ada` is taken for ada, and this server is to listen beyond this machine: have \
-             users show tokens (auth = \"jwt\"), let it listen on localhost, or set allow_open_auth if something before it \
-             knows who they are",
-        );
-    }
-    disagreements
-}
-
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// As humantime counts it.
+/// As humantime defines it.
 const YEAR: Duration = Duration::from_secs(31_557_600);
 
-pub(crate) fn limit(text: &str) -> Result<SlotLimit, String> {
+pub(crate) fn parse_limit(text: &str) -> Result<SlotLimit, String> {
     if text == "unlimited" {
         return Ok(SlotLimit::MAX);
     }
@@ -400,7 +352,7 @@ fn timeout() -> ValueReader<Duration> {
     duration(100 * MILLISECOND..=HOUR)
 }
 
-fn forget(text: &str) -> Result<Retention, String> {
+fn parse_retention(text: &str) -> Result<Retention, String> {
     if text == "never" {
         return Ok(Retention::Never);
     }

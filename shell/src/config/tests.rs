@@ -16,11 +16,11 @@ struct Cli {
 fn parse(arguments: &[&str]) -> Result<Config, String> {
     let arguments = ["server"].iter().chain(arguments);
     let flags = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.flags;
-    Ok(ConfigLoader::new(flags, []).load().map_err(|problems| problems.to_string())?.config)
+    Ok(ConfigLoader::new(flags, []).load().map_err(|errors| errors.to_string())?.config)
 }
 
 #[test]
-fn defaults_are_those_of_the_core_and_localhost() {
+fn defaults_are_the_core_defaults_on_localhost() {
     let config = parse(&[]).unwrap();
     assert_eq!(config.session_settings(), SessionSettings::default());
     assert_eq!(config.limit, SlotLimit::default());
@@ -31,8 +31,8 @@ fn defaults_are_those_of_the_core_and_localhost() {
 }
 
 #[test]
-fn values_out_of_bounds_are_refused_in_words() {
-    for (arguments, words) in [
+fn invalid_value_is_an_error() {
+    for (arguments, message) in [
         (["--limit", "1025"], "the most is 1024"),
         (["--limit", "-1"], "expected a whole number"),
         (["--limit", "many"], "expected a whole number"),
@@ -60,12 +60,12 @@ fn values_out_of_bounds_are_refused_in_words() {
         (["--log", "inof"], "\"inof\" is no level"),
     ] {
         let error = parse(&arguments).unwrap_err();
-        assert!(error.contains(words), "{arguments:?}: {error}");
+        assert!(error.contains(message), "{arguments:?}: {error}");
     }
 }
 
 #[test]
-fn the_store_is_told_whom_to_forget_and_where_it_is() {
+fn store_gets_its_retention_and_directory() {
     let forget = |time: &str| parse(&["--forget-after", time]).unwrap().lmdb().forget_after;
     let hours = |hours: u64| Retention::After(Duration::from_secs(hours * 3600));
     let times = ["never", "1h", "90d", "100years"].map(forget);
@@ -75,7 +75,7 @@ fn the_store_is_told_whom_to_forget_and_where_it_is() {
 }
 
 #[test]
-fn listen_can_be_given_twice_and_as_a_list() {
+fn listen_takes_lists_and_repeated_flags() {
     let config = parse(&["--listen", "127.0.0.1:1,127.0.0.1:2", "--listen", "[::1]:3"]).unwrap();
     let texts: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["127.0.0.1:1", "127.0.0.1:2", "[::1]:3"]);

@@ -1,17 +1,17 @@
-//! How the text of a key becomes its value: rules, and how they are put together.
+//! Readers that turn the text of a key into its value, and ways to combine them.
 //!
-//! Whether it was written in the file, in a variable or on the command line, a value is text until its rule has read it,
-//! so that it is bounded and refused in the same words everywhere.
+//! The file, the variables and the flags all give text. The key's reader reads it, so bounds and error texts are the same
+//! for all of them.
 //!
 //! ```
 //! use std::time::Duration;
-//! use shell::config::value::{Rule, duration, list, number, optional};
+//! use shell::config::value::{ValueReader, duration, list, number, optional};
 //!
-//! let ports: Rule<Vec<u16>> = list(number(1..=65_535));
+//! let ports: ValueReader<Vec<u16>> = list(number(1..=65_535));
 //! assert_eq!(ports.read(&["80".into(), "443".into()]).unwrap(), [80, 443]);
-//! let patience: Rule<Option<Duration>> = optional(duration(Duration::from_secs(1)..=Duration::from_secs(60)));
-//! assert_eq!(patience.read(&["".into()]).unwrap(), None);
-//! assert!(patience.read(&["2m".into()]).is_err());
+//! let timeout: ValueReader<Option<Duration>> = optional(duration(Duration::from_secs(1)..=Duration::from_secs(60)));
+//! assert_eq!(timeout.read(&["".into()]).unwrap(), None);
+//! assert!(timeout.read(&["2m".into()]).is_err());
 //! ```
 
 use std::fmt::{self, Display};
@@ -25,33 +25,35 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-/// How the text, or texts, of a key become a `T`.
+use crate::runtime::duration::duration_within;
+
+/// Reads the text, or the texts, of a key as a `T`.
 pub struct ValueReader<T> {
     pub(super) shape: Shape,
-    /// All there is to choose from, if it is a choice.
+    /// The possible values, if there is a fixed set.
     pub(super) choices: Vec<PossibleValue>,
     read: Box<Read<T>>,
 }
 
 type Read<T> = dyn Fn(&[String]) -> Result<T, Vec<InvalidValue>> + Send + Sync;
 
-/// How many texts a key holds, and how they are written.
+/// How many texts a key holds, and their syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// One text, which may be empty.
     One,
     /// `true` or `false`. As a flag it needs no value.
     Switch,
-    /// Any number. With commas between them in one text, or an array in the file.
+    /// Any number of texts: in one text with commas between, or as an array in the file.
     List,
 }
 
-/// One text that a rule does not take.
+/// A text that a reader does not accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidValue {
-    /// What was given.
+    /// The text.
     pub text: String,
-    /// Why not, and what would do.
+    /// What is wrong, and what is allowed.
     pub reason: String,
 }
 
@@ -59,7 +61,7 @@ impl<T> ValueReader<T> {
     /// Reads the texts of a key: exactly one, unless it is a list.
     ///
     /// # Errors
-    /// With every text that is refused.
+    /// Every invalid text.
     pub fn read(&self, texts: &[String]) -> Result<T, Vec<InvalidValue>> {
         (self.read)(texts)
     }
@@ -67,26 +69,26 @@ impl<T> ValueReader<T> {
 
 impl<T> fmt::Debug for ValueReader<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rule").field("shape", &self.shape).finish_non_exhaustive()
+        f.debug_struct("ValueReader").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
-/// One text, read by `parse`, which says in words why it refuses one.
+/// One text, read by `parse`. Its error is the reason, for the user.
 pub fn one<T>(parse: impl Fn(&str) -> Result<T, String> + Send + Sync + 'static) -> ValueReader<T> {
     let read = move |texts: &[String]| {
-        let [text] = texts else { return Err(invalid("", "it takes one value")) };
-        parse(text).map_err(|reason| invalid(text, reason))
+        let [text] = texts else { return Err(invalid_value("", "expected one value")) };
+        parse(text).map_err(|reason| invalid_value(text, reason))
     };
     ValueReader { shape: Shape::One, choices: Vec::new(), read: Box::new(read) }
 }
 
-/// Any text but an empty one.
+/// A text that is not empty.
 #[must_use]
 pub fn text() -> ValueReader<String> {
     one(|text| if text.is_empty() { Err("it must not be empty".into()) } else { Ok(text.to_owned()) })
 }
 
-/// A file or a directory, which need not exist. A relative one is looked for where the server was started.
+/// A file or a directory, which need not exist. A relative path starts at the directory in which the server is started.
 #[must_use]
 pub fn path() -> ValueReader<PathBuf> {
     one(|text| if text.is_empty() { Err("it must not be empty".into()) } else { Ok(text.into()) })
@@ -98,12 +100,12 @@ where
     T: FromStr + PartialOrd + Display + Send + Sync + 'static,
 {
     one(move |text| {
-        let (least, most) = (range.start(), range.end());
+        let (min, max) = (range.start(), range.end());
         match text.parse() {
             Ok(number) if range.contains(&number) => Ok(number),
-            // So that a number too large for the type is told the same as one that is too large for us.
-            _ if is_whole_number(text) => Err(format!("{text} is not from {least} to {most}")),
-            Ok(_) | Err(_) => Err(format!("expected a whole number from {least} to {most}")),
+            // A number too large for the type gets the same message as one out of range.
+            _ if is_whole_number(text) => Err(format!("{text} is not from {min} to {max}")),
+            Ok(_) | Err(_) => Err(format!("expected a whole number from {min} to {max}")),
         }
     })
 }
@@ -113,28 +115,18 @@ fn is_whole_number(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A time within these bounds, written as in 10s, 500ms or 2m.
+/// A duration within these bounds, written as in 10s, 500ms or 2m.
 #[must_use]
 pub fn duration(range: RangeInclusive<Duration>) -> ValueReader<Duration> {
     one(move |text| duration_within(text, *range.start(), *range.end()))
 }
 
-pub(crate) fn duration_within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    let duration =
-        humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 10s, 500ms or 2m"))?;
-    if (least..=most).contains(&duration) {
-        Ok(duration)
-    } else {
-        Err(format!("it must be {} to {}", humantime::format_duration(least), humantime::format_duration(most)))
-    }
-}
-
-/// A bound that may be absent.
+/// An upper bound, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// There is none.
+    /// No bound.
     Unlimited,
-    /// So many, and no more.
+    /// At most this number.
     AtMost(NonZeroU32),
 }
 
@@ -142,12 +134,12 @@ impl Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unlimited => f.write_str("unlimited"),
-            Self::AtMost(most) => most.fmt(f),
+            Self::AtMost(max) => max.fmt(f),
         }
     }
 }
 
-/// `unlimited`, or a whole number within these bounds, of which the least is at least 1.
+/// `unlimited`, or a whole number within these bounds. 0 is never accepted.
 #[must_use]
 pub fn bound(range: RangeInclusive<u32>) -> ValueReader<Bound> {
     let number = number(range);
@@ -155,15 +147,15 @@ pub fn bound(range: RangeInclusive<u32>) -> ValueReader<Bound> {
         if text == "unlimited" {
             return Ok(Bound::Unlimited);
         }
-        let most = number.read(&[text.to_owned()]).map_err(|refusals| {
-            let reasons: Vec<_> = refusals.into_iter().map(|failure| failure.reason).collect();
+        let max = number.read(&[text.to_owned()]).map_err(|invalid_values| {
+            let reasons: Vec<_> = invalid_values.into_iter().map(|invalid| invalid.reason).collect();
             format!("{}; or write `unlimited`", reasons.join(", "))
         })?;
-        NonZeroU32::new(most).map(Bound::AtMost).ok_or_else(|| "the least is 1; or write `unlimited`".into())
+        NonZeroU32::new(max).map(Bound::AtMost).ok_or_else(|| "the minimum is 1; or write `unlimited`".into())
     })
 }
 
-/// One of the variants of an enum, by the names that clap has for them.
+/// A variant of an enum, by its name in clap.
 #[must_use]
 pub fn choice<T: ValueEnum + 'static>() -> ValueReader<T> {
     let choices: Vec<_> = T::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
@@ -185,9 +177,9 @@ pub fn switch() -> ValueReader<bool> {
     ValueReader { shape: Shape::Switch, choices, ..one(parse) }
 }
 
-/// A value, or none where the text is empty.
-pub fn optional<T: 'static>(rule: ValueReader<T>) -> ValueReader<Option<T>> {
-    let ValueReader { shape, choices, read } = rule;
+/// A value, or none if the text is empty.
+pub fn optional<T: 'static>(reader: ValueReader<T>) -> ValueReader<Option<T>> {
+    let ValueReader { shape, choices, read } = reader;
     let read = move |texts: &[String]| match texts {
         [text] if text.is_empty() => Ok(None),
         _ => read(texts).map(Some),
@@ -195,18 +187,18 @@ pub fn optional<T: 'static>(rule: ValueReader<T>) -> ValueReader<Option<T>> {
     ValueReader { shape, choices, read: Box::new(read) }
 }
 
-/// Any number of values, also none.
+/// Any number of values, including none.
 pub fn list<T: 'static>(item: ValueReader<T>) -> ValueReader<Vec<T>> {
     let ValueReader { shape: _, choices, read: read_one } = item;
     let read = move |texts: &[String]| {
-        let (mut values, mut refusals) = (Vec::new(), Vec::new());
+        let (mut values, mut invalid_values) = (Vec::new(), Vec::new());
         for text in texts {
             match read_one(slice::from_ref(text)) {
                 Ok(value) => values.push(value),
-                Err(refused) => refusals.extend(refused),
+                Err(invalid) => invalid_values.extend(invalid),
             }
         }
-        if refusals.is_empty() { Ok(values) } else { Err(refusals) }
+        if invalid_values.is_empty() { Ok(values) } else { Err(invalid_values) }
     };
     ValueReader { shape: Shape::List, choices, read: Box::new(read) }
 }
@@ -215,13 +207,13 @@ pub fn list<T: 'static>(item: ValueReader<T>) -> ValueReader<Vec<T>> {
 pub fn at_least_one<T: 'static>(list: ValueReader<Vec<T>>) -> ValueReader<Vec<T>> {
     let ValueReader { shape, choices, read } = list;
     let read = move |texts: &[String]| match texts {
-        [] => Err(invalid("", "at least one must be given")),
+        [] => Err(invalid_value("", "at least one must be given")),
         _ => read(texts),
     };
     ValueReader { shape, choices, read: Box::new(read) }
 }
 
-fn invalid(text: &str, reason: impl Into<String>) -> Vec<InvalidValue> {
+fn invalid_value(text: &str, reason: impl Into<String>) -> Vec<InvalidValue> {
     vec![InvalidValue { text: text.into(), reason: reason.into() }]
 }
 
@@ -229,68 +221,57 @@ fn invalid(text: &str, reason: impl Into<String>) -> Vec<InvalidValue> {
 mod tests {
     use super::*;
 
-    fn read<T>(rule: &ValueReader<T>, text: &str) -> Result<T, String> {
-        rule.read(&[text.into()]).map_err(|refusals| {
-            let [failure] = &refusals[..] else { panic!("one text, so one refusal") };
-            assert_eq!(failure.text, text);
-            failure.reason.clone()
+    fn read<T>(reader: &ValueReader<T>, text: &str) -> Result<T, String> {
+        reader.read(&[text.into()]).map_err(|invalid_values| {
+            let [invalid] = &invalid_values[..] else { panic!("expected one invalid value") };
+            assert_eq!(invalid.text, text);
+            invalid.reason.clone()
         })
     }
 
     #[test]
-    fn a_number_is_whole_and_within_its_bounds() {
-        let rule = number(2..=300_u16);
-        assert_eq!(["2", "300", "+7"].map(|text| read(&rule, text).unwrap()), [2, 300, 7]);
+    fn number_is_whole_and_within_its_bounds() {
+        let reader = number(2..=300_u16);
+        assert_eq!(["2", "300", "+7"].map(|text| read(&reader, text).unwrap()), [2, 300, 7]);
         for text in ["1", "301", "-5", "99999999999999999999"] {
-            assert_eq!(read(&rule, text).unwrap_err(), format!("{text} is not from 2 to 300"));
+            assert_eq!(read(&reader, text).unwrap_err(), format!("{text} is not from 2 to 300"));
         }
         for text in ["", "-", "3.0", "many", "1e2", " 5"] {
-            assert_eq!(read(&rule, text).unwrap_err(), "expected a whole number from 2 to 300", "{text:?}");
+            assert_eq!(read(&reader, text).unwrap_err(), "expected a whole number from 2 to 300", "{text:?}");
         }
     }
 
     #[test]
-    fn a_duration_has_a_unit_and_is_within_its_bounds() {
-        let rule = duration(Duration::from_millis(100)..=Duration::from_secs(60));
-        assert_eq!(read(&rule, "100ms").unwrap(), Duration::from_millis(100));
-        assert_eq!(read(&rule, "1m").unwrap(), Duration::from_secs(60));
-        for text in ["99ms", "61s"] {
-            assert_eq!(read(&rule, text).unwrap_err(), "it must be 100ms to 1m");
-        }
-        assert!(read(&rule, "10").unwrap_err().contains("write it as in 10s"));
+    fn bound_may_be_unlimited() {
+        let reader = bound(0..=10);
+        assert_eq!(read(&reader, "unlimited").unwrap(), Bound::Unlimited);
+        assert_eq!(read(&reader, "10").unwrap(), Bound::AtMost(NonZeroU32::new(10).unwrap()));
+        assert_eq!(["unlimited", "10"].map(|text| read(&reader, text).unwrap().to_string()), ["unlimited", "10"]);
+        assert_eq!(read(&reader, "11").unwrap_err(), "11 is not from 0 to 10; or write `unlimited`");
+        assert_eq!(read(&reader, "0").unwrap_err(), "the minimum is 1; or write `unlimited`");
     }
 
     #[test]
-    fn a_bound_may_be_absent() {
-        let rule = bound(0..=10);
-        assert_eq!(read(&rule, "unlimited").unwrap(), Bound::Unlimited);
-        assert_eq!(read(&rule, "10").unwrap(), Bound::AtMost(NonZeroU32::new(10).unwrap()));
-        assert_eq!(["unlimited", "10"].map(|text| read(&rule, text).unwrap().to_string()), ["unlimited", "10"]);
-        assert_eq!(read(&rule, "11").unwrap_err(), "11 is not from 0 to 10; or write `unlimited`");
-        assert_eq!(read(&rule, "0").unwrap_err(), "the least is 1; or write `unlimited`");
-    }
-
-    #[test]
-    fn a_choice_is_told_all_there_is() {
+    fn choice_lists_its_values() {
         use crate::runtime::log::LogFormat;
-        let rule = choice::<LogFormat>();
-        assert_eq!(read(&rule, "json").unwrap(), LogFormat::Json);
-        assert_eq!(read(&rule, "xml").unwrap_err(), "it must be one of text, json");
-        let names: Vec<_> = rule.choices.iter().map(PossibleValue::get_name).collect();
+        let reader = choice::<LogFormat>();
+        assert_eq!(read(&reader, "json").unwrap(), LogFormat::Json);
+        assert_eq!(read(&reader, "xml").unwrap_err(), "it must be one of text, json");
+        let names: Vec<_> = reader.choices.iter().map(PossibleValue::get_name).collect();
         assert_eq!(names, ["text", "json"]);
     }
 
     #[test]
-    fn a_switch_is_true_or_false_and_nothing_else() {
-        let rule = switch();
-        assert_eq!((read(&rule, "true").unwrap(), read(&rule, "false").unwrap()), (true, false));
+    fn switch_is_true_or_false() {
+        let reader = switch();
+        assert_eq!((read(&reader, "true").unwrap(), read(&reader, "false").unwrap()), (true, false));
         for text in ["yes", "1", "TRUE", ""] {
-            assert_eq!(read(&rule, text).unwrap_err(), "it must be true or false");
+            assert_eq!(read(&reader, text).unwrap_err(), "it must be true or false");
         }
     }
 
     #[test]
-    fn what_is_empty_is_absent_only_where_it_may_be() {
+    fn empty_text_needs_an_optional_value() {
         assert_eq!(read(&optional(path()), "").unwrap(), None);
         assert_eq!(read(&optional(path()), "there").unwrap(), Some(PathBuf::from("there")));
         assert_eq!(read(&path(), "").unwrap_err(), "it must not be empty");
@@ -299,18 +280,18 @@ mod tests {
     }
 
     #[test]
-    fn a_list_refuses_each_of_its_values_by_itself() {
-        let rule = list(number(1..=9_u8));
+    fn list_reports_every_invalid_value() {
+        let reader = list(number(1..=9_u8));
         let texts = |texts: &[&str]| -> Vec<_> { texts.iter().map(|&text| text.to_owned()).collect() };
-        assert_eq!(rule.read(&texts(&["1", "9"])).unwrap(), [1, 9]);
-        assert!(rule.read(&[]).unwrap().is_empty());
-        let refusals = rule.read(&texts(&["0", "5", "x"])).unwrap_err();
-        let by: Vec<_> = refusals.iter().map(|failure| &*failure.text).collect();
-        assert_eq!(by, ["0", "x"]);
+        assert_eq!(reader.read(&texts(&["1", "9"])).unwrap(), [1, 9]);
+        assert!(reader.read(&[]).unwrap().is_empty());
+        let invalid_values = reader.read(&texts(&["0", "5", "x"])).unwrap_err();
+        let invalid_texts: Vec<_> = invalid_values.iter().map(|invalid| &*invalid.text).collect();
+        assert_eq!(invalid_texts, ["0", "x"]);
 
-        let rule = at_least_one(rule);
-        assert_eq!(rule.read(&texts(&["1"])).unwrap(), [1]);
-        assert_eq!(rule.read(&[]).unwrap_err(), invalid("", "at least one must be given"));
-        assert_eq!(one(|_| Ok(())).read(&texts(&["a", "b"])).unwrap_err(), invalid("", "it takes one value"));
+        let reader = at_least_one(reader);
+        assert_eq!(reader.read(&texts(&["1"])).unwrap(), [1]);
+        assert_eq!(reader.read(&[]).unwrap_err(), invalid_value("", "at least one must be given"));
+        assert_eq!(one(|_| Ok(())).read(&texts(&["a", "b"])).unwrap_err(), invalid_value("", "expected one value"));
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod deadline_timer;
+pub(crate) mod duration;
 pub mod log;
 pub mod malloc;
 pub mod open_files;

@@ -66,7 +66,7 @@ fn running_server_explains_users_and_ends_sessions() {
     let (code, words, _) = order(directory.path(), &["explain", "ada"]);
     assert!(code == 0 && words.starts_with("user \"ada\" holds 3 slots of 3 (the server's default"), "{words}");
     assert!(words.contains(", label \"phone\", from 127.0.0.1\n"), "{words}");
-    assert!(words.ends_with("the next session would be refused: all slots are taken\n"), "{words}");
+    assert!(words.ends_with("the next session would be denied: all slots are taken\n"), "{words}");
 
     let second_id = second_id.unwrap();
     assert_eq!(report(directory.path(), &["end", "ada", &second_id])["ended"], Value::from(vec![second_id.clone()]));
@@ -152,10 +152,10 @@ fn operator_socket_is_private_and_replaced_after_kill() {
     let (code, _, err) = order(directory.path(), &["explain", "ada"]);
     assert!(code == 1 && err.contains("is in use by"), "{err}");
     let (code, _, err) = order(&directory.path().join("missing"), &["explain", "ada"]);
-    assert!(code == 1 && err.contains("there is no data of a server in"), "{err}");
+    assert!(code == 1 && err.contains("there is no server data in"), "{err}");
     let other = tempfile::tempdir().unwrap();
     let (code, _, err) = order(other.path(), &["limit", "ada", "5"]);
-    assert!(code == 1 && err.contains("there is no data of a server in"), "{err}");
+    assert!(code == 1 && err.contains("there is no server data in"), "{err}");
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0, "nothing is left in what was named by mistake");
 }
 

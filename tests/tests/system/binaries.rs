@@ -86,11 +86,11 @@ fn failed_start_explains_itself_and_writes_nothing() {
         (vec!["--limit", "1025"], 2, "the most is 1024"),
         (vec!["--ping-interval", "1ms"], 2, "it must be 100ms to 1h"),
         (vec!["--listen", "192.0.2.1:80", "--allow-open-auth"], 1, "cannot listen on 192.0.2.1:80"),
-        (vec!["--listen", "0.0.0.0:0"], 2, "with open authentication whoever says `ada` is taken for ada"),
+        (vec!["--listen", "0.0.0.0:0"], 2, "open authentication lets any client sign in as any user"),
         (
             vec!["--auth", "jwt"],
             1,
-            "there is no secret that tokens are signed with: give it in the environment variable",
+            "the secret for tokens is missing: set the environment variable SESSIONS_JWT_SECRET",
         ),
         (vec!["--auth", "jwt", "--jwt-secret-file", "/missing"], 1, "cannot read /missing: No such file"),
         (vec!["--tls-cert", "/missing"], 2, "a certificate needs its key"),

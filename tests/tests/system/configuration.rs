@@ -70,7 +70,7 @@ fn all_configuration_errors_are_reported_together() {
         let (code, out, err) = run(directory.path(), command, &variables);
         assert_eq!((code, &*out), (Some(2), ""), "{err}");
         for words in [
-            "\nsessions.toml:1:1: limmit: there is no such key; did you mean limit?\n",
+            "\nsessions.toml:1:1: limmit: unknown key; did you mean limit?\n",
             "\nsessions.toml:2:1: threads: invalid value '0': 0 is not from 1 to 256\n",
             "\nSESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h\n",
             "\nSESSIONS_STORE: invalid value 'redis': it must be one of lmdb, memory\n",
@@ -91,7 +91,7 @@ fn printed_configuration_passes_its_own_check() {
         assert_eq!(code, Some(0));
         file(directory.path(), &out);
         let (code, out, err) = run(directory.path(), &["check-config", "sessions.toml"], &[]);
-        assert!(code == Some(0) && out.starts_with("sessions.toml is good"), "{out}{err}");
+        assert!(code == Some(0) && out.starts_with("sessions.toml is valid"), "{out}{err}");
     }
 }
 
@@ -115,7 +115,7 @@ fn unknown_variable_is_logged_as_a_warning() {
     let arguments = ["--listen", "192.0.2.1:80", "--store", "memory", "--allow-open-auth"];
     let (code, _, err) = run(directory.path(), &arguments, &[("SESSIONS_LIMITS", "5")]);
     assert_eq!(code, Some(1), "{err}");
-    assert!(err.contains("SESSIONS_LIMITS: there is no such variable") && err.contains("SESSIONS_LIMIT?"), "{err}");
+    assert!(err.contains("SESSIONS_LIMITS: unknown variable") && err.contains("SESSIONS_LIMIT?"), "{err}");
 }
 
 #[test]
@@ -131,11 +131,11 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
     assert_eq!((code, err.lines().count()), (Some(1), 6), "{err}");
     for words in [
         "listen: 0.0.0.0:1 is given twice",
-        "proxy_protocol, trusted_proxies: no proxy is trusted",
+        "proxy_protocol, trusted_proxies: proxy_protocol has no effect",
         "sessions.toml:1:1: limit: invalid value '1025'",
         "sessions.toml:2:1: tls_cert, tls_key: a certificate needs its key",
-        "listen, auth, allow_open_auth: with open authentication whoever says",
-        "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: only one of them",
+        "listen, auth, allow_open_auth: open authentication lets any client sign in",
+        "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
     ] {
         assert!(err.contains(words), "{words}\n{err}");
     }

@@ -165,7 +165,7 @@ fn invalid_reload_changes_nothing_and_reports_every_error() {
     let subject = Subject::start("limit = 1\n");
     let lines = subject.reload("limit = 1025\nlimmit = 7\nmax_bad_messages = 1\n");
     assert!(has(&lines, "limit: invalid value '1025'") && has(&lines, "did you mean limit?"), "{lines:#?}");
-    assert!(has(&lines, "the configuration was not read again, nothing has changed"), "{lines:#?}");
+    assert!(has(&lines, "the configuration is not reloaded, nothing has changed"), "{lines:#?}");
     let (_, mut held) = authenticate(&subject.process, "ada");
     assert!(authenticate(&subject.process, "ada").0.contains("connection limit"));
     held.text("?");
@@ -195,7 +195,7 @@ fn changed_key_file_is_read_again() {
     assert!(granted.contains("AUTHENTICATE_SUCCESS"), "{granted}");
 
     fs::write(&secret, "too short").unwrap();
-    let lines = subject.wait_for_log("going on with the old ones");
+    let lines = subject.wait_for_log("the old ones stay in force");
     assert!(has(&lines, "it has 9 bytes, 32 are the least"), "{lines:#?}");
     assert!(authenticate(&subject.process, &token(old, "bob")).0.contains("AUTHENTICATE_SUCCESS"));
 
@@ -203,7 +203,7 @@ fn changed_key_file_is_read_again() {
     let next = subject.path("next");
     fs::write(&next, new).unwrap();
     fs::rename(next, &secret).unwrap();
-    subject.wait_for_log("the keys of tokens have changed, read them again");
+    subject.wait_for_log("the keys of tokens have changed and are reloaded");
     assert!(authenticate(&subject.process, &token(old, "eve")).0.contains("signature is not valid"));
     assert!(authenticate(&subject.process, &token(new, "eve")).0.contains("AUTHENTICATE_SUCCESS"));
     held.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
@@ -214,14 +214,14 @@ fn changed_key_file_is_read_again() {
     fs::write(&secret, last).unwrap();
     fs::write(&subject.file, "limmit = 1\n").unwrap();
     subject.hang_up();
-    subject.wait_for_log("the keys of tokens have changed, read them again");
+    subject.wait_for_log("the keys of tokens have changed and are reloaded");
     assert!(authenticate(&subject.process, &token(new, "kim")).0.contains("signature is not valid"));
     assert!(authenticate(&subject.process, &token(last, "kim")).0.contains("AUTHENTICATE_SUCCESS"));
     fs::write(&subject.file, &settings).unwrap();
 
     // The log has no secret and no token.
     subject.hang_up();
-    let lines = subject.wait_for_log("read the configuration again");
+    let lines = subject.wait_for_log("the configuration is reloaded");
     assert!(!lines.iter().any(|line| line.contains("thirty-two") || line.contains("eyJ")), "{lines:#?}");
 }
 
@@ -282,9 +282,9 @@ fn sighup_loads_the_new_certificate() {
     drop(authority.certify("server", &["127.0.0.1"]));
     assert!(connect().is_err(), "not by itself");
     subject.hang_up();
-    assert!(has(&subject.wait_for_log("read the configuration again"), "also_read=\"the certificate\""));
+    assert!(has(&subject.wait_for_log("the configuration is reloaded"), "also_read=\"the certificate\""));
     assert_eq!(connect().unwrap().0, 1);
-    assert!(has(&subject.reload(""), "from now on no TLS is spoken"));
+    assert!(has(&subject.reload(""), "TLS is off from now on"));
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn server_without_spare_files_does_not_start() {
     let output = command.current_dir(directory.path()).output().unwrap();
     let words = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{words}");
-    assert!(words.contains("128 files may be open, and 128 are kept free"), "{words}");
+    assert!(words.contains("the process may open 128 files, and the server keeps 128 of them free"), "{words}");
 }
 
 /// The usual way: a bound below what the system has, so that those who are too many hear of it.

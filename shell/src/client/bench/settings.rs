@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::load::{LoadProfile, Users};
 use crate::client::{RootCertificates, Url};
-use crate::config;
+use crate::runtime::duration::duration_within;
 use crate::runtime::threads::one_per_core;
 
 /// The options of a run. clap has checked every value.
@@ -102,7 +102,7 @@ fn parse_whole_number<T: TryFrom<u32>, const LEAST: u32, const MOST: u32>(text: 
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    config::duration(text, Duration::from_millis(100), DAY)
+    duration_within(text, Duration::from_millis(100), DAY)
 }
 
 #[cfg(test)]

@@ -1,0 +1,52 @@
+//! Conflicts between keys whose values are valid each by itself.
+
+use super::table::{Authentication, Config};
+use crate::net::listen_address::ListenAddress;
+
+/// Keys whose values conflict, and the reason.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    pub(crate) keys: &'static [&'static str],
+    pub(crate) reason: String,
+}
+
+/// Every conflict in this configuration.
+pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    let mut add = |keys, reason: &str| conflicts.push(Conflict { keys, reason: reason.into() });
+    match (&config.tls_cert, &config.tls_key) {
+        (Some(_), None) => add(&["tls_cert", "tls_key"], "a certificate needs its key"),
+        (None, Some(_)) => add(&["tls_key", "tls_cert"], "a key needs its certificate"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    // Port 0 stands for another port each time.
+    let is_twice = |at: usize, listen: &ListenAddress| !listen.is_any_port() && config.listen[..at].contains(listen);
+    if let Some((_, listen)) = config.listen.iter().enumerate().find(|&(at, listen)| is_twice(at, listen)) {
+        add(&["listen"], &format!("{listen} is given twice"));
+    }
+    if config.proxy_protocol && config.trusted_proxies.is_empty() {
+        add(&["proxy_protocol", "trusted_proxies"], "proxy_protocol has no effect without trusted_proxies");
+    }
+    let keys = [&config.jwt_secret_file, &config.jwt_public_key_file, &config.jwt_key_set_file];
+    if keys.into_iter().flatten().count() > 1 {
+        add(&["jwt_secret_file", "jwt_public_key_file", "jwt_key_set_file"], "set only one of them");
+    }
+    if config.auth == Authentication::Jwt
+        && !config.jwt_algorithm.is_symmetric()
+        && keys[1..].iter().all(|key| key.is_none())
+    {
+        add(
+            &["jwt_algorithm", "jwt_public_key_file", "jwt_key_set_file"],
+            "this algorithm needs a public key: set jwt_public_key_file, or jwt_key_set_file for several keys",
+        );
+    }
+    if config.is_open_to_the_network() && !config.allow_open_auth {
+        add(
+            &["listen", "auth", "allow_open_auth"],
+            "open authentication lets any client sign in as any user, and this server would listen beyond this machine: \
+             require tokens (auth = \"jwt\"), listen on localhost, or set allow_open_auth if a proxy in front of the server \
+             authenticates users",
+        );
+    }
+    conflicts
+}
