@@ -1,9 +1,11 @@
 //! The path of a connection: TCP, PROXY header, TLS, HTTP, WebSocket.
 
+pub(crate) mod close;
 pub mod connection_limiter;
 pub mod listen_address;
 pub mod listener;
 pub mod origins;
+pub(crate) mod plain_response;
 pub mod settings;
 pub mod stream;
 pub mod tls;

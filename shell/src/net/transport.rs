@@ -8,11 +8,12 @@ use futures_rustls::rustls::ServerConfig;
 use http::StatusCode;
 use smol::net::TcpStream;
 
+use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
+use crate::net::plain_response::{limit_exceeded_response, plain_response};
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
 use crate::net::trusted_proxies;
-use crate::net::upgrade::{close_after_response, limit_exceeded_response, plain_response};
 use crate::net::yielding::YieldingStream;
 
 /// A connection on which HTTP begins.

@@ -4,10 +4,7 @@
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -17,21 +14,17 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use session_core::connection_limiter::ConnectionLimitExceeded;
-use smol::Timer;
 use smol::future::FutureExt as _;
-use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use smol::io::{AsyncRead, AsyncWrite};
 use smol_hyper::rt::FuturesIo;
 
+use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
+use crate::net::plain_response::{Body, plain_response, whole_seconds};
 use crate::net::settings::ConnectionSettings;
-use crate::net::yielding::YieldingStream;
 
 /// The most header fields of a request. Beyond it the answer is 431.
 const MAX_HEADERS: usize = 64;
-/// How long a client has to read its answer and close, before the socket is taken away.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// How much of what a client goes on to send is thrown away, before the socket is taken away.
-const MAX_DISCARDED_BYTES: usize = 2 << 20;
 /// Where proxies say for whom they ask.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -89,60 +82,6 @@ pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
     UpgradeOutcome::Answered
-}
-
-/// Says a last word, and waits a moment for the peer to have read it.
-///
-/// What is unread meanwhile is thrown away: to close a socket with unread data resets it, and takes the answer with it.
-/// So much of it, and no more; and others have their turn.
-pub(crate) async fn close_after_response<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, last_word: &[u8]) {
-    let mut stream = YieldingStream::new(stream);
-    let mut left = MAX_DISCARDED_BYTES;
-    let goodbye = async {
-        let written = stream.write_all(last_word).await;
-        if written.is_ok() {
-            drop(poll_fn(|cx| poll_discard(&mut stream, &mut left, cx)).await);
-        }
-    };
-    let late = async {
-        Timer::after(DISCARD_TIMEOUT).await;
-    };
-    goodbye.or(late).await;
-}
-
-fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    left: &mut usize,
-    cx: &mut Context<'_>,
-) -> Poll<std::io::Result<()>> {
-    ready!(Pin::new(&mut *stream).poll_close(cx))?;
-    let mut unread = [0; 4096];
-    while *left > 0 {
-        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread))?;
-        *left = if read == 0 { 0 } else { left.saturating_sub(read) };
-    }
-    Poll::Ready(Ok(()))
-}
-
-/// The answer to somebody who is turned away before anything was read, as bytes.
-pub(crate) fn limit_exceeded_response(exceeded: ConnectionLimitExceeded) -> Vec<u8> {
-    plain_response(StatusCode::SERVICE_UNAVAILABLE, exceeded.message(), Some(exceeded.retry_after()))
-}
-
-/// An answer in words, as bytes, where hyper has no part in it.
-pub(crate) fn plain_response(status: StatusCode, message: &'static str, retry_after: Option<Duration>) -> Vec<u8> {
-    let body = Body { message }.encode();
-    let retry_after = retry_after.map_or(String::new(), |after| format!("retry-after: {}\r\n", whole_seconds(after)));
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n{retry_after}content-length: {}\r\n\r\n{body}",
-        body.len(),
-    )
-    .into_bytes()
-}
-
-/// Retry-After counts in whole seconds (RFC 9110 §10.2.3).
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 /// Serves the one request of a connection.
@@ -263,17 +202,6 @@ fn unavailable(exceeded: ConnectionLimitExceeded) -> Response<Full<Bytes>> {
     response
 }
 
-#[derive(serde::Serialize)]
-struct Body {
-    message: &'static str,
-}
-
-impl Body {
-    fn encode(&self) -> String {
-        serde_json::to_string(self).expect("a string always serialises")
-    }
-}
-
 fn message_response(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(Body { message }.encode()));
     *response.status_mut() = status;
@@ -334,43 +262,6 @@ mod tests {
         let response = ask(&Method::GET, "/", &GOOD);
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(response.headers()[header::SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
-
-    /// A peer that sends without an end, and never keeps anybody waiting.
-    struct Flood(usize);
-
-    impl AsyncRead for Flood {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
-            self.0 += buffer.len();
-            Poll::Ready(Ok(buffer.len()))
-        }
-    }
-
-    impl AsyncWrite for Flood {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    #[test]
-    fn to_part_from_whoever_sends_without_an_end_gives_others_their_turn_and_ends() {
-        let (mut flood, mut turns) = (Flood(0), 0);
-        let mut parting = Box::pin(close_after_response(&mut flood, b"goodbye"));
-        smol::block_on(poll_fn(|cx| {
-            turns += 1;
-            parting.as_mut().poll(cx)
-        }));
-        drop(parting);
-        assert!(turns > 10, "{turns}");
-        assert_eq!(flood.0, MAX_DISCARDED_BYTES);
     }
 
     #[test]

@@ -17,10 +17,12 @@ use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
 
 use crate::auth::authenticator::Authenticator;
+use crate::net::close::close_after_response;
 use crate::net::connection_limiter::{ConnectionPermit, SharedConnectionLimiter};
+use crate::net::plain_response::limit_exceeded_response;
 use crate::net::settings::ConnectionSettings;
 use crate::net::transport::{self, Transport};
-use crate::net::upgrade::{UpgradeOutcome, close_after_response, limit_exceeded_response, serve_request};
+use crate::net::upgrade::{UpgradeOutcome, serve_request};
 use crate::net::websocket::WebSocket;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::RefusalLog;
