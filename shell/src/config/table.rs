@@ -18,8 +18,9 @@ use super::value::{
     switch, text,
 };
 use crate::auth::Algorithm;
+use crate::net::hosts::Host;
 use crate::net::listen_address::ListenAddress;
-use crate::net::origins::{Host, Origin};
+use crate::net::origins::Origin;
 use crate::net::trusted_proxies::ProxyNetwork;
 use crate::runtime::log::{Log, LogFormat};
 use crate::runtime::threads::one_per_core;

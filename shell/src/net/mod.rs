@@ -2,10 +2,12 @@
 
 pub(crate) mod close;
 pub mod connection_limiter;
+pub mod hosts;
 pub mod listen_address;
 pub mod listener;
 pub mod origins;
 pub(crate) mod plain_response;
+pub mod proxy_protocol;
 pub mod settings;
 pub mod stream;
 pub mod tls;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_rustls::rustls::ServerConfig;
 use session_core::session::SessionSettings;
 
-use crate::net::origins::{Hosts, Origins};
+use crate::net::hosts::Hosts;
+use crate::net::origins::Origins;
 use crate::net::trusted_proxies::TrustedProxies;
 
 /// What a connection is treated by, from when it is accepted until it ends.

@@ -11,9 +11,9 @@ use smol::net::TcpStream;
 use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::plain_response::{limit_exceeded_response, plain_response};
+use crate::net::proxy_protocol;
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
-use crate::net::trusted_proxies;
 use crate::net::yielding::YieldingStream;
 
 /// A connection on which HTTP begins.
@@ -64,7 +64,7 @@ async fn read_proxy_header(
         .await;
         return None;
     }
-    let source = match trusted_proxies::read_header(stream).await {
+    let source = match proxy_protocol::read_header(stream).await {
         Ok(source) => source,
         Err(error) => {
             tracing::debug!(%peer, %error, "not a header of the PROXY protocol");
