@@ -5,6 +5,7 @@ pub mod connection_limiter;
 pub mod hosts;
 pub mod listen_address;
 pub mod listener;
+pub mod message_socket;
 pub mod origins;
 pub(crate) mod plain_response;
 pub mod proxy_protocol;
