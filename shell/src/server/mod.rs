@@ -1,6 +1,7 @@
 //! Serves connections: accepts them, runs a session on each, and ends them all at shutdown.
 
 mod accept;
+mod accepted;
 pub mod connection;
 pub mod mailbox;
 pub mod registry;
