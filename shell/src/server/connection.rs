@@ -18,7 +18,8 @@ use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::runtime::log::RefusalLog;
 use crate::server::mailbox::{Mailbox, Notification};
 use crate::server::registry::Registration;
-use crate::server::store_client::{SlotGuard, StoreClient};
+use crate::server::slot_guard::SlotGuard;
+use crate::server::store_client::StoreClient;
 
 /// What a connection asks of the process, for all of them one.
 pub struct ConnectionContext {

@@ -5,6 +5,7 @@ mod accepted;
 pub mod connection;
 pub mod mailbox;
 pub mod registry;
+mod slot_guard;
 pub mod store_client;
 
 pub use accept::*;
