@@ -4,6 +4,7 @@ mod accept;
 mod accepted;
 pub mod connection;
 pub mod mailbox;
+pub mod refusal_log;
 pub mod registry;
 mod slot_guard;
 pub mod store_client;
