@@ -22,6 +22,7 @@ use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::plain_response::{Body, plain_response, whole_seconds};
 use crate::net::settings::ConnectionSettings;
+use crate::runtime::log::LogRateLimiter;
 
 /// The most header fields of a request. Beyond it the answer is 431.
 const MAX_HEADERS: usize = 64;
@@ -112,12 +113,8 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
                 let headers = request.headers();
                 let answer = answer(self.settings, request.method(), request.uri().path(), request.version(), headers);
                 match answer.status() {
-                    StatusCode::FORBIDDEN => {
-                        state.permit.log_refused_header("Origin", single_header(headers, header::ORIGIN))
-                    }
-                    StatusCode::MISDIRECTED_REQUEST => {
-                        state.permit.log_refused_header("Host", single_header(headers, header::HOST))
-                    }
+                    StatusCode::FORBIDDEN => log_refused_header("Origin", single_header(headers, header::ORIGIN)),
+                    StatusCode::MISDIRECTED_REQUEST => log_refused_header("Host", single_header(headers, header::HOST)),
                     _ => {}
                 }
                 answer
@@ -130,6 +127,18 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
         }
         state.is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         ready(Ok(response))
+    }
+}
+
+/// Logs a request that was refused because of this header, at most once a second in this process.
+fn log_refused_header(header: &'static str, value: Option<&[u8]>) {
+    /// The client chooses how long the value is.
+    const MAX_LOGGED_BYTES: usize = 100;
+    static LIMITER: LogRateLimiter = LogRateLimiter::new();
+
+    if let Some(suppressed) = LIMITER.check() {
+        let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(MAX_LOGGED_BYTES)]));
+        tracing::info!(header, value = value.as_deref(), suppressed, "refused a request that this server is not for");
     }
 }
 

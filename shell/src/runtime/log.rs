@@ -103,6 +103,11 @@ struct SuppressedLines {
 impl LogRateLimiter {
     const PAUSE: Duration = Duration::from_secs(1);
 
+    /// A limiter that lets the first line pass.
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(SuppressedLines { since: None, lines: 0 }))
+    }
+
     /// Whether to log now; if so, how many lines were suppressed since the last one, if any were.
     pub(crate) fn check(&self) -> Option<Option<u64>> {
         let mut suppressed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
