@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use session_core::{Timestamp, UnixSeconds};
 use smol::Timer;
@@ -191,13 +191,6 @@ impl ManualClock {
     fn wall_ahead(&self) -> i64 {
         self.wall_ahead.load(Ordering::Relaxed)
     }
-}
-
-/// So many milliseconds after 1970, as people write it (RFC 3339).
-pub(crate) fn format_rfc3339(millis: u64) -> String {
-    // Beyond the year 9999 there is no such way to write it.
-    let time = UNIX_EPOCH.checked_add(Duration::from_millis(millis)).filter(|_| millis < 253_402_300_800_000);
-    time.map_or_else(|| format!("{millis} ms after 1970"), |time| humantime::format_rfc3339_seconds(time).to_string())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod deadline_timer;
 pub mod log;
 pub mod malloc;
 pub mod open_files;
+pub(crate) mod rfc3339;
 pub mod signals;
 #[cfg(test)]
 mod testing;
