@@ -7,8 +7,8 @@ use session_core::UnixSeconds;
 use session_core::protocol::{CredentialError, TokenError};
 use session_core::session::Identity;
 
-use super::Verifier;
-use super::claims::{Claims, Header, TokenParts};
+use crate::auth::claims::{Claims, Header, TokenParts};
+use crate::auth::jwt::Verifier;
 use crate::runtime::rfc3339;
 
 /// What the token says, and what becomes of it: `Ok` if it lets its user in. The text is meant for the person who holds

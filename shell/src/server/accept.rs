@@ -12,7 +12,7 @@ use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
 
-use crate::auth::authenticator::Authenticator;
+use crate::auth::Authenticator;
 use crate::net::close::close_after_response;
 use crate::net::connection_limiter::SharedConnectionLimiter;
 use crate::net::plain_response::limit_exceeded_response;

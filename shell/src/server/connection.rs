@@ -10,7 +10,7 @@ use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, S
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
 use session_core::{ResumeToken, Timestamp};
 
-use crate::auth::authenticator::Authenticator;
+use crate::auth::Authenticator;
 use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::message_socket::{MessageSocket, SocketEvent};
 use crate::runtime::clock::Clock;

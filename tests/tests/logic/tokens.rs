@@ -18,10 +18,9 @@ use session_core::ledger::SlotLimit;
 use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 use session_core::{Timestamp, UnixSeconds, UserId, UserIdError};
-use shell::auth::authenticator::Authenticator as _;
 use shell::auth::{
-    Algorithm, JwtAuthenticator, KeyError, KeySource, Keys, MintError, Secret, TokenRequest, TokenValidation, Verifier,
-    explain, mint,
+    Algorithm, Authenticator as _, JwtAuthenticator, KeyError, KeySource, Keys, MintError, Secret, TokenRequest,
+    TokenValidation, Verifier, explain, mint,
 };
 use shell::runtime::clock::{Clock, ManualClock};
 use tempfile::TempDir;
