@@ -1,4 +1,4 @@
-//! The end of a connection that gets no WebSocket: the response is written, and the client has time to read it.
+//! The end of a connection that gets no WebSocket: the server sends its response and gives the client time to read it.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,40 +11,40 @@ use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use crate::net::yielding::YieldingStream;
 
-/// How long a client has to read its answer and close, before the socket is taken away.
+/// How long a client has to read the response and close. Then the server closes the socket.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// How much of what a client goes on to send is thrown away, before the socket is taken away.
+/// How many bytes from the client the server discards before it closes the socket.
 const MAX_DISCARDED_BYTES: usize = 2 << 20;
 
-/// Says a last word, and waits a moment for the peer to have read it.
+/// Sends a response, ends the sending side, and waits until the client has closed, but at most [`DISCARD_TIMEOUT`].
 ///
-/// What is unread meanwhile is thrown away: to close a socket with unread data resets it, and takes the answer with it.
-/// So much of it, and no more; and others have their turn.
-pub(crate) async fn close_after_response<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, last_word: &[u8]) {
+/// Meanwhile it discards what the client sends, up to [`MAX_DISCARDED_BYTES`]. Closing a socket with unread data resets
+/// the connection, and the client may lose the response. The task yields between reads.
+pub(crate) async fn close_after_response<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, response: &[u8]) {
     let mut stream = YieldingStream::new(stream);
-    let mut left = MAX_DISCARDED_BYTES;
-    let goodbye = async {
-        let written = stream.write_all(last_word).await;
+    let mut remaining = MAX_DISCARDED_BYTES;
+    let respond = async {
+        let written = stream.write_all(response).await;
         if written.is_ok() {
-            drop(poll_fn(|cx| poll_discard(&mut stream, &mut left, cx)).await);
+            drop(poll_fn(|cx| poll_discard(&mut stream, &mut remaining, cx)).await);
         }
     };
-    let late = async {
+    let timeout = async {
         Timer::after(DISCARD_TIMEOUT).await;
     };
-    goodbye.or(late).await;
+    respond.or(timeout).await;
 }
 
 fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    left: &mut usize,
+    remaining: &mut usize,
     cx: &mut Context<'_>,
 ) -> Poll<std::io::Result<()>> {
     ready!(Pin::new(&mut *stream).poll_close(cx))?;
     let mut unread = [0; 4096];
-    while *left > 0 {
+    while *remaining > 0 {
         let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread))?;
-        *left = if read == 0 { 0 } else { left.saturating_sub(read) };
+        *remaining = if read == 0 { 0 } else { remaining.saturating_sub(read) };
     }
     Poll::Ready(Ok(()))
 }
@@ -53,7 +53,7 @@ fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(
 mod tests {
     use super::*;
 
-    /// A peer that sends without an end, and never keeps anybody waiting.
+    /// A peer that sends without end and is always ready.
     struct Flood(usize);
 
     impl AsyncRead for Flood {
@@ -78,15 +78,15 @@ mod tests {
     }
 
     #[test]
-    fn to_part_from_whoever_sends_without_an_end_gives_others_their_turn_and_ends() {
-        let (mut flood, mut turns) = (Flood(0), 0);
-        let mut parting = Box::pin(close_after_response(&mut flood, b"goodbye"));
+    fn close_of_an_endless_sender_yields_and_ends() {
+        let (mut flood, mut polls) = (Flood(0), 0);
+        let mut closing = Box::pin(close_after_response(&mut flood, b"goodbye"));
         smol::block_on(poll_fn(|cx| {
-            turns += 1;
-            parting.as_mut().poll(cx)
+            polls += 1;
+            closing.as_mut().poll(cx)
         }));
-        drop(parting);
-        assert!(turns > 10, "{turns}");
+        drop(closing);
+        assert!(polls > 10, "{polls}");
         assert_eq!(flood.0, MAX_DISCARDED_BYTES);
     }
 }

@@ -15,7 +15,7 @@ use smol::{Async, Executor, Task, Timer};
 use crate::auth::Authenticator;
 use crate::net::close::close_after_response;
 use crate::net::connection_limiter::SharedConnectionLimiter;
-use crate::net::plain_response::limit_exceeded_response;
+use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
 use crate::runtime::clock::Clock;
 use crate::runtime::malloc;
@@ -244,7 +244,7 @@ fn accept_connection(stream: TcpStream, peer: SocketAddr, state: &Arc<ServerStat
 
 /// Tells a client that it may not come in.
 async fn refuse_connection(mut stream: TcpStream, exceeded: ConnectionLimitExceeded, state: Arc<ServerState>) {
-    let answer = limit_exceeded_response(exceeded);
+    let answer = PlainResponse::limit_exceeded(exceeded).to_bytes();
     let parting = close_after_response(&mut stream, &answer);
     if state.refused_open.fetch_add(1, Ordering::Relaxed) < Server::MAX_REFUSED_OPEN {
         parting.await;
