@@ -7,40 +7,40 @@ use session_core::Timestamp;
 use session_core::protocol::CloseReason;
 use session_core::session::{Frame, Violation};
 
-/// A socket as a connection needs it: a stream of messages one way, of frames the other. It never waits.
+/// The socket of a connection: it receives messages and sends frames. No method blocks.
 pub trait MessageSocket {
     /// A text message.
     type Text: Deref<Target = str>;
 
-    /// Moves the socket on. Ready with what the peer has to say; after a close only with [`SocketEvent::Gone`].
+    /// Reads and writes. Ready with an event from the peer; after a close only with [`SocketEvent::Gone`].
     ///
     /// With `read` false an open socket only writes.
     fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<Self::Text>>;
 
-    /// Buffers a frame, if the socket is open.
+    /// Buffers a frame. Does nothing if the socket is not open.
     fn send(&mut self, frame: Frame);
 
-    /// Closes the socket after what is buffered. It still waits for the peer's close.
+    /// Closes the socket after the buffered frames. The socket then waits for the peer's close.
     fn close(&mut self, reason: CloseReason);
 
-    /// When [`MessageSocket::abort`] is due.
+    /// When the caller must call [`MessageSocket::abort`].
     fn deadline(&self) -> Option<Timestamp>;
 
-    /// Gives up on the peer.
+    /// Stops waiting for the peer: the socket is closed.
     fn abort(&mut self);
 
-    /// Whether the end has come.
+    /// Whether the socket is closed.
     fn is_closed(&self) -> bool;
 }
 
-/// What comes from the peer.
+/// An event from the peer.
 #[derive(Debug)]
 pub enum SocketEvent<Text> {
     /// A text message.
     Text(Text),
-    /// A sign of life that is no message.
+    /// A ping or pong: the peer is alive.
     Alive,
-    /// What ends the connection.
+    /// A violation that ends the connection.
     Violation(Violation),
     /// The peer's close frame, or the end of the stream.
     Gone,
