@@ -12,7 +12,7 @@
 //! | [`runtime`] | clock, timers, log, threads, signals |
 //! | [`client`] | the other end: users who hold connections |
 //!
-//! A connection is driven over any [`server::connection::MessageSocket`], by any [`runtime::clock::Clock`] and with any
+//! A connection is driven over any [`net::message_socket::MessageSocket`], by any [`runtime::clock::Clock`] and with any
 //! [`store::Store`]: so what runs in a simulation is what runs in the server.
 
 pub mod cli;

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use session_core::connection_limiter::{ClientPrefix, ConnectionLimits};
 use shell::net::connection_limiter::SharedConnectionLimiter;
+use shell::net::proxy_protocol;
 use shell::net::settings::ConnectionSettings;
-use shell::net::trusted_proxies;
 use shell::net::upgrade::{UpgradeOutcome, serve_request};
 use shell::runtime::clock::Clock;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -45,7 +45,7 @@ pub fn feed(bytes: &[u8]) -> FeedResult {
 
 fn feed_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
     let whole = stream.unread;
-    let source = at_once(trusted_proxies::read_header(&mut stream));
+    let source = at_once(proxy_protocol::read_header(&mut stream));
     if source.is_err() {
         return FeedResult::NoProxyHeader;
     }

@@ -9,7 +9,7 @@ use session_core::connection_limiter::ConnectionLimits;
 use session_core::ledger::{self, Outcome, SlotLimit};
 use session_core::session::SessionSettings;
 use session_core::{NodeId, Timestamp, UserId};
-use shell::auth::authenticator::{Authenticator, OpenAuthenticator};
+use shell::auth::{Authenticator, OpenAuthenticator};
 use shell::net::settings::ConnectionSettings;
 use shell::server::{Server, ServerHandle, Settings};
 use shell::store::{CommandCompletion, MemoryStore, Store};

@@ -103,7 +103,7 @@ fn whole_seconds(seconds: f64) -> Option<u64> {
 
 /// Whether this is, or was meant to be, a token: its first part, of three or more with points between them, has a JSON
 /// object in it. No name that a person has chosen does.
-pub(crate) fn looks_like_token(text: &str) -> bool {
+pub(super) fn looks_like_token(text: &str) -> bool {
     // As it is in a header of HTTP, `Bearer` stands before it (RFC 6750 §2.1).
     let text = text.rsplit(char::is_whitespace).next().unwrap_or(text);
     let mut parts = text.split('.');

@@ -1,14 +1,15 @@
 //! Says what is in a token and whether it lets anybody in, for whoever has one that does not.
 
 use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use session_core::UnixSeconds;
 use session_core::protocol::{CredentialError, TokenError};
 use session_core::session::Identity;
 
-use super::Verifier;
-use super::claims::{Claims, Header, TokenParts};
+use crate::auth::claims::{Claims, Header, TokenParts};
+use crate::auth::jwt::Verifier;
+use crate::runtime::rfc3339;
 
 /// What the token says, and what becomes of it: `Ok` if it lets its user in. The text is meant for the person who holds
 /// the token: it shows its claims, but never its signature.
@@ -61,10 +62,9 @@ fn describe(text: &mut String, token: &str, now: UnixSeconds) {
 fn describe_time(seconds: u64, now: UnixSeconds) -> String {
     let far = humantime::format_duration(Duration::from_secs(seconds.abs_diff(now.unix_seconds())));
     let when = if seconds > now.unix_seconds() { format!("in {far}") } else { format!("{far} ago") };
-    // Beyond the year 9999 there is no such way to write it.
-    match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) {
-        Some(time) if seconds < 253_402_300_800 => format!("{}, {when}", humantime::format_rfc3339_seconds(time)),
-        Some(_) | None => when,
+    match rfc3339::try_format(Duration::from_secs(seconds)) {
+        Some(time) => format!("{time}, {when}"),
+        None => when,
     }
 }
 

@@ -12,9 +12,9 @@ use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 use session_core::{DisplayName, UnixSeconds, UserId};
 
-use super::claims::{Claims, Header, TokenParts};
-use super::keys::Keys;
 use crate::auth::authenticator::Authenticator;
+use crate::auth::claims::{Claims, Header, TokenParts};
+use crate::auth::keys::Keys;
 use crate::runtime::clock::Clock;
 
 /// What a token must say.

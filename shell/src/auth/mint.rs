@@ -10,8 +10,8 @@ use session_core::ledger::SlotLimit;
 use session_core::{DisplayName, UnixSeconds, UserId};
 use thiserror::Error;
 
-use super::keys::{KeyError, read};
-use super::{Algorithm, KeySource, Keys, TokenValidation};
+use crate::auth::jwt::TokenValidation;
+use crate::auth::keys::{Algorithm, KeyError, KeySource, Keys, Secret, read};
 
 /// What a token is to say.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ fn signing_key(algorithm: Algorithm, source: &KeySource, grant: &TokenRequest) -
         let secret = match source {
             KeySource::Secret(secret) => secret.clone(),
             KeySource::SecretFile(path) | KeySource::PublicKeyFile(path) | KeySource::KeySetFile(path) => {
-                super::Secret::new(&read(path)?)
+                Secret::new(&read(path)?)
             }
         };
         return Ok(EncodingKey::from_secret(secret.bytes()));

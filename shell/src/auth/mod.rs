@@ -1,14 +1,16 @@
 //! Verifies credentials: user ids as they are, or signed tokens.
 
-pub mod authenticator;
-mod claims;
-mod explain;
+mod authenticator;
+mod open;
 mod jwt;
 mod keys;
+mod claims;
+mod explain;
 mod mint;
 
-pub(crate) use claims::looks_like_token;
+pub use authenticator::Authenticator;
 pub use explain::explain;
-pub use jwt::*;
+pub use jwt::{JwtAuthenticator, TokenValidation, Verifier};
 pub use keys::{Algorithm, KeyError, KeySource, Keys, Secret};
 pub use mint::{MintError, TokenRequest, mint};
+pub use open::OpenAuthenticator;

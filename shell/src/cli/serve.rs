@@ -12,8 +12,7 @@ use session_core::connection_limiter::ConnectionLimits;
 use smol::{Executor, Task};
 
 use crate::admin::{AdminService, socket};
-use crate::auth::JwtAuthenticator;
-use crate::auth::authenticator::{Authenticator, OpenAuthenticator};
+use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
 use crate::cli::reload::Reloader;
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
 use crate::net::listener::listen;

@@ -14,7 +14,7 @@ use crate::admin::{
     UnlimitedWord, UserPatch, UserReport, socket,
 };
 use crate::config::{Config, StoreKind};
-use crate::runtime::clock::format_rfc3339;
+use crate::runtime::rfc3339::format_rfc3339;
 use crate::store::{LmdbStore, Store as _};
 
 /// A request from the command line.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use session_core::protocol::{SessionInfo, SessionState};
 
-use crate::runtime::clock::format_rfc3339;
+use crate::runtime::rfc3339::format_rfc3339;
 
 pub(crate) fn write_line(to: &mut dyn Write, line: &str) -> io::Result<()> {
     let mut escape = escape(line);

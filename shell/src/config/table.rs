@@ -17,8 +17,9 @@ use super::value::{
     Bound, ValueReader, at_least_one, bound, choice, duration, list, number, one, optional, path, switch, text,
 };
 use crate::auth::Algorithm;
+use crate::net::hosts::Host;
 use crate::net::listen_address::ListenAddress;
-use crate::net::origins::{Host, Origin};
+use crate::net::origins::Origin;
 use crate::net::trusted_proxies::ProxyNetwork;
 use crate::runtime::duration::duration_within;
 use crate::runtime::log::{Log, LogFormat};

@@ -16,7 +16,6 @@ pub struct SharedConnectionLimiter {
     clock: Clock,
     limiter: Mutex<ConnectionLimiter>,
     log: LogRateLimiter,
-    refused: LogRateLimiter,
 }
 
 /// One connection's place. It leaves when dropped.
@@ -31,8 +30,7 @@ impl SharedConnectionLimiter {
     /// Nobody is inside.
     #[must_use]
     pub fn new(bounds: ConnectionLimits, clock: Clock) -> Arc<Self> {
-        let (log, refused) = (LogRateLimiter::default(), LogRateLimiter::default());
-        Arc::new(Self { clock, limiter: Mutex::new(ConnectionLimiter::new(bounds)), log, refused })
+        Arc::new(Self { clock, limiter: Mutex::new(ConnectionLimiter::new(bounds)), log: LogRateLimiter::default() })
     }
 
     /// Takes in a connection that was just accepted, from this address if it is known already.
@@ -70,22 +68,6 @@ impl SharedConnectionLimiter {
         (limiter.connections(), limiter.unauthenticated())
     }
 
-    /// Takes note of a request that was answered with a refusal, because of this header with this value.
-    fn log_refused_header(&self, header: &'static str, value: Option<&[u8]>) {
-        /// Whoever asks chooses how long it is.
-        const SHOWN_BYTES: usize = 100;
-
-        if let Some(suppressed) = self.refused.check() {
-            let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(SHOWN_BYTES)]));
-            tracing::info!(
-                header,
-                value = value.as_deref(),
-                suppressed,
-                "refused a request that this server is not for"
-            );
-        }
-    }
-
     fn log_exceeded(&self, exceeded: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
         if let Some(suppressed) = self.log.check() {
             let bound = match exceeded {
@@ -120,11 +102,6 @@ impl ConnectionPermit {
         let Self { connection_limiter, visit: Some(visit) } = self else { return Ok(()) };
         let identified = connection_limiter.lock().identify(visit, address, connection_limiter.clock.now());
         identified.map_err(|exceeded| connection_limiter.log_exceeded(exceeded))
-    }
-
-    /// Takes note of a request of this connection that was refused because of a header.
-    pub(crate) fn log_refused_header(&self, header: &'static str, value: Option<&[u8]>) {
-        self.connection_limiter.log_refused_header(header, value);
     }
 
     /// Where it comes from, if that is known and it was not turned away.

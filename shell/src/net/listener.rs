@@ -8,37 +8,38 @@ use thiserror::Error;
 
 use crate::net::listen_address::ListenAddress;
 
-/// How many connections the kernel may complete before they are accepted, if it is allowed that many
-/// (`net.core.somaxconn`). With the 128 of the standard library the slowest of 1,000 at once waited a second.
+/// How many connections the kernel completes before the server accepts them. `net.core.somaxconn` may limit it further.
+/// With 128, as in the standard library, the slowest of 1,000 simultaneous connections waited a second.
 const BACKLOG: i32 = 4096;
 
-/// What cannot be listened on.
+/// Why the server cannot listen.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// An address.
+    /// An address cannot be bound.
     #[error("cannot listen on {address}: {why}{}", hint(.why))]
     Address {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         why: io::Error,
     },
-    /// A name.
+    /// A host name has no address.
     #[error("cannot listen on {host}: {why}")]
     Name {
-        /// Which, and the port.
+        /// The host and the port.
         host: ListenAddress,
-        /// What the system says.
+        /// The error of the system.
         why: io::Error,
     },
 }
 
-/// Binds every address of these hosts. One that this machine does not have is left out, as long as another of its host
-/// remains. The kernel may keep `send_buffer` bytes for each peer that does not read; Linux doubles it. `None`: what it
-/// thinks fit, which may be megabytes.
+/// Binds every address of these hosts. An address that this machine does not have is skipped if the host has another one.
+///
+/// The kernel buffers up to `send_buffer` bytes for each peer that does not read; Linux doubles it. With `None` the
+/// kernel chooses, which may be megabytes.
 ///
 /// # Errors
-/// [`ListenError`] with the address that is taken, forbidden or missing, or the name that has none.
+/// [`ListenError`] with the address that is in use, forbidden or missing, or with the host that cannot be looked up.
 pub fn listen(hosts: &[ListenAddress], send_buffer: Option<usize>) -> Result<Vec<TcpListener>, ListenError> {
     let mut listeners = Vec::new();
     for host in hosts {
@@ -48,7 +49,7 @@ pub fn listen(hosts: &[ListenAddress], send_buffer: Option<usize>) -> Result<Vec
     Ok(listeners)
 }
 
-/// The addresses of one host.
+/// Binds the addresses of one host.
 fn listen_on(addresses: &[SocketAddr], send_buffer: Option<usize>) -> Result<Vec<TcpListener>, ListenError> {
     let (mut bound, mut missing) = (Vec::new(), None);
     for &address in addresses {
@@ -64,7 +65,7 @@ fn listen_on(addresses: &[SocketAddr], send_buffer: Option<usize>) -> Result<Vec
     }
 }
 
-/// What the kernel may buffer of what peers send, in bytes for each; Linux doubles it. Messages are short.
+/// How many received bytes the kernel may buffer for each peer; Linux doubles it. Messages are short.
 const RECEIVE_BUFFER: usize = 32 * 1024;
 
 fn bind(address: SocketAddr, send_buffer: Option<usize>) -> io::Result<TcpListener> {
@@ -72,10 +73,10 @@ fn bind(address: SocketAddr, send_buffer: Option<usize>) -> io::Result<TcpListen
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // Else a restarted server could not listen while connections of its predecessor are in TIME_WAIT.
+    // Otherwise a restarted server could not listen while connections of the previous process are in TIME_WAIT.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit these.
+    // Accepted sockets inherit the buffer sizes.
     if let Some(bytes) = send_buffer {
         socket.set_send_buffer_size(bytes)?;
     }
@@ -85,17 +86,17 @@ fn bind(address: SocketAddr, send_buffer: Option<usize>) -> io::Result<TcpListen
     Ok(socket.into())
 }
 
-/// Whether this machine has no such address, or none of that family.
+/// Whether this machine lacks the address, or its whole address family.
 fn is_missing(error: &io::Error) -> bool {
-    // Errors for a family the kernel lacks have no `ErrorKind` of their own: EAFNOSUPPORT is 97 on Linux, 47 on macOS.
+    // A missing family has no `ErrorKind` of its own: EAFNOSUPPORT is 97 on Linux, 47 on macOS.
     error.kind() == io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(97 | 47))
 }
 
 fn hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::AddrInUse {
-        "; another program listens there, or the address is given twice: choose another with --listen"
+        "; another program uses it, or it is given twice: choose another with --listen"
     } else if error.kind() == io::ErrorKind::PermissionDenied {
-        "; ports below 1024 need privileges, choose another with --listen"
+        "; ports below 1024 need privileges: choose another with --listen"
     } else {
         ""
     }
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_an_error_that_names_it() {
+    fn port_in_use_is_named() {
         let first = listen(&["127.0.0.1:0".parse().unwrap()], None).unwrap();
         let address = first[0].local_addr().unwrap();
         let error = listen(&[address.to_string().parse().unwrap()], None).unwrap_err().to_string();
@@ -115,8 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_machine_is_an_error_unless_its_host_has_another() {
-        // 192.0.2.0/24 belongs to nobody (RFC 5737).
+    fn missing_address_is_skipped_if_another_remains() {
+        // 192.0.2.0/24 is for documentation (RFC 5737): no machine has it.
         let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
         assert!(listen(&["192.0.2.1:0".parse().unwrap()], None).is_err());
         assert_eq!(listen_on(&[elsewhere, "127.0.0.1:0".parse().unwrap()], None).unwrap().len(), 1);

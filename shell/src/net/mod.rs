@@ -1,14 +1,19 @@
-//! The path of a connection: TCP, PROXY header, TLS, HTTP, WebSocket.
+//! The path of a connection, in the order of its bytes: TCP, PROXY header, TLS, HTTP, WebSocket.
 
-pub mod connection_limiter;
 pub mod listen_address;
 pub mod listener;
-pub mod origins;
+pub mod connection_limiter;
 pub mod settings;
-pub mod stream;
+pub(crate) mod transport;
+pub mod proxy_protocol;
 pub mod tls;
-pub mod transport;
-pub mod trusted_proxies;
+pub(crate) mod stream;
+pub(crate) mod yielding;
 pub mod upgrade;
-pub mod websocket;
-pub mod yielding;
+pub mod trusted_proxies;
+pub mod hosts;
+pub mod origins;
+pub(crate) mod plain_response;
+pub(crate) mod close;
+pub mod message_socket;
+pub(crate) mod websocket;

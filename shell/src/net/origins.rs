@@ -1,14 +1,14 @@
-//! Which pages may connect from a browser, and by which names this server goes.
+//! Which pages may connect from a browser.
 //!
 //! A browser says in the header `Origin` which page asks (RFC 6454 §7, RFC 6455 §10.2), and lets any page ask: without a
 //! look at it every page that somebody visits could open sessions from that somebody's browser. Other programs send
 //! none, or whatever they like, so this keeps out nobody but pages.
 
-use std::fmt;
 use std::str::{self, FromStr};
 
 use http::Uri;
-use http::uri::Authority;
+
+use crate::net::hosts::host_and_port;
 
 /// The origins that may connect. None at all, unless they are written down.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,90 +115,6 @@ impl WebOrigin {
     }
 }
 
-/// In lower case; and the port if there is one.
-fn host_and_port(authority: &Authority) -> Result<(String, Option<u16>), &'static str> {
-    if authority.as_str().contains('@') {
-        return Err("it has a user name");
-    }
-    let host = authority.host();
-    if host.is_empty() {
-        return Err("it has no host");
-    }
-    if host.contains('*') {
-        return Err("`*` can stand for what is before a host's first point, and for nothing else");
-    }
-    let port = match authority.as_str().strip_prefix(host) {
-        Some("") => None,
-        _ => Some(authority.port_u16().ok_or("its port is not a number from 0 to 65535")?),
-    };
-    Ok((host.to_ascii_lowercase(), port))
-}
-
-/// The names that this server goes by. Any, unless they are written down.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hosts(Vec<Host>);
-
-/// One of them: a host, with a port or with any.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    /// In lower case.
-    host: String,
-    port: Option<u16>,
-}
-
-impl Hosts {
-    /// Whether a request with this header, if it has one, has come to the right server.
-    #[must_use]
-    pub fn allows(&self, header: Option<&[u8]>) -> bool {
-        if self.0.is_empty() {
-            return true;
-        }
-        let asked = header.and_then(|header| str::from_utf8(header).ok()?.parse::<Host>().ok());
-        asked.is_some_and(|asked| self.0.iter().any(|known| known.matches(&asked)))
-    }
-}
-
-impl FromIterator<Host> for Hosts {
-    fn from_iter<I: IntoIterator<Item = Host>>(hosts: I) -> Self {
-        Self(hosts.into_iter().collect())
-    }
-}
-
-impl Host {
-    /// A request leaves its port out where that is the scheme's own. Which scheme that was is not known here: TLS may have
-    /// ended at a proxy.
-    fn matches(&self, asked: &Self) -> bool {
-        let ports = match (self.port, asked.port) {
-            (None, _) => true,
-            (Some(known), Some(asked)) => known == asked,
-            (Some(known), None) => matches!(known, 80 | 443),
-        };
-        ports && self.host == asked.host
-    }
-}
-
-impl FromStr for Host {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // A port may be empty (RFC 3986 §3.2.3).
-        let text = text.strip_suffix(':').unwrap_or(text);
-        let authority = text.parse::<Authority>().map_err(|_| "it is no host");
-        let parsed = authority.and_then(|authority| host_and_port(&authority));
-        let (host, port) =
-            parsed.map_err(|why| format!("{why}; write it as in sessions.example.com or localhost:3000"))?;
-        Ok(Self { host, port })
-    }
-}
-
-/// As it is written in a configuration.
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.host)?;
-        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,39 +207,5 @@ mod tests {
             let error = text.parse::<Origin>().unwrap_err();
             assert!(error.contains(words) && error.contains("write it as in"), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_server_goes_by_any_name_or_by_those_that_are_written_down() {
-        assert!(Hosts::default().allows(None) && Hosts::default().allows(Some(b"\xff")));
-        let hosts: Hosts = ["sessions.example.com", "localhost:3000", "[::1]", "web.example.com:443"]
-            .map(|text| text.parse::<Host>().unwrap())
-            .into_iter()
-            .collect();
-        for (host, is_allowed) in [
-            ("sessions.example.com", true),
-            ("Sessions.Example.Com:8443", true),
-            ("localhost:3000", true),
-            ("localhost", false),
-            ("localhost:3001", false),
-            ("[::1]:3000", true),
-            ("web.example.com", true),
-            ("web.example.com:", true),
-            ("web.example.com:443", true),
-            ("web.example.com:80", false),
-            ("evil.com", false),
-            ("sessions.example.com.evil.com", false),
-            ("evil.com:sessions.example.com", false),
-            ("ada@sessions.example.com", false),
-            ("", false),
-            (",", false),
-        ] {
-            assert_eq!(hosts.allows(Some(host.as_bytes())), is_allowed, "{host}");
-        }
-        assert!(!hosts.allows(None));
-        for text in ["", "*", "a b", "x:y", "x:99999", "ada@x"] {
-            assert!(text.parse::<Host>().unwrap_err().contains("write it as in"), "{text}");
-        }
-        assert_eq!(["X:1", "y"].map(|text| text.parse::<Host>().unwrap().to_string()), ["x:1", "y"]);
     }
 }

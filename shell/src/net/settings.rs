@@ -1,4 +1,4 @@
-//! What connections are treated by. It can be changed while the server runs.
+//! Settings of a connection. A running server can change them for new connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,29 +6,30 @@ use std::time::Duration;
 use futures_rustls::rustls::ServerConfig;
 use session_core::session::SessionSettings;
 
-use crate::net::origins::{Hosts, Origins};
+use crate::net::hosts::Hosts;
+use crate::net::origins::Origins;
 use crate::net::trusted_proxies::TrustedProxies;
 
-/// What a connection is treated by, from when it is accepted until it ends.
+/// The settings of one connection. It keeps the settings that were in force when it was accepted.
 #[derive(Debug, Clone)]
 pub struct ConnectionSettings {
-    /// What bounds a session.
+    /// The limits and times of a session.
     pub session: SessionSettings,
     /// The longest message a client may send, in bytes.
     pub max_message_bytes: usize,
-    /// How long a client may take until its request has come whole. Beyond it the answer is 408.
+    /// How long a client may take to send its whole request. After that the response is 408.
     pub header_timeout: Duration,
-    /// The most bytes of a request's head, 8192 at least. Beyond it the answer is 431.
+    /// The maximum size of a request's head in bytes, at least 8192. Above it the response is 431.
     pub max_header_bytes: usize,
-    /// From which pages browsers may connect. From others the answer is 403.
+    /// The origins of pages that may connect. For others the response is 403.
     pub origins: Origins,
-    /// By which names clients may have found this server. By others the answer is 421.
+    /// The host names of this server. For a request to another name the response is 421.
     pub hosts: Hosts,
-    /// Who may say where a client really is.
+    /// The proxies that may state a client's address.
     pub trusted_proxies: TrustedProxies,
-    /// Whether a connection may begin with a header of the PROXY protocol.
+    /// Whether a connection may begin with a PROXY header. A trusted proxy must then send one.
     pub proxy_protocol: bool,
-    /// Whether, and how, TLS is spoken.
+    /// The TLS configuration. `None`: no TLS.
     pub tls: Option<Arc<ServerConfig>>,
 }
 

@@ -1,4 +1,4 @@
-//! The bytes of a connection: over TCP, or over TLS over TCP.
+//! The byte stream of a connection: TCP, or TLS over TCP.
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
@@ -8,20 +8,20 @@ use futures_rustls::server::TlsStream;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::net::TcpStream;
 
-/// A connection's bytes in the clear.
+/// The decrypted bytes of a connection.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    /// Boxed, so that it makes no plain connection larger.
+    /// Boxed, so that a plain connection needs no more memory.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// The same thing done to either.
+/// Runs the same expression on either stream.
 macro_rules! either {
-    ($stream:expr, $inner:ident => $done:expr) => {
+    ($stream:expr, $inner:ident => $result:expr) => {
         match $stream.get_mut() {
-            Stream::Plain($inner) => $done,
-            Stream::Tls($inner) => $done,
+            Stream::Plain($inner) => $result,
+            Stream::Tls($inner) => $result,
         }
     };
 }

@@ -1,4 +1,4 @@
-//! TLS for the server: its certificate and how it is spoken (TLS 1.2 and 1.3, HTTP/1.1 by ALPN).
+//! The server's TLS configuration: its certificate, TLS 1.2 and 1.3, HTTP/1.1 by ALPN.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,55 +9,55 @@ use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{self, InconsistentKeys, ServerConfig};
 use thiserror::Error;
 
-/// Where a server's certificate is.
+/// The files of a server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate in PEM, its issuers after it.
+    /// The certificate in PEM, followed by its issuers.
     pub certificate: PathBuf,
     /// Its private key in PEM: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
 }
 
-/// Why TLS cannot be spoken.
+/// Why the certificate cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// The certificate cannot be read, or is no PEM.
+    /// The certificate's file cannot be read, or is not PEM.
     #[error("cannot read {path}: {}", pem_error(.why))]
     Certificate {
-        /// Its file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         why: pem::Error,
     },
-    /// The private key cannot be read, or is none in PEM.
+    /// The key's file cannot be read, or holds no private key in PEM.
     #[error("cannot read {path}: {}", pem_error(.why))]
     Key {
-        /// Its file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         why: pem::Error,
     },
-    /// There is no certificate in the file.
+    /// The file holds no certificate.
     #[error("{path} has no certificate in PEM (-----BEGIN CERTIFICATE-----)")]
     NoCertificate {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
-    /// The certificate and the key do not fit, or one of them is not supported.
+    /// The certificate and the key do not belong together, or one of them is not supported.
     #[error("the certificate {certificate} cannot be used with the key {key}: {}", key_mismatch(.why))]
     Unfit {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// What rustls says.
+        /// The error of rustls.
         why: rustls::Error,
     },
 }
 
 fn key_mismatch(error: &rustls::Error) -> String {
     if let rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) = error {
-        "the key is of another certificate".into()
+        "the key belongs to another certificate".into()
     } else {
         error.to_string()
     }
@@ -65,11 +65,11 @@ fn key_mismatch(error: &rustls::Error) -> String {
 
 fn pem_error(error: &pem::Error) -> String {
     if let pem::Error::NoItemsFound = error {
-        "it has no private key in PEM (-----BEGIN PRIVATE KEY-----); one that is encrypted will not do".into()
+        "it has no private key in PEM (-----BEGIN PRIVATE KEY-----); an encrypted key cannot be used".into()
     } else if let pem::Error::Io(error) = error {
         error.to_string()
     } else {
-        format!("it is no PEM: {error}")
+        format!("it is not PEM: {error}")
     }
 }
 
@@ -77,19 +77,20 @@ impl CertificateFiles {
     /// Reads the certificate and its key.
     ///
     /// # Errors
-    /// [`TlsError`] says which file is no good, and why.
+    /// [`TlsError`] names the file and the reason.
     pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let certificates = certificates(&self.certificate)?;
         let key =
             PrivateKeyDer::from_pem_file(&self.key).map_err(|why| TlsError::Key { path: self.key.clone(), why })?;
-        let unfit = |why| TlsError::Unfit { certificate: self.certificate.clone(), key: self.key.clone(), why };
+        let unusable = |why| TlsError::Unfit { certificate: self.certificate.clone(), key: self.key.clone(), why };
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(unfit)?
+            .map_err(unusable)?
             .with_no_client_auth()
             .with_single_cert(certificates, key)
-            .map_err(unfit)?;
-        // A WebSocket begins as HTTP/1.1. A client that offers only others hears so in the handshake (RFC 7301 §3.2).
+            .map_err(unusable)?;
+        // A WebSocket begins as HTTP/1.1. If a client offers only other protocols, the handshake fails with an alert that
+        // says so (RFC 7301 §3.2).
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_will_not_do_are_named_with_what_is_wrong() {
+    fn unusable_files_are_named_with_the_reason() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let [mine, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
@@ -128,17 +129,17 @@ mod tests {
         let load = |certificate, key| CertificateFiles { certificate: path(certificate), key: path(key) }.load();
         let config = load("cert", "key").unwrap();
         assert_eq!(config.alpn_protocols, [b"http/1.1"]);
-        for (certificate, key, words) in [
+        for (certificate, key, message) in [
             ("missing", "key", "missing: No such file"),
             ("cert", "missing", "missing: No such file"),
             ("empty", "key", "empty has no certificate in PEM"),
             ("key", "key", "key has no certificate in PEM"),
             ("cert", "cert", "cert: it has no private key in PEM"),
-            ("torn", "key", "torn: it is no PEM"),
-            ("cert", "other key", "other key: the key is of another certificate"),
+            ("torn", "key", "torn: it is not PEM"),
+            ("cert", "other key", "other key: the key belongs to another certificate"),
         ] {
             let error = load(certificate, key).unwrap_err().to_string();
-            assert!(error.contains(words), "{error}");
+            assert!(error.contains(message), "{error}");
         }
     }
 }

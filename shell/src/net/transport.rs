@@ -1,4 +1,4 @@
-//! What comes before the first byte of HTTP: a header of the PROXY protocol, and TLS.
+//! The part of a connection before HTTP: the header of the PROXY protocol, and TLS.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,21 +8,23 @@ use futures_rustls::rustls::ServerConfig;
 use http::StatusCode;
 use smol::net::TcpStream;
 
+use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
+use crate::net::plain_response::PlainResponse;
+use crate::net::proxy_protocol;
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
-use crate::net::trusted_proxies;
-use crate::net::upgrade::{close_after_response, limit_exceeded_response, plain_response};
 use crate::net::yielding::YieldingStream;
 
-/// A connection on which HTTP begins.
+/// A connection that is ready for HTTP.
 pub(crate) struct Transport {
     pub(crate) stream: YieldingStream<Stream>,
-    /// Who is at its other end, or the last proxy before them.
+    /// The client, or the last proxy before it.
     pub(crate) peer: IpAddr,
 }
 
-/// Opens a connection from `peer`. `None` when it has come to its end.
+/// Reads the PROXY header and does the TLS handshake, as far as the settings ask for them. `None` if the connection is
+/// over; the client then has its response, if it could read one.
 pub(crate) async fn establish(
     mut stream: TcpStream,
     peer: IpAddr,
@@ -33,86 +35,78 @@ pub(crate) async fn establish(
         if settings.proxy_protocol { read_proxy_header(&mut stream, peer, settings, permit).await? } else { peer };
     let stream = match &settings.tls {
         None => Stream::Plain(stream),
-        Some(config) => Stream::Tls(Box::new(encrypt(stream, config, peer).await?)),
+        Some(config) => Stream::Tls(Box::new(accept_tls(stream, config, peer).await?)),
     };
     Some(Transport { stream: YieldingStream::new(stream), peer })
 }
 
-/// Who is at the other end. A proxy that is trusted has to say so first.
+/// The address of the peer. A trusted proxy must send the PROXY header, which names its client.
 async fn read_proxy_header(
     stream: &mut TcpStream,
     peer: IpAddr,
     settings: &ConnectionSettings,
     permit: &mut ConnectionPermit,
 ) -> Option<IpAddr> {
-    /// What such a header begins with, and neither HTTP nor TLS does.
-    const FIRST: u8 = b'\r';
+    /// The first byte of a PROXY header. Neither HTTP nor TLS begins with it.
+    const FIRST_BYTE: u8 = b'\r';
 
     let mut first = [0];
-    // An end, or an error, is found again by whoever reads next.
-    if !matches!(stream.peek(&mut first).await, Ok(1)) || first != [FIRST] {
+    // If the stream has ended or failed, the next read finds it out again.
+    if !matches!(stream.peek(&mut first).await, Ok(1)) || first != [FIRST_BYTE] {
         if !settings.trusted_proxies.is_trusted(peer) {
             return Some(peer);
         }
-        // It would be for its client to say who it is.
-        tracing::debug!(%peer, "a trusted proxy sends no header of the PROXY protocol");
-        close_after_response(
-            stream,
-            &plain_response(StatusCode::BAD_REQUEST, "The header of the PROXY protocol is missing", None),
-        )
-        .await;
+        // Without the header, its client could choose an address by itself in X-Forwarded-For.
+        tracing::debug!(%peer, "a trusted proxy sent no PROXY header");
+        respond_bad_request(stream, "The header of the PROXY protocol is missing").await;
         return None;
     }
-    let source = match trusted_proxies::read_header(stream).await {
+    let source = match proxy_protocol::read_header(stream).await {
         Ok(source) => source,
         Err(error) => {
-            tracing::debug!(%peer, %error, "not a header of the PROXY protocol");
-            close_after_response(
-                stream,
-                &plain_response(StatusCode::BAD_REQUEST, "That is no header of the PROXY protocol, version 2", None),
-            )
-            .await;
+            tracing::debug!(%peer, %error, "invalid PROXY header");
+            respond_bad_request(stream, "That is no header of the PROXY protocol, version 2").await;
             return None;
         }
     };
-    // What others say about themselves does not count.
+    // The header of an untrusted peer is read, but does not count.
     let Some(source) = source.map(|source| source.ip()).filter(|_| settings.trusted_proxies.is_trusted(peer)) else {
         return Some(peer);
     };
-    // It may be a proxy again, which has yet to say for whom it asks.
+    // The source may be another trusted proxy, which names its client in X-Forwarded-For.
     if !settings.trusted_proxies.is_trusted(source)
         && let Err(exceeded) = permit.identify(source)
     {
         if settings.tls.is_none() {
-            close_after_response(stream, &limit_exceeded_response(exceeded)).await;
+            close_after_response(stream, &PlainResponse::limit_exceeded(exceeded).to_bytes()).await;
         }
         return None;
     }
     Some(source)
 }
 
-async fn encrypt(
+async fn accept_tls(
     mut stream: TcpStream,
     config: &Arc<ServerConfig>,
     peer: IpAddr,
 ) -> Option<futures_rustls::server::TlsStream<TcpStream>> {
-    /// The type of the record that every handshake begins with (RFC 8446 §5.1).
+    /// The type of the first record of every TLS handshake (RFC 8446 §5.1).
     const HANDSHAKE: u8 = 22;
 
     let mut first = [0];
     if matches!(stream.peek(&mut first).await, Ok(1)) && first != [HANDSHAKE] {
-        close_after_response(
-            &mut stream,
-            &plain_response(StatusCode::BAD_REQUEST, "This port speaks TLS: use wss:// or https://", None),
-        )
-        .await;
+        respond_bad_request(&mut stream, "This port speaks TLS: use wss:// or https://").await;
         return None;
     }
     match TlsAcceptor::from(Arc::clone(config)).accept(stream).await {
         Ok(stream) => Some(stream),
         Err(error) => {
-            tracing::debug!(%peer, %error, "a TLS handshake failed");
+            tracing::debug!(%peer, %error, "the TLS handshake failed");
             None
         }
     }
+}
+
+async fn respond_bad_request(stream: &mut TcpStream, message: &'static str) {
+    close_after_response(stream, &PlainResponse::new(StatusCode::BAD_REQUEST, message).to_bytes()).await;
 }

@@ -1,13 +1,12 @@
-//! The HTTP edge: the opening handshake of a WebSocket (RFC 6455 §4.2), and an answer to everything else: in words, or
-//! with the bare status that hyper gives to what is not HTTP (400) or too large (431).
+//! The one HTTP request of a connection: the opening handshake of a WebSocket (RFC 6455 §4.2).
+//!
+//! Every other request gets a [`PlainResponse`]. Hyper itself answers what is not HTTP (400) or too large (431), with a
+//! bare status.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,133 +15,75 @@ use http_body_util::Full;
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
-use session_core::connection_limiter::ConnectionLimitExceeded;
-use smol::Timer;
 use smol::future::FutureExt as _;
-use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use smol::io::{AsyncRead, AsyncWrite};
 use smol_hyper::rt::FuturesIo;
 
+use crate::net::close::close_after_response;
 use crate::net::connection_limiter::ConnectionPermit;
+use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
-use crate::net::yielding::YieldingStream;
+use crate::runtime::log::LogRateLimiter;
 
-/// The most header fields of a request. Beyond it the answer is 431.
+/// The maximum number of header fields in a request. With more the response is 431.
 const MAX_HEADERS: usize = 64;
-/// How long a client has to read its answer and close, before the socket is taken away.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// How much of what a client goes on to send is thrown away, before the socket is taken away.
-const MAX_DISCARDED_BYTES: usize = 2 << 20;
-/// Where proxies say for whom they ask.
+/// The header in which a proxy names its client.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// How one HTTP request ended.
 #[derive(Debug)]
 pub enum UpgradeOutcome<S> {
-    /// The stream speaks WebSocket now.
+    /// The stream now speaks WebSocket.
     Upgraded {
         /// The stream.
         stream: S,
-        /// Bytes of it that came with the request.
+        /// Bytes of the stream that were read together with the request.
         read: Vec<u8>,
     },
-    /// The request was answered, or did not come in time, and the connection is over.
+    /// The request got another response, or did not come in time. The connection is over.
     Answered,
 }
 
-/// Serves one request, from `peer` or from somebody behind it. Once `late` is ready a request that has not come whole is
-/// answered 408; the caller may drop this at any time.
+/// Serves one request from `peer`, which may be a proxy. If `timeout` is ready before the whole request has come, the
+/// response is 408. The caller may drop this future at any time.
 pub async fn serve_request<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: IpAddr,
     settings: &ConnectionSettings,
     permit: &mut ConnectionPermit,
-    late: impl Future<Output = ()>,
+    timeout: impl Future<Output = ()>,
 ) -> UpgradeOutcome<S> {
-    let edge = UpgradeService { peer, settings, request: Mutex::new(RequestState { permit, is_upgraded: false }) };
+    let service = UpgradeService { peer, settings, request: Mutex::new(RequestState { permit, is_upgraded: false }) };
     let mut connection = http1::Builder::new()
         .max_buf_size(settings.max_header_bytes)
         .max_headers(MAX_HEADERS)
         .header_read_timeout(None)
-        // Or else hyper looks, between the request and its answer, whether the peer is still there: a system call, and
-        // another to be told. That is found out soon enough.
+        // Otherwise hyper checks between request and response whether the peer has closed. That takes two system calls,
+        // and the next read or write finds it out anyway.
         .half_close(true)
-        .serve_connection(FuturesIo::new(stream), edge);
-    let served = async { Some(poll_fn(|cx| connection.poll_without_shutdown(cx)).await) };
-    let late = async {
-        late.await;
+        .serve_connection(FuturesIo::new(stream), service);
+    let serve = async { Some(poll_fn(|cx| connection.poll_without_shutdown(cx)).await) };
+    let timeout = async {
+        timeout.await;
         None
     };
-    let served = served.or(late).await;
+    let result = serve.or(timeout).await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
     let is_upgraded = parts.service.request.into_inner().unwrap_or_else(PoisonError::into_inner).is_upgraded;
-    match served {
+    match result {
         Some(Ok(())) if is_upgraded => {
-            // All of the answer has left hyper's buffer: it is shorter than what a fresh socket takes at once.
-            // Copied: the buffer itself is eight times larger than what the WebSocket keeps for as long as it lives.
+            // The whole response has left hyper's buffer: it is shorter than the empty send buffer of a new socket.
+            // The read buffer is copied because hyper's is eight times larger than what the WebSocket keeps.
             return UpgradeOutcome::Upgraded { stream, read: parts.read_buf.to_vec() };
         }
         Some(_) => close_after_response(&mut stream, b"").await,
         None => {
-            let answer = plain_response(StatusCode::REQUEST_TIMEOUT, "The request did not come in time", None);
-            close_after_response(&mut stream, &answer).await;
+            let response = PlainResponse::new(StatusCode::REQUEST_TIMEOUT, "The request did not come in time");
+            close_after_response(&mut stream, &response.to_bytes()).await;
         }
     }
     UpgradeOutcome::Answered
-}
-
-/// Says a last word, and waits a moment for the peer to have read it.
-///
-/// What is unread meanwhile is thrown away: to close a socket with unread data resets it, and takes the answer with it.
-/// So much of it, and no more; and others have their turn.
-pub(crate) async fn close_after_response<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, last_word: &[u8]) {
-    let mut stream = YieldingStream::new(stream);
-    let mut left = MAX_DISCARDED_BYTES;
-    let goodbye = async {
-        let written = stream.write_all(last_word).await;
-        if written.is_ok() {
-            drop(poll_fn(|cx| poll_discard(&mut stream, &mut left, cx)).await);
-        }
-    };
-    let late = async {
-        Timer::after(DISCARD_TIMEOUT).await;
-    };
-    goodbye.or(late).await;
-}
-
-fn poll_discard<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    left: &mut usize,
-    cx: &mut Context<'_>,
-) -> Poll<std::io::Result<()>> {
-    ready!(Pin::new(&mut *stream).poll_close(cx))?;
-    let mut unread = [0; 4096];
-    while *left > 0 {
-        let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread))?;
-        *left = if read == 0 { 0 } else { left.saturating_sub(read) };
-    }
-    Poll::Ready(Ok(()))
-}
-
-/// The answer to somebody who is turned away before anything was read, as bytes.
-pub(crate) fn limit_exceeded_response(exceeded: ConnectionLimitExceeded) -> Vec<u8> {
-    plain_response(StatusCode::SERVICE_UNAVAILABLE, exceeded.message(), Some(exceeded.retry_after()))
-}
-
-/// An answer in words, as bytes, where hyper has no part in it.
-pub(crate) fn plain_response(status: StatusCode, message: &'static str, retry_after: Option<Duration>) -> Vec<u8> {
-    let body = Body { message }.encode();
-    let retry_after = retry_after.map_or(String::new(), |after| format!("retry-after: {}\r\n", whole_seconds(after)));
-    format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n{retry_after}content-length: {}\r\n\r\n{body}",
-        body.len(),
-    )
-    .into_bytes()
-}
-
-/// Retry-After counts in whole seconds (RFC 9110 §10.2.3).
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 /// Serves the one request of a connection.
@@ -164,28 +105,25 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut state = self.request.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that is no text is no address either: to leave it out would move trust to what stands before it.
+        // A line that is not text counts as an entry that is no address. Skipping it would trust the entry before it.
         let forwarded = request.headers().get_all(X_FORWARDED_FOR).iter();
         let forwarded: Vec<_> = forwarded.map(|line| line.to_str().unwrap_or_default()).collect();
         let client = self.settings.trusted_proxies.client_address(self.peer, &forwarded);
         let mut response = match state.permit.identify(client) {
             Ok(()) => {
                 let headers = request.headers();
-                let answer = answer(self.settings, request.method(), request.uri().path(), request.version(), headers);
-                match answer.status() {
-                    StatusCode::FORBIDDEN => {
-                        state.permit.log_refused_header("Origin", single_header(headers, header::ORIGIN))
-                    }
-                    StatusCode::MISDIRECTED_REQUEST => {
-                        state.permit.log_refused_header("Host", single_header(headers, header::HOST))
-                    }
+                let (method, path) = (request.method(), request.uri().path());
+                let response = response_for(self.settings, method, path, request.version(), headers);
+                match response.status() {
+                    StatusCode::FORBIDDEN => log_refused_header("Origin", single_header(headers, header::ORIGIN)),
+                    StatusCode::MISDIRECTED_REQUEST => log_refused_header("Host", single_header(headers, header::HOST)),
                     _ => {}
                 }
-                answer
+                response
             }
-            Err(exceeded) => unavailable(exceeded),
+            Err(exceeded) => PlainResponse::limit_exceeded(exceeded).to_http(),
         };
-        // Its end would lie somewhere in the stream that is to be WebSocket frames.
+        // The rest of a body would be read as WebSocket frames.
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !request.body().is_end_stream() {
             response = message_response(StatusCode::BAD_REQUEST, "A handshake has no body");
         }
@@ -194,8 +132,20 @@ impl Service<Request<Incoming>> for UpgradeService<'_> {
     }
 }
 
-/// What a request gets: 101 for a good handshake, and words for anything else.
-fn answer(
+/// Logs a request that was refused because of this header, at most once a second in this process.
+fn log_refused_header(header: &'static str, value: Option<&[u8]>) {
+    /// The client chooses how long the value is.
+    const MAX_LOGGED_BYTES: usize = 100;
+    static LIMITER: LogRateLimiter = LogRateLimiter::new();
+
+    if let Some(suppressed) = LIMITER.check() {
+        let value = value.map(|value| String::from_utf8_lossy(&value[..value.len().min(MAX_LOGGED_BYTES)]));
+        tracing::info!(header, value = value.as_deref(), suppressed, "refused a request that this server is not for");
+    }
+}
+
+/// The response to a request: 101 for a valid handshake, a message for anything else.
+fn response_for(
     settings: &ConnectionSettings,
     method: &Method,
     path: &str,
@@ -257,30 +207,8 @@ fn switching_protocols(key: &[u8]) -> Response<Full<Bytes>> {
     response
 }
 
-fn unavailable(exceeded: ConnectionLimitExceeded) -> Response<Full<Bytes>> {
-    let mut response = message_response(StatusCode::SERVICE_UNAVAILABLE, exceeded.message());
-    response.headers_mut().insert(header::RETRY_AFTER, whole_seconds(exceeded.retry_after()).into());
-    response
-}
-
-#[derive(serde::Serialize)]
-struct Body {
-    message: &'static str,
-}
-
-impl Body {
-    fn encode(&self) -> String {
-        serde_json::to_string(self).expect("a string always serialises")
-    }
-}
-
 fn message_response(status: StatusCode, message: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(Body { message }.encode()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // One request per connection. Not as a setting of hyper: then it would also say so of a connection that upgrades.
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+    PlainResponse::new(status, message).to_http()
 }
 
 /// The lines of a header that are text.
@@ -288,7 +216,7 @@ fn header_lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
 }
 
-/// The only line of a header; one that is no valid value of it, if there are several.
+/// The only line of a header. If there are several lines: `,`, which no header accepted here has as a valid value.
 fn single_header(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
@@ -297,13 +225,13 @@ fn single_header(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     }
 }
 
-/// Whether a comma-separated header has the token, in any case (RFC 9110 §5.6.1, §7.6.1).
+/// Whether a comma-separated header contains the token. Case does not matter (RFC 9110 §5.6.1, §7.6.1).
 fn lists_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let mut tokens = header_lines(headers, name).flat_map(|line| line.split(','));
     tokens.any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
-/// Whether this is 16 bytes in base64: 22 digits, of which the last has four bits to spare, and two paddings.
+/// Whether this is 16 bytes in base64: 22 digits and two paddings. The last digit has four unused bits.
 fn is_nonce(key: &[u8]) -> bool {
     let digits = key.strip_suffix(b"==").unwrap_or_default();
     digits.len() == 22 && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || b"+/".contains(digit))
@@ -313,7 +241,7 @@ fn is_nonce(key: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const GOOD: [(&str, &str); 5] = [
+    const VALID_HEADERS: [(&str, &str); 5] = [
         ("host", "test"),
         ("connection", "keep-alive, Upgrade"),
         ("upgrade", "WebSocket"),
@@ -321,76 +249,39 @@ mod tests {
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
 
-    fn ask(method: &Method, path: &str, headers: &[(&'static str, &str)]) -> Response<Full<Bytes>> {
+    fn request(method: &Method, path: &str, headers: &[(&'static str, &str)]) -> Response<Full<Bytes>> {
         let headers = headers
             .iter()
             .map(|&(name, value)| (HeaderName::from_static(name), value.parse().expect("a header value")))
             .collect();
-        answer(&ConnectionSettings::default(), method, path, Version::HTTP_11, &headers)
+        response_for(&ConnectionSettings::default(), method, path, Version::HTTP_11, &headers)
     }
 
     #[test]
-    fn a_good_handshake_switches_with_the_accept_key_of_the_rfc() {
-        let response = ask(&Method::GET, "/", &GOOD);
+    fn valid_handshake_gets_the_accept_key_of_the_rfc() {
+        let response = request(&Method::GET, "/", &VALID_HEADERS);
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(response.headers()[header::SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
-    /// A peer that sends without an end, and never keeps anybody waiting.
-    struct Flood(usize);
-
-    impl AsyncRead for Flood {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
-            self.0 += buffer.len();
-            Poll::Ready(Ok(buffer.len()))
-        }
-    }
-
-    impl AsyncWrite for Flood {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
     #[test]
-    fn to_part_from_whoever_sends_without_an_end_gives_others_their_turn_and_ends() {
-        let (mut flood, mut turns) = (Flood(0), 0);
-        let mut parting = Box::pin(close_after_response(&mut flood, b"goodbye"));
-        smol::block_on(poll_fn(|cx| {
-            turns += 1;
-            parting.as_mut().poll(cx)
-        }));
-        drop(parting);
-        assert!(turns > 10, "{turns}");
-        assert_eq!(flood.0, MAX_DISCARDED_BYTES);
-    }
-
-    #[test]
-    fn everything_else_is_told_what_is_wrong() {
+    fn invalid_requests_get_their_status() {
         let with = |name: &'static str, value: &'static str| {
-            let mut headers = GOOD.to_vec();
+            let mut headers = VALID_HEADERS.to_vec();
             headers.retain(|&(other, _)| other != name);
             if !value.is_empty() {
                 headers.push((name, value));
             }
-            ask(&Method::GET, "/", &headers).status().as_u16()
+            request(&Method::GET, "/", &headers).status().as_u16()
         };
         for method in [Method::GET, Method::HEAD] {
-            assert_eq!(ask(&method, "/", &[("host", "test")]).status(), 200);
+            assert_eq!(request(&method, "/", &[("host", "test")]).status(), 200);
         }
-        assert_eq!(ask(&Method::HEAD, "/", &GOOD).status(), 200, "only GET opens a web socket");
-        assert_eq!(ask(&Method::GET, "/", &[]).status(), 400);
-        assert_eq!(ask(&Method::GET, "/", &[("host", "test"), ("host", "test")]).status(), 400);
-        assert_eq!(ask(&Method::GET, "/x", &GOOD).status(), 404);
-        assert_eq!(ask(&Method::POST, "/", &GOOD).status(), 405);
+        assert_eq!(request(&Method::HEAD, "/", &VALID_HEADERS).status(), 200, "only GET opens a web socket");
+        assert_eq!(request(&Method::GET, "/", &[]).status(), 400);
+        assert_eq!(request(&Method::GET, "/", &[("host", "test"), ("host", "test")]).status(), 400);
+        assert_eq!(request(&Method::GET, "/x", &VALID_HEADERS).status(), 404);
+        assert_eq!(request(&Method::POST, "/", &VALID_HEADERS).status(), 405);
         assert_eq!(with("connection", "close"), 400);
         assert_eq!(with("upgrade", "h2c"), 200);
         assert_eq!(with("sec-websocket-version", "8"), 426);
@@ -399,12 +290,12 @@ mod tests {
             assert_eq!(with("sec-websocket-key", key), 400, "{key:?}");
         }
         assert_eq!(
-            answer(
+            response_for(
                 &ConnectionSettings::default(),
                 &Method::GET,
                 "/",
                 Version::HTTP_10,
-                ask(&Method::GET, "/", &[]).headers()
+                request(&Method::GET, "/", &[]).headers()
             )
             .status(),
             200

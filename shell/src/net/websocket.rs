@@ -15,11 +15,11 @@ use session_core::protocol::CloseReason;
 use session_core::session::{Frame, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 
+use crate::net::message_socket::{MessageSocket, SocketEvent};
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
 use crate::net::yielding::YieldingStream;
 use crate::runtime::clock::Clock;
-use crate::server::connection::{MessageSocket, SocketEvent};
 
 /// The server's end of a WebSocket. It never waits: what is sent is buffered, and polling moves it on.
 pub(crate) struct WebSocket {

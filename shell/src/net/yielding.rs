@@ -1,4 +1,4 @@
-//! A stream that lets others have their turn.
+//! A stream that yields to other tasks.
 
 use std::io::{IoSlice, Result};
 use std::pin::Pin;
@@ -6,10 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use smol::io::{AsyncRead, AsyncWrite};
 
-/// Bounds how much one task reads before the others on its thread, and its own timers, have their turn.
+/// Limits how often one task reads before other tasks on its thread, and its own timers, run.
 ///
-/// A peer that sends faster than it is read would otherwise keep the reading loop, here or inside a library, busy
-/// for as long as it likes: with a flood of pings, say, or of empty fragments.
+/// Otherwise a peer that sends faster than the server reads keeps a reading loop busy without end, here or inside a
+/// library: for example with a flood of pings or of empty fragments.
 #[derive(Debug)]
 pub(crate) struct YieldingStream<S> {
     stream: S,
@@ -17,7 +17,7 @@ pub(crate) struct YieldingStream<S> {
 }
 
 impl<S> YieldingStream<S> {
-    /// Reads in a row before a pause.
+    /// The number of consecutive reads before a pause.
     const MAX_READS: u8 = 16;
 
     pub(crate) fn new(stream: S) -> Self {
@@ -66,7 +66,7 @@ mod tests {
     use std::task::Waker;
 
     #[test]
-    fn a_stream_that_is_always_ready_pauses_and_goes_on() {
+    fn always_ready_stream_pauses_and_continues() {
         let mut stream = YieldingStream::new(smol::io::repeat(7));
         let mut cx = Context::from_waker(Waker::noop());
         let mut buffer = [0; 1];

@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use session_core::{Timestamp, UnixSeconds};
 use smol::Timer;
 
-use super::timer_queue::TimerQueue;
+use crate::runtime::timer_queue::TimerQueue;
 
 /// Tells the time as the core wants it: it never decreases.
 ///
@@ -193,62 +193,15 @@ impl ManualClock {
     }
 }
 
-/// So many milliseconds after 1970, as people write it (RFC 3339).
-pub(crate) fn format_rfc3339(millis: u64) -> String {
-    // Beyond the year 9999 there is no such way to write it.
-    let time = UNIX_EPOCH.checked_add(Duration::from_millis(millis)).filter(|_| millis < 253_402_300_800_000);
-    time.map_or_else(|| format!("{millis} ms after 1970"), |time| humantime::format_rfc3339_seconds(time).to_string())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::deadline_timer::DeadlineTimer;
-    use super::*;
     use smol::future::or;
-    use std::pin::pin;
-    use std::sync::atomic::AtomicBool;
-    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+    use crate::runtime::testing::counting_waker;
 
     fn at(second: u64) -> Timestamp {
         Timestamp::from_epoch(Duration::from_secs(second))
-    }
-
-    #[test]
-    fn an_alarm_goes_off_when_the_dial_is_turned_past_it_and_once() {
-        let manual_clock = Arc::<ManualClock>::default();
-        let mut timer = DeadlineTimer::new(Clock::manual(manual_clock.clone()));
-        let mut poll = |deadline| timer.poll(deadline, &mut Context::from_waker(Waker::noop()));
-        assert_eq!(poll(None), Poll::Pending);
-        assert_eq!(poll(Some(at(5))), Poll::Pending);
-        // A later deadline does not move it, an earlier one does.
-        assert_eq!((poll(Some(at(9))), manual_clock.next_timer()), (Poll::Pending, Some(at(5))));
-        assert_eq!((poll(Some(at(3))), manual_clock.next_timer()), (Poll::Pending, Some(at(3))));
-        manual_clock.set(at(4));
-        assert_eq!((poll(Some(at(3))), manual_clock.next_timer()), (Poll::Ready(()), None));
-        assert_eq!((poll(Some(at(9))), manual_clock.next_timer()), (Poll::Pending, Some(at(9))));
-        drop(timer);
-        assert_eq!(manual_clock.next_timer(), None);
-    }
-
-    #[test]
-    fn a_real_alarm_goes_off_by_itself() {
-        let clock = Clock::start();
-        let until = clock.now() + Duration::from_millis(5);
-        let mut timer = DeadlineTimer::new(clock.clone());
-        let far = Some(Timestamp::from_epoch(Duration::MAX));
-        assert_eq!(timer.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
-        let waiting = async {
-            poll_fn(|cx| timer.poll(Some(until), cx)).await;
-            assert!(clock.now() >= until, "and not at the first time it was set to");
-            clock.wait_until(until + Duration::from_millis(1)).await;
-            assert!(clock.now() >= until + Duration::from_millis(1));
-            clock.wait_until(Timestamp::default()).await;
-        };
-        let ringing = async {
-            clock.run_timers().await;
-            panic!("it never ends");
-        };
-        smol::block_on(or(ringing, waiting));
     }
 
     #[test]
@@ -300,10 +253,8 @@ mod tests {
         let clock = Clock::start();
         let Source::Real { unix_seconds, .. } = &clock.source else { panic!("it is real") };
         unix_seconds.0.store(-60_000, Ordering::Relaxed);
-        let woken = Arc::<Woken>::default();
-        let mut timer = DeadlineTimer::new(clock.clone());
-        let far = Some(clock.now() + Duration::from_secs(3600));
-        assert!(timer.poll(far, &mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_pending());
+        let (waker, wakes) = counting_waker();
+        clock.alarms.set(clock.now() + Duration::from_secs(3600), waker);
         let watching = async {
             clock.watch_wall().await;
             panic!("it never ends");
@@ -312,29 +263,6 @@ mod tests {
             Timer::after(2 * Clock::WALL_POLL_INTERVAL).await;
         };
         smol::block_on(or(watching, enough));
-        assert!(woken.0.load(Ordering::Relaxed));
-    }
-
-    /// A task that knows whether it was woken.
-    #[derive(Default)]
-    struct Woken(AtomicBool);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    #[test]
-    fn a_wait_ends_when_its_time_has_come_and_not_before() {
-        let manual_clock = Arc::<ManualClock>::default();
-        let clock = Clock::manual(manual_clock.clone());
-        let mut wait = pin!(clock.wait_until(at(5)));
-        let mut poll = || wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(poll().is_pending());
-        manual_clock.set(at(4));
-        assert!(poll().is_pending());
-        manual_clock.set(at(5));
-        assert!(poll().is_ready());
+        assert_eq!(wakes(), 1);
     }
 }

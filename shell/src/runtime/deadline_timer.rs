@@ -5,8 +5,8 @@ use std::task::{Context, Poll, Waker};
 
 use session_core::Timestamp;
 
-use super::clock::Clock;
-use super::timer_queue::Key;
+use crate::runtime::clock::Clock;
+use crate::runtime::timer_queue::Key;
 
 /// One alarm for all deadlines of a task.
 ///
@@ -69,13 +69,15 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::Arc;
-    use std::task::Waker;
     use std::time::Duration;
 
-    use super::super::clock::ManualClock;
-    use super::super::testing::sleeper;
+    use smol::future::or;
+
     use super::*;
+    use crate::runtime::clock::ManualClock;
+    use crate::runtime::testing::counting_waker;
 
     fn at(second: u64) -> Timestamp {
         Timestamp::from_epoch(Duration::from_secs(second))
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn an_alarm_is_left_alone_for_a_later_deadline_but_not_for_another_task() {
         let mut timer = DeadlineTimer::new(Clock::manual(Arc::<ManualClock>::default()));
-        let ((one, wakes_one), (other, wakes_other)) = (sleeper(), sleeper());
+        let ((one, wakes_one), (other, wakes_other)) = (counting_waker(), counting_waker());
         let mut key = |second, waker| {
             assert_eq!(timer.poll(Some(at(second)), &mut Context::from_waker(waker)), Poll::Pending);
             timer.set.as_ref().map(|&(key, _)| key)
@@ -95,5 +97,56 @@ mod tests {
         assert_eq!(key(9, &other).unwrap().0, at(3));
         timer.clock.alarms.due(at(3)).into_iter().for_each(Waker::wake);
         assert_eq!((wakes_one(), wakes_other()), (0, 1));
+    }
+
+    #[test]
+    fn an_alarm_goes_off_when_the_dial_is_turned_past_it_and_once() {
+        let manual_clock = Arc::<ManualClock>::default();
+        let mut timer = DeadlineTimer::new(Clock::manual(manual_clock.clone()));
+        let mut poll = |deadline| timer.poll(deadline, &mut Context::from_waker(Waker::noop()));
+        assert_eq!(poll(None), Poll::Pending);
+        assert_eq!(poll(Some(at(5))), Poll::Pending);
+        // A later deadline does not move it, an earlier one does.
+        assert_eq!((poll(Some(at(9))), manual_clock.next_timer()), (Poll::Pending, Some(at(5))));
+        assert_eq!((poll(Some(at(3))), manual_clock.next_timer()), (Poll::Pending, Some(at(3))));
+        manual_clock.set(at(4));
+        assert_eq!((poll(Some(at(3))), manual_clock.next_timer()), (Poll::Ready(()), None));
+        assert_eq!((poll(Some(at(9))), manual_clock.next_timer()), (Poll::Pending, Some(at(9))));
+        drop(timer);
+        assert_eq!(manual_clock.next_timer(), None);
+    }
+
+    #[test]
+    fn a_real_alarm_goes_off_by_itself() {
+        let clock = Clock::start();
+        let until = clock.now() + Duration::from_millis(5);
+        let mut timer = DeadlineTimer::new(clock.clone());
+        let far = Some(Timestamp::from_epoch(Duration::MAX));
+        assert_eq!(timer.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
+        let waiting = async {
+            poll_fn(|cx| timer.poll(Some(until), cx)).await;
+            assert!(clock.now() >= until, "and not at the first time it was set to");
+            clock.wait_until(until + Duration::from_millis(1)).await;
+            assert!(clock.now() >= until + Duration::from_millis(1));
+            clock.wait_until(Timestamp::default()).await;
+        };
+        let ringing = async {
+            clock.run_timers().await;
+            panic!("it never ends");
+        };
+        smol::block_on(or(ringing, waiting));
+    }
+
+    #[test]
+    fn a_wait_ends_when_its_time_has_come_and_not_before() {
+        let manual_clock = Arc::<ManualClock>::default();
+        let clock = Clock::manual(manual_clock.clone());
+        let mut wait = pin!(clock.wait_until(at(5)));
+        let mut poll = || wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        manual_clock.set(at(4));
+        assert!(poll().is_pending());
+        manual_clock.set(at(5));
+        assert!(poll().is_ready());
     }
 }

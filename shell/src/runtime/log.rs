@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
 use clap::ValueEnum;
-use session_core::UserId;
-use session_core::ledger::Outcome;
-use session_core::protocol::{AuthenticateFailure, CredentialError};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -106,6 +103,11 @@ struct SuppressedLines {
 impl LogRateLimiter {
     const PAUSE: Duration = Duration::from_secs(1);
 
+    /// A limiter that lets the first line pass.
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(SuppressedLines { since: None, lines: 0 }))
+    }
+
     /// Whether to log now; if so, how many lines were suppressed since the last one, if any were.
     pub(crate) fn check(&self) -> Option<Option<u64>> {
         let mut suppressed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,57 +117,6 @@ impl LogRateLimiter {
         }
         suppressed.since = Some(Instant::now());
         Some(Some(mem::take(&mut suppressed.lines)).filter(|&lines| lines > 0))
-    }
-}
-
-/// Logs refused sessions at a bounded rate, those of the limit apart from those that tell of trouble.
-#[derive(Debug, Default)]
-pub struct RefusalLog {
-    by_limit: LogRateLimiter,
-    by_credential: LogRateLimiter,
-    by_store: LogRateLimiter,
-}
-
-impl RefusalLog {
-    /// Takes note of a credential that lets nobody in.
-    pub fn log_credential_error(&self, error: CredentialError) {
-        if let Some(suppressed) = self.by_credential.check() {
-            tracing::info!(why = error.message(), suppressed, "refused a session: the credential is no good");
-        }
-    }
-
-    /// Takes note of a credential that is good, but of another user than the one whose session it was shown to.
-    pub fn log_another_user(&self) {
-        if let Some(suppressed) = self.by_credential.check() {
-            let why = AuthenticateFailure::AnotherUser.message();
-            tracing::info!(%why, suppressed, "refused to renew a session");
-        }
-    }
-
-    /// Takes note of what became of an acquire.
-    pub fn log_outcome(&self, user: &UserId, outcome: &Outcome) {
-        match outcome {
-            Outcome::Granted { .. } => {}
-            Outcome::Denied(_) => {
-                if let Some(suppressed) = self.by_limit.check() {
-                    tracing::info!(%user, suppressed, "refused a session: the user has reached the limit");
-                }
-            }
-            Outcome::Rejected(cause) => {
-                if let Some(suppressed) = self.by_store.check() {
-                    tracing::warn!(why = cause.message(), suppressed, "refused a session: the store took no slot");
-                }
-            }
-            Outcome::Unknown
-            | Outcome::Released
-            | Outcome::Counted { .. }
-            | Outcome::Listed(_)
-            | Outcome::Ended { .. } => {
-                if let Some(suppressed) = self.by_store.check() {
-                    tracing::warn!(suppressed, "refused a session: the store did not answer in time");
-                }
-            }
-        }
     }
 }
 

@@ -6,8 +6,9 @@ pub(crate) mod duration;
 pub mod log;
 pub mod malloc;
 pub mod open_files;
+pub(crate) mod rfc3339;
 pub mod signals;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod threads;
 mod timer_queue;

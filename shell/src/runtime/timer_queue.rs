@@ -79,8 +79,8 @@ impl TimerQueue {
 mod tests {
     use std::time::Duration;
 
-    use super::super::testing::sleeper;
     use super::*;
+    use crate::runtime::testing::counting_waker;
 
     fn at(second: u64) -> Timestamp {
         Timestamp::from_epoch(Duration::from_secs(second))
@@ -90,7 +90,7 @@ mod tests {
     fn those_whose_time_has_come_are_taken_out_and_no_other() {
         let alarms = TimerQueue::default();
         let wakers = [4, 5, 5, 6].map(|second| {
-            let (waker, wakes) = sleeper();
+            let (waker, wakes) = counting_waker();
             alarms.set(at(second), waker);
             wakes
         });
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn who_rings_is_woken_once_and_only_for_an_earlier_time() {
         let alarms = TimerQueue::default();
-        let (ringer, wakes) = sleeper();
+        let (ringer, wakes) = counting_waker();
         let set = |second| {
             alarms.set(at(second), Waker::noop().clone());
             wakes()

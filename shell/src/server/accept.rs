@@ -1,33 +1,28 @@
 //! Accepts connections, knows those that live, and ends them all.
 
-use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use session_core::connection_limiter::{ConnectionLimitExceeded, ConnectionLimits};
-use session_core::session::SessionSettings;
-use session_core::{NodeId, ResumeToken, Timestamp};
+use session_core::{NodeId, ResumeToken};
 use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
 
-use crate::auth::authenticator::Authenticator;
-use crate::net::connection_limiter::{ConnectionPermit, SharedConnectionLimiter};
+use crate::auth::Authenticator;
+use crate::net::close::close_after_response;
+use crate::net::connection_limiter::SharedConnectionLimiter;
+use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
-use crate::net::transport::{self, Transport};
-use crate::net::upgrade::{UpgradeOutcome, close_after_response, limit_exceeded_response, serve_request};
-use crate::net::websocket::WebSocket;
 use crate::runtime::clock::Clock;
-use crate::runtime::log::RefusalLog;
 use crate::runtime::malloc;
-use crate::server::connection::{Connection, ConnectionContext};
-use crate::server::mailbox::{Mailbox, Notification};
-use crate::server::registry::{Registration, Registry};
+use crate::server::accepted::{AcceptedConnection, run_connection, upgrade};
+use crate::server::connection::ConnectionContext;
+use crate::server::refusal_log::RefusalLog;
+use crate::server::registry::Registry;
 use crate::server::store_client::StoreClient;
 use crate::store::Store;
 
@@ -237,8 +232,9 @@ fn accept_connection(stream: TcpStream, peer: SocketAddr, state: &Arc<ServerStat
         Ok(permit) => {
             let entry = state.registry.register();
             let arrival = AcceptedConnection { stream, peer: peer.ip(), settings, permit, accepted: state.clock.now() };
-            let upgrade = Box::pin(upgrade(arrival, Arc::clone(state), Arc::clone(entry.mailbox())));
-            executor.spawn(run_connection(upgrade, Arc::clone(state), entry)).detach();
+            let context = Arc::clone(&state.context);
+            let upgrade = Box::pin(upgrade(arrival, state.clock.clone(), Arc::clone(entry.mailbox())));
+            executor.spawn(run_connection(upgrade, context, entry)).detach();
         }
         // To tell somebody so over TLS would cost more than to serve them.
         Err(_) if settings.tls.is_some() => drop(stream),
@@ -248,7 +244,7 @@ fn accept_connection(stream: TcpStream, peer: SocketAddr, state: &Arc<ServerStat
 
 /// Tells a client that it may not come in.
 async fn refuse_connection(mut stream: TcpStream, exceeded: ConnectionLimitExceeded, state: Arc<ServerState>) {
-    let answer = limit_exceeded_response(exceeded);
+    let answer = PlainResponse::limit_exceeded(exceeded).to_bytes();
     let parting = close_after_response(&mut stream, &answer);
     if state.refused_open.fetch_add(1, Ordering::Relaxed) < Server::MAX_REFUSED_OPEN {
         parting.await;
@@ -266,87 +262,5 @@ async fn trim_memory(state: Arc<ServerState>) {
         // Whoever is about to leave with them has left by then.
         Timer::after(Server::TRIM_DELAY).await;
         smol::unblock(malloc::trim).await;
-    }
-}
-
-/// A connection that has come in.
-struct AcceptedConnection {
-    stream: TcpStream,
-    peer: IpAddr,
-    settings: Arc<ConnectionSettings>,
-    permit: ConnectionPermit,
-    /// When its time to authenticate began.
-    accepted: Timestamp,
-}
-
-/// One that speaks WebSocket, and what the session is made with.
-struct UpgradedConnection {
-    socket: WebSocket,
-    limits: SessionSettings,
-    permit: ConnectionPermit,
-    accepted: Timestamp,
-}
-
-/// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.
-///
-/// All that comes before the first frame is in a box of its own, which is gone once it is over: it is larger than all that
-/// follows, and a future keeps room for whatever it is ever given.
-async fn run_connection(
-    upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
-    state: Arc<ServerState>,
-    entry: Registration,
-) {
-    let id = entry.id();
-    let connection = AssertUnwindSafe(run_upgraded(upgrade, &state, &entry));
-    if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
-        // The claim gave the slot back when the panic dropped it.
-        tracing::error!(session = %id, "a connection panicked; please report this");
-    }
-}
-
-async fn run_upgraded(
-    upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
-    state: &ServerState,
-    entry: &Registration,
-) {
-    let Some(UpgradedConnection { socket, limits, permit, accepted }) = upgrade.await else { return };
-    if let Some(network) = permit.client() {
-        entry.mailbox().set_client(network);
-    }
-    Connection::new(entry, socket, &limits, accepted, Arc::clone(&state.context), permit).run().await;
-}
-
-/// The opening handshake, and what may come before it. Ends at once when the server drains.
-async fn upgrade(
-    arrival: AcceptedConnection,
-    state: Arc<ServerState>,
-    mailbox: Arc<Mailbox>,
-) -> Option<UpgradedConnection> {
-    let AcceptedConnection { stream, peer, settings, mut permit, accepted } = arrival;
-    if stream.set_nodelay(true).is_err() {
-        return None; // The peer is gone.
-    }
-    let late = || state.clock.wait_until(accepted + settings.header_timeout);
-    let handshake = async {
-        let opened = transport::establish(stream, peer, &settings, &mut permit);
-        let opened = opened.or(async {
-            late().await;
-            None
-        });
-        let Transport { stream, peer } = opened.await?;
-        Some(serve_request(stream, peer, &settings, &mut permit, late()).await)
-    };
-    let drained = poll_fn(|cx| {
-        mailbox.poll(cx).map(|notification| match notification {
-            Notification::Draining => None,
-            Notification::Stored(_) | Notification::Ended(_) => unreachable!("nothing was asked of the store yet"),
-        })
-    });
-    match handshake.or(drained).await? {
-        UpgradeOutcome::Upgraded { stream, read } => {
-            let socket = WebSocket::new(stream, read, &settings, state.clock.clone()).await;
-            Some(UpgradedConnection { socket, limits: settings.session, permit, accepted })
-        }
-        UpgradeOutcome::Answered => None,
     }
 }

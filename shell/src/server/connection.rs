@@ -1,63 +1,25 @@
 //! One connection: the only place that sees both the session and its socket.
 
 use std::future::poll_fn;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use session_core::ledger::Outcome;
-use session_core::protocol::{AuthenticateFailure, CloseReason, Credential, CredentialError, ServerMessage};
-use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
+use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
+use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
 use session_core::{ResumeToken, Timestamp};
 
-use crate::auth::authenticator::Authenticator;
+use crate::auth::Authenticator;
 use crate::net::connection_limiter::ConnectionPermit;
+use crate::net::message_socket::{MessageSocket, SocketEvent};
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
-use crate::runtime::log::RefusalLog;
 use crate::server::mailbox::{Mailbox, Notification};
+use crate::server::refusal_log::RefusalLog;
 use crate::server::registry::Registration;
-use crate::server::store_client::{SlotGuard, StoreClient};
-
-/// A socket as a connection needs it: a stream of messages one way, of frames the other. It never waits.
-pub trait MessageSocket {
-    /// A text message.
-    type Text: Deref<Target = str>;
-
-    /// Moves the socket on. Ready with what the peer has to say; after a close only with [`SocketEvent::Gone`].
-    ///
-    /// With `read` false an open socket only writes.
-    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<Self::Text>>;
-
-    /// Buffers a frame, if the socket is open.
-    fn send(&mut self, frame: Frame);
-
-    /// Closes the socket after what is buffered. It still waits for the peer's close.
-    fn close(&mut self, reason: CloseReason);
-
-    /// When [`MessageSocket::abort`] is due.
-    fn deadline(&self) -> Option<Timestamp>;
-
-    /// Gives up on the peer.
-    fn abort(&mut self);
-
-    /// Whether the end has come.
-    fn is_closed(&self) -> bool;
-}
-
-/// What comes from the peer.
-#[derive(Debug)]
-pub enum SocketEvent<Text> {
-    /// A text message.
-    Text(Text),
-    /// A sign of life that is no message.
-    Alive,
-    /// What ends the connection.
-    Violation(Violation),
-    /// The peer's close frame, or the end of the stream.
-    Gone,
-}
+use crate::server::slot_guard::SlotGuard;
+use crate::server::store_client::StoreClient;
 
 /// What a connection asks of the process, for all of them one.
 pub struct ConnectionContext {

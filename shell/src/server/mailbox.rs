@@ -162,21 +162,8 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::Wake;
-
     use super::*;
-
-    /// A task that knows whether it was woken.
-    #[derive(Debug, Default)]
-    struct Task(AtomicBool);
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
+    use crate::runtime::testing::counting_waker;
 
     fn poll(mailbox: &Mailbox) -> Poll<Notification> {
         mailbox.poll(&mut Context::from_waker(Waker::noop()))
@@ -218,12 +205,12 @@ mod tests {
     #[test]
     fn whoever_waits_is_woken_by_what_there_is_to_fetch() {
         let mailbox = Mailbox::default();
-        let task = Arc::<Task>::default();
-        let waker = Arc::clone(&task).into();
+        let (waker, wakes) = counting_waker();
         let is_woken = |act: &dyn Fn()| {
             assert_eq!(mailbox.poll(&mut Context::from_waker(&waker)), Poll::Pending);
+            let before = wakes();
             act();
-            task.0.swap(false, Ordering::Relaxed)
+            wakes() > before
         };
         let (late, id) = (mailbox.begin_command(), mailbox.begin_command());
         assert!(!is_woken(&|| assert!(!mailbox.deliver_outcome(late, Outcome::Denied(None), |_| {}))));

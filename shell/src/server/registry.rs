@@ -173,10 +173,11 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::pin::pin;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::{Context, Wake};
+    use std::task::Context;
+
+    use super::*;
+    use crate::runtime::testing::counting_waker;
 
     #[test]
     fn it_knows_who_is_there_until_the_last_has_left() {
@@ -205,28 +206,18 @@ mod tests {
 
         let mut many: Vec<_> = (0..Inner::HALVING_MIN * 4).map(|_| registry.register()).collect();
         assert!(!halved());
-        let woken = Arc::new(Woken::default());
-        let waker = Waker::from(Arc::clone(&woken));
+        let (waker, wakes) = counting_waker();
         assert!(pin!(registry.wait_until_halved()).poll(&mut Context::from_waker(&waker)).is_pending());
         many.truncate(Inner::HALVING_MIN * 2 + 1);
-        assert!(!woken.0.load(Ordering::Relaxed) && !halved());
+        assert!(wakes() == 0 && !halved());
         assert!(pin!(registry.wait_until_halved()).poll(&mut Context::from_waker(&waker)).is_pending());
         many.truncate(Inner::HALVING_MIN * 2);
-        assert!(woken.0.load(Ordering::Relaxed) && halved());
+        assert!(wakes() > 0 && halved());
         assert!(!halved(), "it counts from there");
         many.truncate(Inner::HALVING_MIN + 1);
         assert!(!halved());
         many.clear();
         assert!(halved());
         assert!(!halved());
-    }
-
-    #[derive(Default)]
-    struct Woken(AtomicBool);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
     }
 }

@@ -38,7 +38,7 @@ struct Inner {
 
 /// What a command under way is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     /// A slot.
     Slot,
     /// A slot that is to be taken up again.
@@ -49,11 +49,11 @@ enum Purpose {
 
 /// A command of a session that the store has not answered yet. Not the command itself, which is larger than all else that
 /// there is of an idle session's way to the store.
-struct PendingCommand {
-    purpose: Purpose,
-    id: CommandId,
+pub(super) struct PendingCommand {
+    pub(super) purpose: Purpose,
+    pub(super) id: CommandId,
     /// When nobody waits for the answer any longer.
-    deadline: Timestamp,
+    pub(super) deadline: Timestamp,
 }
 
 impl StoreClient {
@@ -72,7 +72,7 @@ impl StoreClient {
     }
 
     /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
-    fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> PendingCommand {
+    pub(super) fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> PendingCommand {
         let until = self.shared.clock.now() + self.store_timeout;
         let purpose = match &command {
             StoreCommand::Acquire { options, .. }
@@ -107,9 +107,15 @@ impl StoreClient {
     }
 
     /// Hands over for good what gives a slot up: nobody else needs to see to it.
-    fn release(&self, release: StoreCommand) {
+    pub(super) fn release(&self, release: StoreCommand) {
         let (accounts, asked) = (Arc::clone(&self.shared), release.clone());
         self.store.submit(release, CommandCompletion::new(move |outcome| accounts.log_outcome(&asked, &outcome)));
+    }
+
+    /// Records that an acquire was not answered in time: the session may or may not have a slot.
+    pub(super) fn acquire_timed_out(&self, user: &UserId, session: SessionId, purpose: Purpose) {
+        let is_resume = purpose == Purpose::Resume;
+        self.shared.update(|tracker, now| tracker.acquire_timed_out(user, session, is_resume, now));
     }
 
     /// Tries owed releases again when they are due. Never ends.
@@ -133,6 +139,12 @@ impl StoreClient {
             })
             .await;
         }
+    }
+
+    /// The next release that is due.
+    #[cfg(test)]
+    pub(super) fn next_retry(&self, now: Timestamp) -> Option<StoreCommand> {
+        self.shared.lock().tracker.next_retry(now)
     }
 
     /// How many releases the store has not confirmed.
@@ -169,179 +181,5 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // `ReleaseTracker` does not panic, whatever it is told, so a poisoned one is still whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One session's way to the store.
-///
-/// It knows whether its session may hold a slot, and gives the slot back when it is dropped: a connection that ends
-/// in a way nobody thought of leaks nothing.
-pub struct SlotGuard {
-    store_client: Arc<StoreClient>,
-    mailbox: Arc<Mailbox>,
-    user: Option<UserId>,
-    pending: Option<PendingCommand>,
-    session: SessionId,
-}
-
-impl SlotGuard {
-    /// A session that holds nothing yet.
-    #[must_use]
-    pub fn new(store_client: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
-        Self { store_client, mailbox, user: None, pending: None, session }
-    }
-
-    /// Submits the session's command.
-    ///
-    /// # Panics
-    /// When another one is under way that is to be answered: a session has one at most.
-    pub fn submit(&mut self, command: StoreCommand) {
-        match &command {
-            StoreCommand::Acquire { user, .. } => self.user = Some(user.clone()),
-            StoreCommand::Release { .. } | StoreCommand::Linger { .. } => {
-                self.user = None;
-                return self.store_client.release(command);
-            }
-            StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {}
-        }
-        assert!(self.pending.is_none(), "a session has one command under way at most");
-        self.pending = Some(self.store_client.submit(command, &self.mailbox));
-    }
-
-    /// When the wait for the command under way ends.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Timestamp> {
-        self.pending.as_ref().map(|under_way| under_way.deadline)
-    }
-
-    /// The time of [`SlotGuard::deadline`] has come. True if nobody waits for the answer any longer: then it is
-    /// [`Outcome::Unknown`], and false if it has come meanwhile.
-    pub fn expire(&self) -> bool {
-        let Some(under_way) = &self.pending else { return false };
-        let is_late = self.mailbox.cancel_wait(under_way.id);
-        if is_late
-            && under_way.purpose != Purpose::Query
-            && let Some(user) = &self.user
-        {
-            let is_return = under_way.purpose == Purpose::Resume;
-            self.store_client
-                .shared
-                .update(|tracker, now| tracker.acquire_timed_out(user, self.session, is_return, now));
-        }
-        is_late
-    }
-
-    /// Takes note of the answer to the command under way. If that was an acquire and was not granted, says whose.
-    pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
-        let is_acquire = self.pending.take()?.purpose != Purpose::Query;
-        // Then the session has no slot, or `ReleaseTracker` sees to it.
-        self.user.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
-    }
-}
-
-impl Drop for SlotGuard {
-    fn drop(&mut self) {
-        if let Some(user) = self.user.take() {
-            self.store_client.release(StoreCommand::Release { user, session: self.session });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::task::Context;
-
-    use session_core::ledger::AcquireOptions;
-    use session_core::ledger::{AdmissionPolicy, SlotLimit};
-    use session_core::{NodeId, ResumeKey};
-
-    use super::*;
-    use crate::runtime::clock::ManualClock;
-    use crate::server::mailbox::Notification;
-    use crate::store::{MemoryStore, SessionNotifier, UpdateCompletion, UserUpdate};
-
-    #[test]
-    fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
-        let node = NodeId::new(1);
-        let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
-        let store = Arc::new(MemoryStore::new(node, SlotLimit::new(1).unwrap()));
-        let store_client = StoreClient::new(store, Clock::manual(Arc::default()), Duration::from_secs(1), 1);
-        let mailbox = Arc::<Mailbox>::default();
-        let mut claim = SlotGuard::new(Arc::clone(&store_client), Arc::clone(&mailbox), session);
-        let acquire =
-            StoreCommand::Acquire { user: user.clone(), session, limit: None, at: Timestamp::default(), options: None };
-        for command in [acquire, StoreCommand::CountSlots { user, session, at: Timestamp::default() }] {
-            claim.submit(command);
-            let Poll::Ready(Notification::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop()))
-            else {
-                panic!("this store answers at once");
-            };
-            assert_eq!(claim.answered(&outcome), None, "nobody was refused");
-        }
-        assert_eq!(store_client.tracked(), 1);
-        drop(claim);
-        assert_eq!(store_client.tracked(), 0);
-    }
-
-    /// A store that never answers.
-    #[derive(Default)]
-    struct Silent(Mutex<Vec<CommandCompletion>>);
-
-    impl Store for Silent {
-        fn submit(&self, _: StoreCommand, done: CommandCompletion) {
-            self.0.lock().unwrap().push(done);
-        }
-
-        fn set_notifier(&self, _: Arc<dyn SessionNotifier>) {}
-
-        fn set_policy(&self, _: AdmissionPolicy) {}
-
-        fn policy_for(&self, _: &UserId) -> AdmissionPolicy {
-            AdmissionPolicy::default()
-        }
-
-        fn update_user(&self, _: UserId, _: UserUpdate, done: UpdateCompletion) {
-            done.answer(Ok(()));
-        }
-
-        fn close(&self, _: Duration) -> bool {
-            true
-        }
-    }
-
-    #[test]
-    fn who_waits_in_vain_owes_a_release_or_that_the_slot_it_came_back_to_lingers_on() {
-        let (user, session) = (UserId::parse("ada").unwrap(), NodeId::new(1).session(1));
-        let late = Timestamp::default() + Duration::from_secs(1);
-        let retried = late + Duration::from_millis(50);
-        let resume = Some(ResumeKey::from_bytes([9; 32]));
-        for (options, owed) in [
-            (None, StoreCommand::Release { user: user.clone(), session }),
-            (
-                Some(AcquireOptions { new_resume_key: resume, ..AcquireOptions::default() }),
-                StoreCommand::Release { user: user.clone(), session },
-            ),
-            (
-                Some(AcquireOptions { resume, ..AcquireOptions::default() }),
-                StoreCommand::Linger { user: user.clone(), session, at: late },
-            ),
-        ] {
-            let manual_clock = Arc::<ManualClock>::default();
-            let clock = Clock::manual(Arc::clone(&manual_clock));
-            let store_client = StoreClient::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
-            let mut claim = SlotGuard::new(Arc::clone(&store_client), Arc::default(), session);
-            let options = options.map(Box::new);
-            claim.submit(StoreCommand::Acquire {
-                user: user.clone(),
-                session,
-                limit: None,
-                at: Timestamp::default(),
-                options,
-            });
-            assert_eq!(claim.deadline(), Some(late));
-            manual_clock.set(late);
-            assert!(claim.expire());
-            assert_eq!(store_client.shared.lock().tracker.next_retry(retried), Some(owed));
-        }
     }
 }

@@ -4,7 +4,7 @@ use session_core::ledger::SlotLimit;
 use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 use session_core::{UnixSeconds, UserId};
-use shell::auth::authenticator::{Authenticator, OpenAuthenticator};
+use shell::auth::{Authenticator, OpenAuthenticator};
 use shell::runtime::clock::Clock;
 
 use super::faulty_store::MAX_CLAIM;

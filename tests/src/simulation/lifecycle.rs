@@ -9,8 +9,8 @@ use session_core::connection_limiter::ConnectionLimits;
 use session_core::{NodeId, ResumeToken};
 use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::runtime::clock::{Clock, ManualClock};
-use shell::runtime::log::RefusalLog;
 use shell::server::connection::ConnectionContext;
+use shell::server::refusal_log::RefusalLog;
 use shell::server::registry::Registry;
 use shell::server::store_client::StoreClient;
 

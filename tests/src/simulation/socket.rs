@@ -9,8 +9,8 @@ use std::time::Duration;
 use session_core::Timestamp;
 use session_core::protocol::{CloseReason, ServerMessage};
 use session_core::session::{Frame, Violation};
+use shell::net::message_socket::{MessageSocket, SocketEvent};
 use shell::runtime::clock::Clock;
-use shell::server::connection::{MessageSocket, SocketEvent};
 
 /// One connection between a client and a server. Both ends are here; the server sees it as a [`MessageSocket`].
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use session_core::ledger::AdmissionPolicy;
 use session_core::ledger::{CountBy, SlotLimit, WhenFull};
-use shell::auth::authenticator::OpenAuthenticator;
+use shell::auth::OpenAuthenticator;
 use shell::store::{MemoryStore, Store as _};
 use tests::raw_client::{RawClient, Received};
 use tests::test_process::TestProcess;

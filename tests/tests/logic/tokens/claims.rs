@@ -10,7 +10,7 @@ use session_core::ledger::SlotLimit;
 use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 use session_core::{Timestamp, UnixSeconds, UserId, UserIdError};
-use shell::auth::authenticator::Authenticator as _;
+use shell::auth::Authenticator as _;
 use shell::auth::{JwtAuthenticator, TokenValidation, Verifier};
 use shell::runtime::clock::{Clock, ManualClock};
 

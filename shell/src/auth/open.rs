@@ -1,0 +1,52 @@
+//! Open authentication: the credential is the user id.
+
+use session_core::UserId;
+use session_core::protocol::{Credential, CredentialError};
+use session_core::session::Identity;
+
+use crate::auth::authenticator::Authenticator;
+use crate::auth::claims::looks_like_token;
+
+/// Open authentication: whoever asks is who they say they are, the credential is the user id.
+///
+/// A token is refused: taken for a user id, it would be logged, stored and shown as one, and lets its finder in elsewhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OpenAuthenticator;
+
+impl Authenticator for OpenAuthenticator {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
+        let id = match credential {
+            Credential::Text(id) | Credential::User(id) => id,
+            Credential::Token(_) => return Err(CredentialError::UnwantedToken),
+            Credential::None => return Err(CredentialError::NotText),
+        };
+        if looks_like_token(id) {
+            return Err(CredentialError::UnwantedToken);
+        }
+        UserId::parse(id).map(Identity::for_user).map_err(CredentialError::UserId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_is_who_they_say_they_are_unless_they_show_a_token() {
+        // {"alg":"HS256"} . {"sub":"ada"} . a signature
+        const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2VhbA";
+
+        let verdict = |credential: &Credential| OpenAuthenticator.authenticate(credential);
+        for name in ["ada", "ada.b.c", "eyre.jane.2", "e30", "eyJhbGciOiJIUzI1NiJ9", "a.eyJhbGciOiJIUzI1NiJ9.b"] {
+            assert_eq!(verdict(&Credential::new(name)), Ok(Identity::for_user(UserId::parse(name).unwrap())));
+        }
+        let bearer = format!("Bearer {TOKEN}");
+        let long = format!("{TOKEN}{}", "x".repeat(300));
+        let sealed = "eyJhbGciOiJkaXIifQ..aXY.dGV4dA.dGFn"; // Encrypted (RFC 7516): five parts.
+        for token in [TOKEN, &*bearer, &*long, sealed, &TOKEN[..TOKEN.len() - 6]] {
+            assert_eq!(verdict(&Credential::new(token)), Err(CredentialError::UnwantedToken), "{token}");
+        }
+        assert_eq!(verdict(&Credential::Token("ada".into())), Err(CredentialError::UnwantedToken));
+        assert_eq!(verdict(&Credential::None), Err(CredentialError::NotText));
+    }
+}

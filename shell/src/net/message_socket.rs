@@ -1,0 +1,47 @@
+//! A socket as a session sees it: messages in, frames out. The simulation implements it without a network.
+
+use std::ops::Deref;
+use std::task::{Context, Poll};
+
+use session_core::Timestamp;
+use session_core::protocol::CloseReason;
+use session_core::session::{Frame, Violation};
+
+/// The socket of a connection: it receives messages and sends frames. No method blocks.
+pub trait MessageSocket {
+    /// A text message.
+    type Text: Deref<Target = str>;
+
+    /// Reads and writes. Ready with an event from the peer; after a close only with [`SocketEvent::Gone`].
+    ///
+    /// With `read` false an open socket only writes.
+    fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<Self::Text>>;
+
+    /// Buffers a frame. Does nothing if the socket is not open.
+    fn send(&mut self, frame: Frame);
+
+    /// Closes the socket after the buffered frames. The socket then waits for the peer's close.
+    fn close(&mut self, reason: CloseReason);
+
+    /// When the caller must call [`MessageSocket::abort`].
+    fn deadline(&self) -> Option<Timestamp>;
+
+    /// Stops waiting for the peer: the socket is closed.
+    fn abort(&mut self);
+
+    /// Whether the socket is closed.
+    fn is_closed(&self) -> bool;
+}
+
+/// An event from the peer.
+#[derive(Debug)]
+pub enum SocketEvent<Text> {
+    /// A text message.
+    Text(Text),
+    /// A ping or pong: the peer is alive.
+    Alive,
+    /// A violation that ends the connection.
+    Violation(Violation),
+    /// The peer's close frame, or the end of the stream.
+    Gone,
+}
