@@ -1,4 +1,4 @@
-//! What goes into a session, and what comes out of it.
+//! Input and output of a session: events, actions, and the types in them.
 
 use crate::id::{DisplayName, UserId};
 use crate::ledger::{self, EndReason, Outcome, SlotLimit};
@@ -9,99 +9,101 @@ use crate::time::UnixSeconds;
 /// What can happen to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The WebSocket is open. Comes first.
+    /// The WebSocket is open. Always the first event.
     Connected,
-    /// A text message. Not to be delivered while [`Session::is_busy`](super::Session::is_busy).
+    /// A text message. Hold it back while [`Session::is_busy`](super::Session::is_busy).
     Text(&'a str),
-    /// The peer gave a sign of life that is no message: a ping or a pong.
+    /// The peer sent a ping or a pong.
     Alive,
-    /// The peer did what the protocol forbids.
+    /// The peer violated the protocol.
     Violation(Violation),
-    /// The authenticator's answer to [`Command::Verify`].
+    /// The authenticator's answer to [`Effect::Verify`].
     Verified(Result<Identity, CredentialError>),
-    /// The store's answer to [`Command::Store`], for every ledger command but a release.
+    /// The store's answer to [`Effect::Store`]. Releases get no answer.
     Stored(Outcome),
-    /// The slot was taken away, or the session goes on on another connection. It comes from whoever applied the command
-    /// that did it, perhaps before the answer to the session's own.
+    /// The session lost its slot: to another session, to an operator, or to its own client on a new connection. This
+    /// can come before the answer to the session's own acquire.
     Ended(EndReason),
     /// The wall clock has reached [`Session::expires_at`](super::Session::expires_at).
     Expired,
-    /// The server is going down.
+    /// The server is shutting down.
     Draining,
-    /// The peer has left: its close frame arrived, or the socket is lost.
+    /// The peer sent a close frame, or the socket is lost.
     Disconnected,
-    /// The [`Session::deadline`](super::Session::deadline) has passed. An early tick does nothing.
+    /// The time is [`Session::deadline`](super::Session::deadline) or later. An early tick changes nothing.
     Tick,
 }
 
-/// What a peer may do that ends the connection. After any of these the stream cannot be read any further, but can
-/// still be written to.
+/// A protocol violation that ends the connection. Nothing more can be read from the connection, but it can still be
+/// written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Violation {
-    /// A frame against RFC 6455: reserved bits, an unmasked frame, a stray continuation, …
+    /// A frame that violates RFC 6455: reserved bits, an unmasked frame, a stray continuation, …
     Protocol,
     /// A text message that is not UTF-8.
     InvalidUtf8,
     /// A message above the configured size.
     MessageTooBig,
-    /// A binary message, which this protocol has no use for.
+    /// A binary message. This protocol has none.
     BinaryMessage,
 }
 
-/// Who a verified credential belongs to, and what it says about its user.
+/// A verified credential: its user, and what it says about that user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// How many sessions the user may hold, if the credential says so.
+    /// The limit of the user's slots that the credential claims, if it claims one.
     pub limit: Option<SlotLimit>,
-    /// When the credential runs out, and with it a session that was let in with it. Only one that runs out can be
-    /// followed by another.
+    /// When the credential expires. The session expires with it, unless the client renews it with another credential. A
+    /// credential that never expires cannot be renewed.
     pub expires: Option<UnixSeconds>,
-    /// Which device it was made for. It goes before what the client says.
+    /// The device that the credential names. It overrides the device that the client sends.
     pub device: Option<DisplayName>,
-    /// What the slot can be taken up with: drawn at random by whoever drives the session, for a client that says more than
-    /// who it is. Without it the slot cannot be.
+    /// The token that a new slot can be resumed with, which the caller draws at random. Used only if the client
+    /// authenticates with an object. `None`: a new slot cannot be resumed.
     pub resume_token: Option<ResumeToken>,
 }
 
 impl Identity {
-    /// The identity that is nothing but a user: for as long as the connection lasts, under whatever limit is in force.
+    /// An identity without limit, expiry, device and resume token.
     #[must_use]
     pub const fn for_user(user: UserId) -> Self {
         Self { user, limit: None, expires: None, device: None, resume_token: None }
     }
 }
 
-/// What is to be done, in this order: submit the command, send the frame, close.
+/// What the caller must do, in this order: start the effect, send the frame, close.
 ///
-/// Destructure it whole, so that a field added later does not compile until it is served.
-#[must_use = "actions not carried out are lost"]
+/// Destructure it without `..`: a field added later then does not compile until the caller handles it.
+#[must_use = "actions that are dropped are lost"]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Actions {
-    /// To submit, not to await: its answer comes back as an event. A release has no answer.
+    /// A call to start. Do not wait for it: its answer comes back as an event.
     pub effect: Option<Effect>,
-    /// To send.
+    /// A frame to send.
     pub send: Option<Frame>,
-    /// To close the connection with, after what was sent. Nothing is sent after it.
+    /// Close the connection for this reason, after the frame. The session sends nothing after that.
     pub close: Option<CloseReason>,
 }
 
-/// Work for somebody else than the socket.
+/// A call to the authenticator or to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask the authenticator who this is. Answered by [`Event::Verified`].
+    /// Verify this credential. The authenticator answers with [`Event::Verified`].
     Verify(Credential),
-    /// Ask the store. Answered by [`Event::Stored`], but for a release, or a slot that is to linger: those are handed over
-    /// for good ([`ledger::Command::gives_up`]), whatever becomes of them is for [`ReleaseTracker`](crate::Debts).
+    /// Submit this command to the store. The store answers with [`Event::Stored`].
+    ///
+    /// A release or linger ([`StoreCommand::is_release`](ledger::StoreCommand::is_release)) gets no answer. The
+    /// [`ReleaseTracker`](crate::release_tracker::ReleaseTracker) retries it until the store confirms it.
     Store(ledger::StoreCommand),
 }
 
-/// What goes to the peer.
+/// What the session sends to the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// A text message.
     Message(ServerMessage),
-    /// A WebSocket ping (RFC 6455 §5.5.2) without data.
+    /// A WebSocket ping without data (RFC 6455 §5.5.2).
     Ping,
 }

@@ -1,4 +1,41 @@
-//! One session: what happens to a connection goes in as events, what is to be done about it comes out as actions.
+//! The session machine, one per connection: events go in, actions come out.
+//!
+//! # States
+//!
+//! A session keeps three facts:
+//!
+//! | fact | values |
+//! |---|---|
+//! | slot | none, held (while an acquire is pending: asked for) |
+//! | pending call | none, verify (by the authenticator), acquire (by the store), query (by the store) |
+//! | connection | open, ended |
+//!
+//! While the connection is open, the slot and the pending call change like this. *Idle* means that no call is pending.
+//!
+//! ```text
+//!                   no slot                            ║                     slot held
+//!                                                      ║
+//!       AUTHENTICATE          valid            granted ║       AUTHENTICATE         valid
+//! idle ─────────────► verify ───────► acquire ─────────╫─► idle ─────────────► verify ───────► query
+//!  ▲                    │                │             ║   ▲ ▲ │                 │              ▲ │
+//!  ├──── not valid ─────┘                │             ║   │ └─┼─── not valid ───┘              │ │
+//!  └────────────────── denied ───────────┘             ║   │   └── CHECK_CONNECTIONS, … ────────┘ │
+//!                                                      ║   └─────────────── answer ───────────────┘
+//! ```
+//!
+//! With a slot, `AUTHENTICATE` renews a token that expires. The new token is valid only if it is of the same user.
+//!
+//! The connection can end at any time: `BYE`, a lost socket, a timeout, a violation, an eviction, a failing store, a
+//! shutdown. The session then waits for the answer to its pending call, if there is one. After that it gives up its
+//! slot, if it has one, and is finished. It gives up the slot with one of two commands:
+//!
+//! - *Release*: the slot is free at once.
+//! - *Linger*: the store keeps the slot for a grace period, so that the client can resume it. The session sends this
+//!   if its slot is resumable and the connection ended by a lost socket, a silent peer, a shutdown, or a resume on
+//!   another connection.
+//!
+//! If the store grants a slot after the connection ended, the session gives it up in the same way. The client never
+//! learns of the grant.
 
 mod machine;
 mod state;

@@ -1,32 +1,28 @@
-//! What a session says and asks for, put together from what it knows.
+//! Builds the messages that a session sends.
 
 use alloc::boxed::Box;
 
-use super::io::{Actions, Effect, Frame, Violation};
+use super::io::{Actions, Frame, Violation};
 use super::state::StoreQuery;
 use crate::id::UserId;
-use crate::ledger::{self, Outcome, SlotListing};
+use crate::ledger::{Outcome, SlotListing};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, CloseReason, RequestError, ServerMessage, SessionInfo,
     SessionList, UserSummary,
 };
 use crate::time::Timestamp;
 
-pub(super) fn store_command(command: ledger::StoreCommand) -> Actions {
-    Actions { effect: Some(Effect::Store(command)), ..Actions::default() }
-}
-
-pub(super) fn reply(reply: ServerMessage) -> Actions {
-    Actions { send: Some(Frame::Message(reply)), ..Actions::default() }
+pub(super) fn reply(message: ServerMessage) -> Actions {
+    Actions { send: Some(Frame::Message(message)), ..Actions::default() }
 }
 
 pub(super) fn error(error: RequestError) -> Actions {
     reply(ServerMessage::Error(error))
 }
 
-/// A refusal that has to do with nobody else's sessions, at length if that was asked for.
-pub(super) fn authenticate_failure(failure: AuthenticateFailure, at_length: bool) -> ServerMessage {
-    if at_length {
+/// A failure that says nothing about the user's sessions.
+pub(super) fn authenticate_failure(failure: AuthenticateFailure, is_detailed: bool) -> ServerMessage {
+    if is_detailed {
         ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
             reason: failure,
             limit: None,
@@ -40,7 +36,7 @@ pub(super) fn authenticate_failure(failure: AuthenticateFailure, at_length: bool
     }
 }
 
-/// A refusal because of these sessions, told to a client that asked at length.
+/// A denial that lists the sessions that hold the user's slots.
 pub(super) fn limit_failure(listing: &SlotListing, now: Timestamp) -> ServerMessage {
     let failure =
         if listing.is_device_full { AuthenticateFailure::DeviceFull } else { AuthenticateFailure::LimitReached };
@@ -49,15 +45,14 @@ pub(super) fn limit_failure(listing: &SlotListing, now: Timestamp) -> ServerMess
         limit: Some(listing.limit),
         connections: Some(listing.connections),
         retry_after: listing.free_at.map(|at| at.since(now)),
-        sessions: Some(shown_sessions(listing)),
+        sessions: Some(session_infos(listing)),
         client_choice: listing.client_choice,
     }))
 }
 
-/// What a client is told of the store's answer to its question.
-pub(super) fn query_reply(user: UserId, question: StoreQuery, outcome: Outcome) -> ServerMessage {
-    // None: an answer to another question, which is as good as none.
-    let cause = match (&question, outcome) {
+/// The reply to a client whose query the store answered.
+pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> ServerMessage {
+    let store_error = match (query, outcome) {
         (StoreQuery::Connections, Outcome::Counted { connections }) => {
             return ServerMessage::CheckConnectionsSuccess(UserSummary { id: user, connections });
         }
@@ -66,16 +61,17 @@ pub(super) fn query_reply(user: UserId, question: StoreQuery, outcome: Outcome) 
         }
         (StoreQuery::Sessions, Outcome::Listed(listing)) => {
             let (limit, connections) = (listing.limit.slots(), listing.connections);
-            let sessions = SessionList { limit, connections, sessions: shown_sessions(&listing) };
+            let sessions = SessionList { limit, connections, sessions: session_infos(&listing) };
             return ServerMessage::ListSessionsSuccess(Box::new(sessions));
         }
-        (StoreQuery::End, Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
+        (StoreQuery::End(_), Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
             return ServerMessage::Error(RequestError::NoSuchSession);
         }
-        (StoreQuery::End, Outcome::Ended { connections, .. }) => {
+        (StoreQuery::End(_), Outcome::Ended { connections, .. }) => {
             return ServerMessage::EndSessionSuccess(UserSummary { id: user, connections });
         }
-        (_, Outcome::Rejected(cause)) => Some(cause),
+        (_, Outcome::Rejected(error)) => Some(error),
+        // An outcome that does not fit the query says as little as `Unknown`.
         (
             _,
             Outcome::Granted { .. }
@@ -87,19 +83,18 @@ pub(super) fn query_reply(user: UserId, question: StoreQuery, outcome: Outcome) 
             | Outcome::Unknown,
         ) => None,
     };
-    match question {
-        // The session goes on with the token it had.
-        StoreQuery::Renewal { is_detailed: at_length, .. } => authenticate_failure(
-            cause.map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store),
-            at_length,
+    match query {
+        StoreQuery::Renewal { is_detailed, .. } => authenticate_failure(
+            store_error.map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store),
+            is_detailed,
         ),
-        StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End => {
-            ServerMessage::Error(cause.map_or(RequestError::StoreTimedOut, RequestError::Store))
+        StoreQuery::Connections | StoreQuery::Sessions | StoreQuery::End(_) => {
+            ServerMessage::Error(store_error.map_or(RequestError::StoreTimedOut, RequestError::Store))
         }
     }
 }
 
-/// What a peer is told that did this, and what its connection is closed with.
+/// The error to send and the reason to close with.
 pub(super) fn violation_reply(violation: Violation) -> (RequestError, CloseReason) {
     match violation {
         Violation::Protocol => (RequestError::ProtocolError, CloseReason::ProtocolError),
@@ -109,6 +104,6 @@ pub(super) fn violation_reply(violation: Violation) -> (RequestError, CloseReaso
     }
 }
 
-fn shown_sessions(listing: &SlotListing) -> Box<[SessionInfo]> {
+fn session_infos(listing: &SlotListing) -> Box<[SessionInfo]> {
     listing.sessions.iter().map(SessionInfo::from).collect()
 }

@@ -1,26 +1,26 @@
-//! How long one session waits for its peer, and how much it puts up with.
+//! Timeouts and message limits of a session.
 
 use core::num::NonZeroU32;
 use core::time::Duration;
 
-/// What bounds one session's patience with its peer.
+/// Timeouts and message limits of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSettings {
-    /// How long a connection may take to authenticate, counted from [`Session::new`](crate::Session::new).
+    /// How long a connection may take to authenticate, counted from [`Session::new`](super::Session::new).
     pub auth_timeout: Duration,
-    /// How long an authenticated peer may be silent before it is sent a ping.
+    /// How long an authenticated peer may be silent before the session sends a ping.
     pub ping_interval: Duration,
-    /// How long after that ping the peer may still be silent before it counts as dead.
+    /// How long the peer may stay silent after the ping before it counts as dead.
     pub pong_timeout: Duration,
-    /// How many messages that make no sense a session may send before it is closed; `None`: any number.
+    /// How many bad messages a client may send; one more closes the connection. `None`: no limit.
     pub max_bad_messages: Option<u16>,
-    /// How many messages and signs of life a peer may send in a second, and at once, before its session is closed;
-    /// `None`: any number.
+    /// How many messages, pings and pongs a peer may send per second, and at once; one more closes the connection.
+    /// `None`: no limit.
     pub max_message_rate: Option<NonZeroU32>,
 }
 
 impl Default for SessionSettings {
-    /// 10 s to authenticate, a ping after 30 s of silence and 10 s to answer it, 16 bad messages, 100 messages a second.
+    /// 10 s to authenticate, a ping after 30 s of silence, 10 s to answer it, 16 bad messages, 100 messages per second.
     fn default() -> Self {
         Self {
             auth_timeout: Duration::from_secs(10),

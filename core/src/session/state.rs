@@ -1,129 +1,78 @@
-//! How it stands with a session: what it has, and what is under way.
+//! The facts that a session keeps: its slot, its pending call and its connection.
 
 use alloc::boxed::Box;
 
-use crate::id::UserId;
+use crate::id::{SessionId, UserId};
 use crate::ledger::SlotLimit;
 use crate::protocol::AuthenticateOptions;
 use crate::resume_token::ResumeToken;
 use crate::time::{Timestamp, UnixSeconds};
 
+/// The slot that the session holds, or that its pending acquire asks for.
 #[derive(Debug)]
-pub(super) enum State {
-    /// No slot and nothing under way.
-    Anonymous,
-    /// The authenticator has the credential, and this is what was asked for beside a slot.
-    Verifying(Option<Box<AuthenticateOptions>>),
-    /// The store has the acquire. Whoever asked for more than a slot may take one up, or be told how to.
-    Acquiring(UserId, Option<Box<ResumeTokens>>),
-    /// The session has a slot. Nothing is under way.
-    Live(UserId, Heartbeat),
-    /// The session has a slot, and the store has a question of the client's.
-    Querying(UserId, StoreQuery),
-    /// The session has a slot, and the authenticator has another credential for it.
-    Renewing {
-        user: UserId,
-        /// Whether it was shown in an object.
-        is_detailed: bool,
-    },
-    /// The connection is over, and the answer to the command under way decides what is left to do.
-    Leaving(PendingCall),
-    /// Nothing is left to do.
-    Finished,
+pub(super) struct Slot {
+    pub(super) user: UserId,
+    /// The limit that the token claims.
+    pub(super) limit: Option<SlotLimit>,
+    /// When the token expires.
+    pub(super) expires: Option<UnixSeconds>,
+    /// Whether the slot lingers if the connection is lost. Otherwise it is released. False until it is granted.
+    pub(super) lingers: bool,
 }
 
-impl State {
-    /// Whether a command is under way.
-    pub(super) const fn is_busy(&self) -> bool {
-        match self {
-            Self::Verifying(_)
-            | Self::Acquiring(..)
-            | Self::Querying(..)
-            | Self::Renewing { .. }
-            | Self::Leaving(_) => true,
-            Self::Anonymous | Self::Live(..) | Self::Finished => false,
-        }
-    }
-
-    /// Whether the connection is over.
-    pub(super) const fn is_over(&self) -> bool {
-        match self {
-            Self::Leaving(_) | Self::Finished => true,
-            Self::Anonymous
-            | Self::Verifying(_)
-            | Self::Acquiring(..)
-            | Self::Live(..)
-            | Self::Querying(..)
-            | Self::Renewing { .. } => false,
-        }
-    }
-
-    /// Whose slot the session has, if nothing else is under way.
-    pub(super) const fn user(&self) -> Option<&UserId> {
-        match self {
-            Self::Live(user, _) => Some(user),
-            Self::Anonymous
-            | Self::Verifying(_)
-            | Self::Acquiring(..)
-            | Self::Querying(..)
-            | Self::Renewing { .. }
-            | Self::Leaving(_)
-            | Self::Finished => None,
-        }
-    }
+/// A call to the authenticator or to the store that has no answer yet.
+#[derive(Debug)]
+pub(super) enum PendingCall {
+    /// The authenticator verifies a credential. If the session has a slot, this renews its token. The options are there
+    /// if the client sent an object.
+    Verify(Option<Box<AuthenticateOptions>>),
+    /// The store acquires a slot. The tokens are there if the client sent an object.
+    Acquire(Option<Box<ResumeTokens>>),
+    /// The store answers a query of a session that has its slot.
+    Query(StoreQuery),
 }
 
-/// The tokens that go with a slot that was asked for at length.
+/// The resume tokens of an acquire.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResumeTokens {
-    /// What was shown, to take up a slot.
+    /// The token that the client sent, to resume a slot.
     pub(super) shown: Option<ResumeToken>,
-    /// What a slot that is given anew can be taken up with.
+    /// The token that a new slot can be resumed with.
     pub(super) new: Option<ResumeToken>,
 }
 
-/// What the store is asked while the session has its slot.
+/// What a session with a slot asks the store.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum StoreQuery {
-    /// How many slots the user holds: the client wants to know.
+    /// The number of the user's slots, for `CHECK_CONNECTIONS`.
     Connections,
-    /// The same: the client has shown a fresh token, which claims this and runs out then, and the answer to it has the
-    /// number.
+    /// The number of the user's slots, for the reply to a renewal. The limit and the expiry are those of the new token;
+    /// the session takes them over when the answer comes.
     Renewal {
-        claim: Option<SlotLimit>,
+        limit: Option<SlotLimit>,
         expires: Option<UnixSeconds>,
-        /// Whether it was shown in an object.
+        /// Whether the client sent an object.
         is_detailed: bool,
     },
-    /// Who holds them.
+    /// The list of the user's sessions.
     Sessions,
-    /// To end another session.
-    End,
+    /// The end of this session of the user.
+    End(SessionId),
 }
 
-/// What is under way while a session leaves.
-#[derive(Debug)]
-pub(super) enum PendingCall {
-    Verification,
-    Acquire(UserId),
-    /// The store's answer to a question, which is of no interest any more.
-    Query(UserId, SlotExit),
-    /// The same of the authenticator's.
-    Renewal(UserId, SlotExit),
-}
-
-/// How a session gives up its slot.
+/// The connection to the peer.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum SlotExit {
-    /// At once.
-    Release,
-    /// For whoever takes it up: it was lost then.
-    Linger(Timestamp),
-}
-
-/// What is known of the peer of a live session.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Heartbeat {
-    HeardAt(Timestamp),
-    PingedAt(Timestamp),
+pub(super) enum Connection {
+    Open {
+        /// Without a slot: the end of the time to authenticate. With a slot: the time of the next ping, or, after the
+        /// ping, the time at which the peer counts as dead. One field for all three, to keep the session small. It has
+        /// no effect while a call is pending.
+        deadline: Timestamp,
+        /// Whether the session sent a ping and waits for a sign of life.
+        is_pinged: bool,
+    },
+    Ended {
+        /// The time from which the slot lingers, if it can. `None`: the connection ended in a way that releases it.
+        linger_from: Option<Timestamp>,
+    },
 }
