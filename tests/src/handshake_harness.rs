@@ -36,16 +36,16 @@ const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
 /// Lets a server hear these bytes. The first decides who says them, and in what pieces.
 #[must_use]
 pub fn feed(bytes: &[u8]) -> FeedResult {
-    let (&how, bytes) = bytes.split_first().unwrap_or((&0, &[]));
-    let peer = if how & 1 == 0 { DIRECT } else { PROXY };
-    let chunk = [1, 2, 7, 64, 1000, 4096, 8192, usize::MAX][usize::from(how >> 2) % 8];
+    let (&way, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let peer = if way & 1 == 0 { DIRECT } else { PROXY };
+    let chunk = [1, 2, 7, 64, 1000, 4096, 8192, usize::MAX][usize::from(way >> 2) % 8];
     let stream = ChunkedStream { unread: bytes, chunk, written: Vec::new(), is_closed: false };
-    if how & 2 == 0 { feed_request(stream, peer) } else { feed_proxy_header(stream) }
+    if way & 2 == 0 { feed_request(stream, peer) } else { feed_proxy_header(stream) }
 }
 
 fn feed_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
     let whole = stream.unread;
-    let source = at_once(trusted_proxies::read_header(&mut stream));
+    let source = run_to_completion(trusted_proxies::read_header(&mut stream));
     if source.is_err() {
         return FeedResult::NoProxyHeader;
     }
@@ -63,11 +63,11 @@ fn feed_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
         connection_limiter.acquire(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
     let mut stream = stream;
     let never = std::future::pending();
-    let handshake = at_once(serve_request(&mut stream, peer, &settings, &mut permit, never));
+    let handshake = run_to_completion(serve_request(&mut stream, peer, &settings, &mut permit, never));
 
-    let network = permit.client();
+    let client = permit.client();
     if peer == DIRECT {
-        assert_eq!(network, Some(ClientPrefix::from(DIRECT)), "nobody is taken for somebody else");
+        assert_eq!(client, Some(ClientPrefix::from(DIRECT)), "nobody is taken for somebody else");
     }
     let result = match handshake {
         UpgradeOutcome::Upgraded { .. } => FeedResult::Upgraded,
@@ -77,7 +77,7 @@ fn feed_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
     assert!(stream.written.len() < 1024, "a long answer: {:?}", stream.text());
     assert!(stream.is_closed || result == FeedResult::Upgraded, "the answer is the last word");
     if stream.status().is_some_and(|status| status != 400 && status != 431) {
-        assert!(network.is_some(), "somebody was answered whom nobody counts");
+        assert!(client.is_some(), "somebody was answered whom nobody counts");
     }
     result
 }
@@ -93,7 +93,7 @@ fn connection_settings() -> ConnectionSettings {
 }
 
 /// A future that never waits.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
+fn run_to_completion<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
     // Some yield to others now and then.

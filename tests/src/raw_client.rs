@@ -103,9 +103,9 @@ impl RawClient {
     /// Whether the server says nothing for so long, nor closes.
     pub fn is_silent_for(&mut self, duration: Duration) -> bool {
         self.stream.set_read_timeout(Some(duration)).expect("a socket option");
-        let heard = self.stream.read(&mut [0]).map_err(|error| error.kind());
+        let received = self.stream.read(&mut [0]).map_err(|error| error.kind());
         self.stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
-        matches!(heard, Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+        matches!(received, Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
 
     /// As [`RawClient::open`], and signs in: how many connections the user has now.
@@ -158,7 +158,7 @@ impl RawClient {
     /// Reads what is left, which must be a close frame with this code and the end, not a reset.
     pub fn expect_close(&mut self, code: u16) {
         match self.read() {
-            Received::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            Received::Close(sent, message) => assert_eq!(sent, code, "{message}"),
             other => panic!("expected a close with {code}, got {other:?}"),
         }
         assert_eq!(self.read(), Received::End);
@@ -167,7 +167,7 @@ impl RawClient {
     /// Reads a close frame with this code, and answers it. Then the server must end the connection.
     pub fn expect_goodbye(&mut self, code: u16) {
         match self.read() {
-            Received::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            Received::Close(sent, message) => assert_eq!(sent, code, "{message}"),
             other => panic!("expected a close with {code}, got {other:?}"),
         }
         self.frame(0x88, &code.to_be_bytes());
@@ -177,13 +177,13 @@ impl RawClient {
     /// Says BYE and waits for its success: the slot is free for whoever asks after this.
     pub fn send_bye(&mut self) {
         self.text(r#"{"type":"BYE"}"#);
-        let mut heard = self.read();
-        while matches!(heard, Received::Ping | Received::Pong(_)) {
-            heard = self.read();
+        let mut received = self.read();
+        while matches!(received, Received::Ping | Received::Pong(_)) {
+            received = self.read();
         }
         assert!(
-            matches!(&heard, Received::Text(text) if text.starts_with(r#"{"type":"BYE_SUCCESS""#)),
-            "expected BYE_SUCCESS, got {heard:?}"
+            matches!(&received, Received::Text(text) if text.starts_with(r#"{"type":"BYE_SUCCESS""#)),
+            "expected BYE_SUCCESS, got {received:?}"
         );
     }
 
@@ -230,8 +230,8 @@ impl RawClient {
         self.stream.read_exact(&mut payload)?;
         Ok(match (head[0], &*payload) {
             (0x81, text) => Received::Text(String::from_utf8_lossy(text).into()),
-            (0x88, [high, low, words @ ..]) => {
-                Received::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(words).into())
+            (0x88, [high, low, message @ ..]) => {
+                Received::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(message).into())
             }
             (0x89, _) => Received::Ping,
             (0x8a, data) => Received::Pong(data.to_vec()),

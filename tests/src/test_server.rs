@@ -25,7 +25,7 @@ pub struct TestServer {
     /// Where it listens.
     pub address: SocketAddr,
     /// What changes it while it runs.
-    pub control: ServerHandle,
+    pub handle: ServerHandle,
     stop: Option<smol::channel::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -87,7 +87,7 @@ impl TestServer {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let server = Server::new(vec![listener], store, authenticator, settings).expect("a server");
-        let (address, control) = (server.addresses()[0], server.handle());
+        let (address, handle) = (server.addresses()[0], server.handle());
         let (stop, stopped) = smol::channel::bounded::<()>(1);
         let executor = Arc::new(Executor::<'static>::new());
         let (ended, end) = smol::channel::bounded::<()>(1);
@@ -102,7 +102,7 @@ impl TestServer {
             smol::block_on(executor.run(server.run(Arc::clone(&executor), stop)));
             drop(ended);
         }));
-        Self { address, control, stop: Some(stop), threads: handles }
+        Self { address, handle, stop: Some(stop), threads: handles }
     }
 
     /// The URL for a client.

@@ -17,25 +17,25 @@ impl CoreSimulation {
     /// Checks every invariant that must hold at any time.
     pub fn check(&mut self) {
         self.checks += 1;
-        let mut seen = BTreeSet::new();
+        let mut sessions = BTreeSet::new();
         for record in self.store.records.values() {
-            for hold in record.sessions() {
-                assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
-                if hold.status == SessionStatus::Live && self.is_alive(hold.session.node()) {
-                    let session = hold.session;
+            for entry in record.sessions() {
+                assert!(sessions.insert(entry.session), "session {} has two holds", entry.session);
+                if entry.status == SessionStatus::Live && self.is_alive(entry.session.node()) {
+                    let session = entry.session;
                     assert!(self.is_accounted_for(session), "nobody will give up the slot of {session}");
                 }
             }
         }
-        let is_lingering = |hold: &SessionRecord| hold.status != SessionStatus::Live;
+        let is_lingering = |entry: &SessionRecord| entry.status != SessionStatus::Live;
         let lingering: Vec<_> =
-            self.store.records.values().flat_map(UserRecord::sessions).filter(|hold| is_lingering(hold)).collect();
-        for hold in lingering {
-            seen.remove(&hold.session);
+            self.store.records.values().flat_map(UserRecord::sessions).filter(|entry| is_lingering(entry)).collect();
+        for entry in lingering {
+            sessions.remove(&entry.session);
         }
         for (id, connection) in &self.connections {
-            if connection.told {
-                assert!(seen.contains(id), "session {id} was told that it has a slot, and has none");
+            if connection.has_slot {
+                assert!(sessions.contains(id), "session {id} was told that it has a slot, and has none");
             }
             let expires = connection.session.expires_at();
             assert!(
@@ -75,7 +75,7 @@ impl CoreSimulation {
         self.draining = false;
         // What lingers has its time.
         self.pass(LINGER);
-        self.policy = self.first_terms;
+        self.policy = self.initial_policy;
         let (now, alive) = (self.now, self.node());
         let deaths = self.deaths.clone();
         for record in self.store.records.values_mut() {
@@ -90,7 +90,7 @@ impl CoreSimulation {
                 self.store_step(0, StoreFault::Apply);
             }
             assert_eq!(
-                self.connections[&id].told,
+                self.connections[&id].has_slot,
                 self.policy.limit.slots() > 0,
                 "a newcomer was not admitted at the first try"
             );

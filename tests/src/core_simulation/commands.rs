@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use session_core::SessionId;
-use session_core::ledger::{self, ApplyResult, StoreCommand as LedgerCommand};
+use session_core::ledger::{self, ApplyResult, StoreCommand};
 use session_core::ledger::{EndedSession, Outcome, StoreError};
 use session_core::session::Event;
 
@@ -38,8 +38,8 @@ impl CoreSimulation {
         self.store.queue.remove(at);
         let outcome = if result { Some(self.apply(&queued.command)) } else { None };
         match answer {
-            Some(said) if !queued.answered => {
-                let outcome = said.or(outcome).expect("what was applied has an outcome");
+            Some(given) if !queued.answered => {
+                let outcome = given.or(outcome).expect("what was applied has an outcome");
                 self.outcome(&queued.command, outcome);
             }
             // A release has nobody who stops waiting for it: a store must answer it in the end.
@@ -51,7 +51,7 @@ impl CoreSimulation {
     }
 
     /// Applies a command, checks the result, and notifies the sessions that lost their slots.
-    fn apply(&mut self, command: &LedgerCommand) -> Outcome {
+    fn apply(&mut self, command: &StoreCommand) -> Outcome {
         let (alive, deaths) = (self.node(), self.deaths.clone());
         let liveness = |node| liveness(&deaths, alive, node);
         let record = self.store.records.entry(command.user().clone()).or_default();
@@ -59,14 +59,14 @@ impl CoreSimulation {
         let result = ledger::apply(record, command, &self.policy, liveness);
         rule_oracle::check(&before, command, &self.policy, liveness, &result, record);
         let ApplyResult { outcome, ended } = result;
-        for EndedSession { session, reason: how } in ended {
-            self.handle(session, Event::Ended(how));
+        for EndedSession { session, reason } in ended {
+            self.handle(session, Event::Ended(reason));
         }
         outcome
     }
 
     /// The store has answered a command: to the session that waits, or to the debts.
-    fn outcome(&mut self, command: &LedgerCommand, outcome: Outcome) {
+    fn outcome(&mut self, command: &StoreCommand, outcome: Outcome) {
         if command.session().node() != self.node() {
             return; // Who asked is dead.
         }
@@ -86,7 +86,7 @@ impl CoreSimulation {
         self.handle(id, Event::Stored(outcome));
     }
 
-    pub(super) fn submit(&mut self, command: LedgerCommand) {
+    pub(super) fn submit(&mut self, command: StoreCommand) {
         self.store.queue.push_back(Queued { command, answered: false });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use session_core::ledger::StoreCommand as LedgerCommand;
+use session_core::ledger::StoreCommand;
 use session_core::protocol::ServerMessage;
 use session_core::session::{Frame, Session};
 use session_core::{ResumeToken, Timestamp, UserId};
@@ -14,13 +14,13 @@ pub(super) struct Connection {
     /// Messages sent by the client that the server has not read.
     pub(super) unread: VecDeque<String>,
     /// The command under way, and when the wait for its answer ends.
-    pub(super) under_way: Option<(LedgerCommand, Timestamp)>,
+    pub(super) under_way: Option<(StoreCommand, Timestamp)>,
     /// Whether the socket can still carry something to the client.
     pub(super) open: bool,
     /// Whether the client was told that it has a slot, and not since that it is over.
-    pub(super) told: bool,
+    pub(super) has_slot: bool,
     /// Whether the last AUTHENTICATE that was looked into was by somebody who had a slot.
-    pub(super) renews: bool,
+    pub(super) is_renewal: bool,
     pub(super) greeted: bool,
 }
 
@@ -29,20 +29,20 @@ impl Connection {
     pub(super) fn receive(&mut self, frame: &Frame) -> Option<(UserId, ResumeToken)> {
         let Frame::Message(reply) = frame else { return None };
         let text = reply.encode();
-        let heard = ServerMessage::parse(&text).expect("a client can read what the server says");
-        assert_eq!(&heard, reply, "a client reads something else than was said");
+        let read = ServerMessage::parse(&text).expect("a client can read what the server says");
+        assert_eq!(&read, reply, "a client reads something else than was said");
         match reply {
             ServerMessage::Hello => {
                 assert!(!self.greeted, "HELLO twice");
                 self.greeted = true;
             }
             ServerMessage::AuthenticateSuccess(_) => {
-                assert_eq!(self.told, self.renews, "granted twice");
-                self.told = true;
+                assert_eq!(self.has_slot, self.is_renewal, "granted twice");
+                self.has_slot = true;
             }
             ServerMessage::AuthenticateSuccessDetailed(admission) => {
-                assert!(!self.told, "granted twice");
-                self.told = true;
+                assert!(!self.has_slot, "granted twice");
+                self.has_slot = true;
                 return admission.resume.map(|token| (admission.user.id.clone(), token));
             }
             ServerMessage::ByeSuccess

@@ -31,10 +31,11 @@ impl CoreSimulation {
             2 => Some(Evict::Oldest),
             _ => {
                 let chosen = those.iter().skip(usize::from(evict) / 4 % those.len().max(1));
-                Some(Evict::Sessions(chosen.map(|hold| hold.session).collect()))
+                Some(Evict::Sessions(chosen.map(|entry| entry.session).collect()))
             }
         };
-        let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
+        let resume =
+            resume.and_then(|which| self.resume_tokens.get(usize::from(which) % self.resume_tokens.len().max(1)));
         let ask = AuthenticateOptions {
             device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
             label: None,
@@ -47,7 +48,7 @@ impl CoreSimulation {
 
     pub(super) fn end_session(&self, which: u8) -> ClientMessage {
         let there: Vec<_> =
-            self.store.records.values().flat_map(UserRecord::sessions).map(|hold| hold.session).collect();
+            self.store.records.values().flat_map(UserRecord::sessions).map(|entry| entry.session).collect();
         let session = there.get(usize::from(which) % there.len().max(1));
         ClientMessage::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use session_core::ledger::{AdmissionPolicy, EndReason, Outcome, SlotLimit, StoreError};
-use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
+use session_core::ledger::{EndTarget, StoreCommand};
 use session_core::protocol::ClientMessage;
 use session_core::release_tracker::ReleaseTracker;
 use session_core::session::{Actions, Effect, Event, Session, SessionSettings, Violation};
@@ -23,11 +23,11 @@ use super::store::{Queued, Store};
 pub struct CoreSimulation {
     pub(super) policy: AdmissionPolicy,
     /// The terms that it began with.
-    pub(super) first_terms: AdmissionPolicy,
+    pub(super) initial_policy: AdmissionPolicy,
     /// Since when the nodes before this one are dead.
     pub(super) deaths: BTreeMap<NodeId, Timestamp>,
     /// Every token that a client was told, and whose slot it is of.
-    pub(super) told: Vec<(UserId, ResumeToken)>,
+    pub(super) resume_tokens: Vec<(UserId, ResumeToken)>,
     pub(super) tokens: u64,
     pub(super) now: Timestamp,
     /// How many seconds the wall clock is ahead.
@@ -56,9 +56,9 @@ impl CoreSimulation {
     pub fn new(policy: AdmissionPolicy) -> Self {
         Self {
             policy,
-            first_terms: policy,
+            initial_policy: policy,
             deaths: BTreeMap::new(),
-            told: Vec::new(),
+            resume_tokens: Vec::new(),
             tokens: 0,
             now: Timestamp::from_epoch(Duration::from_secs(1_000_000)),
             wall_ahead: 0,
@@ -142,7 +142,7 @@ impl CoreSimulation {
             Op::Enforce { user } => {
                 let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
                 let (which, by) = (EndTarget::Excess { dry_run: false }, EndReason::ByOperator);
-                let command = LedgerCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
+                let command = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
                 // Nobody here waits for the answer.
                 self.store.queue.push_back(Queued { command, answered: true });
             }
@@ -164,8 +164,8 @@ impl CoreSimulation {
             unread: VecDeque::new(),
             under_way: None,
             open: true,
-            told: false,
-            renews: false,
+            has_slot: false,
+            is_renewal: false,
             greeted: false,
         };
         self.connections.insert(id, connection);
@@ -177,7 +177,7 @@ impl CoreSimulation {
     pub(super) fn disconnect(&mut self, id: SessionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.unread.clear();
-            connection.told = false;
+            connection.has_slot = false;
             self.handle(id, Event::Disconnected);
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.open = false;
@@ -259,28 +259,28 @@ impl CoreSimulation {
             let leaves = matches!(event, Event::Disconnected | Event::Draining);
             let Actions { effect: command, send, close } = connection.session.handle(event, self.now);
             if leaves {
-                connection.told = false;
+                connection.has_slot = false;
             }
             if let Some(frame) = send {
                 assert!(connection.open, "session {id} sends {frame:?} after its close");
-                if let Some(told) = connection.receive(&frame) {
-                    self.told.push(told);
+                if let Some(token) = connection.receive(&frame) {
+                    self.resume_tokens.push(token);
                 }
             }
             if close.is_some() {
                 assert!(connection.open, "session {id} closes twice");
-                (connection.open, connection.told) = (false, false);
+                (connection.open, connection.has_slot) = (false, false);
                 connection.unread.clear();
             }
             match command {
                 None => {}
                 Some(Effect::Verify(credential)) => {
-                    connection.renews = connection.told;
+                    connection.is_renewal = connection.has_slot;
                     let verdict = self.verify(&credential);
                     next = Some(Event::Verified(verdict));
                 }
                 Some(Effect::Store(command)) if command.is_release() => {
-                    connection.told = false;
+                    connection.has_slot = false;
                     self.submit(command);
                 }
                 Some(Effect::Store(command)) => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use session_core::ledger::StoreCommand as LedgerCommand;
+use session_core::ledger::StoreCommand;
 use session_core::ledger::{Liveness, UserRecord};
 use session_core::{NodeId, Timestamp, UserId};
 
@@ -16,7 +16,7 @@ pub(super) struct Store {
 
 #[derive(Debug, Clone)]
 pub(super) struct Queued {
-    pub(super) command: LedgerCommand,
+    pub(super) command: StoreCommand,
     /// False once the answer was given, or lost.
     pub(super) answered: bool,
 }

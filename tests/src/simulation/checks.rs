@@ -42,11 +42,11 @@ impl Simulation {
         }
         for server in self.servers.iter().filter(|server| server.status != Status::Dead) {
             let slots = slots.iter().filter(|session| session.node() == server.node).count();
-            let (held, owed) = (server.store_client().tracked(), server.store_client().pending());
-            assert!(slots <= held, "node {} has {slots} slots and answers for {held}", server.node);
+            let (tracked, pending) = (server.store_client().tracked(), server.store_client().pending());
+            assert!(slots <= tracked, "node {} has {slots} slots and answers for {tracked}", server.node);
             assert!(
-                owed <= held && held <= TRACKER_CAPACITY,
-                "node {} owes {owed} and answers for {held}",
+                pending <= tracked && tracked <= TRACKER_CAPACITY,
+                "node {} owes {pending} and answers for {tracked}",
                 server.node
             );
         }
@@ -83,7 +83,7 @@ impl Simulation {
         }
         self.reclaimed("a debt", healed);
         for client in self.clients.values() {
-            assert!(client.asked.is_empty(), "session {} waits for an answer for ever", client.session);
+            assert!(client.unanswered.is_empty(), "session {} waits for an answer for ever", client.session);
         }
 
         // Whoever says BYE, or is gone, gives the slot back at once; whoever is silent when that is found out.
@@ -184,11 +184,11 @@ impl Simulation {
             self.run_tasks();
             self.recover();
             self.pass(LINGER);
-            let known = self.told.len();
+            let known = self.resume_tokens.len();
             for _ in 0..self.policy.limit.slots() {
                 let _admitted = self.is_accepted(server, &authenticate_with_object(USER, None));
             }
-            let tokens = self.told.split_off(known);
+            let tokens = self.resume_tokens.split_off(known);
             self.kill(usize::from(server));
             if server == 2 {
                 // In the nick of time.
@@ -198,7 +198,7 @@ impl Simulation {
             let mut came = 0;
             for (_, token) in tokens {
                 // Those whose place the next one took have none.
-                if !lost.iter().any(|hold| hold.resumable().is_some_and(|resumable| resumable.key == token.key())) {
+                if !lost.iter().any(|entry| entry.resumable().is_some_and(|resumable| resumable.key == token.key())) {
                     continue;
                 }
                 for _ in 0..2 {

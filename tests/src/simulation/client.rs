@@ -21,7 +21,7 @@ pub(super) struct Client {
     pub(super) answers_pings: bool,
     pub(super) greeted: bool,
     /// The credentials in the messages that are not answered yet.
-    pub(super) asked: VecDeque<ShownCredential>,
+    pub(super) unanswered: VecDeque<ShownCredential>,
     /// When the token expires that it was admitted by.
     pub(super) expires: Option<UnixSeconds>,
     pub(super) user: Option<UserId>,
@@ -61,7 +61,7 @@ impl Client {
     }
 
     pub(super) fn send(&mut self, text: &str) {
-        self.asked.push_back(
+        self.unanswered.push_back(
             ClientMessage::parse(text).as_ref().map_or(ShownCredential::Nothing, ShownCredential::from_request),
         );
         self.socket.send(ClientInput::Text(text.to_owned()));
@@ -70,7 +70,7 @@ impl Client {
     /// Checks that the session ended when its token expired, unless the server is verifying a newer credential.
     pub(super) fn check_token(&self, server: &Server) {
         let has_come = |unix_seconds: &UnixSeconds| server.store_client().clock().has_passed(*unix_seconds);
-        let renewed = self.asked.iter().any(|shown| match shown {
+        let renewed = self.unanswered.iter().any(|shown| match shown {
             ShownCredential::Nothing => false,
             ShownCredential::Name => true,
             ShownCredential::Token(expires) => !has_come(expires),
@@ -103,7 +103,7 @@ impl Client {
                 self.greeted = true;
                 let shown = match reply {
                     ServerMessage::Hello | ServerMessage::Evicted(_) => None,
-                    _ => self.asked.pop_front(),
+                    _ => self.unanswered.pop_front(),
                 };
                 let expires = if let Some(ShownCredential::Token(expires)) = shown { Some(expires) } else { None };
                 match reply {
@@ -124,7 +124,7 @@ impl Client {
                         self.granted = false;
                         self.evicted = true;
                         // Whatever it still asked is never answered.
-                        self.asked.clear();
+                        self.unanswered.clear();
                         "EVICTED"
                     }
                     ServerMessage::AuthenticateSuccess(user) => {

@@ -53,7 +53,7 @@ impl Simulation {
                     task.poll()
                 });
             }
-            is_quiet &= !self.listen();
+            is_quiet &= !self.deliver_output();
             if is_quiet {
                 self.clients.retain(|_, client| client.closed.is_none() && client.socket.is_open());
                 return;
@@ -63,9 +63,9 @@ impl Simulation {
     }
 
     /// Has every client hear what the server says. Whether anybody said anything in turn.
-    fn listen(&mut self) -> bool {
-        let Self { clients, trace, told, .. } = self;
-        let mut spoke = false;
+    fn deliver_output(&mut self) -> bool {
+        let Self { clients, trace, resume_tokens, .. } = self;
+        let mut has_answered = false;
         for client in clients.values_mut() {
             for output in client.socket.take_output() {
                 if let Some(lines) = &mut trace.lines {
@@ -74,11 +74,11 @@ impl Simulation {
                 if let ServerOutput::Reply(ServerMessage::AuthenticateSuccessDetailed(admission)) = &output
                     && let Some(token) = admission.resume
                 {
-                    told.push((admission.user.id.clone(), token));
+                    resume_tokens.push((admission.user.id.clone(), token));
                 }
-                spoke |= client.receive(&output, trace);
+                has_answered |= client.receive(&output, trace);
             }
         }
-        spoke
+        has_answered
     }
 }
