@@ -1,5 +1,5 @@
-//! Holds the ledger's rule to its promises, one command at a time: from what a record was and what it is then, read in the
-//! obvious way. It does not predict whom the rule ends; it knows what must be so whoever that is.
+//! Checks the ledger's rule, one command at a time, by the record before and after. It does not predict which sessions the
+//! rule ends. It checks what must hold whichever they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use session_core::{NodeId, SessionId, Timestamp};
 
 type Entries<'a> = BTreeMap<SessionId, &'a SessionRecord>;
 
-/// Checks what came of a command.
+/// Checks the result of a command.
 ///
 /// # Panics
-/// When the rule has broken a promise. The text says which.
+/// If the result breaks a promise of the rule. The text says which.
 pub fn check(
     before: &UserRecord,
     command: &StoreCommand,
@@ -28,7 +28,7 @@ pub fn check(
     let before = alive(before, command.at(), &liveness);
     let before: Entries<'_> = before.iter().map(|entry| (entry.session, entry)).collect();
     let current: Entries<'_> = after.sessions().iter().map(|entry| (entry.session, entry)).collect();
-    assert_eq!(current.len(), after.sessions().len(), "a session has two holds");
+    assert_eq!(current.len(), after.sessions().len(), "a session has two entries");
     let removed: BTreeSet<_> = before.keys().filter(|session| !current.contains_key(session)).copied().collect();
     let added: BTreeSet<_> = current.keys().filter(|session| !before.contains_key(session)).copied().collect();
     let session = command.session();
@@ -38,17 +38,17 @@ pub fn check(
     match command {
         StoreCommand::Release { .. } => {
             assert_eq!(result.outcome, Outcome::Released);
-            assert!(!current.contains_key(&session), "what was released is there");
+            assert!(!current.contains_key(&session), "a released session is still there");
             assert!(
                 added.is_empty() && removed.iter().all(|&removed| removed == session),
-                "a release took more than its own"
+                "a release removed another session"
             );
         }
         StoreCommand::Linger { at, .. } => {
             assert_eq!(result.outcome, Outcome::Released);
             assert!(
                 added.is_empty() && removed.iter().all(|&removed| removed == session),
-                "lingering took more than its own"
+                "lingering removed another session"
             );
             if let Some(old) = before.get(&session) {
                 let until = match old.status {
@@ -60,12 +60,12 @@ pub fn check(
             }
         }
         StoreCommand::CountSlots { .. } => {
-            assert!(removed.is_empty() && added.is_empty(), "a look has changed something");
+            assert!(removed.is_empty() && added.is_empty(), "a query changed the record");
             assert_eq!(result.outcome, Outcome::Counted { connections: slots(&current) });
         }
         StoreCommand::ListSessions { is_unbounded: whole, .. } => {
             let Outcome::Listed(listing) = &result.outcome else { panic!("no list: {:?}", result.outcome) };
-            assert!(removed.is_empty() && added.is_empty(), "a look has changed something");
+            assert!(removed.is_empty() && added.is_empty(), "a query changed the record");
             let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
             assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&current)));
         }
@@ -73,7 +73,7 @@ pub fn check(
             let Outcome::Ended { sessions, connections } = &result.outcome else { panic!("{:?}", result.outcome) };
             assert_eq!((added.len(), *connections), (0, slots(&current)));
             let notified: BTreeSet<_> = sessions.iter().copied().collect();
-            assert!(!notified.contains(&session), "a session has ended itself");
+            assert!(!notified.contains(&session), "a session ended itself");
             let is_permitted = !matches!(by, EndReason::ByUser(_)) || before.contains_key(&session);
             match which {
                 EndTarget::Excess { dry_run: true } => assert!(removed.is_empty()),
@@ -83,12 +83,9 @@ pub fn check(
                 }
                 EndTarget::All => assert!(current.keys().all(|&left| left == session)),
                 EndTarget::Excess { dry_run: false } => {
-                    assert!(
-                        slots(&current) <= policy.limit_for(None).0.slots(),
-                        "not all that is beyond the limit has gone"
-                    );
+                    assert!(slots(&current) <= policy.limit_for(None).0.slots(), "sessions beyond the limit remain");
                     let most = slots(&before).min(policy.limit_for(None).0.slots());
-                    assert_eq!(slots(&current), most, "more has gone than is beyond the limit");
+                    assert_eq!(slots(&current), most, "more than the excess was ended");
                 }
             }
             if !matches!(which, EndTarget::Excess { dry_run: true }) {
@@ -100,10 +97,10 @@ pub fn check(
             let options = options.as_deref();
             match &result.outcome {
                 Outcome::Granted { connections, grant } => {
-                    assert!(!is_dead, "a dead node's session was granted a slot");
+                    assert!(!is_dead, "a session of a dead node was granted a slot");
                     assert!(
                         current.get(&session).is_some_and(|entry| entry.status == SessionStatus::Live),
-                        "granted, and not there"
+                        "a granted session is not in the record"
                     );
                     assert_eq!(*connections, slots(&current));
                     assert_eq!(grant.is_some(), options.is_some());
@@ -114,81 +111,84 @@ pub fn check(
                     };
                     let moved = before.values().find(is_meant);
                     if before.contains_key(&session) {
-                        assert!(added.is_empty() && removed.is_empty(), "whoever has its slot took another");
+                        assert!(added.is_empty() && removed.is_empty(), "a session with a slot changed the record");
                     } else if let Some(moved) = moved.filter(|_| limit > 0) {
-                        assert!(grant.as_ref().is_some_and(|grant| grant.is_resumed), "a token was not heeded");
+                        assert!(grant.as_ref().is_some_and(|grant| grant.is_resumed), "the resume token was ignored");
                         assert_eq!(
                             (&removed, &added),
                             (&[moved.session].into(), &[session].into()),
-                            "a token moves one hold"
+                            "a resume moves exactly one session"
                         );
-                        assert_eq!(current[&session].since, moved.since, "a slot became younger");
-                        assert_eq!(slots(&current), slots(&before), "a token has admitted somebody");
+                        assert_eq!(current[&session].since, moved.since, "a resume changed the age of the slot");
+                        assert_eq!(slots(&current), slots(&before), "a resume changed the number of slots");
                     } else {
-                        assert!(limit > 0, "somebody was admitted where nobody may be");
+                        assert!(limit > 0, "a session was admitted with a limit of 0");
                         assert_eq!(added, [session].into());
                         let rest = current.values().copied().filter(|entry| entry.session != session);
                         let is_shared = slots(&current) == count(rest, policy.count_by);
-                        assert!(is_shared || slots(&current) <= limit, "somebody was admitted beyond the limit");
+                        assert!(is_shared || slots(&current) <= limit, "a session was admitted beyond the limit");
                         let spares = options.is_some_and(|options| options.evict == Some(Evict::Nobody));
-                        assert!(!spares || removed.is_empty(), "somebody was ended against the newcomer's will");
+                        assert!(!spares || removed.is_empty(), "a session was ended despite `evict: nobody`");
                         let only_lingered = removed.iter().all(|removed| before[removed].status != SessionStatus::Live);
                         let is_permitted = policy.lingering_first && only_lingered
                             || policy.effective_when_full() == WhenFull::EvictOldest
                             || policy.client_choice && options.is_some_and(|options| options.evict.is_some());
-                        assert!(removed.is_empty() || is_permitted, "somebody was ended without leave");
+                        assert!(removed.is_empty() || is_permitted, "a session was ended without permission");
                         let device = options.and_then(|options| options.device.as_ref());
                         let device = device.filter(|_| policy.count_by == CountBy::Devices);
                         let is_same_device = |entry: &&SessionRecord| device.is_some() && entry.device() == device;
                         if before.values().copied().any(|entry| is_same_device(&entry)) {
                             let released = current.values().copied().filter(is_same_device).count();
                             let most = usize::from(policy.sessions_per_device.get());
-                            assert!(released <= most, "a device has more sessions than one may");
+                            assert!(released <= most, "a device has too many sessions");
                             assert!(
                                 removed.iter().all(|removed| is_same_device(&before[removed])),
-                                "another device was ended"
+                                "a session of another device was ended"
                             );
                             let is_full = released == most || current.len() == UserRecord::MAX_SESSIONS;
-                            assert!(removed.is_empty() || is_full, "more were ended than it took");
+                            assert!(removed.is_empty() || is_full, "more sessions were ended than necessary");
                         } else if !removed.is_empty() {
                             assert!(
                                 slots(&current) == limit || current.len() == UserRecord::MAX_SESSIONS,
-                                "more were ended than it took"
+                                "more sessions were ended than necessary"
                             );
                         }
                     }
                 }
                 Outcome::Denied(listing) => {
-                    assert!(removed.is_empty() && added.is_empty(), "refused, and something has changed");
+                    assert!(removed.is_empty() && added.is_empty(), "a denial changed the record");
                     assert_eq!(listing.is_some(), options.is_some());
                     let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
-                    assert!(slots(&current) >= limit || is_device_full || is_ceiling, "refused without need");
+                    assert!(
+                        slots(&current) >= limit || is_device_full || is_ceiling,
+                        "a session was denied although a slot is free"
+                    );
                     let choice = options.and_then(|options| options.evict.as_ref());
                     let gives_way = match choice.filter(|_| policy.client_choice) {
                         Some(Evict::Oldest) => true,
                         Some(Evict::Sessions(_) | Evict::Nobody) => false,
                         None => policy.effective_when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
                     };
-                    assert!(limit == 0 || !gives_way, "refused, though somebody was to be ended for it");
+                    assert!(limit == 0 || !gives_way, "a session was denied although another one was to be evicted");
                 }
                 outcome => assert!(is_dead && *outcome == Outcome::Rejected(StoreError::Failed), "{outcome:?}"),
             }
         }
     }
 
-    // Exactly those are told who were there and lost their hold to somebody else.
+    // Exactly the live sessions that another session or an operator ended are notified.
     let released = command.is_release().then_some(session);
     let lost: BTreeSet<_> = removed
         .into_iter()
         .filter(|removed| before[removed].status == SessionStatus::Live && Some(*removed) != released)
         .collect();
     let notified: BTreeSet<_> = result.ended.iter().map(|ended| ended.session).collect();
-    assert_eq!(notified.len(), result.ended.len(), "somebody is told twice");
-    assert_eq!(notified, lost, "those who are told are not those who lost their slots");
+    assert_eq!(notified.len(), result.ended.len(), "a session is notified twice");
+    assert_eq!(notified, lost, "the notified sessions are not those that lost their slots");
 }
 
-/// The holds that count at this time.
+/// The sessions that occupy a slot at this time.
 fn alive(record: &UserRecord, at: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) -> Vec<SessionRecord> {
     let mut entries = record.sessions().to_vec();
     for entry in &mut entries {
@@ -211,7 +211,7 @@ fn key_of(entry: &SessionRecord) -> Option<session_core::ResumeKey> {
     entry.resumable().map(|resumable| resumable.key)
 }
 
-/// How many slots these holds make.
+/// The number of slots that these sessions occupy.
 fn count<'a, I: Iterator<Item = &'a SessionRecord>>(entries: I, counting: CountBy) -> u32 {
     let mut alone = 0;
     let mut devices = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The way of a ledger command: to the store, through it, and back as an outcome.
+//! A store command from submission to its outcome.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::store::{Queued, liveness};
 use crate::rule_oracle;
 
 impl CoreSimulation {
-    /// The store takes a step with a command that no earlier one of its session waits before.
+    /// The store handles a command that is the first of its session in the queue.
     pub(super) fn store_step(&mut self, which: u8, fault: StoreFault) {
         let mut sessions = BTreeSet::new();
         let heads: Vec<_> =
@@ -39,10 +39,10 @@ impl CoreSimulation {
         let outcome = if result { Some(self.apply(&queued.command)) } else { None };
         match answer {
             Some(given) if !queued.answered => {
-                let outcome = given.or(outcome).expect("what was applied has an outcome");
+                let outcome = given.or(outcome).expect("an applied command has an outcome");
                 self.outcome(&queued.command, outcome);
             }
-            // A release has nobody who stops waiting for it: a store must answer it in the end.
+            // No session waits for a release, so no timeout answers it: the store must.
             None if queued.command.is_release() && !queued.answered => {
                 self.outcome(&queued.command, Outcome::Unknown);
             }
@@ -65,10 +65,10 @@ impl CoreSimulation {
         outcome
     }
 
-    /// The store has answered a command: to the session that waits, or to the debts.
+    /// Delivers a command's outcome to the session that waits, or to the release tracker.
     fn outcome(&mut self, command: &StoreCommand, outcome: Outcome) {
         if command.session().node() != self.node() {
-            return; // Who asked is dead.
+            return; // The node that submitted it is dead.
         }
         let waits = self.connections.get(&command.session()).and_then(|connection| connection.under_way.as_ref());
         if waits.is_some_and(|(waited_for, _)| waited_for == command) {
@@ -80,7 +80,7 @@ impl CoreSimulation {
 
     /// Ends a session's wait.
     pub(super) fn answer(&mut self, id: SessionId, outcome: Outcome) {
-        let connection = self.connections.get_mut(&id).expect("a session that waits is there");
+        let connection = self.connections.get_mut(&id).expect("a waiting session exists");
         let (command, _) = connection.under_way.take().expect("it waits");
         self.tracker.record(&command, &outcome, self.now);
         self.handle(id, Event::Stored(outcome));

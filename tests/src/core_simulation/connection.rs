@@ -1,4 +1,4 @@
-//! A session with its socket, as a server would hold it, and its client.
+//! A session with its socket, and its client.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use session_core::protocol::ServerMessage;
 use session_core::session::{Frame, Session};
 use session_core::{ResumeToken, Timestamp, UserId};
 
-/// A session with its socket, as a shell would hold it.
+/// A session with its socket, as in a server.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) session: Session,
@@ -15,22 +15,22 @@ pub(super) struct Connection {
     pub(super) unread: VecDeque<String>,
     /// The command under way, and when the wait for its answer ends.
     pub(super) under_way: Option<(StoreCommand, Timestamp)>,
-    /// Whether the socket can still carry something to the client.
+    /// Whether the socket can still send to the client.
     pub(super) open: bool,
-    /// Whether the client was told that it has a slot, and not since that it is over.
+    /// Whether the server told the client that it has a slot, and has not ended the session since.
     pub(super) has_slot: bool,
-    /// Whether the last AUTHENTICATE that was looked into was by somebody who had a slot.
+    /// Whether the client had a slot when it sent the AUTHENTICATE that was verified last.
     pub(super) is_renewal: bool,
     pub(super) greeted: bool,
 }
 
 impl Connection {
-    /// The client hears a frame. If that tells it a token, that and whose.
+    /// Takes a frame from the server. Returns the resume token in it, with its user.
     pub(super) fn receive(&mut self, frame: &Frame) -> Option<(UserId, ResumeToken)> {
         let Frame::Message(reply) = frame else { return None };
         let text = reply.encode();
-        let read = ServerMessage::parse(&text).expect("a client can read what the server says");
-        assert_eq!(&read, reply, "a client reads something else than was said");
+        let read = ServerMessage::parse(&text).expect("the server sends valid messages");
+        assert_eq!(&read, reply, "the message changes by encoding");
         match reply {
             ServerMessage::Hello => {
                 assert!(!self.greeted, "HELLO twice");

@@ -16,7 +16,7 @@ impl CoreSimulation {
         Credential::Token(format!("{}|{limit}|{}", user_id(user), now + u64::from(seconds)).into())
     }
 
-    /// AUTHENTICATE with an object, of what there is to choose from now.
+    /// AUTHENTICATE with an object. It names sessions and resume tokens that exist.
     pub(super) fn authenticate_with_object(
         &self,
         user: u8,
@@ -40,7 +40,7 @@ impl CoreSimulation {
             device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
             label: None,
             resume: resume.map(|&(_, token)| token),
-            // None is no list.
+            // The protocol has no empty list.
             evict: evict.filter(|evict| !matches!(evict, Evict::Sessions(these) if these.is_empty())),
         };
         ClientMessage::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(ask))

@@ -23,7 +23,7 @@ use super::trace::Trace;
 /// The state of one simulation.
 pub struct Simulation {
     pub(super) store: Arc<SharedStore>,
-    /// The terms at the start.
+    /// The admission policy at the start.
     pub(super) policy: AdmissionPolicy,
     /// Every resume token that a client received.
     pub(super) resume_tokens: Vec<(UserId, ResumeToken)>,
@@ -95,7 +95,7 @@ impl Simulation {
         match op {
             Op::Connect { server, user } => self.connect(*server, &[ClientMessage::Authenticate(credential(*user))]),
             Op::ConnectAndLeave { server, user } => {
-                // All in one segment: nobody waits for an answer.
+                // All in one segment, without waiting for answers.
                 let whole = [
                     ClientMessage::Authenticate(credential(*user)),
                     ClientMessage::CheckConnections,
@@ -124,13 +124,13 @@ impl Simulation {
                 server.wake_all();
             }
             Op::ConnectWithObject { server, user, device, evict, resume } => {
-                // Of the latest, most of whose slots are there.
+                // Of the latest tokens, since most of their slots still exist.
                 let latest = &self.resume_tokens[self.resume_tokens.len().saturating_sub(16)..];
                 let resume = resume.and_then(|which| latest.get(usize::from(which) % latest.len().max(1)));
                 let ask = AuthenticateOptions {
                     device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
                     label: None,
-                    // Mostly of this very user.
+                    // Mostly of this user.
                     resume: resume.map(|&(_, token)| token),
                     evict: self.choice(&user_id(*user), *evict),
                 };
@@ -151,7 +151,7 @@ impl Simulation {
                 let client = self.client_with_sibling(*client);
                 let mut entries = self.store.holds_of(&self.user_of(client));
                 if *which >= 64 {
-                    // Else perhaps its own, which it may not end so.
+                    // Otherwise perhaps its own session, which END_SESSION refuses.
                     self.with(client, |client| entries.retain(|entry| entry.session != client.session));
                 }
                 if let Some(entry) = entries.get(usize::from(*which) % entries.len().max(1)) {
@@ -288,7 +288,7 @@ impl Simulation {
             self.servers.iter().map(|server| (server.node, server.wall_time_in(seconds))).collect();
         self.with(number, |client| {
             let expires = walls[&client.node];
-            // Mostly the user whose session it is, if anybody's.
+            // Mostly the user of the session, if it has one.
             let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
             let token = authenticator::token(&user, None, expires);
             client.send(&ClientMessage::AuthenticateWith(token, Box::default()).encode());
@@ -299,7 +299,7 @@ impl Simulation {
         self.with(number, |client| client.send(text));
     }
 
-    /// Does something with one of the connected clients.
+    /// Applies a function to one of the connected clients.
     fn with(&mut self, number: u8, act: impl FnOnce(&mut Client)) {
         let there = self.clients.values().filter(|client| client.socket.is_open()).count();
         let mut there =

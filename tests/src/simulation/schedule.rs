@@ -10,12 +10,12 @@ use super::server::Server;
 use super::socket::ServerOutput;
 
 impl Simulation {
-    /// Lets time pass, from alarm to alarm.
+    /// Lets time pass, from timer to timer.
     pub(super) fn pass(&mut self, duration: Duration) {
         self.pass_until(duration, |_| false);
     }
 
-    /// Lets time pass until its end, or until something is so.
+    /// Lets time pass until the duration ends or the condition holds.
     pub(super) fn pass_until(&mut self, duration: Duration, is_so: impl Fn(&Self) -> bool) {
         let end = self.now + duration;
         for _ in 0..100_000 {
@@ -37,10 +37,10 @@ impl Simulation {
                 return;
             }
         }
-        panic!("time stands still at {}: an alarm that has gone off is set again at once", self.now);
+        panic!("time stands still at {}: a timer is set again at once", self.now);
     }
 
-    /// Runs every task that was woken until none is, and has the clients listen.
+    /// Runs woken tasks and delivers output to the clients, until no task is woken.
     pub(super) fn run_tasks(&mut self) {
         for _ in 0..10_000 {
             let mut is_quiet = true;
@@ -62,7 +62,7 @@ impl Simulation {
         panic!("the tasks never come to rest");
     }
 
-    /// Has every client hear what the server says. Whether anybody said anything in turn.
+    /// Delivers the output of the servers to the clients. Returns whether a client answered.
     fn deliver_output(&mut self) -> bool {
         let Self { clients, trace, resume_tokens, .. } = self;
         let mut has_answered = false;

@@ -129,8 +129,8 @@ const MUST_HAPPEN: [&str; 52] = [
     // And at the limit.
     "limit set",
     "limit enforced",
-    "granted at length",
-    "refused at length",
+    "granted in detail",
+    "denied in detail",
     "listed",
     "ended another",
     "EVICTED",
@@ -143,7 +143,7 @@ const MUST_HAPPEN: [&str; 52] = [
     "resumed from a live session",
     "resumed from a killed server",
     "resumed in its last second",
-    "came home after a crash",
+    "resumed after a crash",
     "a token of a slot that is gone",
     "granted beside a slot that lingers",
 ];
