@@ -1,6 +1,6 @@
-//! Any bytes at all before the first frame: a header of the PROXY protocol, and HTTP.
+//! Any bytes before the first frame: a header of the PROXY protocol, and HTTP.
 //!
-//! The real code reads them, from a stream that gives them in pieces and then ends.
+//! The real code reads them from a stream that delivers them in chunks and then ends.
 
 use std::io::Result;
 use std::net::IpAddr;
@@ -19,40 +19,40 @@ use smol::io::{AsyncRead, AsyncWrite};
 /// What a server made of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedResult {
-    /// They were a header of the PROXY protocol.
+    /// A header of the PROXY protocol.
     ProxyHeader,
-    /// They were not.
+    /// No header of the PROXY protocol.
     NoProxyHeader,
-    /// They opened a WebSocket.
+    /// A WebSocket handshake.
     Upgraded,
-    /// They were answered with this status, or not at all.
+    /// The server answered with this status, or closed without an answer.
     Answered(Option<u16>),
 }
 
-/// A direct peer, and one that is trusted to say for whom it asks.
+/// A client without a proxy, and a trusted proxy.
 const DIRECT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 const PROXY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
 
-/// Lets a server hear these bytes. The first decides who says them, and in what pieces.
+/// Feeds these bytes to a server. The first byte selects the sender and the chunk size.
 #[must_use]
 pub fn feed(bytes: &[u8]) -> FeedResult {
-    let (&how, bytes) = bytes.split_first().unwrap_or((&0, &[]));
-    let peer = if how & 1 == 0 { DIRECT } else { PROXY };
-    let chunk = [1, 2, 7, 64, 1000, 4096, 8192, usize::MAX][usize::from(how >> 2) % 8];
+    let (&way, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let peer = if way & 1 == 0 { DIRECT } else { PROXY };
+    let chunk = [1, 2, 7, 64, 1000, 4096, 8192, usize::MAX][usize::from(way >> 2) % 8];
     let stream = ChunkedStream { unread: bytes, chunk, written: Vec::new(), is_closed: false };
-    if how & 2 == 0 { feed_request(stream, peer) } else { feed_proxy_header(stream) }
+    if way & 2 == 0 { feed_request(stream, peer) } else { feed_proxy_header(stream) }
 }
 
 fn feed_proxy_header(mut stream: ChunkedStream<'_>) -> FeedResult {
     let whole = stream.unread;
-    let source = at_once(proxy_protocol::read_header(&mut stream));
+    let source = run_to_completion(proxy_protocol::read_header(&mut stream));
     if source.is_err() {
         return FeedResult::NoProxyHeader;
     }
     let [.., high, low] = *whole.first_chunk::<16>().expect("a header has sixteen bytes and more");
     let length = 16 + usize::from(u16::from_be_bytes([high, low]));
-    assert_eq!(whole.len() - stream.unread.len(), length, "what follows the header is for somebody else");
-    assert!(whole.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "that is no header");
+    assert_eq!(whole.len() - stream.unread.len(), length, "more than the header was read");
+    assert!(whole.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "the bytes are no header");
     FeedResult::ProxyHeader
 }
 
@@ -63,26 +63,26 @@ fn feed_request(stream: ChunkedStream<'_>, peer: IpAddr) -> FeedResult {
         connection_limiter.acquire(Some(peer).filter(|&peer| peer == DIRECT)).expect("there are no bounds");
     let mut stream = stream;
     let never = std::future::pending();
-    let handshake = at_once(serve_request(&mut stream, peer, &settings, &mut permit, never));
+    let handshake = run_to_completion(serve_request(&mut stream, peer, &settings, &mut permit, never));
 
-    let network = permit.client();
+    let client = permit.client();
     if peer == DIRECT {
-        assert_eq!(network, Some(ClientPrefix::from(DIRECT)), "nobody is taken for somebody else");
+        assert_eq!(client, Some(ClientPrefix::from(DIRECT)), "a direct client counts by its own address");
     }
     let result = match handshake {
         UpgradeOutcome::Upgraded { .. } => FeedResult::Upgraded,
         UpgradeOutcome::Answered => FeedResult::Answered(stream.status()),
     };
     assert_eq!(result == FeedResult::Upgraded, stream.status() == Some(101), "{:?}", stream.text());
-    assert!(stream.written.len() < 1024, "a long answer: {:?}", stream.text());
-    assert!(stream.is_closed || result == FeedResult::Upgraded, "the answer is the last word");
+    assert!(stream.written.len() < 1024, "a long response: {:?}", stream.text());
+    assert!(stream.is_closed || result == FeedResult::Upgraded, "the connection stays open after the response");
     if stream.status().is_some_and(|status| status != 400 && status != 431) {
-        assert!(network.is_some(), "somebody was answered whom nobody counts");
+        assert!(client.is_some(), "an answered client is not counted");
     }
     result
 }
 
-/// What a server with every rule in force goes by.
+/// Settings with every check enabled.
 fn connection_settings() -> ConnectionSettings {
     ConnectionSettings {
         origins: "https://app.example.com".parse().map(|one| [one].into_iter().collect()).expect("a good origin"),
@@ -92,20 +92,20 @@ fn connection_settings() -> ConnectionSettings {
     }
 }
 
-/// A future that never waits.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
+/// Runs a future that never waits for input.
+fn run_to_completion<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
-    // Some yield to others now and then.
+    // Some futures yield now and then.
     for _ in 0..100_000 {
         if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
             return value;
         }
     }
-    panic!("it waits for something, and there is nothing to wait for");
+    panic!("the future waits, but all input is there");
 }
 
-/// A peer who has said all there is to say.
+/// A stream that delivers these bytes and then ends.
 struct ChunkedStream<'a> {
     unread: &'a [u8],
     chunk: usize,
@@ -135,7 +135,7 @@ impl AsyncRead for ChunkedStream<'_> {
 
 impl AsyncWrite for ChunkedStream<'_> {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        assert!(!self.is_closed, "something is said after the last word");
+        assert!(!self.is_closed, "bytes are written after the close");
         self.written.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }

@@ -1,4 +1,4 @@
-//! What the session manager is tested with.
+//! The harnesses of all tests.
 //!
 //! - [`core_simulation`]: sessions and a faulty store on a virtual clock, with the invariants checked after every
 //!   step. Proptest and a fuzz target run the same operations over it.
@@ -7,7 +7,7 @@
 //! - [`handshake_harness`]: feeds any bytes to the code that runs before the first frame.
 //! - [`test_ca`]: a certificate authority for tests.
 //! - [`small_disk`]: a disk that a test can fill.
-//! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as its own process.
+//! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as another process.
 //! - [`client_process`]: the client as its own process.
 //! - [`raw_client`]: a socket that sends any bytes.
 //! - [`waiting`]: waits with a time limit.
@@ -15,7 +15,7 @@
 //! - [`policies`]: admission policies of both simulations.
 
 #![allow(clippy::missing_panics_doc, reason = "a harness panics where a test fails, everywhere")]
-#![allow(clippy::wildcard_enum_match_arm, reason = "whatever is not expected fails the test")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "what a test does not expect fails it")]
 
 pub mod core_simulation;
 pub mod simulation;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use session_core::ledger::{AdmissionPolicy, CountBy, SlotLimit, WhenFull};
 
-/// How long slots linger, where they do.
+/// The grace period, if slots linger.
 pub const LINGER: Duration = Duration::from_secs(20);
 
-/// The terms with this limit, of which each of these bits decides one thing.
+/// A policy with this limit. Each bit switches one setting.
 #[must_use]
 pub fn policy(limit: SlotLimit, bits: u8) -> AdmissionPolicy {
     let has = |bit: u8| bits & bit != 0;

@@ -22,7 +22,7 @@ pub fn upgrade_request(headers: &str) -> String {
 /// Connects from this address of this machine.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system call.
 pub fn connect_from(from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(from, 0).into())?;
@@ -30,12 +30,12 @@ pub fn connect_from(from: IpAddr, address: SocketAddr) -> io::Result<TcpStream> 
     Ok(socket.into())
 }
 
-/// A TCP connection on which a test says whatever it likes.
+/// A TCP connection on which a test sends any bytes.
 pub struct RawClient {
     stream: TcpStream,
 }
 
-/// What the server sent: a WebSocket frame (RFC 6455 §5.2).
+/// A WebSocket frame from the server (RFC 6455 §5.2), or the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
     /// A text message.
@@ -48,7 +48,7 @@ pub enum Received {
     Close(u16, String),
     /// The end of the stream.
     End,
-    /// The connection was reset: what the server said before may be lost.
+    /// The connection was reset. Frames that the server sent before may be lost.
     Reset,
 }
 
@@ -59,7 +59,7 @@ impl RawClient {
         Self::from_stream(TcpStream::connect(address).expect("the server accepts"))
     }
 
-    /// Connects from this address of this machine, shakes hands and hears HELLO.
+    /// Connects from this address of this machine, upgrades to WebSocket and reads HELLO.
     #[must_use]
     pub fn open_from(from: IpAddr, address: SocketAddr) -> Self {
         Self::from_stream(connect_from(from, address).expect("the server accepts")).after_hello()
@@ -72,7 +72,7 @@ impl RawClient {
         Self { stream }
     }
 
-    /// Connects, shakes hands and hears HELLO.
+    /// Connects, upgrades to WebSocket and reads HELLO.
     #[must_use]
     pub fn open(address: SocketAddr) -> Self {
         Self::connect(address).after_hello()
@@ -85,13 +85,13 @@ impl RawClient {
         self
     }
 
-    /// Reads the head of the answer to a handshake, which must be good.
+    /// Reads the head of a response, which must have status 101.
     pub fn skip_head(&mut self) {
         let head = self.try_head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     }
 
-    /// Reads the head of an answer, as far as it comes.
+    /// Reads the head of a response, up to the end of the stream at most.
     pub fn try_head(&mut self) -> String {
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") && self.stream.read_exact(&mut byte).is_ok() {
@@ -100,15 +100,15 @@ impl RawClient {
         String::from_utf8_lossy(&head).into()
     }
 
-    /// Whether the server says nothing for so long, nor closes.
+    /// Whether the server sends nothing for this duration, and does not close.
     pub fn is_silent_for(&mut self, duration: Duration) -> bool {
         self.stream.set_read_timeout(Some(duration)).expect("a socket option");
-        let heard = self.stream.read(&mut [0]).map_err(|error| error.kind());
+        let received = self.stream.read(&mut [0]).map_err(|error| error.kind());
         self.stream.set_read_timeout(Some(TIMEOUT)).expect("a socket option");
-        matches!(heard, Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+        matches!(received, Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
     }
 
-    /// As [`RawClient::open`], and signs in: how many connections the user has now.
+    /// As [`RawClient::open`], and authenticates. The server must answer with this number of connections.
     #[must_use]
     pub fn authenticated(address: SocketAddr, user: &str, connections: u32) -> Self {
         let mut raw = Self::open(address);
@@ -124,7 +124,7 @@ impl RawClient {
         self.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));
     }
 
-    /// Sends bytes. A peer that has closed is no error: what it said is still to be read.
+    /// Sends bytes. Returns false if the server has closed: what it sent before can still be read.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
@@ -155,44 +155,44 @@ impl RawClient {
         assert_eq!(self.read(), Received::Text(text.into()));
     }
 
-    /// Reads what is left, which must be a close frame with this code and the end, not a reset.
+    /// Reads a close frame with this code, and then the end, which must not be a reset.
     pub fn expect_close(&mut self, code: u16) {
         match self.read() {
-            Received::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            Received::Close(sent, message) => assert_eq!(sent, code, "{message}"),
             other => panic!("expected a close with {code}, got {other:?}"),
         }
         assert_eq!(self.read(), Received::End);
     }
 
-    /// Reads a close frame with this code, and answers it. Then the server must end the connection.
+    /// Reads a close frame with this code and answers it. Then the server must end the connection.
     pub fn expect_goodbye(&mut self, code: u16) {
         match self.read() {
-            Received::Close(sent, words) => assert_eq!(sent, code, "{words}"),
+            Received::Close(sent, message) => assert_eq!(sent, code, "{message}"),
             other => panic!("expected a close with {code}, got {other:?}"),
         }
         self.frame(0x88, &code.to_be_bytes());
         assert_eq!(self.read(), Received::End);
     }
 
-    /// Says BYE and waits for its success: the slot is free for whoever asks after this.
+    /// Sends BYE and waits for its success. From then on the slot is free.
     pub fn send_bye(&mut self) {
         self.text(r#"{"type":"BYE"}"#);
-        let mut heard = self.read();
-        while matches!(heard, Received::Ping | Received::Pong(_)) {
-            heard = self.read();
+        let mut received = self.read();
+        while matches!(received, Received::Ping | Received::Pong(_)) {
+            received = self.read();
         }
         assert!(
-            matches!(&heard, Received::Text(text) if text.starts_with(r#"{"type":"BYE_SUCCESS""#)),
-            "expected BYE_SUCCESS, got {heard:?}"
+            matches!(&received, Received::Text(text) if text.starts_with(r#"{"type":"BYE_SUCCESS""#)),
+            "expected BYE_SUCCESS, got {received:?}"
         );
     }
 
-    /// Sends a pong that nobody asked for, which is a sign of life (RFC 6455 §5.5.3).
+    /// Sends an unsolicited pong, which is a sign of life (RFC 6455 §5.5.3).
     pub fn pong(&mut self) {
         self.frame(0x8a, b"");
     }
 
-    /// How long to try to send what the server does not take.
+    /// Sets the timeout for writes that the server does not read.
     pub fn set_write_timeout(&self, timeout: Duration) {
         self.stream.set_write_timeout(Some(timeout)).expect("a socket option");
     }
@@ -204,13 +204,13 @@ impl RawClient {
         String::from_utf8(bytes).expect("the server speaks UTF-8")
     }
 
-    /// Waits until the server closes, whatever it says before, and however it does.
+    /// Reads until the server closes, or resets the connection.
     pub fn wait_for_end(&mut self) {
         let end = self.stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
         assert!(matches!(end, Ok(_) | Err(io::ErrorKind::ConnectionReset)), "{end:?}");
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts down the sending side.
     pub fn shut_down_writing(&mut self) {
         drop(self.stream.shutdown(std::net::Shutdown::Write));
     }
@@ -230,8 +230,8 @@ impl RawClient {
         self.stream.read_exact(&mut payload)?;
         Ok(match (head[0], &*payload) {
             (0x81, text) => Received::Text(String::from_utf8_lossy(text).into()),
-            (0x88, [high, low, words @ ..]) => {
-                Received::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(words).into())
+            (0x88, [high, low, message @ ..]) => {
+                Received::Close(u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(message).into())
             }
             (0x89, _) => Received::Ping,
             (0x8a, data) => Received::Pong(data.to_vec()),
@@ -240,7 +240,7 @@ impl RawClient {
     }
 }
 
-/// The head of a masked frame, its mask being zeros.
+/// The head of a frame masked with zeros.
 #[must_use]
 pub fn frame_head(first: u8, length: usize) -> Vec<u8> {
     let mut head = vec![first];

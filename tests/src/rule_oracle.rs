@@ -1,5 +1,5 @@
-//! Holds the ledger's rule to its promises, one command at a time: from what a record was and what it is then, read in the
-//! obvious way. It does not predict whom the rule ends; it knows what must be so whoever that is.
+//! Checks the ledger's rule, one command at a time, by the record before and after. It does not predict which sessions the
+//! rule ends. It checks what must hold whichever they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use session_core::ledger::{
 use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
 use session_core::{NodeId, SessionId, Timestamp};
 
-type Holds<'a> = BTreeMap<SessionId, &'a SessionRecord>;
+type Entries<'a> = BTreeMap<SessionId, &'a SessionRecord>;
 
-/// Checks what came of a command.
+/// Checks the result of a command.
 ///
 /// # Panics
-/// When the rule has broken a promise. The text says which.
+/// If the result breaks a promise of the rule. The text says which.
 pub fn check(
     before: &UserRecord,
     command: &StoreCommand,
@@ -26,67 +26,70 @@ pub fn check(
     after: &UserRecord,
 ) {
     let before = alive(before, command.at(), &liveness);
-    let before: Holds<'_> = before.iter().map(|hold| (hold.session, hold)).collect();
-    let then: Holds<'_> = after.sessions().iter().map(|hold| (hold.session, hold)).collect();
-    assert_eq!(then.len(), after.sessions().len(), "a session has two holds");
-    let gone: BTreeSet<_> = before.keys().filter(|session| !then.contains_key(session)).copied().collect();
-    let come: BTreeSet<_> = then.keys().filter(|session| !before.contains_key(session)).copied().collect();
+    let before: Entries<'_> = before.iter().map(|entry| (entry.session, entry)).collect();
+    let current: Entries<'_> = after.sessions().iter().map(|entry| (entry.session, entry)).collect();
+    assert_eq!(current.len(), after.sessions().len(), "a session has two entries");
+    let removed: BTreeSet<_> = before.keys().filter(|session| !current.contains_key(session)).copied().collect();
+    let added: BTreeSet<_> = current.keys().filter(|session| !before.contains_key(session)).copied().collect();
     let session = command.session();
     let is_dead = liveness(session.node()) != Liveness::Alive;
-    let slots = |holds: &Holds<'_>| count(holds.values().copied(), policy.count_by);
+    let slots = |entries: &Entries<'_>| count(entries.values().copied(), policy.count_by);
 
     match command {
         StoreCommand::Release { .. } => {
             assert_eq!(result.outcome, Outcome::Released);
-            assert!(!then.contains_key(&session), "what was released is there");
-            assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "a release took more than its own");
+            assert!(!current.contains_key(&session), "a released session is still there");
+            assert!(
+                added.is_empty() && removed.iter().all(|&removed| removed == session),
+                "a release removed another session"
+            );
         }
         StoreCommand::Linger { at, .. } => {
             assert_eq!(result.outcome, Outcome::Released);
-            assert!(come.is_empty() && gone.iter().all(|&gone| gone == session), "lingering took more than its own");
+            assert!(
+                added.is_empty() && removed.iter().all(|&removed| removed == session),
+                "lingering removed another session"
+            );
             if let Some(old) = before.get(&session) {
                 let until = match old.status {
                     SessionStatus::Live => *at + linger(old),
                     SessionStatus::Lingering { until } => until,
                 };
-                let lingers = then.get(&session).map(|hold| hold.status);
+                let lingers = current.get(&session).map(|entry| entry.status);
                 assert_eq!(lingers, Some(SessionStatus::Lingering { until }).filter(|_| !linger(old).is_zero()));
             }
         }
         StoreCommand::CountSlots { .. } => {
-            assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
-            assert_eq!(result.outcome, Outcome::Counted { connections: slots(&then) });
+            assert!(removed.is_empty() && added.is_empty(), "a query changed the record");
+            assert_eq!(result.outcome, Outcome::Counted { connections: slots(&current) });
         }
         StoreCommand::ListSessions { is_unbounded: whole, .. } => {
             let Outcome::Listed(listing) = &result.outcome else { panic!("no list: {:?}", result.outcome) };
-            assert!(gone.is_empty() && come.is_empty(), "a look has changed something");
+            assert!(removed.is_empty() && added.is_empty(), "a query changed the record");
             let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
-            assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&then)));
+            assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&current)));
         }
         StoreCommand::EndSessions { target: which, reason: by, .. } => {
             let Outcome::Ended { sessions, connections } = &result.outcome else { panic!("{:?}", result.outcome) };
-            assert_eq!((come.len(), *connections), (0, slots(&then)));
-            let told: BTreeSet<_> = sessions.iter().copied().collect();
-            assert!(!told.contains(&session), "a session has ended itself");
-            let may = !matches!(by, EndReason::ByUser(_)) || before.contains_key(&session);
+            assert_eq!((added.len(), *connections), (0, slots(&current)));
+            let notified: BTreeSet<_> = sessions.iter().copied().collect();
+            assert!(!notified.contains(&session), "a session ended itself");
+            let is_permitted = !matches!(by, EndReason::ByUser(_)) || before.contains_key(&session);
             match which {
-                EndTarget::Excess { dry_run: true } => assert!(gone.is_empty()),
+                EndTarget::Excess { dry_run: true } => assert!(removed.is_empty()),
                 EndTarget::One(one) => {
-                    let expected = may && *one != session && before.contains_key(one);
-                    assert_eq!((gone.len(), gone.contains(one)), (usize::from(expected), expected));
+                    let expected = is_permitted && *one != session && before.contains_key(one);
+                    assert_eq!((removed.len(), removed.contains(one)), (usize::from(expected), expected));
                 }
-                EndTarget::All => assert!(then.keys().all(|&left| left == session)),
+                EndTarget::All => assert!(current.keys().all(|&left| left == session)),
                 EndTarget::Excess { dry_run: false } => {
-                    assert!(
-                        slots(&then) <= policy.limit_for(None).0.slots(),
-                        "not all that is beyond the limit has gone"
-                    );
+                    assert!(slots(&current) <= policy.limit_for(None).0.slots(), "sessions beyond the limit remain");
                     let most = slots(&before).min(policy.limit_for(None).0.slots());
-                    assert_eq!(slots(&then), most, "more has gone than is beyond the limit");
+                    assert_eq!(slots(&current), most, "more than the excess was ended");
                 }
             }
             if !matches!(which, EndTarget::Excess { dry_run: true }) {
-                assert_eq!(gone, told);
+                assert_eq!(removed, notified);
             }
         }
         StoreCommand::Acquire { limit, options, .. } => {
@@ -94,120 +97,126 @@ pub fn check(
             let options = options.as_deref();
             match &result.outcome {
                 Outcome::Granted { connections, grant } => {
-                    assert!(!is_dead, "a dead node's session was granted a slot");
+                    assert!(!is_dead, "a session of a dead node was granted a slot");
                     assert!(
-                        then.get(&session).is_some_and(|hold| hold.status == SessionStatus::Live),
-                        "granted, and not there"
+                        current.get(&session).is_some_and(|entry| entry.status == SessionStatus::Live),
+                        "a granted session is not in the record"
                     );
-                    assert_eq!(*connections, slots(&then));
+                    assert_eq!(*connections, slots(&current));
                     assert_eq!(grant.is_some(), options.is_some());
                     let key = options.and_then(|options| options.resume);
                     let named = options.and_then(|options| options.device.as_ref());
-                    let is_meant = |hold: &&&SessionRecord| {
-                        key.is_some() && key_of(hold) == key && (named.is_none() || named == hold.device())
+                    let is_meant = |entry: &&&SessionRecord| {
+                        key.is_some() && key_of(entry) == key && (named.is_none() || named == entry.device())
                     };
                     let moved = before.values().find(is_meant);
                     if before.contains_key(&session) {
-                        assert!(come.is_empty() && gone.is_empty(), "whoever has its slot took another");
+                        assert!(added.is_empty() && removed.is_empty(), "a session with a slot changed the record");
                     } else if let Some(moved) = moved.filter(|_| limit > 0) {
-                        assert!(grant.as_ref().is_some_and(|grant| grant.is_resumed), "a token was not heeded");
+                        assert!(grant.as_ref().is_some_and(|grant| grant.is_resumed), "the resume token was ignored");
                         assert_eq!(
-                            (&gone, &come),
+                            (&removed, &added),
                             (&[moved.session].into(), &[session].into()),
-                            "a token moves one hold"
+                            "a resume moves exactly one session"
                         );
-                        assert_eq!(then[&session].since, moved.since, "a slot became younger");
-                        assert_eq!(slots(&then), slots(&before), "a token has admitted somebody");
+                        assert_eq!(current[&session].since, moved.since, "a resume changed the age of the slot");
+                        assert_eq!(slots(&current), slots(&before), "a resume changed the number of slots");
                     } else {
-                        assert!(limit > 0, "somebody was admitted where nobody may be");
-                        assert_eq!(come, [session].into());
-                        let rest = then.values().copied().filter(|hold| hold.session != session);
-                        let is_shared = slots(&then) == count(rest, policy.count_by);
-                        assert!(is_shared || slots(&then) <= limit, "somebody was admitted beyond the limit");
+                        assert!(limit > 0, "a session was admitted with a limit of 0");
+                        assert_eq!(added, [session].into());
+                        let rest = current.values().copied().filter(|entry| entry.session != session);
+                        let is_shared = slots(&current) == count(rest, policy.count_by);
+                        assert!(is_shared || slots(&current) <= limit, "a session was admitted beyond the limit");
                         let spares = options.is_some_and(|options| options.evict == Some(Evict::Nobody));
-                        assert!(!spares || gone.is_empty(), "somebody was ended against the newcomer's will");
-                        let only_lingered = gone.iter().all(|gone| before[gone].status != SessionStatus::Live);
-                        let may = policy.lingering_first && only_lingered
+                        assert!(!spares || removed.is_empty(), "a session was ended despite `evict: nobody`");
+                        let only_lingered = removed.iter().all(|removed| before[removed].status != SessionStatus::Live);
+                        let is_permitted = policy.lingering_first && only_lingered
                             || policy.effective_when_full() == WhenFull::EvictOldest
                             || policy.client_choice && options.is_some_and(|options| options.evict.is_some());
-                        assert!(gone.is_empty() || may, "somebody was ended without leave");
+                        assert!(removed.is_empty() || is_permitted, "a session was ended without permission");
                         let device = options.and_then(|options| options.device.as_ref());
                         let device = device.filter(|_| policy.count_by == CountBy::Devices);
-                        let is_own = |hold: &&SessionRecord| device.is_some() && hold.device() == device;
-                        if before.values().copied().any(|hold| is_own(&hold)) {
-                            let overrides = then.values().copied().filter(is_own).count();
+                        let is_same_device = |entry: &&SessionRecord| device.is_some() && entry.device() == device;
+                        if before.values().copied().any(|entry| is_same_device(&entry)) {
+                            let released = current.values().copied().filter(is_same_device).count();
                             let most = usize::from(policy.sessions_per_device.get());
-                            assert!(overrides <= most, "a device has more sessions than one may");
-                            assert!(gone.iter().all(|gone| is_own(&before[gone])), "another device was ended");
-                            let is_full = overrides == most || then.len() == UserRecord::MAX_SESSIONS;
-                            assert!(gone.is_empty() || is_full, "more were ended than it took");
-                        } else if !gone.is_empty() {
+                            assert!(released <= most, "a device has too many sessions");
                             assert!(
-                                slots(&then) == limit || then.len() == UserRecord::MAX_SESSIONS,
-                                "more were ended than it took"
+                                removed.iter().all(|removed| is_same_device(&before[removed])),
+                                "a session of another device was ended"
+                            );
+                            let is_full = released == most || current.len() == UserRecord::MAX_SESSIONS;
+                            assert!(removed.is_empty() || is_full, "more sessions were ended than necessary");
+                        } else if !removed.is_empty() {
+                            assert!(
+                                slots(&current) == limit || current.len() == UserRecord::MAX_SESSIONS,
+                                "more sessions were ended than necessary"
                             );
                         }
                     }
                 }
                 Outcome::Denied(listing) => {
-                    assert!(gone.is_empty() && come.is_empty(), "refused, and something has changed");
+                    assert!(removed.is_empty() && added.is_empty(), "a denial changed the record");
                     assert_eq!(listing.is_some(), options.is_some());
                     let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
-                    assert!(slots(&then) >= limit || is_device_full || is_ceiling, "refused without need");
+                    assert!(
+                        slots(&current) >= limit || is_device_full || is_ceiling,
+                        "a session was denied although a slot is free"
+                    );
                     let choice = options.and_then(|options| options.evict.as_ref());
                     let gives_way = match choice.filter(|_| policy.client_choice) {
                         Some(Evict::Oldest) => true,
                         Some(Evict::Sessions(_) | Evict::Nobody) => false,
                         None => policy.effective_when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
                     };
-                    assert!(limit == 0 || !gives_way, "refused, though somebody was to be ended for it");
+                    assert!(limit == 0 || !gives_way, "a session was denied although another one was to be evicted");
                 }
                 outcome => assert!(is_dead && *outcome == Outcome::Rejected(StoreError::Failed), "{outcome:?}"),
             }
         }
     }
 
-    // Exactly those are told who were there and lost their hold to somebody else.
-    let overrides = command.is_release().then_some(session);
-    let lost: BTreeSet<_> = gone
+    // Exactly the live sessions that another session or an operator ended are notified.
+    let released = command.is_release().then_some(session);
+    let lost: BTreeSet<_> = removed
         .into_iter()
-        .filter(|gone| before[gone].status == SessionStatus::Live && Some(*gone) != overrides)
+        .filter(|removed| before[removed].status == SessionStatus::Live && Some(*removed) != released)
         .collect();
-    let told: BTreeSet<_> = result.ended.iter().map(|ended| ended.session).collect();
-    assert_eq!(told.len(), result.ended.len(), "somebody is told twice");
-    assert_eq!(told, lost, "those who are told are not those who lost their slots");
+    let notified: BTreeSet<_> = result.ended.iter().map(|ended| ended.session).collect();
+    assert_eq!(notified.len(), result.ended.len(), "a session is notified twice");
+    assert_eq!(notified, lost, "the notified sessions are not those that lost their slots");
 }
 
-/// The holds that count at this time.
+/// The sessions that occupy a slot at this time.
 fn alive(record: &UserRecord, at: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) -> Vec<SessionRecord> {
-    let mut holds = record.sessions().to_vec();
-    for hold in &mut holds {
-        if let (SessionStatus::Live, Liveness::DeadSince(since)) = (hold.status, liveness(hold.session.node())) {
-            hold.status = SessionStatus::Lingering { until: since + linger(hold) };
+    let mut entries = record.sessions().to_vec();
+    for entry in &mut entries {
+        if let (SessionStatus::Live, Liveness::DeadSince(since)) = (entry.status, liveness(entry.session.node())) {
+            entry.status = SessionStatus::Lingering { until: since + linger(entry) };
         }
     }
-    holds.retain(|hold| match hold.status {
+    entries.retain(|entry| match entry.status {
         SessionStatus::Live => true,
-        SessionStatus::Lingering { until } => !linger(hold).is_zero() && at.is_none_or(|at| at < until),
+        SessionStatus::Lingering { until } => !linger(entry).is_zero() && at.is_none_or(|at| at < until),
     });
-    holds
+    entries
 }
 
-fn linger(hold: &SessionRecord) -> Duration {
-    hold.resumable().map_or(Duration::ZERO, |resumable| resumable.linger)
+fn linger(entry: &SessionRecord) -> Duration {
+    entry.resumable().map_or(Duration::ZERO, |resumable| resumable.linger)
 }
 
-fn key_of(hold: &SessionRecord) -> Option<session_core::ResumeKey> {
-    hold.resumable().map(|resumable| resumable.key)
+fn key_of(entry: &SessionRecord) -> Option<session_core::ResumeKey> {
+    entry.resumable().map(|resumable| resumable.key)
 }
 
-/// How many slots these holds make.
-fn count<'a, I: Iterator<Item = &'a SessionRecord>>(holds: I, counting: CountBy) -> u32 {
+/// The number of slots that these sessions occupy.
+fn count<'a, I: Iterator<Item = &'a SessionRecord>>(entries: I, counting: CountBy) -> u32 {
     let mut alone = 0;
     let mut devices = BTreeSet::new();
-    for hold in holds {
-        match hold.device().filter(|_| counting == CountBy::Devices) {
+    for entry in entries {
+        match entry.device().filter(|_| counting == CountBy::Devices) {
             Some(device) => drop(devices.insert(device.clone())),
             None => alone += 1,
         }

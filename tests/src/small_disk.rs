@@ -1,4 +1,4 @@
-//! A disk that is small enough to be filled.
+//! A disk that is small enough to fill.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -7,12 +7,12 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A file system of so many KiB, unmounted when dropped. `None` where mounting is not allowed.
+/// A small file system, unmounted when dropped.
 #[derive(Debug)]
 pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// Mounts one.
+    /// Mounts a file system of this many KiB. `None` if mounting is not allowed.
     #[must_use]
     pub fn mount(kib: u32) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a directory");
@@ -27,12 +27,12 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Takes all the room there is.
+    /// Fills the disk.
     pub fn fill(&self) {
         self.fill_but(0);
     }
 
-    /// Takes all the room there is but so many KiB.
+    /// Fills the disk except this many KiB.
     pub fn fill_but(&self, kib: usize) {
         let room = self.path().join("room");
         fs::write(&room, vec![0; kib * 1024]).expect("there is that much room");
@@ -41,7 +41,7 @@ impl SmallDisk {
         fs::remove_file(room).expect("it is there");
     }
 
-    /// Gives back what was taken.
+    /// Frees the space again.
     pub fn free(&self) {
         fs::remove_file(self.path().join("filler")).expect("it was filled");
     }
@@ -49,7 +49,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: what is still open in there goes when it is closed.
+        // Lazily: files that are still open keep the file system until they are closed.
         drop(Command::new("umount").arg("-l").arg(self.path()).status());
     }
 }

@@ -1,4 +1,4 @@
-//! An authority of a test's own, and certificates from it.
+//! A certificate authority for tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use shell::net::tls::CertificateFiles;
 
-/// An authority, and a directory for what it issues.
+/// A certificate authority, and a directory for its certificates.
 pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     directory: PathBuf,
-    /// Its own certificate in PEM, for those who are to trust it.
+    /// Its own certificate in PEM, for clients that are to trust it.
     pub ca: PathBuf,
 }
 
 impl TestCa {
-    /// A new one, which puts its certificate into this directory.
+    /// Creates an authority and writes its certificate into this directory.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
         let key = KeyPair::generate().expect("a key");
@@ -28,7 +28,7 @@ impl TestCa {
         Self { issuer: Issuer::new(params, key), directory: directory.into(), ca }
     }
 
-    /// A certificate for these names and addresses, in files of this name.
+    /// Issues a certificate for these names and addresses, in files of this name.
     #[must_use]
     pub fn certify(&self, file: &str, names: &[&str]) -> CertificateFiles {
         let key = KeyPair::generate().expect("a key");

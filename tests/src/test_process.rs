@@ -176,8 +176,7 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// The server binary with the connection limits off, since all clients of a test have one address. Its arguments may
-/// override that.
+/// The server binary without connection limits, since all clients of a test have one address. Arguments override that.
 #[must_use]
 pub fn without_connection_limits(binary: &str) -> Command {
     let mut command = Command::new(binary);

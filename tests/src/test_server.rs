@@ -17,15 +17,15 @@ use smol::Executor;
 
 use crate::waiting::TIMEOUT;
 
-/// The node of every [`TestServer`] server, for the store it is given.
+/// The node of every [`TestServer`]. Its store must have the same node.
 pub const NODE: NodeId = NodeId::new(0x7e57);
 
 /// A server in this process, on a port of its own. Stopped when dropped.
 pub struct TestServer {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What changes it while it runs.
-    pub control: ServerHandle,
+    /// Changes its settings while it runs.
+    pub handle: ServerHandle,
     stop: Option<smol::channel::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -37,13 +37,13 @@ impl TestServer {
         Self::with(Arc::new(MemoryStore::new(NODE, SlotLimit::default())), SessionSettings::default(), 2)
     }
 
-    /// A server with this store, which must know it as [`NODE`].
+    /// A server with this store, whose node must be [`NODE`].
     #[must_use]
     pub fn with(store: Arc<dyn Store>, limits: SessionSettings, threads: usize) -> Self {
         Self::with_timeout(store, limits, threads, Duration::from_secs(5))
     }
 
-    /// As [`TestServer::with`], with a time limit for the store.
+    /// As [`TestServer::with`], with a timeout for the store.
     #[must_use]
     pub fn with_timeout(
         store: Arc<dyn Store>,
@@ -60,7 +60,7 @@ impl TestServer {
         )
     }
 
-    /// A server that treats connections by this policy, with a memory store.
+    /// A server with these connection settings and a memory store.
     #[must_use]
     pub fn with_policy(policy: ConnectionSettings) -> Self {
         Self::with_settings(Settings { connection: policy, ..settings() })
@@ -77,7 +77,7 @@ impl TestServer {
         )
     }
 
-    /// A server with all that it is made of.
+    /// A server with this store, authenticator and settings.
     #[must_use]
     pub fn with_authenticator(
         store: Arc<dyn Store>,
@@ -87,7 +87,7 @@ impl TestServer {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let server = Server::new(vec![listener], store, authenticator, settings).expect("a server");
-        let (address, control) = (server.addresses()[0], server.handle());
+        let (address, handle) = (server.addresses()[0], server.handle());
         let (stop, stopped) = smol::channel::bounded::<()>(1);
         let executor = Arc::new(Executor::<'static>::new());
         let (ended, end) = smol::channel::bounded::<()>(1);
@@ -102,7 +102,7 @@ impl TestServer {
             smol::block_on(executor.run(server.run(Arc::clone(&executor), stop)));
             drop(ended);
         }));
-        Self { address, control, stop: Some(stop), threads: handles }
+        Self { address, handle, stop: Some(stop), threads: handles }
     }
 
     /// The URL for a client.
@@ -111,7 +111,7 @@ impl TestServer {
         format!("ws://{}/", self.address)
     }
 
-    /// Stops it and waits until it has stopped; how long that took.
+    /// Stops it, waits until it has stopped, and returns how long that took.
     pub fn stop(&mut self) -> Duration {
         let start = Instant::now();
         drop(self.stop.take());
@@ -126,20 +126,20 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         for thread in self.threads.drain(..) {
-            // A test that fails already must not abort because of a second panic.
+            // A second panic would abort a test that fails already.
             let _ended = thread.join();
         }
     }
 }
 
-/// The usual settings of a server in a test: no bound on connections.
+/// The default settings of a test server: no connection limits.
 #[must_use]
 pub fn settings() -> Settings {
     let (store_timeout, bounds) = (Duration::from_secs(5), ConnectionLimits::default());
     Settings { node: NODE, store_timeout, connection_limits: bounds, connection: ConnectionSettings::default() }
 }
 
-/// How many slots a store has for a user, if it says so.
+/// The number of slots of a user in the store. `None` if the store does not count.
 pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
     let (sender, receiver) = mpsc::channel();
     let lookup = ledger::StoreCommand::CountSlots {

@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No wait in a test is longer than this: what takes longer has failed.
+/// The longest wait in a test. A longer wait is a failure.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Looks again and again whether something has become true.
+/// Polls a condition until it holds.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {

@@ -1,4 +1,4 @@
-//! The invariants: what must hold after every step, and in the end.
+//! The invariants that hold after every step, and those that hold after recovery.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,51 +14,51 @@ use super::store::{Queued, liveness};
 use crate::policies::LINGER;
 
 impl CoreSimulation {
-    /// Checks every invariant that must hold at any time.
+    /// Checks the invariants that hold at any time.
     pub fn check(&mut self) {
         self.checks += 1;
-        let mut seen = BTreeSet::new();
+        let mut sessions = BTreeSet::new();
         for record in self.store.records.values() {
-            for hold in record.sessions() {
-                assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
-                if hold.status == SessionStatus::Live && self.is_alive(hold.session.node()) {
-                    let session = hold.session;
-                    assert!(self.is_accounted_for(session), "nobody will give up the slot of {session}");
+            for entry in record.sessions() {
+                assert!(sessions.insert(entry.session), "session {} has two entries", entry.session);
+                if entry.status == SessionStatus::Live && self.is_alive(entry.session.node()) {
+                    let session = entry.session;
+                    assert!(self.is_accounted_for(session), "nothing will release the slot of {session}");
                 }
             }
         }
-        let is_lingering = |hold: &SessionRecord| hold.status != SessionStatus::Live;
+        let is_lingering = |entry: &SessionRecord| entry.status != SessionStatus::Live;
         let lingering: Vec<_> =
-            self.store.records.values().flat_map(UserRecord::sessions).filter(|hold| is_lingering(hold)).collect();
-        for hold in lingering {
-            seen.remove(&hold.session);
+            self.store.records.values().flat_map(UserRecord::sessions).filter(|entry| is_lingering(entry)).collect();
+        for entry in lingering {
+            sessions.remove(&entry.session);
         }
         for (id, connection) in &self.connections {
-            if connection.told {
-                assert!(seen.contains(id), "session {id} was told that it has a slot, and has none");
+            if connection.has_slot {
+                assert!(sessions.contains(id), "session {id} was granted a slot that is not in the store");
             }
             let expires = connection.session.expires_at();
             assert!(
                 expires.is_none_or(|unix_seconds| self.now < self.time_of(unix_seconds)),
-                "session {id} has outlived its token"
+                "session {id} is open although its token has expired"
             );
             let busy = connection.session.is_busy();
             assert_eq!(
                 busy,
                 connection.under_way.is_some(),
-                "session {id}: busy, and nothing under way, or the reverse"
+                "session {id}: busy without a command under way, or the reverse"
             );
             assert!(!(busy && connection.session.deadline().is_some()), "session {id} counts silence while busy");
         }
-        assert!(self.tracker.pending() <= self.tracker.tracked(), "more is owed than was reserved");
+        assert!(self.tracker.pending() <= self.tracker.tracked(), "more releases are pending than sessions tracked");
     }
 
-    /// Ends all faults and lets everybody leave, then checks that everything has come back.
+    /// Ends all faults, disconnects all clients, and checks that every slot becomes free.
     pub fn check_recovery(&mut self) {
         for id in self.ids() {
             self.disconnect(id);
         }
-        // Long enough for every wait to end and every debt to be tried again, with a store that is well.
+        // Long enough for every timeout and every retry, with a store without faults.
         for _ in 0..1000 {
             while !self.store.queue.is_empty() {
                 self.store_step(0, StoreFault::Apply);
@@ -70,17 +70,17 @@ impl CoreSimulation {
             self.pass(Duration::from_secs(1));
             self.check();
         }
-        assert!(self.connections.is_empty(), "these sessions never drained: {:?}", self.connections);
-        assert_eq!((self.tracker.tracked(), self.tracker.pending()), (0, 0), "a debt was never paid");
+        assert!(self.connections.is_empty(), "these sessions never finished: {:?}", self.connections);
+        assert_eq!((self.tracker.tracked(), self.tracker.pending()), (0, 0), "a release was never confirmed");
         self.draining = false;
-        // What lingers has its time.
+        // Lingering slots expire.
         self.pass(LINGER);
-        self.policy = self.first_terms;
+        self.policy = self.initial_policy;
         let (now, alive) = (self.now, self.node());
         let deaths = self.deaths.clone();
         for record in self.store.records.values_mut() {
             ledger::expire_sessions(record, now, |node| liveness(&deaths, alive, node));
-            assert!(record.is_empty(), "a slot lingers for ever: {record:?}");
+            assert!(record.is_empty(), "a slot never expires: {record:?}");
         }
         for user in 0..Self::USERS {
             self.connect();
@@ -90,9 +90,9 @@ impl CoreSimulation {
                 self.store_step(0, StoreFault::Apply);
             }
             assert_eq!(
-                self.connections[&id].told,
+                self.connections[&id].has_slot,
                 self.policy.limit.slots() > 0,
-                "a newcomer was not admitted at the first try"
+                "a new session was not admitted at the first attempt"
             );
             let slots = self.store.records.get(&user_id(user));
             assert_eq!(slots.map_or(0, |record| record.sessions().len()), self.policy.limit.slots().min(1) as usize);
@@ -104,10 +104,10 @@ impl CoreSimulation {
         }
         assert_eq!(self.tracker.tracked(), 0);
         let left: Vec<_> = self.store.records.values().flat_map(UserRecord::sessions).collect();
-        assert!(left.is_empty(), "these slots were never given back: {left:?}");
+        assert!(left.is_empty(), "these slots were never released: {left:?}");
     }
 
-    /// Whether somebody sees to it that this session's slot is given back.
+    /// Whether a connection, the release tracker or the store's queue will release the slot of this session.
     fn is_accounted_for(&self, session: SessionId) -> bool {
         let served = self.connections.get(&session).is_some_and(|connection| !connection.session.is_finished());
         let release = |queued: &Queued| queued.command.session() == session && queued.command.is_release();

@@ -1,9 +1,9 @@
-//! The way of a ledger command: to the store, through it, and back as an outcome.
+//! A store command from submission to its outcome.
 
 use std::collections::BTreeSet;
 
 use session_core::SessionId;
-use session_core::ledger::{self, ApplyResult, StoreCommand as LedgerCommand};
+use session_core::ledger::{self, ApplyResult, StoreCommand};
 use session_core::ledger::{EndedSession, Outcome, StoreError};
 use session_core::release_tracker::Ticket;
 use session_core::session::Event;
@@ -14,7 +14,7 @@ use super::store::{Queued, liveness};
 use crate::rule_oracle;
 
 impl CoreSimulation {
-    /// The store takes a step with a command that no earlier one of its session waits before.
+    /// The store handles a command that is the first of its session in the queue.
     pub(super) fn store_step(&mut self, which: u8, fault: StoreFault) {
         let mut sessions = BTreeSet::new();
         let heads: Vec<_> =
@@ -39,11 +39,11 @@ impl CoreSimulation {
         self.store.queue.remove(at);
         let outcome = if result { Some(self.apply(&queued.command)) } else { None };
         match answer {
-            Some(said) if !queued.answered => {
-                let outcome = said.or(outcome).expect("what was applied has an outcome");
+            Some(given) if !queued.answered => {
+                let outcome = given.or(outcome).expect("an applied command has an outcome");
                 self.outcome(&queued.command, outcome);
             }
-            // A release has nobody who stops waiting for it: a store must answer it in the end.
+            // No session waits for a release, so no timeout answers it: the store must.
             None if queued.command.is_release() && !queued.answered => {
                 self.outcome(&queued.command, Outcome::Unknown);
             }
@@ -52,7 +52,7 @@ impl CoreSimulation {
     }
 
     /// Applies a command, checks the result, and notifies the sessions that lost their slots.
-    fn apply(&mut self, command: &LedgerCommand) -> Outcome {
+    fn apply(&mut self, command: &StoreCommand) -> Outcome {
         let (alive, deaths) = (self.node(), self.deaths.clone());
         let liveness = |node| liveness(&deaths, alive, node);
         let record = self.store.records.entry(command.user().clone()).or_default();
@@ -60,16 +60,16 @@ impl CoreSimulation {
         let result = ledger::apply(record, command, &self.policy, liveness);
         rule_oracle::check(&before, command, &self.policy, liveness, &result, record);
         let ApplyResult { outcome, ended } = result;
-        for EndedSession { session, reason: how } in ended {
-            self.handle(session, Event::Ended(how));
+        for EndedSession { session, reason } in ended {
+            self.handle(session, Event::Ended(reason));
         }
         outcome
     }
 
-    /// The store has answered a command: to the session that waits, or to the debts.
-    fn outcome(&mut self, command: &LedgerCommand, outcome: Outcome) {
+    /// Delivers a command's outcome to the session that waits, or to the release tracker.
+    fn outcome(&mut self, command: &StoreCommand, outcome: Outcome) {
         if command.session().node() != self.node() {
-            return; // Who asked is dead.
+            return; // The node that submitted it is dead.
         }
         let waits = self.connections.get(&command.session()).and_then(|connection| connection.under_way.as_ref());
         if waits.is_some_and(|(waited_for, _)| waited_for == command) {
@@ -81,13 +81,13 @@ impl CoreSimulation {
 
     /// Ends a session's wait.
     pub(super) fn answer(&mut self, id: SessionId, outcome: Outcome) {
-        let connection = self.connections.get_mut(&id).expect("a session that waits is there");
+        let connection = self.connections.get_mut(&id).expect("a waiting session exists");
         let (command, _) = connection.under_way.take().expect("it waits");
         self.tracker.answered(&Ticket::from(&command), &outcome, self.now);
         self.handle(id, Event::Stored(outcome));
     }
 
-    pub(super) fn submit(&mut self, command: LedgerCommand) {
+    pub(super) fn submit(&mut self, command: StoreCommand) {
         self.store.queue.push_back(Queued { command, answered: false });
     }
 }

@@ -16,7 +16,7 @@ impl CoreSimulation {
         Credential::Token(format!("{}|{limit}|{}", user_id(user), now + u64::from(seconds)).into())
     }
 
-    /// AUTHENTICATE with an object, of what there is to choose from now.
+    /// AUTHENTICATE with an object. It names sessions and resume tokens that exist.
     pub(super) fn authenticate_with_object(
         &self,
         user: u8,
@@ -31,15 +31,16 @@ impl CoreSimulation {
             2 => Some(Evict::Oldest),
             _ => {
                 let chosen = those.iter().skip(usize::from(evict) / 4 % those.len().max(1));
-                Some(Evict::Sessions(chosen.map(|hold| hold.session).collect()))
+                Some(Evict::Sessions(chosen.map(|entry| entry.session).collect()))
             }
         };
-        let resume = resume.and_then(|which| self.told.get(usize::from(which) % self.told.len().max(1)));
+        let resume =
+            resume.and_then(|which| self.resume_tokens.get(usize::from(which) % self.resume_tokens.len().max(1)));
         let ask = AuthenticateOptions {
             device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
             label: None,
             resume: resume.map(|&(_, token)| token),
-            // None is no list.
+            // The protocol has no empty list.
             evict: evict.filter(|evict| !matches!(evict, Evict::Sessions(these) if these.is_empty())),
         };
         ClientMessage::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(ask))
@@ -47,7 +48,7 @@ impl CoreSimulation {
 
     pub(super) fn end_session(&self, which: u8) -> ClientMessage {
         let there: Vec<_> =
-            self.store.records.values().flat_map(UserRecord::sessions).map(|hold| hold.session).collect();
+            self.store.records.values().flat_map(UserRecord::sessions).map(|entry| entry.session).collect();
         let session = there.get(usize::from(which) % there.len().max(1));
         ClientMessage::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
     }

@@ -1,4 +1,4 @@
-//! Sessions, debts and a hostile store on a virtual clock.
+//! Sessions, the release tracker and a faulty store on a virtual clock.
 
 mod scenario;
 mod simulation;

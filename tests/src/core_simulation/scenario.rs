@@ -1,4 +1,4 @@
-//! What happens in the simulation: from proptest, or from a fuzzer.
+//! The operations of the simulation, from proptest or from a fuzzer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::UserId;
@@ -7,17 +7,17 @@ use session_core::protocol::Credential;
 
 use crate::policies::policy;
 
-/// Terms and what happens under them, as a fuzzer makes them up.
+/// An admission policy and the operations under it, from a fuzzer.
 #[derive(Debug)]
 pub struct Scenario {
-    /// On which users are admitted.
+    /// The admission policy at the start.
     pub policy: AdmissionPolicy,
-    /// What happens, at most [`Scenario::MAX_OPS`] operations.
+    /// At most [`Scenario::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }
 
 impl Scenario {
-    /// What takes longer than this finds nothing that a shorter scenario would not.
+    /// Longer scenarios find nothing that shorter ones do not.
     pub const MAX_OPS: usize = 400;
 }
 
@@ -29,7 +29,7 @@ impl<'a> Arbitrary<'a> for Scenario {
     }
 }
 
-/// Something that happens. Numbers are taken modulo what there is to choose from.
+/// One operation. Each number counts modulo the number of choices.
 #[derive(Debug, Clone, Arbitrary)]
 pub enum Op {
     /// A client connects.
@@ -38,14 +38,14 @@ pub enum Op {
     Send {
         /// Which connection.
         client: u8,
-        /// What it says.
+        /// The message.
         message: Message,
     },
     /// A client breaks the WebSocket protocol.
     Violate {
         /// Which connection.
         client: u8,
-        /// How.
+        /// Which violation.
         how: u8,
     },
     /// A client answers a ping, or sends one.
@@ -58,40 +58,40 @@ pub enum Op {
         /// Which connection.
         client: u8,
     },
-    /// The store gets on with one of the commands it was given.
+    /// The store handles one of its commands.
     Store {
-        /// Which of those that are next for their session.
+        /// Which of the commands that are first of their session.
         which: u8,
-        /// How it goes.
+        /// What the store does with it.
         fault: StoreFault,
     },
-    /// Time passes, and every deadline in it is met on the dot.
+    /// Time passes. Every deadline in it is met exactly.
     Pass {
-        /// How much.
+        /// How many milliseconds.
         millis: u16,
     },
-    /// The server is asked to stop. It takes no more connections.
+    /// The server drains: it accepts no more connections.
     Drain,
     /// The server is killed, and another one started on the same store.
     Restart,
-    /// The server admits by another limit from now on.
+    /// The limit changes.
     SetLimit {
-        /// How many slots a user may hold, modulo six.
+        /// The new limit, modulo six.
         slots: u8,
     },
-    /// An operator ends who is beyond the limit.
+    /// An operator ends the sessions beyond the limit.
     Enforce {
-        /// Of which user.
+        /// Which user.
         user: u8,
     },
-    /// The wall clock is set, to so many seconds ahead of the time or behind it.
+    /// The wall clock is set.
     SetWallClock {
-        /// How many.
+        /// Seconds ahead of the time, or behind it if negative.
         seconds: i8,
     },
 }
 
-/// What a client says.
+/// A message of a client.
 #[derive(Debug, Clone, Arbitrary)]
 pub enum Message {
     /// AUTHENTICATE as one of a few users.
@@ -101,36 +101,36 @@ pub enum Message {
     },
     /// AUTHENTICATE with a token.
     AuthenticateWithToken {
-        /// Of which user.
+        /// Which user.
         user: u8,
-        /// The limit that it claims.
+        /// The limit in the token.
         limit: Option<u8>,
-        /// How many seconds it lasts.
+        /// Seconds until the token expires.
         seconds: u8,
     },
     /// AUTHENTICATE with an object.
     AuthenticateWithObject {
-        /// As which user.
+        /// Which user.
         user: u8,
-        /// On which device, if on any.
+        /// Which device, if any.
         device: Option<u8>,
-        /// Whom to end: nobody, the oldest, or some of those who are there.
+        /// Which sessions to evict: none, the oldest, or some of the existing ones.
         evict: u8,
-        /// Which of the tokens that any client was told is shown, if any is.
+        /// Which of all resume tokens that clients received, if any.
         resume: Option<u8>,
     },
     /// LIST_SESSIONS.
     List,
     /// END_SESSION.
     End {
-        /// Which of those who are there, whosever they are.
+        /// Which of all existing sessions, of any user.
         which: u8,
     },
     /// CHECK_CONNECTIONS.
     Check,
     /// BYE.
     Bye,
-    /// Any text at all.
+    /// Any text.
     Raw(String),
 }
 
@@ -141,15 +141,15 @@ pub enum StoreFault {
     Apply,
     /// Applies it, and the answer is lost.
     ApplyUnanswered,
-    /// Applies it, and answers that nobody knows.
+    /// Applies it, and answers that the outcome is unknown.
     ApplyUnknown,
-    /// Does not apply it, and says so.
+    /// Does not apply it, and answers so.
     Reject,
-    /// Does not apply it, and answers that nobody knows.
+    /// Does not apply it, and answers that the outcome is unknown.
     DropUnknown,
     /// Loses the command and the answer.
     DropUnanswered,
-    /// Answers that nobody knows, and may apply it later.
+    /// Answers that the outcome is unknown, and may apply it later.
     Postpone,
 }
 

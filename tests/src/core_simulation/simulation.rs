@@ -1,14 +1,14 @@
-//! Many clients, one server process at a time, and a store that keeps its contract and is otherwise hostile. Time is
-//! virtual, nothing sleeps, and the same operations give the same result.
+//! Many clients, one server process at a time, and a store with every fault that its contract allows. Time is virtual,
+//! nothing sleeps, and the same operations give the same result.
 //!
-//! It runs the real [`Session`], the real ledger rule and the real [`ReleaseTracker`]. The rule oracle checks every command that
-//! the store applies. [`CoreSimulation::check`] checks the invariants after every step.
+//! It runs the real [`Session`], ledger rule and [`ReleaseTracker`]. The rule oracle checks every command that the store
+//! applies. [`CoreSimulation::check`] checks the invariants after every step.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use session_core::ledger::{AdmissionPolicy, EndReason, Outcome, SlotLimit, StoreError};
-use session_core::ledger::{EndTarget, StoreCommand as LedgerCommand};
+use session_core::ledger::{EndTarget, StoreCommand};
 use session_core::protocol::ClientMessage;
 use session_core::release_tracker::{ReleaseTracker, Ticket};
 use session_core::session::{Actions, Effect, Event, Session, SessionSettings, Violation};
@@ -22,15 +22,15 @@ use super::store::{Queued, Store};
 #[derive(Debug)]
 pub struct CoreSimulation {
     pub(super) policy: AdmissionPolicy,
-    /// The terms that it began with.
-    pub(super) first_terms: AdmissionPolicy,
-    /// Since when the nodes before this one are dead.
+    /// The admission policy at the start.
+    pub(super) initial_policy: AdmissionPolicy,
+    /// When each earlier node died.
     pub(super) deaths: BTreeMap<NodeId, Timestamp>,
-    /// Every token that a client was told, and whose slot it is of.
-    pub(super) told: Vec<(UserId, ResumeToken)>,
+    /// Every resume token that a client received, with its user.
+    pub(super) resume_tokens: Vec<(UserId, ResumeToken)>,
     pub(super) tokens: u64,
     pub(super) now: Timestamp,
-    /// How many seconds the wall clock is ahead.
+    /// Seconds by which the wall clock is ahead.
     pub(super) wall_ahead: i64,
     generation: u64,
     next_session: u64,
@@ -38,7 +38,7 @@ pub struct CoreSimulation {
     pub(super) connections: BTreeMap<SessionId, Connection>,
     pub(super) tracker: ReleaseTracker,
     pub(super) store: Store,
-    /// How many invariants were looked at, so that a test can tell that some were.
+    /// The number of checks, so that a test can tell that some took place.
     pub checks: u64,
 }
 
@@ -46,19 +46,19 @@ impl CoreSimulation {
     /// How long a session waits for the store.
     pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
     pub(super) const USERS: u8 = 4;
-    /// The highest limit that a token claims.
+    /// The highest limit in a token.
     pub(super) const MAX_CLAIM: u32 = 5;
     const MAX_CONNECTIONS: usize = 32;
     const MAX_QUEUE: usize = 256;
 
-    /// A simulation where users are admitted on these terms.
+    /// A simulation with this admission policy.
     #[must_use]
     pub fn new(policy: AdmissionPolicy) -> Self {
         Self {
             policy,
-            first_terms: policy,
+            initial_policy: policy,
             deaths: BTreeMap::new(),
-            told: Vec::new(),
+            resume_tokens: Vec::new(),
             tokens: 0,
             now: Timestamp::from_epoch(Duration::from_secs(1_000_000)),
             wall_ahead: 0,
@@ -72,7 +72,7 @@ impl CoreSimulation {
         }
     }
 
-    /// Runs a whole scenario, checks after every step, and then that everything comes back.
+    /// Runs a scenario, checks after every step, then checks recovery.
     pub fn run(policy: AdmissionPolicy, ops: &[Op]) -> Self {
         let mut simulation = Self::new(policy);
         for op in ops {
@@ -83,7 +83,7 @@ impl CoreSimulation {
         simulation
     }
 
-    /// Does one thing.
+    /// Performs one operation.
     pub fn step(&mut self, op: &Op) {
         match op {
             Op::Connect => self.connect(),
@@ -142,8 +142,8 @@ impl CoreSimulation {
             Op::Enforce { user } => {
                 let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
                 let (which, by) = (EndTarget::Excess { dry_run: false }, EndReason::ByOperator);
-                let command = LedgerCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
-                // Nobody here waits for the answer.
+                let command = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
+                // No session waits for the answer.
                 self.store.queue.push_back(Queued { command, answered: true });
             }
             Op::SetWallClock { seconds } => {
@@ -164,8 +164,8 @@ impl CoreSimulation {
             unread: VecDeque::new(),
             under_way: None,
             open: true,
-            told: false,
-            renews: false,
+            has_slot: false,
+            is_renewal: false,
             greeted: false,
         };
         self.connections.insert(id, connection);
@@ -173,11 +173,11 @@ impl CoreSimulation {
         assert!(self.connections[&id].greeted, "no HELLO on session {id}");
     }
 
-    /// The client goes away: what it sent and nobody read is lost with it.
+    /// The client disconnects. Its unread messages are lost.
     pub(super) fn disconnect(&mut self, id: SessionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.unread.clear();
-            connection.told = false;
+            connection.has_slot = false;
             self.handle(id, Event::Disconnected);
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.open = false;
@@ -187,7 +187,7 @@ impl CoreSimulation {
     }
 
     fn restart(&mut self) {
-        // What the store was given may still be applied: a dead process cannot take it back.
+        // The store may still apply what was submitted: a dead process cannot withdraw it.
         self.store.queue.iter_mut().for_each(|queued| queued.answered = true);
         self.connections.clear();
         self.tracker = ReleaseTracker::new(Self::MAX_CONNECTIONS * 2);
@@ -222,10 +222,10 @@ impl CoreSimulation {
                 self.submit(release);
             }
         }
-        panic!("time stands still at {}: a deadline that has passed stays", self.now);
+        panic!("time stands still at {}: a deadline stays after it has passed", self.now);
     }
 
-    /// Tells every session whose token has run out by the wall clock.
+    /// Notifies each session whose token has expired by the wall clock.
     fn expire(&mut self) {
         for id in self.ids() {
             let expires = self.connections[&id].session.expires_at();
@@ -235,12 +235,12 @@ impl CoreSimulation {
         }
     }
 
-    /// When the wall clock shows this.
+    /// The time at which the wall clock shows this.
     pub(super) fn time_of(&self, unix_seconds: UnixSeconds) -> Timestamp {
         Timestamp::from_epoch(Duration::from_secs(unix_seconds.unix_seconds().saturating_add_signed(-self.wall_ahead)))
     }
 
-    /// Gives a session its next messages, as long as it takes them.
+    /// Gives a session its next messages while it takes messages.
     fn read(&mut self, id: SessionId) {
         while let Some(connection) = self.connections.get_mut(&id) {
             if connection.session.is_busy() || !connection.open {
@@ -251,7 +251,7 @@ impl CoreSimulation {
         }
     }
 
-    /// Tells a session what happened and does what it says, as a shell does.
+    /// Gives a session an event and carries out its actions, as a server does.
     pub(super) fn handle(&mut self, id: SessionId, event: Event<'_>) {
         let mut next = Some(event);
         while let Some(event) = next.take() {
@@ -259,34 +259,34 @@ impl CoreSimulation {
             let leaves = matches!(event, Event::Disconnected | Event::Draining);
             let Actions { effect: command, send, close } = connection.session.handle(event, self.now);
             if leaves {
-                connection.told = false;
+                connection.has_slot = false;
             }
             if let Some(frame) = send {
                 assert!(connection.open, "session {id} sends {frame:?} after its close");
-                if let Some(told) = connection.receive(&frame) {
-                    self.told.push(told);
+                if let Some(token) = connection.receive(&frame) {
+                    self.resume_tokens.push(token);
                 }
             }
             if close.is_some() {
                 assert!(connection.open, "session {id} closes twice");
-                (connection.open, connection.told) = (false, false);
+                (connection.open, connection.has_slot) = (false, false);
                 connection.unread.clear();
             }
             match command {
                 None => {}
                 Some(Effect::Verify(credential)) => {
-                    connection.renews = connection.told;
+                    connection.is_renewal = connection.has_slot;
                     let verdict = self.verify(&credential);
                     next = Some(Event::Verified(verdict));
                 }
                 Some(Effect::Store(command)) if command.is_release() => {
-                    connection.told = false;
+                    connection.has_slot = false;
                     self.submit(command);
                 }
                 Some(Effect::Store(command)) => {
                     assert!(connection.under_way.is_none(), "session {id} has two commands under way");
                     connection.under_way = Some((command.clone(), self.now + Self::STORE_TIMEOUT));
-                    // A store that is full says so at once.
+                    // A full store rejects a command at once.
                     let full = self.store.queue.len() >= Self::MAX_QUEUE;
                     match self.tracker.begin(&command).map(drop) {
                         Ok(()) if !full => self.submit(command),
@@ -303,7 +303,7 @@ impl CoreSimulation {
                 }
             }
         }
-        // The token that it had may have run out while it was asked for another.
+        // Its token may have expired while the server verified another one.
         let expires = self.connections.get(&id).and_then(|connection| connection.session.expires_at());
         if expires.is_some_and(|unix_seconds| self.time_of(unix_seconds) <= self.now) {
             self.handle(id, Event::Expired);
@@ -313,11 +313,11 @@ impl CoreSimulation {
     }
 
     fn reject(&mut self, id: SessionId, cause: StoreError, next: &mut Option<Event<'_>>) {
-        self.connections.get_mut(&id).expect("it has just spoken").under_way = None;
+        self.connections.get_mut(&id).expect("it has just handled an event").under_way = None;
         *next = Some(Event::Stored(Outcome::Rejected(cause)));
     }
 
-    /// Forgets a connection that has ended.
+    /// Removes a connection that has ended.
     fn remove_if_finished(&mut self, id: SessionId) {
         if self.connections.get(&id).is_some_and(|connection| connection.session.is_finished() && !connection.open) {
             self.connections.remove(&id);

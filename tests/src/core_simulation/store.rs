@@ -1,12 +1,12 @@
-//! The hostile store: its records, and the commands that it has not applied yet.
+//! The faulty store: its records, and the commands that it has not applied yet.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use session_core::ledger::StoreCommand as LedgerCommand;
+use session_core::ledger::StoreCommand;
 use session_core::ledger::{Liveness, UserRecord};
 use session_core::{NodeId, Timestamp, UserId};
 
-/// The hostile store.
+/// The faulty store.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     pub(super) records: BTreeMap<UserId, UserRecord>,
@@ -16,12 +16,12 @@ pub(super) struct Store {
 
 #[derive(Debug, Clone)]
 pub(super) struct Queued {
-    pub(super) command: LedgerCommand,
-    /// False once the answer was given, or lost.
+    pub(super) command: StoreCommand,
+    /// The answer was given, or lost.
     pub(super) answered: bool,
 }
 
-/// Of those that are not alive it is known since when.
+/// One node is alive. The others are dead since a known time.
 pub(super) fn liveness(deaths: &BTreeMap<NodeId, Timestamp>, alive: NodeId, node: NodeId) -> Liveness {
     if node == alive { Liveness::Alive } else { Liveness::DeadSince(deaths[&node]) }
 }

@@ -1,4 +1,4 @@
-//! Who is who in a simulation: users by their names, and tokens that anybody can make.
+//! Authentication in the simulation: plain user ids, and unsigned tokens.
 
 use session_core::ledger::SlotLimit;
 use session_core::protocol::{Credential, CredentialError, TokenError};
@@ -9,18 +9,18 @@ use shell::runtime::clock::Clock;
 
 use super::faulty_store::MAX_CLAIM;
 
-/// Takes what [`token`] makes, and plain user ids.
+/// Accepts the tokens of [`token`], and plain user ids.
 pub(super) struct SimulatedAuthenticator {
     pub(super) clock: Clock,
 }
 
-/// A token of a user, which may claim a limit of up to [`MAX_CLAIM`].
+/// A token of a user, with a limit of up to [`MAX_CLAIM`] if any.
 pub(super) fn token(user: &UserId, limit: Option<u8>, expires: UnixSeconds) -> Credential {
     let limit = limit.map_or(String::new(), |limit| (u32::from(limit) % (MAX_CLAIM + 1)).to_string());
     Credential::Token(format!("{user}|{limit}|{}", expires.unix_seconds()).into())
 }
 
-/// When a token runs out.
+/// When a token expires.
 pub(super) fn expiry(token: &str) -> Option<UnixSeconds> {
     token.rsplit_once('|')?.1.parse().map(UnixSeconds::from_unix_seconds).ok()
 }

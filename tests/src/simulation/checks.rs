@@ -1,4 +1,4 @@
-//! The invariants: what must hold after every step, and in the end.
+//! The invariants that hold after every step, and those that hold after recovery.
 
 use std::collections::BTreeSet;
 use std::slice;
@@ -18,7 +18,7 @@ use super::socket::ClientInput;
 use crate::policies::LINGER;
 
 impl Simulation {
-    /// What must hold after every step.
+    /// Checks the invariants that hold after every step.
     pub(super) fn check(&mut self) {
         self.store.check();
         for (what, count) in self.store.take_counts() {
@@ -26,12 +26,12 @@ impl Simulation {
         }
         let slots: BTreeSet<_> = self.store.live_slots().into_iter().map(|(_, session)| session).collect();
         for client in self.clients.values().filter(|client| client.granted) {
-            // A server that is paused tells nobody anything.
+            // A paused server notifies no client.
             let is_paused = |server: &Server| server.node == client.node && server.status == Status::Paused;
             let is_yet_to_hear = self.store.has_ended(client.session) && self.servers.iter().any(is_paused);
             assert!(
                 slots.contains(&client.session) || is_yet_to_hear,
-                "session {} was told that it has a slot, and has none",
+                "session {} was granted a slot that is not in the store",
                 client.session
             );
         }
@@ -42,11 +42,11 @@ impl Simulation {
         }
         for server in self.servers.iter().filter(|server| server.status != Status::Dead) {
             let slots = slots.iter().filter(|session| session.node() == server.node).count();
-            let (held, owed) = (server.store_client().tracked(), server.store_client().pending());
-            assert!(slots <= held, "node {} has {slots} slots and answers for {held}", server.node);
+            let (tracked, pending) = (server.store_client().tracked(), server.store_client().pending());
+            assert!(slots <= tracked, "node {} has {slots} slots and tracks {tracked}", server.node);
             assert!(
-                owed <= held && held <= TRACKER_CAPACITY,
-                "node {} owes {owed} and answers for {held}",
+                pending <= tracked && tracked <= TRACKER_CAPACITY,
+                "node {} has {pending} pending releases and tracks {tracked}",
                 server.node
             );
         }
@@ -73,20 +73,25 @@ impl Simulation {
         self.run_tasks();
         self.recover();
 
-        // What was owed is paid within the longest pause between two tries.
+        // Pending releases are confirmed within the longest backoff.
         let healed = self.now;
         self.pass_until(ReleaseTracker::LONGEST_BACKOFF, |simulation| {
             simulation.servers.iter().all(|server| server.store_client().pending() == 0)
         });
         for server in &self.servers {
-            assert_eq!(server.store_client().pending(), 0, "a debt of node {} was not paid in time", server.node);
+            assert_eq!(
+                server.store_client().pending(),
+                0,
+                "a release of node {} was not confirmed in time",
+                server.node
+            );
         }
-        self.reclaimed("a debt", healed);
+        self.reclaimed("a pending release", healed);
         for client in self.clients.values() {
-            assert!(client.asked.is_empty(), "session {} waits for an answer for ever", client.session);
+            assert!(client.unanswered.is_empty(), "session {} never gets an answer", client.session);
         }
 
-        // Whoever says BYE, or is gone, gives the slot back at once; whoever is silent when that is found out.
+        // BYE and a lost socket free the slot at once, silence after its timeout.
         let left = self.now;
         let mut silent = 0;
         for (number, client) in &mut self.clients {
@@ -101,18 +106,14 @@ impl Simulation {
         }
         self.run_tasks();
         self.recover();
-        assert_eq!(
-            self.store.live_slots().len(),
-            silent as usize,
-            "who has left holds a slot, or who has not does not"
-        );
+        assert_eq!(self.store.live_slots().len(), silent as usize, "the slots are not those of the silent clients");
         self.reclaimed("BYE, or a lost socket", left);
         self.pass_until(SETTINGS.ping_interval + SETTINGS.pong_timeout, |simulation| {
             simulation.store.live_slots().is_empty()
         });
-        assert!(self.store.live_slots().is_empty(), "these slots were never given back: {:?}", self.store.live_slots());
+        assert!(self.store.live_slots().is_empty(), "these slots were never released: {:?}", self.store.live_slots());
         self.reclaimed("silence", left);
-        // The last sockets have their time to answer the close, or to choose.
+        // The last sockets have time to answer the close, or to choose a session to evict.
         self.pass_until(SETTINGS.auth_timeout + Session::RETRY_WINDOW, |simulation| {
             simulation.servers.iter().all(|server| server.registry.is_empty())
         });
@@ -122,24 +123,24 @@ impl Simulation {
             assert_eq!(
                 self.servers[server].connection_limiter.counts(),
                 (0, 0),
-                "the door counts somebody who has left"
+                "the limiter counts a connection that has ended"
             );
-            assert_eq!(self.servers[server].store_client().tracked(), 0, "a reservation was never given back");
+            assert_eq!(self.servers[server].store_client().tracked(), 0, "a session is still tracked");
             if self.servers[server].status == Status::Draining {
                 self.kill(server);
                 self.start(server);
             }
         }
-        // What lingers has its time.
+        // Lingering slots expire.
         self.pass(LINGER + Duration::from_secs(1));
         self.store.sweep();
         for user in 0..USERS {
             let left = self.store.holds_of(&user_id(user));
-            assert!(left.is_empty(), "a slot lingers for ever: {left:?}");
+            assert!(left.is_empty(), "a slot never expires: {left:?}");
         }
         self.clients.clear();
         for user in 0..USERS {
-            assert!(self.is_admitted(user, user), "a newcomer was not admitted at the first try");
+            assert!(self.is_admitted(user, user), "a new session was not admitted at the first attempt");
         }
         self.check();
         self.check_slots_after_crash();
@@ -150,7 +151,7 @@ impl Simulation {
     fn check_slots_after_crash(&mut self) {
         const USER: u8 = 0;
 
-        // Where the newest takes the place of the oldest nobody is ever refused.
+        // With `evict-oldest` no session is ever denied.
         if self.policy.effective_when_full() == WhenFull::EvictOldest {
             return;
         }
@@ -159,7 +160,7 @@ impl Simulation {
             let full = self.slots_of(USER);
             let crashed = self.now;
             self.kill(usize::from(server));
-            assert!(self.slots_of(USER) < full, "a killed server holds slots");
+            assert!(self.slots_of(USER) < full, "the slots of a killed server are still taken");
             while self.is_admitted(server + 1, USER) {}
             assert_eq!(self.slots_of(USER), full, "the slots of a killed server are not all free at once");
             self.reclaimed("a crash", crashed);
@@ -184,38 +185,38 @@ impl Simulation {
             self.run_tasks();
             self.recover();
             self.pass(LINGER);
-            let known = self.told.len();
+            let known = self.resume_tokens.len();
             for _ in 0..self.policy.limit.slots() {
                 let _admitted = self.is_accepted(server, &authenticate_with_object(USER, None));
             }
-            let tokens = self.told.split_off(known);
+            let tokens = self.resume_tokens.split_off(known);
             self.kill(usize::from(server));
             if server == 2 {
-                // In the nick of time.
+                // In the last millisecond.
                 self.pass(LINGER.saturating_sub(Duration::from_millis(1)));
             }
             let lost = self.store.holds_of(&user);
-            let mut came = 0;
+            let mut resumed = 0;
             for (_, token) in tokens {
-                // Those whose place the next one took have none.
-                if !lost.iter().any(|hold| hold.resumable().is_some_and(|resumable| resumable.key == token.key())) {
+                // A session that a later one evicted has no slot.
+                if !lost.iter().any(|entry| entry.resumable().is_some_and(|resumable| resumable.key == token.key())) {
                     continue;
                 }
                 for _ in 0..2 {
                     assert!(
                         self.is_accepted(server + 1, &authenticate_with_object(USER, Some(token))),
-                        "a token opened nothing"
+                        "a resume failed"
                     );
                     let there = self.store.holds_of(&user);
-                    assert_eq!(there.len(), lost.len(), "a token admitted somebody, or cost somebody a slot");
+                    assert_eq!(there.len(), lost.len(), "a resume changed the number of sessions");
                 }
-                came += 1;
+                resumed += 1;
             }
-            assert!(came > 0, "nobody could come home");
-            self.count("came home after a crash");
+            assert!(resumed > 0, "no client resumed");
+            self.count("resumed after a crash");
             let full = self.slots_of(USER);
             if self.policy.effective_when_full() == WhenFull::Deny {
-                assert!(!self.is_admitted(server + 1, USER), "beside {full} who came home there was room");
+                assert!(!self.is_admitted(server + 1, USER), "a slot was free beside {full} resumed ones");
             }
             self.start(usize::from(server));
         }

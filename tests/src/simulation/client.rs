@@ -1,4 +1,4 @@
-//! A simulated client: what it asked, what it was told, and what it may not be told.
+//! A simulated client. It checks every frame that the server sends to it.
 
 use std::collections::VecDeque;
 
@@ -21,19 +21,19 @@ pub(super) struct Client {
     pub(super) answers_pings: bool,
     pub(super) greeted: bool,
     /// The credentials in the messages that are not answered yet.
-    pub(super) asked: VecDeque<ShownCredential>,
+    pub(super) unanswered: VecDeque<ShownCredential>,
     /// When the token expires that it was admitted by.
     pub(super) expires: Option<UnixSeconds>,
     pub(super) user: Option<UserId>,
     pub(super) closed: Option<CloseReason>,
-    /// The server told it that it was evicted.
+    /// It received EVICTED.
     pub(super) evicted: bool,
 }
 
 /// The credential that a message shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ShownCredential {
-    /// None.
+    /// No credential.
     Nothing,
     /// A user id, which never expires.
     Name,
@@ -61,7 +61,7 @@ impl Client {
     }
 
     pub(super) fn send(&mut self, text: &str) {
-        self.asked.push_back(
+        self.unanswered.push_back(
             ClientMessage::parse(text).as_ref().map_or(ShownCredential::Nothing, ShownCredential::from_request),
         );
         self.socket.send(ClientInput::Text(text.to_owned()));
@@ -70,21 +70,21 @@ impl Client {
     /// Checks that the session ended when its token expired, unless the server is verifying a newer credential.
     pub(super) fn check_token(&self, server: &Server) {
         let has_come = |unix_seconds: &UnixSeconds| server.store_client().clock().has_passed(*unix_seconds);
-        let renewed = self.asked.iter().any(|shown| match shown {
+        let renewed = self.unanswered.iter().any(|shown| match shown {
             ShownCredential::Nothing => false,
             ShownCredential::Name => true,
             ShownCredential::Token(expires) => !has_come(expires),
         });
         assert!(
             renewed || !self.expires.as_ref().is_some_and(has_come),
-            "session {} goes on though its token has run out",
+            "session {} is open although its token has expired",
             self.session
         );
     }
 
     /// Takes a frame from the server. Returns whether the client answers it.
     pub(super) fn receive(&mut self, output: &ServerOutput, trace: &mut Trace) -> bool {
-        assert!(self.closed.is_none(), "session {} is told {output:?} after its close", self.session);
+        assert!(self.closed.is_none(), "session {} receives {output:?} after its close", self.session);
         let name = match output {
             ServerOutput::Ping if self.answers_pings && self.socket.is_attentive() => {
                 self.socket.send(ClientInput::Alive);
@@ -97,38 +97,38 @@ impl Client {
                 reason.message()
             }
             ServerOutput::Reply(reply) => {
-                let read = ServerMessage::parse(&reply.encode()).expect("a client can read what the server says");
-                assert_eq!(&read, reply, "a client reads something else than was said");
+                let read = ServerMessage::parse(&reply.encode()).expect("the server sends valid messages");
+                assert_eq!(&read, reply, "the message changes by encoding");
                 assert_eq!(matches!(reply, ServerMessage::Hello), !self.greeted, "HELLO comes first, and once");
                 self.greeted = true;
                 let shown = match reply {
                     ServerMessage::Hello | ServerMessage::Evicted(_) => None,
-                    _ => self.asked.pop_front(),
+                    _ => self.unanswered.pop_front(),
                 };
                 let expires = if let Some(ShownCredential::Token(expires)) = shown { Some(expires) } else { None };
                 match reply {
                     ServerMessage::Hello => "HELLO",
                     ServerMessage::AuthenticateSuccessDetailed(admission) => {
                         assert!(!self.granted, "granted twice");
-                        assert!(!self.evicted, "granted after it was ended");
+                        assert!(!self.evicted, "granted after an eviction");
                         assert_eq!(admission.session, self.session);
                         self.granted = self.socket.is_open();
                         self.user = Some(admission.user.id.clone());
                         self.expires = expires;
-                        "granted at length"
+                        "granted in detail"
                     }
-                    ServerMessage::AuthenticateFailureDetailed(_) => "refused at length",
+                    ServerMessage::AuthenticateFailureDetailed(_) => "denied in detail",
                     ServerMessage::ListSessionsSuccess(_) => "listed",
                     ServerMessage::EndSessionSuccess(_) => "ended another",
                     ServerMessage::Evicted(_) => {
                         self.granted = false;
                         self.evicted = true;
-                        // Whatever it still asked is never answered.
-                        self.asked.clear();
+                        // The server does not answer its remaining messages.
+                        self.unanswered.clear();
                         "EVICTED"
                     }
                     ServerMessage::AuthenticateSuccess(user) => {
-                        assert!(!self.evicted, "granted after it was ended");
+                        assert!(!self.evicted, "granted after an eviction");
                         let is_renewed = self.granted;
                         assert!(!is_renewed || self.expires.is_some(), "granted twice");
                         assert!(user.connections > 0, "a grant of nothing");
@@ -145,11 +145,7 @@ impl Client {
                     }
                     ServerMessage::CheckConnectionsSuccess(_) => "counted",
                     ServerMessage::Error(error) => {
-                        assert_ne!(
-                            *error,
-                            RequestError::RequestPending,
-                            "a message was not kept until the session was free"
-                        );
+                        assert_ne!(*error, RequestError::RequestPending, "a message was delivered to a busy session");
                         "ERROR"
                     }
                 }

@@ -23,10 +23,10 @@ use super::trace::Trace;
 /// The state of one simulation.
 pub struct Simulation {
     pub(super) store: Arc<SharedStore>,
-    /// The terms at the start.
+    /// The admission policy at the start.
     pub(super) policy: AdmissionPolicy,
     /// Every resume token that a client received.
-    pub(super) told: Vec<(UserId, ResumeToken)>,
+    pub(super) resume_tokens: Vec<(UserId, ResumeToken)>,
     pub(super) now: Timestamp,
     pub(super) servers: Vec<Server>,
     pub(super) clients: BTreeMap<u32, Client>,
@@ -73,7 +73,7 @@ impl Simulation {
         let mut simulation = Self {
             store: Arc::new(SharedStore::new(scenario.policy, START)),
             policy: scenario.policy,
-            told: Vec::new(),
+            resume_tokens: Vec::new(),
             now: START,
             servers: Vec::new(),
             clients: BTreeMap::new(),
@@ -95,7 +95,7 @@ impl Simulation {
         match op {
             Op::Connect { server, user } => self.connect(*server, &[ClientMessage::Authenticate(credential(*user))]),
             Op::ConnectAndLeave { server, user } => {
-                // All in one segment: nobody waits for an answer.
+                // All in one segment, without waiting for answers.
                 let whole = [
                     ClientMessage::Authenticate(credential(*user)),
                     ClientMessage::CheckConnections,
@@ -124,13 +124,13 @@ impl Simulation {
                 server.wake_all();
             }
             Op::ConnectWithObject { server, user, device, evict, resume } => {
-                // Of the latest, most of whose slots are there.
-                let latest = &self.told[self.told.len().saturating_sub(16)..];
+                // Of the latest tokens, since most of their slots still exist.
+                let latest = &self.resume_tokens[self.resume_tokens.len().saturating_sub(16)..];
                 let resume = resume.and_then(|which| latest.get(usize::from(which) % latest.len().max(1)));
                 let ask = AuthenticateOptions {
                     device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
                     label: None,
-                    // Mostly of this very user.
+                    // Mostly of this user.
                     resume: resume.map(|&(_, token)| token),
                     evict: self.choice(&user_id(*user), *evict),
                 };
@@ -149,13 +149,13 @@ impl Simulation {
             }
             Op::End { client, which } => {
                 let client = self.client_with_sibling(*client);
-                let mut holds = self.store.holds_of(&self.user_of(client));
+                let mut entries = self.store.holds_of(&self.user_of(client));
                 if *which >= 64 {
-                    // Else perhaps its own, which it may not end so.
-                    self.with(client, |client| holds.retain(|hold| hold.session != client.session));
+                    // Otherwise perhaps its own session, which END_SESSION refuses.
+                    self.with(client, |client| entries.retain(|entry| entry.session != client.session));
                 }
-                if let Some(hold) = holds.get(usize::from(*which) % holds.len().max(1)) {
-                    self.send(client, &ClientMessage::EndSession(hold.session).encode());
+                if let Some(entry) = entries.get(usize::from(*which) % entries.len().max(1)) {
+                    self.send(client, &ClientMessage::EndSession(entry.session).encode());
                 }
             }
             Op::SetLimit { slots } => {
@@ -213,10 +213,10 @@ impl Simulation {
             1 => Some(Evict::Nobody).filter(|_| evict % 8 == 1),
             2 => Some(Evict::Oldest),
             _ => {
-                let holds = self.store.holds_of(user);
-                let chosen = holds.iter().skip(usize::from(evict) / 4 % holds.len().max(1));
-                let chosen: Box<[_]> = chosen.map(|hold| hold.session).collect();
-                Some(Evict::Sessions(chosen)).filter(|_| !holds.is_empty())
+                let entries = self.store.holds_of(user);
+                let chosen = entries.iter().skip(usize::from(evict) / 4 % entries.len().max(1));
+                let chosen: Box<[_]> = chosen.map(|entry| entry.session).collect();
+                Some(Evict::Sessions(chosen)).filter(|_| !entries.is_empty())
             }
         }
     }
@@ -272,7 +272,7 @@ impl Simulation {
             granted: false,
             answers_pings: true,
             greeted: false,
-            asked: requests.iter().map(ShownCredential::from_request).collect(),
+            unanswered: requests.iter().map(ShownCredential::from_request).collect(),
             expires: None,
             user: None,
             closed: None,
@@ -288,7 +288,7 @@ impl Simulation {
             self.servers.iter().map(|server| (server.node, server.wall_time_in(seconds))).collect();
         self.with(number, |client| {
             let expires = walls[&client.node];
-            // Mostly the user whose session it is, if anybody's.
+            // Mostly the user of the session, if it has one.
             let user = client.user.clone().filter(|_| !user.is_multiple_of(8)).unwrap_or_else(|| user_id(user));
             let token = authenticator::token(&user, None, expires);
             client.send(&ClientMessage::AuthenticateWith(token, Box::default()).encode());
@@ -299,7 +299,7 @@ impl Simulation {
         self.with(number, |client| client.send(text));
     }
 
-    /// Does something with one of the connected clients.
+    /// Applies a function to one of the connected clients.
     fn with(&mut self, number: u8, act: impl FnOnce(&mut Client)) {
         let there = self.clients.values().filter(|client| client.socket.is_open()).count();
         let mut there =

@@ -1,4 +1,4 @@
-//! Servers start, stop, pause and are killed.
+//! Starts, stops, pauses and kills servers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl Simulation {
         let registry = Registry::new(node);
         self.store.start(node, Arc::clone(&registry));
         let manual_clock = Arc::<ManualClock>::default();
-        // No two clocks show the same.
+        // Each server has another time.
         manual_clock.set(self.now + Duration::from_secs(self.nodes * 1000));
         let clock = Clock::manual(manual_clock.clone());
         let store_client = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
@@ -62,7 +62,7 @@ impl Simulation {
             client.granted = false;
             client.socket.lose();
         }
-        // The slots are void from this moment, and every check from here on sees to it.
+        // Its slots are void from now on. Every later check counts on that.
         self.clients.retain(|_, client| client.node != node);
     }
 
@@ -70,7 +70,7 @@ impl Simulation {
         let server = &self.servers[index];
         match server.status {
             Status::Dead => {}
-            // A server that was stopped gracefully has ended when its last connection has.
+            // A draining server ends with its last connection.
             Status::Draining if server.registry.is_empty() => self.kill(index),
             Status::Draining | Status::Up | Status::Paused => return,
         }
@@ -102,7 +102,7 @@ impl Simulation {
             server.status = Status::Draining;
             server.registry.drain();
             let node = server.node;
-            // From here on an acquire under way is never told as granted.
+            // From now on the server sends no grant of a pending acquire.
             for client in self.clients.values_mut().filter(|client| client.node == node) {
                 client.granted = false;
             }

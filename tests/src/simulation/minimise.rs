@@ -1,4 +1,4 @@
-//! Runs a scenario to its first failure, and makes a failing one small.
+//! Runs a scenario up to its first failure, and shortens a failing one.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -7,7 +7,7 @@ use super::scenario::Scenario;
 use super::trace::Trace;
 
 impl Scenario {
-    /// Runs the scenario. What does not hold, in words.
+    /// Runs the scenario.
     ///
     /// # Errors
     /// The text of the check that failed.
@@ -18,7 +18,7 @@ impl Scenario {
         })
     }
 
-    /// A scenario that fails too and has as few operations as leaving some out achieves.
+    /// A shorter scenario that fails too. Found by leaving operations out.
     #[must_use]
     pub fn minimised(mut self) -> Self {
         let mut chunk = self.ops.len().div_ceil(2);

@@ -1,8 +1,8 @@
-//! A deterministic simulation of several servers over one store, in the manner of FoundationDB's and TigerBeetle's.
+//! A deterministic simulation of several servers over one store, like those of FoundationDB and TigerBeetle.
 //!
-//! It runs what the real server runs: connections, submission with its retries, the registry, the session machine and
-//! the ledger's rule. Only the sockets, the store and the clocks are simulated. There are no threads, nothing sleeps, and
-//! one seed decides everything, so the same seed gives the same trace, byte for byte.
+//! It runs the code of the real server: connections, the store client with its retries, the registry, the session machine
+//! and the ledger's rule. Only the sockets, the store and the clocks are simulated. There are no threads and nothing
+//! sleeps. The same seed gives the same trace, byte for byte.
 
 mod scenario;
 mod cluster;

@@ -1,4 +1,4 @@
-//! What happens in a simulation: from a seed, or from a fuzzer.
+//! The operations of the simulation, from a seed or from a fuzzer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use session_core::UserId;
@@ -11,85 +11,85 @@ use crate::policies::policy;
 /// How many users there are.
 pub(super) const USERS: u8 = 24;
 
-/// Terms, and what happens under them.
+/// An admission policy and the operations under it.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// On which users are admitted. The limit is 1 to 4.
+    /// The admission policy at the start. Its limit is 1 to 4.
     pub policy: AdmissionPolicy,
-    /// What happens, at most [`Scenario::MAX_OPS`] operations.
+    /// At most [`Scenario::MAX_OPS`] operations.
     pub ops: Vec<Op>,
 }
 
-/// Something that happens. Numbers are taken modulo what there is to choose from, so that a scenario still makes sense
-/// when some of it is left out.
+/// One operation. Each number counts modulo the number of choices, so that a scenario stays valid
+/// if operations are left out.
 #[derive(Debug, Clone, Arbitrary)]
 #[expect(missing_docs, reason = "each field says which of its kind")]
 pub enum Op {
-    /// A client connects and signs in.
+    /// A client connects and authenticates.
     Connect { server: u8, user: u8 },
-    /// A client connects, signs in, asks and says BYE, all in one segment.
+    /// A client connects and sends AUTHENTICATE, CHECK_CONNECTIONS and BYE in one segment.
     ConnectAndLeave { server: u8, user: u8 },
-    /// Many clients of a few users come at once.
+    /// Many clients of a few users connect at once.
     Storm { server: u8, user: u8, clients: u8 },
-    /// A client connects and says nothing.
+    /// A client connects and sends nothing.
     Idle { server: u8 },
-    /// A client says AUTHENTICATE, perhaps again.
+    /// A client sends AUTHENTICATE, perhaps again.
     Authenticate { client: u8, user: u8 },
-    /// A client connects and signs in with a token that claims a limit and lasts so many seconds.
+    /// A client connects and authenticates with a token that has a limit and expires after these seconds.
     ConnectWithToken { server: u8, user: u8, limit: u8, seconds: u8 },
-    /// A client that has a slot, if any has, shows a fresh token, perhaps of another user.
+    /// A client with a slot, if there is one, sends a fresh token, perhaps of another user.
     RenewToken { client: u8, user: u8, seconds: u8 },
-    /// A server's wall clock is set, to so many seconds ahead of its time or behind it.
+    /// A server's wall clock is set to this many seconds ahead of its time, or behind it.
     WallClock { server: u8, seconds: i8 },
-    /// A client connects and signs in with an object: on a device, to end others, or with a token that some client was told.
+    /// A client connects and authenticates with an object: a device, sessions to evict, or a resume token of any client.
     ConnectWithObject { server: u8, user: u8, device: Option<u8>, evict: u8, resume: Option<u8> },
-    /// A client says AUTHENTICATE with an object, perhaps to choose after it was refused.
+    /// A client sends AUTHENTICATE with an object, perhaps to choose a session after a denial.
     AuthenticateAndEvict { client: u8, evict: u8 },
-    /// A client asks who holds the slots.
+    /// A client sends LIST_SESSIONS.
     List { client: u8 },
     /// A client ends another session of its user.
     End { client: u8, which: u8 },
-    /// Another limit is in force.
+    /// The limit changes.
     SetLimit { slots: u8 },
-    /// An operator ends who is beyond the limit, of the first user of whom anybody is, or else of this one.
+    /// An operator ends the sessions beyond the limit: of the first user who has any, or else of this one.
     Enforce { user: u8 },
-    /// A client says CHECK_CONNECTIONS.
+    /// A client sends CHECK_CONNECTIONS.
     Check { client: u8 },
-    /// A client says BYE.
+    /// A client sends BYE.
     Bye { client: u8 },
-    /// A client says anything.
+    /// A client sends any text.
     Raw { client: u8, text: String },
     /// A client breaks the WebSocket protocol.
     Violate { client: u8, how: u8 },
-    /// A client gives a sign of life.
+    /// A client sends a pong.
     Pong { client: u8 },
-    /// A client vanishes.
+    /// A client disconnects without BYE.
     Leave { client: u8 },
-    /// A client answers no ping any more.
+    /// A client stops answering pings.
     FallSilent { client: u8 },
-    /// A client reads nothing any more.
+    /// A client stops reading.
     StopReading { client: u8 },
-    /// The store gets on with a command.
+    /// The store handles a command.
     Store { which: u8, fault: StoreFault },
-    /// The store has no room, or has again.
+    /// The store becomes full, or has room again.
     StoreFull { full: bool },
-    /// The store gets on with many commands, and all goes well.
+    /// The store applies many commands without a fault.
     Work { commands: u8 },
-    /// What the store has kept to itself comes.
+    /// The store sends the answers that it held back.
     LateAnswers,
     /// Time passes.
     Pass { millis: u16 },
     /// A server is killed.
     Kill { server: u8 },
-    /// A server that is dead, or has stopped, is started.
+    /// A dead or stopped server is started.
     Start { server: u8 },
-    /// A server is halted; its clock goes on.
+    /// A server is paused. Its clock goes on.
     Pause { server: u8 },
-    /// It goes on.
+    /// A paused server continues.
     Resume { server: u8 },
-    /// A server is asked to stop.
+    /// A server drains.
     Drain { server: u8 },
-    /// A server's clock runs at another rate: 0.2 to 2.2 times that of the simulation.
+    /// A server's clock changes its rate, to 0.2 to 2.2 times that of the simulation.
     ClockRate { server: u8, per_mille: u16 },
     /// A server's clock jumps forward.
     ClockJump { server: u8, millis: u16 },
@@ -106,8 +106,7 @@ impl Scenario {
         let limit = SlotLimit::new(1 + random.below(4)).expect("four is below the ceiling");
         let policy = policy(limit, random.byte());
         let ops = 40 + random.below(260);
-        // Each seed has its own weights: how well the store is, how often a server fails, and how much users have to do with
-        // one another.
+        // Each seed has its own weights: how often the store and the servers fail, and how many users there are.
         let users = [2, 6, u32::from(USERS)][random.below(3) as usize];
         let weights = Weights { store: random.below(100), servers: random.below(100), users };
         Self { policy, ops: (0..ops).map(|_| random.op(&weights)).collect() }
@@ -123,7 +122,7 @@ impl<'a> Arbitrary<'a> for Scenario {
 }
 
 impl Op {
-    /// What kind of operation this is, for counting.
+    /// The kind of operation, for counting.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::ConnectWithToken { .. } => "token",
@@ -177,7 +176,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below a bound, near enough evenly.
+    /// A number below the bound, nearly uniform.
     fn below(&mut self, bound: u32) -> u32 {
         u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32)
             .expect("the product's upper half is below the bound")

@@ -10,12 +10,12 @@ use super::server::Server;
 use super::socket::ServerOutput;
 
 impl Simulation {
-    /// Lets time pass, from alarm to alarm.
+    /// Lets time pass, from timer to timer.
     pub(super) fn pass(&mut self, duration: Duration) {
         self.pass_until(duration, |_| false);
     }
 
-    /// Lets time pass until its end, or until something is so.
+    /// Lets time pass until the duration ends or the condition holds.
     pub(super) fn pass_until(&mut self, duration: Duration, is_so: impl Fn(&Self) -> bool) {
         let end = self.now + duration;
         for _ in 0..100_000 {
@@ -37,10 +37,10 @@ impl Simulation {
                 return;
             }
         }
-        panic!("time stands still at {}: an alarm that has gone off is set again at once", self.now);
+        panic!("time stands still at {}: a timer is set again at once", self.now);
     }
 
-    /// Runs every task that was woken until none is, and has the clients listen.
+    /// Runs woken tasks and delivers output to the clients, until no task is woken.
     pub(super) fn run_tasks(&mut self) {
         for _ in 0..10_000 {
             let mut is_quiet = true;
@@ -53,7 +53,7 @@ impl Simulation {
                     task.poll()
                 });
             }
-            is_quiet &= !self.listen();
+            is_quiet &= !self.deliver_output();
             if is_quiet {
                 self.clients.retain(|_, client| client.closed.is_none() && client.socket.is_open());
                 return;
@@ -62,10 +62,10 @@ impl Simulation {
         panic!("the tasks never come to rest");
     }
 
-    /// Has every client hear what the server says. Whether anybody said anything in turn.
-    fn listen(&mut self) -> bool {
-        let Self { clients, trace, told, .. } = self;
-        let mut spoke = false;
+    /// Delivers the output of the servers to the clients. Returns whether a client answered.
+    fn deliver_output(&mut self) -> bool {
+        let Self { clients, trace, resume_tokens, .. } = self;
+        let mut has_answered = false;
         for client in clients.values_mut() {
             for output in client.socket.take_output() {
                 if let Some(lines) = &mut trace.lines {
@@ -74,11 +74,11 @@ impl Simulation {
                 if let ServerOutput::Reply(ServerMessage::AuthenticateSuccessDetailed(admission)) = &output
                     && let Some(token) = admission.resume
                 {
-                    told.push((admission.user.id.clone(), token));
+                    resume_tokens.push((admission.user.id.clone(), token));
                 }
-                spoke |= client.receive(&output, trace);
+                has_answered |= client.receive(&output, trace);
             }
         }
-        spoke
+        has_answered
     }
 }

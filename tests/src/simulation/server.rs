@@ -1,4 +1,4 @@
-//! A simulated machine that runs a server, with the tasks on it.
+//! A simulated server with its tasks.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,12 +14,12 @@ use shell::server::connection::ConnectionContext;
 use shell::server::registry::Registry;
 use shell::server::store_client::StoreClient;
 
-/// A machine that runs a server, most of the time.
+/// A simulated server.
 pub(super) struct Server {
     pub(super) node: NodeId,
     pub(super) status: Status,
     pub(super) manual_clock: Arc<ManualClock>,
-    /// How fast its clock runs, in thousandths.
+    /// The rate of its clock, in thousandths.
     pub(super) rate: u32,
     pub(super) context: Arc<ConnectionContext>,
     pub(super) registry: Arc<Registry>,
@@ -30,14 +30,14 @@ pub(super) struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Up,
-    /// It takes no more connections.
+    /// It accepts no more connections.
     Draining,
-    /// It does nothing, and everybody takes it for alive.
+    /// It does nothing, but the others count it as alive.
     Paused,
     Dead,
 }
 
-/// Something that runs on a server: a connection, or (as number 0) the retries.
+/// A task of a server: a connection, or (number 0) the retries.
 pub(super) struct Task {
     future: Pin<Box<dyn Future<Output = ()>>>,
     woken: Arc<Woken>,
@@ -64,7 +64,7 @@ impl Server {
         &self.context.store_client
     }
 
-    /// What its wall clock shows so many seconds from now.
+    /// What its wall clock shows in this many seconds.
     pub(super) fn wall_time_in(&self, seconds: u8) -> UnixSeconds {
         UnixSeconds::from_unix_seconds(self.store_client().clock().unix_seconds().unix_seconds() + u64::from(seconds))
     }
@@ -73,7 +73,7 @@ impl Server {
         self.is_running() && self.manual_clock.next_timer().is_some_and(|timer| timer <= self.time())
     }
 
-    /// How long, by the simulation's clock, until something on this server is due.
+    /// The time until the next timer of this server, by the simulation's clock.
     pub(super) fn next_timer(&self) -> Option<Duration> {
         let timer = self.manual_clock.next_timer().filter(|_| self.is_running())?;
         let nanos = timer.since(self.time()).as_nanos() * 1000;
@@ -81,7 +81,7 @@ impl Server {
         Some(Duration::from_nanos(u64::try_from(nanos).expect("alarms are set to within centuries")))
     }
 
-    /// Its clock goes on, whether it runs or not.
+    /// Advances its clock, also if it is paused.
     pub(super) fn advance(&self, step: Duration) {
         let nanos = step.as_nanos() * u128::from(self.rate) / 1000;
         let step = Duration::from_nanos(u64::try_from(nanos).expect("a step is within centuries"));
@@ -108,7 +108,7 @@ impl Task {
         self.woken.0.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether it goes on.
+    /// Returns whether the task continues.
     pub(super) fn poll(&mut self) -> bool {
         let waker = Waker::from(Arc::clone(&self.woken));
         self.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()

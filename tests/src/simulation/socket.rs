@@ -20,16 +20,16 @@ struct Inner {
     clock: Clock,
     /// What the client has sent and the server has not read.
     inbox: VecDeque<ClientInput>,
-    /// What the server has sent since the client last listened.
+    /// What the server has sent since the client last read.
     outbox: Vec<ServerOutput>,
     /// The client reads and answers a close. Otherwise the server's writes get stuck.
     attentive: bool,
-    /// The client is there.
+    /// The client has not disconnected.
     connected: bool,
     stuck: bool,
     phase: Phase,
     waker: Option<Waker>,
-    /// How often the server has polled the socket since this time.
+    /// The time of the last poll, and the number of polls at that time.
     polls: (Timestamp, u32),
 }
 
@@ -40,7 +40,7 @@ enum Phase {
     Closed,
 }
 
-/// What a client does to its socket.
+/// What a client sends.
 #[derive(Debug)]
 pub(super) enum ClientInput {
     Text(String),
@@ -48,7 +48,7 @@ pub(super) enum ClientInput {
     Violation(Violation),
 }
 
-/// What a client hears.
+/// What a client receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ServerOutput {
     Reply(ServerMessage),
@@ -57,10 +57,10 @@ pub(super) enum ServerOutput {
 }
 
 impl SimulatedSocket {
-    /// How long a server waits for the answer to its close.
+    /// How long the server waits for the answer to its close.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-    /// How often a server may poll a socket while its clock stands still: more often than it is ever woken.
+    /// Maximum polls of a socket at one time. A server that waits polls far less often.
     const MAX_POLLS: u32 = 10_000;
 
     pub(super) fn new(clock: Clock) -> Self {
@@ -77,7 +77,7 @@ impl SimulatedSocket {
         })))
     }
 
-    /// Whether the server would still hear the client.
+    /// Whether the server still reads from the client.
     pub(super) fn is_open(&self) -> bool {
         let inner = self.0.borrow();
         inner.connected && inner.phase == Phase::Open
@@ -88,7 +88,7 @@ impl SimulatedSocket {
         self.wake();
     }
 
-    /// The client is gone, and what it sent and nobody read with it.
+    /// The client disconnects. Its unread messages are lost.
     pub(super) fn lose(&self) {
         {
             let mut inner = self.0.borrow_mut();
@@ -124,7 +124,7 @@ impl Inner {
     fn count_poll(&mut self) {
         let now = self.clock.now();
         let polls = if self.polls.0 == now { self.polls.1 + 1 } else { 1 };
-        assert!(polls <= SimulatedSocket::MAX_POLLS, "a connection goes round in circles");
+        assert!(polls <= SimulatedSocket::MAX_POLLS, "a connection polls without end");
         self.polls = (now, polls);
     }
 }

@@ -1,15 +1,15 @@
-//! What happened in a simulation.
+//! The trace of a simulation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What happened, a line each, and how often what.
+/// The events of a simulation, and their counts.
 #[derive(Debug, Default)]
 pub struct Trace {
     /// The lines, if they are kept.
     pub lines: Option<String>,
-    /// How often each kind of operation came, and how often each reply and close was output.
+    /// How often each kind of operation, message and close occurred.
     pub counts: BTreeMap<&'static str, u64>,
-    /// The longest that a slot took to come back in the end, by what it was waiting for.
+    /// The longest time until a slot became free after the faults ended, by cause.
     pub reclaimed: BTreeMap<&'static str, Duration>,
 }

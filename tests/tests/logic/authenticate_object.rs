@@ -19,19 +19,19 @@ fn session(number: u64) -> SessionId {
     NodeId::new(0xada).session(number)
 }
 
-fn asked(payload: &str) -> Result<ClientMessage, RequestError> {
+fn parse_authenticate(payload: &str) -> Result<ClientMessage, RequestError> {
     ClientMessage::parse(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#))
 }
 
-fn asks_for(credential: Credential, ask: AuthenticateOptions) -> Result<ClientMessage, RequestError> {
+fn options(credential: Credential, ask: AuthenticateOptions) -> Result<ClientMessage, RequestError> {
     Ok(ClientMessage::AuthenticateWith(credential, Box::new(ask)))
 }
 
 #[test]
 fn object_may_hold_user_or_token() {
-    let token = |text: &str| asks_for(Credential::Token(text.into()), AuthenticateOptions::default());
-    let user = |text: &str| asks_for(Credential::User(text.into()), AuthenticateOptions::default());
-    let none = || asks_for(Credential::None, AuthenticateOptions::default());
+    let token = |text: &str| options(Credential::Token(text.into()), AuthenticateOptions::default());
+    let user = |text: &str| options(Credential::User(text.into()), AuthenticateOptions::default());
+    let none = || options(Credential::None, AuthenticateOptions::default());
     for (payload, request) in [
         (r#"{"token":"a.b.c"}"#, token("a.b.c")),
         (r#"{"x":{"token":"y"},"tok\u0065n":"\u0061.b","x":1}"#, token("a.b")),
@@ -52,7 +52,7 @@ fn object_may_hold_user_or_token() {
         (r#"{"token":"","user":""}"#, Err(RequestError::BadOptions(AuthenticateOptionsError::UserAndToken))),
         (r#"{"token":"a""#, Err(RequestError::NotJson)),
     ] {
-        assert_eq!(asked(payload), request, "{payload}");
+        assert_eq!(parse_authenticate(payload), request, "{payload}");
     }
 }
 
@@ -61,7 +61,7 @@ fn known_key_twice_is_an_error() {
     for key in ["user", "token", "device", "label", "resume", "evict"] {
         for (first, second) in [("null", "null"), ("null", r#""x""#), (r#""x""#, r#""x""#), ("[]", "{}"), ("1", "2")] {
             let payload = format!(r#"{{"{key}":{first},"y":1,"{key}":{second},"y":2}}"#);
-            assert_eq!(asked(&payload), Err(RequestError::DuplicateKey), "{payload}");
+            assert_eq!(parse_authenticate(&payload), Err(RequestError::DuplicateKey), "{payload}");
             // On a message that takes no such payload, too.
             let message = format!(r#"{{"type":"BYE","payload":{payload}}}"#);
             assert_eq!(ClientMessage::parse(&message), Err(RequestError::DuplicateKey), "{message}");
@@ -71,7 +71,7 @@ fn known_key_twice_is_an_error() {
 
 #[test]
 fn client_fields_are_bounded() {
-    let ask = |ask| asks_for(Credential::User("ada".into()), ask);
+    let ask = |ask| options(Credential::User("ada".into()), ask);
     let wrong = |error| Err(RequestError::BadOptions(error));
     let token = ResumeToken::new([0xcd; 32]);
     for (fields, expected) in [
@@ -104,7 +104,7 @@ fn client_fields_are_bounded() {
     ] {
         let mut payload = fields.clone();
         payload["user"] = json!("ada");
-        assert_eq!(asked(&payload.to_string()), expected, "{payload}");
+        assert_eq!(parse_authenticate(&payload.to_string()), expected, "{payload}");
     }
 }
 
@@ -141,13 +141,13 @@ fn evict_takes_oldest_nobody_or_100_sessions() {
     ] {
         let payload = json!({ "user": "ada", "evict": evict });
         let expected = match expected {
-            Some(evict) => asks_for(
+            Some(evict) => options(
                 Credential::User("ada".into()),
                 AuthenticateOptions { evict: Some(evict), ..AuthenticateOptions::default() },
             ),
             None => Err(RequestError::BadOptions(AuthenticateOptionsError::Evict)),
         };
-        assert_eq!(asked(&payload.to_string()), expected, "{payload}");
+        assert_eq!(parse_authenticate(&payload.to_string()), expected, "{payload}");
     }
     assert_eq!(Evict::MAX, 100);
 }
@@ -161,8 +161,8 @@ fn deeply_nested_field_needs_no_stack() {
     for (open, close) in [("[", "]"), (r#"{"evict":"#, "}")] {
         let value = format!("{}null{}", open.repeat(DEPTH), close.repeat(DEPTH));
         messages.extend([
-            (format!(r#"{{"user":{value}}}"#), asks_for(Credential::None, AuthenticateOptions::default())),
-            (format!(r#"{{"x":{value}}}"#), asks_for(Credential::None, AuthenticateOptions::default())),
+            (format!(r#"{{"user":{value}}}"#), options(Credential::None, AuthenticateOptions::default())),
+            (format!(r#"{{"x":{value}}}"#), options(Credential::None, AuthenticateOptions::default())),
             (format!(r#"{{"device":{value}}}"#), wrong(AuthenticateOptionsError::Device)),
             (format!(r#"{{"label":{value}}}"#), wrong(AuthenticateOptionsError::Label)),
             (format!(r#"{{"resume":{value}}}"#), wrong(AuthenticateOptionsError::Resume)),
@@ -173,7 +173,7 @@ fn deeply_nested_field_needs_no_stack() {
     }
     on_a_small_stack(move || {
         for (payload, expected) in messages {
-            assert_eq!(asked(&payload), expected, "{payload:.60}…");
+            assert_eq!(parse_authenticate(&payload), expected, "{payload:.60}…");
         }
     });
 }
@@ -254,7 +254,7 @@ fn session_info_shows_no_token() {
     let live = SessionRecord::new(session(1), since);
     let lingering =
         SessionRecord { status: SessionStatus::Lingering { until: since + Duration::from_secs(1) }, ..live.clone() };
-    let shown = |hold: &SessionRecord| serde_json::to_string(&SessionInfo::from(hold)).unwrap();
+    let shown = |entry: &SessionRecord| serde_json::to_string(&SessionInfo::from(entry)).unwrap();
     assert_eq!(shown(&live), r#"{"id":"0000000000000ada0000000000000001","since":5,"state":"live"}"#);
     let frame = r#"{"id":"0000000000000ada0000000000000001","since":5,"state":"lingering","until":1005}"#;
     assert_eq!(shown(&lingering), frame);
@@ -305,7 +305,7 @@ proptest! {
         fields in prop::collection::btree_map(any_field(), any_field_value(), 0..7),
     ) {
         let fields: Map<_, _> = fields.into_iter().collect();
-        prop_assert_eq!(asked(&json!(fields).to_string()), plain_reading(&fields), "{:?}", fields);
+        prop_assert_eq!(parse_authenticate(&json!(fields).to_string()), plain_reading(&fields), "{:?}", fields);
     }
 }
 

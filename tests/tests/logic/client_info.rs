@@ -24,28 +24,32 @@ fn id() -> SessionId {
     NodeId::new(0xada).session(7)
 }
 
-fn shown() -> ResumeToken {
+fn old_token() -> ResumeToken {
     ResumeToken::new([1; 32])
 }
 
-fn fresh() -> ResumeToken {
+fn new_token() -> ResumeToken {
     ResumeToken::new([2; 32])
 }
 
 /// A session that is there, driven at these seconds.
-struct Subject(Session, u64);
+struct SessionHarness {
+    session: Session,
+    /// The time of the next event, in seconds from the start.
+    second: u64,
+}
 
-impl Subject {
+impl SessionHarness {
     fn new() -> Self {
-        Self(Session::new(id(), &SessionSettings::default(), at(0)), 0)
+        Self { session: Session::new(id(), &SessionSettings::default(), at(0)), second: 0 }
     }
 
     fn handle(&mut self, event: Event<'_>) -> Actions {
-        self.0.handle(event, at(self.1))
+        self.session.handle(event, at(self.second))
     }
 
     /// AUTHENTICATE with this object, and the authenticator's answer to it: the acquire that comes of that.
-    fn ask(&mut self, fields: &str, identity: Identity) -> ledger::StoreCommand {
+    fn authenticate(&mut self, fields: &str, identity: Identity) -> ledger::StoreCommand {
         let text = format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada"{fields}}}}}"#);
         let actions = self.handle(Event::Text(&text));
         assert!(matches!(actions.effect, Some(Effect::Verify(_))) && actions.send.is_none(), "{actions:?}");
@@ -63,25 +67,25 @@ impl Subject {
 
     /// One that has its slot, which lingers for so long.
     fn live(linger: Duration) -> Self {
-        let mut subject = Self::new();
-        drop(subject.ask("", drawn()));
-        let _told: Actions = subject.granted(false, linger);
-        subject
+        let mut harness = Self::new();
+        drop(harness.authenticate("", identity()));
+        let _granted: Actions = harness.granted(false, linger);
+        harness
     }
 
     /// AUTHENTICATE with a token to resume, and its acquire under way.
     fn resuming() -> Self {
-        let mut subject = Self::new();
-        drop(subject.ask(&format!(r#","resume":"{}""#, shown().text()), drawn()));
-        subject
+        let mut harness = Self::new();
+        drop(harness.authenticate(&format!(r#","resume":"{}""#, old_token().text()), identity()));
+        harness
     }
 }
 
-fn drawn() -> Identity {
-    Identity { resume_token: Some(fresh()), ..Identity::for_user(user()) }
+fn identity() -> Identity {
+    Identity { resume_token: Some(new_token()), ..Identity::for_user(user()) }
 }
 
-fn say(reply: ServerMessage) -> Actions {
+fn reply(reply: ServerMessage) -> Actions {
     Actions { send: Some(Frame::Message(reply)), ..Actions::default() }
 }
 
@@ -98,7 +102,7 @@ fn linger(second: u64) -> ledger::StoreCommand {
 }
 
 fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
-    say(ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
+    reply(ServerMessage::AuthenticateSuccessDetailed(Box::new(AuthenticateSuccessDetails {
         user: user_summary(2),
         limit: limit(3),
         session: id(),
@@ -108,12 +112,12 @@ fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
 }
 
 fn listing() -> SlotListing {
-    let hold = SessionRecord::new(NodeId::new(9).session(9), at(0));
+    let entry = SessionRecord::new(NodeId::new(9).session(9), at(0));
     SlotListing {
         limit: limit(1),
         limit_source: LimitSource::Server,
         connections: 1,
-        sessions: [hold].into(),
+        sessions: [entry].into(),
         free_at: Some(at(3)),
         is_device_full: false,
         client_choice: true,
@@ -127,27 +131,28 @@ fn info() -> SessionInfo {
 
 #[test]
 fn options_reach_the_store_without_any_token() {
-    let mut subject = Subject::new();
+    let mut harness = SessionHarness::new();
     let fields = format!(
         r#","device":"laptop","label":"Firefox","resume":"{}","evict":["{}"]"#,
-        shown().text(),
+        old_token().text(),
         NodeId::new(9).session(9)
     );
-    let ledger::StoreCommand::Acquire { options: Some(options), limit: claim, at: asked, .. } =
-        subject.ask(&fields, Identity { limit: Some(limit(7)), ..drawn() })
+    let ledger::StoreCommand::Acquire { options: Some(options), limit: claim, at: actions, .. } =
+        harness.authenticate(&fields, Identity { limit: Some(limit(7)), ..identity() })
     else {
         panic!("it asks for a slot")
     };
     let expected = AcquireOptions {
         device: name("laptop"),
         label: name("Firefox"),
-        resume: Some(shown().key()),
-        new_resume_key: Some(fresh().key()),
+        resume: Some(old_token().key()),
+        new_resume_key: Some(new_token().key()),
         evict: Some(Evict::Sessions([NodeId::new(9).session(9)].into())),
     };
-    assert_eq!((*options, claim, asked), (expected, Some(limit(7)), at(0)));
+    assert_eq!((*options, claim, actions), (expected, Some(limit(7)), at(0)));
     // What a token says of the device goes before what the client says.
-    let command = Subject::new().ask(r#","device":"mine""#, Identity { device: name("laptop"), ..drawn() });
+    let command =
+        SessionHarness::new().authenticate(r#","device":"mine""#, Identity { device: name("laptop"), ..identity() });
     assert!(
         matches!(command, ledger::StoreCommand::Acquire { options: Some(options), .. } if options.device == name("laptop"))
     );
@@ -155,24 +160,24 @@ fn options_reach_the_store_without_any_token() {
 
 #[test]
 fn detailed_grant_has_the_resume_token() {
-    let mut anew = Subject::new();
-    drop(anew.ask("", drawn()));
-    assert_eq!(anew.granted(false, LINGER), admitted(Some(fresh()), LINGER));
-    assert_eq!(Subject::resuming().granted(true, LINGER), admitted(Some(shown()), LINGER));
+    let mut anew = SessionHarness::new();
+    drop(anew.authenticate("", identity()));
+    assert_eq!(anew.granted(false, LINGER), admitted(Some(new_token()), LINGER));
+    assert_eq!(SessionHarness::resuming().granted(true, LINGER), admitted(Some(old_token()), LINGER));
     // What it wanted to take up was gone: it has another one.
-    assert_eq!(Subject::resuming().granted(false, LINGER), admitted(Some(fresh()), LINGER));
+    assert_eq!(SessionHarness::resuming().granted(false, LINGER), admitted(Some(new_token()), LINGER));
     // Where none was drawn there is none.
-    let mut without = Subject::new();
-    drop(without.ask("", Identity::for_user(user())));
+    let mut without = SessionHarness::new();
+    drop(without.authenticate("", Identity::for_user(user())));
     assert_eq!(without.granted(false, LINGER), admitted(None, LINGER));
     assert_eq!(without.handle(Event::Disconnected), store(release()), "and so nobody could take it up");
 }
 
 #[test]
 fn detailed_denial_gives_one_minute_to_choose() {
-    let mut subject = Subject::new();
-    subject.1 = 2;
-    drop(subject.ask("", drawn()));
+    let mut harness = SessionHarness::new();
+    harness.second = 2;
+    drop(harness.authenticate("", identity()));
     let denial = AuthenticateFailureDetails {
         reason: AuthenticateFailure::LimitReached,
         limit: Some(limit(1)),
@@ -181,25 +186,26 @@ fn detailed_denial_gives_one_minute_to_choose() {
         retry_after: Some(Duration::from_secs(1)),
         client_choice: true,
     };
-    let denied = |subject: &mut Subject| subject.handle(Event::Stored(Outcome::Denied(Some(Box::new(listing())))));
-    assert_eq!(subject.0.deadline(), None);
-    assert_eq!(denied(&mut subject), say(ServerMessage::AuthenticateFailureDetailed(Box::new(denial.clone()))));
-    assert_eq!(subject.0.deadline(), Some(at(62)), "a minute from the refusal");
-    subject.1 = 50;
-    drop(subject.ask(r#","evict":"oldest""#, drawn()));
+    let denied =
+        |harness: &mut SessionHarness| harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(listing())))));
+    assert_eq!(harness.session.deadline(), None);
+    assert_eq!(denied(&mut harness), reply(ServerMessage::AuthenticateFailureDetailed(Box::new(denial.clone()))));
+    assert_eq!(harness.session.deadline(), Some(at(62)), "a minute from the refusal");
+    harness.second = 50;
+    drop(harness.authenticate(r#","evict":"oldest""#, identity()));
     let late = AuthenticateFailureDetails { retry_after: Some(Duration::ZERO), ..denial };
-    assert_eq!(denied(&mut subject), say(ServerMessage::AuthenticateFailureDetailed(Box::new(late))));
-    assert_eq!(subject.0.deadline(), Some(at(62)), "once");
-    subject.1 = 62;
+    assert_eq!(denied(&mut harness), reply(ServerMessage::AuthenticateFailureDetailed(Box::new(late))));
+    assert_eq!(harness.session.deadline(), Some(at(62)), "once");
+    harness.second = 62;
     let expected = Actions { close: Some(CloseReason::NotAuthenticated), ..Actions::default() };
-    assert_eq!(subject.handle(Event::Tick), expected);
+    assert_eq!(harness.handle(Event::Tick), expected);
     // A plain client has no such time.
-    let mut plain = Subject::new();
+    let mut plain = SessionHarness::new();
     drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
     drop(plain.handle(Event::Verified(Ok(Identity::for_user(user())))));
     let refused = plain.handle(Event::Stored(Outcome::Denied(None)));
-    assert_eq!(refused, say(ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached)));
-    assert_eq!(plain.0.deadline(), Some(at(10)));
+    assert_eq!(refused, reply(ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached)));
+    assert_eq!(plain.session.deadline(), Some(at(10)));
 }
 
 #[test]
@@ -214,24 +220,24 @@ fn object_client_gets_every_failure_detailed() {
             client_choice: false,
         }))
     };
-    let mut subject = Subject::new();
-    drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":{}}"#)));
-    let rejected = subject.handle(Event::Verified(Err(CredentialError::NotText)));
-    assert_eq!(rejected, say(denied(AuthenticateFailure::Credential(CredentialError::NotText))));
+    let mut harness = SessionHarness::new();
+    drop(harness.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":{}}"#)));
+    let rejected = harness.handle(Event::Verified(Err(CredentialError::NotText)));
+    assert_eq!(rejected, reply(denied(AuthenticateFailure::Credential(CredentialError::NotText))));
     for (outcome, failure) in [
         (Outcome::Rejected(StoreError::Full), AuthenticateFailure::Store(StoreError::Full)),
         (Outcome::Unknown, AuthenticateFailure::StoreTimedOut),
         (Outcome::Released, AuthenticateFailure::StoreTimedOut),
     ] {
-        let mut subject = Subject::new();
-        drop(subject.ask("", drawn()));
-        let expected = Actions { close: Some(CloseReason::TryAgainLater), ..say(denied(failure)) };
-        assert_eq!(subject.handle(Event::Stored(outcome)), expected);
+        let mut harness = SessionHarness::new();
+        drop(harness.authenticate("", identity()));
+        let expected = Actions { close: Some(CloseReason::TryAgainLater), ..reply(denied(failure)) };
+        assert_eq!(harness.handle(Event::Stored(outcome)), expected);
     }
-    let mut subject = Subject::new();
-    drop(subject.ask("", drawn()));
+    let mut harness = SessionHarness::new();
+    drop(harness.authenticate("", identity()));
     let full = SlotListing { is_device_full: true, free_at: None, ..listing() };
-    let actions = subject.handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
+    let actions = harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
     assert!(
         matches!(&actions.send, Some(Frame::Message(ServerMessage::AuthenticateFailureDetailed(denial))) if denial.reason == AuthenticateFailure::DeviceFull)
     );
@@ -240,25 +246,25 @@ fn object_client_gets_every_failure_detailed() {
 #[test]
 fn plain_client_has_the_device_of_its_token() {
     let waiting = || {
-        let mut subject = Subject::new();
-        drop(subject.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
-        let identity = Identity { device: name("laptop"), ..drawn() };
-        let actions = subject.handle(Event::Verified(Ok(identity)));
+        let mut harness = SessionHarness::new();
+        drop(harness.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
+        let identity = Identity { device: name("laptop"), ..identity() };
+        let actions = harness.handle(Event::Verified(Ok(identity)));
         let Some(Effect::Store(ledger::StoreCommand::Acquire { options: Some(options), .. })) = actions.effect else {
             panic!("{actions:?}")
         };
         assert_eq!(*options, AcquireOptions { device: name("laptop"), ..AcquireOptions::default() });
-        subject
+        harness
     };
-    let mut subject = waiting();
-    assert_eq!(subject.granted(false, LINGER), say(ServerMessage::AuthenticateSuccess(user_summary(2))));
-    assert_eq!(subject.handle(Event::Disconnected), store(release()), "nobody could take it up again");
+    let mut harness = waiting();
+    assert_eq!(harness.granted(false, LINGER), reply(ServerMessage::AuthenticateSuccess(user_summary(2))));
+    assert_eq!(harness.handle(Event::Disconnected), store(release()), "nobody could take it up again");
     for (is_device_full, failure) in
         [(true, AuthenticateFailure::DeviceFull), (false, AuthenticateFailure::LimitReached)]
     {
         let full = SlotListing { is_device_full, ..listing() };
         let actions = waiting().handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
-        assert_eq!(actions, say(ServerMessage::AuthenticateFailure(failure)));
+        assert_eq!(actions, reply(ServerMessage::AuthenticateFailure(failure)));
     }
 }
 
@@ -266,21 +272,21 @@ fn plain_client_has_the_device_of_its_token() {
 fn only_a_lost_session_lingers() {
     let lost = [(Event::Disconnected, None), (Event::Draining, Some(CloseReason::ShuttingDown))];
     for (event, close) in lost {
-        let mut subject = Subject::live(LINGER);
-        subject.1 = 5;
-        assert_eq!(subject.handle(event.clone()), Actions { close, ..store(linger(5)) });
-        assert!(subject.0.is_finished());
+        let mut harness = SessionHarness::live(LINGER);
+        harness.second = 5;
+        assert_eq!(harness.handle(event.clone()), Actions { close, ..store(linger(5)) });
+        assert!(harness.session.is_finished());
         // Not where nothing does, nor for plain clients.
-        assert_eq!(Subject::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(release()) });
-        let mut plain = Subject::new();
+        assert_eq!(SessionHarness::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(release()) });
+        let mut plain = SessionHarness::new();
         drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
         drop(plain.handle(Event::Verified(Ok(Identity::for_user(user())))));
         drop(plain.handle(Event::Stored(Outcome::granted(1))));
         assert_eq!(plain.handle(event), Actions { close, ..store(release()) });
     }
-    let mut silent = Subject::live(LINGER);
+    let mut silent = SessionHarness::live(LINGER);
     for second in [30, 40] {
-        silent.1 = second;
+        silent.second = second;
         let actions = silent.handle(Event::Tick);
         if second == 40 {
             assert_eq!(actions, Actions { close: Some(CloseReason::PeerSilent), ..store(linger(40)) });
@@ -289,14 +295,14 @@ fn only_a_lost_session_lingers() {
     let bye = r#"{"type":"BYE"}"#;
     let ended = Event::Ended(EndReason::ByOperator);
     for event in [Event::Text(bye), Event::Violation(Violation::Protocol), ended] {
-        let actions = Subject::live(LINGER).handle(event);
+        let actions = SessionHarness::live(LINGER).handle(event);
         assert_eq!(actions.effect, Some(Effect::Store(release())), "{actions:?}");
     }
     // Whoever is said to have taken it up may have failed to: it is still there then.
     let resumed = || Event::Ended(EndReason::Resumed);
     let close = Some(CloseReason::Resumed);
-    assert_eq!(Subject::live(LINGER).handle(resumed()), Actions { close, ..store(linger(0)) });
-    assert_eq!(Subject::live(Duration::ZERO).handle(resumed()), Actions { close, ..store(release()) });
+    assert_eq!(SessionHarness::live(LINGER).handle(resumed()), Actions { close, ..store(linger(0)) });
+    assert_eq!(SessionHarness::live(Duration::ZERO).handle(resumed()), Actions { close, ..store(release()) });
 }
 
 #[test]
@@ -311,73 +317,73 @@ fn failed_renewal_with_object_is_detailed() {
             retry_after: None,
             client_choice: false,
         };
-        say(ServerMessage::AuthenticateFailureDetailed(Box::new(nothing)))
+        reply(ServerMessage::AuthenticateFailureDetailed(Box::new(nothing)))
     };
-    let mut subject = Subject::new();
-    drop(subject.ask("", by_token(user())));
-    let _told: Actions = subject.granted(false, Duration::ZERO);
+    let mut harness = SessionHarness::new();
+    drop(harness.authenticate("", by_token(user())));
+    let _granted: Actions = harness.granted(false, Duration::ZERO);
     let ask = Event::Text(r#"{"type":"AUTHENTICATE","payload":{"token":"a.b.c"}}"#);
     let expired = CredentialError::Token(TokenError::Expired);
     for (verdict, failure) in [
         (Ok(by_token(UserId::parse("eve").unwrap())), AuthenticateFailure::AnotherUser),
         (Err(expired), AuthenticateFailure::Credential(expired)),
     ] {
-        drop(subject.handle(ask.clone()));
-        assert_eq!(subject.handle(Event::Verified(verdict)), refused(failure));
+        drop(harness.handle(ask.clone()));
+        assert_eq!(harness.handle(Event::Verified(verdict)), refused(failure));
     }
     for (outcome, failure) in [
         (Outcome::Unknown, AuthenticateFailure::StoreTimedOut),
         (Outcome::Rejected(StoreError::Full), AuthenticateFailure::Store(StoreError::Full)),
     ] {
-        drop(subject.handle(ask.clone()));
-        drop(subject.handle(Event::Verified(Ok(by_token(user())))));
-        assert_eq!(subject.handle(Event::Stored(outcome)), refused(failure));
+        drop(harness.handle(ask.clone()));
+        drop(harness.handle(Event::Verified(Ok(by_token(user())))));
+        assert_eq!(harness.handle(Event::Stored(outcome)), refused(failure));
     }
 }
 
 #[test]
 fn pending_request_keeps_the_time_of_loss() {
     for question in [r#"{"type":"CHECK_CONNECTIONS"}"#, r#"{"type":"LIST_SESSIONS"}"#] {
-        let mut subject = Subject::live(LINGER);
-        drop(subject.handle(Event::Text(question)));
-        subject.1 = 5;
-        assert_eq!(subject.handle(Event::Disconnected), Actions::default());
-        subject.1 = 8;
-        assert_eq!(subject.handle(Event::Stored(Outcome::Unknown)), store(linger(5)));
+        let mut harness = SessionHarness::live(LINGER);
+        drop(harness.handle(Event::Text(question)));
+        harness.second = 5;
+        assert_eq!(harness.handle(Event::Disconnected), Actions::default());
+        harness.second = 8;
+        assert_eq!(harness.handle(Event::Stored(Outcome::Unknown)), store(linger(5)));
     }
 }
 
 #[test]
 fn slot_resumed_then_lost_can_be_resumed() {
-    let granted = |mut subject: Subject, is_resumed, event: Event<'_>| {
-        drop(subject.handle(event));
-        subject.1 = 4;
-        subject.granted(is_resumed, LINGER)
+    let granted = |mut harness: SessionHarness, is_resumed, event: Event<'_>| {
+        drop(harness.handle(event));
+        harness.second = 4;
+        harness.granted(is_resumed, LINGER)
     };
-    assert_eq!(granted(Subject::resuming(), true, Event::Disconnected), store(linger(4)));
-    assert_eq!(granted(Subject::resuming(), true, Event::Draining), store(linger(4)));
+    assert_eq!(granted(SessionHarness::resuming(), true, Event::Disconnected), store(linger(4)));
+    assert_eq!(granted(SessionHarness::resuming(), true, Event::Draining), store(linger(4)));
     // Nobody knows the token of one that was given anew.
-    assert_eq!(granted(Subject::resuming(), false, Event::Disconnected), store(release()));
-    let mut anew = Subject::new();
-    drop(anew.ask("", drawn()));
+    assert_eq!(granted(SessionHarness::resuming(), false, Event::Disconnected), store(release()));
+    let mut anew = SessionHarness::new();
+    drop(anew.authenticate("", identity()));
     assert_eq!(granted(anew, false, Event::Disconnected), store(release()));
     // Whoever was sent away is not lost.
-    assert_eq!(granted(Subject::resuming(), true, Event::Violation(Violation::Protocol)), store(release()));
-    assert_eq!(granted(Subject::resuming(), true, Event::Ended(EndReason::ByOperator)), store(release()));
+    assert_eq!(granted(SessionHarness::resuming(), true, Event::Violation(Violation::Protocol)), store(release()));
+    assert_eq!(granted(SessionHarness::resuming(), true, Event::Ended(EndReason::ByOperator)), store(release()));
 }
 
 #[test]
 fn eviction_before_the_grant_hides_the_grant() {
-    let mut subject = Subject::resuming();
-    let words = "phone has taken the place of this session";
-    let told = subject.handle(Event::Ended(EndReason::TakenOver(name("phone"))));
-    let expected = Actions { close: Some(CloseReason::Evicted), ..say(ServerMessage::Evicted(words.into())) };
-    assert_eq!(told, expected);
-    assert!(subject.0.is_busy());
-    assert_eq!(subject.granted(false, LINGER), store(release()));
-    assert!(subject.0.is_finished());
+    let mut harness = SessionHarness::resuming();
+    let message = "phone has taken the place of this session";
+    let actions = harness.handle(Event::Ended(EndReason::TakenOver(name("phone"))));
+    let expected = Actions { close: Some(CloseReason::Evicted), ..reply(ServerMessage::Evicted(message.into())) };
+    assert_eq!(actions, expected);
+    assert!(harness.session.is_busy());
+    assert_eq!(harness.granted(false, LINGER), store(release()));
+    assert!(harness.session.is_finished());
     // A second one finds nobody.
-    assert_eq!(subject.handle(Event::Ended(EndReason::ByOperator)), Actions::default());
+    assert_eq!(harness.handle(Event::Ended(EndReason::ByOperator)), Actions::default());
 }
 
 #[test]
@@ -385,33 +391,33 @@ fn any_live_session_lists_and_ends_sessions() {
     let list = r#"{"type":"LIST_SESSIONS"}"#;
     let other = NodeId::new(9).session(9);
     let end = format!(r#"{{"type":"END_SESSION","payload":"{other}"}}"#);
-    let error = |error| say(ServerMessage::Error(error));
-    let mut subject = Subject::new();
+    let error = |error| reply(ServerMessage::Error(error));
+    let mut harness = SessionHarness::new();
     for text in [list, &*end] {
-        assert_eq!(subject.handle(Event::Text(text)), error(RequestError::NotAuthenticated));
+        assert_eq!(harness.handle(Event::Text(text)), error(RequestError::NotAuthenticated));
     }
 
-    let mut subject = Subject::live(LINGER);
-    subject.1 = 3;
-    let asked = subject.handle(Event::Text(list));
+    let mut harness = SessionHarness::live(LINGER);
+    harness.second = 3;
+    let actions = harness.handle(Event::Text(list));
     let command =
         ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: false, at: at(3) };
-    assert_eq!(asked, store(command));
-    let told = subject.handle(Event::Stored(Outcome::Listed(Box::new(listing()))));
+    assert_eq!(actions, store(command));
+    let actions = harness.handle(Event::Stored(Outcome::Listed(Box::new(listing()))));
     let sessions = SessionList { limit: 1, connections: 1, sessions: [info()].into() };
-    assert_eq!(told, say(ServerMessage::ListSessionsSuccess(Box::new(sessions))));
+    assert_eq!(actions, reply(ServerMessage::ListSessionsSuccess(Box::new(sessions))));
 
-    let asked = subject.handle(Event::Text(&end));
+    let actions = harness.handle(Event::Text(&end));
     let (target, reason) = (EndTarget::One(other), EndReason::ByUser(None));
     assert_eq!(
-        asked,
+        actions,
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
     );
-    let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
-    assert_eq!(told, say(ServerMessage::EndSessionSuccess(user_summary(1))));
-    drop(subject.handle(Event::Text(&end)));
-    let told = subject.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
-    assert_eq!(told, error(RequestError::NoSuchSession));
+    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
+    assert_eq!(actions, reply(ServerMessage::EndSessionSuccess(user_summary(1))));
+    drop(harness.handle(Event::Text(&end)));
+    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
+    assert_eq!(actions, error(RequestError::NoSuchSession));
     for (text, outcome, expected) in [
         (list, Outcome::Rejected(StoreError::Overloaded), RequestError::Store(StoreError::Overloaded)),
         (list, Outcome::Unknown, RequestError::StoreTimedOut),
@@ -419,11 +425,11 @@ fn any_live_session_lists_and_ends_sessions() {
         (&end, Outcome::Listed(Box::new(listing())), RequestError::StoreTimedOut),
         (&end, Outcome::Rejected(StoreError::Failed), RequestError::Store(StoreError::Failed)),
     ] {
-        drop(subject.handle(Event::Text(text)));
-        assert_eq!(subject.handle(Event::Stored(outcome)), error(expected));
+        drop(harness.handle(Event::Text(text)));
+        assert_eq!(harness.handle(Event::Stored(outcome)), error(expected));
     }
-    let overrides = format!(r#"{{"type":"END_SESSION","payload":"{}"}}"#, id());
-    assert_eq!(subject.handle(Event::Text(&overrides)), error(RequestError::OwnSession));
+    let own_session = format!(r#"{{"type":"END_SESSION","payload":"{}"}}"#, id());
+    assert_eq!(harness.handle(Event::Text(&own_session)), error(RequestError::OwnSession));
 }
 
 #[test]

@@ -14,12 +14,16 @@ use tests::values::{NANOSECOND, address, at_milli as at, connection_limits as li
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What an owner can see: (connections, waiting, networks).
-fn seen(limiter: &ConnectionLimiter) -> (usize, usize, usize) {
+fn counts(limiter: &ConnectionLimiter) -> (usize, usize, usize) {
     (limiter.connections(), limiter.unauthenticated(), limiter.tracked_clients())
 }
 
 /// A connection that comes in directly, if it is let.
-fn arrive(limiter: &mut ConnectionLimiter, address: IpAddr, now: Timestamp) -> Result<Permit, ConnectionLimitExceeded> {
+fn connect(
+    limiter: &mut ConnectionLimiter,
+    address: IpAddr,
+    now: Timestamp,
+) -> Result<Permit, ConnectionLimitExceeded> {
     let mut permit = limiter.acquire()?;
     match limiter.identify(&mut permit, address, now) {
         Ok(()) => Ok(permit),
@@ -33,10 +37,10 @@ fn arrive(limiter: &mut ConnectionLimiter, address: IpAddr, now: Timestamp) -> R
 #[test]
 fn unlimited_limiter_accepts_every_connection() {
     let mut limiter = ConnectionLimiter::new(ConnectionLimits::default());
-    let permits: Vec<_> = (0..10_000).map(|_| arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap()).collect();
-    assert_eq!(seen(&limiter), (10_000, 10_000, 1));
+    let permits: Vec<_> = (0..10_000).map(|_| connect(&mut limiter, address("192.0.2.1"), at(0)).unwrap()).collect();
+    assert_eq!(counts(&limiter), (10_000, 10_000, 1));
     permits.into_iter().for_each(|permit| limiter.release(permit));
-    assert_eq!(seen(&limiter), (0, 0, 0));
+    assert_eq!(counts(&limiter), (0, 0, 0));
 }
 
 #[test]
@@ -56,7 +60,7 @@ fn total_limit_frees_with_each_release() {
         let _next = limiter.acquire().unwrap();
         assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Total);
     }
-    assert_eq!(seen(&limiter), (2, 2, 0), "and one that is lost is counted for ever");
+    assert_eq!(counts(&limiter), (2, 2, 0), "and one that is lost is counted for ever");
 }
 
 #[test]
@@ -67,7 +71,7 @@ fn unauthenticated_limit_frees_on_authentication_or_release() {
     assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
     limiter.authenticated(&mut first);
     limiter.authenticated(&mut first);
-    assert_eq!(seen(&limiter), (2, 1, 0), "it is admitted once");
+    assert_eq!(counts(&limiter), (2, 1, 0), "it is admitted once");
     let third = limiter.acquire().unwrap();
     assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
     limiter.release(first);
@@ -78,7 +82,7 @@ fn unauthenticated_limit_frees_on_authentication_or_release() {
     for permit in [third, fourth] {
         limiter.release(permit);
     }
-    assert_eq!(seen(&limiter), (0, 0, 0));
+    assert_eq!(counts(&limiter), (0, 0, 0));
 }
 
 #[test]
@@ -86,28 +90,28 @@ fn per_client_limit_leaves_other_clients_alone() {
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 2, 0));
     let client = ClientPrefix::from(address("192.0.2.1"));
     let too_many = ConnectionLimitExceeded::PerClient { client };
-    let first = arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
-    let mut second = arrive(&mut limiter, address("::ffff:192.0.2.1"), at(0)).unwrap();
+    let first = connect(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
+    let mut second = connect(&mut limiter, address("::ffff:192.0.2.1"), at(0)).unwrap();
     assert_eq!((first.client(), second.client()), (Some(client), Some(client)));
     limiter.authenticated(&mut second);
-    assert_eq!(arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap_err(), too_many);
-    let other = arrive(&mut limiter, address("192.0.2.2"), at(0)).unwrap();
-    assert_eq!(seen(&limiter), (3, 2, 2));
+    assert_eq!(connect(&mut limiter, address("192.0.2.1"), at(0)).unwrap_err(), too_many);
+    let other = connect(&mut limiter, address("192.0.2.2"), at(0)).unwrap();
+    assert_eq!(counts(&limiter), (3, 2, 2));
     for permit in [first, second] {
         limiter.release(permit);
-        let _next = arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
-        assert_eq!(arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap_err(), too_many);
+        let _next = connect(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
+        assert_eq!(connect(&mut limiter, address("192.0.2.1"), at(0)).unwrap_err(), too_many);
     }
     limiter.release(other);
-    assert_eq!(seen(&limiter), (2, 2, 1));
+    assert_eq!(counts(&limiter), (2, 2, 1));
 }
 
 #[test]
 fn ipv6_addresses_of_one_64_count_together() {
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 1, 0));
-    let _first = arrive(&mut limiter, address("2001:db8::1"), at(0)).unwrap();
-    assert!(arrive(&mut limiter, address("2001:db8::ffff:0:0:1"), at(0)).is_err());
-    assert!(arrive(&mut limiter, address("2001:db8:0:1::1"), at(0)).is_ok());
+    let _first = connect(&mut limiter, address("2001:db8::1"), at(0)).unwrap();
+    assert!(connect(&mut limiter, address("2001:db8::ffff:0:0:1"), at(0)).is_err());
+    assert!(connect(&mut limiter, address("2001:db8:0:1::1"), at(0)).is_ok());
 }
 
 #[test]
@@ -118,10 +122,10 @@ fn rate_allows_a_burst_and_then_refills() {
     let mut arrivals = |now: u64, expected: &[Result<(), ConnectionLimitExceeded>]| {
         for &expected in expected {
             // That they leave at once does not make it slower.
-            let arrived = arrive(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit));
+            let arrived = connect(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit));
             assert_eq!(arrived, expected, "at {now} ms");
         }
-        let other = arrive(&mut limiter, address("192.0.2.2"), at(now)).unwrap();
+        let other = connect(&mut limiter, address("192.0.2.2"), at(now)).unwrap();
         limiter.release(other);
     };
     let (come, wait) = (Ok(()), |millis| Err(too_fast(millis)));
@@ -142,14 +146,14 @@ fn retry_after_is_exact() {
     let mut now = at(5);
     for _ in 0..100 {
         let exceeded =
-            (0..=7).find_map(|_| arrive(&mut limiter, ada, now).map(|permit| limiter.release(permit)).err()).unwrap();
+            (0..=7).find_map(|_| connect(&mut limiter, ada, now).map(|permit| limiter.release(permit)).err()).unwrap();
         let wait = exceeded.retry_after();
         assert!(!wait.is_zero() && wait <= SECOND / 7 + NANOSECOND, "{wait:?}");
         let early = now + (wait - NANOSECOND);
         let expected = ConnectionLimitExceeded::Rate { client: ada.into(), retry_after: NANOSECOND };
-        assert_eq!(arrive(&mut limiter, ada, early).unwrap_err(), expected);
+        assert_eq!(connect(&mut limiter, ada, early).unwrap_err(), expected);
         now = now + wait;
-        let permit = arrive(&mut limiter, ada, now).unwrap();
+        let permit = connect(&mut limiter, ada, now).unwrap();
         limiter.release(permit);
     }
 }
@@ -158,7 +162,7 @@ fn retry_after_is_exact() {
 fn refused_connection_uses_only_its_own_permit() {
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 1, 2));
     let (ada, client) = (address("192.0.2.1"), ClientPrefix::from(address("192.0.2.1")));
-    let inside = arrive(&mut limiter, ada, at(0)).unwrap();
+    let inside = connect(&mut limiter, ada, at(0)).unwrap();
     let mut exceeded = limiter.acquire().unwrap();
     for _ in 0..5 {
         let told = limiter.identify(&mut exceeded, ada, at(0));
@@ -168,7 +172,7 @@ fn refused_connection_uses_only_its_own_permit() {
             "before the pace, of which it uses nothing"
         );
     }
-    assert_eq!((exceeded.client(), seen(&limiter)), (None, (2, 2, 1)));
+    assert_eq!((exceeded.client(), counts(&limiter)), (None, (2, 2, 1)));
     limiter.release(inside);
     assert_eq!(limiter.identify(&mut exceeded, ada, at(0)), Ok(()), "room is made at once");
     let mut third = limiter.acquire().unwrap();
@@ -190,42 +194,42 @@ fn refused_connection_uses_only_its_own_permit() {
 fn broadest_exceeded_limit_is_reported_first() {
     let mut limiter = ConnectionLimiter::new(limits(1, 1, 1, 1));
     let ada = address("192.0.2.1");
-    let mut inside = arrive(&mut limiter, ada, at(0)).unwrap();
-    assert_eq!(arrive(&mut limiter, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::Total);
+    let mut inside = connect(&mut limiter, ada, at(0)).unwrap();
+    assert_eq!(connect(&mut limiter, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::Total);
     limiter.set_limits(limits(2, 1, 1, 1));
-    assert_eq!(arrive(&mut limiter, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
+    assert_eq!(connect(&mut limiter, ada, at(0)).unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
     limiter.authenticated(&mut inside);
     assert_eq!(
-        arrive(&mut limiter, ada, at(0)).unwrap_err(),
+        connect(&mut limiter, ada, at(0)).unwrap_err(),
         ConnectionLimitExceeded::PerClient { client: ada.into() }
     );
     limiter.set_limits(limits(2, 1, 2, 1));
     let too_fast = ConnectionLimitExceeded::Rate { client: ada.into(), retry_after: SECOND };
-    assert_eq!(arrive(&mut limiter, ada, at(0)).unwrap_err(), too_fast);
+    assert_eq!(connect(&mut limiter, ada, at(0)).unwrap_err(), too_fast);
 }
 
 #[test]
 fn permit_is_identified_once() {
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 1, 1));
-    let mut permit = arrive(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
+    let mut permit = connect(&mut limiter, address("192.0.2.1"), at(0)).unwrap();
     for again in ["192.0.2.1", "192.0.2.2"] {
         assert_eq!(limiter.identify(&mut permit, address(again), at(0)), Ok(()));
         assert_eq!(permit.client(), Some(address("192.0.2.1").into()));
     }
-    assert_eq!(seen(&limiter), (1, 1, 1));
-    assert!(arrive(&mut limiter, address("192.0.2.2"), at(0)).is_ok(), "nothing of the other was used up");
+    assert_eq!(counts(&limiter), (1, 1, 1));
+    assert!(connect(&mut limiter, address("192.0.2.2"), at(0)).is_ok(), "nothing of the other was used up");
 }
 
 #[test]
 fn lowered_limit_keeps_existing_connections() {
     let mut limiter = ConnectionLimiter::new(limits(4, 0, 4, 0));
     let ada = address("192.0.2.1");
-    let mut permits: Vec<_> = (0..4).map(|_| arrive(&mut limiter, ada, at(0)).unwrap()).collect();
+    let mut permits: Vec<_> = (0..4).map(|_| connect(&mut limiter, ada, at(0)).unwrap()).collect();
     let outcomes = |limiter: &mut ConnectionLimiter, permits: &mut Vec<Permit>| {
         let mut outcomes = Vec::new();
         while let Some(permit) = permits.pop() {
             limiter.release(permit);
-            outcomes.push(arrive(limiter, ada, at(0)).map(|permit| limiter.release(permit)));
+            outcomes.push(connect(limiter, ada, at(0)).map(|permit| limiter.release(permit)));
         }
         outcomes
     };
@@ -236,10 +240,10 @@ fn lowered_limit_keeps_existing_connections() {
     ] {
         limiter.set_limits(lower);
         assert_eq!((limiter.limits(), limiter.connections()), (lower, 4));
-        assert_eq!(arrive(&mut limiter, ada, at(0)).unwrap_err(), exceeded);
+        assert_eq!(connect(&mut limiter, ada, at(0)).unwrap_err(), exceeded);
         assert_eq!(outcomes(&mut limiter, &mut permits), [Err(exceeded), Err(exceeded), Ok(()), Ok(())]);
         limiter.set_limits(ConnectionLimits::default());
-        permits.extend((0..4).map(|_| arrive(&mut limiter, ada, at(0)).unwrap()));
+        permits.extend((0..4).map(|_| connect(&mut limiter, ada, at(0)).unwrap()));
     }
 }
 
@@ -248,7 +252,7 @@ fn changed_rate_applies_from_the_next_arrival() {
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 5));
     let ada = address("192.0.2.1");
     let arrivals = |limiter: &mut ConnectionLimiter, now| {
-        let come = std::iter::from_fn(|| arrive(limiter, ada, at(now)).ok().map(|permit| limiter.release(permit)));
+        let come = std::iter::from_fn(|| connect(limiter, ada, at(now)).ok().map(|permit| limiter.release(permit)));
         come.take(100).count()
     };
     assert_eq!(arrivals(&mut limiter, 0), 5);
@@ -264,7 +268,7 @@ fn changed_rate_applies_from_the_next_arrival() {
 fn backward_clock_counts_as_standing_still() {
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 2));
     let ada = address("192.0.2.1");
-    let mut come = |now| arrive(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit)).is_ok();
+    let mut come = |now| connect(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit)).is_ok();
     assert_eq!([5000, 0, 0, 5000, 5499, 0, 5500].map(&mut come), [true, true, false, false, false, false, true]);
 }
 
@@ -272,20 +276,20 @@ fn backward_clock_counts_as_standing_still() {
 fn client_is_forgotten_once_its_bucket_is_full() {
     let (ada, bob) = (address("192.0.2.1"), address("192.0.2.2"));
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 2));
-    let first = arrive(&mut limiter, ada, at(0)).unwrap();
-    let second = arrive(&mut limiter, ada, at(1000)).unwrap();
+    let first = connect(&mut limiter, ada, at(0)).unwrap();
+    let second = connect(&mut limiter, ada, at(1000)).unwrap();
     limiter.release(first);
     limiter.release(second);
-    assert_eq!(seen(&limiter), (0, 0, 1), "half a second of it is missing yet");
-    let third = arrive(&mut limiter, bob, at(1499)).unwrap();
-    assert_eq!(seen(&limiter), (1, 1, 2));
-    let fourth = arrive(&mut limiter, bob, at(1500)).unwrap();
-    assert_eq!(seen(&limiter), (2, 2, 1), "an arrival sweeps away what is over");
+    assert_eq!(counts(&limiter), (0, 0, 1), "half a second of it is missing yet");
+    let third = connect(&mut limiter, bob, at(1499)).unwrap();
+    assert_eq!(counts(&limiter), (1, 1, 2));
+    let fourth = connect(&mut limiter, bob, at(1500)).unwrap();
+    assert_eq!(counts(&limiter), (2, 2, 1), "an arrival sweeps away what is over");
     limiter.set_limits(limits(0, 0, 1, 0));
     limiter.release(third);
-    assert_eq!(seen(&limiter), (1, 1, 1));
+    assert_eq!(counts(&limiter), (1, 1, 1));
     limiter.release(fourth);
-    assert_eq!(seen(&limiter), (0, 0, 0), "without a pace nothing is to be remembered");
+    assert_eq!(counts(&limiter), (0, 0, 0), "without a pace nothing is to be remembered");
 }
 
 /// An address in the network of this number.
@@ -301,7 +305,7 @@ fn flood_of_networks_leaves_few_tracked_clients() {
     for order in [|number: u64| number, u64::reverse_bits] {
         let (mut limiter, mut most) = (ConnectionLimiter::new(limits(0, 0, 0, 1)), 0);
         for number in 0..500_000 {
-            let permit = arrive(&mut limiter, nth(order(number)), at(number)).unwrap();
+            let permit = connect(&mut limiter, nth(order(number)), at(number)).unwrap();
             limiter.release(permit);
             most = most.max(limiter.tracked_clients());
         }
@@ -315,14 +319,14 @@ fn returning_clients_do_not_stop_the_sweep() {
     const AT_ONCE: usize = 100;
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 1));
     for number in 0..100_000 {
-        let permit = arrive(&mut limiter, nth(number), at(0)).unwrap();
+        let permit = connect(&mut limiter, nth(number), at(0)).unwrap();
         limiter.release(permit);
     }
     assert_eq!(limiter.tracked_clients(), 100_000, "so many at once are remembered");
     let mut most = 0;
     for round in 0..100_000 {
         let number = if round % 2 == 0 { round } else { 1_000_000 - round };
-        let permit = arrive(&mut limiter, nth(number), at(1000 + 10 * round)).unwrap();
+        let permit = connect(&mut limiter, nth(number), at(1000 + 10 * round)).unwrap();
         limiter.release(permit);
         if round >= 50_000 {
             most = most.max(limiter.tracked_clients());

@@ -19,28 +19,28 @@ proptest! {
 
     #[test]
     fn limiter_does_what_the_model_does(
-        first in any_bounds(0..5_u32),
-        steps in vec(step(any_bounds(0..5_u32)), 0..200),
+        first in any_limits(0..5_u32),
+        steps in vec(step(any_limits(0..5_u32)), 0..200),
     ) {
-        let mut world = World::new(first);
-        steps.iter().for_each(|step| world.step(step));
-        world.empty();
+        let mut pair = LimiterAndModel::new(first);
+        steps.iter().for_each(|step| pair.step(step));
+        pair.release_all();
     }
 
     /// Under one pace, known in advance and nothing else to stop them, every arrival is decided exactly.
     #[test]
     fn rate_is_kept_exactly(rate in 1..6_u32, steps in vec(step(Just(limits(0, 0, 0, 0))), 0..200)) {
-        let mut world = World::new(limits(0, 0, 0, rate));
+        let mut pair = LimiterAndModel::new(limits(0, 0, 0, rate));
         for step in steps {
             match step {
-                Step::Change(_) => {}
-                Step::Enter
+                Step::SetLimits(_) => {}
+                Step::Acquire
                 | Step::Identify(..)
                 | Step::Arrive(_)
-                | Step::Admit(_)
-                | Step::Leave(_)
+                | Step::Authenticate(_)
+                | Step::Release(_)
                 | Step::Pass(_)
-                | Step::Wait(_) => world.step(&step),
+                | Step::WaitRetryAfter(_) => pair.step(&step),
             }
         }
     }
@@ -49,18 +49,18 @@ proptest! {
 /// One step in the life of a door.
 #[derive(Debug, Clone)]
 enum Step {
-    Enter,
+    Acquire,
     /// Somebody is identified, from one of [`ADDRESSES`]; perhaps once more.
     Identify(prop::sample::Index, usize),
     /// The same, of a connection that comes directly.
     Arrive(usize),
-    Admit(prop::sample::Index),
-    Leave(prop::sample::Index),
+    Authenticate(prop::sample::Index),
+    Release(prop::sample::Index),
     /// So many nanoseconds pass.
     Pass(u64),
     /// Exactly as long passes as the last one was told who came too fast, or a nanosecond less.
-    Wait(bool),
-    Change(ConnectionLimits),
+    WaitRetryAfter(bool),
+    SetLimits(ConnectionLimits),
 }
 
 /// Addresses, and the number of the network of each.
@@ -74,8 +74,9 @@ const ADDRESSES: [(&str, usize); 7] = [
     ("::1", 4),
 ];
 
-fn any_bounds(rate: impl Strategy<Value = u32>) -> impl Strategy<Value = ConnectionLimits> {
-    (0..8_usize, 0..6_usize, 0..4_usize, rate).prop_map(|(all, waiting, per, rate)| limits(all, waiting, per, rate))
+fn any_limits(rate: impl Strategy<Value = u32>) -> impl Strategy<Value = ConnectionLimits> {
+    (0..8_usize, 0..6_usize, 0..4_usize, rate)
+        .prop_map(|(all, unauthenticated, per, rate)| limits(all, unauthenticated, per, rate))
 }
 
 fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value = Step> {
@@ -83,31 +84,31 @@ fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value 
     let address = || 0..ADDRESSES.len();
     let moment = prop_oneof![Just(1), 1..2_000_u64, 1..400_000_000_u64, 1..3_000_000_000_u64, Just(1_000_000_000)];
     prop_oneof![
-        2 => Just(Step::Enter),
-        4 => (index(), address()).prop_map(|(who, address)| Step::Identify(who, address)),
+        2 => Just(Step::Acquire),
+        4 => (index(), address()).prop_map(|(index, address)| Step::Identify(index, address)),
         8 => address().prop_map(Step::Arrive),
-        2 => index().prop_map(Step::Admit),
-        8 => index().prop_map(Step::Leave),
+        2 => index().prop_map(Step::Authenticate),
+        8 => index().prop_map(Step::Release),
         4 => moment.prop_map(Step::Pass),
-        2 => any::<bool>().prop_map(Step::Wait),
-        1 => change.prop_map(Step::Change),
+        2 => any::<bool>().prop_map(Step::WaitRetryAfter),
+        1 => change.prop_map(Step::SetLimits),
     ]
 }
 
 /// What a [`ConnectionLimiter`] should be: lists, which are looked through from the beginning each time.
 struct Model {
-    bounds: ConnectionLimits,
+    limits: ConnectionLimits,
     /// Whether it waits, and the number of its network.
     permits: Vec<(bool, Option<usize>)>,
     /// Every one that was identified while there was a pace: its network, when, and how often the pace had changed.
     arrivals: Vec<(usize, Duration, usize)>,
-    paces: usize,
+    rate_changes: usize,
     now: Duration,
 }
 
 /// What the model knows of whether one more arrival is too fast.
-enum Pace {
-    Kept,
+enum RateCheck {
+    Within,
     /// For so long.
     TooFast(Duration),
     /// The pace has changed under those that arrived lately.
@@ -119,11 +120,11 @@ impl Model {
         self.permits.iter().filter(|&permit| which(permit)).count()
     }
 
-    fn enter(&mut self) -> Option<ConnectionLimitExceeded> {
-        if self.bounds.connections.is_some_and(|most| self.permits.len() >= most.get()) {
+    fn acquire(&mut self) -> Option<ConnectionLimitExceeded> {
+        if self.limits.connections.is_some_and(|most| self.permits.len() >= most.get()) {
             return Some(ConnectionLimitExceeded::Total);
         }
-        if self.bounds.unauthenticated.is_some_and(|most| self.count(|permit| permit.0) >= most.get()) {
+        if self.limits.unauthenticated.is_some_and(|most| self.count(|permit| permit.0) >= most.get()) {
             return Some(ConnectionLimitExceeded::Unauthenticated);
         }
         self.permits.push((true, None));
@@ -134,7 +135,7 @@ impl Model {
     fn latest(&self, client: usize) -> impl Iterator<Item = (Duration, usize)> {
         let mut next = self.now;
         let backwards = self.arrivals.iter().rev().filter(move |arrival| arrival.0 == client);
-        backwards.map(|&(_, at, paces)| (at, paces)).take_while(move |&(at, _)| {
+        backwards.map(|&(_, at, rate_changes)| (at, rate_changes)).take_while(move |&(at, _)| {
             let apart = next - at;
             next = at;
             apart < SECOND
@@ -142,85 +143,87 @@ impl Model {
     }
 
     /// The rule: between any arrival and this one, both included, lie no more of them than `rate` and what time brings.
-    fn pace(&self, client: usize) -> Pace {
-        let Some(rate) = self.bounds.rate_per_client.map(|rate| u128::from(rate.get())) else { return Pace::Kept };
-        if self.latest(client).any(|(_, paces)| paces != self.paces) {
-            return Pace::Unclear;
+    fn check_rate(&self, client: usize) -> RateCheck {
+        let Some(rate) = self.limits.rate_per_client.map(|rate| u128::from(rate.get())) else {
+            return RateCheck::Within;
+        };
+        if self.latest(client).any(|(_, rate_changes)| rate_changes != self.rate_changes) {
+            return RateCheck::Unclear;
         }
         let wait = (2..).zip(self.latest(client)).map(|(count, (at, _)): (u128, _)| {
             let due_nanos = (count.saturating_sub(rate) * SECOND.as_nanos()).div_ceil(rate);
             due_nanos.saturating_sub((self.now - at).as_nanos())
         });
         match wait.max() {
-            None | Some(0) => Pace::Kept,
-            Some(nanos) => Pace::TooFast(Duration::from_nanos(u64::try_from(nanos).unwrap())),
+            None | Some(0) => RateCheck::Within,
+            Some(nanos) => RateCheck::TooFast(Duration::from_nanos(u64::try_from(nanos).unwrap())),
         }
     }
 
-    fn identified(&mut self, who: usize, client: usize) {
-        self.permits[who].1 = Some(client);
-        if self.bounds.rate_per_client.is_some() {
-            self.arrivals.push((client, self.now, self.paces));
+    fn identified(&mut self, index: usize, client: usize) {
+        self.permits[index].1 = Some(client);
+        if self.limits.rate_per_client.is_some() {
+            self.arrivals.push((client, self.now, self.rate_changes));
         }
     }
 }
 
 /// A door and its model, side by side.
-struct World {
+struct LimiterAndModel {
     limiter: ConnectionLimiter,
     model: Model,
     permits: Vec<Permit>,
     last_wait: Duration,
 }
 
-impl World {
-    fn new(bounds: ConnectionLimits) -> Self {
-        let model = Model { bounds, permits: Vec::new(), arrivals: Vec::new(), paces: 0, now: Duration::ZERO };
-        Self { limiter: ConnectionLimiter::new(bounds), model, permits: Vec::new(), last_wait: Duration::ZERO }
+impl LimiterAndModel {
+    fn new(limits: ConnectionLimits) -> Self {
+        let model = Model { limits, permits: Vec::new(), arrivals: Vec::new(), rate_changes: 0, now: Duration::ZERO };
+        Self { limiter: ConnectionLimiter::new(limits), model, permits: Vec::new(), last_wait: Duration::ZERO }
     }
 
     fn step(&mut self, step: &Step) {
-        let some = |who: &prop::sample::Index, of: &[Permit]| (!of.is_empty()).then(|| who.index(of.len()));
+        let some = |index: &prop::sample::Index, of: &[Permit]| (!of.is_empty()).then(|| index.index(of.len()));
         match step {
-            Step::Enter => _ = self.enter(),
+            Step::Acquire => _ = self.acquire(),
             Step::Arrive(address) => {
-                if self.enter() {
+                if self.acquire() {
                     self.identify(self.permits.len() - 1, *address);
                 }
             }
-            Step::Identify(who, address) => {
-                if let Some(who) = some(who, &self.permits) {
-                    self.identify(who, *address);
+            Step::Identify(index, address) => {
+                if let Some(index) = some(index, &self.permits) {
+                    self.identify(index, *address);
                 }
             }
-            Step::Admit(who) => {
-                if let Some(who) = some(who, &self.permits) {
-                    self.limiter.authenticated(&mut self.permits[who]);
-                    self.model.permits[who].0 = false;
+            Step::Authenticate(index) => {
+                if let Some(index) = some(index, &self.permits) {
+                    self.limiter.authenticated(&mut self.permits[index]);
+                    self.model.permits[index].0 = false;
                 }
             }
-            Step::Leave(who) => {
-                if let Some(who) = some(who, &self.permits) {
-                    self.limiter.release(self.permits.swap_remove(who));
-                    self.model.permits.swap_remove(who);
+            Step::Release(index) => {
+                if let Some(index) = some(index, &self.permits) {
+                    self.limiter.release(self.permits.swap_remove(index));
+                    self.model.permits.swap_remove(index);
                 }
             }
             Step::Pass(nanos) => self.model.now += Duration::from_nanos(*nanos),
-            Step::Wait(whole) => {
+            Step::WaitRetryAfter(whole) => {
                 let early = if *whole { Duration::ZERO } else { NANOSECOND };
                 self.model.now += self.last_wait.saturating_sub(early);
             }
-            Step::Change(bounds) => {
-                self.limiter.set_limits(*bounds);
-                self.model.paces += usize::from(bounds.rate_per_client != self.model.bounds.rate_per_client);
-                self.model.bounds = *bounds;
+            Step::SetLimits(limits) => {
+                self.limiter.set_limits(*limits);
+                self.model.rate_changes += usize::from(limits.rate_per_client != self.model.limits.rate_per_client);
+                self.model.limits = *limits;
             }
         }
         self.check();
     }
 
-    fn enter(&mut self) -> bool {
-        match (self.limiter.acquire(), self.model.enter()) {
+    fn acquire(&mut self) -> bool {
+        match (self.limiter.acquire(), self.model.acquire()) {
             (Ok(permit), None) => {
                 self.permits.push(permit);
                 true
@@ -232,24 +235,25 @@ impl World {
         }
     }
 
-    fn identify(&mut self, who: usize, nth: usize) {
+    fn identify(&mut self, index: usize, nth: usize) {
         let (address, number) = (address(ADDRESSES[nth].0), ADDRESSES[nth].1);
         let client = ClientPrefix::from(address);
-        let identified = self.limiter.identify(&mut self.permits[who], address, Timestamp::from_epoch(self.model.now));
-        if self.model.permits[who].1.is_some() {
+        let identified =
+            self.limiter.identify(&mut self.permits[index], address, Timestamp::from_epoch(self.model.now));
+        if self.model.permits[index].1.is_some() {
             return assert_eq!(identified, Ok(()));
         }
         let of_address = self.model.count(|permit| permit.1 == Some(number));
-        if self.model.bounds.per_client.is_some_and(|most| of_address >= most.get()) {
+        if self.model.limits.per_client.is_some_and(|most| of_address >= most.get()) {
             return assert_eq!(identified, Err(ConnectionLimitExceeded::PerClient { client }));
         }
-        match self.model.pace(number) {
-            Pace::Kept => assert_eq!(identified, Ok(())),
-            Pace::TooFast(retry_after) => {
+        match self.model.check_rate(number) {
+            RateCheck::Within => assert_eq!(identified, Ok(())),
+            RateCheck::TooFast(retry_after) => {
                 assert_eq!(identified, Err(ConnectionLimitExceeded::Rate { client, retry_after }))
             }
-            Pace::Unclear => {
-                let rate = self.model.bounds.rate_per_client.unwrap().get();
+            RateCheck::Unclear => {
+                let rate = self.model.limits.rate_per_client.unwrap().get();
                 let longest = SECOND / rate + NANOSECOND;
                 match identified {
                     Ok(()) => {}
@@ -261,17 +265,17 @@ impl World {
             }
         }
         match identified {
-            Ok(()) => self.model.identified(who, number),
+            Ok(()) => self.model.identified(index, number),
             Err(exceeded) => self.last_wait = exceeded.retry_after(),
         }
     }
 
     /// Everybody leaves. A second later there is nothing left to remember, which a few arrivals notice.
-    fn empty(mut self) {
+    fn release_all(mut self) {
         self.model.permits.clear();
         self.permits.drain(..).for_each(|permit| self.limiter.release(permit));
         self.step(&Step::Pass(1_000_000_000));
-        self.step(&Step::Change(limits(0, 0, 0, 100)));
+        self.step(&Step::SetLimits(limits(0, 0, 0, 100)));
         for _ in 0..3 {
             self.step(&Step::Arrive(0));
         }
@@ -279,8 +283,11 @@ impl World {
     }
 
     fn check(&self) {
-        let waiting = self.model.count(|permit| permit.0);
-        assert_eq!((self.limiter.connections(), self.limiter.unauthenticated()), (self.model.permits.len(), waiting));
+        let unauthenticated = self.model.count(|permit| permit.0);
+        assert_eq!(
+            (self.limiter.connections(), self.limiter.unauthenticated()),
+            (self.model.permits.len(), unauthenticated)
+        );
         let networks: Vec<_> = self.permits.iter().map(Permit::client).collect();
         let numbers = self.model.permits.iter().map(|permit| permit.1);
         let expected = numbers.map(|number| {
@@ -296,10 +303,10 @@ impl World {
         assert!((inside..=5).contains(&self.limiter.tracked_clients()));
 
         // In no second more than twice the rate, as long as it is the same. It is enough to look at the last one.
-        if let Some(rate) = self.model.bounds.rate_per_client {
+        if let Some(rate) = self.model.limits.rate_per_client {
             for number in 0..5 {
-                let lately = self.model.arrivals.iter().filter(|&&(client, at, paces)| {
-                    client == number && paces == self.model.paces && self.model.now - at <= SECOND
+                let lately = self.model.arrivals.iter().filter(|&&(client, at, rate_changes)| {
+                    client == number && rate_changes == self.model.rate_changes && self.model.now - at <= SECOND
                 });
                 assert!(lately.count() <= 2 * rate.get() as usize);
             }

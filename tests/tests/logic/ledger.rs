@@ -22,7 +22,7 @@ fn release(session: SessionId) -> StoreCommand {
     StoreCommand::Release { user: user(), session }
 }
 
-fn look_up(session: SessionId) -> StoreCommand {
+fn count_slots(session: SessionId) -> StoreCommand {
     StoreCommand::CountSlots { user: user(), session, at: at(9) }
 }
 
@@ -42,22 +42,22 @@ fn granted(connections: u32) -> Outcome {
     Outcome::granted(connections)
 }
 
-fn found(connections: u32) -> Outcome {
+fn counted(connections: u32) -> Outcome {
     Outcome::Counted { connections }
 }
 
-fn everyone_lives(_: NodeId) -> Liveness {
+fn all_alive(_: NodeId) -> Liveness {
     Liveness::Alive
 }
 
-fn there_is_dead(node: NodeId) -> Liveness {
+fn node_2_is_dead(node: NodeId) -> Liveness {
     if node == THERE { Liveness::DeadSince(at(0)) } else { Liveness::Alive }
 }
 
 /// The record that holds these sessions' slots, the first taken at second 1, the next at second 2, …
-fn holding(sessions: &[SessionId]) -> UserRecord {
-    let holds = (1..).zip(sessions).map(|(second, &session)| SessionRecord::new(session, at(second)));
-    UserRecord::from_sessions(holds.collect()).unwrap()
+fn record_with(sessions: &[SessionId]) -> UserRecord {
+    let entries = (1..).zip(sessions).map(|(second, &session)| SessionRecord::new(session, at(second)));
+    UserRecord::from_sessions(entries.collect()).unwrap()
 }
 
 fn sessions(record: &UserRecord) -> Vec<SessionId> {
@@ -83,7 +83,7 @@ fn admission_rule_table() {
         (&[a, b, c], 1, acquire(b, 9), granted(3), &[a, b, c]),
         (&[a], 0, acquire(a, 9), granted(1), &[a]),
         // A lowered limit takes nothing away and admits nobody until fewer hold a slot.
-        (&[a, b, c], 2, look_up(a), found(3), &[a, b, c]),
+        (&[a, b, c], 2, count_slots(a), counted(3), &[a, b, c]),
         (&[a, b, c], 2, acquire(d, 9), Outcome::Denied(None), &[a, b, c]),
         (&[a, b], 2, acquire(d, 9), Outcome::Denied(None), &[a, b]),
         (&[a], 2, acquire(d, 9), granted(2), &[a, d]),
@@ -96,10 +96,10 @@ fn admission_rule_table() {
         // The session with the same number on another node is another session.
         (&[a], 3, release(x), Outcome::Released, &[a]),
         // Anyone may look, and nothing changes.
-        (&[], 3, look_up(a), found(0), &[]),
-        (&[a, b], 3, look_up(d), found(2), &[a, b]),
+        (&[], 3, count_slots(a), counted(0), &[]),
+        (&[a, b], 3, count_slots(d), counted(2), &[a, b]),
         // A dead node's slots are void, for every command.
-        (&[x, a, y], 3, look_up(a), found(1), &[a]),
+        (&[x, a, y], 3, count_slots(a), counted(1), &[a]),
         (&[x, a, y], 3, release(b), Outcome::Released, &[a]),
         (&[x, a, y], 3, release(a), Outcome::Released, &[]),
         (&[x, a, y], 3, acquire(b, 9), granted(2), &[a, b]),
@@ -112,9 +112,9 @@ fn admission_rule_table() {
         (&[x, a], 3, acquire(x, 9), Outcome::Rejected(StoreError::Failed), &[a]),
     ] {
         let row = format!("{held:?}, limit {limit}, {command:?}");
-        let mut record = holding(held);
+        let mut record = record_with(held);
         let before = record.clone();
-        assert_eq!(apply(&mut record, &command, SlotLimit::new(limit).unwrap(), there_is_dead), outcome, "{row}");
+        assert_eq!(apply(&mut record, &command, SlotLimit::new(limit).unwrap(), node_2_is_dead), outcome, "{row}");
         assert_eq!(sessions(&record), then, "{row}");
         assert_eq!(record.is_empty(), then.is_empty(), "{row}");
         // Nobody's slot becomes younger; a new one is as old as its command says.
@@ -130,7 +130,7 @@ fn slots_keep_the_order_of_acquisition() {
     let mut record = UserRecord::default();
     let order = [HERE.session(9), THERE.session(1), HERE.session(3)];
     for (session, second) in order.into_iter().zip([50, 10, 30]) {
-        let _outcome = apply(&mut record, &acquire(session, second), SlotLimit::default(), everyone_lives);
+        let _outcome = apply(&mut record, &acquire(session, second), SlotLimit::default(), all_alive);
     }
     assert_eq!(sessions(&record), order);
     assert_eq!(record.sessions().iter().map(|slot| slot.since).collect::<Vec<_>>(), [at(50), at(10), at(30)]);
@@ -142,9 +142,9 @@ fn highest_limit_stays_within_the_ceiling() {
     let mut record = UserRecord::default();
     for number in 1..=1024 {
         let command = acquire(HERE.session(u64::from(number)), 1);
-        assert_eq!(apply(&mut record, &command, SlotLimit::MAX, everyone_lives), granted(number));
+        assert_eq!(apply(&mut record, &command, SlotLimit::MAX, all_alive), granted(number));
     }
-    assert_eq!(apply(&mut record, &acquire(HERE.session(0), 1), SlotLimit::MAX, everyone_lives), Outcome::Denied(None));
+    assert_eq!(apply(&mut record, &acquire(HERE.session(0), 1), SlotLimit::MAX, all_alive), Outcome::Denied(None));
     let mut bytes = Vec::new();
     record.encode(&mut bytes);
     assert_eq!(UserRecord::decode(&bytes), Ok(record), "what the rule made can be read back");
@@ -184,7 +184,7 @@ impl Model {
                 self.slots.remove(session);
                 Outcome::Released
             }
-            StoreCommand::CountSlots { .. } => found(self.count()),
+            StoreCommand::CountSlots { .. } => counted(self.count()),
             StoreCommand::Linger { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {
                 unreachable!("none of the steps")
             }
@@ -207,7 +207,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (session(), 0..100_u64).prop_map(|(session, second)| Step::Command(acquire(session, second))),
         4 => session().prop_map(|session| Step::Command(release(session))),
-        2 => session().prop_map(|session| Step::Command(look_up(session))),
+        2 => session().prop_map(|session| Step::Command(count_slots(session))),
         2 => Just(Step::Again),
         1 => (0..6_u32).prop_map(Step::Limit),
         1 => (0..5_u64).prop_map(|node| Step::Dies(NodeId::new(node))),
@@ -253,11 +253,11 @@ proptest! {
         let held: Vec<_> = held.into_iter().map(|(node, number)| NodeId::new(node).session(number)).collect();
         let limit = SlotLimit::new(limit).unwrap();
         let session = HERE.session(2);
-        for command in [acquire(session, 9), release(session), look_up(session)] {
-            let mut once = holding(&held);
-            let first = apply(&mut once, &command, limit, there_is_dead);
+        for command in [acquire(session, 9), release(session), count_slots(session)] {
+            let mut once = record_with(&held);
+            let first = apply(&mut once, &command, limit, node_2_is_dead);
             let mut twice = once.clone();
-            prop_assert_eq!(apply(&mut twice, &command, limit, there_is_dead), first);
+            prop_assert_eq!(apply(&mut twice, &command, limit, node_2_is_dead), first);
             prop_assert_eq!(twice, once);
         }
     }
@@ -265,7 +265,7 @@ proptest! {
 
 #[test]
 fn command_names_user_and_session() {
-    for command in [acquire(HERE.session(5), 1), release(HERE.session(5)), look_up(HERE.session(5))] {
+    for command in [acquire(HERE.session(5), 1), release(HERE.session(5)), count_slots(HERE.session(5))] {
         assert_eq!((command.user(), command.session()), (&user(), HERE.session(5)));
     }
 }

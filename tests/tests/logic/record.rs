@@ -14,10 +14,10 @@ fn millis(millis: u64) -> Timestamp {
     Timestamp::from_epoch(Duration::from_millis(millis))
 }
 
-fn encoded(holds: Vec<SessionRecord>) -> Vec<u8> {
+fn encoded(entries: Vec<SessionRecord>) -> Vec<u8> {
     // Whatever the buffer held before.
     let mut bytes = vec![9; 500];
-    UserRecord::from_sessions(holds).unwrap().encode(&mut bytes);
+    UserRecord::from_sessions(entries).unwrap().encode(&mut bytes);
     bytes
 }
 
@@ -26,7 +26,7 @@ fn read(bytes: &[u8]) -> Result<Vec<SessionRecord>, RecordError> {
     UserRecord::decode(bytes).map(|record| record.sessions().to_vec())
 }
 
-fn full_hold() -> SessionRecord {
+fn full_entry() -> SessionRecord {
     let client_info = ClientInfo {
         device: DisplayName::parse("laptop"),
         label: DisplayName::parse("Fé"),
@@ -52,11 +52,11 @@ fn version_1_has_these_bytes() {
         0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,  0, 0, 0, 0, 0, 0, 0, 0x42,  0, 0, 0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x00,
         0, 0, 0, 0, 0, 0, 0, 7,  0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,  0, 0, 0, 0, 0, 0, 0, 0,
     ];
-    let holds = vec![
+    let entries = vec![
         SessionRecord::new(NodeId::new(0x0123_4567_89ab_cdef).session(0x42), millis(0x018b_cfe5_6800)),
         SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()),
     ];
-    assert_eq!(read(&bytes), Ok(holds));
+    assert_eq!(read(&bytes), Ok(entries));
     assert_eq!(read(&[1]), Ok(vec![]));
 }
 
@@ -75,26 +75,26 @@ fn version_2_has_these_bytes() {
         &[0xab; 32],
         &[1, 2, 3, 4,  6, b'l', b'a', b'p', b't', b'o', b'p',  3, b'F', 0xc3, 0xa9],
     ].concat();
-    let holds = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()), full_hold()];
-    assert_eq!(encoded(holds.clone()), bytes);
-    assert_eq!(read(&bytes), Ok(holds));
+    let entries = vec![SessionRecord::new(NodeId::new(7).session(u64::MAX), Timestamp::default()), full_entry()];
+    assert_eq!(encoded(entries.clone()), bytes);
+    assert_eq!(read(&bytes), Ok(entries));
     assert_eq!(encoded(vec![]), [2]);
     assert_eq!(read(&[2]), Ok(vec![]));
 }
 
 #[test]
 fn times_are_stored_in_milliseconds() {
-    let hold = |nanos| SessionRecord::new(HERE.session(1), Timestamp::from_epoch(Duration::from_nanos(nanos)));
-    assert_eq!(read(&encoded(vec![hold(5_999_999)])), Ok(vec![hold(5_000_000)]));
+    let entry = |nanos| SessionRecord::new(HERE.session(1), Timestamp::from_epoch(Duration::from_nanos(nanos)));
+    assert_eq!(read(&encoded(vec![entry(5_999_999)])), Ok(vec![entry(5_000_000)]));
 }
 
 #[test]
 fn every_decoding_error() {
-    let hold = |number: u64, more: &[u8]| [&HERE.session(number).to_bytes()[..], &[0; 8], more].concat();
-    let record = |numbers: &[u64]| [vec![1], numbers.iter().flat_map(|&number| hold(number, &[])).collect()].concat();
-    let second = |more: &[u8]| [&[2][..], &hold(1, more)].concat();
+    let entry = |number: u64, more: &[u8]| [&HERE.session(number).to_bytes()[..], &[0; 8], more].concat();
+    let record = |numbers: &[u64]| [vec![1], numbers.iter().flat_map(|&number| entry(number, &[])).collect()].concat();
+    let second = |more: &[u8]| [&[2][..], &entry(1, more)].concat();
     let numbers: Vec<_> = (0..=1024).collect();
-    for (bytes, error, words) in [
+    for (bytes, error, message) in [
         (vec![], RecordError::Empty, "the record is empty"),
         (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 and 2"),
         (vec![3], RecordError::Version(3), "the record has version 3, this server reads versions 1 and 2"),
@@ -115,7 +115,7 @@ fn every_decoding_error() {
         (record(&numbers), RecordError::TooManySessions, "the record has more slots than any limit allows"),
     ] {
         assert_eq!(read(&bytes), Err(error), "{bytes:?}");
-        assert_eq!(error.to_string(), words);
+        assert_eq!(error.to_string(), message);
     }
     assert_eq!(read(&record(&numbers[1..])).unwrap().len(), 1024);
 }
@@ -124,7 +124,7 @@ fn name() -> impl Strategy<Value = Option<DisplayName>> {
     prop::option::of("[a-zé🦀 ]{1,16}").prop_map(|name| name.and_then(|name| DisplayName::parse(&name)))
 }
 
-fn hold() -> impl Strategy<Value = SessionRecord> {
+fn entry() -> impl Strategy<Value = SessionRecord> {
     let resumable = prop::option::of((any::<[u8; 32]>(), any::<u32>())).prop_map(|resumable| {
         resumable.map(|(key, linger)| Resumable {
             key: ResumeKey::from_bytes(key),
@@ -145,46 +145,46 @@ fn hold() -> impl Strategy<Value = SessionRecord> {
 
 proptest! {
     #[test]
-    fn any_record_survives_encoding(holds in prop::collection::vec(hold(), 0..20)) {
-        prop_assert_eq!(read(&encoded(holds.clone())), Ok(holds));
+    fn any_record_survives_encoding(entries in prop::collection::vec(entry(), 0..20)) {
+        prop_assert_eq!(read(&encoded(entries.clone())), Ok(entries));
     }
 
     /// Between two holds nobody can tell; a store writes a record whole or not at all.
     #[test]
-    fn truncated_record_is_an_error(holds in prop::collection::vec(hold(), 1..5), cut in any::<prop::sample::Index>()) {
-        let mut bytes = encoded(holds.clone());
+    fn truncated_record_is_an_error(entries in prop::collection::vec(entry(), 1..5), cut in any::<prop::sample::Index>()) {
+        let mut bytes = encoded(entries.clone());
         bytes.truncate(cut.index(bytes.len()));
         match read(&bytes) {
-            Ok(read) => prop_assert_eq!(&*read, &holds[..read.len()]),
+            Ok(read) => prop_assert_eq!(&*read, &entries[..read.len()]),
             Err(error) => prop_assert!(matches!(error, RecordError::CutOff | RecordError::Empty), "{:?}", error),
         }
     }
 
     #[test]
     fn decoded_record_reencodes_to_itself(bytes in any_record()) {
-        if let Ok(holds) = read(&bytes) {
-            prop_assert_eq!(read(&encoded(holds.clone())), Ok(holds));
+        if let Ok(entries) = read(&bytes) {
+            prop_assert_eq!(read(&encoded(entries.clone())), Ok(entries));
         }
     }
 }
 
 /// Bytes at random, and bytes that look like a record. Small numbers, so that two holds may be of one session.
 fn any_record() -> impl Strategy<Value = Vec<u8>> {
-    let holds =
+    let entries =
         prop::collection::vec((0..2_u8, any::<u64>(), 0..17_u8, prop::collection::vec(any::<u8>(), 0..50)), 0..6);
-    let holds = holds.prop_map(|holds| {
-        let hold = |(number, since, flags, rest): (u8, u64, u8, Vec<u8>)| {
+    let entries = entries.prop_map(|entries| {
+        let entry = |(number, since, flags, rest): (u8, u64, u8, Vec<u8>)| {
             [&[0; 15][..], &[number], &since.to_be_bytes(), &[flags], &rest].concat()
         };
-        [vec![2], holds.into_iter().flat_map(hold).collect()].concat()
+        [vec![2], entries.into_iter().flat_map(entry).collect()].concat()
     });
-    prop_oneof![prop::collection::vec(any::<u8>(), 0..100), holds]
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..100), entries]
 }
 
 #[test]
 fn session_is_found_by_its_id() {
-    let record = UserRecord::from_sessions(vec![full_hold()]).unwrap();
-    assert_eq!(record.session(full_hold().session), Some(&full_hold()));
+    let record = UserRecord::from_sessions(vec![full_entry()]).unwrap();
+    assert_eq!(record.session(full_entry().session), Some(&full_entry()));
     assert_eq!(record.session(SessionId::from_bytes([0; 16])), None);
-    assert_eq!(full_hold().display_name(), DisplayName::parse("Fé").as_ref());
+    assert_eq!(full_entry().display_name(), DisplayName::parse("Fé").as_ref());
 }

@@ -24,25 +24,26 @@ use tests::values::fuzz_seeds;
 
 const SEEDS: u64 = 2000;
 
-fn number(name: &str) -> Option<u64> {
+fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
 /// What was seen over all seeds.
 #[derive(Default)]
-struct Seen {
+struct Totals {
     counts: BTreeMap<&'static str, u64>,
     reclaimed: BTreeMap<&'static str, Duration>,
 }
 
 #[test]
 fn simulation_of_many_seeds() {
-    if let Some(seed) = number("SIM_SEED") {
+    if let Some(seed) = number_from_environment("SIM_SEED") {
         return replay(seed);
     }
-    let (seeds, first) = (number("SIM_SEEDS").unwrap_or(SEEDS), number("SIM_FIRST").unwrap_or(0));
+    let (seeds, first) =
+        (number_from_environment("SIM_SEEDS").unwrap_or(SEEDS), number_from_environment("SIM_FIRST").unwrap_or(0));
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
-    let (seen, failure) = (Mutex::new(Seen::default()), Mutex::new(None));
+    let (totals, failure) = (Mutex::new(Totals::default()), Mutex::new(None));
     let start = Instant::now();
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
@@ -54,12 +55,12 @@ fn simulation_of_many_seeds() {
                     }
                     match quietly(|| Scenario::from_seed(seed).run(false)) {
                         Ok(trace) => {
-                            let mut seen = seen.lock().unwrap();
+                            let mut totals = totals.lock().unwrap();
                             for (what, count) in trace.counts {
-                                *seen.counts.entry(what).or_default() += count;
+                                *totals.counts.entry(what).or_default() += count;
                             }
                             for (what, took) in trace.reclaimed {
-                                let longest = seen.reclaimed.entry(what).or_default();
+                                let longest = totals.reclaimed.entry(what).or_default();
                                 *longest = took.max(*longest);
                             }
                         }
@@ -79,7 +80,7 @@ fn simulation_of_many_seeds() {
     if let Some((seed, why)) = failure.into_inner().unwrap() {
         report(seed, &why);
     }
-    let Seen { counts, reclaimed } = seen.into_inner().unwrap();
+    let Totals { counts, reclaimed } = totals.into_inner().unwrap();
     println!("{seeds} seeds in {:.1?}, {:.0} a second", start.elapsed(), rate(seeds, start));
     println!("what happened: {counts:#?}");
     println!("the longest that it took to come back, of virtual time: {reclaimed:#?}");
@@ -128,8 +129,8 @@ const MUST_HAPPEN: [&str; 52] = [
     // And at the limit.
     "limit set",
     "limit enforced",
-    "granted at length",
-    "refused at length",
+    "granted in detail",
+    "denied in detail",
     "listed",
     "ended another",
     "EVICTED",
@@ -142,7 +143,7 @@ const MUST_HAPPEN: [&str; 52] = [
     "resumed from a live session",
     "resumed from a killed server",
     "resumed in its last second",
-    "came home after a crash",
+    "resumed after a crash",
     "a token of a slot that is gone",
     "granted beside a slot that lingers",
 ];

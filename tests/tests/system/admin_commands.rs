@@ -16,7 +16,7 @@ use tests::test_process::TestProcess;
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
 /// Gives an order on the command line: exit code, and both outputs.
-fn order(data: &Path, arguments: &[&str]) -> (i32, String, String) {
+fn run_command(data: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(SERVER);
     let Output { status, stdout, stderr } = command.args(arguments).arg("--data").arg(data).output().unwrap();
     (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
@@ -24,7 +24,7 @@ fn order(data: &Path, arguments: &[&str]) -> (i32, String, String) {
 
 /// One that is obeyed: what it reports.
 fn report(data: &Path, arguments: &[&str]) -> Value {
-    let (code, out, err) = order(data, &[arguments, &["--json"]].concat());
+    let (code, out, err) = run_command(data, &[arguments, &["--json"]].concat());
     assert_eq!((code, &*err), (0, ""), "{out}");
     serde_json::from_str(&out).unwrap()
 }
@@ -33,17 +33,17 @@ fn report(data: &Path, arguments: &[&str]) -> Value {
 fn sign_in(process: &TestProcess, user: &str, label: &str) -> (RawClient, Result<String, Value>) {
     let mut peer = RawClient::open(process.address);
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"{user}","label":"{label}"}}}}"#));
-    let answer = answer(&mut peer);
+    let answer = read_json(&mut peer);
     let session = answer["payload"]["session"].as_str().map(ToOwned::to_owned);
     (peer, session.ok_or(answer))
 }
 
-fn answer(peer: &mut RawClient) -> Value {
+fn read_json(peer: &mut RawClient) -> Value {
     let Received::Text(text) = peer.read() else { panic!("no answer") };
     serde_json::from_str(&text).unwrap()
 }
 
-fn expect_end(peer: &mut RawClient) {
+fn expect_ended(peer: &mut RawClient) {
     peer.expect_text(r#"{"type":"EVICTED","payload":"The operator has ended this session"}"#);
     assert_eq!(peer.read(), Received::Close(4409, "The slot of this session was taken away".into()));
 }
@@ -56,27 +56,27 @@ fn running_server_explains_users_and_ends_sessions() {
     let (mut second, second_id) = sign_in(&process, "ada", "phone");
     let mut plain = RawClient::authenticated(process.address, "ada", 3);
 
-    let told = report(directory.path(), &["explain", "ada"]);
-    assert_eq!((&told["limit"], &told["rule"], &told["connections"]), (&3.into(), &"server".into(), &3.into()));
-    assert_eq!(told["next"]["outcome"], "denied");
-    let sessions = told["sessions"].as_array().unwrap();
+    let actual = report(directory.path(), &["explain", "ada"]);
+    assert_eq!((&actual["limit"], &actual["rule"], &actual["connections"]), (&3.into(), &"server".into(), &3.into()));
+    assert_eq!(actual["next"]["outcome"], "denied");
+    let sessions = actual["sessions"].as_array().unwrap();
     assert_eq!(sessions[0]["id"], first.unwrap().as_str());
     assert_eq!((&sessions[1]["label"], &sessions[1]["from"]), (&"phone".into(), &"127.0.0.1".into()));
     assert_eq!((&sessions[2]["label"], &sessions[2]["state"]), (&Value::Null, &"live".into()));
-    let (code, words, _) = order(directory.path(), &["explain", "ada"]);
-    assert!(code == 0 && words.starts_with("user \"ada\" holds 3 slots of 3 (the server's default"), "{words}");
-    assert!(words.contains(", label \"phone\", from 127.0.0.1\n"), "{words}");
-    assert!(words.ends_with("the next session would be denied: all slots are taken\n"), "{words}");
+    let (code, message, _) = run_command(directory.path(), &["explain", "ada"]);
+    assert!(code == 0 && message.starts_with("user \"ada\" holds 3 slots of 3 (the server's default"), "{message}");
+    assert!(message.contains(", label \"phone\", from 127.0.0.1\n"), "{message}");
+    assert!(message.ends_with("the next session would be denied: all slots are taken\n"), "{message}");
 
     let second_id = second_id.unwrap();
     assert_eq!(report(directory.path(), &["end", "ada", &second_id])["ended"], Value::from(vec![second_id.clone()]));
-    expect_end(&mut second);
-    let (code, _, err) = order(directory.path(), &["end", "ada", &second_id]);
+    expect_ended(&mut second);
+    let (code, _, err) = run_command(directory.path(), &["end", "ada", &second_id]);
     assert_eq!((code, &*err), (1, "error: this user has no such session\n"));
-    let (code, _, err) = order(directory.path(), &["forget", "ada"]);
+    let (code, _, err) = run_command(directory.path(), &["forget", "ada"]);
     assert_eq!((code, &*err), (1, "error: this user holds 2 slots: end them first\n"));
     assert_eq!(report(directory.path(), &["end", "ada"])["ended"].as_array().unwrap().len(), 2);
-    expect_end(&mut plain);
+    expect_ended(&mut plain);
     assert_eq!(report(directory.path(), &["explain", "ada"])["connections"], 0);
     assert_eq!(report(directory.path(), &["end", "nobody"])["ended"], Value::Array(vec![]));
 }
@@ -96,15 +96,15 @@ fn user_overrides_apply_at_once_and_survive_restarts() {
     // What comes next comes to those who would be left.
     let swapped = report(data, &["limit", "ada", "2", "--when-full", "evict-oldest", "--enforce", "--dry-run"]);
     assert_eq!(swapped["next"]["ended"], Value::from(vec![dry["sessions"][0]["id"].clone()]));
-    let told = report(data, &["limit", "ada"]);
-    assert_eq!((&told["limit"], told["ended"].as_array().unwrap().len()), (&4.into(), 0));
+    let actual = report(data, &["limit", "ada"]);
+    assert_eq!((&actual["limit"], actual["ended"].as_array().unwrap().len()), (&4.into(), 0));
     // Lowered, it ends nobody by itself.
     assert_eq!(report(data, &["limit", "ada", "2"])["connections"], 4);
-    let told = report(data, &["limit", "ada", "--enforce"]);
-    assert_eq!((&told["ended"], &told["connections"]), (&dry["ended"], &2.into()));
-    held.drain(2..).rev().for_each(|mut newest| expect_end(&mut newest));
+    let actual = report(data, &["limit", "ada", "--enforce"]);
+    assert_eq!((&actual["ended"], &actual["connections"]), (&dry["ended"], &2.into()));
+    held.drain(2..).rev().for_each(|mut newest| expect_ended(&mut newest));
     assert!(matches!(sign_in(&process, "ada", "x").1, Err(failure) if failure["limit"] == 2));
-    let (code, out, err) = order(data, &["limit", "eve", "--enforce"]);
+    let (code, out, err) = run_command(data, &["limit", "eve", "--enforce"]);
     assert_eq!((code, &*out), (1, ""));
     assert_eq!(err, "error: only a limit that is set for the user can be enforced: give one\n");
     // Others are not touched.
@@ -112,7 +112,7 @@ fn user_overrides_apply_at_once_and_survive_restarts() {
 
     assert_eq!(
         report(data, &["limit", "ada", "--when-full", "evict-oldest"])["next"]["ended"][0],
-        told["sessions"][0]["id"]
+        actual["sessions"][0]["id"]
     );
     assert!(sign_in(&process, "ada", "x").1.is_ok());
     held[0].expect_text(r#"{"type":"EVICTED","payload":"x has taken the place of this session"}"#);
@@ -120,17 +120,20 @@ fn user_overrides_apply_at_once_and_survive_restarts() {
     assert!(matches!(sign_in(&process, "ada", "x").1, Err(failure) if failure["code"] == "banned"));
 
     process.kill();
-    let told = report(data, &["limit", "ada", "unlimited"]);
-    assert_eq!((&told["limit"], &told["connections"]), (&1024.into(), &0.into()));
+    let actual = report(data, &["limit", "ada", "unlimited"]);
+    assert_eq!((&actual["limit"], &actual["connections"]), (&1024.into(), &0.into()));
     let process = TestProcess::start(SERVER, data, &[]);
-    let told = report(data, &["limit", "ada"]);
+    let actual = report(data, &["limit", "ada"]);
     assert_eq!(
-        (&told["limit"], &told["rule"], &told["when_full"]),
+        (&actual["limit"], &actual["rule"], &actual["when_full"]),
         (&1024.into(), &"user".into(), &"evict-oldest".into())
     );
     report(data, &["limit", "ada", "default", "--when-full", "default"]);
-    let told = report(data, &["explain", "ada"]);
-    assert_eq!((&told["limit"], &told["rule"], &told["when_full"]), (&3.into(), &"server".into(), &"deny".into()));
+    let actual = report(data, &["explain", "ada"]);
+    assert_eq!(
+        (&actual["limit"], &actual["rule"], &actual["when_full"]),
+        (&3.into(), &"server".into(), &"deny".into())
+    );
     report(data, &["limit", "ada", "5"]);
     assert_eq!(report(data, &["forget", "ada"])["rule"], "server");
     drop(process);
@@ -149,12 +152,12 @@ fn operator_socket_is_private_and_replaced_after_kill() {
     assert_eq!(report(directory.path(), &["explain", "ada"])["connections"], 0);
     // A server that cannot be asked is not gone round.
     std::fs::remove_file(&socket).unwrap();
-    let (code, _, err) = order(directory.path(), &["explain", "ada"]);
+    let (code, _, err) = run_command(directory.path(), &["explain", "ada"]);
     assert!(code == 1 && err.contains("is in use by"), "{err}");
-    let (code, _, err) = order(&directory.path().join("missing"), &["explain", "ada"]);
+    let (code, _, err) = run_command(&directory.path().join("missing"), &["explain", "ada"]);
     assert!(code == 1 && err.contains("there is no server data in"), "{err}");
     let other = tempfile::tempdir().unwrap();
-    let (code, _, err) = order(other.path(), &["limit", "ada", "5"]);
+    let (code, _, err) = run_command(other.path(), &["limit", "ada", "5"]);
     assert!(code == 1 && err.contains("there is no server data in"), "{err}");
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0, "nothing is left in what was named by mistake");
 }
@@ -174,7 +177,7 @@ fn operator_socket_refuses_malformed_requests() {
         answer
     };
     let long = format!(r#"{{"limit":{}}}"#, " ".repeat(5000));
-    for (method, path, body, status, words) in [
+    for (method, path, body, status, message) in [
         ("GET", "/v1/users/ada%2Fb", "", 200, r#""user":"ada/b""#),
         ("GET", "/", "", 404, "there is nothing here"),
         ("POST", "/v1/users/ada", "", 405, "allow: GET, DELETE"),
@@ -186,6 +189,6 @@ fn operator_socket_refuses_malformed_requests() {
         ("DELETE", "/v1/users/ada/limit", "", 200, r#""rule":"server""#),
     ] {
         let answer = ask(method, path, body);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(words), "{path}: {answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(message), "{path}: {answer}");
     }
 }

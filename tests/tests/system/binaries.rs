@@ -72,9 +72,9 @@ fn second_server_on_one_directory_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let first = TestProcess::start(SERVER, data.path(), &[]);
     let second = server(&[], data.path());
-    let words = String::from_utf8(second.stderr).unwrap();
-    assert_eq!(second.status.code(), Some(1), "{words}");
-    assert!(words.contains("in use by") && words.contains(&first.id().to_string()), "{words}");
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{message}");
+    assert!(message.contains("in use by") && message.contains(&first.id().to_string()), "{message}");
     drop(RawClient::authenticated(first.address, "ada", 1));
 }
 
@@ -82,7 +82,7 @@ fn second_server_on_one_directory_is_refused() {
 fn failed_start_explains_itself_and_writes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    for (arguments, code, words) in [
+    for (arguments, code, message) in [
         (vec!["--limit", "1025"], 2, "the most is 1024"),
         (vec!["--ping-interval", "1ms"], 2, "it must be 100ms to 1h"),
         (vec!["--listen", "192.0.2.1:80", "--allow-open-auth"], 1, "cannot listen on 192.0.2.1:80"),
@@ -99,7 +99,7 @@ fn failed_start_explains_itself_and_writes_nothing() {
         let output = server(&arguments, &data);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{error}");
-        assert!(error.contains(words), "{error}");
+        assert!(error.contains(message), "{error}");
         assert!(!data.exists(), "nothing was opened");
     }
     let file = directory.path().join("file");

@@ -136,7 +136,7 @@ fn impossible_run_fails_before_it_starts() {
         let script = r#"ulimit -n 100 && exec "$0" bench "$@""#;
         Command::new("sh").args(["-c", script, CLIENT, "--url", &unreachable]).args(arguments).output().unwrap()
     };
-    for (Output { status, stdout, stderr }, code, words) in [
+    for (Output { status, stdout, stderr }, code, message) in [
         (bench(&unreachable, &[]), 4, "check the URL and that the server is running"),
         (bench(&unreachable, &["--rate", "0"]), 2, "expected a whole number, 1 to 100000"),
         (
@@ -148,6 +148,6 @@ fn impossible_run_fails_before_it_starts() {
     ] {
         let error = String::from_utf8(stderr).unwrap();
         assert_eq!((status.code(), &*stdout), (Some(code), &b""[..]), "{error}");
-        assert!(error.contains(words), "{error}");
+        assert!(error.contains(message), "{error}");
     }
 }

@@ -37,23 +37,23 @@ fn run(mut command: Command, input: &str) -> (i32, String) {
     // Nobody reads it, unless the token is to come from there.
     let _written = child.stdin.take().unwrap().write_all(input.as_bytes());
     let mut lines = BufReader::new(child.stdout.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("AUTHENTICATE_SUCCESS") && lines.read_line(&mut said).unwrap() > 0 {}
+    let mut output = String::new();
+    while !output.contains("AUTHENTICATE_SUCCESS") && lines.read_line(&mut output).unwrap() > 0 {}
     send_signal(child.id(), Signal::INT);
-    lines.read_to_string(&mut said).unwrap();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    (wait_for_exit(&mut child).code().unwrap(), said)
+    lines.read_to_string(&mut output).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut output).unwrap();
+    (wait_for_exit(&mut child).code().unwrap(), output)
 }
 
 /// A server that speaks TLS, with a certificate of an authority of its own.
-struct Front {
+struct TlsServer {
     authority: TestCa,
     _directory: tempfile::TempDir,
     url: String,
     _server: TestProcess,
 }
 
-impl Front {
+impl TlsServer {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = TestCa::new(directory.path());
@@ -72,36 +72,36 @@ impl Front {
 
 #[test]
 fn server_is_trusted_by_file_variable_or_system() {
-    let front = Front::start();
-    let ca = front.ca().display().to_string();
-    let mut by_variable = client(&["--url", &front.url]);
+    let server = TlsServer::start();
+    let ca = server.ca().display().to_string();
+    let mut by_variable = client(&["--url", &server.url]);
     by_variable.env("SESSIONS_CA", &ca);
-    let mut by_system = client(&["--url", &front.url]);
+    let mut by_system = client(&["--url", &server.url]);
     by_system.env("SSL_CERT_FILE", &ca);
-    for command in [client(&["--url", &front.url, "--ca", &ca]), by_variable, by_system] {
-        let (code, said) = run(command, "");
-        assert_eq!(code, 0, "{said}");
-        assert!(said.starts_with(&format!("connected to {}\n", front.url)), "{said}");
-        assert!(said.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{said}");
+    for command in [client(&["--url", &server.url, "--ca", &ca]), by_variable, by_system] {
+        let (code, output) = run(command, "");
+        assert_eq!(code, 0, "{output}");
+        assert!(output.starts_with(&format!("connected to {}\n", server.url)), "{output}");
+        assert!(output.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{output}");
     }
-    let (code, said) = run(client(&["--url", &front.url]), "");
-    assert_eq!(code, 4, "{said}");
-    assert!(said.contains("its certificate is not trusted") && said.contains("with --ca\n"), "{said}");
+    let (code, output) = run(client(&["--url", &server.url]), "");
+    assert_eq!(code, 4, "{output}");
+    assert!(output.contains("its certificate is not trusted") && output.contains("with --ca\n"), "{output}");
 }
 
 #[test]
 fn certificate_file_without_certificates_is_wrong_usage() {
-    let (code, said) = run(client(&["--ca", "/dev/null"]), "");
-    assert_eq!(code, 2, "{said}");
-    assert!(said.contains("no certificates from /dev/null: it has no certificate; "), "{said}");
+    let (code, output) = run(client(&["--ca", "/dev/null"]), "");
+    assert_eq!(code, 2, "{output}");
+    assert!(output.contains("no certificates from /dev/null: it has no certificate; "), "{output}");
 }
 
 #[test]
 fn bench_runs_over_tls() {
-    let front = Front::start();
-    let ca = front.ca().display().to_string();
+    let server = TlsServer::start();
+    let ca = server.ca().display().to_string();
     let bench = |arguments: &[&str]| {
-        let fixed = ["bench", "--url", &front.url, "--duration", "200ms", "--json"];
+        let fixed = ["bench", "--url", &server.url, "--duration", "200ms", "--json"];
         let output = client(&[&fixed[..], arguments].concat()).output().unwrap();
         let report = String::from_utf8(output.stdout).unwrap();
         (output.status.code(), report + &String::from_utf8(output.stderr).unwrap())
@@ -139,13 +139,19 @@ fn token_comes_from_file_stdin_or_variable() {
     let mut by_both = client(&["--url", &url, "--token-file", &file]);
     by_both.env("SESSIONS_TOKEN", "an.other.one");
     for command in [by_file, by_input, by_variable, by_both] {
-        let (code, said) = run(command, &format!("{token}\n"));
-        assert_eq!(code, 0, "{said}");
-        assert!(said.contains("AUTHENTICATE_SUCCESS ada holds 1 connection\n") && !said.contains(&token), "{said}");
+        let (code, output) = run(command, &format!("{token}\n"));
+        assert_eq!(code, 0, "{output}");
+        assert!(
+            output.contains("AUTHENTICATE_SUCCESS ada holds 1 connection\n") && !output.contains(&token),
+            "{output}"
+        );
     }
-    let (code, said) = run(client(&["--url", &url, "--user", "ada"]), "");
-    assert_eq!(code, 4, "{said}");
-    assert!(said.contains("this server asks for a token, in a file (--token-file) or in SESSIONS_TOKEN\n"), "{said}");
+    let (code, output) = run(client(&["--url", &url, "--user", "ada"]), "");
+    assert_eq!(code, 4, "{output}");
+    assert!(
+        output.contains("this server asks for a token, in a file (--token-file) or in SESSIONS_TOKEN\n"),
+        "{output}"
+    );
 }
 
 /// It would be logged, stored and printed as the name of a user.
@@ -159,9 +165,12 @@ fn open_server_refuses_tokens_and_never_shows_them() {
     let token = token("thirty-two bytes of nothing much");
     let mut command = client(&["--url", &server.url()]);
     command.env("SESSIONS_TOKEN", &token);
-    let (code, said) = run(command, "");
-    assert_eq!(code, 4, "{said}");
-    assert!(said.contains("This server takes user ids, not tokens: its authentication is open; give a user"), "{said}");
+    let (code, output) = run(command, "");
+    assert_eq!(code, 4, "{output}");
+    assert!(
+        output.contains("This server takes user ids, not tokens: its authentication is open; give a user"),
+        "{output}"
+    );
     send_signal(server.id(), Signal::TERM);
     let mut log = String::new();
     server.stderr().unwrap().read_to_string(&mut log).unwrap();
@@ -169,7 +178,7 @@ fn open_server_refuses_tokens_and_never_shows_them() {
     let seal = token.rsplit('.').next().unwrap();
     let kept = ["live", "users"].map(|folder| std::fs::read(data.join(folder).join("data.mdb")).unwrap()).concat();
     let is_kept = kept.windows(seal.len()).any(|bytes| bytes == seal.as_bytes());
-    assert!(!said.contains(seal) && !log.contains(seal) && !is_kept, "{said}{log}");
+    assert!(!output.contains(seal) && !log.contains(seal) && !is_kept, "{output}{log}");
 }
 
 #[test]
@@ -180,33 +189,33 @@ fn user_and_token_exclude_each_other() {
     let with = |variable: &str, value: &str, arguments: &[&str]| {
         let mut command = client(arguments);
         command.env(variable, value);
-        let (code, said) = run(command, "");
-        assert!(!said.contains("hushhush"), "{said}");
-        (code, said)
+        let (code, output) = run(command, "");
+        assert!(!output.contains("hushhush"), "{output}");
+        (code, output)
     };
     let both_told = "(--user or SESSIONS_USER) or a token, not both; --token-file has a token";
-    for (variable, value, arguments, words) in [
+    for (variable, value, arguments, message) in [
         ("SESSIONS_URL", "ws://localhost", &["--user", "ada", "--token-file", &*file][..], both_told),
         ("SESSIONS_USER", "ada", &["--token-file", &file], both_told),
         ("SESSIONS_TOKEN", TOKEN, &["--user", "ada"], "not both; SESSIONS_TOKEN has a token"),
     ] {
-        let (code, said) = with(variable, value, arguments);
-        assert_eq!(code, 2, "{said}");
-        assert!(said.contains(words), "{said}");
+        let (code, output) = with(variable, value, arguments);
+        assert_eq!(code, 2, "{output}");
+        assert!(output.contains(message), "{output}");
     }
     for value in ["", "Bearer head.hushhush.seal"] {
-        let (code, said) = with("SESSIONS_TOKEN", value, &[]);
-        assert_eq!(code, 2, "{said}");
-        assert!(said.contains("no token in SESSIONS_TOKEN: "), "{said}");
+        let (code, output) = with("SESSIONS_TOKEN", value, &[]);
+        assert_eq!(code, 2, "{output}");
+        assert!(output.contains("no token in SESSIONS_TOKEN: "), "{output}");
     }
-    let (code, said) = with("SESSIONS_TOKEN", TOKEN, &["--help"]);
-    assert!(code == 0 && said.contains("--token-file") && said.contains("SESSIONS_TOKEN"), "{said}");
-    let (code, said) = with("SESSIONS_TOKEN", TOKEN, &["--token-file", "/nowhere"]);
-    assert!(code == 2 && said.contains("no token in /nowhere: No such file"), "{said}");
+    let (code, output) = with("SESSIONS_TOKEN", TOKEN, &["--help"]);
+    assert!(code == 0 && output.contains("--token-file") && output.contains("SESSIONS_TOKEN"), "{output}");
+    let (code, output) = with("SESSIONS_TOKEN", TOKEN, &["--token-file", "/nowhere"]);
+    assert!(code == 2 && output.contains("no token in /nowhere: No such file"), "{output}");
 }
 
 /// A server with these arguments, and a client of it.
-fn at(arguments: &[&str]) -> (tempfile::TempDir, TestProcess, String) {
+fn start_server(arguments: &[&str]) -> (tempfile::TempDir, TestProcess, String) {
     let directory = tempfile::tempdir().unwrap();
     let process = TestProcess::start(SERVER, &directory.path().join("data"), arguments);
     let url = process.url();
@@ -215,44 +224,44 @@ fn at(arguments: &[&str]) -> (tempfile::TempDir, TestProcess, String) {
 
 #[test]
 fn client_lists_and_ends_sessions_at_the_limit() {
-    let (_directory, process, url) = at(&["--limit", "2", "--client-choice"]);
+    let (_directory, process, url) = start_server(&["--limit", "2", "--client-choice"]);
     let mut first = RawClient::open(process.address);
     first.text(r#"{"type":"AUTHENTICATE","payload":{"user":"ada","label":"Firefox"}}"#);
     let Received::Text(granted) = first.read() else { panic!("no answer") };
     let session = granted.split("\"session\":\"").nth(1).unwrap()[..32].to_owned();
     let ask = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
-    let (code, said) = ask(&["sessions"]);
-    assert!(code == 0 && said.starts_with("1 slot of 2 taken\n"), "{said}");
-    assert!(said.contains(&format!("{session}, label \"Firefox\", since 20")), "{said}");
+    let (code, output) = ask(&["sessions"]);
+    assert!(code == 0 && output.starts_with("1 slot of 2 taken\n"), "{output}");
+    assert!(output.contains(&format!("{session}, label \"Firefox\", since 20")), "{output}");
     let mut second = RawClient::authenticated(process.address, "ada", 2);
-    let (code, said) = ask(&["sessions", "--json"]);
-    assert!(code == 0 && said.starts_with(r#"{"limit":2,"connections":2,"sessions":[{"id":""#), "{said}");
-    assert_eq!(said.matches("\"state\":\"live\"").count(), 2, "{said}");
+    let (code, output) = ask(&["sessions", "--json"]);
+    assert!(code == 0 && output.starts_with(r#"{"limit":2,"connections":2,"sessions":[{"id":""#), "{output}");
+    assert_eq!(output.matches("\"state\":\"live\"").count(), 2, "{output}");
 
     assert_eq!(ask(&["end", &session]), (0, "ended\n".into()));
     first.expect_text(r#"{"type":"EVICTED","payload":"Another session of this user has taken the place of this one"}"#);
-    let (code, said) = ask(&["end", &session]);
-    assert!(code == 4 && said.contains("This user has no such session"), "{said}");
-    let (code, said) = ask(&["end", "7"]);
-    assert!(code == 2 && said.contains("32 hexadecimal digits"), "{said}");
+    let (code, output) = ask(&["end", &session]);
+    assert!(code == 4 && output.contains("This user has no such session"), "{output}");
+    let (code, output) = ask(&["end", "7"]);
+    assert!(code == 2 && output.contains("32 hexadecimal digits"), "{output}");
     second.send_bye();
 }
 
 #[test]
 fn client_ends_a_session_beside_a_lingering_slot() {
-    let (_directory, process, url) = at(&["--limit", "2", "--client-choice", "--linger", "1m"]);
-    let [lost, mut there] = two_of(&process);
+    let (_directory, process, url) = start_server(&["--limit", "2", "--client-choice", "--linger", "1m"]);
+    let [lost, mut there] = two_sessions(&process);
     drop(lost);
     let ask = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
-    let mut said = String::new();
+    let mut output = String::new();
     eventually("one is lost", || {
-        said = ask(&["sessions"]).1;
-        said.contains(", lost, kept until")
+        output = ask(&["sessions"]).1;
+        output.contains(", lost, kept until")
     });
-    let there_is = said.lines().find(|line| line.contains("telly")).unwrap()[..32].to_owned();
+    let there_is = output.lines().find(|line| line.contains("telly")).unwrap()[..32].to_owned();
     let (code, refused) = ask(&["end", "00000000000000000000000000000001"]);
     assert!(code == 4 && refused.contains("This user has no such session"), "{refused}");
-    assert_eq!(ask(&["sessions"]).1, said, "nobody has lost anything by that");
+    assert_eq!(ask(&["sessions"]).1, output, "nobody has lost anything by that");
     assert_eq!(ask(&["end", &there_is]), (0, "ended\n".into()));
     let Received::Text(told) = there.read() else { panic!("it is still there") };
     assert!(told.starts_with(r#"{"type":"EVICTED","#), "{told}");
@@ -260,37 +269,37 @@ fn client_ends_a_session_beside_a_lingering_slot() {
 
 #[test]
 fn client_with_evict_nobody_ends_no_session() {
-    let (_directory, process, url) = at(&["--limit", "1", "--when-full", "evict-oldest"]);
+    let (_directory, process, url) = start_server(&["--limit", "1", "--when-full", "evict-oldest"]);
     let mut only = RawClient::authenticated(process.address, "ada", 1);
     let at = ["--url", &*url, "--user", "ada"];
-    let (code, said) = run(client(&[&["sessions"][..], &at].concat()), "");
-    assert!(code == 0 && said.starts_with("1 slot of 1 taken\n"), "{said}");
-    let (code, said) = run(client(&[&at[..], &["--evict", "nobody"]].concat()), "");
-    assert_eq!(code, 3, "{said}");
-    let (code, said) = run(client(&[&["end", "00000000000000000000000000000001"][..], &at].concat()), "");
-    assert_eq!(code, 3, "{said}");
+    let (code, output) = run(client(&[&["sessions"][..], &at].concat()), "");
+    assert!(code == 0 && output.starts_with("1 slot of 1 taken\n"), "{output}");
+    let (code, output) = run(client(&[&at[..], &["--evict", "nobody"]].concat()), "");
+    assert_eq!(code, 3, "{output}");
+    let (code, output) = run(client(&[&["end", "00000000000000000000000000000001"][..], &at].concat()), "");
+    assert_eq!(code, 3, "{output}");
     only.send_bye();
 }
 
 #[test]
 fn evicted_client_exits_with_code_5() {
-    let (_directory, process, url) = at(&["--limit", "1", "--client-choice"]);
+    let (_directory, process, url) = start_server(&["--limit", "1", "--client-choice"]);
     let mut held = client(&["--url", &url, "--label", "first"]).spawn().unwrap();
     let mut lines = BufReader::new(held.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("AUTHENTICATE_SUCCESS")));
-    let (code, said) = run(client(&["--url", &url, "--label", "second", "--evict", "oldest"]), "");
-    assert!(code == 0 && said.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{said}");
+    let (code, output) = run(client(&["--url", &url, "--label", "second", "--evict", "oldest"]), "");
+    assert!(code == 0 && output.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{output}");
     assert_eq!(lines.next().unwrap(), "EVICTED second has taken the place of this session");
     assert_eq!(wait_for_exit(&mut held).code(), Some(5));
-    let (code, said) = run(client(&["--url", &url, "--evict", "everybody"]), "");
-    assert!(code == 2 && said.contains("write oldest, nobody, or 1 to 100 ids"), "{said}");
+    let (code, output) = run(client(&["--url", &url, "--evict", "everybody"]), "");
+    assert!(code == 2 && output.contains("write oldest, nobody, or 1 to 100 ids"), "{output}");
     drop(process);
 }
 
 /// A client that somebody sits at.
 struct Terminal {
     client: Child,
-    person: File,
+    terminal_end: File,
     /// What it prints, as it comes.
     screen: Receiver<String>,
     shown: String,
@@ -298,15 +307,15 @@ struct Terminal {
 
 impl Terminal {
     fn start(mut command: Command) -> Self {
-        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&person).unwrap();
-        unlockpt(&person).unwrap();
-        let name = ptsname(&person, vec![]).unwrap().into_string().unwrap();
+        let terminal_end = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal_end).unwrap();
+        unlockpt(&terminal_end).unwrap();
+        let name = ptsname(&terminal_end, vec![]).unwrap().into_string().unwrap();
         let open = || File::options().read(true).write(true).open(&name).unwrap();
         let client = command.stdin(open()).stdout(open()).stderr(open()).spawn().unwrap();
-        let person = File::from(person);
+        let terminal_end = File::from(terminal_end);
         let (sender, screen) = mpsc::channel();
-        let mut reader = person.try_clone().unwrap();
+        let mut reader = terminal_end.try_clone().unwrap();
         thread::spawn(move || {
             let mut bytes = [0; 1024];
             // An error: nobody has the other end any more.
@@ -316,19 +325,19 @@ impl Terminal {
                 drop(sender.send(text));
             }
         });
-        Self { client, person, screen, shown: String::new() }
+        Self { client, terminal_end, screen, shown: String::new() }
     }
 
-    fn wait_for(&mut self, words: &str) {
-        while !self.shown.contains(words) {
+    fn wait_for(&mut self, message: &str) {
+        while !self.shown.contains(message) {
             let more = self.screen.recv_timeout(TIMEOUT);
-            self.shown += &more.unwrap_or_else(|_| panic!("waited in vain for {words:?} after {:?}", self.shown));
+            self.shown += &more.unwrap_or_else(|_| panic!("waited in vain for {message:?} after {:?}", self.shown));
         }
     }
 
     fn answer(&mut self, line: &str) {
         self.shown.clear();
-        writeln!(self.person, "{line}").unwrap();
+        writeln!(self.terminal_end, "{line}").unwrap();
     }
 
     fn interrupt(&self) {
@@ -344,7 +353,7 @@ impl Terminal {
 }
 
 /// Two sessions of ada's, called by these names.
-fn two_of(process: &TestProcess) -> [RawClient; 2] {
+fn two_sessions(process: &TestProcess) -> [RawClient; 2] {
     ["Firefox", "the telly"].map(|label| {
         let mut raw = RawClient::open(process.address);
         raw.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada","label":"{label}"}}}}"#));
@@ -356,8 +365,8 @@ fn two_of(process: &TestProcess) -> [RawClient; 2] {
 
 #[test]
 fn denied_client_at_a_terminal_sees_the_sessions() {
-    let (_directory, process, url) = at(&["--limit", "2"]);
-    let _held = two_of(&process);
+    let (_directory, process, url) = start_server(&["--limit", "2"]);
+    let _held = two_sessions(&process);
     let (code, shown) = Terminal::start(client(&["--url", &url, "--user", "ada"])).end();
     let refused = "\nAUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
                    the slots are held by\n  ";
@@ -366,20 +375,20 @@ fn denied_client_at_a_terminal_sees_the_sessions() {
     assert!(lines[0].contains(", label \"Firefox\", since 20") && lines[1].contains("label \"the telly\""), "{shown}");
     assert!(lines[2].starts_with("error: user \"ada\" has reached") && lines[3] == "BYE_SUCCESS goodbye", "{shown}");
     // It is for people.
-    let (code, said) = run(client(&["--url", &url, "--user", "ada"]), "");
-    assert!(code == 3 && !said.contains("Firefox"), "{said}");
+    let (code, output) = run(client(&["--url", &url, "--user", "ada"]), "");
+    assert!(code == 3 && !output.contains("Firefox"), "{output}");
 }
 
 #[test]
 fn denied_client_at_a_terminal_picks_a_session() {
-    let (_directory, process, url) = at(&["--limit", "2", "--client-choice"]);
-    let [_first, mut second] = two_of(&process);
+    let (_directory, process, url) = start_server(&["--limit", "2", "--client-choice"]);
+    let [_first, mut second] = two_sessions(&process);
     let start = || Terminal::start(client(&["--url", &url, "--user", "ada", "--label", "desk"]));
     let question = "end which of them? 1 to 2, several with spaces between, or Enter for none\n";
-    let mut nobody = start();
-    nobody.wait_for(question);
-    nobody.answer("");
-    let (code, shown) = nobody.end();
+    let mut declining = start();
+    declining.wait_for(question);
+    declining.answer("");
+    let (code, shown) = declining.end();
     assert!(code == 3 && shown.contains("error: user \"ada\" has reached"), "{shown}");
     assert!(!shown.contains("AUTHENTICATE_FAILURE"), "told before: {shown}");
 
@@ -388,21 +397,21 @@ fn denied_client_at_a_terminal_picks_a_session() {
     undecided.interrupt();
     let (code, shown) = undecided.end();
     assert!(code == 3 && shown.ends_with("\nBYE_SUCCESS goodbye\n"), "{shown}");
-    let mut picky = start();
+    let mut picking = start();
     // It is no answer yet.
-    picky.answer("1");
-    picky.wait_for(question);
-    assert!(picky.shown.contains("\n1: ") && picky.shown.contains("\n2: "), "{}", picky.shown);
-    picky.answer("the telly");
-    picky.wait_for(question);
-    picky.answer("2");
-    picky.wait_for("AUTHENTICATE_SUCCESS ada holds 2 connections\n");
+    picking.answer("1");
+    picking.wait_for(question);
+    assert!(picking.shown.contains("\n1: ") && picking.shown.contains("\n2: "), "{}", picking.shown);
+    picking.answer("the telly");
+    picking.wait_for(question);
+    picking.answer("2");
+    picking.wait_for("AUTHENTICATE_SUCCESS ada holds 2 connections\n");
     second.expect_text(r#"{"type":"EVICTED","payload":"desk has taken the place of this session"}"#);
     // Nobody waits for an answer that would be of no use.
     let mut abandoned = start();
     abandoned.wait_for(question);
     drop(process);
-    for lost in [picky, abandoned] {
+    for lost in [picking, abandoned] {
         let (code, shown) = lost.end();
         assert!(code == 4 && shown.contains("error: the connection is lost: "), "{shown}");
     }
@@ -410,26 +419,26 @@ fn denied_client_at_a_terminal_picks_a_session() {
 
 #[test]
 fn client_resumes_from_a_file_without_printing_tokens() {
-    let (directory, process, url) = at(&["--limit", "1", "--linger", "1m", "--lingering-first=false"]);
+    let (directory, process, url) = start_server(&["--limit", "1", "--linger", "1m", "--lingering-first=false"]);
     let file = directory.path().join("resume");
     let name = file.display().to_string();
     let mut lost = client(&["--url", &url, "--resume", &name, "--json"]).spawn().unwrap();
     let mut lines = BufReader::new(lost.stdout.take().unwrap()).lines();
-    let said: String = lines.by_ref().take(3).map(Result::unwrap).collect();
-    assert!(said.contains("AUTHENTICATE_SUCCESS"), "{said}");
+    let output: String = lines.by_ref().take(3).map(Result::unwrap).collect();
+    assert!(output.contains("AUTHENTICATE_SUCCESS"), "{output}");
     lost.kill().unwrap();
     lost.wait().unwrap();
     let token = std::fs::read_to_string(&file).unwrap();
-    assert!(token.trim().len() == 64 && !said.contains(token.trim()), "{said}");
+    assert!(token.trim().len() == 64 && !output.contains(token.trim()), "{output}");
     eventually("it is lost", || run(client(&["sessions", "--url", &url]), "").1.contains(", lost, kept until 20"));
-    let (code, said) = run(client(&["--url", &url]), "");
-    assert_eq!(code, 3, "{said}");
-    let (code, said) = run(client(&["--url", &url, "--resume", &name]), "");
-    assert!(code == 0 && said.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{said}");
-    assert!(!said.contains(token.trim()), "{said}");
+    let (code, output) = run(client(&["--url", &url]), "");
+    assert_eq!(code, 3, "{output}");
+    let (code, output) = run(client(&["--url", &url, "--resume", &name]), "");
+    assert!(code == 0 && output.contains("AUTHENTICATE_SUCCESS testuser holds 1 connection\n"), "{output}");
+    assert!(!output.contains(token.trim()), "{output}");
     std::fs::write(&file, "my diary\n").unwrap();
-    let (code, said) = run(client(&["--url", &url, "--resume", &name]), "");
-    assert!(code == 4 && said.contains("it does not hold one"), "{said}");
+    let (code, output) = run(client(&["--url", &url, "--resume", &name]), "");
+    assert!(code == 4 && output.contains("it does not hold one"), "{output}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "my diary\n");
     drop(process);
 }

@@ -69,13 +69,13 @@ fn all_configuration_errors_are_reported_together() {
     for command in [&["--config", "sessions.toml"][..], &["config", "--config", "sessions.toml"]] {
         let (code, out, err) = run(directory.path(), command, &variables);
         assert_eq!((code, &*out), (Some(2), ""), "{err}");
-        for words in [
+        for message in [
             "\nsessions.toml:1:1: limmit: unknown key; did you mean limit?\n",
             "\nsessions.toml:2:1: threads: invalid value '0': 0 is not from 1 to 256\n",
             "\nSESSIONS_PING_INTERVAL: invalid value '1ms': it must be 100ms to 1h\n",
             "\nSESSIONS_STORE: invalid value 'redis': it must be one of lmdb, memory\n",
         ] {
-            assert!(err.contains(words), "{words}\n{err}");
+            assert!(err.contains(message), "{message}\n{err}");
         }
     }
     let (code, _, err) = run(directory.path(), &["check-config", "sessions.toml"], &variables);
@@ -129,7 +129,7 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
         "limit = 1025\ntls_cert = \"x\"\nlisten = \"0.0.0.0:1,0.0.0.0:1\"\nproxy_protocol = true\njwt_secret_file = \"a\"\njwt_key_set_file = \"b\"\nauth = \"open\"",
     );
     assert_eq!((code, err.lines().count()), (Some(1), 6), "{err}");
-    for words in [
+    for message in [
         "listen: 0.0.0.0:1 is given twice",
         "proxy_protocol, trusted_proxies: proxy_protocol has no effect",
         "sessions.toml:1:1: limit: invalid value '1025'",
@@ -137,7 +137,7 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
         "listen, auth, allow_open_auth: open authentication lets any client sign in",
         "jwt_secret_file, jwt_public_key_file, jwt_key_set_file: set only one of them",
     ] {
-        assert!(err.contains(words), "{words}\n{err}");
+        assert!(err.contains(message), "{message}\n{err}");
     }
     // One of them is refused by itself, so that nothing can be said of both.
     let (_, _, err) = check("auth = \"jot\"\nlisten = \"0.0.0.0:1\"\n");

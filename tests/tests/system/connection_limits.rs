@@ -22,7 +22,7 @@ fn ask(server: &TestServer, headers: &str) -> String {
 }
 
 /// What somebody hears who is turned away.
-fn exceeded(server: &TestServer) -> String {
+fn refusal(server: &TestServer) -> String {
     let answer = ask(server, "");
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
     assert!(answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
@@ -32,7 +32,8 @@ fn exceeded(server: &TestServer) -> String {
 /// Also if they are so many that the server waits for few of them, and whatever they sent meanwhile.
 #[test]
 fn each_of_500_refused_connections_gets_503() {
-    let server = bounded(ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() });
+    let server =
+        start_with_limits(ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() });
     let _first = RawClient::open(server.address);
     let crowd: Vec<_> = (0..500)
         .map(|number| {
@@ -48,7 +49,7 @@ fn each_of_500_refused_connections_gets_503() {
 }
 
 /// Opens a session once there is room for it.
-fn come_in(server: &TestServer) -> RawClient {
+fn open_when_possible(server: &TestServer) -> RawClient {
     let start = Instant::now();
     loop {
         let mut peer = RawClient::connect(server.address);
@@ -61,64 +62,68 @@ fn come_in(server: &TestServer) -> RawClient {
     }
 }
 
-fn bounded(bounds: ConnectionLimits) -> TestServer {
+fn start_with_limits(bounds: ConnectionLimits) -> TestServer {
     TestServer::with_settings(Settings { connection_limits: bounds, ..settings() })
 }
 
 #[test]
 fn total_limit_answers_503_until_a_connection_ends() {
-    let server = bounded(ConnectionLimits { connections: NonZeroUsize::new(2), ..ConnectionLimits::default() });
+    let server =
+        start_with_limits(ConnectionLimits { connections: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let (first, mut second) = (RawClient::authenticated(server.address, "ada", 1), RawClient::open(server.address));
     for _ in 0..200 {
-        assert_eq!(exceeded(&server), r#"{"message":"The server has as many connections as it may, try again later"}"#);
+        assert_eq!(refusal(&server), r#"{"message":"The server has as many connections as it may, try again later"}"#);
     }
     second.authenticate("ada");
     second.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2}}"#);
     drop(first);
-    drop(come_in(&server));
+    drop(open_when_possible(&server));
 }
 
 #[test]
 fn authenticated_connection_makes_room_for_another() {
-    let server = bounded(ConnectionLimits { unauthenticated: NonZeroUsize::new(2), ..ConnectionLimits::default() });
+    let server =
+        start_with_limits(ConnectionLimits { unauthenticated: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     let silent = [(); 2].map(|()| RawClient::connect(server.address));
     eventually("two wait", || ask(&server, "").starts_with("HTTP/1.1 503 "));
-    assert!(exceeded(&server).contains("connections that are not authenticated yet"), "they wait from the start");
+    assert!(refusal(&server).contains("connections that are not authenticated yet"), "they wait from the start");
     drop(silent);
-    let mut refused = come_in(&server);
+    let mut refused = open_when_possible(&server);
     refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
-    let _waiting = come_in(&server);
-    assert!(exceeded(&server).contains("not authenticated yet"), "who is refused waits");
+    let _waiting = open_when_possible(&server);
+    assert!(refusal(&server).contains("not authenticated yet"), "who is refused waits");
     held.pop().unwrap().send_bye();
     refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
-    drop(come_in(&server));
+    drop(open_when_possible(&server));
 }
 
 #[test]
 fn per_address_limit_counts_each_address_apart() {
-    let server = bounded(ConnectionLimits { per_client: NonZeroUsize::new(2), ..ConnectionLimits::default() });
+    let server =
+        start_with_limits(ConnectionLimits { per_client: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let held = [(); 2].map(|()| RawClient::open(server.address));
-    assert_eq!(exceeded(&server), r#"{"message":"Your address has as many connections as one may"}"#);
+    assert_eq!(refusal(&server), r#"{"message":"Your address has as many connections as one may"}"#);
     drop(RawClient::open_from("127.0.0.2".parse().unwrap(), server.address));
     server
-        .control
+        .handle
         .set_connection_limits(ConnectionLimits { per_client: NonZeroUsize::new(3), ..ConnectionLimits::default() });
     let _third = RawClient::open(server.address);
-    assert!(exceeded(&server).contains("Your address"));
+    assert!(refusal(&server).contains("Your address"));
     drop(held);
-    drop(come_in(&server));
-    server.control.set_connection_limits(ConnectionLimits::default());
+    drop(open_when_possible(&server));
+    server.handle.set_connection_limits(ConnectionLimits::default());
     let _many: Vec<_> = (0..20).map(|_| RawClient::open(server.address)).collect();
 }
 
 #[test]
 fn connection_rate_of_one_address_is_limited() {
-    let server = bounded(ConnectionLimits { rate_per_client: NonZeroU32::new(4), ..ConnectionLimits::default() });
+    let server =
+        start_with_limits(ConnectionLimits { rate_per_client: NonZeroU32::new(4), ..ConnectionLimits::default() });
     let start = Instant::now();
-    let mut came = 0;
+    let mut accepted = 0;
     while start.elapsed() < Duration::from_millis(1500) {
         let mut peer = RawClient::connect(server.address);
         peer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -126,11 +131,11 @@ fn connection_rate_of_one_address_is_limited() {
         if answer.starts_with("HTTP/1.1 503 ") {
             assert!(answer.contains("Your address opens connections faster than one may"), "{answer}");
         } else {
-            came += 1;
+            accepted += 1;
         }
     }
     // Four at once, and one each quarter of a second; of a clock that is looked at a little later.
-    assert!((8..=11).contains(&came), "{came}");
+    assert!((8..=11).contains(&accepted), "{accepted}");
     drop(RawClient::open_from("127.0.0.2".parse().unwrap(), server.address));
 }
 
@@ -207,7 +212,7 @@ fn configured_number_of_bad_messages_is_tolerated() {
 /// A client that sends pings and reads no pongs: so many are borne as there is room for their pongs.
 #[test]
 fn unread_output_is_bounded() {
-    let borne = |bound: &str| {
+    let tolerated = |bound: &str| {
         let data = tempfile::tempdir().unwrap();
         let arguments = [
             "--max-unsent-bytes",
@@ -220,9 +225,9 @@ fn unread_output_is_bounded() {
             "1s",
         ];
         let server = TestProcess::start(env!("CARGO_BIN_EXE_server-under-test"), data.path(), &arguments);
-        let mut deaf = RawClient::authenticated(server.address, "ada", 1);
-        deaf.set_write_timeout(Duration::from_millis(300));
-        let pings = (0..1_000_000).take_while(|_| deaf.frame(0x89, &[b'x'; 125])).count();
+        let mut unread = RawClient::authenticated(server.address, "ada", 1);
+        unread.set_write_timeout(Duration::from_millis(300));
+        let pings = (0..1_000_000).take_while(|_| unread.frame(0x89, &[b'x'; 125])).count();
         // Nothing is read from it any more: so it is silent, and its slot comes back.
         eventually("the slot is free", || {
             let mut other = RawClient::open(server.address);
@@ -231,6 +236,6 @@ fn unread_output_is_bounded() {
         });
         pings * 131
     };
-    let (little, much) = (borne("4096"), borne("100000"));
+    let (little, much) = (tolerated("4096"), tolerated("100000"));
     assert!(little + 100_000 < much, "{little} bytes, and {much}");
 }

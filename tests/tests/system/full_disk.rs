@@ -19,7 +19,7 @@ use tests::waiting::eventually;
 enum Answer {
     Admitted(RawClient),
     /// Closed with 1013, in these words.
-    TurnedAway(String),
+    Refused(String),
 }
 
 fn sign_in(server: &TestServer, user: &str) -> Answer {
@@ -30,7 +30,7 @@ fn sign_in(server: &TestServer, user: &str) -> Answer {
         Received::Text(text) if text.contains("AUTHENTICATE_FAILURE") => {
             assert!(text.contains("store") && text.contains("try again later"), "{text}");
             peer.expect_goodbye(1013);
-            Answer::TurnedAway(text)
+            Answer::Refused(text)
         }
         other => panic!("{other:?}"),
     }
@@ -42,7 +42,7 @@ fn sign_in_until_full(server: &TestServer, first: usize, most: usize) -> (Vec<Ra
     for number in first..most {
         match sign_in(server, &long_user_id(number)) {
             Answer::Admitted(peer) => peers.push(peer),
-            Answer::TurnedAway(words) => return (peers, words),
+            Answer::Refused(words) => return (peers, words),
         }
     }
     panic!("{most} users were admitted and nothing was full");
@@ -108,7 +108,7 @@ fn full_disk_denies_sessions_and_accepts_releases() {
         // What room there is now is kept for releases.
         for number in 0..100 {
             let newcomer = sign_in(&server, &format!("newcomer {number} {}", "x".repeat(200)));
-            assert!(matches!(newcomer, Answer::TurnedAway(_)), "newcomer {number} got in");
+            assert!(matches!(newcomer, Answer::Refused(_)), "newcomer {number} got in");
         }
         let most = users + held_then.len();
         for answer in held_at_first {

@@ -11,7 +11,7 @@ use tests::raw_client::{RawClient, UPGRADE, upgrade_request};
 use tests::test_server::{TestServer, settings};
 
 /// The status of the answer to a handshake with these headers, and a Host unless one is given, and the connection.
-fn knock(server: &TestServer, preface: &[u8], headers: &str) -> (u16, RawClient) {
+fn handshake(server: &TestServer, preface: &[u8], headers: &str) -> (u16, RawClient) {
     let mut peer = RawClient::connect(server.address);
     peer.write(&[preface, upgrade_request(headers).as_bytes()].concat());
     let head = peer.try_head();
@@ -20,7 +20,7 @@ fn knock(server: &TestServer, preface: &[u8], headers: &str) -> (u16, RawClient)
 }
 
 fn status(server: &TestServer, headers: &str) -> u16 {
-    knock(server, b"", headers).0
+    handshake(server, b"", headers).0
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn only_allowed_origins_may_connect() {
     ] {
         assert_eq!(status(&server, headers), expected, "{headers}");
     }
-    let (_, mut refused) = knock(&server, b"", "Host: x\r\nOrigin: https://evil.example\r\n");
+    let (_, mut refused) = handshake(&server, b"", "Host: x\r\nOrigin: https://evil.example\r\n");
     assert_eq!(refused.read_to_end(), r#"{"message":"Pages of that origin may not connect (Origin)"}"#);
     // Whoever only asks what this is may come from anywhere.
     let mut peer = RawClient::connect(server.address);
@@ -53,7 +53,7 @@ fn only_allowed_origins_may_connect() {
     let strict = TestServer::start();
     assert_eq!(status(&strict, "Host: x\r\nOrigin: http://x\r\n"), 403, "none is allowed unless it is written down");
     let any = ["*"].map(|origin| origin.parse().unwrap()).into_iter().collect();
-    strict.control.set_connection_settings(ConnectionSettings { origins: any, ..ConnectionSettings::default() });
+    strict.handle.set_connection_settings(ConnectionSettings { origins: any, ..ConnectionSettings::default() });
     assert_eq!(status(&strict, "Host: x\r\nOrigin: null\r\n"), 101);
 }
 
@@ -85,7 +85,7 @@ fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> TestServer {
 #[test]
 fn trusted_proxy_clients_count_separately() {
     let server = behind_a_proxy("127.0.0.0/8", false);
-    let from = |client: &str| knock(&server, b"", &format!("X-Forwarded-For: {client}\r\n"));
+    let from = |client: &str| handshake(&server, b"", &format!("X-Forwarded-For: {client}\r\n"));
     let (first, _held) = from("203.0.113.1");
     let (second, _held_too) = from("evil, 203.0.113.2, 127.0.0.9");
     assert_eq!((first, second), (101, 101));
@@ -98,11 +98,11 @@ fn trusted_proxy_clients_count_separately() {
     }
     assert_eq!(from("203.0.113.3").0, 101);
     // A line that is no text, to which the proxy has appended who asked it: what stands before it is the client's own.
-    let mut forger = RawClient::connect(server.address);
+    let mut forging = RawClient::connect(server.address);
     let lines = b"Host: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: \xff, 203.0.113.3\r\n";
-    forger.write(&[UPGRADE.as_bytes(), lines, b"\r\n"].concat());
-    assert!(forger.try_head().starts_with("HTTP/1.1 101 "), "it counts as the proxy's");
-    let (_, mut proxy) = knock(&server, b"", "");
+    forging.write(&[UPGRADE.as_bytes(), lines, b"\r\n"].concat());
+    assert!(forging.try_head().starts_with("HTTP/1.1 101 "), "it counts as the proxy's");
+    let (_, mut proxy) = handshake(&server, b"", "");
     assert!(proxy.read_to_end().contains("Your address"), "which has as many as it may now");
 }
 
@@ -111,23 +111,23 @@ fn untrusted_forwarding_headers_are_ignored() {
     let server = behind_a_proxy("192.0.2.1", true);
     let _held = RawClient::open(server.address);
     let preface = proxied([203, 0, 113, 7]);
-    assert_eq!(knock(&server, b"", "X-Forwarded-For: 203.0.113.7\r\n").0, 503);
+    assert_eq!(handshake(&server, b"", "X-Forwarded-For: 203.0.113.7\r\n").0, 503);
     drop(_held);
-    while knock(&server, &[], "").0 == 503 {}
+    while handshake(&server, &[], "").0 == 503 {}
     let (first, _held) = loop {
-        let (status, held) = knock(&server, &preface, "");
+        let (status, held) = handshake(&server, &preface, "");
         if status != 503 {
             break (status, held);
         }
     };
     assert_eq!(first, 101, "the header is read all the same");
-    assert_eq!(knock(&server, &proxied([203, 0, 113, 8]), "").0, 503, "but does not count");
+    assert_eq!(handshake(&server, &proxied([203, 0, 113, 8]), "").0, 503, "but does not count");
 }
 
 #[test]
 fn trusted_proxy_names_its_client_by_proxy_protocol() {
     let server = behind_a_proxy("127.0.0.0/8", true);
-    let from = |last: u8, headers: &str| knock(&server, &proxied([203, 0, 113, last]), headers);
+    let from = |last: u8, headers: &str| handshake(&server, &proxied([203, 0, 113, last]), headers);
     let (first, _held) = from(1, "");
     assert_eq!(first, 101);
     let (status, mut exceeded) = from(1, "");
@@ -137,25 +137,25 @@ fn trusted_proxy_names_its_client_by_proxy_protocol() {
     assert_eq!(from(1, "X-Forwarded-For: 203.0.113.9\r\n").0, 503);
     assert_eq!(from(2, "").0, 101);
     // A proxy behind a proxy is.
-    let (chained, _held_too) = knock(&server, &proxied([127, 0, 0, 9]), "X-Forwarded-For: 203.0.113.3\r\n");
-    assert_eq!((chained, knock(&server, &proxied([203, 0, 113, 3]), "").0), (101, 503));
+    let (chained, _held_too) = handshake(&server, &proxied([127, 0, 0, 9]), "X-Forwarded-For: 203.0.113.3\r\n");
+    assert_eq!((chained, handshake(&server, &proxied([203, 0, 113, 3]), "").0), (101, 503));
     // One that asks for itself. One that sends no header would let its clients send one.
     let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"[..]].concat();
-    let (itself, _held_three) = knock(&server, &local, "");
-    assert_eq!((itself, knock(&server, &local, "").0), (101, 503));
-    let (missing, mut told) = knock(&server, b"", "X-Forwarded-For: 203.0.113.9\r\n");
+    let (itself, _held_three) = handshake(&server, &local, "");
+    assert_eq!((itself, handshake(&server, &local, "").0), (101, 503));
+    let (missing, mut response) = handshake(&server, b"", "X-Forwarded-For: 203.0.113.9\r\n");
     assert_eq!(missing, 400);
-    assert_eq!(told.read_to_end(), r#"{"message":"The header of the PROXY protocol is missing"}"#);
+    assert_eq!(response.read_to_end(), r#"{"message":"The header of the PROXY protocol is missing"}"#);
 
-    let (nonsense, mut told) = knock(&server, b"\r\n\r\n\0\r\nQUIT\n\x11\x11\x00\x0c............", "");
+    let (nonsense, mut response) = handshake(&server, b"\r\n\r\n\0\r\nQUIT\n\x11\x11\x00\x0c............", "");
     assert_eq!(nonsense, 400);
-    assert_eq!(told.read_to_end(), r#"{"message":"That is no header of the PROXY protocol, version 2"}"#);
+    assert_eq!(response.read_to_end(), r#"{"message":"That is no header of the PROXY protocol, version 2"}"#);
 }
 
 #[test]
 fn proxy_header_is_an_error_when_disabled() {
     let server = behind_a_proxy("127.0.0.0/8", false);
-    assert_eq!(knock(&server, &proxied([203, 0, 113, 1]), "").0, 400);
+    assert_eq!(handshake(&server, &proxied([203, 0, 113, 1]), "").0, 400);
 }
 
 /// A header of the PROXY protocol from this client.

@@ -22,14 +22,14 @@ use tests::waiting::{TIMEOUT, eventually};
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
 /// A server, its configuration file, and what it logs.
-struct Subject {
+struct ConfiguredServer {
     process: TestProcess,
     file: PathBuf,
     log: Receiver<String>,
     directory: tempfile::TempDir,
 }
 
-impl Subject {
+impl ConfiguredServer {
     fn start(settings: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), settings, without_connection_limits(SERVER))
     }
@@ -46,12 +46,12 @@ impl Subject {
     }
 
     /// Waits until it has logged a line with these words, and returns all since the last that was waited for.
-    fn wait_for_log(&self, words: &str) -> Vec<String> {
+    fn wait_for_log(&self, message: &str) -> Vec<String> {
         let start = Instant::now();
         let mut lines: Vec<String> = Vec::new();
-        while !lines.last().is_some_and(|line| line.contains(words)) {
+        while !lines.last().is_some_and(|line| line.contains(message)) {
             let left = TIMEOUT.saturating_sub(start.elapsed());
-            lines.push(self.log.recv_timeout(left).unwrap_or_else(|_| panic!("no {words:?} in {lines:#?}")));
+            lines.push(self.log.recv_timeout(left).unwrap_or_else(|_| panic!("no {message:?} in {lines:#?}")));
         }
         lines
     }
@@ -59,15 +59,15 @@ impl Subject {
     /// Changes its configuration and has it read that: what it logs.
     fn reload(&self, settings: &str) -> Vec<String> {
         fs::write(&self.file, settings).unwrap();
-        self.hang_up();
+        self.send_sighup();
         let lines = self.wait_for_log("the configuration ");
         lines
             .into_iter()
-            .map(|line| line.split_once("  ").map_or(line.clone(), |(_, words)| words.trim().into()))
+            .map(|line| line.split_once("  ").map_or(line.clone(), |(_, message)| message.trim().into()))
             .collect()
     }
 
-    fn hang_up(&self) {
+    fn send_sighup(&self) {
         send_signal(self.process.id(), Signal::HUP);
     }
 
@@ -78,13 +78,13 @@ impl Subject {
 
 #[test]
 fn refused_connections_are_logged_with_the_reason() {
-    let subject = Subject::start_in(
+    let server = ConfiguredServer::start_in(
         tempfile::tempdir().unwrap(),
         "max_connections_per_address = 1\nallowed_hosts = \"here\"\nallowed_origins = \"null\"\n",
         Command::new(SERVER),
     );
     let ask = |headers: &str| {
-        let mut peer = RawClient::connect(subject.process.address);
+        let mut peer = RawClient::connect(server.process.address);
         let version = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
         peer.write(format!("GET / HTTP/1.1\r\n{headers}\r\n{version}\r\n\r\n").as_bytes());
         peer.try_head()
@@ -96,17 +96,17 @@ fn refused_connections_are_logged_with_the_reason() {
     ] {
         let head = ask(headers);
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
-        let lines = subject.wait_for_log("refused a request that this server is not for");
+        let lines = server.wait_for_log("refused a request that this server is not for");
         let line = lines.last().unwrap();
         assert!(line.contains(&format!("header=\"{header}\" value=\"{value}\"")), "{line}");
         // One line a second.
         thread::sleep(Duration::from_millis(1100));
     }
-    let _held = RawClient::connect(subject.process.address);
+    let _held = RawClient::connect(server.process.address);
     eventually("the second one is refused", || {
-        RawClient::connect(subject.process.address).try_head().starts_with("HTTP/1.1 503 ")
+        RawClient::connect(server.process.address).try_head().starts_with("HTTP/1.1 503 ")
     });
-    assert!(has(&subject.wait_for_log("turned a connection away"), "bound=\"max_connections_per_address\""));
+    assert!(contains(&server.wait_for_log("turned a connection away"), "bound=\"max_connections_per_address\""));
 }
 
 /// What the server answers to AUTHENTICATE with this payload.
@@ -119,25 +119,25 @@ fn authenticate(process: &TestProcess, payload: &str) -> (String, RawClient) {
     }
 }
 
-fn has(lines: &[String], words: &str) -> bool {
-    lines.iter().any(|line| line.contains(words))
+fn contains(lines: &[String], message: &str) -> bool {
+    lines.iter().any(|line| line.contains(message))
 }
 
 #[test]
 fn sighup_applies_changes_and_names_the_others() {
-    let subject = Subject::start("limit = 1\nlog = \"info\"\n");
-    let (granted, _held) = authenticate(&subject.process, "ada");
+    let server = ConfiguredServer::start("limit = 1\nlog = \"info\"\n");
+    let (granted, _held) = authenticate(&server.process, "ada");
     assert!(granted.contains("AUTHENTICATE_SUCCESS"), "{granted}");
-    assert!(authenticate(&subject.process, "ada").0.contains("connection limit"));
+    assert!(authenticate(&server.process, "ada").0.contains("connection limit"));
 
-    let lines = subject.reload(
+    let lines = server.reload(
         "limit = 2\nthreads = 7\nmax_bad_messages = 1\nallowed_origins = \"https://x.example\"\nlog = \"info\"\n",
     );
-    assert!(has(&lines, r#"limit was "1" and is "2" at once"#), "{lines:#?}");
-    assert!(has(&lines, r#"max_bad_messages was "16" and is "1" at once"#), "{lines:#?}");
-    assert!(has(&lines, r#"and is "7" after a restart"#), "{lines:#?}");
-    assert!(has(&lines, r#"allowed_origins was "" and is "https://x.example" at once"#), "{lines:#?}");
-    let (granted, mut second) = authenticate(&subject.process, "ada");
+    assert!(contains(&lines, r#"limit was "1" and is "2" at once"#), "{lines:#?}");
+    assert!(contains(&lines, r#"max_bad_messages was "16" and is "1" at once"#), "{lines:#?}");
+    assert!(contains(&lines, r#"and is "7" after a restart"#), "{lines:#?}");
+    assert!(contains(&lines, r#"allowed_origins was "" and is "https://x.example" at once"#), "{lines:#?}");
+    let (granted, mut second) = authenticate(&server.process, "ada");
     assert!(granted.contains(r#""connections":2"#), "{granted}");
     for _ in 0..2 {
         second.text("?");
@@ -146,39 +146,39 @@ fn sighup_applies_changes_and_names_the_others() {
     second.expect_goodbye(1008);
 
     // What needs a restart is told again, what is in force is not.
-    let lines = subject.reload("limit = 2\nthreads = 7\n");
-    assert!(has(&lines, "after a restart") && !has(&lines, "limit was"), "{lines:#?}");
-    let lines = subject.reload("limit = 2\nlog = \"warn\"\nmax_connections = 2\n");
-    assert!(!has(&lines, "after a restart"), "{lines:#?}");
-    let _third = RawClient::open(subject.process.address);
-    let mut one_too_many = RawClient::connect(subject.process.address);
+    let lines = server.reload("limit = 2\nthreads = 7\n");
+    assert!(contains(&lines, "after a restart") && !contains(&lines, "limit was"), "{lines:#?}");
+    let lines = server.reload("limit = 2\nlog = \"warn\"\nmax_connections = 2\n");
+    assert!(!contains(&lines, "after a restart"), "{lines:#?}");
+    let _third = RawClient::open(server.process.address);
+    let mut one_too_many = RawClient::connect(server.process.address);
     assert!(one_too_many.try_head().starts_with("HTTP/1.1 503 "));
     // Nothing is logged any more but warnings.
-    fs::write(&subject.file, "limit = 3\nthreads = 7\nlog = \"info\"\n").unwrap();
-    subject.hang_up();
-    let lines = subject.wait_for_log("after a restart");
-    assert!(!has(&lines, "at once"), "{lines:#?}");
+    fs::write(&server.file, "limit = 3\nthreads = 7\nlog = \"info\"\n").unwrap();
+    server.send_sighup();
+    let lines = server.wait_for_log("after a restart");
+    assert!(!contains(&lines, "at once"), "{lines:#?}");
 }
 
 #[test]
 fn invalid_reload_changes_nothing_and_reports_every_error() {
-    let subject = Subject::start("limit = 1\n");
-    let lines = subject.reload("limit = 1025\nlimmit = 7\nmax_bad_messages = 1\n");
-    assert!(has(&lines, "limit: invalid value '1025'") && has(&lines, "did you mean limit?"), "{lines:#?}");
-    assert!(has(&lines, "the configuration is not reloaded, nothing has changed"), "{lines:#?}");
-    let (_, mut held) = authenticate(&subject.process, "ada");
-    assert!(authenticate(&subject.process, "ada").0.contains("connection limit"));
+    let server = ConfiguredServer::start("limit = 1\n");
+    let lines = server.reload("limit = 1025\nlimmit = 7\nmax_bad_messages = 1\n");
+    assert!(contains(&lines, "limit: invalid value '1025'") && contains(&lines, "did you mean limit?"), "{lines:#?}");
+    assert!(contains(&lines, "the configuration is not reloaded, nothing has changed"), "{lines:#?}");
+    let (_, mut held) = authenticate(&server.process, "ada");
+    assert!(authenticate(&server.process, "ada").0.contains("connection limit"));
     held.text("?");
     held.text("?");
     assert!(matches!((held.read(), held.read()), (Received::Text(_), Received::Text(_))), "sixteen are borne");
 
-    let missing = subject.path("missing.pem");
-    let lines = subject.reload(&format!("limit = 2\ntls_cert = {missing:?}\ntls_key = {missing:?}\n"));
-    assert!(has(&lines, "cannot read") && has(&lines, "nothing has changed"), "{lines:#?}");
-    assert!(authenticate(&subject.process, "ada").0.contains("connection limit"));
-    fs::remove_file(&subject.file).unwrap();
-    subject.hang_up();
-    assert!(has(&subject.wait_for_log("nothing has changed"), "it cannot be read"));
+    let missing = server.path("missing.pem");
+    let lines = server.reload(&format!("limit = 2\ntls_cert = {missing:?}\ntls_key = {missing:?}\n"));
+    assert!(contains(&lines, "cannot read") && contains(&lines, "nothing has changed"), "{lines:#?}");
+    assert!(authenticate(&server.process, "ada").0.contains("connection limit"));
+    fs::remove_file(&server.file).unwrap();
+    server.send_sighup();
+    assert!(contains(&server.wait_for_log("nothing has changed"), "it cannot be read"));
 }
 
 #[test]
@@ -189,39 +189,39 @@ fn changed_key_file_is_read_again() {
     let (old, new) = ("an old secret of thirty-two bytes", "a new secret of thirty-two bytes!");
     fs::write(&secret, old).unwrap();
     let settings = format!("auth = \"jwt\"\njwt_secret_file = {secret:?}\n");
-    let subject = Subject::start_in(directory, &settings, without_connection_limits(SERVER));
-    assert!(authenticate(&subject.process, "ada").0.contains("Token is not a signed JSON Web Token"));
-    let (granted, mut held) = authenticate(&subject.process, &token(old, "ada"));
+    let server = ConfiguredServer::start_in(directory, &settings, without_connection_limits(SERVER));
+    assert!(authenticate(&server.process, "ada").0.contains("Token is not a signed JSON Web Token"));
+    let (granted, mut held) = authenticate(&server.process, &token(old, "ada"));
     assert!(granted.contains("AUTHENTICATE_SUCCESS"), "{granted}");
 
     fs::write(&secret, "too short").unwrap();
-    let lines = subject.wait_for_log("the old ones stay in force");
-    assert!(has(&lines, "it has 9 bytes, 32 are the least"), "{lines:#?}");
-    assert!(authenticate(&subject.process, &token(old, "bob")).0.contains("AUTHENTICATE_SUCCESS"));
+    let lines = server.wait_for_log("the old ones stay in force");
+    assert!(contains(&lines, "it has 9 bytes, 32 are the least"), "{lines:#?}");
+    assert!(authenticate(&server.process, &token(old, "bob")).0.contains("AUTHENTICATE_SUCCESS"));
 
     // As those do it who want no moment with half a file: by another file of the same name.
-    let next = subject.path("next");
+    let next = server.path("next");
     fs::write(&next, new).unwrap();
     fs::rename(next, &secret).unwrap();
-    subject.wait_for_log("the keys of tokens have changed and are reloaded");
-    assert!(authenticate(&subject.process, &token(old, "eve")).0.contains("signature is not valid"));
-    assert!(authenticate(&subject.process, &token(new, "eve")).0.contains("AUTHENTICATE_SUCCESS"));
+    server.wait_for_log("the keys of tokens have changed and are reloaded");
+    assert!(authenticate(&server.process, &token(old, "eve")).0.contains("signature is not valid"));
+    assert!(authenticate(&server.process, &token(new, "eve")).0.contains("AUTHENTICATE_SUCCESS"));
     held.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
     assert!(matches!(held.read(), Received::Text(answer) if answer.contains(r#""connections":1"#)), "sessions stay");
 
     // A configuration that is no good keeps no new key out.
     let last = "the last secret of thirty-two bytes";
     fs::write(&secret, last).unwrap();
-    fs::write(&subject.file, "limmit = 1\n").unwrap();
-    subject.hang_up();
-    subject.wait_for_log("the keys of tokens have changed and are reloaded");
-    assert!(authenticate(&subject.process, &token(new, "kim")).0.contains("signature is not valid"));
-    assert!(authenticate(&subject.process, &token(last, "kim")).0.contains("AUTHENTICATE_SUCCESS"));
-    fs::write(&subject.file, &settings).unwrap();
+    fs::write(&server.file, "limmit = 1\n").unwrap();
+    server.send_sighup();
+    server.wait_for_log("the keys of tokens have changed and are reloaded");
+    assert!(authenticate(&server.process, &token(new, "kim")).0.contains("signature is not valid"));
+    assert!(authenticate(&server.process, &token(last, "kim")).0.contains("AUTHENTICATE_SUCCESS"));
+    fs::write(&server.file, &settings).unwrap();
 
     // The log has no secret and no token.
-    subject.hang_up();
-    let lines = subject.wait_for_log("the configuration is reloaded");
+    server.send_sighup();
+    let lines = server.wait_for_log("the configuration is reloaded");
     assert!(!lines.iter().any(|line| line.contains("thirty-two") || line.contains("eyJ")), "{lines:#?}");
 }
 
@@ -233,12 +233,12 @@ fn make_token(arguments: &[&str], secret: &str) -> String {
 
 #[test]
 fn reload_reports_errors_that_would_prevent_a_start() {
-    let subject = Subject::start("limit = 1\n");
-    let lines = subject.reload("limit = 2\nauth = \"jwt\"\njwt_secret_file = \"/missing\"\n");
-    assert!(has(&lines, "cannot read /missing") && has(&lines, "nothing has changed"), "{lines:#?}");
+    let server = ConfiguredServer::start("limit = 1\n");
+    let lines = server.reload("limit = 2\nauth = \"jwt\"\njwt_secret_file = \"/missing\"\n");
+    assert!(contains(&lines, "cannot read /missing") && contains(&lines, "nothing has changed"), "{lines:#?}");
     // A name is looked up when it is listened on, and not before.
-    let lines = subject.reload("limit = 3\nlisten = \"nowhere.invalid:1\"\nallow_open_auth = true\n");
-    assert!(has(&lines, r#"limit was "1" and is "3" at once"#), "{lines:#?}");
+    let lines = server.reload("limit = 3\nlisten = \"nowhere.invalid:1\"\nallow_open_auth = true\n");
+    assert!(contains(&lines, r#"limit was "1" and is "3" at once"#), "{lines:#?}");
 }
 
 #[test]
@@ -271,8 +271,8 @@ fn sighup_loads_the_new_certificate() {
     let CertificateFiles { certificate, key } = authority.certify("server", &["elsewhere.example"]);
     let settings = format!("tls_cert = {certificate:?}\ntls_key = {key:?}\n");
     let root_certificates = RootCertificates::read(&authority.ca).unwrap();
-    let subject = Subject::start_in(directory, &settings, without_connection_limits(SERVER));
-    let url: Url = format!("wss://{}", subject.process.address).parse().unwrap();
+    let server = ConfiguredServer::start_in(directory, &settings, without_connection_limits(SERVER));
+    let url: Url = format!("wss://{}", server.process.address).parse().unwrap();
     let connect = || {
         let mut ada = UserConnections::new(&url, "ada")
             .with_options(Options { root_certificates: root_certificates.clone(), ..Options::default() });
@@ -281,22 +281,22 @@ fn sighup_loads_the_new_certificate() {
     assert!(connect().is_err_and(|error| error.to_string().contains("certificate")));
     drop(authority.certify("server", &["127.0.0.1"]));
     assert!(connect().is_err(), "not by itself");
-    subject.hang_up();
-    assert!(has(&subject.wait_for_log("the configuration is reloaded"), "also_read=\"the certificate\""));
+    server.send_sighup();
+    assert!(contains(&server.wait_for_log("the configuration is reloaded"), "also_read=\"the certificate\""));
     assert_eq!(connect().unwrap().0, 1);
-    assert!(has(&subject.reload(""), "TLS is off from now on"));
+    assert!(contains(&server.reload(""), "TLS is off from now on"));
 }
 
 #[test]
 fn open_authentication_on_a_network_is_warned_about() {
     let mut command = without_connection_limits(SERVER);
     command.env("SESSIONS_ALLOW_OPEN_AUTH", "true").args(["--listen", "0.0.0.0:0"]);
-    let subject = Subject::start_in(tempfile::tempdir().unwrap(), "", command);
-    subject.wait_for_log("open authentication beyond this machine");
-    drop(subject);
-    let quiet = Subject::start("");
+    let server = ConfiguredServer::start_in(tempfile::tempdir().unwrap(), "", command);
+    server.wait_for_log("open authentication beyond this machine");
+    drop(server);
+    let quiet = ConfiguredServer::start("");
     let lines = quiet.reload("");
-    assert!(!has(&lines, "open authentication"), "{lines:#?}");
+    assert!(!contains(&lines, "open authentication"), "{lines:#?}");
 }
 
 /// With no bound on connections, so that it is the system that has no more.
@@ -307,12 +307,12 @@ fn exhausted_file_limit_pauses_accepting() {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {FILES}; exec \"$0\" \"$@\""), SERVER]);
     let settings = "max_connections = \"unlimited\"\nmax_connection_rate = \"unlimited\"\nmax_connections_per_address = \"unlimited\"\nmax_message_rate = \"unlimited\"\n";
-    let subject = Subject::start_in(tempfile::tempdir().unwrap(), settings, command);
-    let ready = subject.wait_for_log("descriptors=");
-    assert!(has(&ready, &format!("descriptors={FILES}")), "{ready:#?}");
-    let witness = RawClient::authenticated(subject.process.address, "witness", 1);
-    let many: Vec<_> = (0..2 * FILES).map(|_| RawClient::connect(subject.process.address)).collect();
-    subject.wait_for_log("cannot accept connections; those that come wait until there is room");
+    let server = ConfiguredServer::start_in(tempfile::tempdir().unwrap(), settings, command);
+    let ready = server.wait_for_log("descriptors=");
+    assert!(contains(&ready, &format!("descriptors={FILES}")), "{ready:#?}");
+    let witness = RawClient::authenticated(server.process.address, "witness", 1);
+    let many: Vec<_> = (0..2 * FILES).map(|_| RawClient::connect(server.process.address)).collect();
+    server.wait_for_log("cannot accept connections; those that come wait until there is room");
     let mut witness = witness;
     // Several times as long as one pause.
     let start = Instant::now();
@@ -321,9 +321,9 @@ fn exhausted_file_limit_pauses_accepting() {
         assert!(matches!(witness.read(), Received::Text(answer) if answer.contains(r#""connections":1"#)));
     }
     drop(many);
-    let lines = subject.wait_for_log("accepting connections again");
-    assert!(!has(&lines, "cannot accept"), "it is told once: {lines:#?}");
-    eventually("there is room", || authenticate(&subject.process, "ada").0.contains("AUTHENTICATE_SUCCESS"));
+    let lines = server.wait_for_log("accepting connections again");
+    assert!(!contains(&lines, "cannot accept"), "it is told once: {lines:#?}");
+    eventually("there is room", || authenticate(&server.process, "ada").0.contains("AUTHENTICATE_SUCCESS"));
 }
 
 #[test]
@@ -332,9 +332,9 @@ fn server_without_spare_files_does_not_start() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\"", SERVER, "--listen", "127.0.0.1:0", "--store", "memory"]);
     let output = command.current_dir(directory.path()).output().unwrap();
-    let words = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{words}");
-    assert!(words.contains("the process may open 128 files, and the server keeps 128 of them free"), "{words}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("the process may open 128 files, and the server keeps 128 of them free"), "{message}");
 }
 
 /// The usual way: a bound below what the system has, so that those who are too many hear of it.
@@ -342,11 +342,12 @@ fn server_without_spare_files_does_not_start() {
 fn low_file_limit_lowers_the_connection_limit() {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 160; exec \"$0\" \"$@\"", SERVER]);
-    let subject = Subject::start_in(tempfile::tempdir().unwrap(), "max_connection_rate = \"unlimited\"\n", command);
-    let ready = subject.wait_for_log("descriptors=");
-    assert!(has(&ready, "descriptors=160") && has(&ready, "max_connections=32"), "{ready:#?}");
-    subject.wait_for_log("room for few connections");
-    let _inside: Vec<_> = (0..32).map(|_| RawClient::open(subject.process.address)).collect();
-    let mut late = RawClient::connect(subject.process.address);
+    let server =
+        ConfiguredServer::start_in(tempfile::tempdir().unwrap(), "max_connection_rate = \"unlimited\"\n", command);
+    let ready = server.wait_for_log("descriptors=");
+    assert!(contains(&ready, "descriptors=160") && contains(&ready, "max_connections=32"), "{ready:#?}");
+    server.wait_for_log("room for few connections");
+    let _inside: Vec<_> = (0..32).map(|_| RawClient::open(server.process.address)).collect();
+    let mut late = RawClient::connect(server.process.address);
     assert!(late.try_head().starts_with("HTTP/1.1 503 "));
 }

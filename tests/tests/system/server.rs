@@ -265,13 +265,13 @@ fn server_stops_in_time_despite_unresponsive_clients() {
 }
 
 /// A memory store that can be made to hold its answers back, and to fail.
-struct Moody {
+struct StallingStore {
     inner: MemoryStore,
     stalled: AtomicBool,
     held_back: Mutex<Vec<(StoreCommand, CommandCompletion)>>,
 }
 
-impl Moody {
+impl StallingStore {
     fn new(limit: u32) -> Arc<Self> {
         let inner = MemoryStore::new(NODE, SlotLimit::new(limit).unwrap());
         Arc::new(Self { inner, stalled: AtomicBool::new(false), held_back: Mutex::default() })
@@ -295,7 +295,7 @@ impl Moody {
     }
 }
 
-impl Store for Moody {
+impl Store for StallingStore {
     fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
         self.inner.set_notifier(router);
     }
@@ -329,7 +329,7 @@ impl Store for Moody {
 
 #[test]
 fn late_grant_after_store_timeout_is_released() {
-    let store = Moody::new(1);
+    let store = StallingStore::new(1);
     let server = TestServer::with_timeout(store.clone(), SessionSettings::default(), 2, Duration::from_millis(200));
     store.stall();
     let mut peer = RawClient::open(server.address);
@@ -344,7 +344,7 @@ fn late_grant_after_store_timeout_is_released() {
 }
 
 /// A client of ada's whose acquire the store holds back.
-fn acquiring(store: &Moody, server: &TestServer) -> RawClient {
+fn acquiring(store: &StallingStore, server: &TestServer) -> RawClient {
     store.stall();
     let mut peer = RawClient::open(server.address);
     peer.authenticate("ada");
@@ -354,7 +354,7 @@ fn acquiring(store: &Moody, server: &TestServer) -> RawClient {
 
 #[test]
 fn client_lost_during_acquire_holds_no_slot() {
-    let store = Moody::new(1);
+    let store = StallingStore::new(1);
     let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let peer = acquiring(&store, &server);
     drop(peer);
@@ -364,7 +364,7 @@ fn client_lost_during_acquire_holds_no_slot() {
 
 #[test]
 fn stopping_server_releases_a_pending_grant() {
-    let store = Moody::new(1);
+    let store = StallingStore::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
     let stopping = thread::spawn(move || server.stop());
@@ -378,7 +378,7 @@ fn stopping_server_releases_a_pending_grant() {
 
 #[test]
 fn stopping_server_does_not_wait_for_the_store() {
-    let store = Moody::new(1);
+    let store = StallingStore::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
     let farewell = thread::spawn(move || peer.expect_goodbye(1001));

@@ -32,10 +32,10 @@ fn server(policy: impl FnOnce(&mut AdmissionPolicy)) -> (TestServer, Arc<MemoryS
 
 fn ask(peer: &mut RawClient, message: &Value) -> Value {
     peer.text(&message.to_string());
-    hear(peer)
+    read_json(peer)
 }
 
-fn hear(peer: &mut RawClient) -> Value {
+fn read_json(peer: &mut RawClient) -> Value {
     match peer.read() {
         Received::Text(text) => serde_json::from_str(&text).unwrap(),
         other => panic!("no answer but {other:?}"),
@@ -63,7 +63,7 @@ fn denied(server: &TestServer, payload: Value) -> (RawClient, Value) {
 }
 
 fn expect_evicted(peer: &mut RawClient, words: &str) {
-    assert_eq!(hear(peer), json!({"type": "EVICTED", "payload": words}));
+    assert_eq!(read_json(peer), json!({"type": "EVICTED", "payload": words}));
     peer.expect_goodbye(4409);
 }
 
@@ -175,8 +175,8 @@ fn only_sessions_of_the_user_end_each_other() {
     );
     expect_evicted(&mut plain, "first has ended this session");
     assert_eq!(ask(&mut first, &end(&sessions[1]["id"])), words("This user has no such session"));
-    let mut nobody = RawClient::open(server.address);
-    assert_eq!(ask(&mut nobody, &list), words("This session is not authenticated"));
+    let mut anonymous = RawClient::open(server.address);
+    assert_eq!(ask(&mut anonymous, &list), words("This session is not authenticated"));
 }
 
 #[test]
@@ -338,13 +338,13 @@ fn longest_session_list_arrives_whole() {
         server(|policy| (policy.limit, policy.linger) = (SlotLimit::new(110).unwrap(), Duration::from_secs(1)));
     let ask = json!({"user": "ada", "device": name, "label": name});
     let mut held: Vec<_> = (0..110).map(|_| admitted(&server, ask.clone()).0).collect();
-    let told = self::ask(&mut held[0], &json!({"type": "LIST_SESSIONS"}));
-    let sessions = |told: &Value| told["sessions"].as_array().map(Vec::len);
-    let payload = &told["payload"];
+    let actual = self::ask(&mut held[0], &json!({"type": "LIST_SESSIONS"}));
+    let sessions = |actual: &Value| actual["sessions"].as_array().map(Vec::len);
+    let payload = &actual["payload"];
     assert_eq!((sessions(payload), &payload["connections"], &payload["limit"]), (Some(100), &json!(110), &json!(110)));
-    let (mut refused, told) = denied(&server, ask);
-    assert_eq!((sessions(&told), &told["connections"]), (Some(100), &json!(110)));
-    assert_eq!(told["sessions"][99]["label"], json!(name));
+    let (mut refused, actual) = denied(&server, ask);
+    assert_eq!((sessions(&actual), &actual["connections"]), (Some(100), &json!(110)));
+    assert_eq!(actual["sessions"][99]["label"], json!(name));
     refused.send_bye();
     held[0].send_bye();
 }

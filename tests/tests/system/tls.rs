@@ -23,13 +23,13 @@ use tests::raw_client::RawClient;
 use tests::test_ca::TestCa;
 use tests::test_server::{TestServer, settings};
 
-struct Subject {
+struct TlsServer {
     authority: TestCa,
     server: TestServer,
     _directory: tempfile::TempDir,
 }
 
-impl Subject {
+impl TlsServer {
     /// A server whose certificate is for this machine.
     fn start(bounds: ConnectionLimits, policy: ConnectionSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -53,15 +53,15 @@ impl Subject {
     }
 }
 
-fn plain() -> Subject {
-    Subject::start(ConnectionLimits::default(), ConnectionSettings::default())
+fn start_with_defaults() -> TlsServer {
+    TlsServer::start(ConnectionLimits::default(), ConnectionSettings::default())
 }
 
 #[test]
 fn sessions_work_over_tls() {
-    let subject = plain();
+    let server = start_with_defaults();
     smol::block_on(async {
-        let mut ada = subject.user("ada");
+        let mut ada = server.user("ada");
         for held in 1..=3 {
             assert_eq!(ada.connect().await.unwrap().connections, held);
         }
@@ -87,9 +87,9 @@ fn sessions_work_over_tls() {
 
 #[test]
 fn tls_accepts_two_versions_and_only_http_1_1() {
-    let subject = plain();
+    let server = start_with_defaults();
     let attempt =
-        |version: &'static SupportedProtocolVersion, alpn: &[&[u8]]| smol::block_on(handshake(&subject, version, alpn));
+        |version: &'static SupportedProtocolVersion, alpn: &[&[u8]]| smol::block_on(handshake(&server, version, alpn));
     let http = Some(b"http/1.1".to_vec());
     assert_eq!(attempt(&version::TLS13, &[b"http/1.1"]).unwrap(), (Some(ProtocolVersion::TLSv1_3), http.clone()));
     assert_eq!(attempt(&version::TLS12, &[b"h2", b"http/1.1"]).unwrap(), (Some(ProtocolVersion::TLSv1_2), http));
@@ -99,14 +99,14 @@ fn tls_accepts_two_versions_and_only_http_1_1() {
 
 /// Shakes hands and asks what this is: the version and the protocol that were agreed on.
 async fn handshake(
-    subject: &Subject,
+    server: &TlsServer,
     version: &'static SupportedProtocolVersion,
     alpn: &[&[u8]],
 ) -> Result<(Option<ProtocolVersion>, Option<Vec<u8>>), String> {
-    let mut config = client_config(&subject.authority.ca, version);
+    let mut config = client_config(&server.authority.ca, version);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = TcpStream::connect(subject.server.address).await.unwrap();
+    let stream = TcpStream::connect(server.server.address).await.unwrap();
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| format!("{e:?}"))?;
     let agreed = stream.get_ref().1;
     let agreed = (agreed.protocol_version(), agreed.alpn_protocol().map(<[u8]>::to_vec));
@@ -129,28 +129,28 @@ fn client_config(ca: &Path, version: &'static SupportedProtocolVersion) -> Clien
 
 #[test]
 fn plain_http_on_the_tls_port_is_explained() {
-    let subject = plain();
-    let mut lost = RawClient::connect(subject.server.address);
+    let server = start_with_defaults();
+    let mut lost = RawClient::connect(server.server.address);
     lost.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let answer = lost.read_to_end();
     assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
     assert!(answer.ends_with(r#"{"message":"This port speaks TLS: use wss:// or https://"}"#), "{answer}");
     for nonsense in [&b"\x16\x03\x01\x00\x05nonsense"[..], b"\x16", &[0x16; 100_000]] {
-        let mut peer = RawClient::connect(subject.server.address);
+        let mut peer = RawClient::connect(server.server.address);
         peer.write(nonsense);
         peer.shut_down_writing();
         peer.wait_for_end();
     }
-    smol::block_on(async { assert_eq!(subject.user("ada").connect().await.unwrap().connections, 1) });
+    smol::block_on(async { assert_eq!(server.user("ada").connect().await.unwrap().connections, 1) });
 }
 
 #[test]
 fn slow_tls_handshake_is_cut_off() {
     let policy = ConnectionSettings { header_timeout: Duration::from_millis(300), ..ConnectionSettings::default() };
-    let subject = Subject::start(ConnectionLimits::default(), policy);
+    let server = TlsServer::start(ConnectionLimits::default(), policy);
     for begun in [&b""[..], b"\x16\x03\x01\x02\x00"] {
         let start = Instant::now();
-        let mut slow = RawClient::connect(subject.server.address);
+        let mut slow = RawClient::connect(server.server.address);
         slow.write(begun);
         slow.wait_for_end();
         assert!((300..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
@@ -160,9 +160,9 @@ fn slow_tls_handshake_is_cut_off() {
 #[test]
 fn connection_beyond_a_limit_is_closed() {
     let bounds = ConnectionLimits { connections: NonZeroUsize::new(1), ..ConnectionLimits::default() };
-    let subject = Subject::start(bounds, ConnectionSettings::default());
+    let server = TlsServer::start(bounds, ConnectionSettings::default());
     smol::block_on(async {
-        let mut ada = subject.user("ada");
+        let mut ada = server.user("ada");
         ada.connect().await.unwrap();
         assert!(matches!(ada.connect().await, Err(Error::Handshake { .. } | Error::Lost(_))));
         ada.disconnect().await.unwrap();
@@ -172,14 +172,14 @@ fn connection_beyond_a_limit_is_closed() {
 
 #[test]
 fn new_certificate_applies_to_later_connections() {
-    let subject = plain();
+    let server = start_with_defaults();
     smol::block_on(async {
-        let mut before = subject.user("ada");
+        let mut before = server.user("ada");
         before.connect().await.unwrap();
-        let elsewhere = subject.authority.certify("other", &["elsewhere.example"]);
+        let elsewhere = server.authority.certify("other", &["elsewhere.example"]);
         let tls = Some(elsewhere.load().unwrap());
-        subject.server.control.set_connection_settings(ConnectionSettings { tls, ..ConnectionSettings::default() });
-        let error = subject.user("ada").connect().await.unwrap_err().to_string();
+        server.server.handle.set_connection_settings(ConnectionSettings { tls, ..ConnectionSettings::default() });
+        let error = server.user("ada").connect().await.unwrap_err().to_string();
         assert!(error.contains("certificate"), "{error}");
         assert_eq!(before.latest().unwrap().check_connections().await.unwrap().connections, 1);
     });

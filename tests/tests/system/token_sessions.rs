@@ -28,13 +28,13 @@ fn token_is_accepted_as_payload_or_in_object() {
     let server = server();
     let token = token("ada", 3600, None);
     let mut peer = RawClient::open(server.address);
-    for (payload, words) in [
+    for (payload, message) in [
         (r#""ada""#.to_owned(), "Token is not a signed JSON Web Token"),
         ("null".into(), r#"AUTHENTICATE needs a token as its payload, a string or {\"token\": a string}"#),
         (format!(r#""{token}x""#), "Token's signature is not valid"),
     ] {
         show(&mut peer, &payload);
-        peer.expect_text(&failure(words));
+        peer.expect_text(&failure(message));
     }
     show(&mut peer, &format!(r#""{token}""#));
     peer.expect_text(&success("ada", 1));
@@ -73,13 +73,13 @@ fn session_ends_with_its_token_unless_renewed() {
         show(peer, &format!(r#""{brief_token}""#));
         peer.expect_text(&success("ada", connections));
     }
-    for (payload, words) in [
+    for (payload, message) in [
         (token("bob", 3600, None), "This session belongs to another user"),
         (token("ada", 0, None), "Token has expired"),
         ("ada".into(), "Token is not a signed JSON Web Token"),
     ] {
         show(&mut renewed, &format!(r#""{payload}""#));
-        renewed.expect_text(&failure(words));
+        renewed.expect_text(&failure(message));
     }
     show(&mut renewed, &format!(r#""{}""#, token("ada", 4, None)));
     renewed.expect_text(&success("ada", 2));
@@ -167,7 +167,7 @@ fn every_forged_token_is_refused_with_a_reason() {
     let not_yet = json!({"sub": "ada", "aud": "chess", "exp": now().as_secs() + 99, "nbf": now().as_secs() + 60});
     let twice = format!(r#"{{"sub":"ada","sub":"eve","aud":"chess","exp":{}}}"#, now().as_secs() + 60);
     let none = format!("{}.{}.", BASE64.encode(r#"{"alg":"none"}"#), BASE64.encode(claims.to_string()));
-    for (what, token, words) in [
+    for (what, token, message) in [
         ("expired", make(&ours, "ours", &rules, -61), "Token has expired"),
         ("not yet valid", sign(&not_yet.to_string()), "Token is not valid yet"),
         ("by another key", make(&theirs, "ours", &rules, 0), "Token's signature is not valid"),
@@ -193,7 +193,7 @@ fn every_forged_token_is_refused_with_a_reason() {
     ] {
         let mut peer = RawClient::open(server.address);
         show(&mut peer, &format!(r#""{token}""#));
-        assert_eq!(peer.read(), Received::Text(failure(words)), "{what}");
+        assert_eq!(peer.read(), Received::Text(failure(message)), "{what}");
     }
     let mut peer = RawClient::open(server.address);
     show(&mut peer, &format!(r#""{good}""#));
@@ -203,7 +203,7 @@ fn every_forged_token_is_refused_with_a_reason() {
     let strict = self::server();
     let mut peer = RawClient::open(strict.address);
     show(&mut peer, &format!(r#""{}""#, "A".repeat(1 << 20)));
-    assert!(matches!(peer.read(), Received::Text(words) if words.contains("Message is too big")));
+    assert!(matches!(peer.read(), Received::Text(message) if message.contains("Message is too big")));
     peer.expect_close(1009);
 }
 
@@ -251,6 +251,6 @@ fn success(user: &str, connections: u32) -> String {
     format!(r#"{{"type":"AUTHENTICATE_SUCCESS","payload":{{"id":"{user}","connections":{connections}}}}}"#)
 }
 
-fn failure(words: &str) -> String {
-    format!(r#"{{"type":"AUTHENTICATE_FAILURE","payload":"{words}"}}"#)
+fn failure(message: &str) -> String {
+    format!(r#"{{"type":"AUTHENTICATE_FAILURE","payload":"{message}"}}"#)
 }

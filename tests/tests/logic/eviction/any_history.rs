@@ -16,7 +16,7 @@ use super::one_user::*;
 
 /// What a naive model keeps of one hold. It knows who is there; the rule must say who goes.
 #[derive(Debug, Clone)]
-struct Kept {
+struct ModelSession {
     device: Option<u8>,
     key: Option<u8>,
     linger: Duration,
@@ -27,14 +27,41 @@ struct Kept {
 /// One step of a user's history.
 #[derive(Debug, Clone)]
 enum Step {
-    Acquire { node: u64, number: u64, device: Option<u8>, evict: Option<Vec<u64>>, resume: Option<u8>, plain: bool },
-    Release { node: u64, number: u64 },
-    Linger { node: u64, number: u64 },
-    End { asker: u64, which: u64 },
+    Acquire {
+        node: u64,
+        number: u64,
+        device: Option<u8>,
+        evict: Option<Vec<u64>>,
+        resume: Option<u8>,
+        is_plain: bool,
+    },
+    Release {
+        node: u64,
+        number: u64,
+    },
+    Linger {
+        node: u64,
+        number: u64,
+    },
+    End {
+        asker: u64,
+        which: u64,
+    },
     Excess,
-    Terms { limit: u32, evicts: bool, chooses: bool, first: bool, devices: bool, linger: bool },
-    Dies { node: u64 },
-    Pass { seconds: u64 },
+    Policy {
+        limit: u32,
+        evict_oldest: bool,
+        client_choice: bool,
+        lingering_first: bool,
+        count_devices: bool,
+        linger: bool,
+    },
+    Dies {
+        node: u64,
+    },
+    Pass {
+        seconds: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -44,36 +71,36 @@ fn step() -> impl Strategy<Value = Step> {
     let resume = prop::option::weighted(0.3, 0..40_u8);
     prop_oneof![
         12 => (node.clone(), number.clone(), device, evict, resume, any::<bool>()).prop_map(
-            |(node, number, device, evict, resume, plain)| Step::Acquire { node, number, device, evict, resume, plain }
+            |(node, number, device, evict, resume, is_plain)| Step::Acquire { node, number, device, evict, resume, is_plain }
         ),
         4 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Release { node, number }),
         5 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Linger { node, number }),
         2 => (number.clone(), number).prop_map(|(asker, which)| Step::End { asker, which }),
         1 => Just(Step::Excess),
-        3 => (0..5_u32, any::<[bool; 5]>()).prop_map(|(limit, [evicts, chooses, first, devices, linger])| Step::Terms {
-            limit, evicts, chooses, first, devices, linger
+        3 => (0..5_u32, any::<[bool; 5]>()).prop_map(|(limit, [evict_oldest, client_choice, lingering_first, count_devices, linger])| Step::Policy {
+            limit, evict_oldest, client_choice, lingering_first, count_devices, linger
         }),
         1 => node.prop_map(|node| Step::Dies { node }),
         2 => (0..15_u64).prop_map(|seconds| Step::Pass { seconds }),
     ]
 }
 
-fn slots_of(kept: &BTreeMap<SessionId, Kept>, counting: CountBy) -> usize {
+fn slots_of(model: &BTreeMap<SessionId, ModelSession>, counting: CountBy) -> usize {
     match counting {
-        CountBy::Sessions => kept.len(),
+        CountBy::Sessions => model.len(),
         CountBy::Devices => {
-            let devices: BTreeSet<_> = kept.values().filter_map(|kept| kept.device).collect();
-            devices.len() + kept.values().filter(|kept| kept.device.is_none()).count()
+            let count_devices: BTreeSet<_> = model.values().filter_map(|model| model.device).collect();
+            count_devices.len() + model.values().filter(|model| model.device.is_none()).count()
         }
     }
 }
 
-fn shown(hold: &SessionRecord) -> (SessionId, Option<Timestamp>) {
-    let until = match hold.status {
+fn status_of(entry: &SessionRecord) -> (SessionId, Option<Timestamp>) {
+    let until = match entry.status {
         SessionStatus::Live => None,
         SessionStatus::Lingering { until } => Some(until),
     };
-    (hold.session, until)
+    (entry.session, until)
 }
 
 proptest! {
@@ -82,20 +109,20 @@ proptest! {
     /// The model does not predict whom the rule ends. It holds it to what must be so whoever that is.
     #[test]
     fn any_history_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
-        let mut subject = Subject::default();
-        let mut kept: BTreeMap<SessionId, Kept> = BTreeMap::new();
+        let mut harness = UserHarness::default();
+        let mut model: BTreeMap<SessionId, ModelSession> = BTreeMap::new();
         let mut policy = policy(2);
         let mut tokens = 0_u8;
         for step in steps {
-            let mut now = subject.now();
+            let mut now = harness.next_second();
             let command = match step.clone() {
-                Step::Acquire { node, number, device, evict, resume, plain } => {
+                Step::Acquire { node, number, device, evict, resume, is_plain } => {
                     tokens = tokens.wrapping_add(1);
                     let options = AcquireOptions {
                         device: device.and_then(|device| name(&device.to_string())),
                         label: None,
                         // None is shown before it is drawn.
-                        resume: resume.filter(|&shown| shown != tokens).map(key),
+                        resume: resume.filter(|&status_of| status_of != tokens).map(key),
                         new_resume_key: Some(key(tokens)),
                         evict: evict.map(|numbers| match &numbers[..] {
                             [] => Evict::Oldest,
@@ -103,7 +130,7 @@ proptest! {
                             numbers => Evict::Sessions(numbers.iter().map(|&number| NodeId::new(number % 3).session(number)).collect()),
                         }),
                     };
-                    let options = (!plain).then(|| Box::new(options));
+                    let options = (!is_plain).then(|| Box::new(options));
                     let session = NodeId::new(node).session(number);
                     Some(StoreCommand::Acquire { user: user(), session, limit: None, at: now, options })
                 }
@@ -127,11 +154,11 @@ proptest! {
                     reason: EndReason::ByOperator,
                     at: now,
                 }),
-                Step::Terms { limit: slots, evicts, chooses, first, devices: by_device, linger } => {
+                Step::Policy { limit: slots, evict_oldest, client_choice, lingering_first, count_devices: by_device, linger } => {
                     policy = AdmissionPolicy {
-                        when_full: if evicts { WhenFull::EvictOldest } else { WhenFull::Deny },
-                        client_choice: chooses,
-                        lingering_first: first,
+                        when_full: if evict_oldest { WhenFull::EvictOldest } else { WhenFull::Deny },
+                        client_choice: client_choice,
+                        lingering_first: lingering_first,
                         count_by: if by_device { CountBy::Devices } else { CountBy::Sessions },
                         sessions_per_device: 2.try_into().unwrap(),
                         linger: if linger { LINGER } else { Duration::ZERO },
@@ -140,31 +167,31 @@ proptest! {
                     None
                 }
                 Step::Dies { node } => {
-                    subject.dead.entry(NodeId::new(node)).or_insert(now);
+                    harness.dead.entry(NodeId::new(node)).or_insert(now);
                     None
                 }
                 Step::Pass { seconds } => {
-                    subject.second += seconds;
-                    now = at(subject.second);
+                    harness.second += seconds;
+                    now = at(harness.second);
                     None
                 }
             };
             let Some(command) = command else { continue };
 
             // What is void by now is gone first, unless the command does not say when it is.
-            for (session, kept) in &mut kept {
-                if let Some(&dead) = subject.dead.get(&session.node()) {
-                    kept.until = kept.until.or(Some(dead + kept.linger));
+            for (session, model) in &mut model {
+                if let Some(&dead) = harness.dead.get(&session.node()) {
+                    model.until = model.until.or(Some(dead + model.linger));
                 }
             }
-            let is_over = |kept: &Kept| kept.linger.is_zero() && kept.until.is_some()
-                || command.at().is_some() && kept.until.is_some_and(|until| until <= now);
-            kept.retain(|_, kept| !is_over(kept));
-            let before = kept.clone();
-            let was_dead = subject.dead.contains_key(&command.session().node());
-            let outcome = subject.apply(&policy, &command);
-            let then: BTreeMap<_, _> = subject.record.sessions().iter().map(shown).collect();
-            prop_assert_eq!(then.len(), subject.record.sessions().len(), "a session has two holds");
+            let is_over = |model: &ModelSession| model.linger.is_zero() && model.until.is_some()
+                || command.at().is_some() && model.until.is_some_and(|until| until <= now);
+            model.retain(|_, model| !is_over(model));
+            let before = model.clone();
+            let was_dead = harness.dead.contains_key(&command.session().node());
+            let outcome = harness.apply(&policy, &command);
+            let then: BTreeMap<_, _> = harness.record.sessions().iter().map(status_of).collect();
+            prop_assert_eq!(then.len(), harness.record.sessions().len(), "a session has two holds");
             let gone: BTreeSet<_> = before.keys().copied().filter(|session| !then.contains_key(session)).collect();
             let come: BTreeSet<_> = then.keys().copied().filter(|session| !before.contains_key(session)).collect();
             let session = command.session();
@@ -174,16 +201,16 @@ proptest! {
                     prop_assert_eq!(&outcome, &Outcome::Released);
                     prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
                     prop_assert!(!then.contains_key(&session));
-                    kept.remove(&session);
+                    model.remove(&session);
                 }
                 StoreCommand::Linger { .. } => {
                     prop_assert_eq!(&outcome, &Outcome::Released);
                     prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
-                    if let Some(old) = kept.get_mut(&session) {
+                    if let Some(old) = model.get_mut(&session) {
                         old.until = old.until.or(Some(now + old.linger));
                         prop_assert_eq!(then.contains_key(&session), !old.linger.is_zero());
                     }
-                    kept.retain(|kept, _| *kept != session || then.contains_key(kept));
+                    model.retain(|model, _| *model != session || then.contains_key(model));
                 }
                 StoreCommand::EndSessions { target, .. } => {
                     let Outcome::Ended { sessions, .. } = &outcome else { panic!("{outcome:?}") };
@@ -194,40 +221,40 @@ proptest! {
                             let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
                             prop_assert_eq!(gone.len(), usize::from(may));
                         }
-                        _ => prop_assert!(slots_of(&kept, policy.count_by).saturating_sub(gone.len()) <= policy.limit.slots() as usize
+                        _ => prop_assert!(slots_of(&model, policy.count_by).saturating_sub(gone.len()) <= policy.limit.slots() as usize
                             || policy.count_by == CountBy::Devices || before.contains_key(&session)),
                     }
-                    kept.retain(|kept, _| !gone.contains(kept));
+                    model.retain(|model, _| !gone.contains(model));
                 }
                 StoreCommand::Acquire { options, .. } => match &outcome {
                     Outcome::Granted { connections, .. } if before.contains_key(&session) => {
                         prop_assert!(!was_dead && gone.is_empty() && come.is_empty());
-                        prop_assert_eq!(*connections as usize, slots_of(&kept, policy.count_by));
+                        prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
                     }
                     Outcome::Granted { connections, grant } => {
                         prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted though nobody may be");
                         prop_assert_eq!(&come, &[session].into(), "exactly one comes");
                         let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
-                        let resumed = before.iter().find(|(_, kept)| {
-                            is_resumed && kept.key.map(key) == options.as_ref().and_then(|options| options.resume)
+                        let resumed = before.iter().find(|(_, model)| {
+                            is_resumed && model.key.map(key) == options.as_ref().and_then(|options| options.resume)
                         });
                         if let Some((old, moved)) = resumed {
                             prop_assert_eq!(&gone, &[*old].into(), "a token moves one hold, and ends nobody else");
                             let named = options.as_ref().and_then(|options| options.device.clone());
                             let named: Option<u8> = named.map(|device| device.as_str().parse().unwrap());
                             prop_assert!(named.is_none() || named == moved.device, "a token opened another device's slot");
-                            kept.remove(old);
-                            kept.insert(session, Kept { until: None, ..moved.clone() });
+                            model.remove(old);
+                            model.insert(session, ModelSession { until: None, ..moved.clone() });
                         } else {
                             prop_assert!(!is_resumed, "a token of nobody");
-                            let told = options.as_ref().and_then(|options| options.device.clone());
-                            let device = told.map(|device| device.as_str().parse().unwrap());
+                            let notified = options.as_ref().and_then(|options| options.device.clone());
+                            let device = notified.map(|device| device.as_str().parse().unwrap());
                             let fresh = options.as_ref().map(|_| tokens);
                             let linger = if fresh.is_some() { policy.linger } else { Duration::ZERO };
-                            kept.retain(|kept, _| !gone.contains(kept));
-                            let others = slots_of(&kept, policy.count_by);
-                            kept.insert(session, Kept { device, key: fresh, linger, until: None });
-                            let slots = slots_of(&kept, policy.count_by);
+                            model.retain(|model, _| !gone.contains(model));
+                            let others = slots_of(&model, policy.count_by);
+                            model.insert(session, ModelSession { device, key: fresh, linger, until: None });
+                            let slots = slots_of(&model, policy.count_by);
                             prop_assert!(slots == others || slots <= policy.limit.slots() as usize, "admitted beyond the limit");
                             // Nobody is ended who need not be.
                             let may = policy.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
@@ -236,21 +263,21 @@ proptest! {
                             prop_assert!(gone.is_empty() || may, "somebody was ended without leave");
                             let is_spared = options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody));
                             prop_assert!(gone.is_empty() || !is_spared, "somebody was ended against the newcomer's will");
-                            let is_own = |kept: &&Kept| policy.count_by == CountBy::Devices && device.is_some() && kept.device == device;
-                            if before.values().any(|kept| is_own(&kept)) {
+                            let is_own = |model: &&ModelSession| policy.count_by == CountBy::Devices && device.is_some() && model.device == device;
+                            if before.values().any(|model| is_own(&model)) {
                                 prop_assert!(gone.iter().all(|gone| is_own(&&before[gone])), "another device was ended");
-                                let overrides = kept.values().filter(is_own).count();
-                                prop_assert!(overrides <= 2 && (gone.is_empty() || overrides == 2), "more were ended than it took");
+                                let released = model.values().filter(is_own).count();
+                                prop_assert!(released <= 2 && (gone.is_empty() || released == 2), "more were ended than it took");
                             } else if !gone.is_empty() {
                                 prop_assert_eq!(slots, policy.limit.slots() as usize, "more were ended than it took");
                             }
                         }
-                        prop_assert_eq!(*connections as usize, slots_of(&kept, policy.count_by));
+                        prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
                     }
                     Outcome::Denied(listing) => {
                         prop_assert!(gone.is_empty() && come.is_empty(), "all or nothing");
                         let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
-                        prop_assert!(is_device_full || slots_of(&kept, policy.count_by) >= policy.limit.slots() as usize);
+                        prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)
                             || policy.client_choice || options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody)), "it need not have been refused");
                     }
@@ -258,14 +285,14 @@ proptest! {
                 },
                 StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } => unreachable!("none of the steps"),
             }
-            let model: BTreeMap<_, _> = kept.iter().map(|(&session, kept)| (session, kept.until)).collect();
-            prop_assert_eq!(&then, &model, "{:?}", &step);
+            let expected: BTreeMap<_, _> = model.iter().map(|(&session, model)| (session, model.until)).collect();
+            prop_assert_eq!(&then, &expected, "{:?}", &step);
             // Exactly those are told who were there and have lost their hold to somebody else.
-            let overrides = if command.is_release() { Some(session) } else { None };
-            let lost = gone.into_iter().filter(|&gone| before[&gone].until.is_none() && Some(gone) != overrides);
-            let told: BTreeSet<_> = subject.ended.iter().map(|ended| ended.session).collect();
-            prop_assert_eq!(told.len(), subject.ended.len(), "somebody is told twice");
-            prop_assert_eq!(told, lost.collect::<BTreeSet<_>>());
+            let released = if command.is_release() { Some(session) } else { None };
+            let lost = gone.into_iter().filter(|&gone| before[&gone].until.is_none() && Some(gone) != released);
+            let notified: BTreeSet<_> = harness.ended.iter().map(|ended| ended.session).collect();
+            prop_assert_eq!(notified.len(), harness.ended.len(), "somebody is told twice");
+            prop_assert_eq!(notified, lost.collect::<BTreeSet<_>>());
         }
     }
 }

@@ -22,102 +22,105 @@ fn most_specific_limit_is_in_force() {
     ] {
         let claim = claim.map(limit);
         assert_eq!(with(overrides).limit_for(claim), (limit(slots), rule));
-        let mut subject = Subject::default();
+        let mut harness = UserHarness::default();
         let granted = (1..=9)
             .filter(|&number| {
                 let command =
                     StoreCommand::Acquire { user: user(), session: id(number), limit: claim, at: at(1), options: None };
-                matches!(subject.apply(&with(overrides), &command), Outcome::Granted { .. })
+                matches!(harness.apply(&with(overrides), &command), Outcome::Granted { .. })
             })
             .count();
         assert_eq!(granted, slots as usize, "{overrides:?} {claim:?}");
     }
     let overrides = UserOverrides { limit: None, when_full: Some(WhenFull::Deny) };
-    assert_eq!(evicting(1).with_overrides(overrides).effective_when_full(), WhenFull::Deny);
+    assert_eq!(evict_oldest_policy(1).with_overrides(overrides).effective_when_full(), WhenFull::Deny);
     assert_eq!(
-        (evicting(1).effective_when_full(), policy(1).effective_when_full()),
+        (evict_oldest_policy(1).effective_when_full(), policy(1).effective_when_full()),
         (WhenFull::EvictOldest, WhenFull::Deny)
     );
 }
 
 #[test]
 fn evict_oldest_replaces_the_oldest_session() {
-    let mut subject = Subject::default();
+    let mut harness = UserHarness::default();
     for number in 1..=3 {
-        assert_eq!(subject.plain(&evicting(3), number), granted(u32::try_from(number).unwrap()));
-        assert_eq!(subject.told(), [0; 0], "there is room");
+        assert_eq!(harness.acquire_plain(&evict_oldest_policy(3), number), granted(u32::try_from(number).unwrap()));
+        assert_eq!(harness.notified(), [0; 0], "there is room");
     }
-    assert_eq!(subject.plain(&evicting(3), 4), granted(3));
-    assert_eq!((subject.held(), &*subject.ended), (vec![2, 3, 4], &[ended(1, EndReason::TakenOver(None))][..]));
+    assert_eq!(harness.acquire_plain(&evict_oldest_policy(3), 4), granted(3));
+    assert_eq!(
+        (harness.session_numbers(), &*harness.ended),
+        (vec![2, 3, 4], &[ended(1, EndReason::TakenOver(None))][..])
+    );
     // With a lower limit as many go as it takes.
-    assert_eq!(subject.plain(&evicting(2), 5), granted(2));
-    assert_eq!((subject.held(), subject.told()), (vec![4, 5], vec![2, 3]));
-    assert_eq!(subject.plain(&evicting(1), 6), granted(1));
-    assert_eq!((subject.held(), subject.told()), (vec![6], vec![4, 5]));
+    assert_eq!(harness.acquire_plain(&evict_oldest_policy(2), 5), granted(2));
+    assert_eq!((harness.session_numbers(), harness.notified()), (vec![4, 5], vec![2, 3]));
+    assert_eq!(harness.acquire_plain(&evict_oldest_policy(1), 6), granted(1));
+    assert_eq!((harness.session_numbers(), harness.notified()), (vec![6], vec![4, 5]));
     // Whoever has its slot takes nobody's.
-    assert_eq!(subject.plain(&evicting(1), 6), granted(1));
-    assert_eq!(subject.told(), [0; 0]);
+    assert_eq!(harness.acquire_plain(&evict_oldest_policy(1), 6), granted(1));
+    assert_eq!(harness.notified(), [0; 0]);
     // With 0 nobody comes, so nobody goes.
-    assert_eq!(subject.plain(&evicting(0), 7), Outcome::Denied(None));
-    assert_eq!(subject.held(), [6]);
+    assert_eq!(harness.acquire_plain(&evict_oldest_policy(0), 7), Outcome::Denied(None));
+    assert_eq!(harness.session_numbers(), [6]);
     // What is set for the user goes before what the server does.
     let overrides = UserOverrides { limit: None, when_full: Some(WhenFull::Deny) };
-    assert_eq!(subject.plain(&evicting(1).with_overrides(overrides), 8), Outcome::Denied(None));
+    assert_eq!(harness.acquire_plain(&evict_oldest_policy(1).with_overrides(overrides), 8), Outcome::Denied(None));
 }
 
 #[test]
 fn client_choice_ends_the_chosen_sessions() {
     let full = |count: u64| {
-        let mut subject = Subject::default();
-        (1..=count).for_each(|number| drop(subject.plain(&policy(9), number)));
-        subject
+        let mut harness = UserHarness::default();
+        (1..=count).for_each(|number| drop(harness.acquire_plain(&policy(9), number)));
+        harness
     };
     let these = |numbers: &[u64]| Evict::Sessions(numbers.iter().map(|&number| id(number)).collect());
-    for (held, policy, evict, then) in [
-        (3, choosing(3), Evict::Oldest, Some(vec![2, 3, 9])),
-        (3, choosing(3), these(&[2]), Some(vec![1, 3, 9])),
+    for (count, policy, evict, then) in [
+        (3, client_choice_policy(3), Evict::Oldest, Some(vec![2, 3, 9])),
+        (3, client_choice_policy(3), these(&[2]), Some(vec![1, 3, 9])),
         // No more than needed, in their order.
-        (3, choosing(3), these(&[3, 1]), Some(vec![1, 2, 9])),
-        (3, choosing(4), these(&[2]), Some(vec![1, 2, 3, 9])),
-        (4, choosing(3), these(&[3, 1]), Some(vec![2, 4, 9])),
-        (4, choosing(2), Evict::Oldest, Some(vec![4, 9])),
+        (3, client_choice_policy(3), these(&[3, 1]), Some(vec![1, 2, 9])),
+        (3, client_choice_policy(4), these(&[2]), Some(vec![1, 2, 3, 9])),
+        (4, client_choice_policy(3), these(&[3, 1]), Some(vec![2, 4, 9])),
+        (4, client_choice_policy(2), Evict::Oldest, Some(vec![4, 9])),
         // Not enough: then nobody.
-        (4, choosing(3), these(&[3]), None),
-        (4, choosing(3), these(&[3, 3, 3]), None),
-        (3, choosing(3), these(&[7]), None),
-        (3, choosing(3), these(&[]), None),
+        (4, client_choice_policy(3), these(&[3]), None),
+        (4, client_choice_policy(3), these(&[3, 3, 3]), None),
+        (3, client_choice_policy(3), these(&[7]), None),
+        (3, client_choice_policy(3), these(&[]), None),
         // To end nobody is everybody's to say.
-        (3, choosing(3), Evict::Nobody, None),
-        (3, evicting(3), Evict::Nobody, None),
-        (4, evicting(3), Evict::Nobody, None),
-        (3, evicting(4), Evict::Nobody, Some(vec![1, 2, 3, 9])),
+        (3, client_choice_policy(3), Evict::Nobody, None),
+        (3, evict_oldest_policy(3), Evict::Nobody, None),
+        (4, evict_oldest_policy(3), Evict::Nobody, None),
+        (3, evict_oldest_policy(4), Evict::Nobody, Some(vec![1, 2, 3, 9])),
         // Those who are not there do no harm.
-        (3, choosing(3), these(&[7, 8, 2]), Some(vec![1, 3, 9])),
+        (3, client_choice_policy(3), these(&[7, 8, 2]), Some(vec![1, 3, 9])),
         // Nobody may choose.
         (3, policy(3), these(&[2]), None),
         (3, policy(3), Evict::Oldest, None),
-        (3, choosing(0), Evict::Oldest, None),
+        (3, client_choice_policy(0), Evict::Oldest, None),
         // Then the rule counts; a choice goes before it.
-        (3, evicting(3), these(&[2]), Some(vec![2, 3, 9])),
-        (3, AdmissionPolicy { client_choice: true, ..evicting(3) }, these(&[3]), Some(vec![1, 2, 9])),
-        (3, AdmissionPolicy { client_choice: true, ..evicting(3) }, these(&[7]), None),
+        (3, evict_oldest_policy(3), these(&[2]), Some(vec![2, 3, 9])),
+        (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, these(&[3]), Some(vec![1, 2, 9])),
+        (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, these(&[7]), None),
     ] {
-        let mut subject = full(held);
-        let before = subject.record.clone();
-        let outcome = subject.evict(&policy, 9, evict.clone());
+        let mut harness = full(count);
+        let before = harness.record.clone();
+        let outcome = harness.acquire_evicting(&policy, 9, evict.clone());
         match &then {
             Some(then) => {
                 assert!(is_granted(&outcome, u32::try_from(then.len()).unwrap()), "{evict:?} {outcome:?}");
-                assert_eq!(&subject.held(), then, "{evict:?}");
-                let gone: Vec<_> = (1..=held).filter(|number| !then.contains(number)).collect();
+                assert_eq!(&harness.session_numbers(), then, "{evict:?}");
+                let gone: Vec<_> = (1..=count).filter(|number| !then.contains(number)).collect();
                 assert_eq!(
-                    subject.ended,
+                    harness.ended,
                     gone.iter().map(|&number| ended(number, EndReason::TakenOver(name("new")))).collect::<Vec<_>>()
                 );
             }
             None => {
                 assert!(is_denied(&outcome), "{evict:?}");
-                assert_eq!((&subject.record, subject.told()), (&before, vec![]), "{evict:?}");
+                assert_eq!((&harness.record, harness.notified()), (&before, vec![]), "{evict:?}");
             }
         }
     }
@@ -125,57 +128,57 @@ fn client_choice_ends_the_chosen_sessions() {
 
 #[test]
 fn denial_with_options_lists_the_sessions() {
-    let mut subject = Subject::default();
-    drop(subject.plain(&policy(2), 1));
-    drop(subject.on_device(&policy(2), 2, "laptop"));
-    assert_eq!(subject.plain(&policy(2), 3), Outcome::Denied(None));
-    let Outcome::Denied(Some(listing)) = subject.client_info(&policy(2), 3) else { panic!("it asked") };
+    let mut harness = UserHarness::default();
+    drop(harness.acquire_plain(&policy(2), 1));
+    drop(harness.acquire_on_device(&policy(2), 2, "laptop"));
+    assert_eq!(harness.acquire_plain(&policy(2), 3), Outcome::Denied(None));
+    let Outcome::Denied(Some(listing)) = harness.acquire_resumable(&policy(2), 3) else { panic!("it asked") };
     assert_eq!((listing.limit, listing.limit_source, listing.connections), (limit(2), LimitSource::Server, 2));
     assert_eq!((listing.free_at, listing.is_device_full), (None, false));
-    assert_eq!(&*listing.sessions, subject.record.sessions());
-    assert_eq!(*listing, subject.list(&policy(2)));
+    assert_eq!(&*listing.sessions, harness.record.sessions());
+    assert_eq!(*listing, harness.list(&policy(2)));
     let overrides = policy(2).with_overrides(UserOverrides { limit: Some(limit(1)), when_full: None });
-    assert_eq!((subject.list(&overrides).limit, subject.list(&overrides).limit_source), (limit(1), LimitSource::User));
+    assert_eq!((harness.list(&overrides).limit, harness.list(&overrides).limit_source), (limit(1), LimitSource::User));
 }
 
 #[test]
 fn session_ceiling_evicts_one_for_one() {
     let unlimited = AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1024) };
     for policy in [unlimited, AdmissionPolicy { count_by: CountBy::Devices, ..unlimited }] {
-        let mut subject = Subject::default();
-        (1..=1024).for_each(|number| drop(subject.plain(&policy, number)));
-        assert_eq!(subject.plain(&policy, 1025), granted(1024));
-        assert_eq!((subject.held().len(), subject.told()), (1024, vec![1]));
+        let mut harness = UserHarness::default();
+        (1..=1024).for_each(|number| drop(harness.acquire_plain(&policy, number)));
+        assert_eq!(harness.acquire_plain(&policy, 1025), granted(1024));
+        assert_eq!((harness.session_numbers().len(), harness.notified()), (1024, vec![1]));
     }
 }
 
 #[test]
 fn other_sessions_and_operator_end_sessions() {
-    let mut subject = Subject::default();
-    (1..=4).for_each(|number| drop(subject.client_info(&policy(9), number)));
-    drop(subject.acquire(
+    let mut harness = UserHarness::default();
+    (1..=4).for_each(|number| drop(harness.acquire_resumable(&policy(9), number)));
+    drop(harness.acquire(
         &policy(9),
         id(5),
         Some(AcquireOptions { label: name("boss"), new_resume_key: Some(key(5)), ..AcquireOptions::default() }),
     ));
     let one = |number| EndTarget::One(id(number));
-    assert_eq!(subject.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [2]);
-    assert_eq!(subject.ended, [ended(2, EndReason::ByUser(name("boss")))]);
-    assert_eq!(subject.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [0; 0], "it is gone");
-    assert_eq!(subject.end(&policy(9), 5, one(5), EndReason::ByUser(None)), [0; 0], "nobody ends itself");
-    assert_eq!(subject.end(&policy(9), 2, one(1), EndReason::ByUser(None)), [0; 0], "who has lost its own ends nobody");
-    drop(subject.linger(3));
-    assert_eq!(subject.end(&policy(9), 5, one(3), EndReason::ByUser(None)), [3]);
-    assert_eq!(subject.told(), [0; 0], "nobody is told who is not there");
+    assert_eq!(harness.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [2]);
+    assert_eq!(harness.ended, [ended(2, EndReason::ByUser(name("boss")))]);
+    assert_eq!(harness.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [0; 0], "it is gone");
+    assert_eq!(harness.end(&policy(9), 5, one(5), EndReason::ByUser(None)), [0; 0], "nobody ends itself");
+    assert_eq!(harness.end(&policy(9), 2, one(1), EndReason::ByUser(None)), [0; 0], "who has lost its own ends nobody");
+    drop(harness.linger(3));
+    assert_eq!(harness.end(&policy(9), 5, one(3), EndReason::ByUser(None)), [3]);
+    assert_eq!(harness.notified(), [0; 0], "nobody is told who is not there");
 
     let excess = |dry_run| EndTarget::Excess { dry_run };
-    drop(subject.client_info(&policy(9), 6));
-    assert_eq!(subject.end(&policy(2), 0, excess(true), EndReason::ByOperator), [6, 5]);
-    assert_eq!((subject.held(), subject.told()), (vec![1, 4, 5, 6], vec![]));
-    assert_eq!(subject.end(&policy(2), 0, excess(false), EndReason::ByOperator), [6, 5]);
-    assert_eq!((subject.held(), subject.ended.len()), (vec![1, 4], 2));
-    assert!(subject.ended.contains(&ended(6, EndReason::ByOperator)));
-    assert_eq!(subject.end(&policy(2), 0, excess(false), EndReason::ByOperator), [0; 0]);
-    assert_eq!(subject.end(&policy(2), 0, EndTarget::All, EndReason::ByOperator), [1, 4]);
-    assert_eq!(subject.held(), [0; 0]);
+    drop(harness.acquire_resumable(&policy(9), 6));
+    assert_eq!(harness.end(&policy(2), 0, excess(true), EndReason::ByOperator), [6, 5]);
+    assert_eq!((harness.session_numbers(), harness.notified()), (vec![1, 4, 5, 6], vec![]));
+    assert_eq!(harness.end(&policy(2), 0, excess(false), EndReason::ByOperator), [6, 5]);
+    assert_eq!((harness.session_numbers(), harness.ended.len()), (vec![1, 4], 2));
+    assert!(harness.ended.contains(&ended(6, EndReason::ByOperator)));
+    assert_eq!(harness.end(&policy(2), 0, excess(false), EndReason::ByOperator), [0; 0]);
+    assert_eq!(harness.end(&policy(2), 0, EndTarget::All, EndReason::ByOperator), [1, 4]);
+    assert_eq!(harness.session_numbers(), [0; 0]);
 }

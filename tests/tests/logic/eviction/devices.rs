@@ -9,13 +9,13 @@ use super::one_user::*;
 
 #[test]
 fn sessions_of_one_device_share_one_slot() {
-    let policy = devices(2);
-    let mut subject = Subject::default();
+    let policy = devices_policy(2);
+    let mut harness = UserHarness::default();
     for (number, device, outcome) in [(1, "laptop", 1), (2, "laptop", 1), (3, "phone", 2), (4, "laptop", 2)] {
-        assert!(is_granted(&subject.on_device(&policy, number, device), outcome));
+        assert!(is_granted(&harness.acquire_on_device(&policy, number, device), outcome));
     }
     // No fourth of it; that is not for want of a slot.
-    let Outcome::Denied(Some(listing)) = subject.on_device(&policy, 5, "laptop") else { panic!("it is full") };
+    let Outcome::Denied(Some(listing)) = harness.acquire_on_device(&policy, 5, "laptop") else { panic!("it is full") };
     assert!(listing.is_device_full && listing.connections == 2);
     assert!(listing.client_choice && listing.free_at.is_none());
     // Whoever may choose, or comes where the oldest give way, ends one of its own device's, and nobody else.
@@ -28,84 +28,86 @@ fn sessions_of_one_device_share_one_slot() {
         (Some(Evict::Oldest), AdmissionPolicy { client_choice: false, ..policy }, None),
         (Some(Evict::Nobody), AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy }, None),
     ] {
-        let mut subject = subject.clone();
-        let outcome = subject.acquire(
+        let mut harness = harness.clone();
+        let outcome = harness.acquire(
             &allowing,
             id(9),
             Some(AcquireOptions { device: name("laptop"), evict, ..AcquireOptions::default() }),
         );
         assert_eq!(is_granted(&outcome, 2), then.is_some(), "{outcome:?}");
-        assert_eq!(subject.held(), then.unwrap_or_else(|| vec![1, 2, 3, 4]));
+        assert_eq!(harness.session_numbers(), then.unwrap_or_else(|| vec![1, 2, 3, 4]));
     }
     // Nor need the bound have been so low when they came.
     let lower = AdmissionPolicy { sessions_per_device: 2.try_into().unwrap(), ..policy };
-    let mut crowded = subject.clone();
+    let mut crowded = harness.clone();
     let options = AcquireOptions { device: name("laptop"), evict: Some(Evict::Oldest), ..AcquireOptions::default() };
     assert!(is_granted(&crowded.acquire(&lower, id(9), Some(options)), 2));
-    assert_eq!((crowded.held(), crowded.told()), (vec![3, 4, 9], vec![1, 2]));
-    let Outcome::Denied(Some(listing)) = subject.on_device(&policy, 5, "tablet") else { panic!("it is full") };
+    assert_eq!((crowded.session_numbers(), crowded.notified()), (vec![3, 4, 9], vec![1, 2]));
+    let Outcome::Denied(Some(listing)) = harness.acquire_on_device(&policy, 5, "tablet") else { panic!("it is full") };
     assert!(!listing.is_device_full && listing.client_choice);
-    let Outcome::Denied(Some(listing)) = subject.on_device(&devices(0), 5, "tablet") else { panic!("it is full") };
+    let Outcome::Denied(Some(listing)) = harness.acquire_on_device(&devices_policy(0), 5, "tablet") else {
+        panic!("it is full")
+    };
     assert!(!listing.client_choice, "a limit of 0 evicts nobody");
     // One of its own that only lingers makes room for it, the one that ends first, and nobody else does.
-    let mut reloaded = subject.clone();
+    let mut reloaded = harness.clone();
     drop(reloaded.linger(4));
     drop(reloaded.linger(2));
     let last = AdmissionPolicy { lingering_first: false, ..policy };
-    let Outcome::Denied(Some(listing)) = reloaded.on_device(&last, 9, "laptop") else { panic!("it is full") };
+    let Outcome::Denied(Some(listing)) = reloaded.acquire_on_device(&last, 9, "laptop") else { panic!("it is full") };
     assert_eq!(
         listing.free_at,
         listing
             .sessions
             .iter()
-            .filter_map(|hold| match hold.status {
+            .filter_map(|entry| match entry.status {
                 SessionStatus::Live => None,
                 SessionStatus::Lingering { until } => Some(until),
             })
             .min()
     );
-    assert!(is_granted(&reloaded.on_device(&policy, 9, "laptop"), 2));
-    assert_eq!((reloaded.held(), reloaded.told()), (vec![1, 2, 3, 9], vec![]));
+    assert!(is_granted(&reloaded.acquire_on_device(&policy, 9, "laptop"), 2));
+    assert_eq!((reloaded.session_numbers(), reloaded.notified()), (vec![1, 2, 3, 9], vec![]));
     // Whoever names none has a slot of its own.
-    assert_eq!(subject.plain(&policy, 5), Outcome::Denied(None));
-    assert_eq!(subject.count(&AdmissionPolicy { count_by: CountBy::Sessions, ..policy }), 4);
+    assert_eq!(harness.acquire_plain(&policy, 5), Outcome::Denied(None));
+    assert_eq!(harness.count(&AdmissionPolicy { count_by: CountBy::Sessions, ..policy }), 4);
     // It is free when the last has gone.
-    drop(subject.release(1));
-    drop(subject.release(2));
-    assert!(is_denied(&subject.on_device(&policy, 5, "tablet")));
-    drop(subject.linger(4));
-    assert_eq!(subject.count(&policy), 2, "the last one lingers");
-    assert!(is_granted(&subject.on_device(&policy, 6, "laptop"), 2), "where another one joins it");
-    drop(subject.release(6));
-    assert!(is_granted(&subject.on_device(&policy, 7, "tablet"), 2), "and it gives way when all have left");
-    assert_eq!(subject.held(), [3, 7]);
+    drop(harness.release(1));
+    drop(harness.release(2));
+    assert!(is_denied(&harness.acquire_on_device(&policy, 5, "tablet")));
+    drop(harness.linger(4));
+    assert_eq!(harness.count(&policy), 2, "the last one lingers");
+    assert!(is_granted(&harness.acquire_on_device(&policy, 6, "laptop"), 2), "where another one joins it");
+    drop(harness.release(6));
+    assert!(is_granted(&harness.acquire_on_device(&policy, 7, "tablet"), 2), "and it gives way when all have left");
+    assert_eq!(harness.session_numbers(), [3, 7]);
 
     // Whoever is ended is ended with all of its device.
-    drop(subject.on_device(&policy, 8, "tablet"));
+    drop(harness.acquire_on_device(&policy, 8, "tablet"));
     let these = Evict::Sessions([id(8)].into());
-    assert!(is_granted(&subject.evict(&policy, 9, these), 2));
-    assert_eq!((subject.held(), subject.told()), (vec![3, 9], vec![7, 8]));
+    assert!(is_granted(&harness.acquire_evicting(&policy, 9, these), 2));
+    assert_eq!((harness.session_numbers(), harness.notified()), (vec![3, 9], vec![7, 8]));
 }
 
 #[test]
 fn session_ceiling_holds_when_devices_count() {
-    let policy = AdmissionPolicy { sessions_per_device: 1024.try_into().unwrap(), ..devices(1024) };
-    let mut subject = Subject::default();
-    let join = |subject: &mut Subject, number: u64, evict| {
+    let policy = AdmissionPolicy { sessions_per_device: 1024.try_into().unwrap(), ..devices_policy(1024) };
+    let mut harness = UserHarness::default();
+    let join = |harness: &mut UserHarness, number: u64, evict| {
         let options = AcquireOptions { device: name(&format!("{}", number % 7)), evict, ..AcquireOptions::default() };
-        subject.acquire(&policy, id(number), Some(options))
+        harness.acquire(&policy, id(number), Some(options))
     };
     for number in 1..=1024 {
-        assert!(matches!(join(&mut subject, number, None), Outcome::Granted { .. }));
+        assert!(matches!(join(&mut harness, number, None), Outcome::Granted { .. }));
     }
-    assert_eq!(subject.count(&policy), 7);
-    assert!(is_denied(&join(&mut subject, 1025, None)));
-    assert!(is_denied(&subject.acquire(
+    assert_eq!(harness.count(&policy), 7);
+    assert!(is_denied(&join(&mut harness, 1025, None)));
+    assert!(is_denied(&harness.acquire(
         &policy,
         id(2000),
         Some(AcquireOptions { device: name("new"), ..AcquireOptions::default() })
     )));
     // To make room for one takes a whole slot.
-    assert!(is_granted(&subject.evict(&policy, 1026, Evict::Oldest), 7));
-    assert_eq!(subject.told().len(), 147);
+    assert!(is_granted(&harness.acquire_evicting(&policy, 1026, Evict::Oldest), 7));
+    assert_eq!(harness.notified().len(), 147);
 }

@@ -29,28 +29,32 @@ pub(super) fn policy(slots: u32) -> AdmissionPolicy {
     AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(limit(slots)) }
 }
 
-pub(super) fn choosing(slots: u32) -> AdmissionPolicy {
+pub(super) fn client_choice_policy(slots: u32) -> AdmissionPolicy {
     AdmissionPolicy { client_choice: true, ..policy(slots) }
 }
 
-pub(super) fn evicting(slots: u32) -> AdmissionPolicy {
+pub(super) fn evict_oldest_policy(slots: u32) -> AdmissionPolicy {
     AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(slots) }
 }
 
-pub(super) fn devices(slots: u32) -> AdmissionPolicy {
-    AdmissionPolicy { count_by: CountBy::Devices, sessions_per_device: 3.try_into().unwrap(), ..choosing(slots) }
+pub(super) fn devices_policy(slots: u32) -> AdmissionPolicy {
+    AdmissionPolicy {
+        count_by: CountBy::Devices,
+        sessions_per_device: 3.try_into().unwrap(),
+        ..client_choice_policy(slots)
+    }
 }
 
 /// One user's record, on which commands are applied. What happens at second `n` is the `n`th command.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Subject {
+pub(super) struct UserHarness {
     pub(super) record: UserRecord,
     pub(super) second: u64,
     pub(super) dead: BTreeMap<NodeId, Timestamp>,
     pub(super) ended: Vec<EndedSession>,
 }
 
-impl Subject {
+impl UserHarness {
     pub(super) fn apply(&mut self, policy: &AdmissionPolicy, command: &StoreCommand) -> Outcome {
         let dead = self.dead.clone();
         let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
@@ -59,7 +63,7 @@ impl Subject {
         result.outcome
     }
 
-    pub(super) fn now(&mut self) -> Timestamp {
+    pub(super) fn next_second(&mut self) -> Timestamp {
         self.second += 1;
         at(self.second)
     }
@@ -70,7 +74,7 @@ impl Subject {
         session: SessionId,
         options: Option<AcquireOptions>,
     ) -> Outcome {
-        let at = self.now();
+        let at = self.next_second();
         self.apply(
             policy,
             &StoreCommand::Acquire { user: user(), session, limit: None, at, options: options.map(Box::new) },
@@ -78,17 +82,17 @@ impl Subject {
     }
 
     /// A plain client's.
-    pub(super) fn plain(&mut self, policy: &AdmissionPolicy, number: u64) -> Outcome {
+    pub(super) fn acquire_plain(&mut self, policy: &AdmissionPolicy, number: u64) -> Outcome {
         self.acquire(policy, id(number), None)
     }
 
     /// One whose slot can be taken up with the key of its number.
-    pub(super) fn client_info(&mut self, policy: &AdmissionPolicy, number: u64) -> Outcome {
+    pub(super) fn acquire_resumable(&mut self, policy: &AdmissionPolicy, number: u64) -> Outcome {
         let fresh = Some(key(u8::try_from(number).unwrap()));
         self.acquire(policy, id(number), Some(AcquireOptions { new_resume_key: fresh, ..AcquireOptions::default() }))
     }
 
-    pub(super) fn on_device(&mut self, policy: &AdmissionPolicy, number: u64, device: &str) -> Outcome {
+    pub(super) fn acquire_on_device(&mut self, policy: &AdmissionPolicy, number: u64, device: &str) -> Outcome {
         let fresh = Some(key(u8::try_from(number).unwrap()));
         self.acquire(
             policy,
@@ -97,7 +101,7 @@ impl Subject {
         )
     }
 
-    pub(super) fn evict(&mut self, policy: &AdmissionPolicy, number: u64, evict: Evict) -> Outcome {
+    pub(super) fn acquire_evicting(&mut self, policy: &AdmissionPolicy, number: u64, evict: Evict) -> Outcome {
         self.acquire(
             policy,
             id(number),
@@ -116,7 +120,7 @@ impl Subject {
     }
 
     pub(super) fn linger(&mut self, number: u64) -> Outcome {
-        let at = self.now();
+        let at = self.next_second();
         self.apply(&policy(9), &StoreCommand::Linger { user: user(), session: id(number), at })
     }
 
@@ -151,12 +155,12 @@ impl Subject {
         sessions.iter().map(|session| session.number()).collect()
     }
 
-    pub(super) fn held(&self) -> Vec<u64> {
-        self.record.sessions().iter().map(|hold| hold.session.number()).collect()
+    pub(super) fn session_numbers(&self) -> Vec<u64> {
+        self.record.sessions().iter().map(|entry| entry.session.number()).collect()
     }
 
     /// Who was told by the last command that its slot is gone.
-    pub(super) fn told(&self) -> Vec<u64> {
+    pub(super) fn notified(&self) -> Vec<u64> {
         self.ended.iter().map(|ended| ended.session.number()).collect()
     }
 }

@@ -13,38 +13,38 @@ use session_core::protocol::{
 use session_core::{DisplayName, NodeId, ResumeToken, UserId, UserIdError};
 
 /// Everything a server can say.
-pub(super) fn replies() -> Vec<ServerMessage> {
+pub(super) fn server_messages() -> Vec<ServerMessage> {
     let users = [user("ada", 1), user("ada \"the\" \\ countess é🦀", u32::MAX)];
     let successes = users.iter().cloned().map(ServerMessage::AuthenticateSuccess);
-    let failures = refusals().into_iter().map(ServerMessage::AuthenticateFailure);
+    let failures = failures().into_iter().map(ServerMessage::AuthenticateFailure);
     let ends = users.iter().cloned().map(ServerMessage::EndSessionSuccess);
     let counts = users.iter().cloned().map(ServerMessage::CheckConnectionsSuccess);
-    let errors = complaints().into_iter().map(ServerMessage::Error);
+    let errors = request_errors().into_iter().map(ServerMessage::Error);
     [ServerMessage::Hello]
         .into_iter()
         .chain(successes)
         .chain(failures)
         .chain([ServerMessage::ByeSuccess])
         .chain(counts)
-        .chain(at_length())
+        .chain(detailed())
         .chain(ends)
         .chain(errors)
         .collect()
 }
 
 /// What is said to those who asked at length, and of others' sessions.
-pub(super) fn at_length() -> Vec<ServerMessage> {
+pub(super) fn detailed() -> Vec<ServerMessage> {
     let session = NodeId::new(0x0123_4567_89ab_cdef).session(7);
     let limit = SlotLimit::new(3).unwrap();
     let resume = Some(ResumeToken::new([0x5e; 32]));
-    let admission = AuthenticateSuccessDetails {
+    let success = AuthenticateSuccessDetails {
         user: user("ada", 2),
         limit,
         session,
         resume,
         linger: Duration::from_millis(90_001),
     };
-    let bare = AuthenticateSuccessDetails { resume: None, linger: Duration::ZERO, ..admission.clone() };
+    let bare = AuthenticateSuccessDetails { resume: None, linger: Duration::ZERO, ..success.clone() };
     let name = |text: &str| DisplayName::parse(text);
     let live = SessionInfo {
         id: session,
@@ -63,7 +63,7 @@ pub(super) fn at_length() -> Vec<ServerMessage> {
     };
     let sessions: Box<[_]> = [live, lost].into();
     let retry_after = Some(Duration::from_millis(1_500));
-    let denial = |failure, limit| AuthenticateFailureDetails {
+    let failure = |failure, limit| AuthenticateFailureDetails {
         reason: failure,
         limit,
         connections: None,
@@ -75,17 +75,17 @@ pub(super) fn at_length() -> Vec<ServerMessage> {
         sessions: Some(sessions.clone()),
         retry_after,
         client_choice: true,
-        ..denial(AuthenticateFailure::LimitReached, Some(limit))
+        ..failure(AuthenticateFailure::LimitReached, Some(limit))
     };
     vec![
-        ServerMessage::AuthenticateSuccessDetailed(Box::new(admission)),
+        ServerMessage::AuthenticateSuccessDetailed(Box::new(success)),
         ServerMessage::AuthenticateSuccessDetailed(Box::new(bare)),
         ServerMessage::AuthenticateFailureDetailed(Box::new(full)),
-        ServerMessage::AuthenticateFailureDetailed(Box::new(denial(
+        ServerMessage::AuthenticateFailureDetailed(Box::new(failure(
             AuthenticateFailure::LimitReached,
             SlotLimit::new(0).ok(),
         ))),
-        ServerMessage::AuthenticateFailureDetailed(Box::new(denial(AuthenticateFailure::StoreTimedOut, None))),
+        ServerMessage::AuthenticateFailureDetailed(Box::new(failure(AuthenticateFailure::StoreTimedOut, None))),
         ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 3, connections: 2, sessions })),
         ServerMessage::ListSessionsSuccess(Box::new(SessionList { limit: 0, connections: 0, sessions: [].into() })),
         ServerMessage::Evicted(EndReason::TakenOver(name("phone")).message().into()),
@@ -100,25 +100,25 @@ pub(super) fn user(id: &str, connections: u32) -> UserSummary {
     UserSummary { id: UserId::parse(id).unwrap(), connections }
 }
 
-pub(super) fn refusals() -> Vec<AuthenticateFailure> {
-    successors(refusal_after(None), |failure| refusal_after(Some(failure))).collect()
+pub(super) fn failures() -> Vec<AuthenticateFailure> {
+    successors(failure_after(None), |failure| failure_after(Some(failure))).collect()
 }
 
-pub(super) fn complaints() -> Vec<RequestError> {
-    successors(complaint_after(None), |error| complaint_after(Some(error))).collect()
+pub(super) fn request_errors() -> Vec<RequestError> {
+    successors(request_error_after(None), |error| request_error_after(Some(error))).collect()
 }
 
 /// Every refusal in a row. Whoever adds one must put it in here; so with the functions below.
-pub(super) fn refusal_after(failure: Option<&AuthenticateFailure>) -> Option<AuthenticateFailure> {
+pub(super) fn failure_after(failure: Option<&AuthenticateFailure>) -> Option<AuthenticateFailure> {
     match failure {
         None => Some(AuthenticateFailure::LimitReached),
         Some(AuthenticateFailure::LimitReached) => Some(AuthenticateFailure::DeviceFull),
-        Some(AuthenticateFailure::DeviceFull) => rejection_after(None).map(AuthenticateFailure::Credential),
-        Some(&AuthenticateFailure::Credential(error)) => rejection_after(Some(error))
+        Some(AuthenticateFailure::DeviceFull) => credential_error_after(None).map(AuthenticateFailure::Credential),
+        Some(&AuthenticateFailure::Credential(error)) => credential_error_after(Some(error))
             .map(AuthenticateFailure::Credential)
-            .or(cause_after(None).map(AuthenticateFailure::Store)),
-        Some(&AuthenticateFailure::Store(cause)) => {
-            Some(cause_after(Some(cause)).map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store))
+            .or(store_error_after(None).map(AuthenticateFailure::Store)),
+        Some(&AuthenticateFailure::Store(error)) => {
+            Some(store_error_after(Some(error)).map_or(AuthenticateFailure::StoreTimedOut, AuthenticateFailure::Store))
         }
         Some(AuthenticateFailure::StoreTimedOut) => Some(AuthenticateFailure::AnotherUser),
         Some(AuthenticateFailure::AnotherUser) => Some(AuthenticateFailure::Other("Other words".into())),
@@ -126,7 +126,7 @@ pub(super) fn refusal_after(failure: Option<&AuthenticateFailure>) -> Option<Aut
     }
 }
 
-pub(super) fn complaint_after(error: Option<&RequestError>) -> Option<RequestError> {
+pub(super) fn request_error_after(error: Option<&RequestError>) -> Option<RequestError> {
     match error {
         None => Some(RequestError::NotJson),
         Some(RequestError::NotJson) => Some(RequestError::NotAnObject),
@@ -138,9 +138,9 @@ pub(super) fn complaint_after(error: Option<&RequestError>) -> Option<RequestErr
         Some(RequestError::UnwantedPayload) => Some(RequestError::BadSessionId),
         Some(RequestError::BadSessionId) => Some(RequestError::NoSuchSession),
         Some(RequestError::NoSuchSession) => Some(RequestError::OwnSession),
-        Some(RequestError::OwnSession) => ask_error_after(None).map(RequestError::BadOptions),
+        Some(RequestError::OwnSession) => options_error_after(None).map(RequestError::BadOptions),
         Some(&RequestError::BadOptions(error)) => {
-            Some(ask_error_after(Some(error)).map_or(RequestError::AlreadyAuthenticated, RequestError::BadOptions))
+            Some(options_error_after(Some(error)).map_or(RequestError::AlreadyAuthenticated, RequestError::BadOptions))
         }
         Some(RequestError::AlreadyAuthenticated) => Some(RequestError::NotAuthenticated),
         Some(RequestError::NotAuthenticated) => Some(RequestError::RequestPending),
@@ -148,16 +148,16 @@ pub(super) fn complaint_after(error: Option<&RequestError>) -> Option<RequestErr
         Some(RequestError::BinaryMessage) => Some(RequestError::ProtocolError),
         Some(RequestError::ProtocolError) => Some(RequestError::InvalidUtf8),
         Some(RequestError::InvalidUtf8) => Some(RequestError::MessageTooBig),
-        Some(RequestError::MessageTooBig) => cause_after(None).map(RequestError::Store),
-        Some(&RequestError::Store(cause)) => {
-            Some(cause_after(Some(cause)).map_or(RequestError::StoreTimedOut, RequestError::Store))
+        Some(RequestError::MessageTooBig) => store_error_after(None).map(RequestError::Store),
+        Some(&RequestError::Store(error)) => {
+            Some(store_error_after(Some(error)).map_or(RequestError::StoreTimedOut, RequestError::Store))
         }
         Some(RequestError::StoreTimedOut) => Some(RequestError::Other("Other words".into())),
         Some(RequestError::Other(_)) => None,
     }
 }
 
-pub(super) fn ask_error_after(error: Option<AuthenticateOptionsError>) -> Option<AuthenticateOptionsError> {
+pub(super) fn options_error_after(error: Option<AuthenticateOptionsError>) -> Option<AuthenticateOptionsError> {
     match error {
         None => Some(AuthenticateOptionsError::UserAndToken),
         Some(AuthenticateOptionsError::UserAndToken) => Some(AuthenticateOptionsError::Device),
@@ -168,7 +168,7 @@ pub(super) fn ask_error_after(error: Option<AuthenticateOptionsError>) -> Option
     }
 }
 
-pub(super) fn rejection_after(error: Option<CredentialError>) -> Option<CredentialError> {
+pub(super) fn credential_error_after(error: Option<CredentialError>) -> Option<CredentialError> {
     match error {
         None => Some(CredentialError::NotText),
         Some(CredentialError::NotText) => Some(CredentialError::UnwantedToken),
@@ -208,8 +208,8 @@ pub(super) fn token_error_after(error: Option<TokenError>) -> Option<TokenError>
     }
 }
 
-pub(super) fn cause_after(cause: Option<StoreError>) -> Option<StoreError> {
-    match cause {
+pub(super) fn store_error_after(error: Option<StoreError>) -> Option<StoreError> {
+    match error {
         None => Some(StoreError::Overloaded),
         Some(StoreError::Overloaded) => Some(StoreError::Full),
         Some(StoreError::Full) => Some(StoreError::Failed),

@@ -142,7 +142,8 @@ fn almost_json() -> impl Strategy<Value = String> {
 
 /// A message with a few characters replaced.
 fn almost_a_message() -> impl Strategy<Value = String> {
-    let messages: Vec<_> = replies().iter().map(ServerMessage::encode).chain([ClientMessage::Bye.encode()]).collect();
+    let messages: Vec<_> =
+        server_messages().iter().map(ServerMessage::encode).chain([ClientMessage::Bye.encode()]).collect();
     let wrong = prop::collection::vec(
         (any::<prop::sample::Index>(), prop_oneof![any::<char>(), prop::char::range(' ', '~')]),
         0..3,

@@ -152,7 +152,7 @@ fn credential_that_is_no_string_is_none() {
         r#"{"token":["ada"]}"#,
     ] {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#);
-        assert_eq!(ClientMessage::parse(&message), Ok(nobody(payload)), "{message}");
+        assert_eq!(ClientMessage::parse(&message), Ok(no_credential(payload)), "{message}");
     }
 }
 
@@ -259,16 +259,16 @@ fn detailed_messages_tolerate_unknown_and_missing_keys() {
     let session = "0".repeat(32);
     let admitted = json!({"type": "AUTHENTICATE_SUCCESS", "payload":
         {"id": "ada", "connections": 1, "limit": 3, "session": session, "colour": "red"}});
-    let Ok(ServerMessage::AuthenticateSuccessDetailed(admission)) = ServerMessage::parse(&admitted.to_string()) else {
+    let Ok(ServerMessage::AuthenticateSuccessDetailed(success)) = ServerMessage::parse(&admitted.to_string()) else {
         panic!("it is at length")
     };
-    assert_eq!((admission.resume, admission.linger), (None, Duration::ZERO));
+    assert_eq!((success.resume, success.linger), (None, Duration::ZERO));
     let denied = json!({"type": "AUTHENTICATE_FAILURE", "payload": "No", "code": "new", "colour": "red"});
-    let Ok(ServerMessage::AuthenticateFailureDetailed(denial)) = ServerMessage::parse(&denied.to_string()) else {
+    let Ok(ServerMessage::AuthenticateFailureDetailed(failure)) = ServerMessage::parse(&denied.to_string()) else {
         panic!("it is at length")
     };
     assert_eq!(
-        *denial,
+        *failure,
         AuthenticateFailureDetails {
             reason: AuthenticateFailure::Other("No".into()),
             connections: None,
@@ -299,7 +299,7 @@ fn truncated_message_is_not_json() {
             assert_eq!(ClientMessage::parse(&message[..cut]), Err(RequestError::NotJson), "{}", &message[..cut]);
         }
     }
-    for reply in replies() {
+    for reply in server_messages() {
         let message = reply.encode();
         for cut in (0..message.len()).filter(|&cut| message.is_char_boundary(cut)) {
             assert!(
@@ -328,7 +328,7 @@ fn unknown_type_is_shown_up_to_64_characters() {
 
 /// On a stack that would not bear recursion.
 /// An AUTHENTICATE whose payload says nothing.
-fn nobody(payload: &str) -> ClientMessage {
+fn no_credential(payload: &str) -> ClientMessage {
     if payload.starts_with('{') {
         ClientMessage::AuthenticateWith(Credential::None, Box::default())
     } else {
@@ -361,7 +361,7 @@ fn deeply_nested_message_needs_no_stack() {
         messages.extend([
             (format!(r#"{{"type":{value}}}"#), Err(RequestError::TypeNotText)),
             (format!(r#"{{"payload":{value}}}"#), Err(RequestError::NoType)),
-            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Ok(nobody(value))),
+            (format!(r#"{{"type":"AUTHENTICATE","payload":{value}}}"#), Ok(no_credential(value))),
             (format!(r#"{{"type":"BYE","payload":{value}}}"#), Err(RequestError::UnwantedPayload)),
             (format!(r#"{{"type":"X","payload":{value}}}"#), Err(RequestError::unknown_type("X"))),
             (format!(r#"{{"x":{value},"type":"BYE"}}"#), Ok(ClientMessage::Bye)),

@@ -15,7 +15,7 @@ use super::all_values::*;
 #[test]
 fn every_server_message() {
     let mut table = String::new();
-    for reply in replies() {
+    for reply in server_messages() {
         writeln!(table, "{reply:?}\n    {}", reply.encode()).unwrap();
         assert_eq!(ServerMessage::parse(&reply.encode()).unwrap(), reply);
     }
@@ -98,7 +98,7 @@ fn every_close_reason() {
 #[test]
 fn every_request_error() {
     let mut table = String::new();
-    for (title, messages) in rejected() {
+    for (title, messages) in invalid_messages() {
         writeln!(table, "# {title}\n").unwrap();
         for message in messages {
             let answer = ClientMessage::parse(message).map_err(|error| error.to_string());
@@ -110,7 +110,7 @@ fn every_request_error() {
 }
 
 #[rustfmt::skip]
-fn rejected() -> Vec<(&'static str, Vec<&'static str>)> {
+fn invalid_messages() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
         ("Not JSON", vec![
             "", " ", "Hello?", "{", "}", "{}}", "nul", "'BYE'", "\"BYE", "BYE", "{type:\"BYE\"}", "{'type':'BYE'}",
@@ -161,23 +161,23 @@ fn rejected() -> Vec<(&'static str, Vec<&'static str>)> {
 
 #[test]
 fn every_reason_displays_its_message() {
-    for error in complaints() {
+    for error in request_errors() {
         assert_eq!(error.to_string(), error.message());
     }
-    for failure in refusals() {
+    for failure in failures() {
         assert_eq!(failure.to_string(), failure.message());
     }
 }
 
 #[test]
 fn every_reason_has_its_own_message() {
-    let complaints: BTreeSet<_> = complaints().iter().map(|error| error.message().into_owned()).collect();
-    assert_eq!(complaints.len(), self::complaints().len());
-    let refusals: BTreeSet<_> = refusals().iter().map(|failure| failure.message().into_owned()).collect();
-    assert_eq!(refusals.len(), self::refusals().len());
+    let request_errors: BTreeSet<_> = request_errors().iter().map(|error| error.message().into_owned()).collect();
+    assert_eq!(request_errors.len(), self::request_errors().len());
+    let failures: BTreeSet<_> = failures().iter().map(|failure| failure.message().into_owned()).collect();
+    assert_eq!(failures.len(), self::failures().len());
     assert_eq!(
         StoreError::ALL.to_vec(),
-        successors(cause_after(None), |&cause| cause_after(Some(cause))).collect::<Vec<_>>()
+        successors(store_error_after(None), |&error| store_error_after(Some(error))).collect::<Vec<_>>()
     );
 }
 

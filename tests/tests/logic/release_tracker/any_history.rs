@@ -15,7 +15,7 @@ use super::commands::*;
 
 /// What becomes of a command on its way to a store and back.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+enum StoreFault {
     Answered,
     Rejected(StoreError),
     /// The answer is lost, the command was applied.
@@ -34,7 +34,7 @@ enum Step {
     /// A session that was granted one gives it back.
     Close(prop::sample::Index),
     /// A command under way ends.
-    Answer(prop::sample::Index, Fate),
+    Answer(prop::sample::Index, StoreFault),
     /// A command whose answer was lost is applied after all, or certainly never.
     Late(prop::sample::Index, bool),
     /// Time passes, and what is due is submitted.
@@ -43,24 +43,24 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let index = any::<prop::sample::Index>;
-    let fate = prop_oneof![
-        4 => Just(Fate::Answered),
-        1 => prop::sample::select(&StoreError::ALL[..]).prop_map(Fate::Rejected),
-        1 => Just(Fate::Applied),
-        1 => Just(Fate::Lost),
-        2 => Just(Fate::Late),
+    let fault = prop_oneof![
+        4 => Just(StoreFault::Answered),
+        1 => prop::sample::select(&StoreError::ALL[..]).prop_map(StoreFault::Rejected),
+        1 => Just(StoreFault::Applied),
+        1 => Just(StoreFault::Lost),
+        2 => Just(StoreFault::Late),
     ];
     prop_oneof![
         4 => Just(Step::Open),
         2 => index().prop_map(Step::Close),
-        6 => (index(), fate).prop_map(|(index, fate)| Step::Answer(index, fate)),
+        6 => (index(), fault).prop_map(|(index, fault)| Step::Answer(index, fault)),
         1 => (index(), any::<bool>()).prop_map(|(index, result)| Step::Late(index, result)),
         2 => prop_oneof![1..500_u64, 1..20_000_u64].prop_map(Step::Pause),
     ]
 }
 
 /// A process that submits as sessions do, and a store that keeps its contract and no more.
-struct World {
+struct TrackerSimulation {
     tracker: ReleaseTracker,
     room: usize,
     now: Timestamp,
@@ -80,33 +80,33 @@ fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
 }
 
 /// How a session asks for its slot, and how it gives it up: every other one may come back.
-fn come_and_go(number: u64) -> (StoreCommand, StoreCommand) {
+fn acquire_and_end(number: u64) -> (StoreCommand, StoreCommand) {
     if number.is_multiple_of(2) {
         (acquire(number), release(number))
     } else {
-        (acquire_for_good(number), linger(number))
+        (acquire_resumable(number), linger(number))
     }
 }
 
-impl World {
+impl TrackerSimulation {
     fn step(&mut self, step: Step) {
         match step {
             Step::Open => {
                 self.opened += 1;
-                let (command, _) = come_and_go(self.opened);
+                let (command, _) = acquire_and_end(self.opened);
                 let full = self.tracker.tracked() == self.room;
                 let admitted = self.tracker.begin(&command).map(drop);
                 assert_eq!(admitted, if full { Err(StoreError::Overloaded) } else { Ok(()) });
                 self.under_way.extend(admitted.is_ok().then_some(command));
             }
             Step::Close(index) if !self.granted.is_empty() => {
-                let (_, command) = come_and_go(self.granted.swap_remove(index.index(self.granted.len())));
+                let (_, command) = acquire_and_end(self.granted.swap_remove(index.index(self.granted.len())));
                 assert_eq!(self.tracker.begin(&command).map(drop), Ok(()));
                 self.under_way.push(command);
             }
-            Step::Answer(index, fate) if !self.under_way.is_empty() => {
+            Step::Answer(index, fault) if !self.under_way.is_empty() => {
                 let command = self.under_way.swap_remove(index.index(self.under_way.len()));
-                self.answer(&command, fate);
+                self.answer(&command, fault);
             }
             Step::Late(index, result) if !self.late.is_empty() => {
                 let session = *self.late.keys().nth(index.index(self.late.len())).unwrap();
@@ -134,19 +134,19 @@ impl World {
         assert_eq!(self.tracker.next_retry(self.now), None, "nothing is due before its deadline");
     }
 
-    fn answer(&mut self, command: &StoreCommand, fate: Fate) {
-        let outcome = match fate {
-            Fate::Answered => self.apply(command),
-            Fate::Rejected(cause) => Outcome::Rejected(cause),
-            Fate::Applied => {
+    fn answer(&mut self, command: &StoreCommand, fault: StoreFault) {
+        let outcome = match fault {
+            StoreFault::Answered => self.apply(command),
+            StoreFault::Rejected(cause) => Outcome::Rejected(cause),
+            StoreFault::Applied => {
                 self.apply(command);
                 Outcome::Unknown
             }
-            Fate::Lost => Outcome::Unknown,
-            Fate::Late => {
+            StoreFault::Lost => Outcome::Unknown,
+            StoreFault::Late => {
                 // Two that are late: in order.
-                if let Some(elder) = self.late.insert(command.session(), command.clone()) {
-                    let _outcome = apply(&mut self.record, &elder);
+                if let Some(earlier) = self.late.insert(command.session(), command.clone()) {
+                    let _outcome = apply(&mut self.record, &earlier);
                 }
                 Outcome::Unknown
             }
@@ -159,56 +159,56 @@ impl World {
 
     /// Applies a command, and before it what is late of the same session: in order, or not at all.
     fn apply(&mut self, command: &StoreCommand) -> Outcome {
-        if let Some(elder) = self.late.remove(&command.session()) {
-            let _outcome = apply(&mut self.record, &elder);
+        if let Some(earlier) = self.late.remove(&command.session()) {
+            let _outcome = apply(&mut self.record, &earlier);
         }
         apply(&mut self.record, command)
     }
 
     /// Whose slots somebody has to give back: those that linger are nobody's.
     fn live(&self) -> impl Iterator<Item = SessionId> {
-        self.record.sessions().iter().filter(|hold| hold.status == SessionStatus::Live).map(|hold| hold.session)
+        self.record.sessions().iter().filter(|entry| entry.status == SessionStatus::Live).map(|entry| entry.session)
     }
 
     fn check(&self) {
-        let (held, owed, deadline) = seen(&self.tracker);
-        assert!(owed <= held && held <= self.room, "owed {owed}, held {held}, room {}", self.room);
+        let (tracked, pending, deadline) = state_of(&self.tracker);
+        assert!(pending <= tracked && tracked <= self.room, "owed {pending}, held {tracked}, room {}", self.room);
         let acquires = |command: &&StoreCommand| matches!(command, StoreCommand::Acquire { .. });
         let may_hold: BTreeSet<_> = self
             .live()
             .chain(self.late.values().chain(&self.under_way).filter(acquires).map(StoreCommand::session))
             .collect();
-        assert!(may_hold.len() <= held, "a slot that nobody would give back: {may_hold:?}");
+        assert!(may_hold.len() <= tracked, "a slot that nobody would give back: {may_hold:?}");
         for session in may_hold {
             let served = self.granted.contains(&session.number());
             let under_way = self.under_way.iter().any(|command| command.session() == session);
             assert!(served || under_way || self.tracker.is_pending(session), "{session} is forgotten");
         }
-        assert!(deadline.is_none() || owed > 0);
+        assert!(deadline.is_none() || pending > 0);
     }
 
     /// The store is well again and everybody leaves.
     fn end(mut self) {
         for command in std::mem::take(&mut self.under_way) {
-            self.answer(&command, Fate::Answered);
+            self.answer(&command, StoreFault::Answered);
         }
         for number in std::mem::take(&mut self.granted) {
-            self.answer(&come_and_go(number).1, Fate::Answered);
+            self.answer(&acquire_and_end(number).1, StoreFault::Answered);
         }
         let well_since = self.now;
         while let Some(deadline) = self.tracker.deadline() {
             self.now = self.now.max(deadline);
             self.submit_what_is_due();
             for command in std::mem::take(&mut self.under_way) {
-                self.answer(&command, Fate::Answered);
+                self.answer(&command, StoreFault::Answered);
             }
             self.check();
         }
         assert!(self.now <= well_since + ReleaseTracker::LONGEST_BACKOFF);
-        assert_eq!(seen(&self.tracker), (0, 0, None));
+        assert_eq!(state_of(&self.tracker), (0, 0, None));
         assert_eq!(self.live().next(), None);
         assert!(
-            self.record.sessions().iter().all(|hold| hold.session.number() % 2 == 1),
+            self.record.sessions().iter().all(|entry| entry.session.number() % 2 == 1),
             "only who may come back lingers"
         );
         assert!(self.late.is_empty());
@@ -220,7 +220,7 @@ proptest! {
 
     #[test]
     fn any_history_releases_every_slot(room in 0..8_usize, steps in prop::collection::vec(step(), 0..120)) {
-        let mut world = World {
+        let mut simulation = TrackerSimulation {
             tracker: ReleaseTracker::new(room),
             room,
             now: at(0),
@@ -231,8 +231,8 @@ proptest! {
             late: BTreeMap::new(),
         };
         for step in steps {
-            world.step(step);
+            simulation.step(step);
         }
-        world.end();
+        simulation.end();
     }
 }

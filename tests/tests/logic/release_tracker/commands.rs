@@ -24,7 +24,7 @@ pub(super) fn release(number: u64) -> StoreCommand {
     StoreCommand::Release { user: user(), session: session(number) }
 }
 
-pub(super) fn look_up(number: u64) -> StoreCommand {
+pub(super) fn count_slots(number: u64) -> StoreCommand {
     StoreCommand::CountSlots { user: user(), session: session(number), at: at(0) }
 }
 
@@ -34,7 +34,7 @@ pub(super) fn linger(number: u64) -> StoreCommand {
 }
 
 /// An acquire of a slot that can be taken up again.
-pub(super) fn acquire_for_good(number: u64) -> StoreCommand {
+pub(super) fn acquire_resumable(number: u64) -> StoreCommand {
     let options = AcquireOptions { new_resume_key: Some(ResumeKey::from_bytes([9; 32])), ..AcquireOptions::default() };
     StoreCommand::Acquire {
         user: user(),
@@ -46,6 +46,6 @@ pub(super) fn acquire_for_good(number: u64) -> StoreCommand {
 }
 
 /// What an owner can see: (held, owed, deadline).
-pub(super) fn seen(tracker: &ReleaseTracker) -> (usize, usize, Option<Timestamp>) {
+pub(super) fn state_of(tracker: &ReleaseTracker) -> (usize, usize, Option<Timestamp>) {
     (tracker.tracked(), tracker.pending(), tracker.deadline())
 }

@@ -14,7 +14,7 @@ use super::commands::*;
 #[test]
 fn acquire_needs_room_in_the_tracker() {
     let mut tracker = ReleaseTracker::new(2);
-    assert_eq!(seen(&tracker), (0, 0, None));
+    assert_eq!(state_of(&tracker), (0, 0, None));
     assert_eq!(
         [1, 2, 3].map(|number| tracker.begin(&acquire(number)).map(drop)),
         [Ok(()), Ok(()), Err(StoreError::Overloaded)]
@@ -41,7 +41,7 @@ fn releases_and_lookups_need_no_room() {
     assert_eq!(tracker.begin(&acquire(1)).map(drop), Ok(()));
     for _ in 0..3 {
         assert_eq!(tracker.begin(&release(1)).map(drop), Ok(()));
-        assert_eq!(tracker.begin(&look_up(1)).map(drop), Ok(()));
+        assert_eq!(tracker.begin(&count_slots(1)).map(drop), Ok(()));
     }
     assert_eq!(tracker.tracked(), 1);
 }
@@ -55,12 +55,12 @@ fn every_outcome_of_every_command() {
 
     let kept = (1, 0, None);
     let gone = (0, 0, None);
-    let owed = (1, 1, Some(at(1050)));
+    let pending = (1, 1, Some(at(1050)));
     for (command, expected) in [
-        (acquire(1), [kept, gone, owed, owed, owed, gone, gone, gone]),
-        (release(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
-        (linger(1), [owed, owed, gone, owed, owed, owed, owed, owed]),
-        (look_up(1), [kept; 8]),
+        (acquire(1), [kept, gone, pending, pending, pending, gone, gone, gone]),
+        (release(1), [pending, pending, gone, pending, pending, pending, pending, pending]),
+        (linger(1), [pending, pending, gone, pending, pending, pending, pending, pending]),
+        (count_slots(1), [kept; 8]),
         (
             StoreCommand::ListSessions {
                 user: user(),
@@ -77,7 +77,7 @@ fn every_outcome_of_every_command() {
             let mut tracker = ReleaseTracker::new(1);
             tracker.begin(&acquire(1)).unwrap();
             tracker.answered(&Ticket::from(&command), outcome, at(1000));
-            assert_eq!(seen(&tracker), expected, "{command:?}, {outcome:?}");
+            assert_eq!(state_of(&tracker), expected, "{command:?}, {outcome:?}");
             assert_eq!([1, 2].map(|number| tracker.is_pending(session(number))), [expected.1 == 1, false]);
         }
     }
@@ -91,14 +91,14 @@ fn end_all(number: u64) -> StoreCommand {
 #[test]
 fn linger_retries_keep_the_time_of_loss() {
     let mut tracker = ReleaseTracker::new(1);
-    tracker.begin(&acquire_for_good(1)).unwrap();
-    tracker.answered(&Ticket::from(&acquire_for_good(1)), &GRANTED, at(0));
+    tracker.begin(&acquire_resumable(1)).unwrap();
+    tracker.answered(&Ticket::from(&acquire_resumable(1)), &GRANTED, at(0));
     tracker.begin(&linger(1)).unwrap();
     let mut now = at(1_000);
     tracker.answered(&Ticket::from(&linger(1)), &Outcome::Unknown, now);
     for (backoff, outcome) in [(50, FAILED), (100, Outcome::Unknown), (200, GRANTED), (400, FOUND)] {
         now = now + Duration::from_millis(backoff);
-        assert_eq!(seen(&tracker), (1, 1, Some(now)));
+        assert_eq!(state_of(&tracker), (1, 1, Some(now)));
         assert_eq!(
             [tracker.next_retry(now), tracker.next_retry(now)],
             [Some(linger(1)), None],
@@ -110,22 +110,22 @@ fn linger_retries_keep_the_time_of_loss() {
     now = now + Duration::from_millis(800);
     assert_eq!(tracker.next_retry(now), Some(linger(1)));
     tracker.answered(&Ticket::from(&linger(1)), &Outcome::Released, now);
-    assert_eq!(seen(&tracker), (0, 0, None));
+    assert_eq!(state_of(&tracker), (0, 0, None));
     assert!(!tracker.is_pending(session(1)));
 }
 
 #[test]
 fn unanswered_acquire_leaves_a_pending_release() {
     let mut tracker = ReleaseTracker::new(1);
-    tracker.begin(&acquire_for_good(1)).unwrap();
-    tracker.answered(&Ticket::from(&acquire_for_good(1)), &Outcome::Unknown, at(0));
+    tracker.begin(&acquire_resumable(1)).unwrap();
+    tracker.answered(&Ticket::from(&acquire_resumable(1)), &Outcome::Unknown, at(0));
     assert_eq!(tracker.next_retry(at(50)), Some(release(1)), "its token was never told");
 }
 
 #[test]
 fn unanswered_resume_leaves_a_pending_linger() {
     let mut tracker = ReleaseTracker::new(1);
-    let StoreCommand::Acquire { user, session, limit, at: asked, options } = acquire_for_good(1) else {
+    let StoreCommand::Acquire { user, session, limit, at: asked, options } = acquire_resumable(1) else {
         unreachable!()
     };
     let options = options.map(|options| Box::new(AcquireOptions { resume: options.new_resume_key, ..*options }));
@@ -148,10 +148,10 @@ fn release_backoff_doubles_up_to_5_s() {
     for (try_number, backoff) in schedule.enumerate() {
         let due = now + Duration::from_millis(backoff);
         let early = Timestamp::from_epoch(due.since_epoch() - NANOSECOND);
-        assert_eq!(seen(&tracker), (1, 1, Some(due)), "try {try_number}");
+        assert_eq!(state_of(&tracker), (1, 1, Some(due)), "try {try_number}");
         assert_eq!(tracker.next_retry(early), None, "try {try_number}");
         assert_eq!(tracker.next_retry(due), Some(release(1)), "try {try_number}");
-        assert_eq!(seen(&tracker), (1, 1, None), "it is under way: still owed, not due");
+        assert_eq!(state_of(&tracker), (1, 1, None), "it is under way: still owed, not due");
         assert!(tracker.is_pending(session(1)));
         assert_eq!(tracker.next_retry(due + ReleaseTracker::LONGEST_BACKOFF), None, "one at a time");
         // The answer takes its time; the pause counts from there.
@@ -165,7 +165,7 @@ fn release_backoff_doubles_up_to_5_s() {
     assert_eq!(ReleaseTracker::LONGEST_BACKOFF, Duration::from_secs(5));
     assert_eq!(tracker.next_retry(now + ReleaseTracker::LONGEST_BACKOFF), Some(release(1)));
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, now);
-    assert_eq!(seen(&tracker), (0, 0, None));
+    assert_eq!(state_of(&tracker), (0, 0, None));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn backoff_starts_again_for_a_new_release() {
         assert_eq!(tracker.deadline(), Some(at(now + 50)), "no backoff is inherited from a debt that is paid");
         assert_eq!(tracker.next_retry(at(now + 50)), Some(release(1)));
         tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(now + 50));
-        assert_eq!(seen(&tracker), (0, 0, None));
+        assert_eq!(state_of(&tracker), (0, 0, None));
     }
 }
 
@@ -209,11 +209,11 @@ fn at_most_64_releases_are_under_way() {
     let now = at(1_000);
     let first: Vec<_> = std::iter::from_fn(|| tracker.next_retry(now)).collect();
     assert_eq!(first, (0..64).map(release).collect::<Vec<_>>());
-    assert_eq!(seen(&tracker), (100, 100, None), "no tick until one of them is answered");
+    assert_eq!(state_of(&tracker), (100, 100, None), "no tick until one of them is answered");
 
     // One answered makes room for one more, however it was answered.
     tracker.answered(&Ticket::from(&first[0]), &Outcome::Released, now);
-    assert_eq!(seen(&tracker), (99, 99, Some(at(50))));
+    assert_eq!(state_of(&tracker), (99, 99, Some(at(50))));
     assert_eq!([tracker.next_retry(now), tracker.next_retry(now)], [Some(release(64)), None]);
     tracker.answered(&Ticket::from(&first[1]), &Outcome::Unknown, now);
     assert_eq!([tracker.next_retry(now), tracker.next_retry(now)], [Some(release(65)), None]);
@@ -226,7 +226,7 @@ fn at_most_64_releases_are_under_way() {
         now = now.max(tracker.deadline().unwrap_or(now));
         under_way.extend(tracker.next_retry(now));
     }
-    assert_eq!(seen(&tracker), (0, 0, None));
+    assert_eq!(state_of(&tracker), (0, 0, None));
 }
 
 /// The answer to an acquire is lost, and the release that a connection in panic submitted behind it fails, too.
@@ -236,11 +236,11 @@ fn release_recorded_twice_is_pending_once() {
     tracker.begin(&acquire(1)).unwrap();
     tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Unknown, at(10));
-    assert_eq!(seen(&tracker), (1, 1, Some(at(50))));
+    assert_eq!(state_of(&tracker), (1, 1, Some(at(50))));
     assert_eq!([tracker.next_retry(at(99)), tracker.next_retry(at(99))], [Some(release(1)), None]);
     // And if it fails while it is tried again: once more, later.
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Unknown, at(100));
-    assert_eq!(seen(&tracker), (1, 1, Some(at(200))));
+    assert_eq!(state_of(&tracker), (1, 1, Some(at(200))));
 }
 
 #[test]
@@ -249,10 +249,10 @@ fn confirmed_release_is_no_longer_pending() {
     tracker.begin(&acquire(1)).unwrap();
     tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(0));
-    assert_eq!(seen(&tracker), (0, 0, None));
+    assert_eq!(state_of(&tracker), (0, 0, None));
     tracker.begin(&acquire(2)).unwrap();
     tracker.answered(&Ticket::from(&acquire(2)), &Outcome::Unknown, at(0));
-    assert_eq!(seen(&tracker), (1, 1, Some(at(50))));
+    assert_eq!(state_of(&tracker), (1, 1, Some(at(50))));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn confirmed_retry_makes_room_for_others() {
         tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
         assert_eq!(tracker.next_retry(at(50)), Some(release(1)));
         tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(50));
-        assert_eq!(seen(&tracker), (0, 0, None));
+        assert_eq!(state_of(&tracker), (0, 0, None));
     }
 }
 
@@ -286,5 +286,5 @@ fn late_answer_leaves_nothing_pending() {
     tracker.begin(&acquire(1)).unwrap();
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(0));
     tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
-    assert_eq!(seen(&tracker), (0, 0, None));
+    assert_eq!(state_of(&tracker), (0, 0, None));
 }

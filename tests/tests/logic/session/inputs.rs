@@ -32,7 +32,7 @@ listed! {
     /// The states of a session. Only events lead into them: see [`State::histories`].
     State {
         Anonymous, Verifying, Acquiring, LiveHeard, LivePinged, Asking, AcquiringByToken, LiveByToken, Renewing,
-        AskingRenewal, LeavingVerification, LeavingAcquire, LeavingLookup, LeavingRenewal, Drained,
+        AskingRenewal, LeavingVerification, LeavingAcquire, LeavingLookup, LeavingRenewal, Finished,
     }
 }
 
@@ -45,7 +45,7 @@ listed! {
         Protocol, Utf8, Size, Binary,
         Verified, VerifiedByToken, VerifiedOther, NotVerified,
         Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent,
-        Evicted, TakenUp, Expired, Draining, Disconnected,
+        Evicted, ResumedElsewhere, Expired, Draining, Disconnected,
         EarlyTick, Tick, LateTick,
     }
 }
@@ -56,7 +56,7 @@ pub(super) const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check,
 pub(super) const VIOLATIONS: &[Input] = &[Protocol, Utf8, Size, Binary];
 pub(super) const VERDICTS: &[Input] = &[Verified, VerifiedByToken, VerifiedOther, NotVerified];
 pub(super) const OUTCOMES: &[Input] = &[Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent];
-pub(super) const ENDINGS: &[Input] = &[Evicted, TakenUp];
+pub(super) const ENDINGS: &[Input] = &[Evicted, ResumedElsewhere];
 pub(super) const TICKS: &[Input] = &[EarlyTick, Tick, LateTick];
 
 /// The machine, driven by inputs at seconds.
@@ -73,11 +73,11 @@ pub(super) fn session_in(state: State) -> Session {
     session
 }
 
-pub(super) fn nothing() -> Actions {
+pub(super) fn no_actions() -> Actions {
     Actions::default()
 }
 
-pub(super) fn only(command: Option<Effect>, send: Option<Frame>, close: Option<CloseReason>) -> Actions {
+pub(super) fn expected(command: Option<Effect>, send: Option<Frame>, close: Option<CloseReason>) -> Actions {
     Actions { effect: command, send, close }
 }
 
@@ -111,7 +111,7 @@ impl State {
             Self::LeavingVerification => left(Self::Verifying),
             Self::LeavingAcquire => left(Self::Acquiring),
             Self::LeavingLookup => left(Self::Asking),
-            Self::Drained => [
+            Self::Finished => [
                 then(Self::Anonymous, &[(1, Disconnected)]),
                 then(Self::Anonymous, &[(10, Tick)]),
                 then(Self::LiveHeard, &[(4, Bye)]),
@@ -138,7 +138,7 @@ impl State {
             Self::LivePinged => 34,
             Self::Asking | Self::AskingRenewal => 35,
             Self::LeavingLookup | Self::LeavingRenewal => 36,
-            Self::Drained => 50,
+            Self::Finished => 50,
         }
     }
 }
@@ -182,7 +182,7 @@ impl Input {
             Failed => Event::Stored(Outcome::Rejected(StoreError::Failed)),
             Silent => Event::Stored(Outcome::Unknown),
             Evicted => Event::Ended(EndReason::TakenOver(None)),
-            TakenUp => Event::Ended(EndReason::Resumed),
+            ResumedElsewhere => Event::Ended(EndReason::Resumed),
             Expired => Event::Expired,
             Draining => Event::Draining,
             Disconnected => Event::Disconnected,
@@ -199,13 +199,13 @@ impl Input {
             LateTick => deadline.unwrap_or(now) + HOUR,
             Connected | Authenticate | AuthenticateNobody | Check | Bye | Garbage | Unknown | Alive | Protocol
             | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified | Granted | Denied
-            | Released | Found | Overloaded | Full | Failed | Silent | Evicted | TakenUp | Expired | Draining
-            | Disconnected => now,
+            | Released | Found | Overloaded | Full | Failed | Silent | Evicted | ResumedElsewhere | Expired
+            | Draining | Disconnected => now,
         }
     }
 }
 
-pub(super) const LIMITS: SessionSettings = SessionSettings {
+pub(super) const SETTINGS: SessionSettings = SessionSettings {
     auth_timeout: Duration::from_secs(10),
     ping_interval: Duration::from_secs(30),
     pong_timeout: Duration::from_secs(5),
@@ -214,7 +214,7 @@ pub(super) const LIMITS: SessionSettings = SessionSettings {
 };
 
 pub(super) fn session() -> Session {
-    Session::new(id(), &LIMITS, at(0))
+    Session::new(id(), &SETTINGS, at(0))
 }
 
 pub(super) fn id() -> SessionId {
@@ -263,7 +263,7 @@ pub(super) fn bob() -> UserId {
     UserId::parse("bob").unwrap()
 }
 
-pub(super) fn look_up(second: u64) -> Option<Effect> {
+pub(super) fn count_slots(second: u64) -> Option<Effect> {
     Some(Effect::Store(ledger::StoreCommand::CountSlots { user: user(), session: id(), at: at(second) }))
 }
 
@@ -271,27 +271,27 @@ pub(super) fn release() -> Option<Effect> {
     Some(Effect::Store(ledger::StoreCommand::Release { user: user(), session: id() }))
 }
 
-pub(super) fn say(reply: ServerMessage) -> Option<Frame> {
+pub(super) fn reply(reply: ServerMessage) -> Option<Frame> {
     Some(Frame::Message(reply))
 }
 
 pub(super) fn evicted() -> Option<Frame> {
-    say(ServerMessage::Evicted("Another session of this user has taken the place of this one".into()))
+    reply(ServerMessage::Evicted("Another session of this user has taken the place of this one".into()))
 }
 
-pub(super) fn refuse(failure: AuthenticateFailure) -> Option<Frame> {
-    say(ServerMessage::AuthenticateFailure(failure))
+pub(super) fn failure(failure: AuthenticateFailure) -> Option<Frame> {
+    reply(ServerMessage::AuthenticateFailure(failure))
 }
 
 pub(super) fn error_reply(error: RequestError) -> Option<Frame> {
-    say(ServerMessage::Error(error))
+    reply(ServerMessage::Error(error))
 }
 
 pub(super) fn close(reason: CloseReason) -> Option<CloseReason> {
     Some(reason)
 }
 
-pub(super) fn nobody() -> AuthenticateFailure {
+pub(super) fn invalid_id() -> AuthenticateFailure {
     AuthenticateFailure::Credential(CredentialError::UserId(UserIdError::TooLong))
 }
 

@@ -12,10 +12,10 @@ use super::inputs::Input::*;
 use super::inputs::*;
 
 /// A session together with what must hold after each of its events, whatever came before.
-struct Witness {
+struct InvariantChecker {
     session: Session,
     now: Timestamp,
-    under_way: Option<Question>,
+    under_way: Option<PendingQuery>,
     grants: u32,
     releases: u32,
     /// Who was let in, and until when the token lasts that did it, if it runs out.
@@ -23,17 +23,17 @@ struct Witness {
     /// The identity that a fresh token of the same user has proved, while the store is asked.
     renewal: Option<Identity>,
     /// It closed, or its peer left.
-    over: bool,
+    is_over: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
+enum PendingQuery {
     Verify,
     Acquire,
     Lookup,
 }
 
-impl Witness {
+impl InvariantChecker {
     fn new() -> Self {
         Self {
             session: session(),
@@ -43,37 +43,39 @@ impl Witness {
             releases: 0,
             identity: None,
             renewal: None,
-            over: false,
+            is_over: false,
         }
     }
 
     fn handle(&mut self, event: &Event<'_>) {
         let answered = match (event, self.under_way) {
-            (Event::Verified(_), Some(Question::Verify))
-            | (Event::Stored(_), Some(Question::Acquire | Question::Lookup)) => self.under_way.take(),
+            (Event::Verified(_), Some(PendingQuery::Verify))
+            | (Event::Stored(_), Some(PendingQuery::Acquire | PendingQuery::Lookup)) => self.under_way.take(),
             _ => None,
         };
-        if let (Event::Stored(Outcome::Granted { .. }), Some(Question::Acquire)) = (event, answered) {
+        if let (Event::Stored(Outcome::Granted { .. }), Some(PendingQuery::Acquire)) = (event, answered) {
             self.grants += 1;
         }
-        if let (Event::Verified(Ok(identity)), Some(Question::Verify)) = (event, answered) {
+        if let (Event::Verified(Ok(identity)), Some(PendingQuery::Verify)) = (event, answered) {
             if !self.has_slot() {
                 self.identity = Some(identity.clone());
             } else if self.identity.as_ref().is_some_and(|known| known.user == identity.user) {
                 self.renewal = Some(identity.clone());
             }
         }
-        let was_drained = self.session.is_finished();
+        let was_finished = self.session.is_finished();
         let Actions { effect: command, send, close } = self.session.handle(event.clone(), self.now);
 
-        assert!(!was_drained || (&command, &send, close) == (&None, &None, None), "drained, it does nothing");
-        assert!(!self.over || (&send, close) == (&None, None), "nothing is sent after a close");
-        self.over |= close.is_some() || *event == Event::Disconnected;
+        assert!(!was_finished || (&command, &send, close) == (&None, &None, None), "drained, it does nothing");
+        assert!(!self.is_over || (&send, close) == (&None, None), "nothing is sent after a close");
+        self.is_over |= close.is_some() || *event == Event::Disconnected;
 
         if let Some(Frame::Message(ServerMessage::AuthenticateSuccess(user))) = send {
             let connections = match (event, answered, &self.renewal) {
-                (&Event::Stored(Outcome::Granted { connections, .. }), Some(Question::Acquire), None) => connections,
-                (&Event::Stored(Outcome::Counted { connections }), Some(Question::Lookup), Some(renewal)) => {
+                (&Event::Stored(Outcome::Granted { connections, .. }), Some(PendingQuery::Acquire), None) => {
+                    connections
+                }
+                (&Event::Stored(Outcome::Counted { connections }), Some(PendingQuery::Lookup), Some(renewal)) => {
                     self.identity = Some(renewal.clone());
                     connections
                 }
@@ -81,19 +83,19 @@ impl Witness {
             };
             assert_eq!((Some(user.id), user.connections), (self.user(), connections));
         }
-        if answered == Some(Question::Lookup) {
+        if answered == Some(PendingQuery::Lookup) {
             self.renewal = None;
         }
-        if answered == Some(Question::Acquire) && !self.has_slot() {
+        if answered == Some(PendingQuery::Acquire) && !self.has_slot() {
             self.identity = None;
         }
-        let question = match command {
+        let query = match command {
             None => None,
             Some(Effect::Verify(credential)) => {
                 assert!([Credential::new("ada's token"), Credential::None].contains(&credential));
                 let renewable = self.identity.as_ref().is_none_or(|known| known.expires.is_some());
                 assert!(renewable, "only a token that runs out is followed by another");
-                Some(Question::Verify)
+                Some(PendingQuery::Verify)
             }
             Some(Effect::Store(command)) => {
                 assert_eq!((Some(command.user()), command.session()), (self.user().as_ref(), id()));
@@ -102,11 +104,11 @@ impl Witness {
                         assert!(!self.has_slot(), "no second slot");
                         assert_eq!(limit, self.identity.as_ref().and_then(|identity| identity.limit));
                         assert_eq!(at, self.now);
-                        Some(Question::Acquire)
+                        Some(PendingQuery::Acquire)
                     }
                     ledger::StoreCommand::CountSlots { at, .. } => {
                         assert_eq!(at, self.now);
-                        Some(Question::Lookup)
+                        Some(PendingQuery::Lookup)
                     }
                     ledger::StoreCommand::Linger { .. }
                     | ledger::StoreCommand::ListSessions { .. }
@@ -120,18 +122,18 @@ impl Witness {
                 }
             }
         };
-        if question.is_some() {
+        if query.is_some() {
             assert_eq!(self.under_way, None, "one command at a time");
-            assert!(!self.over, "nothing is asked for a peer that left");
-            self.under_way = question;
+            assert!(!self.is_over, "nothing is asked for a peer that left");
+            self.under_way = query;
         }
         assert_eq!(self.session.is_busy(), self.under_way.is_some());
-        let in_force = self.renewal.as_ref().or(self.identity.as_ref());
-        let is_asked = self.over || self.under_way == Some(Question::Verify);
-        let expires = in_force.filter(|_| !is_asked).and_then(|identity| identity.expires);
+        let current = self.renewal.as_ref().or(self.identity.as_ref());
+        let is_asked = self.is_over || self.under_way == Some(PendingQuery::Verify);
+        let expires = current.filter(|_| !is_asked).and_then(|identity| identity.expires);
         assert_eq!(self.session.expires_at(), expires);
         assert_eq!(self.session.deadline().is_none(), self.session.is_busy() || self.session.is_finished());
-        assert_eq!(self.session.is_finished(), self.over && self.under_way.is_none());
+        assert_eq!(self.session.is_finished(), self.is_over && self.under_way.is_none());
         assert!(self.releases <= self.grants, "a release for every grant, no more");
         assert!(!self.session.is_finished() || self.releases == self.grants, "a release for every grant, no fewer");
     }
@@ -144,7 +146,7 @@ impl Witness {
         self.identity.as_ref().map(|identity| identity.user.clone())
     }
 
-    fn take(&mut self, input: Input) {
+    fn feed(&mut self, input: Input) {
         self.now = self.now.max(input.time(&self.session, self.now));
         self.handle(&input.event());
     }
@@ -152,15 +154,15 @@ impl Witness {
     /// An answer to what is under way, if anything is.
     fn answer(&mut self, outcome: Outcome) {
         match self.under_way {
-            Some(Question::Verify) => self.take(Verified),
-            Some(Question::Acquire | Question::Lookup) => self.handle(&Event::Stored(outcome)),
+            Some(PendingQuery::Verify) => self.feed(Verified),
+            Some(PendingQuery::Acquire | PendingQuery::Lookup) => self.handle(&Event::Stored(outcome)),
             None => {}
         }
     }
 
     /// The peer leaves, and what is under way is answered at last.
     fn end(mut self) {
-        self.take(Disconnected);
+        self.feed(Disconnected);
         self.answer(Outcome::granted(1));
         assert!(self.session.is_finished());
         assert_eq!(self.releases, self.grants);
@@ -172,14 +174,14 @@ fn invariants_hold_after_two_inputs_in_any_state() {
     for history in State::ALL.iter().flat_map(|state| state.histories()) {
         for &first in Input::ALL {
             for &second in Input::ALL {
-                let mut witness = Witness::new();
+                let mut checker = InvariantChecker::new();
                 for &(time, ref event) in &history {
-                    witness.now = at(time);
-                    witness.handle(event);
+                    checker.now = at(time);
+                    checker.handle(event);
                 }
-                witness.take(first);
-                witness.take(second);
-                witness.end();
+                checker.feed(first);
+                checker.feed(second);
+                checker.end();
             }
         }
     }
@@ -196,7 +198,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     const ENDS: &[Input] =
-        &[Bye, Protocol, Utf8, Size, Binary, Evicted, TakenUp, Expired, Draining, Disconnected, LateTick];
+        &[Bye, Protocol, Utf8, Size, Binary, Evicted, ResumedElsewhere, Expired, Draining, Disconnected, LateTick];
     let goes_on: Vec<_> = Input::ALL.iter().copied().filter(|input| !ENDS.contains(input)).collect();
     let outcome = prop_oneof![
         4 => (1..9_u32).prop_map(Outcome::granted),
@@ -219,15 +221,15 @@ proptest! {
 
     #[test]
     fn invariants_hold_in_any_history(steps in prop::collection::vec(step(), 0..40)) {
-        let mut witness = Witness::new();
+        let mut checker = InvariantChecker::new();
         for step in steps {
             match step {
-                Step::Input(input) => witness.take(input),
-                Step::Answer(outcome) => witness.answer(outcome),
-                Step::Pause(pause) => witness.now = witness.now + pause,
+                Step::Input(input) => checker.feed(input),
+                Step::Answer(outcome) => checker.answer(outcome),
+                Step::Pause(pause) => checker.now = checker.now + pause,
             }
         }
-        witness.end();
+        checker.end();
     }
 
     #[test]

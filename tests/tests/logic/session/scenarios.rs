@@ -21,14 +21,14 @@ fn session_from_hello_to_bye() {
     assert_eq!(
         actions,
         [
-            only(None, say(ServerMessage::Hello), None),
-            only(verify(), None, None),
-            only(acquire(at(2)), None, None),
-            only(None, say(ServerMessage::AuthenticateSuccess(user_summary(2))), None),
-            only(look_up(4), None, None),
-            only(None, say(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None),
+            expected(None, reply(ServerMessage::Hello), None),
+            expected(verify(), None, None),
+            expected(acquire(at(2)), None, None),
+            expected(None, reply(ServerMessage::AuthenticateSuccess(user_summary(2))), None),
+            expected(count_slots(4), None, None),
+            expected(None, reply(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None),
             // The shell serves a struct's fields in this order: the release is queued before the reply.
-            only(release(), say(ServerMessage::ByeSuccess), close(CloseReason::Bye)),
+            expected(release(), reply(ServerMessage::ByeSuccess), close(CloseReason::Bye)),
         ]
     );
     assert!(session.is_finished());
@@ -36,15 +36,15 @@ fn session_from_hello_to_bye() {
 
 #[test]
 fn late_grant_is_released_and_not_sent() {
-    for (leaving, told) in [
-        (Disconnected, nothing()),
-        (Draining, only(None, None, close(CloseReason::ShuttingDown))),
-        (Size, only(None, error_reply(RequestError::MessageTooBig), close(CloseReason::MessageTooBig))),
+    for (leaving, sent) in [
+        (Disconnected, no_actions()),
+        (Draining, expected(None, None, close(CloseReason::ShuttingDown))),
+        (Size, expected(None, error_reply(RequestError::MessageTooBig), close(CloseReason::MessageTooBig))),
     ] {
         let mut session = session_in(State::Acquiring);
         let actions = run(&mut session, &[(3, leaving), (4, Granted), (5, Granted), (6, Disconnected), (7, Tick)]);
-        let released = only(release(), None, None);
-        assert_eq!(actions, [told, released, nothing(), nothing(), nothing()]);
+        let released = expected(release(), None, None);
+        assert_eq!(actions, [sent, released, no_actions(), no_actions(), no_actions()]);
         assert!(session.is_finished());
     }
 }
@@ -55,8 +55,8 @@ fn authentication_deadline_counts_from_the_beginning() {
     let tries = [(1, Connected), (2, Authenticate), (3, Verified), (4, Denied), (8, Authenticate), (9, NotVerified)];
     drop(run(&mut session, &tries));
     assert_eq!(session.deadline(), Some(at(10)));
-    assert_eq!(session.handle(Event::Tick, before(at(10))), nothing());
-    assert_eq!(session.handle(Event::Tick, at(10)), only(None, None, close(CloseReason::NotAuthenticated)));
+    assert_eq!(session.handle(Event::Tick, before(at(10))), no_actions());
+    assert_eq!(session.handle(Event::Tick, at(10)), expected(None, None, close(CloseReason::NotAuthenticated)));
     assert!(session.is_finished());
 }
 
@@ -64,7 +64,7 @@ fn authentication_deadline_counts_from_the_beginning() {
 fn late_message_is_not_served_before_the_tick() {
     for &message in MESSAGES {
         let mut early = session();
-        let late = only(None, None, close(CloseReason::NotAuthenticated));
+        let late = expected(None, None, close(CloseReason::NotAuthenticated));
         assert_ne!(early.handle(message.event(), before(at(10))), late, "{message:?}");
         for time in [at(10), at(10) + HOUR] {
             let mut session = session();
@@ -78,24 +78,24 @@ fn late_message_is_not_served_before_the_tick() {
 fn answer_after_the_authentication_deadline_still_counts() {
     let mut session = session();
     let actions = run(&mut session, &[(9, Authenticate), (11, Tick), (12, Verified), (13, Tick), (14, Granted)]);
-    let success = only(None, say(ServerMessage::AuthenticateSuccess(user_summary(2))), None);
-    assert_eq!(actions[1..], [nothing(), only(acquire(at(12)), None, None), nothing(), success]);
+    let success = expected(None, reply(ServerMessage::AuthenticateSuccess(user_summary(2))), None);
+    assert_eq!(actions[1..], [no_actions(), expected(acquire(at(12)), None, None), no_actions(), success]);
 
     let mut session = session_in(State::Anonymous);
     let actions = run(&mut session, &[(9, Authenticate), (11, Verified), (14, Denied), (14, Tick)]);
-    let denied = only(None, refuse(AuthenticateFailure::LimitReached), None);
-    assert_eq!(actions[2..], [denied, only(None, None, close(CloseReason::NotAuthenticated))]);
+    let denied = expected(None, failure(AuthenticateFailure::LimitReached), None);
+    assert_eq!(actions[2..], [denied, expected(None, None, close(CloseReason::NotAuthenticated))]);
 }
 
 #[test]
 fn silent_client_is_pinged_and_closed_on_time() {
     let mut session = session_in(State::LiveHeard);
     assert_eq!(session.deadline(), Some(at(33)));
-    assert_eq!(session.handle(Event::Tick, before(at(33))), nothing());
-    assert_eq!(session.handle(Event::Tick, at(33)), only(None, Some(Frame::Ping), None));
+    assert_eq!(session.handle(Event::Tick, before(at(33))), no_actions());
+    assert_eq!(session.handle(Event::Tick, at(33)), expected(None, Some(Frame::Ping), None));
     assert_eq!(session.deadline(), Some(at(38)));
-    assert_eq!(session.handle(Event::Tick, before(at(38))), nothing());
-    assert_eq!(session.handle(Event::Tick, at(38)), only(release(), None, close(CloseReason::PeerSilent)));
+    assert_eq!(session.handle(Event::Tick, before(at(38))), no_actions());
+    assert_eq!(session.handle(Event::Tick, at(38)), expected(release(), None, close(CloseReason::PeerSilent)));
     assert_eq!(session.deadline(), None);
 }
 
@@ -106,7 +106,10 @@ fn every_sign_of_life_delays_the_ping() {
         assert_eq!(session.deadline(), Some(at(38)));
         drop(run(&mut session, &[(37, sign)]));
         assert_eq!(session.deadline(), Some(at(67)), "{sign:?}");
-        assert_eq!(run(&mut session, &[(66, Tick), (67, Tick)]), [nothing(), only(None, Some(Frame::Ping), None)]);
+        assert_eq!(
+            run(&mut session, &[(66, Tick), (67, Tick)]),
+            [no_actions(), expected(None, Some(Frame::Ping), None)]
+        );
         assert_eq!(session.deadline(), Some(at(72)), "{sign:?}");
     }
 }
@@ -115,9 +118,9 @@ fn every_sign_of_life_delays_the_ping() {
 fn pending_request_stops_the_silence_timer() {
     let mut session = session_in(State::LivePinged);
     let actions = run(&mut session, &[(37, Check), (38, Tick), (99, Tick), (100, Found), (129, Tick), (130, Tick)]);
-    let found = only(None, say(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None);
-    let ping = only(None, Some(Frame::Ping), None);
-    assert_eq!(actions[1..], [nothing(), nothing(), found, nothing(), ping]);
+    let found = expected(None, reply(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None);
+    let ping = expected(None, Some(Frame::Ping), None);
+    assert_eq!(actions[1..], [no_actions(), no_actions(), found, no_actions(), ping]);
 }
 
 /// LIMITS tolerates two.
@@ -139,13 +142,13 @@ fn bad_message_beyond_the_limit_closes() {
         for (last, error) in bad {
             let mut session = session_in(state);
             for (message, error) in [&bad[0], &bad[1]] {
-                let tolerated = only(None, error_reply(error.clone()), None);
+                let tolerated = expected(None, error_reply(error.clone()), None);
                 assert_eq!(session.handle(message.event(), now), tolerated, "{state:?} {message:?}");
             }
             // What makes sense is served as ever.
-            assert_eq!(session.handle(Event::Alive, now), nothing());
+            assert_eq!(session.handle(Event::Alive, now), no_actions());
             assert!(session.deadline().is_some());
-            let closed = only(release.clone(), error_reply(error.clone()), close(CloseReason::TooManyBadMessages));
+            let closed = expected(release.clone(), error_reply(error.clone()), close(CloseReason::TooManyBadMessages));
             assert_eq!(session.handle(last.event(), now), closed, "{state:?} {last:?}");
             assert!(session.is_finished());
         }
@@ -157,13 +160,13 @@ fn invalid_credentials_count_as_bad_messages() {
     let mut session = session();
     let nobody_twice = [(0, AuthenticateNobody), (0, NotVerified), (0, Authenticate), (0, NotVerified), (0, Garbage)];
     let actions = run(&mut session, &nobody_twice);
-    assert_eq!(actions[3], only(None, refuse(nobody()), None));
-    assert_eq!(actions[4], only(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages)));
+    assert_eq!(actions[3], expected(None, failure(invalid_id()), None));
+    assert_eq!(actions[4], expected(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages)));
 
     for last_straw in [AuthenticateNobody, Authenticate] {
         let mut session = session_in(State::Anonymous);
         let actions = run(&mut session, &[(0, Garbage), (0, Garbage), (0, last_straw), (0, NotVerified)]);
-        let closed = only(None, refuse(nobody()), close(CloseReason::TooManyBadMessages));
+        let closed = expected(None, failure(invalid_id()), close(CloseReason::TooManyBadMessages));
         assert_eq!(actions.last(), Some(&closed));
         assert!(session.is_finished());
     }
@@ -183,23 +186,23 @@ fn bad_messages_are_counted_across_authentication() {
         (3, Garbage),
     ];
     let last = run(&mut session, &inputs).pop();
-    assert_eq!(last, Some(only(release(), error_reply(NotJson), close(CloseReason::TooManyBadMessages))));
+    assert_eq!(last, Some(expected(release(), error_reply(NotJson), close(CloseReason::TooManyBadMessages))));
 }
 
 #[test]
 fn first_bad_message_closes_if_none_is_tolerated() {
-    let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(0), ..LIMITS }, at(0));
-    let closed = only(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages));
+    let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(0), ..SETTINGS }, at(0));
+    let closed = expected(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages));
     assert_eq!(session.handle(Garbage.event(), at(0)), closed);
 }
 
 #[test]
 fn highest_bad_message_limit_still_closes() {
-    let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(u16::MAX), ..LIMITS }, at(0));
+    let mut session = Session::new(id(), &SessionSettings { max_bad_messages: Some(u16::MAX), ..SETTINGS }, at(0));
     for _ in 0..u16::MAX {
-        assert_eq!(session.handle(Garbage.event(), at(0)), only(None, error_reply(NotJson), None));
+        assert_eq!(session.handle(Garbage.event(), at(0)), expected(None, error_reply(NotJson), None));
     }
-    let closed = only(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages));
+    let closed = expected(None, error_reply(NotJson), close(CloseReason::TooManyBadMessages));
     assert_eq!(session.handle(Garbage.event(), at(0)), closed);
 }
 
@@ -208,13 +211,13 @@ fn denials_do_not_count_as_bad_messages() {
     let mut session = session();
     for _ in 0..100 {
         let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Denied)]);
-        assert_eq!(actions[2], only(None, refuse(AuthenticateFailure::LimitReached), None));
+        assert_eq!(actions[2], expected(None, failure(AuthenticateFailure::LimitReached), None));
     }
     for _ in 0..2 {
-        assert_eq!(run(&mut session, &[(1, Garbage)]), [only(None, error_reply(NotJson), None)]);
+        assert_eq!(run(&mut session, &[(1, Garbage)]), [expected(None, error_reply(NotJson), None)]);
     }
     let actions = run(&mut session, &[(1, Authenticate), (1, Verified), (1, Granted)]);
-    assert_eq!(actions[2], only(None, say(ServerMessage::AuthenticateSuccess(user_summary(2))), None));
+    assert_eq!(actions[2], expected(None, reply(ServerMessage::AuthenticateSuccess(user_summary(2))), None));
 }
 
 #[test]
@@ -222,23 +225,26 @@ fn store_timeouts_do_not_count_as_bad_messages() {
     let mut session = session_in(State::LiveHeard);
     for _ in 0..100 {
         let actions = run(&mut session, &[(4, Check), (4, Garbage), (4, Silent)]);
-        let impatient = only(None, error_reply(RequestPending), None);
-        let silent = only(None, error_reply(RequestError::StoreTimedOut), None);
-        assert_eq!(actions, [only(look_up(4), None, None), impatient, silent]);
+        let impatient = expected(None, error_reply(RequestPending), None);
+        let silent = expected(None, error_reply(RequestError::StoreTimedOut), None);
+        assert_eq!(actions, [expected(count_slots(4), None, None), impatient, silent]);
     }
     for _ in 0..2 {
-        assert_eq!(run(&mut session, &[(4, Garbage)]), [only(None, error_reply(NotJson), None)]);
+        assert_eq!(run(&mut session, &[(4, Garbage)]), [expected(None, error_reply(NotJson), None)]);
     }
 }
 
 #[test]
 fn authenticating_twice_takes_no_second_slot() {
     let mut session = session_in(State::LiveHeard);
-    let already = only(None, error_reply(AlreadyAuthenticated), None);
+    let already = expected(None, error_reply(AlreadyAuthenticated), None);
     // Not even if somebody answers what was never asked.
     let actions = run(&mut session, &[(4, Authenticate), (4, Verified), (4, Granted), (4, Authenticate)]);
-    assert_eq!(actions, [already.clone(), nothing(), nothing(), already]);
-    assert_eq!(run(&mut session, &[(5, Disconnected), (5, Disconnected)]), [only(release(), None, None), nothing()]);
+    assert_eq!(actions, [already.clone(), no_actions(), no_actions(), already]);
+    assert_eq!(
+        run(&mut session, &[(5, Disconnected), (5, Disconnected)]),
+        [expected(release(), None, None), no_actions()]
+    );
 }
 
 #[test]
@@ -246,7 +252,7 @@ fn pending_request_still_leads_to_a_release() {
     for answer in OUTCOMES {
         let mut session = session_in(State::Asking);
         let actions = run(&mut session, &[(35, Disconnected), (36, *answer), (37, *answer)]);
-        assert_eq!(actions, [nothing(), only(release(), None, None), nothing()], "{answer:?}");
+        assert_eq!(actions, [no_actions(), expected(release(), None, None), no_actions()], "{answer:?}");
         assert!(session.is_finished());
     }
 }
@@ -254,7 +260,7 @@ fn pending_request_still_leads_to_a_release() {
 #[test]
 fn deadline_is_capped_at_the_last_timestamp() {
     let end = Timestamp::from_epoch(Duration::MAX);
-    let session = Session::new(id(), &LIMITS, end);
+    let session = Session::new(id(), &SETTINGS, end);
     assert_eq!(session.deadline(), Some(end));
 }
 
@@ -274,52 +280,58 @@ fn session_expires_with_its_last_confirmed_token() {
     assert_eq!(session.expires_at(), until(100), "but the client was not told so");
     drop(run(&mut session, &[(7, Authenticate)]));
     drop(session.handle(fresh(50), at(7)));
-    let told = run(&mut session, &[(8, Found)]);
-    assert_eq!(told, [only(None, say(ServerMessage::AuthenticateSuccess(user_summary(3))), None)]);
+    let sent = run(&mut session, &[(8, Found)]);
+    assert_eq!(sent, [expected(None, reply(ServerMessage::AuthenticateSuccess(user_summary(3))), None)]);
     assert_eq!(session.expires_at(), until(50), "the last counts, also if it is shorter");
-    for (verdict, failure) in [(VerifiedOther, AuthenticateFailure::AnotherUser), (NotVerified, nobody())] {
+    for (verdict, reason) in [(VerifiedOther, AuthenticateFailure::AnotherUser), (NotVerified, invalid_id())] {
         let actions = run(&mut session, &[(9, Authenticate), (9, verdict)]);
-        assert_eq!(actions[1], only(None, refuse(failure), None));
+        assert_eq!(actions[1], expected(None, failure(reason), None));
         assert_eq!(session.expires_at(), until(50));
     }
     let actions =
         run(&mut session, &[(10, Authenticate), (10, Verified), (10, Found), (11, Expired), (12, Authenticate)]);
     assert_eq!(session.expires_at(), None);
-    assert_eq!(actions[3], nothing(), "a credential that never runs out");
-    assert_eq!(actions[4], only(release(), error_reply(AlreadyAuthenticated), close(CloseReason::TooManyBadMessages)));
+    assert_eq!(actions[3], no_actions(), "a credential that never runs out");
+    assert_eq!(
+        actions[4],
+        expected(release(), error_reply(AlreadyAuthenticated), close(CloseReason::TooManyBadMessages))
+    );
 }
 
 #[test]
 fn message_rate_allows_a_burst_and_refills() {
-    let limits = SessionSettings { max_message_rate: NonZeroU32::new(10), max_bad_messages: None, ..LIMITS };
+    let limits = SessionSettings { max_message_rate: NonZeroU32::new(10), max_bad_messages: None, ..SETTINGS };
     let mut session = Session::new(id(), &limits, at(0));
-    let mut say = |input: Input, millis: u64| session.handle(input.event(), at(0) + Duration::from_millis(millis));
+    let mut feed = |input: Input, millis: u64| session.handle(input.event(), at(0) + Duration::from_millis(millis));
     for _ in 0..10 {
-        assert_eq!(say(Garbage, 0).close, None, "ten at once");
+        assert_eq!(feed(Garbage, 0).close, None, "ten at once");
     }
-    assert_eq!(say(Garbage, 100).close, None, "one more in a tenth of a second");
+    assert_eq!(feed(Garbage, 100).close, None, "one more in a tenth of a second");
     for second in 2..5 {
         for tenth in 0..10 {
-            assert_eq!(say(if tenth % 2 == 0 { Garbage } else { Alive }, second * 1000 + tenth * 100).close, None);
+            assert_eq!(feed(if tenth % 2 == 0 { Garbage } else { Alive }, second * 1000 + tenth * 100).close, None);
         }
     }
     for _ in 0..9 {
-        assert_eq!(say(Alive, 4950).close, None);
+        assert_eq!(feed(Alive, 4950).close, None);
     }
-    assert_eq!(say(Alive, 4950), only(None, None, close(CloseReason::TooManyMessages)));
+    assert_eq!(feed(Alive, 4950), expected(None, None, close(CloseReason::TooManyMessages)));
 
     let mut session = session_in(State::LiveByToken);
-    assert!((0..10_000).all(|_| session.handle(Event::Alive, at(4)) == nothing()), "without a bound there is none");
+    assert!((0..10_000).all(|_| session.handle(Event::Alive, at(4)) == no_actions()), "without a bound there is none");
 }
 
 #[test]
 fn exceeded_message_rate_releases_the_slot() {
-    let limits = SessionSettings { max_message_rate: NonZeroU32::MIN.checked_add(1), ..LIMITS };
+    let limits = SessionSettings { max_message_rate: NonZeroU32::MIN.checked_add(1), ..SETTINGS };
     let mut session = Session::new(id(), &limits, at(0));
     let actions = run(&mut session, &[(0, Authenticate), (0, Verified), (0, Granted), (0, Alive), (0, Check)]);
-    assert_eq!(actions[4], only(release(), None, close(CloseReason::TooManyMessages)));
+    assert_eq!(actions[4], expected(release(), None, close(CloseReason::TooManyMessages)));
     // One that asks for a slot meanwhile is released once it has it.
     let mut session = Session::new(id(), &limits, at(0));
     let actions = run(&mut session, &[(0, Authenticate), (0, Verified), (0, Alive), (0, Alive), (0, Granted)]);
-    assert_eq!(actions[3..], [only(None, None, close(CloseReason::TooManyMessages)), only(release(), None, None)]);
+    assert_eq!(
+        actions[3..],
+        [expected(None, None, close(CloseReason::TooManyMessages)), expected(release(), None, None)]
+    );
 }

@@ -149,9 +149,10 @@ fn audience_issuer_and_claim_names_are_configurable() {
 #[test]
 fn authenticator_uses_current_keys_and_wall_clock() {
     let manual_clock = Arc::<ManualClock>::default();
-    let tokens = Arc::new(JwtAuthenticator::new(verifier("HS256"), Clock::manual(manual_clock.clone())));
+    let authenticator = Arc::new(JwtAuthenticator::new(verifier("HS256"), Clock::manual(manual_clock.clone())));
     let good: Box<str> = signed(&json!({"sub": "ada", "exp": NOW + 60})).into();
-    let verdict = |credential| tokens.authenticate(&credential).map(|identity| identity.user.as_str().to_owned());
+    let verdict =
+        |credential| authenticator.authenticate(&credential).map(|identity| identity.user.as_str().to_owned());
     manual_clock.set(Timestamp::from_epoch(Duration::from_secs(NOW + 59)));
     assert_eq!(verdict(Credential::None), refused(TokenError::Missing));
     assert_eq!(verdict(Credential::Text(good.clone())), Ok("ada".into()));
@@ -159,7 +160,7 @@ fn authenticator_uses_current_keys_and_wall_clock() {
     manual_clock.set_wall_ahead(1000);
     assert_eq!(verdict(Credential::Token(good.clone())), refused(TokenError::Expired));
     manual_clock.set_wall_ahead(0);
-    tokens.set(verifier("HS512"));
+    authenticator.set(verifier("HS512"));
     assert_eq!(verdict(Credential::Token(good)), refused(TokenError::Algorithm));
-    assert_eq!(tokens.verifier().keys.algorithm().name(), "HS512");
+    assert_eq!(authenticator.verifier().keys.algorithm().name(), "HS512");
 }

@@ -22,18 +22,18 @@ fn minted_token_satisfies_the_validation_rules() {
         leeway: Duration::ZERO,
     };
     let source = KeySource::Secret(Secret::new(SECRET));
-    let limited = TokenRequest { limit: SlotLimit::new(2).ok(), ..grant() };
+    let limited = TokenRequest { limit: SlotLimit::new(2).ok(), ..token_request() };
     let token = mint("HS256".parse().unwrap(), &source, &rules, &limited, at(NOW)).unwrap();
     let verifier = Verifier { rules, ..verifier("HS256") };
     let identity = verifier.verify(&token, at(NOW)).unwrap();
     assert_eq!((identity.user.as_str(), identity.limit.unwrap().slots()), ("ada", 2));
     assert_eq!(identity.expires, Some(at(NOW + 3600)));
 
-    let directory = Directory::new();
+    let directory = KeyDirectory::new();
     let (public, private) = directory.key_pair("ES256");
     let es256: Algorithm = "ES256".parse().unwrap();
     let make = |algorithm, source: &KeySource, private_key: Option<PathBuf>| {
-        mint(algorithm, source, &TokenValidation::default(), &TokenRequest { private_key, ..grant() }, at(NOW))
+        mint(algorithm, source, &TokenValidation::default(), &TokenRequest { private_key, ..token_request() }, at(NOW))
             .unwrap_err()
     };
     assert!(matches!(make(es256, &public, None), MintError::NoPrivateKey(_)));
@@ -54,7 +54,7 @@ fn explanation_shows_claims_reason_and_configuration() {
     assert!(text.contains("valid until 2023-11-14T22:14:50Z, in 1m 30s\n"), "{text}");
     assert!(text.ends_with("accepted: user \"ada\", with a limit of 2, for another 1m 30s"), "{text}");
     assert!(!text.contains(good.rsplit_once('.').unwrap().1), "the signature is not shown");
-    for (token, words) in [
+    for (token, message) in [
         (
             signed(&json!({"sub": "ada", "exp": NOW - 60, "aud": "go"})),
             "refused: Token has expired (by this machine's clock; jwt_leeway is 0s)",
@@ -71,9 +71,9 @@ fn explanation_shows_claims_reason_and_configuration() {
         (token(&json!({"alg": "HS512"}), &json!({})), "(jwt_algorithm is HS256)"),
     ] {
         let text = explain(&verifier, &token, at(NOW)).unwrap_err();
-        assert!(text.contains(words), "{text}");
+        assert!(text.contains(message), "{text}");
     }
-    for (claims, now, words) in [
+    for (claims, now, message) in [
         (json!({"exp": NOW}), NOW, "valid until 2023-11-14T22:13:20Z, 0s ago\n"),
         (json!({"nbf": NOW - 1}), NOW, "valid from 2023-11-14T22:13:19Z, 1s ago\n"),
         (json!({"exp": 253_402_300_799_u64}), 253_402_300_798, "valid until 9999-12-31T23:59:59Z, in 1s\n"),
@@ -84,7 +84,7 @@ fn explanation_shows_claims_reason_and_configuration() {
         (json!({"exp": NOW * 400}), NOW, "22h 40m\n"),
     ] {
         let text = explain(&verifier, &signed(&claims), at(now)).unwrap_err();
-        assert!(text.contains(words), "{text}");
+        assert!(text.contains(message), "{text}");
     }
     let far = signed(&json!({"sub": "ada", "exp": u64::MAX, "aud": "go"}));
     assert!(explain(&verifier, &far, at(NOW)).is_ok());

@@ -22,9 +22,9 @@ pub(super) const SECRET: &[u8] = b"a secret that is long enough even for HS512, 
 pub(super) const NOW: u64 = 1_700_000_000;
 
 /// A temporary directory, and keys in it.
-pub(super) struct Directory(pub(super) TempDir);
+pub(super) struct KeyDirectory(pub(super) TempDir);
 
-impl Directory {
+impl KeyDirectory {
     pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -55,7 +55,7 @@ impl Directory {
     }
 }
 
-pub(super) fn grant() -> TokenRequest {
+pub(super) fn token_request() -> TokenRequest {
     TokenRequest {
         user: UserId::parse("ada").unwrap(),
         lasts: Duration::from_secs(3600),

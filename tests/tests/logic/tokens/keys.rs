@@ -96,20 +96,20 @@ fn unauthentic_token_is_refused_despite_its_claims() {
 
 #[test]
 fn each_algorithm_accepts_only_its_own_key() {
-    let directory = Directory::new();
-    let (mut verifiers, mut tokens) = (Vec::new(), Vec::new());
+    let directory = KeyDirectory::new();
+    let (mut verifiers, mut authenticator) = (Vec::new(), Vec::new());
     for name in Algorithm::NAMES {
         let algorithm: Algorithm = name.parse().unwrap();
         let (source, private_key) = match name {
             "HS256" | "HS384" | "HS512" => (KeySource::Secret(Secret::new(SECRET)), None),
             _ => directory.key_pair(name),
         };
-        let grant = TokenRequest { private_key, ..grant() };
-        tokens.push(mint(algorithm, &source, &TokenValidation::default(), &grant, at(NOW)).unwrap());
+        let request = TokenRequest { private_key, ..token_request() };
+        authenticator.push(mint(algorithm, &source, &TokenValidation::default(), &request, at(NOW)).unwrap());
         verifiers.push(Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: TokenValidation::default() });
     }
     for (at_key, verifier) in verifiers.iter().enumerate() {
-        for (at_token, token) in tokens.iter().enumerate() {
+        for (at_token, token) in authenticator.iter().enumerate() {
             let verdict = verifier.verify(token, at(NOW));
             let expected = if at_key == at_token { Ok(()) } else { refused(TokenError::Algorithm) };
             assert_eq!(verdict.map(drop), expected, "{} by {:?}", Algorithm::NAMES[at_token], verifier.keys);
@@ -120,7 +120,7 @@ fn each_algorithm_accepts_only_its_own_key() {
         let (other, _) = directory.key_pair(name);
         let other =
             Verifier { keys: Keys::load(name.parse().unwrap(), &other).unwrap(), rules: TokenValidation::default() };
-        let token = &tokens[Algorithm::NAMES.iter().position(|known| *known == name).unwrap()];
+        let token = &authenticator[Algorithm::NAMES.iter().position(|known| *known == name).unwrap()];
         assert_eq!(other.verify(token, at(NOW)).map(drop), refused(TokenError::Signature), "{name}");
     }
 }
@@ -128,7 +128,7 @@ fn each_algorithm_accepts_only_its_own_key() {
 /// The oldest trick: everybody has the public key, and if the token could choose the algorithm, everybody could sign.
 #[test]
 fn public_key_does_not_work_as_secret() {
-    let directory = Directory::new();
+    let directory = KeyDirectory::new();
     let (source, _) = directory.key_pair("RS256");
     let pem = fs::read(source.file().unwrap()).unwrap();
     let claims = json!({"sub": "ada", "exp": NOW + 60});
@@ -145,7 +145,7 @@ fn public_key_does_not_work_as_secret() {
 
 #[test]
 fn keys_of_a_set_are_found_by_id() {
-    let directory = Directory::new();
+    let directory = KeyDirectory::new();
     let pairs: Vec<_> =
         ["RS256", "RS256", "ES256", "EdDSA", "ES384"].map(|name| (name, directory.key_pair(name))).into();
     let jwk = |at: usize, id: Option<&str>| {
@@ -170,8 +170,9 @@ fn keys_of_a_set_are_found_by_id() {
     let set = |keys: Vec<Value>| directory.write("keys.json", json!({ "keys": keys }).to_string().as_bytes());
     let token = |which: usize, key_id: Option<&str>| {
         let (name, (source, private_key)) = &pairs[which];
-        let grant = TokenRequest { key_id: key_id.map(Into::into), private_key: private_key.clone(), ..grant() };
-        mint(name.parse().unwrap(), source, &TokenValidation::default(), &grant, at(NOW)).unwrap()
+        let request =
+            TokenRequest { key_id: key_id.map(Into::into), private_key: private_key.clone(), ..token_request() };
+        mint(name.parse().unwrap(), source, &TokenValidation::default(), &request, at(NOW)).unwrap()
     };
     let verifier = |name: &str, path: &PathBuf| Verifier {
         keys: Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path.clone())).unwrap(),
@@ -246,13 +247,13 @@ fn keys_of_a_set_are_found_by_id() {
 
 #[test]
 fn unusable_keys_are_refused_with_a_reason() {
-    let directory = Directory::new();
+    let directory = KeyDirectory::new();
     let (rsa, rsa_private) = directory.key_pair("RS256");
     let (curve, _) = directory.key_pair("ES384");
     let public = |path: PathBuf| KeySource::PublicKeyFile(path);
     let secret = |text: &[u8]| KeySource::SecretFile(directory.write(&format!("secret of {}", text.len()), text));
     let certificate = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
-    for (name, source, words) in [
+    for (name, source, message) in [
         ("HS256", secret(b"too short\n"), "it has 9 bytes, 32 are the least (RFC 7518, 3.2)"),
         ("HS384", secret(&[b'x'; 47]), "48 are the least"),
         ("HS512", secret(&[b'x'; 63]), "64 are the least"),
@@ -270,7 +271,7 @@ fn unusable_keys_are_refused_with_a_reason() {
         ("RS256", public(directory.write("huge", &vec![b'x'; (1 << 20) + 1])), "it is larger than 1 MiB"),
     ] {
         let error = Keys::load(name.parse().unwrap(), &source).unwrap_err();
-        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
         assert!(matches!(error, KeyError::Unfit { .. } | KeyError::Unreadable { .. }));
     }
     for (name, least) in [("HS256", 32), ("HS384", 48), ("HS512", 64)] {

@@ -13,16 +13,16 @@ pub(super) struct Account {
     pub(super) user: String,
     pub(super) held: Vec<Connection>,
     /// Sessions that were dropped without a BYE, which the server may not have noticed yet: at most so many.
-    pub(super) ghosts: u32,
+    pub(super) unnoticed: u32,
 }
 
 impl Account {
     pub(super) fn new(user: String) -> Self {
-        Self { user, held: Vec::new(), ghosts: 0 }
+        Self { user, held: Vec::new(), unnoticed: 0 }
     }
 
     /// Enters until the limit: each grant tells how many are held by then, and one more is refused.
-    pub(super) fn take_the_rest(&mut self, url: &Url) {
+    pub(super) fn fill(&mut self, url: &Url) {
         let user = &self.user;
         for number in u32::try_from(self.held.len()).unwrap() + 1..=LIMIT {
             let (connection, connections) =
@@ -35,18 +35,18 @@ impl Account {
     }
 
     /// Tries to take a slot. The answer must be right, whichever it is.
-    pub(super) fn enter(&mut self, url: &Url) -> Result<(), Error> {
+    pub(super) fn try_acquire(&mut self, url: &Url) -> Result<(), Error> {
         let held = u32::try_from(self.held.len()).unwrap();
         match sign_in(url, &self.user) {
             Ok((connection, connections)) => {
-                let most = (held + 1 + self.ghosts).min(LIMIT);
-                assert!((held + 1..=most).contains(&connections), "{connections} beside {held} + {}", self.ghosts);
+                let most = (held + 1 + self.unnoticed).min(LIMIT);
+                assert!((held + 1..=most).contains(&connections), "{connections} beside {held} + {}", self.unnoticed);
                 self.held.push(connection);
-                self.ghosts = connections - (held + 1);
+                self.unnoticed = connections - (held + 1);
                 Ok(())
             }
             Err(Error::LimitReached { .. }) => {
-                assert!(held + self.ghosts >= LIMIT, "refused beside {held} + {}", self.ghosts);
+                assert!(held + self.unnoticed >= LIMIT, "refused beside {held} + {}", self.unnoticed);
                 Ok(())
             }
             Err(error) => Err(error),

@@ -34,7 +34,7 @@ fn killed_server_restarts_on_a_full_disk() {
         let mut server = server::start(&data, &[]);
         let url = server::url(&server);
         let mut witness = Account::new("witness".into());
-        witness.take_the_rest(&url);
+        witness.fill(&url);
         let mut held: Vec<_> = (0..users).map(|number| sign_in(&url, &long_user_id(number)).unwrap().0).collect();
         disk.fill();
         held.extend(sign_in_until_full(&url, users));
@@ -43,8 +43,8 @@ fn killed_server_restarts_on_a_full_disk() {
         eventually("the slot is back", || {
             block_on(witness.held[0].check_connections()).is_ok_and(|user| user.connections == 2)
         });
-        let crowds = Jostling::share(held, &mut random);
-        load_and_kill(&mut server, crowds, &mut random, |crowd| crowd.step(&url));
+        let groups = Contenders::share(held, &mut random);
+        load_and_kill(&mut server, groups, &mut random, |group| group.step(&url));
 
         // With room, with what room the server had kept, and with none.
         match round % 3 {
@@ -59,17 +59,15 @@ fn killed_server_restarts_on_a_full_disk() {
                 let url = server::url(&server);
                 match sign_in(&url, "witness") {
                     Ok((_, connections)) => assert_eq!(connections, 1, "round {round}"),
-                    Err(error) => assert!(round % 3 > 0 && is_for_want_of_room(&error), "round {round}: {error}"),
+                    Err(error) => assert!(round % 3 > 0 && is_store_error(&error), "round {round}: {error}"),
                 }
                 if round % 3 > 0 {
                     disk.free();
                 }
                 eventually("all is well once there is room", || {
-                    sign_in(&url, "newcomer")
-                        .inspect_err(|error| assert!(is_for_want_of_room(error), "{error}"))
-                        .is_ok()
+                    sign_in(&url, "newcomer").inspect_err(|error| assert!(is_store_error(error), "{error}")).is_ok()
                 });
-                everybody_is_well(&url);
+                check_all_users(&url);
             }
             Err(StartFailure { code, message }) => {
                 refused += 1;
@@ -77,26 +75,26 @@ fn killed_server_restarts_on_a_full_disk() {
                 assert_eq!(code, Some(1), "{message}");
                 assert!(message.contains(data.to_str().unwrap()), "{message}");
                 disk.free();
-                everybody_is_well(&server::url(&server::start(&data, &[])));
+                check_all_users(&server::url(&server::start(&data, &[])));
             }
         }
     }
     println!("restarted after a kill on a full disk: {served} served, {refused} said why not");
 }
 
-fn everybody_is_well(url: &Url) {
+fn check_all_users(url: &Url) {
     for number in (0..40).chain(100..110) {
-        Account::new(long_user_id(number)).take_the_rest(url);
+        Account::new(long_user_id(number)).fill(url);
     }
 }
 
 /// Users who leave a server that is full, and others who try to get in.
-struct Jostling {
+struct Contenders {
     random: Random,
     held: Vec<Connection>,
 }
 
-impl Jostling {
+impl Contenders {
     fn share(mut held: Vec<Connection>, random: &mut Random) -> Vec<Self> {
         let half = held.split_off(held.len() / 2);
         [held, half].map(|held| Self { random: random.fork(), held }).into()
@@ -111,7 +109,7 @@ impl Jostling {
         match sign_in(url, &long_user_id(1000 + self.random.below(1000))) {
             Ok((connection, _)) => self.held.push(connection),
             Err(Error::LimitReached { .. }) => {}
-            Err(error) if is_for_want_of_room(&error) => {}
+            Err(error) if is_store_error(&error) => {}
             Err(error) => return Err(error),
         }
         Ok(())
@@ -125,13 +123,13 @@ fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
     for number in first..MOST {
         match sign_in(url, &long_user_id(number)) {
             Ok((connection, _)) => held.push(connection),
-            Err(error) if is_for_want_of_room(&error) => return held,
+            Err(error) if is_store_error(&error) => return held,
             Err(error) => panic!("{error}"),
         }
     }
     panic!("{MOST} users were admitted and nothing was full");
 }
 
-fn is_for_want_of_room(error: &Error) -> bool {
+fn is_store_error(error: &Error) -> bool {
     matches!(error, Error::Refused { refusal: AuthenticateFailure::Store(_), .. })
 }

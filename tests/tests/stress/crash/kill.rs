@@ -42,12 +42,12 @@ fn killed_server_restarts_and_frees_every_slot() {
         }
         assert_eq!(first.1, 1, "round {round}: the slots of the killed server count");
         let mut first = Account { held: vec![first.0], ..Account::new("first".into()) };
-        first.take_the_rest(&url);
+        first.fill(&url);
 
-        let crowds = Crowd::all(&mut random);
-        let crowds = in_parallel(crowds, |crowd| crowd.arrive(&url));
-        population = 1 + crowds.iter().map(Crowd::users).sum::<usize>();
-        operations += load_and_kill(&mut server, crowds, &mut random, |crowd| crowd.step(&url));
+        let groups = UserGroup::all(&mut random);
+        let groups = in_parallel(groups, |group| group.fill(&url));
+        population = 1 + groups.iter().map(UserGroup::user_count).sum::<usize>();
+        operations += load_and_kill(&mut server, groups, &mut random, |group| group.step(&url));
     }
     let [start, listening] = [from_start, from_listening].map(Times::of);
     println!("{rounds} rounds of {population} users with 3 sessions each, {operations} operations until the kills");
@@ -63,64 +63,64 @@ fn kill_while_starting(data: &Path, random: &mut Random) {
 }
 
 /// The users of one thread, known to it alone.
-struct Crowd {
+struct UserGroup {
     random: Random,
     /// They hold as much as they may, and keep it.
-    content: Vec<Account>,
+    steady: Vec<Account>,
     /// They come and go.
     restless: Vec<Account>,
     /// Leaves while it is being admitted, so that nobody knows what it holds.
-    hasty: Account,
+    leaving: Account,
 }
 
-impl Crowd {
+impl UserGroup {
     fn all(random: &mut Random) -> Vec<Self> {
         // Long names fill pages, which then split and merge.
-        let account = |kind, crowd, number| Account::new(format!("{kind} {crowd} {number} {}", "x".repeat(200)));
-        let crowd = |crowd| Self {
+        let account = |kind, group, number| Account::new(format!("{kind} {group} {number} {}", "x".repeat(200)));
+        let group = |group| Self {
             random: random.fork(),
-            content: (0..12).map(|number| account("content", crowd, number)).collect(),
-            restless: (0..10).map(|number| account("restless", crowd, number)).collect(),
-            hasty: account("hasty", crowd, 0),
+            steady: (0..12).map(|number| account("content", group, number)).collect(),
+            restless: (0..10).map(|number| account("restless", group, number)).collect(),
+            leaving: account("hasty", group, 0),
         };
-        (0..4).map(crowd).collect()
+        (0..4).map(group).collect()
     }
 
-    fn users(&self) -> usize {
-        self.content.len() + self.restless.len() + 1
+    fn user_count(&self) -> usize {
+        self.steady.len() + self.restless.len() + 1
     }
 
     /// Everybody takes all that they may have, which must be all there.
-    fn arrive(&mut self, url: &Url) {
-        for account in self.content.iter_mut().chain(&mut self.restless) {
-            account.take_the_rest(url);
+    fn fill(&mut self, url: &Url) {
+        for account in self.steady.iter_mut().chain(&mut self.restless) {
+            account.fill(url);
         }
-        self.hasty.take_the_rest(url);
-        self.hasty.held.clear();
+        self.leaving.fill(url);
+        self.leaving.held.clear();
     }
 
     fn step(&mut self, url: &Url) -> Result<(), Error> {
-        let (content, restless) = (self.random.index(&self.content), self.random.index(&self.restless));
+        let (steady, restless) = (self.random.index(&self.steady), self.random.index(&self.restless));
         let account = &mut self.restless[restless];
         match self.random.below(8) {
-            0 => match sign_in(url, &self.content[content].user) {
+            0 => match sign_in(url, &self.steady[steady].user) {
                 Err(Error::LimitReached { .. }) => Ok(()),
                 Err(error) => Err(error),
                 Ok((_, connections)) => panic!("a fourth session was admitted as number {connections}"),
             },
             1 => block_on(async {
-                let text = format!(r#"{{"type":"AUTHENTICATE","payload":"{}"}}"#, self.hasty.user);
+                let text = format!(r#"{{"type":"AUTHENTICATE","payload":"{}"}}"#, self.leaving.user);
                 Connection::open(url).await?.send_text(text).await
             }),
             2 => {
-                account.ghosts += u32::from(account.held.pop().is_some());
+                account.unnoticed += u32::from(account.held.pop().is_some());
                 Ok(())
             }
             3 | 4 => match account.held.pop() {
                 Some(connection) => block_on(connection.bye()),
                 None => Ok(()),
             },
-            _ => account.enter(url),
+            _ => account.try_acquire(url),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::random::*;
 /// taken by then.
 pub(super) fn load_and_kill<C: Send>(
     server: &mut TestProcess,
-    crowds: Vec<C>,
+    groups: Vec<C>,
     random: &mut Random,
     step: impl Fn(&mut C) -> Result<(), Error> + Sync,
 ) -> usize {
@@ -25,9 +25,9 @@ pub(super) fn load_and_kill<C: Send>(
     let (target, pause) = (1 + random.below(300), Duration::from_micros(random.below(1000)));
     let (killed, taken) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (reach, reached) = mpsc::channel();
-    let work = |mut crowd: C| {
+    let work = |mut group: C| {
         for _ in 0..MOST {
-            match step(&mut crowd) {
+            match step(&mut group) {
                 Ok(()) if taken.fetch_add(1, Ordering::SeqCst) as u64 == target => reach.send(()).unwrap(),
                 Ok(()) => {}
                 Err(error) => {
@@ -39,8 +39,8 @@ pub(super) fn load_and_kill<C: Send>(
         panic!("still served after {MOST} steps");
     };
     thread::scope(|scope| {
-        for crowd in crowds {
-            scope.spawn(|| work(crowd));
+        for group in groups {
+            scope.spawn(|| work(group));
         }
         let reached = reached.recv_timeout(TIMEOUT);
         // Not at the end of a step but somewhere in the next ones.

@@ -39,7 +39,7 @@ fn one_of_several_simultaneous_servers_serves() {
             // A server takes the lock before it writes its process id into it.
             assert!(names_serving || message.contains("by another process;"), "{message}");
         }
-        Account::new("ada".into()).take_the_rest(&server::url(&serving));
+        Account::new("ada".into()).fill(&server::url(&serving));
         serving.kill();
     }
 }

@@ -29,14 +29,14 @@ fn stopped_server_drops_only_silent_clients() {
     }
     // The server awaits their pongs. It has not yet pinged these, or does not know them at all.
     let [mut unpinged, mut unpinged_silent] = ["unpinged", "unpinged silent"].map(trio);
-    let mut greeted = RawClient::open(address);
+    let mut after_hello = RawClient::open(address);
 
     send_signal(server.id(), Signal::STOP);
     answering.iter_mut().chain(&mut mixed[..1]).for_each(RawClient::pong);
-    talking.iter_mut().for_each(ask);
+    talking.iter_mut().for_each(check_connections);
     drop(leaving);
     drop(mixed.remove(2));
-    greeted.authenticate("greeted");
+    after_hello.authenticate("greeted");
     let mut newcomer = RawClient::connect(address);
     newcomer.write(upgrade_request("").as_bytes());
     // Not to wait for something: the stop must last longer than the bound.
@@ -46,38 +46,38 @@ fn stopped_server_drops_only_silent_clients() {
 
     for (user, peers) in [("answering", &mut answering), ("unpinged", &mut unpinged), ("mixed", &mut mixed)] {
         let last = if user == "mixed" { 1 } else { peers.len() };
-        peers[..last].iter_mut().for_each(ask);
+        peers[..last].iter_mut().for_each(check_connections);
         for peer in &mut peers[..last] {
-            let count = connections_of(user, &hear(peer));
+            let count = parse_connections(user, &read_text(peer));
             assert!(count == LIMIT || user == "mixed", "{user}: {count}");
         }
     }
-    talking.iter_mut().for_each(|peer| assert_eq!(connections_of("talking", &hear(peer)), LIMIT));
-    assert!(hear(&mut greeted).contains(r#""id":"greeted","connections":1"#));
+    talking.iter_mut().for_each(|peer| assert_eq!(parse_connections("talking", &read_text(peer)), LIMIT));
+    assert!(read_text(&mut after_hello).contains(r#""id":"greeted","connections":1"#));
     newcomer.skip_head();
     newcomer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
 
     for user in ["leaving", "silent", "unpinged silent"] {
-        eventually("the slots are back", || has_room_for_all(address, user));
+        eventually("the slots are back", || can_fill(address, user));
     }
     eventually("only the one that answered is left", || {
-        ask(&mut mixed[0]);
-        connections_of("mixed", &hear(&mut mixed[0])) == 1
+        check_connections(&mut mixed[0]);
+        parse_connections("mixed", &read_text(&mut mixed[0])) == 1
     });
     let took = resumed.elapsed();
     println!("after SIGCONT every slot was back within {took:?}");
     assert!(took < SILENCE_BOUND + Duration::from_secs(2), "{took:?}");
     for peer in silent.iter_mut().chain(&mut unpinged_silent).chain(&mut mixed[1..]) {
-        assert_eq!(after_pings(peer), Received::Close(4408, "Peer was silent for too long".into()));
+        assert_eq!(read_after_pings(peer), Received::Close(4408, "Peer was silent for too long".into()));
     }
 }
 
-fn ask(peer: &mut RawClient) {
+fn check_connections(peer: &mut RawClient) {
     peer.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
 }
 
 /// The next message. Pings before it are answered.
-fn hear(peer: &mut RawClient) -> String {
+fn read_text(peer: &mut RawClient) -> String {
     loop {
         match peer.read() {
             Received::Text(text) => return text,
@@ -87,7 +87,7 @@ fn hear(peer: &mut RawClient) -> String {
     }
 }
 
-fn after_pings(peer: &mut RawClient) -> Received {
+fn read_after_pings(peer: &mut RawClient) -> Received {
     loop {
         match peer.read() {
             Received::Ping => {}
@@ -96,19 +96,19 @@ fn after_pings(peer: &mut RawClient) -> Received {
     }
 }
 
-fn connections_of(user: &str, reply: &str) -> u32 {
+fn parse_connections(user: &str, reply: &str) -> u32 {
     let count = reply
         .strip_prefix(&format!(r#"{{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{{"id":"{user}","connections":"#));
     count.and_then(|rest| rest.strip_suffix("}}")?.parse().ok()).unwrap_or_else(|| panic!("{user}: {reply}"))
 }
 
 /// Whether the user can take as many slots as the limit allows, one after another.
-fn has_room_for_all(address: SocketAddr, user: &str) -> bool {
+fn can_fill(address: SocketAddr, user: &str) -> bool {
     let mut peers = Vec::new();
     let all = (1..=LIMIT).all(|number| {
         let mut peer = RawClient::open(address);
         peer.authenticate(user);
-        let reply = hear(&mut peer);
+        let reply = read_text(&mut peer);
         peers.push(peer);
         reply.contains(&format!(r#""connections":{number}}}"#))
     });
