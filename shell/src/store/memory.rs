@@ -12,7 +12,8 @@ use session_core::ledger::{
 };
 use session_core::{NodeId, Timestamp, UserId};
 
-use super::{CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Store, UpdateCompletion, UserUpdate};
+use super::api::{CommandCompletion, SessionNotifier, Store, UpdateCompletion, UserUpdate};
+use super::shared::{NotifierSlot, SharedPolicy};
 
 /// Keeps records in memory, only those of users who hold a slot.
 pub struct MemoryStore {

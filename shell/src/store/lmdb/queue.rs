@@ -1,13 +1,13 @@
 //! The bounded queue between whoever submits commands and the one thread that applies them.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::StoreCommand;
 use session_core::ledger::{Outcome, StoreError};
 
-use crate::store::CommandCompletion;
+use crate::store::api::CommandCompletion;
 
 /// A command and whom to answer.
 pub(super) type QueuedCommand = (StoreCommand, CommandCompletion);
@@ -118,6 +118,21 @@ impl Queue {
 pub(super) fn reject(commands: impl IntoIterator<Item = QueuedCommand>, cause: StoreError) {
     for (_, done) in commands {
         done.answer(Outcome::Rejected(cause));
+    }
+}
+
+/// Sees to it that nobody queues for a writer that is gone, should it panic.
+pub(super) struct FailPendingOnDrop(Arc<Queue>);
+
+impl FailPendingOnDrop {
+    pub(super) fn new(queue: Arc<Queue>) -> Self {
+        Self(queue)
+    }
+}
+
+impl Drop for FailPendingOnDrop {
+    fn drop(&mut self) {
+        self.0.fail_all();
     }
 }
 

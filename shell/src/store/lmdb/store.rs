@@ -15,21 +15,20 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::{fs, io, thread};
+use std::{fs, thread};
 
 use session_core::ledger::StoreCommand;
 use session_core::ledger::{AdmissionPolicy, SlotLimit};
 use session_core::{NodeId, UserId};
-use thiserror::Error;
 
+use super::error::OpenError;
 use super::live;
-use super::lock::{DirectoryLock, LockHolder};
+use super::lock::DirectoryLock;
 use super::queue::Queue;
 use super::users::{self, Retention, SlotQuery, UpdateSender};
 use super::writer::Writer;
-use crate::store::{
-    CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Store, UpdateCompletion, UserUpdate,
-};
+use crate::store::api::{CommandCompletion, SessionNotifier, Store, UpdateCompletion, UserUpdate};
+use crate::store::shared::{NotifierSlot, SharedPolicy};
 
 /// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
@@ -86,72 +85,6 @@ impl LmdbConfig {
     }
 }
 
-/// Why an [`LmdbStore`] does not open.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// The map cannot have this size.
-    #[error("a map of {bytes} bytes cannot be made; the least is 1 MiB, the most what the machine can address")]
-    MapSize {
-        /// What was configured.
-        bytes: usize,
-    },
-    /// The queue has no room at all.
-    #[error("a queue for no commands would reject every one, the least is 1")]
-    QueueCapacity,
-    /// The directory cannot be made, read or written.
-    #[error(
-        "the data directory {directory} cannot be used; it must be a directory that this user can write to, on a disk with room"
-    )]
-    Directory {
-        /// Which, or the one in it that is meant.
-        directory: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A server already uses the directory.
-    #[error("the data directory {directory} is in use by {holder}; stop that server or use another directory")]
-    InUse {
-        /// Which.
-        directory: PathBuf,
-        /// Who uses it.
-        holder: LockHolder,
-    },
-    /// The users' records are damaged.
-    #[error(
-        "the known users in {directory} cannot be read; restore it from a backup, or move it away to start without any"
-    )]
-    UsersDamaged {
-        /// Which.
-        directory: PathBuf,
-        /// What is wrong with it.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The users' records do not open, though nothing says that they are damaged.
-    #[error(
-        "the known users in {directory} do not open; check its permissions and the limits on memory and open files"
-    )]
-    Users {
-        /// Which.
-        directory: PathBuf,
-        /// What LMDB says.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The slots' records do not open, not even made anew.
-    #[error("the slots in {directory} do not open; check its permissions and the limits on memory and open files")]
-    Live {
-        /// Which.
-        directory: PathBuf,
-        /// What LMDB says.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The system gives no thread.
-    #[error("the store's threads cannot be started; check the limit on processes")]
-    Thread {
-        /// What the system says.
-        source: io::Error,
-    },
-}
-
 impl LmdbStore {
     /// How long dropping a store waits for it to close, unless [`Store::close`] has waited before.
     pub const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -182,7 +115,8 @@ impl LmdbStore {
             Err(source) => Err(OpenError::Directory { directory, source }),
         };
         make(directory.clone())?;
-        let lock = Arc::new(DirectoryLock::acquire(directory)?);
+        let lock = DirectoryLock::acquire(directory).map_err(|error| OpenError::from_lock(directory, error))?;
+        let lock = Arc::new(lock);
         let mut users = users::open(&make(directory.join("users"))?, users_map)?;
         let live = live::open(&make(directory.join("live"))?, live_map, boot)?;
 

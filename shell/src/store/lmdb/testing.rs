@@ -13,8 +13,9 @@ use session_core::{NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
-use super::LmdbConfig;
-use crate::store::{CommandCompletion, SessionNotifier, SharedPolicy, Store};
+use super::store::LmdbConfig;
+use crate::store::api::{CommandCompletion, SessionNotifier, Store};
+use crate::store::shared::SharedPolicy;
 
 /// More than anything here takes: a test that waits this long has failed.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(20);

@@ -9,7 +9,7 @@ use session_core::ledger::StoreCommand;
 use session_core::{NodeId, SessionId, UserId};
 
 use crate::runtime::clock::Clock;
-use crate::store::CommandCompletion;
+use crate::store::api::CommandCompletion;
 use crate::store::lmdb::queue::Queue;
 
 /// How many lookups are in the queue at once: few beside the commands of a batch.

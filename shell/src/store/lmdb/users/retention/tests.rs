@@ -9,14 +9,16 @@ use session_core::ledger::Outcome;
 use session_core::ledger::StoreCommand;
 use tempfile::TempDir;
 
-use super::super::writer::{SeenSender, TakenUpdates, UserWriter, open, user_writer};
+use super::super::open::open;
+use super::super::queue::{SeenSender, TakenUpdates};
+use super::super::writer::{UserWriter, user_writer};
 use super::*;
 use crate::runtime::clock::{Clock, ManualClock};
-use crate::store::NotifierSlot;
 use crate::store::lmdb::environment::{Durability, ReopeningEnv, Uncommitted, faults};
 use crate::store::lmdb::queue::{Queue, TakeResult};
 use crate::store::lmdb::testing::{NODE, OutcomeChannel, TIMEOUT, acquire, granted, policy, release, user};
 use crate::store::lmdb::writer::Writer;
+use crate::store::shared::NotifierSlot;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLI: Duration = Duration::from_millis(1);
