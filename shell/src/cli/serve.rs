@@ -108,7 +108,8 @@ fn serve_admin(
     match socket::bind(&config.data) {
         Ok(listener) => {
             let registry = Arc::clone(server.registry());
-            let operator = AdminService::new(Arc::clone(store), node, Some(registry), config.store_timeout);
+            let client_of = Box::new(move |session| registry.client_of(session));
+            let operator = AdminService::new(Arc::clone(store), node, Some(client_of), config.store_timeout);
             Some(executor.spawn(socket::serve(listener, Arc::new(operator), Arc::clone(executor))))
         }
         Err(error) => {
