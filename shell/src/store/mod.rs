@@ -1,10 +1,17 @@
 //! Where slots are kept. A store knows the ledger's commands, outcomes and rule; it never sees a session.
 
 mod api;
+mod completion;
+mod failure;
+mod notifier;
 mod shared;
 mod memory;
 mod lmdb;
 
-pub use api::{CommandCompletion, SessionNotifier, Store, UpdateCompletion, UserUpdate};
+pub use api::{NodeStatus, Store, StoreFuture, UserUpdate};
+pub use completion::{Completion, Unanswered};
+pub use failure::StoreFailure;
 pub use lmdb::{LmdbConfig, LmdbStore, LockHolder, OpenError, Retention};
 pub use memory::MemoryStore;
+pub use notifier::SessionNotifier;
+pub use shared::NodeContext;

@@ -1,34 +1,68 @@
-//! What every store of a process needs: whom to notify, and the policy in force.
+//! What every store of a process needs: its node, the policy in force, and whom to notify.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::UserId;
 use session_core::ledger::{AdmissionPolicy, EndedSession, UserOverrides};
+use session_core::{NodeId, UserId};
 
-use super::api::SessionNotifier;
+use super::notifier::{NotifierSlot, SessionNotifier};
 
-/// The router of a store, once it has one.
-#[derive(Clone, Default)]
-pub(crate) struct NotifierSlot(Arc<OnceLock<Arc<dyn SessionNotifier>>>);
+/// What a store knows of the process that opened it. A clone shares all of it.
+#[derive(Debug, Clone)]
+pub struct NodeContext {
+    node: NodeId,
+    policy: SharedPolicy,
+    notifier: NotifierSlot,
+}
 
-impl NotifierSlot {
-    pub(crate) fn set(&self, router: Arc<dyn SessionNotifier>) {
-        let is_first = self.0.set(router).is_ok();
-        debug_assert!(is_first, "a store has one router");
+impl NodeContext {
+    /// The context of this node, with this policy and no overrides.
+    #[must_use]
+    pub fn new(node: NodeId, policy: AdmissionPolicy) -> Self {
+        Self::with_policy(node, SharedPolicy::new(policy, HashMap::new()))
     }
 
-    pub(crate) fn deliver(&self, ended: Vec<EndedSession>) {
-        if let Some(router) = self.0.get().filter(|_| !ended.is_empty()) {
-            router.notify(ended);
-        }
+    pub(super) fn with_policy(node: NodeId, policy: SharedPolicy) -> Self {
+        Self { node, policy, notifier: NotifierSlot::default() }
+    }
+
+    /// This process, as the store's records name it.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Sets whom to notify.
+    pub fn set_notifier(&self, notifier: Arc<dyn SessionNotifier>) {
+        self.notifier.set(notifier);
+    }
+
+    /// Notifies these sessions, if there are any and if a notifier is set.
+    pub fn notify(&self, ended: Vec<EndedSession>) {
+        self.notifier.notify(ended);
+    }
+
+    /// Sets the policy for users without overrides.
+    pub fn set_policy(&self, policy: AdmissionPolicy) {
+        self.policy.set(policy);
+    }
+
+    /// The policy for a user, with the user's overrides.
+    #[must_use]
+    pub fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
+        self.policy.for_user(user)
+    }
+
+    pub(super) fn policy(&self) -> &SharedPolicy {
+        &self.policy
     }
 }
 
-/// The terms that all users are admitted on, and what is set for some, which can be changed while others go by them.
+/// The policy for all users, and the overrides of some. Either can change while commands are applied.
 #[derive(Debug, Clone)]
-pub(crate) struct SharedPolicy(Arc<RwLock<Policies>>);
+pub(super) struct SharedPolicy(Arc<RwLock<Policies>>);
 
 #[derive(Debug)]
 struct Policies {
@@ -37,20 +71,20 @@ struct Policies {
 }
 
 impl SharedPolicy {
-    pub(crate) fn new(policy: AdmissionPolicy, overrides: HashMap<UserId, UserOverrides>) -> Self {
+    pub(super) fn new(policy: AdmissionPolicy, overrides: HashMap<UserId, UserOverrides>) -> Self {
         Self(Arc::new(RwLock::new(Policies { policy, overrides })))
     }
 
-    pub(crate) fn set(&self, policy: AdmissionPolicy) {
+    pub(super) fn set(&self, policy: AdmissionPolicy) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).policy = policy;
     }
 
-    /// How many users something is set for.
-    pub(crate) fn users_with_overrides(&self) -> usize {
+    /// How many users have overrides.
+    pub(super) fn users_with_overrides(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).overrides.len()
     }
 
-    pub(crate) fn set_overrides(&self, user: &UserId, overrides: UserOverrides) {
+    pub(super) fn set_overrides(&self, user: &UserId, overrides: UserOverrides) {
         let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).overrides;
         if overrides.is_empty() {
             all.remove(user);
@@ -59,13 +93,12 @@ impl SharedPolicy {
         }
     }
 
-    /// The terms for a user.
-    pub(crate) fn for_user(&self, user: &UserId) -> AdmissionPolicy {
+    pub(super) fn for_user(&self, user: &UserId) -> AdmissionPolicy {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.policy.with_overrides(all.overrides.get(user).copied().unwrap_or_default())
     }
 
-    pub(crate) fn linger(&self) -> Duration {
+    pub(super) fn linger(&self) -> Duration {
         self.0.read().unwrap_or_else(PoisonError::into_inner).policy.linger
     }
 }

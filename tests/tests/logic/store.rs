@@ -16,7 +16,7 @@ use session_core::ledger::{
     UserRecord, WhenFull,
 };
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
-use shell::store::{CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store};
+use shell::store::{Completion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store};
 use tempfile::TempDir;
 use tests::test_server::NODE;
 use tests::waiting::TIMEOUT;
@@ -217,13 +217,13 @@ fn keeps_users_apart(open: fn(SlotLimit) -> Subject) {
 fn rejects_after_close_and_answers_everything(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     let answers: Vec<_> = (0..500).map(|at| subject.submit(acquire(&format!("user {at}"), at))).collect();
-    assert!(subject.store.close(TIMEOUT), "it closes in time");
+    assert_eq!(smol::block_on(subject.store.close(TIMEOUT)), Ok(()), "it closes in time");
     for answer in answers {
         assert_eq!(answer.recv_timeout(TIMEOUT), Ok(Outcome::granted(1)), "what it took it applies");
     }
     assert_eq!(subject.ask(acquire("late", 1)), Outcome::Rejected(StoreError::Failed));
     assert_eq!(subject.ask(release("user 0", 0)), Outcome::Rejected(StoreError::Failed));
-    assert!(subject.store.close(TIMEOUT), "closing twice is the same as closing once");
+    assert_eq!(smol::block_on(subject.store.close(TIMEOUT)), Ok(()), "closing twice is the same as closing once");
 }
 
 fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> Subject) {
@@ -394,7 +394,7 @@ fn slots_of_another_node_are_void_in_lmdb() {
 
 fn submit(store: &dyn Store, command: StoreCommand) -> Receiver<Outcome> {
     let (sender, receiver) = channel();
-    store.submit(command, CommandCompletion::new(move |outcome| sender.send(outcome).expect("somebody waits")));
+    store.submit(command, Completion::new(move |outcome| sender.send(outcome).expect("somebody waits")));
     receiver
 }
 
@@ -410,7 +410,7 @@ impl Subject {
     /// Submits a command whose answer is heard in the order of all else.
     fn tell(&self, command: StoreCommand) {
         let hears = self.hears.clone();
-        self.store.submit(command, CommandCompletion::new(move |outcome| hears.send(Heard::Answer(outcome)).unwrap()));
+        self.store.submit(command, Completion::new(move |outcome| hears.send(Heard::Answer(outcome)).unwrap()));
     }
 
     fn hear(&self) -> Heard {

@@ -2,20 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use session_core::UserId;
-use session_core::ledger::StoreCommand;
-use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::ledger::SlotLimit;
 use session_core::session::SessionSettings;
 use shell::client::{Error, Url, UserConnections};
-use shell::store::{
-    CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate,
-};
+use shell::store::{LmdbConfig, LmdbStore, MemoryStore, Store};
 use tests::raw_client::{RawClient, Received};
+use tests::stallable_store::StallableStore;
 use tests::test_server::{NODE, TestServer, slots_in_store};
 use tests::waiting::eventually;
 
@@ -266,72 +262,9 @@ fn a_server_stops_in_time_though_peers_do_not_read_or_answer() {
     assert!(server.stop() < Duration::from_secs(9));
 }
 
-/// A memory store that can be made to hold its answers back, and to fail.
-struct Moody {
-    inner: MemoryStore,
-    stalled: AtomicBool,
-    held_back: Mutex<Vec<(StoreCommand, CommandCompletion)>>,
-}
-
-impl Moody {
-    fn new(limit: u32) -> Arc<Self> {
-        let inner = MemoryStore::new(NODE, SlotLimit::new(limit).unwrap());
-        Arc::new(Self { inner, stalled: AtomicBool::new(false), held_back: Mutex::default() })
-    }
-
-    fn stall(&self) {
-        self.stalled.store(true, Ordering::SeqCst);
-    }
-
-    fn waiting(&self) -> usize {
-        self.held_back.lock().unwrap().len()
-    }
-
-    /// Applies what was held back, in order, and stalls no more.
-    fn recover(&self) {
-        let mut held_back = self.held_back.lock().unwrap();
-        self.stalled.store(false, Ordering::SeqCst);
-        for (command, done) in held_back.drain(..) {
-            self.inner.submit(command, done);
-        }
-    }
-}
-
-impl Store for Moody {
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
-        self.inner.set_notifier(router);
-    }
-
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.inner.policy_for(user)
-    }
-
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        self.inner.update_user(user, update, done);
-    }
-
-    fn set_policy(&self, policy: AdmissionPolicy) {
-        self.inner.set_policy(policy);
-    }
-
-    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
-        let mut held_back = self.held_back.lock().unwrap();
-        if self.stalled.load(Ordering::SeqCst) {
-            held_back.push((command, done));
-        } else {
-            drop(held_back);
-            self.inner.submit(command, done);
-        }
-    }
-
-    fn close(&self, within: Duration) -> bool {
-        !self.stalled.load(Ordering::SeqCst) && self.inner.close(within)
-    }
-}
-
 #[test]
 fn a_store_that_does_not_answer_admits_nobody_and_a_late_grant_is_given_back() {
-    let store = Moody::new(1);
+    let store = StallableStore::new(1);
     let server = TestServer::with_timeout(store.clone(), SessionSettings::default(), 2, Duration::from_millis(200));
     store.stall();
     let mut peer = RawClient::open(server.address);
@@ -346,7 +279,7 @@ fn a_store_that_does_not_answer_admits_nobody_and_a_late_grant_is_given_back() {
 }
 
 /// A client of ada's whose acquire the store holds back.
-fn acquiring(store: &Moody, server: &TestServer) -> RawClient {
+fn acquiring(store: &StallableStore, server: &TestServer) -> RawClient {
     store.stall();
     let mut peer = RawClient::open(server.address);
     peer.text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#);
@@ -356,7 +289,7 @@ fn acquiring(store: &Moody, server: &TestServer) -> RawClient {
 
 #[test]
 fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
-    let store = Moody::new(1);
+    let store = StallableStore::new(1);
     let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let peer = acquiring(&store, &server);
     drop(peer);
@@ -366,7 +299,7 @@ fn a_client_that_leaves_while_its_acquire_is_under_way_holds_no_slot() {
 
 #[test]
 fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
-    let store = Moody::new(1);
+    let store = StallableStore::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
     let stopping = thread::spawn(move || server.stop());
@@ -380,7 +313,7 @@ fn a_stopping_server_never_tells_a_grant_that_was_under_way() {
 
 #[test]
 fn a_stopping_server_does_not_wait_for_a_store_that_never_answers() {
-    let store = Moody::new(1);
+    let store = StallableStore::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
     let farewell = thread::spawn(move || peer.expect_goodbye(1001));

@@ -10,7 +10,7 @@ use crate::store::shared::SharedPolicy;
 pub(super) struct ApplyContext<'a> {
     pub(super) node: NodeId,
     /// When this node's process began, which is since when it knows that the others are dead: it has their directory.
-    pub(super) born: Timestamp,
+    pub(super) started_at: Timestamp,
     /// When this batch is applied.
     pub(super) now: Timestamp,
     pub(super) policy: &'a SharedPolicy,
@@ -18,6 +18,6 @@ pub(super) struct ApplyContext<'a> {
 
 impl ApplyContext<'_> {
     pub(super) fn liveness(&self, node: NodeId) -> Liveness {
-        if node == self.node { Liveness::Alive } else { Liveness::DeadSince(self.born) }
+        if node == self.node { Liveness::Alive } else { Liveness::DeadSince(self.started_at) }
     }
 }

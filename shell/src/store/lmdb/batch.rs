@@ -208,7 +208,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let policy = SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(1).unwrap()), HashMap::new());
-        let rule = ApplyContext { node: NODE, born: Timestamp::default(), now: Timestamp::default(), policy: &policy };
+        let rule =
+            ApplyContext { node: NODE, started_at: Timestamp::default(), now: Timestamp::default(), policy: &policy };
         let serve = |command: StoreCommand, disk_is_full| {
             apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
         };

@@ -7,10 +7,10 @@ use std::time::Duration;
 use session_core::ledger::StoreCommand;
 use session_core::ledger::{Outcome, StoreError};
 
-use crate::store::api::CommandCompletion;
+use crate::store::completion::Completion;
 
 /// A command and whom to answer.
-pub(super) type QueuedCommand = (StoreCommand, CommandCompletion);
+pub(super) type QueuedCommand = (StoreCommand, Completion<Outcome>);
 
 /// First in, first out, bounded: where `capacity` commands wait, no other is taken. What gives a slot up always
 /// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
@@ -48,7 +48,7 @@ impl Queue {
     }
 
     /// Queues the command, or rejects it at once.
-    pub(super) fn push(&self, command: StoreCommand, done: CommandCompletion) {
+    pub(super) fn push(&self, command: StoreCommand, done: Completion<Outcome>) {
         let is_the_process = command.session().number() == 0;
         let room = if command.is_release() || is_the_process { usize::MAX } else { self.capacity };
         let mut inner = self.lock();

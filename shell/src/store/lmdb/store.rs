@@ -17,8 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, thread};
 
-use session_core::ledger::StoreCommand;
-use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreCommand};
 use session_core::{NodeId, UserId};
 
 use super::error::OpenError;
@@ -27,8 +26,10 @@ use super::lock::DirectoryLock;
 use super::queue::Queue;
 use super::users::{self, Retention, SlotQuery, UpdateSender};
 use super::writer::Writer;
-use crate::store::api::{CommandCompletion, SessionNotifier, Store, UpdateCompletion, UserUpdate};
-use crate::store::shared::{NotifierSlot, SharedPolicy};
+use crate::store::api::{Store, StoreFuture, UserUpdate};
+use crate::store::completion::Completion;
+use crate::store::failure::StoreFailure;
+use crate::store::shared::{NodeContext, SharedPolicy};
 
 /// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
@@ -36,8 +37,7 @@ pub struct LmdbStore {
     running: Arc<RunningThreads>,
     /// Released when the store is closed and its threads, which hold it too, have ended.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
-    policy: SharedPolicy,
-    route: NotifierSlot,
+    context: NodeContext,
     updates: UpdateSender,
     known_users: usize,
 }
@@ -126,16 +126,16 @@ impl LmdbStore {
             .map_err(|source| OpenError::UsersDamaged { directory: directory.join("users"), source })?;
         let known_users = users.environment().map_or(0, |users| users.entries()) - overrides.len();
         let queue = Arc::new(Queue::new(queue_capacity));
-        let (policy, route) = (SharedPolicy::new(policy, overrides), NotifierSlot::default());
-        let (seen_sender, user_writer) = users::user_writer(users, policy.clone());
+        let context = NodeContext::with_policy(node, SharedPolicy::new(policy, overrides));
+        let (seen_sender, user_writer) = users::user_writer(users, context.policy().clone());
         let updates = user_writer.update_sender();
         let user_writer = user_writer.with_retention(forget_after, SlotQuery::new(Arc::clone(&queue), node));
-        let writer = Writer::new(Arc::clone(&queue), live, node, policy.clone(), route.clone(), seen_sender);
+        let writer = Writer::new(Arc::clone(&queue), live, context.clone(), seen_sender);
         let running = Arc::new(RunningThreads::default());
         // Should the second not start, the first ends by itself: its queue's other end is dropped.
         spawn("users", &lock, &running, move || user_writer.run())?;
         spawn("live", &lock, &running, move || writer.run())?;
-        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), policy, route, updates, known_users })
+        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), context, updates, known_users })
     }
 
     /// How many users the store knew when it was opened.
@@ -146,40 +146,42 @@ impl LmdbStore {
 }
 
 impl Store for LmdbStore {
-    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
-        self.queue.push(command, done);
+    fn context(&self) -> &NodeContext {
+        &self.context
     }
 
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
-        self.route.set(router);
+    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
+        self.queue.push(command, completion);
     }
 
-    fn set_policy(&self, policy: AdmissionPolicy) {
-        self.policy.set(policy);
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
+        self.updates.submit(user, update, completion);
     }
 
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.policy.for_user(user)
-    }
-
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        self.updates.submit(user, update, done);
-    }
-
-    fn close(&self, within: Duration) -> bool {
+    fn close(&self, timeout: Duration) -> StoreFuture<'_, ()> {
         self.queue.close();
-        // The writer ends once the queue is empty. With it goes the only sender of notes, which ends the recorder.
-        let ended = self.running.wait(within);
-        // From here on the threads alone hold the lock, for as long as they run.
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
-        ended
+        let running = Arc::clone(&self.running);
+        Box::pin(async move {
+            let has_ended = smol::unblock(move || running.wait(timeout)).await;
+            self.release_lock();
+            if has_ended { Ok(()) } else { Err(StoreFailure::TimedOut) }
+        })
+    }
+}
+
+impl LmdbStore {
+    /// From here on the threads alone hold the directory's lock, for as long as they run. Whether this was the first time.
+    fn release_lock(&self) -> bool {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
 }
 
 impl Drop for LmdbStore {
     fn drop(&mut self) {
-        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            self.close(Self::DROP_TIMEOUT);
+        // The writer ends once the queue is empty. It owns the only sender of seen users, whose end ends the user writer.
+        self.queue.close();
+        if self.release_lock() {
+            self.running.wait(Self::DROP_TIMEOUT);
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use session_core::Timestamp;
 use session_core::ledger::StoreCommand;
 use session_core::ledger::{EndedSession, Outcome, StoreError};
-use session_core::{NodeId, Timestamp};
 
 use super::apply_context::ApplyContext;
 use super::ballast_file::BallastFile;
@@ -19,7 +19,7 @@ use super::sweep::{SweepPosition, SweepStep};
 use super::users::SeenSender;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
-use crate::store::shared::{NotifierSlot, SharedPolicy};
+use crate::store::shared::{NodeContext, SharedPolicy};
 
 /// How many commands one transaction applies, at most.
 const BATCH_MAX: usize = 1024;
@@ -44,11 +44,9 @@ const SWEEP_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     queue: Arc<Queue>,
     live: ReopeningEnv,
-    node: NodeId,
+    context: NodeContext,
     clock: Clock,
-    born: Timestamp,
-    policy: SharedPolicy,
-    route: NotifierSlot,
+    started_at: Timestamp,
     seen_sender: SeenSender,
     ballast_file: BallastFile,
     /// Whether slots may linger in records that a pass of the sweep has not looked at since.
@@ -65,25 +63,21 @@ impl Writer {
     pub(super) fn new(
         queue: Arc<Queue>,
         mut live: ReopeningEnv,
-        node: NodeId,
-        policy: SharedPolicy,
-        route: NotifierSlot,
+        context: NodeContext,
         seen_sender: SeenSender,
     ) -> Self {
         let batch = live.environment().map_or(BATCH_MAX, batch_for);
         let (sweep, sweep_at) = (SweepPosition::Start, Instant::now());
         let ballast_file = BallastFile::create(live.directory());
         let clock = Clock::start();
-        let born = clock.now();
+        let started_at = clock.now();
         let (lingers, log) = (false, LogRateLimiter::default());
         Self {
             queue,
             live,
-            node,
+            context,
             clock,
-            born,
-            policy,
-            route,
+            started_at,
             seen_sender,
             ballast_file,
             lingers,
@@ -125,7 +119,7 @@ impl Writer {
         if is_due {
             self.sweep_at = now + SWEEP_RETRY;
         }
-        let policy = self.policy.clone();
+        let policy = self.context.policy().clone();
         let rule = self.apply_context(&policy);
         let Some(live) = self.live.environment() else {
             queue::reject(commands.drain(..), StoreError::Failed);
@@ -164,19 +158,19 @@ impl Writer {
         if self.sweep == SweepPosition::Over && self.lingers {
             self.lingers = false;
             (self.sweep, self.sweep_at) =
-                (SweepPosition::Start, Instant::now() + self.policy.linger().max(SWEEP_AGAIN));
+                (SweepPosition::Start, Instant::now() + self.context.policy().linger().max(SWEEP_AGAIN));
         }
     }
 
     fn apply_context<'a>(&self, policy: &'a SharedPolicy) -> ApplyContext<'a> {
-        ApplyContext { node: self.node, born: self.born, now: self.clock.now(), policy }
+        ApplyContext { node: self.context.node(), started_at: self.started_at, now: self.clock.now(), policy }
     }
 
     /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
     /// once, or else one by one.
     fn retry(&mut self, asked: &[&StoreCommand], cause: StoreError) -> Vec<Outcome> {
         // Without the sweep, which may be what failed.
-        let policy = self.policy.clone();
+        let policy = self.context.policy().clone();
         let rule = self.apply_context(&policy);
         let Some(live) = self.live.environment() else {
             return vec![Outcome::Rejected(StoreError::Failed); asked.len()];
@@ -202,7 +196,7 @@ impl Writer {
             self.sweep_at = Instant::now() + SWEEP_PAUSE;
         }
         self.lingers |= result.lingers;
-        self.route.deliver(result.ended);
+        self.context.notify(result.ended);
         if let Some(error) = result.unreadable {
             self.log_failure(&error, "a user's record cannot be read, the user is refused");
         }
@@ -212,7 +206,7 @@ impl Writer {
     fn fail_batch(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedSession>) -> Vec<Outcome> {
         self.log_failure(error, "a commit failed, nobody knows whether it was applied");
         // To be told so and to have a slot all the same is harmless: it is given back.
-        self.route.deliver(ended);
+        self.context.notify(ended);
         // What lingers may be among it.
         self.lingers = true;
         self.live.check();

@@ -9,7 +9,15 @@ use session_core::ledger::StoreError;
 use session_core::{Timestamp, UserId};
 
 use crate::runtime::log::LogRateLimiter;
-use crate::store::api::{UpdateCompletion, UserUpdate};
+use crate::store::api::UserUpdate;
+use crate::store::completion::Completion;
+use crate::store::failure::StoreFailure;
+
+/// Answers what became of an update.
+pub(in crate::store::lmdb) type UpdateCompletion = Completion<Result<(), StoreFailure>>;
+
+/// A change of what is kept of a user, and whom to answer.
+pub(super) type UserUpdateRequest = (UserId, UserUpdate, UpdateCompletion);
 
 /// How many users may wait to be noted. The next is dropped, and noted at its next session.
 pub(super) const MAX_PENDING: usize = 64 * 1024;
@@ -36,7 +44,7 @@ pub(super) struct Pending {
     /// Who was seen, and when first.
     pub(super) seen: HashMap<UserId, Timestamp>,
     /// What is to be changed, in this order.
-    updates: Vec<(UserId, UserUpdate, UpdateCompletion)>,
+    updates: Vec<UserUpdateRequest>,
     ended: bool,
     /// Nobody comes to the desk any more.
     closed: bool,
@@ -45,7 +53,7 @@ pub(super) struct Pending {
 /// What lay on the desk.
 pub(super) struct TakenUpdates {
     pub(super) seen: BTreeMap<UserId, Timestamp>,
-    pub(super) updates: Vec<(UserId, UserUpdate, UpdateCompletion)>,
+    pub(super) updates: Vec<UserUpdateRequest>,
     /// Whether this is all.
     pub(super) ended: bool,
 }
@@ -63,7 +71,7 @@ impl UpdateSender {
         let mut pile = self.0.lock();
         if pile.closed {
             drop(pile);
-            return done.answer(Err(StoreError::Failed));
+            return done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
         pile.updates.push((user, update, done));
         drop(pile);
@@ -87,7 +95,7 @@ impl Drop for CloseOnDrop {
         let left = mem::take(&mut pile.updates);
         drop(pile);
         for (_, _, done) in left {
-            done.answer(Err(StoreError::Failed));
+            done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
     }
 }

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use session_core::ledger::{StoreError, UserOverrides};
+use session_core::ledger::StoreError;
 use session_core::{Timestamp, UserId};
 
 use super::known_user::KnownUser;
 use super::overrides;
-use super::queue::{CloseOnDrop, SeenSender, TakenUpdates, UpdateSender, UserQueue};
+use super::queue::{CloseOnDrop, SeenSender, TakenUpdates, UpdateSender, UserQueue, UserUpdateRequest};
 use super::retention::{Retention, RetentionBatch, RetentionScan};
 use super::slot_query::SlotQuery;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
-use crate::store::api::{UpdateCompletion, UserUpdate};
+use crate::store::api::UserUpdate;
+use crate::store::failure::StoreFailure;
 use crate::store::lmdb::environment::{Environment, ReopeningEnv, Uncommitted};
 use crate::store::lmdb::error::store_error;
 use crate::store::shared::SharedPolicy;
@@ -73,25 +74,25 @@ impl UserWriter {
     }
 
     /// Changes what is kept of users, all in one transaction, and says so.
-    fn apply_updates(&mut self, updates: Vec<(UserId, UserUpdate, UpdateCompletion)>) {
+    fn apply_updates(&mut self, updates: Vec<UserUpdateRequest>) {
         if updates.is_empty() {
             return;
         }
         let result = match self.env.environment() {
             Some(environment) => write_updates(environment, &updates),
-            None => Err(StoreError::Failed),
+            None => Err(StoreFailure::Rejected(StoreError::Failed)),
         };
-        if let Err(cause) = result {
+        if let Err(failure) = result {
             tracing::error!(
                 changes = updates.len(),
-                why = cause.message(),
+                why = %failure,
                 "what is set for users is not written down"
             );
             self.env.check();
         }
         for (user, update, done) in updates {
             if result.is_ok() {
-                self.policy.set_overrides(&user, overrides_after(update));
+                self.policy.set_overrides(&user, update.overrides());
             }
             done.answer(result);
         }
@@ -151,21 +152,11 @@ impl UserWriter {
     }
 }
 
-fn overrides_after(update: UserUpdate) -> UserOverrides {
-    match update {
-        UserUpdate::Set(overrides) => overrides,
-        UserUpdate::Forget => UserOverrides::default(),
-    }
-}
-
-fn write_updates(
-    environment: &Environment,
-    updates: &[(UserId, UserUpdate, UpdateCompletion)],
-) -> Result<(), StoreError> {
+fn write_updates(environment: &Environment, updates: &[UserUpdateRequest]) -> Result<(), StoreFailure> {
     let written = || -> Result<(), Uncommitted> {
         let mut txn = environment.write()?;
         for (user, update, _) in updates {
-            overrides::put(environment, &mut txn, user, overrides_after(*update))?;
+            overrides::put(environment, &mut txn, user, update.overrides())?;
             if *update == UserUpdate::Forget {
                 environment.records.delete(&mut txn, user.as_str().as_bytes())?;
             }
@@ -173,11 +164,10 @@ fn write_updates(
         environment.commit(txn)
     };
     written().map_err(|failure| {
-        // What may be on disk is said by no cause to be certainly not.
         let in_doubt = matches!(failure, Uncommitted::InDoubt(_));
         let error = heed::Error::from(failure);
         tracing::error!(%error, "the known users cannot be written to");
-        if in_doubt { StoreError::Failed } else { store_error(&error) }
+        if in_doubt { StoreFailure::InDoubt } else { StoreFailure::Rejected(store_error(&error)) }
     })
 }
 

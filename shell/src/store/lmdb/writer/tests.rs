@@ -1,10 +1,10 @@
 //! The writer on the test's own thread.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 
+use session_core::NodeId;
 use session_core::ledger::{AcquireOptions, EndTarget};
 use session_core::ledger::{AdmissionPolicy, EndReason, SessionStatus, UserRecord, WhenFull};
 
@@ -25,9 +25,9 @@ fn writer(directory: &Path, node: NodeId) -> Writer {
         std::fs::create_dir_all(&directory).unwrap();
         ReopeningEnv::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
     };
-    let policy = SharedPolicy::new(config.policy, HashMap::new());
-    let (seen_sender, _) = users::user_writer(env("users"), policy.clone());
-    Writer::new(Arc::new(Queue::new(8)), env("live"), node, policy, NotifierSlot::default(), seen_sender)
+    let context = NodeContext::new(node, config.policy);
+    let (seen_sender, _) = users::user_writer(env("users"), context.policy().clone());
+    Writer::new(Arc::new(Queue::new(8)), env("live"), context, seen_sender)
 }
 
 /// The same with a map of 1 MiB.
@@ -155,9 +155,9 @@ fn after_a_failed_commit_what_was_to_be_written_is_unknown() {
 fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Receiver<Vec<EndedSession>>) {
     let writer = writer(directory, node);
     let (when_full, linger) = (WhenFull::EvictOldest, Duration::from_secs(linger));
-    writer.policy.set(AdmissionPolicy { when_full, linger, ..config(directory).policy });
+    writer.context.set_policy(AdmissionPolicy { when_full, linger, ..config(directory).policy });
     let (ear, heard) = EndedChannel::new();
-    writer.route.set(ear);
+    writer.context.set_notifier(ear);
     (writer, heard)
 }
 
@@ -220,7 +220,7 @@ fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> 
     let manual_clock = Arc::<ManualClock>::default();
     manual_clock.set(at(1000));
     writer.clock = Clock::manual(Arc::clone(&manual_clock));
-    writer.born = writer.clock.now();
+    writer.started_at = writer.clock.now();
     (writer, manual_clock)
 }
 
@@ -445,8 +445,7 @@ fn a_writer_that_panics_leaves_nobody_waiting() {
     let writer = writer(directory.path(), NODE);
     let queue = Arc::clone(&writer.queue);
     let answers = OutcomeChannel::default();
-    queue
-        .push(acquire("ada", 1), crate::store::CommandCompletion::new(|_| panic!("an answer that panics, on purpose")));
+    queue.push(acquire("ada", 1), crate::store::Completion::new(|_| panic!("an answer that panics, on purpose")));
     queue.push(acquire("ada", 2), answers.done());
     assert!(thread::spawn(move || writer.run()).join().is_err());
     assert_eq!(answers.next(), Outcome::Unknown);

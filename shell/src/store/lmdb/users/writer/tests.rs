@@ -2,11 +2,12 @@
 
 use std::thread;
 
-use session_core::ledger::{SlotLimit, WhenFull};
+use session_core::ledger::{SlotLimit, UserOverrides, WhenFull};
 
 use super::super::open::open;
 use super::super::queue::MAX_PENDING;
 use super::*;
+use crate::store::completion::Completion;
 use crate::store::lmdb::environment::faults;
 use crate::store::lmdb::testing::{TIMEOUT, logged, policy};
 
@@ -64,11 +65,11 @@ fn a_record_that_cannot_be_read_is_left_alone() {
 }
 
 /// Has it changed, as an operator would: what came of it.
-fn amend(writer: &mut UserWriter, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreError>> {
+fn amend(writer: &mut UserWriter, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreFailure>> {
     let (answer, answered) = std::sync::mpsc::channel();
     let done = || {
         let answer = answer.clone();
-        UpdateCompletion::new(move |result| answer.send(result).unwrap())
+        Completion::new(move |result| answer.send(result).unwrap())
     };
     writer.apply_updates(changes.iter().map(|&(id, update)| (user(id), update, done())).collect());
     answered.try_iter().collect()
@@ -112,9 +113,9 @@ fn what_is_not_written_down_is_not_in_force() {
     let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
     let full = heed::Error::Mdb(heed::MdbError::MapFull);
     for (failure, cause) in [
-        (Uncommitted::NotApplied(full), StoreError::Full),
-        (Uncommitted::InDoubt(heed::Error::Io(std::io::ErrorKind::Other.into())), StoreError::Failed),
-        (Uncommitted::InDoubt(heed::Error::Io(std::io::ErrorKind::StorageFull.into())), StoreError::Failed),
+        (Uncommitted::NotApplied(full), StoreFailure::Rejected(StoreError::Full)),
+        (Uncommitted::InDoubt(heed::Error::Io(std::io::ErrorKind::Other.into())), StoreFailure::InDoubt),
+        (Uncommitted::InDoubt(heed::Error::Io(std::io::ErrorKind::StorageFull.into())), StoreFailure::InDoubt),
     ] {
         faults::fail([failure]);
         assert_eq!(amend(&mut writer, &[("ada", UserUpdate::Set(limit(7)))]), [Err(cause)]);
@@ -134,7 +135,7 @@ fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
     let (answer, answered) = std::sync::mpsc::channel();
     let submit = |overrides| {
         let answer = answer.clone();
-        let done = UpdateCompletion::new(move |result| answer.send(result).unwrap());
+        let done = Completion::new(move |result| answer.send(result).unwrap());
         updates.submit(user("ada"), UserUpdate::Set(overrides), done);
     };
     let start = Instant::now();
@@ -147,7 +148,7 @@ fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
     drop(seen_sender);
     recording.join().unwrap();
     submit(limit(4));
-    assert_eq!(answered.recv_timeout(TIMEOUT), Ok(Err(StoreError::Failed)));
+    assert_eq!(answered.recv_timeout(TIMEOUT), Ok(Err(StoreFailure::Rejected(StoreError::Failed))));
     assert_eq!(policy.for_user(&user("ada")).overrides, limit(3));
 }
 
