@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use session_core::UserId;
 use session_core::ledger::{Outcome, SlotLimit, StoreCommand, StoreError};
-use shell::store::{Completion, MemoryStore, NodeContext, Store, StoreFailure, StoreFuture, UserUpdate};
+use shell::store::{
+    Completion, HealthFuture, MemoryStore, NodeContext, Page, PageRequest, SessionEntry, Store, StoreFailure,
+    StoreFuture, UserEntry, UserUpdate,
+};
 
 use crate::test_server::NODE;
 
@@ -127,6 +130,18 @@ impl Store for StallableStore {
             drop(state);
             self.inner.update_user(user, update, completion);
         }
+    }
+
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+        self.inner.list_users(page)
+    }
+
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+        self.inner.list_sessions(user, page)
+    }
+
+    fn health(&self) -> HealthFuture<'_> {
+        self.inner.health()
     }
 
     fn close(&self, timeout: Duration) -> StoreFuture<'_, ()> {

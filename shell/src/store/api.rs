@@ -10,11 +10,16 @@ use session_core::{NodeId, UserId};
 
 use super::completion::Completion;
 use super::failure::StoreFailure;
+use super::health::StoreHealth;
+use super::listing::{Page, PageRequest, SessionEntry, UserEntry};
 use super::notifier::SessionNotifier;
 use super::shared::NodeContext;
 
 /// What a store answers to a question. Dropping the future gives up the question, which costs the store nothing.
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreFailure>>;
+
+/// What a store says of its health. It cannot fail: a store that does not work says so.
+pub type HealthFuture<'a> = BoxFuture<'a, StoreHealth>;
 
 /// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user. The contract
 /// stands in [`session_core::ledger`].
@@ -40,6 +45,15 @@ pub trait Store: Send + Sync {
     /// Changes what is kept of a user beside slots. It is in force, for every later command and after a restart of a
     /// store that outlives its process, once the completion has answered `Ok`.
     fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>);
+
+    /// One page of the users that the store knows. A user who was granted the first slot some seconds ago may be missing.
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>>;
+
+    /// One page of the sessions that hold a slot now: those of one user, or of all.
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>>;
+
+    /// How the store is doing. It answers soon, also if the store does not work: that is what it says then.
+    fn health(&self) -> HealthFuture<'_>;
 
     /// Takes no more commands (they are rejected), applies those submitted, answers them, and closes.
     ///

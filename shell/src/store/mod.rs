@@ -3,14 +3,18 @@
 mod api;
 mod completion;
 mod failure;
+mod listing;
+mod health;
 mod notifier;
 mod shared;
 mod memory;
 mod lmdb;
 
-pub use api::{NodeStatus, Store, StoreFuture, UserUpdate};
+pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UserUpdate};
 pub use completion::{Completion, Unanswered};
 pub use failure::StoreFailure;
+pub use health::StoreHealth;
+pub use listing::{Cursor, Page, PageRequest, SessionEntry, UserEntry, UserSeen};
 pub use lmdb::{LmdbConfig, LmdbStore, LockHolder, OpenError, Retention};
 pub use memory::MemoryStore;
 pub use notifier::SessionNotifier;

@@ -84,6 +84,13 @@ impl SharedPolicy {
         self.0.read().unwrap_or_else(PoisonError::into_inner).overrides.len()
     }
 
+    /// The users with overrides whose ids come after this one, in no order.
+    pub(super) fn overrides_after(&self, after: Option<&UserId>) -> Vec<(UserId, UserOverrides)> {
+        let all = &self.0.read().unwrap_or_else(PoisonError::into_inner).overrides;
+        let behind = all.iter().filter(|(user, _)| after.is_none_or(|after| *user > after));
+        behind.map(|(user, overrides)| (user.clone(), *overrides)).collect()
+    }
+
     pub(super) fn set_overrides(&self, user: &UserId, overrides: UserOverrides) {
         let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).overrides;
         if overrides.is_empty() {

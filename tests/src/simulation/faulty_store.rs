@@ -12,7 +12,10 @@ use session_core::ledger::{
     StoreError, UserRecord,
 };
 use session_core::{NodeId, SessionId, Timestamp, UserId};
-use shell::store::{Completion, NodeContext, Store, StoreFailure, StoreFuture, UserUpdate};
+use shell::store::{
+    Completion, HealthFuture, NodeContext, Page, PageRequest, SessionEntry, Store, StoreFailure, StoreFuture,
+    UserEntry, UserUpdate,
+};
 
 use crate::rule_oracle;
 
@@ -441,6 +444,18 @@ impl Store for NodeStore {
     }
 
     fn update_user(&self, _: UserId, _: UserUpdate, _: Completion<Result<(), StoreFailure>>) {
+        unreachable!("the simulation has no operator");
+    }
+
+    fn list_users(&self, _: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+        unreachable!("the simulation has no operator");
+    }
+
+    fn list_sessions(&self, _: Option<UserId>, _: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+        unreachable!("the simulation has no operator");
+    }
+
+    fn health(&self) -> HealthFuture<'_> {
         unreachable!("the simulation has no operator");
     }
 

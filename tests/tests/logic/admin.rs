@@ -2,17 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use session_core::UserId;
-use session_core::ledger::{SlotLimit, StoreError, UserOverrides, WhenFull};
-use shell::admin::{AdminError, AdminRequest, AdminService, FullAction, Override, SlotCount, UserPatch, socket};
-use shell::store::Store as _;
+use session_core::connection_limiter::ClientPrefix;
+use session_core::ledger::{
+    EndReason, EndedSession, Outcome, SlotLimit, StoreCommand, StoreError, UserOverrides, WhenFull,
+};
+use session_core::{SessionId, Timestamp, UserId};
+use shell::admin::{
+    AdminError, AdminRequest, AdminService, FullAction, LimitSourceName, NextOutcome, Override, SlotCount, UserPatch,
+    socket,
+};
+use shell::store::{Completion, MemoryStore, SessionNotifier, Store as _};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};
 use tests::stallable_store::StallableStore;
+use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
 
 fn ada() -> UserId {
@@ -118,4 +126,55 @@ fn no_more_than_sixteen_orders_are_heard_at_a_time_and_none_is_lost() {
             assert!(order.join().unwrap().is_ok_and(|report| report.is_some()));
         }
     });
+}
+
+/// What the store notifies this process of.
+#[derive(Default)]
+struct Notified(Mutex<Vec<EndedSession>>);
+
+impl SessionNotifier for Notified {
+    fn notify(&self, ended: Vec<EndedSession>) {
+        self.0.lock().unwrap().extend(ended);
+    }
+}
+
+#[test]
+fn memory_store_carries_out_every_admin_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(MemoryStore::new(NODE, SlotLimit::new(3).unwrap()));
+    let notified = Arc::<Notified>::default();
+    store.set_notifier(Arc::<Notified>::clone(&notified));
+    for number in 1..=3 {
+        let (completion, outcome) = Completion::channel();
+        let (session, at) = (NODE.session(number), Timestamp::from_epoch(Duration::from_secs(number)));
+        store.submit(StoreCommand::Acquire { user: ada(), session, limit: None, at, options: None }, completion);
+        assert_eq!(smol::block_on(outcome), Outcome::granted(u32::try_from(number).unwrap()));
+    }
+    let client =
+        |session: SessionId| (session.number() == 2).then(|| ClientPrefix::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
+    let service = Arc::new(AdminService::new(store, Some(Box::new(client)), TIMEOUT));
+    let executor = Arc::new(Executor::new());
+    let listener = socket::bind(directory.path()).unwrap();
+    let serving = socket::serve(listener, service, Arc::clone(&executor));
+    thread::spawn(move || smol::block_on(executor.run(serving)));
+    let handle = |request| smol::block_on(socket::request(directory.path(), &ada(), &request)).map(Option::unwrap);
+
+    let report = handle(AdminRequest::Explain).unwrap();
+    assert_eq!((report.limit, report.connections, report.next), (3, 3, NextOutcome::Denied));
+    let clients: Vec<_> = report.sessions.into_iter().map(|holder| holder.from).collect();
+    assert_eq!(clients, [None, Some("127.0.0.1".to_owned()), None]);
+    assert_eq!(handle(AdminRequest::Forget), Err("this user holds 3 slots: end them first".to_owned()));
+
+    let limit = Some(Override::To(SlotCount::Number(2)));
+    let report = handle(AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() })).unwrap();
+    assert_eq!((report.limit, report.rule, report.connections), (2, LimitSourceName::User, 2));
+    assert_eq!(report.ended, [NODE.session(3).to_string()]);
+    let report = handle(AdminRequest::End(Some(NODE.session(1)))).unwrap();
+    assert_eq!((report.ended, report.connections), (vec![NODE.session(1).to_string()], 1));
+    assert_eq!(handle(AdminRequest::End(None)).unwrap().connections, 0);
+    let ended: Vec<_> = notified.0.lock().unwrap().iter().map(|ended| (ended.session, ended.reason.clone())).collect();
+    assert_eq!(ended, [3, 1, 2].map(|number| (NODE.session(number), EndReason::ByOperator)));
+
+    let report = handle(AdminRequest::Forget).unwrap();
+    assert_eq!((report.limit, report.rule), (3, LimitSourceName::Server));
 }

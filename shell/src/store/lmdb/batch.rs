@@ -168,6 +168,11 @@ impl BatchUser {
     }
 }
 
+/// Whether an acquire would be rejected because what room there is left is for releases.
+pub(super) fn has_no_room(environment: &Environment, disk_is_full: bool) -> heed::Result<bool> {
+    is_nearly_full(environment, &environment.write()?, disk_is_full)
+}
+
 /// Whether what is left is kept for what gives slots back: LMDB copies a page to change it, so even a delete needs room.
 /// That is the last tenth of the map, and on a full disk as many pages of the file as the ballast would be.
 fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>, disk_is_full: bool) -> heed::Result<bool> {

@@ -8,6 +8,8 @@ mod writer;
 mod batch;
 mod apply_context;
 mod sweep;
+mod live_query;
+mod health;
 mod live;
 mod users;
 mod environment;

@@ -21,14 +21,17 @@ use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreCommand};
 use session_core::{NodeId, UserId};
 
 use super::error::OpenError;
+use super::health;
 use super::live;
+use super::live_query::LiveQuery;
 use super::lock::DirectoryLock;
 use super::queue::Queue;
-use super::users::{self, Retention, SlotQuery, UpdateSender};
+use super::users::{self, Retention, SlotQuery, UpdateSender, UserQuery};
 use super::writer::Writer;
-use crate::store::api::{Store, StoreFuture, UserUpdate};
+use crate::store::api::{HealthFuture, Store, StoreFuture, UserUpdate};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
+use crate::store::listing::{Page, PageRequest, SessionEntry, UserEntry};
 use crate::store::shared::{NodeContext, SharedPolicy};
 
 /// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
@@ -156,6 +159,22 @@ impl Store for LmdbStore {
 
     fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
         self.updates.submit(user, update, completion);
+    }
+
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+        let (completion, answer) = Completion::channel();
+        self.updates.ask(UserQuery::List(page, completion));
+        Box::pin(answer)
+    }
+
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+        let (completion, answer) = Completion::channel();
+        self.queue.ask(LiveQuery::ListSessions(user, page, completion));
+        Box::pin(answer)
+    }
+
+    fn health(&self) -> HealthFuture<'_> {
+        Box::pin(health::check(&self.queue, &self.updates))
     }
 
     fn close(&self, timeout: Duration) -> StoreFuture<'_, ()> {

@@ -12,7 +12,7 @@ use super::environment::DATA_FILE;
 use super::testing::*;
 use super::users::{self, KnownUser, KnownUserError};
 use super::{LmdbConfig, LmdbStore, LockHolder, OpenError};
-use crate::store::Store as _;
+use crate::store::{Store as _, StoreHealth};
 
 fn open(directory: &Path, node: NodeId) -> LmdbStore {
     LmdbStore::open_under_boot(&config(directory), node, Some("one boot")).unwrap()
@@ -186,6 +186,8 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
         }
         assert!(held > 500, "{held} users fit");
         assert_eq!(ask(&store, acquire(&name(held), held)), Outcome::Rejected(StoreError::Full));
+        let health = smol::block_on(store.health());
+        assert!(matches!(health, StoreHealth::Degraded { refusal: Some(StoreError::Full), .. }), "{health:?}");
         assert_eq!(ask(&store, lookup(&name(0), 0)), found(1));
         // In an order that touches another page each time, and many at once.
         let answers = OutcomeChannel::default();
@@ -195,6 +197,7 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
         for _ in 0..held {
             assert_eq!(answers.next(), Outcome::Released);
         }
+        assert_eq!(smol::block_on(store.health()), StoreHealth::Ready);
     }
 }
 

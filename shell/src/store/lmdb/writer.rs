@@ -14,11 +14,13 @@ use super::ballast_file::BallastFile;
 use super::batch::{self, BatchError, BatchResult};
 use super::environment::{Environment, ReopeningEnv};
 use super::error::store_error;
+use super::live_query::{self, LiveHealth, LiveQuery};
 use super::queue::{self, FailPendingOnDrop, Queue, QueuedCommand, TakeResult};
 use super::sweep::{SweepPosition, SweepStep};
 use super::users::SeenSender;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
+use crate::store::failure::StoreFailure;
 use crate::store::shared::{NodeContext, SharedPolicy};
 
 /// How many commands one transaction applies, at most.
@@ -104,6 +106,7 @@ impl Writer {
                 }
                 TakeResult::Closed => return,
             }
+            self.answer_queries();
         }
     }
 
@@ -151,6 +154,38 @@ impl Writer {
         }
         self.seen_sender.send(granted);
         self.sweep_again();
+    }
+
+    /// Answers the queries that wait. Behind the commands of this batch: a query sees what was applied before it was asked.
+    fn answer_queries(&mut self) {
+        for query in self.queue.take_queries() {
+            match query {
+                LiveQuery::ListSessions(user, page, completion) => {
+                    let policy = self.context.policy().clone();
+                    let context = self.apply_context(&policy);
+                    let page = match self.live.environment() {
+                        Some(live) => live_query::list_sessions(live, context, user.as_ref(), &page),
+                        None => Err(StoreFailure::Rejected(StoreError::Failed)),
+                    };
+                    completion.answer(page);
+                }
+                LiveQuery::Health(completion) => completion.answer(Ok(self.health())),
+            }
+        }
+    }
+
+    fn health(&mut self) -> LiveHealth {
+        let is_ballast_missing = !self.ballast_file.exists();
+        let Some(live) = self.live.environment() else {
+            return LiveHealth { is_closed: true, is_full: false, is_ballast_missing };
+        };
+        match batch::has_no_room(live, is_ballast_missing) {
+            Ok(is_full) => LiveHealth { is_closed: false, is_full, is_ballast_missing },
+            Err(_) => {
+                self.live.check();
+                LiveHealth { is_closed: true, is_full: false, is_ballast_missing }
+            }
+        }
     }
 
     /// Has the sweep begin anew, once what lingers now has lingered for its time.

@@ -7,6 +7,7 @@ mod known_user;
 mod overrides;
 mod retention;
 mod slot_query;
+mod user_query;
 
 #[cfg(test)]
 pub(super) use known_user::{KnownUser, KnownUserError};
@@ -15,4 +16,5 @@ pub(super) use overrides::read_all;
 pub(super) use queue::{SeenSender, UpdateSender};
 pub use retention::Retention;
 pub(super) use slot_query::SlotQuery;
+pub(super) use user_query::{UserQuery, UsersHealth};
 pub(super) use writer::user_writer;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use session_core::ledger::StoreError;
 use session_core::{Timestamp, UserId};
 
+use super::user_query::UserQuery;
 use crate::runtime::log::LogRateLimiter;
 use crate::store::api::UserUpdate;
 use crate::store::completion::Completion;
@@ -21,6 +22,9 @@ pub(super) type UserUpdateRequest = (UserId, UserUpdate, UpdateCompletion);
 
 /// How many users may wait to be noted. The next is dropped, and noted at its next session.
 pub(super) const MAX_PENDING: usize = 64 * 1024;
+
+/// How many queries may wait: an operator's, so few.
+const MAX_QUERIES: usize = 64;
 
 /// Where users to be noted are handed in. Dropping it ends the [`UserWriter`] once all are noted.
 #[derive(Debug)]
@@ -45,15 +49,20 @@ pub(super) struct Pending {
     pub(super) seen: HashMap<UserId, Timestamp>,
     /// What is to be changed, in this order.
     updates: Vec<UserUpdateRequest>,
+    queries: Vec<UserQuery>,
     ended: bool,
     /// Nobody comes to the desk any more.
     closed: bool,
 }
 
 /// What lay on the desk.
+#[derive(Debug, Default)]
 pub(super) struct TakenUpdates {
     pub(super) seen: BTreeMap<UserId, Timestamp>,
     pub(super) updates: Vec<UserUpdateRequest>,
+    pub(super) queries: Vec<UserQuery>,
+    /// Whether the queries were taken ahead of the rest, for which it was not time yet.
+    pub(super) is_ahead: bool,
     /// Whether this is all.
     pub(super) ended: bool,
 }
@@ -79,6 +88,25 @@ impl UpdateSender {
     }
 }
 
+impl UpdateSender {
+    /// Submits a query, or rejects it at once.
+    pub(in crate::store::lmdb) fn ask(&self, query: UserQuery) {
+        let mut pile = self.0.lock();
+        let error = if pile.closed {
+            StoreError::Failed
+        } else if pile.queries.len() >= MAX_QUERIES {
+            StoreError::Overloaded
+        } else {
+            pile.queries.push(query);
+            drop(pile);
+            self.0.changed.notify_one();
+            return;
+        };
+        drop(pile);
+        query.reject(error);
+    }
+}
+
 /// Sees to it that nobody waits at a desk to which nobody comes.
 pub(super) struct CloseOnDrop(Arc<UserQueue>);
 
@@ -92,8 +120,9 @@ impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut pile = self.0.lock();
         pile.closed = true;
-        let left = mem::take(&mut pile.updates);
+        let (left, queries) = (mem::take(&mut pile.updates), mem::take(&mut pile.queries));
         drop(pile);
+        queries.into_iter().for_each(|query| query.reject(StoreError::Failed));
         for (_, _, done) in left {
             done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
@@ -116,7 +145,7 @@ impl UserQueue {
     pub(super) fn take(&self, until: Instant, due: Option<Instant>) -> TakenUpdates {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let pile = self.lock();
-        let is_urgent = |pile: &Pending| pile.ended || !pile.updates.is_empty();
+        let is_urgent = |pile: &Pending| pile.ended || !pile.updates.is_empty() || !pile.queries.is_empty();
         let idle = |pile: &mut Pending| pile.seen.is_empty() && !is_urgent(pile);
         let pile = match due {
             None => self.changed.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
@@ -129,9 +158,16 @@ impl UserQueue {
             .wait_timeout_while(pile, left(until), |pile| !is_urgent(pile))
             .unwrap_or_else(PoisonError::into_inner)
             .0;
+        let queries = mem::take(&mut pile.queries);
+        let has_come = |time: Instant| time <= Instant::now();
+        let is_time = has_come(until) && (!pile.seen.is_empty() || due.is_some_and(has_come));
+        // A query commits nothing: whoever lists many pages must not have the disk synced for each.
+        if !queries.is_empty() && pile.updates.is_empty() && !pile.ended && !is_time {
+            return TakenUpdates { queries, is_ahead: true, ..TakenUpdates::default() };
+        }
         let (seen, updates, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.updates), pile.ended);
         drop(pile);
-        TakenUpdates { seen: seen.into_iter().collect(), updates, ended }
+        TakenUpdates { seen: seen.into_iter().collect(), updates, queries, is_ahead: false, ended }
     }
 }
 

@@ -13,6 +13,7 @@ use super::overrides;
 use super::queue::{CloseOnDrop, SeenSender, TakenUpdates, UpdateSender, UserQueue, UserUpdateRequest};
 use super::retention::{Retention, RetentionBatch, RetentionScan};
 use super::slot_query::SlotQuery;
+use super::user_query::{self, UserQuery, UsersHealth};
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
 use crate::store::api::UserUpdate;
@@ -60,16 +61,45 @@ impl UserWriter {
         let _closing = CloseOnDrop::new(Arc::clone(&self.queue));
         let mut next = Instant::now();
         loop {
-            let TakenUpdates { seen, updates, ended } =
+            let TakenUpdates { seen, updates, queries, is_ahead, ended } =
                 self.queue.take(next, self.scan.as_ref().map(RetentionScan::due));
+            if is_ahead {
+                self.answer_queries(queries);
+                continue;
+            }
             let step = if ended { None } else { self.next_batch() };
             self.write_seen(seen, step);
             // Behind the notes: what is forgotten was perhaps only noted now.
             self.apply_updates(updates);
+            self.answer_queries(queries);
             if ended {
                 return;
             }
             next = Instant::now() + COMMIT_INTERVAL;
+        }
+    }
+
+    fn answer_queries(&mut self, queries: Vec<UserQuery>) {
+        for query in queries {
+            match query {
+                UserQuery::List(page, completion) => completion.answer(match self.env.environment() {
+                    Some(environment) => user_query::list_users(environment, &self.policy, &page),
+                    None => Err(StoreFailure::Rejected(StoreError::Failed)),
+                }),
+                UserQuery::Health(completion) => completion.answer(Ok(self.health())),
+            }
+        }
+    }
+
+    fn health(&mut self) -> UsersHealth {
+        let is_full = self.env.environment().map(|environment| is_nearly_full(environment, &environment.write()?));
+        match is_full {
+            Some(Ok(is_full)) => UsersHealth { is_closed: false, is_full },
+            Some(Err(_)) => {
+                self.env.check();
+                UsersHealth { is_closed: true, is_full: false }
+            }
+            None => UsersHealth { is_closed: true, is_full: false },
         }
     }
 

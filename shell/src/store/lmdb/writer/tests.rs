@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 
 use session_core::NodeId;
 use session_core::ledger::{AcquireOptions, EndTarget};
-use session_core::ledger::{AdmissionPolicy, EndReason, SessionStatus, UserRecord, WhenFull};
+use session_core::ledger::{AdmissionPolicy, EndReason, SessionRecord, SessionStatus, UserRecord, WhenFull};
 
 use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
 use super::super::testing::{
@@ -16,6 +16,8 @@ use super::super::testing::{
 use super::super::users;
 use super::*;
 use crate::runtime::clock::ManualClock;
+use crate::store::completion::Completion;
+use crate::store::listing::PageRequest;
 
 /// A writer on the test's own thread.
 fn writer(directory: &Path, node: NodeId) -> Writer {
@@ -433,6 +435,53 @@ fn a_batch_is_small_in_a_small_map() {
 }
 
 #[test]
+fn health_is_what_the_writer_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = small_writer(directory.path(), NODE);
+    let well = LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false };
+    assert_eq!(writer.health(), well);
+    writer.ballast_file.remove();
+    assert_eq!(writer.health(), LiveHealth { is_full: true, is_ballast_missing: true, ..well });
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [FULL], "a small file has no room either");
+    writer.ballast_file = BallastFile::create(writer.live.directory());
+    assert_eq!(writer.health(), well);
+    fail_next_commit();
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [UNKNOWN]);
+    std::fs::rename(directory.path().join("small").join(DATA_FILE), directory.path().join("aside")).unwrap();
+    assert!(writer.health().is_closed);
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [FAILED]);
+}
+
+#[test]
+fn page_looks_at_few_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = &mut writer(directory.path(), NODE);
+    let environment = writer.live.environment().unwrap();
+    let mut txn = environment.write().unwrap();
+    // Void: their node is dead.
+    let mut bytes = Vec::new();
+    let void = vec![SessionRecord::new(OTHER_NODE.session(1), Timestamp::default())];
+    UserRecord::from_sessions(void).unwrap().encode(&mut bytes);
+    for number in 0..5000 {
+        environment.records.put(&mut txn, format!("user {number}").as_bytes(), &bytes).unwrap();
+    }
+    environment.commit(txn).unwrap();
+    assert_eq!(serve(writer, [acquire("user last", 7)]), [granted(1)]);
+    let (mut request, mut pages) = (PageRequest::first(1000), 0);
+    let listed = loop {
+        let (completion, page) = Completion::channel();
+        writer.queue.ask(LiveQuery::ListSessions(None, request, completion));
+        writer.answer_queries();
+        let page = smol::block_on(page).unwrap();
+        pages += 1;
+        let Some(next) = page.next else { break page.items };
+        assert_eq!(page.items, []);
+        request = PageRequest { after: Some(next), limit: 1000 };
+    };
+    assert_eq!((pages, listed.len(), listed[0].session.session), (5, 1, NODE.session(7)));
+}
+
+#[test]
 fn the_ballast_lies_beside_the_slots() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
@@ -445,7 +494,7 @@ fn a_writer_that_panics_leaves_nobody_waiting() {
     let writer = writer(directory.path(), NODE);
     let queue = Arc::clone(&writer.queue);
     let answers = OutcomeChannel::default();
-    queue.push(acquire("ada", 1), crate::store::Completion::new(|_| panic!("an answer that panics, on purpose")));
+    queue.push(acquire("ada", 1), Completion::new(|_| panic!("an answer that panics, on purpose")));
     queue.push(acquire("ada", 2), answers.done());
     assert!(thread::spawn(move || writer.run()).join().is_err());
     assert_eq!(answers.next(), Outcome::Unknown);

@@ -8,6 +8,7 @@ use super::super::open::open;
 use super::super::queue::MAX_PENDING;
 use super::*;
 use crate::store::completion::Completion;
+use crate::store::listing::PageRequest;
 use crate::store::lmdb::environment::faults;
 use crate::store::lmdb::testing::{TIMEOUT, logged, policy};
 
@@ -186,4 +187,31 @@ fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
     drop(seen_sender);
     recording.join().unwrap();
     assert_eq!(open(directory.path(), MAP).unwrap().environment().unwrap().entries(), 2);
+}
+
+#[test]
+fn query_is_answered_between_commits_and_rejected_after_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let updates = writer.update_sender();
+    let list = || {
+        let (completion, page) = Completion::channel();
+        updates.ask(UserQuery::List(PageRequest::first(10), completion));
+        smol::block_on(page).map(|page| page.items.into_iter().map(|entry| entry.user).collect::<Vec<_>>())
+    };
+    let recording = thread::spawn(move || writer.run());
+    let start = Instant::now();
+    seen_sender.send([(user("ada"), at(1))]);
+    while list() != Ok(vec![user("ada")]) {
+        assert!(start.elapsed() < TIMEOUT);
+    }
+    // From here on it pauses. A query neither waits for the end of the pause nor ends it.
+    seen_sender.send([(user("bob"), at(1))]);
+    for _ in 0..100 {
+        assert_eq!(list(), Ok(vec![user("ada")]));
+    }
+    assert!(start.elapsed() < COMMIT_INTERVAL, "{:?}", start.elapsed());
+    drop(seen_sender);
+    recording.join().unwrap();
+    assert_eq!(list(), Err(StoreFailure::Rejected(StoreError::Failed)));
 }
