@@ -9,6 +9,8 @@
 //! - [`small_disk`]: a disk that a test can fill.
 //! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as another process.
 //! - [`client_process`]: the client as its own process.
+//! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as its own process.
+//! - [`stallable_store`]: a store that a test can stall.
 //! - [`raw_client`]: a socket that sends any bytes.
 //! - [`waiting`]: waits with a time limit.
 //! - [`values`]: users, times, limits and other values that many tests use.
@@ -26,6 +28,7 @@ pub mod handshake_harness;
 pub mod test_server;
 pub mod test_process;
 pub mod client_process;
+pub mod stallable_store;
 pub mod raw_client;
 pub mod waiting;
 pub mod small_disk;

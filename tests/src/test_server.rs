@@ -12,7 +12,7 @@ use session_core::{NodeId, Timestamp, UserId};
 use shell::auth::{Authenticator, OpenAuthenticator};
 use shell::net::settings::ConnectionSettings;
 use shell::server::{Server, ServerHandle, Settings};
-use shell::store::{CommandCompletion, MemoryStore, Store};
+use shell::store::{Completion, MemoryStore, Store};
 use smol::Executor;
 
 use crate::waiting::TIMEOUT;
@@ -136,7 +136,7 @@ impl Drop for TestServer {
 #[must_use]
 pub fn settings() -> Settings {
     let (store_timeout, bounds) = (Duration::from_secs(5), ConnectionLimits::default());
-    Settings { node: NODE, store_timeout, connection_limits: bounds, connection: ConnectionSettings::default() }
+    Settings { store_timeout, connection_limits: bounds, connection: ConnectionSettings::default() }
 }
 
 /// The number of slots of a user in the store. `None` if the store does not count.
@@ -147,7 +147,7 @@ pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
         session: NODE.session(u64::MAX),
         at: Timestamp::default(),
     };
-    store.submit(lookup, CommandCompletion::new(move |outcome| sender.send(outcome).expect("it is awaited")));
+    store.submit(lookup, Completion::new(move |outcome| sender.send(outcome).expect("it is awaited")));
     match receiver.recv_timeout(TIMEOUT).expect("a store answers") {
         Outcome::Counted { connections } => Some(connections),
         _ => None,

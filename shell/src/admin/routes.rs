@@ -16,18 +16,8 @@ use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use session_core::{SessionId, UserId};
 
-use super::{AdminError, AdminRequest, DefaultWord, Override, UserPatch};
-
-/// Why a request is no order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum AdminRequestError {
-    /// There is no such place.
-    NotFound,
-    /// This cannot be done to it; what can.
-    NotAllowed(&'static str),
-    /// What it says makes no sense.
-    Bad(String),
-}
+use super::error::{AdminError, AdminRequestError};
+use super::request::{AdminRequest, DefaultWord, Override, UserPatch};
 
 /// Reads an order.
 pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, AdminRequest), AdminRequestError> {
@@ -95,7 +85,7 @@ pub(super) fn status(error: &AdminError) -> StatusCode {
 mod tests {
     use session_core::NodeId;
 
-    use super::super::{FullAction, SlotCount, UnlimitedWord};
+    use super::super::request::{FullAction, SlotCount, UnlimitedWord};
     use super::*;
 
     #[test]

@@ -4,205 +4,43 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use session_core::connection_limiter::ClientPrefix;
 use session_core::ledger::{self, EndReason, EndTarget, LimitSource, Outcome, SlotListing, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
 };
 use session_core::protocol::SessionInfo;
-use session_core::{NodeId, SessionId, UserId};
+use session_core::{SessionId, UserId};
 use smol::Timer;
 use smol::future::or;
 use smol::lock::{Mutex, MutexGuardArc};
-use thiserror::Error;
 
+use super::error::AdminError;
+use super::report::{LimitSourceName, NextOutcome, SessionHolder, UserReport};
+use super::request::{AdminRequest, FullAction, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
-use crate::server::registry::Registry;
-use crate::store::{CommandCompletion, Store, UpdateCompletion, UserUpdate};
+use crate::store::{Completion, Store, StoreFailure, UserUpdate};
+
+/// Answers where the client of a session connects from; `None` for a session that is not connected here.
+pub type ClientOf = Box<dyn Fn(SessionId) -> Option<ClientPrefix> + Send + Sync>;
 
 /// Obeys an operator.
 pub struct AdminService {
     store: Arc<dyn Store>,
-    node: NodeId,
     clock: Clock,
-    /// The connections that live, where a server runs.
-    registry: Option<Arc<Registry>>,
+    /// Where a session's client connects from. `None` if no server runs in this process.
+    client_of: Option<ClientOf>,
     store_timeout: Duration,
     /// Held from reading what is set for a user until the store has changed it or not, also where nobody waits for that any
     /// longer: so no change is lost to another.
     update_lock: Arc<Mutex<()>>,
 }
 
-/// What is asked for, of one user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminRequest {
-    /// Who holds the slots, since when, from where, under which limit, and what the next attempt would get.
-    Explain,
-    /// To set what holds for this user alone.
-    Limit(UserPatch),
-    /// To end a session, or all.
-    End(Option<SessionId>),
-    /// To forget all that is known of the user, who must hold no slot.
-    Forget,
-}
-
-/// What is to be set for a user. What is not said stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UserPatch {
-    /// How many slots the user may hold.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<Override<SlotCount>>,
-    /// What happens when they are all taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub when_full: Option<Override<FullAction>>,
-    /// Whether sessions beyond the limit are ended, the newest slots first.
-    #[serde(default)]
-    pub enforce: bool,
-    /// Whether nothing is to be done, but to say who would be ended.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-/// Something that is set for a user, or left to the default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Override<T> {
-    /// This.
-    To(T),
-    /// The default.
-    Default(DefaultWord),
-}
-
-/// `"default"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DefaultWord {
-    /// That word.
-    Default,
-}
-
-/// How many slots: a number, or `"unlimited"`, which is as many as a record can hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum SlotCount {
-    /// So many.
-    Number(u32),
-    /// As many as there can be.
-    Unlimited(UnlimitedWord),
-}
-
-/// `"unlimited"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnlimitedWord {
-    /// That word.
-    Unlimited,
-}
-
-/// What happens when all of a user's slots are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FullAction {
-    /// Another session is refused.
-    Deny,
-    /// It takes the place of the oldest.
-    EvictOldest,
-}
-
-/// What came of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserReport {
-    /// Of whom.
-    pub user: UserId,
-    /// How many slots the user may hold, 1024 at most.
-    pub limit: u32,
-    /// Where that comes from. A token may claim another, which goes before the server's.
-    pub rule: LimitSourceName,
-    /// What happens when they are all taken.
-    pub when_full: FullAction,
-    /// How many are held.
-    pub connections: u32,
-    /// Who holds them, the oldest first.
-    pub sessions: Vec<SessionHolder>,
-    /// What another session without a token's claim would get.
-    pub next: NextOutcome,
-    /// Who was ended, or would be.
-    pub ended: Vec<String>,
-    /// Whether nothing was done, but to look.
-    pub dry_run: bool,
-}
-
-/// Where a limit comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LimitSourceName {
-    /// The server's default.
-    Server,
-    /// What a token claims.
-    Token,
-    /// What is set for the user.
-    User,
-}
-
-/// A session that holds a slot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionHolder {
-    /// The session, as others of its user see it.
-    #[serde(flatten)]
-    pub session: SessionInfo,
-    /// Where it comes from: an address, or a network of IPv6. Only of one that is connected to this server.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-}
-
-/// What another session would get.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "lowercase")]
-pub enum NextOutcome {
-    /// A slot.
-    Granted {
-        /// Whose sessions would be ended for it, or whose lingering slots given up.
-        ended: Vec<String>,
-    },
-    /// None.
-    Denied,
-}
-
-/// Why an order was not obeyed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum AdminError {
-    /// It asks for what cannot be.
-    #[error("{0}")]
-    BadRequest(String),
-    /// The user has no such session.
-    #[error("this user has no such session")]
-    NoSuchSession,
-    /// The user holds slots.
-    #[error("this user holds {0} slots: end them first")]
-    HoldsSlots(u32),
-    /// The store did not take it.
-    #[error("{}", .0.message())]
-    Store(StoreError),
-    /// What is set for the user is set, but those who are beyond the limit were not ended.
-    #[error("the limit is set, but whoever is beyond it was not ended: {0}; order it again")]
-    NotEnforced(Box<Self>),
-    /// The store failed while it changed something.
-    #[error("the store failed, nobody knows whether it was done; look, and order it again")]
-    InDoubt,
-    /// It was done, and how it stands now the store cannot say.
-    #[error("it is done, but the store cannot say how it stands now")]
-    ReportUnavailable,
-    /// The store did not answer.
-    #[error("the store did not answer in time, nobody knows whether it was done; look, and order it again")]
-    StoreTimedOut,
-}
-
 impl AdminService {
-    /// An operator of this store, which knows this process as `node`.
+    /// A service for this store.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, node: NodeId, registry: Option<Arc<Registry>>, store_timeout: Duration) -> Self {
-        Self { store, node, clock: Clock::start(), registry, store_timeout, update_lock: Arc::default() }
+    pub fn new(store: Arc<dyn Store>, client_of: Option<ClientOf>, store_timeout: Duration) -> Self {
+        Self { store, clock: Clock::start(), client_of, store_timeout, update_lock: Arc::default() }
     }
 
     /// Does what is asked for, and says how it stands then.
@@ -216,7 +54,7 @@ impl AdminService {
             AdminRequest::Limit(change) => {
                 {
                     let alone = self.update_lock.lock_arc().await;
-                    let overrides = self.patched_overrides(user, change)?;
+                    let overrides = patched_overrides(self.policy_for(user).await?.overrides, change)?;
                     self.update_user(user, UserUpdate::Set(overrides), alone).await?;
                     tracing::info!(%user, ?overrides, "the operator set what holds for a user");
                 }
@@ -253,7 +91,7 @@ impl AdminService {
 
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
-        let policy = self.store.policy_for(user);
+        let policy = self.policy_for(user).await?;
         let next = self.next_outcome(user, listing.sessions.to_vec(), &policy);
         Ok(self.describe(user, &listing, &policy, next, &ended))
     }
@@ -261,7 +99,8 @@ impl AdminService {
     /// What a change would do.
     async fn dry_run(&self, user: &UserId, change: &UserPatch) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
-        let policy = self.store.policy_for(user).with_overrides(self.patched_overrides(user, change)?);
+        let policy = self.policy_for(user).await?;
+        let policy = policy.with_overrides(patched_overrides(policy.overrides, change)?);
         let mut left = listing.sessions.to_vec();
         let (user_of, session, by) = (user.clone(), self.admin_session(), EndReason::ByOperator);
         let which = EndTarget::Excess { dry_run: true };
@@ -280,32 +119,6 @@ impl AdminService {
         let (limit, rule) = policy.limit_for(None);
         let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &policy, next, &ended);
         Ok(UserReport { dry_run: true, ..report })
-    }
-
-    fn patched_overrides(&self, user: &UserId, change: &UserPatch) -> Result<UserOverrides, AdminError> {
-        let mut overrides = self.store.policy_for(user).overrides;
-        match change.limit {
-            None => {}
-            Some(Override::Default(_)) => overrides.limit = None,
-            Some(Override::To(SlotCount::Unlimited(_))) => overrides.limit = Some(SlotLimit::MAX),
-            Some(Override::To(SlotCount::Number(slots))) => {
-                overrides.limit =
-                    Some(SlotLimit::new(slots).map_err(|error| AdminError::BadRequest(error.to_string()))?);
-            }
-        }
-        match change.when_full {
-            None => {}
-            Some(Override::Default(_)) => overrides.when_full = None,
-            Some(Override::To(FullAction::Deny)) => overrides.when_full = Some(WhenFull::Deny),
-            Some(Override::To(FullAction::EvictOldest)) => overrides.when_full = Some(WhenFull::EvictOldest),
-        }
-        if change.enforce && overrides.limit.is_none() {
-            // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
-            return Err(AdminError::BadRequest(
-                "only a limit that is set for the user can be enforced: give one".into(),
-            ));
-        }
-        Ok(overrides)
     }
 
     /// What another session would get beside these.
@@ -332,8 +145,8 @@ impl AdminService {
     ) -> UserReport {
         let holder = |hold| {
             let session = SessionInfo::from(hold);
-            let from = self.registry.as_ref().and_then(|registry| registry.client_of(session.id));
-            SessionHolder { session, from: from.map(|network| network.to_string()) }
+            let from = self.client_of.as_ref().and_then(|client_of| client_of(session.id));
+            SessionHolder { session, from: from.map(|client| client.to_string()) }
         };
         UserReport {
             user: user.clone(),
@@ -381,39 +194,86 @@ impl AdminService {
 
     /// No session of this node's has it: they count from 1.
     fn admin_session(&self) -> SessionId {
-        self.node.session(0)
+        self.store.node().session(0)
     }
 
     async fn submit(&self, command: StoreCommand) -> Result<Outcome, AdminError> {
-        let (answer, answered) = smol::channel::bounded(1);
-        let done = CommandCompletion::new(move |outcome| {
-            let _late = answer.try_send(outcome);
-        });
-        self.store.submit(command, done);
-        let outcome = self.wait(answered).await?;
-        if let Outcome::Rejected(cause) = outcome { Err(AdminError::Store(cause)) } else { Ok(outcome) }
+        let (completion, outcome) = Completion::channel();
+        self.store.submit(command, completion);
+        match self.within_timeout(async { Ok(outcome.await) }).await.map_err(unanswered)? {
+            Outcome::Rejected(error) => Err(AdminError::Store(error)),
+            outcome => Ok(outcome),
+        }
     }
 
-    async fn update_user(&self, user: &UserId, update: UserUpdate, alone: MutexGuardArc<()>) -> Result<(), AdminError> {
-        let (answer, answered) = smol::channel::bounded(1);
-        let done = UpdateCompletion::new(move |result| {
-            drop(alone);
-            let _late = answer.try_send(result);
+    async fn policy_for(&self, user: &UserId) -> Result<AdmissionPolicy, AdminError> {
+        self.within_timeout(self.store.policy_for(user)).await.map_err(unanswered)
+    }
+
+    /// Holds `update_lock` until the store has made the change or has not, even if this stops waiting before.
+    async fn update_user(
+        &self,
+        user: &UserId,
+        update: UserUpdate,
+        update_lock: MutexGuardArc<()>,
+    ) -> Result<(), AdminError> {
+        let (sender, receiver) = smol::channel::bounded(1);
+        let completion = Completion::new(move |result| {
+            drop(update_lock);
+            // Fails if this stopped waiting.
+            let _late = sender.try_send(result);
         });
-        self.store.update_user(user.clone(), update, done);
-        self.wait(answered).await?.map_err(|cause| match cause {
-            StoreError::Overloaded | StoreError::Full => AdminError::Store(cause),
-            StoreError::Failed => AdminError::InDoubt,
+        self.store.update_user(user.clone(), update, completion);
+        let result = async { receiver.recv().await.unwrap_or(Err(StoreFailure::InDoubt)) };
+        self.within_timeout(result).await.map_err(|failure| match failure {
+            StoreFailure::Rejected(error @ (StoreError::Overloaded | StoreError::Full)) => AdminError::Store(error),
+            // The operator looks before ordering it again: also where a store that fails says that nothing was done.
+            StoreFailure::Rejected(StoreError::Failed) | StoreFailure::InDoubt => AdminError::InDoubt,
+            StoreFailure::TimedOut => AdminError::StoreTimedOut,
         })
     }
 
-    async fn wait<T>(&self, answered: smol::channel::Receiver<T>) -> Result<T, AdminError> {
+    async fn within_timeout<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreFailure>>,
+    ) -> Result<T, StoreFailure> {
         let late = async {
             Timer::after(self.store_timeout).await;
-            Err(AdminError::StoreTimedOut)
+            Err(StoreFailure::TimedOut)
         };
-        or(async { answered.recv().await.map_err(|_| AdminError::StoreTimedOut) }, late).await
+        or(answer, late).await
     }
+}
+
+/// Why a question that changes nothing has no answer.
+fn unanswered(failure: StoreFailure) -> AdminError {
+    match failure {
+        StoreFailure::Rejected(error) => AdminError::Store(error),
+        StoreFailure::InDoubt | StoreFailure::TimedOut => AdminError::StoreTimedOut,
+    }
+}
+
+/// These overrides with the change made.
+fn patched_overrides(mut overrides: UserOverrides, change: &UserPatch) -> Result<UserOverrides, AdminError> {
+    match change.limit {
+        None => {}
+        Some(Override::Default(_)) => overrides.limit = None,
+        Some(Override::To(SlotCount::Unlimited(_))) => overrides.limit = Some(SlotLimit::MAX),
+        Some(Override::To(SlotCount::Number(slots))) => {
+            overrides.limit = Some(SlotLimit::new(slots).map_err(|error| AdminError::BadRequest(error.to_string()))?);
+        }
+    }
+    match change.when_full {
+        None => {}
+        Some(Override::Default(_)) => overrides.when_full = None,
+        Some(Override::To(FullAction::Deny)) => overrides.when_full = Some(WhenFull::Deny),
+        Some(Override::To(FullAction::EvictOldest)) => overrides.when_full = Some(WhenFull::EvictOldest),
+    }
+    if change.enforce && overrides.limit.is_none() {
+        // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
+        return Err(AdminError::BadRequest("only a limit that is set for the user can be enforced: give one".into()));
+    }
+    Ok(overrides)
 }
 
 /// The outcome of a command where these are held, and what is held then.

@@ -22,8 +22,11 @@ use smol::net::unix::{UnixListener, UnixStream};
 use smol::{Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
-use super::routes::{self, AdminRequestError};
-use super::{AdminRequest, AdminService, UserReport};
+use super::error::AdminRequestError;
+use super::report::UserReport;
+use super::request::AdminRequest;
+use super::routes;
+use super::service::AdminService;
 
 /// The longest body of an order, and many times that of an answer.
 const MAX_REQUEST_BYTES: usize = 4096;

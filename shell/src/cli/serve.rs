@@ -62,11 +62,10 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let store = open_store(config, node)?;
     let bounds = config.connection_limits(descriptors);
     log_capacity(config, descriptors, &bounds)?;
-    let settings =
-        Settings { node, store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
+    let settings = Settings { store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
-    let operating = serve_admin(config, &store, node, &server, &executor);
+    let operating = serve_admin(config, &store, &server, &executor);
     print_addresses(config, &server)?;
 
     let threads = config.threads;
@@ -85,7 +84,7 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     on_threads(threads, &executor, server.run(Arc::clone(&executor), stop));
     drop((reloading, operating));
 
-    if !store.close(CLOSE_TIMEOUT) {
+    if smol::block_on(store.close(CLOSE_TIMEOUT)).is_err() {
         tracing::error!("the store did not close in time, left it as it is");
     }
     tracing::info!(dropped_log_lines = log.dropped_lines(), "stopped");
@@ -96,7 +95,6 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
 fn serve_admin(
     config: &Config,
     store: &Arc<dyn Store>,
-    node: NodeId,
     server: &Server,
     executor: &Arc<Executor<'static>>,
 ) -> Option<Task<()>> {
@@ -106,7 +104,8 @@ fn serve_admin(
     match socket::bind(&config.data) {
         Ok(listener) => {
             let registry = Arc::clone(server.registry());
-            let operator = AdminService::new(Arc::clone(store), node, Some(registry), config.store_timeout);
+            let client_of = Box::new(move |session| registry.client_of(session));
+            let operator = AdminService::new(Arc::clone(store), Some(client_of), config.store_timeout);
             Some(executor.spawn(socket::serve(listener, Arc::new(operator), Arc::clone(executor))))
         }
         Err(error) => {

@@ -170,9 +170,9 @@ async fn request(
     let node = NodeId::new(getrandom::u64().map_err(|error| error.to_string())?);
     let store = LmdbStore::open(&config.lmdb(), node).map_err(|error| error_chain(&error))?;
     let store = Arc::new(store);
-    let operator = AdminService::new(Arc::<LmdbStore>::clone(&store), node, None, config.store_timeout);
+    let operator = AdminService::new(Arc::<LmdbStore>::clone(&store), None, config.store_timeout);
     let report = operator.handle(user, order).await.map_err(|why| why.to_string());
-    if !store.close(Duration::from_secs(5)) {
+    if store.close(Duration::from_secs(5)).await.is_err() {
         return Err("the store did not close in time".into());
     }
     report

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use session_core::ResumeToken;
 use session_core::connection_limiter::{ConnectionLimitExceeded, ConnectionLimits};
-use session_core::{NodeId, ResumeToken};
 use smol::future::{FutureExt as _, poll_once};
 use smol::net::TcpStream;
 use smol::{Async, Executor, Task, Timer};
@@ -29,8 +29,6 @@ use crate::store::Store;
 /// What a server is made of, but for its sockets, its store and its authenticator.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// This process, in the store. The store must know it by the same id.
-    pub node: NodeId,
     /// How long the store may take to answer before the answer counts as [`session_core::ledger::Outcome::Unknown`].
     pub store_timeout: Duration,
     /// How many connections may come in.
@@ -106,8 +104,8 @@ impl Server {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
-        let Settings { node, store_timeout, connection_limits: bounds, connection: settings } = settings;
-        let registry = Registry::new(node);
+        let Settings { store_timeout, connection_limits: bounds, connection: settings } = settings;
+        let registry = Registry::new(store.node());
         store.set_notifier(Arc::<Registry>::clone(&registry));
         let store_client = StoreClient::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
         let draw = || {

@@ -6,7 +6,7 @@ pub mod connection;
 pub mod mailbox;
 pub mod refusal_log;
 pub mod registry;
-mod slot_guard;
+pub mod slot_guard;
 pub mod store_client;
 
 pub use accept::*;

@@ -12,7 +12,7 @@ use crate::server::store_client::{PendingCommand, Purpose, StoreClient};
 ///
 /// It knows whether its session may hold a slot, and gives the slot back when it is dropped: a connection that ends
 /// in a way nobody thought of leaks nothing.
-pub(super) struct SlotGuard {
+pub struct SlotGuard {
     store_client: Arc<StoreClient>,
     mailbox: Arc<Mailbox>,
     user: Option<UserId>,
@@ -22,7 +22,8 @@ pub(super) struct SlotGuard {
 
 impl SlotGuard {
     /// A session that holds nothing yet.
-    pub(super) fn new(store_client: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
+    #[must_use]
+    pub fn new(store_client: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
         Self { store_client, mailbox, user: None, pending: None, session }
     }
 
@@ -30,7 +31,7 @@ impl SlotGuard {
     ///
     /// # Panics
     /// When another one is under way that is to be answered: a session has one at most.
-    pub(super) fn submit(&mut self, command: StoreCommand) {
+    pub fn submit(&mut self, command: StoreCommand) {
         match &command {
             StoreCommand::Acquire { user, .. } => self.user = Some(user.clone()),
             StoreCommand::Release { .. } | StoreCommand::Linger { .. } => {
@@ -44,13 +45,14 @@ impl SlotGuard {
     }
 
     /// When the wait for the command under way ends.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
         self.pending.as_ref().map(|under_way| under_way.deadline)
     }
 
     /// The time of [`SlotGuard::deadline`] has come. True if nobody waits for the answer any longer: then it is
     /// [`Outcome::Unknown`], and false if it has come meanwhile.
-    pub(super) fn expire(&self) -> bool {
+    pub fn expire(&self) -> bool {
         let Some(under_way) = &self.pending else { return false };
         let is_late = self.mailbox.cancel_wait(under_way.id);
         if is_late
@@ -63,7 +65,7 @@ impl SlotGuard {
     }
 
     /// Takes note of the answer to the command under way. If that was an acquire and was not granted, says whose.
-    pub(super) fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
+    pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
         let is_acquire = self.pending.take()?.purpose != Purpose::Query;
         // Then the session has no slot, or `ReleaseTracker` sees to it.
         self.user.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
@@ -80,18 +82,16 @@ impl Drop for SlotGuard {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
-    use session_core::ledger::AcquireOptions;
-    use session_core::ledger::{AdmissionPolicy, SlotLimit};
-    use session_core::{NodeId, ResumeKey};
+    use session_core::NodeId;
+    use session_core::ledger::SlotLimit;
 
     use super::*;
-    use crate::runtime::clock::{Clock, ManualClock};
+    use crate::runtime::clock::Clock;
     use crate::server::mailbox::Notification;
-    use crate::store::{CommandCompletion, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate};
+    use crate::store::MemoryStore;
 
     #[test]
     fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
@@ -114,67 +114,5 @@ mod tests {
         assert_eq!(store_client.tracked(), 1);
         drop(claim);
         assert_eq!(store_client.tracked(), 0);
-    }
-
-    /// A store that never answers.
-    #[derive(Default)]
-    struct Silent(Mutex<Vec<CommandCompletion>>);
-
-    impl Store for Silent {
-        fn submit(&self, _: StoreCommand, done: CommandCompletion) {
-            self.0.lock().unwrap().push(done);
-        }
-
-        fn set_notifier(&self, _: Arc<dyn SessionNotifier>) {}
-
-        fn set_policy(&self, _: AdmissionPolicy) {}
-
-        fn policy_for(&self, _: &UserId) -> AdmissionPolicy {
-            AdmissionPolicy::default()
-        }
-
-        fn update_user(&self, _: UserId, _: UserUpdate, done: UpdateCompletion) {
-            done.answer(Ok(()));
-        }
-
-        fn close(&self, _: Duration) -> bool {
-            true
-        }
-    }
-
-    #[test]
-    fn who_waits_in_vain_owes_a_release_or_that_the_slot_it_came_back_to_lingers_on() {
-        let (user, session) = (UserId::parse("ada").unwrap(), NodeId::new(1).session(1));
-        let late = Timestamp::default() + Duration::from_secs(1);
-        let retried = late + Duration::from_millis(50);
-        let resume = Some(ResumeKey::from_bytes([9; 32]));
-        for (options, owed) in [
-            (None, StoreCommand::Release { user: user.clone(), session }),
-            (
-                Some(AcquireOptions { new_resume_key: resume, ..AcquireOptions::default() }),
-                StoreCommand::Release { user: user.clone(), session },
-            ),
-            (
-                Some(AcquireOptions { resume, ..AcquireOptions::default() }),
-                StoreCommand::Linger { user: user.clone(), session, at: late },
-            ),
-        ] {
-            let manual_clock = Arc::<ManualClock>::default();
-            let clock = Clock::manual(Arc::clone(&manual_clock));
-            let store_client = StoreClient::new(Arc::<Silent>::default(), clock, Duration::from_secs(1), 1);
-            let mut claim = SlotGuard::new(Arc::clone(&store_client), Arc::default(), session);
-            let options = options.map(Box::new);
-            claim.submit(StoreCommand::Acquire {
-                user: user.clone(),
-                session,
-                limit: None,
-                at: Timestamp::default(),
-                options,
-            });
-            assert_eq!(claim.deadline(), Some(late));
-            manual_clock.set(late);
-            assert!(claim.expire());
-            assert_eq!(store_client.next_retry(retried), Some(owed));
-        }
     }
 }

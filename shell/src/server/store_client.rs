@@ -13,7 +13,7 @@ use session_core::{SessionId, Timestamp, UserId};
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
-use crate::store::{CommandCompletion, Store};
+use crate::store::{Completion, Store};
 
 /// Puts [`ReleaseTracker`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
 /// releases that fail are tried again until they are confirmed.
@@ -92,7 +92,7 @@ impl StoreClient {
         match reserved {
             Ok(()) => {
                 let (accounts, mailbox, asked) = (Arc::clone(&self.shared), Arc::clone(mailbox), command.clone());
-                let done = CommandCompletion::new(move |outcome| {
+                let done = Completion::new(move |outcome| {
                     // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
                     let _late = !mailbox.deliver_outcome(id, outcome, |outcome| accounts.log_outcome(&asked, outcome));
                 });
@@ -109,7 +109,7 @@ impl StoreClient {
     /// Hands over for good what gives a slot up: nobody else needs to see to it.
     pub(super) fn release(&self, release: StoreCommand) {
         let (accounts, asked) = (Arc::clone(&self.shared), release.clone());
-        self.store.submit(release, CommandCompletion::new(move |outcome| accounts.log_outcome(&asked, &outcome)));
+        self.store.submit(release, Completion::new(move |outcome| accounts.log_outcome(&asked, &outcome)));
     }
 
     /// Records that an acquire was not answered in time: the session may or may not have a slot.
@@ -139,12 +139,6 @@ impl StoreClient {
             })
             .await;
         }
-    }
-
-    /// The next release that is due.
-    #[cfg(test)]
-    pub(super) fn next_retry(&self, now: Timestamp) -> Option<StoreCommand> {
-        self.shared.lock().tracker.next_retry(now)
     }
 
     /// How many releases the store has not confirmed.

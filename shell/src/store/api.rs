@@ -1,183 +1,121 @@
-//! Where slots are kept. A store knows the ledger's commands, outcomes and rule; it never sees a session.
+//! What the rest of the process asks of a store.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
-use session_core::UserId;
-use session_core::ledger::StoreError;
-use session_core::ledger::{AdmissionPolicy, EndedSession, Outcome, StoreCommand, UserOverrides};
+use futures_util::future::BoxFuture;
+use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, StoreCommand, UserOverrides};
+use session_core::{NodeId, UserId};
 
-/// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user, under the
-/// contract that the ledger's documentation states.
+use super::completion::Completion;
+use super::failure::StoreFailure;
+use super::health::StoreHealth;
+use super::listing::{Page, PageRequest, SessionEntry, UserEntry};
+use super::notifier::SessionNotifier;
+use super::shared::NodeContext;
+
+/// What a store answers to a question. Dropping the future gives up the question, which costs the store nothing.
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreFailure>>;
+
+/// What a store says of its health. It cannot fail: a store that does not work says so.
+pub type HealthFuture<'a> = BoxFuture<'a, StoreHealth>;
+
+/// Keeps the users' records and applies [`session_core::ledger::apply`] to them, atomically for each user. The contract
+/// stands in [`session_core::ledger`].
+///
+/// A store may be in this process, on its disk, or on a network. So every call that reads or changes shared data is
+/// asynchronous, and may fail or time out:
+///
+/// - *Changes* ([`Store::submit`], [`Store::update_user`]) take a [`Completion`]. The store carries them out even if the
+///   caller stops waiting, and the completion says when they are settled. `submit` is the hot path: one boxed closure a command.
+/// - *Questions* return a [`StoreFuture`]. The caller sets the time limit and drops the future when it has passed.
+///
+/// The store knows which nodes are alive. The caller never decides that: it names itself by [`Store::node`].
 pub trait Store: Send + Sync {
-    /// Submits a command and returns at once; it never waits for another command, a disk or a network.
+    /// What this store knows of the process that opened it.
+    fn context(&self) -> &NodeContext;
+
+    /// Submits a session's command and returns at once. It never waits for another command, a disk or a network.
     ///
-    /// `done` is answered exactly once, from any thread, and perhaps before this returns. Commands of one session
-    /// are applied in the order of these calls, or not at all.
-    fn submit(&self, command: StoreCommand, done: CommandCompletion);
+    /// The completion may be answered before this returns. Commands of one session are applied in the order of these
+    /// calls, or not at all.
+    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>);
 
-    /// Has those who lose their slots told by this. Once, before the first command.
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>);
+    /// Changes what is kept of a user beside slots. It is in force, for every later command and after a restart of a
+    /// store that outlives its process, once the completion has answered `Ok`.
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>);
 
-    /// Sets the terms on which users are admitted. They hold for every command that is submitted once this has returned,
-    /// and may hold for those that wait. What they say of a user's own is of no account.
-    fn set_policy(&self, policy: AdmissionPolicy);
+    /// One page of the users that the store knows. A user who was granted the first slot some seconds ago may be missing.
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>>;
 
-    /// The terms in force for a user.
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy;
+    /// One page of the sessions that hold a slot now: those of one user, or of all.
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>>;
 
-    /// Changes what is kept of a user beside slots. `done` is answered exactly once, from any thread, when it is kept, or
-    /// certainly is not, or nobody can tell: [`StoreError::Failed`] says neither. What is set holds from then on, and for every
-    /// later start of a store that outlives its process.
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion);
+    /// How the store is doing. It answers soon, also if the store does not work: that is what it says then.
+    fn health(&self) -> HealthFuture<'_>;
 
     /// Takes no more commands (they are rejected), applies those submitted, answers them, and closes.
     ///
-    /// Waits at most `within` and returns whether it finished. Calling it again waits again.
-    fn close(&self, within: Duration) -> bool;
+    /// The store begins to close when this is called. The future waits for the end, at most for `timeout`, and then fails
+    /// with [`StoreFailure::TimedOut`]. Calling it again waits again.
+    fn close(&self, timeout: Duration) -> StoreFuture<'_, ()>;
+
+    /// This process, as the store's records name it: the node of every session that it serves.
+    fn node(&self) -> NodeId {
+        self.context().node()
+    }
+
+    /// Sets whom to notify of sessions that lost their slots. Once, before the first command.
+    fn set_notifier(&self, notifier: Arc<dyn SessionNotifier>) {
+        self.context().set_notifier(notifier);
+    }
+
+    /// Sets this process's policy. It holds for every command that is submitted after this returns, and may hold for
+    /// those that wait. Its `overrides` are ignored.
+    fn set_policy(&self, policy: AdmissionPolicy) {
+        self.context().set_policy(policy);
+    }
+
+    /// The policy in force for a user, with the user's overrides.
+    fn policy_for<'a>(&'a self, user: &'a UserId) -> StoreFuture<'a, AdmissionPolicy> {
+        Box::pin(ready(Ok(self.context().policy_for(user))))
+    }
+
+    /// The nodes that share this store, with their liveness. A node that is not listed is dead: its sessions hold no slots
+    /// except those that linger.
+    ///
+    /// By default that is this node alone, for a store that no other process can open.
+    fn nodes(&self) -> StoreFuture<'_, Vec<NodeStatus>> {
+        Box::pin(ready(Ok(vec![NodeStatus { node: self.node(), liveness: Liveness::Alive }])))
+    }
 }
 
-/// What can be changed of what is kept of a user.
+/// A change of what is kept of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserUpdate {
-    /// What is set for this user alone is this.
+    /// Replaces the user's overrides.
     Set(UserOverrides),
-    /// Nothing is known of the user any more: neither what was set, nor when it was seen.
+    /// Forgets the user: the overrides, and when the user was seen. Slots stay.
     Forget,
 }
 
-/// Who waits for an [`UserUpdate`]. Dropped without an answer it answers [`StoreError::Failed`].
-pub struct UpdateCompletion(Option<Box<Answer>>);
-
-type Answer = dyn FnOnce(Result<(), StoreError>) + Send;
-
-impl UpdateCompletion {
-    /// Calls `answer` with what became of it.
-    pub fn new(answer: impl FnOnce(Result<(), StoreError>) + Send + 'static) -> Self {
-        Self(Some(Box::new(answer)))
-    }
-
-    /// Gives the answer.
-    pub fn answer(mut self, result: Result<(), StoreError>) {
-        if let Some(answer) = self.0.take() {
-            answer(result);
+impl UserUpdate {
+    /// The user's overrides after this change.
+    #[must_use]
+    pub fn overrides(self) -> UserOverrides {
+        match self {
+            Self::Set(overrides) => overrides,
+            Self::Forget => UserOverrides::default(),
         }
     }
 }
 
-impl Drop for UpdateCompletion {
-    fn drop(&mut self) {
-        if let Some(answer) = self.0.take() {
-            answer(Err(StoreError::Failed));
-        }
-    }
-}
-
-impl fmt::Debug for UpdateCompletion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Amended")
-    }
-}
-
-/// Tells sessions that they have lost their slots.
-pub trait SessionNotifier: Send + Sync {
-    /// Tells each of these, wherever it is. Quick: it is called where commands are applied.
-    fn notify(&self, ended: Vec<EndedSession>);
-}
-
-/// The router of a store, once it has one.
-#[derive(Clone, Default)]
-pub(crate) struct NotifierSlot(Arc<OnceLock<Arc<dyn SessionNotifier>>>);
-
-impl NotifierSlot {
-    pub(crate) fn set(&self, router: Arc<dyn SessionNotifier>) {
-        let is_first = self.0.set(router).is_ok();
-        debug_assert!(is_first, "a store has one router");
-    }
-
-    pub(crate) fn deliver(&self, ended: Vec<EndedSession>) {
-        if let Some(router) = self.0.get().filter(|_| !ended.is_empty()) {
-            router.notify(ended);
-        }
-    }
-}
-
-/// The terms that all users are admitted on, and what is set for some, which can be changed while others go by them.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedPolicy(Arc<RwLock<Policies>>);
-
-#[derive(Debug)]
-struct Policies {
-    policy: AdmissionPolicy,
-    overrides: HashMap<UserId, UserOverrides>,
-}
-
-impl SharedPolicy {
-    pub(crate) fn new(policy: AdmissionPolicy, overrides: HashMap<UserId, UserOverrides>) -> Self {
-        Self(Arc::new(RwLock::new(Policies { policy, overrides })))
-    }
-
-    pub(crate) fn set(&self, policy: AdmissionPolicy) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).policy = policy;
-    }
-
-    /// How many users something is set for.
-    pub(crate) fn users_with_overrides(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).overrides.len()
-    }
-
-    pub(crate) fn set_overrides(&self, user: &UserId, overrides: UserOverrides) {
-        let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).overrides;
-        if overrides.is_empty() {
-            all.remove(user);
-        } else {
-            all.insert(user.clone(), overrides);
-        }
-    }
-
-    /// The terms for a user.
-    pub(crate) fn for_user(&self, user: &UserId) -> AdmissionPolicy {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.policy.with_overrides(all.overrides.get(user).copied().unwrap_or_default())
-    }
-
-    pub(crate) fn linger(&self) -> Duration {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).policy.linger
-    }
-}
-
-/// The answer that is owed to whoever submitted a command. Dropped without one, it answers [`Outcome::Unknown`], so
-/// that not even a store that panics leaves anybody waiting.
-pub struct CommandCompletion(Option<Box<dyn FnOnce(Outcome) + Send>>);
-
-impl CommandCompletion {
-    /// Calls `answer` with the outcome, on the store's thread: it must be quick and must not block.
-    pub fn new(answer: impl FnOnce(Outcome) + Send + 'static) -> Self {
-        Self(Some(Box::new(answer)))
-    }
-
-    /// Gives the answer.
-    pub fn answer(mut self, outcome: Outcome) {
-        self.give(outcome);
-    }
-
-    fn give(&mut self, outcome: Outcome) {
-        if let Some(answer) = self.0.take() {
-            answer(outcome);
-        }
-    }
-}
-
-impl Drop for CommandCompletion {
-    fn drop(&mut self) {
-        self.give(Outcome::Unknown);
-    }
-}
-
-impl fmt::Debug for CommandCompletion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Done")
-    }
+/// A node that shares the store, and whether it is alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Which node.
+    pub node: NodeId,
+    /// Whether it still serves its sessions.
+    pub liveness: Liveness,
 }

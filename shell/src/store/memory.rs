@@ -3,22 +3,27 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::ready;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::{self, ApplyResult, StoreCommand};
-use session_core::ledger::{
-    AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserOverrides, UserRecord,
-};
+use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionStatus, SlotLimit, StoreError, UserRecord};
 use session_core::{NodeId, Timestamp, UserId};
 
-use super::{CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Store, UpdateCompletion, UserUpdate};
+use super::api::{HealthFuture, Store, StoreFuture, UserUpdate};
+use super::completion::Completion;
+use super::failure::StoreFailure;
+use super::health::StoreHealth;
+use super::listing::{Page, PageRequest, SessionEntry, SessionPage, UserEntry, UserSeen, user_page};
+use super::shared::NodeContext;
+use crate::runtime::clock::Clock;
 
 /// Keeps records in memory, only those of users who hold a slot.
 pub struct MemoryStore {
-    node: NodeId,
-    policy: SharedPolicy,
-    route: NotifierSlot,
+    context: NodeContext,
+    /// Says what has lingered for its time when no command does.
+    clock: Clock,
     /// `None` once the store is closed.
     records: Mutex<Option<Records>>,
 }
@@ -62,20 +67,63 @@ impl MemoryStore {
     /// An empty store for one node, on these terms.
     #[must_use]
     pub fn with_policy(node: NodeId, policy: AdmissionPolicy) -> Self {
-        let policy = SharedPolicy::new(policy, HashMap::new());
-        Self { node, policy, route: NotifierSlot::default(), records: Mutex::new(Some(Records::default())) }
+        Self {
+            context: NodeContext::new(node, policy),
+            clock: Clock::start(),
+            records: Mutex::new(Some(Records::default())),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Records>> {
+        // The rule does not panic, so a poisoned map is still whole.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn liveness(&self, node: NodeId) -> Liveness {
+        // There never was another node here.
+        if node == self.context.node() { Liveness::Alive } else { Liveness::DeadSince(Timestamp::default()) }
+    }
+
+    /// Each page looks at every user. A server that serves many does not list often.
+    fn user_page(&self, request: &PageRequest) -> Result<Page<UserEntry>, StoreFailure> {
+        let after = request.after_user()?;
+        let is_behind = |user: &UserId| after.as_ref().is_none_or(|after| user > after);
+        let records = self.lock();
+        let holders = records.as_ref().ok_or(CLOSED)?.holders(self.clock.now(), is_behind, request.limit() + 1);
+        let known = holders.into_iter().map(|(user, record)| (user.clone(), seen(record)));
+        Ok(user_page(request.limit(), known, self.context.policy().overrides_after(after.as_ref())))
+    }
+
+    fn session_page(&self, user: Option<&UserId>, request: &PageRequest) -> Result<Page<SessionEntry>, StoreFailure> {
+        let (mut page, now) = (SessionPage::new(request)?, self.clock.now());
+        let records = self.lock();
+        let records = records.as_ref().ok_or(CLOSED)?;
+        let holders = match user {
+            Some(user) => records.by_user.get_key_value(user).into_iter().collect(),
+            None => {
+                let first = page.first_user().cloned();
+                let is_wanted = |user: &UserId| first.as_ref().is_none_or(|first| user >= first);
+                // Each holds at least one session, but for the first, whose sessions may be on the page before.
+                records.holders(now, is_wanted, request.limit() + 2)
+            }
+        };
+        for (user, record) in holders {
+            let mut record = record.clone();
+            ledger::expire_sessions(&mut record, now, |node| self.liveness(node));
+            if !page.add(user, &record) {
+                return Ok(page.finish_full());
+            }
+        }
+        Ok(page.finish())
     }
 
     fn apply(&self, command: &StoreCommand) -> ApplyResult {
-        // The rule does not panic, so a poisoned map is still whole.
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = self.lock();
         let Some(records) = &mut *records else {
             return ApplyResult { outcome: Outcome::Rejected(StoreError::Failed), ended: Vec::new() };
         };
-        let policy = self.policy.for_user(command.user());
-        // There never was another node here.
-        let dead = Liveness::DeadSince(Timestamp::default());
-        let liveness = |node| if node == self.node { Liveness::Alive } else { dead };
+        let policy = self.context.policy_for(command.user());
+        let liveness = |node| self.liveness(node);
         let Records { by_user, lost } = records;
         let result = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
@@ -115,6 +163,40 @@ impl MemoryStore {
     }
 }
 
+impl Records {
+    /// The first of the users who hold a slot now, in the order of their ids.
+    fn holders(
+        &self,
+        now: Timestamp,
+        is_wanted: impl Fn(&UserId) -> bool,
+        limit: usize,
+    ) -> Vec<(&UserId, &UserRecord)> {
+        let holds = |record: &UserRecord| {
+            record.sessions().iter().any(|session| match session.status {
+                SessionStatus::Live => true,
+                SessionStatus::Lingering { until } => now < until,
+            })
+        };
+        let holders = self.by_user.iter().filter(|(user, record)| is_wanted(user) && holds(record));
+        let mut holders: Vec<_> = holders.collect();
+        if holders.len() > limit {
+            holders.select_nth_unstable_by_key(limit, |&(user, _)| user);
+            holders.truncate(limit);
+        }
+        holders.sort_unstable_by_key(|&(user, _)| user);
+        holders
+    }
+}
+
+/// When the sessions of a record were granted their slots, which is all that is kept here.
+fn seen(record: &UserRecord) -> Option<UserSeen> {
+    let times = || record.sessions().iter().map(|session| session.since);
+    times().min().zip(times().max()).map(|(first, last)| UserSeen { first, last })
+}
+
+/// The answer of a store that is closed.
+const CLOSED: StoreFailure = StoreFailure::Rejected(StoreError::Failed);
+
 /// How many users are looked at with a command whether what they lost has lingered for its time: more than one, so that it
 /// goes sooner than it comes.
 const SWEEP_STEPS: usize = 2;
@@ -130,43 +212,51 @@ fn lingers_until(record: &UserRecord, now: Timestamp) -> Option<Timestamp> {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("MemoryStore").field("node", &self.context.node()).finish_non_exhaustive()
     }
 }
 
 impl Store for MemoryStore {
-    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
+    fn context(&self) -> &NodeContext {
+        &self.context
+    }
+
+    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
         let ApplyResult { outcome, ended } = self.apply(&command);
-        self.route.deliver(ended);
-        done.answer(outcome);
+        self.context.notify(ended);
+        completion.answer(outcome);
     }
 
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
-        self.route.set(router);
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
+        let result = if self.lock().is_some() {
+            self.context.policy().set_overrides(&user, update.overrides());
+            Ok(())
+        } else {
+            Err(CLOSED)
+        };
+        completion.answer(result);
     }
 
-    fn set_policy(&self, policy: AdmissionPolicy) {
-        self.policy.set(policy);
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+        Box::pin(ready(self.user_page(&page)))
     }
 
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.policy.for_user(user)
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+        Box::pin(ready(self.session_page(user.as_ref(), &page)))
     }
 
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        self.policy.set_overrides(
-            &user,
-            match update {
-                UserUpdate::Set(overrides) => overrides,
-                UserUpdate::Forget => UserOverrides::default(),
-            },
-        );
-        done.answer(Ok(()));
+    fn health(&self) -> HealthFuture<'_> {
+        let health = if self.lock().is_some() {
+            StoreHealth::Ready
+        } else {
+            StoreHealth::Unavailable { refusal: StoreError::Failed, problem: "the store is closed".into() }
+        };
+        Box::pin(ready(health))
     }
 
-    fn close(&self, _within: Duration) -> bool {
-        *self.records.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        true
+    fn close(&self, _timeout: Duration) -> StoreFuture<'_, ()> {
+        *self.lock() = None;
+        Box::pin(ready(Ok(())))
     }
 }
 

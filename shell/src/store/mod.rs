@@ -1,10 +1,21 @@
 //! Where slots are kept. A store knows the ledger's commands, outcomes and rule; it never sees a session.
 
 mod api;
-mod lmdb;
+mod completion;
+mod failure;
+mod listing;
+mod health;
+mod notifier;
+mod shared;
 mod memory;
+mod lmdb;
 
-pub use api::*;
-pub(crate) use api::{NotifierSlot, SharedPolicy};
+pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UserUpdate};
+pub use completion::{Completion, Unanswered};
+pub use failure::StoreFailure;
+pub use health::StoreHealth;
+pub use listing::{Cursor, Page, PageRequest, SessionEntry, UserEntry, UserSeen};
 pub use lmdb::{LmdbConfig, LmdbStore, LockHolder, OpenError, Retention};
 pub use memory::MemoryStore;
+pub use notifier::SessionNotifier;
+pub use shared::NodeContext;

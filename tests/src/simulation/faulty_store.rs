@@ -12,8 +12,10 @@ use session_core::ledger::{
     StoreError, UserRecord,
 };
 use session_core::{NodeId, SessionId, Timestamp, UserId};
-use shell::server::registry::Registry;
-use shell::store::{CommandCompletion, SessionNotifier, Store, UpdateCompletion, UserUpdate};
+use shell::store::{
+    Completion, HealthFuture, NodeContext, Page, PageRequest, SessionEntry, Store, StoreFailure, StoreFuture,
+    UserEntry, UserUpdate,
+};
 
 use crate::rule_oracle;
 
@@ -74,8 +76,8 @@ struct Inner {
     alive: BTreeSet<NodeId>,
     /// Since when the others are dead.
     deaths: BTreeMap<NodeId, Timestamp>,
-    /// Where those are told who lose their slots.
-    routes: BTreeMap<NodeId, Arc<Registry>>,
+    /// What the live nodes' stores know, with whom to notify.
+    contexts: BTreeMap<NodeId, NodeContext>,
     /// Who has lost a slot to somebody else.
     ended: BTreeSet<SessionId>,
     /// How often something was reached that is hard to reach.
@@ -84,9 +86,9 @@ struct Inner {
     paused: BTreeSet<NodeId>,
     full: bool,
     records: BTreeMap<UserId, UserRecord>,
-    queue: VecDeque<(StoreCommand, Option<CommandCompletion>)>,
+    queue: VecDeque<(StoreCommand, Option<Completion<Outcome>>)>,
     /// Answers that are long in coming, or that a paused server has not taken.
-    late: Vec<(SessionId, CommandCompletion, Outcome)>,
+    late: Vec<(SessionId, Completion<Outcome>, Outcome)>,
 }
 
 impl SharedStore {
@@ -99,7 +101,7 @@ impl SharedStore {
                 now,
                 alive: BTreeSet::new(),
                 deaths: BTreeMap::new(),
-                routes: BTreeMap::new(),
+                contexts: BTreeMap::new(),
                 ended: BTreeSet::new(),
                 counts: BTreeMap::new(),
                 paused: BTreeSet::new(),
@@ -111,10 +113,13 @@ impl SharedStore {
         }
     }
 
-    pub(super) fn start(&self, node: NodeId, registry: Arc<Registry>) {
+    /// The store as a node that starts now opens it.
+    pub(super) fn open(self: &Arc<Self>, node: NodeId) -> Arc<NodeStore> {
         let mut inner = self.lock();
+        let context = NodeContext::new(node, inner.policy);
         inner.alive.insert(node);
-        inner.routes.insert(node, registry);
+        inner.contexts.insert(node, context.clone());
+        Arc::new(NodeStore { shared: Arc::clone(self), context })
     }
 
     pub(super) fn set_now(&self, now: Timestamp) {
@@ -170,14 +175,14 @@ impl SharedStore {
             let mut inner = self.lock();
             inner.alive.remove(&node);
             inner.paused.remove(&node);
-            inner.routes.remove(&node);
+            inner.contexts.remove(&node);
             let now = inner.now;
             inner.deaths.insert(node, now);
             let (dead, late) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| asker.node() == node);
             inner.late = late;
             let queued = inner.queue.iter_mut().filter(|(command, _)| command.session().node() == node);
             let queued: Vec<_> = queued.filter_map(|(_, done)| done.take()).collect();
-            let dead: Vec<(SessionId, CommandCompletion, Outcome)> = dead;
+            let dead: Vec<(SessionId, Completion<Outcome>, Outcome)> = dead;
             dead.into_iter().map(|(_, done, _)| done).chain(queued).collect()
         };
         // What they answer when they are dropped goes to a process that is no more.
@@ -255,7 +260,7 @@ impl SharedStore {
     fn answer(
         mut inner: MutexGuard<'_, Inner>,
         command: StoreCommand,
-        done: Option<CommandCompletion>,
+        done: Option<Completion<Outcome>>,
         said: Option<Outcome>,
         late: bool,
     ) -> (StoreCommand, Option<Outcome>) {
@@ -328,8 +333,8 @@ impl Inner {
         self.count(&command, &before, &outcome, &ended);
         for EndedSession { session, reason } in ended {
             self.ended.insert(session);
-            if let Some(registry) = self.routes.get(&session.node()) {
-                registry.notify(vec![EndedSession { session, reason }]);
+            if let Some(context) = self.contexts.get(&session.node()) {
+                context.notify(vec![EndedSession { session, reason }]);
             }
         }
         outcome
@@ -341,11 +346,11 @@ impl Inner {
         for EndedSession { session, reason: how } in ended {
             reached.push(if *how == EndReason::Resumed { "resumed from a live session" } else { "somebody ended" });
             let is_of_victim =
-                |(command, _): &&(StoreCommand, Option<CommandCompletion>)| command.session() == *session;
+                |(command, _): &&(StoreCommand, Option<Completion<Outcome>>)| command.session() == *session;
             if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.is_release()) {
                 reached.push("ended while its release was under way");
             }
-            let is_its_grant = |(asker, _, outcome): &(SessionId, CommandCompletion, Outcome)| {
+            let is_its_grant = |(asker, _, outcome): &(SessionId, Completion<Outcome>, Outcome)| {
                 asker == session && matches!(outcome, Outcome::Granted { .. })
             };
             if self.late.iter().any(is_its_grant) {
@@ -404,47 +409,57 @@ fn liveness(alive: &BTreeSet<NodeId>, deaths: &BTreeMap<NodeId, Timestamp>, node
     }
 }
 
-impl Store for SharedStore {
-    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
-        let mut inner = self.lock();
+/// The shared store, as one node sees it.
+pub(super) struct NodeStore {
+    shared: Arc<SharedStore>,
+    context: NodeContext,
+}
+
+impl Store for NodeStore {
+    fn context(&self) -> &NodeContext {
+        &self.context
+    }
+
+    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
+        let mut inner = self.shared.lock();
         if !inner.alive.contains(&command.session().node()) {
             // A dead process submits nothing; only what it leaves behind is taken apart.
             drop(inner);
-            drop(done);
+            drop(completion);
             return;
         }
         let refused = match () {
             () if command.is_release() => None,
             () if inner.full && matches!(command, StoreCommand::Acquire { .. }) => Some(StoreError::Full),
-            () if inner.queue.len() >= Self::MAX_QUEUE => Some(StoreError::Overloaded),
+            () if inner.queue.len() >= SharedStore::MAX_QUEUE => Some(StoreError::Overloaded),
             () => None,
         };
         match refused {
-            None => inner.queue.push_back((command, Some(done))),
-            Some(cause) => {
+            None => inner.queue.push_back((command, Some(completion))),
+            Some(error) => {
                 drop(inner);
-                done.answer(Outcome::Rejected(cause));
+                completion.answer(Outcome::Rejected(error));
             }
         }
     }
 
-    fn set_notifier(&self, _router: Arc<dyn SessionNotifier>) {
-        unreachable!("nobody is ended");
+    fn update_user(&self, _: UserId, _: UserUpdate, _: Completion<Result<(), StoreFailure>>) {
+        unreachable!("the simulation has no operator");
     }
 
-    fn policy_for(&self, _user: &UserId) -> AdmissionPolicy {
-        unreachable!("there is no operator");
+    fn list_users(&self, _: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+        unreachable!("the simulation has no operator");
     }
 
-    fn update_user(&self, _user: UserId, _amendment: UserUpdate, _done: UpdateCompletion) {
-        unreachable!("there is no operator");
+    fn list_sessions(&self, _: Option<UserId>, _: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+        unreachable!("the simulation has no operator");
     }
 
-    fn set_policy(&self, _terms: AdmissionPolicy) {
-        unreachable!("the simulated servers are never told other terms");
+    fn health(&self) -> HealthFuture<'_> {
+        unreachable!("the simulation has no operator");
     }
 
-    fn close(&self, _within: Duration) -> bool {
-        true
+    fn close(&self, _timeout: Duration) -> StoreFuture<'_, ()> {
+        unreachable!("simulated servers are killed");
     }
 }

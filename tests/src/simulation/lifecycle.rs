@@ -13,6 +13,7 @@ use shell::server::connection::ConnectionContext;
 use shell::server::refusal_log::RefusalLog;
 use shell::server::registry::Registry;
 use shell::server::store_client::StoreClient;
+use shell::store::Store as _;
 
 use super::authenticator::SimulatedAuthenticator;
 use super::cluster::{STORE_TIMEOUT, Simulation, TRACKER_CAPACITY};
@@ -23,12 +24,13 @@ impl Simulation {
         self.nodes += 1;
         let node = NodeId::new(self.nodes);
         let registry = Registry::new(node);
-        self.store.start(node, Arc::clone(&registry));
+        let store = self.store.open(node);
+        store.set_notifier(Arc::<Registry>::clone(&registry));
         let manual_clock = Arc::<ManualClock>::default();
         // Each server has another time.
         manual_clock.set(self.now + Duration::from_secs(self.nodes * 1000));
         let clock = Clock::manual(manual_clock.clone());
-        let store_client = StoreClient::new(self.store.clone(), clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
+        let store_client = StoreClient::new(store, clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
         let retries = Task::new(Arc::clone(&store_client).retry());
         let tasks = BTreeMap::from([(0, retries)]);
         let connection_limiter = SharedConnectionLimiter::new(ConnectionLimits::default(), clock.clone());

@@ -2,90 +2,43 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use session_core::UserId;
-use session_core::ledger::{AdmissionPolicy, StoreCommand, UserOverrides};
-use session_core::ledger::{Outcome, SlotLimit, StoreError, WhenFull};
-use shell::admin::{AdminError, AdminRequest, AdminService, FullAction, Override, SlotCount, UserPatch, socket};
-use shell::store::{CommandCompletion, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate};
+use session_core::connection_limiter::ClientPrefix;
+use session_core::ledger::{
+    EndReason, EndedSession, Outcome, SlotLimit, StoreCommand, StoreError, UserOverrides, WhenFull,
+};
+use session_core::{SessionId, Timestamp, UserId};
+use shell::admin::{
+    AdminError, AdminRequest, AdminService, FullAction, LimitSourceName, NextOutcome, Override, SlotCount, UserPatch,
+    socket,
+};
+use shell::store::{Completion, MemoryStore, SessionNotifier, Store as _};
 use smol::Executor;
 use smol::future::{or, yield_now, zip};
+use tests::stallable_store::StallableStore;
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
-
-/// A store in which everything waits until it is got on with.
-struct Slow {
-    store: MemoryStore,
-    waiting: Mutex<VecDeque<Waiting>>,
-}
-
-enum Waiting {
-    Command(StoreCommand, CommandCompletion),
-    Amendment(UserId, UserUpdate, UpdateCompletion),
-}
-
-impl Slow {
-    fn new() -> Arc<Self> {
-        let store = MemoryStore::new(NODE, SlotLimit::default());
-        Arc::new(Self { store, waiting: Mutex::new(VecDeque::new()) })
-    }
-
-    fn waiting(&self) -> usize {
-        self.waiting.lock().unwrap().len()
-    }
-
-    /// Gets on with what has waited longest, if anything waits.
-    fn step(&self) {
-        let first = self.waiting.lock().unwrap().pop_front();
-        match first {
-            Some(Waiting::Command(command, done)) => self.store.submit(command, done),
-            Some(Waiting::Amendment(user, update, done)) => self.store.update_user(user, update, done),
-            None => {}
-        }
-    }
-}
-
-impl Store for Slow {
-    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
-        self.waiting.lock().unwrap().push_back(Waiting::Command(command, done));
-    }
-
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        self.waiting.lock().unwrap().push_back(Waiting::Amendment(user, update, done));
-    }
-
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
-        self.store.set_notifier(router);
-    }
-
-    fn set_policy(&self, policy: AdmissionPolicy) {
-        self.store.set_policy(policy);
-    }
-
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.store.policy_for(user)
-    }
-
-    fn close(&self, within: Duration) -> bool {
-        self.store.close(within)
-    }
-}
 
 fn ada() -> UserId {
     UserId::parse("ada").unwrap()
 }
 
-fn operator(store: &Arc<Slow>) -> AdminService {
-    AdminService::new(Arc::<Slow>::clone(store), NODE, None, TIMEOUT)
+/// An operator of this store.
+fn operator(store: &Arc<StallableStore>) -> AdminService {
+    AdminService::new(Arc::<StallableStore>::clone(store), None, TIMEOUT)
+}
+
+fn overrides_of(store: &StallableStore, user: &UserId) -> UserOverrides {
+    smol::block_on(store.policy_for(user)).unwrap().overrides
 }
 
 #[test]
 fn what_two_operators_set_at_once_holds_both() {
-    let store = Slow::new();
+    let store = StallableStore::stalled(3);
     let operator = operator(&store);
     let ada = ada();
     let limit =
@@ -104,14 +57,14 @@ fn what_two_operators_set_at_once_holds_both() {
     let (limit, full) = smol::block_on(or(zip(operator.handle(&ada, &limit), operator.handle(&ada, &full)), working));
     assert!(limit.is_ok() && full.is_ok(), "{limit:?} {full:?}");
     let overrides = UserOverrides { limit: Some(SlotLimit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
-    assert_eq!(store.policy_for(&ada).overrides, overrides);
+    assert_eq!(overrides_of(&store, &ada), overrides);
 }
 
 /// The answer to the first is late: what it asks for is done all the same, and the second builds upon that.
 #[test]
 fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
-    let store = Slow::new();
-    let operator = AdminService::new(Arc::<Slow>::clone(&store), NODE, None, Duration::from_millis(1));
+    let store = StallableStore::stalled(3);
+    let operator = AdminService::new(Arc::<StallableStore>::clone(&store), None, Duration::from_millis(1));
     let ada = ada();
     let limit =
         AdminRequest::Limit(UserPatch { limit: Some(Override::To(SlotCount::Number(0))), ..UserPatch::default() });
@@ -132,49 +85,21 @@ fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
         store.step();
     }
     assert_eq!(
-        store.policy_for(&ada).overrides,
+        overrides_of(&store, &ada),
         UserOverrides { limit: Some(SlotLimit::new(0).unwrap()), when_full: Some(WhenFull::EvictOldest) }
     );
 }
 
-/// A store that takes what is set, and no command.
-struct Deaf(MemoryStore);
-
-impl Store for Deaf {
-    fn submit(&self, _: StoreCommand, done: CommandCompletion) {
-        done.answer(Outcome::Rejected(StoreError::Overloaded));
-    }
-
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        self.0.update_user(user, update, done);
-    }
-
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
-        self.0.set_notifier(router);
-    }
-
-    fn set_policy(&self, policy: AdmissionPolicy) {
-        self.0.set_policy(policy);
-    }
-
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.0.policy_for(user)
-    }
-
-    fn close(&self, within: Duration) -> bool {
-        self.0.close(within)
-    }
-}
-
 #[test]
 fn a_limit_that_is_set_but_not_enforced_is_told_to_be_set() {
-    let store = Arc::new(Deaf(MemoryStore::new(NODE, SlotLimit::default())));
-    let operator = AdminService::new(Arc::<Deaf>::clone(&store), NODE, None, TIMEOUT);
+    let store = StallableStore::new(3);
+    store.reject_commands(StoreError::Overloaded);
+    let operator = operator(&store);
     let limit = Some(Override::To(SlotCount::Number(0)));
     let order = AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() });
     let told = smol::block_on(operator.handle(&ada(), &order)).unwrap_err().to_string();
     assert!(told.starts_with("the limit is set, but whoever is beyond it was not ended: The server is over"), "{told}");
-    assert_eq!(store.policy_for(&ada()).overrides.limit, Some(SlotLimit::new(0).unwrap()));
+    assert_eq!(overrides_of(&store, &ada()).limit, Some(SlotLimit::new(0).unwrap()));
 }
 
 #[test]
@@ -182,7 +107,7 @@ fn no_more_than_sixteen_orders_are_heard_at_a_time_and_none_is_lost() {
     const ORDERS: usize = 24;
     const AT_A_TIME: usize = 16;
     let directory = tempfile::tempdir().unwrap();
-    let store = Slow::new();
+    let store = StallableStore::stalled(3);
     let listener = socket::bind(directory.path()).unwrap();
     let executor = Arc::new(Executor::new());
     let serving = socket::serve(listener, Arc::new(operator(&store)), Arc::clone(&executor));
@@ -201,4 +126,55 @@ fn no_more_than_sixteen_orders_are_heard_at_a_time_and_none_is_lost() {
             assert!(order.join().unwrap().is_ok_and(|report| report.is_some()));
         }
     });
+}
+
+/// What the store notifies this process of.
+#[derive(Default)]
+struct Notified(Mutex<Vec<EndedSession>>);
+
+impl SessionNotifier for Notified {
+    fn notify(&self, ended: Vec<EndedSession>) {
+        self.0.lock().unwrap().extend(ended);
+    }
+}
+
+#[test]
+fn memory_store_carries_out_every_admin_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(MemoryStore::new(NODE, SlotLimit::new(3).unwrap()));
+    let notified = Arc::<Notified>::default();
+    store.set_notifier(Arc::<Notified>::clone(&notified));
+    for number in 1..=3 {
+        let (completion, outcome) = Completion::channel();
+        let (session, at) = (NODE.session(number), Timestamp::from_epoch(Duration::from_secs(number)));
+        store.submit(StoreCommand::Acquire { user: ada(), session, limit: None, at, options: None }, completion);
+        assert_eq!(smol::block_on(outcome), Outcome::granted(u32::try_from(number).unwrap()));
+    }
+    let client =
+        |session: SessionId| (session.number() == 2).then(|| ClientPrefix::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
+    let service = Arc::new(AdminService::new(store, Some(Box::new(client)), TIMEOUT));
+    let executor = Arc::new(Executor::new());
+    let listener = socket::bind(directory.path()).unwrap();
+    let serving = socket::serve(listener, service, Arc::clone(&executor));
+    thread::spawn(move || smol::block_on(executor.run(serving)));
+    let handle = |request| smol::block_on(socket::request(directory.path(), &ada(), &request)).map(Option::unwrap);
+
+    let report = handle(AdminRequest::Explain).unwrap();
+    assert_eq!((report.limit, report.connections, report.next), (3, 3, NextOutcome::Denied));
+    let clients: Vec<_> = report.sessions.into_iter().map(|holder| holder.from).collect();
+    assert_eq!(clients, [None, Some("127.0.0.1".to_owned()), None]);
+    assert_eq!(handle(AdminRequest::Forget), Err("this user holds 3 slots: end them first".to_owned()));
+
+    let limit = Some(Override::To(SlotCount::Number(2)));
+    let report = handle(AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() })).unwrap();
+    assert_eq!((report.limit, report.rule, report.connections), (2, LimitSourceName::User, 2));
+    assert_eq!(report.ended, [NODE.session(3).to_string()]);
+    let report = handle(AdminRequest::End(Some(NODE.session(1)))).unwrap();
+    assert_eq!((report.ended, report.connections), (vec![NODE.session(1).to_string()], 1));
+    assert_eq!(handle(AdminRequest::End(None)).unwrap().connections, 0);
+    let ended: Vec<_> = notified.0.lock().unwrap().iter().map(|ended| (ended.session, ended.reason.clone())).collect();
+    assert_eq!(ended, [3, 1, 2].map(|number| (NODE.session(number), EndReason::ByOperator)));
+
+    let report = handle(AdminRequest::Forget).unwrap();
+    assert_eq!((report.limit, report.rule), (3, LimitSourceName::Server));
 }

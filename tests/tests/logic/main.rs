@@ -4,6 +4,7 @@ mod ledger;
 mod eviction;
 mod record;
 mod store;
+mod store_client;
 mod admin;
 mod release_tracker;
 mod session;

@@ -13,44 +13,47 @@ use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionStatus, SlotLimit, StoreError,
-    UserRecord, WhenFull,
+    UserOverrides, UserRecord, WhenFull,
 };
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
-use shell::store::{CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store};
+use shell::store::{
+    Completion, LmdbConfig, LmdbStore, MemoryStore, NodeStatus, Page, PageRequest, SessionEntry, SessionNotifier,
+    Store, StoreFailure, StoreHealth, UserEntry, UserUpdate,
+};
 use tempfile::TempDir;
 use tests::test_server::NODE;
-use tests::waiting::TIMEOUT;
+use tests::waiting::{TIMEOUT, eventually};
 
 /// A store, and what must outlive it.
 struct Subject {
     store: Arc<dyn Store>,
-    heard: Receiver<Heard>,
-    hears: Sender<Heard>,
+    observed: Receiver<Observed>,
+    observer: Sender<Observed>,
     _directory: Option<TempDir>,
 }
 
 /// What a store lets the world know, in its order.
 #[derive(Debug, PartialEq, Eq)]
-enum Heard {
-    /// The answer to a command that [`Subject::tell`] submitted.
+enum Observed {
+    /// The answer to a command that [`Subject::send`] submitted.
     Answer(Outcome),
     /// Who lost a slot.
     Ended(Vec<EndedSession>),
 }
 
-struct Ear(Sender<Heard>);
+struct Observer(Sender<Observed>);
 
-impl SessionNotifier for Ear {
+impl SessionNotifier for Observer {
     fn notify(&self, ended: Vec<EndedSession>) {
         // Fails when the test no longer listens.
-        let _unheard = self.0.send(Heard::Ended(ended));
+        let _unheard = self.0.send(Observed::Ended(ended));
     }
 }
 
 fn subject(store: impl Store + 'static, directory: Option<TempDir>) -> Subject {
-    let (hears, heard) = channel();
-    store.set_notifier(Arc::new(Ear(hears.clone())));
-    Subject { store: Arc::new(store), heard, hears, _directory: directory }
+    let (observer, observed) = channel();
+    store.set_notifier(Arc::new(Observer(observer.clone())));
+    Subject { store: Arc::new(store), observed, observer, _directory: directory }
 }
 
 fn memory(limit: SlotLimit) -> Subject {
@@ -65,7 +68,18 @@ fn lmdb(limit: SlotLimit) -> Subject {
 
 /// Makes a module with the whole suite for one store.
 macro_rules! suite {
-    ($store:ident: $($test:ident),+ $(,)?) => {
+    ($store:ident) => {
+        suite!($store: grants_up_to_the_limit, applies_the_claimed_limit_or_the_last_set, is_idempotent,
+            applies_commands_of_a_session_in_order, agrees_with_the_rule, admits_exactly_the_limit_under_a_race,
+            keeps_users_apart, answers_everything_and_rejects_after_close, notifies_an_evicted_session_once_before_the_answer,
+            swaps_many_slots_in_one_batch, moves_a_slot_to_a_resuming_session, keeps_a_lost_session_for_its_linger,
+            gives_a_lingering_slot_to_a_new_session, lists_and_ends_sessions_of_a_user,
+            lists_its_own_node_as_alive, notifies_only_sessions_of_its_own_node,
+            applies_overrides_until_the_user_is_forgotten, applies_updates_of_a_user_in_order,
+            lists_users_in_pages, lists_sessions_in_pages, lists_items_once_while_others_change,
+            lists_no_void_sessions, is_ready_until_it_is_closed, goes_on_after_an_abandoned_question);
+    };
+    ($store:ident: $($test:ident),+) => {
         mod $store {
             $(#[test]
             fn $test() {
@@ -75,14 +89,8 @@ macro_rules! suite {
     };
 }
 
-suite!(memory: grants_up_to_the_limit, is_idempotent, keeps_the_order_of_a_session, agrees_with_the_rule,
-    goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set, admits_exactly_the_limit_under_a_race, keeps_users_apart, rejects_after_close_and_answers_everything, tells_whom_a_newcomer_ends_once_and_before_the_answer,
-    swaps_many_slots_in_one_go, moves_a_slot_to_whoever_shows_its_token, keeps_a_lost_session_s_slot_until_its_time_is_over,
-    gives_a_lingering_slot_to_a_newcomer_and_tells_nobody, lists_and_ends);
-suite!(lmdb: grants_up_to_the_limit, is_idempotent, keeps_the_order_of_a_session, agrees_with_the_rule,
-    goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set, admits_exactly_the_limit_under_a_race, keeps_users_apart, rejects_after_close_and_answers_everything, tells_whom_a_newcomer_ends_once_and_before_the_answer,
-    swaps_many_slots_in_one_go, moves_a_slot_to_whoever_shows_its_token, keeps_a_lost_session_s_slot_until_its_time_is_over,
-    gives_a_lingering_slot_to_a_newcomer_and_tells_nobody, lists_and_ends);
+suite!(memory);
+suite!(lmdb);
 
 fn grants_up_to_the_limit(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(3).unwrap());
@@ -97,7 +105,7 @@ fn grants_up_to_the_limit(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ask(acquire("ada", 5)), Outcome::Denied(None));
 }
 
-fn goes_by_the_limit_that_is_claimed_or_else_by_the_last_that_was_set(open: fn(SlotLimit) -> Subject) {
+fn applies_the_claimed_limit_or_the_last_set(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     let claim = |number, slots| StoreCommand::Acquire {
         user: user("ada"),
@@ -135,7 +143,7 @@ fn is_idempotent(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ask(release("nobody", 9)), Outcome::Released, "releasing what is not held changes nothing");
 }
 
-fn keeps_the_order_of_a_session(open: fn(SlotLimit) -> Subject) {
+fn applies_commands_of_a_session_in_order(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     // Nobody waits for an answer, so a store that batches gets them all at once.
     let turns = (0..100).flat_map(|_| [acquire("ada", 1), release("ada", 1)]);
@@ -159,9 +167,9 @@ fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
             1 => release(&user, session),
             2 => lookup(&user, session),
             3 => StoreCommand::Linger { user: self::user(&user), session: self::session(session), at: at(0) },
-            4 => wishing(&user, session, 0, AcquireOptions { resume: Some(key(other)), ..options(session) }),
+            4 => acquire_with(&user, session, 0, AcquireOptions { resume: Some(key(other)), ..options(session) }),
             5 => end(&user, session, if other == 0 { EndTarget::All } else { EndTarget::One(self::session(other)) }),
-            _ => wishing(&user, session, 0, options(session)),
+            _ => acquire_with(&user, session, 0, options(session)),
         }
     });
     let config = ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() };
@@ -214,50 +222,54 @@ fn keeps_users_apart(open: fn(SlotLimit) -> Subject) {
     }
 }
 
-fn rejects_after_close_and_answers_everything(open: fn(SlotLimit) -> Subject) {
+fn answers_everything_and_rejects_after_close(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     let answers: Vec<_> = (0..500).map(|at| subject.submit(acquire(&format!("user {at}"), at))).collect();
-    assert!(subject.store.close(TIMEOUT), "it closes in time");
+    assert_eq!(smol::block_on(subject.store.close(TIMEOUT)), Ok(()), "it closes in time");
     for answer in answers {
         assert_eq!(answer.recv_timeout(TIMEOUT), Ok(Outcome::granted(1)), "what it took it applies");
     }
     assert_eq!(subject.ask(acquire("late", 1)), Outcome::Rejected(StoreError::Failed));
     assert_eq!(subject.ask(release("user 0", 0)), Outcome::Rejected(StoreError::Failed));
-    assert!(subject.store.close(TIMEOUT), "closing twice is the same as closing once");
+    assert_eq!(smol::block_on(subject.store.close(TIMEOUT)), Ok(()), "closing twice is the same as closing once");
 }
 
-fn tells_whom_a_newcomer_ends_once_and_before_the_answer(open: fn(SlotLimit) -> Subject) {
+fn notifies_an_evicted_session_once_before_the_answer(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(2).unwrap());
     subject.store.set_policy(policy(2));
     for number in [1, 2] {
-        subject.ask(wishing("ada", number, 0, options(number)));
+        subject.ask(acquire_with("ada", number, 0, options(number)));
     }
-    let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 3, 0, options(3))) else {
+    let Outcome::Denied(Some(listing)) = subject.ask(acquire_with("ada", 3, 0, options(3))) else {
         panic!("both are taken")
     };
     assert_eq!(listing.sessions.iter().map(|hold| hold.session).collect::<Vec<_>>(), [1, 2].map(session));
     assert_eq!(subject.ended(), [], "who is refused ends nobody");
 
     let choice = |ids: &[u64]| Some(Evict::Sessions(ids.iter().map(|&number| session(number)).collect()));
-    subject.tell(wishing("ada", 3, 0, AcquireOptions { evict: choice(&[2]), ..options(3) }));
-    assert_eq!(subject.hear(), Heard::Ended(vec![ended(2, EndReason::TakenOver(Some(label(3))))]));
-    assert!(matches!(subject.hear(), Heard::Answer(Outcome::Granted { connections: 2, .. })));
+    subject.send(acquire_with("ada", 3, 0, AcquireOptions { evict: choice(&[2]), ..options(3) }));
+    assert_eq!(subject.next(), Observed::Ended(vec![ended(2, EndReason::TakenOver(Some(label(3))))]));
+    assert!(matches!(subject.next(), Observed::Answer(Outcome::Granted { connections: 2, .. })));
     // What the two of them say later finds nothing.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 2 });
 
     subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
-    subject.tell(acquire("ada", 4));
-    assert_eq!(subject.hear(), Heard::Ended([1, 3].map(|number| ended(number, EndReason::TakenOver(None))).to_vec()));
-    assert_eq!(subject.hear(), Heard::Answer(Outcome::granted(1)));
+    subject.send(acquire("ada", 4));
+    assert_eq!(
+        subject.next(),
+        Observed::Ended([1, 3].map(|number| ended(number, EndReason::TakenOver(None))).to_vec())
+    );
+    assert_eq!(subject.next(), Observed::Answer(Outcome::granted(1)));
     assert_eq!(subject.ended(), [], "once");
 }
 
 /// A store that batches gets them all at once: each of them ends the one before it.
-fn swaps_many_slots_in_one_go(open: fn(SlotLimit) -> Subject) {
+fn swaps_many_slots_in_one_batch(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
-    let answers: Vec<_> = (1..=100).map(|number| subject.submit(wishing("ada", number, 0, options(number)))).collect();
+    let answers: Vec<_> =
+        (1..=100).map(|number| subject.submit(acquire_with("ada", number, 0, options(number)))).collect();
     let late = subject.submit(release("ada", 1));
     for answer in answers {
         let outcome = answer.recv_timeout(TIMEOUT).unwrap();
@@ -269,43 +281,46 @@ fn swaps_many_slots_in_one_go(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ask(lookup("ada", 100)), Outcome::Counted { connections: 1 });
 }
 
-fn moves_a_slot_to_whoever_shows_its_token(open: fn(SlotLimit) -> Subject) {
+fn moves_a_slot_to_a_resuming_session(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_policy(policy(1));
     let grant = |is_resumed| {
         let grant = GrantDetails { limit: SlotLimit::new(1).unwrap(), linger: LINGER, is_resumed };
         Outcome::Granted { connections: 1, grant: Some(Box::new(grant)) }
     };
-    let resume =
-        |user, number, token| wishing(user, number, 1, AcquireOptions { resume: Some(key(token)), ..options(number) });
-    assert_eq!(subject.ask(wishing("ada", 1, 0, options(1))), grant(false));
+    let resume = |user, number, token| {
+        acquire_with(user, number, 1, AcquireOptions { resume: Some(key(token)), ..options(number) })
+    };
+    assert_eq!(subject.ask(acquire_with("ada", 1, 0, options(1))), grant(false));
     assert_eq!(subject.ask(resume("bob", 9, 1)), grant(false), "of another user it is worth nothing");
     assert!(matches!(subject.ask(resume("ada", 2, 7)), Outcome::Denied(_)), "nor is another token");
     // From a session that lives, then from one that is lost.
-    subject.tell(resume("ada", 2, 1));
+    subject.send(resume("ada", 2, 1));
     assert_eq!(
-        [subject.hear(), subject.hear()],
-        [Heard::Ended(vec![ended(1, EndReason::Resumed)]), Heard::Answer(grant(true)),]
+        [subject.next(), subject.next()],
+        [Observed::Ended(vec![ended(1, EndReason::Resumed)]), Observed::Answer(grant(true)),]
     );
     assert_eq!(subject.ask(lose("ada", 1, 1)), Outcome::Released, "it was another's already");
     assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
-    assert!(matches!(subject.ask(wishing("ada", 8, 1, options(8))), Outcome::Denied(_)), "2 lives");
+    assert!(matches!(subject.ask(acquire_with("ada", 8, 1, options(8))), Outcome::Denied(_)), "2 lives");
     assert_eq!(subject.ask(lose("ada", 2, 1)), Outcome::Released);
     assert_eq!(subject.ask(resume("ada", 3, 1)), grant(true));
     assert_eq!(subject.ended(), [], "nobody was there to be told");
 }
 
-fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(SlotLimit) -> Subject) {
+fn keeps_a_lost_session_for_its_linger(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(1).unwrap());
     subject.store.set_policy(AdmissionPolicy { lingering_first: false, ..policy(1) });
-    subject.ask(wishing("ada", 1, 0, options(1)));
+    subject.ask(acquire_with("ada", 1, 0, options(1)));
     for second in [5, 6] {
         assert_eq!(subject.ask(lose("ada", 1, second)), Outcome::Released, "that it was lost is said once");
     }
-    let Outcome::Denied(Some(listing)) = subject.ask(wishing("ada", 2, 14, options(2))) else { panic!("it is kept") };
+    let Outcome::Denied(Some(listing)) = subject.ask(acquire_with("ada", 2, 14, options(2))) else {
+        panic!("it is kept")
+    };
     assert_eq!(listing.free_at, Some(at(15)));
     assert_eq!(listing.sessions[0].status, SessionStatus::Lingering { until: at(15) });
-    assert!(matches!(subject.ask(wishing("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
+    assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
     // What has no token is given back at once.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     subject.ask(acquire("ada", 3));
@@ -314,27 +329,30 @@ fn keeps_a_lost_session_s_slot_until_its_time_is_over(open: fn(SlotLimit) -> Sub
     assert_eq!(subject.ended(), []);
 }
 
-fn gives_a_lingering_slot_to_a_newcomer_and_tells_nobody(open: fn(SlotLimit) -> Subject) {
+fn gives_a_lingering_slot_to_a_new_session(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(2).unwrap());
     subject.store.set_policy(policy(2));
     for number in [1, 2] {
-        subject.ask(wishing("ada", number, 0, options(number)));
+        subject.ask(acquire_with("ada", number, 0, options(number)));
     }
     subject.ask(lose("ada", 2, 1));
     assert_eq!(subject.ask(acquire("ada", 3)), Outcome::granted(2));
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::Denied(None), "1 lives");
     let resume = AcquireOptions { resume: Some(key(2)), ..options(5) };
-    assert!(matches!(subject.ask(wishing("ada", 5, 2, resume)), Outcome::Denied(_)), "the token went with the slot");
+    assert!(
+        matches!(subject.ask(acquire_with("ada", 5, 2, resume)), Outcome::Denied(_)),
+        "the token went with the slot"
+    );
     assert_eq!(subject.ended(), []);
 }
 
-fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
+fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
     let subject = open(SlotLimit::new(5).unwrap());
     subject.store.set_policy(policy(5));
     for number in 1..=4 {
-        subject.ask(wishing("ada", number, number, options(number)));
+        subject.ask(acquire_with("ada", number, number, options(number)));
     }
-    subject.ask(wishing("bob", 9, 0, options(9)));
+    subject.ask(acquire_with("bob", 9, 0, options(9)));
     let list = StoreCommand::ListSessions {
         user: user("ada"),
         session: session(1),
@@ -351,9 +369,9 @@ fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
         sessions: numbers.iter().map(|&number| session(number)).collect(),
         connections,
     };
-    subject.tell(end("ada", 1, EndTarget::One(session(3))));
-    assert_eq!(subject.hear(), Heard::Ended(vec![ended(3, EndReason::ByUser(Some(label(1))))]));
-    assert_eq!(subject.hear(), Heard::Answer(ended_are(&[3], 3)));
+    subject.send(end("ada", 1, EndTarget::One(session(3))));
+    assert_eq!(subject.next(), Observed::Ended(vec![ended(3, EndReason::ByUser(Some(label(1))))]));
+    assert_eq!(subject.next(), Observed::Answer(ended_are(&[3], 3)));
     for gone in [3, 9] {
         assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3), "not ada's");
     }
@@ -365,6 +383,236 @@ fn lists_and_ends(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 1));
     assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(Some(label(1))))));
     assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Counted { connections: 1 });
+}
+
+fn lists_its_own_node_as_alive(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
+    assert_eq!(subject.store.node(), NODE);
+    let nodes = smol::block_on(subject.store.nodes()).unwrap();
+    assert!(nodes.contains(&NodeStatus { node: NODE, liveness: Liveness::Alive }), "{nodes:?}");
+    // A node that is not listed is dead: its sessions acquire nothing.
+    assert!(nodes.iter().all(|status| status.node != UNLISTED));
+    assert_eq!(subject.ask(acquire_for("ada", UNLISTED.session(1))), Outcome::Rejected(StoreError::Failed));
+    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 0 });
+}
+
+fn notifies_only_sessions_of_its_own_node(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
+    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
+    for session in [session(1), UNLISTED.session(2), session(3), UNLISTED.session(4), session(5)] {
+        subject.ask(acquire_for("ada", session));
+    }
+    subject.ask(StoreCommand::Release { user: user("ada"), session: UNLISTED.session(2) });
+    let by_operator = StoreCommand::EndSessions {
+        user: user("ada"),
+        session: subject.store.node().session(0),
+        target: EndTarget::All,
+        reason: EndReason::ByOperator,
+        at: at(0),
+    };
+    subject.ask(by_operator);
+    let taken_over = |number| ended(number, EndReason::TakenOver(None));
+    assert_eq!(subject.ended(), [taken_over(1), taken_over(3), ended(5, EndReason::ByOperator)]);
+}
+
+fn applies_overrides_until_the_user_is_forgotten(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
+    assert_eq!(subject.overrides("ada"), UserOverrides::default());
+    assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
+    assert_eq!(subject.update("ada", UserUpdate::Set(limited_to(1))), Ok(()));
+    assert_eq!(subject.overrides("ada"), limited_to(1));
+    assert_eq!(subject.ask(acquire("ada", 2)), Outcome::Denied(None));
+    let evict = UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limited_to(1) };
+    assert_eq!(subject.update("ada", UserUpdate::Set(evict)), Ok(()));
+    assert_eq!(subject.ask(acquire("ada", 3)), Outcome::granted(1));
+    assert_eq!(subject.ended(), [ended(1, EndReason::TakenOver(None))]);
+    // Another policy for all leaves them, and they are nobody else's.
+    subject.store.set_policy(policy(3));
+    assert_eq!(subject.overrides("ada"), evict);
+    assert_eq!(subject.overrides("bob"), UserOverrides::default());
+    assert_eq!(subject.ask(acquire("bob", 11)), Outcome::granted(1));
+    assert_eq!(subject.ask(acquire("bob", 12)), Outcome::granted(2));
+
+    assert_eq!(subject.update("ada", UserUpdate::Forget), Ok(()));
+    assert_eq!(subject.overrides("ada"), UserOverrides::default());
+    assert_eq!(subject.ask(acquire("ada", 4)), Outcome::granted(2), "slots stay when a user is forgotten");
+    assert_eq!(subject.update("nobody", UserUpdate::Forget), Ok(()), "a user who is not known is forgotten already");
+}
+
+fn applies_updates_of_a_user_in_order(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
+    let updates = (0..50).map(|slots| UserUpdate::Set(limited_to(slots))).chain([UserUpdate::Forget]);
+    let last = UserUpdate::Set(limited_to(7));
+    let answers: Vec<_> = updates
+        .chain([last])
+        .map(|update| {
+            let (completion, answer) = Completion::channel();
+            subject.store.update_user(user("ada"), update, completion);
+            answer
+        })
+        .collect();
+    for answer in answers {
+        assert_eq!(smol::block_on(answer), Ok(()));
+    }
+    assert_eq!(subject.overrides("ada"), limited_to(7));
+}
+
+fn lists_users_in_pages(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
+    assert_eq!(subject.users(10), []);
+    for number in 0..20 {
+        subject.ask(acquire_with(&format!("user {number}"), number, number, options(number)));
+    }
+    for number in (15..25_u32).rev() {
+        assert_eq!(subject.update(&format!("user {number}"), UserUpdate::Set(limited_to(number))), Ok(()));
+    }
+    let users = subject.users(PageRequest::MAX);
+    assert_eq!(users.len(), 25);
+    for number in 0..25 {
+        let of_user: Vec<_> = users.iter().filter(|entry| entry.user == user(&format!("user {number}"))).collect();
+        let [UserEntry { overrides, seen, .. }] = of_user[..] else { panic!("user {number} is listed: {of_user:?}") };
+        let expected = if number < 15 { UserOverrides::default() } else { limited_to(u32::try_from(number).unwrap()) };
+        assert_eq!(*overrides, expected, "user {number}");
+        let seen = seen.map(|seen| (seen.first, seen.last));
+        assert_eq!(seen, (number < 20).then(|| (at(number), at(number))), "user {number}");
+    }
+    for limit in [1, 2, 7, 24, 25] {
+        assert_eq!(subject.users(limit), users, "in pages of {limit}");
+    }
+    // No slot and no override: nothing is left to know.
+    assert_eq!(subject.ask(release("user 3", 3)), Outcome::Released);
+    for number in [3, 24] {
+        assert_eq!(subject.update(&format!("user {number}"), UserUpdate::Forget), Ok(()));
+    }
+    let left: Vec<_> =
+        users.into_iter().filter(|entry| ![user("user 3"), user("user 24")].contains(&entry.user)).collect();
+    assert_eq!(subject.users(7), left);
+}
+
+fn lists_sessions_in_pages(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(5).unwrap());
+    subject.store.set_policy(policy(5));
+    assert_eq!(subject.sessions(None, 10), []);
+    for number in 0..40 {
+        subject.ask(acquire_with(&format!("user {}", number % 9), number, number, options(number)));
+    }
+    subject.ask(lose("user 4", 4, 41));
+    let sessions = subject.sessions(None, PageRequest::MAX);
+    let mut numbers: Vec<_> = sessions.iter().map(|entry| entry.session.session.number()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "each is listed once");
+    for SessionEntry { user, session } in &sessions {
+        let number = session.session.number();
+        assert_eq!((user, session.since), (&self::user(&format!("user {}", number % 9)), at(number)));
+        assert_eq!(session.label(), Some(&label(number)));
+        let status =
+            if number == 4 { SessionStatus::Lingering { until: at(41) + LINGER } } else { SessionStatus::Live };
+        assert_eq!(session.status, status, "session {number}");
+    }
+    for limit in [1, 2, 7, 39, 40] {
+        assert_eq!(subject.sessions(None, limit), sessions, "in pages of {limit}");
+    }
+    let of_user: Vec<_> = sessions.iter().filter(|entry| entry.user == user("user 2")).cloned().collect();
+    assert_eq!(of_user.len(), 5);
+    for limit in [1, 4, 5, 6] {
+        assert_eq!(subject.sessions(Some("user 2"), limit), of_user, "in pages of {limit}");
+    }
+    assert_eq!(subject.sessions(Some("nobody"), 1), []);
+}
+
+/// Between two pages the first items go, and others come.
+fn lists_items_once_while_others_change(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
+    for number in 0..20 {
+        subject.ask(acquire_with(&format!("user {number}"), number, 0, options(number)));
+    }
+    let users = subject.users(PageRequest::MAX);
+    let sessions = subject.sessions(None, PageRequest::MAX);
+    let number_of = |user: &UserId| user.as_str()["user ".len()..].parse().unwrap();
+    let mut of_users = smol::block_on(subject.store.list_users(PageRequest::first(3))).unwrap();
+    let mut of_sessions = smol::block_on(subject.store.list_sessions(None, PageRequest::first(3))).unwrap();
+    let (mut listed_users, mut listed_sessions) = (of_users.items.clone(), of_sessions.items.clone());
+    while let Some(after) = of_sessions.next.take() {
+        // The cursor's own user and session go.
+        let last = listed_sessions.last().unwrap();
+        subject.ask(release(last.user.as_str(), last.session.session.number()));
+        subject.update(last.user.as_str(), UserUpdate::Forget).unwrap();
+        of_sessions =
+            smol::block_on(subject.store.list_sessions(None, PageRequest { after: Some(after), limit: 3 })).unwrap();
+        listed_sessions.extend(of_sessions.items.iter().cloned());
+        if let Some(after) = of_users.next.take() {
+            of_users = smol::block_on(subject.store.list_users(PageRequest { after: Some(after), limit: 3 })).unwrap();
+            listed_users.extend(of_users.items.iter().cloned());
+        }
+    }
+    assert_eq!(listed_sessions, sessions);
+    let left: Vec<UserId> = listed_users.iter().map(|entry| entry.user.clone()).collect();
+    assert_eq!(left, users.into_iter().map(|entry| entry.user).collect::<Vec<_>>());
+    let gone: u64 = number_of(&listed_sessions[2].user);
+    assert_eq!(subject.ask(lookup(&format!("user {gone}"), gone)), Outcome::Counted { connections: 0 });
+}
+
+fn lists_no_void_sessions(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
+    subject.store.set_policy(policy(2));
+    let long_ago = Timestamp::default();
+    let acquire = |name, number| StoreCommand::Acquire {
+        user: user(name),
+        session: session(number),
+        limit: None,
+        at: long_ago,
+        options: Some(Box::new(options(number))),
+    };
+    for (name, number) in [("ada", 1), ("ada", 2), ("bob", 3), ("eve", 4)] {
+        subject.ask(acquire(name, number));
+    }
+    for (name, number) in [("ada", 1), ("bob", 3)] {
+        let lost = StoreCommand::Linger { user: user(name), session: session(number), at: long_ago };
+        assert_eq!(subject.ask(lost), Outcome::Released);
+    }
+    for limit in [1, 10] {
+        let numbers: Vec<_> =
+            subject.sessions(None, limit).iter().map(|entry| entry.session.session.number()).collect();
+        assert_eq!(numbers, [2, 4], "by the store's own clock, in pages of {limit}");
+    }
+    assert_eq!(subject.sessions(Some("bob"), 10), []);
+}
+
+fn is_ready_until_it_is_closed(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
+    let health = || smol::block_on(subject.store.health());
+    assert_eq!((health(), health().message()), (StoreHealth::Ready, None));
+    assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
+    assert_eq!(smol::block_on(subject.store.close(TIMEOUT)), Ok(()));
+
+    let closed = health();
+    assert!(matches!(closed, StoreHealth::Unavailable { .. }), "{closed:?}");
+    assert_eq!(closed.refusal(), Some(StoreError::Failed));
+    assert_eq!(subject.ask(acquire("bob", 2)), Outcome::Rejected(StoreError::Failed), "as its health says");
+    let failed = StoreFailure::Rejected(StoreError::Failed);
+    assert_eq!(subject.update("ada", UserUpdate::Set(limited_to(1))), Err(failed));
+    assert_eq!(smol::block_on(subject.store.list_users(PageRequest::first(1))), Err(failed));
+    assert_eq!(smol::block_on(subject.store.list_sessions(None, PageRequest::first(1))), Err(failed));
+    assert_eq!(smol::block_on(subject.store.list_sessions(Some(user("ada")), PageRequest::first(1))), Err(failed));
+}
+
+/// A caller whose time limit has passed drops the future.
+fn goes_on_after_an_abandoned_question(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
+    for _ in 0..100 {
+        drop(subject.store.list_users(PageRequest::first(1)));
+        drop(subject.store.list_sessions(None, PageRequest::first(1)));
+        drop((subject.store.health(), subject.store.nodes()));
+        let (completion, answer) = Completion::channel();
+        subject.store.update_user(user("ada"), UserUpdate::Set(limited_to(7)), completion);
+        drop(answer);
+    }
+    assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
+    let is_in_force = || subject.overrides("ada") == limited_to(7);
+    eventually("an update whose answer nobody reads is in force", is_in_force);
+    eventually("questions are answered again", || {
+        smol::block_on(subject.store.list_sessions(None, PageRequest::first(1))).is_ok_and(|page| page.items.len() == 1)
+    });
 }
 
 /// What a killed server leaves behind is void for the next one, and what it is told later does no harm.
@@ -390,11 +638,19 @@ fn slots_of_another_node_are_void_in_lmdb() {
     assert_eq!(second.ask(release("ada", 1)), Outcome::Released, "of the old node");
     assert_eq!(second.ask(again(2)), Outcome::granted(2));
     assert_eq!(second.ask(again(3)), Outcome::Denied(None));
+    second.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(2) });
+    assert_eq!(second.ask(again(3)), Outcome::granted(2));
+    let evicted = EndedSession { session: next.session(1), reason: EndReason::TakenOver(None) };
+    assert_eq!(
+        second.ended(),
+        [evicted],
+        "sessions of the old node lost their slots, and have nobody to end them here"
+    );
 }
 
 fn submit(store: &dyn Store, command: StoreCommand) -> Receiver<Outcome> {
     let (sender, receiver) = channel();
-    store.submit(command, CommandCompletion::new(move |outcome| sender.send(outcome).expect("somebody waits")));
+    store.submit(command, Completion::new(move |outcome| sender.send(outcome).expect("somebody waits")));
     receiver
 }
 
@@ -403,38 +659,72 @@ impl Subject {
         submit(&*self.store, command)
     }
 
+    fn update(&self, name: &str, update: UserUpdate) -> Result<(), StoreFailure> {
+        let (completion, answer) = Completion::channel();
+        self.store.update_user(user(name), update, completion);
+        smol::block_on(answer)
+    }
+
+    fn overrides(&self, name: &str) -> UserOverrides {
+        smol::block_on(self.store.policy_for(&user(name))).unwrap().overrides
+    }
+
+    /// All users, in pages of this size.
+    fn users(&self, limit: usize) -> Vec<UserEntry> {
+        // A store may note users after their grants. What it has noted is written with the next update.
+        self.ask(lookup("somebody else", 0));
+        self.update("somebody else", UserUpdate::Forget).unwrap();
+        read_all(limit, |page| smol::block_on(self.store.list_users(page)))
+    }
+
+    /// All sessions, in pages of this size.
+    fn sessions(&self, name: Option<&str>, limit: usize) -> Vec<SessionEntry> {
+        read_all(limit, |page| smol::block_on(self.store.list_sessions(name.map(user), page)))
+    }
+
     fn ask(&self, command: StoreCommand) -> Outcome {
         self.submit(command).recv_timeout(TIMEOUT).expect("every command is answered")
     }
 
     /// Submits a command whose answer is heard in the order of all else.
-    fn tell(&self, command: StoreCommand) {
-        let hears = self.hears.clone();
-        self.store.submit(command, CommandCompletion::new(move |outcome| hears.send(Heard::Answer(outcome)).unwrap()));
+    fn send(&self, command: StoreCommand) {
+        let observer = self.observer.clone();
+        self.store.submit(command, Completion::new(move |outcome| observer.send(Observed::Answer(outcome)).unwrap()));
     }
 
-    fn hear(&self) -> Heard {
-        self.heard.recv_timeout(TIMEOUT).expect("the store says something")
+    fn next(&self) -> Observed {
+        self.observed.recv_timeout(TIMEOUT).expect("the store says something")
     }
 
     /// Who has lost a slot since. Whoever lost it to a command that is answered is among them.
     fn ended(&self) -> Vec<EndedSession> {
-        let heard = self.heard.try_iter().flat_map(|heard| match heard {
-            Heard::Ended(ended) => ended,
-            Heard::Answer(outcome) => panic!("nobody waited for {outcome:?}"),
+        let ended = self.observed.try_iter().flat_map(|observed| match observed {
+            Observed::Ended(ended) => ended,
+            Observed::Answer(outcome) => panic!("nobody waited for {outcome:?}"),
         });
-        heard.collect()
+        ended.collect()
+    }
+}
+
+/// Reads a list to its end, in pages of this size.
+fn read_all<T>(limit: usize, list: impl Fn(PageRequest) -> Result<Page<T>, StoreFailure>) -> Vec<T> {
+    let mut items = Vec::new();
+    let mut request = PageRequest::first(limit);
+    loop {
+        let page = list(request).unwrap();
+        assert!(page.items.len() <= limit, "{} items in a page of {limit}", page.items.len());
+        items.extend(page.items);
+        let Some(next) = page.next else { return items };
+        request = PageRequest { after: Some(next), limit };
     }
 }
 
 fn acquire(name: &str, number: u64) -> StoreCommand {
-    StoreCommand::Acquire {
-        user: user(name),
-        session: session(number),
-        limit: None,
-        at: Timestamp::default(),
-        options: None,
-    }
+    acquire_for(name, session(number))
+}
+
+fn acquire_for(name: &str, session: SessionId) -> StoreCommand {
+    StoreCommand::Acquire { user: user(name), session, limit: None, at: Timestamp::default(), options: None }
 }
 
 fn release(name: &str, number: u64) -> StoreCommand {
@@ -459,7 +749,7 @@ fn end(name: &str, asker: u64, which: EndTarget) -> StoreCommand {
     }
 }
 
-fn wishing(name: &str, number: u64, second: u64, options: AcquireOptions) -> StoreCommand {
+fn acquire_with(name: &str, number: u64, second: u64, options: AcquireOptions) -> StoreCommand {
     let (user, session, at) = (user(name), session(number), at(second));
     StoreCommand::Acquire { user, session, limit: None, at, options: Some(Box::new(options)) }
 }
@@ -480,6 +770,13 @@ fn label(number: u64) -> DisplayName {
 /// So many slots, which linger for ten seconds; and a client may choose.
 fn policy(limit: u32) -> AdmissionPolicy {
     AdmissionPolicy { client_choice: true, linger: LINGER, ..AdmissionPolicy::new(SlotLimit::new(limit).unwrap()) }
+}
+
+/// A node that no store has heard of.
+const UNLISTED: NodeId = NodeId::new(0xdead);
+
+fn limited_to(slots: u32) -> UserOverrides {
+    UserOverrides { limit: Some(SlotLimit::new(slots).unwrap()), when_full: None }
 }
 
 const LINGER: Duration = Duration::from_secs(10);

@@ -2,20 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use session_core::UserId;
-use session_core::ledger::StoreCommand;
-use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::ledger::SlotLimit;
 use session_core::session::SessionSettings;
 use shell::client::{Error, Url, UserConnections};
-use shell::store::{
-    CommandCompletion, LmdbConfig, LmdbStore, MemoryStore, SessionNotifier, Store, UpdateCompletion, UserUpdate,
-};
+use shell::store::{LmdbConfig, LmdbStore, MemoryStore, Store};
 use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
+use tests::stallable_store::StallableStore;
 use tests::test_server::{NODE, TestServer, slots_in_store};
 use tests::waiting::eventually;
 
@@ -264,72 +260,9 @@ fn server_stops_in_time_despite_unresponsive_clients() {
     assert!(server.stop() < Duration::from_secs(9));
 }
 
-/// A memory store that can be made to hold its answers back, and to fail.
-struct StallingStore {
-    inner: MemoryStore,
-    stalled: AtomicBool,
-    held_back: Mutex<Vec<(StoreCommand, CommandCompletion)>>,
-}
-
-impl StallingStore {
-    fn new(limit: u32) -> Arc<Self> {
-        let inner = MemoryStore::new(NODE, SlotLimit::new(limit).unwrap());
-        Arc::new(Self { inner, stalled: AtomicBool::new(false), held_back: Mutex::default() })
-    }
-
-    fn stall(&self) {
-        self.stalled.store(true, Ordering::SeqCst);
-    }
-
-    fn waiting(&self) -> usize {
-        self.held_back.lock().unwrap().len()
-    }
-
-    /// Applies what was held back, in order, and stalls no more.
-    fn recover(&self) {
-        let mut held_back = self.held_back.lock().unwrap();
-        self.stalled.store(false, Ordering::SeqCst);
-        for (command, done) in held_back.drain(..) {
-            self.inner.submit(command, done);
-        }
-    }
-}
-
-impl Store for StallingStore {
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
-        self.inner.set_notifier(router);
-    }
-
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.inner.policy_for(user)
-    }
-
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        self.inner.update_user(user, update, done);
-    }
-
-    fn set_policy(&self, policy: AdmissionPolicy) {
-        self.inner.set_policy(policy);
-    }
-
-    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
-        let mut held_back = self.held_back.lock().unwrap();
-        if self.stalled.load(Ordering::SeqCst) {
-            held_back.push((command, done));
-        } else {
-            drop(held_back);
-            self.inner.submit(command, done);
-        }
-    }
-
-    fn close(&self, within: Duration) -> bool {
-        !self.stalled.load(Ordering::SeqCst) && self.inner.close(within)
-    }
-}
-
 #[test]
 fn late_grant_after_store_timeout_is_released() {
-    let store = StallingStore::new(1);
+    let store = StallableStore::new(1);
     let server = TestServer::with_timeout(store.clone(), SessionSettings::default(), 2, Duration::from_millis(200));
     store.stall();
     let mut peer = RawClient::open(server.address);
@@ -344,7 +277,7 @@ fn late_grant_after_store_timeout_is_released() {
 }
 
 /// A client of ada's whose acquire the store holds back.
-fn acquiring(store: &StallingStore, server: &TestServer) -> RawClient {
+fn acquiring(store: &StallableStore, server: &TestServer) -> RawClient {
     store.stall();
     let mut peer = RawClient::open(server.address);
     peer.authenticate("ada");
@@ -354,7 +287,7 @@ fn acquiring(store: &StallingStore, server: &TestServer) -> RawClient {
 
 #[test]
 fn client_lost_during_acquire_holds_no_slot() {
-    let store = StallingStore::new(1);
+    let store = StallableStore::new(1);
     let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let peer = acquiring(&store, &server);
     drop(peer);
@@ -364,7 +297,7 @@ fn client_lost_during_acquire_holds_no_slot() {
 
 #[test]
 fn stopping_server_releases_a_pending_grant() {
-    let store = StallingStore::new(1);
+    let store = StallableStore::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
     let stopping = thread::spawn(move || server.stop());
@@ -378,7 +311,7 @@ fn stopping_server_releases_a_pending_grant() {
 
 #[test]
 fn stopping_server_does_not_wait_for_the_store() {
-    let store = StallingStore::new(1);
+    let store = StallableStore::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
     let farewell = thread::spawn(move || peer.expect_goodbye(1001));

@@ -3,25 +3,14 @@
 use std::collections::BTreeMap;
 
 use heed::RwTxn;
+use session_core::UserId;
 use session_core::ledger::{self, StoreCommand};
-use session_core::ledger::{EndedSession, Liveness, Outcome, RecordError, SessionStatus, StoreError, UserRecord};
-use session_core::{NodeId, Timestamp, UserId};
+use session_core::ledger::{EndedSession, Outcome, RecordError, SessionStatus, StoreError, UserRecord};
 
+use super::apply_context::ApplyContext;
 use super::ballast_file::BallastFile;
 use super::environment::{Environment, Uncommitted};
 use super::sweep::{SweepPosition, SweepStep};
-use crate::store::SharedPolicy;
-
-/// What decides beside the record.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ApplyContext<'a> {
-    pub(super) node: NodeId,
-    /// When this node's process began, which is since when it knows that the others are dead: it has their directory.
-    pub(super) born: Timestamp,
-    /// When this batch is applied.
-    pub(super) now: Timestamp,
-    pub(super) policy: &'a SharedPolicy,
-}
 
 /// What a batch came to, now in the store.
 #[derive(Debug)]
@@ -51,12 +40,6 @@ pub(super) enum BatchError {
 impl From<heed::Error> for BatchError {
     fn from(error: heed::Error) -> Self {
         Self::NotApplied(error)
-    }
-}
-
-impl ApplyContext<'_> {
-    pub(super) fn liveness(&self, node: NodeId) -> Liveness {
-        if node == self.node { Liveness::Alive } else { Liveness::DeadSince(self.born) }
     }
 }
 
@@ -185,6 +168,11 @@ impl BatchUser {
     }
 }
 
+/// Whether an acquire would be rejected because what room there is left is for releases.
+pub(super) fn has_no_room(environment: &Environment, disk_is_full: bool) -> heed::Result<bool> {
+    is_nearly_full(environment, &environment.write()?, disk_is_full)
+}
+
 /// Whether what is left is kept for what gives slots back: LMDB copies a page to change it, so even a delete needs room.
 /// That is the last tenth of the map, and on a full disk as many pages of the file as the ballast would be.
 fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>, disk_is_full: bool) -> heed::Result<bool> {
@@ -212,18 +200,21 @@ fn mark_unknown(
 mod tests {
     use std::collections::HashMap;
 
+    use session_core::Timestamp;
     use session_core::ledger::{AdmissionPolicy, SlotLimit};
 
     use super::super::environment::Durability;
     use super::super::testing::{NODE, acquire, granted, lookup, release};
     use super::*;
+    use crate::store::shared::SharedPolicy;
 
     #[test]
     fn on_a_full_disk_the_last_pages_of_the_file_are_for_releases() {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let policy = SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(1).unwrap()), HashMap::new());
-        let rule = ApplyContext { node: NODE, born: Timestamp::default(), now: Timestamp::default(), policy: &policy };
+        let rule =
+            ApplyContext { node: NODE, started_at: Timestamp::default(), now: Timestamp::default(), policy: &policy };
         let serve = |command: StoreCommand, disk_is_full| {
             apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
         };

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::{fs, io};
 
-use super::OpenError;
 use super::environment::{DATA_FILE, Durability, ReopeningEnv};
+use super::error::OpenError;
 
 /// Says under which boot of the machine the environment was made.
 const BOOT_FILE: &str = "boot";

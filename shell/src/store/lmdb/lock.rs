@@ -7,8 +7,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
-
-use super::OpenError;
+use thiserror::Error;
 
 /// The right to use a data directory: a lock on the directory itself, and a file `lock` in it with our process id as
 /// text for whoever is refused. Removing that file changes nothing.
@@ -32,22 +31,32 @@ pub enum LockHolder {
     Unknown,
 }
 
+/// Why a directory cannot be locked.
+#[derive(Debug, Error)]
+pub(super) enum LockError {
+    /// A process has it.
+    #[error("it is in use by {0}")]
+    InUse(LockHolder),
+    /// What the system says.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 impl DirectoryLock {
-    pub(super) fn acquire(directory: &Path) -> Result<Self, OpenError> {
-        let unusable = |source| OpenError::Directory { directory: directory.into(), source };
+    pub(super) fn acquire(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join("lock");
-        let locked = File::open(directory).map_err(unusable)?;
+        let locked = File::open(directory)?;
         match locked.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::InUse { directory: directory.into(), holder: LockHolder::read(&path) });
+                return Err(LockError::InUse(LockHolder::read(&path)));
             }
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         // Not truncated on opening: that would be one write more that can fail.
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
         let lock = Self { file, _directory: locked };
-        lock.write_holder().map_err(unusable)?;
+        lock.write_holder()?;
         Ok(lock)
     }
 
@@ -101,10 +110,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let lock = DirectoryLock::acquire(directory.path()).unwrap();
         let refused = || DirectoryLock::acquire(directory.path()).unwrap_err().to_string();
-        let in_words = |holder: &str| {
-            let path = directory.path().display();
-            format!("the data directory {path} is in use by {holder}; stop that server or use another directory")
-        };
+        let in_words = |holder: &str| format!("it is in use by {holder}");
         assert_eq!(refused(), in_words(&format!("this process ({})", std::process::id())));
         let other = std::os::unix::process::parent_id();
         fs::write(directory.path().join("lock"), format!("{other}\n")).unwrap();

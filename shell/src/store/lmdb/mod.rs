@@ -1,21 +1,26 @@
 //! The store on disk: two LMDB environments in one data directory.
 
-mod ballast_file;
-mod batch;
-mod environment;
-mod integrity;
-mod live;
+mod store;
+mod error;
 mod lock;
 mod queue;
-mod store;
+mod writer;
+mod batch;
+mod apply_context;
 mod sweep;
+mod live_query;
+mod health;
+mod live;
+mod users;
+mod environment;
+mod integrity;
+mod ballast_file;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod users;
-mod writer;
 
+pub use error::OpenError;
 pub use lock::LockHolder;
-pub use store::*;
+pub use store::{LmdbConfig, LmdbStore};
 pub use users::Retention;

@@ -1,16 +1,20 @@
 //! The bounded queue between whoever submits commands and the one thread that applies them.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use session_core::ledger::StoreCommand;
 use session_core::ledger::{Outcome, StoreError};
 
-use crate::store::CommandCompletion;
+use super::live_query::LiveQuery;
+use crate::store::completion::Completion;
+
+/// How many queries may wait: an operator's, so few.
+const MAX_QUERIES: usize = 64;
 
 /// A command and whom to answer.
-pub(super) type QueuedCommand = (StoreCommand, CommandCompletion);
+pub(super) type QueuedCommand = (StoreCommand, Completion<Outcome>);
 
 /// First in, first out, bounded: where `capacity` commands wait, no other is taken. What gives a slot up always
 /// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
@@ -27,6 +31,7 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct Inner {
     commands: VecDeque<QueuedCommand>,
+    queries: Vec<LiveQuery>,
     open: bool,
 }
 
@@ -35,7 +40,7 @@ struct Inner {
 pub(super) enum TakeResult {
     /// Commands, at least one.
     Batch,
-    /// None in time.
+    /// None in time, or a query came.
     Nothing,
     /// None, and there will be none.
     Closed,
@@ -43,12 +48,12 @@ pub(super) enum TakeResult {
 
 impl Queue {
     pub(super) fn new(capacity: usize) -> Self {
-        let inner = Inner { commands: VecDeque::new(), open: true };
+        let inner = Inner { commands: VecDeque::new(), queries: Vec::new(), open: true };
         Self { inner: Mutex::new(inner), ready: Condvar::new(), capacity }
     }
 
     /// Queues the command, or rejects it at once.
-    pub(super) fn push(&self, command: StoreCommand, done: CommandCompletion) {
+    pub(super) fn push(&self, command: StoreCommand, done: Completion<Outcome>) {
         let is_the_process = command.session().number() == 0;
         let room = if command.is_release() || is_the_process { usize::MAX } else { self.capacity };
         let mut inner = self.lock();
@@ -70,6 +75,33 @@ impl Queue {
         done.answer(Outcome::Rejected(cause));
     }
 
+    /// Queues a query, or rejects it at once. Queries wait for no room among the commands, and take none.
+    pub(super) fn ask(&self, query: LiveQuery) {
+        let mut inner = self.lock();
+        let error = if !inner.open {
+            StoreError::Failed
+        } else if inner.queries.len() >= MAX_QUERIES {
+            StoreError::Overloaded
+        } else {
+            inner.queries.push(query);
+            drop(inner);
+            self.ready.notify_one();
+            return;
+        };
+        drop(inner);
+        query.reject(error);
+    }
+
+    /// The queries that wait.
+    pub(super) fn take_queries(&self) -> Vec<LiveQuery> {
+        std::mem::take(&mut self.lock().queries)
+    }
+
+    /// Whether an acquire would be rejected for want of room.
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().commands.len() >= self.capacity
+    }
+
     /// Moves up to `most` commands into `batch`, which is empty. Waits for one, but at most for `patience` if there
     /// is any.
     pub(super) fn take(
@@ -79,13 +111,14 @@ impl Queue {
         patience: Option<Duration>,
     ) -> TakeResult {
         let mut inner = self.lock();
-        let idle = |inner: &mut Inner| inner.commands.is_empty() && inner.open;
+        let idle = |inner: &mut Inner| inner.commands.is_empty() && inner.queries.is_empty() && inner.open;
         inner = match patience {
             None => self.ready.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner),
             Some(time) => self.ready.wait_timeout_while(inner, time, idle).unwrap_or_else(PoisonError::into_inner).0,
         };
         if inner.commands.is_empty() {
-            return if inner.open { TakeResult::Nothing } else { TakeResult::Closed };
+            let is_over = !inner.open && inner.queries.is_empty();
+            return if is_over { TakeResult::Closed } else { TakeResult::Nothing };
         }
         if inner.commands.len() <= most {
             std::mem::swap(&mut inner.commands, batch);
@@ -106,6 +139,7 @@ impl Queue {
         self.close();
         let left = std::mem::take(&mut self.lock().commands);
         reject(left, StoreError::Failed);
+        self.take_queries().into_iter().for_each(|query| query.reject(StoreError::Failed));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -118,6 +152,21 @@ impl Queue {
 pub(super) fn reject(commands: impl IntoIterator<Item = QueuedCommand>, cause: StoreError) {
     for (_, done) in commands {
         done.answer(Outcome::Rejected(cause));
+    }
+}
+
+/// Sees to it that nobody queues for a writer that is gone, should it panic.
+pub(super) struct FailPendingOnDrop(Arc<Queue>);
+
+impl FailPendingOnDrop {
+    pub(super) fn new(queue: Arc<Queue>) -> Self {
+        Self(queue)
+    }
+}
+
+impl Drop for FailPendingOnDrop {
+    fn drop(&mut self) {
+        self.0.fail_all();
     }
 }
 

@@ -15,21 +15,24 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::{fs, io, thread};
+use std::{fs, thread};
 
-use session_core::ledger::StoreCommand;
-use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreCommand};
 use session_core::{NodeId, UserId};
-use thiserror::Error;
 
+use super::error::OpenError;
+use super::health;
 use super::live;
-use super::lock::{DirectoryLock, LockHolder};
+use super::live_query::LiveQuery;
+use super::lock::DirectoryLock;
 use super::queue::Queue;
-use super::users::{self, Retention, SlotQuery, UpdateSender};
+use super::users::{self, Retention, SlotQuery, UpdateSender, UserQuery};
 use super::writer::Writer;
-use crate::store::{
-    CommandCompletion, NotifierSlot, SessionNotifier, SharedPolicy, Store, UpdateCompletion, UserUpdate,
-};
+use crate::store::api::{HealthFuture, Store, StoreFuture, UserUpdate};
+use crate::store::completion::Completion;
+use crate::store::failure::StoreFailure;
+use crate::store::listing::{Page, PageRequest, SessionEntry, UserEntry};
+use crate::store::shared::{NodeContext, SharedPolicy};
 
 /// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
@@ -37,8 +40,7 @@ pub struct LmdbStore {
     running: Arc<RunningThreads>,
     /// Released when the store is closed and its threads, which hold it too, have ended.
     lock: Mutex<Option<Arc<DirectoryLock>>>,
-    policy: SharedPolicy,
-    route: NotifierSlot,
+    context: NodeContext,
     updates: UpdateSender,
     known_users: usize,
 }
@@ -86,72 +88,6 @@ impl LmdbConfig {
     }
 }
 
-/// Why an [`LmdbStore`] does not open.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// The map cannot have this size.
-    #[error("a map of {bytes} bytes cannot be made; the least is 1 MiB, the most what the machine can address")]
-    MapSize {
-        /// What was configured.
-        bytes: usize,
-    },
-    /// The queue has no room at all.
-    #[error("a queue for no commands would reject every one, the least is 1")]
-    QueueCapacity,
-    /// The directory cannot be made, read or written.
-    #[error(
-        "the data directory {directory} cannot be used; it must be a directory that this user can write to, on a disk with room"
-    )]
-    Directory {
-        /// Which, or the one in it that is meant.
-        directory: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A server already uses the directory.
-    #[error("the data directory {directory} is in use by {holder}; stop that server or use another directory")]
-    InUse {
-        /// Which.
-        directory: PathBuf,
-        /// Who uses it.
-        holder: LockHolder,
-    },
-    /// The users' records are damaged.
-    #[error(
-        "the known users in {directory} cannot be read; restore it from a backup, or move it away to start without any"
-    )]
-    UsersDamaged {
-        /// Which.
-        directory: PathBuf,
-        /// What is wrong with it.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The users' records do not open, though nothing says that they are damaged.
-    #[error(
-        "the known users in {directory} do not open; check its permissions and the limits on memory and open files"
-    )]
-    Users {
-        /// Which.
-        directory: PathBuf,
-        /// What LMDB says.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The slots' records do not open, not even made anew.
-    #[error("the slots in {directory} do not open; check its permissions and the limits on memory and open files")]
-    Live {
-        /// Which.
-        directory: PathBuf,
-        /// What LMDB says.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The system gives no thread.
-    #[error("the store's threads cannot be started; check the limit on processes")]
-    Thread {
-        /// What the system says.
-        source: io::Error,
-    },
-}
-
 impl LmdbStore {
     /// How long dropping a store waits for it to close, unless [`Store::close`] has waited before.
     pub const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -182,7 +118,8 @@ impl LmdbStore {
             Err(source) => Err(OpenError::Directory { directory, source }),
         };
         make(directory.clone())?;
-        let lock = Arc::new(DirectoryLock::acquire(directory)?);
+        let lock = DirectoryLock::acquire(directory).map_err(|error| OpenError::from_lock(directory, error))?;
+        let lock = Arc::new(lock);
         let mut users = users::open(&make(directory.join("users"))?, users_map)?;
         let live = live::open(&make(directory.join("live"))?, live_map, boot)?;
 
@@ -192,16 +129,16 @@ impl LmdbStore {
             .map_err(|source| OpenError::UsersDamaged { directory: directory.join("users"), source })?;
         let known_users = users.environment().map_or(0, |users| users.entries()) - overrides.len();
         let queue = Arc::new(Queue::new(queue_capacity));
-        let (policy, route) = (SharedPolicy::new(policy, overrides), NotifierSlot::default());
-        let (seen_sender, user_writer) = users::user_writer(users, policy.clone());
+        let context = NodeContext::with_policy(node, SharedPolicy::new(policy, overrides));
+        let (seen_sender, user_writer) = users::user_writer(users, context.policy().clone());
         let updates = user_writer.update_sender();
         let user_writer = user_writer.with_retention(forget_after, SlotQuery::new(Arc::clone(&queue), node));
-        let writer = Writer::new(Arc::clone(&queue), live, node, policy.clone(), route.clone(), seen_sender);
+        let writer = Writer::new(Arc::clone(&queue), live, context.clone(), seen_sender);
         let running = Arc::new(RunningThreads::default());
         // Should the second not start, the first ends by itself: its queue's other end is dropped.
         spawn("users", &lock, &running, move || user_writer.run())?;
         spawn("live", &lock, &running, move || writer.run())?;
-        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), policy, route, updates, known_users })
+        Ok(Self { queue, running, lock: Mutex::new(Some(lock)), context, updates, known_users })
     }
 
     /// How many users the store knew when it was opened.
@@ -212,40 +149,58 @@ impl LmdbStore {
 }
 
 impl Store for LmdbStore {
-    fn submit(&self, command: StoreCommand, done: CommandCompletion) {
-        self.queue.push(command, done);
+    fn context(&self) -> &NodeContext {
+        &self.context
     }
 
-    fn set_notifier(&self, router: Arc<dyn SessionNotifier>) {
-        self.route.set(router);
+    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
+        self.queue.push(command, completion);
     }
 
-    fn set_policy(&self, policy: AdmissionPolicy) {
-        self.policy.set(policy);
+    fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
+        self.updates.submit(user, update, completion);
     }
 
-    fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
-        self.policy.for_user(user)
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+        let (completion, answer) = Completion::channel();
+        self.updates.ask(UserQuery::List(page, completion));
+        Box::pin(answer)
     }
 
-    fn update_user(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        self.updates.submit(user, update, done);
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+        let (completion, answer) = Completion::channel();
+        self.queue.ask(LiveQuery::ListSessions(user, page, completion));
+        Box::pin(answer)
     }
 
-    fn close(&self, within: Duration) -> bool {
+    fn health(&self) -> HealthFuture<'_> {
+        Box::pin(health::check(&self.queue, &self.updates))
+    }
+
+    fn close(&self, timeout: Duration) -> StoreFuture<'_, ()> {
         self.queue.close();
-        // The writer ends once the queue is empty. With it goes the only sender of notes, which ends the recorder.
-        let ended = self.running.wait(within);
-        // From here on the threads alone hold the lock, for as long as they run.
-        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
-        ended
+        let running = Arc::clone(&self.running);
+        Box::pin(async move {
+            let has_ended = smol::unblock(move || running.wait(timeout)).await;
+            self.release_lock();
+            if has_ended { Ok(()) } else { Err(StoreFailure::TimedOut) }
+        })
+    }
+}
+
+impl LmdbStore {
+    /// From here on the threads alone hold the directory's lock, for as long as they run. Whether this was the first time.
+    fn release_lock(&self) -> bool {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
 }
 
 impl Drop for LmdbStore {
     fn drop(&mut self) {
-        if self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            self.close(Self::DROP_TIMEOUT);
+        // The writer ends once the queue is empty. It owns the only sender of seen users, whose end ends the user writer.
+        self.queue.close();
+        if self.release_lock() {
+            self.running.wait(Self::DROP_TIMEOUT);
         }
     }
 }

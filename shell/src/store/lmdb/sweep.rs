@@ -18,7 +18,7 @@ use std::ops::Bound;
 use heed::RwTxn;
 use session_core::ledger::{self, SessionStatus, UserRecord};
 
-use super::batch::ApplyContext;
+use super::apply_context::ApplyContext;
 use super::environment::Environment;
 
 /// How far the pass has come.

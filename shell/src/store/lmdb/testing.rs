@@ -13,8 +13,11 @@ use session_core::{NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
-use super::LmdbConfig;
-use crate::store::{CommandCompletion, SessionNotifier, SharedPolicy, Store};
+use super::store::LmdbConfig;
+use crate::store::api::Store;
+use crate::store::completion::Completion;
+use crate::store::notifier::SessionNotifier;
+use crate::store::shared::SharedPolicy;
 
 /// More than anything here takes: a test that waits this long has failed.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
@@ -98,6 +101,11 @@ pub(super) fn ask(store: &dyn Store, command: StoreCommand) -> Outcome {
     answers.next()
 }
 
+/// Closes the store; whether that took no longer than `timeout`.
+pub(super) fn close(store: &dyn Store, timeout: Duration) -> bool {
+    smol::block_on(store.close(timeout)).is_ok()
+}
+
 /// What this thread logs meanwhile.
 pub(super) fn logged(work: impl FnOnce()) -> String {
     // While there is one subscriber only, a line that another test's thread comes to first is off for good.
@@ -126,9 +134,9 @@ impl Default for OutcomeChannel {
 }
 
 impl OutcomeChannel {
-    pub(super) fn done(&self) -> CommandCompletion {
+    pub(super) fn done(&self) -> Completion<Outcome> {
         let sender = self.sender.clone();
-        CommandCompletion::new(move |outcome| {
+        Completion::new(move |outcome| {
             // Fails when the test no longer looks.
             drop(sender.send(outcome));
         })

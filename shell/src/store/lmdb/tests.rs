@@ -12,7 +12,7 @@ use super::environment::DATA_FILE;
 use super::testing::*;
 use super::users::{self, KnownUser, KnownUserError};
 use super::{LmdbConfig, LmdbStore, LockHolder, OpenError};
-use crate::store::Store as _;
+use crate::store::{Store as _, StoreHealth};
 
 fn open(directory: &Path, node: NodeId) -> LmdbStore {
     LmdbStore::open_under_boot(&config(directory), node, Some("one boot")).unwrap()
@@ -42,7 +42,7 @@ fn slots_of_another_node_are_void_at_once() {
     let store = open(directory.path(), NODE);
     assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
     assert_eq!(ask(&store, acquire("ada", 2)), granted(2));
-    assert!(store.close(TIMEOUT));
+    assert!(close(&store, TIMEOUT));
     let same = open(directory.path(), NODE);
     assert_eq!(ask(&same, acquire("ada", 3)), Outcome::Denied(None));
     drop(same);
@@ -126,7 +126,7 @@ fn a_second_store_is_refused_until_the_first_is_closed() {
     let first = open(directory.path(), NODE);
     let error = LmdbStore::open(&config(directory.path()), OTHER_NODE).unwrap_err();
     assert!(matches!(error, OpenError::InUse { holder: LockHolder::ThisProcess, .. }), "{error:?}");
-    assert!(first.close(TIMEOUT));
+    assert!(close(&first, TIMEOUT));
     drop(open(directory.path(), OTHER_NODE));
 }
 
@@ -163,10 +163,10 @@ fn closing_answers_all_and_takes_no_more() {
     for number in 0..5000 {
         store.submit(acquire(&format!("user {number}"), number), answers.done());
     }
-    assert!(store.close(TIMEOUT));
+    assert!(close(&store, TIMEOUT));
     assert_eq!(answers.now(), vec![granted(1); 5000]);
     assert_eq!(ask(&store, release("user 1", 1)), Outcome::Rejected(StoreError::Failed));
-    assert!(store.close(Duration::ZERO));
+    assert!(close(&store, Duration::ZERO));
     drop(store);
     assert_eq!(open(directory.path(), NODE).known_users(), 5000);
 }
@@ -186,6 +186,8 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
         }
         assert!(held > 500, "{held} users fit");
         assert_eq!(ask(&store, acquire(&name(held), held)), Outcome::Rejected(StoreError::Full));
+        let health = smol::block_on(store.health());
+        assert!(matches!(health, StoreHealth::Degraded { refusal: Some(StoreError::Full), .. }), "{health:?}");
         assert_eq!(ask(&store, lookup(&name(0), 0)), found(1));
         // In an order that touches another page each time, and many at once.
         let answers = OutcomeChannel::default();
@@ -195,6 +197,7 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
         for _ in 0..held {
             assert_eq!(answers.next(), Outcome::Released);
         }
+        assert_eq!(smol::block_on(store.health()), StoreHealth::Ready);
     }
 }
 
@@ -204,7 +207,7 @@ fn known_after(sessions: &[u64]) -> Result<KnownUser, KnownUserError> {
     for &session in sessions {
         let store = open(directory.path(), NODE);
         assert!(matches!(ask(&store, acquire("ada", session)), Outcome::Granted { .. }));
-        assert!(store.close(TIMEOUT));
+        assert!(close(&store, TIMEOUT));
     }
     let mut users = users::open(&directory.path().join("users"), 4 << 20).unwrap();
     let environment = users.environment().unwrap();

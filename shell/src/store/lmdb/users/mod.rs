@@ -1,14 +1,20 @@
 //! The directory `users/`.
 
+mod open;
+mod writer;
+mod queue;
 mod known_user;
 mod overrides;
 mod retention;
 mod slot_query;
-mod writer;
+mod user_query;
 
 #[cfg(test)]
 pub(super) use known_user::{KnownUser, KnownUserError};
+pub(super) use open::open;
 pub(super) use overrides::read_all;
+pub(super) use queue::{SeenSender, UpdateSender};
 pub use retention::Retention;
 pub(super) use slot_query::SlotQuery;
-pub(super) use writer::{SeenSender, UpdateSender, open, user_writer};
+pub(super) use user_query::{UserQuery, UsersHealth};
+pub(super) use writer::user_writer;

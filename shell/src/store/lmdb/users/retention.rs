@@ -41,10 +41,10 @@ use std::time::{Duration, Instant};
 use heed::RwTxn;
 use session_core::{Timestamp, UserId};
 
-use super::super::environment::Environment;
-use super::SlotQuery;
 use super::known_user::KnownUser;
 use super::overrides::FIRST_USER;
+use super::slot_query::SlotQuery;
+use crate::store::lmdb::environment::Environment;
 
 /// When a user who holds no slot is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use session_core::ledger::StoreCommand;
 use session_core::{NodeId, SessionId, UserId};
 
 use crate::runtime::clock::Clock;
-use crate::store::CommandCompletion;
+use crate::store::completion::Completion;
 use crate::store::lmdb::queue::Queue;
 
 /// How many lookups are in the queue at once: few beside the commands of a batch.
@@ -48,7 +48,7 @@ impl SlotQuery {
         for group in users.chunks(GROUP) {
             for user in group {
                 let (answers, about) = (answers.clone(), user.clone());
-                let done = CommandCompletion::new(move |outcome| {
+                let done = Completion::new(move |outcome| {
                     // Fails when the answer comes too late.
                     drop(answers.send((about, outcome)));
                 });

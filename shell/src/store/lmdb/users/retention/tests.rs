@@ -9,14 +9,16 @@ use session_core::ledger::Outcome;
 use session_core::ledger::StoreCommand;
 use tempfile::TempDir;
 
-use super::super::writer::{SeenSender, TakenUpdates, UserWriter, open, user_writer};
+use super::super::open::open;
+use super::super::queue::{SeenSender, TakenUpdates};
+use super::super::writer::{UserWriter, user_writer};
 use super::*;
 use crate::runtime::clock::{Clock, ManualClock};
-use crate::store::NotifierSlot;
 use crate::store::lmdb::environment::{Durability, ReopeningEnv, Uncommitted, faults};
 use crate::store::lmdb::queue::{Queue, TakeResult};
 use crate::store::lmdb::testing::{NODE, OutcomeChannel, TIMEOUT, acquire, granted, policy, release, user};
 use crate::store::lmdb::writer::Writer;
+use crate::store::shared::NodeContext;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLI: Duration = Duration::from_millis(1);
@@ -426,7 +428,7 @@ fn the_writer_is_asked() {
     // The notes get lost, so that only the slots count.
     let other = tempfile::tempdir().unwrap();
     let (seen_sender, _) = user_writer(open(other.path(), 4 << 20).unwrap(), policy());
-    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NODE, policy(), NotifierSlot::default(), seen_sender);
+    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NodeContext::with_policy(NODE, policy()), seen_sender);
     let thread = thread::spawn(move || writer.run());
     let answers = OutcomeChannel::default();
     let ask = |subject: &Subject, command| {

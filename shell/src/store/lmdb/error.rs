@@ -1,0 +1,119 @@
+//! Why the store does not open, and what an LMDB error means to a client.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use session_core::ledger::StoreError;
+use thiserror::Error;
+
+use super::lock::{LockError, LockHolder};
+
+/// Why an [`LmdbStore`] does not open.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The map cannot have this size.
+    #[error("a map of {bytes} bytes cannot be made; the least is 1 MiB, the most what the machine can address")]
+    MapSize {
+        /// What was configured.
+        bytes: usize,
+    },
+    /// The queue has no room at all.
+    #[error("a queue for no commands would reject every one, the least is 1")]
+    QueueCapacity,
+    /// The directory cannot be made, read or written.
+    #[error(
+        "the data directory {directory} cannot be used; it must be a directory that this user can write to, on a disk with room"
+    )]
+    Directory {
+        /// Which, or the one in it that is meant.
+        directory: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A server already uses the directory.
+    #[error("the data directory {directory} is in use by {holder}; stop that server or use another directory")]
+    InUse {
+        /// Which.
+        directory: PathBuf,
+        /// Who uses it.
+        holder: LockHolder,
+    },
+    /// The users' records are damaged.
+    #[error(
+        "the known users in {directory} cannot be read; restore it from a backup, or move it away to start without any"
+    )]
+    UsersDamaged {
+        /// Which.
+        directory: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The users' records do not open, though nothing says that they are damaged.
+    #[error(
+        "the known users in {directory} do not open; check its permissions and the limits on memory and open files"
+    )]
+    Users {
+        /// Which.
+        directory: PathBuf,
+        /// What LMDB says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The slots' records do not open, not even made anew.
+    #[error("the slots in {directory} do not open; check its permissions and the limits on memory and open files")]
+    Live {
+        /// Which.
+        directory: PathBuf,
+        /// What LMDB says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The system gives no thread.
+    #[error("the store's threads cannot be started; check the limit on processes")]
+    Thread {
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// What it means that this directory could not be locked.
+    pub(super) fn from_lock(directory: &Path, error: LockError) -> Self {
+        let directory = directory.into();
+        match error {
+            LockError::InUse(holder) => Self::InUse { directory, holder },
+            LockError::Io(source) => Self::Directory { directory, source },
+        }
+    }
+}
+
+/// The number of this error on every Unix.
+const EIO: i32 = 5;
+
+pub(super) fn store_error(error: &heed::Error) -> StoreError {
+    match error {
+        heed::Error::Mdb(heed::MdbError::MapFull) => StoreError::Full,
+        // LMDB says EIO, "short write, filesystem full?", where a write finds room for some of its bytes only.
+        heed::Error::Io(error) if error.kind() == ErrorKind::StorageFull || error.raw_os_error() == Some(EIO) => {
+            StoreError::Full
+        }
+        heed::Error::Mdb(_)
+        | heed::Error::Io(_)
+        | heed::Error::Encoding(_)
+        | heed::Error::Decoding(_)
+        | heed::Error::EnvAlreadyOpened => StoreError::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_is_told_from_what_fails() {
+        let io = |error: io::Error| store_error(&heed::Error::Io(error));
+        assert_eq!(io(ErrorKind::StorageFull.into()), StoreError::Full);
+        assert_eq!(io(io::Error::from_raw_os_error(EIO)), StoreError::Full);
+        assert_eq!(io(ErrorKind::PermissionDenied.into()), StoreError::Failed);
+        assert_eq!(store_error(&heed::MdbError::MapFull.into()), StoreError::Full);
+        assert_eq!(store_error(&heed::MdbError::Corrupted.into()), StoreError::Failed);
+    }
+}

@@ -1,0 +1,106 @@
+//! Questions to the thread that owns `live/`: a page of sessions, and how it is doing.
+
+use std::ops::Bound;
+
+use session_core::UserId;
+use session_core::ledger::{self, StoreError, UserRecord};
+
+use super::apply_context::ApplyContext;
+use super::environment::Environment;
+use crate::store::completion::Completion;
+use crate::store::failure::StoreFailure;
+use crate::store::listing::{Page, PageRequest, SessionEntry, SessionPage};
+
+/// How many records one page looks at, at most. Commands wait meanwhile.
+const MAX_RECORDS: usize = 1024;
+
+/// A question, and whom to answer.
+#[derive(Debug)]
+pub(super) enum LiveQuery {
+    /// A page of one user's sessions, or of all.
+    ListSessions(Option<UserId>, PageRequest, Completion<Result<Page<SessionEntry>, StoreFailure>>),
+    /// How it is doing.
+    Health(Completion<Result<LiveHealth, StoreFailure>>),
+}
+
+/// How the thread that owns `live/` is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LiveHealth {
+    /// The environment does not open, and every command is rejected.
+    pub(super) is_closed: bool,
+    /// What room there is left is for releases.
+    pub(super) is_full: bool,
+    /// There was no room on the disk for the ballast file.
+    pub(super) is_ballast_missing: bool,
+}
+
+impl LiveQuery {
+    /// Answers that it was not looked up.
+    pub(super) fn reject(self, error: StoreError) {
+        let failure = StoreFailure::Rejected(error);
+        match self {
+            Self::ListSessions(.., completion) => completion.answer(Err(failure)),
+            Self::Health(completion) => completion.answer(Err(failure)),
+        }
+    }
+}
+
+/// One page of the sessions that hold a slot now.
+pub(super) fn list_sessions(
+    environment: &Environment,
+    context: ApplyContext<'_>,
+    user: Option<&UserId>,
+    request: &PageRequest,
+) -> Result<Page<SessionEntry>, StoreFailure> {
+    let page = SessionPage::new(request)?;
+    let listed = match user {
+        Some(user) => list_of_user(environment, context, user, page),
+        None => list_of_all(environment, context, page),
+    };
+    listed.map_err(|error| {
+        tracing::error!(%error, "sessions cannot be listed");
+        StoreFailure::Rejected(StoreError::Failed)
+    })
+}
+
+fn list_of_user(
+    environment: &Environment,
+    context: ApplyContext<'_>,
+    user: &UserId,
+    mut page: SessionPage,
+) -> heed::Result<Page<SessionEntry>> {
+    let txn = environment.write()?;
+    let bytes = environment.records.get(&txn, user.as_str().as_bytes())?;
+    let is_last = bytes.is_none_or(|bytes| page.add(user, &current(bytes, context)));
+    Ok(if is_last { page.finish() } else { page.finish_full() })
+}
+
+fn list_of_all(
+    environment: &Environment,
+    context: ApplyContext<'_>,
+    mut page: SessionPage,
+) -> heed::Result<Page<SessionEntry>> {
+    let txn = environment.write()?;
+    let first = page.first_user().cloned();
+    let start = first.as_ref().map_or(Bound::Unbounded, |user| Bound::Included(user.as_str().as_bytes()));
+    let mut last = None;
+    for (number, entry) in environment.records.range(&txn, &(start, Bound::Unbounded))?.enumerate() {
+        let (key, bytes) = entry?;
+        if let Some(last) = last.take_if(|_| number >= MAX_RECORDS) {
+            return Ok(page.finish_after(&last));
+        }
+        let Some(user) = std::str::from_utf8(key).ok().and_then(|id| UserId::parse(id).ok()) else { continue };
+        if !page.add(&user, &current(bytes, context)) {
+            return Ok(page.finish_full());
+        }
+        last = Some(user);
+    }
+    Ok(page.finish())
+}
+
+/// A record without what is void by now. One that cannot be read has no sessions: its user is refused.
+fn current(bytes: &[u8], context: ApplyContext<'_>) -> UserRecord {
+    let mut record = UserRecord::decode(bytes).unwrap_or_default();
+    ledger::expire_sessions(&mut record, context.now, |node| context.liveness(node));
+    record
+}

@@ -1,0 +1,64 @@
+//! Opens the environment of `users/`.
+
+use std::path::Path;
+use std::{fs, io};
+
+use crate::store::lmdb::environment::{DATA_FILE, Durability, EnvironmentError, ReopeningEnv};
+use crate::store::lmdb::error::OpenError;
+
+/// Opens `users/`, or makes it.
+pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result<ReopeningEnv, OpenError> {
+    if is_data_missing(directory) {
+        tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: everybody known is forgotten");
+    }
+    let env = ReopeningEnv::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
+        EnvironmentError::Damaged(_)
+        | EnvironmentError::Lmdb(heed::Error::Mdb(
+            heed::MdbError::Invalid | heed::MdbError::Corrupted | heed::MdbError::PageNotFound,
+        )) => OpenError::UsersDamaged { directory: directory.into(), source: error.into() },
+        EnvironmentError::Gone | EnvironmentError::Io(_) | EnvironmentError::Lmdb(_) => {
+            OpenError::Users { directory: directory.into(), source: error.into() }
+        }
+    })?;
+    // A synced file that its directory has forgotten does not outlive a power cut.
+    let sync = |path: &Path| fs::File::open(path).and_then(|directory| directory.sync_all());
+    sync(directory)
+        .and_then(|()| directory.parent().map_or(Ok(()), sync))
+        .map_err(|source: io::Error| OpenError::Directory { directory: directory.into(), source })?;
+    Ok(env)
+}
+
+/// Whether an environment was here, as the lock file it leaves behind tells, and its data are not.
+fn is_data_missing(directory: &Path) -> bool {
+    let has_data = fs::metadata(directory.join(DATA_FILE)).is_ok_and(|file| file.len() > 0);
+    directory.join("lock.mdb").exists() && !has_data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: usize = 4 << 20;
+
+    #[test]
+    fn data_that_were_taken_away_are_missed_and_only_they() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_data_missing(directory.path()), "nothing was there yet");
+        drop(open(directory.path(), MAP).unwrap());
+        assert!(!is_data_missing(directory.path()), "nobody is known, and nothing is missing");
+        fs::write(directory.path().join(DATA_FILE), "").unwrap();
+        assert!(is_data_missing(directory.path()));
+        fs::remove_file(directory.path().join(DATA_FILE)).unwrap();
+        assert!(is_data_missing(directory.path()));
+    }
+
+    #[test]
+    fn damage_is_told_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(directory.path(), MAP).unwrap());
+        fs::write(directory.path().join("data.mdb"), [1; 9000]).unwrap();
+        let error = open(directory.path(), MAP).err().unwrap();
+        assert!(matches!(error, OpenError::UsersDamaged { .. }), "{error:?}");
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    }
+}

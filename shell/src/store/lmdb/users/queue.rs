@@ -1,0 +1,208 @@
+//! What waits for the thread that owns `users/`: users to be noted as seen, and changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use session_core::ledger::StoreError;
+use session_core::{Timestamp, UserId};
+
+use super::user_query::UserQuery;
+use crate::runtime::log::LogRateLimiter;
+use crate::store::api::UserUpdate;
+use crate::store::completion::Completion;
+use crate::store::failure::StoreFailure;
+
+/// Answers what became of an update.
+pub(in crate::store::lmdb) type UpdateCompletion = Completion<Result<(), StoreFailure>>;
+
+/// A change of what is kept of a user, and whom to answer.
+pub(super) type UserUpdateRequest = (UserId, UserUpdate, UpdateCompletion);
+
+/// How many users may wait to be noted. The next is dropped, and noted at its next session.
+pub(super) const MAX_PENDING: usize = 64 * 1024;
+
+/// How many queries may wait: an operator's, so few.
+const MAX_QUERIES: usize = 64;
+
+/// Where users to be noted are handed in. Dropping it ends the [`UserWriter`] once all are noted.
+#[derive(Debug)]
+pub(in crate::store::lmdb) struct SeenSender {
+    pub(super) queue: Arc<UserQueue>,
+    pub(super) dropped: u64,
+    log: LogRateLimiter,
+}
+
+/// Where the notes lie between the two. To hand one in wakes nobody, but for the first after a while: a wake for each
+/// costs more than all else that is done for it.
+#[derive(Debug, Default)]
+pub(super) struct UserQueue {
+    pending: Mutex<Pending>,
+    /// Told of the first note on an empty desk, and of the end.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// Who was seen, and when first.
+    pub(super) seen: HashMap<UserId, Timestamp>,
+    /// What is to be changed, in this order.
+    updates: Vec<UserUpdateRequest>,
+    queries: Vec<UserQuery>,
+    ended: bool,
+    /// Nobody comes to the desk any more.
+    closed: bool,
+}
+
+/// What lay on the desk.
+#[derive(Debug, Default)]
+pub(super) struct TakenUpdates {
+    pub(super) seen: BTreeMap<UserId, Timestamp>,
+    pub(super) updates: Vec<UserUpdateRequest>,
+    pub(super) queries: Vec<UserQuery>,
+    /// Whether the queries were taken ahead of the rest, for which it was not time yet.
+    pub(super) is_ahead: bool,
+    /// Whether this is all.
+    pub(super) ended: bool,
+}
+
+/// Where changes to what is kept of users are handed in.
+#[derive(Debug, Clone)]
+pub(in crate::store::lmdb) struct UpdateSender(Arc<UserQueue>);
+
+impl UpdateSender {
+    pub(super) fn new(queue: Arc<UserQueue>) -> Self {
+        Self(queue)
+    }
+
+    pub(in crate::store::lmdb) fn submit(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
+        let mut pile = self.0.lock();
+        if pile.closed {
+            drop(pile);
+            return done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
+        }
+        pile.updates.push((user, update, done));
+        drop(pile);
+        self.0.changed.notify_one();
+    }
+}
+
+impl UpdateSender {
+    /// Submits a query, or rejects it at once.
+    pub(in crate::store::lmdb) fn ask(&self, query: UserQuery) {
+        let mut pile = self.0.lock();
+        let error = if pile.closed {
+            StoreError::Failed
+        } else if pile.queries.len() >= MAX_QUERIES {
+            StoreError::Overloaded
+        } else {
+            pile.queries.push(query);
+            drop(pile);
+            self.0.changed.notify_one();
+            return;
+        };
+        drop(pile);
+        query.reject(error);
+    }
+}
+
+/// Sees to it that nobody waits at a desk to which nobody comes.
+pub(super) struct CloseOnDrop(Arc<UserQueue>);
+
+impl CloseOnDrop {
+    pub(super) fn new(queue: Arc<UserQueue>) -> Self {
+        Self(queue)
+    }
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        let mut pile = self.0.lock();
+        pile.closed = true;
+        let (left, queries) = (mem::take(&mut pile.updates), mem::take(&mut pile.queries));
+        drop(pile);
+        queries.into_iter().for_each(|query| query.reject(StoreError::Failed));
+        for (_, _, done) in left {
+            done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
+        }
+    }
+}
+
+impl UserQueue {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Pending> {
+        // Every change is a single operation of the map, so a poisoned one is still whole.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a note about the user lies here.
+    pub(super) fn has(&self, user: &UserId) -> bool {
+        self.lock().seen.contains_key(user)
+    }
+
+    /// All notes, once there are any or a step is due, and `until` has come; or at the end, or at once if something is to
+    /// be changed, for which somebody waits. In order, so that neighbours in the tree are noted together.
+    pub(super) fn take(&self, until: Instant, due: Option<Instant>) -> TakenUpdates {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let pile = self.lock();
+        let is_urgent = |pile: &Pending| pile.ended || !pile.updates.is_empty() || !pile.queries.is_empty();
+        let idle = |pile: &mut Pending| pile.seen.is_empty() && !is_urgent(pile);
+        let pile = match due {
+            None => self.changed.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(due) => {
+                self.changed.wait_timeout_while(pile, left(due), idle).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        let mut pile = self
+            .changed
+            .wait_timeout_while(pile, left(until), |pile| !is_urgent(pile))
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        let queries = mem::take(&mut pile.queries);
+        let has_come = |time: Instant| time <= Instant::now();
+        let is_time = has_come(until) && (!pile.seen.is_empty() || due.is_some_and(has_come));
+        // A query commits nothing: whoever lists many pages must not have the disk synced for each.
+        if !queries.is_empty() && pile.updates.is_empty() && !pile.ended && !is_time {
+            return TakenUpdates { queries, is_ahead: true, ..TakenUpdates::default() };
+        }
+        let (seen, updates, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.updates), pile.ended);
+        drop(pile);
+        TakenUpdates { seen: seen.into_iter().collect(), updates, queries, is_ahead: false, ended }
+    }
+}
+
+impl SeenSender {
+    pub(super) fn new(queue: Arc<UserQueue>) -> Self {
+        Self { queue, dropped: 0, log: LogRateLimiter::default() }
+    }
+
+    /// Has these users noted, as far as there is room for them. The earliest time counts: some seconds later are not
+    /// worth a write.
+    pub(in crate::store::lmdb) fn send(&mut self, users: impl IntoIterator<Item = (UserId, Timestamp)>) {
+        let mut pile = self.queue.lock();
+        let was_empty = pile.seen.is_empty();
+        let before = self.dropped;
+        for (user, at) in users {
+            if pile.seen.len() < MAX_PENDING {
+                pile.seen.entry(user).or_insert(at);
+            } else if !pile.seen.contains_key(&user) {
+                self.dropped += 1;
+            }
+        }
+        let is_news = was_empty && !pile.seen.is_empty();
+        drop(pile);
+        if is_news {
+            self.queue.changed.notify_one();
+        }
+        if self.dropped > before && self.log.check().is_some() {
+            tracing::warn!(dropped = self.dropped, "users are not noted as seen: more came than can be written");
+        }
+    }
+}
+
+impl Drop for SeenSender {
+    fn drop(&mut self) {
+        self.queue.lock().ended = true;
+        self.queue.changed.notify_one();
+    }
+}

@@ -1,0 +1,217 @@
+//! The user writer, mostly on the test's own thread.
+
+use std::thread;
+
+use session_core::ledger::{SlotLimit, UserOverrides, WhenFull};
+
+use super::super::open::open;
+use super::super::queue::MAX_PENDING;
+use super::*;
+use crate::store::completion::Completion;
+use crate::store::listing::PageRequest;
+use crate::store::lmdb::environment::faults;
+use crate::store::lmdb::testing::{TIMEOUT, logged, policy};
+
+const MAP: usize = 4 << 20;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(seconds))
+}
+
+fn user(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+fn known(environment: &Environment, id: &str) -> Option<KnownUser> {
+    let txn = environment.write().unwrap();
+    environment.records.get(&txn, id.as_bytes()).unwrap().map(|bytes| KnownUser::decode(bytes).unwrap())
+}
+
+#[test]
+fn what_is_queued_is_noted_before_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    seen_sender.send((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
+    seen_sender.send([(user("user 1"), at(2))]);
+    drop(seen_sender);
+    writer.run();
+    let mut env = open(directory.path(), MAP).unwrap();
+    let environment = env.environment().unwrap();
+    assert_eq!(environment.entries(), 5000);
+    assert_eq!(known(environment, "user 1"), Some(KnownUser { first_seen: at(1), last_seen: at(1) }));
+}
+
+#[test]
+fn what_does_not_fit_is_dropped_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut seen_sender, _writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    seen_sender.send((0..MAX_PENDING + 3).map(|number| (user(&format!("user {number}")), at(1))));
+    seen_sender.send([(user("user 0"), at(2))]);
+    assert_eq!(seen_sender.dropped, 3);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut env = open(directory.path(), MAP).unwrap();
+    let environment = env.environment().unwrap();
+    let mut txn = environment.write().unwrap();
+    environment.records.put(&mut txn, b"ada", &[2, 7]).unwrap();
+    environment.commit(txn).unwrap();
+    let seen = BTreeMap::from([(user("ada"), at(1)), (user("bob"), at(1))]);
+    write(environment, &seen, None, &LogRateLimiter::default()).unwrap();
+    let txn = environment.write().unwrap();
+    assert_eq!(environment.records.get(&txn, b"ada").unwrap(), Some([2, 7].as_slice()));
+    assert!(environment.records.get(&txn, b"bob").unwrap().is_some());
+}
+
+/// Has it changed, as an operator would: what came of it.
+fn amend(writer: &mut UserWriter, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreFailure>> {
+    let (answer, answered) = std::sync::mpsc::channel();
+    let done = || {
+        let answer = answer.clone();
+        Completion::new(move |result| answer.send(result).unwrap())
+    };
+    writer.apply_updates(changes.iter().map(|&(id, update)| (user(id), update, done())).collect());
+    answered.try_iter().collect()
+}
+
+fn limit(slots: u32) -> UserOverrides {
+    UserOverrides { limit: Some(SlotLimit::new(slots).unwrap()), when_full: None }
+}
+
+#[test]
+fn what_is_set_for_a_user_is_in_force_and_outlives_the_process_until_it_is_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = policy();
+    let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
+    writer.write_seen([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
+    let (overrides, other) = (limit(7), UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
+    let changes =
+        [("ada", UserUpdate::Set(overrides)), ("eve", UserUpdate::Set(limit(1))), ("eve", UserUpdate::Set(other))];
+    assert_eq!(amend(&mut writer, &changes), [Ok(()); 3]);
+    assert_eq!((policy.for_user(&user("ada")).overrides, policy.for_user(&user("eve")).overrides), (overrides, other));
+    assert_eq!(policy.for_user(&user("bob")).overrides, UserOverrides::default());
+    drop(writer);
+
+    let mut env = open(directory.path(), MAP).unwrap();
+    let environment = env.environment().unwrap();
+    assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), overrides), (user("eve"), other)].into());
+    assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
+    let (_seen_sender, mut writer) = user_writer(env, policy.clone());
+    let changes = [("ada", UserUpdate::Forget), ("eve", UserUpdate::Set(UserOverrides::default()))];
+    assert_eq!(amend(&mut writer, &changes), [Ok(()); 2]);
+    assert_eq!((policy.users_with_overrides(), policy.for_user(&user("ada")).overrides), (0, UserOverrides::default()));
+    let environment = writer.env.environment().unwrap();
+    assert!(overrides::read_all(environment).unwrap().is_empty());
+    assert_eq!(environment.entries(), 1, "bob is still known");
+}
+
+#[test]
+fn what_is_not_written_down_is_not_in_force() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = policy();
+    let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
+    let full = heed::Error::Mdb(heed::MdbError::MapFull);
+    for (failure, cause) in [
+        (Uncommitted::NotApplied(full), StoreFailure::Rejected(StoreError::Full)),
+        (Uncommitted::InDoubt(heed::Error::Io(std::io::ErrorKind::Other.into())), StoreFailure::InDoubt),
+        (Uncommitted::InDoubt(heed::Error::Io(std::io::ErrorKind::StorageFull.into())), StoreFailure::InDoubt),
+    ] {
+        faults::fail([failure]);
+        assert_eq!(amend(&mut writer, &[("ada", UserUpdate::Set(limit(7)))]), [Err(cause)]);
+        assert_eq!(policy.users_with_overrides(), 0);
+    }
+}
+
+#[test]
+fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = policy();
+    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
+    let updates = writer.update_sender();
+    let recording = thread::spawn(move || writer.run());
+    // So that it pauses.
+    seen_sender.send([(user("ada"), at(1))]);
+    let (answer, answered) = std::sync::mpsc::channel();
+    let submit = |overrides| {
+        let answer = answer.clone();
+        let done = Completion::new(move |result| answer.send(result).unwrap());
+        updates.submit(user("ada"), UserUpdate::Set(overrides), done);
+    };
+    let start = Instant::now();
+    for slots in 1..=3 {
+        submit(limit(slots));
+        assert_eq!(answered.recv_timeout(TIMEOUT), Ok(Ok(())));
+        assert_eq!(policy.for_user(&user("ada")).overrides, limit(slots));
+    }
+    assert!(start.elapsed() < COMMIT_INTERVAL, "{:?}", start.elapsed());
+    drop(seen_sender);
+    recording.join().unwrap();
+    submit(limit(4));
+    assert_eq!(answered.recv_timeout(TIMEOUT), Ok(Err(StoreFailure::Rejected(StoreError::Failed))));
+    assert_eq!(policy.for_user(&user("ada")).overrides, limit(3));
+}
+
+#[test]
+fn who_is_dropped_is_told_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut seen_sender, _writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    assert_eq!(
+        logged(|| seen_sender.send((0..MAX_PENDING).map(|number| (user(&format!("user {number}")), at(1))))),
+        ""
+    );
+    let lines = logged(|| seen_sender.send(["ada", "bob"].map(|id| (user(id), at(1)))));
+    assert!(lines.contains("users are not noted") && lines.contains("dropped=2"), "{lines}");
+}
+
+#[test]
+fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let queue = Arc::clone(&seen_sender.queue);
+    let are_taken = |within| {
+        let start = Instant::now();
+        while !queue.lock().seen.is_empty() && start.elapsed() < within {
+            thread::sleep(Duration::from_millis(1));
+        }
+        queue.lock().seen.is_empty()
+    };
+    let recording = thread::spawn(move || writer.run());
+    // It is to sleep by now, and to be woken.
+    thread::sleep(Duration::from_millis(50));
+    seen_sender.send([(user("ada"), at(1))]);
+    assert!(are_taken(TIMEOUT));
+    seen_sender.send([(user("bob"), at(1))]);
+    assert!(!are_taken(Duration::from_millis(100)));
+    drop(seen_sender);
+    recording.join().unwrap();
+    assert_eq!(open(directory.path(), MAP).unwrap().environment().unwrap().entries(), 2);
+}
+
+#[test]
+fn query_is_answered_between_commits_and_rejected_after_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let updates = writer.update_sender();
+    let list = || {
+        let (completion, page) = Completion::channel();
+        updates.ask(UserQuery::List(PageRequest::first(10), completion));
+        smol::block_on(page).map(|page| page.items.into_iter().map(|entry| entry.user).collect::<Vec<_>>())
+    };
+    let recording = thread::spawn(move || writer.run());
+    let start = Instant::now();
+    seen_sender.send([(user("ada"), at(1))]);
+    while list() != Ok(vec![user("ada")]) {
+        assert!(start.elapsed() < TIMEOUT);
+    }
+    // From here on it pauses. A query neither waits for the end of the pause nor ends it.
+    seen_sender.send([(user("bob"), at(1))]);
+    for _ in 0..100 {
+        assert_eq!(list(), Ok(vec![user("ada")]));
+    }
+    assert!(start.elapsed() < COMMIT_INTERVAL, "{:?}", start.elapsed());
+    drop(seen_sender);
+    recording.join().unwrap();
+    assert_eq!(list(), Err(StoreFailure::Rejected(StoreError::Failed)));
+}

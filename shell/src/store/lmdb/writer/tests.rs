@@ -1,0 +1,513 @@
+//! The writer on the test's own thread.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::mpsc::Receiver;
+
+use session_core::NodeId;
+use session_core::ledger::{AcquireOptions, EndTarget};
+use session_core::ledger::{AdmissionPolicy, EndReason, SessionRecord, SessionStatus, UserRecord, WhenFull};
+
+use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
+use super::super::testing::{
+    EndedChannel, FAILED, FULL, NODE, OTHER_NODE, OutcomeChannel, RELEASED, UNKNOWN, acquire, acquire_for,
+    acquire_with, config, found, granted, logged, lookup, release, resumable, user,
+};
+use super::super::users;
+use super::*;
+use crate::runtime::clock::ManualClock;
+use crate::store::completion::Completion;
+use crate::store::listing::PageRequest;
+
+/// A writer on the test's own thread.
+fn writer(directory: &Path, node: NodeId) -> Writer {
+    let config = config(directory);
+    let env = |name: &str| {
+        let directory = directory.join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        ReopeningEnv::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
+    };
+    let context = NodeContext::new(node, config.policy);
+    let (seen_sender, _) = users::user_writer(env("users"), context.policy().clone());
+    Writer::new(Arc::new(Queue::new(8)), env("live"), context, seen_sender)
+}
+
+/// The same with a map of 1 MiB.
+fn small_writer(directory: &Path, node: NodeId) -> Writer {
+    let mut writer = writer(directory, node);
+    let small = directory.join("small");
+    std::fs::create_dir_all(&small).unwrap();
+    writer.live = ReopeningEnv::open(&small, 1 << 20, Durability::Unsynced).unwrap();
+    writer.batch = writer.live.environment().map(batch_for).unwrap();
+    writer
+}
+
+fn fail_next_commit() {
+    faults::fail([Uncommitted::InDoubt(heed::Error::Io(ErrorKind::Other.into()))]);
+}
+
+/// Serves the commands as one batch.
+fn serve(writer: &mut Writer, commands: impl IntoIterator<Item = StoreCommand>) -> Vec<Outcome> {
+    let answers = OutcomeChannel::default();
+    let mut batch = commands.into_iter().map(|command| (command, answers.done())).collect();
+    writer.serve(&mut batch);
+    assert!(batch.is_empty());
+    answers.now()
+}
+
+fn put(writer: &mut Writer, key: &str, bytes: &[u8]) {
+    let environment = writer.live.environment().unwrap();
+    let mut txn = environment.write().unwrap();
+    environment.records.put(&mut txn, key.as_bytes(), bytes).unwrap();
+    environment.commit(txn).unwrap();
+}
+
+fn bytes(writer: &mut Writer, key: &str) -> Option<Vec<u8>> {
+    let environment = writer.live.environment().unwrap();
+    let txn = environment.write().unwrap();
+    environment.records.get(&txn, key.as_bytes()).unwrap().map(<[u8]>::to_vec)
+}
+
+/// Takes steps of the sweep until it is over, and says how many.
+fn sweep(writer: &mut Writer) -> usize {
+    for steps in 0..100_000 {
+        if writer.sweep == SweepPosition::Over {
+            return steps;
+        }
+        writer.sweep_at = Instant::now();
+        serve(writer, []);
+    }
+    panic!("the sweep comes to an end");
+}
+
+#[test]
+fn a_batch_is_applied_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    let outcomes = serve(
+        &mut writer,
+        [
+            acquire("ada", 1),
+            acquire("ada", 2),
+            acquire("ada", 3),
+            acquire("bob", 4),
+            release("ada", 1),
+            acquire("ada", 3),
+            lookup("ada", 3),
+            release("bob", 4),
+        ],
+    );
+    let expected =
+        [granted(1), granted(2), Outcome::Denied(None), granted(1), RELEASED, granted(2), found(2), RELEASED];
+    assert_eq!(outcomes, expected);
+    assert_eq!(bytes(&mut writer, "bob"), None);
+    let ada = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
+    let sessions: Vec<_> = ada.sessions().iter().map(|hold| hold.session.number()).collect();
+    assert_eq!(sessions, [2, 3]);
+}
+
+#[test]
+fn an_empty_record_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    serve(&mut writer, [acquire("ada", 1)]);
+    assert!(bytes(&mut writer, "ada").is_some());
+    serve(&mut writer, [release("ada", 1)]);
+    assert_eq!(bytes(&mut writer, "ada"), None);
+}
+
+#[test]
+fn a_batch_that_changes_nothing_writes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    serve(&mut writer, [acquire("ada", 1)]);
+    fail_next_commit();
+    // Nor does a step of the sweep that removes nothing.
+    (writer.sweep, writer.sweep_at) = (SweepPosition::Start, Instant::now());
+    let outcomes = serve(&mut writer, [lookup("ada", 1), acquire("ada", 1), acquire("bob", 2), release("bob", 2)]);
+    assert_eq!(outcomes, [found(1), granted(1), granted(1), Outcome::Released]);
+    assert_eq!(writer.sweep, SweepPosition::Over);
+    assert!(faults::next().is_some(), "there was no commit");
+}
+
+#[test]
+fn after_a_failed_commit_what_was_to_be_written_is_unknown() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    serve(&mut writer, [acquire("ada", 1), acquire("bob", 2)]);
+    put(&mut writer, "eve", &[9]);
+    fail_next_commit();
+    let outcomes = serve(
+        &mut writer,
+        [
+            acquire("ada", 3),
+            acquire("ada", 4),
+            lookup("bob", 2),
+            release("bob", 9),
+            acquire("eve", 5),
+            acquire("joe", 6),
+        ],
+    );
+    assert_eq!(outcomes, [UNKNOWN, UNKNOWN, found(1), Outcome::Released, FAILED, UNKNOWN]);
+    assert_eq!(serve(&mut writer, [lookup("ada", 1), acquire("ada", 3)]), [found(1), granted(2)]);
+}
+
+/// A writer whose users' newest session takes the place of the oldest, slots linger for so many seconds, and what it
+/// tells is heard.
+fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Receiver<Vec<EndedSession>>) {
+    let writer = writer(directory, node);
+    let (when_full, linger) = (WhenFull::EvictOldest, Duration::from_secs(linger));
+    writer.context.set_policy(AdmissionPolicy { when_full, linger, ..config(directory).policy });
+    let (ear, heard) = EndedChannel::new();
+    writer.context.set_notifier(ear);
+    (writer, heard)
+}
+
+fn taken_over(number: u64) -> EndedSession {
+    EndedSession { session: NODE.session(number), reason: EndReason::TakenOver(None) }
+}
+
+#[test]
+fn whoever_may_have_lost_a_slot_to_a_commit_in_doubt_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, heard) = evicting_writer(directory.path(), NODE, 0);
+    serve(&mut writer, [acquire("ada", 1), acquire("ada", 2)]);
+    fail_next_commit();
+    assert_eq!(serve(&mut writer, [acquire("ada", 3), acquire("bob", 4)]), [UNKNOWN, UNKNOWN]);
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [[taken_over(1)]]);
+    // It was not applied, as it happens. What follows ends the oldest again.
+    assert_eq!(serve(&mut writer, [acquire("ada", 3)]), [granted(2)]);
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [[taken_over(1)]]);
+}
+
+#[test]
+fn whoever_would_have_lost_a_slot_to_what_was_not_applied_is_told_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, heard) = evicting_writer(directory.path(), NODE, 0);
+    serve(&mut writer, [acquire("ada", 1), acquire("ada", 2)]);
+    let full = || Uncommitted::NotApplied(heed::MdbError::MapFull.into());
+    let end = |asker| StoreCommand::EndSessions {
+        user: user("ada"),
+        session: NODE.session(asker),
+        target: EndTarget::All,
+        reason: EndReason::ByOperator,
+        at: Timestamp::default(),
+    };
+    faults::fail([full()]);
+    assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 4)]), [FULL, RELEASED]);
+    assert_eq!(heard.try_iter().count(), 0);
+    // Tried again without the acquire, the end is applied: once.
+    faults::fail([full()]);
+    let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), connections: 1 };
+    assert_eq!(serve(&mut writer, [end(2), acquire("ada", 3)]), [ended, FULL]);
+    let by_operator = EndedSession { session: NODE.session(1), reason: EndReason::ByOperator };
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [[by_operator]]);
+    // And one that cannot be applied at all ends nobody.
+    faults::fail([full(), full()]);
+    assert_eq!(serve(&mut writer, [end(9)]), [FULL]);
+    assert_eq!(heard.try_iter().count(), 0);
+    assert_eq!(serve(&mut writer, [lookup("ada", 2)]), [found(1)]);
+}
+
+/// A writer that has found what another node left, which held slots of users of these names.
+fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> (Writer, Arc<ManualClock>) {
+    let (mut dead, _) = evicting_writer(directory, OTHER_NODE, linger);
+    for (number, (user, options)) in (1..).zip(left) {
+        let session = OTHER_NODE.session(number);
+        let outcome = serve(&mut dead, [acquire_with(user, session, at(1), options.clone())]);
+        assert!(matches!(outcome[..], [Outcome::Granted { connections: 1, .. }]), "{outcome:?}");
+    }
+    drop(dead);
+    let (mut writer, _) = evicting_writer(directory, NODE, linger);
+    let manual_clock = Arc::<ManualClock>::default();
+    manual_clock.set(at(1000));
+    writer.clock = Clock::manual(Arc::clone(&manual_clock));
+    writer.started_at = writer.clock.now();
+    (writer, manual_clock)
+}
+
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(second))
+}
+
+fn step_of_the_sweep(writer: &mut Writer) {
+    writer.sweep_at = Instant::now();
+    serve(writer, []);
+}
+
+#[test]
+fn the_sweep_leaves_what_lingers_and_removes_it_in_a_later_pass() {
+    let directory = tempfile::tempdir().unwrap();
+    let left = [("ada", resumable()), ("bob", AcquireOptions::default())];
+    let (mut writer, manual_clock) = successor(directory.path(), 100, &left);
+    let start = Instant::now();
+    step_of_the_sweep(&mut writer);
+    // Somebody may take it up again, and no other start makes that longer.
+    let record = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
+    assert_eq!(record.sessions()[0].status, SessionStatus::Lingering { until: at(1100) });
+    assert_eq!(bytes(&mut writer, "bob"), None);
+    assert_eq!(writer.sweep, SweepPosition::Start, "there will be another pass");
+    assert!(writer.sweep_at >= start + Duration::from_secs(100), "once it has lingered for its time");
+
+    manual_clock.set(Timestamp::from_epoch(Duration::from_millis(1_099_999)));
+    step_of_the_sweep(&mut writer);
+    assert!(bytes(&mut writer, "ada").is_some());
+    manual_clock.set(at(1100));
+    step_of_the_sweep(&mut writer);
+    assert_eq!(bytes(&mut writer, "ada"), None);
+    assert_eq!(writer.sweep, SweepPosition::Over);
+}
+
+#[test]
+fn what_begins_to_linger_after_the_pass_is_removed_by_another_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, manual_clock) = successor(directory.path(), 1, &[]);
+    sweep(&mut writer);
+    let session = NODE.session(1);
+    let lost = StoreCommand::Linger { user: user("ada"), session, at: at(1000) };
+    let start = Instant::now();
+    serve(&mut writer, [acquire_with("ada", session, at(1000), resumable()), lost]);
+    assert_eq!(writer.sweep, SweepPosition::Start);
+    assert!(writer.sweep_at >= start + SWEEP_AGAIN, "not too often");
+    manual_clock.set(at(1001));
+    step_of_the_sweep(&mut writer);
+    assert_eq!((bytes(&mut writer, "ada"), writer.sweep), (None, SweepPosition::Over));
+}
+
+#[test]
+fn a_killed_node_s_slot_lingers_from_the_start_of_its_successor_on_to_the_millisecond() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, _) = successor(directory.path(), 100, &[("ada", resumable()), ("bob", AcquireOptions::default())]);
+    writer.sweep = SweepPosition::Over;
+    let look = |id, millis| StoreCommand::CountSlots {
+        user: user(id),
+        session: NODE.session(9),
+        at: Timestamp::from_epoch(Duration::from_millis(millis)),
+    };
+    assert_eq!(serve(&mut writer, [look("bob", 1_000_000), look("ada", 1_099_999)]), [found(0), found(1)]);
+    // It is written down now, so that yet another start does not make it longer.
+    let record = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
+    assert_eq!(record.sessions()[0].status, SessionStatus::Lingering { until: at(1100) });
+    assert_eq!(serve(&mut writer, [look("ada", 1_100_000)]), [found(0)]);
+    assert_eq!(bytes(&mut writer, "ada"), None);
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_applied_without_its_acquires() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = small_writer(directory.path(), NODE);
+    serve(&mut writer, [acquire("ada", 1), acquire("bob", 2)]);
+    let many = (0..5000).map(|number| acquire(&format!("{number:0>250}"), number));
+    let mut outcomes = serve(&mut writer, many.chain([release("ada", 1), lookup("bob", 2)]));
+    assert_eq!(outcomes.split_off(5000), [RELEASED, found(1)]);
+    assert_eq!(outcomes, vec![FULL; 5000]);
+    assert_eq!(bytes(&mut writer, "ada"), None);
+
+    // The same when only the commit finds that it does not fit.
+    let full_map = heed::Error::Mdb(heed::MdbError::MapFull);
+    faults::fail([Uncommitted::NotApplied(full_map)]);
+    assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 2)]), [FULL, RELEASED]);
+    assert_eq!(bytes(&mut writer, "bob"), None);
+}
+
+#[test]
+fn on_a_full_disk_releases_are_applied_by_halves_if_they_do_not_fit_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    let users = ["ada", "bob", "eve", "joe"];
+    serve(&mut writer, users.map(|user| acquire(user, 1)));
+    serve(&mut writer, [acquire("zoe", 1)]);
+    // All of them, the releases among them, the first half; the second half and each of the first fit.
+    let full = || Uncommitted::NotApplied(heed::Error::Io(ErrorKind::StorageFull.into()));
+    faults::fail([full(), full(), full()]);
+    let asked = [release("ada", 1), acquire("new", 2), release("bob", 1), release("eve", 1), release("joe", 1)];
+    assert_eq!(serve(&mut writer, asked), [RELEASED, FULL, RELEASED, RELEASED, RELEASED]);
+    assert_eq!(users.map(|user| bytes(&mut writer, user)), [const { None }; 4]);
+    assert!(!writer.ballast_file.exists());
+    // One that does not fit alone is to be tried again.
+    faults::fail([full(), full()]);
+    assert_eq!(serve(&mut writer, [release("zoe", 1)]), [FULL]);
+    assert_eq!(serve(&mut writer, [release("zoe", 1)]), [RELEASED]);
+}
+
+#[test]
+fn a_broken_environment_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    serve(&mut writer, [acquire("ada", 1)]);
+    writer.live.break_down();
+    assert_eq!(serve(&mut writer, [acquire("ada", 2), acquire("ada", 3)]), [granted(2), Outcome::Denied(None)]);
+}
+
+#[test]
+fn while_the_environment_does_not_open_all_is_rejected() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    serve(&mut writer, [acquire("ada", 1)]);
+    writer.live.break_down();
+    let (data, aside) = (directory.path().join("live").join(DATA_FILE), directory.path().join("aside"));
+    std::fs::rename(&data, &aside).unwrap();
+    assert_eq!(serve(&mut writer, [acquire("ada", 2), release("ada", 1), lookup("ada", 1)]), vec![FAILED; 3]);
+    std::fs::rename(&aside, &data).unwrap();
+    writer.live.break_down();
+    assert_eq!(serve(&mut writer, [lookup("ada", 1)]), [found(1)]);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    writer.sweep = SweepPosition::Over;
+    put(&mut writer, "ada", &[9]);
+    let outcomes = serve(&mut writer, [acquire("ada", 1), release("ada", 1), lookup("ada", 1), acquire("bob", 2)]);
+    assert_eq!(outcomes, [FAILED, FAILED, FAILED, granted(1)]);
+    assert_eq!(bytes(&mut writer, "ada"), Some(vec![9]));
+}
+
+#[test]
+fn the_sweep_removes_what_dead_nodes_left_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut dead = writer(directory.path(), OTHER_NODE);
+    for number in 0..1000 {
+        serve(&mut dead, [acquire_for(&format!("user {number}"), OTHER_NODE.session(number))]);
+    }
+    put(&mut dead, "user 500", &[9]);
+    drop(dead);
+    let mut writer = writer(directory.path(), NODE);
+    writer.sweep_at += Duration::from_secs(1000);
+    assert_eq!(serve(&mut writer, [acquire("user 7", 1), acquire("new", 2)]), [granted(1), granted(1)]);
+    assert_eq!(writer.sweep, SweepPosition::Start, "its first step is not due");
+    assert!(writer.wait_timeout() > Some(Duration::from_secs(900)));
+    let start = Instant::now();
+    assert_eq!(sweep(&mut writer), 4, "1001 records in steps of 256");
+    assert!(writer.sweep_at >= start + SWEEP_PAUSE);
+    assert_eq!(writer.wait_timeout(), None);
+    assert_eq!(writer.live.environment().unwrap().entries(), 2);
+    assert_eq!(serve(&mut writer, [lookup("user 7", 1), lookup("new", 2)]), [found(1), found(1)]);
+}
+
+#[test]
+fn a_map_that_dead_nodes_have_filled_is_swept() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut dead = small_writer(directory.path(), OTHER_NODE);
+    let mut number = 0;
+    let name = |number: u64| format!("{:0>250}", number * 7919 % 100_003);
+    while serve(&mut dead, [acquire_for(&name(number), OTHER_NODE.session(number))]) == [granted(1)] {
+        number += 1;
+    }
+    let environment = dead.live.environment().unwrap();
+    let used = environment.used_pages(&environment.write().unwrap()).unwrap();
+    assert!((225..=228).contains(&used), "{used} of 256 pages are used, the last tenth is for releases");
+    drop(dead);
+    let mut writer = small_writer(directory.path(), NODE);
+    writer.sweep_at += Duration::from_secs(1000);
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [FULL]);
+    let steps = sweep(&mut writer);
+    assert!(steps > 0, "{number} records in {steps} steps");
+    assert_eq!(writer.live.environment().unwrap().entries(), 0);
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [granted(1)]);
+}
+
+#[test]
+fn a_step_that_was_not_committed_is_taken_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut dead = writer(directory.path(), OTHER_NODE);
+    serve(&mut dead, [acquire_for("ada", OTHER_NODE.session(1))]);
+    drop(dead);
+    let mut writer = writer(directory.path(), NODE);
+    fail_next_commit();
+    let start = Instant::now();
+    serve(&mut writer, []);
+    assert_eq!(writer.sweep, SweepPosition::Start);
+    assert!(writer.sweep_at >= start + SWEEP_RETRY);
+    assert!(bytes(&mut writer, "ada").is_some());
+    sweep(&mut writer);
+    assert_eq!(bytes(&mut writer, "ada"), None);
+}
+
+#[test]
+fn a_batch_is_small_in_a_small_map() {
+    for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 25), (1 << 30, BATCH_MAX)] {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = Environment::open(directory.path(), map_bytes, Durability::Unsynced).unwrap();
+        assert_eq!(batch_for(&environment), batch);
+    }
+}
+
+#[test]
+fn health_is_what_the_writer_knows() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = small_writer(directory.path(), NODE);
+    let well = LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false };
+    assert_eq!(writer.health(), well);
+    writer.ballast_file.remove();
+    assert_eq!(writer.health(), LiveHealth { is_full: true, is_ballast_missing: true, ..well });
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [FULL], "a small file has no room either");
+    writer.ballast_file = BallastFile::create(writer.live.directory());
+    assert_eq!(writer.health(), well);
+    fail_next_commit();
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [UNKNOWN]);
+    std::fs::rename(directory.path().join("small").join(DATA_FILE), directory.path().join("aside")).unwrap();
+    assert!(writer.health().is_closed);
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [FAILED]);
+}
+
+#[test]
+fn page_looks_at_few_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = &mut writer(directory.path(), NODE);
+    let environment = writer.live.environment().unwrap();
+    let mut txn = environment.write().unwrap();
+    // Void: their node is dead.
+    let mut bytes = Vec::new();
+    let void = vec![SessionRecord::new(OTHER_NODE.session(1), Timestamp::default())];
+    UserRecord::from_sessions(void).unwrap().encode(&mut bytes);
+    for number in 0..5000 {
+        environment.records.put(&mut txn, format!("user {number}").as_bytes(), &bytes).unwrap();
+    }
+    environment.commit(txn).unwrap();
+    assert_eq!(serve(writer, [acquire("user last", 7)]), [granted(1)]);
+    let (mut request, mut pages) = (PageRequest::first(1000), 0);
+    let listed = loop {
+        let (completion, page) = Completion::channel();
+        writer.queue.ask(LiveQuery::ListSessions(None, request, completion));
+        writer.answer_queries();
+        let page = smol::block_on(page).unwrap();
+        pages += 1;
+        let Some(next) = page.next else { break page.items };
+        assert_eq!(page.items, []);
+        request = PageRequest { after: Some(next), limit: 1000 };
+    };
+    assert_eq!((pages, listed.len(), listed[0].session.session), (5, 1, NODE.session(7)));
+}
+
+#[test]
+fn the_ballast_lies_beside_the_slots() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    assert!(writer.ballast_file.exists() && directory.path().join("live").join("ballast").exists());
+}
+
+#[test]
+fn a_writer_that_panics_leaves_nobody_waiting() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = writer(directory.path(), NODE);
+    let queue = Arc::clone(&writer.queue);
+    let answers = OutcomeChannel::default();
+    queue.push(acquire("ada", 1), Completion::new(|_| panic!("an answer that panics, on purpose")));
+    queue.push(acquire("ada", 2), answers.done());
+    assert!(thread::spawn(move || writer.run()).join().is_err());
+    assert_eq!(answers.next(), Outcome::Unknown);
+    queue.push(acquire("ada", 3), answers.done());
+    assert_eq!(answers.next(), Outcome::Rejected(StoreError::Failed));
+}
+
+#[test]
+fn trouble_is_told_in_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    assert_eq!(logged(|| drop(serve(&mut writer, [acquire("ada", 1)]))), "");
+    fail_next_commit();
+    let lines = logged(|| drop(serve(&mut writer, [acquire("ada", 2)])));
+    assert!(lines.contains("ERROR") && lines.contains("a commit failed"), "{lines}");
+}

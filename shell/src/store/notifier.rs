@@ -1,0 +1,41 @@
+//! How sessions learn that the store took their slot away.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use session_core::ledger::EndedSession;
+
+/// Notifies the sessions of this process that lost their slots.
+///
+/// A store delivers only sessions of its own node ([`Store::node`](super::api::Store::node)): the process that holds the
+/// connection ends it. If a session of another node loses its slot, that node's store delivers it there.
+pub trait SessionNotifier: Send + Sync {
+    /// Notifies each of these sessions. Quick: the store calls it where it applies commands.
+    ///
+    /// A session may have ended already. It may even still hold its slot, if the store could not tell whether a commit
+    /// succeeded; the session then ends all the same and releases the slot.
+    fn notify(&self, ended: Vec<EndedSession>);
+}
+
+/// The notifier of a store, once it is set.
+#[derive(Clone, Default)]
+pub(super) struct NotifierSlot(Arc<OnceLock<Arc<dyn SessionNotifier>>>);
+
+impl NotifierSlot {
+    pub(super) fn set(&self, notifier: Arc<dyn SessionNotifier>) {
+        let is_first = self.0.set(notifier).is_ok();
+        debug_assert!(is_first, "a store has one notifier");
+    }
+
+    pub(super) fn notify(&self, ended: Vec<EndedSession>) {
+        if let Some(notifier) = self.0.get().filter(|_| !ended.is_empty()) {
+            notifier.notify(ended);
+        }
+    }
+}
+
+impl fmt::Debug for NotifierSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.get().is_some() { "NotifierSlot(set)" } else { "NotifierSlot(empty)" })
+    }
+}

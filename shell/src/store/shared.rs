@@ -1,0 +1,111 @@
+//! What every store of a process needs: its node, the policy in force, and whom to notify.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use session_core::ledger::{AdmissionPolicy, EndedSession, UserOverrides};
+use session_core::{NodeId, UserId};
+
+use super::notifier::{NotifierSlot, SessionNotifier};
+
+/// What a store knows of the process that opened it. A clone shares all of it.
+#[derive(Debug, Clone)]
+pub struct NodeContext {
+    node: NodeId,
+    policy: SharedPolicy,
+    notifier: NotifierSlot,
+}
+
+impl NodeContext {
+    /// The context of this node, with this policy and no overrides.
+    #[must_use]
+    pub fn new(node: NodeId, policy: AdmissionPolicy) -> Self {
+        Self::with_policy(node, SharedPolicy::new(policy, HashMap::new()))
+    }
+
+    pub(super) fn with_policy(node: NodeId, policy: SharedPolicy) -> Self {
+        Self { node, policy, notifier: NotifierSlot::default() }
+    }
+
+    /// This process, as the store's records name it.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Sets whom to notify.
+    pub fn set_notifier(&self, notifier: Arc<dyn SessionNotifier>) {
+        self.notifier.set(notifier);
+    }
+
+    /// Notifies these sessions, if there are any and if a notifier is set.
+    pub fn notify(&self, ended: Vec<EndedSession>) {
+        self.notifier.notify(ended);
+    }
+
+    /// Sets the policy for users without overrides.
+    pub fn set_policy(&self, policy: AdmissionPolicy) {
+        self.policy.set(policy);
+    }
+
+    /// The policy for a user, with the user's overrides.
+    #[must_use]
+    pub fn policy_for(&self, user: &UserId) -> AdmissionPolicy {
+        self.policy.for_user(user)
+    }
+
+    pub(super) fn policy(&self) -> &SharedPolicy {
+        &self.policy
+    }
+}
+
+/// The policy for all users, and the overrides of some. Either can change while commands are applied.
+#[derive(Debug, Clone)]
+pub(super) struct SharedPolicy(Arc<RwLock<Policies>>);
+
+#[derive(Debug)]
+struct Policies {
+    policy: AdmissionPolicy,
+    overrides: HashMap<UserId, UserOverrides>,
+}
+
+impl SharedPolicy {
+    pub(super) fn new(policy: AdmissionPolicy, overrides: HashMap<UserId, UserOverrides>) -> Self {
+        Self(Arc::new(RwLock::new(Policies { policy, overrides })))
+    }
+
+    pub(super) fn set(&self, policy: AdmissionPolicy) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).policy = policy;
+    }
+
+    /// How many users have overrides.
+    pub(super) fn users_with_overrides(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).overrides.len()
+    }
+
+    /// The users with overrides whose ids come after this one, in no order.
+    pub(super) fn overrides_after(&self, after: Option<&UserId>) -> Vec<(UserId, UserOverrides)> {
+        let all = &self.0.read().unwrap_or_else(PoisonError::into_inner).overrides;
+        let behind = all.iter().filter(|(user, _)| after.is_none_or(|after| *user > after));
+        behind.map(|(user, overrides)| (user.clone(), *overrides)).collect()
+    }
+
+    pub(super) fn set_overrides(&self, user: &UserId, overrides: UserOverrides) {
+        let all = &mut self.0.write().unwrap_or_else(PoisonError::into_inner).overrides;
+        if overrides.is_empty() {
+            all.remove(user);
+        } else {
+            all.insert(user.clone(), overrides);
+        }
+    }
+
+    pub(super) fn for_user(&self, user: &UserId) -> AdmissionPolicy {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.policy.with_overrides(all.overrides.get(user).copied().unwrap_or_default())
+    }
+
+    pub(super) fn linger(&self) -> Duration {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).policy.linger
+    }
+}
