@@ -107,7 +107,7 @@ fn who_is_refused_before_there_is_a_session_is_logged_with_what_decides_it() {
     eventually("the second one is refused", || {
         RawClient::connect(subject.process.address).try_head().starts_with("HTTP/1.1 503 ")
     });
-    assert!(has(&subject.wait_for_log("turned a connection away"), "bound=\"max_connections_per_address\""));
+    assert!(has(&subject.wait_for_log("refused a connection"), "bound=\"max_connections_per_address\""));
 }
 
 /// What the server answers to AUTHENTICATE with this payload.
