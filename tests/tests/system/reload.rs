@@ -313,7 +313,7 @@ fn running_out_of_files_pauses_accepting_is_told_once_and_passes() {
     assert!(has(&ready, &format!("descriptors={FILES}")), "{ready:#?}");
     let witness = RawClient::authenticated(subject.process.address, "witness", 1);
     let many: Vec<_> = (0..2 * FILES).map(|_| RawClient::connect(subject.process.address)).collect();
-    subject.wait_for_log("cannot accept connections; those that come wait until there is room");
+    subject.wait_for_log("cannot accept connections; new ones wait until resources are free");
     let mut witness = witness;
     // Several times as long as one pause.
     let start = Instant::now();
