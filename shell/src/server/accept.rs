@@ -158,7 +158,7 @@ impl Server {
         let clock = state.clock.clone();
         let timers = executor.spawn(async move { clock.run_timers().await });
         let clock = state.clock.clone();
-        let wall_clock = executor.spawn(async move { clock.watch_wall().await });
+        let wall_clock = executor.spawn(async move { clock.watch_wall_clock().await });
         let trimming = executor.spawn(trim_memory(Arc::clone(&state)));
         let accept_loops: Vec<Task<()>> = listeners
             .into_iter()
