@@ -14,7 +14,7 @@ use divan::{AllocProfiler, Bencher, black_box};
 use session_core::ledger::{self, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionRecord, SlotLimit, StoreError, UserRecord};
 use session_core::protocol::{ClientMessage, ServerMessage, UserSummary};
-use session_core::release_tracker::ReleaseTracker;
+use session_core::release_tracker::{ReleaseTracker, Ticket};
 use session_core::session::{Actions, Event, Identity, Session, SessionSettings};
 use session_core::{NodeId, SessionId, Timestamp, UserId};
 
@@ -233,7 +233,7 @@ mod tracker {
     fn serving(sessions: u32) -> ReleaseTracker {
         let mut tracker = ReleaseTracker::new(1 << 20);
         for number in 1..=sessions {
-            tracker.reserve(&acquire(number)).expect("room");
+            tracker.begin(&acquire(number)).expect("room");
         }
         tracker
     }
@@ -244,9 +244,9 @@ mod tracker {
         let mut tracker = serving(sessions);
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
-            tracker.reserve(black_box(&acquire)).expect("room");
-            tracker.record(&acquire, &Outcome::granted(1), at(2));
-            tracker.record(&release, &Outcome::Released, at(3));
+            tracker.begin(black_box(&acquire)).expect("room");
+            tracker.answered(&Ticket::from(&acquire), &Outcome::granted(1), at(2));
+            tracker.answered(&Ticket::from(&release), &Outcome::Released, at(3));
         });
     }
 
@@ -256,10 +256,10 @@ mod tracker {
         let mut tracker = serving(sessions);
         let (acquire, release) = (acquire(0), release(0));
         bencher.bench_local(move || {
-            tracker.reserve(black_box(&acquire)).expect("room");
-            tracker.record(&release, &Outcome::Rejected(StoreError::Failed), at(2));
+            tracker.begin(black_box(&acquire)).expect("room");
+            tracker.answered(&Ticket::from(&release), &Outcome::Rejected(StoreError::Failed), at(2));
             let again = tracker.next_retry(at(3));
-            tracker.record(&release, &Outcome::Released, at(3));
+            tracker.answered(&Ticket::from(&release), &Outcome::Released, at(3));
             again
         });
     }

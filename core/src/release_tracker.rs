@@ -260,19 +260,4 @@ impl ReleaseTracker {
         *state = SlotState::Waiting(pending, at);
         self.schedule.insert((at, session));
     }
-
-    //TEMP
-    #[allow(missing_docs)]
-    pub fn reserve(&mut self, command: &StoreCommand) -> Result<(), StoreError> {
-        self.begin(command).map(drop)
-    }
-    #[allow(missing_docs)]
-    pub fn record(&mut self, command: &StoreCommand, outcome: &Outcome, now: Timestamp) {
-        self.answered(&command.into(), outcome, now);
-    }
-    #[allow(missing_docs)]
-    pub fn acquire_timed_out(&mut self, user: &UserId, session: SessionId, is_resume: bool, now: Timestamp) {
-        self.given_up(&Ticket::acquire(user.clone(), session, is_resume), now);
-    }
-    //END
 }

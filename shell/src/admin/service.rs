@@ -202,7 +202,13 @@ impl AdminService {
         self.store.submit(command, completion);
         match self.within_timeout(async { Ok(outcome.await) }).await.map_err(unanswered)? {
             Outcome::Rejected(error) => Err(AdminError::Store(error)),
-            outcome => Ok(outcome),
+            outcome @ (Outcome::Granted { .. }
+            | Outcome::Denied(_)
+            | Outcome::Released
+            | Outcome::Counted { .. }
+            | Outcome::Listed(_)
+            | Outcome::Ended { .. }
+            | Outcome::Unknown) => Ok(outcome),
         }
     }
 

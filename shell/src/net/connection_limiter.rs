@@ -1,4 +1,6 @@
-//! Where connections come in: the bounds on them, kept by [`session_core::ConnectionLimiter`] and shared by all.
+//! Limits connections before authentication: in total, unauthenticated, per client and by rate.
+//!
+//! [`ConnectionLimiter`] of the core decides. This shares one among all connections, with a clock, and logs what exceeds.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +12,7 @@ use session_core::connection_limiter::{
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
 
-/// Counts connections and turns away those that are too many.
+/// The limiter that all connections of a process share.
 #[derive(Debug)]
 pub struct SharedConnectionLimiter {
     clock: Clock,
@@ -18,50 +20,50 @@ pub struct SharedConnectionLimiter {
     log: LogRateLimiter,
 }
 
-/// One connection's place. It leaves when dropped.
+/// The permit of one connection. It is released when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
-    connection_limiter: Arc<SharedConnectionLimiter>,
-    /// There until it is dropped.
-    visit: Option<Permit>,
+    limiter: Arc<SharedConnectionLimiter>,
+    /// `None` only while it is dropped.
+    permit: Option<Permit>,
 }
 
 impl SharedConnectionLimiter {
-    /// Nobody is inside.
+    /// A limiter without connections.
     #[must_use]
-    pub fn new(bounds: ConnectionLimits, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, limiter: Mutex::new(ConnectionLimiter::new(bounds)), log: LogRateLimiter::default() })
+    pub fn new(limits: ConnectionLimits, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { clock, limiter: Mutex::new(ConnectionLimiter::new(limits)), log: LogRateLimiter::new() })
     }
 
-    /// Takes in a connection that was just accepted, from this address if it is known already.
+    /// Counts a connection that was just accepted. `address` is `None` as long as only a proxy knows the client.
     ///
     /// # Errors
-    /// Why it may not come in. Nobody counts it.
+    /// The limit that the connection would exceed. The connection is not counted.
     pub fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, ConnectionLimitExceeded> {
         let mut limiter = self.lock();
-        let entered = limiter.acquire().and_then(|mut visit| match address {
-            None => Ok(visit),
-            Some(address) => match limiter.identify(&mut visit, address, self.clock.now()) {
-                Ok(()) => Ok(visit),
+        let acquired = limiter.acquire().and_then(|mut permit| match address {
+            None => Ok(permit),
+            Some(address) => match limiter.identify(&mut permit, address, self.clock.now()) {
+                Ok(()) => Ok(permit),
                 Err(exceeded) => {
-                    limiter.release(visit);
+                    limiter.release(permit);
                     Err(exceeded)
                 }
             },
         });
         drop(limiter);
-        match entered {
-            Ok(visit) => Ok(ConnectionPermit { connection_limiter: Arc::clone(self), visit: Some(visit) }),
+        match acquired {
+            Ok(permit) => Ok(ConnectionPermit { limiter: Arc::clone(self), permit: Some(permit) }),
             Err(exceeded) => Err(self.log_exceeded(exceeded)),
         }
     }
 
-    /// Puts other bounds in force. Whoever is inside stays.
-    pub fn set_limits(&self, bounds: ConnectionLimits) {
-        self.lock().set_limits(bounds);
+    /// Changes the limits. Connections that exceed them stay.
+    pub fn set_limits(&self, limits: ConnectionLimits) {
+        self.lock().set_limits(limits);
     }
 
-    /// How many connections there are, and how many of them are not authenticated.
+    /// The number of connections, and how many of them are not authenticated.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let limiter = self.lock();
@@ -78,50 +80,50 @@ impl SharedConnectionLimiter {
             };
             let hint = match exceeded {
                 ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => {
-                    "; if that is a proxy of yours, name it in trusted_proxies and have it say for whom it asks"
+                    "; if this is your proxy, add it to trusted_proxies and let it send the client's address"
                 }
                 ConnectionLimitExceeded::Total | ConnectionLimitExceeded::Unauthenticated => "",
             };
-            tracing::warn!(bound, suppressed, "turned a connection away: {exceeded}{hint}");
+            tracing::warn!(bound, suppressed, "refused a connection: {exceeded}{hint}");
         }
         exceeded
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionLimiter> {
-        // Its counts change only once all is decided, so a poisoned door is still whole.
+        // The limiter changes its counts only after every decision, so a poisoned one is still consistent.
         self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ConnectionPermit {
-    /// Notes where the connection comes from, now that it is known. Once is enough.
+    /// Records the client's address. A second call changes nothing.
     ///
     /// # Errors
-    /// Why it may not stay. It is still counted, among all, until it leaves.
+    /// The limit that the connection exceeds. It stays counted in the total until it is dropped.
     pub fn identify(&mut self, address: IpAddr) -> Result<(), ConnectionLimitExceeded> {
-        let Self { connection_limiter, visit: Some(visit) } = self else { return Ok(()) };
-        let identified = connection_limiter.lock().identify(visit, address, connection_limiter.clock.now());
-        identified.map_err(|exceeded| connection_limiter.log_exceeded(exceeded))
+        let Self { limiter, permit: Some(permit) } = self else { return Ok(()) };
+        let identified = limiter.lock().identify(permit, address, limiter.clock.now());
+        identified.map_err(|exceeded| limiter.log_exceeded(exceeded))
     }
 
-    /// Where it comes from, if that is known and it was not turned away.
+    /// The client, if its address is known and exceeded no limit.
     #[must_use]
     pub fn client(&self) -> Option<ClientPrefix> {
-        self.visit.as_ref().and_then(Permit::client)
+        self.permit.as_ref().and_then(Permit::client)
     }
 
-    /// Notes that the connection is authenticated.
+    /// Records that the connection is authenticated.
     pub fn authenticated(&mut self) {
-        if let Self { connection_limiter, visit: Some(visit) } = self {
-            connection_limiter.lock().authenticated(visit);
+        if let Self { limiter, permit: Some(permit) } = self {
+            limiter.lock().authenticated(permit);
         }
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if let Some(visit) = self.visit.take() {
-            self.connection_limiter.lock().release(visit);
+        if let Some(permit) = self.permit.take() {
+            self.limiter.lock().release(permit);
         }
     }
 }
@@ -133,26 +135,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_is_counted_until_it_is_dropped_and_who_is_turned_away_is_not() {
-        let bounds = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
-        let connection_limiter = SharedConnectionLimiter::new(bounds, Clock::manual(Arc::default()));
+    fn permit_counts_until_dropped_and_refusal_counts_nothing() {
+        let limits = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
+        let limiter = SharedConnectionLimiter::new(limits, Clock::manual(Arc::default()));
         let (ada, bob) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let mut first = connection_limiter.acquire(Some(ada)).unwrap();
-        assert!(matches!(connection_limiter.acquire(Some(ada)), Err(ConnectionLimitExceeded::PerClient { .. })));
-        assert_eq!(connection_limiter.counts(), (1, 1));
+        let mut first = limiter.acquire(Some(ada)).unwrap();
+        assert!(matches!(limiter.acquire(Some(ada)), Err(ConnectionLimitExceeded::PerClient { .. })));
+        assert_eq!(limiter.counts(), (1, 1));
         first.authenticated();
         first.authenticated();
-        assert_eq!(connection_limiter.counts(), (1, 0));
-        let mut through_a_proxy = connection_limiter.acquire(None).unwrap();
-        assert!(through_a_proxy.identify(ada).is_err());
-        assert_eq!(connection_limiter.counts(), (2, 1));
-        assert_eq!(through_a_proxy.identify(bob), Ok(()));
+        assert_eq!(limiter.counts(), (1, 0));
+        let mut proxied = limiter.acquire(None).unwrap();
+        assert!(proxied.identify(ada).is_err());
+        assert_eq!(limiter.counts(), (2, 1));
+        assert_eq!(proxied.identify(bob), Ok(()));
         drop(first);
-        assert_eq!(connection_limiter.counts(), (1, 1));
-        assert!(connection_limiter.acquire(Some(bob)).is_err() && connection_limiter.acquire(Some(ada)).is_ok());
-        connection_limiter.set_limits(ConnectionLimits::default());
-        assert!(connection_limiter.acquire(Some(bob)).is_ok());
-        drop(through_a_proxy);
-        assert_eq!(connection_limiter.counts(), (0, 0));
+        assert_eq!(limiter.counts(), (1, 1));
+        assert!(limiter.acquire(Some(bob)).is_err() && limiter.acquire(Some(ada)).is_ok());
+        limiter.set_limits(ConnectionLimits::default());
+        assert!(limiter.acquire(Some(bob)).is_ok());
+        drop(proxied);
+        assert_eq!(limiter.counts(), (0, 0));
     }
 }

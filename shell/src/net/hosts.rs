@@ -1,15 +1,15 @@
-//! By which names this server goes.
+//! The host names of this server, as clients may ask for it.
 
 use std::fmt;
 use std::str::{self, FromStr};
 
 use http::uri::Authority;
 
-/// The names that this server goes by. Any, unless they are written down.
+/// The host names of this server. By default every name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hosts(Vec<Host>);
 
-/// One of them: a host, with a port or with any.
+/// A host name with one port, or with any port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// In lower case.
@@ -18,14 +18,14 @@ pub struct Host {
 }
 
 impl Hosts {
-    /// Whether a request with this header, if it has one, has come to the right server.
+    /// Whether a request with this header `Host` is for this server.
     #[must_use]
     pub fn allows(&self, header: Option<&[u8]>) -> bool {
         if self.0.is_empty() {
             return true;
         }
-        let asked = header.and_then(|header| str::from_utf8(header).ok()?.parse::<Host>().ok());
-        asked.is_some_and(|asked| self.0.iter().any(|known| known.matches(&asked)))
+        let requested = header.and_then(|header| str::from_utf8(header).ok()?.parse::<Host>().ok());
+        requested.is_some_and(|requested| self.0.iter().any(|host| host.matches(&requested)))
     }
 }
 
@@ -36,15 +36,15 @@ impl FromIterator<Host> for Hosts {
 }
 
 impl Host {
-    /// A request leaves its port out where that is the scheme's own. Which scheme that was is not known here: TLS may have
-    /// ended at a proxy.
-    fn matches(&self, asked: &Self) -> bool {
-        let ports = match (self.port, asked.port) {
+    /// A client omits the port if it is the default of the scheme. The scheme is unknown here, since a proxy may have ended
+    /// TLS. So a request without a port matches both 80 and 443.
+    fn matches(&self, requested: &Self) -> bool {
+        let port_matches = match (self.port, requested.port) {
             (None, _) => true,
-            (Some(known), Some(asked)) => known == asked,
-            (Some(known), None) => matches!(known, 80 | 443),
+            (Some(port), Some(requested)) => port == requested,
+            (Some(port), None) => matches!(port, 80 | 443),
         };
-        ports && self.host == asked.host
+        port_matches && self.host == requested.host
     }
 }
 
@@ -54,7 +54,7 @@ impl FromStr for Host {
     fn from_str(text: &str) -> Result<Self, String> {
         // A port may be empty (RFC 3986 §3.2.3).
         let text = text.strip_suffix(':').unwrap_or(text);
-        let authority = text.parse::<Authority>().map_err(|_| "it is no host");
+        let authority = text.parse::<Authority>().map_err(|_| "it is not a host");
         let parsed = authority.and_then(|authority| host_and_port(&authority));
         let (host, port) =
             parsed.map_err(|why| format!("{why}; write it as in sessions.example.com or localhost:3000"))?;
@@ -62,7 +62,7 @@ impl FromStr for Host {
     }
 }
 
-/// As it is written in a configuration.
+/// The form that [`FromStr`] reads.
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.host)?;
@@ -70,7 +70,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// In lower case; and the port if there is one.
+/// The host in lower case, and the port if there is one.
 pub(super) fn host_and_port(authority: &Authority) -> Result<(String, Option<u16>), &'static str> {
     if authority.as_str().contains('@') {
         return Err("it has a user name");
@@ -80,7 +80,7 @@ pub(super) fn host_and_port(authority: &Authority) -> Result<(String, Option<u16
         return Err("it has no host");
     }
     if host.contains('*') {
-        return Err("`*` can stand for what is before a host's first point, and for nothing else");
+        return Err("`*` can only stand for the part of a host before its first dot");
     }
     let port = match authority.as_str().strip_prefix(host) {
         Some("") => None,
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_goes_by_any_name_or_by_those_that_are_written_down() {
+    fn default_allows_any_host_and_a_list_only_its_hosts() {
         assert!(Hosts::default().allows(None) && Hosts::default().allows(Some(b"\xff")));
         let hosts: Hosts = ["sessions.example.com", "localhost:3000", "[::1]", "web.example.com:443"]
             .map(|text| text.parse::<Host>().unwrap())

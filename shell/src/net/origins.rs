@@ -1,8 +1,8 @@
-//! Which pages may connect from a browser.
+//! The web origins whose pages may connect.
 //!
-//! A browser says in the header `Origin` which page asks (RFC 6454 §7, RFC 6455 §10.2), and lets any page ask: without a
-//! look at it every page that somebody visits could open sessions from that somebody's browser. Other programs send
-//! none, or whatever they like, so this keeps out nobody but pages.
+//! A browser lets any page open a WebSocket to any server, and names the page's origin in the header `Origin` (RFC 6454
+//! §7, RFC 6455 §10.2). Without a check every page that a user visits could open sessions from that user's browser.
+//! Other programs may send no `Origin` or any `Origin`, so the check only stops pages.
 
 use std::str::{self, FromStr};
 
@@ -10,24 +10,24 @@ use http::Uri;
 
 use crate::net::hosts::host_and_port;
 
-/// The origins that may connect. None at all, unless they are written down.
+/// The origins that may connect. By default none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origins(Vec<Origin>);
 
-/// One of them, or a pattern of them.
+/// One origin, or a pattern of origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// `*`: every one.
+    /// `*`: every origin.
     Any,
-    /// `null`: what browsers say where there is no origin to tell, such as of a file. Many pages can make it so.
+    /// `null`: browsers send it for a page without an origin, for example a file. Many pages can cause it.
     Null,
-    /// `https://app.example.com`: this one.
+    /// `https://app.example.com`: this origin.
     One(WebOrigin),
-    /// `https://*.example.com`: every host below this one, on this scheme and port.
+    /// `https://*.example.com`: every host below this one, with the same scheme and port.
     Below(WebOrigin),
 }
 
-/// Scheme, host and port, as browsers compare them (RFC 6454 §5).
+/// Scheme, host and port, which browsers compare (RFC 6454 §5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebOrigin {
     /// In lower case.
@@ -38,8 +38,8 @@ pub struct WebOrigin {
 }
 
 impl Origins {
-    /// Whether a request with this header, if it has one, may come in. One that is no valid origin is of no page that is
-    /// known.
+    /// Whether a request with this header may connect. A request without the header may. An invalid origin may not, unless
+    /// every origin may.
     #[must_use]
     pub fn allows(&self, header: Option<&[u8]>) -> bool {
         let Some(header) = header else { return true };
@@ -50,7 +50,7 @@ impl Origins {
         if header == "null" {
             return self.0.contains(&Origin::Null);
         }
-        WebOrigin::parse(header).is_ok_and(|place| self.0.iter().any(|origin| origin.covers(&place)))
+        WebOrigin::parse(header).is_ok_and(|page| self.0.iter().any(|origin| origin.matches(&page)))
     }
 }
 
@@ -61,14 +61,14 @@ impl FromIterator<Origin> for Origins {
 }
 
 impl Origin {
-    fn covers(&self, place: &WebOrigin) -> bool {
+    fn matches(&self, page: &WebOrigin) -> bool {
         match self {
             Self::Any => true,
             Self::Null => false,
-            Self::One(one) => one == place,
+            Self::One(one) => one == page,
             Self::Below(WebOrigin { scheme, host, port }) => {
-                let below = place.host.strip_suffix(host.as_str()).and_then(|rest| rest.strip_suffix('.'));
-                below.is_some_and(|name| !name.is_empty()) && *scheme == place.scheme && *port == place.port
+                let below = page.host.strip_suffix(host.as_str()).and_then(|rest| rest.strip_suffix('.'));
+                below.is_some_and(|name| !name.is_empty()) && *scheme == page.scheme && *port == page.port
             }
         }
     }
@@ -83,11 +83,11 @@ impl FromStr for Origin {
             "null" => return Ok(Self::Null),
             _ => {}
         }
-        let place = match text.split_once("://*.") {
+        let origin = match text.split_once("://*.") {
             Some((scheme, host)) => WebOrigin::parse(&format!("{scheme}://{host}")).map(Self::Below),
             None => WebOrigin::parse(text).map(Self::One),
         };
-        place.map_err(|why| {
+        origin.map_err(|why| {
             format!(
                 "{why}; write it as in https://app.example.com, http://localhost:8080, https://*.example.com, null or *"
             )
@@ -99,18 +99,18 @@ impl WebOrigin {
     fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
         if rest.contains(['/', '?', '#']) {
-            return Err("an origin has no path, and no slash at its end");
+            return Err("an origin has no path and no slash at its end");
         }
-        let uri: Uri = text.parse().map_err(|_| "it is no origin")?;
+        let uri: Uri = text.parse().map_err(|_| "it is not an origin")?;
         let authority = uri.authority().ok_or("it has no host")?;
         let scheme = scheme.to_ascii_lowercase();
-        let standard = match scheme.as_str() {
+        let default_port = match scheme.as_str() {
             "https" => Some(443),
             "http" => Some(80),
             _ => None,
         };
         let (host, port) = host_and_port(authority)?;
-        let port = port.or(standard).ok_or("this scheme needs a port")?;
+        let port = port.or(default_port).ok_or("this scheme needs a port")?;
         Ok(Self { scheme, host, port })
     }
 }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_browser_may_always_and_a_page_only_if_it_is_written_down() {
+    fn default_allows_programs_and_no_page() {
         assert!(Origins::default().allows(None));
         for origin in ["https://app.example.com", "null", "", "http://localhost"] {
             assert!(!Origins::default().allows(Some(origin.as_bytes())), "{origin}");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_scheme_host_and_port() {
+    fn origin_is_scheme_host_and_port() {
         let allowed = origins(&["https://app.example.com", "HTTP://LocalHost:8080", "http://[::1]:3000", "app://x:1"]);
         for (origin, is_allowed) in [
             ("https://app.example.com", true),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_hosts_below_one_and_alone_for_all() {
+    fn star_matches_subdomains_or_every_origin() {
         let below = origins(&["https://*.example.com", "http://*.localhost:8080"]);
         for (origin, is_allowed) in [
             ("https://app.example.com", true),
@@ -187,25 +187,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused_in_words() {
-        for (text, words) in [
+    fn invalid_origins_are_explained() {
+        for (text, message) in [
             ("", "no scheme"),
             ("app.example.com", "no scheme"),
-            ("https://", "it is no origin"),
+            ("https://", "it is not an origin"),
             ("https://app.example.com/", "no slash at its end"),
             ("https://app.example.com/chess", "an origin has no path"),
             ("https://app.example.com?x", "an origin has no path"),
             ("https://ada@app.example.com", "a user name"),
-            ("https://app.*.com", "for nothing else"),
-            ("https://*", "for nothing else"),
-            ("https://*.*.com", "for nothing else"),
-            ("https://a b", "it is no origin"),
+            ("https://app.*.com", "only stand for"),
+            ("https://*", "only stand for"),
+            ("https://*.*.com", "only stand for"),
+            ("https://a b", "it is not an origin"),
             ("https://app.example.com:x", "its port is not a number"),
             ("https://app.example.com:99999", "its port is not a number"),
             ("app://x", "needs a port"),
         ] {
             let error = text.parse::<Origin>().unwrap_err();
-            assert!(error.contains(words) && error.contains("write it as in"), "{text}: {error}");
+            assert!(error.contains(message) && error.contains("write it as in"), "{text}: {error}");
         }
     }
 }

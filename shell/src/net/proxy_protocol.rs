@@ -1,4 +1,4 @@
-//! The header of the PROXY protocol, version 2: a proxy sends it to say who its client is.
+//! The header of the PROXY protocol, version 2: in it a proxy states the address of its client.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -7,28 +7,28 @@ use ppp::v2::{Addresses, Header, Protocol};
 use smol::io::{AsyncRead, AsyncReadExt as _};
 use thiserror::Error;
 
-/// Why there is no header of the PROXY protocol.
+/// Why the bytes are not a PROXY header.
 #[derive(Debug, Error)]
 pub enum ProxyHeaderError {
-    /// The stream broke, or ended in the middle of it.
-    #[error("it breaks off: {0}")]
+    /// The stream failed or ended before the end of the header.
+    #[error("it is incomplete: {0}")]
     Io(#[from] io::Error),
-    /// It is longer than any that makes sense.
-    #[error("it has {0} bytes, 2048 are the most")]
+    /// The header is longer than 2048 bytes.
+    #[error("it has {0} bytes, at most 2048 are allowed")]
     TooLong(usize),
-    /// It is something else.
+    /// The bytes do not follow the protocol.
     #[error("{0}")]
     Malformed(String),
 }
 
-/// The most that may follow the first sixteen bytes. Addresses take 216 at most; the rest is for extensions.
+/// How many bytes may follow the first sixteen. Addresses need at most 216; the rest is for extensions.
 const MAX_HEADER_BYTES: usize = 2048;
 
-/// Reads a header of the PROXY protocol, version 2, and not a byte more: where the client is, or nothing if it is the
-/// proxy itself that asks, to see whether anybody is there say.
+/// Reads a PROXY header of version 2, and not a byte more. Returns the client's address, or `None` if the proxy connects
+/// for itself, for example to check whether the server is up.
 ///
 /// # Errors
-/// [`ProxyHeaderError`]: what came is no such header. How much of it was read is not told.
+/// [`ProxyHeaderError`] if the bytes are not such a header. Any number of bytes may have been read then.
 ///
 /// <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>, section 2.2.
 pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<SocketAddr>, ProxyHeaderError> {
@@ -38,7 +38,7 @@ pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Option<
     let mut header = vec![0; 16];
     stream.read_exact(&mut header).await?;
     if !header.starts_with(SIGNATURE) {
-        return Err(ProxyHeaderError::Malformed("it does not begin as one".into()));
+        return Err(ProxyHeaderError::Malformed("it does not begin with the signature".into()));
     }
     let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
     if length > MAX_HEADER_BYTES {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_the_proxy_protocol_is_read_to_its_end_and_no_further() {
+    fn header_is_read_exactly_to_its_end() {
         let v4 = [203, 0, 113, 9, 10, 0, 0, 1, 0x12, 0x34, 0, 80];
         let v6 =
             [&[0x20, 1, 0xd, 0xb9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9][..], &[0; 16], &[0x12, 0x34, 0, 80]].concat();
@@ -95,11 +95,11 @@ mod tests {
             (header(0x21, 0x21, &v6), Some("[2001:db9::9]:4660")),
             (header(0x21, 0x21, &mapped), Some("203.0.113.9:1")),
             (header(0x21, 0x31, &unix), None),
-            // What came over UDP did not come here.
+            // UDP cannot be the protocol of this connection.
             (header(0x21, 0x12, &v4), None),
             (header(0x21, 0x10, &v4), None),
             (header(0x21, 0x00, &[]), None),
-            // Of itself, whatever it says then.
+            // LOCAL: the proxy connects for itself. What follows does not count.
             (header(0x20, 0x11, &v4), None),
             (header(0x20, 0x00, &[]), None),
             (header(0x20, 0x77, b"anything"), None),
@@ -112,13 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused_in_words() {
+    fn invalid_headers_are_explained() {
         let v4 = [203, 0, 113, 9, 10, 0, 0, 1, 0x12, 0x34, 0, 80];
         let good = header(0x21, 0x11, &v4);
         let too_long = [SIGNATURE, &[0x21, 0x11, 0xff, 0xff], &[0; 65535]].concat();
-        for (bytes, words) in [
-            (b"PROXY TCP4 203.0.113.9 10.0.0.1 4660 80\r\n".to_vec(), "it does not begin as one"),
-            ([b"\r\n\r\n\0\r\nQUIT!", &good[12..]].concat(), "it does not begin as one"),
+        for (bytes, message) in [
+            (b"PROXY TCP4 203.0.113.9 10.0.0.1 4660 80\r\n".to_vec(), "it does not begin with the signature"),
+            ([b"\r\n\r\n\0\r\nQUIT!", &good[12..]].concat(), "it does not begin with the signature"),
             (header(0x11, 0x11, &v4), "version"),
             (header(0x22, 0x11, &v4), "command"),
             (header(0x21, 0x41, &v4), "Address Family"),
@@ -126,14 +126,14 @@ mod tests {
             (header(0x21, 0x11, &v4[..11]), "cannot store"),
             (header(0x21, 0x21, &v4), "cannot store"),
             (header(0x21, 0x31, &v4), "cannot store"),
-            (too_long, "it has 65535 bytes, 2048 are the most"),
+            (too_long, "it has 65535 bytes, at most 2048"),
         ] {
             let (read, _) = read(&bytes);
-            assert!(read.clone().is_err_and(|error| error.contains(words)), "{words}: {read:?}");
+            assert!(read.clone().is_err_and(|error| error.contains(message)), "{message}: {read:?}");
         }
         for cut in 0..good.len() {
             let (read, _) = read(&good[..cut]);
-            assert!(read.is_err_and(|error| error.starts_with("it breaks off")), "cut off at {cut}");
+            assert!(read.is_err_and(|error| error.starts_with("it is incomplete")), "cut off at {cut}");
         }
     }
 }

@@ -1,32 +1,32 @@
-//! Proxies that may say where a client really is: by X-Forwarded-For, or by a header of the PROXY protocol, version 2.
+//! The proxies that may state a client's address, and the reading of `X-Forwarded-For`.
 //!
-//! What anybody else says about where they are is ignored. Of X-Forwarded-For, to which every proxy appends whom it was
-//! asked by, only what trusted proxies have appended counts: it is read from its end.
+//! The header of any other peer is ignored. Every proxy appends the address of its own client to `X-Forwarded-For`. Only
+//! entries that a trusted proxy appended count, so the header is read from its end.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
-/// The proxies that are trusted.
+/// The trusted proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<ProxyNetwork>);
 
-/// One of them, or a network full of them.
+/// The address of a proxy, or a network of proxies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProxyNetwork(IpNet);
 
 impl TrustedProxies {
-    /// Whether whoever is at this address is one of them.
+    /// Whether the address is a trusted proxy.
     #[must_use]
     pub fn is_trusted(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|ProxyNetwork(network)| network.contains(&address))
     }
 
-    /// Where the client is that asks from `peer`, with these lines of X-Forwarded-For in their order.
+    /// The client's address, for a request from `peer` with these lines of `X-Forwarded-For`, in their order.
     ///
-    /// An entry that is no address ends it: what stands before that is not to be trusted.
+    /// Reading ends at an entry that is no address: entries before it are not trusted.
     #[must_use]
     pub fn client_address(&self, peer: IpAddr, forwarded: &[&str]) -> IpAddr {
         if !self.is_trusted(peer) {
@@ -34,7 +34,7 @@ impl TrustedProxies {
         }
         let mut client = peer;
         for entry in forwarded.iter().rev().flat_map(|line| line.rsplit(',')) {
-            let Some(address) = address_of(entry.trim()) else { break };
+            let Some(address) = parse_entry(entry.trim()) else { break };
             client = address;
             if !self.is_trusted(address) {
                 break;
@@ -50,7 +50,8 @@ impl FromIterator<ProxyNetwork> for TrustedProxies {
     }
 }
 
-/// An address, or a network by its first address and the number of its leading bits, as in `10.0.0.0/8`.
+/// Reads an address, or a network as in `10.0.0.0/8`: its first address, and the number of leading bits that all its
+/// addresses share.
 impl FromStr for ProxyNetwork {
     type Err = String;
 
@@ -61,14 +62,14 @@ impl FromStr for ProxyNetwork {
         let network: IpNet =
             text.parse().map_err(|_| "it must be an address or a network, as in 10.1.2.3 or 10.0.0.0/8".to_owned())?;
         if network.addr() != network.network() {
-            return Err(format!("it does not begin with its network's first address, as {} does", network.trunc()));
+            return Err(format!("it does not begin with the first address of its network: write {}", network.trunc()));
         }
         Ok(Self(network))
     }
 }
 
-/// Of an entry of X-Forwarded-For. Some proxies add a port.
-fn address_of(entry: &str) -> Option<IpAddr> {
+/// The address in an entry of `X-Forwarded-For`. Some proxies add a port.
+fn parse_entry(entry: &str) -> Option<IpAddr> {
     let bracketed = || entry.strip_prefix('[')?.strip_suffix(']')?.parse::<IpAddr>().ok();
     let address = entry.parse().ok().or_else(bracketed);
     address
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_an_address_or_a_network() {
+    fn proxy_is_an_address_or_a_network() {
         let trusted = proxies(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1", "::ffff:198.51.100.1"]);
         for (address, is_trusted) in [
             ("10.0.0.0", true),
@@ -106,24 +107,24 @@ mod tests {
         ] {
             assert_eq!(trusted.is_trusted(ip(address)), is_trusted, "{address}");
         }
-        for (text, words) in [
+        for (text, message) in [
             ("", "an address or a network"),
             ("proxy.example.com", "an address or a network"),
             ("10.0.0.0/33", "an address or a network"),
             ("10.0.0.1:80", "an address or a network"),
-            ("10.1.2.3/8", "as 10.0.0.0/8 does"),
-            ("2001:db8::1/32", "as 2001:db8::/32 does"),
+            ("10.1.2.3/8", "write 10.0.0.0/8"),
+            ("2001:db8::1/32", "write 2001:db8::/32"),
         ] {
             let error = text.parse::<ProxyNetwork>().unwrap_err();
-            assert!(error.contains(words), "{text}: {error}");
+            assert!(error.contains(message), "{text}: {error}");
         }
     }
 
     #[test]
-    fn x_forwarded_for_counts_as_far_as_trusted_proxies_have_written_it() {
+    fn x_forwarded_for_counts_only_from_trusted_proxies() {
         let trusted = proxies(&["10.0.0.0/8", "2001:db8::/32"]);
         for (peer, lines, client) in [
-            // Whoever is not trusted is who they are.
+            // An untrusted peer is the client.
             ("192.0.2.1", &["203.0.113.9"][..], "192.0.2.1"),
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &["203.0.113.9"], "203.0.113.9"),
@@ -133,7 +134,7 @@ mod tests {
             ("10.0.0.1", &["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
             ("10.0.0.1", &["1.1.1.1, 203.0.113.9, 10.0.0.2,10.0.0.3 "], "203.0.113.9"),
             ("10.0.0.1", &["1.1.1.1, 203.0.113.9", "10.0.0.2", "10.0.0.3"], "203.0.113.9"),
-            // Nobody but proxies: the first of them.
+            // Only proxies: the first of them.
             ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             // Ports and brackets.
             ("10.0.0.1", &["203.0.113.9:4711"], "203.0.113.9"),
@@ -141,7 +142,7 @@ mod tests {
             ("10.0.0.1", &["[2001:db9::9]"], "2001:db9::9"),
             ("10.0.0.1", &["2001:db9::9, 2001:db8::1"], "2001:db9::9"),
             ("10.0.0.1", &["::ffff:203.0.113.9"], "203.0.113.9"),
-            // What is no address ends it.
+            // An entry that is no address ends the reading.
             ("10.0.0.1", &["203.0.113.9, unknown"], "10.0.0.1"),
             ("10.0.0.1", &["203.0.113.9, , 10.0.0.2"], "10.0.0.2"),
             ("10.0.0.1", &["203.0.113.9, 10.0.0.2:, 10.0.0.3"], "10.0.0.3"),

@@ -1,4 +1,4 @@
-//! One WebSocket, from the end of its handshake to the end of its TCP connection.
+//! The server's end of one WebSocket, from the handshake until the TCP connection ends.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -21,47 +21,47 @@ use crate::net::stream::Stream;
 use crate::net::yielding::YieldingStream;
 use crate::runtime::clock::Clock;
 
-/// The server's end of a WebSocket. It never waits: what is sent is buffered, and polling moves it on.
+/// The server's end of a WebSocket. Sending only buffers; [`MessageSocket::poll`] reads and writes.
 pub(crate) struct WebSocket {
     stream: WebSocketStream<YieldingStream<Stream>>,
     clock: Clock,
     phase: Phase,
-    /// Whether something may be left to write. While it is, nothing is read: a peer that does not read its replies
-    /// is not listened to, so at most one reply and the pongs waits for it.
+    /// Whether buffered data may be left to write. Until it is written the socket reads nothing. So if a peer does not
+    /// read its replies, at most one reply and the pongs are buffered for it.
     unflushed: bool,
 }
 
 enum Phase {
     Open,
-    /// A close frame was sent or answered; the peer's is awaited.
+    /// A close frame was sent or answered. The socket waits for the peer's close.
     Closing {
         until: Timestamp,
     },
-    /// As closing, but the stream makes no sense any more: what is unread is thrown away, because closing a socket
-    /// with unread data resets it, and the peer would see the reset instead of the reason (RFC 6455 §7.1.1).
+    /// As `Closing`, but what the peer sends can no longer be parsed, and is discarded. Closing a socket with unread data
+    /// resets the connection, and the peer would see the reset instead of the close reason (RFC 6455 §7.1.1).
     Discarding {
         until: Timestamp,
-        shut: bool,
+        write_closed: bool,
     },
-    /// Writing failed; the session has not been told yet.
+    /// Writing failed. The session does not know yet.
     Broken,
     Closed,
 }
 
 impl WebSocket {
-    /// How long after a close the peer has to answer it.
+    /// How long the peer may take to answer a close.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-    /// What tungstenite allocates for each connection for as long as it lives. Messages are short.
+    /// Tungstenite allocates this for the whole life of a connection. Messages are short.
     const READ_BUFFER_BYTES: usize = 1024;
-    /// Above this it writes before it is told to. Most replies are shorter, so each leaves as one segment, together with
-    /// the close frame that follows it.
+    /// Tungstenite writes without a flush when the buffer is longer than this. Most replies are shorter, so a reply and the
+    /// close frame after it are sent as one segment.
     const WRITE_BUFFER_BYTES: usize = 4 * 1024;
-    /// More than ever waits here: one reply and a pong. The longest lists [`session_core::ledger::SlotListing::MAX`] sessions, of which each takes 360
-    /// bytes at most: 100 for its id and its times, and twice 64 for each of two names of nothing but quotation marks. The
-    /// rest waits in the kernel.
+    /// Larger than the content ever is: one reply and a pong; the rest waits in the kernel. The longest reply lists
+    /// [`session_core::ledger::SlotListing::MAX`] sessions of at most 360 bytes each. That is 100 bytes for the id and the
+    /// times, and twice 64 for each of the two names, if they consist of quotation marks only.
     const MAX_WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
-    /// The WebSocket on a stream whose handshake is done; `read` is what was read beyond it.
+    /// A WebSocket on a stream whose handshake is done. `read` holds the bytes that were read after the request.
     pub(crate) async fn new(
         stream: YieldingStream<Stream>,
         read: Vec<u8>,
@@ -81,7 +81,6 @@ impl WebSocket {
     fn feed(&mut self, message: Message) {
         match Pin::new(&mut self.stream).start_send(message) {
             Ok(()) => self.unflushed = true,
-            // The stream is broken: nothing reaches the peer any more.
             Err(_) => self.phase = Phase::Broken,
         }
     }
@@ -91,26 +90,28 @@ impl WebSocket {
             Some(Ok(Message::Text(text))) => SocketEvent::Text(text),
             Some(Ok(Message::Binary(_))) => SocketEvent::Violation(Violation::BinaryMessage),
             Some(Ok(Message::Ping(_))) => {
-                // The pong that tungstenite has queued leaves with the next flush.
+                // Tungstenite has queued the pong; the next flush sends it.
                 self.unflushed = true;
                 SocketEvent::Alive
             }
             Some(Ok(Message::Pong(_))) => SocketEvent::Alive,
             Some(Ok(Message::Close(_))) => {
-                // So does its answer to the close frame.
+                // Tungstenite has queued the answer to the close frame; the next flush sends it.
                 self.unflushed = true;
                 self.phase = Phase::Closing { until: self.clock.now() + Self::CLOSE_TIMEOUT };
                 SocketEvent::Gone
             }
             Some(Err(Error::Utf8(_))) => SocketEvent::Violation(Violation::InvalidUtf8),
             Some(Err(Error::Capacity(_))) => SocketEvent::Violation(Violation::MessageTooBig),
-            Some(Err(Error::Protocol(error))) if !is_end(&error) => SocketEvent::Violation(Violation::Protocol),
-            Some(Err(_)) | None => return self.lost(),
-            Some(Ok(Message::Frame(_))) => unreachable!("raw frames are only ever sent, says tungstenite"),
+            Some(Err(Error::Protocol(error))) if !is_end_of_stream(&error) => {
+                SocketEvent::Violation(Violation::Protocol)
+            }
+            Some(Err(_)) | None => return self.set_closed(),
+            Some(Ok(Message::Frame(_))) => unreachable!("tungstenite never reads raw frames"),
         })
     }
 
-    fn lost(&mut self) -> Poll<SocketEvent<Utf8Bytes>> {
+    fn set_closed(&mut self) -> Poll<SocketEvent<Utf8Bytes>> {
         self.phase = Phase::Closed;
         Poll::Ready(SocketEvent::Gone)
     }
@@ -145,7 +146,7 @@ impl MessageSocket for WebSocket {
         self.feed(message);
     }
 
-    /// What is buffered and the close frame leave as one segment where they fit.
+    /// The buffered frames and the close frame are sent as one segment if they fit.
     fn close(&mut self, reason: CloseReason) {
         if !matches!(self.phase, Phase::Open) {
             return;
@@ -158,7 +159,7 @@ impl MessageSocket for WebSocket {
                 CloseReason::ProtocolError
                 | CloseReason::BinaryMessage
                 | CloseReason::InvalidUtf8
-                | CloseReason::MessageTooBig => Phase::Discarding { until, shut: false },
+                | CloseReason::MessageTooBig => Phase::Discarding { until, write_closed: false },
                 CloseReason::Bye
                 | CloseReason::ShuttingDown
                 | CloseReason::TooManyBadMessages
@@ -176,48 +177,48 @@ impl MessageSocket for WebSocket {
 
     fn poll(&mut self, read: bool, cx: &mut Context<'_>) -> Poll<SocketEvent<Utf8Bytes>> {
         if matches!(self.phase, Phase::Broken) {
-            return self.lost();
+            return self.set_closed();
         }
         if self.unflushed {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(_)) => return self.lost(),
+                Poll::Ready(Err(_)) => return self.set_closed(),
             }
         }
         match &mut self.phase {
             Phase::Open if read => self.poll_message(cx),
             Phase::Open | Phase::Broken | Phase::Closed => Poll::Pending,
             &mut Phase::Closing { until } => {
-                // Nothing the peer says after our close counts, but for its own close.
+                // After the server's close only the peer's close counts.
                 loop {
                     match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-                        Some(Ok(Message::Close(_))) | None | Some(Err(Error::Io(_))) => return self.lost(),
+                        Some(Ok(Message::Close(_))) | None | Some(Err(Error::Io(_))) => return self.set_closed(),
                         Some(Ok(_)) => {}
                         Some(Err(_)) => break,
                     }
                 }
-                self.phase = Phase::Discarding { until, shut: false };
+                self.phase = Phase::Discarding { until, write_closed: false };
                 self.poll(read, cx)
             }
-            Phase::Discarding { shut, .. } => {
+            Phase::Discarding { write_closed, .. } => {
                 let stream = self.stream.get_mut();
-                if !*shut {
+                if !*write_closed {
                     if ready!(Pin::new(&mut *stream).poll_close(cx)).is_err() {
-                        return self.lost();
+                        return self.set_closed();
                     }
-                    *shut = true;
+                    *write_closed = true;
                 }
                 let mut unread = [0; 4096];
                 while let Ok(1..) = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unread)) {}
-                self.lost()
+                self.set_closed()
             }
         }
     }
 }
 
-/// Whether a protocol error only says that the peer left without a close frame.
-fn is_end(error: &async_tungstenite::tungstenite::error::ProtocolError) -> bool {
+/// Whether the error only means that the peer ended the stream without a close frame.
+fn is_end_of_stream(error: &async_tungstenite::tungstenite::error::ProtocolError) -> bool {
     use async_tungstenite::tungstenite::error::ProtocolError;
     matches!(error, ProtocolError::ResetWithoutClosingHandshake)
 }

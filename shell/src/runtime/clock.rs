@@ -1,4 +1,4 @@
-//! The one clock of a process, by which alarms go off.
+//! The clock of a process: monotonic time, the wall clock, and the timers that wait for them.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
@@ -12,41 +12,42 @@ use smol::Timer;
 
 use crate::runtime::timer_queue::TimerQueue;
 
-/// Tells the time as the core wants it: it never decreases.
+/// The time for the core: it never decreases.
 ///
-/// The real one reads the wall clock once and then adds what has passed, so corrections of the wall clock are not seen:
-/// what must follow the wall clock asks for it by name. The other stands still until somebody turns its [`ManualClock`], which is how a simulation has time under its thumb.
+/// The real clock reads the wall clock once, at its start, and adds the time that has passed since. So it does not follow
+/// corrections of the wall clock; [`Clock::unix_seconds`] and [`Clock::has_passed`] do. The manual clock changes only when
+/// its [`ManualClock`] is set: a simulation uses it.
 #[derive(Debug, Clone)]
 pub struct Clock {
     source: Source,
-    pub(super) alarms: Arc<TimerQueue>,
+    pub(super) timers: Arc<TimerQueue>,
 }
 
 #[derive(Debug, Clone)]
 enum Source {
-    Real { origin: Timestamp, started: Instant, unix_seconds: Arc<WallClock> },
-    Dial(Arc<ManualClock>),
+    Real { origin: Timestamp, started: Instant, wall_clock: Arc<WallClock> },
+    Manual(Arc<ManualClock>),
 }
 
-/// How far the wall clock is ahead of the time, in milliseconds, when it was last looked at.
+/// How far the wall clock was ahead of [`Clock::now`] when it was last read, in milliseconds.
 #[derive(Debug, Default)]
 struct WallClock(AtomicI64);
 
 impl Clock {
-    /// The real clock, from now on. Its alarms go off while somebody [rings](Clock::ring) them.
+    /// A real clock that starts now. Its timers fire while [`Clock::run_timers`] runs.
     #[must_use]
     pub fn start() -> Self {
         let (origin, started) = (Timestamp::from_epoch(wall_time()), Instant::now());
-        let source = Source::Real { origin, started, unix_seconds: Arc::default() };
-        Self { source, alarms: Arc::default() }
+        let source = Source::Real { origin, started, wall_clock: Arc::default() };
+        Self { source, timers: Arc::default() }
     }
 
-    /// A clock that shows what its dial is set to. Nobody rings its alarms: whoever turns the dial polls what waits for
-    /// them.
+    /// A clock that shows the time its [`ManualClock`] is set to. Its timers never fire: whoever sets the time polls the
+    /// tasks that wait for it.
     #[must_use]
     pub fn manual(manual_clock: Arc<ManualClock>) -> Self {
-        let alarms = Arc::clone(&manual_clock.alarms);
-        Self { source: Source::Dial(manual_clock), alarms }
+        let timers = Arc::clone(&manual_clock.timers);
+        Self { source: Source::Manual(manual_clock), timers }
     }
 
     /// The present time.
@@ -54,16 +55,16 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.source {
             Source::Real { origin, started, .. } => *origin + started.elapsed(),
-            Source::Dial(manual_clock) => manual_clock.now(),
+            Source::Manual(manual_clock) => manual_clock.now(),
         }
     }
 
-    /// What the wall clock shows.
+    /// The time of the wall clock.
     #[must_use]
     pub fn unix_seconds(&self) -> UnixSeconds {
         let since_epoch = match &self.source {
             Source::Real { .. } => wall_time(),
-            Source::Dial(manual_clock) => {
+            Source::Manual(manual_clock) => {
                 let millis = i128::from(manual_clock.now().millis()) + i128::from(manual_clock.wall_ahead());
                 Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX))
             }
@@ -71,70 +72,70 @@ impl Clock {
         UnixSeconds::from_unix_seconds(since_epoch.as_secs())
     }
 
-    /// When the wall clock will show `wall`, unless it is corrected before.
+    /// When the wall clock will show `unix_seconds`, if it is not corrected before. Uses the last reading of the wall clock.
     #[must_use]
     pub fn time_of(&self, unix_seconds: UnixSeconds) -> Timestamp {
         let ahead = match &self.source {
-            Source::Real { unix_seconds, .. } => unix_seconds.0.load(Ordering::Relaxed),
-            Source::Dial(manual_clock) => manual_clock.wall_ahead(),
+            Source::Real { wall_clock, .. } => wall_clock.0.load(Ordering::Relaxed),
+            Source::Manual(manual_clock) => manual_clock.wall_ahead(),
         };
         let millis = i128::from(unix_seconds.unix_seconds()) * 1000 - i128::from(ahead);
         Timestamp::from_epoch(Duration::from_millis(u64::try_from(millis.max(0)).unwrap_or(u64::MAX)))
     }
 
-    /// Whether the wall clock shows `wall`, or later. This one looks at it.
+    /// Whether the wall clock shows `unix_seconds` or later. Reads the wall clock.
     #[must_use]
     pub fn has_passed(&self, unix_seconds: UnixSeconds) -> bool {
-        let has_come = match &self.source {
+        let has_passed = match &self.source {
             Source::Real { .. } => wall_time() >= Duration::from_secs(unix_seconds.unix_seconds()),
-            Source::Dial(_) => self.time_of(unix_seconds) <= self.now(),
+            Source::Manual(_) => self.time_of(unix_seconds) <= self.now(),
         };
-        // It was set back: whoever asks because of `time_of` is not to be told the same again at once. That it was set
-        // forward is left to be found by `watch_wall`, since others have to hear of it, too.
-        if !has_come && self.time_of(unix_seconds) <= self.now() {
+        // The wall clock was set back. Without a new reading `time_of` would return the same past time, and the caller
+        // would ask again at once. If it was set forward, `watch_wall_clock` finds it and wakes the other tasks, too.
+        if !has_passed && self.time_of(unix_seconds) <= self.now() {
             self.poll_wall_clock();
         }
-        has_come
+        has_passed
     }
 
-    /// Looks at the wall clock once a second, and has everybody who waits look again when it was corrected. Never ends.
-    pub async fn watch_wall(&self) {
+    /// Reads the wall clock once a second. After a correction it wakes every task that waits for a timer. Never ends.
+    pub async fn watch_wall_clock(&self) {
         loop {
             Timer::after(Self::WALL_POLL_INTERVAL).await;
             if self.poll_wall_clock() {
                 tracing::info!("the wall clock was corrected");
-                self.alarms.wake_all();
+                self.timers.wake_all();
             }
         }
     }
 
-    /// How long a correction of the wall clock forwards may go unnoticed.
+    /// How long it may take to notice that the wall clock was set forward.
     const WALL_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// Whether the wall clock was corrected since this was last asked.
+    /// Reads the wall clock. True if it was corrected since the last reading.
     fn poll_wall_clock(&self) -> bool {
-        /// Less is the time between looking at the one clock and at the other.
+        /// A smaller difference is the time between reading one clock and the other.
         const NOISE_MILLIS: u64 = 10;
 
-        let Source::Real { unix_seconds, .. } = &self.source else { return false };
+        let Source::Real { wall_clock, .. } = &self.source else { return false };
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        // Rounded down: what is due at a time of the wall clock has come when an alarm for it goes off.
+        // Rounded down, so that a time of the wall clock has passed when its timer fires.
         let ahead = millis(wall_time()) - millis(self.now().since_epoch()) - 1;
-        ahead.abs_diff(unix_seconds.0.swap(ahead, Ordering::Relaxed)) >= NOISE_MILLIS
+        ahead.abs_diff(wall_clock.0.swap(ahead, Ordering::Relaxed)) >= NOISE_MILLIS
     }
 
-    /// Wakes whoever has set an alarm to a time that has come. Never ends.
+    /// Wakes the tasks whose timers are due. Never ends.
     ///
-    /// One timer serves all alarms, and is touched only for one that is earlier than all others. A timer for each costs
-    /// a wake of the thread that waits for events whenever one is set.
+    /// One system timer serves the whole queue, and changes only when an earlier timer is set. With a system timer for each
+    /// task, every new timer would wake the thread that waits for events.
     pub async fn run_timers(&self) {
         let mut timer = Timer::never();
         poll_fn(|cx| {
             loop {
-                for waker in self.alarms.due(self.now()) {
+                for waker in self.timers.due(self.now()) {
                     waker.wake();
                 }
-                timer = self.timer_at(self.alarms.first(cx.waker()));
+                timer = self.timer_at(self.timers.first(cx.waker()));
                 if Pin::new(&mut timer).poll(cx).is_pending() {
                     return Poll::Pending;
                 }
@@ -146,9 +147,9 @@ impl Clock {
     fn timer_at(&self, time: Option<Timestamp>) -> Timer {
         let at = match (&self.source, time) {
             (Source::Real { origin, started, .. }, Some(time)) => started.checked_add(time.since(*origin)),
-            (Source::Dial(_), Some(_)) | (Source::Real { .. } | Source::Dial(_), None) => None,
+            (Source::Manual(_), Some(_)) | (Source::Real { .. } | Source::Manual(_), None) => None,
         };
-        // What no Instant can hold lies centuries ahead.
+        // A time that no Instant can hold is centuries ahead.
         at.map_or_else(Timer::never, Timer::at)
     }
 }
@@ -157,31 +158,31 @@ fn wall_time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)
 }
 
-/// What a simulated clock shows.
+/// The time of a manual clock, for simulations and tests.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     now: Mutex<Timestamp>,
-    /// How far the wall clock is ahead, in milliseconds.
+    /// How far the wall clock is ahead of `now`, in milliseconds.
     wall_ahead: AtomicI64,
-    alarms: Arc<TimerQueue>,
+    timers: Arc<TimerQueue>,
 }
 
 impl ManualClock {
-    /// Turns the clock to a time, unless that is past.
+    /// Sets the time. Does nothing if it has passed already.
     pub fn set(&self, time: Timestamp) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = time.max(*now);
     }
 
-    /// Sets the wall clock ahead of the time by so many milliseconds, or behind it. Whoever does wakes those who wait.
+    /// Sets the wall clock ahead of the time by `millis`, or behind it. The caller wakes the tasks that wait.
     pub fn set_wall_ahead(&self, millis: i64) {
         self.wall_ahead.store(millis, Ordering::Relaxed);
     }
 
-    /// The earliest time that an alarm is set to.
+    /// The earliest time that a timer waits for.
     #[must_use]
     pub fn next_timer(&self) -> Option<Timestamp> {
-        self.alarms.next()
+        self.timers.next()
     }
 
     fn now(&self) -> Timestamp {
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wall_clock_is_followed_where_it_is_asked_for_and_through_its_corrections() {
+    fn wall_clock_times_follow_its_corrections() {
         let manual_clock = Arc::<ManualClock>::default();
         let clock = Clock::manual(manual_clock.clone());
         let noon = UnixSeconds::from_unix_seconds(100);
@@ -227,42 +228,42 @@ mod tests {
     }
 
     #[test]
-    fn the_real_wall_clock_is_looked_at() {
+    fn real_wall_clock_is_read_again() {
         let clock = Clock::start();
         clock.poll_wall_clock();
-        assert!(!clock.poll_wall_clock(), "nobody has corrected it");
-        let Source::Real { unix_seconds, .. } = &clock.source else { panic!("it is real") };
-        unix_seconds.0.store(60_000, Ordering::Relaxed);
+        assert!(!clock.poll_wall_clock(), "it was not corrected");
+        let Source::Real { wall_clock, .. } = &clock.source else { panic!("it is real") };
+        wall_clock.0.store(60_000, Ordering::Relaxed);
         let soon = UnixSeconds::from_unix_seconds(wall_time().as_secs() + 5);
-        assert!(clock.time_of(soon) < clock.now(), "as if the wall clock were a minute ahead");
-        assert!(clock.poll_wall_clock(), "that it is not is found out");
+        assert!(clock.time_of(soon) < clock.now(), "the last reading is a minute ahead");
+        assert!(clock.poll_wall_clock(), "a new reading finds the difference");
         let wait = clock.time_of(soon).since(clock.now());
         assert!(Duration::from_secs(3) < wait && wait < Duration::from_millis(5100), "{wait:?}");
         assert!(!clock.has_passed(soon) && clock.has_passed(UnixSeconds::from_unix_seconds(wall_time().as_secs() - 1)));
-        // As if it had been set back a minute: whoever asks sees that, and waits for the right time.
-        unix_seconds.0.store(60_000, Ordering::Relaxed);
+        // As if the wall clock had been set back a minute: `has_passed` reads it again, and `time_of` is right.
+        wall_clock.0.store(60_000, Ordering::Relaxed);
         assert!(!clock.has_passed(soon) && clock.time_of(soon) > clock.now());
-        // As if it had been set forward: whoever asks leaves that to be found.
-        unix_seconds.0.store(-60_000, Ordering::Relaxed);
+        // As if it had been set forward: `has_passed` leaves the correction to `poll_wall_clock`.
+        wall_clock.0.store(-60_000, Ordering::Relaxed);
         assert!(clock.has_passed(UnixSeconds::from_unix_seconds(0)) && !clock.has_passed(soon));
         assert!(clock.poll_wall_clock());
     }
 
     #[test]
-    fn a_correction_of_the_wall_clock_wakes_whoever_waits() {
+    fn wall_clock_correction_wakes_waiting_tasks() {
         let clock = Clock::start();
-        let Source::Real { unix_seconds, .. } = &clock.source else { panic!("it is real") };
-        unix_seconds.0.store(-60_000, Ordering::Relaxed);
+        let Source::Real { wall_clock, .. } = &clock.source else { panic!("it is real") };
+        wall_clock.0.store(-60_000, Ordering::Relaxed);
         let (waker, wakes) = counting_waker();
-        clock.alarms.set(clock.now() + Duration::from_secs(3600), waker);
-        let watching = async {
-            clock.watch_wall().await;
+        clock.timers.set(clock.now() + Duration::from_secs(3600), waker);
+        let watch = async {
+            clock.watch_wall_clock().await;
             panic!("it never ends");
         };
-        let enough = async {
+        let two_polls = async {
             Timer::after(2 * Clock::WALL_POLL_INTERVAL).await;
         };
-        smol::block_on(or(watching, enough));
+        smol::block_on(or(watch, two_polls));
         assert_eq!(wakes(), 1);
     }
 }

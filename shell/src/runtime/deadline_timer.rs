@@ -1,4 +1,4 @@
-//! One timer for all deadlines of a task.
+//! The timer of one task, for whichever of its deadlines is first.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -8,10 +8,11 @@ use session_core::Timestamp;
 use crate::runtime::clock::Clock;
 use crate::runtime::timer_queue::Key;
 
-/// One alarm for all deadlines of a task.
+/// One timer for all deadlines of a task.
 ///
-/// Deadlines move with every message, mostly to later, so it is left where it is and looks again when it goes off: only
-/// an earlier one, such as that of a question to the store, touches the queue.
+/// Deadlines change with every message, mostly to a later time. So the timer stays where it is for a later deadline, and
+/// the task checks its deadline again when the timer fires. Only an earlier deadline, such as that of a store command,
+/// changes the queue.
 #[derive(Debug)]
 pub(crate) struct DeadlineTimer {
     clock: Clock,
@@ -23,7 +24,7 @@ impl DeadlineTimer {
         Self { clock, set: None }
     }
 
-    /// Ready when `deadline` has passed, and perhaps before.
+    /// Ready when `deadline` has passed, and sometimes earlier.
     pub(crate) fn poll(&mut self, deadline: Option<Timestamp>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = deadline else { return Poll::Pending };
         let time = match &self.set {
@@ -40,13 +41,13 @@ impl DeadlineTimer {
 
     fn set_to(&mut self, time: Timestamp, cx: &Context<'_>) -> Timestamp {
         self.unset();
-        self.set = Some((self.clock.alarms.set(time, cx.waker().clone()), cx.waker().clone()));
+        self.set = Some((self.clock.timers.set(time, cx.waker().clone()), cx.waker().clone()));
         time
     }
 
     fn unset(&mut self) {
         if let Some((key, _)) = self.set.take() {
-            self.clock.alarms.unset(key);
+            self.clock.timers.unset(key);
         }
     }
 }
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_is_left_alone_for_a_later_deadline_but_not_for_another_task() {
+    fn timer_changes_for_another_task_or_earlier_deadline() {
         let mut timer = DeadlineTimer::new(Clock::manual(Arc::<ManualClock>::default()));
         let ((one, wakes_one), (other, wakes_other)) = (counting_waker(), counting_waker());
         let mut key = |second, waker| {
@@ -95,12 +96,12 @@ mod tests {
         assert_eq!([key(5, &one), key(9, &one)], [set; 2]);
         assert_eq!(key(3, &one).unwrap().0, at(3));
         assert_eq!(key(9, &other).unwrap().0, at(3));
-        timer.clock.alarms.due(at(3)).into_iter().for_each(Waker::wake);
+        timer.clock.timers.due(at(3)).into_iter().for_each(Waker::wake);
         assert_eq!((wakes_one(), wakes_other()), (0, 1));
     }
 
     #[test]
-    fn an_alarm_goes_off_when_the_dial_is_turned_past_it_and_once() {
+    fn timer_fires_once_after_its_time() {
         let manual_clock = Arc::<ManualClock>::default();
         let mut timer = DeadlineTimer::new(Clock::manual(manual_clock.clone()));
         let mut poll = |deadline| timer.poll(deadline, &mut Context::from_waker(Waker::noop()));
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_alarm_goes_off_by_itself() {
+    fn real_timer_fires_by_itself() {
         let clock = Clock::start();
         let until = clock.now() + Duration::from_millis(5);
         let mut timer = DeadlineTimer::new(clock.clone());
@@ -125,20 +126,20 @@ mod tests {
         assert_eq!(timer.poll(far, &mut Context::from_waker(Waker::noop())), Poll::Pending);
         let waiting = async {
             poll_fn(|cx| timer.poll(Some(until), cx)).await;
-            assert!(clock.now() >= until, "and not at the first time it was set to");
+            assert!(clock.now() >= until, "the timer moved to the earlier deadline");
             clock.wait_until(until + Duration::from_millis(1)).await;
             assert!(clock.now() >= until + Duration::from_millis(1));
             clock.wait_until(Timestamp::default()).await;
         };
-        let ringing = async {
+        let timers = async {
             clock.run_timers().await;
-            panic!("it never ends");
+            panic!("run_timers never ends");
         };
-        smol::block_on(or(ringing, waiting));
+        smol::block_on(or(timers, waiting));
     }
 
     #[test]
-    fn a_wait_ends_when_its_time_has_come_and_not_before() {
+    fn wait_ends_at_its_time() {
         let manual_clock = Arc::<ManualClock>::default();
         let clock = Clock::manual(manual_clock.clone());
         let mut wait = pin!(clock.wait_until(at(5)));

@@ -1,4 +1,4 @@
-//! Logging that never blocks, and never drowns anybody.
+//! Non-blocking, rate-limited logging.
 
 use std::str::FromStr as _;
 use std::sync::{Mutex, PoisonError};
@@ -13,14 +13,14 @@ use tracing_subscriber::filter::LevelFilter;
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// A JSON object per line, for programs.
+    /// One JSON object per line, for programs.
     Json,
 }
 
-/// The process's log. Dropped, it writes what is still buffered.
+/// The log of the process. When dropped it writes the buffered lines.
 pub struct Log {
     dropped: ErrorCounter,
     set_filter: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
@@ -28,15 +28,15 @@ pub struct Log {
 }
 
 impl Log {
-    /// How many lines wait for a reader of standard error that is slow. Further ones are dropped and counted.
+    /// How many lines are buffered while standard error blocks. Further lines are dropped and counted.
     const BUFFERED_LINES: usize = 8192;
 
-    /// Parses what to log: a level, or directives as of `tracing_subscriber::EnvFilter`.
+    /// Parses a filter: a level, or directives of `tracing_subscriber::EnvFilter`.
     ///
     /// # Errors
-    /// When it is neither, in words.
+    /// A message, when it is neither.
     pub fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
-        // To the filter a misspelt level is the name of a target, and nothing would be logged at all.
+        // `EnvFilter` reads a misspelt level as the name of a target, and would then log nothing.
         let is_level = |word: &str| LevelFilter::from_str(word).is_ok();
         match filter.split(',').find(|part| !part.contains('=') && !is_level(part.trim())) {
             Some(part) => {
@@ -46,14 +46,14 @@ impl Log {
         }
     }
 
-    /// Starts to log to standard error, for the whole process. A second call changes nothing.
+    /// Starts to log the whole process to standard error. A second call changes nothing.
     #[must_use]
     pub fn start(filter: EnvFilter, format: LogFormat) -> Self {
         let (writer, worker) =
             NonBlockingBuilder::default().lossy(true).buffered_lines_limit(Self::BUFFERED_LINES).finish(io::stderr());
         let dropped = writer.error_counter();
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_target(false);
-        // That it does not begin means that this process logs already.
+        // `try_init` fails if the process logs already.
         let set_filter: Box<dyn Fn(EnvFilter) -> bool + Send + Sync> = match format {
             LogFormat::Text => {
                 let log = log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).with_filter_reloading();
@@ -71,12 +71,12 @@ impl Log {
         Self { dropped, set_filter, _worker: worker }
     }
 
-    /// Logs by another filter from now on. False if this process logs elsewhere.
+    /// Changes the filter. False if this is not the log of the process.
     pub fn set_filter(&self, filter: EnvFilter) -> bool {
         (self.set_filter)(filter)
     }
 
-    /// How many lines were dropped because standard error was not read fast enough.
+    /// How many lines were dropped because standard error blocked.
     #[must_use]
     pub fn dropped_lines(&self) -> usize {
         self.dropped.dropped_lines()
@@ -89,33 +89,32 @@ impl fmt::Debug for Log {
     }
 }
 
-/// Lets one line pass a second and counts what it suppresses, so that what befalls every command, or every client,
-/// cannot flood the log.
+/// Lets one line per second pass and counts the others. So an event of every command or client cannot flood the log.
 #[derive(Debug, Default)]
 pub(crate) struct LogRateLimiter(Mutex<SuppressedLines>);
 
 #[derive(Debug, Default)]
 struct SuppressedLines {
-    since: Option<Instant>,
+    last_logged: Option<Instant>,
     lines: u64,
 }
 
 impl LogRateLimiter {
-    const PAUSE: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_secs(1);
 
     /// A limiter that lets the first line pass.
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(SuppressedLines { since: None, lines: 0 }))
+        Self(Mutex::new(SuppressedLines { last_logged: None, lines: 0 }))
     }
 
-    /// Whether to log now; if so, how many lines were suppressed since the last one, if any were.
+    /// `None`: do not log now. Otherwise the number of lines suppressed since the last one, `None` if there are none.
     pub(crate) fn check(&self) -> Option<Option<u64>> {
         let mut suppressed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if suppressed.since.is_some_and(|since| since.elapsed() < Self::PAUSE) {
+        if suppressed.last_logged.is_some_and(|at| at.elapsed() < Self::INTERVAL) {
             suppressed.lines += 1;
             return None;
         }
-        suppressed.since = Some(Instant::now());
+        suppressed.last_logged = Some(Instant::now());
         Some(Some(mem::take(&mut suppressed.lines)).filter(|&lines| lines > 0))
     }
 }
@@ -125,9 +124,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_suppressed_is_counted() {
+    fn suppressed_lines_are_counted() {
         let rate_limiter = LogRateLimiter::default();
-        let later = || rate_limiter.0.lock().unwrap().since = None;
+        let later = || rate_limiter.0.lock().unwrap().last_logged = None;
         assert_eq!(rate_limiter.check(), Some(None));
         assert_eq!((rate_limiter.check(), rate_limiter.check()), (None, None));
         later();

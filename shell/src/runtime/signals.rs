@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP.
+//! The signals SIGINT, SIGTERM and SIGHUP.
 
 use std::pin::pin;
 use std::{io, process, thread};
@@ -6,30 +6,30 @@ use std::{io, process, thread};
 use async_signal::{Signal, Signals};
 use futures_util::{Stream, StreamExt as _};
 
-/// Every SIGINT (Ctrl-C) and SIGTERM from now on, instead of the end of the process that they mean otherwise.
+/// A stream of every SIGINT (Ctrl-C) and SIGTERM from now on. They no longer end the process.
 ///
 /// # Errors
-/// When the system does not let them be caught.
+/// When the signals cannot be caught.
 pub fn interrupts() -> io::Result<impl Stream<Item = ()> + Send> {
     Ok(Signals::new([Signal::Int, Signal::Term])?.map(drop))
 }
 
-/// Every SIGHUP from now on, instead of the end of the process that it means otherwise.
+/// A stream of every SIGHUP from now on. It no longer ends the process.
 ///
 /// # Errors
-/// When the system does not let it be caught.
+/// When the signal cannot be caught.
 pub(crate) fn hangups() -> io::Result<impl Stream<Item = ()> + Send> {
     Ok(Signals::new([Signal::Hup])?.map(drop))
 }
 
-/// Ready at the first of them. The second ends the process at once, whatever it is doing.
+/// Ready at the first SIGINT or SIGTERM. The second ends the process at once.
 ///
 /// # Errors
-/// When the system does not let them be caught, or a thread be started.
+/// When the signals cannot be caught, or the thread cannot be started.
 pub(crate) fn stop() -> io::Result<impl Future<Output = ()>> {
     let interrupts = interrupts()?;
     let (first, stop) = smol::channel::bounded::<()>(1);
-    // On a thread of its own, so that it works however busy the others are.
+    // A thread of its own, so that the second signal works even if all other threads are busy.
     thread::Builder::new().name("signals".into()).spawn(move || {
         smol::block_on(async {
             let mut interrupts = pin!(interrupts);
@@ -46,6 +46,6 @@ pub(crate) fn stop() -> io::Result<impl Future<Output = ()>> {
 
 #[expect(clippy::exit, reason = "the second signal asks for exactly this")]
 fn exit_at_once() {
-    // 128 + SIGINT, what a shell reports for a process that a signal has ended.
+    // 128 + SIGINT: the exit code that a shell reports for a process that the signal has ended.
     process::exit(130);
 }

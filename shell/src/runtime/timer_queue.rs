@@ -1,4 +1,4 @@
-//! Alarms: one ordered queue of them for a whole process.
+//! The timers of a process in one queue, ordered by time. It knows no clock.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,71 +6,74 @@ use std::task::Waker;
 
 use session_core::Timestamp;
 
-/// What alarms are set to, and whom they wake.
+/// The times that timers are set to, and the tasks that they wake.
 #[derive(Debug, Default)]
 pub(super) struct TimerQueue(Mutex<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
-    set: BTreeMap<Key, Waker>,
-    last: u64,
-    /// Who rings them, to be woken for an alarm that is earlier than what they wait for: [`None`] is for ever.
-    ringer: Option<(Waker, Option<Timestamp>)>,
+    timers: BTreeMap<Key, Waker>,
+    last_number: u64,
+    /// The task that runs the timers, and the time it sleeps until; with `None` it sleeps without end. A timer that is set
+    /// to an earlier time wakes it.
+    runner: Option<(Waker, Option<Timestamp>)>,
 }
 
-/// The number tells alarms for the same time apart.
+/// A time, and a number that distinguishes timers of the same time.
 pub(super) type Key = (Timestamp, u64);
 
 impl TimerQueue {
-    /// Takes out those whose time has come.
+    /// Removes the timers that are due, and returns their tasks.
     pub(super) fn due(&self, now: Timestamp) -> Vec<Waker> {
         let mut queue = self.lock();
         let mut due = Vec::new();
-        while let Some(first) = queue.set.first_entry().filter(|first| first.key().0 <= now) {
+        while let Some(first) = queue.timers.first_entry().filter(|first| first.key().0 <= now) {
             due.push(first.remove());
         }
         due
     }
 
-    /// Has everybody who has set one look again.
+    /// Wakes every task that has set a timer. The timers stay.
     pub(super) fn wake_all(&self) {
-        // Not under the lock, which whoever is woken needs.
-        let wakers: Vec<_> = self.lock().set.values().cloned().collect();
+        // After the lock is released: a woken task takes it.
+        let wakers: Vec<_> = self.lock().timers.values().cloned().collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// The earliest time. Wakes `ringer` once there is an earlier one.
-    pub(super) fn first(&self, ringer: &Waker) -> Option<Timestamp> {
+    /// The earliest time. Wakes `runner` when a timer is set to an earlier one.
+    pub(super) fn first(&self, runner: &Waker) -> Option<Timestamp> {
         let mut queue = self.lock();
-        let first = queue.set.first_key_value().map(|(&(time, _), _)| time);
-        queue.ringer = Some((ringer.clone(), first));
+        let first = queue.timers.first_key_value().map(|(&(time, _), _)| time);
+        queue.runner = Some((runner.clone(), first));
         first
     }
 
     /// The earliest time.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.lock().set.first_key_value().map(|(&(time, _), _)| time)
+        self.lock().timers.first_key_value().map(|(&(time, _), _)| time)
     }
 
+    /// Sets a timer that wakes this task.
     pub(super) fn set(&self, time: Timestamp, waker: Waker) -> Key {
         let mut queue = self.lock();
-        queue.last += 1;
-        let key = (time, queue.last);
-        queue.set.insert(key, waker);
-        let ringer = queue.ringer.take_if(|(_, waits)| waits.is_none_or(|until| time < until));
+        queue.last_number += 1;
+        let key = (time, queue.last_number);
+        queue.timers.insert(key, waker);
+        let runner = queue.runner.take_if(|(_, until)| until.is_none_or(|until| time < until));
         drop(queue);
-        if let Some((ringer, _)) = ringer {
-            ringer.wake();
+        if let Some((runner, _)) = runner {
+            runner.wake();
         }
         key
     }
 
+    /// Removes a timer.
     pub(super) fn unset(&self, key: Key) {
-        self.lock().set.remove(&key);
+        self.lock().timers.remove(&key);
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Every change is a single operation of the map, so a poisoned one is still whole.
+        // Every change is one operation on the map, so a poisoned queue is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,29 +90,29 @@ mod tests {
     }
 
     #[test]
-    fn those_whose_time_has_come_are_taken_out_and_no_other() {
-        let alarms = TimerQueue::default();
+    fn due_timers_are_removed() {
+        let timers = TimerQueue::default();
         let wakers = [4, 5, 5, 6].map(|second| {
             let (waker, wakes) = counting_waker();
-            alarms.set(at(second), waker);
+            timers.set(at(second), waker);
             wakes
         });
-        alarms.due(at(5)).into_iter().for_each(Waker::wake);
+        timers.due(at(5)).into_iter().for_each(Waker::wake);
         assert_eq!(wakers.map(|wakes| wakes()), [1, 1, 1, 0]);
-        assert_eq!(alarms.next(), Some(at(6)));
+        assert_eq!(timers.next(), Some(at(6)));
     }
 
     #[test]
-    fn who_rings_is_woken_once_and_only_for_an_earlier_time() {
-        let alarms = TimerQueue::default();
-        let (ringer, wakes) = counting_waker();
+    fn runner_is_woken_once_for_an_earlier_time() {
+        let timers = TimerQueue::default();
+        let (runner, wakes) = counting_waker();
         let set = |second| {
-            alarms.set(at(second), Waker::noop().clone());
+            timers.set(at(second), Waker::noop().clone());
             wakes()
         };
-        assert_eq!(alarms.first(&ringer), None);
+        assert_eq!(timers.first(&runner), None);
         assert_eq!([set(5), set(4)], [1, 1]);
-        assert_eq!(alarms.first(&ringer), Some(at(4)));
+        assert_eq!(timers.first(&runner), Some(at(4)));
         assert_eq!([set(5), set(4), set(3), set(2)], [1, 1, 2, 2]);
     }
 }

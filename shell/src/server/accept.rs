@@ -1,4 +1,4 @@
-//! Accepts connections, knows those that live, and ends them all.
+//! The server: it accepts connections, starts a task for each, and drains them at shutdown.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -26,48 +26,48 @@ use crate::server::registry::Registry;
 use crate::server::store_client::StoreClient;
 use crate::store::Store;
 
-/// What a server is made of, but for its sockets, its store and its authenticator.
+/// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long the store may take to answer before the answer counts as [`session_core::ledger::Outcome::Unknown`].
+    /// How long the store may take. After that the outcome is [`session_core::ledger::Outcome::Unknown`].
     pub store_timeout: Duration,
-    /// How many connections may come in.
+    /// The limits on connections before authentication.
     pub connection_limits: ConnectionLimits,
-    /// What they are treated by.
+    /// The settings of each connection.
     pub connection: ConnectionSettings,
 }
 
-/// A server on bound sockets.
+/// A server on bound listeners. [`Server::run`] runs it.
 pub struct Server {
     listeners: Vec<Async<TcpListener>>,
     addresses: Vec<SocketAddr>,
     state: Arc<ServerState>,
 }
 
-/// Changes what a server goes by, while it runs.
+/// Changes the settings of a running server.
 #[derive(Clone)]
 pub struct ServerHandle(Arc<ServerState>);
 
 impl ServerHandle {
-    /// Treats connections that come from now on by another policy.
+    /// Changes the settings of connections that are accepted from now on.
     pub fn set_connection_settings(&self, settings: ConnectionSettings) {
         *self.0.connection_settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    /// Puts other bounds on connections in force. Those that are there stay.
-    pub fn set_connection_limits(&self, bounds: ConnectionLimits) {
-        self.0.connection_limiter.set_limits(bounds);
+    /// Changes the limits on connections. Connections that exceed them stay.
+    pub fn set_connection_limits(&self, limits: ConnectionLimits) {
+        self.0.connection_limiter.set_limits(limits);
     }
 }
 
-/// What all connections share.
+/// What the accept loops share.
 struct ServerState {
     connection_settings: RwLock<Arc<ConnectionSettings>>,
     clock: Clock,
     connection_limiter: Arc<SharedConnectionLimiter>,
     context: Arc<ConnectionContext>,
     registry: Arc<Registry>,
-    /// How many connections are being told that they may not come in.
+    /// How many refused connections are open, to let their clients read the reason.
     refused_open: AtomicUsize,
 }
 
@@ -78,23 +78,22 @@ impl ServerState {
 }
 
 impl Server {
-    /// How many sessions may hold, or wait for, a slot at the same time. It bounds what a store that has stopped
-    /// confirming releases can make this process remember.
+    /// How many sessions may hold or wait for a slot. It limits the memory for releases that the store does not confirm.
     const MAX_SLOT_GUARDS: usize = 1 << 20;
-    /// How many connections at once are waited for, when they are told that they may not come in. Further ones are told,
-    /// too, but what they send meanwhile may cost them the answer.
+    /// How many refused connections stay open so that their clients can read the reason. Further ones get the response, too,
+    /// but are closed at once; if their clients still send, they may lose it.
     const MAX_REFUSED_OPEN: usize = 64;
-    /// How long a full stop of accepting lasts when the system has no more file descriptors or memory.
+    /// How long accepting pauses when the system has no more file descriptors or memory.
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-    /// How long after half of many connections have left their memory is given back.
+    /// How long after half of many connections have left the memory is trimmed.
     const TRIM_DELAY: Duration = Duration::from_secs(1);
-    /// How long sessions have to drain once the server stops.
+    /// How long sessions may take to drain at shutdown.
     const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
-    /// A server on listeners that are bound already, so that a test can have the system choose the port.
+    /// A server on bound listeners. The caller binds them, so a test can let the system choose the port.
     ///
     /// # Errors
-    /// When a listener cannot be made non-blocking, or does not know its address.
+    /// When a listener cannot be made non-blocking, or its address cannot be read.
     pub fn new(
         listeners: Vec<TcpListener>,
         store: Arc<dyn Store>,
@@ -104,22 +103,22 @@ impl Server {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
-        let Settings { store_timeout, connection_limits: bounds, connection: settings } = settings;
+        let Settings { store_timeout, connection_limits, connection } = settings;
         let registry = Registry::new(store.node());
         store.set_notifier(Arc::<Registry>::clone(&registry));
         let store_client = StoreClient::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
-        let draw = || {
+        let new_resume_token = || {
             let mut random = [0; 32];
             getrandom::fill(&mut random).ok().map(|()| ResumeToken::new(random))
         };
         let state = ServerState {
-            connection_settings: RwLock::new(Arc::new(settings)),
-            connection_limiter: SharedConnectionLimiter::new(bounds, clock.clone()),
+            connection_settings: RwLock::new(Arc::new(connection)),
+            connection_limiter: SharedConnectionLimiter::new(connection_limits, clock.clone()),
             clock,
             context: Arc::new(ConnectionContext {
                 store_client,
                 authenticator,
-                new_resume_token: Box::new(draw),
+                new_resume_token: Box::new(new_resume_token),
                 refusal_log: RefusalLog::default(),
             }),
             registry,
@@ -128,43 +127,43 @@ impl Server {
         Ok(Self { listeners, addresses, state: Arc::new(state) })
     }
 
-    /// The connections that live.
+    /// The live connections.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
         &self.state.registry
     }
 
-    /// What changes it while it runs.
+    /// A handle that changes settings while the server runs.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         ServerHandle(Arc::clone(&self.state))
     }
 
-    /// Where it listens.
+    /// The addresses that the server listens on.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Serves until `stop` is ready, then drains: no new connections, every session told that the server goes away,
-    /// every slot given back. Returns after at most 6 seconds of that, even if peers do not read and the store does
-    /// not answer.
+    /// Serves until `stop` is ready, then drains: the server accepts no more connections, tells every session that it shuts
+    /// down, and releases every slot. Draining takes at most 6 seconds, even if peers do not read or the store does not
+    /// answer.
     ///
-    /// Connections run on the executor; whoever calls this runs it, on as many threads as they like.
+    /// Connections run on `executor`. The caller runs it, on any number of threads.
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
         let Self { listeners, addresses: _, state } = self;
-        let retrying = executor.spawn(Arc::clone(&state.context.store_client).retry());
+        let retries = executor.spawn(Arc::clone(&state.context.store_client).retry());
         let clock = state.clock.clone();
-        let ringing = executor.spawn(async move { clock.run_timers().await });
+        let timers = executor.spawn(async move { clock.run_timers().await });
         let clock = state.clock.clone();
-        let watching = executor.spawn(async move { clock.watch_wall().await });
-        let tidying = executor.spawn(trim_memory(Arc::clone(&state)));
-        let accepting: Vec<Task<()>> = listeners
+        let wall_clock = executor.spawn(async move { clock.watch_wall_clock().await });
+        let trimming = executor.spawn(trim_memory(Arc::clone(&state)));
+        let accept_loops: Vec<Task<()>> = listeners
             .into_iter()
             .map(|listener| executor.spawn(accept(listener, Arc::clone(&state), Arc::clone(&executor))))
             .collect();
         stop.await;
-        for task in accepting {
+        for task in accept_loops {
             task.cancel().await;
         }
         let sessions = state.registry.drain();
@@ -178,23 +177,23 @@ impl Server {
             false
         };
         if !drained.or(timeout).await {
-            tracing::warn!(sessions = state.registry.len(), "gave up on sessions that did not end");
+            tracing::warn!(sessions = state.registry.len(), "stopped before every session had ended");
         }
-        retrying.cancel().await;
-        ringing.cancel().await;
-        watching.cancel().await;
-        tidying.cancel().await;
-        let owed = state.context.store_client.pending();
-        if owed > 0 {
+        retries.cancel().await;
+        timers.cancel().await;
+        wall_clock.cancel().await;
+        trimming.cancel().await;
+        let pending = state.context.store_client.pending();
+        if pending > 0 {
             tracing::warn!(
-                owed,
-                "the store has not confirmed every release; at the next start those slots are void, or linger if they can"
+                owed = pending,
+                "the store has not confirmed every release; at the next start these slots expire, or linger if resumable"
             );
         }
     }
 }
 
-/// Accepts for ever. No error ends it: what a client or a full table causes passes.
+/// Accepts connections without end. No error ends the loop: a client's error and a full file table are temporary.
 async fn accept(listener: Async<TcpListener>, state: Arc<ServerState>, executor: Arc<Executor<'static>>) {
     let mut pause = None;
     loop {
@@ -203,11 +202,11 @@ async fn accept(listener: Async<TcpListener>, state: Arc<ServerState>, executor:
                 end_pause(&mut pause);
                 accept_connection(TcpStream::from(stream), peer, &state, &executor);
             }
-            // The client was gone before it was accepted.
+            // The client left before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if pause.is_none() {
-                    tracing::error!(%error, "cannot accept connections; those that come wait until there is room");
+                    tracing::error!(%error, "cannot accept connections; new ones wait until resources are free");
                 }
                 pause.get_or_insert_with(Instant::now);
                 Timer::after(Server::ACCEPT_PAUSE).await;
@@ -224,40 +223,41 @@ fn end_pause(pause: &mut Option<Instant>) {
 
 fn accept_connection(stream: TcpStream, peer: SocketAddr, state: &Arc<ServerState>, executor: &Executor<'static>) {
     let settings = state.connection_settings();
-    // Whoever comes through a proxy is counted once the proxy has said who it is.
+    // The client of a trusted proxy is counted when the proxy has named it.
     let address = Some(peer.ip()).filter(|&address| !settings.trusted_proxies.is_trusted(address));
     match state.connection_limiter.acquire(address) {
         Ok(permit) => {
-            let entry = state.registry.register();
-            let arrival = AcceptedConnection { stream, peer: peer.ip(), settings, permit, accepted: state.clock.now() };
+            let registration = state.registry.register();
+            let connection =
+                AcceptedConnection { stream, peer: peer.ip(), settings, permit, accepted: state.clock.now() };
             let context = Arc::clone(&state.context);
-            let upgrade = Box::pin(upgrade(arrival, state.clock.clone(), Arc::clone(entry.mailbox())));
-            executor.spawn(run_connection(upgrade, context, entry)).detach();
+            let upgrade = Box::pin(upgrade(connection, state.clock.clone(), Arc::clone(registration.mailbox())));
+            executor.spawn(run_connection(upgrade, context, registration)).detach();
         }
-        // To tell somebody so over TLS would cost more than to serve them.
+        // A response over TLS would cost more than serving the connection.
         Err(_) if settings.tls.is_some() => drop(stream),
         Err(exceeded) => executor.spawn(refuse_connection(stream, exceeded, Arc::clone(state))).detach(),
     }
 }
 
-/// Tells a client that it may not come in.
+/// Sends a client the reason and closes the connection.
 async fn refuse_connection(mut stream: TcpStream, exceeded: ConnectionLimitExceeded, state: Arc<ServerState>) {
-    let answer = PlainResponse::limit_exceeded(exceeded).to_bytes();
-    let parting = close_after_response(&mut stream, &answer);
+    let response = PlainResponse::limit_exceeded(exceeded).to_bytes();
+    let close = close_after_response(&mut stream, &response);
     if state.refused_open.fetch_add(1, Ordering::Relaxed) < Server::MAX_REFUSED_OPEN {
-        parting.await;
+        close.await;
     } else {
-        // As far as it goes without waiting: so much a fresh socket takes at once.
-        let _left: Option<()> = poll_once(parting).await;
+        // One poll is enough to send the response: the send buffer of a new socket is empty.
+        let _unfinished: Option<()> = poll_once(close).await;
     }
     state.refused_open.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Gives memory back after many connections have left. Never ends.
+/// Returns free memory to the system after many connections have left. Never ends.
 async fn trim_memory(state: Arc<ServerState>) {
     loop {
         state.registry.wait_until_halved().await;
-        // Whoever is about to leave with them has left by then.
+        // Connections usually leave together; by then the others have left, too.
         Timer::after(Server::TRIM_DELAY).await;
         smol::unblock(malloc::trim).await;
     }

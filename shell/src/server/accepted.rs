@@ -21,37 +21,37 @@ use crate::server::connection::{Connection, ConnectionContext};
 use crate::server::mailbox::{Mailbox, Notification};
 use crate::server::registry::Registration;
 
-/// A connection that has come in.
+/// A connection that was accepted and has a permit.
 pub(super) struct AcceptedConnection {
     pub(super) stream: TcpStream,
     pub(super) peer: IpAddr,
     pub(super) settings: Arc<ConnectionSettings>,
     pub(super) permit: ConnectionPermit,
-    /// When its time to authenticate began.
+    /// When the connection was accepted. Its time to authenticate began then.
     pub(super) accepted: Timestamp,
 }
 
-/// One that speaks WebSocket, and what the session is made with.
+/// A connection that speaks WebSocket, and the settings of its session.
 pub(super) struct UpgradedConnection {
     socket: WebSocket,
-    limits: SessionSettings,
+    session_settings: SessionSettings,
     permit: ConnectionPermit,
     accepted: Timestamp,
 }
 
-/// Serves one connection, from its first byte to its last. Whatever goes wrong in here stays in here.
+/// Runs one connection from its first byte to its last. A panic ends only this connection.
 ///
-/// All that comes before the first frame is in a box of its own, which is gone once it is over: it is larger than all that
-/// follows, and a future keeps room for whatever it is ever given.
+/// `upgrade` is boxed and dropped before the session begins. It is larger than the rest of the connection, and a future
+/// reserves memory for everything it ever holds.
 pub(super) async fn run_connection(
     upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
     context: Arc<ConnectionContext>,
-    entry: Registration,
+    registration: Registration,
 ) {
-    let id = entry.id();
-    let connection = AssertUnwindSafe(run_upgraded(upgrade, &context, &entry));
+    let id = registration.id();
+    let connection = AssertUnwindSafe(run_upgraded(upgrade, &context, &registration));
     if futures_util::FutureExt::catch_unwind(connection).await.is_err() {
-        // The claim gave the slot back when the panic dropped it.
+        // The panic has dropped the connection's SlotGuard, which has released the slot.
         tracing::error!(session = %id, "a connection panicked; please report this");
     }
 }
@@ -59,45 +59,45 @@ pub(super) async fn run_connection(
 async fn run_upgraded(
     upgrade: Pin<Box<impl Future<Output = Option<UpgradedConnection>>>>,
     context: &Arc<ConnectionContext>,
-    entry: &Registration,
+    registration: &Registration,
 ) {
-    let Some(UpgradedConnection { socket, limits, permit, accepted }) = upgrade.await else { return };
-    if let Some(network) = permit.client() {
-        entry.mailbox().set_client(network);
+    let Some(UpgradedConnection { socket, session_settings, permit, accepted }) = upgrade.await else { return };
+    if let Some(client) = permit.client() {
+        registration.mailbox().set_client(client);
     }
-    Connection::new(entry, socket, &limits, accepted, Arc::clone(context), permit).run().await;
+    Connection::new(registration, socket, &session_settings, accepted, Arc::clone(context), permit).run().await;
 }
 
-/// The opening handshake, and what may come before it. Ends at once when the server drains.
+/// Establishes the transport and serves the HTTP request. `None` if the connection is over, at once if the server drains.
 pub(super) async fn upgrade(
-    arrival: AcceptedConnection,
+    connection: AcceptedConnection,
     clock: Clock,
     mailbox: Arc<Mailbox>,
 ) -> Option<UpgradedConnection> {
-    let AcceptedConnection { stream, peer, settings, mut permit, accepted } = arrival;
+    let AcceptedConnection { stream, peer, settings, mut permit, accepted } = connection;
     if stream.set_nodelay(true).is_err() {
         return None; // The peer is gone.
     }
-    let late = || clock.wait_until(accepted + settings.header_timeout);
+    let timeout = || clock.wait_until(accepted + settings.header_timeout);
     let handshake = async {
-        let opened = transport::establish(stream, peer, &settings, &mut permit);
-        let opened = opened.or(async {
-            late().await;
+        let transport = transport::establish(stream, peer, &settings, &mut permit);
+        let transport = transport.or(async {
+            timeout().await;
             None
         });
-        let Transport { stream, peer } = opened.await?;
-        Some(serve_request(stream, peer, &settings, &mut permit, late()).await)
+        let Transport { stream, peer } = transport.await?;
+        Some(serve_request(stream, peer, &settings, &mut permit, timeout()).await)
     };
     let drained = poll_fn(|cx| {
         mailbox.poll(cx).map(|notification| match notification {
             Notification::Draining => None,
-            Notification::Stored(_) | Notification::Ended(_) => unreachable!("nothing was asked of the store yet"),
+            Notification::Stored(_) | Notification::Ended(_) => unreachable!("no command was submitted yet"),
         })
     });
     match handshake.or(drained).await? {
         UpgradeOutcome::Upgraded { stream, read } => {
             let socket = WebSocket::new(stream, read, &settings, clock.clone()).await;
-            Some(UpgradedConnection { socket, limits: settings.session, permit, accepted })
+            Some(UpgradedConnection { socket, session_settings: settings.session, permit, accepted })
         }
         UpgradeOutcome::Answered => None,
     }

@@ -1,4 +1,5 @@
-//! One connection: the only place that sees both the session and its socket.
+//! One connection: it passes events from the socket, the mailbox and the clock to its [`Session`], and carries out what the
+//! session decides. No other file knows both the session and its socket.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -21,94 +22,95 @@ use crate::server::registry::Registration;
 use crate::server::slot_guard::SlotGuard;
 use crate::server::store_client::StoreClient;
 
-/// What a connection asks of the process, for all of them one.
+/// What all connections of the process share.
 pub struct ConnectionContext {
-    /// The way to the store.
+    /// Submits the session's commands to the store.
     pub store_client: Arc<StoreClient>,
-    /// Who says whom a credential belongs to.
+    /// Verifies credentials.
     pub authenticator: Box<dyn Authenticator>,
-    /// Draws what a slot can be taken up with again. `None` where the system has no randomness: then it cannot.
+    /// Creates a random resume token. `None` if the system has no randomness: then the session cannot be resumed.
     pub new_resume_token: Box<dyn Fn() -> Option<ResumeToken> + Send + Sync>,
-    /// Where refusals are logged.
+    /// Logs failed authentications.
     pub refusal_log: RefusalLog,
 }
 
 impl ConnectionContext {
     fn verify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
-        let verdict = self.authenticator.authenticate(credential);
-        if let Err(error) = verdict {
+        let result = self.authenticator.authenticate(credential);
+        if let Err(error) = result {
             self.refusal_log.log_credential_error(error);
         }
-        let wants_more = matches!(credential, Credential::User(_) | Credential::Token(_));
-        verdict.map(|identity| Identity {
-            resume_token: if wants_more { (self.new_resume_token)() } else { None },
+        let is_detailed = matches!(credential, Credential::User(_) | Credential::Token(_));
+        result.map(|identity| Identity {
+            resume_token: if is_detailed { (self.new_resume_token)() } else { None },
             ..identity
         })
     }
 }
 
-/// Drives a session over its socket until both have ended.
-pub struct Connection<W: MessageSocket> {
+/// Drives a session and its socket until both have ended.
+pub struct Connection<S: MessageSocket> {
     session: Session,
-    socket: W,
+    socket: S,
     mailbox: Arc<Mailbox>,
     slot: SlotGuard,
     clock: Clock,
     context: Arc<ConnectionContext>,
     permit: ConnectionPermit,
-    /// While the store has a question, and is not late: when the peer is listened to again.
+    /// When the connection reads from the socket again. Set while a store command is pending.
     read_again_at: Option<Timestamp>,
 }
 
-/// How long nothing is read while the store has a question. Mostly its answer comes sooner, and to look whether the
-/// peer has left meanwhile, and to ask to be told, are two system calls.
+/// How long the connection does not read while a store command is pending. Usually the outcome comes sooner, and this
+/// saves two system calls: a read that finds nothing, and a registration for the next one.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a connection wakes.
+/// Why a connection's task wakes.
 enum Wake<Text> {
     Notification(Notification),
     Peer(SocketEvent<Text>),
     Deadline,
 }
 
-impl<W: MessageSocket> Connection<W> {
-    /// A connection that has been open since `accepted`, which is when its time to authenticate began.
+impl<S: MessageSocket> Connection<S> {
+    /// A connection that was accepted at `accepted`, when its time to authenticate began.
     pub fn new(
-        entry: &Registration,
-        socket: W,
-        limits: &SessionSettings,
+        registration: &Registration,
+        socket: S,
+        settings: &SessionSettings,
         accepted: Timestamp,
         context: Arc<ConnectionContext>,
         permit: ConnectionPermit,
     ) -> Self {
-        let mailbox = Arc::clone(entry.mailbox());
+        let mailbox = Arc::clone(registration.mailbox());
         let clock = context.store_client.clock().clone();
-        let claim = SlotGuard::new(Arc::clone(&context.store_client), Arc::clone(&mailbox), entry.id());
-        let session = Session::new(entry.id(), limits, accepted);
-        Self { session, socket, mailbox, slot: claim, clock, context, permit, read_again_at: None }
+        let slot = SlotGuard::new(Arc::clone(&context.store_client), Arc::clone(&mailbox), registration.id());
+        let session = Session::new(registration.id(), settings, accepted);
+        Self { session, socket, mailbox, slot, clock, context, permit, read_again_at: None }
     }
 
-    /// Runs to the end.
+    /// Runs until the session has finished and the socket is closed.
     ///
-    /// Not by value: a future keeps its arguments twice, and this is what an idle session is made of.
+    /// Takes `&mut self`, not `self`: a future stores an argument twice, and `self` is most of an idle session's memory.
     pub async fn run(&mut self) {
         let mut timer = DeadlineTimer::new(self.clock.clone());
-        // A message, until the session is not busy. No other is read until it is handled.
-        let mut waiting: Option<W::Text> = None;
+        // A message that waits while the session is busy. The socket reads no further message until it is handled.
+        let mut unhandled: Option<S::Text> = None;
         self.handle(Event::Connected);
         while !(self.session.is_finished() && self.socket.is_closed()) {
             if !self.session.is_busy()
-                && let Some(text) = waiting.take()
+                && let Some(text) = unhandled.take()
             {
                 self.handle(Event::Text(&text));
                 continue;
             }
-            let wake = poll_fn(|cx| self.poll(waiting.is_none() && self.read_again_at.is_none(), &mut timer, cx)).await;
+            let wake =
+                poll_fn(|cx| self.poll(unhandled.is_none() && self.read_again_at.is_none(), &mut timer, cx)).await;
             match wake {
                 Wake::Notification(Notification::Draining) => self.handle(Event::Draining),
-                Wake::Notification(Notification::Ended(ending)) => self.handle(Event::Ended(ending)),
-                Wake::Notification(Notification::Stored(outcome)) => self.answered(outcome),
-                Wake::Peer(SocketEvent::Text(text)) => waiting = Some(text),
+                Wake::Notification(Notification::Ended(reason)) => self.handle(Event::Ended(reason)),
+                Wake::Notification(Notification::Stored(outcome)) => self.handle_outcome(outcome),
+                Wake::Peer(SocketEvent::Text(text)) => unhandled = Some(text),
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
                 Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
                 Wake::Peer(SocketEvent::Gone) => self.handle(Event::Disconnected),
@@ -117,16 +119,16 @@ impl<W: MessageSocket> Connection<W> {
         }
     }
 
-    /// What the process has to say comes first, the clock last: a peer that has answered in time is not silent, even if
-    /// this task, or the whole process, was not running when the answer came.
-    fn poll(&mut self, read: bool, timer: &mut DeadlineTimer, cx: &mut Context<'_>) -> Poll<Wake<W::Text>> {
+    /// Polls the mailbox first and the clock last. A peer that answered a ping in time is not silent, even if this task, or
+    /// the whole process, was not running when the answer came.
+    fn poll(&mut self, read: bool, timer: &mut DeadlineTimer, cx: &mut Context<'_>) -> Poll<Wake<S::Text>> {
         if let Poll::Ready(notification) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Notification(notification));
         }
-        if let Poll::Ready(incoming) = self.socket.poll(read, cx) {
-            return Poll::Ready(Wake::Peer(incoming));
+        if let Poll::Ready(event) = self.socket.poll(read, cx) {
+            return Poll::Ready(Wake::Peer(event));
         }
-        // Now, and not when the wait began: the wall clock may have been corrected since.
+        // The deadline is computed in each poll, because the wall clock may have been corrected meanwhile.
         timer.poll(self.deadline(), cx).map(|()| Wake::Deadline)
     }
 
@@ -142,7 +144,7 @@ impl<W: MessageSocket> Connection<W> {
         let now = self.clock.now();
         self.read_again_at = self.read_again_at.filter(|&at| now < at);
         if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.expire() {
-            self.answered(Outcome::Unknown);
+            self.handle_outcome(Outcome::Unknown);
         }
         if self.session.expires_at().is_some_and(|unix_seconds| self.clock.has_passed(unix_seconds)) {
             self.handle(Event::Expired);
@@ -153,7 +155,7 @@ impl<W: MessageSocket> Connection<W> {
         }
     }
 
-    fn answered(&mut self, outcome: Outcome) {
+    fn handle_outcome(&mut self, outcome: Outcome) {
         self.read_again_at = None;
         if let Some(user) = self.slot.answered(&outcome) {
             self.context.refusal_log.log_outcome(&user, &outcome);
@@ -164,13 +166,13 @@ impl<W: MessageSocket> Connection<W> {
         self.handle(Event::Stored(outcome));
     }
 
-    /// Tells the session what happened and carries out what it decides: submit, send, close.
+    /// Passes an event to the session and carries out its actions: verify or submit, send, close.
     fn handle(&mut self, event: Event<'_>) {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let now = self.clock.now();
-            let Actions { effect: command, send, close } = self.session.handle(event, now);
-            match command {
+            let Actions { effect, send, close } = self.session.handle(event, now);
+            match effect {
                 Some(Effect::Verify(credential)) => {
                     next = Some(Event::Verified(self.context.verify(&credential)));
                 }

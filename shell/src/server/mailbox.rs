@@ -1,5 +1,4 @@
-//! What the rest of the process has to tell one connection: an answer from the store, that its slot is gone, and that it is
-//! time to go.
+//! What other tasks and threads tell one connection: a store outcome, the loss of its slot, the server's drain.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,133 +7,132 @@ use std::task::{Context, Poll, Waker};
 use session_core::connection_limiter::ClientPrefix;
 use session_core::ledger::{EndReason, Outcome};
 
-/// A connection's letter box. It is bounded by its shape: one answer, because at most one command of a session is
-/// under way, one flag, and one word about how the slot was lost, which is lost once.
+/// The mailbox of one connection. Its size is constant: it holds at most one outcome, one drain flag and one end reason.
+/// That is enough, because a session has at most one pending command and loses its slot once.
 #[derive(Debug, Default)]
 pub struct Mailbox(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    answer: Answer,
-    tickets: u32,
-    draining: Draining,
-    ended: Option<Box<EndReason>>,
-    /// Where the connection comes from.
-    from: Option<ClientPrefix>,
+    command: CommandState,
+    last_command: u32,
+    drain: DrainState,
+    end_reason: Option<Box<EndReason>>,
+    client: Option<ClientPrefix>,
     waker: Option<Waker>,
 }
 
 #[derive(Debug, Default)]
-enum Answer {
+enum CommandState {
     #[default]
-    NotAwaited,
-    Awaited(CommandId),
-    Here(Outcome),
+    None,
+    Pending(CommandId),
+    Done(Outcome),
 }
 
 #[derive(Debug, Default)]
-enum Draining {
+enum DrainState {
     #[default]
-    No,
-    ToTell,
-    Told,
+    Running,
+    Draining,
+    Notified,
 }
 
-/// Tells the answer to one command from a late answer to an earlier one.
+/// The id of one command. It tells the outcome of that command from the late outcome of an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandId(u32);
 
-/// What the connection finds in its mailbox.
+/// What a connection finds in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Notification {
-    /// The server is going down. Comes once.
+    /// The server drains. Comes once.
     Draining,
-    /// The session's slot is gone.
+    /// The session has lost its slot.
     Ended(EndReason),
-    /// The answer to the command under way.
+    /// The outcome of the pending command.
     Stored(Outcome),
 }
 
 impl Mailbox {
-    /// Notes where the connection comes from, once that is known.
-    pub fn set_client(&self, network: ClientPrefix) {
-        self.lock().from = Some(network);
+    /// Records the connection's client.
+    pub fn set_client(&self, client: ClientPrefix) {
+        self.lock().client = Some(client);
     }
 
-    /// Where the connection comes from, if that is known.
+    /// The connection's client, if it is known.
     #[must_use]
     pub fn client(&self) -> Option<ClientPrefix> {
-        self.lock().from
+        self.lock().client
     }
 
-    /// Begins to await an answer. An earlier one that has not come is no longer awaited.
+    /// Starts to wait for the outcome of a new command. The mailbox no longer waits for an earlier one.
     pub fn begin_command(&self) -> CommandId {
         let mut inner = self.lock();
-        inner.tickets = inner.tickets.wrapping_add(1);
-        let id = CommandId(inner.tickets);
-        inner.answer = Answer::Awaited(id);
+        inner.last_command = inner.last_command.wrapping_add(1);
+        let id = CommandId(inner.last_command);
+        inner.command = CommandState::Pending(id);
         id
     }
 
-    /// Delivers an answer. False if nobody awaits it any more.
+    /// Delivers an outcome. False if the mailbox does not wait for it any more.
     ///
-    /// If it is, it is noted first, by `note`: whoever fetches it may submit another command at once, and what became of
-    /// this one must be known by then. `note` is called under the mailbox's lock.
+    /// Before it delivers, it calls `record` under the mailbox's lock. The connection may submit its next command as soon
+    /// as it has the outcome, and this outcome must be recorded by then.
     #[must_use]
-    pub fn deliver_outcome(&self, id: CommandId, outcome: Outcome, note: impl FnOnce(&Outcome)) -> bool {
+    pub fn deliver_outcome(&self, id: CommandId, outcome: Outcome, record: impl FnOnce(&Outcome)) -> bool {
         let mut inner = self.lock();
-        match inner.answer {
-            Answer::Awaited(awaited) if awaited == id => {
-                note(&outcome);
-                inner.answer = Answer::Here(outcome);
+        match inner.command {
+            CommandState::Pending(pending) if pending == id => {
+                record(&outcome);
+                inner.command = CommandState::Done(outcome);
                 wake(inner);
                 true
             }
-            Answer::Awaited(_) | Answer::Here(_) | Answer::NotAwaited => false,
+            CommandState::Pending(_) | CommandState::Done(_) | CommandState::None => false,
         }
     }
 
-    /// Stops awaiting an answer. False if it has come: then it is still to be fetched.
+    /// Stops waiting for an outcome. False if it has come already: then [`Mailbox::poll`] still returns it.
     #[must_use]
     pub fn cancel_wait(&self, id: CommandId) -> bool {
         let mut inner = self.lock();
-        match inner.answer {
-            Answer::Awaited(awaited) if awaited == id => {
-                inner.answer = Answer::NotAwaited;
+        match inner.command {
+            CommandState::Pending(pending) if pending == id => {
+                inner.command = CommandState::None;
                 true
             }
-            Answer::Awaited(_) | Answer::Here(_) | Answer::NotAwaited => false,
+            CommandState::Pending(_) | CommandState::Done(_) | CommandState::None => false,
         }
     }
 
-    /// Tells the connection, once, that the server is going down.
+    /// Tells the connection that the server drains. Only the first call has an effect.
     pub fn drain(&self) {
         let mut inner = self.lock();
-        if matches!(inner.draining, Draining::No) {
-            inner.draining = Draining::ToTell;
+        if matches!(inner.drain, DrainState::Running) {
+            inner.drain = DrainState::Draining;
             wake(inner);
         }
     }
 
-    /// Tells the connection that its session's slot is gone.
-    pub fn end(&self, ending: EndReason) {
+    /// Tells the connection that its session has lost its slot.
+    pub fn end(&self, reason: EndReason) {
         let mut inner = self.lock();
-        inner.ended.get_or_insert_with(|| Box::new(ending));
+        inner.end_reason.get_or_insert_with(|| Box::new(reason));
         wake(inner);
     }
 
-    /// The next thing to know: that the slot is gone first, the answer last, which may be the grant of that very slot.
+    /// The next notification: the loss of the slot first, an outcome last, which may be the grant of that very slot.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Notification> {
         let mut inner = self.lock();
-        if let Some(ending) = inner.ended.take() {
-            return Poll::Ready(Notification::Ended(*ending));
+        if let Some(reason) = inner.end_reason.take() {
+            return Poll::Ready(Notification::Ended(*reason));
         }
-        if matches!(inner.draining, Draining::ToTell) {
-            inner.draining = Draining::Told;
+        if matches!(inner.drain, DrainState::Draining) {
+            inner.drain = DrainState::Notified;
             return Poll::Ready(Notification::Draining);
         }
-        if matches!(inner.answer, Answer::Here(_))
-            && let Answer::Here(outcome) = mem::take(&mut inner.answer)
+        if matches!(inner.command, CommandState::Done(_))
+            && let CommandState::Done(outcome) = mem::take(&mut inner.command)
         {
             return Poll::Ready(Notification::Stored(outcome));
         }
@@ -146,12 +144,12 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change is a single assignment, so a poisoned mailbox is still whole.
+        // Every change is a single assignment, so a poisoned mailbox is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Wakes outside the lock, so that whoever is woken does not run into it.
+/// Wakes the connection after the lock is released, because the connection takes the lock first.
 fn wake(mut inner: MutexGuard<'_, Inner>) {
     let waker = mem::take(&mut inner.waker);
     drop(inner);
@@ -170,27 +168,30 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_reaches_only_who_awaits_it() {
+    fn outcome_is_delivered_only_to_its_command() {
         let mailbox = Mailbox::default();
         let first = mailbox.begin_command();
         assert!(mailbox.cancel_wait(first));
-        let note = |_: &Outcome| panic!("nor noted");
-        assert!(!mailbox.deliver_outcome(first, Outcome::Denied(None), note), "a late answer is not delivered");
+        let record = |_: &Outcome| panic!("a late outcome must not be recorded");
+        assert!(!mailbox.deliver_outcome(first, Outcome::Denied(None), record), "a late outcome is dropped");
         let second = mailbox.begin_command();
-        assert!(!mailbox.deliver_outcome(first, Outcome::Denied(None), |_| {}), "nor taken for the next one");
-        assert!(!mailbox.cancel_wait(first), "which is still awaited");
+        assert!(
+            !mailbox.deliver_outcome(first, Outcome::Denied(None), |_| {}),
+            "a late outcome is not that of the next command"
+        );
+        assert!(!mailbox.cancel_wait(first), "the mailbox waits for the second command");
         assert_eq!(poll(&mailbox), Poll::Pending);
         let is_locked = || mailbox.0.try_lock().is_err();
-        let noted = |_: &Outcome| assert!(is_locked(), "it is noted before anybody can fetch it");
-        assert!(mailbox.deliver_outcome(second, Outcome::Released, noted));
-        assert!(!mailbox.cancel_wait(second), "what has come cannot be given up");
-        assert!(!mailbox.deliver_outcome(second, Outcome::Denied(None), |_| {}), "nor come twice");
+        let record = |_: &Outcome| assert!(is_locked(), "recorded before the connection can poll it");
+        assert!(mailbox.deliver_outcome(second, Outcome::Released, record));
+        assert!(!mailbox.cancel_wait(second), "a delivered outcome cannot be cancelled");
+        assert!(!mailbox.deliver_outcome(second, Outcome::Denied(None), |_| {}), "an outcome is delivered once");
         assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Released)));
         assert_eq!(poll(&mailbox), Poll::Pending);
     }
 
     #[test]
-    fn the_drain_is_told_once_and_first() {
+    fn drain_comes_once_and_before_the_outcome() {
         let mailbox = Mailbox::default();
         let id = mailbox.begin_command();
         assert!(mailbox.deliver_outcome(id, Outcome::Denied(None), |_| {}));
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_is_woken_by_what_there_is_to_fetch() {
+    fn new_notifications_wake_the_connection() {
         let mailbox = Mailbox::default();
         let (waker, wakes) = counting_waker();
         let is_woken = |act: &dyn Fn()| {

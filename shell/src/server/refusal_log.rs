@@ -6,42 +6,46 @@ use session_core::protocol::{AuthenticateFailure, CredentialError};
 
 use crate::runtime::log::LogRateLimiter;
 
-/// Logs refused sessions at a bounded rate, those of the limit apart from those that tell of trouble.
+/// Logs failed authentications. Each kind has its own rate limit, so that frequent denials do not hide store failures.
 #[derive(Debug, Default)]
 pub struct RefusalLog {
-    by_limit: LogRateLimiter,
-    by_credential: LogRateLimiter,
-    by_store: LogRateLimiter,
+    denied: LogRateLimiter,
+    credential: LogRateLimiter,
+    store: LogRateLimiter,
 }
 
 impl RefusalLog {
-    /// Takes note of a credential that lets nobody in.
+    /// Logs an invalid credential.
     pub fn log_credential_error(&self, error: CredentialError) {
-        if let Some(suppressed) = self.by_credential.check() {
-            tracing::info!(why = error.message(), suppressed, "refused a session: the credential is no good");
+        if let Some(suppressed) = self.credential.check() {
+            tracing::info!(why = error.message(), suppressed, "authentication failed: invalid credential");
         }
     }
 
-    /// Takes note of a credential that is good, but of another user than the one whose session it was shown to.
+    /// Logs a valid credential of another user than the session's.
     pub fn log_another_user(&self) {
-        if let Some(suppressed) = self.by_credential.check() {
+        if let Some(suppressed) = self.credential.check() {
             let why = AuthenticateFailure::AnotherUser.message();
-            tracing::info!(%why, suppressed, "refused to renew a session");
+            tracing::info!(%why, suppressed, "cannot renew a session: the credential is of another user");
         }
     }
 
-    /// Takes note of what became of an acquire.
+    /// Logs the outcome of an acquire, unless it was granted.
     pub fn log_outcome(&self, user: &UserId, outcome: &Outcome) {
         match outcome {
             Outcome::Granted { .. } => {}
             Outcome::Denied(_) => {
-                if let Some(suppressed) = self.by_limit.check() {
-                    tracing::info!(%user, suppressed, "refused a session: the user has reached the limit");
+                if let Some(suppressed) = self.denied.check() {
+                    tracing::info!(%user, suppressed, "denied a slot: the user has reached the limit");
                 }
             }
             Outcome::Rejected(cause) => {
-                if let Some(suppressed) = self.by_store.check() {
-                    tracing::warn!(why = cause.message(), suppressed, "refused a session: the store took no slot");
+                if let Some(suppressed) = self.store.check() {
+                    tracing::warn!(
+                        why = cause.message(),
+                        suppressed,
+                        "authentication failed: the store rejected the command"
+                    );
                 }
             }
             Outcome::Unknown
@@ -49,8 +53,8 @@ impl RefusalLog {
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
             | Outcome::Ended { .. } => {
-                if let Some(suppressed) = self.by_store.check() {
-                    tracing::warn!(suppressed, "refused a session: the store did not answer in time");
+                if let Some(suppressed) = self.store.check() {
+                    tracing::warn!(suppressed, "authentication failed: the store did not answer in time");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The connections that live.
+//! The live connections of this process.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -12,7 +12,7 @@ use session_core::{NodeId, SessionId};
 use crate::server::mailbox::Mailbox;
 use crate::store::SessionNotifier;
 
-/// Names connections, knows those that live, and tells them all to end.
+/// Gives each connection its session id, keeps the mailboxes of live connections, and drains them all.
 #[derive(Debug)]
 pub struct Registry {
     node: NodeId,
@@ -21,26 +21,26 @@ pub struct Registry {
 
 #[derive(Debug, Default)]
 struct Inner {
-    last: u64,
+    last_number: u64,
     mailboxes: BTreeMap<u64, Arc<Mailbox>>,
-    /// Who waits for the last to leave.
-    waiting: Option<Waker>,
-    /// The most connections that lived at once since [`Registry::halved`] was last ready.
-    most: usize,
-    /// Who waits for that.
-    halving: Option<Waker>,
+    /// The task in [`Registry::wait_until_empty`].
+    empty_waker: Option<Waker>,
+    /// The maximum number of live connections since [`Registry::wait_until_halved`] was last ready.
+    peak: usize,
+    /// The task in [`Registry::wait_until_halved`].
+    halved_waker: Option<Waker>,
 }
 
 impl Inner {
-    /// Fewer are not worth a look.
+    /// A smaller peak does not count: too little memory could be released.
     const HALVING_MIN: usize = 1024;
 
     fn is_halved(&self) -> bool {
-        self.most >= Self::HALVING_MIN && self.mailboxes.len() <= self.most / 2
+        self.peak >= Self::HALVING_MIN && self.mailboxes.len() <= self.peak / 2
     }
 }
 
-/// A connection's place in the registry: gone when dropped.
+/// The registration of one live connection. It ends when dropped.
 #[derive(Debug)]
 pub struct Registration {
     id: SessionId,
@@ -49,33 +49,33 @@ pub struct Registration {
 }
 
 impl Registry {
-    /// Nobody yet, on this node.
+    /// A registry of this node, without connections.
     #[must_use]
     pub fn new(node: NodeId) -> Arc<Self> {
         Arc::new(Self { node, inner: Mutex::default() })
     }
 
-    /// Takes a connection in, under a number that was never used before.
+    /// Registers a connection under a number that this registry never used before.
     #[must_use]
     pub fn register(self: &Arc<Self>) -> Registration {
         let mailbox = Arc::<Mailbox>::default();
         let mut inner = self.lock();
-        inner.last += 1;
-        let number = inner.last;
+        inner.last_number += 1;
+        let number = inner.last_number;
         inner.mailboxes.insert(number, Arc::clone(&mailbox));
-        inner.most = inner.most.max(inner.mailboxes.len());
+        inner.peak = inner.peak.max(inner.mailboxes.len());
         Registration { id: self.node.session(number), mailbox, registry: Arc::clone(self) }
     }
 
-    /// Tells every connection to end; how many those are.
+    /// Tells every connection that the server drains. Returns how many connections there are.
     pub fn drain(&self) -> usize {
-        // Not under the lock, which whoever is woken needs to leave.
+        // After the lock is released: a woken connection takes it to unregister.
         let mailboxes: Vec<_> = self.lock().mailboxes.values().cloned().collect();
         mailboxes.iter().for_each(|mailbox| mailbox.drain());
         mailboxes.len()
     }
 
-    /// Where the connection of this session comes from, if it lives here and that is known.
+    /// The client of this session, if its connection is live in this process and its client is known.
     #[must_use]
     pub fn client_of(&self, session: SessionId) -> Option<ClientPrefix> {
         let mailbox = self.mailbox_of(session)?;
@@ -86,72 +86,72 @@ impl Registry {
         if session.node() == self.node { self.lock().mailboxes.get(&session.number()).cloned() } else { None }
     }
 
-    /// How many connections live.
+    /// The number of live connections.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().mailboxes.len()
     }
 
-    /// Whether none does.
+    /// Whether no connection is live.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Waits until none does.
+    /// Waits until no connection is live.
     pub async fn wait_until_empty(&self) {
         poll_fn(|cx| {
             let mut inner = self.lock();
             if inner.mailboxes.is_empty() {
                 return Poll::Ready(());
             }
-            inner.waiting = Some(cx.waker().clone());
+            inner.empty_waker = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
-    /// Waits until half of the connections have left, of the most there were since this was last ready, if those were
-    /// more than a thousand.
+    /// Waits until at most half of the peak is live. The peak is the maximum since this was last ready, and must be at
+    /// least 1024.
     pub async fn wait_until_halved(&self) {
         poll_fn(|cx| {
             let mut inner = self.lock();
             if inner.is_halved() {
-                inner.most = inner.mailboxes.len();
+                inner.peak = inner.mailboxes.len();
                 return Poll::Ready(());
             }
-            inner.halving = Some(cx.waker().clone());
+            inner.halved_waker = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No operation on the map panics half way, so a poisoned one is still whole.
+        // No change of the map panics half-way, so a poisoned registry is still consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SessionNotifier for Registry {
-    /// Tells those that live here. Of others' sessions it knows nothing, nor of those that have left.
+    /// Tells sessions that live in this process. It ignores sessions of other processes, and those that have left.
     fn notify(&self, ended: Vec<EndedSession>) {
-        for EndedSession { session, reason: how } in ended {
-            // Not under the lock, which whoever is woken needs to leave.
+        for EndedSession { session, reason } in ended {
+            // After the lock is released: a woken connection takes it to unregister.
             if let Some(mailbox) = self.mailbox_of(session) {
-                mailbox.end(how);
+                mailbox.end(reason);
             }
         }
     }
 }
 
 impl Registration {
-    /// The connection's session.
+    /// The id of the connection's session.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Where the process tells the connection what it must know.
+    /// The connection's mailbox.
     #[must_use]
     pub fn mailbox(&self) -> &Arc<Mailbox> {
         &self.mailbox
@@ -162,10 +162,10 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut inner = self.registry.lock();
         inner.mailboxes.remove(&self.id.number());
-        let waiting = if inner.mailboxes.is_empty() { inner.waiting.take() } else { None };
-        let halving = if inner.is_halved() { inner.halving.take() } else { None };
+        let empty_waker = if inner.mailboxes.is_empty() { inner.empty_waker.take() } else { None };
+        let halved_waker = if inner.is_halved() { inner.halved_waker.take() } else { None };
         drop(inner);
-        for waker in [waiting, halving].into_iter().flatten() {
+        for waker in [empty_waker, halved_waker].into_iter().flatten() {
             waker.wake();
         }
     }
@@ -180,7 +180,7 @@ mod tests {
     use crate::runtime::testing::counting_waker;
 
     #[test]
-    fn it_knows_who_is_there_until_the_last_has_left() {
+    fn registry_is_empty_after_the_last_connection() {
         let registry = Registry::new(NodeId::new(7));
         assert!(registry.is_empty());
         let (first, second) = (registry.register(), registry.register());
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_when_half_of_many_have_left() {
+    fn half_of_many_connections_leaving_is_reported() {
         let registry = Registry::new(NodeId::new(7));
         let halved = || pin!(registry.wait_until_halved()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
         let mut few: Vec<_> = (0..Inner::HALVING_MIN - 1).map(|_| registry.register()).collect();
@@ -213,7 +213,7 @@ mod tests {
         assert!(pin!(registry.wait_until_halved()).poll(&mut Context::from_waker(&waker)).is_pending());
         many.truncate(Inner::HALVING_MIN * 2);
         assert!(wakes() > 0 && halved());
-        assert!(!halved(), "it counts from there");
+        assert!(!halved(), "the peak starts again");
         many.truncate(Inner::HALVING_MIN + 1);
         assert!(!halved());
         many.clear();

@@ -1,4 +1,4 @@
-//! One session's way to the store, which releases the session's slot when it is dropped.
+//! Holds the slot of one session, and releases it when dropped.
 
 use std::sync::Arc;
 
@@ -8,10 +8,9 @@ use session_core::{SessionId, Timestamp, UserId};
 use crate::server::mailbox::Mailbox;
 use crate::server::store_client::{PendingCommand, Purpose, StoreClient};
 
-/// One session's way to the store.
+/// Submits the commands of one session, and knows whether the session may hold a slot.
 ///
-/// It knows whether its session may hold a slot, and gives the slot back when it is dropped: a connection that ends
-/// in a way nobody thought of leaks nothing.
+/// When dropped it releases that slot. So a connection that ends unexpectedly, for example by a panic, leaks no slot.
 pub struct SlotGuard {
     store_client: Arc<StoreClient>,
     mailbox: Arc<Mailbox>,
@@ -21,7 +20,7 @@ pub struct SlotGuard {
 }
 
 impl SlotGuard {
-    /// A session that holds nothing yet.
+    /// The guard of a session that holds no slot yet.
     #[must_use]
     pub fn new(store_client: Arc<StoreClient>, mailbox: Arc<Mailbox>, session: SessionId) -> Self {
         Self { store_client, mailbox, user: None, pending: None, session }
@@ -30,7 +29,7 @@ impl SlotGuard {
     /// Submits the session's command.
     ///
     /// # Panics
-    /// When another one is under way that is to be answered: a session has one at most.
+    /// When another command is pending: a session has at most one.
     pub fn submit(&mut self, command: StoreCommand) {
         match &command {
             StoreCommand::Acquire { user, .. } => self.user = Some(user.clone()),
@@ -40,34 +39,34 @@ impl SlotGuard {
             }
             StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {}
         }
-        assert!(self.pending.is_none(), "a session has one command under way at most");
+        assert!(self.pending.is_none(), "a session has at most one pending command");
         self.pending = Some(self.store_client.submit(command, &self.mailbox));
     }
 
-    /// When the wait for the command under way ends.
+    /// When the wait for the pending command ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.pending.as_ref().map(|under_way| under_way.deadline)
+        self.pending.as_ref().map(|pending| pending.deadline)
     }
 
-    /// The time of [`SlotGuard::deadline`] has come. True if nobody waits for the answer any longer: then it is
-    /// [`Outcome::Unknown`], and false if it has come meanwhile.
+    /// Ends the wait, after [`SlotGuard::deadline`]. True if it ended without an outcome: then the outcome is
+    /// [`Outcome::Unknown`]. False if the outcome has come meanwhile.
     pub fn expire(&self) -> bool {
-        let Some(under_way) = &self.pending else { return false };
-        let is_late = self.mailbox.cancel_wait(under_way.id);
-        if is_late
-            && under_way.purpose != Purpose::Query
+        let Some(pending) = &self.pending else { return false };
+        let timed_out = self.mailbox.cancel_wait(pending.id);
+        if timed_out
+            && pending.purpose != Purpose::Query
             && let Some(user) = &self.user
         {
-            self.store_client.acquire_timed_out(user, self.session, under_way.purpose);
+            self.store_client.acquire_timed_out(user, self.session, pending.purpose);
         }
-        is_late
+        timed_out
     }
 
-    /// Takes note of the answer to the command under way. If that was an acquire and was not granted, says whose.
+    /// Records the outcome of the pending command. Returns the user of an acquire that was not granted.
     pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
         let is_acquire = self.pending.take()?.purpose != Purpose::Query;
-        // Then the session has no slot, or `ReleaseTracker` sees to it.
+        // After such an outcome the session has no slot, or `ReleaseTracker` releases it.
         self.user.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
     }
 }
@@ -94,25 +93,25 @@ mod tests {
     use crate::store::MemoryStore;
 
     #[test]
-    fn a_claim_that_is_dropped_gives_its_slot_back_whatever_was_asked_since() {
+    fn dropped_guard_releases_its_slot_after_any_command() {
         let node = NodeId::new(1);
         let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
         let store = Arc::new(MemoryStore::new(node, SlotLimit::new(1).unwrap()));
         let store_client = StoreClient::new(store, Clock::manual(Arc::default()), Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
-        let mut claim = SlotGuard::new(Arc::clone(&store_client), Arc::clone(&mailbox), session);
+        let mut guard = SlotGuard::new(Arc::clone(&store_client), Arc::clone(&mailbox), session);
         let acquire =
             StoreCommand::Acquire { user: user.clone(), session, limit: None, at: Timestamp::default(), options: None };
         for command in [acquire, StoreCommand::CountSlots { user, session, at: Timestamp::default() }] {
-            claim.submit(command);
+            guard.submit(command);
             let Poll::Ready(Notification::Stored(outcome)) = mailbox.poll(&mut Context::from_waker(Waker::noop()))
             else {
-                panic!("this store answers at once");
+                panic!("the memory store answers at once");
             };
-            assert_eq!(claim.answered(&outcome), None, "nobody was refused");
+            assert_eq!(guard.answered(&outcome), None, "the acquire was granted");
         }
         assert_eq!(store_client.tracked(), 1);
-        drop(claim);
+        drop(guard);
         assert_eq!(store_client.tracked(), 0);
     }
 }

@@ -1,13 +1,12 @@
-//! Every ledger command of this process passes here on its way to the store, and every slot is seen back.
+//! Submits ledger commands to the store, applies the timeout, and retries releases until the store confirms them.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use session_core::ledger::Outcome;
-use session_core::ledger::StoreCommand;
-use session_core::release_tracker::ReleaseTracker;
+use session_core::ledger::{Outcome, StoreCommand};
+use session_core::release_tracker::{ReleaseTracker, Ticket};
 use session_core::{SessionId, Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
@@ -15,16 +14,16 @@ use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
 use crate::store::{Completion, Store};
 
-/// Puts [`ReleaseTracker`] between the sessions and the store: answers that come too late become [`Outcome::Unknown`], and
-/// releases that fail are tried again until they are confirmed.
+/// The way of all sessions of this process to the store. A late outcome becomes [`Outcome::Unknown`]. [`ReleaseTracker`]
+/// decides which releases are retried, and when.
 pub struct StoreClient {
     store: Arc<dyn Store>,
-    /// How long an answer may take.
+    /// How long the store may take to answer.
     store_timeout: Duration,
     shared: Arc<Shared>,
 }
 
-/// What the store's answers change. They come on the store's own thread, so this must not keep the store alive.
+/// What completions of the store change. They run on a thread of the store, so they must not keep the store alive.
 struct Shared {
     clock: Clock,
     inner: Mutex<Inner>,
@@ -32,36 +31,35 @@ struct Shared {
 
 struct Inner {
     tracker: ReleaseTracker,
-    /// Wakes [`StoreClient::retry`], which may have to look earlier than it meant to.
-    retry: Option<Waker>,
+    /// The task in [`StoreClient::retry`]. It is woken when the next retry is due at another time.
+    retry_waker: Option<Waker>,
 }
 
-/// What a command under way is for.
+/// What a pending command is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A slot.
-    Slot,
-    /// A slot that is to be taken up again.
+    /// To acquire a slot.
+    Acquire,
+    /// To acquire a slot by resuming a session.
     Resume,
-    /// An answer.
+    /// Only the outcome itself.
     Query,
 }
 
-/// A command of a session that the store has not answered yet. Not the command itself, which is larger than all else that
-/// there is of an idle session's way to the store.
+/// A session's command that the store has not answered yet. The command itself is not kept, to save memory: it is larger
+/// than the rest of a `SlotGuard`.
 pub(super) struct PendingCommand {
     pub(super) purpose: Purpose,
     pub(super) id: CommandId,
-    /// When nobody waits for the answer any longer.
+    /// When the wait for the outcome ends.
     pub(super) deadline: Timestamp,
 }
 
 impl StoreClient {
-    /// The way to this store. An answer may take `store_timeout`; so many sessions at once as there is room for may hold,
-    /// or wait for, a slot.
+    /// A client of this store. At most `max_tracked` sessions may hold or wait for a slot.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, room: usize) -> Arc<Self> {
-        let inner = Mutex::new(Inner { tracker: ReleaseTracker::new(room), retry: None });
+    pub fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, max_tracked: usize) -> Arc<Self> {
+        let inner = Mutex::new(Inner { tracker: ReleaseTracker::new(max_tracked), retry_waker: None });
         Arc::new(Self { store, store_timeout, shared: Arc::new(Shared { clock, inner }) })
     }
 
@@ -71,16 +69,16 @@ impl StoreClient {
         &self.shared.clock
     }
 
-    /// Submits a command. Its answer goes to the mailbox, perhaps before this returns.
+    /// Submits a command. Its outcome goes to the mailbox, perhaps before this returns.
     pub(super) fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> PendingCommand {
-        let until = self.shared.clock.now() + self.store_timeout;
+        let deadline = self.shared.clock.now() + self.store_timeout;
         let purpose = match &command {
             StoreCommand::Acquire { options, .. }
                 if options.as_ref().is_some_and(|options| options.resume.is_some()) =>
             {
                 Purpose::Resume
             }
-            StoreCommand::Acquire { .. } => Purpose::Slot,
+            StoreCommand::Acquire { .. } => Purpose::Acquire,
             StoreCommand::Release { .. }
             | StoreCommand::Linger { .. }
             | StoreCommand::CountSlots { .. }
@@ -88,52 +86,52 @@ impl StoreClient {
             | StoreCommand::EndSessions { .. } => Purpose::Query,
         };
         let id = mailbox.begin_command();
-        let reserved = self.shared.lock().tracker.reserve(&command);
-        match reserved {
-            Ok(()) => {
-                let (accounts, mailbox, asked) = (Arc::clone(&self.shared), Arc::clone(mailbox), command.clone());
-                let done = Completion::new(move |outcome| {
-                    // Whoever ends the wait, the store here or the clock in `give_up`, takes note of it: never both.
-                    let _late = !mailbox.deliver_outcome(id, outcome, |outcome| accounts.log_outcome(&asked, outcome));
+        let ticket = self.shared.lock().tracker.begin(&command);
+        match ticket {
+            Ok(ticket) => {
+                let (shared, mailbox) = (Arc::clone(&self.shared), Arc::clone(mailbox));
+                let completion = Completion::new(move |outcome| {
+                    // Either this outcome or the timeout, in `SlotGuard::expire`, ends the wait and is recorded: never both.
+                    let _late = !mailbox.deliver_outcome(id, outcome, |outcome| shared.answered(&ticket, outcome));
                 });
-                self.store.submit(command, done);
+                self.store.submit(command, completion);
             }
-            Err(cause) => {
-                let delivered = mailbox.deliver_outcome(id, Outcome::Rejected(cause), |_| {});
-                debug_assert!(delivered, "the answer was awaited a moment ago");
+            Err(error) => {
+                let delivered = mailbox.deliver_outcome(id, Outcome::Rejected(error), |_| {});
+                debug_assert!(delivered, "the mailbox waits for this command");
             }
         }
-        PendingCommand { purpose, id, deadline: until }
+        PendingCommand { purpose, id, deadline }
     }
 
-    /// Hands over for good what gives a slot up: nobody else needs to see to it.
+    /// Submits a release or linger command. It is retried until the store confirms it.
     pub(super) fn release(&self, release: StoreCommand) {
-        let (accounts, asked) = (Arc::clone(&self.shared), release.clone());
-        self.store.submit(release, Completion::new(move |outcome| accounts.log_outcome(&asked, &outcome)));
+        let (shared, ticket) = (Arc::clone(&self.shared), Ticket::from(&release));
+        self.store.submit(release, Completion::new(move |outcome| shared.answered(&ticket, &outcome)));
     }
 
     /// Records that an acquire was not answered in time: the session may or may not have a slot.
     pub(super) fn acquire_timed_out(&self, user: &UserId, session: SessionId, purpose: Purpose) {
-        let is_resume = purpose == Purpose::Resume;
-        self.shared.update(|tracker, now| tracker.acquire_timed_out(user, session, is_resume, now));
+        let ticket = Ticket::acquire(user.clone(), session, purpose == Purpose::Resume);
+        self.shared.update(|tracker, now| tracker.given_up(&ticket, now));
     }
 
-    /// Tries owed releases again when they are due. Never ends.
+    /// Retries pending releases when they are due. Never ends.
     pub async fn retry(self: Arc<Self>) {
         let mut timer = DeadlineTimer::new(self.shared.clock.clone());
         loop {
-            let accounts = &*self.shared;
-            let now = accounts.clock.now();
-            while let Some(release) = { accounts.lock().tracker.next_retry(now) } {
+            let shared = &*self.shared;
+            let now = shared.clock.now();
+            while let Some(release) = { shared.lock().tracker.next_retry(now) } {
                 self.release(release);
             }
-            let deadline = accounts.lock().tracker.deadline();
+            let deadline = shared.lock().tracker.deadline();
             poll_fn(|cx| {
-                let mut inner = accounts.lock();
+                let mut inner = shared.lock();
                 if inner.tracker.deadline() != deadline {
                     return Poll::Ready(());
                 }
-                inner.retry = Some(cx.waker().clone());
+                inner.retry_waker = Some(cx.waker().clone());
                 drop(inner);
                 timer.poll(deadline, cx)
             })
@@ -141,13 +139,13 @@ impl StoreClient {
         }
     }
 
-    /// How many releases the store has not confirmed.
+    /// The number of releases that the store has not confirmed.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.shared.lock().tracker.pending()
     }
 
-    /// How many sessions hold, or may hold, a slot.
+    /// The number of sessions that hold, or may hold, a slot.
     #[must_use]
     pub fn tracked(&self) -> usize {
         self.shared.lock().tracker.tracked()
@@ -155,8 +153,8 @@ impl StoreClient {
 }
 
 impl Shared {
-    fn log_outcome(&self, command: &StoreCommand, outcome: &Outcome) {
-        self.update(|tracker, now| tracker.record(command, outcome, now));
+    fn answered(&self, ticket: &Ticket, outcome: &Outcome) {
+        self.update(|tracker, now| tracker.answered(ticket, outcome, now));
     }
 
     fn update(&self, change: impl FnOnce(&mut ReleaseTracker, Timestamp)) {
@@ -165,7 +163,7 @@ impl Shared {
             let mut inner = self.lock();
             let before = inner.tracker.deadline();
             change(&mut inner.tracker, now);
-            if inner.tracker.deadline() == before { None } else { inner.retry.take() }
+            if inner.tracker.deadline() == before { None } else { inner.retry_waker.take() }
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -173,7 +171,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // `ReleaseTracker` does not panic, whatever it is told, so a poisoned one is still whole.
+        // `ReleaseTracker` never panics, so a poisoned one is still consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -106,7 +106,7 @@ fn refused_connections_are_logged_with_the_reason() {
     eventually("the second one is refused", || {
         RawClient::connect(server.process.address).try_head().starts_with("HTTP/1.1 503 ")
     });
-    assert!(contains(&server.wait_for_log("turned a connection away"), "bound=\"max_connections_per_address\""));
+    assert!(contains(&server.wait_for_log("refused a connection"), "bound=\"max_connections_per_address\""));
 }
 
 /// What the server answers to AUTHENTICATE with this payload.
@@ -312,7 +312,7 @@ fn exhausted_file_limit_pauses_accepting() {
     assert!(contains(&ready, &format!("descriptors={FILES}")), "{ready:#?}");
     let witness = RawClient::authenticated(server.process.address, "witness", 1);
     let many: Vec<_> = (0..2 * FILES).map(|_| RawClient::connect(server.process.address)).collect();
-    server.wait_for_log("cannot accept connections; those that come wait until there is room");
+    server.wait_for_log("cannot accept connections; new ones wait until resources are free");
     let mut witness = witness;
     // Several times as long as one pause.
     let start = Instant::now();

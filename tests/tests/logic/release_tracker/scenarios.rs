@@ -32,7 +32,7 @@ fn acquire_needs_room_in_the_tracker() {
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(50));
     assert_eq!([3, 4].map(|number| tracker.begin(&acquire(number)).map(drop)), [Ok(()), Err(StoreError::Overloaded)]);
 
-    assert_eq!(ReleaseTracker::new(0).reserve(&acquire(1)), Err(StoreError::Overloaded));
+    assert_eq!(ReleaseTracker::new(0).begin(&acquire(1)), Err(StoreError::Overloaded));
 }
 
 #[test]
