@@ -1,4 +1,4 @@
-//! The real binaries as processes: what an operator and a user at a terminal see.
+//! The real binaries as processes, as an operator and a user see them.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
@@ -59,7 +59,7 @@ fn sigterm_closes_every_session_and_exits_0() {
 fn second_signal_ends_a_draining_server() {
     let data = tempfile::tempdir().unwrap();
     let mut process = TestProcess::start(SERVER, data.path(), &[]);
-    // It neither reads nor answers the close.
+    // It does not answer the close.
     let mut deaf = RawClient::authenticated(process.address, "ada", 1);
     send_signal(process.id(), Signal::INT);
     assert_eq!(deaf.read(), Received::Close(1001, "Server is shutting down".into()));
@@ -157,7 +157,7 @@ fn demonstration_of_the_readme() {
 
     let mut back = start_client(&process.url(), &[]);
     back.read_until("AUTHENTICATE_SUCCESS");
-    // One that is killed says nothing, and its slot comes back all the same.
+    // A killed client sends no BYE. Its slot still becomes free.
     back.kill();
     eventually("the slot of the killed client is back", || !is_full(&process, "testuser"));
     held.into_iter().for_each(ClientProcess::kill);

@@ -1,4 +1,4 @@
-//! The server over real sockets: the flow of the README, races, losses, and the graceful end.
+//! The server over real sockets: the flow of the README, races, lost sockets, and the graceful stop.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
@@ -45,9 +45,9 @@ fn fourth_client_waits_for_a_bye() {
     let mut fourth = RawClient::open(server.address);
     fourth.authenticate("ada");
     fourth.expect_text(DENIED);
-    // Another user is not concerned.
+    // Other users are not affected.
     drop(RawClient::authenticated(server.address, "grace", 1));
-    // Whoever has seen BYE_SUCCESS finds the slot free, on the same socket that was refused.
+    // After BYE_SUCCESS the slot is free, also for the socket that was denied.
     held.pop().unwrap().send_bye();
     fourth.authenticate("ada");
     fourth.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":3}}"#);
@@ -76,7 +76,7 @@ fn lost_socket_releases_its_slot() {
     let held: Vec<_> = (1..=3).map(|number| RawClient::authenticated(server.address, "ada", number)).collect();
     drop(held);
     eventually("all three slots are back", || connections(&server, "ada") == Some(1));
-    // A close frame without BYE is no other thing.
+    // A close frame without BYE frees the slot, too.
     let mut polite = RawClient::authenticated(server.address, "grace", 1);
     polite.frame(0x88, &1000_u16.to_be_bytes());
     assert_eq!(polite.read(), Received::Close(1000, String::new()));
@@ -84,7 +84,7 @@ fn lost_socket_releases_its_slot() {
     eventually("its slot is back", || connections(&server, "grace") == Some(1));
 }
 
-/// How many connections the user has with one more, which leaves again.
+/// The number of connections of the user including a new one, which leaves again.
 fn connections(server: &TestServer, user: &str) -> Option<u32> {
     let mut peer = RawClient::open(server.address);
     peer.authenticate(user);
@@ -148,7 +148,7 @@ fn repeated_authenticate_and_bye_are_harmless() {
     }
     drop(RawClient::authenticated(server.address, "ada", 2));
     drop(RawClient::authenticated(server.address, "grace", 1));
-    // The second BYE comes after the close: it is not even looked at.
+    // The second BYE comes after the close, so the server ignores it.
     peer.text(r#"{"type":"BYE"}"#);
     peer.text(r#"{"type":"BYE"}"#);
     peer.expect_text(GOODBYE);
@@ -188,7 +188,7 @@ fn frames_pipelined_with_the_handshake_are_answered() {
     }
 }
 
-/// 200 connections of one user, all past HELLO, all at once.
+/// 200 connections of one user authenticate at once.
 fn race(store: Arc<dyn Store>, threads: usize) {
     let server = TestServer::with(store, SessionSettings::default(), threads);
     let mut peers: Vec<_> = (0..200).map(|_| RawClient::open(server.address)).collect();
@@ -239,7 +239,7 @@ fn stopping_server_closes_everything_and_releases_slots() {
     let mut anonymous = RawClient::open(server.address);
     let mut handshake = RawClient::connect(server.address);
     handshake.write(b"GET / HTTP/1.1\r\n");
-    // A later connection is served only once the earlier ones are accepted.
+    // Connections are accepted in order, so the earlier ones are accepted by now.
     drop(RawClient::open(server.address));
     let farewell = thread::spawn(move || {
         live.expect_goodbye(1001);
@@ -264,7 +264,7 @@ fn server_stops_in_time_despite_unresponsive_clients() {
     assert!(server.stop() < Duration::from_secs(9));
 }
 
-/// A memory store that can be made to hold its answers back, and to fail.
+/// A memory store that can hold commands back.
 struct StallingStore {
     inner: MemoryStore,
     stalled: AtomicBool,
@@ -285,7 +285,7 @@ impl StallingStore {
         self.held_back.lock().unwrap().len()
     }
 
-    /// Applies what was held back, in order, and stalls no more.
+    /// Applies the commands that were held back, in order, and holds none back any more.
     fn recover(&self) {
         let mut held_back = self.held_back.lock().unwrap();
         self.stalled.store(false, Ordering::SeqCst);
@@ -338,12 +338,12 @@ fn late_grant_after_store_timeout_is_released() {
         r#"{"type":"AUTHENTICATE_FAILURE","payload":"The session store did not answer in time, try again later"}"#,
     );
     peer.expect_goodbye(1013);
-    // The acquire is still in the store's queue, and applied now. The release that is owed comes after it.
+    // The store applies the acquire now, and the pending release after it.
     store.recover();
     eventually("the slot comes back", || connections(&server, "ada") == Some(1));
 }
 
-/// A client of ada's whose acquire the store holds back.
+/// A client of ada whose acquire the store holds back.
 fn acquiring(store: &StallingStore, server: &TestServer) -> RawClient {
     store.stall();
     let mut peer = RawClient::open(server.address);
@@ -369,7 +369,7 @@ fn stopping_server_releases_a_pending_grant() {
     let mut peer = acquiring(&store, &server);
     let stopping = thread::spawn(move || server.stop());
     assert_eq!(peer.read(), Received::Close(1001, "Server is shutting down".into()));
-    // Now the grant comes, and nobody is told.
+    // The grant comes now, and is not sent.
     store.recover();
     assert_eq!(peer.read(), Received::End);
     assert!(stopping.join().unwrap() < Duration::from_secs(9));
