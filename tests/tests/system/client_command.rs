@@ -261,7 +261,7 @@ fn client_ends_a_session_beside_a_lingering_slot() {
     let there_is = output.lines().find(|line| line.contains("telly")).unwrap()[..32].to_owned();
     let (code, refused) = ask(&["end", "00000000000000000000000000000001"]);
     assert!(code == 4 && refused.contains("This user has no such session"), "{refused}");
-    assert_eq!(ask(&["sessions"]).1, output, "nobody has lost anything by that");
+    assert_eq!(ask(&["sessions"]).1, output, "no session was ended");
     assert_eq!(ask(&["end", &there_is]), (0, "ended\n".into()));
     let Received::Text(told) = there.read() else { panic!("it is still there") };
     assert!(told.starts_with(r#"{"type":"EVICTED","#), "{told}");
@@ -331,7 +331,7 @@ impl Terminal {
     fn wait_for(&mut self, message: &str) {
         while !self.shown.contains(message) {
             let more = self.screen.recv_timeout(TIMEOUT);
-            self.shown += &more.unwrap_or_else(|_| panic!("waited in vain for {message:?} after {:?}", self.shown));
+            self.shown += &more.unwrap_or_else(|_| panic!("no {message:?} after {:?}", self.shown));
         }
     }
 
@@ -390,7 +390,7 @@ fn denied_client_at_a_terminal_picks_a_session() {
     declining.answer("");
     let (code, shown) = declining.end();
     assert!(code == 3 && shown.contains("error: user \"ada\" has reached"), "{shown}");
-    assert!(!shown.contains("AUTHENTICATE_FAILURE"), "told before: {shown}");
+    assert!(!shown.contains("AUTHENTICATE_FAILURE"), "the failure is shown before the question: {shown}");
 
     let mut undecided = start();
     undecided.wait_for(question);

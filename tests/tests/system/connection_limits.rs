@@ -58,7 +58,7 @@ fn open_when_possible(server: &TestServer) -> RawClient {
             peer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
             return peer;
         }
-        assert!(start.elapsed() < TIMEOUT, "there is never room");
+        assert!(start.elapsed() < TIMEOUT, "the server refuses every connection");
     }
 }
 
@@ -87,13 +87,13 @@ fn authenticated_connection_makes_room_for_another() {
     let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     let silent = [(); 2].map(|()| RawClient::connect(server.address));
     eventually("two wait", || ask(&server, "").starts_with("HTTP/1.1 503 "));
-    assert!(refusal(&server).contains("connections that are not authenticated yet"), "they wait from the start");
+    assert!(refusal(&server).contains("connections that are not authenticated yet"), "they count from the start");
     drop(silent);
     let mut refused = open_when_possible(&server);
     refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
     let _waiting = open_when_possible(&server);
-    assert!(refusal(&server).contains("not authenticated yet"), "who is refused waits");
+    assert!(refusal(&server).contains("not authenticated yet"), "a denied client stays unauthenticated");
     held.pop().unwrap().send_bye();
     refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));

@@ -1,7 +1,7 @@
 //! A disk that becomes full under a running server, and has room again.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+#![allow(clippy::print_stdout, reason = "a skipped test is reported")]
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -67,12 +67,12 @@ fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
 
 fn every_slot_is_back(store: &LmdbStore, users: usize) {
     for number in 0..users {
-        eventually("the slot is back", || slots_in_store(store, &long_user_id(number)) == Some(0));
+        eventually("the slot is free", || slots_in_store(store, &long_user_id(number)) == Some(0));
     }
 }
 
 fn admitted_again(server: &TestServer) {
-    eventually("somebody is admitted again", || matches!(sign_in(server, "ada"), Answer::Admitted(_)));
+    eventually("a session is admitted again", || matches!(sign_in(server, "ada"), Answer::Admitted(_)));
 }
 
 /// A server with its data on this disk.
@@ -108,7 +108,7 @@ fn full_disk_denies_sessions_and_accepts_releases() {
         // The remaining room is reserved for releases.
         for number in 0..100 {
             let newcomer = sign_in(&server, &format!("newcomer {number} {}", "x".repeat(200)));
-            assert!(matches!(newcomer, Answer::Refused(_)), "newcomer {number} got in");
+            assert!(matches!(newcomer, Answer::Refused(_)), "newcomer {number} was admitted");
         }
         let most = users + held_then.len();
         for answer in held_at_first {

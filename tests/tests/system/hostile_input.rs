@@ -215,7 +215,7 @@ fn client_that_does_not_read_times_out() {
     // Far more answers than all buffers between client and server hold.
     while peer.write(&questions) {}
     let mut other = RawClient::authenticated(server.address, "other", 1);
-    tests::waiting::eventually("the slot comes back", || {
+    tests::waiting::eventually("the slot is free", || {
         let mut next = RawClient::open(server.address);
         next.authenticate("peer");
         let first = Received::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());
@@ -255,10 +255,10 @@ fn slow_request_head_is_cut_off() {
             if !peer.write(&[*byte]) {
                 break;
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "the server waits for ever");
+            assert!(start.elapsed() < Duration::from_secs(10), "the server does not cut the request off");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert!(start.elapsed() >= Duration::from_millis(400), "it was given its time");
+        assert!(start.elapsed() >= Duration::from_millis(400), "the server waited for the header timeout");
     });
 }
 

@@ -170,7 +170,10 @@ fn invalid_reload_changes_nothing_and_reports_every_error() {
     assert!(authenticate(&server.process, "ada").0.contains("connection limit"));
     held.text("?");
     held.text("?");
-    assert!(matches!((held.read(), held.read()), (Received::Text(_), Received::Text(_))), "sixteen are borne");
+    assert!(
+        matches!((held.read(), held.read()), (Received::Text(_), Received::Text(_))),
+        "sixteen bad messages are tolerated"
+    );
 
     let missing = server.path("missing.pem");
     let lines = server.reload(&format!("limit = 2\ntls_cert = {missing:?}\ntls_key = {missing:?}\n"));
@@ -280,7 +283,7 @@ fn sighup_loads_the_new_certificate() {
     };
     assert!(connect().is_err_and(|error| error.to_string().contains("certificate")));
     drop(authority.certify("server", &["127.0.0.1"]));
-    assert!(connect().is_err(), "not by itself");
+    assert!(connect().is_err(), "the server does not read it by itself");
     server.send_sighup();
     assert!(contains(&server.wait_for_log("read the configuration again"), "also_read=\"the certificate\""));
     assert_eq!(connect().unwrap().0, 1);
@@ -322,7 +325,7 @@ fn exhausted_file_limit_pauses_accepting() {
     }
     drop(many);
     let lines = server.wait_for_log("accepting connections again");
-    assert!(!contains(&lines, "cannot accept"), "it is told once: {lines:#?}");
+    assert!(!contains(&lines, "cannot accept"), "it is logged once: {lines:#?}");
     eventually("there is room", || authenticate(&server.process, "ada").0.contains("AUTHENTICATE_SUCCESS"));
 }
 

@@ -75,13 +75,13 @@ fn lost_socket_releases_its_slot() {
     let server = TestServer::start();
     let held: Vec<_> = (1..=3).map(|number| RawClient::authenticated(server.address, "ada", number)).collect();
     drop(held);
-    eventually("all three slots are back", || connections(&server, "ada") == Some(1));
+    eventually("all three slots are free", || connections(&server, "ada") == Some(1));
     // A close frame without BYE frees the slot, too.
     let mut polite = RawClient::authenticated(server.address, "grace", 1);
     polite.frame(0x88, &1000_u16.to_be_bytes());
     assert_eq!(polite.read(), Received::Close(1000, String::new()));
     assert_eq!(polite.read(), Received::End);
-    eventually("its slot is back", || connections(&server, "grace") == Some(1));
+    eventually("its slot is free", || connections(&server, "grace") == Some(1));
 }
 
 /// The number of connections of the user including a new one, which leaves again.
@@ -109,7 +109,7 @@ fn silent_client_is_pinged_and_then_dropped() {
     assert_eq!(peer.read(), Received::Ping);
     let pinged = Instant::now();
     assert_eq!(peer.read(), Received::Close(4408, "Peer was silent for too long".into()));
-    assert!(pinged.elapsed() >= Duration::from_millis(250), "it had its time to answer");
+    assert!(pinged.elapsed() >= Duration::from_millis(250), "the server waits for the pong timeout");
     drop(RawClient::authenticated(server.address, "ada", 1));
 }
 
@@ -241,25 +241,25 @@ fn stopping_server_closes_everything_and_releases_slots() {
     handshake.write(b"GET / HTTP/1.1\r\n");
     // Connections are accepted in order, so the earlier ones are accepted by now.
     drop(RawClient::open(server.address));
-    let farewell = thread::spawn(move || {
+    let closed = thread::spawn(move || {
         live.expect_goodbye(1001);
         anonymous.expect_goodbye(1001);
         assert!(matches!(handshake.read(), Received::End | Received::Reset));
     });
     let address = server.address;
     assert!(server.stop() < Duration::from_secs(5));
-    farewell.join().unwrap();
-    assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
+    closed.join().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err(), "the server still listens");
     assert_eq!(slots_in_store(&*store, "ada"), Some(0));
 }
 
 #[test]
 fn server_stops_in_time_despite_unresponsive_clients() {
     let mut server = TestServer::start();
-    let mut deaf = RawClient::authenticated(server.address, "ada", 1);
-    deaf.set_write_timeout(Duration::from_millis(200));
+    let mut unresponsive = RawClient::authenticated(server.address, "ada", 1);
+    unresponsive.set_write_timeout(Duration::from_millis(200));
     let questions = b"\x81\x9c\0\0\0\0{\"type\":\"CHECK_CONNECTIONS\"}".repeat(10_000);
-    while deaf.write(&questions) {}
+    while unresponsive.write(&questions) {}
     let _silent = RawClient::authenticated(server.address, "grace", 1);
     assert!(server.stop() < Duration::from_secs(9));
 }
@@ -340,7 +340,7 @@ fn late_grant_after_store_timeout_is_released() {
     peer.expect_goodbye(1013);
     // The store applies the acquire now, and the pending release after it.
     store.recover();
-    eventually("the slot comes back", || connections(&server, "ada") == Some(1));
+    eventually("the slot is free", || connections(&server, "ada") == Some(1));
 }
 
 /// A client of ada whose acquire the store holds back.
@@ -359,7 +359,7 @@ fn client_lost_during_acquire_holds_no_slot() {
     let peer = acquiring(&store, &server);
     drop(peer);
     store.recover();
-    eventually("the slot comes back", || connections(&server, "ada") == Some(1));
+    eventually("the slot is free", || connections(&server, "ada") == Some(1));
 }
 
 #[test]
@@ -373,7 +373,7 @@ fn stopping_server_releases_a_pending_grant() {
     store.recover();
     assert_eq!(peer.read(), Received::End);
     assert!(stopping.join().unwrap() < Duration::from_secs(9));
-    assert_eq!(slots_in_store(&*store, "ada"), Some(0), "it was given back");
+    assert_eq!(slots_in_store(&*store, "ada"), Some(0), "it was released");
 }
 
 #[test]
@@ -381,9 +381,9 @@ fn stopping_server_does_not_wait_for_the_store() {
     let store = StallingStore::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
-    let farewell = thread::spawn(move || peer.expect_goodbye(1001));
+    let closed = thread::spawn(move || peer.expect_goodbye(1001));
     assert!(server.stop() < Duration::from_secs(9));
-    farewell.join().unwrap();
+    closed.join().unwrap();
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn lost_session_resumes_only_with_its_own_token() {
     drop(lost);
     let mut eve = RawClient::open(server.address);
     let strangers = authenticate(&mut eve, json!({"user": "eve", "resume": token}));
-    assert_ne!(strangers["payload"]["resume"], token, "it is worth nothing to another user");
+    assert_ne!(strangers["payload"]["resume"], token, "another user cannot resume with it");
     let mut failure = Value::Null;
     eventually("the session is lost", || {
         failure = denied(&server, json!({"user": "ada"})).1;
@@ -221,14 +221,14 @@ fn lingering_slot_yields_or_expires() {
     let (lost, granted) = admitted(&server, json!({"user": "ada"}));
     let (_second, _) = admitted(&server, json!({"user": "ada"}));
     drop(lost);
-    eventually("it makes room", || {
+    eventually("the lingering slot makes room", || {
         let mut newcomer = RawClient::open(server.address);
         let answer = authenticate(&mut newcomer, json!("ada"));
         newcomer.send_bye();
         answer["type"] == "AUTHENTICATE_SUCCESS"
     });
     let (_third, anew) = admitted(&server, json!({"user": "ada", "resume": granted["resume"]}));
-    assert_ne!(anew["resume"], granted["resume"], "it was given up");
+    assert_ne!(anew["resume"], granted["resume"], "the slot was evicted");
 
     store.set_policy(AdmissionPolicy {
         linger: Duration::from_millis(300),

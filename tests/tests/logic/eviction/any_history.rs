@@ -157,8 +157,8 @@ proptest! {
                 Step::Policy { limit: slots, evict_oldest, client_choice, lingering_first, count_devices: by_device, linger } => {
                     policy = AdmissionPolicy {
                         when_full: if evict_oldest { WhenFull::EvictOldest } else { WhenFull::Deny },
-                        client_choice: client_choice,
-                        lingering_first: lingering_first,
+                        client_choice,
+                        lingering_first,
                         count_by: if by_device { CountBy::Devices } else { CountBy::Sessions },
                         sessions_per_device: 2.try_into().unwrap(),
                         linger: if linger { LINGER } else { Duration::ZERO },

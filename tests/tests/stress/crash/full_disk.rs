@@ -40,7 +40,7 @@ fn killed_server_restarts_on_a_full_disk() {
         held.extend(sign_in_until_full(&url, users));
         // No session is admitted, but releases succeed.
         block_on(witness.held.pop().unwrap().bye()).unwrap();
-        eventually("the slot is back", || {
+        eventually("the slot is free", || {
             block_on(witness.held[0].check_connections()).is_ok_and(|user| user.connections == 2)
         });
         let groups = Contenders::share(held, &mut random);
@@ -64,7 +64,7 @@ fn killed_server_restarts_on_a_full_disk() {
                 if round % 3 > 0 {
                     disk.free();
                 }
-                eventually("all is well once there is room", || {
+                eventually("a session is admitted once there is room", || {
                     sign_in(&url, "newcomer").inspect_err(|error| assert!(is_store_error(error), "{error}")).is_ok()
                 });
                 check_all_users(&url);
@@ -127,7 +127,7 @@ fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
             Err(error) => panic!("{error}"),
         }
     }
-    panic!("{MOST} users were admitted and nothing was full");
+    panic!("{MOST} users were admitted and the store is not full");
 }
 
 fn is_store_error(error: &Error) -> bool {

@@ -58,7 +58,7 @@ fn stopped_server_drops_only_silent_clients() {
     newcomer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
 
     for user in ["leaving", "silent", "unpinged silent"] {
-        eventually("the slots are back", || can_fill(address, user));
+        eventually("the slots are free", || can_fill(address, user));
     }
     eventually("only the one that answered is left", || {
         check_connections(&mut mixed[0]);
