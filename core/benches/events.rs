@@ -1,11 +1,10 @@
-//! What one event costs in the pure machines: time, and allocations.
+//! The cost of one event in the pure state machines: time and allocations.
 //!
 //! ```sh
 //! cargo bench -p session-core
 //! ```
 //!
-//! A session is made for every measurement, outside the measured time; what an event leaves behind is dropped outside
-//! of it, too.
+//! Each measurement creates its session and drops the results outside of the measured time.
 
 use std::time::Duration;
 
@@ -43,7 +42,7 @@ fn at(second: u64) -> Timestamp {
     Timestamp::from_epoch(Duration::from_secs(second))
 }
 
-/// A session to which these have happened.
+/// A session after these events.
 fn session(events: impl IntoIterator<Item = Event<'static>>) -> Session {
     let mut session = Session::new(NODE.session(1), &SessionSettings::default(), at(0));
     for event in events {
@@ -52,7 +51,7 @@ fn session(events: impl IntoIterator<Item = Event<'static>>) -> Session {
     session
 }
 
-/// The record of a user with so many slots.
+/// A record with this many slots.
 fn record(slots: u32) -> UserRecord {
     let slots = (1..=slots).map(|number| SessionRecord::new(id(number), at(1))).collect();
     UserRecord::from_sessions(slots).expect("sessions that differ, within the ceiling")
@@ -62,7 +61,7 @@ fn id(number: u32) -> SessionId {
     NODE.session(number.into())
 }
 
-/// One event, after those that come before it.
+/// One event of a session.
 mod session_event {
     use super::*;
 
@@ -141,7 +140,7 @@ mod session_event {
     }
 }
 
-/// The admission rule, and records as they are written down.
+/// The admission rule, and the encoding of records.
 mod ledger_rule {
     use super::*;
 
@@ -185,7 +184,7 @@ mod ledger_rule {
         measure(bencher, limit, limit, &StoreCommand::CountSlots { user: user(), session: id(0), at: at(2) });
     }
 
-    /// What a node that died has left goes as the record is touched.
+    /// The acquire removes the slots of a dead node.
     #[divan::bench(args = LIMIT)]
     fn acquire_among_void_slots(bencher: Bencher<'_, '_>, limit: u32) {
         let acquire = StoreCommand::Acquire {
@@ -216,7 +215,7 @@ mod ledger_rule {
     }
 }
 
-/// The debts of a process that serves so many sessions.
+/// The release tracker of a process with this many sessions.
 mod tracker {
     use super::*;
 
@@ -238,7 +237,7 @@ mod tracker {
         tracker
     }
 
-    /// An acquire and its release, as they should go.
+    /// An acquire and its release without faults.
     #[divan::bench(args = SESSIONS)]
     fn slot_taken_and_given_back(bencher: Bencher<'_, '_>, sessions: u32) {
         let mut tracker = serving(sessions);
@@ -250,7 +249,7 @@ mod tracker {
         });
     }
 
-    /// A release that fails once, is owed, and tried again.
+    /// A release that fails once and is retried.
     #[divan::bench(args = SESSIONS)]
     fn release_owed_and_paid(bencher: Bencher<'_, '_>, sessions: u32) {
         let mut tracker = serving(sessions);
@@ -265,7 +264,7 @@ mod tracker {
     }
 }
 
-/// Messages, in and out.
+/// Parsing and encoding of messages.
 mod wire {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Raw frames and operations over the hostile simulation, with the invariants of the tests.
+//! Raw messages and operations in the core simulation, with its invariants.
 //!
 //! `cargo fuzz run protocol`
 #![no_main]

@@ -1,4 +1,4 @@
-//! Operations over the simulation of several servers, with its invariants.
+//! Operations in the simulation of several servers, with its invariants.
 //!
 //! `cargo fuzz run simulation`
 #![no_main]

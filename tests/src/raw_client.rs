@@ -146,7 +146,7 @@ impl RawClient {
         self.try_read().unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Received::End,
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Received::Reset,
-            _ => panic!("the server says nothing: {error}"),
+            _ => panic!("the server sends nothing: {error}"),
         })
     }
 

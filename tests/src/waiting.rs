@@ -10,7 +10,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < TIMEOUT, "waited in vain until {what}");
+        assert!(start.elapsed() < TIMEOUT, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

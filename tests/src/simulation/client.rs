@@ -138,7 +138,7 @@ impl Client {
                         self.expires = expires;
                         if is_renewed { "renewed" } else { "granted" }
                     }
-                    ServerMessage::AuthenticateFailure(_) => "refused",
+                    ServerMessage::AuthenticateFailure(_) => "denied",
                     ServerMessage::ByeSuccess => {
                         self.granted = false;
                         "BYE_SUCCESS"

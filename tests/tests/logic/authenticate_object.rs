@@ -1,4 +1,4 @@
-//! What is asked by an object and told at length, key by key, and that a plain reading of it says the same.
+//! AUTHENTICATE with an object, and the detailed answers, key by key.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -38,7 +38,7 @@ fn object_may_hold_user_or_token() {
         (r#"{"token":""}"#, token("")),
         (r#"{"user":"ada"}"#, user("ada")),
         (r#"{"\u0075ser":"\u0061da","Token":"x"}"#, user("ada")),
-        // What is null, or no string, is as good as none.
+        // A value that is null, or no string, counts as absent.
         (r#"{"user":"ada","token":null}"#, user("ada")),
         (r#"{"user":null,"token":"a.b.c"}"#, token("a.b.c")),
         (r#"{"user":7,"token":"a.b.c"}"#, token("a.b.c")),
@@ -62,7 +62,7 @@ fn known_key_twice_is_an_error() {
         for (first, second) in [("null", "null"), ("null", r#""x""#), (r#""x""#, r#""x""#), ("[]", "{}"), ("1", "2")] {
             let payload = format!(r#"{{"{key}":{first},"y":1,"{key}":{second},"y":2}}"#);
             assert_eq!(parse_authenticate(&payload), Err(RequestError::DuplicateKey), "{payload}");
-            // On a message that takes no such payload, too.
+            // Also on a message that takes no payload.
             let message = format!(r#"{{"type":"BYE","payload":{payload}}}"#);
             assert_eq!(ClientMessage::parse(&message), Err(RequestError::DuplicateKey), "{message}");
         }
@@ -117,7 +117,7 @@ fn evict_takes_oldest_nobody_or_100_sessions() {
         (json!("oldest"), Some(Evict::Oldest)),
         (json!("nobody"), Some(Evict::Nobody)),
         (json!([id(1)]), these(&[1])),
-        // In this order, and twice if that is what was said.
+        // In this order, and with duplicates.
         (json!([id(2), id(1), id(2)]), these(&[2, 1, 2])),
         (json!(ids(100)), these(&(0..100).collect::<Vec<_>>())),
         (json!(ids(101)), None),
@@ -152,7 +152,7 @@ fn evict_takes_oldest_nobody_or_100_sessions() {
     assert_eq!(Evict::MAX, 100);
 }
 
-/// On a stack that would not bear recursion.
+/// Recursion would overflow the stack.
 #[test]
 fn deeply_nested_field_needs_no_stack() {
     const DEPTH: usize = 100_000;
@@ -199,7 +199,7 @@ fn only_shutdown_and_silence_keep_the_slot() {
     assert_eq!(lingering, [CloseReason::ShuttingDown, CloseReason::PeerSilent]);
 }
 
-/// The long form beside the plain one, byte for byte: its words are where a plain client looks for them.
+/// A detailed message has its text where the plain message has it.
 #[test]
 fn detailed_messages_have_these_bytes() {
     let digits = "0000000000000ada0000000000000007";
@@ -292,14 +292,14 @@ proptest! {
         let reply = ServerMessage::AuthenticateFailureDetailed(Box::new(denial));
         let frame = reply.encode();
         prop_assert_eq!(ServerMessage::parse(&frame).unwrap(), reply.clone());
-        // A plain client finds the words where it has always found them.
+        // A plain client finds the text in the same place.
         let ServerMessage::AuthenticateFailureDetailed(denial) = reply else { unreachable!() };
         let frame: Value = serde_json::from_str(&frame).unwrap();
         prop_assert_eq!(&frame["type"], "AUTHENTICATE_FAILURE");
         prop_assert_eq!(&frame["payload"], &*denial.reason.message());
     }
 
-    /// Against a reader that is written the obvious way.
+    /// Compares the parser with a naive reader.
     #[test]
     fn any_object_parses_like_a_naive_reader(
         fields in prop::collection::btree_map(any_field(), any_field_value(), 0..7),
@@ -309,7 +309,7 @@ proptest! {
     }
 }
 
-/// What an object asks for, read the obvious way. Its keys come once.
+/// A naive reader of the object. No key comes twice.
 fn plain_reading(fields: &Map<String, Value>) -> Result<ClientMessage, RequestError> {
     let given = |key: &str| fields.get(key).filter(|value| !value.is_null());
     let text = |key: &str| fields.get(key).and_then(Value::as_str);

@@ -1,4 +1,4 @@
-//! Sessions of clients that authenticate with an object: what they are told, what they may choose, and what of them lingers.
+//! Sessions of clients that authenticate with an object: detailed answers, choices, and lingering.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that finds nothing there has failed")]
 
@@ -32,7 +32,7 @@ fn new_token() -> ResumeToken {
     ResumeToken::new([2; 32])
 }
 
-/// A session that is there, driven at these seconds.
+/// A session and its time.
 struct SessionHarness {
     session: Session,
     /// The time of the next event, in seconds from the start.
@@ -48,7 +48,7 @@ impl SessionHarness {
         self.session.handle(event, at(self.second))
     }
 
-    /// AUTHENTICATE with this object, and the authenticator's answer to it: the acquire that comes of that.
+    /// Sends AUTHENTICATE with these fields, and the authenticator's answer. Returns the acquire.
     fn authenticate(&mut self, fields: &str, identity: Identity) -> ledger::StoreCommand {
         let text = format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada"{fields}}}}}"#);
         let actions = self.handle(Event::Text(&text));
@@ -65,7 +65,7 @@ impl SessionHarness {
         self.handle(Event::Stored(Outcome::Granted { connections: 2, grant: Some(Box::new(grant)) }))
     }
 
-    /// One that has its slot, which lingers for so long.
+    /// A session with a slot and this grace period.
     fn live(linger: Duration) -> Self {
         let mut harness = Self::new();
         drop(harness.authenticate("", identity()));
@@ -73,7 +73,7 @@ impl SessionHarness {
         harness
     }
 
-    /// AUTHENTICATE with a token to resume, and its acquire under way.
+    /// A session that waits for its acquire with a resume token.
     fn resuming() -> Self {
         let mut harness = Self::new();
         drop(harness.authenticate(&format!(r#","resume":"{}""#, old_token().text()), identity()));
@@ -140,7 +140,7 @@ fn options_reach_the_store_without_any_token() {
     let ledger::StoreCommand::Acquire { options: Some(options), limit: claim, at: actions, .. } =
         harness.authenticate(&fields, Identity { limit: Some(limit(7)), ..identity() })
     else {
-        panic!("it asks for a slot")
+        panic!("an acquire")
     };
     let expected = AcquireOptions {
         device: name("laptop"),
@@ -150,7 +150,7 @@ fn options_reach_the_store_without_any_token() {
         evict: Some(Evict::Sessions([NodeId::new(9).session(9)].into())),
     };
     assert_eq!((*options, claim, actions), (expected, Some(limit(7)), at(0)));
-    // What a token says of the device goes before what the client says.
+    // The device in the token overrides that of the client.
     let command =
         SessionHarness::new().authenticate(r#","device":"mine""#, Identity { device: name("laptop"), ..identity() });
     assert!(
@@ -164,13 +164,13 @@ fn detailed_grant_has_the_resume_token() {
     drop(anew.authenticate("", identity()));
     assert_eq!(anew.granted(false, LINGER), admitted(Some(new_token()), LINGER));
     assert_eq!(SessionHarness::resuming().granted(true, LINGER), admitted(Some(old_token()), LINGER));
-    // What it wanted to take up was gone: it has another one.
+    // The slot to resume was gone, so the new slot has another token.
     assert_eq!(SessionHarness::resuming().granted(false, LINGER), admitted(Some(new_token()), LINGER));
-    // Where none was drawn there is none.
+    // Without a new token the slot has none.
     let mut without = SessionHarness::new();
     drop(without.authenticate("", Identity::for_user(user())));
     assert_eq!(without.granted(false, LINGER), admitted(None, LINGER));
-    assert_eq!(without.handle(Event::Disconnected), store(release()), "and so nobody could take it up");
+    assert_eq!(without.handle(Event::Disconnected), store(release()), "a slot without a token cannot be resumed");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn detailed_denial_gives_one_minute_to_choose() {
         |harness: &mut SessionHarness| harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(listing())))));
     assert_eq!(harness.session.deadline(), None);
     assert_eq!(denied(&mut harness), reply(ServerMessage::AuthenticateFailureDetailed(Box::new(denial.clone()))));
-    assert_eq!(harness.session.deadline(), Some(at(62)), "a minute from the refusal");
+    assert_eq!(harness.session.deadline(), Some(at(62)), "a minute after the denial");
     harness.second = 50;
     drop(harness.authenticate(r#","evict":"oldest""#, identity()));
     let late = AuthenticateFailureDetails { retry_after: Some(Duration::ZERO), ..denial };
@@ -199,7 +199,7 @@ fn detailed_denial_gives_one_minute_to_choose() {
     harness.second = 62;
     let expected = Actions { close: Some(CloseReason::NotAuthenticated), ..Actions::default() };
     assert_eq!(harness.handle(Event::Tick), expected);
-    // A plain client has no such time.
+    // A plain client has no time to choose.
     let mut plain = SessionHarness::new();
     drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
     drop(plain.handle(Event::Verified(Ok(Identity::for_user(user())))));
@@ -258,7 +258,7 @@ fn plain_client_has_the_device_of_its_token() {
     };
     let mut harness = waiting();
     assert_eq!(harness.granted(false, LINGER), reply(ServerMessage::AuthenticateSuccess(user_summary(2))));
-    assert_eq!(harness.handle(Event::Disconnected), store(release()), "nobody could take it up again");
+    assert_eq!(harness.handle(Event::Disconnected), store(release()), "a plain client cannot resume");
     for (is_device_full, failure) in
         [(true, AuthenticateFailure::DeviceFull), (false, AuthenticateFailure::LimitReached)]
     {
@@ -276,7 +276,7 @@ fn only_a_lost_session_lingers() {
         harness.second = 5;
         assert_eq!(harness.handle(event.clone()), Actions { close, ..store(linger(5)) });
         assert!(harness.session.is_finished());
-        // Not where nothing does, nor for plain clients.
+        // Not without a grace period, and not for plain clients.
         assert_eq!(SessionHarness::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(release()) });
         let mut plain = SessionHarness::new();
         drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
@@ -298,7 +298,7 @@ fn only_a_lost_session_lingers() {
         let actions = SessionHarness::live(LINGER).handle(event);
         assert_eq!(actions.effect, Some(Effect::Store(release())), "{actions:?}");
     }
-    // Whoever is said to have taken it up may have failed to: it is still there then.
+    // The resuming session may have failed. Then the slot still exists, and lingers.
     let resumed = || Event::Ended(EndReason::Resumed);
     let close = Some(CloseReason::Resumed);
     assert_eq!(SessionHarness::live(LINGER).handle(resumed()), Actions { close, ..store(linger(0)) });
@@ -362,12 +362,12 @@ fn slot_resumed_then_lost_can_be_resumed() {
     };
     assert_eq!(granted(SessionHarness::resuming(), true, Event::Disconnected), store(linger(4)));
     assert_eq!(granted(SessionHarness::resuming(), true, Event::Draining), store(linger(4)));
-    // Nobody knows the token of one that was given anew.
+    // No client knows the token of a new slot.
     assert_eq!(granted(SessionHarness::resuming(), false, Event::Disconnected), store(release()));
     let mut anew = SessionHarness::new();
     drop(anew.authenticate("", identity()));
     assert_eq!(granted(anew, false, Event::Disconnected), store(release()));
-    // Whoever was sent away is not lost.
+    // A session that the server closed is not lost.
     assert_eq!(granted(SessionHarness::resuming(), true, Event::Violation(Violation::Protocol)), store(release()));
     assert_eq!(granted(SessionHarness::resuming(), true, Event::Ended(EndReason::ByOperator)), store(release()));
 }
@@ -382,7 +382,7 @@ fn eviction_before_the_grant_hides_the_grant() {
     assert!(harness.session.is_busy());
     assert_eq!(harness.granted(false, LINGER), store(release()));
     assert!(harness.session.is_finished());
-    // A second one finds nobody.
+    // A second one has no effect.
     assert_eq!(harness.handle(Event::Ended(EndReason::ByOperator)), Actions::default());
 }
 
@@ -434,7 +434,7 @@ fn any_live_session_lists_and_ends_sessions() {
 
 #[test]
 fn session_and_outcome_stay_small() {
-    // Of one that asks for nothing of this there may be a million.
+    // A server may have a million plain sessions.
     assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
     assert!(size_of::<Outcome>() <= 24, "{}", size_of::<Outcome>());
 }

@@ -1,4 +1,4 @@
-//! The door: which connections come in at all.
+//! The connection limiter: total, unauthenticated, per client, and rate.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -13,12 +13,12 @@ use tests::values::{NANOSECOND, address, at_milli as at, connection_limits as li
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What an owner can see: (connections, waiting, networks).
+/// The public counts: (connections, unauthenticated, tracked clients).
 fn counts(limiter: &ConnectionLimiter) -> (usize, usize, usize) {
     (limiter.connections(), limiter.unauthenticated(), limiter.tracked_clients())
 }
 
-/// A connection that comes in directly, if it is let.
+/// Acquires and identifies a connection. Releases it if a limit is exceeded.
 fn connect(
     limiter: &mut ConnectionLimiter,
     address: IpAddr,
@@ -53,14 +53,14 @@ fn total_limit_frees_with_each_release() {
     assert_eq!(
         limiter.acquire().unwrap_err(),
         ConnectionLimitExceeded::Total,
-        "one that no longer waits is still there"
+        "an authenticated connection still counts"
     );
     for permit in [first, second] {
         limiter.release(permit);
         let _next = limiter.acquire().unwrap();
         assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Total);
     }
-    assert_eq!(counts(&limiter), (2, 2, 0), "and one that is lost is counted for ever");
+    assert_eq!(counts(&limiter), (2, 2, 0), "a permit that is not released stays counted");
 }
 
 #[test]
@@ -71,11 +71,15 @@ fn unauthenticated_limit_frees_on_authentication_or_release() {
     assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
     limiter.authenticated(&mut first);
     limiter.authenticated(&mut first);
-    assert_eq!(counts(&limiter), (2, 1, 0), "it is admitted once");
+    assert_eq!(counts(&limiter), (2, 1, 0), "authenticated twice counts once");
     let third = limiter.acquire().unwrap();
     assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
     limiter.release(first);
-    assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated, "it did not wait");
+    assert_eq!(
+        limiter.acquire().unwrap_err(),
+        ConnectionLimitExceeded::Unauthenticated,
+        "it was authenticated already"
+    );
     limiter.release(second);
     let fourth = limiter.acquire().unwrap();
     assert_eq!(limiter.acquire().unwrap_err(), ConnectionLimitExceeded::Unauthenticated);
@@ -121,7 +125,7 @@ fn rate_allows_a_burst_and_then_refills() {
     let too_fast = |millis| ConnectionLimitExceeded::Rate { client, retry_after: Duration::from_millis(millis) };
     let mut arrivals = |now: u64, expected: &[Result<(), ConnectionLimitExceeded>]| {
         for &expected in expected {
-            // That they leave at once does not make it slower.
+            // Released connections count towards the rate.
             let arrived = connect(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit));
             assert_eq!(arrived, expected, "at {now} ms");
         }
@@ -169,12 +173,12 @@ fn refused_connection_uses_only_its_own_permit() {
         assert_eq!(
             told,
             Err(ConnectionLimitExceeded::PerClient { client }),
-            "before the pace, of which it uses nothing"
+            "the per-client limit is checked before the rate"
         );
     }
     assert_eq!((exceeded.client(), counts(&limiter)), (None, (2, 2, 1)));
     limiter.release(inside);
-    assert_eq!(limiter.identify(&mut exceeded, ada, at(0)), Ok(()), "room is made at once");
+    assert_eq!(limiter.identify(&mut exceeded, ada, at(0)), Ok(()), "the released place is free at once");
     let mut third = limiter.acquire().unwrap();
     assert_eq!(limiter.identify(&mut third, ada, at(0)), Err(ConnectionLimitExceeded::PerClient { client }));
     limiter.release(exceeded);
@@ -217,7 +221,7 @@ fn permit_is_identified_once() {
         assert_eq!(permit.client(), Some(address("192.0.2.1").into()));
     }
     assert_eq!(counts(&limiter), (1, 1, 1));
-    assert!(connect(&mut limiter, address("192.0.2.2"), at(0)).is_ok(), "nothing of the other was used up");
+    assert!(connect(&mut limiter, address("192.0.2.2"), at(0)).is_ok(), "the second address used nothing");
 }
 
 #[test]
@@ -280,28 +284,28 @@ fn client_is_forgotten_once_its_bucket_is_full() {
     let second = connect(&mut limiter, ada, at(1000)).unwrap();
     limiter.release(first);
     limiter.release(second);
-    assert_eq!(counts(&limiter), (0, 0, 1), "half a second of it is missing yet");
+    assert_eq!(counts(&limiter), (0, 0, 1), "the bucket is not full yet");
     let third = connect(&mut limiter, bob, at(1499)).unwrap();
     assert_eq!(counts(&limiter), (1, 1, 2));
     let fourth = connect(&mut limiter, bob, at(1500)).unwrap();
-    assert_eq!(counts(&limiter), (2, 2, 1), "an arrival sweeps away what is over");
+    assert_eq!(counts(&limiter), (2, 2, 1), "an arrival removes expired clients");
     limiter.set_limits(limits(0, 0, 1, 0));
     limiter.release(third);
     assert_eq!(counts(&limiter), (1, 1, 1));
     limiter.release(fourth);
-    assert_eq!(counts(&limiter), (0, 0, 0), "without a pace nothing is to be remembered");
+    assert_eq!(counts(&limiter), (0, 0, 0), "without a rate no client is remembered");
 }
 
-/// An address in the network of this number.
+/// An address in the /64 of this number.
 fn nth(number: u64) -> IpAddr {
     Ipv6Addr::from(u128::from(number) << 64).into()
 }
 
-/// An attacker who owns a large network, and uses each /64 of it once.
+/// An attacker with a large network uses each /64 of it once.
 #[test]
 fn flood_of_networks_leaves_few_tracked_clients() {
     const PER_SECOND: usize = 1000;
-    // In order, and each far from the last, between those before.
+    // In order, and in an order where each is far from the one before.
     for order in [|number: u64| number, u64::reverse_bits] {
         let (mut limiter, mut most) = (ConnectionLimiter::new(limits(0, 0, 0, 1)), 0);
         for number in 0..500_000 {
@@ -313,7 +317,7 @@ fn flood_of_networks_leaves_few_tracked_clients() {
     }
 }
 
-/// Whoever comes again just before the sweep gets there is kept as long as possible.
+/// A client that returns just before the sweep reaches it is tracked as long as possible.
 #[test]
 fn returning_clients_do_not_stop_the_sweep() {
     const AT_ONCE: usize = 100;
@@ -322,7 +326,7 @@ fn returning_clients_do_not_stop_the_sweep() {
         let permit = connect(&mut limiter, nth(number), at(0)).unwrap();
         limiter.release(permit);
     }
-    assert_eq!(limiter.tracked_clients(), 100_000, "so many at once are remembered");
+    assert_eq!(limiter.tracked_clients(), 100_000, "all of them are tracked");
     let mut most = 0;
     for round in 0..100_000 {
         let number = if round % 2 == 0 { round } else { 1_000_000 - round };

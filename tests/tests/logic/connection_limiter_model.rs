@@ -1,4 +1,4 @@
-//! The door beside a model of it that is naive on purpose: lists of visits and of arrivals.
+//! The connection limiter against a naive model: lists of connections and of arrivals.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -27,7 +27,7 @@ proptest! {
         pair.release_all();
     }
 
-    /// Under one pace, known in advance and nothing else to stop them, every arrival is decided exactly.
+    /// With one constant rate and no other limit, the model decides every arrival exactly.
     #[test]
     fn rate_is_kept_exactly(rate in 1..6_u32, steps in vec(step(Just(limits(0, 0, 0, 0))), 0..200)) {
         let mut pair = LimiterAndModel::new(limits(0, 0, 0, rate));
@@ -46,24 +46,24 @@ proptest! {
     }
 }
 
-/// One step in the life of a door.
+/// One step in the life of a limiter.
 #[derive(Debug, Clone)]
 enum Step {
     Acquire,
-    /// Somebody is identified, from one of [`ADDRESSES`]; perhaps once more.
+    /// A connection is identified by one of [`ADDRESSES`], perhaps again.
     Identify(prop::sample::Index, usize),
-    /// The same, of a connection that comes directly.
+    /// A new connection is identified at once.
     Arrive(usize),
     Authenticate(prop::sample::Index),
     Release(prop::sample::Index),
-    /// So many nanoseconds pass.
+    /// This many nanoseconds pass.
     Pass(u64),
-    /// Exactly as long passes as the last one was told who came too fast, or a nanosecond less.
+    /// The last `retry_after` passes, or a nanosecond less.
     WaitRetryAfter(bool),
     SetLimits(ConnectionLimits),
 }
 
-/// Addresses, and the number of the network of each.
+/// Addresses, and the number of the client prefix of each.
 const ADDRESSES: [(&str, usize); 7] = [
     ("192.0.2.1", 0),
     ("::ffff:192.0.2.1", 0),
@@ -95,23 +95,23 @@ fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value 
     ]
 }
 
-/// What a [`ConnectionLimiter`] should be: lists, which are looked through from the beginning each time.
+/// What a [`ConnectionLimiter`] does, by lists that are searched from the beginning each time.
 struct Model {
     limits: ConnectionLimits,
-    /// Whether it waits, and the number of its network.
+    /// Whether it is unauthenticated, and the number of its client.
     permits: Vec<(bool, Option<usize>)>,
-    /// Every one that was identified while there was a pace: its network, when, and how often the pace had changed.
+    /// Each arrival under a rate limit: its client, its time, and the number of rate changes before it.
     arrivals: Vec<(usize, Duration, usize)>,
     rate_changes: usize,
     now: Duration,
 }
 
-/// What the model knows of whether one more arrival is too fast.
+/// Whether one more arrival is within the rate.
 enum RateCheck {
     Within,
-    /// For so long.
+    /// Too fast for this long.
     TooFast(Duration),
-    /// The pace has changed under those that arrived lately.
+    /// Undecided: the rate has changed since the latest arrivals.
     Unclear,
 }
 
@@ -131,7 +131,7 @@ impl Model {
         None
     }
 
-    /// Those of a network since it last was away for a second.
+    /// The arrivals of a client since its last pause of a second.
     fn latest(&self, client: usize) -> impl Iterator<Item = (Duration, usize)> {
         let mut next = self.now;
         let backwards = self.arrivals.iter().rev().filter(move |arrival| arrival.0 == client);
@@ -142,7 +142,7 @@ impl Model {
         })
     }
 
-    /// The rule: between any arrival and this one, both included, lie no more of them than `rate` and what time brings.
+    /// The rule: from any arrival to this one there are at most `rate` arrivals, and `rate` more per second in between.
     fn check_rate(&self, client: usize) -> RateCheck {
         let Some(rate) = self.limits.rate_per_client.map(|rate| u128::from(rate.get())) else {
             return RateCheck::Within;
@@ -168,7 +168,7 @@ impl Model {
     }
 }
 
-/// A door and its model, side by side.
+/// A limiter and its model.
 struct LimiterAndModel {
     limiter: ConnectionLimiter,
     model: Model,
@@ -270,7 +270,7 @@ impl LimiterAndModel {
         }
     }
 
-    /// Everybody leaves. A second later there is nothing left to remember, which a few arrivals notice.
+    /// Releases all connections. A second later the sweep of a few arrivals removes every other client.
     fn release_all(mut self) {
         self.model.permits.clear();
         self.permits.drain(..).for_each(|permit| self.limiter.release(permit));
@@ -298,11 +298,11 @@ impl LimiterAndModel {
         });
         assert_eq!(networks, expected.collect::<Vec<_>>());
 
-        // Those that must be remembered are, which the pace shows; and none that never came.
+        // Every client with a connection is tracked, and none that never connected.
         let inside = (0..5).filter(|&number| self.model.count(|permit| permit.1 == Some(number)) > 0).count();
         assert!((inside..=5).contains(&self.limiter.tracked_clients()));
 
-        // In no second more than twice the rate, as long as it is the same. It is enough to look at the last one.
+        // At a constant rate no second has more than twice the rate. Checking the last second is enough.
         if let Some(rate) = self.model.limits.rate_per_client {
             for number in 0..5 {
                 let lately = self.model.arrivals.iter().filter(|&&(client, at, rate_changes)| {

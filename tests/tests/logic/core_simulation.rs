@@ -1,4 +1,4 @@
-//! Random scenarios over the hostile simulation: the invariants hold after every step, and everything comes back.
+//! Random scenarios in the core simulation: its invariants hold, and every slot becomes free.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
@@ -18,7 +18,7 @@ proptest! {
         CoreSimulation::run(policy(SlotLimit::new(limit).unwrap(), bits), &ops);
     }
 
-    /// With few connections that authenticate at once, most scenarios run into the limit.
+    /// Few connections authenticate at once, so that most scenarios reach the limit.
     #[test]
     fn concurrent_newcomers_keep_the_limit(limit in 1..=3_u32, bits: u8, faults in vec((0..8_u8, fault()), 0..80)) {
         let mut ops = Vec::new();
@@ -36,7 +36,7 @@ proptest! {
     }
 }
 
-/// The worst that can happen to one grant, written out.
+/// The worst case for one grant.
 #[test]
 fn unanswered_grant_is_released_after_the_timeout() {
     let ops = [
@@ -51,7 +51,7 @@ fn unanswered_grant_is_released_after_the_timeout() {
     assert!(simulation.checks > ops.len() as u64);
 }
 
-/// The fuzzer's seeds, without the fuzzer.
+/// The committed seeds of the fuzz target.
 #[test]
 fn fuzz_seeds_pass() {
     for seed in fuzz_seeds("protocol") {

@@ -1,4 +1,4 @@
-//! Any bytes before the first frame. The harness has the checks.
+//! Any bytes before the first frame. The checks are in the harness.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,7 +9,7 @@ use tests::values::fuzz_seeds;
 const HEAD: &str = "GET / HTTP/1.1\r\nHost: chess.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// By each peer and in pieces of each size.
+/// From each sender and in chunks of each size.
 fn feed_in_every_way(bytes: &[u8], reads_proxy_header: bool) -> Vec<FeedResult> {
     let ways = (0..32_u8).filter(|how| (how & 2 != 0) == reads_proxy_header);
     let mut results: Vec<_> = ways.map(|how| feed(&[&[how], bytes].concat())).collect();
@@ -52,7 +52,7 @@ fn proxy_header_does_not_depend_on_chunking() {
     assert_eq!(feed_in_every_way(b"GET / HTTP/1.1\r\n\r\n", true), [FeedResult::NoProxyHeader]);
 }
 
-/// The fuzzer's seeds, without the fuzzer.
+/// The committed seeds of the fuzz target.
 #[test]
 fn fuzz_seeds_pass() {
     for seed in fuzz_seeds("handshake") {

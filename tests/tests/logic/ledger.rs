@@ -1,5 +1,5 @@
-//! The ledger's rule where nobody is ever ended and nothing lingers, against tables and a naive model. `eviction` has the rest,
-//! and `record` the bytes that a record is kept as.
+//! The ledger's rule without evictions and lingering, against tables and a naive model. `eviction` tests the rest, and
+//! `record` the encoding of a record.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -26,7 +26,7 @@ fn count_slots(session: SessionId) -> StoreCommand {
     StoreCommand::CountSlots { user: user(), session, at: at(9) }
 }
 
-/// What comes of a command where nobody is ever ended.
+/// Applies a command that ends no session.
 fn apply(
     record: &mut UserRecord,
     command: &StoreCommand,
@@ -54,7 +54,7 @@ fn node_2_is_dead(node: NodeId) -> Liveness {
     if node == THERE { Liveness::DeadSince(at(0)) } else { Liveness::Alive }
 }
 
-/// The record that holds these sessions' slots, the first taken at second 1, the next at second 2, …
+/// A record with these sessions, admitted at second 1, 2, …
 fn record_with(sessions: &[SessionId]) -> UserRecord {
     let entries = (1..).zip(sessions).map(|(second, &session)| SessionRecord::new(session, at(second)));
     UserRecord::from_sessions(entries.collect()).unwrap()
@@ -64,13 +64,13 @@ fn sessions(record: &UserRecord) -> Vec<SessionId> {
     record.sessions().iter().map(|slot| slot.session).collect()
 }
 
-/// Each row: slots held, limit, command => outcome, slots held then. Node 2 is dead.
+/// Each row: sessions before, limit, command => outcome, sessions after. Node 2 is dead.
 #[test]
 fn admission_rule_table() {
     let [a, b, c, d] = [1, 2, 3, 4].map(|number| HERE.session(number));
     let [x, y] = [1, 2].map(|number| THERE.session(number));
     for (held, limit, command, outcome, then) in [
-        // Up to the limit everyone is admitted, beyond it nobody.
+        // Sessions are admitted up to the limit.
         (&[][..], 3, acquire(a, 9), granted(1), &[a][..]),
         (&[a], 3, acquire(b, 9), granted(2), &[a, b]),
         (&[a, b], 3, acquire(c, 9), granted(3), &[a, b, c]),
@@ -78,27 +78,27 @@ fn admission_rule_table() {
         (&[], 1, acquire(a, 9), granted(1), &[a]),
         (&[a], 1, acquire(b, 9), Outcome::Denied(None), &[a]),
         (&[], 0, acquire(a, 9), Outcome::Denied(None), &[]),
-        // Who holds a slot is granted it again, at the limit and above, and takes no second one.
+        // A session with a slot is granted it again, also at the limit and above, and takes no second one.
         (&[a, b, c], 3, acquire(b, 9), granted(3), &[a, b, c]),
         (&[a, b, c], 1, acquire(b, 9), granted(3), &[a, b, c]),
         (&[a], 0, acquire(a, 9), granted(1), &[a]),
-        // A lowered limit takes nothing away and admits nobody until fewer hold a slot.
+        // A lowered limit ends no session. It admits none until fewer slots are taken.
         (&[a, b, c], 2, count_slots(a), counted(3), &[a, b, c]),
         (&[a, b, c], 2, acquire(d, 9), Outcome::Denied(None), &[a, b, c]),
         (&[a, b], 2, acquire(d, 9), Outcome::Denied(None), &[a, b]),
         (&[a], 2, acquire(d, 9), granted(2), &[a, d]),
-        // A release takes that slot and no other, and none is as good.
+        // A release frees that slot only. A release without a slot has no effect.
         (&[a, b, c], 3, release(b), Outcome::Released, &[a, c]),
         (&[a, b, c], 3, release(d), Outcome::Released, &[a, b, c]),
         (&[a], 3, release(a), Outcome::Released, &[]),
         (&[], 3, release(a), Outcome::Released, &[]),
         (&[a, b], 0, release(a), Outcome::Released, &[b]),
-        // The session with the same number on another node is another session.
+        // The same number on another node is another session.
         (&[a], 3, release(x), Outcome::Released, &[a]),
-        // Anyone may look, and nothing changes.
+        // Counting changes nothing.
         (&[], 3, count_slots(a), counted(0), &[]),
         (&[a, b], 3, count_slots(d), counted(2), &[a, b]),
-        // A dead node's slots are void, for every command.
+        // The slots of a dead node are void for every command.
         (&[x, a, y], 3, count_slots(a), counted(1), &[a]),
         (&[x, a, y], 3, release(b), Outcome::Released, &[a]),
         (&[x, a, y], 3, release(a), Outcome::Released, &[]),
@@ -107,7 +107,7 @@ fn admission_rule_table() {
         (&[x, a, y], 1, acquire(b, 9), Outcome::Denied(None), &[a]),
         (&[x, y], 1, acquire(a, 9), granted(1), &[a]),
         (&[x, y], 0, acquire(a, 9), Outcome::Denied(None), &[]),
-        // And it acquires nothing any more: whoever it told would be one too many.
+        // A dead node acquires nothing: its client would exceed the limit.
         (&[], 3, acquire(x, 9), Outcome::Rejected(StoreError::Failed), &[]),
         (&[x, a], 3, acquire(x, 9), Outcome::Rejected(StoreError::Failed), &[a]),
     ] {
@@ -117,7 +117,7 @@ fn admission_rule_table() {
         assert_eq!(apply(&mut record, &command, SlotLimit::new(limit).unwrap(), node_2_is_dead), outcome, "{row}");
         assert_eq!(sessions(&record), then, "{row}");
         assert_eq!(record.is_empty(), then.is_empty(), "{row}");
-        // Nobody's slot becomes younger; a new one is as old as its command says.
+        // Existing slots keep their time. A new one has the time of its command.
         for slot in record.sessions() {
             let old = before.sessions().iter().find(|old| old.session == slot.session);
             assert_eq!(slot.since, old.map_or(at(9), |old| old.since), "{row}");
@@ -150,7 +150,7 @@ fn highest_limit_stays_within_the_ceiling() {
     assert_eq!(UserRecord::decode(&bytes), Ok(record), "what the rule made can be read back");
 }
 
-/// What the rule does, said another way: who holds a slot, and since which command.
+/// A naive model: each session and the number of its command.
 #[derive(Debug, Default)]
 struct Model {
     slots: BTreeMap<SessionId, usize>,
@@ -192,11 +192,11 @@ impl Model {
     }
 }
 
-/// One step of a user's history. Nodes are few and number their sessions low, so that steps meet.
+/// One step of a user's history. Few nodes and low numbers make steps meet.
 #[derive(Debug, Clone)]
 enum Step {
     Command(StoreCommand),
-    /// A command that is applied again: a caller that did not hear the answer.
+    /// The last command again, as from a caller without an answer.
     Again,
     Limit(u32),
     Dies(NodeId),
@@ -234,7 +234,7 @@ proptest! {
                     None
                 }
             };
-            // What the dead have submitted may still arrive.
+            // Commands of a dead node may still arrive.
             let Some(command) = command else { continue };
             let before = model.count();
             let dead = &model.dead;

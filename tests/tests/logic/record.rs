@@ -1,4 +1,4 @@
-//! The bytes that a user's record is kept as.
+//! The encoding of a user's record.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -15,13 +15,13 @@ fn millis(millis: u64) -> Timestamp {
 }
 
 fn encoded(entries: Vec<SessionRecord>) -> Vec<u8> {
-    // Whatever the buffer held before.
+    // The previous content of the buffer does not matter.
     let mut bytes = vec![9; 500];
     UserRecord::from_sessions(entries).unwrap().encode(&mut bytes);
     bytes
 }
 
-/// What these holds are read back as.
+/// Decodes the sessions.
 fn read(bytes: &[u8]) -> Result<Vec<SessionRecord>, RecordError> {
     UserRecord::decode(bytes).map(|record| record.sessions().to_vec())
 }
@@ -43,7 +43,7 @@ fn full_entry() -> SessionRecord {
     }
 }
 
-/// Version 1, which is read and no longer written: these bytes are a promise. Never change this test.
+/// Version 1 is read and no longer written. These bytes are a promise: never change this test.
 #[test]
 fn version_1_has_these_bytes() {
     #[rustfmt::skip]
@@ -98,7 +98,7 @@ fn every_decoding_error() {
         (vec![], RecordError::Empty, "the record is empty"),
         (vec![0], RecordError::Version(0), "the record has version 0, this server reads versions 1 and 2"),
         (vec![3], RecordError::Version(3), "the record has version 3, this server reads versions 1 and 2"),
-        // The version is looked at first: nothing else is known of another one.
+        // The version is checked first, since an unknown one may have any layout.
         (vec![255; 30], RecordError::Version(255), "the record has version 255, this server reads versions 1 and 2"),
         (vec![1, 0], RecordError::CutOff, "the record is cut off"),
         (vec![1; 24], RecordError::CutOff, "the record is cut off"),
@@ -149,7 +149,7 @@ proptest! {
         prop_assert_eq!(read(&encoded(entries.clone())), Ok(entries));
     }
 
-    /// Between two holds nobody can tell; a store writes a record whole or not at all.
+    /// A cut between two sessions cannot be detected. A store writes a record completely or not at all.
     #[test]
     fn truncated_record_is_an_error(entries in prop::collection::vec(entry(), 1..5), cut in any::<prop::sample::Index>()) {
         let mut bytes = encoded(entries.clone());
@@ -168,7 +168,7 @@ proptest! {
     }
 }
 
-/// Bytes at random, and bytes that look like a record. Small numbers, so that two holds may be of one session.
+/// Random bytes, and bytes that resemble a record. Small numbers, so that a session may come twice.
 fn any_record() -> impl Strategy<Value = Vec<u8>> {
     let entries =
         prop::collection::vec((0..2_u8, any::<u64>(), 0..17_u8, prop::collection::vec(any::<u8>(), 0..50)), 0..6);

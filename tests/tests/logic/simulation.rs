@@ -28,7 +28,7 @@ fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
-/// What was seen over all seeds.
+/// The counts and times over all seeds.
 #[derive(Default)]
 struct Totals {
     counts: BTreeMap<&'static str, u64>,
@@ -91,7 +91,7 @@ fn simulation_of_many_seeds() {
     }
 }
 
-/// A simulation that does not do these finds nothing.
+/// Every run must reach these. Otherwise the simulation finds nothing.
 const MUST_HAPPEN: [&str; 52] = [
     "token",
     "fresh token",
@@ -120,7 +120,7 @@ const MUST_HAPPEN: [&str; 52] = [
     "answered unknown, applied late",
     "dropped, told as if applied",
     "granted",
-    "refused",
+    "denied",
     "BYE_SUCCESS",
     "counted",
     "Server is shutting down",
@@ -157,7 +157,7 @@ fn simulation_of_one_seed_is_the_same_every_time() {
     }
 }
 
-/// It failed once: a token ran out while its client's name was being looked at.
+/// Failed once: a token expired while the server verified a user id of its client.
 #[test]
 fn simulation_of_a_name_after_a_token() {
     let ops = vec![
@@ -169,7 +169,7 @@ fn simulation_of_a_name_after_a_token() {
     Scenario { policy: AdmissionPolicy::new(SlotLimit::default()), ops }.run(false).unwrap();
 }
 
-/// The commit of a return fails: whoever had the slot is told that it is taken up, but nobody has taken it up.
+/// The commit of a resume fails. The old session is notified, although the resume had no effect.
 #[test]
 fn simulation_of_a_resume_in_doubt() {
     let come = |resume| Op::ConnectWithObject { server: 0, user: 0, device: None, evict: 0, resume };
@@ -191,7 +191,7 @@ fn simulation_of_a_resume_in_doubt() {
     assert!(before_the_end.contains("is_resumed: true"), "{before_the_end}");
 }
 
-/// The fuzzer's seeds, without the fuzzer.
+/// The committed seeds of the fuzz target.
 #[test]
 fn simulation_of_the_fuzzers_seeds() {
     for seed in fuzz_seeds("simulation") {
@@ -208,8 +208,8 @@ thread_local! {
     static IS_QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Checks fail by panics. They are reported in the end, not one by one as they come. Other threads run other tests, whose
-/// panics are printed as ever.
+/// Suppresses the panic output of failing checks, which are reported at the end. Panics of other threads are printed
+/// as always.
 fn quietly<T>(work: impl FnOnce() -> T) -> T {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {

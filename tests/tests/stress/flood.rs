@@ -1,7 +1,7 @@
-//! One address does its worst, another one signs in. Linux has more than one loopback address; others may not.
+//! One address floods the server while another one authenticates. Only Linux has several loopback addresses for sure.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stdout, reason = "the times are printed, and judged by nobody")]
+#![allow(clippy::print_stdout, reason = "the times are printed, not checked")]
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -38,7 +38,7 @@ fn flood_from_one_address_spares_other_addresses() {
     let half_finished = half_finished.into_inner();
     println!("connect to granted, before: {}", percentiles(&before));
     println!("beside {SILENT} silent sockets and {half_finished} half-finished handshakes: {}", percentiles(&during));
-    assert!(half_finished > 1000, "that was no flood: {half_finished}");
+    assert!(half_finished > 1000, "too few handshakes for a flood: {half_finished}");
     drop(silent);
     sign_ins(server.address);
 }
@@ -48,7 +48,7 @@ fn flood(address: SocketAddr, is_over: &AtomicBool, count: &AtomicU32) {
     while !is_over.load(Ordering::Relaxed) {
         for _ in 0..20 {
             if let Ok(mut stream) = connect_from(ATTACKER, address) {
-                // Whoever is turned away may hear of it before it has said a word.
+                // The server may refuse the connection before the write.
                 let _written = stream.write_all(b"GET / HTTP/1.1\r\nHost: half");
                 held.push_back(stream);
                 count.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +59,7 @@ fn flood(address: SocketAddr, is_over: &AtomicBool, count: &AtomicU32) {
     }
 }
 
-/// Signs in and out, one after another, and says how long each took until it was granted.
+/// Authenticates and leaves, one user after another. Returns the sorted times until the grant.
 fn sign_ins(address: SocketAddr) -> Vec<Duration> {
     let mut took: Vec<_> = (0..SIGN_INS)
         .map(|number| {

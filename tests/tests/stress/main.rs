@@ -1,5 +1,5 @@
-//! Tests that load the whole machine: kills under load, and thousands of sockets. They are apart from the others, whose
-//! waits they would make longer.
+//! Tests that load the whole machine: kills under load, and thousands of sockets. They run apart, since they would delay
+//! the waits of other tests.
 
 mod crash;
 mod flood;

@@ -1,4 +1,4 @@
-//! An operator's orders: to a server that runs, and to the store where none does.
+//! The operator's commands, to a running server and to the data directory of a stopped one.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(unix)]
@@ -15,21 +15,21 @@ use tests::test_process::TestProcess;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
-/// Gives an order on the command line: exit code, and both outputs.
+/// Runs a command: exit code, and both outputs.
 fn run_command(data: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(SERVER);
     let Output { status, stdout, stderr } = command.args(arguments).arg("--data").arg(data).output().unwrap();
     (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// One that is obeyed: what it reports.
+/// Runs a command that succeeds, and returns its report.
 fn report(data: &Path, arguments: &[&str]) -> Value {
     let (code, out, err) = run_command(data, &[arguments, &["--json"]].concat());
     assert_eq!((code, &*err), (0, ""), "{out}");
     serde_json::from_str(&out).unwrap()
 }
 
-/// Signs in with an object: the session's id, or why not.
+/// Authenticates with an object. Returns the id of the session, or the failure.
 fn sign_in(process: &TestProcess, user: &str, label: &str) -> (RawClient, Result<String, Value>) {
     let mut peer = RawClient::open(process.address);
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"{user}","label":"{label}"}}}}"#));
@@ -90,15 +90,15 @@ fn user_overrides_apply_at_once_and_survive_restarts() {
     assert_eq!(report(data, &["limit", "ada", "4"])["rule"], "user");
     held.push(RawClient::authenticated(process.address, "ada", 4));
 
-    // Who would have to go, and nobody has.
+    // The dry run lists sessions and ends none.
     let dry = report(data, &["limit", "ada", "2", "--enforce", "--dry-run"]);
     assert_eq!((&dry["limit"], &dry["connections"]), (&2.into(), &4.into()));
-    // What comes next comes to those who would be left.
+    // The next session is predicted for the sessions that would remain.
     let swapped = report(data, &["limit", "ada", "2", "--when-full", "evict-oldest", "--enforce", "--dry-run"]);
     assert_eq!(swapped["next"]["ended"], Value::from(vec![dry["sessions"][0]["id"].clone()]));
     let actual = report(data, &["limit", "ada"]);
     assert_eq!((&actual["limit"], actual["ended"].as_array().unwrap().len()), (&4.into(), 0));
-    // Lowered, it ends nobody by itself.
+    // A lowered limit ends no session by itself.
     assert_eq!(report(data, &["limit", "ada", "2"])["connections"], 4);
     let actual = report(data, &["limit", "ada", "--enforce"]);
     assert_eq!((&actual["ended"], &actual["connections"]), (&dry["ended"], &2.into()));
@@ -107,7 +107,7 @@ fn user_overrides_apply_at_once_and_survive_restarts() {
     let (code, out, err) = run_command(data, &["limit", "eve", "--enforce"]);
     assert_eq!((code, &*out), (1, ""));
     assert_eq!(err, "error: only a limit that is set for the user can be enforced: give one\n");
-    // Others are not touched.
+    // Other users are not affected.
     assert!(sign_in(&process, "bob", "x").1.is_ok());
 
     assert_eq!(
@@ -150,7 +150,7 @@ fn operator_socket_is_private_and_replaced_after_kill() {
     assert!(socket.exists());
     let _second = TestProcess::start(SERVER, directory.path(), &[]);
     assert_eq!(report(directory.path(), &["explain", "ada"])["connections"], 0);
-    // A server that cannot be asked is not gone round.
+    // The command does not open the data of a running server that it cannot reach.
     std::fs::remove_file(&socket).unwrap();
     let (code, _, err) = run_command(directory.path(), &["explain", "ada"]);
     assert!(code == 1 && err.contains("is in use by"), "{err}");

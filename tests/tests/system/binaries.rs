@@ -1,4 +1,4 @@
-//! The real binaries as processes: what an operator and a user at a terminal see.
+//! The real binaries as processes, as an operator and a user see them.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
@@ -59,10 +59,10 @@ fn sigterm_closes_every_session_and_exits_0() {
 fn second_signal_ends_a_draining_server() {
     let data = tempfile::tempdir().unwrap();
     let mut process = TestProcess::start(SERVER, data.path(), &[]);
-    // It neither reads nor answers the close.
-    let mut deaf = RawClient::authenticated(process.address, "ada", 1);
+    // It does not answer the close.
+    let mut unresponsive = RawClient::authenticated(process.address, "ada", 1);
     send_signal(process.id(), Signal::INT);
-    assert_eq!(deaf.read(), Received::Close(1001, "Server is shutting down".into()));
+    assert_eq!(unresponsive.read(), Received::Close(1001, "Server is shutting down".into()));
     send_signal(process.id(), Signal::INT);
     assert_eq!(process.wait().code(), Some(130));
 }
@@ -115,11 +115,11 @@ fn first_line_names_addresses_and_data() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("deep").join("data");
     let process = TestProcess::start(SERVER, &data, &["--listen", "localhost:0"]);
-    let says = &process.announcement;
-    assert!(says.contains("ws://127.0.0.1:") && says.contains(&data.display().to_string()), "{says}");
-    assert!(data.is_dir(), "it was made");
+    let line = &process.announcement;
+    assert!(line.contains("ws://127.0.0.1:") && line.contains(&data.display().to_string()), "{line}");
+    assert!(data.is_dir(), "the directory was created");
     if std::net::TcpListener::bind("[::1]:0").is_ok() {
-        assert!(says.contains(" and ws://[::1]:"), "{says}");
+        assert!(line.contains(" and ws://[::1]:"), "{line}");
     }
     let memory = TestProcess::start(SERVER, &directory.path().join("none"), &["--store", "memory"]);
     assert!(memory.announcement.contains("in memory"), "{}", memory.announcement);
@@ -157,9 +157,9 @@ fn demonstration_of_the_readme() {
 
     let mut back = start_client(&process.url(), &[]);
     back.read_until("AUTHENTICATE_SUCCESS");
-    // One that is killed says nothing, and its slot comes back all the same.
+    // A killed client sends no BYE. Its slot still becomes free.
     back.kill();
-    eventually("the slot of the killed client is back", || !is_full(&process, "testuser"));
+    eventually("the slot of the killed client is free", || !is_full(&process, "testuser"));
     held.into_iter().for_each(ClientProcess::kill);
 }
 

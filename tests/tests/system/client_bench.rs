@@ -1,4 +1,4 @@
-//! `client bench` as a process, against the real server: what an operator sees who measures it.
+//! `client bench` as a process against the real server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -23,7 +23,7 @@ fn bench(url: &str, arguments: &[&str]) -> Output {
     Command::new(CLIENT).args(["bench", "--url", url]).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-/// The exit code, and the report of a run that is to say nothing else.
+/// The exit code and the report of a run without other output.
 fn report(url: &str, arguments: &[&str]) -> (Option<i32>, Value) {
     let Output { status, stdout, stderr } = bench(url, &[&["--json"], arguments].concat());
     assert_eq!(String::from_utf8_lossy(&stderr), "");
@@ -71,7 +71,7 @@ fn held_sessions_leave_with_bye() {
     let (server, _data) = start();
     let (code, all) = report(&server.url(), &["--hold", "30", "--duration", "100ms"]);
     assert_eq!((code, &all["users"], &all["hold"]["granted"]), (Some(0), &10.into(), &30.into()), "{all}");
-    // Their slots are back, or nobody would be granted one.
+    // Their slots are free again, or no session would be granted.
     let (code, some) = report(&server.url(), &["--hold", "10", "--users", "1", "--duration", "100ms"]);
     let hold = &some["hold"];
     assert_eq!((code, &hold["granted"], &some["refused"], &hold["lost"]), (Some(0), &3.into(), &7.into(), &0.into()));

@@ -1,4 +1,4 @@
-//! The client's binary: how it is told whom to trust and who it is.
+//! The client binary: certificates, credentials, sessions, prompts and resumes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -21,7 +21,7 @@ const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const CLIENT: &str = env!("CARGO_BIN_EXE_client-under-test");
 const TOKEN: &str = "head.hushhush.seal";
 
-/// A client that takes nothing from the environment of this test.
+/// A client without the variables of this test.
 fn client(arguments: &[&str]) -> Command {
     let mut command = Command::new(CLIENT);
     for variable in ["URL", "USER", "CA", "TOKEN"] {
@@ -31,10 +31,10 @@ fn client(arguments: &[&str]) -> Command {
     command
 }
 
-/// Lets it hold a session, and interrupts it then: its exit code and what it said.
+/// Runs a client until it has a session, then interrupts it. Returns the exit code and the output.
 fn run(mut command: Command, input: &str) -> (i32, String) {
     let mut child = command.spawn().unwrap();
-    // Nobody reads it, unless the token is to come from there.
+    // The client reads it only if the token comes from there.
     let _written = child.stdin.take().unwrap().write_all(input.as_bytes());
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut output = String::new();
@@ -45,7 +45,7 @@ fn run(mut command: Command, input: &str) -> (i32, String) {
     (wait_for_exit(&mut child).code().unwrap(), output)
 }
 
-/// A server that speaks TLS, with a certificate of an authority of its own.
+/// A server with TLS and a certificate of its own authority.
 struct TlsServer {
     authority: TestCa,
     _directory: tempfile::TempDir,
@@ -114,7 +114,7 @@ fn bench_runs_over_tls() {
     assert!(code == Some(4) && report.contains("its certificate is not trusted"), "{report}");
 }
 
-/// A token for ada that whoever has `secret` takes.
+/// A token for ada, signed with this secret.
 fn token(secret: &str) -> String {
     let made =
         Command::new(SERVER).args(["token", "--user", "ada"]).env("SESSIONS_JWT_SECRET", secret).output().unwrap();
@@ -154,7 +154,7 @@ fn token_comes_from_file_stdin_or_variable() {
     );
 }
 
-/// It would be logged, stored and printed as the name of a user.
+/// As a user id the token would be logged, stored and printed.
 #[test]
 fn open_server_refuses_tokens_and_never_shows_them() {
     let directory = tempfile::tempdir().unwrap();
@@ -214,7 +214,7 @@ fn user_and_token_exclude_each_other() {
     assert!(code == 2 && output.contains("no token in /nowhere: No such file"), "{output}");
 }
 
-/// A server with these arguments, and a client of it.
+/// A server with these arguments: its directory, process and URL.
 fn start_server(arguments: &[&str]) -> (tempfile::TempDir, TestProcess, String) {
     let directory = tempfile::tempdir().unwrap();
     let process = TestProcess::start(SERVER, &directory.path().join("data"), arguments);
@@ -261,7 +261,7 @@ fn client_ends_a_session_beside_a_lingering_slot() {
     let there_is = output.lines().find(|line| line.contains("telly")).unwrap()[..32].to_owned();
     let (code, refused) = ask(&["end", "00000000000000000000000000000001"]);
     assert!(code == 4 && refused.contains("This user has no such session"), "{refused}");
-    assert_eq!(ask(&["sessions"]).1, output, "nobody has lost anything by that");
+    assert_eq!(ask(&["sessions"]).1, output, "no session was ended");
     assert_eq!(ask(&["end", &there_is]), (0, "ended\n".into()));
     let Received::Text(told) = there.read() else { panic!("it is still there") };
     assert!(told.starts_with(r#"{"type":"EVICTED","#), "{told}");
@@ -296,11 +296,11 @@ fn evicted_client_exits_with_code_5() {
     drop(process);
 }
 
-/// A client that somebody sits at.
+/// A client at a terminal.
 struct Terminal {
     client: Child,
     terminal_end: File,
-    /// What it prints, as it comes.
+    /// Its output.
     screen: Receiver<String>,
     shown: String,
 }
@@ -318,10 +318,10 @@ impl Terminal {
         let mut reader = terminal_end.try_clone().unwrap();
         thread::spawn(move || {
             let mut bytes = [0; 1024];
-            // An error: nobody has the other end any more.
+            // An error: the other end is closed.
             while let Ok(length @ 1..) = reader.read(&mut bytes) {
                 let text = std::str::from_utf8(&bytes[..length]).unwrap().replace('\r', "");
-                // An error: the test has failed, and goes nowhere.
+                // An error: the test has failed already.
                 drop(sender.send(text));
             }
         });
@@ -331,7 +331,7 @@ impl Terminal {
     fn wait_for(&mut self, message: &str) {
         while !self.shown.contains(message) {
             let more = self.screen.recv_timeout(TIMEOUT);
-            self.shown += &more.unwrap_or_else(|_| panic!("waited in vain for {message:?} after {:?}", self.shown));
+            self.shown += &more.unwrap_or_else(|_| panic!("no {message:?} after {:?}", self.shown));
         }
     }
 
@@ -344,7 +344,7 @@ impl Terminal {
         send_signal(self.client.id(), Signal::INT);
     }
 
-    /// Waits for the end: the exit code, and what was shown since the last answer.
+    /// Waits until the client ends: its exit code, and its output since the last answer.
     fn end(mut self) -> (i32, String) {
         let code = wait_for_exit(&mut self.client).code().unwrap();
         self.shown.extend(self.screen);
@@ -352,7 +352,7 @@ impl Terminal {
     }
 }
 
-/// Two sessions of ada's, called by these names.
+/// Two sessions of ada with labels.
 fn two_sessions(process: &TestProcess) -> [RawClient; 2] {
     ["Firefox", "the telly"].map(|label| {
         let mut raw = RawClient::open(process.address);
@@ -374,7 +374,7 @@ fn denied_client_at_a_terminal_sees_the_sessions() {
     let lines: Vec<_> = shown.lines().skip_while(|line| !line.starts_with("  ")).collect();
     assert!(lines[0].contains(", label \"Firefox\", since 20") && lines[1].contains("label \"the telly\""), "{shown}");
     assert!(lines[2].starts_with("error: user \"ada\" has reached") && lines[3] == "BYE_SUCCESS goodbye", "{shown}");
-    // It is for people.
+    // Without a terminal the list is not shown.
     let (code, output) = run(client(&["--url", &url, "--user", "ada"]), "");
     assert!(code == 3 && !output.contains("Firefox"), "{output}");
 }
@@ -390,7 +390,7 @@ fn denied_client_at_a_terminal_picks_a_session() {
     declining.answer("");
     let (code, shown) = declining.end();
     assert!(code == 3 && shown.contains("error: user \"ada\" has reached"), "{shown}");
-    assert!(!shown.contains("AUTHENTICATE_FAILURE"), "told before: {shown}");
+    assert!(!shown.contains("AUTHENTICATE_FAILURE"), "the failure is shown before the question: {shown}");
 
     let mut undecided = start();
     undecided.wait_for(question);
@@ -398,7 +398,7 @@ fn denied_client_at_a_terminal_picks_a_session() {
     let (code, shown) = undecided.end();
     assert!(code == 3 && shown.ends_with("\nBYE_SUCCESS goodbye\n"), "{shown}");
     let mut picking = start();
-    // It is no answer yet.
+    // Input before the question is no answer.
     picking.answer("1");
     picking.wait_for(question);
     assert!(picking.shown.contains("\n1: ") && picking.shown.contains("\n2: "), "{}", picking.shown);
@@ -407,7 +407,7 @@ fn denied_client_at_a_terminal_picks_a_session() {
     picking.answer("2");
     picking.wait_for("AUTHENTICATE_SUCCESS ada holds 2 connections\n");
     second.expect_text(r#"{"type":"EVICTED","payload":"desk has taken the place of this session"}"#);
-    // Nobody waits for an answer that would be of no use.
+    // The client does not wait for an answer after its connection is lost.
     let mut abandoned = start();
     abandoned.wait_for(question);
     drop(process);

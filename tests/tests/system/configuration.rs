@@ -11,7 +11,7 @@ use tests::test_process::TestProcess;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
-/// Runs a command that ends by itself, in a directory and with these variables and no others of ours.
+/// Runs a command that ends by itself, in this directory, with these variables and no other `SESSIONS_` ones.
 fn run(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("SESSIONS_"));
     let mut command = Command::new(SERVER);
@@ -111,7 +111,7 @@ fn server_runs_with_its_configuration_file() {
 #[test]
 fn unknown_variable_is_logged_as_a_warning() {
     let directory = tempfile::tempdir().unwrap();
-    // It is no address of this machine, so that it ends.
+    // No address of this machine, so that the server ends.
     let arguments = ["--listen", "192.0.2.1:80", "--store", "memory", "--allow-open-auth"];
     let (code, _, err) = run(directory.path(), &arguments, &[("SESSIONS_LIMITS", "5")]);
     assert_eq!(code, Some(1), "{err}");
@@ -139,7 +139,7 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
     ] {
         assert!(err.contains(message), "{message}\n{err}");
     }
-    // One of them is refused by itself, so that nothing can be said of both.
+    // One of them is invalid by itself, so the combination is not checked.
     let (_, _, err) = check("auth = \"jot\"\nlisten = \"0.0.0.0:1\"\n");
     assert_eq!(err.lines().count(), 1, "{err}");
 

@@ -1,4 +1,4 @@
-//! The front door, over real sockets: who comes in, who is turned away, and what each is told.
+//! Connection limits and timeouts over real sockets.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
@@ -14,14 +14,14 @@ use tests::test_process::TestProcess;
 use tests::test_server::{TestServer, settings};
 use tests::waiting::{TIMEOUT, eventually};
 
-/// A handshake with these headers beside the usual ones, and all that the server answers until it closes.
+/// Sends a handshake with additional headers. Returns everything that the server sends until it closes.
 fn ask(server: &TestServer, headers: &str) -> String {
     let mut peer = RawClient::connect(server.address);
     peer.write(upgrade_request(headers).as_bytes());
     peer.read_to_end()
 }
 
-/// What somebody hears who is turned away.
+/// The body of the response to a refused connection.
 fn refusal(server: &TestServer) -> String {
     let answer = ask(server, "");
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
@@ -29,7 +29,7 @@ fn refusal(server: &TestServer) -> String {
     answer.rsplit_once("\r\n\r\n").unwrap().1.into()
 }
 
-/// Also if they are so many that the server waits for few of them, and whatever they sent meanwhile.
+/// Also beyond the number of refused connections that the server keeps open, and whether or not they send a request.
 #[test]
 fn each_of_500_refused_connections_gets_503() {
     let server =
@@ -48,7 +48,7 @@ fn each_of_500_refused_connections_gets_503() {
     assert_eq!(told.count(), 500);
 }
 
-/// Opens a session once there is room for it.
+/// Opens a session, and retries while the limits refuse it.
 fn open_when_possible(server: &TestServer) -> RawClient {
     let start = Instant::now();
     loop {
@@ -58,7 +58,7 @@ fn open_when_possible(server: &TestServer) -> RawClient {
             peer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
             return peer;
         }
-        assert!(start.elapsed() < TIMEOUT, "there is never room");
+        assert!(start.elapsed() < TIMEOUT, "the server refuses every connection");
     }
 }
 
@@ -87,13 +87,13 @@ fn authenticated_connection_makes_room_for_another() {
     let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     let silent = [(); 2].map(|()| RawClient::connect(server.address));
     eventually("two wait", || ask(&server, "").starts_with("HTTP/1.1 503 "));
-    assert!(refusal(&server).contains("connections that are not authenticated yet"), "they wait from the start");
+    assert!(refusal(&server).contains("connections that are not authenticated yet"), "they count from the start");
     drop(silent);
     let mut refused = open_when_possible(&server);
     refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_FAILURE")));
     let _waiting = open_when_possible(&server);
-    assert!(refusal(&server).contains("not authenticated yet"), "who is refused waits");
+    assert!(refusal(&server).contains("not authenticated yet"), "a denied client stays unauthenticated");
     held.pop().unwrap().send_bye();
     refused.authenticate("ada");
     assert!(matches!(refused.read(), Received::Text(text) if text.contains("AUTHENTICATE_SUCCESS")));
@@ -134,7 +134,7 @@ fn connection_rate_of_one_address_is_limited() {
             accepted += 1;
         }
     }
-    // Four at once, and one each quarter of a second; of a clock that is looked at a little later.
+    // Four at once and one per quarter of a second. The clock is read a little later.
     assert!((8..=11).contains(&accepted), "{accepted}");
     drop(RawClient::open_from("127.0.0.2".parse().unwrap(), server.address));
 }
@@ -154,7 +154,7 @@ fn incomplete_request_is_answered_408() {
         assert!(answer.ends_with(r#"{"message":"The request did not come in time"}"#), "{answer}");
         assert!((300..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
-    // Whoever is through has the time to authenticate.
+    // An upgraded connection has the time to authenticate.
     let mut patient = RawClient::open(server.address);
     assert!(patient.is_silent_for(Duration::from_millis(500)));
 }
@@ -164,7 +164,7 @@ fn request_head_is_limited_in_bytes() {
     for bytes in [8 * 1024, 32 * 1024] {
         let server =
             TestServer::with_policy(ConnectionSettings { max_header_bytes: bytes, ..ConnectionSettings::default() });
-        // It is looked at as it comes: a little more than the bound may have come by then.
+        // The server checks the size as bytes arrive, and may read a little more than the limit.
         let padded = ask(&server, &format!("X: {}\r\n", "x".repeat(bytes * 2)));
         assert!(padded.starts_with("HTTP/1.1 431 "), "{padded}");
         let mut peer = RawClient::connect(server.address);
@@ -209,7 +209,7 @@ fn configured_number_of_bad_messages_is_tolerated() {
     peer.expect_goodbye(1008);
 }
 
-/// A client that sends pings and reads no pongs: so many are borne as there is room for their pongs.
+/// A client sends pings and reads no pongs. The server reads pings while it has room for their pongs.
 #[test]
 fn unread_output_is_bounded() {
     let tolerated = |bound: &str| {
@@ -228,7 +228,7 @@ fn unread_output_is_bounded() {
         let mut unread = RawClient::authenticated(server.address, "ada", 1);
         unread.set_write_timeout(Duration::from_millis(300));
         let pings = (0..1_000_000).take_while(|_| unread.frame(0x89, &[b'x'; 125])).count();
-        // Nothing is read from it any more: so it is silent, and its slot comes back.
+        // The server stops reading from it, so it counts as silent, and its slot becomes free.
         eventually("the slot is free", || {
             let mut other = RawClient::open(server.address);
             other.authenticate("ada");

@@ -1,7 +1,7 @@
-//! A disk that fills up under a running server, and one that has room again.
+//! A disk that becomes full under a running server, and has room again.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
-#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+#![allow(clippy::print_stdout, reason = "a skipped test is reported")]
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tests::waiting::eventually;
 
 enum Answer {
     Admitted(RawClient),
-    /// Closed with 1013, in these words.
+    /// Closed with 1013, and this message.
     Refused(String),
 }
 
@@ -36,7 +36,7 @@ fn sign_in(server: &TestServer, user: &str) -> Answer {
     }
 }
 
-/// Signs in one user after another until somebody is turned away.
+/// Authenticates one user after another until the store is full.
 fn sign_in_until_full(server: &TestServer, first: usize, most: usize) -> (Vec<RawClient>, String) {
     let mut peers = Vec::new();
     for number in first..most {
@@ -48,14 +48,14 @@ fn sign_in_until_full(server: &TestServer, first: usize, most: usize) -> (Vec<Ra
     panic!("{most} users were admitted and nothing was full");
 }
 
-/// Releases are taken while it lasts, whether or not they can be written down now.
+/// Sends BYE on every connection. It succeeds whether or not the store can write now.
 fn everybody_leaves(held: Vec<RawClient>) {
     for mut peer in held {
         peer.send_bye();
     }
 }
 
-/// Fills the store with users, who then leave: every slot comes back, and somebody is admitted again.
+/// Fills the store with sessions that then leave. Every slot becomes free, and a new session is admitted.
 fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
     let (peers, words) = sign_in_until_full(server, 0, 8000);
     assert!(words.contains("The session store is full"), "{words}");
@@ -67,15 +67,15 @@ fn fills_up_and_recovers(store: &LmdbStore, server: &TestServer) {
 
 fn every_slot_is_back(store: &LmdbStore, users: usize) {
     for number in 0..users {
-        eventually("the slot is back", || slots_in_store(store, &long_user_id(number)) == Some(0));
+        eventually("the slot is free", || slots_in_store(store, &long_user_id(number)) == Some(0));
     }
 }
 
 fn admitted_again(server: &TestServer) {
-    eventually("somebody is admitted again", || matches!(sign_in(server, "ada"), Answer::Admitted(_)));
+    eventually("a session is admitted again", || matches!(sign_in(server, "ada"), Answer::Admitted(_)));
 }
 
-/// A server whose data is on the disk.
+/// A server with its data on this disk.
 fn serve(disk: &SmallDisk) -> (Arc<LmdbStore>, TestServer) {
     let config = LmdbConfig::new(disk.path().join("data"), SlotLimit::default());
     let store = Arc::new(LmdbStore::open(&config, NODE).unwrap());
@@ -98,17 +98,17 @@ macro_rules! mount_or_skip {
 #[test]
 fn full_disk_denies_sessions_and_accepts_releases() {
     let disk = mount_or_skip!(4096);
-    // Few slots, and so few pages in the file that could be used again; then many.
+    // Few slots, so that the file has few reusable pages; then many.
     for users in [3, 100, 1000] {
         let (store, server) = serve(&disk);
         let held_at_first: Vec<_> = (0..users).map(|number| sign_in(&server, &long_user_id(number))).collect();
         disk.fill();
         let (held_then, words) = sign_in_until_full(&server, users, 3000);
         assert!(words.contains("The session store is full"), "{words}");
-        // What room there is now is kept for releases.
+        // The remaining room is reserved for releases.
         for number in 0..100 {
             let newcomer = sign_in(&server, &format!("newcomer {number} {}", "x".repeat(200)));
-            assert!(matches!(newcomer, Answer::Refused(_)), "newcomer {number} got in");
+            assert!(matches!(newcomer, Answer::Refused(_)), "newcomer {number} was admitted");
         }
         let most = users + held_then.len();
         for answer in held_at_first {
@@ -116,7 +116,7 @@ fn full_disk_denies_sessions_and_accepts_releases() {
             drop(peer);
         }
         everybody_leaves(held_then);
-        // With the disk still full.
+        // The disk is still full.
         every_slot_is_back(&store, most);
         disk.free();
         admitted_again(&server);
@@ -129,7 +129,7 @@ fn full_disk_denies_sessions_and_accepts_releases() {
 fn disk_full_of_slots_recovers_after_releases() {
     let disk = mount_or_skip!(1024);
     let (store, server) = serve(&disk);
-    // Nobody makes room on the disk, but there is room in the file when they have left.
+    // The disk stays full, but the file has room after the releases.
     fills_up_and_recovers(&store, &server);
 }
 

@@ -1,5 +1,5 @@
-//! Bad input over real sockets: each gets the answer the protocol names or is cut off by a bound, the server goes on
-//! serving others, and no count moves.
+//! Bad input over real sockets. Each gets its answer from the protocol, or is cut off by a limit. The server continues
+//! to serve others, and no count changes.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
@@ -13,7 +13,7 @@ use shell::store::MemoryStore;
 use tests::raw_client::{RawClient, Received, frame_head, upgrade_request};
 use tests::test_server::{NODE, TestServer};
 
-/// Runs an attack beside a session that must not notice, and checks that no count moved.
+/// Runs an attack beside a session that must not be affected, and checks that no count changes.
 fn beside_a_witness(attack: impl FnOnce(&TestServer)) {
     let limits = SessionSettings { auth_timeout: Duration::from_secs(1), ..SessionSettings::default() };
     let server = TestServer::with_policy(ConnectionSettings {
@@ -92,7 +92,7 @@ fn invalid_user_ids_are_refused_with_a_reason() {
             peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#));
             peer.expect_text(&format!(r#"{{"type":"AUTHENTICATE_FAILURE","payload":"{words}"}}"#));
         }
-        // And may still get it right.
+        // A valid id still succeeds.
         let longest = "é".repeat(128);
         peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{longest}"}}"#));
         peer.expect_text(&format!(
@@ -155,13 +155,13 @@ fn oversized_frame_is_discarded_and_its_sender_told() {
 
 #[test]
 fn endless_message_ends_by_deadline_or_silence() {
-    // Before authentication: by the deadline.
+    // Before authentication the deadline ends it.
     beside_a_witness(|server| {
         let mut peer = RawClient::open(server.address);
         peer.frame(0x01, br#"{"type":"#);
         peer.expect_goodbye(4401);
     });
-    // After it: empty fragments are no sign of life, so by silence.
+    // Afterwards silence ends it: empty fragments are no sign of life.
     let limits = SessionSettings {
         ping_interval: Duration::from_millis(200),
         pong_timeout: Duration::from_millis(200),
@@ -184,8 +184,8 @@ fn ping_flood_leaves_other_clients_unaffected() {
     beside_a_witness(|server| {
         let mut peer = RawClient::authenticated(server.address, "peer", 1);
         let flood = [frame_head(0x89, 4), vec![1, 2, 3, 4]].concat().repeat(50_000);
-        // Nothing is read meanwhile, so the pongs find no room and the server stops to listen: the flood may not
-        // even be taken whole.
+        // The client reads nothing, so the pongs have no room and the server stops reading. The flood may not even be
+        // read completely.
         let flooding = std::thread::spawn(move || {
             peer.set_write_timeout(Duration::from_millis(500));
             peer.write(&flood);
@@ -212,10 +212,10 @@ fn client_that_does_not_read_times_out() {
     let mut peer = RawClient::authenticated(server.address, "peer", 1);
     peer.set_write_timeout(Duration::from_millis(200));
     let questions = [frame_head(0x81, 28), br#"{"type":"CHECK_CONNECTIONS"}"#.to_vec()].concat().repeat(10_000);
-    // Far more answers than any buffer between the two holds.
+    // Far more answers than all buffers between client and server hold.
     while peer.write(&questions) {}
     let mut other = RawClient::authenticated(server.address, "other", 1);
-    tests::waiting::eventually("the slot comes back", || {
+    tests::waiting::eventually("the slot is free", || {
         let mut next = RawClient::open(server.address);
         next.authenticate("peer");
         let first = Received::Text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"peer","connections":1}}"#.into());
@@ -255,14 +255,14 @@ fn slow_request_head_is_cut_off() {
             if !peer.write(&[*byte]) {
                 break;
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "the server waits for ever");
+            assert!(start.elapsed() < Duration::from_secs(10), "the server does not cut the request off");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert!(start.elapsed() >= Duration::from_millis(400), "it was given its time");
+        assert!(start.elapsed() >= Duration::from_millis(400), "the server waited for the header timeout");
     });
 }
 
-/// Where the body ends would be where frames begin, and whoever stands between may see that otherwise.
+/// Frames would begin after the body. A proxy in between could see that boundary elsewhere (request smuggling).
 #[test]
 fn handshake_with_a_body_is_refused() {
     beside_a_witness(|server| {

@@ -1,4 +1,4 @@
-//! Who asks, from where, and by which name: origins, hosts, and proxies that say for whom they ask.
+//! Origins, hosts, and proxies that name their clients.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,7 +10,7 @@ use shell::server::Settings;
 use tests::raw_client::{RawClient, UPGRADE, upgrade_request};
 use tests::test_server::{TestServer, settings};
 
-/// The status of the answer to a handshake with these headers, and a Host unless one is given, and the connection.
+/// Sends a handshake with these headers after the preface. Returns the status and the connection.
 fn handshake(server: &TestServer, preface: &[u8], headers: &str) -> (u16, RawClient) {
     let mut peer = RawClient::connect(server.address);
     peer.write(&[preface, upgrade_request(headers).as_bytes()].concat());
@@ -36,7 +36,7 @@ fn only_allowed_origins_may_connect() {
         ("Host: x\r\nOrigin: https://evil.example\r\n", 403),
         ("Host: x\r\nOrigin: null\r\n", 403),
         ("Host: x\r\nOrigin:\r\n", 403),
-        // Nor the page that says it is of this very host: names can be made to point here.
+        // Nor a page from the host that the request names: any name can point to this address.
         ("Host: evil.example\r\nOrigin: http://evil.example\r\n", 403),
         ("Host: x\r\nOrigin: https://app.example.com\r\nOrigin: https://evil.example\r\n", 403),
         ("Host: x\r\nOrigin: https://app.example.com, https://evil.example\r\n", 403),
@@ -45,7 +45,7 @@ fn only_allowed_origins_may_connect() {
     }
     let (_, mut refused) = handshake(&server, b"", "Host: x\r\nOrigin: https://evil.example\r\n");
     assert_eq!(refused.read_to_end(), r#"{"message":"Pages of that origin may not connect (Origin)"}"#);
-    // Whoever only asks what this is may come from anywhere.
+    // A plain GET is answered for every origin.
     let mut peer = RawClient::connect(server.address);
     peer.write(b"GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\n\r\n");
     assert!(peer.read_to_end().starts_with("HTTP/1.1 200 "));
@@ -74,7 +74,7 @@ fn only_allowed_hosts_are_served() {
     }
 }
 
-/// A server behind a proxy on this machine, where an address may have one connection.
+/// A server behind a proxy on this machine, with one connection per address.
 fn behind_a_proxy(trusted: &str, proxy_protocol: bool) -> TestServer {
     let proxies = [trusted.parse().unwrap()].into_iter().collect();
     let bounds = ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() };
@@ -97,7 +97,7 @@ fn trusted_proxy_clients_count_separately() {
         assert_eq!(exceeded.read_to_end(), r#"{"message":"Your address has as many connections as one may"}"#);
     }
     assert_eq!(from("203.0.113.3").0, 101);
-    // A line that is no text, to which the proxy has appended who asked it: what stands before it is the client's own.
+    // A header line that is no text. The addresses in the lines before it come from the client.
     let mut forging = RawClient::connect(server.address);
     let lines = b"Host: x\r\nX-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: \xff, 203.0.113.3\r\n";
     forging.write(&[UPGRADE.as_bytes(), lines, b"\r\n"].concat());
@@ -133,13 +133,13 @@ fn trusted_proxy_names_its_client_by_proxy_protocol() {
     let (status, mut exceeded) = from(1, "");
     assert_eq!(status, 503);
     assert_eq!(exceeded.read_to_end(), r#"{"message":"Your address has as many connections as one may"}"#);
-    // The client is not trusted, whatever it says in turn.
+    // The client itself is not trusted.
     assert_eq!(from(1, "X-Forwarded-For: 203.0.113.9\r\n").0, 503);
     assert_eq!(from(2, "").0, 101);
-    // A proxy behind a proxy is.
+    // A proxy behind a proxy is trusted.
     let (chained, _held_too) = handshake(&server, &proxied([127, 0, 0, 9]), "X-Forwarded-For: 203.0.113.3\r\n");
     assert_eq!((chained, handshake(&server, &proxied([203, 0, 113, 3]), "").0), (101, 503));
-    // One that asks for itself. One that sends no header would let its clients send one.
+    // The proxy may connect for itself. Without the header its clients could send one.
     let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00"[..]].concat();
     let (itself, _held_three) = handshake(&server, &local, "");
     assert_eq!((itself, handshake(&server, &local, "").0), (101, 503));

@@ -1,4 +1,4 @@
-//! The real server while its configuration, its keys and its certificate change, and while it runs out of files.
+//! The real server while its configuration, keys and certificate change, and at the limit of open files.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 #![cfg(unix)]
@@ -21,7 +21,7 @@ use tests::waiting::{TIMEOUT, eventually};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
-/// A server, its configuration file, and what it logs.
+/// A server with its configuration file and its log.
 struct ConfiguredServer {
     process: TestProcess,
     file: PathBuf,
@@ -45,7 +45,7 @@ impl ConfiguredServer {
         Self { process, file, log, directory }
     }
 
-    /// Waits until it has logged a line with these words, and returns all since the last that was waited for.
+    /// Waits for a log line with this text. Returns all lines since the previous wait.
     fn wait_for_log(&self, message: &str) -> Vec<String> {
         let start = Instant::now();
         let mut lines: Vec<String> = Vec::new();
@@ -56,7 +56,7 @@ impl ConfiguredServer {
         lines
     }
 
-    /// Changes its configuration and has it read that: what it logs.
+    /// Changes the configuration, sends SIGHUP and returns the log lines.
     fn reload(&self, settings: &str) -> Vec<String> {
         fs::write(&self.file, settings).unwrap();
         self.send_sighup();
@@ -99,7 +99,7 @@ fn refused_connections_are_logged_with_the_reason() {
         let lines = server.wait_for_log("refused a request that this server is not for");
         let line = lines.last().unwrap();
         assert!(line.contains(&format!("header=\"{header}\" value=\"{value}\"")), "{line}");
-        // One line a second.
+        // The log allows one such line per second.
         thread::sleep(Duration::from_millis(1100));
     }
     let _held = RawClient::connect(server.process.address);
@@ -109,7 +109,7 @@ fn refused_connections_are_logged_with_the_reason() {
     assert!(contains(&server.wait_for_log("refused a connection"), "bound=\"max_connections_per_address\""));
 }
 
-/// What the server answers to AUTHENTICATE with this payload.
+/// Sends AUTHENTICATE with this payload. Returns the answer and the connection.
 fn authenticate(process: &TestProcess, payload: &str) -> (String, RawClient) {
     let mut peer = RawClient::open(process.address);
     peer.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{payload}"}}"#));
@@ -145,7 +145,7 @@ fn sighup_applies_changes_and_names_the_others() {
     }
     second.expect_goodbye(1008);
 
-    // What needs a restart is told again, what is in force is not.
+    // A change that needs a restart is reported again, one in force is not.
     let lines = server.reload("limit = 2\nthreads = 7\n");
     assert!(contains(&lines, "after a restart") && !contains(&lines, "limit was"), "{lines:#?}");
     let lines = server.reload("limit = 2\nlog = \"warn\"\nmax_connections = 2\n");
@@ -153,7 +153,7 @@ fn sighup_applies_changes_and_names_the_others() {
     let _third = RawClient::open(server.process.address);
     let mut one_too_many = RawClient::connect(server.process.address);
     assert!(one_too_many.try_head().starts_with("HTTP/1.1 503 "));
-    // Nothing is logged any more but warnings.
+    // Only warnings are logged now.
     fs::write(&server.file, "limit = 3\nthreads = 7\nlog = \"info\"\n").unwrap();
     server.send_sighup();
     let lines = server.wait_for_log("after a restart");
@@ -170,7 +170,10 @@ fn invalid_reload_changes_nothing_and_reports_every_error() {
     assert!(authenticate(&server.process, "ada").0.contains("connection limit"));
     held.text("?");
     held.text("?");
-    assert!(matches!((held.read(), held.read()), (Received::Text(_), Received::Text(_))), "sixteen are borne");
+    assert!(
+        matches!((held.read(), held.read()), (Received::Text(_), Received::Text(_))),
+        "sixteen bad messages are tolerated"
+    );
 
     let missing = server.path("missing.pem");
     let lines = server.reload(&format!("limit = 2\ntls_cert = {missing:?}\ntls_key = {missing:?}\n"));
@@ -199,7 +202,7 @@ fn changed_key_file_is_read_again() {
     assert!(contains(&lines, "it has 9 bytes, 32 are the least"), "{lines:#?}");
     assert!(authenticate(&server.process, &token(old, "bob")).0.contains("AUTHENTICATE_SUCCESS"));
 
-    // As those do it who want no moment with half a file: by another file of the same name.
+    // An atomic replacement: another file gets the name.
     let next = server.path("next");
     fs::write(&next, new).unwrap();
     fs::rename(next, &secret).unwrap();
@@ -209,7 +212,7 @@ fn changed_key_file_is_read_again() {
     held.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
     assert!(matches!(held.read(), Received::Text(answer) if answer.contains(r#""connections":1"#)), "sessions stay");
 
-    // A configuration that is no good keeps no new key out.
+    // An invalid configuration does not prevent the new key.
     let last = "the last secret of thirty-two bytes";
     fs::write(&secret, last).unwrap();
     fs::write(&server.file, "limmit = 1\n").unwrap();
@@ -219,7 +222,7 @@ fn changed_key_file_is_read_again() {
     assert!(authenticate(&server.process, &token(last, "kim")).0.contains("AUTHENTICATE_SUCCESS"));
     fs::write(&server.file, &settings).unwrap();
 
-    // The log has no secret and no token.
+    // The log contains no secret and no token.
     server.send_sighup();
     let lines = server.wait_for_log("the configuration is reloaded");
     assert!(!lines.iter().any(|line| line.contains("thirty-two") || line.contains("eyJ")), "{lines:#?}");
@@ -236,7 +239,7 @@ fn reload_reports_errors_that_would_prevent_a_start() {
     let server = ConfiguredServer::start("limit = 1\n");
     let lines = server.reload("limit = 2\nauth = \"jwt\"\njwt_secret_file = \"/missing\"\n");
     assert!(contains(&lines, "cannot read /missing") && contains(&lines, "nothing has changed"), "{lines:#?}");
-    // A name is looked up when it is listened on, and not before.
+    // A host name is resolved only when the server listens on it.
     let lines = server.reload("limit = 3\nlisten = \"nowhere.invalid:1\"\nallow_open_auth = true\n");
     assert!(contains(&lines, r#"limit was "1" and is "3" at once"#), "{lines:#?}");
 }
@@ -280,7 +283,7 @@ fn sighup_loads_the_new_certificate() {
     };
     assert!(connect().is_err_and(|error| error.to_string().contains("certificate")));
     drop(authority.certify("server", &["127.0.0.1"]));
-    assert!(connect().is_err(), "not by itself");
+    assert!(connect().is_err(), "the server does not read it by itself");
     server.send_sighup();
     assert!(contains(&server.wait_for_log("the configuration is reloaded"), "also_read=\"the certificate\""));
     assert_eq!(connect().unwrap().0, 1);
@@ -299,7 +302,7 @@ fn open_authentication_on_a_network_is_warned_about() {
     assert!(!contains(&lines, "open authentication"), "{lines:#?}");
 }
 
-/// With no bound on connections, so that it is the system that has no more.
+/// Without connection limits, so that the limit of open files is reached.
 #[test]
 fn exhausted_file_limit_pauses_accepting() {
     const FILES: usize = 64;
@@ -314,7 +317,7 @@ fn exhausted_file_limit_pauses_accepting() {
     let many: Vec<_> = (0..2 * FILES).map(|_| RawClient::connect(server.process.address)).collect();
     server.wait_for_log("cannot accept connections; new ones wait until resources are free");
     let mut witness = witness;
-    // Several times as long as one pause.
+    // Several times the pause between two accepts.
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(350) {
         witness.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
@@ -322,7 +325,7 @@ fn exhausted_file_limit_pauses_accepting() {
     }
     drop(many);
     let lines = server.wait_for_log("accepting connections again");
-    assert!(!contains(&lines, "cannot accept"), "it is told once: {lines:#?}");
+    assert!(!contains(&lines, "cannot accept"), "it is logged once: {lines:#?}");
     eventually("there is room", || authenticate(&server.process, "ada").0.contains("AUTHENTICATE_SUCCESS"));
 }
 
@@ -337,7 +340,7 @@ fn server_without_spare_files_does_not_start() {
     assert!(message.contains("the process may open 128 files, and the server keeps 128 of them free"), "{message}");
 }
 
-/// The usual way: a bound below what the system has, so that those who are too many hear of it.
+/// The server lowers its connection limit below the file limit, so that refused connections get a response.
 #[test]
 fn low_file_limit_lowers_the_connection_limit() {
     let mut command = Command::new("sh");

@@ -1,4 +1,4 @@
-//! The server over real sockets: the flow of the README, races, losses, and the graceful end.
+//! The server over real sockets: the flow of the README, races, lost sockets, and the graceful stop.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
@@ -41,9 +41,9 @@ fn fourth_client_waits_for_a_bye() {
     let mut fourth = RawClient::open(server.address);
     fourth.authenticate("ada");
     fourth.expect_text(DENIED);
-    // Another user is not concerned.
+    // Other users are not affected.
     drop(RawClient::authenticated(server.address, "grace", 1));
-    // Whoever has seen BYE_SUCCESS finds the slot free, on the same socket that was refused.
+    // After BYE_SUCCESS the slot is free, also for the socket that was denied.
     held.pop().unwrap().send_bye();
     fourth.authenticate("ada");
     fourth.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":3}}"#);
@@ -71,16 +71,16 @@ fn lost_socket_releases_its_slot() {
     let server = TestServer::start();
     let held: Vec<_> = (1..=3).map(|number| RawClient::authenticated(server.address, "ada", number)).collect();
     drop(held);
-    eventually("all three slots are back", || connections(&server, "ada") == Some(1));
-    // A close frame without BYE is no other thing.
+    eventually("all three slots are free", || connections(&server, "ada") == Some(1));
+    // A close frame without BYE frees the slot, too.
     let mut polite = RawClient::authenticated(server.address, "grace", 1);
     polite.frame(0x88, &1000_u16.to_be_bytes());
     assert_eq!(polite.read(), Received::Close(1000, String::new()));
     assert_eq!(polite.read(), Received::End);
-    eventually("its slot is back", || connections(&server, "grace") == Some(1));
+    eventually("its slot is free", || connections(&server, "grace") == Some(1));
 }
 
-/// How many connections the user has with one more, which leaves again.
+/// The number of connections of the user including a new one, which leaves again.
 fn connections(server: &TestServer, user: &str) -> Option<u32> {
     let mut peer = RawClient::open(server.address);
     peer.authenticate(user);
@@ -105,7 +105,7 @@ fn silent_client_is_pinged_and_then_dropped() {
     assert_eq!(peer.read(), Received::Ping);
     let pinged = Instant::now();
     assert_eq!(peer.read(), Received::Close(4408, "Peer was silent for too long".into()));
-    assert!(pinged.elapsed() >= Duration::from_millis(250), "it had its time to answer");
+    assert!(pinged.elapsed() >= Duration::from_millis(250), "the server waits for the pong timeout");
     drop(RawClient::authenticated(server.address, "ada", 1));
 }
 
@@ -144,7 +144,7 @@ fn repeated_authenticate_and_bye_are_harmless() {
     }
     drop(RawClient::authenticated(server.address, "ada", 2));
     drop(RawClient::authenticated(server.address, "grace", 1));
-    // The second BYE comes after the close: it is not even looked at.
+    // The second BYE comes after the close, so the server ignores it.
     peer.text(r#"{"type":"BYE"}"#);
     peer.text(r#"{"type":"BYE"}"#);
     peer.expect_text(GOODBYE);
@@ -184,7 +184,7 @@ fn frames_pipelined_with_the_handshake_are_answered() {
     }
 }
 
-/// 200 connections of one user, all past HELLO, all at once.
+/// 200 connections of one user authenticate at once.
 fn race(store: Arc<dyn Store>, threads: usize) {
     let server = TestServer::with(store, SessionSettings::default(), threads);
     let mut peers: Vec<_> = (0..200).map(|_| RawClient::open(server.address)).collect();
@@ -235,27 +235,27 @@ fn stopping_server_closes_everything_and_releases_slots() {
     let mut anonymous = RawClient::open(server.address);
     let mut handshake = RawClient::connect(server.address);
     handshake.write(b"GET / HTTP/1.1\r\n");
-    // A later connection is served only once the earlier ones are accepted.
+    // Connections are accepted in order, so the earlier ones are accepted by now.
     drop(RawClient::open(server.address));
-    let farewell = thread::spawn(move || {
+    let closed = thread::spawn(move || {
         live.expect_goodbye(1001);
         anonymous.expect_goodbye(1001);
         assert!(matches!(handshake.read(), Received::End | Received::Reset));
     });
     let address = server.address;
     assert!(server.stop() < Duration::from_secs(5));
-    farewell.join().unwrap();
-    assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
+    closed.join().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err(), "the server still listens");
     assert_eq!(slots_in_store(&*store, "ada"), Some(0));
 }
 
 #[test]
 fn server_stops_in_time_despite_unresponsive_clients() {
     let mut server = TestServer::start();
-    let mut deaf = RawClient::authenticated(server.address, "ada", 1);
-    deaf.set_write_timeout(Duration::from_millis(200));
+    let mut unresponsive = RawClient::authenticated(server.address, "ada", 1);
+    unresponsive.set_write_timeout(Duration::from_millis(200));
     let questions = b"\x81\x9c\0\0\0\0{\"type\":\"CHECK_CONNECTIONS\"}".repeat(10_000);
-    while deaf.write(&questions) {}
+    while unresponsive.write(&questions) {}
     let _silent = RawClient::authenticated(server.address, "grace", 1);
     assert!(server.stop() < Duration::from_secs(9));
 }
@@ -271,9 +271,9 @@ fn late_grant_after_store_timeout_is_released() {
         r#"{"type":"AUTHENTICATE_FAILURE","payload":"The session store did not answer in time, try again later"}"#,
     );
     peer.expect_goodbye(1013);
-    // The acquire is still in the store's queue, and applied now. The release that is owed comes after it.
+    // The store applies the acquire now, and the pending release after it.
     store.recover();
-    eventually("the slot comes back", || connections(&server, "ada") == Some(1));
+    eventually("the slot is free", || connections(&server, "ada") == Some(1));
 }
 
 /// A client of ada's whose acquire the store holds back.
@@ -292,7 +292,7 @@ fn client_lost_during_acquire_holds_no_slot() {
     let peer = acquiring(&store, &server);
     drop(peer);
     store.recover();
-    eventually("the slot comes back", || connections(&server, "ada") == Some(1));
+    eventually("the slot is free", || connections(&server, "ada") == Some(1));
 }
 
 #[test]
@@ -302,11 +302,11 @@ fn stopping_server_releases_a_pending_grant() {
     let mut peer = acquiring(&store, &server);
     let stopping = thread::spawn(move || server.stop());
     assert_eq!(peer.read(), Received::Close(1001, "Server is shutting down".into()));
-    // Now the grant comes, and nobody is told.
+    // The grant comes now, and is not sent.
     store.recover();
     assert_eq!(peer.read(), Received::End);
     assert!(stopping.join().unwrap() < Duration::from_secs(9));
-    assert_eq!(slots_in_store(&*store, "ada"), Some(0), "it was given back");
+    assert_eq!(slots_in_store(&*store, "ada"), Some(0), "it was released");
 }
 
 #[test]
@@ -314,9 +314,9 @@ fn stopping_server_does_not_wait_for_the_store() {
     let store = StallableStore::new(1);
     let mut server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let mut peer = acquiring(&store, &server);
-    let farewell = thread::spawn(move || peer.expect_goodbye(1001));
+    let closed = thread::spawn(move || peer.expect_goodbye(1001));
     assert!(server.stop() < Duration::from_secs(9));
-    farewell.join().unwrap();
+    closed.join().unwrap();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! At the limit, over real sockets: who is refused with what, who is ended, who comes home.
+//! The limit over real sockets: denials, evictions and resumes.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 #![allow(clippy::needless_pass_by_value, reason = "messages are made where they are sent")]
@@ -19,7 +19,7 @@ use tests::waiting::eventually;
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const LIMIT_REACHED: &str = "User has reached connection limit, no more connections allowed";
 
-/// A server on these terms, with a limit of two.
+/// A server with this policy and a limit of two.
 fn server(policy: impl FnOnce(&mut AdmissionPolicy)) -> (TestServer, Arc<MemoryStore>) {
     let mut those = AdmissionPolicy::new(SlotLimit::new(2).unwrap());
     policy(&mut those);
@@ -46,7 +46,7 @@ fn authenticate(peer: &mut RawClient, payload: Value) -> Value {
     ask(peer, &json!({"type": "AUTHENTICATE", "payload": payload}))
 }
 
-/// One that signs in with this object and is let in: its socket and what it was told.
+/// Authenticates with this object and is admitted. Returns the connection and the payload.
 fn admitted(server: &TestServer, payload: Value) -> (RawClient, Value) {
     let mut peer = RawClient::open(server.address);
     let answer = authenticate(&mut peer, payload);
@@ -54,7 +54,7 @@ fn admitted(server: &TestServer, payload: Value) -> (RawClient, Value) {
     (peer, answer["payload"].clone())
 }
 
-/// One that signs in with this object and is not: what it was told.
+/// Authenticates with this object and is denied. Returns the connection and the answer.
 fn denied(server: &TestServer, payload: Value) -> (RawClient, Value) {
     let mut peer = RawClient::open(server.address);
     let answer = authenticate(&mut peer, payload);
@@ -80,12 +80,12 @@ fn detailed_denial_lists_sessions_to_choose_from() {
     assert_eq!((&sessions[0]["label"], &sessions[0]["state"]), (&json!("Firefox on the laptop"), &json!("live")));
     assert_eq!(sessions[1].get("label"), None);
 
-    // On the same socket, and in one step.
+    // The choice succeeds on the same socket, in one step.
     let choice = json!({"user": "ada", "device": "phone", "evict": [sessions[0]["id"]]});
     let granted = authenticate(&mut newcomer, choice);
     assert_eq!((&granted["type"], &granted["payload"]["connections"]), (&json!("AUTHENTICATE_SUCCESS"), &json!(2)));
     expect_evicted(&mut first, "phone has taken the place of this session");
-    // The oldest that is left, by word.
+    // `oldest` ends the oldest remaining session.
     let (_third, granted) = admitted(&server, json!({"user": "ada", "evict": "oldest"}));
     assert_eq!(granted["connections"], 2);
     expect_evicted(&mut plain, "Another session of this user has taken the place of this one");
@@ -99,11 +99,11 @@ fn evict_without_permission_or_effect_is_denied() {
     denied(&server, json!({"user": "ada", "evict": "oldest"}));
     denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
 
-    // With a lower limit two would have to go.
+    // With the lower limit two sessions would have to end.
     store.set_policy(AdmissionPolicy { client_choice: true, ..AdmissionPolicy::new(SlotLimit::new(1).unwrap()) });
     denied(&server, json!({"user": "ada", "evict": [granted["session"]]}));
     denied(&server, json!({"user": "ada", "evict": [granted["session"], granted["session"], "0".repeat(32)]}));
-    // None of them has lost anything.
+    // All sessions are still there.
     let mut peer = RawClient::open(server.address);
     assert_eq!(
         authenticate(&mut peer, json!("ada")),
@@ -121,7 +121,7 @@ fn evict_oldest_applies_to_plain_clients() {
         held.push(RawClient::authenticated(server.address, "ada", 2));
         expect_evicted(&mut held.remove(0), "Another session of this user has taken the place of this one");
     }
-    // Whoever is ended does not take the others with it, and BYE still gives a slot back.
+    // An eviction does not affect other sessions, and BYE still frees a slot.
     held[0].send_bye();
     let _last = RawClient::authenticated(server.address, "ada", 2);
 }
@@ -136,7 +136,7 @@ fn concurrent_evictions_keep_the_limit() {
                 (0..25).for_each(|_| {
                     let mut peer = RawClient::open(address);
                     let granted = authenticate(&mut peer, json!("ada"));
-                    // It may have been ended before it was told.
+                    // It may have been evicted before the grant was sent.
                     if granted["type"] == "AUTHENTICATE_SUCCESS" {
                         assert!(granted["payload"]["connections"].as_u64().unwrap() <= 2, "{granted}");
                     } else {
@@ -189,7 +189,7 @@ fn lost_session_resumes_only_with_its_own_token() {
     drop(lost);
     let mut eve = RawClient::open(server.address);
     let strangers = authenticate(&mut eve, json!({"user": "eve", "resume": token}));
-    assert_ne!(strangers["payload"]["resume"], token, "it is worth nothing to another user");
+    assert_ne!(strangers["payload"]["resume"], token, "another user cannot resume with it");
     let mut failure = Value::Null;
     eventually("the session is lost", || {
         failure = denied(&server, json!({"user": "ada"})).1;
@@ -201,7 +201,7 @@ fn lost_session_resumes_only_with_its_own_token() {
     let (mut back, resumed) = admitted(&server, json!({"user": "ada", "resume": token}));
     assert_eq!((&resumed["connections"], &resumed["resume"]), (&json!(2), &json!(token)));
     assert_ne!(resumed["session"], granted["session"]);
-    // Again, while that one lives: it goes on here, and one is closed.
+    // A resume of a live session continues here and closes the other connection.
     let (mut again, _) = admitted(&server, json!({"user": "ada", "resume": token}));
     back.expect_goodbye(4410);
     let listed = ask(&mut again, &json!({"type": "LIST_SESSIONS"}));
@@ -209,7 +209,7 @@ fn lost_session_resumes_only_with_its_own_token() {
         (&listed["payload"]["connections"], &listed["payload"]["sessions"][0]["label"]),
         (&json!(2), &json!("one"))
     );
-    // BYE never lingers, and the token is gone with the slot.
+    // After BYE the slot does not linger, and the token is invalid.
     again.send_bye();
     let (_anew, granted) = admitted(&server, json!({"user": "ada", "resume": token}));
     assert_ne!(granted["resume"], token);
@@ -221,14 +221,14 @@ fn lingering_slot_yields_or_expires() {
     let (lost, granted) = admitted(&server, json!({"user": "ada"}));
     let (_second, _) = admitted(&server, json!({"user": "ada"}));
     drop(lost);
-    eventually("it makes room", || {
+    eventually("the lingering slot makes room", || {
         let mut newcomer = RawClient::open(server.address);
         let answer = authenticate(&mut newcomer, json!("ada"));
         newcomer.send_bye();
         answer["type"] == "AUTHENTICATE_SUCCESS"
     });
     let (_third, anew) = admitted(&server, json!({"user": "ada", "resume": granted["resume"]}));
-    assert_ne!(anew["resume"], granted["resume"], "it was given up");
+    assert_ne!(anew["resume"], granted["resume"], "the slot was evicted");
 
     store.set_policy(AdmissionPolicy {
         linger: Duration::from_millis(300),
@@ -264,7 +264,7 @@ fn slots_of_a_killed_server_can_be_resumed() {
     let _plain = RawClient::authenticated(process.address, "bob", 1);
     process.kill();
     let process = TestProcess::start(SERVER, directory.path(), &arguments);
-    // Nobody can take up that of a plain client, so it is free; that of the other is kept for it.
+    // The slot of the plain client cannot be resumed, so it is free. The other one lingers.
     let _bob = RawClient::authenticated(process.address, "bob", 1);
     let (_newcomer, failure) = sign_in(&process, json!({"user": "ada"}));
     assert_eq!((&failure["code"], &failure["sessions"][0]["state"]), (&json!("limit_reached"), &json!("lingering")));
@@ -290,7 +290,7 @@ fn sessions_of_one_device_end_together() {
     let (mut phone, granted) = admitted(&server, tab("phone"));
     assert_eq!(granted["connections"], 2);
     denied(&server, json!({"user": "ada"}));
-    // One of three leaves: its slot is still held.
+    // One of three sessions leaves. The slot of the device is still taken.
     tabs.pop().unwrap().0.send_bye();
     denied(&server, json!({"user": "ada"}));
     let (_tablet, granted) =
@@ -330,7 +330,7 @@ fn invalid_options_are_answered_with_a_reason() {
     );
 }
 
-/// A hundred sessions with names as long as names can be take 36 KiB.
+/// A list of a hundred sessions with the longest names has 36 KiB.
 #[test]
 fn longest_session_list_arrives_whole() {
     let name = "\"".repeat(64);

@@ -1,4 +1,4 @@
-//! The front door over TLS, with certificates of an authority of its own.
+//! Connections over TLS, with certificates of a test authority.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -30,7 +30,7 @@ struct TlsServer {
 }
 
 impl TlsServer {
-    /// A server whose certificate is for this machine.
+    /// A server with a certificate for this machine.
     fn start(bounds: ConnectionLimits, policy: ConnectionSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = TestCa::new(directory.path());
@@ -69,10 +69,10 @@ fn sessions_work_over_tls() {
         assert_eq!(ada.latest().unwrap().check_connections().await.unwrap().connections, 3);
         ada.disconnect().await.unwrap();
         assert_eq!(ada.connect().await.unwrap().connections, 3);
-        // The socket is dropped, with no goodbye of TLS or of ours.
+        // The socket is closed without BYE and without `close_notify` of TLS.
         assert!(ada.drop_latest());
         while ada.connect().await.is_err() {}
-        // What the server says by itself comes through, too.
+        // Frames that the server sends by itself arrive, too.
         for _ in 0..=SessionSettings::default().max_bad_messages.unwrap() {
             ada.latest().unwrap().send_text("?").await.unwrap();
         }
@@ -97,7 +97,7 @@ fn tls_accepts_two_versions_and_only_http_1_1() {
     assert!(attempt(&version::TLS13, &[b"h2"]).unwrap_err().contains("ApplicationProtocol"));
 }
 
-/// Shakes hands and asks what this is: the version and the protocol that were agreed on.
+/// Connects and sends a plain GET. Returns the negotiated version and protocol.
 async fn handshake(
     server: &TlsServer,
     version: &'static SupportedProtocolVersion,

@@ -1,4 +1,4 @@
-//! Sessions that were let in by tokens, over real sockets.
+//! Sessions with tokens, over real sockets.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -40,7 +40,7 @@ fn token_is_accepted_as_payload_or_in_object() {
     peer.expect_text(&success("ada", 1));
     let mut other = RawClient::open(server.address);
     show(&mut other, &format!(r#"{{"token":"{token}","x":1}}"#));
-    // Whoever sends an object is told more.
+    // An object gets a detailed answer.
     assert!(
         matches!(other.read(), Received::Text(text) if text.starts_with(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":2,"limit":3,"session":""#))
     );
@@ -115,7 +115,7 @@ fn changed_keys_apply_to_later_sessions() {
     peer.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":1}}"#);
 }
 
-/// By a server that takes RS256 by a set of keys, for an audience.
+/// The server accepts RS256 with a key set, for one audience.
 #[test]
 fn every_forged_token_is_refused_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
@@ -199,7 +199,7 @@ fn every_forged_token_is_refused_with_a_reason() {
     show(&mut peer, &format!(r#""{good}""#));
     peer.expect_text(&success("ada", 1));
 
-    // Where messages are as short as they mostly are, such a token is not even read.
+    // With the default message size the token is not even read.
     let strict = self::server();
     let mut peer = RawClient::open(strict.address);
     show(&mut peer, &format!(r#""{}""#, "A".repeat(1 << 20)));

@@ -14,13 +14,13 @@ use session_core::{NodeId, SessionId, Timestamp};
 
 use super::one_user::*;
 
-/// What a naive model keeps of one hold. It knows who is there; the rule must say who goes.
+/// One session in a naive model. The rule decides which sessions end; the model follows.
 #[derive(Debug, Clone)]
 struct ModelSession {
     device: Option<u8>,
     key: Option<u8>,
     linger: Duration,
-    /// Until when it lingers, if it does.
+    /// The end of its grace period, if it lingers.
     until: Option<Timestamp>,
 }
 
@@ -106,7 +106,7 @@ fn status_of(entry: &SessionRecord) -> (SessionId, Option<Timestamp>) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, max_shrink_iters: 50_000, ..ProptestConfig::default() })]
 
-    /// The model does not predict whom the rule ends. It holds it to what must be so whoever that is.
+    /// The model does not predict which sessions the rule ends. It checks what must hold whichever they are.
     #[test]
     fn any_history_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
         let mut harness = UserHarness::default();
@@ -121,7 +121,7 @@ proptest! {
                     let options = AcquireOptions {
                         device: device.and_then(|device| name(&device.to_string())),
                         label: None,
-                        // None is shown before it is drawn.
+                        // No client shows a key before it exists.
                         resume: resume.filter(|&status_of| status_of != tokens).map(key),
                         new_resume_key: Some(key(tokens)),
                         evict: evict.map(|numbers| match &numbers[..] {
@@ -178,7 +178,7 @@ proptest! {
             };
             let Some(command) = command else { continue };
 
-            // What is void by now is gone first, unless the command does not say when it is.
+            // Expired sessions are removed first, unless the command has no time.
             for (session, model) in &mut model {
                 if let Some(&dead) = harness.dead.get(&session.node()) {
                     model.until = model.until.or(Some(dead + model.linger));
@@ -191,7 +191,7 @@ proptest! {
             let was_dead = harness.dead.contains_key(&command.session().node());
             let outcome = harness.apply(&policy, &command);
             let then: BTreeMap<_, _> = harness.record.sessions().iter().map(status_of).collect();
-            prop_assert_eq!(then.len(), harness.record.sessions().len(), "a session has two holds");
+            prop_assert_eq!(then.len(), harness.record.sessions().len(), "a session has two entries");
             let gone: BTreeSet<_> = before.keys().copied().filter(|session| !then.contains_key(session)).collect();
             let come: BTreeSet<_> = then.keys().copied().filter(|session| !before.contains_key(session)).collect();
             let session = command.session();
@@ -232,21 +232,21 @@ proptest! {
                         prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
                     }
                     Outcome::Granted { connections, grant } => {
-                        prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted though nobody may be");
-                        prop_assert_eq!(&come, &[session].into(), "exactly one comes");
+                        prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted with a limit of 0");
+                        prop_assert_eq!(&come, &[session].into(), "exactly one session is added");
                         let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
                         let resumed = before.iter().find(|(_, model)| {
                             is_resumed && model.key.map(key) == options.as_ref().and_then(|options| options.resume)
                         });
                         if let Some((old, moved)) = resumed {
-                            prop_assert_eq!(&gone, &[*old].into(), "a token moves one hold, and ends nobody else");
+                            prop_assert_eq!(&gone, &[*old].into(), "a resume moves one session and ends no other");
                             let named = options.as_ref().and_then(|options| options.device.clone());
                             let named: Option<u8> = named.map(|device| device.as_str().parse().unwrap());
-                            prop_assert!(named.is_none() || named == moved.device, "a token opened another device's slot");
+                            prop_assert!(named.is_none() || named == moved.device, "resumed the slot of another device");
                             model.remove(old);
                             model.insert(session, ModelSession { until: None, ..moved.clone() });
                         } else {
-                            prop_assert!(!is_resumed, "a token of nobody");
+                            prop_assert!(!is_resumed, "resumed without a matching key");
                             let notified = options.as_ref().and_then(|options| options.device.clone());
                             let device = notified.map(|device| device.as_str().parse().unwrap());
                             let fresh = options.as_ref().map(|_| tokens);
@@ -256,20 +256,20 @@ proptest! {
                             model.insert(session, ModelSession { device, key: fresh, linger, until: None });
                             let slots = slots_of(&model, policy.count_by);
                             prop_assert!(slots == others || slots <= policy.limit.slots() as usize, "admitted beyond the limit");
-                            // Nobody is ended who need not be.
+                            // No session is ended without need.
                             let may = policy.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
                                 || policy.when_full == WhenFull::EvictOldest
                                 || policy.client_choice && options.as_ref().is_some_and(|options| options.evict.is_some());
-                            prop_assert!(gone.is_empty() || may, "somebody was ended without leave");
+                            prop_assert!(gone.is_empty() || may, "a session was ended without permission");
                             let is_spared = options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody));
-                            prop_assert!(gone.is_empty() || !is_spared, "somebody was ended against the newcomer's will");
+                            prop_assert!(gone.is_empty() || !is_spared, "a session was ended despite `evict: nobody`");
                             let is_own = |model: &&ModelSession| policy.count_by == CountBy::Devices && device.is_some() && model.device == device;
                             if before.values().any(|model| is_own(&model)) {
-                                prop_assert!(gone.iter().all(|gone| is_own(&&before[gone])), "another device was ended");
+                                prop_assert!(gone.iter().all(|gone| is_own(&&before[gone])), "a session of another device was ended");
                                 let released = model.values().filter(is_own).count();
-                                prop_assert!(released <= 2 && (gone.is_empty() || released == 2), "more were ended than it took");
+                                prop_assert!(released <= 2 && (gone.is_empty() || released == 2), "more sessions were ended than necessary");
                             } else if !gone.is_empty() {
-                                prop_assert_eq!(slots, policy.limit.slots() as usize, "more were ended than it took");
+                                prop_assert_eq!(slots, policy.limit.slots() as usize, "more sessions were ended than necessary");
                             }
                         }
                         prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
@@ -279,7 +279,7 @@ proptest! {
                         let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                         prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)
-                            || policy.client_choice || options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody)), "it need not have been refused");
+                            || policy.client_choice || options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody)), "a session was denied without need");
                     }
                     outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(StoreError::Failed)),
                 },
@@ -287,11 +287,11 @@ proptest! {
             }
             let expected: BTreeMap<_, _> = model.iter().map(|(&session, model)| (session, model.until)).collect();
             prop_assert_eq!(&then, &expected, "{:?}", &step);
-            // Exactly those are told who were there and have lost their hold to somebody else.
+            // Exactly the live sessions that were ended by another one are notified.
             let released = if command.is_release() { Some(session) } else { None };
             let lost = gone.into_iter().filter(|&gone| before[&gone].until.is_none() && Some(gone) != released);
             let notified: BTreeSet<_> = harness.ended.iter().map(|ended| ended.session).collect();
-            prop_assert_eq!(notified.len(), harness.ended.len(), "somebody is told twice");
+            prop_assert_eq!(notified.len(), harness.ended.len(), "a session is notified twice");
             prop_assert_eq!(notified, lost.collect::<BTreeSet<_>>());
         }
     }

@@ -1,4 +1,4 @@
-//! Which session is ended, and who decides that.
+//! Which session is ended, and what decides it.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -52,18 +52,18 @@ fn evict_oldest_replaces_the_oldest_session() {
         (harness.session_numbers(), &*harness.ended),
         (vec![2, 3, 4], &[ended(1, EndReason::TakenOver(None))][..])
     );
-    // With a lower limit as many go as it takes.
+    // A lower limit ends as many sessions as necessary.
     assert_eq!(harness.acquire_plain(&evict_oldest_policy(2), 5), granted(2));
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![4, 5], vec![2, 3]));
     assert_eq!(harness.acquire_plain(&evict_oldest_policy(1), 6), granted(1));
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![6], vec![4, 5]));
-    // Whoever has its slot takes nobody's.
+    // A session that has its slot evicts none.
     assert_eq!(harness.acquire_plain(&evict_oldest_policy(1), 6), granted(1));
     assert_eq!(harness.notified(), [0; 0]);
-    // With 0 nobody comes, so nobody goes.
+    // A limit of 0 admits no session, so none is evicted.
     assert_eq!(harness.acquire_plain(&evict_oldest_policy(0), 7), Outcome::Denied(None));
     assert_eq!(harness.session_numbers(), [6]);
-    // What is set for the user goes before what the server does.
+    // The override of the user has priority over the server.
     let overrides = UserOverrides { limit: None, when_full: Some(WhenFull::Deny) };
     assert_eq!(harness.acquire_plain(&evict_oldest_policy(1).with_overrides(overrides), 8), Outcome::Denied(None));
 }
@@ -79,28 +79,28 @@ fn client_choice_ends_the_chosen_sessions() {
     for (count, policy, evict, then) in [
         (3, client_choice_policy(3), Evict::Oldest, Some(vec![2, 3, 9])),
         (3, client_choice_policy(3), these(&[2]), Some(vec![1, 3, 9])),
-        // No more than needed, in their order.
+        // No more than necessary, in this order.
         (3, client_choice_policy(3), these(&[3, 1]), Some(vec![1, 2, 9])),
         (3, client_choice_policy(4), these(&[2]), Some(vec![1, 2, 3, 9])),
         (4, client_choice_policy(3), these(&[3, 1]), Some(vec![2, 4, 9])),
         (4, client_choice_policy(2), Evict::Oldest, Some(vec![4, 9])),
-        // Not enough: then nobody.
+        // Too few: then none.
         (4, client_choice_policy(3), these(&[3]), None),
         (4, client_choice_policy(3), these(&[3, 3, 3]), None),
         (3, client_choice_policy(3), these(&[7]), None),
         (3, client_choice_policy(3), these(&[]), None),
-        // To end nobody is everybody's to say.
+        // Every client may ask for `nobody`.
         (3, client_choice_policy(3), Evict::Nobody, None),
         (3, evict_oldest_policy(3), Evict::Nobody, None),
         (4, evict_oldest_policy(3), Evict::Nobody, None),
         (3, evict_oldest_policy(4), Evict::Nobody, Some(vec![1, 2, 3, 9])),
-        // Those who are not there do no harm.
+        // Unknown sessions are ignored.
         (3, client_choice_policy(3), these(&[7, 8, 2]), Some(vec![1, 3, 9])),
-        // Nobody may choose.
+        // Without `client_choice`.
         (3, policy(3), these(&[2]), None),
         (3, policy(3), Evict::Oldest, None),
         (3, client_choice_policy(0), Evict::Oldest, None),
-        // Then the rule counts; a choice goes before it.
+        // `evict-oldest` accepts any list, and a permitted choice has priority over it.
         (3, evict_oldest_policy(3), these(&[2]), Some(vec![2, 3, 9])),
         (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, these(&[3]), Some(vec![1, 2, 9])),
         (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, these(&[7]), None),
@@ -164,12 +164,16 @@ fn other_sessions_and_operator_end_sessions() {
     let one = |number| EndTarget::One(id(number));
     assert_eq!(harness.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [2]);
     assert_eq!(harness.ended, [ended(2, EndReason::ByUser(name("boss")))]);
-    assert_eq!(harness.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [0; 0], "it is gone");
-    assert_eq!(harness.end(&policy(9), 5, one(5), EndReason::ByUser(None)), [0; 0], "nobody ends itself");
-    assert_eq!(harness.end(&policy(9), 2, one(1), EndReason::ByUser(None)), [0; 0], "who has lost its own ends nobody");
+    assert_eq!(harness.end(&policy(9), 5, one(2), EndReason::ByUser(None)), [0; 0], "it has ended already");
+    assert_eq!(harness.end(&policy(9), 5, one(5), EndReason::ByUser(None)), [0; 0], "a session does not end itself");
+    assert_eq!(
+        harness.end(&policy(9), 2, one(1), EndReason::ByUser(None)),
+        [0; 0],
+        "a session without a slot ends no other"
+    );
     drop(harness.linger(3));
     assert_eq!(harness.end(&policy(9), 5, one(3), EndReason::ByUser(None)), [3]);
-    assert_eq!(harness.notified(), [0; 0], "nobody is told who is not there");
+    assert_eq!(harness.notified(), [0; 0], "a lingering session is not notified");
 
     let excess = |dry_run| EndTarget::Excess { dry_run };
     drop(harness.acquire_resumable(&policy(9), 6));

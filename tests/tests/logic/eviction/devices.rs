@@ -14,11 +14,11 @@ fn sessions_of_one_device_share_one_slot() {
     for (number, device, outcome) in [(1, "laptop", 1), (2, "laptop", 1), (3, "phone", 2), (4, "laptop", 2)] {
         assert!(is_granted(&harness.acquire_on_device(&policy, number, device), outcome));
     }
-    // No fourth of it; that is not for want of a slot.
+    // A fourth session of the device is denied although a slot is free.
     let Outcome::Denied(Some(listing)) = harness.acquire_on_device(&policy, 5, "laptop") else { panic!("it is full") };
     assert!(listing.is_device_full && listing.connections == 2);
     assert!(listing.client_choice && listing.free_at.is_none());
-    // Whoever may choose, or comes where the oldest give way, ends one of its own device's, and nobody else.
+    // A choice or `evict-oldest` ends only sessions of the same device.
     for (evict, allowing, then) in [
         (Some(Evict::Sessions([id(2)].into())), policy, Some(vec![1, 3, 4, 9])),
         (Some(Evict::Sessions([id(3), id(4), id(1)].into())), policy, Some(vec![1, 2, 3, 9])),
@@ -37,7 +37,7 @@ fn sessions_of_one_device_share_one_slot() {
         assert_eq!(is_granted(&outcome, 2), then.is_some(), "{outcome:?}");
         assert_eq!(harness.session_numbers(), then.unwrap_or_else(|| vec![1, 2, 3, 4]));
     }
-    // Nor need the bound have been so low when they came.
+    // Also if the limit per device was higher when they were admitted.
     let lower = AdmissionPolicy { sessions_per_device: 2.try_into().unwrap(), ..policy };
     let mut crowded = harness.clone();
     let options = AcquireOptions { device: name("laptop"), evict: Some(Evict::Oldest), ..AcquireOptions::default() };
@@ -48,8 +48,8 @@ fn sessions_of_one_device_share_one_slot() {
     let Outcome::Denied(Some(listing)) = harness.acquire_on_device(&devices_policy(0), 5, "tablet") else {
         panic!("it is full")
     };
-    assert!(!listing.client_choice, "a limit of 0 evicts nobody");
-    // One of its own that only lingers makes room for it, the one that ends first, and nobody else does.
+    assert!(!listing.client_choice, "a limit of 0 evicts no session");
+    // A lingering session of the same device is evicted, the one with the earliest deadline.
     let mut reloaded = harness.clone();
     drop(reloaded.linger(4));
     drop(reloaded.linger(2));
@@ -68,21 +68,24 @@ fn sessions_of_one_device_share_one_slot() {
     );
     assert!(is_granted(&reloaded.acquire_on_device(&policy, 9, "laptop"), 2));
     assert_eq!((reloaded.session_numbers(), reloaded.notified()), (vec![1, 2, 3, 9], vec![]));
-    // Whoever names none has a slot of its own.
+    // A session without a device has its own slot.
     assert_eq!(harness.acquire_plain(&policy, 5), Outcome::Denied(None));
     assert_eq!(harness.count(&AdmissionPolicy { count_by: CountBy::Sessions, ..policy }), 4);
-    // It is free when the last has gone.
+    // The slot is free when its last session has ended.
     drop(harness.release(1));
     drop(harness.release(2));
     assert!(is_denied(&harness.acquire_on_device(&policy, 5, "tablet")));
     drop(harness.linger(4));
     assert_eq!(harness.count(&policy), 2, "the last one lingers");
-    assert!(is_granted(&harness.acquire_on_device(&policy, 6, "laptop"), 2), "where another one joins it");
+    assert!(is_granted(&harness.acquire_on_device(&policy, 6, "laptop"), 2), "another session of the device joins it");
     drop(harness.release(6));
-    assert!(is_granted(&harness.acquire_on_device(&policy, 7, "tablet"), 2), "and it gives way when all have left");
+    assert!(
+        is_granted(&harness.acquire_on_device(&policy, 7, "tablet"), 2),
+        "it is evicted when all its sessions linger"
+    );
     assert_eq!(harness.session_numbers(), [3, 7]);
 
-    // Whoever is ended is ended with all of its device.
+    // Evicting one session evicts all of its device.
     drop(harness.acquire_on_device(&policy, 8, "tablet"));
     let these = Evict::Sessions([id(8)].into());
     assert!(is_granted(&harness.acquire_evicting(&policy, 9, these), 2));
@@ -107,7 +110,7 @@ fn session_ceiling_holds_when_devices_count() {
         id(2000),
         Some(AcquireOptions { device: name("new"), ..AcquireOptions::default() })
     )));
-    // To make room for one takes a whole slot.
+    // At the ceiling a new session evicts a whole slot.
     assert!(is_granted(&harness.acquire_evicting(&policy, 1026, Evict::Oldest), 7));
     assert_eq!(harness.notified().len(), 147);
 }

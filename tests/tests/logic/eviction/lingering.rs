@@ -21,10 +21,10 @@ fn grant_with_options_states_limit_and_linger() {
     let finer = AdmissionPolicy { linger: Duration::from_nanos(5_999_999), ..policy(2) };
     let Outcome::Granted { grant: second, .. } = harness.acquire_resumable(&finer, 2) else { panic!("there is room") };
     assert_eq!(second, grant(Duration::from_millis(5), false));
-    // The linger is that of the first grant.
+    // The grace period is that of the first grant.
     let Outcome::Granted { grant: resumed, .. } = harness.resume(&finer, 3, 1) else { panic!("it may") };
     assert_eq!(resumed, grant(LINGER, true));
-    // What is longer than a record can say is cut.
+    // A longer grace period is cut to what a record can store.
     let longest = Duration::from_millis(u32::MAX.into());
     let long = AdmissionPolicy { linger: Duration::MAX, ..policy(9) };
     let Outcome::Granted { grant: Some(fourth), .. } = harness.acquire_resumable(&long, 4) else {
@@ -42,19 +42,23 @@ fn lost_session_lingers_until_its_deadline() {
     let until = at(harness.second) + LINGER;
     assert_eq!(harness.record.sessions()[0].status, SessionStatus::Lingering { until });
     assert_eq!(harness.list(&full).free_at, Some(until));
-    // Once is enough: it does not begin anew.
+    // A second `Linger` does not extend the grace period.
     assert_eq!(harness.linger(1), Outcome::Released);
     assert_eq!(harness.record.sessions()[0].status, SessionStatus::Lingering { until });
     assert!(is_denied(&harness.acquire_plain(&full, 2)));
     let moment = Duration::from_millis(1);
     assert_eq!(harness.clone().count_at(&full, Timestamp::from_epoch(until.since_epoch().saturating_sub(moment))), 1);
     assert_eq!(harness.clone().count_at(&full, until), 0);
-    // What is given back lingers no longer.
+    // A release ends the lingering.
     let mut released = harness.clone();
     assert_eq!((released.release(1), released.session_numbers()), (Outcome::Released, vec![]));
     harness.second = until.since_epoch().as_secs();
     assert_eq!(harness.acquire_plain(&full, 2), granted(1));
-    assert_eq!((harness.session_numbers(), harness.notified()), (vec![2], vec![]), "nobody is told who is not there");
+    assert_eq!(
+        (harness.session_numbers(), harness.notified()),
+        (vec![2], vec![]),
+        "a lingering session is not notified"
+    );
 }
 
 #[test]
@@ -67,7 +71,7 @@ fn session_without_resume_key_does_not_linger() {
         assert_eq!(harness.linger(number), Outcome::Released);
     }
     assert_eq!(harness.session_numbers(), [0; 0]);
-    assert_eq!(harness.linger(7), Outcome::Released, "nor what is not there");
+    assert_eq!(harness.linger(7), Outcome::Released, "an unknown session neither");
 }
 
 #[test]
@@ -78,13 +82,13 @@ fn lingering_slots_are_evicted_first_earliest_deadline_first() {
     drop(harness.linger(1));
     assert_eq!(harness.acquire_plain(&policy(4), 5), granted(4));
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![1, 2, 4, 5], vec![]));
-    // Before anybody is ended, be it by rule or by choice.
+    // Lingering slots are evicted before live ones, by rule and by choice.
     assert_eq!(harness.acquire_plain(&evict_oldest_policy(4), 6), granted(4));
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![2, 4, 5, 6], vec![]));
     drop(harness.linger(2));
     assert!(is_granted(&harness.acquire_evicting(&client_choice_policy(4), 7, Evict::Sessions([id(4)].into())), 4));
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![4, 5, 6, 7], vec![]));
-    // Together with the choice, if it takes more.
+    // Together with the chosen session, if more are necessary.
     drop(harness.acquire_resumable(&policy(9), 8));
     drop(harness.linger(8));
     assert!(is_granted(
@@ -111,7 +115,7 @@ fn evict_nobody_spares_lingering_slots() {
     assert!(is_denied(&harness.acquire_evicting(&evict_oldest_policy(2), 3, Evict::Nobody)));
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![1, 2], vec![]));
 
-    // Nor one of its own device, which is full.
+    // Also not one of its own device when that is full.
     let policy = AdmissionPolicy { sessions_per_device: 1.try_into().unwrap(), ..devices_policy(2) };
     let mut harness = UserHarness::default();
     drop(harness.acquire_on_device(&policy, 1, "laptop"));
@@ -133,20 +137,20 @@ fn resume_moves_a_slot_and_adds_none() {
     drop(harness.acquire_plain(&full, 2));
     let since = harness.record.sessions()[0].since;
 
-    // From one that lives.
+    // From a live session.
     assert!(is_granted(&harness.resume(&full, 3, 1), 2));
     assert_eq!((harness.session_numbers(), &*harness.ended), (vec![3, 2], &[ended(1, EndReason::Resumed)][..]));
-    // What the old session still says of itself finds nothing.
+    // Later commands of the old session have no effect.
     assert_eq!((harness.linger(1), harness.release(1)), (Outcome::Released, Outcome::Released));
     assert_eq!(harness.session_numbers(), [3, 2]);
-    // From one that lingers, and again with the same token, also with a lower limit and on other terms.
+    // From a lingering session, again with the same token, also with a lower limit and another policy.
     drop(harness.linger(3));
     assert!(is_granted(&harness.resume(&policy(1), 4, 1), 2));
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![4, 2], vec![]));
     let entry = &harness.record.sessions()[0];
     assert_eq!((entry.status, entry.since, entry.label()), (SessionStatus::Live, since, name("old").as_ref()));
     assert_eq!(entry.resumable().unwrap().key, key(1), "the token stays with its slot");
-    // Another label may be said. Another device opens nothing: it could share the slot of this one.
+    // The label may change. A resume with another device is denied: it could share the slot of that device.
     let options =
         |device| Some(AcquireOptions { resume: Some(key(1)), label: name("new"), device, ..AcquireOptions::default() });
     assert!(is_denied(&harness.acquire(&full, id(5), options(name("other")))));
@@ -161,12 +165,12 @@ fn resume_moves_a_slot_and_adds_none() {
     let entry = &harness.record.sessions()[0];
     assert_eq!((entry.label(), entry.device()), (name("new").as_ref(), None));
 
-    // Wrong ones are as good as none.
+    // A wrong token counts as none.
     assert!(is_denied(&harness.resume(&full, 6, 9)));
     drop(harness.release(2));
     assert!(is_granted(&harness.resume(&full, 6, 9), 2));
     assert_eq!(harness.record.sessions()[1].resumable().unwrap().key, key(200));
-    // Nor is one of a slot that is gone, or has lingered for its time; and whoever may have none takes none up.
+    // So does the token of an ended or expired slot. A limit of 0 denies every resume.
     assert!(is_denied(&harness.resume(&policy(0), 7, 1)));
     drop(harness.release(5));
     assert!(is_granted(&harness.resume(&full, 7, 1), 2));
@@ -174,7 +178,7 @@ fn resume_moves_a_slot_and_adds_none() {
     drop(harness.linger(6));
     harness.second += 10;
     assert!(is_granted(&harness.acquire_resumable(&full, 8), 2));
-    assert_eq!(harness.session_numbers(), [7, 8], "session 6 has lingered for its time");
+    assert_eq!(harness.session_numbers(), [7, 8], "session 6 has expired");
 }
 
 #[test]
@@ -195,7 +199,7 @@ fn slots_of_a_dead_node_linger_from_detection() {
         ),
     );
     harness.dead.insert(THERE, at(20));
-    // The one that lingered lingers for what is left of its time, from a clock that was wrong or not.
+    // The lingering session keeps its deadline, whether or not the clock was right.
     assert_eq!(harness.clone().count_at(&policy, until), 3);
     assert_eq!(harness.count_at(&policy, at(29)), 2);
     assert_eq!(harness.record.sessions()[0].status, SessionStatus::Lingering { until: at(20) + LINGER });

@@ -1,4 +1,4 @@
-//! The ledger's rule where one session takes another's place: who is ended, what lingers, what is taken up, and by whom.
+//! The ledger's rule for evictions, lingering slots and resumes.
 
 mod one_user;
 mod choice;

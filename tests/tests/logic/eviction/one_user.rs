@@ -45,7 +45,7 @@ pub(super) fn devices_policy(slots: u32) -> AdmissionPolicy {
     }
 }
 
-/// One user's record, on which commands are applied. What happens at second `n` is the `n`th command.
+/// Applies commands to one user's record. The `n`th command happens at second `n`.
 #[derive(Debug, Default, Clone)]
 pub(super) struct UserHarness {
     pub(super) record: UserRecord,
@@ -81,12 +81,12 @@ impl UserHarness {
         )
     }
 
-    /// A plain client's.
+    /// A session of a plain client.
     pub(super) fn acquire_plain(&mut self, policy: &AdmissionPolicy, number: u64) -> Outcome {
         self.acquire(policy, id(number), None)
     }
 
-    /// One whose slot can be taken up with the key of its number.
+    /// A session whose slot can be resumed with the key of its number.
     pub(super) fn acquire_resumable(&mut self, policy: &AdmissionPolicy, number: u64) -> Outcome {
         let fresh = Some(key(u8::try_from(number).unwrap()));
         self.acquire(policy, id(number), Some(AcquireOptions { new_resume_key: fresh, ..AcquireOptions::default() }))
@@ -159,7 +159,7 @@ impl UserHarness {
         self.record.sessions().iter().map(|entry| entry.session.number()).collect()
     }
 
-    /// Who was told by the last command that its slot is gone.
+    /// The sessions that the last command notified of their end.
     pub(super) fn notified(&self) -> Vec<u64> {
         self.ended.iter().map(|ended| ended.session.number()).collect()
     }

@@ -12,7 +12,7 @@ use session_core::protocol::{
 };
 use session_core::{DisplayName, NodeId, ResumeToken, UserId, UserIdError};
 
-/// Everything a server can say.
+/// Every message of a server.
 pub(super) fn server_messages() -> Vec<ServerMessage> {
     let users = [user("ada", 1), user("ada \"the\" \\ countess é🦀", u32::MAX)];
     let successes = users.iter().cloned().map(ServerMessage::AuthenticateSuccess);
@@ -32,7 +32,7 @@ pub(super) fn server_messages() -> Vec<ServerMessage> {
         .collect()
 }
 
-/// What is said to those who asked at length, and of others' sessions.
+/// The messages for clients that authenticate with an object, or list and end sessions.
 pub(super) fn detailed() -> Vec<ServerMessage> {
     let session = NodeId::new(0x0123_4567_89ab_cdef).session(7);
     let limit = SlotLimit::new(3).unwrap();
@@ -108,7 +108,7 @@ pub(super) fn request_errors() -> Vec<RequestError> {
     successors(request_error_after(None), |error| request_error_after(Some(error))).collect()
 }
 
-/// Every refusal in a row. Whoever adds one must put it in here; so with the functions below.
+/// The failure after this one. A new variant breaks this match, and those below, until it has its place.
 pub(super) fn failure_after(failure: Option<&AuthenticateFailure>) -> Option<AuthenticateFailure> {
     match failure {
         None => Some(AuthenticateFailure::LimitReached),

@@ -1,4 +1,4 @@
-//! Any text at all.
+//! Any text as a message.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -33,7 +33,7 @@ proptest! {
     fn parsers_never_panic(text in prop_oneof![any_text(), almost_json(), almost_a_message()]) {
         let request = ClientMessage::parse(&text);
         if let Err(error) = &request {
-            // However long the message, what is said about it is not.
+            // The error about a long message is short.
             let reply = ServerMessage::Error(error.clone()).encode();
             prop_assert!(reply.len() < 600, "{}", reply);
         }
@@ -45,7 +45,7 @@ proptest! {
         }
     }
 
-    /// Against a reader that is written the obvious way.
+    /// Compares the parser with a naive reader.
     #[test]
     fn any_message_parses_like_a_naive_reader(entries in prop::collection::vec((any_key(), any_value()), 0..5)) {
         let message = entries.iter().map(|(key, value)| format!("{} : {value}", json!(key))).collect::<Vec<_>>();
@@ -76,7 +76,7 @@ proptest! {
     }
 }
 
-/// Text with what JSON must escape, and what it need not.
+/// Text with characters that JSON must escape, and others.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), r#"[ -~\x00-\x1f\x7f"\\/é\u{2028}\u{feff}🦀]{0,90}"#]
 }
@@ -111,7 +111,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// JSON's own words in any order.
+/// Tokens of JSON in any order.
 fn almost_json() -> impl Strategy<Value = String> {
     let words = [
         "{",

@@ -1,4 +1,4 @@
-//! What a message means, and what is wrong with one.
+//! The meaning of messages, and their errors.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -15,7 +15,7 @@ use tests::values::on_a_small_stack;
 
 use super::all_values::*;
 
-/// The protocol that a plain client speaks: these bytes are a promise.
+/// The protocol of plain clients. These bytes must never change.
 #[test]
 fn plain_protocol_has_these_bytes() {
     for (request, frame) in [
@@ -80,7 +80,7 @@ fn credential_is_never_printed() {
     assert_eq!(format!("{request:?}"), "Authenticate(Credential(token, 7 bytes))");
 }
 
-/// Ways to say the same that are as good.
+/// Different texts with the same meaning.
 #[test]
 fn equivalent_spellings_are_accepted() {
     let ada = || ClientMessage::Authenticate(Credential::new("ada"));
@@ -89,10 +89,10 @@ fn equivalent_spellings_are_accepted() {
         (r#"{"payload":"ada","type":"AUTHENTICATE"}"#, ada()),
         (r#"{"\u0074ype":"\u0041UTHENTICATE","paylo\u0061d":"\u0061da"}"#, ada()),
         (r#"{"type":"AUTHENTICATE","payload":"ada","token":"x","x":[{"type":"BYE"}],"n":1e999}"#, ada()),
-        // What is ignored may come twice.
+        // An unknown key may come twice.
         (r#"{"x":1,"type":"AUTHENTICATE","x":2,"payload":"ada"}"#, ada()),
         (r#"{"TYPE":"BYE","type":"CHECK_CONNECTIONS","":{"payload":1}}"#, ClientMessage::CheckConnections),
-        // What a credential must look like is for the authenticator.
+        // The authenticator, not the parser, checks the text of a credential.
         (r#"{"type":"AUTHENTICATE","payload":""}"#, ClientMessage::Authenticate(Credential::new(""))),
         (
             r#"{"type":"AUTHENTICATE","payload":"\u0000\ud83e\udd80é"}"#,
@@ -156,7 +156,7 @@ fn credential_that_is_no_string_is_none() {
     }
 }
 
-/// An object of AUTHENTICATE in all its glory, and what is wrong with one.
+/// All fields of the object, and their errors.
 #[test]
 fn authenticate_object_is_read_completely() {
     let id = NodeId::new(7).session(8);
@@ -210,7 +210,7 @@ fn authenticate_object_is_read_completely() {
         let message = format!(r#"{{"type":"AUTHENTICATE","payload":{{"user":"ada",{twice}}}}}"#);
         assert_eq!(ClientMessage::parse(&message), Err(RequestError::DuplicateKey), "{message}");
     }
-    // However deep, it costs no stack.
+    // Deep nesting needs no stack.
     let deep = format!(r#"{{"type":"AUTHENTICATE","payload":{{"evict":[{}"#, "[".repeat(100_000));
     assert_eq!(ClientMessage::parse(&deep), Err(RequestError::NotJson));
 }
@@ -253,7 +253,7 @@ fn every_failure_has_a_code() {
     }
 }
 
-/// A server of a later version may say more, and one of an earlier less.
+/// A later version of the server may send more keys, an earlier one fewer.
 #[test]
 fn detailed_messages_tolerate_unknown_and_missing_keys() {
     let session = "0".repeat(32);
@@ -326,8 +326,7 @@ fn unknown_type_is_shown_up_to_64_characters() {
     assert_eq!(RequestError::SHOWN_CHARS, 64);
 }
 
-/// On a stack that would not bear recursion.
-/// An AUTHENTICATE whose payload says nothing.
+/// An AUTHENTICATE whose payload has no credential.
 fn no_credential(payload: &str) -> ClientMessage {
     if payload.starts_with('{') {
         ClientMessage::AuthenticateWith(Credential::None, Box::default())
@@ -368,7 +367,7 @@ fn deeply_nested_message_needs_no_stack() {
             (format!(r#"{{"x":{},"type":"BYE"}}"#, &value[..value.len() - 1]), Err(RequestError::NotJson)),
         ]);
     }
-    // A reader of replies recurses, to a bound.
+    // The parser of server messages recurses, up to a limit.
     for (message, _) in &messages {
         assert!(ServerMessage::parse(message).is_err(), "{message:.60}…");
     }
@@ -382,13 +381,13 @@ fn deeply_nested_message_needs_no_stack() {
 #[test]
 fn client_accepts_messages_of_later_servers() {
     let parsed = |frame: &str| ServerMessage::parse(frame).unwrap();
-    // More keys may follow, wherever.
+    // More keys may follow anywhere.
     let frame =
         r#"{"v":2,"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","limit":3,"connections":1},"resume":"x"}"#;
     assert_eq!(parsed(frame), ServerMessage::AuthenticateSuccess(user("ada", 1)));
     assert_eq!(parsed(r#"{"type":"HELLO","payload":"any words"}"#), ServerMessage::Hello);
     assert_eq!(parsed(r#"{"type":"BYE_SUCCESS"}"#), ServerMessage::ByeSuccess);
-    // Reasons of a later server are words.
+    // Unknown reasons of a later server are kept as text.
     let closed = ServerMessage::AuthenticateFailure(AuthenticateFailure::Other("We are closed on Sundays".into()));
     assert_eq!(parsed(r#"{"type":"AUTHENTICATE_FAILURE","payload":"We are closed on Sundays"}"#), closed);
     assert_eq!(parsed(&closed.encode()), closed);

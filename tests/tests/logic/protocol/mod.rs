@@ -1,4 +1,4 @@
-//! The wire protocol, byte for byte: every message, every close, every rejection.
+//! The wire protocol, byte for byte: every message, close and error.
 
 mod all_values;
 mod vocabulary;

@@ -1,4 +1,4 @@
-//! The texts of all messages, close reasons and rejections, as snapshots.
+//! The texts of all messages, close reasons and errors, as snapshots.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -94,7 +94,7 @@ fn every_close_reason() {
     }
 }
 
-/// What a server answers to every kind of message that it does not serve.
+/// The error for each kind of invalid message.
 #[test]
 fn every_request_error() {
     let mut table = String::new();
@@ -181,7 +181,7 @@ fn every_reason_has_its_own_message() {
     );
 }
 
-/// The text between brackets, with what cannot be seen spelled out as `\u{…}`.
+/// The text in quotation marks, with invisible characters as `\u{…}`.
 fn visible(text: &str) -> String {
     let seen = |character: char| match character {
         ' '..='~' | 'é' | '🦀' => character.to_string(),

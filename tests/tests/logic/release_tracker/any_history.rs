@@ -13,14 +13,14 @@ use session_core::{SessionId, Timestamp};
 
 use super::commands::*;
 
-/// What becomes of a command on its way to a store and back.
+/// What happens to a command and its answer.
 #[derive(Debug, Clone, Copy)]
 enum StoreFault {
     Answered,
     Rejected(StoreError),
-    /// The answer is lost, the command was applied.
+    /// The command is applied, its answer is lost.
     Applied,
-    /// The answer is lost, and so was the command.
+    /// The command and its answer are lost.
     Lost,
     /// The answer is lost, and the command may be applied later, or never.
     Late,
@@ -29,15 +29,15 @@ enum StoreFault {
 /// One step in the life of a process and its store.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A new session asks for a slot.
+    /// A new session acquires a slot.
     Open,
-    /// A session that was granted one gives it back.
+    /// A session with a slot ends.
     Close(prop::sample::Index),
-    /// A command under way ends.
+    /// A command under way is answered, or its answer is lost.
     Answer(prop::sample::Index, StoreFault),
-    /// A command whose answer was lost is applied after all, or certainly never.
+    /// A late command is applied, or certainly never.
     Late(prop::sample::Index, bool),
-    /// Time passes, and what is due is submitted.
+    /// Time passes, and due retries are submitted.
     Pause(u64),
 }
 
@@ -59,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A process that submits as sessions do, and a store that keeps its contract and no more.
+/// A process that submits commands of sessions, and a store with every fault that its contract allows.
 struct TrackerSimulation {
     tracker: ReleaseTracker,
     room: usize,
@@ -72,14 +72,14 @@ struct TrackerSimulation {
     late: BTreeMap<SessionId, StoreCommand>,
 }
 
-/// Four slots, of which some linger.
+/// A limit of four, and a grace period.
 fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
     let policy =
         AdmissionPolicy { linger: Duration::from_secs(100), ..AdmissionPolicy::new(SlotLimit::new(4).unwrap()) };
     ledger::apply(record, command, &policy, |_| Liveness::Alive).outcome
 }
 
-/// How a session asks for its slot, and how it gives it up: every other one may come back.
+/// The commands that begin and end a session. Every second session can be resumed.
 fn acquire_and_end(number: u64) -> (StoreCommand, StoreCommand) {
     if number.is_multiple_of(2) {
         (acquire(number), release(number))
@@ -144,7 +144,7 @@ impl TrackerSimulation {
             }
             StoreFault::Lost => Outcome::Unknown,
             StoreFault::Late => {
-                // Two that are late: in order.
+                // Two late commands of a session are applied in order.
                 if let Some(earlier) = self.late.insert(command.session(), command.clone()) {
                     let _outcome = apply(&mut self.record, &earlier);
                 }
@@ -157,7 +157,7 @@ impl TrackerSimulation {
         self.tracker.answered(&Ticket::from(command), &outcome, self.now);
     }
 
-    /// Applies a command, and before it what is late of the same session: in order, or not at all.
+    /// Applies a command, after a late one of the same session.
     fn apply(&mut self, command: &StoreCommand) -> Outcome {
         if let Some(earlier) = self.late.remove(&command.session()) {
             let _outcome = apply(&mut self.record, &earlier);
@@ -165,29 +165,29 @@ impl TrackerSimulation {
         apply(&mut self.record, command)
     }
 
-    /// Whose slots somebody has to give back: those that linger are nobody's.
+    /// The sessions whose slots must be released. Lingering slots need no release.
     fn live(&self) -> impl Iterator<Item = SessionId> {
         self.record.sessions().iter().filter(|entry| entry.status == SessionStatus::Live).map(|entry| entry.session)
     }
 
     fn check(&self) {
         let (tracked, pending, deadline) = state_of(&self.tracker);
-        assert!(pending <= tracked && tracked <= self.room, "owed {pending}, held {tracked}, room {}", self.room);
+        assert!(pending <= tracked && tracked <= self.room, "pending {pending}, tracked {tracked}, room {}", self.room);
         let acquires = |command: &&StoreCommand| matches!(command, StoreCommand::Acquire { .. });
         let may_hold: BTreeSet<_> = self
             .live()
             .chain(self.late.values().chain(&self.under_way).filter(acquires).map(StoreCommand::session))
             .collect();
-        assert!(may_hold.len() <= tracked, "a slot that nobody would give back: {may_hold:?}");
+        assert!(may_hold.len() <= tracked, "a slot that nothing would release: {may_hold:?}");
         for session in may_hold {
             let served = self.granted.contains(&session.number());
             let under_way = self.under_way.iter().any(|command| command.session() == session);
-            assert!(served || under_way || self.tracker.is_pending(session), "{session} is forgotten");
+            assert!(served || under_way || self.tracker.is_pending(session), "{session} is not released by anything");
         }
         assert!(deadline.is_none() || pending > 0);
     }
 
-    /// The store is well again and everybody leaves.
+    /// The store has no more faults, and all sessions end.
     fn end(mut self) {
         for command in std::mem::take(&mut self.under_way) {
             self.answer(&command, StoreFault::Answered);
@@ -209,7 +209,7 @@ impl TrackerSimulation {
         assert_eq!(self.live().next(), None);
         assert!(
             self.record.sessions().iter().all(|entry| entry.session.number() % 2 == 1),
-            "only who may come back lingers"
+            "only resumable sessions linger"
         );
         assert!(self.late.is_empty());
     }

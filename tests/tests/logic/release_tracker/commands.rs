@@ -28,12 +28,12 @@ pub(super) fn count_slots(number: u64) -> StoreCommand {
     StoreCommand::CountSlots { user: user(), session: session(number), at: at(0) }
 }
 
-/// The session was lost at the 7th millisecond.
+/// The session was lost at 7 ms.
 pub(super) fn linger(number: u64) -> StoreCommand {
     StoreCommand::Linger { user: user(), session: session(number), at: at(7) }
 }
 
-/// An acquire of a slot that can be taken up again.
+/// An acquire of a slot that can be resumed.
 pub(super) fn acquire_resumable(number: u64) -> StoreCommand {
     let options = AcquireOptions { new_resume_key: Some(ResumeKey::from_bytes([9; 32])), ..AcquireOptions::default() };
     StoreCommand::Acquire {
@@ -45,7 +45,7 @@ pub(super) fn acquire_resumable(number: u64) -> StoreCommand {
     }
 }
 
-/// What an owner can see: (held, owed, deadline).
+/// The public state: (tracked, pending, deadline).
 pub(super) fn state_of(tracker: &ReleaseTracker) -> (usize, usize, Option<Timestamp>) {
     (tracker.tracked(), tracker.pending(), tracker.deadline())
 }

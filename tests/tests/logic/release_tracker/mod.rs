@@ -1,4 +1,4 @@
-//! Debts: that every slot finds its way back into the store, however many answers are lost.
+//! The release tracker: every slot is released in the end, however many answers are lost.
 
 mod commands;
 mod scenarios;

@@ -1,4 +1,4 @@
-//! Scenarios in words.
+//! Scenarios, one per test.
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
@@ -19,9 +19,9 @@ fn acquire_needs_room_in_the_tracker() {
         [1, 2, 3].map(|number| tracker.begin(&acquire(number)).map(drop)),
         [Ok(()), Ok(()), Err(StoreError::Overloaded)]
     );
-    assert_eq!(tracker.tracked(), 2, "what was refused reserved nothing");
+    assert_eq!(tracker.tracked(), 2, "a rejected acquire reserves nothing");
 
-    // Whether it is under way, granted, or owed: it keeps its room until it is certainly not in the store.
+    // A session keeps its room while it is under way, granted or pending: until it is certainly not in the store.
     tracker.answered(&Ticket::from(&acquire(1)), &GRANTED, at(0));
     tracker.answered(&Ticket::from(&acquire(2)), &Outcome::Unknown, at(0));
     assert_eq!(tracker.begin(&acquire(3)).map(drop), Err(StoreError::Overloaded));
@@ -32,7 +32,7 @@ fn acquire_needs_room_in_the_tracker() {
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(50));
     assert_eq!([3, 4].map(|number| tracker.begin(&acquire(number)).map(drop)), [Ok(()), Err(StoreError::Overloaded)]);
 
-    assert_eq!(ReleaseTracker::new(0).begin(&acquire(1)), Err(StoreError::Overloaded));
+    assert_eq!(ReleaseTracker::new(0).begin(&acquire(1)).map(drop), Err(StoreError::Overloaded));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn releases_and_lookups_need_no_room() {
     assert_eq!(tracker.tracked(), 1);
 }
 
-/// Each row: command, outcome => what is held and owed, of one session that has its room.
+/// Each row: command, outcome => the state of a tracker with one tracked session.
 #[test]
 fn every_outcome_of_every_command() {
     let rejections = StoreError::ALL.map(Outcome::Rejected);
@@ -102,7 +102,7 @@ fn linger_retries_keep_the_time_of_loss() {
         assert_eq!(
             [tracker.next_retry(now), tracker.next_retry(now)],
             [Some(linger(1)), None],
-            "lost at the same time as ever"
+            "the time of loss does not change"
         );
         assert!(tracker.is_pending(session(1)));
         tracker.answered(&Ticket::from(&linger(1)), &outcome, now);
@@ -119,7 +119,7 @@ fn unanswered_acquire_leaves_a_pending_release() {
     let mut tracker = ReleaseTracker::new(1);
     tracker.begin(&acquire_resumable(1)).unwrap();
     tracker.answered(&Ticket::from(&acquire_resumable(1)), &Outcome::Unknown, at(0));
-    assert_eq!(tracker.next_retry(at(50)), Some(release(1)), "its token was never told");
+    assert_eq!(tracker.next_retry(at(50)), Some(release(1)), "no client has its token");
 }
 
 #[test]
@@ -132,9 +132,7 @@ fn unanswered_resume_leaves_a_pending_linger() {
     let resume = StoreCommand::Acquire { user, session, limit, at: asked, options };
     tracker.begin(&resume).unwrap();
     tracker.answered(&Ticket::from(&resume), &Outcome::Unknown, at(7));
-    let Some(StoreCommand::Linger { at: lost, .. }) = tracker.next_retry(at(57)) else {
-        panic!("it would be given back")
-    };
+    let Some(StoreCommand::Linger { at: lost, .. }) = tracker.next_retry(at(57)) else { panic!("no pending linger") };
     assert_eq!(lost, at(7));
 }
 
@@ -151,10 +149,10 @@ fn release_backoff_doubles_up_to_5_s() {
         assert_eq!(state_of(&tracker), (1, 1, Some(due)), "try {try_number}");
         assert_eq!(tracker.next_retry(early), None, "try {try_number}");
         assert_eq!(tracker.next_retry(due), Some(release(1)), "try {try_number}");
-        assert_eq!(state_of(&tracker), (1, 1, None), "it is under way: still owed, not due");
+        assert_eq!(state_of(&tracker), (1, 1, None), "under way: pending, not due");
         assert!(tracker.is_pending(session(1)));
         assert_eq!(tracker.next_retry(due + ReleaseTracker::LONGEST_BACKOFF), None, "one at a time");
-        // The answer takes its time; the pause counts from there.
+        // The backoff counts from the answer, not from the retry.
         now = due + Duration::from_millis(7);
         tracker.answered(
             &Ticket::from(&release(1)),
@@ -177,7 +175,7 @@ fn each_release_has_its_own_backoff() {
     tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(0));
     assert_eq!(tracker.next_retry(at(50)), Some(release(1)));
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Unknown, at(50));
-    // Due at 150 now. The other one is younger but due earlier.
+    // Due at 150 now. The second one is recorded later but due earlier.
     tracker.answered(&Ticket::from(&acquire(2)), &Outcome::Unknown, at(60));
     assert_eq!(tracker.deadline(), Some(at(110)));
     assert_eq!([tracker.next_retry(at(149)), tracker.next_retry(at(149))], [Some(release(2)), None]);
@@ -191,7 +189,7 @@ fn backoff_starts_again_for_a_new_release() {
     for now in [1_000, 2_000] {
         tracker.begin(&acquire(1)).unwrap();
         tracker.answered(&Ticket::from(&acquire(1)), &Outcome::Unknown, at(now));
-        assert_eq!(tracker.deadline(), Some(at(now + 50)), "no backoff is inherited from a debt that is paid");
+        assert_eq!(tracker.deadline(), Some(at(now + 50)), "the backoff starts again");
         assert_eq!(tracker.next_retry(at(now + 50)), Some(release(1)));
         tracker.answered(&Ticket::from(&release(1)), &Outcome::Released, at(now + 50));
         assert_eq!(state_of(&tracker), (0, 0, None));
@@ -211,14 +209,14 @@ fn at_most_64_releases_are_under_way() {
     assert_eq!(first, (0..64).map(release).collect::<Vec<_>>());
     assert_eq!(state_of(&tracker), (100, 100, None), "no tick until one of them is answered");
 
-    // One answered makes room for one more, however it was answered.
+    // Each answer makes room for one more retry, whatever its outcome.
     tracker.answered(&Ticket::from(&first[0]), &Outcome::Released, now);
     assert_eq!(state_of(&tracker), (99, 99, Some(at(50))));
     assert_eq!([tracker.next_retry(now), tracker.next_retry(now)], [Some(release(64)), None]);
     tracker.answered(&Ticket::from(&first[1]), &Outcome::Unknown, now);
     assert_eq!([tracker.next_retry(now), tracker.next_retry(now)], [Some(release(65)), None]);
 
-    // With the store well again all of them come back.
+    // Once the store answers again, all are released.
     let mut under_way: Vec<_> = first[2..].iter().cloned().chain([64, 65].map(release)).collect();
     let mut now = now;
     while let Some(command) = under_way.pop() {
@@ -229,7 +227,7 @@ fn at_most_64_releases_are_under_way() {
     assert_eq!(state_of(&tracker), (0, 0, None));
 }
 
-/// The answer to an acquire is lost, and the release that a connection in panic submitted behind it fails, too.
+/// The answer to an acquire is lost. The release that a panicking connection submitted after it fails, too.
 #[test]
 fn release_recorded_twice_is_pending_once() {
     let mut tracker = ReleaseTracker::new(1);
@@ -238,7 +236,7 @@ fn release_recorded_twice_is_pending_once() {
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Unknown, at(10));
     assert_eq!(state_of(&tracker), (1, 1, Some(at(50))));
     assert_eq!([tracker.next_retry(at(99)), tracker.next_retry(at(99))], [Some(release(1)), None]);
-    // And if it fails while it is tried again: once more, later.
+    // If the retry fails, it is due again later.
     tracker.answered(&Ticket::from(&release(1)), &Outcome::Unknown, at(100));
     assert_eq!(state_of(&tracker), (1, 1, Some(at(200))));
 }

@@ -31,8 +31,8 @@ impl Token {
     }
 }
 
-/// The tokens of a source text, without comments and blanks. A literal of several lines yields one token per line, so that
-/// lines of code can be counted by their tokens.
+/// The tokens of a source text, without comments and blanks. A literal of several lines yields one token per line, so
+/// that tokens count the lines of code.
 pub(super) fn tokens(source: &str) -> Vec<Token> {
     Lexer { chars: source.chars().collect(), at: 0, line: 1, tokens: Vec::new() }.run()
 }

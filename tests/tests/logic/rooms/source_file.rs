@@ -1,4 +1,4 @@
-//! What one source file imports and defines, and how many lines of code it has. Code under `#[cfg(test)]` does not count.
+//! The imports, definitions and number of code lines of one source file. Code under `#[cfg(test)]` does not count.
 
 use std::collections::BTreeSet;
 

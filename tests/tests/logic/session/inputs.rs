@@ -15,7 +15,7 @@ pub(super) use tests::values::{NANOSECOND, user, user_summary};
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
-/// A unit-only enum and the list of all its variants, so that the table below cannot miss one.
+/// A unit-only enum and the list of all its variants, so that the specification cannot miss one.
 macro_rules! listed {
     ($(#[$doc:meta])* $name:ident { $($variant:ident),+ $(,)? }) => {
         $(#[$doc])*
@@ -37,7 +37,7 @@ listed! {
 }
 
 listed! {
-    /// What can happen, in every kind that could matter.
+    /// Every kind of event.
     Input {
         Connected,
         Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown,
@@ -59,12 +59,12 @@ pub(super) const OUTCOMES: &[Input] = &[Granted, Denied, Released, Found, Overlo
 pub(super) const ENDINGS: &[Input] = &[Evicted, ResumedElsewhere];
 pub(super) const TICKS: &[Input] = &[EarlyTick, Tick, LateTick];
 
-/// The machine, driven by inputs at seconds.
+/// Feeds inputs to a session at these seconds.
 pub(super) fn run(session: &mut Session, inputs: &[(u64, Input)]) -> Vec<Actions> {
     inputs.iter().map(|&(second, input)| session.handle(input.event(), at(second))).collect()
 }
 
-/// A session at one of the states, by the first way that leads there.
+/// A session in this state, by its first history.
 pub(super) fn session_in(state: State) -> Session {
     let mut session = session();
     for (second, event) in state.histories().swap_remove(0) {
@@ -82,15 +82,15 @@ pub(super) fn expected(command: Option<Effect>, send: Option<Frame>, close: Opti
 }
 
 impl State {
-    /// The ways into the state, as (second, event).
+    /// The histories that lead to the state, as (second, event).
     pub(super) fn histories(self) -> Vec<History> {
         match self {
             Self::Anonymous => vec![
                 vec![],
                 vec![(0, Connected.event())],
-                // Denied, so it may try again.
+                // Denied, so it may retry.
                 [Connected, Authenticate, Verified, Denied].map(|input| (0, input.event())).to_vec(),
-                // Not verified, which is the first of two bad messages that are tolerated.
+                // Not verified: the first of the two tolerated bad messages.
                 [Connected, Authenticate, NotVerified].map(|input| (0, input.event())).to_vec(),
             ],
             Self::Verifying => then(Self::Anonymous, &[(1, Authenticate)]),
@@ -127,7 +127,7 @@ impl State {
         }
     }
 
-    /// The second at which the specification's event comes.
+    /// The second of the specification's event.
     pub(super) fn now(self) -> u64 {
         match self {
             Self::Anonymous => 1,
@@ -190,7 +190,7 @@ impl Input {
         }
     }
 
-    /// When it comes: at `now`, but ticks around the deadline if there is one.
+    /// The time of the input: `now`, but ticks come around the deadline if there is one.
     pub(super) fn time(self, session: &Session, now: Timestamp) -> Timestamp {
         let deadline = session.deadline();
         match self {
@@ -221,7 +221,7 @@ pub(super) fn id() -> SessionId {
     NodeId::new(0xada).session(7)
 }
 
-/// A second of the session's life; it began some time after the epoch.
+/// A second of the session, which begins some time after the epoch.
 pub(super) fn at(second: u64) -> Timestamp {
     Timestamp::from_epoch(Duration::from_secs(1_700_000_000 + second))
 }
@@ -242,7 +242,7 @@ pub(super) fn acquire(at: Timestamp) -> Option<Effect> {
     Some(Effect::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit: None, at, options: None }))
 }
 
-/// What a token of limit so many leads to at 2 s.
+/// The acquire at 2 s with the limit of a token.
 pub(super) fn acquire_up_to(slots: u32) -> Option<Effect> {
     let limit = SlotLimit::new(slots).ok();
     Some(Effect::Store(ledger::StoreCommand::Acquire { user: user(), session: id(), limit, at: at(2), options: None }))
@@ -253,7 +253,7 @@ pub(super) fn acquire_for_bob() -> Option<Effect> {
     Some(Effect::Store(ledger::StoreCommand::Acquire { user: bob(), session: id(), limit, at: at(2), options: None }))
 }
 
-/// Ada by a token that claims a limit of 7 and runs out at this second of the wall clock.
+/// Ada by a token with a limit of 7 that expires at this second of the wall clock.
 pub(super) fn by_token(expires: u64) -> Identity {
     let expires = Some(UnixSeconds::from_unix_seconds(expires));
     Identity { limit: SlotLimit::new(7).ok(), expires, ..Identity::for_user(user()) }

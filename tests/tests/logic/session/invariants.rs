@@ -1,4 +1,4 @@
-//! What always holds, in any history.
+//! The invariants of a session, in any history.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use session_core::{Timestamp, UserId};
 use super::inputs::Input::*;
 use super::inputs::*;
 
-/// A session together with what must hold after each of its events, whatever came before.
+/// A session with the invariants that hold after each event.
 struct InvariantChecker {
     session: Session,
     now: Timestamp,
     under_way: Option<PendingQuery>,
     grants: u32,
     releases: u32,
-    /// Who was let in, and until when the token lasts that did it, if it runs out.
+    /// The authenticated user, and the expiry of the token, if any.
     identity: Option<Identity>,
-    /// The identity that a fresh token of the same user has proved, while the store is asked.
+    /// The identity from a fresh token, while the store counts.
     renewal: Option<Identity>,
-    /// It closed, or its peer left.
+    /// The session closed, or its client disconnected.
     is_over: bool,
 }
 
@@ -66,7 +66,7 @@ impl InvariantChecker {
         let was_finished = self.session.is_finished();
         let Actions { effect: command, send, close } = self.session.handle(event.clone(), self.now);
 
-        assert!(!was_finished || (&command, &send, close) == (&None, &None, None), "drained, it does nothing");
+        assert!(!was_finished || (&command, &send, close) == (&None, &None, None), "a finished session acts");
         assert!(!self.is_over || (&send, close) == (&None, None), "nothing is sent after a close");
         self.is_over |= close.is_some() || *event == Event::Disconnected;
 
@@ -79,7 +79,7 @@ impl InvariantChecker {
                     self.identity = Some(renewal.clone());
                     connections
                 }
-                _ => panic!("told without a grant, or a renewal"),
+                _ => panic!("success without a grant or a renewal"),
             };
             assert_eq!((Some(user.id), user.connections), (self.user(), connections));
         }
@@ -94,14 +94,14 @@ impl InvariantChecker {
             Some(Effect::Verify(credential)) => {
                 assert!([Credential::new("ada's token"), Credential::None].contains(&credential));
                 let renewable = self.identity.as_ref().is_none_or(|known| known.expires.is_some());
-                assert!(renewable, "only a token that runs out is followed by another");
+                assert!(renewable, "only a token that expires can be renewed");
                 Some(PendingQuery::Verify)
             }
             Some(Effect::Store(command)) => {
                 assert_eq!((Some(command.user()), command.session()), (self.user().as_ref(), id()));
                 match command {
                     ledger::StoreCommand::Acquire { limit, at, .. } => {
-                        assert!(!self.has_slot(), "no second slot");
+                        assert!(!self.has_slot(), "an acquire with a slot");
                         assert_eq!(limit, self.identity.as_ref().and_then(|identity| identity.limit));
                         assert_eq!(at, self.now);
                         Some(PendingQuery::Acquire)
@@ -113,7 +113,7 @@ impl InvariantChecker {
                     ledger::StoreCommand::Linger { .. }
                     | ledger::StoreCommand::ListSessions { .. }
                     | ledger::StoreCommand::EndSessions { .. } => {
-                        panic!("nobody asked for that")
+                        panic!("no input asks for that")
                     }
                     ledger::StoreCommand::Release { .. } => {
                         self.releases += 1;
@@ -123,8 +123,8 @@ impl InvariantChecker {
             }
         };
         if query.is_some() {
-            assert_eq!(self.under_way, None, "one command at a time");
-            assert!(!self.is_over, "nothing is asked for a peer that left");
+            assert_eq!(self.under_way, None, "two queries at a time");
+            assert!(!self.is_over, "a query after the end");
             self.under_way = query;
         }
         assert_eq!(self.session.is_busy(), self.under_way.is_some());
@@ -134,8 +134,8 @@ impl InvariantChecker {
         assert_eq!(self.session.expires_at(), expires);
         assert_eq!(self.session.deadline().is_none(), self.session.is_busy() || self.session.is_finished());
         assert_eq!(self.session.is_finished(), self.is_over && self.under_way.is_none());
-        assert!(self.releases <= self.grants, "a release for every grant, no more");
-        assert!(!self.session.is_finished() || self.releases == self.grants, "a release for every grant, no fewer");
+        assert!(self.releases <= self.grants, "more releases than grants");
+        assert!(!self.session.is_finished() || self.releases == self.grants, "fewer releases than grants");
     }
 
     fn has_slot(&self) -> bool {
@@ -151,7 +151,7 @@ impl InvariantChecker {
         self.handle(&input.event());
     }
 
-    /// An answer to what is under way, if anything is.
+    /// Answers the pending query, if there is one.
     fn answer(&mut self, outcome: Outcome) {
         match self.under_way {
             Some(PendingQuery::Verify) => self.feed(Verified),
@@ -160,7 +160,7 @@ impl InvariantChecker {
         }
     }
 
-    /// The peer leaves, and what is under way is answered at last.
+    /// Disconnects the client and answers the pending query.
     fn end(mut self) {
         self.feed(Disconnected);
         self.answer(Outcome::granted(1));
@@ -187,10 +187,10 @@ fn invariants_hold_after_two_inputs_in_any_state() {
     }
 }
 
-/// One step of any history at all.
+/// One step of a history.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Even what breaks the contract, such as an answer that nobody asked for.
+    /// Any input, even an answer without a query.
     Input(Input),
     Answer(Outcome),
     Pause(Duration),

@@ -1,4 +1,4 @@
-//! Transitions of one session: a row per (state, event), scenarios in words, and any history at all.
+//! Transitions of one session: a row per (state, input), scenarios, and any history.
 
 mod inputs;
 mod specification;

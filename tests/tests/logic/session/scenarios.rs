@@ -1,4 +1,4 @@
-//! Scenarios in words.
+//! Scenarios, one per test.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn session_from_hello_to_bye() {
             expected(None, reply(ServerMessage::AuthenticateSuccess(user_summary(2))), None),
             expected(count_slots(4), None, None),
             expected(None, reply(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None),
-            // The shell serves a struct's fields in this order: the release is queued before the reply.
+            // The shell carries out the fields in this order: the release is queued before the reply.
             expected(release(), reply(ServerMessage::ByeSuccess), close(CloseReason::Bye)),
         ]
     );
@@ -123,7 +123,7 @@ fn pending_request_stops_the_silence_timer() {
     assert_eq!(actions[1..], [no_actions(), no_actions(), found, no_actions(), ping]);
 }
 
-/// LIMITS tolerates two.
+/// `SETTINGS` tolerates two.
 #[test]
 fn bad_message_beyond_the_limit_closes() {
     let anonymous = [(Garbage, NotJson), (Unknown, no_such_type()), (Check, NotAuthenticated)];
@@ -145,7 +145,7 @@ fn bad_message_beyond_the_limit_closes() {
                 let tolerated = expected(None, error_reply(error.clone()), None);
                 assert_eq!(session.handle(message.event(), now), tolerated, "{state:?} {message:?}");
             }
-            // What makes sense is served as ever.
+            // Valid input is still served.
             assert_eq!(session.handle(Event::Alive, now), no_actions());
             assert!(session.deadline().is_some());
             let closed = expected(release.clone(), error_reply(error.clone()), close(CloseReason::TooManyBadMessages));
@@ -238,7 +238,7 @@ fn store_timeouts_do_not_count_as_bad_messages() {
 fn authenticating_twice_takes_no_second_slot() {
     let mut session = session_in(State::LiveHeard);
     let already = expected(None, error_reply(AlreadyAuthenticated), None);
-    // Not even if somebody answers what was never asked.
+    // Not even after an answer without a query.
     let actions = run(&mut session, &[(4, Authenticate), (4, Verified), (4, Granted), (4, Authenticate)]);
     assert_eq!(actions, [already.clone(), no_actions(), no_actions(), already]);
     assert_eq!(
@@ -271,13 +271,13 @@ fn session_expires_with_its_last_confirmed_token() {
     let mut session = session_in(State::LiveByToken);
     assert_eq!(session.expires_at(), until(100));
     drop(run(&mut session, &[(4, Check)]));
-    assert_eq!(session.expires_at(), until(100), "also while a question is asked");
+    assert_eq!(session.expires_at(), until(100), "also while a query is pending");
     drop(run(&mut session, &[(4, Found), (5, Authenticate)]));
-    assert_eq!(session.expires_at(), None, "whether it goes on is for the authenticator now");
+    assert_eq!(session.expires_at(), None, "the authenticator verifies a fresh token");
     drop(session.handle(fresh(200), at(5)));
     assert_eq!(session.expires_at(), until(200), "the fresh token is good");
     drop(run(&mut session, &[(6, Silent)]));
-    assert_eq!(session.expires_at(), until(100), "but the client was not told so");
+    assert_eq!(session.expires_at(), until(100), "the store did not confirm it to the client");
     drop(run(&mut session, &[(7, Authenticate)]));
     drop(session.handle(fresh(50), at(7)));
     let sent = run(&mut session, &[(8, Found)]);
@@ -291,7 +291,7 @@ fn session_expires_with_its_last_confirmed_token() {
     let actions =
         run(&mut session, &[(10, Authenticate), (10, Verified), (10, Found), (11, Expired), (12, Authenticate)]);
     assert_eq!(session.expires_at(), None);
-    assert_eq!(actions[3], no_actions(), "a credential that never runs out");
+    assert_eq!(actions[3], no_actions(), "a credential without expiry");
     assert_eq!(
         actions[4],
         expected(release(), error_reply(AlreadyAuthenticated), close(CloseReason::TooManyBadMessages))
@@ -318,7 +318,7 @@ fn message_rate_allows_a_burst_and_refills() {
     assert_eq!(feed(Alive, 4950), expected(None, None, close(CloseReason::TooManyMessages)));
 
     let mut session = session_in(State::LiveByToken);
-    assert!((0..10_000).all(|_| session.handle(Event::Alive, at(4)) == no_actions()), "without a bound there is none");
+    assert!((0..10_000).all(|_| session.handle(Event::Alive, at(4)) == no_actions()), "no limit");
 }
 
 #[test]
@@ -327,7 +327,7 @@ fn exceeded_message_rate_releases_the_slot() {
     let mut session = Session::new(id(), &limits, at(0));
     let actions = run(&mut session, &[(0, Authenticate), (0, Verified), (0, Granted), (0, Alive), (0, Check)]);
     assert_eq!(actions[4], expected(release(), None, close(CloseReason::TooManyMessages)));
-    // One that asks for a slot meanwhile is released once it has it.
+    // A slot that is granted afterwards is released.
     let mut session = Session::new(id(), &limits, at(0));
     let actions = run(&mut session, &[(0, Authenticate), (0, Verified), (0, Alive), (0, Alive), (0, Granted)]);
     assert_eq!(

@@ -10,8 +10,8 @@ use session_core::session::{Actions, Effect, Event, Frame, Session, Violation};
 use super::inputs::Input::*;
 use super::inputs::*;
 
-/// Every (state, input) => what is submitted, sent and closed with, and when the session ticks next. Seconds count
-/// from the session's beginning; the limits are 10 s to authenticate, a ping after 30 s of silence, 5 s to answer it.
+/// Every (state, input) => effect, frame, close reason, and the next tick. Seconds count from the beginning of the
+/// session. Timeouts: 10 s to authenticate, a ping after 30 s of silence, 5 s to answer it.
 #[rustfmt::skip]
 fn specification() -> Vec<(State, Vec<Row>)> {
     vec![
@@ -67,7 +67,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
         ]),
-        // Now is 4 s, the peer was heard at 3 s.
+        // Now is 4 s, the client sent at 3 s.
         (State::LiveHeard, vec![
             on(&[Authenticate, AuthenticateNobody], None, error_reply(AlreadyAuthenticated),         None,                    Waits(34)),
             on(&[Check],              count_slots(4),         None,                                 None,                    Busy),
@@ -87,7 +87,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
             ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(33)),
         ]),
-        // Now is 34 s, the peer was pinged at 33 s.
+        // Now is 34 s, the client was pinged at 33 s.
         (State::LivePinged, vec![
             on(&[Authenticate, AuthenticateNobody], None, error_reply(AlreadyAuthenticated),         None,                    Waits(64)),
             on(&[Check],              count_slots(34),         None,                                 None,                    Busy),
@@ -106,7 +106,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Tick, LateTick],     release(),         None,                                 close(CloseReason::PeerSilent),       Over),
             ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(38)),
         ]),
-        // Now is 35 s, whenever the question came.
+        // Now is 35 s, whenever the request came.
         (State::Asking, vec![
             on(MESSAGES,              None,              error_reply(RequestPending),                     None,                    Busy),
             on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
@@ -124,7 +124,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[&[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
         ]),
-        // The same three states of a session whose token runs out. Now is 3 s, 4 s and 35 s as above.
+        // The same three states of a session whose token expires. Now is 3 s, 4 s and 35 s as above.
         (State::AcquiringByToken, vec![
             on(MESSAGES,              None,              error_reply(RequestPending),                     None,                    Busy),
             on(&[Protocol],           None,              error_reply(RequestError::ProtocolError),      close(CloseReason::ProtocolError),    Busy),
@@ -223,14 +223,14 @@ fn specification() -> Vec<(State, Vec<Row>)> {
     ]
 }
 
-/// The three questions a shell asks of a session after every event, answered together.
+/// Deadline, `is_busy` and `is_finished` of a session, together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
-    /// Ticks at this second and takes messages.
+    /// The next tick is at this second. The session takes messages.
     Waits(u64),
     /// A command is under way, no tick is due, messages wait.
     Busy,
-    /// Nothing is ever due again.
+    /// The session is finished.
     Over,
 }
 
@@ -240,7 +240,7 @@ struct Row {
     inputs: Vec<Input>,
     actions: Actions,
     after: After,
-    /// Not even what the session hides of its state may change.
+    /// No private field of the session may change either.
     nothing_changes: bool,
 }
 
@@ -293,7 +293,7 @@ fn specification_has_every_state_and_event_once() {
 
 const KINDS: u8 = 23;
 
-/// Numbers the kinds of event. Whoever adds one must give it an [`Input`], and with it a row in every state.
+/// Numbers the kinds of event. A new kind needs an [`Input`], and with it a row in every state.
 fn kind(event: &Event<'_>) -> u8 {
     match event {
         Event::Connected => 0,
@@ -308,7 +308,7 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Stored(Outcome::Granted { .. }) => 9,
         Event::Stored(Outcome::Denied(_)) => 10,
         Event::Stored(Outcome::Released) => 11,
-        // The last two come only to those who asked for them: `guests` has them.
+        // The last two answer requests that are tested in `client_info`.
         Event::Stored(Outcome::Counted { .. } | Outcome::Listed(_) | Outcome::Ended { .. }) => 12,
         Event::Stored(Outcome::Rejected(StoreError::Overloaded)) => 13,
         Event::Stored(Outcome::Rejected(StoreError::Full)) => 14,

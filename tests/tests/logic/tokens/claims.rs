@@ -31,7 +31,7 @@ fn valid_token_gives_user_expiry_and_limit() {
         (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": 0}), identity(Some(0), NOW + 1)),
         (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": 1024}), identity(Some(1024), NOW + 1)),
         (json!({"sub": "ada", "exp": NOW + 1, "max_sessions": "unlimited"}), identity(Some(1024), NOW + 1)),
-        // A NumericDate may have a fraction; what is cut off does not count for the bearer.
+        // A NumericDate may have a fraction (RFC 7519, 2), which is cut off to the disadvantage of the bearer.
         (json!({"sub": "ada", "exp": 1_700_000_060.9, "nbf": 1_700_000_000.9}), identity(None, NOW + 60)),
         (json!({"sub": "ada", "exp": u64::MAX, "nbf": NOW, "aud": "anybody", "iss": ["x"]}), identity(None, u64::MAX)),
         (json!({"sub": "ada", "exp": NOW + 60, "iat": "nonsense", "x": {"x": 1}}), identity(None, NOW + 60)),

@@ -77,7 +77,7 @@ fn explanation_shows_claims_reason_and_configuration() {
         (json!({"exp": NOW}), NOW, "valid until 2023-11-14T22:13:20Z, 0s ago\n"),
         (json!({"nbf": NOW - 1}), NOW, "valid from 2023-11-14T22:13:19Z, 1s ago\n"),
         (json!({"exp": 253_402_300_799_u64}), 253_402_300_798, "valid until 9999-12-31T23:59:59Z, in 1s\n"),
-        // There is no such way to write it.
+        // RFC 3339 has no later date.
         (json!({"exp": 253_402_300_800_u64}), 253_402_300_799, "valid until in 1s\n"),
         (json!({"exp": u64::MAX}), u64::MAX - 1, "valid until in 1s\n"),
         (json!({"exp": NOW * 1000}), NOW, "; it counts in seconds, is that in milliseconds?\n"),

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 pub(super) const SECRET: &[u8] = b"a secret that is long enough even for HS512, which wants sixty-four bytes";
 pub(super) const NOW: u64 = 1_700_000_000;
 
-/// A temporary directory, and keys in it.
+/// A temporary directory with key files.
 pub(super) struct KeyDirectory(pub(super) TempDir);
 
 impl KeyDirectory {
@@ -39,7 +39,7 @@ impl KeyDirectory {
         path
     }
 
-    /// A fresh key for this algorithm: where its public half is, and its private half.
+    /// A new key pair for this algorithm: the source of the public key, and the file of the private key.
     pub(super) fn key_pair(&self, name: &str) -> (KeySource, Option<PathBuf>) {
         let kind: &SignatureAlgorithm = match name {
             "ES256" => &PKCS_ECDSA_P256_SHA256,
@@ -83,7 +83,7 @@ pub(super) fn encoded(value: &Value) -> String {
     BASE64.encode(value.to_string())
 }
 
-/// A token with the usual header and a good signature.
+/// A token with the usual header and a valid signature.
 pub(super) fn signed(claims: &Value) -> String {
     signed_with(SECRET, claims)
 }
@@ -92,7 +92,7 @@ pub(super) fn signed_with(secret: &[u8], claims: &Value) -> String {
     sign(secret, &format!("{}.{}", encoded(&json!({"alg": "HS256"})), encoded(claims)))
 }
 
-/// A token with any header and a good signature by HS256.
+/// A token with any header and a valid HS256 signature.
 pub(super) fn token(header: &Value, claims: &Value) -> String {
     text_token(&header.to_string(), &claims.to_string())
 }

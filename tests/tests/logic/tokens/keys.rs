@@ -19,7 +19,7 @@ use shell::runtime::clock::Clock;
 
 use super::fixtures::*;
 
-/// Of 2040 bits.
+/// 2040 bits long.
 const SHORT_RSA_KEY: &[u8] = b"-----BEGIN PUBLIC KEY-----
 MIIBITANBgkqhkiG9w0BAQEFAAOCAQ4AMIIBCQKCAQAA6/xBx2Zo22Fll7b7Tn1D
 46wF8OjbqofwgUakNZZjNlrteuZuM61Ljm+XUB3LI2WFpcqaBZaREkt6x+lADSK/
@@ -70,7 +70,7 @@ fn unauthentic_token_is_refused_despite_its_claims() {
         (good[..good.len() - 1].into(), TokenError::Signature),
         (good[..good.rfind('.').unwrap() + 1].into(), TokenError::Signature),
         (signed_with(b"another secret that is quite as long", &claims), TokenError::Signature),
-        // Only once it is known to be authentic is a token read.
+        // The claims are read only after the signature is verified.
         (signed_with(b"another secret that is quite as long", &json!({"exp": "x"})), TokenError::Signature),
         (text_token(r#"{"alg":"HS256","alg":"HS256"}"#, &claims.to_string()), TokenError::DuplicateClaim),
         (text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","sub":"eve","exp":1700000060}"#), TokenError::DuplicateClaim),
@@ -125,7 +125,7 @@ fn each_algorithm_accepts_only_its_own_key() {
     }
 }
 
-/// The oldest trick: everybody has the public key, and if the token could choose the algorithm, everybody could sign.
+/// Algorithm confusion: a token must not choose HS256 with the public key, which is no secret.
 #[test]
 fn public_key_does_not_work_as_secret() {
     let directory = KeyDirectory::new();
@@ -138,7 +138,7 @@ fn public_key_does_not_work_as_secret() {
     assert_eq!(rsa.verify(&forged, at(NOW)), refused(TokenError::Algorithm));
     let renamed = forged.replacen(&encoded(&json!({"alg": "HS256"})), &encoded(&json!({"alg": "RS256"})), 1);
     assert_eq!(rsa.verify(&renamed, at(NOW)), refused(TokenError::Signature));
-    // Nor can an operator make it one by mistake.
+    // An operator cannot configure it as a secret by mistake either.
     let mistaken = Keys::load("HS256".parse().unwrap(), &KeySource::SecretFile(source.file().unwrap().into()));
     assert!(mistaken.unwrap_err().to_string().contains("it is a key in PEM, a secret is needed"));
 }

@@ -1,4 +1,4 @@
-//! Tokens: who is let in, and why the others are not.
+//! Tokens: which are accepted, and why others are not.
 
 mod fixtures;
 mod claims;

@@ -1,18 +1,18 @@
-//! A user and the sessions held.
+//! A user and its sessions.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use shell::client::{Connection, Error, Url};
 use smol::block_on;
 
-/// How many sessions a user may hold.
+/// The limit per user.
 pub(super) const LIMIT: u32 = 3;
 
-/// A user and the sessions held.
+/// A user and its sessions.
 pub(super) struct Account {
     pub(super) user: String,
     pub(super) held: Vec<Connection>,
-    /// Sessions that were dropped without a BYE, which the server may not have noticed yet: at most so many.
+    /// Maximum number of sessions that were dropped without BYE and that the server may not have noticed yet.
     pub(super) unnoticed: u32,
 }
 
@@ -21,7 +21,7 @@ impl Account {
         Self { user, held: Vec::new(), unnoticed: 0 }
     }
 
-    /// Enters until the limit: each grant tells how many are held by then, and one more is refused.
+    /// Authenticates up to the limit and checks the count of each grant. One more must be denied.
     pub(super) fn fill(&mut self, url: &Url) {
         let user = &self.user;
         for number in u32::try_from(self.held.len()).unwrap() + 1..=LIMIT {
@@ -34,7 +34,7 @@ impl Account {
         assert!(matches!(one_more, Err(Error::LimitReached { .. })), "one too many of {user}: {one_more:?}");
     }
 
-    /// Tries to take a slot. The answer must be right, whichever it is.
+    /// Tries to take a slot. The grant or denial must match the sessions that exist.
     pub(super) fn try_acquire(&mut self, url: &Url) -> Result<(), Error> {
         let held = u32::try_from(self.held.len()).unwrap();
         match sign_in(url, &self.user) {
@@ -54,7 +54,7 @@ impl Account {
     }
 }
 
-/// A connection of this user, and how many the server says there are with it.
+/// A new connection of this user, and the number of connections in the grant.
 pub(super) fn sign_in(url: &Url, user: &str) -> Result<(Connection, u32), Error> {
     block_on(async {
         let mut connection = Connection::open(url).await?;

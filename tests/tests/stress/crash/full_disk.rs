@@ -26,7 +26,7 @@ fn killed_server_restarts_on_a_full_disk() {
     let data = disk.path().join("data");
     let (mut served, mut refused) = (0, 0);
     for round in 0..9 {
-        // Few slots in a new file, and so no pages in it that could be used again; or many in an old one.
+        // Few slots in a new file, so that it has no reusable pages, or many in an old file.
         let users = if round % 2 == 0 { 0 } else { 100 };
         if users == 0 {
             std::fs::remove_dir_all(&data).unwrap_or_default();
@@ -38,15 +38,15 @@ fn killed_server_restarts_on_a_full_disk() {
         let mut held: Vec<_> = (0..users).map(|number| sign_in(&url, &long_user_id(number)).unwrap().0).collect();
         disk.fill();
         held.extend(sign_in_until_full(&url, users));
-        // Though nobody is admitted, slots come back.
+        // No session is admitted, but releases succeed.
         block_on(witness.held.pop().unwrap().bye()).unwrap();
-        eventually("the slot is back", || {
+        eventually("the slot is free", || {
             block_on(witness.held[0].check_connections()).is_ok_and(|user| user.connections == 2)
         });
         let groups = Contenders::share(held, &mut random);
         load_and_kill(&mut server, groups, &mut random, |group| group.step(&url));
 
-        // With room, with what room the server had kept, and with none.
+        // With free space, with the space that the server had reserved, and with none.
         match round % 3 {
             0 => disk.free(),
             1 => {}
@@ -64,7 +64,7 @@ fn killed_server_restarts_on_a_full_disk() {
                 if round % 3 > 0 {
                     disk.free();
                 }
-                eventually("all is well once there is room", || {
+                eventually("a session is admitted once there is room", || {
                     sign_in(&url, "newcomer").inspect_err(|error| assert!(is_store_error(error), "{error}")).is_ok()
                 });
                 check_all_users(&url);
@@ -88,7 +88,7 @@ fn check_all_users(url: &Url) {
     }
 }
 
-/// Users who leave a server that is full, and others who try to get in.
+/// Users that leave a full server, and others that try to authenticate.
 struct Contenders {
     random: Random,
     held: Vec<Connection>,
@@ -116,7 +116,7 @@ impl Contenders {
     }
 }
 
-/// Signs in one user after another until somebody is turned away.
+/// Authenticates one user after another until the store is full.
 fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
     const MOST: u64 = 3000;
     let mut held = Vec::new();
@@ -127,7 +127,7 @@ fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
             Err(error) => panic!("{error}"),
         }
     }
-    panic!("{MOST} users were admitted and nothing was full");
+    panic!("{MOST} users were admitted and the store is not full");
 }
 
 fn is_store_error(error: &Error) -> bool {

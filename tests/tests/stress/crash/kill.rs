@@ -54,22 +54,22 @@ fn killed_server_restarts_and_frees_every_slot() {
     println!("until the first admission after a kill: from the start {start}, from listening {listening}");
 }
 
-/// Kills a server that may have come as far as to serve, or not even as far as to open its directory.
+/// Kills a server at any moment of its start: before it opens its directory, or when it already serves.
 fn kill_while_starting(data: &Path, random: &mut Random) {
     let server = server::spawn(data, &[]);
-    // Nothing is waited for: this is the random moment.
+    // This is the random moment, not a wait for something.
     thread::sleep(Duration::from_micros(random.below(30_000)));
     server.kill();
 }
 
-/// The users of one thread, known to it alone.
+/// The users of one thread.
 struct UserGroup {
     random: Random,
-    /// They hold as much as they may, and keep it.
+    /// They keep all slots of their limit.
     steady: Vec<Account>,
-    /// They come and go.
+    /// They connect and disconnect.
     restless: Vec<Account>,
-    /// Leaves while it is being admitted, so that nobody knows what it holds.
+    /// It disconnects during authentication, so that its slots are unknown.
     leaving: Account,
 }
 
@@ -90,7 +90,7 @@ impl UserGroup {
         self.steady.len() + self.restless.len() + 1
     }
 
-    /// Everybody takes all that they may have, which must be all there.
+    /// Every user takes all slots of its limit. All must be free.
     fn fill(&mut self, url: &Url) {
         for account in self.steady.iter_mut().chain(&mut self.restless) {
             account.fill(url);
@@ -125,7 +125,7 @@ impl UserGroup {
     }
 }
 
-/// How long something took, over many rounds.
+/// Durations over many rounds.
 struct Times {
     median: Duration,
     worst: Duration,

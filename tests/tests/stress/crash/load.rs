@@ -13,8 +13,8 @@ use tests::waiting::TIMEOUT;
 
 use super::random::*;
 
-/// Has every crowd do one step after another, and kills the server at a random moment among them. How many steps were
-/// taken by then.
+/// Runs the steps of all groups in parallel and kills the server at a random moment. Returns the number of steps until
+/// then.
 pub(super) fn load_and_kill<C: Send>(
     server: &mut TestProcess,
     groups: Vec<C>,
@@ -43,7 +43,7 @@ pub(super) fn load_and_kill<C: Send>(
             scope.spawn(|| work(group));
         }
         let reached = reached.recv_timeout(TIMEOUT);
-        // Not at the end of a step but somewhere in the next ones.
+        // Not at the end of a step, but during the next ones.
         let moment = Instant::now() + pause;
         while Instant::now() < moment {
             std::hint::spin_loop();

@@ -1,8 +1,8 @@
-//! Crash rounds with the real thing: the server binary on a real directory is killed, stopped and started twice, at
-//! moments nobody chose. Afterwards nobody is locked out and no count is off.
+//! Crash rounds with the server binary on a real directory: it is killed, stopped and started twice at random moments.
+//! Afterwards every slot is free again and every count is right.
 //!
-//! `CRASH_ROUNDS=200` runs more rounds, `CRASH_SEED=…` those of another run: the same choices, though threads and
-//! kernel interleave as they like. `--nocapture` shows the times.
+//! `CRASH_ROUNDS=200` runs more rounds. `CRASH_SEED=…` repeats the choices of another run; threads and kernel still
+//! interleave differently. `--nocapture` shows the times.
 
 mod kill;
 mod stop;

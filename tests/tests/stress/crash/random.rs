@@ -1,15 +1,15 @@
-//! Random choices of a seed.
+//! Random choices from a seed.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "seeds, times and skipped tests are to be seen")]
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Numbers that look random and are those of the seed (xorshift64).
+/// A pseudorandom generator (xorshift64).
 pub(super) struct Random(u64);
 
 impl Random {
-    /// Of the seed that is asked for, or of the time. It is printed, for `CRASH_SEED`.
+    /// With the seed in `CRASH_SEED`, or one from the time. Prints the seed.
     pub(super) fn from_environment() -> Self {
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into();
         let seed: u64 = from_environment("CRASH_SEED").unwrap_or_else(now);
@@ -24,7 +24,7 @@ impl Random {
         self.0
     }
 
-    /// A number from 0 to `bound`, which it is not.
+    /// A number below `bound`.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -33,7 +33,7 @@ impl Random {
         usize::try_from(self.below(items.len() as u64)).unwrap()
     }
 
-    /// Other numbers, of the same seed.
+    /// A generator with other numbers from the same seed.
     pub(super) fn fork(&mut self) -> Self {
         Self(self.next())
     }

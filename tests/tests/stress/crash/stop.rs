@@ -27,7 +27,7 @@ fn stopped_server_drops_only_silent_clients() {
     for peer in [&mut answering, &mut talking, &mut silent, &mut mixed].into_iter().flatten() {
         assert_eq!(peer.read(), Received::Ping);
     }
-    // The server awaits their pongs. It has not yet pinged these, or does not know them at all.
+    // The server awaits their pongs. It has not pinged the following clients yet, or not accepted them.
     let [mut unpinged, mut unpinged_silent] = ["unpinged", "unpinged silent"].map(trio);
     let mut after_hello = RawClient::open(address);
 
@@ -39,7 +39,7 @@ fn stopped_server_drops_only_silent_clients() {
     after_hello.authenticate("greeted");
     let mut newcomer = RawClient::connect(address);
     newcomer.write(upgrade_request("").as_bytes());
-    // Not to wait for something: the stop must last longer than the bound.
+    // Not a wait for something: the stop must last longer than the timeout.
     thread::sleep(SILENCE_BOUND + Duration::from_millis(300));
     send_signal(server.id(), Signal::CONT);
     let resumed = Instant::now();
@@ -58,7 +58,7 @@ fn stopped_server_drops_only_silent_clients() {
     newcomer.expect_text(r#"{"type":"HELLO","payload":"message from server"}"#);
 
     for user in ["leaving", "silent", "unpinged silent"] {
-        eventually("the slots are back", || can_fill(address, user));
+        eventually("the slots are free", || can_fill(address, user));
     }
     eventually("only the one that answered is left", || {
         check_connections(&mut mixed[0]);
@@ -76,7 +76,7 @@ fn check_connections(peer: &mut RawClient) {
     peer.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
 }
 
-/// The next message. Pings before it are answered.
+/// Reads the next message. Answers pings before it.
 fn read_text(peer: &mut RawClient) -> String {
     loop {
         match peer.read() {
@@ -102,7 +102,7 @@ fn parse_connections(user: &str, reply: &str) -> u32 {
     count.and_then(|rest| rest.strip_suffix("}}")?.parse().ok()).unwrap_or_else(|| panic!("{user}: {reply}"))
 }
 
-/// Whether the user can take as many slots as the limit allows, one after another.
+/// Whether the user can take all slots of its limit.
 fn can_fill(address: SocketAddr, user: &str) -> bool {
     let mut peers = Vec::new();
     let all = (1..=LIMIT).all(|number| {
