@@ -197,7 +197,7 @@ fn unusable(loaded: &Loaded) -> Vec<ConfigError> {
     let certificate = config.connection_settings().err().map(|error| {
         let key = match error {
             TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => "tls_cert",
-            TlsError::Key { .. } | TlsError::Unfit { .. } => "tls_key",
+            TlsError::Key { .. } | TlsError::Unusable { .. } => "tls_key",
         };
         problem(key, error.to_string())
     });

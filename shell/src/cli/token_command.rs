@@ -64,7 +64,7 @@ impl TokenArgs {
         err: &mut impl Write,
     ) -> io::Result<u8> {
         let Self { user, ttl, sessions, device, key_id, private_key, flags: _ } = self;
-        let grant = TokenRequest { user, lasts: ttl, limit: sessions, device, key_id, private_key };
+        let grant = TokenRequest { user, lifetime: ttl, limit: sessions, device, key_id, private_key };
         let config = &loaded.config;
         let source = match config.key_source(sources.secret()) {
             Ok(source) => source,
@@ -170,7 +170,7 @@ mod tests {
         let (code, out, _) = run(SECRET, &["check-token", name, "--max-message-bytes", "1024"]).unwrap();
         assert!(code == 3 && out.contains("but refused: its message has 1"), "{out}");
         let (code, out, _) = run(SECRET, &["check-token", name]).unwrap();
-        assert!(code == 0 && out.ends_with("; but 0 sessions are none: it never gets one\n"), "{out}");
+        assert!(code == 0 && out.ends_with("; with a limit of 0 it never gets a session\n"), "{out}");
 
         let with_device = ["token", "--user", "ada", "--device", "laptop", "--jwt-device-claim", "dev"];
         let (_, token, _) = run(SECRET, &with_device).unwrap();
@@ -190,7 +190,7 @@ mod tests {
         for (secret, arguments, words) in [
             ("", &["token", "--user", "ada"][..], "there is no secret that tokens are signed with"),
             ("", &["check-token", "/dev/null"], "there is no secret that tokens are signed with"),
-            ("short", &["token", "--user", "ada"], "it has 5 bytes, 32 are the least"),
+            ("short", &["token", "--user", "ada"], "it has 5 bytes, at least 32 are needed"),
             (SECRET, &["token", "--user", "ada", "--device", "x"], "no claim names the device"),
             (SECRET, &["check-token", "/missing"], "cannot read /missing: "),
         ] {

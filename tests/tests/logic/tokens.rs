@@ -379,8 +379,8 @@ fn keys_of_a_set_are_found_by_their_ids() {
     let mut torn = jwk(2, Some("torn"));
     torn["x"] = "AAAA".into();
     assert!(why("ES256", set(vec![torn])).ends_with("none of its keys can be used for that algorithm"));
-    assert!(why("RS256", directory.write("keys.json", b"{}")).contains("it is no JSON Web Key Set: "));
-    assert!(why("HS256", set(vec![])).ends_with("secrets do not belong into a key set"));
+    assert!(why("RS256", directory.write("keys.json", b"{}")).contains("it is not a JSON Web Key Set: "));
+    assert!(why("HS256", set(vec![])).ends_with("a key set must not contain secrets"));
 }
 
 #[test]
@@ -392,25 +392,29 @@ fn keys_that_will_not_do_are_refused_in_words() {
     let secret = |text: &[u8]| KeySource::SecretFile(directory.write(&format!("secret of {}", text.len()), text));
     let certificate = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
     for (name, source, words) in [
-        ("HS256", secret(b"too short\n"), "it has 9 bytes, 32 are the least (RFC 7518, 3.2)"),
-        ("HS384", secret(&[b'x'; 47]), "48 are the least"),
-        ("HS512", secret(&[b'x'; 63]), "64 are the least"),
+        ("HS256", secret(b"too short\n"), "it has 9 bytes, at least 32 are needed (RFC 7518, 3.2)"),
+        ("HS384", secret(&[b'x'; 47]), "at least 48 are needed"),
+        ("HS512", secret(&[b'x'; 63]), "at least 64 are needed"),
         ("RS256", secret(SECRET), "it needs a public key, not a secret"),
         ("HS256", rsa.clone(), "it needs a secret, not a public key"),
-        ("RS256", public(rsa_private.unwrap()), "it is a private key, which has no business on this machine"),
-        ("RS256", public(directory.write("cert", certificate)), "`openssl x509 -pubkey -noout` takes the public key"),
-        ("ES256", rsa, "it is no public key in PEM of the kind that ES256 needs"),
-        ("RS256", curve.clone(), "it is no public key in PEM of the kind that RS256 needs"),
-        ("ES256", curve, "it is of another curve"),
-        ("RS256", public(directory.write("empty", b"")), "it is no public key in PEM"),
+        ("RS256", public(rsa_private.unwrap()), "it is a private key, which should not be on this machine"),
+        (
+            "RS256",
+            public(directory.write("cert", certificate)),
+            "`openssl x509 -pubkey -noout` extracts the public key",
+        ),
+        ("ES256", rsa, "it is not a public key in PEM of the kind that ES256 needs"),
+        ("RS256", curve.clone(), "it is not a public key in PEM of the kind that RS256 needs"),
+        ("ES256", curve, "it belongs to another curve"),
+        ("RS256", public(directory.write("empty", b"")), "it is not a public key in PEM"),
         ("RS256", public(directory.path("missing")), "cannot read"),
         ("RS256", public(directory.write("short", SHORT_RSA_KEY)), "its modulus is shorter than 2048 bits"),
-        ("RS256", public(directory.write("large", &vec![b'x'; 1 << 20])), "it is no public key in PEM"),
+        ("RS256", public(directory.write("large", &vec![b'x'; 1 << 20])), "it is not a public key in PEM"),
         ("RS256", public(directory.write("huge", &vec![b'x'; (1 << 20) + 1])), "it is larger than 1 MiB"),
     ] {
         let error = Keys::load(name.parse().unwrap(), &source).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
-        assert!(matches!(error, KeyError::Unfit { .. } | KeyError::Unreadable { .. }));
+        assert!(matches!(error, KeyError::Unusable { .. } | KeyError::Unreadable { .. }));
     }
     for (name, least) in [("HS256", 32), ("HS384", 48), ("HS512", 64)] {
         assert!(Keys::load(name.parse().unwrap(), &secret(&vec![b'x'; least])).is_ok(), "{name}");
@@ -443,7 +447,10 @@ fn secrets_and_tokens_are_not_printed() {
     let verifier = verifier("HS256");
     assert_eq!(format!("{:?}", verifier.keys), "Keys(1 of HS256)");
     let printed = format!("{:?}", JwtAuthenticator::new(verifier, Clock::manual(Arc::default())));
-    assert!(printed.starts_with("Tokens { verifier: Verifier { keys: Keys(1 of HS256), rules: "), "{printed}");
+    assert!(
+        printed.starts_with("JwtAuthenticator { verifier: Verifier { keys: Keys(1 of HS256), rules: "),
+        "{printed}"
+    );
     let source = KeySource::Secret(Secret::new(b"hunter2hunter2hunter2hunter2hunter2"));
     assert_eq!(format!("{source:?}"), "Secret(Secret(35 bytes))");
 }
@@ -517,7 +524,7 @@ fn an_explanation_shows_the_claims_and_says_why_and_what_is_configured() {
         // There is no such way to write it.
         (json!({"exp": 253_402_300_800_u64}), 253_402_300_799, "valid until in 1s\n"),
         (json!({"exp": u64::MAX}), u64::MAX - 1, "valid until in 1s\n"),
-        (json!({"exp": NOW * 1000}), NOW, "; it counts in seconds, is that in milliseconds?\n"),
+        (json!({"exp": NOW * 1000}), NOW, "; the claim counts seconds, is this milliseconds?\n"),
         (json!({"exp": NOW * 400}), NOW, "22h 40m\n"),
     ] {
         let text = explain(&verifier, &signed(&claims), at(now)).unwrap_err();
@@ -564,7 +571,7 @@ impl Directory {
 fn grant() -> TokenRequest {
     TokenRequest {
         user: UserId::parse("ada").unwrap(),
-        lasts: Duration::from_secs(3600),
+        lifetime: Duration::from_secs(3600),
         limit: None,
         device: None,
         key_id: None,

@@ -197,7 +197,7 @@ fn the_keys_of_tokens_are_read_again_when_their_file_changes() {
 
     fs::write(&secret, "too short").unwrap();
     let lines = subject.wait_for_log("going on with the old ones");
-    assert!(has(&lines, "it has 9 bytes, 32 are the least"), "{lines:#?}");
+    assert!(has(&lines, "it has 9 bytes, at least 32 are needed"), "{lines:#?}");
     assert!(authenticate(&subject.process, &token(old, "bob")).0.contains("AUTHENTICATE_SUCCESS"));
 
     // As those do it who want no moment with half a file: by another file of the same name.
