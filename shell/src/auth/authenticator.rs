@@ -1,16 +1,16 @@
-//! Who a credential belongs to.
+//! Which user a credential belongs to.
 
 use std::sync::Arc;
 
 use session_core::protocol::{Credential, CredentialError};
 use session_core::session::Identity;
 
-/// Says who a credential belongs to, at once: it computes, and waits for nobody.
+/// Verifies credentials. It only computes and never blocks.
 pub trait Authenticator: Send + Sync {
     /// The identity that the credential proves.
     ///
     /// # Errors
-    /// Why it proves none. The client is told.
+    /// Why the credential is invalid. The server tells the client.
     fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError>;
 }
 

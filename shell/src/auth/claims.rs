@@ -1,4 +1,4 @@
-//! The parts of a token, and the strict reading of them.
+//! Splits a token and reads its parts strictly.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub(super) struct TokenParts<'a> {
     pub(super) header: &'a str,
     pub(super) claims: &'a str,
     pub(super) signature: &'a str,
-    /// What was signed: the header and the claims with the point between them.
+    /// The signed text: the header, a dot and the claims.
     pub(super) signed: &'a str,
 }
 
@@ -30,7 +30,7 @@ impl<'a> TokenParts<'a> {
     }
 }
 
-/// What a header says that matters. Keys that it brings along, or points to, do not.
+/// The relevant fields of a header. Keys that the header contains or links to are ignored.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) algorithm: String,
@@ -51,7 +51,7 @@ impl Header {
     }
 }
 
-/// What a token says about its user.
+/// The claims of a token.
 #[derive(Debug)]
 pub(super) struct Claims(Map<String, Value>);
 
@@ -71,7 +71,7 @@ impl Claims {
         }
     }
 
-    /// A string, or any number of them (RFC 7519 §4.1.3).
+    /// A string, or an array of strings (RFC 7519 §4.1.3).
     pub(super) fn texts(&self, name: &str) -> Result<Vec<&str>, TokenError> {
         match self.value(name) {
             None => Ok(Vec::new()),
@@ -87,66 +87,66 @@ impl Claims {
         whole.map(Some).ok_or(TokenError::ClaimType)
     }
 
-    /// As JSON, for people.
+    /// The claims as indented JSON.
     pub(super) fn pretty(&self) -> String {
-        serde_json::to_string_pretty(&self.0).expect("what was JSON is JSON")
+        serde_json::to_string_pretty(&self.0).expect("parsed JSON serialises again")
     }
 }
 
 fn whole_seconds(seconds: f64) -> Option<u64> {
-    /// As far as an `f64` counts whole numbers: some hundred million years.
-    const MOST: f64 = 9_007_199_254_740_992.0;
+    /// Up to here an `f64` holds every whole number: some hundred million years.
+    const MAX: f64 = 9_007_199_254_740_992.0;
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was looked at")]
-    (0.0..=MOST).contains(&seconds).then_some(seconds as u64)
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+    (0.0..=MAX).contains(&seconds).then_some(seconds as u64)
 }
 
-/// Whether this is, or was meant to be, a token: its first part, of three or more with points between them, has a JSON
-/// object in it. No name that a person has chosen does.
+/// Whether the text is, or was meant to be, a token. It then has three or more parts between dots, and the first one
+/// decodes to a JSON object. A user id that a person chose does not.
 pub(super) fn looks_like_token(text: &str) -> bool {
-    // As it is in a header of HTTP, `Bearer` stands before it (RFC 6750 §2.1).
+    // In an HTTP header `Bearer` precedes the token (RFC 6750 §2.1).
     let text = text.rsplit(char::is_whitespace).next().unwrap_or(text);
     let mut parts = text.split('.');
     let header = parts.next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
     parts.count() >= 2 && header.is_some_and(|header| serde_json::from_slice::<Map<String, Value>>(&header).is_ok())
 }
 
-/// A JSON object in base64url (RFC 4648 §5) without padding. No key of it stands there twice, because two readers could
-/// differ about which one counts (RFC 7519 §4, RFC 8725 §2.4).
+/// Reads a JSON object in base64url (RFC 4648 §5) without padding. A duplicate key is an error, because two readers could
+/// choose different values (RFC 7519 §4, RFC 8725 §2.4).
 fn object(encoded: &str) -> Result<Map<String, Value>, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError::Malformed)?;
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(TokenError::Malformed);
     }
     match serde_json::from_slice(&bytes) {
-        Ok(Unambiguous(object)) => Ok(object),
+        Ok(UniqueKeys(object)) => Ok(object),
         Err(error) if error.classify() == Category::Data => Err(TokenError::DuplicateClaim),
         Err(_) => Err(TokenError::Malformed),
     }
 }
 
-/// An object without a key that stands there twice. What is inside its values is not looked at.
-struct Unambiguous(Map<String, Value>);
+/// A JSON object without duplicate keys. Objects inside its values are not checked.
+struct UniqueKeys(Map<String, Value>);
 
-impl<'de> Deserialize<'de> for Unambiguous {
+impl<'de> Deserialize<'de> for UniqueKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ObjectVisitor;
 
         impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = Unambiguous;
+            type Value = UniqueKeys;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Unambiguous, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<UniqueKeys, A::Error> {
                 let mut object = Map::new();
                 while let Some(key) = entries.next_key::<String>()? {
                     if object.insert(key, entries.next_value()?).is_some() {
-                        return Err(A::Error::custom("a key stands there twice"));
+                        return Err(A::Error::custom("duplicate key"));
                     }
                 }
-                Ok(Unambiguous(object))
+                Ok(UniqueKeys(object))
             }
         }
 

@@ -1,4 +1,4 @@
-//! Says what is in a token and whether it lets anybody in, for whoever has one that does not.
+//! Explains a token: its content, and why the server accepts or refuses it.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use crate::auth::claims::{Claims, Header, TokenParts};
 use crate::auth::jwt::Verifier;
 use crate::runtime::rfc3339;
 
-/// What the token says, and what becomes of it: `Ok` if it lets its user in. The text is meant for the person who holds
-/// the token: it shows its claims, but never its signature.
+/// Explains a token to its holder: its content, and `Ok` if the server accepts it. The text shows the claims, but never
+/// the signature.
 ///
 /// # Errors
-/// The same text, when it lets nobody in.
+/// The same text, if the server refuses the token.
 pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<String, String> {
-    let verdict = verifier.verify(token, now);
+    let result = verifier.verify(token, now);
     let mut text = String::new();
     describe(&mut text, token, now);
-    match verdict {
+    match result {
         Ok(Identity { user, limit, expires, device, resume_token: _ }) => {
             let device = device.map_or(String::new(), |device| format!(", on device {device:?}"));
-            let is_nobody = limit.is_some_and(|limit| limit.slots() == 0);
+            let has_no_slot = limit.is_some_and(|limit| limit.slots() == 0);
             let limit = limit.map_or("the server's limit".into(), |limit| format!("a limit of {limit}"));
             let left = expires.map_or(0, |end| end.unix_seconds().saturating_sub(now.unix_seconds()));
             let left = humantime::format_duration(Duration::from_secs(left));
-            let nobody = if is_nobody { "; but 0 sessions are none: it never gets one" } else { "" };
+            let note = if has_no_slot { "; with a limit of 0 it never gets a session" } else { "" };
             let user = user.as_str();
-            let _infallible = write!(text, "accepted: user {user:?}{device}, with {limit}, for another {left}{nobody}");
+            let _infallible = write!(text, "accepted: user {user:?}{device}, with {limit}, for another {left}{note}");
             Ok(text)
         }
         Err(error) => {
@@ -39,7 +39,7 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
     }
 }
 
-/// What can be read of it, be it authentic or not.
+/// Describes the readable parts of a token, whether its signature is valid or not.
 fn describe(text: &mut String, token: &str, now: UnixSeconds) {
     let Ok(parts) = TokenParts::split(token) else { return };
     if let Ok(Header { algorithm, key_id, .. }) = Header::read(parts.header) {
@@ -48,20 +48,20 @@ fn describe(text: &mut String, token: &str, now: UnixSeconds) {
     }
     let Ok(claims) = Claims::read(parts.claims) else { return };
     let _infallible = writeln!(text, "claims {}", claims.pretty());
-    for (name, words) in [("nbf", "valid from"), ("exp", "valid until")] {
+    for (name, label) in [("nbf", "valid from"), ("exp", "valid until")] {
         if let Ok(Some(seconds)) = claims.seconds(name) {
-            // Nobody means a time that is so many times as far from the year 1970.
+            // Read as milliseconds the time is plausible: between half and twice the present time since 1970.
             let is_millis = (now.unix_seconds() / 2..now.unix_seconds().saturating_mul(2)).contains(&(seconds / 1000));
-            let unit = if is_millis { "; it counts in seconds, is that in milliseconds?" } else { "" };
-            let _infallible = writeln!(text, "{words} {}{unit}", describe_time(seconds, now));
+            let unit = if is_millis { "; the claim counts seconds, is this milliseconds?" } else { "" };
+            let _infallible = writeln!(text, "{label} {}{unit}", describe_time(seconds, now));
         }
     }
 }
 
-/// A time as people write it, and how far it is.
+/// A time in RFC 3339, and its distance from now.
 fn describe_time(seconds: u64, now: UnixSeconds) -> String {
-    let far = humantime::format_duration(Duration::from_secs(seconds.abs_diff(now.unix_seconds())));
-    let when = if seconds > now.unix_seconds() { format!("in {far}") } else { format!("{far} ago") };
+    let distance = humantime::format_duration(Duration::from_secs(seconds.abs_diff(now.unix_seconds())));
+    let when = if seconds > now.unix_seconds() { format!("in {distance}") } else { format!("{distance} ago") };
     match rfc3339::try_format(Duration::from_secs(seconds)) {
         Some(time) => format!("{time}, {when}"),
         None => when,

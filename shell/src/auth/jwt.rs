@@ -1,7 +1,7 @@
-//! Signed JSON Web Tokens (RFC 7519, RFC 7515) as credentials: who may sign them, and what they must say.
+//! Signed JSON Web Tokens (RFC 7519, RFC 7515) as credentials.
 //!
-//! What is fixed by configuration is never looked up in the token: the algorithm above all. A token is first held to be
-//! authentic and then read, so nothing is said about the claims of one that anybody may have made.
+//! The configuration fixes the algorithm and the keys; the token never chooses them. The signature is verified before the
+//! claims are read. So a client with a forged token learns nothing about its claims.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,21 +17,21 @@ use crate::auth::claims::{Claims, Header, TokenParts};
 use crate::auth::keys::Keys;
 use crate::runtime::clock::Clock;
 
-/// What a token must say.
+/// Which claims a token must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenValidation {
     /// The claim that names the user, `sub` by default.
     pub user_claim: String,
-    /// The claim that says how many sessions the user may hold, `max_sessions` by default.
+    /// The claim with the user's limit of sessions, `max_sessions` by default.
     pub limit_claim: String,
-    /// The claim that names the device, if one does: none by default.
+    /// The claim that names the device. None by default.
     pub device_claim: Option<String>,
-    /// If any are given, the token must be meant for one of them (`aud`).
+    /// The accepted audiences (`aud`). If it is empty, any token is accepted.
     pub audiences: Vec<String>,
-    /// If any are given, the token must be from one of them (`iss`).
+    /// The accepted issuers (`iss`). If it is empty, any token is accepted.
     pub issuers: Vec<String>,
-    /// How far the clocks of whoever signs and of this machine may be apart: a token counts from so much before its
-    /// `nbf` until so much after its `exp`, in whole seconds, rounded up.
+    /// The allowed difference between this machine's clock and the issuer's. A token is valid from `nbf - leeway` until
+    /// `exp + leeway`, in whole seconds, rounded up.
     pub leeway: Duration,
 }
 
@@ -48,34 +48,34 @@ impl Default for TokenValidation {
     }
 }
 
-/// Lets in who has a good token. Its keys can be changed while it is in use.
+/// Accepts valid tokens. Its keys and rules can be changed while it is in use.
 pub struct JwtAuthenticator {
     clock: Clock,
     inner: RwLock<Arc<Verifier>>,
 }
 
-/// The keys and the rules: all that decides but for the time.
+/// The keys and the rules. Together with the present time they decide about a token.
 #[derive(Debug)]
 pub struct Verifier {
-    /// Who may sign.
+    /// The keys that may sign.
     pub keys: Keys,
-    /// What must be said.
+    /// The required claims.
     pub rules: TokenValidation,
 }
 
 impl JwtAuthenticator {
-    /// An authenticator that takes tokens by these rules and this clock.
+    /// An authenticator with this verifier and this clock.
     #[must_use]
     pub fn new(verifier: Verifier, clock: Clock) -> Self {
         Self { clock, inner: RwLock::new(Arc::new(verifier)) }
     }
 
-    /// Goes by other keys and rules from now on. Sessions that were let in before stay.
+    /// Changes the keys and rules. Sessions that are authenticated already stay.
     pub fn set(&self, verifier: Verifier) {
         *self.inner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
     }
 
-    /// What it goes by.
+    /// The keys and rules in force.
     #[must_use]
     pub fn verifier(&self) -> Arc<Verifier> {
         Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
@@ -91,15 +91,15 @@ impl Authenticator for JwtAuthenticator {
 
 impl fmt::Debug for JwtAuthenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("verifier", &self.verifier()).finish_non_exhaustive()
+        f.debug_struct("JwtAuthenticator").field("verifier", &self.verifier()).finish_non_exhaustive()
     }
 }
 
 impl Verifier {
-    /// Whom the token lets in at this time of the wall clock.
+    /// The identity in the token, if the token is valid at this time of the wall clock.
     ///
     /// # Errors
-    /// Why it lets nobody in.
+    /// Why the token is refused.
     pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Identity, CredentialError> {
         let claims = self.verify_signature(token).map_err(CredentialError::Token)?;
         let expires = self.check_expiry(&claims, now).and_then(|expires| {
@@ -115,7 +115,7 @@ impl Verifier {
         Ok(Identity { limit, expires: Some(expires), device, ..Identity::for_user(user) })
     }
 
-    /// The claims of a token that was signed with one of the keys.
+    /// The claims of the token, if one of the keys signed it.
     fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
         let parts = TokenParts::split(token)?;
         let header = Header::read(parts.header)?;
@@ -129,7 +129,7 @@ impl Verifier {
         Claims::read(parts.claims)
     }
 
-    /// When the token's time is over, if it has come and is not.
+    /// When the token expires. An error if it has expired or is not valid yet.
     fn check_expiry(&self, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, TokenError> {
         let leeway = self.rules.leeway.as_secs() + u64::from(self.rules.leeway.subsec_nanos() > 0);
         let expires = claims.seconds("exp")?.ok_or(TokenError::NoExpiry)?.saturating_add(leeway);
@@ -144,8 +144,9 @@ impl Verifier {
 
     fn check_audience(&self, claims: &Claims) -> Result<(), TokenError> {
         let TokenValidation { audiences, issuers, .. } = &self.rules;
-        let names_one_of =
-            |wanted: &[String], named: &[&str]| named.iter().any(|name| wanted.iter().any(|one| one == name));
+        let names_one_of = |accepted: &[String], claimed: &[&str]| {
+            claimed.iter().any(|claim| accepted.iter().any(|name| name == claim))
+        };
         if !audiences.is_empty() && !names_one_of(audiences, &claims.texts("aud")?) {
             return Err(TokenError::Audience);
         }
@@ -157,7 +158,7 @@ impl Verifier {
 
     fn device(&self, claims: &Claims) -> Result<Option<DisplayName>, TokenError> {
         let Some(claim) = &self.rules.device_claim else { return Ok(None) };
-        // Without it, the client could make one up.
+        // The claim is required: without it the client would choose the device.
         let device = claims.text(claim)?.ok_or(TokenError::NoDevice)?;
         DisplayName::parse(device).map(Some).ok_or(TokenError::Device)
     }

@@ -1,4 +1,4 @@
-//! The keys that tokens are signed with: where they are, what they must be, and how they are used.
+//! The keys that verify tokens: their sources, their requirements, and the check of a signature.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,16 @@ use serde::Deserialize;
 use session_core::protocol::TokenError;
 use thiserror::Error;
 
-/// How tokens are signed (RFC 7518 §3.1, RFC 8037).
+/// A signature algorithm (RFC 7518 §3.1, RFC 8037).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Algorithm(jsonwebtoken::Algorithm);
 
 impl Algorithm {
-    /// The names of all there are.
+    /// The names of all algorithms.
     pub const NAMES: [&str; 12] =
         ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
-    /// As a token's header names it.
+    /// The name in a token's header.
     #[must_use]
     pub const fn name(self) -> &'static str {
         use jsonwebtoken::Algorithm as Known;
@@ -37,12 +37,12 @@ impl Algorithm {
             Known::ES256 => "ES256",
             Known::ES384 => "ES384",
             Known::EdDSA => "EdDSA",
-            // The library may come to know more; `from_str` takes none of them.
+            // The library may add algorithms. `from_str` accepts none of them.
             _ => "",
         }
     }
 
-    /// Whether whoever checks a signature could make it, too: with a secret that both share.
+    /// Whether the same secret signs and verifies. Then everyone who can verify a token can also sign one.
     #[must_use]
     pub fn is_symmetric(self) -> bool {
         self.0.family() == AlgorithmFamily::Hmac
@@ -52,8 +52,8 @@ impl Algorithm {
         self.0
     }
 
-    /// The shortest secret, in bytes: as long as the hash (RFC 7518 §3.2).
-    fn secret_bytes(self) -> usize {
+    /// The minimum length of a secret in bytes: the length of the hash (RFC 7518 §3.2).
+    fn min_secret_bytes(self) -> usize {
         match self.name() {
             "HS384" => 48,
             "HS512" => 64,
@@ -77,12 +77,12 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// What must not be told: it is not printed.
+/// A secret. Its `Debug` output shows only the length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// The secret, as bytes. One line break at its end, such as an editor leaves, does not count.
+    /// The secret in these bytes, without one line break at the end: editors add one.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
@@ -100,21 +100,21 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where keys come from.
+/// The source of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// A secret that was given, in the environment say.
+    /// A secret that is given directly, for example in the environment.
     Secret(Secret),
-    /// A file that holds the secret.
+    /// A file with the secret.
     SecretFile(PathBuf),
-    /// A public key in PEM.
+    /// A file with a public key in PEM.
     PublicKeyFile(PathBuf),
-    /// Public keys with their ids, as JSON (RFC 7517 §5).
+    /// A file with public keys and their ids, in JSON (RFC 7517 §5).
     KeySetFile(PathBuf),
 }
 
 impl KeySource {
-    /// The file it is read from, if it is one.
+    /// The file that the keys are read from, if there is one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -130,95 +130,95 @@ pub enum KeyError {
     /// The file cannot be read.
     #[error("cannot read {path}: {why}")]
     Unreadable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         why: io::Error,
     },
-    /// It is no key that tokens of this algorithm could be signed with.
+    /// The key does not fit the algorithm.
     #[error("{what} cannot be used for {algorithm}: {why}")]
-    Unfit {
-        /// Which file, or that it was the environment.
+    Unusable {
+        /// The file, or the environment.
         what: String,
-        /// The algorithm that is configured.
+        /// The configured algorithm.
         algorithm: Algorithm,
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }
 
-/// Checks signatures, all of one algorithm.
+/// Keys of one algorithm, which verify signatures.
 pub struct Keys {
     algorithm: Algorithm,
     known: KeyLookup,
 }
 
 enum KeyLookup {
-    /// Whatever id a token names.
+    /// One key. The key id in a token does not matter.
     One(DecodingKey),
-    /// By their ids, and those that have none.
-    Set { named: BTreeMap<String, DecodingKey>, nameless: Vec<DecodingKey> },
+    /// Keys by their ids, and keys without an id.
+    Set { named: BTreeMap<String, DecodingKey>, unnamed: Vec<DecodingKey> },
 }
 
 impl Keys {
-    /// The largest file that is read, in bytes.
+    /// The maximum size of a key file in bytes.
     const MAX_FILE_BYTES: u64 = 1 << 20;
-    /// How many keys without an id a set may have: each of them is tried for a token that names none.
-    const MAX_NAMELESS: usize = 8;
+    /// The maximum number of keys without an id in a set. For a token without a key id, each of them is tried.
+    const MAX_UNNAMED: usize = 8;
 
     /// Reads the keys.
     ///
     /// # Errors
-    /// [`KeyError`] says what is wrong with them, and never what they are.
+    /// [`KeyError`] with the reason. It never shows a key.
     pub fn load(algorithm: Algorithm, source: &KeySource) -> Result<Self, KeyError> {
         let what =
             source.file().map_or_else(|| "the secret in the environment".into(), |path| path.display().to_string());
-        let unfit = |why: String| KeyError::Unfit { what, algorithm, why };
+        let unusable = |why: String| KeyError::Unusable { what, algorithm, why };
         let known = match source {
-            KeySource::Secret(secret) => KeyLookup::One(symmetric(algorithm, secret).map_err(unfit)?),
+            KeySource::Secret(secret) => KeyLookup::One(symmetric(algorithm, secret).map_err(unusable)?),
             KeySource::SecretFile(path) => {
-                KeyLookup::One(symmetric(algorithm, &Secret::new(&read(path)?)).map_err(unfit)?)
+                KeyLookup::One(symmetric(algorithm, &Secret::new(&read(path)?)).map_err(unusable)?)
             }
-            KeySource::PublicKeyFile(path) => KeyLookup::One(public_key(algorithm, &read(path)?).map_err(unfit)?),
-            KeySource::KeySetFile(path) => key_set(algorithm, &read(path)?).map_err(unfit)?,
+            KeySource::PublicKeyFile(path) => KeyLookup::One(public_key(algorithm, &read(path)?).map_err(unusable)?),
+            KeySource::KeySetFile(path) => key_set(algorithm, &read(path)?).map_err(unusable)?,
         };
         Ok(Self { algorithm, known })
     }
 
-    /// The algorithm of every signature.
+    /// The algorithm of the keys.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// How many there are.
+    /// The number of keys.
     #[must_use]
     pub fn count(&self) -> usize {
         match &self.known {
             KeyLookup::One(_) => 1,
-            KeyLookup::Set { named, nameless } => named.len() + nameless.len(),
+            KeyLookup::Set { named, unnamed } => named.len() + unnamed.len(),
         }
     }
 
     pub(super) fn verify(&self, key_id: Option<&str>, signed: &[u8], signature: &str) -> Result<(), TokenError> {
-        let is_by = |key: &DecodingKey| {
+        let verifies = |key: &DecodingKey| {
             jsonwebtoken::crypto::verify(signature, signed, key, self.algorithm.0).is_ok_and(|is_valid| is_valid)
         };
         let is_authentic = match (&self.known, key_id) {
-            (KeyLookup::One(key), _) => is_by(key),
-            (KeyLookup::Set { named, .. }, Some(id)) => is_by(named.get(id).ok_or(TokenError::UnknownKey)?),
-            (KeyLookup::Set { named, nameless }, None) if nameless.is_empty() => {
+            (KeyLookup::One(key), _) => verifies(key),
+            (KeyLookup::Set { named, .. }, Some(id)) => verifies(named.get(id).ok_or(TokenError::UnknownKey)?),
+            (KeyLookup::Set { named, unnamed }, None) if unnamed.is_empty() => {
                 let mut keys = named.values();
                 let (Some(only), None) = (keys.next(), keys.next()) else { return Err(TokenError::NoKeyId) };
-                is_by(only)
+                verifies(only)
             }
-            (KeyLookup::Set { nameless, .. }, None) => nameless.iter().any(is_by),
+            (KeyLookup::Set { unnamed, .. }, None) => unnamed.iter().any(verifies),
         };
         if is_authentic { Ok(()) } else { Err(TokenError::Signature) }
     }
 }
 
-/// How many, of which algorithm: never what they are.
+/// Shows the number of keys and the algorithm, never a key.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Keys({} of {})", self.count(), self.algorithm)
@@ -238,15 +238,15 @@ fn symmetric(algorithm: Algorithm, secret: &Secret) -> Result<DecodingKey, Strin
     if !algorithm.is_symmetric() {
         return Err("it needs a public key, not a secret".into());
     }
-    // Whoever has the public key, and that may be everybody, could sign with it.
+    // A public key in place of the secret: everyone may know it, and could sign tokens with it.
     if secret.0.starts_with(b"-----BEGIN") {
         return Err("it is a key in PEM, a secret is needed; to check signatures by a public key choose RS256, ES256 or the like".into());
     }
-    let least = algorithm.secret_bytes();
-    if secret.0.len() < least {
+    let min = algorithm.min_secret_bytes();
+    if secret.0.len() < min {
         let length = secret.0.len();
         return Err(format!(
-            "it has {length} bytes, {least} are the least (RFC 7518, 3.2); `openssl rand -hex {least}` makes a good one"
+            "it has {length} bytes, at least {min} are needed (RFC 7518, 3.2); `openssl rand -hex {min}` makes a good one"
         ));
     }
     Ok(DecodingKey::from_secret(&secret.0))
@@ -258,25 +258,28 @@ fn public_key(algorithm: Algorithm, pem: &[u8]) -> Result<DecodingKey, String> {
         return Err("it needs a secret, not a public key".into());
     }
     if has("PRIVATE KEY") {
-        return Err("it is a private key, which has no business on this machine; `openssl pkey -pubout` makes a public one of it".into());
+        return Err(
+            "it is a private key, which should not be on this machine; `openssl pkey -pubout` derives the public key"
+                .into(),
+        );
     }
     if has("BEGIN CERTIFICATE") {
-        return Err("it is a certificate; `openssl x509 -pubkey -noout` takes the public key out of it".into());
+        return Err("it is a certificate; `openssl x509 -pubkey -noout` extracts the public key".into());
     }
     let key = match algorithm.0.family() {
         AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem),
         AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem),
         AlgorithmFamily::Ed => DecodingKey::from_ed_pem(pem),
-        AlgorithmFamily::Hmac => unreachable!("a symmetric one has no public key"),
+        AlgorithmFamily::Hmac => unreachable!("symmetric algorithms returned above"),
     };
-    let key = key.map_err(|_| format!("it is no public key in PEM of the kind that {algorithm} needs"))?;
+    let key = key.map_err(|_| format!("it is not a public key in PEM of the kind that {algorithm} needs"))?;
     check_key_fits(algorithm, &key).map(|()| key)
 }
 
-/// Whether the key is as long as the algorithm has it.
+/// An error if the key does not have the size or the curve of the algorithm.
 fn check_key_fits(algorithm: Algorithm, key: &DecodingKey) -> Result<(), String> {
     let fits = match (key.kind(), algorithm.name()) {
-        // An uncompressed point of the curve: a byte and two coordinates.
+        // An uncompressed point of the curve: one byte and two coordinates.
         (DecodingKeyKind::SecretOrDer(point), "ES256") => point.len() == 65,
         (DecodingKeyKind::SecretOrDer(point), "ES384") => point.len() == 97,
         (DecodingKeyKind::SecretOrDer(point), "EdDSA") => point.len() == 32,
@@ -293,12 +296,12 @@ fn check_key_fits(algorithm: Algorithm, key: &DecodingKey) -> Result<(), String>
     }
     Err(match algorithm.0.family() {
         AlgorithmFamily::Rsa => "its modulus is shorter than 2048 bits".into(),
-        AlgorithmFamily::Ec | AlgorithmFamily::Ed | AlgorithmFamily::Hmac => "it is of another curve".into(),
+        AlgorithmFamily::Ec | AlgorithmFamily::Ed | AlgorithmFamily::Hmac => "it belongs to another curve".into(),
     })
 }
 
-/// The keys of a set that are of this algorithm. Others, and those that this version does not understand, are passed
-/// over, as RFC 7517 §5 asks; so are those that could not be used, with a warning.
+/// The keys of this algorithm in a key set. It skips other keys and unknown kinds of keys, as RFC 7517 §5 requires, and
+/// logs a warning for keys that are unusable.
 fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<KeyLookup, String> {
     #[derive(Deserialize)]
     struct KeySet {
@@ -306,10 +309,10 @@ fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<KeyLookup, String> {
     }
 
     if algorithm.is_symmetric() {
-        return Err("secrets do not belong into a key set".into());
+        return Err("a key set must not contain secrets".into());
     }
-    let set: KeySet = serde_json::from_slice(json).map_err(|error| format!("it is no JSON Web Key Set: {error}"))?;
-    let (mut named, mut nameless) = (BTreeMap::new(), Vec::new());
+    let set: KeySet = serde_json::from_slice(json).map_err(|error| format!("it is not a JSON Web Key Set: {error}"))?;
+    let (mut named, mut unnamed) = (BTreeMap::new(), Vec::new());
     for key in set.keys {
         let Ok(key) = serde_json::from_value::<Jwk>(key) else { continue };
         if !is_for(algorithm, &key) {
@@ -318,22 +321,22 @@ fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<KeyLookup, String> {
         let id = key.common.key_id.clone();
         let usable = DecodingKey::from_jwk(&key).map_err(|error| error.to_string());
         match (usable.and_then(|key| check_key_fits(algorithm, &key).map(|()| key)), id) {
-            (Ok(key), None) => nameless.push(key),
+            (Ok(key), None) => unnamed.push(key),
             (Ok(key), Some(id)) => {
                 if named.insert(id.clone(), key).is_some() {
                     return Err(format!("two of its keys have the id {id:?}"));
                 }
             }
-            (Err(why), id) => tracing::warn!(id, "passed over a key of the set: {why}"),
+            (Err(why), id) => tracing::warn!(id, "skipped a key of the set: {why}"),
         }
     }
-    if named.is_empty() && nameless.is_empty() {
+    if named.is_empty() && unnamed.is_empty() {
         return Err("none of its keys can be used for that algorithm".into());
     }
-    if nameless.len() > Keys::MAX_NAMELESS {
-        return Err(format!("more than {} of its keys have no id", Keys::MAX_NAMELESS));
+    if unnamed.len() > Keys::MAX_UNNAMED {
+        return Err(format!("more than {} of its keys have no id", Keys::MAX_UNNAMED));
     }
-    Ok(KeyLookup::Set { named, nameless })
+    Ok(KeyLookup::Set { named, unnamed })
 }
 
 fn is_for(algorithm: Algorithm, key: &Jwk) -> bool {

@@ -7,9 +7,9 @@ use session_core::session::Identity;
 use crate::auth::authenticator::Authenticator;
 use crate::auth::claims::looks_like_token;
 
-/// Open authentication: whoever asks is who they say they are, the credential is the user id.
+/// Open authentication: the credential is the user id, and nothing proves it.
 ///
-/// A token is refused: taken for a user id, it would be logged, stored and shown as one, and lets its finder in elsewhere.
+/// It rejects tokens. Used as a user id, a token would be logged, stored and shown, and a reader could use it elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenAuthenticator;
 
@@ -32,21 +32,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_asks_is_who_they_say_they_are_unless_they_show_a_token() {
+    fn any_user_id_is_accepted_but_no_token() {
         // {"alg":"HS256"} . {"sub":"ada"} . a signature
         const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2VhbA";
 
-        let verdict = |credential: &Credential| OpenAuthenticator.authenticate(credential);
+        let verify = |credential: &Credential| OpenAuthenticator.authenticate(credential);
         for name in ["ada", "ada.b.c", "eyre.jane.2", "e30", "eyJhbGciOiJIUzI1NiJ9", "a.eyJhbGciOiJIUzI1NiJ9.b"] {
-            assert_eq!(verdict(&Credential::new(name)), Ok(Identity::for_user(UserId::parse(name).unwrap())));
+            assert_eq!(verify(&Credential::new(name)), Ok(Identity::for_user(UserId::parse(name).unwrap())));
         }
         let bearer = format!("Bearer {TOKEN}");
         let long = format!("{TOKEN}{}", "x".repeat(300));
         let sealed = "eyJhbGciOiJkaXIifQ..aXY.dGV4dA.dGFn"; // Encrypted (RFC 7516): five parts.
         for token in [TOKEN, &*bearer, &*long, sealed, &TOKEN[..TOKEN.len() - 6]] {
-            assert_eq!(verdict(&Credential::new(token)), Err(CredentialError::UnwantedToken), "{token}");
+            assert_eq!(verify(&Credential::new(token)), Err(CredentialError::UnwantedToken), "{token}");
         }
-        assert_eq!(verdict(&Credential::Token("ada".into())), Err(CredentialError::UnwantedToken));
-        assert_eq!(verdict(&Credential::None), Err(CredentialError::NotText));
+        assert_eq!(verify(&Credential::Token("ada".into())), Err(CredentialError::UnwantedToken));
+        assert_eq!(verify(&Credential::None), Err(CredentialError::NotText));
     }
 }

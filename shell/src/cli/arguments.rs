@@ -211,7 +211,7 @@ fn file_errors(loaded: &Loaded) -> Vec<ConfigError> {
     let certificate = config.connection_settings().err().map(|error| {
         let key = match error {
             TlsError::Certificate { .. } | TlsError::NoCertificate { .. } => "tls_cert",
-            TlsError::Key { .. } | TlsError::Unfit { .. } => "tls_key",
+            TlsError::Key { .. } | TlsError::Unusable { .. } => "tls_key",
         };
         error_at(key, error.to_string())
     });

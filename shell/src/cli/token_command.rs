@@ -59,7 +59,7 @@ impl TokenArgs {
     /// The token, and the exit code.
     pub(super) fn make_token(self, loader: &ConfigLoader, loaded: &Loaded) -> Result<(String, u8), String> {
         let Self { user, ttl, sessions, device, key_id, private_key, flags: _ } = self;
-        let request = TokenRequest { user, lasts: ttl, limit: sessions, device, key_id, private_key };
+        let request = TokenRequest { user, lifetime: ttl, limit: sessions, device, key_id, private_key };
         let config = &loaded.config;
         let keys = config.key_source(loader.secret()).map_err(|error| error.to_string())?;
         let now = Clock::start().unix_seconds();
@@ -156,7 +156,7 @@ mod tests {
         let (code, out, _) = run(SECRET, &["check-token", name, "--max-message-bytes", "1024"]).unwrap();
         assert!(code == 3 && out.contains("but refused: its message has 1"), "{out}");
         let (code, out, _) = run(SECRET, &["check-token", name]).unwrap();
-        assert!(code == 0 && out.ends_with("; but 0 sessions are none: it never gets one\n"), "{out}");
+        assert!(code == 0 && out.ends_with("; with a limit of 0 it never gets a session\n"), "{out}");
 
         let with_device = ["token", "--user", "ada", "--device", "laptop", "--jwt-device-claim", "dev"];
         let (_, token, _) = run(SECRET, &with_device).unwrap();
@@ -176,7 +176,7 @@ mod tests {
         for (secret, arguments, message) in [
             ("", &["token", "--user", "ada"][..], "the secret for tokens is missing"),
             ("", &["check-token", "/dev/null"], "the secret for tokens is missing"),
-            ("short", &["token", "--user", "ada"], "it has 5 bytes, 32 are the least"),
+            ("short", &["token", "--user", "ada"], "it has 5 bytes, at least 32 are needed"),
             (SECRET, &["token", "--user", "ada", "--device", "x"], "no claim names the device"),
             (SECRET, &["check-token", "/missing"], "cannot read /missing: "),
         ] {

@@ -45,7 +45,7 @@ pub enum TlsError {
     },
     /// The certificate and the key do not belong together, or one of them is not supported.
     #[error("the certificate {certificate} cannot be used with the key {key}: {}", key_mismatch(.why))]
-    Unfit {
+    Unusable {
         /// The certificate's file.
         certificate: PathBuf,
         /// The key's file.
@@ -82,7 +82,7 @@ impl CertificateFiles {
         let certificates = certificates(&self.certificate)?;
         let key =
             PrivateKeyDer::from_pem_file(&self.key).map_err(|why| TlsError::Key { path: self.key.clone(), why })?;
-        let unusable = |why| TlsError::Unfit { certificate: self.certificate.clone(), key: self.key.clone(), why };
+        let unusable = |why| TlsError::Unusable { certificate: self.certificate.clone(), key: self.key.clone(), why };
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(unusable)?

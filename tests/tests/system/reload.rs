@@ -199,7 +199,7 @@ fn changed_key_file_is_read_again() {
 
     fs::write(&secret, "too short").unwrap();
     let lines = server.wait_for_log("the old ones stay in force");
-    assert!(contains(&lines, "it has 9 bytes, 32 are the least"), "{lines:#?}");
+    assert!(contains(&lines, "it has 9 bytes, at least 32 are needed"), "{lines:#?}");
     assert!(authenticate(&server.process, &token(old, "bob")).0.contains("AUTHENTICATE_SUCCESS"));
 
     // An atomic replacement: another file gets the name.

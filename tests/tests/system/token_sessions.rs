@@ -231,7 +231,7 @@ fn token(user: &str, seconds: u64, limit: Option<u32>) -> String {
 fn grant(user: &str, seconds: u64, limit: Option<u32>) -> TokenRequest {
     TokenRequest {
         user: UserId::parse(user).unwrap(),
-        lasts: Duration::from_secs(seconds),
+        lifetime: Duration::from_secs(seconds),
         limit: limit.map(|slots| SlotLimit::new(slots).unwrap()),
         device: None,
         key_id: None,

@@ -80,7 +80,7 @@ fn explanation_shows_claims_reason_and_configuration() {
         // RFC 3339 has no later date.
         (json!({"exp": 253_402_300_800_u64}), 253_402_300_799, "valid until in 1s\n"),
         (json!({"exp": u64::MAX}), u64::MAX - 1, "valid until in 1s\n"),
-        (json!({"exp": NOW * 1000}), NOW, "; it counts in seconds, is that in milliseconds?\n"),
+        (json!({"exp": NOW * 1000}), NOW, "; the claim counts seconds, is this milliseconds?\n"),
         (json!({"exp": NOW * 400}), NOW, "22h 40m\n"),
     ] {
         let text = explain(&verifier, &signed(&claims), at(now)).unwrap_err();

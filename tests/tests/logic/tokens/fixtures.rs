@@ -58,7 +58,7 @@ impl KeyDirectory {
 pub(super) fn token_request() -> TokenRequest {
     TokenRequest {
         user: UserId::parse("ada").unwrap(),
-        lasts: Duration::from_secs(3600),
+        lifetime: Duration::from_secs(3600),
         limit: None,
         device: None,
         key_id: None,

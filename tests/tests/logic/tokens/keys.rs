@@ -241,8 +241,8 @@ fn keys_of_a_set_are_found_by_id() {
     let mut torn = jwk(2, Some("torn"));
     torn["x"] = "AAAA".into();
     assert!(why("ES256", set(vec![torn])).ends_with("none of its keys can be used for that algorithm"));
-    assert!(why("RS256", directory.write("keys.json", b"{}")).contains("it is no JSON Web Key Set: "));
-    assert!(why("HS256", set(vec![])).ends_with("secrets do not belong into a key set"));
+    assert!(why("RS256", directory.write("keys.json", b"{}")).contains("it is not a JSON Web Key Set: "));
+    assert!(why("HS256", set(vec![])).ends_with("a key set must not contain secrets"));
 }
 
 #[test]
@@ -254,25 +254,29 @@ fn unusable_keys_are_refused_with_a_reason() {
     let secret = |text: &[u8]| KeySource::SecretFile(directory.write(&format!("secret of {}", text.len()), text));
     let certificate = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
     for (name, source, message) in [
-        ("HS256", secret(b"too short\n"), "it has 9 bytes, 32 are the least (RFC 7518, 3.2)"),
-        ("HS384", secret(&[b'x'; 47]), "48 are the least"),
-        ("HS512", secret(&[b'x'; 63]), "64 are the least"),
+        ("HS256", secret(b"too short\n"), "it has 9 bytes, at least 32 are needed (RFC 7518, 3.2)"),
+        ("HS384", secret(&[b'x'; 47]), "at least 48 are needed"),
+        ("HS512", secret(&[b'x'; 63]), "at least 64 are needed"),
         ("RS256", secret(SECRET), "it needs a public key, not a secret"),
         ("HS256", rsa.clone(), "it needs a secret, not a public key"),
-        ("RS256", public(rsa_private.unwrap()), "it is a private key, which has no business on this machine"),
-        ("RS256", public(directory.write("cert", certificate)), "`openssl x509 -pubkey -noout` takes the public key"),
-        ("ES256", rsa, "it is no public key in PEM of the kind that ES256 needs"),
-        ("RS256", curve.clone(), "it is no public key in PEM of the kind that RS256 needs"),
-        ("ES256", curve, "it is of another curve"),
-        ("RS256", public(directory.write("empty", b"")), "it is no public key in PEM"),
+        ("RS256", public(rsa_private.unwrap()), "it is a private key, which should not be on this machine"),
+        (
+            "RS256",
+            public(directory.write("cert", certificate)),
+            "`openssl x509 -pubkey -noout` extracts the public key",
+        ),
+        ("ES256", rsa, "it is not a public key in PEM of the kind that ES256 needs"),
+        ("RS256", curve.clone(), "it is not a public key in PEM of the kind that RS256 needs"),
+        ("ES256", curve, "it belongs to another curve"),
+        ("RS256", public(directory.write("empty", b"")), "it is not a public key in PEM"),
         ("RS256", public(directory.path("missing")), "cannot read"),
         ("RS256", public(directory.write("short", SHORT_RSA_KEY)), "its modulus is shorter than 2048 bits"),
-        ("RS256", public(directory.write("large", &vec![b'x'; 1 << 20])), "it is no public key in PEM"),
+        ("RS256", public(directory.write("large", &vec![b'x'; 1 << 20])), "it is not a public key in PEM"),
         ("RS256", public(directory.write("huge", &vec![b'x'; (1 << 20) + 1])), "it is larger than 1 MiB"),
     ] {
         let error = Keys::load(name.parse().unwrap(), &source).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
-        assert!(matches!(error, KeyError::Unfit { .. } | KeyError::Unreadable { .. }));
+        assert!(matches!(error, KeyError::Unusable { .. } | KeyError::Unreadable { .. }));
     }
     for (name, least) in [("HS256", 32), ("HS384", 48), ("HS512", 64)] {
         assert!(Keys::load(name.parse().unwrap(), &secret(&vec![b'x'; least])).is_ok(), "{name}");
@@ -287,7 +291,10 @@ fn secrets_and_tokens_are_not_printed() {
     let verifier = verifier("HS256");
     assert_eq!(format!("{:?}", verifier.keys), "Keys(1 of HS256)");
     let printed = format!("{:?}", JwtAuthenticator::new(verifier, Clock::manual(Arc::default())));
-    assert!(printed.starts_with("Tokens { verifier: Verifier { keys: Keys(1 of HS256), rules: "), "{printed}");
+    assert!(
+        printed.starts_with("JwtAuthenticator { verifier: Verifier { keys: Keys(1 of HS256), rules: "),
+        "{printed}"
+    );
     let source = KeySource::Secret(Secret::new(b"hunter2hunter2hunter2hunter2hunter2"));
     assert_eq!(format!("{source:?}"), "Secret(Secret(35 bytes))");
 }
