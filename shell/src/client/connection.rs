@@ -112,7 +112,7 @@ impl Connection {
     /// Connects, trying every address of the host in turn, and waits for the server's HELLO.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::UpgradeOutcome`], [`Error::TimedOut`]; and from here on, like every other method,
+    /// [`Error::Unreachable`], [`Error::Handshake`], [`Error::TimedOut`]; and from here on, like every other method,
     /// [`Error::Closed`], [`Error::Lost`] and [`Error::Unexpected`].
     pub async fn open_with(url: &Url, options: &Options) -> Result<Self, Error> {
         let timeout = ReplyTimeout::new(options.connect_timeout);

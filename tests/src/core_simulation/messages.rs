@@ -24,32 +24,32 @@ impl CoreSimulation {
         evict: u8,
         resume: Option<u8>,
     ) -> ClientMessage {
-        let those = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::sessions);
+        let sessions = self.store.records.get(&user_id(user)).map_or(&[][..], UserRecord::sessions);
         let evict = match evict % 4 {
             0 => None,
             1 => Some(Evict::Nobody).filter(|_| evict % 8 == 1),
             2 => Some(Evict::Oldest),
             _ => {
-                let chosen = those.iter().skip(usize::from(evict) / 4 % those.len().max(1));
+                let chosen = sessions.iter().skip(usize::from(evict) / 4 % sessions.len().max(1));
                 Some(Evict::Sessions(chosen.map(|entry| entry.session).collect()))
             }
         };
         let resume =
             resume.and_then(|which| self.resume_tokens.get(usize::from(which) % self.resume_tokens.len().max(1)));
-        let ask = AuthenticateOptions {
+        let options = AuthenticateOptions {
             device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
             label: None,
             resume: resume.map(|&(_, token)| token),
             // The protocol has no empty list.
             evict: evict.filter(|evict| !matches!(evict, Evict::Sessions(these) if these.is_empty())),
         };
-        ClientMessage::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(ask))
+        ClientMessage::AuthenticateWith(Credential::User(user_id(user).as_str().into()), Box::new(options))
     }
 
     pub(super) fn end_session(&self, which: u8) -> ClientMessage {
-        let there: Vec<_> =
+        let sessions: Vec<_> =
             self.store.records.values().flat_map(UserRecord::sessions).map(|entry| entry.session).collect();
-        let session = there.get(usize::from(which) % there.len().max(1));
+        let session = sessions.get(usize::from(which) % sessions.len().max(1));
         ClientMessage::EndSession(session.copied().unwrap_or_else(|| self.node().session(0)))
     }
 

@@ -207,8 +207,8 @@ impl Simulation {
                         self.is_accepted(server + 1, &authenticate_with_object(USER, Some(token))),
                         "a resume failed"
                     );
-                    let there = self.store.holds_of(&user);
-                    assert_eq!(there.len(), lost.len(), "a resume changed the number of sessions");
+                    let sessions = self.store.holds_of(&user);
+                    assert_eq!(sessions.len(), lost.len(), "a resume changed the number of sessions");
                 }
                 resumed += 1;
             }

@@ -127,7 +127,7 @@ impl Simulation {
                 // Of the latest tokens, since most of their slots still exist.
                 let latest = &self.resume_tokens[self.resume_tokens.len().saturating_sub(16)..];
                 let resume = resume.and_then(|which| latest.get(usize::from(which) % latest.len().max(1)));
-                let ask = AuthenticateOptions {
+                let options = AuthenticateOptions {
                     device: device.and_then(|device| DisplayName::parse(&format!("device {}", device % 3))),
                     label: None,
                     // Mostly of this user.
@@ -136,13 +136,14 @@ impl Simulation {
                 };
                 let user = resume.map_or_else(|| user_id(*user), |(owner, _)| owner.clone());
                 let credential = Credential::User(user.as_str().into());
-                self.connect(*server, &[ClientMessage::AuthenticateWith(credential, Box::new(ask))]);
+                self.connect(*server, &[ClientMessage::AuthenticateWith(credential, Box::new(options))]);
             }
             Op::AuthenticateAndEvict { client, evict } => {
                 let user = self.user_of(*client);
-                let ask = AuthenticateOptions { evict: self.choice(&user, *evict), ..AuthenticateOptions::default() };
+                let options =
+                    AuthenticateOptions { evict: self.choice(&user, *evict), ..AuthenticateOptions::default() };
                 let credential = Credential::User(user.as_str().into());
-                self.send(*client, &ClientMessage::AuthenticateWith(credential, Box::new(ask)).encode());
+                self.send(*client, &ClientMessage::AuthenticateWith(credential, Box::new(options)).encode());
             }
             Op::List { client } => {
                 self.send(self.client_with_slot(*client, |_| true), &ClientMessage::ListSessions.encode());
@@ -223,8 +224,8 @@ impl Simulation {
 
     /// The user of this client, or else any user.
     fn user_of(&self, number: u8) -> UserId {
-        let there: Vec<_> = self.clients.values().filter(|client| client.socket.is_open()).collect();
-        let client = there.get(usize::from(number) % there.len().max(1));
+        let connected: Vec<_> = self.clients.values().filter(|client| client.socket.is_open()).collect();
+        let client = connected.get(usize::from(number) % connected.len().max(1));
         client.and_then(|client| client.user.clone()).unwrap_or_else(|| user_id(number))
     }
 
@@ -235,9 +236,9 @@ impl Simulation {
 
     /// A connected client with a slot whose user satisfies the predicate, if there is one.
     fn client_with_slot(&self, number: u8, of: impl Fn(&UserId) -> bool) -> u8 {
-        let there = self.clients.values().filter(|client| client.socket.is_open());
+        let connected = self.clients.values().filter(|client| client.socket.is_open());
         let able: Vec<_> = (0..=u8::MAX)
-            .zip(there)
+            .zip(connected)
             .filter(|(_, client)| client.granted && client.user.as_ref().is_some_and(&of))
             .map(|(number, _)| number)
             .collect();
@@ -301,10 +302,13 @@ impl Simulation {
 
     /// Applies a function to one of the connected clients.
     fn with(&mut self, number: u8, act: impl FnOnce(&mut Client)) {
-        let there = self.clients.values().filter(|client| client.socket.is_open()).count();
-        let mut there =
-            self.clients.values_mut().filter(|client| client.socket.is_open()).skip(usize::from(number) % there.max(1));
-        if let Some(client) = there.next() {
+        let connected = self.clients.values().filter(|client| client.socket.is_open()).count();
+        let mut connected = self
+            .clients
+            .values_mut()
+            .filter(|client| client.socket.is_open())
+            .skip(usize::from(number) % connected.max(1));
+        if let Some(client) = connected.next() {
             act(client);
         }
     }

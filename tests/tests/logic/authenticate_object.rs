@@ -23,8 +23,8 @@ fn parse_authenticate(payload: &str) -> Result<ClientMessage, RequestError> {
     ClientMessage::parse(&format!(r#"{{"type":"AUTHENTICATE","payload":{payload}}}"#))
 }
 
-fn options(credential: Credential, ask: AuthenticateOptions) -> Result<ClientMessage, RequestError> {
-    Ok(ClientMessage::AuthenticateWith(credential, Box::new(ask)))
+fn options(credential: Credential, options: AuthenticateOptions) -> Result<ClientMessage, RequestError> {
+    Ok(ClientMessage::AuthenticateWith(credential, Box::new(options)))
 }
 
 #[test]
@@ -71,13 +71,16 @@ fn known_key_twice_is_an_error() {
 
 #[test]
 fn client_fields_are_bounded() {
-    let ask = |ask| options(Credential::User("ada".into()), ask);
+    let accepted = |fields| options(Credential::User("ada".into()), fields);
     let wrong = |error| Err(RequestError::BadOptions(error));
     let token = ResumeToken::new([0xcd; 32]);
     for (fields, expected) in [
         (
             json!({ "device": "é".repeat(32) }),
-            ask(AuthenticateOptions { device: DisplayName::parse(&"é".repeat(32)), ..AuthenticateOptions::default() }),
+            accepted(AuthenticateOptions {
+                device: DisplayName::parse(&"é".repeat(32)),
+                ..AuthenticateOptions::default()
+            }),
         ),
         (json!({ "device": format!("{}x", "é".repeat(32)) }), wrong(AuthenticateOptionsError::Device)),
         (json!({ "device": "" }), wrong(AuthenticateOptionsError::Device)),
@@ -86,7 +89,10 @@ fn client_fields_are_bounded() {
         (json!({ "device": ["laptop"] }), wrong(AuthenticateOptionsError::Device)),
         (
             json!({ "label": "x".repeat(64) }),
-            ask(AuthenticateOptions { label: DisplayName::parse(&"x".repeat(64)), ..AuthenticateOptions::default() }),
+            accepted(AuthenticateOptions {
+                label: DisplayName::parse(&"x".repeat(64)),
+                ..AuthenticateOptions::default()
+            }),
         ),
         (json!({ "label": "x".repeat(65) }), wrong(AuthenticateOptionsError::Label)),
         (json!({ "label": "\0" }), wrong(AuthenticateOptionsError::Label)),
@@ -94,7 +100,7 @@ fn client_fields_are_bounded() {
         (json!({ "label": { "text": "x" } }), wrong(AuthenticateOptionsError::Label)),
         (
             json!({ "resume": "cd".repeat(32) }),
-            ask(AuthenticateOptions { resume: Some(token), ..AuthenticateOptions::default() }),
+            accepted(AuthenticateOptions { resume: Some(token), ..AuthenticateOptions::default() }),
         ),
         (json!({ "resume": "CD".repeat(32) }), wrong(AuthenticateOptionsError::Resume)),
         (json!({ "resume": "cd".repeat(31) }), wrong(AuthenticateOptionsError::Resume)),
@@ -112,14 +118,14 @@ fn client_fields_are_bounded() {
 fn evict_takes_oldest_nobody_or_100_sessions() {
     let id = |number: u64| json!(session(number).to_string());
     let ids = |count: u64| (0..count).map(id).collect::<Vec<_>>();
-    let these = |numbers: &[u64]| Some(Evict::Sessions(numbers.iter().map(|&number| session(number)).collect()));
+    let sessions = |numbers: &[u64]| Some(Evict::Sessions(numbers.iter().map(|&number| session(number)).collect()));
     for (evict, expected) in [
         (json!("oldest"), Some(Evict::Oldest)),
         (json!("nobody"), Some(Evict::Nobody)),
-        (json!([id(1)]), these(&[1])),
+        (json!([id(1)]), sessions(&[1])),
         // In this order, and with duplicates.
-        (json!([id(2), id(1), id(2)]), these(&[2, 1, 2])),
-        (json!(ids(100)), these(&(0..100).collect::<Vec<_>>())),
+        (json!([id(2), id(1), id(2)]), sessions(&[2, 1, 2])),
+        (json!(ids(100)), sessions(&(0..100).collect::<Vec<_>>())),
         (json!(ids(101)), None),
         (json!(ids(5000)), None),
         (json!([]), None),
@@ -185,8 +191,9 @@ fn credentials_and_resume_tokens_are_never_printed() {
         (Credential::User("hunter2".into()), "Credential(user, 7 bytes)"),
         (Credential::None, "Credential(none)"),
     ] {
-        let ask = AuthenticateOptions { resume: Some(ResumeToken::new([0xcd; 32])), ..AuthenticateOptions::default() };
-        let printed = format!("{:?}", ClientMessage::AuthenticateWith(credential, Box::new(ask)));
+        let options =
+            AuthenticateOptions { resume: Some(ResumeToken::new([0xcd; 32])), ..AuthenticateOptions::default() };
+        let printed = format!("{:?}", ClientMessage::AuthenticateWith(credential, Box::new(options)));
         assert!(printed.starts_with(&format!("AuthenticateWith({shown}, ")), "{printed}");
         assert!(printed.contains("resume: Some(ResumeToken(…))") && !printed.contains("cd"), "{printed}");
     }
@@ -282,21 +289,21 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_options_survive_encoding(credential in any_credential(), ask in any_ask()) {
-        let request = ClientMessage::AuthenticateWith(credential, Box::new(ask));
+    fn any_options_survive_encoding(credential in any_credential(), options in any_options()) {
+        let request = ClientMessage::AuthenticateWith(credential, Box::new(options));
         prop_assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
     }
 
     #[test]
-    fn any_detailed_failure_survives_encoding(denial in any_denial()) {
-        let reply = ServerMessage::AuthenticateFailureDetailed(Box::new(denial));
+    fn any_detailed_failure_survives_encoding(failure in any_failure()) {
+        let reply = ServerMessage::AuthenticateFailureDetailed(Box::new(failure));
         let frame = reply.encode();
         prop_assert_eq!(ServerMessage::parse(&frame).unwrap(), reply.clone());
         // A plain client finds the text in the same place.
-        let ServerMessage::AuthenticateFailureDetailed(denial) = reply else { unreachable!() };
+        let ServerMessage::AuthenticateFailureDetailed(failure) = reply else { unreachable!() };
         let frame: Value = serde_json::from_str(&frame).unwrap();
         prop_assert_eq!(&frame["type"], "AUTHENTICATE_FAILURE");
-        prop_assert_eq!(&frame["payload"], &*denial.reason.message());
+        prop_assert_eq!(&frame["payload"], &*failure.reason.message());
     }
 
     /// Compares the parser with a naive reader.
@@ -358,18 +365,18 @@ fn any_session() -> impl Strategy<Value = SessionId> {
     (any::<u64>(), any::<u64>()).prop_map(|(node, number)| NodeId::new(node).session(number))
 }
 
-fn any_ask() -> impl Strategy<Value = AuthenticateOptions> {
+fn any_options() -> impl Strategy<Value = AuthenticateOptions> {
     let evict = prop_oneof![
         Just(Evict::Oldest),
         Just(Evict::Nobody),
-        prop::collection::vec(any_session(), 1..=100).prop_map(|these| Evict::Sessions(these.into())),
+        prop::collection::vec(any_session(), 1..=100).prop_map(|sessions| Evict::Sessions(sessions.into())),
     ];
     let resume = prop::option::of(any::<[u8; 32]>().prop_map(ResumeToken::new));
     (prop::option::of(any_name()), prop::option::of(any_name()), resume, prop::option::of(evict))
         .prop_map(|(device, label, resume, evict)| AuthenticateOptions { device, label, resume, evict })
 }
 
-fn any_denial() -> impl Strategy<Value = AuthenticateFailureDetails> {
+fn any_failure() -> impl Strategy<Value = AuthenticateFailureDetails> {
     let known = vec![
         AuthenticateFailure::LimitReached,
         AuthenticateFailure::DeviceFull,

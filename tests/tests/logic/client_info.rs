@@ -322,20 +322,20 @@ fn failed_renewal_with_object_is_detailed() {
     let mut harness = SessionHarness::new();
     drop(harness.authenticate("", by_token(user())));
     let _granted: Actions = harness.granted(false, Duration::ZERO);
-    let ask = Event::Text(r#"{"type":"AUTHENTICATE","payload":{"token":"a.b.c"}}"#);
+    let renewal = Event::Text(r#"{"type":"AUTHENTICATE","payload":{"token":"a.b.c"}}"#);
     let expired = CredentialError::Token(TokenError::Expired);
     for (verdict, failure) in [
         (Ok(by_token(UserId::parse("eve").unwrap())), AuthenticateFailure::AnotherUser),
         (Err(expired), AuthenticateFailure::Credential(expired)),
     ] {
-        drop(harness.handle(ask.clone()));
+        drop(harness.handle(renewal.clone()));
         assert_eq!(harness.handle(Event::Verified(verdict)), refused(failure));
     }
     for (outcome, failure) in [
         (Outcome::Unknown, AuthenticateFailure::StoreTimedOut),
         (Outcome::Rejected(StoreError::Full), AuthenticateFailure::Store(StoreError::Full)),
     ] {
-        drop(harness.handle(ask.clone()));
+        drop(harness.handle(renewal.clone()));
         drop(harness.handle(Event::Verified(Ok(by_token(user())))));
         assert_eq!(harness.handle(Event::Stored(outcome)), refused(failure));
     }

@@ -132,15 +132,15 @@ fn rate_allows_a_burst_and_then_refills() {
         let other = connect(&mut limiter, address("192.0.2.2"), at(now)).unwrap();
         limiter.release(other);
     };
-    let (come, wait) = (Ok(()), |millis| Err(too_fast(millis)));
-    arrivals(1000, &[come, come, come, come, wait(250), wait(250)]);
+    let (accepted, wait) = (Ok(()), |millis| Err(too_fast(millis)));
+    arrivals(1000, &[accepted, accepted, accepted, accepted, wait(250), wait(250)]);
     arrivals(1100, &[wait(150)]);
     arrivals(1249, &[wait(1)]);
-    arrivals(1250, &[come, wait(250)]);
-    arrivals(1999, &[come, come, wait(1)]);
-    arrivals(2000, &[come, wait(250)]);
-    arrivals(2750, &[come, come, come, wait(250)]);
-    arrivals(9000, &[come, come, come, come, wait(250)]);
+    arrivals(1250, &[accepted, wait(250)]);
+    arrivals(1999, &[accepted, accepted, wait(1)]);
+    arrivals(2000, &[accepted, wait(250)]);
+    arrivals(2750, &[accepted, accepted, accepted, wait(250)]);
+    arrivals(9000, &[accepted, accepted, accepted, accepted, wait(250)]);
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn refused_connection_uses_only_its_own_permit() {
     let inside = connect(&mut limiter, ada, at(0)).unwrap();
     let mut exceeded = limiter.acquire().unwrap();
     for _ in 0..5 {
-        let told = limiter.identify(&mut exceeded, ada, at(0));
+        let refusal = limiter.identify(&mut exceeded, ada, at(0));
         assert_eq!(
-            told,
+            refusal,
             Err(ConnectionLimitExceeded::PerClient { client }),
             "the per-client limit is checked before the rate"
         );
@@ -256,8 +256,8 @@ fn changed_rate_applies_from_the_next_arrival() {
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 5));
     let ada = address("192.0.2.1");
     let arrivals = |limiter: &mut ConnectionLimiter, now| {
-        let come = std::iter::from_fn(|| connect(limiter, ada, at(now)).ok().map(|permit| limiter.release(permit)));
-        come.take(100).count()
+        let accepted = std::iter::from_fn(|| connect(limiter, ada, at(now)).ok().map(|permit| limiter.release(permit)));
+        accepted.take(100).count()
     };
     assert_eq!(arrivals(&mut limiter, 0), 5);
     limiter.set_limits(limits(0, 0, 0, 2));
@@ -272,8 +272,8 @@ fn changed_rate_applies_from_the_next_arrival() {
 fn backward_clock_counts_as_standing_still() {
     let mut limiter = ConnectionLimiter::new(limits(0, 0, 0, 2));
     let ada = address("192.0.2.1");
-    let mut come = |now| connect(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit)).is_ok();
-    assert_eq!([5000, 0, 0, 5000, 5499, 0, 5500].map(&mut come), [true, true, false, false, false, false, true]);
+    let mut accepted = |now| connect(&mut limiter, ada, at(now)).map(|permit| limiter.release(permit)).is_ok();
+    assert_eq!([5000, 0, 0, 5000, 5499, 0, 5500].map(&mut accepted), [true, true, false, false, false, false, true]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod lexer;
 
 use std::path::Path;
 
-use rules::{Arrows, CORE_ARROWS, MAX_CODE_LINES, MAX_ROOT_ENTRIES, SHELL_ARROWS, violations};
+use rules::{Arrows, CORE_ARROWS, MAX_CODE_LINES, MAX_ROOT_ENTRIES, SHELL_ARROWS, long_files, violations};
 use source_file::SourceFile;
 use source_tree::SourceTree;
 
@@ -24,9 +24,20 @@ fn shell_keeps_the_rules_of_rooms() {
     check("shell", "shell/src", SHELL_ARROWS);
 }
 
+#[test]
+fn test_files_stay_short() {
+    for folder in ["tests/src", "tests/tests"] {
+        let long = long_files(&read("tests", folder));
+        assert!(long.is_empty(), "below {folder}:\n\n{}\n", long.join("\n"));
+    }
+}
+
+fn read(crate_name: &str, folder: &str) -> SourceTree {
+    SourceTree::read(crate_name, &Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder))
+}
+
 fn check(crate_name: &str, src: &str, arrows: Arrows) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(src);
-    let tree = SourceTree::read(crate_name, &folder);
+    let tree = read(crate_name, src);
     assert!(tree.imports().len() > 20, "{src} has imports, so the test must find them");
     let violations = violations(&tree, arrows);
     assert!(violations.is_empty(), "below {src}:\n\n{}\n", violations.join("\n"));

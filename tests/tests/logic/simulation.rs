@@ -172,14 +172,14 @@ fn simulation_of_a_name_after_a_token() {
 /// The commit of a resume fails. The old session is notified, although the resume had no effect.
 #[test]
 fn simulation_of_a_resume_in_doubt() {
-    let come = |resume| Op::ConnectWithObject { server: 0, user: 0, device: None, evict: 0, resume };
+    let connect = |resume| Op::ConnectWithObject { server: 0, user: 0, device: None, evict: 0, resume };
     let ops = vec![
-        come(None),
+        connect(None),
         Op::Work { commands: 1 },
-        come(Some(0)),
+        connect(Some(0)),
         Op::Store { which: 0, fault: StoreFault::Doubt },
         Op::Work { commands: 9 },
-        come(Some(0)),
+        connect(Some(0)),
         Op::Work { commands: 1 },
     ];
     let policy = AdmissionPolicy { linger: Duration::from_secs(20), ..AdmissionPolicy::new(SlotLimit::default()) };

@@ -166,7 +166,7 @@ fn operator_socket_is_private_and_replaced_after_kill() {
 fn operator_socket_refuses_malformed_requests() {
     let directory = tempfile::tempdir().unwrap();
     let _process = TestProcess::start(SERVER, directory.path(), &[]);
-    let ask = |method: &str, path: &str, body: &str| {
+    let send_request = |method: &str, path: &str, body: &str| {
         let mut socket = UnixStream::connect(directory.path().join("operator.sock")).unwrap();
         let length = body.len();
         let head =
@@ -188,7 +188,7 @@ fn operator_socket_refuses_malformed_requests() {
         ("DELETE", "/v1/users/ada/sessions/00", "", 400, "32 hexadecimal digits"),
         ("DELETE", "/v1/users/ada/limit", "", 200, r#""rule":"server""#),
     ] {
-        let answer = ask(method, path, body);
+        let answer = send_request(method, path, body);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(message), "{path}: {answer}");
     }
 }

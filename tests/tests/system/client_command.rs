@@ -193,10 +193,10 @@ fn user_and_token_exclude_each_other() {
         assert!(!output.contains("hushhush"), "{output}");
         (code, output)
     };
-    let both_told = "(--user or SESSIONS_USER) or a token, not both; --token-file has a token";
+    let both_given = "(--user or SESSIONS_USER) or a token, not both; --token-file has a token";
     for (variable, value, arguments, message) in [
-        ("SESSIONS_URL", "ws://localhost", &["--user", "ada", "--token-file", &*file][..], both_told),
-        ("SESSIONS_USER", "ada", &["--token-file", &file], both_told),
+        ("SESSIONS_URL", "ws://localhost", &["--user", "ada", "--token-file", &*file][..], both_given),
+        ("SESSIONS_USER", "ada", &["--token-file", &file], both_given),
         ("SESSIONS_TOKEN", TOKEN, &["--user", "ada"], "not both; SESSIONS_TOKEN has a token"),
     ] {
         let (code, output) = with(variable, value, arguments);
@@ -229,20 +229,20 @@ fn client_lists_and_ends_sessions_at_the_limit() {
     first.text(r#"{"type":"AUTHENTICATE","payload":{"user":"ada","label":"Firefox"}}"#);
     let Received::Text(granted) = first.read() else { panic!("no answer") };
     let session = granted.split("\"session\":\"").nth(1).unwrap()[..32].to_owned();
-    let ask = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
-    let (code, output) = ask(&["sessions"]);
+    let run_as_ada = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
+    let (code, output) = run_as_ada(&["sessions"]);
     assert!(code == 0 && output.starts_with("1 slot of 2 taken\n"), "{output}");
     assert!(output.contains(&format!("{session}, label \"Firefox\", since 20")), "{output}");
     let mut second = RawClient::authenticated(process.address, "ada", 2);
-    let (code, output) = ask(&["sessions", "--json"]);
+    let (code, output) = run_as_ada(&["sessions", "--json"]);
     assert!(code == 0 && output.starts_with(r#"{"limit":2,"connections":2,"sessions":[{"id":""#), "{output}");
     assert_eq!(output.matches("\"state\":\"live\"").count(), 2, "{output}");
 
-    assert_eq!(ask(&["end", &session]), (0, "ended\n".into()));
+    assert_eq!(run_as_ada(&["end", &session]), (0, "ended\n".into()));
     first.expect_text(r#"{"type":"EVICTED","payload":"Another session of this user has taken the place of this one"}"#);
-    let (code, output) = ask(&["end", &session]);
+    let (code, output) = run_as_ada(&["end", &session]);
     assert!(code == 4 && output.contains("This user has no such session"), "{output}");
-    let (code, output) = ask(&["end", "7"]);
+    let (code, output) = run_as_ada(&["end", "7"]);
     assert!(code == 2 && output.contains("32 hexadecimal digits"), "{output}");
     second.send_bye();
 }
@@ -250,21 +250,21 @@ fn client_lists_and_ends_sessions_at_the_limit() {
 #[test]
 fn client_ends_a_session_beside_a_lingering_slot() {
     let (_directory, process, url) = start_server(&["--limit", "2", "--client-choice", "--linger", "1m"]);
-    let [lost, mut there] = two_sessions(&process);
+    let [lost, mut remaining] = two_sessions(&process);
     drop(lost);
-    let ask = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
+    let run_as_ada = |arguments: &[&str]| run(client(&[arguments, &["--url", &url, "--user", "ada"]].concat()), "");
     let mut output = String::new();
     eventually("one is lost", || {
-        output = ask(&["sessions"]).1;
+        output = run_as_ada(&["sessions"]).1;
         output.contains(", lost, kept until")
     });
     let there_is = output.lines().find(|line| line.contains("telly")).unwrap()[..32].to_owned();
-    let (code, refused) = ask(&["end", "00000000000000000000000000000001"]);
+    let (code, refused) = run_as_ada(&["end", "00000000000000000000000000000001"]);
     assert!(code == 4 && refused.contains("This user has no such session"), "{refused}");
-    assert_eq!(ask(&["sessions"]).1, output, "no session was ended");
-    assert_eq!(ask(&["end", &there_is]), (0, "ended\n".into()));
-    let Received::Text(told) = there.read() else { panic!("it is still there") };
-    assert!(told.starts_with(r#"{"type":"EVICTED","#), "{told}");
+    assert_eq!(run_as_ada(&["sessions"]).1, output, "no session was ended");
+    assert_eq!(run_as_ada(&["end", &there_is]), (0, "ended\n".into()));
+    let Received::Text(message) = remaining.read() else { panic!("it is still there") };
+    assert!(message.starts_with(r#"{"type":"EVICTED","#), "{message}");
 }
 
 #[test]

@@ -13,9 +13,10 @@ const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
 /// Runs a command that ends by itself, in this directory, with these variables and no other `SESSIONS_` ones.
 fn run(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("SESSIONS_"));
+    let inherited =
+        std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("SESSIONS_"));
     let mut command = Command::new(SERVER);
-    for name in ours {
+    for name in inherited {
         command.env_remove(name);
     }
     let command = command.current_dir(directory).args(arguments).envs(variables.iter().copied());

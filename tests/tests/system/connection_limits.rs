@@ -15,7 +15,7 @@ use tests::test_server::{TestServer, settings};
 use tests::waiting::{TIMEOUT, eventually};
 
 /// Sends a handshake with additional headers. Returns everything that the server sends until it closes.
-fn ask(server: &TestServer, headers: &str) -> String {
+fn send_handshake(server: &TestServer, headers: &str) -> String {
     let mut peer = RawClient::connect(server.address);
     peer.write(upgrade_request(headers).as_bytes());
     peer.read_to_end()
@@ -23,7 +23,7 @@ fn ask(server: &TestServer, headers: &str) -> String {
 
 /// The body of the response to a refused connection.
 fn refusal(server: &TestServer) -> String {
-    let answer = ask(server, "");
+    let answer = send_handshake(server, "");
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
     assert!(answer.contains("\r\nretry-after: 1\r\n") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
     answer.rsplit_once("\r\n\r\n").unwrap().1.into()
@@ -35,7 +35,7 @@ fn each_of_500_refused_connections_gets_503() {
     let server =
         start_with_limits(ConnectionLimits { per_client: NonZeroUsize::new(1), ..ConnectionLimits::default() });
     let _first = RawClient::open(server.address);
-    let crowd: Vec<_> = (0..500)
+    let clients: Vec<_> = (0..500)
         .map(|number| {
             let mut peer = RawClient::connect(server.address);
             if number % 2 == 0 {
@@ -44,8 +44,8 @@ fn each_of_500_refused_connections_gets_503() {
             peer
         })
         .collect();
-    let told = crowd.into_iter().map(|mut peer| peer.try_head()).filter(|head| head.starts_with("HTTP/1.1 503 "));
-    assert_eq!(told.count(), 500);
+    let refused = clients.into_iter().map(|mut peer| peer.try_head()).filter(|head| head.starts_with("HTTP/1.1 503 "));
+    assert_eq!(refused.count(), 500);
 }
 
 /// Opens a session, and retries while the limits refuse it.
@@ -86,7 +86,7 @@ fn authenticated_connection_makes_room_for_another() {
         start_with_limits(ConnectionLimits { unauthenticated: NonZeroUsize::new(2), ..ConnectionLimits::default() });
     let mut held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(server.address, "ada", held)).collect();
     let silent = [(); 2].map(|()| RawClient::connect(server.address));
-    eventually("two wait", || ask(&server, "").starts_with("HTTP/1.1 503 "));
+    eventually("two wait", || send_handshake(&server, "").starts_with("HTTP/1.1 503 "));
     assert!(refusal(&server).contains("connections that are not authenticated yet"), "they count from the start");
     drop(silent);
     let mut refused = open_when_possible(&server);
@@ -165,7 +165,7 @@ fn request_head_is_limited_in_bytes() {
         let server =
             TestServer::with_policy(ConnectionSettings { max_header_bytes: bytes, ..ConnectionSettings::default() });
         // The server checks the size as bytes arrive, and may read a little more than the limit.
-        let padded = ask(&server, &format!("X: {}\r\n", "x".repeat(bytes * 2)));
+        let padded = send_handshake(&server, &format!("X: {}\r\n", "x".repeat(bytes * 2)));
         assert!(padded.starts_with("HTTP/1.1 431 "), "{padded}");
         let mut peer = RawClient::connect(server.address);
         peer.write(upgrade_request(&format!("X: {}\r\n", "x".repeat(bytes - 512))).as_bytes());

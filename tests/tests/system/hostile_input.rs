@@ -291,20 +291,20 @@ fn handshake_with_a_body_is_refused() {
 #[test]
 fn plain_http_is_answered_with_an_explanation() {
     beside_a_witness(|server| {
-        let ask = |request: &str| {
+        let get = |request: &str| {
             let mut peer = RawClient::connect(server.address);
             peer.write(request.as_bytes());
             peer.read_to_end()
         };
-        let hello = ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let hello = get("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(hello.starts_with("HTTP/1.1 200 OK\r\n"), "{hello}");
         assert!(hello.ends_with("\r\n\r\n{\"message\":\"Web socket is needed to talk to this server\"}"), "{hello}");
-        assert!(ask("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
-        let method = ask("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(get("GET /x HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404 "));
+        let method = get("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(method.starts_with("HTTP/1.1 405 ") && method.contains("allow: GET"), "{method}");
         let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
-        assert!(ask(&format!("{upgrade}Sec-WebSocket-Version: 13\r\n\r\n")).starts_with("HTTP/1.1 400 "));
-        let version = ask(&format!("{upgrade}Sec-WebSocket-Version: 8\r\n\r\n"));
+        assert!(get(&format!("{upgrade}Sec-WebSocket-Version: 13\r\n\r\n")).starts_with("HTTP/1.1 400 "));
+        let version = get(&format!("{upgrade}Sec-WebSocket-Version: 8\r\n\r\n"));
         assert!(version.starts_with("HTTP/1.1 426 ") && version.contains("sec-websocket-version: 13"), "{version}");
     });
 }

@@ -83,7 +83,7 @@ fn refused_connections_are_logged_with_the_reason() {
         "max_connections_per_address = 1\nallowed_hosts = \"here\"\nallowed_origins = \"null\"\n",
         Command::new(SERVER),
     );
-    let ask = |headers: &str| {
+    let send_request = |headers: &str| {
         let mut peer = RawClient::connect(server.process.address);
         let version = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
         peer.write(format!("GET / HTTP/1.1\r\n{headers}\r\n{version}\r\n\r\n").as_bytes());
@@ -94,7 +94,7 @@ fn refused_connections_are_logged_with_the_reason() {
         ("Host: there", "421", "Host", "there"),
         (&format!("Host: here\r\nOrigin: {long}"), "403", "Origin", &long[..100]),
     ] {
-        let head = ask(headers);
+        let head = send_request(headers);
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         let lines = server.wait_for_log("refused a request that this server is not for");
         let line = lines.last().unwrap();

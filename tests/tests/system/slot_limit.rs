@@ -21,16 +21,16 @@ const LIMIT_REACHED: &str = "User has reached connection limit, no more connecti
 
 /// A server with this policy and a limit of two.
 fn server(policy: impl FnOnce(&mut AdmissionPolicy)) -> (TestServer, Arc<MemoryStore>) {
-    let mut those = AdmissionPolicy::new(SlotLimit::new(2).unwrap());
-    policy(&mut those);
-    let store = Arc::new(MemoryStore::with_policy(NODE, those));
+    let mut initial = AdmissionPolicy::new(SlotLimit::new(2).unwrap());
+    policy(&mut initial);
+    let store = Arc::new(MemoryStore::with_policy(NODE, initial));
     (
         TestServer::with_authenticator(Arc::<MemoryStore>::clone(&store), Box::new(OpenAuthenticator), settings(), 2),
         store,
     )
 }
 
-fn ask(peer: &mut RawClient, message: &Value) -> Value {
+fn send_json(peer: &mut RawClient, message: &Value) -> Value {
     peer.text(&message.to_string());
     read_json(peer)
 }
@@ -43,7 +43,7 @@ fn read_json(peer: &mut RawClient) -> Value {
 }
 
 fn authenticate(peer: &mut RawClient, payload: Value) -> Value {
-    ask(peer, &json!({"type": "AUTHENTICATE", "payload": payload}))
+    send_json(peer, &json!({"type": "AUTHENTICATE", "payload": payload}))
 }
 
 /// Authenticates with this object and is admitted. Returns the connection and the payload.
@@ -161,22 +161,22 @@ fn only_sessions_of_the_user_end_each_other() {
     let mut plain = RawClient::authenticated(server.address, "ada", 2);
     let (mut eve, _) = admitted(&server, json!({"user": "eve"}));
     let list = json!({"type": "LIST_SESSIONS"});
-    let listed = ask(&mut plain, &list);
+    let listed = send_json(&mut plain, &list);
     assert_eq!(listed["type"], "LIST_SESSIONS_SUCCESS");
     let sessions = &listed["payload"]["sessions"];
     assert_eq!((&sessions[0]["id"], &sessions[0]["label"]), (&granted["session"], &json!("first")));
     let end = |id: &Value| json!({"type": "END_SESSION", "payload": id});
     let words = |words: &str| json!({"type": "ERROR", "payload": words});
-    assert_eq!(ask(&mut eve, &end(&granted["session"])), words("This user has no such session"));
-    assert_eq!(ask(&mut first, &end(&granted["session"])), words("A session ends itself with BYE"));
+    assert_eq!(send_json(&mut eve, &end(&granted["session"])), words("This user has no such session"));
+    assert_eq!(send_json(&mut first, &end(&granted["session"])), words("A session ends itself with BYE"));
     assert_eq!(
-        ask(&mut first, &end(&sessions[1]["id"])),
+        send_json(&mut first, &end(&sessions[1]["id"])),
         json!({"type": "END_SESSION_SUCCESS", "payload": {"id": "ada", "connections": 1}})
     );
     expect_evicted(&mut plain, "first has ended this session");
-    assert_eq!(ask(&mut first, &end(&sessions[1]["id"])), words("This user has no such session"));
+    assert_eq!(send_json(&mut first, &end(&sessions[1]["id"])), words("This user has no such session"));
     let mut anonymous = RawClient::open(server.address);
-    assert_eq!(ask(&mut anonymous, &list), words("This session is not authenticated"));
+    assert_eq!(send_json(&mut anonymous, &list), words("This session is not authenticated"));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn lost_session_resumes_only_with_its_own_token() {
     // A resume of a live session continues here and closes the other connection.
     let (mut again, _) = admitted(&server, json!({"user": "ada", "resume": token}));
     back.expect_goodbye(4410);
-    let listed = ask(&mut again, &json!({"type": "LIST_SESSIONS"}));
+    let listed = send_json(&mut again, &json!({"type": "LIST_SESSIONS"}));
     assert_eq!(
         (&listed["payload"]["connections"], &listed["payload"]["sessions"][0]["label"]),
         (&json!(2), &json!("one"))
@@ -243,7 +243,7 @@ fn lingering_slot_yields_or_expires() {
     let check = json!({"type": "CHECK_CONNECTIONS"});
     eventually("it has lingered for its time", || {
         std::thread::sleep(Duration::from_millis(20));
-        ask(&mut watcher, &check)["payload"]["connections"] == 1
+        send_json(&mut watcher, &check)["payload"]["connections"] == 1
     });
     assert!(start.elapsed() < Duration::from_secs(2));
     let (_late, anew) = admitted(&server, json!({"user": "bob", "resume": granted["resume"]}));
@@ -336,13 +336,13 @@ fn longest_session_list_arrives_whole() {
     let name = "\"".repeat(64);
     let (server, _store) =
         server(|policy| (policy.limit, policy.linger) = (SlotLimit::new(110).unwrap(), Duration::from_secs(1)));
-    let ask = json!({"user": "ada", "device": name, "label": name});
-    let mut held: Vec<_> = (0..110).map(|_| admitted(&server, ask.clone()).0).collect();
-    let actual = self::ask(&mut held[0], &json!({"type": "LIST_SESSIONS"}));
+    let send_json = json!({"user": "ada", "device": name, "label": name});
+    let mut held: Vec<_> = (0..110).map(|_| admitted(&server, send_json.clone()).0).collect();
+    let actual = self::send_json(&mut held[0], &json!({"type": "LIST_SESSIONS"}));
     let sessions = |actual: &Value| actual["sessions"].as_array().map(Vec::len);
     let payload = &actual["payload"];
     assert_eq!((sessions(payload), &payload["connections"], &payload["limit"]), (Some(100), &json!(110), &json!(110)));
-    let (mut refused, actual) = denied(&server, ask);
+    let (mut refused, actual) = denied(&server, send_json);
     assert_eq!((sessions(&actual), &actual["connections"]), (Some(100), &json!(110)));
     assert_eq!(actual["sessions"][99]["label"], json!(name));
     refused.send_bye();

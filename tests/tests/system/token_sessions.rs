@@ -124,8 +124,8 @@ fn every_forged_token_is_refused_with_a_reason() {
         std::fs::write(&path, text).unwrap();
         path
     };
-    let [ours, theirs] = [(); 2].map(|()| KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap());
-    let pem = ours.serialize_pem();
+    let [own, foreign] = [(); 2].map(|()| KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap());
+    let pem = own.serialize_pem();
     let key = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
     let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::RS256).unwrap();
     let mut jwk = serde_json::to_value(jwk).unwrap();
@@ -140,7 +140,7 @@ fn every_forged_token_is_refused_with_a_reason() {
     let server =
         TestServer::with_authenticator(store, Box::new(tokens), Settings { connection: policy, ..settings() }, 2);
 
-    let (ours, theirs) = (write("ours.key", &pem), write("theirs.key", &theirs.serialize_pem()));
+    let (own, foreign) = (write("ours.key", &pem), write("theirs.key", &foreign.serialize_pem()));
     let make = |private_key: &PathBuf, key_id: &str, rules: &TokenValidation, shift: i64| {
         let grant = TokenRequest {
             key_id: Some(key_id.into()),
@@ -156,7 +156,7 @@ fn every_forged_token_is_refused_with_a_reason() {
         let signature = jsonwebtoken::crypto::sign(text.as_bytes(), &key, jsonwebtoken::Algorithm::RS256).unwrap();
         format!("{text}.{signature}")
     };
-    let good = make(&ours, "ours", &rules, 0);
+    let good = make(&own, "ours", &rules, 0);
     let hmac = {
         let text =
             format!("{}.{}", BASE64.encode(r#"{"alg":"HS256","kid":"ours"}"#), BASE64.encode(claims.to_string()));
@@ -168,12 +168,12 @@ fn every_forged_token_is_refused_with_a_reason() {
     let twice = format!(r#"{{"sub":"ada","sub":"eve","aud":"chess","exp":{}}}"#, now().as_secs() + 60);
     let none = format!("{}.{}.", BASE64.encode(r#"{"alg":"none"}"#), BASE64.encode(claims.to_string()));
     for (what, token, message) in [
-        ("expired", make(&ours, "ours", &rules, -61), "Token has expired"),
+        ("expired", make(&own, "ours", &rules, -61), "Token has expired"),
         ("not yet valid", sign(&not_yet.to_string()), "Token is not valid yet"),
-        ("by another key", make(&theirs, "ours", &rules, 0), "Token's signature is not valid"),
+        ("by another key", make(&foreign, "ours", &rules, 0), "Token's signature is not valid"),
         (
             "for others",
-            make(&ours, "ours", &TokenValidation { audiences: vec!["go".into()], ..TokenValidation::default() }, 0),
+            make(&own, "ours", &TokenValidation { audiences: vec!["go".into()], ..TokenValidation::default() }, 0),
             "Token is meant for another audience",
         ),
         ("unsigned", none, "Token is not signed with the algorithm that this server accepts"),
@@ -184,7 +184,7 @@ fn every_forged_token_is_refused_with_a_reason() {
         ("a megabyte of nothing", "A".repeat(1 << 20), "Token is not a signed JSON Web Token"),
         (
             "by an unknown key",
-            make(&ours, "other", &rules, 0),
+            make(&own, "other", &rules, 0),
             "Token was signed with a key that this server does not know",
         ),
         ("with a claim twice", sign(&twice), "Token says the same thing twice"),

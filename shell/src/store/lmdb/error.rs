@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::lock::{LockError, LockHolder};
 
-/// Why an [`LmdbStore`] does not open.
+/// Why an [`LmdbStore`](super::LmdbStore) does not open.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The map cannot have this size.

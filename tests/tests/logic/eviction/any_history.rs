@@ -192,20 +192,20 @@ proptest! {
             let outcome = harness.apply(&policy, &command);
             let then: BTreeMap<_, _> = harness.record.sessions().iter().map(status_of).collect();
             prop_assert_eq!(then.len(), harness.record.sessions().len(), "a session has two entries");
-            let gone: BTreeSet<_> = before.keys().copied().filter(|session| !then.contains_key(session)).collect();
-            let come: BTreeSet<_> = then.keys().copied().filter(|session| !before.contains_key(session)).collect();
+            let removed: BTreeSet<_> = before.keys().copied().filter(|session| !then.contains_key(session)).collect();
+            let added: BTreeSet<_> = then.keys().copied().filter(|session| !before.contains_key(session)).collect();
             let session = command.session();
 
             match &command {
                 StoreCommand::Release { .. } => {
                     prop_assert_eq!(&outcome, &Outcome::Released);
-                    prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
+                    prop_assert!(removed.iter().all(|&removed| removed == session) && added.is_empty());
                     prop_assert!(!then.contains_key(&session));
                     model.remove(&session);
                 }
                 StoreCommand::Linger { .. } => {
                     prop_assert_eq!(&outcome, &Outcome::Released);
-                    prop_assert!(gone.iter().all(|&gone| gone == session) && come.is_empty());
+                    prop_assert!(removed.iter().all(|&removed| removed == session) && added.is_empty());
                     if let Some(old) = model.get_mut(&session) {
                         old.until = old.until.or(Some(now + old.linger));
                         prop_assert_eq!(then.contains_key(&session), !old.linger.is_zero());
@@ -214,32 +214,32 @@ proptest! {
                 }
                 StoreCommand::EndSessions { target, .. } => {
                     let Outcome::Ended { sessions, .. } = &outcome else { panic!("{outcome:?}") };
-                    prop_assert_eq!(&gone, &sessions.iter().copied().collect());
-                    prop_assert!(come.is_empty());
+                    prop_assert_eq!(&removed, &sessions.iter().copied().collect());
+                    prop_assert!(added.is_empty());
                     match target {
                         EndTarget::One(one) => {
                             let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
-                            prop_assert_eq!(gone.len(), usize::from(may));
+                            prop_assert_eq!(removed.len(), usize::from(may));
                         }
-                        _ => prop_assert!(slots_of(&model, policy.count_by).saturating_sub(gone.len()) <= policy.limit.slots() as usize
+                        _ => prop_assert!(slots_of(&model, policy.count_by).saturating_sub(removed.len()) <= policy.limit.slots() as usize
                             || policy.count_by == CountBy::Devices || before.contains_key(&session)),
                     }
-                    model.retain(|model, _| !gone.contains(model));
+                    model.retain(|model, _| !removed.contains(model));
                 }
                 StoreCommand::Acquire { options, .. } => match &outcome {
                     Outcome::Granted { connections, .. } if before.contains_key(&session) => {
-                        prop_assert!(!was_dead && gone.is_empty() && come.is_empty());
+                        prop_assert!(!was_dead && removed.is_empty() && added.is_empty());
                         prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
                     }
                     Outcome::Granted { connections, grant } => {
                         prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted with a limit of 0");
-                        prop_assert_eq!(&come, &[session].into(), "exactly one session is added");
+                        prop_assert_eq!(&added, &[session].into(), "exactly one session is added");
                         let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
                         let resumed = before.iter().find(|(_, model)| {
                             is_resumed && model.key.map(key) == options.as_ref().and_then(|options| options.resume)
                         });
                         if let Some((old, moved)) = resumed {
-                            prop_assert_eq!(&gone, &[*old].into(), "a resume moves one session and ends no other");
+                            prop_assert_eq!(&removed, &[*old].into(), "a resume moves one session and ends no other");
                             let named = options.as_ref().and_then(|options| options.device.clone());
                             let named: Option<u8> = named.map(|device| device.as_str().parse().unwrap());
                             prop_assert!(named.is_none() || named == moved.device, "resumed the slot of another device");
@@ -251,31 +251,31 @@ proptest! {
                             let device = notified.map(|device| device.as_str().parse().unwrap());
                             let fresh = options.as_ref().map(|_| tokens);
                             let linger = if fresh.is_some() { policy.linger } else { Duration::ZERO };
-                            model.retain(|model, _| !gone.contains(model));
+                            model.retain(|model, _| !removed.contains(model));
                             let others = slots_of(&model, policy.count_by);
                             model.insert(session, ModelSession { device, key: fresh, linger, until: None });
                             let slots = slots_of(&model, policy.count_by);
                             prop_assert!(slots == others || slots <= policy.limit.slots() as usize, "admitted beyond the limit");
                             // No session is ended without need.
-                            let may = policy.lingering_first && gone.iter().all(|gone| before[gone].until.is_some())
+                            let may = policy.lingering_first && removed.iter().all(|removed| before[removed].until.is_some())
                                 || policy.when_full == WhenFull::EvictOldest
                                 || policy.client_choice && options.as_ref().is_some_and(|options| options.evict.is_some());
-                            prop_assert!(gone.is_empty() || may, "a session was ended without permission");
+                            prop_assert!(removed.is_empty() || may, "a session was ended without permission");
                             let is_spared = options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody));
-                            prop_assert!(gone.is_empty() || !is_spared, "a session was ended despite `evict: nobody`");
+                            prop_assert!(removed.is_empty() || !is_spared, "a session was ended despite `evict: nobody`");
                             let is_own = |model: &&ModelSession| policy.count_by == CountBy::Devices && device.is_some() && model.device == device;
                             if before.values().any(|model| is_own(&model)) {
-                                prop_assert!(gone.iter().all(|gone| is_own(&&before[gone])), "a session of another device was ended");
+                                prop_assert!(removed.iter().all(|removed| is_own(&&before[removed])), "a session of another device was ended");
                                 let released = model.values().filter(is_own).count();
-                                prop_assert!(released <= 2 && (gone.is_empty() || released == 2), "more sessions were ended than necessary");
-                            } else if !gone.is_empty() {
+                                prop_assert!(released <= 2 && (removed.is_empty() || released == 2), "more sessions were ended than necessary");
+                            } else if !removed.is_empty() {
                                 prop_assert_eq!(slots, policy.limit.slots() as usize, "more sessions were ended than necessary");
                             }
                         }
                         prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
                     }
                     Outcome::Denied(listing) => {
-                        prop_assert!(gone.is_empty() && come.is_empty(), "all or nothing");
+                        prop_assert!(removed.is_empty() && added.is_empty(), "all or nothing");
                         let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                         prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)
@@ -289,7 +289,7 @@ proptest! {
             prop_assert_eq!(&then, &expected, "{:?}", &step);
             // Exactly the live sessions that were ended by another one are notified.
             let released = if command.is_release() { Some(session) } else { None };
-            let lost = gone.into_iter().filter(|&gone| before[&gone].until.is_none() && Some(gone) != released);
+            let lost = removed.into_iter().filter(|&removed| before[&removed].until.is_none() && Some(removed) != released);
             let notified: BTreeSet<_> = harness.ended.iter().map(|ended| ended.session).collect();
             prop_assert_eq!(notified.len(), harness.ended.len(), "a session is notified twice");
             prop_assert_eq!(notified, lost.collect::<BTreeSet<_>>());

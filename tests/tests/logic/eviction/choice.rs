@@ -75,35 +75,35 @@ fn client_choice_ends_the_chosen_sessions() {
         (1..=count).for_each(|number| drop(harness.acquire_plain(&policy(9), number)));
         harness
     };
-    let these = |numbers: &[u64]| Evict::Sessions(numbers.iter().map(|&number| id(number)).collect());
+    let chosen = |numbers: &[u64]| Evict::Sessions(numbers.iter().map(|&number| id(number)).collect());
     for (count, policy, evict, then) in [
         (3, client_choice_policy(3), Evict::Oldest, Some(vec![2, 3, 9])),
-        (3, client_choice_policy(3), these(&[2]), Some(vec![1, 3, 9])),
+        (3, client_choice_policy(3), chosen(&[2]), Some(vec![1, 3, 9])),
         // No more than necessary, in this order.
-        (3, client_choice_policy(3), these(&[3, 1]), Some(vec![1, 2, 9])),
-        (3, client_choice_policy(4), these(&[2]), Some(vec![1, 2, 3, 9])),
-        (4, client_choice_policy(3), these(&[3, 1]), Some(vec![2, 4, 9])),
+        (3, client_choice_policy(3), chosen(&[3, 1]), Some(vec![1, 2, 9])),
+        (3, client_choice_policy(4), chosen(&[2]), Some(vec![1, 2, 3, 9])),
+        (4, client_choice_policy(3), chosen(&[3, 1]), Some(vec![2, 4, 9])),
         (4, client_choice_policy(2), Evict::Oldest, Some(vec![4, 9])),
         // Too few: then none.
-        (4, client_choice_policy(3), these(&[3]), None),
-        (4, client_choice_policy(3), these(&[3, 3, 3]), None),
-        (3, client_choice_policy(3), these(&[7]), None),
-        (3, client_choice_policy(3), these(&[]), None),
+        (4, client_choice_policy(3), chosen(&[3]), None),
+        (4, client_choice_policy(3), chosen(&[3, 3, 3]), None),
+        (3, client_choice_policy(3), chosen(&[7]), None),
+        (3, client_choice_policy(3), chosen(&[]), None),
         // Every client may ask for `nobody`.
         (3, client_choice_policy(3), Evict::Nobody, None),
         (3, evict_oldest_policy(3), Evict::Nobody, None),
         (4, evict_oldest_policy(3), Evict::Nobody, None),
         (3, evict_oldest_policy(4), Evict::Nobody, Some(vec![1, 2, 3, 9])),
         // Unknown sessions are ignored.
-        (3, client_choice_policy(3), these(&[7, 8, 2]), Some(vec![1, 3, 9])),
+        (3, client_choice_policy(3), chosen(&[7, 8, 2]), Some(vec![1, 3, 9])),
         // Without `client_choice`.
-        (3, policy(3), these(&[2]), None),
+        (3, policy(3), chosen(&[2]), None),
         (3, policy(3), Evict::Oldest, None),
         (3, client_choice_policy(0), Evict::Oldest, None),
         // `evict-oldest` accepts any list, and a permitted choice has priority over it.
-        (3, evict_oldest_policy(3), these(&[2]), Some(vec![2, 3, 9])),
-        (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, these(&[3]), Some(vec![1, 2, 9])),
-        (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, these(&[7]), None),
+        (3, evict_oldest_policy(3), chosen(&[2]), Some(vec![2, 3, 9])),
+        (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, chosen(&[3]), Some(vec![1, 2, 9])),
+        (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, chosen(&[7]), None),
     ] {
         let mut harness = full(count);
         let before = harness.record.clone();
@@ -112,10 +112,10 @@ fn client_choice_ends_the_chosen_sessions() {
             Some(then) => {
                 assert!(is_granted(&outcome, u32::try_from(then.len()).unwrap()), "{evict:?} {outcome:?}");
                 assert_eq!(&harness.session_numbers(), then, "{evict:?}");
-                let gone: Vec<_> = (1..=count).filter(|number| !then.contains(number)).collect();
+                let removed: Vec<_> = (1..=count).filter(|number| !then.contains(number)).collect();
                 assert_eq!(
                     harness.ended,
-                    gone.iter().map(|&number| ended(number, EndReason::TakenOver(name("new")))).collect::<Vec<_>>()
+                    removed.iter().map(|&number| ended(number, EndReason::TakenOver(name("new")))).collect::<Vec<_>>()
                 );
             }
             None => {

@@ -87,8 +87,8 @@ fn sessions_of_one_device_share_one_slot() {
 
     // Evicting one session evicts all of its device.
     drop(harness.acquire_on_device(&policy, 8, "tablet"));
-    let these = Evict::Sessions([id(8)].into());
-    assert!(is_granted(&harness.acquire_evicting(&policy, 9, these), 2));
+    let chosen = Evict::Sessions([id(8)].into());
+    assert!(is_granted(&harness.acquire_evicting(&policy, 9, chosen), 2));
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![3, 9], vec![7, 8]));
 }
 

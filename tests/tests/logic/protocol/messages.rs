@@ -163,24 +163,25 @@ fn authenticate_object_is_read_completely() {
     let token = ResumeToken::new([0xab; 32]);
     let (name, resume, ids) =
         (|text: &str| Some(DisplayName::parse(text).unwrap()), token.text(), vec![id.to_string(); 100]);
-    let ask =
-        |ask: AuthenticateOptions| Ok(ClientMessage::AuthenticateWith(Credential::User("ada".into()), Box::new(ask)));
+    let options = |options: AuthenticateOptions| {
+        Ok(ClientMessage::AuthenticateWith(Credential::User("ada".into()), Box::new(options)))
+    };
     let full =
         AuthenticateOptions { device: name("é"), label: name("x y"), resume: Some(token), evict: Some(Evict::Oldest) };
-    let these = |count| AuthenticateOptions {
+    let sessions = |count| AuthenticateOptions {
         evict: Some(Evict::Sessions(vec![id; count].into())),
         ..AuthenticateOptions::default()
     };
     let bad = |error| Err(RequestError::BadOptions(error));
     for (fields, request) in [
-        (json!({"device": "é", "label": "x y", "resume": resume, "evict": "oldest"}), ask(full)),
+        (json!({"device": "é", "label": "x y", "resume": resume, "evict": "oldest"}), options(full)),
         (
             json!({"device": null, "label": null, "resume": null, "evict": null, "token": null}),
-            ask(AuthenticateOptions::default()),
+            options(AuthenticateOptions::default()),
         ),
-        (json!({"more": {"user": ["x"]}, "devices": 7}), ask(AuthenticateOptions::default())),
-        (json!({"evict": [id.to_string()]}), ask(these(1))),
-        (json!({"evict": ids}), ask(these(100))),
+        (json!({"more": {"user": ["x"]}, "devices": 7}), options(AuthenticateOptions::default())),
+        (json!({"evict": [id.to_string()]}), options(sessions(1))),
+        (json!({"evict": ids}), options(sessions(100))),
         (json!({"token": "x"}), bad(AuthenticateOptionsError::UserAndToken)),
         (json!({"device": ""}), bad(AuthenticateOptionsError::Device)),
         (json!({"device": "x".repeat(65)}), bad(AuthenticateOptionsError::Device)),

@@ -28,21 +28,22 @@ fn every_client_message() {
     let credentials = credentials.map(Credential::new).into_iter().chain([Credential::None]);
     let requests = credentials.map(ClientMessage::Authenticate);
     let session = NodeId::new(7).session(8);
-    let ask = AuthenticateOptions {
+    let options = AuthenticateOptions {
         device: DisplayName::parse("laptop"),
         label: DisplayName::parse("é \"7\""),
         resume: Some(ResumeToken::new([0x5e; 32])),
         evict: Some(Evict::Oldest),
     };
-    let these =
+    let sessions =
         AuthenticateOptions { evict: Some(Evict::Sessions([session].into())), ..AuthenticateOptions::default() };
-    let asks = [
+    let with_options = [
         (Credential::Token("a.b.c".into()), AuthenticateOptions::default()),
-        (Credential::User("ada".into()), ask),
-        (Credential::None, these),
+        (Credential::User("ada".into()), options),
+        (Credential::None, sessions),
         (Credential::None, AuthenticateOptions { evict: Some(Evict::Nobody), ..AuthenticateOptions::default() }),
     ];
-    let asks = asks.map(|(credential, ask)| ClientMessage::AuthenticateWith(credential, Box::new(ask)));
+    let with_options =
+        with_options.map(|(credential, options)| ClientMessage::AuthenticateWith(credential, Box::new(options)));
     let others = [
         ClientMessage::CheckConnections,
         ClientMessage::ListSessions,
@@ -50,7 +51,7 @@ fn every_client_message() {
         ClientMessage::Bye,
     ];
     let mut table = String::new();
-    for request in requests.chain(asks).chain(others) {
+    for request in requests.chain(with_options).chain(others) {
         writeln!(table, "{request:?}\n    {}", visible(&request.encode())).unwrap();
         assert_eq!(ClientMessage::parse(&request.encode()), Ok(request));
     }

@@ -54,12 +54,12 @@ fn every_outcome_of_every_command() {
     let outcomes: Vec<_> = others.into_iter().chain(rejections).collect();
 
     let kept = (1, 0, None);
-    let gone = (0, 0, None);
+    let untracked = (0, 0, None);
     let pending = (1, 1, Some(at(1050)));
     for (command, expected) in [
-        (acquire(1), [kept, gone, pending, pending, pending, gone, gone, gone]),
-        (release(1), [pending, pending, gone, pending, pending, pending, pending, pending]),
-        (linger(1), [pending, pending, gone, pending, pending, pending, pending, pending]),
+        (acquire(1), [kept, untracked, pending, pending, pending, untracked, untracked, untracked]),
+        (release(1), [pending, pending, untracked, pending, pending, pending, pending, pending]),
+        (linger(1), [pending, pending, untracked, pending, pending, pending, pending, pending]),
         (count_slots(1), [kept; 8]),
         (
             StoreCommand::ListSessions {
@@ -125,13 +125,19 @@ fn unanswered_acquire_leaves_a_pending_release() {
 #[test]
 fn unanswered_resume_leaves_a_pending_linger() {
     let mut tracker = ReleaseTracker::new(1);
-    let StoreCommand::Acquire { user, session, limit, at: asked, options } = acquire_resumable(1) else {
+    let StoreCommand::Acquire { user, session, limit, at: at_acquire, options } = acquire_resumable(1) else {
         unreachable!()
     };
     let options = options.map(|options| Box::new(AcquireOptions { resume: options.new_resume_key, ..*options }));
+<<<<<<< HEAD
     let resume = StoreCommand::Acquire { user, session, limit, at: asked, options };
     tracker.begin(&resume).unwrap();
     tracker.answered(&Ticket::from(&resume), &Outcome::Unknown, at(7));
+=======
+    let resume = StoreCommand::Acquire { user, session, limit, at: at_acquire, options };
+    tracker.reserve(&resume).unwrap();
+    tracker.record(&resume, &Outcome::Unknown, at(7));
+>>>>>>> w2-tests
     let Some(StoreCommand::Linger { at: lost, .. }) = tracker.next_retry(at(57)) else { panic!("no pending linger") };
     assert_eq!(lost, at(7));
 }

@@ -1,6 +1,6 @@
 //! The rules for files and rooms, and what breaks them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::source_tree::{Import, SourceTree, is_parent};
 
@@ -84,40 +84,46 @@ fn reachable(room: &str, arrows: Arrows) -> BTreeSet<&'static str> {
     reachable
 }
 
-/// One text for each set of files that import one another, with the imports that close the circle.
+/// The shortest circle of each set of files that import one another.
 fn circles(imports: &BTreeSet<Import>) -> Vec<String> {
-    let mut graph: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for Import { from, to, .. } in imports {
-        graph.entry(from).or_default().insert(to);
+    let mut graph: BTreeMap<&str, BTreeMap<&str, &Import>> = BTreeMap::new();
+    for import in imports {
+        graph.entry(&import.from).or_default().entry(&import.to).or_insert(import);
     }
-    let reach: BTreeMap<&str, BTreeSet<&str>> = graph.keys().map(|from| (*from, files_after(from, &graph))).collect();
-    let reaches = |from: &str, to: &str| reach.get(from).is_some_and(|after| after.contains(to));
+    let mut shortest: Vec<_> = graph.keys().filter_map(|start| circle_of(start, &graph)).collect();
+    shortest.sort_by_key(Vec::len);
     let mut reported = BTreeSet::new();
     let mut circles = Vec::new();
-    for from in graph.keys() {
-        if !reaches(from, from) || reported.contains(from) {
+    for circle in shortest {
+        // A longer circle through a reported file may vanish with the reported one.
+        if circle.iter().any(|import| reported.contains(&import.from)) {
             continue;
         }
-        let members: BTreeSet<&str> = reach[from].iter().copied().filter(|to| reaches(to, from)).collect();
-        let inside = imports
-            .iter()
-            .filter(|import| members.contains(import.from.as_str()) && members.contains(import.to.as_str()));
-        let lines: Vec<_> = inside
-            .map(|import| format!("\n    {}:{}: `{}` of {}", import.from, import.line, import.path, import.to))
-            .collect();
-        circles.push(format!("Rule: no files import one another. A circle of {}:{}", members.len(), lines.concat()));
-        reported.extend(members);
+        reported.extend(circle.iter().map(|import| &import.from));
+        let lines =
+            circle.iter().map(|Import { from, line, path, to }| format!("\n    {from}:{line}: `{path}` of {to}"));
+        let lines = lines.collect::<String>();
+        circles.push(format!("Rule: no files import one another. A circle of {}:{lines}", circle.len()));
     }
     circles
 }
 
-fn files_after<'a>(from: &'a str, graph: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<&'a str> {
-    let mut after = BTreeSet::new();
-    let mut next = vec![from];
-    while let Some(from) = next.pop() {
-        next.extend(graph.get(from).into_iter().flatten().copied().filter(|to| after.insert(*to)));
+/// The shortest way from a file back to itself.
+fn circle_of<'a>(start: &str, graph: &BTreeMap<&str, BTreeMap<&'a str, &'a Import>>) -> Option<Vec<&'a Import>> {
+    let mut visited = BTreeSet::new();
+    let mut paths = VecDeque::from([(start, Vec::new())]);
+    while let Some((from, path)) = paths.pop_front() {
+        for (&to, &import) in graph.get(from).into_iter().flatten() {
+            let path = [&path[..], &[import]].concat();
+            if to == start {
+                return Some(path);
+            }
+            if visited.insert(to) {
+                paths.push_back((to, path));
+            }
+        }
     }
-    after
+    None
 }
 
 fn defining_parents(tree: &SourceTree) -> Vec<String> {
@@ -137,7 +143,7 @@ fn crowded_root(tree: &SourceTree) -> Option<String> {
         .then(|| format!("{} entries at the root: {entries:?}. Rule: {MAX_ROOT_ENTRIES} at most", entries.len()))
 }
 
-fn long_files(tree: &SourceTree) -> Vec<String> {
+pub(super) fn long_files(tree: &SourceTree) -> Vec<String> {
     let long = tree.files().filter(|(_, file)| file.code_lines > MAX_CODE_LINES);
     long.map(|(path, file)| format!("{path}: {} lines of code. Rule: {MAX_CODE_LINES} at most", file.code_lines))
         .collect()

@@ -23,12 +23,12 @@ pub(super) fn load_and_kill<C: Send>(
 ) -> usize {
     const MOST: usize = 100_000;
     let (target, pause) = (1 + random.below(300), Duration::from_micros(random.below(1000)));
-    let (killed, taken) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (killed, steps) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (reach, reached) = mpsc::channel();
     let work = |mut group: C| {
         for _ in 0..MOST {
             match step(&mut group) {
-                Ok(()) if taken.fetch_add(1, Ordering::SeqCst) as u64 == target => reach.send(()).unwrap(),
+                Ok(()) if steps.fetch_add(1, Ordering::SeqCst) as u64 == target => reach.send(()).unwrap(),
                 Ok(()) => {}
                 Err(error) => {
                     assert!(killed.load(Ordering::SeqCst), "before the kill: {error}");
@@ -52,7 +52,7 @@ pub(super) fn load_and_kill<C: Send>(
         server.kill();
         reached.expect("so many steps are taken in time");
     });
-    taken.into_inner()
+    steps.into_inner()
 }
 
 pub(super) fn in_parallel<T: Send>(items: Vec<T>, work: impl Fn(&mut T) + Sync) -> Vec<T> {
