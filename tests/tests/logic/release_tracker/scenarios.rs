@@ -129,15 +129,9 @@ fn unanswered_resume_leaves_a_pending_linger() {
         unreachable!()
     };
     let options = options.map(|options| Box::new(AcquireOptions { resume: options.new_resume_key, ..*options }));
-<<<<<<< HEAD
-    let resume = StoreCommand::Acquire { user, session, limit, at: asked, options };
+    let resume = StoreCommand::Acquire { user, session, limit, at: at_acquire, options };
     tracker.begin(&resume).unwrap();
     tracker.answered(&Ticket::from(&resume), &Outcome::Unknown, at(7));
-=======
-    let resume = StoreCommand::Acquire { user, session, limit, at: at_acquire, options };
-    tracker.reserve(&resume).unwrap();
-    tracker.record(&resume, &Outcome::Unknown, at(7));
->>>>>>> w2-tests
     let Some(StoreCommand::Linger { at: lost, .. }) = tracker.next_retry(at(57)) else { panic!("no pending linger") };
     assert_eq!(lost, at(7));
 }
