@@ -1,6 +1,6 @@
 //! The one HTTP request of a connection: the opening handshake of a WebSocket (RFC 6455 §4.2).
 //!
-//! Every other request gets a [`PlainResponse`]. Hyper itself answers what is not HTTP (400) or too large (431), with a
+//! Every other request gets a `PlainResponse`. Hyper itself answers what is not HTTP (400) or too large (431), with a
 //! bare status.
 
 use std::convert::Infallible;
