@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn timed_out_acquire_is_released_and_timed_out_resume_lingers() {
+    fn timed_out_acquire_releases_timed_out_resume_lingers() {
         let (user, session) = (UserId::parse("ada").unwrap(), NodeId::new(1).session(1));
         let deadline = Timestamp::default() + Duration::from_secs(1);
         let retry_at = deadline + Duration::from_millis(50);
