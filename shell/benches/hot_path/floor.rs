@@ -1,5 +1,5 @@
-//! The floor: the least that the same libraries do. It greets, grants and says goodbye, with no session, no store and
-//! no checks.
+//! The floor: a minimal server on the same libraries. It sends HELLO, a grant and BYE_SUCCESS, without sessions, a store
+//! or checks.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const HELLO: &str = r#"{"type":"HELLO","payload":"message from server"}"#;
 const GRANT: &str = r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"user-00000000","connections":1}}"#;
 const GOODBYE: &str = r#"{"type":"BYE_SUCCESS","payload":null}"#;
 
-/// Serves until the process is killed. The first line on standard output says where.
+/// Serves until the process is killed. The first line on standard output shows the address.
 pub(crate) fn serve(threads: u16) -> Result<()> {
     let listener =
         listen(&["127.0.0.1:0".parse::<ListenAddress>().map_err(anyhow::Error::msg)?], Some(32 * 1024))?.remove(0);

@@ -1,5 +1,5 @@
-//! Measures the server against the floor: a bare server on the same libraries that does no work at all. Both run as
-//! processes, in turns, under the same load from this one.
+//! Measures the server against the floor: a bare server on the same libraries that does no work. Both run as processes, in
+//! turns, under the same load from this process.
 //!
 //! ```sh
 //! cargo bench -p shell                                      # about three minutes
@@ -41,7 +41,7 @@ struct Arguments {
     /// Serve as the floor
     #[arg(long, hide = true)]
     floor: bool,
-    /// What cargo says to every benchmark
+    /// Cargo passes this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     if floor {
         return floor::serve(threads);
     }
-    // Also of the servers that are started. If it cannot be, opening fails later on, in words.
+    // Servers inherit the limit. If it stays too low, opening connections fails with an error.
     raise_limit();
     let directory = tempfile::tempdir().context("no temporary directory")?;
     let save = save.map(|file| create(&file)).transpose()?;
@@ -60,9 +60,9 @@ fn main() -> Result<()> {
     for (name, row) in rows::ALL {
         let is_wanted = only.as_ref().map_or(full || !rows::is_long(name), |only| name.contains(only.as_str()));
         if is_wanted {
-            let place = directory.path().join(name);
-            fs::create_dir(&place)?;
-            row(&measure::Bench { threads, place }, &mut table).with_context(|| format!("measuring {name}"))?;
+            let directory = directory.path().join(name);
+            fs::create_dir(&directory)?;
+            row(&measure::Bench { threads, directory }, &mut table).with_context(|| format!("measuring {name}"))?;
         }
     }
     if let Some(mut file) = save {
@@ -71,9 +71,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Before anything is measured: that it cannot be written is to be known then.
+/// Creates the file before anything is measured, so that an error comes early.
 fn create(path: &Path) -> Result<File> {
-    // Cargo runs a benchmark in the folder of its package.
+    // Cargo runs a benchmark in the directory of its package.
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in a workspace")?.join(path);
     File::create(&path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! How a figure is taken: in turns, several times, beside what else the machine does.
+//! How a figure is measured: servers in turns, several rounds, and with a watch on other processes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use smol::Executor;
 
 use crate::process::{Process, Watch};
 
-/// How often each is measured.
+/// How many rounds each figure is measured.
 pub(crate) const ROUNDS: usize = 5;
 
 pub(crate) struct Bench {
     pub(crate) threads: u16,
     /// An empty directory.
-    pub(crate) place: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
-/// Full cycles, for so long.
+/// A load of full cycles.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) users: Users,
@@ -30,7 +30,7 @@ pub(crate) struct Load {
     pub(crate) duration: Duration,
 }
 
-/// What came of it.
+/// The result of one load.
 pub(crate) struct Run {
     pub(crate) counts: Counts,
     pub(crate) per_second: f64,
@@ -39,7 +39,7 @@ pub(crate) struct Run {
     pub(crate) is_disturbed: bool,
 }
 
-/// A run against each of some processes, one after another.
+/// One run against each of several processes, one after another.
 pub(crate) type Round<const N: usize> = [Run; N];
 
 impl Bench {
@@ -49,12 +49,12 @@ impl Bench {
         on_threads(self.threads, &executor, work(&executor))
     }
 
-    /// The load on each of the processes, in turns, after a first round that is short and does not count.
+    /// Puts the load on each of the processes in turns. A short first round does not count.
     pub(crate) fn in_turns<const N: usize>(&self, processes: [&Process; N], load: Load) -> Result<Vec<Round<N>>> {
         self.each_in_turns(processes.map(|process| (process, load)))
     }
 
-    /// The same, with a load of its own for each.
+    /// As [`Bench::in_turns`], with a separate load for each process.
     pub(crate) fn each_in_turns<const N: usize>(&self, loads: [(&Process, Load); N]) -> Result<Vec<Round<N>>> {
         let processes = loads.map(|(process, _)| process);
         let mut rounds = Vec::new();
@@ -95,26 +95,26 @@ impl Bench {
 }
 
 impl Run {
-    /// From AUTHENTICATE, or from when it was due, to its answer, in milliseconds.
+    /// The time from AUTHENTICATE, or from when it was due, to the reply, in milliseconds.
     pub(crate) fn sign_in_millis(&self, quantile: f64) -> f64 {
         self.counts.sign_in.value_at_quantile(quantile) as f64 / 1e6
     }
 }
 
-/// How many of the rounds were disturbed, of how many.
+/// The number of disturbed rounds, and of all rounds.
 pub(crate) fn disturbed<const N: usize>(rounds: &[Round<N>]) -> (usize, usize) {
     (rounds.iter().filter(|round| round.iter().any(|run| run.is_disturbed)).count(), rounds.len())
 }
 
-/// The median of what it finds; zero of nothing.
-pub(crate) fn median<T>(of: &[T], figure: impl Fn(&T) -> f64) -> f64 {
-    let mut figures: Vec<f64> = of.iter().map(figure).collect();
+/// The median of a figure; zero if there are no items.
+pub(crate) fn median<T>(items: &[T], figure: impl Fn(&T) -> f64) -> f64 {
+    let mut figures: Vec<f64> = items.iter().map(figure).collect();
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
-/// So many sessions as this process and a server may have open.
+/// How many sessions this process and a server can have open.
 pub(crate) fn sessions() -> u32 {
-    const MOST: u64 = 15_000;
-    u32::try_from(raise_limit().saturating_sub(500).min(MOST)).expect("it is below 15,001")
+    const MAX: u64 = 15_000;
+    u32::try_from(raise_limit().saturating_sub(500).min(MAX)).expect("it is below 15,001")
 }

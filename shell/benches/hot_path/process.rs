@@ -1,4 +1,4 @@
-//! A server as a process, and what it costs, as the kernel counts it (proc(5)).
+//! A server process, and its processor time and memory as the kernel counts them (proc(5)).
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -10,24 +10,24 @@ use std::{env, fs};
 use anyhow::{Context as _, Result};
 use shell::client::Url;
 
-/// A server that listens. Killed when dropped.
+/// A listening server. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) url: Url,
 }
 
 impl Process {
-    /// The floor, which is this program.
+    /// The floor server, which is this program.
     pub(crate) fn floor() -> Result<Self> {
         Self::start(Command::new(env::current_exe()?).arg("--floor"))
     }
 
-    /// The real server, as it is started by its users, but for its port.
+    /// The real server, with the options of its users except for the port.
     pub(crate) fn server(data: &Path, options: &[&str]) -> Result<Self> {
         let log = fs::File::options().create(true).append(true).open(data.with_extension("log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
         command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data).args(options).stderr(log);
-        // The load comes from one address.
+        // The whole load comes from one address.
         for bound in ["CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "UNAUTHENTICATED"] {
             command.env(format!("SESSIONS_MAX_{bound}"), "unlimited");
         }
@@ -47,19 +47,19 @@ impl Process {
         self.child.id()
     }
 
-    /// Processor time so far, in user and kernel mode.
+    /// The processor time so far, in user and kernel mode.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         cpu_of(self.id())
     }
 
-    /// Resident memory, in bytes.
+    /// The resident memory in bytes.
     pub(crate) fn memory(&self) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in proc(5)")?;
         Ok(1024.0 * line.trim().trim_end_matches(" kB").parse::<f64>()?)
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -74,7 +74,7 @@ impl Drop for Process {
     }
 }
 
-/// The ticks that proc(5) counts in: 100 a second wherever Linux runs.
+/// The tick of proc(5): Linux has 100 per second on every platform.
 const TICK: Duration = Duration::from_millis(10);
 
 fn cpu_of(process: u32) -> Result<Duration> {
@@ -82,42 +82,42 @@ fn cpu_of(process: u32) -> Result<Duration> {
     Ok(ticks(&stat).context("no processor time in proc(5)")?.0)
 }
 
-/// Watches what else the machine does meanwhile.
+/// Watches the processor time of other processes during a measurement.
 pub(crate) struct Watch {
-    ours: Vec<u32>,
+    measured: Vec<u32>,
     before: HashMap<u32, Duration>,
-    began: Instant,
+    started_at: Instant,
 }
 
 impl Watch {
-    /// From now on, beside these processes and this one.
-    pub(crate) fn begin(ours: &[&Process]) -> Result<Self> {
-        let ours = ours.iter().map(|process| process.id()).chain([std::process::id()]).collect();
-        Ok(Self { ours, before: all_processes()?, began: Instant::now() })
+    /// Starts to watch all processes except these and this one.
+    pub(crate) fn begin(measured: &[&Process]) -> Result<Self> {
+        let measured = measured.iter().map(|process| process.id()).chain([std::process::id()]).collect();
+        Ok(Self { measured, before: all_processes()?, started_at: Instant::now() })
     }
 
-    /// Whether other processes have taken more than a tenth of a core. What those took that have ended is not seen.
+    /// Whether other processes took more than a tenth of a core. Processes that have ended are not counted.
     pub(crate) fn is_disturbed(&self) -> Result<bool> {
-        self.is_disturbed_beside(&[])
+        self.is_disturbed_except(&[])
     }
 
-    /// The same, when these were started since.
-    pub(crate) fn is_disturbed_beside(&self, started: &[&Process]) -> Result<bool> {
-        let is_ours = |id: u32| self.ours.contains(&id) || started.iter().any(|process| process.id() == id);
-        let others = all_processes()?.into_iter().filter(|&(id, _)| !is_ours(id));
-        let taken = others.map(|(id, cpu)| cpu.saturating_sub(self.before.get(&id).copied().unwrap_or_default()));
-        Ok(taken.sum::<Duration>() > self.began.elapsed() / 10)
+    /// As [`Watch::is_disturbed`], without these processes, which were started since.
+    pub(crate) fn is_disturbed_except(&self, started: &[&Process]) -> Result<bool> {
+        let is_measured = |id: u32| self.measured.contains(&id) || started.iter().any(|process| process.id() == id);
+        let others = all_processes()?.into_iter().filter(|&(id, _)| !is_measured(id));
+        let cpu_times = others.map(|(id, cpu)| cpu.saturating_sub(self.before.get(&id).copied().unwrap_or_default()));
+        Ok(cpu_times.sum::<Duration>() > self.started_at.elapsed() / 10)
     }
 }
 
-/// The time that each process has taken so far. Threads of the kernel are none.
+/// The processor time of each process so far. Kernel threads are left out.
 fn all_processes() -> Result<HashMap<u32, Duration>> {
     const KTHREADD: u32 = 2;
 
     let mut all = HashMap::new();
     for entry in fs::read_dir("/proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // It may end meanwhile.
+        // The process may have ended meanwhile.
         let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
         if let Some((cpu, parent)) = ticks(&stat)
             && parent != KTHREADD
@@ -133,6 +133,6 @@ fn all_processes() -> Result<HashMap<u32, Duration>> {
 fn ticks(stat: &str) -> Option<(Duration, u32)> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
-    let number = |at: usize| fields.get(at)?.parse::<u32>().ok();
+    let number = |index: usize| fields.get(index)?.parse::<u32>().ok();
     Some((TICK * (number(11)? + number(12)?), number(1)?))
 }

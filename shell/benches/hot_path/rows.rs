@@ -1,4 +1,4 @@
-//! What is measured.
+//! The figures.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ mod known;
 
 type Measure = fn(&Bench, &mut Table) -> Result<()>;
 
-/// All of it, in the order in which it is printed.
+/// All measurements, in the order of the table.
 pub(crate) const ALL: [(&str, Measure); 7] = [
     ("cycles", cycles::cycles),
     ("latency", latency::latency),
@@ -30,12 +30,12 @@ pub(crate) const ALL: [(&str, Measure); 7] = [
     ("known", known::known),
 ];
 
-/// What takes too long for every day.
+/// Whether the measurement runs only with `--full`, because it takes long.
 pub(crate) fn is_long(name: &str) -> bool {
     name == "known"
 }
 
-/// So many users are known to a server, unless the row says otherwise.
+/// The number of users a server knows, unless the figure says otherwise.
 const KNOWN: u32 = 1_000_000;
 const RUN: Duration = Duration::from_secs(3);
 
@@ -44,11 +44,11 @@ fn both(bench: &Bench, options: &[&str]) -> Result<(Process, Process)> {
     Ok((Process::floor()?, server(bench, KNOWN, options)?))
 }
 
-/// A server that knows so many users.
+/// A server that knows `known` users.
 fn server(bench: &Bench, known: u32, options: &[&str]) -> Result<Process> {
-    let data = bench.place.join(format!("data-{known}"));
-    // Once, so that the directory is as a server makes it.
+    let data = bench.directory.join(format!("data-{known}"));
+    // The first start creates the data directory.
     Process::server(&data, &[])?.kill()?;
-    stock::know_users(&data, known)?;
+    stock::write_users(&data, known)?;
     Process::server(&data, options)
 }

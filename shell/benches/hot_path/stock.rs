@@ -1,5 +1,5 @@
-//! Fills a data directory with what years of use, or a killed server, leave in it: by the documented format of its
-//! records, and much faster than by use.
+//! Fills a data directory as years of use, or a killed server, would. It writes the documented format of the records
+//! directly, which is much faster.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -13,8 +13,8 @@ use shell::client::bench::load::Users;
 
 const MAP_BYTES: usize = 8 << 30;
 
-/// So many users, all of them seen a moment ago.
-pub(crate) fn know_users(data: &Path, users: u32) -> Result<()> {
+/// Writes records of `users` users, all seen a moment ago.
+pub(crate) fn write_users(data: &Path, users: u32) -> Result<()> {
     let now = Timestamp::from_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?).millis();
     let mut record = vec![1];
     record.extend(now.to_be_bytes());
@@ -22,8 +22,8 @@ pub(crate) fn know_users(data: &Path, users: u32) -> Result<()> {
     append(&data.join("users"), (0..users).map(|number| (Users::name(number), record.clone())))
 }
 
-/// Three slots for each of so many users, all of a server that is no more.
-pub(crate) fn leave_slots(data: &Path, users: u32) -> Result<()> {
+/// Writes three slots for each of `users` users. They belong to a server that no longer runs.
+pub(crate) fn write_stale_slots(data: &Path, users: u32) -> Result<()> {
     let dead = NodeId::new(0xdead);
     let since = Timestamp::from_epoch(Duration::from_secs(1));
     append(
@@ -41,7 +41,7 @@ pub(crate) fn leave_slots(data: &Path, users: u32) -> Result<()> {
 fn append(directory: &Path, records: impl Iterator<Item = (String, Vec<u8>)>) -> Result<()> {
     let mut options = EnvOpenOptions::new();
     options.map_size(MAP_BYTES);
-    // SAFETY: no server uses the directory, and what is half written when this dies is thrown away with it.
+    // SAFETY: no server uses the directory. If this process dies, the half-written directory is deleted.
     let env = unsafe {
         options.flags(EnvFlags::NO_SYNC);
         options.open(directory).with_context(|| format!("cannot open {}", directory.display()))?

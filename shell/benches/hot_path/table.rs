@@ -1,4 +1,4 @@
-//! What is printed: a line for each figure, as soon as it is known.
+//! The printed table: a line for each figure, as soon as it is measured.
 
 use std::fmt;
 
@@ -11,33 +11,33 @@ pub(crate) struct Table(Vec<Row>);
 pub(crate) struct Row {
     pub(crate) figure: String,
     pub(crate) unit: &'static str,
-    /// What it is held against, mostly the floor: a median, as is the server's.
+    /// The figure to compare with, usually the floor's: a median, like the server's.
     pub(crate) beside: Option<f64>,
     pub(crate) server: f64,
     /// The median of the ratios of the two, each pair measured in turns.
     pub(crate) ratio: Option<f64>,
     pub(crate) goal: Goal,
-    /// Of how many rounds how many were measured while other processes took more than a tenth of a core.
+    /// The number of disturbed rounds, in which other processes took more than a tenth of a core, and of all rounds.
     pub(crate) disturbed: (usize, usize),
 }
 
-/// What is hoped for.
+/// The goal of a figure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
     None,
-    /// Of the figure itself.
+    /// An upper bound for the figure itself.
     Below(f64),
-    /// Of the ratio.
+    /// A lower bound for the ratio.
     AtLeast {
         ratio: f64,
         of: &'static str,
     },
-    /// Of the ratio.
+    /// An upper bound for the ratio.
     AtMost {
         ratio: f64,
         of: &'static str,
     },
-    /// The ratio differs from 1 by no more than so many tenths.
+    /// The ratio differs from 1 by at most `tenths` tenths.
     Within {
         tenths: u8,
         of: &'static str,

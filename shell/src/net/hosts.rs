@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_allows_any_host_and_a_list_only_its_hosts() {
+    fn default_allows_any_host_list_only_its_own() {
         assert!(Hosts::default().allows(None) && Hosts::default().allows(Some(b"\xff")));
         let hosts: Hosts = ["sessions.example.com", "localhost:3000", "[::1]", "web.example.com:443"]
             .map(|text| text.parse::<Host>().unwrap())

@@ -23,7 +23,7 @@ pub(crate) struct Transport {
     pub(crate) peer: IpAddr,
 }
 
-/// Reads the PROXY header and does the TLS handshake, as far as the settings ask for them. `None` if the connection is
+/// Reads the PROXY header and does the TLS handshake, if the settings ask for them. `None` if the connection is
 /// over; the client then has its response, if it could read one.
 pub(crate) async fn establish(
     mut stream: TcpStream,

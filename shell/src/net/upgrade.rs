@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn valid_handshake_gets_the_accept_key_of_the_rfc() {
+    fn valid_handshake_gets_the_rfc_accept_key() {
         let response = request(&Method::GET, "/", &VALID_HEADERS);
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(response.headers()[header::SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");

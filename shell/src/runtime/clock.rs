@@ -42,8 +42,8 @@ impl Clock {
         Self { source, timers: Arc::default() }
     }
 
-    /// A clock that shows the time its [`ManualClock`] is set to. Its timers never fire: whoever sets the time polls the
-    /// tasks that wait for it.
+    /// A clock that shows the time its [`ManualClock`] is set to. Its timers never fire: the caller that sets the time
+    /// polls the waiting tasks.
     #[must_use]
     pub fn manual(manual_clock: Arc<ManualClock>) -> Self {
         let timers = Arc::clone(&manual_clock.timers);

@@ -3,7 +3,7 @@
 /// Returns the free pages of the allocator to the system.
 ///
 /// By itself, glibc returns only memory at the end of a heap. After thousands of connections have left, a remaining
-/// connection usually lies at the end. So tens of megabytes stay, of which one is in use.
+/// connection usually lies at the end. So tens of megabytes stay, though only one is in use.
 ///
 /// Meanwhile threads that allocate from the same heap wait: milliseconds for tens of megabytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,4 +1,4 @@
-//! Full cycles: connect, upgrade, HELLO, AUTHENTICATE, its answer, BYE, BYE_SUCCESS, close.
+//! Full cycles: connect, upgrade, HELLO, AUTHENTICATE, its reply, BYE, BYE_SUCCESS, close.
 
 use anyhow::Result;
 use shell::client::bench::load::{LoadProfile, Users};

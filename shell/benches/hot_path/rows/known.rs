@@ -1,5 +1,5 @@
-//! Whether the number of known users matters: the figures of servers that know a thousand, a million and ten million,
-//! taken in turns.
+//! Whether the number of known users matters: the figures of servers that know a thousand, a million and ten million
+//! users, measured in turns.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::table::{Goal, Row, Table};
 const FEW: u32 = 1_000;
 const KNOWN: [u32; 3] = [FEW, 1_000_000, 10_000_000];
 
-/// A figure that a load yields for each server.
+/// A figure of one run.
 type Figure = fn(&crate::measure::Run) -> f64;
 
 pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
@@ -25,9 +25,9 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
     let servers = [few?, many?, most?];
     let all = servers.each_ref();
 
-    // Each server is asked for any of those that it knows.
+    // The load on each server uses all users that it knows.
     let in_turns = |profile| {
-        let loads = [0, 1, 2].map(|at| (all[at], Load { users: Users(KNOWN[at]), profile, duration: RUN }));
+        let loads = [0, 1, 2].map(|index| (all[index], Load { users: Users(KNOWN[index]), profile, duration: RUN }));
         bench.each_in_turns(loads)
     };
     for at_once in [64, 16] {
@@ -49,7 +49,7 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
     let mut starts = Vec::new();
     for known in KNOWN {
         let began = Instant::now();
-        drop(Process::server(&bench.place.join(format!("data-{known}")), &[])?);
+        drop(Process::server(&bench.directory.join(format!("data-{known}")), &[])?);
         starts.push(began.elapsed());
     }
     let millis = |start: &Duration| start.as_secs_f64() * 1e3;
@@ -65,22 +65,22 @@ pub(super) fn known(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// The servers that know more beside the one that knows few.
-fn compare(table: &mut Table, rounds: &[Round<3>], figure: &str, unit: &'static str, of: Figure) {
-    for (at, known) in KNOWN.into_iter().enumerate().skip(1) {
+/// Adds the figures of the servers that know more users, compared with the one that knows few.
+fn compare(table: &mut Table, rounds: &[Round<3>], figure: &str, unit: &'static str, value: Figure) {
+    for (index, known) in KNOWN.into_iter().enumerate().skip(1) {
         table.add(Row {
             figure: format!("{known} users known: {figure}"),
             unit,
-            beside: Some(median(rounds, |[few, ..]| of(few))),
-            server: median(rounds, |round| of(&round[at])),
-            ratio: Some(median(rounds, |round| of(&round[at]) / of(&round[0]))),
+            beside: Some(median(rounds, |[few, ..]| value(few))),
+            server: median(rounds, |round| value(&round[index])),
+            ratio: Some(median(rounds, |round| value(&round[index]) / value(&round[0]))),
             goal: Goal::Within { tenths: 1, of: "1000 known" },
             disturbed: disturbed(rounds),
         });
     }
 }
 
-/// The same for a figure that is taken once.
+/// As [`compare`], for a figure that is measured once.
 fn each(
     table: &mut Table,
     servers: [&Process; 3],

@@ -1,4 +1,4 @@
-//! From AUTHENTICATE to its answer, when half of what the floor can do is asked for.
+//! The time from AUTHENTICATE to its reply, at half the floor's maximum rate.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a session that idles costs in resident memory.
+//! The resident memory of an idle session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::measure::{Bench, sessions};
 use crate::process::{Process, Watch};
 use crate::table::{Goal, Row, Table};
 
-/// The options of a server that pings whoever idles while it is measured. The floor does not ping.
+/// The options of a server that pings its idle sessions during the measurement. The floor does not ping.
 pub(super) const PINGS: [&str; 2] = ["--ping-interval", "2s"];
 
 pub(super) fn memory(bench: &Bench, table: &mut Table) -> Result<()> {
@@ -33,7 +33,7 @@ pub(super) fn memory(bench: &Bench, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// In bytes, after a round of pings.
+/// The resident memory per session in bytes, after a round of pings.
 pub(super) fn bytes_per_session(bench: &Bench, process: &Process, sessions: u32) -> Result<f64> {
     bench.run(async |executor| {
         let before = process.memory()?;
@@ -46,7 +46,7 @@ pub(super) fn bytes_per_session(bench: &Bench, process: &Process, sessions: u32)
     })
 }
 
-/// Opens so many sessions, all of which must be granted.
+/// Opens `sessions` sessions. All must be granted.
 pub(super) async fn hold(url: &Url, sessions: u32, executor: &Arc<Executor<'static>>) -> Result<HeldSessions> {
     let held = HeldSessions::open(url, sessions, 64, executor).await;
     let counts = held.counts();

@@ -1,4 +1,4 @@
-//! A server that was killed left a million slots behind.
+//! The start of a server after a killed one left a million slots.
 
 use std::time::Instant;
 
@@ -12,16 +12,16 @@ use crate::process::{Process, Watch};
 use crate::stock;
 use crate::table::{Goal, Row, Table};
 
-/// Three slots each.
+/// Each has three slots.
 const USERS: u32 = 333_334;
 
 pub(super) fn restart(bench: &Bench, table: &mut Table) -> Result<()> {
-    let data = bench.place.join("data");
+    let data = bench.directory.join("data");
     let (mut listening, mut admitting, mut disturbed) = (Vec::new(), Vec::new(), 0);
     for round in (0..).take(ROUNDS) {
         Process::server(&data, &[])?.kill()?;
-        stock::know_users(&data, KNOWN)?;
-        stock::leave_slots(&data, USERS)?;
+        stock::write_users(&data, KNOWN)?;
+        stock::write_stale_slots(&data, USERS)?;
         let watch = Watch::begin(&[])?;
         let began = Instant::now();
         let server = Process::server(&data, &[])?;
@@ -30,7 +30,7 @@ pub(super) fn restart(bench: &Bench, table: &mut Table) -> Result<()> {
         let mut user = UserConnections::new(&server.url, &Users::name(round * 1000));
         smol::block_on(user.connect())?;
         admitting.push(began.elapsed().as_secs_f64() * 1e3);
-        disturbed += usize::from(watch.is_disturbed_beside(&[&server])?);
+        disturbed += usize::from(watch.is_disturbed_except(&[&server])?);
         smol::block_on(async {
             ensure!(user.connect().await?.connections == 2 && user.connect().await?.connections == 3, "no third slot");
             ensure!(matches!(user.connect().await, Err(Error::LimitReached { .. })), "a fourth slot");

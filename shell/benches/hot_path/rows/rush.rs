@@ -16,7 +16,7 @@ use crate::table::{Goal, Row, Table};
 
 const SESSIONS: u32 = 1000;
 
-/// What is held against the uncontended rate.
+/// The figures that are compared with the uncontended rate.
 const FIGURES: [(&str, Rate); 2] =
     [("100 users × 10 sign-ins", |round| round.some_users), ("1 user × 1000 sign-ins", |round| round.one_user)];
 
@@ -32,7 +32,7 @@ struct Rush {
 
 pub(super) fn rush(bench: &Bench, table: &mut Table) -> Result<()> {
     let server = server(bench, KNOWN, &[])?;
-    // The first round does not count.
+    // The first round only warms up.
     one_round(bench, &server)?;
     let rounds: Vec<Rush> = (0..ROUNDS).map(|_| one_round(bench, &server)).collect::<Result<_>>()?;
     let disturbed = (rounds.iter().filter(|round| round.is_disturbed).count(), ROUNDS);
@@ -64,15 +64,15 @@ pub(super) fn uncontended(bench: &Bench, server: &Process) -> Result<f64> {
     Ok(median(&rates, |&rate| rate))
 }
 
-/// The decisions per second when the connections are of so many users, of whom so many sessions must be granted.
+/// The decisions per second when the connections belong to `users` users. Exactly `granted` sessions must be granted.
 fn rate(bench: &Bench, server: &Process, users: u32, granted: u32) -> Result<f64> {
     let (admitted, took) = bench.run(async |executor| at_once(&server.url, users, executor).await)?;
     ensure!(admitted == granted, "{admitted} were admitted instead of {granted}");
     Ok(f64::from(SESSIONS) / took.as_secs_f64())
 }
 
-/// Opens the connections, has all of them authenticate at the same time as one of so many users, and says how many
-/// were admitted and how long that took.
+/// Opens the connections, authenticates all of them at the same time, and returns how many were admitted and how long it
+/// took.
 async fn at_once(url: &Url, users: u32, executor: &Arc<Executor<'static>>) -> Result<(u32, Duration)> {
     let mut connections = Vec::new();
     for number in 0..SESSIONS {

@@ -1,4 +1,4 @@
-//! All clients are lost and back at once, three of each user, with a limit of three.
+//! All clients are lost and reconnect at once: three per user, with a limit of three.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use crate::table::{Goal, Row, Table};
 const MIB: f64 = (1 << 20) as f64;
 
 struct Storm {
-    /// From the first who comes back to the last who is granted a slot.
+    /// From the first reconnect to the last grant.
     took: Duration,
-    /// Resident memory with all of them back, to that before.
+    /// The resident memory after all have reconnected, as a ratio to that before.
     grown: f64,
-    /// Resident memory once all have left, to that of the fresh server, in bytes.
+    /// The resident memory after all have left, minus that of the fresh server, in bytes.
     kept: f64,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn storm(bench: &Bench, table: &mut Table) -> Result<()> {
 }
 
 fn run_storm(bench: &Bench, process: &Process, sessions: u32) -> Result<Storm> {
-    /// How long memory has to be given back.
+    /// How long the server has to release memory.
     const REST: Duration = Duration::from_secs(3);
 
     bench.run(async |executor| {
