@@ -97,7 +97,7 @@ pub(super) fn found(connections: u32) -> Outcome {
 /// Submits the command and waits for its answer.
 pub(super) fn ask(store: &dyn Store, command: StoreCommand) -> Outcome {
     let answers = OutcomeChannel::default();
-    store.submit(command, answers.done());
+    store.submit(command, answers.completion());
     answers.next()
 }
 
@@ -134,7 +134,7 @@ impl Default for OutcomeChannel {
 }
 
 impl OutcomeChannel {
-    pub(super) fn done(&self) -> Completion<Outcome> {
+    pub(super) fn completion(&self) -> Completion<Outcome> {
         let sender = self.sender.clone();
         Completion::new(move |outcome| {
             // Fails when the test no longer looks.

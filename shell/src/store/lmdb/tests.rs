@@ -161,7 +161,7 @@ fn closing_answers_all_and_takes_no_more() {
     let store = open(directory.path(), NODE);
     let answers = OutcomeChannel::default();
     for number in 0..5000 {
-        store.submit(acquire(&format!("user {number}"), number), answers.done());
+        store.submit(acquire(&format!("user {number}"), number), answers.completion());
     }
     assert!(close(&store, TIMEOUT));
     assert_eq!(answers.now(), vec![granted(1); 5000]);
@@ -192,7 +192,7 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
         // In an order that touches another page each time, and many at once.
         let answers = OutcomeChannel::default();
         for number in (0..held).map(|number| number * 769 % held) {
-            store.submit(release(&name(number), number), answers.done());
+            store.submit(release(&name(number), number), answers.completion());
         }
         for _ in 0..held {
             assert_eq!(answers.next(), Outcome::Released);

@@ -76,14 +76,14 @@ impl UpdateSender {
         Self(queue)
     }
 
-    pub(in crate::store::lmdb) fn submit(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        let mut pile = self.0.lock();
-        if pile.closed {
-            drop(pile);
-            return done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
+    pub(in crate::store::lmdb) fn submit(&self, user: UserId, update: UserUpdate, completion: UpdateCompletion) {
+        let mut pending = self.0.lock();
+        if pending.closed {
+            drop(pending);
+            return completion.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
-        pile.updates.push((user, update, done));
-        drop(pile);
+        pending.updates.push((user, update, completion));
+        drop(pending);
         self.0.changed.notify_one();
     }
 }
@@ -91,18 +91,18 @@ impl UpdateSender {
 impl UpdateSender {
     /// Submits a query, or rejects it at once.
     pub(in crate::store::lmdb) fn ask(&self, query: UserQuery) {
-        let mut pile = self.0.lock();
-        let error = if pile.closed {
+        let mut pending = self.0.lock();
+        let error = if pending.closed {
             StoreError::Failed
-        } else if pile.queries.len() >= MAX_QUERIES {
+        } else if pending.queries.len() >= MAX_QUERIES {
             StoreError::Overloaded
         } else {
-            pile.queries.push(query);
-            drop(pile);
+            pending.queries.push(query);
+            drop(pending);
             self.0.changed.notify_one();
             return;
         };
-        drop(pile);
+        drop(pending);
         query.reject(error);
     }
 }
@@ -118,13 +118,13 @@ impl CloseOnDrop {
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        let mut pile = self.0.lock();
-        pile.closed = true;
-        let (left, queries) = (mem::take(&mut pile.updates), mem::take(&mut pile.queries));
-        drop(pile);
+        let mut pending = self.0.lock();
+        pending.closed = true;
+        let (left, queries) = (mem::take(&mut pending.updates), mem::take(&mut pending.queries));
+        drop(pending);
         queries.into_iter().for_each(|query| query.reject(StoreError::Failed));
-        for (_, _, done) in left {
-            done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
+        for (_, _, completion) in left {
+            completion.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
     }
 }
@@ -144,29 +144,29 @@ impl UserQueue {
     /// be changed, for which somebody waits. In order, so that neighbours in the tree are noted together.
     pub(super) fn take(&self, until: Instant, due: Option<Instant>) -> TakenUpdates {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
-        let pile = self.lock();
-        let is_urgent = |pile: &Pending| pile.ended || !pile.updates.is_empty() || !pile.queries.is_empty();
-        let idle = |pile: &mut Pending| pile.seen.is_empty() && !is_urgent(pile);
-        let pile = match due {
-            None => self.changed.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
+        let pending = self.lock();
+        let is_urgent = |pending: &Pending| pending.ended || !pending.updates.is_empty() || !pending.queries.is_empty();
+        let idle = |pending: &mut Pending| pending.seen.is_empty() && !is_urgent(pending);
+        let pending = match due {
+            None => self.changed.wait_while(pending, idle).unwrap_or_else(PoisonError::into_inner),
             Some(due) => {
-                self.changed.wait_timeout_while(pile, left(due), idle).unwrap_or_else(PoisonError::into_inner).0
+                self.changed.wait_timeout_while(pending, left(due), idle).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        let mut pile = self
+        let mut pending = self
             .changed
-            .wait_timeout_while(pile, left(until), |pile| !is_urgent(pile))
+            .wait_timeout_while(pending, left(until), |pending| !is_urgent(pending))
             .unwrap_or_else(PoisonError::into_inner)
             .0;
-        let queries = mem::take(&mut pile.queries);
+        let queries = mem::take(&mut pending.queries);
         let has_come = |time: Instant| time <= Instant::now();
-        let is_time = has_come(until) && (!pile.seen.is_empty() || due.is_some_and(has_come));
+        let is_time = has_come(until) && (!pending.seen.is_empty() || due.is_some_and(has_come));
         // A query commits nothing: whoever lists many pages must not have the disk synced for each.
-        if !queries.is_empty() && pile.updates.is_empty() && !pile.ended && !is_time {
+        if !queries.is_empty() && pending.updates.is_empty() && !pending.ended && !is_time {
             return TakenUpdates { queries, is_ahead: true, ..TakenUpdates::default() };
         }
-        let (seen, updates, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.updates), pile.ended);
-        drop(pile);
+        let (seen, updates, ended) = (mem::take(&mut pending.seen), mem::take(&mut pending.updates), pending.ended);
+        drop(pending);
         TakenUpdates { seen: seen.into_iter().collect(), updates, queries, is_ahead: false, ended }
     }
 }
@@ -179,18 +179,18 @@ impl SeenSender {
     /// Has these users noted, as far as there is room for them. The earliest time counts: some seconds later are not
     /// worth a write.
     pub(in crate::store::lmdb) fn send(&mut self, users: impl IntoIterator<Item = (UserId, Timestamp)>) {
-        let mut pile = self.queue.lock();
-        let was_empty = pile.seen.is_empty();
+        let mut pending = self.queue.lock();
+        let was_empty = pending.seen.is_empty();
         let before = self.dropped;
         for (user, at) in users {
-            if pile.seen.len() < MAX_PENDING {
-                pile.seen.entry(user).or_insert(at);
-            } else if !pile.seen.contains_key(&user) {
+            if pending.seen.len() < MAX_PENDING {
+                pending.seen.entry(user).or_insert(at);
+            } else if !pending.seen.contains_key(&user) {
                 self.dropped += 1;
             }
         }
-        let is_news = was_empty && !pile.seen.is_empty();
-        drop(pile);
+        let is_news = was_empty && !pending.seen.is_empty();
+        drop(pending);
         if is_news {
             self.queue.changed.notify_one();
         }

@@ -76,7 +76,7 @@ const FIRST_REST: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct RetentionScan {
     ages: AgeRule,
-    inquiry: SlotQuery,
+    slot_query: SlotQuery,
     rest: Duration,
     /// When the next step is due. Within a pass it always is.
     due: Instant,
@@ -103,15 +103,15 @@ pub(super) struct RetentionBatch {
 
 impl RetentionScan {
     /// For a server that has started `now`. Nothing, if nobody is ever forgotten.
-    pub(super) fn new(forget: Retention, inquiry: SlotQuery, now: Timestamp) -> Option<Self> {
-        let forget_after = match forget {
+    pub(super) fn new(retention: Retention, slot_query: SlotQuery, now: Timestamp) -> Option<Self> {
+        let forget_after = match retention {
             Retention::Never => return None,
             Retention::After(forget_after) => forget_after,
         };
         let rest = (forget_after / 24).min(DAY);
         Some(Self {
             ages: AgeRule { forget_after, started: now, latest_before: Timestamp::default() },
-            inquiry,
+            slot_query,
             rest,
             due: Instant::now() + rest.min(FIRST_REST),
             past: None,
@@ -127,8 +127,8 @@ impl RetentionScan {
     /// Looks at the next records and asks about those that are old. No transaction is open while it waits for answers.
     pub(super) fn next_batch(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<RetentionBatch> {
         let (old, past) = self.scan(environment, now)?;
-        let holders = self.inquiry.run(&old);
-        Ok(RetentionBatch { now, ages: self.ages, forgettable: holders.without, holding: holders.with_slots, past })
+        let result = self.slot_query.run(&old);
+        Ok(RetentionBatch { now, ages: self.ages, forgettable: result.without, holding: result.with_slots, past })
     }
 
     /// Who of the next records is old, and past which key the one after that begins.

@@ -46,9 +46,9 @@ pub(in crate::store::lmdb) fn user_writer(env: ReopeningEnv, policy: SharedPolic
 
 impl UserWriter {
     /// Has it forget users, too.
-    pub(in crate::store::lmdb) fn with_retention(self, forget: Retention, inquiry: SlotQuery) -> Self {
-        let sweep = RetentionScan::new(forget, inquiry, self.clock.now());
-        Self { scan: sweep, ..self }
+    pub(in crate::store::lmdb) fn with_retention(self, retention: Retention, slot_query: SlotQuery) -> Self {
+        let scan = RetentionScan::new(retention, slot_query, self.clock.now());
+        Self { scan, ..self }
     }
 
     /// Where changes are handed in.
@@ -67,8 +67,8 @@ impl UserWriter {
                 self.answer_queries(queries);
                 continue;
             }
-            let step = if ended { None } else { self.next_batch() };
-            self.write_seen(seen, step);
+            let batch = if ended { None } else { self.next_batch() };
+            self.write_seen(seen, batch);
             // Behind the notes: what is forgotten was perhaps only noted now.
             self.apply_updates(updates);
             self.answer_queries(queries);
@@ -120,24 +120,24 @@ impl UserWriter {
             );
             self.env.check();
         }
-        for (user, update, done) in updates {
+        for (user, update, completion) in updates {
             if result.is_ok() {
                 self.policy.set_overrides(&user, update.overrides());
             }
-            done.answer(result);
+            completion.answer(result);
         }
     }
 
     /// The next step of the sweep, if it is due.
     pub(super) fn next_batch(&mut self) -> Option<RetentionBatch> {
-        let sweep = self.scan.as_mut().filter(|sweep| sweep.due() <= Instant::now())?;
-        match sweep.next_batch(self.env.environment()?, self.clock.now()) {
-            Ok(step) => Some(step),
+        let scan = self.scan.as_mut().filter(|scan| scan.due() <= Instant::now())?;
+        match scan.next_batch(self.env.environment()?, self.clock.now()) {
+            Ok(batch) => Some(batch),
             Err(error) => {
                 if let Some(suppressed) = self.log.check() {
                     tracing::error!(%error, suppressed, "the known users cannot be looked through, nobody is forgotten");
                 }
-                sweep.batch_failed();
+                scan.batch_failed();
                 self.env.check();
                 None
             }
@@ -145,35 +145,35 @@ impl UserWriter {
     }
 
     /// Writes down who was seen, and forgets whom the step has found.
-    pub(super) fn write_seen(&mut self, mut seen: BTreeMap<UserId, Timestamp>, mut step: Option<RetentionBatch>) {
+    pub(super) fn write_seen(&mut self, mut seen: BTreeMap<UserId, Timestamp>, mut batch: Option<RetentionBatch>) {
         let Some(environment) = self.env.environment() else { return };
-        if let Some(step) = &mut step {
-            for user in step.holding.drain(..) {
-                seen.entry(user).or_insert(step.now);
+        if let Some(batch) = &mut batch {
+            for user in batch.holding.drain(..) {
+                seen.entry(user).or_insert(batch.now);
             }
-            step.forgettable.retain(|user| !seen.contains_key(user) && !self.queue.has(user));
+            batch.forgettable.retain(|user| !seen.contains_key(user) && !self.queue.has(user));
         }
-        let mut written = write(environment, &seen, step.as_ref(), &self.log);
+        let mut written = write(environment, &seen, batch.as_ref(), &self.log);
         let mut failed = written.is_err();
         if let Err(error) = &written {
             if let Some(suppressed) = self.log.check() {
                 tracing::error!(seen = seen.len(), %error, suppressed, "users are not noted as seen, or not forgotten");
             }
             // Each by itself: to forget makes room for the notes, and may have been what there was no room for.
-            if step.is_some() {
-                written = write(environment, &BTreeMap::new(), step.as_ref(), &self.log);
+            if batch.is_some() {
+                written = write(environment, &BTreeMap::new(), batch.as_ref(), &self.log);
                 let noted = write(environment, &seen, None, &self.log);
                 failed = written.is_err() || noted.is_err();
             }
         }
-        if let (Some(sweep), Some(step)) = (&mut self.scan, step) {
+        if let (Some(scan), Some(batch)) = (&mut self.scan, batch) {
             match written {
-                Ok(forgotten) => sweep.finish_batch(
-                    step,
+                Ok(forgotten) => scan.finish_batch(
+                    batch,
                     forgotten,
                     environment.entries().saturating_sub(self.policy.users_with_overrides()),
                 ),
-                Err(_) => sweep.batch_failed(),
+                Err(_) => scan.batch_failed(),
             }
         }
         if failed {
@@ -206,7 +206,7 @@ fn write_updates(environment: &Environment, updates: &[UserUpdateRequest]) -> Re
 fn write(
     environment: &Environment,
     seen: &BTreeMap<UserId, Timestamp>,
-    step: Option<&RetentionBatch>,
+    batch: Option<&RetentionBatch>,
     log: &LogRateLimiter,
 ) -> heed::Result<usize> {
     let mut txn = environment.write()?;
@@ -236,7 +236,7 @@ fn write(
     {
         tracing::error!(users = without_room, suppressed, "new users are not noted: there is no room for them");
     }
-    let forgotten = step.map_or(Ok(0), |step| step.delete(environment, &mut txn))?;
+    let forgotten = batch.map_or(Ok(0), |batch| batch.delete(environment, &mut txn))?;
     if changed || forgotten > 0 {
         environment.commit(txn)?;
     }

@@ -49,7 +49,7 @@ fn fail_next_commit() {
 /// Serves the commands as one batch.
 fn serve(writer: &mut Writer, commands: impl IntoIterator<Item = StoreCommand>) -> Vec<Outcome> {
     let answers = OutcomeChannel::default();
-    let mut batch = commands.into_iter().map(|command| (command, answers.done())).collect();
+    let mut batch = commands.into_iter().map(|command| (command, answers.completion())).collect();
     writer.serve(&mut batch);
     assert!(batch.is_empty());
     answers.now()
@@ -495,10 +495,10 @@ fn a_writer_that_panics_leaves_nobody_waiting() {
     let queue = Arc::clone(&writer.queue);
     let answers = OutcomeChannel::default();
     queue.push(acquire("ada", 1), Completion::new(|_| panic!("an answer that panics, on purpose")));
-    queue.push(acquire("ada", 2), answers.done());
+    queue.push(acquire("ada", 2), answers.completion());
     assert!(thread::spawn(move || writer.run()).join().is_err());
     assert_eq!(answers.next(), Outcome::Unknown);
-    queue.push(acquire("ada", 3), answers.done());
+    queue.push(acquire("ada", 3), answers.completion());
     assert_eq!(answers.next(), Outcome::Rejected(StoreError::Failed));
 }
 

@@ -432,7 +432,7 @@ fn the_writer_is_asked() {
     let thread = thread::spawn(move || writer.run());
     let answers = OutcomeChannel::default();
     let ask = |subject: &Subject, command| {
-        subject.queue.0.push(command, answers.done());
+        subject.queue.0.push(command, answers.completion());
         answers.next()
     };
     assert_eq!(ask(&subject, acquire("ada", 1)), granted(1));
