@@ -1,4 +1,4 @@
-//! What waits for the thread that owns `users/`: users to be noted as seen, and changes.
+//! The queue of the thread that owns `users/`: users to note as seen, updates, and queries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -14,19 +14,19 @@ use crate::store::api::UserUpdate;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 
-/// Answers what became of an update.
+/// Answers an update.
 pub(in crate::store::lmdb) type UpdateCompletion = Completion<Result<(), StoreFailure>>;
 
-/// A change of what is kept of a user, and whom to answer.
+/// An update of a user, and its completion.
 pub(super) type UserUpdateRequest = (UserId, UserUpdate, UpdateCompletion);
 
-/// How many users may wait to be noted. The next is dropped, and noted at its next session.
+/// How many users may wait to be noted. The next one is dropped, and noted at the user's next session.
 pub(super) const MAX_PENDING: usize = 64 * 1024;
 
-/// How many queries may wait: an operator's, so few.
+/// How many queries may wait. Only operators ask them.
 const MAX_QUERIES: usize = 64;
 
-/// Where users to be noted are handed in. Dropping it ends the [`UserWriter`] once all are noted.
+/// Sends users to note as seen. When it is dropped, the user writer notes what is pending, and ends.
 #[derive(Debug)]
 pub(in crate::store::lmdb) struct SeenSender {
     pub(super) queue: Arc<UserQueue>,
@@ -34,40 +34,40 @@ pub(in crate::store::lmdb) struct SeenSender {
     log: LogRateLimiter,
 }
 
-/// Where the notes lie between the two. To hand one in wakes nobody, but for the first after a while: a wake for each
-/// costs more than all else that is done for it.
+/// What is pending between the senders and the user writer. Only the first seen user of a batch wakes the thread: a wake-up
+/// for each costs more than all the other work for it.
 #[derive(Debug, Default)]
 pub(super) struct UserQueue {
     pending: Mutex<Pending>,
-    /// Told of the first note on an empty desk, and of the end.
+    /// Notified of the first seen user, of every update and query, and of the end.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// Who was seen, and when first.
+    /// The users that were seen, with the earliest time.
     pub(super) seen: HashMap<UserId, Timestamp>,
-    /// What is to be changed, in this order.
+    /// Updates, in their order.
     updates: Vec<UserUpdateRequest>,
     queries: Vec<UserQuery>,
     ended: bool,
-    /// Nobody comes to the desk any more.
+    /// The user writer is gone.
     closed: bool,
 }
 
-/// What lay on the desk.
+/// What the user writer takes out of the queue.
 #[derive(Debug, Default)]
 pub(super) struct TakenUpdates {
     pub(super) seen: BTreeMap<UserId, Timestamp>,
     pub(super) updates: Vec<UserUpdateRequest>,
     pub(super) queries: Vec<UserQuery>,
-    /// Whether the queries were taken ahead of the rest, for which it was not time yet.
+    /// Whether only queries were taken, because it is not time for the rest.
     pub(super) is_ahead: bool,
-    /// Whether this is all.
+    /// Whether nothing will follow.
     pub(super) ended: bool,
 }
 
-/// Where changes to what is kept of users are handed in.
+/// Submits updates and queries.
 #[derive(Debug, Clone)]
 pub(in crate::store::lmdb) struct UpdateSender(Arc<UserQueue>);
 
@@ -107,7 +107,7 @@ impl UpdateSender {
     }
 }
 
-/// Sees to it that nobody waits at a desk to which nobody comes.
+/// Rejects everything pending, and everything later, if the user writer ends or panics.
 pub(super) struct CloseOnDrop(Arc<UserQueue>);
 
 impl CloseOnDrop {
@@ -135,13 +135,15 @@ impl UserQueue {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a note about the user lies here.
+    /// Whether this user is pending as seen.
     pub(super) fn has(&self, user: &UserId) -> bool {
         self.lock().seen.contains_key(user)
     }
 
-    /// All notes, once there are any or a step is due, and `until` has come; or at the end, or at once if something is to
-    /// be changed, for which somebody waits. In order, so that neighbours in the tree are noted together.
+    /// Takes everything, once it is `until` and there are seen users or the scan is `due`. At once if there are updates, whose
+    /// callers wait, or at the end. Queries come ahead of the rest if it is not time for that.
+    ///
+    /// Seen users are sorted, so that neighbours in the tree are written together.
     pub(super) fn take(&self, until: Instant, due: Option<Instant>) -> TakenUpdates {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let pending = self.lock();
@@ -161,7 +163,7 @@ impl UserQueue {
         let queries = mem::take(&mut pending.queries);
         let has_come = |time: Instant| time <= Instant::now();
         let is_time = has_come(until) && (!pending.seen.is_empty() || due.is_some_and(has_come));
-        // A query commits nothing: whoever lists many pages must not have the disk synced for each.
+        // A query must not commit the rest early: a list of many pages would sync the disk for each page.
         if !queries.is_empty() && pending.updates.is_empty() && !pending.ended && !is_time {
             return TakenUpdates { queries, is_ahead: true, ..TakenUpdates::default() };
         }
@@ -176,7 +178,7 @@ impl SeenSender {
         Self { queue, dropped: 0, log: LogRateLimiter::default() }
     }
 
-    /// Has these users noted, as far as there is room for them. The earliest time counts: some seconds later are not
+    /// Sends these users, as many as there is room for. The earliest time of a user counts: a later one, by seconds, is not
     /// worth a write.
     pub(in crate::store::lmdb) fn send(&mut self, users: impl IntoIterator<Item = (UserId, Timestamp)>) {
         let mut pending = self.queue.lock();

@@ -1,4 +1,4 @@
-//! Asks the writer who holds a slot, as any session may: with lookups, a few at a time.
+//! Asks the writer which users hold slots: with ordinary count commands, a few at a time.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -12,23 +12,23 @@ use crate::runtime::clock::Clock;
 use crate::store::completion::Completion;
 use crate::store::lmdb::queue::Queue;
 
-/// How many lookups are in the queue at once: few beside the commands of a batch.
+/// How many counts are in the queue at once: few beside the commands of a batch.
 const GROUP: usize = 32;
 
-/// How long the answers may take in all. Whoever is not answered about by then is in the next pass.
+/// How long all answers may take. Users without an answer by then are left to the next pass.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way to the writer.
+/// Asks the writer through its queue.
 #[derive(Debug)]
 pub(in crate::store::lmdb) struct SlotQuery {
     queue: Arc<Queue>,
-    /// No session of this node's has it: they count from 1.
+    /// No connection has this id: their numbers begin at 1.
     session: SessionId,
     clock: Clock,
     timeout: Duration,
 }
 
-/// What it brought. Whoever is neither here nor there could not be asked about.
+/// The answers. A user in neither list has none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotQueryResult {
     pub(super) with_slots: Vec<UserId>,
@@ -49,7 +49,7 @@ impl SlotQuery {
             for user in group {
                 let (sender, about) = (sender.clone(), user.clone());
                 let completion = Completion::new(move |outcome| {
-                    // Fails when the answer comes too late.
+                    // Fails if the answer comes too late.
                     drop(sender.send((about, outcome)));
                 });
                 let lookup =
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_slots_is_told_from_who_does_not_and_from_who_cannot_be_asked_about() {
+    fn query_sorts_users_by_slots_and_omits_unanswered() {
         let (slot_query, queue) = slot_query(8);
         let asked = ["ada", "bob", "eve", "joe", "sue"].map(user);
         let found = |connections| Outcome::Counted { connections };
@@ -112,11 +112,11 @@ mod tests {
         writer.join().unwrap();
         let [ada, bob, _, _, sue] = asked.clone();
         assert_eq!(result, SlotQueryResult { with_slots: vec![bob], without: vec![ada, sue] });
-        assert_eq!(slot_query.run(&asked), SlotQueryResult::default(), "nobody answers any more");
+        assert_eq!(slot_query.run(&asked), SlotQueryResult::default(), "the writer is gone");
     }
 
     #[test]
-    fn few_are_asked_about_at_once() {
+    fn query_counts_few_users_at_once() {
         let (slot_query, queue) = slot_query(GROUP);
         let asked: Vec<_> = (0..100).map(|number| user(&format!("user {number}"))).collect();
         let writer = thread::spawn({
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_not_waited_for_without_end() {
+    fn query_stops_waiting_after_its_timeout() {
         let (mut slot_query, queue) = slot_query(100);
         assert_eq!(slot_query.timeout, TIMEOUT);
         slot_query.timeout = Duration::ZERO;
@@ -144,8 +144,8 @@ mod tests {
         assert!(start.elapsed() < testing::TIMEOUT);
         let mut batch = VecDeque::new();
         assert_eq!(queue.take(&mut batch, 100, None), TakeResult::Batch);
-        assert_eq!(batch.len(), GROUP, "nor are others asked about meanwhile");
-        // Late answers are heard by nobody.
+        assert_eq!(batch.len(), GROUP, "no other users are asked about meanwhile");
+        // Late answers are dropped.
         batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { connections: 0 }));
     }
 }
