@@ -43,6 +43,17 @@ pub enum SessionStatus {
     },
 }
 
+impl SessionStatus {
+    /// When the slot becomes free by itself. `None` while the session lives.
+    #[must_use]
+    pub const fn lingers_until(self) -> Option<Timestamp> {
+        match self {
+            Self::Live => None,
+            Self::Lingering { until } => Some(until),
+        }
+    }
+}
+
 /// What a client said about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientInfo {

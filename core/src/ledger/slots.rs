@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::command::Evict;
 use super::limit::SlotLimit;
 use super::policy::{AdmissionPolicy, CountBy, WhenFull};
-use super::record::{SessionRecord, SessionStatus, UserRecord};
+use super::record::{SessionRecord, UserRecord};
 use crate::id::{DisplayName, SessionId};
 use crate::time::Timestamp;
 
@@ -125,10 +125,7 @@ impl<'a> Slot<'a> {
 
     /// When the slot becomes free by itself. `None` if one of its sessions is live.
     fn lingers_until(&self) -> Option<Timestamp> {
-        let ends = self.sessions.iter().map(|entry| match entry.status {
-            SessionStatus::Live => None,
-            SessionStatus::Lingering { until } => Some(until),
-        });
+        let ends = self.sessions.iter().map(|session| session.status.lingers_until());
         ends.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 }

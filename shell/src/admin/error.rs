@@ -3,10 +3,10 @@
 use session_core::ledger::StoreError;
 use thiserror::Error;
 
-/// Why an order was not obeyed.
+/// Why a request was not carried out, or not all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AdminError {
-    /// It asks for what cannot be.
+    /// The request makes no sense.
     #[error("{0}")]
     BadRequest(String),
     /// The user has no such session.
@@ -15,30 +15,30 @@ pub enum AdminError {
     /// The user holds slots.
     #[error("this user holds {0} slots: end them first")]
     HoldsSlots(u32),
-    /// The store did not take it.
+    /// The store rejected it: nothing was changed.
     #[error("{}", .0.message())]
     Store(StoreError),
-    /// What is set for the user is set, but those who are beyond the limit were not ended.
+    /// The limit is set, but the sessions beyond it were not ended.
     #[error("the limit is set, but whoever is beyond it was not ended: {0}; order it again")]
     NotEnforced(Box<Self>),
-    /// The store failed while it changed something.
+    /// The store failed during a change, which may have been made.
     #[error("the store failed, nobody knows whether it was done; look, and order it again")]
     InDoubt,
-    /// It was done, and how it stands now the store cannot say.
+    /// The change was made, but the report of the state after it failed.
     #[error("it is done, but the store cannot say how it stands now")]
     ReportUnavailable,
-    /// The store did not answer.
+    /// The store did not answer in time. A change may be made, even later.
     #[error("the store did not answer in time, nobody knows whether it was done; look, and order it again")]
     StoreTimedOut,
 }
 
-/// Why a request is no order.
+/// Why an HTTP request is not an [`AdminRequest`](super::AdminRequest).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AdminRequestError {
-    /// There is no such place.
+    /// No such path.
     NotFound,
-    /// This cannot be done to it; what can.
+    /// The path does not take this method. It takes these.
     NotAllowed(&'static str),
-    /// What it says makes no sense.
+    /// The path or the body makes no sense.
     Bad(String),
 }

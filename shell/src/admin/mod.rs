@@ -1,5 +1,5 @@
-//! What an operator asks about one user, and has changed: of a running server over a Unix socket ([`socket`]), or of the
-//! store itself while none runs.
+//! Requests of an operator about one user: to a running server over a Unix socket ([`socket`]), or to the store itself if
+//! no server runs.
 
 mod request;
 mod report;

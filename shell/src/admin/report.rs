@@ -6,26 +6,26 @@ use session_core::protocol::SessionInfo;
 
 use super::request::FullAction;
 
-/// What came of an order.
+/// The state of a user after a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserReport {
-    /// Of whom.
+    /// Which user.
     pub user: UserId,
     /// How many slots the user may hold, 1024 at most.
     pub limit: u32,
-    /// Where that comes from. A token may claim another, which goes before the server's.
+    /// Where the limit comes from. A token may claim another, which overrides the server's.
     pub rule: LimitSourceName,
-    /// What happens when they are all taken.
+    /// What happens when all slots are taken.
     pub when_full: FullAction,
-    /// How many are held.
+    /// How many slots are held.
     pub connections: u32,
-    /// Who holds them, the oldest first.
+    /// The sessions that hold them, the oldest first.
     pub sessions: Vec<SessionHolder>,
-    /// What another session without a token's claim would get.
+    /// What another session would get if its token claims no limit.
     pub next: NextOutcome,
-    /// Who was ended, or would be.
+    /// The sessions that were ended, or would be in a dry run.
     pub ended: Vec<String>,
-    /// Whether nothing was done, but to look.
+    /// Whether this was a dry run: nothing was changed.
     pub dry_run: bool,
 }
 
@@ -37,7 +37,7 @@ pub enum LimitSourceName {
     Server,
     /// What a token claims.
     Token,
-    /// What is set for the user.
+    /// The user's override.
     User,
 }
 
@@ -47,18 +47,18 @@ pub struct SessionHolder {
     /// The session, as others of its user see it.
     #[serde(flatten)]
     pub session: SessionInfo,
-    /// Where it comes from: an address, or a network of IPv6. Only of one that is connected to this server.
+    /// The address that its client connects from, for IPv6 the /64. Only for a session that is connected to this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
 }
 
-/// What another session would get.
+/// What another session of the user would get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum NextOutcome {
     /// A slot.
     Granted {
-        /// Whose sessions would be ended for it, or whose lingering slots given up.
+        /// The sessions that would be ended for it, or lose their lingering slots.
         ended: Vec<String>,
     },
     /// None.

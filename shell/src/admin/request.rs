@@ -3,44 +3,44 @@
 use serde::{Deserialize, Serialize};
 use session_core::SessionId;
 
-/// What is asked for, of one user.
+/// A request about one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminRequest {
-    /// Who holds the slots, since when, from where, under which limit, and what the next attempt would get.
+    /// Report the user's sessions and limit, and what the next session would get.
     Explain,
-    /// To set what holds for this user alone.
+    /// Change the user's overrides.
     Limit(UserPatch),
-    /// To end a session, or all.
+    /// End one session, or all.
     End(Option<SessionId>),
-    /// To forget all that is known of the user, who must hold no slot.
+    /// Forget everything known of the user, who must hold no slot.
     Forget,
 }
 
-/// What is to be set for a user. What is not said stays as it is.
+/// A change of a user's overrides. A field that is absent stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserPatch {
     /// How many slots the user may hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Override<SlotCount>>,
-    /// What happens when they are all taken.
+    /// What happens when all slots are taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_full: Option<Override<FullAction>>,
-    /// Whether sessions beyond the limit are ended, the newest slots first.
+    /// Whether to end the sessions beyond the limit, the newest slots first.
     #[serde(default)]
     pub enforce: bool,
-    /// Whether nothing is to be done, but to say who would be ended.
+    /// Whether to change nothing, and only report which sessions would be ended.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// Something that is set for a user, or left to the default.
+/// An override, or the word that removes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Override<T> {
-    /// This.
+    /// Overrides the default.
     To(T),
-    /// The default.
+    /// Removes the override.
     Default(DefaultWord),
 }
 
@@ -52,13 +52,13 @@ pub enum DefaultWord {
     Default,
 }
 
-/// How many slots: a number, or `"unlimited"`, which is as many as a record can hold.
+/// A number of slots, or `"unlimited"`: the most that a record can hold, 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SlotCount {
-    /// So many.
+    /// This number.
     Number(u32),
-    /// As many as there can be.
+    /// The most there can be.
     Unlimited(UnlimitedWord),
 }
 
@@ -74,8 +74,8 @@ pub enum UnlimitedWord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FullAction {
-    /// Another session is refused.
+    /// Another session is denied.
     Deny,
-    /// It takes the place of the oldest.
+    /// Another session takes the place of the oldest.
     EvictOldest,
 }

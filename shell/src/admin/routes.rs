@@ -1,16 +1,16 @@
-//! Orders as HTTP: methods, paths and bodies.
+//! Admin requests as HTTP: methods, paths and bodies.
 //!
 //! | | |
 //! |---|---|
 //! | `GET /v1/users/{user}` | [`AdminRequest::Explain`] |
-//! | `DELETE /v1/users/{user}` | [`AdminRequest::Retention`] |
+//! | `DELETE /v1/users/{user}` | [`AdminRequest::Forget`] |
 //! | `PUT /v1/users/{user}/limit`, a [`UserPatch`] | [`AdminRequest::Limit`] |
-//! | `DELETE /v1/users/{user}/limit` | the same, to the default |
+//! | `DELETE /v1/users/{user}/limit` | [`AdminRequest::Limit`], back to the default |
 //! | `DELETE /v1/users/{user}/sessions` | [`AdminRequest::End`], all |
 //! | `DELETE /v1/users/{user}/sessions/{session}` | [`AdminRequest::End`], one |
 //!
-//! A user stands percent-encoded in the path (RFC 3986 §2.1). The answer is a [`UserReport`](super::Report) in JSON, or
-//! `{"error": words}`.
+//! The user is percent-encoded in the path (RFC 3986 §2.1). The answer is a [`UserReport`](super::UserReport) in JSON, or
+//! `{"error": message}`.
 
 use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -19,22 +19,21 @@ use session_core::{SessionId, UserId};
 use super::error::{AdminError, AdminRequestError};
 use super::request::{AdminRequest, DefaultWord, Override, UserPatch};
 
-/// Reads an order.
+/// Reads a request.
 pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, AdminRequest), AdminRequestError> {
-    let bad = |words: String| AdminRequestError::Bad(words);
+    let bad = |message: String| AdminRequestError::Bad(message);
     let rest = path.strip_prefix("/v1/users/").ok_or(AdminRequestError::NotFound)?;
     let parts: Vec<_> = rest.split('/').collect();
     let (user, place) = parts.split_first().ok_or(AdminRequestError::NotFound)?;
     let user = percent_decode_str(user).decode_utf8().map_err(|_| bad("the user is not UTF-8".into()))?;
     let user = UserId::parse(&user).map_err(|error| bad(error.message().into()))?;
-    let order = match (place, method) {
+    let request = match (place, method) {
         ([], &Method::GET) => AdminRequest::Explain,
         ([], &Method::DELETE) => AdminRequest::Forget,
         ([], _) => return Err(AdminRequestError::NotAllowed("GET, DELETE")),
         (["limit"], &Method::PUT) => {
-            let change =
-                serde_json::from_slice(body).map_err(|error| bad(format!("the body is no change: {error}")))?;
-            AdminRequest::Limit(change)
+            let patch = serde_json::from_slice(body).map_err(|error| bad(format!("the body is no change: {error}")))?;
+            AdminRequest::Limit(patch)
         }
         (["limit"], &Method::DELETE) => AdminRequest::Limit(UserPatch {
             limit: Some(Override::Default(DefaultWord::Default)),
@@ -49,17 +48,17 @@ pub(super) fn read(method: &Method, path: &str, body: &[u8]) -> Result<(UserId, 
         (["sessions"] | ["sessions", _], _) => return Err(AdminRequestError::NotAllowed("DELETE")),
         (_, _) => return Err(AdminRequestError::NotFound),
     };
-    Ok((user, order))
+    Ok((user, request))
 }
 
 /// Writes what [`read`] reads: method, path and body.
-pub(super) fn write(user: &UserId, order: &AdminRequest) -> (Method, String, String) {
+pub(super) fn write(user: &UserId, request: &AdminRequest) -> (Method, String, String) {
     let user = format!("/v1/users/{}", utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC));
-    match order {
+    match request {
         AdminRequest::Explain => (Method::GET, user, String::new()),
         AdminRequest::Forget => (Method::DELETE, user, String::new()),
-        AdminRequest::Limit(change) => {
-            let body = serde_json::to_string(change).expect("words and numbers always serialise");
+        AdminRequest::Limit(patch) => {
+            let body = serde_json::to_string(patch).expect("words and numbers always serialise");
             (Method::PUT, format!("{user}/limit"), body)
         }
         AdminRequest::End(None) => (Method::DELETE, format!("{user}/sessions"), String::new()),
@@ -67,7 +66,7 @@ pub(super) fn write(user: &UserId, order: &AdminRequest) -> (Method, String, Str
     }
 }
 
-/// The status of an answer to an order that was not obeyed.
+/// The HTTP status for a request that was not carried out.
 pub(super) fn status(error: &AdminError) -> StatusCode {
     match error {
         AdminError::BadRequest(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_is_read_as_it_was_written_whatever_the_user_is_called() {
+    fn request_is_read_as_written_for_any_user_id() {
         let session = NodeId::new(7).session(8);
         let limits = [
             UserPatch::default(),
@@ -114,16 +113,16 @@ mod tests {
             [AdminRequest::Explain, AdminRequest::Forget, AdminRequest::End(None), AdminRequest::End(Some(session))];
         for name in ["ada", "a/b?c#d%20 é🦀", "..", "limit"] {
             let user = UserId::parse(name).unwrap();
-            for order in orders.iter().cloned().chain(limits.map(AdminRequest::Limit)) {
-                let (method, path, body) = write(&user, &order);
+            for request in orders.iter().cloned().chain(limits.map(AdminRequest::Limit)) {
+                let (method, path, body) = write(&user, &request);
                 assert!(path.parse::<http::Uri>().is_ok(), "{path}");
-                assert_eq!(read(&method, &path, body.as_bytes()), Ok((user.clone(), order)), "{path} {body}");
+                assert_eq!(read(&method, &path, body.as_bytes()), Ok((user.clone(), request)), "{path} {body}");
             }
         }
     }
 
     #[test]
-    fn what_is_no_order_is_told_apart() {
+    fn bad_requests_are_told_apart() {
         let read = |method: &str, path: &str, body: &str| read(&method.parse().unwrap(), path, body.as_bytes());
         for path in ["/", "/v1/users", "/v2/users/ada", "/v1/users/ada/x", "/v1/users/ada/sessions/1/2"] {
             assert_eq!(read("GET", path, ""), Err(AdminRequestError::NotFound), "{path}");

@@ -1,5 +1,4 @@
-//! What an operator asks about one user, and has changed: of a running server over a Unix socket ([`socket`]), or of the
-//! store itself while none runs.
+//! Carries out the requests of an operator: reads the store, changes it, and reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,15 +23,15 @@ use crate::store::{Completion, Store, StoreFailure, UserUpdate};
 /// Answers where the client of a session connects from; `None` for a session that is not connected here.
 pub type ClientOf = Box<dyn Fn(SessionId) -> Option<ClientPrefix> + Send + Sync>;
 
-/// Obeys an operator.
+/// Carries out an operator's requests on one store.
 pub struct AdminService {
     store: Arc<dyn Store>,
     clock: Clock,
     /// Where a session's client connects from. `None` if no server runs in this process.
     client_of: Option<ClientOf>,
     store_timeout: Duration,
-    /// Held from reading what is set for a user until the store has changed it or not, also where nobody waits for that any
-    /// longer: so no change is lost to another.
+    /// Held from reading a user's overrides until the store has changed them or has not, even if the request has timed out
+    /// by then. So no change overwrites another.
     update_lock: Arc<Mutex<()>>,
 }
 
@@ -43,25 +42,25 @@ impl AdminService {
         Self { store, clock: Clock::start(), client_of, store_timeout, update_lock: Arc::default() }
     }
 
-    /// Does what is asked for, and says how it stands then.
+    /// Carries out a request, and reports the user's state after it.
     ///
     /// # Errors
-    /// Why it was not done.
-    pub async fn handle(&self, user: &UserId, order: &AdminRequest) -> Result<UserReport, AdminError> {
-        match order {
+    /// [`AdminError`] says why it was not carried out, or which part of it was not.
+    pub async fn handle(&self, user: &UserId, request: &AdminRequest) -> Result<UserReport, AdminError> {
+        match request {
             AdminRequest::Explain => self.report(user, Vec::new()).await,
-            AdminRequest::Limit(change) if change.dry_run => self.dry_run(user, change).await,
-            AdminRequest::Limit(change) => {
+            AdminRequest::Limit(patch) if patch.dry_run => self.dry_run(user, patch).await,
+            AdminRequest::Limit(patch) => {
                 {
-                    let alone = self.update_lock.lock_arc().await;
-                    let overrides = patched_overrides(self.policy_for(user).await?.overrides, change)?;
-                    self.update_user(user, UserUpdate::Set(overrides), alone).await?;
-                    tracing::info!(%user, ?overrides, "the operator set what holds for a user");
+                    let update_lock = self.update_lock.lock_arc().await;
+                    let overrides = patched_overrides(self.policy_for(user).await?.overrides, patch)?;
+                    self.update_user(user, UserUpdate::Set(overrides), update_lock).await?;
+                    tracing::info!(%user, ?overrides, "the operator set overrides for a user");
                 }
-                let which = EndTarget::Excess { dry_run: false };
+                let target = EndTarget::Excess { dry_run: false };
                 let not_enforced = |why| AdminError::NotEnforced(Box::new(why));
                 let ended =
-                    if change.enforce { self.end(user, which).await.map_err(not_enforced)? } else { Vec::new() };
+                    if patch.enforce { self.end(user, target).await.map_err(not_enforced)? } else { Vec::new() };
                 self.report_after(user, ended).await
             }
             AdminRequest::End(session) => {
@@ -72,19 +71,19 @@ impl AdminService {
                 self.report_after(user, ended).await
             }
             AdminRequest::Forget => {
-                let alone = self.update_lock.lock_arc().await;
+                let update_lock = self.update_lock.lock_arc().await;
                 let held = self.list(user).await?.connections;
                 if held > 0 {
                     return Err(AdminError::HoldsSlots(held));
                 }
-                self.update_user(user, UserUpdate::Forget, alone).await?;
-                tracing::info!(%user, "the operator had a user forgotten");
+                self.update_user(user, UserUpdate::Forget, update_lock).await?;
+                tracing::info!(%user, "the operator forgot a user");
                 self.report_after(user, Vec::new()).await
             }
         }
     }
 
-    /// How it stands after something was done. That nobody can say so does not undo it.
+    /// The report after a change. The change stays, even if the report fails.
     async fn report_after(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
         self.report(user, ended).await.map_err(|_| AdminError::ReportUnavailable)
     }
@@ -96,37 +95,36 @@ impl AdminService {
         Ok(self.describe(user, &listing, &policy, next, &ended))
     }
 
-    /// What a change would do.
-    async fn dry_run(&self, user: &UserId, change: &UserPatch) -> Result<UserReport, AdminError> {
+    /// The report as it would be after this change.
+    async fn dry_run(&self, user: &UserId, patch: &UserPatch) -> Result<UserReport, AdminError> {
         let listing = self.list(user).await?;
         let policy = self.policy_for(user).await?;
-        let policy = policy.with_overrides(patched_overrides(policy.overrides, change)?);
+        let policy = policy.with_overrides(patched_overrides(policy.overrides, patch)?);
         let mut left = listing.sessions.to_vec();
         let (user_of, session, by) = (user.clone(), self.admin_session(), EndReason::ByOperator);
-        let which = EndTarget::Excess { dry_run: true };
-        let excess =
-            StoreCommand::EndSessions { user: user_of, session, target: which, reason: by, at: self.clock.now() };
-        let ended = if change.enforce
+        let target = EndTarget::Excess { dry_run: true };
+        let excess = StoreCommand::EndSessions { user: user_of, session, target, reason: by, at: self.clock.now() };
+        let ended = if patch.enforce
             && let Outcome::Ended { sessions, .. } = simulate(left.clone(), &excess, &policy).0
         {
             sessions.into_vec()
         } else {
             Vec::new()
         };
-        // What comes next comes to those who would be left.
-        left.retain(|hold| !ended.contains(&hold.session));
+        // The next session meets only the sessions that would be left.
+        left.retain(|session| !ended.contains(&session.session));
         let next = self.next_outcome(user, left, &policy);
         let (limit, rule) = policy.limit_for(None);
         let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &policy, next, &ended);
         Ok(UserReport { dry_run: true, ..report })
     }
 
-    /// What another session would get beside these.
-    fn next_outcome(&self, user: &UserId, holds: Vec<SessionRecord>, policy: &AdmissionPolicy) -> NextOutcome {
+    /// What one more session would get while these hold slots.
+    fn next_outcome(&self, user: &UserId, holders: Vec<SessionRecord>, policy: &AdmissionPolicy) -> NextOutcome {
         let (user, session) = (user.clone(), self.admin_session());
-        let asked = StoreCommand::Acquire { user, session, limit: None, at: self.clock.now(), options: None };
-        let sessions: Vec<_> = holds.iter().map(|hold| hold.session).collect();
-        let (outcome, record) = simulate(holds, &asked, policy);
+        let acquire = StoreCommand::Acquire { user, session, limit: None, at: self.clock.now(), options: None };
+        let sessions: Vec<_> = holders.iter().map(|holder| holder.session).collect();
+        let (outcome, record) = simulate(holders, &acquire, policy);
         if matches!(outcome, Outcome::Granted { .. }) {
             let gone = sessions.into_iter().filter(|&session| record.session(session).is_none());
             NextOutcome::Granted { ended: gone.map(|session| session.to_string()).collect() }
@@ -143,8 +141,8 @@ impl AdminService {
         next: NextOutcome,
         ended: &[SessionId],
     ) -> UserReport {
-        let holder = |hold| {
-            let session = SessionInfo::from(hold);
+        let holder = |session| {
+            let session = SessionInfo::from(session);
             let from = self.client_of.as_ref().and_then(|client_of| client_of(session.id));
             SessionHolder { session, from: from.map(|client| client.to_string()) }
         };
@@ -178,10 +176,10 @@ impl AdminService {
         }
     }
 
-    async fn end(&self, user: &UserId, which: EndTarget) -> Result<Vec<SessionId>, AdminError> {
+    async fn end(&self, user: &UserId, target: EndTarget) -> Result<Vec<SessionId>, AdminError> {
         let (asked, session, by) = (user, self.admin_session(), EndReason::ByOperator);
         let user = user.clone();
-        let end = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.clock.now() };
+        let end = StoreCommand::EndSessions { user, session, target, reason: by, at: self.clock.now() };
         if let Outcome::Ended { sessions, .. } = self.submit(end).await? {
             if !sessions.is_empty() {
                 tracing::info!(user = %asked, ended = sessions.len(), "the operator ended sessions");
@@ -192,7 +190,7 @@ impl AdminService {
         }
     }
 
-    /// No session of this node's has it: they count from 1.
+    /// No connection has this id: their numbers begin at 1.
     fn admin_session(&self) -> SessionId {
         self.store.node().session(0)
     }
@@ -260,8 +258,8 @@ fn unanswered(failure: StoreFailure) -> AdminError {
 }
 
 /// These overrides with the change made.
-fn patched_overrides(mut overrides: UserOverrides, change: &UserPatch) -> Result<UserOverrides, AdminError> {
-    match change.limit {
+fn patched_overrides(mut overrides: UserOverrides, patch: &UserPatch) -> Result<UserOverrides, AdminError> {
+    match patch.limit {
         None => {}
         Some(Override::Default(_)) => overrides.limit = None,
         Some(Override::To(SlotCount::Unlimited(_))) => overrides.limit = Some(SlotLimit::MAX),
@@ -269,23 +267,23 @@ fn patched_overrides(mut overrides: UserOverrides, change: &UserPatch) -> Result
             overrides.limit = Some(SlotLimit::new(slots).map_err(|error| AdminError::BadRequest(error.to_string()))?);
         }
     }
-    match change.when_full {
+    match patch.when_full {
         None => {}
         Some(Override::Default(_)) => overrides.when_full = None,
         Some(Override::To(FullAction::Deny)) => overrides.when_full = Some(WhenFull::Deny),
         Some(Override::To(FullAction::EvictOldest)) => overrides.when_full = Some(WhenFull::EvictOldest),
     }
-    if change.enforce && overrides.limit.is_none() {
-        // Sessions may be there by a token that claims more than the server's limit, and nobody here knows which.
+    if patch.enforce && overrides.limit.is_none() {
+        // A session may be within the limit that its token claims, and the record does not keep that limit.
         return Err(AdminError::BadRequest("only a limit that is set for the user can be enforced: give one".into()));
     }
     Ok(overrides)
 }
 
-/// The outcome of a command where these are held, and what is held then.
-fn simulate(holds: Vec<SessionRecord>, command: &StoreCommand, policy: &AdmissionPolicy) -> (Outcome, UserRecord) {
-    let mut record = UserRecord::from_sessions(holds).expect("they are a record's");
-    // Whoever was void was dropped before it was listed.
+/// Applies a command to a copy of these sessions: the outcome, and the record after it.
+fn simulate(sessions: Vec<SessionRecord>, command: &StoreCommand, policy: &AdmissionPolicy) -> (Outcome, UserRecord) {
+    let mut record = UserRecord::from_sessions(sessions).expect("they are a record's");
+    // The store listed no void sessions.
     let result = ledger::apply(&mut record, command, policy, |_| Liveness::Alive);
     (result.outcome, record)
 }

@@ -1,6 +1,7 @@
-//! The Unix socket in the data directory over which a running server takes orders: HTTP and JSON, as `wire` has them.
+//! The Unix socket in the data directory where a running server takes admin requests, as HTTP and JSON ([`routes`]).
 //!
-//! Whoever may open it may do all that an operator may; so nobody may but who the server runs as (mode 0600).
+//! A process that can open the socket can make every request. So only the user that the server runs as can open it (mode
+//! 0600).
 
 use std::convert::Infallible;
 use std::io;
@@ -28,17 +29,18 @@ use super::request::AdminRequest;
 use super::routes;
 use super::service::AdminService;
 
-/// The longest body of an order, and many times that of an answer.
+/// The longest body of a request and of a response. A user's report with 1024 sessions is far below that.
 const MAX_REQUEST_BYTES: usize = 4096;
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// Where the server of this data directory takes orders.
+/// The socket of the server that uses this data directory.
 #[must_use]
 pub fn path(data: &Path) -> PathBuf {
     data.join("operator.sock")
 }
 
-/// Binds the socket. What a server left there that is gone is removed: the caller has the directory's lock.
+/// Binds the socket. Removes the socket of an earlier server first: the caller has the directory's lock, so that server is
+/// gone.
 ///
 /// # Errors
 /// What the system says.
@@ -48,65 +50,65 @@ pub fn bind(data: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    // From its first moment on it is nobody else's.
+    // The mode must be right from the start: a chmod after the bind would leave a moment for others.
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let listener = UnixListener::bind(&path);
     rustix::process::umask(before);
     listener
 }
 
-/// How many orders are heard at a time, and how long one may take.
+/// How many connections are served at a time, and how long one may take.
 const MAX_CONNECTIONS: usize = 16;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Takes orders for ever.
-pub async fn serve(listener: UnixListener, operator: Arc<AdminService>, executor: Arc<Executor<'static>>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves requests. Never ends.
+pub async fn serve(listener: UnixListener, service: Arc<AdminService>, executor: Arc<Executor<'static>>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let place = places.acquire_arc().await;
+        let permit = permits.acquire_arc().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let conversation = run_connection(stream, Arc::clone(&operator));
+                let conversation = run_connection(stream, Arc::clone(&service));
                 let late = async {
                     Timer::after(TIMEOUT).await;
                 };
                 executor
                     .spawn(async move {
                         or(conversation, late).await;
-                        drop(place);
+                        drop(permit);
                     })
                     .detach();
             }
-            // It passes, as it does for those who connect over the network.
+            // Such as too many open files: it passes.
             Err(_) => drop(Timer::after(Duration::from_millis(100)).await),
         }
     }
 }
 
-async fn run_connection(stream: UnixStream, operator: Arc<AdminService>) {
+async fn run_connection(stream: UnixStream, service: Arc<AdminService>) {
     let answer = service_fn(|request| {
-        let operator = Arc::clone(&operator);
-        async move { Ok::<_, Infallible>(respond(request, &operator).await) }
+        let service = Arc::clone(&service);
+        async move { Ok::<_, Infallible>(respond(request, &service).await) }
     });
     let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
     if let Err(error) = conversation.await {
-        tracing::debug!(%error, "an operator's connection broke");
+        tracing::debug!(%error, "the connection of an operator broke");
     }
 }
 
-async fn respond(request: Request<Incoming>, operator: &AdminService) -> Response<Full<Bytes>> {
+async fn respond(request: Request<Incoming>, service: &AdminService) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => return error_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off"),
     };
     match routes::read(&head.method, head.uri.path(), &body) {
-        Ok((user, order)) => match operator.handle(&user, &order).await {
+        Ok((user, request)) => match service.handle(&user, &request).await {
             Ok(report) => json_response(StatusCode::OK, &report),
             Err(error) => error_response(routes::status(&error), &error.to_string()),
         },
         Err(AdminRequestError::NotFound) => error_response(StatusCode::NOT_FOUND, "there is nothing here"),
-        Err(AdminRequestError::Bad(words)) => error_response(StatusCode::BAD_REQUEST, &words),
+        Err(AdminRequestError::Bad(message)) => error_response(StatusCode::BAD_REQUEST, &message),
         Err(AdminRequestError::NotAllowed(allowed)) => {
             let mut response = error_response(StatusCode::METHOD_NOT_ALLOWED, "that cannot be done to it");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
@@ -115,8 +117,8 @@ async fn respond(request: Request<Incoming>, operator: &AdminService) -> Respons
     }
 }
 
-fn error_response(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
-    json_response(status, &json!({ "error": words }))
+fn error_response(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    json_response(status, &json!({ "error": message }))
 }
 
 fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
@@ -127,14 +129,14 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> Response<Full<Byt
     response
 }
 
-/// Gives an order to the server of this data directory. `None` if none takes orders there.
+/// Sends a request to the server that uses this data directory. `None` if no server listens there.
 ///
 /// # Errors
-/// Why it was not obeyed, in words.
-pub async fn request(data: &Path, user: &UserId, order: &AdminRequest) -> Result<Option<UserReport>, String> {
+/// A message that says why it was not carried out.
+pub async fn request(data: &Path, user: &UserId, request: &AdminRequest) -> Result<Option<UserReport>, String> {
     let stream = match UnixStream::connect(path(data)).await {
         Ok(stream) => stream,
-        // The last: the path is longer than a socket's may be, so that no server listens there either.
+        // InvalidInput: the path is too long for a socket, so no server listens there either.
         Err(error)
             if matches!(
                 error.kind(),
@@ -146,21 +148,21 @@ pub async fn request(data: &Path, user: &UserId, order: &AdminRequest) -> Result
         Err(error) => return Err(format!("cannot open {}: {error}", path(data).display())),
     };
     let (status, body) =
-        send_request(stream, user, order).await.map_err(|error| format!("the server broke off: {error}"))?;
+        send_request(stream, user, request).await.map_err(|error| format!("the server broke off: {error}"))?;
     if status == StatusCode::OK {
         return serde_json::from_slice(&body).map(Some).map_err(|error| format!("the server's answer is odd: {error}"));
     }
-    let words = serde_json::from_slice::<serde_json::Value>(&body).ok();
-    let words = words.and_then(|answer| answer.get("error")?.as_str().map(ToOwned::to_owned));
-    Err(words.unwrap_or_else(|| format!("the server answered {status}")))
+    let message = serde_json::from_slice::<serde_json::Value>(&body).ok();
+    let message = message.and_then(|answer| answer.get("error")?.as_str().map(ToOwned::to_owned));
+    Err(message.unwrap_or_else(|| format!("the server answered {status}")))
 }
 
 async fn send_request(
     stream: UnixStream,
     user: &UserId,
-    order: &AdminRequest,
+    request: &AdminRequest,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let (method, path, body) = routes::write(user, order);
+    let (method, path, body) = routes::write(user, request);
     let (mut sender, connection) = client::conn::http1::handshake(FuturesIo::new(stream)).await?;
     let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
     let request = request.body(Full::<Bytes>::from(body))?;
@@ -170,7 +172,7 @@ async fn send_request(
         let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await?.to_bytes();
         Ok((status, body))
     };
-    // The connection moves on what is sent and received; it ends first only if it breaks.
+    // The connection's future sends and receives. It ends first only if the connection breaks.
     let broken = async {
         connection.await?;
         Err("it closed without an answer".into())

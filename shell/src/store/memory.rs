@@ -1,4 +1,4 @@
-//! A store that is a map: for tests, and for servers that need not know their users tomorrow.
+//! A store in memory: for tests, and for servers that may forget their users when they stop.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,10 +19,10 @@ use super::listing::{Page, PageRequest, SessionEntry, SessionPage, UserEntry, Us
 use super::shared::NodeContext;
 use crate::runtime::clock::Clock;
 
-/// Keeps records in memory, only those of users who hold a slot.
+/// Keeps the records of users who hold a slot, and the overrides that are set, until it is closed.
 pub struct MemoryStore {
     context: NodeContext,
-    /// Says what has lingered for its time when no command does.
+    /// The time for lists, which come with no command's.
     clock: Clock,
     /// `None` once the store is closed.
     records: Mutex<Option<Records>>,
@@ -34,8 +34,8 @@ struct Records {
     lost: LingeringQueue,
 }
 
-/// Users who lost a session that lingers, each once, and when it has lingered for its time: who never comes again is found
-/// here.
+/// Users with lingering sessions, each once, and when to look at the user again. It finds the sessions of users who never
+/// come back.
 #[derive(Default)]
 struct LingeringQueue {
     queue: VecDeque<(Timestamp, UserId)>,
@@ -64,7 +64,7 @@ impl MemoryStore {
         Self::with_policy(node, AdmissionPolicy::new(limit))
     }
 
-    /// An empty store for one node, on these terms.
+    /// An empty store for one node, with this policy.
     #[must_use]
     pub fn with_policy(node: NodeId, policy: AdmissionPolicy) -> Self {
         Self {
@@ -75,16 +75,16 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Records>> {
-        // The rule does not panic, so a poisoned map is still whole.
+        // `ledger::apply` does not panic, so a poisoned map is still whole.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn liveness(&self, node: NodeId) -> Liveness {
-        // There never was another node here.
+        // No other node ever had this store.
         if node == self.context.node() { Liveness::Alive } else { Liveness::DeadSince(Timestamp::default()) }
     }
 
-    /// Each page looks at every user. A server that serves many does not list often.
+    /// Each page looks at every user, so it takes longer the more there are. Commands wait meanwhile.
     fn user_page(&self, request: &PageRequest) -> Result<Page<UserEntry>, StoreFailure> {
         let after = request.after_user()?;
         let is_behind = |user: &UserId| after.as_ref().is_none_or(|after| user > after);
@@ -103,7 +103,7 @@ impl MemoryStore {
             None => {
                 let first = page.first_user().cloned();
                 let is_wanted = |user: &UserId| first.as_ref().is_none_or(|first| user >= first);
-                // Each holds at least one session, but for the first, whose sessions may be on the page before.
+                // Each has a session for this page, except perhaps the first. One more tells whether this page is the last.
                 records.holders(now, is_wanted, request.limit() + 2)
             }
         };
@@ -171,12 +171,8 @@ impl Records {
         is_wanted: impl Fn(&UserId) -> bool,
         limit: usize,
     ) -> Vec<(&UserId, &UserRecord)> {
-        let holds = |record: &UserRecord| {
-            record.sessions().iter().any(|session| match session.status {
-                SessionStatus::Live => true,
-                SessionStatus::Lingering { until } => now < until,
-            })
-        };
+        let holds_slot = |status: SessionStatus| status.lingers_until().is_none_or(|until| now < until);
+        let holds = |record: &UserRecord| record.sessions().iter().any(|session| holds_slot(session.status));
         let holders = self.by_user.iter().filter(|(user, record)| is_wanted(user) && holds(record));
         let mut holders: Vec<_> = holders.collect();
         if holders.len() > limit {
@@ -188,7 +184,7 @@ impl Records {
     }
 }
 
-/// When the sessions of a record were granted their slots, which is all that is kept here.
+/// When the user was granted the slots that are held. This store keeps no more.
 fn seen(record: &UserRecord) -> Option<UserSeen> {
     let times = || record.sessions().iter().map(|session| session.since);
     times().min().zip(times().max()).map(|(first, last)| UserSeen { first, last })
@@ -197,16 +193,12 @@ fn seen(record: &UserRecord) -> Option<UserSeen> {
 /// The answer of a store that is closed.
 const CLOSED: StoreFailure = StoreFailure::Rejected(StoreError::Failed);
 
-/// How many users are looked at with a command whether what they lost has lingered for its time: more than one, so that it
-/// goes sooner than it comes.
+/// How many users of the queue each command looks at. More than one, so that the queue shrinks faster than it grows.
 const SWEEP_STEPS: usize = 2;
 
-/// When all that lingers in a record after this time has done so for its time, if anything does.
+/// When the last of the sessions that linger after this time has expired. `None` if none lingers.
 fn lingers_until(record: &UserRecord, now: Timestamp) -> Option<Timestamp> {
-    let ends = record.sessions().iter().filter_map(|hold| match hold.status {
-        SessionStatus::Live => None,
-        SessionStatus::Lingering { until } => Some(until),
-    });
+    let ends = record.sessions().iter().filter_map(|session| session.status.lingers_until());
     ends.filter(|&until| until > now).max()
 }
 
@@ -298,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_and_nobody_comes_for_goes_when_it_has_lingered_for_its_time() {
+    fn expired_sessions_of_absent_users_are_removed() {
         let policy = AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(SlotLimit::default()) };
         let store = MemoryStore::with_policy(NODE, policy);
         for second in 0..100 {

@@ -1,4 +1,4 @@
-//! The operator's orders, several at a time.
+//! Requests of operators, several at a time, and all of them on a memory store.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -28,7 +28,7 @@ fn ada() -> UserId {
 }
 
 /// An operator of this store.
-fn operator(store: &Arc<StallableStore>) -> AdminService {
+fn service(store: &Arc<StallableStore>) -> AdminService {
     AdminService::new(Arc::<StallableStore>::clone(store), None, TIMEOUT)
 }
 
@@ -37,9 +37,9 @@ fn overrides_of(store: &StallableStore, user: &UserId) -> UserOverrides {
 }
 
 #[test]
-fn what_two_operators_set_at_once_holds_both() {
+fn concurrent_overrides_are_both_kept() {
     let store = StallableStore::stalled(3);
-    let operator = operator(&store);
+    let service = service(&store);
     let ada = ada();
     let limit =
         AdminRequest::Limit(UserPatch { limit: Some(Override::To(SlotCount::Number(7))), ..UserPatch::default() });
@@ -49,22 +49,22 @@ fn what_two_operators_set_at_once_holds_both() {
     });
     let working = async {
         loop {
-            // Whoever can ask has asked before.
+            // All requests that can go on have submitted their command.
             store.step();
             yield_now().await;
         }
     };
-    let (limit, full) = smol::block_on(or(zip(operator.handle(&ada, &limit), operator.handle(&ada, &full)), working));
+    let (limit, full) = smol::block_on(or(zip(service.handle(&ada, &limit), service.handle(&ada, &full)), working));
     assert!(limit.is_ok() && full.is_ok(), "{limit:?} {full:?}");
     let overrides = UserOverrides { limit: Some(SlotLimit::new(7).unwrap()), when_full: Some(WhenFull::EvictOldest) };
     assert_eq!(overrides_of(&store, &ada), overrides);
 }
 
-/// The answer to the first is late: what it asks for is done all the same, and the second builds upon that.
+/// The first request times out, and is carried out all the same. The second builds on it.
 #[test]
-fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
+fn timed_out_override_is_kept_by_the_next() {
     let store = StallableStore::stalled(3);
-    let operator = AdminService::new(Arc::<StallableStore>::clone(&store), None, Duration::from_millis(1));
+    let service = AdminService::new(Arc::<StallableStore>::clone(&store), None, Duration::from_millis(1));
     let ada = ada();
     let limit =
         AdminRequest::Limit(UserPatch { limit: Some(Override::To(SlotCount::Number(0))), ..UserPatch::default() });
@@ -72,15 +72,15 @@ fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
         when_full: Some(Override::To(FullAction::EvictOldest)),
         ..UserPatch::default()
     });
-    assert_eq!(smol::block_on(operator.handle(&ada, &limit)), Err(AdminError::StoreTimedOut));
+    assert_eq!(smol::block_on(service.handle(&ada, &limit)), Err(AdminError::StoreTimedOut));
     let working = async {
         loop {
             yield_now().await;
             store.step();
         }
     };
-    // Whatever comes of it in this millisecond: it waits for the first.
-    let _either = smol::block_on(or(operator.handle(&ada, &full), working));
+    // Whether it is answered in this millisecond or not: it waits for the first.
+    let _either = smol::block_on(or(service.handle(&ada, &full), working));
     while store.waiting() > 0 {
         store.step();
     }
@@ -91,39 +91,42 @@ fn what_nobody_waits_for_any_longer_is_not_lost_to_the_next_order() {
 }
 
 #[test]
-fn a_limit_that_is_set_but_not_enforced_is_told_to_be_set() {
+fn limit_that_is_not_enforced_is_reported_as_set() {
     let store = StallableStore::new(3);
     store.reject_commands(StoreError::Overloaded);
-    let operator = operator(&store);
+    let service = service(&store);
     let limit = Some(Override::To(SlotCount::Number(0)));
-    let order = AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() });
-    let told = smol::block_on(operator.handle(&ada(), &order)).unwrap_err().to_string();
-    assert!(told.starts_with("the limit is set, but whoever is beyond it was not ended: The server is over"), "{told}");
+    let request = AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() });
+    let message = smol::block_on(service.handle(&ada(), &request)).unwrap_err().to_string();
+    assert!(
+        message.starts_with("the limit is set, but whoever is beyond it was not ended: The server is over"),
+        "{message}"
+    );
     assert_eq!(overrides_of(&store, &ada()).limit, Some(SlotLimit::new(0).unwrap()));
 }
 
 #[test]
-fn no_more_than_sixteen_orders_are_heard_at_a_time_and_none_is_lost() {
-    const ORDERS: usize = 24;
+fn sixteen_requests_are_served_at_a_time() {
+    const REQUESTS: usize = 24;
     const AT_A_TIME: usize = 16;
     let directory = tempfile::tempdir().unwrap();
     let store = StallableStore::stalled(3);
     let listener = socket::bind(directory.path()).unwrap();
     let executor = Arc::new(Executor::new());
-    let serving = socket::serve(listener, Arc::new(operator(&store)), Arc::clone(&executor));
-    // It ends with the test's process.
+    let serving = socket::serve(listener, Arc::new(service(&store)), Arc::clone(&executor));
+    // The thread ends with the test's process.
     thread::spawn(move || smol::block_on(executor.run(serving)));
     thread::scope(|scope| {
-        let order = || smol::block_on(socket::request(directory.path(), &ada(), &AdminRequest::Explain));
-        let orders: Vec<_> = (0..ORDERS).map(|_| scope.spawn(order)).collect();
-        eventually("as many are heard as may be", || store.waiting() >= AT_A_TIME);
-        for left in (1..=ORDERS).rev() {
-            eventually("the next is heard", || store.waiting() >= left.min(AT_A_TIME));
+        let request = || smol::block_on(socket::request(directory.path(), &ada(), &AdminRequest::Explain));
+        let requests: Vec<_> = (0..REQUESTS).map(|_| scope.spawn(request)).collect();
+        eventually("as many requests are served as may be", || store.waiting() >= AT_A_TIME);
+        for left in (1..=REQUESTS).rev() {
+            eventually("the next request is served", || store.waiting() >= left.min(AT_A_TIME));
             assert_eq!(store.waiting(), left.min(AT_A_TIME));
             store.step();
         }
-        for order in orders {
-            assert!(order.join().unwrap().is_ok_and(|report| report.is_some()));
+        for request in requests {
+            assert!(request.join().unwrap().is_ok_and(|report| report.is_some()));
         }
     });
 }

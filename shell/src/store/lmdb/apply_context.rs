@@ -1,15 +1,15 @@
-//! What a command is applied with, beside its user's record.
+//! What decides about a command, beside its user's record.
 
 use session_core::ledger::Liveness;
 use session_core::{NodeId, Timestamp};
 
 use crate::store::shared::SharedPolicy;
 
-/// What decides beside the record.
+/// The node, the times and the policy that a batch is applied with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ApplyContext<'a> {
     pub(super) node: NodeId,
-    /// When this node's process began, which is since when it knows that the others are dead: it has their directory.
+    /// When this process opened the directory. From then on it knows that all other nodes are dead: it has their lock.
     pub(super) started_at: Timestamp,
     /// When this batch is applied.
     pub(super) now: Timestamp,

@@ -1,29 +1,29 @@
-//! Room on the disk for giving slots back when there is none left.
+//! Room for releases on a full disk.
 //!
-//! LMDB copies a page to change it, so even a release needs room. A file of a few hundred KiB lies beside `live/`'s data
-//! for the day when the disk is full: then it is removed, nobody is admitted, and what it took is there for releases. It
-//! is put back when the disk has twice that much room, so that what it left itself does not count as room again.
+//! LMDB copies a page to change it, so even a release needs room. A file of 256 KiB lies beside `live/`'s data. When the disk
+//! is full, it is removed, no session is admitted, and its room is used for releases. It is created again when the disk has
+//! twice that much room, so that the room it left itself does not count.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The file, and whether it is there.
+/// The file, and whether it exists.
 #[derive(Debug)]
 pub(super) struct BallastFile {
     file: PathBuf,
-    /// When to try to put it back, if it is not there.
+    /// When to try to create it again. `None` if it exists.
     missing: Option<Instant>,
 }
 
 impl BallastFile {
-    /// What the file takes. A release changes about four pages, and gives as many back with the next one.
+    /// The size of the file. A release changes about four pages, and frees as many with the next one.
     pub(super) const BYTES: usize = 64 * 4096;
 
     const RETRY: Duration = Duration::from_secs(1);
 
-    /// Puts the file into the directory, if it can.
+    /// Creates the file in this directory, if there is room.
     pub(super) fn create(directory: &Path) -> Self {
         let mut ballast_file = Self { file: directory.join("ballast"), missing: None };
         ballast_file.recreate(Self::BYTES);
@@ -33,7 +33,7 @@ impl BallastFile {
         ballast_file
     }
 
-    /// Whether the file is there, now and then after an attempt to put it back.
+    /// Whether the file exists. Tries to create it again from time to time.
     pub(super) fn exists(&mut self) -> bool {
         if self.missing.is_some_and(|retry| retry <= Instant::now()) {
             self.recreate(2 * Self::BYTES);
@@ -41,13 +41,13 @@ impl BallastFile {
         self.missing.is_none()
     }
 
-    /// Makes room.
+    /// Removes the file to make room.
     pub(super) fn remove(&mut self) {
         self.delete();
         self.missing = Some(Instant::now() + Self::RETRY);
     }
 
-    /// Puts the file back if there is so much room.
+    /// Creates the file if there are `room` bytes.
     fn recreate(&mut self, room: usize) {
         self.missing = match self.write(room) {
             Ok(()) => None,
@@ -58,7 +58,7 @@ impl BallastFile {
         };
     }
 
-    /// Real bytes: a hole would take no room.
+    /// Writes real bytes: a sparse file would take no room.
     fn write(&self, room: usize) -> io::Result<()> {
         if fs::metadata(&self.file).is_ok_and(|file| file.len() == Self::BYTES as u64) {
             return Ok(());
@@ -69,7 +69,7 @@ impl BallastFile {
     }
 
     fn delete(&self) {
-        // It may not be there. If it is and cannot be removed, there is no room to be had here.
+        // The file may not exist. If it cannot be removed, there is no room to gain.
         drop(fs::remove_file(&self.file));
     }
 }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_there_until_it_is_dropped_and_comes_back() {
+    fn file_exists_until_removed_and_comes_back() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ballast");
         let mut ballast_file = BallastFile::create(directory.path());
@@ -96,16 +96,16 @@ mod tests {
     }
 
     #[test]
-    fn where_it_cannot_be_put_it_is_not_there() {
+    fn file_is_missing_where_it_cannot_be_created() {
         let directory = tempfile::tempdir().unwrap();
         let start = Instant::now();
         let mut ballast_file = BallastFile::create(&directory.path().join("no such directory"));
         assert!(!ballast_file.exists());
-        assert!(ballast_file.missing.unwrap() >= start + BallastFile::RETRY, "it is not tried all the time");
+        assert!(ballast_file.missing.unwrap() >= start + BallastFile::RETRY, "it is not tried every time");
     }
 
     #[test]
-    fn what_is_there_is_left_alone_if_it_is_whole() {
+    fn whole_file_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ballast");
         fs::write(&file, [1; BallastFile::BYTES]).unwrap();
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn it_is_put_back_where_there_is_twice_the_room() {
+    fn file_comes_back_with_twice_its_room() {
         let directory = tempfile::tempdir().unwrap();
         let mut ballast_file = BallastFile::create(directory.path());
         ballast_file.remove();

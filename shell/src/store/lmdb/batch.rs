@@ -12,28 +12,28 @@ use super::ballast_file::BallastFile;
 use super::environment::{Environment, Uncommitted};
 use super::sweep::{SweepPosition, SweepStep};
 
-/// What a batch came to, now in the store.
+/// The result of a batch that is in the store.
 #[derive(Debug)]
 pub(super) struct BatchResult {
     /// One for each command, in their order.
     pub(super) outcomes: Vec<Outcome>,
-    /// Who lost a slot to somebody else's command.
+    /// Sessions that lost their slots to another session's command.
     pub(super) ended: Vec<EndedSession>,
     /// Whether a record may have been left with a slot that lingers.
     pub(super) lingers: bool,
-    /// Where the sweep stands.
+    /// How far the sweep has come, if it took a step.
     pub(super) sweep: Option<SweepPosition>,
-    /// A record that cannot be read: its user is refused.
+    /// A record that cannot be read. Its user's commands are rejected.
     pub(super) unreadable: Option<RecordError>,
 }
 
 /// Why a batch is not in the store.
 #[derive(Debug)]
 pub(super) enum BatchError {
-    /// Certainly nothing of it is.
+    /// Nothing of it was applied.
     NotApplied(heed::Error),
-    /// Nobody can tell: the commit failed. The outcomes are [`Outcome::Unknown`] where that matters, and those who may have
-    /// lost their slots are to take them for lost.
+    /// The commit failed, and it may have been applied. Outcomes that depend on it are [`Outcome::Unknown`]. The sessions may
+    /// have lost their slots, and must end.
     InDoubt(heed::Error, Vec<Outcome>, Vec<EndedSession>),
 }
 
@@ -43,12 +43,13 @@ impl From<heed::Error> for BatchError {
     }
 }
 
-/// Applies the commands in their order, each user's with one read and at most one write, and takes a step of the
-/// sweep. With `refuse_acquires` no acquire is applied, nor where the last of the room is left that releases need; if
-/// the disk is full that is the room in the file.
+/// Applies the commands in order, with one read and at most one write for each user, and takes a step of the sweep.
+///
+/// Acquires are rejected with `refuse_acquires`, or if only the room is left that releases need. On a full disk that is the
+/// room in the file.
 pub(super) fn apply(
     environment: &Environment,
-    rule: ApplyContext<'_>,
+    context: ApplyContext<'_>,
     commands: &[&StoreCommand],
     refuse_acquires: Option<StoreError>,
     disk_is_full: bool,
@@ -76,7 +77,7 @@ pub(super) fn apply(
                 unreadable = Some(*error);
                 Outcome::Rejected(StoreError::Failed)
             }
-            (StoreCommand::Acquire { .. }, Some(cause), Ok(_)) => Outcome::Rejected(cause),
+            (StoreCommand::Acquire { .. }, Some(error), Ok(_)) => Outcome::Rejected(error),
             (
                 StoreCommand::Acquire { .. }
                 | StoreCommand::Release { .. }
@@ -87,8 +88,8 @@ pub(super) fn apply(
                 _,
                 Ok(user),
             ) => {
-                let policy = rule.policy.for_user(command.user());
-                let result = ledger::apply(&mut user.now, command, &policy, |node| rule.liveness(node));
+                let policy = context.policy.for_user(command.user());
+                let result = ledger::apply(&mut user.now, command, &policy, |node| context.liveness(node));
                 ended.extend(result.ended);
                 result.outcome
             }
@@ -103,17 +104,17 @@ pub(super) fn apply(
             && user.is_changed()
         {
             changed = true;
-            lingers |= user.now.sessions().iter().any(|hold| hold.status != SessionStatus::Live);
+            lingers |= user.now.sessions().iter().any(|session| session.status != SessionStatus::Live);
             user.write(environment, &mut txn, id, &mut bytes)?;
         }
     }
     let sweep = match sweep {
         None => None,
         Some(step) => {
-            let swept = step.run(environment, rule, &mut txn)?;
+            let swept = step.run(environment, context, &mut txn)?;
             changed |= swept.changed > 0;
             lingers |= swept.lingers;
-            Some(swept.stands)
+            Some(swept.position)
         }
     };
     if changed {
@@ -129,7 +130,7 @@ pub(super) fn apply(
     Ok(BatchResult { outcomes, ended, lingers, sweep, unreadable })
 }
 
-/// A user's record as it was read, and as the commands have made it.
+/// A user's record before the batch, and after the commands so far.
 struct BatchUser {
     before: UserRecord,
     now: UserRecord,
@@ -173,16 +174,16 @@ pub(super) fn has_no_room(environment: &Environment, disk_is_full: bool) -> heed
     is_nearly_full(environment, &environment.write()?, disk_is_full)
 }
 
-/// Whether what is left is kept for what gives slots back: LMDB copies a page to change it, so even a delete needs room.
-/// That is the last tenth of the map, and on a full disk as many pages of the file as the ballast would be.
+/// Whether only the reserve for releases is left. LMDB copies a page to change it, so even a delete needs room. The reserve
+/// is the last tenth of the map, and on a full disk as many pages of the file as the ballast file has.
 fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>, disk_is_full: bool) -> heed::Result<bool> {
     let used = environment.used_pages(txn)?;
     let file_is_full = || used + BallastFile::BYTES / 4096 >= environment.file_pages();
     Ok(used >= environment.map_pages() / 10 * 9 || disk_is_full && file_is_full())
 }
 
-/// What is unknown when a commit failed: all that was applied to a record that was to be written. A command that was
-/// refused before, and an answer that rests on an unchanged record, are as certain as they were.
+/// Marks what is unknown after a failed commit: the outcomes of commands on records that were to be written. Rejections, and
+/// answers about unchanged records, stay certain.
 fn mark_unknown(
     outcomes: &mut [Outcome],
     commands: &[&StoreCommand],
@@ -209,14 +210,14 @@ mod tests {
     use crate::store::shared::SharedPolicy;
 
     #[test]
-    fn on_a_full_disk_the_last_pages_of_the_file_are_for_releases() {
+    fn full_disk_keeps_the_last_pages_for_releases() {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let policy = SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(1).unwrap()), HashMap::new());
-        let rule =
+        let context =
             ApplyContext { node: NODE, started_at: Timestamp::default(), now: Timestamp::default(), policy: &policy };
         let serve = |command: StoreCommand, disk_is_full| {
-            apply(&environment, rule, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
+            apply(&environment, context, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
         };
         let left = || environment.file_pages() - environment.used_pages(&environment.write().unwrap()).unwrap();
         let name = |number: u64| format!("{number:0>200}");

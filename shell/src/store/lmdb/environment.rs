@@ -1,4 +1,4 @@
-//! One LMDB environment: opened with care, kept open, opened again after a failure that only this mends.
+//! One LMDB environment: checked when it is opened, and opened again after a failure that only this mends.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use crate::runtime::log::LogRateLimiter;
 
 pub(super) const DATA_FILE: &str = "data.mdb";
 
-/// An open environment with one table of records, which is LMDB's unnamed one.
+/// An open environment with one table of records, LMDB's unnamed one.
 ///
-/// Dropping it closes it. It is never cloned: whoever owns it knows that it is the only one.
+/// Dropping it closes it: it is never cloned, so its owner has the only one.
 pub(super) struct Environment {
     env: Env<WithoutTls>,
     pub(super) records: Database<'static, Bytes, Bytes>,
     map_pages: usize,
-    /// A fault was injected after which LMDB takes no more transactions.
+    /// A test has injected a fault after which LMDB takes no more transactions.
     #[cfg(test)]
     is_broken: std::cell::Cell<bool>,
 }
@@ -29,27 +29,27 @@ pub(super) struct Environment {
 /// Whether a commit waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// A commit outlives a power cut.
+    /// A commit survives a power cut.
     Synced,
-    /// A commit outlives the process, which is all that what it holds needs.
+    /// A commit survives the process, but not a power cut.
     Unsynced,
 }
 
 /// How a commit failed.
 ///
-/// The last that a commit writes is its meta page, and with that it takes effect. If that write fails, LMDB allows no
-/// other transaction (`MDB_FATAL_ERROR` in mdb.c, always set by `mdb_env_write_meta` when it fails). So where another
-/// one can begin, the commit failed before.
+/// A commit writes its meta page last, and takes effect with it. If that write fails, LMDB allows no other transaction
+/// (`MDB_FATAL_ERROR` in mdb.c, which `mdb_env_write_meta` always sets when it fails). So if another transaction can begin,
+/// the commit failed before that.
 #[derive(Debug)]
 pub(super) enum Uncommitted {
-    /// Certainly nothing was applied.
+    /// Nothing was applied.
     NotApplied(heed::Error),
-    /// Nobody can tell.
+    /// It may have been applied.
     InDoubt(heed::Error),
 }
 
 impl From<heed::Error> for Uncommitted {
-    /// Of what fails before the commit.
+    /// An error before the commit.
     fn from(error: heed::Error) -> Self {
         Self::NotApplied(error)
     }
@@ -77,8 +77,8 @@ pub(super) enum EnvironmentError {
 }
 
 impl Environment {
-    /// Opens the environment in an existing directory, or makes an empty one there. The caller holds the lock of the
-    /// data directory. The map's size is a multiple of every page size there is.
+    /// Opens the environment in an existing directory, or creates an empty one there. The caller holds the lock of the data
+    /// directory. The map's size is a multiple of every possible page size.
     pub(super) fn open(directory: &Path, map_bytes: usize, durability: Durability) -> Result<Self, EnvironmentError> {
         if let Some(damage) = integrity::check(&directory.join(DATA_FILE))? {
             return Err(EnvironmentError::Damaged(damage));
@@ -88,14 +88,14 @@ impl Environment {
         options.map_size(map_bytes);
         match durability {
             Durability::Synced => {}
-            // SAFETY: without syncs a crash of the machine may damage the file; an environment that is opened so is
-            // recreated after one and never trusted.
+            // SAFETY: without syncs a crash of the machine may damage the file. An environment that is opened like this is
+            // recreated after a reboot, and never read.
             Durability::Unsynced => unsafe {
                 options.flags(EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC);
             },
         }
-        // SAFETY: nobody else maps or changes the file: the lock of the data directory keeps other servers out, heed
-        // refuses to open one twice in this process, and what can be seen to be damaged was refused above.
+        // SAFETY: no one else maps or changes the file. The lock of the data directory keeps other servers out, heed refuses
+        // to open one twice in this process, and visible damage was refused above.
         let env = unsafe { options.open(directory)? };
         let records = env
             .create_databases_and_commit(env.write_txn()?, |opener, txn| {
@@ -139,7 +139,7 @@ impl Environment {
         self.env.unnamed_database_stat().entries
     }
 
-    /// How many pages the file has, or will have once those at its end are written.
+    /// How many pages the file has, including those at its end that are not written yet.
     pub(super) fn file_pages(&self) -> usize {
         self.env.info().last_page_number + 1
     }
@@ -151,16 +151,16 @@ impl Environment {
 
     /// How many pages hold records.
     ///
-    /// This shrinks when records go, unlike the number of the last page: LMDB never gives that back but reuses free
-    /// pages. The few pages which list the free ones are not counted.
+    /// This shrinks when records are deleted. The number of the last page does not: LMDB keeps free pages and reuses them. The
+    /// few pages that list the free ones are not counted.
     pub(super) fn used_pages(&self, txn: &RwTxn<'_>) -> heed::Result<usize> {
         let stat = self.records.stat(txn)?;
         Ok(stat.branch_pages + stat.leaf_pages + stat.overflow_pages)
     }
 }
 
-/// Gives LMDB's lock file the bytes that LMDB would only ask for: it maps the file and writes to it, which on a disk
-/// without room ends the process with SIGBUS. LMDB sets the content right when nobody else has it open.
+/// Writes LMDB's lock file to its full length. LMDB itself would only extend it, map it and write to the map, which ends the
+/// process with SIGBUS on a full disk. LMDB initialises the content if no other process has the file open.
 fn fill_lock_file(directory: &Path) -> io::Result<()> {
     const BYTES: u64 = 8192;
     let mut file = fs::File::options().create(true).append(true).open(directory.join("lock.mdb"))?;
@@ -168,7 +168,7 @@ fn fill_lock_file(directory: &Path) -> io::Result<()> {
     io::copy(&mut io::repeat(0).take(missing), &mut file).map(drop)
 }
 
-/// Keeps an environment open for the one thread that uses it.
+/// Keeps an environment open for the thread that owns it.
 pub(super) struct ReopeningEnv {
     directory: PathBuf,
     map_bytes: usize,
@@ -211,7 +211,7 @@ impl ReopeningEnv {
                 Err(error) => {
                     if let Some(suppressed) = self.log.check() {
                         let directory = self.directory.display();
-                        tracing::error!(%directory, %error, suppressed, "the store does not open, all is refused");
+                        tracing::error!(%directory, %error, suppressed, "the store does not open, all commands are rejected");
                     }
                     self.retry_at = Instant::now() + self.backoff;
                     self.backoff = (self.backoff * 2).min(Self::LONGEST_BACKOFF);
@@ -221,8 +221,8 @@ impl ReopeningEnv {
         self.environment.as_ref()
     }
 
-    /// Closes the environment if it takes no more transactions, as LMDB's does not after a failed write of its meta
-    /// page. To be called after a failure.
+    /// Closes the environment if it takes no more transactions, as after a failed write of its meta page. Call this after a
+    /// failure.
     pub(super) fn check(&mut self) {
         if self.environment.as_ref().is_some_and(|environment| environment.write().is_err()) {
             self.environment = None;
@@ -230,8 +230,8 @@ impl ReopeningEnv {
         }
     }
 
-    /// Opens what was open before. Never an empty environment instead of one that is gone: what this process wrote
-    /// there still counts.
+    /// Opens the environment again. Never creates an empty one instead of one that is gone: what this process wrote there
+    /// still counts.
     fn reopen(&self) -> Result<Environment, EnvironmentError> {
         match fs::metadata(self.directory.join(DATA_FILE)) {
             Ok(file) if file.len() > 0 => Environment::open(&self.directory, self.map_bytes, self.durability),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_of_every_kind_are_counted() {
+    fn pages_of_every_kind_are_counted() {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let mut txn = environment.write().unwrap();
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_be_lost_is_not_synced() {
+    fn only_unsynced_environments_skip_the_sync() {
         let directory = tempfile::tempdir().unwrap();
         let unsynced = EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC;
         for (durability, expected) in [(Durability::Unsynced, unsynced), (Durability::Synced, EnvFlags::empty())] {
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_file_is_filled_and_left_alone_when_it_is_full() {
+    fn lock_file_is_filled_up_to_its_length() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("lock.mdb");
         for (before, after) in [(0, 8192), (100, 8192), (10_000, 10_000)] {
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_open_is_tried_again_less_and_less_often() {
+    fn reopening_backs_off_up_to_five_seconds() {
         let directory = tempfile::tempdir().unwrap();
         let mut env = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         let (data, aside) = (directory.path().join(DATA_FILE), directory.path().join("aside"));
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_or_damaged_is_not_replaced_while_serving() {
+    fn reopening_never_replaces_gone_or_damaged_data() {
         let directory = tempfile::tempdir().unwrap();
         let mut env = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
         env.check();

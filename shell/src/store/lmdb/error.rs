@@ -17,15 +17,15 @@ pub enum OpenError {
         /// What was configured.
         bytes: usize,
     },
-    /// The queue has no room at all.
+    /// The queue has no capacity.
     #[error("a queue for no commands would reject every one, the least is 1")]
     QueueCapacity,
-    /// The directory cannot be made, read or written.
+    /// The directory cannot be created, read or written.
     #[error(
         "the data directory {directory} cannot be used; it must be a directory that this user can write to, on a disk with room"
     )]
     Directory {
-        /// Which, or the one in it that is meant.
+        /// Which directory, or which directory in it.
         directory: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -33,7 +33,7 @@ pub enum OpenError {
     /// A server already uses the directory.
     #[error("the data directory {directory} is in use by {holder}; stop that server or use another directory")]
     InUse {
-        /// Which.
+        /// Which directory.
         directory: PathBuf,
         /// Who uses it.
         holder: LockHolder,
@@ -43,30 +43,30 @@ pub enum OpenError {
         "the known users in {directory} cannot be read; restore it from a backup, or move it away to start without any"
     )]
     UsersDamaged {
-        /// Which.
+        /// Which directory.
         directory: PathBuf,
         /// What is wrong with it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The users' records do not open, though nothing says that they are damaged.
+    /// The users' records do not open, without a sign of damage.
     #[error(
         "the known users in {directory} do not open; check its permissions and the limits on memory and open files"
     )]
     Users {
-        /// Which.
+        /// Which directory.
         directory: PathBuf,
         /// What LMDB says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The slots' records do not open, not even made anew.
+    /// The slots' records do not open, not even an empty set.
     #[error("the slots in {directory} do not open; check its permissions and the limits on memory and open files")]
     Live {
-        /// Which.
+        /// Which directory.
         directory: PathBuf,
         /// What LMDB says.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The system gives no thread.
+    /// The system starts no thread.
     #[error("the store's threads cannot be started; check the limit on processes")]
     Thread {
         /// What the system says.
@@ -91,7 +91,7 @@ const EIO: i32 = 5;
 pub(super) fn store_error(error: &heed::Error) -> StoreError {
     match error {
         heed::Error::Mdb(heed::MdbError::MapFull) => StoreError::Full,
-        // LMDB says EIO, "short write, filesystem full?", where a write finds room for some of its bytes only.
+        // LMDB returns EIO ("short write, filesystem full?") if only part of a write fits.
         heed::Error::Io(error) if error.kind() == ErrorKind::StorageFull || error.raw_os_error() == Some(EIO) => {
             StoreError::Full
         }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_no_room_is_told_from_what_fails() {
+    fn full_disk_is_told_from_a_failure() {
         let io = |error: io::Error| store_error(&heed::Error::Io(error));
         assert_eq!(io(ErrorKind::StorageFull.into()), StoreError::Full);
         assert_eq!(io(io::Error::from_raw_os_error(EIO)), StoreError::Full);

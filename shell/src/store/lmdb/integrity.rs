@@ -1,11 +1,11 @@
-//! Looks for damage in an LMDB data file before it is mapped.
+//! Checks an LMDB data file for damage before it is mapped.
 //!
-//! LMDB trusts its file: a page past the end of one that was cut short, or a node that points out of its page, ends the
-//! process with SIGBUS or worse when it is read. So every page that the two trees refer to is looked at first, which
-//! takes about as long as reading the file. What was damaged in a way that still makes sense is not found.
+//! LMDB trusts its file. Reading a page past the end of a truncated file, or a node that points out of its page, ends the
+//! process with SIGBUS or worse. So this looks at every page of the two trees first, which takes about as long as reading the
+//! file. Damage that still makes sense is not found.
 //!
-//! A file shorter than its last page number says need not be damaged: LMDB never writes a page that a transaction took
-//! at the end and gave back ("the file may be shorter if the freeDB lists the final pages", mdb.c).
+//! A file shorter than its last page number need not be damaged: LMDB never writes a page that a transaction took at the end
+//! and freed ("the file may be shorter if the freeDB lists the final pages", mdb.c).
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ mod format {
     pub(super) const PAGE_HEADER: usize = 16;
     pub(super) const META_BYTES: usize = PAGE_HEADER + 136;
     pub(super) const MAGIC: u32 = 0xBEEF_C0DE;
-    /// Of the free pages' tree and of the records' tree, in a meta page.
+    /// Where a meta page has the roots of the free pages' tree and of the records' tree.
     pub(super) const ROOTS: [usize; 2] = [PAGE_HEADER + 64, PAGE_HEADER + 112];
     pub(super) const PAGE_SIZE: usize = PAGE_HEADER + 24;
     pub(super) const LAST_PAGE: usize = PAGE_HEADER + 120;
@@ -25,16 +25,16 @@ mod format {
     pub(super) const NO_PAGE: u64 = u64::MAX;
     pub(super) const BRANCH: u16 = 1;
     pub(super) const LEAF: u16 = 2;
-    /// A node's data are the number of the first of its overflow pages.
+    /// The node has the number of its first overflow page instead of data.
     pub(super) const BIG_DATA: u16 = 1;
 }
 
-/// Why a file is not whole, in words.
+/// What is wrong with a file.
 type Damage = String;
 
-/// What is visibly wrong with the data file; `None` for a file that is whole, or empty, or not there.
+/// The damage of a data file. `None` if it is whole, or empty, or does not exist.
 ///
-/// Whether it is a file of LMDB's at all is left to LMDB.
+/// LMDB itself checks whether it is an LMDB file.
 pub(super) fn check(data_file: &Path) -> io::Result<Option<Damage>> {
     if cfg!(not(all(target_pointer_width = "64", target_endian = "little"))) {
         return Ok(None);
@@ -83,7 +83,7 @@ struct Tree<'a> {
 }
 
 impl Tree<'_> {
-    /// Looks at every page that can be reached from these.
+    /// Checks every page that can be reached from these.
     fn walk(&self, mut pending: Vec<u64>) -> Result<(), Damage> {
         let mut seen = 0;
         while let Some(number) = pending.pop() {
@@ -166,10 +166,10 @@ mod tests {
 
     const PAGE: usize = 4096;
 
-    /// So many transactions, so many records in all, and so many bytes in each.
+    /// How many transactions, how many records in all, and how many bytes in each.
     const FILES: [(u32, u32, usize); 4] = [(1, 200, 100), (2, 200, 1000), (2, 200, 9000), (1, 10, FULL)];
 
-    /// With this many bytes ten records leave no room in their page at all.
+    /// With this many bytes, ten records fill their page.
     const FULL: usize = 394;
 
     /// The data file of an environment.
@@ -201,7 +201,7 @@ mod tests {
             check(&self.directory.path().join(DATA_FILE)).unwrap()
         }
 
-        /// What is found when these bytes are there.
+        /// The damage with these bytes at this place.
         fn find_with(&self, at: usize, bytes: &[u8]) -> Option<Damage> {
             self.file.write_all_at(bytes, at as u64).unwrap();
             let damage = self.find();
@@ -213,7 +213,7 @@ mod tests {
             u16_at(&self.whole, at).unwrap()
         }
 
-        /// Where the pages begin that a tree refers to: no other is missed.
+        /// Where the pages of the trees begin: damage in others does not matter.
         fn pages(&self) -> Vec<usize> {
             let pages = (2 * PAGE..self.whole.len()).step_by(PAGE);
             pages.filter(|&page| self.find_with(page, &[0xff; 16]).is_some()).collect()
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_whole_has_no_damage() {
+    fn whole_file_has_no_damage() {
         for records in FILES {
             assert_eq!(Subject::new(records).find(), None, "{records:?}");
         }

@@ -1,4 +1,4 @@
-//! The directory `live/`: the slots held now. What it holds is worth nothing once the server is gone.
+//! The directory `live/`: the sessions that hold slots now. Once the server is gone, only those that linger matter.
 
 use std::path::Path;
 use std::{fs, io};
@@ -6,14 +6,14 @@ use std::{fs, io};
 use super::environment::{DATA_FILE, Durability, ReopeningEnv};
 use super::error::OpenError;
 
-/// Says under which boot of the machine the environment was made.
+/// Has the id of the boot in which the environment was created.
 const BOOT_FILE: &str = "boot";
 
-/// Opens `live/`, or makes it anew: if it was made under another boot, when what was not synced may be damaged, if
-/// the boot is not known, or if it does not open. What is lost by that is what lingered. The server that starts is a new
-/// node, so every slot in there is of a dead one.
+/// Opens `live/`. Creates it anew if it was created in another boot (data that was not synced may be damaged), if the boot is
+/// not known, or if it does not open. That loses only lingering sessions: the server that starts is a new node, so every
+/// session in there is of a dead one.
 ///
-/// The boot file is removed first and written last, so a crash between leaves a directory that is made anew.
+/// The boot file is removed first and written last. After a crash between the two, the directory is created anew.
 pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<ReopeningEnv, OpenError> {
     let marked = fs::read_to_string(directory.join(BOOT_FILE)).ok();
     if boot.is_some() && boot == marked.as_deref() {
@@ -21,7 +21,7 @@ pub(super) fn open(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Re
             Ok(env) => return Ok(env),
             Err(error) => {
                 let directory = directory.display();
-                tracing::warn!(%directory, %error, "left-over slots cannot be read and are thrown away");
+                tracing::warn!(%directory, %error, "the slots of the last server cannot be read, and are discarded");
             }
         }
     }
@@ -44,7 +44,7 @@ fn recreate(directory: &Path, map_bytes: usize, boot: Option<&str>) -> Result<Re
     Ok(env)
 }
 
-/// What names this boot of the machine, where the system tells: Linux does.
+/// The id of this boot of the machine. `None` if the system has none; Linux has.
 pub(super) fn boot_id() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_kept_for_as_long_as_the_machine_runs() {
+    fn live_is_kept_until_the_machine_reboots() {
         let directory = tempfile::tempdir().unwrap();
         put(directory.path(), Some("one"));
         assert_eq!(entries(directory.path(), Some("one")), 1000);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_boot_id_it_is_made_anew() {
+    fn live_is_recreated_without_a_boot_id() {
         let directory = tempfile::tempdir().unwrap();
         put(directory.path(), None);
         assert_eq!(entries(directory.path(), None), 0);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_it_is_made_anew() {
+    fn damaged_live_is_recreated() {
         let directory = tempfile::tempdir().unwrap();
         for bytes in [0, 100, 5000, 3 * 4096] {
             put(directory.path(), Some("one"));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_removed_is_an_error_of_the_directory() {
+    fn file_that_cannot_be_removed_is_a_directory_error() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join(DATA_FILE)).unwrap();
         let error = open(directory.path(), MAP, Some("one")).err().unwrap();
@@ -112,13 +112,13 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn linux_names_its_boots() {
+    fn linux_has_a_boot_id() {
         let boot = boot_id().unwrap();
         assert!(boot.len() == 36 && boot.chars().all(|char| char == '-' || char.is_ascii_hexdigit()), "{boot:?}");
     }
 
     #[test]
-    fn any_state_that_a_crash_leaves_opens() {
+    fn live_opens_after_any_crash() {
         let directory = tempfile::tempdir().unwrap();
         for missing in [BOOT_FILE, DATA_FILE, "lock.mdb"] {
             put(directory.path(), Some("one"));

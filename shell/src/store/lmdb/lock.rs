@@ -1,4 +1,4 @@
-//! One server per data directory.
+//! The lock of a data directory: one server uses it at a time.
 
 use std::fmt;
 use std::fs::{self, File, TryLockError};
@@ -9,25 +9,25 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use thiserror::Error;
 
-/// The right to use a data directory: a lock on the directory itself, and a file `lock` in it with our process id as
-/// text for whoever is refused. Removing that file changes nothing.
+/// The right to use a data directory.
 ///
-/// The kernel releases the lock when the process ends, however that happens.
+/// The lock is on the directory itself, and the kernel releases it when the process ends, however it ends. The file `lock` in
+/// the directory has the process id as text, for the error of another server. Removing that file changes nothing.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
     file: File,
-    /// Its descriptor carries the lock.
+    /// The lock belongs to this open file.
     _directory: File,
 }
 
-/// Who has a data directory locked, as far as its lock file tells.
+/// The process that has a data directory locked, according to the lock file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockHolder {
-    /// This very process.
+    /// This process.
     ThisProcess,
     /// The process with this id.
     Process(u32),
-    /// A process that has not written its id yet.
+    /// A process that has not written its id.
     Unknown,
 }
 
@@ -53,7 +53,7 @@ impl DirectoryLock {
             }
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        // Not truncated on opening: that would be one write more that can fail.
+        // Not truncated here: `write_holder` does that.
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
         let lock = Self { file, _directory: locked };
         lock.write_holder()?;
@@ -68,7 +68,7 @@ impl DirectoryLock {
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // Whoever locks it next is not to be taken for us before it has signed. If this fails it merely may be.
+        // So that the next process is not taken for this one before it has written its id. If this fails, it may be.
         drop(self.file.set_len(0));
     }
 }
@@ -78,7 +78,7 @@ impl LockHolder {
         match fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
             Some(id) if id == std::process::id() => Self::ThisProcess,
             Some(id) if is_process_alive(id) => Self::Process(id),
-            // One that was killed, and whose successor has not signed yet.
+            // The id of a killed process, whose successor has not written its own yet.
             Some(_) | None => Self::Unknown,
         }
     }
@@ -87,7 +87,7 @@ impl LockHolder {
 /// Whether there is a process with this id.
 fn is_process_alive(id: u32) -> bool {
     let id = i32::try_from(id).ok().and_then(Pid::from_raw);
-    // To be forbidden to signal it is to be told that it is there.
+    // EPERM also means that the process exists.
     id.is_some_and(|id| !matches!(test_kill_process(id), Err(Errno::SRCH)))
 }
 
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_lock_is_refused_and_names_the_holder() {
+    fn second_lock_is_refused_and_names_the_holder() {
         let directory = tempfile::tempdir().unwrap();
         let lock = DirectoryLock::acquire(directory.path()).unwrap();
         let refused = || DirectoryLock::acquire(directory.path()).unwrap_err().to_string();
@@ -115,18 +115,22 @@ mod tests {
         let other = std::os::unix::process::parent_id();
         fs::write(directory.path().join("lock"), format!("{other}\n")).unwrap();
         assert_eq!(refused(), in_words(&format!("process {other}")));
-        // Of one that was killed, and whose successor has not signed yet. No system numbers processes that high.
+        // The id of a killed process. No system has process ids that high.
         fs::write(directory.path().join("lock"), "2000000000\n").unwrap();
         assert_eq!(refused(), in_words("another process"));
         fs::write(directory.path().join("lock"), "").unwrap();
         assert_eq!(refused(), in_words("another process"));
         drop(lock);
         drop(DirectoryLock::acquire(directory.path()).unwrap());
-        assert_eq!(fs::read_to_string(directory.path().join("lock")).unwrap(), "", "no trace of who is gone");
+        assert_eq!(
+            fs::read_to_string(directory.path().join("lock")).unwrap(),
+            "",
+            "the id of a process that is gone stays in no lock file"
+        );
     }
 
     #[test]
-    fn the_id_of_a_killed_server_is_replaced() {
+    fn id_of_a_killed_server_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         fs::write(&path, "4000000000\n").unwrap();

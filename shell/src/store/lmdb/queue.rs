@@ -1,4 +1,4 @@
-//! The bounded queue between whoever submits commands and the one thread that applies them.
+//! The bounded queue of commands for the thread that applies them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,20 +10,21 @@ use session_core::ledger::{Outcome, StoreError};
 use super::live_query::LiveQuery;
 use crate::store::completion::Completion;
 
-/// How many queries may wait: an operator's, so few.
+/// How many queries may wait. Only operators ask them.
 const MAX_QUERIES: usize = 64;
 
-/// A command and whom to answer.
+/// A command, and its completion.
 pub(super) type QueuedCommand = (StoreCommand, Completion<Outcome>);
 
-/// First in, first out, bounded: where `capacity` commands wait, no other is taken. What gives a slot up always
-/// is, so that whoever acquires after it was submitted finds the slot free. There cannot be more of them than slots
-/// that were granted. So is what the process asks for itself, which is no session's: an operator must be able to end those
-/// who fill the queue. There are few at a time.
+/// First in, first out, at most `capacity` commands.
+///
+/// The capacity does not apply to two kinds of command. Releases: an acquire submitted after a release must find the slot
+/// free, and there are never more releases than granted slots. Commands of the process itself, such as an operator's: an
+/// operator must be able to end the sessions that fill the queue. There are few of those at a time.
 #[derive(Debug)]
 pub(super) struct Queue {
     inner: Mutex<Inner>,
-    /// Told when the queue stops being empty, and when it is closed.
+    /// Notified when the queue stops being empty, and when it is closed.
     ready: Condvar,
     capacity: usize,
 }
@@ -35,7 +36,7 @@ struct Inner {
     open: bool,
 }
 
-/// What [`Queue::take`] came back with.
+/// What [`Queue::take`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TakeResult {
     /// Commands, at least one.
@@ -53,16 +54,16 @@ impl Queue {
     }
 
     /// Queues the command, or rejects it at once.
-    pub(super) fn push(&self, command: StoreCommand, done: Completion<Outcome>) {
-        let is_the_process = command.session().number() == 0;
-        let room = if command.is_release() || is_the_process { usize::MAX } else { self.capacity };
+    pub(super) fn push(&self, command: StoreCommand, completion: Completion<Outcome>) {
+        let is_own = command.session().number() == 0;
+        let capacity = if command.is_release() || is_own { usize::MAX } else { self.capacity };
         let mut inner = self.lock();
-        let cause = if !inner.open {
+        let error = if !inner.open {
             StoreError::Failed
-        } else if inner.commands.len() >= room {
+        } else if inner.commands.len() >= capacity {
             StoreError::Overloaded
         } else {
-            inner.commands.push_back((command, done));
+            inner.commands.push_back((command, completion));
             let was_empty = inner.commands.len() == 1;
             drop(inner);
             if was_empty {
@@ -70,12 +71,12 @@ impl Queue {
             }
             return;
         };
-        // The answer is a stranger's code: it may well submit the next command.
+        // Not under the lock: the completion may submit the next command.
         drop(inner);
-        done.answer(Outcome::Rejected(cause));
+        completion.answer(Outcome::Rejected(error));
     }
 
-    /// Queues a query, or rejects it at once. Queries wait for no room among the commands, and take none.
+    /// Queues a query, or rejects it at once. Queries do not count against the capacity.
     pub(super) fn ask(&self, query: LiveQuery) {
         let mut inner = self.lock();
         let error = if !inner.open {
@@ -102,17 +103,16 @@ impl Queue {
         self.lock().commands.len() >= self.capacity
     }
 
-    /// Moves up to `most` commands into `batch`, which is empty. Waits for one, but at most for `patience` if there
-    /// is any.
+    /// Moves up to `max` commands into `batch`, which is empty. Waits for one, at most for `timeout` if there is one.
     pub(super) fn take(
         &self,
         batch: &mut VecDeque<QueuedCommand>,
-        most: usize,
-        patience: Option<Duration>,
+        max: usize,
+        timeout: Option<Duration>,
     ) -> TakeResult {
         let mut inner = self.lock();
         let idle = |inner: &mut Inner| inner.commands.is_empty() && inner.queries.is_empty() && inner.open;
-        inner = match patience {
+        inner = match timeout {
             None => self.ready.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner),
             Some(time) => self.ready.wait_timeout_while(inner, time, idle).unwrap_or_else(PoisonError::into_inner).0,
         };
@@ -120,10 +120,10 @@ impl Queue {
             let is_over = !inner.open && inner.queries.is_empty();
             return if is_over { TakeResult::Closed } else { TakeResult::Nothing };
         }
-        if inner.commands.len() <= most {
+        if inner.commands.len() <= max {
             std::mem::swap(&mut inner.commands, batch);
         } else {
-            batch.extend(inner.commands.drain(..most));
+            batch.extend(inner.commands.drain(..max));
         }
         TakeResult::Batch
     }
@@ -134,7 +134,7 @@ impl Queue {
         self.ready.notify_all();
     }
 
-    /// Takes no more commands and rejects those in the queue: nobody will take them out.
+    /// Takes no more commands, and rejects those in the queue.
     pub(super) fn fail_all(&self) {
         self.close();
         let left = std::mem::take(&mut self.lock().commands);
@@ -148,14 +148,14 @@ impl Queue {
     }
 }
 
-/// Answers each that it was not applied.
-pub(super) fn reject(commands: impl IntoIterator<Item = QueuedCommand>, cause: StoreError) {
-    for (_, done) in commands {
-        done.answer(Outcome::Rejected(cause));
+/// Rejects each command.
+pub(super) fn reject(commands: impl IntoIterator<Item = QueuedCommand>, error: StoreError) {
+    for (_, completion) in commands {
+        completion.answer(Outcome::Rejected(error));
     }
 }
 
-/// Sees to it that nobody queues for a writer that is gone, should it panic.
+/// Fails all pending commands if the writer thread panics.
 pub(super) struct FailPendingOnDrop(Arc<Queue>);
 
 impl FailPendingOnDrop {
@@ -176,31 +176,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_takes_releases_and_what_the_process_asks_and_nothing_else() {
+    fn full_queue_takes_releases_and_process_commands_only() {
         let queue = Queue::new(8);
         let answers = OutcomeChannel::default();
         for number in 1..=9 {
-            queue.push(acquire("ada", number), answers.done());
+            queue.push(acquire("ada", number), answers.completion());
         }
         assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Overloaded)]);
         for number in 0..100 {
-            queue.push(release("ada", number), answers.done());
+            queue.push(release("ada", number), answers.completion());
         }
         assert_eq!(answers.now(), []);
-        queue.push(lookup("ada", 1), answers.done());
-        queue.push(acquire("ada", 1), answers.done());
+        queue.push(lookup("ada", 1), answers.completion());
+        queue.push(acquire("ada", 1), answers.completion());
         assert_eq!(answers.now(), vec![Outcome::Rejected(StoreError::Overloaded); 2]);
-        queue.push(lookup("ada", 0), answers.done());
+        queue.push(lookup("ada", 0), answers.completion());
         assert_eq!(answers.now(), [], "the process itself is heard");
     }
 
     #[test]
-    fn batches_keep_the_order_and_their_bound() {
+    fn batches_keep_order_and_bound() {
         let queue = Queue::new(8);
         let answers = OutcomeChannel::default();
         let submitted = [acquire("ada", 1), release("ada", 1), acquire("ada", 2)];
         for command in submitted.clone() {
-            queue.push(command, answers.done());
+            queue.push(command, answers.completion());
         }
         let mut taken = Vec::new();
         let mut batch = VecDeque::new();
@@ -214,12 +214,12 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_gives_out_what_it_has_and_rejects_the_rest() {
+    fn closed_queue_hands_out_its_commands_and_rejects_others() {
         let queue = Queue::new(8);
         let answers = OutcomeChannel::default();
-        queue.push(acquire("ada", 1), answers.done());
+        queue.push(acquire("ada", 1), answers.completion());
         queue.close();
-        queue.push(release("ada", 1), answers.done());
+        queue.push(release("ada", 1), answers.completion());
         assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
         let mut batch = VecDeque::new();
         assert_eq!(queue.take(&mut batch, 8, None), TakeResult::Batch);
@@ -230,10 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_queue_answers_what_it_has() {
+    fn failed_queue_rejects_pending_commands() {
         let queue = Queue::new(8);
         let answers = OutcomeChannel::default();
-        queue.push(acquire("ada", 1), answers.done());
+        queue.push(acquire("ada", 1), answers.completion());
         queue.fail_all();
         assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
     }

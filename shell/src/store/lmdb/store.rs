@@ -1,14 +1,14 @@
 //! The store on disk: two LMDB environments in one data directory.
 //!
 //! ```text
-//! DIR/lock     held while a server uses the directory, names its process
-//! DIR/live/    the slots held now; not synced, thrown away when the machine has started anew
-//! DIR/users/   everybody who was granted a slot and is not forgotten; synced
+//! DIR/lock     locked while a server uses the directory, has its process id
+//! DIR/live/    the sessions that hold slots now; not synced, discarded after a reboot
+//! DIR/users/   the users who were granted a slot and are not forgotten, and overrides; synced
 //! ```
 //!
-//! LMDB has one writer, so each environment has a thread that owns it. Commands go through a bounded [`queue`] to the
-//! [`writer`], which applies many in one transaction ([`batch`]) and then answers. It hands the users it admits to the
-//! recorder ([`users`]), for which nobody waits, and which asks it who holds a slot before it forgets anybody.
+//! LMDB has one writer at a time, so a thread owns each environment. Commands go through a bounded queue to the writer
+//! ([`Writer`]), which applies many in one transaction and then answers. It sends the users it admits to the user writer
+//! ([`users`]). No command waits for that one. Before it forgets users, it asks the writer which of them hold slots.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,7 +34,7 @@ use crate::store::failure::StoreFailure;
 use crate::store::listing::{Page, PageRequest, SessionEntry, UserEntry};
 use crate::store::shared::{NodeContext, SharedPolicy};
 
-/// Keeps slots in LMDB, in two environments of one data directory: `live/` and `users/`.
+/// Keeps slots and users in LMDB, in two environments of one data directory: `live/` and `users/`.
 pub struct LmdbStore {
     queue: Arc<Queue>,
     running: Arc<RunningThreads>,
@@ -48,27 +48,27 @@ pub struct LmdbStore {
 /// Where and how large an [`LmdbStore`] is.
 #[derive(Debug, Clone)]
 pub struct LmdbConfig {
-    /// The data directory, made if need be.
+    /// The data directory. It is created if it does not exist.
     pub directory: PathBuf,
-    /// On which terms users are admitted.
+    /// The policy for users without overrides.
     pub policy: AdmissionPolicy,
-    /// The most that `live/` may grow to, in bytes: at least 1 MiB, rounded up to whole ones. It is address space; disk
-    /// and memory are taken as they are used. From nine tenths of it on, acquires are rejected.
+    /// The maximum size of `live/` in bytes, at least 1 MiB, rounded up to whole MiB. It is address space: disk and memory are
+    /// used as needed. Above nine tenths of it, acquires are rejected.
     pub live_map_bytes: usize,
-    /// The same for `users/`. From nine tenths of it on, new users are not noted; admission goes on.
+    /// The same for `users/`. Above nine tenths of it, new users are not noted; admission goes on.
     pub users_map_bytes: usize,
-    /// How long after it was last granted a slot a user is forgotten who holds none. It outlives that by an hour, a
-    /// twenty-fourth of the time but at most a day, and three hours and a half for every ten million users, at most.
-    /// After a start that begins anew, and a time before it in which nobody was granted a slot may not count.
+    /// A user without slots is forgotten this long after the last grant. That can be later, by at most the sum of: one hour;
+    /// 1/24 of this time (at most a day); 3.5 hours for every ten million users. A restart begins the scan again. Time before
+    /// a start in which no slot was granted may not count.
     pub forget_after: Retention,
-    /// How many commands may wait, at least 1, before acquires and lookups are rejected. Releases are always taken.
+    /// How many commands may wait, at least 1, before others than releases are rejected.
     pub queue_capacity: usize,
 }
 
 impl LmdbConfig {
     const MIB: usize = 1 << 20;
 
-    /// 64 GiB where the machine has the addresses for it, else 256 MiB.
+    /// 64 GiB on 64-bit machines, else 256 MiB.
     pub const DEFAULT_MAP_BYTES: usize = if usize::BITS >= 64 { 64 << 30 } else { 256 << 20 };
 
     /// The default number of commands that may wait.
@@ -92,16 +92,17 @@ impl LmdbStore {
     /// How long dropping a store waits for it to close, unless [`Store::close`] has waited before.
     pub const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Whether a server has kept its data in this directory.
+    /// Whether this directory has a server's data.
     #[must_use]
     pub fn is_in(directory: &Path) -> bool {
         directory.join("users").is_dir()
     }
 
-    /// Opens the data directory for `node`, which must be a fresh one: what other nodes have left in it is void.
+    /// Opens the data directory for `node`, which must be a fresh id: the sessions of all other nodes in it are void, except
+    /// those that linger.
     ///
     /// # Errors
-    /// [`OpenError`] says what is in the way and what to do about it.
+    /// [`OpenError`] says why it cannot be opened, and what to do.
     pub fn open(config: &LmdbConfig, node: NodeId) -> Result<Self, OpenError> {
         Self::open_under_boot(config, node, live::boot_id().as_deref())
     }
@@ -135,7 +136,7 @@ impl LmdbStore {
         let user_writer = user_writer.with_retention(forget_after, SlotQuery::new(Arc::clone(&queue), node));
         let writer = Writer::new(Arc::clone(&queue), live, context.clone(), seen_sender);
         let running = Arc::new(RunningThreads::default());
-        // Should the second not start, the first ends by itself: its queue's other end is dropped.
+        // If the second does not start, the first ends by itself: the sender of its queue is dropped.
         spawn("users", &lock, &running, move || user_writer.run())?;
         spawn("live", &lock, &running, move || writer.run())?;
         Ok(Self { queue, running, lock: Mutex::new(Some(lock)), context, updates, known_users })
@@ -218,18 +219,18 @@ fn map_bytes(bytes: usize) -> Result<usize, OpenError> {
     }
 }
 
-/// Counts the threads that use the directory.
+/// How many threads use the directory.
 #[derive(Debug, Default)]
 struct RunningThreads {
     threads: Mutex<usize>,
     ended: Condvar,
 }
 
-/// One of them, until dropped.
+/// Counts one thread, until dropped.
 struct ThreadGuard(Arc<RunningThreads>);
 
 impl RunningThreads {
-    /// Waits until none is left; whether that came in time.
+    /// Waits until none is left, at most for `within`. Whether none is.
     fn wait(&self, within: Duration) -> bool {
         let threads = self.lock();
         let (threads, _) = self
@@ -258,7 +259,7 @@ impl Drop for ThreadGuard {
     }
 }
 
-/// Starts a thread that holds the directory's lock. It is not joined: to count itself out is the last that it does.
+/// Starts a thread that keeps the directory locked. It is not joined: the last thing it does is to leave the count.
 fn spawn(
     name: &str,
     lock: &Arc<DirectoryLock>,
@@ -268,7 +269,7 @@ fn spawn(
     let run = ThreadGuard::start(running);
     let lock = Arc::clone(lock);
     let body = move || {
-        // Dropped in reverse order, also by a panic: the environment by the work, then the lock, then the count.
+        // Dropped in this order, also by a panic: the environment (by `work`), the lock, the count.
         let _run = run;
         let _lock = lock;
         work();

@@ -1,17 +1,16 @@
-//! Removes what dead nodes have left in the records of users that nobody touches again.
+//! Removes the sessions of dead nodes from the records of users who do not come back.
 //!
-//! Nothing depends on it: a void slot counts for nothing, and goes when its record is next touched. It only gives the
-//! room back, and writes down until when lingers what a dead node held, so that another restart does not begin anew. It
-//! goes in bounded steps, in one pass after the environment was opened, and in another one after a while, if there were
-//! slots that lingered.
+//! Correctness does not depend on the sweep: a void session holds no slot, and goes when its record is next changed. The
+//! sweep only frees the room. It also writes down until when the sessions of dead nodes linger, so that another restart does
+//! not extend that time. It goes in bounded steps: one pass after the environment was opened, and another later, as long as
+//! sessions linger.
 //!
 //! # Records that cannot be read
 //!
-//! The sweep removes them; a command that meets one is refused. That does not admit anybody beyond the limit: this
-//! process writes only records that it can read, so such a record was there before it, and all its slots are void,
-//! whatever they are. (It may be of another version of this software.) That reasoning trusts LMDB to give back what
-//! was written, as every other read does. The pass is over once: a record that goes bad later is never removed, and
-//! its user is refused until the next start.
+//! The sweep removes them; a command that meets one is rejected. Removing one admits no user beyond the limit: this process
+//! writes only records that it can read, so the record is older than this process, and all its sessions are void. (Another
+//! version of this software may have written it.) This assumes that LMDB returns what was written, as every other read does.
+//! After the last pass a record that goes bad is not removed, and its user is rejected until the next start.
 
 use std::ops::Bound;
 
@@ -21,32 +20,32 @@ use session_core::ledger::{self, SessionStatus, UserRecord};
 use super::apply_context::ApplyContext;
 use super::environment::Environment;
 
-/// How far the pass has come.
+/// How far a pass has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SweepPosition {
-    /// Nowhere.
+    /// It begins.
     Start,
-    /// Past this key.
+    /// It has looked at all keys up to this one.
     After(Vec<u8>),
-    /// To the end.
+    /// It has ended.
     Over,
 }
 
-/// The next few records of a pass.
+/// The next records of a pass.
 #[derive(Debug)]
 pub(super) struct SweepStep<'a> {
     pub(super) from: &'a SweepPosition,
     pub(super) records: usize,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Debug)]
 pub(super) struct SweepResult {
-    /// Where the pass stands once the transaction is committed.
-    pub(super) stands: SweepPosition,
-    /// How many records went, or are others now.
+    /// How far the pass has come once the transaction is committed.
+    pub(super) position: SweepPosition,
+    /// How many records were removed or changed.
     pub(super) changed: usize,
-    /// Whether some remain in which a slot lingers.
+    /// Whether sessions linger in some of the records.
     pub(super) lingers: bool,
 }
 
@@ -55,16 +54,18 @@ impl SweepStep<'_> {
     pub(super) fn run(
         self,
         environment: &Environment,
-        rule: ApplyContext<'_>,
+        context: ApplyContext<'_>,
         txn: &mut RwTxn<'_>,
     ) -> heed::Result<SweepResult> {
         let start = match self.from {
             SweepPosition::Start => Bound::Unbounded,
             SweepPosition::After(key) => Bound::Excluded(key.as_slice()),
-            SweepPosition::Over => return Ok(SweepResult { stands: SweepPosition::Over, changed: 0, lingers: false }),
+            SweepPosition::Over => {
+                return Ok(SweepResult { position: SweepPosition::Over, changed: 0, lingers: false });
+            }
         };
-        let mut left_over = Vec::new();
-        let mut settled = Vec::new();
+        let mut void = Vec::new();
+        let mut expired = Vec::new();
         let mut last = None;
         let mut seen = 0;
         let mut lingers = false;
@@ -72,20 +73,20 @@ impl SweepStep<'_> {
             let (key, bytes) = entry?;
             seen += 1;
             last = Some(key.to_vec());
-            match look(bytes, rule) {
-                Found::LeftOver => left_over.push(key.to_vec()),
+            match look(bytes, context) {
+                Found::LeftOver => void.push(key.to_vec()),
                 Found::Lingering(record) => {
                     lingers = true;
-                    settled.extend(record.map(|record| (key.to_vec(), record)));
+                    expired.extend(record.map(|record| (key.to_vec(), record)));
                 }
                 Found::Live => {}
             }
         }
-        for key in &left_over {
+        for key in &void {
             environment.records.delete(txn, key)?;
         }
         let mut bytes = Vec::new();
-        for (key, record) in &settled {
+        for (key, record) in &expired {
             record.encode(&mut bytes);
             environment.records.put(txn, key, &bytes)?;
         }
@@ -93,27 +94,27 @@ impl SweepStep<'_> {
             Some(key) if seen == self.records => SweepPosition::After(key),
             Some(_) | None => SweepPosition::Over,
         };
-        Ok(SweepResult { stands: sweep, changed: left_over.len() + settled.len(), lingers })
+        Ok(SweepResult { position: sweep, changed: void.len() + expired.len(), lingers })
     }
 }
 
-/// What a record has.
+/// What the sweep finds in a record.
 enum Found {
-    /// Nothing that counts.
+    /// Only void sessions, or nothing that can be read.
     LeftOver,
-    /// A slot that lingers; and the record as it is to be written down, if it was not.
+    /// A session that lingers, and the record as it must be written, if that changed.
     Lingering(Option<UserRecord>),
-    /// Slots that are held.
+    /// Only live sessions.
     Live,
 }
 
-fn look(bytes: &[u8], rule: ApplyContext<'_>) -> Found {
+fn look(bytes: &[u8], context: ApplyContext<'_>) -> Found {
     let Ok(before) = UserRecord::decode(bytes) else { return Found::LeftOver };
     let mut record = before.clone();
-    ledger::expire_sessions(&mut record, rule.now, |node| rule.liveness(node));
+    ledger::expire_sessions(&mut record, context.now, |node| context.liveness(node));
     match record.sessions() {
         [] => Found::LeftOver,
-        holds if holds.iter().any(|hold| hold.status != SessionStatus::Live) => {
+        sessions if sessions.iter().any(|session| session.status != SessionStatus::Live) => {
             Found::Lingering(Some(record).filter(|record| *record != before))
         }
         _ => Found::Live,

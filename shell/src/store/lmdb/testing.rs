@@ -39,7 +39,7 @@ pub(super) fn config(directory: &Path) -> LmdbConfig {
     }
 }
 
-/// A limit of two, and nothing set for anybody.
+/// A limit of two, and no overrides.
 pub(super) fn policy() -> SharedPolicy {
     SharedPolicy::new(AdmissionPolicy::new(SlotLimit::new(2).unwrap()), HashMap::new())
 }
@@ -62,12 +62,12 @@ pub(super) fn acquire_for(id: &str, session: SessionId) -> StoreCommand {
     }
 }
 
-/// An acquire that says more.
+/// An acquire with options.
 pub(super) fn acquire_with(id: &str, session: SessionId, at: Timestamp, options: AcquireOptions) -> StoreCommand {
     StoreCommand::Acquire { user: user(id), session, limit: None, at, options: Some(Box::new(options)) }
 }
 
-/// What a client says whose slot can be taken up again with [`KEY`].
+/// The options of a client that can resume with [`KEY`].
 pub(super) fn resumable() -> AcquireOptions {
     AcquireOptions { new_resume_key: Some(KEY), ..AcquireOptions::default() }
 }
@@ -97,7 +97,7 @@ pub(super) fn found(connections: u32) -> Outcome {
 /// Submits the command and waits for its answer.
 pub(super) fn ask(store: &dyn Store, command: StoreCommand) -> Outcome {
     let answers = OutcomeChannel::default();
-    store.submit(command, answers.done());
+    store.submit(command, answers.completion());
     answers.next()
 }
 
@@ -106,9 +106,9 @@ pub(super) fn close(store: &dyn Store, timeout: Duration) -> bool {
     smol::block_on(store.close(timeout)).is_ok()
 }
 
-/// What this thread logs meanwhile.
+/// What this thread logs during `work`.
 pub(super) fn logged(work: impl FnOnce()) -> String {
-    // While there is one subscriber only, a line that another test's thread comes to first is off for good.
+    // With only one subscriber, a line that another test's thread reaches first is disabled for good.
     let _second = Dispatch::new(NoSubscriber::new());
     let mut file = tempfile::tempfile().unwrap();
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(Arc::new(file.try_clone().unwrap())).finish();
@@ -119,7 +119,7 @@ pub(super) fn logged(work: impl FnOnce()) -> String {
     lines
 }
 
-/// Collects answers in the order in which they come.
+/// Collects outcomes in the order in which they come.
 #[derive(Debug)]
 pub(super) struct OutcomeChannel {
     sender: Sender<Outcome>,
@@ -134,10 +134,10 @@ impl Default for OutcomeChannel {
 }
 
 impl OutcomeChannel {
-    pub(super) fn done(&self) -> Completion<Outcome> {
+    pub(super) fn completion(&self) -> Completion<Outcome> {
         let sender = self.sender.clone();
         Completion::new(move |outcome| {
-            // Fails when the test no longer looks.
+            // Fails if the test has ended.
             drop(sender.send(outcome));
         })
     }
@@ -147,13 +147,13 @@ impl OutcomeChannel {
         self.receiver.recv_timeout(TIMEOUT).expect("every command is answered")
     }
 
-    /// Those that have come.
+    /// Those that have come so far.
     pub(super) fn now(&self) -> Vec<Outcome> {
         self.receiver.try_iter().collect()
     }
 }
 
-/// Hears whom a store tells that they have lost their slots.
+/// Receives the sessions that a store says have lost their slots.
 #[derive(Debug)]
 pub(super) struct EndedChannel(Sender<Vec<EndedSession>>);
 
@@ -166,7 +166,7 @@ impl EndedChannel {
 
 impl SessionNotifier for EndedChannel {
     fn notify(&self, ended: Vec<EndedSession>) {
-        // Fails when the test no longer listens.
+        // Fails if the test has ended.
         let _unheard = self.0.send(ended);
     }
 }

@@ -19,7 +19,7 @@ fn open(directory: &Path, node: NodeId) -> LmdbStore {
 }
 
 #[test]
-fn it_grants_denies_releases_and_counts() {
+fn store_grants_denies_releases_and_counts() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), NODE);
     assert_eq!(ask(&store, lookup("ada", 1)), found(0));
@@ -37,7 +37,7 @@ fn it_grants_denies_releases_and_counts() {
 }
 
 #[test]
-fn slots_of_another_node_are_void_at_once() {
+fn slots_of_another_node_are_void() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), NODE);
     assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
@@ -51,7 +51,7 @@ fn slots_of_another_node_are_void_at_once() {
 }
 
 #[test]
-fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_to_when_they_were_granted() {
+fn resumable_slots_of_a_killed_server_linger() {
     const HOUR: Duration = Duration::from_secs(3600);
     let directory = tempfile::tempdir().unwrap();
     let open = |node, linger| {
@@ -71,7 +71,7 @@ fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_
     }
     drop(store);
 
-    // The terms of today are of no account to what was granted before.
+    // The policy of now does not change what was granted before.
     let store = open(OTHER_NODE, Duration::ZERO);
     let count = |user, at| {
         let command = StoreCommand::CountSlots { user: self::user(user), session: OTHER_NODE.session(1), at };
@@ -88,7 +88,7 @@ fn a_killed_server_s_slots_linger_if_somebody_can_take_them_up_and_if_they_were_
 }
 
 #[test]
-fn another_boot_empties_the_slots_and_keeps_the_users() {
+fn reboot_empties_slots_and_keeps_users() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), NODE);
     assert_eq!(store.known_users(), 0);
@@ -102,7 +102,7 @@ fn another_boot_empties_the_slots_and_keeps_the_users() {
 }
 
 #[test]
-fn damaged_slots_are_thrown_away() {
+fn damaged_slots_are_discarded() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(directory.path(), NODE));
     let data = directory.path().join("live").join(DATA_FILE);
@@ -112,7 +112,7 @@ fn damaged_slots_are_thrown_away() {
 }
 
 #[test]
-fn damaged_users_are_refused_in_words() {
+fn damaged_users_do_not_open() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(directory.path(), NODE));
     fs::write(directory.path().join("users").join(DATA_FILE), "not a database").unwrap();
@@ -121,7 +121,7 @@ fn damaged_users_are_refused_in_words() {
 }
 
 #[test]
-fn a_second_store_is_refused_until_the_first_is_closed() {
+fn second_store_is_refused_until_the_first_closes() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path(), NODE);
     let error = LmdbStore::open(&config(directory.path()), OTHER_NODE).unwrap_err();
@@ -131,7 +131,7 @@ fn a_second_store_is_refused_until_the_first_is_closed() {
 }
 
 #[test]
-fn senseless_configurations_are_refused() {
+fn invalid_configurations_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let refused = |config: LmdbConfig| LmdbStore::open(&config, NODE).unwrap_err().to_string();
@@ -146,7 +146,7 @@ fn senseless_configurations_are_refused() {
 }
 
 #[test]
-fn the_defaults_open() {
+fn defaults_open() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig::new(directory.path(), SlotLimit::default());
     if cfg!(target_pointer_width = "64") {
@@ -156,12 +156,12 @@ fn the_defaults_open() {
 }
 
 #[test]
-fn closing_answers_all_and_takes_no_more() {
+fn closing_answers_everything_and_takes_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), NODE);
     let answers = OutcomeChannel::default();
     for number in 0..5000 {
-        store.submit(acquire(&format!("user {number}"), number), answers.done());
+        store.submit(acquire(&format!("user {number}"), number), answers.completion());
     }
     assert!(close(&store, TIMEOUT));
     assert_eq!(answers.now(), vec![granted(1); 5000]);
@@ -172,7 +172,7 @@ fn closing_answers_all_and_takes_no_more() {
 }
 
 #[test]
-fn a_full_map_refuses_acquires_until_there_is_room() {
+fn full_map_rejects_acquires_until_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig { live_map_bytes: 1 << 20, ..config(directory.path()) };
     let store = LmdbStore::open(&config, NODE).unwrap();
@@ -192,7 +192,7 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
         // In an order that touches another page each time, and many at once.
         let answers = OutcomeChannel::default();
         for number in (0..held).map(|number| number * 769 % held) {
-            store.submit(release(&name(number), number), answers.done());
+            store.submit(release(&name(number), number), answers.completion());
         }
         for _ in 0..held {
             assert_eq!(answers.next(), Outcome::Released);
@@ -201,7 +201,7 @@ fn a_full_map_refuses_acquires_until_there_is_room() {
     }
 }
 
-/// What `users/` has of ada after these sessions, none of which has ended.
+/// What `users/` has of ada after these sessions, of which none has ended.
 fn known_after(sessions: &[u64]) -> Result<KnownUser, KnownUserError> {
     let directory = tempfile::tempdir().unwrap();
     for &session in sessions {
@@ -216,9 +216,9 @@ fn known_after(sessions: &[u64]) -> Result<KnownUser, KnownUserError> {
 }
 
 #[test]
-fn users_are_known_with_the_time_of_their_first_and_of_a_recent_session() {
+fn users_are_known_with_first_and_recent_session() {
     let at = |second| Timestamp::from_epoch(Duration::from_secs(second));
     assert_eq!(known_after(&[7, 8]), Ok(KnownUser { first_seen: at(7), last_seen: at(7) }));
-    // Also of somebody who is never away, so that the later one is not the first of their slots.
+    // Also for a user who never leaves, so that the later session is not the first of the slots held.
     assert_eq!(known_after(&[7, 90_000]), Ok(KnownUser { first_seen: at(7), last_seen: at(90_000) }));
 }

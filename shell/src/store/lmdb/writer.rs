@@ -1,4 +1,4 @@
-//! The thread that owns `live/`: it takes batches from the queue, applies each in one transaction, then answers.
+//! The thread that owns `live/`. It takes batches from the queue, applies each in one transaction, then answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,19 +26,19 @@ use crate::store::shared::{NodeContext, SharedPolicy};
 /// How many commands one transaction applies, at most.
 const BATCH_MAX: usize = 1024;
 
-/// What costs is the number of transactions and of wakes, not of commands. So after a transaction with so much company
-/// the next one waits so long for its own. Whoever comes alone does not wait.
+/// Cost grows with transactions and thread wake-ups, not with commands. So after a batch of at least this many commands, the
+/// next batch waits this long to fill. A command that comes alone does not wait.
 const GROUP_COMMIT_MIN: usize = 3;
 const GROUP_COMMIT_WINDOW: Duration = Duration::from_micros(500);
 
-/// How many records the sweep looks at beside a batch of commands, and how many when there are none.
+/// How many records a step of the sweep looks at: beside a batch of commands, and without one.
 const SWEEP_BUSY: usize = 32;
 const SWEEP_IDLE: usize = 256;
 
-/// How soon after a pass the next one may begin.
+/// The shortest time between two passes of the sweep.
 const SWEEP_AGAIN: Duration = Duration::from_secs(60);
 
-/// How long the sweep rests after a step, and after one that failed.
+/// How long the sweep waits after a step, and after one that failed.
 const SWEEP_PAUSE: Duration = Duration::from_millis(2);
 const SWEEP_RETRY: Duration = Duration::from_secs(1);
 
@@ -51,10 +51,10 @@ pub(super) struct Writer {
     started_at: Timestamp,
     seen_sender: SeenSender,
     ballast_file: BallastFile,
-    /// Whether slots may linger in records that a pass of the sweep has not looked at since.
+    /// Whether sessions may linger in records, so that another pass is needed.
     lingers: bool,
     sweep: SweepPosition,
-    /// When its next step is due.
+    /// When the sweep's next step is due.
     sweep_at: Instant,
     /// How many commands one transaction applies, at most.
     batch: usize,
@@ -110,12 +110,12 @@ impl Writer {
         }
     }
 
-    /// How long to wait for a command: as long as it takes, or until the next step of the sweep is due.
+    /// How long to wait for a command: until the next step of the sweep is due, or for ever.
     fn wait_timeout(&self) -> Option<Duration> {
         (self.sweep != SweepPosition::Over).then(|| self.sweep_at.saturating_duration_since(Instant::now()))
     }
 
-    /// Applies the commands, answers them and takes them out. A step of the sweep goes with them if it is due.
+    /// Applies the commands, answers and removes them. Takes a step of the sweep with them, if it is due.
     fn serve(&mut self, commands: &mut VecDeque<QueuedCommand>) {
         let now = Instant::now();
         let is_due = self.sweep != SweepPosition::Over && now >= self.sweep_at;
@@ -123,31 +123,33 @@ impl Writer {
             self.sweep_at = now + SWEEP_RETRY;
         }
         let policy = self.context.policy().clone();
-        let rule = self.apply_context(&policy);
+        let context = self.apply_context(&policy);
         let Some(live) = self.live.environment() else {
             queue::reject(commands.drain(..), StoreError::Failed);
             return;
         };
-        let asked: Vec<&StoreCommand> = commands.iter().map(|(command, _)| command).collect();
-        let records = if asked.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
+        let submitted: Vec<&StoreCommand> = commands.iter().map(|(command, _)| command).collect();
+        let records = if submitted.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
         let step = is_due.then_some(SweepStep { from: &self.sweep, records });
         let disk_is_full = !self.ballast_file.exists();
-        let outcomes = match batch::apply(live, rule, &asked, None, disk_is_full, step) {
+        let outcomes = match batch::apply(live, context, &submitted, None, disk_is_full, step) {
             Ok(result) => self.accept(result),
             Err(BatchError::NotApplied(error)) => {
-                self.log_failure(&error, "no room, or a failing disk: nobody is admitted, slots are still given back");
-                let cause = store_error(&error);
+                self.log_failure(
+                    &error,
+                    "no room, or a failing disk: no session is admitted, releases are still taken",
+                );
                 if matches!(error, heed::Error::Io(_)) {
                     self.ballast_file.remove();
                 }
-                self.retry(&asked, cause)
+                self.retry(&submitted, store_error(&error))
             }
             Err(BatchError::InDoubt(error, outcomes, ended)) => self.fail_batch(&error, outcomes, ended),
         };
         let mut granted = Vec::new();
-        for ((command, done), outcome) in commands.drain(..).zip(outcomes) {
+        for ((command, completion), outcome) in commands.drain(..).zip(outcomes) {
             let is_granted = matches!(outcome, Outcome::Granted { .. });
-            done.answer(outcome);
+            completion.answer(outcome);
             if is_granted && let StoreCommand::Acquire { user, at, .. } = command {
                 granted.push((user, at));
             }
@@ -156,7 +158,7 @@ impl Writer {
         self.sweep_again();
     }
 
-    /// Answers the queries that wait. Behind the commands of this batch: a query sees what was applied before it was asked.
+    /// Answers the queries that wait. A query sees every command that was answered before it was asked.
     fn answer_queries(&mut self) {
         for query in self.queue.take_queries() {
             match query {
@@ -188,7 +190,7 @@ impl Writer {
         }
     }
 
-    /// Has the sweep begin anew, once what lingers now has lingered for its time.
+    /// Schedules another pass of the sweep, for when the sessions that linger now have expired.
     fn sweep_again(&mut self) {
         if self.sweep == SweepPosition::Over && self.lingers {
             self.lingers = false;
@@ -201,25 +203,25 @@ impl Writer {
         ApplyContext { node: self.context.node(), started_at: self.started_at, now: self.clock.now(), policy }
     }
 
-    /// Gives slots back even where none can be taken, in a full map or on a full disk, above all: as many as can be at
-    /// once, or else one by one.
-    fn retry(&mut self, asked: &[&StoreCommand], cause: StoreError) -> Vec<Outcome> {
-        // Without the sweep, which may be what failed.
+    /// Applies at least the releases after a failure such as a full map or a full disk: all at once, or else by halves, down
+    /// to one by one. Acquires are rejected.
+    fn retry(&mut self, submitted: &[&StoreCommand], error: StoreError) -> Vec<Outcome> {
+        // Without the sweep, which may have caused the failure.
         let policy = self.context.policy().clone();
-        let rule = self.apply_context(&policy);
+        let context = self.apply_context(&policy);
         let Some(live) = self.live.environment() else {
-            return vec![Outcome::Rejected(StoreError::Failed); asked.len()];
+            return vec![Outcome::Rejected(StoreError::Failed); submitted.len()];
         };
-        match batch::apply(live, rule, asked, Some(cause), true, None) {
+        match batch::apply(live, context, submitted, Some(error), true, None) {
             Ok(result) => self.accept(result),
-            Err(BatchError::NotApplied(_)) if asked.len() > 1 => {
-                let (first, second) = asked.split_at(asked.len() / 2);
-                [self.retry(first, cause), self.retry(second, cause)].concat()
+            Err(BatchError::NotApplied(_)) if submitted.len() > 1 => {
+                let (first, second) = submitted.split_at(submitted.len() / 2);
+                [self.retry(first, error), self.retry(second, error)].concat()
             }
             Err(BatchError::NotApplied(error)) => {
-                self.log_failure(&error, "a slot could not be given back, and will be tried again");
+                self.log_failure(&error, "a release failed, and will be retried");
                 self.live.check();
-                vec![Outcome::Rejected(store_error(&error)); asked.len()]
+                vec![Outcome::Rejected(store_error(&error)); submitted.len()]
             }
             Err(BatchError::InDoubt(error, outcomes, ended)) => self.fail_batch(&error, outcomes, ended),
         }
@@ -233,16 +235,16 @@ impl Writer {
         self.lingers |= result.lingers;
         self.context.notify(result.ended);
         if let Some(error) = result.unreadable {
-            self.log_failure(&error, "a user's record cannot be read, the user is refused");
+            self.log_failure(&error, "a user's record cannot be read, the user's commands are rejected");
         }
         result.outcomes
     }
 
     fn fail_batch(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedSession>) -> Vec<Outcome> {
-        self.log_failure(error, "a commit failed, nobody knows whether it was applied");
-        // To be told so and to have a slot all the same is harmless: it is given back.
+        self.log_failure(error, "a commit failed, and may or may not have been applied");
+        // A session told it was evicted may still hold its slot here; it then releases it.
         self.context.notify(ended);
-        // What lingers may be among it.
+        // The batch may have left lingering sessions.
         self.lingers = true;
         self.live.check();
         outcomes
@@ -255,10 +257,10 @@ impl Writer {
     }
 }
 
-/// Bounds the batch in a small map, so that the tenth that is kept for releases is enough for them.
+/// The batch size for a map: in a small one few commands, so that the tenth that is kept for releases suffices for them.
 ///
-/// LMDB copies what it changes: for one record that is the path to it from the root, a neighbour to merge with and the
-/// list of free pages, eight pages at most. It cannot reuse what the last transaction gave up, so two batches must fit.
+/// LMDB copies the pages it changes. For one record these are the path from the root, a neighbour to merge with, and the list
+/// of free pages: eight at most. It cannot reuse the pages that the last transaction freed, so two batches must fit.
 fn batch_for(environment: &Environment) -> usize {
     const PAGES: usize = 8;
     (environment.map_pages() / 10 / 2 / PAGES).clamp(1, BATCH_MAX)

@@ -1,4 +1,4 @@
-//! What is kept of a user until it is forgotten, and how it is written down.
+//! What is kept of a user until the user is forgotten, and its encoding.
 //!
 //! ```text
 //! version 1:  01 | first seen (8 bytes) | last seen (8 bytes)
@@ -19,7 +19,7 @@ const BYTES: usize = 17;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::lmdb) struct KnownUser {
     pub(in crate::store::lmdb) first_seen: Timestamp,
-    /// When a slot was last granted, or seen to be held. Coarse: up to [`KnownUser::COARSE`] behind.
+    /// When the user was last granted a slot, or found to hold one. Up to [`KnownUser::GRANULARITY`] behind.
     pub(in crate::store::lmdb) last_seen: Timestamp,
 }
 
@@ -33,7 +33,7 @@ pub(in crate::store::lmdb) enum KnownUserError {
 }
 
 impl KnownUser {
-    /// How old `last_seen` grows before it is written again.
+    /// How old `last_seen` must be before it is written again.
     pub(in crate::store::lmdb) const GRANULARITY: Duration = Duration::from_secs(3600);
 
     pub(in crate::store::lmdb) fn encode(self) -> [u8; BYTES] {
@@ -57,8 +57,8 @@ impl KnownUser {
         Ok(Self { first_seen: time(1), last_seen: time(9) })
     }
 
-    /// The record after the user was seen, or `None` if the old one still says enough. A time that lies ahead was
-    /// written by a clock that was wrong, and does not stay.
+    /// The record after the user was seen. `None` if the old one is recent enough. A time in the future was written by a wrong
+    /// clock, and is replaced.
     pub(in crate::store::lmdb) fn touch(known: Option<Self>, at: Timestamp) -> Option<Self> {
         match known {
             None => Some(Self { first_seen: at, last_seen: at }),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_stable_and_read_back() {
+    fn encoding_is_stable_and_read_back() {
         let user = KnownUser { first_seen: at(1), last_seen: at(0x1_0000) };
         let bytes = [1, 0, 0, 0, 0, 0, 0, 0x03, 0xe8, 0, 0, 0, 0, 0x03, 0xe8, 0, 0];
         assert_eq!(user.encode(), bytes);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_refused() {
+    fn other_bytes_are_rejected() {
         let mut bytes = KnownUser { first_seen: at(1), last_seen: at(1) }.encode();
         assert_eq!(KnownUser::decode(&bytes[..16]), Err(KnownUserError::Length(16)));
         assert_eq!(KnownUser::decode(&[]), Err(KnownUserError::Length(0)));

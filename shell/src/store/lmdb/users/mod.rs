@@ -1,4 +1,6 @@
-//! The directory `users/`.
+//! The directory `users/`: the users who were granted a slot and are not [forgotten](retention), and the overrides.
+//!
+//! It has a thread of its own. No command waits for it.
 
 mod open;
 mod writer;

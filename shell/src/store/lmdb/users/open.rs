@@ -6,10 +6,10 @@ use std::{fs, io};
 use crate::store::lmdb::environment::{DATA_FILE, Durability, EnvironmentError, ReopeningEnv};
 use crate::store::lmdb::error::OpenError;
 
-/// Opens `users/`, or makes it.
+/// Opens `users/`, or creates it.
 pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result<ReopeningEnv, OpenError> {
     if is_data_missing(directory) {
-        tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: everybody known is forgotten");
+        tracing::warn!(directory = %directory.display(), "data.mdb is gone or empty: all known users are forgotten");
     }
     let env = ReopeningEnv::open(directory, map_bytes, Durability::Synced).map_err(|error| match error {
         EnvironmentError::Damaged(_)
@@ -20,7 +20,7 @@ pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result
             OpenError::Users { directory: directory.into(), source: error.into() }
         }
     })?;
-    // A synced file that its directory has forgotten does not outlive a power cut.
+    // A synced file survives a power cut only if its directory entry is synced, too.
     let sync = |path: &Path| fs::File::open(path).and_then(|directory| directory.sync_all());
     sync(directory)
         .and_then(|()| directory.parent().map_or(Ok(()), sync))
@@ -28,7 +28,7 @@ pub(in crate::store::lmdb) fn open(directory: &Path, map_bytes: usize) -> Result
     Ok(env)
 }
 
-/// Whether an environment was here, as the lock file it leaves behind tells, and its data are not.
+/// Whether there was an environment, as its lock file shows, whose data is gone.
 fn is_data_missing(directory: &Path) -> bool {
     let has_data = fs::metadata(directory.join(DATA_FILE)).is_ok_and(|file| file.len() > 0);
     directory.join("lock.mdb").exists() && !has_data
@@ -41,11 +41,11 @@ mod tests {
     const MAP: usize = 4 << 20;
 
     #[test]
-    fn data_that_were_taken_away_are_missed_and_only_they() {
+    fn only_removed_data_counts_as_missing() {
         let directory = tempfile::tempdir().unwrap();
         assert!(!is_data_missing(directory.path()), "nothing was there yet");
         drop(open(directory.path(), MAP).unwrap());
-        assert!(!is_data_missing(directory.path()), "nobody is known, and nothing is missing");
+        assert!(!is_data_missing(directory.path()), "no user is known, and nothing is missing");
         fs::write(directory.path().join(DATA_FILE), "").unwrap();
         assert!(is_data_missing(directory.path()));
         fs::remove_file(directory.path().join(DATA_FILE)).unwrap();
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_told_in_words() {
+    fn damage_is_explained() {
         let directory = tempfile::tempdir().unwrap();
         drop(open(directory.path(), MAP).unwrap());
         fs::write(directory.path().join("data.mdb"), [1; 9000]).unwrap();

@@ -1,8 +1,8 @@
-//! What is set for single users, and how it is written down, in `users/` beside those who are known.
+//! The overrides of users, and their encoding in `users/`, beside the known users.
 //!
 //! ```text
-//! key:        00 | user                       no user's id begins with a control character, so the others sort behind it
-//! version 1:  01 | what is set (1 byte)       1: a limit (4 bytes)   2: what happens when it is reached (1 byte)
+//! key:        00 | user                       no user id begins with a control character, so the known users sort after it
+//! version 1:  01 | flags (1 byte)             1: a limit (4 bytes)   2: the action when it is reached (1 byte)
 //! ```
 //!
 //! Integers are big-endian. The first byte of a value is the version; its meaning never changes once a release has written it.
@@ -21,22 +21,22 @@ const VERSION: u8 = 1;
 const LIMIT: u8 = 1;
 const WHEN_FULL: u8 = 2;
 
-/// What the keys of single users' terms begin with.
+/// The first byte of the keys of overrides.
 const PREFIX: u8 = 0;
 
-/// The first key that is behind them: where the known users begin.
+/// The first key after them: where the known users begin.
 pub(super) const FIRST_USER: &[u8] = &[PREFIX + 1];
 
-/// Why bytes are not what is set for a user.
+/// Why bytes are not a user's overrides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(in crate::store::lmdb) enum OverridesError {
-    #[error("what is set for a user has version {0}, this server reads version {VERSION}")]
+    #[error("a user's overrides have version {0}, this server reads version {VERSION}")]
     Version(u8),
-    #[error("what is set for a user makes no sense")]
+    #[error("a user's overrides make no sense")]
     Malformed,
 }
 
-/// Where what is set for this user lies.
+/// The key of this user's overrides.
 pub(super) fn key(user: &UserId) -> Vec<u8> {
     [&[PREFIX], user.as_str().as_bytes()].concat()
 }
@@ -81,7 +81,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<UserOverrides, OverridesError> {
     if rest.is_empty() { Ok(overrides) } else { Err(OverridesError::Malformed) }
 }
 
-/// All that is set for anybody. Few, in a table of many users.
+/// The overrides of all users. They are few, in a table of many users.
 pub(in crate::store::lmdb) fn read_all(
     environment: &Environment,
 ) -> Result<HashMap<UserId, UserOverrides>, Box<dyn std::error::Error + Send + Sync>> {
@@ -96,7 +96,7 @@ pub(in crate::store::lmdb) fn read_all(
     Ok(all)
 }
 
-/// Writes down what is set for a user, or nothing any more.
+/// Writes a user's overrides, or removes them if they are empty.
 pub(super) fn put(
     environment: &Environment,
     txn: &mut RwTxn<'_>,
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_stable_and_read_back() {
+    fn encoding_is_stable_and_read_back() {
         for (overrides, bytes) in [
             (overrides(Some(0), None), &[1, 1, 0, 0, 0, 0][..]),
             (overrides(Some(1024), Some(WhenFull::Deny)), &[1, 3, 0, 0, 4, 0, 0]),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_refused() {
+    fn other_bytes_are_rejected() {
         assert_eq!(decode(&[2, 0]), Err(OverridesError::Version(2)));
         for bytes in
             [&[][..], &[1], &[1, 4], &[1, 1], &[1, 1, 0, 0, 0], &[1, 1, 0, 0, 4, 1], &[1, 2], &[1, 2, 2], &[1, 0, 0]]

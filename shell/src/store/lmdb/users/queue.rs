@@ -1,4 +1,4 @@
-//! What waits for the thread that owns `users/`: users to be noted as seen, and changes.
+//! The queue of the thread that owns `users/`: users to note as seen, updates, and queries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -14,19 +14,19 @@ use crate::store::api::UserUpdate;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 
-/// Answers what became of an update.
+/// Answers an update.
 pub(in crate::store::lmdb) type UpdateCompletion = Completion<Result<(), StoreFailure>>;
 
-/// A change of what is kept of a user, and whom to answer.
+/// An update of a user, and its completion.
 pub(super) type UserUpdateRequest = (UserId, UserUpdate, UpdateCompletion);
 
-/// How many users may wait to be noted. The next is dropped, and noted at its next session.
+/// How many users may wait to be noted. The next one is dropped, and noted at the user's next session.
 pub(super) const MAX_PENDING: usize = 64 * 1024;
 
-/// How many queries may wait: an operator's, so few.
+/// How many queries may wait. Only operators ask them.
 const MAX_QUERIES: usize = 64;
 
-/// Where users to be noted are handed in. Dropping it ends the [`UserWriter`] once all are noted.
+/// Sends users to note as seen. When it is dropped, the user writer notes what is pending, and ends.
 #[derive(Debug)]
 pub(in crate::store::lmdb) struct SeenSender {
     pub(super) queue: Arc<UserQueue>,
@@ -34,40 +34,40 @@ pub(in crate::store::lmdb) struct SeenSender {
     log: LogRateLimiter,
 }
 
-/// Where the notes lie between the two. To hand one in wakes nobody, but for the first after a while: a wake for each
-/// costs more than all else that is done for it.
+/// What is pending between the senders and the user writer. Only the first seen user of a batch wakes the thread: a wake-up
+/// for each costs more than all the other work for it.
 #[derive(Debug, Default)]
 pub(super) struct UserQueue {
     pending: Mutex<Pending>,
-    /// Told of the first note on an empty desk, and of the end.
+    /// Notified of the first seen user, of every update and query, and of the end.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// Who was seen, and when first.
+    /// The users that were seen, with the earliest time.
     pub(super) seen: HashMap<UserId, Timestamp>,
-    /// What is to be changed, in this order.
+    /// Updates, in their order.
     updates: Vec<UserUpdateRequest>,
     queries: Vec<UserQuery>,
     ended: bool,
-    /// Nobody comes to the desk any more.
+    /// The user writer is gone.
     closed: bool,
 }
 
-/// What lay on the desk.
+/// What the user writer takes out of the queue.
 #[derive(Debug, Default)]
 pub(super) struct TakenUpdates {
     pub(super) seen: BTreeMap<UserId, Timestamp>,
     pub(super) updates: Vec<UserUpdateRequest>,
     pub(super) queries: Vec<UserQuery>,
-    /// Whether the queries were taken ahead of the rest, for which it was not time yet.
+    /// Whether only queries were taken, because it is not time for the rest.
     pub(super) is_ahead: bool,
-    /// Whether this is all.
+    /// Whether nothing will follow.
     pub(super) ended: bool,
 }
 
-/// Where changes to what is kept of users are handed in.
+/// Submits updates and queries.
 #[derive(Debug, Clone)]
 pub(in crate::store::lmdb) struct UpdateSender(Arc<UserQueue>);
 
@@ -76,14 +76,14 @@ impl UpdateSender {
         Self(queue)
     }
 
-    pub(in crate::store::lmdb) fn submit(&self, user: UserId, update: UserUpdate, done: UpdateCompletion) {
-        let mut pile = self.0.lock();
-        if pile.closed {
-            drop(pile);
-            return done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
+    pub(in crate::store::lmdb) fn submit(&self, user: UserId, update: UserUpdate, completion: UpdateCompletion) {
+        let mut pending = self.0.lock();
+        if pending.closed {
+            drop(pending);
+            return completion.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
-        pile.updates.push((user, update, done));
-        drop(pile);
+        pending.updates.push((user, update, completion));
+        drop(pending);
         self.0.changed.notify_one();
     }
 }
@@ -91,23 +91,23 @@ impl UpdateSender {
 impl UpdateSender {
     /// Submits a query, or rejects it at once.
     pub(in crate::store::lmdb) fn ask(&self, query: UserQuery) {
-        let mut pile = self.0.lock();
-        let error = if pile.closed {
+        let mut pending = self.0.lock();
+        let error = if pending.closed {
             StoreError::Failed
-        } else if pile.queries.len() >= MAX_QUERIES {
+        } else if pending.queries.len() >= MAX_QUERIES {
             StoreError::Overloaded
         } else {
-            pile.queries.push(query);
-            drop(pile);
+            pending.queries.push(query);
+            drop(pending);
             self.0.changed.notify_one();
             return;
         };
-        drop(pile);
+        drop(pending);
         query.reject(error);
     }
 }
 
-/// Sees to it that nobody waits at a desk to which nobody comes.
+/// Rejects everything pending, and everything later, if the user writer ends or panics.
 pub(super) struct CloseOnDrop(Arc<UserQueue>);
 
 impl CloseOnDrop {
@@ -118,13 +118,13 @@ impl CloseOnDrop {
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        let mut pile = self.0.lock();
-        pile.closed = true;
-        let (left, queries) = (mem::take(&mut pile.updates), mem::take(&mut pile.queries));
-        drop(pile);
+        let mut pending = self.0.lock();
+        pending.closed = true;
+        let (left, queries) = (mem::take(&mut pending.updates), mem::take(&mut pending.queries));
+        drop(pending);
         queries.into_iter().for_each(|query| query.reject(StoreError::Failed));
-        for (_, _, done) in left {
-            done.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
+        for (_, _, completion) in left {
+            completion.answer(Err(StoreFailure::Rejected(StoreError::Failed)));
         }
     }
 }
@@ -135,38 +135,40 @@ impl UserQueue {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a note about the user lies here.
+    /// Whether this user is pending as seen.
     pub(super) fn has(&self, user: &UserId) -> bool {
         self.lock().seen.contains_key(user)
     }
 
-    /// All notes, once there are any or a step is due, and `until` has come; or at the end, or at once if something is to
-    /// be changed, for which somebody waits. In order, so that neighbours in the tree are noted together.
+    /// Takes everything, once it is `until` and there are seen users or the scan is `due`. At once if there are updates, whose
+    /// callers wait, or at the end. Queries come ahead of the rest if it is not time for that.
+    ///
+    /// Seen users are sorted, so that neighbours in the tree are written together.
     pub(super) fn take(&self, until: Instant, due: Option<Instant>) -> TakenUpdates {
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
-        let pile = self.lock();
-        let is_urgent = |pile: &Pending| pile.ended || !pile.updates.is_empty() || !pile.queries.is_empty();
-        let idle = |pile: &mut Pending| pile.seen.is_empty() && !is_urgent(pile);
-        let pile = match due {
-            None => self.changed.wait_while(pile, idle).unwrap_or_else(PoisonError::into_inner),
+        let pending = self.lock();
+        let is_urgent = |pending: &Pending| pending.ended || !pending.updates.is_empty() || !pending.queries.is_empty();
+        let idle = |pending: &mut Pending| pending.seen.is_empty() && !is_urgent(pending);
+        let pending = match due {
+            None => self.changed.wait_while(pending, idle).unwrap_or_else(PoisonError::into_inner),
             Some(due) => {
-                self.changed.wait_timeout_while(pile, left(due), idle).unwrap_or_else(PoisonError::into_inner).0
+                self.changed.wait_timeout_while(pending, left(due), idle).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        let mut pile = self
+        let mut pending = self
             .changed
-            .wait_timeout_while(pile, left(until), |pile| !is_urgent(pile))
+            .wait_timeout_while(pending, left(until), |pending| !is_urgent(pending))
             .unwrap_or_else(PoisonError::into_inner)
             .0;
-        let queries = mem::take(&mut pile.queries);
+        let queries = mem::take(&mut pending.queries);
         let has_come = |time: Instant| time <= Instant::now();
-        let is_time = has_come(until) && (!pile.seen.is_empty() || due.is_some_and(has_come));
-        // A query commits nothing: whoever lists many pages must not have the disk synced for each.
-        if !queries.is_empty() && pile.updates.is_empty() && !pile.ended && !is_time {
+        let is_time = has_come(until) && (!pending.seen.is_empty() || due.is_some_and(has_come));
+        // A query must not commit the rest early: a list of many pages would sync the disk for each page.
+        if !queries.is_empty() && pending.updates.is_empty() && !pending.ended && !is_time {
             return TakenUpdates { queries, is_ahead: true, ..TakenUpdates::default() };
         }
-        let (seen, updates, ended) = (mem::take(&mut pile.seen), mem::take(&mut pile.updates), pile.ended);
-        drop(pile);
+        let (seen, updates, ended) = (mem::take(&mut pending.seen), mem::take(&mut pending.updates), pending.ended);
+        drop(pending);
         TakenUpdates { seen: seen.into_iter().collect(), updates, queries, is_ahead: false, ended }
     }
 }
@@ -176,21 +178,21 @@ impl SeenSender {
         Self { queue, dropped: 0, log: LogRateLimiter::default() }
     }
 
-    /// Has these users noted, as far as there is room for them. The earliest time counts: some seconds later are not
+    /// Sends these users, as many as there is room for. The earliest time of a user counts: a later one, by seconds, is not
     /// worth a write.
     pub(in crate::store::lmdb) fn send(&mut self, users: impl IntoIterator<Item = (UserId, Timestamp)>) {
-        let mut pile = self.queue.lock();
-        let was_empty = pile.seen.is_empty();
+        let mut pending = self.queue.lock();
+        let was_empty = pending.seen.is_empty();
         let before = self.dropped;
         for (user, at) in users {
-            if pile.seen.len() < MAX_PENDING {
-                pile.seen.entry(user).or_insert(at);
-            } else if !pile.seen.contains_key(&user) {
+            if pending.seen.len() < MAX_PENDING {
+                pending.seen.entry(user).or_insert(at);
+            } else if !pending.seen.contains_key(&user) {
                 self.dropped += 1;
             }
         }
-        let is_news = was_empty && !pile.seen.is_empty();
-        drop(pile);
+        let is_news = was_empty && !pending.seen.is_empty();
+        drop(pending);
         if is_news {
             self.queue.changed.notify_one();
         }

@@ -1,39 +1,38 @@
-//! Forgets users who hold no slot and were not granted one for long.
+//! Forgets users who hold no slot and were granted none for long.
 //!
-//! The recorder takes the steps, beside its notes and in their transaction: it looks at the next few thousand records,
-//! asks the writer which of the old ones are of users who hold a slot, and deletes the others. After a pass over the
-//! whole table it rests.
+//! The user writer scans in batches, in the transactions of its seen users. It looks at the next few thousand records, asks
+//! the writer which of the old users hold slots, and deletes the others. After a pass over the whole table it rests.
 //!
 //! # When
 //!
-//! Never earlier than [`Retention::After`] says. `last_seen` is coarse, so an hour is added; a record then waits for its
-//! turn, which takes a rest (a twenty-fourth of the time, a day at most) and a pass (5 seconds for every 4096 records,
-//! three and a half hours for ten million). A server that is started anew begins a new pass ten minutes later.
+//! Never earlier than [`Retention::After`] says. `last_seen` is coarse, so an hour is added. A record then waits for its turn:
+//! a rest (1/24 of the time, at most a day) and a pass (5 seconds for every 4096 records, 3.5 hours for ten million). A server
+//! that restarts begins a new pass ten minutes later.
 //!
-//! What counts is the last grant that was noted. When a session ends is not noted, nor is every grant: `users` says
-//! which ones are not.
+//! The last grant that was noted counts. The end of a session is not noted. Nor is a grant while too many wait to be noted,
+//! or less than an hour after the one that was noted.
 //!
 //! # Who is kept
 //!
-//! - Whoever holds a slot, however old the session is. That is asked of the writer, and noted as if a slot had been
-//!   granted now, so that nobody who stays is asked about in every pass. Whoever the writer says nothing about is kept.
-//! - Whoever is granted a slot meanwhile. The note of a grant comes after its commit. So either the writer's answer
-//!   counts the slot, or the note lies on the desk when the answers are back, or it comes later still: then the user
-//!   is known anew, and when it was first seen before is lost.
-//! - Records that this server does not read. They may be of a later version, and hold what must not be lost.
+//! - Users who hold a slot, however old the session is. The writer is asked about them. They are then noted as if a slot had
+//!   been granted now, so that a user who stays is not asked about in every pass. A user without an answer is kept.
+//! - Users who are granted a slot meanwhile. The note of a grant comes after its commit. So either the writer's answer counts
+//!   the slot, or the note is pending when the answers are back, or it comes later. Then the user is known anew, and the time
+//!   when the user was first seen is lost.
+//! - Records that this server cannot read. A later version may have written them, and they may hold more.
 //!
 //! Forgetting a user loses when it was first and last seen, and nothing else: slots are in `live/`.
 //!
 //! # Clocks that are wrong
 //!
-//! The wall clock is read once, at the start. It may be wrong then, and may have been wrong before:
+//! The wall clock is read once, at the start. It may be wrong then, and may have been wrong earlier:
 //!
-//! - A `last_seen` more than an hour ahead was written by a wrong clock, this one or that one. All that is certain is
-//!   that the user was not seen since this server has started, and so only that time counts.
-//! - If nobody at all was seen for so long before the start that everybody would be forgotten at once, then the clock
-//!   is ahead or no server ran. That time does not count.
+//! - A `last_seen` more than an hour ahead was written by a wrong clock, or this clock is wrong. It is only certain that the
+//!   user was not seen since this server started, so only that time counts.
+//! - If no user was seen for so long before the start that all users would be forgotten at once, the clock is ahead or no
+//!   server ran. That time does not count.
 //!
-//! A clock that is ahead at two starts in a row, with users granted a slot after the first, is believed.
+//! A clock that is ahead at two starts in a row, with a grant after the first, is trusted.
 
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -51,7 +50,7 @@ use crate::store::lmdb::environment::Environment;
 pub enum Retention {
     /// Never.
     Never,
-    /// So long after it was last granted one, and some hours; see [`LmdbConfig::forget_after`].
+    /// This long after the last grant, and some hours; see [`LmdbConfig::forget_after`].
     ///
     /// [`LmdbConfig::forget_after`]: super::super::LmdbConfig::forget_after
     After(Duration),
@@ -66,52 +65,52 @@ impl Default for Retention {
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How many records a step looks at. They are neighbours, on a hundred pages or so.
+/// How many records a batch looks at. They are neighbours, on about a hundred pages.
 const RECORDS: usize = 4096;
 
-/// How long after the start the first pass begins, at most: whoever held a slot before is back by then.
+/// How long after the start the first pass begins, at most. By then the users who held slots before are back.
 const FIRST_REST: Duration = Duration::from_secs(600);
 
 /// The passes over the table.
 #[derive(Debug)]
 pub(super) struct RetentionScan {
     ages: AgeRule,
-    inquiry: SlotQuery,
+    slot_query: SlotQuery,
     rest: Duration,
-    /// When the next step is due. Within a pass it always is.
+    /// When the next batch is due. Within a pass that is always.
     due: Instant,
-    /// The key past which the next step begins; none at the beginning of a pass.
+    /// The next batch begins after this key. `None` at the beginning of a pass.
     past: Option<Vec<u8>>,
-    /// How many records the next step looks at.
+    /// How many records the next batch looks at.
     records: usize,
     /// How many users this pass has forgotten.
     forgotten: usize,
 }
 
-/// One step: what it found, until that is in the store.
+/// What one batch of the scan found.
 #[derive(Debug)]
 pub(super) struct RetentionBatch {
     pub(super) now: Timestamp,
     ages: AgeRule,
-    /// Old, and without a slot when the writer was asked.
+    /// Old users who held no slot when the writer was asked.
     pub(super) forgettable: Vec<UserId>,
-    /// Old, and with a slot.
+    /// Old users who hold slots.
     pub(super) holding: Vec<UserId>,
-    /// Where the pass then stands; none at its end.
+    /// The key after which the pass goes on. `None` at its end.
     past: Option<Vec<u8>>,
 }
 
 impl RetentionScan {
-    /// For a server that has started `now`. Nothing, if nobody is ever forgotten.
-    pub(super) fn new(forget: Retention, inquiry: SlotQuery, now: Timestamp) -> Option<Self> {
-        let forget_after = match forget {
+    /// A scan for a server that has started `now`. `None` if users are never forgotten.
+    pub(super) fn new(retention: Retention, slot_query: SlotQuery, now: Timestamp) -> Option<Self> {
+        let forget_after = match retention {
             Retention::Never => return None,
             Retention::After(forget_after) => forget_after,
         };
         let rest = (forget_after / 24).min(DAY);
         Some(Self {
             ages: AgeRule { forget_after, started: now, latest_before: Timestamp::default() },
-            inquiry,
+            slot_query,
             rest,
             due: Instant::now() + rest.min(FIRST_REST),
             past: None,
@@ -124,14 +123,14 @@ impl RetentionScan {
         self.due
     }
 
-    /// Looks at the next records and asks about those that are old. No transaction is open while it waits for answers.
+    /// Looks at the next records, and asks about the old users. No transaction is open while it waits for the answers.
     pub(super) fn next_batch(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<RetentionBatch> {
         let (old, past) = self.scan(environment, now)?;
-        let holders = self.inquiry.run(&old);
-        Ok(RetentionBatch { now, ages: self.ages, forgettable: holders.without, holding: holders.with_slots, past })
+        let result = self.slot_query.run(&old);
+        Ok(RetentionBatch { now, ages: self.ages, forgettable: result.without, holding: result.with_slots, past })
     }
 
-    /// Who of the next records is old, and past which key the one after that begins.
+    /// The old users of the next records, and the key after which the batch after that begins.
     fn scan(&mut self, environment: &Environment, now: Timestamp) -> heed::Result<(Vec<UserId>, Option<Vec<u8>>)> {
         let start = self.past.as_deref().map_or(Bound::Included(FIRST_USER), Bound::Excluded);
         let txn = environment.write()?;
@@ -148,29 +147,33 @@ impl RetentionScan {
         Ok((ids.collect(), past))
     }
 
-    /// The step is in the store: it has forgotten so many, and so many are left.
+    /// The batch is in the store. It has forgotten `forgotten` users, and `left` are known now.
     pub(super) fn finish_batch(&mut self, step: RetentionBatch, forgotten: usize, left: usize) {
         self.records = RECORDS;
         self.forgotten += forgotten;
         self.past = step.past;
         if self.past.is_none() {
             if self.forgotten > 0 {
-                tracing::info!(forgotten = self.forgotten, known_users = left, "forgot users who were long not seen");
+                tracing::info!(
+                    forgotten = self.forgotten,
+                    known_users = left,
+                    "forgot users who were not seen for long"
+                );
             }
             self.forgotten = 0;
             self.due = Instant::now() + self.rest;
         }
     }
 
-    /// The step failed, and is taken again with fewer records: to delete needs room, and there may be some for few.
+    /// The batch failed, and is tried again with fewer records: a delete needs room, and there may be enough for few.
     pub(super) fn batch_failed(&mut self) {
         self.records = (self.records / 2).max(1);
     }
 }
 
 impl RetentionBatch {
-    /// Deletes who is still old, and says how many that were. In the transaction in which others were noted: a record
-    /// that has changed since it was looked at is judged anew.
+    /// Deletes the users who are still old, and returns how many. It runs in the transaction that notes seen users, and checks
+    /// each record again, which may have changed since the scan.
     pub(super) fn delete(&self, environment: &Environment, txn: &mut RwTxn<'_>) -> heed::Result<usize> {
         let mut forgotten = 0;
         for user in &self.forgettable {
@@ -187,13 +190,13 @@ impl RetentionBatch {
     }
 }
 
-/// Who is old, by clocks that may be wrong.
+/// Decides which users are old, with clocks that may be wrong.
 #[derive(Debug, Clone, Copy)]
 struct AgeRule {
     forget_after: Duration,
     started: Timestamp,
-    /// The latest time before the start at which anybody was seen, as far as the table was looked at. If it is earlier
-    /// than it would be with the whole table, more is kept.
+    /// The latest time before the start at which a user was seen, in the part of the table that was scanned. If it is earlier
+    /// than the one of the whole table, more users are kept.
     latest_before: Timestamp,
 }
 
@@ -208,7 +211,7 @@ impl AgeRule {
         self.unseen_for(user.last_seen, now) >= self.forget_after.saturating_add(KnownUser::GRANULARITY)
     }
 
-    /// How long it is certain that the user was not seen.
+    /// For how long the user was certainly not seen.
     fn unseen_for(&self, last_seen: Timestamp, now: Timestamp) -> Duration {
         let up = now.since(self.started);
         if last_seen > now + KnownUser::GRANULARITY {

@@ -1,4 +1,4 @@
-//! Asks the writer who holds a slot, as any session may: with lookups, a few at a time.
+//! Asks the writer which users hold slots: with ordinary count commands, a few at a time.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -12,23 +12,23 @@ use crate::runtime::clock::Clock;
 use crate::store::completion::Completion;
 use crate::store::lmdb::queue::Queue;
 
-/// How many lookups are in the queue at once: few beside the commands of a batch.
+/// How many counts are in the queue at once: few beside the commands of a batch.
 const GROUP: usize = 32;
 
-/// How long the answers may take in all. Whoever is not answered about by then is in the next pass.
+/// How long all answers may take. Users without an answer by then are left to the next pass.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way to the writer.
+/// Asks the writer through its queue.
 #[derive(Debug)]
 pub(in crate::store::lmdb) struct SlotQuery {
     queue: Arc<Queue>,
-    /// No session of this node's has it: they count from 1.
-    asker: SessionId,
+    /// No connection has this id: their numbers begin at 1.
+    session: SessionId,
     clock: Clock,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// What it brought. Whoever is neither here nor there could not be asked about.
+/// The answers. A user in neither list has none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotQueryResult {
     pub(super) with_slots: Vec<UserId>,
@@ -37,28 +37,29 @@ pub(super) struct SlotQueryResult {
 
 impl SlotQuery {
     pub(in crate::store::lmdb) fn new(queue: Arc<Queue>, node: NodeId) -> Self {
-        Self { queue, asker: node.session(0), clock: Clock::start(), patience: TIMEOUT }
+        Self { queue, session: node.session(0), clock: Clock::start(), timeout: TIMEOUT }
     }
 
     /// Asks about these users and waits for the answers.
     pub(super) fn run(&self, users: &[UserId]) -> SlotQueryResult {
-        let mut holders = SlotQueryResult::default();
-        let deadline = Instant::now() + self.patience;
-        let (answers, inbox) = channel();
+        let mut result = SlotQueryResult::default();
+        let deadline = Instant::now() + self.timeout;
+        let (sender, receiver) = channel();
         for group in users.chunks(GROUP) {
             for user in group {
-                let (answers, about) = (answers.clone(), user.clone());
-                let done = Completion::new(move |outcome| {
-                    // Fails when the answer comes too late.
-                    drop(answers.send((about, outcome)));
+                let (sender, about) = (sender.clone(), user.clone());
+                let completion = Completion::new(move |outcome| {
+                    // Fails if the answer comes too late.
+                    drop(sender.send((about, outcome)));
                 });
-                let lookup = StoreCommand::CountSlots { user: user.clone(), session: self.asker, at: self.clock.now() };
-                self.queue.push(lookup, done);
+                let lookup =
+                    StoreCommand::CountSlots { user: user.clone(), session: self.session, at: self.clock.now() };
+                self.queue.push(lookup, completion);
             }
             for _ in group {
-                match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok((user, Outcome::Counted { connections: 0 })) => holders.without.push(user),
-                    Ok((user, Outcome::Counted { .. })) => holders.with_slots.push(user),
+                match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok((user, Outcome::Counted { connections: 0 })) => result.without.push(user),
+                    Ok((user, Outcome::Counted { .. })) => result.with_slots.push(user),
                     Ok((
                         _,
                         Outcome::Rejected(_)
@@ -69,11 +70,11 @@ impl SlotQuery {
                         | Outcome::Ended { .. }
                         | Outcome::Released,
                     )) => {}
-                    Err(_) => return holders,
+                    Err(_) => return result,
                 }
             }
         }
-        holders
+        result
     }
 }
 
@@ -88,14 +89,14 @@ mod tests {
     use crate::store::lmdb::queue::TakeResult;
     use crate::store::lmdb::testing::{self, NODE, user};
 
-    fn inquiry(capacity: usize) -> (SlotQuery, Arc<Queue>) {
+    fn slot_query(capacity: usize) -> (SlotQuery, Arc<Queue>) {
         let queue = Arc::new(Queue::new(capacity));
         (SlotQuery::new(Arc::clone(&queue), NODE), queue)
     }
 
     #[test]
-    fn who_holds_slots_is_told_from_who_does_not_and_from_who_cannot_be_asked_about() {
-        let (inquiry, queue) = inquiry(8);
+    fn query_sorts_users_by_slots_and_omits_unanswered() {
+        let (slot_query, queue) = slot_query(8);
         let asked = ["ada", "bob", "eve", "joe", "sue"].map(user);
         let found = |connections| Outcome::Counted { connections };
         let outcomes = [found(0), found(2), Outcome::Unknown, Outcome::Rejected(StoreError::Failed), found(0)];
@@ -107,44 +108,44 @@ mod tests {
             }
             queue.close();
         });
-        let holders = inquiry.run(&asked);
+        let result = slot_query.run(&asked);
         writer.join().unwrap();
         let [ada, bob, _, _, sue] = asked.clone();
-        assert_eq!(holders, SlotQueryResult { with_slots: vec![bob], without: vec![ada, sue] });
-        assert_eq!(inquiry.run(&asked), SlotQueryResult::default(), "nobody answers any more");
+        assert_eq!(result, SlotQueryResult { with_slots: vec![bob], without: vec![ada, sue] });
+        assert_eq!(slot_query.run(&asked), SlotQueryResult::default(), "the writer is gone");
     }
 
     #[test]
-    fn few_are_asked_about_at_once() {
-        let (inquiry, queue) = inquiry(GROUP);
+    fn query_counts_few_users_at_once() {
+        let (slot_query, queue) = slot_query(GROUP);
         let asked: Vec<_> = (0..100).map(|number| user(&format!("user {number}"))).collect();
         let writer = thread::spawn({
             let queue = Arc::clone(&queue);
             move || {
                 let mut batch = VecDeque::new();
                 while queue.take(&mut batch, 100, None) == TakeResult::Batch {
-                    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
+                    batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { connections: 0 }));
                 }
             }
         });
-        assert_eq!(inquiry.run(&asked), SlotQueryResult { with_slots: vec![], without: asked });
+        assert_eq!(slot_query.run(&asked), SlotQueryResult { with_slots: vec![], without: asked });
         queue.close();
         writer.join().unwrap();
     }
 
     #[test]
-    fn answers_are_not_waited_for_without_end() {
-        let (mut inquiry, queue) = inquiry(100);
-        assert_eq!(inquiry.patience, TIMEOUT);
-        inquiry.patience = Duration::ZERO;
+    fn query_stops_waiting_after_its_timeout() {
+        let (mut slot_query, queue) = slot_query(100);
+        assert_eq!(slot_query.timeout, TIMEOUT);
+        slot_query.timeout = Duration::ZERO;
         let asked: Vec<_> = (0..100).map(|number| user(&format!("user {number}"))).collect();
         let start = Instant::now();
-        assert_eq!(inquiry.run(&asked), SlotQueryResult::default());
+        assert_eq!(slot_query.run(&asked), SlotQueryResult::default());
         assert!(start.elapsed() < testing::TIMEOUT);
         let mut batch = VecDeque::new();
         assert_eq!(queue.take(&mut batch, 100, None), TakeResult::Batch);
-        assert_eq!(batch.len(), GROUP, "nor are others asked about meanwhile");
-        // Late answers are heard by nobody.
-        batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
+        assert_eq!(batch.len(), GROUP, "no other users are asked about meanwhile");
+        // Late answers are dropped.
+        batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { connections: 0 }));
     }
 }

@@ -1,5 +1,4 @@
-//! The directory `users/`: everybody who was granted a slot and is not [forgotten](forget). It has a thread of its own,
-//! for which no admission ever waits.
+//! The thread that owns `users/`: it notes users as seen, makes updates, forgets old users, and answers queries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +22,11 @@ use crate::store::lmdb::error::store_error;
 use crate::store::shared::SharedPolicy;
 use heed::RwTxn;
 
-/// How often there is a commit, at most: each waits for the disk, and copies every page on which somebody is noted or
-/// forgotten. Nobody waits for it, and what a killed server had not noted yet is noted at the user's next session.
+/// The shortest time between two commits of seen users. Each commit waits for the disk, and copies every page that changes.
+/// No command waits for it. What a killed server had not noted is noted at the user's next session.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What runs on the thread.
+/// Owns the environment of `users/`.
 pub(in crate::store::lmdb) struct UserWriter {
     pub(super) env: ReopeningEnv,
     pub(super) queue: Arc<UserQueue>,
@@ -37,7 +36,7 @@ pub(in crate::store::lmdb) struct UserWriter {
     log: LogRateLimiter,
 }
 
-/// Both ends. What is set for users is in force by these terms once it is written down.
+/// The user writer, and the sender that keeps it running. Overrides are set in `policy` once they are written.
 pub(in crate::store::lmdb) fn user_writer(env: ReopeningEnv, policy: SharedPolicy) -> (SeenSender, UserWriter) {
     let queue = Arc::<UserQueue>::default();
     let seen_sender = SeenSender::new(Arc::clone(&queue));
@@ -45,18 +44,18 @@ pub(in crate::store::lmdb) fn user_writer(env: ReopeningEnv, policy: SharedPolic
 }
 
 impl UserWriter {
-    /// Has it forget users, too.
-    pub(in crate::store::lmdb) fn with_retention(self, forget: Retention, inquiry: SlotQuery) -> Self {
-        let sweep = RetentionScan::new(forget, inquiry, self.clock.now());
-        Self { scan: sweep, ..self }
+    /// The same, which also forgets old users.
+    pub(in crate::store::lmdb) fn with_retention(self, retention: Retention, slot_query: SlotQuery) -> Self {
+        let scan = RetentionScan::new(retention, slot_query, self.clock.now());
+        Self { scan, ..self }
     }
 
-    /// Where changes are handed in.
+    /// Submits updates and queries to this writer.
     pub(in crate::store::lmdb) fn update_sender(&self) -> UpdateSender {
         UpdateSender::new(Arc::clone(&self.queue))
     }
 
-    /// Notes users until the other end is dropped, and forgets others meanwhile.
+    /// Runs until the [`SeenSender`] is dropped.
     pub(in crate::store::lmdb) fn run(mut self) {
         let _closing = CloseOnDrop::new(Arc::clone(&self.queue));
         let mut next = Instant::now();
@@ -67,9 +66,9 @@ impl UserWriter {
                 self.answer_queries(queries);
                 continue;
             }
-            let step = if ended { None } else { self.next_batch() };
-            self.write_seen(seen, step);
-            // Behind the notes: what is forgotten was perhaps only noted now.
+            let batch = if ended { None } else { self.next_batch() };
+            self.write_seen(seen, batch);
+            // After the seen users: a user to forget may be among them.
             self.apply_updates(updates);
             self.answer_queries(queries);
             if ended {
@@ -103,7 +102,7 @@ impl UserWriter {
         }
     }
 
-    /// Changes what is kept of users, all in one transaction, and says so.
+    /// Makes the updates in one transaction, and answers them.
     fn apply_updates(&mut self, updates: Vec<UserUpdateRequest>) {
         if updates.is_empty() {
             return;
@@ -116,64 +115,64 @@ impl UserWriter {
             tracing::error!(
                 changes = updates.len(),
                 why = %failure,
-                "what is set for users is not written down"
+                "updates of users are not written"
             );
             self.env.check();
         }
-        for (user, update, done) in updates {
+        for (user, update, completion) in updates {
             if result.is_ok() {
                 self.policy.set_overrides(&user, update.overrides());
             }
-            done.answer(result);
+            completion.answer(result);
         }
     }
 
-    /// The next step of the sweep, if it is due.
+    /// The next batch of the retention scan, if it is due.
     pub(super) fn next_batch(&mut self) -> Option<RetentionBatch> {
-        let sweep = self.scan.as_mut().filter(|sweep| sweep.due() <= Instant::now())?;
-        match sweep.next_batch(self.env.environment()?, self.clock.now()) {
-            Ok(step) => Some(step),
+        let scan = self.scan.as_mut().filter(|scan| scan.due() <= Instant::now())?;
+        match scan.next_batch(self.env.environment()?, self.clock.now()) {
+            Ok(batch) => Some(batch),
             Err(error) => {
                 if let Some(suppressed) = self.log.check() {
-                    tracing::error!(%error, suppressed, "the known users cannot be looked through, nobody is forgotten");
+                    tracing::error!(%error, suppressed, "the known users cannot be read, no user is forgotten");
                 }
-                sweep.batch_failed();
+                scan.batch_failed();
                 self.env.check();
                 None
             }
         }
     }
 
-    /// Writes down who was seen, and forgets whom the step has found.
-    pub(super) fn write_seen(&mut self, mut seen: BTreeMap<UserId, Timestamp>, mut step: Option<RetentionBatch>) {
+    /// Notes the users that were seen, and forgets the users that the scan found.
+    pub(super) fn write_seen(&mut self, mut seen: BTreeMap<UserId, Timestamp>, mut batch: Option<RetentionBatch>) {
         let Some(environment) = self.env.environment() else { return };
-        if let Some(step) = &mut step {
-            for user in step.holding.drain(..) {
-                seen.entry(user).or_insert(step.now);
+        if let Some(batch) = &mut batch {
+            for user in batch.holding.drain(..) {
+                seen.entry(user).or_insert(batch.now);
             }
-            step.forgettable.retain(|user| !seen.contains_key(user) && !self.queue.has(user));
+            batch.forgettable.retain(|user| !seen.contains_key(user) && !self.queue.has(user));
         }
-        let mut written = write(environment, &seen, step.as_ref(), &self.log);
+        let mut written = write(environment, &seen, batch.as_ref(), &self.log);
         let mut failed = written.is_err();
         if let Err(error) = &written {
             if let Some(suppressed) = self.log.check() {
                 tracing::error!(seen = seen.len(), %error, suppressed, "users are not noted as seen, or not forgotten");
             }
-            // Each by itself: to forget makes room for the notes, and may have been what there was no room for.
-            if step.is_some() {
-                written = write(environment, &BTreeMap::new(), step.as_ref(), &self.log);
+            // Each by itself: forgetting frees room for the notes, but may also be what there was no room for.
+            if batch.is_some() {
+                written = write(environment, &BTreeMap::new(), batch.as_ref(), &self.log);
                 let noted = write(environment, &seen, None, &self.log);
                 failed = written.is_err() || noted.is_err();
             }
         }
-        if let (Some(sweep), Some(step)) = (&mut self.scan, step) {
+        if let (Some(scan), Some(batch)) = (&mut self.scan, batch) {
             match written {
-                Ok(forgotten) => sweep.finish_batch(
-                    step,
+                Ok(forgotten) => scan.finish_batch(
+                    batch,
                     forgotten,
                     environment.entries().saturating_sub(self.policy.users_with_overrides()),
                 ),
-                Err(_) => sweep.batch_failed(),
+                Err(_) => scan.batch_failed(),
             }
         }
         if failed {
@@ -201,12 +200,12 @@ fn write_updates(environment: &Environment, updates: &[UserUpdateRequest]) -> Re
     })
 }
 
-/// Notes these users and forgets whom the step has found, in one transaction if there is anything to write. How many
-/// were forgotten.
+/// Notes these users and forgets those that the scan found, in one transaction, if there is anything to write. Returns how
+/// many were forgotten.
 fn write(
     environment: &Environment,
     seen: &BTreeMap<UserId, Timestamp>,
-    step: Option<&RetentionBatch>,
+    batch: Option<&RetentionBatch>,
     log: &LogRateLimiter,
 ) -> heed::Result<usize> {
     let mut txn = environment.write()?;
@@ -216,7 +215,7 @@ fn write(
         let key = user.as_str().as_bytes();
         let known = match environment.records.get(&txn, key)?.map(KnownUser::decode).transpose() {
             Ok(known) => known,
-            // What cannot be read may be of a later version of this software: it is not ours to write over.
+            // A later version of this software may have written it, so it is not overwritten.
             Err(error) => {
                 if let Some(suppressed) = log.check() {
                     tracing::error!(%user, %error, suppressed, "a known user's record cannot be read and is left alone");
@@ -236,15 +235,15 @@ fn write(
     {
         tracing::error!(users = without_room, suppressed, "new users are not noted: there is no room for them");
     }
-    let forgotten = step.map_or(Ok(0), |step| step.delete(environment, &mut txn))?;
+    let forgotten = batch.map_or(Ok(0), |batch| batch.delete(environment, &mut txn))?;
     if changed || forgotten > 0 {
         environment.commit(txn)?;
     }
     Ok(forgotten)
 }
 
-/// Whether what is left is kept for those who are known, and for forgetting: LMDB copies a page to change it, so even a
-/// delete needs room.
+/// Whether only the reserve is left: for users who are known already, and for forgetting. LMDB copies a page to change it, so
+/// even a delete needs room.
 fn is_nearly_full(environment: &Environment, txn: &RwTxn<'_>) -> heed::Result<bool> {
     Ok(environment.used_pages(txn)? >= environment.map_pages() / 10 * 9)
 }

@@ -49,7 +49,7 @@ fn fail_next_commit() {
 /// Serves the commands as one batch.
 fn serve(writer: &mut Writer, commands: impl IntoIterator<Item = StoreCommand>) -> Vec<Outcome> {
     let answers = OutcomeChannel::default();
-    let mut batch = commands.into_iter().map(|command| (command, answers.done())).collect();
+    let mut batch = commands.into_iter().map(|command| (command, answers.completion())).collect();
     writer.serve(&mut batch);
     assert!(batch.is_empty());
     answers.now()
@@ -81,7 +81,7 @@ fn sweep(writer: &mut Writer) -> usize {
 }
 
 #[test]
-fn a_batch_is_applied_in_order() {
+fn batch_is_applied_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     let outcomes = serve(
@@ -107,7 +107,7 @@ fn a_batch_is_applied_in_order() {
 }
 
 #[test]
-fn an_empty_record_is_removed() {
+fn empty_record_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     serve(&mut writer, [acquire("ada", 1)]);
@@ -117,7 +117,7 @@ fn an_empty_record_is_removed() {
 }
 
 #[test]
-fn a_batch_that_changes_nothing_writes_nothing() {
+fn unchanged_batch_writes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     serve(&mut writer, [acquire("ada", 1)]);
@@ -152,15 +152,14 @@ fn after_a_failed_commit_what_was_to_be_written_is_unknown() {
     assert_eq!(serve(&mut writer, [lookup("ada", 1), acquire("ada", 3)]), [found(1), granted(2)]);
 }
 
-/// A writer whose users' newest session takes the place of the oldest, slots linger for so many seconds, and what it
-/// tells is heard.
+/// A writer with `evict-oldest` and a linger of this many seconds, and the sessions that it notifies.
 fn evicting_writer(directory: &Path, node: NodeId, linger: u64) -> (Writer, Receiver<Vec<EndedSession>>) {
     let writer = writer(directory, node);
     let (when_full, linger) = (WhenFull::EvictOldest, Duration::from_secs(linger));
     writer.context.set_policy(AdmissionPolicy { when_full, linger, ..config(directory).policy });
-    let (ear, heard) = EndedChannel::new();
-    writer.context.set_notifier(ear);
-    (writer, heard)
+    let (notifier, ended_sessions) = EndedChannel::new();
+    writer.context.set_notifier(notifier);
+    (writer, ended_sessions)
 }
 
 fn taken_over(number: u64) -> EndedSession {
@@ -168,22 +167,22 @@ fn taken_over(number: u64) -> EndedSession {
 }
 
 #[test]
-fn whoever_may_have_lost_a_slot_to_a_commit_in_doubt_is_told_so() {
+fn commit_in_doubt_notifies_evicted_sessions() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut writer, heard) = evicting_writer(directory.path(), NODE, 0);
+    let (mut writer, ended_sessions) = evicting_writer(directory.path(), NODE, 0);
     serve(&mut writer, [acquire("ada", 1), acquire("ada", 2)]);
     fail_next_commit();
     assert_eq!(serve(&mut writer, [acquire("ada", 3), acquire("bob", 4)]), [UNKNOWN, UNKNOWN]);
-    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [[taken_over(1)]]);
-    // It was not applied, as it happens. What follows ends the oldest again.
+    assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[taken_over(1)]]);
+    // In fact it was not applied. The next acquire evicts the oldest again.
     assert_eq!(serve(&mut writer, [acquire("ada", 3)]), [granted(2)]);
-    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [[taken_over(1)]]);
+    assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[taken_over(1)]]);
 }
 
 #[test]
-fn whoever_would_have_lost_a_slot_to_what_was_not_applied_is_told_nothing() {
+fn unapplied_eviction_notifies_no_session() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut writer, heard) = evicting_writer(directory.path(), NODE, 0);
+    let (mut writer, ended_sessions) = evicting_writer(directory.path(), NODE, 0);
     serve(&mut writer, [acquire("ada", 1), acquire("ada", 2)]);
     let full = || Uncommitted::NotApplied(heed::MdbError::MapFull.into());
     let end = |asker| StoreCommand::EndSessions {
@@ -195,21 +194,21 @@ fn whoever_would_have_lost_a_slot_to_what_was_not_applied_is_told_nothing() {
     };
     faults::fail([full()]);
     assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 4)]), [FULL, RELEASED]);
-    assert_eq!(heard.try_iter().count(), 0);
-    // Tried again without the acquire, the end is applied: once.
+    assert_eq!(ended_sessions.try_iter().count(), 0);
+    // The retry leaves out the acquire and applies the end, once.
     faults::fail([full()]);
     let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), connections: 1 };
     assert_eq!(serve(&mut writer, [end(2), acquire("ada", 3)]), [ended, FULL]);
     let by_operator = EndedSession { session: NODE.session(1), reason: EndReason::ByOperator };
-    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [[by_operator]]);
-    // And one that cannot be applied at all ends nobody.
+    assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[by_operator]]);
+    // An end that cannot be applied at all ends no session.
     faults::fail([full(), full()]);
     assert_eq!(serve(&mut writer, [end(9)]), [FULL]);
-    assert_eq!(heard.try_iter().count(), 0);
+    assert_eq!(ended_sessions.try_iter().count(), 0);
     assert_eq!(serve(&mut writer, [lookup("ada", 2)]), [found(1)]);
 }
 
-/// A writer that has found what another node left, which held slots of users of these names.
+/// A writer after another node, which held slots of these users.
 fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> (Writer, Arc<ManualClock>) {
     let (mut dead, _) = evicting_writer(directory, OTHER_NODE, linger);
     for (number, (user, options)) in (1..).zip(left) {
@@ -236,13 +235,13 @@ fn step_of_the_sweep(writer: &mut Writer) {
 }
 
 #[test]
-fn the_sweep_leaves_what_lingers_and_removes_it_in_a_later_pass() {
+fn sweep_removes_lingering_sessions_in_a_later_pass() {
     let directory = tempfile::tempdir().unwrap();
     let left = [("ada", resumable()), ("bob", AcquireOptions::default())];
     let (mut writer, manual_clock) = successor(directory.path(), 100, &left);
     let start = Instant::now();
     step_of_the_sweep(&mut writer);
-    // Somebody may take it up again, and no other start makes that longer.
+    // The session can be resumed, and another restart does not extend its time.
     let record = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
     assert_eq!(record.sessions()[0].status, SessionStatus::Lingering { until: at(1100) });
     assert_eq!(bytes(&mut writer, "bob"), None);
@@ -259,7 +258,7 @@ fn the_sweep_leaves_what_lingers_and_removes_it_in_a_later_pass() {
 }
 
 #[test]
-fn what_begins_to_linger_after_the_pass_is_removed_by_another_one() {
+fn sessions_lost_after_a_pass_are_swept_later() {
     let directory = tempfile::tempdir().unwrap();
     let (mut writer, manual_clock) = successor(directory.path(), 1, &[]);
     sweep(&mut writer);
@@ -275,7 +274,7 @@ fn what_begins_to_linger_after_the_pass_is_removed_by_another_one() {
 }
 
 #[test]
-fn a_killed_node_s_slot_lingers_from_the_start_of_its_successor_on_to_the_millisecond() {
+fn killed_nodes_slot_lingers_from_its_successors_start() {
     let directory = tempfile::tempdir().unwrap();
     let (mut writer, _) = successor(directory.path(), 100, &[("ada", resumable()), ("bob", AcquireOptions::default())]);
     writer.sweep = SweepPosition::Over;
@@ -285,7 +284,7 @@ fn a_killed_node_s_slot_lingers_from_the_start_of_its_successor_on_to_the_millis
         at: Timestamp::from_epoch(Duration::from_millis(millis)),
     };
     assert_eq!(serve(&mut writer, [look("bob", 1_000_000), look("ada", 1_099_999)]), [found(0), found(1)]);
-    // It is written down now, so that yet another start does not make it longer.
+    // The time is written now, so another restart does not extend it.
     let record = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
     assert_eq!(record.sessions()[0].status, SessionStatus::Lingering { until: at(1100) });
     assert_eq!(serve(&mut writer, [look("ada", 1_100_000)]), [found(0)]);
@@ -293,7 +292,7 @@ fn a_killed_node_s_slot_lingers_from_the_start_of_its_successor_on_to_the_millis
 }
 
 #[test]
-fn a_batch_that_does_not_fit_is_applied_without_its_acquires() {
+fn batch_that_does_not_fit_loses_its_acquires() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = small_writer(directory.path(), NODE);
     serve(&mut writer, [acquire("ada", 1), acquire("bob", 2)]);
@@ -303,7 +302,7 @@ fn a_batch_that_does_not_fit_is_applied_without_its_acquires() {
     assert_eq!(outcomes, vec![FULL; 5000]);
     assert_eq!(bytes(&mut writer, "ada"), None);
 
-    // The same when only the commit finds that it does not fit.
+    // The same if only the commit finds that it does not fit.
     let full_map = heed::Error::Mdb(heed::MdbError::MapFull);
     faults::fail([Uncommitted::NotApplied(full_map)]);
     assert_eq!(serve(&mut writer, [acquire("ada", 3), release("bob", 2)]), [FULL, RELEASED]);
@@ -311,27 +310,27 @@ fn a_batch_that_does_not_fit_is_applied_without_its_acquires() {
 }
 
 #[test]
-fn on_a_full_disk_releases_are_applied_by_halves_if_they_do_not_fit_at_once() {
+fn full_disk_applies_releases_by_halves() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     let users = ["ada", "bob", "eve", "joe"];
     serve(&mut writer, users.map(|user| acquire(user, 1)));
     serve(&mut writer, [acquire("zoe", 1)]);
-    // All of them, the releases among them, the first half; the second half and each of the first fit.
+    // These fail: all, all without acquires, the first half. These fit: the second half, and each of the first alone.
     let full = || Uncommitted::NotApplied(heed::Error::Io(ErrorKind::StorageFull.into()));
     faults::fail([full(), full(), full()]);
     let asked = [release("ada", 1), acquire("new", 2), release("bob", 1), release("eve", 1), release("joe", 1)];
     assert_eq!(serve(&mut writer, asked), [RELEASED, FULL, RELEASED, RELEASED, RELEASED]);
     assert_eq!(users.map(|user| bytes(&mut writer, user)), [const { None }; 4]);
     assert!(!writer.ballast_file.exists());
-    // One that does not fit alone is to be tried again.
+    // A release that does not fit alone is retried by its session.
     faults::fail([full(), full()]);
     assert_eq!(serve(&mut writer, [release("zoe", 1)]), [FULL]);
     assert_eq!(serve(&mut writer, [release("zoe", 1)]), [RELEASED]);
 }
 
 #[test]
-fn a_broken_environment_is_opened_again() {
+fn broken_environment_is_opened_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     serve(&mut writer, [acquire("ada", 1)]);
@@ -340,7 +339,7 @@ fn a_broken_environment_is_opened_again() {
 }
 
 #[test]
-fn while_the_environment_does_not_open_all_is_rejected() {
+fn closed_environment_rejects_everything() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     serve(&mut writer, [acquire("ada", 1)]);
@@ -354,7 +353,7 @@ fn while_the_environment_does_not_open_all_is_rejected() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_is_refused() {
+fn unreadable_record_rejects_its_user() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     writer.sweep = SweepPosition::Over;
@@ -365,7 +364,7 @@ fn a_record_that_cannot_be_read_is_refused() {
 }
 
 #[test]
-fn the_sweep_removes_what_dead_nodes_left_and_nothing_else() {
+fn sweep_removes_only_sessions_of_dead_nodes() {
     let directory = tempfile::tempdir().unwrap();
     let mut dead = writer(directory.path(), OTHER_NODE);
     for number in 0..1000 {
@@ -387,7 +386,7 @@ fn the_sweep_removes_what_dead_nodes_left_and_nothing_else() {
 }
 
 #[test]
-fn a_map_that_dead_nodes_have_filled_is_swept() {
+fn map_full_of_dead_sessions_is_swept() {
     let directory = tempfile::tempdir().unwrap();
     let mut dead = small_writer(directory.path(), OTHER_NODE);
     let mut number = 0;
@@ -409,7 +408,7 @@ fn a_map_that_dead_nodes_have_filled_is_swept() {
 }
 
 #[test]
-fn a_step_that_was_not_committed_is_taken_again() {
+fn uncommitted_sweep_step_is_taken_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut dead = writer(directory.path(), OTHER_NODE);
     serve(&mut dead, [acquire_for("ada", OTHER_NODE.session(1))]);
@@ -426,7 +425,7 @@ fn a_step_that_was_not_committed_is_taken_again() {
 }
 
 #[test]
-fn a_batch_is_small_in_a_small_map() {
+fn batch_is_small_in_a_small_map() {
     for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 25), (1 << 30, BATCH_MAX)] {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), map_bytes, Durability::Unsynced).unwrap();
@@ -435,7 +434,7 @@ fn a_batch_is_small_in_a_small_map() {
 }
 
 #[test]
-fn health_is_what_the_writer_knows() {
+fn health_says_what_the_writer_knows() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = small_writer(directory.path(), NODE);
     let well = LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false };
@@ -458,7 +457,7 @@ fn page_looks_at_few_records() {
     let writer = &mut writer(directory.path(), NODE);
     let environment = writer.live.environment().unwrap();
     let mut txn = environment.write().unwrap();
-    // Void: their node is dead.
+    // The sessions are void: their node is dead.
     let mut bytes = Vec::new();
     let void = vec![SessionRecord::new(OTHER_NODE.session(1), Timestamp::default())];
     UserRecord::from_sessions(void).unwrap().encode(&mut bytes);
@@ -482,28 +481,28 @@ fn page_looks_at_few_records() {
 }
 
 #[test]
-fn the_ballast_lies_beside_the_slots() {
+fn ballast_lies_beside_the_slots() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     assert!(writer.ballast_file.exists() && directory.path().join("live").join("ballast").exists());
 }
 
 #[test]
-fn a_writer_that_panics_leaves_nobody_waiting() {
+fn panicking_writer_answers_pending_commands() {
     let directory = tempfile::tempdir().unwrap();
     let writer = writer(directory.path(), NODE);
     let queue = Arc::clone(&writer.queue);
     let answers = OutcomeChannel::default();
     queue.push(acquire("ada", 1), Completion::new(|_| panic!("an answer that panics, on purpose")));
-    queue.push(acquire("ada", 2), answers.done());
+    queue.push(acquire("ada", 2), answers.completion());
     assert!(thread::spawn(move || writer.run()).join().is_err());
     assert_eq!(answers.next(), Outcome::Unknown);
-    queue.push(acquire("ada", 3), answers.done());
+    queue.push(acquire("ada", 3), answers.completion());
     assert_eq!(answers.next(), Outcome::Rejected(StoreError::Failed));
 }
 
 #[test]
-fn trouble_is_told_in_the_log() {
+fn failures_are_logged() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = writer(directory.path(), NODE);
     assert_eq!(logged(|| drop(serve(&mut writer, [acquire("ada", 1)]))), "");

@@ -1,4 +1,4 @@
-//! The recorder with a sweep, its steps taken by hand.
+//! The user writer with a retention scan, whose batches the test takes one by one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::ErrorKind;
@@ -23,7 +23,7 @@ use crate::store::shared::NodeContext;
 const HOUR: Duration = Duration::from_secs(3600);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// When the server has started.
+/// When the server started.
 const START: u64 = 1000;
 
 fn day(day: u64) -> Timestamp {
@@ -34,7 +34,7 @@ fn first(day_of_it: u64) -> KnownUser {
     KnownUser { first_seen: day(1), last_seen: day(day_of_it) }
 }
 
-/// A recorder that forgets after 30 days, by a clock of the test's.
+/// A user writer that forgets after 30 days, with a manual clock.
 struct Subject {
     directory: TempDir,
     seen_sender: SeenSender,
@@ -44,7 +44,7 @@ struct Subject {
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-/// A queue that is closed when the test ends.
+/// A queue that closes when the test ends.
 struct Open(Arc<Queue>);
 
 impl Drop for Open {
@@ -54,7 +54,7 @@ impl Drop for Open {
 }
 
 impl Subject {
-    /// With these users known. Those in `holders` hold slots, says somebody in the writer's place.
+    /// Knows these users. A thread in the writer's place answers that those in `holders` hold slots.
     fn new(known: impl IntoIterator<Item = (impl AsRef<str>, KnownUser)>, holders: &[&str]) -> Self {
         Self::unanswered(known, 4 << 20).answered(holders)
     }
@@ -98,7 +98,7 @@ impl Subject {
         environment.commit(txn).unwrap();
     }
 
-    /// All who are known.
+    /// All known users.
     fn known(&mut self) -> Vec<String> {
         let environment = self.user_writer.env.environment().unwrap();
         let txn = environment.write().unwrap();
@@ -112,28 +112,28 @@ impl Subject {
         environment.records.get(&txn, id.as_bytes()).unwrap().map(|bytes| KnownUser::decode(bytes).unwrap())
     }
 
-    fn sweep(&mut self) -> &mut RetentionScan {
+    fn scan(&mut self) -> &mut RetentionScan {
         self.user_writer.scan.as_mut().unwrap()
     }
 
-    /// Takes the next step, due or not.
-    fn step(&mut self) -> RetentionBatch {
-        self.sweep().due = Instant::now();
+    /// Takes the next batch, due or not.
+    fn batch(&mut self) -> RetentionBatch {
+        self.scan().due = Instant::now();
         self.user_writer.next_batch().unwrap()
     }
 
-    /// A turn of the recorder in which these users are noted now.
+    /// One turn of the user writer, which notes these users as seen now.
     fn turn(&mut self, seen: &[&str]) {
-        let step = self.step();
+        let batch = self.batch();
         let now = self.dial_now();
-        self.user_writer.write_seen(seen.iter().map(|id| (user(id), now)).collect(), Some(step));
+        self.user_writer.write_seen(seen.iter().map(|id| (user(id), now)).collect(), Some(batch));
     }
 
-    /// A pass over the table, and how many steps it takes.
+    /// Makes a pass over the table: how many batches it takes.
     fn pass(&mut self) -> usize {
         for steps in 1..100_000 {
             self.turn(&[]);
-            if self.sweep().past.is_none() {
+            if self.scan().past.is_none() {
                 return steps;
             }
         }
@@ -163,9 +163,9 @@ fn full_disk() -> Uncommitted {
 }
 
 #[test]
-fn who_is_old_and_holds_no_slot_is_forgotten_and_nobody_else() {
+fn only_old_users_without_slots_are_forgotten() {
     let mut subject = Subject::new([("old", first(960)), ("holder", first(960)), ("recent", first(980))], &["holder"]);
-    // Versions that this server does not read, and a record that is no user's.
+    // Versions that this server cannot read, and a record that is not a user's.
     subject.put([("later version", [2, 7]), ("cut off", [1, 7]), ("a\nb", [1, 7])]);
     subject.put([("a\nb", first(960).encode())]);
     assert_eq!(subject.pass(), 1);
@@ -185,7 +185,7 @@ fn nobody_is_forgotten_early() {
 }
 
 #[test]
-fn who_holds_a_slot_counts_as_seen() {
+fn user_with_a_slot_counts_as_seen() {
     let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &["ada"]);
     subject.pass();
     assert_eq!(subject.get("ada"), Some(first(START)));
@@ -195,14 +195,14 @@ fn who_holds_a_slot_counts_as_seen() {
 }
 
 #[test]
-fn who_was_seen_in_the_future_was_not_seen_since_the_start() {
+fn user_seen_in_the_future_ages_from_start() {
     let mut subject = Subject::new([("ada", first(9999)), ("bob", first(START))], &[]);
     subject.pass();
     subject.pass_at(Timestamp::from_epoch(day(1030).since_epoch()));
     assert_eq!(subject.known(), ["ada", "bob"]);
     subject.pass_at(day(1030) + HOUR);
     assert_eq!(subject.known(), [""; 0]);
-    // So little that another clock's reading explains it is no future.
+    // A difference as small as two clocks can have is not the future.
     let now = subject.dial_now();
     let ahead = |by: Duration| KnownUser { first_seen: day(1), last_seen: now + by }.encode();
     subject.put([("ada", ahead(HOUR)), ("bob", ahead(HOUR + MILLI))]);
@@ -211,7 +211,7 @@ fn who_was_seen_in_the_future_was_not_seen_since_the_start() {
 }
 
 #[test]
-fn a_clock_that_leaps_ahead_forgets_nobody_at_once() {
+fn clock_leap_forgets_no_user_at_once() {
     let mut subject = Subject::new([("ada", first(950)), ("bob", first(970)), ("new", first(START))], &[]);
     subject.pass();
     assert_eq!(subject.known(), ["ada", "bob", "new"], "for 30 days before the start nobody was seen");
@@ -222,14 +222,14 @@ fn a_clock_that_leaps_ahead_forgets_nobody_at_once() {
 }
 
 #[test]
-fn a_pause_that_is_shorter_counts() {
+fn shorter_pause_counts() {
     let known = [("ada", first(950)), ("zoe", first(971))];
     let mut subject = Subject::new(known, &[]);
     subject.pass();
     assert_eq!(subject.known(), ["zoe"]);
-    // As far as it is known.
+    // As far as the scan knows.
     let mut subject = Subject::new(known, &[]);
-    subject.sweep().records = 1;
+    subject.scan().records = 1;
     subject.pass();
     assert_eq!(subject.known(), ["ada", "zoe"], "zoe was not looked at before ada");
     subject.pass();
@@ -237,7 +237,7 @@ fn a_pause_that_is_shorter_counts() {
 }
 
 #[test]
-fn a_step_is_bounded_and_the_next_begins_where_it_ended() {
+fn batch_is_bounded_and_continues_where_it_ended() {
     let names: Vec<_> = (0..10_000).map(|number| format!("user {number:0>4}")).collect();
     let every_third = |number: &usize| number.is_multiple_of(3);
     let age = |number| first(if every_third(&number) { 990 } else { 960 });
@@ -246,11 +246,11 @@ fn a_step_is_bounded_and_the_next_begins_where_it_ended() {
     subject.put(known.map(|(name, user)| (name, user.encode())));
     for (forgotten, looked_at) in [(0, 4096), (2730, 4096), (5460, 1809)] {
         assert_eq!(subject.known().len(), 10_001 - forgotten);
-        let step = subject.step();
-        assert!(step.forgettable.len() <= looked_at * 2 / 3 + 1, "{} after {forgotten}", step.forgettable.len());
-        subject.user_writer.write_seen(BTreeMap::new(), Some(step));
-        let told = if subject.sweep().past.is_some() { 10_001 - subject.known().len() } else { 0 };
-        assert_eq!(subject.sweep().forgotten, told, "the pass counts whom it has forgotten");
+        let batch = subject.batch();
+        assert!(batch.forgettable.len() <= looked_at * 2 / 3 + 1, "{} after {forgotten}", batch.forgettable.len());
+        subject.user_writer.write_seen(BTreeMap::new(), Some(batch));
+        let told = if subject.scan().past.is_some() { 10_001 - subject.known().len() } else { 0 };
+        assert_eq!(subject.scan().forgotten, told, "the pass counts whom it has forgotten");
     }
     let kept: Vec<_> = (0..10_000).filter(every_third).map(|number| names[number].clone()).collect();
     assert_eq!(subject.known()[1..], kept);
@@ -262,17 +262,17 @@ fn a_step_is_bounded_and_the_next_begins_where_it_ended() {
 fn between_passes_it_rests() {
     let mut subject = Subject::new([("ada", first(999))], &[]);
     let start = Instant::now();
-    subject.sweep().records = 1;
+    subject.scan().records = 1;
     subject.put([("bob", first(999).encode())]);
     subject.turn(&[]);
-    assert!(subject.sweep().due <= Instant::now(), "there are more records");
+    assert!(subject.scan().due <= Instant::now(), "there are more records");
     assert!(subject.user_writer.next_batch().is_some());
     subject.pass();
-    assert!(subject.sweep().due >= start + DAY);
+    assert!(subject.scan().due >= start + DAY);
     assert!(subject.user_writer.next_batch().is_none());
 
-    let sweep = |forget| RetentionScan::new(forget, SlotQuery::new(Arc::new(Queue::new(1)), NODE), day(START));
-    assert!(sweep(Retention::Never).is_none());
+    let scan = |forget| RetentionScan::new(forget, SlotQuery::new(Arc::new(Queue::new(1)), NODE), day(START));
+    assert!(scan(Retention::Never).is_none());
     for (forget_after, first_rest, rest) in [
         (HOUR, Duration::from_secs(150), Duration::from_secs(150)),
         (10 * DAY, FIRST_REST, 10 * HOUR),
@@ -280,14 +280,14 @@ fn between_passes_it_rests() {
         (Duration::MAX, FIRST_REST, DAY),
     ] {
         let before = Instant::now();
-        let sweep = sweep(Retention::After(forget_after)).unwrap();
-        assert_eq!(sweep.rest, rest);
-        assert!((before + first_rest..=Instant::now() + first_rest).contains(&sweep.due));
+        let scan = scan(Retention::After(forget_after)).unwrap();
+        assert_eq!(scan.rest, rest);
+        assert!((before + first_rest..=Instant::now() + first_rest).contains(&scan.due));
     }
 }
 
 #[test]
-fn where_nobody_is_forgotten_nothing_is_written() {
+fn scan_without_old_users_writes_nothing() {
     let mut subject = Subject::new([("ada", first(990)), ("bob", first(9999))], &[]);
     subject.put([("later version", [2, 7])]);
     faults::fail([full_disk()]);
@@ -301,83 +301,83 @@ fn where_nobody_is_forgotten_nothing_is_written() {
 }
 
 #[test]
-fn whoever_comes_meanwhile_stays() {
+fn user_granted_meanwhile_stays() {
     let old = ["ada", "bob", "eve"].map(|id| (id, first(960)));
     let mut subject = Subject::new(old.into_iter().chain([("zoe", first(999))]), &[]);
-    let step = subject.step();
-    assert_eq!(step.forgettable, [user("ada"), user("bob"), user("eve")]);
+    let batch = subject.batch();
+    assert_eq!(batch.forgettable, [user("ada"), user("bob"), user("eve")]);
     subject.seen_sender.send([(user("bob"), day(START))]);
-    subject.user_writer.write_seen(BTreeMap::from([(user("ada"), day(START))]), Some(step));
+    subject.user_writer.write_seen(BTreeMap::from([(user("ada"), day(START))]), Some(batch));
     assert_eq!(subject.known(), ["ada", "bob", "zoe"]);
-    // That of bob still lies on the desk.
+    // The note of bob is still pending.
     assert_eq!([subject.get("ada"), subject.get("bob")], [Some(first(START)), Some(first(960))]);
     let TakenUpdates { seen, ended, .. } = subject.user_writer.queue.take(Instant::now(), None);
     assert!(!ended);
     subject.user_writer.write_seen(seen, None);
     assert_eq!(subject.get("bob"), Some(first(START)));
-    // Whoever comes after being forgotten is known anew.
+    // A user who comes after being forgotten is known anew.
     subject.turn(&["eve"]);
     assert_eq!(subject.get("eve"), Some(KnownUser { first_seen: day(START), last_seen: day(START) }));
 }
 
 #[test]
-fn a_record_that_has_changed_is_judged_anew() {
+fn changed_record_is_judged_again() {
     let old = ["ada", "bob", "eve"].map(|id| (id, first(960)));
     let mut subject = Subject::new(old.into_iter().chain([("zoe", first(999))]), &[]);
-    let step = subject.step();
+    let batch = subject.batch();
     subject.put([("ada", [2, 7])]);
     let environment = subject.user_writer.env.environment().unwrap();
     let mut txn = environment.write().unwrap();
     environment.records.delete(&mut txn, b"bob").unwrap();
     environment.commit(txn).unwrap();
-    subject.user_writer.write_seen(BTreeMap::new(), Some(step));
+    subject.user_writer.write_seen(BTreeMap::new(), Some(batch));
     assert_eq!(subject.known(), ["ada", "zoe"]);
 }
 
 #[test]
-fn a_step_that_was_not_committed_is_taken_again_and_smaller() {
+fn uncommitted_batch_is_tried_again_smaller() {
     let names: Vec<_> = (0..20).map(|number| format!("user {number:0>2}")).collect();
     let mut subject = Subject::new(names.iter().map(|name| (name.as_str(), first(960))), &[]);
     subject.put([("a", first(999).encode())]);
-    subject.sweep().records = 10;
+    subject.scan().records = 10;
     subject.turn(&[]);
     assert_eq!(subject.known().len(), 12);
-    subject.sweep().records = 10;
-    // The second try finds the environment closed.
+    subject.scan().records = 10;
+    // The second attempt finds the environment closed.
     faults::fail([in_doubt()]);
     subject.turn(&["b"]);
     assert_eq!(subject.known().len(), 12);
-    assert_eq!(subject.sweep().past.as_deref(), Some(b"user 08".as_slice()));
-    assert_eq!(subject.sweep().records, 5);
+    assert_eq!(subject.scan().past.as_deref(), Some(b"user 08".as_slice()));
+    assert_eq!(subject.scan().records, 5);
     for _ in 0..5 {
         faults::fail([full_disk(), full_disk()]);
         subject.turn(&[]);
     }
-    assert_eq!(subject.sweep().records, 1);
+    assert_eq!(subject.scan().records, 1);
     subject.turn(&[]);
     assert_eq!(subject.known().len(), 11);
-    assert_eq!(subject.sweep().records, RECORDS);
+    assert_eq!(subject.scan().records, RECORDS);
     subject.pass();
     assert_eq!(subject.known(), ["a"]);
 }
 
 #[test]
-fn a_table_that_cannot_be_read_is_swept_when_it_can() {
+fn scan_resumes_when_the_table_is_readable() {
     let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &[]);
     let environment = subject.user_writer.env.environment().unwrap();
     faults::fail([in_doubt()]);
     environment.commit(environment.write().unwrap()).unwrap_err();
-    subject.sweep().due = Instant::now();
+    subject.scan().due = Instant::now();
     assert!(subject.user_writer.next_batch().is_none());
     assert_eq!(subject.known(), ["ada", "bob"], "it is open again");
-    subject.sweep().records = RECORDS;
+    subject.scan().records = RECORDS;
     subject.pass();
     subject.pass();
     assert_eq!(subject.known(), ["bob"]);
 }
 
 #[test]
-fn notes_that_do_not_fit_are_in_nobodys_way() {
+fn unwritable_notes_do_not_stop_forgetting() {
     let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &[]);
     subject.pass();
     subject.put([("ada", first(960).encode())]);
@@ -387,18 +387,18 @@ fn notes_that_do_not_fit_are_in_nobodys_way() {
 }
 
 #[test]
-fn whoever_comes_meanwhile_stays_though_the_note_does_not_fit() {
+fn user_granted_meanwhile_stays_without_a_note() {
     let mut subject = Subject::new([("ada", first(960)), ("eve", first(960)), ("bob", first(999))], &[]);
-    let step = subject.step();
-    assert_eq!(step.forgettable, [user("ada"), user("eve")]);
+    let batch = subject.batch();
+    assert_eq!(batch.forgettable, [user("ada"), user("eve")]);
     faults::fail([full_disk()]);
-    subject.user_writer.write_seen(BTreeMap::from([(user("ada"), day(START))]), Some(step));
+    subject.user_writer.write_seen(BTreeMap::from([(user("ada"), day(START))]), Some(batch));
     assert_eq!(subject.known(), ["ada", "bob"]);
     assert_eq!(subject.get("ada"), Some(first(START)), "what it was known for is not lost");
 }
 
 #[test]
-fn in_a_full_map_to_forget_makes_room() {
+fn forgetting_makes_room_in_a_full_map() {
     let mut subject = Subject::unanswered([("old", first(960))], 1 << 20);
     let names: Vec<_> = (0..6000).map(|number| format!("{number:0>200}")).collect();
     for names in names.chunks(100) {
@@ -421,18 +421,18 @@ fn in_a_full_map_to_forget_makes_room() {
 }
 
 #[test]
-fn the_writer_is_asked() {
+fn scan_asks_the_writer() {
     let mut subject = Subject::unanswered([("ada", first(960)), ("bob", first(960)), ("eve", first(999))], 4 << 20);
     let directory = tempfile::tempdir().unwrap();
     let live = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
-    // The notes get lost, so that only the slots count.
+    // The notes are lost, so that only the slots count.
     let other = tempfile::tempdir().unwrap();
     let (seen_sender, _) = user_writer(open(other.path(), 4 << 20).unwrap(), policy());
     let writer = Writer::new(Arc::clone(&subject.queue.0), live, NodeContext::with_policy(NODE, policy()), seen_sender);
     let thread = thread::spawn(move || writer.run());
     let answers = OutcomeChannel::default();
     let ask = |subject: &Subject, command| {
-        subject.queue.0.push(command, answers.done());
+        subject.queue.0.push(command, answers.completion());
         answers.next()
     };
     assert_eq!(ask(&subject, acquire("ada", 1)), granted(1));
@@ -448,7 +448,7 @@ fn the_writer_is_asked() {
 }
 
 #[test]
-fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
+fn queue_waits_for_users_or_scan_and_pause() {
     let mut subject = Subject::unanswered([("ada", first(960))], 4 << 20);
     let queue = Arc::clone(&subject.user_writer.queue);
     let (near, later) = (Duration::from_millis(5), Duration::from_millis(10));
@@ -475,9 +475,9 @@ fn the_desk_waits_for_notes_or_a_step_and_for_the_pause() {
 }
 
 #[test]
-fn a_recorder_that_idles_takes_its_steps() {
+fn idle_user_writer_scans() {
     let mut subject = Subject::unanswered([("ada", first(960)), ("bob", first(999))], 4 << 20);
-    subject.sweep().due = Instant::now();
+    subject.scan().due = Instant::now();
     let Subject { directory, seen_sender, user_writer, queue, .. } = subject;
     let thread = thread::spawn(move || user_writer.run());
     let mut batch = VecDeque::new();
@@ -490,11 +490,11 @@ fn a_recorder_that_idles_takes_its_steps() {
 }
 
 #[test]
-fn the_end_waits_for_no_step_and_no_rest() {
-    // In the second case the next step is due.
+fn end_does_not_wait_for_the_scan() {
+    // In the second case the next batch is due.
     for due in [Duration::from_secs(1000), Duration::ZERO] {
         let mut subject = Subject::new([("ada", first(960)), ("bob", first(999))], &[]);
-        subject.sweep().due = Instant::now() + due;
+        subject.scan().due = Instant::now() + due;
         let Subject { directory, mut seen_sender, user_writer, .. } = subject;
         seen_sender.send([(user("eve"), day(START))]);
         drop(seen_sender);

@@ -28,7 +28,7 @@ fn known(environment: &Environment, id: &str) -> Option<KnownUser> {
 }
 
 #[test]
-fn what_is_queued_is_noted_before_the_end() {
+fn pending_users_are_noted_before_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
     seen_sender.send((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
@@ -42,7 +42,7 @@ fn what_is_queued_is_noted_before_the_end() {
 }
 
 #[test]
-fn what_does_not_fit_is_dropped_and_counted() {
+fn seen_users_beyond_the_bound_are_counted() {
     let directory = tempfile::tempdir().unwrap();
     let (mut seen_sender, _writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
     seen_sender.send((0..MAX_PENDING + 3).map(|number| (user(&format!("user {number}")), at(1))));
@@ -51,7 +51,7 @@ fn what_does_not_fit_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_is_left_alone() {
+fn unreadable_record_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let mut env = open(directory.path(), MAP).unwrap();
     let environment = env.environment().unwrap();
@@ -65,14 +65,14 @@ fn a_record_that_cannot_be_read_is_left_alone() {
     assert!(environment.records.get(&txn, b"bob").unwrap().is_some());
 }
 
-/// Has it changed, as an operator would: what came of it.
-fn amend(writer: &mut UserWriter, changes: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreFailure>> {
+/// Makes these updates: the answers.
+fn update(writer: &mut UserWriter, updates: &[(&str, UserUpdate)]) -> Vec<Result<(), StoreFailure>> {
     let (answer, answered) = std::sync::mpsc::channel();
-    let done = || {
+    let completion = || {
         let answer = answer.clone();
         Completion::new(move |result| answer.send(result).unwrap())
     };
-    writer.apply_updates(changes.iter().map(|&(id, update)| (user(id), update, done())).collect());
+    writer.apply_updates(updates.iter().map(|&(id, update)| (user(id), update, completion())).collect());
     answered.try_iter().collect()
 }
 
@@ -81,15 +81,15 @@ fn limit(slots: u32) -> UserOverrides {
 }
 
 #[test]
-fn what_is_set_for_a_user_is_in_force_and_outlives_the_process_until_it_is_forgotten() {
+fn overrides_survive_a_restart_until_forgotten() {
     let directory = tempfile::tempdir().unwrap();
     let policy = policy();
     let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
     writer.write_seen([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
     let (overrides, other) = (limit(7), UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
-    let changes =
+    let updates =
         [("ada", UserUpdate::Set(overrides)), ("eve", UserUpdate::Set(limit(1))), ("eve", UserUpdate::Set(other))];
-    assert_eq!(amend(&mut writer, &changes), [Ok(()); 3]);
+    assert_eq!(update(&mut writer, &updates), [Ok(()); 3]);
     assert_eq!((policy.for_user(&user("ada")).overrides, policy.for_user(&user("eve")).overrides), (overrides, other));
     assert_eq!(policy.for_user(&user("bob")).overrides, UserOverrides::default());
     drop(writer);
@@ -99,8 +99,8 @@ fn what_is_set_for_a_user_is_in_force_and_outlives_the_process_until_it_is_forgo
     assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), overrides), (user("eve"), other)].into());
     assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
     let (_seen_sender, mut writer) = user_writer(env, policy.clone());
-    let changes = [("ada", UserUpdate::Forget), ("eve", UserUpdate::Set(UserOverrides::default()))];
-    assert_eq!(amend(&mut writer, &changes), [Ok(()); 2]);
+    let updates = [("ada", UserUpdate::Forget), ("eve", UserUpdate::Set(UserOverrides::default()))];
+    assert_eq!(update(&mut writer, &updates), [Ok(()); 2]);
     assert_eq!((policy.users_with_overrides(), policy.for_user(&user("ada")).overrides), (0, UserOverrides::default()));
     let environment = writer.env.environment().unwrap();
     assert!(overrides::read_all(environment).unwrap().is_empty());
@@ -108,7 +108,7 @@ fn what_is_set_for_a_user_is_in_force_and_outlives_the_process_until_it_is_forgo
 }
 
 #[test]
-fn what_is_not_written_down_is_not_in_force() {
+fn unwritten_overrides_are_not_in_force() {
     let directory = tempfile::tempdir().unwrap();
     let policy = policy();
     let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
@@ -119,25 +119,25 @@ fn what_is_not_written_down_is_not_in_force() {
         (Uncommitted::InDoubt(heed::Error::Io(std::io::ErrorKind::StorageFull.into())), StoreFailure::InDoubt),
     ] {
         faults::fail([failure]);
-        assert_eq!(amend(&mut writer, &[("ada", UserUpdate::Set(limit(7)))]), [Err(cause)]);
+        assert_eq!(update(&mut writer, &[("ada", UserUpdate::Set(limit(7)))]), [Err(cause)]);
         assert_eq!(policy.users_with_overrides(), 0);
     }
 }
 
 #[test]
-fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
+fn update_does_not_wait_and_is_always_answered() {
     let directory = tempfile::tempdir().unwrap();
     let policy = policy();
     let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
     let updates = writer.update_sender();
     let recording = thread::spawn(move || writer.run());
-    // So that it pauses.
+    // So that the writer pauses after a commit.
     seen_sender.send([(user("ada"), at(1))]);
     let (answer, answered) = std::sync::mpsc::channel();
     let submit = |overrides| {
         let answer = answer.clone();
-        let done = Completion::new(move |result| answer.send(result).unwrap());
-        updates.submit(user("ada"), UserUpdate::Set(overrides), done);
+        let completion = Completion::new(move |result| answer.send(result).unwrap());
+        updates.submit(user("ada"), UserUpdate::Set(overrides), completion);
     };
     let start = Instant::now();
     for slots in 1..=3 {
@@ -154,7 +154,7 @@ fn a_change_does_not_wait_for_notes_and_is_answered_even_if_nobody_is_there() {
 }
 
 #[test]
-fn who_is_dropped_is_told_in_the_log() {
+fn dropped_users_are_logged() {
     let directory = tempfile::tempdir().unwrap();
     let (mut seen_sender, _writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
     assert_eq!(
@@ -166,7 +166,7 @@ fn who_is_dropped_is_told_in_the_log() {
 }
 
 #[test]
-fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
+fn first_user_is_noted_at_once_next_later() {
     let directory = tempfile::tempdir().unwrap();
     let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
     let queue = Arc::clone(&seen_sender.queue);
@@ -178,7 +178,7 @@ fn the_first_is_noted_at_once_and_the_next_after_a_pause_or_before_the_end() {
         queue.lock().seen.is_empty()
     };
     let recording = thread::spawn(move || writer.run());
-    // It is to sleep by now, and to be woken.
+    // By now it should sleep, and have to be woken.
     thread::sleep(Duration::from_millis(50));
     seen_sender.send([(user("ada"), at(1))]);
     assert!(are_taken(TIMEOUT));
@@ -205,7 +205,7 @@ fn query_is_answered_between_commits_and_rejected_after_the_end() {
     while list() != Ok(vec![user("ada")]) {
         assert!(start.elapsed() < TIMEOUT);
     }
-    // From here on it pauses. A query neither waits for the end of the pause nor ends it.
+    // From here on the writer pauses. A query neither waits for the end of the pause nor ends it.
     seen_sender.send([(user("bob"), at(1))]);
     for _ in 0..100 {
         assert_eq!(list(), Ok(vec![user("ada")]));
