@@ -708,15 +708,18 @@ impl Subject {
 
 /// Reads a list to its end, in pages of this size.
 fn read_all<T>(limit: usize, list: impl Fn(PageRequest) -> Result<Page<T>, StoreFailure>) -> Vec<T> {
+    const MAX_PAGES: usize = 10_000;
+
     let mut items = Vec::new();
     let mut request = PageRequest::first(limit);
-    loop {
+    for _ in 0..MAX_PAGES {
         let page = list(request).unwrap();
         assert!(page.items.len() <= limit, "{} items in a page of {limit}", page.items.len());
         items.extend(page.items);
         let Some(next) = page.next else { return items };
         request = PageRequest { after: Some(next), limit };
     }
+    panic!("the list does not end");
 }
 
 fn acquire(name: &str, number: u64) -> StoreCommand {
