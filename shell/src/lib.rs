@@ -56,14 +56,13 @@
 //! use shell::store::MemoryStore;
 //!
 //! # fn main() -> std::io::Result<()> {
-//! let node = NodeId::new(1); // Random in production: it names one start of this process.
 //! let settings = Settings {
-//!     node,
 //!     store_timeout: Duration::from_secs(5),
 //!     connection_limits: ConnectionLimits::default(),
 //!     connection: ConnectionSettings::default(),
 //! };
 //! let listeners = vec![TcpListener::bind("127.0.0.1:0")?];
+//! let node = NodeId::new(1); // Random in production: it names one start of this process.
 //! let store = Arc::new(MemoryStore::new(node, SlotLimit::default()));
 //! let server = Server::new(listeners, store, Box::new(OpenAuthenticator), settings)?;
 //! println!("listening on {:?}", server.addresses());

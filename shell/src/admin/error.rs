@@ -19,16 +19,16 @@ pub enum AdminError {
     #[error("{}", .0.message())]
     Store(StoreError),
     /// The limit is set, but the sessions beyond it were not ended.
-    #[error("the limit is set, but whoever is beyond it was not ended: {0}; order it again")]
+    #[error("the limit is set, but the sessions beyond it were not ended: {0}; try again")]
     NotEnforced(Box<Self>),
     /// The store failed during a change, which may have been made.
-    #[error("the store failed, nobody knows whether it was done; look, and order it again")]
+    #[error("the store failed, and may or may not have done it; look, then try again")]
     InDoubt,
     /// The change was made, but the report of the state after it failed.
     #[error("it is done, but the store cannot say how it stands now")]
     ReportUnavailable,
     /// The store did not answer in time. A change may be made, even later.
-    #[error("the store did not answer in time, nobody knows whether it was done; look, and order it again")]
+    #[error("the store did not answer in time, and may or may not have done it; look, then try again")]
     StoreTimedOut,
 }
 

@@ -198,16 +198,8 @@ impl AdminService {
     async fn submit(&self, command: StoreCommand) -> Result<Outcome, AdminError> {
         let (completion, outcome) = Completion::channel();
         self.store.submit(command, completion);
-        match self.within_timeout(async { Ok(outcome.await) }).await.map_err(unanswered)? {
-            Outcome::Rejected(error) => Err(AdminError::Store(error)),
-            outcome @ (Outcome::Granted { .. }
-            | Outcome::Denied(_)
-            | Outcome::Released
-            | Outcome::Counted { .. }
-            | Outcome::Listed(_)
-            | Outcome::Ended { .. }
-            | Outcome::Unknown) => Ok(outcome),
-        }
+        let outcome = self.within_timeout(async { Ok(outcome.await) }).await.map_err(unanswered)?;
+        if let Outcome::Rejected(error) = outcome { Err(AdminError::Store(error)) } else { Ok(outcome) }
     }
 
     async fn policy_for(&self, user: &UserId) -> Result<AdmissionPolicy, AdminError> {

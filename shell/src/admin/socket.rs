@@ -1,4 +1,4 @@
-//! The Unix socket in the data directory where a running server takes admin requests, as HTTP and JSON ([`routes`]).
+//! The Unix socket in the data directory where a running server takes admin requests, as HTTP and JSON.
 //!
 //! A process that can open the socket can make every request. So only the user that the server runs as can open it (mode
 //! 0600).

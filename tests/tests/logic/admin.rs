@@ -99,7 +99,7 @@ fn limit_that_is_not_enforced_is_reported_as_set() {
     let request = AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() });
     let message = smol::block_on(service.handle(&ada(), &request)).unwrap_err().to_string();
     assert!(
-        message.starts_with("the limit is set, but whoever is beyond it was not ended: The server is over"),
+        message.starts_with("the limit is set, but the sessions beyond it were not ended: The server is over"),
         "{message}"
     );
     assert_eq!(overrides_of(&store, &ada()).limit, Some(SlotLimit::new(0).unwrap()));

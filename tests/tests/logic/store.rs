@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
+mod harness;
+
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,56 +15,15 @@ use session_core::ledger::{
     AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionStatus, SlotLimit, StoreError,
     UserOverrides, UserRecord, WhenFull,
 };
-use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
+use session_core::{NodeId, Timestamp, UserId};
 use shell::store::{
-    Completion, LmdbConfig, LmdbStore, MemoryStore, NodeStatus, Page, PageRequest, SessionEntry, SessionNotifier,
-    Store, StoreFailure, StoreHealth, UserEntry, UserUpdate,
+    Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, SessionEntry, Store, StoreFailure, StoreHealth,
+    UserEntry, UserUpdate,
 };
-use tempfile::TempDir;
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
 
-/// A store, and what must outlive it.
-struct Subject {
-    store: Arc<dyn Store>,
-    observed: Receiver<Observed>,
-    observer: Sender<Observed>,
-    _directory: Option<TempDir>,
-}
-
-/// What a store lets the world know, in its order.
-#[derive(Debug, PartialEq, Eq)]
-enum Observed {
-    /// The answer to a command that [`Subject::send`] submitted.
-    Answer(Outcome),
-    /// Who lost a slot.
-    Ended(Vec<EndedSession>),
-}
-
-struct Observer(Sender<Observed>);
-
-impl SessionNotifier for Observer {
-    fn notify(&self, ended: Vec<EndedSession>) {
-        // Fails when the test no longer listens.
-        let _unheard = self.0.send(Observed::Ended(ended));
-    }
-}
-
-fn subject(store: impl Store + 'static, directory: Option<TempDir>) -> Subject {
-    let (observer, observed) = channel();
-    store.set_notifier(Arc::new(Observer(observer.clone())));
-    Subject { store: Arc::new(store), observed, observer, _directory: directory }
-}
-
-fn memory(limit: SlotLimit) -> Subject {
-    subject(MemoryStore::new(NODE, limit), None)
-}
-
-fn lmdb(limit: SlotLimit) -> Subject {
-    let directory = tempfile::tempdir().unwrap();
-    let store = LmdbStore::open(&LmdbConfig::new(directory.path(), limit), NODE).unwrap();
-    subject(store, Some(directory))
-}
+use self::harness::*;
 
 /// Makes a module with the whole suite for one store.
 macro_rules! suite {
@@ -646,154 +605,4 @@ fn slots_of_another_node_are_void_in_lmdb() {
         [evicted],
         "sessions of the old node lost their slots, and have nobody to end them here"
     );
-}
-
-fn submit(store: &dyn Store, command: StoreCommand) -> Receiver<Outcome> {
-    let (sender, receiver) = channel();
-    store.submit(command, Completion::new(move |outcome| sender.send(outcome).expect("somebody waits")));
-    receiver
-}
-
-impl Subject {
-    fn submit(&self, command: StoreCommand) -> Receiver<Outcome> {
-        submit(&*self.store, command)
-    }
-
-    fn update(&self, name: &str, update: UserUpdate) -> Result<(), StoreFailure> {
-        let (completion, answer) = Completion::channel();
-        self.store.update_user(user(name), update, completion);
-        smol::block_on(answer)
-    }
-
-    fn overrides(&self, name: &str) -> UserOverrides {
-        smol::block_on(self.store.policy_for(&user(name))).unwrap().overrides
-    }
-
-    /// All users, in pages of this size.
-    fn users(&self, limit: usize) -> Vec<UserEntry> {
-        // A store may note users after their grants. What it has noted is written with the next update.
-        self.ask(lookup("somebody else", 0));
-        self.update("somebody else", UserUpdate::Forget).unwrap();
-        read_all(limit, |page| smol::block_on(self.store.list_users(page)))
-    }
-
-    /// All sessions, in pages of this size.
-    fn sessions(&self, name: Option<&str>, limit: usize) -> Vec<SessionEntry> {
-        read_all(limit, |page| smol::block_on(self.store.list_sessions(name.map(user), page)))
-    }
-
-    fn ask(&self, command: StoreCommand) -> Outcome {
-        self.submit(command).recv_timeout(TIMEOUT).expect("every command is answered")
-    }
-
-    /// Submits a command whose answer is heard in the order of all else.
-    fn send(&self, command: StoreCommand) {
-        let observer = self.observer.clone();
-        self.store.submit(command, Completion::new(move |outcome| observer.send(Observed::Answer(outcome)).unwrap()));
-    }
-
-    fn next(&self) -> Observed {
-        self.observed.recv_timeout(TIMEOUT).expect("the store says something")
-    }
-
-    /// Who has lost a slot since. Whoever lost it to a command that is answered is among them.
-    fn ended(&self) -> Vec<EndedSession> {
-        let ended = self.observed.try_iter().flat_map(|observed| match observed {
-            Observed::Ended(ended) => ended,
-            Observed::Answer(outcome) => panic!("nobody waited for {outcome:?}"),
-        });
-        ended.collect()
-    }
-}
-
-/// Reads a list to its end, in pages of this size.
-fn read_all<T>(limit: usize, list: impl Fn(PageRequest) -> Result<Page<T>, StoreFailure>) -> Vec<T> {
-    let mut items = Vec::new();
-    let mut request = PageRequest::first(limit);
-    loop {
-        let page = list(request).unwrap();
-        assert!(page.items.len() <= limit, "{} items in a page of {limit}", page.items.len());
-        items.extend(page.items);
-        let Some(next) = page.next else { return items };
-        request = PageRequest { after: Some(next), limit };
-    }
-}
-
-fn acquire(name: &str, number: u64) -> StoreCommand {
-    acquire_for(name, session(number))
-}
-
-fn acquire_for(name: &str, session: SessionId) -> StoreCommand {
-    StoreCommand::Acquire { user: user(name), session, limit: None, at: Timestamp::default(), options: None }
-}
-
-fn release(name: &str, number: u64) -> StoreCommand {
-    StoreCommand::Release { user: user(name), session: session(number) }
-}
-
-fn lookup(name: &str, number: u64) -> StoreCommand {
-    StoreCommand::CountSlots { user: user(name), session: session(number), at: at(0) }
-}
-
-fn lose(name: &str, number: u64, second: u64) -> StoreCommand {
-    StoreCommand::Linger { user: user(name), session: session(number), at: at(second) }
-}
-
-fn end(name: &str, asker: u64, which: EndTarget) -> StoreCommand {
-    StoreCommand::EndSessions {
-        user: user(name),
-        session: session(asker),
-        target: which,
-        reason: EndReason::ByUser(None),
-        at: at(0),
-    }
-}
-
-fn acquire_with(name: &str, number: u64, second: u64, options: AcquireOptions) -> StoreCommand {
-    let (user, session, at) = (user(name), session(number), at(second));
-    StoreCommand::Acquire { user, session, limit: None, at, options: Some(Box::new(options)) }
-}
-
-/// What a session says that calls itself by its number, and can be taken up again.
-fn options(number: u64) -> AcquireOptions {
-    AcquireOptions { label: Some(label(number)), new_resume_key: Some(key(number)), ..AcquireOptions::default() }
-}
-
-fn key(number: u64) -> ResumeKey {
-    ResumeKey::from_bytes([u8::try_from(number).unwrap(); 32])
-}
-
-fn label(number: u64) -> DisplayName {
-    DisplayName::parse(&format!("session {number}")).unwrap()
-}
-
-/// So many slots, which linger for ten seconds; and a client may choose.
-fn policy(limit: u32) -> AdmissionPolicy {
-    AdmissionPolicy { client_choice: true, linger: LINGER, ..AdmissionPolicy::new(SlotLimit::new(limit).unwrap()) }
-}
-
-/// A node that no store has heard of.
-const UNLISTED: NodeId = NodeId::new(0xdead);
-
-fn limited_to(slots: u32) -> UserOverrides {
-    UserOverrides { limit: Some(SlotLimit::new(slots).unwrap()), when_full: None }
-}
-
-const LINGER: Duration = Duration::from_secs(10);
-
-/// In a future so far that what lingers until then does so by a store's own clock, too.
-fn at(second: u64) -> Timestamp {
-    Timestamp::from_epoch(Duration::from_secs(4_000_000_000 + second))
-}
-
-fn ended(number: u64, how: EndReason) -> EndedSession {
-    EndedSession { session: session(number), reason: how }
-}
-
-fn user(name: &str) -> UserId {
-    UserId::parse(name).unwrap()
-}
-
-fn session(number: u64) -> SessionId {
-    NODE.session(number)
 }

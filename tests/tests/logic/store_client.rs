@@ -38,10 +38,10 @@ fn submitted_after_timeout(options: Option<AcquireOptions>) -> Vec<StoreCommand>
 
 #[test]
 fn unanswered_acquire_leaves_a_pending_release() {
-    let release = StoreCommand::Release { user: UserId::parse("ada").unwrap(), session: NODE.session(1) };
-    assert_eq!(submitted_after_timeout(None), std::slice::from_ref(&release));
+    let release = [StoreCommand::Release { user: UserId::parse("ada").unwrap(), session: NODE.session(1) }];
+    assert_eq!(submitted_after_timeout(None), release);
     let resumable = AcquireOptions { new_resume_key: Some(KEY), ..AcquireOptions::default() };
-    assert_eq!(submitted_after_timeout(Some(resumable)), [release]);
+    assert_eq!(submitted_after_timeout(Some(resumable)), release);
 }
 
 /// A release would take the slot from its client because the store was slow.

@@ -102,7 +102,7 @@ fn batch_is_applied_in_order() {
     assert_eq!(outcomes, expected);
     assert_eq!(bytes(&mut writer, "bob"), None);
     let ada = UserRecord::decode(&bytes(&mut writer, "ada").unwrap()).unwrap();
-    let sessions: Vec<_> = ada.sessions().iter().map(|hold| hold.session.number()).collect();
+    let sessions: Vec<_> = ada.sessions().iter().map(|record| record.session.number()).collect();
     assert_eq!(sessions, [2, 3]);
 }
 

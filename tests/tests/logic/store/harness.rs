@@ -1,0 +1,210 @@
+//! The stores under test, and what the suite asks of them.
+
+use session_core::ledger::{AcquireOptions, EndTarget, StoreCommand};
+use session_core::ledger::{AdmissionPolicy, EndReason, EndedSession, Outcome, SlotLimit, UserOverrides};
+use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
+use shell::store::{
+    Completion, LmdbConfig, LmdbStore, MemoryStore, Page, PageRequest, SessionEntry, SessionNotifier, Store,
+    StoreFailure, UserEntry, UserUpdate,
+};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+use tempfile::TempDir;
+use tests::test_server::NODE;
+use tests::waiting::TIMEOUT;
+
+/// A store, and what must outlive it.
+pub(super) struct Subject {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) observed: Receiver<Observed>,
+    pub(super) observer: Sender<Observed>,
+    pub(super) _directory: Option<TempDir>,
+}
+
+/// What a store lets the world know, in its order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Observed {
+    /// The answer to a command that [`Subject::send`] submitted.
+    Answer(Outcome),
+    /// Who lost a slot.
+    Ended(Vec<EndedSession>),
+}
+
+pub(super) struct Observer(Sender<Observed>);
+
+impl SessionNotifier for Observer {
+    fn notify(&self, ended: Vec<EndedSession>) {
+        // Fails when the test no longer listens.
+        let _unheard = self.0.send(Observed::Ended(ended));
+    }
+}
+
+pub(super) fn subject(store: impl Store + 'static, directory: Option<TempDir>) -> Subject {
+    let (observer, observed) = channel();
+    store.set_notifier(Arc::new(Observer(observer.clone())));
+    Subject { store: Arc::new(store), observed, observer, _directory: directory }
+}
+
+pub(super) fn memory(limit: SlotLimit) -> Subject {
+    subject(MemoryStore::new(NODE, limit), None)
+}
+
+pub(super) fn lmdb(limit: SlotLimit) -> Subject {
+    let directory = tempfile::tempdir().unwrap();
+    let store = LmdbStore::open(&LmdbConfig::new(directory.path(), limit), NODE).unwrap();
+    subject(store, Some(directory))
+}
+
+pub(super) fn submit(store: &dyn Store, command: StoreCommand) -> Receiver<Outcome> {
+    let (sender, receiver) = channel();
+    store.submit(command, Completion::new(move |outcome| sender.send(outcome).expect("somebody waits")));
+    receiver
+}
+
+impl Subject {
+    pub(super) fn submit(&self, command: StoreCommand) -> Receiver<Outcome> {
+        submit(&*self.store, command)
+    }
+
+    pub(super) fn update(&self, name: &str, update: UserUpdate) -> Result<(), StoreFailure> {
+        let (completion, answer) = Completion::channel();
+        self.store.update_user(user(name), update, completion);
+        smol::block_on(answer)
+    }
+
+    pub(super) fn overrides(&self, name: &str) -> UserOverrides {
+        smol::block_on(self.store.policy_for(&user(name))).unwrap().overrides
+    }
+
+    /// All users, in pages of this size.
+    pub(super) fn users(&self, limit: usize) -> Vec<UserEntry> {
+        // A store may note users after their grants. What it has noted is written with the next update.
+        self.ask(lookup("somebody else", 0));
+        self.update("somebody else", UserUpdate::Forget).unwrap();
+        read_all(limit, |page| smol::block_on(self.store.list_users(page)))
+    }
+
+    /// All sessions, in pages of this size.
+    pub(super) fn sessions(&self, name: Option<&str>, limit: usize) -> Vec<SessionEntry> {
+        read_all(limit, |page| smol::block_on(self.store.list_sessions(name.map(user), page)))
+    }
+
+    pub(super) fn ask(&self, command: StoreCommand) -> Outcome {
+        self.submit(command).recv_timeout(TIMEOUT).expect("every command is answered")
+    }
+
+    /// Submits a command whose answer is heard in the order of all else.
+    pub(super) fn send(&self, command: StoreCommand) {
+        let observer = self.observer.clone();
+        self.store.submit(command, Completion::new(move |outcome| observer.send(Observed::Answer(outcome)).unwrap()));
+    }
+
+    pub(super) fn next(&self) -> Observed {
+        self.observed.recv_timeout(TIMEOUT).expect("the store says something")
+    }
+
+    /// Who has lost a slot since. Whoever lost it to a command that is answered is among them.
+    pub(super) fn ended(&self) -> Vec<EndedSession> {
+        let ended = self.observed.try_iter().flat_map(|observed| match observed {
+            Observed::Ended(ended) => ended,
+            Observed::Answer(outcome) => panic!("nobody waited for {outcome:?}"),
+        });
+        ended.collect()
+    }
+}
+
+/// Reads a list to its end, in pages of this size.
+pub(super) fn read_all<T>(limit: usize, list: impl Fn(PageRequest) -> Result<Page<T>, StoreFailure>) -> Vec<T> {
+    const MAX_PAGES: usize = 10_000;
+
+    let mut items = Vec::new();
+    let mut request = PageRequest::first(limit);
+    for _ in 0..MAX_PAGES {
+        let page = list(request).unwrap();
+        assert!(page.items.len() <= limit, "{} items in a page of {limit}", page.items.len());
+        items.extend(page.items);
+        let Some(next) = page.next else { return items };
+        request = PageRequest { after: Some(next), limit };
+    }
+    panic!("the list does not end");
+}
+
+pub(super) fn acquire(name: &str, number: u64) -> StoreCommand {
+    acquire_for(name, session(number))
+}
+
+pub(super) fn acquire_for(name: &str, session: SessionId) -> StoreCommand {
+    StoreCommand::Acquire { user: user(name), session, limit: None, at: Timestamp::default(), options: None }
+}
+
+pub(super) fn release(name: &str, number: u64) -> StoreCommand {
+    StoreCommand::Release { user: user(name), session: session(number) }
+}
+
+pub(super) fn lookup(name: &str, number: u64) -> StoreCommand {
+    StoreCommand::CountSlots { user: user(name), session: session(number), at: at(0) }
+}
+
+pub(super) fn lose(name: &str, number: u64, second: u64) -> StoreCommand {
+    StoreCommand::Linger { user: user(name), session: session(number), at: at(second) }
+}
+
+pub(super) fn end(name: &str, asker: u64, which: EndTarget) -> StoreCommand {
+    StoreCommand::EndSessions {
+        user: user(name),
+        session: session(asker),
+        target: which,
+        reason: EndReason::ByUser(None),
+        at: at(0),
+    }
+}
+
+pub(super) fn acquire_with(name: &str, number: u64, second: u64, options: AcquireOptions) -> StoreCommand {
+    let (user, session, at) = (user(name), session(number), at(second));
+    StoreCommand::Acquire { user, session, limit: None, at, options: Some(Box::new(options)) }
+}
+
+/// What a session says that calls itself by its number, and can be taken up again.
+pub(super) fn options(number: u64) -> AcquireOptions {
+    AcquireOptions { label: Some(label(number)), new_resume_key: Some(key(number)), ..AcquireOptions::default() }
+}
+
+pub(super) fn key(number: u64) -> ResumeKey {
+    ResumeKey::from_bytes([u8::try_from(number).unwrap(); 32])
+}
+
+pub(super) fn label(number: u64) -> DisplayName {
+    DisplayName::parse(&format!("session {number}")).unwrap()
+}
+
+/// So many slots, which linger for ten seconds; and a client may choose.
+pub(super) fn policy(limit: u32) -> AdmissionPolicy {
+    AdmissionPolicy { client_choice: true, linger: LINGER, ..AdmissionPolicy::new(SlotLimit::new(limit).unwrap()) }
+}
+
+/// A node that no store has heard of.
+pub(super) const UNLISTED: NodeId = NodeId::new(0xdead);
+
+pub(super) fn limited_to(slots: u32) -> UserOverrides {
+    UserOverrides { limit: Some(SlotLimit::new(slots).unwrap()), when_full: None }
+}
+
+pub(super) const LINGER: Duration = Duration::from_secs(10);
+
+/// In a future so far that what lingers until then does so by a store's own clock, too.
+pub(super) fn at(second: u64) -> Timestamp {
+    Timestamp::from_epoch(Duration::from_secs(4_000_000_000 + second))
+}
+
+pub(super) fn ended(number: u64, how: EndReason) -> EndedSession {
+    EndedSession { session: session(number), reason: how }
+}
+
+pub(super) fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+pub(super) fn session(number: u64) -> SessionId {
+    NODE.session(number)
+}
