@@ -14,11 +14,11 @@
 //!
 //! # What always holds
 //!
-//! - No acquire adds a slot while the user holds as many as the limit in force. If it evicts other sessions, that is one
-//!   step: they lose their slots and it gets one, or nothing changes.
+//! - An acquire never adds a slot if the user holds as many as the limit allows. It may evict other sessions. Then they lose
+//!   their slots and it gets one in a single step, or nothing changes.
 //! - A count is the number of slots. So it is never negative and never drifts.
 //! - A session has one user, and at most one slot, whatever credentials the client shows.
-//! - A resume token moves at most one slot. It admits no session, and leaves one live session on that slot.
+//! - A resume token moves one slot from a session to another. So it never adds a slot.
 //! - A session has at most one command under way.
 //! - A session that was granted a slot submits exactly one release, or one [`ledger::StoreCommand::Linger`].
 //! - A client is told of a slot only after the store has confirmed it. If the client left, or lost the slot, before its

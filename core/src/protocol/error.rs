@@ -211,7 +211,7 @@ pub enum AuthenticateOptionsError {
     Label,
     /// `resume` is not a [`ResumeToken`](crate::ResumeToken).
     Resume,
-    /// `evict` is neither `"oldest"` nor a list of sessions.
+    /// `evict` is not `"oldest"`, `"nobody"` or a list of sessions.
     Evict,
 }
 

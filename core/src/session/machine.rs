@@ -74,7 +74,7 @@ impl Session {
 
     /// When [`Event::Tick`] is due. Any event can change it.
     ///
-    /// `None` while a call is pending: the peer is not to blame for the wait, and the store's own timeout bounds it.
+    /// `None` while a call is pending: the peer is not to blame for the wait. The caller bounds it with a timeout of its own.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
         match (self.connection, &self.pending) {

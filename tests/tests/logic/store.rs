@@ -17,8 +17,8 @@ use session_core::ledger::{
 };
 use session_core::{NodeId, Timestamp, UserId};
 use shell::store::{
-    Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, SessionEntry, Store, StoreFailure, StoreHealth,
-    UserEntry, UserUpdate,
+    Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, SessionEntry, StoreFailure, StoreHealth, UserEntry,
+    UserUpdate,
 };
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};

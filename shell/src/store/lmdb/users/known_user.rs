@@ -26,7 +26,7 @@ pub(in crate::store::lmdb) struct KnownUser {
 /// Why bytes are not a [`KnownUser`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(in crate::store::lmdb) enum KnownUserError {
-    #[error("the user's record has version {0}, this server reads version {VERSION}")]
+    #[error("the entry of a known user has version {0}, this server reads version {VERSION}")]
     Version(u8),
     #[error("the user's record has {0} bytes instead of {BYTES}")]
     Length(usize),
