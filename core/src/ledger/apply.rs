@@ -42,14 +42,17 @@ pub fn apply(
                         grant: options.is_some().then(|| Box::new(details)),
                     }
                 }
-                Err(denied) if denied.reason == DenyReason::NodeDead => Outcome::Rejected(StoreError::Failed),
-                Err(denied) => Outcome::Denied(options.is_some().then(|| {
-                    Box::new(SlotListing {
-                        is_device_full: denied.reason == DenyReason::DeviceFull,
-                        free_at: denied.free_at,
-                        ..list(record, *limit, policy, SlotListing::MAX_SHOWN)
-                    })
-                })),
+                Err(denied) => {
+                    let is_device_full = match denied.reason {
+                        DenyReason::NodeDead => return ApplyResult { outcome: NODE_DEAD, ended },
+                        DenyReason::DeviceFull => true,
+                        DenyReason::LimitReached => false,
+                    };
+                    Outcome::Denied(options.is_some().then(|| {
+                        let listing = list(record, *limit, policy, SlotListing::MAX_SHOWN);
+                        Box::new(SlotListing { is_device_full, free_at: denied.free_at, ..listing })
+                    }))
+                }
             }
         }
         StoreCommand::Release { session, .. } => {
@@ -73,3 +76,5 @@ pub fn apply(
     };
     ApplyResult { outcome, ended }
 }
+
+const NODE_DEAD: Outcome = Outcome::Rejected(StoreError::Failed);
