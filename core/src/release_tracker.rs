@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 ///
 /// A session's command goes through the tracker twice. [`ReleaseTracker::begin`] gives a [`Ticket`] before the command is
 /// submitted. [`ReleaseTracker::answered`] takes the ticket with the store's answer, or
-/// [`ReleaseTracker::given_up`] if nobody waits for the answer any longer. Answers may come in any order.
+/// [`ReleaseTracker::given_up`] after a timeout. Answers may come in any order.
 ///
 /// An acquire that was to resume a slot and got no answer leaves a pending [`StoreCommand::Linger`], not a release. A
 /// release would take the slot from its client because the store was slow.
@@ -168,7 +168,7 @@ impl ReleaseTracker {
         }
     }
 
-    /// Nobody waits for the answer any longer. It counts as [`Outcome::Unknown`].
+    /// The wait for the answer has ended. The outcome counts as [`Outcome::Unknown`].
     pub fn given_up(&mut self, ticket: &Ticket, now: Timestamp) {
         let lost = match ticket.call {
             Call::Query => return,

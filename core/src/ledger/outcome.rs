@@ -162,7 +162,7 @@ impl core::error::Error for StoreError {}
 pub enum Liveness {
     /// It does, or it may.
     Alive,
-    /// It has not since this time, as far as is known, and never will again. Its slots expire. Those that can be resumed
-    /// linger from this time on.
+    /// It was last known to be alive at this time, and is dead for good. Its slots expire. Resumable ones linger from this
+    /// time on.
     DeadSince(Timestamp),
 }

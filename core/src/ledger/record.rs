@@ -103,7 +103,7 @@ pub enum RecordError {
 }
 
 impl SessionRecord {
-    /// A live session of which nothing else is known.
+    /// A live session without client information.
     #[must_use]
     pub const fn new(session: SessionId, since: Timestamp) -> Self {
         Self { session, since, status: SessionStatus::Live, client: None }

@@ -131,13 +131,13 @@ pub enum SessionState {
 }
 
 impl From<&SessionRecord> for SessionInfo {
-    fn from(hold: &SessionRecord) -> Self {
-        let (state, until) = match hold.status {
+    fn from(record: &SessionRecord) -> Self {
+        let (state, until) = match record.status {
             SessionStatus::Live => (SessionState::Live, None),
             SessionStatus::Lingering { until } => (SessionState::Lingering, Some(until.millis())),
         };
-        let (device, label) = (hold.device().cloned(), hold.label().cloned());
-        Self { id: hold.session, device, label, since: hold.since.millis(), state, until }
+        let (device, label) = (record.device().cloned(), record.label().cloned());
+        Self { id: record.session, device, label, since: record.since.millis(), state, until }
     }
 }
 

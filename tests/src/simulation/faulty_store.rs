@@ -26,17 +26,17 @@ pub enum StoreFault {
     Apply,
     /// Applies it, and the answer is long in coming.
     ApplySilently,
-    /// Applies it, and says that nobody knows.
+    /// Applies the command and answers `Unknown`.
     ApplyUnknown,
     /// Says that it certainly was not applied.
     Reject,
-    /// Does not apply it, and says that nobody knows.
+    /// Does not apply the command and answers `Unknown`.
     Drop,
-    /// Does not apply it, and says so when nobody waits any more.
+    /// Does not apply the command, and answers so after the timeout.
     DropSilently,
-    /// Says that nobody knows, and applies it later.
+    /// Answers `Unknown` and applies the command later.
     Postpone,
-    /// Does not apply it, says that nobody knows, and tells those who would have lost their slots that they may have: what a
+    /// Does not apply the command, answers `Unknown`, and notifies the sessions that it would have ended: what a
     /// store does whose commit ends in doubt.
     Doubt,
 }
@@ -60,11 +60,11 @@ impl StoreFault {
 /// The highest limit that a token claims.
 pub(super) const MAX_CLAIM: u32 = 5;
 
-/// Who is alive is an oracle's word here: from start to kill.
+/// It knows which nodes are alive: from start to kill.
 ///
-/// The clocks of the servers differ by as much as they like, and what lingers does so by the clock of whoever wrote it. A
-/// store that compared them would be at the mercy of the worst. So this one, as a shared one would, has one clock: what a
-/// command says of the time is corrected by how far its server's clock is from the store's.
+/// The servers' clocks differ. If sessions lingered by the clock of the server that wrote them, the worst clock would decide.
+/// So this store has one clock, as a shared store has, and corrects the time of each command by the difference between the
+/// server's clock and its own.
 pub(super) struct SharedStore {
     inner: Mutex<Inner>,
 }
@@ -78,7 +78,7 @@ struct Inner {
     deaths: BTreeMap<NodeId, Timestamp>,
     /// What the live nodes' stores know, with whom to notify.
     contexts: BTreeMap<NodeId, NodeContext>,
-    /// Who has lost a slot to somebody else.
+    /// The sessions that lost their slots to a command of another session.
     ended: BTreeSet<SessionId>,
     /// How often something was reached that is hard to reach.
     counts: BTreeMap<&'static str, u64>,
@@ -130,7 +130,7 @@ impl SharedStore {
         self.lock().policy.limit = limit;
     }
 
-    /// Whether this session has lost its slot to somebody else.
+    /// Whether this session lost its slot to a command of another session.
     pub(super) fn has_ended(&self, session: SessionId) -> bool {
         self.lock().ended.contains(&session)
     }
@@ -155,7 +155,7 @@ impl SharedStore {
         inner.queue.push_back((command, None));
     }
 
-    /// Drops what has lingered for its time from records that nobody touches.
+    /// Expires sessions in records that no command touches.
     pub(super) fn sweep(&self) {
         let mut inner = self.lock();
         let (now, alive, deaths) = (inner.now, inner.alive.clone(), inner.deaths.clone());
@@ -164,12 +164,12 @@ impl SharedStore {
         }
     }
 
-    /// Every hold of a user, whoever's and however held.
+    /// Every session in the record of a user.
     pub(super) fn holds_of(&self, user: &UserId) -> Vec<SessionRecord> {
         self.lock().records.get(user).map_or_else(Vec::new, |record| record.sessions().to_vec())
     }
 
-    /// The node is dead. What it submitted may still be applied; nobody hears of it.
+    /// Marks the node as dead. Its commands may still be applied. Their answers reach no session.
     pub(super) fn kill(&self, node: NodeId) {
         let unheard: Vec<_> = {
             let mut inner = self.lock();
@@ -245,7 +245,7 @@ impl SharedStore {
         };
         let said = match fault {
             StoreFault::Apply | StoreFault::ApplySilently => result,
-            // Whoever was told that nobody knows can be told nothing else.
+            // After `Unknown` there is no other answer.
             StoreFault::Reject => Some(Outcome::Rejected(StoreError::Failed)),
             StoreFault::ApplyUnknown
             | StoreFault::Drop
@@ -344,7 +344,7 @@ impl Inner {
     fn count(&mut self, command: &StoreCommand, before: &UserRecord, outcome: &Outcome, ended: &[EndedSession]) {
         let mut reached = Vec::new();
         for EndedSession { session, reason: how } in ended {
-            reached.push(if *how == EndReason::Resumed { "resumed from a live session" } else { "somebody ended" });
+            reached.push(if *how == EndReason::Resumed { "resumed from a live session" } else { "a session ended" });
             let is_of_victim =
                 |(command, _): &&(StoreCommand, Option<Completion<Outcome>>)| command.session() == *session;
             if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.is_release()) {

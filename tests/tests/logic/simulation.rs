@@ -134,7 +134,7 @@ const MUST_HAPPEN: [&str; 52] = [
     "listed",
     "ended another",
     "EVICTED",
-    "somebody ended",
+    "a session ended",
     "ended while its release was under way",
     "ended while its grant was long in coming",
     "ended by a lower limit",

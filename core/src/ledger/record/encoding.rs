@@ -57,10 +57,10 @@ impl UserRecord {
     }
 }
 
-fn encode(SessionRecord { session, since, status: held, client: client_info }: &SessionRecord, bytes: &mut Vec<u8>) {
+fn encode(SessionRecord { session, since, status, client: client_info }: &SessionRecord, bytes: &mut Vec<u8>) {
     let none = ClientInfo::default();
     let ClientInfo { device, label, resumable } = client_info.as_deref().unwrap_or(&none);
-    let until = match held {
+    let until = match status {
         SessionStatus::Live => None,
         SessionStatus::Lingering { until } => Some(until),
     };
@@ -92,7 +92,7 @@ fn decode(bytes: &mut Reader<'_>) -> Result<SessionRecord, RecordError> {
         return Err(RecordError::BadSession);
     }
     let has = |flag| flags & flag != 0;
-    let held = if has(LINGERS) { SessionStatus::Lingering { until: bytes.time()? } } else { SessionStatus::Live };
+    let status = if has(LINGERS) { SessionStatus::Lingering { until: bytes.time()? } } else { SessionStatus::Live };
     let resumable = if has(RESUMABLE) {
         let key = ResumeKey::from_bytes(bytes.take()?);
         Some(Resumable { key, linger: Duration::from_millis(u32::from_be_bytes(bytes.take()?).into()) })
@@ -105,7 +105,7 @@ fn decode(bytes: &mut Reader<'_>) -> Result<SessionRecord, RecordError> {
     Ok(SessionRecord {
         session,
         since,
-        status: held,
+        status,
         client: (client_info != ClientInfo::default()).then(|| Box::new(client_info)),
     })
 }

@@ -104,7 +104,7 @@ impl Subject {
         self.observed.recv_timeout(TIMEOUT).expect("the store says something")
     }
 
-    /// Who has lost a slot since. Whoever lost it to a command that is answered is among them.
+    /// The sessions that lost their slots since the last call, up to the last answered command.
     pub(super) fn ended(&self) -> Vec<EndedSession> {
         let ended = self.observed.try_iter().flat_map(|observed| match observed {
             Observed::Ended(ended) => ended,
@@ -178,7 +178,7 @@ pub(super) fn label(number: u64) -> DisplayName {
     DisplayName::parse(&format!("session {number}")).unwrap()
 }
 
-/// So many slots, which linger for ten seconds; and a client may choose.
+/// This limit, with a grace period of ten seconds and `client_choice`.
 pub(super) fn policy(limit: u32) -> AdmissionPolicy {
     AdmissionPolicy { client_choice: true, linger: LINGER, ..AdmissionPolicy::new(SlotLimit::new(limit).unwrap()) }
 }
