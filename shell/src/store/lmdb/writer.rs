@@ -26,9 +26,10 @@ use crate::store::shared::{NodeContext, SharedPolicy};
 /// How many commands one transaction applies, at most.
 const BATCH_MAX: usize = 1024;
 
-/// Cost grows with transactions and thread wake-ups, not with commands. So after a batch of at least this many commands, the
-/// next batch waits this long to fill. A command that comes alone does not wait.
+/// Group commit: after a batch of at least this many commands that was not full, the next batch waits for more commands.
+/// Cost grows with transactions and thread wake-ups, not with commands. A command that comes alone does not wait.
 const GROUP_COMMIT_MIN: usize = 3;
+/// How long that batch waits.
 const GROUP_COMMIT_WINDOW: Duration = Duration::from_micros(500);
 
 /// How many records a step of the sweep looks at: beside a batch of commands, and without one.
