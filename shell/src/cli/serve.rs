@@ -98,8 +98,10 @@ fn serve_admin(
     server: &Server,
     executor: &Arc<Executor<'static>>,
 ) -> Option<Task<()>> {
-    if config.store == StoreKind::Memory {
-        return None;
+    match config.store {
+        // Without a data directory there is no place for the socket.
+        StoreKind::Memory => return None,
+        StoreKind::Lmdb => {}
     }
     match socket::bind(&config.data) {
         Ok(listener) => {

@@ -154,8 +154,11 @@ async fn request(
     UserCommand { user, request: order, .. }: &UserCommand,
     config: &Config,
 ) -> Result<UserReport, String> {
-    if config.store == StoreKind::Memory {
-        return Err("operator commands need a data directory, and store = \"memory\" has none".into());
+    match config.store {
+        StoreKind::Memory => {
+            return Err("operator commands need a data directory, and store = \"memory\" has none".into());
+        }
+        StoreKind::Lmdb => {}
     }
     if let Some(report) = socket::request(&config.data, user, order).await? {
         return Ok(report);
