@@ -17,10 +17,7 @@ use session_core::ledger::{
     UserOverrides, UserRecord, WhenFull,
 };
 use session_core::{NodeId, Timestamp, UserId};
-use shell::store::{
-    Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth,
-    UserUpdate,
-};
+use shell::store::{Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth, UserUpdate};
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
 

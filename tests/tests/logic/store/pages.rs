@@ -1,15 +1,9 @@
 //! Users and sessions in pages.
 
 use session_core::ledger::StoreCommand;
-use session_core::ledger::{
-    Outcome, SessionStatus, SlotLimit,
-    UserOverrides,
-};
+use session_core::ledger::{Outcome, SessionStatus, SlotLimit, UserOverrides};
 use session_core::{Timestamp, UserId};
-use shell::store::{
-    PageRequest, SessionEntry, UserEntry,
-    UserUpdate,
-};
+use shell::store::{PageRequest, SessionEntry, UserEntry, UserUpdate};
 
 use super::harness::*;
 
