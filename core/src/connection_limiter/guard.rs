@@ -1,6 +1,7 @@
 //! A permit that is released when it is dropped.
 
 use alloc::rc::Rc;
+use alloc::sync::Arc;
 use core::cell::RefCell;
 use core::net::IpAddr;
 
@@ -11,24 +12,30 @@ use crate::time::Timestamp;
 
 /// A [`ConnectionLimiter`] that several owners share: behind a mutex, or in a cell.
 ///
-/// `Rc<RefCell<ConnectionLimiter>>` and `&RefCell<ConnectionLimiter>` implement it. This crate has no mutex. An
-/// application with threads implements it for a type of its own.
+/// `RefCell<ConnectionLimiter>` implements it, and `&T`, `Rc<T>` and `Arc<T>` for a `T` that does. This crate has no mutex.
+/// An application with threads implements it for a type of its own.
 pub trait SharedLimiter {
     /// Calls `change` with exclusive access to the limiter.
     fn with<R>(&self, change: impl FnOnce(&mut ConnectionLimiter) -> R) -> R;
 }
 
-impl SharedLimiter for Rc<RefCell<ConnectionLimiter>> {
+impl SharedLimiter for RefCell<ConnectionLimiter> {
     fn with<R>(&self, change: impl FnOnce(&mut ConnectionLimiter) -> R) -> R {
         change(&mut self.borrow_mut())
     }
 }
 
-impl SharedLimiter for &RefCell<ConnectionLimiter> {
-    fn with<R>(&self, change: impl FnOnce(&mut ConnectionLimiter) -> R) -> R {
-        change(&mut self.borrow_mut())
-    }
+macro_rules! shared_through {
+    ($($pointer:ty),+) => {$(
+        impl<T: SharedLimiter> SharedLimiter for $pointer {
+            fn with<R>(&self, change: impl FnOnce(&mut ConnectionLimiter) -> R) -> R {
+                T::with(self, change)
+            }
+        }
+    )+};
 }
+
+shared_through!(&T, Rc<T>, Arc<T>);
 
 /// A [`Permit`] that releases itself when it is dropped, also on `?` and on a panic.
 ///
@@ -60,6 +67,25 @@ impl<L: SharedLimiter> PermitGuard<L> {
     /// As there.
     pub fn acquire(limiter: L) -> Result<Self, ConnectionLimitExceeded> {
         let permit = limiter.with(ConnectionLimiter::acquire)?;
+        Ok(Self { limiter, permit: Some(permit) })
+    }
+
+    /// As [`ConnectionLimiter::acquire`] and [`ConnectionLimiter::identify`], for a client whose address is known. A
+    /// connection that exceeds a limit is not counted.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn acquire_for(limiter: L, address: IpAddr, now: Timestamp) -> Result<Self, ConnectionLimitExceeded> {
+        let permit = limiter.with(|limiter| {
+            let mut permit = limiter.acquire()?;
+            match limiter.identify(&mut permit, address, now) {
+                Ok(()) => Ok(permit),
+                Err(exceeded) => {
+                    limiter.release(permit);
+                    Err(exceeded)
+                }
+            }
+        })?;
         Ok(Self { limiter, permit: Some(permit) })
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use session_core::connection_limiter::{
-    ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit,
+    ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, PermitGuard, SharedLimiter,
 };
 
 use crate::runtime::clock::Clock;
@@ -22,11 +22,7 @@ pub struct SharedConnectionLimiter {
 
 /// The permit of one connection. It is released when dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit {
-    limiter: Arc<SharedConnectionLimiter>,
-    /// `None` only while it is dropped.
-    permit: Option<Permit>,
-}
+pub struct ConnectionPermit(PermitGuard<Arc<SharedConnectionLimiter>>);
 
 impl SharedConnectionLimiter {
     /// A limiter without connections.
@@ -40,22 +36,12 @@ impl SharedConnectionLimiter {
     /// # Errors
     /// The limit that the connection would exceed. The connection is not counted.
     pub fn acquire(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionPermit, ConnectionLimitExceeded> {
-        let mut limiter = self.lock();
-        let acquired = limiter.acquire().and_then(|mut permit| match address {
-            None => Ok(permit),
-            Some(address) => match limiter.identify(&mut permit, address, self.clock.now()) {
-                Ok(()) => Ok(permit),
-                Err(exceeded) => {
-                    limiter.release(permit);
-                    Err(exceeded)
-                }
-            },
-        });
-        drop(limiter);
-        match acquired {
-            Ok(permit) => Ok(ConnectionPermit { limiter: Arc::clone(self), permit: Some(permit) }),
-            Err(exceeded) => Err(self.log_exceeded(exceeded)),
-        }
+        let limiter = Arc::clone(self);
+        let permit = match address {
+            None => PermitGuard::acquire(limiter),
+            Some(address) => PermitGuard::acquire_for(limiter, address, self.clock.now()),
+        };
+        permit.map(ConnectionPermit).map_err(|exceeded| self.log_exceeded(exceeded))
     }
 
     /// Changes the limits. Connections that exceed them stay.
@@ -101,30 +87,25 @@ impl ConnectionPermit {
     /// # Errors
     /// The limit that the connection exceeds. It stays counted in the total until it is dropped.
     pub fn identify(&mut self, address: IpAddr) -> Result<(), ConnectionLimitExceeded> {
-        let Self { limiter, permit: Some(permit) } = self else { return Ok(()) };
-        let identified = limiter.lock().identify(permit, address, limiter.clock.now());
-        identified.map_err(|exceeded| limiter.log_exceeded(exceeded))
+        let now = self.0.limiter().clock.now();
+        self.0.identify(address, now).map_err(|exceeded| self.0.limiter().log_exceeded(exceeded))
     }
 
     /// The client, if its address is known and exceeded no limit.
     #[must_use]
     pub fn client(&self) -> Option<ClientPrefix> {
-        self.permit.as_ref().and_then(Permit::client)
+        self.0.client()
     }
 
     /// Records that the connection is authenticated.
     pub fn authenticated(&mut self) {
-        if let Self { limiter, permit: Some(permit) } = self {
-            limiter.lock().authenticated(permit);
-        }
+        self.0.authenticated();
     }
 }
 
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.limiter.lock().release(permit);
-        }
+impl SharedLimiter for SharedConnectionLimiter {
+    fn with<R>(&self, change: impl FnOnce(&mut ConnectionLimiter) -> R) -> R {
+        change(&mut self.lock())
     }
 }
 
