@@ -93,20 +93,17 @@ impl Queue {
         query.reject(error);
     }
 
-    /// The queries that wait.
-    pub(super) fn take_queries(&self) -> Vec<LiveQuery> {
-        std::mem::take(&mut self.lock().queries)
-    }
-
     /// Whether an acquire would be rejected for want of room.
     pub(super) fn is_full(&self) -> bool {
         self.lock().commands.len() >= self.capacity
     }
 
-    /// Moves up to `max` commands into `batch`, which is empty. Waits for one, at most for `timeout` if there is one.
+    /// Moves up to `max` commands into `batch`, and the queries into `queries`; both are empty. Waits for one, at most for
+    /// `timeout` if there is one.
     pub(super) fn take(
         &self,
         batch: &mut VecDeque<QueuedCommand>,
+        queries: &mut Vec<LiveQuery>,
         max: usize,
         timeout: Option<Duration>,
     ) -> TakeResult {
@@ -116,8 +113,9 @@ impl Queue {
             None => self.ready.wait_while(inner, idle).unwrap_or_else(PoisonError::into_inner),
             Some(time) => self.ready.wait_timeout_while(inner, time, idle).unwrap_or_else(PoisonError::into_inner).0,
         };
+        std::mem::swap(&mut inner.queries, queries);
         if inner.commands.is_empty() {
-            let is_over = !inner.open && inner.queries.is_empty();
+            let is_over = !inner.open && queries.is_empty();
             return if is_over { TakeResult::Closed } else { TakeResult::Nothing };
         }
         if inner.commands.len() <= max {
@@ -137,9 +135,12 @@ impl Queue {
     /// Takes no more commands, and rejects those in the queue.
     pub(super) fn fail_all(&self) {
         self.close();
-        let left = std::mem::take(&mut self.lock().commands);
-        reject(left, StoreError::Failed);
-        self.take_queries().into_iter().for_each(|query| query.reject(StoreError::Failed));
+        let (commands, queries) = {
+            let mut inner = self.lock();
+            (std::mem::take(&mut inner.commands), std::mem::take(&mut inner.queries))
+        };
+        reject(commands, StoreError::Failed);
+        queries.into_iter().for_each(|query| query.reject(StoreError::Failed));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -205,12 +206,12 @@ mod tests {
         let mut taken = Vec::new();
         let mut batch = VecDeque::new();
         for expected in [2, 1] {
-            assert_eq!(queue.take(&mut batch, 2, None), TakeResult::Batch);
+            assert_eq!(queue.take(&mut batch, &mut Vec::new(), 2, None), TakeResult::Batch);
             assert_eq!(batch.len(), expected);
             taken.extend(batch.drain(..).map(|(command, _)| command));
         }
         assert_eq!(taken, submitted);
-        assert_eq!(queue.take(&mut batch, 2, Some(Duration::ZERO)), TakeResult::Nothing);
+        assert_eq!(queue.take(&mut batch, &mut Vec::new(), 2, Some(Duration::ZERO)), TakeResult::Nothing);
     }
 
     #[test]
@@ -222,11 +223,11 @@ mod tests {
         queue.push(release("ada", 1), answers.completion());
         assert_eq!(answers.now(), [Outcome::Rejected(StoreError::Failed)]);
         let mut batch = VecDeque::new();
-        assert_eq!(queue.take(&mut batch, 8, None), TakeResult::Batch);
+        assert_eq!(queue.take(&mut batch, &mut Vec::new(), 8, None), TakeResult::Batch);
         assert_eq!(batch.len(), 1);
         batch.clear();
         assert_eq!(answers.now(), [Outcome::Unknown]);
-        assert_eq!(queue.take(&mut batch, 8, None), TakeResult::Closed);
+        assert_eq!(queue.take(&mut batch, &mut Vec::new(), 8, None), TakeResult::Closed);
     }
 
     #[test]

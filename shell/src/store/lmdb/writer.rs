@@ -94,20 +94,20 @@ impl Writer {
     /// Serves the queue until it is closed and empty.
     pub(super) fn run(mut self) {
         let _abandon = FailPendingOnDrop::new(Arc::clone(&self.queue));
-        let mut commands = VecDeque::new();
+        let (mut commands, mut queries) = (VecDeque::new(), Vec::new());
         let mut has_company = false;
         loop {
             if has_company {
                 thread::sleep(GROUP_COMMIT_WINDOW);
             }
-            match self.queue.take(&mut commands, self.batch, self.wait_timeout()) {
+            match self.queue.take(&mut commands, &mut queries, self.batch, self.wait_timeout()) {
                 TakeResult::Batch | TakeResult::Nothing => {
                     has_company = (GROUP_COMMIT_MIN..self.batch).contains(&commands.len());
                     self.serve(&mut commands);
                 }
                 TakeResult::Closed => return,
             }
-            self.answer_queries();
+            self.answer(queries.drain(..));
         }
     }
 
@@ -159,9 +159,9 @@ impl Writer {
         self.sweep_again();
     }
 
-    /// Answers the queries that wait. A query sees every command that was answered before it was asked.
-    fn answer_queries(&mut self) {
-        for query in self.queue.take_queries() {
+    /// Answers queries. A query sees every command that was answered before it was asked.
+    fn answer(&mut self, queries: impl IntoIterator<Item = LiveQuery>) {
+        for query in queries {
             match query {
                 LiveQuery::ListSessions(user, page, completion) => {
                     let policy = self.context.policy().clone();

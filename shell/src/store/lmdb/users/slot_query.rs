@@ -103,7 +103,7 @@ mod tests {
         let writer = thread::spawn(move || {
             for outcome in outcomes {
                 let mut batch = VecDeque::new();
-                assert_eq!(queue.take(&mut batch, 1, None), TakeResult::Batch);
+                assert_eq!(queue.take(&mut batch, &mut Vec::new(), 1, None), TakeResult::Batch);
                 batch.pop_front().unwrap().1.answer(outcome);
             }
             queue.close();
@@ -123,7 +123,7 @@ mod tests {
             let queue = Arc::clone(&queue);
             move || {
                 let mut batch = VecDeque::new();
-                while queue.take(&mut batch, 100, None) == TakeResult::Batch {
+                while queue.take(&mut batch, &mut Vec::new(), 100, None) == TakeResult::Batch {
                     batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { connections: 0 }));
                 }
             }
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(slot_query.run(&asked), SlotQueryResult::default());
         assert!(start.elapsed() < testing::TIMEOUT);
         let mut batch = VecDeque::new();
-        assert_eq!(queue.take(&mut batch, 100, None), TakeResult::Batch);
+        assert_eq!(queue.take(&mut batch, &mut Vec::new(), 100, None), TakeResult::Batch);
         assert_eq!(batch.len(), GROUP, "no other users are asked about meanwhile");
         // Late answers are dropped.
         batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { connections: 0 }));

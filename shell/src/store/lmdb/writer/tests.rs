@@ -469,8 +469,7 @@ fn page_looks_at_few_records() {
     let (mut request, mut pages) = (PageRequest::first(1000), 0);
     let listed = loop {
         let (completion, page) = Completion::channel();
-        writer.queue.ask(LiveQuery::ListSessions(None, request, completion));
-        writer.answer_queries();
+        writer.answer([LiveQuery::ListSessions(None, request, completion)]);
         let page = smol::block_on(page).unwrap();
         pages += 1;
         let Some(next) = page.next else { break page.items };

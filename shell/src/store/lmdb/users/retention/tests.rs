@@ -64,7 +64,7 @@ impl Subject {
         let holders: BTreeSet<_> = holders.iter().map(|&id| user(id)).collect();
         thread::spawn(move || {
             let mut batch = VecDeque::new();
-            while queue.take(&mut batch, 1000, None) == TakeResult::Batch {
+            while queue.take(&mut batch, &mut Vec::new(), 1000, None) == TakeResult::Batch {
                 for (command, done) in batch.drain(..) {
                     assert!(matches!(command, StoreCommand::CountSlots { .. }), "{command:?}");
                     asked.lock().unwrap().push(command.user().to_string());
@@ -227,7 +227,7 @@ fn shorter_pause_counts() {
     let mut subject = Subject::new(known, &[]);
     subject.pass();
     assert_eq!(subject.known(), ["zoe"]);
-    // As far as the scan knows.
+    // The scan does not know better.
     let mut subject = Subject::new(known, &[]);
     subject.scan().records = 1;
     subject.pass();
@@ -481,7 +481,7 @@ fn idle_user_writer_scans() {
     let Subject { directory, seen_sender, user_writer, queue, .. } = subject;
     let thread = thread::spawn(move || user_writer.run());
     let mut batch = VecDeque::new();
-    assert_eq!(queue.0.take(&mut batch, 1, Some(TIMEOUT)), TakeResult::Batch);
+    assert_eq!(queue.0.take(&mut batch, &mut Vec::new(), 1, Some(TIMEOUT)), TakeResult::Batch);
     batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
     drop(seen_sender);
     thread.join().unwrap();
