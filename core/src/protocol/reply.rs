@@ -83,6 +83,14 @@ pub struct AuthenticateFailureDetails {
     pub client_choice: bool,
 }
 
+impl AuthenticateFailureDetails {
+    /// A failure that says nothing about the user's sessions.
+    #[must_use]
+    pub const fn new(reason: AuthenticateFailure) -> Self {
+        Self { reason, limit: None, connections: None, sessions: None, retry_after: None, client_choice: false }
+    }
+}
+
 /// The sessions of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionList {

@@ -23,14 +23,7 @@ pub(super) fn error(error: RequestError) -> Actions {
 /// A failure that says nothing about the user's sessions.
 pub(super) fn authenticate_failure(failure: AuthenticateFailure, is_detailed: bool) -> ServerMessage {
     if is_detailed {
-        ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
-            reason: failure,
-            limit: None,
-            connections: None,
-            sessions: None,
-            retry_after: None,
-            client_choice: false,
-        }))
+        ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails::new(failure)))
     } else {
         ServerMessage::AuthenticateFailure(failure)
     }

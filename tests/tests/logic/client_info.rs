@@ -208,18 +208,21 @@ fn detailed_denial_gives_one_minute_to_choose() {
     assert_eq!(plain.session.deadline(), Some(at(10)));
 }
 
+/// A detailed failure that says nothing about the user's sessions.
+fn detailed_failure(reason: AuthenticateFailure) -> ServerMessage {
+    ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
+        reason,
+        limit: None,
+        connections: None,
+        sessions: None,
+        retry_after: None,
+        client_choice: false,
+    }))
+}
+
 #[test]
 fn object_client_gets_every_failure_detailed() {
-    let denied = |failure| {
-        ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
-            reason: failure,
-            limit: None,
-            connections: None,
-            sessions: None,
-            retry_after: None,
-            client_choice: false,
-        }))
-    };
+    let denied = detailed_failure;
     let mut harness = SessionHarness::new();
     drop(harness.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":{}}"#)));
     let rejected = harness.handle(Event::Verified(Err(CredentialError::NotText)));
@@ -308,17 +311,7 @@ fn only_a_lost_session_lingers() {
 #[test]
 fn failed_renewal_with_object_is_detailed() {
     let by_token = |user| Identity { expires: Some(UnixSeconds::from_unix_seconds(100)), ..Identity::for_user(user) };
-    let refused = |failure| {
-        let nothing = AuthenticateFailureDetails {
-            reason: failure,
-            limit: None,
-            connections: None,
-            sessions: None,
-            retry_after: None,
-            client_choice: false,
-        };
-        reply(ServerMessage::AuthenticateFailureDetailed(Box::new(nothing)))
-    };
+    let refused = |failure| reply(detailed_failure(failure));
     let mut harness = SessionHarness::new();
     drop(harness.authenticate("", by_token(user())));
     let _granted: Actions = harness.granted(false, Duration::ZERO);
