@@ -94,9 +94,7 @@ impl Ticket {
 impl From<&StoreCommand> for Ticket {
     fn from(command: &StoreCommand) -> Self {
         let call = match command {
-            StoreCommand::Acquire { options, .. } => {
-                Call::Acquire { is_resume: options.as_ref().is_some_and(|options| options.resume.is_some()) }
-            }
+            StoreCommand::Acquire { .. } => Call::Acquire { is_resume: command.is_resume() },
             StoreCommand::Release { .. } => Call::Release,
             StoreCommand::Linger { at, .. } => Call::Linger { at: *at },
             StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {

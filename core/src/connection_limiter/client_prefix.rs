@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv6Addr};
 
-/// The part of a client's address by which a [`ConnectionLimiter`](super::ConnectionLimiter) counts its connections.
+/// One client, as a [`ConnectionLimiter`](super::ConnectionLimiter) counts: an IPv4 address, or an IPv6 /64.
 ///
 /// An IPv4 address counts by itself, also in its IPv6 form `::ffff:192.0.2.1` (RFC 4291 §2.5.5.2). An IPv6 address counts
 /// together with its whole /64. A customer gets at least a /64 (RFC 6177 §2) and can use a new address of it for every

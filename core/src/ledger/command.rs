@@ -117,6 +117,12 @@ impl StoreCommand {
         }
     }
 
+    /// Whether the command asks to resume a session: an acquire that shows a resume token.
+    #[must_use]
+    pub fn is_resume(&self) -> bool {
+        matches!(self, Self::Acquire { options: Some(options), .. } if options.resume.is_some())
+    }
+
     /// Whether the command gives up the session's slot. Such a command has no answer for the session. It is retried until
     /// the store confirms it.
     #[must_use]
@@ -153,7 +159,7 @@ pub struct AcquireOptions {
     pub label: Option<DisplayName>,
     /// The key of the session that the client wants to resume.
     pub resume: Option<ResumeKey>,
-    /// The key by which a newly granted session can be resumed.
+    /// The key with which a newly granted session can be resumed.
     pub new_resume_key: Option<ResumeKey>,
     /// The sessions to evict if no slot is free.
     pub evict: Option<Evict>,

@@ -1,11 +1,11 @@
-//! The policy by which a user is admitted.
+//! How many slots a user may hold, and what happens if none is free.
 
 use core::num::NonZeroU16;
 use core::time::Duration;
 
 use super::limit::SlotLimit;
 
-/// The policy by which the rule admits a user.
+/// How many slots a user may hold, and what happens if none is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionPolicy {
     /// The number of slots that a user may hold. A token or an override can replace it.

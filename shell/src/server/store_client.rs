@@ -73,11 +73,7 @@ impl StoreClient {
     pub(super) fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> PendingCommand {
         let deadline = self.shared.clock.now() + self.store_timeout;
         let purpose = match &command {
-            StoreCommand::Acquire { options, .. }
-                if options.as_ref().is_some_and(|options| options.resume.is_some()) =>
-            {
-                Purpose::Resume
-            }
+            StoreCommand::Acquire { .. } if command.is_resume() => Purpose::Resume,
             StoreCommand::Acquire { .. } => Purpose::Acquire,
             StoreCommand::Release { .. }
             | StoreCommand::Linger { .. }

@@ -44,7 +44,7 @@ pub struct UserEntry {
     pub seen: Option<UserSeen>,
 }
 
-/// When a user was granted slots, as far as the store knows.
+/// When a user was granted slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserSeen {
     /// The first time.

@@ -201,7 +201,7 @@ fn full_map_rejects_acquires_until_there_is_room() {
     }
 }
 
-/// What `users/` has of ada after these sessions, of which none has ended.
+/// What `users/` has of ada after these sessions. All of them still hold their slots.
 fn known_after(sessions: &[u64]) -> Result<KnownUser, KnownUserError> {
     let directory = tempfile::tempdir().unwrap();
     for &session in sessions {
