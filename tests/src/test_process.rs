@@ -94,7 +94,14 @@ impl SpawnedProcess {
     /// Starts a command that is the server binary, on a port of its own and with this data directory.
     #[must_use]
     pub fn spawn(mut command: Command, data: &Path) -> Self {
-        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
+        Self::from_command(command)
+    }
+
+    /// Starts a command that says where it listens in its first line, as the server does.
+    #[must_use]
+    pub fn from_command(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = KillOnDrop(command.spawn().expect("the server binary starts"));
         let mut stdout = BufReader::new(child.0.stdout.take().expect("it was piped"));
         let (sender, first_line) = mpsc::channel();
@@ -129,7 +136,7 @@ impl SpawnedProcess {
     /// If it ends instead.
     pub fn listen(self) -> Result<TestProcess, StartFailure> {
         let announcement = self.first_line.recv_timeout(TIMEOUT).expect("the server listens or ends");
-        match announcement.split(['/', ',', ' ']).find_map(|word| word.parse().ok()) {
+        match announcement.split(['/', ',', ' ', '\n']).find_map(|word| word.parse().ok()) {
             Some(address) => Ok(TestProcess { address, announcement, child: self.child }),
             None => Err(self.wait_for_failure()),
         }

@@ -1,50 +1,46 @@
 //! A server process, and its processor time and memory as the kernel counts them (proc(5)).
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use shell::client::Url;
+use tests::test_process::{SpawnedProcess, TestProcess, without_connection_limits};
 
 /// A listening server. Killed when dropped.
 pub(crate) struct Process {
-    child: Child,
+    server: TestProcess,
     pub(crate) url: Url,
 }
 
 impl Process {
     /// The floor server, which is this program.
     pub(crate) fn floor() -> Result<Self> {
-        Self::start(Command::new(env::current_exe()?).arg("--floor"))
+        let mut command = Command::new(env::current_exe()?);
+        command.arg("--floor");
+        Self::start(SpawnedProcess::from_command(command))
     }
 
-    /// The real server, with the options of its users except for the port.
+    /// The real server, with the options of its users except for the port. The whole load comes from one address, so it
+    /// has no connection limits.
     pub(crate) fn server(data: &Path, options: &[&str]) -> Result<Self> {
         let log = fs::File::options().create(true).append(true).open(data.with_extension("log"))?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
-        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data).args(options).stderr(log);
-        // The whole load comes from one address.
-        for bound in ["CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "UNAUTHENTICATED"] {
-            command.env(format!("SESSIONS_MAX_{bound}"), "unlimited");
-        }
-        Self::start(&mut command)
+        let mut command = without_connection_limits(env!("CARGO_BIN_EXE_server"));
+        command.args(options).stderr(log);
+        Self::start(SpawnedProcess::spawn(command, data))
     }
 
-    fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("standard output is a pipe")?).read_line(&mut line)?;
-        let url = line.split([' ', ',', '\n']).find(|word| word.starts_with("ws://"));
-        let url = url.with_context(|| format!("{command:?} did not say where it listens: {line:?}"))?.parse()?;
-        Ok(Self { child, url })
+    fn start(process: SpawnedProcess) -> Result<Self> {
+        let server = process.listen().map_err(|failure| anyhow!("the server does not start: {failure:?}"))?;
+        let url = server.url().parse()?;
+        Ok(Self { server, url })
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        self.server.id()
     }
 
     /// The processor time so far, in user and kernel mode.
@@ -60,17 +56,8 @@ impl Process {
     }
 
     /// Sends SIGKILL.
-    pub(crate) fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
+    pub(crate) fn kill(mut self) {
+        self.server.kill();
     }
 }
 

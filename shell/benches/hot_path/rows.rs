@@ -48,7 +48,7 @@ fn both(bench: &Bench, options: &[&str]) -> Result<(Process, Process)> {
 fn server(bench: &Bench, known: u32, options: &[&str]) -> Result<Process> {
     let data = bench.directory.join(format!("data-{known}"));
     // The first start creates the data directory.
-    Process::server(&data, &[])?.kill()?;
+    Process::server(&data, &[])?.kill();
     stock::write_users(&data, known)?;
     Process::server(&data, options)
 }

@@ -19,7 +19,7 @@ pub(super) fn restart(bench: &Bench, table: &mut Table) -> Result<()> {
     let data = bench.directory.join("data");
     let (mut listening, mut admitting, mut disturbed) = (Vec::new(), Vec::new(), 0);
     for round in (0..).take(ROUNDS) {
-        Process::server(&data, &[])?.kill()?;
+        Process::server(&data, &[])?.kill();
         stock::write_users(&data, KNOWN)?;
         stock::write_stale_slots(&data, USERS)?;
         let watch = Watch::begin(&[])?;

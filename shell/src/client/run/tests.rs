@@ -3,13 +3,13 @@
 use std::io;
 
 use futures_util::Stream;
-use session_core::protocol::{AuthenticateOptions, ServerMessage};
+use session_core::protocol::{AuthenticateOptions, ServerMessage, UserSummary};
 use session_core::{ResumeToken, UserId};
 use smol::channel::{self, Sender};
 use smol::future::or;
 
 use super::{Format, Printer, RunOptions, run};
-use crate::client::testing::fake_server::{FakeServer, with_server};
+use crate::client::testing::fake_server::{FakeConnection, FakeServer, with_server};
 use crate::client::{Credentials, ExitReason, Url};
 
 /// Runs the client against a server with a limit, and interrupts it after this many lines.
@@ -103,14 +103,7 @@ fn closed_session_is_lost_with_its_reason() {
         let run_options = run_options(listener.url(), 1);
         let printer = Printer::new(Format::Json, &mut out, &mut err);
         let server = async {
-            let mut connection = listener.accept().await;
-            connection.send(&ServerMessage::Hello).await;
-            connection.receive().await;
-            let user = session_core::protocol::UserSummary {
-                id: UserId::parse("testuser").expect("a good id"),
-                connections: 1,
-            };
-            connection.send(&ServerMessage::AuthenticateSuccess(user)).await;
+            let mut connection = sign_in(&listener).await;
             connection.close(1001, "Server is shutting down").await;
         };
         let (exit_reason, ()) = smol::future::zip(run(&run_options, printer, pending_interrupts()), server).await;
@@ -138,10 +131,7 @@ fn evicted_session_prints_no_resume_token() {
                 Some(session_core::protocol::ClientMessage::AuthenticateWith(user, Box::new(ask)))
             );
             let grant = session_core::protocol::AuthenticateSuccessDetails {
-                user: session_core::protocol::UserSummary {
-                    id: UserId::parse("testuser").expect("a good id"),
-                    connections: 1,
-                },
+                user: test_user(),
                 limit: session_core::ledger::SlotLimit::default(),
                 session: session_core::NodeId::new(7).session(1),
                 resume: Some(ResumeToken::new([0xab; 32])),
@@ -185,14 +175,7 @@ fn second_interrupt_ends_at_once() {
         let printer = Printer::new(Format::Quiet, &mut out, &mut err);
         let (interrupt, interrupts) = channel::unbounded();
         let server = async {
-            let mut connection = listener.accept().await;
-            connection.send(&ServerMessage::Hello).await;
-            connection.receive().await;
-            let user = session_core::protocol::UserSummary {
-                id: UserId::parse("testuser").expect("a good id"),
-                connections: 1,
-            };
-            connection.send(&ServerMessage::AuthenticateSuccess(user)).await;
+            let mut connection = sign_in(&listener).await;
             interrupt.send(()).await.expect("a listening client");
             assert!(connection.receive().await.is_some(), "a BYE, which is left unanswered");
             interrupt.send(()).await.expect("a listening client");
@@ -229,4 +212,17 @@ fn closed_output_is_an_interrupt() {
 
 fn pending_interrupts() -> impl Stream<Item = ()> {
     futures_util::stream::pending()
+}
+
+fn test_user() -> UserSummary {
+    UserSummary { id: UserId::parse("testuser").expect("a good id"), connections: 1 }
+}
+
+/// Signs the next client in as the only session of its user.
+async fn sign_in(listener: &FakeServer) -> FakeConnection {
+    let mut connection = listener.accept().await;
+    connection.send(&ServerMessage::Hello).await;
+    connection.receive().await;
+    connection.send(&ServerMessage::AuthenticateSuccess(test_user())).await;
+    connection
 }
