@@ -84,6 +84,18 @@ impl Ticket {
         Self { user, session, call: Call::Acquire { is_resume } }
     }
 
+    /// The user of the command.
+    #[must_use]
+    pub const fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The session that asks.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.session
+    }
+
     /// Whether the command asks for a slot.
     #[must_use]
     pub const fn is_acquire(&self) -> bool {

@@ -19,7 +19,9 @@
 //!   answers [`Outcome::Unknown`]. Then the command may still be applied later.
 //! - A store answers [`Outcome::Granted`] only when it holds the slot.
 //! - If a command takes the slot of another session, the store notifies that session ([`ApplyResult::ended`]) once the
-//!   command is applied, or may be. The answer to the command does not matter for this.
+//!   command is applied, or may be. The answer to the command does not matter for this. The store notifies in the order in
+//!   which it applied the commands of a user, and before it answers that command or a later one of that user. So the caller
+//!   knows who is leaving before it is told of a grant ([`LeavingTracker`](crate::leaving_tracker::LeavingTracker)).
 
 mod command;
 mod outcome;

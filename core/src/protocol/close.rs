@@ -105,6 +105,30 @@ impl CloseReason {
         }
     }
 
+    /// Whether the client itself says that it is out. It counts as told then, even before the close frame is written. After
+    /// any other close it counts as served until then
+    /// ([`LeavingTracker`](crate::leaving_tracker::LeavingTracker)).
+    #[must_use]
+    pub const fn is_by_client(self) -> bool {
+        match self {
+            Self::Bye => true,
+            Self::ShuttingDown
+            | Self::ProtocolError
+            | Self::BinaryMessage
+            | Self::InvalidUtf8
+            | Self::TooManyBadMessages
+            | Self::TooManyMessages
+            | Self::MessageTooBig
+            | Self::Internal
+            | Self::TryAgainLater
+            | Self::NotAuthenticated
+            | Self::TokenExpired
+            | Self::PeerSilent
+            | Self::Evicted
+            | Self::Resumed => false,
+        }
+    }
+
     /// The reason phrase of the close frame, at most 123 bytes as RFC 6455 §5.5 asks.
     #[must_use]
     pub const fn message(self) -> &'static str {

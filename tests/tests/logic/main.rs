@@ -7,6 +7,7 @@ mod store;
 mod store_client;
 mod admin;
 mod release_tracker;
+mod leaving_tracker;
 mod session;
 mod client_info;
 mod authenticate_object;

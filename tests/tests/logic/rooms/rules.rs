@@ -17,6 +17,7 @@ pub(super) const CORE_ARROWS: Arrows = &[
     ("session", &["protocol", "token_bucket"]),
     ("protocol", &["ledger"]),
     ("release_tracker", &["ledger"]),
+    ("leaving_tracker", &["id", "time"]),
     ("ledger", &["id", "time", "resume_token"]),
     ("connection_limiter", &["token_bucket"]),
     ("token_bucket", &["time"]),
