@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 
 use session_core::connection_limiter::ClientPrefix;
 use session_core::ledger::EndedSession;
-use session_core::{NodeId, SessionId};
+use session_core::{NodeId, SessionId, UserId};
 
 use crate::server::mailbox::Mailbox;
 use crate::store::SessionNotifier;
@@ -134,7 +134,7 @@ impl Registry {
 
 impl SessionNotifier for Registry {
     /// Tells sessions that live in this process. It ignores sessions of other processes, and those that have left.
-    fn notify(&self, ended: Vec<EndedSession>) {
+    fn notify(&self, _user: &UserId, ended: Vec<EndedSession>) {
         for EndedSession { session, reason } in ended {
             // After the lock is released: a woken connection takes it to unregister.
             if let Some(mailbox) = self.mailbox_of(session) {

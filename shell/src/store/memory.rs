@@ -117,15 +117,13 @@ impl MemoryStore {
         Ok(page.finish())
     }
 
-    fn apply(&self, command: &StoreCommand) -> ApplyResult {
+    fn apply(&self, command: &StoreCommand) -> Outcome {
         let mut records = self.lock();
-        let Some(records) = &mut *records else {
-            return ApplyResult { outcome: Outcome::Rejected(StoreError::Failed), ended: Vec::new() };
-        };
+        let Some(records) = &mut *records else { return Outcome::Rejected(StoreError::Failed) };
         let policy = self.context.policy_for(command.user());
         let liveness = |node| self.liveness(node);
         let Records { by_user, lost } = records;
-        let result = match by_user.entry(command.user().clone()) {
+        let ApplyResult { outcome, ended } = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
                 let result = ledger::apply(entry.get_mut(), command, &policy, liveness);
                 if entry.get().is_empty() {
@@ -142,6 +140,8 @@ impl MemoryStore {
                 result
             }
         };
+        // Under the lock: otherwise a later command of this user could be answered first.
+        self.context.notify(command.user(), ended);
         if let StoreCommand::Linger { user, at, .. } = command
             && let Some(until) = by_user.get(user).and_then(|record| lingers_until(record, *at))
         {
@@ -159,7 +159,7 @@ impl MemoryStore {
                 }
             }
         }
-        result
+        outcome
     }
 }
 
@@ -214,9 +214,7 @@ impl Store for MemoryStore {
     }
 
     fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
-        let ApplyResult { outcome, ended } = self.apply(&command);
-        self.context.notify(ended);
-        completion.answer(outcome);
+        completion.answer(self.apply(&command));
     }
 
     fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
@@ -279,8 +277,8 @@ mod tests {
             ..AcquireOptions::default()
         }));
         let acquire = StoreCommand::Acquire { user: user.clone(), session, limit: None, at: at(second), options };
-        assert!(matches!(store.apply(&acquire).outcome, Outcome::Granted { .. }));
-        assert_eq!(store.apply(&StoreCommand::Linger { user, session, at: at(second) }).outcome, Outcome::Released);
+        assert!(matches!(store.apply(&acquire), Outcome::Granted { .. }));
+        assert_eq!(store.apply(&StoreCommand::Linger { user, session, at: at(second) }), Outcome::Released);
     }
 
     fn kept(store: &MemoryStore) -> (usize, usize, usize) {

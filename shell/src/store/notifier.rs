@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use session_core::UserId;
 use session_core::ledger::EndedSession;
 
 /// Notifies the sessions of this process that lost their slots.
@@ -10,11 +11,15 @@ use session_core::ledger::EndedSession;
 /// A store delivers only sessions of its own node ([`Store::node`](super::api::Store::node)): the process that holds the
 /// connection ends it. If a session of another node loses its slot, that node's store delivers it there.
 pub trait SessionNotifier: Send + Sync {
-    /// Notifies each of these sessions. Quick: the store calls it where it applies commands.
+    /// Notifies each of these sessions of one user. Quick: the store calls it where it applies commands.
+    ///
+    /// The store calls it in the order in which it applied the commands, and before it answers the command that took the
+    /// slots, or any later command of that user. So the notifier knows who is leaving before another session is told that
+    /// it is in.
     ///
     /// A session may have ended already. It may even still hold its slot, if the store could not tell whether a commit
     /// succeeded; the session then ends all the same and releases the slot.
-    fn notify(&self, ended: Vec<EndedSession>);
+    fn notify(&self, user: &UserId, ended: Vec<EndedSession>);
 }
 
 /// The notifier of a store, once it is set.
@@ -27,9 +32,9 @@ impl NotifierSlot {
         debug_assert!(is_first, "a store has one notifier");
     }
 
-    pub(super) fn notify(&self, ended: Vec<EndedSession>) {
+    pub(super) fn notify(&self, user: &UserId, ended: Vec<EndedSession>) {
         if let Some(notifier) = self.0.get().filter(|_| !ended.is_empty()) {
-            notifier.notify(ended);
+            notifier.notify(user, ended);
         }
     }
 }

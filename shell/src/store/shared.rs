@@ -39,9 +39,10 @@ impl NodeContext {
         self.notifier.set(notifier);
     }
 
-    /// Notifies these sessions, if there are any and if a notifier is set.
-    pub fn notify(&self, ended: Vec<EndedSession>) {
-        self.notifier.notify(ended);
+    /// Notifies these sessions of a user, if there are any and if a notifier is set. When a store must call this, and in
+    /// which order, stands at [`SessionNotifier::notify`].
+    pub fn notify(&self, user: &UserId, ended: Vec<EndedSession>) {
+        self.notifier.notify(user, ended);
     }
 
     /// Sets the policy for users without overrides.

@@ -334,7 +334,7 @@ impl Inner {
         for EndedSession { session, reason } in ended {
             self.ended.insert(session);
             if let Some(context) = self.contexts.get(&session.node()) {
-                context.notify(vec![EndedSession { session, reason }]);
+                context.notify(command.user(), vec![EndedSession { session, reason }]);
             }
         }
         outcome

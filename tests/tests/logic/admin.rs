@@ -136,7 +136,7 @@ fn sixteen_requests_are_served_at_a_time() {
 struct Notified(Mutex<Vec<EndedSession>>);
 
 impl SessionNotifier for Notified {
-    fn notify(&self, ended: Vec<EndedSession>) {
+    fn notify(&self, _: &UserId, ended: Vec<EndedSession>) {
         self.0.lock().unwrap().extend(ended);
     }
 }

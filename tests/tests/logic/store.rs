@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
 mod harness;
+mod order;
 mod pages;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
 
 use self::harness::*;
+use self::order::*;
 use self::pages::*;
 
 /// Makes a module with the whole suite for one store.
@@ -30,7 +32,7 @@ macro_rules! suite {
         suite!($store: grants_up_to_the_limit, applies_the_claimed_limit_or_the_last_set, is_idempotent,
             applies_commands_of_a_session_in_order, agrees_with_the_rule, admits_exactly_the_limit_under_a_race,
             keeps_users_apart, answers_everything_and_rejects_after_close, notifies_an_evicted_session_once_before_the_answer,
-            swaps_many_slots_in_one_batch, moves_a_slot_to_a_resuming_session, keeps_a_lost_session_for_its_linger,
+            swaps_many_slots_in_one_batch, notifies_before_it_answers_that_or_a_later_command, moves_a_slot_to_a_resuming_session, keeps_a_lost_session_for_its_linger,
             gives_a_lingering_slot_to_a_new_session, lists_and_ends_sessions_of_a_user,
             lists_its_own_node_as_alive, notifies_only_sessions_of_its_own_node,
             applies_overrides_until_the_user_is_forgotten, applies_updates_of_a_user_in_order,

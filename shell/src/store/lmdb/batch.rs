@@ -12,13 +12,16 @@ use super::ballast_file::BallastFile;
 use super::environment::{Environment, Uncommitted};
 use super::sweep::{SweepPosition, SweepStep};
 
+/// Sessions of one user that lost their slots.
+pub(super) type EndedOfUser = (UserId, Vec<EndedSession>);
+
 /// The result of a batch that is in the store.
 #[derive(Debug)]
 pub(super) struct BatchResult {
     /// One for each command, in their order.
     pub(super) outcomes: Vec<Outcome>,
-    /// Sessions that lost their slots to another session's command.
-    pub(super) ended: Vec<EndedSession>,
+    /// Sessions that lost their slots to another session's command, in the order of the commands.
+    pub(super) ended: Vec<EndedOfUser>,
     /// Whether a record may have been left with a slot that lingers.
     pub(super) lingers: bool,
     /// How far the sweep has come, if it took a step.
@@ -34,7 +37,7 @@ pub(super) enum BatchError {
     NotApplied(heed::Error),
     /// The commit failed, and it may have been applied. Outcomes that depend on it are [`Outcome::Unknown`]. The sessions may
     /// have lost their slots, and must end.
-    InDoubt(heed::Error, Vec<Outcome>, Vec<EndedSession>),
+    InDoubt(heed::Error, Vec<Outcome>, Vec<EndedOfUser>),
 }
 
 impl From<heed::Error> for BatchError {
@@ -90,7 +93,9 @@ pub(super) fn apply(
             ) => {
                 let policy = context.policy.for_user(command.user());
                 let result = ledger::apply(&mut user.now, command, &policy, |node| context.liveness(node));
-                ended.extend(result.ended);
+                if !result.ended.is_empty() {
+                    ended.push((command.user().clone(), result.ended));
+                }
                 result.outcome
             }
         });

@@ -165,7 +165,7 @@ impl EndedChannel {
 }
 
 impl SessionNotifier for EndedChannel {
-    fn notify(&self, ended: Vec<EndedSession>) {
+    fn notify(&self, _: &UserId, ended: Vec<EndedSession>) {
         // Fails if the test has ended.
         let _unheard = self.0.send(ended);
     }

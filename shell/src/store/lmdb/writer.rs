@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use session_core::Timestamp;
 use session_core::ledger::StoreCommand;
-use session_core::ledger::{EndedSession, Outcome, StoreError};
+use session_core::ledger::{Outcome, StoreError};
 
 use super::apply_context::ApplyContext;
 use super::ballast_file::BallastFile;
-use super::batch::{self, BatchError, BatchResult};
+use super::batch::{self, BatchError, BatchResult, EndedOfUser};
 use super::environment::{Environment, ReopeningEnv};
 use super::error::store_error;
 use super::live_query::{self, LiveHealth, LiveQuery};
@@ -234,21 +234,28 @@ impl Writer {
             self.sweep_at = Instant::now() + SWEEP_PAUSE;
         }
         self.lingers |= result.lingers;
-        self.context.notify(result.ended);
+        self.notify(result.ended);
         if let Some(error) = result.unreadable {
             self.log_failure(&error, "a user's record cannot be read, the user's commands are rejected");
         }
         result.outcomes
     }
 
-    fn fail_batch(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedSession>) -> Vec<Outcome> {
+    fn fail_batch(&mut self, error: &heed::Error, outcomes: Vec<Outcome>, ended: Vec<EndedOfUser>) -> Vec<Outcome> {
         self.log_failure(error, "a commit failed, and may or may not have been applied");
         // A session told it was evicted may still hold its slot here; it then releases it.
-        self.context.notify(ended);
+        self.notify(ended);
         // The batch may have left lingering sessions.
         self.lingers = true;
         self.live.check();
         outcomes
+    }
+
+    /// Notifies the sessions that a batch ended, before any command of the batch is answered.
+    fn notify(&self, ended: Vec<EndedOfUser>) {
+        for (user, ended) in ended {
+            self.context.notify(&user, ended);
+        }
     }
 
     fn log_failure(&mut self, error: &dyn std::error::Error, what: &str) {

@@ -27,6 +27,8 @@ pub(super) struct Subject {
 pub(super) enum Observed {
     /// The answer to a command that [`Subject::send`] submitted.
     Answer(Outcome),
+    /// The grant of a slot to this session, for [`super::order`].
+    Granted(SessionId),
     /// Who lost a slot.
     Ended(Vec<EndedSession>),
 }
@@ -34,7 +36,7 @@ pub(super) enum Observed {
 pub(super) struct Observer(Sender<Observed>);
 
 impl SessionNotifier for Observer {
-    fn notify(&self, ended: Vec<EndedSession>) {
+    fn notify(&self, _: &UserId, ended: Vec<EndedSession>) {
         // Fails when the test no longer listens.
         let _unheard = self.0.send(Observed::Ended(ended));
     }
@@ -109,6 +111,7 @@ impl Subject {
         let ended = self.observed.try_iter().flat_map(|observed| match observed {
             Observed::Ended(ended) => ended,
             Observed::Answer(outcome) => panic!("nobody waited for {outcome:?}"),
+            Observed::Granted(session) => panic!("nobody waited for the grant of {session}"),
         });
         ended.collect()
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use session_core::NodeId;
-use session_core::ledger::{AcquireOptions, EndTarget};
+use session_core::ledger::{AcquireOptions, EndTarget, EndedSession};
 use session_core::ledger::{AdmissionPolicy, EndReason, SessionRecord, SessionStatus, UserRecord, WhenFull};
 
 use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
