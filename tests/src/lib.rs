@@ -4,6 +4,7 @@
 //!   step. Proptest and a fuzz target run the same operations over it.
 //! - [`simulation`]: several servers, run by the real code, over one faulty store. One seed decides everything.
 //! - [`rule_oracle`]: checks the result of every ledger command. Both simulations use it.
+//! - [`told_oracle`]: checks which clients were told that they are in. Both simulations use it.
 //! - [`handshake_harness`]: feeds any bytes to the code that runs before the first frame.
 //! - [`test_ca`]: a certificate authority for tests.
 //! - [`small_disk`]: a disk that a test can fill.
@@ -24,6 +25,7 @@ pub mod simulation;
 pub mod values;
 pub mod policies;
 pub mod rule_oracle;
+pub mod told_oracle;
 pub mod handshake_harness;
 pub mod test_server;
 pub mod test_process;

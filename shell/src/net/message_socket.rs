@@ -26,8 +26,12 @@ pub trait MessageSocket {
     /// When the caller must call [`MessageSocket::abort`].
     fn deadline(&self) -> Option<Timestamp>;
 
-    /// Stops waiting for the peer: the socket is closed.
+    /// Cuts the socket, whatever is left to write: it is closed.
     fn abort(&mut self);
+
+    /// Whether the peer may still believe that its session goes on: no close frame has left the buffers of this process, and
+    /// the socket is not closed.
+    fn is_served(&self) -> bool;
 
     /// Whether the socket is closed.
     fn is_closed(&self) -> bool;

@@ -1,6 +1,7 @@
 //! The byte stream of a connection: TCP, or TLS over TCP.
 
 use std::io::{IoSlice, Result};
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -24,6 +25,17 @@ macro_rules! either {
             Stream::Tls($inner) => $result,
         }
     };
+}
+
+impl Stream {
+    /// Ends the TCP connection in both directions, without the words that TLS has for it.
+    pub(crate) fn shutdown(&self) -> Result<()> {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        };
+        tcp.shutdown(Shutdown::Both)
+    }
 }
 
 impl AsyncRead for Stream {

@@ -133,6 +133,16 @@ impl MessageSocket for WebSocket {
 
     fn abort(&mut self) {
         self.phase = Phase::Closed;
+        // The session may have to wait for the store before it drops the socket. A socket that fails here is gone.
+        let _already_gone = self.stream.get_ref().get_ref().shutdown();
+    }
+
+    fn is_served(&self) -> bool {
+        match self.phase {
+            Phase::Open | Phase::Broken => true,
+            Phase::Closing { .. } | Phase::Discarding { .. } => self.unflushed,
+            Phase::Closed => false,
+        }
     }
 
     fn send(&mut self, frame: Frame) {

@@ -23,6 +23,10 @@ impl<S> YieldingStream<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self { stream, reads_left: Self::MAX_READS }
     }
+
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for YieldingStream<S> {

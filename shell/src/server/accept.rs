@@ -104,9 +104,12 @@ impl Server {
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
         let clock = Clock::start();
         let Settings { store_timeout, connection_limits, connection } = settings;
-        let registry = Registry::new(store.node());
+        let registry = Registry::new(store.node(), clock.clone());
         store.set_notifier(Arc::<Registry>::clone(&registry));
-        let store_client = StoreClient::new(store, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS);
+        let store_client = {
+            let registry = Arc::clone(&registry);
+            StoreClient::new(store, registry, clock.clone(), store_timeout, Self::MAX_SLOT_GUARDS)
+        };
         let new_resume_token = || {
             let mut random = [0; 32];
             getrandom::fill(&mut random).ok().map(|()| ResumeToken::new(random))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::Outcome;
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
@@ -59,6 +60,8 @@ pub struct Connection<S: MessageSocket> {
     permit: ConnectionPermit,
     /// When the connection reads from the socket again. Set while a store command is pending.
     read_again_at: Option<Timestamp>,
+    /// When to cut the socket if its peer has not been told by then that the session lost its slot.
+    cut_at: Option<Timestamp>,
 }
 
 /// How long the connection does not read while a store command is pending. Usually the outcome comes sooner, and this
@@ -86,7 +89,7 @@ impl<S: MessageSocket> Connection<S> {
         let clock = context.store_client.clock().clone();
         let slot = SlotGuard::new(Arc::clone(&context.store_client), Arc::clone(&mailbox), registration.id());
         let session = Session::new(registration.id(), settings, accepted);
-        Self { session, socket, mailbox, slot, clock, context, permit, read_again_at: None }
+        Self { session, socket, mailbox, slot, clock, context, permit, read_again_at: None, cut_at: None }
     }
 
     /// Runs until the session has finished and the socket is closed.
@@ -108,12 +111,18 @@ impl<S: MessageSocket> Connection<S> {
                 poll_fn(|cx| self.poll(unhandled.is_none() && self.read_again_at.is_none(), &mut timer, cx)).await;
             match wake {
                 Wake::Notification(Notification::Draining) => self.handle(Event::Draining),
-                Wake::Notification(Notification::Ended(reason)) => self.handle(Event::Ended(reason)),
+                Wake::Notification(Notification::Ended(reason)) => {
+                    self.cut_at.get_or_insert(self.clock.now() + LeavingTracker::CUT_AFTER);
+                    self.handle(Event::Ended(reason));
+                }
                 Wake::Notification(Notification::Stored(outcome)) => self.handle_outcome(outcome),
                 Wake::Peer(SocketEvent::Text(text)) => unhandled = Some(text),
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
                 Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
-                Wake::Peer(SocketEvent::Gone) => self.handle(Event::Disconnected),
+                Wake::Peer(SocketEvent::Gone) => {
+                    self.slot.gone();
+                    self.handle(Event::Disconnected);
+                }
                 Wake::Deadline => self.deadline_passed(),
             }
         }
@@ -125,7 +134,11 @@ impl<S: MessageSocket> Connection<S> {
         if let Poll::Ready(notification) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Notification(notification));
         }
-        if let Poll::Ready(event) = self.socket.poll(read, cx) {
+        let polled = self.socket.poll(read, cx);
+        if !self.socket.is_served() && !self.slot.is_gone() {
+            self.slot.gone();
+        }
+        if let Poll::Ready(event) = polled {
             return Poll::Ready(Wake::Peer(event));
         }
         // The deadline is computed in each poll, because the wall clock may have been corrected meanwhile.
@@ -134,7 +147,8 @@ impl<S: MessageSocket> Connection<S> {
 
     fn deadline(&self) -> Option<Timestamp> {
         let expiry = self.session.expires_at().map(|unix_seconds| self.clock.time_of(unix_seconds));
-        [self.session.deadline(), self.socket.deadline(), self.slot.deadline(), self.read_again_at, expiry]
+        let cut_at = self.cut_at.filter(|_| !self.slot.is_gone());
+        [self.session.deadline(), self.socket.deadline(), self.slot.deadline(), self.read_again_at, cut_at, expiry]
             .into_iter()
             .flatten()
             .min()
@@ -150,8 +164,11 @@ impl<S: MessageSocket> Connection<S> {
             self.handle(Event::Expired);
         }
         self.handle(Event::Tick);
-        if self.socket.deadline().is_some_and(|until| until <= now) {
+        let is_over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        if is_over(self.socket.deadline()) || is_over(self.cut_at) && !self.slot.is_gone() {
             self.socket.abort();
+            self.slot.gone();
+            self.handle(Event::Disconnected);
         }
     }
 
@@ -172,6 +189,12 @@ impl<S: MessageSocket> Connection<S> {
         while let Some(event) = next.take() {
             let now = self.clock.now();
             let Actions { effect, send, close } = self.session.handle(event, now);
+            // Before the effect, which may give the slot up.
+            match close {
+                None => {}
+                Some(reason) if reason.is_by_client() => self.slot.gone(),
+                Some(_) => self.cut_at = self.slot.leave().or(self.cut_at),
+            }
             match effect {
                 Some(Effect::Verify(credential)) => {
                     next = Some(Event::Verified(self.context.verify(&credential)));

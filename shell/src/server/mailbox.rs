@@ -1,6 +1,7 @@
 //! What other tasks and threads tell one connection: a store outcome, the loss of its slot, the server's drain.
 
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -10,7 +11,11 @@ use session_core::ledger::{EndReason, Outcome};
 /// The mailbox of one connection. Its size is constant: it holds at most one outcome, one drain flag and one end reason.
 /// That is enough, because a session has at most one pending command and loses its slot once.
 #[derive(Debug, Default)]
-pub struct Mailbox(Mutex<Inner>);
+pub struct Mailbox {
+    inner: Mutex<Inner>,
+    /// See [`Mailbox::is_gone`].
+    is_gone: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -27,6 +32,8 @@ enum CommandState {
     #[default]
     None,
     Pending(CommandId),
+    /// The outcome has come. It is a grant of which the client must not be told yet.
+    Held(Outcome),
     Done(Outcome),
 }
 
@@ -80,29 +87,51 @@ impl Mailbox {
     /// as it has the outcome, and this outcome must be recorded by then.
     #[must_use]
     pub fn deliver_outcome(&self, id: CommandId, outcome: Outcome, record: impl FnOnce(&Outcome)) -> bool {
+        let Some(mut inner) = self.lock_waiting_for(id) else { return false };
+        record(&outcome);
+        inner.command = CommandState::Done(outcome);
+        wake(inner);
+        true
+    }
+
+    /// As [`Mailbox::deliver_outcome`], but [`Mailbox::poll`] returns the outcome only after [`Mailbox::release_grant`].
+    #[must_use]
+    pub fn hold_grant(&self, id: CommandId, grant: Outcome, record: impl FnOnce(&Outcome)) -> bool {
+        let Some(mut inner) = self.lock_waiting_for(id) else { return false };
+        record(&grant);
+        inner.command = CommandState::Held(grant);
+        true
+    }
+
+    /// Delivers the grant that is held, if there is one.
+    pub fn release_grant(&self) {
         let mut inner = self.lock();
-        match inner.command {
-            CommandState::Pending(pending) if pending == id => {
-                record(&outcome);
-                inner.command = CommandState::Done(outcome);
-                wake(inner);
-                true
-            }
-            CommandState::Pending(_) | CommandState::Done(_) | CommandState::None => false,
+        if matches!(inner.command, CommandState::Held(_))
+            && let CommandState::Held(grant) = mem::take(&mut inner.command)
+        {
+            inner.command = CommandState::Done(grant);
+            wake(inner);
         }
     }
 
-    /// Stops waiting for an outcome. False if it has come already: then [`Mailbox::poll`] still returns it.
+    /// Records that the connection's client is served no more: it was told so, or the socket is gone.
+    pub(super) fn set_gone(&self) {
+        self.is_gone.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the connection's client is served no more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::SeqCst)
+    }
+
+    /// Stops waiting for an outcome. False if it has come already: then [`Mailbox::poll`] still returns it, or will when a
+    /// held grant is released.
     #[must_use]
     pub fn cancel_wait(&self, id: CommandId) -> bool {
-        let mut inner = self.lock();
-        match inner.command {
-            CommandState::Pending(pending) if pending == id => {
-                inner.command = CommandState::None;
-                true
-            }
-            CommandState::Pending(_) | CommandState::Done(_) | CommandState::None => false,
-        }
+        let Some(mut inner) = self.lock_waiting_for(id) else { return false };
+        inner.command = CommandState::None;
+        true
     }
 
     /// Tells the connection that the server drains. Only the first call has an effect.
@@ -143,9 +172,18 @@ impl Mailbox {
         Poll::Pending
     }
 
+    /// The lock, if the mailbox waits for the outcome of this command.
+    fn lock_waiting_for(&self, id: CommandId) -> Option<MutexGuard<'_, Inner>> {
+        let inner = self.lock();
+        match inner.command {
+            CommandState::Pending(pending) if pending == id => Some(inner),
+            CommandState::Pending(_) | CommandState::Held(_) | CommandState::Done(_) | CommandState::None => None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change is a single assignment, so a poisoned mailbox is still consistent.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,13 +219,39 @@ mod tests {
         );
         assert!(!mailbox.cancel_wait(first), "the mailbox waits for the second command");
         assert_eq!(poll(&mailbox), Poll::Pending);
-        let is_locked = || mailbox.0.try_lock().is_err();
+        let is_locked = || mailbox.inner.try_lock().is_err();
         let record = |_: &Outcome| assert!(is_locked(), "recorded before the connection can poll it");
         assert!(mailbox.deliver_outcome(second, Outcome::Released, record));
         assert!(!mailbox.cancel_wait(second), "a delivered outcome cannot be cancelled");
         assert!(!mailbox.deliver_outcome(second, Outcome::Denied(None), |_| {}), "an outcome is delivered once");
         assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Released)));
         assert_eq!(poll(&mailbox), Poll::Pending);
+    }
+
+    #[test]
+    fn held_grant_comes_after_its_release_and_the_loss_first() {
+        let mailbox = Mailbox::default();
+        let id = mailbox.begin_command();
+        mailbox.release_grant();
+        assert!(mailbox.hold_grant(id, Outcome::granted(1), |_| {}));
+        assert!(!mailbox.cancel_wait(id), "the store has answered");
+        assert!(!mailbox.deliver_outcome(id, Outcome::Unknown, |_| {}), "an outcome comes once");
+        let (waker, wakes) = counting_waker();
+        assert_eq!(mailbox.poll(&mut Context::from_waker(&waker)), Poll::Pending);
+        mailbox.end(EndReason::ByOperator);
+        mailbox.release_grant();
+        assert_eq!(wakes(), 1, "one notification wakes it for both");
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Ended(EndReason::ByOperator)));
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::granted(1))));
+        mailbox.release_grant();
+        assert_eq!(poll(&mailbox), Poll::Pending);
+
+        let id = mailbox.begin_command();
+        assert!(mailbox.hold_grant(id, Outcome::granted(1), |_| {}));
+        assert_eq!(mailbox.poll(&mut Context::from_waker(&waker)), Poll::Pending);
+        mailbox.release_grant();
+        assert_eq!(wakes(), 2);
+        assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::granted(1))));
     }
 
     #[test]

@@ -2,27 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use session_core::connection_limiter::ClientPrefix;
+use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::EndedSession;
-use session_core::{NodeId, SessionId, UserId};
+use session_core::{NodeId, SessionId, Timestamp, UserId};
 
+use crate::runtime::clock::Clock;
 use crate::server::mailbox::Mailbox;
 use crate::store::SessionNotifier;
 
-/// Gives each connection its session id, keeps the mailboxes of live connections, and drains them all.
+/// Gives each connection its session id, keeps the mailboxes of live connections, and drains them all. Knows which of them
+/// are leaving, and releases the grants that wait for those ([`LeavingTracker`]).
 #[derive(Debug)]
 pub struct Registry {
     node: NodeId,
+    clock: Clock,
     inner: Mutex<Inner>,
+    /// Whether `Inner::leaving` is not empty. While nobody is leaving, a grant and the end of a connection take no lock for it.
+    is_any_leaving: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     last_number: u64,
     mailboxes: BTreeMap<u64, Arc<Mailbox>>,
+    /// Sessions of `mailboxes`.
+    leaving: LeavingTracker,
     /// The task in [`Registry::wait_until_empty`].
     empty_waker: Option<Waker>,
     /// The maximum number of live connections since [`Registry::wait_until_halved`] was last ready.
@@ -51,8 +60,8 @@ pub struct Registration {
 impl Registry {
     /// A registry of this node, without connections.
     #[must_use]
-    pub fn new(node: NodeId) -> Arc<Self> {
-        Arc::new(Self { node, inner: Mutex::default() })
+    pub fn new(node: NodeId, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { node, clock, inner: Mutex::default(), is_any_leaving: AtomicBool::new(false) })
     }
 
     /// Registers a connection under a number that this registry never used before.
@@ -84,6 +93,52 @@ impl Registry {
 
     fn mailbox_of(&self, session: SessionId) -> Option<Arc<Mailbox>> {
         if session.node() == self.node { self.lock().mailboxes.get(&session.number()).cloned() } else { None }
+    }
+
+    /// A session lost its slot, or is about to give it up while its client is still served. Returns when to cut its socket.
+    pub(super) fn slot_lost(&self, user: &UserId, session: SessionId, mailbox: &Mailbox) -> Timestamp {
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        let cut_at = inner.leaving.slot_lost(user, session, now);
+        self.is_any_leaving.store(true, Ordering::SeqCst);
+        // `gone` sets the one and then reads the other. So it finds that somebody is leaving, or it is seen here.
+        if mailbox.is_gone() {
+            self.release_grants(inner, session);
+        }
+        cut_at
+    }
+
+    /// Whether the client of this session, which was granted a slot, must not be told yet. Then the grant must be held in the
+    /// session's mailbox before this is called; [`Registry::gone`] releases it.
+    pub(super) fn must_wait(&self, user: &UserId, session: SessionId) -> bool {
+        let mut inner = self.lock();
+        // Nobody would release the grant of a session that is gone, and its client will not be told.
+        let is_served = inner.mailboxes.get(&session.number()).is_some_and(|mailbox| !mailbox.is_gone());
+        is_served && inner.leaving.must_wait(user, session)
+    }
+
+    /// Whether any session is leaving. Otherwise no grant must wait.
+    pub(super) fn is_any_leaving(&self) -> bool {
+        self.is_any_leaving.load(Ordering::SeqCst)
+    }
+
+    /// The client of this session is served no more: it was told so, or its socket is gone. Releases the grants that waited
+    /// for this.
+    pub(super) fn gone(&self, session: SessionId, mailbox: &Mailbox) {
+        mailbox.set_gone();
+        if self.is_any_leaving() {
+            self.release_grants(self.lock(), session);
+        }
+    }
+
+    fn release_grants(&self, mut inner: MutexGuard<'_, Inner>, gone: SessionId) {
+        let ready = inner.leaving.gone(gone);
+        self.is_any_leaving.store(!inner.leaving.is_empty(), Ordering::SeqCst);
+        let mailboxes: Vec<_> =
+            ready.iter().filter_map(|session| inner.mailboxes.get(&session.number()).cloned()).collect();
+        // After the lock is released: a woken connection takes it to unregister.
+        drop(inner);
+        mailboxes.iter().for_each(|mailbox| mailbox.release_grant());
     }
 
     /// The number of live connections.
@@ -134,10 +189,10 @@ impl Registry {
 
 impl SessionNotifier for Registry {
     /// Tells sessions that live in this process. It ignores sessions of other processes, and those that have left.
-    fn notify(&self, _user: &UserId, ended: Vec<EndedSession>) {
+    fn notify(&self, user: &UserId, ended: Vec<EndedSession>) {
         for EndedSession { session, reason } in ended {
-            // After the lock is released: a woken connection takes it to unregister.
             if let Some(mailbox) = self.mailbox_of(session) {
+                self.slot_lost(user, session, &mailbox);
                 mailbox.end(reason);
             }
         }
@@ -168,6 +223,7 @@ impl Drop for Registration {
         for waker in [empty_waker, halved_waker].into_iter().flatten() {
             waker.wake();
         }
+        self.registry.gone(self.id, &self.mailbox);
     }
 }
 
@@ -176,12 +232,15 @@ mod tests {
     use std::pin::pin;
     use std::task::Context;
 
+    use session_core::ledger::{EndReason, Outcome};
+
     use super::*;
     use crate::runtime::testing::counting_waker;
+    use crate::server::mailbox::Notification;
 
     #[test]
     fn registry_is_empty_after_the_last_connection() {
-        let registry = Registry::new(NodeId::new(7));
+        let registry = Registry::new(NodeId::new(7), Clock::manual(Arc::default()));
         assert!(registry.is_empty());
         let (first, second) = (registry.register(), registry.register());
         assert_eq!((first.id().number(), second.id().number(), registry.len()), (1, 2, 2));
@@ -196,9 +255,57 @@ mod tests {
         assert_eq!(registry.register().id().number(), 3, "no number is used twice");
     }
 
+    /// A session that waits for the store, with a mailbox that holds its grant if it must wait.
+    fn grant(registry: &Registry, user: &UserId, to: &Registration) -> bool {
+        let id = to.mailbox().begin_command();
+        assert!(to.mailbox().hold_grant(id, Outcome::granted(1), |_| {}));
+        registry.must_wait(user, to.id())
+    }
+
+    fn next(mailbox: &Mailbox) -> Poll<Notification> {
+        mailbox.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn grant_is_released_when_those_before_are_gone() {
+        let registry = Registry::new(NodeId::new(7), Clock::manual(Arc::default()));
+        let ada = UserId::parse("ada").unwrap();
+        let [first, second, newcomer, late] = [(); 4].map(|()| registry.register());
+        assert!(!registry.is_any_leaving() && !registry.must_wait(&ada, newcomer.id()));
+        let ended = |registration: &Registration| {
+            registry.notify(&ada, vec![EndedSession { session: registration.id(), reason: EndReason::ByOperator }]);
+        };
+        ended(&first);
+        ended(&second);
+        assert!(registry.is_any_leaving());
+        assert!(grant(&registry, &ada, &newcomer));
+        assert_eq!(next(newcomer.mailbox()), Poll::Pending);
+        registry.gone(first.id(), first.mailbox());
+        assert_eq!(next(newcomer.mailbox()), Poll::Pending);
+        // The end of the connection is enough.
+        drop(second);
+        assert_eq!(next(newcomer.mailbox()), Poll::Ready(Notification::Stored(Outcome::granted(1))));
+        assert!(!registry.is_any_leaving());
+
+        // A session that is gone already is not leaving, whatever the store says of it later.
+        ended(&first);
+        assert!(first.mailbox().is_gone() && !registry.is_any_leaving());
+        assert_eq!(next(first.mailbox()), Poll::Ready(Notification::Ended(EndReason::ByOperator)));
+        // Its own grant does not wait.
+        ended(&late);
+        assert!(!grant(&registry, &ada, &first));
+        assert!(grant(&registry, &ada, &newcomer));
+        // A client that left while it waited learns of the grant, to give the slot up.
+        registry.gone(newcomer.id(), newcomer.mailbox());
+        assert_eq!(next(newcomer.mailbox()), Poll::Ready(Notification::Stored(Outcome::granted(1))));
+        assert!(registry.is_any_leaving());
+        drop(late);
+        assert!(!registry.is_any_leaving());
+    }
+
     #[test]
     fn half_of_many_connections_leaving_is_reported() {
-        let registry = Registry::new(NodeId::new(7));
+        let registry = Registry::new(NodeId::new(7), Clock::manual(Arc::default()));
         let halved = || pin!(registry.wait_until_halved()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
         let mut few: Vec<_> = (0..Inner::HALVING_MIN - 1).map(|_| registry.register()).collect();
         few.clear();

@@ -46,13 +46,15 @@ impl SlotGuard {
     /// When the wait for the pending command ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.pending.as_ref().map(|pending| pending.deadline)
+        self.pending.as_ref()?.deadline
     }
 
     /// Ends the wait, after [`SlotGuard::deadline`]. True if it ended without an outcome: then the outcome is
-    /// [`Outcome::Unknown`]. False if the outcome has come meanwhile.
-    pub fn expire(&self) -> bool {
-        let Some(pending) = &self.pending else { return false };
+    /// [`Outcome::Unknown`]. False if the outcome has come meanwhile: then the mailbox returns it, perhaps only after those
+    /// who lost their slots before are gone.
+    pub fn expire(&mut self) -> bool {
+        let Some(pending) = &mut self.pending else { return false };
+        pending.deadline = None;
         let timed_out = self.mailbox.cancel_wait(pending.id);
         if timed_out
             && pending.purpose != Purpose::Query
@@ -61,6 +63,25 @@ impl SlotGuard {
             self.store_client.acquire_timed_out(user, self.session, pending.purpose);
         }
         timed_out
+    }
+
+    /// The client's session is about to be closed by the server. If it has a slot, or asks for one, it is leaving from now on.
+    /// Returns when to cut its socket. Before the slot is given up.
+    #[must_use]
+    pub fn leave(&self) -> Option<Timestamp> {
+        let registry = self.store_client.registry();
+        self.user.as_ref().map(|user| registry.slot_lost(user, self.session, &self.mailbox))
+    }
+
+    /// The client is served no more: it was told so, or its socket is gone.
+    pub fn gone(&self) {
+        self.store_client.registry().gone(self.session, &self.mailbox);
+    }
+
+    /// Whether [`SlotGuard::gone`] was called.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.mailbox.is_gone()
     }
 
     /// Records the outcome of the pending command. Returns the user of an acquire that was not granted.
@@ -85,19 +106,58 @@ mod tests {
     use std::time::Duration;
 
     use session_core::NodeId;
-    use session_core::ledger::SlotLimit;
+    use session_core::leaving_tracker::LeavingTracker;
+    use session_core::ledger::{AdmissionPolicy, EndReason, SlotLimit, WhenFull};
 
     use super::*;
-    use crate::runtime::clock::Clock;
+    use crate::runtime::clock::{Clock, ManualClock};
     use crate::server::mailbox::Notification;
-    use crate::store::MemoryStore;
+    use crate::server::registry::{Registration, Registry};
+    use crate::store::{MemoryStore, Store as _};
+
+    #[test]
+    fn held_grant_does_not_time_out() {
+        let (node, manual) = (NodeId::new(1), Arc::<ManualClock>::default());
+        let user = UserId::parse("ada").unwrap();
+        let policy =
+            AdmissionPolicy { when_full: WhenFull::EvictOldest, ..AdmissionPolicy::new(SlotLimit::new(1).unwrap()) };
+        let store = Arc::new(MemoryStore::with_policy(node, policy));
+        let clock = Clock::manual(Arc::clone(&manual));
+        let registry = Registry::new(node, clock.clone());
+        store.set_notifier(Arc::<Registry>::clone(&registry));
+        let store_client = StoreClient::new(store, Arc::clone(&registry), clock, Duration::from_secs(1), 9);
+        let [old, new] = [(); 2].map(|()| registry.register());
+        let next = |of: &Registration| of.mailbox().poll(&mut Context::from_waker(Waker::noop()));
+        let mut guards =
+            [&old, &new].map(|of| SlotGuard::new(Arc::clone(&store_client), Arc::clone(of.mailbox()), of.id()));
+        for (guard, of) in guards.iter_mut().zip([&old, &new]) {
+            let (user, session) = (user.clone(), of.id());
+            let at = Timestamp::default();
+            guard.submit(StoreCommand::Acquire { user, session, limit: None, at, options: None });
+        }
+        assert_eq!(next(&old), Poll::Ready(Notification::Ended(EndReason::TakenOver(None))));
+        assert_eq!(next(&old), Poll::Ready(Notification::Stored(Outcome::granted(1))));
+        assert_eq!(next(&new), Poll::Pending);
+
+        let [old_guard, new_guard] = &mut guards;
+        let deadline = new_guard.deadline().unwrap();
+        manual.set(deadline);
+        assert!(!new_guard.expire(), "the store has answered");
+        assert_eq!((new_guard.deadline(), store_client.pending()), (None, 0));
+        assert_eq!(next(&new), Poll::Pending);
+        assert_eq!(old_guard.leave(), Some(Timestamp::default() + LeavingTracker::CUT_AFTER));
+        old_guard.gone();
+        assert_eq!(next(&new), Poll::Ready(Notification::Stored(Outcome::granted(1))));
+    }
 
     #[test]
     fn dropped_guard_releases_its_slot_after_any_command() {
         let node = NodeId::new(1);
         let (user, session) = (UserId::parse("ada").unwrap(), node.session(1));
         let store = Arc::new(MemoryStore::new(node, SlotLimit::new(1).unwrap()));
-        let store_client = StoreClient::new(store, Clock::manual(Arc::default()), Duration::from_secs(1), 1);
+        let clock = Clock::manual(Arc::default());
+        let registry = Registry::new(node, clock.clone());
+        let store_client = StoreClient::new(store, registry, clock, Duration::from_secs(1), 1);
         let mailbox = Arc::<Mailbox>::default();
         let mut guard = SlotGuard::new(Arc::clone(&store_client), Arc::clone(&mailbox), session);
         let acquire =

@@ -1,4 +1,5 @@
-//! Submits ledger commands to the store, applies the timeout, and retries releases until the store confirms them.
+//! Submits ledger commands to the store, applies the timeout, holds grants back, and retries releases until the store
+//! confirms them.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +13,11 @@ use session_core::{SessionId, Timestamp, UserId};
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
+use crate::server::registry::Registry;
 use crate::store::{Completion, Store};
 
 /// The way of all sessions of this process to the store. A late outcome becomes [`Outcome::Unknown`]. [`ReleaseTracker`]
-/// decides which releases are retried, and when.
+/// decides which releases are retried, and when. The [`Registry`] knows which grants must wait for sessions that are leaving.
 pub struct StoreClient {
     store: Arc<dyn Store>,
     /// How long the store may take to answer.
@@ -26,6 +28,7 @@ pub struct StoreClient {
 /// What completions of the store change. They run on a thread of the store, so they must not keep the store alive.
 struct Shared {
     clock: Clock,
+    registry: Arc<Registry>,
     inner: Mutex<Inner>,
 }
 
@@ -51,22 +54,33 @@ pub(super) enum Purpose {
 pub(super) struct PendingCommand {
     pub(super) purpose: Purpose,
     pub(super) id: CommandId,
-    /// When the wait for the outcome ends.
-    pub(super) deadline: Timestamp,
+    /// When the wait for the outcome ends. `None` if the outcome has come and is a grant that is held back.
+    pub(super) deadline: Option<Timestamp>,
 }
 
 impl StoreClient {
-    /// A client of this store. At most `max_tracked` sessions may hold or wait for a slot.
+    /// A client of this store, which must notify this registry. At most `max_tracked` sessions may hold or wait for a slot.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, clock: Clock, store_timeout: Duration, max_tracked: usize) -> Arc<Self> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        clock: Clock,
+        store_timeout: Duration,
+        max_tracked: usize,
+    ) -> Arc<Self> {
         let inner = Mutex::new(Inner { tracker: ReleaseTracker::new(max_tracked), retry_waker: None });
-        Arc::new(Self { store, store_timeout, shared: Arc::new(Shared { clock, inner }) })
+        Arc::new(Self { store, store_timeout, shared: Arc::new(Shared { clock, registry, inner }) })
     }
 
     /// The clock of the process.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    /// The live connections of the process.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// Submits a command. Its outcome goes to the mailbox, perhaps before this returns.
@@ -86,10 +100,7 @@ impl StoreClient {
         match ticket {
             Ok(ticket) => {
                 let (shared, mailbox) = (Arc::clone(&self.shared), Arc::clone(mailbox));
-                let completion = Completion::new(move |outcome| {
-                    // Either this outcome or the timeout, in `SlotGuard::expire`, ends the wait and is recorded: never both.
-                    let _late = !mailbox.deliver_outcome(id, outcome, |outcome| shared.answered(&ticket, outcome));
-                });
+                let completion = Completion::new(move |outcome| shared.deliver(outcome, id, &ticket, &mailbox));
                 self.store.submit(command, completion);
             }
             Err(error) => {
@@ -97,7 +108,7 @@ impl StoreClient {
                 debug_assert!(delivered, "the mailbox waits for this command");
             }
         }
-        PendingCommand { purpose, id, deadline }
+        PendingCommand { purpose, id, deadline: Some(deadline) }
     }
 
     /// Submits a release or linger command. It is retried until the store confirms it.
@@ -149,6 +160,20 @@ impl StoreClient {
 }
 
 impl Shared {
+    /// Delivers an outcome, or holds it in the mailbox. Either the outcome or the timeout, in `SlotGuard::expire`, ends the
+    /// wait and is recorded: never both.
+    fn deliver(&self, outcome: Outcome, id: CommandId, ticket: &Ticket, mailbox: &Mailbox) {
+        let record = |outcome: &Outcome| self.answered(ticket, outcome);
+        if matches!(outcome, Outcome::Granted { .. }) && self.registry.is_any_leaving() {
+            // First the grant is held. Otherwise the registry could release it before it is there.
+            if mailbox.hold_grant(id, outcome, record) && !self.registry.must_wait(ticket.user(), ticket.session()) {
+                mailbox.release_grant();
+            }
+        } else {
+            let _late = !mailbox.deliver_outcome(id, outcome, record);
+        }
+    }
+
     fn answered(&self, ticket: &Ticket, outcome: &Outcome) {
         self.update(|tracker, now| tracker.answered(ticket, outcome, now));
     }

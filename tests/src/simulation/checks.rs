@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::slice;
 use std::time::Duration;
 
+use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::WhenFull;
 use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential};
 use session_core::release_tracker::ReleaseTracker;
@@ -14,15 +15,19 @@ use super::cluster::{SERVERS, SETTINGS, Simulation, TRACKER_CAPACITY};
 use super::faulty_store::StoreFault;
 use super::scenario::{USERS, credential, user_id};
 use super::server::{Server, Status};
-use super::socket::ClientInput;
+use super::socket::{Attention, ClientInput};
 use crate::policies::LINGER;
 
 impl Simulation {
     /// Checks the invariants that hold after every step.
     pub(super) fn check(&mut self) {
         self.store.check();
+        self.told_sockets.check();
         for (what, count) in self.store.take_counts() {
             *self.trace.counts.entry(what).or_insert(0) += count;
+        }
+        for _ in 0..self.told_sockets.cut.take() {
+            self.count("cut, not told");
         }
         let slots: BTreeSet<_> = self.store.live_slots().into_iter().map(|(_, session)| session).collect();
         for client in self.clients.values().filter(|client| client.granted) {
@@ -59,7 +64,7 @@ impl Simulation {
         self.store.set_full(false);
         self.store.set_limit(self.policy.limit);
         for client in self.clients.values() {
-            client.socket.set_attentive(true);
+            client.socket.set_attention(Attention::Full);
         }
         for server in 0..SERVERS {
             self.servers[server].rate = 1000;
@@ -87,6 +92,10 @@ impl Simulation {
             );
         }
         self.reclaimed("a pending release", healed);
+        // A grant waits no longer than this for a client that takes no data.
+        self.pass_until(LeavingTracker::CUT_AFTER, |simulation| {
+            simulation.clients.values().all(|client| client.unanswered.is_empty())
+        });
         for client in self.clients.values() {
             assert!(client.unanswered.is_empty(), "session {} never gets an answer", client.session);
         }

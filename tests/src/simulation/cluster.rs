@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::client::{Client, ShownCredential};
 use super::faulty_store::{SharedStore, StoreFault};
 use super::scenario::{Op, Scenario, USERS, credential, user_id};
 use super::server::{Server, Status, Task};
-use super::socket::{ClientInput, SimulatedSocket};
+use super::socket::{Attention, ClientInput, SimulatedSocket, ToldSockets};
 use super::trace::Trace;
 
 /// The state of one simulation.
@@ -30,6 +31,7 @@ pub struct Simulation {
     pub(super) now: Timestamp,
     pub(super) servers: Vec<Server>,
     pub(super) clients: BTreeMap<u32, Client>,
+    pub(super) told_sockets: Rc<ToldSockets>,
     arrivals: u32,
     pub(super) nodes: u64,
     /// The faults are over: the store applies each command at once.
@@ -70,8 +72,10 @@ impl Simulation {
 
     fn new(scenario: &Scenario, traced: bool) -> Self {
         let trace = Trace { lines: traced.then(String::new), ..Trace::default() };
+        let store = Arc::new(SharedStore::new(scenario.policy, START));
         let mut simulation = Self {
-            store: Arc::new(SharedStore::new(scenario.policy, START)),
+            told_sockets: Rc::new(ToldSockets::new(Arc::clone(&store))),
+            store,
             policy: scenario.policy,
             resume_tokens: Vec::new(),
             now: START,
@@ -179,7 +183,10 @@ impl Simulation {
             Op::Pong { client } => self.with(*client, |client| client.socket.send(ClientInput::Alive)),
             Op::Leave { client } => self.with(*client, Client::leave),
             Op::FallSilent { client } => self.with(*client, |client| client.answers_pings = false),
-            Op::StopReading { client } => self.with(*client, |client| client.socket.set_attentive(false)),
+            Op::StopReading { client } => {
+                let attention = if client.is_multiple_of(2) { Attention::Stalled } else { Attention::Silent };
+                self.with(*client, |client| client.socket.set_attention(attention));
+            }
             Op::Store { which, fault } => self.store_step(*which, *fault),
             Op::StoreFull { full } => self.store.set_full(*full),
             Op::Work { commands } => {
@@ -252,12 +259,12 @@ impl Simulation {
             return;
         }
         let clock = server.store_client().clock().clone();
-        let socket = SimulatedSocket::new(clock.clone());
+        let entry = server.registry.register();
+        let session = entry.id();
+        let socket = SimulatedSocket::new(clock.clone(), session, &self.told_sockets);
         for request in requests {
             socket.send(ClientInput::Text(request.encode()));
         }
-        let entry = server.registry.register();
-        let session = entry.id();
         let context = Arc::clone(&server.context);
         let permit = server.connection_limiter.acquire(None).expect("no bounds");
         let mut connection = Connection::new(&entry, socket.clone(), &SETTINGS, clock.now(), context, permit);

@@ -18,6 +18,7 @@ use shell::store::{
 };
 
 use crate::rule_oracle;
+use crate::told_oracle::ToldOracle;
 
 /// What the store does with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Arbitrary)]
@@ -78,6 +79,7 @@ struct Inner {
     deaths: BTreeMap<NodeId, Timestamp>,
     /// What the live nodes' stores know, with whom to notify.
     contexts: BTreeMap<NodeId, NodeContext>,
+    told: ToldOracle,
     /// The sessions that lost their slots to a command of another session.
     ended: BTreeSet<SessionId>,
     /// How often something was reached that is hard to reach.
@@ -102,6 +104,7 @@ impl SharedStore {
                 alive: BTreeSet::new(),
                 deaths: BTreeMap::new(),
                 contexts: BTreeMap::new(),
+                told: ToldOracle::default(),
                 ended: BTreeSet::new(),
                 counts: BTreeMap::new(),
                 paused: BTreeSet::new(),
@@ -133,6 +136,11 @@ impl SharedStore {
     /// Whether this session lost its slot to a command of another session.
     pub(super) fn has_ended(&self, session: SessionId) -> bool {
         self.lock().ended.contains(&session)
+    }
+
+    /// Checks the clients of one server that were told that they are in, and are served.
+    pub(super) fn check_told(&self, served: Vec<SessionId>) {
+        self.lock().told.check(served);
     }
 
     pub(super) fn take_counts(&self) -> BTreeMap<&'static str, u64> {
@@ -326,6 +334,9 @@ impl Inner {
         let before = record.clone();
         let result = ledger::apply(record, &command, &self.policy, liveness);
         rule_oracle::check(&before, &command, &self.policy, liveness, &result, record);
+        if keep {
+            self.told.applied(&command, &self.policy, &result.outcome, record);
+        }
         let ApplyResult { outcome, ended } = result;
         if !keep {
             *record = before.clone();

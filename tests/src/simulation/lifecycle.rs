@@ -23,14 +23,15 @@ impl Simulation {
     pub(super) fn boot(&mut self) -> Server {
         self.nodes += 1;
         let node = NodeId::new(self.nodes);
-        let registry = Registry::new(node);
         let store = self.store.open(node);
-        store.set_notifier(Arc::<Registry>::clone(&registry));
         let manual_clock = Arc::<ManualClock>::default();
         // Each server has another time.
         manual_clock.set(self.now + Duration::from_secs(self.nodes * 1000));
         let clock = Clock::manual(manual_clock.clone());
-        let store_client = StoreClient::new(store, clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
+        let registry = Registry::new(node, clock.clone());
+        store.set_notifier(Arc::<Registry>::clone(&registry));
+        let store_client =
+            StoreClient::new(store, Arc::clone(&registry), clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
         let retries = Task::new(Arc::clone(&store_client).retry());
         let tasks = BTreeMap::from([(0, retries)]);
         let connection_limiter = SharedConnectionLimiter::new(ConnectionLimits::default(), clock.clone());

@@ -67,7 +67,7 @@ pub enum Op {
     Leave { client: u8 },
     /// A client stops answering pings.
     FallSilent { client: u8 },
-    /// A client stops reading.
+    /// A client stops reading: its machine takes no data, or still takes it.
     StopReading { client: u8 },
     /// The store handles a command.
     Store { which: u8, fault: StoreFault },

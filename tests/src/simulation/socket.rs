@@ -1,16 +1,20 @@
-//! A socket that is two queues.
+//! A socket that is two queues, and the sockets whose clients were told that they are in.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use session_core::Timestamp;
 use session_core::protocol::{CloseReason, ServerMessage};
 use session_core::session::{Frame, Violation};
+use session_core::{SessionId, Timestamp};
 use shell::net::message_socket::{MessageSocket, SocketEvent};
 use shell::runtime::clock::Clock;
+
+use super::faulty_store::SharedStore;
 
 /// One connection between a client and a server. Both ends are here; the server sees it as a [`MessageSocket`].
 #[derive(Clone)]
@@ -18,15 +22,19 @@ pub(super) struct SimulatedSocket(Rc<RefCell<Inner>>);
 
 struct Inner {
     clock: Clock,
+    session: SessionId,
+    told_sockets: Weak<ToldSockets>,
     /// What the client has sent and the server has not read.
     inbox: VecDeque<ClientInput>,
+    /// What the server has buffered because the client takes no data.
+    unsent: Vec<ServerOutput>,
     /// What the server has sent since the client last read.
     outbox: Vec<ServerOutput>,
-    /// The client reads and answers a close. Otherwise the server's writes get stuck.
-    attentive: bool,
+    attention: Attention,
     /// The client has not disconnected.
     connected: bool,
-    stuck: bool,
+    /// The server has sent AUTHENTICATE_SUCCESS, and no BYE_SUCCESS.
+    is_told: bool,
     phase: Phase,
     waker: Option<Waker>,
     /// The time of the last poll, and the number of polls at that time.
@@ -38,6 +46,17 @@ enum Phase {
     Open,
     Closing { until: Timestamp },
     Closed,
+}
+
+/// What a client does with what the server sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attention {
+    /// It reads and answers.
+    Full,
+    /// The data reaches its machine. It answers neither a ping nor a close.
+    Silent,
+    /// Its machine takes no data. The server's writes get stuck, and the server then reads nothing either.
+    Stalled,
 }
 
 /// What a client sends.
@@ -56,6 +75,30 @@ pub(super) enum ServerOutput {
     Close(CloseReason),
 }
 
+impl ServerOutput {
+    /// Whether a client that takes this believes that it is in. `None` if it believes what it believed before.
+    fn says_that_client_is_in(&self) -> Option<bool> {
+        match self {
+            Self::Reply(ServerMessage::AuthenticateSuccess(_) | ServerMessage::AuthenticateSuccessDetailed(_)) => {
+                Some(true)
+            }
+            Self::Reply(ServerMessage::ByeSuccess) => Some(false),
+            Self::Reply(
+                ServerMessage::Hello
+                | ServerMessage::AuthenticateFailure(_)
+                | ServerMessage::AuthenticateFailureDetailed(_)
+                | ServerMessage::CheckConnectionsSuccess(_)
+                | ServerMessage::ListSessionsSuccess(_)
+                | ServerMessage::EndSessionSuccess(_)
+                | ServerMessage::Evicted(_)
+                | ServerMessage::Error(_),
+            )
+            | Self::Ping
+            | Self::Close(_) => None,
+        }
+    }
+}
+
 impl SimulatedSocket {
     /// How long the server waits for the answer to its close.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,14 +106,17 @@ impl SimulatedSocket {
     /// Maximum polls of a socket at one time. A server that waits polls far less often.
     const MAX_POLLS: u32 = 10_000;
 
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(super) fn new(clock: Clock, session: SessionId, told_sockets: &Rc<ToldSockets>) -> Self {
         Self(Rc::new(RefCell::new(Inner {
             clock,
+            session,
+            told_sockets: Rc::downgrade(told_sockets),
             inbox: VecDeque::new(),
+            unsent: Vec::new(),
             outbox: Vec::new(),
-            attentive: true,
+            attention: Attention::Full,
             connected: true,
-            stuck: false,
+            is_told: false,
             phase: Phase::Open,
             waker: None,
             polls: (Timestamp::default(), 0),
@@ -98,18 +144,25 @@ impl SimulatedSocket {
         self.wake();
     }
 
-    pub(super) fn set_attentive(&self, attentive: bool) {
-        self.0.borrow_mut().attentive = attentive;
+    pub(super) fn set_attention(&self, attention: Attention) {
+        self.0.borrow_mut().attention = attention;
         self.wake();
     }
 
     pub(super) fn is_attentive(&self) -> bool {
-        self.0.borrow().attentive
+        self.0.borrow().attention == Attention::Full
+    }
+
+    /// Whether the client was told that it is in, and is served: no close frame was written, the socket is not gone, and the
+    /// client has not said BYE.
+    fn is_told_and_served(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.is_told && inner.connected && inner.is_served()
     }
 
     /// What the server has sent, in order.
     pub(super) fn take_output(&self) -> Vec<ServerOutput> {
-        std::mem::take(&mut self.0.borrow_mut().outbox)
+        mem::take(&mut self.0.borrow_mut().outbox)
     }
 
     fn wake(&self) {
@@ -127,6 +180,54 @@ impl Inner {
         assert!(polls <= SimulatedSocket::MAX_POLLS, "a connection polls without end");
         self.polls = (now, polls);
     }
+
+    /// Whether everything is sent.
+    fn flush(&mut self) -> bool {
+        match self.attention {
+            Attention::Full | Attention::Silent => self.outbox.append(&mut self.unsent),
+            Attention::Stalled => {}
+        }
+        self.unsent.is_empty()
+    }
+
+    fn is_served(&self) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Closing { .. } => !self.unsent.is_empty(),
+            Phase::Closed => false,
+        }
+    }
+}
+
+/// The sockets whose clients were told that they are in.
+pub(super) struct ToldSockets {
+    store: Arc<SharedStore>,
+    sockets: RefCell<BTreeMap<SessionId, SimulatedSocket>>,
+    /// How many sockets were cut whose clients still believed that they were in.
+    pub(super) cut: Cell<u64>,
+}
+
+impl ToldSockets {
+    pub(super) fn new(store: Arc<SharedStore>) -> Self {
+        Self { store, sockets: RefCell::default(), cut: Cell::new(0) }
+    }
+
+    /// The server tells this client that it is in.
+    fn tell(&self, session: SessionId, socket: SimulatedSocket) {
+        self.sockets.borrow_mut().insert(session, socket);
+        self.check();
+    }
+
+    /// Checks the clients that are in, for each server alone: servers do not know yet who is leaving elsewhere.
+    pub(super) fn check(&self) {
+        let mut sockets = self.sockets.borrow_mut();
+        sockets.retain(|_, socket| socket.is_told_and_served());
+        let mut sessions: Vec<_> = sockets.keys().copied().collect();
+        while let Some(node) = sessions.first().map(|session| session.node()) {
+            let of_others = sessions.split_off(sessions.partition_point(|session| session.node() == node));
+            self.store.check_told(mem::replace(&mut sessions, of_others));
+        }
+    }
 }
 
 impl MessageSocket for SimulatedSocket {
@@ -136,19 +237,21 @@ impl MessageSocket for SimulatedSocket {
         let mut inner = self.0.borrow_mut();
         inner.waker = Some(cx.waker().clone());
         inner.count_poll();
+        if inner.phase == Phase::Closed {
+            return Poll::Pending;
+        }
+        let is_flushed = inner.connected && inner.flush();
         let over = match inner.phase {
-            Phase::Closed => return Poll::Pending,
             Phase::Open => !inner.connected,
-            Phase::Closing { .. } => !inner.connected || inner.attentive,
+            Phase::Closing { .. } | Phase::Closed => !inner.connected || inner.attention == Attention::Full,
         };
         if over {
             inner.phase = Phase::Closed;
             return Poll::Ready(SocketEvent::Gone);
         }
-        if inner.stuck && !inner.attentive {
+        if !is_flushed {
             return Poll::Pending;
         }
-        inner.stuck = false;
         if inner.phase != Phase::Open || !read {
             return Poll::Pending;
         }
@@ -163,18 +266,24 @@ impl MessageSocket for SimulatedSocket {
     fn send(&mut self, frame: Frame) {
         let mut inner = self.0.borrow_mut();
         assert_eq!(inner.phase, Phase::Open, "{frame:?} is sent after a close");
-        inner.stuck = true;
-        inner.outbox.push(match frame {
+        let output = match frame {
             Frame::Message(reply) => ServerOutput::Reply(reply),
             Frame::Ping => ServerOutput::Ping,
-        });
+        };
+        let tells = output.says_that_client_is_in();
+        inner.is_told = tells.unwrap_or(inner.is_told);
+        inner.unsent.push(output);
+        let (session, told_sockets) = (inner.session, inner.told_sockets.upgrade());
+        drop(inner);
+        if let Some(told_sockets) = told_sockets.filter(|_| tells == Some(true)) {
+            told_sockets.tell(session, self.clone());
+        }
     }
 
     fn close(&mut self, reason: CloseReason) {
         let mut inner = self.0.borrow_mut();
         if inner.phase == Phase::Open {
-            inner.outbox.push(ServerOutput::Close(reason));
-            inner.stuck = true;
+            inner.unsent.push(ServerOutput::Close(reason));
             inner.phase = Phase::Closing { until: inner.clock.now() + Self::CLOSE_TIMEOUT };
         }
     }
@@ -187,7 +296,15 @@ impl MessageSocket for SimulatedSocket {
     }
 
     fn abort(&mut self) {
+        let told_sockets = self.0.borrow().told_sockets.upgrade();
+        if let Some(told_sockets) = told_sockets.filter(|_| self.is_told_and_served()) {
+            told_sockets.cut.set(told_sockets.cut.get() + 1);
+        }
         self.0.borrow_mut().phase = Phase::Closed;
+    }
+
+    fn is_served(&self) -> bool {
+        self.0.borrow().is_served()
     }
 
     fn is_closed(&self) -> bool {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use session_core::ledger::{AcquireOptions, StoreCommand};
 use session_core::{ResumeKey, Timestamp, UserId};
 use shell::runtime::clock::{Clock, ManualClock};
+use shell::server::registry::Registry;
 use shell::server::slot_guard::SlotGuard;
 use shell::server::store_client::StoreClient;
 use tests::stallable_store::StallableStore;
@@ -21,7 +22,9 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(1);
 fn submitted_after_timeout(options: Option<AcquireOptions>) -> Vec<StoreCommand> {
     let store = StallableStore::stalled(1);
     let clock = Arc::<ManualClock>::default();
-    let store_client = StoreClient::new(store.clone(), Clock::manual(Arc::clone(&clock)), STORE_TIMEOUT, 1);
+    let manual = Clock::manual(Arc::clone(&clock));
+    let registry = Registry::new(NODE, manual.clone());
+    let store_client = StoreClient::new(store.clone(), registry, manual, STORE_TIMEOUT, 1);
     let (user, session) = (UserId::parse("ada").unwrap(), NODE.session(1));
     let mut guard = SlotGuard::new(Arc::clone(&store_client), Arc::default(), session);
     let (at, options) = (Timestamp::default(), options.map(Box::new));
