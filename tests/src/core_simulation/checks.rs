@@ -17,6 +17,7 @@ impl CoreSimulation {
     /// Checks the invariants that hold at any time.
     pub fn check(&mut self) {
         self.checks += 1;
+        self.check_told();
         let mut sessions = BTreeSet::new();
         for record in self.store.records.values() {
             for entry in record.sessions() {
@@ -49,8 +50,18 @@ impl CoreSimulation {
                 "session {id}: busy without a command under way, or the reverse"
             );
             assert!(!(busy && connection.session.deadline().is_some()), "session {id} counts silence while busy");
+            let is_overdue = connection.cut_at.is_some_and(|cut_at| cut_at < self.now) && !connection.is_gone;
+            assert!(!is_overdue, "session {id} lost its slot and keeps its socket");
         }
+        let is_any_held = self.connections.values().any(|connection| connection.held.is_some());
+        assert!(!(is_any_held && self.leaving.is_empty()), "a grant is held back, and nobody is leaving");
         assert!(self.tracker.pending() <= self.tracker.tracked(), "more releases are pending than sessions tracked");
+    }
+
+    /// Checks which clients were told that they are in.
+    pub(super) fn check_told(&mut self) {
+        let told = self.connections.iter().filter(|(_, connection)| connection.is_told);
+        self.told.check(told.map(|(&id, _)| id));
     }
 
     /// Ends all faults, disconnects all clients, and checks that every slot becomes free.
@@ -71,6 +82,7 @@ impl CoreSimulation {
             self.check();
         }
         assert!(self.connections.is_empty(), "these sessions never finished: {:?}", self.connections);
+        assert!(self.leaving.is_empty(), "sessions that ended are still leaving: {:?}", self.leaving);
         assert_eq!((self.tracker.tracked(), self.tracker.pending()), (0, 0), "a release was never confirmed");
         self.draining = false;
         // Lingering slots expire.

@@ -59,7 +59,15 @@ impl CoreSimulation {
         let before = record.clone();
         let result = ledger::apply(record, command, &self.policy, liveness);
         rule_oracle::check(&before, command, &self.policy, liveness, &result, record);
+        self.told.applied(command, &self.policy, &result.outcome, record);
         let ApplyResult { outcome, ended } = result;
+        for EndedSession { session, .. } in &ended {
+            if let Some(connection) = self.connections.get_mut(session)
+                && !connection.is_gone
+            {
+                connection.cut_at = Some(self.leaving.slot_lost(command.user(), *session, self.now));
+            }
+        }
         for EndedSession { session, reason } in ended {
             self.handle(session, Event::Ended(reason));
         }
@@ -73,7 +81,13 @@ impl CoreSimulation {
         }
         let waits = self.connections.get(&command.session()).and_then(|connection| connection.under_way.as_ref());
         if waits.is_some_and(|(waited_for, _)| waited_for == command) {
-            self.answer(command.session(), outcome);
+            let (user, session) = (command.user(), command.session());
+            let is_grant = matches!(outcome, Outcome::Granted { .. }) && !self.connections[&session].is_gone;
+            if is_grant && self.leaving.must_wait(user, session) {
+                self.connections.get_mut(&session).expect("it waits").held = Some(outcome);
+            } else {
+                self.answer(session, outcome);
+            }
         } else if command.is_release() {
             self.tracker.answered(&Ticket::from(command), &outcome, self.now);
         }
@@ -83,8 +97,22 @@ impl CoreSimulation {
     pub(super) fn answer(&mut self, id: SessionId, outcome: Outcome) {
         let connection = self.connections.get_mut(&id).expect("a waiting session exists");
         let (command, _) = connection.under_way.take().expect("it waits");
+        if matches!(command, StoreCommand::Acquire { .. }) && !matches!(outcome, Outcome::Granted { .. }) {
+            connection.user = None;
+        }
         self.tracker.answered(&Ticket::from(&command), &outcome, self.now);
         self.handle(id, Event::Stored(outcome));
+    }
+
+    /// The client is served no more. The grants that waited for this are passed on.
+    pub(super) fn gone(&mut self, id: SessionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            (connection.is_gone, connection.is_told) = (true, false);
+        }
+        for session in self.leaving.gone(id) {
+            let held = self.connections.get_mut(&session).and_then(|connection| connection.held.take());
+            self.answer(session, held.expect("a session that waits has an answer"));
+        }
     }
 
     pub(super) fn submit(&mut self, command: StoreCommand) {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use session_core::ledger::StoreCommand;
+use session_core::ledger::{Outcome, StoreCommand};
 use session_core::protocol::ServerMessage;
 use session_core::session::{Frame, Session};
 use session_core::{ResumeToken, Timestamp, UserId};
@@ -15,8 +15,21 @@ pub(super) struct Connection {
     pub(super) unread: VecDeque<String>,
     /// The command under way, and when the wait for its answer ends.
     pub(super) under_way: Option<(StoreCommand, Timestamp)>,
-    /// Whether the socket can still send to the client.
+    /// Whether the session can still send to the client.
     pub(super) open: bool,
+    /// Whether the socket takes no data. What the session sends is buffered.
+    pub(super) is_stalled: bool,
+    /// The user of the slot that the session has or asks for.
+    pub(super) user: Option<UserId>,
+    /// The grant that it must not be told yet.
+    pub(super) held: Option<Outcome>,
+    /// Whether the server has sent AUTHENTICATE_SUCCESS, and has written no close frame; nor is the socket gone, nor has the
+    /// client said BYE.
+    pub(super) is_told: bool,
+    /// Whether the client is served no more.
+    pub(super) is_gone: bool,
+    /// When to cut the socket if the client is still served.
+    pub(super) cut_at: Option<Timestamp>,
     /// Whether the server told the client that it has a slot, and has not ended the session since.
     pub(super) has_slot: bool,
     /// Whether the client had a slot when it sent the AUTHENTICATE that was verified last.
@@ -38,11 +51,11 @@ impl Connection {
             }
             ServerMessage::AuthenticateSuccess(_) => {
                 assert_eq!(self.has_slot, self.is_renewal, "granted twice");
-                self.has_slot = true;
+                (self.has_slot, self.is_told) = (true, true);
             }
             ServerMessage::AuthenticateSuccessDetailed(admission) => {
                 assert!(!self.has_slot, "granted twice");
-                self.has_slot = true;
+                (self.has_slot, self.is_told) = (true, true);
                 return admission.resume.map(|token| (admission.user.id.clone(), token));
             }
             ServerMessage::ByeSuccess

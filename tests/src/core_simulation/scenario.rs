@@ -89,6 +89,11 @@ pub enum Op {
         /// Seconds ahead of the time, or behind it if negative.
         seconds: i8,
     },
+    /// The socket of a client takes no more data, or takes data again.
+    Stall {
+        /// Which connection, also of those that close.
+        client: u8,
+    },
 }
 
 /// A message of a client.

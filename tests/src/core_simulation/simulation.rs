@@ -1,12 +1,14 @@
 //! Many clients, one server process at a time, and a store with every fault that its contract allows. Time is virtual,
 //! nothing sleeps, and the same operations give the same result.
 //!
-//! It runs the real [`Session`], ledger rule and [`ReleaseTracker`]. The rule oracle checks every command that the store
-//! applies. [`CoreSimulation::check`] checks the invariants after every step.
+//! It runs the real [`Session`], ledger rule, [`ReleaseTracker`] and [`LeavingTracker`]. The rule oracle checks every command
+//! that the store applies, and the told oracle every AUTHENTICATE_SUCCESS. [`CoreSimulation::check`] checks the invariants
+//! after every step.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::{AdmissionPolicy, EndReason, Outcome, SlotLimit, StoreError};
 use session_core::ledger::{EndTarget, StoreCommand};
 use session_core::protocol::ClientMessage;
@@ -17,6 +19,7 @@ use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserI
 use super::connection::Connection;
 use super::scenario::{Message, Op, credential, user_id};
 use super::store::{Queued, Store};
+use crate::told_oracle::ToldOracle;
 
 /// One server at a time, its clients and its store.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct CoreSimulation {
     pub(super) draining: bool,
     pub(super) connections: BTreeMap<SessionId, Connection>,
     pub(super) tracker: ReleaseTracker,
+    pub(super) leaving: LeavingTracker,
+    pub(super) told: ToldOracle,
     pub(super) store: Store,
     /// The number of checks, so that a test can tell that some took place.
     pub checks: u64,
@@ -67,6 +72,8 @@ impl CoreSimulation {
             draining: false,
             connections: BTreeMap::new(),
             tracker: ReleaseTracker::new(Self::MAX_CONNECTIONS * 2),
+            leaving: LeavingTracker::default(),
+            told: ToldOracle::default(),
             store: Store::default(),
             checks: 0,
         }
@@ -150,6 +157,12 @@ impl CoreSimulation {
                 self.wall_ahead = i64::from(*seconds);
                 self.expire();
             }
+            Op::Stall { client } => {
+                let ids = self.ids();
+                if let Some(&id) = ids.get(usize::from(*client) % ids.len().max(1)) {
+                    self.set_stalled(id, !self.connections[&id].is_stalled);
+                }
+            }
         }
     }
 
@@ -164,6 +177,12 @@ impl CoreSimulation {
             unread: VecDeque::new(),
             under_way: None,
             open: true,
+            is_stalled: false,
+            user: None,
+            held: None,
+            is_told: false,
+            is_gone: false,
+            cut_at: None,
             has_slot: false,
             is_renewal: false,
             greeted: false,
@@ -177,11 +196,12 @@ impl CoreSimulation {
     pub(super) fn disconnect(&mut self, id: SessionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.unread.clear();
-            connection.has_slot = false;
+            (connection.has_slot, connection.is_told) = (false, false);
             self.handle(id, Event::Disconnected);
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.open = false;
             }
+            self.gone(id);
             self.remove_if_finished(id);
         }
     }
@@ -191,6 +211,7 @@ impl CoreSimulation {
         self.store.queue.iter_mut().for_each(|queued| queued.answered = true);
         self.connections.clear();
         self.tracker = ReleaseTracker::new(Self::MAX_CONNECTIONS * 2);
+        self.leaving = LeavingTracker::default();
         self.draining = false;
         self.deaths.insert(self.node(), self.now);
         self.generation += 1;
@@ -201,10 +222,14 @@ impl CoreSimulation {
         let end = self.now + duration;
         for _ in 0..100_000 {
             let sessions = self.connections.values().filter_map(|connection| connection.session.deadline());
-            let answers = self.connections.values().filter_map(|connection| connection.under_way.as_ref());
+            let waiting = self.connections.values().filter(|connection| connection.held.is_none());
+            let answers = waiting.filter_map(|connection| connection.under_way.as_ref());
+            let served = self.connections.values().filter(|connection| !connection.is_gone);
+            let cuts = served.filter_map(|connection| connection.cut_at);
             let tokens = self.connections.values().filter_map(|connection| connection.session.expires_at());
             let sessions = sessions.chain(tokens.map(|unix_seconds| self.time_of(unix_seconds)));
-            let next = sessions.chain(answers.map(|&(_, until)| until)).chain(self.tracker.deadline()).min();
+            let next =
+                sessions.chain(answers.map(|&(_, until)| until)).chain(cuts).chain(self.tracker.deadline()).min();
             let Some(next) = next.filter(|&next| next <= end) else {
                 self.now = end;
                 return;
@@ -213,9 +238,15 @@ impl CoreSimulation {
             self.expire();
             for id in self.ids() {
                 self.handle(id, Event::Tick);
-                let late = self.connections.get(&id).and_then(|connection| connection.under_way.as_ref());
+                let connection = self.connections.get(&id);
+                // The store has answered if the grant is held.
+                let late = connection.filter(|waits| waits.held.is_none()).and_then(|waits| waits.under_way.as_ref());
                 if late.is_some_and(|&(_, until)| until <= self.now) {
                     self.answer(id, Outcome::Unknown);
+                }
+                let served = self.connections.get(&id).filter(|connection| !connection.is_gone);
+                if served.and_then(|connection| connection.cut_at).is_some_and(|cut_at| cut_at <= self.now) {
+                    self.disconnect(id);
                 }
             }
             while let Some(release) = self.tracker.next_retry(self.now) {
@@ -228,7 +259,8 @@ impl CoreSimulation {
     /// Notifies each session whose token has expired by the wall clock.
     fn expire(&mut self) {
         for id in self.ids() {
-            let expires = self.connections[&id].session.expires_at();
+            // The end of one session can be the end of another whose grant waited for it.
+            let expires = self.connections.get(&id).and_then(|connection| connection.session.expires_at());
             if expires.is_some_and(|unix_seconds| self.time_of(unix_seconds) <= self.now) {
                 self.handle(id, Event::Expired);
             }
@@ -254,6 +286,7 @@ impl CoreSimulation {
     /// Gives a session an event and carries out its actions, as a server does.
     pub(super) fn handle(&mut self, id: SessionId, event: Event<'_>) {
         let mut next = Some(event);
+        let (mut is_told, mut is_written) = (false, false);
         while let Some(event) = next.take() {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             let leaves = matches!(event, Event::Disconnected | Event::Draining);
@@ -261,12 +294,21 @@ impl CoreSimulation {
             if leaves {
                 connection.has_slot = false;
             }
+            // Before the effect, which may give the slot up.
+            if close.is_some_and(|reason| !reason.is_by_client())
+                && let Some(user) = &connection.user
+            {
+                connection.cut_at = Some(self.leaving.slot_lost(user, id, self.now));
+            }
             if let Some(frame) = send {
                 assert!(connection.open, "session {id} sends {frame:?} after its close");
+                let was_told = connection.is_told;
                 if let Some(token) = connection.receive(&frame) {
                     self.resume_tokens.push(token);
                 }
+                is_told |= connection.is_told && !was_told;
             }
+            is_written |= close.is_some_and(|reason| reason.is_by_client() || !connection.is_stalled);
             if close.is_some() {
                 assert!(connection.open, "session {id} closes twice");
                 (connection.open, connection.has_slot) = (false, false);
@@ -280,10 +322,13 @@ impl CoreSimulation {
                     next = Some(Event::Verified(verdict));
                 }
                 Some(Effect::Store(command)) if command.is_release() => {
-                    connection.has_slot = false;
+                    (connection.has_slot, connection.user) = (false, None);
                     self.submit(command);
                 }
                 Some(Effect::Store(command)) => {
+                    if let StoreCommand::Acquire { user, .. } = &command {
+                        connection.user = Some(user.clone());
+                    }
                     assert!(connection.under_way.is_none(), "session {id} has two commands under way");
                     connection.under_way = Some((command.clone(), self.now + Self::STORE_TIMEOUT));
                     // A full store rejects a command at once.
@@ -303,6 +348,12 @@ impl CoreSimulation {
                 }
             }
         }
+        if is_told {
+            self.check_told();
+        }
+        if is_written {
+            self.gone(id);
+        }
         // Its token may have expired while the server verified another one.
         let expires = self.connections.get(&id).and_then(|connection| connection.session.expires_at());
         if expires.is_some_and(|unix_seconds| self.time_of(unix_seconds) <= self.now) {
@@ -319,8 +370,22 @@ impl CoreSimulation {
 
     /// Removes a connection that has ended.
     fn remove_if_finished(&mut self, id: SessionId) {
-        if self.connections.get(&id).is_some_and(|connection| connection.session.is_finished() && !connection.open) {
+        let is_over = |connection: &Connection| {
+            let is_leaving = connection.cut_at.is_some() && !connection.is_gone;
+            connection.session.is_finished() && !connection.open && !is_leaving
+        };
+        if self.connections.get(&id).is_some_and(is_over) {
             self.connections.remove(&id);
+        }
+    }
+
+    pub(super) fn set_stalled(&mut self, id: SessionId, is_stalled: bool) {
+        let connection = self.connections.get_mut(&id).expect("the caller has found it");
+        connection.is_stalled = is_stalled;
+        if !is_stalled && !connection.open {
+            // The close frame is written.
+            self.gone(id);
+            self.remove_if_finished(id);
         }
     }
 

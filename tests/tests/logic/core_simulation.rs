@@ -76,6 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<i8>().prop_map(|seconds| Op::SetWallClock { seconds }),
         2 => any::<u8>().prop_map(|slots| Op::SetLimit { slots }),
         1 => any::<u8>().prop_map(|user| Op::Enforce { user }),
+        4 => (0..32_u8).prop_map(|client| Op::Stall { client }),
     ]
 }
 
