@@ -13,8 +13,9 @@ use crate::time::Timestamp;
 /// tracker retries it with backoff until the store confirms it.
 ///
 /// A session's command goes through the tracker twice. [`ReleaseTracker::begin`] gives a [`Ticket`] before the command is
-/// submitted. [`ReleaseTracker::answered`] takes the ticket with the store's answer, or
-/// [`ReleaseTracker::given_up`] after a timeout. Answers may come in any order.
+/// submitted. [`ReleaseTracker::answered`] takes the ticket with the store's answer,
+/// [`ReleaseTracker::given_up`] after a timeout, and [`ReleaseTracker::withdrawn`] if the store had not begun to apply the
+/// command by then. Answers may come in any order.
 ///
 /// An acquire that was to resume a slot and got no answer leaves a pending [`StoreCommand::Linger`], not a release. A
 /// release would take the slot from its client because the store was slow.
@@ -166,7 +167,8 @@ impl ReleaseTracker {
         }
     }
 
-    /// The wait for the answer has ended. The outcome counts as [`Outcome::Unknown`].
+    /// The wait for the answer has ended, and the store may have begun to apply the command. The outcome counts as
+    /// [`Outcome::Unknown`]. For a command that the store has certainly not begun see [`ReleaseTracker::withdrawn`].
     pub fn given_up(&mut self, ticket: &Ticket, now: Timestamp) {
         let lost = match ticket.call {
             Call::Query => return,
@@ -175,6 +177,16 @@ impl ReleaseTracker {
             Call::Linger { at } => Some(at),
         };
         self.schedule_release(&ticket.user, ticket.session, lost, now);
+    }
+
+    /// The command was withdrawn before the store began to apply it. So it is certainly not applied.
+    pub fn withdrawn(&mut self, ticket: &Ticket, now: Timestamp) {
+        match ticket.call {
+            Call::Acquire { .. } => self.settle(ticket.session),
+            Call::Query => {}
+            // The slot is still there.
+            Call::Release | Call::Linger { .. } => self.given_up(ticket, now),
+        }
     }
 
     /// The next release to retry, if one is due. It is under way until [`ReleaseTracker::answered`] or

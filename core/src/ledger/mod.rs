@@ -17,6 +17,8 @@
 //! - A store applies an acquire at most once and never retries it.
 //! - A store answers every command once. [`Outcome::Rejected`] means *certainly not applied*. A store that cannot tell
 //!   answers [`Outcome::Unknown`]. Then the command may still be applied later.
+//! - A caller may withdraw a command until the store begins to apply it. A withdrawn command is certainly not applied: it
+//!   takes no slot and ends no session. A caller that stops waiting for an acquire withdraws it.
 //! - A store answers [`Outcome::Granted`] only when it holds the slot.
 //! - If a command takes the slot of another session, the store notifies that session ([`ApplyResult::ended`]) once the
 //!   command is applied, or may be. The answer to the command does not matter for this.

@@ -72,6 +72,14 @@ impl Session {
         !self.is_open() && !self.is_busy()
     }
 
+    /// Whether the pending acquire is for nobody, because the connection has ended. Then withdraw it, so that no other
+    /// session is evicted for it, and hand over [`Outcome::Rejected`]. If the store has begun to apply it, wait for the
+    /// outcome instead.
+    #[must_use]
+    pub fn is_acquire_abandoned(&self) -> bool {
+        !self.is_open() && matches!(self.pending, Some(PendingCall::Acquire(_)))
+    }
+
     /// When [`Event::Tick`] is due. Any event can change it.
     ///
     /// `None` while a call is pending: the peer is not to blame for the wait. The caller bounds it with a timeout of its own.

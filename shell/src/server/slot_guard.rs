@@ -5,7 +5,7 @@ use std::sync::Arc;
 use session_core::ledger::{Outcome, StoreCommand};
 use session_core::{SessionId, Timestamp, UserId};
 
-use crate::server::mailbox::Mailbox;
+use crate::server::mailbox::{Mailbox, WaitEnd};
 use crate::server::store_client::{PendingCommand, Purpose, StoreClient};
 
 /// Submits the commands of one session, and knows whether the session may hold a slot.
@@ -49,18 +49,37 @@ impl SlotGuard {
         self.pending.as_ref().map(|pending| pending.deadline)
     }
 
-    /// Ends the wait, after [`SlotGuard::deadline`]. True if it ended without an outcome: then the outcome is
+    /// Ends the wait, after [`SlotGuard::deadline`]. True if it ended without an outcome: then the session takes
     /// [`Outcome::Unknown`]. False if the outcome has come meanwhile.
+    ///
+    /// The store never applies a command whose wait ended before it began.
     pub fn expire(&self) -> bool {
         let Some(pending) = &self.pending else { return false };
-        let timed_out = self.mailbox.cancel_wait(pending.id);
-        if timed_out
-            && pending.purpose != Purpose::Query
+        let wait_end = self.mailbox.end_wait(pending.id);
+        if pending.purpose != Purpose::Query
             && let Some(user) = &self.user
         {
-            self.store_client.acquire_timed_out(user, self.session, pending.purpose);
+            match wait_end {
+                WaitEnd::Withdrawn => self.store_client.acquire_withdrawn(user, self.session, pending.purpose),
+                WaitEnd::InDoubt => self.store_client.acquire_timed_out(user, self.session, pending.purpose),
+                WaitEnd::Answered => {}
+            }
         }
-        timed_out
+        wait_end != WaitEnd::Answered
+    }
+
+    /// Withdraws the pending acquire, if the store has not begun to apply it. Then the session certainly has no slot, and
+    /// no outcome will come. Otherwise false, and the outcome still comes.
+    #[must_use]
+    pub fn withdraw_acquire(&mut self) -> bool {
+        let is_withdrawn = self
+            .pending
+            .as_ref()
+            .is_some_and(|pending| pending.purpose != Purpose::Query && self.mailbox.withdraw(pending.id));
+        if is_withdrawn && let (Some(pending), Some(user)) = (self.pending.take(), self.user.take()) {
+            self.store_client.acquire_withdrawn(&user, self.session, pending.purpose);
+        }
+        is_withdrawn
     }
 
     /// Records the outcome of the pending command. Returns the user of an acquire that was not granted.
@@ -73,6 +92,9 @@ impl SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
+        if self.withdraw_acquire() {
+            return;
+        }
         if let Some(user) = self.user.take() {
             self.store_client.release(StoreCommand::Release { user, session: self.session });
         }

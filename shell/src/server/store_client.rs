@@ -12,10 +12,10 @@ use session_core::{SessionId, Timestamp, UserId};
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
-use crate::store::{Completion, Store};
+use crate::store::{Caller, Completion, Store};
 
-/// The way of all sessions of this process to the store. A late outcome becomes [`Outcome::Unknown`]. [`ReleaseTracker`]
-/// decides which releases are retried, and when.
+/// The way of all sessions of this process to the store. A late outcome becomes [`Outcome::Unknown`], and a command that
+/// the store has not begun by then is withdrawn. [`ReleaseTracker`] decides which releases are retried, and when.
 pub struct StoreClient {
     store: Arc<dyn Store>,
     /// How long the store may take to answer.
@@ -33,6 +33,26 @@ struct Inner {
     tracker: ReleaseTracker,
     /// The task in [`StoreClient::retry`]. It is woken when the next retry is due at another time.
     retry_waker: Option<Waker>,
+}
+
+/// A session that waits for the outcome of its command.
+struct WaitingSession {
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    id: CommandId,
+    ticket: Ticket,
+}
+
+impl Caller<Outcome> for WaitingSession {
+    fn claim(&self) -> bool {
+        self.mailbox.claim(self.id)
+    }
+
+    fn answer(self: Box<Self>, outcome: Outcome) {
+        let Self { shared, mailbox, id, ticket } = *self;
+        // Either this outcome or the end of the wait, in `SlotGuard`, is recorded: never both.
+        let _late = !mailbox.deliver_outcome(id, outcome, |outcome| shared.answered(&ticket, outcome));
+    }
 }
 
 /// What a pending command is for.
@@ -86,11 +106,8 @@ impl StoreClient {
         match ticket {
             Ok(ticket) => {
                 let (shared, mailbox) = (Arc::clone(&self.shared), Arc::clone(mailbox));
-                let completion = Completion::new(move |outcome| {
-                    // Either this outcome or the timeout, in `SlotGuard::expire`, ends the wait and is recorded: never both.
-                    let _late = !mailbox.deliver_outcome(id, outcome, |outcome| shared.answered(&ticket, outcome));
-                });
-                self.store.submit(command, completion);
+                let waiting = WaitingSession { shared, mailbox, id, ticket };
+                self.store.submit(command, Completion::withdrawable(waiting));
             }
             Err(error) => {
                 let delivered = mailbox.deliver_outcome(id, Outcome::Rejected(error), |_| {});
@@ -110,6 +127,12 @@ impl StoreClient {
     pub(super) fn acquire_timed_out(&self, user: &UserId, session: SessionId, purpose: Purpose) {
         let ticket = Ticket::acquire(user.clone(), session, purpose == Purpose::Resume);
         self.shared.update(|tracker, now| tracker.given_up(&ticket, now));
+    }
+
+    /// Records that an acquire was withdrawn before the store began to apply it: the session has no slot.
+    pub(super) fn acquire_withdrawn(&self, user: &UserId, session: SessionId, purpose: Purpose) {
+        let ticket = Ticket::acquire(user.clone(), session, purpose == Purpose::Resume);
+        self.shared.update(|tracker, now| tracker.withdrawn(&ticket, now));
     }
 
     /// Retries pending releases when they are due. Never ends.

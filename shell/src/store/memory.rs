@@ -213,7 +213,10 @@ impl Store for MemoryStore {
         &self.context
     }
 
-    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
+    fn submit(&self, command: StoreCommand, mut completion: Completion<Outcome>) {
+        if !completion.claim() {
+            return;
+        }
         let ApplyResult { outcome, ended } = self.apply(&command);
         self.context.notify(ended);
         completion.answer(outcome);

@@ -144,7 +144,7 @@ impl CoreSimulation {
                 let (which, by) = (EndTarget::Excess { dry_run: false }, EndReason::ByOperator);
                 let command = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
                 // No session waits for the answer.
-                self.store.queue.push_back(Queued { command, answered: true });
+                self.store.queue.push_back(Queued { command, answered: true, has_begun: true });
             }
             Op::SetWallClock { seconds } => {
                 self.wall_ahead = i64::from(*seconds);
@@ -188,7 +188,9 @@ impl CoreSimulation {
 
     fn restart(&mut self) {
         // The store may still apply what was submitted: a dead process cannot withdraw it.
-        self.store.queue.iter_mut().for_each(|queued| queued.answered = true);
+        for queued in &mut self.store.queue {
+            (queued.answered, queued.has_begun) = (true, true);
+        }
         self.connections.clear();
         self.tracker = ReleaseTracker::new(Self::MAX_CONNECTIONS * 2);
         self.draining = false;
@@ -215,7 +217,7 @@ impl CoreSimulation {
                 self.handle(id, Event::Tick);
                 let late = self.connections.get(&id).and_then(|connection| connection.under_way.as_ref());
                 if late.is_some_and(|&(_, until)| until <= self.now) {
-                    self.answer(id, Outcome::Unknown);
+                    self.end_wait(id);
                 }
             }
             while let Some(release) = self.tracker.next_retry(self.now) {
@@ -301,6 +303,9 @@ impl CoreSimulation {
                         Err(cause) => self.reject(id, cause, &mut next),
                     }
                 }
+            }
+            if next.is_none() && self.withdraw_abandoned(id) {
+                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
             }
         }
         // Its token may have expired while the server verified another one.

@@ -28,7 +28,7 @@ use self::pages::*;
 macro_rules! suite {
     ($store:ident) => {
         suite!($store: grants_up_to_the_limit, applies_the_claimed_limit_or_the_last_set, is_idempotent,
-            applies_commands_of_a_session_in_order, agrees_with_the_rule, admits_exactly_the_limit_under_a_race,
+            applies_commands_of_a_session_in_order, applies_no_withdrawn_command, agrees_with_the_rule, admits_exactly_the_limit_under_a_race,
             keeps_users_apart, answers_everything_and_rejects_after_close, notifies_an_evicted_session_once_before_the_answer,
             swaps_many_slots_in_one_batch, moves_a_slot_to_a_resuming_session, keeps_a_lost_session_for_its_linger,
             gives_a_lingering_slot_to_a_new_session, lists_and_ends_sessions_of_a_user,
@@ -113,6 +113,28 @@ fn applies_commands_of_a_session_in_order(open: fn(SlotLimit) -> Subject) {
     }
     assert_eq!(outcomes[200..], [Outcome::granted(1), Outcome::Released]);
     assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 1 }, "session 1 released nothing of 2's");
+}
+
+/// With a newcomer that nobody waits for, before and behind commands that are answered.
+fn applies_no_withdrawn_command(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
+    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
+    assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
+    let withdraw = |command| {
+        let (completion, answer) = Completion::<Outcome>::channel();
+        drop(answer);
+        subject.store.submit(command, completion);
+    };
+    for number in 2..20 {
+        withdraw(acquire("ada", number));
+        withdraw(end("ada", number, EndTarget::All));
+        assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 1 });
+    }
+    withdraw(acquire("bob", 30));
+    assert_eq!(subject.ask(lookup("bob", 31)), Outcome::Counted { connections: 0 });
+    assert_eq!(subject.ended(), [], "nobody is evicted for a withdrawn acquire");
+    let held: Vec<_> = subject.sessions(None, 9).into_iter().map(|entry| entry.session.session).collect();
+    assert_eq!(held, [session(1)]);
 }
 
 /// Any history over a few users has the outcomes that the rule gives, and ends whom it ends, whatever the store does with

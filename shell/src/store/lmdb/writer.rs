@@ -118,6 +118,8 @@ impl Writer {
 
     /// Applies the commands, answers and removes them. Takes a step of the sweep with them, if it is due.
     fn serve(&mut self, commands: &mut VecDeque<QueuedCommand>) {
+        // From here on their callers cannot withdraw them.
+        commands.retain_mut(|(_, completion)| completion.claim());
         let now = Instant::now();
         let is_due = self.sweep != SweepPosition::Over && now >= self.sweep_at;
         if is_due {

@@ -123,6 +123,24 @@ fn unanswered_acquire_leaves_a_pending_release() {
 }
 
 #[test]
+fn withdrawn_acquire_owes_no_release() {
+    let mut tracker = ReleaseTracker::new(1);
+    for command in [acquire(1), acquire_resumable(1)] {
+        let ticket = tracker.begin(&command).unwrap();
+        tracker.withdrawn(&ticket, at(0));
+        assert_eq!(state_of(&tracker), (0, 0, None));
+    }
+    // What else is withdrawn changes nothing: the session still has its slot.
+    tracker.begin(&acquire(1)).unwrap();
+    tracker.withdrawn(&Ticket::from(&count_slots(1)), at(0));
+    assert_eq!(state_of(&tracker), (1, 0, None));
+    for release in [release(1), linger(1)] {
+        tracker.withdrawn(&Ticket::from(&release), at(0));
+        assert_eq!(state_of(&tracker), (1, 1, Some(at(50))), "a slot is released in the end");
+    }
+}
+
+#[test]
 fn unanswered_resume_leaves_a_pending_linger() {
     let mut tracker = ReleaseTracker::new(1);
     let StoreCommand::Acquire { user, session, limit, at: at_acquire, options } = acquire_resumable(1) else {
