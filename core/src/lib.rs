@@ -69,7 +69,7 @@
 //!                 let outcome = match tracker.begin(&command) {
 //!                     Ok(ticket) => {
 //!                         let policy = AdmissionPolicy::default();
-//!                         let result = ledger::apply(&mut record, &command, &policy, |_| Liveness::Alive);
+//!                         let result = ledger::apply(command.user(), &mut record, &command, &policy, |_| Liveness::Alive);
 //!                         assert!(result.ended.is_empty(), "there is no other session");
 //!                         tracker.answered(&ticket, &result.outcome, now);
 //!                         result.outcome

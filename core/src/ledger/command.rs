@@ -31,8 +31,8 @@ pub enum StoreCommand {
         /// The session that has the slot.
         session: SessionId,
     },
-    /// Keeps the slot of a lost session for its grace period, so that its client can resume it. A slot that cannot be
-    /// resumed is given back.
+    /// Keeps the slot of a lost session for its grace period, if its client can resume it. Otherwise gives the slot back.
+    /// [`linger`](super::linger) decides which of the two.
     Linger {
         /// The user.
         user: UserId,
@@ -40,6 +40,8 @@ pub enum StoreCommand {
         session: SessionId,
         /// When the session was lost.
         at: Timestamp,
+        /// The resume token that its client has.
+        token: KnownToken,
     },
     /// Counts the user's slots.
     CountSlots {
@@ -117,10 +119,10 @@ impl StoreCommand {
         }
     }
 
-    /// Whether the command asks to resume a session: an acquire that shows a resume token.
+    /// The key of the resume token that an acquire shows.
     #[must_use]
-    pub fn is_resume(&self) -> bool {
-        matches!(self, Self::Acquire { options: Some(options), .. } if options.resume.is_some())
+    pub fn shown_key(&self) -> Option<ResumeKey> {
+        if let Self::Acquire { options: Some(options), .. } = self { options.resume } else { None }
     }
 
     /// Whether the command gives up the session's slot. Such a command has no answer for the session. It is retried until
@@ -136,15 +138,28 @@ impl StoreCommand {
     }
 }
 
+/// The resume token that the client of a lost session certainly has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownToken {
+    /// That of the slot: the session was granted it, and its client was told the token or had shown it.
+    Granted,
+    /// The token with this key, which the client showed. The answer to its acquire is not known. So the session may have a
+    /// slot with another token, one that no client has.
+    Shown(Box<ResumeKey>),
+}
+
 /// The sessions that [`StoreCommand::EndSessions`] ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndTarget {
-    /// This one.
+    /// This one, and with it the other sessions of its slot: those of the same device, if devices are counted. Of a slot that
+    /// the asker shares, this one alone.
     One(SessionId),
     /// All sessions of the user.
     All,
-    /// The sessions over the limit in force, newest slots first.
+    /// The sessions over a limit, newest slots first.
     Excess {
+        /// The limit. The command carries it, because the limit in force may have changed when it is applied.
+        limit: SlotLimit,
         /// Whether to only list them.
         dry_run: bool,
     },
@@ -170,7 +185,8 @@ pub struct AcquireOptions {
 pub enum Evict {
     /// The sessions of the oldest slots.
     Oldest,
-    /// The sessions that share a slot with these, in this order.
+    /// The sessions that share a slot with these, in this order. If the policy does not let clients choose, no live session
+    /// is evicted: neither these nor, instead of them, the oldest.
     Sessions(Box<[SessionId]>),
     /// None. Not even if the policy evicts the oldest, and no lingering slot is freed either.
     Nobody,

@@ -37,7 +37,7 @@ mod record;
 
 pub use admission::{Acquire, Denied, DenyReason, Grant, acquire};
 pub use apply::apply;
-pub use command::{AcquireOptions, EndTarget, Evict, StoreCommand};
+pub use command::{AcquireOptions, EndTarget, Evict, KnownToken, StoreCommand};
 pub use end::{EndResult, end_sessions, linger, release};
 pub use expire::expire_sessions;
 pub use limit::{SlotLimit, SlotLimitError};

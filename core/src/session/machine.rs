@@ -9,7 +9,7 @@ use super::replies::{authenticate_failure, error, limit_failure, query_reply, re
 use super::settings::SessionSettings;
 use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
 use crate::id::SessionId;
-use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, Outcome, SlotListing};
+use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotListing};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
     CredentialError, RequestError, ServerMessage, UserSummary,
@@ -133,13 +133,14 @@ impl Session {
         actions
     }
 
-    /// Gives up the slot of a finished session, if it has one. No other code gives up a slot.
+    /// Gives up the slot of a finished session, if it has one. No other code gives up a slot. Says what happened and what the
+    /// client knows; the ledger decides whether the slot lingers.
     fn settle(&mut self) -> Option<Effect> {
         let Connection::Ended { linger_from } = self.connection else { return None };
-        let Slot { user, lingers, .. } = self.slot.take()?;
-        let session = self.id;
-        Some(Effect::Store(match linger_from.filter(|_| lingers) {
-            Some(at) => ledger::StoreCommand::Linger { user, session, at },
+        let Slot { user, knows_token, .. } = self.slot.take()?;
+        let (session, token) = (self.id, KnownToken::Granted);
+        Some(Effect::Store(match linger_from.filter(|_| knows_token) {
+            Some(at) => ledger::StoreCommand::Linger { user, session, at, token },
             None => ledger::StoreCommand::Release { user, session },
         }))
     }
@@ -312,7 +313,7 @@ impl Session {
             (None, device @ Some(_)) => (Some(Box::new(AcquireOptions { device, ..AcquireOptions::default() })), None),
             (None, None) => (None, None),
         };
-        self.slot = Some(Slot { user: user.clone(), limit, expires, lingers: false });
+        self.slot = Some(Slot { user: user.clone(), limit, expires, knows_token: false });
         let command = ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options };
         self.call(PendingCall::Acquire(tokens), Effect::Store(command))
     }
@@ -367,7 +368,7 @@ impl Session {
             (Some(tokens), Some(grant)) => {
                 let GrantDetails { limit, linger, is_resumed } = *grant;
                 let resume = if is_resumed { tokens.shown } else { tokens.new };
-                slot.lingers = resume.is_some() && !linger.is_zero();
+                slot.knows_token = resume.is_some();
                 let details = AuthenticateSuccessDetails { user, limit, session: self.id, resume, linger };
                 ServerMessage::AuthenticateSuccessDetailed(Box::new(details))
             }
@@ -402,9 +403,9 @@ impl Session {
     fn acquired_after_end(&mut self, slot: Slot, tokens: Option<&ResumeTokens>, outcome: Outcome, now: Timestamp) {
         if let Outcome::Granted { grant, .. } = outcome {
             // The client never learned of the grant. It can still resume a slot whose token it sent, but not a new one.
-            let lingers =
+            let knows_token =
                 grant.is_some_and(|grant| grant.is_resumed) && tokens.is_some_and(|tokens| tokens.shown.is_some());
-            self.slot = Some(Slot { lingers, ..slot });
+            self.slot = Some(Slot { knows_token, ..slot });
             if let Connection::Ended { linger_from: Some(from) } = &mut self.connection {
                 *from = now;
             }

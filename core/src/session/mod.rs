@@ -30,9 +30,9 @@
 //! slot, if it has one, and is finished. It gives up the slot with one of two commands:
 //!
 //! - *Release*: the slot is free at once.
-//! - *Linger*: the store keeps the slot for a grace period, so that the client can resume it. The session sends this
-//!   if its slot is resumable and the connection ended by a lost socket, a silent peer, a shutdown, or a resume on
-//!   another connection.
+//! - *Linger*: the store keeps the slot for its grace period, if it has one, so that the client can resume it. The session
+//!   sends this if the client has the slot's resume token and the connection ended by a lost socket, a silent peer, a
+//!   shutdown, or a resume on another connection.
 //!
 //! If the store grants a slot after the connection ended, the session gives it up in the same way. The client never
 //! learns of the grant.

@@ -6,7 +6,7 @@ use session_core::ledger::{Outcome, StoreCommand};
 use session_core::{SessionId, Timestamp, UserId};
 
 use crate::server::mailbox::{Mailbox, WaitEnd};
-use crate::server::store_client::{PendingCommand, Purpose, StoreClient};
+use crate::server::store_client::{PendingCommand, StoreClient};
 
 /// Submits the commands of one session, and knows whether the session may hold a slot.
 ///
@@ -56,12 +56,12 @@ impl SlotGuard {
     pub fn expire(&self) -> bool {
         let Some(pending) = &self.pending else { return false };
         let wait_end = self.mailbox.end_wait(pending.id);
-        if pending.purpose != Purpose::Query
+        if pending.is_acquire
             && let Some(user) = &self.user
         {
             match wait_end {
-                WaitEnd::Withdrawn => self.store_client.acquire_withdrawn(user, self.session, pending.purpose),
-                WaitEnd::InDoubt => self.store_client.acquire_timed_out(user, self.session, pending.purpose),
+                WaitEnd::Withdrawn => self.store_client.acquire_withdrawn(user, self.session),
+                WaitEnd::InDoubt => self.store_client.acquire_timed_out(user, self.session),
                 WaitEnd::Answered => {}
             }
         }
@@ -72,19 +72,20 @@ impl SlotGuard {
     /// no outcome will come. Otherwise false, and the outcome still comes.
     #[must_use]
     pub fn withdraw_acquire(&mut self) -> bool {
-        let is_withdrawn = self
-            .pending
-            .as_ref()
-            .is_some_and(|pending| pending.purpose != Purpose::Query && self.mailbox.withdraw(pending.id));
-        if is_withdrawn && let (Some(pending), Some(user)) = (self.pending.take(), self.user.take()) {
-            self.store_client.acquire_withdrawn(&user, self.session, pending.purpose);
+        let is_withdrawn =
+            self.pending.as_ref().is_some_and(|pending| pending.is_acquire && self.mailbox.withdraw(pending.id));
+        if is_withdrawn {
+            self.pending = None;
+            if let Some(user) = self.user.take() {
+                self.store_client.acquire_withdrawn(&user, self.session);
+            }
         }
         is_withdrawn
     }
 
     /// Records the outcome of the pending command. Returns the user of an acquire that was not granted.
     pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
-        let is_acquire = self.pending.take()?.purpose != Purpose::Query;
+        let is_acquire = self.pending.take()?.is_acquire;
         // After such an outcome the session has no slot, or `ReleaseTracker` releases it.
         self.user.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
     }

@@ -55,21 +55,11 @@ impl Caller<Outcome> for WaitingSession {
     }
 }
 
-/// What a pending command is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// To acquire a slot.
-    Acquire,
-    /// To acquire a slot by resuming a session.
-    Resume,
-    /// Only the outcome itself.
-    Query,
-}
-
 /// A session's command that the store has not answered yet. The command itself is not kept, to save memory: it is larger
 /// than the rest of a `SlotGuard`.
 pub(super) struct PendingCommand {
-    pub(super) purpose: Purpose,
+    /// Whether it asks for a slot.
+    pub(super) is_acquire: bool,
     pub(super) id: CommandId,
     /// When the wait for the outcome ends.
     pub(super) deadline: Timestamp,
@@ -92,15 +82,7 @@ impl StoreClient {
     /// Submits a command. Its outcome goes to the mailbox, perhaps before this returns.
     pub(super) fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> PendingCommand {
         let deadline = self.shared.clock.now() + self.store_timeout;
-        let purpose = match &command {
-            StoreCommand::Acquire { .. } if command.is_resume() => Purpose::Resume,
-            StoreCommand::Acquire { .. } => Purpose::Acquire,
-            StoreCommand::Release { .. }
-            | StoreCommand::Linger { .. }
-            | StoreCommand::CountSlots { .. }
-            | StoreCommand::ListSessions { .. }
-            | StoreCommand::EndSessions { .. } => Purpose::Query,
-        };
+        let is_acquire = matches!(command, StoreCommand::Acquire { .. });
         let id = mailbox.begin_command();
         let ticket = self.shared.lock().tracker.begin(&command);
         match ticket {
@@ -114,7 +96,7 @@ impl StoreClient {
                 debug_assert!(delivered, "the mailbox waits for this command");
             }
         }
-        PendingCommand { purpose, id, deadline }
+        PendingCommand { is_acquire, id, deadline }
     }
 
     /// Submits a release or linger command. It is retried until the store confirms it.
@@ -124,14 +106,14 @@ impl StoreClient {
     }
 
     /// Records that an acquire was not answered in time: the session may or may not have a slot.
-    pub(super) fn acquire_timed_out(&self, user: &UserId, session: SessionId, purpose: Purpose) {
-        let ticket = Ticket::acquire(user.clone(), session, purpose == Purpose::Resume);
+    pub(super) fn acquire_timed_out(&self, user: &UserId, session: SessionId) {
+        let ticket = Ticket::acquire(user.clone(), session);
         self.shared.update(|tracker, now| tracker.given_up(&ticket, now));
     }
 
     /// Records that an acquire was withdrawn before the store began to apply it: the session has no slot.
-    pub(super) fn acquire_withdrawn(&self, user: &UserId, session: SessionId, purpose: Purpose) {
-        let ticket = Ticket::acquire(user.clone(), session, purpose == Purpose::Resume);
+    pub(super) fn acquire_withdrawn(&self, user: &UserId, session: SessionId) {
+        let ticket = Ticket::acquire(user.clone(), session);
         self.shared.update(|tracker, now| tracker.withdrawn(&ticket, now));
     }
 

@@ -127,7 +127,7 @@ impl MemoryStore {
         let Records { by_user, lost } = records;
         let result = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
-                let result = ledger::apply(entry.get_mut(), command, &policy, liveness);
+                let result = ledger::apply(command.user(), entry.get_mut(), command, &policy, liveness);
                 if entry.get().is_empty() {
                     entry.remove();
                 }
@@ -135,7 +135,7 @@ impl MemoryStore {
             }
             Entry::Vacant(entry) => {
                 let mut record = UserRecord::default();
-                let result = ledger::apply(&mut record, command, &policy, liveness);
+                let result = ledger::apply(entry.key(), &mut record, command, &policy, liveness);
                 if !record.is_empty() {
                     entry.insert(record);
                 }
@@ -259,7 +259,7 @@ impl Store for MemoryStore {
 mod tests {
     use std::time::Duration;
 
-    use session_core::ledger::AcquireOptions;
+    use session_core::ledger::{AcquireOptions, KnownToken};
     use session_core::{ResumeKey, SessionId};
 
     use super::*;
@@ -283,7 +283,10 @@ mod tests {
         }));
         let acquire = StoreCommand::Acquire { user: user.clone(), session, limit: None, at: at(second), options };
         assert!(matches!(store.apply(&acquire).outcome, Outcome::Granted { .. }));
-        assert_eq!(store.apply(&StoreCommand::Linger { user, session, at: at(second) }).outcome, Outcome::Released);
+        assert_eq!(
+            store.apply(&StoreCommand::Linger { user, session, at: at(second), token: KnownToken::Granted }).outcome,
+            Outcome::Released
+        );
     }
 
     fn kept(store: &MemoryStore) -> (usize, usize, usize) {

@@ -59,7 +59,7 @@ impl CoreSimulation {
         let liveness = |node| liveness(&deaths, alive, node);
         let record = self.store.records.entry(command.user().clone()).or_default();
         let before = record.clone();
-        let result = ledger::apply(record, command, &self.policy, liveness);
+        let result = ledger::apply(command.user(), record, command, &self.policy, liveness);
         rule_oracle::check(&before, command, &self.policy, liveness, &result, record);
         let ApplyResult { outcome, ended } = result;
         for EndedSession { session, reason } in ended {

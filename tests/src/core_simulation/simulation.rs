@@ -4,7 +4,7 @@
 //! It runs the real [`Session`], ledger rule and [`ReleaseTracker`]. The rule oracle checks every command that the store
 //! applies. [`CoreSimulation::check`] checks the invariants after every step.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use session_core::ledger::{AdmissionPolicy, EndReason, Outcome, SlotLimit, StoreError};
@@ -28,6 +28,8 @@ pub struct CoreSimulation {
     pub(super) deaths: BTreeMap<NodeId, Timestamp>,
     /// Every resume token that a client received, with its user.
     pub(super) resume_tokens: Vec<(UserId, ResumeToken)>,
+    /// Their keys.
+    pub(super) known_keys: BTreeSet<[u8; 32]>,
     pub(super) tokens: u64,
     pub(super) now: Timestamp,
     /// Seconds by which the wall clock is ahead.
@@ -59,6 +61,7 @@ impl CoreSimulation {
             initial_policy: policy,
             deaths: BTreeMap::new(),
             resume_tokens: Vec::new(),
+            known_keys: BTreeSet::new(),
             tokens: 0,
             now: Timestamp::from_epoch(Duration::from_secs(1_000_000)),
             wall_ahead: 0,
@@ -141,7 +144,8 @@ impl CoreSimulation {
             }
             Op::Enforce { user } => {
                 let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
-                let (which, by) = (EndTarget::Excess { dry_run: false }, EndReason::ByOperator);
+                let which = EndTarget::Excess { limit: self.policy.limit, dry_run: false };
+                let by = EndReason::ByOperator;
                 let command = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
                 // No session waits for the answer.
                 self.store.queue.push_back(Queued { command, answered: true, has_begun: true });
@@ -265,8 +269,9 @@ impl CoreSimulation {
             }
             if let Some(frame) = send {
                 assert!(connection.open, "session {id} sends {frame:?} after its close");
-                if let Some(token) = connection.receive(&frame) {
-                    self.resume_tokens.push(token);
+                if let Some((user, token)) = connection.receive(&frame) {
+                    self.known_keys.insert(token.key().to_bytes());
+                    self.resume_tokens.push((user, token));
                 }
             }
             if close.is_some() {

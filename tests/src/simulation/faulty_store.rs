@@ -180,7 +180,8 @@ impl SharedStore {
     pub(super) fn enforce(&self, user: UserId) {
         let mut inner = self.lock();
         let Some(&node) = inner.alive.first() else { return };
-        let (session, which) = (node.session(0), EndTarget::Excess { dry_run: false });
+        let which = EndTarget::Excess { limit: inner.policy.limit, dry_run: false };
+        let session = node.session(0);
         let command =
             StoreCommand::EndSessions { user, session, target: which, reason: EndReason::ByOperator, at: inner.now };
         inner.queue.push_back(Queued { command, completion: None, has_begun: true });
@@ -378,7 +379,7 @@ impl Inner {
         let liveness = |node| liveness(alive, deaths, node);
         let record = self.records.entry(command.user().clone()).or_default();
         let before = record.clone();
-        let result = ledger::apply(record, &command, &self.policy, liveness);
+        let result = ledger::apply(command.user(), record, &command, &self.policy, liveness);
         rule_oracle::check(&before, &command, &self.policy, liveness, &result, record);
         let ApplyResult { outcome, ended } = result;
         if !keep {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, LimitSource, SlotListing};
+use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, LimitSource, SlotListing};
 use session_core::ledger::{EndReason, Evict, Outcome, SessionRecord, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
@@ -98,7 +98,7 @@ fn release() -> ledger::StoreCommand {
 }
 
 fn linger(second: u64) -> ledger::StoreCommand {
-    ledger::StoreCommand::Linger { user: user(), session: id(), at: at(second) }
+    ledger::StoreCommand::Linger { user: user(), session: id(), at: at(second), token: KnownToken::Granted }
 }
 
 fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
@@ -279,8 +279,8 @@ fn only_a_lost_session_lingers() {
         harness.second = 5;
         assert_eq!(harness.handle(event.clone()), Actions { close, ..store(linger(5)) });
         assert!(harness.session.is_finished());
-        // Not without a grace period, and not for plain clients.
-        assert_eq!(SessionHarness::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(release()) });
+        // The ledger knows whether the slot has a grace period. A plain client has no token.
+        assert_eq!(SessionHarness::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(linger(0)) });
         let mut plain = SessionHarness::new();
         drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
         drop(plain.handle(Event::Verified(Ok(Identity::for_user(user())))));
@@ -305,7 +305,6 @@ fn only_a_lost_session_lingers() {
     let resumed = || Event::Ended(EndReason::Resumed);
     let close = Some(CloseReason::Resumed);
     assert_eq!(SessionHarness::live(LINGER).handle(resumed()), Actions { close, ..store(linger(0)) });
-    assert_eq!(SessionHarness::live(Duration::ZERO).handle(resumed()), Actions { close, ..store(release()) });
 }
 
 #[test]

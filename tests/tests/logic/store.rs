@@ -11,7 +11,7 @@ use std::thread;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, StoreCommand};
+use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionStatus, SlotLimit, StoreError,
     UserOverrides, UserRecord, WhenFull,
@@ -146,7 +146,12 @@ fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
             0 => acquire(&user, session),
             1 => release(&user, session),
             2 => lookup(&user, session),
-            3 => StoreCommand::Linger { user: self::user(&user), session: self::session(session), at: at(0) },
+            3 => StoreCommand::Linger {
+                user: self::user(&user),
+                session: self::session(session),
+                at: at(0),
+                token: if other < 4 { KnownToken::Granted } else { KnownToken::Shown(Box::new(key(other))) },
+            },
             4 => acquire_with(&user, session, 0, AcquireOptions { resume: Some(key(other)), ..options(session) }),
             5 => end(&user, session, if other == 0 { EndTarget::All } else { EndTarget::One(self::session(other)) }),
             _ => acquire_with(&user, session, 0, options(session)),
@@ -162,7 +167,7 @@ fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
         let mut ended = Vec::new();
         for (command, answer) in commands.iter().zip(answers) {
             let record = records.entry(command.user().clone()).or_default();
-            let expected = ledger::apply(record, command, &policy, |_| Liveness::Alive);
+            let expected = ledger::apply(command.user(), record, command, &policy, |_| Liveness::Alive);
             prop_assert_eq!(answer.recv_timeout(TIMEOUT).unwrap(), expected.outcome, "{:?}", command);
             ended.extend(expected.ended);
         }
@@ -301,6 +306,12 @@ fn keeps_a_lost_session_for_its_linger(open: fn(SlotLimit) -> Subject) {
     assert_eq!(listing.free_at, Some(at(15)));
     assert_eq!(listing.sessions[0].status, SessionStatus::Lingering { until: at(15) });
     assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
+    // A slot whose token the client does not have is given back at once.
+    assert_eq!(subject.ask(lose_after_showing("ada", 2, 15, 7)), Outcome::Released);
+    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 0 });
+    assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
+    assert_eq!(subject.ask(lose_after_showing("ada", 2, 15, 2)), Outcome::Released);
+    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 1 });
     // What has no token is given back at once.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     subject.ask(acquire("ada", 3));
@@ -356,9 +367,10 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
         assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3), "not ada's");
     }
     assert_eq!(subject.ask(end("ada", 3, EndTarget::All)), ended_are(&[], 3), "3 has lost its own slot");
-    subject.store.set_policy(policy(2));
-    assert_eq!(subject.ask(end("ada", 7, EndTarget::Excess { dry_run: true })), ended_are(&[], 3), "nobody asks");
-    assert_eq!(subject.ask(end("ada", 1, EndTarget::Excess { dry_run: true })), ended_are(&[4], 3));
+    // Whatever limit is in force.
+    let excess = |dry_run| EndTarget::Excess { limit: SlotLimit::new(2).unwrap(), dry_run };
+    assert_eq!(subject.ask(end("ada", 7, excess(true))), ended_are(&[], 3), "nobody asks");
+    assert_eq!(subject.ask(end("ada", 1, excess(true))), ended_are(&[4], 3));
     assert_eq!(subject.ended(), [], "that only says who it would be");
     assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 1));
     assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(Some(label(1))))));

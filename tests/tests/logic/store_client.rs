@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use session_core::ledger::{
-    AcquireOptions, AdmissionPolicy, EndReason, EndTarget, Outcome, SlotLimit, StoreCommand, WhenFull,
+    AcquireOptions, AdmissionPolicy, EndReason, EndTarget, KnownToken, Outcome, SlotLimit, StoreCommand, WhenFull,
 };
 use session_core::{ResumeKey, SessionId, Timestamp, UserId};
 use shell::runtime::clock::{Clock, ManualClock};
@@ -114,7 +114,33 @@ fn unanswered_acquire_leaves_a_pending_release() {
 fn unanswered_resume_leaves_a_pending_linger() {
     let at = Timestamp::default() + STORE_TIMEOUT;
     let resume = AcquireOptions { resume: Some(KEY), ..AcquireOptions::default() };
-    assert_eq!(submitted_after_timeout(Some(resume)), [StoreCommand::Linger { user: user(), session: session(1), at }]);
+    assert_eq!(
+        submitted_after_timeout(Some(resume)),
+        [StoreCommand::Linger { user: user(), session: session(1), at, token: KnownToken::Shown(Box::new(KEY)) }]
+    );
+}
+
+/// After a reboot a client shows a token whose slot is gone, and the store is slow. Once, each try left a slot that
+/// lingered, and the user was locked out.
+#[test]
+fn unanswered_resume_of_a_void_token_keeps_no_slot() {
+    let harness = Harness::new();
+    let policy = AdmissionPolicy::new(SlotLimit::new(1).unwrap());
+    harness.store.set_policy(AdmissionPolicy { linger: Duration::from_secs(9), lingering_first: false, ..policy });
+    let fresh = Some(ResumeKey::from_bytes([1; 32]));
+    for (number, shown, left) in [(1, Some(KEY), vec![]), (2, None, vec![]), (3, fresh, vec![session(3)])] {
+        harness.store.stall();
+        let (mut guard, _mailbox) = harness.guard(number);
+        let options = AcquireOptions { resume: shown, new_resume_key: fresh, ..AcquireOptions::default() };
+        guard.submit(acquire(number, Some(options)));
+        harness.store.begin();
+        harness.time_out(&guard);
+        assert!(guard.answered(&Outcome::Unknown).is_some());
+        harness.store.recover();
+        assert_eq!(harness.slots(), [session(number)], "it was applied late");
+        harness.retried();
+        assert_eq!((harness.slots(), harness.store_client.tracked()), (left, 0));
+    }
 }
 
 /// Clients that come back to a slow store, each after its predecessor was refused. Once, each of them evicted the live

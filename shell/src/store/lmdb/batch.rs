@@ -66,10 +66,12 @@ pub(super) fn apply(
     let mut ended = Vec::new();
     let mut unreadable = None;
     for &command in commands {
-        let user = match users.entry(command.user()) {
+        let entry = users.entry(command.user());
+        let id = *entry.key();
+        let user = match entry {
             std::collections::btree_map::Entry::Occupied(user) => user.into_mut(),
             std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(BatchUser::read(environment, &txn, command.user())?)
+                vacant.insert(BatchUser::read(environment, &txn, id)?)
             }
         };
         outcomes.push(match (command, refuse_acquires, user) {
@@ -88,8 +90,8 @@ pub(super) fn apply(
                 _,
                 Ok(user),
             ) => {
-                let policy = context.policy.for_user(command.user());
-                let result = ledger::apply(&mut user.now, command, &policy, |node| context.liveness(node));
+                let policy = context.policy.for_user(id);
+                let result = ledger::apply(id, &mut user.now, command, &policy, |node| context.liveness(node));
                 ended.extend(result.ended);
                 result.outcome
             }

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use session_core::ledger::AcquireOptions;
-use session_core::ledger::{AdmissionPolicy, CountBy, Evict, Outcome, SessionStatus, WhenFull};
+use session_core::ledger::{AcquireOptions, EndTarget};
+use session_core::ledger::{AdmissionPolicy, CountBy, EndReason, Evict, Outcome, SessionStatus, WhenFull};
 
 use super::one_user::*;
 
@@ -113,4 +113,30 @@ fn session_ceiling_holds_when_devices_count() {
     // At the ceiling a new session evicts a whole slot.
     assert!(is_granted(&harness.acquire_evicting(&policy, 1026, Evict::Oldest), 7));
     assert_eq!(harness.notified().len(), 147);
+}
+
+#[test]
+fn ended_session_takes_its_whole_device_along() {
+    let policy = devices_policy(3);
+    let mut harness = UserHarness::default();
+    for (number, device) in [(1, "laptop"), (2, "phone"), (3, "phone"), (4, "laptop"), (5, "phone")] {
+        drop(harness.acquire_on_device(&policy, number, device));
+    }
+    drop(harness.acquire_plain(&policy, 6));
+    drop(harness.linger(5));
+    let one = |number| EndTarget::One(id(number));
+    let mut by_operator = harness.clone();
+    assert_eq!(by_operator.end(&policy, 0, one(4), EndReason::ByOperator), [1, 4]);
+    assert_eq!(by_operator.count(&policy), 2);
+    // The slot is free, and who only lingered is not notified.
+    let mut by_laptop = harness.clone();
+    assert_eq!(by_laptop.end(&policy, 1, one(3), EndReason::ByUser(None)), [2, 3, 5]);
+    assert_eq!((by_laptop.notified(), by_laptop.count(&policy)), (vec![2, 3], 2));
+    // On the asker's own device, which keeps its slot, it is the session alone.
+    assert_eq!(harness.clone().end(&policy, 2, one(3), EndReason::ByUser(None)), [3]);
+    assert_eq!(harness.clone().end(&policy, 2, one(6), EndReason::ByUser(None)), [6], "one without a device");
+    assert_eq!(
+        harness.end(&AdmissionPolicy { count_by: CountBy::Sessions, ..policy }, 1, one(3), EndReason::ByUser(None)),
+        [3]
+    );
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use session_core::NodeId;
-use session_core::ledger::{AcquireOptions, EndTarget};
+use session_core::ledger::{AcquireOptions, EndTarget, KnownToken};
 use session_core::ledger::{AdmissionPolicy, EndReason, SessionRecord, SessionStatus, UserRecord, WhenFull};
 
 use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
@@ -263,7 +263,7 @@ fn sessions_lost_after_a_pass_are_swept_later() {
     let (mut writer, manual_clock) = successor(directory.path(), 1, &[]);
     sweep(&mut writer);
     let session = NODE.session(1);
-    let lost = StoreCommand::Linger { user: user("ada"), session, at: at(1000) };
+    let lost = StoreCommand::Linger { user: user("ada"), session, at: at(1000), token: KnownToken::Granted };
     let start = Instant::now();
     serve(&mut writer, [acquire_with("ada", session, at(1000), resumable()), lost]);
     assert_eq!(writer.sweep, SweepPosition::Start);
