@@ -97,9 +97,10 @@ impl From<&StoreCommand> for Ticket {
             StoreCommand::Acquire { .. } => Call::Acquire,
             StoreCommand::Release { .. } => Call::Release,
             StoreCommand::Linger { at, token, .. } => Call::Linger(LostClient { at: *at, token: token.clone() }),
-            StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {
-                Call::Query
-            }
+            StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => Call::Query,
         };
         Self { user: command.user().clone(), session: command.session(), call }
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use session_core::ledger::{
-    AdmissionPolicy, CountBy, EndReason, Evict, KnownToken, Liveness, Outcome, SessionRecord, SessionStatus,
-    StoreError, UserRecord, WhenFull,
+    AdmissionPolicy, CountBy, EndReason, Evict, KnownToken, Liveness, Outcome, RenewalDenied, SessionRecord,
+    SessionStatus, StoreError, UserRecord, WhenFull,
 };
 use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
 use session_core::{NodeId, SessionId, Timestamp};
@@ -74,6 +74,18 @@ pub fn check(
             assert!(removed.is_empty() && added.is_empty(), "a query changed the record");
             let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
             assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&current)));
+        }
+        StoreCommand::Renew { limit, device, .. } => {
+            assert!(removed.is_empty() && added.is_empty(), "a renewal changed the record");
+            let is_banned = policy.limit_for(*limit).0.slots() == 0;
+            let own = before.get(&session).filter(|_| device.is_some());
+            let is_of_device = own.is_none_or(|own| own.device() == device.as_ref());
+            let expected = match (is_banned, is_of_device) {
+                (true, _) => Outcome::NotRenewed(RenewalDenied::Banned),
+                (false, false) => Outcome::NotRenewed(RenewalDenied::AnotherDevice),
+                (false, true) => Outcome::Counted { connections: slots(&current) },
+            };
+            assert_eq!(result.outcome, expected);
         }
         StoreCommand::EndSessions { target: which, reason: by, .. } => {
             let Outcome::Ended { sessions, connections } = &result.outcome else { panic!("{:?}", result.outcome) };

@@ -11,6 +11,7 @@ use super::listing::list;
 use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
 use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
+use super::renewal::{Renewal, renew};
 use super::slots::Slots;
 use crate::id::{NodeId, UserId};
 
@@ -79,6 +80,13 @@ pub fn apply(
             let result = end_sessions(record, *session, *target, reason, policy);
             ended = result.ended;
             Outcome::Ended { sessions: result.sessions, connections: result.connections }
+        }
+        StoreCommand::Renew { session, limit, device, .. } => {
+            let renewal = Renewal { session: *session, token_limit: *limit, device: device.as_ref() };
+            match renew(record, renewal, policy) {
+                Ok(connections) => Outcome::Counted { connections },
+                Err(denied) => Outcome::NotRenewed(denied),
+            }
         }
     };
     ApplyResult { outcome, ended }

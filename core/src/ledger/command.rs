@@ -78,6 +78,19 @@ pub enum StoreCommand {
         /// The time of the request.
         at: Timestamp,
     },
+    /// Asks whether the session may go on with another credential of its user. Changes nothing.
+    Renew {
+        /// The user.
+        user: UserId,
+        /// The session that asks.
+        session: SessionId,
+        /// The limit that the other credential claims.
+        limit: Option<SlotLimit>,
+        /// The device that the other credential names.
+        device: Option<DisplayName>,
+        /// The time of the request.
+        at: Timestamp,
+    },
 }
 
 impl StoreCommand {
@@ -90,7 +103,8 @@ impl StoreCommand {
             | Self::Linger { user, .. }
             | Self::CountSlots { user, .. }
             | Self::ListSessions { user, .. }
-            | Self::EndSessions { user, .. } => user,
+            | Self::EndSessions { user, .. }
+            | Self::Renew { user, .. } => user,
         }
     }
 
@@ -103,7 +117,8 @@ impl StoreCommand {
             | Self::Linger { session, .. }
             | Self::CountSlots { session, .. }
             | Self::ListSessions { session, .. }
-            | Self::EndSessions { session, .. } => *session,
+            | Self::EndSessions { session, .. }
+            | Self::Renew { session, .. } => *session,
         }
     }
 
@@ -115,7 +130,8 @@ impl StoreCommand {
             Self::Acquire { at, .. }
             | Self::CountSlots { at, .. }
             | Self::ListSessions { at, .. }
-            | Self::EndSessions { at, .. } => Some(*at),
+            | Self::EndSessions { at, .. }
+            | Self::Renew { at, .. } => Some(*at),
         }
     }
 
@@ -131,9 +147,11 @@ impl StoreCommand {
     pub const fn is_release(&self) -> bool {
         match self {
             Self::Release { .. } | Self::Linger { .. } => true,
-            Self::Acquire { .. } | Self::CountSlots { .. } | Self::ListSessions { .. } | Self::EndSessions { .. } => {
-                false
-            }
+            Self::Acquire { .. }
+            | Self::CountSlots { .. }
+            | Self::ListSessions { .. }
+            | Self::EndSessions { .. }
+            | Self::Renew { .. } => false,
         }
     }
 }

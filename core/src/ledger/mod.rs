@@ -5,8 +5,8 @@
 //!
 //! Two ways to use it:
 //!
-//! - An application that keeps the records itself calls [`acquire`], [`release`], [`linger`], [`count`], [`list`] and
-//!   [`end_sessions`]. Each has an answer of its own type, such as `Result<Grant, Denied>`.
+//! - An application that keeps the records itself calls [`acquire`], [`renew`], [`release`], [`linger`], [`count`], [`list`]
+//!   and [`end_sessions`]. Each has an answer of its own type, such as `Result<Grant, Denied>`.
 //! - A store takes [`StoreCommand`]s from sessions and answers with [`Outcome`]s. It runs *read record → [`apply`](apply()) → write
 //!   record*, atomically for one user: a lock in memory, a write transaction in LMDB, one compare-and-set in a
 //!   distributed store.
@@ -28,6 +28,7 @@ mod outcome;
 mod apply;
 mod admission;
 mod end;
+mod renewal;
 mod listing;
 mod expire;
 mod slots;
@@ -42,6 +43,9 @@ pub use end::{EndResult, end_sessions, linger, release};
 pub use expire::expire_sessions;
 pub use limit::{SlotLimit, SlotLimitError};
 pub use listing::{count, list};
-pub use outcome::{ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
+pub use outcome::{
+    ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, RenewalDenied, SlotListing, StoreError,
+};
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
+pub use renewal::{Renewal, renew};

@@ -8,7 +8,7 @@ use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
 use super::replies::{authenticate_failure, error, limit_failure, query_reply, reply, violation_reply};
 use super::settings::SessionSettings;
 use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
-use crate::id::SessionId;
+use crate::id::{DisplayName, SessionId};
 use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotListing};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
@@ -204,9 +204,9 @@ impl Session {
             Ok(ClientMessage::AuthenticateWith(credential, options)) => {
                 self.authenticate(credential, Some(options), now)
             }
-            Ok(ClientMessage::CheckConnections) => self.query(StoreQuery::Connections, now),
-            Ok(ClientMessage::ListSessions) => self.query(StoreQuery::Sessions, now),
-            Ok(ClientMessage::EndSession(session)) => self.query(StoreQuery::End(session), now),
+            Ok(ClientMessage::CheckConnections) => self.query(StoreQuery::Connections, None, now),
+            Ok(ClientMessage::ListSessions) => self.query(StoreQuery::Sessions, None, now),
+            Ok(ClientMessage::EndSession(session)) => self.query(StoreQuery::End(session), None, now),
             Ok(ClientMessage::Bye) => Actions {
                 send: Some(Frame::Message(ServerMessage::ByeSuccess)),
                 ..self.end(Some(CloseReason::Bye), now)
@@ -227,16 +227,15 @@ impl Session {
         self.call(PendingCall::Verify(options), Effect::Verify(credential))
     }
 
-    /// Asks the store about the user, if the session has a slot.
-    fn query(&mut self, query: StoreQuery, now: Timestamp) -> Actions {
+    /// Asks the store about the user, if the session has a slot. `device` is that of the token of a renewal.
+    fn query(&mut self, query: StoreQuery, device: Option<DisplayName>, now: Timestamp) -> Actions {
         let Some(slot) = &self.slot else {
             return self.bad_message(ServerMessage::Error(RequestError::NotAuthenticated), now);
         };
         let (user, session, at) = (slot.user.clone(), self.id, now);
         let command = match query {
-            StoreQuery::Connections | StoreQuery::Renewal { .. } => {
-                ledger::StoreCommand::CountSlots { user, session, at }
-            }
+            StoreQuery::Connections => ledger::StoreCommand::CountSlots { user, session, at },
+            StoreQuery::Renewal { limit, .. } => ledger::StoreCommand::Renew { user, session, limit, device, at },
             StoreQuery::Sessions => {
                 ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded: false, at }
             }
@@ -289,8 +288,8 @@ impl Session {
         let is_detailed = options.is_some();
         let failure = match (result, &self.slot) {
             (Ok(identity), None) => return self.acquire(identity, options, now),
-            (Ok(Identity { user, limit, expires, .. }), Some(slot)) if user == slot.user => {
-                return self.query(StoreQuery::Renewal { limit, expires, is_detailed }, now);
+            (Ok(Identity { user, limit, expires, device, .. }), Some(slot)) if user == slot.user => {
+                return self.query(StoreQuery::Renewal { limit, expires, is_detailed }, device, now);
             }
             (Ok(_), Some(_)) => AuthenticateFailure::AnotherUser,
             (Err(error), _) => AuthenticateFailure::Credential(error),
@@ -347,7 +346,8 @@ impl Session {
             | Outcome::Released
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
-            | Outcome::Ended { .. } => AuthenticateFailure::StoreTimedOut,
+            | Outcome::Ended { .. }
+            | Outcome::NotRenewed(_) => AuthenticateFailure::StoreTimedOut,
         };
         Actions {
             send: Some(Frame::Message(authenticate_failure(failure, tokens.is_some()))),

@@ -23,7 +23,9 @@
 //!                                                      ║   └─────────────── answer ───────────────┘
 //! ```
 //!
-//! With a slot, `AUTHENTICATE` renews a token that expires. The new token is valid only if it is of the same user.
+//! With a slot, `AUTHENTICATE` renews a token that expires. The new token is valid only if it is of the same user. The store
+//! then decides ([`ledger::renew`](crate::ledger::renew)): it must name the device of the slot, if it names one, and must not
+//! claim a limit of 0. Otherwise the session keeps the token that it has, until that expires.
 //!
 //! The connection can end at any time: `BYE`, a lost socket, a timeout, a violation, an eviction, a failing store, a
 //! shutdown. The session then waits for the answer to its pending call, if there is one. After that it gives up its

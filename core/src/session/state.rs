@@ -46,7 +46,7 @@ pub(super) struct ResumeTokens {
 pub(super) enum StoreQuery {
     /// The number of the user's slots, for `CHECK_CONNECTIONS`.
     Connections,
-    /// The number of the user's slots, for the reply to a renewal. The limit and the expiry are those of the new token;
+    /// Whether the session may go on with a new token. The limit and the expiry are those of the new token;
     /// the session takes them over when the answer comes.
     Renewal {
         limit: Option<SlotLimit>,

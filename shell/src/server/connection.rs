@@ -197,7 +197,7 @@ impl<S: MessageSocket> Connection<S> {
         }
     }
 
-    /// Logs that the client showed a credential of another user. The authenticator does not know the session's.
+    /// Logs that the client showed a valid credential that is not of its session. The authenticator does not know the session's.
     fn log_failed_renewal(&self, frame: &Frame) {
         let Frame::Message(message) = frame else { return };
         let failure = if let ServerMessage::AuthenticateFailure(failure) = message {
@@ -207,8 +207,8 @@ impl<S: MessageSocket> Connection<S> {
         } else {
             return;
         };
-        if *failure == AuthenticateFailure::AnotherUser {
-            self.context.refusal_log.log_another_user();
+        if matches!(failure, AuthenticateFailure::AnotherUser | AuthenticateFailure::AnotherDevice) {
+            self.context.refusal_log.log_failed_renewal(failure);
         }
     }
 }

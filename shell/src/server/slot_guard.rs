@@ -37,7 +37,10 @@ impl SlotGuard {
                 self.user = None;
                 return self.store_client.release(command);
             }
-            StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {}
+            StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => {}
         }
         assert!(self.pending.is_none(), "a session has at most one pending command");
         self.pending = Some(self.store_client.submit(command, &self.mailbox));

@@ -372,7 +372,8 @@ impl Inner {
             | StoreCommand::Linger { at, .. }
             | StoreCommand::CountSlots { at, .. }
             | StoreCommand::ListSessions { at, .. }
-            | StoreCommand::EndSessions { at, .. } => *at = self.now,
+            | StoreCommand::EndSessions { at, .. }
+            | StoreCommand::Renew { at, .. } => *at = self.now,
             StoreCommand::Release { .. } => {}
         }
         let (alive, deaths) = (&self.alive, &self.deaths);

@@ -185,9 +185,10 @@ impl Model {
                 Outcome::Released
             }
             StoreCommand::CountSlots { .. } => counted(self.count()),
-            StoreCommand::Linger { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {
-                unreachable!("none of the steps")
-            }
+            StoreCommand::Linger { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => unreachable!("none of the steps"),
         }
     }
 }
@@ -275,6 +276,7 @@ fn command_of_another_user_changes_nothing() {
         StoreCommand::Release { user: bob(), session },
         StoreCommand::Linger { user: bob(), session, at: at(9), token: KnownToken::Granted },
         StoreCommand::CountSlots { user: bob(), session, at: at(9) },
+        StoreCommand::Renew { user: bob(), session, limit: None, device: None, at: at(9) },
         StoreCommand::EndSessions {
             user: bob(),
             session,

@@ -13,10 +13,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionStatus, SlotLimit, StoreError,
-    UserOverrides, UserRecord, WhenFull,
+    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, RenewalDenied, SessionStatus, SlotLimit,
+    StoreError, UserOverrides, UserRecord, WhenFull,
 };
-use session_core::{NodeId, Timestamp, UserId};
+use session_core::{DisplayName, NodeId, Timestamp, UserId};
 use shell::store::{Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth, UserUpdate};
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
@@ -32,7 +32,7 @@ macro_rules! suite {
             keeps_users_apart, answers_everything_and_rejects_after_close, notifies_an_evicted_session_once_before_the_answer,
             swaps_many_slots_in_one_batch, moves_a_slot_to_a_resuming_session, keeps_a_lost_session_for_its_linger,
             gives_a_lingering_slot_to_a_new_session, lists_and_ends_sessions_of_a_user,
-            lists_its_own_node_as_alive, notifies_only_sessions_of_its_own_node,
+            decides_about_renewals, lists_its_own_node_as_alive, notifies_only_sessions_of_its_own_node,
             applies_overrides_until_the_user_is_forgotten, applies_updates_of_a_user_in_order,
             lists_users_in_pages, lists_sessions_in_pages, lists_items_once_while_others_change,
             lists_no_void_sessions, is_ready_until_it_is_closed, goes_on_after_an_abandoned_question);
@@ -375,6 +375,22 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 1));
     assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(Some(label(1))))));
     assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Counted { connections: 1 });
+}
+
+fn decides_about_renewals(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
+    let device = |name| DisplayName::parse(name);
+    let options = AcquireOptions { device: device("laptop"), ..options(1) };
+    assert!(matches!(subject.ask(acquire_with("ada", 1, 0, options)), Outcome::Granted { .. }));
+    let renew = |slots: Option<u32>, device| {
+        let (user, session, limit) = (user("ada"), session(1), slots.map(|slots| SlotLimit::new(slots).unwrap()));
+        subject.ask(StoreCommand::Renew { user, session, limit, device, at: at(1) })
+    };
+    assert_eq!(renew(None, device("laptop")), Outcome::Counted { connections: 1 });
+    assert_eq!(renew(None, device("phone")), Outcome::NotRenewed(RenewalDenied::AnotherDevice));
+    assert_eq!(renew(Some(0), device("laptop")), Outcome::NotRenewed(RenewalDenied::Banned));
+    subject.update("ada", UserUpdate::Set(limited_to(1))).unwrap();
+    assert_eq!(renew(Some(0), device("laptop")), Outcome::Counted { connections: 1 });
 }
 
 fn lists_its_own_node_as_alive(open: fn(SlotLimit) -> Subject) {

@@ -86,7 +86,8 @@ pub(super) fn apply(
                 | StoreCommand::Linger { .. }
                 | StoreCommand::CountSlots { .. }
                 | StoreCommand::ListSessions { .. }
-                | StoreCommand::EndSessions { .. },
+                | StoreCommand::EndSessions { .. }
+                | StoreCommand::Renew { .. },
                 _,
                 Ok(user),
             ) => {

@@ -303,7 +303,9 @@ proptest! {
                     }
                     outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(StoreError::Failed)),
                 },
-                StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } => unreachable!("none of the steps"),
+                StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::Renew { .. } => {
+                    unreachable!("none of the steps")
+                }
             }
             let expected: BTreeMap<_, _> = model.iter().map(|(&session, model)| (session, model.until)).collect();
             prop_assert_eq!(&then, &expected, "{:?}", &step);
