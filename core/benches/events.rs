@@ -149,7 +149,12 @@ mod ledger_rule {
     fn measure(bencher: Bencher<'_, '_>, slots: u32, limit: u32, command: &StoreCommand) {
         let limit = SlotLimit::new(limit).expect("within the ceiling");
         bencher.with_inputs(|| record(slots)).bench_local_values(|mut record| {
-            (ledger::apply(&mut record, black_box(command), &AdmissionPolicy::new(limit), |_| Liveness::Alive), record)
+            (
+                ledger::apply(command.user(), &mut record, black_box(command), &AdmissionPolicy::new(limit), |_| {
+                    Liveness::Alive
+                }),
+                record,
+            )
         });
     }
 
@@ -196,7 +201,10 @@ mod ledger_rule {
         };
         let alive = |node| if node == NODE { Liveness::DeadSince(at(1)) } else { Liveness::Alive };
         bencher.with_inputs(|| record(limit)).bench_local_values(|mut record| {
-            (ledger::apply(&mut record, black_box(&acquire), &AdmissionPolicy::default(), alive), record)
+            (
+                ledger::apply(acquire.user(), &mut record, black_box(&acquire), &AdmissionPolicy::default(), alive),
+                record,
+            )
         });
     }
 

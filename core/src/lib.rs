@@ -127,7 +127,7 @@
 //!             Ok(ticket) => ticket,
 //!             Err(error) => return Some(Outcome::Rejected(error)),
 //!         };
-//!         let result = ledger::apply(&mut self.record, command, &self.policy, |_| Liveness::Alive);
+//!         let result = ledger::apply(command.user(), &mut self.record, command, &self.policy, |_| Liveness::Alive);
 //!         self.releases.answered(&ticket, &result.outcome, self.now);
 //!         for ended in &result.ended {
 //!             self.leaving.slot_lost(command.user(), ended.session, self.now);

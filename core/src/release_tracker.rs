@@ -1,10 +1,12 @@
 //! Release every slot of this process, also when the store's answers are lost.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use crate::id::{SessionId, UserId};
-use crate::ledger::{Outcome, StoreCommand, StoreError};
+use crate::ledger::{KnownToken, Outcome, StoreCommand, StoreError};
+use crate::resume_token::ResumeKey;
 use crate::time::Timestamp;
 
 /// Tracks the slots of one process until the store confirms that they are released.
@@ -13,11 +15,13 @@ use crate::time::Timestamp;
 /// tracker retries it with backoff until the store confirms it.
 ///
 /// A session's command goes through the tracker twice. [`ReleaseTracker::begin`] gives a [`Ticket`] before the command is
-/// submitted. [`ReleaseTracker::answered`] takes the ticket with the store's answer, or
-/// [`ReleaseTracker::given_up`] after a timeout. Answers may come in any order.
+/// submitted. [`ReleaseTracker::answered`] takes the ticket with the store's answer,
+/// [`ReleaseTracker::given_up`] after a timeout, and [`ReleaseTracker::withdrawn`] if the store had not begun to apply the
+/// command by then. Answers may come in any order.
 ///
-/// An acquire that was to resume a slot and got no answer leaves a pending [`StoreCommand::Linger`], not a release. A
-/// release would take the slot from its client because the store was slow.
+/// An acquire that showed a resume token and got no answer leaves a pending [`StoreCommand::Linger`] with that token, not a
+/// release. A release would take the slot from its client because the store was slow. If the slot has another token, which
+/// no client has, the ledger releases it.
 ///
 /// ```
 /// use session_core::ledger::{Outcome, StoreCommand};
@@ -64,24 +68,20 @@ pub struct Ticket {
     call: Call,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Call {
-    Acquire {
-        is_resume: bool,
-    },
+    Acquire,
     Release,
-    Linger {
-        at: Timestamp,
-    },
+    Linger(LostClient),
     /// A command that takes and gives no slot.
     Query,
 }
 
 impl Ticket {
-    /// The ticket of an acquire. `is_resume` tells whether it showed a resume token.
+    /// The ticket of an acquire.
     #[must_use]
-    pub const fn acquire(user: UserId, session: SessionId, is_resume: bool) -> Self {
-        Self { user, session, call: Call::Acquire { is_resume } }
+    pub const fn acquire(user: UserId, session: SessionId) -> Self {
+        Self { user, session, call: Call::Acquire }
     }
 
     /// The user of the command.
@@ -99,19 +99,20 @@ impl Ticket {
     /// Whether the command asks for a slot.
     #[must_use]
     pub const fn is_acquire(&self) -> bool {
-        matches!(self.call, Call::Acquire { .. })
+        matches!(self.call, Call::Acquire)
     }
 }
 
 impl From<&StoreCommand> for Ticket {
     fn from(command: &StoreCommand) -> Self {
         let call = match command {
-            StoreCommand::Acquire { .. } => Call::Acquire { is_resume: command.is_resume() },
+            StoreCommand::Acquire { .. } => Call::Acquire,
             StoreCommand::Release { .. } => Call::Release,
-            StoreCommand::Linger { at, .. } => Call::Linger { at: *at },
-            StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {
-                Call::Query
-            }
+            StoreCommand::Linger { at, token, .. } => Call::Linger(LostClient { at: *at, token: token.clone() }),
+            StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => Call::Query,
         };
         Self { user: command.user().clone(), session: command.session(), call }
     }
@@ -120,8 +121,9 @@ impl From<&StoreCommand> for Ticket {
 /// What is known of a session that may have a slot.
 #[derive(Debug)]
 enum SlotState {
-    /// Its connection holds the slot and will release it.
-    Held,
+    /// Its connection holds the slot, or acquires it, and will release it. With the key of the resume token that the acquire
+    /// showed.
+    Held(Option<Box<ResumeKey>>),
     /// Its release is pending and will be retried at this time.
     Waiting(PendingRelease, Timestamp),
     /// Its release is pending and has been submitted again.
@@ -131,9 +133,16 @@ enum SlotState {
 #[derive(Debug)]
 struct PendingRelease {
     user: UserId,
-    /// When the session was lost, if its slot is to linger instead.
-    lost: Option<Timestamp>,
+    /// The client that may resume the slot, if it may.
+    lost: Option<LostClient>,
     tries: u32,
+}
+
+/// What [`StoreCommand::Linger`] says of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LostClient {
+    at: Timestamp,
+    token: KnownToken,
 }
 
 impl ReleaseTracker {
@@ -162,31 +171,48 @@ impl ReleaseTracker {
             if self.sessions.len() >= self.capacity {
                 return Err(StoreError::Overloaded);
             }
-            self.sessions.entry(ticket.session).or_insert(SlotState::Held);
+            let shown = command.shown_key().map(Box::new);
+            self.sessions.entry(ticket.session).or_insert(SlotState::Held(shown));
         }
         Ok(ticket)
     }
 
     /// Takes the store's answer to a command.
     pub fn answered(&mut self, ticket: &Ticket, outcome: &Outcome, now: Timestamp) {
-        match (ticket.call, outcome) {
-            (Call::Query, _) | (Call::Acquire { .. }, Outcome::Granted { .. }) => {}
-            (Call::Acquire { .. }, Outcome::Denied(_) | Outcome::Rejected(_))
-            | (Call::Release | Call::Linger { .. }, Outcome::Released) => self.settle(ticket.session),
+        match (&ticket.call, outcome) {
+            (Call::Query, _) | (Call::Acquire, Outcome::Granted { .. }) => {}
+            (Call::Acquire, Outcome::Denied(_) | Outcome::Rejected(_))
+            | (Call::Release | Call::Linger(_), Outcome::Released) => self.settle(ticket.session),
             // An answer that does not fit the command is worth no more than none.
-            (Call::Acquire { .. } | Call::Release | Call::Linger { .. }, _) => self.given_up(ticket, now),
+            (Call::Acquire | Call::Release | Call::Linger(_), _) => self.given_up(ticket, now),
         }
     }
 
-    /// The wait for the answer has ended. The outcome counts as [`Outcome::Unknown`].
+    /// The wait for the answer has ended, and the store may have begun to apply the command. The outcome counts as
+    /// [`Outcome::Unknown`]. For a command that the store has certainly not begun see [`ReleaseTracker::withdrawn`].
     pub fn given_up(&mut self, ticket: &Ticket, now: Timestamp) {
-        let lost = match ticket.call {
+        let lost = match &ticket.call {
             Call::Query => return,
-            Call::Acquire { is_resume } => is_resume.then_some(now),
+            Call::Acquire => match self.sessions.get_mut(&ticket.session) {
+                Some(SlotState::Held(shown)) => {
+                    shown.take().map(|key| LostClient { at: now, token: KnownToken::Shown(key) })
+                }
+                Some(SlotState::Waiting(..) | SlotState::Trying(_)) | None => None,
+            },
             Call::Release => None,
-            Call::Linger { at } => Some(at),
+            Call::Linger(lost) => Some(lost.clone()),
         };
         self.schedule_release(&ticket.user, ticket.session, lost, now);
+    }
+
+    /// The command was withdrawn before the store began to apply it. So it is certainly not applied.
+    pub fn withdrawn(&mut self, ticket: &Ticket, now: Timestamp) {
+        match &ticket.call {
+            Call::Acquire => self.settle(ticket.session),
+            Call::Query => {}
+            // The slot is still there.
+            Call::Release | Call::Linger(_) => self.given_up(ticket, now),
+        }
     }
 
     /// The next release to retry, if one is due. It is under way until [`ReleaseTracker::answered`] or
@@ -200,9 +226,9 @@ impl ReleaseTracker {
             unreachable!("the schedule has exactly the releases that wait");
         };
         let user = pending.user.clone();
-        let release = match pending.lost {
+        let release = match pending.lost.clone() {
             None => StoreCommand::Release { user, session },
-            Some(at) => StoreCommand::Linger { user, session, at },
+            Some(LostClient { at, token }) => StoreCommand::Linger { user, session, at, token },
         };
         self.sessions.insert(session, SlotState::Trying(pending));
         self.trying += 1;
@@ -248,16 +274,16 @@ impl ReleaseTracker {
                 self.schedule.remove(&(at, session));
             }
             Some(SlotState::Trying(_)) => self.trying -= 1,
-            Some(SlotState::Held) | None => {}
+            Some(SlotState::Held(_)) | None => {}
         }
     }
 
     /// Schedules the next try. A settled session has no slot, whatever a late answer says: the store applies its commands
     /// in order, and the release was the last.
-    fn schedule_release(&mut self, user: &UserId, session: SessionId, lost: Option<Timestamp>, now: Timestamp) {
+    fn schedule_release(&mut self, user: &UserId, session: SessionId, lost: Option<LostClient>, now: Timestamp) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
         let tries = match state {
-            SlotState::Held => 0,
+            SlotState::Held(_) => 0,
             SlotState::Trying(pending) => {
                 self.trying -= 1;
                 pending.tries

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use session_core::ledger::{
-    AdmissionPolicy, CountBy, EndReason, Evict, Liveness, Outcome, SessionRecord, SessionStatus, StoreError,
-    UserRecord, WhenFull,
+    AdmissionPolicy, CountBy, EndReason, Evict, KnownToken, Liveness, Outcome, RenewalDenied, SessionRecord,
+    SessionStatus, StoreError, UserRecord, WhenFull,
 };
 use session_core::ledger::{ApplyResult, EndTarget, StoreCommand};
 use session_core::{NodeId, SessionId, Timestamp};
@@ -44,7 +44,7 @@ pub fn check(
                 "a release removed another session"
             );
         }
-        StoreCommand::Linger { at, .. } => {
+        StoreCommand::Linger { at, token, .. } => {
             assert_eq!(result.outcome, Outcome::Released);
             assert!(
                 added.is_empty() && removed.iter().all(|&removed| removed == session),
@@ -55,8 +55,14 @@ pub fn check(
                     SessionStatus::Live => *at + linger(old),
                     SessionStatus::Lingering { until } => until,
                 };
+                let can_resume = match token {
+                    KnownToken::Granted => true,
+                    KnownToken::Shown(key) => key_of(old) == Some(**key),
+                };
+                let expected =
+                    Some(SessionStatus::Lingering { until }).filter(|_| can_resume && !linger(old).is_zero());
                 let lingers = current.get(&session).map(|entry| entry.status);
-                assert_eq!(lingers, Some(SessionStatus::Lingering { until }).filter(|_| !linger(old).is_zero()));
+                assert_eq!(lingers, expected, "exactly a slot that its client can resume lingers");
             }
         }
         StoreCommand::CountSlots { .. } => {
@@ -69,6 +75,18 @@ pub fn check(
             let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
             assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&current)));
         }
+        StoreCommand::Renew { limit, device, .. } => {
+            assert!(removed.is_empty() && added.is_empty(), "a renewal changed the record");
+            let is_banned = policy.limit_for(*limit).0.slots() == 0;
+            let own = before.get(&session).filter(|_| device.is_some());
+            let is_of_device = own.is_none_or(|own| own.device() == device.as_ref());
+            let expected = match (is_banned, is_of_device) {
+                (true, _) => Outcome::NotRenewed(RenewalDenied::Banned),
+                (false, false) => Outcome::NotRenewed(RenewalDenied::AnotherDevice),
+                (false, true) => Outcome::Counted { connections: slots(&current) },
+            };
+            assert_eq!(result.outcome, expected);
+        }
         StoreCommand::EndSessions { target: which, reason: by, .. } => {
             let Outcome::Ended { sessions, connections } = &result.outcome else { panic!("{:?}", result.outcome) };
             assert_eq!((added.len(), *connections), (0, slots(&current)));
@@ -76,19 +94,33 @@ pub fn check(
             assert!(!notified.contains(&session), "a session ended itself");
             let is_permitted = !matches!(by, EndReason::ByUser(_)) || before.contains_key(&session);
             match which {
-                EndTarget::Excess { dry_run: true } => assert!(removed.is_empty()),
+                EndTarget::Excess { dry_run: true, .. } => assert!(removed.is_empty()),
                 EndTarget::One(one) => {
-                    let expected = is_permitted && *one != session && before.contains_key(one);
-                    assert_eq!((removed.len(), removed.contains(one)), (usize::from(expected), expected));
+                    let device_of = |session: &SessionId| {
+                        before
+                            .get(session)
+                            .and_then(|entry| entry.device())
+                            .filter(|_| policy.count_by == CountBy::Devices)
+                    };
+                    let together = device_of(one).filter(|&device| device_of(&session) != Some(device));
+                    let is_meant = |entry: &SessionId| {
+                        before.contains_key(one) && (entry == one || together.is_some() && device_of(entry) == together)
+                    };
+                    let expected: BTreeSet<_> = before
+                        .keys()
+                        .filter(|entry| is_permitted && **entry != session && is_meant(entry))
+                        .copied()
+                        .collect();
+                    assert_eq!(removed, expected, "not exactly the sessions of the slot were ended");
                 }
                 EndTarget::All => assert!(current.keys().all(|&left| left == session)),
-                EndTarget::Excess { dry_run: false } => {
-                    assert!(slots(&current) <= policy.limit_for(None).0.slots(), "sessions beyond the limit remain");
-                    let most = slots(&before).min(policy.limit_for(None).0.slots());
+                EndTarget::Excess { limit, dry_run: false } => {
+                    assert!(slots(&current) <= limit.slots(), "sessions beyond the limit remain");
+                    let most = slots(&before).min(limit.slots());
                     assert_eq!(slots(&current), most, "more than the excess was ended");
                 }
             }
-            if !matches!(which, EndTarget::Excess { dry_run: true }) {
+            if !matches!(which, EndTarget::Excess { dry_run: true, .. }) {
                 assert_eq!(removed, notified);
             }
         }
@@ -130,9 +162,28 @@ pub fn check(
                         let spares = options.is_some_and(|options| options.evict == Some(Evict::Nobody));
                         assert!(!spares || removed.is_empty(), "a session was ended despite `evict: nobody`");
                         let only_lingered = removed.iter().all(|removed| before[removed].status != SessionStatus::Live);
-                        let is_permitted = policy.lingering_first && only_lingered
-                            || policy.effective_when_full() == WhenFull::EvictOldest
-                            || policy.client_choice && options.is_some_and(|options| options.evict.is_some());
+                        let evicts_oldest = policy.effective_when_full() == WhenFull::EvictOldest;
+                        let is_permitted = match options.and_then(|options| options.evict.as_ref()) {
+                            None => evicts_oldest,
+                            Some(Evict::Oldest) => evicts_oldest || policy.client_choice,
+                            Some(Evict::Sessions(named)) => {
+                                // A session that ends is named, or is of the same device as one that is.
+                                let is_named = |removed: &SessionId| {
+                                    let device = before[removed].device();
+                                    let of_device = |named: &SessionId| {
+                                        before.get(named).is_some_and(|entry| entry.device() == device)
+                                    };
+                                    named.contains(removed) || device.is_some() && named.iter().any(of_device)
+                                };
+                                let lingered = |removed: &SessionId| before[removed].status != SessionStatus::Live;
+                                let is_meant = |removed: &SessionId| {
+                                    is_named(removed) || policy.lingering_first && lingered(removed)
+                                };
+                                policy.client_choice && removed.iter().all(is_meant)
+                            }
+                            Some(Evict::Nobody) => false,
+                        };
+                        let is_permitted = is_permitted || policy.lingering_first && only_lingered;
                         assert!(removed.is_empty() || is_permitted, "a session was ended without permission");
                         let device = options.and_then(|options| options.device.as_ref());
                         let device = device.filter(|_| policy.count_by == CountBy::Devices);
@@ -165,10 +216,11 @@ pub fn check(
                         "a session was denied although a slot is free"
                     );
                     let choice = options.and_then(|options| options.evict.as_ref());
-                    let gives_way = match choice.filter(|_| policy.client_choice) {
-                        Some(Evict::Oldest) => true,
+                    let evicts_oldest = policy.effective_when_full() == WhenFull::EvictOldest;
+                    let gives_way = match choice {
+                        Some(Evict::Oldest) => evicts_oldest || policy.client_choice,
                         Some(Evict::Sessions(_) | Evict::Nobody) => false,
-                        None => policy.effective_when_full() == WhenFull::EvictOldest && choice != Some(&Evict::Nobody),
+                        None => evicts_oldest,
                     };
                     assert!(limit == 0 || !gives_way, "a session was denied although another one was to be evicted");
                 }

@@ -29,7 +29,12 @@ struct State {
 }
 
 enum Waiting {
-    Command(StoreCommand, Completion<Outcome>),
+    Command {
+        command: StoreCommand,
+        completion: Completion<Outcome>,
+        /// The store has begun to apply it.
+        has_begun: bool,
+    },
     Update(UserId, UserUpdate, Completion<Result<(), StoreFailure>>),
 }
 
@@ -68,10 +73,21 @@ impl StallableStore {
     pub fn waiting_commands(&self) -> Vec<StoreCommand> {
         let state = self.lock();
         let commands = state.waiting.iter().filter_map(|waiting| match waiting {
-            Waiting::Command(command, _) => Some(command.clone()),
+            Waiting::Command { command, .. } => Some(command.clone()),
             Waiting::Update(..) => None,
         });
         commands.collect()
+    }
+
+    /// Begins to apply the commands that wait. From now on their callers cannot withdraw them.
+    pub fn begin(&self) {
+        self.lock().waiting.retain_mut(|waiting| match waiting {
+            Waiting::Command { completion, has_begun, .. } => {
+                *has_begun = *has_begun || completion.claim();
+                *has_begun
+            }
+            Waiting::Update(..) => true,
+        });
     }
 
     /// Carries out what has waited longest, if anything waits.
@@ -94,7 +110,10 @@ impl StallableStore {
 
     fn carry_out(&self, waiting: Waiting) {
         match waiting {
-            Waiting::Command(command, completion) => self.inner.submit(command, completion),
+            Waiting::Command { command, completion, has_begun: false } => self.inner.submit(command, completion),
+            Waiting::Command { command, completion, has_begun: true } => {
+                self.inner.submit(command, Completion::new(|outcome| completion.answer(outcome)));
+            }
             Waiting::Update(user, update, completion) => self.inner.update_user(user, update, completion),
         }
     }
@@ -115,7 +134,7 @@ impl Store for StallableStore {
             drop(state);
             completion.answer(Outcome::Rejected(error));
         } else if state.is_stalled {
-            state.waiting.push_back(Waiting::Command(command, completion));
+            state.waiting.push_back(Waiting::Command { command, completion, has_begun: false });
         } else {
             drop(state);
             self.inner.submit(command, completion);

@@ -89,8 +89,8 @@ impl core::error::Error for Denied {}
 
 /// Takes a slot for a session, or evicts others for it if the policy says so: the only rule that admits anybody.
 ///
-/// A session that has a slot keeps it and is granted it again. First expires sessions, as
-/// [`expire_sessions`](super::expire_sessions) does.
+/// A session that has a slot keeps it and is granted it again. If the slot lingered, it is live again. First expires
+/// sessions, as [`expire_sessions`](super::expire_sessions) does.
 ///
 /// ```
 /// use session_core::ledger::{Acquire, AdmissionPolicy, DenyReason, Liveness, SlotLimit, UserRecord, acquire};
@@ -141,7 +141,9 @@ pub(super) fn admit(
     if liveness(session.node()) != Liveness::Alive {
         return Err(deny(record, DenyReason::NodeDead, None));
     }
-    if record.session(session).is_some() {
+    if let Some(own) = record.sessions_mut().iter_mut().find(|entry| entry.session == session) {
+        // Otherwise the slot could be taken from the session without notice, as from one that was lost.
+        own.status = SessionStatus::Live;
         return Ok(grant(record, session, limit, options, policy, Vec::new()));
     }
     let mut ended = Vec::new();

@@ -11,24 +11,32 @@ use super::listing::list;
 use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
 use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
+use super::renewal::{Renewal, renew};
 use super::slots::Slots;
-use crate::id::NodeId;
+use crate::id::{NodeId, UserId};
 
-/// Applies a command to the record of its user.
+/// Applies a command to the record of its user. `user` is the user whose record it is: the key that the store read it with.
 ///
 /// A store calls this with each command, between reading the record and writing it. An application that keeps its
 /// records itself can call [`acquire`](super::acquire) and its siblings, whose answers have types of their own.
 ///
 /// First expires sessions, as [`expire_sessions`](super::expire_sessions) does. So the record may have changed whatever the outcome is. An
 /// acquire for a session of a dead node is rejected: its slot would expire at once.
+///
+/// A command of another user is rejected, and nothing changes: the limit of one user must not be spent from the record of
+/// another.
 pub fn apply(
+    user: &UserId,
     record: &mut UserRecord,
     command: &StoreCommand,
     policy: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> ApplyResult {
-    expire(record, command.at(), &liveness);
     let mut ended = Vec::new();
+    if command.user() != user {
+        return ApplyResult { outcome: REJECTED, ended };
+    }
+    expire(record, command.at(), &liveness);
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options, .. } => {
             let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_deref(), at: *at };
@@ -44,7 +52,7 @@ pub fn apply(
                 }
                 Err(denied) => {
                     let is_device_full = match denied.reason {
-                        DenyReason::NodeDead => return ApplyResult { outcome: NODE_DEAD, ended },
+                        DenyReason::NodeDead => return ApplyResult { outcome: REJECTED, ended },
                         DenyReason::DeviceFull => true,
                         DenyReason::LimitReached => false,
                     };
@@ -59,8 +67,8 @@ pub fn apply(
             release(record, *session);
             Outcome::Released
         }
-        StoreCommand::Linger { session, at, .. } => {
-            linger(record, *session, *at);
+        StoreCommand::Linger { session, at, token, .. } => {
+            linger(record, *session, *at, token);
             Outcome::Released
         }
         StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, policy.count_by) },
@@ -73,8 +81,16 @@ pub fn apply(
             ended = result.ended;
             Outcome::Ended { sessions: result.sessions, connections: result.connections }
         }
+        StoreCommand::Renew { session, limit, device, .. } => {
+            let renewal = Renewal { session: *session, token_limit: *limit, device: device.as_ref() };
+            match renew(record, renewal, policy) {
+                Ok(connections) => Outcome::Counted { connections },
+                Err(denied) => Outcome::NotRenewed(denied),
+            }
+        }
     };
     ApplyResult { outcome, ended }
 }
 
-const NODE_DEAD: Outcome = Outcome::Rejected(StoreError::Failed);
+/// The answer to a command that must not be applied.
+const REJECTED: Outcome = Outcome::Rejected(StoreError::Failed);

@@ -31,8 +31,8 @@ pub enum StoreCommand {
         /// The session that has the slot.
         session: SessionId,
     },
-    /// Keeps the slot of a lost session for its grace period, so that its client can resume it. A slot that cannot be
-    /// resumed is given back.
+    /// Keeps the slot of a lost session for its grace period, if its client can resume it. Otherwise gives the slot back.
+    /// [`linger`](super::linger) decides which of the two.
     Linger {
         /// The user.
         user: UserId,
@@ -40,6 +40,8 @@ pub enum StoreCommand {
         session: SessionId,
         /// When the session was lost.
         at: Timestamp,
+        /// The resume token that its client has.
+        token: KnownToken,
     },
     /// Counts the user's slots.
     CountSlots {
@@ -76,6 +78,19 @@ pub enum StoreCommand {
         /// The time of the request.
         at: Timestamp,
     },
+    /// Asks whether the session may go on with another credential of its user. Changes nothing.
+    Renew {
+        /// The user.
+        user: UserId,
+        /// The session that asks.
+        session: SessionId,
+        /// The limit that the other credential claims.
+        limit: Option<SlotLimit>,
+        /// The device that the other credential names.
+        device: Option<DisplayName>,
+        /// The time of the request.
+        at: Timestamp,
+    },
 }
 
 impl StoreCommand {
@@ -88,7 +103,8 @@ impl StoreCommand {
             | Self::Linger { user, .. }
             | Self::CountSlots { user, .. }
             | Self::ListSessions { user, .. }
-            | Self::EndSessions { user, .. } => user,
+            | Self::EndSessions { user, .. }
+            | Self::Renew { user, .. } => user,
         }
     }
 
@@ -101,7 +117,8 @@ impl StoreCommand {
             | Self::Linger { session, .. }
             | Self::CountSlots { session, .. }
             | Self::ListSessions { session, .. }
-            | Self::EndSessions { session, .. } => *session,
+            | Self::EndSessions { session, .. }
+            | Self::Renew { session, .. } => *session,
         }
     }
 
@@ -113,14 +130,15 @@ impl StoreCommand {
             Self::Acquire { at, .. }
             | Self::CountSlots { at, .. }
             | Self::ListSessions { at, .. }
-            | Self::EndSessions { at, .. } => Some(*at),
+            | Self::EndSessions { at, .. }
+            | Self::Renew { at, .. } => Some(*at),
         }
     }
 
-    /// Whether the command asks to resume a session: an acquire that shows a resume token.
+    /// The key of the resume token that an acquire shows.
     #[must_use]
-    pub fn is_resume(&self) -> bool {
-        matches!(self, Self::Acquire { options: Some(options), .. } if options.resume.is_some())
+    pub fn shown_key(&self) -> Option<ResumeKey> {
+        if let Self::Acquire { options: Some(options), .. } = self { options.resume } else { None }
     }
 
     /// Whether the command gives up the session's slot. Such a command has no answer for the session. It is retried until
@@ -129,22 +147,37 @@ impl StoreCommand {
     pub const fn is_release(&self) -> bool {
         match self {
             Self::Release { .. } | Self::Linger { .. } => true,
-            Self::Acquire { .. } | Self::CountSlots { .. } | Self::ListSessions { .. } | Self::EndSessions { .. } => {
-                false
-            }
+            Self::Acquire { .. }
+            | Self::CountSlots { .. }
+            | Self::ListSessions { .. }
+            | Self::EndSessions { .. }
+            | Self::Renew { .. } => false,
         }
     }
+}
+
+/// The resume token that the client of a lost session certainly has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownToken {
+    /// That of the slot: the session was granted it, and its client was told the token or had shown it.
+    Granted,
+    /// The token with this key, which the client showed. The answer to its acquire is not known. So the session may have a
+    /// slot with another token, one that no client has.
+    Shown(Box<ResumeKey>),
 }
 
 /// The sessions that [`StoreCommand::EndSessions`] ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndTarget {
-    /// This one.
+    /// This one, and with it the other sessions of its slot: those of the same device, if devices are counted. Of a slot that
+    /// the asker shares, this one alone.
     One(SessionId),
     /// All sessions of the user.
     All,
-    /// The sessions over the limit in force, newest slots first.
+    /// The sessions over a limit, newest slots first.
     Excess {
+        /// The limit. The command carries it, because the limit in force may have changed when it is applied.
+        limit: SlotLimit,
         /// Whether to only list them.
         dry_run: bool,
     },
@@ -170,7 +203,8 @@ pub struct AcquireOptions {
 pub enum Evict {
     /// The sessions of the oldest slots.
     Oldest,
-    /// The sessions that share a slot with these, in this order.
+    /// The sessions that share a slot with these, in this order. If the policy does not let clients choose, no live session
+    /// is evicted: neither these nor, instead of them, the oldest.
     Sessions(Box<[SessionId]>),
     /// None. Not even if the policy evicts the oldest, and no lingering slot is freed either.
     Nobody,

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::command::EndTarget;
+use super::command::{EndTarget, KnownToken};
 use super::outcome::{EndReason, EndedSession};
 use super::policy::AdmissionPolicy;
 use super::record::{SessionRecord, SessionStatus, UserRecord};
@@ -30,11 +30,12 @@ pub fn release(record: &mut UserRecord, session: SessionId) -> bool {
     record.sessions().len() < before
 }
 
-/// Keeps the slot of a lost session for its grace period. A slot that cannot be resumed is given back.
+/// Keeps the slot of a lost session for its grace period, if its client can resume it: the slot has a resume token, `token`
+/// says that the client has it, and there is a grace period. Otherwise gives the slot back: nobody could take it up again.
 ///
 /// `lost_at` is when the session was lost. The grace period begins then. It does not begin again if the session lingers
 /// already.
-pub fn linger(record: &mut UserRecord, session: SessionId, lost_at: Timestamp) {
+pub fn linger(record: &mut UserRecord, session: SessionId, lost_at: Timestamp, token: &KnownToken) {
     record.sessions_mut().retain_mut(|entry| {
         if entry.session != session {
             return true;
@@ -42,7 +43,11 @@ pub fn linger(record: &mut UserRecord, session: SessionId, lost_at: Timestamp) {
         if entry.status == SessionStatus::Live {
             entry.status = SessionStatus::Lingering { until: lost_at + entry.linger() };
         }
-        !entry.linger().is_zero()
+        let is_known = match token {
+            KnownToken::Granted => true,
+            KnownToken::Shown(key) => entry.resumable().is_some_and(|resumable| resumable.key == **key),
+        };
+        is_known && !entry.linger().is_zero()
     });
 }
 
@@ -58,14 +63,14 @@ pub fn end_sessions(
     policy: &AdmissionPolicy,
 ) -> EndResult {
     let mut sessions: Vec<_> = match target {
-        EndTarget::One(session) => record.session(session).map(|entry| entry.session).into_iter().collect(),
+        EndTarget::One(session) => Slots::from_record(record, policy.count_by).ended_with(session, asker),
         EndTarget::All => record.sessions().iter().map(|entry| entry.session).collect(),
-        EndTarget::Excess { .. } => Slots::from_record(record, policy.count_by).over_limit(policy.limit_for(None).0),
+        EndTarget::Excess { limit, .. } => Slots::from_record(record, policy.count_by).over_limit(limit),
     };
     let may_end = !matches!(reason, EndReason::ByUser(_)) || record.session(asker).is_some();
     sessions.retain(|&session| may_end && session != asker);
     let mut ended = Vec::new();
-    if !matches!(target, EndTarget::Excess { dry_run: true }) {
+    if !matches!(target, EndTarget::Excess { dry_run: true, .. }) {
         let named;
         let reason = if *reason == EndReason::ByUser(None) {
             named = EndReason::ByUser(record.session(asker).and_then(SessionRecord::display_name).cloned());

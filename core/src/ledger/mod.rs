@@ -5,8 +5,8 @@
 //!
 //! Two ways to use it:
 //!
-//! - An application that keeps the records itself calls [`acquire`], [`release`], [`linger`], [`count`], [`list`] and
-//!   [`end_sessions`]. Each has an answer of its own type, such as `Result<Grant, Denied>`.
+//! - An application that keeps the records itself calls [`acquire`], [`renew`], [`release`], [`linger`], [`count`], [`list`]
+//!   and [`end_sessions`]. Each has an answer of its own type, such as `Result<Grant, Denied>`.
 //! - A store takes [`StoreCommand`]s from sessions and answers with [`Outcome`]s. It runs *read record → [`apply`](apply()) → write
 //!   record*, atomically for one user: a lock in memory, a write transaction in LMDB, one compare-and-set in a
 //!   distributed store.
@@ -17,6 +17,8 @@
 //! - A store applies an acquire at most once and never retries it.
 //! - A store answers every command once. [`Outcome::Rejected`] means *certainly not applied*. A store that cannot tell
 //!   answers [`Outcome::Unknown`]. Then the command may still be applied later.
+//! - A caller may withdraw a command until the store begins to apply it. A withdrawn command is certainly not applied: it
+//!   takes no slot and ends no session. A caller that stops waiting for an acquire withdraws it.
 //! - A store answers [`Outcome::Granted`] only when it holds the slot.
 //! - If a command takes the slot of another session, the store notifies that session ([`ApplyResult::ended`]) once the
 //!   command is applied, or may be. The answer to the command does not matter for this. The store notifies in the order in
@@ -28,6 +30,7 @@ mod outcome;
 mod apply;
 mod admission;
 mod end;
+mod renewal;
 mod listing;
 mod expire;
 mod slots;
@@ -37,11 +40,14 @@ mod record;
 
 pub use admission::{Acquire, Denied, DenyReason, Grant, acquire};
 pub use apply::apply;
-pub use command::{AcquireOptions, EndTarget, Evict, StoreCommand};
+pub use command::{AcquireOptions, EndTarget, Evict, KnownToken, StoreCommand};
 pub use end::{EndResult, end_sessions, linger, release};
 pub use expire::expire_sessions;
 pub use limit::{SlotLimit, SlotLimitError};
 pub use listing::{count, list};
-pub use outcome::{ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
+pub use outcome::{
+    ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, RenewalDenied, SlotListing, StoreError,
+};
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};
+pub use renewal::{Renewal, renew};

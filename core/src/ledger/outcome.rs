@@ -27,7 +27,7 @@ pub enum Outcome {
     Denied(Option<Box<SlotListing>>),
     /// The session has no slot any more, or its slot lingers.
     Released,
-    /// The number of slots that the user holds.
+    /// The number of slots that the user holds. Also the answer to a renewal that is permitted.
     Counted {
         /// The slots that the user holds.
         connections: u32,
@@ -41,6 +41,8 @@ pub enum Outcome {
         /// The slots that the user holds now.
         connections: u32,
     },
+    /// The session may not go on with the other credential. Nothing has changed.
+    NotRenewed(RenewalDenied),
     /// The command was certainly not applied. Nothing has changed and nothing has to be released.
     Rejected(StoreError),
     /// The store cannot tell whether the command was applied, or will be. After an acquire the slot has to be released.
@@ -122,6 +124,26 @@ pub enum EndReason {
     /// Its client resumed it on another connection.
     Resumed,
 }
+
+/// Why a session may not go on with another credential. It keeps the slot, and the credential that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RenewalDenied {
+    /// With the other credential the user may hold no slot at all.
+    Banned,
+    /// The credential names another device than that of the session's slot.
+    AnotherDevice,
+}
+
+impl fmt::Display for RenewalDenied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Banned => "with this credential the user may hold no slot",
+            Self::AnotherDevice => "the credential names another device",
+        })
+    }
+}
+
+impl core::error::Error for RenewalDenied {}
 
 /// Why a store did not apply a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -63,6 +63,16 @@ impl<'a> Slots<'a> {
         self.0.iter().find(|slot| slot.device == Some(device))
     }
 
+    /// The sessions that end together if `session` is ended by `asker`: those of its slot. In a slot that the asker shares,
+    /// `session` alone, because the asker keeps the slot.
+    pub(super) fn ended_with(&self, session: SessionId, asker: SessionId) -> Vec<SessionId> {
+        match self.0.iter().find(|slot| slot.is_held_by(session)) {
+            None => Vec::new(),
+            Some(slot) if slot.is_held_by(asker) => [session].into(),
+            Some(slot) => slot.sessions.iter().map(|entry| entry.session).collect(),
+        }
+    }
+
     /// The slots that may be evicted for a new session, in the order in which they are.
     pub(super) fn victims(&self, policy: &AdmissionPolicy, choice: Option<&Evict>) -> Vec<&Slot<'a>> {
         // A client may forbid evictions even if it may not choose sessions to evict.
@@ -79,8 +89,9 @@ impl<'a> Slots<'a> {
         lingering.sort_by_key(|&(until, _)| until);
         let mut victims: Vec<_> = lingering.into_iter().map(|(_, slot)| slot).collect();
         let is_left = |slot: &&Slot<'a>| !(policy.lingering_first && slot.lingers_until().is_some());
-        match (choice.filter(|_| policy.client_choice), policy.effective_when_full()) {
-            (Some(Evict::Sessions(sessions)), _) => {
+        let evicts_oldest = policy.effective_when_full() == WhenFull::EvictOldest;
+        match choice {
+            Some(Evict::Sessions(sessions)) if policy.client_choice => {
                 for &session in sessions {
                     let chosen = self.0.iter().find(|slot| slot.is_held_by(session)).filter(is_left);
                     if let Some(chosen) = chosen
@@ -90,8 +101,13 @@ impl<'a> Slots<'a> {
                     }
                 }
             }
-            (Some(Evict::Oldest), _) | (None, WhenFull::EvictOldest) => victims.extend(self.0.iter().filter(is_left)),
-            (Some(Evict::Nobody), _) | (None, WhenFull::Deny) => {}
+            // A client that names sessions does not mean others.
+            Some(Evict::Sessions(_) | Evict::Nobody) => {}
+            Some(Evict::Oldest) if policy.client_choice || evicts_oldest => {
+                victims.extend(self.0.iter().filter(is_left));
+            }
+            None if evicts_oldest => victims.extend(self.0.iter().filter(is_left)),
+            Some(Evict::Oldest) | None => {}
         }
         victims
     }

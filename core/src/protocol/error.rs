@@ -18,6 +18,8 @@ pub enum AuthenticateFailure {
     Credential(CredentialError),
     /// The credential is valid, but this session belongs to another user.
     AnotherUser,
+    /// The credential is valid, but this session belongs to another device of the user.
+    AnotherDevice,
     /// The store rejected the command.
     Store(StoreError),
     /// The store did not answer in time. The session has no slot; if the store took one, it is released.
@@ -241,6 +243,7 @@ impl AuthenticateFailure {
             Self::DeviceFull => "This device has as many sessions as one may".into(),
             Self::Credential(error) => error.message().into(),
             Self::AnotherUser => "This session belongs to another user".into(),
+            Self::AnotherDevice => "This session belongs to another device".into(),
             Self::Store(cause) => cause.message().into(),
             Self::StoreTimedOut => "The session store did not answer in time, try again later".into(),
             Self::Other(words) => Cow::Borrowed(words),
@@ -256,6 +259,7 @@ impl AuthenticateFailure {
             Self::DeviceFull => "device_full",
             Self::Credential(_) => "credential_refused",
             Self::AnotherUser => "another_user",
+            Self::AnotherDevice => "another_device",
             Self::Store(_) | Self::StoreTimedOut => "store_unavailable",
             Self::Other(_) => "other",
         }
@@ -265,7 +269,7 @@ impl AuthenticateFailure {
     #[must_use]
     pub fn from_message(message: Box<str>) -> Self {
         let tokens = TokenError::ALL.map(CredentialError::Token);
-        [Self::LimitReached, Self::DeviceFull, Self::StoreTimedOut, Self::AnotherUser]
+        [Self::LimitReached, Self::DeviceFull, Self::StoreTimedOut, Self::AnotherUser, Self::AnotherDevice]
             .into_iter()
             .chain(StoreError::ALL.map(Self::Store))
             .chain(CredentialError::OPEN.into_iter().chain(tokens).map(Self::Credential))

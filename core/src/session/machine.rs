@@ -8,8 +8,8 @@ use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
 use super::replies::{authenticate_failure, error, limit_failure, query_reply, reply, violation_reply};
 use super::settings::SessionSettings;
 use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
-use crate::id::SessionId;
-use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, Outcome, SlotListing};
+use crate::id::{DisplayName, SessionId};
+use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotListing};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
     CredentialError, RequestError, ServerMessage, UserSummary,
@@ -72,6 +72,14 @@ impl Session {
         !self.is_open() && !self.is_busy()
     }
 
+    /// Whether the pending acquire is for nobody, because the connection has ended. Then withdraw it, so that no other
+    /// session is evicted for it, and hand over [`Outcome::Rejected`]. If the store has begun to apply it, wait for the
+    /// outcome instead.
+    #[must_use]
+    pub fn is_acquire_abandoned(&self) -> bool {
+        !self.is_open() && matches!(self.pending, Some(PendingCall::Acquire(_)))
+    }
+
     /// When [`Event::Tick`] is due. Any event can change it.
     ///
     /// `None` while a call is pending: the peer is not to blame for the wait. The caller bounds it with a timeout of its own.
@@ -125,13 +133,14 @@ impl Session {
         actions
     }
 
-    /// Gives up the slot of a finished session, if it has one. No other code gives up a slot.
+    /// Gives up the slot of a finished session, if it has one. No other code gives up a slot. Says what happened and what the
+    /// client knows; the ledger decides whether the slot lingers.
     fn settle(&mut self) -> Option<Effect> {
         let Connection::Ended { linger_from } = self.connection else { return None };
-        let Slot { user, lingers, .. } = self.slot.take()?;
-        let session = self.id;
-        Some(Effect::Store(match linger_from.filter(|_| lingers) {
-            Some(at) => ledger::StoreCommand::Linger { user, session, at },
+        let Slot { user, knows_token, .. } = self.slot.take()?;
+        let (session, token) = (self.id, KnownToken::Granted);
+        Some(Effect::Store(match linger_from.filter(|_| knows_token) {
+            Some(at) => ledger::StoreCommand::Linger { user, session, at, token },
             None => ledger::StoreCommand::Release { user, session },
         }))
     }
@@ -195,9 +204,9 @@ impl Session {
             Ok(ClientMessage::AuthenticateWith(credential, options)) => {
                 self.authenticate(credential, Some(options), now)
             }
-            Ok(ClientMessage::CheckConnections) => self.query(StoreQuery::Connections, now),
-            Ok(ClientMessage::ListSessions) => self.query(StoreQuery::Sessions, now),
-            Ok(ClientMessage::EndSession(session)) => self.query(StoreQuery::End(session), now),
+            Ok(ClientMessage::CheckConnections) => self.query(StoreQuery::Connections, None, now),
+            Ok(ClientMessage::ListSessions) => self.query(StoreQuery::Sessions, None, now),
+            Ok(ClientMessage::EndSession(session)) => self.query(StoreQuery::End(session), None, now),
             Ok(ClientMessage::Bye) => Actions {
                 send: Some(Frame::Message(ServerMessage::ByeSuccess)),
                 ..self.end(Some(CloseReason::Bye), now)
@@ -218,16 +227,15 @@ impl Session {
         self.call(PendingCall::Verify(options), Effect::Verify(credential))
     }
 
-    /// Asks the store about the user, if the session has a slot.
-    fn query(&mut self, query: StoreQuery, now: Timestamp) -> Actions {
+    /// Asks the store about the user, if the session has a slot. `device` is that of the token of a renewal.
+    fn query(&mut self, query: StoreQuery, device: Option<DisplayName>, now: Timestamp) -> Actions {
         let Some(slot) = &self.slot else {
             return self.bad_message(ServerMessage::Error(RequestError::NotAuthenticated), now);
         };
         let (user, session, at) = (slot.user.clone(), self.id, now);
         let command = match query {
-            StoreQuery::Connections | StoreQuery::Renewal { .. } => {
-                ledger::StoreCommand::CountSlots { user, session, at }
-            }
+            StoreQuery::Connections => ledger::StoreCommand::CountSlots { user, session, at },
+            StoreQuery::Renewal { limit, .. } => ledger::StoreCommand::Renew { user, session, limit, device, at },
             StoreQuery::Sessions => {
                 ledger::StoreCommand::ListSessions { user, session, limit: slot.limit, is_unbounded: false, at }
             }
@@ -280,8 +288,8 @@ impl Session {
         let is_detailed = options.is_some();
         let failure = match (result, &self.slot) {
             (Ok(identity), None) => return self.acquire(identity, options, now),
-            (Ok(Identity { user, limit, expires, .. }), Some(slot)) if user == slot.user => {
-                return self.query(StoreQuery::Renewal { limit, expires, is_detailed }, now);
+            (Ok(Identity { user, limit, expires, device, .. }), Some(slot)) if user == slot.user => {
+                return self.query(StoreQuery::Renewal { limit, expires, is_detailed }, device, now);
             }
             (Ok(_), Some(_)) => AuthenticateFailure::AnotherUser,
             (Err(error), _) => AuthenticateFailure::Credential(error),
@@ -304,7 +312,7 @@ impl Session {
             (None, device @ Some(_)) => (Some(Box::new(AcquireOptions { device, ..AcquireOptions::default() })), None),
             (None, None) => (None, None),
         };
-        self.slot = Some(Slot { user: user.clone(), limit, expires, lingers: false });
+        self.slot = Some(Slot { user: user.clone(), limit, expires, knows_token: false });
         let command = ledger::StoreCommand::Acquire { user, session: self.id, limit, at: now, options };
         self.call(PendingCall::Acquire(tokens), Effect::Store(command))
     }
@@ -338,7 +346,8 @@ impl Session {
             | Outcome::Released
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
-            | Outcome::Ended { .. } => AuthenticateFailure::StoreTimedOut,
+            | Outcome::Ended { .. }
+            | Outcome::NotRenewed(_) => AuthenticateFailure::StoreTimedOut,
         };
         Actions {
             send: Some(Frame::Message(authenticate_failure(failure, tokens.is_some()))),
@@ -359,7 +368,7 @@ impl Session {
             (Some(tokens), Some(grant)) => {
                 let GrantDetails { limit, linger, is_resumed } = *grant;
                 let resume = if is_resumed { tokens.shown } else { tokens.new };
-                slot.lingers = resume.is_some() && !linger.is_zero();
+                slot.knows_token = resume.is_some();
                 let details = AuthenticateSuccessDetails { user, limit, session: self.id, resume, linger };
                 ServerMessage::AuthenticateSuccessDetailed(Box::new(details))
             }
@@ -394,9 +403,9 @@ impl Session {
     fn acquired_after_end(&mut self, slot: Slot, tokens: Option<&ResumeTokens>, outcome: Outcome, now: Timestamp) {
         if let Outcome::Granted { grant, .. } = outcome {
             // The client never learned of the grant. It can still resume a slot whose token it sent, but not a new one.
-            let lingers =
+            let knows_token =
                 grant.is_some_and(|grant| grant.is_resumed) && tokens.is_some_and(|tokens| tokens.shown.is_some());
-            self.slot = Some(Slot { lingers, ..slot });
+            self.slot = Some(Slot { knows_token, ..slot });
             if let Connection::Ended { linger_from: Some(from) } = &mut self.connection {
                 *from = now;
             }

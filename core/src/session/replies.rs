@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use super::io::{Actions, Frame, Violation};
 use super::state::StoreQuery;
 use crate::id::UserId;
-use crate::ledger::{Outcome, SlotListing};
+use crate::ledger::{Outcome, RenewalDenied, SlotLimit, SlotListing};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, CloseReason, RequestError, ServerMessage, SessionInfo,
     SessionList, UserSummary,
@@ -43,6 +43,19 @@ pub(super) fn limit_failure(listing: &SlotListing, now: Timestamp) -> ServerMess
     }))
 }
 
+/// A fresh token that the session may not go on with.
+fn renewal_failure(denied: RenewalDenied, is_detailed: bool) -> ServerMessage {
+    match denied {
+        RenewalDenied::AnotherDevice => authenticate_failure(AuthenticateFailure::AnotherDevice, is_detailed),
+        RenewalDenied::Banned if is_detailed => {
+            let details = AuthenticateFailureDetails::new(AuthenticateFailure::LimitReached);
+            let limit = SlotLimit::new(0).ok();
+            ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails { limit, ..details }))
+        }
+        RenewalDenied::Banned => authenticate_failure(AuthenticateFailure::LimitReached, false),
+    }
+}
+
 /// The reply to a client whose query the store answered.
 pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> ServerMessage {
     let store_error = match (query, outcome) {
@@ -63,6 +76,9 @@ pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> 
         (StoreQuery::End(_), Outcome::Ended { connections, .. }) => {
             return ServerMessage::EndSessionSuccess(UserSummary { id: user, connections });
         }
+        (StoreQuery::Renewal { is_detailed, .. }, Outcome::NotRenewed(denied)) => {
+            return renewal_failure(denied, is_detailed);
+        }
         (_, Outcome::Rejected(error)) => Some(error),
         // An outcome that does not fit the query says as little as `Unknown`.
         (
@@ -73,6 +89,7 @@ pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> 
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
             | Outcome::Ended { .. }
+            | Outcome::NotRenewed(_)
             | Outcome::Unknown,
         ) => None,
     };

@@ -16,8 +16,8 @@ pub(super) struct Slot {
     pub(super) limit: Option<SlotLimit>,
     /// When the token expires.
     pub(super) expires: Option<UnixSeconds>,
-    /// Whether the slot lingers if the connection is lost. Otherwise it is released. False until it is granted.
-    pub(super) lingers: bool,
+    /// Whether the client has the slot's resume token. False until the slot is granted.
+    pub(super) knows_token: bool,
 }
 
 /// A call to the authenticator or to the store that has no answer yet.
@@ -46,7 +46,7 @@ pub(super) struct ResumeTokens {
 pub(super) enum StoreQuery {
     /// The number of the user's slots, for `CHECK_CONNECTIONS`.
     Connections,
-    /// The number of the user's slots, for the reply to a renewal. The limit and the expiry are those of the new token;
+    /// Whether the session may go on with a new token. The limit and the expiry are those of the new token;
     /// the session takes them over when the answer comes.
     Renewal {
         limit: Option<SlotLimit>,

@@ -16,7 +16,7 @@ pub enum AdminError {
     #[error("this user holds {0} slots: end them first")]
     HoldsSlots(u32),
     /// The store rejected it: nothing was changed.
-    #[error("{}", .0.message())]
+    #[error("{}", store_message(*.0))]
     Store(StoreError),
     /// The limit is set, but the sessions beyond it were not ended.
     #[error("the limit is set, but the sessions beyond it were not ended: {0}; try again")]
@@ -30,6 +30,17 @@ pub enum AdminError {
     /// The store did not answer in time. A change may be made, even later.
     #[error("the store did not answer in time, and may or may not have done it; look, then try again")]
     StoreTimedOut,
+}
+
+/// What the operator is told, who can read the log.
+fn store_message(error: StoreError) -> &'static str {
+    match error {
+        StoreError::Overloaded | StoreError::Full => error.message(),
+        StoreError::Failed => {
+            "the store failed or is closed, or this user's record cannot be read, and nothing was done; the server's log \
+             says which"
+        }
+    }
 }
 
 /// Why an HTTP request is not an [`AdminRequest`](super::AdminRequest).

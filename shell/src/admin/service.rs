@@ -51,16 +51,22 @@ impl AdminService {
             AdminRequest::Explain => self.report(user, Vec::new()).await,
             AdminRequest::Limit(patch) if patch.dry_run => self.dry_run(user, patch).await,
             AdminRequest::Limit(patch) => {
-                {
+                let limit = {
                     let update_lock = self.update_lock.lock_arc().await;
                     let overrides = patched_overrides(self.policy_for(user).await?.overrides, patch)?;
                     self.update_user(user, UserUpdate::Set(overrides), update_lock).await?;
                     tracing::info!(%user, ?overrides, "the operator set overrides for a user");
-                }
-                let target = EndTarget::Excess { dry_run: false };
+                    overrides.limit
+                };
                 let not_enforced = |why| AdminError::NotEnforced(Box::new(why));
-                let ended =
-                    if patch.enforce { self.end(user, target).await.map_err(not_enforced)? } else { Vec::new() };
+                // Another request may change the override meanwhile. This one enforces the limit that it named.
+                let ended = match limit.filter(|_| patch.enforce) {
+                    Some(limit) => {
+                        let target = EndTarget::Excess { limit, dry_run: false };
+                        self.end(user, target).await.map_err(not_enforced)?
+                    }
+                    None => Vec::new(),
+                };
                 self.report_after(user, ended).await
             }
             AdminRequest::End(session) => {
@@ -101,11 +107,15 @@ impl AdminService {
         let policy = self.policy_for(user).await?;
         let policy = policy.with_overrides(patched_overrides(policy.overrides, patch)?);
         let mut left = listing.sessions.to_vec();
-        let (user_of, session, by) = (user.clone(), self.admin_session(), EndReason::ByOperator);
-        let target = EndTarget::Excess { dry_run: true };
-        let excess = StoreCommand::EndSessions { user: user_of, session, target, reason: by, at: self.clock.now() };
-        let ended = if patch.enforce
-            && let Outcome::Ended { sessions, .. } = simulate(left.clone(), &excess, &policy).0
+        let excess = |limit| StoreCommand::EndSessions {
+            user: user.clone(),
+            session: self.admin_session(),
+            target: EndTarget::Excess { limit, dry_run: true },
+            reason: EndReason::ByOperator,
+            at: self.clock.now(),
+        };
+        let ended = if let Some(limit) = policy.overrides.limit.filter(|_| patch.enforce)
+            && let Outcome::Ended { sessions, .. } = simulate(left.clone(), &excess(limit), &policy).0
         {
             sessions.into_vec()
         } else {
@@ -276,6 +286,6 @@ fn patched_overrides(mut overrides: UserOverrides, patch: &UserPatch) -> Result<
 fn simulate(sessions: Vec<SessionRecord>, command: &StoreCommand, policy: &AdmissionPolicy) -> (Outcome, UserRecord) {
     let mut record = UserRecord::from_sessions(sessions).expect("they are a record's");
     // The store listed no void sessions.
-    let result = ledger::apply(&mut record, command, policy, |_| Liveness::Alive);
+    let result = ledger::apply(command.user(), &mut record, command, policy, |_| Liveness::Alive);
     (result.outcome, record)
 }

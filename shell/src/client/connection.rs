@@ -171,6 +171,7 @@ impl Connection {
                 refusal @ (AuthenticateFailure::DeviceFull
                 | AuthenticateFailure::Credential(_)
                 | AuthenticateFailure::AnotherUser
+                | AuthenticateFailure::AnotherDevice
                 | AuthenticateFailure::Store(_)
                 | AuthenticateFailure::StoreTimedOut
                 | AuthenticateFailure::Other(_)) => Error::Refused { user, refusal, details },

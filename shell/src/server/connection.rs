@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use session_core::leaving_tracker::LeavingTracker;
-use session_core::ledger::Outcome;
+use session_core::ledger::{Outcome, StoreError};
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
 use session_core::{ResumeToken, Timestamp};
@@ -206,15 +206,32 @@ impl<S: MessageSocket> Connection<S> {
                 None => {}
             }
             if let Some(frame) = send {
-                if frame == Frame::Message(ServerMessage::AuthenticateFailure(AuthenticateFailure::AnotherUser)) {
-                    self.context.refusal_log.log_another_user();
-                }
+                self.log_failed_renewal(&frame);
                 self.socket.send(frame);
             }
             if let Some(reason) = close {
                 tracing::debug!(session = %self.session.id(), %reason, "closing");
                 self.socket.close(reason);
             }
+            if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {
+                self.read_again_at = None;
+                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
+            }
+        }
+    }
+
+    /// Logs that the client showed a valid credential that is not of its session. The authenticator does not know the session's.
+    fn log_failed_renewal(&self, frame: &Frame) {
+        let Frame::Message(message) = frame else { return };
+        let failure = if let ServerMessage::AuthenticateFailure(failure) = message {
+            failure
+        } else if let ServerMessage::AuthenticateFailureDetailed(details) = message {
+            &details.reason
+        } else {
+            return;
+        };
+        if matches!(failure, AuthenticateFailure::AnotherUser | AuthenticateFailure::AnotherDevice) {
+            self.context.refusal_log.log_failed_renewal(failure);
         }
     }
 }

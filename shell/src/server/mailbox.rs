@@ -1,7 +1,7 @@
 //! What other tasks and threads tell one connection: a store outcome, the loss of its slot, the server's drain.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -15,12 +15,21 @@ pub struct Mailbox {
     inner: Mutex<Inner>,
     /// See [`Mailbox::is_gone`].
     is_gone: AtomicBool,
+    /// The id of the last command and, in the lowest two bits, who has decided about it: [`OPEN`], [`CLAIMED`] or
+    /// [`WITHDRAWN`]. The store decides without the lock.
+    claim: AtomicU32,
 }
+
+/// The store has not begun to apply the command, and the connection waits.
+const OPEN: u32 = 0;
+/// The store has begun to apply the command.
+const CLAIMED: u32 = 1;
+/// The connection stopped waiting before the store began. The store never applies the command.
+const WITHDRAWN: u32 = 2;
 
 #[derive(Debug, Default)]
 struct Inner {
     command: CommandState,
-    last_command: u32,
     drain: DrainState,
     end_reason: Option<Box<EndReason>>,
     client: Option<ClientPrefix>,
@@ -49,6 +58,23 @@ enum DrainState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandId(u32);
 
+impl CommandId {
+    const fn with(self, decision: u32) -> u32 {
+        self.0 << 2 | decision
+    }
+}
+
+/// How the wait for an outcome ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitEnd {
+    /// The outcome has come. [`Mailbox::poll`] returns it, or will when a held grant is released.
+    Answered,
+    /// The store had not begun to apply the command. It never does.
+    Withdrawn,
+    /// The store has begun. The command may have been applied, or may be yet.
+    InDoubt,
+}
+
 /// What a connection finds in its mailbox.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Notification {
@@ -75,10 +101,26 @@ impl Mailbox {
     /// Starts to wait for the outcome of a new command. The mailbox no longer waits for an earlier one.
     pub fn begin_command(&self) -> CommandId {
         let mut inner = self.lock();
-        inner.last_command = inner.last_command.wrapping_add(1);
-        let id = CommandId(inner.last_command);
+        let last = self.claim.load(Ordering::Relaxed) >> 2;
+        let id = CommandId(last.wrapping_add(1) & (u32::MAX >> 2));
+        self.claim.store(id.with(OPEN), Ordering::Release);
         inner.command = CommandState::Pending(id);
         id
+    }
+
+    /// The store begins to apply the command. False if the connection has stopped waiting for it: then the store must not.
+    #[must_use]
+    pub fn claim(&self, id: CommandId) -> bool {
+        self.decide(id, CLAIMED)
+    }
+
+    /// Decides about a command, unless that was done before. Whether this decision stands.
+    fn decide(&self, id: CommandId, decision: u32) -> bool {
+        let (from, to) = (id.with(OPEN), id.with(decision));
+        match self.claim.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(current) => current == to,
+        }
     }
 
     /// Delivers an outcome. False if the mailbox does not wait for it any more.
@@ -125,13 +167,23 @@ impl Mailbox {
         self.is_gone.load(Ordering::SeqCst)
     }
 
-    /// Stops waiting for an outcome. False if it has come already: then [`Mailbox::poll`] still returns it, or will when a
-    /// held grant is released.
+    /// Stops waiting for an outcome, and withdraws the command if the store has not begun to apply it.
     #[must_use]
-    pub fn cancel_wait(&self, id: CommandId) -> bool {
-        let Some(mut inner) = self.lock_waiting_for(id) else { return false };
+    pub fn end_wait(&self, id: CommandId) -> WaitEnd {
+        let Some(mut inner) = self.lock_waiting_for(id) else { return WaitEnd::Answered };
         inner.command = CommandState::None;
-        true
+        if self.decide(id, WITHDRAWN) { WaitEnd::Withdrawn } else { WaitEnd::InDoubt }
+    }
+
+    /// Withdraws a command that the store has not begun to apply. If it has begun, the mailbox still waits for the outcome.
+    #[must_use]
+    pub fn withdraw(&self, id: CommandId) -> bool {
+        let Some(mut inner) = self.lock_waiting_for(id) else { return false };
+        let is_withdrawn = self.decide(id, WITHDRAWN);
+        if is_withdrawn {
+            inner.command = CommandState::None;
+        }
+        is_withdrawn
     }
 
     /// Tells the connection that the server drains. Only the first call has an effect.
@@ -209,7 +261,7 @@ mod tests {
     fn outcome_is_delivered_only_to_its_command() {
         let mailbox = Mailbox::default();
         let first = mailbox.begin_command();
-        assert!(mailbox.cancel_wait(first));
+        assert_eq!(mailbox.end_wait(first), WaitEnd::Withdrawn);
         let record = |_: &Outcome| panic!("a late outcome must not be recorded");
         assert!(!mailbox.deliver_outcome(first, Outcome::Denied(None), record), "a late outcome is dropped");
         let second = mailbox.begin_command();
@@ -217,12 +269,12 @@ mod tests {
             !mailbox.deliver_outcome(first, Outcome::Denied(None), |_| {}),
             "a late outcome is not that of the next command"
         );
-        assert!(!mailbox.cancel_wait(first), "the mailbox waits for the second command");
+        assert_eq!(mailbox.end_wait(first), WaitEnd::Answered, "the mailbox waits for the second command");
         assert_eq!(poll(&mailbox), Poll::Pending);
         let is_locked = || mailbox.inner.try_lock().is_err();
         let record = |_: &Outcome| assert!(is_locked(), "recorded before the connection can poll it");
         assert!(mailbox.deliver_outcome(second, Outcome::Released, record));
-        assert!(!mailbox.cancel_wait(second), "a delivered outcome cannot be cancelled");
+        assert_eq!(mailbox.end_wait(second), WaitEnd::Answered, "a delivered outcome stays");
         assert!(!mailbox.deliver_outcome(second, Outcome::Denied(None), |_| {}), "an outcome is delivered once");
         assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Released)));
         assert_eq!(poll(&mailbox), Poll::Pending);
@@ -234,7 +286,8 @@ mod tests {
         let id = mailbox.begin_command();
         mailbox.release_grant();
         assert!(mailbox.hold_grant(id, Outcome::granted(1), |_| {}));
-        assert!(!mailbox.cancel_wait(id), "the store has answered");
+        assert_eq!(mailbox.end_wait(id), WaitEnd::Answered);
+        assert!(!mailbox.withdraw(id), "the store has answered");
         assert!(!mailbox.deliver_outcome(id, Outcome::Unknown, |_| {}), "an outcome comes once");
         let (waker, wakes) = counting_waker();
         assert_eq!(mailbox.poll(&mut Context::from_waker(&waker)), Poll::Pending);
@@ -252,6 +305,35 @@ mod tests {
         mailbox.release_grant();
         assert_eq!(wakes(), 2);
         assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::granted(1))));
+    }
+
+    #[test]
+    fn command_is_claimed_or_withdrawn_but_never_both() {
+        let mailbox = Mailbox::default();
+        let claimed = mailbox.begin_command();
+        assert!(mailbox.claim(claimed) && mailbox.claim(claimed));
+        assert!(!mailbox.withdraw(claimed), "the store has begun");
+        assert_eq!(mailbox.end_wait(claimed), WaitEnd::InDoubt);
+        assert!(!mailbox.deliver_outcome(claimed, Outcome::Released, |_| panic!("nobody waits")));
+        let ways: [fn(&Mailbox, CommandId) -> bool; 2] =
+            [Mailbox::withdraw, |mailbox, id| mailbox.end_wait(id) == WaitEnd::Withdrawn];
+        for withdraw in ways {
+            let withdrawn = mailbox.begin_command();
+            assert!(withdraw(&mailbox, withdrawn) && !mailbox.claim(withdrawn));
+            let next = mailbox.begin_command();
+            assert!(!mailbox.claim(withdrawn), "a later command changes nothing");
+            assert!(mailbox.claim(next) && mailbox.deliver_outcome(next, Outcome::Released, |_| {}));
+            assert_eq!(poll(&mailbox), Poll::Ready(Notification::Stored(Outcome::Released)));
+        }
+    }
+
+    #[test]
+    fn command_ids_wrap_beside_the_decision() {
+        let mailbox = Mailbox::default();
+        mailbox.claim.store(u32::MAX, Ordering::Relaxed);
+        let id = mailbox.begin_command();
+        assert_eq!(id, CommandId(0));
+        assert!(mailbox.claim(id));
     }
 
     #[test]

@@ -22,11 +22,11 @@ impl RefusalLog {
         }
     }
 
-    /// Logs a valid credential of another user than the session's.
-    pub fn log_another_user(&self) {
+    /// Logs a valid credential of another user, or of another device, than the session's.
+    pub fn log_failed_renewal(&self, failure: &AuthenticateFailure) {
         if let Some(suppressed) = self.credential.check() {
-            let why = AuthenticateFailure::AnotherUser.message();
-            tracing::info!(%why, suppressed, "cannot renew a session: the credential is of another user");
+            let why = failure.message();
+            tracing::info!(%why, suppressed, "cannot renew a session: the credential is not of this session");
         }
     }
 
@@ -52,7 +52,8 @@ impl RefusalLog {
             | Outcome::Released
             | Outcome::Counted { .. }
             | Outcome::Listed(_)
-            | Outcome::Ended { .. } => {
+            | Outcome::Ended { .. }
+            | Outcome::NotRenewed(_) => {
                 if let Some(suppressed) = self.store.check() {
                     tracing::warn!(suppressed, "authentication failed: the store did not answer in time");
                 }

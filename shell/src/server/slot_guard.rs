@@ -5,8 +5,8 @@ use std::sync::Arc;
 use session_core::ledger::{Outcome, StoreCommand};
 use session_core::{SessionId, Timestamp, UserId};
 
-use crate::server::mailbox::Mailbox;
-use crate::server::store_client::{PendingCommand, Purpose, StoreClient};
+use crate::server::mailbox::{Mailbox, WaitEnd};
+use crate::server::store_client::{PendingCommand, StoreClient};
 
 /// Submits the commands of one session, and knows whether the session may hold a slot.
 ///
@@ -37,7 +37,10 @@ impl SlotGuard {
                 self.user = None;
                 return self.store_client.release(command);
             }
-            StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {}
+            StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => {}
         }
         assert!(self.pending.is_none(), "a session has at most one pending command");
         self.pending = Some(self.store_client.submit(command, &self.mailbox));
@@ -49,20 +52,40 @@ impl SlotGuard {
         self.pending.as_ref()?.deadline
     }
 
-    /// Ends the wait, after [`SlotGuard::deadline`]. True if it ended without an outcome: then the outcome is
+    /// Ends the wait, after [`SlotGuard::deadline`]. True if it ended without an outcome: then the session takes
     /// [`Outcome::Unknown`]. False if the outcome has come meanwhile: then the mailbox returns it, perhaps only after those
     /// who lost their slots before are gone.
+    ///
+    /// The store never applies a command whose wait ended before it began.
     pub fn expire(&mut self) -> bool {
         let Some(pending) = &mut self.pending else { return false };
         pending.deadline = None;
-        let timed_out = self.mailbox.cancel_wait(pending.id);
-        if timed_out
-            && pending.purpose != Purpose::Query
+        let wait_end = self.mailbox.end_wait(pending.id);
+        if pending.is_acquire
             && let Some(user) = &self.user
         {
-            self.store_client.acquire_timed_out(user, self.session, pending.purpose);
+            match wait_end {
+                WaitEnd::Withdrawn => self.store_client.acquire_withdrawn(user, self.session),
+                WaitEnd::InDoubt => self.store_client.acquire_timed_out(user, self.session),
+                WaitEnd::Answered => {}
+            }
         }
-        timed_out
+        wait_end != WaitEnd::Answered
+    }
+
+    /// Withdraws the pending acquire, if the store has not begun to apply it. Then the session certainly has no slot, and
+    /// no outcome will come. Otherwise false, and the outcome still comes.
+    #[must_use]
+    pub fn withdraw_acquire(&mut self) -> bool {
+        let is_withdrawn =
+            self.pending.as_ref().is_some_and(|pending| pending.is_acquire && self.mailbox.withdraw(pending.id));
+        if is_withdrawn {
+            self.pending = None;
+            if let Some(user) = self.user.take() {
+                self.store_client.acquire_withdrawn(&user, self.session);
+            }
+        }
+        is_withdrawn
     }
 
     /// The client's session is about to be closed by the server. If it has a slot, or asks for one, it is leaving from now on.
@@ -86,7 +109,7 @@ impl SlotGuard {
 
     /// Records the outcome of the pending command. Returns the user of an acquire that was not granted.
     pub fn answered(&mut self, outcome: &Outcome) -> Option<UserId> {
-        let is_acquire = self.pending.take()?.purpose != Purpose::Query;
+        let is_acquire = self.pending.take()?.is_acquire;
         // After such an outcome the session has no slot, or `ReleaseTracker` releases it.
         self.user.take_if(|_| is_acquire && !matches!(outcome, Outcome::Granted { .. }))
     }
@@ -94,6 +117,9 @@ impl SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
+        if self.withdraw_acquire() {
+            return;
+        }
         if let Some(user) = self.user.take() {
             self.store_client.release(StoreCommand::Release { user, session: self.session });
         }

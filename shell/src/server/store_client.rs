@@ -14,10 +14,11 @@ use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
 use crate::server::registry::Registry;
-use crate::store::{Completion, Store};
+use crate::store::{Caller, Completion, Store};
 
-/// The way of all sessions of this process to the store. A late outcome becomes [`Outcome::Unknown`]. [`ReleaseTracker`]
-/// decides which releases are retried, and when. The [`Registry`] knows which grants must wait for sessions that are leaving.
+/// The way of all sessions of this process to the store. A late outcome becomes [`Outcome::Unknown`], and a command that
+/// the store has not begun by then is withdrawn. [`ReleaseTracker`] decides which releases are retried, and when. The
+/// [`Registry`] knows which grants must wait for sessions that are leaving.
 pub struct StoreClient {
     store: Arc<dyn Store>,
     /// How long the store may take to answer.
@@ -38,21 +39,30 @@ struct Inner {
     retry_waker: Option<Waker>,
 }
 
-/// What a pending command is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// To acquire a slot.
-    Acquire,
-    /// To acquire a slot by resuming a session.
-    Resume,
-    /// Only the outcome itself.
-    Query,
+/// A session that waits for the outcome of its command.
+struct WaitingSession {
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    id: CommandId,
+    ticket: Ticket,
+}
+
+impl Caller<Outcome> for WaitingSession {
+    fn claim(&self) -> bool {
+        self.mailbox.claim(self.id)
+    }
+
+    fn answer(self: Box<Self>, outcome: Outcome) {
+        let Self { shared, mailbox, id, ticket } = *self;
+        shared.deliver(outcome, id, &ticket, &mailbox);
+    }
 }
 
 /// A session's command that the store has not answered yet. The command itself is not kept, to save memory: it is larger
 /// than the rest of a `SlotGuard`.
 pub(super) struct PendingCommand {
-    pub(super) purpose: Purpose,
+    /// Whether it asks for a slot.
+    pub(super) is_acquire: bool,
     pub(super) id: CommandId,
     /// When the wait for the outcome ends. `None` if the outcome has come and is a grant that is held back.
     pub(super) deadline: Option<Timestamp>,
@@ -86,29 +96,21 @@ impl StoreClient {
     /// Submits a command. Its outcome goes to the mailbox, perhaps before this returns.
     pub(super) fn submit(&self, command: StoreCommand, mailbox: &Arc<Mailbox>) -> PendingCommand {
         let deadline = self.shared.clock.now() + self.store_timeout;
-        let purpose = match &command {
-            StoreCommand::Acquire { .. } if command.is_resume() => Purpose::Resume,
-            StoreCommand::Acquire { .. } => Purpose::Acquire,
-            StoreCommand::Release { .. }
-            | StoreCommand::Linger { .. }
-            | StoreCommand::CountSlots { .. }
-            | StoreCommand::ListSessions { .. }
-            | StoreCommand::EndSessions { .. } => Purpose::Query,
-        };
+        let is_acquire = matches!(command, StoreCommand::Acquire { .. });
         let id = mailbox.begin_command();
         let ticket = self.shared.lock().tracker.begin(&command);
         match ticket {
             Ok(ticket) => {
                 let (shared, mailbox) = (Arc::clone(&self.shared), Arc::clone(mailbox));
-                let completion = Completion::new(move |outcome| shared.deliver(outcome, id, &ticket, &mailbox));
-                self.store.submit(command, completion);
+                let waiting = WaitingSession { shared, mailbox, id, ticket };
+                self.store.submit(command, Completion::withdrawable(waiting));
             }
             Err(error) => {
                 let delivered = mailbox.deliver_outcome(id, Outcome::Rejected(error), |_| {});
                 debug_assert!(delivered, "the mailbox waits for this command");
             }
         }
-        PendingCommand { purpose, id, deadline: Some(deadline) }
+        PendingCommand { is_acquire, id, deadline: Some(deadline) }
     }
 
     /// Submits a release or linger command. It is retried until the store confirms it.
@@ -118,9 +120,15 @@ impl StoreClient {
     }
 
     /// Records that an acquire was not answered in time: the session may or may not have a slot.
-    pub(super) fn acquire_timed_out(&self, user: &UserId, session: SessionId, purpose: Purpose) {
-        let ticket = Ticket::acquire(user.clone(), session, purpose == Purpose::Resume);
+    pub(super) fn acquire_timed_out(&self, user: &UserId, session: SessionId) {
+        let ticket = Ticket::acquire(user.clone(), session);
         self.shared.update(|tracker, now| tracker.given_up(&ticket, now));
+    }
+
+    /// Records that an acquire was withdrawn before the store began to apply it: the session has no slot.
+    pub(super) fn acquire_withdrawn(&self, user: &UserId, session: SessionId) {
+        let ticket = Ticket::acquire(user.clone(), session);
+        self.shared.update(|tracker, now| tracker.withdrawn(&ticket, now));
     }
 
     /// Retries pending releases when they are due. Never ends.
@@ -160,8 +168,8 @@ impl StoreClient {
 }
 
 impl Shared {
-    /// Delivers an outcome, or holds it in the mailbox. Either the outcome or the timeout, in `SlotGuard::expire`, ends the
-    /// wait and is recorded: never both.
+    /// Delivers an outcome, or holds it in the mailbox. Either this outcome or the end of the wait, in `SlotGuard`, is
+    /// recorded: never both.
     fn deliver(&self, outcome: Outcome, id: CommandId, ticket: &Ticket, mailbox: &Mailbox) {
         let record = |outcome: &Outcome| self.answered(ticket, outcome);
         if matches!(outcome, Outcome::Granted { .. }) && self.registry.is_any_leaving() {

@@ -27,8 +27,9 @@ pub type HealthFuture<'a> = BoxFuture<'a, StoreHealth>;
 /// A store may be in this process, on its disk, or on a network. So every call that reads or changes shared data is
 /// asynchronous, and may fail or time out:
 ///
-/// - *Changes* ([`Store::submit`], [`Store::update_user`]) take a [`Completion`]. The store carries them out even if the
-///   caller stops waiting, and the completion says when they are settled. `submit` is the hot path: one boxed closure a command.
+/// - *Changes* ([`Store::submit`], [`Store::update_user`]) take a [`Completion`], which says when they are settled. `submit`
+///   is the hot path: one box a command. Once the store has begun to apply a change it carries it out, even if the caller
+///   stops waiting. A command whose caller stopped waiting before is withdrawn ([`Completion::claim`]).
 /// - *Questions* return a [`StoreFuture`]. The caller sets the time limit and drops the future when it has passed.
 ///
 /// The store knows which nodes are alive. The caller never decides that: it names itself by [`Store::node`].
@@ -40,6 +41,10 @@ pub trait Store: Send + Sync {
     ///
     /// The completion may be answered before this returns. Commands of one session are applied in the order of these
     /// calls, or not at all.
+    ///
+    /// Just before the store begins to apply a command it calls [`Completion::claim`]. If that is false, the caller has
+    /// withdrawn the command: it is certainly not applied, ends no session, and needs no answer. A store that several
+    /// processes share claims where the command leaves this process for good.
     fn submit(&self, command: StoreCommand, completion: Completion<Outcome>);
 
     /// Changes what is kept of a user beside slots. It is in force, for every later command and after a restart of a

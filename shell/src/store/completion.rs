@@ -9,7 +9,19 @@ use super::failure::StoreFailure;
 /// Answers one command or one update, exactly once, on any thread.
 ///
 /// Dropped without an answer it gives [`Unanswered::unanswered`]. So a caller never waits in vain, even if the store panics.
-pub struct Completion<T: Unanswered>(Option<Box<dyn FnOnce(T) + Send>>);
+pub struct Completion<T: Unanswered>(Option<Box<dyn Caller<T>>>);
+
+/// Who waits for the answer, and may stop waiting.
+pub trait Caller<T>: Send {
+    /// The store begins to apply the command. False if the caller has withdrawn the command: then it must not be applied.
+    ///
+    /// From the moment this returns true the caller cannot withdraw the command any more. Quick, and takes no lock: the
+    /// store calls it for each command.
+    fn claim(&self) -> bool;
+
+    /// Takes the answer, on the store's thread. Quick, and must not block.
+    fn answer(self: Box<Self>, answer: T);
+}
 
 /// What a [`Completion`] answers if the store drops it.
 pub trait Unanswered {
@@ -29,23 +41,64 @@ impl<T> Unanswered for Result<T, StoreFailure> {
     }
 }
 
-impl<T: Unanswered> Completion<T> {
-    /// Calls `answer` on the store's thread. It must be quick and must not block.
-    pub fn new(answer: impl FnOnce(T) + Send + 'static) -> Self {
-        Self(Some(Box::new(answer)))
+/// A caller that never withdraws its command.
+struct Patient<F>(F);
+
+impl<T, F: FnOnce(T) + Send> Caller<T> for Patient<F> {
+    fn claim(&self) -> bool {
+        true
     }
 
-    /// A completion, and the future of its answer. Dropping the future does not undo the command.
+    fn answer(self: Box<Self>, answer: T) {
+        (self.0)(answer);
+    }
+}
+
+/// A caller that withdraws its command by dropping the receiver.
+struct Receiver<T>(smol::channel::Sender<T>);
+
+impl<T: Send> Caller<T> for Receiver<T> {
+    fn claim(&self) -> bool {
+        !self.0.is_closed()
+    }
+
+    fn answer(self: Box<Self>, answer: T) {
+        // Fails if the future was dropped.
+        let _unread = self.0.try_send(answer);
+    }
+}
+
+impl<T: Unanswered> Completion<T> {
+    /// Calls `answer` on the store's thread. It must be quick and must not block. The command cannot be withdrawn.
+    pub fn new(answer: impl FnOnce(T) + Send + 'static) -> Self {
+        Self::withdrawable(Patient(answer))
+    }
+
+    /// A completion whose caller may withdraw the command.
+    pub fn withdrawable(caller: impl Caller<T> + 'static) -> Self {
+        Self(Some(Box::new(caller)))
+    }
+
+    /// A completion, and the future of its answer. Dropping the future withdraws a session's command that the store has
+    /// not begun to apply. It undoes nothing.
     pub fn channel() -> (Self, impl Future<Output = T> + Send)
     where
         T: Send + 'static,
     {
         let (sender, receiver) = smol::channel::bounded(1);
-        let completion = Self::new(move |answer| {
-            // Fails if the future was dropped.
-            let _unread = sender.try_send(answer);
-        });
+        let completion = Self::withdrawable(Receiver(sender));
         (completion, async move { receiver.recv().await.unwrap_or_else(|_| T::unanswered()) })
+    }
+
+    /// Asks whether to apply the command. A store asks once, just before it begins. False if the caller has withdrawn the
+    /// command: then the store does not apply it, and nobody waits for an answer.
+    #[must_use]
+    pub fn claim(&mut self) -> bool {
+        let is_wanted = self.0.as_ref().is_some_and(|caller| caller.claim());
+        if !is_wanted {
+            self.0 = None;
+        }
+        is_wanted
     }
 
     /// Gives the answer.
@@ -54,8 +107,8 @@ impl<T: Unanswered> Completion<T> {
     }
 
     fn give(&mut self, answer: T) {
-        if let Some(give) = self.0.take() {
-            give(answer);
+        if let Some(caller) = self.0.take() {
+            caller.answer(answer);
         }
     }
 }
@@ -99,5 +152,18 @@ mod tests {
         let (completion, answer) = Completion::<Outcome>::channel();
         drop(answer);
         completion.answer(Outcome::Released);
+    }
+
+    #[test]
+    fn withdrawn_command_is_not_claimed_and_gets_no_answer() {
+        let (mut completion, answer) = Completion::<Outcome>::channel();
+        assert!(completion.claim());
+        drop(answer);
+        completion.answer(Outcome::Released);
+        let (mut completion, answer) = Completion::<Outcome>::channel();
+        drop(answer);
+        assert!(!completion.claim() && completion.0.is_none());
+        let mut patient = Completion::<Outcome>::new(drop);
+        assert!(patient.claim());
     }
 }

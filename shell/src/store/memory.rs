@@ -125,7 +125,7 @@ impl MemoryStore {
         let Records { by_user, lost } = records;
         let ApplyResult { outcome, ended } = match by_user.entry(command.user().clone()) {
             Entry::Occupied(mut entry) => {
-                let result = ledger::apply(entry.get_mut(), command, &policy, liveness);
+                let result = ledger::apply(command.user(), entry.get_mut(), command, &policy, liveness);
                 if entry.get().is_empty() {
                     entry.remove();
                 }
@@ -133,7 +133,7 @@ impl MemoryStore {
             }
             Entry::Vacant(entry) => {
                 let mut record = UserRecord::default();
-                let result = ledger::apply(&mut record, command, &policy, liveness);
+                let result = ledger::apply(entry.key(), &mut record, command, &policy, liveness);
                 if !record.is_empty() {
                     entry.insert(record);
                 }
@@ -213,8 +213,10 @@ impl Store for MemoryStore {
         &self.context
     }
 
-    fn submit(&self, command: StoreCommand, completion: Completion<Outcome>) {
-        completion.answer(self.apply(&command));
+    fn submit(&self, command: StoreCommand, mut completion: Completion<Outcome>) {
+        if completion.claim() {
+            completion.answer(self.apply(&command));
+        }
     }
 
     fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>) {
@@ -254,7 +256,7 @@ impl Store for MemoryStore {
 mod tests {
     use std::time::Duration;
 
-    use session_core::ledger::AcquireOptions;
+    use session_core::ledger::{AcquireOptions, KnownToken};
     use session_core::{ResumeKey, SessionId};
 
     use super::*;
@@ -278,7 +280,10 @@ mod tests {
         }));
         let acquire = StoreCommand::Acquire { user: user.clone(), session, limit: None, at: at(second), options };
         assert!(matches!(store.apply(&acquire), Outcome::Granted { .. }));
-        assert_eq!(store.apply(&StoreCommand::Linger { user, session, at: at(second) }), Outcome::Released);
+        assert_eq!(
+            store.apply(&StoreCommand::Linger { user, session, at: at(second), token: KnownToken::Granted }),
+            Outcome::Released
+        );
     }
 
     fn kept(store: &MemoryStore) -> (usize, usize, usize) {

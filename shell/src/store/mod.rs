@@ -11,7 +11,7 @@ mod memory;
 mod lmdb;
 
 pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UserUpdate};
-pub use completion::{Completion, Unanswered};
+pub use completion::{Caller, Completion, Unanswered};
 pub use failure::StoreFailure;
 pub use health::StoreHealth;
 pub use listing::{Cursor, Page, PageRequest, SessionEntry, UserEntry, UserSeen};

@@ -33,6 +33,11 @@ impl CoreSimulation {
             self.store.records.values().flat_map(UserRecord::sessions).filter(|entry| is_lingering(entry)).collect();
         for entry in lingering {
             sessions.remove(&entry.session);
+            // A node that was killed may have granted a slot without telling the client.
+            let is_known =
+                entry.resumable().is_some_and(|resumable| self.known_keys.contains(&resumable.key.to_bytes()));
+            let may_linger = is_known || !self.is_alive(entry.session.node());
+            assert!(may_linger, "the slot of {} lingers, and no client has its token", entry.session);
         }
         for (id, connection) in &self.connections {
             if connection.has_slot {

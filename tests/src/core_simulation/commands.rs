@@ -20,6 +20,7 @@ impl CoreSimulation {
         let heads: Vec<_> =
             (0..self.store.queue.len()).filter(|&at| sessions.insert(self.store.queue[at].command.session())).collect();
         let Some(&at) = heads.get(usize::from(which) % heads.len().max(1)) else { return };
+        self.store.queue[at].has_begun = true;
         let queued = self.store.queue[at].clone();
         let (result, answer) = match fault {
             StoreFault::Apply => (true, Some(None)),
@@ -28,6 +29,7 @@ impl CoreSimulation {
             StoreFault::Reject => (false, Some(Some(Outcome::Rejected(StoreError::Failed)))),
             StoreFault::DropUnknown => (false, Some(Some(Outcome::Unknown))),
             StoreFault::DropUnanswered => (false, None),
+            StoreFault::Begin => return,
             StoreFault::Postpone => {
                 self.store.queue[at].answered = true;
                 if !queued.answered {
@@ -57,7 +59,7 @@ impl CoreSimulation {
         let liveness = |node| liveness(&deaths, alive, node);
         let record = self.store.records.entry(command.user().clone()).or_default();
         let before = record.clone();
-        let result = ledger::apply(record, command, &self.policy, liveness);
+        let result = ledger::apply(command.user(), record, command, &self.policy, liveness);
         rule_oracle::check(&before, command, &self.policy, liveness, &result, record);
         self.told.applied(command, &self.policy, &result.outcome, record);
         let ApplyResult { outcome, ended } = result;
@@ -93,7 +95,7 @@ impl CoreSimulation {
         }
     }
 
-    /// Ends a session's wait.
+    /// Ends a session's wait with an answer.
     pub(super) fn answer(&mut self, id: SessionId, outcome: Outcome) {
         let connection = self.connections.get_mut(&id).expect("a waiting session exists");
         let (command, _) = connection.under_way.take().expect("it waits");
@@ -115,7 +117,44 @@ impl CoreSimulation {
         }
     }
 
+    /// Ends a session's wait without an answer, and withdraws the command if the store has not begun to apply it.
+    pub(super) fn end_wait(&mut self, id: SessionId) {
+        let command = self.waits_for(id).expect("it waits");
+        if self.withdraw(&command) {
+            self.connections.get_mut(&id).expect("a waiting session exists").under_way = None;
+            self.handle(id, Event::Stored(Outcome::Unknown));
+        } else {
+            self.answer(id, Outcome::Unknown);
+        }
+    }
+
+    /// Withdraws the acquire of a session whose connection has ended, if the store has not begun to apply it. Returns
+    /// whether it did: then the session has to be told.
+    pub(super) fn withdraw_abandoned(&mut self, id: SessionId) -> bool {
+        let is_abandoned =
+            self.connections.get(&id).is_some_and(|connection| connection.session.is_acquire_abandoned());
+        let Some(command) = self.waits_for(id).filter(|_| is_abandoned) else { return false };
+        let is_withdrawn = self.withdraw(&command);
+        if is_withdrawn {
+            self.connections.get_mut(&id).expect("a waiting session exists").under_way = None;
+        }
+        is_withdrawn
+    }
+
+    fn waits_for(&self, id: SessionId) -> Option<StoreCommand> {
+        let (command, _) = self.connections.get(&id)?.under_way.as_ref()?;
+        Some(command.clone())
+    }
+
+    fn withdraw(&mut self, command: &StoreCommand) -> bool {
+        let is_open = |queued: &Queued| queued.command == *command && !queued.has_begun;
+        let Some(at) = self.store.queue.iter().position(is_open) else { return false };
+        self.store.queue.remove(at);
+        self.tracker.withdrawn(&Ticket::from(command), self.now);
+        true
+    }
+
     pub(super) fn submit(&mut self, command: StoreCommand) {
-        self.store.queue.push_back(Queued { command, answered: false });
+        self.store.queue.push_back(Queued { command, answered: false, has_begun: false });
     }
 }

@@ -156,6 +156,8 @@ pub enum StoreFault {
     DropUnanswered,
     /// Answers that the outcome is unknown, and may apply it later.
     Postpone,
+    /// Begins to apply it, and goes on at a later step.
+    Begin,
 }
 
 pub(super) fn credential(user: u8) -> Credential {

@@ -5,7 +5,7 @@
 //! that the store applies, and the told oracle every AUTHENTICATE_SUCCESS. [`CoreSimulation::check`] checks the invariants
 //! after every step.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use session_core::leaving_tracker::LeavingTracker;
@@ -31,6 +31,8 @@ pub struct CoreSimulation {
     pub(super) deaths: BTreeMap<NodeId, Timestamp>,
     /// Every resume token that a client received, with its user.
     pub(super) resume_tokens: Vec<(UserId, ResumeToken)>,
+    /// Their keys.
+    pub(super) known_keys: BTreeSet<[u8; 32]>,
     pub(super) tokens: u64,
     pub(super) now: Timestamp,
     /// Seconds by which the wall clock is ahead.
@@ -64,6 +66,7 @@ impl CoreSimulation {
             initial_policy: policy,
             deaths: BTreeMap::new(),
             resume_tokens: Vec::new(),
+            known_keys: BTreeSet::new(),
             tokens: 0,
             now: Timestamp::from_epoch(Duration::from_secs(1_000_000)),
             wall_ahead: 0,
@@ -148,10 +151,11 @@ impl CoreSimulation {
             }
             Op::Enforce { user } => {
                 let (user, session) = (user_id(*user % Self::USERS), self.node().session(0));
-                let (which, by) = (EndTarget::Excess { dry_run: false }, EndReason::ByOperator);
+                let which = EndTarget::Excess { limit: self.policy.limit, dry_run: false };
+                let by = EndReason::ByOperator;
                 let command = StoreCommand::EndSessions { user, session, target: which, reason: by, at: self.now };
                 // No session waits for the answer.
-                self.store.queue.push_back(Queued { command, answered: true });
+                self.store.queue.push_back(Queued { command, answered: true, has_begun: true });
             }
             Op::SetWallClock { seconds } => {
                 self.wall_ahead = i64::from(*seconds);
@@ -208,7 +212,9 @@ impl CoreSimulation {
 
     fn restart(&mut self) {
         // The store may still apply what was submitted: a dead process cannot withdraw it.
-        self.store.queue.iter_mut().for_each(|queued| queued.answered = true);
+        for queued in &mut self.store.queue {
+            (queued.answered, queued.has_begun) = (true, true);
+        }
         self.connections.clear();
         self.tracker = ReleaseTracker::new(Self::MAX_CONNECTIONS * 2);
         self.leaving = LeavingTracker::default();
@@ -242,7 +248,7 @@ impl CoreSimulation {
                 // The store has answered if the grant is held.
                 let late = connection.filter(|waits| waits.held.is_none()).and_then(|waits| waits.under_way.as_ref());
                 if late.is_some_and(|&(_, until)| until <= self.now) {
-                    self.answer(id, Outcome::Unknown);
+                    self.end_wait(id);
                 }
                 let served = self.connections.get(&id).filter(|connection| !connection.is_gone);
                 if served.and_then(|connection| connection.cut_at).is_some_and(|cut_at| cut_at <= self.now) {
@@ -303,8 +309,9 @@ impl CoreSimulation {
             if let Some(frame) = send {
                 assert!(connection.open, "session {id} sends {frame:?} after its close");
                 let was_told = connection.is_told;
-                if let Some(token) = connection.receive(&frame) {
-                    self.resume_tokens.push(token);
+                if let Some((user, token)) = connection.receive(&frame) {
+                    self.known_keys.insert(token.key().to_bytes());
+                    self.resume_tokens.push((user, token));
                 }
                 is_told |= connection.is_told && !was_told;
             }
@@ -346,6 +353,9 @@ impl CoreSimulation {
                         Err(cause) => self.reject(id, cause, &mut next),
                     }
                 }
+            }
+            if next.is_none() && self.withdraw_abandoned(id) {
+                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
             }
         }
         if is_told {

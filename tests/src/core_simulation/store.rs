@@ -19,6 +19,8 @@ pub(super) struct Queued {
     pub(super) command: StoreCommand,
     /// The answer was given, or lost.
     pub(super) answered: bool,
+    /// The store has begun to apply it. Until then its session can withdraw it.
+    pub(super) has_begun: bool,
 }
 
 /// One node is alive. The others are dead since a known time.

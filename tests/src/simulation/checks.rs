@@ -5,7 +5,7 @@ use std::slice;
 use std::time::Duration;
 
 use session_core::leaving_tracker::LeavingTracker;
-use session_core::ledger::WhenFull;
+use session_core::ledger::{StoreCommand, WhenFull};
 use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential};
 use session_core::release_tracker::ReleaseTracker;
 use session_core::session::Session;
@@ -55,6 +55,14 @@ impl Simulation {
                 server.node
             );
         }
+    }
+
+    /// Checks, when the store begins to apply a command, that it takes no slot for a client that has been closed.
+    pub(super) fn check_is_wanted(&self, command: &StoreCommand) {
+        let session = command.session();
+        let is_acquire = matches!(command, StoreCommand::Acquire { .. });
+        let is_wanted = !is_acquire || !self.closed_sessions.contains(&session);
+        assert!(is_wanted, "an acquire of session {session} is applied although its client was refused");
     }
 
     /// Ends all faults, disconnects all clients, and checks that all slots become free in time.

@@ -1,6 +1,6 @@
 //! Several servers, their clients and the store: one step of a scenario after another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -10,12 +10,12 @@ use std::time::Duration;
 use session_core::ledger::{AdmissionPolicy, Evict, SlotLimit};
 use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential};
 use session_core::session::{SessionSettings, Violation};
-use session_core::{DisplayName, ResumeToken, Timestamp, UserId};
+use session_core::{DisplayName, ResumeToken, SessionId, Timestamp, UserId};
 use shell::server::connection::Connection;
 
 use super::authenticator;
 use super::client::{Client, ShownCredential};
-use super::faulty_store::{SharedStore, StoreFault};
+use super::faulty_store::{Progress, SharedStore, StoreFault, StoreStep};
 use super::scenario::{Op, Scenario, USERS, credential, user_id};
 use super::server::{Server, Status, Task};
 use super::socket::{Attention, ClientInput, SimulatedSocket, ToldSockets};
@@ -32,6 +32,8 @@ pub struct Simulation {
     pub(super) servers: Vec<Server>,
     pub(super) clients: BTreeMap<u32, Client>,
     pub(super) told_sockets: Rc<ToldSockets>,
+    /// The sessions that a server has closed.
+    pub(super) closed_sessions: BTreeSet<SessionId>,
     arrivals: u32,
     pub(super) nodes: u64,
     /// The faults are over: the store applies each command at once.
@@ -81,6 +83,7 @@ impl Simulation {
             now: START,
             servers: Vec::new(),
             clients: BTreeMap::new(),
+            closed_sessions: BTreeSet::new(),
             arrivals: 0,
             nodes: 0,
             healed: false,
@@ -321,8 +324,13 @@ impl Simulation {
     }
 
     fn store_step(&mut self, which: u8, fault: StoreFault) {
-        if let Some((command, outcome)) = self.store.step(which, fault) {
-            self.trace(|| format!("    {command:?} => {outcome:?}"));
+        if let Some(StoreStep { command, outcome, progress }) = self.store.step(which, fault) {
+            self.trace(|| format!("    {command:?} => {outcome:?}, {progress:?}"));
+            match progress {
+                Progress::Withdrawn => return self.count("withdrawn before it was applied"),
+                Progress::Begun => self.check_is_wanted(&command),
+                Progress::Other => {}
+            }
             self.count(fault.name());
         }
     }

@@ -40,6 +40,8 @@ pub enum StoreFault {
     /// Does not apply the command, answers `Unknown`, and notifies the sessions that it would have ended: what a
     /// store does whose commit ends in doubt.
     Doubt,
+    /// Begins to apply the command, and goes on at a later step. From now on its caller cannot withdraw it.
+    Begin,
 }
 
 impl StoreFault {
@@ -54,6 +56,7 @@ impl StoreFault {
             Self::DropSilently => "dropped, answered late",
             Self::Postpone => "answered unknown, applied late",
             Self::Doubt => "dropped, told as if applied",
+            Self::Begin => "begun, applied later",
         }
     }
 }
@@ -88,9 +91,37 @@ struct Inner {
     paused: BTreeSet<NodeId>,
     full: bool,
     records: BTreeMap<UserId, UserRecord>,
-    queue: VecDeque<(StoreCommand, Option<Completion<Outcome>>)>,
+    queue: VecDeque<Queued>,
     /// Answers that are long in coming, or that a paused server has not taken.
     late: Vec<(SessionId, Completion<Outcome>, Outcome)>,
+}
+
+/// A command that the store has not applied.
+struct Queued {
+    command: StoreCommand,
+    /// `None` once it is answered, or if no one waits.
+    completion: Option<Completion<Outcome>>,
+    /// The store has begun to apply it.
+    has_begun: bool,
+}
+
+/// What the store did in a step.
+pub(super) struct StoreStep {
+    pub(super) command: StoreCommand,
+    /// The answer, if it was given.
+    pub(super) outcome: Option<Outcome>,
+    pub(super) progress: Progress,
+}
+
+/// How far a step came with a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Its caller had withdrawn it.
+    Withdrawn,
+    /// The store began to apply it for a caller that still waited.
+    Begun,
+    /// The store had begun before, or no one waited from the start, or it did not begin.
+    Other,
 }
 
 impl SharedStore {
@@ -157,10 +188,11 @@ impl SharedStore {
     pub(super) fn enforce(&self, user: UserId) {
         let mut inner = self.lock();
         let Some(&node) = inner.alive.first() else { return };
-        let (session, which) = (node.session(0), EndTarget::Excess { dry_run: false });
+        let which = EndTarget::Excess { limit: inner.policy.limit, dry_run: false };
+        let session = node.session(0);
         let command =
             StoreCommand::EndSessions { user, session, target: which, reason: EndReason::ByOperator, at: inner.now };
-        inner.queue.push_back((command, None));
+        inner.queue.push_back(Queued { command, completion: None, has_begun: true });
     }
 
     /// Expires sessions in records that no command touches.
@@ -188,8 +220,8 @@ impl SharedStore {
             inner.deaths.insert(node, now);
             let (dead, late) = mem::take(&mut inner.late).into_iter().partition(|&(asker, ..)| asker.node() == node);
             inner.late = late;
-            let queued = inner.queue.iter_mut().filter(|(command, _)| command.session().node() == node);
-            let queued: Vec<_> = queued.filter_map(|(_, done)| done.take()).collect();
+            let queued = inner.queue.iter_mut().filter(|queued| queued.command.session().node() == node);
+            let queued: Vec<_> = queued.filter_map(|queued| queued.completion.take()).collect();
             let dead: Vec<(SessionId, Completion<Outcome>, Outcome)> = dead;
             dead.into_iter().map(|(_, done, _)| done).chain(queued).collect()
         };
@@ -233,57 +265,80 @@ impl SharedStore {
     }
 
     /// Gets on with a command that no earlier one of its session waits before. Says which, and what came of it.
-    pub(super) fn step(&self, which: u8, fault: StoreFault) -> Option<(StoreCommand, Option<Outcome>)> {
+    pub(super) fn step(&self, which: u8, fault: StoreFault) -> Option<StoreStep> {
         let mut inner = self.lock();
         let mut sessions = BTreeSet::new();
-        let heads: Vec<_> = (0..inner.queue.len()).filter(|&at| sessions.insert(inner.queue[at].0.session())).collect();
+        let heads: Vec<_> =
+            (0..inner.queue.len()).filter(|&at| sessions.insert(inner.queue[at].command.session())).collect();
         let at = *heads.get(usize::from(which) % heads.len().max(1))?;
-        if fault == StoreFault::Postpone {
-            let (command, done) = &mut inner.queue[at];
-            let (command, done) = (command.clone(), done.take());
-            return Some(Self::answer(inner, command, done, Some(Outcome::Unknown), false));
-        }
-        let (command, done) = inner.queue.remove(at).expect("it is in the queue");
-        let result = match fault {
-            StoreFault::Apply | StoreFault::ApplySilently | StoreFault::ApplyUnknown => {
-                Some(inner.apply(&command, true))
+        let mut progress = Progress::Other;
+        let queued = &mut inner.queue[at];
+        if let (false, Some(completion)) = (queued.has_begun, &mut queued.completion)
+            && fault != StoreFault::Reject
+        {
+            if !completion.claim() {
+                let Queued { command, .. } = inner.queue.remove(at).expect("it is in the queue");
+                return Some(StoreStep { command, outcome: None, progress: Progress::Withdrawn });
             }
-            StoreFault::Doubt => Some(inner.apply(&command, false)),
-            StoreFault::Reject | StoreFault::Drop | StoreFault::DropSilently | StoreFault::Postpone => None,
-        };
-        let said = match fault {
-            StoreFault::Apply | StoreFault::ApplySilently => result,
-            // After `Unknown` there is no other answer.
-            StoreFault::Reject => Some(Outcome::Rejected(StoreError::Failed)),
-            StoreFault::ApplyUnknown
+            (queued.has_begun, progress) = (true, Progress::Begun);
+        }
+        match fault {
+            StoreFault::Begin => {
+                return Some(StoreStep { command: queued.command.clone(), outcome: None, progress });
+            }
+            StoreFault::Postpone => {
+                let (command, completion) = (queued.command.clone(), queued.completion.take());
+                return Some(Self::answer(inner, command, completion, Outcome::Unknown, false, progress));
+            }
+            StoreFault::Apply
+            | StoreFault::ApplySilently
+            | StoreFault::ApplyUnknown
+            | StoreFault::Reject
             | StoreFault::Drop
             | StoreFault::DropSilently
-            | StoreFault::Postpone
-            | StoreFault::Doubt => Some(Outcome::Unknown),
+            | StoreFault::Doubt => {}
+        }
+        let Queued { command, completion, .. } = inner.queue.remove(at).expect("it is in the queue");
+        let said = match fault {
+            StoreFault::Apply | StoreFault::ApplySilently => inner.apply(&command, true),
+            StoreFault::ApplyUnknown => {
+                inner.apply(&command, true);
+                Outcome::Unknown
+            }
+            StoreFault::Doubt => {
+                inner.apply(&command, false);
+                Outcome::Unknown
+            }
+            StoreFault::Reject => Outcome::Rejected(StoreError::Failed),
+            // After `Unknown` there is no other answer.
+            StoreFault::Drop | StoreFault::DropSilently | StoreFault::Postpone | StoreFault::Begin => Outcome::Unknown,
         };
         let late = matches!(fault, StoreFault::ApplySilently | StoreFault::DropSilently);
-        Some(Self::answer(inner, command, done, said, late))
+        Some(Self::answer(inner, command, completion, said, late, progress))
     }
 
     fn answer(
         mut inner: MutexGuard<'_, Inner>,
         command: StoreCommand,
-        done: Option<Completion<Outcome>>,
-        said: Option<Outcome>,
+        completion: Option<Completion<Outcome>>,
+        outcome: Outcome,
         late: bool,
-    ) -> (StoreCommand, Option<Outcome>) {
+        progress: Progress,
+    ) -> StoreStep {
         let asker = command.session();
-        let outcome = said.expect("every fault says something");
-        match done {
-            None => return (command, None),
-            Some(done) if late || inner.paused.contains(&asker.node()) => inner.late.push((asker, done, outcome)),
-            Some(done) => {
-                drop(inner);
-                done.answer(outcome.clone());
-                return (command, Some(outcome));
+        let given = match completion {
+            None => None,
+            Some(completion) if late || inner.paused.contains(&asker.node()) => {
+                inner.late.push((asker, completion, outcome));
+                None
             }
-        }
-        (command, None)
+            Some(completion) => {
+                drop(inner);
+                completion.answer(outcome.clone());
+                Some(outcome)
+            }
+        };
+        StoreStep { command, outcome: given, progress }
     }
 
     /// Every slot of a live node that is held, by user. Not those that linger.
@@ -325,14 +380,15 @@ impl Inner {
             | StoreCommand::Linger { at, .. }
             | StoreCommand::CountSlots { at, .. }
             | StoreCommand::ListSessions { at, .. }
-            | StoreCommand::EndSessions { at, .. } => *at = self.now,
+            | StoreCommand::EndSessions { at, .. }
+            | StoreCommand::Renew { at, .. } => *at = self.now,
             StoreCommand::Release { .. } => {}
         }
         let (alive, deaths) = (&self.alive, &self.deaths);
         let liveness = |node| liveness(alive, deaths, node);
         let record = self.records.entry(command.user().clone()).or_default();
         let before = record.clone();
-        let result = ledger::apply(record, &command, &self.policy, liveness);
+        let result = ledger::apply(command.user(), record, &command, &self.policy, liveness);
         rule_oracle::check(&before, &command, &self.policy, liveness, &result, record);
         if keep {
             self.told.applied(&command, &self.policy, &result.outcome, record);
@@ -356,9 +412,8 @@ impl Inner {
         let mut reached = Vec::new();
         for EndedSession { session, reason: how } in ended {
             reached.push(if *how == EndReason::Resumed { "resumed from a live session" } else { "a session ended" });
-            let is_of_victim =
-                |(command, _): &&(StoreCommand, Option<Completion<Outcome>>)| command.session() == *session;
-            if self.queue.iter().find(is_of_victim).is_some_and(|(command, _)| command.is_release()) {
+            let is_of_victim = |queued: &&Queued| queued.command.session() == *session;
+            if self.queue.iter().find(is_of_victim).is_some_and(|queued| queued.command.is_release()) {
                 reached.push("ended while its release was under way");
             }
             let is_its_grant = |(asker, _, outcome): &(SessionId, Completion<Outcome>, Outcome)| {
@@ -446,7 +501,7 @@ impl Store for NodeStore {
             () => None,
         };
         match refused {
-            None => inner.queue.push_back((command, Some(completion))),
+            None => inner.queue.push_back(Queued { command, completion: Some(completion), has_begun: false }),
             Some(error) => {
                 drop(inner);
                 completion.answer(Outcome::Rejected(error));

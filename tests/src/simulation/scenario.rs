@@ -239,7 +239,7 @@ impl Random {
     }
 
     fn fault(&mut self, weights: &Weights) -> StoreFault {
-        const FAULTS: [StoreFault; 7] = [
+        const FAULTS: [StoreFault; 8] = [
             StoreFault::ApplySilently,
             StoreFault::ApplyUnknown,
             StoreFault::Reject,
@@ -247,8 +247,9 @@ impl Random {
             StoreFault::DropSilently,
             StoreFault::Postpone,
             StoreFault::Doubt,
+            StoreFault::Begin,
         ];
-        if self.below(100) >= weights.store { StoreFault::Apply } else { FAULTS[self.below(7) as usize] }
+        if self.below(100) >= weights.store { StoreFault::Apply } else { FAULTS[self.below(8) as usize] }
     }
 }
 

@@ -64,7 +64,7 @@ impl Simulation {
 
     /// Delivers the output of the servers to the clients. Returns whether a client answered.
     fn deliver_output(&mut self) -> bool {
-        let Self { clients, trace, resume_tokens, .. } = self;
+        let Self { clients, trace, resume_tokens, closed_sessions, .. } = self;
         let mut has_answered = false;
         for client in clients.values_mut() {
             for output in client.socket.take_output() {
@@ -75,6 +75,9 @@ impl Simulation {
                     && let Some(token) = admission.resume
                 {
                     resume_tokens.push((admission.user.id.clone(), token));
+                }
+                if matches!(output, ServerOutput::Close(_)) {
+                    closed_sessions.insert(client.session);
                 }
                 has_answered |= client.receive(&output, trace);
             }

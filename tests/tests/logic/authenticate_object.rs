@@ -381,6 +381,7 @@ fn any_failure() -> impl Strategy<Value = AuthenticateFailureDetails> {
         AuthenticateFailure::LimitReached,
         AuthenticateFailure::DeviceFull,
         AuthenticateFailure::AnotherUser,
+        AuthenticateFailure::AnotherDevice,
         AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
         AuthenticateFailure::Store(StoreError::Full),
         AuthenticateFailure::StoreTimedOut,

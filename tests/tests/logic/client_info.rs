@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, LimitSource, SlotListing};
-use session_core::ledger::{EndReason, Evict, Outcome, SessionRecord, StoreError};
+use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, LimitSource, SlotListing};
+use session_core::ledger::{EndReason, Evict, Outcome, RenewalDenied, SessionRecord, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
     RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError,
@@ -98,7 +98,7 @@ fn release() -> ledger::StoreCommand {
 }
 
 fn linger(second: u64) -> ledger::StoreCommand {
-    ledger::StoreCommand::Linger { user: user(), session: id(), at: at(second) }
+    ledger::StoreCommand::Linger { user: user(), session: id(), at: at(second), token: KnownToken::Granted }
 }
 
 fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
@@ -279,8 +279,8 @@ fn only_a_lost_session_lingers() {
         harness.second = 5;
         assert_eq!(harness.handle(event.clone()), Actions { close, ..store(linger(5)) });
         assert!(harness.session.is_finished());
-        // Not without a grace period, and not for plain clients.
-        assert_eq!(SessionHarness::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(release()) });
+        // The ledger knows whether the slot has a grace period. A plain client has no token.
+        assert_eq!(SessionHarness::live(Duration::ZERO).handle(event.clone()), Actions { close, ..store(linger(0)) });
         let mut plain = SessionHarness::new();
         drop(plain.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#)));
         drop(plain.handle(Event::Verified(Ok(Identity::for_user(user())))));
@@ -305,7 +305,6 @@ fn only_a_lost_session_lingers() {
     let resumed = || Event::Ended(EndReason::Resumed);
     let close = Some(CloseReason::Resumed);
     assert_eq!(SessionHarness::live(LINGER).handle(resumed()), Actions { close, ..store(linger(0)) });
-    assert_eq!(SessionHarness::live(Duration::ZERO).handle(resumed()), Actions { close, ..store(release()) });
 }
 
 #[test]
@@ -327,11 +326,29 @@ fn failed_renewal_with_object_is_detailed() {
     for (outcome, failure) in [
         (Outcome::Unknown, AuthenticateFailure::StoreTimedOut),
         (Outcome::Rejected(StoreError::Full), AuthenticateFailure::Store(StoreError::Full)),
+        (Outcome::NotRenewed(RenewalDenied::AnotherDevice), AuthenticateFailure::AnotherDevice),
     ] {
         drop(harness.handle(renewal.clone()));
         drop(harness.handle(Event::Verified(Ok(by_token(user())))));
         assert_eq!(harness.handle(Event::Stored(outcome)), refused(failure));
     }
+    drop(harness.handle(renewal));
+    let of_phone = Identity { device: name("phone"), limit: Some(limit(0)), ..by_token(user()) };
+    let Actions { effect: Some(Effect::Store(command)), .. } = harness.handle(Event::Verified(Ok(of_phone))) else {
+        panic!("the store decides")
+    };
+    let (session, at) = (id(), at(0));
+    let expected =
+        ledger::StoreCommand::Renew { user: user(), session, limit: Some(limit(0)), device: name("phone"), at };
+    assert_eq!(command, expected);
+    let actions = harness.handle(Event::Stored(Outcome::NotRenewed(RenewalDenied::Banned)));
+    let banned = AuthenticateFailureDetails {
+        limit: Some(limit(0)),
+        ..AuthenticateFailureDetails::new(AuthenticateFailure::LimitReached)
+    };
+    assert_eq!(actions, reply(ServerMessage::AuthenticateFailureDetailed(Box::new(banned))));
+    // The session goes on with the token that it had.
+    assert_eq!(harness.session.expires_at(), Some(UnixSeconds::from_unix_seconds(100)));
 }
 
 #[test]

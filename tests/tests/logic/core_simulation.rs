@@ -104,5 +104,6 @@ fn fault() -> impl Strategy<Value = StoreFault> {
         2 => Just(StoreFault::DropUnknown),
         1 => Just(StoreFault::DropUnanswered),
         2 => Just(StoreFault::Postpone),
+        2 => Just(StoreFault::Begin),
     ]
 }

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use session_core::ledger::{self, StoreCommand};
+use session_core::ledger::{self, EndReason, EndTarget, KnownToken, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, Liveness, Outcome, SessionRecord, SlotLimit, StoreError, UserRecord};
-use session_core::{NodeId, SessionId};
+use session_core::{NodeId, SessionId, UserId};
 use tests::values::{at_second as at, user};
 
 const HERE: NodeId = NodeId::new(1);
@@ -33,7 +33,7 @@ fn apply(
     limit: SlotLimit,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Outcome {
-    let result = ledger::apply(record, command, &AdmissionPolicy::new(limit), liveness);
+    let result = ledger::apply(&user(), record, command, &AdmissionPolicy::new(limit), liveness);
     assert!(result.ended.is_empty(), "{command:?} ended {:?}", result.ended);
     result.outcome
 }
@@ -185,9 +185,10 @@ impl Model {
                 Outcome::Released
             }
             StoreCommand::CountSlots { .. } => counted(self.count()),
-            StoreCommand::Linger { .. } | StoreCommand::ListSessions { .. } | StoreCommand::EndSessions { .. } => {
-                unreachable!("none of the steps")
-            }
+            StoreCommand::Linger { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => unreachable!("none of the steps"),
         }
     }
 }
@@ -260,6 +261,32 @@ proptest! {
             prop_assert_eq!(apply(&mut twice, &command, limit, node_2_is_dead), first);
             prop_assert_eq!(twice, once);
         }
+    }
+}
+
+/// A caller that reads the wrong record spends no limit, and takes no slot from a stranger.
+#[test]
+fn command_of_another_user_changes_nothing() {
+    let session = HERE.session(1);
+    let mut record = record_with(&[session, HERE.session(2)]);
+    let before = record.clone();
+    let bob = || UserId::parse("bob").unwrap();
+    for command in [
+        StoreCommand::Acquire { user: bob(), session: HERE.session(3), limit: None, at: at(9), options: None },
+        StoreCommand::Release { user: bob(), session },
+        StoreCommand::Linger { user: bob(), session, at: at(9), token: KnownToken::Granted },
+        StoreCommand::CountSlots { user: bob(), session, at: at(9) },
+        StoreCommand::Renew { user: bob(), session, limit: None, device: None, at: at(9) },
+        StoreCommand::EndSessions {
+            user: bob(),
+            session,
+            target: EndTarget::All,
+            reason: EndReason::ByOperator,
+            at: at(9),
+        },
+    ] {
+        let outcome = apply(&mut record, &command, SlotLimit::MAX, node_2_is_dead);
+        assert_eq!((outcome, &record), (Outcome::Rejected(StoreError::Failed), &before), "{command:?}");
     }
 }
 

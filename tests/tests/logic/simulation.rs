@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
-use session_core::ledger::{AdmissionPolicy, SlotLimit};
+use session_core::ledger::{AdmissionPolicy, SlotLimit, WhenFull};
 use tests::simulation::{Op, Scenario, StoreFault};
 use tests::values::fuzz_seeds;
 
@@ -92,7 +92,7 @@ fn simulation_of_many_seeds() {
 }
 
 /// Every run must reach these. Otherwise the simulation finds nothing.
-const MUST_HAPPEN: [&str; 53] = [
+const MUST_HAPPEN: [&str; 55] = [
     "token",
     "fresh token",
     "wall clock set",
@@ -119,6 +119,8 @@ const MUST_HAPPEN: [&str; 53] = [
     "dropped, answered late",
     "answered unknown, applied late",
     "dropped, told as if applied",
+    "begun, applied later",
+    "withdrawn before it was applied",
     "granted",
     "denied",
     "BYE_SUCCESS",
@@ -190,6 +192,26 @@ fn simulation_of_a_resume_in_doubt() {
     let before_the_end = trace.split("the faults end").next().unwrap();
     assert_eq!(output(before_the_end), 2, "{before_the_end}");
     assert!(before_the_end.contains("is_resumed: true"), "{before_the_end}");
+}
+
+/// Clients come back to a slow store. Each is refused, and none of them may evict the session that lives.
+#[test]
+fn simulation_of_newcomers_to_a_slow_store() {
+    let connect = Op::Connect { server: 0, user: 0 };
+    let mut ops = vec![connect.clone(), Op::Work { commands: 1 }];
+    for server in 0..6 {
+        ops.extend([Op::Connect { server, user: 0 }, Op::Pass { millis: 6000 }]);
+    }
+    ops.extend([Op::Work { commands: 20 }, Op::Check { client: 0 }, Op::Work { commands: 1 }]);
+    let limit = SlotLimit::new(1).unwrap();
+    let policy = AdmissionPolicy { when_full: WhenFull::EvictOldest, ..AdmissionPolicy::new(limit) };
+    let trace = Scenario { policy, ops }.run(true).unwrap().lines.unwrap();
+    let before_the_end = trace.split("the faults end").next().unwrap();
+    assert_eq!(before_the_end.matches("Withdrawn").count(), 6, "{before_the_end}");
+    assert!(
+        !before_the_end.contains("EVICTED") && before_the_end.contains("CheckConnectionsSuccess"),
+        "{before_the_end}"
+    );
 }
 
 /// The committed seeds of the fuzz target.

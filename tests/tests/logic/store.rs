@@ -12,12 +12,12 @@ use std::thread;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, StoreCommand};
+use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, SessionStatus, SlotLimit, StoreError,
-    UserOverrides, UserRecord, WhenFull,
+    AdmissionPolicy, EndReason, EndedSession, Evict, Liveness, Outcome, RenewalDenied, SessionStatus, SlotLimit,
+    StoreError, UserOverrides, UserRecord, WhenFull,
 };
-use session_core::{NodeId, Timestamp, UserId};
+use session_core::{DisplayName, NodeId, Timestamp, UserId};
 use shell::store::{Completion, LmdbConfig, LmdbStore, NodeStatus, PageRequest, StoreFailure, StoreHealth, UserUpdate};
 use tests::test_server::NODE;
 use tests::waiting::{TIMEOUT, eventually};
@@ -30,11 +30,11 @@ use self::pages::*;
 macro_rules! suite {
     ($store:ident) => {
         suite!($store: grants_up_to_the_limit, applies_the_claimed_limit_or_the_last_set, is_idempotent,
-            applies_commands_of_a_session_in_order, agrees_with_the_rule, admits_exactly_the_limit_under_a_race,
+            applies_commands_of_a_session_in_order, applies_no_withdrawn_command, agrees_with_the_rule, admits_exactly_the_limit_under_a_race,
             keeps_users_apart, answers_everything_and_rejects_after_close, notifies_an_evicted_session_once_before_the_answer,
             swaps_many_slots_in_one_batch, notifies_before_it_answers_that_or_a_later_command, moves_a_slot_to_a_resuming_session, keeps_a_lost_session_for_its_linger,
             gives_a_lingering_slot_to_a_new_session, lists_and_ends_sessions_of_a_user,
-            lists_its_own_node_as_alive, notifies_only_sessions_of_its_own_node,
+            decides_about_renewals, lists_its_own_node_as_alive, notifies_only_sessions_of_its_own_node,
             applies_overrides_until_the_user_is_forgotten, applies_updates_of_a_user_in_order,
             lists_users_in_pages, lists_sessions_in_pages, lists_items_once_while_others_change,
             lists_no_void_sessions, is_ready_until_it_is_closed, goes_on_after_an_abandoned_question);
@@ -117,6 +117,28 @@ fn applies_commands_of_a_session_in_order(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 1 }, "session 1 released nothing of 2's");
 }
 
+/// With a newcomer that nobody waits for, before and behind commands that are answered.
+fn applies_no_withdrawn_command(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(1).unwrap());
+    subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
+    assert_eq!(subject.ask(acquire("ada", 1)), Outcome::granted(1));
+    let withdraw = |command| {
+        let (completion, answer) = Completion::<Outcome>::channel();
+        drop(answer);
+        subject.store.submit(command, completion);
+    };
+    for number in 2..20 {
+        withdraw(acquire("ada", number));
+        withdraw(end("ada", number, EndTarget::All));
+        assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 1 });
+    }
+    withdraw(acquire("bob", 30));
+    assert_eq!(subject.ask(lookup("bob", 31)), Outcome::Counted { connections: 0 });
+    assert_eq!(subject.ended(), [], "nobody is evicted for a withdrawn acquire");
+    let held: Vec<_> = subject.sessions(None, 9).into_iter().map(|entry| entry.session.session).collect();
+    assert_eq!(held, [session(1)]);
+}
+
 /// Any history over a few users has the outcomes that the rule gives, and ends whom it ends, whatever the store does with
 /// batches.
 fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
@@ -126,7 +148,12 @@ fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
             0 => acquire(&user, session),
             1 => release(&user, session),
             2 => lookup(&user, session),
-            3 => StoreCommand::Linger { user: self::user(&user), session: self::session(session), at: at(0) },
+            3 => StoreCommand::Linger {
+                user: self::user(&user),
+                session: self::session(session),
+                at: at(0),
+                token: if other < 4 { KnownToken::Granted } else { KnownToken::Shown(Box::new(key(other))) },
+            },
             4 => acquire_with(&user, session, 0, AcquireOptions { resume: Some(key(other)), ..options(session) }),
             5 => end(&user, session, if other == 0 { EndTarget::All } else { EndTarget::One(self::session(other)) }),
             _ => acquire_with(&user, session, 0, options(session)),
@@ -142,7 +169,7 @@ fn agrees_with_the_rule(open: fn(SlotLimit) -> Subject) {
         let mut ended = Vec::new();
         for (command, answer) in commands.iter().zip(answers) {
             let record = records.entry(command.user().clone()).or_default();
-            let expected = ledger::apply(record, command, &policy, |_| Liveness::Alive);
+            let expected = ledger::apply(command.user(), record, command, &policy, |_| Liveness::Alive);
             prop_assert_eq!(answer.recv_timeout(TIMEOUT).unwrap(), expected.outcome, "{:?}", command);
             ended.extend(expected.ended);
         }
@@ -281,6 +308,12 @@ fn keeps_a_lost_session_for_its_linger(open: fn(SlotLimit) -> Subject) {
     assert_eq!(listing.free_at, Some(at(15)));
     assert_eq!(listing.sessions[0].status, SessionStatus::Lingering { until: at(15) });
     assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
+    // A slot whose token the client does not have is given back at once.
+    assert_eq!(subject.ask(lose_after_showing("ada", 2, 15, 7)), Outcome::Released);
+    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 0 });
+    assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
+    assert_eq!(subject.ask(lose_after_showing("ada", 2, 15, 2)), Outcome::Released);
+    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 1 });
     // What has no token is given back at once.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     subject.ask(acquire("ada", 3));
@@ -336,13 +369,30 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
         assert_eq!(subject.ask(end("ada", 1, EndTarget::One(session(gone)))), ended_are(&[], 3), "not ada's");
     }
     assert_eq!(subject.ask(end("ada", 3, EndTarget::All)), ended_are(&[], 3), "3 has lost its own slot");
-    subject.store.set_policy(policy(2));
-    assert_eq!(subject.ask(end("ada", 7, EndTarget::Excess { dry_run: true })), ended_are(&[], 3), "nobody asks");
-    assert_eq!(subject.ask(end("ada", 1, EndTarget::Excess { dry_run: true })), ended_are(&[4], 3));
+    // Whatever limit is in force.
+    let excess = |dry_run| EndTarget::Excess { limit: SlotLimit::new(2).unwrap(), dry_run };
+    assert_eq!(subject.ask(end("ada", 7, excess(true))), ended_are(&[], 3), "nobody asks");
+    assert_eq!(subject.ask(end("ada", 1, excess(true))), ended_are(&[4], 3));
     assert_eq!(subject.ended(), [], "that only says who it would be");
     assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 1));
     assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(Some(label(1))))));
     assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Counted { connections: 1 });
+}
+
+fn decides_about_renewals(open: fn(SlotLimit) -> Subject) {
+    let subject = open(SlotLimit::new(2).unwrap());
+    let device = |name| DisplayName::parse(name);
+    let options = AcquireOptions { device: device("laptop"), ..options(1) };
+    assert!(matches!(subject.ask(acquire_with("ada", 1, 0, options)), Outcome::Granted { .. }));
+    let renew = |slots: Option<u32>, device| {
+        let (user, session, limit) = (user("ada"), session(1), slots.map(|slots| SlotLimit::new(slots).unwrap()));
+        subject.ask(StoreCommand::Renew { user, session, limit, device, at: at(1) })
+    };
+    assert_eq!(renew(None, device("laptop")), Outcome::Counted { connections: 1 });
+    assert_eq!(renew(None, device("phone")), Outcome::NotRenewed(RenewalDenied::AnotherDevice));
+    assert_eq!(renew(Some(0), device("laptop")), Outcome::NotRenewed(RenewalDenied::Banned));
+    subject.update("ada", UserUpdate::Set(limited_to(1))).unwrap();
+    assert_eq!(renew(Some(0), device("laptop")), Outcome::Counted { connections: 1 });
 }
 
 fn lists_its_own_node_as_alive(open: fn(SlotLimit) -> Subject) {

@@ -10,7 +10,7 @@ use session_core::ledger::{EndedSession, Outcome, RecordError, SessionStatus, St
 use super::apply_context::ApplyContext;
 use super::ballast_file::BallastFile;
 use super::environment::{Environment, Uncommitted};
-use super::sweep::{SweepPosition, SweepStep};
+use super::sweep::{FirstPass, SweepPosition, SweepStep};
 
 /// Sessions of one user that lost their slots.
 pub(super) type EndedOfUser = (UserId, Vec<EndedSession>);
@@ -26,8 +26,8 @@ pub(super) struct BatchResult {
     pub(super) lingers: bool,
     /// How far the sweep has come, if it took a step.
     pub(super) sweep: Option<SweepPosition>,
-    /// A record that cannot be read. Its user's commands are rejected.
-    pub(super) unreadable: Option<RecordError>,
+    /// The key of a record that cannot be read, and why. Its user's commands are rejected.
+    pub(super) unreadable: Option<(Vec<u8>, RecordError)>,
 }
 
 /// Why a batch is not in the store.
@@ -57,6 +57,7 @@ pub(super) fn apply(
     refuse_acquires: Option<StoreError>,
     disk_is_full: bool,
     sweep: Option<SweepStep<'_>>,
+    first_pass: &mut FirstPass,
 ) -> Result<BatchResult, BatchError> {
     let mut txn = environment.write()?;
     let refuse_acquires = match refuse_acquires {
@@ -69,15 +70,17 @@ pub(super) fn apply(
     let mut ended = Vec::new();
     let mut unreadable = None;
     for &command in commands {
-        let user = match users.entry(command.user()) {
+        let entry = users.entry(command.user());
+        let id = *entry.key();
+        let user = match entry {
             std::collections::btree_map::Entry::Occupied(user) => user.into_mut(),
             std::collections::btree_map::Entry::Vacant(vacant) => {
-                vacant.insert(BatchUser::read(environment, &txn, command.user())?)
+                vacant.insert(BatchUser::read(environment, &txn, id)?)
             }
         };
         outcomes.push(match (command, refuse_acquires, user) {
             (_, _, Err(error)) => {
-                unreadable = Some(*error);
+                unreadable = Some((id.as_str().as_bytes().to_vec(), *error));
                 Outcome::Rejected(StoreError::Failed)
             }
             (StoreCommand::Acquire { .. }, Some(error), Ok(_)) => Outcome::Rejected(error),
@@ -87,14 +90,15 @@ pub(super) fn apply(
                 | StoreCommand::Linger { .. }
                 | StoreCommand::CountSlots { .. }
                 | StoreCommand::ListSessions { .. }
-                | StoreCommand::EndSessions { .. },
+                | StoreCommand::EndSessions { .. }
+                | StoreCommand::Renew { .. },
                 _,
                 Ok(user),
             ) => {
-                let policy = context.policy.for_user(command.user());
-                let result = ledger::apply(&mut user.now, command, &policy, |node| context.liveness(node));
+                let policy = context.policy.for_user(id);
+                let result = ledger::apply(id, &mut user.now, command, &policy, |node| context.liveness(node));
                 if !result.ended.is_empty() {
-                    ended.push((command.user().clone(), result.ended));
+                    ended.push((id.clone(), result.ended));
                 }
                 result.outcome
             }
@@ -110,15 +114,17 @@ pub(super) fn apply(
         {
             changed = true;
             lingers |= user.now.sessions().iter().any(|session| session.status != SessionStatus::Live);
+            first_pass.wrote(id.as_str().as_bytes());
             user.write(environment, &mut txn, id, &mut bytes)?;
         }
     }
     let sweep = match sweep {
         None => None,
         Some(step) => {
-            let swept = step.run(environment, context, &mut txn)?;
+            let swept = step.run(environment, context, first_pass, &mut txn)?;
             changed |= swept.changed > 0;
             lingers |= swept.lingers;
+            unreadable = unreadable.or(swept.unreadable);
             Some(swept.position)
         }
     };
@@ -222,7 +228,8 @@ mod tests {
         let context =
             ApplyContext { node: NODE, started_at: Timestamp::default(), now: Timestamp::default(), policy: &policy };
         let serve = |command: StoreCommand, disk_is_full| {
-            apply(&environment, context, &[&command], None, disk_is_full, None).unwrap().outcomes.remove(0)
+            let result = apply(&environment, context, &[&command], None, disk_is_full, None, &mut FirstPass::new());
+            result.unwrap().outcomes.remove(0)
         };
         let left = || environment.file_pages() - environment.used_pages(&environment.write().unwrap()).unwrap();
         let name = |number: u64| format!("{number:0>200}");

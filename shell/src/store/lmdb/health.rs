@@ -57,6 +57,7 @@ fn summarise(
     let problems = [
         (live.is_full, "no room for new slots: what is left is for releases"),
         (live.is_ballast_missing, "the disk is nearly full"),
+        (live.has_unreadable, "a user's record cannot be read, and the user is rejected until a restart: see the log"),
         (is_queue_full, "the queue of commands is full"),
         (is_users_full, "no room for new users"),
         (is_users_closed, "the users' environment does not answer"),
@@ -69,7 +70,8 @@ fn summarise(
 mod tests {
     use super::*;
 
-    const LIVE: LiveHealth = LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false };
+    const LIVE: LiveHealth =
+        LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false, has_unreadable: false };
     const USERS: UsersHealth = UsersHealth { is_closed: false, is_full: false };
 
     fn refusal(live: LiveHealth, users: UsersHealth, is_queue_full: bool) -> (usize, Option<StoreError>) {
@@ -84,6 +86,7 @@ mod tests {
     fn refusal_is_what_an_acquire_would_get() {
         assert_eq!(refusal(LIVE, USERS, false), (0, None));
         assert_eq!(refusal(LiveHealth { is_ballast_missing: true, ..LIVE }, USERS, false), (1, None));
+        assert_eq!(refusal(LiveHealth { has_unreadable: true, ..LIVE }, USERS, false), (1, None));
         let full = LiveHealth { is_full: true, is_ballast_missing: true, ..LIVE };
         assert_eq!(refusal(full, USERS, true), (3, Some(StoreError::Full)));
         assert_eq!(refusal(LIVE, USERS, true), (1, Some(StoreError::Overloaded)));

@@ -32,6 +32,8 @@ pub(super) struct LiveHealth {
     pub(super) is_full: bool,
     /// There was no room on the disk for the ballast file.
     pub(super) is_ballast_missing: bool,
+    /// A user's record cannot be read.
+    pub(super) has_unreadable: bool,
 }
 
 impl LiveQuery {

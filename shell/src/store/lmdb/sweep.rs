@@ -7,15 +7,19 @@
 //!
 //! # Records that cannot be read
 //!
-//! The sweep removes them; a command that meets one is rejected. Removing one admits no user beyond the limit: this process
-//! writes only records that it can read, so the record is older than this process, and all its sessions are void. (Another
-//! version of this software may have written it.) This assumes that LMDB returns what was written, as every other read does.
-//! After the last pass a record that goes bad is not removed, and its user is rejected until the next start.
+//! A command that meets one is rejected, releases included: they are retried until the server ends. The log names its user.
+//!
+//! A record that an earlier process left behind is removed by the first pass: another version of this software may have
+//! written it, and all its sessions are void. A record that this process has written may have sessions that live. If it goes
+//! bad, nobody knows which, and without it their user would be admitted anew. So it is kept, and its user is rejected until
+//! the next server starts. [`FirstPass`] tells the two apart.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Bound;
 
 use heed::RwTxn;
-use session_core::ledger::{self, SessionStatus, UserRecord};
+use session_core::ledger::{self, RecordError, SessionStatus, UserRecord};
 
 use super::apply_context::ApplyContext;
 use super::environment::Environment;
@@ -38,6 +42,43 @@ pub(super) struct SweepStep<'a> {
     pub(super) records: usize,
 }
 
+/// The users whose records this process has written, until its first pass is over. From then on it may have written any.
+#[derive(Debug)]
+pub(super) struct FirstPass {
+    /// Hashes of the keys. Two keys with one hash only keep a record that could be removed. `None` once the pass is over.
+    written: Option<HashSet<u64>>,
+    hasher: RandomState,
+}
+
+impl FirstPass {
+    /// How many users are remembered. Beyond that no record counts as left behind: the pass is soon over.
+    pub(super) const MAX_USERS: usize = 100_000;
+
+    pub(super) fn new() -> Self {
+        Self { written: Some(HashSet::new()), hasher: RandomState::new() }
+    }
+
+    /// Records that this process writes the record of this key.
+    pub(super) fn wrote(&mut self, key: &[u8]) {
+        if let Some(written) = &mut self.written {
+            written.insert(self.hasher.hash_one(key));
+            if written.len() > Self::MAX_USERS {
+                self.written = None;
+            }
+        }
+    }
+
+    /// Ends the pass.
+    pub(super) fn end(&mut self) {
+        self.written = None;
+    }
+
+    /// Whether an earlier process wrote the record of this key, and this one certainly has not.
+    pub(super) fn is_left_behind(&self, key: &[u8]) -> bool {
+        self.written.as_ref().is_some_and(|written| !written.contains(&self.hasher.hash_one(key)))
+    }
+}
+
 /// The result of a step.
 #[derive(Debug)]
 pub(super) struct SweepResult {
@@ -47,6 +88,8 @@ pub(super) struct SweepResult {
     pub(super) changed: usize,
     /// Whether sessions linger in some of the records.
     pub(super) lingers: bool,
+    /// The key of a record that cannot be read, and why. It is kept.
+    pub(super) unreadable: Option<(Vec<u8>, RecordError)>,
 }
 
 impl SweepStep<'_> {
@@ -55,13 +98,15 @@ impl SweepStep<'_> {
         self,
         environment: &Environment,
         context: ApplyContext<'_>,
+        first_pass: &FirstPass,
         txn: &mut RwTxn<'_>,
     ) -> heed::Result<SweepResult> {
         let start = match self.from {
             SweepPosition::Start => Bound::Unbounded,
             SweepPosition::After(key) => Bound::Excluded(key.as_slice()),
             SweepPosition::Over => {
-                return Ok(SweepResult { position: SweepPosition::Over, changed: 0, lingers: false });
+                let position = SweepPosition::Over;
+                return Ok(SweepResult { position, changed: 0, lingers: false, unreadable: None });
             }
         };
         let mut void = Vec::new();
@@ -69,12 +114,15 @@ impl SweepStep<'_> {
         let mut last = None;
         let mut seen = 0;
         let mut lingers = false;
+        let mut unreadable = None;
         for entry in environment.records.range(txn, &(start, Bound::Unbounded))?.take(self.records) {
             let (key, bytes) = entry?;
             seen += 1;
             last = Some(key.to_vec());
             match look(bytes, context) {
                 Found::LeftOver => void.push(key.to_vec()),
+                Found::Unreadable(_) if first_pass.is_left_behind(key) => void.push(key.to_vec()),
+                Found::Unreadable(error) => unreadable = Some((key.to_vec(), error)),
                 Found::Lingering(record) => {
                     lingers = true;
                     expired.extend(record.map(|record| (key.to_vec(), record)));
@@ -94,14 +142,16 @@ impl SweepStep<'_> {
             Some(key) if seen == self.records => SweepPosition::After(key),
             Some(_) | None => SweepPosition::Over,
         };
-        Ok(SweepResult { position: sweep, changed: void.len() + expired.len(), lingers })
+        Ok(SweepResult { position: sweep, changed: void.len() + expired.len(), lingers, unreadable })
     }
 }
 
 /// What the sweep finds in a record.
 enum Found {
-    /// Only void sessions, or nothing that can be read.
+    /// Only void sessions.
     LeftOver,
+    /// Bytes that are no record.
+    Unreadable(RecordError),
     /// A session that lingers, and the record as it must be written, if that changed.
     Lingering(Option<UserRecord>),
     /// Only live sessions.
@@ -109,7 +159,10 @@ enum Found {
 }
 
 fn look(bytes: &[u8], context: ApplyContext<'_>) -> Found {
-    let Ok(before) = UserRecord::decode(bytes) else { return Found::LeftOver };
+    let before = match UserRecord::decode(bytes) {
+        Ok(record) => record,
+        Err(error) => return Found::Unreadable(error),
+    };
     let mut record = before.clone();
     ledger::expire_sessions(&mut record, context.now, |node| context.liveness(node));
     match record.sessions() {

@@ -16,7 +16,7 @@ use super::environment::{Environment, ReopeningEnv};
 use super::error::store_error;
 use super::live_query::{self, LiveHealth, LiveQuery};
 use super::queue::{self, FailPendingOnDrop, Queue, QueuedCommand, TakeResult};
-use super::sweep::{SweepPosition, SweepStep};
+use super::sweep::{FirstPass, SweepPosition, SweepStep};
 use super::users::SeenSender;
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
@@ -55,6 +55,9 @@ pub(super) struct Writer {
     /// Whether sessions may linger in records, so that another pass is needed.
     lingers: bool,
     sweep: SweepPosition,
+    first_pass: FirstPass,
+    /// Whether a record was met that cannot be read.
+    has_unreadable: bool,
     /// When the sweep's next step is due.
     sweep_at: Instant,
     /// How many commands one transaction applies, at most.
@@ -85,6 +88,8 @@ impl Writer {
             ballast_file,
             lingers,
             sweep,
+            first_pass: FirstPass::new(),
+            has_unreadable: false,
             sweep_at,
             batch,
             log,
@@ -118,6 +123,8 @@ impl Writer {
 
     /// Applies the commands, answers and removes them. Takes a step of the sweep with them, if it is due.
     fn serve(&mut self, commands: &mut VecDeque<QueuedCommand>) {
+        // From here on their callers cannot withdraw them.
+        commands.retain_mut(|(_, completion)| completion.claim());
         let now = Instant::now();
         let is_due = self.sweep != SweepPosition::Over && now >= self.sweep_at;
         if is_due {
@@ -133,7 +140,7 @@ impl Writer {
         let records = if submitted.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
         let step = is_due.then_some(SweepStep { from: &self.sweep, records });
         let disk_is_full = !self.ballast_file.exists();
-        let outcomes = match batch::apply(live, context, &submitted, None, disk_is_full, step) {
+        let outcomes = match batch::apply(live, context, &submitted, None, disk_is_full, step, &mut self.first_pass) {
             Ok(result) => self.accept(result),
             Err(BatchError::NotApplied(error)) => {
                 self.log_failure(
@@ -178,15 +185,15 @@ impl Writer {
     }
 
     fn health(&mut self) -> LiveHealth {
-        let is_ballast_missing = !self.ballast_file.exists();
+        let (is_ballast_missing, has_unreadable) = (!self.ballast_file.exists(), self.has_unreadable);
         let Some(live) = self.live.environment() else {
-            return LiveHealth { is_closed: true, is_full: false, is_ballast_missing };
+            return LiveHealth { is_closed: true, is_full: false, is_ballast_missing, has_unreadable };
         };
         match batch::has_no_room(live, is_ballast_missing) {
-            Ok(is_full) => LiveHealth { is_closed: false, is_full, is_ballast_missing },
+            Ok(is_full) => LiveHealth { is_closed: false, is_full, is_ballast_missing, has_unreadable },
             Err(_) => {
                 self.live.check();
-                LiveHealth { is_closed: true, is_full: false, is_ballast_missing }
+                LiveHealth { is_closed: true, is_full: false, is_ballast_missing, has_unreadable }
             }
         }
     }
@@ -213,7 +220,7 @@ impl Writer {
         let Some(live) = self.live.environment() else {
             return vec![Outcome::Rejected(StoreError::Failed); submitted.len()];
         };
-        match batch::apply(live, context, submitted, Some(error), true, None) {
+        match batch::apply(live, context, submitted, Some(error), true, None, &mut self.first_pass) {
             Ok(result) => self.accept(result),
             Err(BatchError::NotApplied(_)) if submitted.len() > 1 => {
                 let (first, second) = submitted.split_at(submitted.len() / 2);
@@ -230,13 +237,26 @@ impl Writer {
 
     fn accept(&mut self, result: BatchResult) -> Vec<Outcome> {
         if let Some(sweep) = result.sweep {
+            if sweep == SweepPosition::Over {
+                self.first_pass.end();
+            }
             self.sweep = sweep;
             self.sweep_at = Instant::now() + SWEEP_PAUSE;
         }
         self.lingers |= result.lingers;
         self.notify(result.ended);
-        if let Some(error) = result.unreadable {
-            self.log_failure(&error, "a user's record cannot be read, the user's commands are rejected");
+        if let Some((user, error)) = result.unreadable {
+            self.has_unreadable = true;
+            if let Some(suppressed) = self.log.check() {
+                let user = String::from_utf8_lossy(&user);
+                tracing::error!(
+                    %user,
+                    %error,
+                    suppressed,
+                    "a user's record cannot be read: the user is rejected until a restart, which ends the user's sessions \
+                     and discards the record"
+                );
+            }
         }
         result.outcomes
     }

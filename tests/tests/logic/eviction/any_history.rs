@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session_core::ledger::{AcquireOptions, EndTarget, StoreCommand};
+use session_core::ledger::{AcquireOptions, EndTarget, KnownToken, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, EndReason, Evict, Outcome, SessionRecord, SessionStatus, StoreError, WhenFull,
 };
@@ -42,6 +42,8 @@ enum Step {
     Linger {
         node: u64,
         number: u64,
+        /// The token that the client showed, if it is not certain that it has that of the slot.
+        shown: Option<u8>,
     },
     End {
         asker: u64,
@@ -74,7 +76,8 @@ fn step() -> impl Strategy<Value = Step> {
             |(node, number, device, evict, resume, is_plain)| Step::Acquire { node, number, device, evict, resume, is_plain }
         ),
         4 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Release { node, number }),
-        5 => (node.clone(), number.clone()).prop_map(|(node, number)| Step::Linger { node, number }),
+        5 => (node.clone(), number.clone(), prop::option::weighted(0.3, 0..40_u8))
+            .prop_map(|(node, number, shown)| Step::Linger { node, number, shown }),
         2 => (number.clone(), number).prop_map(|(asker, which)| Step::End { asker, which }),
         1 => Just(Step::Excess),
         3 => (0..5_u32, any::<[bool; 5]>()).prop_map(|(limit, [evict_oldest, client_choice, lingering_first, count_devices, linger])| Step::Policy {
@@ -137,9 +140,12 @@ proptest! {
                 Step::Release { node, number } => {
                     Some(StoreCommand::Release { user: user(), session: NodeId::new(node).session(number) })
                 }
-                Step::Linger { node, number } => {
-                    Some(StoreCommand::Linger { user: user(), session: NodeId::new(node).session(number), at: now })
-                }
+                Step::Linger { node, number, shown } => Some(StoreCommand::Linger {
+                    user: user(),
+                    session: NodeId::new(node).session(number),
+                    at: now,
+                    token: shown.map_or(KnownToken::Granted, |shown| KnownToken::Shown(Box::new(key(shown)))),
+                }),
                 Step::End { asker, which } => Some(StoreCommand::EndSessions {
                     user: user(),
                     session: NodeId::new(asker % 3).session(asker),
@@ -150,7 +156,7 @@ proptest! {
                 Step::Excess => Some(StoreCommand::EndSessions {
                     user: user(),
                     session: id(0),
-                    target: EndTarget::Excess { dry_run: false },
+                    target: EndTarget::Excess { limit: policy.limit, dry_run: false },
                     reason: EndReason::ByOperator,
                     at: now,
                 }),
@@ -203,12 +209,16 @@ proptest! {
                     prop_assert!(!then.contains_key(&session));
                     model.remove(&session);
                 }
-                StoreCommand::Linger { .. } => {
+                StoreCommand::Linger { token, .. } => {
                     prop_assert_eq!(&outcome, &Outcome::Released);
                     prop_assert!(removed.iter().all(|&removed| removed == session) && added.is_empty());
                     if let Some(old) = model.get_mut(&session) {
                         old.until = old.until.or(Some(now + old.linger));
-                        prop_assert_eq!(then.contains_key(&session), !old.linger.is_zero());
+                        let is_known = match token {
+                            KnownToken::Granted => true,
+                            KnownToken::Shown(shown) => old.key.map(key).as_ref() == Some(&**shown),
+                        };
+                        prop_assert_eq!(then.contains_key(&session), is_known && !old.linger.is_zero());
                     }
                     model.retain(|model, _| *model != session || then.contains_key(model));
                 }
@@ -219,7 +229,12 @@ proptest! {
                     match target {
                         EndTarget::One(one) => {
                             let may = before.contains_key(&session) && before.contains_key(one) && *one != session;
-                            prop_assert_eq!(removed.len(), usize::from(may));
+                            let device_of = |session: &SessionId| before[session].device.filter(|_| policy.count_by == CountBy::Devices);
+                            let is_alone = |one: &SessionId| device_of(one).is_none() || device_of(one) == device_of(&session);
+                            let expected = before.keys().filter(|other| {
+                                may && (*other == one || !is_alone(one) && device_of(other) == device_of(one))
+                            });
+                            prop_assert_eq!(&removed, &expected.copied().collect());
                         }
                         _ => prop_assert!(slots_of(&model, policy.count_by).saturating_sub(removed.len()) <= policy.limit.slots() as usize
                             || policy.count_by == CountBy::Devices || before.contains_key(&session)),
@@ -230,6 +245,8 @@ proptest! {
                     Outcome::Granted { connections, .. } if before.contains_key(&session) => {
                         prop_assert!(!was_dead && removed.is_empty() && added.is_empty());
                         prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
+                        // A session that lingered is live again.
+                        model.get_mut(&session).unwrap().until = None;
                     }
                     Outcome::Granted { connections, grant } => {
                         prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted with a limit of 0");
@@ -257,9 +274,11 @@ proptest! {
                             let slots = slots_of(&model, policy.count_by);
                             prop_assert!(slots == others || slots <= policy.limit.slots() as usize, "admitted beyond the limit");
                             // No session is ended without need.
+                            let evict = options.as_ref().and_then(|options| options.evict.as_ref());
+                            let names_sessions = matches!(evict, Some(Evict::Sessions(_)));
                             let may = policy.lingering_first && removed.iter().all(|removed| before[removed].until.is_some())
-                                || policy.when_full == WhenFull::EvictOldest
-                                || policy.client_choice && options.as_ref().is_some_and(|options| options.evict.is_some());
+                                || policy.when_full == WhenFull::EvictOldest && !names_sessions
+                                || policy.client_choice && evict.is_some();
                             prop_assert!(removed.is_empty() || may, "a session was ended without permission");
                             let is_spared = options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody));
                             prop_assert!(removed.is_empty() || !is_spared, "a session was ended despite `evict: nobody`");
@@ -278,12 +297,15 @@ proptest! {
                         prop_assert!(removed.is_empty() && added.is_empty(), "all or nothing");
                         let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
                         prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
+                        let evict = options.as_ref().and_then(|options| options.evict.as_ref());
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)
-                            || policy.client_choice || options.as_ref().is_some_and(|options| options.evict == Some(Evict::Nobody)), "a session was denied without need");
+                            || matches!(evict, Some(Evict::Nobody | Evict::Sessions(_))), "a session was denied without need");
                     }
                     outcome => prop_assert!(was_dead && *outcome == Outcome::Rejected(StoreError::Failed)),
                 },
-                StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } => unreachable!("none of the steps"),
+                StoreCommand::CountSlots { .. } | StoreCommand::ListSessions { .. } | StoreCommand::Renew { .. } => {
+                    unreachable!("none of the steps")
+                }
             }
             let expected: BTreeMap<_, _> = model.iter().map(|(&session, model)| (session, model.until)).collect();
             prop_assert_eq!(&then, &expected, "{:?}", &step);

@@ -100,8 +100,12 @@ fn client_choice_ends_the_chosen_sessions() {
         (3, policy(3), chosen(&[2]), None),
         (3, policy(3), Evict::Oldest, None),
         (3, client_choice_policy(0), Evict::Oldest, None),
-        // `evict-oldest` accepts any list, and a permitted choice has priority over it.
-        (3, evict_oldest_policy(3), chosen(&[2]), Some(vec![2, 3, 9])),
+        // A client that names a session does not mean the oldest, which `evict-oldest` would end instead.
+        (3, evict_oldest_policy(3), chosen(&[2]), None),
+        (3, evict_oldest_policy(3), chosen(&[7]), None),
+        (3, evict_oldest_policy(4), chosen(&[2]), Some(vec![1, 2, 3, 9])),
+        (3, evict_oldest_policy(3), Evict::Oldest, Some(vec![2, 3, 9])),
+        // A permitted choice has priority over it.
         (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, chosen(&[3]), Some(vec![1, 2, 9])),
         (3, AdmissionPolicy { client_choice: true, ..evict_oldest_policy(3) }, chosen(&[7]), None),
     ] {
@@ -175,11 +179,12 @@ fn other_sessions_and_operator_end_sessions() {
     assert_eq!(harness.end(&policy(9), 5, one(3), EndReason::ByUser(None)), [3]);
     assert_eq!(harness.notified(), [0; 0], "a lingering session is not notified");
 
-    let excess = |dry_run| EndTarget::Excess { dry_run };
+    // The limit of the command counts, not the one in force: an override that changes meanwhile ends nobody.
+    let excess = |dry_run| EndTarget::Excess { limit: limit(2), dry_run };
     drop(harness.acquire_resumable(&policy(9), 6));
-    assert_eq!(harness.end(&policy(2), 0, excess(true), EndReason::ByOperator), [6, 5]);
+    assert_eq!(harness.end(&policy(1), 0, excess(true), EndReason::ByOperator), [6, 5]);
     assert_eq!((harness.session_numbers(), harness.notified()), (vec![1, 4, 5, 6], vec![]));
-    assert_eq!(harness.end(&policy(2), 0, excess(false), EndReason::ByOperator), [6, 5]);
+    assert_eq!(harness.end(&policy(1), 0, excess(false), EndReason::ByOperator), [6, 5]);
     assert_eq!((harness.session_numbers(), harness.ended.len()), (vec![1, 4], 2));
     assert!(harness.ended.contains(&ended(6, EndReason::ByOperator)));
     assert_eq!(harness.end(&policy(2), 0, excess(false), EndReason::ByOperator), [0; 0]);

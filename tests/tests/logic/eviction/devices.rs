@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use session_core::ledger::AcquireOptions;
-use session_core::ledger::{AdmissionPolicy, CountBy, Evict, Outcome, SessionStatus, WhenFull};
+use session_core::ledger::{AcquireOptions, EndTarget, StoreCommand};
+use session_core::ledger::{
+    AdmissionPolicy, CountBy, EndReason, Evict, Outcome, RenewalDenied, SessionStatus, UserOverrides, WhenFull,
+};
 
 use super::one_user::*;
 
@@ -113,4 +115,77 @@ fn session_ceiling_holds_when_devices_count() {
     // At the ceiling a new session evicts a whole slot.
     assert!(is_granted(&harness.acquire_evicting(&policy, 1026, Evict::Oldest), 7));
     assert_eq!(harness.notified().len(), 147);
+}
+
+#[test]
+fn ended_session_takes_its_whole_device_along() {
+    let policy = devices_policy(3);
+    let mut harness = UserHarness::default();
+    for (number, device) in [(1, "laptop"), (2, "phone"), (3, "phone"), (4, "laptop"), (5, "phone")] {
+        drop(harness.acquire_on_device(&policy, number, device));
+    }
+    drop(harness.acquire_plain(&policy, 6));
+    drop(harness.linger(5));
+    let one = |number| EndTarget::One(id(number));
+    let mut by_operator = harness.clone();
+    assert_eq!(by_operator.end(&policy, 0, one(4), EndReason::ByOperator), [1, 4]);
+    assert_eq!(by_operator.count(&policy), 2);
+    // The slot is free, and who only lingered is not notified.
+    let mut by_laptop = harness.clone();
+    assert_eq!(by_laptop.end(&policy, 1, one(3), EndReason::ByUser(None)), [2, 3, 5]);
+    assert_eq!((by_laptop.notified(), by_laptop.count(&policy)), (vec![2, 3], 2));
+    // On the asker's own device, which keeps its slot, it is the session alone.
+    assert_eq!(harness.clone().end(&policy, 2, one(3), EndReason::ByUser(None)), [3]);
+    assert_eq!(harness.clone().end(&policy, 2, one(6), EndReason::ByUser(None)), [6], "one without a device");
+    assert_eq!(
+        harness.end(&AdmissionPolicy { count_by: CountBy::Sessions, ..policy }, 1, one(3), EndReason::ByUser(None)),
+        [3]
+    );
+}
+
+/// One borrowed token put a device into the slot of another for good: only the user was compared.
+#[test]
+fn renewal_needs_the_device_of_the_slot_and_a_limit() {
+    let policy = devices_policy(3);
+    let mut harness = UserHarness::default();
+    drop(harness.acquire_on_device(&policy, 1, "laptop"));
+    drop(harness.acquire_on_device(&policy, 2, "phone"));
+    drop(harness.acquire_plain(&policy, 3));
+    let renew = |harness: &mut UserHarness, policy: &AdmissionPolicy, number, claim: Option<u32>, device| {
+        let (limit, device, at) = (claim.map(limit), device, harness.next_second());
+        harness.apply(policy, &StoreCommand::Renew { user: user(), session: id(number), limit, device, at })
+    };
+    let renewed = Outcome::Counted { connections: 3 };
+    let [banned, other] = [RenewalDenied::Banned, RenewalDenied::AnotherDevice].map(Outcome::NotRenewed);
+    let overridden = |slots| policy.with_overrides(UserOverrides { limit: Some(limit(slots)), when_full: None });
+    for (policy, number, claim, device, expected) in [
+        (policy, 1, None, name("laptop"), &renewed),
+        (policy, 1, None, name("phone"), &other),
+        (policy, 1, None, name("tablet"), &other),
+        // A token without a device is of any.
+        (policy, 1, Some(1), None, &renewed),
+        // A slot without a device is of none that a token names.
+        (policy, 3, None, name("laptop"), &other),
+        (policy, 3, None, None, &renewed),
+        // Also where devices do not count.
+        (AdmissionPolicy { count_by: CountBy::Sessions, ..policy }, 2, None, name("laptop"), &other),
+        // A lower limit ends no session, so it does not keep one from going on. A limit of 0 does.
+        (policy, 1, Some(1), name("laptop"), &renewed),
+        (policy, 1, Some(0), name("laptop"), &banned),
+        (devices_policy(0), 1, None, name("laptop"), &banned),
+        (devices_policy(0), 1, Some(1), name("laptop"), &renewed),
+        // The override has priority over the token, as for a new session.
+        (overridden(2), 1, Some(0), name("laptop"), &renewed),
+        (overridden(0), 1, Some(2), name("laptop"), &banned),
+        // A session that lost its slot is about to hear of that.
+        (policy, 9, None, name("laptop"), &renewed),
+    ] {
+        let before = harness.record.clone();
+        assert_eq!(
+            renew(&mut harness, &policy, number, claim, device.clone()),
+            *expected,
+            "{number} {claim:?} {device:?}"
+        );
+        assert_eq!(harness.record, before);
+    }
 }

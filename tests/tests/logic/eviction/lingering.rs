@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use session_core::Timestamp;
-use session_core::ledger::{AcquireOptions, GrantDetails, StoreCommand};
+use session_core::ledger::{AcquireOptions, GrantDetails, KnownToken, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, EndReason, Evict, Outcome, SessionStatus, StoreError, WhenFull};
 
 use super::one_user::*;
@@ -192,12 +192,15 @@ fn slots_of_a_dead_node_linger_from_detection() {
     drop(harness.acquire(&policy, THERE.session(3), None));
     drop(harness.acquire(&policy, HERE.session(4), client_info(4)));
     let until = Timestamp::from_epoch(Duration::from_millis(9_500));
-    drop(
-        harness.apply(
-            &policy,
-            &StoreCommand::Linger { user: user(), session: THERE.session(2), at: Timestamp::default() },
-        ),
-    );
+    drop(harness.apply(
+        &policy,
+        &StoreCommand::Linger {
+            user: user(),
+            session: THERE.session(2),
+            at: Timestamp::default(),
+            token: KnownToken::Granted,
+        },
+    ));
     harness.dead.insert(THERE, at(20));
     // The lingering session keeps its deadline, whether or not the clock was right.
     assert_eq!(harness.clone().count_at(&policy, until), 3);
@@ -222,4 +225,30 @@ fn clock_ahead_does_not_lengthen_the_linger() {
     assert_eq!(harness.count(&policy(1)), 1);
     assert_eq!(harness.record.sessions()[0].status, SessionStatus::Lingering { until: at(20) + LINGER });
     assert_eq!(harness.count_at(&policy(1), at(20) + LINGER), 0);
+}
+
+/// An acquire that showed a void token, and whose answer came too late, left a slot that nobody could take up again.
+#[test]
+fn slot_whose_token_no_client_has_is_released() {
+    let last = AdmissionPolicy { lingering_first: false, ..policy(1) };
+    let lost_after_showing = |harness: &mut UserHarness, number: u64, shown: u8| {
+        let (at, token) = (harness.next_second(), KnownToken::Shown(Box::new(key(shown))));
+        harness.apply(&last, &StoreCommand::Linger { user: user(), session: id(number), at, token })
+    };
+    let mut harness = UserHarness::default();
+    assert!(is_granted(&harness.resume(&last, 1, 9), 1), "the token is void, so this is a new slot");
+    assert_eq!(lost_after_showing(&mut harness, 1, 9), Outcome::Released);
+    assert_eq!(harness.session_numbers(), [0; 0]);
+    // With the token that it has, the client can resume the slot.
+    assert!(is_granted(&harness.acquire_resumable(&last, 2), 1));
+    drop(harness.linger(2));
+    assert!(is_granted(&harness.resume(&last, 3, 2), 1));
+    assert_eq!(lost_after_showing(&mut harness, 3, 2), Outcome::Released);
+    assert_eq!(harness.session_numbers(), [3]);
+    assert!(is_granted(&harness.resume(&last, 4, 2), 1));
+    // Nor does a slot linger that has no token at all.
+    drop(harness.release(4));
+    assert!(is_granted(&harness.acquire_plain(&last, 5), 1));
+    assert_eq!(lost_after_showing(&mut harness, 5, 9), Outcome::Released);
+    assert_eq!(harness.session_numbers(), [0; 0]);
 }

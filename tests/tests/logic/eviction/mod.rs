@@ -5,3 +5,4 @@ mod choice;
 mod lingering;
 mod devices;
 mod any_history;
+mod public_calls;

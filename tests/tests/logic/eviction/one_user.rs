@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, SlotListing, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, Liveness, Outcome, UserRecord, WhenFull,
+    AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, KnownToken, Liveness, Outcome, UserRecord, WhenFull,
 };
 use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
 
@@ -58,7 +58,7 @@ impl UserHarness {
     pub(super) fn apply(&mut self, policy: &AdmissionPolicy, command: &StoreCommand) -> Outcome {
         let dead = self.dead.clone();
         let liveness = |node| dead.get(&node).map_or(Liveness::Alive, |&since| Liveness::DeadSince(since));
-        let result = ledger::apply(&mut self.record, command, policy, liveness);
+        let result = ledger::apply(&user(), &mut self.record, command, policy, liveness);
         self.ended = result.ended;
         result.outcome
     }
@@ -121,7 +121,10 @@ impl UserHarness {
 
     pub(super) fn linger(&mut self, number: u64) -> Outcome {
         let at = self.next_second();
-        self.apply(&policy(9), &StoreCommand::Linger { user: user(), session: id(number), at })
+        self.apply(
+            &policy(9),
+            &StoreCommand::Linger { user: user(), session: id(number), at, token: KnownToken::Granted },
+        )
     }
 
     pub(super) fn count_at(&mut self, policy: &AdmissionPolicy, at: Timestamp) -> u32 {

@@ -214,7 +214,7 @@ proptest! {
                 Step::SetLimit(limit, enforce) => {
                     clients.policy.limit = SlotLimit::new(limit).unwrap();
                     if enforce {
-                        let (excess, by) = (EndTarget::Excess { dry_run: false }, EndReason::ByOperator);
+                        let (excess, by) = (EndTarget::Excess { limit: clients.policy.limit, dry_run: false }, EndReason::ByOperator);
                         let result = end_sessions(&mut clients.record, NODE.session(0), excess, &by, &clients.policy);
                         clients.lose(&result.ended);
                     }

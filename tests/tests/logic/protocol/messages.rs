@@ -246,6 +246,7 @@ fn every_failure_has_a_code() {
         (AuthenticateFailure::DeviceFull, limit(3), "device_full"),
         (AuthenticateFailure::Credential(CredentialError::NotText), None, "credential_refused"),
         (AuthenticateFailure::AnotherUser, None, "another_user"),
+        (AuthenticateFailure::AnotherDevice, None, "another_device"),
         (AuthenticateFailure::Store(StoreError::Full), None, "store_unavailable"),
         (AuthenticateFailure::StoreTimedOut, None, "store_unavailable"),
         (AuthenticateFailure::Other("x".into()), None, "other"),

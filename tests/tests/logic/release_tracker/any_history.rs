@@ -76,7 +76,7 @@ struct TrackerSimulation {
 fn apply(record: &mut UserRecord, command: &StoreCommand) -> Outcome {
     let policy =
         AdmissionPolicy { linger: Duration::from_secs(100), ..AdmissionPolicy::new(SlotLimit::new(4).unwrap()) };
-    ledger::apply(record, command, &policy, |_| Liveness::Alive).outcome
+    ledger::apply(command.user(), record, command, &policy, |_| Liveness::Alive).outcome
 }
 
 /// The commands that begin and end a session. Every second session can be resumed.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
-use session_core::ledger::{AcquireOptions, StoreCommand};
+use session_core::ledger::{AcquireOptions, KnownToken, StoreCommand};
 use session_core::ledger::{Outcome, StoreError};
 use session_core::release_tracker::ReleaseTracker;
 use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
@@ -30,7 +30,7 @@ pub(super) fn count_slots(number: u64) -> StoreCommand {
 
 /// The session was lost at 7 ms.
 pub(super) fn linger(number: u64) -> StoreCommand {
-    StoreCommand::Linger { user: user(), session: session(number), at: at(7) }
+    StoreCommand::Linger { user: user(), session: session(number), at: at(7), token: KnownToken::Granted }
 }
 
 /// An acquire of a slot that can be resumed.

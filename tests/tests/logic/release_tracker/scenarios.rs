@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use session_core::Timestamp;
-use session_core::ledger::{self, AcquireOptions, StoreCommand};
+use session_core::ledger::{self, AcquireOptions, KnownToken, StoreCommand};
 use session_core::ledger::{EndReason, Outcome, StoreError};
 use session_core::release_tracker::{ReleaseTracker, Ticket};
+use session_core::{ResumeKey, Timestamp};
 
 use super::commands::*;
 
@@ -123,6 +123,24 @@ fn unanswered_acquire_leaves_a_pending_release() {
 }
 
 #[test]
+fn withdrawn_acquire_owes_no_release() {
+    let mut tracker = ReleaseTracker::new(1);
+    for command in [acquire(1), acquire_resumable(1)] {
+        let ticket = tracker.begin(&command).unwrap();
+        tracker.withdrawn(&ticket, at(0));
+        assert_eq!(state_of(&tracker), (0, 0, None));
+    }
+    // What else is withdrawn changes nothing: the session still has its slot.
+    tracker.begin(&acquire(1)).unwrap();
+    tracker.withdrawn(&Ticket::from(&count_slots(1)), at(0));
+    assert_eq!(state_of(&tracker), (1, 0, None));
+    for release in [release(1), linger(1)] {
+        tracker.withdrawn(&Ticket::from(&release), at(0));
+        assert_eq!(state_of(&tracker), (1, 1, Some(at(50))), "a slot is released in the end");
+    }
+}
+
+#[test]
 fn unanswered_resume_leaves_a_pending_linger() {
     let mut tracker = ReleaseTracker::new(1);
     let StoreCommand::Acquire { user, session, limit, at: at_acquire, options } = acquire_resumable(1) else {
@@ -132,8 +150,13 @@ fn unanswered_resume_leaves_a_pending_linger() {
     let resume = StoreCommand::Acquire { user, session, limit, at: at_acquire, options };
     tracker.begin(&resume).unwrap();
     tracker.answered(&Ticket::from(&resume), &Outcome::Unknown, at(7));
-    let Some(StoreCommand::Linger { at: lost, .. }) = tracker.next_retry(at(57)) else { panic!("no pending linger") };
-    assert_eq!(lost, at(7));
+    // With the token that it showed, for the ledger to compare. Whatever the tries come to.
+    let shown = ResumeKey::from_bytes([9; 32]);
+    let (user, session) = (resume.user().clone(), resume.session());
+    let linger = StoreCommand::Linger { user, session, at: at(7), token: KnownToken::Shown(Box::new(shown)) };
+    assert_eq!(tracker.next_retry(at(57)), Some(linger.clone()));
+    tracker.answered(&Ticket::from(&linger), &FAILED, at(60));
+    assert_eq!(tracker.next_retry(at(160)), Some(linger));
 }
 
 #[test]

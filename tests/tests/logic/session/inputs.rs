@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use session_core::ledger::{self, EndReason, Outcome, SlotLimit, StoreError};
+use session_core::ledger::{self, EndReason, Outcome, RenewalDenied, SlotLimit, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
 };
@@ -44,7 +44,7 @@ listed! {
         Alive,
         Protocol, Utf8, Size, Binary,
         Verified, VerifiedByToken, VerifiedOther, NotVerified,
-        Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent,
+        Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent,
         Evicted, ResumedElsewhere, Expired, Draining, Disconnected,
         EarlyTick, Tick, LateTick,
     }
@@ -55,7 +55,8 @@ use Input::*;
 pub(super) const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown];
 pub(super) const VIOLATIONS: &[Input] = &[Protocol, Utf8, Size, Binary];
 pub(super) const VERDICTS: &[Input] = &[Verified, VerifiedByToken, VerifiedOther, NotVerified];
-pub(super) const OUTCOMES: &[Input] = &[Granted, Denied, Released, Found, Overloaded, Full, Failed, Silent];
+pub(super) const OUTCOMES: &[Input] =
+    &[Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent];
 pub(super) const ENDINGS: &[Input] = &[Evicted, ResumedElsewhere];
 pub(super) const TICKS: &[Input] = &[EarlyTick, Tick, LateTick];
 
@@ -177,6 +178,8 @@ impl Input {
             Denied => Event::Stored(Outcome::Denied(None)),
             Released => Event::Stored(Outcome::Released),
             Found => Event::Stored(Outcome::Counted { connections: 3 }),
+            Banned => Event::Stored(Outcome::NotRenewed(RenewalDenied::Banned)),
+            OtherDevice => Event::Stored(Outcome::NotRenewed(RenewalDenied::AnotherDevice)),
             Overloaded => Event::Stored(Outcome::Rejected(StoreError::Overloaded)),
             Full => Event::Stored(Outcome::Rejected(StoreError::Full)),
             Failed => Event::Stored(Outcome::Rejected(StoreError::Failed)),
@@ -199,8 +202,8 @@ impl Input {
             LateTick => deadline.unwrap_or(now) + HOUR,
             Connected | Authenticate | AuthenticateNobody | Check | Bye | Garbage | Unknown | Alive | Protocol
             | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified | Granted | Denied
-            | Released | Found | Overloaded | Full | Failed | Silent | Evicted | ResumedElsewhere | Expired
-            | Draining | Disconnected => now,
+            | Released | Found | Banned | OtherDevice | Overloaded | Full | Failed | Silent | Evicted
+            | ResumedElsewhere | Expired | Draining | Disconnected => now,
         }
     }
 }
@@ -265,6 +268,12 @@ pub(super) fn bob() -> UserId {
 
 pub(super) fn count_slots(second: u64) -> Option<Effect> {
     Some(Effect::Store(ledger::StoreCommand::CountSlots { user: user(), session: id(), at: at(second) }))
+}
+
+/// The renewal by the token of [`by_token`], or by a name.
+pub(super) fn renew(limit: Option<u32>) -> Option<Effect> {
+    let (user, limit, at) = (user(), limit.and_then(|slots| SlotLimit::new(slots).ok()), at(5));
+    Some(Effect::Store(ledger::StoreCommand::Renew { user, session: id(), limit, device: None, at }))
 }
 
 pub(super) fn release() -> Option<Effect> {

@@ -107,7 +107,12 @@ impl InvariantChecker {
                         Some(PendingQuery::Acquire)
                     }
                     ledger::StoreCommand::CountSlots { at, .. } => {
-                        assert_eq!(at, self.now);
+                        assert_eq!((at, &self.renewal), (self.now, &None));
+                        Some(PendingQuery::Lookup)
+                    }
+                    ledger::StoreCommand::Renew { at, limit, device, .. } => {
+                        let renewal = self.renewal.as_ref().expect("a renewal needs a credential");
+                        assert_eq!((at, limit, &device), (self.now, renewal.limit, &renewal.device));
                         Some(PendingQuery::Lookup)
                     }
                     ledger::StoreCommand::Linger { .. }

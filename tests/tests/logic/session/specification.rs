@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use session_core::ledger::{EndReason, Outcome, StoreError};
+use session_core::ledger::{EndReason, Outcome, RenewalDenied, StoreError};
 use session_core::protocol::RequestError::{AlreadyAuthenticated, NotAuthenticated, NotJson, RequestPending};
 use session_core::protocol::{AuthenticateFailure, CloseReason, RequestError, ServerMessage};
 use session_core::session::{Actions, Effect, Event, Frame, Session, Violation};
@@ -60,7 +60,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Overloaded],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
             on(&[Full],               None,              failure(AuthenticateFailure::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
             on(&[Failed],             None,              failure(AuthenticateFailure::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
-            on(&[Silent, Released, Found], None,         failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
+            on(&[Silent, Released, Found, Banned, OtherDevice], None, failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
@@ -114,7 +114,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
             on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              reply(ServerMessage::CheckConnectionsSuccess(user_summary(3))), None,             Waits(65)),
-            on(&[Granted, Denied, Released, Silent], None, error_reply(RequestError::StoreTimedOut),      None,                    Waits(65)),
+            on(&[Granted, Denied, Released, Banned, OtherDevice, Silent], None, error_reply(RequestError::StoreTimedOut),      None,                    Waits(65)),
             on(&[Overloaded],         None,              error_reply(RequestError::Store(StoreError::Overloaded)), None,              Waits(65)),
             on(&[Full],               None,              error_reply(RequestError::Store(StoreError::Full)), None,                    Waits(65)),
             on(&[Failed],             None,              error_reply(RequestError::Store(StoreError::Failed)), None,                  Waits(65)),
@@ -136,7 +136,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Overloaded],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
             on(&[Full],               None,              failure(AuthenticateFailure::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
             on(&[Failed],             None,              failure(AuthenticateFailure::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
-            on(&[Silent, Released, Found], None,         failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
+            on(&[Silent, Released, Found, Banned, OtherDevice], None, failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
@@ -172,7 +172,8 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Utf8],               None,              error_reply(RequestError::InvalidUtf8),        close(CloseReason::InvalidUtf8),      Busy),
             on(&[Size],               None,              error_reply(RequestError::MessageTooBig),      close(CloseReason::MessageTooBig),    Busy),
             on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
-            on(&[Verified, VerifiedByToken], count_slots(5),  None,                                 None,                    Busy),
+            on(&[Verified],           renew(None),       None,                                 None,                    Busy),
+            on(&[VerifiedByToken],    renew(Some(7)),    None,                                 None,                    Busy),
             on(&[VerifiedOther],      None,              failure(AuthenticateFailure::AnotherUser),         None,                    Waits(35)),
             on(&[NotVerified],        None,              failure(invalid_id()),                     None,                    Waits(35)),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
@@ -190,6 +191,8 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Binary],             None,              error_reply(RequestError::BinaryMessage),      close(CloseReason::BinaryMessage),    Busy),
             on(&[Found],              None,              reply(ServerMessage::AuthenticateSuccess(user_summary(3))), None,                 Waits(65)),
             on(&[Granted, Denied, Released, Silent], None, failure(AuthenticateFailure::StoreTimedOut),       None,                    Waits(65)),
+            on(&[Banned],             None,              failure(AuthenticateFailure::LimitReached),        None,                    Waits(65)),
+            on(&[OtherDevice],        None,              failure(AuthenticateFailure::AnotherDevice),       None,                    Waits(65)),
             on(&[Overloaded],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), None,               Waits(65)),
             on(&[Full],               None,              failure(AuthenticateFailure::Store(StoreError::Full)),  None,                    Waits(65)),
             on(&[Failed],             None,              failure(AuthenticateFailure::Store(StoreError::Failed)), None,                   Waits(65)),
@@ -206,7 +209,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
         ]),
         (State::LeavingAcquire, vec![
             on(&[Granted],            release(),         None,                                 None,                    Over),
-            on(&[Denied, Released, Found, Overloaded, Full, Failed, Silent], None, None,       None,                    Over),
+            on(&[Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent], None, None, None,         Over),
             ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingLookup, vec![
@@ -291,7 +294,7 @@ fn specification_has_every_state_and_event_once() {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (0..KINDS).collect::<Vec<_>>(), "an event without an input");
 }
 
-const KINDS: u8 = 23;
+const KINDS: u8 = 25;
 
 /// Numbers the kinds of event. A new kind needs an [`Input`], and with it a row in every state.
 fn kind(event: &Event<'_>) -> u8 {
@@ -310,6 +313,8 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Stored(Outcome::Released) => 11,
         // The last two answer requests that are tested in `client_info`.
         Event::Stored(Outcome::Counted { .. } | Outcome::Listed(_) | Outcome::Ended { .. }) => 12,
+        Event::Stored(Outcome::NotRenewed(RenewalDenied::Banned)) => 23,
+        Event::Stored(Outcome::NotRenewed(RenewalDenied::AnotherDevice)) => 24,
         Event::Stored(Outcome::Rejected(StoreError::Overloaded)) => 13,
         Event::Stored(Outcome::Rejected(StoreError::Full)) => 14,
         Event::Stored(Outcome::Rejected(StoreError::Failed)) => 15,

@@ -1,6 +1,6 @@
 //! The stores under test, and what the suite asks of them.
 
-use session_core::ledger::{AcquireOptions, EndTarget, StoreCommand};
+use session_core::ledger::{AcquireOptions, EndTarget, KnownToken, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, EndReason, EndedSession, Outcome, SlotLimit, UserOverrides};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use shell::store::{
@@ -150,7 +150,14 @@ pub(super) fn lookup(name: &str, number: u64) -> StoreCommand {
 }
 
 pub(super) fn lose(name: &str, number: u64, second: u64) -> StoreCommand {
-    StoreCommand::Linger { user: user(name), session: session(number), at: at(second) }
+    let (user, session, at, token) = (user(name), session(number), at(second), KnownToken::Granted);
+    StoreCommand::Linger { user, session, at, token }
+}
+
+/// The loss of a session that showed this token, and never had an answer.
+pub(super) fn lose_after_showing(name: &str, number: u64, second: u64, shown: u64) -> StoreCommand {
+    let (user, session, at, token) = (user(name), session(number), at(second), KnownToken::Shown(Box::new(key(shown))));
+    StoreCommand::Linger { user, session, at, token }
 }
 
 pub(super) fn end(name: &str, asker: u64, which: EndTarget) -> StoreCommand {

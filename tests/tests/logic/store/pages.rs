@@ -1,6 +1,6 @@
 //! Users and sessions in pages.
 
-use session_core::ledger::StoreCommand;
+use session_core::ledger::{KnownToken, StoreCommand};
 use session_core::ledger::{Outcome, SessionStatus, SlotLimit, UserOverrides};
 use session_core::{Timestamp, UserId};
 use shell::store::{PageRequest, SessionEntry, UserEntry, UserUpdate};
@@ -117,7 +117,12 @@ pub(super) fn lists_no_void_sessions(open: fn(SlotLimit) -> Subject) {
         subject.ask(acquire(name, number));
     }
     for (name, number) in [("ada", 1), ("bob", 3)] {
-        let lost = StoreCommand::Linger { user: user(name), session: session(number), at: long_ago };
+        let lost = StoreCommand::Linger {
+            user: user(name),
+            session: session(number),
+            at: long_ago,
+            token: KnownToken::Granted,
+        };
         assert_eq!(subject.ask(lost), Outcome::Released);
     }
     for limit in [1, 10] {

@@ -68,6 +68,7 @@ impl SlotQuery {
                         | Outcome::Denied(_)
                         | Outcome::Listed(_)
                         | Outcome::Ended { .. }
+                        | Outcome::NotRenewed(_)
                         | Outcome::Released,
                     )) => {}
                     Err(_) => return result,

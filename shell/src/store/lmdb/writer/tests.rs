@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use session_core::NodeId;
-use session_core::ledger::{AcquireOptions, EndTarget, EndedSession};
+use session_core::ledger::{AcquireOptions, EndTarget, EndedSession, KnownToken};
 use session_core::ledger::{AdmissionPolicy, EndReason, SessionRecord, SessionStatus, UserRecord, WhenFull};
 
 use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
@@ -263,7 +263,7 @@ fn sessions_lost_after_a_pass_are_swept_later() {
     let (mut writer, manual_clock) = successor(directory.path(), 1, &[]);
     sweep(&mut writer);
     let session = NODE.session(1);
-    let lost = StoreCommand::Linger { user: user("ada"), session, at: at(1000) };
+    let lost = StoreCommand::Linger { user: user("ada"), session, at: at(1000), token: KnownToken::Granted };
     let start = Instant::now();
     serve(&mut writer, [acquire_with("ada", session, at(1000), resumable()), lost]);
     assert_eq!(writer.sweep, SweepPosition::Start);
@@ -363,6 +363,44 @@ fn unreadable_record_rejects_its_user() {
     assert_eq!(bytes(&mut writer, "ada"), Some(vec![9]));
 }
 
+/// A record goes bad while its session lives. A later pass of the sweep removed it, and the user was admitted anew.
+#[test]
+fn sweep_keeps_an_unreadable_record_of_live_sessions() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, _) = successor(directory.path(), 1, &[("lost", resumable())]);
+    writer.sweep_at += Duration::from_secs(1000);
+    assert_eq!(serve(&mut writer, [acquire("ada", 1), acquire("bob", 2)]), [granted(1), granted(1)]);
+    put(&mut writer, "ada", &[9]);
+    // While the first pass is under way, and in a later one.
+    step_of_the_sweep(&mut writer);
+    assert_eq!(writer.sweep, SweepPosition::Start, "a session lingers, so there is another pass");
+    put(&mut writer, "bob", &[9]);
+    step_of_the_sweep(&mut writer);
+    for user in ["ada", "bob"] {
+        assert_eq!(bytes(&mut writer, user), Some(vec![9]));
+        assert_eq!(serve(&mut writer, [acquire(user, 3), release(user, 1), lookup(user, 1)]), vec![FAILED; 3]);
+    }
+    assert!(writer.health().has_unreadable);
+    drop(writer);
+    // For the next server every session in it is void.
+    let (mut next, _) = successor(directory.path(), 1, &[]);
+    step_of_the_sweep(&mut next);
+    assert_eq!((bytes(&mut next, "ada"), bytes(&mut next, "bob")), (None, None));
+    assert_eq!(serve(&mut next, [acquire("ada", 1)]), [granted(1)]);
+    assert!(!next.health().has_unreadable);
+}
+
+#[test]
+fn first_pass_forgets_what_it_wrote_at_its_bound() {
+    let mut first_pass = FirstPass::new();
+    first_pass.wrote(b"ada");
+    assert!(first_pass.is_left_behind(b"bob") && !first_pass.is_left_behind(b"ada"));
+    for number in 0..=FirstPass::MAX_USERS {
+        first_pass.wrote(&number.to_be_bytes());
+    }
+    assert!(!first_pass.is_left_behind(b"bob"), "no record counts as left behind");
+}
+
 #[test]
 fn sweep_removes_only_sessions_of_dead_nodes() {
     let directory = tempfile::tempdir().unwrap();
@@ -437,7 +475,7 @@ fn batch_is_small_in_a_small_map() {
 fn health_says_what_the_writer_knows() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = small_writer(directory.path(), NODE);
-    let well = LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false };
+    let well = LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false, has_unreadable: false };
     assert_eq!(writer.health(), well);
     writer.ballast_file.remove();
     assert_eq!(writer.health(), LiveHealth { is_full: true, is_ballast_missing: true, ..well });

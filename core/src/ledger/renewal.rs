@@ -1,0 +1,39 @@
+//! Decides whether a session may go on with another credential.
+
+use super::limit::SlotLimit;
+use super::outcome::RenewalDenied;
+use super::policy::AdmissionPolicy;
+use super::record::UserRecord;
+use super::slots::Slots;
+use crate::id::{DisplayName, SessionId};
+
+/// What the other credential of a session's user says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The limit that the credential claims.
+    pub token_limit: Option<SlotLimit>,
+    /// The device that the credential names.
+    pub device: Option<&'a DisplayName>,
+}
+
+/// Decides whether a session may go on with another credential of its user, beyond the end of the one that it has. Returns the
+/// number of slots that the user holds. Call [`expire_sessions`](super::expire_sessions) first, or expired slots count as well.
+///
+/// A credential with which the session could not have been admitted to its slot does not extend it. Otherwise one borrowed
+/// credential would put a device into the slot of another for good.
+///
+/// # Errors
+/// [`RenewalDenied`] if the limit in force for the credential is 0, or if it names another device than the slot has.
+pub fn renew(record: &UserRecord, renewal: Renewal<'_>, policy: &AdmissionPolicy) -> Result<u32, RenewalDenied> {
+    if policy.limit_for(renewal.token_limit).0.slots() == 0 {
+        return Err(RenewalDenied::Banned);
+    }
+    // A session that lost its slot is about to hear of that.
+    let own = record.session(renewal.session);
+    if renewal.device.is_some() && own.is_some_and(|own| own.device() != renewal.device) {
+        return Err(RenewalDenied::AnotherDevice);
+    }
+    Ok(Slots::count_in(record, policy.count_by))
+}
