@@ -63,10 +63,16 @@ impl CoreSimulation {
         assert!(self.tracker.pending() <= self.tracker.tracked(), "more releases are pending than sessions tracked");
     }
 
+    /// The sessions whose clients were told that they are in, and are served.
+    #[must_use]
+    pub fn told_sessions(&self) -> Vec<SessionId> {
+        self.connections.iter().filter(|(_, connection)| connection.is_told).map(|(&id, _)| id).collect()
+    }
+
     /// Checks which clients were told that they are in.
     pub(super) fn check_told(&mut self) {
-        let told = self.connections.iter().filter(|(_, connection)| connection.is_told);
-        self.told.check(told.map(|(&id, _)| id));
+        let told = self.told_sessions();
+        self.told.check(told);
     }
 
     /// Ends all faults, disconnects all clients, and checks that every slot becomes free.

@@ -411,6 +411,12 @@ impl CoreSimulation {
         self.connections.keys().copied().collect()
     }
 
+    /// The number of connections whose sessions have not ended.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.connections.values().filter(|connection| connection.open).count()
+    }
+
     fn pick(&self, number: u8) -> Option<SessionId> {
         let open: Vec<_> =
             self.connections.iter().filter(|(_, connection)| connection.open).map(|(&id, _)| id).collect();

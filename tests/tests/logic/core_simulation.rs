@@ -5,6 +5,7 @@
 use arbitrary::Unstructured;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::{AdmissionPolicy, SlotLimit};
 use tests::core_simulation::{CoreSimulation, Message, Op, Scenario, StoreFault};
 use tests::policies::policy;
@@ -34,6 +35,64 @@ proptest! {
         }
         CoreSimulation::run(policy(SlotLimit::new(limit).unwrap(), bits), &ops);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 100_000, ..ProptestConfig::default() })]
+
+    /// Newcomers take the place of clients whose sockets take no data, and of each other before they are told.
+    #[test]
+    fn newcomers_wait_for_stalled_clients(limit in 1..=3_u32, bits: u8, steps in vec((0..8_u8, 0..12_u8), 0..80)) {
+        let mut simulation = CoreSimulation::new(policy(SlotLimit::new(limit).unwrap(), bits | EVICT_OLDEST));
+        for (kind, which) in steps {
+            match kind {
+                0..4 => sign_in(&mut simulation),
+                4 => run(&mut simulation, Op::Store { which, fault: StoreFault::Apply }),
+                5 | 6 => run(&mut simulation, Op::Stall { client: which }),
+                _ => run(&mut simulation, Op::Pass { millis: u16::from(which) * 100 }),
+            }
+        }
+        simulation.check_recovery();
+    }
+}
+
+/// See [`policy`].
+const EVICT_OLDEST: u8 = 1;
+
+fn run(simulation: &mut CoreSimulation, op: Op) {
+    simulation.step(&op);
+    simulation.check();
+}
+
+/// A client connects and authenticates, and the store applies its next commands.
+fn sign_in(simulation: &mut CoreSimulation) {
+    run(simulation, Op::Connect);
+    let Some(newest) = simulation.open_connections().checked_sub(1) else { return };
+    let client = u8::try_from(newest).unwrap();
+    run(simulation, Op::Send { client, message: Message::Authenticate { user: 0 } });
+    for _ in 0..3 {
+        run(simulation, Op::Store { which: 0, fault: StoreFault::Apply });
+    }
+}
+
+/// *a* is told, and its socket takes no data. *b* evicts *a*, *c* evicts *b*. *b* is gone at once, since it was never told.
+/// *c* is told when the socket of *a* is cut.
+#[test]
+fn newcomer_waits_for_more_than_the_one_it_evicted() {
+    let mut simulation = CoreSimulation::new(policy(SlotLimit::new(1).unwrap(), EVICT_OLDEST));
+    sign_in(&mut simulation);
+    let a = simulation.told_sessions();
+    assert_eq!(a.len(), 1);
+    run(&mut simulation, Op::Stall { client: 0 });
+    sign_in(&mut simulation);
+    sign_in(&mut simulation);
+    let cut_after = u16::try_from(LeavingTracker::CUT_AFTER.as_millis()).unwrap();
+    run(&mut simulation, Op::Pass { millis: cut_after - 1 });
+    assert_eq!(simulation.told_sessions(), a);
+    run(&mut simulation, Op::Pass { millis: 1 });
+    let c = simulation.told_sessions();
+    assert_eq!(c.iter().map(|session| session.number()).collect::<Vec<_>>(), [3]);
+    simulation.check_recovery();
 }
 
 /// The worst case for one grant.

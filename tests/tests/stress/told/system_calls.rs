@@ -4,7 +4,7 @@
 //! executable defines the calls `send`, `shutdown` and `close` itself. The linker prefers these to those of the C library,
 //! and so the standard library calls them. They do what those do, and keep a record while a test asks for one.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,8 +13,9 @@ use libc::{c_int, c_long, c_void, size_t, ssize_t};
 /// What the server has told its clients since [`Recording::start`].
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// The sockets whose clients were told that they are in: neither was a close frame written, nor is the socket gone.
-    sockets: BTreeSet<c_int>,
+    /// The sockets whose clients were told that they are in: neither was a close frame written, nor is the socket gone. With
+    /// the part of a frame that was written last: a socket that is nearly full takes frames in pieces.
+    sockets: BTreeMap<c_int, Vec<u8>>,
     /// How many clients were told.
     pub(super) count: usize,
     /// The most that were in at the same time.
@@ -65,8 +66,9 @@ fn record(change: impl FnOnce(&mut Told)) {
     }
 }
 
-/// The first byte and the payload of each frame that a server sends (RFC 6455 §5.2). What a client sends is masked.
-fn frames(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
+/// The first byte and the payload of each whole frame that a server sends (RFC 6455 §5.2), and what is left. What a client
+/// sends is masked.
+fn frames(mut bytes: &[u8]) -> (Vec<(u8, &[u8])>, &[u8]) {
     let mut frames = Vec::new();
     while let [first, length, rest @ ..] = bytes {
         let (length, rest) = match (length, rest) {
@@ -78,15 +80,26 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
         frames.push((*first, payload));
         bytes = rest;
     }
-    frames
+    (frames, bytes)
 }
 
 fn is_told(bytes: &[u8]) -> bool {
-    frames(bytes).iter().any(|(first, text)| *first == 0x81 && text.starts_with(br#"{"type":"AUTHENTICATE_SUCCESS""#))
+    let (frames, _) = frames(bytes);
+    frames.iter().any(|(first, text)| *first == 0x81 && text.starts_with(br#"{"type":"AUTHENTICATE_SUCCESS""#))
 }
 
-fn is_closed(bytes: &[u8]) -> bool {
-    frames(bytes).iter().any(|(first, _)| *first == 0x88)
+impl Told {
+    /// These bytes were written.
+    fn written(&mut self, socket: c_int, bytes: &[u8]) {
+        let Some(written) = self.sockets.get_mut(&socket) else { return };
+        written.extend_from_slice(bytes);
+        let (frames, rest) = frames(written);
+        if frames.iter().any(|(first, _)| *first == 0x88) {
+            self.sockets.remove(&socket);
+        } else {
+            *written = rest.to_vec();
+        }
+    }
 }
 
 /// `send` of the C library. The client counts as in before the call, and as out after it: never the other way round.
@@ -101,18 +114,14 @@ unsafe extern "C" fn send(socket: c_int, buffer: *const c_void, length: size_t, 
         if is_told(bytes) {
             told.count += 1;
             told.beyond += usize::from(told.sockets.len() >= told.limit);
-            told.sockets.insert(socket);
+            told.sockets.insert(socket, Vec::new());
             told.peak = told.peak.max(told.sockets.len());
         }
     });
     let none = std::ptr::null::<c_void>();
     // SAFETY: `send` is `sendto` without an address; the caller answers for the rest.
     let sent = unsafe { libc::syscall(libc::SYS_sendto, socket, buffer, length, flags, none, 0) };
-    record(|told| {
-        if usize::try_from(sent) == Ok(length) && is_closed(bytes) {
-            told.sockets.remove(&socket);
-        }
-    });
+    record(|told| told.written(socket, &bytes[..usize::try_from(sent).unwrap_or(0)]));
     ssize_t::try_from(sent).expect("no more is sent than `length`")
 }
 
