@@ -98,6 +98,19 @@ impl StallableStore {
         }
     }
 
+    /// Carries out the update that has waited longest, before the commands that wait.
+    ///
+    /// # Panics
+    /// If no update waits.
+    pub fn step_update(&self) {
+        let update = {
+            let mut state = self.lock();
+            let at = state.waiting.iter().position(|waiting| matches!(waiting, Waiting::Update(..)));
+            state.waiting.remove(at.expect("an update waits")).expect("it is in the queue")
+        };
+        self.carry_out(update);
+    }
+
     /// Carries out everything that waits, in order, and stalls no more.
     pub fn recover(&self) {
         // Under the lock: a command that comes meanwhile must not overtake them.

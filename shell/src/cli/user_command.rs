@@ -67,7 +67,8 @@ pub(crate) struct EndArguments {
     /// The user
     #[arg(value_parser = UserId::parse)]
     user: UserId,
-    /// The session's id, 32 hexadecimal digits, as `explain` shows it. Without it all sessions of the user end
+    /// The session's id, 32 hexadecimal digits, as `explain` shows it. With `count = devices`, all sessions of its device end.
+    /// Without an id all sessions of the user end
     #[arg(value_parser = parse_session)]
     session: Option<SessionId>,
     /// Print JSON

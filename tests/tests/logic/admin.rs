@@ -13,8 +13,8 @@ use session_core::ledger::{
 };
 use session_core::{SessionId, Timestamp, UserId};
 use shell::admin::{
-    AdminError, AdminRequest, AdminService, FullAction, LimitSourceName, NextOutcome, Override, SlotCount, UserPatch,
-    socket,
+    AdminError, AdminRequest, AdminService, DefaultWord, FullAction, LimitSourceName, NextOutcome, Override, SlotCount,
+    UserPatch, socket,
 };
 use shell::store::{Completion, MemoryStore, SessionNotifier, Store as _};
 use smol::Executor;
@@ -88,6 +88,42 @@ fn timed_out_override_is_kept_by_the_next() {
         overrides_of(&store, &ada),
         UserOverrides { limit: Some(SlotLimit::new(0).unwrap()), when_full: Some(WhenFull::EvictOldest) }
     );
+}
+
+/// Another request removes the override before the first one is enforced. Once, the sessions were ended down to the
+/// server's limit.
+#[test]
+fn enforced_limit_is_the_one_that_was_ordered() {
+    let store = StallableStore::new(1);
+    let service = service(&store);
+    let ada = ada();
+    let limit = |limit, enforce| AdminRequest::Limit(UserPatch { limit: Some(limit), enforce, ..UserPatch::default() });
+    let to = |slots| Override::To(SlotCount::Number(slots));
+    assert!(smol::block_on(service.handle(&ada, &limit(to(4), false))).is_ok());
+    for number in 1..=4 {
+        let (completion, outcome) = Completion::channel();
+        let (user, session, at) = (ada.clone(), NODE.session(number), Timestamp::default());
+        store.submit(StoreCommand::Acquire { user, session, limit: None, at, options: None }, completion);
+        assert_eq!(smol::block_on(outcome), Outcome::granted(u32::try_from(number).unwrap()));
+    }
+    store.stall();
+    let (enforce, remove) = (limit(to(3), true), limit(Override::Default(DefaultWord::Default), false));
+    let working = async {
+        // The override is set. Then the end of the sessions waits, and the removal of the override.
+        store.step();
+        while store.waiting() < 2 {
+            yield_now().await;
+        }
+        store.step_update();
+        loop {
+            store.step();
+            yield_now().await;
+        }
+    };
+    let (enforced, removed) =
+        smol::block_on(or(zip(service.handle(&ada, &enforce), service.handle(&ada, &remove)), working));
+    assert_eq!(enforced.unwrap().ended, [NODE.session(4).to_string()]);
+    assert!(removed.is_ok() && overrides_of(&store, &ada).is_empty(), "{removed:?}");
 }
 
 #[test]
