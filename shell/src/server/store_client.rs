@@ -14,7 +14,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
 use crate::server::registry::Registry;
-use crate::store::{Completion, Store};
+use crate::store::{Completion, Store, StoreHealth};
 
 /// The way of all sessions of this process to the store. A late outcome becomes [`Outcome::Unknown`]. [`ReleaseTracker`]
 /// decides which releases are retried, and when. The [`Registry`] knows which grants must wait for sessions that are leaving.
@@ -144,6 +144,11 @@ impl StoreClient {
             })
             .await;
         }
+    }
+
+    /// How the store is doing.
+    pub async fn health(&self) -> StoreHealth {
+        self.store.health().await
     }
 
     /// The number of releases that the store has not confirmed.

@@ -32,6 +32,8 @@ pub(super) struct LiveHealth {
     pub(super) is_full: bool,
     /// There was no room on the disk for the ballast file.
     pub(super) is_ballast_missing: bool,
+    /// The data directory is not where it was opened.
+    pub(super) is_lost: bool,
 }
 
 impl LiveQuery {

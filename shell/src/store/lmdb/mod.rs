@@ -3,6 +3,7 @@
 mod store;
 mod error;
 mod lock;
+mod directory_watch;
 mod queue;
 mod writer;
 mod batch;
