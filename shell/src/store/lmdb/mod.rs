@@ -7,6 +7,7 @@ mod directory_watch;
 mod queue;
 mod writer;
 mod batch;
+mod records;
 mod apply_context;
 mod sweep;
 mod live_query;

@@ -12,13 +12,12 @@
 //! version of this software may have written it.) This assumes that LMDB returns what was written, as every other read does.
 //! After the last pass a record that goes bad is not removed, and its user is rejected until the next start.
 
-use std::ops::Bound;
-
 use heed::RwTxn;
 use session_core::ledger::{self, SessionStatus, UserRecord};
 
 use super::apply_context::ApplyContext;
 use super::environment::Environment;
+use super::records::{self, Position, ReadRecord, StoredRecord};
 
 /// How far a pass has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +56,9 @@ impl SweepStep<'_> {
         context: ApplyContext<'_>,
         txn: &mut RwTxn<'_>,
     ) -> heed::Result<SweepResult> {
-        let start = match self.from {
-            SweepPosition::Start => Bound::Unbounded,
-            SweepPosition::After(key) => Bound::Excluded(key.as_slice()),
+        let mut position = match self.from {
+            SweepPosition::Start => Position::first(),
+            SweepPosition::After(key) => Position::behind(key),
             SweepPosition::Over => {
                 return Ok(SweepResult { position: SweepPosition::Over, changed: 0, lingers: false });
             }
@@ -69,26 +68,27 @@ impl SweepStep<'_> {
         let mut last = None;
         let mut seen = 0;
         let mut lingers = false;
-        for entry in environment.records.range(txn, &(start, Bound::Unbounded))?.take(self.records) {
-            let (key, bytes) = entry?;
+        while seen < self.records
+            && let Some((key, record)) = records::next(environment, txn, &position)?
+        {
             seen += 1;
-            last = Some(key.to_vec());
-            match look(bytes, context) {
-                Found::LeftOver => void.push(key.to_vec()),
-                Found::Lingering(record) => {
+            position = Position::behind(&key);
+            match look(record, context) {
+                Found::LeftOver => void.push(key.clone()),
+                Found::Lingering(changed) => {
                     lingers = true;
-                    expired.extend(record.map(|record| (key.to_vec(), record)));
+                    expired.extend(changed.map(|(before, now)| (key.clone(), before, now)));
                 }
                 Found::Live => {}
             }
-        }
-        for key in &void {
-            environment.records.delete(txn, key)?;
+            last = Some(key);
         }
         let mut bytes = Vec::new();
-        for (key, record) in &expired {
-            record.encode(&mut bytes);
-            environment.records.put(txn, key, &bytes)?;
+        for key in &void {
+            records::remove(environment, txn, key)?;
+        }
+        for (key, before, now) in &expired {
+            records::write(environment, txn, key, before, now, &mut bytes)?;
         }
         let sweep = match last {
             Some(key) if seen == self.records => SweepPosition::After(key),
@@ -102,20 +102,21 @@ impl SweepStep<'_> {
 enum Found {
     /// Only void sessions, or nothing that can be read.
     LeftOver,
-    /// A session that lingers, and the record as it must be written, if that changed.
-    Lingering(Option<UserRecord>),
+    /// A session that lingers, and the record as it is and as it must be written, if that changed.
+    Lingering(Option<(StoredRecord, UserRecord)>),
     /// Only live sessions.
     Live,
 }
 
-fn look(bytes: &[u8], context: ApplyContext<'_>) -> Found {
-    let Ok(before) = UserRecord::decode(bytes) else { return Found::LeftOver };
-    let mut record = before.clone();
-    ledger::expire_sessions(&mut record, context.now, |node| context.liveness(node));
-    match record.sessions() {
+fn look(record: ReadRecord, context: ApplyContext<'_>) -> Found {
+    let Ok(before) = record else { return Found::LeftOver };
+    let mut now = before.record.clone();
+    ledger::expire_sessions(&mut now, context.now, |node| context.liveness(node));
+    match now.sessions() {
         [] => Found::LeftOver,
         sessions if sessions.iter().any(|session| session.status != SessionStatus::Live) => {
-            Found::Lingering(Some(record).filter(|record| *record != before))
+            let is_changed = now != before.record;
+            Found::Lingering(is_changed.then_some((before, now)))
         }
         _ => Found::Live,
     }

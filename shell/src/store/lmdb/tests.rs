@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use session_core::ledger::{AcquireOptions, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreError};
-use session_core::{NodeId, Timestamp};
+use session_core::{DisplayName, NodeId, Timestamp};
 
 use super::environment::DATA_FILE;
 use super::testing::*;
@@ -255,6 +255,56 @@ fn full_map_rejects_acquires_until_there_is_room() {
             assert_eq!(answers.next(), Outcome::Released);
         }
         assert_eq!(smol::block_on(store.health()), StoreHealth::Ready);
+    }
+}
+
+#[test]
+fn every_slot_of_a_large_record_comes_back_in_a_full_map() {
+    // In one value it would take twenty pages side by side.
+    const HELD: u64 = 400;
+    let name = |number: u64| format!("{number:0>200}");
+    let policy = AdmissionPolicy::new(SlotLimit::new(1024).unwrap());
+    let words = DisplayName::parse(&"x".repeat(64)).unwrap();
+    let options = AcquireOptions { device: Some(words.clone()), label: Some(words), ..resumable() };
+    for mib in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = LmdbConfig { live_map_bytes: mib << 20, policy, ..config(directory.path()) };
+        let store = LmdbStore::open(&config, NODE).unwrap();
+        let granted_to_ada = (0..HELD).take_while(|&number| {
+            let at = Timestamp::from_epoch(Duration::from_secs(number));
+            let outcome = ask(&store, acquire_with("ada", NODE.session(number + 1), at, options.clone()));
+            matches!(outcome, Outcome::Granted { .. })
+        });
+        let held = u64::try_from(granted_to_ada.count()).unwrap();
+        assert_eq!(held, HELD, "in {mib} MiB");
+        // Others fill the map, go and come, so that what is free lies scattered.
+        let mut others: Vec<u64> = Vec::new();
+        let mut next = HELD;
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..3 {
+            while ask(&store, acquire(&name(next), next)) == granted(1) {
+                others.push(next);
+                next += 1;
+            }
+            for _ in 0..others.len() / 3 {
+                let number = others.swap_remove(random.usize(..others.len()));
+                assert_eq!(ask(&store, release(&name(number), number)), RELEASED);
+            }
+        }
+        while ask(&store, acquire(&name(next), next)) == granted(1) {
+            others.push(next);
+            next += 1;
+        }
+        // The map is full. Every second first, so that the record stays large for long.
+        let of_ada: Vec<_> = (1..=held).step_by(2).chain((2..=held).step_by(2)).collect();
+        for (left, number) in (0..held).rev().zip(of_ada) {
+            assert_eq!(ask(&store, release("ada", number)), RELEASED, "{left} left in {mib} MiB");
+            assert_eq!(ask(&store, lookup("ada", 0)), found(u32::try_from(left).unwrap()));
+        }
+        for number in others {
+            assert_eq!(ask(&store, release(&name(number), number)), RELEASED);
+        }
+        assert_eq!((listed(&store), ask(&store, acquire("ada", 1))), (0, granted(1)));
     }
 }
 

@@ -270,9 +270,10 @@ impl Writer {
 /// The batch size for a map: in a small one few commands, so that the tenth that is kept for releases suffices for them.
 ///
 /// LMDB copies the pages it changes. For one record these are the path from the root, a neighbour to merge with, and the list
-/// of free pages: eight at most. It cannot reuse the pages that the last transaction freed, so two batches must fit.
+/// of free pages: eight at most, and four more for a record that is split ([`records`](super::records)). It cannot reuse the
+/// pages that the last transaction freed, so two batches must fit.
 fn batch_for(environment: &Environment) -> usize {
-    const PAGES: usize = 8;
+    const PAGES: usize = 12;
     (environment.map_pages() / 10 / 2 / PAGES).clamp(1, BATCH_MAX)
 }
 

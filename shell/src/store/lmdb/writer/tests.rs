@@ -429,7 +429,7 @@ fn uncommitted_sweep_step_is_taken_again() {
 
 #[test]
 fn batch_is_small_in_a_small_map() {
-    for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 25), (1 << 30, BATCH_MAX)] {
+    for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 17), (1 << 30, BATCH_MAX)] {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), map_bytes, Durability::Unsynced).unwrap();
         assert_eq!(batch_for(&environment), batch);
