@@ -51,6 +51,7 @@
 //! use session_core::{NodeId, connection_limiter::ConnectionLimits, ledger::SlotLimit};
 //! use shell::auth::OpenAuthenticator;
 //! use shell::net::settings::ConnectionSettings;
+//! use shell::runtime::supervisor::Supervisor;
 //! use shell::runtime::threads::on_threads;
 //! use shell::server::{Server, Settings};
 //! use shell::store::MemoryStore;
@@ -69,7 +70,7 @@
 //!
 //! let stop = async {}; // The server drains when this future is ready.
 //! let executor = Arc::new(smol::Executor::new());
-//! on_threads(2, &executor, server.run(Arc::clone(&executor), stop));
+//! on_threads(2, &executor, &Supervisor::default(), server.run(Arc::clone(&executor), stop));
 //! # Ok(())
 //! # }
 //! ```

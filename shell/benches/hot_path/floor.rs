@@ -10,6 +10,7 @@ use async_tungstenite::{WebSocketStream, accept_async_with_config};
 use futures_util::{SinkExt as _, StreamExt as _};
 use shell::net::listen_address::ListenAddress;
 use shell::net::listener::listen;
+use shell::runtime::supervisor::Supervisor;
 use shell::runtime::threads::on_threads;
 use smol::net::TcpStream;
 use smol::{Async, Executor};
@@ -25,7 +26,7 @@ pub(crate) fn serve(threads: u16) -> Result<()> {
     println!("listening on ws://{}", listener.local_addr()?);
     let listener = Async::new(listener)?;
     let executor = Arc::new(Executor::new());
-    on_threads(threads, &executor, async {
+    on_threads(threads, &executor, &Supervisor::default(), async {
         loop {
             if let Ok((stream, _)) = listener.accept().await {
                 executor.spawn(run_connection(TcpStream::from(stream))).detach();

@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use shell::client::RootCertificates;
 use shell::client::bench::load::{Counts, CycleLoad, LoadProfile, LoadStats, MAX_CONCURRENT, Users};
 use shell::runtime::open_files::raise_limit;
+use shell::runtime::supervisor::Supervisor;
 use shell::runtime::threads::on_threads;
 use smol::Executor;
 
@@ -46,7 +47,7 @@ impl Bench {
     /// Runs work on all threads.
     pub(crate) fn run<T>(&self, work: impl AsyncFnOnce(&Arc<Executor<'static>>) -> T) -> T {
         let executor = Arc::new(Executor::new());
-        on_threads(self.threads, &executor, work(&executor))
+        on_threads(self.threads, &executor, &Supervisor::default(), work(&executor))
     }
 
     /// Puts the load on each of the processes in turns. A short first round does not count.

@@ -6,8 +6,10 @@ mod report;
 mod error;
 mod service;
 mod routes;
+mod bound_socket;
 pub mod socket;
 
+pub use bound_socket::BoundSocket;
 pub use error::AdminError;
 pub use report::{LimitSourceName, NextOutcome, SessionHolder, UserReport};
 pub use request::{AdminRequest, DefaultWord, FullAction, Override, SlotCount, UnlimitedWord, UserPatch};

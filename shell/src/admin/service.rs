@@ -36,10 +36,11 @@ pub struct AdminService {
 }
 
 impl AdminService {
-    /// A service for this store.
+    /// A service for this store. It has the clock of the process that opened the store.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, client_of: Option<ClientOf>, store_timeout: Duration) -> Self {
-        Self { store, clock: Clock::start(), client_of, store_timeout, update_lock: Arc::default() }
+        let clock = store.context().process().clock.clone();
+        Self { store, clock, client_of, store_timeout, update_lock: Arc::default() }
     }
 
     /// Carries out a request, and reports the user's state after it.

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +18,13 @@ use serde::Serialize;
 use serde_json::json;
 use session_core::UserId;
 use smol::future::or;
-use smol::lock::Semaphore;
-use smol::net::unix::{UnixListener, UnixStream};
+use smol::lock::{Mutex, Semaphore};
+use smol::net::unix::UnixStream;
 use smol::{Executor, Timer};
 use smol_hyper::rt::FuturesIo;
 
+use super::bound_socket::BoundSocket;
+pub use super::bound_socket::path;
 use super::error::AdminRequestError;
 use super::report::UserReport;
 use super::request::AdminRequest;
@@ -33,41 +35,18 @@ use super::service::AdminService;
 const MAX_REQUEST_BYTES: usize = 4096;
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// The socket of the server that uses this data directory.
-#[must_use]
-pub fn path(data: &Path) -> PathBuf {
-    data.join("operator.sock")
-}
-
-/// Binds the socket. Removes the socket of an earlier server first: the caller has the directory's lock, so that server is
-/// gone.
-///
-/// # Errors
-/// What the system says.
-pub fn bind(data: &Path) -> io::Result<UnixListener> {
-    let path = path(data);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    // The mode must be right from the start: a chmod after the bind would leave a moment for others.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(&path);
-    rustix::process::umask(before);
-    listener
-}
-
 /// How many connections are served at a time, and how long one may take.
 const MAX_CONNECTIONS: usize = 16;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves requests. Never ends.
-pub async fn serve(listener: UnixListener, service: Arc<AdminService>, executor: Arc<Executor<'static>>) {
+/// Serves requests. Never ends. The socket is the caller's, who can serve it again if this panics.
+pub async fn serve(socket: Arc<Mutex<BoundSocket>>, service: Arc<AdminService>, executor: Arc<Executor<'static>>) {
+    let mut socket = socket.lock().await;
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = permits.acquire_arc().await;
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match socket.accept().await {
+            Ok(stream) => {
                 let conversation = run_connection(stream, Arc::clone(&service));
                 let late = async {
                     Timer::after(TIMEOUT).await;

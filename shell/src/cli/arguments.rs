@@ -36,7 +36,7 @@ once.
 
 SIGHUP reloads the configuration, keys and certificates. The log says what changed, and what needs a restart.
 
-Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuration, 130 stopped by a second signal.";
+Exit codes: 0 stopped by a signal, 1 cannot start, 2 wrong usage or configuration, 70 a part of the server has failed, 130 stopped by a second signal.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

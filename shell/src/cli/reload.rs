@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt as _};
@@ -12,7 +12,7 @@ use smol::future::or;
 
 use crate::auth::JwtAuthenticator;
 use crate::config::{Authentication, ConfigLoader, Loaded, ReloadMode, diff};
-use crate::runtime::log::Log;
+use crate::runtime::log::{Log, LogHandle};
 use crate::server::ServerHandle;
 use crate::store::Store;
 
@@ -27,9 +27,20 @@ pub(crate) struct Reloader {
     pub(crate) store: Arc<dyn Store>,
     /// Present if users authenticate by tokens.
     pub(crate) tokens: Option<Arc<JwtAuthenticator>>,
-    pub(crate) log: Arc<Log>,
+    pub(crate) log: LogHandle,
     /// The limit of open files.
     pub(crate) descriptors: u64,
+    /// The version of the file with the keys that are in force.
+    pub(crate) keys_read: Option<FileVersion>,
+}
+
+/// The time of change of a file, its length and its inode.
+pub(crate) type FileVersion = (SystemTime, u64, u64);
+
+/// Why the reloader looks.
+enum Wake {
+    Hangup,
+    Look,
 }
 
 /// Why the reload failed. Nothing has changed then.
@@ -39,15 +50,10 @@ impl Reloader {
     /// Interval between checks of the key file.
     const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-    /// Reloads everything after each hangup signal, and the keys when their file changes. Never returns.
-    pub(crate) async fn run(mut self, hangups: impl Stream<Item = ()>) {
-        enum Wake {
-            Hangup,
-            Look,
-        }
-
+    /// Reloads everything after each hangup signal, and the keys when their file changes. Never ends by itself. After a panic
+    /// the caller can run it again: what it changes it puts in place as a whole, and the next reload puts it in place again.
+    pub(crate) async fn run(reloader: Arc<Mutex<Self>>, hangups: impl Stream<Item = ()>) {
         let mut hangups = pin!(hangups.chain(futures_util::stream::pending()));
-        let mut seen = self.key_file().as_deref().and_then(file_version);
         loop {
             let hangup = async {
                 hangups.next().await;
@@ -58,20 +64,27 @@ impl Reloader {
                 Wake::Look
             };
             let wake = or(hangup, look).await;
+            let reloader = Arc::clone(&reloader);
             // Reading files may block, so it must not run on a thread that serves connections.
-            (self, seen) = smol::unblock(move || {
-                let file = self.key_file();
-                let now = file.as_deref().and_then(file_version);
-                match wake {
-                    // Changed keys are loaded even if the rest of the configuration is invalid.
-                    Wake::Hangup if self.reload() => {}
-                    Wake::Hangup | Wake::Look if now != seen => self.reload_keys(),
-                    Wake::Hangup | Wake::Look => {}
-                }
-                (self, now)
-            })
-            .await;
+            smol::unblock(move || reloader.lock().unwrap_or_else(PoisonError::into_inner).wake(&wake)).await;
         }
+    }
+
+    fn wake(&mut self, wake: &Wake) {
+        let now = self.key_file().as_deref().and_then(file_version);
+        match wake {
+            // Changed keys are loaded even if the rest of the configuration is invalid.
+            Wake::Hangup if self.reload() => {}
+            Wake::Hangup | Wake::Look if now != self.keys_read => self.reload_keys(),
+            Wake::Hangup | Wake::Look => {}
+        }
+        self.keys_read = now;
+    }
+
+    /// Notes that the keys in force are those of now.
+    pub(crate) fn with_keys_read(self) -> Self {
+        let keys_read = self.key_file().as_deref().and_then(file_version);
+        Self { keys_read, ..self }
     }
 
     /// The file with the keys of tokens.
@@ -157,7 +170,7 @@ impl Reloader {
 /// The version of a file: its time of change, length and inode. It changes if the file is replaced or written. Follows
 /// links.
 #[cfg(unix)]
-fn file_version(path: &std::path::Path) -> Option<(SystemTime, u64, u64)> {
+fn file_version(path: &std::path::Path) -> Option<FileVersion> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))

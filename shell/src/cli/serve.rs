@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::sync::Arc;
+use std::process;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -11,15 +12,16 @@ use session_core::NodeId;
 use session_core::connection_limiter::ConnectionLimits;
 use smol::{Executor, Task};
 
-use crate::admin::{AdminService, socket};
+use crate::admin::{AdminService, BoundSocket, socket};
 use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
 use crate::cli::reload::Reloader;
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
 use crate::net::listener::listen;
-use crate::runtime::clock::Clock;
-use crate::runtime::log::Log;
+use crate::runtime::log::{Log, LogHandle};
 use crate::runtime::open_files::raise_limit;
+use crate::runtime::process::Process;
 use crate::runtime::signals;
+use crate::runtime::supervisor::{Part, Supervisor};
 use crate::runtime::threads::on_threads;
 use crate::server::{Server, Settings};
 use crate::store::{LmdbStore, MemoryStore, Store};
@@ -33,11 +35,15 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The server cannot start: an address is taken, or a data directory, a key or a certificate cannot be used.
 pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
     let Loaded { config, settings: _, warnings } = &loaded;
-    let log = Log::start(Log::parse_filter(&config.log).map_err(anyhow::Error::msg)?, config.log_format);
+    let process = Process::start();
+    let filter = Log::parse_filter(&config.log).map_err(anyhow::Error::msg)?;
+    // It is dropped last, at every return: then its lines are written.
+    let log = Log::start(filter, config.log_format, &process.supervisor);
+    process.supervisor.set_end(end_process(log.handle()));
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let (stop, hangups) = (signals::stop(), signals::hangups());
+    let (stop, hangups) = (signals::stop(log.handle(), &process.supervisor), signals::hangups());
     let (stop, hangups) = (stop.context("cannot catch signals")?, hangups.context("cannot catch signals")?);
     let node = NodeId::new(getrandom::u64().context("the system has no random numbers")?);
     let descriptors = raise_limit();
@@ -53,23 +59,22 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         );
     }
     let policy = config.connection_settings()?;
-    let tokens = jwt_authenticator(config, &loader)?;
+    let tokens = jwt_authenticator(config, &loader, &process)?;
     let authenticator: Box<dyn Authenticator> = match &tokens {
         None => Box::new(OpenAuthenticator),
         Some(tokens) => Box::new(Arc::clone(tokens)),
     };
     let listeners = listen(&config.listen, config.send_buffer_bytes())?;
-    let store = open_store(config, node)?;
+    let store = open_store(config, node, &process)?;
     let bounds = config.connection_limits(descriptors);
     log_capacity(config, descriptors, &bounds)?;
     let settings = Settings { store_timeout: config.store_timeout, connection_limits: bounds, connection: policy };
     let server = Server::new(listeners, Arc::clone(&store), authenticator, settings)?;
     let executor = Arc::new(Executor::new());
-    let operating = serve_admin(config, &store, &server, &executor);
+    let operating = serve_admin(config, &store, &server, &process, &executor);
     print_addresses(config, &server)?;
 
     let threads = config.threads;
-    let log = Arc::new(log);
     let reloader = Reloader {
         loader,
         started: loaded.clone(),
@@ -77,18 +82,47 @@ pub fn run(loader: ConfigLoader, loaded: Loaded) -> anyhow::Result<()> {
         server: server.handle(),
         store: Arc::clone(&store),
         tokens,
-        log: Arc::clone(&log),
+        log: log.handle(),
         descriptors,
+        keys_read: None,
     };
-    let reloading = executor.spawn(reloader.run(hangups));
-    on_threads(threads, &executor, server.run(Arc::clone(&executor), stop));
+    let (reloader, mut hangups) = (Arc::new(Mutex::new(reloader.with_keys_read())), Some(hangups));
+    let reloading = process.supervisor.spawn(Part::Reload, &executor, move || {
+        let (reloader, hangups) = (Arc::clone(&reloader), hangups.take().map_or_else(signals::hangups, Ok));
+        async move {
+            match hangups {
+                Ok(hangups) => Reloader::run(reloader, hangups).await,
+                Err(error) => tracing::error!(%error, "cannot catch SIGHUP"),
+            }
+        }
+    });
+    on_threads(threads, &executor, &process.supervisor, server.run(Arc::clone(&executor), stop));
     drop((reloading, operating));
 
     if smol::block_on(store.close(CLOSE_TIMEOUT)).is_err() {
         tracing::error!("the store did not close in time, left it as it is");
     }
-    tracing::info!(dropped_log_lines = log.dropped_lines(), "stopped");
+    tracing::info!(dropped_log_lines = log.handle().dropped_lines(), "stopped");
     Ok(())
+}
+
+/// Ends the process because a part of it has ended that it cannot go on without.
+///
+/// At once: what is left may wait for that part. To the store and to the clients this is as if the process had been killed,
+/// so every slot becomes free, or lingers.
+#[expect(clippy::exit, reason = "the other threads may wait for ever for the part that has ended")]
+#[expect(clippy::print_stderr, reason = "the log may be off, or its thread may be the one that has ended")]
+fn end_process(log: LogHandle) -> impl Fn(Part) + Send + Sync {
+    move |part| {
+        // If nobody reads standard error, printing to it would wait for ever.
+        if part == Part::LogWriter || log.flush() {
+            let (part, code) = (part.name(), Supervisor::EXIT_CODE);
+            eprintln!(
+                "error: the part {part:?} of the server has ended; the server ends with code {code}, please report this"
+            );
+        }
+        process::exit(Supervisor::EXIT_CODE.into());
+    }
 }
 
 /// Serves operators on the socket in the data directory, if the store has one. A failure does not stop the server.
@@ -96,6 +130,7 @@ fn serve_admin(
     config: &Config,
     store: &Arc<dyn Store>,
     server: &Server,
+    process: &Process,
     executor: &Arc<Executor<'static>>,
 ) -> Option<Task<()>> {
     match config.store {
@@ -103,19 +138,14 @@ fn serve_admin(
         StoreKind::Memory => return None,
         StoreKind::Lmdb => {}
     }
-    match socket::bind(&config.data) {
-        Ok(listener) => {
-            let registry = Arc::clone(server.registry());
-            let client_of = Box::new(move |session| registry.client_of(session));
-            let operator = AdminService::new(Arc::clone(store), Some(client_of), config.store_timeout);
-            Some(executor.spawn(socket::serve(listener, Arc::new(operator), Arc::clone(executor))))
-        }
-        Err(error) => {
-            let path = socket::path(&config.data);
-            tracing::error!(path = %path.display(), %error, "cannot open the operator socket");
-            None
-        }
-    }
+    let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(&config.data)));
+    let registry = Arc::clone(server.registry());
+    let client_of = Box::new(move |session| registry.client_of(session));
+    let service = Arc::new(AdminService::new(Arc::clone(store), Some(client_of), config.store_timeout));
+    let tasks = Arc::clone(executor);
+    Some(process.supervisor.spawn(Part::Admin, executor, move || {
+        socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks))
+    }))
 }
 
 /// Logs the limit of open files and the number of connections that it leaves room for.
@@ -143,23 +173,27 @@ fn log_capacity(config: &Config, descriptors: u64, bounds: &ConnectionLimits) ->
     Ok(())
 }
 
-fn jwt_authenticator(config: &Config, loader: &ConfigLoader) -> anyhow::Result<Option<Arc<JwtAuthenticator>>> {
+fn jwt_authenticator(
+    config: &Config,
+    loader: &ConfigLoader,
+    process: &Process,
+) -> anyhow::Result<Option<Arc<JwtAuthenticator>>> {
     match config.auth {
         Authentication::Open => Ok(None),
         Authentication::Jwt => {
             let verifier = config.verifier(loader.secret())?;
             let (algorithm, keys) = (verifier.keys.algorithm(), verifier.keys.count());
             tracing::info!(%algorithm, keys, "users authenticate by tokens");
-            Ok(Some(Arc::new(JwtAuthenticator::new(verifier, Clock::start()))))
+            Ok(Some(Arc::new(JwtAuthenticator::new(verifier, process.clock.clone()))))
         }
     }
 }
 
-fn open_store(config: &Config, node: NodeId) -> anyhow::Result<Arc<dyn Store>> {
+fn open_store(config: &Config, node: NodeId, process: &Process) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config.store {
-        StoreKind::Memory => Arc::new(MemoryStore::with_policy(node, config.admission_policy())),
+        StoreKind::Memory => Arc::new(MemoryStore::in_process(node, config.admission_policy(), process.clone())),
         StoreKind::Lmdb => {
-            let store = LmdbStore::open(&config.lmdb(), node)?;
+            let store = LmdbStore::open_in_process(&config.lmdb(), node, process.clone())?;
             tracing::info!(known_users = store.known_users(), "opened the store");
             Arc::new(store)
         }

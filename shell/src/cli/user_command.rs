@@ -3,19 +3,24 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use session_core::protocol::SessionState;
 use session_core::{NodeId, SessionId, UserId};
+use smol::Timer;
 
 use crate::admin::{
-    AdminRequest, AdminService, DefaultWord, FullAction, LimitSourceName, NextOutcome, Override, SlotCount,
-    UnlimitedWord, UserPatch, UserReport, socket,
+    AdminRequest, AdminService, BoundSocket, DefaultWord, FullAction, LimitSourceName, NextOutcome, Override,
+    SlotCount, UnlimitedWord, UserPatch, UserReport, socket,
 };
 use crate::config::{Config, StoreKind};
 use crate::runtime::rfc3339::format_rfc3339;
-use crate::store::{LmdbStore, Store as _};
+use crate::store::{LmdbStore, OpenError, Store as _};
+
+/// How long to wait for the socket of a server that uses the directory. Longer than the server takes to notice that the
+/// socket is gone.
+const SOCKET_TIMEOUT: Duration = BoundSocket::CHECK_INTERVAL.saturating_mul(3);
 
 /// A request from the command line.
 #[derive(Debug)]
@@ -161,19 +166,34 @@ async fn request(
         }
         StoreKind::Lmdb => {}
     }
-    if let Some(report) = socket::request(&config.data, user, order).await? {
-        return Ok(report);
-    }
-    // Opening would create a store in a directory that has none, such as a mistyped one.
-    if !LmdbStore::is_in(&config.data) {
-        return Err(format!(
-            "there is no server data in {}: name the data directory with --data",
-            config.data.display()
-        ));
-    }
     let node = NodeId::new(getrandom::u64().map_err(|error| error.to_string())?);
-    let store = LmdbStore::open(&config.lmdb(), node).map_err(|error| error_chain(&error))?;
-    let store = Arc::new(store);
+    let give_up_at = Instant::now() + SOCKET_TIMEOUT;
+    let store = loop {
+        if let Some(report) = socket::request(&config.data, user, order).await? {
+            return Ok(report);
+        }
+        // Opening would create a store in a directory that has none, such as a mistyped one.
+        if !LmdbStore::is_in(&config.data) {
+            return Err(format!(
+                "there is no server data in {}: name the data directory with --data",
+                config.data.display()
+            ));
+        }
+        match LmdbStore::open(&config.lmdb(), node) {
+            Ok(store) => break Arc::new(store),
+            Err(OpenError::InUse { holder, .. }) if give_up_at <= Instant::now() => {
+                return Err(format!(
+                    "{holder} uses {}, but does not answer at {}. If that is a server, its log says why it cannot open that \
+                     socket; it keeps trying",
+                    config.data.display(),
+                    socket::path(&config.data).display()
+                ));
+            }
+            // A server that starts or stops, or whose socket was deleted, which it notices soon.
+            Err(OpenError::InUse { .. }) => drop(Timer::after(Duration::from_millis(100)).await),
+            Err(error) => return Err(error_chain(&error)),
+        }
+    };
     let operator = AdminService::new(Arc::<LmdbStore>::clone(&store), None, config.store_timeout);
     let report = operator.handle(user, order).await.map_err(|why| why.to_string());
     if store.close(Duration::from_secs(5)).await.is_err() {

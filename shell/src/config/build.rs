@@ -75,6 +75,7 @@ impl Config {
             trusted_proxies: self.trusted_proxies.iter().copied().collect(),
             proxy_protocol: self.proxy_protocol,
             tls,
+            ..ConnectionSettings::default()
         })
     }
 

@@ -9,6 +9,7 @@ use session_core::session::SessionSettings;
 use crate::net::hosts::Hosts;
 use crate::net::origins::Origins;
 use crate::net::trusted_proxies::TrustedProxies;
+use crate::runtime::readiness::Readiness;
 
 /// The settings of one connection. It keeps the settings that were in force when it was accepted.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct ConnectionSettings {
     pub proxy_protocol: bool,
     /// The TLS configuration. `None`: no TLS.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Whether the server admits sessions now, for the health check. The server sets its own here.
+    pub readiness: Readiness,
 }
 
 impl Default for ConnectionSettings {
@@ -45,6 +48,7 @@ impl Default for ConnectionSettings {
             trusted_proxies: TrustedProxies::default(),
             proxy_protocol: false,
             tls: None,
+            readiness: Readiness::default(),
         }
     }
 }

@@ -165,7 +165,10 @@ fn response_for(
         return message_response(StatusCode::BAD_REQUEST, "The header Host must be given once");
     }
     if method == Method::HEAD || !lists_token(headers, header::UPGRADE, "websocket") {
-        return message_response(StatusCode::OK, "Web socket is needed to talk to this server");
+        return match settings.readiness.refusal() {
+            None => message_response(StatusCode::OK, "Web socket is needed to talk to this server"),
+            Some(refusal) => message_response(StatusCode::SERVICE_UNAVAILABLE, refusal),
+        };
     }
     if version != Version::HTTP_11 {
         return message_response(StatusCode::BAD_REQUEST, "A web socket needs HTTP/1.1");
@@ -262,6 +265,21 @@ mod tests {
         let response = request(&Method::GET, "/", &VALID_HEADERS);
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(response.headers()[header::SEC_WEBSOCKET_ACCEPT], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn health_check_tells_whether_sessions_are_admitted() {
+        let settings = ConnectionSettings::default();
+        let get = |headers: &[(&'static str, &str)]| {
+            let headers = headers.iter().map(|&(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+            response_for(&settings, &Method::GET, "/", Version::HTTP_11, &headers.collect()).status().as_u16()
+        };
+        let host = [("host", "test")];
+        assert_eq!(get(&host), 200);
+        settings.readiness.set_refusal(Some("The session store is full, try again later"));
+        assert_eq!((get(&host), get(&VALID_HEADERS)), (503, 101), "a session may still resume or list others");
+        settings.readiness.set_refusal(None);
+        assert_eq!(get(&host), 200);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Clock {
     }
 
     /// Reads the wall clock once a second. After a correction it wakes every task that waits for a timer. Never ends.
-    pub async fn watch_wall_clock(&self) {
+    pub async fn watch_wall_clock(self) {
         loop {
             Timer::after(Self::WALL_POLL_INTERVAL).await;
             if self.poll_wall_clock() {
@@ -128,7 +128,7 @@ impl Clock {
     ///
     /// One system timer serves the whole queue, and changes only when an earlier timer is set. With a system timer for each
     /// task, every new timer would wake the thread that waits for events.
-    pub async fn run_timers(&self) {
+    pub async fn run_timers(self) {
         let mut timer = Timer::never();
         poll_fn(|cx| {
             loop {
@@ -257,7 +257,7 @@ mod tests {
         let (waker, wakes) = counting_waker();
         clock.timers.set(clock.now() + Duration::from_secs(3600), waker);
         let watch = async {
-            clock.watch_wall_clock().await;
+            clock.clone().watch_wall_clock().await;
             panic!("it never ends");
         };
         let two_polls = async {

@@ -132,7 +132,7 @@ mod tests {
             clock.wait_until(Timestamp::default()).await;
         };
         let timers = async {
-            clock.run_timers().await;
+            clock.clone().run_timers().await;
             panic!("run_timers never ends");
         };
         smol::block_on(or(timers, waiting));

@@ -1,5 +1,8 @@
-//! What every other room runs on: clock and timers, log, threads, signals, memory, open files.
+//! What every other room runs on: the list of its vital parts, clock and timers, log, threads, signals, memory, open files.
 
+pub mod process;
+pub mod supervisor;
+pub mod readiness;
 pub mod clock;
 pub mod deadline_timer;
 mod timer_queue;

@@ -5,6 +5,10 @@ use std::{io, process, thread};
 
 use async_signal::{Signal, Signals};
 use futures_util::{Stream, StreamExt as _};
+use smol::future::or;
+
+use crate::runtime::log::LogHandle;
+use crate::runtime::supervisor::{Part, Supervisor};
 
 /// A stream of every SIGINT (Ctrl-C) and SIGTERM from now on. They no longer end the process.
 ///
@@ -22,21 +26,26 @@ pub(crate) fn hangups() -> io::Result<impl Stream<Item = ()> + Send> {
     Ok(Signals::new([Signal::Hup])?.map(drop))
 }
 
-/// Ready at the first SIGINT or SIGTERM. The second ends the process at once.
+/// Ready at the first SIGINT or SIGTERM. The second ends the process at once: only the log is flushed.
 ///
 /// # Errors
 /// When the signals cannot be caught, or the thread cannot be started.
-pub(crate) fn stop() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn stop(log: LogHandle, supervisor: &Supervisor) -> io::Result<impl Future<Output = ()>> {
     let interrupts = interrupts()?;
     let (first, stop) = smol::channel::bounded::<()>(1);
     // A thread of its own, so that the second signal works even if all other threads are busy.
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        smol::block_on(async {
+    let supervisor = supervisor.clone();
+    thread::Builder::new().name(Part::Signals.name().into()).spawn(move || {
+        let guard = supervisor.watch(Part::Signals);
+        let signals = async {
             let mut interrupts = pin!(interrupts);
             interrupts.next().await;
             drop(first);
             interrupts.next().await;
-        });
+        };
+        smol::block_on(or(signals, guard.panic_when_due()));
+        tracing::warn!("stopped at once by a second signal");
+        let _is_written = log.flush();
         exit_at_once();
     })?;
     Ok(async move {

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::thread::{self, available_parallelism};
 
 use smol::Executor;
+use smol::future::or;
+
+use crate::runtime::supervisor::{Part, Supervisor};
 
 /// One thread per core of this machine, at most 256.
 #[must_use]
@@ -12,18 +15,34 @@ pub fn one_per_core() -> u16 {
 }
 
 /// Runs `main` to its end on this thread. Meanwhile this thread and `threads - 1` others run the executor's tasks.
-pub fn on_threads<T>(threads: u16, executor: &Arc<Executor<'static>>, main: impl Future<Output = T>) -> T {
+///
+/// The supervisor learns of a thread that ends before. A panic of `main` goes on after that.
+pub fn on_threads<T>(
+    threads: u16,
+    executor: &Arc<Executor<'static>>,
+    supervisor: &Supervisor,
+    main: impl Future<Output = T>,
+) -> T {
     let (stop, stopped) = smol::channel::bounded::<()>(1);
     for number in 1..threads {
-        let (executor, stopped) = (Arc::clone(executor), stopped.clone());
-        let work = move || smol::block_on(executor.run(stopped.recv()));
+        let (executor, supervisor, stopped) = (Arc::clone(executor), supervisor.clone(), stopped.clone());
+        let work = move || {
+            let guard = supervisor.watch(Part::Worker);
+            let stopped = async {
+                let _always_closed = stopped.recv().await;
+            };
+            smol::block_on(executor.run(or(stopped, guard.panic_when_due())));
+            guard.finish();
+        };
         // Fewer threads are slower, but enough.
         if let Err(error) = thread::Builder::new().name(format!("sessions-{number}")).spawn(work) {
             tracing::warn!(%error, "cannot start a thread; continuing with {number}");
             break;
         }
     }
-    let output = smol::block_on(executor.run(main));
+    let guard = supervisor.watch(Part::Main);
+    let output = smol::block_on(executor.run(or(main, guard.panic_when_due())));
+    guard.finish();
     drop(stop);
     output
 }

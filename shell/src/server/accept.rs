@@ -17,8 +17,10 @@ use crate::net::close::close_after_response;
 use crate::net::connection_limiter::SharedConnectionLimiter;
 use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
-use crate::runtime::clock::Clock;
 use crate::runtime::malloc;
+use crate::runtime::process::Process;
+use crate::runtime::readiness::Readiness;
+use crate::runtime::supervisor::Part;
 use crate::server::accepted::{AcceptedConnection, run_connection, upgrade};
 use crate::server::connection::ConnectionContext;
 use crate::server::refusal_log::RefusalLog;
@@ -51,6 +53,7 @@ pub struct ServerHandle(Arc<ServerState>);
 impl ServerHandle {
     /// Changes the settings of connections that are accepted from now on.
     pub fn set_connection_settings(&self, settings: ConnectionSettings) {
+        let settings = ConnectionSettings { readiness: self.0.readiness.clone(), ..settings };
         *self.0.connection_settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
@@ -63,7 +66,8 @@ impl ServerHandle {
 /// What the accept loops share.
 struct ServerState {
     connection_settings: RwLock<Arc<ConnectionSettings>>,
-    clock: Clock,
+    readiness: Readiness,
+    process: Process,
     connection_limiter: Arc<SharedConnectionLimiter>,
     context: Arc<ConnectionContext>,
     registry: Arc<Registry>,
@@ -77,6 +81,23 @@ impl ServerState {
     }
 }
 
+impl ServerState {
+    /// Starts the tasks that run beside the connections until the server has drained.
+    fn start_tasks(self: &Arc<Self>, executor: &Executor<'static>) -> [Task<()>; 5] {
+        let supervisor = &self.process.supervisor;
+        let (timers, wall_clock) = (self.process.clock.clone(), self.process.clock.clone());
+        let store_client = Arc::clone(&self.context.store_client);
+        let (health, trim) = (Arc::clone(self), Arc::clone(self));
+        [
+            supervisor.spawn(Part::Timers, executor, move || timers.clone().run_timers()),
+            supervisor.spawn(Part::WallClock, executor, move || wall_clock.clone().watch_wall_clock()),
+            supervisor.spawn(Part::Retry, executor, move || Arc::clone(&store_client).retry()),
+            supervisor.spawn(Part::Health, executor, move || watch_health(Arc::clone(&health))),
+            supervisor.spawn(Part::TrimMemory, executor, move || trim_memory(Arc::clone(&trim))),
+        ]
+    }
+}
+
 impl Server {
     /// How many sessions may hold or wait for a slot. It limits the memory for releases that the store does not confirm.
     const MAX_SLOT_GUARDS: usize = 1 << 20;
@@ -87,10 +108,13 @@ impl Server {
     const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
     /// How long after half of many connections have left the memory is trimmed.
     const TRIM_DELAY: Duration = Duration::from_secs(1);
+    /// How old the answer to a health check may be, beside the time that the store takes to answer.
+    const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
     /// How long sessions may take to drain at shutdown.
     const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 
-    /// A server on bound listeners. The caller binds them, so a test can let the system choose the port.
+    /// A server on bound listeners. The caller binds them, so a test can let the system choose the port. It has the clock and
+    /// the supervisor of the process that opened the store.
     ///
     /// # Errors
     /// When a listener cannot be made non-blocking, or its address cannot be read.
@@ -102,7 +126,8 @@ impl Server {
     ) -> io::Result<Self> {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         let listeners = listeners.into_iter().map(Async::new).collect::<io::Result<_>>()?;
-        let clock = Clock::start();
+        let (process, readiness) = (store.context().process().clone(), Readiness::default());
+        let clock = &process.clock;
         let Settings { store_timeout, connection_limits, connection } = settings;
         let registry = Registry::new(store.node(), clock.clone());
         store.set_notifier(Arc::<Registry>::clone(&registry));
@@ -115,9 +140,13 @@ impl Server {
             getrandom::fill(&mut random).ok().map(|()| ResumeToken::new(random))
         };
         let state = ServerState {
-            connection_settings: RwLock::new(Arc::new(connection)),
+            connection_settings: RwLock::new(Arc::new(ConnectionSettings {
+                readiness: readiness.clone(),
+                ..connection
+            })),
+            readiness,
             connection_limiter: SharedConnectionLimiter::new(connection_limits, clock.clone()),
-            clock,
+            process,
             context: Arc::new(ConnectionContext {
                 store_client,
                 authenticator,
@@ -155,16 +184,16 @@ impl Server {
     /// Connections run on `executor`. The caller runs it, on any number of threads.
     pub async fn run(self, executor: Arc<Executor<'static>>, stop: impl Future<Output = ()>) {
         let Self { listeners, addresses: _, state } = self;
-        let retries = executor.spawn(Arc::clone(&state.context.store_client).retry());
-        let clock = state.clock.clone();
-        let timers = executor.spawn(async move { clock.run_timers().await });
-        let clock = state.clock.clone();
-        let wall_clock = executor.spawn(async move { clock.watch_wall_clock().await });
-        let trimming = executor.spawn(trim_memory(Arc::clone(&state)));
+        let supervisor = &state.process.supervisor;
         let accept_loops: Vec<Task<()>> = listeners
             .into_iter()
-            .map(|listener| executor.spawn(accept(listener, Arc::clone(&state), Arc::clone(&executor))))
+            .map(|listener| {
+                let (listener, state, tasks) = (Arc::new(listener), Arc::clone(&state), Arc::clone(&executor));
+                let start = move || accept(Arc::clone(&listener), Arc::clone(&state), Arc::clone(&tasks));
+                supervisor.spawn(Part::Accept, &executor, start)
+            })
             .collect();
+        let tasks = state.start_tasks(&executor);
         stop.await;
         for task in accept_loops {
             task.cancel().await;
@@ -182,10 +211,9 @@ impl Server {
         if !drained.or(timeout).await {
             tracing::warn!(sessions = state.registry.len(), "stopped before every session had ended");
         }
-        retries.cancel().await;
-        timers.cancel().await;
-        wall_clock.cancel().await;
-        trimming.cancel().await;
+        for task in tasks {
+            task.cancel().await;
+        }
         let pending = state.context.store_client.pending();
         if pending > 0 {
             tracing::warn!(
@@ -197,7 +225,7 @@ impl Server {
 }
 
 /// Accepts connections without end. No error ends the loop: a client's error and a full file table are temporary.
-async fn accept(listener: Async<TcpListener>, state: Arc<ServerState>, executor: Arc<Executor<'static>>) {
+async fn accept(listener: Arc<Async<TcpListener>>, state: Arc<ServerState>, executor: Arc<Executor<'static>>) {
     let mut pause = None;
     loop {
         match listener.accept().await {
@@ -232,9 +260,10 @@ fn accept_connection(stream: TcpStream, peer: SocketAddr, state: &Arc<ServerStat
         Ok(permit) => {
             let registration = state.registry.register();
             let connection =
-                AcceptedConnection { stream, peer: peer.ip(), settings, permit, accepted: state.clock.now() };
+                AcceptedConnection { stream, peer: peer.ip(), settings, permit, accepted: state.process.clock.now() };
             let context = Arc::clone(&state.context);
-            let upgrade = Box::pin(upgrade(connection, state.clock.clone(), Arc::clone(registration.mailbox())));
+            let upgrade =
+                Box::pin(upgrade(connection, state.process.clock.clone(), Arc::clone(registration.mailbox())));
             executor.spawn(run_connection(upgrade, context, registration)).detach();
         }
         // A response over TLS would cost more than serving the connection.
@@ -254,6 +283,15 @@ async fn refuse_connection(mut stream: TcpStream, exceeded: ConnectionLimitExcee
         let _unfinished: Option<()> = poll_once(close).await;
     }
     state.refused_open.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Asks the store how it is doing, for the health check. Never ends.
+async fn watch_health(state: Arc<ServerState>) {
+    loop {
+        let health = state.context.store_client.health().await;
+        state.readiness.set_refusal(health.message());
+        Timer::after(Server::HEALTH_INTERVAL).await;
+    }
 }
 
 /// Returns free memory to the system after many connections have left. Never ends.

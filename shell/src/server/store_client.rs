@@ -14,7 +14,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
 use crate::server::mailbox::{CommandId, Mailbox};
 use crate::server::registry::Registry;
-use crate::store::{Caller, Completion, Store};
+use crate::store::{Caller, Completion, Store, StoreHealth};
 
 /// The way of all sessions of this process to the store. A late outcome becomes [`Outcome::Unknown`], and a command that
 /// the store has not begun by then is withdrawn. [`ReleaseTracker`] decides which releases are retried, and when. The
@@ -152,6 +152,11 @@ impl StoreClient {
             })
             .await;
         }
+    }
+
+    /// How the store is doing.
+    pub async fn health(&self) -> StoreHealth {
+        self.store.health().await
     }
 
     /// The number of releases that the store has not confirmed.

@@ -17,13 +17,11 @@ use super::failure::StoreFailure;
 use super::health::StoreHealth;
 use super::listing::{Page, PageRequest, SessionEntry, SessionPage, UserEntry, UserSeen, user_page};
 use super::shared::NodeContext;
-use crate::runtime::clock::Clock;
+use crate::runtime::process::Process;
 
 /// Keeps the records of users who hold a slot, and the overrides that are set, until it is closed.
 pub struct MemoryStore {
     context: NodeContext,
-    /// The time for lists, which come with no command's.
-    clock: Clock,
     /// `None` once the store is closed.
     records: Mutex<Option<Records>>,
 }
@@ -64,14 +62,16 @@ impl MemoryStore {
         Self::with_policy(node, AdmissionPolicy::new(limit))
     }
 
-    /// An empty store for one node, with this policy.
+    /// An empty store for one node, with this policy, and with a clock of its own.
     #[must_use]
     pub fn with_policy(node: NodeId, policy: AdmissionPolicy) -> Self {
-        Self {
-            context: NodeContext::new(node, policy),
-            clock: Clock::start(),
-            records: Mutex::new(Some(Records::default())),
-        }
+        Self::in_process(node, policy, Process::start())
+    }
+
+    /// An empty store for one node, with this policy, in this process.
+    #[must_use]
+    pub fn in_process(node: NodeId, policy: AdmissionPolicy, process: Process) -> Self {
+        Self { context: NodeContext::new(node, policy, process), records: Mutex::new(Some(Records::default())) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Records>> {
@@ -89,13 +89,14 @@ impl MemoryStore {
         let after = request.after_user()?;
         let is_behind = |user: &UserId| after.as_ref().is_none_or(|after| user > after);
         let records = self.lock();
-        let holders = records.as_ref().ok_or(CLOSED)?.holders(self.clock.now(), is_behind, request.limit() + 1);
+        let holders =
+            records.as_ref().ok_or(CLOSED)?.holders(self.context.clock().now(), is_behind, request.limit() + 1);
         let known = holders.into_iter().map(|(user, record)| (user.clone(), seen(record)));
         Ok(user_page(request.limit(), known, self.context.policy().overrides_after(after.as_ref())))
     }
 
     fn session_page(&self, user: Option<&UserId>, request: &PageRequest) -> Result<Page<SessionEntry>, StoreFailure> {
-        let (mut page, now) = (SessionPage::new(request)?, self.clock.now());
+        let (mut page, now) = (SessionPage::new(request)?, self.context.clock().now());
         let records = self.lock();
         let records = records.as_ref().ok_or(CLOSED)?;
         let holders = match user {

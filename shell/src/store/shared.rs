@@ -1,4 +1,4 @@
-//! What every store of a process needs: its node, the policy in force, and whom to notify.
+//! What every store of a process needs: its node, the policy in force, whom to notify, and the process's clock and supervisor.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,6 +8,8 @@ use session_core::ledger::{AdmissionPolicy, EndedSession, UserOverrides};
 use session_core::{NodeId, UserId};
 
 use super::notifier::{NotifierSlot, SessionNotifier};
+use crate::runtime::clock::Clock;
+use crate::runtime::process::Process;
 
 /// What a store knows of the process that opened it. A clone shares all of it.
 #[derive(Debug, Clone)]
@@ -15,17 +17,33 @@ pub struct NodeContext {
     node: NodeId,
     policy: SharedPolicy,
     notifier: NotifierSlot,
+    process: Process,
 }
 
 impl NodeContext {
-    /// The context of this node, with this policy and no overrides.
+    /// The context of this node in this process, with this policy and no overrides.
     #[must_use]
-    pub fn new(node: NodeId, policy: AdmissionPolicy) -> Self {
-        Self::with_policy(node, SharedPolicy::new(policy, HashMap::new()))
+    pub fn new(node: NodeId, policy: AdmissionPolicy, process: Process) -> Self {
+        Self::with_policy(node, SharedPolicy::new(policy, HashMap::new()), process)
     }
 
-    pub(super) fn with_policy(node: NodeId, policy: SharedPolicy) -> Self {
-        Self { node, policy, notifier: NotifierSlot::default() }
+    pub(super) fn with_policy(node: NodeId, policy: SharedPolicy, process: Process) -> Self {
+        Self { node, policy, notifier: NotifierSlot::default(), process }
+    }
+
+    #[cfg(test)]
+    pub(super) fn moved_to(self, process: Process) -> Self {
+        Self { process, ..self }
+    }
+
+    /// The clock and the supervisor of the process. What serves sessions from this store uses the same.
+    #[must_use]
+    pub const fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub(super) const fn clock(&self) -> &Clock {
+        &self.process.clock
     }
 
     /// This process, as the store's records name it.

@@ -12,6 +12,7 @@ use session_core::ledger::{
     StoreError, UserRecord,
 };
 use session_core::{NodeId, SessionId, Timestamp, UserId};
+use shell::runtime::process::Process;
 use shell::store::{
     Completion, HealthFuture, NodeContext, Page, PageRequest, SessionEntry, Store, StoreFailure, StoreFuture,
     UserEntry, UserUpdate,
@@ -148,9 +149,9 @@ impl SharedStore {
     }
 
     /// The store as a node that starts now opens it.
-    pub(super) fn open(self: &Arc<Self>, node: NodeId) -> Arc<NodeStore> {
+    pub(super) fn open(self: &Arc<Self>, node: NodeId, process: Process) -> Arc<NodeStore> {
         let mut inner = self.lock();
-        let context = NodeContext::new(node, inner.policy);
+        let context = NodeContext::new(node, inner.policy, process);
         inner.alive.insert(node);
         inner.contexts.insert(node, context.clone());
         Arc::new(NodeStore { shared: Arc::clone(self), context })

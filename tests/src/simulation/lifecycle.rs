@@ -9,6 +9,7 @@ use session_core::connection_limiter::ConnectionLimits;
 use session_core::{NodeId, ResumeToken};
 use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::runtime::clock::{Clock, ManualClock};
+use shell::runtime::process::Process;
 use shell::server::connection::ConnectionContext;
 use shell::server::refusal_log::RefusalLog;
 use shell::server::registry::Registry;
@@ -23,11 +24,11 @@ impl Simulation {
     pub(super) fn boot(&mut self) -> Server {
         self.nodes += 1;
         let node = NodeId::new(self.nodes);
-        let store = self.store.open(node);
         let manual_clock = Arc::<ManualClock>::default();
         // Each server has another time.
         manual_clock.set(self.now + Duration::from_secs(self.nodes * 1000));
         let clock = Clock::manual(manual_clock.clone());
+        let store = self.store.open(node, Process::with_clock(clock.clone()));
         let registry = Registry::new(node, clock.clone());
         store.set_notifier(Arc::<Registry>::clone(&registry));
         let store_client =

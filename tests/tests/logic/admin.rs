@@ -13,8 +13,8 @@ use session_core::ledger::{
 };
 use session_core::{SessionId, Timestamp, UserId};
 use shell::admin::{
-    AdminError, AdminRequest, AdminService, DefaultWord, FullAction, LimitSourceName, NextOutcome, Override, SlotCount,
-    UserPatch, socket,
+    AdminError, AdminRequest, AdminService, BoundSocket, DefaultWord, FullAction, LimitSourceName, NextOutcome,
+    Override, SlotCount, UserPatch, socket,
 };
 use shell::store::{Completion, MemoryStore, SessionNotifier, Store as _};
 use smol::Executor;
@@ -147,9 +147,9 @@ fn sixteen_requests_are_served_at_a_time() {
     const AT_A_TIME: usize = 16;
     let directory = tempfile::tempdir().unwrap();
     let store = StallableStore::stalled(3);
-    let listener = socket::bind(directory.path()).unwrap();
+    let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(directory.path())));
     let executor = Arc::new(Executor::new());
-    let serving = socket::serve(listener, Arc::new(service(&store)), Arc::clone(&executor));
+    let serving = socket::serve(socket, Arc::new(service(&store)), Arc::clone(&executor));
     // The thread ends with the test's process.
     thread::spawn(move || smol::block_on(executor.run(serving)));
     thread::scope(|scope| {
@@ -193,8 +193,8 @@ fn memory_store_carries_out_every_admin_request() {
         |session: SessionId| (session.number() == 2).then(|| ClientPrefix::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
     let service = Arc::new(AdminService::new(store, Some(Box::new(client)), TIMEOUT));
     let executor = Arc::new(Executor::new());
-    let listener = socket::bind(directory.path()).unwrap();
-    let serving = socket::serve(listener, service, Arc::clone(&executor));
+    let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(directory.path())));
+    let serving = socket::serve(socket, service, Arc::clone(&executor));
     thread::spawn(move || smol::block_on(executor.run(serving)));
     let handle = |request| smol::block_on(socket::request(directory.path(), &ada(), &request)).map(Option::unwrap);
 

@@ -8,6 +8,8 @@ mod origins_and_proxies;
 mod tls;
 mod token_sessions;
 mod full_disk;
+mod data_directory;
+mod supervision;
 mod binaries;
 mod configuration;
 mod reload;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Integers are big-endian. Times count milliseconds from the Unix epoch, the grace period counts milliseconds. A flag says
-//! which fields follow. The first byte is the version. Its meaning never changes once a release has written it.
+//! which fields follow. The first byte is the version. Its meaning never changes once a release has written it. 0 is never a
+//! version: a store may mark a value of its own with it.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

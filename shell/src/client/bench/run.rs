@@ -16,6 +16,7 @@ use super::{BenchError, Report, RunEnd, Settings};
 use crate::client::output::write_line;
 use crate::client::{Connection, Error, ExitReason, Options, Url};
 use crate::runtime::open_files;
+use crate::runtime::supervisor::Supervisor;
 use crate::runtime::threads::on_threads;
 
 /// File descriptors for other purposes: outputs, the reactor, signals, and connections that are closing.
@@ -44,7 +45,7 @@ pub fn run(
     let measured = {
         let progress = Progress::new(err, settings.json);
         let run = BenchRun::new(settings, room, &executor, &progress);
-        on_threads(settings.threads, &executor, run.measure(interrupts))
+        on_threads(settings.threads, &executor, &Supervisor::default(), run.measure(interrupts))
     };
     match measured {
         Ok(report) => {

@@ -10,6 +10,7 @@ use session_core::ledger::{EndedSession, Outcome, RecordError, SessionStatus, St
 use super::apply_context::ApplyContext;
 use super::ballast_file::BallastFile;
 use super::environment::{Environment, Uncommitted};
+use super::records::{self, StoredRecord};
 use super::sweep::{FirstPass, SweepPosition, SweepStep};
 
 /// Sessions of one user that lost their slots.
@@ -143,24 +144,18 @@ pub(super) fn apply(
 
 /// A user's record before the batch, and after the commands so far.
 struct BatchUser {
-    before: UserRecord,
+    before: StoredRecord,
     now: UserRecord,
 }
 
 impl BatchUser {
     fn read(environment: &Environment, txn: &RwTxn<'_>, id: &UserId) -> heed::Result<Result<Self, RecordError>> {
-        let before = match environment.records.get(txn, id.as_str().as_bytes())? {
-            None => UserRecord::default(),
-            Some(bytes) => match UserRecord::decode(bytes) {
-                Ok(record) => record,
-                Err(error) => return Ok(Err(error)),
-            },
-        };
-        Ok(Ok(Self { now: before.clone(), before }))
+        let before = records::read(environment, txn, id.as_str().as_bytes())?;
+        Ok(before.map(|before| Self { now: before.record.clone(), before }))
     }
 
     fn is_changed(&self) -> bool {
-        self.before != self.now
+        self.before.record != self.now
     }
 
     fn write(
@@ -170,13 +165,7 @@ impl BatchUser {
         id: &UserId,
         bytes: &mut Vec<u8>,
     ) -> heed::Result<()> {
-        let key = id.as_str().as_bytes();
-        if self.now.is_empty() {
-            environment.records.delete(txn, key).map(drop)
-        } else {
-            self.now.encode(bytes);
-            environment.records.put(txn, key, bytes)
-        }
+        records::write(environment, txn, id.as_str().as_bytes(), &self.before, &self.now, bytes)
     }
 }
 

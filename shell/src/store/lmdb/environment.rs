@@ -9,6 +9,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
 use thiserror::Error;
 
+use super::directory_watch::{Mismatch, OpenFile};
 use super::integrity;
 use crate::runtime::log::LogRateLimiter;
 
@@ -68,8 +69,8 @@ impl From<Uncommitted> for heed::Error {
 pub(super) enum EnvironmentError {
     #[error("{DATA_FILE} is damaged: {0}")]
     Damaged(String),
-    #[error("{DATA_FILE} is gone")]
-    Gone,
+    #[error("{DATA_FILE}: {0}")]
+    NotThere(Mismatch),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -171,6 +172,8 @@ fn fill_lock_file(directory: &Path) -> io::Result<()> {
 /// Keeps an environment open for the thread that owns it.
 pub(super) struct ReopeningEnv {
     directory: PathBuf,
+    /// The file that was opened first. No other is opened later.
+    file: OpenFile,
     map_bytes: usize,
     durability: Durability,
     environment: Option<Environment>,
@@ -184,11 +187,13 @@ impl ReopeningEnv {
     const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
     pub(super) fn open(directory: &Path, map_bytes: usize, durability: Durability) -> Result<Self, EnvironmentError> {
+        let environment = Environment::open(directory, map_bytes, durability)?;
         Ok(Self {
             directory: directory.into(),
+            file: OpenFile::at(&directory.join(DATA_FILE))?,
             map_bytes,
             durability,
-            environment: Some(Environment::open(directory, map_bytes, durability)?),
+            environment: Some(environment),
             backoff: Self::FIRST_BACKOFF,
             retry_at: Instant::now(),
             log: LogRateLimiter::default(),
@@ -197,6 +202,11 @@ impl ReopeningEnv {
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The file of the environment.
+    pub(super) const fn file(&self) -> &OpenFile {
+        &self.file
     }
 
     /// The environment, if it is open or can be opened again now.
@@ -230,15 +240,14 @@ impl ReopeningEnv {
         }
     }
 
-    /// Opens the environment again. Never creates an empty one instead of one that is gone: what this process wrote there
-    /// still counts.
+    /// Opens the environment again. Never creates an empty one instead of one that is gone, and never opens another file,
+    /// such as a copy: what this process wrote there still counts.
     fn reopen(&self) -> Result<Environment, EnvironmentError> {
-        match fs::metadata(self.directory.join(DATA_FILE)) {
-            Ok(file) if file.len() > 0 => Environment::open(&self.directory, self.map_bytes, self.durability),
-            Ok(_) => Err(EnvironmentError::Gone),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(EnvironmentError::Gone),
-            Err(error) => Err(error.into()),
+        self.file.check().map_err(EnvironmentError::NotThere)?;
+        if fs::metadata(&self.file.path)?.len() == 0 {
+            return Err(EnvironmentError::NotThere(Mismatch::Gone));
         }
+        Environment::open(&self.directory, self.map_bytes, self.durability)
     }
 }
 
@@ -370,18 +379,22 @@ mod tests {
         fs::write(&data, &whole[..100]).unwrap();
         assert!(env.environment().is_none());
         env.break_down();
-        fs::remove_file(&data).unwrap();
+        let aside = directory.path().join("aside");
+        fs::rename(&data, &aside).unwrap();
         assert!(env.environment().is_none());
-        assert!(matches!(env.reopen(), Err(EnvironmentError::Gone)));
+        assert!(matches!(env.reopen(), Err(EnvironmentError::NotThere(Mismatch::Gone))));
         assert!(!data.exists());
+        env.break_down();
+        fs::write(&data, &whole).unwrap();
+        assert!(env.environment().is_none());
+        let copy = env.reopen();
+        assert!(matches!(copy, Err(EnvironmentError::NotThere(Mismatch::Replaced))), "a copy may be older");
+        fs::rename(&aside, &data).unwrap();
         env.break_down();
         fs::write(&data, "").unwrap();
         assert!(env.environment().is_none());
         env.break_down();
         fs::write(&data, &whole).unwrap();
-        assert!(env.environment().is_some());
-
-        env.directory = data;
-        assert!(matches!(env.reopen(), Err(EnvironmentError::Io(_))), "a file is no directory");
+        assert!(env.environment().is_some(), "it is the same file");
     }
 }

@@ -48,6 +48,7 @@ fn summarise(
         Err(StoreFailure::Rejected(_) | StoreFailure::InDoubt) => return unavailable("the store is closed"),
     };
     let refusal = match live {
+        LiveHealth { is_lost: true, .. } => Some(StoreError::Failed),
         LiveHealth { is_full: true, .. } => Some(StoreError::Full),
         LiveHealth { .. } if is_queue_full => Some(StoreError::Overloaded),
         LiveHealth { .. } => None,
@@ -55,6 +56,7 @@ fn summarise(
     let is_users_full = matches!(users, Ok(UsersHealth { is_full: true, .. }));
     let is_users_closed = !matches!(users, Ok(UsersHealth { is_closed: false, .. }));
     let problems = [
+        (live.is_lost, "the data directory is not where it was opened: put it back, or restart the server"),
         (live.is_full, "no room for new slots: what is left is for releases"),
         (live.is_ballast_missing, "the disk is nearly full"),
         (live.has_unreadable, "a user's record cannot be read, and the user is rejected until a restart: see the log"),
@@ -70,8 +72,13 @@ fn summarise(
 mod tests {
     use super::*;
 
-    const LIVE: LiveHealth =
-        LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false, has_unreadable: false };
+    const LIVE: LiveHealth = LiveHealth {
+        is_closed: false,
+        is_full: false,
+        is_ballast_missing: false,
+        is_lost: false,
+        has_unreadable: false,
+    };
     const USERS: UsersHealth = UsersHealth { is_closed: false, is_full: false };
 
     fn refusal(live: LiveHealth, users: UsersHealth, is_queue_full: bool) -> (usize, Option<StoreError>) {
@@ -90,6 +97,8 @@ mod tests {
         let full = LiveHealth { is_full: true, is_ballast_missing: true, ..LIVE };
         assert_eq!(refusal(full, USERS, true), (3, Some(StoreError::Full)));
         assert_eq!(refusal(LIVE, USERS, true), (1, Some(StoreError::Overloaded)));
+        let lost = LiveHealth { is_lost: true, ..full };
+        assert_eq!(refusal(lost, USERS, true), (4, Some(StoreError::Failed)));
         let closed = LiveHealth { is_closed: true, ..LIVE };
         assert_eq!(refusal(closed, USERS, true), (usize::MAX, Some(StoreError::Failed)));
         for users in [UsersHealth { is_closed: true, ..USERS }, UsersHealth { is_full: true, ..USERS }] {

@@ -1,12 +1,11 @@
 //! Questions to the thread that owns `live/`: a page of sessions, and how it is doing.
 
-use std::ops::Bound;
-
 use session_core::UserId;
 use session_core::ledger::{self, StoreError, UserRecord};
 
 use super::apply_context::ApplyContext;
 use super::environment::Environment;
+use super::records::{self, Position, ReadRecord};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
 use crate::store::listing::{Page, PageRequest, SessionEntry, SessionPage};
@@ -34,6 +33,8 @@ pub(super) struct LiveHealth {
     pub(super) is_ballast_missing: bool,
     /// A user's record cannot be read.
     pub(super) has_unreadable: bool,
+    /// The data directory is not where it was opened.
+    pub(super) is_lost: bool,
 }
 
 impl LiveQuery {
@@ -72,8 +73,7 @@ fn list_of_user(
     mut page: SessionPage,
 ) -> heed::Result<Page<SessionEntry>> {
     let txn = environment.write()?;
-    let bytes = environment.records.get(&txn, user.as_str().as_bytes())?;
-    let is_last = bytes.is_none_or(|bytes| page.add(user, &current(bytes, context)));
+    let is_last = page.add(user, &current(records::read(environment, &txn, user.as_str().as_bytes())?, context));
     Ok(if is_last { page.finish() } else { page.finish_full() })
 }
 
@@ -84,15 +84,16 @@ fn list_of_all(
 ) -> heed::Result<Page<SessionEntry>> {
     let txn = environment.write()?;
     let first = page.first_user().cloned();
-    let start = first.as_ref().map_or(Bound::Unbounded, |user| Bound::Included(user.as_str().as_bytes()));
+    let mut position = first.map_or(Position::first(), |user| Position::at(user.as_str().as_bytes()));
     let mut last = None;
-    for (number, entry) in environment.records.range(&txn, &(start, Bound::Unbounded))?.enumerate() {
-        let (key, bytes) = entry?;
+    let mut number = 0;
+    while let Some((key, record)) = records::next(environment, &txn, &position)? {
         if let Some(last) = last.take_if(|_| number >= MAX_RECORDS) {
             return Ok(page.finish_after(&last));
         }
-        let Some(user) = std::str::from_utf8(key).ok().and_then(|id| UserId::parse(id).ok()) else { continue };
-        if !page.add(&user, &current(bytes, context)) {
+        (position, number) = (Position::behind(&key), number + 1);
+        let Some(user) = std::str::from_utf8(&key).ok().and_then(|id| UserId::parse(id).ok()) else { continue };
+        if !page.add(&user, &current(record, context)) {
             return Ok(page.finish_full());
         }
         last = Some(user);
@@ -101,8 +102,8 @@ fn list_of_all(
 }
 
 /// A record without what is void by now. One that cannot be read has no sessions: its user is refused.
-fn current(bytes: &[u8], context: ApplyContext<'_>) -> UserRecord {
-    let mut record = UserRecord::decode(bytes).unwrap_or_default();
+fn current(record: ReadRecord, context: ApplyContext<'_>) -> UserRecord {
+    let mut record = record.unwrap_or_default().record;
     ledger::expire_sessions(&mut record, context.now, |node| context.liveness(node));
     record
 }

@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use thiserror::Error;
 
+use super::directory_watch::FileId;
+
 /// The right to use a data directory.
 ///
 /// The lock is on the directory itself, and the kernel releases it when the process ends, however it ends. The file `lock` in
@@ -17,7 +19,7 @@ use thiserror::Error;
 pub(super) struct DirectoryLock {
     file: File,
     /// The lock belongs to this open file.
-    _directory: File,
+    directory: File,
 }
 
 /// The process that has a data directory locked, according to the lock file.
@@ -55,9 +57,14 @@ impl DirectoryLock {
         }
         // Not truncated here: `write_holder` does that.
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-        let lock = Self { file, _directory: locked };
+        let lock = Self { file, directory: locked };
         lock.write_holder()?;
         Ok(lock)
+    }
+
+    /// What is locked.
+    pub(super) fn id(&self) -> io::Result<FileId> {
+        self.directory.metadata().map(|metadata| FileId::of(&metadata))
     }
 
     fn write_holder(&self) -> io::Result<()> {

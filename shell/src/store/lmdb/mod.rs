@@ -3,9 +3,11 @@
 mod store;
 mod error;
 mod lock;
+mod directory_watch;
 mod queue;
 mod writer;
 mod batch;
+mod records;
 mod apply_context;
 mod sweep;
 mod live_query;

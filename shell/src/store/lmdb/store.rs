@@ -1,14 +1,16 @@
 //! The store on disk: two LMDB environments in one data directory.
 //!
 //! ```text
-//! DIR/lock     locked while a server uses the directory, has its process id
+//! DIR/         locked while a server uses it
+//! DIR/lock     has the server's process id
 //! DIR/live/    the sessions that hold slots now; not synced, discarded after a reboot
 //! DIR/users/   the users who were granted a slot and are not forgotten, and overrides; synced
 //! ```
 //!
 //! LMDB has one writer at a time, so a thread owns each environment. Commands go through a bounded queue to the writer
 //! ([`Writer`]), which applies many in one transaction and then answers. It sends the users it admits to the user writer
-//! ([`users`]). No command waits for that one. Before it forgets users, it asks the writer which of them hold slots.
+//! ([`users`]). No command waits for that one. Before it forgets users, it asks the writer which of them hold slots. A third
+//! thread watches that the directory is still where it was ([`directory_watch`](super::directory_watch)).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,6 +22,7 @@ use std::{fs, thread};
 use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreCommand};
 use session_core::{NodeId, UserId};
 
+use super::directory_watch::{DirectoryWatch, OpenFile};
 use super::error::OpenError;
 use super::health;
 use super::live;
@@ -28,6 +31,8 @@ use super::lock::DirectoryLock;
 use super::queue::Queue;
 use super::users::{self, Retention, SlotQuery, UpdateSender, UserQuery};
 use super::writer::Writer;
+use crate::runtime::process::Process;
+use crate::runtime::supervisor::{Part, PartGuard};
 use crate::store::api::{HealthFuture, Store, StoreFuture, UserUpdate};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
@@ -104,10 +109,23 @@ impl LmdbStore {
     /// # Errors
     /// [`OpenError`] says why it cannot be opened, and what to do.
     pub fn open(config: &LmdbConfig, node: NodeId) -> Result<Self, OpenError> {
-        Self::open_under_boot(config, node, live::boot_id().as_deref())
+        Self::open_in_process(config, node, Process::start())
     }
 
-    pub(super) fn open_under_boot(config: &LmdbConfig, node: NodeId, boot: Option<&str>) -> Result<Self, OpenError> {
+    /// As [`LmdbStore::open`], with the clock of this process. Its supervisor watches the store's threads.
+    ///
+    /// # Errors
+    /// As [`LmdbStore::open`].
+    pub fn open_in_process(config: &LmdbConfig, node: NodeId, process: Process) -> Result<Self, OpenError> {
+        Self::open_under_boot(config, node, process, live::boot_id().as_deref())
+    }
+
+    pub(super) fn open_under_boot(
+        config: &LmdbConfig,
+        node: NodeId,
+        process: Process,
+        boot: Option<&str>,
+    ) -> Result<Self, OpenError> {
         let &LmdbConfig { ref directory, policy, live_map_bytes, users_map_bytes, forget_after, queue_capacity } =
             config;
         let [live_map, users_map] = [map_bytes(live_map_bytes)?, map_bytes(users_map_bytes)?];
@@ -129,16 +147,28 @@ impl LmdbStore {
             .map_or_else(|| Ok(HashMap::new()), users::read_all)
             .map_err(|source| OpenError::UsersDamaged { directory: directory.join("users"), source })?;
         let known_users = users.environment().map_or(0, |users| users.entries()) - overrides.len();
+        let locked = lock.id().map_err(|source| OpenError::Directory { directory: directory.clone(), source })?;
+        let locked = OpenFile { path: directory.clone(), id: locked };
+        let (watch, directory_state, stop_watch) =
+            DirectoryWatch::new(vec![locked, users.file().clone(), live.file().clone()]);
         let queue = Arc::new(Queue::new(queue_capacity));
-        let context = NodeContext::with_policy(node, SharedPolicy::new(policy, overrides));
-        let (seen_sender, user_writer) = users::user_writer(users, context.policy().clone());
+        let context = NodeContext::with_policy(node, SharedPolicy::new(policy, overrides), process);
+        let (seen_sender, user_writer) =
+            users::user_writer(users, context.policy().clone(), context.clock().clone(), directory_state.clone());
         let updates = user_writer.update_sender();
-        let user_writer = user_writer.with_retention(forget_after, SlotQuery::new(Arc::clone(&queue), node));
-        let writer = Writer::new(Arc::clone(&queue), live, context.clone(), seen_sender);
+        let slot_query = SlotQuery::new(Arc::clone(&queue), node, context.clock().clone());
+        let user_writer = user_writer.with_retention(forget_after, slot_query);
+        let writer = Writer::new(Arc::clone(&queue), live, context.clone(), seen_sender, directory_state);
         let running = Arc::new(RunningThreads::default());
-        // If the second does not start, the first ends by itself: the sender of its queue is dropped.
-        spawn("users", &lock, &running, move || user_writer.run())?;
-        spawn("live", &lock, &running, move || writer.run())?;
+        let spawn = |part, work: Box<dyn FnOnce(&PartGuard) + Send>| spawn(part, &context, &lock, &running, work);
+        // If a thread does not start, those before it end by themselves: what they wait for is dropped with the others' work.
+        spawn(Part::StoreWatch, Box::new(move |guard| watch.run(guard)))?;
+        spawn(Part::StoreUsers, Box::new(move |guard| user_writer.run(guard)))?;
+        let work = move |guard: &PartGuard| {
+            let _stop_watch = stop_watch;
+            writer.run(guard);
+        };
+        spawn(Part::StoreLive, Box::new(work))?;
         Ok(Self { queue, running, lock: Mutex::new(Some(lock)), context, updates, known_users })
     }
 
@@ -261,22 +291,21 @@ impl Drop for ThreadGuard {
 
 /// Starts a thread that keeps the directory locked. It is not joined: the last thing it does is to leave the count.
 fn spawn(
-    name: &str,
+    part: Part,
+    context: &NodeContext,
     lock: &Arc<DirectoryLock>,
     running: &Arc<RunningThreads>,
-    work: impl FnOnce() + Send + 'static,
+    work: impl FnOnce(&PartGuard) + Send + 'static,
 ) -> Result<(), OpenError> {
     let run = ThreadGuard::start(running);
-    let lock = Arc::clone(lock);
+    let (lock, supervisor) = (Arc::clone(lock), context.process().supervisor.clone());
     let body = move || {
-        // Dropped in this order, also by a panic: the environment (by `work`), the lock, the count.
+        // Dropped in this order, also by a panic: the environment (by `work`), the guard, the lock, the count.
         let _run = run;
         let _lock = lock;
-        work();
+        let guard = supervisor.watch(part);
+        work(&guard);
+        guard.finish();
     };
-    thread::Builder::new()
-        .name(format!("store-{name}"))
-        .spawn(body)
-        .map(drop)
-        .map_err(|source| OpenError::Thread { source })
+    thread::Builder::new().name(part.name().into()).spawn(body).map(drop).map_err(|source| OpenError::Thread { source })
 }

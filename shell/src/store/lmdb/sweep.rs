@@ -16,13 +16,13 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
-use std::ops::Bound;
 
 use heed::RwTxn;
 use session_core::ledger::{self, RecordError, SessionStatus, UserRecord};
 
 use super::apply_context::ApplyContext;
 use super::environment::Environment;
+use super::records::{self, Position, ReadRecord, StoredRecord};
 
 /// How far a pass has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,9 +101,9 @@ impl SweepStep<'_> {
         first_pass: &FirstPass,
         txn: &mut RwTxn<'_>,
     ) -> heed::Result<SweepResult> {
-        let start = match self.from {
-            SweepPosition::Start => Bound::Unbounded,
-            SweepPosition::After(key) => Bound::Excluded(key.as_slice()),
+        let mut position = match self.from {
+            SweepPosition::Start => Position::first(),
+            SweepPosition::After(key) => Position::behind(key),
             SweepPosition::Over => {
                 let position = SweepPosition::Over;
                 return Ok(SweepResult { position, changed: 0, lingers: false, unreadable: None });
@@ -115,28 +115,29 @@ impl SweepStep<'_> {
         let mut seen = 0;
         let mut lingers = false;
         let mut unreadable = None;
-        for entry in environment.records.range(txn, &(start, Bound::Unbounded))?.take(self.records) {
-            let (key, bytes) = entry?;
+        while seen < self.records
+            && let Some((key, record)) = records::next(environment, txn, &position)?
+        {
             seen += 1;
-            last = Some(key.to_vec());
-            match look(bytes, context) {
-                Found::LeftOver => void.push(key.to_vec()),
-                Found::Unreadable(_) if first_pass.is_left_behind(key) => void.push(key.to_vec()),
-                Found::Unreadable(error) => unreadable = Some((key.to_vec(), error)),
-                Found::Lingering(record) => {
+            position = Position::behind(&key);
+            match look(record, context) {
+                Found::LeftOver => void.push(key.clone()),
+                Found::Unreadable(_) if first_pass.is_left_behind(&key) => void.push(key.clone()),
+                Found::Unreadable(error) => unreadable = Some((key.clone(), error)),
+                Found::Lingering(changed) => {
                     lingers = true;
-                    expired.extend(record.map(|record| (key.to_vec(), record)));
+                    expired.extend(changed.map(|(before, now)| (key.clone(), before, now)));
                 }
                 Found::Live => {}
             }
-        }
-        for key in &void {
-            environment.records.delete(txn, key)?;
+            last = Some(key);
         }
         let mut bytes = Vec::new();
-        for (key, record) in &expired {
-            record.encode(&mut bytes);
-            environment.records.put(txn, key, &bytes)?;
+        for key in &void {
+            records::remove(environment, txn, key)?;
+        }
+        for (key, before, now) in &expired {
+            records::write(environment, txn, key, before, now, &mut bytes)?;
         }
         let sweep = match last {
             Some(key) if seen == self.records => SweepPosition::After(key),
@@ -152,23 +153,24 @@ enum Found {
     LeftOver,
     /// Bytes that are no record.
     Unreadable(RecordError),
-    /// A session that lingers, and the record as it must be written, if that changed.
-    Lingering(Option<UserRecord>),
+    /// A session that lingers, and the record as it is and as it must be written, if that changed.
+    Lingering(Option<(StoredRecord, UserRecord)>),
     /// Only live sessions.
     Live,
 }
 
-fn look(bytes: &[u8], context: ApplyContext<'_>) -> Found {
-    let before = match UserRecord::decode(bytes) {
+fn look(record: ReadRecord, context: ApplyContext<'_>) -> Found {
+    let before = match record {
         Ok(record) => record,
         Err(error) => return Found::Unreadable(error),
     };
-    let mut record = before.clone();
-    ledger::expire_sessions(&mut record, context.now, |node| context.liveness(node));
-    match record.sessions() {
+    let mut now = before.record.clone();
+    ledger::expire_sessions(&mut now, context.now, |node| context.liveness(node));
+    match now.sessions() {
         [] => Found::LeftOver,
         sessions if sessions.iter().any(|session| session.status != SessionStatus::Live) => {
-            Found::Lingering(Some(record).filter(|record| *record != before))
+            let is_changed = now != before.record;
+            Found::Lingering(is_changed.then_some((before, now)))
         }
         _ => Found::Live,
     }

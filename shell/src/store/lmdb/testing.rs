@@ -14,6 +14,7 @@ use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
 use super::store::LmdbConfig;
+use crate::runtime::supervisor::{Part, PartGuard, Supervisor};
 use crate::store::api::Store;
 use crate::store::completion::Completion;
 use crate::store::notifier::SessionNotifier;
@@ -92,6 +93,11 @@ pub(super) fn granted(connections: u32) -> Outcome {
 
 pub(super) fn found(connections: u32) -> Outcome {
     Outcome::Counted { connections }
+}
+
+/// The guard of a thread that nobody watches.
+pub(super) fn unwatched() -> PartGuard {
+    Supervisor::default().watch(Part::StoreLive)
 }
 
 /// Submits the command and waits for its answer.

@@ -2,20 +2,26 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use session_core::ledger::{AcquireOptions, StoreCommand};
+use session_core::ledger::{AcquireOptions, KnownToken, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, Outcome, SlotLimit, StoreError};
-use session_core::{NodeId, Timestamp};
+use session_core::{DisplayName, NodeId, Timestamp};
 
 use super::environment::DATA_FILE;
 use super::testing::*;
 use super::users::{self, KnownUser, KnownUserError};
 use super::{LmdbConfig, LmdbStore, LockHolder, OpenError};
+use crate::runtime::clock::{Clock, ManualClock};
+use crate::runtime::process::Process;
+use crate::store::listing::PageRequest;
 use crate::store::{Store as _, StoreHealth};
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 fn open(directory: &Path, node: NodeId) -> LmdbStore {
-    LmdbStore::open_under_boot(&config(directory), node, Some("one boot")).unwrap()
+    LmdbStore::open_under_boot(&config(directory), node, Process::start(), Some("one boot")).unwrap()
 }
 
 #[test]
@@ -52,13 +58,18 @@ fn slots_of_another_node_are_void() {
 
 #[test]
 fn resumable_slots_of_a_killed_server_linger() {
-    const HOUR: Duration = Duration::from_secs(3600);
     let directory = tempfile::tempdir().unwrap();
     let open = |node, linger| {
         let policy = AdmissionPolicy { linger, ..config(directory.path()).policy };
-        LmdbStore::open_under_boot(&LmdbConfig { policy, ..config(directory.path()) }, node, Some("one boot")).unwrap()
+        LmdbStore::open_under_boot(
+            &LmdbConfig { policy, ..config(directory.path()) },
+            node,
+            Process::start(),
+            Some("one boot"),
+        )
+        .unwrap()
     };
-    let now = crate::runtime::clock::Clock::start().now();
+    let now = Clock::start().now();
     let store = open(NODE, Duration::ZERO);
     assert!(matches!(
         ask(&store, acquire_with("eve", NODE.session(1), now, resumable())),
@@ -87,6 +98,54 @@ fn resumable_slots_of_a_killed_server_linger() {
     assert_eq!(["ada", "joe"].map(|user| count(user, now + HOUR * 2)), [found(1), found(0)]);
 }
 
+/// A store whose process has this time, and where slots linger for an hour.
+fn open_at(directory: &Path, node: NodeId, second: u64) -> (LmdbStore, Arc<ManualClock>) {
+    let manual_clock = Arc::<ManualClock>::default();
+    manual_clock.set(Timestamp::from_epoch(Duration::from_secs(second)));
+    let process = Process::with_clock(Clock::manual(Arc::clone(&manual_clock)));
+    let policy = AdmissionPolicy { linger: HOUR, ..config(directory).policy };
+    let config = LmdbConfig { policy, ..config(directory) };
+    (LmdbStore::open_under_boot(&config, node, process, Some("one boot")).unwrap(), manual_clock)
+}
+
+fn listed(store: &LmdbStore) -> usize {
+    smol::block_on(store.list_sessions(None, PageRequest::first(10))).unwrap().items.len()
+}
+
+#[test]
+fn store_has_the_clock_of_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, manual_clock) = open_at(directory.path(), NODE, 1000);
+    let at = Timestamp::from_epoch(Duration::from_secs(1000));
+    ask(&store, acquire_with("ada", NODE.session(1), at, resumable()));
+    ask(&store, StoreCommand::Linger { user: user("ada"), session: NODE.session(1), at, token: KnownToken::Granted });
+    assert_eq!((listed(&store), store.context().process().clock.now()), (1, at));
+    manual_clock.set(Timestamp::from_epoch(Duration::from_secs(1000 + 3599)));
+    assert_eq!(listed(&store), 1);
+    manual_clock.set(Timestamp::from_epoch(Duration::from_secs(1000 + 3600)));
+    assert_eq!(listed(&store), 0, "what lingers by one clock expires by the same");
+}
+
+#[test]
+fn clock_set_before_a_restart_moves_the_grace_period() {
+    // When the first server lingered, when the next one starts, and how long the slot is kept then.
+    for (next, kept) in [(1000 + 1800, 1800), (1000 + 3600, 0), (10, 3600)] {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = open_at(directory.path(), NODE, 1000);
+        let at = Timestamp::from_epoch(Duration::from_secs(1000));
+        ask(&store, acquire_with("ada", NODE.session(1), at, resumable()));
+        ask(
+            &store,
+            StoreCommand::Linger { user: user("ada"), session: NODE.session(1), at, token: KnownToken::Granted },
+        );
+        drop(store);
+        let (store, manual_clock) = open_at(directory.path(), OTHER_NODE, next);
+        assert_eq!(listed(&store), usize::from(kept > 0), "after {next}");
+        manual_clock.set(Timestamp::from_epoch(Duration::from_secs(next + kept)));
+        assert_eq!(listed(&store), 0, "after {next}");
+    }
+}
+
 #[test]
 fn reboot_empties_slots_and_keeps_users() {
     let directory = tempfile::tempdir().unwrap();
@@ -95,7 +154,8 @@ fn reboot_empties_slots_and_keeps_users() {
     assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
     assert_eq!(ask(&store, acquire("bob", 2)), granted(1));
     drop(store);
-    let store = LmdbStore::open_under_boot(&config(directory.path()), NODE, Some("another boot")).unwrap();
+    let store =
+        LmdbStore::open_under_boot(&config(directory.path()), NODE, Process::start(), Some("another boot")).unwrap();
     assert_eq!(store.known_users(), 2);
     assert_eq!(format!("{store:?}"), "LmdbStore { known_users: 2, .. }");
     assert_eq!(ask(&store, lookup("ada", 1)), found(0));
@@ -198,6 +258,56 @@ fn full_map_rejects_acquires_until_there_is_room() {
             assert_eq!(answers.next(), Outcome::Released);
         }
         assert_eq!(smol::block_on(store.health()), StoreHealth::Ready);
+    }
+}
+
+#[test]
+fn every_slot_of_a_large_record_comes_back_in_a_full_map() {
+    // In one value it would take twenty pages side by side.
+    const HELD: u64 = 400;
+    let name = |number: u64| format!("{number:0>200}");
+    let policy = AdmissionPolicy::new(SlotLimit::new(1024).unwrap());
+    let words = DisplayName::parse(&"x".repeat(64)).unwrap();
+    let options = AcquireOptions { device: Some(words.clone()), label: Some(words), ..resumable() };
+    for mib in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = LmdbConfig { live_map_bytes: mib << 20, policy, ..config(directory.path()) };
+        let store = LmdbStore::open(&config, NODE).unwrap();
+        let granted_to_ada = (0..HELD).take_while(|&number| {
+            let at = Timestamp::from_epoch(Duration::from_secs(number));
+            let outcome = ask(&store, acquire_with("ada", NODE.session(number + 1), at, options.clone()));
+            matches!(outcome, Outcome::Granted { .. })
+        });
+        let held = u64::try_from(granted_to_ada.count()).unwrap();
+        assert_eq!(held, HELD, "in {mib} MiB");
+        // Others fill the map, go and come, so that what is free lies scattered.
+        let mut others: Vec<u64> = Vec::new();
+        let mut next = HELD;
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..3 {
+            while ask(&store, acquire(&name(next), next)) == granted(1) {
+                others.push(next);
+                next += 1;
+            }
+            for _ in 0..others.len() / 3 {
+                let number = others.swap_remove(random.usize(..others.len()));
+                assert_eq!(ask(&store, release(&name(number), number)), RELEASED);
+            }
+        }
+        while ask(&store, acquire(&name(next), next)) == granted(1) {
+            others.push(next);
+            next += 1;
+        }
+        // The map is full. Every second first, so that the record stays large for long.
+        let of_ada: Vec<_> = (1..=held).step_by(2).chain((2..=held).step_by(2)).collect();
+        for (left, number) in (0..held).rev().zip(of_ada) {
+            assert_eq!(ask(&store, release("ada", number)), RELEASED, "{left} left in {mib} MiB");
+            assert_eq!(ask(&store, lookup("ada", 0)), found(u32::try_from(left).unwrap()));
+        }
+        for number in others {
+            assert_eq!(ask(&store, release(&name(number), number)), RELEASED);
+        }
+        assert_eq!((listed(&store), ask(&store, acquire("ada", 1))), (0, granted(1)));
     }
 }
 

@@ -12,14 +12,15 @@ use session_core::ledger::{Outcome, StoreError};
 use super::apply_context::ApplyContext;
 use super::ballast_file::BallastFile;
 use super::batch::{self, BatchError, BatchResult, EndedOfUser};
+use super::directory_watch::DirectoryState;
 use super::environment::{Environment, ReopeningEnv};
 use super::error::store_error;
 use super::live_query::{self, LiveHealth, LiveQuery};
 use super::queue::{self, FailPendingOnDrop, Queue, QueuedCommand, TakeResult};
 use super::sweep::{FirstPass, SweepPosition, SweepStep};
 use super::users::SeenSender;
-use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
+use crate::runtime::supervisor::PartGuard;
 use crate::store::failure::StoreFailure;
 use crate::store::shared::{NodeContext, SharedPolicy};
 
@@ -48,7 +49,7 @@ pub(super) struct Writer {
     queue: Arc<Queue>,
     live: ReopeningEnv,
     context: NodeContext,
-    clock: Clock,
+    directory: DirectoryState,
     started_at: Timestamp,
     seen_sender: SeenSender,
     ballast_file: BallastFile,
@@ -71,18 +72,18 @@ impl Writer {
         mut live: ReopeningEnv,
         context: NodeContext,
         seen_sender: SeenSender,
+        directory: DirectoryState,
     ) -> Self {
         let batch = live.environment().map_or(BATCH_MAX, batch_for);
         let (sweep, sweep_at) = (SweepPosition::Start, Instant::now());
         let ballast_file = BallastFile::create(live.directory());
-        let clock = Clock::start();
-        let started_at = clock.now();
+        let started_at = context.clock().now();
         let (lingers, log) = (false, LogRateLimiter::default());
         Self {
             queue,
             live,
             context,
-            clock,
+            directory,
             started_at,
             seen_sender,
             ballast_file,
@@ -97,7 +98,7 @@ impl Writer {
     }
 
     /// Serves the queue until it is closed and empty.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, guard: &PartGuard) {
         let _abandon = FailPendingOnDrop::new(Arc::clone(&self.queue));
         let (mut commands, mut queries) = (VecDeque::new(), Vec::new());
         let mut has_company = false;
@@ -105,6 +106,7 @@ impl Writer {
             if has_company {
                 thread::sleep(GROUP_COMMIT_WINDOW);
             }
+            guard.round();
             match self.queue.take(&mut commands, &mut queries, self.batch, self.wait_timeout()) {
                 TakeResult::Batch | TakeResult::Nothing => {
                     has_company = (GROUP_COMMIT_MIN..self.batch).contains(&commands.len());
@@ -140,7 +142,8 @@ impl Writer {
         let records = if submitted.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY }.min(self.batch);
         let step = is_due.then_some(SweepStep { from: &self.sweep, records });
         let disk_is_full = !self.ballast_file.exists();
-        let outcomes = match batch::apply(live, context, &submitted, None, disk_is_full, step, &mut self.first_pass) {
+        let refuse = self.directory.is_lost().then_some(StoreError::Failed);
+        let outcomes = match batch::apply(live, context, &submitted, refuse, disk_is_full, step, &mut self.first_pass) {
             Ok(result) => self.accept(result),
             Err(BatchError::NotApplied(error)) => {
                 self.log_failure(
@@ -185,15 +188,15 @@ impl Writer {
     }
 
     fn health(&mut self) -> LiveHealth {
-        let (is_ballast_missing, has_unreadable) = (!self.ballast_file.exists(), self.has_unreadable);
-        let Some(live) = self.live.environment() else {
-            return LiveHealth { is_closed: true, is_full: false, is_ballast_missing, has_unreadable };
-        };
+        let (is_ballast_missing, is_lost) = (!self.ballast_file.exists(), self.directory.is_lost());
+        let has_unreadable = self.has_unreadable;
+        let closed = LiveHealth { is_closed: true, is_full: false, is_ballast_missing, is_lost, has_unreadable };
+        let Some(live) = self.live.environment() else { return closed };
         match batch::has_no_room(live, is_ballast_missing) {
-            Ok(is_full) => LiveHealth { is_closed: false, is_full, is_ballast_missing, has_unreadable },
+            Ok(is_full) => LiveHealth { is_closed: false, is_full, ..closed },
             Err(_) => {
                 self.live.check();
-                LiveHealth { is_closed: true, is_full: false, is_ballast_missing, has_unreadable }
+                closed
             }
         }
     }
@@ -208,7 +211,7 @@ impl Writer {
     }
 
     fn apply_context<'a>(&self, policy: &'a SharedPolicy) -> ApplyContext<'a> {
-        ApplyContext { node: self.context.node(), started_at: self.started_at, now: self.clock.now(), policy }
+        ApplyContext { node: self.context.node(), started_at: self.started_at, now: self.context.clock().now(), policy }
     }
 
     /// Applies at least the releases after a failure such as a full map or a full disk: all at once, or else by halves, down
@@ -288,9 +291,10 @@ impl Writer {
 /// The batch size for a map: in a small one few commands, so that the tenth that is kept for releases suffices for them.
 ///
 /// LMDB copies the pages it changes. For one record these are the path from the root, a neighbour to merge with, and the list
-/// of free pages: eight at most. It cannot reuse the pages that the last transaction freed, so two batches must fit.
+/// of free pages: eight at most, and four more for a record that is split ([`records`](super::records)). It cannot reuse the
+/// pages that the last transaction freed, so two batches must fit.
 fn batch_for(environment: &Environment) -> usize {
-    const PAGES: usize = 8;
+    const PAGES: usize = 12;
     (environment.map_pages() / 10 / 2 / PAGES).clamp(1, BATCH_MAX)
 }
 

@@ -36,8 +36,8 @@ pub(super) struct SlotQueryResult {
 }
 
 impl SlotQuery {
-    pub(in crate::store::lmdb) fn new(queue: Arc<Queue>, node: NodeId) -> Self {
-        Self { queue, session: node.session(0), clock: Clock::start(), timeout: TIMEOUT }
+    pub(in crate::store::lmdb) fn new(queue: Arc<Queue>, node: NodeId, clock: Clock) -> Self {
+        Self { queue, session: node.session(0), clock, timeout: TIMEOUT }
     }
 
     /// Asks about these users and waits for the answers.
@@ -92,7 +92,7 @@ mod tests {
 
     fn slot_query(capacity: usize) -> (SlotQuery, Arc<Queue>) {
         let queue = Arc::new(Queue::new(capacity));
-        (SlotQuery::new(Arc::clone(&queue), NODE), queue)
+        (SlotQuery::new(Arc::clone(&queue), NODE, Clock::start()), queue)
     }
 
     #[test]

@@ -15,8 +15,10 @@ use super::slot_query::SlotQuery;
 use super::user_query::{self, UserQuery, UsersHealth};
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
+use crate::runtime::supervisor::PartGuard;
 use crate::store::api::UserUpdate;
 use crate::store::failure::StoreFailure;
+use crate::store::lmdb::directory_watch::DirectoryState;
 use crate::store::lmdb::environment::{Environment, ReopeningEnv, Uncommitted};
 use crate::store::lmdb::error::store_error;
 use crate::store::shared::SharedPolicy;
@@ -32,15 +34,22 @@ pub(in crate::store::lmdb) struct UserWriter {
     pub(super) queue: Arc<UserQueue>,
     policy: SharedPolicy,
     pub(super) clock: Clock,
+    directory: DirectoryState,
     pub(super) scan: Option<RetentionScan>,
     log: LogRateLimiter,
 }
 
 /// The user writer, and the sender that keeps it running. Overrides are set in `policy` once they are written.
-pub(in crate::store::lmdb) fn user_writer(env: ReopeningEnv, policy: SharedPolicy) -> (SeenSender, UserWriter) {
+pub(in crate::store::lmdb) fn user_writer(
+    env: ReopeningEnv,
+    policy: SharedPolicy,
+    clock: Clock,
+    directory: DirectoryState,
+) -> (SeenSender, UserWriter) {
     let queue = Arc::<UserQueue>::default();
     let seen_sender = SeenSender::new(Arc::clone(&queue));
-    (seen_sender, UserWriter { env, queue, policy, clock: Clock::start(), scan: None, log: LogRateLimiter::default() })
+    let log = LogRateLimiter::default();
+    (seen_sender, UserWriter { env, queue, policy, clock, directory, scan: None, log })
 }
 
 impl UserWriter {
@@ -56,10 +65,11 @@ impl UserWriter {
     }
 
     /// Runs until the [`SeenSender`] is dropped.
-    pub(in crate::store::lmdb) fn run(mut self) {
+    pub(in crate::store::lmdb) fn run(mut self, guard: &PartGuard) {
         let _closing = CloseOnDrop::new(Arc::clone(&self.queue));
         let mut next = Instant::now();
         loop {
+            guard.round();
             let TakenUpdates { seen, updates, queries, is_ahead, ended } =
                 self.queue.take(next, self.scan.as_ref().map(RetentionScan::due));
             if is_ahead {
@@ -108,8 +118,9 @@ impl UserWriter {
             return;
         }
         let result = match self.env.environment() {
-            Some(environment) => write_updates(environment, &updates),
-            None => Err(StoreFailure::Rejected(StoreError::Failed)),
+            // An update in a directory that is lost would be gone at the next start.
+            Some(environment) if !self.directory.is_lost() => write_updates(environment, &updates),
+            Some(_) | None => Err(StoreFailure::Rejected(StoreError::Failed)),
         };
         if let Err(failure) = result {
             tracing::error!(

@@ -11,11 +11,12 @@ use session_core::ledger::{AdmissionPolicy, EndReason, SessionRecord, SessionSta
 use super::super::environment::{DATA_FILE, Durability, Uncommitted, faults};
 use super::super::testing::{
     EndedChannel, FAILED, FULL, NODE, OTHER_NODE, OutcomeChannel, RELEASED, UNKNOWN, acquire, acquire_for,
-    acquire_with, config, found, granted, logged, lookup, release, resumable, user,
+    acquire_with, config, found, granted, logged, lookup, release, resumable, unwatched, user,
 };
 use super::super::users;
 use super::*;
-use crate::runtime::clock::ManualClock;
+use crate::runtime::clock::{Clock, ManualClock};
+use crate::runtime::process::Process;
 use crate::store::completion::Completion;
 use crate::store::listing::PageRequest;
 
@@ -27,9 +28,10 @@ fn writer(directory: &Path, node: NodeId) -> Writer {
         std::fs::create_dir_all(&directory).unwrap();
         ReopeningEnv::open(&directory, 1 << 30, Durability::Unsynced).unwrap()
     };
-    let context = NodeContext::new(node, config.policy);
-    let (seen_sender, _) = users::user_writer(env("users"), context.policy().clone());
-    Writer::new(Arc::new(Queue::new(8)), env("live"), context, seen_sender)
+    let context = NodeContext::new(node, config.policy, Process::start());
+    let (seen_sender, _) =
+        users::user_writer(env("users"), context.policy().clone(), Clock::start(), DirectoryState::default());
+    Writer::new(Arc::new(Queue::new(8)), env("live"), context, seen_sender, DirectoryState::default())
 }
 
 /// The same with a map of 1 MiB.
@@ -220,8 +222,9 @@ fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> 
     let (mut writer, _) = evicting_writer(directory, NODE, linger);
     let manual_clock = Arc::<ManualClock>::default();
     manual_clock.set(at(1000));
-    writer.clock = Clock::manual(Arc::clone(&manual_clock));
-    writer.started_at = writer.clock.now();
+    let process = Process::with_clock(Clock::manual(Arc::clone(&manual_clock)));
+    writer.context = writer.context.moved_to(process);
+    writer.started_at = at(1000);
     (writer, manual_clock)
 }
 
@@ -464,7 +467,7 @@ fn uncommitted_sweep_step_is_taken_again() {
 
 #[test]
 fn batch_is_small_in_a_small_map() {
-    for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 25), (1 << 30, BATCH_MAX)] {
+    for (map_bytes, batch) in [(1 << 20, 1), (16 << 20, 17), (1 << 30, BATCH_MAX)] {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment::open(directory.path(), map_bytes, Durability::Unsynced).unwrap();
         assert_eq!(batch_for(&environment), batch);
@@ -475,7 +478,13 @@ fn batch_is_small_in_a_small_map() {
 fn health_says_what_the_writer_knows() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = small_writer(directory.path(), NODE);
-    let well = LiveHealth { is_closed: false, is_full: false, is_ballast_missing: false, has_unreadable: false };
+    let well = LiveHealth {
+        is_closed: false,
+        is_full: false,
+        is_ballast_missing: false,
+        is_lost: false,
+        has_unreadable: false,
+    };
     assert_eq!(writer.health(), well);
     writer.ballast_file.remove();
     assert_eq!(writer.health(), LiveHealth { is_full: true, is_ballast_missing: true, ..well });
@@ -532,7 +541,7 @@ fn panicking_writer_answers_pending_commands() {
     let answers = OutcomeChannel::default();
     queue.push(acquire("ada", 1), Completion::new(|_| panic!("an answer that panics, on purpose")));
     queue.push(acquire("ada", 2), answers.completion());
-    assert!(thread::spawn(move || writer.run()).join().is_err());
+    assert!(thread::spawn(move || writer.run(&unwatched())).join().is_err());
     assert_eq!(answers.next(), Outcome::Unknown);
     queue.push(acquire("ada", 3), answers.completion());
     assert_eq!(answers.next(), Outcome::Rejected(StoreError::Failed));

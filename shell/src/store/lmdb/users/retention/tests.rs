@@ -14,9 +14,11 @@ use super::super::queue::{SeenSender, TakenUpdates};
 use super::super::writer::{UserWriter, user_writer};
 use super::*;
 use crate::runtime::clock::{Clock, ManualClock};
+use crate::runtime::process::Process;
+use crate::store::lmdb::directory_watch::DirectoryState;
 use crate::store::lmdb::environment::{Durability, ReopeningEnv, Uncommitted, faults};
 use crate::store::lmdb::queue::{Queue, TakeResult};
-use crate::store::lmdb::testing::{NODE, OutcomeChannel, TIMEOUT, acquire, granted, policy, release, user};
+use crate::store::lmdb::testing::{NODE, OutcomeChannel, TIMEOUT, acquire, granted, policy, release, unwatched, user};
 use crate::store::lmdb::writer::Writer;
 use crate::store::shared::NodeContext;
 
@@ -77,12 +79,17 @@ impl Subject {
 
     fn unanswered(known: impl IntoIterator<Item = (impl AsRef<str>, KnownUser)>, map_bytes: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (seen_sender, mut user_writer) = user_writer(open(directory.path(), map_bytes).unwrap(), policy());
+        let (seen_sender, mut user_writer) = user_writer(
+            open(directory.path(), map_bytes).unwrap(),
+            policy(),
+            Clock::start(),
+            DirectoryState::default(),
+        );
         let (manual_clock, queue) = (Arc::<ManualClock>::default(), Arc::new(Queue::new(64)));
         manual_clock.set(day(START));
         user_writer.clock = Clock::manual(Arc::clone(&manual_clock));
         let forget = Retention::After(30 * DAY);
-        let user_writer = user_writer.with_retention(forget, SlotQuery::new(Arc::clone(&queue), NODE));
+        let user_writer = user_writer.with_retention(forget, SlotQuery::new(Arc::clone(&queue), NODE, Clock::start()));
         let mut subject =
             Self { directory, seen_sender, user_writer, manual_clock, queue: Open(queue), asked: Arc::default() };
         subject.put(known.into_iter().map(|(id, user)| (id, user.encode())));
@@ -271,7 +278,8 @@ fn between_passes_it_rests() {
     assert!(subject.scan().due >= start + DAY);
     assert!(subject.user_writer.next_batch().is_none());
 
-    let scan = |forget| RetentionScan::new(forget, SlotQuery::new(Arc::new(Queue::new(1)), NODE), day(START));
+    let scan =
+        |forget| RetentionScan::new(forget, SlotQuery::new(Arc::new(Queue::new(1)), NODE, Clock::start()), day(START));
     assert!(scan(Retention::Never).is_none());
     for (forget_after, first_rest, rest) in [
         (HOUR, Duration::from_secs(150), Duration::from_secs(150)),
@@ -427,9 +435,16 @@ fn scan_asks_the_writer() {
     let live = ReopeningEnv::open(directory.path(), 4 << 20, Durability::Unsynced).unwrap();
     // The notes are lost, so that only the slots count.
     let other = tempfile::tempdir().unwrap();
-    let (seen_sender, _) = user_writer(open(other.path(), 4 << 20).unwrap(), policy());
-    let writer = Writer::new(Arc::clone(&subject.queue.0), live, NodeContext::with_policy(NODE, policy()), seen_sender);
-    let thread = thread::spawn(move || writer.run());
+    let (seen_sender, _) =
+        user_writer(open(other.path(), 4 << 20).unwrap(), policy(), Clock::start(), DirectoryState::default());
+    let writer = Writer::new(
+        Arc::clone(&subject.queue.0),
+        live,
+        NodeContext::with_policy(NODE, policy(), Process::start()),
+        seen_sender,
+        DirectoryState::default(),
+    );
+    let thread = thread::spawn(move || writer.run(&unwatched()));
     let answers = OutcomeChannel::default();
     let ask = |subject: &Subject, command| {
         subject.queue.0.push(command, answers.completion());
@@ -479,7 +494,7 @@ fn idle_user_writer_scans() {
     let mut subject = Subject::unanswered([("ada", first(960)), ("bob", first(999))], 4 << 20);
     subject.scan().due = Instant::now();
     let Subject { directory, seen_sender, user_writer, queue, .. } = subject;
-    let thread = thread::spawn(move || user_writer.run());
+    let thread = thread::spawn(move || user_writer.run(&unwatched()));
     let mut batch = VecDeque::new();
     assert_eq!(queue.0.take(&mut batch, &mut Vec::new(), 1, Some(TIMEOUT)), TakeResult::Batch);
     batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
@@ -500,7 +515,7 @@ fn end_does_not_wait_for_the_scan() {
         drop(seen_sender);
         let (ended, end) = mpsc::channel();
         thread::spawn(move || {
-            user_writer.run();
+            user_writer.run(&unwatched());
             ended.send(()).unwrap();
         });
         end.recv_timeout(TIMEOUT).unwrap();

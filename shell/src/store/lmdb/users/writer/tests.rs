@@ -10,7 +10,7 @@ use super::*;
 use crate::store::completion::Completion;
 use crate::store::listing::PageRequest;
 use crate::store::lmdb::environment::faults;
-use crate::store::lmdb::testing::{TIMEOUT, logged, policy};
+use crate::store::lmdb::testing::{TIMEOUT, logged, policy, unwatched};
 
 const MAP: usize = 4 << 20;
 
@@ -30,11 +30,12 @@ fn known(environment: &Environment, id: &str) -> Option<KnownUser> {
 #[test]
 fn pending_users_are_noted_before_the_end() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let (mut seen_sender, writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy(), Clock::start(), DirectoryState::default());
     seen_sender.send((0..5000).map(|number| (user(&format!("user {number}")), at(1))));
     seen_sender.send([(user("user 1"), at(2))]);
     drop(seen_sender);
-    writer.run();
+    writer.run(&unwatched());
     let mut env = open(directory.path(), MAP).unwrap();
     let environment = env.environment().unwrap();
     assert_eq!(environment.entries(), 5000);
@@ -44,7 +45,8 @@ fn pending_users_are_noted_before_the_end() {
 #[test]
 fn seen_users_beyond_the_bound_are_counted() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut seen_sender, _writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let (mut seen_sender, _writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy(), Clock::start(), DirectoryState::default());
     seen_sender.send((0..MAX_PENDING + 3).map(|number| (user(&format!("user {number}")), at(1))));
     seen_sender.send([(user("user 0"), at(2))]);
     assert_eq!(seen_sender.dropped, 3);
@@ -84,7 +86,8 @@ fn limit(slots: u32) -> UserOverrides {
 fn overrides_survive_a_restart_until_forgotten() {
     let directory = tempfile::tempdir().unwrap();
     let policy = policy();
-    let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
+    let (_seen_sender, mut writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy.clone(), Clock::start(), DirectoryState::default());
     writer.write_seen([(user("ada"), at(1)), (user("bob"), at(1))].into(), None);
     let (overrides, other) = (limit(7), UserOverrides { when_full: Some(WhenFull::EvictOldest), ..limit(0) });
     let updates =
@@ -98,7 +101,7 @@ fn overrides_survive_a_restart_until_forgotten() {
     let environment = env.environment().unwrap();
     assert_eq!(overrides::read_all(environment).unwrap(), [(user("ada"), overrides), (user("eve"), other)].into());
     assert_eq!(environment.entries(), 4, "two who were seen, two for whom something is set");
-    let (_seen_sender, mut writer) = user_writer(env, policy.clone());
+    let (_seen_sender, mut writer) = user_writer(env, policy.clone(), Clock::start(), DirectoryState::default());
     let updates = [("ada", UserUpdate::Forget), ("eve", UserUpdate::Set(UserOverrides::default()))];
     assert_eq!(update(&mut writer, &updates), [Ok(()); 2]);
     assert_eq!((policy.users_with_overrides(), policy.for_user(&user("ada")).overrides), (0, UserOverrides::default()));
@@ -111,7 +114,8 @@ fn overrides_survive_a_restart_until_forgotten() {
 fn unwritten_overrides_are_not_in_force() {
     let directory = tempfile::tempdir().unwrap();
     let policy = policy();
-    let (_seen_sender, mut writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
+    let (_seen_sender, mut writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy.clone(), Clock::start(), DirectoryState::default());
     let full = heed::Error::Mdb(heed::MdbError::MapFull);
     for (failure, cause) in [
         (Uncommitted::NotApplied(full), StoreFailure::Rejected(StoreError::Full)),
@@ -128,9 +132,10 @@ fn unwritten_overrides_are_not_in_force() {
 fn update_does_not_wait_and_is_always_answered() {
     let directory = tempfile::tempdir().unwrap();
     let policy = policy();
-    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy.clone());
+    let (mut seen_sender, writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy.clone(), Clock::start(), DirectoryState::default());
     let updates = writer.update_sender();
-    let recording = thread::spawn(move || writer.run());
+    let recording = thread::spawn(move || writer.run(&unwatched()));
     // So that the writer pauses after a commit.
     seen_sender.send([(user("ada"), at(1))]);
     let (answer, answered) = std::sync::mpsc::channel();
@@ -156,7 +161,8 @@ fn update_does_not_wait_and_is_always_answered() {
 #[test]
 fn dropped_users_are_logged() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut seen_sender, _writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let (mut seen_sender, _writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy(), Clock::start(), DirectoryState::default());
     assert_eq!(
         logged(|| seen_sender.send((0..MAX_PENDING).map(|number| (user(&format!("user {number}")), at(1))))),
         ""
@@ -168,7 +174,8 @@ fn dropped_users_are_logged() {
 #[test]
 fn first_user_is_noted_at_once_next_later() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let (mut seen_sender, writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy(), Clock::start(), DirectoryState::default());
     let queue = Arc::clone(&seen_sender.queue);
     let are_taken = |within| {
         let start = Instant::now();
@@ -177,7 +184,7 @@ fn first_user_is_noted_at_once_next_later() {
         }
         queue.lock().seen.is_empty()
     };
-    let recording = thread::spawn(move || writer.run());
+    let recording = thread::spawn(move || writer.run(&unwatched()));
     // By now it should sleep, and have to be woken.
     thread::sleep(Duration::from_millis(50));
     seen_sender.send([(user("ada"), at(1))]);
@@ -192,14 +199,15 @@ fn first_user_is_noted_at_once_next_later() {
 #[test]
 fn query_is_answered_between_commits_and_rejected_after_the_end() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let (mut seen_sender, writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy(), Clock::start(), DirectoryState::default());
     let updates = writer.update_sender();
     let list = || {
         let (completion, page) = Completion::channel();
         updates.ask(UserQuery::List(PageRequest::first(10), completion));
         smol::block_on(page).map(|page| page.items.into_iter().map(|entry| entry.user).collect::<Vec<_>>())
     };
-    let recording = thread::spawn(move || writer.run());
+    let recording = thread::spawn(move || writer.run(&unwatched()));
     let start = Instant::now();
     seen_sender.send([(user("ada"), at(1))]);
     while list() != Ok(vec![user("ada")]) {
