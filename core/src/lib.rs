@@ -117,6 +117,7 @@ pub mod protocol;
 pub mod ledger;
 pub mod release_tracker;
 pub mod connection_limiter;
+pub mod fair_queue;
 mod token_bucket;
 mod resume_token;
 mod id;

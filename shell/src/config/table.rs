@@ -166,6 +166,15 @@ settings! {
             value: "N", default: "200", applies: AtOnce
         }
 
+        /// Maximum bytes per second of one address, or of one IPv6 /64, both directions together, 65536 to 1073741824 or
+        /// `unlimited`. What costs time without bytes counts, too: each read and each message as 1 KiB, each session that
+        /// an answer is about as 64 bytes, repeated denials as up to 20 KiB each. Beyond it the server reads more slowly
+        /// from the address
+        max_work_per_address: Bound {
+            reader: bound(65_536..=1_073_741_824),
+            value: "BYTES", default: "2097152", applies: AtOnce
+        }
+
         /// Maximum bytes of a request's head, 8192 to 1048576 or `unlimited`. A longer one gets 431
         max_header_bytes: Bound {
             reader: bound(8192..=1_048_576),

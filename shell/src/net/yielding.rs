@@ -17,11 +17,16 @@ pub(crate) struct YieldingStream<S> {
 }
 
 impl<S> YieldingStream<S> {
-    /// The number of consecutive reads before a pause.
-    const MAX_READS: u8 = 16;
+    /// The number of consecutive reads before a pause. It is also how much one connection can read before its work is
+    /// charged to its client. A message of the default maximum size takes five.
+    const MAX_READS: u8 = 5;
 
     pub(crate) fn new(stream: S) -> Self {
         Self { stream, reads_left: Self::MAX_READS }
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
     }
 }
 
