@@ -11,7 +11,8 @@ use session_core::NodeId;
 use session_core::connection_limiter::ConnectionLimits;
 use smol::{Executor, Task};
 
-use crate::admin::{AdminService, socket};
+use crate::admin::AdminService;
+use crate::admin::socket::{self, SocketBounds};
 use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
 use crate::cli::reload::Reloader;
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
@@ -108,7 +109,12 @@ fn serve_admin(
             let registry = Arc::clone(server.registry());
             let client_of = Box::new(move |session| registry.client_of(session));
             let operator = AdminService::new(Arc::clone(store), Some(client_of), config.store_timeout);
-            Some(executor.spawn(socket::serve(listener, Arc::new(operator), Arc::clone(executor))))
+            Some(executor.spawn(socket::serve(
+                listener,
+                Arc::new(operator),
+                Arc::clone(executor),
+                SocketBounds::default(),
+            )))
         }
         Err(error) => {
             let path = socket::path(&config.data);

@@ -14,7 +14,7 @@ use session_core::ledger::{
 use session_core::{SessionId, Timestamp, UserId};
 use shell::admin::{
     AdminError, AdminRequest, AdminService, FullAction, LimitSourceName, NextOutcome, Override, SlotCount, UserPatch,
-    socket,
+    socket::{self, SocketBounds},
 };
 use shell::store::{Completion, MemoryStore, SessionNotifier, Store as _};
 use smol::Executor;
@@ -113,7 +113,7 @@ fn sixteen_requests_are_served_at_a_time() {
     let store = StallableStore::stalled(3);
     let listener = socket::bind(directory.path()).unwrap();
     let executor = Arc::new(Executor::new());
-    let serving = socket::serve(listener, Arc::new(service(&store)), Arc::clone(&executor));
+    let serving = socket::serve(listener, Arc::new(service(&store)), Arc::clone(&executor), SocketBounds::default());
     // The thread ends with the test's process.
     thread::spawn(move || smol::block_on(executor.run(serving)));
     thread::scope(|scope| {
@@ -158,7 +158,7 @@ fn memory_store_carries_out_every_admin_request() {
     let service = Arc::new(AdminService::new(store, Some(Box::new(client)), TIMEOUT));
     let executor = Arc::new(Executor::new());
     let listener = socket::bind(directory.path()).unwrap();
-    let serving = socket::serve(listener, service, Arc::clone(&executor));
+    let serving = socket::serve(listener, service, Arc::clone(&executor), SocketBounds::default());
     thread::spawn(move || smol::block_on(executor.run(serving)));
     let handle = |request| smol::block_on(socket::request(directory.path(), &ada(), &request)).map(Option::unwrap);
 
