@@ -151,6 +151,7 @@ impl Config {
     pub fn lmdb(&self) -> LmdbConfig {
         LmdbConfig {
             forget_after: self.forget_after,
+            max_known_users: size(self.max_known_users).map_or(usize::MAX, NonZeroUsize::get),
             policy: self.admission_policy(),
             ..LmdbConfig::new(&self.data, self.limit)
         }

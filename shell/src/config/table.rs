@@ -267,6 +267,13 @@ settings! {
         /// Delete a user without slots this long after the last grant, 1h to 100years; or `never`. Deletion can be
         /// about a day later
         forget_after: Retention { reader: one(parse_retention), value: "TIME", default: "30d", applies: AfterRestart }
+
+        /// Maximum users that the store keeps, 1000 to 1000000000 or `unlimited`; ten million take 1 to 3 GB. At the bound
+        /// the server admits new users without recording them, until others are deleted. Overrides are always kept
+        max_known_users: Bound {
+            reader: bound(1000..=1_000_000_000),
+            value: "N", default: "10000000", applies: AfterRestart
+        }
     }
 
     "Log" {
