@@ -199,6 +199,7 @@ pub mod ledger;
 pub mod release_tracker;
 pub mod leaving_tracker;
 pub mod connection_limiter;
+pub mod fair_queue;
 mod token_bucket;
 mod resume_token;
 mod id;

@@ -119,6 +119,11 @@ impl RawClient {
         raw
     }
 
+    /// Makes the kernel buffer no more than about this many bytes that the server does not take.
+    pub fn set_send_buffer(&self, bytes: usize) {
+        socket2::SockRef::from(&self.stream).set_send_buffer_size(bytes).expect("a socket option");
+    }
+
     /// Sends AUTHENTICATE with this user.
     pub fn authenticate(&mut self, user: &str) {
         self.text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{user}"}}"#));

@@ -71,6 +71,7 @@ pub fn connection_limits(total: usize, unauthenticated: usize, per_client: usize
         unauthenticated: NonZeroUsize::new(unauthenticated),
         per_client: NonZeroUsize::new(per_client),
         rate_per_client: NonZeroU32::new(rate),
+        work_per_client: None,
     }
 }
 

@@ -8,6 +8,7 @@ use core::net::IpAddr;
 use super::client_prefix::ClientPrefix;
 use super::exceeded::ConnectionLimitExceeded;
 use super::limiter::{ConnectionLimiter, Permit};
+use super::work::Work;
 use crate::time::Timestamp;
 
 /// A [`ConnectionLimiter`] that several owners share: behind a mutex, or in a cell.
@@ -103,6 +104,16 @@ impl<L: SharedLimiter> PermitGuard<L> {
         if let Some(permit) = &mut self.permit {
             self.limiter.with(|limiter| limiter.authenticated(permit));
         }
+    }
+
+    /// Records work, and charges the client now and then. As [`Permit::record`] and [`ConnectionLimiter::charge`].
+    pub fn charge(&mut self, work: Work, now: impl FnOnce(&L) -> Timestamp) -> Option<Timestamp> {
+        let permit = self.permit.as_mut()?;
+        if !permit.record(work) {
+            return None;
+        }
+        let now = now(&self.limiter);
+        self.limiter.with(|limiter| limiter.charge(permit, now))
     }
 
     /// As [`Permit::client`].

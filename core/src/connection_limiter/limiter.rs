@@ -2,20 +2,22 @@
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
+use core::mem;
 use core::net::IpAddr;
 use core::num::{NonZeroU32, NonZeroUsize};
 use core::ops::Bound;
 
 use super::client_prefix::ClientPrefix;
 use super::exceeded::ConnectionLimitExceeded;
+use super::work::{Work, WorkBudget};
 use crate::time::Timestamp;
 use crate::token_bucket::TokenBucket;
 
 /// Counts the connections of one process and refuses those that exceed a limit.
 ///
 /// An accepted connection gets a [`Permit`] from [`ConnectionLimiter::acquire`]. [`ConnectionLimiter::identify`] counts it
-/// for its client, [`ConnectionLimiter::authenticated`] ends its unauthenticated time, [`ConnectionLimiter::release`]
-/// gives the permit back. [`PermitGuard`](super::PermitGuard) releases it when dropped.
+/// for its client, [`ConnectionLimiter::authenticated`] ends its unauthenticated time, [`ConnectionLimiter::charge`] counts
+/// its [`Work`], [`ConnectionLimiter::release`] gives the permit back. [`PermitGuard`](super::PermitGuard) releases it when dropped.
 ///
 /// ```
 /// use core::num::NonZeroUsize;
@@ -49,9 +51,13 @@ use crate::token_bucket::TokenBucket;
 /// - No count is above a limit that was in force all the time.
 /// - In the long run at most [`ConnectionLimits::rate_per_client`] permits of one client are identified per second. In any
 ///   one second at most twice that, because the token bucket saves up one second's worth.
+/// - A client whose connections pause when [`ConnectionLimiter::charge`] tells them to causes, in the long run, at most
+///   [`ConnectionLimits::work_per_client`] per second. Each of its connections does one more piece of work at most before
+///   it pauses. They pause the longer the later they come, so each gets its turn.
 /// - A released permit makes room at once. A refused connection uses up nothing.
-/// - A client is remembered while it has connections, and up to a second longer. Each arrival sweeps a few clients. So the
-///   map holds at most about twice the clients that had to be remembered at once.
+/// - A client is remembered while it has connections, and until its work is paid: up to a second longer, or a minute after
+///   much work. Each arrival sweeps a few clients. So the map holds at most about twice the clients that had to be
+///   remembered at once.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     limits: ConnectionLimits,
@@ -76,6 +82,8 @@ pub struct ConnectionLimits {
     pub per_client: Option<NonZeroUsize>,
     /// New connections of one client per second. As many may come at once after a second without any.
     pub rate_per_client: Option<NonZeroU32>,
+    /// [`Work`] of all connections of one client per second, in bytes. As much may come at once after a second without any.
+    pub work_per_client: Option<NonZeroU32>,
 }
 
 /// A connection that a [`ConnectionLimiter`] has counted. Give it back with [`ConnectionLimiter::release`]. A permit that is
@@ -86,9 +94,21 @@ pub struct Permit {
     /// The client that it counts for. `None` until it is identified.
     client: Option<ClientPrefix>,
     is_unauthenticated: bool,
+    /// Work that is not charged to the client yet.
+    work: Work,
 }
 
 impl Permit {
+    /// Work up to this is charged later, together with more. So a short session, or one that is idle, charges its client
+    /// once, when its permit is released.
+    const UNCHARGED: u32 = 8 * 1024;
+
+    /// Records work. True if it is time for [`ConnectionLimiter::charge`].
+    pub fn record(&mut self, work: Work) -> bool {
+        self.work += work;
+        self.work.bytes() > Self::UNCHARGED
+    }
+
     /// The client, if the permit was identified.
     #[must_use]
     pub const fn client(&self) -> Option<ClientPrefix> {
@@ -100,13 +120,16 @@ impl Permit {
 #[derive(Debug, Default)]
 struct Usage {
     connections: usize,
+    /// How many of them are authenticated.
+    authenticated: usize,
     arrivals: TokenBucket,
+    work: WorkBudget,
 }
 
 impl Usage {
     /// Whether the client has used up nothing, as one that never connected.
     fn is_unused(&self, rate: Option<NonZeroU32>, now: Timestamp) -> bool {
-        self.connections == 0 && rate.is_none_or(|rate| self.arrivals.is_full(rate, now))
+        self.connections == 0 && self.work.is_full(now) && rate.is_none_or(|rate| self.arrivals.is_full(rate, now))
     }
 }
 
@@ -135,7 +158,7 @@ impl ConnectionLimiter {
         }
         self.connections += 1;
         self.unauthenticated += 1;
-        Ok(Permit { client: None, is_unauthenticated: true })
+        Ok(Permit { client: None, is_unauthenticated: true, work: Work::default() })
     }
 
     /// Counts the connection for its client. The caller calls it as soon as it knows the address: at once for a direct
@@ -167,25 +190,42 @@ impl ConnectionLimiter {
             taken.map_err(|retry_after| ConnectionLimitExceeded::Rate { client, retry_after })?;
         }
         usage.connections += 1;
+        usage.authenticated += usize::from(!permit.is_unauthenticated);
         permit.client = Some(client);
         Ok(())
     }
 
     /// The connection no longer counts as unauthenticated. Calling it again does nothing.
-    pub const fn authenticated(&mut self, permit: &mut Permit) {
-        if permit.is_unauthenticated {
-            permit.is_unauthenticated = false;
-            self.unauthenticated -= 1;
+    pub fn authenticated(&mut self, permit: &mut Permit) {
+        if !mem::replace(&mut permit.is_unauthenticated, false) {
+            return;
+        }
+        self.unauthenticated -= 1;
+        if let Some(usage) = permit.client.and_then(|client| self.clients.get_mut(&client)) {
+            usage.authenticated += 1;
         }
     }
 
-    /// Releases a permit: the connection has ended.
+    /// Charges the client for the work that [`Permit::record`] has recorded. Returns the time until which the connection has
+    /// to pause, if the client has caused more than it may. It should not read until then, and may write.
+    ///
+    /// Work of a connection whose client is not known costs nothing.
+    pub fn charge(&mut self, permit: &mut Permit, now: Timestamp) -> Option<Timestamp> {
+        self.now = self.now.max(now);
+        let (work, now) = (mem::take(&mut permit.work), self.now);
+        let usage = self.clients.get_mut(&permit.client?)?;
+        usage.work.charge(work, self.limits.work_per_client?, now)
+    }
+
+    /// Releases a permit: the connection has ended. Work that is not charged yet is charged.
+    ///
+    /// `now` is not given: the latest time that the limiter has seen counts.
     ///
     /// # Panics
     /// If the permit is from another limiter that does not know its client.
-    #[expect(clippy::needless_pass_by_value, reason = "a permit is released once")]
-    pub fn release(&mut self, permit: Permit) {
-        let Permit { client, is_unauthenticated: waits } = permit;
+    pub fn release(&mut self, mut permit: Permit) {
+        let _too_late_to_pause = self.charge(&mut permit, self.now);
+        let Permit { client, is_unauthenticated: waits, work: _ } = permit;
         self.connections -= 1;
         self.unauthenticated -= usize::from(waits);
         let Some(client) = client else { return };
@@ -193,6 +233,7 @@ impl ConnectionLimiter {
             unreachable!("a client that has connections is remembered");
         };
         usage.get_mut().connections -= 1;
+        usage.get_mut().authenticated -= usize::from(!waits);
         if usage.get().is_unused(self.limits.rate_per_client, self.now) {
             usage.remove();
         }
@@ -219,6 +260,13 @@ impl ConnectionLimiter {
     #[must_use]
     pub const fn unauthenticated(&self) -> usize {
         self.unauthenticated
+    }
+
+    /// How many connections of this client are authenticated. If a client is at its limit, this tells many users behind one
+    /// address from an attacker.
+    #[must_use]
+    pub fn authenticated_of(&self, client: ClientPrefix) -> usize {
+        self.clients.get(&client).map_or(0, |usage| usage.authenticated)
     }
 
     /// The number of clients remembered. The limiter's memory depends on it.

@@ -1,14 +1,16 @@
-//! Limit connections: bounds on their number and rate, before any client is authenticated.
+//! Limit connections: bounds on their number, rate and work, whoever the client is.
 //!
 //! A [`ConnectionLimiter`] gives each accepted connection a [`Permit`] or says which limit it exceeds. A permit has to be
-//! released. [`PermitGuard`] does that when it is dropped.
+//! released. [`PermitGuard`] does that when it is dropped. What a connection then costs counts as [`Work`] of its client.
 
 mod limiter;
 mod guard;
 mod exceeded;
 mod client_prefix;
+mod work;
 
 pub use client_prefix::ClientPrefix;
 pub use exceeded::ConnectionLimitExceeded;
 pub use guard::{PermitGuard, SharedLimiter};
 pub use limiter::{ConnectionLimiter, ConnectionLimits, Permit};
+pub use work::Work;

@@ -55,6 +55,19 @@ impl Outcome {
     pub const fn granted(connections: u32) -> Self {
         Self::Granted { connections, grant: None }
     }
+
+    /// The slots that the user holds, if the outcome says so.
+    #[must_use]
+    pub fn connections(&self) -> Option<u32> {
+        match self {
+            Self::Granted { connections, .. } | Self::Counted { connections } | Self::Ended { connections, .. } => {
+                Some(*connections)
+            }
+            Self::Denied(listing) => listing.as_ref().map(|listing| listing.connections),
+            Self::Listed(listing) => Some(listing.connections),
+            Self::Released | Self::NotRenewed(_) | Self::Rejected(_) | Self::Unknown => None,
+        }
+    }
 }
 
 /// The details of a grant, for a client that asked with [`AcquireOptions`](super::AcquireOptions).

@@ -75,7 +75,8 @@ pub struct AuthenticateFailureDetails {
     pub limit: Option<SlotLimit>,
     /// The number of slots that the user holds, if the limit was reached.
     pub connections: Option<u32>,
-    /// The sessions that hold them, oldest first. At most [`SessionList::MAX_SHOWN`].
+    /// The sessions that hold them, oldest first. At most [`SessionList::MAX_SHOWN`]. `None` also if the last failure that
+    /// listed them on this connection listed the same ones.
     pub sessions: Option<Box<[SessionInfo]>>,
     /// The time until a slot becomes free, if the server knows it, in whole milliseconds.
     pub retry_after: Option<Duration>,
@@ -108,7 +109,7 @@ impl SessionList {
 }
 
 /// A session on the wire, as other sessions of its user see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionInfo {
     /// The id.
     #[serde(with = "hexadecimal")]
@@ -129,7 +130,7 @@ pub struct SessionInfo {
 }
 
 /// Whether a session is live or lingers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionState {
     /// It is connected.

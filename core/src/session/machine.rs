@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use core::mem;
+use core::num::NonZeroU32;
 use core::time::Duration;
 
 use super::io::{Actions, Effect, Event, Frame, Identity, Violation};
@@ -28,6 +29,8 @@ pub struct Session {
     bad_messages: u16,
     /// Whether the client had its [`Session::RETRY_WINDOW`].
     has_retry_window: bool,
+    /// The fingerprint of the list of sessions that the client received with its last denial.
+    listed: Option<NonZeroU32>,
     /// While an acquire is pending: the slot that it asks for. Otherwise the slot that the session holds.
     slot: Option<Slot>,
     pending: Option<PendingCall>,
@@ -48,6 +51,7 @@ impl Session {
             message_bucket: TokenBucket::default(),
             bad_messages: 0,
             has_retry_window: false,
+            listed: None,
             slot: None,
             pending: None,
             connection: Connection::Open { deadline: now + settings.auth_timeout, is_pinged: false },
@@ -383,7 +387,7 @@ impl Session {
         match listing {
             Some(listing) if is_detailed => {
                 self.open_retry_window(now);
-                limit_failure(listing, now)
+                limit_failure(listing, &mut self.listed, now)
             }
             Some(listing) if listing.is_device_full => authenticate_failure(AuthenticateFailure::DeviceFull, false),
             Some(_) | None => authenticate_failure(AuthenticateFailure::LimitReached, is_detailed),

@@ -1,6 +1,9 @@
 //! Builds the messages that a session sends.
 
 use alloc::boxed::Box;
+use core::hash::{Hash as _, Hasher};
+use core::mem;
+use core::num::NonZeroU32;
 
 use super::io::{Actions, Frame, Violation};
 use super::state::StoreQuery;
@@ -29,8 +32,12 @@ pub(super) fn authenticate_failure(failure: AuthenticateFailure, is_detailed: bo
     }
 }
 
-/// A denial that lists the sessions that hold the user's slots.
-pub(super) fn limit_failure(listing: &SlotListing, now: Timestamp) -> ServerMessage {
+/// A denial that lists the sessions that hold the user's slots, unless the last list was the same. `listed` is its
+/// fingerprint. A list is up to 36 KB, and the request for it less than a hundred bytes.
+pub(super) fn limit_failure(listing: &SlotListing, listed: &mut Option<NonZeroU32>, now: Timestamp) -> ServerMessage {
+    let sessions = session_infos(listing);
+    let fingerprint = Some(fingerprint(&sessions));
+    let is_new = mem::replace(listed, fingerprint) != fingerprint;
     let failure =
         if listing.is_device_full { AuthenticateFailure::DeviceFull } else { AuthenticateFailure::LimitReached };
     ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
@@ -38,7 +45,7 @@ pub(super) fn limit_failure(listing: &SlotListing, now: Timestamp) -> ServerMess
         limit: Some(listing.limit),
         connections: Some(listing.connections),
         retry_after: listing.free_at.map(|at| at.since(now)),
-        sessions: Some(session_infos(listing)),
+        sessions: is_new.then_some(sessions),
         client_choice: listing.client_choice,
     }))
 }
@@ -116,4 +123,25 @@ pub(super) fn violation_reply(violation: Violation) -> (RequestError, CloseReaso
 
 fn session_infos(listing: &SlotListing) -> Box<[SessionInfo]> {
     listing.sessions.iter().map(SessionInfo::from).collect()
+}
+
+/// A number that stands for a list. If two lists have the same one by chance, a client is not told of the change.
+fn fingerprint(sessions: &[SessionInfo]) -> NonZeroU32 {
+    let mut hasher = Fnv(0x811c_9dc5);
+    sessions.hash(&mut hasher);
+    NonZeroU32::new(hasher.0).unwrap_or(NonZeroU32::MIN)
+}
+
+/// FNV-1a with 32 bits (draft-eastlake-fnv §2). Nobody gains from a collision: a client that could make one only hides a
+/// change from itself.
+struct Fnv(u32);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.into()
+    }
 }

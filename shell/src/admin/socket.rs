@@ -3,13 +3,15 @@
 //! A process that can open the socket can make every request. So only the user that the server runs as can open it (mode
 //! 0600).
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -17,8 +19,9 @@ use hyper::{client, server};
 use serde::Serialize;
 use serde_json::json;
 use session_core::UserId;
+use smol::channel::{Receiver, Sender};
 use smol::future::or;
-use smol::lock::{Mutex, Semaphore};
+use smol::lock::Semaphore;
 use smol::net::unix::UnixStream;
 use smol::{Executor, Timer};
 use smol_hyper::rt::FuturesIo;
@@ -35,25 +38,49 @@ use super::service::AdminService;
 const MAX_REQUEST_BYTES: usize = 4096;
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 
-/// How many connections are served at a time, and how long one may take.
-const MAX_CONNECTIONS: usize = 16;
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// The bounds of the connections to the socket.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketBounds {
+    /// How many there are at a time. One more takes the place of the oldest that the server does not work for: one whose
+    /// request has not come, or whose answer is sent.
+    pub connections: usize,
+    /// How long the first request may take to come.
+    pub request_timeout: Duration,
+    /// How long a connection may last.
+    pub timeout: Duration,
+}
+
+impl Default for SocketBounds {
+    /// 16 connections, a second for the request, 30 seconds in all.
+    fn default() -> Self {
+        Self { connections: 16, request_timeout: Duration::from_secs(1), timeout: Duration::from_secs(30) }
+    }
+}
 
 /// Serves requests. Never ends. The socket is the caller's, who can serve it again if this panics.
-pub async fn serve(socket: Arc<Mutex<BoundSocket>>, service: Arc<AdminService>, executor: Arc<Executor<'static>>) {
+pub async fn serve(
+    socket: Arc<smol::lock::Mutex<BoundSocket>>,
+    service: Arc<AdminService>,
+    executor: Arc<Executor<'static>>,
+    bounds: SocketBounds,
+) {
     let mut socket = socket.lock().await;
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(bounds.connections));
+    let idle = Arc::<IdleConnections>::default();
     loop {
-        let permit = permits.acquire_arc().await;
         match socket.accept().await {
             Ok(stream) => {
-                let conversation = run_connection(stream, Arc::clone(&service));
-                let late = async {
-                    Timer::after(TIMEOUT).await;
+                let permit = match permits.try_acquire_arc() {
+                    Some(permit) => permit,
+                    None => {
+                        idle.close_oldest();
+                        permits.acquire_arc().await
+                    }
                 };
+                let conversation = run_connection(stream, Arc::clone(&service), Arc::clone(&idle), bounds);
                 executor
                     .spawn(async move {
-                        or(conversation, late).await;
+                        conversation.await;
                         drop(permit);
                     })
                     .detach();
@@ -64,24 +91,95 @@ pub async fn serve(socket: Arc<Mutex<BoundSocket>>, service: Arc<AdminService>, 
     }
 }
 
-async fn run_connection(stream: UnixStream, service: Arc<AdminService>) {
-    let answer = service_fn(|request| {
-        let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(respond(request, &service).await) }
-    });
-    let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
-    if let Err(error) = conversation.await {
-        tracing::debug!(%error, "the connection of an operator broke");
+/// The connections that the server does not work for, by age. Closing the sender of one closes the connection.
+#[derive(Default)]
+struct IdleConnections(Mutex<(u64, BTreeMap<u64, Sender<()>>)>);
+
+impl IdleConnections {
+    /// Adds a connection. The receiver fails when the connection has to close.
+    fn add(&self) -> (u64, Receiver<()>) {
+        let (close, closed) = smol::channel::bounded(1);
+        let (last, connections) = &mut *self.lock();
+        *last += 1;
+        connections.insert(*last, close);
+        (*last, closed)
+    }
+
+    /// Takes a connection off the list while the server works for it. `None` if it has to close.
+    fn take(&self, number: u64) -> Option<Sender<()>> {
+        self.lock().1.remove(&number)
+    }
+
+    fn put_back(&self, number: u64, close: Sender<()>) {
+        self.lock().1.insert(number, close);
+    }
+
+    fn close_oldest(&self) {
+        drop(self.lock().1.pop_first());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Sender<()>>)> {
+        // Every change is a single one, so a poisoned list is still consistent.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn respond(request: Request<Incoming>, service: &AdminService) -> Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
-    let body = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => return error_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off"),
+async fn run_connection(
+    stream: UnixStream,
+    service: Arc<AdminService>,
+    idle: Arc<IdleConnections>,
+    bounds: SocketBounds,
+) {
+    let (number, closed) = idle.add();
+    let has_request = AtomicBool::new(false);
+    let answer = service_fn(|request| async {
+        let answer = respond(request, &service, || {
+            has_request.store(true, Ordering::Relaxed);
+            idle.take(number)
+        });
+        let (answer, close) = answer.await;
+        if let Some(close) = close {
+            idle.put_back(number, close);
+        }
+        Ok::<_, Infallible>(answer)
+    });
+    let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
+    let conversation = async {
+        if let Err(error) = conversation.await {
+            tracing::debug!(%error, "the connection of an operator broke");
+        }
     };
-    match routes::read(&head.method, head.uri.path(), &body) {
+    let late = async {
+        Timer::after(bounds.request_timeout).await;
+        if has_request.load(Ordering::Relaxed) {
+            Timer::after(bounds.timeout.saturating_sub(bounds.request_timeout)).await;
+        }
+    };
+    let displaced = async {
+        let _closed = closed.recv().await;
+    };
+    or(conversation, or(late, displaced)).await;
+    drop(idle.take(number));
+}
+
+/// Answers a request. Calls `begin` when the whole request has come, and returns what that returned.
+async fn respond<T>(
+    request: Request<Incoming>,
+    service: &AdminService,
+    begin: impl FnOnce() -> T,
+) -> (Response<Full<Bytes>>, T) {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;
+    let begun = begin();
+    let answer = match body {
+        Ok(body) => answer(&head, &body.to_bytes(), service).await,
+        Err(_) => error_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off"),
+    };
+    (answer, begun)
+}
+
+async fn answer(head: &request::Parts, body: &[u8], service: &AdminService) -> Response<Full<Bytes>> {
+    match routes::read(&head.method, head.uri.path(), body) {
         Ok((user, request)) => match service.handle(&user, &request).await {
             Ok(report) => json_response(StatusCode::OK, &report),
             Err(error) => error_response(routes::status(&error), &error.to_string()),
@@ -157,4 +255,50 @@ async fn send_request(
         Err("it closed without an answer".into())
     };
     or(exchange, broken).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use session_core::NodeId;
+    use session_core::ledger::SlotLimit;
+
+    use super::*;
+    use crate::store::MemoryStore;
+
+    /// With these bounds nothing but the displacement makes room.
+    const NO_TIMEOUT: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn silent_connections_keep_no_operator_waiting() {
+        let data = tempfile::tempdir().unwrap();
+        let store = Arc::new(MemoryStore::new(NodeId::new(1), SlotLimit::default()));
+        let service = Arc::new(AdminService::new(store, None, Duration::from_secs(5)));
+        let listener = bind(data.path()).unwrap();
+        let executor = Arc::new(Executor::new());
+        let bounds = SocketBounds { connections: 3, request_timeout: NO_TIMEOUT, timeout: NO_TIMEOUT };
+        let serving = executor.spawn(serve(listener, service, Arc::clone(&executor), bounds));
+        let user = UserId::parse("ada").unwrap();
+        let work = async {
+            let mut silent = Vec::new();
+            for _ in 0..30 {
+                silent.push(UnixStream::connect(path(data.path())).await.unwrap());
+            }
+            for _ in 0..5 {
+                let report = request(data.path(), &user, &AdminRequest::Explain).await.unwrap().unwrap();
+                assert_eq!(report.connections, 0);
+            }
+            // The oldest made room. An operator's own connection is closed once it is answered.
+            for stream in &mut silent[..27] {
+                assert!(matches!(smol::io::AsyncReadExt::read(stream, &mut [0]).await, Ok(0) | Err(_)));
+            }
+        };
+        let late = async {
+            Timer::after(Duration::from_secs(20)).await;
+            panic!("the operator waits");
+        };
+        smol::block_on(executor.run(or(pin!(work), late)));
+        drop(serving);
+    }
 }

@@ -12,10 +12,20 @@ pub trait Authenticator: Send + Sync {
     /// # Errors
     /// Why the credential is invalid. The server tells the client.
     fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError>;
+
+    /// Whether it takes so long that the server must not do it where it serves other connections. As a rule: more than some
+    /// ten microseconds.
+    fn is_expensive(&self) -> bool {
+        false
+    }
 }
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
         self.as_ref().authenticate(credential)
+    }
+
+    fn is_expensive(&self) -> bool {
+        self.as_ref().is_expensive()
     }
 }

@@ -87,6 +87,11 @@ impl Authenticator for JwtAuthenticator {
         let token = credential.token().ok_or(CredentialError::Token(TokenError::Missing))?;
         self.verifier().verify(token, self.clock.unix_seconds())
     }
+
+    /// A signature with a public key takes up to a millisecond, one with a secret a few microseconds.
+    fn is_expensive(&self) -> bool {
+        !self.verifier().keys.algorithm().is_symmetric()
+    }
 }
 
 impl fmt::Debug for JwtAuthenticator {

@@ -12,7 +12,8 @@ use session_core::NodeId;
 use session_core::connection_limiter::ConnectionLimits;
 use smol::{Executor, Task};
 
-use crate::admin::{AdminService, BoundSocket, socket};
+use crate::admin::socket::{self, SocketBounds};
+use crate::admin::{AdminService, BoundSocket};
 use crate::auth::{Authenticator, JwtAuthenticator, OpenAuthenticator};
 use crate::cli::reload::Reloader;
 use crate::config::{Authentication, Config, ConfigLoader, Loaded, StoreKind};
@@ -144,7 +145,7 @@ fn serve_admin(
     let service = Arc::new(AdminService::new(Arc::clone(store), Some(client_of), config.store_timeout));
     let tasks = Arc::clone(executor);
     Some(process.supervisor.spawn(Part::Admin, executor, move || {
-        socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks))
+        socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks), SocketBounds::default())
     }))
 }
 

@@ -9,7 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use session_core::SessionId;
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage,
-    ServerMessage, SessionList, UserSummary,
+    ServerMessage, SessionInfo, SessionList, UserSummary,
 };
 use smol::future::poll_once;
 
@@ -28,6 +28,8 @@ use super::{Credentials, Error, RootCertificates, Url};
 pub struct Connection {
     socket: WebSocketStream<Stream>,
     reply_timeout: Duration,
+    /// The sessions that the server listed with its last failure.
+    listed: Option<Box<[SessionInfo]>>,
 }
 
 /// Timeouts and trusted certificate authorities. Each timeout is 10 s by default; [`Duration::MAX`] disables it.
@@ -126,7 +128,7 @@ impl Connection {
             None => Stream::Plain(stream),
         };
         let socket = timeout.wait_for("WebSocket handshake", upgrade(url, stream)).await?;
-        let mut connection = Self { socket, reply_timeout: options.reply_timeout };
+        let mut connection = Self { socket, reply_timeout: options.reply_timeout, listed: None };
         let greeting = timeout.wait_for("HELLO", connection.next_reply()).await?;
         if greeting == ServerMessage::Hello { Ok(connection) } else { Err(unexpected_reply("HELLO", &greeting)) }
     }
@@ -181,7 +183,8 @@ impl Connection {
             ServerMessage::AuthenticateSuccess(user) => Grant::Plain(user),
             ServerMessage::AuthenticateSuccessDetailed(details) => Grant::Detailed(details),
             ServerMessage::AuthenticateFailure(refusal) => return Err(refused(refusal, None)),
-            ServerMessage::AuthenticateFailureDetailed(details) => {
+            ServerMessage::AuthenticateFailureDetailed(mut details) => {
+                self.complete_list(&mut details);
                 return Err(refused(details.reason.clone(), Some(details)));
             }
             ServerMessage::Error(complaint) => return Err(Error::RequestFailed(complaint)),
@@ -193,6 +196,15 @@ impl Connection {
             | ServerMessage::Evicted(_)) => return Err(unexpected_reply("answer to AUTHENTICATE", &other)),
         };
         if credentials.is_token_text(grant.user().id.as_str()) { Err(Error::TokenTakenForName) } else { Ok(grant) }
+    }
+
+    /// The server lists the sessions once, and then only if the list has changed.
+    fn complete_list(&mut self, details: &mut AuthenticateFailureDetails) {
+        match &details.sessions {
+            Some(sessions) => self.listed = Some(sessions.clone()),
+            None if details.connections.is_some() => details.sessions.clone_from(&self.listed),
+            None => {}
+        }
     }
 
     /// Lists the sessions of the user, including this one.

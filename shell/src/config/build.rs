@@ -54,6 +54,7 @@ impl Config {
             unauthenticated: size(self.max_unauthenticated),
             per_client: size(self.max_connections_per_address),
             rate_per_client: number(self.max_connection_rate),
+            work_per_client: number(self.max_work_per_address),
         }
     }
 
@@ -151,6 +152,7 @@ impl Config {
     pub fn lmdb(&self) -> LmdbConfig {
         LmdbConfig {
             forget_after: self.forget_after,
+            max_known_users: size(self.max_known_users).map_or(usize::MAX, NonZeroUsize::get),
             policy: self.admission_policy(),
             ..LmdbConfig::new(&self.data, self.limit)
         }
@@ -204,18 +206,20 @@ mod tests {
     #[test]
     fn bounds_are_numbers_or_unlimited() {
         let names = ["CONNECTIONS", "UNAUTHENTICATED", "CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "BAD_MESSAGES"];
-        let names = [&names[..], &["MESSAGE_RATE", "MESSAGE_BYTES", "HEADER_BYTES", "UNSENT_BYTES"]].concat();
-        let set = |texts: [&str; 9]| {
+        let more = ["MESSAGE_RATE", "MESSAGE_BYTES", "HEADER_BYTES", "UNSENT_BYTES", "WORK_PER_ADDRESS"];
+        let names = [&names[..], &more].concat();
+        let set = |texts: [&str; 10]| {
             let names: Vec<_> = names.iter().map(|name| format!("MAX_{name}")).collect();
             config(&names.iter().map(String::as_str).zip(texts).collect::<Vec<_>>())
         };
 
-        let some = set(["5", "4", "3", "2", "65535", "7", "1024", "8193", "4097"]);
+        let some = set(["5", "4", "3", "2", "65535", "7", "1024", "8193", "4097", "65536"]);
         let bounds = ConnectionLimits {
             connections: NonZeroUsize::new(5),
             unauthenticated: NonZeroUsize::new(4),
             per_client: NonZeroUsize::new(3),
             rate_per_client: NonZeroU32::new(2),
+            work_per_client: NonZeroU32::new(65_536),
         };
         assert_eq!(some.connection_limits(u64::MAX), bounds);
         let limits = some.session_settings();
@@ -224,7 +228,7 @@ mod tests {
         assert_eq!((policy.session, policy.max_message_bytes, policy.max_header_bytes), (limits, 1024, 8193));
         assert_eq!(some.send_buffer_bytes(), Some(4097));
 
-        let none = set(["unlimited"; 9]);
+        let none = set(["unlimited"; 10]);
         assert_eq!(none.connection_limits(u64::MAX), ConnectionLimits::default());
         let limits = none.session_settings();
         assert_eq!((limits.max_bad_messages, limits.max_message_rate), (None, None));

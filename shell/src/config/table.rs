@@ -166,6 +166,15 @@ settings! {
             value: "N", default: "200", applies: AtOnce
         }
 
+        /// Maximum bytes per second of one address, or of one IPv6 /64, both directions together, 65536 to 1073741824 or
+        /// `unlimited`. What costs time without bytes counts, too: each read and each message as 1 KiB, each session that
+        /// an answer is about as 64 bytes, repeated denials as up to 20 KiB each. Beyond it the server reads more slowly
+        /// from the address
+        max_work_per_address: Bound {
+            reader: bound(65_536..=1_073_741_824),
+            value: "BYTES", default: "2097152", applies: AtOnce
+        }
+
         /// Maximum bytes of a request's head, 8192 to 1048576 or `unlimited`. A longer one gets 431
         max_header_bytes: Bound {
             reader: bound(8192..=1_048_576),
@@ -258,6 +267,13 @@ settings! {
         /// Delete a user without slots this long after the last grant, 1h to 100years; or `never`. Deletion can be
         /// about a day later
         forget_after: Retention { reader: one(parse_retention), value: "TIME", default: "30d", applies: AfterRestart }
+
+        /// Maximum users that the store keeps, 1000 to 1000000000 or `unlimited`; ten million take 1 to 3 GB. At the bound
+        /// the server admits new users without recording them, until others are deleted. Overrides are always kept
+        max_known_users: Bound {
+            reader: bound(1000..=1_000_000_000),
+            value: "N", default: "10000000", applies: AfterRestart
+        }
     }
 
     "Log" {

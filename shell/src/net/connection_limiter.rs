@@ -5,12 +5,16 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use session_core::Timestamp;
 use session_core::connection_limiter::{
-    ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, PermitGuard, SharedLimiter,
+    ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, PermitGuard, SharedLimiter, Work,
 };
 
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
+
+/// For limits on one address.
+const PROXY_HINT: &str = "; if this is your proxy, add it to trusted_proxies and let it send the client's address";
 
 /// The limiter that all connections of a process share.
 #[derive(Debug)]
@@ -18,6 +22,7 @@ pub struct SharedConnectionLimiter {
     clock: Clock,
     limiter: Mutex<ConnectionLimiter>,
     log: LogRateLimiter,
+    pause_log: LogRateLimiter,
 }
 
 /// The permit of one connection. It is released when dropped.
@@ -28,7 +33,8 @@ impl SharedConnectionLimiter {
     /// A limiter without connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, limiter: Mutex::new(ConnectionLimiter::new(limits)), log: LogRateLimiter::new() })
+        let limiter = Mutex::new(ConnectionLimiter::new(limits));
+        Arc::new(Self { clock, limiter, log: LogRateLimiter::new(), pause_log: LogRateLimiter::new() })
     }
 
     /// Counts a connection that was just accepted. `address` is `None` as long as only a proxy knows the client.
@@ -65,14 +71,31 @@ impl SharedConnectionLimiter {
                 ConnectionLimitExceeded::Rate { .. } => "max_connection_rate",
             };
             let hint = match exceeded {
-                ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => {
-                    "; if this is your proxy, add it to trusted_proxies and let it send the client's address"
-                }
+                ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => PROXY_HINT,
                 ConnectionLimitExceeded::Total | ConnectionLimitExceeded::Unauthenticated => "",
             };
-            tracing::warn!(bound, suppressed, "refused a connection: {exceeded}{hint}");
+            let authenticated = match exceeded {
+                ConnectionLimitExceeded::PerClient { client } => Some(self.lock().authenticated_of(client)),
+                ConnectionLimitExceeded::Total
+                | ConnectionLimitExceeded::Unauthenticated
+                | ConnectionLimitExceeded::Rate { .. } => None,
+            };
+            tracing::warn!(bound, authenticated, suppressed, "refused a connection: {exceeded}{hint}");
         }
         exceeded
+    }
+
+    fn log_pause(&self, client: Option<ClientPrefix>) {
+        if let Some(suppressed) = self.pause_log.check() {
+            let client = client.map(tracing::field::display);
+            let bound = "max_work_per_address";
+            tracing::warn!(
+                bound,
+                suppressed,
+                client,
+                "an address causes too much work, reading more slowly{PROXY_HINT}"
+            );
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionLimiter> {
@@ -95,6 +118,13 @@ impl ConnectionPermit {
     #[must_use]
     pub fn client(&self) -> Option<ClientPrefix> {
         self.0.client()
+    }
+
+    /// Counts work of the connection. Returns the time until which it has to pause, if its client has caused more than it may.
+    pub fn charge(&mut self, work: Work) -> Option<Timestamp> {
+        let until = self.0.charge(work, |limiter| limiter.clock.now())?;
+        self.0.limiter().log_pause(self.client());
+        Some(until)
     }
 
     /// Records that the connection is authenticated.

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::task::{Context, Poll};
 
 use session_core::Timestamp;
+use session_core::connection_limiter::Work;
 use session_core::protocol::CloseReason;
 use session_core::session::{Frame, Violation};
 
@@ -35,6 +36,15 @@ pub trait MessageSocket {
 
     /// Whether the socket is closed.
     fn is_closed(&self) -> bool;
+
+    /// The traffic since the last call. A socket without a network has none.
+    fn take_work(&mut self) -> Work {
+        Work::default()
+    }
+
+    /// Whether the socket pauses: it does not read, also while it waits for the peer's close. Its client has caused more work
+    /// than it may. A socket that reports no work never has to.
+    fn set_paused(&mut self, _is_paused: bool) {}
 }
 
 /// An event from the peer.

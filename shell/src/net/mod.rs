@@ -7,6 +7,7 @@ pub mod settings;
 pub(crate) mod transport;
 pub mod proxy_protocol;
 pub mod tls;
+mod tls_handshake;
 pub(crate) mod stream;
 pub(crate) mod yielding;
 pub mod upgrade;

@@ -3,8 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures_rustls::TlsAcceptor;
-use futures_rustls::rustls::ServerConfig;
 use http::StatusCode;
 use smol::net::TcpStream;
 
@@ -13,8 +11,10 @@ use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::plain_response::PlainResponse;
 use crate::net::proxy_protocol;
 use crate::net::settings::ConnectionSettings;
-use crate::net::stream::Stream;
+use crate::net::stream::{MeteredStream, Stream};
+use crate::net::tls_handshake::accept_tls;
 use crate::net::yielding::YieldingStream;
+use crate::runtime::fair_turns::FairTurns;
 
 /// A connection that is ready for HTTP.
 pub(crate) struct Transport {
@@ -30,12 +30,13 @@ pub(crate) async fn establish(
     peer: IpAddr,
     settings: &ConnectionSettings,
     permit: &mut ConnectionPermit,
+    turns: &Arc<FairTurns>,
 ) -> Option<Transport> {
     let peer =
         if settings.proxy_protocol { read_proxy_header(&mut stream, peer, settings, permit).await? } else { peer };
     let stream = match &settings.tls {
-        None => Stream::Plain(stream),
-        Some(config) => Stream::Tls(Box::new(accept_tls(stream, config, peer).await?)),
+        None => Stream::Plain(MeteredStream::new(stream)),
+        Some(config) => Stream::Tls(Box::new(accept_tls(stream, config, peer, turns).await?)),
     };
     Some(Transport { stream: YieldingStream::new(stream), peer })
 }
@@ -83,28 +84,6 @@ async fn read_proxy_header(
         return None;
     }
     Some(source)
-}
-
-async fn accept_tls(
-    mut stream: TcpStream,
-    config: &Arc<ServerConfig>,
-    peer: IpAddr,
-) -> Option<futures_rustls::server::TlsStream<TcpStream>> {
-    /// The type of the first record of every TLS handshake (RFC 8446 §5.1).
-    const HANDSHAKE: u8 = 22;
-
-    let mut first = [0];
-    if matches!(stream.peek(&mut first).await, Ok(1)) && first != [HANDSHAKE] {
-        respond_bad_request(&mut stream, "This port speaks TLS: use wss:// or https://").await;
-        return None;
-    }
-    match TlsAcceptor::from(Arc::clone(config)).accept(stream).await {
-        Ok(stream) => Some(stream),
-        Err(error) => {
-            tracing::debug!(%peer, %error, "the TLS handshake failed");
-            None
-        }
-    }
 }
 
 async fn respond_bad_request(stream: &mut TcpStream, message: &'static str) {

@@ -11,6 +11,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use async_tungstenite::tungstenite::{Bytes, Error};
 use futures_util::{Sink as _, Stream as _};
 use session_core::Timestamp;
+use session_core::connection_limiter::Work;
 use session_core::protocol::CloseReason;
 use session_core::session::{Frame, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
@@ -29,6 +30,7 @@ pub(crate) struct WebSocket {
     /// Whether buffered data may be left to write. Until it is written the socket reads nothing. So if a peer does not
     /// read its replies, at most one reply and the pongs are buffered for it.
     unflushed: bool,
+    is_paused: bool,
 }
 
 enum Phase {
@@ -75,7 +77,7 @@ impl WebSocket {
             .max_message_size(Some(settings.max_message_bytes))
             .max_frame_size(Some(settings.max_message_bytes));
         let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-        Self { stream, clock, phase: Phase::Open, unflushed: false }
+        Self { stream, clock, phase: Phase::Open, unflushed: false, is_paused: false }
     }
 
     fn feed(&mut self, message: Message) {
@@ -145,6 +147,14 @@ impl MessageSocket for WebSocket {
         }
     }
 
+    fn take_work(&mut self) -> Work {
+        self.stream.get_mut().get_mut().take_work()
+    }
+
+    fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
     fn send(&mut self, frame: Frame) {
         if !matches!(self.phase, Phase::Open) {
             return;
@@ -195,6 +205,9 @@ impl MessageSocket for WebSocket {
                 Poll::Ready(Ok(())) => self.unflushed = false,
                 Poll::Ready(Err(_)) => return self.set_closed(),
             }
+        }
+        if self.is_paused {
+            return Poll::Pending;
         }
         match &mut self.phase {
             Phase::Open if read => self.poll_message(cx),

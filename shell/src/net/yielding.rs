@@ -17,8 +17,9 @@ pub(crate) struct YieldingStream<S> {
 }
 
 impl<S> YieldingStream<S> {
-    /// The number of consecutive reads before a pause.
-    const MAX_READS: u8 = 16;
+    /// The number of consecutive reads before a pause. It is also how much one connection can read before its work is
+    /// charged to its client. A message of the default maximum size takes five.
+    const MAX_READS: u8 = 5;
 
     pub(crate) fn new(stream: S) -> Self {
         Self { stream, reads_left: Self::MAX_READS }
@@ -26,6 +27,10 @@ impl<S> YieldingStream<S> {
 
     pub(crate) fn get_ref(&self) -> &S {
         &self.stream
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut S {
+        &mut self.stream
     }
 }
 

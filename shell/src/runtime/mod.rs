@@ -10,6 +10,7 @@ pub(crate) mod rfc3339;
 pub(crate) mod duration;
 pub mod log;
 pub mod threads;
+pub mod fair_turns;
 pub mod signals;
 pub mod malloc;
 pub mod open_files;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -17,10 +18,12 @@ use crate::net::close::close_after_response;
 use crate::net::connection_limiter::SharedConnectionLimiter;
 use crate::net::plain_response::PlainResponse;
 use crate::net::settings::ConnectionSettings;
+use crate::runtime::fair_turns::FairTurns;
 use crate::runtime::malloc;
 use crate::runtime::process::Process;
 use crate::runtime::readiness::Readiness;
 use crate::runtime::supervisor::Part;
+use crate::runtime::threads::one_per_core;
 use crate::server::accepted::{AcceptedConnection, run_connection, upgrade};
 use crate::server::connection::ConnectionContext;
 use crate::server::refusal_log::RefusalLog;
@@ -55,6 +58,12 @@ impl ServerHandle {
     pub fn set_connection_settings(&self, settings: ConnectionSettings) {
         let settings = ConnectionSettings { readiness: self.0.readiness.clone(), ..settings };
         *self.0.connection_settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// The turns in which the server computes what is expensive.
+    #[must_use]
+    pub fn turns(&self) -> &Arc<FairTurns> {
+        &self.0.context.turns
     }
 
     /// Changes the limits on connections. Connections that exceed them stay.
@@ -150,6 +159,7 @@ impl Server {
             context: Arc::new(ConnectionContext {
                 store_client,
                 authenticator,
+                turns: FairTurns::new(Self::turns_at_a_time()),
                 new_resume_token: Box::new(new_resume_token),
                 refusal_log: RefusalLog::default(),
             }),
@@ -157,6 +167,12 @@ impl Server {
             refused_open: AtomicUsize::new(0),
         };
         Ok(Self { listeners, addresses, state: Arc::new(state) })
+    }
+
+    /// How many TLS handshakes and checks of tokens are computed at a time: on half of the cores, at least on one. The others
+    /// are left to the connections that ask for neither.
+    fn turns_at_a_time() -> NonZeroUsize {
+        NonZeroUsize::new(usize::from(one_per_core() / 2)).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// The live connections.
@@ -262,8 +278,8 @@ fn accept_connection(stream: TcpStream, peer: SocketAddr, state: &Arc<ServerStat
             let connection =
                 AcceptedConnection { stream, peer: peer.ip(), settings, permit, accepted: state.process.clock.now() };
             let context = Arc::clone(&state.context);
-            let upgrade =
-                Box::pin(upgrade(connection, state.process.clock.clone(), Arc::clone(registration.mailbox())));
+            let (clock, mailbox) = (state.process.clock.clone(), Arc::clone(registration.mailbox()));
+            let upgrade = Box::pin(upgrade(connection, clock, mailbox, Arc::clone(&context.turns)));
             executor.spawn(run_connection(upgrade, context, registration)).detach();
         }
         // A response over TLS would cost more than serving the connection.

@@ -17,6 +17,7 @@ use crate::net::transport::{self, Transport};
 use crate::net::upgrade::{UpgradeOutcome, serve_request};
 use crate::net::websocket::WebSocket;
 use crate::runtime::clock::Clock;
+use crate::runtime::fair_turns::FairTurns;
 use crate::server::connection::{Connection, ConnectionContext};
 use crate::server::mailbox::{Mailbox, Notification};
 use crate::server::registry::Registration;
@@ -73,6 +74,7 @@ pub(super) async fn upgrade(
     connection: AcceptedConnection,
     clock: Clock,
     mailbox: Arc<Mailbox>,
+    turns: Arc<FairTurns>,
 ) -> Option<UpgradedConnection> {
     let AcceptedConnection { stream, peer, settings, mut permit, accepted } = connection;
     if stream.set_nodelay(true).is_err() {
@@ -80,7 +82,7 @@ pub(super) async fn upgrade(
     }
     let timeout = || clock.wait_until(accepted + settings.header_timeout);
     let handshake = async {
-        let transport = transport::establish(stream, peer, &settings, &mut permit);
+        let transport = transport::establish(stream, peer, &settings, &mut permit, &turns);
         let transport = transport.or(async {
             timeout().await;
             None

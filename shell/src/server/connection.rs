@@ -2,10 +2,12 @@
 //! session decides. No other file knows both the session and its socket.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use session_core::connection_limiter::{ClientPrefix, Work};
 use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::{Outcome, StoreError};
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
@@ -17,6 +19,7 @@ use crate::net::connection_limiter::ConnectionPermit;
 use crate::net::message_socket::{MessageSocket, SocketEvent};
 use crate::runtime::clock::Clock;
 use crate::runtime::deadline_timer::DeadlineTimer;
+use crate::runtime::fair_turns::FairTurns;
 use crate::server::mailbox::{Mailbox, Notification};
 use crate::server::refusal_log::RefusalLog;
 use crate::server::registry::Registration;
@@ -29,6 +32,8 @@ pub struct ConnectionContext {
     pub store_client: Arc<StoreClient>,
     /// Verifies credentials.
     pub authenticator: Box<dyn Authenticator>,
+    /// The turns in which it verifies them, if that is expensive.
+    pub turns: Arc<FairTurns>,
     /// Creates a random resume token. `None` if the system has no randomness: then the session cannot be resumed.
     pub new_resume_token: Box<dyn Fn() -> Option<ResumeToken> + Send + Sync>,
     /// Logs failed authentications.
@@ -49,6 +54,18 @@ impl ConnectionContext {
     }
 }
 
+/// The check of a credential that waits for its turn, or is under way on another thread.
+type Verification = Pin<Box<dyn Future<Output = Result<Identity, CredentialError>> + Send>>;
+
+async fn verify_in_turn(
+    context: Arc<ConnectionContext>,
+    client: ClientPrefix,
+    credential: Credential,
+) -> Result<Identity, CredentialError> {
+    let turn = context.turns.turn(client).await;
+    turn.run(move || context.verify(&credential)).await
+}
+
 /// Drives a session and its socket until both have ended.
 pub struct Connection<S: MessageSocket> {
     session: Session,
@@ -62,6 +79,11 @@ pub struct Connection<S: MessageSocket> {
     read_again_at: Option<Timestamp>,
     /// When to cut the socket if its peer has not been told by then that the session lost its slot.
     cut_at: Option<Timestamp>,
+    /// When the connection reads again after its client caused more work than it may.
+    paused_until: Option<Timestamp>,
+    verification: Option<Verification>,
+    /// How often the client was denied a slot since the last grant.
+    denials: u8,
 }
 
 /// How long the connection does not read while a store command is pending. Usually the outcome comes sooner, and this
@@ -71,6 +93,7 @@ const READ_PAUSE: Duration = Duration::from_millis(100);
 /// Why a connection's task wakes.
 enum Wake<Text> {
     Notification(Notification),
+    Verified(Result<Identity, CredentialError>),
     Peer(SocketEvent<Text>),
     Deadline,
 }
@@ -89,7 +112,20 @@ impl<S: MessageSocket> Connection<S> {
         let clock = context.store_client.clock().clone();
         let slot = SlotGuard::new(Arc::clone(&context.store_client), Arc::clone(&mailbox), registration.id());
         let session = Session::new(registration.id(), settings, accepted);
-        Self { session, socket, mailbox, slot, clock, context, permit, read_again_at: None, cut_at: None }
+        Self {
+            session,
+            socket,
+            mailbox,
+            slot,
+            clock,
+            context,
+            permit,
+            read_again_at: None,
+            cut_at: None,
+            paused_until: None,
+            verification: None,
+            denials: 0,
+        }
     }
 
     /// Runs until the session has finished and the socket is closed.
@@ -116,6 +152,7 @@ impl<S: MessageSocket> Connection<S> {
                     self.handle(Event::Ended(reason));
                 }
                 Wake::Notification(Notification::Stored(outcome)) => self.handle_outcome(outcome),
+                Wake::Verified(result) => self.handle(Event::Verified(result)),
                 Wake::Peer(SocketEvent::Text(text)) => unhandled = Some(text),
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
                 Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
@@ -134,36 +171,67 @@ impl<S: MessageSocket> Connection<S> {
         if let Poll::Ready(notification) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Notification(notification));
         }
-        let polled = self.socket.poll(read, cx);
+        if let Some(verification) = &mut self.verification
+            && let Poll::Ready(result) = verification.as_mut().poll(cx)
+        {
+            self.verification = None;
+            return Poll::Ready(Wake::Verified(result));
+        }
+        let event = self.socket.poll(read, cx);
         if !self.socket.is_served() && !self.slot.is_gone() {
             self.slot.gone();
         }
-        if let Poll::Ready(event) = polled {
+        let mut work = self.socket.take_work();
+        if event.is_ready() {
+            work += Work::message();
+        }
+        if self.charge(work) {
+            // The tick may have something to send.
+            cx.waker().wake_by_ref();
+        }
+        if let Poll::Ready(event) = event {
             return Poll::Ready(Wake::Peer(event));
         }
         // The deadline is computed in each poll, because the wall clock may have been corrected meanwhile.
         timer.poll(self.deadline(), cx).map(|()| Wake::Deadline)
     }
 
+    /// Charges the client for work. True if the client has caused more than it may: then the connection pauses.
+    fn charge(&mut self, work: Work) -> bool {
+        let Some(until) = self.permit.charge(work) else { return false };
+        // During the pause the connection does not hear the peer, so silence does not count. Until now it does.
+        self.handle(Event::Tick);
+        self.paused_until = Some(until);
+        self.socket.set_paused(true);
+        true
+    }
+
     fn deadline(&self) -> Option<Timestamp> {
         let expiry = self.session.expires_at().map(|unix_seconds| self.clock.time_of(unix_seconds));
+        // The session's deadline waits for the end of a pause.
+        let session = self.session.deadline().max(self.paused_until);
+        let reading = [self.read_again_at, self.paused_until].into_iter().flatten().min();
         let cut_at = self.cut_at.filter(|_| !self.slot.is_gone());
-        [self.session.deadline(), self.socket.deadline(), self.slot.deadline(), self.read_again_at, cut_at, expiry]
-            .into_iter()
-            .flatten()
-            .min()
+        [session, self.socket.deadline(), self.slot.deadline(), reading, cut_at, expiry].into_iter().flatten().min()
     }
 
     fn deadline_passed(&mut self) {
         let now = self.clock.now();
         self.read_again_at = self.read_again_at.filter(|&at| now < at);
+        let is_paused = self.paused_until.is_some();
+        if self.paused_until.take_if(|until| *until <= now).is_some() {
+            self.socket.set_paused(false);
+        }
         if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.expire() {
             self.handle_outcome(Outcome::Unknown);
         }
         if self.session.expires_at().is_some_and(|unix_seconds| self.clock.has_passed(unix_seconds)) {
             self.handle(Event::Expired);
         }
-        self.handle(Event::Tick);
+        // After a pause the socket is read first: the peer may have answered meanwhile.
+        if !is_paused {
+            self.handle(Event::Tick);
+        }
         let is_over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         if is_over(self.socket.deadline()) || is_over(self.cut_at) && !self.slot.is_gone() {
             self.socket.abort();
@@ -177,10 +245,31 @@ impl<S: MessageSocket> Connection<S> {
         if let Some(user) = self.slot.answered(&outcome) {
             self.context.refusal_log.log_outcome(&user, &outcome);
         }
+        self.charge_outcome(&outcome);
         if matches!(outcome, Outcome::Granted { .. }) {
             self.permit.authenticated();
         }
         self.handle(Event::Stored(outcome));
+    }
+
+    /// Counts what the store did. Denials get dearer until there is a grant.
+    fn charge_outcome(&mut self, outcome: &Outcome) {
+        let mut work = Work::slots(outcome.connections().unwrap_or(0));
+        match outcome {
+            Outcome::Denied(_) => {
+                work += Work::denial(self.denials);
+                self.denials = self.denials.saturating_add(1);
+            }
+            Outcome::Granted { .. } => self.denials = 0,
+            Outcome::Released
+            | Outcome::Counted { .. }
+            | Outcome::Listed(_)
+            | Outcome::Ended { .. }
+            | Outcome::NotRenewed(_)
+            | Outcome::Rejected(_)
+            | Outcome::Unknown => {}
+        }
+        self.charge(work);
     }
 
     /// Passes an event to the session and carries out its actions: verify or submit, send, close.
@@ -188,6 +277,7 @@ impl<S: MessageSocket> Connection<S> {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let now = self.clock.now();
+            let is_lost = matches!(event, Event::Disconnected);
             let Actions { effect, send, close } = self.session.handle(event, now);
             // Before the effect, which may give the slot up.
             match close {
@@ -196,9 +286,7 @@ impl<S: MessageSocket> Connection<S> {
                 Some(_) => self.cut_at = self.slot.leave().or(self.cut_at),
             }
             match effect {
-                Some(Effect::Verify(credential)) => {
-                    next = Some(Event::Verified(self.context.verify(&credential)));
-                }
+                Some(Effect::Verify(credential)) => next = self.verify(credential),
                 Some(Effect::Store(command)) => {
                     self.slot.submit(command);
                     self.read_again_at = self.slot.deadline().map(|_| now + READ_PAUSE);
@@ -216,6 +304,9 @@ impl<S: MessageSocket> Connection<S> {
             if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {
                 self.read_again_at = None;
                 next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
+            } else if (is_lost || close.is_some()) && self.verification.take().is_some() {
+                // Nobody waits for it any more. The session has ended, so the result changes nothing.
+                next = Some(Event::Verified(Err(CredentialError::NotText)));
             }
         }
     }
@@ -232,6 +323,18 @@ impl<S: MessageSocket> Connection<S> {
         };
         if matches!(failure, AuthenticateFailure::AnotherUser | AuthenticateFailure::AnotherDevice) {
             self.context.refusal_log.log_failed_renewal(failure);
+        }
+    }
+
+    /// Verifies a credential: now, or, if that is expensive, in the client's turn.
+    fn verify(&mut self, credential: Credential) -> Option<Event<'static>> {
+        match self.permit.client().filter(|_| self.context.authenticator.is_expensive()) {
+            Some(client) => {
+                let context = Arc::clone(&self.context);
+                self.verification = Some(Box::pin(verify_in_turn(context, client, credential)));
+                None
+            }
+            None => Some(Event::Verified(self.context.verify(&credential))),
         }
     }
 }

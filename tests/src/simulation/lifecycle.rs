@@ -1,6 +1,7 @@
 //! Starts, stops, pauses and kills servers.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use session_core::connection_limiter::ConnectionLimits;
 use session_core::{NodeId, ResumeToken};
 use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::runtime::clock::{Clock, ManualClock};
+use shell::runtime::fair_turns::FairTurns;
 use shell::runtime::process::Process;
 use shell::server::connection::ConnectionContext;
 use shell::server::refusal_log::RefusalLog;
@@ -47,6 +49,7 @@ impl Simulation {
         let context = Arc::new(ConnectionContext {
             store_client,
             authenticator,
+            turns: FairTurns::new(NonZeroUsize::MIN),
             new_resume_token: Box::new(draw),
             refusal_log: RefusalLog::default(),
         });

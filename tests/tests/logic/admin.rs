@@ -14,7 +14,8 @@ use session_core::ledger::{
 use session_core::{SessionId, Timestamp, UserId};
 use shell::admin::{
     AdminError, AdminRequest, AdminService, BoundSocket, DefaultWord, FullAction, LimitSourceName, NextOutcome,
-    Override, SlotCount, UserPatch, socket,
+    Override, SlotCount, UserPatch,
+    socket::{self, SocketBounds},
 };
 use shell::store::{Completion, MemoryStore, SessionNotifier, Store as _};
 use smol::Executor;
@@ -149,7 +150,7 @@ fn sixteen_requests_are_served_at_a_time() {
     let store = StallableStore::stalled(3);
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(directory.path())));
     let executor = Arc::new(Executor::new());
-    let serving = socket::serve(socket, Arc::new(service(&store)), Arc::clone(&executor));
+    let serving = socket::serve(socket, Arc::new(service(&store)), Arc::clone(&executor), SocketBounds::default());
     // The thread ends with the test's process.
     thread::spawn(move || smol::block_on(executor.run(serving)));
     thread::scope(|scope| {
@@ -194,7 +195,7 @@ fn memory_store_carries_out_every_admin_request() {
     let service = Arc::new(AdminService::new(store, Some(Box::new(client)), TIMEOUT));
     let executor = Arc::new(Executor::new());
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(directory.path())));
-    let serving = socket::serve(socket, service, Arc::clone(&executor));
+    let serving = socket::serve(socket, service, Arc::clone(&executor), SocketBounds::default());
     thread::spawn(move || smol::block_on(executor.run(serving)));
     let handle = |request| smol::block_on(socket::request(directory.path(), &ada(), &request)).map(Option::unwrap);
 

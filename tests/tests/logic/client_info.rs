@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, LimitSource, SlotListing};
-use session_core::ledger::{EndReason, Evict, Outcome, RenewalDenied, SessionRecord, StoreError};
+use session_core::ledger::{EndReason, Evict, Outcome, RenewalDenied, SessionRecord, SessionStatus, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
     RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError,
@@ -193,7 +193,7 @@ fn detailed_denial_gives_one_minute_to_choose() {
     assert_eq!(harness.session.deadline(), Some(at(62)), "a minute after the denial");
     harness.second = 50;
     drop(harness.authenticate(r#","evict":"oldest""#, identity()));
-    let late = AuthenticateFailureDetails { retry_after: Some(Duration::ZERO), ..denial };
+    let late = AuthenticateFailureDetails { sessions: None, retry_after: Some(Duration::ZERO), ..denial };
     assert_eq!(denied(&mut harness), reply(ServerMessage::AuthenticateFailureDetailed(Box::new(late))));
     assert_eq!(harness.session.deadline(), Some(at(62)), "once");
     harness.second = 62;
@@ -206,6 +206,36 @@ fn detailed_denial_gives_one_minute_to_choose() {
     let refused = plain.handle(Event::Stored(Outcome::Denied(None)));
     assert_eq!(refused, reply(ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached)));
     assert_eq!(plain.session.deadline(), Some(at(10)));
+}
+
+#[test]
+fn list_is_sent_again_only_if_it_changed() {
+    let mut harness = SessionHarness::new();
+    let mut sessions_listed = |listing: SlotListing| {
+        drop(harness.authenticate("", identity()));
+        let Actions { send: Some(Frame::Message(ServerMessage::AuthenticateFailureDetailed(details))), .. } =
+            harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(listing)))))
+        else {
+            panic!("a denial is answered")
+        };
+        assert_eq!(details.connections, Some(1), "the rest is always sent");
+        details.sessions.map(|sessions| sessions.len())
+    };
+    let with = |change: &dyn Fn(&mut SessionRecord)| {
+        let mut listing = listing();
+        change(&mut listing.sessions[0]);
+        listing
+    };
+    let (same, lingering) =
+        (with(&|_| ()), with(&|session| session.status = SessionStatus::Lingering { until: at(9) }));
+    let other = with(&|session| session.session = NodeId::new(7).session(7));
+    assert_eq!(sessions_listed(same.clone()), Some(1));
+    assert_eq!(sessions_listed(same.clone()), None);
+    assert_eq!(sessions_listed(lingering.clone()), Some(1));
+    assert_eq!(sessions_listed(lingering), None);
+    assert_eq!(sessions_listed(other), Some(1));
+    assert_eq!(sessions_listed(SlotListing { sessions: [].into(), ..same.clone() }), Some(0));
+    assert_eq!(sessions_listed(same), Some(1));
 }
 
 /// A detailed failure that says nothing about the user's sessions.

@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use session_core::Timestamp;
 use session_core::connection_limiter::{
-    ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit,
+    ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Work,
 };
 use tests::values::{NANOSECOND, address, at_milli as at, connection_limits as limits};
 
@@ -342,4 +343,60 @@ fn returning_clients_do_not_stop_the_sweep() {
 #[test]
 fn permit_stays_small() {
     assert!(size_of::<Permit>() <= 32, "{}", size_of::<Permit>());
+}
+
+#[test]
+fn authenticated_connections_count_for_their_client() {
+    let mut limiter = ConnectionLimiter::new(ConnectionLimits::default());
+    let (ada, bob) = (address("192.0.2.1"), address("192.0.2.2"));
+    let mut permits: Vec<_> = (0..3).map(|_| limiter.acquire().unwrap()).collect();
+    permits.iter_mut().for_each(|permit| limiter.identify(permit, ada, at(0)).unwrap());
+    limiter.authenticated(&mut permits[0]);
+    limiter.authenticated(&mut permits[0]);
+    limiter.authenticated(&mut permits[1]);
+    assert_eq!([ada, bob].map(|client| limiter.authenticated_of(client.into())), [2, 0]);
+    permits.into_iter().for_each(|permit| limiter.release(permit));
+    assert_eq!(limiter.authenticated_of(ada.into()), 0);
+}
+
+/// A limiter with an allowance of 10 KB a second for each client, and a permit of this address.
+fn working(limiter: &mut ConnectionLimiter, from: &str) -> Permit {
+    let mut permit = limiter.acquire().unwrap();
+    limiter.identify(&mut permit, address(from), at(0)).unwrap();
+    permit
+}
+
+#[test]
+fn work_of_all_connections_of_a_client_counts_together() {
+    let limits = ConnectionLimits { work_per_client: NonZeroU32::new(10_000), ..ConnectionLimits::default() };
+    let mut limiter = ConnectionLimiter::new(limits);
+    let [mut first, mut second] = [(); 2].map(|()| working(&mut limiter, "192.0.2.1"));
+    let mut other = working(&mut limiter, "192.0.2.2");
+    assert!(!first.record(Work::traffic(8192, 0)), "a little is charged later");
+    assert!(first.record(Work::traffic(1808, 0)));
+    assert_eq!(limiter.charge(&mut first, at(0)), None);
+    assert!(second.record(Work::traffic(20_000, 0)));
+    assert_eq!(limiter.charge(&mut second, at(0)), Some(at(2000)));
+    assert!(other.record(Work::traffic(10_000, 0)));
+    assert_eq!(limiter.charge(&mut other, at(0)), None);
+    // The debt outlives the connections that caused it.
+    [first, second, other].into_iter().for_each(|permit| limiter.release(permit));
+    let mut next = working(&mut limiter, "192.0.2.1");
+    assert_eq!(limiter.charge(&mut next, at(1000)), Some(at(2000)));
+    assert_eq!(limiter.charge(&mut next, at(2000)), None);
+    // What a short connection has not been charged yet is charged at its end.
+    let mut short = working(&mut limiter, "192.0.2.1");
+    assert!(!short.record(Work::traffic(5000, 0)));
+    limiter.release(short);
+    assert_eq!(limiter.charge(&mut next, at(2000)), Some(at(2500)));
+    limiter.release(next);
+    // A client is forgotten once it has paid.
+    for milli in [3000, 4000, 9000] {
+        let visitor = working(&mut limiter, "192.0.2.3");
+        limiter.release(visitor);
+        let mut visitor = limiter.acquire().unwrap();
+        limiter.identify(&mut visitor, address("192.0.2.3"), at(milli)).unwrap();
+        limiter.release(visitor);
+    }
+    assert_eq!(limiter.tracked_clients(), 0);
 }

@@ -15,6 +15,8 @@ mod protocol;
 mod tokens;
 mod connection_limiter;
 mod connection_limiter_model;
+mod work;
+mod fair_queue;
 mod handshake;
 mod rooms;
 mod core_simulation;

@@ -239,3 +239,27 @@ fn unread_output_is_bounded() {
     let (little, much) = (tolerated("4096"), tolerated("100000"));
     assert!(little + 100_000 < much, "{little} bytes, and {much}");
 }
+
+/// A message that never ends. The server reads as much of it as the client may cause, and then no more.
+#[test]
+fn endless_fragments_are_not_read_beyond_the_bound() {
+    let server = |work: Option<NonZeroU32>| {
+        start_with_limits(ConnectionLimits { work_per_client: work, ..ConnectionLimits::default() })
+    };
+    let bytes_taken = |server: &TestServer| {
+        let mut endless = RawClient::authenticated(server.address, "ada", 1);
+        endless.set_send_buffer(8 * 1024);
+        endless.set_write_timeout(Duration::from_secs(1));
+        endless.frame(0x01, b"");
+        let fragments = [0x00, 0x80, 0, 0, 0, 0].repeat(1024);
+        (0..400).take_while(|_| endless.write(&fragments)).count() * fragments.len()
+    };
+    assert_eq!(bytes_taken(&server(None)), 400 * 6 * 1024);
+    let bounded = server(NonZeroU32::new(100));
+    // The rest is in the buffers of both kernels.
+    assert!(bytes_taken(&bounded) < 400 * 1024);
+    // Another address has an allowance of its own.
+    let mut other = RawClient::open_from("127.0.0.2".parse().unwrap(), bounded.address);
+    other.authenticate("bob");
+    assert!(matches!(other.read(), Received::Text(answer) if answer.contains("AUTHENTICATE_SUCCESS")));
+}

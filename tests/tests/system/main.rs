@@ -6,6 +6,7 @@ mod hostile_input;
 mod connection_limits;
 mod origins_and_proxies;
 mod tls;
+mod computations;
 mod token_sessions;
 mod full_disk;
 mod data_directory;

@@ -66,6 +66,8 @@ pub struct LmdbConfig {
     /// 1/24 of this time (at most a day); 3.5 hours for every ten million users. A restart begins the scan again. Time before
     /// a start in which no slot was granted may not count.
     pub forget_after: Retention,
+    /// How many users are known, at most. Above it, new users are not noted; admission goes on.
+    pub max_known_users: usize,
     /// How many commands may wait, at least 1, before others than releases are rejected.
     pub queue_capacity: usize,
 }
@@ -79,6 +81,9 @@ impl LmdbConfig {
     /// The default number of commands that may wait.
     pub const DEFAULT_QUEUE_CAPACITY: usize = 8192;
 
+    /// The default number of known users. They take 1 to 3 GB.
+    pub const DEFAULT_MAX_KNOWN_USERS: usize = 10_000_000;
+
     /// The defaults, in this directory and with this limit.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>, limit: SlotLimit) -> Self {
@@ -88,6 +93,7 @@ impl LmdbConfig {
             live_map_bytes: Self::DEFAULT_MAP_BYTES,
             users_map_bytes: Self::DEFAULT_MAP_BYTES,
             forget_after: Retention::default(),
+            max_known_users: Self::DEFAULT_MAX_KNOWN_USERS,
             queue_capacity: Self::DEFAULT_QUEUE_CAPACITY,
         }
     }
@@ -126,8 +132,15 @@ impl LmdbStore {
         process: Process,
         boot: Option<&str>,
     ) -> Result<Self, OpenError> {
-        let &LmdbConfig { ref directory, policy, live_map_bytes, users_map_bytes, forget_after, queue_capacity } =
-            config;
+        let &LmdbConfig {
+            ref directory,
+            policy,
+            live_map_bytes,
+            users_map_bytes,
+            forget_after,
+            max_known_users,
+            queue_capacity,
+        } = config;
         let [live_map, users_map] = [map_bytes(live_map_bytes)?, map_bytes(users_map_bytes)?];
         if queue_capacity == 0 {
             return Err(OpenError::QueueCapacity);
@@ -157,7 +170,7 @@ impl LmdbStore {
             users::user_writer(users, context.policy().clone(), context.clock().clone(), directory_state.clone());
         let updates = user_writer.update_sender();
         let slot_query = SlotQuery::new(Arc::clone(&queue), node, context.clock().clone());
-        let user_writer = user_writer.with_retention(forget_after, slot_query);
+        let user_writer = user_writer.with_retention(forget_after, slot_query).with_max_users(max_known_users);
         let writer = Writer::new(Arc::clone(&queue), live, context.clone(), seen_sender, directory_state);
         let running = Arc::new(RunningThreads::default());
         let spawn = |part, work: Box<dyn FnOnce(&PartGuard) + Send>| spawn(part, &context, &lock, &running, work);

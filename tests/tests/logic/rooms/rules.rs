@@ -21,6 +21,7 @@ pub(super) const CORE_ARROWS: Arrows = &[
     ("ledger", &["id", "time", "resume_token"]),
     ("connection_limiter", &["token_bucket"]),
     ("token_bucket", &["time"]),
+    ("fair_queue", &[]),
     ("resume_token", &[]),
     ("id", &[]),
     ("time", &[]),

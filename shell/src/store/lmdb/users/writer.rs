@@ -36,6 +36,8 @@ pub(in crate::store::lmdb) struct UserWriter {
     pub(super) clock: Clock,
     directory: DirectoryState,
     pub(super) scan: Option<RetentionScan>,
+    /// How many users are noted, at most.
+    max_users: usize,
     log: LogRateLimiter,
 }
 
@@ -49,7 +51,7 @@ pub(in crate::store::lmdb) fn user_writer(
     let queue = Arc::<UserQueue>::default();
     let seen_sender = SeenSender::new(Arc::clone(&queue));
     let log = LogRateLimiter::default();
-    (seen_sender, UserWriter { env, queue, policy, clock, directory, scan: None, log })
+    (seen_sender, UserWriter { env, queue, policy, clock, directory, scan: None, max_users: usize::MAX, log })
 }
 
 impl UserWriter {
@@ -57,6 +59,12 @@ impl UserWriter {
     pub(in crate::store::lmdb) fn with_retention(self, retention: Retention, slot_query: SlotQuery) -> Self {
         let scan = RetentionScan::new(retention, slot_query, self.clock.now());
         Self { scan, ..self }
+    }
+
+    /// The same, which notes no new user while it knows this many. Users who are known already stay so, and overrides are
+    /// always written.
+    pub(in crate::store::lmdb) fn with_max_users(self, max_users: usize) -> Self {
+        Self { max_users, ..self }
     }
 
     /// Submits updates and queries to this writer.
@@ -157,13 +165,15 @@ impl UserWriter {
     /// Notes the users that were seen, and forgets the users that the scan found.
     pub(super) fn write_seen(&mut self, mut seen: BTreeMap<UserId, Timestamp>, mut batch: Option<RetentionBatch>) {
         let Some(environment) = self.env.environment() else { return };
+        let known = environment.entries().saturating_sub(self.policy.users_with_overrides());
+        let room = self.max_users.saturating_sub(known);
         if let Some(batch) = &mut batch {
             for user in batch.holding.drain(..) {
                 seen.entry(user).or_insert(batch.now);
             }
             batch.forgettable.retain(|user| !seen.contains_key(user) && !self.queue.has(user));
         }
-        let mut written = write(environment, &seen, batch.as_ref(), &self.log);
+        let mut written = write(environment, &seen, room, batch.as_ref(), &self.log);
         let mut failed = written.is_err();
         if let Err(error) = &written {
             if let Some(suppressed) = self.log.check() {
@@ -171,8 +181,8 @@ impl UserWriter {
             }
             // Each by itself: forgetting frees room for the notes, but may also be what there was no room for.
             if batch.is_some() {
-                written = write(environment, &BTreeMap::new(), batch.as_ref(), &self.log);
-                let noted = write(environment, &seen, None, &self.log);
+                written = write(environment, &BTreeMap::new(), room, batch.as_ref(), &self.log);
+                let noted = write(environment, &seen, room, None, &self.log);
                 failed = written.is_err() || noted.is_err();
             }
         }
@@ -211,11 +221,12 @@ fn write_updates(environment: &Environment, updates: &[UserUpdateRequest]) -> Re
     })
 }
 
-/// Notes these users and forgets those that the scan found, in one transaction, if there is anything to write. Returns how
-/// many were forgotten.
+/// Notes these users and forgets those that the scan found, in one transaction, if there is anything to write. Of users who
+/// are not known yet it notes as many as there is `room` for. Returns how many were forgotten.
 fn write(
     environment: &Environment,
     seen: &BTreeMap<UserId, Timestamp>,
+    mut room: usize,
     batch: Option<&RetentionBatch>,
     log: &LogRateLimiter,
 ) -> heed::Result<usize> {
@@ -234,17 +245,23 @@ fn write(
                 continue;
             }
         };
-        if known.is_none() && is_nearly_full(environment, &txn)? {
+        let is_new = known.is_none();
+        if is_new && (room == 0 || is_nearly_full(environment, &txn)?) {
             without_room += 1;
         } else if let Some(user) = KnownUser::touch(known, at) {
             environment.records.put(&mut txn, key, &user.encode())?;
             changed = true;
+            room -= usize::from(is_new);
         }
     }
     if without_room > 0
         && let Some(suppressed) = log.check()
     {
-        tracing::error!(users = without_room, suppressed, "new users are not noted: there is no room for them");
+        tracing::error!(
+            users = without_room,
+            suppressed,
+            "new users are admitted, but not noted: max_known_users, or nine tenths of the map, are reached"
+        );
     }
     let forgotten = batch.map_or(Ok(0), |batch| batch.delete(environment, &mut txn))?;
     if changed || forgotten > 0 {

@@ -53,6 +53,30 @@ fn seen_users_beyond_the_bound_are_counted() {
 }
 
 #[test]
+fn new_users_beyond_the_bound_are_not_noted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let mut writer = writer.with_max_users(3);
+    assert_eq!(update(&mut writer, &[("overridden", UserUpdate::Set(limit(7)))]), [Ok(())]);
+    let see = |writer: &mut UserWriter, ids: &[&str], seconds| {
+        writer.write_seen(ids.iter().map(|id| (user(id), at(seconds))).collect(), None);
+    };
+    see(&mut writer, &["ada", "bob"], 1);
+    see(&mut writer, &["cy", "dan", "eve"], 2);
+    see(&mut writer, &["ada", "fay"], 10_000);
+    // Overrides are not users who were seen, and an operator can always set them.
+    assert_eq!(update(&mut writer, &[("gus", UserUpdate::Set(limit(7)))]), [Ok(())]);
+    let environment = writer.env.environment().unwrap();
+    let noted = ["ada", "bob", "cy", "dan", "eve", "fay"].map(|id| known(environment, id).is_some());
+    assert_eq!(noted, [true, true, true, false, false, false]);
+    assert_eq!(known(environment, "ada").unwrap().last_seen, at(10_000), "who is known stays up to date");
+    // Whom an operator forgets makes room.
+    assert_eq!(update(&mut writer, &[("bob", UserUpdate::Forget)]), [Ok(())]);
+    see(&mut writer, &["hal"], 10_001);
+    assert!(known(writer.env.environment().unwrap(), "hal").is_some());
+}
+
+#[test]
 fn unreadable_record_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let mut env = open(directory.path(), MAP).unwrap();
@@ -61,7 +85,7 @@ fn unreadable_record_is_left_alone() {
     environment.records.put(&mut txn, b"ada", &[2, 7]).unwrap();
     environment.commit(txn).unwrap();
     let seen = BTreeMap::from([(user("ada"), at(1)), (user("bob"), at(1))]);
-    write(environment, &seen, None, &LogRateLimiter::default()).unwrap();
+    write(environment, &seen, usize::MAX, None, &LogRateLimiter::default()).unwrap();
     let txn = environment.write().unwrap();
     assert_eq!(environment.records.get(&txn, b"ada").unwrap(), Some([2, 7].as_slice()));
     assert!(environment.records.get(&txn, b"bob").unwrap().is_some());

@@ -1,0 +1,103 @@
+//! What attackers on a few addresses do to everybody else: a probe signs in 20 times a second from an address of its own, first
+//! alone and then beside each attack, on a server with its default bounds.
+//!
+//! ```sh
+//! cargo bench -p shell -- attacks                      # every attack, some five minutes
+//! cargo bench -p shell --bench attacks -- fragments    # those with this in their name
+//! ```
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use shell::runtime::open_files::raise_limit;
+
+use crate::attack::{ALL, Attack};
+use crate::attacker::{Attacker, thread_cpu};
+use crate::probe::{Probe, Times};
+use crate::server::TargetServer;
+
+mod attack;
+mod attacker;
+mod probe;
+mod server;
+
+/// Prints how long a sign-in takes beside attacks from other addresses
+#[derive(Parser)]
+struct Arguments {
+    /// Run the attacks with this in their name; `attacks` for all of them. Without it, none: they take five minutes, and
+    /// `cargo bench` runs every benchmark
+    #[arg(value_name = "NAME")]
+    wanted: Option<String>,
+    /// How long each attack lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    seconds: u64,
+    /// Cargo passes this to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The address of the probe. Attackers have 127.0.2.1 and on.
+const PROBE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+
+fn main() -> Result<()> {
+    let Arguments { wanted, seconds, bench: _ } = Arguments::parse();
+    let is_wanted = |name: &str| wanted.as_ref().is_some_and(|wanted| wanted == "attacks" || name.contains(wanted));
+    if !ALL.iter().any(|attack| is_wanted(attack.name)) {
+        return Ok(());
+    }
+    raise_limit();
+    let duration = Duration::from_secs(seconds);
+    println!(
+        "{:<44} {:>16} {:>16}  {:>7} {:>7} {:>8}",
+        "", "quiet p50/p99", "beside p50/p99", "server", "attack", "failed"
+    );
+    for attack in ALL.iter().filter(|attack| is_wanted(attack.name)) {
+        run(attack, duration).with_context(|| format!("the attack {:?}", attack.name))?;
+    }
+    Ok(())
+}
+
+fn run(attack: &Attack, duration: Duration) -> Result<()> {
+    let server = TargetServer::start(attack.target)?;
+    let probe = Probe::new(&server, PROBE)?;
+    let _held = probe.hold(attack.sessions_held)?;
+    let quiet = probe.sign_in_for(duration / 2)?;
+    let script = attack.script(&server)?;
+    let (beside, server_cpu, attacker_cpu) = std::thread::scope(|scope| -> Result<_> {
+        let mut attacker = Attacker::new(server.address, attack.addresses, attack.connections, &script);
+        let ready = Instant::now() + attack.time_to_connect();
+        // The attacker opens its connections first, at the rate that the server allows.
+        attacker.run_until(ready);
+        let end = Instant::now() + duration;
+        let before = server.cpu()?;
+        let attacking = scope.spawn(move || {
+            let before = thread_cpu();
+            attacker.run_until(end);
+            thread_cpu().saturating_sub(before)
+        });
+        let beside = probe.sign_in_for(duration)?;
+        let server_cpu = server.cpu()?.saturating_sub(before);
+        let attacker_cpu = attacking.join().map_err(|_| anyhow::anyhow!("the attacker panicked"))?;
+        Ok((beside, server_cpu, attacker_cpu))
+    })?;
+    let percent = |cpu: Duration| format!("{:.0} %", 100.0 * cpu.as_secs_f64() / duration.as_secs_f64());
+    println!(
+        "{:<44} {:>16} {:>16}  {:>7} {:>7} {:>8}",
+        attack.name,
+        millis(&quiet),
+        millis(&beside),
+        percent(server_cpu),
+        percent(attacker_cpu),
+        format!("{}/{}", beside.failed, beside.failed + beside.took.len()),
+    );
+    Ok(())
+}
+
+fn millis(times: &Times) -> String {
+    let at = |quantile| times.quantile(quantile).as_secs_f64() * 1e3;
+    format!("{:.1} / {:.1} ms", at(0.5), at(0.99))
+}

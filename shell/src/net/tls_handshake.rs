@@ -1,0 +1,130 @@
+//! The TLS handshake of one connection.
+//!
+//! A handshake costs a client nothing and a server up to milliseconds. So each step of it waits for a turn of the client, and
+//! is computed on another thread.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_rustls::TlsAcceptor;
+use futures_rustls::rustls::ServerConfig;
+use futures_rustls::server::TlsStream;
+use futures_util::task::AtomicWaker;
+use http::StatusCode;
+use smol::net::TcpStream;
+
+use crate::net::close::close_after_response;
+use crate::net::plain_response::PlainResponse;
+use crate::net::stream::MeteredStream;
+use crate::runtime::fair_turns::FairTurns;
+
+/// Accepts TLS. `None` if the handshake failed or the peer is gone. A peer that does not speak TLS is told so.
+pub(super) async fn accept_tls(
+    mut stream: TcpStream,
+    config: &Arc<ServerConfig>,
+    peer: IpAddr,
+    turns: &Arc<FairTurns>,
+) -> Option<TlsStream<MeteredStream<TcpStream>>> {
+    /// The type of the first record of every TLS handshake (RFC 8446 §5.1).
+    const HANDSHAKE: u8 = 22;
+
+    let mut first = [0];
+    if matches!(stream.peek(&mut first).await, Ok(1)) && first != [HANDSHAKE] {
+        let response = PlainResponse::new(StatusCode::BAD_REQUEST, "This port speaks TLS: use wss:// or https://");
+        close_after_response(&mut stream, &response.to_bytes()).await;
+        return None;
+    }
+    let mut handshake = TlsAcceptor::from(Arc::clone(config)).accept(MeteredStream::new(stream.clone()));
+    let readiness = Arc::<Readiness>::default();
+    loop {
+        let turn = turns.turn(peer.into()).await;
+        if is_gone(&stream) {
+            tracing::debug!(%peer, "left before its TLS handshake");
+            return None;
+        }
+        let waker = Waker::from(Arc::clone(&readiness));
+        let step = turn.run(move || {
+            let step = Pin::new(&mut handshake).poll(&mut Context::from_waker(&waker));
+            (handshake, step)
+        });
+        match step.await {
+            (unfinished, Poll::Pending) => handshake = unfinished,
+            (_, Poll::Ready(Ok(stream))) => return Some(stream),
+            (_, Poll::Ready(Err(error))) => {
+                tracing::debug!(%peer, %error, "the TLS handshake failed");
+                return None;
+            }
+        }
+        readiness.wait().await;
+    }
+}
+
+/// Whether the peer has closed its side, or the connection is lost. Such a peer cannot finish a handshake. What it sent before
+/// may still be unread, so reading does not find it out.
+#[cfg(target_os = "linux")]
+fn is_gone(stream: &TcpStream) -> bool {
+    use std::os::fd::AsFd as _;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::RDHUP)];
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(gone)
+}
+
+/// Other systems have no such question. There the handshake finds it out.
+#[cfg(not(target_os = "linux"))]
+fn is_gone(_: &TcpStream) -> bool {
+    false
+}
+
+/// Whether the socket may be ready for the next step of a handshake.
+///
+/// Each step is polled on another thread, so the waker of the connection's task must not be the handshake's: the task waits for
+/// its turn first.
+#[derive(Debug, Default)]
+struct Readiness {
+    is_ready: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Readiness {
+    async fn wait(&self) {
+        std::future::poll_fn(|cx| {
+            self.task.register(cx.waker());
+            if self.is_ready.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Wake for Readiness {
+    fn wake(self: Arc<Self>) {
+        self.is_ready.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::net::{Shutdown, TcpListener};
+
+    #[test]
+    fn peer_that_left_is_gone_even_with_unread_data() {
+        use std::io::Write as _;
+
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = smol::Async::new(listener.accept().unwrap().0).unwrap();
+        let server = TcpStream::from(server);
+        client.write_all(b"hello").unwrap();
+        smol::block_on(server.peek(&mut [0])).unwrap();
+        assert!(!is_gone(&server));
+        client.shutdown(Shutdown::Write).unwrap();
+        while !is_gone(&server) {}
+    }
+}
