@@ -71,8 +71,8 @@ impl<C: Ord + Copy> FairQueue<C> {
     /// The clients remembered although they neither wait nor have a turn. Above this the one that used least is forgotten.
     pub const MAX_IDLE: usize = 4096;
     /// How much a client may use before those that use all they can get go before it.
-    pub const CREDIT: Duration = Duration::from_millis(100);
-    const CREDIT_NANOS: u64 = Self::CREDIT.as_nanos() as u64;
+    pub const CREDIT: Duration = Duration::from_nanos(Self::CREDIT_NANOS);
+    const CREDIT_NANOS: u64 = 100_000_000;
 
     /// A queue that has this number of turns under way at most.
     #[must_use]
@@ -111,16 +111,15 @@ impl<C: Ord + Copy> FairQueue<C> {
             return None;
         }
         let &(_, used, _, client) = self.waiting.first()?;
+        let &ticket = self.clients.get(&client)?.waiting.front()?;
         self.level = self.level.max(used);
         self.running += 1;
-        let mut started = None;
         let last = self.last_ticket;
         self.change(client, |state| {
-            started = state.waiting.pop_front();
+            state.waiting.pop_front();
             state.running += 1;
             state.since = last;
         });
-        let ticket = started.expect("a client that waits has a ticket");
         self.tickets.insert(ticket, (client, true));
         Some(ticket)
     }

@@ -212,28 +212,31 @@ impl ConnectionLimiter {
     /// Work of a connection whose client is not known costs nothing.
     pub fn charge(&mut self, permit: &mut Permit, now: Timestamp) -> Option<Timestamp> {
         self.now = self.now.max(now);
-        let (work, now) = (mem::take(&mut permit.work), self.now);
-        let usage = self.clients.get_mut(&permit.client?)?;
-        usage.work.charge(work, self.limits.work_per_client?, now)
+        let work = mem::take(&mut permit.work);
+        let rate = self.limits.work_per_client?;
+        self.clients.get_mut(&permit.client?)?.work.charge(work, rate, self.now)
     }
 
-    /// Releases a permit: the connection has ended. Work that is not charged yet is charged.
-    ///
-    /// `now` is not given: the latest time that the limiter has seen counts.
+    /// Releases a permit: the connection has ended. Work that is not charged yet is charged, at the latest time that the
+    /// limiter has seen.
     ///
     /// # Panics
     /// If the permit is from another limiter that does not know its client.
-    pub fn release(&mut self, mut permit: Permit) {
-        let _too_late_to_pause = self.charge(&mut permit, self.now);
-        let Permit { client, is_unauthenticated: waits, work: _ } = permit;
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is released once")]
+    pub fn release(&mut self, permit: Permit) {
+        let Permit { client, is_unauthenticated: waits, work } = permit;
         self.connections -= 1;
         self.unauthenticated -= usize::from(waits);
         let Some(client) = client else { return };
         let Entry::Occupied(mut usage) = self.clients.entry(client) else {
             unreachable!("a client that has connections is remembered");
         };
-        usage.get_mut().connections -= 1;
-        usage.get_mut().authenticated -= usize::from(!waits);
+        let left = usage.get_mut();
+        left.connections -= 1;
+        left.authenticated -= usize::from(!waits);
+        if let Some(rate) = self.limits.work_per_client {
+            let _too_late_to_pause = left.work.charge(work, rate, self.now);
+        }
         if usage.get().is_unused(self.limits.rate_per_client, self.now) {
             usage.remove();
         }

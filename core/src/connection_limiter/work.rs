@@ -16,6 +16,8 @@ pub struct Work(u32);
 impl Work {
     /// What a read counts, and what a message counts.
     const KIB: u32 = 1024;
+    /// One frame, also an empty one that ends no message.
+    const FRAME: u32 = 64;
     /// One session of the user's record. The store decodes all of them to answer, even if the client sees only a few.
     const SLOT: u32 = 64;
     /// A denial does not always say how many slots the user has. So this stands for 64 of them.
@@ -29,6 +31,12 @@ impl Work {
     #[must_use]
     pub const fn traffic(bytes: u32, reads: u32) -> Self {
         Self(bytes.saturating_add(reads.saturating_mul(Self::KIB)))
+    }
+
+    /// Frames that were received, whole messages or parts: 64 bytes each. Their bytes count as [`Work::traffic`].
+    #[must_use]
+    pub const fn frames(frames: u32) -> Self {
+        Self(frames.saturating_mul(Self::FRAME))
     }
 
     /// One message, ping or pong: 1 KiB, whatever its size. Its bytes count as [`Work::traffic`].

@@ -94,6 +94,9 @@ fn run(attack: &Attack, duration: Duration) -> Result<()> {
         percent(attacker_cpu),
         format!("{}/{}", beside.failed, beside.failed + beside.took.len()),
     );
+    if let Some(failure) = &beside.failure {
+        println!("    a sign-in failed: {failure}");
+    }
     Ok(())
 }
 

@@ -19,14 +19,16 @@ pub(crate) struct Probe {
     from: IpAddr,
     target: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
-    /// The credential of a user of its own.
-    credential: String,
+    /// The token, if the server wants one.
+    credential: Option<String>,
 }
 
 /// How long the sign-ins took, from when they were due until the grant, sorted.
 pub(crate) struct Times {
     pub(crate) took: Vec<Duration>,
     pub(crate) failed: usize,
+    /// Why one of them failed.
+    pub(crate) failure: Option<String>,
 }
 
 impl Times {
@@ -60,7 +62,9 @@ impl Probe {
                     let due = begin + Self::INTERVAL * tick;
                     thread::sleep(due.saturating_duration_since(Instant::now()));
                     scope.spawn(move || {
-                        self.sign_in(&self.credential).map(|mut session| {
+                        // Sessions of slow sign-ins overlap, so each is of a user of its own.
+                        let user = format!("probe-{tick}");
+                        self.sign_in(self.credential.as_deref().unwrap_or(&user)).map(|mut session| {
                             let took = due.elapsed();
                             drop(session.write_all(&text(r#"{"type":"BYE"}"#)));
                             // The server closes after BYE_SUCCESS.
@@ -72,9 +76,15 @@ impl Probe {
                 .collect();
             sign_ins.into_iter().map(thread::ScopedJoinHandle::join).collect()
         });
-        let mut took: Vec<_> = results.into_iter().filter_map(Result::ok).filter_map(Result::ok).collect();
+        let (mut took, mut failure) = (Vec::new(), None);
+        for result in results {
+            match result.unwrap_or_else(|_| Err(anyhow::anyhow!("the probe panicked"))) {
+                Ok(time) => took.push(time),
+                Err(error) => failure = Some(format!("{error:#}")),
+            }
+        }
         took.sort_unstable();
-        Ok(Times { failed: ticks as usize - took.len(), took })
+        Ok(Times { failed: ticks as usize - took.len(), took, failure })
     }
 
     /// Holds sessions of the user `full`.

@@ -113,9 +113,9 @@ impl TargetServer {
         Ok(hello)
     }
 
-    /// What the probe signs in with.
-    pub(crate) fn good_credential(&self) -> Result<String> {
-        self.token("probe", 0).map(|token| token.unwrap_or_else(|| "probe".into()))
+    /// The token that the probe signs in with, if the server wants one.
+    pub(crate) fn good_credential(&self) -> Result<Option<String>> {
+        self.token("probe", 0)
     }
 
     /// A token of some 3.9 KB whose signature is wrong.
@@ -129,7 +129,7 @@ impl TargetServer {
         let Some(key) = &self.token_key else { return Ok(None) };
         let hour = Duration::from_secs(3600);
         let expires = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + hour;
-        let claims = json!({ "sub": user, "exp": expires.as_secs(), "padding": "x".repeat(padding) });
+        let claims = json!({ "sub": user, "exp": expires.as_secs(), "max_sessions": "unlimited", "padding": "x".repeat(padding) });
         let key = EncodingKey::from_rsa_pem(key.as_bytes())?;
         Ok(Some(encode(&Header::new(Algorithm::RS512), &claims, &key)?))
     }

@@ -167,8 +167,8 @@ settings! {
         }
 
         /// Maximum bytes per second of one address, or of one IPv6 /64, both directions together, 65536 to 1073741824 or
-        /// `unlimited`. What costs time without bytes counts, too: each read and each message as 1 KiB, each session that
-        /// an answer is about as 64 bytes, repeated denials as up to 20 KiB each. Beyond it the server reads more slowly
+        /// `unlimited`. What costs time without bytes counts, too: each read and each message as 1 KiB, each frame and
+        /// each session that an answer is about as 64 bytes, repeated denials as up to 20 KiB each. Beyond it the server reads more slowly
         /// from the address
         max_work_per_address: Bound {
             reader: bound(65_536..=1_073_741_824),

@@ -16,6 +16,7 @@ use session_core::protocol::CloseReason;
 use session_core::session::{Frame, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 
+use crate::net::frame_counter::FrameCountingStream;
 use crate::net::message_socket::{MessageSocket, SocketEvent};
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
@@ -24,7 +25,7 @@ use crate::runtime::clock::Clock;
 
 /// The server's end of a WebSocket. Sending only buffers; [`MessageSocket::poll`] reads and writes.
 pub(crate) struct WebSocket {
-    stream: WebSocketStream<YieldingStream<Stream>>,
+    stream: WebSocketStream<FrameCountingStream<YieldingStream<Stream>>>,
     clock: Clock,
     phase: Phase,
     /// Whether buffered data may be left to write. Until it is written the socket reads nothing. So if a peer does not
@@ -76,6 +77,7 @@ impl WebSocket {
             .max_write_buffer_size(Self::MAX_WRITE_BUFFER_BYTES)
             .max_message_size(Some(settings.max_message_bytes))
             .max_frame_size(Some(settings.max_message_bytes));
+        let stream = FrameCountingStream::new(stream, &read);
         let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
         Self { stream, clock, phase: Phase::Open, unflushed: false, is_paused: false }
     }
@@ -148,7 +150,10 @@ impl MessageSocket for WebSocket {
     }
 
     fn take_work(&mut self) -> Work {
-        self.stream.get_mut().get_mut().take_work()
+        let stream = self.stream.get_mut();
+        let mut work = Work::frames(stream.take_frames());
+        work += stream.get_mut().get_mut().take_work();
+        work
     }
 
     fn set_paused(&mut self, is_paused: bool) {
