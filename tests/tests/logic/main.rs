@@ -17,5 +17,6 @@ mod connection_limiter;
 mod connection_limiter_model;
 mod handshake;
 mod rooms;
+mod parts;
 mod core_simulation;
 mod simulation;
