@@ -19,5 +19,6 @@ mod work;
 mod fair_queue;
 mod handshake;
 mod rooms;
+mod parts;
 mod core_simulation;
 mod simulation;

@@ -150,10 +150,6 @@ fn operator_socket_is_private_and_replaced_after_kill() {
     assert!(socket.exists());
     let _second = TestProcess::start(SERVER, directory.path(), &[]);
     assert_eq!(report(directory.path(), &["explain", "ada"])["connections"], 0);
-    // The command does not open the data of a running server that it cannot reach.
-    std::fs::remove_file(&socket).unwrap();
-    let (code, _, err) = run_command(directory.path(), &["explain", "ada"]);
-    assert!(code == 1 && err.contains("is in use by"), "{err}");
     let (code, _, err) = run_command(&directory.path().join("missing"), &["explain", "ada"]);
     assert!(code == 1 && err.contains("there is no server data in"), "{err}");
     let other = tempfile::tempdir().unwrap();
