@@ -275,7 +275,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let store = Arc::new(MemoryStore::new(NodeId::new(1), SlotLimit::default()));
         let service = Arc::new(AdminService::new(store, None, Duration::from_secs(5)));
-        let listener = bind(data.path()).unwrap();
+        let listener = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(data.path())));
         let executor = Arc::new(Executor::new());
         let bounds = SocketBounds { connections: 3, request_timeout: NO_TIMEOUT, timeout: NO_TIMEOUT };
         let serving = executor.spawn(serve(listener, service, Arc::clone(&executor), bounds));

@@ -138,7 +138,7 @@ impl MessageSocket for WebSocket {
     fn abort(&mut self) {
         self.phase = Phase::Closed;
         // The session may have to wait for the store before it drops the socket. A socket that fails here is gone.
-        let _already_gone = self.stream.get_ref().get_ref().shutdown();
+        let _already_gone = self.stream.get_mut().get_mut().get_mut().shutdown();
     }
 
     fn is_served(&self) -> bool {

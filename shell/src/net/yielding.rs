@@ -25,10 +25,6 @@ impl<S> YieldingStream<S> {
         Self { stream, reads_left: Self::MAX_READS }
     }
 
-    pub(crate) fn get_ref(&self) -> &S {
-        &self.stream
-    }
-
     pub(crate) fn get_mut(&mut self) -> &mut S {
         &mut self.stream
     }

@@ -55,7 +55,8 @@ fn seen_users_beyond_the_bound_are_counted() {
 #[test]
 fn new_users_beyond_the_bound_are_not_noted() {
     let directory = tempfile::tempdir().unwrap();
-    let (_seen_sender, writer) = user_writer(open(directory.path(), MAP).unwrap(), policy());
+    let (_seen_sender, writer) =
+        user_writer(open(directory.path(), MAP).unwrap(), policy(), Clock::start(), DirectoryState::default());
     let mut writer = writer.with_max_users(3);
     assert_eq!(update(&mut writer, &[("overridden", UserUpdate::Set(limit(7)))]), [Ok(())]);
     let see = |writer: &mut UserWriter, ids: &[&str], seconds| {
