@@ -189,6 +189,11 @@ impl<S: MessageSocket> Connection<S> {
         while let Some(event) = next.take() {
             let now = self.clock.now();
             let Actions { effect, send, close } = self.session.handle(event, now);
+            // First, because a session that is certainly without a slot does not leave one.
+            if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {
+                self.read_again_at = None;
+                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
+            }
             // Before the effect, which may give the slot up.
             match close {
                 None => {}
@@ -212,10 +217,6 @@ impl<S: MessageSocket> Connection<S> {
             if let Some(reason) = close {
                 tracing::debug!(session = %self.session.id(), %reason, "closing");
                 self.socket.close(reason);
-            }
-            if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {
-                self.read_again_at = None;
-                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
             }
         }
     }
