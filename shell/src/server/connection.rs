@@ -279,6 +279,11 @@ impl<S: MessageSocket> Connection<S> {
             let now = self.clock.now();
             let is_lost = matches!(event, Event::Disconnected);
             let Actions { effect, send, close } = self.session.handle(event, now);
+            // First, because a session that is certainly without a slot does not leave one.
+            if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {
+                self.read_again_at = None;
+                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
+            }
             // Before the effect, which may give the slot up.
             match close {
                 None => {}
@@ -301,10 +306,7 @@ impl<S: MessageSocket> Connection<S> {
                 tracing::debug!(session = %self.session.id(), %reason, "closing");
                 self.socket.close(reason);
             }
-            if self.session.is_acquire_abandoned() && self.slot.withdraw_acquire() {
-                self.read_again_at = None;
-                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
-            } else if (is_lost || close.is_some()) && self.verification.take().is_some() {
+            if (is_lost || close.is_some()) && self.verification.take().is_some() {
                 // Nobody waits for it any more. The session has ended, so the result changes nothing.
                 next = Some(Event::Verified(Err(CredentialError::NotText)));
             }

@@ -121,7 +121,6 @@ impl CoreSimulation {
     pub(super) fn end_wait(&mut self, id: SessionId) {
         let command = self.waits_for(id).expect("it waits");
         if self.withdraw(&command) {
-            self.connections.get_mut(&id).expect("a waiting session exists").under_way = None;
             self.handle(id, Event::Stored(Outcome::Unknown));
         } else {
             self.answer(id, Outcome::Unknown);
@@ -134,11 +133,7 @@ impl CoreSimulation {
         let is_abandoned =
             self.connections.get(&id).is_some_and(|connection| connection.session.is_acquire_abandoned());
         let Some(command) = self.waits_for(id).filter(|_| is_abandoned) else { return false };
-        let is_withdrawn = self.withdraw(&command);
-        if is_withdrawn {
-            self.connections.get_mut(&id).expect("a waiting session exists").under_way = None;
-        }
-        is_withdrawn
+        self.withdraw(&command)
     }
 
     fn waits_for(&self, id: SessionId) -> Option<StoreCommand> {
@@ -151,6 +146,12 @@ impl CoreSimulation {
         let Some(at) = self.store.queue.iter().position(is_open) else { return false };
         self.store.queue.remove(at);
         self.tracker.withdrawn(&Ticket::from(command), self.now);
+        let connection = self.connections.get_mut(&command.session()).expect("a waiting session exists");
+        connection.under_way = None;
+        if matches!(command, StoreCommand::Acquire { .. }) {
+            // It is certainly without a slot, so nobody waits for it to leave.
+            connection.user = None;
+        }
         true
     }
 

@@ -300,6 +300,11 @@ impl CoreSimulation {
             if leaves {
                 connection.has_slot = false;
             }
+            // First, because a session that is certainly without a slot does not leave one.
+            if self.withdraw_abandoned(id) {
+                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
+            }
+            let connection = self.connections.get_mut(&id).expect("it has just handled an event");
             // Before the effect, which may give the slot up.
             if close.is_some_and(|reason| !reason.is_by_client())
                 && let Some(user) = &connection.user
@@ -353,9 +358,6 @@ impl CoreSimulation {
                         Err(cause) => self.reject(id, cause, &mut next),
                     }
                 }
-            }
-            if next.is_none() && self.withdraw_abandoned(id) {
-                next = Some(Event::Stored(Outcome::Rejected(StoreError::Overloaded)));
             }
         }
         if is_told {

@@ -47,9 +47,9 @@ proptest! {
         for (kind, which) in steps {
             match kind {
                 0..4 => sign_in(&mut simulation),
-                4 => run(&mut simulation, Op::Store { which, fault: StoreFault::Apply }),
-                5 | 6 => run(&mut simulation, Op::Stall { client: which }),
-                _ => run(&mut simulation, Op::Pass { millis: u16::from(which) * 100 }),
+                4 => run(&mut simulation, &Op::Store { which, fault: StoreFault::Apply }),
+                5 | 6 => run(&mut simulation, &Op::Stall { client: which }),
+                _ => run(&mut simulation, &Op::Pass { millis: u16::from(which) * 100 }),
             }
         }
         simulation.check_recovery();
@@ -59,19 +59,19 @@ proptest! {
 /// See [`policy`].
 const EVICT_OLDEST: u8 = 1;
 
-fn run(simulation: &mut CoreSimulation, op: Op) {
-    simulation.step(&op);
+fn run(simulation: &mut CoreSimulation, op: &Op) {
+    simulation.step(op);
     simulation.check();
 }
 
 /// A client connects and authenticates, and the store applies its next commands.
 fn sign_in(simulation: &mut CoreSimulation) {
-    run(simulation, Op::Connect);
+    run(simulation, &Op::Connect);
     let Some(newest) = simulation.open_connections().checked_sub(1) else { return };
     let client = u8::try_from(newest).unwrap();
-    run(simulation, Op::Send { client, message: Message::Authenticate { user: 0 } });
+    run(simulation, &Op::Send { client, message: Message::Authenticate { user: 0 } });
     for _ in 0..3 {
-        run(simulation, Op::Store { which: 0, fault: StoreFault::Apply });
+        run(simulation, &Op::Store { which: 0, fault: StoreFault::Apply });
     }
 }
 
@@ -83,13 +83,13 @@ fn newcomer_waits_for_more_than_the_one_it_evicted() {
     sign_in(&mut simulation);
     let a = simulation.told_sessions();
     assert_eq!(a.len(), 1);
-    run(&mut simulation, Op::Stall { client: 0 });
+    run(&mut simulation, &Op::Stall { client: 0 });
     sign_in(&mut simulation);
     sign_in(&mut simulation);
     let cut_after = u16::try_from(LeavingTracker::CUT_AFTER.as_millis()).unwrap();
-    run(&mut simulation, Op::Pass { millis: cut_after - 1 });
+    run(&mut simulation, &Op::Pass { millis: cut_after - 1 });
     assert_eq!(simulation.told_sessions(), a);
-    run(&mut simulation, Op::Pass { millis: 1 });
+    run(&mut simulation, &Op::Pass { millis: 1 });
     let c = simulation.told_sessions();
     assert_eq!(c.iter().map(|session| session.number()).collect::<Vec<_>>(), [3]);
     simulation.check_recovery();
