@@ -166,6 +166,12 @@ impl UserRecord {
         &self.sessions
     }
 
+    /// The sessions, oldest first, without the record.
+    #[must_use]
+    pub fn into_sessions(self) -> Vec<SessionRecord> {
+        self.sessions
+    }
+
     /// The sessions, for the rule to change.
     pub(crate) const fn sessions_mut(&mut self) -> &mut Vec<SessionRecord> {
         &mut self.sessions

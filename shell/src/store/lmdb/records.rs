@@ -33,8 +33,8 @@ const SPLIT: u8 = 0;
 #[derive(Debug, Default)]
 pub(super) struct StoredRecord {
     pub(super) record: UserRecord,
-    /// The place of each session, if the record is split.
-    places: Option<BTreeMap<SessionId, u64>>,
+    /// The place of each session, in the order of the record, if the record is split.
+    places: Option<Vec<u64>>,
 }
 
 /// A record, or why it cannot be read.
@@ -101,20 +101,17 @@ pub(super) fn write(
     if before.places.is_none() && bytes.len() <= MAX_WHOLE_BYTES {
         return records.put(txn, user, bytes);
     }
-    let none = BTreeMap::new();
-    let (was_split, old) = (before.places.is_some(), before.places.as_ref().unwrap_or(&none));
-    let before_of: BTreeMap<_, _> = before.record.sessions().iter().map(|session| (session.session, session)).collect();
+    let places = before.places.iter().flatten().copied();
+    let mut left: BTreeMap<_, _> =
+        before.record.sessions().iter().zip(places).map(|was| (was.0.session, was)).collect();
     let mut last = 0;
-    let mut left = old.clone();
     for session in now.sessions() {
-        let id = session.session;
-        let place = left.remove(&id).filter(|&place| place > last);
-        let is_unchanged = was_split && place.is_some() && before_of.get(&id) == Some(&session);
+        let was = left.remove(&session.session).filter(|&(_, place)| place > last);
         // A new session follows the one before it. What lay between them is gone from the record, so the place is free.
-        last = place.unwrap_or(last + 1);
-        if !is_unchanged {
+        last = was.map_or(last + 1, |(_, place)| place);
+        if was.is_none_or(|(was, _)| was != session) {
             encode_session(session, last, bytes);
-            records.put(txn, &key_of(user, id), bytes)?;
+            records.put(txn, &key_of(user, session.session), bytes)?;
         }
     }
     for &session in left.keys() {
@@ -149,8 +146,8 @@ fn read_value(environment: &Environment, txn: &RoTxn<'_>, user: &[u8], value: &[
         return Ok(Err(RecordError::CutOff));
     }
     sessions.sort_unstable_by_key(|&(place, _)| place);
-    let places = sessions.iter().map(|(place, session)| (session.session, *place)).collect();
-    let record = UserRecord::from_sessions(sessions.into_iter().map(|(_, session)| session).collect());
+    let (places, sessions) = sessions.into_iter().unzip();
+    let record = UserRecord::from_sessions(sessions);
     Ok(record.map(|record| StoredRecord { record, places: Some(places) }))
 }
 
@@ -172,9 +169,11 @@ fn encode_session(session: &SessionRecord, place: u64, bytes: &mut Vec<u8>) {
 
 fn decode_session(key: &[u8], value: &[u8]) -> Result<(u64, SessionRecord), RecordError> {
     let (place, record) = value.split_first_chunk().ok_or(RecordError::CutOff)?;
-    let record = UserRecord::decode(record)?;
-    match record.sessions() {
-        [session] if *key == key_of(&[], session.session) => Ok((u64::from_be_bytes(*place), session.clone())),
+    let mut sessions = UserRecord::decode(record)?.into_sessions().into_iter();
+    match (sessions.next(), sessions.next()) {
+        (Some(session), None) if key.split_first() == Some((&0, &session.session.to_bytes()[..])) => {
+            Ok((u64::from_be_bytes(*place), session))
+        }
         _ => Err(RecordError::BadSession),
     }
 }
