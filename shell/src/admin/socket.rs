@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -73,8 +74,11 @@ pub async fn serve(
                 let permit = match permits.try_acquire_arc() {
                     Some(permit) => permit,
                     None => {
-                        idle.close_oldest();
-                        permits.acquire_arc().await
+                        let make_room = async {
+                            idle.close_oldest().await;
+                            permits.acquire_arc().await
+                        };
+                        or(permits.acquire_arc(), make_room).await
                     }
                 };
                 let conversation = run_connection(stream, Arc::clone(&service), Arc::clone(&idle), bounds);
@@ -93,32 +97,50 @@ pub async fn serve(
 
 /// The connections that the server does not work for, by age. Closing the sender of one closes the connection.
 #[derive(Default)]
-struct IdleConnections(Mutex<(u64, BTreeMap<u64, Sender<()>>)>);
+struct IdleConnections(Mutex<IdleList>);
+
+#[derive(Default)]
+struct IdleList {
+    last: u64,
+    /// Since when each is idle, and what keeps it open.
+    connections: BTreeMap<u64, (Instant, Sender<()>)>,
+}
 
 impl IdleConnections {
+    /// A connection that is idle for a shorter time is not closed: its request may be about to be read.
+    const GRACE: Duration = Duration::from_millis(10);
+
     /// Adds a connection. The receiver fails when the connection has to close.
     fn add(&self) -> (u64, Receiver<()>) {
         let (close, closed) = smol::channel::bounded(1);
-        let (last, connections) = &mut *self.lock();
-        *last += 1;
-        connections.insert(*last, close);
-        (*last, closed)
+        let mut list = self.lock();
+        list.last += 1;
+        let number = list.last;
+        list.connections.insert(number, (Instant::now(), close));
+        (number, closed)
     }
 
     /// Takes a connection off the list while the server works for it. `None` if it has to close.
     fn take(&self, number: u64) -> Option<Sender<()>> {
-        self.lock().1.remove(&number)
+        self.lock().connections.remove(&number).map(|(_, close)| close)
     }
 
     fn put_back(&self, number: u64, close: Sender<()>) {
-        self.lock().1.insert(number, close);
+        self.lock().connections.insert(number, (Instant::now(), close));
     }
 
-    fn close_oldest(&self) {
-        drop(self.lock().1.pop_first());
+    /// Waits until the oldest is old enough, and closes it.
+    async fn close_oldest(&self) {
+        loop {
+            let age = self.lock().connections.first_key_value().map(|(_, (since, _))| since.elapsed());
+            match age.map_or(Self::GRACE, |age| Self::GRACE.saturating_sub(age)) {
+                Duration::ZERO => return drop(self.lock().connections.pop_first()),
+                left => drop(Timer::after(left).await),
+            }
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Sender<()>>)> {
+    fn lock(&self) -> MutexGuard<'_, IdleList> {
         // Every change is a single one, so a poisoned list is still consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,9 +160,7 @@ async fn run_connection(
             idle.take(number)
         });
         let (answer, close) = answer.await;
-        if let Some(close) = close {
-            idle.put_back(number, close);
-        }
+        idle.put_back(number, close);
         Ok::<_, Infallible>(answer)
     });
     let conversation = server::conn::http1::Builder::new().serve_connection(FuturesIo::new(stream), answer);
@@ -162,15 +182,17 @@ async fn run_connection(
     drop(idle.take(number));
 }
 
-/// Answers a request. Calls `begin` when the whole request has come, and returns what that returned.
+/// Answers a request. Calls `begin` when the whole request has come, and returns what that returned. Without that the
+/// connection is about to be closed, and this never ends.
 async fn respond<T>(
     request: Request<Incoming>,
     service: &AdminService,
-    begin: impl FnOnce() -> T,
+    begin: impl FnOnce() -> Option<T>,
 ) -> (Response<Full<Bytes>>, T) {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;
-    let begun = begin();
+    // A connection that is being closed must not change anything any more.
+    let Some(begun) = begin() else { return pending().await };
     let answer = match body {
         Ok(body) => answer(&head, &body.to_bytes(), service).await,
         Err(_) => error_response(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or broke off"),
