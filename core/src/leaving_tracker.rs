@@ -53,8 +53,8 @@ use crate::time::Timestamp;
 ///   itself says that it is out.
 /// - When the store grants a slot, ask [`LeavingTracker::must_wait`]. If the grant must wait, keep the store's answer. The
 ///   session is still waiting for the store then, as far as it knows. Its timeout does not count any more.
-/// - When a session's close frame has been written to its socket, or its socket is gone, call [`LeavingTracker::gone`], and
-///   pass on the answers that it names.
+/// - When a session's close frame has been written to its socket, its socket is gone, or its client has said BYE, call
+///   [`LeavingTracker::gone`], and pass on the answers that it names. The session itself must have learned of its end before.
 /// - Cut the socket of a session that is not gone at the time that `slot_lost` returned.
 ///
 /// # What always holds

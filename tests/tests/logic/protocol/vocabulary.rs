@@ -80,6 +80,8 @@ fn every_close_reason() {
     4410 The session goes on on another connection
     ");
 
+    let by_client: Vec<_> = listed.iter().filter(|reason| reason.is_by_client()).collect();
+    assert_eq!(by_client, [&CloseReason::Bye], "after any other close its client is served until it is told");
     let mut codes: Vec<_> = listed.iter().map(|reason| reason.code()).collect();
     assert_eq!(codes.iter().filter(|&&code| code == 1008).count(), 2, "both are a policy that was violated");
     codes.dedup();
