@@ -207,7 +207,8 @@ impl ConnectionLimiter {
     }
 
     /// Charges the client for the work that [`Permit::record`] has recorded. Returns the time until which the connection has
-    /// to pause, if the client has caused more than it may. It should not read until then, and may write.
+    /// to pause, if the client has caused more than it may. It should not read until then, and may write. Its session must not
+    /// take this for silence: see [`Session::put_off_deadline`](crate::session::Session::put_off_deadline).
     ///
     /// Work of a connection whose client is not known costs nothing.
     pub fn charge(&mut self, permit: &mut Permit, now: Timestamp) -> Option<Timestamp> {

@@ -95,6 +95,14 @@ impl Session {
         }
     }
 
+    /// Puts off [`Session::deadline`]: for this long the caller does not read from the peer, so the peer's silence does not
+    /// count.
+    pub fn put_off_deadline(&mut self, by: Duration) {
+        if let Connection::Open { deadline, .. } = &mut self.connection {
+            *deadline = *deadline + by;
+        }
+    }
+
     /// When [`Event::Expired`] is due, by the wall clock. Any event can change it.
     ///
     /// `None` while the authenticator verifies another credential: its answer decides whether the session goes on.

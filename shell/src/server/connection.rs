@@ -81,6 +81,8 @@ pub struct Connection<S: MessageSocket> {
     cut_at: Option<Timestamp>,
     /// When the connection reads again after its client caused more work than it may.
     paused_until: Option<Timestamp>,
+    /// As `paused_until`, from the charge until the connection has handled what it read before it.
+    next_pause: Option<Timestamp>,
     verification: Option<Verification>,
     /// How often the client was denied a slot since the last grant.
     denials: u8,
@@ -123,6 +125,7 @@ impl<S: MessageSocket> Connection<S> {
             read_again_at: None,
             cut_at: None,
             paused_until: None,
+            next_pause: None,
             verification: None,
             denials: 0,
         }
@@ -168,6 +171,9 @@ impl<S: MessageSocket> Connection<S> {
     /// Polls the mailbox first and the clock last. A peer that answered a ping in time is not silent, even if this task, or
     /// the whole process, was not running when the answer came.
     fn poll(&mut self, read: bool, timer: &mut DeadlineTimer, cx: &mut Context<'_>) -> Poll<Wake<S::Text>> {
+        if let Some(until) = self.next_pause.take() {
+            self.begin_pause(until);
+        }
         if let Poll::Ready(notification) = self.mailbox.poll(cx) {
             return Poll::Ready(Wake::Notification(notification));
         }
@@ -185,25 +191,34 @@ impl<S: MessageSocket> Connection<S> {
         if event.is_ready() {
             work += Work::message();
         }
-        if self.charge(work) {
-            // The tick may have something to send.
-            cx.waker().wake_by_ref();
-        }
+        self.charge(work);
         if let Poll::Ready(event) = event {
             return Poll::Ready(Wake::Peer(event));
+        }
+        if self.next_pause.is_some() {
+            cx.waker().wake_by_ref();
         }
         // The deadline is computed in each poll, because the wall clock may have been corrected meanwhile.
         timer.poll(self.deadline(), cx).map(|()| Wake::Deadline)
     }
 
-    /// Charges the client for work. True if the client has caused more than it may: then the connection pauses.
-    fn charge(&mut self, work: Work) -> bool {
-        let Some(until) = self.permit.charge(work) else { return false };
-        // During the pause the connection does not hear the peer, so silence does not count. Until now it does.
-        self.handle(Event::Tick);
+    /// Charges the client for work. If it has caused more than it may, the connection reads nothing more, and pauses as soon
+    /// as it has handled what it has read.
+    fn charge(&mut self, work: Work) {
+        if let Some(until) = self.permit.charge(work) {
+            self.next_pause = Some(until);
+            self.socket.set_paused(true);
+        }
+    }
+
+    /// During the pause the connection does not hear the peer, so silence does not count. Until now it does.
+    fn begin_pause(&mut self, until: Timestamp) {
+        let now = self.clock.now();
+        if self.paused_until.is_none() {
+            self.handle(Event::Tick);
+        }
+        self.session.put_off_deadline(until.since(self.paused_until.map_or(now, |before| before.max(now))));
         self.paused_until = Some(until);
-        self.socket.set_paused(true);
-        true
     }
 
     fn deadline(&self) -> Option<Timestamp> {

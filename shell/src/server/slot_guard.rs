@@ -200,4 +200,63 @@ mod tests {
         drop(guard);
         assert_eq!(store_client.tracked(), 0);
     }
+
+    /// Sessions of one user take one another's place on several threads, and end in every order.
+    #[test]
+    fn nobody_waits_or_is_remembered_after_all_are_gone() {
+        let node = NodeId::new(1);
+        let user = UserId::parse("ada").unwrap();
+        let policy =
+            AdmissionPolicy { when_full: WhenFull::EvictOldest, ..AdmissionPolicy::new(SlotLimit::new(2).unwrap()) };
+        let store = Arc::new(MemoryStore::with_policy(node, policy));
+        let clock = Clock::start();
+        let registry = Registry::new(node, clock.clone());
+        store.set_notifier(Arc::<Registry>::clone(&registry));
+        let store_client = StoreClient::new(store, Arc::clone(&registry), clock, Duration::from_secs(60), 99);
+        let live_once = |random: &mut fastrand::Rng| {
+            let registration = registry.register();
+            let mut guard =
+                SlotGuard::new(Arc::clone(&store_client), Arc::clone(registration.mailbox()), registration.id());
+            let (user, session, at) = (user.clone(), registration.id(), Timestamp::default());
+            guard.submit(StoreCommand::Acquire { user, session, limit: None, at, options: None });
+            let mut patience = if random.bool() { 50_000_000 } else { random.usize(..50) };
+            while patience > 0 {
+                match registration.mailbox().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Pending => {
+                        assert_ne!(patience, 10_000_000, "it waits in vain");
+                        std::thread::yield_now();
+                    }
+                    Poll::Ready(Notification::Stored(outcome)) => {
+                        assert_eq!(guard.answered(&outcome), None);
+                        patience = patience.min(random.usize(..50));
+                    }
+                    Poll::Ready(Notification::Ended(_) | Notification::Draining) => patience = random.usize(..3),
+                }
+                patience = patience.saturating_sub(1);
+            }
+            if random.bool() {
+                let _cut_at = guard.leave();
+            }
+            if random.bool() {
+                guard.gone();
+            }
+            if random.bool() {
+                drop(registration);
+                drop(guard);
+            } else {
+                drop(guard);
+                drop(registration);
+            }
+        };
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let live_once = &live_once;
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    (0..2000).for_each(|_| live_once(&mut random));
+                });
+            }
+        });
+        assert_eq!((registry.is_any_leaving(), store_client.tracked()), (false, 0));
+    }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use session_core::Timestamp;
 use session_core::connection_limiter::{ConnectionLimits, Work};
 use session_core::ledger::SlotLimit;
-use session_core::protocol::CloseReason;
+use session_core::protocol::{CloseReason, ServerMessage};
 use session_core::session::{Frame, SessionSettings};
 use shell::auth::OpenAuthenticator;
 use shell::net::connection_limiter::SharedConnectionLimiter;
@@ -214,6 +215,154 @@ fn pause_is_not_the_silence_of_the_peer() {
     for (_, peer) in &peers {
         assert_eq!(*peer.0.closed.borrow(), [], "{:?}", reads.last().unwrap());
     }
+}
+
+/// A socket whose peer does what a test says. Each event takes [`READ`] bytes, and fragments are work without an event.
+#[derive(Clone, Default)]
+struct ScriptedSocket(Rc<Script>);
+
+#[derive(Default)]
+struct Script {
+    unread: RefCell<VecDeque<SocketEvent<String>>>,
+    uncounted: Cell<u32>,
+    is_paused: Cell<bool>,
+    sent: RefCell<Vec<Frame>>,
+    closed: RefCell<Vec<CloseReason>>,
+}
+
+impl ScriptedSocket {
+    fn sends(&self, event: SocketEvent<String>) {
+        self.0.unread.borrow_mut().push_back(event);
+    }
+
+    fn sends_fragments(&self, bytes: u32) {
+        self.0.uncounted.set(self.0.uncounted.get() + bytes);
+    }
+}
+
+impl MessageSocket for ScriptedSocket {
+    type Text = String;
+
+    fn poll(&mut self, read: bool, _: &mut Context<'_>) -> Poll<SocketEvent<String>> {
+        if !read || self.0.is_paused.get() || !self.0.closed.borrow().is_empty() {
+            return Poll::Pending;
+        }
+        let event = self.0.unread.borrow_mut().pop_front();
+        event.map_or(Poll::Pending, |event| {
+            self.sends_fragments(UNCHARGED);
+            Poll::Ready(event)
+        })
+    }
+
+    fn send(&mut self, frame: Frame) {
+        self.0.sent.borrow_mut().push(frame);
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.0.closed.borrow_mut().push(reason);
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn abort(&mut self) {}
+
+    fn is_served(&self) -> bool {
+        self.0.closed.borrow().is_empty()
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    fn take_work(&mut self) -> Work {
+        Work::traffic(self.0.uncounted.take(), 0)
+    }
+
+    fn set_paused(&mut self, is_paused: bool) {
+        self.0.is_paused.set(is_paused);
+    }
+}
+
+/// Runs one connection. `act` gets what runs it at a time since its start.
+fn run_scripted(socket: &ScriptedSocket, settings: &SessionSettings, act: impl FnOnce(&mut dyn FnMut(Duration))) {
+    let server = Server::new();
+    let registration = server.registry.register();
+    let permit = server.limiter.acquire(Some(IpAddr::from([192, 0, 2, 1]))).unwrap();
+    let context = Arc::clone(&server.context);
+    let mut connection =
+        Connection::new(&registration, socket.clone(), settings, Timestamp::default(), context, permit);
+    let mut task = Box::pin(connection.run());
+    act(&mut |time| {
+        server.clock.set(Timestamp::default() + time);
+        for _ in 0..10 {
+            assert!(task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+    });
+}
+
+fn sign_in() -> SocketEvent<String> {
+    SocketEvent::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#.into())
+}
+
+/// How long a client pauses after this many seconds' worth of work, and a little more.
+fn pause_after(seconds: u32) -> Duration {
+    Duration::from_secs(u64::from(seconds) - 1) + Duration::from_millis(10)
+}
+
+#[test]
+fn pong_that_came_in_a_pause_counts() {
+    let (socket, settings) = (ScriptedSocket::default(), SessionSettings::default());
+    run_scripted(&socket, &settings, |run_at| {
+        socket.sends(sign_in());
+        run_at(Duration::ZERO);
+        run_at(settings.ping_interval);
+        assert_eq!(socket.0.sent.borrow().last(), Some(&Frame::Ping));
+        // The pause is longer than the pong may take.
+        socket.sends_fragments(RATE * 30);
+        run_at(settings.ping_interval);
+        assert!(socket.0.is_paused.get());
+        socket.sends(SocketEvent::Alive);
+        run_at(settings.ping_interval + pause_after(30));
+        assert!(socket.0.unread.borrow().is_empty() && socket.0.is_paused.get(), "the next pause begins with the pong");
+        assert_eq!(*socket.0.closed.borrow(), []);
+    });
+}
+
+#[test]
+fn sign_in_that_came_in_a_pause_counts() {
+    let (socket, settings) = (ScriptedSocket::default(), SessionSettings::default());
+    run_scripted(&socket, &settings, |run_at| {
+        // As much as others at the same address may cause.
+        socket.sends_fragments(RATE * 30);
+        run_at(Duration::ZERO);
+        socket.sends(sign_in());
+        run_at(settings.auth_timeout);
+        assert!(socket.0.is_paused.get());
+        run_at(pause_after(30));
+        assert!(matches!(socket.0.sent.borrow().last(), Some(Frame::Message(ServerMessage::AuthenticateSuccess(_)))));
+        assert_eq!(*socket.0.closed.borrow(), []);
+    });
+}
+
+#[test]
+fn pauses_do_not_keep_a_silent_client() {
+    let (socket, settings) = (ScriptedSocket::default(), SessionSettings::default());
+    run_scripted(&socket, &settings, |run_at| {
+        // Each second it is read it sends as much as it may, but never signs in.
+        let mut now = Duration::ZERO;
+        for _ in 0..settings.auth_timeout.as_secs() {
+            run_at(now);
+            assert!(socket.0.closed.borrow().is_empty() && !socket.0.is_paused.get());
+            socket.sends_fragments(RATE * 2);
+            run_at(now);
+            assert!(socket.0.is_paused.get());
+            now += pause_after(2) + Duration::from_secs(1);
+        }
+        run_at(now);
+        assert_eq!(*socket.0.closed.borrow(), [CloseReason::NotAuthenticated]);
+    });
 }
 
 #[test]

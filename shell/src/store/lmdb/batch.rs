@@ -27,7 +27,7 @@ pub(super) struct BatchResult {
     pub(super) lingers: bool,
     /// How far the sweep has come, if it took a step.
     pub(super) sweep: Option<SweepPosition>,
-    /// The key of a record that cannot be read, and why. Its user's commands are rejected.
+    /// The key of a record that cannot be read and is kept, and why. Its user's commands are rejected.
     pub(super) unreadable: Option<(Vec<u8>, RecordError)>,
 }
 
@@ -81,7 +81,11 @@ pub(super) fn apply(
         };
         outcomes.push(match (command, refuse_acquires, user) {
             (_, _, Err(error)) => {
-                unreadable = Some((id.as_str().as_bytes().to_vec(), *error));
+                // One that was left behind is about to be removed by the sweep.
+                let key = id.as_str().as_bytes();
+                if !first_pass.is_left_behind(key) {
+                    unreadable = Some((key.to_vec(), *error));
+                }
                 Outcome::Rejected(StoreError::Failed)
             }
             (StoreCommand::Acquire { .. }, Some(error), Ok(_)) => Outcome::Rejected(error),

@@ -7,12 +7,12 @@
 //!
 //! # Records that cannot be read
 //!
-//! A command that meets one is rejected, releases included: they are retried until the server ends. The log names its user.
+//! A command that meets one is rejected, releases included: they are retried until the server ends.
 //!
 //! A record that an earlier process left behind is removed by the first pass: another version of this software may have
-//! written it, and all its sessions are void. A record that this process has written may have sessions that live. If it goes
-//! bad, nobody knows which, and without it their user would be admitted anew. So it is kept, and its user is rejected until
-//! the next server starts. [`FirstPass`] tells the two apart.
+//! written it, and all its sessions are void. Nobody has to know of it. A record that this process has written may have
+//! sessions that live. If it goes bad, nobody knows which, and without it their user would be admitted anew. So it is kept,
+//! its user is rejected until the next server starts, and the log names the user. [`FirstPass`] tells the two apart.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};

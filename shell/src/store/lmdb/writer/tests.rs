@@ -393,6 +393,19 @@ fn sweep_keeps_an_unreadable_record_of_live_sessions() {
     assert!(!next.health().has_unreadable);
 }
 
+/// Its user may come back before the sweep has come to it.
+#[test]
+fn record_left_behind_is_no_problem_once_it_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), NODE);
+    put(&mut writer, "ada", &[9]);
+    writer.sweep_at += Duration::from_secs(1000);
+    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [FAILED]);
+    sweep(&mut writer);
+    assert_eq!(serve(&mut writer, [acquire("ada", 2)]), [granted(1)]);
+    assert!(!writer.health().has_unreadable);
+}
+
 #[test]
 fn first_pass_forgets_what_it_wrote_at_its_bound() {
     let mut first_pass = FirstPass::new();
