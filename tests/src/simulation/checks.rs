@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::slice;
 use std::time::Duration;
 
+use session_core::connection_limiter::ConnectionLimits;
 use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::{StoreCommand, WhenFull};
 use session_core::protocol::{AuthenticateOptions, ClientMessage, Credential};
@@ -28,6 +29,9 @@ impl Simulation {
         }
         for _ in 0..self.told_sockets.cut.take() {
             self.count("cut, not told");
+        }
+        for _ in 0..self.told_sockets.pauses.take() {
+            self.count("pause while served");
         }
         let slots: BTreeSet<_> = self.store.live_slots().into_iter().map(|(_, session)| session).collect();
         for client in self.clients.values().filter(|client| client.granted) {
@@ -83,6 +87,9 @@ impl Simulation {
             }
         }
         self.store.answer_all_late();
+        for server in &self.servers {
+            server.connection_limiter.set_limits(ConnectionLimits::default());
+        }
         self.run_tasks();
         self.recover();
 
@@ -108,6 +115,10 @@ impl Simulation {
             assert!(client.unanswered.is_empty(), "session {} never gets an answer", client.session);
         }
 
+        // No pause is longer than this.
+        self.pass_until(Duration::from_secs(60), |simulation| {
+            simulation.clients.values().all(|client| !client.socket.is_paused())
+        });
         // BYE and a lost socket free the slot at once, silence after its timeout.
         let left = self.now;
         let mut silent = 0;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,6 +56,12 @@ pub(super) const SERVERS: usize = 3;
 const MAX_CLIENTS: usize = 300;
 /// Maximum sessions of one server that hold a slot or wait for one. Low, so that scenarios often reach it.
 pub(super) const TRACKER_CAPACITY: usize = 60;
+
+/// The clients of a server have a few addresses.
+fn address_of(session: SessionId) -> IpAddr {
+    let last = u8::try_from(session.number() % 8).expect("it is below 8");
+    IpAddr::from([192, 0, 2, last])
+}
 
 impl Simulation {
     /// Runs a scenario with every check, then checks recovery. `traced` keeps the lines of the trace.
@@ -269,7 +276,7 @@ impl Simulation {
             socket.send(ClientInput::Text(request.encode()));
         }
         let context = Arc::clone(&server.context);
-        let permit = server.connection_limiter.acquire(None).expect("no bounds");
+        let permit = server.connection_limiter.acquire(Some(address_of(session))).expect("no bounds");
         let mut connection = Connection::new(&entry, socket.clone(), &SETTINGS, clock.now(), context, permit);
         let task = async move {
             connection.run().await;

@@ -1,7 +1,7 @@
 //! Starts, stops, pauses and kills servers.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +22,15 @@ use super::authenticator::SimulatedAuthenticator;
 use super::cluster::{STORE_TIMEOUT, Simulation, TRACKER_CAPACITY};
 use super::server::{Server, Status, Task};
 
+/// Clients at one address cause more work than they may now and then.
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    connections: None,
+    unauthenticated: None,
+    per_client: None,
+    rate_per_client: None,
+    work_per_client: NonZeroU32::new(48 * 1024),
+};
+
 impl Simulation {
     pub(super) fn boot(&mut self) -> Server {
         self.nodes += 1;
@@ -37,7 +46,7 @@ impl Simulation {
             StoreClient::new(store, Arc::clone(&registry), clock.clone(), STORE_TIMEOUT, TRACKER_CAPACITY);
         let retries = Task::new(Arc::clone(&store_client).retry());
         let tasks = BTreeMap::from([(0, retries)]);
-        let connection_limiter = SharedConnectionLimiter::new(ConnectionLimits::default(), clock.clone());
+        let connection_limiter = SharedConnectionLimiter::new(LIMITS, clock.clone());
         let authenticator = Box::new(SimulatedAuthenticator { clock });
         let drawn = AtomicU64::new(0);
         let draw = move || {

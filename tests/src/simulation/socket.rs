@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use session_core::connection_limiter::Work;
 use session_core::protocol::{CloseReason, ServerMessage};
 use session_core::session::{Frame, Violation};
 use session_core::{SessionId, Timestamp};
@@ -36,6 +37,10 @@ struct Inner {
     /// The server has sent AUTHENTICATE_SUCCESS, and no BYE_SUCCESS.
     is_told: bool,
     phase: Phase,
+    /// The server does not read.
+    is_paused: bool,
+    /// How many events the server has read since it last asked for the work.
+    uncounted: u32,
     waker: Option<Waker>,
     /// The time of the last poll, and the number of polls at that time.
     polls: (Timestamp, u32),
@@ -103,6 +108,9 @@ impl SimulatedSocket {
     /// How long the server waits for the answer to its close.
     const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+    /// How many reads each event counts as.
+    const READS: u32 = 8;
+
     /// Maximum polls of a socket at one time. A server that waits polls far less often.
     const MAX_POLLS: u32 = 10_000;
 
@@ -118,6 +126,8 @@ impl SimulatedSocket {
             connected: true,
             is_told: false,
             phase: Phase::Open,
+            is_paused: false,
+            uncounted: 0,
             waker: None,
             polls: (Timestamp::default(), 0),
         })))
@@ -142,6 +152,11 @@ impl SimulatedSocket {
             inner.inbox.clear();
         }
         self.wake();
+    }
+
+    /// Whether the server does not read.
+    pub(super) fn is_paused(&self) -> bool {
+        self.0.borrow().is_paused
     }
 
     pub(super) fn set_attention(&self, attention: Attention) {
@@ -205,11 +220,13 @@ pub(super) struct ToldSockets {
     sockets: RefCell<BTreeMap<SessionId, SimulatedSocket>>,
     /// How many sockets were cut whose clients still believed that they were in.
     pub(super) cut: Cell<u64>,
+    /// How many pauses began while the client was in.
+    pub(super) pauses: Cell<u64>,
 }
 
 impl ToldSockets {
     pub(super) fn new(store: Arc<SharedStore>) -> Self {
-        Self { store, sockets: RefCell::default(), cut: Cell::new(0) }
+        Self { store, sockets: RefCell::default(), cut: Cell::new(0), pauses: Cell::new(0) }
     }
 
     /// The server tells this client that it is in.
@@ -241,6 +258,10 @@ impl MessageSocket for SimulatedSocket {
             return Poll::Pending;
         }
         let is_flushed = inner.connected && inner.flush();
+        // Without reading the server finds out that the client is gone only when it writes.
+        if inner.is_paused && (is_flushed || inner.unsent.is_empty()) {
+            return Poll::Pending;
+        }
         let over = match inner.phase {
             Phase::Open => !inner.connected,
             Phase::Closing { .. } | Phase::Closed => !inner.connected || inner.attention == Attention::Full,
@@ -255,6 +276,7 @@ impl MessageSocket for SimulatedSocket {
         if inner.phase != Phase::Open || !read {
             return Poll::Pending;
         }
+        inner.uncounted += u32::from(!inner.inbox.is_empty());
         match inner.inbox.pop_front() {
             Some(ClientInput::Text(text)) => Poll::Ready(SocketEvent::Text(text)),
             Some(ClientInput::Alive) => Poll::Ready(SocketEvent::Alive),
@@ -309,5 +331,17 @@ impl MessageSocket for SimulatedSocket {
 
     fn is_closed(&self) -> bool {
         self.0.borrow().phase == Phase::Closed
+    }
+
+    fn take_work(&mut self) -> Work {
+        Work::traffic(0, mem::take(&mut self.0.borrow_mut().uncounted) * Self::READS)
+    }
+
+    fn set_paused(&mut self, is_paused: bool) {
+        let told_sockets = self.0.borrow().told_sockets.upgrade();
+        if let Some(told_sockets) = told_sockets.filter(|_| is_paused && self.is_told_and_served()) {
+            told_sockets.pauses.set(told_sockets.pauses.get() + 1);
+        }
+        self.0.borrow_mut().is_paused = is_paused;
     }
 }
