@@ -387,23 +387,11 @@ fn sweep_keeps_an_unreadable_record_of_live_sessions() {
     drop(writer);
     // For the next server every session in it is void.
     let (mut next, _) = successor(directory.path(), 1, &[]);
+    assert_eq!(serve(&mut next, [acquire("ada", 1)]), [FAILED], "the user comes back before the sweep");
     step_of_the_sweep(&mut next);
     assert_eq!((bytes(&mut next, "ada"), bytes(&mut next, "bob")), (None, None));
     assert_eq!(serve(&mut next, [acquire("ada", 1)]), [granted(1)]);
     assert!(!next.health().has_unreadable);
-}
-
-/// Its user may come back before the sweep has come to it.
-#[test]
-fn record_left_behind_is_no_problem_once_it_is_removed() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut writer = writer(directory.path(), NODE);
-    put(&mut writer, "ada", &[9]);
-    writer.sweep_at += Duration::from_secs(1000);
-    assert_eq!(serve(&mut writer, [acquire("ada", 1)]), [FAILED]);
-    sweep(&mut writer);
-    assert_eq!(serve(&mut writer, [acquire("ada", 2)]), [granted(1)]);
-    assert!(!writer.health().has_unreadable);
 }
 
 #[test]
