@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 
 use smol::io::{AsyncRead, AsyncWrite};
 
+use crate::net::delegate_write::delegate_write;
+
 /// Where in a frame the bytes are.
 #[derive(Debug, Default, Clone, Copy)]
 struct FrameCounter {
@@ -98,27 +100,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameCountingStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for FrameCountingStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_close(cx)
-    }
-}
+delegate_write!(FrameCountingStream);
 
 #[cfg(test)]
 mod tests {

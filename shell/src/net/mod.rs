@@ -10,6 +10,7 @@ pub mod tls;
 mod tls_handshake;
 pub(crate) mod stream;
 pub(crate) mod yielding;
+mod delegate_write;
 pub(crate) mod frame_counter;
 pub mod upgrade;
 pub mod trusted_proxies;

@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use smol::io::{AsyncRead, AsyncWrite};
 
+use crate::net::delegate_write::delegate_write;
+
 /// Limits how often one task reads before other tasks on its thread, and its own timers, run.
 ///
 /// Otherwise a peer that sends faster than the server reads keeps a reading loop busy without end, here or inside a
@@ -43,27 +45,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for YieldingStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for YieldingStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_close(cx)
-    }
-}
+delegate_write!(YieldingStream);
 
 #[cfg(test)]
 mod tests {
