@@ -52,7 +52,7 @@ use crate::time::Timestamp;
 ///   is submitted. A silent peer, an expired token, a violation and a shutdown are such closes. BYE is none: the client
 ///   itself says that it is out.
 /// - When the store grants a slot, ask [`LeavingTracker::must_wait`]. If the grant must wait, keep the store's answer. The
-///   session is still waiting for the store then, as far as it knows. Its timeout does not count any more.
+///   session goes on waiting for the store, but its timeout no longer applies.
 /// - When a session's close frame has been written to its socket, its socket is gone, or its client has said BYE, call
 ///   [`LeavingTracker::gone`], and pass on the answers that it names. The session itself must have learned of its end before.
 /// - Cut the socket of a session that is not gone at the time that `slot_lost` returned.

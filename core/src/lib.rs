@@ -51,7 +51,7 @@
 //!     session: Session,
 //!     /// The user of the slot that the session has or asks for.
 //!     user: Option<UserId>,
-//!     /// The grant of which the client must not be told yet.
+//!     /// A grant that the client must not be told yet.
 //!     held: Option<Outcome>,
 //!     /// When to cut the socket if the client has not been told by then that it is out.
 //!     cut_at: Option<Timestamp>,

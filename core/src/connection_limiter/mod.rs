@@ -1,4 +1,4 @@
-//! Limit connections: bounds on their number, rate and work, whoever the client is.
+//! Limit connections: bounds on their number, rate and work, for every client.
 //!
 //! A [`ConnectionLimiter`] gives each accepted connection a [`Permit`] or says which limit it exceeds. A permit has to be
 //! released. [`PermitGuard`] does that when it is dropped. What a connection then costs counts as [`Work`] of its client.

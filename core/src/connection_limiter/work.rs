@@ -125,7 +125,7 @@ mod tests {
         assert!(budget.is_full(at(5000)));
         assert_eq!(charge(&mut budget, 1000, 5000), None);
         assert_eq!(charge(&mut budget, 500, 5000), Some(at(5500)));
-        assert_eq!(charge(&mut budget, 500, 5000), Some(at(6000)), "whoever comes later waits longer");
+        assert_eq!(charge(&mut budget, 500, 5000), Some(at(6000)), "the later piece of work waits longer");
         assert_eq!(charge(&mut budget, 1, 6000), Some(at(6001)));
         assert_eq!(charge(&mut budget, 0, 6001), None);
         assert!(!budget.is_full(at(7000)) && budget.is_full(at(7001)));

@@ -1,7 +1,7 @@
 //! The threads and tasks that must run for as long as the server does, and what happens when one of them ends.
 //!
-//! [`Part`] is the one list. A part of which the rest does not know how far it has come ends the whole process: the next
-//! start finds what it finds after `kill -9`, which is the end that the store is made for. A part that keeps nothing
+//! [`Part`] is the one list. Some parts may have left work half done. The end of such a part ends the whole process:
+//! the next start finds what it finds after `kill -9`, which the store is made for. A part that keeps nothing
 //! between two rounds is started again.
 //!
 //! Not in the list: tasks of one connection or one request, whose panic ends only them, and threads of libraries
@@ -105,7 +105,7 @@ impl Part {
     #[must_use]
     pub const fn on_end(self) -> OnEnd {
         match self {
-            // Whoever waits for them would wait for ever.
+            // Other parts would wait for them for ever.
             Self::Main | Self::Worker | Self::Signals | Self::LogWriter => OnEnd::EndProcess,
             // A command, an update or a release may be half done.
             Self::StoreLive | Self::StoreUsers | Self::Retry => OnEnd::EndProcess,
