@@ -14,6 +14,7 @@
 //! - [`stallable_store`]: a store that a test can stall.
 //! - [`raw_client`]: a socket that sends any bytes.
 //! - [`waiting`]: waits with a time limit.
+//! - [`processor_time`]: the processor time of processes and threads.
 //! - [`values`]: users, times, limits and other values that many tests use.
 //! - [`policies`]: admission policies of both simulations.
 
@@ -33,5 +34,6 @@ pub mod client_process;
 pub mod stallable_store;
 pub mod raw_client;
 pub mod waiting;
+pub mod processor_time;
 pub mod small_disk;
 pub mod test_ca;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::attacker::MAX_CONNECTS_PER_SECOND;
 use crate::server::{Target, TargetServer};
 
 /// One attack.
@@ -41,9 +40,12 @@ pub(crate) struct Script {
     pub(crate) message: Vec<u8>,
     /// How often. `None`: as fast as the server takes it.
     pub(crate) per_second: Option<u32>,
-    /// After so many messages it resets the connection.
+    /// The number of messages after which it resets the connection.
     pub(crate) messages: Option<u32>,
 }
+
+/// A little below the default bound of 200 connections a second of one address.
+pub(crate) const MAX_CONNECTS_PER_SECOND: u32 = 180;
 
 /// A little below the default bound of 100 messages a second.
 const ALLOWED_RATE: Option<u32> = Some(90);

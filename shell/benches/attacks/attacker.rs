@@ -1,6 +1,5 @@
 //! A load of its own making: non-blocking sockets on one thread, and no WebSocket library.
 
-use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
@@ -8,10 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::attack::Script;
-
-/// A little below the default bound of 200 connections a second of one address.
-pub(crate) const MAX_CONNECTS_PER_SECOND: u32 = 180;
+use crate::attack::{MAX_CONNECTS_PER_SECOND, Script};
 
 /// How often the attacker looks at each of its connections.
 const TURN: Duration = Duration::from_millis(20);
@@ -143,16 +139,4 @@ impl Connection {
         }
         Ok(true)
     }
-}
-
-/// The processor time of this thread so far (proc(5)). Zero where there is none.
-pub(crate) fn thread_cpu() -> Duration {
-    fs::read_to_string("/proc/thread-self/stat").ok().and_then(|stat| cpu_in(&stat)).unwrap_or_default()
-}
-
-/// The processor time in a `stat` file. Linux counts 100 ticks a second on every platform.
-pub(crate) fn cpu_in(stat: &str) -> Option<Duration> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(10 * ticks))
 }

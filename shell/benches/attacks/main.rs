@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use shell::runtime::open_files::raise_limit;
+use tests::processor_time::of_this_thread;
 
 use crate::attack::{ALL, Attack};
-use crate::attacker::{Attacker, thread_cpu};
+use crate::attacker::Attacker;
 use crate::probe::{Probe, Times};
 use crate::server::TargetServer;
 
@@ -68,16 +69,16 @@ fn run(attack: &Attack, duration: Duration) -> Result<()> {
     let quiet = probe.sign_in_for(duration / 2)?;
     let script = attack.script(&server)?;
     let (beside, server_cpu, attacker_cpu) = std::thread::scope(|scope| -> Result<_> {
-        let mut attacker = Attacker::new(server.address, attack.addresses, attack.connections, &script);
+        let mut attacker = Attacker::new(server.address(), attack.addresses, attack.connections, &script);
         let ready = Instant::now() + attack.time_to_connect();
         // The attacker opens its connections first, at the rate that the server allows.
         attacker.run_until(ready);
         let end = Instant::now() + duration;
         let before = server.cpu()?;
         let attacking = scope.spawn(move || {
-            let before = thread_cpu();
+            let before = of_this_thread().unwrap_or_default();
             attacker.run_until(end);
-            thread_cpu().saturating_sub(before)
+            of_this_thread().unwrap_or_default().saturating_sub(before)
         });
         let beside = probe.sign_in_for(duration)?;
         let server_cpu = server.cpu()?.saturating_sub(before);

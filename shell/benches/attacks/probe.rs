@@ -49,7 +49,7 @@ impl Probe {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     pub(crate) fn new(server: &TargetServer, from: IpAddr) -> Result<Self> {
-        Ok(Self { from, target: server.address, tls: server.client_config()?, credential: server.good_credential()? })
+        Ok(Self { from, target: server.address(), tls: server.client_config()?, credential: server.good_credential()? })
     }
 
     /// Signs in at every tick, also if earlier sign-ins are still under way.

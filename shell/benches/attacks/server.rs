@@ -1,13 +1,12 @@
 //! The attacked server, as a process with its default bounds, and what its clients need to know.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use futures_rustls::pki_types::pem::PemObject as _;
 use futures_rustls::pki_types::{CertificateDer, ServerName};
 use futures_rustls::rustls::crypto::aws_lc_rs;
@@ -16,8 +15,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA512, RsaKeySize};
 use serde_json::json;
 use tempfile::TempDir;
-
-use crate::attacker::cpu_in;
+use tests::processor_time;
+use tests::test_process::{SpawnedProcess, TestProcess};
 
 /// How the server is started.
 #[derive(Clone, Copy)]
@@ -44,8 +43,7 @@ impl Target {
 
 /// A listening server. Killed when dropped.
 pub(crate) struct TargetServer {
-    child: Child,
-    pub(crate) address: SocketAddr,
+    process: TestProcess,
     /// The certificate, if it speaks TLS.
     certificate: Option<String>,
     /// The private key that signs tokens, if it wants them.
@@ -62,7 +60,7 @@ impl TargetServer {
             Ok(path)
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
-        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(directory.path().join("data")).args(target.options);
+        command.args(target.options);
         let certificate = target.tls.map(certify).transpose()?;
         if let Some((certificate, key)) = &certificate {
             command.arg("--tls-cert").arg(file("cert.pem", certificate)?);
@@ -77,19 +75,20 @@ impl TargetServer {
             None
         };
         let log = fs::File::create(directory.path().join("log"))?;
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("standard output is a pipe")?).read_line(&mut line)?;
-        let address = line.split([' ', ',', '\n']).find_map(|word| word.split_once("://")?.1.parse().ok());
-        let address = address.with_context(|| format!("{command:?} did not say where it listens: {line:?}"))?;
+        command.stderr(log);
+        let process = SpawnedProcess::spawn(command, &directory.path().join("data")).listen();
+        let process = process.map_err(|failure| anyhow!("the server does not start: {failure:?}"))?;
         let certificate = certificate.map(|(certificate, _)| certificate);
-        Ok(Self { child, address, certificate, token_key, _directory: directory })
+        Ok(Self { process, certificate, token_key, _directory: directory })
     }
 
     /// The processor time so far.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        cpu_in(&stat).context("no processor time in proc(5)")
+        processor_time::of_process(self.process.id()).context("no processor time in proc(5)")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process.address
     }
 
     /// What a client needs for TLS, if the server speaks that.
@@ -105,7 +104,7 @@ impl TargetServer {
         Ok(Some(Arc::new(config)))
     }
 
-    /// The first message of a TLS handshake. The server answers it with a signature whoever sends it, and however often.
+    /// The first message of a TLS handshake. The server answers each with a signature.
     pub(crate) fn client_hello(&self) -> Result<Vec<u8>> {
         let config = self.client_config()?.context("the server speaks TLS")?;
         let mut hello = Vec::new();
@@ -132,13 +131,6 @@ impl TargetServer {
         let claims = json!({ "sub": user, "exp": expires.as_secs(), "max_sessions": "unlimited", "padding": "x".repeat(padding) });
         let key = EncodingKey::from_rsa_pem(key.as_bytes())?;
         Ok(Some(encode(&Header::new(Algorithm::RS512), &claims, &key)?))
-    }
-}
-
-impl Drop for TargetServer {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
     }
 }
 

@@ -8,6 +8,7 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result, anyhow};
 use shell::client::Url;
+use tests::processor_time::{self, parse_stat};
 use tests::test_process::{SpawnedProcess, TestProcess, without_connection_limits};
 
 /// A listening server. Killed when dropped.
@@ -45,7 +46,7 @@ impl Process {
 
     /// The processor time so far, in user and kernel mode.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        cpu_of(self.id())
+        processor_time::of_process(self.id()).context("no processor time in proc(5)")
     }
 
     /// The resident memory in bytes.
@@ -59,14 +60,6 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.server.kill();
     }
-}
-
-/// The tick of proc(5): Linux has 100 per second on every platform.
-const TICK: Duration = Duration::from_millis(10);
-
-fn cpu_of(process: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    Ok(ticks(&stat).context("no processor time in proc(5)")?.0)
 }
 
 /// Watches the processor time of other processes during a measurement.
@@ -106,7 +99,7 @@ fn all_processes() -> Result<HashMap<u32, Duration>> {
         let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // The process may have ended meanwhile.
         let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
-        if let Some((cpu, parent)) = ticks(&stat)
+        if let Some((cpu, parent)) = parse_stat(&stat)
             && parent != KTHREADD
             && id != KTHREADD
         {
@@ -114,12 +107,4 @@ fn all_processes() -> Result<HashMap<u32, Duration>> {
         }
     }
     Ok(all)
-}
-
-/// Processor time and parent from `/proc/PID/stat`.
-fn ticks(stat: &str) -> Option<(Duration, u32)> {
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = fields.split(' ').collect();
-    let number = |index: usize| fields.get(index)?.parse::<u32>().ok();
-    Some((TICK * (number(11)? + number(12)?), number(1)?))
 }
