@@ -1,6 +1,6 @@
 //! Hold a grant back until those who lost their slots before it are served no more.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, btree_map};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -35,7 +35,8 @@ use crate::time::Timestamp;
 /// assert!(leaving.must_wait(&ada, b));
 /// leaving.slot_lost(&ada, b, now);
 /// assert!(leaving.must_wait(&ada, c));
-/// // `b` is gone, since its client was never told. Its own answer is passed on: it has a slot to give up.
+/// // `b` is gone: its client was never told that it is in, and is now told that it is not. Its own answer is passed on, so
+/// // that it gives up the slot.
 /// assert_eq!(leaving.gone(b), [b]);
 /// // The server has written EVICTED and the close frame to `a`, or cut its socket at `cut_at`.
 /// assert_eq!(leaving.gone(a), [c]);
@@ -51,16 +52,16 @@ use crate::time::Timestamp;
 /// - When the server itself closes a session that has a slot, or asks for one, call `slot_lost` before the session's release
 ///   is submitted. A silent peer, an expired token, a violation and a shutdown are such closes. BYE is none: the client
 ///   itself says that it is out.
-/// - When the store grants a slot, ask [`LeavingTracker::must_wait`]. If the grant must wait, keep the store's answer. The
-///   session goes on waiting for the store, but its timeout no longer applies.
+/// - When the store grants a slot, ask [`LeavingTracker::must_wait`], unless the session is gone already. If the grant must
+///   wait, keep the store's answer. The session goes on waiting for the store, but its timeout no longer applies.
 /// - When a session's close frame has been written to its socket, its socket is gone, or its client has said BYE, call
 ///   [`LeavingTracker::gone`], and pass on the answers that it names. The session itself must have learned of its end before.
 /// - Cut the socket of a session that is not gone at the time that `slot_lost` returned.
 ///
 /// # What always holds
 ///
-/// - A grant waits for no session that lost its slot after it. A session that has lost its slot waits for nothing, whether or
-///   not its own grant is held back. So no grant waits in a circle, and none waits longer than
+/// - A grant waits for no session that lost its slot after it, except for its own. A session that has lost its slot can be
+///   closed whether or not its own grant is held back. So no grant waits in a circle, and none waits longer than
 ///   [`LeavingTracker::CUT_AFTER`].
 /// - Users do not wait for each other.
 /// - The grants of a user are told in the order in which they were granted.
@@ -74,20 +75,27 @@ pub struct LeavingTracker {
     users: BTreeMap<UserId, Queue>,
 }
 
-/// A session that is leaving, or waiting, or both: it lost its slot while its grant was held back.
 #[derive(Debug)]
 struct Entry {
     user: UserId,
-    leaving: Option<Leaving>,
-    /// How many slots had been lost when it was granted its own.
-    waiting: Option<u64>,
+    state: State,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Leaving {
-    /// How many slots had been lost before.
-    loss: u64,
-    cut_at: Timestamp,
+#[derive(Debug)]
+enum State {
+    /// Its grant is held back.
+    Waiting {
+        /// How many slots had been lost when it was granted its own.
+        losses: u64,
+    },
+    /// It lost its slot.
+    Leaving {
+        /// How many slots had been lost before.
+        loss: u64,
+        cut_at: Timestamp,
+        /// Whether its grant is held back, until it is gone.
+        is_held: bool,
+    },
 }
 
 /// The sessions of one user. They are in `LeavingTracker::sessions` as well.
@@ -95,7 +103,7 @@ struct Leaving {
 struct Queue {
     /// The losses of those that are leaving. At least one.
     leaving: BTreeSet<u64>,
-    /// Those whose grants are held back, with the number of losses before the grant.
+    /// Those that wait, with the number of losses before the grant.
     waiting: BTreeSet<(u64, SessionId)>,
 }
 
@@ -110,29 +118,41 @@ impl LeavingTracker {
     /// A session lost its slot, or is about to give it up while its client is still served. Returns when to cut its socket.
     /// A session loses its slot once; further calls return the same time.
     pub fn slot_lost(&mut self, user: &UserId, session: SessionId, now: Timestamp) -> Timestamp {
-        let entry = self.sessions.entry(session).or_insert_with(|| Entry::of(user));
-        let leaving = *entry.leaving.get_or_insert(Leaving { loss: self.losses, cut_at: now + Self::CUT_AFTER });
-        if leaving.loss == self.losses {
-            self.losses += 1;
-            self.users.entry(user.clone()).or_default().leaving.insert(leaving.loss);
-        }
-        leaving.cut_at
+        let waits = match self.sessions.get(&session) {
+            Some(&Entry { state: State::Leaving { cut_at, .. }, .. }) => return cut_at,
+            Some(&Entry { state: State::Waiting { losses }, .. }) => Some(losses),
+            None => None,
+        };
+        let queue = self.users.entry(user.clone()).or_default();
+        let is_held = waits.is_some_and(|losses| queue.waiting.remove(&(losses, session)));
+        let (loss, cut_at) = (self.losses, now + Self::CUT_AFTER);
+        queue.leaving.insert(loss);
+        self.losses += 1;
+        let state = State::Leaving { loss, cut_at, is_held };
+        self.sessions.insert(session, Entry { user: user.clone(), state });
+        cut_at
     }
 
     /// A session was granted a slot. Returns whether its client must not be told yet: then [`LeavingTracker::gone`] names the
     /// session when it is time.
     ///
-    /// False for a session that has lost the slot already. Its client will not be told, and the session must learn of the
-    /// grant to give the slot up.
+    /// A session that has lost the slot already must wait too, until it is gone itself. It may not have learned of the loss
+    /// yet, and would tell its client. Afterwards it learns of the grant, to give the slot up.
     #[must_use]
     pub fn must_wait(&mut self, user: &UserId, session: SessionId) -> bool {
         let Some(queue) = self.users.get_mut(user) else { return false };
-        let entry = self.sessions.entry(session).or_insert_with(|| Entry::of(user));
-        if entry.leaving.is_some() {
-            return false;
+        match self.sessions.entry(session) {
+            btree_map::Entry::Vacant(entry) => {
+                let losses = self.losses;
+                queue.waiting.insert((losses, session));
+                entry.insert(Entry { user: user.clone(), state: State::Waiting { losses } });
+            }
+            btree_map::Entry::Occupied(mut entry) => {
+                if let State::Leaving { is_held, .. } = &mut entry.get_mut().state {
+                    *is_held = true;
+                }
+            }
         }
-        let losses = *entry.waiting.get_or_insert(self.losses);
-        queue.waiting.insert((losses, session));
         true
     }
 
@@ -142,27 +162,26 @@ impl LeavingTracker {
     #[must_use]
     pub fn gone(&mut self, session: SessionId) -> Vec<SessionId> {
         let mut ready = Vec::new();
-        let Some(Entry { user, leaving, waiting }) = self.sessions.remove(&session) else { return ready };
+        let Some(Entry { user, state }) = self.sessions.remove(&session) else { return ready };
         let Some(queue) = self.users.get_mut(&user) else {
             unreachable!("a session waits only while another one of its user is leaving");
         };
-        if let Some(losses) = waiting {
-            queue.waiting.remove(&(losses, session));
+        let is_held = match state {
+            State::Waiting { losses } => queue.waiting.remove(&(losses, session)),
+            State::Leaving { loss, is_held, .. } => {
+                queue.leaving.remove(&loss);
+                is_held
+            }
+        };
+        if is_held {
             ready.push(session);
-        }
-        if let Some(Leaving { loss, .. }) = leaving {
-            queue.leaving.remove(&loss);
         }
         let first_loss = queue.leaving.first().copied();
         while let Some(&(losses, waits)) = queue.waiting.first()
             && first_loss.is_none_or(|loss| losses <= loss)
         {
             queue.waiting.remove(&(losses, waits));
-            let Some(entry) = self.sessions.get_mut(&waits) else { unreachable!("a session that waits has an entry") };
-            entry.waiting = None;
-            if entry.leaving.is_none() {
-                self.sessions.remove(&waits);
-            }
+            self.sessions.remove(&waits);
             ready.push(waits);
         }
         if queue.leaving.is_empty() {
@@ -175,11 +194,5 @@ impl LeavingTracker {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
-    }
-}
-
-impl Entry {
-    fn of(user: &UserId) -> Self {
-        Self { user: user.clone(), leaving: None, waiting: None }
     }
 }

@@ -303,6 +303,24 @@ mod tests {
         assert!(!registry.is_any_leaving());
     }
 
+    /// The store notifies on one thread while it answers on another.
+    #[test]
+    fn grant_does_not_overtake_the_notice_that_its_slot_is_lost() {
+        let registry = Registry::new(NodeId::new(7), Clock::manual(Arc::default()));
+        let ada = UserId::parse("ada").unwrap();
+        let [first, second] = [(); 2].map(|()| registry.register());
+        registry.slot_lost(&ada, first.id(), first.mailbox());
+        registry.slot_lost(&ada, second.id(), second.mailbox());
+        assert!(grant(&registry, &ada, &second));
+        registry.gone(first.id(), first.mailbox());
+        assert_eq!(next(second.mailbox()), Poll::Pending);
+        second.mailbox().end(EndReason::ByOperator);
+        assert_eq!(next(second.mailbox()), Poll::Ready(Notification::Ended(EndReason::ByOperator)));
+        registry.gone(second.id(), second.mailbox());
+        assert_eq!(next(second.mailbox()), Poll::Ready(Notification::Stored(Outcome::granted(1))));
+        assert!(!registry.is_any_leaving());
+    }
+
     #[test]
     fn half_of_many_connections_leaving_is_reported() {
         let registry = Registry::new(NodeId::new(7), Clock::manual(Arc::default()));

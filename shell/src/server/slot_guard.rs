@@ -128,6 +128,8 @@ impl Drop for SlotGuard {
 
 #[cfg(test)]
 mod tests {
+    use std::mem;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
@@ -203,17 +205,23 @@ mod tests {
 
     /// Sessions of one user take one another's place on several threads, and end in every order.
     #[test]
-    fn nobody_waits_or_is_remembered_after_all_are_gone() {
+    fn limit_is_kept_and_nobody_is_left_whatever_the_order() {
+        const LIMIT: u32 = 2;
         let node = NodeId::new(1);
         let user = UserId::parse("ada").unwrap();
-        let policy =
-            AdmissionPolicy { when_full: WhenFull::EvictOldest, ..AdmissionPolicy::new(SlotLimit::new(2).unwrap()) };
+        let policy = AdmissionPolicy {
+            when_full: WhenFull::EvictOldest,
+            ..AdmissionPolicy::new(SlotLimit::new(LIMIT).unwrap())
+        };
         let store = Arc::new(MemoryStore::with_policy(node, policy));
         let clock = Clock::start();
         let registry = Registry::new(node, clock.clone());
         store.set_notifier(Arc::<Registry>::clone(&registry));
         let store_client = StoreClient::new(store, Arc::clone(&registry), clock, Duration::from_secs(60), 99);
+        // How many were told that they are in, and are served.
+        let served = AtomicU32::new(0);
         let live_once = |random: &mut fastrand::Rng| {
+            let (mut is_served, mut is_ended) = (false, false);
             let registration = registry.register();
             let mut guard =
                 SlotGuard::new(Arc::clone(&store_client), Arc::clone(registration.mailbox()), registration.id());
@@ -229,22 +237,39 @@ mod tests {
                     Poll::Ready(Notification::Stored(outcome)) => {
                         assert_eq!(guard.answered(&outcome), None);
                         patience = patience.min(random.usize(..50));
+                        if !is_ended {
+                            is_served = true;
+                            assert!(served.fetch_add(1, Ordering::SeqCst) < LIMIT, "more than the limit were told");
+                        }
                     }
-                    Poll::Ready(Notification::Ended(_) | Notification::Draining) => patience = random.usize(..3),
+                    Poll::Ready(Notification::Ended(_) | Notification::Draining) => {
+                        is_ended = true;
+                        patience = random.usize(..3);
+                    }
                 }
                 patience = patience.saturating_sub(1);
             }
-            if random.bool() {
+            let mut gone = || {
+                served.fetch_sub(u32::from(mem::take(&mut is_served)), Ordering::SeqCst);
+            };
+            let is_leaving = random.bool();
+            if is_leaving {
                 let _cut_at = guard.leave();
             }
             if random.bool() {
+                gone();
                 guard.gone();
             }
             if random.bool() {
+                gone();
                 drop(registration);
                 drop(guard);
             } else {
+                if !is_leaving {
+                    gone();
+                }
                 drop(guard);
+                gone();
                 drop(registration);
             }
         };

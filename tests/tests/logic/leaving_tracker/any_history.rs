@@ -28,7 +28,7 @@ enum Call {
     Gone,
 }
 
-/// The model: each grant that waits keeps the set of those for whom it waits.
+/// The model: each grant that waits keeps the set of those for whom it waits. Who lost its slot waits only for itself.
 #[derive(Debug, Default)]
 struct Model {
     leaving: BTreeMap<SessionId, Timestamp>,
@@ -73,13 +73,18 @@ proptest! {
             match call {
                 Call::SlotLost => {
                     let cut_at = *model.leaving.entry(session).or_insert(now + LeavingTracker::CUT_AFTER);
+                    if let Some(before) = model.waiting.get_mut(&session) {
+                        *before = BTreeSet::from([session]);
+                    }
                     prop_assert_eq!(leaving.slot_lost(&user_of(session), session, now), cut_at);
                 }
                 Call::MustWait => {
-                    let before = model.of_user(session);
-                    let waits = !before.is_empty() && !before.contains(&session);
-                    prop_assert_eq!(leaving.must_wait(&user_of(session), session), waits);
-                    if waits {
+                    let mut before = model.of_user(session);
+                    if before.contains(&session) {
+                        before = BTreeSet::from([session]);
+                    }
+                    prop_assert_eq!(leaving.must_wait(&user_of(session), session), !before.is_empty());
+                    if !before.is_empty() {
                         model.waiting.entry(session).or_insert(before);
                     }
                 }
@@ -99,6 +104,10 @@ proptest! {
 enum Step {
     /// A new session acquires a slot.
     Arrive,
+    /// The store's answer to a session is passed on.
+    Answer(Index),
+    /// A session learns that it lost its slot.
+    Learn(Index),
     /// The close frame of a session that lost its slot is written, or its socket is cut.
     Flush(Index),
     /// A client says BYE, or disconnects.
@@ -110,6 +119,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => Just(Step::Arrive),
+        6 => any::<Index>().prop_map(Step::Answer),
+        5 => any::<Index>().prop_map(Step::Learn),
         5 => any::<Index>().prop_map(Step::Flush),
         1 => any::<Index>().prop_map(Step::Leave),
         1 => (1..4_u32, any::<bool>()).prop_map(|(limit, enforce)| Step::SetLimit(limit, enforce)),
@@ -129,8 +140,14 @@ struct Clients {
     held: BTreeSet<SessionId>,
     /// The limit that each was granted under.
     limits: BTreeMap<SessionId, usize>,
-    /// Those that lost their slots, and are served.
+    /// Those whose grant was not passed on yet.
+    unanswered: BTreeSet<SessionId>,
+    /// Those that lost their slots, and have not learned of it.
     lost: BTreeSet<SessionId>,
+    /// Those that lost their slots, have learned of it, and are served.
+    closing: BTreeSet<SessionId>,
+    /// Those that are gone.
+    ended: BTreeSet<SessionId>,
 }
 
 impl Clients {
@@ -141,11 +158,31 @@ impl Clients {
         let grant = acquire(&mut self.record, request, &self.policy, |_| Liveness::Alive).unwrap();
         self.limits.insert(session, grant.limit.slots() as usize);
         self.lose(&grant.ended);
+        self.unanswered.insert(session);
+    }
+
+    fn answer(&mut self, session: SessionId) {
+        self.unanswered.remove(&session);
+        if self.ended.contains(&session) {
+            return;
+        }
         if self.leaving.must_wait(&self.user, session) {
             self.held.insert(session);
         } else {
+            self.granted(session);
+        }
+    }
+
+    /// The session gets its grant. It tells its client, unless it knows that it lost its slot.
+    fn granted(&mut self, session: SessionId) {
+        if !self.closing.contains(&session) {
             self.tell(session);
         }
+    }
+
+    fn learn(&mut self, session: SessionId) {
+        self.lost.remove(&session);
+        self.closing.insert(session);
     }
 
     fn lose(&mut self, ended: &[EndedSession]) {
@@ -157,19 +194,22 @@ impl Clients {
 
     fn tell(&mut self, session: SessionId) {
         self.told.insert(session);
-        // The limit may have been lowered since, without ending anybody.
-        let limit = self.limits[&session];
+        // When the last of them was granted, the others had their slots. Since then the limit may have been lowered, without
+        // ending anybody.
+        let limit = self.limits[self.told.last().unwrap()];
         assert!(self.told.len() <= limit, "{:?} were told that they are in, of {limit}", self.told);
     }
 
     fn gone(&mut self, session: SessionId) {
         self.told.remove(&session);
-        self.lost.remove(&session);
+        self.closing.remove(&session);
+        self.ended.insert(session);
         for ready in self.leaving.gone(session) {
             assert!(self.held.remove(&ready), "{ready} is passed on twice");
-            // A session that lost its slot, or is gone, learns of its grant. Its client does not.
-            if ready != session && !self.lost.contains(&ready) {
-                self.tell(ready);
+            // A session that is gone learns of its grant. Its client does not.
+            if ready != session {
+                assert!(!self.lost.contains(&ready), "{ready} is told of a slot that it has lost");
+                self.granted(ready);
             }
         }
     }
@@ -194,18 +234,32 @@ proptest! {
             told: BTreeSet::new(),
             held: BTreeSet::new(),
             limits: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
             lost: BTreeSet::new(),
+            closing: BTreeSet::new(),
+            ended: BTreeSet::new(),
         };
         for step in steps {
             match step {
                 Step::Arrive => clients.arrive(),
-                Step::Flush(index) => {
+                Step::Answer(index) => {
+                    if let Some(session) = Clients::pick(&clients.unanswered, &index) {
+                        clients.answer(session);
+                    }
+                }
+                Step::Learn(index) => {
                     if let Some(session) = Clients::pick(&clients.lost, &index) {
+                        clients.learn(session);
+                    }
+                }
+                Step::Flush(index) => {
+                    if let Some(session) = Clients::pick(&clients.closing, &index) {
                         clients.gone(session);
                     }
                 }
                 Step::Leave(index) => {
-                    let open = clients.told.union(&clients.held).copied().collect();
+                    let open = clients.told.union(&clients.held).copied().filter(|session| !clients.lost.contains(session));
+                    let open = open.collect();
                     if let Some(session) = Clients::pick(&open, &index) {
                         clients.gone(session);
                         release(&mut clients.record, session);
@@ -222,7 +276,13 @@ proptest! {
             }
         }
         // Nobody waits for ever: once those that lost their slots are gone, who holds a slot has been told so.
+        while let Some(session) = clients.unanswered.first().copied() {
+            clients.answer(session);
+        }
         while let Some(session) = clients.lost.first().copied() {
+            clients.learn(session);
+        }
+        while let Some(session) = clients.closing.first().copied() {
             clients.gone(session);
         }
         prop_assert!(clients.leaving.is_empty() && clients.held.is_empty());
