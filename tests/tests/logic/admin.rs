@@ -154,7 +154,13 @@ fn sixteen_requests_are_served_at_a_time() {
     // The thread ends with the test's process.
     thread::spawn(move || smol::block_on(executor.run(serving)));
     thread::scope(|scope| {
-        let request = || smol::block_on(socket::request(directory.path(), &ada(), &AdminRequest::Explain));
+        // A client that is slow to send its request may have to make room for another one. Then it asks again.
+        let request = || loop {
+            let report = smol::block_on(socket::request(directory.path(), &ada(), &AdminRequest::Explain));
+            if let Ok(report) = report {
+                return report;
+            }
+        };
         let requests: Vec<_> = (0..REQUESTS).map(|_| scope.spawn(request)).collect();
         eventually("as many requests are served as may be", || store.waiting() >= AT_A_TIME);
         for left in (1..=REQUESTS).rev() {
@@ -163,7 +169,7 @@ fn sixteen_requests_are_served_at_a_time() {
             store.step();
         }
         for request in requests {
-            assert!(request.join().unwrap().is_ok_and(|report| report.is_some()));
+            assert!(request.join().unwrap().is_some());
         }
     });
 }
