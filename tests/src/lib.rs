@@ -10,10 +10,9 @@
 //! - [`small_disk`]: a disk that a test can fill.
 //! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as another process.
 //! - [`client_process`]: the client as its own process.
-//! - [`test_server`], [`test_process`]: a server on a port of its own, in the process of the test or as its own process.
 //! - [`stallable_store`]: a store that a test can stall.
 //! - [`raw_client`]: a socket that sends any bytes.
-//! - [`waiting`]: waits with a time limit.
+//! - [`waiting`]: waits with a time limit, also for several things at a time.
 //! - [`processor_time`]: the processor time of processes and threads.
 //! - [`values`]: users, times, limits and other values that many tests use.
 //! - [`policies`]: admission policies of both simulations.

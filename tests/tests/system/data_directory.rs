@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use tests::raw_client::{RawClient, Received};
 use tests::test_process::TestProcess;
-use tests::waiting::eventually;
+use tests::waiting::{eventually, side_by_side};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
@@ -115,7 +115,7 @@ fn directory_that_is_moved_and_put_back_is_used_again() {
 
 #[test]
 fn deleted_part_stops_admission_and_updates() {
-    for part in ["live", "users", "live/data.mdb", "users/data.mdb"] {
+    side_by_side(["live", "users", "live/data.mdb", "users/data.mdb"], |part| {
         let subject = Subject::start();
         let mut held = held(&subject.process);
         fs::rename(subject.data().join(part), subject.aside()).unwrap();
@@ -125,7 +125,7 @@ fn deleted_part_stops_admission_and_updates() {
         fs::rename(subject.aside(), subject.data().join(part)).unwrap();
         subject.admits_again();
         assert!(run_command(&subject.data(), &["limit", "eve", "7"]).status.success());
-    }
+    });
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use shell::runtime::supervisor::{OnEnd, Part, Supervisor};
 use tests::raw_client::{RawClient, Received};
 use tests::test_process::{TestProcess, send_signal, without_connection_limits};
-use tests::waiting::eventually;
+use tests::waiting::{eventually, side_by_side};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 
@@ -80,7 +80,7 @@ fn panics_in(part: Part) -> (tempfile::TempDir, LoggingServer) {
 #[test]
 #[cfg(debug_assertions)]
 fn process_ends_with_a_part_it_cannot_go_on_without() {
-    for part in Part::ALL.into_iter().filter(|part| part.on_end() == OnEnd::EndProcess) {
+    side_by_side(Part::ALL.into_iter().filter(|part| part.on_end() == OnEnd::EndProcess), |part| {
         let (directory, server) = panics_in(part);
         let (code, log) = server.wait();
         assert_eq!(code, Some(Supervisor::EXIT_CODE.into()), "{part:?}: {log}");
@@ -91,13 +91,13 @@ fn process_ends_with_a_part_it_cannot_go_on_without() {
         let next = TestProcess::start(SERVER, &directory.path().join("data"), &[]);
         let held: Vec<_> = (1..=3).map(|held| RawClient::authenticated(next.address, "user 1", held)).collect();
         assert!(!admits(&next, "user 1"), "{part:?}: {held:?}", held = held.len());
-    }
+    });
 }
 
 #[test]
 #[cfg(debug_assertions)]
 fn part_that_keeps_nothing_starts_again() {
-    for part in Part::ALL.into_iter().filter(|part| part.on_end() == OnEnd::Restart) {
+    side_by_side(Part::ALL.into_iter().filter(|part| part.on_end() == OnEnd::Restart), |part| {
         let (directory, server) = panics_in(part);
         let restarted =
             format!("a part of the server has ended, and starts again; please report this part={:?}", part.name());
@@ -119,7 +119,7 @@ fn part_that_keeps_nothing_starts_again() {
         let (code, log) = server.wait();
         assert_eq!(code, Some(0), "{part:?}: {log}");
         assert!(log.contains("stopped"), "{part:?}: {log}");
-    }
+    });
 }
 
 #[test]
