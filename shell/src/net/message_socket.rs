@@ -43,7 +43,8 @@ pub trait MessageSocket {
     }
 
     /// Whether the socket pauses: it does not read, also while it waits for the peer's close. Its client has caused more work
-    /// than it may. A socket that reports no work never has to.
+    /// than it may. Each poll still finds out whether the peer has ended the connection. Then what the peer sent before is
+    /// lost. A socket that reports no work never has to pause.
     fn set_paused(&mut self, _is_paused: bool) {}
 }
 

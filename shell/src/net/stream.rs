@@ -100,11 +100,19 @@ macro_rules! either {
 impl Stream {
     /// Ends the TCP connection in both directions, without the words that TLS has for it.
     pub(crate) fn shutdown(&self) -> Result<()> {
-        let tcp = match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        };
-        tcp.stream.shutdown(Shutdown::Both)
+        self.tcp().shutdown(Shutdown::Both)
+    }
+
+    /// Whether the peer has ended the TCP connection. See [`is_ended_by_peer`].
+    pub(crate) fn is_ended_by_peer(&self) -> bool {
+        is_ended_by_peer(self.tcp())
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => &tcp.stream,
+            Self::Tls(tls) => &tls.get_ref().0.stream,
+        }
     }
 }
 
@@ -130,6 +138,25 @@ impl AsyncWrite for Stream {
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         either!(self, stream => Pin::new(stream).poll_close(cx))
     }
+}
+
+/// Whether the peer has closed its side, or the connection is lost. What it sent before may still be unread, so
+/// reading does not find it out.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_ended_by_peer(stream: &TcpStream) -> bool {
+    use std::os::fd::AsFd as _;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::RDHUP)];
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(gone)
+}
+
+/// Other systems have no such question. There reading finds it out.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_ended_by_peer(_: &TcpStream) -> bool {
+    false
 }
 
 #[cfg(test)]

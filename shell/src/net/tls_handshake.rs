@@ -18,7 +18,7 @@ use smol::net::TcpStream;
 
 use crate::net::close::close_after_response;
 use crate::net::plain_response::PlainResponse;
-use crate::net::stream::MeteredStream;
+use crate::net::stream::{MeteredStream, is_ended_by_peer};
 use crate::runtime::fair_turns::FairTurns;
 
 /// Accepts TLS. `None` if the handshake failed or the peer is gone. A peer that does not speak TLS is told so.
@@ -41,7 +41,7 @@ pub(super) async fn accept_tls(
     let readiness = Arc::<Readiness>::default();
     loop {
         let turn = turns.turn(peer.into()).await;
-        if is_gone(&stream) {
+        if is_ended_by_peer(&stream) {
             tracing::debug!(%peer, "left before its TLS handshake");
             return None;
         }
@@ -60,25 +60,6 @@ pub(super) async fn accept_tls(
         }
         readiness.wait().await;
     }
-}
-
-/// Whether the peer has closed its side, or the connection is lost. Such a peer cannot finish a handshake. What it sent before
-/// may still be unread, so reading does not find it out.
-#[cfg(target_os = "linux")]
-fn is_gone(stream: &TcpStream) -> bool {
-    use std::os::fd::AsFd as _;
-
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::RDHUP)];
-    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    poll(&mut fds, Some(&Timespec::default())).is_ok() && fds[0].revents().intersects(gone)
-}
-
-/// Other systems have no such question. There the handshake finds it out.
-#[cfg(not(target_os = "linux"))]
-fn is_gone(_: &TcpStream) -> bool {
-    false
 }
 
 /// Whether the socket may be ready for the next step of a handshake.
@@ -123,8 +104,8 @@ mod tests {
         let server = TcpStream::from(server);
         client.write_all(b"hello").unwrap();
         smol::block_on(server.peek(&mut [0])).unwrap();
-        assert!(!is_gone(&server));
+        assert!(!is_ended_by_peer(&server));
         client.shutdown(Shutdown::Write).unwrap();
-        while !is_gone(&server) {}
+        while !is_ended_by_peer(&server) {}
     }
 }

@@ -212,7 +212,8 @@ impl MessageSocket for WebSocket {
             }
         }
         if self.is_paused {
-            return Poll::Pending;
+            let is_ended = self.stream.get_mut().get_mut().get_mut().is_ended_by_peer();
+            return if is_ended { self.set_closed() } else { Poll::Pending };
         }
         match &mut self.phase {
             Phase::Open if read => self.poll_message(cx),

@@ -92,6 +92,10 @@ pub struct Connection<S: MessageSocket> {
 /// saves two system calls: a read that finds nothing, and a registration for the next one.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often a connection that pauses looks whether the peer has ended it. A lost connection gives its slot back this soon,
+/// even if the pause is long.
+const PAUSE_LOOK: Duration = Duration::from_secs(1);
+
 /// Why a connection's task wakes.
 enum Wake<Text> {
     Notification(Notification),
@@ -225,7 +229,8 @@ impl<S: MessageSocket> Connection<S> {
         let expiry = self.session.expires_at().map(|unix_seconds| self.clock.time_of(unix_seconds));
         // The session's deadline waits for the end of a pause.
         let session = self.session.deadline().max(self.paused_until);
-        let reading = [self.read_again_at, self.paused_until].into_iter().flatten().min();
+        let paused = self.paused_until.map(|until| until.min(self.clock.now() + PAUSE_LOOK));
+        let reading = [self.read_again_at, paused].into_iter().flatten().min();
         let cut_at = self.cut_at.filter(|_| !self.slot.is_gone());
         [session, self.socket.deadline(), self.slot.deadline(), reading, cut_at, expiry].into_iter().flatten().min()
     }

@@ -107,18 +107,14 @@ impl Simulation {
             );
         }
         self.reclaimed("a pending release", healed);
-        // A grant waits no longer than this for a client that takes no data.
-        self.pass_until(LeavingTracker::CUT_AFTER, |simulation| {
-            simulation.clients.values().all(|client| client.unanswered.is_empty())
+        // No pause is longer than a minute. Then a grant waits for a client that takes no data, and no longer.
+        self.pass_until(Duration::from_secs(60) + LeavingTracker::CUT_AFTER, |simulation| {
+            simulation.clients.values().all(|client| client.unanswered.is_empty() && !client.socket.is_paused())
         });
         for client in self.clients.values() {
             assert!(client.unanswered.is_empty(), "session {} never gets an answer", client.session);
         }
 
-        // No pause is longer than this.
-        self.pass_until(Duration::from_secs(60), |simulation| {
-            simulation.clients.values().all(|client| !client.socket.is_paused())
-        });
         // BYE and a lost socket free the slot at once, silence after its timeout.
         let left = self.now;
         let mut silent = 0;

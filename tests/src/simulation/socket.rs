@@ -258,8 +258,7 @@ impl MessageSocket for SimulatedSocket {
             return Poll::Pending;
         }
         let is_flushed = inner.connected && inner.flush();
-        // Without reading the server finds out that the client is gone only when it writes.
-        if inner.is_paused && (is_flushed || inner.unsent.is_empty()) {
+        if inner.is_paused && inner.connected && (is_flushed || inner.unsent.is_empty()) {
             return Poll::Pending;
         }
         let over = match inner.phase {

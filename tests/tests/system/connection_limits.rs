@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -267,4 +268,25 @@ fn endless_fragments_are_not_read_beyond_the_bound() {
     let mut other = RawClient::open_from("127.0.0.2".parse().unwrap(), bounded.address);
     other.authenticate("bob");
     assert!(matches!(other.read(), Received::Text(answer) if answer.contains("AUTHENTICATE_SUCCESS")));
+}
+
+/// The pause would last a minute. What the client sent before is unread, so reading does not find out that it is gone.
+#[test]
+#[cfg(target_os = "linux")]
+fn lost_connection_gives_its_slot_back_in_a_pause() {
+    let limits = ConnectionLimits { work_per_client: NonZeroU32::new(100), ..ConnectionLimits::default() };
+    let server = start_with_limits(limits);
+    let mut slow = RawClient::authenticated(server.address, "ada", 1);
+    slow.frame(0x01, b"");
+    // More than it may cause in a minute, and little enough for the server's kernel to take all of it.
+    assert!(slow.write(&[0x00, 0x80, 0, 0, 0, 0].repeat(5 * 1024)));
+    drop(slow);
+    // Each from an address of its own, which may cause as little.
+    let mut addresses =
+        (1_u16..).map(|number| IpAddr::from([127, 1, number.to_be_bytes()[0], number.to_be_bytes()[1]]));
+    eventually("the slot is free", || {
+        let mut other = RawClient::open_from(addresses.next().unwrap(), server.address);
+        other.authenticate("ada");
+        matches!(other.read(), Received::Text(answer) if answer.contains(r#""connections":1"#))
+    });
 }
