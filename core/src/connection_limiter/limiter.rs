@@ -9,6 +9,7 @@ use core::ops::Bound;
 
 use super::client_prefix::ClientPrefix;
 use super::exceeded::ConnectionLimitExceeded;
+use super::total_work::TotalWork;
 use super::work::{Work, WorkBudget};
 use crate::time::Timestamp;
 use crate::token_bucket::TokenBucket;
@@ -54,6 +55,8 @@ use crate::token_bucket::TokenBucket;
 /// - A client whose connections pause when [`ConnectionLimiter::charge`] tells them to causes, in the long run, at most
 ///   [`ConnectionLimits::work_per_client`] per second. Each of its connections does one more piece of work at most before
 ///   it pauses. They pause the longer the later they come, so each gets its turn.
+/// - While all clients together cause more than [`ConnectionLimits::work`], the share of each falls until they do not. A client
+///   that causes less than its share is never told to pause.
 /// - A released permit makes room at once. A refused connection uses up nothing.
 /// - A client is remembered while it has connections, and until its work is paid: up to a second longer, or a minute after
 ///   much work. Each arrival sweeps a few clients. So the map holds at most about twice the clients that had to be
@@ -67,6 +70,7 @@ pub struct ConnectionLimiter {
     clients: BTreeMap<ClientPrefix, Usage>,
     /// Where the sweep continues.
     swept: Option<ClientPrefix>,
+    work: TotalWork,
     /// The latest time seen.
     now: Timestamp,
 }
@@ -84,6 +88,9 @@ pub struct ConnectionLimits {
     pub rate_per_client: Option<NonZeroU32>,
     /// [`Work`] of all connections of one client per second, in bytes. As much may come at once after a second without any.
     pub work_per_client: Option<NonZeroU32>,
+    /// [`Work`] of all clients together per second, in bytes. While they cause more, each client may cause only a share of
+    /// what it otherwise may, the same for all. A client without a limit of its own may cause this share of the total.
+    pub work: Option<NonZeroU32>,
 }
 
 /// A connection that a [`ConnectionLimiter`] has counted. Give it back with [`ConnectionLimiter::release`]. A permit that is
@@ -141,7 +148,15 @@ impl ConnectionLimiter {
     #[must_use]
     pub const fn new(limits: ConnectionLimits) -> Self {
         let now = Timestamp::from_epoch(core::time::Duration::ZERO);
-        Self { limits, connections: 0, unauthenticated: 0, clients: BTreeMap::new(), swept: None, now }
+        Self {
+            limits,
+            connections: 0,
+            unauthenticated: 0,
+            clients: BTreeMap::new(),
+            swept: None,
+            work: TotalWork::new(),
+            now,
+        }
     }
 
     /// Counts a connection that was just accepted. It is unauthenticated and counts for no client yet.
@@ -214,8 +229,17 @@ impl ConnectionLimiter {
     pub fn charge(&mut self, permit: &mut Permit, now: Timestamp) -> Option<Timestamp> {
         self.now = self.now.max(now);
         let work = mem::take(&mut permit.work);
-        let rate = self.limits.work_per_client?;
-        self.clients.get_mut(&permit.client?)?.work.charge(work, rate, self.now)
+        let (rate, lowered) = self.count_work(work)?;
+        self.clients.get_mut(&permit.client?)?.work.charge(work, rate, lowered, self.now)
+    }
+
+    /// Counts work in total. Returns how much a client may cause, and how much at present, if there is any limit.
+    fn count_work(&mut self, work: Work) -> Option<(NonZeroU32, NonZeroU32)> {
+        let ConnectionLimits { work: total, work_per_client: per_client, .. } = self.limits;
+        let Some(total) = total else { return per_client.map(|rate| (rate, rate)) };
+        self.work.add(work, total, self.now);
+        let rate = per_client.map_or(total, |rate| rate.min(total));
+        Some((rate, self.work.share_of(rate)))
     }
 
     /// Releases a permit: the connection has ended. Work that is not charged yet is charged, at the latest time that the
@@ -228,6 +252,7 @@ impl ConnectionLimiter {
         let Permit { client, is_unauthenticated: waits, work } = permit;
         self.connections -= 1;
         self.unauthenticated -= usize::from(waits);
+        let rates = self.count_work(work);
         let Some(client) = client else { return };
         let Entry::Occupied(mut usage) = self.clients.entry(client) else {
             unreachable!("a client that has connections is remembered");
@@ -235,8 +260,8 @@ impl ConnectionLimiter {
         let left = usage.get_mut();
         left.connections -= 1;
         left.authenticated -= usize::from(!waits);
-        if let Some(rate) = self.limits.work_per_client {
-            let _too_late_to_pause = left.work.charge(work, rate, self.now);
+        if let Some((rate, lowered)) = rates {
+            let _too_late_to_pause = left.work.charge(work, rate, lowered, self.now);
         }
         if usage.get().is_unused(self.limits.rate_per_client, self.now) {
             usage.remove();
@@ -271,6 +296,13 @@ impl ConnectionLimiter {
     #[must_use]
     pub fn authenticated_of(&self, client: ClientPrefix) -> usize {
         self.clients.get(&client).map_or(0, |usage| usage.authenticated)
+    }
+
+    /// The share that each client has of the work that it may cause, in percent. Below 100 while all together cause more than
+    /// [`ConnectionLimits::work`].
+    #[must_use]
+    pub const fn work_share_percent(&self) -> u32 {
+        self.work.percent()
     }
 
     /// The number of clients remembered. The limiter's memory depends on it.

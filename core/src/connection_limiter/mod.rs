@@ -8,6 +8,7 @@ mod guard;
 mod exceeded;
 mod client_prefix;
 mod work;
+mod total_work;
 
 pub use client_prefix::ClientPrefix;
 pub use exceeded::ConnectionLimitExceeded;

@@ -92,12 +92,23 @@ impl WorkBudget {
     /// No debt takes longer to pay than this. The rest is forgiven, so that one huge piece of work blocks no client for
     /// minutes.
     const MAX_DEBT: Duration = Duration::from_secs(60);
+    /// No debt takes longer to pay because the rate is lowered for a while: it may rise again in a moment.
+    const MAX_LOWERED_DEBT: Duration = Duration::from_secs(5);
 
-    /// Charges work. Returns when the client may cause more, if not at once.
-    pub(super) fn charge(&mut self, work: Work, rate: NonZeroU32, now: Timestamp) -> Option<Timestamp> {
-        let nanos = u64::from(work.0) * 1_000_000_000 / u64::from(rate.get());
-        let full_at = self.full_at.max(now) + Duration::from_nanos(nanos);
-        self.full_at = full_at.min(now + Self::BURST + Self::MAX_DEBT);
+    /// Charges work. Returns when the client may cause more, if not at once. `rate` is the client's own, `lowered` what it
+    /// may cause at present.
+    pub(super) fn charge(
+        &mut self,
+        work: Work,
+        rate: NonZeroU32,
+        lowered: NonZeroU32,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let full_at = |rate: NonZeroU32, max_debt| {
+            let nanos = u64::from(work.0) * 1_000_000_000 / u64::from(rate.get());
+            (self.full_at.max(now) + Duration::from_nanos(nanos)).min(now + Self::BURST + max_debt)
+        };
+        self.full_at = full_at(rate, Self::MAX_DEBT).max(full_at(lowered, Self::MAX_LOWERED_DEBT));
         let debt = self.full_at.since(now).checked_sub(Self::BURST)?;
         Some(now + debt).filter(|&at| at > now)
     }
@@ -111,12 +122,19 @@ impl WorkBudget {
 mod tests {
     use super::*;
 
+    const RATE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_epoch(Duration::from_millis(millis))
     }
 
+    fn charge_at(budget: &mut WorkBudget, bytes: u32, rate: u32, now: u64) -> Option<Timestamp> {
+        let lowered = NonZeroU32::new(rate).unwrap();
+        budget.charge(Work(bytes), RATE, lowered, at(now))
+    }
+
     fn charge(budget: &mut WorkBudget, bytes: u32, now: u64) -> Option<Timestamp> {
-        budget.charge(Work(bytes), NonZeroU32::new(1000).unwrap(), at(now))
+        charge_at(budget, bytes, 1000, now)
     }
 
     #[test]
@@ -136,7 +154,7 @@ mod tests {
         let (mut budget, mut now, mut done) = (WorkBudget::default(), at(0), 0);
         while now < at(100_000) {
             done += 700;
-            now = budget.charge(Work(700), NonZeroU32::new(1000).unwrap(), now).unwrap_or(now);
+            now = budget.charge(Work(700), RATE, RATE, now).unwrap_or(now);
         }
         assert!((100_000..=102_000).contains(&done), "{done}");
     }
@@ -145,9 +163,23 @@ mod tests {
     fn debt_is_bounded_and_a_lower_rate_does_not_raise_it() {
         let mut budget = WorkBudget::default();
         assert_eq!(charge(&mut budget, u32::MAX, 0), Some(at(60_000)));
-        assert_eq!(budget.charge(Work(0), NonZeroU32::MIN, at(0)), Some(at(60_000)));
+        assert_eq!(budget.charge(Work(0), NonZeroU32::MIN, NonZeroU32::MIN, at(0)), Some(at(60_000)));
         let end = Timestamp::from_epoch(Duration::MAX);
-        assert_eq!(budget.charge(Work(u32::MAX), NonZeroU32::MIN, end), None, "time has no room for a debt");
+        assert_eq!(
+            budget.charge(Work(u32::MAX), NonZeroU32::MIN, NonZeroU32::MIN, end),
+            None,
+            "time has no room for a debt"
+        );
+    }
+
+    #[test]
+    fn lowered_rate_makes_work_dearer_up_to_a_bound() {
+        let mut budget = WorkBudget::default();
+        assert_eq!(charge_at(&mut budget, 500, 500, 0), None);
+        assert_eq!(charge_at(&mut budget, 500, 250, 0), Some(at(2000)));
+        assert_eq!(charge_at(&mut budget, 10_000, 1, 0), Some(at(12_000)), "as much as at its own rate");
+        let mut budget = WorkBudget::default();
+        assert_eq!(charge_at(&mut budget, 1000, 1, 0), Some(at(5000)));
     }
 
     #[test]

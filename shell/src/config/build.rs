@@ -49,12 +49,14 @@ impl Config {
     pub fn connection_limits(&self, descriptors: u64) -> ConnectionLimits {
         let available = usize::try_from(descriptors.saturating_sub(Self::SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
         let available = NonZeroUsize::new(available).unwrap_or(NonZeroUsize::MIN);
+        let threads = NonZeroU32::new(self.threads.into()).unwrap_or(NonZeroU32::MIN);
         ConnectionLimits {
             connections: size(self.max_connections).map(|max| max.min(available)),
             unauthenticated: size(self.max_unauthenticated),
             per_client: size(self.max_connections_per_address),
             rate_per_client: number(self.max_connection_rate),
             work_per_client: number(self.max_work_per_address),
+            work: number(self.max_work_per_thread).map(|work| work.saturating_mul(threads)),
         }
     }
 
@@ -206,20 +208,22 @@ mod tests {
     #[test]
     fn bounds_are_numbers_or_unlimited() {
         let names = ["CONNECTIONS", "UNAUTHENTICATED", "CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "BAD_MESSAGES"];
-        let more = ["MESSAGE_RATE", "MESSAGE_BYTES", "HEADER_BYTES", "UNSENT_BYTES", "WORK_PER_ADDRESS"];
+        let more =
+            ["MESSAGE_RATE", "MESSAGE_BYTES", "HEADER_BYTES", "UNSENT_BYTES", "WORK_PER_ADDRESS", "WORK_PER_THREAD"];
         let names = [&names[..], &more].concat();
-        let set = |texts: [&str; 10]| {
+        let set = |texts: [&str; 11]| {
             let names: Vec<_> = names.iter().map(|name| format!("MAX_{name}")).collect();
             config(&names.iter().map(String::as_str).zip(texts).collect::<Vec<_>>())
         };
 
-        let some = set(["5", "4", "3", "2", "65535", "7", "1024", "8193", "4097", "65536"]);
+        let some = set(["5", "4", "3", "2", "65535", "7", "1024", "8193", "4097", "65536", "2000000"]);
         let bounds = ConnectionLimits {
             connections: NonZeroUsize::new(5),
             unauthenticated: NonZeroUsize::new(4),
             per_client: NonZeroUsize::new(3),
             rate_per_client: NonZeroU32::new(2),
             work_per_client: NonZeroU32::new(65_536),
+            work: NonZeroU32::new(2_000_000 * u32::from(some.threads)),
         };
         assert_eq!(some.connection_limits(u64::MAX), bounds);
         let limits = some.session_settings();
@@ -228,7 +232,7 @@ mod tests {
         assert_eq!((policy.session, policy.max_message_bytes, policy.max_header_bytes), (limits, 1024, 8193));
         assert_eq!(some.send_buffer_bytes(), Some(4097));
 
-        let none = set(["unlimited"; 10]);
+        let none = set(["unlimited"; 11]);
         assert_eq!(none.connection_limits(u64::MAX), ConnectionLimits::default());
         let limits = none.session_settings();
         assert_eq!((limits.max_bad_messages, limits.max_message_rate), (None, None));

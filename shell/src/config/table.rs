@@ -175,6 +175,14 @@ settings! {
             value: "BYTES", default: "2097152", applies: AtOnce
         }
 
+        /// Maximum bytes per second of all addresses together, for each of the `threads`, 1048576 to 1073741824 or `unlimited`,
+        /// counted as for max_work_per_address. Beyond it each address may cause only a share of max_work_per_address, the
+        /// same for all
+        max_work_per_thread: Bound {
+            reader: bound(1_048_576..=1_073_741_824),
+            value: "BYTES", default: "33554432", applies: AtOnce
+        }
+
         /// Maximum bytes of a request's head, 8192 to 1048576 or `unlimited`. A longer one gets 431
         max_header_bytes: Bound {
             reader: bound(8192..=1_048_576),

@@ -88,11 +88,13 @@ impl SharedConnectionLimiter {
     fn log_pause(&self, client: Option<ClientPrefix>) {
         if let Some(suppressed) = self.pause_log.check() {
             let client = client.map(tracing::field::display);
-            let bound = "max_work_per_address";
+            let share = self.lock().work_share_percent();
+            let bound = if share < 100 { "max_work_per_thread" } else { "max_work_per_address" };
             tracing::warn!(
                 bound,
                 suppressed,
                 client,
+                share_percent = share,
                 "an address causes too much work, reading more slowly{PROXY_HINT}"
             );
         }

@@ -22,13 +22,14 @@ use super::authenticator::SimulatedAuthenticator;
 use super::cluster::{STORE_TIMEOUT, Simulation, TRACKER_CAPACITY};
 use super::server::{Server, Status, Task};
 
-/// Clients at one address cause more work than they may now and then.
+/// Clients at one address cause more work than they may now and then, and so do all together.
 const LIMITS: ConnectionLimits = ConnectionLimits {
     connections: None,
     unauthenticated: None,
     per_client: None,
     rate_per_client: None,
     work_per_client: NonZeroU32::new(48 * 1024),
+    work: NonZeroU32::new(64 * 1024),
 };
 
 impl Simulation {

@@ -400,3 +400,71 @@ fn work_of_all_connections_of_a_client_counts_together() {
     }
     assert_eq!(limiter.tracked_clients(), 0);
 }
+
+/// A client in a crowd that shares the total.
+struct Worker {
+    permit: Permit,
+    /// What it causes in a tenth of a second if it need not pause.
+    bytes: u32,
+    paused_until: Timestamp,
+    pauses: u32,
+    done: u64,
+}
+
+/// What each does in a second.
+fn work_for_a_second(limiter: &mut ConnectionLimiter, workers: &mut [Worker], second: u64) -> Vec<u64> {
+    workers.iter_mut().for_each(|worker| worker.done = 0);
+    for now in (second * 1000..(second + 1) * 1000).step_by(100).map(at) {
+        for worker in &mut *workers {
+            // In pieces, as a socket is read.
+            for _ in 0..worker.bytes / 1000 {
+                if worker.paused_until > now {
+                    break;
+                }
+                worker.done += 1000;
+                if worker.permit.record(Work::traffic(1000, 0))
+                    && let Some(until) = limiter.charge(&mut worker.permit, now)
+                {
+                    worker.paused_until = until;
+                    worker.pauses += 1;
+                }
+            }
+        }
+    }
+    workers.iter().map(|worker| worker.done).collect()
+}
+
+#[test]
+fn crowd_shares_the_total_and_light_clients_lose_nothing() {
+    const BUSY: usize = 50;
+    let limits = ConnectionLimits {
+        work_per_client: NonZeroU32::new(1_000_000),
+        work: NonZeroU32::new(10_000_000),
+        ..ConnectionLimits::default()
+    };
+    let mut limiter = ConnectionLimiter::new(limits);
+    let mut workers: Vec<_> = (0..=BUSY)
+        .map(|number| Worker {
+            permit: working(&mut limiter, &format!("192.0.2.{number}")),
+            bytes: if number == BUSY { 10_000 } else { 1_000_000 },
+            paused_until: at(0),
+            pauses: 0,
+            done: 0,
+        })
+        .collect();
+    for second in 0..20 {
+        let done = work_for_a_second(&mut limiter, &mut workers, second);
+        assert_eq!((done[BUSY], workers[BUSY].pauses), (100_000, 0), "the light client causes what it wants");
+        // The first seconds are free, and then the share has to be found.
+        if second >= 5 {
+            let total = done.iter().sum::<u64>();
+            assert!((5_000_000..15_000_000).contains(&total), "{total} bytes in second {second}");
+            assert!(limiter.work_share_percent() < 50);
+        }
+    }
+    // Once the others have stopped, the share is whole.
+    workers.iter_mut().skip(1).for_each(|worker| worker.bytes = 0);
+    let done: Vec<_> = (20..30).map(|second| work_for_a_second(&mut limiter, &mut workers, second)[0]).collect();
+    assert_eq!(limiter.work_share_percent(), 100);
+    assert!(done.iter().sum::<u64>() > 6_000_000, "{done:?}");
+}
