@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::command::AcquireOptions;
 use super::end::remove;
-use super::expire::expire;
+use super::lapsed::remove_lapsed_at;
 use super::limit::SlotLimit;
 use super::outcome::{EndReason, EndedSession, Liveness};
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
@@ -90,7 +90,7 @@ impl core::error::Error for Denied {}
 /// Takes a slot for a session, or evicts others for it if the policy says so: the only rule that admits anybody.
 ///
 /// A session that has a slot keeps it and is granted it again. If the slot lingered, it is live again. First expires
-/// sessions, as [`expire_sessions`](super::expire_sessions) does.
+/// sessions, as [`remove_lapsed`](super::remove_lapsed) does.
 ///
 /// ```
 /// use session_core::ledger::{Acquire, AdmissionPolicy, DenyReason, Liveness, SlotLimit, UserRecord, acquire};
@@ -117,7 +117,7 @@ pub fn acquire(
     policy: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Result<Grant, Denied> {
-    expire(record, Some(acquire.at), &liveness);
+    remove_lapsed_at(record, Some(acquire.at), &liveness);
     admit(record, acquire, policy, &liveness)
 }
 

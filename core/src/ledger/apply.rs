@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::admission::{Acquire, DenyReason, admit};
 use super::command::StoreCommand;
 use super::end::{end_sessions, linger, release};
-use super::expire::expire;
+use super::lapsed::remove_lapsed_at;
 use super::listing::list;
 use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
 use super::policy::AdmissionPolicy;
@@ -20,7 +20,7 @@ use crate::id::{NodeId, UserId};
 /// A store calls this with each command, between reading the record and writing it. An application that keeps its
 /// records itself can call [`acquire`](super::acquire) and its siblings, whose answers have types of their own.
 ///
-/// First expires sessions, as [`expire_sessions`](super::expire_sessions) does. So the record may have changed whatever the outcome is. An
+/// First expires sessions, as [`remove_lapsed`](super::remove_lapsed) does. So the record may have changed whatever the outcome is. An
 /// acquire for a session of a dead node is rejected: its slot would expire at once.
 ///
 /// A command of another user is rejected, and nothing changes: the limit of one user must not be spent from the record of
@@ -36,7 +36,7 @@ pub fn apply(
     if command.user() != user {
         return ApplyResult { outcome: REJECTED, ended };
     }
-    expire(record, command.at(), &liveness);
+    remove_lapsed_at(record, command.at(), &liveness);
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options, .. } => {
             let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_deref(), at: *at };

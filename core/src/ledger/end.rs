@@ -54,7 +54,7 @@ pub fn linger(record: &mut UserRecord, session: SessionId, lost_at: Timestamp, t
 /// Ends sessions of the user. `asker` is the session that asks: it is never ended itself.
 ///
 /// A session of the user ([`EndReason::ByUser`]) ends others only while it has a slot itself. `ByUser(None)` is completed
-/// with the label or device of the asker. Call [`expire_sessions`](super::expire_sessions) first.
+/// with the label or device of the asker. Call [`remove_lapsed`](super::remove_lapsed) first.
 pub fn end_sessions(
     record: &mut UserRecord,
     asker: SessionId,

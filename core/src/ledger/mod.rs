@@ -32,7 +32,7 @@ mod admission;
 mod end;
 mod renewal;
 mod listing;
-mod expire;
+mod lapsed;
 mod slots;
 mod policy;
 mod limit;
@@ -42,7 +42,7 @@ pub use admission::{Acquire, Denied, DenyReason, Grant, acquire};
 pub use apply::apply;
 pub use command::{AcquireOptions, EndTarget, Evict, KnownToken, StoreCommand};
 pub use end::{EndResult, end_sessions, linger, release};
-pub use expire::expire_sessions;
+pub use lapsed::remove_lapsed;
 pub use limit::{SlotLimit, SlotLimitError};
 pub use listing::{count, list};
 pub use outcome::{

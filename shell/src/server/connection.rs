@@ -237,7 +237,7 @@ impl<S: MessageSocket> Connection<S> {
         if self.paused_until.take_if(|until| *until <= now).is_some() {
             self.socket.set_paused(false);
         }
-        if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.expire() {
+        if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.end_wait() {
             self.handle_outcome(Outcome::Unknown);
         }
         if self.session.expires_at().is_some_and(|unix_seconds| self.clock.has_passed(unix_seconds)) {

@@ -110,7 +110,7 @@ impl MemoryStore {
         };
         for (user, record) in holders {
             let mut record = record.clone();
-            ledger::expire_sessions(&mut record, now, |node| self.liveness(node));
+            ledger::remove_lapsed(&mut record, now, |node| self.liveness(node));
             if !page.add(user, &record) {
                 return Ok(page.finish_full());
             }
@@ -152,7 +152,7 @@ impl MemoryStore {
             for _ in 0..SWEEP_STEPS {
                 let Some(user) = lost.next(now) else { break };
                 let Entry::Occupied(mut entry) = by_user.entry(user) else { continue };
-                ledger::expire_sessions(entry.get_mut(), now, liveness);
+                ledger::remove_lapsed(entry.get_mut(), now, liveness);
                 if let Some(until) = lingers_until(entry.get(), now) {
                     lost.push(until, entry.key());
                 } else if entry.get().is_empty() {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_sessions_of_absent_users_are_removed() {
+    fn lapsed_sessions_of_absent_users_are_removed() {
         let policy = AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(SlotLimit::default()) };
         let store = MemoryStore::with_policy(NODE, policy);
         for second in 0..100 {

@@ -102,7 +102,7 @@ impl CoreSimulation {
         let (now, alive) = (self.now, self.node());
         let deaths = self.deaths.clone();
         for record in self.store.records.values_mut() {
-            ledger::expire_sessions(record, now, |node| liveness(&deaths, alive, node));
+            ledger::remove_lapsed(record, now, |node| liveness(&deaths, alive, node));
             assert!(record.is_empty(), "a slot never expires: {record:?}");
         }
         for user in 0..Self::USERS {

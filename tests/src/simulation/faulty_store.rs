@@ -201,7 +201,7 @@ impl SharedStore {
         let mut inner = self.lock();
         let (now, alive, deaths) = (inner.now, inner.alive.clone(), inner.deaths.clone());
         for record in inner.records.values_mut() {
-            ledger::expire_sessions(record, now, |node| liveness(&alive, &deaths, node));
+            ledger::remove_lapsed(record, now, |node| liveness(&alive, &deaths, node));
         }
     }
 

@@ -53,7 +53,7 @@ impl Harness {
     fn time_out(&self, guard: &mut SlotGuard) {
         let late = guard.deadline().unwrap();
         self.clock.set(late);
-        assert!(guard.expire());
+        assert!(guard.end_wait());
     }
 
     /// The releases that are retried some time later.

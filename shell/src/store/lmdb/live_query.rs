@@ -104,6 +104,6 @@ fn list_of_all(
 /// A record without what is void by now. One that cannot be read has no sessions: its user is refused.
 fn current(record: ReadRecord, context: ApplyContext<'_>) -> UserRecord {
     let mut record = record.unwrap_or_default().record;
-    ledger::expire_sessions(&mut record, context.now, |node| context.liveness(node));
+    ledger::remove_lapsed(&mut record, context.now, |node| context.liveness(node));
     record
 }

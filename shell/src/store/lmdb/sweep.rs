@@ -109,8 +109,8 @@ impl SweepStep<'_> {
                 return Ok(SweepResult { position, changed: 0, lingers: false, unreadable: None });
             }
         };
-        let mut void = Vec::new();
-        let mut expired = Vec::new();
+        let mut to_remove = Vec::new();
+        let mut to_write = Vec::new();
         let mut last = None;
         let mut seen = 0;
         let mut lingers = false;
@@ -121,29 +121,29 @@ impl SweepStep<'_> {
             seen += 1;
             position = Position::behind(&key);
             match look(record, context) {
-                Found::LeftOver => void.push(key.clone()),
-                Found::Unreadable(_) if first_pass.is_left_behind(&key) => void.push(key.clone()),
+                Found::LeftOver => to_remove.push(key.clone()),
+                Found::Unreadable(_) if first_pass.is_left_behind(&key) => to_remove.push(key.clone()),
                 Found::Unreadable(error) => unreadable = Some((key.clone(), error)),
                 Found::Lingering(changed) => {
                     lingers = true;
-                    expired.extend(changed.map(|(before, now)| (key.clone(), before, now)));
+                    to_write.extend(changed.map(|(before, now)| (key.clone(), before, now)));
                 }
                 Found::Live => {}
             }
             last = Some(key);
         }
         let mut bytes = Vec::new();
-        for key in &void {
+        for key in &to_remove {
             records::remove(environment, txn, key)?;
         }
-        for (key, before, now) in &expired {
+        for (key, before, now) in &to_write {
             records::write(environment, txn, key, before, now, &mut bytes)?;
         }
         let sweep = match last {
             Some(key) if seen == self.records => SweepPosition::After(key),
             Some(_) | None => SweepPosition::Over,
         };
-        Ok(SweepResult { position: sweep, changed: void.len() + expired.len(), lingers, unreadable })
+        Ok(SweepResult { position: sweep, changed: to_remove.len() + to_write.len(), lingers, unreadable })
     }
 }
 
@@ -165,7 +165,7 @@ fn look(record: ReadRecord, context: ApplyContext<'_>) -> Found {
         Err(error) => return Found::Unreadable(error),
     };
     let mut now = before.record.clone();
-    ledger::expire_sessions(&mut now, context.now, |node| context.liveness(node));
+    ledger::remove_lapsed(&mut now, context.now, |node| context.liveness(node));
     match now.sessions() {
         [] => Found::LeftOver,
         sessions if sessions.iter().any(|session| session.status != SessionStatus::Live) => {

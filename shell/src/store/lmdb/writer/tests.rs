@@ -507,8 +507,8 @@ fn page_looks_at_few_records() {
     let mut txn = environment.write().unwrap();
     // The sessions are void: their node is dead.
     let mut bytes = Vec::new();
-    let void = vec![SessionRecord::new(OTHER_NODE.session(1), Timestamp::default())];
-    UserRecord::from_sessions(void).unwrap().encode(&mut bytes);
+    let lapsed = vec![SessionRecord::new(OTHER_NODE.session(1), Timestamp::default())];
+    UserRecord::from_sessions(lapsed).unwrap().encode(&mut bytes);
     for number in 0..5000 {
         environment.records.put(&mut txn, format!("user {number}").as_bytes(), &bytes).unwrap();
     }

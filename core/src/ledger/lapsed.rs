@@ -8,12 +8,16 @@ use crate::time::Timestamp;
 /// Removes the sessions whose slots count for nothing any more, and lets resumable sessions of dead nodes linger.
 ///
 /// [`apply`](super::apply()) begins with this. A store also calls it for records that no command touches.
-pub fn expire_sessions(record: &mut UserRecord, now: Timestamp, liveness: impl Fn(NodeId) -> Liveness) {
-    expire(record, Some(now), &liveness);
+pub fn remove_lapsed(record: &mut UserRecord, now: Timestamp, liveness: impl Fn(NodeId) -> Liveness) {
+    remove_lapsed_at(record, Some(now), &liveness);
 }
 
-/// As [`expire_sessions`]. Without a time, no grace period has ended.
-pub(super) fn expire(record: &mut UserRecord, now: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) {
+/// As [`remove_lapsed`]. Without a time, no grace period has ended.
+pub(super) fn remove_lapsed_at(
+    record: &mut UserRecord,
+    now: Option<Timestamp>,
+    liveness: &impl Fn(NodeId) -> Liveness,
+) {
     record.sessions_mut().retain_mut(|entry| {
         if let Liveness::DeadSince(since) = liveness(entry.session.node()) {
             let latest = since + entry.linger();
