@@ -69,7 +69,7 @@ pub enum DenyReason {
     LimitReached,
     /// The device has as many sessions as [`AdmissionPolicy::sessions_per_device`] allows.
     DeviceFull,
-    /// The node of the session is dead. Its slot would expire at once.
+    /// The node of the session is dead. It would lapse at once.
     NodeDead,
 }
 
@@ -89,8 +89,8 @@ impl core::error::Error for Denied {}
 
 /// Takes a slot for a session, or evicts others for it if the policy says so: the only rule that admits anybody.
 ///
-/// A session that has a slot keeps it and is granted it again. If the slot lingered, it is live again. First expires
-/// sessions, as [`remove_lapsed`](super::remove_lapsed) does.
+/// A session that has a slot keeps it and is granted it again. If the slot lingered, it is live again. Lapsed
+/// sessions are removed first, as [`remove_lapsed`](super::remove_lapsed) does.
 ///
 /// ```
 /// use session_core::ledger::{Acquire, AdmissionPolicy, DenyReason, Liveness, SlotLimit, UserRecord, acquire};
@@ -121,7 +121,7 @@ pub fn acquire(
     admit(record, acquire, policy, &liveness)
 }
 
-/// As [`acquire`], for a record whose sessions have been expired.
+/// As [`acquire`], for a record whose lapsed sessions have been removed.
 pub(super) fn admit(
     record: &mut UserRecord,
     acquire: Acquire<'_>,

@@ -20,8 +20,8 @@ use crate::id::{NodeId, UserId};
 /// A store calls this with each command, between reading the record and writing it. An application that keeps its
 /// records itself can call [`acquire`](super::acquire) and its siblings, whose answers have types of their own.
 ///
-/// First expires sessions, as [`remove_lapsed`](super::remove_lapsed) does. So the record may have changed whatever the outcome is. An
-/// acquire for a session of a dead node is rejected: its slot would expire at once.
+/// Removes lapsed sessions first, as [`remove_lapsed`](super::remove_lapsed) does. So the record may have changed whatever
+/// the outcome is. An acquire for a session of a dead node is rejected: the session would lapse at once.
 ///
 /// A command of another user is rejected, and nothing changes: the limit of one user must not be spent from the record of
 /// another.

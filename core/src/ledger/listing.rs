@@ -6,14 +6,14 @@ use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
 use super::slots::Slots;
 
-/// Counts the user's slots. Call [`remove_lapsed`](super::remove_lapsed) first, or expired slots count as well.
+/// Counts the user's slots. Call [`remove_lapsed`](super::remove_lapsed) first, or lapsed sessions count as well.
 #[must_use]
 pub fn count(record: &UserRecord, policy: &AdmissionPolicy) -> u32 {
     Slots::count_in(record, policy.count_by)
 }
 
 /// Lists the sessions that hold the user's slots, oldest first, at most `max` of them. Call
-/// [`remove_lapsed`](super::remove_lapsed) first, or expired slots are listed as well.
+/// [`remove_lapsed`](super::remove_lapsed) first, or lapsed sessions are listed as well.
 ///
 /// `token_limit` is the limit that the user's token claims.
 #[must_use]

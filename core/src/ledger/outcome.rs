@@ -197,7 +197,7 @@ impl core::error::Error for StoreError {}
 pub enum Liveness {
     /// It does, or it may.
     Alive,
-    /// It was last known to be alive at this time, and is dead for good. Its slots expire. Resumable ones linger from this
+    /// It was last known to be alive at this time, and is dead for good. Its sessions lapse. Resumable ones linger from this
     /// time on.
     DeadSince(Timestamp),
 }

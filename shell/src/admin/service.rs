@@ -286,7 +286,7 @@ fn patched_overrides(mut overrides: UserOverrides, patch: &UserPatch) -> Result<
 /// Applies a command to a copy of these sessions: the outcome, and the record after it.
 fn simulate(sessions: Vec<SessionRecord>, command: &StoreCommand, policy: &AdmissionPolicy) -> (Outcome, UserRecord) {
     let mut record = UserRecord::from_sessions(sessions).expect("they are a record's");
-    // The store listed no void sessions.
+    // The store listed no lapsed sessions.
     let result = ledger::apply(command.user(), &mut record, command, policy, |_| Liveness::Alive);
     (result.outcome, record)
 }

@@ -155,7 +155,7 @@ impl SessionPage {
         self.after.as_ref().map(|(user, _)| user)
     }
 
-    /// Adds the sessions of a record, which is the next in order and has no void ones. False if the page has no room for
+    /// Adds the sessions of a record, which is the next in order and has no lapsed ones. False if the page has no room for
     /// all of them.
     pub(super) fn add(&mut self, user: &UserId, record: &UserRecord) -> bool {
         let mut sessions: Vec<_> = record.sessions().iter().collect();

@@ -197,7 +197,7 @@ const CLOSED: StoreFailure = StoreFailure::Rejected(StoreError::Failed);
 /// How many users of the queue each command looks at. More than one, so that the queue shrinks faster than it grows.
 const SWEEP_STEPS: usize = 2;
 
-/// When the last of the sessions that linger after this time has expired. `None` if none lingers.
+/// When the last of the sessions that linger after this time has lapsed. `None` if none lingers.
 fn lingers_until(record: &UserRecord, now: Timestamp) -> Option<Timestamp> {
     let ends = record.sessions().iter().filter_map(|session| session.status.lingers_until());
     ends.filter(|&until| until > now).max()

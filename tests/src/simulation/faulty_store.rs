@@ -196,7 +196,7 @@ impl SharedStore {
         inner.queue.push_back(Queued { command, completion: None, has_begun: true });
     }
 
-    /// Expires sessions in records that no command touches.
+    /// Removes lapsed sessions from records that no command touches.
     pub(super) fn sweep(&self) {
         let mut inner = self.lock();
         let (now, alive, deaths) = (inner.now, inner.alive.clone(), inner.deaths.clone());

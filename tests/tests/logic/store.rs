@@ -504,9 +504,9 @@ fn goes_on_after_an_abandoned_question(open: fn(SlotLimit) -> Subject) {
     });
 }
 
-/// What a killed server leaves behind is void for the next one, and what it is told later does no harm.
+/// For the next server the sessions of a killed one have lapsed, and what it is told of them later does no harm.
 #[test]
-fn slots_of_another_node_are_void_in_lmdb() {
+fn sessions_of_another_node_lapse_in_lmdb() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig::new(directory.path(), SlotLimit::new(2).unwrap());
     let first = subject(LmdbStore::open(&config, NODE).unwrap(), None);

@@ -101,7 +101,7 @@ fn list_of_all(
     Ok(page.finish())
 }
 
-/// A record without what is void by now. One that cannot be read has no sessions: its user is refused.
+/// A record without its lapsed sessions. One that cannot be read has no sessions: its user is refused.
 fn current(record: ReadRecord, context: ApplyContext<'_>) -> UserRecord {
     let mut record = record.unwrap_or_default().record;
     ledger::remove_lapsed(&mut record, context.now, |node| context.liveness(node));

@@ -109,7 +109,7 @@ impl LmdbStore {
         directory.join("users").is_dir()
     }
 
-    /// Opens the data directory for `node`, which must be a fresh id: the sessions of all other nodes in it are void, except
+    /// Opens the data directory for `node`, which must be a fresh id: the sessions of all other nodes in it lapse, except
     /// those that linger.
     ///
     /// # Errors

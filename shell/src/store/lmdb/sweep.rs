@@ -1,6 +1,6 @@
 //! Removes the sessions of dead nodes from the records of users who do not come back.
 //!
-//! Correctness does not depend on the sweep: a void session holds no slot, and goes when its record is next changed. The
+//! Correctness does not depend on the sweep: a lapsed session holds no slot, and goes when its record is next changed. The
 //! sweep only frees the room. It also writes down until when the sessions of dead nodes linger, so that another restart does
 //! not extend that time. It goes in bounded steps: one pass after the environment was opened, and another later, as long as
 //! sessions linger.
@@ -10,7 +10,7 @@
 //! A command that meets one is rejected, releases included: they are retried until the server ends.
 //!
 //! A record that an earlier process left behind is removed by the first pass: another version of this software may have
-//! written it, and all its sessions are void. Nobody has to know of it. A record that this process has written may have
+//! written it, and all its sessions have lapsed. Nobody has to know of it. A record that this process has written may have
 //! sessions that live. If it goes bad, nobody knows which, and without it their user would be admitted anew. So it is kept,
 //! its user is rejected until the next server starts, and the log names the user. [`FirstPass`] tells the two apart.
 
@@ -149,7 +149,7 @@ impl SweepStep<'_> {
 
 /// What the sweep finds in a record.
 enum Found {
-    /// Only void sessions.
+    /// Only lapsed sessions.
     LeftOver,
     /// Bytes that are no record.
     Unreadable(RecordError),

@@ -43,7 +43,7 @@ fn store_grants_denies_releases_and_counts() {
 }
 
 #[test]
-fn slots_of_another_node_are_void() {
+fn sessions_of_another_node_lapse() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), NODE);
     assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
@@ -123,7 +123,7 @@ fn store_has_the_clock_of_the_process() {
     manual_clock.set(Timestamp::from_epoch(Duration::from_secs(1000 + 3599)));
     assert_eq!(listed(&store), 1);
     manual_clock.set(Timestamp::from_epoch(Duration::from_secs(1000 + 3600)));
-    assert_eq!(listed(&store), 0, "what lingers by one clock expires by the same");
+    assert_eq!(listed(&store), 0, "what lingers by one clock lapses by the same");
 }
 
 #[test]

@@ -184,7 +184,7 @@ proptest! {
             };
             let Some(command) = command else { continue };
 
-            // Expired sessions are removed first, unless the command has no time.
+            // Lapsed sessions are removed first, unless the command has no time.
             for (session, model) in &mut model {
                 if let Some(&dead) = harness.dead.get(&session.node()) {
                     model.until = model.until.or(Some(dead + model.linger));

@@ -385,7 +385,7 @@ fn sweep_keeps_an_unreadable_record_of_live_sessions() {
     }
     assert!(writer.health().has_unreadable);
     drop(writer);
-    // For the next server every session in it is void.
+    // For the next server every session in it has lapsed.
     let (mut next, _) = successor(directory.path(), 1, &[]);
     assert_eq!(serve(&mut next, [acquire("ada", 1)]), [FAILED], "the user comes back before the sweep");
     step_of_the_sweep(&mut next);
@@ -505,7 +505,7 @@ fn page_looks_at_few_records() {
     let writer = &mut writer(directory.path(), NODE);
     let environment = writer.live.environment().unwrap();
     let mut txn = environment.write().unwrap();
-    // The sessions are void: their node is dead.
+    // The session has lapsed: its node is dead.
     let mut bytes = Vec::new();
     let lapsed = vec![SessionRecord::new(OTHER_NODE.session(1), Timestamp::default())];
     UserRecord::from_sessions(lapsed).unwrap().encode(&mut bytes);
