@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use session_core::UserId;
+use session_core::ledger::{LimitSource, WhenFull};
 use session_core::protocol::SessionInfo;
-
-use super::request::FullAction;
 
 /// The state of a user after a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,9 +13,9 @@ pub struct UserReport {
     /// How many slots the user may hold, 1024 at most.
     pub limit: u32,
     /// Where the limit comes from. A token may claim another, which overrides the server's.
-    pub rule: LimitSourceName,
+    pub rule: LimitSource,
     /// What happens when all slots are taken.
-    pub when_full: FullAction,
+    pub when_full: WhenFull,
     /// How many slots are held.
     pub connections: u32,
     /// The sessions that hold them, the oldest first.
@@ -27,18 +26,6 @@ pub struct UserReport {
     pub ended: Vec<String>,
     /// Whether this was a dry run: nothing was changed.
     pub dry_run: bool,
-}
-
-/// Where a limit comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LimitSourceName {
-    /// The server's default.
-    Server,
-    /// What a token claims.
-    Token,
-    /// The user's override.
-    User,
 }
 
 /// A session that holds a slot.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::connection_limiter::ClientPrefix;
-use session_core::ledger::{self, EndReason, EndTarget, LimitSource, Outcome, SlotListing, StoreCommand};
+use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotListing, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
+    AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
 use session_core::protocol::SessionInfo;
 use session_core::{SessionId, UserId};
@@ -15,8 +15,8 @@ use smol::future::or;
 use smol::lock::{Mutex, MutexGuardArc};
 
 use super::error::AdminError;
-use super::report::{LimitSourceName, NextOutcome, SessionHolder, UserReport};
-use super::request::{AdminRequest, FullAction, Override, SlotCount, UserPatch};
+use super::report::{NextOutcome, SessionHolder, UserReport};
+use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
 use crate::store::{Completion, Store, StoreFailure, UserUpdate};
 
@@ -160,15 +160,8 @@ impl AdminService {
         UserReport {
             user: user.clone(),
             limit: listing.limit.slots(),
-            rule: match listing.limit_source {
-                LimitSource::Server => LimitSourceName::Server,
-                LimitSource::Token => LimitSourceName::Token,
-                LimitSource::User => LimitSourceName::User,
-            },
-            when_full: match policy.effective_when_full() {
-                WhenFull::Deny => FullAction::Deny,
-                WhenFull::EvictOldest => FullAction::EvictOldest,
-            },
+            rule: listing.limit_source,
+            when_full: policy.effective_when_full(),
             connections: listing.connections,
             sessions: listing.sessions.iter().map(holder).collect(),
             next,
@@ -273,8 +266,7 @@ fn patched_overrides(mut overrides: UserOverrides, patch: &UserPatch) -> Result<
     match patch.when_full {
         None => {}
         Some(Override::Default(_)) => overrides.when_full = None,
-        Some(Override::To(FullAction::Deny)) => overrides.when_full = Some(WhenFull::Deny),
-        Some(Override::To(FullAction::EvictOldest)) => overrides.when_full = Some(WhenFull::EvictOldest),
+        Some(Override::To(when_full)) => overrides.when_full = Some(when_full),
     }
     if patch.enforce && overrides.limit.is_none() {
         // A session may be within the limit that its token claims, and the record does not keep that limit.
