@@ -70,10 +70,10 @@ pub fn check(
             assert_eq!(result.outcome, Outcome::Counted { connections: slots(&current) });
         }
         StoreCommand::ListSessions { is_unbounded: whole, .. } => {
-            let Outcome::Listed(listing) = &result.outcome else { panic!("no list: {:?}", result.outcome) };
+            let Outcome::Listed(usage) = &result.outcome else { panic!("no list: {:?}", result.outcome) };
             assert!(removed.is_empty() && added.is_empty(), "a query changed the record");
             let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
-            assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&current)));
+            assert_eq!((&*usage.sessions, usage.connections), (&after.sessions()[..most], slots(&current)));
         }
         StoreCommand::Renew { limit, device, .. } => {
             assert!(removed.is_empty() && added.is_empty(), "a renewal changed the record");
@@ -206,10 +206,10 @@ pub fn check(
                         }
                     }
                 }
-                Outcome::Denied(listing) => {
+                Outcome::Denied(usage) => {
                     assert!(removed.is_empty() && added.is_empty(), "a denial changed the record");
-                    assert_eq!(listing.is_some(), options.is_some());
-                    let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
+                    assert_eq!(usage.is_some(), options.is_some());
+                    let is_device_full = usage.as_ref().is_some_and(|usage| usage.is_device_full);
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
                     assert!(
                         slots(&current) >= limit || is_device_full || is_ceiling,

@@ -8,7 +8,7 @@ use super::command::StoreCommand;
 use super::end::{end_sessions, linger, release};
 use super::lapsed::remove_lapsed_at;
 use super::listing::list;
-use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
+use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
 use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
 use super::renewal::{Renewal, renew};
@@ -57,8 +57,8 @@ pub fn apply(
                         DenyReason::LimitReached => false,
                     };
                     Outcome::Denied(options.is_some().then(|| {
-                        let listing = list(record, *limit, policy, SlotListing::MAX_SHOWN);
-                        Box::new(SlotListing { is_device_full, free_at: denied.free_at, ..listing })
+                        let usage = list(record, *limit, policy, SlotUsage::MAX_SHOWN);
+                        Box::new(SlotUsage { is_device_full, free_at: denied.free_at, ..usage })
                     }))
                 }
             }
@@ -73,7 +73,7 @@ pub fn apply(
         }
         StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, policy.count_by) },
         StoreCommand::ListSessions { limit, is_unbounded, .. } => {
-            let max = if *is_unbounded { UserRecord::MAX_SESSIONS } else { SlotListing::MAX_SHOWN };
+            let max = if *is_unbounded { UserRecord::MAX_SESSIONS } else { SlotUsage::MAX_SHOWN };
             Outcome::Listed(Box::new(list(record, *limit, policy, max)))
         }
         StoreCommand::EndSessions { session, target, reason, .. } => {

@@ -1,7 +1,7 @@
 //! Says who holds a user's slots.
 
 use super::limit::SlotLimit;
-use super::outcome::SlotListing;
+use super::outcome::SlotUsage;
 use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
 use super::slots::Slots;
@@ -17,10 +17,10 @@ pub fn count(record: &UserRecord, policy: &AdmissionPolicy) -> u32 {
 ///
 /// `token_limit` is the limit that the user's token claims.
 #[must_use]
-pub fn list(record: &UserRecord, token_limit: Option<SlotLimit>, policy: &AdmissionPolicy, max: usize) -> SlotListing {
+pub fn list(record: &UserRecord, token_limit: Option<SlotLimit>, policy: &AdmissionPolicy, max: usize) -> SlotUsage {
     let (limit, limit_source) = policy.limit_for(token_limit);
     let slots = Slots::from_record(record, policy.count_by);
-    SlotListing {
+    SlotUsage {
         limit,
         limit_source,
         connections: slots.count(),

@@ -46,7 +46,7 @@ pub use lapsed::remove_lapsed;
 pub use limit::{SlotLimit, SlotLimitError};
 pub use listing::{count, list};
 pub use outcome::{
-    ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, RenewalDenied, SlotListing, StoreError,
+    ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, RenewalDenied, SlotUsage, StoreError,
 };
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};

@@ -24,7 +24,7 @@ pub enum Outcome {
     },
     /// The user has no slot left. Nothing has changed. With the sessions that hold the slots, if the acquire had
     /// [`AcquireOptions`](super::AcquireOptions).
-    Denied(Option<Box<SlotListing>>),
+    Denied(Option<Box<SlotUsage>>),
     /// The session has no slot any more, or its slot lingers.
     Released,
     /// The number of slots that the user holds. Also the answer to a renewal that is permitted.
@@ -33,7 +33,7 @@ pub enum Outcome {
         connections: u32,
     },
     /// The sessions that hold the user's slots.
-    Listed(Box<SlotListing>),
+    Listed(Box<SlotUsage>),
     /// These sessions were ended, or would be in a dry run.
     Ended {
         /// The sessions, also those that only lingered.
@@ -63,8 +63,8 @@ impl Outcome {
             Self::Granted { connections, .. } | Self::Counted { connections } | Self::Ended { connections, .. } => {
                 Some(*connections)
             }
-            Self::Denied(listing) => listing.as_ref().map(|listing| listing.connections),
-            Self::Listed(listing) => Some(listing.connections),
+            Self::Denied(usage) => usage.as_ref().map(|usage| usage.connections),
+            Self::Listed(usage) => Some(usage.connections),
             Self::Released | Self::NotRenewed(_) | Self::Rejected(_) | Self::Unknown => None,
         }
     }
@@ -83,14 +83,14 @@ pub struct GrantDetails {
 
 /// The sessions that hold a user's slots, and the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotListing {
+pub struct SlotUsage {
     /// The limit in force.
     pub limit: SlotLimit,
     /// Where the limit comes from.
     pub limit_source: LimitSource,
     /// The number of slots held.
     pub connections: u32,
-    /// The sessions, oldest first. At most [`SlotListing::MAX_SHOWN`], unless all were asked for.
+    /// The sessions, oldest first. At most [`SlotUsage::MAX_SHOWN`], unless all were asked for.
     pub sessions: Box<[SessionRecord]>,
     /// When a slot becomes free by itself, if that is known.
     pub free_at: Option<Timestamp>,
@@ -100,7 +100,7 @@ pub struct SlotListing {
     pub client_choice: bool,
 }
 
-impl SlotListing {
+impl SlotUsage {
     /// The number of sessions listed to a client. Many clients can ask at once, so this bounds the memory.
     pub const MAX_SHOWN: usize = 100;
 }

@@ -10,7 +10,7 @@ use super::replies::{authenticate_failure, error, limit_failure, query_reply, re
 use super::settings::SessionSettings;
 use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
-use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotListing};
+use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotUsage};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
     CredentialError, RequestError, ServerMessage, UserSummary,
@@ -351,7 +351,7 @@ impl Session {
             Outcome::Granted { connections, grant } => {
                 return reply(self.granted(slot, tokens, connections, grant, now));
             }
-            Outcome::Denied(listing) => return reply(self.denied(listing.as_deref(), tokens.is_some(), now)),
+            Outcome::Denied(usage) => return reply(self.denied(usage.as_deref(), tokens.is_some(), now)),
             Outcome::Rejected(store_error) => AuthenticateFailure::Store(store_error),
             // An outcome that does not fit an acquire says as little as `Unknown`.
             Outcome::Unknown
@@ -391,13 +391,13 @@ impl Session {
         message
     }
 
-    fn denied(&mut self, listing: Option<&SlotListing>, is_detailed: bool, now: Timestamp) -> ServerMessage {
-        match listing {
-            Some(listing) if is_detailed => {
+    fn denied(&mut self, usage: Option<&SlotUsage>, is_detailed: bool, now: Timestamp) -> ServerMessage {
+        match usage {
+            Some(usage) if is_detailed => {
                 self.open_retry_window(now);
-                limit_failure(listing, &mut self.listed, now)
+                limit_failure(usage, &mut self.listed, now)
             }
-            Some(listing) if listing.is_device_full => authenticate_failure(AuthenticateFailure::DeviceFull, false),
+            Some(usage) if usage.is_device_full => authenticate_failure(AuthenticateFailure::DeviceFull, false),
             Some(_) | None => authenticate_failure(AuthenticateFailure::LimitReached, is_detailed),
         }
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use session_core::UserId;
 use session_core::ledger::{LimitSource, WhenFull};
-use session_core::protocol::SessionInfo;
+use session_core::protocol::SessionSummary;
 
 /// The state of a user after a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct UserReport {
     /// How many slots are held.
     pub connections: u32,
     /// The sessions that hold them, the oldest first.
-    pub sessions: Vec<SessionHolder>,
+    pub sessions: Vec<SessionReport>,
     /// What another session would get if its token claims no limit.
     pub next: NextOutcome,
     /// The sessions that were ended, or would be in a dry run.
@@ -30,10 +30,10 @@ pub struct UserReport {
 
 /// A session that holds a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionHolder {
+pub struct SessionReport {
     /// The session, as others of its user see it.
     #[serde(flatten)]
-    pub session: SessionInfo,
+    pub session: SessionSummary,
     /// The address that its client connects from, for IPv6 the /64. Only for a session that is connected to this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::connection_limiter::ClientPrefix;
-use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotListing, StoreCommand};
+use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
-use session_core::protocol::SessionInfo;
+use session_core::protocol::SessionSummary;
 use session_core::{SessionId, UserId};
 use smol::Timer;
 use smol::future::or;
 use smol::lock::{Mutex, MutexGuardArc};
 
 use super::error::AdminError;
-use super::report::{NextOutcome, SessionHolder, UserReport};
+use super::report::{NextOutcome, SessionReport, UserReport};
 use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
 use crate::store::{Completion, Store, StoreFailure, UserUpdate};
@@ -96,18 +96,18 @@ impl AdminService {
     }
 
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
-        let listing = self.list(user).await?;
+        let usage = self.list(user).await?;
         let policy = self.policy_for(user).await?;
-        let next = self.next_outcome(user, listing.sessions.to_vec(), &policy);
-        Ok(self.describe(user, &listing, &policy, next, &ended))
+        let next = self.next_outcome(user, usage.sessions.to_vec(), &policy);
+        Ok(self.describe(user, &usage, &policy, next, &ended))
     }
 
     /// The report as it would be after this change.
     async fn dry_run(&self, user: &UserId, patch: &UserPatch) -> Result<UserReport, AdminError> {
-        let listing = self.list(user).await?;
+        let usage = self.list(user).await?;
         let policy = self.policy_for(user).await?;
         let policy = policy.with_overrides(patched_overrides(policy.overrides, patch)?);
-        let mut left = listing.sessions.to_vec();
+        let mut left = usage.sessions.to_vec();
         let excess = |limit| StoreCommand::EndSessions {
             user: user.clone(),
             session: self.admin_session(),
@@ -126,7 +126,7 @@ impl AdminService {
         left.retain(|session| !ended.contains(&session.session));
         let next = self.next_outcome(user, left, &policy);
         let (limit, rule) = policy.limit_for(None);
-        let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &policy, next, &ended);
+        let report = self.describe(user, &SlotUsage { limit, limit_source: rule, ..usage }, &policy, next, &ended);
         Ok(UserReport { dry_run: true, ..report })
     }
 
@@ -147,37 +147,33 @@ impl AdminService {
     fn describe(
         &self,
         user: &UserId,
-        listing: &SlotListing,
+        usage: &SlotUsage,
         policy: &AdmissionPolicy,
         next: NextOutcome,
         ended: &[SessionId],
     ) -> UserReport {
         let holder = |session| {
-            let session = SessionInfo::from(session);
+            let session = SessionSummary::from(session);
             let from = self.client_of.as_ref().and_then(|client_of| client_of(session.id));
-            SessionHolder { session, from: from.map(|client| client.to_string()) }
+            SessionReport { session, from: from.map(|client| client.to_string()) }
         };
         UserReport {
             user: user.clone(),
-            limit: listing.limit.slots(),
-            rule: listing.limit_source,
+            limit: usage.limit.slots(),
+            rule: usage.limit_source,
             when_full: policy.effective_when_full(),
-            connections: listing.connections,
-            sessions: listing.sessions.iter().map(holder).collect(),
+            connections: usage.connections,
+            sessions: usage.sessions.iter().map(holder).collect(),
             next,
             ended: ended.iter().map(ToString::to_string).collect(),
             dry_run: false,
         }
     }
 
-    async fn list(&self, user: &UserId) -> Result<SlotListing, AdminError> {
+    async fn list(&self, user: &UserId) -> Result<SlotUsage, AdminError> {
         let (user, session) = (user.clone(), self.admin_session());
         let list = StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, at: self.clock.now() };
-        if let Outcome::Listed(listing) = self.submit(list).await? {
-            Ok(*listing)
-        } else {
-            Err(AdminError::StoreTimedOut)
-        }
+        if let Outcome::Listed(usage) = self.submit(list).await? { Ok(*usage) } else { Err(AdminError::StoreTimedOut) }
     }
 
     async fn end(&self, user: &UserId, target: EndTarget) -> Result<Vec<SessionId>, AdminError> {

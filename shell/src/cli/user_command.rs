@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use session_core::ledger::{LimitSource, WhenFull};
-use session_core::protocol::SessionState;
+use session_core::protocol::StatusWord;
 use session_core::{NodeId, SessionId, UserId};
 use smol::Timer;
 
@@ -243,11 +243,11 @@ fn describe(report: &UserReport, request: &AdminRequest) -> String {
             let _infallible = write!(message, ", from {from}");
         }
         match (session.state, session.until) {
-            (SessionState::Live, _) => {}
-            (SessionState::Lingering, Some(until)) => {
+            (StatusWord::Live, _) => {}
+            (StatusWord::Lingering, Some(until)) => {
                 let _infallible = write!(message, ", lost, kept until {}", format_rfc3339(until));
             }
-            (SessionState::Lingering, None) => message += ", lost",
+            (StatusWord::Lingering, None) => message += ", lost",
         }
         line(message);
     }

@@ -9,7 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use session_core::SessionId;
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage,
-    ServerMessage, SessionInfo, SessionList, UserSummary,
+    ServerMessage, SessionList, SessionSummary, UserSummary,
 };
 use smol::future::poll_once;
 
@@ -29,7 +29,7 @@ pub struct Connection {
     socket: WebSocketStream<Stream>,
     reply_timeout: Duration,
     /// The sessions that the server listed with its last failure.
-    listed: Option<Box<[SessionInfo]>>,
+    listed: Option<Box<[SessionSummary]>>,
 }
 
 /// Timeouts and trusted certificate authorities. Each timeout is 10 s by default; [`Duration::MAX`] disables it.

@@ -15,7 +15,7 @@ use super::api::{HealthFuture, Store, StoreFuture, UserUpdate};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
-use super::listing::{Page, PageRequest, SessionEntry, SessionPage, UserEntry, UserSeen, user_page};
+use super::pages::{Page, PageRequest, SessionPageBuilder, StoredSession, StoredUser, UserSeen, user_page};
 use super::shared::NodeContext;
 use crate::runtime::process::Process;
 
@@ -85,7 +85,7 @@ impl MemoryStore {
     }
 
     /// Each page looks at every user, so it takes longer the more there are. Commands wait meanwhile.
-    fn user_page(&self, request: &PageRequest) -> Result<Page<UserEntry>, StoreFailure> {
+    fn user_page(&self, request: &PageRequest) -> Result<Page<StoredUser>, StoreFailure> {
         let after = request.after_user()?;
         let is_behind = |user: &UserId| after.as_ref().is_none_or(|after| user > after);
         let records = self.lock();
@@ -95,8 +95,8 @@ impl MemoryStore {
         Ok(user_page(request.limit(), known, self.context.policy().overrides_after(after.as_ref())))
     }
 
-    fn session_page(&self, user: Option<&UserId>, request: &PageRequest) -> Result<Page<SessionEntry>, StoreFailure> {
-        let (mut page, now) = (SessionPage::new(request)?, self.context.clock().now());
+    fn session_page(&self, user: Option<&UserId>, request: &PageRequest) -> Result<Page<StoredSession>, StoreFailure> {
+        let (mut page, now) = (SessionPageBuilder::new(request)?, self.context.clock().now());
         let records = self.lock();
         let records = records.as_ref().ok_or(CLOSED)?;
         let holders = match user {
@@ -230,11 +230,11 @@ impl Store for MemoryStore {
         completion.answer(result);
     }
 
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
         Box::pin(ready(self.user_page(&page)))
     }
 
-    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         Box::pin(ready(self.session_page(user.as_ref(), &page)))
     }
 

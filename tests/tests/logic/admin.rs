@@ -196,7 +196,7 @@ fn memory_store_carries_out_every_admin_request() {
 
     let report = handle(AdminRequest::Explain).unwrap();
     assert_eq!((report.limit, report.connections, report.next), (3, 3, NextOutcome::Denied));
-    let clients: Vec<_> = report.sessions.into_iter().map(|holder| holder.from).collect();
+    let clients: Vec<_> = report.sessions.into_iter().map(|session| session.from).collect();
     assert_eq!(clients, [None, Some("127.0.0.1".to_owned()), None]);
     assert_eq!(handle(AdminRequest::Forget), Err("this user holds 3 slots: end them first".to_owned()));
 

@@ -227,10 +227,10 @@ fn notifies_an_evicted_session_once_before_the_answer(open: fn(SlotLimit) -> Sub
     for number in [1, 2] {
         subject.ask(acquire_with("ada", number, 0, options(number)));
     }
-    let Outcome::Denied(Some(listing)) = subject.ask(acquire_with("ada", 3, 0, options(3))) else {
+    let Outcome::Denied(Some(usage)) = subject.ask(acquire_with("ada", 3, 0, options(3))) else {
         panic!("both are taken")
     };
-    assert_eq!(listing.sessions.iter().map(|hold| hold.session).collect::<Vec<_>>(), [1, 2].map(session));
+    assert_eq!(usage.sessions.iter().map(|entry| entry.session).collect::<Vec<_>>(), [1, 2].map(session));
     assert_eq!(subject.ended(), [], "who is refused ends nobody");
 
     let choice = |ids: &[u64]| Some(Evict::Sessions(ids.iter().map(|&number| session(number)).collect()));
@@ -302,11 +302,11 @@ fn keeps_a_lost_session_for_its_linger(open: fn(SlotLimit) -> Subject) {
     for second in [5, 6] {
         assert_eq!(subject.ask(lose("ada", 1, second)), Outcome::Released, "that it was lost is said once");
     }
-    let Outcome::Denied(Some(listing)) = subject.ask(acquire_with("ada", 2, 14, options(2))) else {
+    let Outcome::Denied(Some(usage)) = subject.ask(acquire_with("ada", 2, 14, options(2))) else {
         panic!("it is kept")
     };
-    assert_eq!(listing.free_at, Some(at(15)));
-    assert_eq!(listing.sessions[0].status, SessionStatus::Lingering { until: at(15) });
+    assert_eq!(usage.free_at, Some(at(15)));
+    assert_eq!(usage.sessions[0].status, SessionStatus::Lingering { until: at(15) });
     assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
     // A slot whose token the client does not have is given back at once.
     assert_eq!(subject.ask(lose_after_showing("ada", 2, 15, 7)), Outcome::Released);
@@ -353,9 +353,10 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
         is_unbounded: false,
         at: at(5),
     };
-    let Outcome::Listed(listing) = subject.ask(list) else { panic!("it is answered by a list") };
-    assert_eq!((listing.limit.slots(), listing.connections, listing.free_at), (5, 4, None));
-    let seen: Vec<_> = listing.sessions.iter().map(|hold| (hold.session, hold.since, hold.label().cloned())).collect();
+    let Outcome::Listed(usage) = subject.ask(list) else { panic!("it is answered by a list") };
+    assert_eq!((usage.limit.slots(), usage.connections, usage.free_at), (5, 4, None));
+    let seen: Vec<_> =
+        usage.sessions.iter().map(|entry| (entry.session, entry.since, entry.label().cloned())).collect();
     assert_eq!(seen, [1, 2, 3, 4].map(|number| (session(number), at(number), Some(label(number)))));
 
     let ended_are = |numbers: &[u64], connections| Outcome::Ended {

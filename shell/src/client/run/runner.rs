@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use session_core::ledger::Evict;
-use session_core::protocol::{AuthenticateFailure, ServerMessage, SessionInfo};
+use session_core::protocol::{AuthenticateFailure, ServerMessage, SessionSummary};
 use session_core::{ResumeToken, SessionId};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
@@ -241,7 +241,7 @@ impl Runner<'_, '_> {
     async fn choose_sessions(
         &self,
         connection: &mut Connection,
-        sessions: &[SessionInfo],
+        sessions: &[SessionSummary],
     ) -> Result<Option<Box<[SessionId]>>, Error> {
         loop {
             let print_question = || self.printer.borrow_mut().print_lines(&[format_question(sessions.len())]);

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use session_core::SessionId;
 use session_core::ledger::Evict;
-use session_core::protocol::{AuthenticateOptions, RequestError, SessionInfo, SessionList};
+use session_core::protocol::{AuthenticateOptions, RequestError, SessionList, SessionSummary};
 
 use crate::client::output::{format_session, write_line};
 use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
@@ -77,7 +77,7 @@ async fn take_over_and_end(
 }
 
 /// Whether the list is complete and does not have the session.
-fn is_known_absent(escape: Option<&[SessionInfo]>, session: SessionId) -> bool {
+fn is_known_absent(escape: Option<&[SessionSummary]>, session: SessionId) -> bool {
     escape.is_some_and(|escape| escape.len() < SessionList::MAX_SHOWN && escape.iter().all(|info| info.id != session))
 }
 

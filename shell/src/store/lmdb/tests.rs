@@ -15,7 +15,7 @@ use super::users::{self, KnownUser, KnownUserError};
 use super::{LmdbConfig, LmdbStore, LockHolder, OpenError};
 use crate::runtime::clock::{Clock, ManualClock};
 use crate::runtime::process::Process;
-use crate::store::listing::PageRequest;
+use crate::store::pages::PageRequest;
 use crate::store::{Store as _, StoreHealth};
 
 const HOUR: Duration = Duration::from_secs(3600);

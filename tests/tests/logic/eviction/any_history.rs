@@ -293,9 +293,9 @@ proptest! {
                         }
                         prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
                     }
-                    Outcome::Denied(listing) => {
+                    Outcome::Denied(usage) => {
                         prop_assert!(removed.is_empty() && added.is_empty(), "all or nothing");
-                        let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
+                        let is_device_full = usage.as_ref().is_some_and(|usage| usage.is_device_full);
                         prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
                         let evict = options.as_ref().and_then(|options| options.evict.as_ref());
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use session_core::ledger::{self, AcquireOptions, EndTarget, SlotListing, StoreCommand};
+use session_core::ledger::{self, AcquireOptions, EndTarget, SlotUsage, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, KnownToken, Liveness, Outcome, UserRecord, WhenFull,
 };
@@ -137,14 +137,14 @@ impl UserHarness {
         self.count_at(policy, at(self.second))
     }
 
-    pub(super) fn list(&mut self, policy: &AdmissionPolicy) -> SlotListing {
+    pub(super) fn list(&mut self, policy: &AdmissionPolicy) -> SlotUsage {
         let at = at(self.second);
         let outcome = self.apply(
             policy,
             &StoreCommand::ListSessions { user: user(), session: id(0), limit: None, is_unbounded: false, at },
         );
-        let Outcome::Listed(listing) = outcome else { panic!("{outcome:?}") };
-        *listing
+        let Outcome::Listed(usage) = outcome else { panic!("{outcome:?}") };
+        *usage
     }
 
     pub(super) fn end(&mut self, policy: &AdmissionPolicy, asker: u64, which: EndTarget, by: EndReason) -> Vec<u64> {

@@ -3,7 +3,7 @@
 use session_core::ledger::{KnownToken, StoreCommand};
 use session_core::ledger::{Outcome, SessionStatus, SlotLimit, UserOverrides};
 use session_core::{Timestamp, UserId};
-use shell::store::{PageRequest, SessionEntry, UserEntry, UserUpdate};
+use shell::store::{PageRequest, StoredSession, StoredUser, UserUpdate};
 
 use super::harness::*;
 
@@ -20,7 +20,7 @@ pub(super) fn lists_users_in_pages(open: fn(SlotLimit) -> Subject) {
     assert_eq!(users.len(), 25);
     for number in 0..25 {
         let of_user: Vec<_> = users.iter().filter(|entry| entry.user == user(&format!("user {number}"))).collect();
-        let [UserEntry { overrides, seen, .. }] = of_user[..] else { panic!("user {number} is listed: {of_user:?}") };
+        let [StoredUser { overrides, seen, .. }] = of_user[..] else { panic!("user {number} is listed: {of_user:?}") };
         let expected = if number < 15 { UserOverrides::default() } else { limited_to(u32::try_from(number).unwrap()) };
         assert_eq!(*overrides, expected, "user {number}");
         let seen = seen.map(|seen| (seen.first, seen.last));
@@ -51,7 +51,7 @@ pub(super) fn lists_sessions_in_pages(open: fn(SlotLimit) -> Subject) {
     let mut numbers: Vec<_> = sessions.iter().map(|entry| entry.session.session.number()).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "each is listed once");
-    for SessionEntry { user, session } in &sessions {
+    for StoredSession { user, session } in &sessions {
         let number = session.session.number();
         assert_eq!((user, session.since), (&self::user(&format!("user {}", number % 9)), at(number)));
         assert_eq!(session.label(), Some(&label(number)));

@@ -18,7 +18,7 @@ use super::*;
 use crate::runtime::clock::{Clock, ManualClock};
 use crate::runtime::process::Process;
 use crate::store::completion::Completion;
-use crate::store::listing::PageRequest;
+use crate::store::pages::PageRequest;
 
 /// A writer on the test's own thread.
 fn writer(directory: &Path, node: NodeId) -> Writer {

@@ -35,7 +35,7 @@ pub struct Cursor(Box<[u8]>);
 /// A user that the store knows: one who was granted a slot and is not forgotten, or one with overrides. A store that keeps
 /// nothing of users without slots lists the users with slots or overrides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserEntry {
+pub struct StoredUser {
     /// Which user.
     pub user: UserId,
     /// The user's overrides, empty if there are none.
@@ -55,7 +55,7 @@ pub struct UserSeen {
 
 /// A session that holds a slot, live or lingering.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionEntry {
+pub struct StoredSession {
     /// Whose session.
     pub user: UserId,
     /// The session as the user's record has it.
@@ -125,27 +125,27 @@ pub(super) fn user_page(
     limit: usize,
     known: impl IntoIterator<Item = (UserId, Option<UserSeen>)>,
     overrides: Vec<(UserId, UserOverrides)>,
-) -> Page<UserEntry> {
+) -> Page<StoredUser> {
     let mut users: BTreeMap<UserId, (UserOverrides, Option<UserSeen>)> =
         overrides.into_iter().map(|(user, overrides)| (user, (overrides, None))).collect();
     for (user, seen) in known {
         users.entry(user).or_default().1 = seen;
     }
     let is_last = users.len() <= limit;
-    let entries = users.into_iter().map(|(user, (overrides, seen))| UserEntry { user, overrides, seen });
+    let entries = users.into_iter().map(|(user, (overrides, seen))| StoredUser { user, overrides, seen });
     let items: Vec<_> = entries.take(limit).collect();
     let next = items.last().filter(|_| !is_last).map(|entry| Cursor::after_user(&entry.user));
     Page { items, next }
 }
 
 /// Makes one page of sessions, in the order of their users' ids and then of their own.
-pub(super) struct SessionPage {
+pub(super) struct SessionPageBuilder {
     limit: usize,
     after: Option<(UserId, SessionId)>,
-    items: Vec<SessionEntry>,
+    items: Vec<StoredSession>,
 }
 
-impl SessionPage {
+impl SessionPageBuilder {
     pub(super) fn new(request: &PageRequest) -> Result<Self, StoreFailure> {
         Ok(Self { limit: request.limit(), after: request.after_session()?, items: Vec::new() })
     }
@@ -167,24 +167,24 @@ impl SessionPage {
             if self.items.len() == self.limit {
                 return false;
             }
-            self.items.push(SessionEntry { user: user.clone(), session: record.clone() });
+            self.items.push(StoredSession { user: user.clone(), session: record.clone() });
         }
         true
     }
 
     /// The last page.
-    pub(super) fn finish(self) -> Page<SessionEntry> {
+    pub(super) fn finish(self) -> Page<StoredSession> {
         Page { items: self.items, next: None }
     }
 
     /// A page after which more follows, behind its last session.
-    pub(super) fn finish_full(self) -> Page<SessionEntry> {
+    pub(super) fn finish_full(self) -> Page<StoredSession> {
         let next = self.items.last().map(|last| Cursor::after_session(&last.user, last.session.session));
         Page { items: self.items, next }
     }
 
     /// A page after which more follows, behind this user's sessions.
-    pub(super) fn finish_after(self, user: &UserId) -> Page<SessionEntry> {
+    pub(super) fn finish_after(self, user: &UserId) -> Page<StoredSession> {
         let last = SessionId::from_bytes([u8::MAX; 16]);
         Page { items: self.items, next: Some(Cursor::after_session(user, last)) }
     }
@@ -201,7 +201,7 @@ mod tests {
             assert_eq!(request(bytes).after_user(), Err(UNREADABLE), "{bytes:?}");
         }
         for bytes in [&[][..], b"ada", &[1; 16]] {
-            assert!(SessionPage::new(&request(bytes)).is_err(), "{bytes:?}");
+            assert!(SessionPageBuilder::new(&request(bytes)).is_err(), "{bytes:?}");
         }
     }
 
