@@ -81,7 +81,7 @@ pub struct GrantDetails {
     pub is_resumed: bool,
 }
 
-/// The sessions that hold a user's slots, and the limit.
+/// How many slots a user holds of how many, and the sessions that hold them, as the ledger has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotUsage {
     /// The limit in force.

@@ -92,7 +92,7 @@ impl AuthenticateFailureDetails {
     }
 }
 
-/// The sessions of a user.
+/// The sessions of a user on the wire. The ledger's [`SlotUsage`] in the words of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionList {
     /// The number of slots that the user may hold.
@@ -108,7 +108,7 @@ impl SessionList {
     pub const MAX_SHOWN: usize = SlotUsage::MAX_SHOWN;
 }
 
-/// A session on the wire, as other sessions of its user see it.
+/// A session on the wire, as other sessions of its user see it. The ledger's [`SessionRecord`] without its secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionSummary {
     /// The id.
@@ -129,7 +129,7 @@ pub struct SessionSummary {
     pub until: Option<u64>,
 }
 
-/// Whether a session is live or lingers.
+/// The word for a session's status on the wire. The ledger's [`SessionStatus`] also has the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatusWord {

@@ -28,7 +28,7 @@ pub struct UserReport {
     pub dry_run: bool,
 }
 
-/// A session that holds a slot.
+/// A session that holds a slot, as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReport {
     /// The session, as others of its user see it.

@@ -152,7 +152,7 @@ impl AdminService {
         next: NextOutcome,
         ended: &[SessionId],
     ) -> UserReport {
-        let holder = |session| {
+        let session_report = |session| {
             let session = SessionSummary::from(session);
             let from = self.client_of.as_ref().and_then(|client_of| client_of(session.id));
             SessionReport { session, from: from.map(|client| client.to_string()) }
@@ -163,7 +163,7 @@ impl AdminService {
             rule: usage.limit_source,
             when_full: policy.effective_when_full(),
             connections: usage.connections,
-            sessions: usage.sessions.iter().map(holder).collect(),
+            sessions: usage.sessions.iter().map(session_report).collect(),
             next,
             ended: ended.iter().map(ToString::to_string).collect(),
             dry_run: false,

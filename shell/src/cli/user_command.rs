@@ -13,8 +13,8 @@ use session_core::{NodeId, SessionId, UserId};
 use smol::Timer;
 
 use crate::admin::{
-    AdminRequest, AdminService, BoundSocket, DefaultWord, NextOutcome, Override, SlotCount, UnlimitedWord, UserPatch,
-    UserReport, socket,
+    AdminRequest, AdminService, BoundSocket, DefaultWord, NextOutcome, Override, SessionReport, SlotCount,
+    UnlimitedWord, UserPatch, UserReport, socket,
 };
 use crate::config::{Config, StoreKind, when_full_values};
 use crate::runtime::rfc3339::format_rfc3339;
@@ -231,15 +231,14 @@ fn describe(report: &UserReport, request: &AdminRequest) -> String {
     if *when_full == WhenFull::EvictOldest {
         line("when all slots are taken, a new session ends the one with the oldest slot".into());
     }
-    for holder in sessions {
-        let session = &holder.session;
+    for SessionReport { session, from } in sessions {
         let mut message = format!("  {} since {}", session.id, format_rfc3339(session.since));
         for (what, name) in [("label", &session.label), ("device", &session.device)] {
             if let Some(name) = name {
                 let _infallible = write!(message, ", {what} {:?}", name.as_str());
             }
         }
-        if let Some(from) = &holder.from {
+        if let Some(from) = from {
             let _infallible = write!(message, ", from {from}");
         }
         match (session.state, session.until) {

@@ -32,7 +32,7 @@ pub struct Page<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(Box<[u8]>);
 
-/// A user that the store knows: one who was granted a slot and is not forgotten, or one with overrides. A store that keeps
+/// A user in a store's list: one who was granted a slot and is not forgotten, or one with overrides. A store that keeps
 /// nothing of users without slots lists the users with slots or overrides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredUser {
@@ -53,13 +53,13 @@ pub struct UserSeen {
     pub last: Timestamp,
 }
 
-/// A session that holds a slot, live or lingering.
+/// A session in a store's list: it holds a slot, live or lingering.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSession {
     /// Whose session.
     pub user: UserId,
     /// The session as the user's record has it.
-    pub session: SessionRecord,
+    pub record: SessionRecord,
 }
 
 impl PageRequest {
@@ -138,7 +138,7 @@ pub(super) fn user_page(
     Page { items, next }
 }
 
-/// Makes one page of sessions, in the order of their users' ids and then of their own.
+/// Builds one page of sessions, in the order of their users' ids and then of their own.
 pub(super) struct SessionPageBuilder {
     limit: usize,
     after: Option<(UserId, SessionId)>,
@@ -167,7 +167,7 @@ impl SessionPageBuilder {
             if self.items.len() == self.limit {
                 return false;
             }
-            self.items.push(StoredSession { user: user.clone(), session: record.clone() });
+            self.items.push(StoredSession { user: user.clone(), record: record.clone() });
         }
         true
     }
@@ -179,7 +179,7 @@ impl SessionPageBuilder {
 
     /// A page after which more follows, behind its last session.
     pub(super) fn finish_full(self) -> Page<StoredSession> {
-        let next = self.items.last().map(|last| Cursor::after_session(&last.user, last.session.session));
+        let next = self.items.last().map(|last| Cursor::after_session(&last.user, last.record.session));
         Page { items: self.items, next }
     }
 

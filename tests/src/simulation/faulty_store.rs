@@ -359,7 +359,7 @@ impl SharedStore {
         let mut seen = BTreeSet::new();
         let mut keys = BTreeSet::new();
         for entry in inner.records.values().flat_map(UserRecord::sessions) {
-            assert!(seen.insert(entry.session), "session {} has two holds", entry.session);
+            assert!(seen.insert(entry.session), "session {} holds two slots", entry.session);
             if let Some(resumable) = entry.resumable() {
                 assert!(keys.insert(resumable.key.to_bytes()), "one token for two holds");
             }

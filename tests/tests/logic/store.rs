@@ -135,7 +135,7 @@ fn applies_no_withdrawn_command(open: fn(SlotLimit) -> Subject) {
     withdraw(acquire("bob", 30));
     assert_eq!(subject.ask(lookup("bob", 31)), Outcome::Counted { connections: 0 });
     assert_eq!(subject.ended(), [], "nobody is evicted for a withdrawn acquire");
-    let held: Vec<_> = subject.sessions(None, 9).into_iter().map(|entry| entry.session.session).collect();
+    let held: Vec<_> = subject.sessions(None, 9).into_iter().map(|entry| entry.record.session).collect();
     assert_eq!(held, [session(1)]);
 }
 

@@ -48,16 +48,16 @@ pub(super) fn lists_sessions_in_pages(open: fn(SlotLimit) -> Subject) {
     }
     subject.ask(lose("user 4", 4, 41));
     let sessions = subject.sessions(None, PageRequest::MAX);
-    let mut numbers: Vec<_> = sessions.iter().map(|entry| entry.session.session.number()).collect();
+    let mut numbers: Vec<_> = sessions.iter().map(|entry| entry.record.session.number()).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "each is listed once");
-    for StoredSession { user, session } in &sessions {
-        let number = session.session.number();
-        assert_eq!((user, session.since), (&self::user(&format!("user {}", number % 9)), at(number)));
-        assert_eq!(session.label(), Some(&label(number)));
+    for StoredSession { user, record } in &sessions {
+        let number = record.session.number();
+        assert_eq!((user, record.since), (&self::user(&format!("user {}", number % 9)), at(number)));
+        assert_eq!(record.label(), Some(&label(number)));
         let status =
             if number == 4 { SessionStatus::Lingering { until: at(41) + LINGER } } else { SessionStatus::Live };
-        assert_eq!(session.status, status, "session {number}");
+        assert_eq!(record.status, status, "session {number}");
     }
     for limit in [1, 2, 7, 39, 40] {
         assert_eq!(subject.sessions(None, limit), sessions, "in pages of {limit}");
@@ -85,7 +85,7 @@ pub(super) fn lists_items_once_while_others_change(open: fn(SlotLimit) -> Subjec
     while let Some(after) = of_sessions.next.take() {
         // The cursor's own user and session go.
         let last = listed_sessions.last().unwrap();
-        subject.ask(release(last.user.as_str(), last.session.session.number()));
+        subject.ask(release(last.user.as_str(), last.record.session.number()));
         subject.update(last.user.as_str(), UserUpdate::Forget).unwrap();
         of_sessions =
             smol::block_on(subject.store.list_sessions(None, PageRequest { after: Some(after), limit: 3 })).unwrap();
@@ -126,8 +126,7 @@ pub(super) fn lists_no_void_sessions(open: fn(SlotLimit) -> Subject) {
         assert_eq!(subject.ask(lost), Outcome::Released);
     }
     for limit in [1, 10] {
-        let numbers: Vec<_> =
-            subject.sessions(None, limit).iter().map(|entry| entry.session.session.number()).collect();
+        let numbers: Vec<_> = subject.sessions(None, limit).iter().map(|entry| entry.record.session.number()).collect();
         assert_eq!(numbers, [2, 4], "by the store's own clock, in pages of {limit}");
     }
     assert_eq!(subject.sessions(Some("bob"), 10), []);

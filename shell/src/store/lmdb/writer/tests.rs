@@ -524,7 +524,7 @@ fn page_looks_at_few_records() {
         assert_eq!(page.items, []);
         request = PageRequest { after: Some(next), limit: 1000 };
     };
-    assert_eq!((pages, listed.len(), listed[0].session.session), (5, 1, NODE.session(7)));
+    assert_eq!((pages, listed.len(), listed[0].record.session), (5, 1, NODE.session(7)));
 }
 
 #[test]
