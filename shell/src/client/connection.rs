@@ -136,7 +136,7 @@ impl Connection {
     /// Asks for a slot for `user`. Returns the user with the slots held, including this one.
     ///
     /// # Errors
-    /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::RequestFailed`] if the connection has a slot already.
+    /// [`Error::Denied`], [`Error::Refused`], or [`Error::RequestFailed`] if the connection has a slot already.
     /// The connection stays usable after each of them.
     pub async fn authenticate(&mut self, user: &str) -> Result<UserSummary, Error> {
         self.authenticate_with(&Credentials::User(user.into())).await
@@ -166,26 +166,26 @@ impl Connection {
     }
 
     async fn send_authenticate(&mut self, credentials: &Credentials, request: &ClientMessage) -> Result<Grant, Error> {
-        let refused = |refusal: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
+        let failed = |reason: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
             let user = credentials.user().map(Into::into);
-            match refusal {
-                AuthenticateFailure::LimitReached => Error::LimitReached { user, details },
-                refusal @ (AuthenticateFailure::DeviceFull
+            match reason {
+                AuthenticateFailure::LimitReached => Error::Denied { user, details },
+                reason @ (AuthenticateFailure::DeviceFull
                 | AuthenticateFailure::Credential(_)
                 | AuthenticateFailure::AnotherUser
                 | AuthenticateFailure::AnotherDevice
                 | AuthenticateFailure::Store(_)
                 | AuthenticateFailure::StoreTimedOut
-                | AuthenticateFailure::Other(_)) => Error::Refused { user, refusal, details },
+                | AuthenticateFailure::Other(_)) => Error::Refused { user, reason, details },
             }
         };
         let grant = match self.request(request, "answer to AUTHENTICATE").await? {
             ServerMessage::AuthenticateSuccess(user) => Grant::Plain(user),
             ServerMessage::AuthenticateSuccessDetailed(details) => Grant::Detailed(details),
-            ServerMessage::AuthenticateFailure(refusal) => return Err(refused(refusal, None)),
+            ServerMessage::AuthenticateFailure(reason) => return Err(failed(reason, None)),
             ServerMessage::AuthenticateFailureDetailed(mut details) => {
                 self.complete_list(&mut details);
-                return Err(refused(details.reason.clone(), Some(details)));
+                return Err(failed(details.reason.clone(), Some(details)));
             }
             ServerMessage::Error(complaint) => return Err(Error::RequestFailed(complaint)),
             other @ (ServerMessage::Hello

@@ -48,19 +48,19 @@ pub enum Error {
     },
     /// The server refused `AUTHENTICATE` because the user has reached the limit.
     #[error("{} {}", user_text(.user.as_deref()), limit_text(.details.as_deref()))]
-    LimitReached {
+    Denied {
         /// The user. `None` with a token: the server names the user only when it grants a slot.
         user: Option<String>,
         /// The details of the failure, if the client authenticated with an object.
         details: Option<Box<AuthenticateFailureDetails>>,
     },
     /// The server refused `AUTHENTICATE` for another reason.
-    #[error("{} was refused: {refusal}{}", user_text(.user.as_deref()), credential_advice(.user.as_deref(), .refusal))]
+    #[error("{} was refused: {reason}{}", user_text(.user.as_deref()), credential_advice(.user.as_deref(), .reason))]
     Refused {
         /// The user. `None` with a token.
         user: Option<String>,
         /// The reason.
-        refusal: AuthenticateFailure,
+        reason: AuthenticateFailure,
         /// The details of the failure, if the client authenticated with an object.
         details: Option<Box<AuthenticateFailureDetails>>,
     },
@@ -125,7 +125,7 @@ impl Error {
     #[must_use]
     pub fn failure_details(&self) -> Option<&AuthenticateFailureDetails> {
         match self {
-            Self::LimitReached { details, .. } | Self::Refused { details, .. } => details.as_deref(),
+            Self::Denied { details, .. } | Self::Refused { details, .. } => details.as_deref(),
             Self::BadUrl(_)
             | Self::Unreachable { .. }
             | Self::Handshake { .. }
@@ -221,9 +221,9 @@ mod tests {
             expired.to_string(),
             "the server closed the connection: 4402 Token has expired; authenticate again with a fresh token"
         );
-        let full = Error::LimitReached { user: Some("ada".into()), details: None };
+        let full = Error::Denied { user: Some("ada".into()), details: None };
         assert!(full.to_string().starts_with("user \"ada\" has reached the connection limit; "), "{full}");
-        let full = Error::LimitReached { user: None, details: None };
+        let full = Error::Denied { user: None, details: None };
         assert!(full.to_string().starts_with("the holder of the token has reached the connection limit; "), "{full}");
         for (user, refusal, credential_advice) in [
             (
@@ -233,7 +233,7 @@ mod tests {
             ),
             (None, CredentialError::UnwantedToken, "; give a user, and no token"),
         ] {
-            let refused = Error::Refused { user, refusal: AuthenticateFailure::Credential(refusal), details: None };
+            let refused = Error::Refused { user, reason: AuthenticateFailure::Credential(refusal), details: None };
             assert!(refused.to_string().contains(credential_advice), "{refused}");
         }
         let late = Error::TimedOut { awaited: "HELLO", after: Duration::from_secs(10) };

@@ -61,7 +61,7 @@ impl UserConnections {
     /// Opens one more connection and authenticates it. Returns the user with the slots held.
     ///
     /// # Errors
-    /// [`Error::LimitReached`] if the user has reached the limit; otherwise as [`Connection::open_with`] and
+    /// [`Error::Denied`] if the user has reached the limit; otherwise as [`Connection::open_with`] and
     /// [`Connection::authenticate`]. No connection is added then.
     pub async fn connect(&mut self) -> Result<session_core::protocol::UserSummary, Error> {
         let mut connection = Connection::open_with(&self.url, &self.options).await?;
@@ -139,7 +139,7 @@ mod tests {
             let client = async {
                 assert_eq!(ada.connect().await.expect("the first").connections, 1);
                 assert_eq!(ada.connect().await.expect("the second").connections, 2);
-                assert!(matches!(ada.connect().await, Err(Error::LimitReached { .. })));
+                assert!(matches!(ada.connect().await, Err(Error::Denied { .. })));
                 assert_eq!(ada.connections(), 2);
                 ada.disconnect().await.expect("a good bye");
                 assert_eq!(ada.connect().await.expect("again").connections, 2);

@@ -41,11 +41,11 @@ fn connection_stays_usable_after_refusals() {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
             let error = connection.authenticate("ada").await.expect_err("the limit");
             assert!(
-                matches!(&error, Error::LimitReached { user, details: None } if user.as_deref() == Some("ada")),
+                matches!(&error, Error::Denied { user, details: None } if user.as_deref() == Some("ada")),
                 "{error}"
             );
             let error = connection.authenticate("").await.expect_err("no user");
-            assert!(matches!(&error, Error::Refused { refusal: AuthenticateFailure::StoreTimedOut, .. }), "{error}");
+            assert!(matches!(&error, Error::Refused { reason: AuthenticateFailure::StoreTimedOut, .. }), "{error}");
             let error = connection.check_connections().await.expect_err("not authenticated");
             assert!(matches!(error, Error::RequestFailed(RequestError::NotAuthenticated)), "{error}");
         };
@@ -125,7 +125,7 @@ fn token_is_sent_but_in_no_error() {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
             let credentials = Credentials::Token("aa.secret.cc".parse().expect("a good token"));
             let error = connection.authenticate_with(&credentials).await.expect_err("the limit");
-            assert!(matches!(error, Error::LimitReached { user: None, details: None }), "{error:?}");
+            assert!(matches!(error, Error::Denied { user: None, details: None }), "{error:?}");
             let error = connection.authenticate_with(&credentials).await.expect_err("a refusal");
             assert_eq!(error.to_string(), "the holder of the token was refused: Token has expired");
             assert_eq!(connection.authenticate_with(&credentials).await.expect("a slot"), ada(1));
@@ -134,7 +134,7 @@ fn token_is_sent_but_in_no_error() {
             let ada = Credentials::User("ada".into());
             let error = connection.authenticate_with(&ada).await.expect_err("the limit");
             assert!(
-                matches!(&error, Error::LimitReached { user, details: None } if user.as_deref() == Some("ada")),
+                matches!(&error, Error::Denied { user, details: None } if user.as_deref() == Some("ada")),
                 "{error}"
             );
         };

@@ -49,7 +49,7 @@ pub(crate) enum Line<'a> {
     /// A failure: prints an event and an error.
     Failed(&'a Error),
     /// A refusal after which the session may try again: prints an event only.
-    Refused(&'a Error),
+    Denied(&'a Error),
     /// A failure whose event is printed already: prints an error only.
     Error(&'a Error),
     /// The client connects again after this time.
@@ -116,7 +116,7 @@ fn format_text(line: &Line<'_>) -> Option<String> {
         Line::Reply(reply) => Some(reply_text(reply)),
         Line::Unknown(text) => Some(format!("unknown message {text}")),
         Line::Retry(after) => Some(format!("connecting again in {:.1} s", after.as_secs_f64())),
-        Line::Failed(error) | Line::Refused(error) => match (error_reply(error), error) {
+        Line::Failed(error) | Line::Denied(error) => match (error_reply(error), error) {
             (Some(reply), _) => Some(reply_text(&reply)),
             (None, Error::Closed { code, reason }) => Some(format!("CLOSED {code} {reason}")),
             (None, _) => None,
@@ -129,7 +129,7 @@ fn reply_text(reply: &ServerMessage) -> String {
     match reply {
         ServerMessage::Hello => "HELLO message from server".into(),
         ServerMessage::AuthenticateSuccess(user) => format!("AUTHENTICATE_SUCCESS {}", user_text(user)),
-        ServerMessage::AuthenticateFailure(refusal) => format!("AUTHENTICATE_FAILURE {refusal}"),
+        ServerMessage::AuthenticateFailure(reason) => format!("AUTHENTICATE_FAILURE {reason}"),
         ServerMessage::ByeSuccess => "BYE_SUCCESS goodbye".into(),
         ServerMessage::CheckConnectionsSuccess(user) => format!("CHECK_CONNECTIONS_SUCCESS {}", user_text(user)),
         ServerMessage::AuthenticateSuccessDetailed(details) => {
@@ -171,7 +171,7 @@ fn format_json(number: u16, line: &Line<'_>) -> Option<String> {
         Line::Retry(after) => {
             event_json(number, "RETRY", &Retry { after_ms: after.as_millis().try_into().unwrap_or(u64::MAX) })
         }
-        Line::Failed(error) | Line::Refused(error) => match (error_reply(error), error) {
+        Line::Failed(error) | Line::Denied(error) => match (error_reply(error), error) {
             (Some(reply), _) => reply_json(number, &reply),
             (None, Error::Closed { code, reason }) => event_json(number, "CLOSED", &Close { code: *code, reason }),
             (None, Error::Lost(reason)) => event_json(number, "LOST", reason),
@@ -198,13 +198,13 @@ fn event_json<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> St
 /// The message that caused the error, if one did.
 fn error_reply(error: &Error) -> Option<ServerMessage> {
     match error {
-        Error::LimitReached { details: Some(details), .. } | Error::Refused { details: Some(details), .. } => {
+        Error::Denied { details: Some(details), .. } | Error::Refused { details: Some(details), .. } => {
             Some(ServerMessage::AuthenticateFailureDetailed(details.clone()))
         }
-        Error::LimitReached { details: None, .. } => {
+        Error::Denied { details: None, .. } => {
             Some(ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached))
         }
-        Error::Refused { refusal, details: None, .. } => Some(ServerMessage::AuthenticateFailure(refusal.clone())),
+        Error::Refused { reason, details: None, .. } => Some(ServerMessage::AuthenticateFailure(reason.clone())),
         Error::Evicted(reason) => Some(ServerMessage::Evicted(reason.clone())),
         Error::RequestFailed(complaint) => Some(ServerMessage::Error(complaint.clone())),
         Error::BadUrl(_)
@@ -248,7 +248,7 @@ mod tests {
             Line::Reply(&ServerMessage::AuthenticateSuccess(user(1))),
             Line::Reply(&ServerMessage::CheckConnectionsSuccess(user(2))),
             Line::Failed(&Error::RequestFailed(RequestError::NotJson)),
-            Line::Failed(&Error::LimitReached { user: Some("ada".into()), details: None }),
+            Line::Failed(&Error::Denied { user: Some("ada".into()), details: None }),
             Line::Failed(&Error::Closed { code: 1001, reason: "gone".into() }),
             Line::Failed(&Error::Lost("cut".into())),
             Line::Unknown("\u{1b}[2J"),

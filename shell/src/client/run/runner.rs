@@ -200,7 +200,7 @@ impl Runner<'_, '_> {
                 self.print(number, &Line::Failed(&error));
                 return Err(error);
             };
-            self.print(number, &Line::Refused(&error));
+            self.print(number, &Line::Denied(&error));
             self.printer.borrow_mut().print_lines(&format_sessions(sessions, may_choose));
             let chosen = if may_choose { self.choose_sessions(connection, sessions).await } else { Ok(None) };
             choice = match chosen {
@@ -331,9 +331,7 @@ struct SessionEnd {
 impl SessionEnd {
     fn from_error(error: &Error) -> Self {
         let exit_reason = match error {
-            Error::LimitReached { .. } | Error::Refused { refusal: AuthenticateFailure::DeviceFull, .. } => {
-                ExitReason::LimitReached
-            }
+            Error::Denied { .. } | Error::Refused { reason: AuthenticateFailure::DeviceFull, .. } => ExitReason::Denied,
             Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => ExitReason::Evicted,
             Error::BadUrl(_)
             | Error::Unreachable { .. }
@@ -374,8 +372,5 @@ impl SessionContext {
 
 /// Whether the connection can still be used after this failure to authenticate.
 fn is_still_open(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::LimitReached { .. } | Error::Refused { .. } | Error::TokenTakenForName | Error::RequestFailed(_)
-    )
+    matches!(error, Error::Denied { .. } | Error::Refused { .. } | Error::TokenTakenForName | Error::RequestFailed(_))
 }

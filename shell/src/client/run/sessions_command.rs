@@ -114,7 +114,7 @@ pub fn print(
         }
         Err(error) => {
             write_line(err, &format!("error: {error}"))?;
-            Ok(if let Error::LimitReached { .. } = error { ExitReason::LimitReached } else { ExitReason::Lost })
+            Ok(if let Error::Denied { .. } = error { ExitReason::Denied } else { ExitReason::Lost })
         }
     }
 }
