@@ -151,11 +151,11 @@ impl Connection {
         self.send_authenticate(credentials, &request).await.map(|grant| grant.user().clone())
     }
 
-    /// Asks for a slot with an AUTHENTICATE object. After a refusal at the limit, the client can choose sessions to end
+    /// Asks for a slot with an AUTHENTICATE object. After a denial, the client can choose sessions to end
     /// from [`Error::failure_details`] and ask again on this connection within 60 s.
     ///
     /// # Errors
-    /// As [`Connection::authenticate_with`]. A refusal carries a [`AuthenticateFailureDetails`] if the server sent one.
+    /// As [`Connection::authenticate_with`]. The error carries [`AuthenticateFailureDetails`] if the server sent them.
     pub async fn authenticate_with_options(
         &mut self,
         credentials: &Credentials,
@@ -169,9 +169,9 @@ impl Connection {
         let failed = |reason: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
             let user = credentials.user().map(Into::into);
             match reason {
-                AuthenticateFailure::LimitReached => Error::Denied { user, details },
-                reason @ (AuthenticateFailure::DeviceFull
-                | AuthenticateFailure::Credential(_)
+                AuthenticateFailure::LimitReached => Error::Denied { user, is_device_full: false, details },
+                AuthenticateFailure::DeviceFull => Error::Denied { user, is_device_full: true, details },
+                reason @ (AuthenticateFailure::Credential(_)
                 | AuthenticateFailure::AnotherUser
                 | AuthenticateFailure::AnotherDevice
                 | AuthenticateFailure::Store(_)
@@ -187,7 +187,7 @@ impl Connection {
                 self.complete_list(&mut details);
                 return Err(failed(details.reason.clone(), Some(details)));
             }
-            ServerMessage::Error(complaint) => return Err(Error::RequestFailed(complaint)),
+            ServerMessage::Error(error) => return Err(Error::RequestFailed(error)),
             other @ (ServerMessage::Hello
             | ServerMessage::ByeSuccess
             | ServerMessage::CheckConnectionsSuccess(_)
@@ -319,7 +319,7 @@ impl Connection {
     ) -> Result<T, Error> {
         match read(self.request(request, awaited).await?) {
             Ok(answer) => Ok(answer),
-            Err(ServerMessage::Error(complaint)) => Err(Error::RequestFailed(complaint)),
+            Err(ServerMessage::Error(error)) => Err(Error::RequestFailed(error)),
             Err(other) => Err(unexpected_reply(awaited, &other)),
         }
     }

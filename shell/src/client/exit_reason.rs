@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub enum ExitReason {
     /// Every session ended with BYE on request; or no part of a load failed. Exit code 0.
     Goodbye,
-    /// A session was refused at the limit. Exit code 3.
+    /// A session was denied a slot. Exit code 3.
     Denied,
     /// The server could not be reached, the connection was lost, or the server closed it or refused it for another
     /// reason than the limit; or part of a load failed. Exit code 4.

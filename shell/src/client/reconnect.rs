@@ -161,12 +161,13 @@ mod tests {
                 retry_after,
                 client_choice: false,
             };
-            Error::Denied { user: None, details: Some(Box::new(details)) }
+            Error::Denied { user: None, is_device_full: false, details: Some(Box::new(details)) }
         };
         let second = Duration::from_secs(1);
         assert_eq!(RetryDecision::from_error(&full(Some(second))), RetryDecision::After(second));
         assert_eq!(RetryDecision::from_error(&full(None)), RetryDecision::Never);
-        assert_eq!(RetryDecision::from_error(&Error::Denied { user: None, details: None }), RetryDecision::Never);
+        let denied = Error::Denied { user: None, is_device_full: false, details: None };
+        assert_eq!(RetryDecision::from_error(&denied), RetryDecision::Never);
     }
 
     #[test]

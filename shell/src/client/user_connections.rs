@@ -61,7 +61,7 @@ impl UserConnections {
     /// Opens one more connection and authenticates it. Returns the user with the slots held.
     ///
     /// # Errors
-    /// [`Error::Denied`] if the user has reached the limit; otherwise as [`Connection::open_with`] and
+    /// [`Error::Denied`] if the user or the device has reached the limit; otherwise as [`Connection::open_with`] and
     /// [`Connection::authenticate`]. No connection is added then.
     pub async fn connect(&mut self) -> Result<session_core::protocol::UserSummary, Error> {
         let mut connection = Connection::open_with(&self.url, &self.options).await?;

@@ -48,7 +48,7 @@ pub(crate) enum Line<'a> {
     Unknown(&'a str),
     /// A failure: prints an event and an error.
     Failed(&'a Error),
-    /// A refusal after which the session may try again: prints an event only.
+    /// A denial after which the session may try again: prints an event only.
     Denied(&'a Error),
     /// A failure whose event is printed already: prints an error only.
     Error(&'a Error),
@@ -141,7 +141,7 @@ fn reply_text(reply: &ServerMessage) -> String {
         }
         ServerMessage::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", user_text(user)),
         ServerMessage::Evicted(reason) => format!("EVICTED {reason}"),
-        ServerMessage::Error(complaint) => format!("ERROR {complaint}"),
+        ServerMessage::Error(error) => format!("ERROR {error}"),
     }
 }
 
@@ -201,12 +201,14 @@ fn error_reply(error: &Error) -> Option<ServerMessage> {
         Error::Denied { details: Some(details), .. } | Error::Refused { details: Some(details), .. } => {
             Some(ServerMessage::AuthenticateFailureDetailed(details.clone()))
         }
-        Error::Denied { details: None, .. } => {
-            Some(ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached))
+        Error::Denied { is_device_full, details: None, .. } => {
+            let reason =
+                if *is_device_full { AuthenticateFailure::DeviceFull } else { AuthenticateFailure::LimitReached };
+            Some(ServerMessage::AuthenticateFailure(reason))
         }
         Error::Refused { reason, details: None, .. } => Some(ServerMessage::AuthenticateFailure(reason.clone())),
         Error::Evicted(reason) => Some(ServerMessage::Evicted(reason.clone())),
-        Error::RequestFailed(complaint) => Some(ServerMessage::Error(complaint.clone())),
+        Error::RequestFailed(error) => Some(ServerMessage::Error(error.clone())),
         Error::BadUrl(_)
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
@@ -248,7 +250,8 @@ mod tests {
             Line::Reply(&ServerMessage::AuthenticateSuccess(user(1))),
             Line::Reply(&ServerMessage::CheckConnectionsSuccess(user(2))),
             Line::Failed(&Error::RequestFailed(RequestError::NotJson)),
-            Line::Failed(&Error::Denied { user: Some("ada".into()), details: None }),
+            Line::Failed(&Error::Denied { user: Some("ada".into()), is_device_full: false, details: None }),
+            Line::Denied(&Error::Denied { user: Some("ada".into()), is_device_full: true, details: None }),
             Line::Failed(&Error::Closed { code: 1001, reason: "gone".into() }),
             Line::Failed(&Error::Lost("cut".into())),
             Line::Unknown("\u{1b}[2J"),
@@ -268,6 +271,7 @@ mod tests {
                  #3 CHECK_CONNECTIONS_SUCCESS ada holds 2 connections\n\
                  #3 ERROR Message is not valid JSON\n\
                  #3 AUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
+                 #3 AUTHENTICATE_FAILURE This device has as many sessions as one may\n\
                  #3 CLOSED 1001 gone\n\
                  #3 unknown message \\u{1b}[2J\n\
                  #3 BYE_SUCCESS goodbye\n"
@@ -288,6 +292,7 @@ mod tests {
                 r#"{"connection":3,"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":2}}"#,
                 r#"{"connection":3,"type":"ERROR","payload":"Message is not valid JSON"}"#,
                 r#"{"connection":3,"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#,
+                r#"{"connection":3,"type":"AUTHENTICATE_FAILURE","payload":"This device has as many sessions as one may"}"#,
                 r#"{"connection":3,"type":"CLOSED","payload":{"code":1001,"words":"gone"}}"#,
                 r#"{"connection":3,"type":"LOST","payload":"cut"}"#,
                 r#"{"connection":3,"type":"UNKNOWN","payload":"\u001b[2J"}"#,

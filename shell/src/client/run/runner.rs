@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use session_core::ledger::Evict;
-use session_core::protocol::{AuthenticateFailure, ServerMessage, SessionSummary};
+use session_core::protocol::{ServerMessage, SessionSummary};
 use session_core::{ResumeToken, SessionId};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
@@ -25,7 +25,7 @@ use crate::client::{Connection, Credentials, Error, Event, ExitReason, Grant, To
 
 /// Holds the sessions of `run_options` and prints their events until all have ended.
 ///
-/// At the first interrupt every session sends BYE. The second interrupt ends the run at once. A refused or lost session
+/// At the first interrupt every session sends BYE. The second interrupt ends the run at once. A session that is denied, refused or lost
 /// retries only if the options ask for it, as [`RetryDecision`] says. A closed output counts as an interrupt.
 ///
 /// # Errors
@@ -331,7 +331,7 @@ struct SessionEnd {
 impl SessionEnd {
     fn from_error(error: &Error) -> Self {
         let exit_reason = match error {
-            Error::Denied { .. } | Error::Refused { reason: AuthenticateFailure::DeviceFull, .. } => ExitReason::Denied,
+            Error::Denied { .. } => ExitReason::Denied,
             Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => ExitReason::Evicted,
             Error::BadUrl(_)
             | Error::Unreachable { .. }

@@ -10,10 +10,10 @@ use crate::client::output::{format_session, write_line};
 use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
 
 /// Lists the sessions of the user, without the one that asks. The client signs in for a moment, which takes a slot if
-/// one is free. If none is free, the refusal lists the sessions. Signing in ends no session.
+/// one is free. If none is free, the denial lists the sessions. Signing in ends no session.
 ///
 /// # Errors
-/// As [`Connection::open_with`] and [`Connection::authenticate_with_options`], but for a refusal that lists the sessions.
+/// As [`Connection::open_with`] and [`Connection::authenticate_with_options`], but for a denial, which lists the sessions.
 pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -> Result<SessionList, Error> {
     let mut connection = Connection::open_with(url, options).await?;
     let own = match connection.authenticate_with_options(credentials, list_only()).await {
