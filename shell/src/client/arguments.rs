@@ -186,10 +186,11 @@ impl HoldArguments {
         let SignIn { url, credentials, options, token_file } = server.into_sign_in();
         let is_interactive =
             format == Format::Text && connections == 1 && io::stdin().is_terminal() && out.is_terminal();
-        let ask = AuthenticateOptions { device, label, resume: None, evict };
-        let ask = (ask != AuthenticateOptions::default()).then_some(ask);
+        let authenticate_options = AuthenticateOptions { device, label, resume: None, evict };
+        let authenticate_options =
+            (authenticate_options != AuthenticateOptions::default()).then_some(authenticate_options);
         let run_options = RunOptions {
-            ask,
+            authenticate_options,
             resume,
             reconnect,
             token_file,

@@ -159,9 +159,10 @@ impl Connection {
     pub async fn authenticate_with_options(
         &mut self,
         credentials: &Credentials,
-        ask: AuthenticateOptions,
+        authenticate_options: AuthenticateOptions,
     ) -> Result<Grant, Error> {
-        let request = ClientMessage::AuthenticateWith(credentials.detailed_credential(), Box::new(ask));
+        let request =
+            ClientMessage::AuthenticateWith(credentials.detailed_credential(), Box::new(authenticate_options));
         self.send_authenticate(credentials, &request).await
     }
 

@@ -66,7 +66,7 @@ impl SlotGuard {
         {
             match wait_end {
                 WaitEnd::Withdrawn => self.store_client.acquire_withdrawn(user, self.session),
-                WaitEnd::InDoubt => self.store_client.acquire_timed_out(user, self.session),
+                WaitEnd::InDoubt => self.store_client.acquire_in_doubt(user, self.session),
                 WaitEnd::Answered => {}
             }
         }

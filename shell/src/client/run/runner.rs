@@ -226,12 +226,12 @@ impl Runner<'_, '_> {
         if !self.run_options.is_detailed() {
             return connection.authenticate_with(&context.credentials).await.map(Grant::Plain);
         }
-        let mut ask = self.run_options.ask.clone().unwrap_or_default();
-        ask.resume = context.resume;
+        let mut authenticate_options = self.run_options.authenticate_options.clone().unwrap_or_default();
+        authenticate_options.resume = context.resume;
         if let Some(these) = choice {
-            ask.evict = Some(Evict::Sessions(these));
+            authenticate_options.evict = Some(Evict::Sessions(these));
         }
-        connection.authenticate_with_options(&context.credentials, ask).await
+        connection.authenticate_with_options(&context.credentials, authenticate_options).await
     }
 
     /// Asks which sessions to end.

@@ -118,9 +118,10 @@ fn closed_session_is_lost_with_its_reason() {
 fn evicted_session_prints_no_resume_token() {
     with_server(async |listener: FakeServer| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let ask =
+        let authenticate_options =
             AuthenticateOptions { label: session_core::DisplayName::parse("desk"), ..AuthenticateOptions::default() };
-        let run_options = RunOptions { ask: Some(ask.clone()), ..run_options(listener.url(), 1) };
+        let run_options =
+            RunOptions { authenticate_options: Some(authenticate_options.clone()), ..run_options(listener.url(), 1) };
         let printer = Printer::new(Format::Json, &mut out, &mut err);
         let server = async {
             let mut connection = listener.accept().await;
@@ -128,7 +129,7 @@ fn evicted_session_prints_no_resume_token() {
             let user = session_core::protocol::Credential::User("testuser".into());
             assert_eq!(
                 connection.receive().await,
-                Some(session_core::protocol::ClientMessage::AuthenticateWith(user, Box::new(ask)))
+                Some(session_core::protocol::ClientMessage::AuthenticateWith(user, Box::new(authenticate_options)))
             );
             let grant = session_core::protocol::AuthenticateSuccessDetails {
                 user: test_user(),
