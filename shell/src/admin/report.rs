@@ -13,7 +13,8 @@ pub struct UserReport {
     /// How many slots the user may hold, 1024 at most.
     pub limit: u32,
     /// Where the limit comes from. A token may claim another, which overrides the server's.
-    pub rule: LimitSource,
+    #[serde(rename = "rule")]
+    pub limit_source: LimitSource,
     /// What happens when all slots are taken.
     pub when_full: WhenFull,
     /// How many slots are held.

@@ -125,8 +125,8 @@ impl AdminService {
         // The next session meets only the sessions that would be left.
         left.retain(|session| !ended.contains(&session.session));
         let next = self.next_outcome(user, left, &policy);
-        let (limit, rule) = policy.limit_for(None);
-        let report = self.describe(user, &SlotUsage { limit, limit_source: rule, ..usage }, &policy, next, &ended);
+        let (limit, limit_source) = policy.limit_for(None);
+        let report = self.describe(user, &SlotUsage { limit, limit_source, ..usage }, &policy, next, &ended);
         Ok(UserReport { dry_run: true, ..report })
     }
 
@@ -160,7 +160,7 @@ impl AdminService {
         UserReport {
             user: user.clone(),
             limit: usage.limit.slots(),
-            rule: usage.limit_source,
+            limit_source: usage.limit_source,
             when_full: policy.effective_when_full(),
             connections: usage.connections,
             sessions: usage.sessions.iter().map(session_report).collect(),

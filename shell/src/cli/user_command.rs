@@ -212,13 +212,13 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 
 /// The report as text for people.
 fn describe(report: &UserReport, request: &AdminRequest) -> String {
-    let UserReport { user, limit, rule, when_full, connections, sessions, next, ended, dry_run } = report;
+    let UserReport { user, limit, limit_source, when_full, connections, sessions, next, ended, dry_run } = report;
     let mut text = String::new();
     let mut line = |message: String| {
         text += &message;
         text.push('\n');
     };
-    let rule = match rule {
+    let limit_source = match limit_source {
         LimitSource::Server => "the server's default, unless a token has another",
         LimitSource::Token => "the token's limit",
         LimitSource::User => "per-user override",
@@ -227,7 +227,11 @@ fn describe(report: &UserReport, request: &AdminRequest) -> String {
         line(format!("user {:?} is deleted", user.as_str()));
     }
     let plural = |count: u32| if count == 1 { "" } else { "s" };
-    line(format!("user {:?} holds {connections} slot{} of {limit} ({rule})", user.as_str(), plural(*connections)));
+    line(format!(
+        "user {:?} holds {connections} slot{} of {limit} ({limit_source})",
+        user.as_str(),
+        plural(*connections)
+    ));
     if *when_full == WhenFull::EvictOldest {
         line("when all slots are taken, a new session ends the one with the oldest slot".into());
     }

@@ -202,7 +202,7 @@ fn memory_store_carries_out_every_admin_request() {
 
     let limit = Some(Override::To(SlotCount::Number(2)));
     let report = handle(AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() })).unwrap();
-    assert_eq!((report.limit, report.rule, report.connections), (2, LimitSource::User, 2));
+    assert_eq!((report.limit, report.limit_source, report.connections), (2, LimitSource::User, 2));
     assert_eq!(report.ended, [NODE.session(3).to_string()]);
     let report = handle(AdminRequest::End(Some(NODE.session(1)))).unwrap();
     assert_eq!((report.ended, report.connections), (vec![NODE.session(1).to_string()], 1));
@@ -211,5 +211,5 @@ fn memory_store_carries_out_every_admin_request() {
     assert_eq!(ended, [3, 1, 2].map(|number| (NODE.session(number), EndReason::ByOperator)));
 
     let report = handle(AdminRequest::Forget).unwrap();
-    assert_eq!((report.limit, report.rule), (3, LimitSource::Server));
+    assert_eq!((report.limit, report.limit_source), (3, LimitSource::Server));
 }
