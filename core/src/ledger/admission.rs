@@ -34,7 +34,7 @@ pub struct Acquire<'a> {
 pub struct Grant {
     /// The slots that the user holds now, this one included. At most `limit`, unless the session held its slot before
     /// and the limit was lowered since.
-    pub connections: u32,
+    pub slots: u32,
     /// The limit in force.
     pub limit: SlotLimit,
     /// The grace period of the slot after its session is lost. Zero if it cannot be resumed.
@@ -51,7 +51,7 @@ pub struct Denied {
     /// Why.
     pub reason: DenyReason,
     /// The slots that the user holds.
-    pub connections: u32,
+    pub slots: u32,
     /// The limit in force.
     pub limit: SlotLimit,
     /// Where the limit comes from.
@@ -77,7 +77,7 @@ impl core::fmt::Display for Denied {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self.reason {
             DenyReason::LimitReached => {
-                write!(f, "the user holds {} slots of {}", self.connections, self.limit)
+                write!(f, "the user holds {} slots of {}", self.slots, self.limit)
             }
             DenyReason::DeviceFull => f.write_str("the device has as many sessions as it may"),
             DenyReason::NodeDead => f.write_str("the node of the session is dead"),
@@ -103,9 +103,9 @@ impl core::error::Error for Denied {}
 /// let second = Acquire { session: node.session(2), ..first };
 ///
 /// let grant = acquire(&mut ada, first, &policy, |_| Liveness::Alive).unwrap();
-/// assert_eq!(grant.connections, 1);
+/// assert_eq!(grant.slots, 1);
 /// let denied = acquire(&mut ada, second, &policy, |_| Liveness::Alive).unwrap_err();
-/// assert_eq!((denied.reason, denied.connections), (DenyReason::LimitReached, 1));
+/// assert_eq!((denied.reason, denied.slots), (DenyReason::LimitReached, 1));
 /// assert_eq!(denied.to_string(), "the user holds 1 slots of 1");
 /// ```
 ///
@@ -132,7 +132,7 @@ pub(super) fn admit(
     let (limit, limit_source) = policy.limit_for(token_limit);
     let deny = |record: &UserRecord, reason, free_at| Denied {
         reason,
-        connections: Slots::count_in(record, policy.count_by),
+        slots: Slots::count_in(record, policy.count_by),
         limit,
         limit_source,
         free_at,
@@ -255,7 +255,7 @@ fn grant(
     let resumable = record.session(session).and_then(SessionRecord::resumable);
     let key = resumable.map(|resumable| resumable.key);
     Grant {
-        connections: Slots::count_in(record, policy.count_by),
+        slots: Slots::count_in(record, policy.count_by),
         limit,
         linger: resumable.map_or(Duration::ZERO, |resumable| resumable.linger),
         is_resumed: key.is_some() && key == options.and_then(|options| options.resume),

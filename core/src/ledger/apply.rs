@@ -45,10 +45,7 @@ pub fn apply(
                     ended = grant.ended;
                     let details =
                         GrantDetails { limit: grant.limit, linger: grant.linger, is_resumed: grant.is_resumed };
-                    Outcome::Granted {
-                        connections: grant.connections,
-                        grant: options.is_some().then(|| Box::new(details)),
-                    }
+                    Outcome::Granted { slots: grant.slots, grant: options.is_some().then(|| Box::new(details)) }
                 }
                 Err(denied) => {
                     let is_device_full = match denied.reason {
@@ -71,7 +68,7 @@ pub fn apply(
             linger(record, *session, *at, token);
             Outcome::Released
         }
-        StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, policy.count_by) },
+        StoreCommand::CountSlots { .. } => Outcome::Counted { slots: Slots::count_in(record, policy.count_by) },
         StoreCommand::ListSessions { limit, is_unbounded, .. } => {
             let max = if *is_unbounded { UserRecord::MAX_SESSIONS } else { SlotUsage::MAX_SHOWN };
             Outcome::Listed(Box::new(list(record, *limit, policy, max)))
@@ -79,12 +76,12 @@ pub fn apply(
         StoreCommand::EndSessions { session, target, reason, .. } => {
             let result = end_sessions(record, *session, *target, reason, policy);
             ended = result.ended;
-            Outcome::Ended { sessions: result.sessions, connections: result.connections }
+            Outcome::Ended { sessions: result.sessions, slots: result.slots }
         }
         StoreCommand::Renew { session, limit, device, .. } => {
             let renewal = Renewal { session: *session, token_limit: *limit, device: device.as_ref() };
             match renew(record, renewal, policy) {
-                Ok(connections) => Outcome::Counted { connections },
+                Ok(slots) => Outcome::Counted { slots },
                 Err(denied) => Outcome::NotRenewed(denied),
             }
         }

@@ -20,7 +20,7 @@ pub struct EndResult {
     /// The live ones among them. Each has to be told.
     pub ended: Vec<EndedSession>,
     /// The slots that the user holds now.
-    pub connections: u32,
+    pub slots: u32,
 }
 
 /// Gives the session's slot back, if it has one. Returns whether it had one.
@@ -80,7 +80,7 @@ pub fn end_sessions(
         };
         remove(record, &sessions, reason, &mut ended);
     }
-    EndResult { sessions: sessions.into(), ended, connections: Slots::count_in(record, policy.count_by) }
+    EndResult { sessions: sessions.into(), ended, slots: Slots::count_in(record, policy.count_by) }
 }
 
 /// Removes these sessions from the record. The live ones are added to `ended`.

@@ -23,7 +23,7 @@ pub fn list(record: &UserRecord, token_limit: Option<SlotLimit>, policy: &Admiss
     SlotUsage {
         limit,
         limit_source,
-        connections: slots.count(),
+        slots: slots.count(),
         sessions: record.sessions().iter().take(max).cloned().collect(),
         free_at: slots.free_at(limit.slots()),
         is_device_full: false,

@@ -18,7 +18,7 @@ pub enum Outcome {
     Granted {
         /// The slots that the user holds now, this one included. At most the limit, unless the session held its slot
         /// before and the limit was lowered since.
-        connections: u32,
+        slots: u32,
         /// More about the slot, if the acquire had [`AcquireOptions`](super::AcquireOptions).
         grant: Option<Box<GrantDetails>>,
     },
@@ -30,7 +30,7 @@ pub enum Outcome {
     /// The number of slots that the user holds. Also the answer to a renewal that is permitted.
     Counted {
         /// The slots that the user holds.
-        connections: u32,
+        slots: u32,
     },
     /// The sessions that hold the user's slots.
     Listed(Box<SlotUsage>),
@@ -39,7 +39,7 @@ pub enum Outcome {
         /// The sessions, also those that only lingered.
         sessions: Box<[SessionId]>,
         /// The slots that the user holds now.
-        connections: u32,
+        slots: u32,
     },
     /// The session may not go on with the other credential. Nothing has changed.
     NotRenewed(RenewalDenied),
@@ -52,19 +52,17 @@ pub enum Outcome {
 impl Outcome {
     /// A grant to a client that asked for nothing beyond a slot.
     #[must_use]
-    pub const fn granted(connections: u32) -> Self {
-        Self::Granted { connections, grant: None }
+    pub const fn granted(slots: u32) -> Self {
+        Self::Granted { slots, grant: None }
     }
 
     /// The slots that the user holds, if the outcome says so.
     #[must_use]
-    pub fn connections(&self) -> Option<u32> {
+    pub fn slots(&self) -> Option<u32> {
         match self {
-            Self::Granted { connections, .. } | Self::Counted { connections } | Self::Ended { connections, .. } => {
-                Some(*connections)
-            }
-            Self::Denied(usage) => usage.as_ref().map(|usage| usage.connections),
-            Self::Listed(usage) => Some(usage.connections),
+            Self::Granted { slots, .. } | Self::Counted { slots } | Self::Ended { slots, .. } => Some(*slots),
+            Self::Denied(usage) => usage.as_ref().map(|usage| usage.slots),
+            Self::Listed(usage) => Some(usage.slots),
             Self::Released | Self::NotRenewed(_) | Self::Rejected(_) | Self::Unknown => None,
         }
     }
@@ -89,7 +87,7 @@ pub struct SlotUsage {
     /// Where the limit comes from.
     pub limit_source: LimitSource,
     /// The number of slots held.
-    pub connections: u32,
+    pub slots: u32,
     /// The sessions, oldest first. At most [`SlotUsage::MAX_SHOWN`], unless all were asked for.
     pub sessions: Box<[SessionRecord]>,
     /// When a slot becomes free by itself, if that is known.

@@ -348,8 +348,8 @@ impl Session {
             return Actions::default();
         }
         let failure = match outcome {
-            Outcome::Granted { connections, grant } => {
-                return reply(self.granted(slot, tokens, connections, grant, now));
+            Outcome::Granted { slots, grant } => {
+                return reply(self.granted(slot, tokens, slots, grant, now));
             }
             Outcome::Denied(usage) => return reply(self.denied(usage.as_deref(), tokens.is_some(), now)),
             Outcome::Rejected(store_error) => AuthenticateFailure::Store(store_error),
@@ -371,11 +371,11 @@ impl Session {
         &mut self,
         mut slot: Slot,
         tokens: Option<&ResumeTokens>,
-        connections: u32,
+        slots: u32,
         grant: Option<Box<GrantDetails>>,
         now: Timestamp,
     ) -> ServerMessage {
-        let user = UserSummary { id: slot.user.clone(), connections };
+        let user = UserSummary { id: slot.user.clone(), connections: slots };
         let message = match (tokens, grant) {
             (Some(tokens), Some(grant)) => {
                 let GrantDetails { limit, linger, is_resumed } = *grant;

@@ -43,7 +43,7 @@ pub(super) fn limit_failure(usage: &SlotUsage, listed: &mut Option<NonZeroU32>, 
     ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
         reason: failure,
         limit: Some(usage.limit),
-        connections: Some(usage.connections),
+        connections: Some(usage.slots),
         retry_after: usage.free_at.map(|at| at.since(now)),
         sessions: is_new.then_some(sessions),
         client_choice: usage.client_choice,
@@ -66,21 +66,21 @@ fn renewal_failure(denied: RenewalDenied, is_detailed: bool) -> ServerMessage {
 /// The reply to a client whose query the store answered.
 pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> ServerMessage {
     let store_error = match (query, outcome) {
-        (StoreQuery::Connections, Outcome::Counted { connections }) => {
+        (StoreQuery::Connections, Outcome::Counted { slots: connections }) => {
             return ServerMessage::CheckConnectionsSuccess(UserSummary { id: user, connections });
         }
-        (StoreQuery::Renewal { .. }, Outcome::Counted { connections }) => {
+        (StoreQuery::Renewal { .. }, Outcome::Counted { slots: connections }) => {
             return ServerMessage::AuthenticateSuccess(UserSummary { id: user, connections });
         }
         (StoreQuery::Sessions, Outcome::Listed(usage)) => {
-            let (limit, connections) = (usage.limit.slots(), usage.connections);
+            let (limit, connections) = (usage.limit.slots(), usage.slots);
             let sessions = SessionList { limit, connections, sessions: session_summaries(&usage) };
             return ServerMessage::ListSessionsSuccess(Box::new(sessions));
         }
         (StoreQuery::End(_), Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
             return ServerMessage::Error(RequestError::NoSuchSession);
         }
-        (StoreQuery::End(_), Outcome::Ended { connections, .. }) => {
+        (StoreQuery::End(_), Outcome::Ended { slots: connections, .. }) => {
             return ServerMessage::EndSessionSuccess(UserSummary { id: user, connections });
         }
         (StoreQuery::Renewal { is_detailed, .. }, Outcome::NotRenewed(denied)) => {

@@ -79,7 +79,7 @@ impl AdminService {
             }
             AdminRequest::Forget => {
                 let update_lock = self.update_lock.lock_arc().await;
-                let held = self.list(user).await?.connections;
+                let held = self.list(user).await?.slots;
                 if held > 0 {
                     return Err(AdminError::HoldsSlots(held));
                 }
@@ -162,7 +162,7 @@ impl AdminService {
             limit: usage.limit.slots(),
             limit_source: usage.limit_source,
             when_full: policy.effective_when_full(),
-            connections: usage.connections,
+            connections: usage.slots,
             sessions: usage.sessions.iter().map(session_report).collect(),
             next,
             ended: ended.iter().map(ToString::to_string).collect(),

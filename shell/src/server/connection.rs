@@ -269,7 +269,7 @@ impl<S: MessageSocket> Connection<S> {
 
     /// Counts what the store did. Denials get dearer until there is a grant.
     fn charge_outcome(&mut self, outcome: &Outcome) {
-        let mut work = Work::slots(outcome.connections().unwrap_or(0));
+        let mut work = Work::slots(outcome.slots().unwrap_or(0));
         match outcome {
             Outcome::Denied(_) => {
                 work += Work::denial(self.denials);

@@ -62,7 +62,7 @@ impl SessionHarness {
 
     fn granted(&mut self, is_resumed: bool, linger: Duration) -> Actions {
         let grant = GrantDetails { limit: limit(3), linger, is_resumed };
-        self.handle(Event::Stored(Outcome::Granted { connections: 2, grant: Some(Box::new(grant)) }))
+        self.handle(Event::Stored(Outcome::Granted { slots: 2, grant: Some(Box::new(grant)) }))
     }
 
     /// A session with a slot and this grace period.
@@ -116,7 +116,7 @@ fn usage() -> SlotUsage {
     SlotUsage {
         limit: limit(1),
         limit_source: LimitSource::Server,
-        connections: 1,
+        slots: 1,
         sessions: [entry].into(),
         free_at: Some(at(3)),
         is_device_full: false,
@@ -452,15 +452,15 @@ fn any_live_session_lists_and_ends_sessions() {
         actions,
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
     );
-    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
+    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), slots: 1 }));
     assert_eq!(actions, reply(ServerMessage::EndSessionSuccess(user_summary(1))));
     drop(harness.handle(Event::Text(&end)));
-    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
+    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [].into(), slots: 1 }));
     assert_eq!(actions, error(RequestError::NoSuchSession));
     for (text, outcome, expected) in [
         (list, Outcome::Rejected(StoreError::Overloaded), RequestError::Store(StoreError::Overloaded)),
         (list, Outcome::Unknown, RequestError::StoreTimedOut),
-        (list, Outcome::Counted { connections: 1 }, RequestError::StoreTimedOut),
+        (list, Outcome::Counted { slots: 1 }, RequestError::StoreTimedOut),
         (&end, Outcome::Listed(Box::new(usage())), RequestError::StoreTimedOut),
         (&end, Outcome::Rejected(StoreError::Failed), RequestError::Store(StoreError::Failed)),
     ] {

@@ -38,12 +38,12 @@ fn apply(
     result.outcome
 }
 
-fn granted(connections: u32) -> Outcome {
-    Outcome::granted(connections)
+fn granted(slots: u32) -> Outcome {
+    Outcome::granted(slots)
 }
 
-fn counted(connections: u32) -> Outcome {
-    Outcome::Counted { connections }
+fn counted(slots: u32) -> Outcome {
+    Outcome::Counted { slots }
 }
 
 fn all_alive(_: NodeId) -> Liveness {

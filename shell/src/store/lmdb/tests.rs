@@ -73,7 +73,7 @@ fn resumable_slots_of_a_killed_server_linger() {
     let store = open(NODE, Duration::ZERO);
     assert!(matches!(
         ask(&store, acquire_with("eve", NODE.session(1), now, resumable())),
-        Outcome::Granted { connections: 1, .. }
+        Outcome::Granted { slots: 1, .. }
     ));
     store.set_policy(AdmissionPolicy { linger: HOUR, ..config(directory.path()).policy });
     for user in ["ada", "joe"] {
@@ -91,7 +91,7 @@ fn resumable_slots_of_a_killed_server_linger() {
     assert_eq!(["eve", "ada", "joe"].map(|user| count(user, now)), [found(0), found(1), found(1)]);
     let resume = AcquireOptions { resume: Some(KEY), ..resumable() };
     let outcome = ask(&store, acquire_with("ada", OTHER_NODE.session(1), now, resume));
-    let Outcome::Granted { connections: 1, grant: Some(grant) } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Granted { slots: 1, grant: Some(grant) } = outcome else { panic!("{outcome:?}") };
     assert!(grant.is_resumed);
     assert_eq!(grant.linger, HOUR);
     assert_eq!(count("joe", now + HOUR), found(1), "from the start of this one on, which was later");

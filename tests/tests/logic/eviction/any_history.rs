@@ -242,13 +242,13 @@ proptest! {
                     model.retain(|model, _| !removed.contains(model));
                 }
                 StoreCommand::Acquire { options, .. } => match &outcome {
-                    Outcome::Granted { connections, .. } if before.contains_key(&session) => {
+                    Outcome::Granted { slots, .. } if before.contains_key(&session) => {
                         prop_assert!(!was_dead && removed.is_empty() && added.is_empty());
-                        prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
+                        prop_assert_eq!(*slots as usize, slots_of(&model, policy.count_by));
                         // A session that lingered is live again.
                         model.get_mut(&session).unwrap().until = None;
                     }
-                    Outcome::Granted { connections, grant } => {
+                    Outcome::Granted { slots, grant } => {
                         prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted with a limit of 0");
                         prop_assert_eq!(&added, &[session].into(), "exactly one session is added");
                         let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
@@ -291,7 +291,7 @@ proptest! {
                                 prop_assert_eq!(slots, policy.limit.slots() as usize, "more sessions were ended than necessary");
                             }
                         }
-                        prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
+                        prop_assert_eq!(*slots as usize, slots_of(&model, policy.count_by));
                     }
                     Outcome::Denied(usage) => {
                         prop_assert!(removed.is_empty() && added.is_empty(), "all or nothing");

@@ -137,7 +137,7 @@ fn denial_with_options_lists_the_sessions() {
     drop(harness.acquire_on_device(&policy(2), 2, "laptop"));
     assert_eq!(harness.acquire_plain(&policy(2), 3), Outcome::Denied(None));
     let Outcome::Denied(Some(usage)) = harness.acquire_resumable(&policy(2), 3) else { panic!("it asked") };
-    assert_eq!((usage.limit, usage.limit_source, usage.connections), (limit(2), LimitSource::Server, 2));
+    assert_eq!((usage.limit, usage.limit_source, usage.slots), (limit(2), LimitSource::Server, 2));
     assert_eq!((usage.free_at, usage.is_device_full), (None, false));
     assert_eq!(&*usage.sessions, harness.record.sessions());
     assert_eq!(*usage, harness.list(&policy(2)));

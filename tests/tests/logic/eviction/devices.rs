@@ -18,7 +18,7 @@ fn sessions_of_one_device_share_one_slot() {
     }
     // A fourth session of the device is denied although a slot is free.
     let Outcome::Denied(Some(usage)) = harness.acquire_on_device(&policy, 5, "laptop") else { panic!("it is full") };
-    assert!(usage.is_device_full && usage.connections == 2);
+    assert!(usage.is_device_full && usage.slots == 2);
     assert!(usage.client_choice && usage.free_at.is_none());
     // A choice or `evict-oldest` ends only sessions of the same device.
     for (evict, allowing, then) in [
@@ -155,7 +155,7 @@ fn renewal_needs_the_device_of_the_slot_and_a_limit() {
         let (limit, device, at) = (claim.map(limit), device, harness.next_second());
         harness.apply(policy, &StoreCommand::Renew { user: user(), session: id(number), limit, device, at })
     };
-    let renewed = Outcome::Counted { connections: 3 };
+    let renewed = Outcome::Counted { slots: 3 };
     let [banned, other] = [RenewalDenied::Banned, RenewalDenied::AnotherDevice].map(Outcome::NotRenewed);
     let overridden = |slots| policy.with_overrides(UserOverrides { limit: Some(limit(slots)), when_full: None });
     for (policy, number, claim, device, expected) in [

@@ -188,7 +188,7 @@ fn session_that_lingers_is_live_after_its_acquire() {
     };
     let _granted = acquire(&mut record, 1).unwrap();
     ledger::linger(&mut record, id(1), at(1), &KnownToken::Granted);
-    assert_eq!(acquire(&mut record, 1).unwrap().connections, 1);
+    assert_eq!(acquire(&mut record, 1).unwrap().slots, 1);
     assert_eq!(record.session(id(1)).unwrap().status, SessionStatus::Live);
     assert!(acquire(&mut record, 2).is_err(), "the slot is taken");
 }

@@ -99,7 +99,7 @@ pub(super) fn lists_items_once_while_others_change(open: fn(SlotLimit) -> Subjec
     let left: Vec<UserId> = listed_users.iter().map(|entry| entry.user.clone()).collect();
     assert_eq!(left, users.into_iter().map(|entry| entry.user).collect::<Vec<_>>());
     let gone: u64 = number_of(&listed_sessions[2].user);
-    assert_eq!(subject.ask(lookup(&format!("user {gone}"), gone)), Outcome::Counted { connections: 0 });
+    assert_eq!(subject.ask(lookup(&format!("user {gone}"), gone)), Outcome::Counted { slots: 0 });
 }
 
 pub(super) fn lists_no_void_sessions(open: fn(SlotLimit) -> Subject) {

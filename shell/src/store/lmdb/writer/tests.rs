@@ -199,7 +199,7 @@ fn unapplied_eviction_notifies_no_session() {
     assert_eq!(ended_sessions.try_iter().count(), 0);
     // The retry leaves out the acquire and applies the end, once.
     faults::fail([full()]);
-    let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), connections: 1 };
+    let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), slots: 1 };
     assert_eq!(serve(&mut writer, [end(2), acquire("ada", 3)]), [ended, FULL]);
     let by_operator = EndedSession { session: NODE.session(1), reason: EndReason::ByOperator };
     assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[by_operator]]);
@@ -216,7 +216,7 @@ fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> 
     for (number, (user, options)) in (1..).zip(left) {
         let session = OTHER_NODE.session(number);
         let outcome = serve(&mut dead, [acquire_with(user, session, at(1), options.clone())]);
-        assert!(matches!(outcome[..], [Outcome::Granted { connections: 1, .. }]), "{outcome:?}");
+        assert!(matches!(outcome[..], [Outcome::Granted { slots: 1, .. }]), "{outcome:?}");
     }
     drop(dead);
     let (mut writer, _) = evicting_writer(directory, NODE, linger);
