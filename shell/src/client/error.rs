@@ -122,8 +122,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The details of a failed `AUTHENTICATE`: the limit, the sessions that hold the slots, when to retry. [`AuthenticateFailure::code`] names
-    /// the reason for programs.
+    /// The details of a failed `AUTHENTICATE`: the limit, the sessions that hold the slots, when to retry.
+    /// [`AuthenticateFailure::code`] names the reason for programs.
     #[must_use]
     pub fn failure_details(&self) -> Option<&AuthenticateFailureDetails> {
         match self {

@@ -40,10 +40,8 @@ fn connection_stays_usable_after_failures() {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
             let error = connection.authenticate("ada").await.expect_err("the limit");
-            assert!(
-                matches!(&error, Error::Denied { user, is_device_full: false, details: None } if user.as_deref() == Some("ada")),
-                "{error}"
-            );
+            let Error::Denied { user, is_device_full: false, details: None } = &error else { panic!("{error}") };
+            assert_eq!(user.as_deref(), Some("ada"));
             let error = connection.authenticate("ada").await.expect_err("the limit of the device");
             assert!(matches!(&error, Error::Denied { is_device_full: true, details: None, .. }), "{error}");
             let error = connection.authenticate("").await.expect_err("no user");
@@ -136,10 +134,8 @@ fn token_is_sent_but_in_no_error() {
             assert!(matches!(error, Error::TokenTakenForName) && !error.to_string().contains("secret"), "{error}");
             let ada = Credentials::User("ada".into());
             let error = connection.authenticate_with(&ada).await.expect_err("the limit");
-            assert!(
-                matches!(&error, Error::Denied { user, is_device_full: false, details: None } if user.as_deref() == Some("ada")),
-                "{error}"
-            );
+            let Error::Denied { user, is_device_full: false, details: None } = &error else { panic!("{error}") };
+            assert_eq!(user.as_deref(), Some("ada"));
         };
         let server = async {
             let mut connection = listener.accept().await;

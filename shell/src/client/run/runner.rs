@@ -25,8 +25,8 @@ use crate::client::{Connection, Credentials, Error, Event, ExitReason, Grant, To
 
 /// Holds the sessions of `run_options` and prints their events until all have ended.
 ///
-/// At the first interrupt every session sends BYE. The second interrupt ends the run at once. A session that is denied, refused or lost
-/// retries only if the options ask for it, as [`RetryDecision`] says. A closed output counts as an interrupt.
+/// At the first interrupt every session sends BYE. The second interrupt ends the run at once. A session that is denied,
+/// refused or lost retries only if the options ask for it, as [`RetryDecision`] says. A closed output counts as an interrupt.
 ///
 /// # Errors
 /// When the output cannot be written for another reason. Every session has sent BYE by then.
