@@ -25,16 +25,16 @@ Exit codes. With several sessions the highest counts:
   2  wrong usage, or a bad token or certificate file
   3  a session was denied a slot: the user, or the device, has reached the connection limit
   4  a session was lost: the server cannot be reached or trusted, does not answer within 10
-     seconds, closed the connection or refused the session for another reason; or the file of --resume is
+     seconds, closed the connection or refused for another reason; or the file of --resume is
      bad; or a second Ctrl-C did not wait for the answer to BYE
   5  another session of the user or the operator ended a session (4409), or a session continues
      on another connection (4410)";
 
 const SESSIONS_AFTER_HELP: &str = "\
 The client signs in for a moment, which takes a slot of the user if one is free. If none is free, the server denies \
-one and tells the client who holds the slots. Signing in ends no session.
+the client a slot and tells it who holds the slots. Signing in ends no session.
 
-Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage, 3 denied a slot because the user, or the device,
+Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage, 3 denied a slot because the user, or the device, \
 has reached the connection limit, 4 not done.";
 
 /// Holds sessions of one user until Ctrl-C, and prints each event as it arrives
