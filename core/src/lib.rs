@@ -11,180 +11,41 @@
 //! | release slots although answers were lost | [`release_tracker::ReleaseTracker`] | process |
 //! | tell clients that they are in, but never too many | [`leaving_tracker::LeavingTracker`] | process |
 //! | limit connections before authentication | [`connection_limiter::ConnectionLimiter`] | process |
+//! | share the processor among clients | [`fair_queue::FairQueue`] | process |
 //! | parse and write messages, on either side | [`protocol`] | |
 //!
-//! # What always holds
-//!
-//! - An acquire never adds a slot if the user holds as many as the limit allows. It may evict other sessions. Then they lose
-//!   their slots and it gets one in a single step, or nothing changes.
-//! - A count is the number of slots. So it is never negative and never drifts.
-//! - A session has one user, and at most one slot, whatever credentials the client shows.
-//! - A resume token moves one slot from a session to another. So it never adds a slot.
-//! - A session has at most one command under way.
-//! - A session that was granted a slot submits exactly one release, or one [`ledger::StoreCommand::Linger`].
-//! - A client is told of a slot only after the store has confirmed it. If the client left, or lost the slot, before its
-//!   grant arrived, it is never told of the grant.
-//! - A client is told that it is in only after each session of its user that lost its slot before, and had been told, has been
-//!   told so or has lost its socket. So at no moment have more clients of a user been told that they are in, and are served,
-//!   than the limit allows. (A limit that is lowered under live sessions ends none of them by itself.)
-//! - A session whose credential has expired is closed, unless the client showed a valid new one before.
-//! - Nothing is sent after a close, and a finished session does nothing.
-//! - No input from a client makes this crate panic. A panic means that an invariant of the crate itself is broken. Its
-//!   message states the invariant.
-//!
-//! # Example
-//!
-//! A complete server. Its store is one record, its clients are lists of messages, and a socket is a list of the texts that
-//! were sent. `ada` may hold one slot, and a new session replaces the old one:
+//! One client signs in:
 //!
 //! ```
-//! use core::time::Duration;
-//! use session_core::leaving_tracker::LeavingTracker;
-//! use session_core::ledger::{self, AdmissionPolicy, Liveness, Outcome, SlotLimit, StoreCommand, UserRecord, WhenFull};
-//! use session_core::protocol::CredentialError;
-//! use session_core::release_tracker::ReleaseTracker;
-//! use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
-//! use session_core::{NodeId, SessionId, Timestamp, UserId};
-//! use std::collections::BTreeMap;
+//! use session_core::ledger::{self, AdmissionPolicy, Liveness, SlotLimit, UserRecord};
+//! use session_core::session::{Effect, Event, Frame, Identity, Session, SessionSettings};
+//! use session_core::{NodeId, Timestamp, UserId};
 //!
-//! struct Connection {
-//!     session: Session,
-//!     /// The user of the slot that the session has or asks for.
-//!     user: Option<UserId>,
-//!     /// A grant that the client must not be told yet.
-//!     held: Option<Outcome>,
-//!     /// When to cut the socket if the client has not been told by then that it is out.
-//!     cut_at: Option<Timestamp>,
-//! }
+//! let (ada, now) = (UserId::parse("ada").unwrap(), Timestamp::default());
+//! let mut session = Session::new(NodeId::new(7).session(1), &SessionSettings::default(), now);
+//! let hello = session.handle(Event::Connected, now).send;
 //!
-//! struct Server {
-//!     now: Timestamp,
-//!     policy: AdmissionPolicy,
-//!     record: UserRecord,
-//!     releases: ReleaseTracker,
-//!     leaving: LeavingTracker,
-//!     connections: BTreeMap<SessionId, Connection>,
-//!     sent: Vec<String>,
-//! }
+//! // A message arrives. The session asks whose credential that is.
+//! let actions = session.handle(Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#), now);
+//! assert!(matches!(actions.effect, Some(Effect::Verify(_))));
 //!
-//! impl Server {
-//!     fn connect(&mut self, id: SessionId) {
-//!         let session = Session::new(id, &SessionSettings::default(), self.now);
-//!         self.connections.insert(id, Connection { session, user: None, held: None, cut_at: None });
-//!         self.handle(id, Event::Connected);
-//!     }
+//! // It is Ada's. The session asks the store for a slot.
+//! let actions = session.handle(Event::Verified(Ok(Identity::for_user(ada.clone()))), now);
+//! let Some(Effect::Store(command)) = actions.effect else { panic!("it needs a slot") };
 //!
-//!     fn handle(&mut self, id: SessionId, event: Event<'_>) {
-//!         let mut next = Some(event);
-//!         while let Some(event) = next.take() {
-//!             let Some(connection) = self.connections.get_mut(&id) else { return };
-//!             let Actions { effect, send, close } = connection.session.handle(event, self.now);
-//!             // The server closes, and the client does not know yet. Before the effect, which may give the slot up.
-//!             if close.is_some_and(|reason| !reason.is_by_client())
-//!                 && let Some(user) = &connection.user
-//!             {
-//!                 connection.cut_at = Some(self.leaving.slot_lost(user, id, self.now));
-//!             }
-//!             match effect {
-//!                 None => {}
-//!                 // Open authentication: the credential is the user id.
-//!                 Some(Effect::Verify(credential)) => {
-//!                     let user = credential.user().ok_or(CredentialError::NotText);
-//!                     let user = user.and_then(|user| UserId::parse(user).map_err(CredentialError::UserId));
-//!                     next = Some(Event::Verified(user.map(Identity::for_user)));
-//!                 }
-//!                 Some(Effect::Store(command)) => {
-//!                     if matches!(command, StoreCommand::Acquire { .. }) {
-//!                         connection.user = Some(command.user().clone());
-//!                     }
-//!                     next = self.submit(&command).map(Event::Stored);
-//!                 }
-//!             }
-//!             match send {
-//!                 None => {}
-//!                 Some(Frame::Message(message)) => self.sent.push(format!("{} {}", id.number(), message.encode())),
-//!                 Some(Frame::Ping) => self.sent.push(format!("{} (ping)", id.number())),
-//!             }
-//!             if let Some(reason) = close {
-//!                 self.sent.push(format!("{} {reason}", id.number()));
-//!                 // This socket takes all data at once. Other sockets take a while, or have to be cut.
-//!                 self.gone(id);
-//!             }
-//!         }
-//!     }
-//!
-//!     /// The client of this session was told that it is out, or its socket is gone.
-//!     fn gone(&mut self, id: SessionId) {
-//!         for ready in self.leaving.gone(id) {
-//!             let held = self.connections.get_mut(&ready).and_then(|connection| connection.held.take());
-//!             self.handle(ready, Event::Stored(held.expect("its grant is held")));
-//!         }
-//!     }
-//!
-//!     /// The store. Returns the answer for the session, if there is one now.
-//!     fn submit(&mut self, command: &StoreCommand) -> Option<Outcome> {
-//!         let ticket = match self.releases.begin(command) {
-//!             Ok(ticket) => ticket,
-//!             Err(error) => return Some(Outcome::Rejected(error)),
-//!         };
-//!         let result = ledger::apply(command.user(), &mut self.record, command, &self.policy, |_| Liveness::Alive);
-//!         self.releases.answered(&ticket, &result.outcome, self.now);
-//!         for ended in &result.ended {
-//!             self.leaving.slot_lost(command.user(), ended.session, self.now);
-//!         }
-//!         let is_grant = matches!(result.outcome, Outcome::Granted { .. });
-//!         let must_wait = is_grant && self.leaving.must_wait(command.user(), command.session());
-//!         let mut answer = Some(result.outcome).filter(|_| !command.is_release());
-//!         if must_wait && let Some(connection) = self.connections.get_mut(&command.session()) {
-//!             connection.held = answer.take();
-//!         }
-//!         for ended in result.ended {
-//!             self.handle(ended.session, Event::Ended(ended.reason));
-//!         }
-//!         answer
-//!     }
-//! }
-//!
-//! let one_slot = AdmissionPolicy::new(SlotLimit::new(1).unwrap());
-//! let mut server = Server {
-//!     now: Timestamp::default(),
-//!     policy: AdmissionPolicy { when_full: WhenFull::EvictOldest, ..one_slot },
-//!     record: UserRecord::default(),
-//!     releases: ReleaseTracker::new(1000),
-//!     leaving: LeavingTracker::default(),
-//!     connections: BTreeMap::new(),
-//!     sent: Vec::new(),
-//! };
-//! let node = NodeId::new(0x5eed);
-//! for number in 1..=2 {
-//!     server.connect(node.session(number));
-//!     server.now = server.now + Duration::from_millis(1);
-//!     server.handle(node.session(number), Event::Text(r#"{"type":"AUTHENTICATE","payload":"ada"}"#));
-//! }
-//! server.handle(node.session(2), Event::Text(r#"{"type":"BYE","payload":null}"#));
-//!
-//! assert_eq!(server.sent, [
-//!     r#"1 {"type":"HELLO","payload":"message from server"}"#,
-//!     r#"1 {"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#,
-//!     r#"2 {"type":"HELLO","payload":"message from server"}"#,
-//!     // The first client is told that it is out, and only then the second that it is in.
-//!     r#"1 {"type":"EVICTED","payload":"Another session of this user has taken the place of this one"}"#,
-//!     "1 4409 The slot of this session was taken away",
-//!     r#"2 {"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#,
-//!     r#"2 {"type":"BYE_SUCCESS","payload":null}"#,
-//!     "2 1000 Goodbye",
-//! ]);
-//! assert!(server.connections.values().all(|connection| connection.session.is_finished()));
-//! assert!(server.record.is_empty() && server.releases.tracked() == 0 && server.leaving.is_empty());
+//! // The store applies the rule to her record, and the session answers its client.
+//! let (mut record, policy) = (UserRecord::default(), AdmissionPolicy::new(SlotLimit::new(1).unwrap()));
+//! let result = ledger::apply(&ada, &mut record, &command, &policy, |_| Liveness::Alive);
+//! let Some(Frame::Message(answer)) = session.handle(Event::Stored(result.outcome), now).send else { panic!("no answer") };
+//! assert_eq!(answer.encode(), r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#);
+//! # assert!(hello.is_some() && result.ended.is_empty());
 //! ```
 //!
-//! In a real server the answers come later. Meanwhile the session still takes [`session::Event::Disconnected`],
-//! [`session::Event::Draining`] and the other events; only messages wait while [`session::Session::is_busy`]. The server
-//! also sends [`session::Event::Tick`] at [`session::Session::deadline`] and [`session::Event::Expired`] at
-//! [`session::Session::expires_at`], and retries releases at [`release_tracker::ReleaseTracker::deadline`]. A socket takes
-//! data later, or never. So the server calls [`leaving_tracker::LeavingTracker::gone`] once the close frame is written or the
-//! socket is gone, and cuts a socket that is not gone at the time that
-//! [`slot_lost`](leaving_tracker::LeavingTracker::slot_lost) returned.
+//! **A grant may have to wait.** If it takes the slot of another session, that session's client still believes that it is in.
+//! Hold [`Event::Stored`](session::Event::Stored) back until that client is told or cut, as the
+//! [`LeavingTracker`](leaving_tracker::LeavingTracker) says. Otherwise more clients than the limit are in for a moment.
+//!
+//! The page [`embedding`] has a whole server that does so, and lists what always holds.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -208,3 +69,70 @@ mod time;
 pub use id::{DisplayName, NodeId, SessionId, UserId, UserIdError};
 pub use resume_token::{ResumeKey, ResumeToken};
 pub use time::{Timestamp, UnixSeconds};
+
+/// How to embed this crate: a whole server, what you must do, and what always holds.
+///
+/// # What a server does
+///
+/// | when | it calls |
+/// |---|---|
+/// | a client connects, sends, is silent, leaves | [`Session::handle`], and carries out the actions that come back: effect, frame, close |
+/// | a session submits a command | [`ReleaseTracker::begin`], then the store |
+/// | the store answers | [`ReleaseTracker::answered`], then [`Event::Stored`] |
+/// | the store takes a session's slot, or the server closes the session itself | [`LeavingTracker::slot_lost`] before anything else |
+/// | the store grants a slot | [`LeavingTracker::must_wait`], and holds the answer back if it says so |
+/// | a client is told that it is out, or its socket is gone | [`LeavingTracker::gone`], and passes on the answers that were held back for it |
+///
+/// # A whole server
+///
+/// `core/examples/embedding.rs`, which `cargo run -p session-core --example embedding` runs:
+///
+/// ```
+#[doc = include_str!("../examples/embedding.rs")]
+/// ```
+///
+/// # What changes in a real server
+///
+/// - The answers come later. Meanwhile the session still takes [`Event::Disconnected`], [`Event::Draining`] and the other
+///   events; only messages wait while [`Session::is_busy`].
+/// - The server sends [`Event::Tick`] at [`Session::deadline`], and [`Event::Expired`] at [`Session::expires_at`].
+/// - It retries releases at [`ReleaseTracker::deadline`].
+/// - A socket takes data later, or never. So the server calls [`LeavingTracker::gone`] once the close frame is written or the
+///   socket is gone. It cuts a socket that is not gone at the time that [`LeavingTracker::slot_lost`] returned.
+///
+/// # What always holds
+///
+/// - An acquire never adds a slot if the user holds as many as the limit allows. It may evict other sessions. Then they lose
+///   their slots and it gets one in a single step, or nothing changes.
+/// - A count is the number of slots. So it is never negative and never drifts.
+/// - A session has one user, and at most one slot, whatever credentials the client shows.
+/// - A resume token moves one slot from a session to another. So it never adds a slot.
+/// - A session has at most one command under way.
+/// - A session that was granted a slot submits exactly one release, or one [`StoreCommand::Linger`].
+/// - A client is told of a slot only after the store has confirmed it. If the client left, or lost the slot, before its
+///   grant arrived, it is never told of the grant.
+/// - A client is told that it is in only after each session of its user that lost its slot before, and had been told, has been
+///   told so or has lost its socket. So at no moment have more clients of a user been told that they are in, and are served,
+///   than the limit allows. (A limit that is lowered under live sessions ends none of them by itself.)
+/// - A session whose credential has expired is closed, unless the client showed a valid new one before.
+/// - Nothing is sent after a close, and a finished session does nothing.
+/// - No input from a client makes this crate panic. A panic means that an invariant of the crate itself is broken. Its
+///   message states the invariant.
+///
+/// [`Event::Disconnected`]: crate::session::Event::Disconnected
+/// [`Event::Draining`]: crate::session::Event::Draining
+/// [`Event::Expired`]: crate::session::Event::Expired
+/// [`Event::Stored`]: crate::session::Event::Stored
+/// [`Event::Tick`]: crate::session::Event::Tick
+/// [`LeavingTracker::gone`]: crate::leaving_tracker::LeavingTracker::gone
+/// [`LeavingTracker::must_wait`]: crate::leaving_tracker::LeavingTracker::must_wait
+/// [`LeavingTracker::slot_lost`]: crate::leaving_tracker::LeavingTracker::slot_lost
+/// [`ReleaseTracker::answered`]: crate::release_tracker::ReleaseTracker::answered
+/// [`ReleaseTracker::begin`]: crate::release_tracker::ReleaseTracker::begin
+/// [`ReleaseTracker::deadline`]: crate::release_tracker::ReleaseTracker::deadline
+/// [`Session::deadline`]: crate::session::Session::deadline
+/// [`Session::expires_at`]: crate::session::Session::expires_at
+/// [`Session::handle`]: crate::session::Session::handle
+/// [`Session::is_busy`]: crate::session::Session::is_busy
+/// [`StoreCommand::Linger`]: crate::ledger::StoreCommand::Linger
+pub mod embedding {}

@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 ///
 /// A session's command goes through the tracker twice. [`ReleaseTracker::begin`] gives a [`Ticket`] before the command is
 /// submitted. [`ReleaseTracker::answered`] takes the ticket with the store's answer,
-/// [`ReleaseTracker::given_up`] after a timeout, and [`ReleaseTracker::withdrawn`] if the store had not begun to apply the
+/// [`ReleaseTracker::in_doubt`] after a timeout, and [`ReleaseTracker::withdrawn`] if the store had not begun to apply the
 /// command by then. Answers may come in any order.
 ///
 /// An acquire that showed a resume token and got no answer leaves a pending [`StoreCommand::Linger`] with that token, not a
@@ -34,7 +34,7 @@ use crate::time::Timestamp;
 /// let mut tracker = ReleaseTracker::new(1000);
 /// let ticket = tracker.begin(&acquire).unwrap();
 /// // The store did not answer in time.
-/// tracker.given_up(&ticket, now);
+/// tracker.in_doubt(&ticket, now);
 /// assert!(!tracker.is_settled(session));
 ///
 /// let retry_at = tracker.deadline().unwrap();
@@ -184,13 +184,13 @@ impl ReleaseTracker {
             (Call::Acquire, Outcome::Denied(_) | Outcome::Rejected(_))
             | (Call::Release | Call::Linger(_), Outcome::Released) => self.settle(ticket.session),
             // An answer that does not fit the command is worth no more than none.
-            (Call::Acquire | Call::Release | Call::Linger(_), _) => self.given_up(ticket, now),
+            (Call::Acquire | Call::Release | Call::Linger(_), _) => self.in_doubt(ticket, now),
         }
     }
 
     /// The wait for the answer has ended, and the store may have begun to apply the command. The outcome counts as
     /// [`Outcome::Unknown`]. For a command that the store has certainly not begun see [`ReleaseTracker::withdrawn`].
-    pub fn given_up(&mut self, ticket: &Ticket, now: Timestamp) {
+    pub fn in_doubt(&mut self, ticket: &Ticket, now: Timestamp) {
         let lost = match &ticket.call {
             Call::Query => return,
             Call::Acquire => match self.sessions.get_mut(&ticket.session) {
@@ -211,12 +211,12 @@ impl ReleaseTracker {
             Call::Acquire => self.settle(ticket.session),
             Call::Query => {}
             // The slot is still there.
-            Call::Release | Call::Linger(_) => self.given_up(ticket, now),
+            Call::Release | Call::Linger(_) => self.in_doubt(ticket, now),
         }
     }
 
     /// The next release to retry, if one is due. It is under way until [`ReleaseTracker::answered`] or
-    /// [`ReleaseTracker::given_up`] says what became of it.
+    /// [`ReleaseTracker::in_doubt`] says what became of it.
     pub fn next_retry(&mut self, now: Timestamp) -> Option<StoreCommand> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;

@@ -67,13 +67,13 @@ pub fn check(
         }
         StoreCommand::CountSlots { .. } => {
             assert!(removed.is_empty() && added.is_empty(), "a query changed the record");
-            assert_eq!(result.outcome, Outcome::Counted { connections: slots(&current) });
+            assert_eq!(result.outcome, Outcome::Counted { slots: slots(&current) });
         }
         StoreCommand::ListSessions { is_unbounded: whole, .. } => {
-            let Outcome::Listed(listing) = &result.outcome else { panic!("no list: {:?}", result.outcome) };
+            let Outcome::Listed(usage) = &result.outcome else { panic!("no list: {:?}", result.outcome) };
             assert!(removed.is_empty() && added.is_empty(), "a query changed the record");
             let most = if *whole { after.sessions().len() } else { after.sessions().len().min(100) };
-            assert_eq!((&*listing.sessions, listing.connections), (&after.sessions()[..most], slots(&current)));
+            assert_eq!((&*usage.sessions, usage.slots), (&after.sessions()[..most], slots(&current)));
         }
         StoreCommand::Renew { limit, device, .. } => {
             assert!(removed.is_empty() && added.is_empty(), "a renewal changed the record");
@@ -83,13 +83,13 @@ pub fn check(
             let expected = match (is_banned, is_of_device) {
                 (true, _) => Outcome::NotRenewed(RenewalDenied::Banned),
                 (false, false) => Outcome::NotRenewed(RenewalDenied::AnotherDevice),
-                (false, true) => Outcome::Counted { connections: slots(&current) },
+                (false, true) => Outcome::Counted { slots: slots(&current) },
             };
             assert_eq!(result.outcome, expected);
         }
         StoreCommand::EndSessions { target: which, reason: by, .. } => {
-            let Outcome::Ended { sessions, connections } = &result.outcome else { panic!("{:?}", result.outcome) };
-            assert_eq!((added.len(), *connections), (0, slots(&current)));
+            let Outcome::Ended { sessions, slots: held } = &result.outcome else { panic!("{:?}", result.outcome) };
+            assert_eq!((added.len(), *held), (0, slots(&current)));
             let notified: BTreeSet<_> = sessions.iter().copied().collect();
             assert!(!notified.contains(&session), "a session ended itself");
             let is_permitted = !matches!(by, EndReason::ByUser(_)) || before.contains_key(&session);
@@ -128,13 +128,13 @@ pub fn check(
             let limit = policy.limit_for(*limit).0.slots();
             let options = options.as_deref();
             match &result.outcome {
-                Outcome::Granted { connections, grant } => {
+                Outcome::Granted { slots: held, grant } => {
                     assert!(!is_dead, "a session of a dead node was granted a slot");
                     assert!(
                         current.get(&session).is_some_and(|entry| entry.status == SessionStatus::Live),
                         "a granted session is not in the record"
                     );
-                    assert_eq!(*connections, slots(&current));
+                    assert_eq!(*held, slots(&current));
                     assert_eq!(grant.is_some(), options.is_some());
                     let key = options.and_then(|options| options.resume);
                     let named = options.and_then(|options| options.device.as_ref());
@@ -206,10 +206,10 @@ pub fn check(
                         }
                     }
                 }
-                Outcome::Denied(listing) => {
+                Outcome::Denied(usage) => {
                     assert!(removed.is_empty() && added.is_empty(), "a denial changed the record");
-                    assert_eq!(listing.is_some(), options.is_some());
-                    let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
+                    assert_eq!(usage.is_some(), options.is_some());
+                    let is_device_full = usage.as_ref().is_some_and(|usage| usage.is_device_full);
                     let is_ceiling = after.sessions().len() >= UserRecord::MAX_SESSIONS;
                     assert!(
                         slots(&current) >= limit || is_device_full || is_ceiling,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use session_core::UserId;
 use session_core::ledger::{Outcome, SlotLimit, StoreCommand, StoreError};
 use shell::store::{
-    Completion, HealthFuture, MemoryStore, NodeContext, Page, PageRequest, SessionEntry, Store, StoreFailure,
-    StoreFuture, UserEntry, UserUpdate,
+    Completion, HealthFuture, MemoryStore, NodeContext, Page, PageRequest, Store, StoreFailure, StoreFuture,
+    StoredSession, StoredUser, UserUpdate,
 };
 
 use crate::test_server::NODE;
@@ -164,11 +164,11 @@ impl Store for StallableStore {
         }
     }
 
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
         self.inner.list_users(page)
     }
 
-    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         self.inner.list_sessions(user, page)
     }
 

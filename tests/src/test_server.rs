@@ -149,7 +149,7 @@ pub fn slots_in_store(store: &dyn Store, user: &str) -> Option<u32> {
     };
     store.submit(lookup, Completion::new(move |outcome| sender.send(outcome).expect("it is awaited")));
     match receiver.recv_timeout(TIMEOUT).expect("a store answers") {
-        Outcome::Counted { connections } => Some(connections),
+        Outcome::Counted { slots } => Some(slots),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::command::AcquireOptions;
 use super::end::remove;
-use super::expire::expire;
+use super::lapsed::remove_lapsed_at;
 use super::limit::SlotLimit;
 use super::outcome::{EndReason, EndedSession, Liveness};
 use super::policy::{AdmissionPolicy, CountBy, LimitSource};
@@ -34,7 +34,7 @@ pub struct Acquire<'a> {
 pub struct Grant {
     /// The slots that the user holds now, this one included. At most `limit`, unless the session held its slot before
     /// and the limit was lowered since.
-    pub connections: u32,
+    pub slots: u32,
     /// The limit in force.
     pub limit: SlotLimit,
     /// The grace period of the slot after its session is lost. Zero if it cannot be resumed.
@@ -51,7 +51,7 @@ pub struct Denied {
     /// Why.
     pub reason: DenyReason,
     /// The slots that the user holds.
-    pub connections: u32,
+    pub slots: u32,
     /// The limit in force.
     pub limit: SlotLimit,
     /// Where the limit comes from.
@@ -69,7 +69,7 @@ pub enum DenyReason {
     LimitReached,
     /// The device has as many sessions as [`AdmissionPolicy::sessions_per_device`] allows.
     DeviceFull,
-    /// The node of the session is dead. Its slot would expire at once.
+    /// The node of the session is dead. It would lapse at once.
     NodeDead,
 }
 
@@ -77,7 +77,7 @@ impl core::fmt::Display for Denied {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self.reason {
             DenyReason::LimitReached => {
-                write!(f, "the user holds {} slots of {}", self.connections, self.limit)
+                write!(f, "the user holds {} slots of {}", self.slots, self.limit)
             }
             DenyReason::DeviceFull => f.write_str("the device has as many sessions as it may"),
             DenyReason::NodeDead => f.write_str("the node of the session is dead"),
@@ -89,8 +89,8 @@ impl core::error::Error for Denied {}
 
 /// Takes a slot for a session, or evicts others for it if the policy says so: the only rule that admits anybody.
 ///
-/// A session that has a slot keeps it and is granted it again. If the slot lingered, it is live again. First expires
-/// sessions, as [`expire_sessions`](super::expire_sessions) does.
+/// A session that has a slot keeps it and is granted it again. If the slot lingered, it is live again. Lapsed
+/// sessions are removed first, as [`remove_lapsed`](super::remove_lapsed) does.
 ///
 /// ```
 /// use session_core::ledger::{Acquire, AdmissionPolicy, DenyReason, Liveness, SlotLimit, UserRecord, acquire};
@@ -103,9 +103,9 @@ impl core::error::Error for Denied {}
 /// let second = Acquire { session: node.session(2), ..first };
 ///
 /// let grant = acquire(&mut ada, first, &policy, |_| Liveness::Alive).unwrap();
-/// assert_eq!(grant.connections, 1);
+/// assert_eq!(grant.slots, 1);
 /// let denied = acquire(&mut ada, second, &policy, |_| Liveness::Alive).unwrap_err();
-/// assert_eq!((denied.reason, denied.connections), (DenyReason::LimitReached, 1));
+/// assert_eq!((denied.reason, denied.slots), (DenyReason::LimitReached, 1));
 /// assert_eq!(denied.to_string(), "the user holds 1 slots of 1");
 /// ```
 ///
@@ -117,11 +117,11 @@ pub fn acquire(
     policy: &AdmissionPolicy,
     liveness: impl Fn(NodeId) -> Liveness,
 ) -> Result<Grant, Denied> {
-    expire(record, Some(acquire.at), &liveness);
+    remove_lapsed_at(record, Some(acquire.at), &liveness);
     admit(record, acquire, policy, &liveness)
 }
 
-/// As [`acquire`], for a record whose sessions have been expired.
+/// As [`acquire`], for a record whose lapsed sessions have been removed.
 pub(super) fn admit(
     record: &mut UserRecord,
     acquire: Acquire<'_>,
@@ -132,7 +132,7 @@ pub(super) fn admit(
     let (limit, limit_source) = policy.limit_for(token_limit);
     let deny = |record: &UserRecord, reason, free_at| Denied {
         reason,
-        connections: Slots::count_in(record, policy.count_by),
+        slots: Slots::count_in(record, policy.count_by),
         limit,
         limit_source,
         free_at,
@@ -255,7 +255,7 @@ fn grant(
     let resumable = record.session(session).and_then(SessionRecord::resumable);
     let key = resumable.map(|resumable| resumable.key);
     Grant {
-        connections: Slots::count_in(record, policy.count_by),
+        slots: Slots::count_in(record, policy.count_by),
         limit,
         linger: resumable.map_or(Duration::ZERO, |resumable| resumable.linger),
         is_resumed: key.is_some() && key == options.and_then(|options| options.resume),

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use super::admission::{Acquire, DenyReason, admit};
 use super::command::StoreCommand;
 use super::end::{end_sessions, linger, release};
-use super::expire::expire;
+use super::lapsed::remove_lapsed_at;
 use super::listing::list;
-use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotListing, StoreError};
+use super::outcome::{ApplyResult, GrantDetails, Liveness, Outcome, SlotUsage, StoreError};
 use super::policy::AdmissionPolicy;
 use super::record::UserRecord;
 use super::renewal::{Renewal, renew};
@@ -20,8 +20,8 @@ use crate::id::{NodeId, UserId};
 /// A store calls this with each command, between reading the record and writing it. An application that keeps its
 /// records itself can call [`acquire`](super::acquire) and its siblings, whose answers have types of their own.
 ///
-/// First expires sessions, as [`expire_sessions`](super::expire_sessions) does. So the record may have changed whatever the outcome is. An
-/// acquire for a session of a dead node is rejected: its slot would expire at once.
+/// Removes lapsed sessions first, as [`remove_lapsed`](super::remove_lapsed) does. So the record may have changed whatever
+/// the outcome is. An acquire for a session of a dead node is rejected: the session would lapse at once.
 ///
 /// A command of another user is rejected, and nothing changes: the limit of one user must not be spent from the record of
 /// another.
@@ -36,7 +36,7 @@ pub fn apply(
     if command.user() != user {
         return ApplyResult { outcome: REJECTED, ended };
     }
-    expire(record, command.at(), &liveness);
+    remove_lapsed_at(record, command.at(), &liveness);
     let outcome = match command {
         StoreCommand::Acquire { session, limit, at, options, .. } => {
             let acquire = Acquire { session: *session, token_limit: *limit, options: options.as_deref(), at: *at };
@@ -45,10 +45,7 @@ pub fn apply(
                     ended = grant.ended;
                     let details =
                         GrantDetails { limit: grant.limit, linger: grant.linger, is_resumed: grant.is_resumed };
-                    Outcome::Granted {
-                        connections: grant.connections,
-                        grant: options.is_some().then(|| Box::new(details)),
-                    }
+                    Outcome::Granted { slots: grant.slots, grant: options.is_some().then(|| Box::new(details)) }
                 }
                 Err(denied) => {
                     let is_device_full = match denied.reason {
@@ -57,8 +54,8 @@ pub fn apply(
                         DenyReason::LimitReached => false,
                     };
                     Outcome::Denied(options.is_some().then(|| {
-                        let listing = list(record, *limit, policy, SlotListing::MAX_SHOWN);
-                        Box::new(SlotListing { is_device_full, free_at: denied.free_at, ..listing })
+                        let usage = list(record, *limit, policy, SlotUsage::MAX_SHOWN);
+                        Box::new(SlotUsage { is_device_full, free_at: denied.free_at, ..usage })
                     }))
                 }
             }
@@ -71,20 +68,20 @@ pub fn apply(
             linger(record, *session, *at, token);
             Outcome::Released
         }
-        StoreCommand::CountSlots { .. } => Outcome::Counted { connections: Slots::count_in(record, policy.count_by) },
+        StoreCommand::CountSlots { .. } => Outcome::Counted { slots: Slots::count_in(record, policy.count_by) },
         StoreCommand::ListSessions { limit, is_unbounded, .. } => {
-            let max = if *is_unbounded { UserRecord::MAX_SESSIONS } else { SlotListing::MAX_SHOWN };
+            let max = if *is_unbounded { UserRecord::MAX_SESSIONS } else { SlotUsage::MAX_SHOWN };
             Outcome::Listed(Box::new(list(record, *limit, policy, max)))
         }
         StoreCommand::EndSessions { session, target, reason, .. } => {
             let result = end_sessions(record, *session, *target, reason, policy);
             ended = result.ended;
-            Outcome::Ended { sessions: result.sessions, connections: result.connections }
+            Outcome::Ended { sessions: result.sessions, slots: result.slots }
         }
         StoreCommand::Renew { session, limit, device, .. } => {
             let renewal = Renewal { session: *session, token_limit: *limit, device: device.as_ref() };
             match renew(record, renewal, policy) {
-                Ok(connections) => Outcome::Counted { connections },
+                Ok(slots) => Outcome::Counted { slots },
                 Err(denied) => Outcome::NotRenewed(denied),
             }
         }

@@ -60,7 +60,7 @@ pub enum StoreCommand {
         session: SessionId,
         /// The limit that the token of that session claims.
         limit: Option<SlotLimit>,
-        /// Whether to list all sessions instead of the [`SlotListing::MAX_SHOWN`](super::SlotListing::MAX_SHOWN) oldest.
+        /// Whether to list all sessions instead of the [`SlotUsage::MAX_SHOWN`](super::SlotUsage::MAX_SHOWN) oldest.
         is_unbounded: bool,
         /// The time of the request.
         at: Timestamp,

@@ -20,7 +20,7 @@ pub struct EndResult {
     /// The live ones among them. Each has to be told.
     pub ended: Vec<EndedSession>,
     /// The slots that the user holds now.
-    pub connections: u32,
+    pub slots: u32,
 }
 
 /// Gives the session's slot back, if it has one. Returns whether it had one.
@@ -54,7 +54,7 @@ pub fn linger(record: &mut UserRecord, session: SessionId, lost_at: Timestamp, t
 /// Ends sessions of the user. `asker` is the session that asks: it is never ended itself.
 ///
 /// A session of the user ([`EndReason::ByUser`]) ends others only while it has a slot itself. `ByUser(None)` is completed
-/// with the label or device of the asker. Call [`expire_sessions`](super::expire_sessions) first.
+/// with the label or device of the asker. Call [`remove_lapsed`](super::remove_lapsed) first.
 pub fn end_sessions(
     record: &mut UserRecord,
     asker: SessionId,
@@ -80,7 +80,7 @@ pub fn end_sessions(
         };
         remove(record, &sessions, reason, &mut ended);
     }
-    EndResult { sessions: sessions.into(), ended, connections: Slots::count_in(record, policy.count_by) }
+    EndResult { sessions: sessions.into(), ended, slots: Slots::count_in(record, policy.count_by) }
 }
 
 /// Removes these sessions from the record. The live ones are added to `ended`.

@@ -32,7 +32,7 @@ mod admission;
 mod end;
 mod renewal;
 mod listing;
-mod expire;
+mod lapsed;
 mod slots;
 mod policy;
 mod limit;
@@ -42,11 +42,11 @@ pub use admission::{Acquire, Denied, DenyReason, Grant, acquire};
 pub use apply::apply;
 pub use command::{AcquireOptions, EndTarget, Evict, KnownToken, StoreCommand};
 pub use end::{EndResult, end_sessions, linger, release};
-pub use expire::expire_sessions;
+pub use lapsed::remove_lapsed;
 pub use limit::{SlotLimit, SlotLimitError};
 pub use listing::{count, list};
 pub use outcome::{
-    ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, RenewalDenied, SlotListing, StoreError,
+    ApplyResult, EndReason, EndedSession, GrantDetails, Liveness, Outcome, RenewalDenied, SlotUsage, StoreError,
 };
 pub use policy::{AdmissionPolicy, CountBy, LimitSource, UserOverrides, WhenFull};
 pub use record::{ClientInfo, RecordError, Resumable, SessionRecord, SessionStatus, UserRecord};

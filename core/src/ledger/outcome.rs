@@ -18,28 +18,28 @@ pub enum Outcome {
     Granted {
         /// The slots that the user holds now, this one included. At most the limit, unless the session held its slot
         /// before and the limit was lowered since.
-        connections: u32,
+        slots: u32,
         /// More about the slot, if the acquire had [`AcquireOptions`](super::AcquireOptions).
         grant: Option<Box<GrantDetails>>,
     },
     /// The user has no slot left. Nothing has changed. With the sessions that hold the slots, if the acquire had
     /// [`AcquireOptions`](super::AcquireOptions).
-    Denied(Option<Box<SlotListing>>),
+    Denied(Option<Box<SlotUsage>>),
     /// The session has no slot any more, or its slot lingers.
     Released,
     /// The number of slots that the user holds. Also the answer to a renewal that is permitted.
     Counted {
         /// The slots that the user holds.
-        connections: u32,
+        slots: u32,
     },
     /// The sessions that hold the user's slots.
-    Listed(Box<SlotListing>),
+    Listed(Box<SlotUsage>),
     /// These sessions were ended, or would be in a dry run.
     Ended {
         /// The sessions, also those that only lingered.
         sessions: Box<[SessionId]>,
         /// The slots that the user holds now.
-        connections: u32,
+        slots: u32,
     },
     /// The session may not go on with the other credential. Nothing has changed.
     NotRenewed(RenewalDenied),
@@ -52,19 +52,17 @@ pub enum Outcome {
 impl Outcome {
     /// A grant to a client that asked for nothing beyond a slot.
     #[must_use]
-    pub const fn granted(connections: u32) -> Self {
-        Self::Granted { connections, grant: None }
+    pub const fn granted(slots: u32) -> Self {
+        Self::Granted { slots, grant: None }
     }
 
     /// The slots that the user holds, if the outcome says so.
     #[must_use]
-    pub fn connections(&self) -> Option<u32> {
+    pub fn slots(&self) -> Option<u32> {
         match self {
-            Self::Granted { connections, .. } | Self::Counted { connections } | Self::Ended { connections, .. } => {
-                Some(*connections)
-            }
-            Self::Denied(listing) => listing.as_ref().map(|listing| listing.connections),
-            Self::Listed(listing) => Some(listing.connections),
+            Self::Granted { slots, .. } | Self::Counted { slots } | Self::Ended { slots, .. } => Some(*slots),
+            Self::Denied(usage) => usage.as_ref().map(|usage| usage.slots),
+            Self::Listed(usage) => Some(usage.slots),
             Self::Released | Self::NotRenewed(_) | Self::Rejected(_) | Self::Unknown => None,
         }
     }
@@ -81,16 +79,16 @@ pub struct GrantDetails {
     pub is_resumed: bool,
 }
 
-/// The sessions that hold a user's slots, and the limit.
+/// How many slots a user holds of how many, and the sessions that hold them, as the ledger has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotListing {
+pub struct SlotUsage {
     /// The limit in force.
     pub limit: SlotLimit,
     /// Where the limit comes from.
     pub limit_source: LimitSource,
     /// The number of slots held.
-    pub connections: u32,
-    /// The sessions, oldest first. At most [`SlotListing::MAX_SHOWN`], unless all were asked for.
+    pub slots: u32,
+    /// The sessions, oldest first. At most [`SlotUsage::MAX_SHOWN`], unless all were asked for.
     pub sessions: Box<[SessionRecord]>,
     /// When a slot becomes free by itself, if that is known.
     pub free_at: Option<Timestamp>,
@@ -100,7 +98,7 @@ pub struct SlotListing {
     pub client_choice: bool,
 }
 
-impl SlotListing {
+impl SlotUsage {
     /// The number of sessions listed to a client. Many clients can ask at once, so this bounds the memory.
     pub const MAX_SHOWN: usize = 100;
 }
@@ -197,7 +195,7 @@ impl core::error::Error for StoreError {}
 pub enum Liveness {
     /// It does, or it may.
     Alive,
-    /// It was last known to be alive at this time, and is dead for good. Its slots expire. Resumable ones linger from this
+    /// It was last known to be alive at this time, and is dead for good. Its sessions lapse. Resumable ones linger from this
     /// time on.
     DeadSince(Timestamp),
 }

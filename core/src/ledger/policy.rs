@@ -3,6 +3,8 @@
 use core::num::NonZeroU16;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::limit::SlotLimit;
 
 /// How many slots a user may hold, and what happens if none is free.
@@ -37,8 +39,9 @@ pub struct UserOverrides {
     pub when_full: Option<WhenFull>,
 }
 
-/// What happens if a session asks for a slot and the user has none left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// What happens if a session asks for a slot and the user has none left. In JSON as its [`name`](WhenFull::name).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum WhenFull {
     /// The session is denied.
     #[default]
@@ -57,8 +60,9 @@ pub enum CountBy {
     Devices,
 }
 
-/// Where a limit comes from. A later variant takes precedence over an earlier one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Where a limit comes from. A later variant takes precedence over an earlier one. In JSON a word in lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LimitSource {
     /// The server's default.
     Server,
@@ -66,6 +70,34 @@ pub enum LimitSource {
     Token,
     /// The override for the user.
     User,
+}
+
+impl WhenFull {
+    /// Every value.
+    pub const ALL: [Self; 2] = [Self::Deny, Self::EvictOldest];
+
+    /// Its name for operators: in the configuration, on the command line and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::EvictOldest => "evict-oldest",
+        }
+    }
+}
+
+impl CountBy {
+    /// Every value.
+    pub const ALL: [Self; 2] = [Self::Sessions, Self::Devices];
+
+    /// Its name for operators, in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Devices => "devices",
+        }
+    }
 }
 
 impl AdmissionPolicy {
@@ -124,5 +156,19 @@ impl UserOverrides {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_is_the_json_word() {
+        for when_full in WhenFull::ALL {
+            let json = serde_json::to_value(when_full).unwrap();
+            assert_eq!(json, when_full.name());
+            assert_eq!(serde_json::from_value::<WhenFull>(json).unwrap(), when_full);
+        }
     }
 }

@@ -160,7 +160,7 @@ impl UserRecord {
         Ok(Self { sessions: entries })
     }
 
-    /// The sessions, oldest first. Some may have expired.
+    /// The sessions, oldest first. Some may have lapsed, see [`remove_lapsed`](super::remove_lapsed).
     #[must_use]
     pub fn sessions(&self) -> &[SessionRecord] {
         &self.sessions

@@ -19,7 +19,7 @@ pub struct Renewal<'a> {
 }
 
 /// Decides whether a session may go on with another credential of its user, beyond the end of the one that it has. Returns the
-/// number of slots that the user holds. Call [`expire_sessions`](super::expire_sessions) first, or expired slots count as well.
+/// number of slots that the user holds. Call [`remove_lapsed`](super::remove_lapsed) first, or lapsed sessions count as well.
 ///
 /// A credential with which the session could not have been admitted to its slot does not extend it. Otherwise one borrowed
 /// credential would put a device into the slot of another for good.

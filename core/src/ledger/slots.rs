@@ -119,7 +119,7 @@ impl<'a> Slots<'a> {
         newest.flat_map(|slot| slot.sessions.iter().map(|entry| entry.session)).collect()
     }
 
-    /// The time at which enough lingering slots will have expired for one more session to fit under `max`. `None` if that
+    /// The time at which enough lingering sessions will have lapsed for one more session to fit under `max`. `None` if that
     /// never happens by itself. Assumes that no other session starts or ends.
     pub(super) fn free_at(&self, max: u32) -> Option<Timestamp> {
         let needed = (self.count() + 1).checked_sub(max)?;

@@ -29,7 +29,7 @@ mod close;
 pub use close::CloseReason;
 pub use error::{AuthenticateFailure, AuthenticateOptionsError, CredentialError, RequestError, TokenError};
 pub use reply::{
-    AuthenticateFailureDetails, AuthenticateSuccessDetails, ServerMessage, ServerMessageError, SessionInfo,
-    SessionList, SessionState, UserSummary,
+    AuthenticateFailureDetails, AuthenticateSuccessDetails, ServerMessage, ServerMessageError, SessionList,
+    SessionSummary, StatusWord, UserSummary,
 };
 pub use request::{AuthenticateOptions, ClientMessage, Credential};

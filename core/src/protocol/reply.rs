@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::error::{AuthenticateFailure, RequestError};
 use crate::id::{DisplayName, SessionId, UserId};
-use crate::ledger::{SessionRecord, SessionStatus, SlotLimit, SlotListing};
+use crate::ledger::{SessionRecord, SessionStatus, SlotLimit, SlotUsage};
 use crate::resume_token::ResumeToken;
 
 /// A message from the server.
@@ -77,7 +77,7 @@ pub struct AuthenticateFailureDetails {
     pub connections: Option<u32>,
     /// The sessions that hold them, oldest first. At most [`SessionList::MAX_SHOWN`]. `None` also if the last failure that
     /// listed them on this connection listed the same ones.
-    pub sessions: Option<Box<[SessionInfo]>>,
+    pub sessions: Option<Box<[SessionSummary]>>,
     /// The time until a slot becomes free, if the server knows it, in whole milliseconds.
     pub retry_after: Option<Duration>,
     /// Whether the client may retry with [`Evict`](crate::ledger::Evict).
@@ -92,7 +92,7 @@ impl AuthenticateFailureDetails {
     }
 }
 
-/// The sessions of a user.
+/// The sessions of a user on the wire. The ledger's [`SlotUsage`] in the words of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionList {
     /// The number of slots that the user may hold.
@@ -100,17 +100,17 @@ pub struct SessionList {
     /// The number of slots that the user holds.
     pub connections: u32,
     /// The sessions that hold them, oldest first. At most [`SessionList::MAX_SHOWN`].
-    pub sessions: Box<[SessionInfo]>,
+    pub sessions: Box<[SessionSummary]>,
 }
 
 impl SessionList {
     /// The number of sessions shown.
-    pub const MAX_SHOWN: usize = SlotListing::MAX_SHOWN;
+    pub const MAX_SHOWN: usize = SlotUsage::MAX_SHOWN;
 }
 
-/// A session on the wire, as other sessions of its user see it.
+/// A session on the wire, as other sessions of its user see it. The ledger's [`SessionRecord`] without its secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct SessionInfo {
+pub struct SessionSummary {
     /// The id.
     #[serde(with = "hexadecimal")]
     pub id: SessionId,
@@ -123,27 +123,27 @@ pub struct SessionInfo {
     /// When the session took its slot, in milliseconds since the Unix epoch.
     pub since: u64,
     /// Whether the session is live or lingers.
-    pub state: SessionState,
+    pub state: StatusWord,
     /// When its grace period ends, if the session lingers, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
 }
 
-/// Whether a session is live or lingers.
+/// The word for a session's status on the wire. The ledger's [`SessionStatus`] also has the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SessionState {
+pub enum StatusWord {
     /// It is connected.
     Live,
     /// It was lost, and its client can resume it.
     Lingering,
 }
 
-impl From<&SessionRecord> for SessionInfo {
+impl From<&SessionRecord> for SessionSummary {
     fn from(record: &SessionRecord) -> Self {
         let (state, until) = match record.status {
-            SessionStatus::Live => (SessionState::Live, None),
-            SessionStatus::Lingering { until } => (SessionState::Lingering, Some(until.millis())),
+            SessionStatus::Live => (StatusWord::Live, None),
+            SessionStatus::Lingering { until } => (StatusWord::Lingering, Some(until.millis())),
         };
         let (device, label) = (record.device().cloned(), record.label().cloned());
         Self { id: record.session, device, label, since: record.since.millis(), state, until }
@@ -199,7 +199,7 @@ struct FailureFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    sessions: Option<Cow<'a, [SessionInfo]>>,
+    sessions: Option<Cow<'a, [SessionSummary]>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
@@ -280,7 +280,7 @@ impl ServerMessage {
             #[serde(default)]
             connections: Option<u32>,
             #[serde(default)]
-            sessions: Option<Box<[SessionInfo]>>,
+            sessions: Option<Box<[SessionSummary]>>,
             #[serde(default)]
             retry_after_ms: Option<u64>,
             #[serde(default)]

@@ -10,7 +10,7 @@ use super::replies::{authenticate_failure, error, limit_failure, query_reply, re
 use super::settings::SessionSettings;
 use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
-use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotListing};
+use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotUsage};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
     CredentialError, RequestError, ServerMessage, UserSummary,
@@ -348,10 +348,10 @@ impl Session {
             return Actions::default();
         }
         let failure = match outcome {
-            Outcome::Granted { connections, grant } => {
-                return reply(self.granted(slot, tokens, connections, grant, now));
+            Outcome::Granted { slots, grant } => {
+                return reply(self.granted(slot, tokens, slots, grant, now));
             }
-            Outcome::Denied(listing) => return reply(self.denied(listing.as_deref(), tokens.is_some(), now)),
+            Outcome::Denied(usage) => return reply(self.denied(usage.as_deref(), tokens.is_some(), now)),
             Outcome::Rejected(store_error) => AuthenticateFailure::Store(store_error),
             // An outcome that does not fit an acquire says as little as `Unknown`.
             Outcome::Unknown
@@ -371,11 +371,11 @@ impl Session {
         &mut self,
         mut slot: Slot,
         tokens: Option<&ResumeTokens>,
-        connections: u32,
+        slots: u32,
         grant: Option<Box<GrantDetails>>,
         now: Timestamp,
     ) -> ServerMessage {
-        let user = UserSummary { id: slot.user.clone(), connections };
+        let user = UserSummary { id: slot.user.clone(), connections: slots };
         let message = match (tokens, grant) {
             (Some(tokens), Some(grant)) => {
                 let GrantDetails { limit, linger, is_resumed } = *grant;
@@ -391,13 +391,13 @@ impl Session {
         message
     }
 
-    fn denied(&mut self, listing: Option<&SlotListing>, is_detailed: bool, now: Timestamp) -> ServerMessage {
-        match listing {
-            Some(listing) if is_detailed => {
+    fn denied(&mut self, usage: Option<&SlotUsage>, is_detailed: bool, now: Timestamp) -> ServerMessage {
+        match usage {
+            Some(usage) if is_detailed => {
                 self.open_retry_window(now);
-                limit_failure(listing, &mut self.listed, now)
+                limit_failure(usage, &mut self.listed, now)
             }
-            Some(listing) if listing.is_device_full => authenticate_failure(AuthenticateFailure::DeviceFull, false),
+            Some(usage) if usage.is_device_full => authenticate_failure(AuthenticateFailure::DeviceFull, false),
             Some(_) | None => authenticate_failure(AuthenticateFailure::LimitReached, is_detailed),
         }
     }

@@ -8,10 +8,10 @@ use core::num::NonZeroU32;
 use super::io::{Actions, Frame, Violation};
 use super::state::StoreQuery;
 use crate::id::UserId;
-use crate::ledger::{Outcome, RenewalDenied, SlotLimit, SlotListing};
+use crate::ledger::{Outcome, RenewalDenied, SlotLimit, SlotUsage};
 use crate::protocol::{
-    AuthenticateFailure, AuthenticateFailureDetails, CloseReason, RequestError, ServerMessage, SessionInfo,
-    SessionList, UserSummary,
+    AuthenticateFailure, AuthenticateFailureDetails, CloseReason, RequestError, ServerMessage, SessionList,
+    SessionSummary, UserSummary,
 };
 use crate::time::Timestamp;
 
@@ -34,19 +34,19 @@ pub(super) fn authenticate_failure(failure: AuthenticateFailure, is_detailed: bo
 
 /// A denial that lists the sessions that hold the user's slots, unless the last list was the same. `listed` is its
 /// fingerprint. A list is up to 36 KB, and the request for it less than a hundred bytes.
-pub(super) fn limit_failure(listing: &SlotListing, listed: &mut Option<NonZeroU32>, now: Timestamp) -> ServerMessage {
-    let sessions = session_infos(listing);
+pub(super) fn limit_failure(usage: &SlotUsage, listed: &mut Option<NonZeroU32>, now: Timestamp) -> ServerMessage {
+    let sessions = session_summaries(usage);
     let fingerprint = Some(fingerprint(&sessions));
     let is_new = mem::replace(listed, fingerprint) != fingerprint;
     let failure =
-        if listing.is_device_full { AuthenticateFailure::DeviceFull } else { AuthenticateFailure::LimitReached };
+        if usage.is_device_full { AuthenticateFailure::DeviceFull } else { AuthenticateFailure::LimitReached };
     ServerMessage::AuthenticateFailureDetailed(Box::new(AuthenticateFailureDetails {
         reason: failure,
-        limit: Some(listing.limit),
-        connections: Some(listing.connections),
-        retry_after: listing.free_at.map(|at| at.since(now)),
+        limit: Some(usage.limit),
+        connections: Some(usage.slots),
+        retry_after: usage.free_at.map(|at| at.since(now)),
         sessions: is_new.then_some(sessions),
-        client_choice: listing.client_choice,
+        client_choice: usage.client_choice,
     }))
 }
 
@@ -66,21 +66,21 @@ fn renewal_failure(denied: RenewalDenied, is_detailed: bool) -> ServerMessage {
 /// The reply to a client whose query the store answered.
 pub(super) fn query_reply(user: UserId, query: StoreQuery, outcome: Outcome) -> ServerMessage {
     let store_error = match (query, outcome) {
-        (StoreQuery::Connections, Outcome::Counted { connections }) => {
+        (StoreQuery::Connections, Outcome::Counted { slots: connections }) => {
             return ServerMessage::CheckConnectionsSuccess(UserSummary { id: user, connections });
         }
-        (StoreQuery::Renewal { .. }, Outcome::Counted { connections }) => {
+        (StoreQuery::Renewal { .. }, Outcome::Counted { slots: connections }) => {
             return ServerMessage::AuthenticateSuccess(UserSummary { id: user, connections });
         }
-        (StoreQuery::Sessions, Outcome::Listed(listing)) => {
-            let (limit, connections) = (listing.limit.slots(), listing.connections);
-            let sessions = SessionList { limit, connections, sessions: session_infos(&listing) };
+        (StoreQuery::Sessions, Outcome::Listed(usage)) => {
+            let (limit, connections) = (usage.limit.slots(), usage.slots);
+            let sessions = SessionList { limit, connections, sessions: session_summaries(&usage) };
             return ServerMessage::ListSessionsSuccess(Box::new(sessions));
         }
         (StoreQuery::End(_), Outcome::Ended { sessions, .. }) if sessions.is_empty() => {
             return ServerMessage::Error(RequestError::NoSuchSession);
         }
-        (StoreQuery::End(_), Outcome::Ended { connections, .. }) => {
+        (StoreQuery::End(_), Outcome::Ended { slots: connections, .. }) => {
             return ServerMessage::EndSessionSuccess(UserSummary { id: user, connections });
         }
         (StoreQuery::Renewal { is_detailed, .. }, Outcome::NotRenewed(denied)) => {
@@ -121,12 +121,12 @@ pub(super) fn violation_reply(violation: Violation) -> (RequestError, CloseReaso
     }
 }
 
-fn session_infos(listing: &SlotListing) -> Box<[SessionInfo]> {
-    listing.sessions.iter().map(SessionInfo::from).collect()
+fn session_summaries(usage: &SlotUsage) -> Box<[SessionSummary]> {
+    usage.sessions.iter().map(SessionSummary::from).collect()
 }
 
 /// A number that stands for a list. If two lists have the same one by chance, a client is not told of the change.
-fn fingerprint(sessions: &[SessionInfo]) -> NonZeroU32 {
+fn fingerprint(sessions: &[SessionSummary]) -> NonZeroU32 {
     let mut hasher = Fnv(0x811c_9dc5);
     sessions.hash(&mut hasher);
     NonZeroU32::new(hasher.0).unwrap_or(NonZeroU32::MIN)

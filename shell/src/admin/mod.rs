@@ -11,6 +11,6 @@ pub mod socket;
 
 pub use bound_socket::BoundSocket;
 pub use error::AdminError;
-pub use report::{LimitSourceName, NextOutcome, SessionHolder, UserReport};
-pub use request::{AdminRequest, DefaultWord, FullAction, Override, SlotCount, UnlimitedWord, UserPatch};
+pub use report::{NextOutcome, SessionReport, UserReport};
+pub use request::{AdminRequest, DefaultWord, Override, SlotCount, UnlimitedWord, UserPatch};
 pub use service::{AdminService, ClientOf};

@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use session_core::UserId;
-use session_core::protocol::SessionInfo;
-
-use super::request::FullAction;
+use session_core::ledger::{LimitSource, WhenFull};
+use session_core::protocol::SessionSummary;
 
 /// The state of a user after a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,13 +13,14 @@ pub struct UserReport {
     /// How many slots the user may hold, 1024 at most.
     pub limit: u32,
     /// Where the limit comes from. A token may claim another, which overrides the server's.
-    pub rule: LimitSourceName,
+    #[serde(rename = "rule")]
+    pub limit_source: LimitSource,
     /// What happens when all slots are taken.
-    pub when_full: FullAction,
+    pub when_full: WhenFull,
     /// How many slots are held.
     pub connections: u32,
     /// The sessions that hold them, the oldest first.
-    pub sessions: Vec<SessionHolder>,
+    pub sessions: Vec<SessionReport>,
     /// What another session would get if its token claims no limit.
     pub next: NextOutcome,
     /// The sessions that were ended, or would be in a dry run.
@@ -29,24 +29,12 @@ pub struct UserReport {
     pub dry_run: bool,
 }
 
-/// Where a limit comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LimitSourceName {
-    /// The server's default.
-    Server,
-    /// What a token claims.
-    Token,
-    /// The user's override.
-    User,
-}
-
-/// A session that holds a slot.
+/// A session that holds a slot, as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionHolder {
+pub struct SessionReport {
     /// The session, as others of its user see it.
     #[serde(flatten)]
-    pub session: SessionInfo,
+    pub session: SessionSummary,
     /// The address that its client connects from, for IPv6 the /64. Only for a session that is connected to this server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use session_core::SessionId;
+use session_core::ledger::WhenFull;
 
 /// A request about one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct UserPatch {
     pub limit: Option<Override<SlotCount>>,
     /// What happens when all slots are taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub when_full: Option<Override<FullAction>>,
+    pub when_full: Option<Override<WhenFull>>,
     /// Whether to end the sessions beyond the limit, the newest slots first.
     #[serde(default)]
     pub enforce: bool,
@@ -68,14 +69,4 @@ pub enum SlotCount {
 pub enum UnlimitedWord {
     /// That word.
     Unlimited,
-}
-
-/// What happens when all of a user's slots are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FullAction {
-    /// Another session is denied.
-    Deny,
-    /// Another session takes the place of the oldest.
-    EvictOldest,
 }

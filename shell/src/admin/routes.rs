@@ -84,8 +84,9 @@ pub(super) fn status(error: &AdminError) -> StatusCode {
 mod tests {
     use session_core::NodeId;
 
-    use super::super::request::{FullAction, SlotCount, UnlimitedWord};
+    use super::super::request::{SlotCount, UnlimitedWord};
     use super::*;
+    use session_core::ledger::WhenFull;
 
     #[test]
     fn request_is_read_as_written_for_any_user_id() {
@@ -100,7 +101,7 @@ mod tests {
             },
             UserPatch {
                 limit: Some(Override::To(SlotCount::Unlimited(UnlimitedWord::Unlimited))),
-                when_full: Some(Override::To(FullAction::EvictOldest)),
+                when_full: Some(Override::To(WhenFull::EvictOldest)),
                 ..UserPatch::default()
             },
             UserPatch {

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::connection_limiter::ClientPrefix;
-use session_core::ledger::{self, EndReason, EndTarget, LimitSource, Outcome, SlotListing, StoreCommand};
+use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand};
 use session_core::ledger::{
-    AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord, WhenFull,
+    AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
-use session_core::protocol::SessionInfo;
+use session_core::protocol::SessionSummary;
 use session_core::{SessionId, UserId};
 use smol::Timer;
 use smol::future::or;
 use smol::lock::{Mutex, MutexGuardArc};
 
 use super::error::AdminError;
-use super::report::{LimitSourceName, NextOutcome, SessionHolder, UserReport};
-use super::request::{AdminRequest, FullAction, Override, SlotCount, UserPatch};
+use super::report::{NextOutcome, SessionReport, UserReport};
+use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
 use crate::store::{Completion, Store, StoreFailure, UserUpdate};
 
@@ -79,7 +79,7 @@ impl AdminService {
             }
             AdminRequest::Forget => {
                 let update_lock = self.update_lock.lock_arc().await;
-                let held = self.list(user).await?.connections;
+                let held = self.list(user).await?.slots;
                 if held > 0 {
                     return Err(AdminError::HoldsSlots(held));
                 }
@@ -96,18 +96,18 @@ impl AdminService {
     }
 
     async fn report(&self, user: &UserId, ended: Vec<SessionId>) -> Result<UserReport, AdminError> {
-        let listing = self.list(user).await?;
+        let usage = self.list(user).await?;
         let policy = self.policy_for(user).await?;
-        let next = self.next_outcome(user, listing.sessions.to_vec(), &policy);
-        Ok(self.describe(user, &listing, &policy, next, &ended))
+        let next = self.next_outcome(user, usage.sessions.to_vec(), &policy);
+        Ok(self.describe(user, &usage, &policy, next, &ended))
     }
 
     /// The report as it would be after this change.
     async fn dry_run(&self, user: &UserId, patch: &UserPatch) -> Result<UserReport, AdminError> {
-        let listing = self.list(user).await?;
+        let usage = self.list(user).await?;
         let policy = self.policy_for(user).await?;
         let policy = policy.with_overrides(patched_overrides(policy.overrides, patch)?);
-        let mut left = listing.sessions.to_vec();
+        let mut left = usage.sessions.to_vec();
         let excess = |limit| StoreCommand::EndSessions {
             user: user.clone(),
             session: self.admin_session(),
@@ -125,8 +125,8 @@ impl AdminService {
         // The next session meets only the sessions that would be left.
         left.retain(|session| !ended.contains(&session.session));
         let next = self.next_outcome(user, left, &policy);
-        let (limit, rule) = policy.limit_for(None);
-        let report = self.describe(user, &SlotListing { limit, limit_source: rule, ..listing }, &policy, next, &ended);
+        let (limit, limit_source) = policy.limit_for(None);
+        let report = self.describe(user, &SlotUsage { limit, limit_source, ..usage }, &policy, next, &ended);
         Ok(UserReport { dry_run: true, ..report })
     }
 
@@ -147,44 +147,33 @@ impl AdminService {
     fn describe(
         &self,
         user: &UserId,
-        listing: &SlotListing,
+        usage: &SlotUsage,
         policy: &AdmissionPolicy,
         next: NextOutcome,
         ended: &[SessionId],
     ) -> UserReport {
-        let holder = |session| {
-            let session = SessionInfo::from(session);
+        let session_report = |session| {
+            let session = SessionSummary::from(session);
             let from = self.client_of.as_ref().and_then(|client_of| client_of(session.id));
-            SessionHolder { session, from: from.map(|client| client.to_string()) }
+            SessionReport { session, from: from.map(|client| client.to_string()) }
         };
         UserReport {
             user: user.clone(),
-            limit: listing.limit.slots(),
-            rule: match listing.limit_source {
-                LimitSource::Server => LimitSourceName::Server,
-                LimitSource::Token => LimitSourceName::Token,
-                LimitSource::User => LimitSourceName::User,
-            },
-            when_full: match policy.effective_when_full() {
-                WhenFull::Deny => FullAction::Deny,
-                WhenFull::EvictOldest => FullAction::EvictOldest,
-            },
-            connections: listing.connections,
-            sessions: listing.sessions.iter().map(holder).collect(),
+            limit: usage.limit.slots(),
+            limit_source: usage.limit_source,
+            when_full: policy.effective_when_full(),
+            connections: usage.slots,
+            sessions: usage.sessions.iter().map(session_report).collect(),
             next,
             ended: ended.iter().map(ToString::to_string).collect(),
             dry_run: false,
         }
     }
 
-    async fn list(&self, user: &UserId) -> Result<SlotListing, AdminError> {
+    async fn list(&self, user: &UserId) -> Result<SlotUsage, AdminError> {
         let (user, session) = (user.clone(), self.admin_session());
         let list = StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, at: self.clock.now() };
-        if let Outcome::Listed(listing) = self.submit(list).await? {
-            Ok(*listing)
-        } else {
-            Err(AdminError::StoreTimedOut)
-        }
+        if let Outcome::Listed(usage) = self.submit(list).await? { Ok(*usage) } else { Err(AdminError::StoreTimedOut) }
     }
 
     async fn end(&self, user: &UserId, target: EndTarget) -> Result<Vec<SessionId>, AdminError> {
@@ -273,8 +262,7 @@ fn patched_overrides(mut overrides: UserOverrides, patch: &UserPatch) -> Result<
     match patch.when_full {
         None => {}
         Some(Override::Default(_)) => overrides.when_full = None,
-        Some(Override::To(FullAction::Deny)) => overrides.when_full = Some(WhenFull::Deny),
-        Some(Override::To(FullAction::EvictOldest)) => overrides.when_full = Some(WhenFull::EvictOldest),
+        Some(Override::To(when_full)) => overrides.when_full = Some(when_full),
     }
     if patch.enforce && overrides.limit.is_none() {
         // A session may be within the limit that its token claims, and the record does not keep that limit.
@@ -286,7 +274,7 @@ fn patched_overrides(mut overrides: UserOverrides, patch: &UserPatch) -> Result<
 /// Applies a command to a copy of these sessions: the outcome, and the record after it.
 fn simulate(sessions: Vec<SessionRecord>, command: &StoreCommand, policy: &AdmissionPolicy) -> (Outcome, UserRecord) {
     let mut record = UserRecord::from_sessions(sessions).expect("they are a record's");
-    // The store listed no void sessions.
+    // The store listed no lapsed sessions.
     let result = ledger::apply(command.user(), &mut record, command, policy, |_| Liveness::Alive);
     (result.outcome, record)
 }

@@ -5,16 +5,18 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
-use session_core::protocol::SessionState;
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use session_core::ledger::{LimitSource, WhenFull};
+use session_core::protocol::StatusWord;
 use session_core::{NodeId, SessionId, UserId};
 use smol::Timer;
 
 use crate::admin::{
-    AdminRequest, AdminService, BoundSocket, DefaultWord, FullAction, LimitSourceName, NextOutcome, Override,
-    SlotCount, UnlimitedWord, UserPatch, UserReport, socket,
+    AdminRequest, AdminService, BoundSocket, DefaultWord, NextOutcome, Override, SessionReport, SlotCount,
+    UnlimitedWord, UserPatch, UserReport, socket,
 };
-use crate::config::{Config, StoreKind};
+use crate::config::{Config, StoreKind, when_full_values};
 use crate::runtime::rfc3339::format_rfc3339;
 use crate::store::{LmdbStore, OpenError, Store as _};
 
@@ -42,8 +44,8 @@ pub(crate) struct LimitArguments {
     #[arg(value_name = "N|unlimited|default", value_parser = parse_limit)]
     limit: Option<Override<SlotCount>>,
     /// What happens to a new session when all slots are taken
-    #[arg(long, value_name = "WHAT", value_enum)]
-    when_full: Option<WhenFullWord>,
+    #[arg(long, value_name = "WHAT", value_parser = when_full_parser())]
+    when_full: Option<Override<WhenFull>>,
     /// End the sessions beyond the limit, those with the newest slots first
     #[arg(long)]
     enforce: bool,
@@ -81,24 +83,9 @@ pub(crate) struct EndArguments {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum WhenFullWord {
-    /// Deny the new session
-    Deny,
-    /// End the session with the oldest slot
-    EvictOldest,
-    /// Remove the override: the server's `when_full` applies
-    Default,
-}
-
 impl LimitArguments {
     pub(crate) fn into_command(self) -> UserCommand {
         let Self { user, limit, when_full, enforce, dry_run, json } = self;
-        let when_full = when_full.map(|word| match word {
-            WhenFullWord::Deny => Override::To(FullAction::Deny),
-            WhenFullWord::EvictOldest => Override::To(FullAction::EvictOldest),
-            WhenFullWord::Default => Override::Default(DefaultWord::Default),
-        });
         let is_change = limit.is_some() || when_full.is_some() || enforce;
         let patch = UserPatch { limit, when_full, enforce, dry_run };
         UserCommand { user, request: if is_change { AdminRequest::Limit(patch) } else { AdminRequest::Explain }, json }
@@ -132,6 +119,16 @@ fn parse_limit(text: &str) -> Result<Override<SlotCount>, String> {
             Ok(_) | Err(_) => Err("expected a whole number from 0 to 1024, `unlimited` or `default`".into()),
         },
     }
+}
+
+/// The values of the key `when_full`, and `default`.
+fn when_full_parser() -> impl TypedValueParser<Value = Override<WhenFull>> {
+    let default = PossibleValue::new("default").help("Remove the override: the server's `when_full` applies");
+    let names = when_full_values().map(|(_, name)| name);
+    PossibleValuesParser::new(names.into_iter().chain([default])).map(|text| {
+        let named = WhenFull::ALL.into_iter().find(|when_full| when_full.name() == text);
+        named.map_or(Override::Default(DefaultWord::Default), Override::To)
+    })
 }
 
 fn parse_session(text: &str) -> Result<SessionId, String> {
@@ -215,42 +212,45 @@ fn error_chain(error: &dyn std::error::Error) -> String {
 
 /// The report as text for people.
 fn describe(report: &UserReport, request: &AdminRequest) -> String {
-    let UserReport { user, limit, rule, when_full, connections, sessions, next, ended, dry_run } = report;
+    let UserReport { user, limit, limit_source, when_full, connections, sessions, next, ended, dry_run } = report;
     let mut text = String::new();
     let mut line = |message: String| {
         text += &message;
         text.push('\n');
     };
-    let rule = match rule {
-        LimitSourceName::Server => "the server's default, unless a token has another",
-        LimitSourceName::Token => "the token's limit",
-        LimitSourceName::User => "per-user override",
+    let limit_source = match limit_source {
+        LimitSource::Server => "the server's default, unless a token has another",
+        LimitSource::Token => "the token's limit",
+        LimitSource::User => "per-user override",
     };
     if matches!(request, AdminRequest::Forget) {
         line(format!("user {:?} is deleted", user.as_str()));
     }
     let plural = |count: u32| if count == 1 { "" } else { "s" };
-    line(format!("user {:?} holds {connections} slot{} of {limit} ({rule})", user.as_str(), plural(*connections)));
-    if *when_full == FullAction::EvictOldest {
+    line(format!(
+        "user {:?} holds {connections} slot{} of {limit} ({limit_source})",
+        user.as_str(),
+        plural(*connections)
+    ));
+    if *when_full == WhenFull::EvictOldest {
         line("when all slots are taken, a new session ends the one with the oldest slot".into());
     }
-    for holder in sessions {
-        let session = &holder.session;
+    for SessionReport { session, from } in sessions {
         let mut message = format!("  {} since {}", session.id, format_rfc3339(session.since));
         for (what, name) in [("label", &session.label), ("device", &session.device)] {
             if let Some(name) = name {
                 let _infallible = write!(message, ", {what} {:?}", name.as_str());
             }
         }
-        if let Some(from) = &holder.from {
+        if let Some(from) = from {
             let _infallible = write!(message, ", from {from}");
         }
         match (session.state, session.until) {
-            (SessionState::Live, _) => {}
-            (SessionState::Lingering, Some(until)) => {
+            (StatusWord::Live, _) => {}
+            (StatusWord::Lingering, Some(until)) => {
                 let _infallible = write!(message, ", lost, kept until {}", format_rfc3339(until));
             }
-            (SessionState::Lingering, None) => message += ", lost",
+            (StatusWord::Lingering, None) => message += ", lost",
         }
         line(message);
     }

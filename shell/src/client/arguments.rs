@@ -14,16 +14,16 @@ use super::run::{Format, Printer, RunOptions, run, sessions_command};
 use super::{Credentials, Error, ExitReason, Options, RootCertificates, Token, Url, bench, interrupts};
 
 const AFTER_HELP: &str = "\
-At a terminal, a client that is refused at the limit shows who holds the slots. If the server lets clients choose, it asks \
+At a terminal, a client that is denied a slot shows who holds the slots. If the server lets clients choose, it asks \
 which sessions to end.\n
 With --json each event is a line: {\"connection\":1,\"type\":\"HELLO\",\"payload\":\"message from server\"}\n
 A token can also be given in the environment variable SESSIONS_TOKEN. It is never printed.\n
 Ctrl-C or SIGTERM sends BYE on every session and waits for the answers. The second one ends the client at once.\n
 Exit codes. With several sessions the highest counts:
-  0  ended by Ctrl-C, SIGTERM or a closed pipe, and no session was refused or lost
+  0  ended by Ctrl-C, SIGTERM or a closed pipe, and no session was denied, refused or lost
   1  the output cannot be written, or signals cannot be caught
   2  wrong usage, or a bad token or certificate file
-  3  a session was refused because the user, or the device, has reached the connection limit
+  3  a session was denied a slot: the user, or the device, has reached the connection limit
   4  a session was lost: the server cannot be reached or trusted, does not answer within 10
      seconds, closed the connection or refused for another reason; or the file of --resume is
      bad; or a second Ctrl-C did not wait for the answer to BYE
@@ -31,11 +31,11 @@ Exit codes. With several sessions the highest counts:
      on another connection (4410)";
 
 const SESSIONS_AFTER_HELP: &str = "\
-The client signs in for a moment, which takes a slot of the user if one is free. If none is free, the server refuses the \
-client and tells it who holds the slots. Signing in ends no session.
+The client signs in for a moment, which takes a slot of the user if one is free. If none is free, the server denies \
+the client a slot and tells it who holds the slots. Signing in ends no session.
 
-Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage, 3 refused because the user has reached the connection
-limit, 4 not done.";
+Exit codes: 0 done, 1 the output cannot be written, 2 wrong usage, 3 denied a slot because the user, or the device, \
+has reached the connection limit, 4 not done.";
 
 /// Holds sessions of one user until Ctrl-C, and prints each event as it arrives
 #[derive(Debug, Parser)]
@@ -109,7 +109,7 @@ struct HoldArguments {
     /// Reconnect when the server or the connection fails, and resume the session if the server has kept its slot
     #[arg(long)]
     reconnect: bool,
-    /// How many sessions to hold, 1 to 10000. Granted sessions are held even if others are refused
+    /// How many sessions to hold, 1 to 10000. Granted sessions are held even if others are denied
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=10_000))]
     connections: u16,
     /// Print no events, only errors; not with --json
@@ -186,10 +186,11 @@ impl HoldArguments {
         let SignIn { url, credentials, options, token_file } = server.into_sign_in();
         let is_interactive =
             format == Format::Text && connections == 1 && io::stdin().is_terminal() && out.is_terminal();
-        let ask = AuthenticateOptions { device, label, resume: None, evict };
-        let ask = (ask != AuthenticateOptions::default()).then_some(ask);
+        let authenticate_options = AuthenticateOptions { device, label, resume: None, evict };
+        let authenticate_options =
+            (authenticate_options != AuthenticateOptions::default()).then_some(authenticate_options);
         let run_options = RunOptions {
-            ask,
+            authenticate_options,
             resume,
             reconnect,
             token_file,

@@ -9,7 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use session_core::SessionId;
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage,
-    ServerMessage, SessionInfo, SessionList, UserSummary,
+    ServerMessage, SessionList, SessionSummary, UserSummary,
 };
 use smol::future::poll_once;
 
@@ -29,7 +29,7 @@ pub struct Connection {
     socket: WebSocketStream<Stream>,
     reply_timeout: Duration,
     /// The sessions that the server listed with its last failure.
-    listed: Option<Box<[SessionInfo]>>,
+    listed: Option<Box<[SessionSummary]>>,
 }
 
 /// Timeouts and trusted certificate authorities. Each timeout is 10 s by default; [`Duration::MAX`] disables it.
@@ -136,7 +136,7 @@ impl Connection {
     /// Asks for a slot for `user`. Returns the user with the slots held, including this one.
     ///
     /// # Errors
-    /// [`Error::LimitReached`], [`Error::Refused`], or [`Error::RequestFailed`] if the connection has a slot already.
+    /// [`Error::Denied`], [`Error::Refused`], or [`Error::RequestFailed`] if the connection has a slot already.
     /// The connection stays usable after each of them.
     pub async fn authenticate(&mut self, user: &str) -> Result<UserSummary, Error> {
         self.authenticate_with(&Credentials::User(user.into())).await
@@ -151,43 +151,44 @@ impl Connection {
         self.send_authenticate(credentials, &request).await.map(|grant| grant.user().clone())
     }
 
-    /// Asks for a slot with an AUTHENTICATE object. After a refusal at the limit, the client can choose sessions to end
+    /// Asks for a slot with an AUTHENTICATE object. After a denial, the client can choose sessions to end
     /// from [`Error::failure_details`] and ask again on this connection within 60 s.
     ///
     /// # Errors
-    /// As [`Connection::authenticate_with`]. A refusal carries a [`AuthenticateFailureDetails`] if the server sent one.
+    /// As [`Connection::authenticate_with`]. The error carries [`AuthenticateFailureDetails`] if the server sent them.
     pub async fn authenticate_with_options(
         &mut self,
         credentials: &Credentials,
-        ask: AuthenticateOptions,
+        authenticate_options: AuthenticateOptions,
     ) -> Result<Grant, Error> {
-        let request = ClientMessage::AuthenticateWith(credentials.detailed_credential(), Box::new(ask));
+        let request =
+            ClientMessage::AuthenticateWith(credentials.detailed_credential(), Box::new(authenticate_options));
         self.send_authenticate(credentials, &request).await
     }
 
     async fn send_authenticate(&mut self, credentials: &Credentials, request: &ClientMessage) -> Result<Grant, Error> {
-        let refused = |refusal: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
+        let failed = |reason: AuthenticateFailure, details: Option<Box<AuthenticateFailureDetails>>| {
             let user = credentials.user().map(Into::into);
-            match refusal {
-                AuthenticateFailure::LimitReached => Error::LimitReached { user, details },
-                refusal @ (AuthenticateFailure::DeviceFull
-                | AuthenticateFailure::Credential(_)
+            match reason {
+                AuthenticateFailure::LimitReached => Error::Denied { user, is_device_full: false, details },
+                AuthenticateFailure::DeviceFull => Error::Denied { user, is_device_full: true, details },
+                reason @ (AuthenticateFailure::Credential(_)
                 | AuthenticateFailure::AnotherUser
                 | AuthenticateFailure::AnotherDevice
                 | AuthenticateFailure::Store(_)
                 | AuthenticateFailure::StoreTimedOut
-                | AuthenticateFailure::Other(_)) => Error::Refused { user, refusal, details },
+                | AuthenticateFailure::Other(_)) => Error::Refused { user, reason, details },
             }
         };
         let grant = match self.request(request, "answer to AUTHENTICATE").await? {
             ServerMessage::AuthenticateSuccess(user) => Grant::Plain(user),
             ServerMessage::AuthenticateSuccessDetailed(details) => Grant::Detailed(details),
-            ServerMessage::AuthenticateFailure(refusal) => return Err(refused(refusal, None)),
+            ServerMessage::AuthenticateFailure(reason) => return Err(failed(reason, None)),
             ServerMessage::AuthenticateFailureDetailed(mut details) => {
                 self.complete_list(&mut details);
-                return Err(refused(details.reason.clone(), Some(details)));
+                return Err(failed(details.reason.clone(), Some(details)));
             }
-            ServerMessage::Error(complaint) => return Err(Error::RequestFailed(complaint)),
+            ServerMessage::Error(error) => return Err(Error::RequestFailed(error)),
             other @ (ServerMessage::Hello
             | ServerMessage::ByeSuccess
             | ServerMessage::CheckConnectionsSuccess(_)
@@ -319,7 +320,7 @@ impl Connection {
     ) -> Result<T, Error> {
         match read(self.request(request, awaited).await?) {
             Ok(answer) => Ok(answer),
-            Err(ServerMessage::Error(complaint)) => Err(Error::RequestFailed(complaint)),
+            Err(ServerMessage::Error(error)) => Err(Error::RequestFailed(error)),
             Err(other) => Err(unexpected_reply(awaited, &other)),
         }
     }

@@ -46,21 +46,23 @@ pub enum Error {
         /// The rule it breaks. It never quotes the text.
         reason: String,
     },
-    /// The server refused `AUTHENTICATE` because the user has reached the limit.
-    #[error("{} {}", user_text(.user.as_deref()), limit_text(.details.as_deref()))]
-    LimitReached {
+    /// The server denied a slot, because the user or the device has reached the limit.
+    #[error("{} {}", user_text(.user.as_deref()), denial_text(*.is_device_full, .details.as_deref()))]
+    Denied {
         /// The user. `None` with a token: the server names the user only when it grants a slot.
         user: Option<String>,
+        /// Whether it is the device that has as many sessions as it may.
+        is_device_full: bool,
         /// The details of the failure, if the client authenticated with an object.
         details: Option<Box<AuthenticateFailureDetails>>,
     },
-    /// The server refused `AUTHENTICATE` for another reason.
-    #[error("{} was refused: {refusal}{}", user_text(.user.as_deref()), credential_advice(.user.as_deref(), .refusal))]
+    /// The server refused `AUTHENTICATE` for another reason than a limit.
+    #[error("{} was refused: {reason}{}", user_text(.user.as_deref()), credential_advice(.user.as_deref(), .reason))]
     Refused {
         /// The user. `None` with a token.
         user: Option<String>,
         /// The reason.
-        refusal: AuthenticateFailure,
+        reason: AuthenticateFailure,
         /// The details of the failure, if the client authenticated with an object.
         details: Option<Box<AuthenticateFailureDetails>>,
     },
@@ -120,12 +122,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The details of a refusal: the limit, the sessions that hold the slots, when to retry. [`AuthenticateFailure::code`] names
-    /// the reason for programs.
+    /// The details of a failed `AUTHENTICATE`: the limit, the sessions that hold the slots, when to retry.
+    /// [`AuthenticateFailure::code`] names the reason for programs.
     #[must_use]
     pub fn failure_details(&self) -> Option<&AuthenticateFailureDetails> {
         match self {
-            Self::LimitReached { details, .. } | Self::Refused { details, .. } => details.as_deref(),
+            Self::Denied { details, .. } | Self::Refused { details, .. } => details.as_deref(),
             Self::BadUrl(_)
             | Self::Unreachable { .. }
             | Self::Handshake { .. }
@@ -152,16 +154,18 @@ fn user_text(user: Option<&str>) -> String {
     user.map_or_else(|| "the holder of the token".into(), |user| format!("user {user:?}"))
 }
 
-fn limit_text(details: Option<&AuthenticateFailureDetails>) -> &'static str {
-    if details.and_then(|details| details.limit).is_some_and(|limit| limit.slots() == 0) {
+fn denial_text(is_device_full: bool, details: Option<&AuthenticateFailureDetails>) -> &'static str {
+    if is_device_full {
+        "has as many sessions on this device as one may have; end another session of this device first"
+    } else if details.and_then(|details| details.limit).is_some_and(|limit| limit.slots() == 0) {
         "may hold no connection: the limit is 0; ask the operator of the server"
     } else {
         "has reached the connection limit; end another session of this user first"
     }
 }
 
-fn credential_advice(user: Option<&str>, refusal: &AuthenticateFailure) -> &'static str {
-    match (user, refusal) {
+fn credential_advice(user: Option<&str>, reason: &AuthenticateFailure) -> &'static str {
+    match (user, reason) {
         (Some(_), AuthenticateFailure::Credential(CredentialError::Token(_))) => {
             "; this server asks for a token, in a file (--token-file) or in SESSIONS_TOKEN"
         }
@@ -221,11 +225,13 @@ mod tests {
             expired.to_string(),
             "the server closed the connection: 4402 Token has expired; authenticate again with a fresh token"
         );
-        let full = Error::LimitReached { user: Some("ada".into()), details: None };
+        let full = Error::Denied { user: Some("ada".into()), is_device_full: false, details: None };
         assert!(full.to_string().starts_with("user \"ada\" has reached the connection limit; "), "{full}");
-        let full = Error::LimitReached { user: None, details: None };
+        let full = Error::Denied { user: None, is_device_full: false, details: None };
         assert!(full.to_string().starts_with("the holder of the token has reached the connection limit; "), "{full}");
-        for (user, refusal, credential_advice) in [
+        let full = Error::Denied { user: Some("ada".into()), is_device_full: true, details: None };
+        assert!(full.to_string().ends_with("; end another session of this device first"), "{full}");
+        for (user, error, credential_advice) in [
             (
                 Some("ada".into()),
                 CredentialError::Token(TokenError::Malformed),
@@ -233,7 +239,7 @@ mod tests {
             ),
             (None, CredentialError::UnwantedToken, "; give a user, and no token"),
         ] {
-            let refused = Error::Refused { user, refusal: AuthenticateFailure::Credential(refusal), details: None };
+            let refused = Error::Refused { user, reason: AuthenticateFailure::Credential(error), details: None };
             assert!(refused.to_string().contains(credential_advice), "{refused}");
         }
         let late = Error::TimedOut { awaited: "HELLO", after: Duration::from_secs(10) };

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 pub enum ExitReason {
     /// Every session ended with BYE on request; or no part of a load failed. Exit code 0.
     Goodbye,
-    /// A session was refused at the limit. Exit code 3.
-    LimitReached,
+    /// A session was denied a slot. Exit code 3.
+    Denied,
     /// The server could not be reached, the connection was lost, or the server closed it or refused it for another
     /// reason than the limit; or part of a load failed. Exit code 4.
     Lost,
@@ -20,7 +20,7 @@ impl From<ExitReason> for ExitCode {
     fn from(exit_reason: ExitReason) -> Self {
         Self::from(match exit_reason {
             ExitReason::Goodbye => 0,
-            ExitReason::LimitReached => 3,
+            ExitReason::Denied => 3,
             ExitReason::Lost => 4,
             ExitReason::Evicted => 5,
         })

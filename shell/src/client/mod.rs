@@ -26,7 +26,7 @@
 //!     for slots in 1..=3 {
 //!         assert_eq!(ada.connect().await?.connections, slots);
 //!     }
-//!     assert!(matches!(ada.connect().await, Err(Error::LimitReached { .. })));
+//!     assert!(matches!(ada.connect().await, Err(Error::Denied { .. })));
 //!     ada.disconnect().await?;
 //!     ada.connect().await?;
 //!     Ok(())

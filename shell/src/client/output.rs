@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use session_core::protocol::{SessionInfo, SessionState};
+use session_core::protocol::{SessionSummary, StatusWord};
 
 use crate::runtime::rfc3339::format_rfc3339;
 
@@ -34,7 +34,7 @@ const fn is_bidi_control(character: char) -> bool {
 }
 
 /// One session as a line of text.
-pub(crate) fn format_session(session: &SessionInfo) -> String {
+pub(crate) fn format_session(session: &SessionSummary) -> String {
     let mut text = session.id.to_string();
     for (what, name) in [("label", &session.label), ("device", &session.device)] {
         if let Some(name) = name {
@@ -43,9 +43,9 @@ pub(crate) fn format_session(session: &SessionInfo) -> String {
     }
     let _infallible = write!(text, ", since {}", format_rfc3339(session.since));
     match (session.state, session.until) {
-        (SessionState::Live, _) => {}
-        (SessionState::Lingering, None) => text += ", lost",
-        (SessionState::Lingering, Some(until)) => {
+        (StatusWord::Live, _) => {}
+        (StatusWord::Lingering, None) => text += ", lost",
+        (StatusWord::Lingering, Some(until)) => {
             let _infallible = write!(text, ", lost, kept until {}", format_rfc3339(until));
         }
     }
@@ -60,19 +60,19 @@ mod tests {
 
     #[test]
     fn session_line_has_names_and_state() {
-        let live = SessionInfo {
+        let live = SessionSummary {
             id: NodeId::new(7).session(8),
             device: None,
             label: None,
             since: 1_700_000_000_000,
-            state: SessionState::Live,
+            state: StatusWord::Live,
             until: None,
         };
         assert_eq!(format_session(&live), "00000000000000070000000000000008, since 2023-11-14T22:13:20Z");
-        let lost = SessionInfo {
+        let lost = SessionSummary {
             label: DisplayName::parse("Firefox"),
             device: DisplayName::parse("laptop"),
-            state: SessionState::Lingering,
+            state: StatusWord::Lingering,
             until: Some(u64::MAX),
             ..live
         };

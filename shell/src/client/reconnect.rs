@@ -35,14 +35,14 @@ impl RetryDecision {
             },
             Error::Lost(_) => Self::Immediately,
             Error::Unreachable { .. } | Error::TimedOut { .. } => Self::WithBackoff,
-            Error::Refused { refusal: AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut, .. } => {
+            Error::Refused { reason: AuthenticateFailure::Store(_) | AuthenticateFailure::StoreTimedOut, .. } => {
                 Self::WithBackoff
             }
             Error::Refused {
-                refusal: AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
+                reason: AuthenticateFailure::Credential(CredentialError::Token(TokenError::Expired)),
                 ..
             } => Self::WithFreshToken,
-            Error::LimitReached { .. } | Error::Refused { .. } => {
+            Error::Denied { .. } | Error::Refused { .. } => {
                 let retry_after = error.failure_details().and_then(|details| details.retry_after);
                 retry_after.map_or(Self::Never, Self::After)
             }
@@ -143,7 +143,7 @@ mod tests {
         }
         assert_eq!(RetryDecision::from_error(&Error::Lost("x".into())), RetryDecision::Immediately);
         assert_eq!(RetryDecision::from_error(&Error::Evicted("x".into())), RetryDecision::Never);
-        let refused = |refusal| Error::Refused { user: None, refusal, details: None };
+        let refused = |reason| Error::Refused { user: None, reason, details: None };
         assert_eq!(
             RetryDecision::from_error(&refused(AuthenticateFailure::Store(StoreError::Failed))),
             RetryDecision::WithBackoff
@@ -161,12 +161,13 @@ mod tests {
                 retry_after,
                 client_choice: false,
             };
-            Error::LimitReached { user: None, details: Some(Box::new(details)) }
+            Error::Denied { user: None, is_device_full: false, details: Some(Box::new(details)) }
         };
         let second = Duration::from_secs(1);
         assert_eq!(RetryDecision::from_error(&full(Some(second))), RetryDecision::After(second));
         assert_eq!(RetryDecision::from_error(&full(None)), RetryDecision::Never);
-        assert_eq!(RetryDecision::from_error(&Error::LimitReached { user: None, details: None }), RetryDecision::Never);
+        let denied = Error::Denied { user: None, is_device_full: false, details: None };
+        assert_eq!(RetryDecision::from_error(&denied), RetryDecision::Never);
     }
 
     #[test]

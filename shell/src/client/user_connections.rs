@@ -17,7 +17,7 @@ pub struct UserConnections {
     credentials: Credentials,
     options: Options,
     /// `None`: plain AUTHENTICATE.
-    ask: Option<AuthenticateOptions>,
+    authenticate_options: Option<AuthenticateOptions>,
     connections: Vec<Connection>,
 }
 
@@ -35,7 +35,13 @@ impl UserConnections {
     }
 
     fn with_credentials(url: &Url, credentials: Credentials) -> Self {
-        Self { url: url.clone(), credentials, options: Options::default(), ask: None, connections: Vec::new() }
+        Self {
+            url: url.clone(),
+            credentials,
+            options: Options::default(),
+            authenticate_options: None,
+            connections: Vec::new(),
+        }
     }
 
     /// Sets the timeouts and trusted authorities.
@@ -47,27 +53,33 @@ impl UserConnections {
     /// Sets the device. From then on the client authenticates with an object.
     #[must_use]
     pub fn with_device(self, device: DisplayName) -> Self {
-        let ask = AuthenticateOptions { device: Some(device), ..self.ask.unwrap_or_default() };
-        Self { ask: Some(ask), ..self }
+        let authenticate_options =
+            AuthenticateOptions { device: Some(device), ..self.authenticate_options.unwrap_or_default() };
+        Self { authenticate_options: Some(authenticate_options), ..self }
     }
 
     /// Sets the label. From then on the client authenticates with an object.
     #[must_use]
     pub fn with_label(self, label: DisplayName) -> Self {
-        let ask = AuthenticateOptions { label: Some(label), ..self.ask.unwrap_or_default() };
-        Self { ask: Some(ask), ..self }
+        let authenticate_options =
+            AuthenticateOptions { label: Some(label), ..self.authenticate_options.unwrap_or_default() };
+        Self { authenticate_options: Some(authenticate_options), ..self }
     }
 
     /// Opens one more connection and authenticates it. Returns the user with the slots held.
     ///
     /// # Errors
-    /// [`Error::LimitReached`] if the user has reached the limit; otherwise as [`Connection::open_with`] and
+    /// [`Error::Denied`] if the user or the device has reached the limit; otherwise as [`Connection::open_with`] and
     /// [`Connection::authenticate`]. No connection is added then.
     pub async fn connect(&mut self) -> Result<session_core::protocol::UserSummary, Error> {
         let mut connection = Connection::open_with(&self.url, &self.options).await?;
-        let user = match &self.ask {
+        let user = match &self.authenticate_options {
             None => connection.authenticate_with(&self.credentials).await?,
-            Some(ask) => connection.authenticate_with_options(&self.credentials, ask.clone()).await?.user().clone(),
+            Some(authenticate_options) => connection
+                .authenticate_with_options(&self.credentials, authenticate_options.clone())
+                .await?
+                .user()
+                .clone(),
         };
         self.connections.push(connection);
         Ok(user)
@@ -139,7 +151,7 @@ mod tests {
             let client = async {
                 assert_eq!(ada.connect().await.expect("the first").connections, 1);
                 assert_eq!(ada.connect().await.expect("the second").connections, 2);
-                assert!(matches!(ada.connect().await, Err(Error::LimitReached { .. })));
+                assert!(matches!(ada.connect().await, Err(Error::Denied { .. })));
                 assert_eq!(ada.connections(), 2);
                 ada.disconnect().await.expect("a good bye");
                 assert_eq!(ada.connect().await.expect("again").connections, 2);

@@ -139,10 +139,10 @@ impl Config {
     #[must_use]
     pub fn admission_policy(&self) -> AdmissionPolicy {
         AdmissionPolicy {
-            when_full: self.when_full.into(),
+            when_full: self.when_full,
             client_choice: self.client_choice,
             lingering_first: self.lingering_first,
-            count_by: self.count.into(),
+            count_by: self.count,
             sessions_per_device: self.max_sessions_per_device,
             linger: self.linger,
             ..AdmissionPolicy::new(self.limit)

@@ -39,4 +39,5 @@ pub use flags::Flags;
 pub use key::{Key, ReloadMode};
 pub use layer::KeyValue;
 pub use loader::{ConfigLoader, Loaded};
-pub use table::{Authentication, Config, ConfigCountBy, ConfigWhenFull, StoreKind};
+pub(crate) use table::when_full_values;
+pub use table::{Authentication, Config, StoreKind};

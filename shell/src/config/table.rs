@@ -10,11 +10,13 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use session_core::ledger::{CountBy, SlotLimit};
+use clap::builder::PossibleValue;
+use session_core::ledger::{CountBy, SlotLimit, WhenFull};
 
 use super::key::settings;
 use super::value::{
-    Bound, ValueReader, at_least_one, bound, choice, duration, list, number, one, optional, path, switch, text,
+    Bound, ValueReader, at_least_one, bound, choice, choice_of, duration, list, number, one, optional, path, switch,
+    text,
 };
 use crate::auth::Algorithm;
 use crate::net::hosts::Host;
@@ -222,7 +224,7 @@ settings! {
     "At the limit" {
         /// What happens to a new session when all slots of its user are taken: `deny` denies it, `evict-oldest` ends
         /// the session with the oldest slot. `server limit` can override it per user
-        when_full: ConfigWhenFull { reader: choice(), value: "WHAT", default: "deny", applies: AtOnce }
+        when_full: WhenFull { reader: choice_of(when_full_values()), value: "WHAT", default: "deny", applies: AtOnce }
 
         /// Let clients choose which sessions to end when all slots are taken
         client_choice: bool { reader: switch(), value: "BOOL", default: "false", applies: AtOnce }
@@ -235,7 +237,7 @@ settings! {
         lingering_first: bool { reader: switch(), value: "BOOL", default: "true", applies: AtOnce }
 
         /// What takes a slot: `sessions`, each session; or `devices`, all sessions of one device together
-        count: ConfigCountBy { reader: choice(), value: "WHAT", default: "sessions", applies: AtOnce }
+        count: CountBy { reader: choice_of(count_values()), value: "WHAT", default: "sessions", applies: AtOnce }
 
         /// Maximum sessions of one device, 1 to 1024. Only with `count = devices`
         max_sessions_per_device: NonZeroU16 {
@@ -302,42 +304,6 @@ pub enum Authentication {
     Jwt,
 }
 
-/// What happens when all of a user's slots are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ConfigWhenFull {
-    /// The new session is denied.
-    Deny,
-    /// The session with the oldest slot is ended.
-    EvictOldest,
-}
-
-impl From<ConfigWhenFull> for session_core::ledger::WhenFull {
-    fn from(when_full: ConfigWhenFull) -> Self {
-        match when_full {
-            ConfigWhenFull::Deny => Self::Deny,
-            ConfigWhenFull::EvictOldest => Self::EvictOldest,
-        }
-    }
-}
-
-/// What takes a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ConfigCountBy {
-    /// Each session.
-    Sessions,
-    /// All sessions of one device together.
-    Devices,
-}
-
-impl From<ConfigCountBy> for CountBy {
-    fn from(count: ConfigCountBy) -> Self {
-        match count {
-            ConfigCountBy::Sessions => Self::Sessions,
-            ConfigCountBy::Devices => Self::Devices,
-        }
-    }
-}
-
 /// Which store to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StoreKind {
@@ -359,6 +325,27 @@ pub(crate) fn parse_limit(text: &str) -> Result<SlotLimit, String> {
     }
     let slots = text.parse::<u32>().map_err(|_| "expected a whole number from 0 to 1024, or `unlimited`".to_owned())?;
     SlotLimit::new(slots).map_err(|error| error.to_string())
+}
+
+/// What can happen when all slots of a user are taken, with the name and the help of each.
+pub(crate) fn when_full_values() -> [(WhenFull, PossibleValue); 2] {
+    WhenFull::ALL.map(|when_full| {
+        let help = match when_full {
+            WhenFull::Deny => "The new session is denied",
+            WhenFull::EvictOldest => "The session with the oldest slot is ended",
+        };
+        (when_full, PossibleValue::new(when_full.name()).help(help))
+    })
+}
+
+fn count_values() -> [(CountBy, PossibleValue); 2] {
+    CountBy::ALL.map(|count_by| {
+        let help = match count_by {
+            CountBy::Sessions => "Each session",
+            CountBy::Devices => "All sessions of one device together",
+        };
+        (count_by, PossibleValue::new(count_by.name()).help(help))
+    })
 }
 
 fn sessions_per_device(text: &str) -> Result<NonZeroU16, String> {

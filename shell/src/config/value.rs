@@ -157,12 +157,21 @@ pub fn bound(range: RangeInclusive<u32>) -> ValueReader<Bound> {
 
 /// A variant of an enum, by its name in clap.
 #[must_use]
-pub fn choice<T: ValueEnum + 'static>() -> ValueReader<T> {
-    let choices: Vec<_> = T::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
-    let parse = |text: &str| {
-        T::from_str(text, false).map_err(|_| {
-            let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-            let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
+pub fn choice<T: ValueEnum + Send + Sync + 'static>() -> ValueReader<T> {
+    choice_of(T::value_variants().iter().filter_map(|value| Some((value.clone(), value.to_possible_value()?))))
+}
+
+/// One of these values, by its name.
+pub fn choice_of<T>(values: impl IntoIterator<Item = (T, PossibleValue)>) -> ValueReader<T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    let values: Vec<_> = values.into_iter().collect();
+    let choices = values.iter().map(|(_, name)| name.clone()).collect();
+    let parse = move |text: &str| {
+        let named = values.iter().find(|(_, name)| name.matches(text, false));
+        named.map(|(value, _)| value.clone()).ok_or_else(|| {
+            let names: Vec<_> = values.iter().map(|(_, name)| name.get_name()).collect();
             format!("it must be one of {}", names.join(", "))
         })
     };

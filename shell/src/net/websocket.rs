@@ -60,7 +60,7 @@ impl WebSocket {
     /// close frame after it are sent as one segment.
     const WRITE_BUFFER_BYTES: usize = 4 * 1024;
     /// Larger than the content ever is: one reply and a pong; the rest waits in the kernel. The longest reply lists
-    /// [`session_core::ledger::SlotListing::MAX_SHOWN`] sessions of at most 360 bytes each. That is 100 bytes for the id and the
+    /// [`session_core::ledger::SlotUsage::MAX_SHOWN`] sessions of at most 360 bytes each. That is 100 bytes for the id and the
     /// times, and twice 64 for each of the two names, if they consist of quotation marks only.
     const MAX_WRITE_BUFFER_BYTES: usize = 64 * 1024;
 

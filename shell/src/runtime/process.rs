@@ -6,7 +6,7 @@ use crate::runtime::supervisor::Supervisor;
 /// The clock and the supervisor of a process. A clone shares both.
 ///
 /// A process starts one clock. Each clock reads the wall clock at its start, so two that start one after the other differ
-/// by what the wall clock was corrected in between, and a session would linger by one of them and expire by the other.
+/// by what the wall clock was corrected in between, and a session would linger by one of them and lapse by the other.
 #[derive(Debug, Clone)]
 pub struct Process {
     /// The clock.

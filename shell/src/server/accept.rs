@@ -234,7 +234,7 @@ impl Server {
         if pending > 0 {
             tracing::warn!(
                 owed = pending,
-                "the store has not confirmed every release; at the next start these slots expire, or linger if resumable"
+                "the store has not confirmed every release; at the next start these sessions lapse, or linger if resumable"
             );
         }
     }

@@ -242,7 +242,7 @@ impl<S: MessageSocket> Connection<S> {
         if self.paused_until.take_if(|until| *until <= now).is_some() {
             self.socket.set_paused(false);
         }
-        if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.expire() {
+        if self.slot.deadline().is_some_and(|until| until <= now) && self.slot.end_wait() {
             self.handle_outcome(Outcome::Unknown);
         }
         if self.session.expires_at().is_some_and(|unix_seconds| self.clock.has_passed(unix_seconds)) {
@@ -274,7 +274,7 @@ impl<S: MessageSocket> Connection<S> {
 
     /// Counts what the store did. Denials get dearer until there is a grant.
     fn charge_outcome(&mut self, outcome: &Outcome) {
-        let mut work = Work::slots(outcome.connections().unwrap_or(0));
+        let mut work = Work::slots(outcome.slots().unwrap_or(0));
         match outcome {
             Outcome::Denied(_) => {
                 work += Work::denial(self.denials);

@@ -57,7 +57,7 @@ impl SlotGuard {
     /// who lost their slots before are gone.
     ///
     /// The store never applies a command whose wait ended before it began.
-    pub fn expire(&mut self) -> bool {
+    pub fn end_wait(&mut self) -> bool {
         let Some(pending) = &mut self.pending else { return false };
         pending.deadline = None;
         let wait_end = self.mailbox.end_wait(pending.id);
@@ -66,7 +66,7 @@ impl SlotGuard {
         {
             match wait_end {
                 WaitEnd::Withdrawn => self.store_client.acquire_withdrawn(user, self.session),
-                WaitEnd::InDoubt => self.store_client.acquire_timed_out(user, self.session),
+                WaitEnd::InDoubt => self.store_client.acquire_in_doubt(user, self.session),
                 WaitEnd::Answered => {}
             }
         }
@@ -170,7 +170,7 @@ mod tests {
         let [old_guard, new_guard] = &mut guards;
         let deadline = new_guard.deadline().unwrap();
         manual.set(deadline);
-        assert!(!new_guard.expire(), "the store has answered");
+        assert!(!new_guard.end_wait(), "the store has answered");
         assert_eq!((new_guard.deadline(), store_client.pending()), (None, 0));
         assert_eq!(next(&new), Poll::Pending);
         assert_eq!(old_guard.leave(), Some(Timestamp::default() + LeavingTracker::CUT_AFTER));

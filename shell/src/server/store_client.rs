@@ -120,9 +120,9 @@ impl StoreClient {
     }
 
     /// Records that an acquire was not answered in time: the session may or may not have a slot.
-    pub(super) fn acquire_timed_out(&self, user: &UserId, session: SessionId) {
+    pub(super) fn acquire_in_doubt(&self, user: &UserId, session: SessionId) {
         let ticket = Ticket::acquire(user.clone(), session);
-        self.shared.update(|tracker, now| tracker.given_up(&ticket, now));
+        self.shared.update(|tracker, now| tracker.in_doubt(&ticket, now));
     }
 
     /// Records that an acquire was withdrawn before the store began to apply it: the session has no slot.

@@ -11,8 +11,8 @@ use session_core::{NodeId, UserId};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
-use super::listing::{Page, PageRequest, SessionEntry, UserEntry};
 use super::notifier::SessionNotifier;
+use super::pages::{Page, PageRequest, StoredSession, StoredUser};
 use super::shared::NodeContext;
 
 /// What a store answers to a question. Dropping the future gives up the question, which costs the store nothing.
@@ -52,10 +52,10 @@ pub trait Store: Send + Sync {
     fn update_user(&self, user: UserId, update: UserUpdate, completion: Completion<Result<(), StoreFailure>>);
 
     /// One page of the users that the store knows. A user who was granted the first slot some seconds ago may be missing.
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>>;
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>>;
 
     /// One page of the sessions that hold a slot now: those of one user, or of all.
-    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>>;
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>>;
 
     /// How the store is doing. It answers soon, also if the store does not work: that is what it says then.
     fn health(&self) -> HealthFuture<'_>;

@@ -15,7 +15,7 @@ use super::api::{HealthFuture, Store, StoreFuture, UserUpdate};
 use super::completion::Completion;
 use super::failure::StoreFailure;
 use super::health::StoreHealth;
-use super::listing::{Page, PageRequest, SessionEntry, SessionPage, UserEntry, UserSeen, user_page};
+use super::pages::{Page, PageRequest, SessionPageBuilder, StoredSession, StoredUser, UserSeen, user_page};
 use super::shared::NodeContext;
 use crate::runtime::process::Process;
 
@@ -85,7 +85,7 @@ impl MemoryStore {
     }
 
     /// Each page looks at every user, so it takes longer the more there are. Commands wait meanwhile.
-    fn user_page(&self, request: &PageRequest) -> Result<Page<UserEntry>, StoreFailure> {
+    fn user_page(&self, request: &PageRequest) -> Result<Page<StoredUser>, StoreFailure> {
         let after = request.after_user()?;
         let is_behind = |user: &UserId| after.as_ref().is_none_or(|after| user > after);
         let records = self.lock();
@@ -95,8 +95,8 @@ impl MemoryStore {
         Ok(user_page(request.limit(), known, self.context.policy().overrides_after(after.as_ref())))
     }
 
-    fn session_page(&self, user: Option<&UserId>, request: &PageRequest) -> Result<Page<SessionEntry>, StoreFailure> {
-        let (mut page, now) = (SessionPage::new(request)?, self.context.clock().now());
+    fn session_page(&self, user: Option<&UserId>, request: &PageRequest) -> Result<Page<StoredSession>, StoreFailure> {
+        let (mut page, now) = (SessionPageBuilder::new(request)?, self.context.clock().now());
         let records = self.lock();
         let records = records.as_ref().ok_or(CLOSED)?;
         let holders = match user {
@@ -110,7 +110,7 @@ impl MemoryStore {
         };
         for (user, record) in holders {
             let mut record = record.clone();
-            ledger::expire_sessions(&mut record, now, |node| self.liveness(node));
+            ledger::remove_lapsed(&mut record, now, |node| self.liveness(node));
             if !page.add(user, &record) {
                 return Ok(page.finish_full());
             }
@@ -152,7 +152,7 @@ impl MemoryStore {
             for _ in 0..SWEEP_STEPS {
                 let Some(user) = lost.next(now) else { break };
                 let Entry::Occupied(mut entry) = by_user.entry(user) else { continue };
-                ledger::expire_sessions(entry.get_mut(), now, liveness);
+                ledger::remove_lapsed(entry.get_mut(), now, liveness);
                 if let Some(until) = lingers_until(entry.get(), now) {
                     lost.push(until, entry.key());
                 } else if entry.get().is_empty() {
@@ -197,7 +197,7 @@ const CLOSED: StoreFailure = StoreFailure::Rejected(StoreError::Failed);
 /// How many users of the queue each command looks at. More than one, so that the queue shrinks faster than it grows.
 const SWEEP_STEPS: usize = 2;
 
-/// When the last of the sessions that linger after this time has expired. `None` if none lingers.
+/// When the last of the sessions that linger after this time has lapsed. `None` if none lingers.
 fn lingers_until(record: &UserRecord, now: Timestamp) -> Option<Timestamp> {
     let ends = record.sessions().iter().filter_map(|session| session.status.lingers_until());
     ends.filter(|&until| until > now).max()
@@ -230,11 +230,11 @@ impl Store for MemoryStore {
         completion.answer(result);
     }
 
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
         Box::pin(ready(self.user_page(&page)))
     }
 
-    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         Box::pin(ready(self.session_page(user.as_ref(), &page)))
     }
 
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn expired_sessions_of_absent_users_are_removed() {
+    fn lapsed_sessions_of_absent_users_are_removed() {
         let policy = AdmissionPolicy { linger: LINGER, ..AdmissionPolicy::new(SlotLimit::default()) };
         let store = MemoryStore::with_policy(NODE, policy);
         for second in 0..100 {

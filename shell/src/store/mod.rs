@@ -3,7 +3,7 @@
 mod api;
 mod completion;
 mod failure;
-mod listing;
+mod pages;
 mod health;
 mod notifier;
 mod shared;
@@ -14,8 +14,8 @@ pub use api::{HealthFuture, NodeStatus, Store, StoreFuture, UserUpdate};
 pub use completion::{Caller, Completion, Unanswered};
 pub use failure::StoreFailure;
 pub use health::StoreHealth;
-pub use listing::{Cursor, Page, PageRequest, SessionEntry, UserEntry, UserSeen};
 pub use lmdb::{LmdbConfig, LmdbStore, LockHolder, OpenError, Retention};
 pub use memory::MemoryStore;
 pub use notifier::SessionNotifier;
+pub use pages::{Cursor, Page, PageRequest, StoredSession, StoredUser, UserSeen};
 pub use shared::NodeContext;

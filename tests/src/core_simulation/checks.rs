@@ -96,14 +96,14 @@ impl CoreSimulation {
         assert!(self.leaving.is_empty(), "sessions that ended are still leaving: {:?}", self.leaving);
         assert_eq!((self.tracker.tracked(), self.tracker.pending()), (0, 0), "a release was never confirmed");
         self.draining = false;
-        // Lingering slots expire.
+        // Lingering sessions lapse.
         self.pass(LINGER);
         self.policy = self.initial_policy;
         let (now, alive) = (self.now, self.node());
         let deaths = self.deaths.clone();
         for record in self.store.records.values_mut() {
-            ledger::expire_sessions(record, now, |node| liveness(&deaths, alive, node));
-            assert!(record.is_empty(), "a slot never expires: {record:?}");
+            ledger::remove_lapsed(record, now, |node| liveness(&deaths, alive, node));
+            assert!(record.is_empty(), "a session never lapses: {record:?}");
         }
         for user in 0..Self::USERS {
             self.connect();

@@ -155,12 +155,12 @@ impl Simulation {
                 self.start(server);
             }
         }
-        // Lingering slots expire.
+        // Lingering sessions lapse.
         self.pass(LINGER + Duration::from_secs(1));
         self.store.sweep();
         for user in 0..USERS {
             let left = self.store.holds_of(&user_id(user));
-            assert!(left.is_empty(), "a slot never expires: {left:?}");
+            assert!(left.is_empty(), "a session never lapses: {left:?}");
         }
         self.clients.clear();
         for user in 0..USERS {

@@ -14,8 +14,8 @@ use session_core::ledger::{
 use session_core::{NodeId, SessionId, Timestamp, UserId};
 use shell::runtime::process::Process;
 use shell::store::{
-    Completion, HealthFuture, NodeContext, Page, PageRequest, SessionEntry, Store, StoreFailure, StoreFuture,
-    UserEntry, UserUpdate,
+    Completion, HealthFuture, NodeContext, Page, PageRequest, Store, StoreFailure, StoreFuture, StoredSession,
+    StoredUser, UserUpdate,
 };
 
 use crate::rule_oracle;
@@ -196,12 +196,12 @@ impl SharedStore {
         inner.queue.push_back(Queued { command, completion: None, has_begun: true });
     }
 
-    /// Expires sessions in records that no command touches.
+    /// Removes lapsed sessions from records that no command touches.
     pub(super) fn sweep(&self) {
         let mut inner = self.lock();
         let (now, alive, deaths) = (inner.now, inner.alive.clone(), inner.deaths.clone());
         for record in inner.records.values_mut() {
-            ledger::expire_sessions(record, now, |node| liveness(&alive, &deaths, node));
+            ledger::remove_lapsed(record, now, |node| liveness(&alive, &deaths, node));
         }
     }
 
@@ -358,9 +358,9 @@ impl SharedStore {
         let inner = self.lock();
         let mut seen = BTreeSet::new();
         let mut keys = BTreeSet::new();
-        for hold in inner.records.values().flat_map(UserRecord::sessions) {
-            assert!(seen.insert(hold.session), "session {} has two holds", hold.session);
-            if let Some(resumable) = hold.resumable() {
+        for entry in inner.records.values().flat_map(UserRecord::sessions) {
+            assert!(seen.insert(entry.session), "session {} holds two slots", entry.session);
+            if let Some(resumable) = entry.resumable() {
                 assert!(keys.insert(resumable.key.to_bytes()), "one token for two holds");
             }
         }
@@ -429,16 +429,16 @@ impl Inner {
         {
             if grant.is_resumed {
                 reached.push("resumed");
-                let is_of = |hold: &SessionRecord| hold.resumable().map(|resumable| resumable.key) == options.resume;
-                let is_of_dead = |hold: &SessionRecord| is_of(hold) && !self.alive.contains(&hold.session.node());
+                let is_of = |entry: &SessionRecord| entry.resumable().map(|resumable| resumable.key) == options.resume;
+                let is_of_dead = |entry: &SessionRecord| is_of(entry) && !self.alive.contains(&entry.session.node());
                 if before.sessions().iter().any(is_of_dead) {
                     reached.push("resumed from a killed server");
                 }
-                let is_last_second = |hold: &SessionRecord| match hold.status {
+                let is_last_second = |entry: &SessionRecord| match entry.status {
                     SessionStatus::Live => false,
                     SessionStatus::Lingering { until } => until.since(self.now) < Duration::from_secs(1),
                 };
-                if before.sessions().iter().any(|hold| is_of(hold) && is_last_second(hold)) {
+                if before.sessions().iter().any(|entry| is_of(entry) && is_last_second(entry)) {
                     reached.push("resumed in its last second");
                 }
             } else if options.resume.is_some() {
@@ -458,7 +458,7 @@ impl Inner {
             reached.push("ended by a lower limit");
         }
         if let (StoreCommand::Acquire { .. }, Outcome::Granted { .. }) = (command, outcome)
-            && before.sessions().iter().any(|hold| hold.status != SessionStatus::Live)
+            && before.sessions().iter().any(|entry| entry.status != SessionStatus::Live)
         {
             reached.push("granted beside a slot that lingers");
         }
@@ -514,11 +514,11 @@ impl Store for NodeStore {
         unreachable!("the simulation has no operator");
     }
 
-    fn list_users(&self, _: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+    fn list_users(&self, _: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
         unreachable!("the simulation has no operator");
     }
 
-    fn list_sessions(&self, _: Option<UserId>, _: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+    fn list_sessions(&self, _: Option<UserId>, _: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         unreachable!("the simulation has no operator");
     }
 

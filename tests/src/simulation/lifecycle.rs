@@ -79,7 +79,7 @@ impl Simulation {
             client.granted = false;
             client.socket.lose();
         }
-        // Its slots are void from now on. Every later check counts on that.
+        // Its sessions have lapsed from now on. Every later check counts on that.
         self.clients.retain(|_, client| client.node != node);
     }
 

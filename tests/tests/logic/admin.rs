@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use session_core::connection_limiter::ClientPrefix;
 use session_core::ledger::{
-    EndReason, EndedSession, Outcome, SlotLimit, StoreCommand, StoreError, UserOverrides, WhenFull,
+    EndReason, EndedSession, LimitSource, Outcome, SlotLimit, StoreCommand, StoreError, UserOverrides, WhenFull,
 };
 use session_core::{SessionId, Timestamp, UserId};
 use shell::admin::{
-    AdminError, AdminRequest, AdminService, BoundSocket, DefaultWord, FullAction, LimitSourceName, NextOutcome,
-    Override, SlotCount, UserPatch,
+    AdminError, AdminRequest, AdminService, BoundSocket, DefaultWord, NextOutcome, Override, SlotCount, UserPatch,
     socket::{self, SocketBounds},
 };
 use shell::store::{Completion, MemoryStore, SessionNotifier, Store as _};
@@ -44,10 +43,8 @@ fn concurrent_overrides_are_both_kept() {
     let ada = ada();
     let limit =
         AdminRequest::Limit(UserPatch { limit: Some(Override::To(SlotCount::Number(7))), ..UserPatch::default() });
-    let full = AdminRequest::Limit(UserPatch {
-        when_full: Some(Override::To(FullAction::EvictOldest)),
-        ..UserPatch::default()
-    });
+    let full =
+        AdminRequest::Limit(UserPatch { when_full: Some(Override::To(WhenFull::EvictOldest)), ..UserPatch::default() });
     let working = async {
         loop {
             // All requests that can go on have submitted their command.
@@ -69,10 +66,8 @@ fn timed_out_override_is_kept_by_the_next() {
     let ada = ada();
     let limit =
         AdminRequest::Limit(UserPatch { limit: Some(Override::To(SlotCount::Number(0))), ..UserPatch::default() });
-    let full = AdminRequest::Limit(UserPatch {
-        when_full: Some(Override::To(FullAction::EvictOldest)),
-        ..UserPatch::default()
-    });
+    let full =
+        AdminRequest::Limit(UserPatch { when_full: Some(Override::To(WhenFull::EvictOldest)), ..UserPatch::default() });
     assert_eq!(smol::block_on(service.handle(&ada, &limit)), Err(AdminError::StoreTimedOut));
     let working = async {
         loop {
@@ -207,13 +202,13 @@ fn memory_store_carries_out_every_admin_request() {
 
     let report = handle(AdminRequest::Explain).unwrap();
     assert_eq!((report.limit, report.connections, report.next), (3, 3, NextOutcome::Denied));
-    let clients: Vec<_> = report.sessions.into_iter().map(|holder| holder.from).collect();
+    let clients: Vec<_> = report.sessions.into_iter().map(|session| session.from).collect();
     assert_eq!(clients, [None, Some("127.0.0.1".to_owned()), None]);
     assert_eq!(handle(AdminRequest::Forget), Err("this user holds 3 slots: end them first".to_owned()));
 
     let limit = Some(Override::To(SlotCount::Number(2)));
     let report = handle(AdminRequest::Limit(UserPatch { limit, enforce: true, ..UserPatch::default() })).unwrap();
-    assert_eq!((report.limit, report.rule, report.connections), (2, LimitSourceName::User, 2));
+    assert_eq!((report.limit, report.limit_source, report.connections), (2, LimitSource::User, 2));
     assert_eq!(report.ended, [NODE.session(3).to_string()]);
     let report = handle(AdminRequest::End(Some(NODE.session(1)))).unwrap();
     assert_eq!((report.ended, report.connections), (vec![NODE.session(1).to_string()], 1));
@@ -222,5 +217,5 @@ fn memory_store_carries_out_every_admin_request() {
     assert_eq!(ended, [3, 1, 2].map(|number| (NODE.session(number), EndReason::ByOperator)));
 
     let report = handle(AdminRequest::Forget).unwrap();
-    assert_eq!((report.limit, report.rule), (3, LimitSourceName::Server));
+    assert_eq!((report.limit, report.limit_source), (3, LimitSource::Server));
 }

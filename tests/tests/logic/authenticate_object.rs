@@ -10,7 +10,7 @@ use session_core::ledger::{Evict, SessionRecord, SessionStatus, SlotLimit, Store
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptions, AuthenticateOptionsError,
     AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential, CredentialError, RequestError, ServerMessage,
-    ServerMessageError, SessionInfo, SessionState, TokenError, UserSummary,
+    ServerMessageError, SessionSummary, StatusWord, TokenError, UserSummary,
 };
 use session_core::{DisplayName, NodeId, ResumeToken, SessionId, Timestamp, UserId};
 use tests::values::on_a_small_stack;
@@ -223,7 +223,7 @@ fn detailed_messages_have_these_bytes() {
                 reason: AuthenticateFailure::LimitReached,
                 limit: Some(SlotLimit::new(1).unwrap()),
                 connections: Some(2),
-                sessions: Some([SessionInfo::from(&SessionRecord::new(session(1), Timestamp::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
+                sessions: Some([SessionSummary::from(&SessionRecord::new(session(1), Timestamp::from_epoch(Duration::from_millis(1_700_000_000_250))))].into()),
                 retry_after: Some(Duration::from_millis(1500)),
                 client_choice: true,
             })),
@@ -261,7 +261,7 @@ fn session_info_shows_no_token() {
     let live = SessionRecord::new(session(1), since);
     let lingering =
         SessionRecord { status: SessionStatus::Lingering { until: since + Duration::from_secs(1) }, ..live.clone() };
-    let shown = |entry: &SessionRecord| serde_json::to_string(&SessionInfo::from(entry)).unwrap();
+    let shown = |entry: &SessionRecord| serde_json::to_string(&SessionSummary::from(entry)).unwrap();
     assert_eq!(shown(&live), r#"{"id":"0000000000000ada0000000000000001","since":5,"state":"live"}"#);
     let frame = r#"{"id":"0000000000000ada0000000000000001","since":5,"state":"lingering","until":1005}"#;
     assert_eq!(shown(&lingering), frame);
@@ -394,8 +394,8 @@ fn any_failure() -> impl Strategy<Value = AuthenticateFailureDetails> {
     let name = || prop::option::of(any_name());
     let info = (any_session(), name(), name(), any::<u64>(), any::<Option<u64>>()).prop_map(
         |(id, device, label, since, until)| {
-            let state = if until.is_some() { SessionState::Lingering } else { SessionState::Live };
-            SessionInfo { id, device, label, since, state, until }
+            let state = if until.is_some() { StatusWord::Lingering } else { StatusWord::Live };
+            SessionSummary { id, device, label, since, state, until }
         },
     );
     let sessions = prop::option::of(prop::collection::vec(info, 0..5).prop_map(Into::into));

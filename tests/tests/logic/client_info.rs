@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, LimitSource, SlotListing};
+use session_core::ledger::{self, AcquireOptions, EndTarget, GrantDetails, KnownToken, LimitSource, SlotUsage};
 use session_core::ledger::{EndReason, Evict, Outcome, RenewalDenied, SessionRecord, SessionStatus, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateSuccessDetails, CloseReason, CredentialError,
-    RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError,
+    RequestError, ServerMessage, SessionList, SessionSummary, StatusWord, TokenError,
 };
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 use session_core::{NodeId, ResumeToken, SessionId, Timestamp, UnixSeconds, UserId};
@@ -62,7 +62,7 @@ impl SessionHarness {
 
     fn granted(&mut self, is_resumed: bool, linger: Duration) -> Actions {
         let grant = GrantDetails { limit: limit(3), linger, is_resumed };
-        self.handle(Event::Stored(Outcome::Granted { connections: 2, grant: Some(Box::new(grant)) }))
+        self.handle(Event::Stored(Outcome::Granted { slots: 2, grant: Some(Box::new(grant)) }))
     }
 
     /// A session with a slot and this grace period.
@@ -111,12 +111,12 @@ fn admitted(resume: Option<ResumeToken>, linger: Duration) -> Actions {
     })))
 }
 
-fn listing() -> SlotListing {
+fn usage() -> SlotUsage {
     let entry = SessionRecord::new(NodeId::new(9).session(9), at(0));
-    SlotListing {
+    SlotUsage {
         limit: limit(1),
         limit_source: LimitSource::Server,
-        connections: 1,
+        slots: 1,
         sessions: [entry].into(),
         free_at: Some(at(3)),
         is_device_full: false,
@@ -124,9 +124,9 @@ fn listing() -> SlotListing {
     }
 }
 
-fn info() -> SessionInfo {
+fn info() -> SessionSummary {
     let (id, since) = (NodeId::new(9).session(9), at(0).millis());
-    SessionInfo { id, device: None, label: None, since, state: SessionState::Live, until: None }
+    SessionSummary { id, device: None, label: None, since, state: StatusWord::Live, until: None }
 }
 
 #[test]
@@ -186,8 +186,7 @@ fn detailed_denial_gives_one_minute_to_choose() {
         retry_after: Some(Duration::from_secs(1)),
         client_choice: true,
     };
-    let denied =
-        |harness: &mut SessionHarness| harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(listing())))));
+    let denied = |harness: &mut SessionHarness| harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(usage())))));
     assert_eq!(harness.session.deadline(), None);
     assert_eq!(denied(&mut harness), reply(ServerMessage::AuthenticateFailureDetailed(Box::new(denial.clone()))));
     assert_eq!(harness.session.deadline(), Some(at(62)), "a minute after the denial");
@@ -211,10 +210,10 @@ fn detailed_denial_gives_one_minute_to_choose() {
 #[test]
 fn list_is_sent_again_only_if_it_changed() {
     let mut harness = SessionHarness::new();
-    let mut sessions_listed = |listing: SlotListing| {
+    let mut sessions_listed = |usage: SlotUsage| {
         drop(harness.authenticate("", identity()));
         let Actions { send: Some(Frame::Message(ServerMessage::AuthenticateFailureDetailed(details))), .. } =
-            harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(listing)))))
+            harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(usage)))))
         else {
             panic!("a denial is answered")
         };
@@ -222,9 +221,9 @@ fn list_is_sent_again_only_if_it_changed() {
         details.sessions.map(|sessions| sessions.len())
     };
     let with = |change: &dyn Fn(&mut SessionRecord)| {
-        let mut listing = listing();
-        change(&mut listing.sessions[0]);
-        listing
+        let mut usage = usage();
+        change(&mut usage.sessions[0]);
+        usage
     };
     let (same, lingering) =
         (with(&|_| ()), with(&|session| session.status = SessionStatus::Lingering { until: at(9) }));
@@ -234,7 +233,7 @@ fn list_is_sent_again_only_if_it_changed() {
     assert_eq!(sessions_listed(lingering.clone()), Some(1));
     assert_eq!(sessions_listed(lingering), None);
     assert_eq!(sessions_listed(other), Some(1));
-    assert_eq!(sessions_listed(SlotListing { sessions: [].into(), ..same.clone() }), Some(0));
+    assert_eq!(sessions_listed(SlotUsage { sessions: [].into(), ..same.clone() }), Some(0));
     assert_eq!(sessions_listed(same), Some(1));
 }
 
@@ -269,7 +268,7 @@ fn object_client_gets_every_failure_detailed() {
     }
     let mut harness = SessionHarness::new();
     drop(harness.authenticate("", identity()));
-    let full = SlotListing { is_device_full: true, free_at: None, ..listing() };
+    let full = SlotUsage { is_device_full: true, free_at: None, ..usage() };
     let actions = harness.handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
     assert!(
         matches!(&actions.send, Some(Frame::Message(ServerMessage::AuthenticateFailureDetailed(denial))) if denial.reason == AuthenticateFailure::DeviceFull)
@@ -295,7 +294,7 @@ fn plain_client_has_the_device_of_its_token() {
     for (is_device_full, failure) in
         [(true, AuthenticateFailure::DeviceFull), (false, AuthenticateFailure::LimitReached)]
     {
-        let full = SlotListing { is_device_full, ..listing() };
+        let full = SlotUsage { is_device_full, ..usage() };
         let actions = waiting().handle(Event::Stored(Outcome::Denied(Some(Box::new(full)))));
         assert_eq!(actions, reply(ServerMessage::AuthenticateFailure(failure)));
     }
@@ -443,7 +442,7 @@ fn any_live_session_lists_and_ends_sessions() {
     let command =
         ledger::StoreCommand::ListSessions { user: user(), session: id(), limit: None, is_unbounded: false, at: at(3) };
     assert_eq!(actions, store(command));
-    let actions = harness.handle(Event::Stored(Outcome::Listed(Box::new(listing()))));
+    let actions = harness.handle(Event::Stored(Outcome::Listed(Box::new(usage()))));
     let sessions = SessionList { limit: 1, connections: 1, sessions: [info()].into() };
     assert_eq!(actions, reply(ServerMessage::ListSessionsSuccess(Box::new(sessions))));
 
@@ -453,16 +452,16 @@ fn any_live_session_lists_and_ends_sessions() {
         actions,
         store(ledger::StoreCommand::EndSessions { user: user(), session: id(), target, reason, at: at(3) })
     );
-    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), connections: 1 }));
+    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [other].into(), slots: 1 }));
     assert_eq!(actions, reply(ServerMessage::EndSessionSuccess(user_summary(1))));
     drop(harness.handle(Event::Text(&end)));
-    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [].into(), connections: 1 }));
+    let actions = harness.handle(Event::Stored(Outcome::Ended { sessions: [].into(), slots: 1 }));
     assert_eq!(actions, error(RequestError::NoSuchSession));
     for (text, outcome, expected) in [
         (list, Outcome::Rejected(StoreError::Overloaded), RequestError::Store(StoreError::Overloaded)),
         (list, Outcome::Unknown, RequestError::StoreTimedOut),
-        (list, Outcome::Counted { connections: 1 }, RequestError::StoreTimedOut),
-        (&end, Outcome::Listed(Box::new(listing())), RequestError::StoreTimedOut),
+        (list, Outcome::Counted { slots: 1 }, RequestError::StoreTimedOut),
+        (&end, Outcome::Listed(Box::new(usage())), RequestError::StoreTimedOut),
         (&end, Outcome::Rejected(StoreError::Failed), RequestError::Store(StoreError::Failed)),
     ] {
         drop(harness.handle(Event::Text(text)));

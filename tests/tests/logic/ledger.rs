@@ -38,12 +38,12 @@ fn apply(
     result.outcome
 }
 
-fn granted(connections: u32) -> Outcome {
-    Outcome::granted(connections)
+fn granted(slots: u32) -> Outcome {
+    Outcome::granted(slots)
 }
 
-fn counted(connections: u32) -> Outcome {
-    Outcome::Counted { connections }
+fn counted(slots: u32) -> Outcome {
+    Outcome::Counted { slots }
 }
 
 fn all_alive(_: NodeId) -> Liveness {
@@ -98,7 +98,7 @@ fn admission_rule_table() {
         // Counting changes nothing.
         (&[], 3, count_slots(a), counted(0), &[]),
         (&[a, b], 3, count_slots(d), counted(2), &[a, b]),
-        // The slots of a dead node are void for every command.
+        // The sessions of a dead node have lapsed for every command.
         (&[x, a, y], 3, count_slots(a), counted(1), &[a]),
         (&[x, a, y], 3, release(b), Outcome::Released, &[a]),
         (&[x, a, y], 3, release(a), Outcome::Released, &[]),

@@ -58,9 +58,9 @@ fn grants_up_to_the_limit(open: fn(SlotLimit) -> Subject) {
         assert_eq!(subject.ask(acquire("ada", held)), Outcome::granted(u32::try_from(held).unwrap()));
     }
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::Denied(None));
-    assert_eq!(subject.ask(lookup("ada", 4)), Outcome::Counted { connections: 3 });
+    assert_eq!(subject.ask(lookup("ada", 4)), Outcome::Counted { slots: 3 });
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
-    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 2 });
+    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { slots: 2 });
     assert_eq!(subject.ask(acquire("ada", 4)), Outcome::granted(3));
     assert_eq!(subject.ask(acquire("ada", 5)), Outcome::Denied(None));
 }
@@ -98,7 +98,7 @@ fn is_idempotent(open: fn(SlotLimit) -> Subject) {
     }
     for _ in 0..3 {
         assert_eq!(subject.ask(release("ada", 1)), Outcome::Released);
-        assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 0 });
+        assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { slots: 0 });
     }
     assert_eq!(subject.ask(release("nobody", 9)), Outcome::Released, "releasing what is not held changes nothing");
 }
@@ -114,7 +114,7 @@ fn applies_commands_of_a_session_in_order(open: fn(SlotLimit) -> Subject) {
         assert_eq!(pair, [Outcome::granted(1), Outcome::Released]);
     }
     assert_eq!(outcomes[200..], [Outcome::granted(1), Outcome::Released]);
-    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 1 }, "session 1 released nothing of 2's");
+    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { slots: 1 }, "session 1 released nothing of 2's");
 }
 
 /// With a newcomer that nobody waits for, before and behind commands that are answered.
@@ -130,12 +130,12 @@ fn applies_no_withdrawn_command(open: fn(SlotLimit) -> Subject) {
     for number in 2..20 {
         withdraw(acquire("ada", number));
         withdraw(end("ada", number, EndTarget::All));
-        assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 1 });
+        assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { slots: 1 });
     }
     withdraw(acquire("bob", 30));
-    assert_eq!(subject.ask(lookup("bob", 31)), Outcome::Counted { connections: 0 });
+    assert_eq!(subject.ask(lookup("bob", 31)), Outcome::Counted { slots: 0 });
     assert_eq!(subject.ended(), [], "nobody is evicted for a withdrawn acquire");
-    let held: Vec<_> = subject.sessions(None, 9).into_iter().map(|entry| entry.session.session).collect();
+    let held: Vec<_> = subject.sessions(None, 9).into_iter().map(|entry| entry.record.session).collect();
     assert_eq!(held, [session(1)]);
 }
 
@@ -227,19 +227,19 @@ fn notifies_an_evicted_session_once_before_the_answer(open: fn(SlotLimit) -> Sub
     for number in [1, 2] {
         subject.ask(acquire_with("ada", number, 0, options(number)));
     }
-    let Outcome::Denied(Some(listing)) = subject.ask(acquire_with("ada", 3, 0, options(3))) else {
+    let Outcome::Denied(Some(usage)) = subject.ask(acquire_with("ada", 3, 0, options(3))) else {
         panic!("both are taken")
     };
-    assert_eq!(listing.sessions.iter().map(|hold| hold.session).collect::<Vec<_>>(), [1, 2].map(session));
+    assert_eq!(usage.sessions.iter().map(|entry| entry.session).collect::<Vec<_>>(), [1, 2].map(session));
     assert_eq!(subject.ended(), [], "who is refused ends nobody");
 
     let choice = |ids: &[u64]| Some(Evict::Sessions(ids.iter().map(|&number| session(number)).collect()));
     subject.send(acquire_with("ada", 3, 0, AcquireOptions { evict: choice(&[2]), ..options(3) }));
     assert_eq!(subject.next(), Observed::Ended(vec![ended(2, EndReason::TakenOver(Some(label(3))))]));
-    assert!(matches!(subject.next(), Observed::Answer(Outcome::Granted { connections: 2, .. })));
+    assert!(matches!(subject.next(), Observed::Answer(Outcome::Granted { slots: 2, .. })));
     // What the two of them say later finds nothing.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
-    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 2 });
+    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { slots: 2 });
 
     subject.store.set_policy(AdmissionPolicy { when_full: WhenFull::EvictOldest, ..policy(1) });
     subject.send(acquire("ada", 4));
@@ -260,12 +260,12 @@ fn swaps_many_slots_in_one_batch(open: fn(SlotLimit) -> Subject) {
     let late = subject.submit(release("ada", 1));
     for answer in answers {
         let outcome = answer.recv_timeout(TIMEOUT).unwrap();
-        assert!(matches!(outcome, Outcome::Granted { connections: 1, .. }), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Granted { slots: 1, .. }), "{outcome:?}");
     }
     assert_eq!(late.recv_timeout(TIMEOUT), Ok(Outcome::Released));
     let swapped = |number| ended(number, EndReason::TakenOver(Some(label(number + 1))));
     assert_eq!(subject.ended(), (1..100).map(swapped).collect::<Vec<_>>());
-    assert_eq!(subject.ask(lookup("ada", 100)), Outcome::Counted { connections: 1 });
+    assert_eq!(subject.ask(lookup("ada", 100)), Outcome::Counted { slots: 1 });
 }
 
 fn moves_a_slot_to_a_resuming_session(open: fn(SlotLimit) -> Subject) {
@@ -273,7 +273,7 @@ fn moves_a_slot_to_a_resuming_session(open: fn(SlotLimit) -> Subject) {
     subject.store.set_policy(policy(1));
     let grant = |is_resumed| {
         let grant = GrantDetails { limit: SlotLimit::new(1).unwrap(), linger: LINGER, is_resumed };
-        Outcome::Granted { connections: 1, grant: Some(Box::new(grant)) }
+        Outcome::Granted { slots: 1, grant: Some(Box::new(grant)) }
     };
     let resume = |user, number, token| {
         acquire_with(user, number, 1, AcquireOptions { resume: Some(key(token)), ..options(number) })
@@ -302,23 +302,23 @@ fn keeps_a_lost_session_for_its_linger(open: fn(SlotLimit) -> Subject) {
     for second in [5, 6] {
         assert_eq!(subject.ask(lose("ada", 1, second)), Outcome::Released, "that it was lost is said once");
     }
-    let Outcome::Denied(Some(listing)) = subject.ask(acquire_with("ada", 2, 14, options(2))) else {
+    let Outcome::Denied(Some(usage)) = subject.ask(acquire_with("ada", 2, 14, options(2))) else {
         panic!("it is kept")
     };
-    assert_eq!(listing.free_at, Some(at(15)));
-    assert_eq!(listing.sessions[0].status, SessionStatus::Lingering { until: at(15) });
-    assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
+    assert_eq!(usage.free_at, Some(at(15)));
+    assert_eq!(usage.sessions[0].status, SessionStatus::Lingering { until: at(15) });
+    assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { slots: 1, .. }));
     // A slot whose token the client does not have is given back at once.
     assert_eq!(subject.ask(lose_after_showing("ada", 2, 15, 7)), Outcome::Released);
-    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 0 });
-    assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { connections: 1, .. }));
+    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { slots: 0 });
+    assert!(matches!(subject.ask(acquire_with("ada", 2, 15, options(2))), Outcome::Granted { slots: 1, .. }));
     assert_eq!(subject.ask(lose_after_showing("ada", 2, 15, 2)), Outcome::Released);
-    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { connections: 1 });
+    assert_eq!(subject.ask(lookup("ada", 2)), Outcome::Counted { slots: 1 });
     // What has no token is given back at once.
     assert_eq!(subject.ask(release("ada", 2)), Outcome::Released);
     subject.ask(acquire("ada", 3));
     assert_eq!(subject.ask(lose("ada", 3, 15)), Outcome::Released);
-    assert_eq!(subject.ask(lookup("ada", 3)), Outcome::Counted { connections: 0 });
+    assert_eq!(subject.ask(lookup("ada", 3)), Outcome::Counted { slots: 0 });
     assert_eq!(subject.ended(), []);
 }
 
@@ -353,14 +353,15 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
         is_unbounded: false,
         at: at(5),
     };
-    let Outcome::Listed(listing) = subject.ask(list) else { panic!("it is answered by a list") };
-    assert_eq!((listing.limit.slots(), listing.connections, listing.free_at), (5, 4, None));
-    let seen: Vec<_> = listing.sessions.iter().map(|hold| (hold.session, hold.since, hold.label().cloned())).collect();
+    let Outcome::Listed(usage) = subject.ask(list) else { panic!("it is answered by a list") };
+    assert_eq!((usage.limit.slots(), usage.slots, usage.free_at), (5, 4, None));
+    let seen: Vec<_> =
+        usage.sessions.iter().map(|entry| (entry.session, entry.since, entry.label().cloned())).collect();
     assert_eq!(seen, [1, 2, 3, 4].map(|number| (session(number), at(number), Some(label(number)))));
 
-    let ended_are = |numbers: &[u64], connections| Outcome::Ended {
+    let ended_are = |numbers: &[u64], slots| Outcome::Ended {
         sessions: numbers.iter().map(|&number| session(number)).collect(),
-        connections,
+        slots,
     };
     subject.send(end("ada", 1, EndTarget::One(session(3))));
     assert_eq!(subject.next(), Observed::Ended(vec![ended(3, EndReason::ByUser(Some(label(1))))]));
@@ -376,7 +377,7 @@ fn lists_and_ends_sessions_of_a_user(open: fn(SlotLimit) -> Subject) {
     assert_eq!(subject.ended(), [], "that only says who it would be");
     assert_eq!(subject.ask(end("ada", 1, EndTarget::All)), ended_are(&[2, 4], 1));
     assert_eq!(subject.ended(), [2, 4].map(|number| ended(number, EndReason::ByUser(Some(label(1))))));
-    assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Counted { connections: 1 });
+    assert_eq!(subject.ask(lookup("bob", 9)), Outcome::Counted { slots: 1 });
 }
 
 fn decides_about_renewals(open: fn(SlotLimit) -> Subject) {
@@ -388,11 +389,11 @@ fn decides_about_renewals(open: fn(SlotLimit) -> Subject) {
         let (user, session, limit) = (user("ada"), session(1), slots.map(|slots| SlotLimit::new(slots).unwrap()));
         subject.ask(StoreCommand::Renew { user, session, limit, device, at: at(1) })
     };
-    assert_eq!(renew(None, device("laptop")), Outcome::Counted { connections: 1 });
+    assert_eq!(renew(None, device("laptop")), Outcome::Counted { slots: 1 });
     assert_eq!(renew(None, device("phone")), Outcome::NotRenewed(RenewalDenied::AnotherDevice));
     assert_eq!(renew(Some(0), device("laptop")), Outcome::NotRenewed(RenewalDenied::Banned));
     subject.update("ada", UserUpdate::Set(limited_to(1))).unwrap();
-    assert_eq!(renew(Some(0), device("laptop")), Outcome::Counted { connections: 1 });
+    assert_eq!(renew(Some(0), device("laptop")), Outcome::Counted { slots: 1 });
 }
 
 fn lists_its_own_node_as_alive(open: fn(SlotLimit) -> Subject) {
@@ -403,7 +404,7 @@ fn lists_its_own_node_as_alive(open: fn(SlotLimit) -> Subject) {
     // A node that is not listed is dead: its sessions acquire nothing.
     assert!(nodes.iter().all(|status| status.node != UNLISTED));
     assert_eq!(subject.ask(acquire_for("ada", UNLISTED.session(1))), Outcome::Rejected(StoreError::Failed));
-    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { connections: 0 });
+    assert_eq!(subject.ask(lookup("ada", 1)), Outcome::Counted { slots: 0 });
 }
 
 fn notifies_only_sessions_of_its_own_node(open: fn(SlotLimit) -> Subject) {
@@ -504,9 +505,9 @@ fn goes_on_after_an_abandoned_question(open: fn(SlotLimit) -> Subject) {
     });
 }
 
-/// What a killed server leaves behind is void for the next one, and what it is told later does no harm.
+/// For the next server the sessions of a killed one have lapsed, and what it is told of them later does no harm.
 #[test]
-fn slots_of_another_node_are_void_in_lmdb() {
+fn sessions_of_another_node_lapse_in_lmdb() {
     let directory = tempfile::tempdir().unwrap();
     let config = LmdbConfig::new(directory.path(), SlotLimit::new(2).unwrap());
     let first = subject(LmdbStore::open(&config, NODE).unwrap(), None);

@@ -53,7 +53,7 @@ impl Harness {
     fn time_out(&self, guard: &mut SlotGuard) {
         let late = guard.deadline().unwrap();
         self.clock.set(late);
-        assert!(guard.expire());
+        assert!(guard.end_wait());
     }
 
     /// The releases that are retried some time later.
@@ -70,8 +70,8 @@ impl Harness {
         let (user, session, at) = (user(), session(0), Timestamp::default());
         self.store
             .submit(StoreCommand::ListSessions { user, session, limit: None, is_unbounded: true, at }, completion);
-        let Outcome::Listed(listing) = smol::block_on(listed) else { panic!("no list") };
-        listing.sessions.iter().map(|entry| entry.session).collect()
+        let Outcome::Listed(usage) = smol::block_on(listed) else { panic!("no list") };
+        usage.sessions.iter().map(|entry| entry.session).collect()
     }
 }
 

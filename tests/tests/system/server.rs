@@ -59,7 +59,7 @@ fn library_user_holds_many_connections() {
             for held in 1..=3 {
                 assert_eq!(user.connect().await.unwrap().connections, held);
             }
-            assert!(matches!(user.connect().await, Err(Error::LimitReached { .. })));
+            assert!(matches!(user.connect().await, Err(Error::Denied { .. })));
             user.disconnect().await.unwrap();
             assert_eq!(user.connect().await.unwrap().connections, 3);
         }

@@ -65,7 +65,7 @@ fn sessions_work_over_tls() {
         for held in 1..=3 {
             assert_eq!(ada.connect().await.unwrap().connections, held);
         }
-        assert!(matches!(ada.connect().await, Err(Error::LimitReached { .. })));
+        assert!(matches!(ada.connect().await, Err(Error::Denied { .. })));
         assert_eq!(ada.latest().unwrap().check_connections().await.unwrap().connections, 3);
         ada.disconnect().await.unwrap();
         assert_eq!(ada.connect().await.unwrap().connections, 3);

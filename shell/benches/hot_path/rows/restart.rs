@@ -33,7 +33,7 @@ pub(super) fn restart(bench: &Bench, table: &mut Table) -> Result<()> {
         disturbed += usize::from(watch.is_disturbed_except(&[&server])?);
         smol::block_on(async {
             ensure!(user.connect().await?.connections == 2 && user.connect().await?.connections == 3, "no third slot");
-            ensure!(matches!(user.connect().await, Err(Error::LimitReached { .. })), "a fourth slot");
+            ensure!(matches!(user.connect().await, Err(Error::Denied { .. })), "a fourth slot");
             Ok(())
         })?;
     }

@@ -83,7 +83,7 @@ async fn at_once(url: &Url, users: u32, executor: &Arc<Executor<'static>>) -> Re
         executor.spawn(async move {
             let admitted = match connection.authenticate(&user).await {
                 Ok(_) => Ok(1),
-                Err(Error::LimitReached { .. }) => Ok(0),
+                Err(Error::Denied { .. }) => Ok(0),
                 Err(error) => Err(error),
             };
             (connection, admitted, Instant::now())

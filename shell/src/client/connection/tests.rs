@@ -35,17 +35,17 @@ fn session_runs_from_hello_to_close() {
 }
 
 #[test]
-fn connection_stays_usable_after_refusals() {
+fn connection_stays_usable_after_failures() {
     with_server(async |listener: FakeServer| {
         let client = async {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
             let error = connection.authenticate("ada").await.expect_err("the limit");
-            assert!(
-                matches!(&error, Error::LimitReached { user, details: None } if user.as_deref() == Some("ada")),
-                "{error}"
-            );
+            let Error::Denied { user, is_device_full: false, details: None } = &error else { panic!("{error}") };
+            assert_eq!(user.as_deref(), Some("ada"));
+            let error = connection.authenticate("ada").await.expect_err("the limit of the device");
+            assert!(matches!(&error, Error::Denied { is_device_full: true, details: None, .. }), "{error}");
             let error = connection.authenticate("").await.expect_err("no user");
-            assert!(matches!(&error, Error::Refused { refusal: AuthenticateFailure::StoreTimedOut, .. }), "{error}");
+            assert!(matches!(&error, Error::Refused { reason: AuthenticateFailure::StoreTimedOut, .. }), "{error}");
             let error = connection.check_connections().await.expect_err("not authenticated");
             assert!(matches!(error, Error::RequestFailed(RequestError::NotAuthenticated)), "{error}");
         };
@@ -54,6 +54,7 @@ fn connection_stays_usable_after_refusals() {
             connection.send(&ServerMessage::Hello).await;
             for answer in [
                 ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached),
+                ServerMessage::AuthenticateFailure(AuthenticateFailure::DeviceFull),
                 ServerMessage::AuthenticateFailure(AuthenticateFailure::StoreTimedOut),
                 ServerMessage::Error(RequestError::NotAuthenticated),
             ] {
@@ -125,7 +126,7 @@ fn token_is_sent_but_in_no_error() {
             let mut connection = Connection::open(&listener.url()).await.expect("a greeting");
             let credentials = Credentials::Token("aa.secret.cc".parse().expect("a good token"));
             let error = connection.authenticate_with(&credentials).await.expect_err("the limit");
-            assert!(matches!(error, Error::LimitReached { user: None, details: None }), "{error:?}");
+            assert!(matches!(error, Error::Denied { user: None, is_device_full: false, details: None }), "{error:?}");
             let error = connection.authenticate_with(&credentials).await.expect_err("a refusal");
             assert_eq!(error.to_string(), "the holder of the token was refused: Token has expired");
             assert_eq!(connection.authenticate_with(&credentials).await.expect("a slot"), ada(1));
@@ -133,10 +134,8 @@ fn token_is_sent_but_in_no_error() {
             assert!(matches!(error, Error::TokenTakenForName) && !error.to_string().contains("secret"), "{error}");
             let ada = Credentials::User("ada".into());
             let error = connection.authenticate_with(&ada).await.expect_err("the limit");
-            assert!(
-                matches!(&error, Error::LimitReached { user, details: None } if user.as_deref() == Some("ada")),
-                "{error}"
-            );
+            let Error::Denied { user, is_device_full: false, details: None } = &error else { panic!("{error}") };
+            assert_eq!(user.as_deref(), Some("ada"));
         };
         let server = async {
             let mut connection = listener.accept().await;

@@ -15,7 +15,7 @@ pub struct RunOptions {
     pub credentials: Credentials,
     /// Further options of AUTHENTICATE. With `None`, and none of the next four set, the client speaks the plain
     /// protocol.
-    pub ask: Option<AuthenticateOptions>,
+    pub authenticate_options: Option<AuthenticateOptions>,
     /// The file that keeps the resume token.
     pub resume: Option<PathBuf>,
     /// Whether to reconnect after a failure.
@@ -37,7 +37,7 @@ impl RunOptions {
         Self {
             url,
             credentials,
-            ask: None,
+            authenticate_options: None,
             resume: None,
             reconnect: false,
             token_file: None,
@@ -48,6 +48,6 @@ impl RunOptions {
     }
 
     pub(crate) fn is_detailed(&self) -> bool {
-        self.ask.is_some() || self.resume.is_some() || self.reconnect || self.is_interactive
+        self.authenticate_options.is_some() || self.resume.is_some() || self.reconnect || self.is_interactive
     }
 }

@@ -48,8 +48,8 @@ pub(crate) enum Line<'a> {
     Unknown(&'a str),
     /// A failure: prints an event and an error.
     Failed(&'a Error),
-    /// A refusal after which the session may try again: prints an event only.
-    Refused(&'a Error),
+    /// A denial after which the session may try again: prints an event only.
+    Denied(&'a Error),
     /// A failure whose event is printed already: prints an error only.
     Error(&'a Error),
     /// The client connects again after this time.
@@ -116,7 +116,7 @@ fn format_text(line: &Line<'_>) -> Option<String> {
         Line::Reply(reply) => Some(reply_text(reply)),
         Line::Unknown(text) => Some(format!("unknown message {text}")),
         Line::Retry(after) => Some(format!("connecting again in {:.1} s", after.as_secs_f64())),
-        Line::Failed(error) | Line::Refused(error) => match (error_reply(error), error) {
+        Line::Failed(error) | Line::Denied(error) => match (error_reply(error), error) {
             (Some(reply), _) => Some(reply_text(&reply)),
             (None, Error::Closed { code, reason }) => Some(format!("CLOSED {code} {reason}")),
             (None, _) => None,
@@ -129,7 +129,7 @@ fn reply_text(reply: &ServerMessage) -> String {
     match reply {
         ServerMessage::Hello => "HELLO message from server".into(),
         ServerMessage::AuthenticateSuccess(user) => format!("AUTHENTICATE_SUCCESS {}", user_text(user)),
-        ServerMessage::AuthenticateFailure(refusal) => format!("AUTHENTICATE_FAILURE {refusal}"),
+        ServerMessage::AuthenticateFailure(reason) => format!("AUTHENTICATE_FAILURE {reason}"),
         ServerMessage::ByeSuccess => "BYE_SUCCESS goodbye".into(),
         ServerMessage::CheckConnectionsSuccess(user) => format!("CHECK_CONNECTIONS_SUCCESS {}", user_text(user)),
         ServerMessage::AuthenticateSuccessDetailed(details) => {
@@ -141,7 +141,7 @@ fn reply_text(reply: &ServerMessage) -> String {
         }
         ServerMessage::EndSessionSuccess(user) => format!("END_SESSION_SUCCESS {}", user_text(user)),
         ServerMessage::Evicted(reason) => format!("EVICTED {reason}"),
-        ServerMessage::Error(complaint) => format!("ERROR {complaint}"),
+        ServerMessage::Error(error) => format!("ERROR {error}"),
     }
 }
 
@@ -171,7 +171,7 @@ fn format_json(number: u16, line: &Line<'_>) -> Option<String> {
         Line::Retry(after) => {
             event_json(number, "RETRY", &Retry { after_ms: after.as_millis().try_into().unwrap_or(u64::MAX) })
         }
-        Line::Failed(error) | Line::Refused(error) => match (error_reply(error), error) {
+        Line::Failed(error) | Line::Denied(error) => match (error_reply(error), error) {
             (Some(reply), _) => reply_json(number, &reply),
             (None, Error::Closed { code, reason }) => event_json(number, "CLOSED", &Close { code: *code, reason }),
             (None, Error::Lost(reason)) => event_json(number, "LOST", reason),
@@ -198,15 +198,17 @@ fn event_json<T: Serialize + ?Sized>(number: u16, kind: &str, payload: &T) -> St
 /// The message that caused the error, if one did.
 fn error_reply(error: &Error) -> Option<ServerMessage> {
     match error {
-        Error::LimitReached { details: Some(details), .. } | Error::Refused { details: Some(details), .. } => {
+        Error::Denied { details: Some(details), .. } | Error::Refused { details: Some(details), .. } => {
             Some(ServerMessage::AuthenticateFailureDetailed(details.clone()))
         }
-        Error::LimitReached { details: None, .. } => {
-            Some(ServerMessage::AuthenticateFailure(AuthenticateFailure::LimitReached))
+        Error::Denied { is_device_full, details: None, .. } => {
+            let reason =
+                if *is_device_full { AuthenticateFailure::DeviceFull } else { AuthenticateFailure::LimitReached };
+            Some(ServerMessage::AuthenticateFailure(reason))
         }
-        Error::Refused { refusal, details: None, .. } => Some(ServerMessage::AuthenticateFailure(refusal.clone())),
+        Error::Refused { reason, details: None, .. } => Some(ServerMessage::AuthenticateFailure(reason.clone())),
         Error::Evicted(reason) => Some(ServerMessage::Evicted(reason.clone())),
-        Error::RequestFailed(complaint) => Some(ServerMessage::Error(complaint.clone())),
+        Error::RequestFailed(error) => Some(ServerMessage::Error(error.clone())),
         Error::BadUrl(_)
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
@@ -248,7 +250,8 @@ mod tests {
             Line::Reply(&ServerMessage::AuthenticateSuccess(user(1))),
             Line::Reply(&ServerMessage::CheckConnectionsSuccess(user(2))),
             Line::Failed(&Error::RequestFailed(RequestError::NotJson)),
-            Line::Failed(&Error::LimitReached { user: Some("ada".into()), details: None }),
+            Line::Failed(&Error::Denied { user: Some("ada".into()), is_device_full: false, details: None }),
+            Line::Denied(&Error::Denied { user: Some("ada".into()), is_device_full: true, details: None }),
             Line::Failed(&Error::Closed { code: 1001, reason: "gone".into() }),
             Line::Failed(&Error::Lost("cut".into())),
             Line::Unknown("\u{1b}[2J"),
@@ -268,6 +271,7 @@ mod tests {
                  #3 CHECK_CONNECTIONS_SUCCESS ada holds 2 connections\n\
                  #3 ERROR Message is not valid JSON\n\
                  #3 AUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
+                 #3 AUTHENTICATE_FAILURE This device has as many sessions as one may\n\
                  #3 CLOSED 1001 gone\n\
                  #3 unknown message \\u{1b}[2J\n\
                  #3 BYE_SUCCESS goodbye\n"
@@ -288,6 +292,7 @@ mod tests {
                 r#"{"connection":3,"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":2}}"#,
                 r#"{"connection":3,"type":"ERROR","payload":"Message is not valid JSON"}"#,
                 r#"{"connection":3,"type":"AUTHENTICATE_FAILURE","payload":"User has reached connection limit, no more connections allowed"}"#,
+                r#"{"connection":3,"type":"AUTHENTICATE_FAILURE","payload":"This device has as many sessions as one may"}"#,
                 r#"{"connection":3,"type":"CLOSED","payload":{"code":1001,"words":"gone"}}"#,
                 r#"{"connection":3,"type":"LOST","payload":"cut"}"#,
                 r#"{"connection":3,"type":"UNKNOWN","payload":"\u001b[2J"}"#,

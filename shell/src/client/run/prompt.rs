@@ -6,7 +6,7 @@ use std::{io, thread};
 use rustix::termios::{QueueSelector, tcflush};
 use session_core::SessionId;
 use session_core::ledger::Evict;
-use session_core::protocol::SessionInfo;
+use session_core::protocol::SessionSummary;
 use smol::channel::{self, Receiver};
 
 use crate::client::output::format_session;
@@ -42,7 +42,7 @@ impl StdinPrompt {
 }
 
 /// A line for each session, numbered if the user is to choose.
-pub(crate) fn format_sessions(sessions: &[SessionInfo], is_choice: bool) -> Vec<String> {
+pub(crate) fn format_sessions(sessions: &[SessionSummary], is_choice: bool) -> Vec<String> {
     let line = |(number, session): (usize, _)| {
         if is_choice {
             format!("{number}: {}", format_session(session))
@@ -71,7 +71,7 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    pub(crate) fn parse(line: &str, sessions: &[SessionInfo]) -> Self {
+    pub(crate) fn parse(line: &str, sessions: &[SessionSummary]) -> Self {
         let numbers = line.split([' ', ',', '\t']).filter(|number| !number.is_empty());
         let session = |number: &str| Some(sessions.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.id);
         match numbers.map(session).collect::<Option<Box<[_]>>>() {
@@ -87,17 +87,17 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use session_core::NodeId;
-    use session_core::protocol::SessionState;
+    use session_core::protocol::StatusWord;
 
     use super::*;
 
-    fn sessions(count: u64) -> Box<[SessionInfo]> {
-        let session = |number| SessionInfo {
+    fn sessions(count: u64) -> Box<[SessionSummary]> {
+        let session = |number| SessionSummary {
             id: NodeId::new(7).session(number),
             device: None,
             label: None,
             since: 1_700_000_000_000,
-            state: SessionState::Live,
+            state: StatusWord::Live,
             until: None,
         };
         (1..=count).map(session).collect()

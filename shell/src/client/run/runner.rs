@@ -9,7 +9,7 @@ use std::time::Instant;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use session_core::ledger::Evict;
-use session_core::protocol::{AuthenticateFailure, ServerMessage, SessionInfo};
+use session_core::protocol::{ServerMessage, SessionSummary};
 use session_core::{ResumeToken, SessionId};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
@@ -25,8 +25,8 @@ use crate::client::{Connection, Credentials, Error, Event, ExitReason, Grant, To
 
 /// Holds the sessions of `run_options` and prints their events until all have ended.
 ///
-/// At the first interrupt every session sends BYE. The second interrupt ends the run at once. A refused or lost session
-/// retries only if the options ask for it, as [`RetryDecision`] says. A closed output counts as an interrupt.
+/// At the first interrupt every session sends BYE. The second interrupt ends the run at once. A session that is denied,
+/// refused or lost retries only if the options ask for it, as [`RetryDecision`] says. A closed output counts as an interrupt.
 ///
 /// # Errors
 /// When the output cannot be written for another reason. Every session has sent BYE by then.
@@ -200,7 +200,7 @@ impl Runner<'_, '_> {
                 self.print(number, &Line::Failed(&error));
                 return Err(error);
             };
-            self.print(number, &Line::Refused(&error));
+            self.print(number, &Line::Denied(&error));
             self.printer.borrow_mut().print_lines(&format_sessions(sessions, may_choose));
             let chosen = if may_choose { self.choose_sessions(connection, sessions).await } else { Ok(None) };
             choice = match chosen {
@@ -226,12 +226,12 @@ impl Runner<'_, '_> {
         if !self.run_options.is_detailed() {
             return connection.authenticate_with(&context.credentials).await.map(Grant::Plain);
         }
-        let mut ask = self.run_options.ask.clone().unwrap_or_default();
-        ask.resume = context.resume;
+        let mut authenticate_options = self.run_options.authenticate_options.clone().unwrap_or_default();
+        authenticate_options.resume = context.resume;
         if let Some(these) = choice {
-            ask.evict = Some(Evict::Sessions(these));
+            authenticate_options.evict = Some(Evict::Sessions(these));
         }
-        connection.authenticate_with_options(&context.credentials, ask).await
+        connection.authenticate_with_options(&context.credentials, authenticate_options).await
     }
 
     /// Asks which sessions to end.
@@ -241,7 +241,7 @@ impl Runner<'_, '_> {
     async fn choose_sessions(
         &self,
         connection: &mut Connection,
-        sessions: &[SessionInfo],
+        sessions: &[SessionSummary],
     ) -> Result<Option<Box<[SessionId]>>, Error> {
         loop {
             let print_question = || self.printer.borrow_mut().print_lines(&[format_question(sessions.len())]);
@@ -331,9 +331,7 @@ struct SessionEnd {
 impl SessionEnd {
     fn from_error(error: &Error) -> Self {
         let exit_reason = match error {
-            Error::LimitReached { .. } | Error::Refused { refusal: AuthenticateFailure::DeviceFull, .. } => {
-                ExitReason::LimitReached
-            }
+            Error::Denied { .. } => ExitReason::Denied,
             Error::Evicted(_) | Error::Closed { code: 4409 | 4410, .. } => ExitReason::Evicted,
             Error::BadUrl(_)
             | Error::Unreachable { .. }
@@ -374,8 +372,5 @@ impl SessionContext {
 
 /// Whether the connection can still be used after this failure to authenticate.
 fn is_still_open(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::LimitReached { .. } | Error::Refused { .. } | Error::TokenTakenForName | Error::RequestFailed(_)
-    )
+    matches!(error, Error::Denied { .. } | Error::Refused { .. } | Error::TokenTakenForName | Error::RequestFailed(_))
 }

@@ -4,16 +4,16 @@ use std::io::{self, Write};
 
 use session_core::SessionId;
 use session_core::ledger::Evict;
-use session_core::protocol::{AuthenticateOptions, RequestError, SessionInfo, SessionList};
+use session_core::protocol::{AuthenticateOptions, RequestError, SessionList, SessionSummary};
 
 use crate::client::output::{format_session, write_line};
 use crate::client::{Connection, Credentials, Error, ExitReason, Options, Url};
 
 /// Lists the sessions of the user, without the one that asks. The client signs in for a moment, which takes a slot if
-/// one is free. If none is free, the refusal lists the sessions. Signing in ends no session.
+/// one is free. If none is free, the denial lists the sessions. Signing in ends no session.
 ///
 /// # Errors
-/// As [`Connection::open_with`] and [`Connection::authenticate_with_options`], but for a refusal that lists the sessions.
+/// As [`Connection::open_with`] and [`Connection::authenticate_with_options`], but for a denial, which lists the sessions.
 pub async fn sessions(url: &Url, credentials: &Credentials, options: &Options) -> Result<SessionList, Error> {
     let mut connection = Connection::open_with(url, options).await?;
     let own = match connection.authenticate_with_options(credentials, list_only()).await {
@@ -77,7 +77,7 @@ async fn take_over_and_end(
 }
 
 /// Whether the list is complete and does not have the session.
-fn is_known_absent(escape: Option<&[SessionInfo]>, session: SessionId) -> bool {
+fn is_known_absent(escape: Option<&[SessionSummary]>, session: SessionId) -> bool {
     escape.is_some_and(|escape| escape.len() < SessionList::MAX_SHOWN && escape.iter().all(|info| info.id != session))
 }
 
@@ -114,7 +114,7 @@ pub fn print(
         }
         Err(error) => {
             write_line(err, &format!("error: {error}"))?;
-            Ok(if let Error::LimitReached { .. } = error { ExitReason::LimitReached } else { ExitReason::Lost })
+            Ok(if let Error::Denied { .. } = error { ExitReason::Denied } else { ExitReason::Lost })
         }
     }
 }

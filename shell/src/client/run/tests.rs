@@ -68,7 +68,7 @@ fn session_is_held_until_the_interrupt() {
 fn single_refused_session_ends_the_run() {
     with_server(async |listener: FakeServer| {
         let (exit_reason, out, err) = run_client(&listener, 0, 1, usize::MAX).await;
-        assert_eq!(exit_reason, ExitReason::LimitReached);
+        assert_eq!(exit_reason, ExitReason::Denied);
         assert!(out.ends_with(
             "\nAUTHENTICATE_FAILURE User has reached connection limit, no more connections allowed\n\
              BYE_SUCCESS goodbye\n"
@@ -85,7 +85,7 @@ fn lowest_numbers_get_the_slots() {
     with_server(async |listener: FakeServer| {
         // Two lines for each of five connections, one for each of three grants, two for each of two refusals.
         let (exit_reason, out, err) = run_client(&listener, 3, 5, 5 * 2 + 3 + 2 * 2).await;
-        assert_eq!(exit_reason, ExitReason::LimitReached);
+        assert_eq!(exit_reason, ExitReason::Denied);
         for number in 1..=3 {
             let granted = format!("#{number} AUTHENTICATE_SUCCESS testuser holds {number} connection");
             assert!(out.contains(&granted), "{out}");
@@ -118,9 +118,10 @@ fn closed_session_is_lost_with_its_reason() {
 fn evicted_session_prints_no_resume_token() {
     with_server(async |listener: FakeServer| {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let ask =
+        let authenticate_options =
             AuthenticateOptions { label: session_core::DisplayName::parse("desk"), ..AuthenticateOptions::default() };
-        let run_options = RunOptions { ask: Some(ask.clone()), ..run_options(listener.url(), 1) };
+        let run_options =
+            RunOptions { authenticate_options: Some(authenticate_options.clone()), ..run_options(listener.url(), 1) };
         let printer = Printer::new(Format::Json, &mut out, &mut err);
         let server = async {
             let mut connection = listener.accept().await;
@@ -128,7 +129,7 @@ fn evicted_session_prints_no_resume_token() {
             let user = session_core::protocol::Credential::User("testuser".into());
             assert_eq!(
                 connection.receive().await,
-                Some(session_core::protocol::ClientMessage::AuthenticateWith(user, Box::new(ask)))
+                Some(session_core::protocol::ClientMessage::AuthenticateWith(user, Box::new(authenticate_options)))
             );
             let grant = session_core::protocol::AuthenticateSuccessDetails {
                 user: test_user(),

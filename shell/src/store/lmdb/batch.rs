@@ -241,7 +241,7 @@ mod tests {
         let full = Outcome::Rejected(StoreError::Full);
         let commands = [acquire("new", 1), lookup("new", 1), release(&name(0), 0)];
         let outcomes = commands.map(|command| serve(command, true));
-        assert_eq!(outcomes, [full, Outcome::Counted { connections: 0 }, Outcome::Released]);
+        assert_eq!(outcomes, [full, Outcome::Counted { slots: 0 }, Outcome::Released]);
         assert_eq!(serve(acquire("new", 1), false), granted(1));
     }
 }

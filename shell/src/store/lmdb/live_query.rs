@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::records::{self, Position, ReadRecord};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
-use crate::store::listing::{Page, PageRequest, SessionEntry, SessionPage};
+use crate::store::pages::{Page, PageRequest, SessionPageBuilder, StoredSession};
 
 /// How many records one page looks at, at most. Commands wait meanwhile.
 const MAX_RECORDS: usize = 1024;
@@ -17,7 +17,7 @@ const MAX_RECORDS: usize = 1024;
 #[derive(Debug)]
 pub(super) enum LiveQuery {
     /// A page of one user's sessions, or of all.
-    ListSessions(Option<UserId>, PageRequest, Completion<Result<Page<SessionEntry>, StoreFailure>>),
+    ListSessions(Option<UserId>, PageRequest, Completion<Result<Page<StoredSession>, StoreFailure>>),
     /// How it is doing.
     Health(Completion<Result<LiveHealth, StoreFailure>>),
 }
@@ -54,8 +54,8 @@ pub(super) fn list_sessions(
     context: ApplyContext<'_>,
     user: Option<&UserId>,
     request: &PageRequest,
-) -> Result<Page<SessionEntry>, StoreFailure> {
-    let page = SessionPage::new(request)?;
+) -> Result<Page<StoredSession>, StoreFailure> {
+    let page = SessionPageBuilder::new(request)?;
     let listed = match user {
         Some(user) => list_of_user(environment, context, user, page),
         None => list_of_all(environment, context, page),
@@ -70,8 +70,8 @@ fn list_of_user(
     environment: &Environment,
     context: ApplyContext<'_>,
     user: &UserId,
-    mut page: SessionPage,
-) -> heed::Result<Page<SessionEntry>> {
+    mut page: SessionPageBuilder,
+) -> heed::Result<Page<StoredSession>> {
     let txn = environment.write()?;
     let is_last = page.add(user, &current(records::read(environment, &txn, user.as_str().as_bytes())?, context));
     Ok(if is_last { page.finish() } else { page.finish_full() })
@@ -80,8 +80,8 @@ fn list_of_user(
 fn list_of_all(
     environment: &Environment,
     context: ApplyContext<'_>,
-    mut page: SessionPage,
-) -> heed::Result<Page<SessionEntry>> {
+    mut page: SessionPageBuilder,
+) -> heed::Result<Page<StoredSession>> {
     let txn = environment.write()?;
     let first = page.first_user().cloned();
     let mut position = first.map_or(Position::first(), |user| Position::at(user.as_str().as_bytes()));
@@ -101,9 +101,9 @@ fn list_of_all(
     Ok(page.finish())
 }
 
-/// A record without what is void by now. One that cannot be read has no sessions: its user is refused.
+/// A record without its lapsed sessions. One that cannot be read has no sessions: its user is refused.
 fn current(record: ReadRecord, context: ApplyContext<'_>) -> UserRecord {
     let mut record = record.unwrap_or_default().record;
-    ledger::expire_sessions(&mut record, context.now, |node| context.liveness(node));
+    ledger::remove_lapsed(&mut record, context.now, |node| context.liveness(node));
     record
 }

@@ -36,7 +36,7 @@ use crate::runtime::supervisor::{Part, PartGuard};
 use crate::store::api::{HealthFuture, Store, StoreFuture, UserUpdate};
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
-use crate::store::listing::{Page, PageRequest, SessionEntry, UserEntry};
+use crate::store::pages::{Page, PageRequest, StoredSession, StoredUser};
 use crate::store::shared::{NodeContext, SharedPolicy};
 
 /// Keeps slots and users in LMDB, in two environments of one data directory: `live/` and `users/`.
@@ -109,7 +109,7 @@ impl LmdbStore {
         directory.join("users").is_dir()
     }
 
-    /// Opens the data directory for `node`, which must be a fresh id: the sessions of all other nodes in it are void, except
+    /// Opens the data directory for `node`, which must be a fresh id: the sessions of all other nodes in it lapse, except
     /// those that linger.
     ///
     /// # Errors
@@ -205,13 +205,13 @@ impl Store for LmdbStore {
         self.updates.submit(user, update, completion);
     }
 
-    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<UserEntry>> {
+    fn list_users(&self, page: PageRequest) -> StoreFuture<'_, Page<StoredUser>> {
         let (completion, answer) = Completion::channel();
         self.updates.ask(UserQuery::List(page, completion));
         Box::pin(answer)
     }
 
-    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<SessionEntry>> {
+    fn list_sessions(&self, user: Option<UserId>, page: PageRequest) -> StoreFuture<'_, Page<StoredSession>> {
         let (completion, answer) = Completion::channel();
         self.queue.ask(LiveQuery::ListSessions(user, page, completion));
         Box::pin(answer)

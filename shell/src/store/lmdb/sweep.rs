@@ -1,6 +1,6 @@
 //! Removes the sessions of dead nodes from the records of users who do not come back.
 //!
-//! Correctness does not depend on the sweep: a void session holds no slot, and goes when its record is next changed. The
+//! Correctness does not depend on the sweep: a lapsed session holds no slot, and goes when its record is next changed. The
 //! sweep only frees the room. It also writes down until when the sessions of dead nodes linger, so that another restart does
 //! not extend that time. It goes in bounded steps: one pass after the environment was opened, and another later, as long as
 //! sessions linger.
@@ -10,7 +10,7 @@
 //! A command that meets one is rejected, releases included: they are retried until the server ends.
 //!
 //! A record that an earlier process left behind is removed by the first pass: another version of this software may have
-//! written it, and all its sessions are void. Nobody has to know of it. A record that this process has written may have
+//! written it, and all its sessions have lapsed. Nobody has to know of it. A record that this process has written may have
 //! sessions that live. If it goes bad, nobody knows which, and without it their user would be admitted anew. So it is kept,
 //! its user is rejected until the next server starts, and the log names the user. [`FirstPass`] tells the two apart.
 
@@ -109,8 +109,8 @@ impl SweepStep<'_> {
                 return Ok(SweepResult { position, changed: 0, lingers: false, unreadable: None });
             }
         };
-        let mut void = Vec::new();
-        let mut expired = Vec::new();
+        let mut to_remove = Vec::new();
+        let mut to_write = Vec::new();
         let mut last = None;
         let mut seen = 0;
         let mut lingers = false;
@@ -121,35 +121,35 @@ impl SweepStep<'_> {
             seen += 1;
             position = Position::behind(&key);
             match look(record, context) {
-                Found::LeftOver => void.push(key.clone()),
-                Found::Unreadable(_) if first_pass.is_left_behind(&key) => void.push(key.clone()),
+                Found::LeftOver => to_remove.push(key.clone()),
+                Found::Unreadable(_) if first_pass.is_left_behind(&key) => to_remove.push(key.clone()),
                 Found::Unreadable(error) => unreadable = Some((key.clone(), error)),
                 Found::Lingering(changed) => {
                     lingers = true;
-                    expired.extend(changed.map(|(before, now)| (key.clone(), before, now)));
+                    to_write.extend(changed.map(|(before, now)| (key.clone(), before, now)));
                 }
                 Found::Live => {}
             }
             last = Some(key);
         }
         let mut bytes = Vec::new();
-        for key in &void {
+        for key in &to_remove {
             records::remove(environment, txn, key)?;
         }
-        for (key, before, now) in &expired {
+        for (key, before, now) in &to_write {
             records::write(environment, txn, key, before, now, &mut bytes)?;
         }
         let sweep = match last {
             Some(key) if seen == self.records => SweepPosition::After(key),
             Some(_) | None => SweepPosition::Over,
         };
-        Ok(SweepResult { position: sweep, changed: void.len() + expired.len(), lingers, unreadable })
+        Ok(SweepResult { position: sweep, changed: to_remove.len() + to_write.len(), lingers, unreadable })
     }
 }
 
 /// What the sweep finds in a record.
 enum Found {
-    /// Only void sessions.
+    /// Only lapsed sessions.
     LeftOver,
     /// Bytes that are no record.
     Unreadable(RecordError),
@@ -165,7 +165,7 @@ fn look(record: ReadRecord, context: ApplyContext<'_>) -> Found {
         Err(error) => return Found::Unreadable(error),
     };
     let mut now = before.record.clone();
-    ledger::expire_sessions(&mut now, context.now, |node| context.liveness(node));
+    ledger::remove_lapsed(&mut now, context.now, |node| context.liveness(node));
     match now.sessions() {
         [] => Found::LeftOver,
         sessions if sessions.iter().any(|session| session.status != SessionStatus::Live) => {

@@ -87,12 +87,12 @@ pub(super) fn lookup(id: &str, number: u64) -> StoreCommand {
     }
 }
 
-pub(super) fn granted(connections: u32) -> Outcome {
-    Outcome::granted(connections)
+pub(super) fn granted(slots: u32) -> Outcome {
+    Outcome::granted(slots)
 }
 
-pub(super) fn found(connections: u32) -> Outcome {
-    Outcome::Counted { connections }
+pub(super) fn found(slots: u32) -> Outcome {
+    Outcome::Counted { slots }
 }
 
 /// The guard of a thread that nobody watches.

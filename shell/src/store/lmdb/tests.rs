@@ -15,7 +15,7 @@ use super::users::{self, KnownUser, KnownUserError};
 use super::{LmdbConfig, LmdbStore, LockHolder, OpenError};
 use crate::runtime::clock::{Clock, ManualClock};
 use crate::runtime::process::Process;
-use crate::store::listing::PageRequest;
+use crate::store::pages::PageRequest;
 use crate::store::{Store as _, StoreHealth};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -43,7 +43,7 @@ fn store_grants_denies_releases_and_counts() {
 }
 
 #[test]
-fn slots_of_another_node_are_void() {
+fn sessions_of_another_node_lapse() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), NODE);
     assert_eq!(ask(&store, acquire("ada", 1)), granted(1));
@@ -73,7 +73,7 @@ fn resumable_slots_of_a_killed_server_linger() {
     let store = open(NODE, Duration::ZERO);
     assert!(matches!(
         ask(&store, acquire_with("eve", NODE.session(1), now, resumable())),
-        Outcome::Granted { connections: 1, .. }
+        Outcome::Granted { slots: 1, .. }
     ));
     store.set_policy(AdmissionPolicy { linger: HOUR, ..config(directory.path()).policy });
     for user in ["ada", "joe"] {
@@ -91,7 +91,7 @@ fn resumable_slots_of_a_killed_server_linger() {
     assert_eq!(["eve", "ada", "joe"].map(|user| count(user, now)), [found(0), found(1), found(1)]);
     let resume = AcquireOptions { resume: Some(KEY), ..resumable() };
     let outcome = ask(&store, acquire_with("ada", OTHER_NODE.session(1), now, resume));
-    let Outcome::Granted { connections: 1, grant: Some(grant) } = outcome else { panic!("{outcome:?}") };
+    let Outcome::Granted { slots: 1, grant: Some(grant) } = outcome else { panic!("{outcome:?}") };
     assert!(grant.is_resumed);
     assert_eq!(grant.linger, HOUR);
     assert_eq!(count("joe", now + HOUR), found(1), "from the start of this one on, which was later");
@@ -123,7 +123,7 @@ fn store_has_the_clock_of_the_process() {
     manual_clock.set(Timestamp::from_epoch(Duration::from_secs(1000 + 3599)));
     assert_eq!(listed(&store), 1);
     manual_clock.set(Timestamp::from_epoch(Duration::from_secs(1000 + 3600)));
-    assert_eq!(listed(&store), 0, "what lingers by one clock expires by the same");
+    assert_eq!(listed(&store), 0, "what lingers by one clock lapses by the same");
 }
 
 #[test]

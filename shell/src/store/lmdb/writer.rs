@@ -201,7 +201,7 @@ impl Writer {
         }
     }
 
-    /// Schedules another pass of the sweep, for when the sessions that linger now have expired.
+    /// Schedules another pass of the sweep, for when the sessions that linger now have lapsed.
     fn sweep_again(&mut self) {
         if self.sweep == SweepPosition::Over && self.lingers {
             self.lingers = false;

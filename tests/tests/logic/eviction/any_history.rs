@@ -184,7 +184,7 @@ proptest! {
             };
             let Some(command) = command else { continue };
 
-            // Expired sessions are removed first, unless the command has no time.
+            // Lapsed sessions are removed first, unless the command has no time.
             for (session, model) in &mut model {
                 if let Some(&dead) = harness.dead.get(&session.node()) {
                     model.until = model.until.or(Some(dead + model.linger));
@@ -242,13 +242,13 @@ proptest! {
                     model.retain(|model, _| !removed.contains(model));
                 }
                 StoreCommand::Acquire { options, .. } => match &outcome {
-                    Outcome::Granted { connections, .. } if before.contains_key(&session) => {
+                    Outcome::Granted { slots, .. } if before.contains_key(&session) => {
                         prop_assert!(!was_dead && removed.is_empty() && added.is_empty());
-                        prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
+                        prop_assert_eq!(*slots as usize, slots_of(&model, policy.count_by));
                         // A session that lingered is live again.
                         model.get_mut(&session).unwrap().until = None;
                     }
-                    Outcome::Granted { connections, grant } => {
+                    Outcome::Granted { slots, grant } => {
                         prop_assert!(!was_dead && policy.limit.slots() > 0, "admitted with a limit of 0");
                         prop_assert_eq!(&added, &[session].into(), "exactly one session is added");
                         let is_resumed = grant.as_ref().is_some_and(|grant| grant.is_resumed);
@@ -291,11 +291,11 @@ proptest! {
                                 prop_assert_eq!(slots, policy.limit.slots() as usize, "more sessions were ended than necessary");
                             }
                         }
-                        prop_assert_eq!(*connections as usize, slots_of(&model, policy.count_by));
+                        prop_assert_eq!(*slots as usize, slots_of(&model, policy.count_by));
                     }
-                    Outcome::Denied(listing) => {
+                    Outcome::Denied(usage) => {
                         prop_assert!(removed.is_empty() && added.is_empty(), "all or nothing");
-                        let is_device_full = listing.as_ref().is_some_and(|listing| listing.is_device_full);
+                        let is_device_full = usage.as_ref().is_some_and(|usage| usage.is_device_full);
                         prop_assert!(is_device_full || slots_of(&model, policy.count_by) >= policy.limit.slots() as usize);
                         let evict = options.as_ref().and_then(|options| options.evict.as_ref());
                         prop_assert!(!(policy.when_full == WhenFull::EvictOldest && policy.limit.slots() > 0)

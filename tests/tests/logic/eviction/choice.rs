@@ -136,11 +136,11 @@ fn denial_with_options_lists_the_sessions() {
     drop(harness.acquire_plain(&policy(2), 1));
     drop(harness.acquire_on_device(&policy(2), 2, "laptop"));
     assert_eq!(harness.acquire_plain(&policy(2), 3), Outcome::Denied(None));
-    let Outcome::Denied(Some(listing)) = harness.acquire_resumable(&policy(2), 3) else { panic!("it asked") };
-    assert_eq!((listing.limit, listing.limit_source, listing.connections), (limit(2), LimitSource::Server, 2));
-    assert_eq!((listing.free_at, listing.is_device_full), (None, false));
-    assert_eq!(&*listing.sessions, harness.record.sessions());
-    assert_eq!(*listing, harness.list(&policy(2)));
+    let Outcome::Denied(Some(usage)) = harness.acquire_resumable(&policy(2), 3) else { panic!("it asked") };
+    assert_eq!((usage.limit, usage.limit_source, usage.slots), (limit(2), LimitSource::Server, 2));
+    assert_eq!((usage.free_at, usage.is_device_full), (None, false));
+    assert_eq!(&*usage.sessions, harness.record.sessions());
+    assert_eq!(*usage, harness.list(&policy(2)));
     let overrides = policy(2).with_overrides(UserOverrides { limit: Some(limit(1)), when_full: None });
     assert_eq!((harness.list(&overrides).limit, harness.list(&overrides).limit_source), (limit(1), LimitSource::User));
 }

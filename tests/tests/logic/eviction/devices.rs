@@ -17,9 +17,9 @@ fn sessions_of_one_device_share_one_slot() {
         assert!(is_granted(&harness.acquire_on_device(&policy, number, device), outcome));
     }
     // A fourth session of the device is denied although a slot is free.
-    let Outcome::Denied(Some(listing)) = harness.acquire_on_device(&policy, 5, "laptop") else { panic!("it is full") };
-    assert!(listing.is_device_full && listing.connections == 2);
-    assert!(listing.client_choice && listing.free_at.is_none());
+    let Outcome::Denied(Some(usage)) = harness.acquire_on_device(&policy, 5, "laptop") else { panic!("it is full") };
+    assert!(usage.is_device_full && usage.slots == 2);
+    assert!(usage.client_choice && usage.free_at.is_none());
     // A choice or `evict-oldest` ends only sessions of the same device.
     for (evict, allowing, then) in [
         (Some(Evict::Sessions([id(2)].into())), policy, Some(vec![1, 3, 4, 9])),
@@ -45,21 +45,21 @@ fn sessions_of_one_device_share_one_slot() {
     let options = AcquireOptions { device: name("laptop"), evict: Some(Evict::Oldest), ..AcquireOptions::default() };
     assert!(is_granted(&crowded.acquire(&lower, id(9), Some(options)), 2));
     assert_eq!((crowded.session_numbers(), crowded.notified()), (vec![3, 4, 9], vec![1, 2]));
-    let Outcome::Denied(Some(listing)) = harness.acquire_on_device(&policy, 5, "tablet") else { panic!("it is full") };
-    assert!(!listing.is_device_full && listing.client_choice);
-    let Outcome::Denied(Some(listing)) = harness.acquire_on_device(&devices_policy(0), 5, "tablet") else {
+    let Outcome::Denied(Some(usage)) = harness.acquire_on_device(&policy, 5, "tablet") else { panic!("it is full") };
+    assert!(!usage.is_device_full && usage.client_choice);
+    let Outcome::Denied(Some(usage)) = harness.acquire_on_device(&devices_policy(0), 5, "tablet") else {
         panic!("it is full")
     };
-    assert!(!listing.client_choice, "a limit of 0 evicts no session");
+    assert!(!usage.client_choice, "a limit of 0 evicts no session");
     // A lingering session of the same device is evicted, the one with the earliest deadline.
     let mut reloaded = harness.clone();
     drop(reloaded.linger(4));
     drop(reloaded.linger(2));
     let last = AdmissionPolicy { lingering_first: false, ..policy };
-    let Outcome::Denied(Some(listing)) = reloaded.acquire_on_device(&last, 9, "laptop") else { panic!("it is full") };
+    let Outcome::Denied(Some(usage)) = reloaded.acquire_on_device(&last, 9, "laptop") else { panic!("it is full") };
     assert_eq!(
-        listing.free_at,
-        listing
+        usage.free_at,
+        usage
             .sessions
             .iter()
             .filter_map(|entry| match entry.status {
@@ -155,7 +155,7 @@ fn renewal_needs_the_device_of_the_slot_and_a_limit() {
         let (limit, device, at) = (claim.map(limit), device, harness.next_second());
         harness.apply(policy, &StoreCommand::Renew { user: user(), session: id(number), limit, device, at })
     };
-    let renewed = Outcome::Counted { connections: 3 };
+    let renewed = Outcome::Counted { slots: 3 };
     let [banned, other] = [RenewalDenied::Banned, RenewalDenied::AnotherDevice].map(Outcome::NotRenewed);
     let overridden = |slots| policy.with_overrides(UserOverrides { limit: Some(limit(slots)), when_full: None });
     for (policy, number, claim, device, expected) in [

@@ -170,7 +170,7 @@ fn resume_moves_a_slot_and_adds_none() {
     drop(harness.release(2));
     assert!(is_granted(&harness.resume(&full, 6, 9), 2));
     assert_eq!(harness.record.sessions()[1].resumable().unwrap().key, key(200));
-    // So does the token of an ended or expired slot. A limit of 0 denies every resume.
+    // So does the token of an ended or lapsed session. A limit of 0 denies every resume.
     assert!(is_denied(&harness.resume(&policy(0), 7, 1)));
     drop(harness.release(5));
     assert!(is_granted(&harness.resume(&full, 7, 1), 2));
@@ -178,7 +178,7 @@ fn resume_moves_a_slot_and_adds_none() {
     drop(harness.linger(6));
     harness.second += 10;
     assert!(is_granted(&harness.acquire_resumable(&full, 8), 2));
-    assert_eq!(harness.session_numbers(), [7, 8], "session 6 has expired");
+    assert_eq!(harness.session_numbers(), [7, 8], "session 6 has lapsed");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use session_core::ledger::{self, AcquireOptions, EndTarget, SlotListing, StoreCommand};
+use session_core::ledger::{self, AcquireOptions, EndTarget, SlotUsage, StoreCommand};
 use session_core::ledger::{
     AdmissionPolicy, CountBy, EndReason, EndedSession, Evict, KnownToken, Liveness, Outcome, UserRecord, WhenFull,
 };
@@ -129,22 +129,22 @@ impl UserHarness {
 
     pub(super) fn count_at(&mut self, policy: &AdmissionPolicy, at: Timestamp) -> u32 {
         let outcome = self.apply(policy, &StoreCommand::CountSlots { user: user(), session: id(0), at });
-        let Outcome::Counted { connections } = outcome else { panic!("{outcome:?}") };
-        connections
+        let Outcome::Counted { slots } = outcome else { panic!("{outcome:?}") };
+        slots
     }
 
     pub(super) fn count(&mut self, policy: &AdmissionPolicy) -> u32 {
         self.count_at(policy, at(self.second))
     }
 
-    pub(super) fn list(&mut self, policy: &AdmissionPolicy) -> SlotListing {
+    pub(super) fn list(&mut self, policy: &AdmissionPolicy) -> SlotUsage {
         let at = at(self.second);
         let outcome = self.apply(
             policy,
             &StoreCommand::ListSessions { user: user(), session: id(0), limit: None, is_unbounded: false, at },
         );
-        let Outcome::Listed(listing) = outcome else { panic!("{outcome:?}") };
-        *listing
+        let Outcome::Listed(usage) = outcome else { panic!("{outcome:?}") };
+        *usage
     }
 
     pub(super) fn end(&mut self, policy: &AdmissionPolicy, asker: u64, which: EndTarget, by: EndReason) -> Vec<u64> {
@@ -153,8 +153,8 @@ impl UserHarness {
             policy,
             &StoreCommand::EndSessions { user: user(), session: id(asker), target: which, reason: by, at },
         );
-        let Outcome::Ended { sessions, connections } = outcome else { panic!("{outcome:?}") };
-        assert_eq!(connections, self.clone().count(policy));
+        let Outcome::Ended { sessions, slots } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(slots, self.clone().count(policy));
         sessions.iter().map(|session| session.number()).collect()
     }
 
@@ -168,12 +168,12 @@ impl UserHarness {
     }
 }
 
-pub(super) fn granted(connections: u32) -> Outcome {
-    Outcome::granted(connections)
+pub(super) fn granted(slots: u32) -> Outcome {
+    Outcome::granted(slots)
 }
 
-pub(super) fn is_granted(outcome: &Outcome, slots: u32) -> bool {
-    matches!(outcome, Outcome::Granted { connections, .. } if *connections == slots)
+pub(super) fn is_granted(outcome: &Outcome, expected: u32) -> bool {
+    matches!(outcome, Outcome::Granted { slots, .. } if *slots == expected)
 }
 
 pub(super) fn is_denied(outcome: &Outcome) -> bool {

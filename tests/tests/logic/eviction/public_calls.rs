@@ -22,7 +22,7 @@ enum Call {
     Linger { session: u64 },
     End { asker: u64, which: u64, by_operator: bool },
     Excess,
-    Expire,
+    RemoveLapsed,
     Pass { seconds: u64 },
     Dies { node: u64 },
 }
@@ -37,7 +37,7 @@ fn call() -> impl Strategy<Value = Call> {
         1 => (session(), session(), any::<bool>())
             .prop_map(|(asker, which, by_operator)| Call::End { asker, which, by_operator }),
         1 => Just(Call::Excess),
-        1 => Just(Call::Expire),
+        1 => Just(Call::RemoveLapsed),
         2 => (0..8_u64).prop_map(|seconds| Call::Pass { seconds }),
         1 => (0..3_u64).prop_map(|node| Call::Dies { node }),
     ]
@@ -103,7 +103,7 @@ impl Application {
                 let result = ledger::end_sessions(&mut self.record, asker, target, &reason, &self.policy);
                 self.ended(result.ended);
             }
-            Call::Expire => ledger::expire_sessions(&mut self.record, now, liveness),
+            Call::RemoveLapsed => ledger::remove_lapsed(&mut self.record, now, liveness),
             Call::Pass { seconds } => self.second += seconds,
             Call::Dies { node } => {
                 // A dead process serves nobody.
@@ -116,7 +116,7 @@ impl Application {
 
     fn ended(&mut self, ended: Vec<EndedSession>) {
         for EndedSession { session, .. } in ended {
-            // Without `expire_sessions` before, sessions of dead nodes are ended as well.
+            // Without `remove_lapsed` before, sessions of dead nodes are ended as well.
             let was_served = self.outstanding.remove(&session) || self.dead.contains(&session.node());
             assert!(was_served, "{session} is ended, but had no grant");
         }
@@ -188,7 +188,7 @@ fn session_that_lingers_is_live_after_its_acquire() {
     };
     let _granted = acquire(&mut record, 1).unwrap();
     ledger::linger(&mut record, id(1), at(1), &KnownToken::Granted);
-    assert_eq!(acquire(&mut record, 1).unwrap().connections, 1);
+    assert_eq!(acquire(&mut record, 1).unwrap().slots, 1);
     assert_eq!(record.session(id(1)).unwrap().status, SessionStatus::Live);
     assert!(acquire(&mut record, 2).is_err(), "the slot is taken");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use session_core::ledger::{EndReason, SlotLimit, StoreError};
 use session_core::protocol::{
     AuthenticateFailure, AuthenticateFailureDetails, AuthenticateOptionsError, AuthenticateSuccessDetails, CloseReason,
-    CredentialError, RequestError, ServerMessage, SessionInfo, SessionList, SessionState, TokenError, UserSummary,
+    CredentialError, RequestError, ServerMessage, SessionList, SessionSummary, StatusWord, TokenError, UserSummary,
 };
 use session_core::{DisplayName, NodeId, ResumeToken, UserId, UserIdError};
 
@@ -46,18 +46,18 @@ pub(super) fn detailed() -> Vec<ServerMessage> {
     };
     let bare = AuthenticateSuccessDetails { resume: None, linger: Duration::ZERO, ..success.clone() };
     let name = |text: &str| DisplayName::parse(text);
-    let live = SessionInfo {
+    let live = SessionSummary {
         id: session,
         device: None,
         label: None,
         since: 1_700_000_000_123,
-        state: SessionState::Live,
+        state: StatusWord::Live,
         until: None,
     };
-    let lost = SessionInfo {
+    let lost = SessionSummary {
         device: name("laptop \"7\""),
         label: name("é🦀"),
-        state: SessionState::Lingering,
+        state: StatusWord::Lingering,
         until: Some(1_700_000_060_123),
         ..live.clone()
     };

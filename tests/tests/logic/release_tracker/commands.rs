@@ -9,7 +9,7 @@ use session_core::{NodeId, ResumeKey, SessionId, Timestamp};
 pub(super) use tests::values::{NANOSECOND, at_milli as at, user};
 
 pub(super) const GRANTED: Outcome = Outcome::granted(1);
-pub(super) const FOUND: Outcome = Outcome::Counted { connections: 1 };
+pub(super) const FOUND: Outcome = Outcome::Counted { slots: 1 };
 pub(super) const FAILED: Outcome = Outcome::Rejected(StoreError::Failed);
 
 pub(super) fn session(number: u64) -> SessionId {

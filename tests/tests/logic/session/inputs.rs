@@ -177,7 +177,7 @@ impl Input {
             Granted => Event::Stored(Outcome::granted(2)),
             Denied => Event::Stored(Outcome::Denied(None)),
             Released => Event::Stored(Outcome::Released),
-            Found => Event::Stored(Outcome::Counted { connections: 3 }),
+            Found => Event::Stored(Outcome::Counted { slots: 3 }),
             Banned => Event::Stored(Outcome::NotRenewed(RenewalDenied::Banned)),
             OtherDevice => Event::Stored(Outcome::NotRenewed(RenewalDenied::AnotherDevice)),
             Overloaded => Event::Stored(Outcome::Rejected(StoreError::Overloaded)),

@@ -71,17 +71,15 @@ impl InvariantChecker {
         self.is_over |= close.is_some() || *event == Event::Disconnected;
 
         if let Some(Frame::Message(ServerMessage::AuthenticateSuccess(user))) = send {
-            let connections = match (event, answered, &self.renewal) {
-                (&Event::Stored(Outcome::Granted { connections, .. }), Some(PendingQuery::Acquire), None) => {
-                    connections
-                }
-                (&Event::Stored(Outcome::Counted { connections }), Some(PendingQuery::Lookup), Some(renewal)) => {
+            let slots = match (event, answered, &self.renewal) {
+                (&Event::Stored(Outcome::Granted { slots, .. }), Some(PendingQuery::Acquire), None) => slots,
+                (&Event::Stored(Outcome::Counted { slots }), Some(PendingQuery::Lookup), Some(renewal)) => {
                     self.identity = Some(renewal.clone());
-                    connections
+                    slots
                 }
                 _ => panic!("success without a grant or a renewal"),
             };
-            assert_eq!((Some(user.id), user.connections), (self.user(), connections));
+            assert_eq!((Some(user.id), user.connections), (self.user(), slots));
         }
         if answered == Some(PendingQuery::Lookup) {
             self.renewal = None;
@@ -207,7 +205,7 @@ fn step() -> impl Strategy<Value = Step> {
     let goes_on: Vec<_> = Input::ALL.iter().copied().filter(|input| !ENDS.contains(input)).collect();
     let outcome = prop_oneof![
         4 => (1..9_u32).prop_map(Outcome::granted),
-        2 => (0..9_u32).prop_map(|connections| Outcome::Counted { connections }),
+        2 => (0..9_u32).prop_map(|slots| Outcome::Counted { slots }),
         1 => Just(Outcome::Denied(None)),
         1 => prop::sample::select(&StoreError::ALL[..]).prop_map(Outcome::Rejected),
         1 => Just(Outcome::Unknown),

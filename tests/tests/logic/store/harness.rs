@@ -4,8 +4,8 @@ use session_core::ledger::{AcquireOptions, EndTarget, KnownToken, StoreCommand};
 use session_core::ledger::{AdmissionPolicy, EndReason, EndedSession, Outcome, SlotLimit, UserOverrides};
 use session_core::{DisplayName, NodeId, ResumeKey, SessionId, Timestamp, UserId};
 use shell::store::{
-    Completion, LmdbConfig, LmdbStore, MemoryStore, Page, PageRequest, SessionEntry, SessionNotifier, Store,
-    StoreFailure, UserEntry, UserUpdate,
+    Completion, LmdbConfig, LmdbStore, MemoryStore, Page, PageRequest, SessionNotifier, Store, StoreFailure,
+    StoredSession, StoredUser, UserUpdate,
 };
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -80,7 +80,7 @@ impl Subject {
     }
 
     /// All users, in pages of this size.
-    pub(super) fn users(&self, limit: usize) -> Vec<UserEntry> {
+    pub(super) fn users(&self, limit: usize) -> Vec<StoredUser> {
         // A store may note users after their grants. What it has noted is written with the next update.
         self.ask(lookup("somebody else", 0));
         self.update("somebody else", UserUpdate::Forget).unwrap();
@@ -88,7 +88,7 @@ impl Subject {
     }
 
     /// All sessions, in pages of this size.
-    pub(super) fn sessions(&self, name: Option<&str>, limit: usize) -> Vec<SessionEntry> {
+    pub(super) fn sessions(&self, name: Option<&str>, limit: usize) -> Vec<StoredSession> {
         read_all(limit, |page| smol::block_on(self.store.list_sessions(name.map(user), page)))
     }
 

@@ -3,7 +3,7 @@
 use session_core::ledger::{KnownToken, StoreCommand};
 use session_core::ledger::{Outcome, SessionStatus, SlotLimit, UserOverrides};
 use session_core::{Timestamp, UserId};
-use shell::store::{PageRequest, SessionEntry, UserEntry, UserUpdate};
+use shell::store::{PageRequest, StoredSession, StoredUser, UserUpdate};
 
 use super::harness::*;
 
@@ -20,7 +20,7 @@ pub(super) fn lists_users_in_pages(open: fn(SlotLimit) -> Subject) {
     assert_eq!(users.len(), 25);
     for number in 0..25 {
         let of_user: Vec<_> = users.iter().filter(|entry| entry.user == user(&format!("user {number}"))).collect();
-        let [UserEntry { overrides, seen, .. }] = of_user[..] else { panic!("user {number} is listed: {of_user:?}") };
+        let [StoredUser { overrides, seen, .. }] = of_user[..] else { panic!("user {number} is listed: {of_user:?}") };
         let expected = if number < 15 { UserOverrides::default() } else { limited_to(u32::try_from(number).unwrap()) };
         assert_eq!(*overrides, expected, "user {number}");
         let seen = seen.map(|seen| (seen.first, seen.last));
@@ -48,16 +48,16 @@ pub(super) fn lists_sessions_in_pages(open: fn(SlotLimit) -> Subject) {
     }
     subject.ask(lose("user 4", 4, 41));
     let sessions = subject.sessions(None, PageRequest::MAX);
-    let mut numbers: Vec<_> = sessions.iter().map(|entry| entry.session.session.number()).collect();
+    let mut numbers: Vec<_> = sessions.iter().map(|entry| entry.record.session.number()).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "each is listed once");
-    for SessionEntry { user, session } in &sessions {
-        let number = session.session.number();
-        assert_eq!((user, session.since), (&self::user(&format!("user {}", number % 9)), at(number)));
-        assert_eq!(session.label(), Some(&label(number)));
+    for StoredSession { user, record } in &sessions {
+        let number = record.session.number();
+        assert_eq!((user, record.since), (&self::user(&format!("user {}", number % 9)), at(number)));
+        assert_eq!(record.label(), Some(&label(number)));
         let status =
             if number == 4 { SessionStatus::Lingering { until: at(41) + LINGER } } else { SessionStatus::Live };
-        assert_eq!(session.status, status, "session {number}");
+        assert_eq!(record.status, status, "session {number}");
     }
     for limit in [1, 2, 7, 39, 40] {
         assert_eq!(subject.sessions(None, limit), sessions, "in pages of {limit}");
@@ -85,7 +85,7 @@ pub(super) fn lists_items_once_while_others_change(open: fn(SlotLimit) -> Subjec
     while let Some(after) = of_sessions.next.take() {
         // The cursor's own user and session go.
         let last = listed_sessions.last().unwrap();
-        subject.ask(release(last.user.as_str(), last.session.session.number()));
+        subject.ask(release(last.user.as_str(), last.record.session.number()));
         subject.update(last.user.as_str(), UserUpdate::Forget).unwrap();
         of_sessions =
             smol::block_on(subject.store.list_sessions(None, PageRequest { after: Some(after), limit: 3 })).unwrap();
@@ -99,7 +99,7 @@ pub(super) fn lists_items_once_while_others_change(open: fn(SlotLimit) -> Subjec
     let left: Vec<UserId> = listed_users.iter().map(|entry| entry.user.clone()).collect();
     assert_eq!(left, users.into_iter().map(|entry| entry.user).collect::<Vec<_>>());
     let gone: u64 = number_of(&listed_sessions[2].user);
-    assert_eq!(subject.ask(lookup(&format!("user {gone}"), gone)), Outcome::Counted { connections: 0 });
+    assert_eq!(subject.ask(lookup(&format!("user {gone}"), gone)), Outcome::Counted { slots: 0 });
 }
 
 pub(super) fn lists_no_void_sessions(open: fn(SlotLimit) -> Subject) {
@@ -126,8 +126,7 @@ pub(super) fn lists_no_void_sessions(open: fn(SlotLimit) -> Subject) {
         assert_eq!(subject.ask(lost), Outcome::Released);
     }
     for limit in [1, 10] {
-        let numbers: Vec<_> =
-            subject.sessions(None, limit).iter().map(|entry| entry.session.session.number()).collect();
+        let numbers: Vec<_> = subject.sessions(None, limit).iter().map(|entry| entry.record.session.number()).collect();
         assert_eq!(numbers, [2, 4], "by the store's own clock, in pages of {limit}");
     }
     assert_eq!(subject.sessions(Some("bob"), 10), []);

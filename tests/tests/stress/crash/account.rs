@@ -31,7 +31,7 @@ impl Account {
             self.held.push(connection);
         }
         let one_more = sign_in(url, user).map(|(_, connections)| connections);
-        assert!(matches!(one_more, Err(Error::LimitReached { .. })), "one too many of {user}: {one_more:?}");
+        assert!(matches!(one_more, Err(Error::Denied { .. })), "one too many of {user}: {one_more:?}");
     }
 
     /// Tries to take a slot. The grant or denial must match the sessions that exist.
@@ -45,7 +45,7 @@ impl Account {
                 self.unnoticed = connections - (held + 1);
                 Ok(())
             }
-            Err(Error::LimitReached { .. }) => {
+            Err(Error::Denied { .. }) => {
                 assert!(held + self.unnoticed >= LIMIT, "refused beside {held} + {}", self.unnoticed);
                 Ok(())
             }

@@ -108,7 +108,7 @@ impl Contenders {
         }
         match sign_in(url, &long_user_id(1000 + self.random.below(1000))) {
             Ok((connection, _)) => self.held.push(connection),
-            Err(Error::LimitReached { .. }) => {}
+            Err(Error::Denied { .. }) => {}
             Err(error) if is_store_error(&error) => {}
             Err(error) => return Err(error),
         }
@@ -131,5 +131,5 @@ fn sign_in_until_full(url: &Url, first: u64) -> Vec<Connection> {
 }
 
 fn is_store_error(error: &Error) -> bool {
-    matches!(error, Error::Refused { refusal: AuthenticateFailure::Store(_), .. })
+    matches!(error, Error::Refused { reason: AuthenticateFailure::Store(_), .. })
 }

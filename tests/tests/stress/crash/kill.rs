@@ -104,7 +104,7 @@ impl UserGroup {
         let account = &mut self.restless[restless];
         match self.random.below(8) {
             0 => match sign_in(url, &self.steady[steady].user) {
-                Err(Error::LimitReached { .. }) => Ok(()),
+                Err(Error::Denied { .. }) => Ok(()),
                 Err(error) => Err(error),
                 Ok((_, connections)) => panic!("a fourth session was admitted as number {connections}"),
             },

@@ -40,7 +40,7 @@ pub(crate) async fn sign_in(
     let asked = arrival.map_or_else(Instant::now, |arrival| arrival.at);
     let is_refused = match connection.authenticate(user).await {
         Ok(_) => false,
-        Err(Error::LimitReached { .. }) => true,
+        Err(Error::Denied { .. }) => true,
         Err(error) => return Err(error),
     };
     Ok((connection, SignInTiming { is_refused, started_at, idle, latency: asked.elapsed(), late }))

@@ -154,13 +154,13 @@ fn nanos(time: Duration) -> u64 {
 /// The error without the user's name, so that equal failures are counted together.
 fn kind(error: &Error) -> String {
     match error {
-        Error::Refused { refusal, .. } => format!("refused: {refusal}"),
+        Error::Refused { reason, .. } => format!("refused: {reason}"),
         Error::BadUrl(_)
         | Error::Unreachable { .. }
         | Error::Handshake { .. }
         | Error::BadCa { .. }
         | Error::BadToken { .. }
-        | Error::LimitReached { .. }
+        | Error::Denied { .. }
         | Error::TokenTakenForName
         | Error::Evicted(_)
         | Error::BadResumeFile { .. }
@@ -200,8 +200,8 @@ mod tests {
         let stats = LoadStats::default();
         for user in ["ada", "grace"] {
             stats.record_start();
-            let refusal = session_core::protocol::AuthenticateFailure::StoreTimedOut;
-            stats.record_failure(&Error::Refused { user: Some(user.into()), refusal, details: None });
+            let reason = session_core::protocol::AuthenticateFailure::StoreTimedOut;
+            stats.record_failure(&Error::Refused { user: Some(user.into()), reason, details: None });
         }
         assert_eq!(stats.counts().failures.into_values().collect::<Vec<_>>(), [2]);
     }

@@ -58,7 +58,7 @@ impl SlotQuery {
             }
             for _ in group {
                 match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok((user, Outcome::Counted { connections: 0 })) => result.without.push(user),
+                    Ok((user, Outcome::Counted { slots: 0 })) => result.without.push(user),
                     Ok((user, Outcome::Counted { .. })) => result.with_slots.push(user),
                     Ok((
                         _,
@@ -99,7 +99,7 @@ mod tests {
     fn query_sorts_users_by_slots_and_omits_unanswered() {
         let (slot_query, queue) = slot_query(8);
         let asked = ["ada", "bob", "eve", "joe", "sue"].map(user);
-        let found = |connections| Outcome::Counted { connections };
+        let found = |slots| Outcome::Counted { slots };
         let outcomes = [found(0), found(2), Outcome::Unknown, Outcome::Rejected(StoreError::Failed), found(0)];
         let writer = thread::spawn(move || {
             for outcome in outcomes {
@@ -125,7 +125,7 @@ mod tests {
             move || {
                 let mut batch = VecDeque::new();
                 while queue.take(&mut batch, &mut Vec::new(), 100, None) == TakeResult::Batch {
-                    batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { connections: 0 }));
+                    batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { slots: 0 }));
                 }
             }
         });
@@ -147,6 +147,6 @@ mod tests {
         assert_eq!(queue.take(&mut batch, &mut Vec::new(), 100, None), TakeResult::Batch);
         assert_eq!(batch.len(), GROUP, "no other users are asked about meanwhile");
         // Late answers are dropped.
-        batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { connections: 0 }));
+        batch.drain(..).for_each(|(_, completion)| completion.answer(Outcome::Counted { slots: 0 }));
     }
 }

@@ -9,15 +9,15 @@ use super::known_user::KnownUser;
 use super::overrides::FIRST_USER;
 use crate::store::completion::Completion;
 use crate::store::failure::StoreFailure;
-use crate::store::listing::{Page, PageRequest, UserEntry, UserSeen, user_page};
 use crate::store::lmdb::environment::Environment;
+use crate::store::pages::{Page, PageRequest, StoredUser, UserSeen, user_page};
 use crate::store::shared::SharedPolicy;
 
 /// A question, and whom to answer.
 #[derive(Debug)]
 pub(in crate::store::lmdb) enum UserQuery {
     /// A page of users.
-    List(PageRequest, Completion<Result<Page<UserEntry>, StoreFailure>>),
+    List(PageRequest, Completion<Result<Page<StoredUser>, StoreFailure>>),
     /// How it is doing.
     Health(Completion<Result<UsersHealth, StoreFailure>>),
 }
@@ -47,7 +47,7 @@ pub(super) fn list_users(
     environment: &Environment,
     policy: &SharedPolicy,
     request: &PageRequest,
-) -> Result<Page<UserEntry>, StoreFailure> {
+) -> Result<Page<StoredUser>, StoreFailure> {
     let (after, limit) = (request.after_user()?, request.limit());
     // One more tells whether the page is the last.
     let known = known_after(environment, after.as_ref(), limit + 1).map_err(|error| {

@@ -18,7 +18,7 @@ use super::*;
 use crate::runtime::clock::{Clock, ManualClock};
 use crate::runtime::process::Process;
 use crate::store::completion::Completion;
-use crate::store::listing::PageRequest;
+use crate::store::pages::PageRequest;
 
 /// A writer on the test's own thread.
 fn writer(directory: &Path, node: NodeId) -> Writer {
@@ -199,7 +199,7 @@ fn unapplied_eviction_notifies_no_session() {
     assert_eq!(ended_sessions.try_iter().count(), 0);
     // The retry leaves out the acquire and applies the end, once.
     faults::fail([full()]);
-    let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), connections: 1 };
+    let ended = Outcome::Ended { sessions: [NODE.session(1)].into(), slots: 1 };
     assert_eq!(serve(&mut writer, [end(2), acquire("ada", 3)]), [ended, FULL]);
     let by_operator = EndedSession { session: NODE.session(1), reason: EndReason::ByOperator };
     assert_eq!(ended_sessions.try_iter().collect::<Vec<_>>(), [[by_operator]]);
@@ -216,7 +216,7 @@ fn successor(directory: &Path, linger: u64, left: &[(&str, AcquireOptions)]) -> 
     for (number, (user, options)) in (1..).zip(left) {
         let session = OTHER_NODE.session(number);
         let outcome = serve(&mut dead, [acquire_with(user, session, at(1), options.clone())]);
-        assert!(matches!(outcome[..], [Outcome::Granted { connections: 1, .. }]), "{outcome:?}");
+        assert!(matches!(outcome[..], [Outcome::Granted { slots: 1, .. }]), "{outcome:?}");
     }
     drop(dead);
     let (mut writer, _) = evicting_writer(directory, NODE, linger);
@@ -385,7 +385,7 @@ fn sweep_keeps_an_unreadable_record_of_live_sessions() {
     }
     assert!(writer.health().has_unreadable);
     drop(writer);
-    // For the next server every session in it is void.
+    // For the next server every session in it has lapsed.
     let (mut next, _) = successor(directory.path(), 1, &[]);
     assert_eq!(serve(&mut next, [acquire("ada", 1)]), [FAILED], "the user comes back before the sweep");
     step_of_the_sweep(&mut next);
@@ -505,10 +505,10 @@ fn page_looks_at_few_records() {
     let writer = &mut writer(directory.path(), NODE);
     let environment = writer.live.environment().unwrap();
     let mut txn = environment.write().unwrap();
-    // The sessions are void: their node is dead.
+    // The session has lapsed: its node is dead.
     let mut bytes = Vec::new();
-    let void = vec![SessionRecord::new(OTHER_NODE.session(1), Timestamp::default())];
-    UserRecord::from_sessions(void).unwrap().encode(&mut bytes);
+    let lapsed = vec![SessionRecord::new(OTHER_NODE.session(1), Timestamp::default())];
+    UserRecord::from_sessions(lapsed).unwrap().encode(&mut bytes);
     for number in 0..5000 {
         environment.records.put(&mut txn, format!("user {number}").as_bytes(), &bytes).unwrap();
     }
@@ -524,7 +524,7 @@ fn page_looks_at_few_records() {
         assert_eq!(page.items, []);
         request = PageRequest { after: Some(next), limit: 1000 };
     };
-    assert_eq!((pages, listed.len(), listed[0].session.session), (5, 1, NODE.session(7)));
+    assert_eq!((pages, listed.len(), listed[0].record.session), (5, 1, NODE.session(7)));
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Subject {
                 for (command, done) in batch.drain(..) {
                     assert!(matches!(command, StoreCommand::CountSlots { .. }), "{command:?}");
                     asked.lock().unwrap().push(command.user().to_string());
-                    done.answer(Outcome::Counted { connections: holders.contains(command.user()).into() });
+                    done.answer(Outcome::Counted { slots: holders.contains(command.user()).into() });
                 }
             }
         });
@@ -497,7 +497,7 @@ fn idle_user_writer_scans() {
     let thread = thread::spawn(move || user_writer.run(&unwatched()));
     let mut batch = VecDeque::new();
     assert_eq!(queue.0.take(&mut batch, &mut Vec::new(), 1, Some(TIMEOUT)), TakeResult::Batch);
-    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { connections: 0 }));
+    batch.drain(..).for_each(|(_, done)| done.answer(Outcome::Counted { slots: 0 }));
     drop(seen_sender);
     thread.join().unwrap();
     let mut env = open(directory.path(), 4 << 20).unwrap();

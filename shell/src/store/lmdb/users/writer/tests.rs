@@ -8,9 +8,9 @@ use super::super::open::open;
 use super::super::queue::MAX_PENDING;
 use super::*;
 use crate::store::completion::Completion;
-use crate::store::listing::PageRequest;
 use crate::store::lmdb::environment::faults;
 use crate::store::lmdb::testing::{TIMEOUT, logged, policy, unwatched};
+use crate::store::pages::PageRequest;
 
 const MAP: usize = 4 << 20;
 

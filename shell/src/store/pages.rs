@@ -32,10 +32,10 @@ pub struct Page<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(Box<[u8]>);
 
-/// A user that the store knows: one who was granted a slot and is not forgotten, or one with overrides. A store that keeps
+/// A user in a store's list: one who was granted a slot and is not forgotten, or one with overrides. A store that keeps
 /// nothing of users without slots lists the users with slots or overrides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserEntry {
+pub struct StoredUser {
     /// Which user.
     pub user: UserId,
     /// The user's overrides, empty if there are none.
@@ -53,13 +53,13 @@ pub struct UserSeen {
     pub last: Timestamp,
 }
 
-/// A session that holds a slot, live or lingering.
+/// A session in a store's list: it holds a slot, live or lingering.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionEntry {
+pub struct StoredSession {
     /// Whose session.
     pub user: UserId,
     /// The session as the user's record has it.
-    pub session: SessionRecord,
+    pub record: SessionRecord,
 }
 
 impl PageRequest {
@@ -125,27 +125,27 @@ pub(super) fn user_page(
     limit: usize,
     known: impl IntoIterator<Item = (UserId, Option<UserSeen>)>,
     overrides: Vec<(UserId, UserOverrides)>,
-) -> Page<UserEntry> {
+) -> Page<StoredUser> {
     let mut users: BTreeMap<UserId, (UserOverrides, Option<UserSeen>)> =
         overrides.into_iter().map(|(user, overrides)| (user, (overrides, None))).collect();
     for (user, seen) in known {
         users.entry(user).or_default().1 = seen;
     }
     let is_last = users.len() <= limit;
-    let entries = users.into_iter().map(|(user, (overrides, seen))| UserEntry { user, overrides, seen });
+    let entries = users.into_iter().map(|(user, (overrides, seen))| StoredUser { user, overrides, seen });
     let items: Vec<_> = entries.take(limit).collect();
     let next = items.last().filter(|_| !is_last).map(|entry| Cursor::after_user(&entry.user));
     Page { items, next }
 }
 
-/// Makes one page of sessions, in the order of their users' ids and then of their own.
-pub(super) struct SessionPage {
+/// Builds one page of sessions, in the order of their users' ids and then of their own.
+pub(super) struct SessionPageBuilder {
     limit: usize,
     after: Option<(UserId, SessionId)>,
-    items: Vec<SessionEntry>,
+    items: Vec<StoredSession>,
 }
 
-impl SessionPage {
+impl SessionPageBuilder {
     pub(super) fn new(request: &PageRequest) -> Result<Self, StoreFailure> {
         Ok(Self { limit: request.limit(), after: request.after_session()?, items: Vec::new() })
     }
@@ -155,7 +155,7 @@ impl SessionPage {
         self.after.as_ref().map(|(user, _)| user)
     }
 
-    /// Adds the sessions of a record, which is the next in order and has no void ones. False if the page has no room for
+    /// Adds the sessions of a record, which is the next in order and has no lapsed ones. False if the page has no room for
     /// all of them.
     pub(super) fn add(&mut self, user: &UserId, record: &UserRecord) -> bool {
         let mut sessions: Vec<_> = record.sessions().iter().collect();
@@ -167,24 +167,24 @@ impl SessionPage {
             if self.items.len() == self.limit {
                 return false;
             }
-            self.items.push(SessionEntry { user: user.clone(), session: record.clone() });
+            self.items.push(StoredSession { user: user.clone(), record: record.clone() });
         }
         true
     }
 
     /// The last page.
-    pub(super) fn finish(self) -> Page<SessionEntry> {
+    pub(super) fn finish(self) -> Page<StoredSession> {
         Page { items: self.items, next: None }
     }
 
     /// A page after which more follows, behind its last session.
-    pub(super) fn finish_full(self) -> Page<SessionEntry> {
-        let next = self.items.last().map(|last| Cursor::after_session(&last.user, last.session.session));
+    pub(super) fn finish_full(self) -> Page<StoredSession> {
+        let next = self.items.last().map(|last| Cursor::after_session(&last.user, last.record.session));
         Page { items: self.items, next }
     }
 
     /// A page after which more follows, behind this user's sessions.
-    pub(super) fn finish_after(self, user: &UserId) -> Page<SessionEntry> {
+    pub(super) fn finish_after(self, user: &UserId) -> Page<StoredSession> {
         let last = SessionId::from_bytes([u8::MAX; 16]);
         Page { items: self.items, next: Some(Cursor::after_session(user, last)) }
     }
@@ -201,7 +201,7 @@ mod tests {
             assert_eq!(request(bytes).after_user(), Err(UNREADABLE), "{bytes:?}");
         }
         for bytes in [&[][..], b"ada", &[1; 16]] {
-            assert!(SessionPage::new(&request(bytes)).is_err(), "{bytes:?}");
+            assert!(SessionPageBuilder::new(&request(bytes)).is_err(), "{bytes:?}");
         }
     }
 

@@ -1,19 +1,26 @@
-//! Removes sessions whose slots count for nothing any more.
+//! Removes sessions that have lapsed: they hold no slot any more.
 
 use super::outcome::Liveness;
 use super::record::{SessionStatus, UserRecord};
 use crate::id::NodeId;
 use crate::time::Timestamp;
 
-/// Removes the sessions whose slots count for nothing any more, and lets resumable sessions of dead nodes linger.
+/// Removes the sessions that have lapsed, and lets resumable sessions of dead nodes linger.
+///
+/// A session lapses when its grace period ends, or when its node dies and no client can resume it. From then on it holds no
+/// slot, even while the record still has it.
 ///
 /// [`apply`](super::apply()) begins with this. A store also calls it for records that no command touches.
-pub fn expire_sessions(record: &mut UserRecord, now: Timestamp, liveness: impl Fn(NodeId) -> Liveness) {
-    expire(record, Some(now), &liveness);
+pub fn remove_lapsed(record: &mut UserRecord, now: Timestamp, liveness: impl Fn(NodeId) -> Liveness) {
+    remove_lapsed_at(record, Some(now), &liveness);
 }
 
-/// As [`expire_sessions`]. Without a time, no grace period has ended.
-pub(super) fn expire(record: &mut UserRecord, now: Option<Timestamp>, liveness: &impl Fn(NodeId) -> Liveness) {
+/// As [`remove_lapsed`]. Without a time, no grace period has ended.
+pub(super) fn remove_lapsed_at(
+    record: &mut UserRecord,
+    now: Option<Timestamp>,
+    liveness: &impl Fn(NodeId) -> Liveness,
+) {
     record.sessions_mut().retain_mut(|entry| {
         if let Liveness::DeadSince(since) = liveness(entry.session.node()) {
             let latest = since + entry.linger();
