@@ -7,6 +7,8 @@ use session_core::UnixSeconds;
 use session_core::protocol::{CredentialError, TokenError};
 use session_core::session::Identity;
 
+use crate::auth::authenticator::{InvalidClaim, InvalidCredential};
+use crate::auth::claim_name::ClaimName;
 use crate::auth::claims::{Claims, Header, TokenParts};
 use crate::auth::jwt::Verifier;
 use crate::runtime::rfc3339;
@@ -32,7 +34,10 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
             let _infallible = write!(text, "accepted: user {user:?}{device}, with {limit}, for another {left}{note}");
             Ok(text)
         }
-        Err(error) => {
+        Err(InvalidCredential { error, claim }) => {
+            if let Some(InvalidClaim { name, found }) = claim {
+                let _infallible = writeln!(text, "the claim at fault: {name:?}, {found}");
+            }
             let _infallible = write!(text, "refused: {}{}", error.message(), advice(verifier, error));
             Err(text)
         }
@@ -48,8 +53,8 @@ fn describe(text: &mut String, token: &str, now: UnixSeconds) {
     }
     let Ok(claims) = Claims::read(parts.claims) else { return };
     let _infallible = writeln!(text, "claims {}", claims.pretty());
-    for (name, label) in [("nbf", "valid from"), ("exp", "valid until")] {
-        if let Ok(Some(seconds)) = claims.seconds(name) {
+    for (name, label) in [(ClaimName::NBF, "valid from"), (ClaimName::EXP, "valid until")] {
+        if let Ok(Some(seconds)) = claims.seconds(&name) {
             // Read as milliseconds the time is plausible: between half and twice the present time since 1970.
             let is_millis = (now.unix_seconds() / 2..now.unix_seconds().saturating_mul(2)).contains(&(seconds / 1000));
             let unit = if is_millis { "; the claim counts seconds, is this milliseconds?" } else { "" };
@@ -71,7 +76,7 @@ fn describe_time(seconds: u64, now: UnixSeconds) -> String {
 fn advice(verifier: &Verifier, error: CredentialError) -> String {
     let rules = &verifier.rules;
     let CredentialError::Token(error) = error else {
-        return format!(" (the user is the claim {:?}, configured as jwt_user_claim)", rules.user_claim);
+        return format!(" (jwt_user_claim is {})", rules.user_claim);
     };
     match error {
         TokenError::Algorithm => format!(" (jwt_algorithm is {})", verifier.keys.algorithm()),
@@ -83,7 +88,7 @@ fn advice(verifier: &Verifier, error: CredentialError) -> String {
         TokenError::NoUser => format!(" (jwt_user_claim is {})", rules.user_claim),
         TokenError::Limit => format!(" (jwt_limit_claim is {})", rules.limit_claim),
         TokenError::Device | TokenError::NoDevice => {
-            format!(" (jwt_device_claim is {})", rules.device_claim.as_deref().unwrap_or_default())
+            format!(" (jwt_device_claim is {})", rules.device_claim.as_ref().map_or("", ClaimName::as_str))
         }
         TokenError::UnknownKey | TokenError::NoKeyId => format!(" (of {} keys)", verifier.keys.count()),
         TokenError::Signature => " (it was signed with another key, or changed since)".into(),

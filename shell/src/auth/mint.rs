@@ -10,6 +10,7 @@ use session_core::ledger::SlotLimit;
 use session_core::{DisplayName, UnixSeconds, UserId};
 use thiserror::Error;
 
+use crate::auth::claim_name::ClaimName;
 use crate::auth::jwt::TokenValidation;
 use crate::auth::keys::{Algorithm, KeyError, KeySource, Keys, Secret, read};
 
@@ -42,6 +43,9 @@ pub enum MintError {
     /// No claim is configured for the device.
     #[error("no claim names the device: set jwt_device_claim")]
     NoDeviceClaim,
+    /// A pointer leads into a claim that has a plain value.
+    #[error("the claim {0} would be inside another claim, which is no object")]
+    ClaimInsideAnother(ClaimName),
     /// A private key was given, but the algorithm uses a secret.
     #[error("{0} signs with the secret, not with a private key")]
     UnwantedPrivateKey(Algorithm),
@@ -71,7 +75,6 @@ pub fn mint(
     header.kid.clone_from(&request.key_id);
     let mut claims = Map::new();
     let now = now.unix_seconds();
-    claims.insert(rules.user_claim.clone(), request.user.as_str().into());
     claims.insert("iat".into(), now.into());
     claims.insert("exp".into(), now.saturating_add(request.lifetime.as_secs()).into());
     for (name, values) in [("aud", &rules.audiences), ("iss", &rules.issuers)] {
@@ -79,12 +82,15 @@ pub fn mint(
             claims.insert(name.into(), first.as_str().into());
         }
     }
+    let mut set = |claim: &ClaimName, value: Value| {
+        if claim.set(&mut claims, value) { Ok(()) } else { Err(MintError::ClaimInsideAnother(claim.clone())) }
+    };
+    set(&rules.user_claim, request.user.as_str().into())?;
     if let Some(limit) = request.limit {
-        claims.insert(rules.limit_claim.clone(), limit.slots().into());
+        set(&rules.limit_claim, limit.slots().into())?;
     }
     if let Some(device) = &request.device {
-        let claim = rules.device_claim.clone().ok_or(MintError::NoDeviceClaim)?;
-        claims.insert(claim, device.as_str().into());
+        set(rules.device_claim.as_ref().ok_or(MintError::NoDeviceClaim)?, device.as_str().into())?;
     }
     jsonwebtoken::encode(&header, &Value::Object(claims), &key)
         .map_err(|_| MintError::PrivateKey { path: request.private_key.clone().unwrap_or_default(), algorithm })

@@ -4,11 +4,13 @@ mod authenticator;
 mod open;
 mod jwt;
 mod keys;
+mod claim_name;
 mod claims;
 mod explain;
 mod mint;
 
-pub use authenticator::Authenticator;
+pub use authenticator::{Authenticator, InvalidClaim, InvalidCredential};
+pub use claim_name::ClaimName;
 pub use explain::explain;
 pub use jwt::{JwtAuthenticator, TokenValidation, Verifier};
 pub use keys::{Algorithm, KeyError, KeySource, Keys, Secret};

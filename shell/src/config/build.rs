@@ -336,7 +336,7 @@ mod tests {
         let config = config(&[
             ("JWT_ALGORITHM", "HS384"),
             ("JWT_USER_CLAIM", "uid"),
-            ("JWT_LIMIT_CLAIM", "seats"),
+            ("JWT_LIMIT_CLAIM", "/plan/seats"),
             ("JWT_DEVICE_CLAIM", "dev"),
             ("JWT_AUDIENCE", "chess,go"),
             ("JWT_ISSUER", "me"),
@@ -347,9 +347,9 @@ mod tests {
         let verifier = config.verifier(Some(Secret::new(&[b'x'; 48]))).unwrap();
         assert_eq!((verifier.keys.algorithm().name(), verifier.keys.count()), ("HS384", 1));
         let rules = TokenValidation {
-            user_claim: "uid".into(),
-            limit_claim: "seats".into(),
-            device_claim: Some("dev".into()),
+            user_claim: "uid".parse().unwrap(),
+            limit_claim: "/plan/seats".parse().unwrap(),
+            device_claim: "dev".parse().ok(),
             audiences: vec!["chess".into(), "go".into()],
             issuers: vec!["me".into()],
             leeway: Duration::from_secs(5),

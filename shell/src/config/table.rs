@@ -18,7 +18,7 @@ use super::value::{
     Bound, ValueReader, at_least_one, bound, choice, choice_of, duration, list, number, one, optional, path, switch,
     text,
 };
-use crate::auth::Algorithm;
+use crate::auth::{Algorithm, ClaimName};
 use crate::net::hosts::Host;
 use crate::net::listen_address::ListenAddress;
 use crate::net::origins::Origin;
@@ -110,16 +110,21 @@ settings! {
         /// Instead of one public key: a JSON Web Key Set with several. A token names its key by `kid`
         jwt_key_set_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
-        /// The claim that names the user
-        jwt_user_claim: String { reader: text(), value: "CLAIM", default: "sub", applies: AtOnce }
+        /// The claim that names the user, by a string or an integer. A name that begins with / is a JSON Pointer to a
+        /// nested claim, such as /realm_access/plan; any other name is taken literally, dots and slashes included
+        jwt_user_claim: ClaimName { reader: one(ClaimName::from_str), value: "CLAIM", default: "sub", applies: AtOnce }
 
-        /// The claim that gives the user's maximum number of sessions. It overrides `limit`
-        jwt_limit_claim: String { reader: text(), value: "CLAIM", default: "max_sessions", applies: AtOnce }
+        /// The claim that gives the user's maximum number of sessions. It overrides `limit`. A whole number, also written
+        /// as 2.0 or "2", or "unlimited"; more than 1024 counts as `unlimited`, and null as no claim
+        jwt_limit_claim: ClaimName {
+            reader: one(ClaimName::from_str),
+            value: "CLAIM", default: "max_sessions", applies: AtOnce
+        }
 
-        /// The claim that names the device. If set, every token must have it. It overrides the device that the client
-        /// sends, which the client could invent
-        jwt_device_claim: Option<String> {
-            reader: optional(text()),
+        /// The claim that names the device, by a string or an integer. If set, every token must have it. It overrides the
+        /// device that the client sends, which the client could invent
+        jwt_device_claim: Option<ClaimName> {
+            reader: optional(one(ClaimName::from_str)),
             value: "CLAIM", default: "", applies: AtOnce
         }
 

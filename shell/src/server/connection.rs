@@ -42,15 +42,17 @@ pub struct ConnectionContext {
 
 impl ConnectionContext {
     fn verify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
-        let result = self.authenticator.authenticate(credential);
-        if let Err(error) = result {
-            self.refusal_log.log_credential_error(error);
-        }
         let is_detailed = matches!(credential, Credential::User(_) | Credential::Token(_));
-        result.map(|identity| Identity {
-            resume_token: if is_detailed { (self.new_resume_token)() } else { None },
-            ..identity
-        })
+        match self.authenticator.authenticate(credential) {
+            Ok(identity) => {
+                let resume_token = if is_detailed { (self.new_resume_token)() } else { None };
+                Ok(Identity { resume_token, ..identity })
+            }
+            Err(invalid) => {
+                self.refusal_log.log_invalid_credential(&invalid);
+                Err(invalid.error)
+            }
+        }
     }
 }
 

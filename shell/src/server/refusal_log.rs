@@ -2,8 +2,9 @@
 
 use session_core::UserId;
 use session_core::ledger::Outcome;
-use session_core::protocol::{AuthenticateFailure, CredentialError};
+use session_core::protocol::AuthenticateFailure;
 
+use crate::auth::InvalidCredential;
 use crate::runtime::log::LogRateLimiter;
 
 /// Logs failed authentications. Each kind has its own rate limit, so that frequent denials do not hide store failures.
@@ -15,10 +16,18 @@ pub struct RefusalLog {
 }
 
 impl RefusalLog {
-    /// Logs an invalid credential.
-    pub fn log_credential_error(&self, error: CredentialError) {
+    /// Logs an invalid credential. A claim at fault is logged by its name and the type of its value, never with the value.
+    pub fn log_invalid_credential(&self, invalid: &InvalidCredential) {
         if let Some(suppressed) = self.credential.check() {
-            tracing::info!(why = error.message(), suppressed, "authentication failed: invalid credential");
+            let InvalidCredential { error, claim } = invalid;
+            let (claim, found) = claim.as_ref().map(|claim| (&*claim.name, claim.found)).unzip();
+            tracing::info!(
+                why = error.message(),
+                claim,
+                found,
+                suppressed,
+                "authentication failed: invalid credential"
+            );
         }
     }
 

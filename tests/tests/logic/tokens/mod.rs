@@ -2,5 +2,6 @@
 
 mod fixtures;
 mod claims;
+mod providers;
 mod keys;
 mod commands;
