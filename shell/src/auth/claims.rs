@@ -145,8 +145,9 @@ fn name_in(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// From here on, several whole numbers have the same `f64`.
-const FIRST_INEXACT: f64 = 9_007_199_254_740_992.0;
+/// 2^50. The parser rounds a number that is written with a fraction to within a few units in the last place. Below this
+/// bound that is less than one, so no two integers become the same.
+const FIRST_INEXACT: f64 = 1_125_899_906_842_624.0;
 
 /// The decimal text of an integer, also of one that is written as `42.0`. `None` if the number was rounded when it was
 /// parsed: two users would have the same id.

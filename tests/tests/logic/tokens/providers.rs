@@ -72,6 +72,8 @@ fn integer_user_id_counts_as_its_decimal_text() {
         ("0", "0"),
         ("-7", "-7"),
         ("42.0", "42"),
+        ("42.00000000000000000000", "42"),
+        ("1125899906842623.0", "1125899906842623"),
         ("9007199254740993", "9007199254740993"),
         ("18446744073709551615", "18446744073709551615"),
         ("-9223372036854775808", "-9223372036854775808"),
@@ -79,7 +81,9 @@ fn integer_user_id_counts_as_its_decimal_text() {
         ("\"042\"", "042"),
         // Several whole numbers share one floating-point number here, so two users would share one id.
         ("18446744073709551616", "refused"),
-        ("9007199254740993.0", "refused"),
+        ("1125899906842624.0", "refused"),
+        // The parser makes this one 9007199254740990.
+        ("9007199254740991.0", "refused"),
         ("1e300", "refused"),
         ("4.2", "refused"),
         ("null", "refused"),
