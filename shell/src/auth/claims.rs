@@ -173,11 +173,21 @@ fn saturate(number: f64) -> u64 {
     number as u64
 }
 
+/// The token without white space around it, and without the `Bearer` that precedes it in an HTTP header (RFC 6750 §2.1).
+/// Applications copy both. Neither can be part of a token.
+pub(super) fn bare_token(text: &str) -> &str {
+    let text = text.trim();
+    match text.split_once(char::is_whitespace) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
+        Some(_) | None => text,
+    }
+}
+
 /// Whether the text is, or was meant to be, a token. It then has three or more parts between dots, and the first one
 /// decodes to a JSON object. A user id that a person chose does not.
 pub(super) fn looks_like_token(text: &str) -> bool {
-    // In an HTTP header `Bearer` precedes the token (RFC 6750 §2.1).
-    let text = text.rsplit(char::is_whitespace).next().unwrap_or(text);
+    // Words such as `Authorization: Bearer` may precede the token, and a line break may follow it.
+    let text = text.split_whitespace().next_back().unwrap_or_default();
     let mut parts = text.split('.');
     let header = parts.next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
     parts.count() >= 2 && header.is_some_and(|header| serde_json::from_slice::<Map<String, Value>>(&header).is_ok())

@@ -9,7 +9,7 @@ use session_core::session::Identity;
 
 use crate::auth::authenticator::{InvalidClaim, InvalidCredential};
 use crate::auth::claim_name::ClaimName;
-use crate::auth::claims::{Claims, Header, TokenParts};
+use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
 use crate::auth::jwt::Verifier;
 use crate::runtime::rfc3339;
 
@@ -19,6 +19,7 @@ use crate::runtime::rfc3339;
 /// # Errors
 /// The same text, if the server refuses the token.
 pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<String, String> {
+    let token = bare_token(token);
     let result = verifier.verify(token, now);
     let mut text = String::new();
     describe(&mut text, token, now);

@@ -13,7 +13,7 @@ use session_core::{DisplayName, UnixSeconds, UserId};
 
 use crate::auth::authenticator::{Authenticator, InvalidCredential};
 use crate::auth::claim_name::ClaimName;
-use crate::auth::claims::{Claims, Header, TokenParts};
+use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
 use crate::auth::keys::Keys;
 use crate::runtime::clock::Clock;
 
@@ -85,7 +85,7 @@ impl JwtAuthenticator {
 impl Authenticator for JwtAuthenticator {
     fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
         let token = credential.token().ok_or(TokenError::Missing)?;
-        self.verifier().verify(token, self.clock.unix_seconds())
+        self.verifier().verify(bare_token(token), self.clock.unix_seconds())
     }
 
     /// A signature with a public key takes up to a millisecond, one with a secret a few microseconds.
@@ -101,7 +101,7 @@ impl fmt::Debug for JwtAuthenticator {
 }
 
 impl Verifier {
-    /// The identity in the token, if the token is valid at this time of the wall clock.
+    /// The identity in the token, if the token is valid at this time of the wall clock. Nothing may precede or follow it.
     ///
     /// # Errors
     /// Why the token is refused.

@@ -44,8 +44,10 @@ mod tests {
         }
         let bearer = format!("Bearer {TOKEN}");
         let long = format!("{TOKEN}{}", "x".repeat(300));
+        let lines = format!("\t{TOKEN}\r\n");
+        let header = format!("Authorization: Bearer {TOKEN} ");
         let sealed = "eyJhbGciOiJkaXIifQ..aXY.dGV4dA.dGFn"; // Encrypted (RFC 7516): five parts.
-        for token in [TOKEN, &*bearer, &*long, sealed, &TOKEN[..TOKEN.len() - 6]] {
+        for token in [TOKEN, &*bearer, &*long, &*lines, &*header, sealed, &TOKEN[..TOKEN.len() - 6]] {
             assert_eq!(verify(&Credential::new(token)), Err(CredentialError::UnwantedToken), "{token}");
         }
         assert_eq!(verify(&Credential::Token("ada".into())), Err(CredentialError::UnwantedToken));

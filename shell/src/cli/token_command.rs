@@ -85,7 +85,7 @@ impl CheckTokenArgs {
         let bytes = ClientMessage::Authenticate(Credential::new(token.trim())).encode().len();
         match explain(&verifier, token.trim(), Clock::start().unix_seconds()) {
             Ok(text) if !loaded.config.fits_message(bytes) => {
-                let max = loaded.config.max_message_bytes;
+                let max = loaded.config.max_authenticate_bytes();
                 Ok((format!("{text}\nbut refused: its message has {bytes} bytes, max_message_bytes is {max}"), 3))
             }
             Ok(text) => Ok((text, 0)),

@@ -28,6 +28,11 @@ pub enum VerifierError {
     Keys(#[from] KeyError),
 }
 
+/// What `max_message_bytes = "auto"` means.
+const MESSAGE_BYTES: Bound = Bound::AtMost(NonZeroU32::new(4096).expect("it is not 0"));
+/// The same for the messages up to the one with the token. Tokens with the user's groups and roles have some 8 KB.
+const MESSAGE_BYTES_WITH_TOKEN: Bound = Bound::AtMost(NonZeroU32::new(16_384).expect("it is not 0"));
+
 impl Config {
     /// Descriptors that connections cannot take. The store, the log, the listeners and refused connections need them.
     pub const SPARE_DESCRIPTORS: u64 = 128;
@@ -70,7 +75,8 @@ impl Config {
         let bytes = |bound| size(bound).map_or(usize::MAX, NonZeroUsize::get);
         Ok(ConnectionSettings {
             session: self.session_settings(),
-            max_message_bytes: bytes(self.max_message_bytes),
+            max_message_bytes: bytes(self.max_message_bytes.unwrap_or(MESSAGE_BYTES)),
+            max_unauthenticated_message_bytes: Some(bytes(self.max_authenticate_bytes())),
             header_timeout: self.header_timeout.unwrap_or(self.auth_timeout).min(self.auth_timeout),
             max_header_bytes: bytes(self.max_header_bytes),
             origins: self.allowed_origins.iter().cloned().collect(),
@@ -129,10 +135,19 @@ impl Config {
         size(self.max_unsent_bytes).map(NonZeroUsize::get)
     }
 
-    /// Whether a message of this length is allowed.
+    /// The longest message of a client that is not authenticated.
+    #[must_use]
+    pub fn max_authenticate_bytes(&self) -> Bound {
+        self.max_message_bytes.unwrap_or(match self.auth {
+            Authentication::Open => MESSAGE_BYTES,
+            Authentication::Jwt => MESSAGE_BYTES_WITH_TOKEN,
+        })
+    }
+
+    /// Whether the message with which a client authenticates may be so long.
     #[must_use]
     pub fn fits_message(&self, bytes: usize) -> bool {
-        size(self.max_message_bytes).is_none_or(|max| bytes <= max.get())
+        size(self.max_authenticate_bytes()).is_none_or(|max| bytes <= max.get())
     }
 
     /// The policy that decides who gets a slot.
@@ -308,6 +323,23 @@ mod tests {
             linger: Duration::from_secs(90),
         };
         assert_eq!((policy.admission_policy(), policy.lmdb().policy), (expected, expected));
+    }
+
+    #[test]
+    fn message_bound_leaves_room_for_a_token_to_authenticate() {
+        for (auth, given, before, after) in [
+            ("open", "auto", 4096, 4096),
+            ("jwt", "auto", 16_384, 4096),
+            ("jwt", "1024", 1024, 1024),
+            ("jwt", "100000", 100_000, 100_000),
+            ("jwt", "unlimited", usize::MAX, usize::MAX),
+        ] {
+            let config = config(&[("AUTH", auth), ("MAX_MESSAGE_BYTES", given)]);
+            let settings = config.connection_settings().unwrap();
+            let bounds = (settings.max_unauthenticated_message_bytes, settings.max_message_bytes);
+            assert_eq!(bounds, (Some(before), after), "{auth} {given}");
+            assert!(config.fits_message(before) && (before == usize::MAX || !config.fits_message(before + 1)));
+        }
     }
 
     #[test]

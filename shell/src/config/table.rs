@@ -15,8 +15,8 @@ use session_core::ledger::{CountBy, SlotLimit, WhenFull};
 
 use super::key::settings;
 use super::value::{
-    Bound, ValueReader, at_least_one, bound, choice, choice_of, duration, list, number, one, optional, path, switch,
-    text,
+    Bound, ValueReader, at_least_one, auto_or, bound, choice, choice_of, duration, list, number, one, optional, path,
+    switch, text,
 };
 use crate::auth::{Algorithm, ClaimName};
 use crate::net::hosts::Host;
@@ -197,10 +197,11 @@ settings! {
         }
 
         /// Maximum bytes of a client's message, 1024 to 1048576 or `unlimited`. A longer one closes the connection with
-        /// 1009
-        max_message_bytes: Bound {
-            reader: bound(1024..=1_048_576),
-            value: "BYTES", default: "4096", applies: AtOnce
+        /// 1009, and the log says how long it was. `auto` is 4096. With `auth = jwt` it is 16384 until the client is
+        /// authenticated, and longer for a client whose token needed that
+        max_message_bytes: Option<Bound> {
+            reader: auto_or(bound(1024..=1_048_576)),
+            value: "BYTES", default: "auto", applies: AtOnce
         }
 
         /// Maximum messages and pings per second of one client, 1 to 1000000 or `unlimited`. Beyond it the connection

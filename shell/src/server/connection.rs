@@ -11,7 +11,7 @@ use session_core::connection_limiter::{ClientPrefix, Work};
 use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::{Outcome, StoreError};
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
-use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
+use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 use session_core::{ResumeToken, Timestamp};
 
 use crate::auth::Authenticator;
@@ -165,6 +165,10 @@ impl<S: MessageSocket> Connection<S> {
                 Wake::Peer(SocketEvent::Text(text)) => unhandled = Some(text),
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
                 Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
+                Wake::Peer(SocketEvent::TooBig(size)) => {
+                    self.context.refusal_log.log_message_too_big(size);
+                    self.handle(Event::Violation(Violation::MessageTooBig));
+                }
                 Wake::Peer(SocketEvent::Gone) => {
                     self.slot.gone();
                     self.handle(Event::Disconnected);
@@ -270,6 +274,7 @@ impl<S: MessageSocket> Connection<S> {
         self.charge_outcome(&outcome);
         if matches!(outcome, Outcome::Granted { .. }) {
             self.permit.authenticated();
+            self.socket.set_authenticated();
         }
         self.handle(Event::Stored(outcome));
     }

@@ -5,6 +5,7 @@ use session_core::ledger::Outcome;
 use session_core::protocol::AuthenticateFailure;
 
 use crate::auth::InvalidCredential;
+use crate::net::message_socket::MessageSize;
 use crate::runtime::log::LogRateLimiter;
 
 /// Logs failed authentications. Each kind has its own rate limit, so that frequent denials do not hide store failures.
@@ -13,6 +14,7 @@ pub struct RefusalLog {
     denied: LogRateLimiter,
     credential: LogRateLimiter,
     store: LogRateLimiter,
+    too_big: LogRateLimiter,
 }
 
 impl RefusalLog {
@@ -36,6 +38,18 @@ impl RefusalLog {
         if let Some(suppressed) = self.credential.check() {
             let why = failure.message();
             tracing::info!(%why, suppressed, "cannot renew a session: the credential is not of this session");
+        }
+    }
+
+    /// Logs that a message closes its connection, with the bound and its setting. The client learns neither.
+    pub fn log_message_too_big(&self, MessageSize { bytes, max }: MessageSize) {
+        if let Some(suppressed) = self.too_big.check() {
+            tracing::info!(
+                message_bytes = bytes,
+                max_message_bytes = max,
+                suppressed,
+                "closing a connection: a message is too big"
+            );
         }
     }
 

@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead as _, BufReader, Lines};
-use std::process::{ChildStderr, Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::raw_client::{RawClient, Received};
 use tests::test_process::{TestProcess, without_connection_limits};
+use tests::waiting::TIMEOUT;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server-under-test");
 const SECRET: &str = "a secret of thirty-two bytes, all";
@@ -17,7 +20,7 @@ const SECRET: &str = "a secret of thirty-two bytes, all";
 /// A server that requires tokens, and its log.
 struct TokenServer {
     process: TestProcess,
-    log: Lines<BufReader<ChildStderr>>,
+    log: Receiver<String>,
     _data: TempDir,
 }
 
@@ -25,19 +28,22 @@ impl TokenServer {
     fn start(arguments: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut command = without_connection_limits(SERVER);
-        command.args(["--auth", "jwt"]).args(arguments).env("SESSIONS_JWT_SECRET", SECRET).stderr(Stdio::piped());
+        command.env("SESSIONS_AUTH", "jwt").args(arguments).env("SESSIONS_JWT_SECRET", SECRET).stderr(Stdio::piped());
         Self::run(command, data)
     }
 
     fn run(command: Command, data: TempDir) -> Self {
         let mut process = TestProcess::run_as(command, &data.path().join("data"));
-        let log = BufReader::new(process.stderr().unwrap()).lines();
+        let (sender, log) = channel();
+        let lines = BufReader::new(process.stderr().unwrap()).lines();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { process, log, _data: data }
     }
 
     /// Reads the log up to the line with this text.
-    fn logged(&mut self, message: &str) -> String {
-        self.log.by_ref().map(Result::unwrap).find(|line| line.contains(message)).unwrap()
+    fn logged(&self, message: &str) -> String {
+        let lines = std::iter::from_fn(|| Some(self.log.recv_timeout(TIMEOUT).expect(message)));
+        lines.into_iter().find(|line| line.contains(message)).unwrap()
     }
 
     /// Sends AUTHENTICATE with this text. Returns the answer and the connection.
@@ -76,11 +82,100 @@ fn claims_of_any_shape_decide() {
 
 #[test]
 fn log_names_the_claim_but_not_its_value() {
-    let mut server = TokenServer::start(&["--jwt-limit-claim", "/plan/seats"]);
+    let server = TokenServer::start(&["--jwt-limit-claim", "/plan/seats"]);
     let (answer, _peer) =
         server.authenticate(&signed(&json!({"sub": "ada", "exp": 1e300, "plan": {"seats": "gold-s3cret"}})));
     let message = "The limit that the token claims is neither a whole number from 0 to 1024 nor \\\"unlimited\\\"";
     assert_eq!(answer, format!(r#"{{"type":"AUTHENTICATE_FAILURE","payload":"{message}"}}"#));
     let line = server.logged("invalid credential");
     assert!(line.contains(r#"claim="/plan/seats" found="string""#) && !line.contains("s3cret"), "{line}");
+}
+
+#[test]
+fn token_may_have_space_and_bearer_around_it() {
+    let server = TokenServer::start(&[]);
+    let token = signed(&json!({"sub": "ada", "exp": 1e300, "max_sessions": 0}));
+    let answer = |credential: &str| server.authenticate(credential).0;
+    for credential in [
+        format!(" {token}"),
+        format!("{token}\r\n"),
+        format!("\u{a0}\t{token}\n\n"),
+        format!("Bearer {token}"),
+        format!("bearer   {token}"),
+        format!(" BEARER\t{token}\n"),
+    ] {
+        // The token is accepted, and its limit is 0.
+        assert!(answer(&credential).contains("User has reached connection limit"), "{credential:?}");
+    }
+    for credential in [
+        format!("Bearer Bearer {token}"),
+        format!("Bearer{token}"),
+        format!("Bearer: {token}"),
+        format!("Basic {token}"),
+        format!("{token} {token}"),
+        "Bearer".into(),
+        " ".into(),
+    ] {
+        assert!(answer(&credential).contains("Token is not a signed JSON Web Token"), "{credential:?}");
+    }
+}
+
+/// A token of about this many bytes, with the groups of the user, as in Entra ID.
+fn long_token(bytes: usize) -> String {
+    let groups: Vec<_> = (0..bytes / 52).map(|at| format!("{at:08x}-0f3c-4a77-9d4e-6c1f0f9a2b3d")).collect();
+    signed(&json!({"sub": "ada", "exp": 1e300, "groups": groups}))
+}
+
+fn check_connections(peer: &mut RawClient, padding: usize) {
+    peer.text(&format!(r#"{{"type":"CHECK_CONNECTIONS","padding":"{}"}}"#, "x".repeat(padding)));
+}
+
+#[test]
+fn token_of_eight_kilobytes_is_accepted_and_renewed() {
+    let server = TokenServer::start(&[]);
+    let token = long_token(8192);
+    assert!((8000..9000).contains(&token.len()), "{}", token.len());
+    let (answer, mut peer) = server.authenticate(&token);
+    assert_eq!(answer, success("ada", 1));
+    // The next token is as long, or a little longer.
+    peer.text(&json!({"type": "AUTHENTICATE", "payload": long_token(8800)}).to_string());
+    peer.expect_text(&success("ada", 1));
+    check_connections(&mut peer, 16_384);
+    assert!(matches!(peer.read(), Received::Text(answer) if answer.contains("Message is too big")));
+    peer.expect_close(1009);
+}
+
+#[test]
+fn long_messages_are_for_tokens_alone() {
+    let server = TokenServer::start(&[]);
+    let (answer, mut peer) = server.authenticate(&signed(&json!({"sub": "ada", "exp": 1e300})));
+    assert_eq!(answer, success("ada", 1));
+    check_connections(&mut peer, 4000);
+    assert!(matches!(peer.read(), Received::Text(answer) if answer.contains("CHECK_CONNECTIONS_SUCCESS")));
+    check_connections(&mut peer, 4096);
+    assert!(matches!(peer.read(), Received::Text(answer) if answer.contains("Message is too big")));
+    peer.expect_close(1009);
+    let line = server.logged("too big");
+    assert!(line.contains("message_bytes=4137 max_message_bytes=4096"), "{line}");
+}
+
+#[test]
+fn message_bound_until_authentication_follows_the_setting() {
+    for (arguments, max) in [
+        (&[][..], 16_384),
+        (&["--max-message-bytes", "4096"], 4096),
+        (&["--max-message-bytes", "20000"], 20_000),
+        (&["--auth", "open"], 4096),
+    ] {
+        let server = TokenServer::start(arguments);
+        let mut peer = RawClient::open(server.process.address);
+        peer.text(&"x".repeat(max));
+        peer.expect_text(r#"{"type":"ERROR","payload":"Message is not valid JSON"}"#);
+        peer.text(&"x".repeat(max + 1));
+        peer.expect_text(r#"{"type":"ERROR","payload":"Message is too big"}"#);
+        peer.expect_close(1009);
+        let line = server.logged("too big");
+        let sizes = format!("message_bytes={} max_message_bytes={max}", max + 1);
+        assert!(line.ends_with(&sizes), "{arguments:?}: {line}");
+    }
 }
