@@ -115,8 +115,6 @@ fn parse_device(text: &str) -> Result<DisplayName, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
     use crate::cli::arguments::{Action, Arguments};
 
@@ -125,7 +123,7 @@ mod tests {
     /// The exit code and both outputs, with this secret in the environment.
     fn run(secret: &str, arguments: &[&str]) -> Result<(u8, String, String), String> {
         let arguments =
-            Arguments::try_parse_from(["server"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+            Arguments::from_command_line(["server"].iter().chain(arguments)).map_err(|error| error.to_string())?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let environment = [("SESSIONS_JWT_SECRET".into(), secret.into())];
         let Action::Exit(code) = arguments.run(environment, &mut out, &mut err) else { panic!("it does not serve") };
