@@ -13,7 +13,8 @@ use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
 use crate::auth::jwt::Verifier;
 use crate::runtime::rfc3339;
 
-/// Explains a token to its holder: its content, and `Ok` if the server accepts it. The text shows the claims, but never
+/// Explains a token to its holder: its content, each step of the check until one refuses it, and `Ok` if the server accepts
+/// it. The text shows the claims, but never
 /// the signature.
 ///
 /// # Errors
@@ -23,6 +24,8 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
     let result = verifier.verify(token, now);
     let mut text = String::new();
     describe(&mut text, token, now);
+    let checked = check_steps(&mut text, verifier, token, now);
+    debug_assert_eq!(checked.err().as_ref(), result.as_ref().err(), "the steps are those of the server");
     match result {
         Ok(Identity { user, limit, expires, device, resume_token: _ }) => {
             let device = device.map_or(String::new(), |device| format!(", on device {device:?}"));
@@ -64,6 +67,42 @@ fn describe(text: &mut String, token: &str, now: UnixSeconds) {
     }
 }
 
+/// The steps of [`Verifier::verify`], with what each compares.
+fn check_steps(text: &mut String, verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<(), InvalidCredential> {
+    let Verifier { keys, rules } = verifier;
+    let mut passed = |step: &str, why: String| {
+        let _infallible = writeln!(text, "{step} ok: {why}");
+    };
+    let parts = TokenParts::split(token)?;
+    let header = Header::read(parts.header)?;
+    let algorithm = verifier.algorithm(&header)?;
+    passed("algorithm", format!("{algorithm}, jwt_algorithm is {}", keys.algorithm_names()));
+    if header.is_critical {
+        return Err(TokenError::Critical.into());
+    }
+    keys.verify(algorithm, header.key_id.as_deref(), parts.signed.as_bytes(), parts.signature)?;
+    passed("signature", format!("by one of the keys: {}", keys.describe().join(", ")));
+    let claims = Claims::read(parts.claims)?;
+    let expires = verifier.check_expiry(&claims, now)?;
+    let left = Duration::from_secs(expires.unix_seconds().saturating_sub(now.unix_seconds()));
+    let leeway = humantime::format_duration(rules.leeway);
+    passed("times", format!("for another {}, jwt_leeway is {leeway}", humantime::format_duration(left)));
+    let accepted = |accepted: &[String]| if accepted.is_empty() { "not set".into() } else { accepted.join(", ") };
+    verifier.check_audience(&claims)?;
+    passed("audience", format!("jwt_audience is {}", accepted(&rules.audiences)));
+    verifier.check_issuer(&claims)?;
+    passed("issuer", format!("jwt_issuer is {}", accepted(&rules.issuers)));
+    let user = verifier.user(&claims)?;
+    passed("user", format!("{user:?}, jwt_user_claim is {}", rules.user_claim));
+    let limit =
+        claims.limit(&rules.limit_claim)?.map_or("none, the server's applies".into(), |limit| limit.to_string());
+    passed("limit", format!("{limit}, jwt_limit_claim is {}", rules.limit_claim));
+    if let (Some(device), Some(claim)) = (verifier.device(&claims)?, &rules.device_claim) {
+        passed("device", format!("{:?}, jwt_device_claim is {claim}", device.as_str()));
+    }
+    Ok(())
+}
+
 /// A time in RFC 3339, and its distance from now.
 fn describe_time(seconds: u64, now: UnixSeconds) -> String {
     let distance = humantime::format_duration(Duration::from_secs(seconds.abs_diff(now.unix_seconds())));
@@ -80,7 +119,7 @@ fn advice(verifier: &Verifier, error: CredentialError) -> String {
         return format!(" (jwt_user_claim is {})", rules.user_claim);
     };
     match error {
-        TokenError::Algorithm => format!(" (jwt_algorithm is {})", verifier.keys.algorithm()),
+        TokenError::Algorithm => format!(" (jwt_algorithm is {})", verifier.keys.algorithm_names()),
         TokenError::Expired | TokenError::NotYetValid => {
             format!(" (by this machine's clock; jwt_leeway is {})", humantime::format_duration(rules.leeway))
         }
@@ -91,7 +130,9 @@ fn advice(verifier: &Verifier, error: CredentialError) -> String {
         TokenError::Device | TokenError::NoDevice => {
             format!(" (jwt_device_claim is {})", rules.device_claim.as_ref().map_or("", ClaimName::as_str))
         }
-        TokenError::UnknownKey | TokenError::NoKeyId => format!(" (of {} keys)", verifier.keys.count()),
+        TokenError::UnknownKey | TokenError::NoKeyId => {
+            format!(" (the keys are {})", verifier.keys.describe().join(", "))
+        }
         TokenError::Signature => " (it was signed with another key, or changed since)".into(),
         TokenError::Missing
         | TokenError::Malformed

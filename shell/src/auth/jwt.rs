@@ -1,6 +1,7 @@
 //! Signed JSON Web Tokens (RFC 7519, RFC 7515) as credentials.
 //!
-//! The configuration fixes the algorithm and the keys; the token never chooses them. The signature is verified before the
+//! The configuration fixes the algorithms and the keys, and each key has its own algorithms. A token only says which of
+//! them it was signed with. The signature is verified before the
 //! claims are read. So a client with a forged token learns nothing about its claims.
 
 use std::fmt;
@@ -11,6 +12,7 @@ use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 use session_core::{DisplayName, UnixSeconds, UserId};
 
+use crate::auth::algorithm::Algorithm;
 use crate::auth::authenticator::{Authenticator, InvalidCredential};
 use crate::auth::claim_name::ClaimName;
 use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
@@ -90,8 +92,12 @@ impl Authenticator for JwtAuthenticator {
 
     /// A signature with a public key takes up to a millisecond, one with a secret a few microseconds.
     fn is_expensive(&self) -> bool {
-        !self.verifier().keys.algorithm().is_symmetric()
+        self.verifier().keys.algorithms().iter().any(|algorithm| !algorithm.is_symmetric())
     }
+}
+
+fn names_one_of(accepted: &[String], claimed: &[&str]) -> bool {
+    claimed.iter().any(|claim| accepted.iter().any(|name| name == claim))
 }
 
 impl fmt::Debug for JwtAuthenticator {
@@ -109,6 +115,7 @@ impl Verifier {
         let claims = self.verify_signature(token)?;
         let expires = self.check_expiry(&claims, now)?;
         self.check_audience(&claims)?;
+        self.check_issuer(&claims)?;
         let user = self.user(&claims)?;
         let limit = claims.limit(&self.rules.limit_claim)?;
         let device = self.device(&claims)?;
@@ -119,18 +126,22 @@ impl Verifier {
     fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
         let parts = TokenParts::split(token)?;
         let header = Header::read(parts.header)?;
-        if header.algorithm != self.keys.algorithm().name() {
-            return Err(TokenError::Algorithm);
-        }
+        let algorithm = self.algorithm(&header)?;
         if header.is_critical {
             return Err(TokenError::Critical);
         }
-        self.keys.verify(header.key_id.as_deref(), parts.signed.as_bytes(), parts.signature)?;
+        self.keys.verify(algorithm, header.key_id.as_deref(), parts.signed.as_bytes(), parts.signature)?;
         Claims::read(parts.claims)
     }
 
+    /// The algorithm that the header names, if it is accepted.
+    pub(super) fn algorithm(&self, header: &Header) -> Result<Algorithm, TokenError> {
+        let mut accepted = self.keys.algorithms().iter();
+        accepted.find(|algorithm| algorithm.name() == header.algorithm).copied().ok_or(TokenError::Algorithm)
+    }
+
     /// When the token expires. An error if it has expired or is not valid yet.
-    fn check_expiry(&self, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, InvalidCredential> {
+    pub(super) fn check_expiry(&self, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, InvalidCredential> {
         const EXP: &ClaimName = &ClaimName::EXP;
         const NBF: &ClaimName = &ClaimName::NBF;
 
@@ -146,27 +157,29 @@ impl Verifier {
         Ok(UnixSeconds::from_unix_seconds(expires))
     }
 
-    fn check_audience(&self, claims: &Claims) -> Result<(), InvalidCredential> {
-        let TokenValidation { audiences, issuers, .. } = &self.rules;
-        let names_one_of = |accepted: &[String], claimed: &[&str]| {
-            claimed.iter().any(|claim| accepted.iter().any(|name| name == claim))
-        };
+    pub(super) fn check_audience(&self, claims: &Claims) -> Result<(), InvalidCredential> {
+        let audiences = &self.rules.audiences;
         if !audiences.is_empty() && !names_one_of(audiences, &claims.texts(&ClaimName::AUD)?) {
             return Err(claims.invalid_token(&ClaimName::AUD, TokenError::Audience));
         }
+        Ok(())
+    }
+
+    pub(super) fn check_issuer(&self, claims: &Claims) -> Result<(), InvalidCredential> {
+        let issuers = &self.rules.issuers;
         if !issuers.is_empty() && !names_one_of(issuers, claims.text(&ClaimName::ISS)?.as_slice()) {
             return Err(claims.invalid_token(&ClaimName::ISS, TokenError::Issuer));
         }
         Ok(())
     }
 
-    fn user(&self, claims: &Claims) -> Result<UserId, InvalidCredential> {
+    pub(super) fn user(&self, claims: &Claims) -> Result<UserId, InvalidCredential> {
         let claim = &self.rules.user_claim;
         let user = claims.name(claim)?.ok_or_else(|| claims.invalid_token(claim, TokenError::NoUser))?;
         UserId::parse(&user).map_err(|error| claims.invalid(claim, CredentialError::UserId(error)))
     }
 
-    fn device(&self, claims: &Claims) -> Result<Option<DisplayName>, InvalidCredential> {
+    pub(super) fn device(&self, claims: &Claims) -> Result<Option<DisplayName>, InvalidCredential> {
         let Some(claim) = &self.rules.device_claim else { return Ok(None) };
         // The claim is required: without it the client would choose the device.
         let device = claims.name(claim)?.ok_or_else(|| claims.invalid_token(claim, TokenError::NoDevice))?;

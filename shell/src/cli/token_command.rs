@@ -63,7 +63,7 @@ impl TokenArgs {
         let config = &loaded.config;
         let keys = config.key_source(loader.secret()).map_err(|error| error.to_string())?;
         let now = Clock::start().unix_seconds();
-        let token = mint(config.jwt_algorithm, &keys, &config.token_validation(), &request, now);
+        let token = mint(&config.jwt_algorithm, &keys, &config.token_validation(), &request, now);
         token.map(|token| (token, 0)).map_err(|error| error.to_string())
     }
 }

@@ -93,7 +93,7 @@ impl Config {
     /// # Errors
     /// [`VerifierError`]: no key is configured, or the keys cannot be used.
     pub fn verifier(&self, secret: Option<Secret>) -> Result<Verifier, VerifierError> {
-        let keys = Keys::load(self.jwt_algorithm, &self.key_source(secret)?)?;
+        let keys = Keys::load(&self.jwt_algorithm, &self.key_source(secret)?)?;
         Ok(Verifier { keys, rules: self.token_validation() })
     }
 
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn verifier_has_the_configured_keys_and_claims() {
         let config = config(&[
-            ("JWT_ALGORITHM", "HS384"),
+            ("JWT_ALGORITHM", "HS384,HS512"),
             ("JWT_USER_CLAIM", "uid"),
             ("JWT_LIMIT_CLAIM", "/plan/seats"),
             ("JWT_DEVICE_CLAIM", "dev"),
@@ -376,8 +376,8 @@ mod tests {
         ]);
         assert!(matches!(config.verifier(None), Err(VerifierError::NoSecret)));
         assert!(matches!(config.verifier(Some(Secret::new(b"short"))), Err(VerifierError::Keys(_))));
-        let verifier = config.verifier(Some(Secret::new(&[b'x'; 48]))).unwrap();
-        assert_eq!((verifier.keys.algorithm().name(), verifier.keys.count()), ("HS384", 1));
+        let verifier = config.verifier(Some(Secret::new(&[b'x'; 64]))).unwrap();
+        assert_eq!((&*verifier.keys.algorithm_names(), verifier.keys.count()), ("HS384, HS512", 1));
         let rules = TokenValidation {
             user_claim: "uid".parse().unwrap(),
             limit_claim: "/plan/seats".parse().unwrap(),

@@ -96,15 +96,20 @@ settings! {
         /// Let a server with open authentication listen beyond this machine
         allow_open_auth: bool { reader: switch(), value: "BOOL", default: "false", applies: AfterRestart }
 
-        /// The algorithm that signs tokens: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
-        /// or EdDSA. The server refuses a token that is signed with another
-        jwt_algorithm: Algorithm { reader: one(Algorithm::from_str), value: "NAME", default: "HS256", applies: AtOnce }
+        /// The algorithms that sign tokens: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
+        /// or EdDSA. Several, such as RS256,ES256, while the issuer changes from one to another; those with a secret (HS…)
+        /// cannot be mixed with the others. The server refuses a token that is signed with another
+        jwt_algorithm: Vec<Algorithm> {
+            reader: at_least_one(list(one(Algorithm::from_str))),
+            value: "NAME", default: "HS256", applies: AtOnce
+        }
 
         /// A file with the secret for HS256, HS384 and HS512. The environment variable SESSIONS_JWT_SECRET can hold it
         /// instead. The server reads this file and the next two again when they change
         jwt_secret_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
-        /// A file with the public key for the other algorithms, in PEM
+        /// A file with the public key for the other algorithms, in PEM: one or more keys, or a certificate, whose key
+        /// counts. Line breaks may be written out as \n
         jwt_public_key_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
         /// Instead of one public key: a JSON Web Key Set with several. A token names its key by `kid`

@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-use jsonwebtoken::{EncodingKey, Header};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::raw_client::{RawClient, Received};
@@ -21,7 +25,7 @@ const SECRET: &str = "a secret of thirty-two bytes, all";
 struct TokenServer {
     process: TestProcess,
     log: Receiver<String>,
-    _data: TempDir,
+    _data: Option<TempDir>,
 }
 
 impl TokenServer {
@@ -29,15 +33,16 @@ impl TokenServer {
         let data = tempfile::tempdir().unwrap();
         let mut command = without_connection_limits(SERVER);
         command.env("SESSIONS_AUTH", "jwt").args(arguments).env("SESSIONS_JWT_SECRET", SECRET).stderr(Stdio::piped());
-        Self::run(command, data)
+        let server = Self::run(command, data.path());
+        Self { _data: Some(data), ..server }
     }
 
-    fn run(command: Command, data: TempDir) -> Self {
-        let mut process = TestProcess::run_as(command, &data.path().join("data"));
+    fn run(command: Command, directory: &Path) -> Self {
+        let mut process = TestProcess::run_as(command, &directory.join("data"));
         let (sender, log) = channel();
         let lines = BufReader::new(process.stderr().unwrap()).lines();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { process, log, _data: data }
+        Self { process, log, _data: None }
     }
 
     /// Reads the log up to the line with this text.
@@ -178,4 +183,54 @@ fn message_bound_until_authentication_follows_the_setting() {
         let sizes = format!("message_bytes={} max_message_bytes={max}", max + 1);
         assert!(line.ends_with(&sizes), "{arguments:?}: {line}");
     }
+}
+
+/// A provider changes from RS256 to ES256, as Auth0, Keycloak and others let one do: the new key is published beside the old
+/// one, then it signs, then the old one is withdrawn. The server's configuration stays.
+#[test]
+fn provider_changes_its_algorithm_without_downtime() {
+    let data = tempfile::tempdir().unwrap();
+    let [old, new] = [&PKCS_RSA_SHA256, &PKCS_ECDSA_P256_SHA256].map(|kind| KeyPair::generate_for(kind).unwrap());
+    let [old_key, new_key] = [
+        EncodingKey::from_rsa_pem(old.serialize_pem().as_bytes()).unwrap(),
+        EncodingKey::from_ec_pem(new.serialize_pem().as_bytes()).unwrap(),
+    ];
+    let jwk = |key: &EncodingKey, algorithm, id: &str| {
+        let mut jwk = serde_json::to_value(Jwk::from_encoding_key(key, algorithm).unwrap()).unwrap();
+        jwk["kid"] = id.into();
+        jwk
+    };
+    let (old_jwk, new_jwk) = (jwk(&old_key, Algorithm::RS256, "2024"), jwk(&new_key, Algorithm::ES256, "2025"));
+    let token = |key: &EncodingKey, algorithm, id: &str| {
+        let header = Header { kid: Some(id.into()), ..Header::new(algorithm) };
+        jsonwebtoken::encode(&header, &json!({"sub": "ada", "exp": 1e300, "max_sessions": 0}), key).unwrap()
+    };
+    let old_token = token(&old_key, Algorithm::RS256, "2024");
+    let new_token = token(&new_key, Algorithm::ES256, "2025");
+
+    let file = data.path().join("keys.json");
+    let publish = |keys: &[&Value]| {
+        let next = data.path().join("next.json");
+        fs::write(&next, json!({ "keys": keys }).to_string()).unwrap();
+        fs::rename(next, &file).unwrap();
+    };
+    publish(&[&old_jwk]);
+    let mut command = without_connection_limits(SERVER);
+    command.args(["--auth", "jwt", "--jwt-algorithm", "RS256,ES256", "--jwt-key-set-file"]).arg(&file);
+    command.stderr(Stdio::piped());
+    let server = TokenServer::run(command, data.path());
+    let answer = |token: &str| server.authenticate(token).0;
+    // Both are accepted tokens if the limit in them counts: it is 0.
+    let (accepted, unknown, reloaded) = (
+        "User has reached connection limit",
+        "Token was signed with a key that this server does not know",
+        "the keys of tokens have changed and are reloaded",
+    );
+    assert!(answer(&old_token).contains(accepted) && answer(&new_token).contains(unknown));
+    publish(&[&new_jwk, &old_jwk]);
+    server.logged(reloaded);
+    assert!(answer(&old_token).contains(accepted) && answer(&new_token).contains(accepted));
+    publish(&[&new_jwk]);
+    server.logged(reloaded);
+    assert!(answer(&old_token).contains(unknown) && answer(&new_token).contains(accepted));
 }

@@ -23,7 +23,7 @@ fn minted_token_satisfies_the_validation_rules() {
     };
     let source = KeySource::Secret(Secret::new(SECRET));
     let limited = TokenRequest { limit: SlotLimit::new(2).ok(), ..token_request() };
-    let token = mint("HS256".parse().unwrap(), &source, &rules, &limited, at(NOW)).unwrap();
+    let token = mint(&["HS256".parse().unwrap()], &source, &rules, &limited, at(NOW)).unwrap();
     let verifier = Verifier { rules, ..verifier("HS256") };
     let identity = verifier.verdict(&token, at(NOW)).unwrap();
     assert_eq!((identity.user.as_str(), identity.limit.unwrap().slots()), ("ada", 2));
@@ -33,8 +33,14 @@ fn minted_token_satisfies_the_validation_rules() {
     let (public, private) = directory.key_pair("ES256");
     let es256: Algorithm = "ES256".parse().unwrap();
     let make = |algorithm, source: &KeySource, private_key: Option<PathBuf>| {
-        mint(algorithm, source, &TokenValidation::default(), &TokenRequest { private_key, ..token_request() }, at(NOW))
-            .unwrap_err()
+        mint(
+            &[algorithm],
+            source,
+            &TokenValidation::default(),
+            &TokenRequest { private_key, ..token_request() },
+            at(NOW),
+        )
+        .unwrap_err()
     };
     assert!(matches!(make(es256, &public, None), MintError::NoPrivateKey(_)));
     assert!(matches!(make("HS256".parse().unwrap(), &source, private), MintError::UnwantedPrivateKey(_)));

@@ -68,7 +68,7 @@ pub(super) fn token_request() -> TokenRequest {
 }
 
 pub(super) fn verifier(name: &str) -> Verifier {
-    let keys = Keys::load(name.parse().unwrap(), &KeySource::Secret(Secret::new(SECRET))).unwrap();
+    let keys = Keys::load(&[name.parse().unwrap()], &KeySource::Secret(Secret::new(SECRET))).unwrap();
     Verifier { keys, rules: TokenValidation::default() }
 }
 

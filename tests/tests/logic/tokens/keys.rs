@@ -110,8 +110,9 @@ fn each_algorithm_accepts_only_its_own_key() {
             _ => directory.key_pair(name),
         };
         let request = TokenRequest { private_key, ..token_request() };
-        authenticator.push(mint(algorithm, &source, &TokenValidation::default(), &request, at(NOW)).unwrap());
-        verifiers.push(Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: TokenValidation::default() });
+        authenticator.push(mint(&[algorithm], &source, &TokenValidation::default(), &request, at(NOW)).unwrap());
+        verifiers
+            .push(Verifier { keys: Keys::load(&[algorithm], &source).unwrap(), rules: TokenValidation::default() });
     }
     for (at_key, verifier) in verifiers.iter().enumerate() {
         for (at_token, token) in authenticator.iter().enumerate() {
@@ -124,7 +125,7 @@ fn each_algorithm_accepts_only_its_own_key() {
     for name in ["RS256", "PS256", "ES256", "EdDSA"] {
         let (other, _) = directory.key_pair(name);
         let other =
-            Verifier { keys: Keys::load(name.parse().unwrap(), &other).unwrap(), rules: TokenValidation::default() };
+            Verifier { keys: Keys::load(&[name.parse().unwrap()], &other).unwrap(), rules: TokenValidation::default() };
         let token = &authenticator[Algorithm::NAMES.iter().position(|known| *known == name).unwrap()];
         assert_eq!(other.verdict(token, at(NOW)).map(drop), refused(TokenError::Signature), "{name}");
     }
@@ -139,12 +140,12 @@ fn public_key_does_not_work_as_secret() {
     let claims = json!({"sub": "ada", "exp": NOW + 60});
     let forged = signed_with(&pem, &claims);
     let rsa =
-        Verifier { keys: Keys::load("RS256".parse().unwrap(), &source).unwrap(), rules: TokenValidation::default() };
+        Verifier { keys: Keys::load(&["RS256".parse().unwrap()], &source).unwrap(), rules: TokenValidation::default() };
     assert_eq!(rsa.verdict(&forged, at(NOW)), refused(TokenError::Algorithm));
     let renamed = forged.replacen(&encoded(&json!({"alg": "HS256"})), &encoded(&json!({"alg": "RS256"})), 1);
     assert_eq!(rsa.verdict(&renamed, at(NOW)), refused(TokenError::Signature));
     // An operator cannot configure it as a secret by mistake either.
-    let mistaken = Keys::load("HS256".parse().unwrap(), &KeySource::SecretFile(source.file().unwrap().into()));
+    let mistaken = Keys::load(&["HS256".parse().unwrap()], &KeySource::SecretFile(source.file().unwrap().into()));
     assert!(mistaken.unwrap_err().to_string().contains("it is a key in PEM, a secret is needed"));
 }
 
@@ -177,10 +178,10 @@ fn keys_of_a_set_are_found_by_id() {
         let (name, (source, private_key)) = &pairs[which];
         let request =
             TokenRequest { key_id: key_id.map(Into::into), private_key: private_key.clone(), ..token_request() };
-        mint(name.parse().unwrap(), source, &TokenValidation::default(), &request, at(NOW)).unwrap()
+        mint(&[name.parse().unwrap()], source, &TokenValidation::default(), &request, at(NOW)).unwrap()
     };
     let verifier = |name: &str, path: &PathBuf| Verifier {
-        keys: Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path.clone())).unwrap(),
+        keys: Keys::load(&[name.parse().unwrap()], &KeySource::KeySetFile(path.clone())).unwrap(),
         rules: TokenValidation::default(),
     };
 
@@ -230,7 +231,7 @@ fn keys_of_a_set_are_found_by_id() {
     assert_eq!(by_trial.verdict(&token(0, Some("old")), at(NOW)).map(drop), refused(TokenError::UnknownKey));
 
     let why = |name: &str, path: PathBuf| {
-        Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path)).unwrap_err().to_string()
+        Keys::load(&[name.parse().unwrap()], &KeySource::KeySetFile(path)).unwrap_err().to_string()
     };
     let none = "none of its keys can be used for that algorithm";
     assert!(why("PS512", set(vec![jwk(0, None), jwk(2, None)])).ends_with(none), "they are for others by name or kind");
@@ -270,7 +271,7 @@ fn unusable_keys_are_refused_with_a_reason() {
         (
             "RS256",
             public(directory.write("cert", certificate)),
-            "`openssl x509 -pubkey -noout` extracts the public key",
+            "its certificate cannot be read; `openssl x509 -pubkey -noout` may extract",
         ),
         ("ES256", rsa, "it is not a public key in PEM of the kind that ES256 needs"),
         ("RS256", curve.clone(), "it is not a public key in PEM of the kind that RS256 needs"),
@@ -281,12 +282,12 @@ fn unusable_keys_are_refused_with_a_reason() {
         ("RS256", public(directory.write("large", &vec![b'x'; 1 << 20])), "it is not a public key in PEM"),
         ("RS256", public(directory.write("huge", &vec![b'x'; (1 << 20) + 1])), "it is larger than 1 MiB"),
     ] {
-        let error = Keys::load(name.parse().unwrap(), &source).unwrap_err();
+        let error = Keys::load(&[name.parse().unwrap()], &source).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
         assert!(matches!(error, KeyError::Unusable { .. } | KeyError::Unreadable { .. }));
     }
     for (name, least) in [("HS256", 32), ("HS384", 48), ("HS512", 64)] {
-        assert!(Keys::load(name.parse().unwrap(), &secret(&vec![b'x'; least])).is_ok(), "{name}");
+        assert!(Keys::load(&[name.parse().unwrap()], &secret(&vec![b'x'; least])).is_ok(), "{name}");
     }
     assert_eq!(Secret::new(b"x\r\n"), Secret::new(b"x"));
     assert_eq!(Secret::new(b" x\n\n"), Secret::new(b" x\n\n"), "one line break, no more, and no space");

@@ -5,3 +5,4 @@ mod claims;
 mod providers;
 mod keys;
 mod commands;
+mod rotation;

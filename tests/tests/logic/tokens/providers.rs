@@ -193,7 +193,7 @@ fn minted_claims_are_where_the_rules_want_them() {
     let request =
         TokenRequest { limit: SlotLimit::new(2).ok(), device: DisplayName::parse("laptop"), ..token_request() };
     let source = KeySource::Secret(Secret::new(SECRET));
-    let make = |rules: &TokenValidation| mint("HS256".parse().unwrap(), &source, rules, &request, at(NOW));
+    let make = |rules: &TokenValidation| mint(&["HS256".parse().unwrap()], &source, rules, &request, at(NOW));
     let token = make(&rules).unwrap();
     let verifier = Verifier { rules: rules.clone(), ..verifier("HS256") };
     let identity = verifier.verify(&token, at(NOW)).unwrap();
