@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use session_core::protocol::{Credential, CredentialError};
+use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 
 /// Verifies credentials. It only computes and never blocks.
@@ -11,7 +11,7 @@ pub trait Authenticator: Send + Sync {
     ///
     /// # Errors
     /// Why the credential is invalid. The server tells the client.
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError>;
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential>;
 
     /// Whether it takes so long that the server must not do it where it serves other connections. As a rule: more than some
     /// ten microseconds.
@@ -21,11 +21,41 @@ pub trait Authenticator: Send + Sync {
 }
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
         self.as_ref().authenticate(credential)
     }
 
     fn is_expensive(&self) -> bool {
         self.as_ref().is_expensive()
+    }
+}
+
+/// Why a credential is invalid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidCredential {
+    /// What the client is told.
+    pub error: CredentialError,
+    /// The claim at fault. Only the log and `server check-token` show it: the names of claims are the operator's business.
+    pub claim: Option<InvalidClaim>,
+}
+
+/// A claim that has the wrong type or value, or is missing. It never holds the value, which may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidClaim {
+    /// The name, or the JSON Pointer, as it is configured.
+    pub name: Box<str>,
+    /// The type of its JSON value, or `missing`.
+    pub found: &'static str,
+}
+
+impl From<CredentialError> for InvalidCredential {
+    fn from(error: CredentialError) -> Self {
+        Self { error, claim: None }
+    }
+}
+
+impl From<TokenError> for InvalidCredential {
+    fn from(error: TokenError) -> Self {
+        CredentialError::Token(error).into()
     }
 }

@@ -1,13 +1,18 @@
 //! Splits a token and reads its parts strictly.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
-use serde_json::{Map, Value};
-use session_core::protocol::TokenError;
+use serde_json::{Map, Number, Value};
+use session_core::ledger::SlotLimit;
+use session_core::protocol::{CredentialError, TokenError};
+
+use crate::auth::authenticator::{InvalidClaim, InvalidCredential};
+use crate::auth::claim_name::ClaimName;
 
 /// The three parts of a token in its compact form (RFC 7515 §3.1), still encoded.
 pub(super) struct TokenParts<'a> {
@@ -51,40 +56,79 @@ impl Header {
     }
 }
 
-/// The claims of a token.
+/// The claims of a token: an object.
 #[derive(Debug)]
-pub(super) struct Claims(Map<String, Value>);
+pub(super) struct Claims(Value);
 
 impl Claims {
     pub(super) fn read(encoded: &str) -> Result<Self, TokenError> {
-        object(encoded).map(Self)
+        object(encoded).map(|claims| Self(Value::Object(claims)))
     }
 
-    pub(super) fn value(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+    /// The value of a claim. `null` means that the claim is not there.
+    fn value(&self, name: &ClaimName) -> Option<&Value> {
+        name.find(&self.0).filter(|value| !value.is_null())
     }
 
-    pub(super) fn text(&self, name: &str) -> Result<Option<&str>, TokenError> {
-        match self.value(name) {
-            None => Ok(None),
-            Some(value) => value.as_str().map(Some).ok_or(TokenError::ClaimType),
-        }
+    /// The error about this claim.
+    pub(super) fn invalid(&self, name: &ClaimName, error: CredentialError) -> InvalidCredential {
+        let found = match name.find(&self.0) {
+            None => "missing",
+            Some(Value::Null) => "null",
+            Some(Value::Bool(_)) => "boolean",
+            Some(Value::Number(_)) => "number",
+            Some(Value::String(_)) => "string",
+            Some(Value::Array(_)) => "array",
+            Some(Value::Object(_)) => "object",
+        };
+        InvalidCredential { error, claim: Some(InvalidClaim { name: name.as_str().into(), found }) }
+    }
+
+    /// The same for an error of the token.
+    pub(super) fn invalid_token(&self, name: &ClaimName, error: TokenError) -> InvalidCredential {
+        self.invalid(name, CredentialError::Token(error))
+    }
+
+    fn wrong_type(&self, name: &ClaimName) -> InvalidCredential {
+        self.invalid_token(name, TokenError::ClaimType)
+    }
+
+    pub(super) fn text(&self, name: &ClaimName) -> Result<Option<&str>, InvalidCredential> {
+        self.value(name).map(|value| value.as_str().ok_or_else(|| self.wrong_type(name))).transpose()
+    }
+
+    /// The name of something: a string, or an integer as its decimal text. Databases give ids that are numbers.
+    pub(super) fn name(&self, name: &ClaimName) -> Result<Option<Cow<'_, str>>, InvalidCredential> {
+        self.value(name).map(|value| name_in(value).ok_or_else(|| self.wrong_type(name))).transpose()
     }
 
     /// A string, or an array of strings (RFC 7519 §4.1.3).
-    pub(super) fn texts(&self, name: &str) -> Result<Vec<&str>, TokenError> {
+    pub(super) fn texts(&self, name: &ClaimName) -> Result<Vec<&str>, InvalidCredential> {
+        let text = |value| Value::as_str(value).ok_or_else(|| self.wrong_type(name));
         match self.value(name) {
             None => Ok(Vec::new()),
-            Some(Value::Array(items)) => items.iter().map(|item| item.as_str().ok_or(TokenError::ClaimType)).collect(),
-            Some(value) => value.as_str().map(|text| vec![text]).ok_or(TokenError::ClaimType),
+            Some(Value::Array(items)) => items.iter().map(text).collect(),
+            Some(value) => text(value).map(|text| vec![text]),
         }
     }
 
-    /// A NumericDate (RFC 7519 §2), cut to whole seconds.
-    pub(super) fn seconds(&self, name: &str) -> Result<Option<u64>, TokenError> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        let whole = value.as_u64().or_else(|| value.as_f64().and_then(whole_seconds));
-        whole.map(Some).ok_or(TokenError::ClaimType)
+    /// A NumericDate (RFC 7519 §2), cut to whole seconds. Any number is one: those beyond a `u64` count as its bounds.
+    pub(super) fn seconds(&self, name: &ClaimName) -> Result<Option<u64>, InvalidCredential> {
+        let read = |value: &Value| value.as_u64().or_else(|| value.as_f64().map(saturate));
+        self.value(name).map(|value| read(value).ok_or_else(|| self.wrong_type(name))).transpose()
+    }
+
+    /// A number of slots: a whole number, `"unlimited"`, or a string that spells a whole number. Some providers make every
+    /// claim a string. Numbers above the maximum mean "unlimited", too.
+    pub(super) fn limit(&self, name: &ClaimName) -> Result<Option<SlotLimit>, InvalidCredential> {
+        let read = |value: &Value| match value {
+            Value::String(text) if text == "unlimited" => Some(SlotLimit::MAX),
+            Value::String(text) => serde_json::from_str(text).ok().and_then(|number| capped(&number)),
+            Value::Number(number) => capped(number),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        let invalid = || self.invalid_token(name, TokenError::Limit);
+        self.value(name).map(|value| read(value).ok_or_else(invalid)).transpose()
     }
 
     /// The claims as indented JSON.
@@ -93,19 +137,57 @@ impl Claims {
     }
 }
 
-fn whole_seconds(seconds: f64) -> Option<u64> {
-    /// Up to here an `f64` holds every whole number: some hundred million years.
-    const MAX: f64 = 9_007_199_254_740_992.0;
+fn name_in(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(text.into()),
+        Value::Number(number) => integer_text(number).map(Cow::Owned),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-    (0.0..=MAX).contains(&seconds).then_some(seconds as u64)
+/// 2^50. The parser rounds a number that is written with a fraction to within a few units in the last place. Below this
+/// bound that is less than one, so no two integers become the same.
+const FIRST_INEXACT: f64 = 1_125_899_906_842_624.0;
+
+/// The decimal text of an integer, also of one that is written as `42.0`. `None` if the number was rounded when it was
+/// parsed: two users would have the same id.
+fn integer_text(number: &Number) -> Option<String> {
+    if number.is_u64() || number.is_i64() {
+        return Some(number.to_string());
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+    let exact = |number: f64| (number.fract() == 0.0 && number.abs() < FIRST_INEXACT).then_some(number as i64);
+    number.as_f64().and_then(exact).map(|integer| integer.to_string())
+}
+
+/// A whole number as a limit, at most the maximum.
+fn capped(number: &Number) -> Option<SlotLimit> {
+    let whole = |number: f64| (number.fract() == 0.0 && number >= 0.0).then(|| saturate(number));
+    let slots = number.as_u64().or_else(|| number.as_f64().and_then(whole))?;
+    Some(u32::try_from(slots).ok().and_then(|slots| SlotLimit::new(slots).ok()).unwrap_or(SlotLimit::MAX))
+}
+
+/// The number without its fraction, from 0 to the maximum.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "that is what it is for")]
+fn saturate(number: f64) -> u64 {
+    number as u64
+}
+
+/// The token without white space around it, and without the `Bearer` that precedes it in an HTTP header (RFC 6750 §2.1).
+/// Applications copy both. Neither can be part of a token.
+pub(super) fn bare_token(text: &str) -> &str {
+    let text = text.trim();
+    match text.split_once(char::is_whitespace) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_start(),
+        Some(_) | None => text,
+    }
 }
 
 /// Whether the text is, or was meant to be, a token. It then has three or more parts between dots, and the first one
 /// decodes to a JSON object. A user id that a person chose does not.
 pub(super) fn looks_like_token(text: &str) -> bool {
-    // In an HTTP header `Bearer` precedes the token (RFC 6750 §2.1).
-    let text = text.rsplit(char::is_whitespace).next().unwrap_or(text);
+    // Words such as `Authorization: Bearer` may precede the token, and a line break may follow it.
+    let text = text.split_whitespace().next_back().unwrap_or_default();
     let mut parts = text.split('.');
     let header = parts.next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
     parts.count() >= 2 && header.is_some_and(|header| serde_json::from_slice::<Map<String, Value>>(&header).is_ok())
@@ -119,37 +201,69 @@ fn object(encoded: &str) -> Result<Map<String, Value>, TokenError> {
         return Err(TokenError::Malformed);
     }
     match serde_json::from_slice(&bytes) {
-        Ok(UniqueKeys(object)) => Ok(object),
+        Ok(UniqueKeys(Value::Object(object))) => Ok(object),
         Err(error) if error.classify() == Category::Data => Err(TokenError::DuplicateClaim),
-        Err(_) => Err(TokenError::Malformed),
+        Ok(_) | Err(_) => Err(TokenError::Malformed),
     }
 }
 
-/// A JSON object without duplicate keys. Objects inside its values are not checked.
-struct UniqueKeys(Map<String, Value>);
+/// A JSON value without duplicate keys, also in the objects inside it: a nested claim may decide as well.
+struct UniqueKeys(Value);
 
 impl<'de> Deserialize<'de> for UniqueKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor;
+        struct ValueVisitor;
 
-        impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = UniqueKeys;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = Value;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+                f.write_str("a JSON value")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<UniqueKeys, A::Error> {
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+                let mut array = Vec::new();
+                while let Some(UniqueKeys(item)) = items.next_element()? {
+                    array.push(item);
+                }
+                Ok(array.into())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
                 let mut object = Map::new();
-                while let Some(key) = entries.next_key::<String>()? {
-                    if object.insert(key, entries.next_value()?).is_some() {
+                while let Some((key, UniqueKeys(value))) = entries.next_entry()? {
+                    if object.insert(key, value).is_some() {
                         return Err(A::Error::custom("duplicate key"));
                     }
                 }
-                Ok(UniqueKeys(object))
+                Ok(object.into())
             }
         }
 
-        deserializer.deserialize_map(ObjectVisitor)
+        deserializer.deserialize_any(ValueVisitor).map(Self)
     }
 }

@@ -7,19 +7,25 @@ use session_core::UnixSeconds;
 use session_core::protocol::{CredentialError, TokenError};
 use session_core::session::Identity;
 
-use crate::auth::claims::{Claims, Header, TokenParts};
+use crate::auth::authenticator::{InvalidClaim, InvalidCredential};
+use crate::auth::claim_name::ClaimName;
+use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
 use crate::auth::jwt::Verifier;
 use crate::runtime::rfc3339;
 
-/// Explains a token to its holder: its content, and `Ok` if the server accepts it. The text shows the claims, but never
+/// Explains a token to its holder: its content, each step of the check until one refuses it, and `Ok` if the server accepts
+/// it. The text shows the claims, but never
 /// the signature.
 ///
 /// # Errors
 /// The same text, if the server refuses the token.
 pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<String, String> {
+    let token = bare_token(token);
     let result = verifier.verify(token, now);
     let mut text = String::new();
     describe(&mut text, token, now);
+    let checked = check_steps(&mut text, verifier, token, now);
+    debug_assert_eq!(checked.err().as_ref(), result.as_ref().err(), "the steps are those of the server");
     match result {
         Ok(Identity { user, limit, expires, device, resume_token: _ }) => {
             let device = device.map_or(String::new(), |device| format!(", on device {device:?}"));
@@ -32,7 +38,10 @@ pub fn explain(verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<Str
             let _infallible = write!(text, "accepted: user {user:?}{device}, with {limit}, for another {left}{note}");
             Ok(text)
         }
-        Err(error) => {
+        Err(InvalidCredential { error, claim }) => {
+            if let Some(InvalidClaim { name, found }) = claim {
+                let _infallible = writeln!(text, "the claim at fault: {name:?}, {found}");
+            }
             let _infallible = write!(text, "refused: {}{}", error.message(), advice(verifier, error));
             Err(text)
         }
@@ -48,14 +57,50 @@ fn describe(text: &mut String, token: &str, now: UnixSeconds) {
     }
     let Ok(claims) = Claims::read(parts.claims) else { return };
     let _infallible = writeln!(text, "claims {}", claims.pretty());
-    for (name, label) in [("nbf", "valid from"), ("exp", "valid until")] {
-        if let Ok(Some(seconds)) = claims.seconds(name) {
+    for (name, label) in [(ClaimName::NBF, "valid from"), (ClaimName::EXP, "valid until")] {
+        if let Ok(Some(seconds)) = claims.seconds(&name) {
             // Read as milliseconds the time is plausible: between half and twice the present time since 1970.
             let is_millis = (now.unix_seconds() / 2..now.unix_seconds().saturating_mul(2)).contains(&(seconds / 1000));
             let unit = if is_millis { "; the claim counts seconds, is this milliseconds?" } else { "" };
             let _infallible = writeln!(text, "{label} {}{unit}", describe_time(seconds, now));
         }
     }
+}
+
+/// The steps of [`Verifier::verify`], with what each compares.
+fn check_steps(text: &mut String, verifier: &Verifier, token: &str, now: UnixSeconds) -> Result<(), InvalidCredential> {
+    let Verifier { keys, rules } = verifier;
+    let mut passed = |step: &str, why: String| {
+        let _infallible = writeln!(text, "{step} ok: {why}");
+    };
+    let parts = TokenParts::split(token)?;
+    let header = Header::read(parts.header)?;
+    let algorithm = verifier.algorithm(&header)?;
+    passed("algorithm", format!("{algorithm}, jwt_algorithm is {}", keys.algorithm_names()));
+    if header.is_critical {
+        return Err(TokenError::Critical.into());
+    }
+    keys.verify(algorithm, header.key_id.as_deref(), parts.signed.as_bytes(), parts.signature)?;
+    passed("signature", format!("by one of the keys: {}", keys.describe().join(", ")));
+    let claims = Claims::read(parts.claims)?;
+    let expires = verifier.check_expiry(&claims, now)?;
+    let left = Duration::from_secs(expires.unix_seconds().saturating_sub(now.unix_seconds()));
+    let leeway = humantime::format_duration(rules.leeway);
+    passed("times", format!("for another {}, jwt_leeway is {leeway}", humantime::format_duration(left)));
+    let accepted = |accepted: &[String]| if accepted.is_empty() { "not set".into() } else { accepted.join(", ") };
+    verifier.check_audience(&claims)?;
+    passed("audience", format!("jwt_audience is {}", accepted(&rules.audiences)));
+    verifier.check_issuer(&claims)?;
+    passed("issuer", format!("jwt_issuer is {}", accepted(&rules.issuers)));
+    let user = verifier.user(&claims)?;
+    passed("user", format!("{user:?}, jwt_user_claim is {}", rules.user_claim));
+    let limit =
+        claims.limit(&rules.limit_claim)?.map_or("none, the server's applies".into(), |limit| limit.to_string());
+    passed("limit", format!("{limit}, jwt_limit_claim is {}", rules.limit_claim));
+    if let (Some(device), Some(claim)) = (verifier.device(&claims)?, &rules.device_claim) {
+        passed("device", format!("{:?}, jwt_device_claim is {claim}", device.as_str()));
+    }
+    Ok(())
 }
 
 /// A time in RFC 3339, and its distance from now.
@@ -71,10 +116,10 @@ fn describe_time(seconds: u64, now: UnixSeconds) -> String {
 fn advice(verifier: &Verifier, error: CredentialError) -> String {
     let rules = &verifier.rules;
     let CredentialError::Token(error) = error else {
-        return format!(" (the user is the claim {:?}, configured as jwt_user_claim)", rules.user_claim);
+        return format!(" (jwt_user_claim is {})", rules.user_claim);
     };
     match error {
-        TokenError::Algorithm => format!(" (jwt_algorithm is {})", verifier.keys.algorithm()),
+        TokenError::Algorithm => format!(" (jwt_algorithm is {})", verifier.keys.algorithm_names()),
         TokenError::Expired | TokenError::NotYetValid => {
             format!(" (by this machine's clock; jwt_leeway is {})", humantime::format_duration(rules.leeway))
         }
@@ -83,9 +128,11 @@ fn advice(verifier: &Verifier, error: CredentialError) -> String {
         TokenError::NoUser => format!(" (jwt_user_claim is {})", rules.user_claim),
         TokenError::Limit => format!(" (jwt_limit_claim is {})", rules.limit_claim),
         TokenError::Device | TokenError::NoDevice => {
-            format!(" (jwt_device_claim is {})", rules.device_claim.as_deref().unwrap_or_default())
+            format!(" (jwt_device_claim is {})", rules.device_claim.as_ref().map_or("", ClaimName::as_str))
         }
-        TokenError::UnknownKey | TokenError::NoKeyId => format!(" (of {} keys)", verifier.keys.count()),
+        TokenError::UnknownKey | TokenError::NoKeyId => {
+            format!(" (the keys are {})", verifier.keys.describe().join(", "))
+        }
         TokenError::Signature => " (it was signed with another key, or changed since)".into(),
         TokenError::Missing
         | TokenError::Malformed

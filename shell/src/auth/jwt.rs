@@ -1,19 +1,21 @@
 //! Signed JSON Web Tokens (RFC 7519, RFC 7515) as credentials.
 //!
-//! The configuration fixes the algorithm and the keys; the token never chooses them. The signature is verified before the
+//! The configuration fixes the algorithms and the keys, and each key has its own algorithms. A token only says which of
+//! them it was signed with. The signature is verified before the
 //! claims are read. So a client with a forged token learns nothing about its claims.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use session_core::ledger::SlotLimit;
 use session_core::protocol::{Credential, CredentialError, TokenError};
 use session_core::session::Identity;
 use session_core::{DisplayName, UnixSeconds, UserId};
 
-use crate::auth::authenticator::Authenticator;
-use crate::auth::claims::{Claims, Header, TokenParts};
+use crate::auth::algorithm::Algorithm;
+use crate::auth::authenticator::{Authenticator, InvalidCredential};
+use crate::auth::claim_name::ClaimName;
+use crate::auth::claims::{Claims, Header, TokenParts, bare_token};
 use crate::auth::keys::Keys;
 use crate::runtime::clock::Clock;
 
@@ -21,11 +23,11 @@ use crate::runtime::clock::Clock;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenValidation {
     /// The claim that names the user, `sub` by default.
-    pub user_claim: String,
+    pub user_claim: ClaimName,
     /// The claim with the user's limit of sessions, `max_sessions` by default.
-    pub limit_claim: String,
+    pub limit_claim: ClaimName,
     /// The claim that names the device. None by default.
-    pub device_claim: Option<String>,
+    pub device_claim: Option<ClaimName>,
     /// The accepted audiences (`aud`). If it is empty, any token is accepted.
     pub audiences: Vec<String>,
     /// The accepted issuers (`iss`). If it is empty, any token is accepted.
@@ -38,8 +40,8 @@ pub struct TokenValidation {
 impl Default for TokenValidation {
     fn default() -> Self {
         Self {
-            user_claim: "sub".into(),
-            limit_claim: "max_sessions".into(),
+            user_claim: ClaimName::SUB,
+            limit_claim: ClaimName::MAX_SESSIONS,
             device_claim: None,
             audiences: Vec::new(),
             issuers: Vec::new(),
@@ -83,15 +85,19 @@ impl JwtAuthenticator {
 }
 
 impl Authenticator for JwtAuthenticator {
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
-        let token = credential.token().ok_or(CredentialError::Token(TokenError::Missing))?;
-        self.verifier().verify(token, self.clock.unix_seconds())
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
+        let token = credential.token().ok_or(TokenError::Missing)?;
+        self.verifier().verify(bare_token(token), self.clock.unix_seconds())
     }
 
     /// A signature with a public key takes up to a millisecond, one with a secret a few microseconds.
     fn is_expensive(&self) -> bool {
-        !self.verifier().keys.algorithm().is_symmetric()
+        self.verifier().keys.algorithms().iter().any(|algorithm| !algorithm.is_symmetric())
     }
+}
+
+fn names_one_of(accepted: &[String], claimed: &[&str]) -> bool {
+    claimed.iter().any(|claim| accepted.iter().any(|name| name == claim))
 }
 
 impl fmt::Debug for JwtAuthenticator {
@@ -101,22 +107,18 @@ impl fmt::Debug for JwtAuthenticator {
 }
 
 impl Verifier {
-    /// The identity in the token, if the token is valid at this time of the wall clock.
+    /// The identity in the token, if the token is valid at this time of the wall clock. Nothing may precede or follow it.
     ///
     /// # Errors
     /// Why the token is refused.
-    pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Identity, CredentialError> {
-        let claims = self.verify_signature(token).map_err(CredentialError::Token)?;
-        let expires = self.check_expiry(&claims, now).and_then(|expires| {
-            self.check_audience(&claims)?;
-            Ok(expires)
-        });
-        let expires = expires.map_err(CredentialError::Token)?;
-        let user = claims.text(&self.rules.user_claim).map_err(CredentialError::Token)?;
-        let user = user.ok_or(CredentialError::Token(TokenError::NoUser))?;
-        let user = UserId::parse(user).map_err(CredentialError::UserId)?;
-        let limit = self.limit(&claims).map_err(CredentialError::Token)?;
-        let device = self.device(&claims).map_err(CredentialError::Token)?;
+    pub fn verify(&self, token: &str, now: UnixSeconds) -> Result<Identity, InvalidCredential> {
+        let claims = self.verify_signature(token)?;
+        let expires = self.check_expiry(&claims, now)?;
+        self.check_audience(&claims)?;
+        self.check_issuer(&claims)?;
+        let user = self.user(&claims)?;
+        let limit = claims.limit(&self.rules.limit_claim)?;
+        let device = self.device(&claims)?;
         Ok(Identity { limit, expires: Some(expires), device, ..Identity::for_user(user) })
     }
 
@@ -124,56 +126,63 @@ impl Verifier {
     fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
         let parts = TokenParts::split(token)?;
         let header = Header::read(parts.header)?;
-        if header.algorithm != self.keys.algorithm().name() {
-            return Err(TokenError::Algorithm);
-        }
+        let algorithm = self.algorithm(&header)?;
         if header.is_critical {
             return Err(TokenError::Critical);
         }
-        self.keys.verify(header.key_id.as_deref(), parts.signed.as_bytes(), parts.signature)?;
+        self.keys.verify(algorithm, header.key_id.as_deref(), parts.signed.as_bytes(), parts.signature)?;
         Claims::read(parts.claims)
     }
 
+    /// The algorithm that the header names, if it is accepted.
+    pub(super) fn algorithm(&self, header: &Header) -> Result<Algorithm, TokenError> {
+        let mut accepted = self.keys.algorithms().iter();
+        accepted.find(|algorithm| algorithm.name() == header.algorithm).copied().ok_or(TokenError::Algorithm)
+    }
+
     /// When the token expires. An error if it has expired or is not valid yet.
-    fn check_expiry(&self, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, TokenError> {
+    pub(super) fn check_expiry(&self, claims: &Claims, now: UnixSeconds) -> Result<UnixSeconds, InvalidCredential> {
+        const EXP: &ClaimName = &ClaimName::EXP;
+        const NBF: &ClaimName = &ClaimName::NBF;
+
         let leeway = self.rules.leeway.as_secs() + u64::from(self.rules.leeway.subsec_nanos() > 0);
-        let expires = claims.seconds("exp")?.ok_or(TokenError::NoExpiry)?.saturating_add(leeway);
+        let expires = claims.seconds(EXP)?.ok_or_else(|| claims.invalid_token(EXP, TokenError::NoExpiry))?;
+        let expires = expires.saturating_add(leeway);
         if expires <= now.unix_seconds() {
-            return Err(TokenError::Expired);
+            return Err(claims.invalid_token(EXP, TokenError::Expired));
         }
-        if claims.seconds("nbf")?.is_some_and(|from| from > now.unix_seconds().saturating_add(leeway)) {
-            return Err(TokenError::NotYetValid);
+        if claims.seconds(NBF)?.is_some_and(|from| from > now.unix_seconds().saturating_add(leeway)) {
+            return Err(claims.invalid_token(NBF, TokenError::NotYetValid));
         }
         Ok(UnixSeconds::from_unix_seconds(expires))
     }
 
-    fn check_audience(&self, claims: &Claims) -> Result<(), TokenError> {
-        let TokenValidation { audiences, issuers, .. } = &self.rules;
-        let names_one_of = |accepted: &[String], claimed: &[&str]| {
-            claimed.iter().any(|claim| accepted.iter().any(|name| name == claim))
-        };
-        if !audiences.is_empty() && !names_one_of(audiences, &claims.texts("aud")?) {
-            return Err(TokenError::Audience);
-        }
-        if !issuers.is_empty() && !names_one_of(issuers, claims.text("iss")?.as_slice()) {
-            return Err(TokenError::Issuer);
+    pub(super) fn check_audience(&self, claims: &Claims) -> Result<(), InvalidCredential> {
+        let audiences = &self.rules.audiences;
+        if !audiences.is_empty() && !names_one_of(audiences, &claims.texts(&ClaimName::AUD)?) {
+            return Err(claims.invalid_token(&ClaimName::AUD, TokenError::Audience));
         }
         Ok(())
     }
 
-    fn device(&self, claims: &Claims) -> Result<Option<DisplayName>, TokenError> {
-        let Some(claim) = &self.rules.device_claim else { return Ok(None) };
-        // The claim is required: without it the client would choose the device.
-        let device = claims.text(claim)?.ok_or(TokenError::NoDevice)?;
-        DisplayName::parse(device).map(Some).ok_or(TokenError::Device)
+    pub(super) fn check_issuer(&self, claims: &Claims) -> Result<(), InvalidCredential> {
+        let issuers = &self.rules.issuers;
+        if !issuers.is_empty() && !names_one_of(issuers, claims.text(&ClaimName::ISS)?.as_slice()) {
+            return Err(claims.invalid_token(&ClaimName::ISS, TokenError::Issuer));
+        }
+        Ok(())
     }
 
-    fn limit(&self, claims: &Claims) -> Result<Option<SlotLimit>, TokenError> {
-        let Some(value) = claims.value(&self.rules.limit_claim) else { return Ok(None) };
-        if value == "unlimited" {
-            return Ok(Some(SlotLimit::MAX));
-        }
-        let slots = value.as_u64().and_then(|slots| u32::try_from(slots).ok());
-        slots.and_then(|slots| SlotLimit::new(slots).ok()).map(Some).ok_or(TokenError::Limit)
+    pub(super) fn user(&self, claims: &Claims) -> Result<UserId, InvalidCredential> {
+        let claim = &self.rules.user_claim;
+        let user = claims.name(claim)?.ok_or_else(|| claims.invalid_token(claim, TokenError::NoUser))?;
+        UserId::parse(&user).map_err(|error| claims.invalid(claim, CredentialError::UserId(error)))
+    }
+
+    pub(super) fn device(&self, claims: &Claims) -> Result<Option<DisplayName>, InvalidCredential> {
+        let Some(claim) = &self.rules.device_claim else { return Ok(None) };
+        // The claim is required: without it the client would choose the device.
+        let device = claims.name(claim)?.ok_or_else(|| claims.invalid_token(claim, TokenError::NoDevice))?;
+        DisplayName::parse(&device).map(Some).ok_or_else(|| claims.invalid_token(claim, TokenError::Device))
     }
 }

@@ -1,81 +1,15 @@
 //! The keys that verify tokens: their sources, their requirements, and the check of a signature.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::{fmt, fs, io};
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{AlgorithmFamily, DecodingKey, DecodingKeyKind};
-use serde::Deserialize;
 use session_core::protocol::TokenError;
 use thiserror::Error;
 
-/// A signature algorithm (RFC 7518 §3.1, RFC 8037).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Algorithm(jsonwebtoken::Algorithm);
-
-impl Algorithm {
-    /// The names of all algorithms.
-    pub const NAMES: [&str; 12] =
-        ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-
-    /// The name in a token's header.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        use jsonwebtoken::Algorithm as Known;
-        match self.0 {
-            Known::HS256 => "HS256",
-            Known::HS384 => "HS384",
-            Known::HS512 => "HS512",
-            Known::RS256 => "RS256",
-            Known::RS384 => "RS384",
-            Known::RS512 => "RS512",
-            Known::PS256 => "PS256",
-            Known::PS384 => "PS384",
-            Known::PS512 => "PS512",
-            Known::ES256 => "ES256",
-            Known::ES384 => "ES384",
-            Known::EdDSA => "EdDSA",
-            // The library may add algorithms. `from_str` accepts none of them.
-            _ => "",
-        }
-    }
-
-    /// Whether the same secret signs and verifies. Then everyone who can verify a token can also sign one.
-    #[must_use]
-    pub fn is_symmetric(self) -> bool {
-        self.0.family() == AlgorithmFamily::Hmac
-    }
-
-    pub(super) const fn inner(self) -> jsonwebtoken::Algorithm {
-        self.0
-    }
-
-    /// The minimum length of a secret in bytes: the length of the hash (RFC 7518 §3.2).
-    fn min_secret_bytes(self) -> usize {
-        match self.name() {
-            "HS384" => 48,
-            "HS512" => 64,
-            _ => 32,
-        }
-    }
-}
-
-impl FromStr for Algorithm {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let known = Self::NAMES.contains(&name).then(|| name.parse().ok()).flatten();
-        known.map(Self).ok_or_else(|| format!("it must be one of {}", Self::NAMES.join(", ")))
-    }
-}
-
-impl fmt::Display for Algorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use crate::auth::algorithm::{Algorithm, names};
+use crate::auth::bound_key::BoundKey;
+use crate::auth::key_set::KeySet;
+use crate::auth::pem_keys::pem_keys;
 
 /// A secret. Its `Debug` output shows only the length.
 #[derive(Clone, PartialEq, Eq)]
@@ -107,7 +41,7 @@ pub enum KeySource {
     Secret(Secret),
     /// A file with the secret.
     SecretFile(PathBuf),
-    /// A file with a public key in PEM.
+    /// A file with public keys, or a certificate, in PEM.
     PublicKeyFile(PathBuf),
     /// A file with public keys and their ids, in JSON (RFC 7517 §5).
     KeySetFile(PathBuf),
@@ -135,93 +69,125 @@ pub enum KeyError {
         /// The error of the system.
         why: io::Error,
     },
-    /// The key does not fit the algorithm.
-    #[error("{what} cannot be used for {algorithm}: {why}")]
+    /// The key does not fit the algorithms.
+    #[error("{what} cannot be used for {algorithms}: {why}")]
     Unusable {
         /// The file, or the environment.
         what: String,
-        /// The configured algorithm.
-        algorithm: Algorithm,
+        /// The configured algorithms.
+        algorithms: String,
         /// The reason.
         why: String,
     },
 }
 
-/// Keys of one algorithm, which verify signatures.
+/// Keys that verify signatures, each bound to its own algorithms.
 pub struct Keys {
-    algorithm: Algorithm,
+    algorithms: Vec<Algorithm>,
     known: KeyLookup,
 }
 
 enum KeyLookup {
-    /// One key. The key id in a token does not matter.
-    One(DecodingKey),
-    /// Keys by their ids, and keys without an id.
-    Set { named: BTreeMap<String, DecodingKey>, unnamed: Vec<DecodingKey> },
+    /// A secret, or the public keys of a file. The key id in a token does not matter.
+    Any(Vec<BoundKey>),
+    Set(KeySet),
 }
 
 impl Keys {
     /// The maximum size of a key file in bytes.
     const MAX_FILE_BYTES: u64 = 1 << 20;
-    /// The maximum number of keys without an id in a set. For a token without a key id, each of them is tried.
-    const MAX_UNNAMED: usize = 8;
 
-    /// Reads the keys.
+    /// Reads the keys of these algorithms. Either all of the algorithms use a secret, or none.
     ///
     /// # Errors
     /// [`KeyError`] with the reason. It never shows a key.
-    pub fn load(algorithm: Algorithm, source: &KeySource) -> Result<Self, KeyError> {
+    pub fn load(algorithms: &[Algorithm], source: &KeySource) -> Result<Self, KeyError> {
         let what =
             source.file().map_or_else(|| "the secret in the environment".into(), |path| path.display().to_string());
-        let unusable = |why: String| KeyError::Unusable { what, algorithm, why };
+        let unusable = |why: String| KeyError::Unusable { what, algorithms: names(algorithms), why };
         let known = match source {
-            KeySource::Secret(secret) => KeyLookup::One(symmetric(algorithm, secret).map_err(unusable)?),
-            KeySource::SecretFile(path) => {
-                KeyLookup::One(symmetric(algorithm, &Secret::new(&read(path)?)).map_err(unusable)?)
-            }
-            KeySource::PublicKeyFile(path) => KeyLookup::One(public_key(algorithm, &read(path)?).map_err(unusable)?),
-            KeySource::KeySetFile(path) => key_set(algorithm, &read(path)?).map_err(unusable)?,
+            KeySource::Secret(secret) => symmetric(algorithms, secret).map(KeyLookup::Any),
+            KeySource::SecretFile(path) => symmetric(algorithms, &Secret::new(&read(path)?)).map(KeyLookup::Any),
+            KeySource::PublicKeyFile(path) => pem_keys(algorithms, &read(path)?).map(KeyLookup::Any),
+            KeySource::KeySetFile(path) => KeySet::read(algorithms, &read(path)?).map(KeyLookup::Set),
         };
-        Ok(Self { algorithm, known })
+        Ok(Self { algorithms: algorithms.into(), known: known.map_err(unusable)? })
     }
 
-    /// The algorithm of the keys.
+    /// The accepted algorithms.
     #[must_use]
-    pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+    pub fn algorithms(&self) -> &[Algorithm] {
+        &self.algorithms
+    }
+
+    /// The names of the accepted algorithms, for people.
+    #[must_use]
+    pub fn algorithm_names(&self) -> String {
+        names(&self.algorithms)
     }
 
     /// The number of keys.
     #[must_use]
     pub fn count(&self) -> usize {
         match &self.known {
-            KeyLookup::One(_) => 1,
-            KeyLookup::Set { named, unnamed } => named.len() + unnamed.len(),
+            KeyLookup::Any(keys) => keys.len(),
+            KeyLookup::Set(KeySet { named, unnamed }) => named.values().map(Vec::len).sum::<usize>() + unnamed.len(),
         }
     }
 
-    pub(super) fn verify(&self, key_id: Option<&str>, signed: &[u8], signature: &str) -> Result<(), TokenError> {
-        let verifies = |key: &DecodingKey| {
-            jsonwebtoken::crypto::verify(signature, signed, key, self.algorithm.0).is_ok_and(|is_valid| is_valid)
+    /// Each key by its id, if it has one, with its algorithms. For people.
+    pub(super) fn describe(&self) -> Vec<String> {
+        let describe = |id: Option<&str>, key: &BoundKey| {
+            let id = id.map_or("one without an id".into(), |id| format!("{id:?}"));
+            format!("{id} ({})", names(key.algorithms()))
         };
-        let is_authentic = match (&self.known, key_id) {
-            (KeyLookup::One(key), _) => verifies(key),
-            (KeyLookup::Set { named, .. }, Some(id)) => verifies(named.get(id).ok_or(TokenError::UnknownKey)?),
-            (KeyLookup::Set { named, unnamed }, None) if unnamed.is_empty() => {
-                let mut keys = named.values();
-                let (Some(only), None) = (keys.next(), keys.next()) else { return Err(TokenError::NoKeyId) };
-                verifies(only)
+        match &self.known {
+            KeyLookup::Any(keys) => keys.iter().map(|key| describe(None, key)).collect(),
+            KeyLookup::Set(KeySet { named, unnamed }) => {
+                let named = named.iter().flat_map(|(id, keys)| keys.iter().map(move |key| (Some(&**id), key)));
+                named.chain(unnamed.iter().map(|key| (None, key))).map(|(id, key)| describe(id, key)).collect()
             }
-            (KeyLookup::Set { unnamed, .. }, None) => unnamed.iter().any(verifies),
+        }
+    }
+
+    /// Verifies a signature that was made with this algorithm, one of the accepted ones.
+    pub(super) fn verify(
+        &self,
+        algorithm: Algorithm,
+        key_id: Option<&str>,
+        signed: &[u8],
+        signature: &str,
+    ) -> Result<(), TokenError> {
+        let verifies = |key: &BoundKey| key.verifies(algorithm, signed, signature);
+        let is_for = |key: &&BoundKey| key.is_for(algorithm);
+        let is_authentic = match (&self.known, key_id) {
+            (KeyLookup::Any(keys), _) if !keys.iter().any(|key| is_for(&key)) => return Err(TokenError::UnknownKey),
+            (KeyLookup::Any(keys), _) => keys.iter().any(verifies),
+            (KeyLookup::Set(KeySet { named, .. }), Some(id)) => {
+                let keys = named.get(id).ok_or(TokenError::UnknownKey)?;
+                if !keys.iter().any(|key| is_for(&key)) {
+                    return Err(TokenError::Algorithm);
+                }
+                keys.iter().any(verifies)
+            }
+            (KeyLookup::Set(KeySet { named, unnamed }), None) if !unnamed.iter().any(|key| is_for(&key)) => {
+                let mut keys = named.values().flatten().filter(is_for);
+                match (keys.next(), keys.next()) {
+                    (Some(only), None) => verifies(only),
+                    (Some(_), Some(_)) => return Err(TokenError::NoKeyId),
+                    (None, _) => return Err(TokenError::UnknownKey),
+                }
+            }
+            (KeyLookup::Set(KeySet { unnamed, .. }), None) => unnamed.iter().any(verifies),
         };
         if is_authentic { Ok(()) } else { Err(TokenError::Signature) }
     }
 }
 
-/// Shows the number of keys and the algorithm, never a key.
+/// Shows the number of keys and the algorithms, never a key.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys({} of {})", self.count(), self.algorithm)
+        write!(f, "Keys({} of {})", self.count(), self.algorithm_names())
     }
 }
 
@@ -234,122 +200,20 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     fs::read(path).map_err(unreadable)
 }
 
-fn symmetric(algorithm: Algorithm, secret: &Secret) -> Result<DecodingKey, String> {
-    if !algorithm.is_symmetric() {
+fn symmetric(algorithms: &[Algorithm], secret: &Secret) -> Result<Vec<BoundKey>, String> {
+    if !algorithms.iter().all(|algorithm| algorithm.is_symmetric()) {
         return Err("it needs a public key, not a secret".into());
     }
     // A public key in place of the secret: everyone may know it, and could sign tokens with it.
     if secret.0.starts_with(b"-----BEGIN") {
         return Err("it is a key in PEM, a secret is needed; to check signatures by a public key choose RS256, ES256 or the like".into());
     }
-    let min = algorithm.min_secret_bytes();
+    let min = algorithms.iter().map(|algorithm| algorithm.min_secret_bytes()).max().unwrap_or_default();
     if secret.0.len() < min {
         let length = secret.0.len();
         return Err(format!(
             "it has {length} bytes, at least {min} are needed (RFC 7518, 3.2); `openssl rand -hex {min}` makes a good one"
         ));
     }
-    Ok(DecodingKey::from_secret(&secret.0))
-}
-
-fn public_key(algorithm: Algorithm, pem: &[u8]) -> Result<DecodingKey, String> {
-    let has = |tag: &str| pem.windows(tag.len()).any(|window| window == tag.as_bytes());
-    if algorithm.is_symmetric() {
-        return Err("it needs a secret, not a public key".into());
-    }
-    if has("PRIVATE KEY") {
-        return Err(
-            "it is a private key, which should not be on this machine; `openssl pkey -pubout` derives the public key"
-                .into(),
-        );
-    }
-    if has("BEGIN CERTIFICATE") {
-        return Err("it is a certificate; `openssl x509 -pubkey -noout` extracts the public key".into());
-    }
-    let key = match algorithm.0.family() {
-        AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(pem),
-        AlgorithmFamily::Ec => DecodingKey::from_ec_pem(pem),
-        AlgorithmFamily::Ed => DecodingKey::from_ed_pem(pem),
-        AlgorithmFamily::Hmac => unreachable!("symmetric algorithms returned above"),
-    };
-    let key = key.map_err(|_| format!("it is not a public key in PEM of the kind that {algorithm} needs"))?;
-    check_key_fits(algorithm, &key).map(|()| key)
-}
-
-/// An error if the key does not have the size or the curve of the algorithm.
-fn check_key_fits(algorithm: Algorithm, key: &DecodingKey) -> Result<(), String> {
-    let fits = match (key.kind(), algorithm.name()) {
-        // An uncompressed point of the curve: one byte and two coordinates.
-        (DecodingKeyKind::SecretOrDer(point), "ES256") => point.len() == 65,
-        (DecodingKeyKind::SecretOrDer(point), "ES384") => point.len() == 97,
-        (DecodingKeyKind::SecretOrDer(point), "EdDSA") => point.len() == 32,
-        // A sequence that begins with the modulus (RFC 8017, A.1.1), whose first byte is zero if it has 2048 bits.
-        (DecodingKeyKind::SecretOrDer(der), _) => {
-            matches!(**der, [0x30, 0x82, _, _, 2, 0x82, high, low, ..] if u16::from_be_bytes([high, low]) > 256)
-        }
-        (DecodingKeyKind::RsaModulusExponent { n, e: _ }, _) => {
-            n.iter().skip_while(|&&byte| byte == 0).count() >= 256 && algorithm.0.family() == AlgorithmFamily::Rsa
-        }
-    };
-    if fits {
-        return Ok(());
-    }
-    Err(match algorithm.0.family() {
-        AlgorithmFamily::Rsa => "its modulus is shorter than 2048 bits".into(),
-        AlgorithmFamily::Ec | AlgorithmFamily::Ed | AlgorithmFamily::Hmac => "it belongs to another curve".into(),
-    })
-}
-
-/// The keys of this algorithm in a key set. It skips other keys and unknown kinds of keys, as RFC 7517 §5 requires, and
-/// logs a warning for keys that are unusable.
-fn key_set(algorithm: Algorithm, json: &[u8]) -> Result<KeyLookup, String> {
-    #[derive(Deserialize)]
-    struct KeySet {
-        keys: Vec<serde_json::Value>,
-    }
-
-    if algorithm.is_symmetric() {
-        return Err("a key set must not contain secrets".into());
-    }
-    let set: KeySet = serde_json::from_slice(json).map_err(|error| format!("it is not a JSON Web Key Set: {error}"))?;
-    let (mut named, mut unnamed) = (BTreeMap::new(), Vec::new());
-    for key in set.keys {
-        let Ok(key) = serde_json::from_value::<Jwk>(key) else { continue };
-        if !is_for(algorithm, &key) {
-            continue;
-        }
-        let id = key.common.key_id.clone();
-        let usable = DecodingKey::from_jwk(&key).map_err(|error| error.to_string());
-        match (usable.and_then(|key| check_key_fits(algorithm, &key).map(|()| key)), id) {
-            (Ok(key), None) => unnamed.push(key),
-            (Ok(key), Some(id)) => {
-                if named.insert(id.clone(), key).is_some() {
-                    return Err(format!("two of its keys have the id {id:?}"));
-                }
-            }
-            (Err(why), id) => tracing::warn!(id, "skipped a key of the set: {why}"),
-        }
-    }
-    if named.is_empty() && unnamed.is_empty() {
-        return Err("none of its keys can be used for that algorithm".into());
-    }
-    if unnamed.len() > Keys::MAX_UNNAMED {
-        return Err(format!("more than {} of its keys have no id", Keys::MAX_UNNAMED));
-    }
-    Ok(KeyLookup::Set { named, unnamed })
-}
-
-fn is_for(algorithm: Algorithm, key: &Jwk) -> bool {
-    let common = &key.common;
-    let named = common.key_algorithm.is_none_or(|named| named.to_string() == algorithm.name());
-    let signs = common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
-    let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
-    let fits = match (&key.algorithm, algorithm.name()) {
-        (AlgorithmParameters::RSA(_), _) => algorithm.0.family() == AlgorithmFamily::Rsa,
-        (AlgorithmParameters::EllipticCurve(key), "ES256") => key.curve == EllipticCurve::P256,
-        (AlgorithmParameters::EllipticCurve(key), "ES384") => key.curve == EllipticCurve::P384,
-        (AlgorithmParameters::OctetKeyPair(key), "EdDSA") => key.curve == EllipticCurve::Ed25519,
-        _ => false,
-    };
-    named && signs && verifies && fits
+    Ok(vec![BoundKey::secret(&secret.0, algorithms)])
 }

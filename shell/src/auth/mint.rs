@@ -10,8 +10,11 @@ use session_core::ledger::SlotLimit;
 use session_core::{DisplayName, UnixSeconds, UserId};
 use thiserror::Error;
 
+use crate::auth::algorithm::Algorithm;
+use crate::auth::claim_name::ClaimName;
 use crate::auth::jwt::TokenValidation;
-use crate::auth::keys::{Algorithm, KeyError, KeySource, Keys, Secret, read};
+use crate::auth::keys::{KeyError, KeySource, Keys, Secret, read};
+use crate::auth::pem_keys::with_line_breaks;
 
 /// The content of a new token.
 #[derive(Debug, Clone)]
@@ -42,6 +45,9 @@ pub enum MintError {
     /// No claim is configured for the device.
     #[error("no claim names the device: set jwt_device_claim")]
     NoDeviceClaim,
+    /// A pointer leads into a claim that has a plain value.
+    #[error("the claim {0} would be inside another claim, which is no object")]
+    ClaimInsideAnother(ClaimName),
     /// A private key was given, but the algorithm uses a secret.
     #[error("{0} signs with the secret, not with a private key")]
     UnwantedPrivateKey(Algorithm),
@@ -55,23 +61,35 @@ pub enum MintError {
     },
 }
 
-/// Signs a token with the content of `request` and the claims that the rules require.
+/// Signs a token with the content of `request` and the claims that the rules require, with the first of the algorithms that
+/// the key fits.
 ///
 /// # Errors
 /// [`MintError`], when the keys cannot be read or cannot sign.
+///
+/// # Panics
+/// If there is no algorithm.
 pub fn mint(
-    algorithm: Algorithm,
+    algorithms: &[Algorithm],
     source: &KeySource,
     rules: &TokenValidation,
     request: &TokenRequest,
     now: UnixSeconds,
 ) -> Result<String, MintError> {
-    let key = signing_key(algorithm, source, request)?;
-    let mut header = Header::new(algorithm.inner());
-    header.kid.clone_from(&request.key_id);
+    let claims = claims(rules, request, now)?;
+    let mut signed = algorithms.iter().map(|&algorithm| {
+        let key = signing_key(algorithm, source, request)?;
+        let header = Header { kid: request.key_id.clone(), ..Header::new(algorithm.inner()) };
+        jsonwebtoken::encode(&header, &claims, &key)
+            .map_err(|_| MintError::PrivateKey { path: request.private_key.clone().unwrap_or_default(), algorithm })
+    });
+    let first = signed.next().expect("at least one algorithm is configured");
+    first.or_else(|error| signed.find_map(Result::ok).ok_or(error))
+}
+
+fn claims(rules: &TokenValidation, request: &TokenRequest, now: UnixSeconds) -> Result<Value, MintError> {
     let mut claims = Map::new();
     let now = now.unix_seconds();
-    claims.insert(rules.user_claim.clone(), request.user.as_str().into());
     claims.insert("iat".into(), now.into());
     claims.insert("exp".into(), now.saturating_add(request.lifetime.as_secs()).into());
     for (name, values) in [("aud", &rules.audiences), ("iss", &rules.issuers)] {
@@ -79,15 +97,17 @@ pub fn mint(
             claims.insert(name.into(), first.as_str().into());
         }
     }
+    let mut set = |claim: &ClaimName, value: Value| {
+        if claim.set(&mut claims, value) { Ok(()) } else { Err(MintError::ClaimInsideAnother(claim.clone())) }
+    };
+    set(&rules.user_claim, request.user.as_str().into())?;
     if let Some(limit) = request.limit {
-        claims.insert(rules.limit_claim.clone(), limit.slots().into());
+        set(&rules.limit_claim, limit.slots().into())?;
     }
     if let Some(device) = &request.device {
-        let claim = rules.device_claim.clone().ok_or(MintError::NoDeviceClaim)?;
-        claims.insert(claim, device.as_str().into());
+        set(rules.device_claim.as_ref().ok_or(MintError::NoDeviceClaim)?, device.as_str().into())?;
     }
-    jsonwebtoken::encode(&header, &Value::Object(claims), &key)
-        .map_err(|_| MintError::PrivateKey { path: request.private_key.clone().unwrap_or_default(), algorithm })
+    Ok(Value::Object(claims))
 }
 
 fn signing_key(algorithm: Algorithm, source: &KeySource, request: &TokenRequest) -> Result<EncodingKey, MintError> {
@@ -96,7 +116,7 @@ fn signing_key(algorithm: Algorithm, source: &KeySource, request: &TokenRequest)
             return Err(MintError::UnwantedPrivateKey(algorithm));
         }
         // A secret that the server does not accept must not sign a token either.
-        drop(Keys::load(algorithm, source)?);
+        drop(Keys::load(&[algorithm], source)?);
         let secret = match source {
             KeySource::Secret(secret) => secret.clone(),
             KeySource::SecretFile(path) | KeySource::PublicKeyFile(path) | KeySource::KeySetFile(path) => {
@@ -107,7 +127,8 @@ fn signing_key(algorithm: Algorithm, source: &KeySource, request: &TokenRequest)
     }
     let path = request.private_key.clone().ok_or(MintError::NoPrivateKey(algorithm))?;
     let pem = fs::read(&path).map_err(|why| KeyError::Unreadable { path: path.clone(), why })?;
-    let key = match algorithm.inner().family() {
+    let pem = with_line_breaks(&pem);
+    let key = match algorithm.family() {
         AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(&pem),
         AlgorithmFamily::Ec => EncodingKey::from_ec_pem(&pem),
         AlgorithmFamily::Ed => EncodingKey::from_ed_pem(&pem),

@@ -4,7 +4,7 @@ use session_core::UserId;
 use session_core::protocol::{Credential, CredentialError};
 use session_core::session::Identity;
 
-use crate::auth::authenticator::Authenticator;
+use crate::auth::authenticator::{Authenticator, InvalidCredential};
 use crate::auth::claims::looks_like_token;
 
 /// Open authentication: the credential is the user id, and nothing proves it.
@@ -14,16 +14,17 @@ use crate::auth::claims::looks_like_token;
 pub struct OpenAuthenticator;
 
 impl Authenticator for OpenAuthenticator {
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
         let id = match credential {
             Credential::Text(id) | Credential::User(id) => id,
-            Credential::Token(_) => return Err(CredentialError::UnwantedToken),
-            Credential::None => return Err(CredentialError::NotText),
+            Credential::Token(_) => return Err(CredentialError::UnwantedToken.into()),
+            Credential::None => return Err(CredentialError::NotText.into()),
         };
         if looks_like_token(id) {
-            return Err(CredentialError::UnwantedToken);
+            return Err(CredentialError::UnwantedToken.into());
         }
-        UserId::parse(id).map(Identity::for_user).map_err(CredentialError::UserId)
+        let user = UserId::parse(id).map_err(CredentialError::UserId)?;
+        Ok(Identity::for_user(user))
     }
 }
 
@@ -36,14 +37,17 @@ mod tests {
         // {"alg":"HS256"} . {"sub":"ada"} . a signature
         const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2VhbA";
 
-        let verify = |credential: &Credential| OpenAuthenticator.authenticate(credential);
+        let verify =
+            |credential: &Credential| OpenAuthenticator.authenticate(credential).map_err(|invalid| invalid.error);
         for name in ["ada", "ada.b.c", "eyre.jane.2", "e30", "eyJhbGciOiJIUzI1NiJ9", "a.eyJhbGciOiJIUzI1NiJ9.b"] {
             assert_eq!(verify(&Credential::new(name)), Ok(Identity::for_user(UserId::parse(name).unwrap())));
         }
         let bearer = format!("Bearer {TOKEN}");
         let long = format!("{TOKEN}{}", "x".repeat(300));
+        let lines = format!("\t{TOKEN}\r\n");
+        let header = format!("Authorization: Bearer {TOKEN} ");
         let sealed = "eyJhbGciOiJkaXIifQ..aXY.dGV4dA.dGFn"; // Encrypted (RFC 7516): five parts.
-        for token in [TOKEN, &*bearer, &*long, sealed, &TOKEN[..TOKEN.len() - 6]] {
+        for token in [TOKEN, &*bearer, &*long, &*lines, &*header, sealed, &TOKEN[..TOKEN.len() - 6]] {
             assert_eq!(verify(&Credential::new(token)), Err(CredentialError::UnwantedToken), "{token}");
         }
         assert_eq!(verify(&Credential::Token("ada".into())), Err(CredentialError::UnwantedToken));

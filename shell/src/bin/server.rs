@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::{env, io};
 
-use clap::Parser as _;
 use shell::cli::{Action, Arguments};
 
 fn main() -> ExitCode {
-    match Arguments::parse().run(env::vars_os(), &mut io::stdout(), &mut io::stderr()) {
+    let arguments = Arguments::from_command_line(env::args_os()).unwrap_or_else(|error| error.exit());
+    match arguments.run(env::vars_os(), &mut io::stdout(), &mut io::stderr()) {
         Action::Exit(code) => code.into(),
         Action::Serve(loader, loaded) => match shell::cli::serve::run(loader, *loaded) {
             Ok(()) => ExitCode::SUCCESS,

@@ -15,6 +15,7 @@ use crate::config::flags::{DataDirFlags, Flags};
 use crate::config::loader::{ConfigLoader, Loaded};
 use crate::config::{Authentication, print};
 use crate::net::tls::TlsError;
+use crate::runtime::command_line;
 
 /// Limits how many live sessions one user may hold, over WebSockets.
 ///
@@ -105,6 +106,14 @@ pub enum Action {
 }
 
 impl Arguments {
+    /// Parses a command line, with the program's name first.
+    ///
+    /// # Errors
+    /// What clap says, also about `--help` and `--version`.
+    pub fn from_command_line(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, clap::Error> {
+        command_line::parse(arguments)
+    }
+
     /// Runs the command, except the server itself. Writes errors to `err`.
     pub fn run(
         self,
@@ -251,7 +260,7 @@ mod tests {
 
     /// The exit code, unless the command serves, and both outputs.
     fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<u8>, String, String) {
-        let arguments = Arguments::try_parse_from(["server"].iter().chain(arguments)).unwrap();
+        let arguments = Arguments::from_command_line(["server"].iter().chain(arguments)).unwrap();
         let environment = variables.iter().map(|&(name, value)| (name.into(), value.into()));
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = match arguments.run(environment, &mut out, &mut err) {
@@ -325,6 +334,21 @@ mod tests {
         let (code, out, err) = run(&["--limit", "5", "check-config", &good], &[]);
         assert_eq!((code, &*out), (Some(2), ""));
         assert!(err.contains("--limit cannot be given with it"), "{err}");
+    }
+
+    #[test]
+    fn flag_switches_off_what_a_weaker_source_switches_on() {
+        let (_directory, path) = file("proxy_protocol = true\nclient_choice = true");
+        let arguments = ["--config", &path, "config", "--default=false", "--proxy-protocol=false"];
+        let (code, out, err) = run(&arguments, &[("SESSIONS_ALLOW_OPEN_AUTH", "true")]);
+        assert_eq!((code, &*err), (Some(0), ""));
+        for line in ["proxy_protocol = false  # --proxy-protocol", "allow_open_auth = true  # SESSIONS_ALLOW_OPEN_AUTH"]
+        {
+            assert!(out.contains(line), "{line}\n{out}");
+        }
+        let error = Arguments::from_command_line(["server", "--allow-open-auth", "true"]).unwrap_err();
+        assert!(error.to_string().contains("tip: write '--allow-open-auth=true'"), "{error}");
+        assert_eq!(error.exit_code(), 2);
     }
 
     #[test]

@@ -183,8 +183,8 @@ fn jwt_authenticator(
         Authentication::Open => Ok(None),
         Authentication::Jwt => {
             let verifier = config.verifier(loader.secret())?;
-            let (algorithm, keys) = (verifier.keys.algorithm(), verifier.keys.count());
-            tracing::info!(%algorithm, keys, "users authenticate by tokens");
+            let (algorithms, keys) = (verifier.keys.algorithm_names(), verifier.keys.count());
+            tracing::info!(%algorithms, keys, "users authenticate by tokens");
             Ok(Some(Arc::new(JwtAuthenticator::new(verifier, process.clock.clone()))))
         }
     }

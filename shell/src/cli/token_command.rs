@@ -63,7 +63,7 @@ impl TokenArgs {
         let config = &loaded.config;
         let keys = config.key_source(loader.secret()).map_err(|error| error.to_string())?;
         let now = Clock::start().unix_seconds();
-        let token = mint(config.jwt_algorithm, &keys, &config.token_validation(), &request, now);
+        let token = mint(&config.jwt_algorithm, &keys, &config.token_validation(), &request, now);
         token.map(|token| (token, 0)).map_err(|error| error.to_string())
     }
 }
@@ -85,7 +85,7 @@ impl CheckTokenArgs {
         let bytes = ClientMessage::Authenticate(Credential::new(token.trim())).encode().len();
         match explain(&verifier, token.trim(), Clock::start().unix_seconds()) {
             Ok(text) if !loaded.config.fits_message(bytes) => {
-                let max = loaded.config.max_message_bytes;
+                let max = loaded.config.max_authenticate_bytes();
                 Ok((format!("{text}\nbut refused: its message has {bytes} bytes, max_message_bytes is {max}"), 3))
             }
             Ok(text) => Ok((text, 0)),
@@ -115,8 +115,6 @@ fn parse_device(text: &str) -> Result<DisplayName, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
     use crate::cli::arguments::{Action, Arguments};
 
@@ -125,7 +123,7 @@ mod tests {
     /// The exit code and both outputs, with this secret in the environment.
     fn run(secret: &str, arguments: &[&str]) -> Result<(u8, String, String), String> {
         let arguments =
-            Arguments::try_parse_from(["server"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+            Arguments::from_command_line(["server"].iter().chain(arguments)).map_err(|error| error.to_string())?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let environment = [("SESSIONS_JWT_SECRET".into(), secret.into())];
         let Action::Exit(code) = arguments.run(environment, &mut out, &mut err) else { panic!("it does not serve") };

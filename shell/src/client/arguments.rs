@@ -1,5 +1,6 @@
 //! The command line of the `client` binary: parses it and runs what it asks for.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use session_core::{DisplayName, SessionId, UserId};
 
 use super::run::{Format, Printer, RunOptions, run, sessions_command};
 use super::{Credentials, Error, ExitReason, Options, RootCertificates, Token, Url, bench, interrupts};
+use crate::runtime::command_line;
 
 const AFTER_HELP: &str = "\
 At a terminal, a client that is denied a slot shows who holds the slots. If the server lets clients choose, it asks \
@@ -150,6 +152,14 @@ impl ServerArguments {
 }
 
 impl Arguments {
+    /// Parses a command line, with the program's name first.
+    ///
+    /// # Errors
+    /// What clap says, also about `--help` and `--version`.
+    pub fn from_command_line(arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, clap::Error> {
+        command_line::parse(arguments)
+    }
+
     /// Runs the command until it ends. Prints to `out`, and errors to `err`.
     ///
     /// # Errors

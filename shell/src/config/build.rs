@@ -28,6 +28,11 @@ pub enum VerifierError {
     Keys(#[from] KeyError),
 }
 
+/// What `max_message_bytes = "auto"` means.
+const MESSAGE_BYTES: Bound = Bound::AtMost(NonZeroU32::new(4096).expect("it is not 0"));
+/// The same for the messages up to the one with the token. Tokens with the user's groups and roles have some 8 KB.
+const MESSAGE_BYTES_WITH_TOKEN: Bound = Bound::AtMost(NonZeroU32::new(16_384).expect("it is not 0"));
+
 impl Config {
     /// Descriptors that connections cannot take. The store, the log, the listeners and refused connections need them.
     pub const SPARE_DESCRIPTORS: u64 = 128;
@@ -70,7 +75,8 @@ impl Config {
         let bytes = |bound| size(bound).map_or(usize::MAX, NonZeroUsize::get);
         Ok(ConnectionSettings {
             session: self.session_settings(),
-            max_message_bytes: bytes(self.max_message_bytes),
+            max_message_bytes: bytes(self.max_message_bytes.unwrap_or(MESSAGE_BYTES)),
+            max_unauthenticated_message_bytes: Some(bytes(self.max_authenticate_bytes())),
             header_timeout: self.header_timeout.unwrap_or(self.auth_timeout).min(self.auth_timeout),
             max_header_bytes: bytes(self.max_header_bytes),
             origins: self.allowed_origins.iter().cloned().collect(),
@@ -87,7 +93,7 @@ impl Config {
     /// # Errors
     /// [`VerifierError`]: no key is configured, or the keys cannot be used.
     pub fn verifier(&self, secret: Option<Secret>) -> Result<Verifier, VerifierError> {
-        let keys = Keys::load(self.jwt_algorithm, &self.key_source(secret)?)?;
+        let keys = Keys::load(&self.jwt_algorithm, &self.key_source(secret)?)?;
         Ok(Verifier { keys, rules: self.token_validation() })
     }
 
@@ -129,10 +135,19 @@ impl Config {
         size(self.max_unsent_bytes).map(NonZeroUsize::get)
     }
 
-    /// Whether a message of this length is allowed.
+    /// The longest message of a client that is not authenticated.
+    #[must_use]
+    pub fn max_authenticate_bytes(&self) -> Bound {
+        self.max_message_bytes.unwrap_or(match self.auth {
+            Authentication::Open => MESSAGE_BYTES,
+            Authentication::Jwt => MESSAGE_BYTES_WITH_TOKEN,
+        })
+    }
+
+    /// Whether the message with which a client authenticates may be so long.
     #[must_use]
     pub fn fits_message(&self, bytes: usize) -> bool {
-        size(self.max_message_bytes).is_none_or(|max| bytes <= max.get())
+        size(self.max_authenticate_bytes()).is_none_or(|max| bytes <= max.get())
     }
 
     /// The policy that decides who gets a slot.
@@ -311,6 +326,23 @@ mod tests {
     }
 
     #[test]
+    fn message_bound_leaves_room_for_a_token_to_authenticate() {
+        for (auth, given, before, after) in [
+            ("open", "auto", 4096, 4096),
+            ("jwt", "auto", 16_384, 4096),
+            ("jwt", "1024", 1024, 1024),
+            ("jwt", "100000", 100_000, 100_000),
+            ("jwt", "unlimited", usize::MAX, usize::MAX),
+        ] {
+            let config = config(&[("AUTH", auth), ("MAX_MESSAGE_BYTES", given)]);
+            let settings = config.connection_settings().unwrap();
+            let bounds = (settings.max_unauthenticated_message_bytes, settings.max_message_bytes);
+            assert_eq!(bounds, (Some(before), after), "{auth} {given}");
+            assert!(config.fits_message(before) && (before == usize::MAX || !config.fits_message(before + 1)));
+        }
+    }
+
+    #[test]
     fn key_source_is_one_secret_or_one_file() {
         let secret = || Some(Secret::new(b"a secret"));
         let source =
@@ -334,9 +366,9 @@ mod tests {
     #[test]
     fn verifier_has_the_configured_keys_and_claims() {
         let config = config(&[
-            ("JWT_ALGORITHM", "HS384"),
+            ("JWT_ALGORITHM", "HS384,HS512"),
             ("JWT_USER_CLAIM", "uid"),
-            ("JWT_LIMIT_CLAIM", "seats"),
+            ("JWT_LIMIT_CLAIM", "/plan/seats"),
             ("JWT_DEVICE_CLAIM", "dev"),
             ("JWT_AUDIENCE", "chess,go"),
             ("JWT_ISSUER", "me"),
@@ -344,12 +376,12 @@ mod tests {
         ]);
         assert!(matches!(config.verifier(None), Err(VerifierError::NoSecret)));
         assert!(matches!(config.verifier(Some(Secret::new(b"short"))), Err(VerifierError::Keys(_))));
-        let verifier = config.verifier(Some(Secret::new(&[b'x'; 48]))).unwrap();
-        assert_eq!((verifier.keys.algorithm().name(), verifier.keys.count()), ("HS384", 1));
+        let verifier = config.verifier(Some(Secret::new(&[b'x'; 64]))).unwrap();
+        assert_eq!((&*verifier.keys.algorithm_names(), verifier.keys.count()), ("HS384, HS512", 1));
         let rules = TokenValidation {
-            user_claim: "uid".into(),
-            limit_claim: "seats".into(),
-            device_claim: Some("dev".into()),
+            user_claim: "uid".parse().unwrap(),
+            limit_claim: "/plan/seats".parse().unwrap(),
+            device_claim: "dev".parse().ok(),
             audiences: vec!["chess".into(), "go".into()],
             issuers: vec!["me".into()],
             leeway: Duration::from_secs(5),

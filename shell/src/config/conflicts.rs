@@ -1,6 +1,7 @@
 //! Conflicts between keys whose values are valid each by itself.
 
 use super::table::{Authentication, Config};
+use crate::auth::Algorithm;
 use crate::net::listen_address::ListenAddress;
 
 /// Keys whose values conflict, and the reason.
@@ -31,8 +32,15 @@ pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
     if keys.into_iter().flatten().count() > 1 {
         add(&["jwt_secret_file", "jwt_public_key_file", "jwt_key_set_file"], "set only one of them");
     }
+    let is_symmetric = |algorithm: &Algorithm| algorithm.is_symmetric();
+    if config.jwt_algorithm.iter().any(is_symmetric) && !config.jwt_algorithm.iter().all(is_symmetric) {
+        add(
+            &["jwt_algorithm"],
+            "HS256, HS384 and HS512 need a secret, the others a public key: the algorithms must be of one kind",
+        );
+    }
     if config.auth == Authentication::Jwt
-        && !config.jwt_algorithm.is_symmetric()
+        && !config.jwt_algorithm.iter().any(is_symmetric)
         && keys[1..].iter().all(|key| key.is_none())
     {
         add(

@@ -186,7 +186,7 @@ mod tests {
         let environment = [("SESSIONS_CONFIG", &*path), ("SESSIONS_LIMIT", "5"), ("SESSIONS_THREADS", "8")];
         let loaded = ConfigLoader::new(flags(&[("limit", "6")]), variables(&environment)).load().unwrap();
         let Config { limit, threads, log, max_message_bytes, .. } = &loaded.config;
-        assert_eq!((limit.slots(), *threads, &**log, &*max_message_bytes.to_string()), (6, 8, "warn", "4096"));
+        assert_eq!((limit.slots(), *threads, &**log, *max_message_bytes), (6, 8, "warn", None));
 
         let line = ConfigSource::Line { path: path.into(), line: 2, column: 1 };
         assert_eq!(source(&loaded, "limit"), ConfigSource::Flag("--flag".into()));

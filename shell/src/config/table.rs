@@ -15,10 +15,10 @@ use session_core::ledger::{CountBy, SlotLimit, WhenFull};
 
 use super::key::settings;
 use super::value::{
-    Bound, ValueReader, at_least_one, bound, choice, choice_of, duration, list, number, one, optional, path, switch,
-    text,
+    Bound, ValueReader, at_least_one, auto_or, bound, choice, choice_of, duration, list, number, one, optional, path,
+    switch, text,
 };
-use crate::auth::Algorithm;
+use crate::auth::{Algorithm, ClaimName};
 use crate::net::hosts::Host;
 use crate::net::listen_address::ListenAddress;
 use crate::net::origins::Origin;
@@ -96,30 +96,40 @@ settings! {
         /// Let a server with open authentication listen beyond this machine
         allow_open_auth: bool { reader: switch(), value: "BOOL", default: "false", applies: AfterRestart }
 
-        /// The algorithm that signs tokens: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
-        /// or EdDSA. The server refuses a token that is signed with another
-        jwt_algorithm: Algorithm { reader: one(Algorithm::from_str), value: "NAME", default: "HS256", applies: AtOnce }
+        /// The algorithms that sign tokens: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384
+        /// or EdDSA. Several, such as RS256,ES256, while the issuer changes from one to another; those with a secret (HS…)
+        /// cannot be mixed with the others. The server refuses a token that is signed with another
+        jwt_algorithm: Vec<Algorithm> {
+            reader: at_least_one(list(one(Algorithm::from_str))),
+            value: "NAME", default: "HS256", applies: AtOnce
+        }
 
         /// A file with the secret for HS256, HS384 and HS512. The environment variable SESSIONS_JWT_SECRET can hold it
         /// instead. The server reads this file and the next two again when they change
         jwt_secret_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
-        /// A file with the public key for the other algorithms, in PEM
+        /// A file with the public key for the other algorithms, in PEM: one or more keys, or a certificate, whose key
+        /// counts. Line breaks may be written out as \n
         jwt_public_key_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
         /// Instead of one public key: a JSON Web Key Set with several. A token names its key by `kid`
         jwt_key_set_file: Option<PathBuf> { reader: optional(path()), value: "FILE", default: "", applies: AtOnce }
 
-        /// The claim that names the user
-        jwt_user_claim: String { reader: text(), value: "CLAIM", default: "sub", applies: AtOnce }
+        /// The claim that names the user, by a string or an integer. A name that begins with / is a JSON Pointer to a
+        /// nested claim, such as /realm_access/plan; any other name is taken literally, dots and slashes included
+        jwt_user_claim: ClaimName { reader: one(ClaimName::from_str), value: "CLAIM", default: "sub", applies: AtOnce }
 
-        /// The claim that gives the user's maximum number of sessions. It overrides `limit`
-        jwt_limit_claim: String { reader: text(), value: "CLAIM", default: "max_sessions", applies: AtOnce }
+        /// The claim that gives the user's maximum number of sessions. It overrides `limit`. A whole number, also written
+        /// as 2.0 or "2", or "unlimited"; more than 1024 counts as `unlimited`, and null as no claim
+        jwt_limit_claim: ClaimName {
+            reader: one(ClaimName::from_str),
+            value: "CLAIM", default: "max_sessions", applies: AtOnce
+        }
 
-        /// The claim that names the device. If set, every token must have it. It overrides the device that the client
-        /// sends, which the client could invent
-        jwt_device_claim: Option<String> {
-            reader: optional(text()),
+        /// The claim that names the device, by a string or an integer. If set, every token must have it. It overrides the
+        /// device that the client sends, which the client could invent
+        jwt_device_claim: Option<ClaimName> {
+            reader: optional(one(ClaimName::from_str)),
             value: "CLAIM", default: "", applies: AtOnce
         }
 
@@ -192,10 +202,11 @@ settings! {
         }
 
         /// Maximum bytes of a client's message, 1024 to 1048576 or `unlimited`. A longer one closes the connection with
-        /// 1009
-        max_message_bytes: Bound {
-            reader: bound(1024..=1_048_576),
-            value: "BYTES", default: "4096", applies: AtOnce
+        /// 1009, and the log says how long it was. `auto` is 4096. With `auth = jwt` it is 16384 until the client is
+        /// authenticated, and longer for a client whose token needed that
+        max_message_bytes: Option<Bound> {
+            reader: auto_or(bound(1024..=1_048_576)),
+            value: "BYTES", default: "auto", applies: AtOnce
         }
 
         /// Maximum messages and pings per second of one client, 1 to 1000000 or `unlimited`. Beyond it the connection

@@ -196,6 +196,19 @@ pub fn optional<T: 'static>(reader: ValueReader<T>) -> ValueReader<Option<T>> {
     ValueReader { shape, choices, read: Box::new(read) }
 }
 
+/// A value, or none if the text is `auto`: then the server chooses.
+pub fn auto_or<T: 'static>(reader: ValueReader<T>) -> ValueReader<Option<T>> {
+    let ValueReader { shape, choices, read } = reader;
+    let read = move |texts: &[String]| match texts {
+        [text] if text == "auto" => Ok(None),
+        _ => read(texts).map(Some).map_err(|invalid_values| {
+            let or_auto = |InvalidValue { text, reason }| InvalidValue { text, reason: reason + ", or `auto`" };
+            invalid_values.into_iter().map(or_auto).collect()
+        }),
+    };
+    ValueReader { shape, choices, read: Box::new(read) }
+}
+
 /// Any number of values, including none.
 pub fn list<T: 'static>(item: ValueReader<T>) -> ValueReader<Vec<T>> {
     let ValueReader { shape: _, choices, read: read_one } = item;
@@ -286,6 +299,14 @@ mod tests {
         assert_eq!(read(&path(), "").unwrap_err(), "it must not be empty");
         assert_eq!(read(&text(), "").unwrap_err(), "it must not be empty");
         assert_eq!(read(&text(), "ada").unwrap(), "ada");
+    }
+
+    #[test]
+    fn value_may_be_left_to_the_server() {
+        let reader = auto_or(bound(1..=10));
+        assert_eq!(read(&reader, "auto").unwrap(), None);
+        assert_eq!(read(&reader, "unlimited").unwrap(), Some(Bound::Unlimited));
+        assert_eq!(read(&reader, "11").unwrap_err(), "11 is not from 1 to 10; or write `unlimited`, or `auto`");
     }
 
     #[test]

@@ -42,10 +42,22 @@ pub trait MessageSocket {
         Work::default()
     }
 
+    /// The client is authenticated, so another bound of its messages may apply.
+    fn set_authenticated(&mut self) {}
+
     /// Whether the socket pauses: it does not read, also while it waits for the peer's close. Its client has caused more work
     /// than it may. Each poll still finds out whether the peer has ended the connection. Then what the peer sent before is
     /// lost. A socket that reports no work never has to pause.
     fn set_paused(&mut self, _is_paused: bool) {}
+}
+
+/// The size of a message that is too big, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageSize {
+    /// Its bytes. If it comes in several frames: of those up to the one that exceeds the bound.
+    pub bytes: usize,
+    /// The bound.
+    pub max: usize,
 }
 
 /// An event from the peer.
@@ -57,6 +69,8 @@ pub enum SocketEvent<Text> {
     Alive,
     /// A violation that ends the connection.
     Violation(Violation),
+    /// A message that is longer than it may be. It ends the connection.
+    TooBig(MessageSize),
     /// The peer's close frame, or the end of the stream.
     Gone,
 }

@@ -18,6 +18,9 @@ pub struct ConnectionSettings {
     pub session: SessionSettings,
     /// The longest message a client may send, in bytes.
     pub max_message_bytes: usize,
+    /// The same until the client is authenticated, if that differs. A client that has used it keeps it: it needs as much for
+    /// its next token.
+    pub max_unauthenticated_message_bytes: Option<usize>,
     /// How long a client may take to send its whole request. After that the response is 408.
     pub header_timeout: Duration,
     /// The maximum size of a request's head in bytes, at least 8192. Above it the response is 431.
@@ -41,6 +44,7 @@ impl Default for ConnectionSettings {
         Self {
             session: SessionSettings::default(),
             max_message_bytes: 4096,
+            max_unauthenticated_message_bytes: None,
             header_timeout: Duration::from_secs(5),
             max_header_bytes: 8 * 1024,
             origins: Origins::default(),

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::error::CapacityError;
 use async_tungstenite::tungstenite::protocol::frame::Utf8Bytes;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
@@ -17,7 +18,7 @@ use session_core::session::{Frame, Violation};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 
 use crate::net::frame_counter::FrameCountingStream;
-use crate::net::message_socket::{MessageSocket, SocketEvent};
+use crate::net::message_socket::{MessageSize, MessageSocket, SocketEvent};
 use crate::net::settings::ConnectionSettings;
 use crate::net::stream::Stream;
 use crate::net::yielding::YieldingStream;
@@ -32,6 +33,27 @@ pub(crate) struct WebSocket {
     /// read its replies, at most one reply and the pongs are buffered for it.
     unflushed: bool,
     is_paused: bool,
+    max_message_bytes: MessageBound,
+}
+
+/// The bound of a message now, and from authentication on.
+struct MessageBound {
+    now: usize,
+    authenticated: usize,
+}
+
+impl MessageBound {
+    /// The event of a text message. A client that needs long messages to authenticate keeps their bound: its next token is
+    /// about as long.
+    fn event(&mut self, text: Utf8Bytes) -> SocketEvent<Utf8Bytes> {
+        let Self { now: max, authenticated } = *self;
+        match text.len() {
+            bytes if bytes > max => return SocketEvent::TooBig(MessageSize { bytes, max }),
+            bytes if bytes > authenticated => self.authenticated = max,
+            _ => {}
+        }
+        SocketEvent::Text(text)
+    }
 }
 
 enum Phase {
@@ -71,15 +93,21 @@ impl WebSocket {
         settings: &ConnectionSettings,
         clock: Clock,
     ) -> Self {
+        let max_message_bytes = MessageBound {
+            now: settings.max_unauthenticated_message_bytes.unwrap_or(settings.max_message_bytes),
+            authenticated: settings.max_message_bytes,
+        };
+        // The library reads as much as ever may come. It cannot change its bound.
+        let max = max_message_bytes.now.max(max_message_bytes.authenticated);
         let config = WebSocketConfig::default()
             .read_buffer_size(Self::READ_BUFFER_BYTES)
             .write_buffer_size(Self::WRITE_BUFFER_BYTES)
             .max_write_buffer_size(Self::MAX_WRITE_BUFFER_BYTES)
-            .max_message_size(Some(settings.max_message_bytes))
-            .max_frame_size(Some(settings.max_message_bytes));
+            .max_message_size(Some(max))
+            .max_frame_size(Some(max));
         let stream = FrameCountingStream::new(stream, &read);
         let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
-        Self { stream, clock, phase: Phase::Open, unflushed: false, is_paused: false }
+        Self { stream, clock, phase: Phase::Open, unflushed: false, is_paused: false, max_message_bytes }
     }
 
     fn feed(&mut self, message: Message) {
@@ -91,7 +119,7 @@ impl WebSocket {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent<Utf8Bytes>> {
         Poll::Ready(match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-            Some(Ok(Message::Text(text))) => SocketEvent::Text(text),
+            Some(Ok(Message::Text(text))) => self.max_message_bytes.event(text),
             Some(Ok(Message::Binary(_))) => SocketEvent::Violation(Violation::BinaryMessage),
             Some(Ok(Message::Ping(_))) => {
                 // Tungstenite has queued the pong; the next flush sends it.
@@ -106,7 +134,10 @@ impl WebSocket {
                 SocketEvent::Gone
             }
             Some(Err(Error::Utf8(_))) => SocketEvent::Violation(Violation::InvalidUtf8),
-            Some(Err(Error::Capacity(_))) => SocketEvent::Violation(Violation::MessageTooBig),
+            Some(Err(Error::Capacity(CapacityError::MessageTooLong { size, max_size: _ }))) => {
+                SocketEvent::TooBig(MessageSize { bytes: size, max: self.max_message_bytes.now })
+            }
+            Some(Err(Error::Capacity(CapacityError::TooManyHeaders))) => SocketEvent::Violation(Violation::Protocol),
             Some(Err(Error::Protocol(error))) if !is_end_of_stream(&error) => {
                 SocketEvent::Violation(Violation::Protocol)
             }
@@ -154,6 +185,10 @@ impl MessageSocket for WebSocket {
         let mut work = Work::frames(stream.take_frames());
         work += stream.get_mut().get_mut().take_work();
         work
+    }
+
+    fn set_authenticated(&mut self) {
+        self.max_message_bytes.now = self.max_message_bytes.authenticated;
     }
 
     fn set_paused(&mut self, is_paused: bool) {

@@ -8,6 +8,7 @@ pub mod deadline_timer;
 mod timer_queue;
 pub(crate) mod rfc3339;
 pub(crate) mod duration;
+pub(crate) mod command_line;
 pub mod log;
 pub mod threads;
 pub mod fair_turns;

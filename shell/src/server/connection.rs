@@ -11,7 +11,7 @@ use session_core::connection_limiter::{ClientPrefix, Work};
 use session_core::leaving_tracker::LeavingTracker;
 use session_core::ledger::{Outcome, StoreError};
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
-use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
+use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 use session_core::{ResumeToken, Timestamp};
 
 use crate::auth::Authenticator;
@@ -42,15 +42,17 @@ pub struct ConnectionContext {
 
 impl ConnectionContext {
     fn verify(&self, credential: &Credential) -> Result<Identity, CredentialError> {
-        let result = self.authenticator.authenticate(credential);
-        if let Err(error) = result {
-            self.refusal_log.log_credential_error(error);
-        }
         let is_detailed = matches!(credential, Credential::User(_) | Credential::Token(_));
-        result.map(|identity| Identity {
-            resume_token: if is_detailed { (self.new_resume_token)() } else { None },
-            ..identity
-        })
+        match self.authenticator.authenticate(credential) {
+            Ok(identity) => {
+                let resume_token = if is_detailed { (self.new_resume_token)() } else { None };
+                Ok(Identity { resume_token, ..identity })
+            }
+            Err(invalid) => {
+                self.refusal_log.log_invalid_credential(&invalid);
+                Err(invalid.error)
+            }
+        }
     }
 }
 
@@ -163,6 +165,10 @@ impl<S: MessageSocket> Connection<S> {
                 Wake::Peer(SocketEvent::Text(text)) => unhandled = Some(text),
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
                 Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
+                Wake::Peer(SocketEvent::TooBig(size)) => {
+                    self.context.refusal_log.log_message_too_big(size);
+                    self.handle(Event::Violation(Violation::MessageTooBig));
+                }
                 Wake::Peer(SocketEvent::Gone) => {
                     self.slot.gone();
                     self.handle(Event::Disconnected);
@@ -268,6 +274,7 @@ impl<S: MessageSocket> Connection<S> {
         self.charge_outcome(&outcome);
         if matches!(outcome, Outcome::Granted { .. }) {
             self.permit.authenticated();
+            self.socket.set_authenticated();
         }
         self.handle(Event::Stored(outcome));
     }

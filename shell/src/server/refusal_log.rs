@@ -2,8 +2,10 @@
 
 use session_core::UserId;
 use session_core::ledger::Outcome;
-use session_core::protocol::{AuthenticateFailure, CredentialError};
+use session_core::protocol::AuthenticateFailure;
 
+use crate::auth::InvalidCredential;
+use crate::net::message_socket::MessageSize;
 use crate::runtime::log::LogRateLimiter;
 
 /// Logs failed authentications. Each kind has its own rate limit, so that frequent denials do not hide store failures.
@@ -12,13 +14,22 @@ pub struct RefusalLog {
     denied: LogRateLimiter,
     credential: LogRateLimiter,
     store: LogRateLimiter,
+    too_big: LogRateLimiter,
 }
 
 impl RefusalLog {
-    /// Logs an invalid credential.
-    pub fn log_credential_error(&self, error: CredentialError) {
+    /// Logs an invalid credential. A claim at fault is logged by its name and the type of its value, never with the value.
+    pub fn log_invalid_credential(&self, invalid: &InvalidCredential) {
         if let Some(suppressed) = self.credential.check() {
-            tracing::info!(why = error.message(), suppressed, "authentication failed: invalid credential");
+            let InvalidCredential { error, claim } = invalid;
+            let (claim, found) = claim.as_ref().map(|claim| (&*claim.name, claim.found)).unzip();
+            tracing::info!(
+                why = error.message(),
+                claim,
+                found,
+                suppressed,
+                "authentication failed: invalid credential"
+            );
         }
     }
 
@@ -27,6 +38,18 @@ impl RefusalLog {
         if let Some(suppressed) = self.credential.check() {
             let why = failure.message();
             tracing::info!(%why, suppressed, "cannot renew a session: the credential is not of this session");
+        }
+    }
+
+    /// Logs that a message closes its connection, with the bound and its setting. The client learns neither.
+    pub fn log_message_too_big(&self, MessageSize { bytes, max }: MessageSize) {
+        if let Some(suppressed) = self.too_big.check() {
+            tracing::info!(
+                message_bytes = bytes,
+                max_message_bytes = max,
+                suppressed,
+                "closing a connection: a message is too big"
+            );
         }
     }
 

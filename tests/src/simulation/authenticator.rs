@@ -1,10 +1,10 @@
 //! Authentication in the simulation: plain user ids, and unsigned tokens.
 
 use session_core::ledger::SlotLimit;
-use session_core::protocol::{Credential, CredentialError, TokenError};
+use session_core::protocol::{Credential, TokenError};
 use session_core::session::Identity;
 use session_core::{UnixSeconds, UserId};
-use shell::auth::{Authenticator, OpenAuthenticator};
+use shell::auth::{Authenticator, InvalidCredential, OpenAuthenticator};
 use shell::runtime::clock::Clock;
 
 use super::faulty_store::MAX_CLAIM;
@@ -26,9 +26,9 @@ pub(super) fn expiry(token: &str) -> Option<UnixSeconds> {
 }
 
 impl Authenticator for SimulatedAuthenticator {
-    fn authenticate(&self, credential: &Credential) -> Result<Identity, CredentialError> {
+    fn authenticate(&self, credential: &Credential) -> Result<Identity, InvalidCredential> {
         let Credential::Token(token) = credential else { return OpenAuthenticator.authenticate(credential) };
-        self.read(token).map_err(CredentialError::Token)
+        Ok(self.read(token)?)
     }
 }
 

@@ -14,9 +14,9 @@ use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use session_core::UserId;
 use session_core::connection_limiter::ConnectionLimits;
 use session_core::ledger::SlotLimit;
-use session_core::protocol::{Credential, CredentialError};
+use session_core::protocol::Credential;
 use session_core::session::Identity;
-use shell::auth::Authenticator;
+use shell::auth::{Authenticator, InvalidCredential};
 use shell::net::settings::ConnectionSettings;
 use shell::runtime::fair_turns::Turn;
 use shell::server::Settings;
@@ -93,7 +93,7 @@ fn refused_connection_costs_no_handshake() {
 struct SlowAuthenticator(Arc<Mutex<()>>);
 
 impl Authenticator for SlowAuthenticator {
-    fn authenticate(&self, _: &Credential) -> Result<Identity, CredentialError> {
+    fn authenticate(&self, _: &Credential) -> Result<Identity, InvalidCredential> {
         drop(self.0.lock().unwrap());
         Ok(Identity::for_user(UserId::parse("ada").unwrap()))
     }

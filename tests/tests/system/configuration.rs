@@ -150,6 +150,9 @@ fn conflicts_and_bad_files_are_reported_with_lines() {
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("sessions.toml:1:1: tls_cert: cannot read x.pem: No such file"), "{err}");
     assert!(err.contains("sessions.toml:6:1: jwt_key_set_file: cannot read k: No such file"), "{err}");
+    let (code, _, err) = check("auth = \"jwt\"\njwt_algorithm = [\"RS256\", \"HS256\"]\n");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("sessions.toml:2:1: jwt_algorithm: HS256, HS384 and HS512 need a secret"), "{err}");
     let (code, out, err) = check("auth = \"jwt\"\n");
     assert!(code == Some(0), "its secret may be in the server's environment: {out}{err}");
 }

@@ -8,6 +8,7 @@ mod origins_and_proxies;
 mod tls;
 mod computations;
 mod token_sessions;
+mod provider_tokens;
 mod full_disk;
 mod data_directory;
 mod supervision;

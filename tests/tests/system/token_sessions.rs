@@ -134,7 +134,7 @@ fn every_forged_token_is_refused_with_a_reason() {
     let set = write("keys.json", &json!({ "keys": [jwk] }).to_string());
     let (algorithm, source) = ("RS256".parse().unwrap(), KeySource::KeySetFile(set));
     let rules = TokenValidation { audiences: vec!["chess".into()], ..TokenValidation::default() };
-    let verifier = Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: rules.clone() };
+    let verifier = Verifier { keys: Keys::load(&[algorithm], &source).unwrap(), rules: rules.clone() };
     let tokens = JwtAuthenticator::new(verifier, Clock::start());
     let policy = ConnectionSettings { max_message_bytes: 2 << 20, ..ConnectionSettings::default() };
     let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
@@ -149,7 +149,7 @@ fn every_forged_token_is_refused_with_a_reason() {
             ..grant("ada", 60, None)
         };
         let now = UnixSeconds::from_unix_seconds(now().as_secs().saturating_add_signed(shift));
-        mint(algorithm, &source, rules, &grant, now).unwrap()
+        mint(&[algorithm], &source, rules, &grant, now).unwrap()
     };
     let claims = json!({"sub": "ada", "aud": "chess", "exp": now().as_secs() + 60});
     let sign = |claims: &str| {
@@ -218,7 +218,7 @@ fn tokens(secret: &[u8]) -> JwtAuthenticator {
 }
 
 fn verifier(secret: &[u8]) -> Verifier {
-    let keys = Keys::load("HS256".parse().unwrap(), &KeySource::Secret(Secret::new(secret))).unwrap();
+    let keys = Keys::load(&["HS256".parse().unwrap()], &KeySource::Secret(Secret::new(secret))).unwrap();
     Verifier { keys, rules: TokenValidation::default() }
 }
 
@@ -226,7 +226,7 @@ fn token(user: &str, seconds: u64, limit: Option<u32>) -> String {
     let grant = grant(user, seconds, limit);
     let source = KeySource::Secret(Secret::new(SECRET));
     let now = UnixSeconds::from_unix_seconds(now().as_secs());
-    mint("HS256".parse().unwrap(), &source, &TokenValidation::default(), &grant, now).unwrap()
+    mint(&["HS256".parse().unwrap()], &source, &TokenValidation::default(), &grant, now).unwrap()
 }
 
 fn grant(user: &str, seconds: u64, limit: Option<u32>) -> TokenRequest {

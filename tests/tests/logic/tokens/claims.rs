@@ -36,17 +36,17 @@ fn valid_token_gives_user_expiry_and_limit() {
         (json!({"sub": "ada", "exp": u64::MAX, "nbf": NOW, "aud": "anybody", "iss": ["x"]}), identity(None, u64::MAX)),
         (json!({"sub": "ada", "exp": NOW + 60, "iat": "nonsense", "x": {"x": 1}}), identity(None, NOW + 60)),
     ] {
-        assert_eq!(verifier("HS256").verify(&signed(&claims), at(NOW)), Ok(expected), "{claims}");
+        assert_eq!(verifier("HS256").verdict(&signed(&claims), at(NOW)), Ok(expected), "{claims}");
     }
 }
 
 #[test]
 fn device_claim_names_the_device() {
-    let rules = TokenValidation { device_claim: Some("dev".into()), ..TokenValidation::default() };
+    let rules = TokenValidation { device_claim: "dev".parse().ok(), ..TokenValidation::default() };
     let naming = Verifier { rules, ..verifier("HS256") };
     let device = |verifier: &Verifier, device: Value| {
         let claims = json!({"sub": "ada", "exp": NOW + 60, "dev": device});
-        verifier.verify(&signed(&claims), at(NOW)).map(|identity| identity.device.map(|name| name.to_string()))
+        verifier.verdict(&signed(&claims), at(NOW)).map(|identity| identity.device.map(|name| name.to_string()))
     };
     assert_eq!(device(&naming, json!("laptop")), Ok(Some("laptop".into())));
     assert_eq!(device(&verifier("HS256"), json!("laptop")), Ok(None));
@@ -54,9 +54,11 @@ fn device_claim_names_the_device() {
     for wrong in ["", "a\nb", &"x".repeat(65)] {
         assert_eq!(device(&naming, json!(wrong)), refused(TokenError::Device));
     }
-    assert_eq!(device(&naming, json!(7)), refused(TokenError::ClaimType));
+    assert_eq!(device(&naming, json!(7)), Ok(Some("7".into())));
+    assert_eq!(device(&naming, json!(7.5)), refused(TokenError::ClaimType));
+    assert_eq!(device(&naming, json!(null)), refused(TokenError::NoDevice));
     assert_eq!(
-        naming.verify(&signed(&json!({"sub": "ada", "exp": NOW + 60})), at(NOW)).map(|identity| identity.device),
+        naming.verdict(&signed(&json!({"sub": "ada", "exp": NOW + 60})), at(NOW)).map(|identity| identity.device),
         refused(TokenError::NoDevice)
     );
 }
@@ -67,7 +69,7 @@ fn leeway_widens_nbf_and_exp() {
     let verdict = |leeway, now| {
         let rules = TokenValidation { leeway: Duration::from_millis(leeway), ..TokenValidation::default() };
         Verifier { rules, ..verifier("HS256") }
-            .verify(&token, at(now))
+            .verdict(&token, at(now))
             .map(|identity| identity.expires.unwrap().unix_seconds())
     };
     for (leeway, from, until) in [(0, 1000, 2000), (30_000, 970, 2030), (1, 999, 2001), (1000, 999, 2001)] {
@@ -87,35 +89,33 @@ fn every_invalid_claim_has_its_own_error() {
         (json!({"sub": "ada", "exp": NOW}), TokenError::Expired),
         (json!({"sub": "ada", "exp": NOW + 9, "nbf": NOW + 1}), TokenError::NotYetValid),
         (json!({"sub": "ada", "exp": "2030-01-01"}), TokenError::ClaimType),
-        (json!({"sub": "ada", "exp": -1}), TokenError::ClaimType),
-        (json!({"sub": "ada", "exp": 1e300}), TokenError::ClaimType),
-        (json!({"sub": "ada", "exp": null}), TokenError::ClaimType),
+        (json!({"sub": "ada", "exp": -1}), TokenError::Expired),
+        (json!({"sub": "ada", "exp": null}), TokenError::NoExpiry),
+        (json!({"sub": "ada", "exp": [NOW + 9]}), TokenError::ClaimType),
         (json!({"sub": "ada", "exp": NOW + 9, "nbf": "now"}), TokenError::ClaimType),
         (json!({"exp": NOW + 9}), TokenError::NoUser),
-        (json!({"sub": 7, "exp": NOW + 9}), TokenError::ClaimType),
-        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": 1025}), TokenError::Limit),
+        (json!({"sub": null, "exp": NOW + 9}), TokenError::NoUser),
+        (json!({"sub": true, "exp": NOW + 9}), TokenError::ClaimType),
         (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": -1}), TokenError::Limit),
         (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": 1.5}), TokenError::Limit),
-        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": "7"}), TokenError::Limit),
+        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": "7.5"}), TokenError::Limit),
         (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": "Unlimited"}), TokenError::Limit),
-        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": null}), TokenError::Limit),
-        (json!({"sub": "ada", "exp": NOW + 9, "max_sessions": 4_294_967_299_u64}), TokenError::Limit),
     ] {
-        assert_eq!(verifier("HS256").verify(&signed(&claims), at(NOW)), refused(error), "{claims}");
+        assert_eq!(verifier("HS256").verdict(&signed(&claims), at(NOW)), refused(error), "{claims}");
     }
     for (user, error) in
         [("", UserIdError::Empty), ("a\nb", UserIdError::ControlCharacter), (&*"x".repeat(257), UserIdError::TooLong)]
     {
         let token = signed(&json!({"sub": user, "exp": NOW + 9}));
-        assert_eq!(verifier("HS256").verify(&token, at(NOW)), Err(CredentialError::UserId(error)));
+        assert_eq!(verifier("HS256").verdict(&token, at(NOW)), Err(CredentialError::UserId(error)));
     }
 }
 
 #[test]
 fn audience_issuer_and_claim_names_are_configurable() {
     let rules = TokenValidation {
-        user_claim: "uid".into(),
-        limit_claim: "seats".into(),
+        user_claim: "uid".parse().unwrap(),
+        limit_claim: "seats".parse().unwrap(),
         device_claim: None,
         audiences: vec!["chess".into(), "go".into()],
         issuers: vec!["https://id.example.com".into()],
@@ -128,22 +128,22 @@ fn audience_issuer_and_claim_names_are_configurable() {
         for (name, value) in changes.as_object().unwrap() {
             claims[name] = value.clone();
         }
-        verifier.verify(&signed(&claims), at(NOW)).map(|identity| identity.limit.unwrap().slots())
+        verifier.verdict(&signed(&claims), at(NOW)).map(|identity| identity.limit.unwrap().slots())
     };
     assert_eq!(verdict(json!({})), Ok(2));
     assert_eq!(verdict(json!({"aud": ["poker", "chess"]})), Ok(2));
-    for aud in [json!("poker"), json!([]), json!(["Go"]), json!("")] {
+    for aud in [json!("poker"), json!([]), json!(["Go"]), json!(""), json!(null)] {
         assert_eq!(verdict(json!({"aud": aud})), refused(TokenError::Audience));
     }
-    for aud in [json!(null), json!(7), json!({"go": 1}), json!(["go", 7])] {
+    for aud in [json!(7), json!({"go": 1}), json!(["go", 7])] {
         assert_eq!(verdict(json!({"aud": aud})), refused(TokenError::ClaimType));
     }
     assert_eq!(verdict(json!({"iss": "https://id.example.com/"})), refused(TokenError::Issuer));
     assert_eq!(verdict(json!({"iss": ["https://id.example.com"]})), refused(TokenError::ClaimType));
     let bare = signed(&json!({"uid": "ada", "exp": NOW + 9, "aud": "go"}));
-    assert_eq!(verifier.verify(&bare, at(NOW)).map(drop), refused(TokenError::Issuer));
+    assert_eq!(verifier.verdict(&bare, at(NOW)).map(drop), refused(TokenError::Issuer));
     let bare = signed(&json!({"uid": "ada", "exp": NOW + 9}));
-    assert_eq!(verifier.verify(&bare, at(NOW)).map(drop), refused(TokenError::Audience));
+    assert_eq!(verifier.verdict(&bare, at(NOW)).map(drop), refused(TokenError::Audience));
 }
 
 #[test]
@@ -151,8 +151,10 @@ fn authenticator_uses_current_keys_and_wall_clock() {
     let manual_clock = Arc::<ManualClock>::default();
     let authenticator = Arc::new(JwtAuthenticator::new(verifier("HS256"), Clock::manual(manual_clock.clone())));
     let good: Box<str> = signed(&json!({"sub": "ada", "exp": NOW + 60})).into();
-    let verdict =
-        |credential| authenticator.authenticate(&credential).map(|identity| identity.user.as_str().to_owned());
+    let verdict = |credential| {
+        let identity = authenticator.authenticate(&credential).map_err(|invalid| invalid.error)?;
+        Ok(identity.user.as_str().to_owned())
+    };
     manual_clock.set(Timestamp::from_epoch(Duration::from_secs(NOW + 59)));
     assert_eq!(verdict(Credential::None), refused(TokenError::Missing));
     assert_eq!(verdict(Credential::Text(good.clone())), Ok("ada".into()));
@@ -162,5 +164,5 @@ fn authenticator_uses_current_keys_and_wall_clock() {
     manual_clock.set_wall_ahead(0);
     authenticator.set(verifier("HS512"));
     assert_eq!(verdict(Credential::Token(good)), refused(TokenError::Algorithm));
-    assert_eq!(authenticator.verifier().keys.algorithm().name(), "HS512");
+    assert_eq!(authenticator.verifier().keys.algorithm_names(), "HS512");
 }

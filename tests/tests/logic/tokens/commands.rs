@@ -14,8 +14,8 @@ use super::fixtures::*;
 #[test]
 fn minted_token_satisfies_the_validation_rules() {
     let rules = TokenValidation {
-        user_claim: "uid".into(),
-        limit_claim: "seats".into(),
+        user_claim: "uid".parse().unwrap(),
+        limit_claim: "seats".parse().unwrap(),
         device_claim: None,
         audiences: vec!["go".into(), "chess".into()],
         issuers: vec!["me".into()],
@@ -23,9 +23,9 @@ fn minted_token_satisfies_the_validation_rules() {
     };
     let source = KeySource::Secret(Secret::new(SECRET));
     let limited = TokenRequest { limit: SlotLimit::new(2).ok(), ..token_request() };
-    let token = mint("HS256".parse().unwrap(), &source, &rules, &limited, at(NOW)).unwrap();
+    let token = mint(&["HS256".parse().unwrap()], &source, &rules, &limited, at(NOW)).unwrap();
     let verifier = Verifier { rules, ..verifier("HS256") };
-    let identity = verifier.verify(&token, at(NOW)).unwrap();
+    let identity = verifier.verdict(&token, at(NOW)).unwrap();
     assert_eq!((identity.user.as_str(), identity.limit.unwrap().slots()), ("ada", 2));
     assert_eq!(identity.expires, Some(at(NOW + 3600)));
 
@@ -33,8 +33,14 @@ fn minted_token_satisfies_the_validation_rules() {
     let (public, private) = directory.key_pair("ES256");
     let es256: Algorithm = "ES256".parse().unwrap();
     let make = |algorithm, source: &KeySource, private_key: Option<PathBuf>| {
-        mint(algorithm, source, &TokenValidation::default(), &TokenRequest { private_key, ..token_request() }, at(NOW))
-            .unwrap_err()
+        mint(
+            &[algorithm],
+            source,
+            &TokenValidation::default(),
+            &TokenRequest { private_key, ..token_request() },
+            at(NOW),
+        )
+        .unwrap_err()
     };
     assert!(matches!(make(es256, &public, None), MintError::NoPrivateKey(_)));
     assert!(matches!(make("HS256".parse().unwrap(), &source, private), MintError::UnwantedPrivateKey(_)));

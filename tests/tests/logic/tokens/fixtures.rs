@@ -14,6 +14,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 use session_core::protocol::{CredentialError, TokenError};
+use session_core::session::Identity;
 use session_core::{UnixSeconds, UserId};
 use shell::auth::{KeySource, Keys, Secret, TokenRequest, TokenValidation, Verifier};
 use tempfile::TempDir;
@@ -67,8 +68,19 @@ pub(super) fn token_request() -> TokenRequest {
 }
 
 pub(super) fn verifier(name: &str) -> Verifier {
-    let keys = Keys::load(name.parse().unwrap(), &KeySource::Secret(Secret::new(SECRET))).unwrap();
+    let keys = Keys::load(&[name.parse().unwrap()], &KeySource::Secret(Secret::new(SECRET))).unwrap();
     Verifier { keys, rules: TokenValidation::default() }
+}
+
+/// What the client is told about a token.
+pub(super) trait Verdict {
+    fn verdict(&self, token: &str, now: UnixSeconds) -> Result<Identity, CredentialError>;
+}
+
+impl Verdict for Verifier {
+    fn verdict(&self, token: &str, now: UnixSeconds) -> Result<Identity, CredentialError> {
+        self.verify(token, now).map_err(|invalid| invalid.error)
+    }
 }
 
 pub(super) fn at(second: u64) -> UnixSeconds {

@@ -36,7 +36,7 @@ fn unauthentic_token_is_refused_despite_its_claims() {
     let header = json!({"alg": "HS256", "typ": "JWT"});
     let claims = json!({"sub": "ada", "exp": NOW + 60});
     let good = token(&header, &claims);
-    assert!(verifier("HS256").verify(&good, at(NOW)).is_ok());
+    assert!(verifier("HS256").verdict(&good, at(NOW)).is_ok());
     let with_header = |header: Value| token(&header, &claims);
     let unsigned = format!("{}.{}.", encoded(&json!({"alg": "none"})), encoded(&claims));
     let other_claims = good.replacen(&encoded(&claims), &encoded(&json!({"sub": "eve", "exp": NOW + 60})), 1);
@@ -79,6 +79,11 @@ fn unauthentic_token_is_refused_despite_its_claims() {
             text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","s\u0075b":"eve","exp":1700000060}"#),
             TokenError::DuplicateClaim,
         ),
+        // A nested claim may name the user, or the limit.
+        (
+            text_token(r#"{"alg":"HS256"}"#, r#"{"sub":"ada","exp":1700000060,"x":[{"y":{"z":1,"z":2}}]}"#),
+            TokenError::DuplicateClaim,
+        ),
         (text_token(r#"{"alg":"HS256"}"#, r#"["sub"]"#), TokenError::Malformed),
         (text_token(r#"{"alg":"HS256"}"#, &"[".repeat(100_000)), TokenError::Malformed),
         (text_token(r#"{"alg":"HS256"}"#, &format!(r#"{{"x":{}"#, "[".repeat(100_000))), TokenError::Malformed),
@@ -86,11 +91,11 @@ fn unauthentic_token_is_refused_despite_its_claims() {
         (format!("{}.{}.{}", "a".repeat(1 << 18), "a".repeat(1 << 18), "a".repeat(1 << 18)), TokenError::Malformed),
         (format!("{}{}", good, "A".repeat(1 << 20)), TokenError::Signature),
     ] {
-        let verdict = verifier("HS256").verify(&token, at(NOW));
+        let verdict = verifier("HS256").verdict(&token, at(NOW));
         assert_eq!(verdict, refused(error), "{token:.300}");
     }
     for cut in 0..good.len() {
-        assert!(verifier("HS256").verify(&good[..cut], at(NOW)).is_err(), "cut off at {cut}");
+        assert!(verifier("HS256").verdict(&good[..cut], at(NOW)).is_err(), "cut off at {cut}");
     }
 }
 
@@ -105,12 +110,13 @@ fn each_algorithm_accepts_only_its_own_key() {
             _ => directory.key_pair(name),
         };
         let request = TokenRequest { private_key, ..token_request() };
-        authenticator.push(mint(algorithm, &source, &TokenValidation::default(), &request, at(NOW)).unwrap());
-        verifiers.push(Verifier { keys: Keys::load(algorithm, &source).unwrap(), rules: TokenValidation::default() });
+        authenticator.push(mint(&[algorithm], &source, &TokenValidation::default(), &request, at(NOW)).unwrap());
+        verifiers
+            .push(Verifier { keys: Keys::load(&[algorithm], &source).unwrap(), rules: TokenValidation::default() });
     }
     for (at_key, verifier) in verifiers.iter().enumerate() {
         for (at_token, token) in authenticator.iter().enumerate() {
-            let verdict = verifier.verify(token, at(NOW));
+            let verdict = verifier.verdict(token, at(NOW));
             let expected = if at_key == at_token { Ok(()) } else { refused(TokenError::Algorithm) };
             assert_eq!(verdict.map(drop), expected, "{} by {:?}", Algorithm::NAMES[at_token], verifier.keys);
         }
@@ -119,9 +125,9 @@ fn each_algorithm_accepts_only_its_own_key() {
     for name in ["RS256", "PS256", "ES256", "EdDSA"] {
         let (other, _) = directory.key_pair(name);
         let other =
-            Verifier { keys: Keys::load(name.parse().unwrap(), &other).unwrap(), rules: TokenValidation::default() };
+            Verifier { keys: Keys::load(&[name.parse().unwrap()], &other).unwrap(), rules: TokenValidation::default() };
         let token = &authenticator[Algorithm::NAMES.iter().position(|known| *known == name).unwrap()];
-        assert_eq!(other.verify(token, at(NOW)).map(drop), refused(TokenError::Signature), "{name}");
+        assert_eq!(other.verdict(token, at(NOW)).map(drop), refused(TokenError::Signature), "{name}");
     }
 }
 
@@ -134,12 +140,12 @@ fn public_key_does_not_work_as_secret() {
     let claims = json!({"sub": "ada", "exp": NOW + 60});
     let forged = signed_with(&pem, &claims);
     let rsa =
-        Verifier { keys: Keys::load("RS256".parse().unwrap(), &source).unwrap(), rules: TokenValidation::default() };
-    assert_eq!(rsa.verify(&forged, at(NOW)), refused(TokenError::Algorithm));
+        Verifier { keys: Keys::load(&["RS256".parse().unwrap()], &source).unwrap(), rules: TokenValidation::default() };
+    assert_eq!(rsa.verdict(&forged, at(NOW)), refused(TokenError::Algorithm));
     let renamed = forged.replacen(&encoded(&json!({"alg": "HS256"})), &encoded(&json!({"alg": "RS256"})), 1);
-    assert_eq!(rsa.verify(&renamed, at(NOW)), refused(TokenError::Signature));
+    assert_eq!(rsa.verdict(&renamed, at(NOW)), refused(TokenError::Signature));
     // An operator cannot configure it as a secret by mistake either.
-    let mistaken = Keys::load("HS256".parse().unwrap(), &KeySource::SecretFile(source.file().unwrap().into()));
+    let mistaken = Keys::load(&["HS256".parse().unwrap()], &KeySource::SecretFile(source.file().unwrap().into()));
     assert!(mistaken.unwrap_err().to_string().contains("it is a key in PEM, a secret is needed"));
 }
 
@@ -172,10 +178,10 @@ fn keys_of_a_set_are_found_by_id() {
         let (name, (source, private_key)) = &pairs[which];
         let request =
             TokenRequest { key_id: key_id.map(Into::into), private_key: private_key.clone(), ..token_request() };
-        mint(name.parse().unwrap(), source, &TokenValidation::default(), &request, at(NOW)).unwrap()
+        mint(&[name.parse().unwrap()], source, &TokenValidation::default(), &request, at(NOW)).unwrap()
     };
     let verifier = |name: &str, path: &PathBuf| Verifier {
-        keys: Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path.clone())).unwrap(),
+        keys: Keys::load(&[name.parse().unwrap()], &KeySource::KeySetFile(path.clone())).unwrap(),
         rules: TokenValidation::default(),
     };
 
@@ -196,7 +202,9 @@ fn keys_of_a_set_are_found_by_id() {
     ]);
     let rsa = verifier("RS256", &all);
     assert_eq!(rsa.keys.count(), 2, "only those of the algorithm count");
-    assert!(rsa.verify(&token(0, Some("old")), at(NOW)).is_ok() && rsa.verify(&token(1, Some("new")), at(NOW)).is_ok());
+    assert!(
+        rsa.verdict(&token(0, Some("old")), at(NOW)).is_ok() && rsa.verdict(&token(1, Some("new")), at(NOW)).is_ok()
+    );
     for (which, key_id, error) in [
         (0, Some("new"), TokenError::Signature),
         (0, Some("curve"), TokenError::UnknownKey),
@@ -207,23 +215,23 @@ fn keys_of_a_set_are_found_by_id() {
         (0, None, TokenError::NoKeyId),
         (2, Some("curve"), TokenError::Algorithm),
     ] {
-        assert_eq!(rsa.verify(&token(which, key_id), at(NOW)).map(drop), refused(error), "{which} {key_id:?}");
+        assert_eq!(rsa.verdict(&token(which, key_id), at(NOW)).map(drop), refused(error), "{which} {key_id:?}");
     }
-    assert!(verifier("ES256", &all).verify(&token(2, Some("curve")), at(NOW)).is_ok());
-    assert!(verifier("EdDSA", &all).verify(&token(3, None), at(NOW)).is_ok(), "the only one needs no name");
-    assert!(verifier("RS256", &set(vec![jwk(0, None)])).verify(&token(0, None), at(NOW)).is_ok());
+    assert!(verifier("ES256", &all).verdict(&token(2, Some("curve")), at(NOW)).is_ok());
+    assert!(verifier("EdDSA", &all).verdict(&token(3, None), at(NOW)).is_ok(), "the only one needs no name");
+    assert!(verifier("RS256", &set(vec![jwk(0, None)])).verdict(&token(0, None), at(NOW)).is_ok());
     let mut unnamed = jwk(4, None);
     unnamed.as_object_mut().unwrap().remove("alg");
     let unnamed = || set(vec![unnamed.clone()]);
-    assert!(verifier("ES384", &unnamed()).verify(&token(4, None), at(NOW)).is_ok(), "the curve says which algorithm");
+    assert!(verifier("ES384", &unnamed()).verdict(&token(4, None), at(NOW)).is_ok(), "the curve says which algorithm");
 
     let mut nameless = vec![jwk(0, None), jwk(1, None), jwk(2, None)];
     let by_trial = verifier("RS256", &set(nameless.clone()));
-    assert!(by_trial.verify(&token(0, None), at(NOW)).is_ok() && by_trial.verify(&token(1, None), at(NOW)).is_ok());
-    assert_eq!(by_trial.verify(&token(0, Some("old")), at(NOW)).map(drop), refused(TokenError::UnknownKey));
+    assert!(by_trial.verdict(&token(0, None), at(NOW)).is_ok() && by_trial.verdict(&token(1, None), at(NOW)).is_ok());
+    assert_eq!(by_trial.verdict(&token(0, Some("old")), at(NOW)).map(drop), refused(TokenError::UnknownKey));
 
     let why = |name: &str, path: PathBuf| {
-        Keys::load(name.parse().unwrap(), &KeySource::KeySetFile(path)).unwrap_err().to_string()
+        Keys::load(&[name.parse().unwrap()], &KeySource::KeySetFile(path)).unwrap_err().to_string()
     };
     let none = "none of its keys can be used for that algorithm";
     assert!(why("PS512", set(vec![jwk(0, None), jwk(2, None)])).ends_with(none), "they are for others by name or kind");
@@ -263,7 +271,7 @@ fn unusable_keys_are_refused_with_a_reason() {
         (
             "RS256",
             public(directory.write("cert", certificate)),
-            "`openssl x509 -pubkey -noout` extracts the public key",
+            "its certificate cannot be read; `openssl x509 -pubkey -noout` may extract",
         ),
         ("ES256", rsa, "it is not a public key in PEM of the kind that ES256 needs"),
         ("RS256", curve.clone(), "it is not a public key in PEM of the kind that RS256 needs"),
@@ -274,12 +282,12 @@ fn unusable_keys_are_refused_with_a_reason() {
         ("RS256", public(directory.write("large", &vec![b'x'; 1 << 20])), "it is not a public key in PEM"),
         ("RS256", public(directory.write("huge", &vec![b'x'; (1 << 20) + 1])), "it is larger than 1 MiB"),
     ] {
-        let error = Keys::load(name.parse().unwrap(), &source).unwrap_err();
+        let error = Keys::load(&[name.parse().unwrap()], &source).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
         assert!(matches!(error, KeyError::Unusable { .. } | KeyError::Unreadable { .. }));
     }
     for (name, least) in [("HS256", 32), ("HS384", 48), ("HS512", 64)] {
-        assert!(Keys::load(name.parse().unwrap(), &secret(&vec![b'x'; least])).is_ok(), "{name}");
+        assert!(Keys::load(&[name.parse().unwrap()], &secret(&vec![b'x'; least])).is_ok(), "{name}");
     }
     assert_eq!(Secret::new(b"x\r\n"), Secret::new(b"x"));
     assert_eq!(Secret::new(b" x\n\n"), Secret::new(b" x\n\n"), "one line break, no more, and no space");

@@ -2,5 +2,7 @@
 
 mod fixtures;
 mod claims;
+mod providers;
 mod keys;
 mod commands;
+mod rotation;
