@@ -72,6 +72,7 @@ pub fn connection_limits(total: usize, unauthenticated: usize, per_client: usize
         per_client: NonZeroUsize::new(per_client),
         rate_per_client: NonZeroU32::new(rate),
         work_per_client: None,
+        per_user: None,
     }
 }
 

@@ -137,6 +137,7 @@ impl Session {
             Event::Draining => self.end(Some(CloseReason::ShuttingDown), now),
             Event::Disconnected => self.end(None, now),
             Event::Tick => self.tick(now),
+            Event::TooManyConnections => self.too_many_connections(now),
         };
         if self.is_finished() {
             // An event that starts a call does not finish the session, so this overwrites no effect.
@@ -361,8 +362,26 @@ impl Session {
             | Outcome::Ended { .. }
             | Outcome::NotRenewed(_) => AuthenticateFailure::StoreTimedOut,
         };
+        self.refuse(failure, tokens.is_some(), now)
+    }
+
+    /// The user's connections are too many, so the store is not asked for a slot.
+    fn too_many_connections(&mut self, now: Timestamp) -> Actions {
+        let is_detailed = match &self.pending {
+            Some(PendingCall::Acquire(tokens)) => tokens.is_some(),
+            Some(PendingCall::Verify(_) | PendingCall::Query(_)) | None => return Actions::default(),
+        };
+        (self.pending, self.slot) = (None, None);
+        if !self.is_open() {
+            return Actions::default();
+        }
+        self.refuse(AuthenticateFailure::LimitReached, is_detailed, now)
+    }
+
+    /// Says why the client gets no slot, and closes.
+    fn refuse(&mut self, failure: AuthenticateFailure, is_detailed: bool, now: Timestamp) -> Actions {
         Actions {
-            send: Some(Frame::Message(authenticate_failure(failure, tokens.is_some()))),
+            send: Some(Frame::Message(authenticate_failure(failure, is_detailed))),
             ..self.end(Some(CloseReason::TryAgainLater), now)
         }
     }

@@ -92,6 +92,10 @@ impl Authenticator for JwtAuthenticator {
     fn is_expensive(&self) -> bool {
         !self.verifier().keys.algorithm().is_symmetric()
     }
+
+    fn proves_user(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for JwtAuthenticator {

@@ -55,6 +55,7 @@ impl Config {
             per_client: size(self.max_connections_per_address),
             rate_per_client: number(self.max_connection_rate),
             work_per_client: number(self.max_work_per_address),
+            per_user: size(self.max_connections_per_user),
         }
     }
 
@@ -220,6 +221,7 @@ mod tests {
             per_client: NonZeroUsize::new(3),
             rate_per_client: NonZeroU32::new(2),
             work_per_client: NonZeroU32::new(65_536),
+            per_user: None,
         };
         assert_eq!(some.connection_limits(u64::MAX), bounds);
         let limits = some.session_settings();

@@ -159,6 +159,14 @@ settings! {
             value: "N", default: "1000", applies: AtOnce
         }
 
+        /// Maximum connections of one user, from all addresses, 2 to 10000000 or `unlimited`. Only with tokens. With it, a
+        /// connection with a valid token counts for its user, and no longer for `max_connections_per_address`. It must be
+        /// greater than `limit`. Further ones are closed with 1013
+        max_connections_per_user: Bound {
+            reader: bound(2..=10_000_000),
+            value: "N", default: "unlimited", applies: AtOnce
+        }
+
         /// Maximum new connections per second of one address, or of one IPv6 /64, 1 to 1000000 or `unlimited`. Further
         /// ones get 503
         max_connection_rate: Bound {

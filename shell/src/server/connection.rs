@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use session_core::connection_limiter::{ClientPrefix, Work};
 use session_core::leaving_tracker::LeavingTracker;
-use session_core::ledger::{Outcome, StoreError};
+use session_core::ledger::{Outcome, StoreCommand, StoreError};
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
 use session_core::{ResumeToken, Timestamp};
@@ -308,8 +308,12 @@ impl<S: MessageSocket> Connection<S> {
             match effect {
                 Some(Effect::Verify(credential)) => next = self.verify(credential),
                 Some(Effect::Store(command)) => {
-                    self.slot.submit(command);
-                    self.read_again_at = self.slot.deadline().map(|_| now + READ_PAUSE);
+                    if self.is_within_user_limit(&command) {
+                        self.slot.submit(command);
+                        self.read_again_at = self.slot.deadline().map(|_| now + READ_PAUSE);
+                    } else {
+                        next = Some(Event::TooManyConnections);
+                    }
                 }
                 None => {}
             }
@@ -325,6 +329,23 @@ impl<S: MessageSocket> Connection<S> {
                 // Nobody waits for it any more. The session has ended, so the result changes nothing.
                 next = Some(Event::Verified(Err(CredentialError::NotText)));
             }
+        }
+    }
+
+    /// Counts the connection for its user, if the command acquires a slot and the credential has proved the user. False if the
+    /// user has too many connections.
+    fn is_within_user_limit(&mut self, command: &StoreCommand) -> bool {
+        match command {
+            StoreCommand::Acquire { user, .. } if self.context.authenticator.proves_user() => {
+                self.permit.identify_user(user).is_ok()
+            }
+            StoreCommand::Acquire { .. }
+            | StoreCommand::Release { .. }
+            | StoreCommand::Linger { .. }
+            | StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => true,
         }
     }
 

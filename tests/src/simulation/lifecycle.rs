@@ -29,6 +29,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     per_client: None,
     rate_per_client: None,
     work_per_client: NonZeroU32::new(48 * 1024),
+    per_user: None,
 };
 
 impl Simulation {

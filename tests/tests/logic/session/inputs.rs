@@ -44,7 +44,7 @@ listed! {
         Alive,
         Protocol, Utf8, Size, Binary,
         Verified, VerifiedByToken, VerifiedOther, NotVerified,
-        Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent,
+        Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent, TooMany,
         Evicted, ResumedElsewhere, Expired, Draining, Disconnected,
         EarlyTick, Tick, LateTick,
     }
@@ -184,6 +184,7 @@ impl Input {
             Full => Event::Stored(Outcome::Rejected(StoreError::Full)),
             Failed => Event::Stored(Outcome::Rejected(StoreError::Failed)),
             Silent => Event::Stored(Outcome::Unknown),
+            TooMany => Event::TooManyConnections,
             Evicted => Event::Ended(EndReason::TakenOver(None)),
             ResumedElsewhere => Event::Ended(EndReason::Resumed),
             Expired => Event::Expired,
@@ -202,7 +203,7 @@ impl Input {
             LateTick => deadline.unwrap_or(now) + HOUR,
             Connected | Authenticate | AuthenticateNobody | Check | Bye | Garbage | Unknown | Alive | Protocol
             | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified | Granted | Denied
-            | Released | Found | Banned | OtherDevice | Overloaded | Full | Failed | Silent | Evicted
+            | Released | Found | Banned | OtherDevice | Overloaded | Full | Failed | Silent | TooMany | Evicted
             | ResumedElsewhere | Expired | Draining | Disconnected => now,
         }
     }
