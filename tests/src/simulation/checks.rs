@@ -116,9 +116,7 @@ impl Simulation {
         }
 
         // No pause is longer than this.
-        self.pass_until(Duration::from_secs(60), |simulation| {
-            simulation.clients.values().all(|client| !client.socket.is_paused())
-        });
+        self.pass_until(Duration::from_secs(60), |simulation| !simulation.told_sockets.is_any_paused());
         // BYE and a lost socket free the slot at once, silence after its timeout.
         let left = self.now;
         let mut silent = 0;
@@ -153,6 +151,7 @@ impl Simulation {
                 (0, 0),
                 "the limiter counts a connection that has ended"
             );
+            assert_eq!(self.servers[server].connection_limiter.tracked_users(), 0, "a user has lost its connections");
             assert_eq!(self.servers[server].store_client().tracked(), 0, "a session is still tracked");
             if self.servers[server].status == Status::Draining {
                 self.kill(server);

@@ -22,14 +22,14 @@ use super::authenticator::SimulatedAuthenticator;
 use super::cluster::{STORE_TIMEOUT, Simulation, TRACKER_CAPACITY};
 use super::server::{Server, Status, Task};
 
-/// Clients at one address cause more work than they may now and then.
+/// Clients at one address cause more work than they may now and then, and a user has too many connections.
 const LIMITS: ConnectionLimits = ConnectionLimits {
     connections: None,
     unauthenticated: None,
     per_client: None,
     rate_per_client: None,
     work_per_client: NonZeroU32::new(48 * 1024),
-    per_user: None,
+    per_user: NonZeroUsize::new(5),
 };
 
 impl Simulation {
