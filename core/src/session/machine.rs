@@ -10,7 +10,9 @@ use super::replies::{authenticate_failure, error, limit_failure, query_reply, re
 use super::settings::SessionSettings;
 use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
-use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotListing};
+use crate::ledger::{
+    self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotListing, StoreError,
+};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
     CredentialError, RequestError, ServerMessage, UserSummary,
@@ -138,6 +140,7 @@ impl Session {
             Event::Disconnected => self.end(None, now),
             Event::Tick => self.tick(now),
             Event::TooManyConnections => self.too_many_connections(now),
+            Event::VerifyTimedOut => self.verify_timed_out(now),
         };
         if self.is_finished() {
             // An event that starts a call does not finish the session, so this overwrites no effect.
@@ -308,6 +311,24 @@ impl Session {
             (Err(error), _) => AuthenticateFailure::Credential(error),
         };
         self.bad_message(authenticate_failure(failure, is_detailed), now)
+    }
+
+    /// Nobody knows whether the credential is valid. A session that has its slot goes on with the token that it has.
+    fn verify_timed_out(&mut self, now: Timestamp) -> Actions {
+        let is_detailed = match &self.pending {
+            Some(PendingCall::Verify(options)) => options.is_some(),
+            Some(PendingCall::Acquire(_) | PendingCall::Query(_)) | None => return Actions::default(),
+        };
+        self.pending = None;
+        if !self.is_open() {
+            return Actions::default();
+        }
+        self.put_off_ping(now);
+        let failure = AuthenticateFailure::Store(StoreError::Overloaded);
+        match self.slot {
+            Some(_) => reply(authenticate_failure(failure, is_detailed)),
+            None => self.refuse(failure, is_detailed, now),
+        }
     }
 
     fn acquire(&mut self, identity: Identity, options: Option<Box<AuthenticateOptions>>, now: Timestamp) -> Actions {

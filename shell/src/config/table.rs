@@ -258,7 +258,8 @@ settings! {
         /// Further silence after that ping until the client counts as dead, 100ms to 1h
         pong_timeout: Duration { reader: timeout(), value: "TIME", default: "10s", applies: AtOnce }
 
-        /// Maximum time the store may take to answer, 10ms to 1m. After it the server refuses the client
+        /// Maximum time the store may take to answer, and the check of a token that is signed with a public key, 10ms to
+        /// 1m. After it the server refuses the client
         store_timeout: Duration {
             reader: duration(10 * MILLISECOND..=60 * SECOND),
             value: "TIME", default: "5s", applies: AfterRestart

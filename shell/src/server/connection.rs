@@ -13,6 +13,7 @@ use session_core::ledger::{Outcome, StoreCommand, StoreError};
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings};
 use session_core::{ResumeToken, Timestamp};
+use smol::future::FutureExt as _;
 
 use crate::auth::Authenticator;
 use crate::net::connection_limiter::ConnectionPermit;
@@ -54,16 +55,29 @@ impl ConnectionContext {
     }
 }
 
-/// The check of a credential that waits for its turn, or is under way on another thread.
-type Verification = Pin<Box<dyn Future<Output = Result<Identity, CredentialError>> + Send>>;
+/// The check of a credential that waits for its turn, or is under way on another thread. It returns the session's event.
+type Verification = Pin<Box<dyn Future<Output = Event<'static>> + Send>>;
 
+/// A check that has not ended within the timeout of the store is given up. If its turn has not come by then, it never does.
 async fn verify_in_turn(
     context: Arc<ConnectionContext>,
     client: ClientPrefix,
     credential: Credential,
-) -> Result<Identity, CredentialError> {
-    let turn = context.turns.turn(client).await;
-    turn.run(move || context.verify(&credential)).await
+) -> Event<'static> {
+    let clock = context.store_client.clock();
+    let timeout = clock.wait_until(clock.now() + context.store_client.timeout());
+    let check = async {
+        let turn = context.turns.turn(client).await;
+        let context = Arc::clone(&context);
+        Event::Verified(turn.run(move || context.verify(&credential)).await)
+    };
+    check
+        .or(async {
+            timeout.await;
+            context.refusal_log.log_verify_timeout();
+            Event::VerifyTimedOut
+        })
+        .await
 }
 
 /// Drives a session and its socket until both have ended.
@@ -95,7 +109,7 @@ const READ_PAUSE: Duration = Duration::from_millis(100);
 /// Why a connection's task wakes.
 enum Wake<Text> {
     Notification(Notification),
-    Verified(Result<Identity, CredentialError>),
+    Verified(Event<'static>),
     Peer(SocketEvent<Text>),
     Deadline,
 }
@@ -155,7 +169,7 @@ impl<S: MessageSocket> Connection<S> {
                     self.handle(Event::Ended(reason));
                 }
                 Wake::Notification(Notification::Stored(outcome)) => self.handle_outcome(outcome),
-                Wake::Verified(result) => self.handle(Event::Verified(result)),
+                Wake::Verified(event) => self.handle(event),
                 Wake::Peer(SocketEvent::Text(text)) => unhandled = Some(text),
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
                 Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
@@ -178,10 +192,10 @@ impl<S: MessageSocket> Connection<S> {
             return Poll::Ready(Wake::Notification(notification));
         }
         if let Some(verification) = &mut self.verification
-            && let Poll::Ready(result) = verification.as_mut().poll(cx)
+            && let Poll::Ready(event) = verification.as_mut().poll(cx)
         {
             self.verification = None;
-            return Poll::Ready(Wake::Verified(result));
+            return Poll::Ready(Wake::Verified(event));
         }
         let event = self.socket.poll(read, cx);
         if !self.socket.is_served() && !self.slot.is_gone() {

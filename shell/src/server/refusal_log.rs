@@ -12,6 +12,7 @@ pub struct RefusalLog {
     denied: LogRateLimiter,
     credential: LogRateLimiter,
     store: LogRateLimiter,
+    verify: LogRateLimiter,
 }
 
 impl RefusalLog {
@@ -19,6 +20,13 @@ impl RefusalLog {
     pub fn log_credential_error(&self, error: CredentialError) {
         if let Some(suppressed) = self.credential.check() {
             tracing::info!(why = error.message(), suppressed, "authentication failed: invalid credential");
+        }
+    }
+
+    /// Logs a credential that was not checked in time.
+    pub fn log_verify_timeout(&self) {
+        if let Some(suppressed) = self.verify.check() {
+            tracing::warn!(suppressed, "authentication failed: the credential was not checked in time");
         }
     }
 

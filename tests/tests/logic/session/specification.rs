@@ -44,6 +44,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[VerifiedByToken],    acquire_up_to(7),  None,                                 None,                    Busy),
             on(&[VerifiedOther],      acquire_for_bob(), None,                                 None,                    Busy),
             on(&[NotVerified],        None,              failure(invalid_id()),                     None,                    Waits(10)),
+            on(&[VerifyLate],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
             ignores(&[ENDINGS, &[Connected, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
@@ -178,6 +179,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[VerifiedByToken],    renew(Some(7)),    None,                                 None,                    Busy),
             on(&[VerifiedOther],      None,              failure(AuthenticateFailure::AnotherUser),         None,                    Waits(35)),
             on(&[NotVerified],        None,              failure(invalid_id()),                     None,                    Waits(35)),
+            on(&[VerifyLate],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), None,               Waits(35)),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
@@ -296,7 +298,7 @@ fn specification_has_every_state_and_event_once() {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (0..KINDS).collect::<Vec<_>>(), "an event without an input");
 }
 
-const KINDS: u8 = 26;
+const KINDS: u8 = 27;
 
 /// Numbers the kinds of event. A new kind needs an [`Input`], and with it a row in every state.
 fn kind(event: &Event<'_>) -> u8 {
@@ -322,6 +324,7 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Stored(Outcome::Rejected(StoreError::Failed)) => 15,
         Event::Stored(Outcome::Unknown) => 16,
         Event::TooManyConnections => 25,
+        Event::VerifyTimedOut => 26,
         Event::Draining => 17,
         Event::Disconnected => 18,
         Event::Tick => 19,
