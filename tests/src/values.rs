@@ -73,6 +73,7 @@ pub fn connection_limits(total: usize, unauthenticated: usize, per_client: usize
         rate_per_client: NonZeroU32::new(rate),
         work_per_client: None,
         work: None,
+        per_user: None,
     }
 }
 

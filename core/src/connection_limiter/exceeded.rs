@@ -26,6 +26,9 @@ pub enum ConnectionLimitExceeded {
         /// When the next connection may come, if no other comes before it: more than zero, at most a second.
         retry_after: Duration,
     },
+    /// The user has [`per_user`](super::ConnectionLimits::per_user) connections already. The client is told this as
+    /// [`AuthenticateFailure::LimitReached`](crate::protocol::AuthenticateFailure::LimitReached).
+    PerUser,
 }
 
 impl ConnectionLimitExceeded {
@@ -43,6 +46,7 @@ impl ConnectionLimitExceeded {
             }
             Self::PerClient { .. } => "Your address has as many connections as one may",
             Self::Rate { .. } => "Your address opens connections faster than one may, try again later",
+            Self::PerUser => "User has reached connection limit, no more connections allowed",
         }
     }
 
@@ -51,7 +55,7 @@ impl ConnectionLimitExceeded {
     #[must_use]
     pub const fn retry_after(self) -> Duration {
         match self {
-            Self::Total | Self::Unauthenticated | Self::PerClient { .. } => Self::RETRY_AFTER,
+            Self::Total | Self::Unauthenticated | Self::PerClient { .. } | Self::PerUser => Self::RETRY_AFTER,
             Self::Rate { retry_after, .. } => retry_after,
         }
     }
@@ -62,7 +66,7 @@ impl fmt::Display for ConnectionLimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.message())?;
         match self {
-            Self::Total | Self::Unauthenticated => Ok(()),
+            Self::Total | Self::Unauthenticated | Self::PerUser => Ok(()),
             Self::PerClient { client } | Self::Rate { client, .. } => write!(f, ": {client}"),
         }
     }
@@ -73,6 +77,7 @@ impl core::error::Error for ConnectionLimitExceeded {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::AuthenticateFailure;
     use alloc::string::ToString;
     use core::net::IpAddr;
 
@@ -105,6 +110,7 @@ mod tests {
                 ": 2001:db8::/64",
                 short,
             ),
+            (ConnectionLimitExceeded::PerUser, &*AuthenticateFailure::LimitReached.message(), "", second),
         ] {
             assert_eq!(exceeded.message(), client);
             assert_eq!(exceeded.to_string().strip_prefix(client), Some(operator));

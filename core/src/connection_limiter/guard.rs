@@ -9,6 +9,7 @@ use super::client_prefix::ClientPrefix;
 use super::exceeded::ConnectionLimitExceeded;
 use super::limiter::{ConnectionLimiter, Permit};
 use super::work::Work;
+use crate::id::UserId;
 use crate::time::Timestamp;
 
 /// A [`ConnectionLimiter`] that several owners share: behind a mutex, or in a cell.
@@ -99,9 +100,22 @@ impl<L: SharedLimiter> PermitGuard<L> {
         self.limiter.with(|limiter| limiter.identify(permit, address, now))
     }
 
+    /// As [`ConnectionLimiter::identify_user`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn identify_user(&mut self, user: &UserId) -> Result<(), ConnectionLimitExceeded> {
+        match &mut self.permit {
+            Some(permit) if permit.user() != Some(user) => {
+                self.limiter.with(|limiter| limiter.identify_user(permit, user))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// As [`ConnectionLimiter::authenticated`].
     pub fn authenticated(&mut self) {
-        if let Some(permit) = &mut self.permit {
+        if let Some(permit) = self.permit.as_mut().filter(|permit| permit.is_unauthenticated()) {
             self.limiter.with(|limiter| limiter.authenticated(permit));
         }
     }

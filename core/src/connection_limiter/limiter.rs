@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
+use alloc::sync::Arc;
 use core::mem;
 use core::net::IpAddr;
 use core::num::{NonZeroU32, NonZeroUsize};
@@ -10,15 +11,18 @@ use core::ops::Bound;
 use super::client_prefix::ClientPrefix;
 use super::exceeded::ConnectionLimitExceeded;
 use super::total_work::TotalWork;
+use super::user_counts::UserCounts;
 use super::work::{Work, WorkBudget};
+use crate::id::UserId;
 use crate::time::Timestamp;
 use crate::token_bucket::TokenBucket;
 
 /// Counts the connections of one process and refuses those that exceed a limit.
 ///
 /// An accepted connection gets a [`Permit`] from [`ConnectionLimiter::acquire`]. [`ConnectionLimiter::identify`] counts it
-/// for its client, [`ConnectionLimiter::authenticated`] ends its unauthenticated time, [`ConnectionLimiter::charge`] counts
-/// its [`Work`], [`ConnectionLimiter::release`] gives the permit back. [`PermitGuard`](super::PermitGuard) releases it when dropped.
+/// for its client, [`ConnectionLimiter::authenticated`] ends its unauthenticated time, or
+/// [`ConnectionLimiter::identify_user`] does, where credentials prove their users. [`ConnectionLimiter::charge`] counts its
+/// [`Work`], [`ConnectionLimiter::release`] gives the permit back. [`PermitGuard`](super::PermitGuard) releases it when dropped.
 ///
 /// ```
 /// use core::num::NonZeroUsize;
@@ -49,7 +53,9 @@ use crate::token_bucket::TokenBucket;
 ///
 /// - Each count is the number of permits that were not released. So it is never negative and never drifts. A permit that
 ///   is lost without a release counts forever.
-/// - No count is above a limit that was in force all the time.
+/// - No count is above a limit that was in force all the time. With [`ConnectionLimits::per_user`], a connection whose user
+///   is known counts for the user instead of the client. So many users behind one address do not exhaust the bound of that
+///   address, and one user does not exhaust it for the others.
 /// - In the long run at most [`ConnectionLimits::rate_per_client`] permits of one client are identified per second. In any
 ///   one second at most twice that, because the token bucket saves up one second's worth.
 /// - A client whose connections pause when [`ConnectionLimiter::charge`] tells them to causes, in the long run, at most
@@ -60,7 +66,7 @@ use crate::token_bucket::TokenBucket;
 /// - A released permit makes room at once. A refused connection uses up nothing.
 /// - A client is remembered while it has connections, and until its work is paid: up to a second longer, or a minute after
 ///   much work. Each arrival sweeps a few clients. So the map holds at most about twice the clients that had to be
-///   remembered at once.
+///   remembered at once. A user is remembered while it has connections.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     limits: ConnectionLimits,
@@ -68,6 +74,7 @@ pub struct ConnectionLimiter {
     unauthenticated: usize,
     /// Each client that has to be remembered, and some that the sweep has not reached.
     clients: BTreeMap<ClientPrefix, Usage>,
+    users: UserCounts,
     /// Where the sweep continues.
     swept: Option<ClientPrefix>,
     work: TotalWork,
@@ -91,6 +98,9 @@ pub struct ConnectionLimits {
     /// [`Work`] of all clients together per second, in bytes. While they cause more, each client may cause only a share of
     /// what it otherwise may, the same for all. A client without a limit of its own may cause this share of the total.
     pub work: Option<NonZeroU32>,
+    /// Connections of one user, from all clients. With it a connection no longer counts for
+    /// [`per_client`](ConnectionLimits::per_client) once [`ConnectionLimiter::identify_user`] has recorded its user.
+    pub per_user: Option<NonZeroUsize>,
 }
 
 /// A connection that a [`ConnectionLimiter`] has counted. Give it back with [`ConnectionLimiter::release`]. A permit that is
@@ -100,6 +110,8 @@ pub struct ConnectionLimits {
 pub struct Permit {
     /// The client that it counts for. `None` until it is identified.
     client: Option<ClientPrefix>,
+    /// The user that it counts for. `None` until it is identified.
+    user: Option<Arc<UserId>>,
     is_unauthenticated: bool,
     /// Work that is not charged to the client yet.
     work: Work,
@@ -121,14 +133,37 @@ impl Permit {
     pub const fn client(&self) -> Option<ClientPrefix> {
         self.client
     }
+
+    /// The user, if it was identified.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserId> {
+        self.user.as_deref()
+    }
+
+    /// Whether it still counts as unauthenticated.
+    #[must_use]
+    pub const fn is_unauthenticated(&self) -> bool {
+        self.is_unauthenticated
+    }
+}
+
+/// The connections of one client. If it is at its limit, this tells many users behind one address from an attacker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ClientUsage {
+    /// Its connections.
+    pub connections: usize,
+    /// How many of them are authenticated.
+    pub authenticated: usize,
+    /// How many different users those connections have whose users are known.
+    pub users: usize,
 }
 
 /// What one client has used up.
 #[derive(Debug, Default)]
 struct Usage {
-    connections: usize,
-    /// How many of them are authenticated.
-    authenticated: usize,
+    counts: ClientUsage,
+    /// The connections whose users are known.
+    of_users: usize,
     arrivals: TokenBucket,
     work: WorkBudget,
 }
@@ -136,7 +171,9 @@ struct Usage {
 impl Usage {
     /// Whether the client has used up nothing, as one that never connected.
     fn is_unused(&self, rate: Option<NonZeroU32>, now: Timestamp) -> bool {
-        self.connections == 0 && self.work.is_full(now) && rate.is_none_or(|rate| self.arrivals.is_full(rate, now))
+        self.counts.connections == 0
+            && self.work.is_full(now)
+            && rate.is_none_or(|rate| self.arrivals.is_full(rate, now))
     }
 }
 
@@ -153,6 +190,7 @@ impl ConnectionLimiter {
             connections: 0,
             unauthenticated: 0,
             clients: BTreeMap::new(),
+            users: UserCounts::new(),
             swept: None,
             work: TotalWork::new(),
             now,
@@ -173,7 +211,7 @@ impl ConnectionLimiter {
         }
         self.connections += 1;
         self.unauthenticated += 1;
-        Ok(Permit { client: None, is_unauthenticated: true, work: Work::default() })
+        Ok(Permit { client: None, user: None, is_unauthenticated: true, work: Work::default() })
     }
 
     /// Counts the connection for its client. The caller calls it as soon as it knows the address: at once for a direct
@@ -197,17 +235,70 @@ impl ConnectionLimiter {
         // No limit is zero, so a new client is never refused and the entry is never left unused.
         let client = ClientPrefix::from(address);
         let usage = self.clients.entry(client).or_default();
-        if is_reached(self.limits.per_client, usage.connections) {
+        let (bound, count) = match (self.limits.per_user, &permit.user) {
+            (None, _) => (self.limits.per_client, usage.counts.connections),
+            (Some(_), None) => (self.limits.per_client, usage.counts.connections - usage.of_users),
+            (Some(_), Some(_)) => (None, 0),
+        };
+        if is_reached(bound, count) {
             return Err(ConnectionLimitExceeded::PerClient { client });
         }
         if let Some(rate) = self.limits.rate_per_client {
             let taken = usage.arrivals.take(rate, self.now);
             taken.map_err(|retry_after| ConnectionLimitExceeded::Rate { client, retry_after })?;
         }
-        usage.connections += 1;
-        usage.authenticated += usize::from(!permit.is_unauthenticated);
+        usage.counts.connections += 1;
+        usage.counts.authenticated += usize::from(!permit.is_unauthenticated);
         permit.client = Some(client);
+        self.count_user_behind_client(permit);
         Ok(())
+    }
+
+    /// Counts the connection for its user, and no longer as unauthenticated. The caller calls it when it has verified a
+    /// credential that proves the user, before it asks for a slot. A connection that is denied the slot still counts for
+    /// its user.
+    ///
+    /// Where a client can name any user, nobody must call it: with [`ConnectionLimits::per_user`] the client would escape
+    /// the bound of its address.
+    ///
+    /// Calling it again with the same user does nothing. With another user, the connection counts for that one from then on.
+    ///
+    /// # Errors
+    /// [`ConnectionLimitExceeded::PerUser`]. Nothing has changed: the connection counts as before, until it is released.
+    pub fn identify_user(&mut self, permit: &mut Permit, user: &UserId) -> Result<(), ConnectionLimitExceeded> {
+        if permit.user() == Some(user) {
+            return Ok(());
+        }
+        if is_reached(self.limits.per_user, self.users.connections(user)) {
+            return Err(ConnectionLimitExceeded::PerUser);
+        }
+        self.forget_user(permit);
+        permit.user = Some(self.users.add(user));
+        self.count_user_behind_client(permit);
+        self.authenticated(permit);
+        Ok(())
+    }
+
+    /// If both are known, counts the user among those of the client.
+    fn count_user_behind_client(&mut self, permit: &Permit) {
+        let (Some(client), Some(user)) = (permit.client, &permit.user) else { return };
+        let is_first = self.users.add_behind(client, user);
+        if let Some(usage) = self.clients.get_mut(&client) {
+            usage.of_users += 1;
+            usage.counts.users += usize::from(is_first);
+        }
+    }
+
+    /// Counts the connection for no user.
+    fn forget_user(&mut self, permit: &mut Permit) {
+        let Some(user) = permit.user.take() else { return };
+        self.users.remove(&user);
+        let Some(client) = permit.client else { return };
+        let is_last = self.users.remove_behind(client, &user);
+        if let Some(usage) = self.clients.get_mut(&client) {
+            usage.of_users -= 1;
+            usage.counts.users -= usize::from(is_last);
+        }
     }
 
     /// The connection no longer counts as unauthenticated. Calling it again does nothing.
@@ -217,7 +308,7 @@ impl ConnectionLimiter {
         }
         self.unauthenticated -= 1;
         if let Some(usage) = permit.client.and_then(|client| self.clients.get_mut(&client)) {
-            usage.authenticated += 1;
+            usage.counts.authenticated += 1;
         }
     }
 
@@ -247,9 +338,9 @@ impl ConnectionLimiter {
     ///
     /// # Panics
     /// If the permit is from another limiter that does not know its client.
-    #[expect(clippy::needless_pass_by_value, reason = "a permit is released once")]
-    pub fn release(&mut self, permit: Permit) {
-        let Permit { client, is_unauthenticated: waits, work } = permit;
+    pub fn release(&mut self, mut permit: Permit) {
+        self.forget_user(&mut permit);
+        let Permit { client, user: _, is_unauthenticated: waits, work } = permit;
         self.connections -= 1;
         self.unauthenticated -= usize::from(waits);
         let rates = self.count_work(work);
@@ -258,8 +349,8 @@ impl ConnectionLimiter {
             unreachable!("a client that has connections is remembered");
         };
         let left = usage.get_mut();
-        left.connections -= 1;
-        left.authenticated -= usize::from(!waits);
+        left.counts.connections -= 1;
+        left.counts.authenticated -= usize::from(!waits);
         if let Some((rate, lowered)) = rates {
             let _too_late_to_pause = left.work.charge(work, rate, lowered, self.now);
         }
@@ -291,11 +382,22 @@ impl ConnectionLimiter {
         self.unauthenticated
     }
 
-    /// How many connections of this client are authenticated. If a client is at its limit, this tells many users behind one
-    /// address from an attacker.
+    /// The connections of this client.
     #[must_use]
-    pub fn authenticated_of(&self, client: ClientPrefix) -> usize {
-        self.clients.get(&client).map_or(0, |usage| usage.authenticated)
+    pub fn usage_of(&self, client: ClientPrefix) -> ClientUsage {
+        self.clients.get(&client).map(|usage| usage.counts).unwrap_or_default()
+    }
+
+    /// The number of connections of this user.
+    #[must_use]
+    pub fn connections_of(&self, user: &UserId) -> usize {
+        self.users.connections(user)
+    }
+
+    /// The number of users remembered: those that have connections.
+    #[must_use]
+    pub fn tracked_users(&self) -> usize {
+        self.users.len()
     }
 
     /// The share that each client has of the work that it may cause, in percent. Below 100 while all together cause more than

@@ -32,6 +32,11 @@ pub enum Event<'a> {
     Disconnected,
     /// The time is [`Session::deadline`](super::Session::deadline) or later. An early tick changes nothing.
     Tick,
+    /// Instead of an answer to an acquire: the caller did not submit it, because its user has as many connections as one
+    /// may ([`ConnectionLimits::per_user`](crate::connection_limiter::ConnectionLimits::per_user)).
+    TooManyConnections,
+    /// Instead of an answer to [`Effect::Verify`]: the authenticator did not answer in time, and nobody waits for it any more.
+    VerifyTimedOut,
 }
 
 /// A protocol violation that ends the connection. Nothing more can be read from the connection, but it can still be

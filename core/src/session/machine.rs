@@ -10,7 +10,9 @@ use super::replies::{authenticate_failure, error, limit_failure, query_reply, re
 use super::settings::SessionSettings;
 use super::state::{Connection, PendingCall, ResumeTokens, Slot, StoreQuery};
 use crate::id::{DisplayName, SessionId};
-use crate::ledger::{self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotUsage};
+use crate::ledger::{
+    self, AcquireOptions, EndReason, EndTarget, GrantDetails, KnownToken, Outcome, SlotUsage, StoreError,
+};
 use crate::protocol::{
     AuthenticateFailure, AuthenticateOptions, AuthenticateSuccessDetails, ClientMessage, CloseReason, Credential,
     CredentialError, RequestError, ServerMessage, UserSummary,
@@ -137,6 +139,8 @@ impl Session {
             Event::Draining => self.end(Some(CloseReason::ShuttingDown), now),
             Event::Disconnected => self.end(None, now),
             Event::Tick => self.tick(now),
+            Event::TooManyConnections => self.too_many_connections(now),
+            Event::VerifyTimedOut => self.verify_timed_out(now),
         };
         if self.is_finished() {
             // An event that starts a call does not finish the session, so this overwrites no effect.
@@ -309,6 +313,24 @@ impl Session {
         self.bad_message(authenticate_failure(failure, is_detailed), now)
     }
 
+    /// Nobody knows whether the credential is valid. A session that has its slot goes on with the token that it has.
+    fn verify_timed_out(&mut self, now: Timestamp) -> Actions {
+        let is_detailed = match &self.pending {
+            Some(PendingCall::Verify(options)) => options.is_some(),
+            Some(PendingCall::Acquire(_) | PendingCall::Query(_)) | None => return Actions::default(),
+        };
+        self.pending = None;
+        if !self.is_open() {
+            return Actions::default();
+        }
+        self.put_off_ping(now);
+        let failure = AuthenticateFailure::Store(StoreError::Overloaded);
+        match self.slot {
+            Some(_) => reply(authenticate_failure(failure, is_detailed)),
+            None => self.refuse(failure, is_detailed, now),
+        }
+    }
+
     fn acquire(&mut self, identity: Identity, options: Option<Box<AuthenticateOptions>>, now: Timestamp) -> Actions {
         let Identity { user, limit, expires, device, resume_token } = identity;
         let (options, tokens) = match (options, device) {
@@ -361,8 +383,26 @@ impl Session {
             | Outcome::Ended { .. }
             | Outcome::NotRenewed(_) => AuthenticateFailure::StoreTimedOut,
         };
+        self.refuse(failure, tokens.is_some(), now)
+    }
+
+    /// The user's connections are too many, so the store is not asked for a slot.
+    fn too_many_connections(&mut self, now: Timestamp) -> Actions {
+        let is_detailed = match &self.pending {
+            Some(PendingCall::Acquire(tokens)) => tokens.is_some(),
+            Some(PendingCall::Verify(_) | PendingCall::Query(_)) | None => return Actions::default(),
+        };
+        (self.pending, self.slot) = (None, None);
+        if !self.is_open() {
+            return Actions::default();
+        }
+        self.refuse(AuthenticateFailure::LimitReached, is_detailed, now)
+    }
+
+    /// Says why the client gets no slot, and closes.
+    fn refuse(&mut self, failure: AuthenticateFailure, is_detailed: bool, now: Timestamp) -> Actions {
         Actions {
-            send: Some(Frame::Message(authenticate_failure(failure, tokens.is_some()))),
+            send: Some(Frame::Message(authenticate_failure(failure, is_detailed))),
             ..self.end(Some(CloseReason::TryAgainLater), now)
         }
     }

@@ -28,6 +28,7 @@ enum Kind {
     Pings,
     Hellos,
     BadTokens,
+    BadRenewals,
 }
 
 /// What a connection sends. When it is closed, another one takes its place.
@@ -50,7 +51,10 @@ pub(crate) const MAX_CONNECTS_PER_SECOND: u32 = 180;
 /// A little below the default bound of 100 messages a second.
 const ALLOWED_RATE: Option<u32> = Some(90);
 
-pub(crate) const ALL: [Attack; 13] = [
+/// After the last of these the server closes the connection, by its default bound of 16 bad messages.
+const BAD_MESSAGES: Option<u32> = Some(17);
+
+pub(crate) const ALL: [Attack; 14] = [
     attack("empty fragments, 100 connections", 1, 100, Target::PLAIN, Kind::EmptyFragments),
     attack("empty fragments, 900 connections", 1, 900, Target::PLAIN, Kind::EmptyFragments),
     attack("empty fragments, 10 addresses", 10, 1000, Target::PLAIN, Kind::EmptyFragments),
@@ -64,6 +68,7 @@ pub(crate) const ALL: [Attack; 13] = [
     attack("TLS hellos, RSA 4096", 1, 1, Target::TLS_RSA, Kind::Hellos),
     attack("TLS hellos, RSA 4096, 3 addresses", 3, 3, Target::TLS_RSA, Kind::Hellos),
     attack("bad RS512 tokens, 20 addresses", 20, 200, Target::TOKENS, Kind::BadTokens),
+    attack("renewals with bad RS512 tokens, 900 sessions", 1, 900, Target::TOKENS, Kind::BadRenewals),
 ];
 
 const fn attack(name: &'static str, addresses: u8, connections: usize, target: Target, script: Kind) -> Attack {
@@ -85,7 +90,7 @@ impl Attack {
             per_second: ALLOWED_RATE,
             messages: None,
         };
-        let sign_in = text(r#"{"type":"AUTHENTICATE","payload":"mallory"}"#);
+        let sign_in = authenticate("mallory");
         Ok(match self.script {
             Kind::EmptyFragments => Script {
                 opening: frame(0x01, b""),
@@ -104,12 +109,20 @@ impl Attack {
             Kind::Pings => Script { opening: sign_in, message: frame(0x89, b""), ..upgraded },
             Kind::Hellos => Script { upgrades: false, opening: server.client_hello()?, messages: Some(0), ..upgraded },
             Kind::BadTokens => {
-                let token = server.bad_token()?;
-                let message = text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{token}"}}"#));
-                Script { message, messages: Some(17), ..upgraded }
+                Script { message: authenticate(&server.bad_token()?), messages: BAD_MESSAGES, ..upgraded }
             }
+            Kind::BadRenewals => Script {
+                opening: authenticate(&server.attacker_credential()?),
+                message: authenticate(&server.bad_token()?),
+                messages: BAD_MESSAGES,
+                ..upgraded
+            },
         })
     }
+}
+
+fn authenticate(credential: &str) -> Vec<u8> {
+    text(&format!(r#"{{"type":"AUTHENTICATE","payload":"{credential}"}}"#))
 }
 
 /// A text message in one frame.

@@ -23,7 +23,7 @@ pub(crate) struct Probe {
     credential: Option<String>,
 }
 
-/// How long the sign-ins took, from when they were due until the grant, sorted.
+/// How long the sign-ins took, from when they were due until the grant, sorted. Or, as long, an operator's commands.
 pub(crate) struct Times {
     pub(crate) took: Vec<Duration>,
     pub(crate) failed: usize,
@@ -54,37 +54,17 @@ impl Probe {
 
     /// Signs in at every tick, also if earlier sign-ins are still under way.
     pub(crate) fn sign_in_for(&self, duration: Duration) -> Result<Times> {
-        let begin = Instant::now();
-        let ticks = u32::try_from(duration.as_millis() / Self::INTERVAL.as_millis())?;
-        let results: Vec<_> = thread::scope(|scope| {
-            let sign_ins: Vec<_> = (0..ticks)
-                .map(|tick| {
-                    let due = begin + Self::INTERVAL * tick;
-                    thread::sleep(due.saturating_duration_since(Instant::now()));
-                    scope.spawn(move || {
-                        // Sessions of slow sign-ins overlap, so each is of a user of its own.
-                        let user = format!("probe-{tick}");
-                        self.sign_in(self.credential.as_deref().unwrap_or(&user)).map(|mut session| {
-                            let took = due.elapsed();
-                            drop(session.write_all(&text(r#"{"type":"BYE"}"#)));
-                            // The server closes after BYE_SUCCESS.
-                            drop(session.read_to_end(&mut Vec::new()));
-                            took
-                        })
-                    })
-                })
-                .collect();
-            sign_ins.into_iter().map(thread::ScopedJoinHandle::join).collect()
-        });
-        let (mut took, mut failure) = (Vec::new(), None);
-        for result in results {
-            match result.unwrap_or_else(|_| Err(anyhow::anyhow!("the probe panicked"))) {
-                Ok(time) => took.push(time),
-                Err(error) => failure = Some(format!("{error:#}")),
-            }
-        }
-        took.sort_unstable();
-        Ok(Times { failed: ticks as usize - took.len(), took, failure })
+        measure(duration, Self::INTERVAL, |tick, due| {
+            // Sessions of slow sign-ins overlap, so each is of a user of its own.
+            let user = format!("probe-{tick}");
+            self.sign_in(self.credential.as_deref().unwrap_or(&user)).map(|mut session| {
+                let took = due.elapsed();
+                drop(session.write_all(&text(r#"{"type":"BYE"}"#)));
+                // The server closes after BYE_SUCCESS.
+                drop(session.read_to_end(&mut Vec::new()));
+                took
+            })
+        })
     }
 
     /// Holds sessions of the user `full`.
@@ -115,6 +95,37 @@ impl Probe {
         read_until(&mut stream, b"AUTHENTICATE_SUCCESS")?;
         Ok(stream)
     }
+}
+
+/// Does something at every tick, also if earlier ticks are still under way. It gets the number of its tick and when it is due,
+/// and returns how long it took.
+pub(crate) fn measure(
+    duration: Duration,
+    interval: Duration,
+    act: impl Fn(u32, Instant) -> Result<Duration> + Sync,
+) -> Result<Times> {
+    let begin = Instant::now();
+    let ticks = u32::try_from(duration.as_millis() / interval.as_millis())?;
+    let act = &act;
+    let results: Vec<_> = thread::scope(|scope| {
+        let acts: Vec<_> = (0..ticks)
+            .map(|tick| {
+                let due = begin + interval * tick;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                scope.spawn(move || act(tick, due))
+            })
+            .collect();
+        acts.into_iter().map(thread::ScopedJoinHandle::join).collect()
+    });
+    let (mut took, mut failure) = (Vec::new(), None);
+    for result in results {
+        match result.unwrap_or_else(|_| Err(anyhow::anyhow!("the probe panicked"))) {
+            Ok(time) => took.push(time),
+            Err(error) => failure = Some(format!("{error:#}")),
+        }
+    }
+    took.sort_unstable();
+    Ok(Times { failed: ticks as usize - took.len(), took, failure })
 }
 
 /// Reads until these bytes have come.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -48,7 +49,7 @@ pub(crate) struct TargetServer {
     certificate: Option<String>,
     /// The private key that signs tokens, if it wants them.
     token_key: Option<String>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl TargetServer {
@@ -79,12 +80,17 @@ impl TargetServer {
         let process = SpawnedProcess::spawn(command, &directory.path().join("data")).listen();
         let process = process.map_err(|failure| anyhow!("the server does not start: {failure:?}"))?;
         let certificate = certificate.map(|(certificate, _)| certificate);
-        Ok(Self { process, certificate, token_key, _directory: directory })
+        Ok(Self { process, certificate, token_key, directory })
     }
 
     /// The processor time so far.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         processor_time::of_process(self.process.id()).context("no processor time in proc(5)")
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -115,6 +121,11 @@ impl TargetServer {
     /// The token that the probe signs in with, if the server wants one.
     pub(crate) fn good_credential(&self) -> Result<Option<String>> {
         self.token("probe", 0)
+    }
+
+    /// A token of the user `mallory`, who may hold any number of sessions.
+    pub(crate) fn attacker_credential(&self) -> Result<String> {
+        self.token("mallory", 0)?.context("the server wants tokens")
     }
 
     /// A token of some 3.9 KB whose signature is wrong.

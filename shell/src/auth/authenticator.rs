@@ -18,6 +18,12 @@ pub trait Authenticator: Send + Sync {
     fn is_expensive(&self) -> bool {
         false
     }
+
+    /// Whether a valid credential proves its user. Otherwise any client can name any user, and the server does not count
+    /// connections by user.
+    fn proves_user(&self) -> bool {
+        false
+    }
 }
 
 impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
@@ -27,6 +33,10 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
 
     fn is_expensive(&self) -> bool {
         self.as_ref().is_expensive()
+    }
+
+    fn proves_user(&self) -> bool {
+        self.as_ref().proves_user()
     }
 }
 

@@ -94,6 +94,10 @@ impl Authenticator for JwtAuthenticator {
     fn is_expensive(&self) -> bool {
         self.verifier().keys.algorithms().iter().any(|algorithm| !algorithm.is_symmetric())
     }
+
+    fn proves_user(&self) -> bool {
+        true
+    }
 }
 
 fn names_one_of(accepted: &[String], claimed: &[&str]) -> bool {

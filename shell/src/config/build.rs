@@ -62,6 +62,7 @@ impl Config {
             rate_per_client: number(self.max_connection_rate),
             work_per_client: number(self.max_work_per_address),
             work: number(self.max_work_per_thread).map(|work| work.saturating_mul(threads)),
+            per_user: size(self.max_connections_per_user),
         }
     }
 
@@ -239,6 +240,7 @@ mod tests {
             rate_per_client: NonZeroU32::new(2),
             work_per_client: NonZeroU32::new(65_536),
             work: NonZeroU32::new(2_000_000 * u32::from(some.threads)),
+            per_user: None,
         };
         assert_eq!(some.connection_limits(u64::MAX), bounds);
         let limits = some.session_settings();

@@ -1,6 +1,7 @@
 //! Conflicts between keys whose values are valid each by itself.
 
 use super::table::{Authentication, Config};
+use super::value::Bound;
 use crate::auth::Algorithm;
 use crate::net::listen_address::ListenAddress;
 
@@ -47,6 +48,22 @@ pub(crate) fn check_conflicts(config: &Config) -> Vec<Conflict> {
             &["jwt_algorithm", "jwt_public_key_file", "jwt_key_set_file"],
             "this algorithm needs a public key: set jwt_public_key_file, or jwt_key_set_file for several keys",
         );
+    }
+    if let Bound::AtMost(max) = config.max_connections_per_user {
+        if config.auth == Authentication::Open {
+            add(
+                &["max_connections_per_user", "auth"],
+                "open authentication lets any client name any user, so connections cannot be counted by user: require tokens \
+                 (auth = \"jwt\"), or raise max_connections_per_address instead",
+            );
+        }
+        if max.get() <= config.limit.slots() {
+            add(
+                &["max_connections_per_user", "limit"],
+                "max_connections_per_user must be greater than limit: a client that is to replace or resume a session of its \
+                 user connects before that session has ended",
+            );
+        }
     }
     if config.is_open_to_the_network() && !config.allow_open_auth {
         add(

@@ -171,6 +171,14 @@ settings! {
             value: "N", default: "1000", applies: AtOnce
         }
 
+        /// Maximum connections of one user, from all addresses, 2 to 10000000 or `unlimited`. Only with tokens. With it, a
+        /// connection with a valid token counts for its user, and no longer for `max_connections_per_address`. It must be
+        /// greater than `limit`. Further ones are closed with 1013
+        max_connections_per_user: Bound {
+            reader: bound(2..=10_000_000),
+            value: "N", default: "unlimited", applies: AtOnce
+        }
+
         /// Maximum new connections per second of one address, or of one IPv6 /64, 1 to 1000000 or `unlimited`. Further
         /// ones get 503
         max_connection_rate: Bound {
@@ -271,7 +279,8 @@ settings! {
         /// Further silence after that ping until the client counts as dead, 100ms to 1h
         pong_timeout: Duration { reader: timeout(), value: "TIME", default: "10s", applies: AtOnce }
 
-        /// Maximum time the store may take to answer, 10ms to 1m. After it the server refuses the client
+        /// Maximum time the store may take to answer, and the check of a token that is signed with a public key, 10ms to
+        /// 1m. After it the server refuses the client
         store_timeout: Duration {
             reader: duration(10 * MILLISECOND..=60 * SECOND),
             value: "TIME", default: "5s", applies: AfterRestart

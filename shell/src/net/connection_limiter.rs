@@ -5,16 +5,19 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use session_core::Timestamp;
 use session_core::connection_limiter::{
     ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, PermitGuard, SharedLimiter, Work,
 };
+use session_core::{Timestamp, UserId};
 
 use crate::runtime::clock::Clock;
 use crate::runtime::log::LogRateLimiter;
 
+const USER_BOUND: &str = "max_connections_per_user";
 /// For limits on one address.
 const PROXY_HINT: &str = "; if this is your proxy, add it to trusted_proxies and let it send the client's address";
+/// For a full address whose connections belong to several users.
+const USERS_HINT: &str = "; if these users share the address, raise this bound, or set max_connections_per_user";
 
 /// The limiter that all connections of a process share.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ pub struct SharedConnectionLimiter {
     clock: Clock,
     limiter: Mutex<ConnectionLimiter>,
     log: LogRateLimiter,
+    user_log: LogRateLimiter,
     pause_log: LogRateLimiter,
 }
 
@@ -34,7 +38,8 @@ impl SharedConnectionLimiter {
     #[must_use]
     pub fn new(limits: ConnectionLimits, clock: Clock) -> Arc<Self> {
         let limiter = Mutex::new(ConnectionLimiter::new(limits));
-        Arc::new(Self { clock, limiter, log: LogRateLimiter::new(), pause_log: LogRateLimiter::new() })
+        let [log, user_log, pause_log] = [(); 3].map(|()| LogRateLimiter::new());
+        Arc::new(Self { clock, limiter, log, user_log, pause_log })
     }
 
     /// Counts a connection that was just accepted. `address` is `None` as long as only a proxy knows the client.
@@ -62,6 +67,12 @@ impl SharedConnectionLimiter {
         (limiter.connections(), limiter.unauthenticated())
     }
 
+    /// The number of users whose connections are counted.
+    #[must_use]
+    pub fn tracked_users(&self) -> usize {
+        self.lock().tracked_users()
+    }
+
     fn log_exceeded(&self, exceeded: ConnectionLimitExceeded) -> ConnectionLimitExceeded {
         if let Some(suppressed) = self.log.check() {
             let bound = match exceeded {
@@ -69,20 +80,44 @@ impl SharedConnectionLimiter {
                 ConnectionLimitExceeded::Unauthenticated => "max_unauthenticated",
                 ConnectionLimitExceeded::PerClient { .. } => "max_connections_per_address",
                 ConnectionLimitExceeded::Rate { .. } => "max_connection_rate",
+                ConnectionLimitExceeded::PerUser => USER_BOUND,
             };
-            let hint = match exceeded {
-                ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => PROXY_HINT,
-                ConnectionLimitExceeded::Total | ConnectionLimitExceeded::Unauthenticated => "",
-            };
-            let authenticated = match exceeded {
-                ConnectionLimitExceeded::PerClient { client } => Some(self.lock().authenticated_of(client)),
+            let usage = match exceeded {
+                ConnectionLimitExceeded::PerClient { client } => Some(self.lock().usage_of(client)),
                 ConnectionLimitExceeded::Total
                 | ConnectionLimitExceeded::Unauthenticated
-                | ConnectionLimitExceeded::Rate { .. } => None,
+                | ConnectionLimitExceeded::Rate { .. }
+                | ConnectionLimitExceeded::PerUser => None,
             };
-            tracing::warn!(bound, authenticated, suppressed, "refused a connection: {exceeded}{hint}");
+            let (connections, authenticated) = usage.map(|usage| (usage.connections, usage.authenticated)).unzip();
+            // Without tokens no user is known.
+            let users = usage.map(|usage| usage.users).filter(|&users| users > 0);
+            let hint = match exceeded {
+                ConnectionLimitExceeded::PerClient { .. } if users.is_some_and(|users| users > 1) => USERS_HINT,
+                ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => PROXY_HINT,
+                ConnectionLimitExceeded::Total
+                | ConnectionLimitExceeded::Unauthenticated
+                | ConnectionLimitExceeded::PerUser => "",
+            };
+            tracing::warn!(
+                bound,
+                connections,
+                authenticated,
+                users,
+                suppressed,
+                "refused a connection: {exceeded}{hint}"
+            );
         }
         exceeded
+    }
+
+    fn log_user_exceeded(&self, user: &UserId, client: Option<ClientPrefix>) {
+        if let Some(suppressed) = self.user_log.check() {
+            let connections = self.lock().connections_of(user);
+            let client = client.map(tracing::field::display);
+            let exceeded = ConnectionLimitExceeded::PerUser;
+            tracing::warn!(bound = USER_BOUND, %user, connections, client, suppressed, "refused a connection: {exceeded}");
+        }
     }
 
     fn log_pause(&self, client: Option<ClientPrefix>) {
@@ -127,6 +162,19 @@ impl ConnectionPermit {
         let until = self.0.charge(work, |limiter| limiter.clock.now())?;
         self.0.limiter().log_pause(self.client());
         Some(until)
+    }
+
+    /// Counts the connection for the user whose credential the server has verified, and no longer as unauthenticated. A second
+    /// call with the same user changes nothing.
+    ///
+    /// # Errors
+    /// [`ConnectionLimitExceeded::PerUser`]: the connection counts as before, until it is dropped.
+    pub fn identify_user(&mut self, user: &UserId) -> Result<(), ConnectionLimitExceeded> {
+        let counted = self.0.identify_user(user);
+        if counted.is_err() {
+            self.0.limiter().log_user_exceeded(user, self.client());
+        }
+        counted
     }
 
     /// Records that the connection is authenticated.

@@ -34,7 +34,8 @@ use crate::store::Store;
 /// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long the store may take. After that the outcome is [`session_core::ledger::Outcome::Unknown`].
+    /// How long the store may take. After that the outcome is [`session_core::ledger::Outcome::Unknown`]. As long may the
+    /// check of a credential take, if that is expensive.
     pub store_timeout: Duration,
     /// The limits on connections before authentication.
     pub connection_limits: ConnectionLimits,

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use session_core::connection_limiter::{ClientPrefix, Work};
 use session_core::leaving_tracker::LeavingTracker;
-use session_core::ledger::{Outcome, StoreError};
+use session_core::ledger::{Outcome, StoreCommand, StoreError};
 use session_core::protocol::{AuthenticateFailure, Credential, CredentialError, ServerMessage};
 use session_core::session::{Actions, Effect, Event, Frame, Identity, Session, SessionSettings, Violation};
 use session_core::{ResumeToken, Timestamp};
+use smol::future::FutureExt as _;
 
 use crate::auth::Authenticator;
 use crate::net::connection_limiter::ConnectionPermit;
@@ -56,16 +57,29 @@ impl ConnectionContext {
     }
 }
 
-/// The check of a credential that waits for its turn, or is under way on another thread.
-type Verification = Pin<Box<dyn Future<Output = Result<Identity, CredentialError>> + Send>>;
+/// The check of a credential that waits for its turn, or is under way on another thread. It returns the session's event.
+type Verification = Pin<Box<dyn Future<Output = Event<'static>> + Send>>;
 
+/// A check that has not ended within the timeout of the store is given up. If its turn has not come by then, it never does.
 async fn verify_in_turn(
     context: Arc<ConnectionContext>,
     client: ClientPrefix,
     credential: Credential,
-) -> Result<Identity, CredentialError> {
-    let turn = context.turns.turn(client).await;
-    turn.run(move || context.verify(&credential)).await
+) -> Event<'static> {
+    let clock = context.store_client.clock();
+    let timeout = clock.wait_until(clock.now() + context.store_client.timeout());
+    let check = async {
+        let turn = context.turns.turn(client).await;
+        let context = Arc::clone(&context);
+        Event::Verified(turn.run(move || context.verify(&credential)).await)
+    };
+    check
+        .or(async {
+            timeout.await;
+            context.refusal_log.log_verify_timeout();
+            Event::VerifyTimedOut
+        })
+        .await
 }
 
 /// Drives a session and its socket until both have ended.
@@ -101,7 +115,7 @@ const PAUSE_LOOK: Duration = Duration::from_secs(1);
 /// Why a connection's task wakes.
 enum Wake<Text> {
     Notification(Notification),
-    Verified(Result<Identity, CredentialError>),
+    Verified(Event<'static>),
     Peer(SocketEvent<Text>),
     Deadline,
 }
@@ -161,7 +175,7 @@ impl<S: MessageSocket> Connection<S> {
                     self.handle(Event::Ended(reason));
                 }
                 Wake::Notification(Notification::Stored(outcome)) => self.handle_outcome(outcome),
-                Wake::Verified(result) => self.handle(Event::Verified(result)),
+                Wake::Verified(event) => self.handle(event),
                 Wake::Peer(SocketEvent::Text(text)) => unhandled = Some(text),
                 Wake::Peer(SocketEvent::Alive) => self.handle(Event::Alive),
                 Wake::Peer(SocketEvent::Violation(violation)) => self.handle(Event::Violation(violation)),
@@ -188,10 +202,10 @@ impl<S: MessageSocket> Connection<S> {
             return Poll::Ready(Wake::Notification(notification));
         }
         if let Some(verification) = &mut self.verification
-            && let Poll::Ready(result) = verification.as_mut().poll(cx)
+            && let Poll::Ready(event) = verification.as_mut().poll(cx)
         {
             self.verification = None;
-            return Poll::Ready(Wake::Verified(result));
+            return Poll::Ready(Wake::Verified(event));
         }
         let event = self.socket.poll(read, cx);
         if !self.socket.is_served() && !self.slot.is_gone() {
@@ -320,8 +334,12 @@ impl<S: MessageSocket> Connection<S> {
             match effect {
                 Some(Effect::Verify(credential)) => next = self.verify(credential),
                 Some(Effect::Store(command)) => {
-                    self.slot.submit(command);
-                    self.read_again_at = self.slot.deadline().map(|_| now + READ_PAUSE);
+                    if self.is_within_user_limit(&command) {
+                        self.slot.submit(command);
+                        self.read_again_at = self.slot.deadline().map(|_| now + READ_PAUSE);
+                    } else {
+                        next = Some(Event::TooManyConnections);
+                    }
                 }
                 None => {}
             }
@@ -337,6 +355,23 @@ impl<S: MessageSocket> Connection<S> {
                 // Nobody waits for it any more. The session has ended, so the result changes nothing.
                 next = Some(Event::Verified(Err(CredentialError::NotText)));
             }
+        }
+    }
+
+    /// Counts the connection for its user, if the command acquires a slot and the credential has proved the user. False if the
+    /// user has too many connections.
+    fn is_within_user_limit(&mut self, command: &StoreCommand) -> bool {
+        match command {
+            StoreCommand::Acquire { user, .. } if self.context.authenticator.proves_user() => {
+                self.permit.identify_user(user).is_ok()
+            }
+            StoreCommand::Acquire { .. }
+            | StoreCommand::Release { .. }
+            | StoreCommand::Linger { .. }
+            | StoreCommand::CountSlots { .. }
+            | StoreCommand::ListSessions { .. }
+            | StoreCommand::EndSessions { .. }
+            | StoreCommand::Renew { .. } => true,
         }
     }
 

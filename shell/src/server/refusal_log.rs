@@ -15,6 +15,7 @@ pub struct RefusalLog {
     credential: LogRateLimiter,
     store: LogRateLimiter,
     too_big: LogRateLimiter,
+    verify: LogRateLimiter,
 }
 
 impl RefusalLog {
@@ -30,6 +31,13 @@ impl RefusalLog {
                 suppressed,
                 "authentication failed: invalid credential"
             );
+        }
+    }
+
+    /// Logs a credential that was not checked in time.
+    pub fn log_verify_timeout(&self) {
+        if let Some(suppressed) = self.verify.check() {
+            tracing::warn!(suppressed, "authentication failed: the credential was not checked in time");
         }
     }
 

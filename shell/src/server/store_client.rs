@@ -88,6 +88,12 @@ impl StoreClient {
         &self.shared.clock
     }
 
+    /// How long the store may take to answer.
+    #[must_use]
+    pub(super) const fn timeout(&self) -> Duration {
+        self.store_timeout
+    }
+
     /// The live connections of the process.
     pub(super) fn registry(&self) -> &Registry {
         &self.shared.registry

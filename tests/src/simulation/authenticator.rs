@@ -30,6 +30,11 @@ impl Authenticator for SimulatedAuthenticator {
         let Credential::Token(token) = credential else { return OpenAuthenticator.authenticate(credential) };
         Ok(self.read(token)?)
     }
+
+    /// Its clients name no users but their own, so their connections can be counted by user.
+    fn proves_user(&self) -> bool {
+        true
+    }
 }
 
 impl SimulatedAuthenticator {

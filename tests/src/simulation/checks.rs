@@ -109,7 +109,8 @@ impl Simulation {
         self.reclaimed("a pending release", healed);
         // No pause is longer than a minute. Then a grant waits for a client that takes no data, and no longer.
         self.pass_until(Duration::from_secs(60) + LeavingTracker::CUT_AFTER, |simulation| {
-            simulation.clients.values().all(|client| client.unanswered.is_empty() && !client.socket.is_paused())
+            !simulation.told_sockets.is_any_paused()
+                && simulation.clients.values().all(|client| client.unanswered.is_empty())
         });
         for client in self.clients.values() {
             assert!(client.unanswered.is_empty(), "session {} never gets an answer", client.session);
@@ -149,6 +150,7 @@ impl Simulation {
                 (0, 0),
                 "the limiter counts a connection that has ended"
             );
+            assert_eq!(self.servers[server].connection_limiter.tracked_users(), 0, "a user has lost its connections");
             assert_eq!(self.servers[server].store_client().tracked(), 0, "a session is still tracked");
             if self.servers[server].status == Status::Draining {
                 self.kill(server);

@@ -22,7 +22,8 @@ use super::authenticator::SimulatedAuthenticator;
 use super::cluster::{STORE_TIMEOUT, Simulation, TRACKER_CAPACITY};
 use super::server::{Server, Status, Task};
 
-/// Clients at one address cause more work than they may now and then, and so do all together.
+/// Clients at one address cause more work than they may now and then, and so do all together. A user has too many
+/// connections now and then.
 const LIMITS: ConnectionLimits = ConnectionLimits {
     connections: None,
     unauthenticated: None,
@@ -30,6 +31,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     rate_per_client: None,
     work_per_client: NonZeroU32::new(48 * 1024),
     work: NonZeroU32::new(64 * 1024),
+    per_user: NonZeroUsize::new(5),
 };
 
 impl Simulation {

@@ -154,11 +154,6 @@ impl SimulatedSocket {
         self.wake();
     }
 
-    /// Whether the server does not read.
-    pub(super) fn is_paused(&self) -> bool {
-        self.0.borrow().is_paused
-    }
-
     pub(super) fn set_attention(&self, attention: Attention) {
         self.0.borrow_mut().attention = attention;
         self.wake();
@@ -222,11 +217,20 @@ pub(super) struct ToldSockets {
     pub(super) cut: Cell<u64>,
     /// How many pauses began while the client was in.
     pub(super) pauses: Cell<u64>,
+    /// Every socket that was paused, also of clients that have left meanwhile.
+    paused: RefCell<Vec<Weak<RefCell<Inner>>>>,
 }
 
 impl ToldSockets {
     pub(super) fn new(store: Arc<SharedStore>) -> Self {
-        Self { store, sockets: RefCell::default(), cut: Cell::new(0), pauses: Cell::new(0) }
+        Self { store, sockets: RefCell::default(), cut: Cell::new(0), pauses: Cell::new(0), paused: RefCell::default() }
+    }
+
+    /// Whether a server does not read from a socket now, because its client has caused too much work.
+    pub(super) fn is_any_paused(&self) -> bool {
+        let mut paused = self.paused.borrow_mut();
+        paused.retain(|socket| socket.upgrade().is_some_and(|socket| socket.borrow().is_paused));
+        !paused.is_empty()
     }
 
     /// The server tells this client that it is in.
@@ -338,8 +342,9 @@ impl MessageSocket for SimulatedSocket {
 
     fn set_paused(&mut self, is_paused: bool) {
         let told_sockets = self.0.borrow().told_sockets.upgrade();
-        if let Some(told_sockets) = told_sockets.filter(|_| is_paused && self.is_told_and_served()) {
-            told_sockets.pauses.set(told_sockets.pauses.get() + 1);
+        if let Some(told_sockets) = told_sockets.filter(|_| is_paused) {
+            told_sockets.paused.borrow_mut().push(Rc::downgrade(&self.0));
+            told_sockets.pauses.set(told_sockets.pauses.get() + u64::from(self.is_told_and_served()));
         }
         self.0.borrow_mut().is_paused = is_paused;
     }

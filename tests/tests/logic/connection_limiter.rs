@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use session_core::Timestamp;
 use session_core::connection_limiter::{
-    ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Work,
+    ClientPrefix, ClientUsage, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit, Work,
 };
+use session_core::{Timestamp, UserId};
 use tests::values::{NANOSECOND, address, at_milli as at, connection_limits as limits};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -354,9 +354,89 @@ fn authenticated_connections_count_for_their_client() {
     limiter.authenticated(&mut permits[0]);
     limiter.authenticated(&mut permits[0]);
     limiter.authenticated(&mut permits[1]);
-    assert_eq!([ada, bob].map(|client| limiter.authenticated_of(client.into())), [2, 0]);
+    let usage = ClientUsage { connections: 3, authenticated: 2, users: 0 };
+    assert_eq!([ada, bob].map(|client| limiter.usage_of(client.into())), [usage, ClientUsage::default()]);
     permits.into_iter().for_each(|permit| limiter.release(permit));
-    assert_eq!(limiter.authenticated_of(ada.into()), 0);
+    assert_eq!(limiter.usage_of(ada.into()), ClientUsage::default());
+}
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+/// Whether or not connections are bounded by user.
+#[test]
+fn full_address_knows_how_many_users_it_has() {
+    for per_user in [None, NonZeroUsize::new(9)] {
+        let mut limiter = ConnectionLimiter::new(ConnectionLimits { per_user, ..limits(0, 0, 6, 0) });
+        let (office, home) = (address("192.0.2.1"), address("192.0.2.2"));
+        let mut permits: Vec<_> = (0..6).map(|_| connect(&mut limiter, office, at(0)).unwrap()).collect();
+        for (permit, name) in permits.iter_mut().zip(["ada", "bob", "ada", "cleo"]) {
+            limiter.identify_user(permit, &user(name)).unwrap();
+        }
+        let mut at_home = connect(&mut limiter, home, at(0)).unwrap();
+        limiter.identify_user(&mut at_home, &user("ada")).unwrap();
+        let usage = ClientUsage { connections: 6, authenticated: 4, users: 3 };
+        assert_eq!(limiter.usage_of(office.into()), usage);
+        assert_eq!(limiter.usage_of(home.into()), ClientUsage { connections: 1, authenticated: 1, users: 1 });
+        limiter.release(permits.remove(0));
+        assert_eq!(limiter.usage_of(office.into()).users, 3, "ada has another connection there");
+        limiter.release(permits.remove(1));
+        assert_eq!(limiter.usage_of(office.into()).users, 2);
+        assert_eq!((limiter.connections_of(&user("ada")), limiter.tracked_users()), (1, 3));
+        permits.into_iter().for_each(|permit| limiter.release(permit));
+        limiter.release(at_home);
+        assert_eq!((limiter.tracked_users(), counts(&limiter)), (0, (0, 0, 0)));
+    }
+}
+
+#[test]
+fn users_of_an_office_do_not_fill_its_address() {
+    let office = address("192.0.2.1");
+    let bounds = ConnectionLimits { per_user: NonZeroUsize::new(2), ..limits(0, 0, 10, 0) };
+    let mut limiter = ConnectionLimiter::new(bounds);
+    let mut permits = Vec::new();
+    for number in 0..5000 {
+        let mut permit = connect(&mut limiter, office, at(0)).unwrap();
+        limiter.identify_user(&mut permit, &user(&number.to_string())).unwrap();
+        permits.push(permit);
+    }
+    // Who shows no credential can fill no more than the bound of the address.
+    let strangers: Vec<_> = (0..10).map(|_| connect(&mut limiter, office, at(0)).unwrap()).collect();
+    let exceeded = ConnectionLimitExceeded::PerClient { client: office.into() };
+    assert_eq!(connect(&mut limiter, office, at(0)).unwrap_err(), exceeded);
+    strangers.into_iter().for_each(|permit| limiter.release(permit));
+    permits.push(connect(&mut limiter, office, at(0)).unwrap());
+
+    // Without the bound by user all count for the address again, and stay.
+    limiter.set_limits(ConnectionLimits { per_user: None, ..bounds });
+    assert_eq!(connect(&mut limiter, office, at(0)).unwrap_err(), exceeded);
+    limiter.set_limits(bounds);
+    permits.push(connect(&mut limiter, office, at(0)).unwrap());
+    permits.into_iter().for_each(|permit| limiter.release(permit));
+    assert_eq!((limiter.tracked_users(), counts(&limiter)), (0, (0, 0, 0)));
+}
+
+#[test]
+fn user_at_the_bound_gets_no_further_connection() {
+    let mut limiter =
+        ConnectionLimiter::new(ConnectionLimits { per_user: NonZeroUsize::new(2), ..ConnectionLimits::default() });
+    let mut permits: Vec<_> =
+        (1..5).map(|last| connect(&mut limiter, IpAddr::from([192, 0, 2, last]), at(0)).unwrap()).collect();
+    let (ada, bob) = (user("ada"), user("bob"));
+    assert_eq!([0, 1].map(|index| limiter.identify_user(&mut permits[index], &ada)), [Ok(()); 2]);
+    assert_eq!(limiter.identify_user(&mut permits[0], &ada), Ok(()), "it counts already");
+    assert_eq!(limiter.identify_user(&mut permits[2], &ada), Err(ConnectionLimitExceeded::PerUser));
+    assert_eq!((permits[2].user(), permits[2].is_unauthenticated()), (None, true));
+    // A connection that goes on as another user makes room.
+    assert_eq!(limiter.identify_user(&mut permits[1], &bob), Ok(()));
+    assert_eq!(limiter.identify_user(&mut permits[2], &ada), Ok(()));
+    assert_eq!(limiter.identify_user(&mut permits[1], &ada), Err(ConnectionLimitExceeded::PerUser));
+    assert_eq!(permits[1].user(), Some(&bob));
+    limiter.release(permits.remove(0));
+    assert_eq!(limiter.identify_user(permits.last_mut().unwrap(), &ada), Ok(()));
+    permits.into_iter().for_each(|permit| limiter.release(permit));
+    assert_eq!((limiter.tracked_users(), limiter.unauthenticated()), (0, 0));
 }
 
 /// A limiter with an allowance of 10 KB a second for each client, and a permit of this address.

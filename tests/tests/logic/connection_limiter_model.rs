@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing there has failed")]
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use session_core::Timestamp;
 use session_core::connection_limiter::{
-    ClientPrefix, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit,
+    ClientPrefix, ClientUsage, ConnectionLimitExceeded, ConnectionLimiter, ConnectionLimits, Permit,
 };
+use session_core::{Timestamp, UserId};
 use tests::values::{NANOSECOND, address, connection_limits as limits};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ proptest! {
                 | Step::Identify(..)
                 | Step::Arrive(_)
                 | Step::Authenticate(_)
+                | Step::IdentifyUser(..)
                 | Step::Release(_)
                 | Step::Pass(_)
                 | Step::WaitRetryAfter(_) => pair.step(&step),
@@ -55,6 +57,8 @@ enum Step {
     /// A new connection is identified at once.
     Arrive(usize),
     Authenticate(prop::sample::Index),
+    /// The user of a connection is known: one of [`USERS`], perhaps another than before.
+    IdentifyUser(prop::sample::Index, usize),
     Release(prop::sample::Index),
     /// This many nanoseconds pass.
     Pass(u64),
@@ -74,9 +78,16 @@ const ADDRESSES: [(&str, usize); 7] = [
     ("::1", 4),
 ];
 
+const USERS: [&str; 4] = ["ada", "bob", "cleo", "dan"];
+
+fn user(number: usize) -> UserId {
+    UserId::parse(USERS[number]).unwrap()
+}
+
 fn any_limits(rate: impl Strategy<Value = u32>) -> impl Strategy<Value = ConnectionLimits> {
-    (0..8_usize, 0..6_usize, 0..4_usize, rate)
-        .prop_map(|(all, unauthenticated, per, rate)| limits(all, unauthenticated, per, rate))
+    (0..8_usize, 0..6_usize, 0..4_usize, rate, 0..4_usize).prop_map(|(all, unauthenticated, per, rate, per_user)| {
+        ConnectionLimits { per_user: NonZeroUsize::new(per_user), ..limits(all, unauthenticated, per, rate) }
+    })
 }
 
 fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value = Step> {
@@ -88,6 +99,7 @@ fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value 
         4 => (index(), address()).prop_map(|(index, address)| Step::Identify(index, address)),
         8 => address().prop_map(Step::Arrive),
         2 => index().prop_map(Step::Authenticate),
+        4 => (index(), 0..USERS.len()).prop_map(|(index, user)| Step::IdentifyUser(index, user)),
         8 => index().prop_map(Step::Release),
         4 => moment.prop_map(Step::Pass),
         2 => any::<bool>().prop_map(Step::WaitRetryAfter),
@@ -95,11 +107,19 @@ fn step(change: impl Strategy<Value = ConnectionLimits>) -> impl Strategy<Value 
     ]
 }
 
+#[derive(Debug, Clone, Copy, Default)]
+struct ModelPermit {
+    is_authenticated: bool,
+    /// The number of its client.
+    client: Option<usize>,
+    /// The number of its user.
+    user: Option<usize>,
+}
+
 /// What a [`ConnectionLimiter`] does, by lists that are searched from the beginning each time.
 struct Model {
     limits: ConnectionLimits,
-    /// Whether it is unauthenticated, and the number of its client.
-    permits: Vec<(bool, Option<usize>)>,
+    permits: Vec<ModelPermit>,
     /// Each arrival under a rate limit: its client, its time, and the number of rate changes before it.
     arrivals: Vec<(usize, Duration, usize)>,
     rate_changes: usize,
@@ -116,7 +136,7 @@ enum RateCheck {
 }
 
 impl Model {
-    fn count(&self, which: impl Fn(&(bool, Option<usize>)) -> bool) -> usize {
+    fn count(&self, which: impl Fn(&ModelPermit) -> bool) -> usize {
         self.permits.iter().filter(|&permit| which(permit)).count()
     }
 
@@ -124,10 +144,10 @@ impl Model {
         if self.limits.connections.is_some_and(|most| self.permits.len() >= most.get()) {
             return Some(ConnectionLimitExceeded::Total);
         }
-        if self.limits.unauthenticated.is_some_and(|most| self.count(|permit| permit.0) >= most.get()) {
+        if self.limits.unauthenticated.is_some_and(|most| self.count(|permit| !permit.is_authenticated) >= most.get()) {
             return Some(ConnectionLimitExceeded::Unauthenticated);
         }
-        self.permits.push((true, None));
+        self.permits.push(ModelPermit::default());
         None
     }
 
@@ -161,7 +181,7 @@ impl Model {
     }
 
     fn identified(&mut self, index: usize, client: usize) {
-        self.permits[index].1 = Some(client);
+        self.permits[index].client = Some(client);
         if self.limits.rate_per_client.is_some() {
             self.arrivals.push((client, self.now, self.rate_changes));
         }
@@ -199,7 +219,12 @@ impl LimiterAndModel {
             Step::Authenticate(index) => {
                 if let Some(index) = some(index, &self.permits) {
                     self.limiter.authenticated(&mut self.permits[index]);
-                    self.model.permits[index].0 = false;
+                    self.model.permits[index].is_authenticated = true;
+                }
+            }
+            Step::IdentifyUser(index, number) => {
+                if let Some(index) = some(index, &self.permits) {
+                    self.identify_user(index, *number);
                 }
             }
             Step::Release(index) => {
@@ -240,11 +265,14 @@ impl LimiterAndModel {
         let client = ClientPrefix::from(address);
         let identified =
             self.limiter.identify(&mut self.permits[index], address, Timestamp::from_epoch(self.model.now));
-        if self.model.permits[index].1.is_some() {
+        if self.model.permits[index].client.is_some() {
             return assert_eq!(identified, Ok(()));
         }
-        let of_address = self.model.count(|permit| permit.1 == Some(number));
-        if self.model.limits.per_client.is_some_and(|most| of_address >= most.get()) {
+        let by_user = self.model.limits.per_user.is_some();
+        let of_address =
+            self.model.count(|permit| permit.client == Some(number) && !(by_user && permit.user.is_some()));
+        let counts_for_address = !(by_user && self.model.permits[index].user.is_some());
+        if counts_for_address && self.model.limits.per_client.is_some_and(|most| of_address >= most.get()) {
             return assert_eq!(identified, Err(ConnectionLimitExceeded::PerClient { client }));
         }
         match self.model.check_rate(number) {
@@ -270,10 +298,24 @@ impl LimiterAndModel {
         }
     }
 
+    fn identify_user(&mut self, index: usize, number: usize) {
+        let identified = self.limiter.identify_user(&mut self.permits[index], &user(number));
+        let of_user = self.model.count(|permit| permit.user == Some(number));
+        let permit = &mut self.model.permits[index];
+        if permit.user != Some(number) && self.model.limits.per_user.is_some_and(|most| of_user >= most.get()) {
+            return assert_eq!(identified, Err(ConnectionLimitExceeded::PerUser));
+        }
+        assert_eq!(identified, Ok(()));
+        if permit.user != Some(number) {
+            *permit = ModelPermit { user: Some(number), is_authenticated: true, ..*permit };
+        }
+    }
+
     /// Releases all connections. A second later the sweep of a few arrivals removes every other client.
     fn release_all(mut self) {
         self.model.permits.clear();
         self.permits.drain(..).for_each(|permit| self.limiter.release(permit));
+        assert_eq!(self.limiter.tracked_users(), 0);
         self.step(&Step::Pass(1_000_000_000));
         self.step(&Step::SetLimits(limits(0, 0, 0, 100)));
         for _ in 0..3 {
@@ -283,13 +325,13 @@ impl LimiterAndModel {
     }
 
     fn check(&self) {
-        let unauthenticated = self.model.count(|permit| permit.0);
+        let unauthenticated = self.model.count(|permit| !permit.is_authenticated);
         assert_eq!(
             (self.limiter.connections(), self.limiter.unauthenticated()),
             (self.model.permits.len(), unauthenticated)
         );
         let networks: Vec<_> = self.permits.iter().map(Permit::client).collect();
-        let numbers = self.model.permits.iter().map(|permit| permit.1);
+        let numbers = self.model.permits.iter().map(|permit| permit.client);
         let expected = numbers.map(|number| {
             number
                 .map(|number| ADDRESSES.iter().find(|(_, nth)| *nth == number).unwrap().0)
@@ -299,8 +341,39 @@ impl LimiterAndModel {
         assert_eq!(networks, expected.collect::<Vec<_>>());
 
         // Every client with a connection is tracked, and none that never connected.
-        let inside = (0..5).filter(|&number| self.model.count(|permit| permit.1 == Some(number)) > 0).count();
+        let inside = (0..5).filter(|&number| self.model.count(|permit| permit.client == Some(number)) > 0).count();
         assert!((inside..=5).contains(&self.limiter.tracked_clients()));
+
+        // Every count is that of the lists, and nobody is tracked without a connection.
+        let users = self.permits.iter().map(Permit::user);
+        assert!(
+            users.eq(self
+                .model
+                .permits
+                .iter()
+                .map(|permit| permit.user.map(user))
+                .collect::<Vec<_>>()
+                .iter()
+                .map(Option::as_ref))
+        );
+        for (address_text, number) in ADDRESSES {
+            let behind = |permit: &ModelPermit| permit.client == Some(number);
+            let usage = ClientUsage {
+                connections: self.model.count(behind),
+                authenticated: self.model.count(|permit| behind(permit) && permit.is_authenticated),
+                users: (0..USERS.len())
+                    .filter(|&user| self.model.count(|permit| behind(permit) && permit.user == Some(user)) > 0)
+                    .count(),
+            };
+            assert_eq!(self.limiter.usage_of(address(address_text).into()), usage);
+        }
+        let of_users: Vec<_> =
+            (0..USERS.len()).map(|number| self.model.count(|permit| permit.user == Some(number))).collect();
+        assert_eq!(
+            (0..USERS.len()).map(|number| self.limiter.connections_of(&user(number))).collect::<Vec<_>>(),
+            of_users
+        );
+        assert_eq!(self.limiter.tracked_users(), of_users.iter().filter(|&&count| count > 0).count());
 
         // At a constant rate no second has more than twice the rate. Checking the last second is enough.
         if let Some(rate) = self.model.limits.rate_per_client {

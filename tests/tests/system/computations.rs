@@ -7,15 +7,16 @@ use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use futures_rustls::pki_types::ServerName;
 use futures_rustls::rustls::crypto::aws_lc_rs;
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
-use session_core::UserId;
 use session_core::connection_limiter::ConnectionLimits;
 use session_core::ledger::SlotLimit;
 use session_core::protocol::Credential;
 use session_core::session::Identity;
+use session_core::{UnixSeconds, UserId};
 use shell::auth::{Authenticator, InvalidCredential};
 use shell::net::settings::ConnectionSettings;
 use shell::runtime::fair_turns::Turn;
@@ -89,13 +90,14 @@ fn refused_connection_costs_no_handshake() {
     assert_eq!(turns.begun(), 1);
 }
 
-/// Its checks take until the lock is free.
+/// Its checks take until the lock is free. Its credentials can be renewed.
 struct SlowAuthenticator(Arc<Mutex<()>>);
 
 impl Authenticator for SlowAuthenticator {
     fn authenticate(&self, _: &Credential) -> Result<Identity, InvalidCredential> {
         drop(self.0.lock().unwrap());
-        Ok(Identity::for_user(UserId::parse("ada").unwrap()))
+        let expires = Some(UnixSeconds::from_unix_seconds(u64::from(u32::MAX)));
+        Ok(Identity { expires, ..Identity::for_user(UserId::parse("ada").unwrap()) })
     }
 
     fn is_expensive(&self) -> bool {
@@ -130,4 +132,45 @@ fn slow_token_check_keeps_no_other_client_waiting() {
     drop(guard);
     slow.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#);
     assert_eq!(turns.begun(), 1);
+}
+
+/// One check never ends, and another never has its turn.
+#[test]
+fn check_that_takes_too_long_is_given_up() {
+    const LATE: &str = r#"{"type":"AUTHENTICATE_FAILURE","payload":"The server is overloaded, try again later"}"#;
+
+    let busy = Arc::new(Mutex::new(()));
+    let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
+    let authenticator = Box::new(SlowAuthenticator(Arc::clone(&busy)));
+    let settings = Settings { store_timeout: Duration::from_millis(300), ..settings() };
+    let server = TestServer::with_authenticator(store, authenticator, settings, 1);
+    let turns = server.handle.turns();
+    let mut renews = RawClient::open(server.address);
+    renews.authenticate("a token");
+    renews.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#);
+
+    let guard = busy.lock().unwrap();
+    let mut slow = RawClient::open(server.address);
+    slow.authenticate("a token");
+    eventually("the check is under way", || turns.begun() == 2);
+    let taken = take_all_turns(&server);
+    let mut queued = RawClient::open(server.address);
+    queued.authenticate("a token");
+    for refused in [&mut slow, &mut queued] {
+        refused.expect_text(LATE);
+        refused.expect_goodbye(1013);
+    }
+    // A session goes on with the token that it has.
+    renews.authenticate("a fresh token");
+    renews.expect_text(LATE);
+    renews.text(r#"{"type":"CHECK_CONNECTIONS"}"#);
+    renews.expect_text(r#"{"type":"CHECK_CONNECTIONS_SUCCESS","payload":{"id":"ada","connections":1}}"#);
+
+    // What waited for its turn is withdrawn. What is under way ends its turn when it ends.
+    assert_eq!(turns.queued(), taken.len() + 1);
+    drop((taken, guard));
+    eventually("no turn is left", || turns.queued() == 0);
+    assert_eq!(turns.begun(), 2);
+    renews.authenticate("a fresh token");
+    renews.expect_text(r#"{"type":"AUTHENTICATE_SUCCESS","payload":{"id":"ada","connections":1}}"#);
 }

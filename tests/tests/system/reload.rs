@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use shell::client::{Options, RootCertificates, Url, UserConnections};
 use shell::net::tls::CertificateFiles;
-use tests::raw_client::{RawClient, Received};
+use tests::raw_client::{RawClient, Received, upgrade_request};
 use tests::test_ca::TestCa;
 use tests::test_process::{TestProcess, send_signal, without_connection_limits};
 use tests::waiting::{TIMEOUT, eventually};
@@ -235,11 +235,45 @@ fn make_token(arguments: &[&str], secret: &str) -> String {
 }
 
 #[test]
+fn full_address_logs_its_users_and_a_reload_counts_by_user() {
+    let (directory, key) = (tempfile::tempdir().unwrap(), "a secret of thirty-two bytes, all");
+    let secret = directory.path().join("secret");
+    fs::write(&secret, key).unwrap();
+    let settings =
+        |more: &str| format!("auth = \"jwt\"\njwt_secret_file = {secret:?}\nmax_connections_per_address = 3\n{more}");
+    let server = ConfiguredServer::start_in(directory, &settings(""), Command::new(SERVER));
+    let sign_in = |user: &str| authenticate(&server.process, &make_token(&["--user", user], key));
+    let mut held: Vec<_> = ["ada", "ada", "bob"].map(sign_in).map(|(_, peer)| peer).into();
+    eventually("the address is full", || {
+        let mut peer = RawClient::connect(server.process.address);
+        peer.write(upgrade_request("").as_bytes());
+        peer.try_head().starts_with("HTTP/1.1 503 ")
+    });
+    let lines = server.wait_for_log("refused a connection");
+    let line = lines.last().unwrap();
+    for part in ["connections=3 authenticated=3 users=2", "127.0.0.1", "set max_connections_per_user"] {
+        assert!(line.contains(part), "{line}");
+    }
+
+    let lines = server.reload(&settings("max_connections_per_user = 3\n"));
+    assert!(contains(&lines, "max_connections_per_user must be greater than limit"), "{lines:#?}");
+    let lines = server.reload(&settings("max_connections_per_user = 4\n"));
+    assert!(contains(&lines, "max_connections_per_user was \"unlimited\" and is \"4\" at once"), "{lines:#?}");
+    for _ in 0..4 {
+        held.push(sign_in("bob").1);
+    }
+    let lines = server.wait_for_log("refused a connection");
+    assert!(contains(&lines, "bound=\"max_connections_per_user\" user=bob connections=4"), "{lines:#?}");
+}
+
+#[test]
 fn reload_reports_errors_that_would_prevent_a_start() {
     let server = ConfiguredServer::start("limit = 1\n");
     let lines = server.reload("limit = 2\nauth = \"jwt\"\njwt_secret_file = \"/missing\"\n");
     assert!(contains(&lines, "cannot read /missing") && contains(&lines, "nothing has changed"), "{lines:#?}");
     // A host name is resolved only when the server listens on it.
+    let lines = server.reload("max_connections_per_user = 9\n");
+    assert!(contains(&lines, "open authentication lets any client name any user"), "{lines:#?}");
     let lines = server.reload("limit = 3\nlisten = \"nowhere.invalid:1\"\nallow_open_auth = true\n");
     assert!(contains(&lines, r#"limit was "1" and is "3" at once"#), "{lines:#?}");
 }

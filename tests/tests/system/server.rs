@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test that cannot go on has failed")]
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -293,6 +294,34 @@ fn client_lost_during_acquire_holds_no_slot() {
     let server = TestServer::with(store.clone(), SessionSettings::default(), 2);
     let peer = acquiring(&store, &server);
     drop(peer);
+    store.recover();
+    eventually("the slot is free", || connections(&server, "ada") == Some(1));
+}
+
+/// The store has begun to apply the acquire and does not answer. The client sends too much and does not answer the close.
+#[test]
+fn unanswered_close_is_cut_while_the_store_works() {
+    let store = StallableStore::new(1);
+    let limits = SessionSettings { max_message_rate: NonZeroU32::new(3), ..SessionSettings::default() };
+    let server = TestServer::with_timeout(store.clone(), limits, 2, Duration::from_secs(60));
+    let mut peer = acquiring(&store, &server);
+    store.begin();
+    for _ in 0..9 {
+        peer.frame(0x89, b"");
+    }
+    let mut read_beside_pongs = || {
+        loop {
+            match peer.read() {
+                Received::Pong(_) => {}
+                other => break other,
+            }
+        }
+    };
+    assert_eq!(read_beside_pongs(), Received::Close(1008, "Too many messages in a second".into()));
+    let end = read_beside_pongs();
+    assert!(matches!(end, Received::End | Received::Reset), "{end:?}");
+    assert_eq!(store.waiting(), 1, "the session still waits");
+    // The grant comes for nobody, and its slot is released.
     store.recover();
     eventually("the slot is free", || connections(&server, "ada") == Some(1));
 }

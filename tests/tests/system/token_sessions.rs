@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::EncodingKey;
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::json;
+use session_core::connection_limiter::ConnectionLimits;
 use session_core::ledger::SlotLimit;
 use session_core::{UnixSeconds, UserId};
 use shell::auth::{JwtAuthenticator, KeySource, Keys, Secret, TokenRequest, TokenValidation, Verifier, mint};
@@ -18,8 +20,9 @@ use shell::net::settings::ConnectionSettings;
 use shell::runtime::clock::Clock;
 use shell::server::Settings;
 use shell::store::MemoryStore;
-use tests::raw_client::{RawClient, Received};
+use tests::raw_client::{RawClient, Received, upgrade_request};
 use tests::test_server::{NODE, TestServer, settings};
+use tests::waiting::eventually;
 
 const SECRET: &[u8] = b"thirty-two bytes of nothing much";
 
@@ -61,6 +64,58 @@ fn token_limit_overrides_the_server_limit() {
         show(&mut peer, &format!(r#""{}""#, token("ada", 3600, limit)));
         peer.expect_text(&failure("User has reached connection limit, no more connections allowed"));
     }
+}
+
+/// All of them are behind one address, which has room for two connections that show no token.
+#[test]
+fn users_behind_one_address_have_their_own_bounds() {
+    let bound = NonZeroUsize::new;
+    let limits = ConnectionLimits { per_client: bound(2), per_user: bound(4), ..ConnectionLimits::default() };
+    let server = server_with(Settings { connection_limits: limits, ..settings() });
+    let connect = |user: &str| {
+        let mut peer = RawClient::open(server.address);
+        show(&mut peer, &format!(r#""{}""#, token(user, 3600, None)));
+        peer
+    };
+    let full = failure("User has reached connection limit, no more connections allowed");
+    let mut held: Vec<_> = ["ada", "bob"]
+        .into_iter()
+        .flat_map(|user| (1..=3).map(move |connections| (user, connections)))
+        .map(|(user, connections)| {
+            let mut peer = connect(user);
+            peer.expect_text(&success(user, connections));
+            peer
+        })
+        .collect();
+    // Without a slot it counts as well.
+    let mut denied = connect("ada");
+    denied.expect_text(&full);
+    let mut refused = connect("ada");
+    refused.expect_text(&full);
+    refused.expect_goodbye(1013);
+    drop(refused);
+
+    // Without a token nobody gets more than the address has left, and a valid token makes room again.
+    let mut strangers = [(); 2].map(|()| RawClient::open(server.address));
+    let mut locked_out = RawClient::connect(server.address);
+    locked_out.write(upgrade_request("").as_bytes());
+    assert!(locked_out.try_head().starts_with("HTTP/1.1 503 "));
+    show(&mut strangers[0], &format!(r#""{}""#, token("cleo", 3600, None)));
+    strangers[0].expect_text(&success("cleo", 1));
+    let mut dan = connect("dan");
+    dan.expect_text(&success("dan", 1));
+
+    // A renewal counts no second time, and another user's token moves nothing.
+    for (user, answer) in [("ada", success("ada", 3)), ("dan", failure("This session belongs to another user"))] {
+        show(&mut held[0], &format!(r#""{}""#, token(user, 3600, None)));
+        held[0].expect_text(&answer);
+    }
+    drop(denied);
+    eventually("the denied connection makes room", || {
+        let mut peer = connect("ada");
+        peer.expect_text(&full);
+        peer.is_silent_for(Duration::from_millis(50))
+    });
 }
 
 #[test]
@@ -209,8 +264,12 @@ fn every_forged_token_is_refused_with_a_reason() {
 }
 
 fn server() -> TestServer {
+    server_with(settings())
+}
+
+fn server_with(settings: Settings) -> TestServer {
     let store = Arc::new(MemoryStore::new(NODE, SlotLimit::default()));
-    TestServer::with_authenticator(store, Box::new(tokens(SECRET)), settings(), 2)
+    TestServer::with_authenticator(store, Box::new(tokens(SECRET)), settings, 2)
 }
 
 fn tokens(secret: &[u8]) -> JwtAuthenticator {

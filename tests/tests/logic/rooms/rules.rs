@@ -19,7 +19,7 @@ pub(super) const CORE_ARROWS: Arrows = &[
     ("release_tracker", &["ledger"]),
     ("leaving_tracker", &["id", "time"]),
     ("ledger", &["id", "time", "resume_token"]),
-    ("connection_limiter", &["token_bucket"]),
+    ("connection_limiter", &["id", "token_bucket"]),
     ("token_bucket", &["time"]),
     ("fair_queue", &[]),
     ("resume_token", &[]),

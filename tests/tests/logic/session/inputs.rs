@@ -43,8 +43,8 @@ listed! {
         Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown,
         Alive,
         Protocol, Utf8, Size, Binary,
-        Verified, VerifiedByToken, VerifiedOther, NotVerified,
-        Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent,
+        Verified, VerifiedByToken, VerifiedOther, NotVerified, VerifyLate,
+        Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent, TooMany,
         Evicted, ResumedElsewhere, Expired, Draining, Disconnected,
         EarlyTick, Tick, LateTick,
     }
@@ -54,7 +54,7 @@ use Input::*;
 
 pub(super) const MESSAGES: &[Input] = &[Authenticate, AuthenticateNobody, Check, Bye, Garbage, Unknown];
 pub(super) const VIOLATIONS: &[Input] = &[Protocol, Utf8, Size, Binary];
-pub(super) const VERDICTS: &[Input] = &[Verified, VerifiedByToken, VerifiedOther, NotVerified];
+pub(super) const VERDICTS: &[Input] = &[Verified, VerifiedByToken, VerifiedOther, NotVerified, VerifyLate];
 pub(super) const OUTCOMES: &[Input] =
     &[Granted, Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent];
 pub(super) const ENDINGS: &[Input] = &[Evicted, ResumedElsewhere];
@@ -118,6 +118,7 @@ impl State {
                 then(Self::LiveHeard, &[(4, Bye)]),
                 then(Self::LivePinged, &[(38, Tick)]),
                 then(Self::Acquiring, &[(3, Silent)]),
+                then(Self::Verifying, &[(3, VerifyLate)]),
                 then(Self::LeavingVerification, &[(4, Verified)]),
                 then(Self::LeavingAcquire, &[(4, Granted)]),
                 then(Self::LeavingLookup, &[(36, Found)]),
@@ -174,6 +175,7 @@ impl Input {
             VerifiedByToken => Event::Verified(Ok(by_token(100))),
             VerifiedOther => Event::Verified(Ok(Identity { user: bob(), ..by_token(100) })),
             NotVerified => Event::Verified(Err(CredentialError::UserId(UserIdError::TooLong))),
+            VerifyLate => Event::VerifyTimedOut,
             Granted => Event::Stored(Outcome::granted(2)),
             Denied => Event::Stored(Outcome::Denied(None)),
             Released => Event::Stored(Outcome::Released),
@@ -184,6 +186,7 @@ impl Input {
             Full => Event::Stored(Outcome::Rejected(StoreError::Full)),
             Failed => Event::Stored(Outcome::Rejected(StoreError::Failed)),
             Silent => Event::Stored(Outcome::Unknown),
+            TooMany => Event::TooManyConnections,
             Evicted => Event::Ended(EndReason::TakenOver(None)),
             ResumedElsewhere => Event::Ended(EndReason::Resumed),
             Expired => Event::Expired,
@@ -201,9 +204,9 @@ impl Input {
             Tick => deadline.unwrap_or(now),
             LateTick => deadline.unwrap_or(now) + HOUR,
             Connected | Authenticate | AuthenticateNobody | Check | Bye | Garbage | Unknown | Alive | Protocol
-            | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified | Granted | Denied
-            | Released | Found | Banned | OtherDevice | Overloaded | Full | Failed | Silent | Evicted
-            | ResumedElsewhere | Expired | Draining | Disconnected => now,
+            | Utf8 | Size | Binary | Verified | VerifiedByToken | VerifiedOther | NotVerified | VerifyLate
+            | Granted | Denied | Released | Found | Banned | OtherDevice | Overloaded | Full | Failed | Silent
+            | TooMany | Evicted | ResumedElsewhere | Expired | Draining | Disconnected => now,
         }
     }
 }

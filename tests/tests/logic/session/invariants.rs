@@ -49,8 +49,9 @@ impl InvariantChecker {
 
     fn handle(&mut self, event: &Event<'_>) {
         let answered = match (event, self.under_way) {
-            (Event::Verified(_), Some(PendingQuery::Verify))
-            | (Event::Stored(_), Some(PendingQuery::Acquire | PendingQuery::Lookup)) => self.under_way.take(),
+            (Event::Verified(_) | Event::VerifyTimedOut, Some(PendingQuery::Verify))
+            | (Event::Stored(_), Some(PendingQuery::Acquire | PendingQuery::Lookup))
+            | (Event::TooManyConnections, Some(PendingQuery::Acquire)) => self.under_way.take(),
             _ => None,
         };
         if let (Event::Stored(Outcome::Granted { .. }), Some(PendingQuery::Acquire)) = (event, answered) {

@@ -31,7 +31,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       None,              None,                                 None,                    Over),
             on(&[Tick, LateTick],     None,              None,                                 close(CloseReason::NotAuthenticated), Over),
-            ignores(&[ENDINGS, &[Alive, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(10)),
+            ignores(&[ENDINGS, &[Alive, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(10)),
         ]),
         // Now is 2 s.
         (State::Verifying, vec![
@@ -44,9 +44,10 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[VerifiedByToken],    acquire_up_to(7),  None,                                 None,                    Busy),
             on(&[VerifiedOther],      acquire_for_bob(), None,                                 None,                    Busy),
             on(&[NotVerified],        None,              failure(invalid_id()),                     None,                    Waits(10)),
+            on(&[VerifyLate],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), close(CloseReason::TryAgainLater), Over),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[ENDINGS, &[Connected, Alive, Expired], OUTCOMES, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         // Now is 3 s.
         (State::Acquiring, vec![
@@ -61,6 +62,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Full],               None,              failure(AuthenticateFailure::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
             on(&[Failed],             None,              failure(AuthenticateFailure::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
             on(&[Silent, Released, Found, Banned, OtherDevice], None, failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
+            on(&[TooMany],            None,              failure(AuthenticateFailure::LimitReached),        close(CloseReason::TryAgainLater),    Over),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
@@ -85,7 +87,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
             on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
-            ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(33)),
+            ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
         ]),
         // Now is 34 s, the client was pinged at 33 s.
         (State::LivePinged, vec![
@@ -104,7 +106,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Draining],           release(),         None,                                 close(CloseReason::ShuttingDown),     Over),
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick, LateTick],     release(),         None,                                 close(CloseReason::PeerSilent),       Over),
-            ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES], Waits(38)),
+            ignores(&[&[Connected, Expired, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(38)),
         ]),
         // Now is 35 s, whenever the request came.
         (State::Asking, vec![
@@ -122,7 +124,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
+            ignores(&[&[TooMany], &[Connected, Alive, Expired], VERDICTS, TICKS], Busy),
         ]),
         // The same three states of a session whose token expires. Now is 3 s, 4 s and 35 s as above.
         (State::AcquiringByToken, vec![
@@ -137,6 +139,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Full],               None,              failure(AuthenticateFailure::Store(StoreError::Full)),  close(CloseReason::TryAgainLater),    Over),
             on(&[Failed],             None,              failure(AuthenticateFailure::Store(StoreError::Failed)), close(CloseReason::TryAgainLater),   Over),
             on(&[Silent, Released, Found, Banned, OtherDevice], None, failure(AuthenticateFailure::StoreTimedOut),         close(CloseReason::TryAgainLater),    Over),
+            on(&[TooMany],            None,              failure(AuthenticateFailure::LimitReached),        close(CloseReason::TryAgainLater),    Over),
             on(&[Expired],            None,              None,                                 close(CloseReason::TokenExpired),     Busy),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
@@ -163,7 +166,7 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[Disconnected],       release(),         None,                                 None,                    Over),
             on(&[Tick],               None,              Some(Frame::Ping),                    None,                    Waits(33 + 5)),
             on(&[LateTick],           None,              Some(Frame::Ping),                    None,                    Waits(3633 + 5)),
-            ignores(&[&[Connected, EarlyTick], VERDICTS, OUTCOMES], Waits(33)),
+            ignores(&[&[Connected, EarlyTick], VERDICTS, OUTCOMES, &[TooMany]], Waits(33)),
         ]),
         // Now is 5 s.
         (State::Renewing, vec![
@@ -176,11 +179,12 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[VerifiedByToken],    renew(Some(7)),    None,                                 None,                    Busy),
             on(&[VerifiedOther],      None,              failure(AuthenticateFailure::AnotherUser),         None,                    Waits(35)),
             on(&[NotVerified],        None,              failure(invalid_id()),                     None,                    Waits(35)),
+            on(&[VerifyLate],         None,              failure(AuthenticateFailure::Store(StoreError::Overloaded)), None,               Waits(35)),
             on(&[Evicted],            None,              evicted(),                            close(CloseReason::Evicted),          Busy),
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive, Expired], OUTCOMES, TICKS], Busy),
+            ignores(&[&[Connected, Alive, Expired], OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         // Now is 35 s.
         (State::AskingRenewal, vec![
@@ -201,24 +205,24 @@ fn specification() -> Vec<(State, Vec<Row>)> {
             on(&[ResumedElsewhere],            None,              None,                                 close(CloseReason::Resumed),          Busy),
             on(&[Draining],           None,              None,                                 close(CloseReason::ShuttingDown),     Busy),
             on(&[Disconnected],       None,              None,                                 None,                    Busy),
-            ignores(&[&[Connected, Alive], VERDICTS, TICKS], Busy),
+            ignores(&[&[TooMany], &[Connected, Alive], VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingVerification, vec![
             on(VERDICTS,              None,              None,                                 None,                    Over),
-            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         (State::LeavingAcquire, vec![
             on(&[Granted],            release(),         None,                                 None,                    Over),
-            on(&[Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent], None, None, None,         Over),
+            on(&[Denied, Released, Found, Banned, OtherDevice, Overloaded, Full, Failed, Silent, TooMany], None, None, None, Over),
             ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingLookup, vec![
             on(OUTCOMES,              release(),         None,                                 None,                    Over),
-            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
+            ignores(&[&[TooMany], ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, VERDICTS, TICKS], Busy),
         ]),
         (State::LeavingRenewal, vec![
             on(VERDICTS,              release(),         None,                                 None,                    Over),
-            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, TICKS], Busy),
+            ignores(&[ENDINGS, &[Connected, Alive, Expired, Draining, Disconnected], MESSAGES, VIOLATIONS, OUTCOMES, &[TooMany], TICKS], Busy),
         ]),
         (State::Finished, vec![
             ignores(&[Input::ALL], Over),
@@ -294,7 +298,7 @@ fn specification_has_every_state_and_event_once() {
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (0..KINDS).collect::<Vec<_>>(), "an event without an input");
 }
 
-const KINDS: u8 = 25;
+const KINDS: u8 = 27;
 
 /// Numbers the kinds of event. A new kind needs an [`Input`], and with it a row in every state.
 fn kind(event: &Event<'_>) -> u8 {
@@ -319,6 +323,8 @@ fn kind(event: &Event<'_>) -> u8 {
         Event::Stored(Outcome::Rejected(StoreError::Full)) => 14,
         Event::Stored(Outcome::Rejected(StoreError::Failed)) => 15,
         Event::Stored(Outcome::Unknown) => 16,
+        Event::TooManyConnections => 25,
+        Event::VerifyTimedOut => 26,
         Event::Draining => 17,
         Event::Disconnected => 18,
         Event::Tick => 19,
