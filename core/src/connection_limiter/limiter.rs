@@ -404,7 +404,8 @@ impl ConnectionLimiter {
     /// [`ConnectionLimits::work`].
     #[must_use]
     pub const fn work_share_percent(&self) -> u32 {
-        self.work.percent()
+        // Without a bound nothing moves the share.
+        if self.limits.work.is_none() { 100 } else { self.work.percent() }
     }
 
     /// The number of clients remembered. The limiter's memory depends on it.

@@ -542,6 +542,10 @@ fn crowd_shares_the_total_and_light_clients_lose_nothing() {
             assert!(limiter.work_share_percent() < 50);
         }
     }
+    // Without the bound of the total there is no share.
+    limiter.set_limits(ConnectionLimits { work: None, ..limits });
+    assert_eq!(limiter.work_share_percent(), 100);
+    limiter.set_limits(limits);
     // Once the others have stopped, the share is whole.
     workers.iter_mut().skip(1).for_each(|worker| worker.bytes = 0);
     let done: Vec<_> = (20..30).map(|second| work_for_a_second(&mut limiter, &mut workers, second)[0]).collect();
