@@ -29,6 +29,22 @@ pub struct SharedConnectionLimiter {
     pause_log: LogRateLimiter,
 }
 
+/// What the operator may do about it.
+fn hint(exceeded: ConnectionLimitExceeded, users: Option<usize>, limits: ConnectionLimits) -> &'static str {
+    match exceeded {
+        // With a bound by user the users do not count for the address. It is full of others.
+        ConnectionLimitExceeded::PerClient { .. }
+            if limits.per_user.is_none() && users.is_some_and(|users| users > 1) =>
+        {
+            USERS_HINT
+        }
+        ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => PROXY_HINT,
+        ConnectionLimitExceeded::Total
+        | ConnectionLimitExceeded::Unauthenticated
+        | ConnectionLimitExceeded::PerUser => "",
+    }
+}
+
 /// The permit of one connection. It is released when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit(PermitGuard<Arc<SharedConnectionLimiter>>);
@@ -92,13 +108,7 @@ impl SharedConnectionLimiter {
             let (connections, authenticated) = usage.map(|usage| (usage.connections, usage.authenticated)).unzip();
             // Without tokens no user is known.
             let users = usage.map(|usage| usage.users).filter(|&users| users > 0);
-            let hint = match exceeded {
-                ConnectionLimitExceeded::PerClient { .. } if users.is_some_and(|users| users > 1) => USERS_HINT,
-                ConnectionLimitExceeded::PerClient { .. } | ConnectionLimitExceeded::Rate { .. } => PROXY_HINT,
-                ConnectionLimitExceeded::Total
-                | ConnectionLimitExceeded::Unauthenticated
-                | ConnectionLimitExceeded::PerUser => "",
-            };
+            let hint = hint(exceeded, users, self.lock().limits());
             tracing::warn!(
                 bound,
                 connections,
@@ -217,5 +227,13 @@ mod tests {
         assert!(limiter.acquire(Some(bob)).is_ok());
         drop(proxied);
         assert_eq!(limiter.counts(), (0, 0));
+    }
+
+    #[test]
+    fn users_of_a_full_address_matter_unless_counted_apart() {
+        let full = ConnectionLimitExceeded::PerClient { client: IpAddr::from([192, 0, 2, 1]).into() };
+        let hint = |users, per_user| hint(full, users, ConnectionLimits { per_user, ..ConnectionLimits::default() });
+        assert_eq!([None, Some(1), Some(2)].map(|users| hint(users, None)), [PROXY_HINT, PROXY_HINT, USERS_HINT]);
+        assert_eq!(hint(Some(2), NonZeroUsize::new(4)), PROXY_HINT);
     }
 }
