@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
+use serde_json::Value;
 use session_core::protocol::TokenError;
 use thiserror::Error;
 
@@ -200,13 +201,21 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
     fs::read(path).map_err(unreadable)
 }
 
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
+
 fn symmetric(algorithms: &[Algorithm], secret: &Secret) -> Result<Vec<BoundKey>, String> {
     if !algorithms.iter().all(|algorithm| algorithm.is_symmetric()) {
         return Err("it needs a public key, not a secret".into());
     }
-    // A public key in place of the secret: everyone may know it, and could sign tokens with it.
-    if secret.0.starts_with(b"-----BEGIN") {
-        return Err("it is a key in PEM, a secret is needed; to check signatures by a public key choose RS256, ES256 or the like".into());
+    // A public key in place of the secret: everyone may know it, and could sign tokens with it. Some tools write a text before
+    // the key.
+    let is_pem = secret.0.windows(PEM_BEGIN.len()).any(|part| part == PEM_BEGIN);
+    let is_key_set = || serde_json::from_slice::<Value>(&secret.0).is_ok_and(|set| set.get("keys").is_some());
+    if is_pem || is_key_set() {
+        let kind = if is_pem { "a key in PEM" } else { "a JSON Web Key Set" };
+        return Err(format!(
+            "it is {kind}, a secret is needed; to check signatures by a public key choose RS256, ES256 or the like"
+        ));
     }
     let min = algorithms.iter().map(|algorithm| algorithm.min_secret_bytes()).max().unwrap_or_default();
     if secret.0.len() < min {

@@ -265,6 +265,8 @@ fn unusable_keys_are_refused_with_a_reason() {
         ("HS256", secret(b"too short\n"), "it has 9 bytes, at least 32 are needed (RFC 7518, 3.2)"),
         ("HS384", secret(&[b'x'; 47]), "at least 48 are needed"),
         ("HS512", secret(&[b'x'; 63]), "at least 64 are needed"),
+        ("HS256", secret(&[&b"Bag Attributes: <No Attributes>\n"[..], certificate].concat()), "it is a key in PEM"),
+        ("HS256", secret(br#"{"keys":[{"kty":"RSA","kid":"a","use":"sig"}]}"#), "it is a JSON Web Key Set"),
         ("RS256", secret(SECRET), "it needs a public key, not a secret"),
         ("HS256", rsa.clone(), "it needs a secret, not a public key"),
         ("RS256", public(rsa_private.unwrap()), "it is a private key, which should not be on this machine"),
