@@ -183,12 +183,15 @@ pub(super) fn bare_token(text: &str) -> &str {
     }
 }
 
-/// Whether the text is, or was meant to be, a token. It then has three or more parts between dots, and the first one
-/// decodes to a JSON object. A user id that a person chose does not.
+/// Whether the text is, or was meant to be, a token, or has one in it. A token has three or more parts between dots, and the
+/// first one decodes to a JSON object. A user id that a person chose does not.
 pub(super) fn looks_like_token(text: &str) -> bool {
-    // Words such as `Authorization: Bearer` may precede the token, and a line break may follow it.
-    let text = text.split_whitespace().next_back().unwrap_or_default();
-    let mut parts = text.split('.');
+    // Words such as `Authorization: Bearer` may precede the token, quotation marks may enclose it, anything may follow it.
+    text.split(|char: char| !(char.is_ascii_alphanumeric() || "-_.".contains(char))).any(is_token)
+}
+
+fn is_token(word: &str) -> bool {
+    let mut parts = word.split('.');
     let header = parts.next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
     parts.count() >= 2 && header.is_some_and(|header| serde_json::from_slice::<Map<String, Value>>(&header).is_ok())
 }

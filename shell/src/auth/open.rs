@@ -47,7 +47,11 @@ mod tests {
         let lines = format!("\t{TOKEN}\r\n");
         let header = format!("Authorization: Bearer {TOKEN} ");
         let sealed = "eyJhbGciOiJkaXIifQ..aXY.dGV4dA.dGFn"; // Encrypted (RFC 7516): five parts.
-        for token in [TOKEN, &*bearer, &*long, &*lines, &*header, sealed, &TOKEN[..TOKEN.len() - 6]] {
+        let quoted = format!("\"{TOKEN}\"");
+        let followed = format!("token={TOKEN}; ada");
+        for token in
+            [TOKEN, &*bearer, &*long, &*lines, &*header, &*quoted, &*followed, sealed, &TOKEN[..TOKEN.len() - 6]]
+        {
             assert_eq!(verify(&Credential::new(token)), Err(CredentialError::UnwantedToken), "{token}");
         }
         assert_eq!(verify(&Credential::Token("ada".into())), Err(CredentialError::UnwantedToken));
