@@ -243,6 +243,8 @@ impl<S: MessageSocket> Connection<S> {
         }
         self.session.put_off_deadline(until.since(self.paused_until.map_or(now, |before| before.max(now))));
         self.paused_until = Some(until);
+        // Since the charge an earlier pause may have ended.
+        self.socket.set_paused(true);
     }
 
     fn deadline(&self) -> Option<Timestamp> {

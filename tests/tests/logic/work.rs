@@ -365,6 +365,19 @@ fn pauses_do_not_keep_a_silent_client() {
     });
 }
 
+/// While the socket pauses, it still writes.
+#[test]
+fn work_at_the_end_of_a_pause_causes_the_next() {
+    let (socket, settings) = (ScriptedSocket::default(), SessionSettings::default());
+    run_scripted(&socket, &settings, |run_at| {
+        for second in [0, 29, 59] {
+            socket.sends_fragments(RATE * 30);
+            run_at(Duration::from_secs(second));
+            assert!(socket.0.is_paused.get(), "at second {second}");
+        }
+    });
+}
+
 #[test]
 fn pings_and_answers_count_like_bytes() {
     let server = Server::new();
