@@ -31,6 +31,8 @@ pub struct Session {
     bad_messages: u16,
     /// Whether the client had its [`Session::RETRY_WINDOW`].
     has_retry_window: bool,
+    /// How often the time to authenticate was put off.
+    put_offs: u8,
     /// The fingerprint of the list of sessions that the client received with its last denial.
     listed: Option<NonZeroU32>,
     /// While an acquire is pending: the slot that it asks for. Otherwise the slot that the session holds.
@@ -44,6 +46,9 @@ impl Session {
     /// and only to a client that authenticates with an object.
     pub const RETRY_WINDOW: Duration = Duration::from_secs(60);
 
+    /// How often [`Session::put_off_deadline`] puts off the time to authenticate.
+    pub const MAX_PUT_OFFS: u8 = 16;
+
     /// A session that starts `now`. The time to authenticate counts from here.
     #[must_use]
     pub fn new(id: SessionId, settings: &SessionSettings, now: Timestamp) -> Self {
@@ -53,6 +58,7 @@ impl Session {
             message_bucket: TokenBucket::default(),
             bad_messages: 0,
             has_retry_window: false,
+            put_offs: 0,
             listed: None,
             slot: None,
             pending: None,
@@ -99,7 +105,16 @@ impl Session {
 
     /// Puts off [`Session::deadline`]: for this long the caller does not read from the peer, so the peer's silence does not
     /// count.
+    ///
+    /// Without a slot it does so [`Session::MAX_PUT_OFFS`] times at most. Otherwise a client that is paused for its own work
+    /// could stay for ever, and never authenticate.
     pub fn put_off_deadline(&mut self, by: Duration) {
+        if self.slot.is_none() {
+            if self.put_offs == Self::MAX_PUT_OFFS {
+                return;
+            }
+            self.put_offs += 1;
+        }
         if let Connection::Open { deadline, .. } = &mut self.connection {
             *deadline = *deadline + by;
         }

@@ -15,7 +15,7 @@ use session_core::Timestamp;
 use session_core::connection_limiter::{ConnectionLimits, Work};
 use session_core::ledger::SlotLimit;
 use session_core::protocol::{CloseReason, ServerMessage};
-use session_core::session::{Frame, SessionSettings};
+use session_core::session::{Frame, Session, SessionSettings};
 use shell::auth::OpenAuthenticator;
 use shell::net::connection_limiter::SharedConnectionLimiter;
 use shell::net::message_socket::{MessageSocket, SocketEvent};
@@ -375,6 +375,22 @@ fn work_at_the_end_of_a_pause_causes_the_next() {
             run_at(Duration::from_secs(second));
             assert!(socket.0.is_paused.get(), "at second {second}");
         }
+    });
+}
+
+#[test]
+fn work_after_each_pause_keeps_no_unauthenticated_client() {
+    let (socket, settings) = (ScriptedSocket::default(), SessionSettings::default());
+    run_scripted(&socket, &settings, |run_at| {
+        // Whenever it is read again, it causes the next pause at once.
+        for pauses in 0..=u64::from(Session::MAX_PUT_OFFS) {
+            assert_eq!(*socket.0.closed.borrow(), []);
+            socket.sends_fragments(RATE * 30);
+            run_at(Duration::from_secs((30 * pauses).saturating_sub(1)));
+            assert!(socket.0.is_paused.get());
+        }
+        run_at(Duration::from_secs(30 * u64::from(Session::MAX_PUT_OFFS + 1)));
+        assert_eq!(*socket.0.closed.borrow(), [CloseReason::NotAuthenticated]);
     });
 }
 
