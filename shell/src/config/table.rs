@@ -211,7 +211,7 @@ settings! {
 
         /// Maximum bytes of a client's message, 1024 to 1048576 or `unlimited`. A longer one closes the connection with
         /// 1009, and the log says how long it was. `auto` is 4096. With `auth = jwt` it is 16384 until the client is
-        /// authenticated, and longer for a client whose token needed that
+        /// authenticated, and longer for a client whose token took more than half of 4096
         max_message_bytes: Option<Bound> {
             reader: auto_or(bound(1024..=1_048_576)),
             value: "BYTES", default: "auto", applies: AtOnce

@@ -18,8 +18,8 @@ pub struct ConnectionSettings {
     pub session: SessionSettings,
     /// The longest message a client may send, in bytes.
     pub max_message_bytes: usize,
-    /// The same until the client is authenticated, if that differs. A client that has used it keeps it: it needs as much for
-    /// its next token.
+    /// The same until the client is authenticated, if that differs. A client whose message took more than half of
+    /// `max_message_bytes` keeps it: it needs as much, or a little more, for its next token.
     pub max_unauthenticated_message_bytes: Option<usize>,
     /// How long a client may take to send its whole request. After that the response is 408.
     pub header_timeout: Duration,

@@ -150,6 +150,18 @@ fn token_of_eight_kilobytes_is_accepted_and_renewed() {
     peer.expect_close(1009);
 }
 
+/// The user was added to a group meanwhile.
+#[test]
+fn fresh_token_may_exceed_what_the_first_one_needed() {
+    let server = TokenServer::start(&[]);
+    let [first, next] = [3700, 4200].map(long_token);
+    assert!(first.len() < 4000 && next.len() > 4096, "{} and {}", first.len(), next.len());
+    let (answer, mut peer) = server.authenticate(&first);
+    assert_eq!(answer, success("ada", 1));
+    peer.text(&json!({"type": "AUTHENTICATE", "payload": next}).to_string());
+    peer.expect_text(&success("ada", 1));
+}
+
 #[test]
 fn long_messages_are_for_tokens_alone() {
     let server = TokenServer::start(&[]);
