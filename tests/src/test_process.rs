@@ -187,7 +187,9 @@ impl Drop for KillOnDrop {
 #[must_use]
 pub fn without_connection_limits(binary: &str) -> Command {
     let mut command = Command::new(binary);
-    for bound in ["CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "WORK_PER_ADDRESS", "WORK_PER_THREAD", "UNAUTHENTICATED"] {
+    for bound in
+        ["CONNECTIONS_PER_ADDRESS", "CONNECTION_RATE", "WORK_PER_ADDRESS", "WORK_PER_THREAD", "UNAUTHENTICATED"]
+    {
         command.env(format!("SESSIONS_MAX_{bound}"), "unlimited");
     }
     command
