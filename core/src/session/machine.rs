@@ -306,16 +306,22 @@ impl Session {
         Actions { send: Some(Frame::Message(ServerMessage::Error(error))), ..self.end(Some(reason), now) }
     }
 
-    fn verified(&mut self, result: Result<Identity, CredentialError>, now: Timestamp) -> Actions {
-        let options = match &mut self.pending {
-            Some(PendingCall::Verify(options)) => options.take(),
-            Some(PendingCall::Acquire(_) | PendingCall::Query(_)) | None => return Actions::default(),
+    /// The authenticator has answered, or has taken too long. Returns what the client sent with its credential. `None` if no
+    /// credential is being verified, or nobody waits for it any more.
+    fn end_verification(&mut self, now: Timestamp) -> Option<Option<Box<AuthenticateOptions>>> {
+        let options = match self.pending.take() {
+            Some(PendingCall::Verify(options)) => options,
+            other @ (Some(PendingCall::Acquire(_) | PendingCall::Query(_)) | None) => {
+                self.pending = other;
+                return None;
+            }
         };
-        self.pending = None;
-        if !self.is_open() {
-            return Actions::default();
-        }
         self.put_off_ping(now);
+        self.is_open().then_some(options)
+    }
+
+    fn verified(&mut self, result: Result<Identity, CredentialError>, now: Timestamp) -> Actions {
+        let Some(options) = self.end_verification(now) else { return Actions::default() };
         let is_detailed = options.is_some();
         let failure = match (result, &self.slot) {
             (Ok(identity), None) => return self.acquire(identity, options, now),
@@ -330,15 +336,8 @@ impl Session {
 
     /// Nobody knows whether the credential is valid. A session that has its slot goes on with the token that it has.
     fn verify_timed_out(&mut self, now: Timestamp) -> Actions {
-        let is_detailed = match &self.pending {
-            Some(PendingCall::Verify(options)) => options.is_some(),
-            Some(PendingCall::Acquire(_) | PendingCall::Query(_)) | None => return Actions::default(),
-        };
-        self.pending = None;
-        if !self.is_open() {
-            return Actions::default();
-        }
-        self.put_off_ping(now);
+        let Some(options) = self.end_verification(now) else { return Actions::default() };
+        let is_detailed = options.is_some();
         let failure = AuthenticateFailure::Store(StoreError::Overloaded);
         match self.slot {
             Some(_) => reply(authenticate_failure(failure, is_detailed)),
