@@ -53,9 +53,9 @@ use crate::token_bucket::TokenBucket;
 ///
 /// - Each count is the number of permits that were not released. So it is never negative and never drifts. A permit that
 ///   is lost without a release counts forever.
-/// - No count is above a limit that was in force all the time. With [`ConnectionLimits::per_user`], a connection whose user
-///   is known counts for the user instead of the client. So many users behind one address do not exhaust the bound of that
-///   address, and one user does not exhaust it for the others.
+/// - No count is above a limit that was in force all the time. With [`ConnectionLimits::per_user`], a connection counts for
+///   its client until its user is known, and from then on for its user. So users who authenticate do not fill the bound of
+///   their address.
 /// - In the long run at most [`ConnectionLimits::rate_per_client`] permits of one client are identified per second. In any
 ///   one second at most twice that, because the token bucket saves up one second's worth.
 /// - A client whose connections pause when [`ConnectionLimiter::charge`] tells them to causes, in the long run, at most

@@ -21,9 +21,10 @@ pub(super) struct TotalWork {
 }
 
 impl TotalWork {
-    const WINDOW: Duration = Duration::from_millis(100);
+    const WINDOWS_PER_SECOND: u64 = 10;
+    const WINDOW: Duration = Duration::from_millis(1000 / Self::WINDOWS_PER_SECOND);
     const WHOLE: u32 = 1 << 16;
-    /// A client may always cause this share. It costs 256 clients that do to keep a server as busy as one without a share.
+    /// A client may always cause this share of its rate, however much all cause.
     const MIN: u32 = Self::WHOLE / 256;
     /// After this many windows without work the share is whole again.
     const WINDOWS_TO_WHOLE: u128 = 50;
@@ -48,7 +49,7 @@ impl TotalWork {
     }
 
     fn end_window(&mut self, rate: NonZeroU32) {
-        let allowed = u64::from(rate.get()) / 10;
+        let allowed = u64::from(rate.get()) / Self::WINDOWS_PER_SECOND;
         let done = core::mem::take(&mut self.done);
         let share = u64::from(self.share);
         let next = if done > allowed {

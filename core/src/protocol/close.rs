@@ -27,8 +27,8 @@ pub enum CloseReason {
     MessageTooBig,
     /// The server failed.
     Internal,
-    /// No session can be admitted now: the store or the authenticator did not answer, the store is full, or the user has too many connections. The client
-    /// may reconnect, with backoff.
+    /// No session can be admitted now: the store or the authenticator did not answer, the store is full, or the user has too
+    /// many connections. The client may reconnect, with backoff.
     TryAgainLater,
     /// The client did not authenticate in time.
     NotAuthenticated,

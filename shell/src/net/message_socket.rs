@@ -51,7 +51,7 @@ pub trait MessageSocket {
     fn set_paused(&mut self, _is_paused: bool) {}
 }
 
-/// The size of a message that is too big, as far as it is known.
+/// The size of a message that is longer than it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageSize {
     /// Its bytes. If it comes in several frames: of those up to the one that exceeds the bound.
