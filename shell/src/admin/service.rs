@@ -1,5 +1,6 @@
 //! Carries out the requests of an operator: reads the store, changes it, and reports.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +21,15 @@ use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
 use crate::store::{Completion, Store, StoreFailure, UserUpdate};
 
-/// Answers where the client of a session connects from; `None` for a session that is not connected here.
-pub type ClientOf = Box<dyn Fn(SessionId) -> Option<ClientPrefix> + Send + Sync>;
+/// Answers from which address the client of a session connects; `None` for a session that is not connected here.
+pub type AddressOf = Box<dyn Fn(SessionId) -> Option<IpAddr> + Send + Sync>;
 
 /// Carries out an operator's requests on one store.
 pub struct AdminService {
     store: Arc<dyn Store>,
     clock: Clock,
     /// Where a session's client connects from. `None` if no server runs in this process.
-    client_of: Option<ClientOf>,
+    address_of: Option<AddressOf>,
     store_timeout: Duration,
     /// Held from reading a user's overrides until the store has changed them or has not, even if the request has timed out
     /// by then. So no change overwrites another.
@@ -38,9 +39,9 @@ pub struct AdminService {
 impl AdminService {
     /// A service for this store. It has the clock of the process that opened the store.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, client_of: Option<ClientOf>, store_timeout: Duration) -> Self {
+    pub fn new(store: Arc<dyn Store>, address_of: Option<AddressOf>, store_timeout: Duration) -> Self {
         let clock = store.context().process().clock.clone();
-        Self { store, clock, client_of, store_timeout, update_lock: Arc::default() }
+        Self { store, clock, address_of, store_timeout, update_lock: Arc::default() }
     }
 
     /// Carries out a request, and reports the user's state after it.
@@ -154,8 +155,9 @@ impl AdminService {
     ) -> UserReport {
         let session_report = |session| {
             let session = SessionSummary::from(session);
-            let from = self.client_of.as_ref().and_then(|client_of| client_of(session.id));
-            SessionReport { session, from: from.map(|client| client.to_string()) }
+            let from = self.address_of.as_ref().and_then(|address_of| address_of(session.id));
+            let client_prefix = from.map(|address| ClientPrefix::from(address).to_string());
+            SessionReport { session, from, client_prefix }
         };
         UserReport {
             user: user.clone(),

@@ -141,8 +141,8 @@ fn serve_admin(
     }
     let socket = Arc::new(smol::lock::Mutex::new(BoundSocket::bind(&config.data)));
     let registry = Arc::clone(server.registry());
-    let client_of = Box::new(move |session| registry.client_of(session));
-    let service = Arc::new(AdminService::new(Arc::clone(store), Some(client_of), config.store_timeout));
+    let address_of = Box::new(move |session| registry.client_address(session));
+    let service = Arc::new(AdminService::new(Arc::clone(store), Some(address_of), config.store_timeout));
     let tasks = Arc::clone(executor);
     Some(process.supervisor.spawn(Part::Admin, executor, move || {
         socket::serve(Arc::clone(&socket), Arc::clone(&service), Arc::clone(&tasks), SocketBounds::default())

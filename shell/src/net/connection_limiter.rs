@@ -47,7 +47,11 @@ fn hint(exceeded: ConnectionLimitExceeded, users: Option<usize>, limits: Connect
 
 /// The permit of one connection. It is released when dropped.
 #[derive(Debug)]
-pub struct ConnectionPermit(PermitGuard<Arc<SharedConnectionLimiter>>);
+pub struct ConnectionPermit {
+    guard: PermitGuard<Arc<SharedConnectionLimiter>>,
+    /// The client's address, of which the guard knows only the prefix that counts.
+    address: Option<IpAddr>,
+}
 
 impl SharedConnectionLimiter {
     /// A limiter without connections.
@@ -68,7 +72,7 @@ impl SharedConnectionLimiter {
             None => PermitGuard::acquire(limiter),
             Some(address) => PermitGuard::acquire_for(limiter, address, self.clock.now()),
         };
-        permit.map(ConnectionPermit).map_err(|exceeded| self.log_exceeded(exceeded))
+        permit.map(|guard| ConnectionPermit { guard, address }).map_err(|exceeded| self.log_exceeded(exceeded))
     }
 
     /// Changes the limits. Connections that exceed them stay.
@@ -157,20 +161,28 @@ impl ConnectionPermit {
     /// # Errors
     /// The limit that the connection exceeds. It stays counted in the total until it is dropped.
     pub fn identify(&mut self, address: IpAddr) -> Result<(), ConnectionLimitExceeded> {
-        let now = self.0.limiter().clock.now();
-        self.0.identify(address, now).map_err(|exceeded| self.0.limiter().log_exceeded(exceeded))
+        let now = self.guard.limiter().clock.now();
+        self.guard.identify(address, now).map_err(|exceeded| self.guard.limiter().log_exceeded(exceeded))?;
+        self.address.get_or_insert(address);
+        Ok(())
     }
 
     /// The client, if its address is known and exceeded no limit.
     #[must_use]
     pub fn client(&self) -> Option<ClientPrefix> {
-        self.0.client()
+        self.guard.client()
+    }
+
+    /// The whole address of that client. An IPv6 address that stands for an IPv4 address is that one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address.map(|address| address.to_canonical())
     }
 
     /// Counts work of the connection. Returns the time until which it has to pause, if its client has caused more than it may.
     pub fn charge(&mut self, work: Work) -> Option<Timestamp> {
-        let until = self.0.charge(work, |limiter| limiter.clock.now())?;
-        self.0.limiter().log_pause(self.client());
+        let until = self.guard.charge(work, |limiter| limiter.clock.now())?;
+        self.guard.limiter().log_pause(self.client());
         Some(until)
     }
 
@@ -180,16 +192,16 @@ impl ConnectionPermit {
     /// # Errors
     /// [`ConnectionLimitExceeded::PerUser`]: the connection counts as before, until it is dropped.
     pub fn identify_user(&mut self, user: &UserId) -> Result<(), ConnectionLimitExceeded> {
-        let counted = self.0.identify_user(user);
+        let counted = self.guard.identify_user(user);
         if counted.is_err() {
-            self.0.limiter().log_user_exceeded(user, self.client());
+            self.guard.limiter().log_user_exceeded(user, self.client());
         }
         counted
     }
 
     /// Records that the connection is authenticated.
     pub fn authenticated(&mut self) {
-        self.0.authenticated();
+        self.guard.authenticated();
     }
 }
 
@@ -219,7 +231,8 @@ mod tests {
         let mut proxied = limiter.acquire(None).unwrap();
         assert!(proxied.identify(ada).is_err());
         assert_eq!(limiter.counts(), (2, 1));
-        assert_eq!(proxied.identify(bob), Ok(()));
+        assert_eq!((proxied.address(), proxied.identify(bob)), (None, Ok(())));
+        assert_eq!(proxied.address(), Some(bob));
         drop(first);
         assert_eq!(limiter.counts(), (1, 1));
         assert!(limiter.acquire(Some(bob)).is_err() && limiter.acquire(Some(ada)).is_ok());
@@ -227,6 +240,24 @@ mod tests {
         assert!(limiter.acquire(Some(bob)).is_ok());
         drop(proxied);
         assert_eq!(limiter.counts(), (0, 0));
+    }
+
+    #[test]
+    fn permit_keeps_the_whole_address() {
+        let limiter = SharedConnectionLimiter::new(ConnectionLimits::default(), Clock::manual(Arc::default()));
+        for (address, whole, counted) in [
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            let mut proxied = limiter.acquire(None).unwrap();
+            proxied.identify(address).unwrap();
+            proxied.identify(IpAddr::from([192, 0, 2, 9])).unwrap();
+            for permit in [limiter.acquire(Some(address)).unwrap(), proxied] {
+                assert_eq!(permit.address().unwrap().to_string(), whole);
+                assert_eq!(permit.client().unwrap().to_string(), counted);
+            }
+        }
     }
 
     #[test]

@@ -63,8 +63,8 @@ async fn run_upgraded(
     registration: &Registration,
 ) {
     let Some(UpgradedConnection { socket, session_settings, permit, accepted }) = upgrade.await else { return };
-    if let Some(client) = permit.client() {
-        registration.mailbox().set_client(client);
+    if let Some(address) = permit.address() {
+        registration.mailbox().set_client_address(address);
     }
     Connection::new(registration, socket, &session_settings, accepted, Arc::clone(context), permit).run().await;
 }
