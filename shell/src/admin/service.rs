@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_core::connection_limiter::ClientPrefix;
-use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand};
+use session_core::ledger::{self, EndReason, EndTarget, Outcome, SlotUsage, StoreCommand, WhenFull};
 use session_core::ledger::{
     AdmissionPolicy, Liveness, SessionRecord, SlotLimit, StoreError, UserOverrides, UserRecord,
 };
@@ -19,6 +19,7 @@ use super::error::AdminError;
 use super::report::{NextOutcome, SessionReport, UserReport};
 use super::request::{AdminRequest, Override, SlotCount, UserPatch};
 use crate::runtime::clock::Clock;
+use crate::runtime::events::log_event;
 use crate::store::{Completion, Store, StoreFailure, UserUpdate};
 
 /// Answers from which address the client of a session connects; `None` for a session that is not connected here.
@@ -57,7 +58,11 @@ impl AdminService {
                     let update_lock = self.update_lock.lock_arc().await;
                     let overrides = patched_overrides(self.policy_for(user).await?.overrides, patch)?;
                     self.update_user(user, UserUpdate::Set(overrides), update_lock).await?;
-                    tracing::info!(%user, ?overrides, "the operator set overrides for a user");
+                    log_event!(overrides_set {
+                        user,
+                        limit: overrides.limit.map(display),
+                        when_full: overrides.when_full.map(WhenFull::name),
+                    });
                     overrides.limit
                 };
                 let not_enforced = |why| AdminError::NotEnforced(Box::new(why));
@@ -85,7 +90,7 @@ impl AdminService {
                     return Err(AdminError::HoldsSlots(held));
                 }
                 self.update_user(user, UserUpdate::Forget, update_lock).await?;
-                tracing::info!(%user, "the operator forgot a user");
+                log_event!(user_forgotten { user });
                 self.report_after(user, Vec::new()).await
             }
         }
@@ -184,7 +189,7 @@ impl AdminService {
         let end = StoreCommand::EndSessions { user, session, target, reason: by, at: self.clock.now() };
         if let Outcome::Ended { sessions, .. } = self.submit(end).await? {
             if !sessions.is_empty() {
-                tracing::info!(user = %asked, ended = sessions.len(), "the operator ended sessions");
+                log_event!(sessions_ended { user: asked, ended: sessions.len() });
             }
             Ok(sessions.into_vec())
         } else {

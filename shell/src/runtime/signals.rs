@@ -8,6 +8,7 @@ use async_signal::{Signal, Signals};
 use futures_util::{Stream, StreamExt as _};
 use smol::future::or;
 
+use crate::runtime::events::log_event;
 use crate::runtime::log::LogHandle;
 use crate::runtime::supervisor::{Part, Supervisor};
 
@@ -45,7 +46,7 @@ pub(crate) fn stop(log: LogHandle, supervisor: &Supervisor) -> io::Result<impl F
             interrupts.next().await;
         };
         smol::block_on(or(signals, guard.panic_when_due()));
-        tracing::warn!("stopped at once by a second signal");
+        log_event!(server_stopped_at_once {});
         let _is_written = log.flush();
         exit_at_once();
     })?;
